@@ -1,0 +1,60 @@
+# Every verb works in a fresh clone: it makes .venv and installs into it what it needs.
+# Wanted beforehand: python3 (3.11 or later), make; a C compiler only for the compiled build.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := $(shell find src/endwell -name '*.py' -o -name '*.pxd')
+# What has to be covered by tests: all that has no I/O.
+CORE := src/endwell/*.py,src/endwell/wire/*,src/endwell/protocol/*
+
+.PHONY: build demo test check docs conformance conformance-quick clean
+.DELETE_ON_ERROR:
+
+build: .venv/built
+
+demo: .venv/built
+	$(BIN)/endwell demo
+
+# The compiled build runs on uvloop, the pure one on asyncio's own loop.
+test: .venv/built
+	@if test -n "`$(BIN)/python -c 'import endwell; print(*endwell.compiled())'`"; \
+	then ENDWELL_LOOP=uvloop $(BIN)/python -m pytest; \
+	else echo "nothing is compiled here (no C compiler?): only the pure build is tested"; fi
+	ENDWELL_PURE=1 $(BIN)/coverage run -m pytest
+	$(BIN)/coverage report --include='$(CORE)' --fail-under=98
+
+check: .venv/built
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_sizes.py
+	$(BIN)/python tools/make_docs.py --check
+
+docs: .venv/built
+	$(BIN)/python tools/make_docs.py
+	$(BIN)/python -m tools.endings_page
+
+conformance: .venv/built
+	$(BIN)/python tests/conformance/autobahn.py
+
+conformance-quick: .venv/built
+	$(BIN)/python tests/conformance/autobahn.py --quick
+
+clean:
+	rm -rf .venv build dist .coverage .hypothesis .*_cache src/*.egg-info
+	find src -name '*.so' -delete
+
+.venv/bin/pip:
+	sh tools/make_venv.sh '$(PYTHON)' .venv
+
+.venv/installed: pyproject.toml | .venv/bin/pip
+	# The compiler stays in .venv, so that a changed source is built again without the network.
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	| $(BIN)/pip install --quiet --requirement /dev/stdin
+	ENDWELL_PURE=1 $(BIN)/pip install --quiet --no-build-isolation --editable '.[dev]'
+	touch $@
+
+.venv/built: .venv/installed setup.py $(SOURCES)
+	$(BIN)/python setup.py --quiet build_ext --inplace --parallel 2
+	touch $@

@@ -1,0 +1,48 @@
+"""The extension modules; everything else about the build is in pyproject.toml.
+
+Each is a .py file of the package, compiled by Cython as it stands, with types from
+the .pxd beside it if there is one. Without a C compiler the build goes on without
+them. ENDWELL_PURE=1 does not try to compile; ENDWELL_PURE=0 fails where that fails.
+"""
+
+import os
+import sys
+
+from setuptools import Extension, setup
+
+#: The modules on a message's path: this list is the only one.
+MODULES = [
+    "endwell.wire.frames",
+    "endwell.wire.deflate",
+    "endwell.wire.codec",
+    "endwell.protocol.connection",
+    "endwell.aio.stream",
+    "endwell.aio.websocket",
+]
+
+
+def extensions() -> list[Extension]:
+    """What to compile here, if anything."""
+    # PyPy's compiler sees through Python code, but not through an extension module.
+    if os.environ.get("ENDWELL_PURE") == "1" or sys.implementation.name != "cpython":
+        return []
+    from Cython.Build import cythonize
+
+    modules = cythonize(
+        [Extension(name, [f"src/{name.replace('.', '/')}.py"]) for name in MODULES],
+        build_dir="build",
+        compiler_directives={
+            "language_level": "3",
+            # A type is what a .pxd says. An annotation stays a remark, as it is in
+            # Python: with it, `int` would turn into a C type, or refuse a subclass.
+            "annotation_typing": False,
+            # Compiled functions keep their signature, defaults and docstring.
+            "binding": True,
+        },
+    )
+    for module in modules:
+        module.optional = os.environ.get("ENDWELL_PURE") != "0"
+    return modules
+
+
+setup(ext_modules=extensions())

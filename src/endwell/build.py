@@ -1,0 +1,46 @@
+"""Which build of endwell is running: its version, and what of it is compiled.
+
+The modules on a message's path are ordinary Python files that Cython compiles as
+they stand. Python prefers an extension module to the ``.py`` file beside it;
+``ENDWELL_PURE=1`` in the environment turns that round. This module is imported
+before every other one of the package, so that the choice holds for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, ModuleSpec, SourceFileLoader
+from types import ModuleType
+
+__all__ = ["PlainFinder", "__version__", "compiled"]
+
+__version__ = "0.1.0.dev0"
+
+
+class PlainFinder:
+    """Finds the modules of this package as ``.py`` files, whatever lies beside them."""
+
+    @staticmethod
+    def find_spec(
+        fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The module's ``.py`` file; None (ask the next finder) for another package's module."""
+        if fullname.startswith("endwell."):
+            for folder in path or ():
+                spec = FileFinder(folder, (SourceFileLoader, SOURCE_SUFFIXES)).find_spec(fullname)
+                if spec is not None:
+                    return spec
+        return None
+
+
+if os.environ.get("ENDWELL_PURE") == "1":
+    sys.meta_path.insert(0, PlainFinder)
+
+
+def compiled() -> tuple[str, ...]:
+    """The names of the loaded modules of this package that run compiled; none in the pure build."""
+    modules = sorted(name for name in sys.modules if name.startswith("endwell."))
+    specs = [getattr(sys.modules[name], "__spec__", None) for name in modules]
+    return tuple(spec.name for spec in specs if spec and isinstance(spec.loader, ExtensionFileLoader))

@@ -1,0 +1,97 @@
+"""What holds for every test: no I/O below the engine, coroutines run, nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import platform
+import socket
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+import endwell
+
+TESTS = Path(__file__).parent
+
+#: The layers without a socket and a clock; their tests have none either.
+SANS_IO = {"words", "wire", "protocol"}
+
+#: The loop of the tests: "asyncio" or "uvloop".
+LOOP = os.environ.get("ENDWELL_LOOP", "asyncio")
+
+# A busy machine is not a fault of the code; the timeout of each test bounds its examples too.
+hypothesis.settings.register_profile("endwell", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("endwell")
+
+
+def pytest_configure() -> None:
+    """Refuse to test an extension module that its source has left behind."""
+    if os.environ.get("ENDWELL_PURE") == "1":
+        return
+    for extension in (TESTS.parent / "src").rglob("*.so"):
+        source = extension.with_name(extension.name.partition(".")[0] + ".py")
+        if not source.exists() or source.stat().st_mtime > extension.stat().st_mtime:
+            raise pytest.UsageError(f"{extension} is older than its source: run make build, or delete it")
+
+
+def pytest_report_header() -> str:
+    """Say what is being tested."""
+    modules = ", ".join(name.removeprefix("endwell.") for name in endwell.compiled())
+    build = f"compiled: {modules}" if modules else "pure Python"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"endwell {endwell.__version__} ({build}) on {python}, {LOOP}"
+
+
+@pytest.fixture(autouse=True)
+def sans_io(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the tests of the layers without I/O, a socket or a sleep fails the test."""
+    if request.path.relative_to(TESTS).parts[0] in SANS_IO:
+        monkeypatch.setattr(socket.socket, "__init__", _refuse)
+        monkeypatch.setattr(time, "sleep", _refuse)
+
+
+def _refuse(*_args: object, **_kwargs: object) -> None:
+    pytest.fail("the words, wire and protocol layers have no socket and never sleep; nor do their tests")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run an ``async def`` test on a loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    test = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
+    marker = pyfuncitem.get_closest_marker("timeout")
+    limit = float(marker.args[0] if marker else pyfuncitem.config.getini("timeout"))
+    with asyncio.Runner(debug=False, loop_factory=_new_loop) as runner:
+        runner.run(_leaving_nothing_behind(test, limit))
+    return True
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    if LOOP == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop()
+    return asyncio.SelectorEventLoop()
+
+
+async def _leaving_nothing_behind(test: Coroutine[Any, Any, None], limit: float) -> None:
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
+    # Sooner than pytest-timeout, whose signal does not show where the coroutine waits.
+    async with asyncio.timeout(0.9 * limit):
+        await test
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    if tasks:
+        # A task that is about to end may do so; one that waits for a timeout may not.
+        _, tasks = await asyncio.wait(tasks, timeout=0.5)
+    assert not tasks, f"the test left tasks behind: {tasks}"
+    for fault in faults:
+        raise AssertionError(f"reported to the loop: {fault['message']}") from fault.get("exception")
