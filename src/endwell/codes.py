@@ -1,0 +1,302 @@
+"""The close codes, as one table.
+
+Everything else that knows about close codes (validity checks, the exception
+that is raised, the reconnect policy, ``endwell why``, the documentation) reads
+it from here, so adding a status touches one row.
+
+Sources: RFC 6455 §7.4 and the IANA registry "WebSocket Close Code Number".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+__all__ = ["RANGES", "CloseCode", "CodeRange", "Retry", "describe"]
+
+
+class Retry(Enum):
+    """Whether a client should come back after an ending."""
+
+    NEVER = "never"  #: coming back would end the same way
+    NOW = "now"  #: at once, but for the jitter that spreads a crowd
+    LATER = "later"  #: after a back-off
+
+
+class CloseCode(IntEnum):
+    """The registered close codes.
+
+    Each member is an ``int`` and also its row of the table:
+
+    - ``meaning``: what the sender says with it;
+    - ``usual``: what is usually behind it;
+    - ``advice``: what to do when it is seen;
+    - ``may_send``: whether an application may pass it to ``close()``;
+    - ``may_receive``: whether it is legal in a Close frame;
+    - ``clean``: whether it is an ordinary ending
+      (:exc:`~endwell.ConnectionClosedOK`) or a fault;
+    - ``retry``: whether a client should come back.
+    """
+
+    meaning: str
+    usual: str
+    advice: str
+    may_send: bool
+    may_receive: bool
+    clean: bool
+    retry: Retry
+
+    def __new__(
+        # size: one parameter for each column of the table
+        cls,
+        code: int,
+        meaning: str,
+        usual: str,
+        advice: str,
+        wire: str,
+        clean: bool,
+        retry: Retry,
+    ) -> CloseCode:
+        self = int.__new__(cls, code)
+        self._value_ = code
+        self.meaning = meaning
+        self.usual = usual
+        self.advice = advice
+        self.may_send = "send" in wire
+        self.may_receive = "receive" in wire
+        self.clean = clean
+        self.retry = retry
+        return self
+
+    NORMAL_CLOSURE = (
+        1000,
+        "the purpose of the connection has been fulfilled",
+        "the application closed, or its handler returned",
+        "nothing: this is how a connection should end",
+        "send receive",
+        True,
+        Retry.NEVER,
+    )
+    GOING_AWAY = (
+        1001,
+        "an endpoint is going away: a server stops, a page is left",
+        "a reload, a closed tab, a navigation, a deploy",
+        "a client whose server went away reconnects; a server forgets the page",
+        "send receive",
+        True,
+        Retry.NOW,
+    )
+    PROTOCOL_ERROR = (
+        1002,
+        "the peer broke the WebSocket protocol",
+        "a bug in one of the two libraries, or something between them altering bytes",
+        "read the reason: it names the rule; a capture of the bytes shows the frame",
+        "send receive",
+        False,
+        Retry.NEVER,
+    )
+    UNSUPPORTED_DATA = (
+        1003,
+        "the endpoint does not accept this type of data",
+        "a binary message sent to a text-only application, or the reverse",
+        "send the type that the application expects",
+        "send receive",
+        False,
+        Retry.NEVER,
+    )
+    RESERVED = (
+        1004,
+        "reserved: a meaning might be defined in the future",
+        "a peer that makes up codes",
+        "correct the peer: this code is never valid on the wire",
+        "nowhere",
+        False,
+        Retry.NEVER,
+    )
+    NO_STATUS_RCVD = (
+        1005,
+        "the Close frame carried no code (local only, never on the wire)",
+        "a page that called close() without arguments",
+        "nothing: the closing handshake was done",
+        "nowhere",
+        True,
+        Retry.LATER,
+    )
+    ABNORMAL_CLOSURE = (
+        1006,
+        "the connection ended without a Close frame (local only, never on the wire)",
+        "a process killed, a proxy's idle timeout, a laptop asleep, a network gone",
+        "read ending.cause and ending.tcp, which tell these apart",
+        "nowhere",
+        False,
+        Retry.NOW,
+    )
+    INVALID_DATA = (
+        1007,
+        "a message's data does not match its type, such as text that is not UTF-8",
+        "binary data sent as text",
+        "send bytes as a binary message",
+        "send receive",
+        False,
+        Retry.NEVER,
+    )
+    POLICY_VIOLATION = (
+        1008,
+        "a message violates the endpoint's policy",
+        "a client that lost its authorization, or one that exceeded a limit",
+        "read the reason; coming back unchanged will end the same way",
+        "send receive",
+        False,
+        Retry.NEVER,
+    )
+    MESSAGE_TOO_BIG = (
+        1009,
+        "a message is too big to be processed",
+        "a message above the receiver's max_size",
+        "send smaller messages, or raise max_size on the receiving side",
+        "send receive",
+        False,
+        Retry.NEVER,
+    )
+    MANDATORY_EXTENSION = (
+        1010,
+        "the client needs an extension that the server did not negotiate (clients only)",
+        "a proxy that strips extension headers",
+        "enable the extension on the server",
+        "send receive",
+        False,
+        Retry.NEVER,
+    )
+    INTERNAL_ERROR = (
+        1011,
+        "the server met an unexpected condition",
+        "an exception in the server's handler: its log has the traceback",
+        "repair the handler; a client may try again later",
+        "send receive",
+        False,
+        Retry.LATER,
+    )
+    SERVICE_RESTART = (
+        1012,
+        "the service is restarting",
+        "a deploy",
+        "reconnect after a short random delay",
+        "send receive",
+        True,
+        Retry.NOW,
+    )
+    TRY_AGAIN_LATER = (
+        1013,
+        "the service is overloaded",
+        "a limit on connections, or a server that sheds load",
+        "reconnect after a back-off, not at once",
+        "send receive",
+        False,
+        Retry.LATER,
+    )
+    BAD_GATEWAY = (
+        1014,
+        "a gateway received an invalid response from the server behind it",
+        "a proxy whose backend is down or restarting",
+        "look at the backend; a client may try again later",
+        "send receive",
+        False,
+        Retry.LATER,
+    )
+    TLS_HANDSHAKE = (
+        1015,
+        "the TLS handshake failed (local only, never on the wire)",
+        "an expired or untrusted certificate, or a wrong host name",
+        "correct the certificate or the trust store",
+        "nowhere",
+        False,
+        Retry.LATER,
+    )
+    UNAUTHORIZED = (
+        3000,
+        "the endpoint must be authorized to perform this request",
+        "a token that is missing or expired",
+        "obtain a new token before coming back",
+        "send receive",
+        False,
+        Retry.NEVER,
+    )
+    FORBIDDEN = (
+        3003,
+        "the endpoint is authorized but lacks the permission",
+        "an account without access to this resource",
+        "nothing a reconnect could change",
+        "send receive",
+        False,
+        Retry.NEVER,
+    )
+    TIMEOUT = (
+        3008,
+        "the endpoint took too long to respond",
+        "an application-level deadline",
+        "try again later",
+        "send receive",
+        False,
+        Retry.LATER,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CodeRange:
+    """A range of codes without a name of their own; the same columns as :class:`CloseCode`."""
+
+    first: int
+    last: int
+    meaning: str
+    usual: str
+    advice: str
+    may_send: bool
+    may_receive: bool
+    clean: bool = False
+    retry: Retry = Retry.NEVER
+
+
+_WRONG = ("a peer that makes up codes", "correct the peer: this code is never valid on the wire")
+
+#: RFC 6455 §7.4.2, "Reserved Status Code Ranges".
+RANGES = (
+    CodeRange(0, 999, "not used", *_WRONG, False, False),
+    CodeRange(1000, 2999, "reserved for the protocol and its extensions", *_WRONG, False, False),
+    CodeRange(
+        3000,
+        3999,
+        "reserved for libraries, frameworks and applications; registered with IANA",
+        "a library's own ending",
+        "look the code up in the documentation of the peer's library",
+        True,
+        True,
+        retry=Retry.LATER,
+    ),
+    CodeRange(
+        4000,
+        4999,
+        "private use, by agreement between the two applications",
+        "an ending that the application defined",
+        "look the code up in the application",
+        True,
+        True,
+        retry=Retry.LATER,
+    ),
+    CodeRange(5000, 65535, "outside the ranges of the protocol", *_WRONG, False, False),
+)
+
+
+_REGISTERED = {int(row): row for row in CloseCode}
+
+
+def describe(code: int) -> CloseCode | CodeRange:
+    """The row of ``code``: its own if it is registered, else that of its range.
+
+    Raises ValueError for a number that does not fit the two octets of a Close frame.
+    """
+    if code in _REGISTERED:
+        return _REGISTERED[code]
+    for row in RANGES:
+        if row.first <= code <= row.last:
+            return row
+    raise ValueError(f"code must be between 0 and 65535, not {code!r}")

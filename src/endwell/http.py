@@ -1,0 +1,174 @@
+"""The values of an opening handshake: headers, request, response."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from urllib.parse import parse_qsl, unquote
+
+__all__ = ["Headers", "Request", "Response"]
+
+#: RFC 9110 §5.6.2: the characters of a token, such as a header's name.
+TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+class Headers(Iterable[tuple[str, str]]):
+    """HTTP header fields: in order, names compared without case, repeats kept.
+
+    ``headers["Name"]`` is the first value; KeyError if there is none.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
+        items = fields.items() if isinstance(fields, Mapping) else fields
+        self._fields: list[tuple[str, str]] = []
+        for name, value in items:
+            self.add(name, value)
+
+    def add(self, name: str, value: str) -> None:
+        """Append a field. Raises ValueError where it would break the head apart."""
+        if not name or not TOKEN.issuperset(name):
+            raise ValueError(f"header name {name!r} is not a token")
+        # RFC 9110 §5.5: "Field values containing CR, LF, or NUL characters are
+        # invalid and dangerous".
+        if any(char in value for char in "\r\n\0"):
+            raise ValueError(f"value of header {name} contains CR, LF or NUL")
+        # RFC 9110 §5.5: "Field values are usually constrained to the range of
+        # US-ASCII"; what else comes or goes is latin-1, octet for octet.
+        if not value.isascii():
+            value.encode("latin-1")
+        self._fields.append((name, value))
+
+    def get_all(self, name: str) -> list[str]:
+        """All values of a field, in order."""
+        name = name.lower()
+        return [value for key, value in self._fields if key.lower() == name]
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """The first value of a field, or ``default``."""
+        name = name.lower()
+        for key, value in self._fields:
+            if key.lower() == name:
+                return value
+        return default
+
+    def __getitem__(self, name: str) -> str:
+        value = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Headers) and self._fields == other._fields
+
+    def __repr__(self) -> str:
+        return f"Headers({self._fields!r})"
+
+    def list_of(self, name: str) -> list[str]:
+        """The elements of a comma-separated field over all its lines, without quoting rules."""
+        parts = (part.strip(" \t") for line in self.get_all(name) for part in line.split(","))
+        return [part for part in parts if part]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The head of an HTTP request.
+
+    ``target`` is what stood on the request line (or, for a client, what will);
+    ``params`` holds what the route matched.
+    """
+
+    method: str
+    target: str
+    headers: Headers
+    version: str = "1.1"
+    #: Path parameters that the route matched.
+    params: Mapping[str, str] = field(default_factory=dict)
+    #: The peer's address, as the socket module gives it.
+    remote_address: object = None
+    #: Whether it came over TLS.
+    secure: bool = False
+
+    @property
+    def raw_path(self) -> str:
+        """The path as it stands in the target, still percent-encoded."""
+        # Not urlsplit(), which takes the path "//a/b" for the path "/b" on host "a".
+        return self.target.partition("?")[0]
+
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded."""
+        return unquote(self.raw_path)
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's parameters; of a repeated one, the last."""
+        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
+
+    def serialize(self) -> bytes:
+        """The head as it goes on the wire. Raises ValueError for a target that would break it apart."""
+        # RFC 9112 §3.2: "No whitespace is allowed in the request-target."
+        if not self.target or not all("!" <= char <= "~" for char in self.target):
+            raise ValueError(f"target {self.target!r} is not printable ASCII without spaces")
+        return _head(f"{self.method} {self.target} HTTP/{self.version}", self.headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An HTTP answer."""
+
+    status: int
+    headers: Headers = field(default_factory=Headers)
+    body: bytes = b""
+
+    @property
+    def reason(self) -> str:
+        """The standard phrase of the status."""
+        try:
+            return HTTPStatus(self.status).phrase
+        except ValueError:
+            return ""
+
+    @classmethod
+    def text(cls, body: str, status: int = 200, headers: Headers | None = None) -> Response:
+        """A plain-text answer."""
+        return cls._typed("text/plain; charset=utf-8", body, status, headers)
+
+    @classmethod
+    def html(cls, body: str, status: int = 200, headers: Headers | None = None) -> Response:
+        """An HTML page."""
+        return cls._typed("text/html; charset=utf-8", body, status, headers)
+
+    @classmethod
+    def redirect(cls, location: str, status: int = 302) -> Response:
+        """Send the client elsewhere."""
+        return cls._typed(
+            "text/plain; charset=utf-8", f"{location}\n", status, Headers({"Location": location})
+        )
+
+    @classmethod
+    def _typed(cls, content_type: str, body: str, status: int, headers: Headers | None) -> Response:
+        fields = Headers(headers or ())
+        if "Content-Type" not in fields:
+            fields.add("Content-Type", content_type)
+        return cls(status, fields, body.encode())
+
+    def serialize(self) -> bytes:
+        """Head and body as they go on the wire."""
+        return _head(f"HTTP/1.1 {self.status} {self.reason}", self.headers) + self.body
+
+
+def _head(first_line: str, headers: Headers) -> bytes:
+    lines = [first_line, *(f"{name}: {value}" for name, value in headers), "", ""]
+    return "\r\n".join(lines).encode("latin-1")

@@ -1,0 +1,175 @@
+"""Every limit and timeout in one place: unit, default, what happens at it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from math import inf
+from typing import Any, TypedDict, Unpack
+
+__all__ = ["Deflate", "OptionKeywords", "Options"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deflate:
+    """Settings of permessage-deflate (RFC 7692).
+
+    The window bits (8 to 15) are upper bounds: 2**bits octets of memory for each
+    direction of each connection. Without context takeover a connection holds no
+    compressor between messages, at the price of the ratio.
+    """
+
+    #: Largest window of the server's compressor.
+    server_max_window_bits: int = 12
+    #: Largest window of the client's compressor.
+    client_max_window_bits: int = 12
+    server_no_context_takeover: bool = False
+    client_no_context_takeover: bool = False
+    #: Messages below this many bytes go out uncompressed.
+    min_size: int = 32
+    #: zlib's level (1 to 9) and memory level (1 to 9). Precedent: websockets uses
+    #: a window of 12 bits and memory level 5, after measuring.
+    level: int = 6
+    mem_level: int = 5
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "server_max_window_bits": (8, 15),
+            "client_max_window_bits": (8, 15),
+            "level": (1, 9),
+            "mem_level": (1, 9),
+        }
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise ValueError(f"{name} must be between {low} and {high}, not {value!r}")
+
+
+def _option(default: Any, unit: str, consequence: str, *, zero: bool = False, none: bool = True) -> Any:
+    """A field whose documentation travels with it: ``docs/limits.md`` is made from these."""
+    return field(
+        default=default, metadata={"unit": unit, "consequence": consequence, "zero": zero, "none": none}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a connection behaves. Frozen, so that one object can serve many connections.
+
+    A timeout or size of None switches it off, where that is allowed. Every field
+    can be given as a keyword to ``Server(...)`` and ``connect(...)``.
+    """
+
+    # -- time, in seconds -----------------------------------------------------
+    open_timeout: float | None = _option(
+        10.0,
+        "s",
+        "the opening handshake, absolute from the TCP connection on; then the connection is cut; a client raises HandshakeFailed",
+    )
+    close_timeout: float = _option(
+        10.0, "s", "the closing handshake, and then the end of TCP; then the connection is cut", none=False
+    )
+    ping_interval: float | None = _option(
+        20.0, "s", "after so much silence from the peer a ping is sent; None: no keepalive"
+    )
+    ping_timeout: float | None = _option(
+        20.0, "s", "a ping unanswered for so long ends the connection: KEEPALIVE_TIMEOUT"
+    )
+    write_timeout: float | None = _option(
+        30.0, "s", "a peer that takes no data for so long ends the connection: WRITE_TIMEOUT"
+    )
+    idle_timeout: float | None = _option(
+        None, "s", "no message either way for so long: Close 1001, IDLE_TIMEOUT"
+    )
+    max_lifetime: float | None = _option(None, "s", "open for so long: Close 1012, LIFETIME_REACHED")
+
+    # -- memory ---------------------------------------------------------------
+    max_size: int | None = _option(
+        2**20, "bytes", "a message above it, after decompression, ends the connection with 1009"
+    )
+    max_queue: int = _option(
+        16, "messages", "received and not yet taken; at it, reading from the socket pauses", none=False
+    )
+    write_limit: int = _option(
+        2**16, "bytes", "not yet taken by the system; above it, send() waits", zero=True, none=False
+    )
+    max_line: int = _option(8192, "bytes", "one line of an HTTP head; above it 431", none=False)
+    max_headers: int = _option(128, "fields", "header fields of an HTTP head; above it 431", none=False)
+    max_head: int = _option(32768, "bytes", "a whole HTTP head; above it 431", none=False)
+    max_refusal: int = _option(
+        65536, "bytes", "of the body of a refused handshake that the client keeps", zero=True, none=False
+    )
+
+    # -- what is negotiated ---------------------------------------------------
+    compression: Deflate | None = _option(
+        Deflate(), "", "permessage-deflate settings; None: not offered, not accepted"
+    )
+    subprotocols: Sequence[str] = _option(
+        (), "", "offered by a client, supported by a server; both in order of preference"
+    )
+    origins: Sequence[str] | None = _option(
+        None,
+        "",
+        'origins of pages that a server accepts: None means its own host, ["*"] means any; '
+        "a request without Origin is not from a page and passes",
+    )
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            if not option.metadata["unit"]:
+                continue
+            value = getattr(self, option.name)
+            if value is None:
+                if not option.metadata["none"]:
+                    raise ValueError(f"{option.name} must not be None")
+                continue
+            # Only time has fractions; and None, not infinity, switches an option off.
+            number = int | float if option.metadata["unit"] == "s" else int
+            if isinstance(value, bool) or not isinstance(value, number):
+                raise TypeError(f"{option.name} must be a number of {option.metadata['unit']}, not {value!r}")
+            if not (0 < value < inf or (value == 0 and option.metadata["zero"])):
+                raise ValueError(f"{option.name} must be positive and finite, not {value!r}")
+        for name in ("subprotocols", "origins"):
+            if isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} must be a sequence of strings, not one string")
+        if self.compression is not None and not isinstance(self.compression, Deflate):
+            raise TypeError(f"compression must be a Deflate or None, not {self.compression!r}")
+
+    def but(self, **changes: Unpack[OptionKeywords]) -> Options:
+        """A copy with ``changes``. Raises TypeError for a name that is no option, naming it."""
+        return replace(self, **changes) if changes else self
+
+
+class OptionKeywords(TypedDict, total=False):
+    """The fields of :class:`Options` as keywords (a test keeps the two equal)."""
+
+    open_timeout: float | None
+    close_timeout: float
+    ping_interval: float | None
+    ping_timeout: float | None
+    write_timeout: float | None
+    idle_timeout: float | None
+    max_lifetime: float | None
+    max_size: int | None
+    max_queue: int
+    write_limit: int
+    max_line: int
+    max_headers: int
+    max_head: int
+    max_refusal: int
+    compression: Deflate | None
+    subprotocols: Sequence[str]
+    origins: Sequence[str] | None
+
+
+def option_table() -> list[Mapping[str, str]]:
+    """One row for each option: name, unit, default, consequence. The docs are made from it."""
+    return [
+        {
+            "name": option.name,
+            "unit": option.metadata["unit"],
+            "default": str(option.default),
+            "consequence": option.metadata["consequence"],
+        }
+        for option in fields(Options)
+    ]

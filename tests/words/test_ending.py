@@ -1,0 +1,174 @@
+"""What an Ending says, in words, in numbers and as JSON."""
+
+import dataclasses
+import json
+
+import pytest
+
+from endwell.codes import CloseCode
+from endwell.ending import Cause, Close, Ending, Initiator, TcpEnd
+
+
+def ending(cause=Cause.PEER_CLOSED, initiator=None, clean=True, **fields):
+    return Ending(cause=cause, initiator=initiator or cause.initiator, clean=clean, **fields)
+
+
+@pytest.mark.parametrize(
+    ("initiator", "received", "sent", "code", "reason"),
+    [
+        (Initiator.PEER, Close(1001, "theirs"), Close(1000, "ours"), 1001, "theirs"),
+        (Initiator.LOCAL, Close(1001, "theirs"), Close(1000, "ours"), 1000, "ours"),
+        (Initiator.NETWORK, Close(1001, "theirs"), Close(1000, "ours"), 1001, "theirs"),
+        (Initiator.PEER, None, Close(1000, "ours"), 1000, "ours"),
+        (Initiator.LOCAL, Close(1001, "theirs"), None, 1001, "theirs"),
+        (Initiator.NETWORK, None, Close(4000), 4000, ""),
+        (Initiator.PEER, Close(), Close(), 1005, ""),
+        (Initiator.NETWORK, None, None, 1006, ""),
+        (Initiator.LOCAL, None, None, 1006, ""),
+    ],
+)
+def test_code_and_reason_are_those_of_the_first_close(initiator, received, sent, code, reason):
+    end = ending(initiator=initiator, received=received, sent=sent)
+    assert (end.code, end.reason) == (code, reason)
+
+
+@pytest.mark.parametrize(
+    ("ok", "end"),
+    [
+        (True, ending(received=Close(1000), sent=Close(1000))),
+        (True, ending(received=Close(), sent=Close())),
+        # A page that reloads does not wait for our Close.
+        (True, ending(received=Close(1001), clean=False, tcp=TcpEnd.RST)),
+        (True, ending(Cause.SERVER_DRAINED, received=Close(1001), sent=Close(1001))),
+        # hixie-75 has no closing handshake.
+        (True, ending(clean=None)),
+        # We closed, and never heard the answer.
+        (False, ending(Cause.APP_CLOSED, sent=Close(1000), clean=False, tcp=TcpEnd.TIMEOUT)),
+        (False, ending(received=Close(1011), sent=Close(1011))),
+        (False, ending(received=Close(4001), sent=Close(4001))),
+        # Answered, but for a fault.
+        (False, ending(Cause.PROTOCOL_ERROR, received=Close(1002), sent=Close(1002))),
+        (False, ending(Cause.PEER_VANISHED, clean=False)),
+    ],
+    ids=str,
+)
+def test_an_ending_is_ok_if_the_peer_closed_with_an_ordinary_code(ok, end):
+    assert end.ok is ok
+
+
+@pytest.mark.parametrize(
+    ("sentence", "end"),
+    [
+        (
+            "peer closed with 1001 GOING_AWAY 'tab closed'; clean, after 12.4 s",
+            ending(received=Close(1001, "tab closed"), sent=Close(1001), duration=12.4),
+        ),
+        ("peer closed with no code; clean, after 0.0 s", ending(received=Close())),
+        (
+            "peer closed with 4001 'custom'; not clean, after 0.0 s",
+            ending(received=Close(4001, "custom"), clean=False),
+        ),
+        (
+            "the peer closed; without a closing handshake, after 3.0 s",
+            ending(clean=None, duration=3.0),
+        ),
+        (
+            "the application closed; we closed with 1000 NORMAL_CLOSURE 'user quit'; clean, after 1.0 s",
+            ending(Cause.APP_CLOSED, received=Close(1000), sent=Close(1000, "user quit"), duration=1),
+        ),
+        (
+            "no message came for too long; we closed with 1001 GOING_AWAY, unanswered; not clean, after 9.0 s",
+            ending(Cause.IDLE_TIMEOUT, clean=False, sent=Close(1001), duration=9),
+        ),
+        (
+            "the peer ended TCP without a Close; not clean, after 0.1 s",
+            ending(Cause.PEER_VANISHED, clean=False, duration=0.1),
+        ),
+        (
+            "the connection was reset (ConnectionResetError: '[Errno 104] reset'); not clean, after 0.0 s",
+            ending(Cause.CONNECTION_RESET, clean=False, exception=ConnectionResetError(104, "reset")),
+        ),
+    ],
+)
+def test_an_ending_is_one_plain_sentence(sentence, end):
+    assert str(end) == sentence
+
+
+HOSTILE = "\x1b[2J\r\n\0\u202e"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        ending(received=Close(4000, HOSTILE)),
+        ending(Cause.APP_CLOSED, sent=Close(1000, HOSTILE), received=Close(1000)),
+        ending(Cause.NETWORK_ERROR, clean=False, exception=OSError(HOSTILE)),
+    ],
+    ids=lambda end: end.cause.value,
+)
+def test_no_control_character_of_a_peer_lives_in_the_sentence(end):
+    assert str(end).isprintable()
+    assert "\\x1b[2J" in str(end)
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_every_cause_has_a_meaning_and_one_who_began_it(cause):
+    assert cause.meaning
+    assert isinstance(cause.initiator, Initiator)
+    assert Cause(cause.value) is cause
+    assert cause.value == cause.name.lower()
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_a_cause_closes_with_a_code_that_may_be_sent_only_if_it_is_local(cause):
+    if cause.close_code is not None:
+        assert cause.close_code.may_send
+        assert cause.initiator is Initiator.LOCAL
+
+
+def test_a_new_ending_is_compared_by_value_and_cannot_be_changed():
+    assert ending(received=Close(1000)) == ending(received=Close(1000, ""))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ending().cause = Cause.CANCELLED
+
+
+def test_an_ending_as_a_dict_is_json_with_every_field():
+    end = ending(
+        Cause.CONNECTION_RESET,
+        clean=False,
+        received=Close(1001, "späť"),
+        tcp=TcpEnd.RST,
+        exception=ConnectionResetError("gone"),
+        opened_at=1.7e9,
+        duration=2.5,
+        messages_in=3,
+        latency=0.01,
+    )
+    row = json.loads(json.dumps(end.as_dict()))
+    assert set(row) == {field.name for field in dataclasses.fields(Ending)} | {"code", "reason", "text"}
+    assert row == {
+        "code": 1001,
+        "reason": "späť",
+        "text": str(end),
+        "cause": "connection_reset",
+        "initiator": "network",
+        "clean": False,
+        "received": {"code": 1001, "reason": "späť"},
+        "sent": None,
+        "tcp": "rst",
+        "exception": "ConnectionResetError: gone",
+        "opened_at": 1.7e9,
+        "duration": 2.5,
+        "messages_in": 3,
+        "messages_out": 0,
+        "bytes_in": 0,
+        "bytes_out": 0,
+        "unsent_bytes": 0,
+        "dropped_messages": 0,
+        "latency": 0.01,
+    }
+
+
+def test_the_code_of_an_ending_without_a_close_is_json_too():
+    row = json.loads(json.dumps(ending(Cause.PEER_VANISHED, clean=False).as_dict()))
+    assert row["code"] == CloseCode.ABNORMAL_CLOSURE

@@ -1,0 +1,143 @@
+"""Every exception carries its consequence."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import endwell
+from endwell import errors
+from endwell.codes import CloseCode
+from endwell.ending import Cause, Close, Ending
+from endwell.errors import (
+    BadRequest,
+    BodyTooLarge,
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    EndwellError,
+    Forbidden,
+    HandshakeError,
+    HandshakeFailed,
+    HandshakeRejected,
+    HeadTooLarge,
+    InvalidData,
+    MessageTooBig,
+    MethodNotAllowed,
+    NotFound,
+    PeerError,
+    PolicyViolation,
+    ProtocolError,
+    UpgradeRequired,
+)
+from endwell.http import Response
+
+
+def family(base):
+    """The subclasses that this package defines."""
+    found = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, base)]
+    return [cls for cls in found if cls is not base]
+
+
+ENDING = Ending(
+    cause=Cause.PEER_CLOSED, initiator=Cause.PEER_CLOSED.initiator, clean=True, received=Close(1000)
+)
+FAULT = Ending(cause=Cause.PEER_VANISHED, initiator=Cause.PEER_VANISHED.initiator, clean=False)
+
+
+def test_every_exception_of_the_package_can_be_caught_as_one():
+    assert all(issubclass(getattr(errors, name), EndwellError) for name in errors.__all__)
+
+
+def test_every_exception_is_public():
+    assert {cls.__name__ for cls in family(Exception)} == set(errors.__all__)
+
+
+def test_a_peer_error_has_the_close_code_of_its_class():
+    assert {cls: cls().code for cls in family(PeerError)} == {
+        ProtocolError: CloseCode.PROTOCOL_ERROR,
+        InvalidData: CloseCode.INVALID_DATA,
+        MessageTooBig: CloseCode.MESSAGE_TOO_BIG,
+        PolicyViolation: CloseCode.POLICY_VIOLATION,
+    }
+
+
+def test_a_handshake_error_has_the_http_status_of_its_class():
+    assert {cls: cls("why").response().status for cls in family(HandshakeError)} == {
+        BadRequest: 400,
+        Forbidden: 403,
+        NotFound: 404,
+        MethodNotAllowed: 405,
+        BodyTooLarge: 413,
+        UpgradeRequired: 426,
+        HeadTooLarge: 431,
+    }
+
+
+@pytest.mark.parametrize("cls", family(HandshakeError))
+def test_the_answer_to_a_refused_request_is_the_error_as_plain_text(cls):
+    response = cls("the reason").response()
+    assert response.body == b"the reason\n"
+    assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+
+
+def test_another_version_is_answered_with_ours():
+    headers = UpgradeRequired("version 13 only").response().headers
+    assert (headers["Upgrade"], headers["Sec-WebSocket-Version"]) == ("websocket", "13")
+
+
+def test_another_method_is_answered_with_those_there_are():
+    assert MethodNotAllowed("no").response().headers["Allow"] == "GET, HEAD"
+
+
+# What a refusal may quote: the HTTP parser's fixed words.
+OURS = {"problem"}
+
+
+def refusals():
+    """Each ``HandshakeError`` that the package creates, as (place, its text)."""
+    names = {cls.__name__ for cls in family(HandshakeError)}
+    source = Path(endwell.__file__).parent
+    for file in sorted(source.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+                yield f"{file.relative_to(source)}:{node.lineno}", node.args
+
+
+@pytest.mark.parametrize(("place", "args"), [pytest.param(*each, id=each[0]) for each in refusals()])
+def test_a_refusal_never_quotes_the_peer(place, args):
+    (text,) = args
+    parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+    for part in parts:
+        if not isinstance(part, ast.Constant):
+            assert ast.unparse(getattr(part, "value", part)) in OURS, place
+
+
+@pytest.mark.parametrize(("ending", "cls"), [(ENDING, ConnectionClosedOK), (FAULT, ConnectionClosedError)])
+def test_the_end_is_told_by_the_class_that_fits_the_ending(ending, cls):
+    error = ConnectionClosed.of(ending)
+    assert type(error) is cls
+    assert isinstance(error, ConnectionClosed)
+    assert error.ending is ending
+    assert (error.code, error.reason) == (ending.code, ending.reason)
+    assert str(error) == str(ending)
+
+
+def test_two_receivers_are_a_runtime_error():
+    assert issubclass(ConcurrencyError, RuntimeError)
+
+
+def test_a_failed_handshake_tells_its_ending_unless_there_is_more_to_say():
+    assert str(HandshakeFailed(FAULT)) == str(FAULT)
+    assert str(HandshakeFailed(FAULT, "certificate expired")) == "certificate expired"
+    assert HandshakeFailed(FAULT).ending is FAULT
+
+
+@pytest.mark.parametrize(("status", "text"), [(403, "HTTP 403 Forbidden"), (799, "HTTP 799")])
+def test_a_rejected_handshake_keeps_the_servers_answer(status, text):
+    response = Response(status, body=b"no")
+    error = HandshakeRejected(FAULT, response)
+    assert error.response is response
+    assert error.ending is FAULT
+    assert str(error) == f"server refused with {text}"

@@ -1,0 +1,163 @@
+"""Headers, requests and responses."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from endwell.http import TOKEN, Headers, Request, Response
+
+# --- headers -----------------------------------------------------------------
+
+
+def test_names_are_compared_without_case_and_kept_as_they_came():
+    headers = Headers({"Sec-WebSocket-Key": "x"})
+    assert headers["sec-websocket-key"] == headers.get("SEC-WEBSOCKET-KEY") == "x"
+    assert "Sec-Websocket-Key" in headers
+    assert list(headers) == [("Sec-WebSocket-Key", "x")]
+
+
+def test_repeated_fields_are_kept_in_order_and_the_first_one_counts():
+    headers = Headers([("Cookie", "a"), ("Host", "h"), ("cookie", "b")])
+    assert headers["Cookie"] == "a"
+    assert headers.get_all("COOKIE") == ["a", "b"]
+    assert headers.get_all("Via") == []
+    assert len(headers) == 3
+
+
+def test_a_field_that_is_not_there_is_a_key_error_or_the_default():
+    headers = Headers()
+    with pytest.raises(KeyError, match="Host"):
+        headers["Host"]
+    assert headers.get("Host") is None
+    assert headers.get("Host", "fallback") == "fallback"
+    assert "Host" not in headers
+    assert 5 not in headers
+
+
+@pytest.mark.parametrize("char", ["\r", "\n", "\0"])
+@pytest.mark.parametrize("value", ["{}", "a{}", "{}b", "a{}b"])
+def test_a_value_that_would_break_the_head_apart_is_refused(value, char):
+    with pytest.raises(ValueError, match="CR, LF or NUL"):
+        Headers({"X": value.format(char)})
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "a:", "a\r\nb", "ä", "a\0", "(", '"'])
+def test_a_name_that_is_no_token_is_refused(name):
+    with pytest.raises(ValueError, match="not a token"):
+        Headers([(name, "x")])
+
+
+def test_octets_above_ascii_pass_as_latin_1_and_nothing_else_does():
+    assert Response(200, Headers({"X": "\xff\x80"})).serialize().endswith(b"X: \xff\x80\r\n\r\n")
+    with pytest.raises(ValueError, match="latin-1"):
+        Headers({"X": "€"})
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text(sorted(TOKEN), min_size=1),
+            st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0")),
+        )
+    )
+)
+def test_what_headers_accept_is_one_line_for_each_field(fields):
+    head = Response(200, Headers(fields)).serialize()
+    status, *lines, blank, body = head.decode("latin-1").split("\r\n")
+    assert status == "HTTP/1.1 200 OK"
+    assert [tuple(line.split(": ", 1)) for line in lines] == fields
+    assert (blank, body) == ("", "")
+
+
+def test_a_comma_separated_field_is_one_list_over_all_its_lines():
+    headers = Headers([("Connection", "keep-alive, Upgrade"), ("connection", " ,\tx ,")])
+    assert headers.list_of("Connection") == ["keep-alive", "Upgrade", "x"]
+    assert headers.list_of("Via") == []
+
+
+def test_headers_are_equal_by_their_fields_and_show_them():
+    assert Headers({"A": "b"}) == Headers([("A", "b")]) != Headers()
+    assert Headers({"A": "b"}) != [("A", "b")]
+    assert repr(Headers({"A": "b"})) == "Headers([('A', 'b')])"
+
+
+# --- requests ----------------------------------------------------------------
+
+
+def request(target):
+    return Request("GET", target, Headers())
+
+
+@pytest.mark.parametrize(
+    ("target", "raw_path", "path", "query"),
+    [
+        ("/", "/", "/", {}),
+        (
+            "/chat/a%20b?token=x%26y&empty=&n=1&n=2",
+            "/chat/a%20b",
+            "/chat/a b",
+            {"token": "x&y", "empty": "", "n": "2"},
+        ),
+        ("/a%2Fb", "/a%2Fb", "/a/b", {}),
+        ("/x?a=/b?c", "/x", "/x", {"a": "/b?c"}),
+        # Not the path "/b" on the host "a", nor a malformed IPv6 address.
+        ("//a/b", "//a/b", "//a/b", {}),
+        ("//[", "//[", "//[", {}),
+        ("/%ff", "/%ff", "/\N{REPLACEMENT CHARACTER}", {}),
+    ],
+)
+def test_a_target_has_a_path_and_a_query(target, raw_path, path, query):
+    assert request(target).raw_path == raw_path
+    assert request(target).path == path
+    assert request(target).query == query
+
+
+def test_a_request_is_serialized_as_its_line_and_fields():
+    head = Request("GET", "/chat?x=1", Headers([("Host", "example.org"), ("X", "1")])).serialize()
+    assert head == b"GET /chat?x=1 HTTP/1.1\r\nHost: example.org\r\nX: 1\r\n\r\n"
+
+
+@pytest.mark.parametrize("target", ["", "/a b", "/a\r\nX: y", "/\0", "/\x7f", "/ä", "/\u2028"])
+def test_a_target_that_would_break_the_request_line_is_not_sent(target):
+    with pytest.raises(ValueError, match="not printable ASCII"):
+        request(target).serialize()
+
+
+# --- responses ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("response", "status", "content_type", "body"),
+    [
+        (Response.text("grüß"), 200, "text/plain; charset=utf-8", "grüß".encode()),
+        (Response.html("<p>", 404), 404, "text/html; charset=utf-8", b"<p>"),
+        (Response.text("a,b", headers=Headers({"content-type": "text/csv"})), 200, "text/csv", b"a,b"),
+        (Response.redirect("/x"), 302, "text/plain; charset=utf-8", b"/x\n"),
+        (Response.redirect("/x", 308), 308, "text/plain; charset=utf-8", b"/x\n"),
+    ],
+)
+def test_a_response_of_text_has_one_content_type(response, status, content_type, body):
+    assert response.status == status
+    assert response.headers.get_all("Content-Type") == [content_type]
+    assert response.body == body
+
+
+def test_a_redirect_has_a_location_without_line_breaks():
+    assert Response.redirect("/x").headers["Location"] == "/x"
+    with pytest.raises(ValueError, match="CR, LF or NUL"):
+        Response.redirect("/x\r\nSet-Cookie: y")
+
+
+def test_the_headers_given_to_a_response_are_not_changed():
+    headers = Headers({"X": "1"})
+    Response.text("x", headers=headers)
+    assert list(headers) == [("X", "1")]
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [(200, b"HTTP/1.1 200 OK"), (426, b"HTTP/1.1 426 Upgrade Required"), (599, b"HTTP/1.1 599 ")],
+)
+def test_a_response_is_serialized_with_the_standard_phrase(status, line):
+    response = Response(status, Headers({"X": "1"}), b"\x00body")
+    assert response.serialize() == line + b"\r\nX: 1\r\n\r\n\x00body"

@@ -1,0 +1,160 @@
+"""Options are checked when they are made, and never change."""
+
+import dataclasses
+import math
+import typing
+
+import pytest
+
+from endwell.options import Deflate, OptionKeywords, Options, option_table
+
+NUMBERS = {field.name: field for field in dataclasses.fields(Options) if field.metadata["unit"]}
+SECONDS = [name for name, field in NUMBERS.items() if field.metadata["unit"] == "s"]
+COUNTS = [name for name in NUMBERS if name not in SECONDS]
+# What None would leave unbounded or meaningless.
+NEVER_NONE = {
+    "close_timeout",
+    "max_queue",
+    "write_limit",
+    "max_line",
+    "max_headers",
+    "max_head",
+    "max_refusal",
+}
+MAY_BE_ZERO = {"write_limit", "max_refusal"}
+
+
+def test_the_defaults_are_the_documented_ones():
+    options = Options()
+    assert (options.open_timeout, options.close_timeout) == (10, 10)
+    assert (options.ping_interval, options.ping_timeout) == (20, 20)
+    assert options.write_timeout == 30
+    assert (options.idle_timeout, options.max_lifetime) == (None, None)
+    assert (options.max_size, options.max_queue, options.write_limit) == (2**20, 16, 2**16)
+    assert (options.max_line, options.max_headers, options.max_head) == (8192, 128, 32768)
+    assert options.max_refusal == 65536
+    assert options.compression == Deflate()
+    assert (options.subprotocols, options.origins) == ((), None)
+
+
+@pytest.mark.parametrize("name", SECONDS)
+def test_a_time_is_any_positive_number(name):
+    assert getattr(Options(**{name: 0.25}), name) == 0.25
+    assert getattr(Options(**{name: 3}), name) == 3
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_size_is_a_whole_number(name):
+    assert getattr(Options(**{name: 3}), name) == 3
+    with pytest.raises(TypeError, match=rf"{name} must be a number of \w+, not 1\.5"):
+        Options(**{name: 1.5})
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", ["10", True, [1]])
+def test_what_is_no_number_is_refused_by_name(name, value):
+    with pytest.raises(TypeError, match=f"{name} must be a number of"):
+        Options(**{name: value})
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_negative_number_is_refused_by_name(name):
+    with pytest.raises(ValueError, match=f"{name} must be positive and finite, not -1"):
+        Options(**{name: -1})
+
+
+@pytest.mark.parametrize("name", SECONDS)
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_time_without_end_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be positive and finite"):
+        Options(**{name: value})
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_zero_is_refused_but_for_two_sizes(name):
+    if name in MAY_BE_ZERO:
+        assert getattr(Options(**{name: 0}), name) == 0
+    else:
+        with pytest.raises(ValueError, match=name):
+            Options(**{name: 0})
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_none_switches_off_what_may_be_off(name):
+    if name in NEVER_NONE:
+        with pytest.raises(ValueError, match=f"{name} must not be None"):
+            Options(**{name: None})
+    else:
+        assert getattr(Options(**{name: None}), name) is None
+
+
+@pytest.mark.parametrize("name", ["subprotocols", "origins"])
+def test_one_string_is_not_a_sequence_of_strings(name):
+    assert getattr(Options(**{name: ["chat"]}), name) == ["chat"]
+    with pytest.raises(TypeError, match=f"{name} must be a sequence of strings"):
+        Options(**{name: "chat"})
+
+
+def test_compression_is_settings_or_none():
+    assert Options(compression=None).compression is None
+    with pytest.raises(TypeError, match="compression must be a Deflate or None, not True"):
+        Options(compression=True)
+
+
+def test_options_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Options().max_size = 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Deflate().level = 1
+
+
+def test_a_copy_has_the_changes_and_is_checked_too():
+    options = Options(max_size=5)
+    copy = options.but(max_queue=2)
+    assert (copy.max_size, copy.max_queue) == (5, 2)
+    assert options.max_queue == 16
+    assert options.but() is options
+    with pytest.raises(ValueError, match="max_queue"):
+        options.but(max_queue=0)
+
+
+def test_a_keyword_that_is_no_option_is_named():
+    with pytest.raises(TypeError, match="ping_intervall"):
+        Options().but(ping_intervall=5)
+
+
+def test_the_keywords_are_the_fields_of_options():
+    assert typing.get_type_hints(OptionKeywords) == typing.get_type_hints(Options)
+    assert OptionKeywords.__required_keys__ == frozenset()
+    assert list(typing.get_type_hints(OptionKeywords)) == [
+        field.name for field in dataclasses.fields(Options)
+    ]
+
+
+def test_every_option_is_in_the_table_with_its_consequence():
+    table = option_table()
+    assert [row["name"] for row in table] == [field.name for field in dataclasses.fields(Options)]
+    assert all(row["consequence"] for row in table)
+    assert table[0] == {
+        "name": "open_timeout",
+        "unit": "s",
+        "default": "10.0",
+        "consequence": dataclasses.fields(Options)[0].metadata["consequence"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("server_max_window_bits", 8, 15),
+        ("client_max_window_bits", 8, 15),
+        ("level", 1, 9),
+        ("mem_level", 1, 9),
+    ],
+)
+def test_a_deflate_setting_outside_its_bounds_is_refused_by_name(name, low, high):
+    for value in (low, high):
+        assert getattr(Deflate(**{name: value}), name) == value
+    for value in (low - 1, high + 1, True, "9", None, 9.0):
+        with pytest.raises(ValueError, match=f"{name} must be between {low} and {high}, not "):
+            Deflate(**{name: value})
