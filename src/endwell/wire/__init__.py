@@ -1,0 +1,1 @@
+"""Layer 1: functions over bytes; no socket, clock, task or thread."""

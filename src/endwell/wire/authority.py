@@ -1,0 +1,53 @@
+"""The authority of a URI, ``host[:port]``, which also stands in a Host field (RFC 3986 §3.2)."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+
+__all__ = ["parse_authority", "split_authority"]
+
+#: RFC 3986 §3.2.2: reg-name = *( unreserved / pct-encoded / sub-delims ); an IPv4 address fits it too.
+REG_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()*+,;=")
+DIGITS = frozenset("0123456789")
+
+
+def parse_authority(text: str) -> tuple[str, int | None]:
+    """The host, in lower case and an IPv6 address without its brackets, and the port if there is one.
+
+    Raises ValueError for anything else, userinfo included.
+    """
+    if text.startswith("["):
+        literal, bracket, port = text[1:].partition("]")
+        # A zone ("%eth0") means something on the machine that wrote it, and nowhere else.
+        if not bracket or "%" in literal:
+            raise ValueError("the IPv6 address of the host is malformed")
+        host = str(IPv6Address(literal))
+    else:
+        host, colon, port = text.partition(":")
+        port = colon + port
+        # RFC 9110 §4.2.1: "A recipient that processes such a URI reference [with
+        # an empty host] MUST reject it as invalid."
+        if not host or not REG_NAME.issuperset(host):
+            raise ValueError("the host is malformed")
+        host = host.lower()
+    return host, _port(port)
+
+
+def split_authority(text: str) -> tuple[str, str]:
+    """Split what follows ``scheme://`` into the authority and a target in origin-form.
+
+    RFC 9112 §3.2.1: "If the target URI's path component is empty, the client MUST
+    send "/" as the path within the origin-form of request-target."
+    """
+    authority = text.partition("/")[0].partition("?")[0]
+    target = text[len(authority) :]
+    return authority, target if target.startswith("/") else f"/{target}"
+
+
+def _port(text: str) -> int | None:
+    """RFC 3986 §3.2.3: port = *DIGIT, so the colon may stand alone."""
+    if text in ("", ":"):
+        return None
+    if text[0] == ":" and len(text) <= 6 and DIGITS.issuperset(text[1:]) and int(text[1:]) <= 65535:
+        return int(text[1:])
+    raise ValueError("the port is malformed")

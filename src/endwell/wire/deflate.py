@@ -1,0 +1,239 @@
+"""permessage-deflate (RFC 7692): the negotiation in both roles, and the compression."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from ..errors import InvalidHandshake, ProtocolError
+from ..options import Deflate
+from .extensions import Extension, Parameters
+
+__all__ = ["PerMessageDeflate", "accept", "confirm", "offer"]
+
+_NAME = "permessage-deflate"
+_SERVER_FRESH, _CLIENT_FRESH = "server_no_context_takeover", "client_no_context_takeover"
+_SERVER_BITS, _CLIENT_BITS = "server_max_window_bits", "client_max_window_bits"
+
+# RFC 7692 §7.1.2: "a decimal integer value without leading zeroes between 8 to 15,
+# inclusive", and 15 where nothing is said.
+_WINDOWS = {str(bits): bits for bits in range(8, 16)}
+_WIDEST = 15
+
+#: What a sync flush ends with; RFC 7692 §7.2.1 removes it from the end of a message.
+_TAIL = b"\x00\x00\xff\xff"
+
+# Input is inflated by so many bytes at a time. zlib copies what a call leaves over,
+# so a message made of many small final blocks would cost quadratic time if all of
+# it were passed each time.
+_INPUT_STEP = 2**14
+# And output comes by so many bytes at a time, so that a bomb never has more than
+# this above the limit.
+_OUTPUT_STEP = 2**16
+
+
+class PerMessageDeflate:
+    """Both directions of a connection that agreed on permessage-deflate.
+
+    zlib's objects are made at the first message that needs them, and kept between
+    messages only where context takeover was agreed. ``agreed`` is the settings with
+    the agreed parameters in them.
+    """
+
+    __slots__ = (
+        "_compressor",
+        "_inflater",
+        "_keep_compressor",
+        "_keep_inflater",
+        "_level",
+        "_mem_level",
+        "_our_bits",
+        "_their_bits",
+        "min_size",
+    )
+
+    def __init__(self, agreed: Deflate, client: bool) -> None:
+        bits = (agreed.client_max_window_bits, agreed.server_max_window_bits)
+        keep = (not agreed.client_no_context_takeover, not agreed.server_no_context_takeover)
+        self._our_bits, self._their_bits = bits if client else bits[::-1]
+        self._keep_compressor, self._keep_inflater = keep if client else keep[::-1]
+        self._level = agreed.level
+        self._mem_level = agreed.mem_level
+        #: Messages below so many bytes are to be sent as they are. Never 0: zlib has
+        #: no output for an empty message if the one before was flushed.
+        self.min_size = max(agreed.min_size, 1)
+        self._compressor: zlib._Compress | None = None
+        self._inflater: zlib._Decompress | None = None
+
+    def compress(self, data: bytes | bytearray | memoryview) -> bytes:
+        """The payload of a compressed message (RFC 7692 §7.2.1); ``data`` is not empty."""
+        compressor = self._compressor or self._new_compressor()
+        self._compressor = compressor if self._keep_compressor else None
+        payload = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        return payload[: -len(_TAIL)]
+
+    def _new_compressor(self) -> zlib._Compress:
+        # zlib has no raw window of 8 bits. One of 9 whose matches look back one byte
+        # only ("Z_RLE to limit match distances to one") is readable with any window.
+        bits, strategy = (9, zlib.Z_RLE) if self._our_bits == 8 else (self._our_bits, zlib.Z_DEFAULT_STRATEGY)
+        return zlib.compressobj(self._level, zlib.DEFLATED, -bits, self._mem_level, strategy)
+
+    def decompress(self, data: bytes, last: bool, into: bytearray, limit: int | None) -> None:
+        """Append to ``into`` what the next bytes of a compressed message hold.
+
+        ``last`` says that the message ends with them. If ``into`` would get longer than
+        ``limit``, it gets one byte longer and the rest is left. Raises ProtocolError
+        for data that is not DEFLATE.
+        """
+        if last:
+            # RFC 7692 §7.2.2: "Append 4 octets of 0x00 0x00 0xff 0xff to the tail end of
+            # the payload of the message."
+            data += _TAIL
+        try:
+            for start in range(0, len(data), _INPUT_STEP):
+                self._inflate(data[start : start + _INPUT_STEP], into, limit)
+        except zlib.error:
+            # 1002, as `websockets` has it, not 1007, which speaks of data "not consistent
+            # with the type of the message": what breaks here is the extension's format.
+            raise ProtocolError("compressed data is corrupt") from None
+        if last and not self._keep_inflater:
+            self._inflater = None
+
+    def _inflate(self, data: bytes, into: bytearray, limit: int | None) -> None:
+        while data:
+            if self._inflater is None:
+                self._inflater = zlib.decompressobj(-self._their_bits)
+            room = _OUTPUT_STEP if limit is None else min(_OUTPUT_STEP, limit + 1 - len(into))
+            if room == 0:
+                return
+            into += self._inflater.decompress(data, room)
+            if self._inflater.eof:
+                # RFC 7692 §7.2.1 allows blocks with the "BFINAL" bit set to 1; "The next
+                # DEFLATE block follows the padded data if any."
+                data = self._inflater.unused_data
+                self._inflater = None
+            else:
+                data = self._inflater.unconsumed_tail
+
+
+def offer(settings: Deflate) -> str:
+    """A client's Sec-WebSocket-Extensions."""
+    parameters: dict[str, int | None] = {}
+    if settings.server_no_context_takeover:
+        parameters[_SERVER_FRESH] = None
+    if settings.client_no_context_takeover:
+        parameters[_CLIENT_FRESH] = None
+    # A value here is a hint that lets the server use a smaller window as well.
+    narrow = settings.client_max_window_bits < _WIDEST
+    parameters[_CLIENT_BITS] = settings.client_max_window_bits if narrow else None
+    if settings.server_max_window_bits == _WIDEST:
+        return _element(parameters)
+    # Many servers cannot narrow their window, and decline an offer that demands it, or
+    # even answer without it. RFC 7692 §7.1.3: "if the client just prefers using a small
+    # window but wants to fall back to the "permessage-deflate" without the
+    # "server_max_window_bits" extension parameter, the client can make an offer with
+    # the fallback option".
+    preferred = parameters | {_SERVER_BITS: settings.server_max_window_bits}
+    return f"{_element(preferred)}, {_element(parameters)}"
+
+
+def accept(offers: Iterable[Extension], settings: Deflate) -> tuple[str, PerMessageDeflate] | None:
+    """A server's answer to the first offer that it can accept, or None.
+
+    A client that does not offer ``client_max_window_bits`` cannot be held to it.
+    """
+    for name, parameters in offers:
+        if name != _NAME:
+            continue
+        try:
+            asked = _read(parameters, in_offer=True)
+        except ValueError:
+            # RFC 7692 §7.1: "A server MUST decline an extension negotiation offer for
+            # this extension if any of the following conditions are met".
+            continue
+        agreed = replace(
+            settings,
+            server_no_context_takeover=settings.server_no_context_takeover or _SERVER_FRESH in asked,
+            client_no_context_takeover=settings.client_no_context_takeover or _CLIENT_FRESH in asked,
+            server_max_window_bits=min(settings.server_max_window_bits, asked.get(_SERVER_BITS, _WIDEST)),
+            client_max_window_bits=min(settings.client_max_window_bits, asked[_CLIENT_BITS])
+            if _CLIENT_BITS in asked
+            else _WIDEST,
+        )
+        return _answer(asked, agreed), PerMessageDeflate(agreed, client=False)
+    return None
+
+
+def _answer(asked: Mapping[str, int], agreed: Deflate) -> str:
+    answer: dict[str, int | None] = {}
+    if agreed.server_no_context_takeover:
+        answer[_SERVER_FRESH] = None
+    if agreed.client_no_context_takeover:
+        answer[_CLIENT_FRESH] = None
+    # Unasked, it lets the client inflate with less memory.
+    if _SERVER_BITS in asked or agreed.server_max_window_bits < _WIDEST:
+        answer[_SERVER_BITS] = agreed.server_max_window_bits
+    # RFC 7692 §7.1.2.2: "If a received extension negotiation offer doesn't have the
+    # "client_max_window_bits" extension parameter, the corresponding extension
+    # negotiation response to the offer MUST NOT include" it.
+    if _CLIENT_BITS in asked:
+        answer[_CLIENT_BITS] = agreed.client_max_window_bits
+    return _element(answer)
+
+
+def confirm(answer: Iterable[Extension], settings: Deflate) -> PerMessageDeflate | None:
+    """What a server's answer to :func:`offer` agrees to, if anything.
+
+    Raises InvalidHandshake if the answer does not fit the offer.
+    """
+    chosen = list(answer)
+    if not chosen:
+        return None
+    if len(chosen) > 1:
+        raise InvalidHandshake("server chose more than one extension")
+    name, parameters = chosen[0]
+    # RFC 6455 §4.1: "If the response includes a |Sec-WebSocket-Extensions| header field
+    # and this header field indicates the use of an extension that was not present in the
+    # client's handshake (...), the client MUST _Fail the WebSocket Connection_."
+    if name != _NAME:
+        raise InvalidHandshake(f"server chose an extension that was not offered: {name[:40]!r}")
+    try:
+        given = _read(parameters, in_offer=False)
+    except ValueError as error:
+        raise InvalidHandshake(f"server's answer to {_NAME} has {error}") from None
+    if settings.server_no_context_takeover and _SERVER_FRESH not in given:
+        raise InvalidHandshake(f"server's answer to {_NAME} lacks {_SERVER_FRESH}")
+    agreed = replace(
+        settings,
+        server_no_context_takeover=_SERVER_FRESH in given,
+        client_no_context_takeover=settings.client_no_context_takeover or _CLIENT_FRESH in given,
+        # The fallback offer allows any window.
+        server_max_window_bits=given.get(_SERVER_BITS, _WIDEST),
+        # Ours was a hint only: the answer may be wider, and we still use ours.
+        client_max_window_bits=min(settings.client_max_window_bits, given.get(_CLIENT_BITS, _WIDEST)),
+    )
+    return PerMessageDeflate(agreed, client=True)
+
+
+def _read(parameters: Parameters, in_offer: bool) -> dict[str, int]:
+    """The parameters by name; those without a value as 1, a window without one as the widest."""
+    values: dict[str, int] = {}
+    for name, value in parameters:
+        if name in values:
+            raise ValueError(f"{name} twice")
+        if name in (_SERVER_FRESH, _CLIENT_FRESH) and value is None:
+            values[name] = 1
+        elif name in (_SERVER_BITS, _CLIENT_BITS) and value in _WINDOWS:
+            values[name] = _WINDOWS[value]
+        elif name == _CLIENT_BITS and value is None and in_offer:
+            values[name] = _WIDEST
+        else:
+            raise ValueError(f"an unknown or invalid parameter {name[:40]!r}")
+    return values
+
+
+def _element(parameters: Mapping[str, int | None]) -> str:
+    return "; ".join(
+        [_NAME, *(name if value is None else f"{name}={value}" for name, value in parameters.items())]
+    )

@@ -1,0 +1,224 @@
+"""Frames of RFC 6455 §5.2: one header, one payload, the mask over it, the body of a Close."""
+
+from __future__ import annotations
+
+import os
+from struct import Struct
+
+from ..codes import describe
+from ..ending import Close
+from ..errors import InvalidData, ProtocolError
+
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "CONTINUATION",
+    "FIN",
+    "MAX_CONTROL",
+    "PING",
+    "PONG",
+    "RSV1",
+    "TEXT",
+    "build",
+    "close_payload",
+    "mask",
+    "parse_close",
+    "parse_header",
+]
+
+CONTINUATION, TEXT, BINARY = 0x0, 0x1, 0x2
+CLOSE, PING, PONG = 0x8, 0x9, 0xA
+_OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
+
+FIN, RSV1, _RSV2, _RSV3 = 0x80, 0x40, 0x20, 0x10
+_CONTROL = 0x08  # the opcode bit that all control frames have
+_MASK = 0x80
+
+#: RFC 6455 §5.5: "All control frames MUST have a payload length of 125 bytes or less".
+MAX_CONTROL = 125
+
+_short_header = Struct("!BB").pack
+_medium_header = Struct("!BBH").pack
+_long_header = Struct("!BBQ").pack
+
+
+# From about this many bytes on, translating every fourth byte at once beats one
+# big integer; below it, the four slices cost more than they save.
+_LARGE = 1024
+
+
+def _xor(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
+    size = len(data)
+    keys = (key * ((size + 3) >> 2))[:size]
+    return (int.from_bytes(data, "little") ^ int.from_bytes(keys, "little")).to_bytes(size, "little")
+
+
+# For each octet of a key: what it makes of each octet of a payload.
+_TABLES = [_xor(bytes(range(256)), bytes((octet,)) * 4) for octet in range(256)]
+
+
+def mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
+    """``data`` masked, or unmasked, with the four octets of ``key``.
+
+    RFC 6455 §5.3: "transformed-octet-i = original-octet-i XOR
+    masking-key-octet-j", with "j = i MOD 4".
+    """
+    if len(data) < _LARGE:
+        return _xor(data, key)
+    masked = bytearray(data)
+    for i in range(4):
+        masked[i::4] = masked[i::4].translate(_TABLES[key[i]])
+    return bytes(masked)
+
+
+# RFC 6455 §10.3: "Clients MUST choose a new masking key for each frame, using an
+# algorithm that cannot be predicted by end applications that provide data". The
+# system's generator is that algorithm; a call for each frame would cost more than
+# the frame, so keys are drawn in batches. list.pop and list.extend are atomic, so
+# two threads never share a key.
+_BATCH = 256
+_keys: list[bytes] = []
+
+if hasattr(os, "register_at_fork"):
+    # Or else parent and child would mask with the same keys.
+    os.register_at_fork(after_in_child=_keys.clear)
+
+
+def _new_key() -> bytes:
+    try:
+        return _keys.pop()
+    except IndexError:
+        random = os.urandom(4 * _BATCH)
+        _keys.extend(random[i : i + 4] for i in range(4, len(random), 4))
+        return random[:4]
+
+
+def build(
+    opcode: int, payload: bytes | bytearray | memoryview, masked: bool, fin: bool = True, rsv1: bool = False
+) -> bytes:
+    """One frame as it goes on the wire; a memoryview has to be one of single bytes."""
+    first = opcode | (FIN if fin else 0) | (RSV1 if rsv1 else 0)
+    bit = _MASK if masked else 0
+    size = len(payload)
+    if size < 126:
+        header = _short_header(first, bit | size)
+    elif size < 2**16:
+        header = _medium_header(first, bit | 126, size)
+    else:
+        header = _long_header(first, bit | 127, size)
+    if masked:
+        key = _new_key()
+        return header + key + mask(payload, key)
+    return header + payload
+
+
+def parse_header(data: bytes, pos: int, masked: bool) -> tuple[int, int, int] | None:
+    """The frame header at ``pos``: its first octet, the payload's length, where the payload starts.
+
+    None while bytes of it are missing. A masking key is the four bytes before the payload.
+    ``masked`` says what the peer's role demands. Raises ProtocolError for whatever
+    can be seen to be wrong in the frame alone.
+    """
+    if len(data) - pos < 2:
+        return None
+    first, second = data[pos], data[pos + 1]
+    length = second & ~_MASK
+    _check_start(first, length)
+    # RFC 6455 §5.1: "The server MUST close the connection upon receiving a frame
+    # that is not masked"; "A client MUST close a connection if it detects a masked frame."
+    if bool(second & _MASK) is not masked:
+        raise ProtocolError("frame of a client is not masked" if masked else "frame of a server is masked")
+    start = pos + 2
+    if length > 125:
+        start += 2 if length == 126 else 8
+        if len(data) < start:
+            return None
+        length = _extended_length(data[pos + 2 : start])
+    if masked:
+        start += 4
+    return (first, length, start) if len(data) >= start else None
+
+
+def _check_start(first: int, length: int) -> None:
+    # RFC 6455 §5.2: "If a nonzero value is received and none of the negotiated
+    # extensions defines the meaning of such a nonzero value, the receiving endpoint
+    # MUST _Fail the WebSocket Connection_." Only RSV1 can have one (RFC 7692 §6).
+    if first & (_RSV2 | _RSV3):
+        raise ProtocolError("RSV2 or RSV3 is set")
+    opcode = first & 0x0F
+    # §5.2: "If an unknown opcode is received, the receiving endpoint MUST _Fail
+    # the WebSocket Connection_."
+    if opcode not in _OPCODES:
+        raise ProtocolError(f"opcode {opcode} is unknown")
+    if opcode & _CONTROL:
+        # §5.5: control frames "MUST have a payload length of 125 bytes or less and
+        # MUST NOT be fragmented."
+        if length > MAX_CONTROL:
+            raise ProtocolError("control frame is longer than 125 bytes")
+        if not first & FIN:
+            raise ProtocolError("control frame is fragmented")
+        # RFC 7692 §6.1: "An endpoint MUST NOT set the "Per-Message Compressed" bit of
+        # control frames and non-first fragments of a data message. An endpoint
+        # receiving such a frame MUST _Fail the WebSocket Connection_."
+        if first & RSV1:
+            raise ProtocolError("RSV1 is set on a control frame")
+
+
+def _extended_length(field: bytes) -> int:
+    length = int.from_bytes(field, "big")
+    # RFC 6455 §5.2: "in all cases, the minimal number of bytes MUST be used to
+    # encode the length"
+    if length < (126 if len(field) == 2 else 2**16):
+        raise ProtocolError(f"length {length} is not in its shortest form")
+    # §5.2: "the most significant bit MUST be 0"
+    if length >= 2**63:
+        raise ProtocolError("length has its most significant bit set")
+    return length
+
+
+# --- the body of a Close -----------------------------------------------------
+
+
+def parse_close(payload: bytes) -> Close:
+    """The body of a received Close frame.
+
+    Raises ProtocolError for one byte or a code that is not valid on the wire, and
+    InvalidData for a reason that is not UTF-8.
+    """
+    if not payload:
+        return Close()
+    # RFC 6455 §5.5.1: "If there is a body, the first two bytes of the body MUST be
+    # a 2-byte unsigned integer (in network byte order) representing a status code"
+    if len(payload) == 1:
+        raise ProtocolError("Close has a body of one byte")
+    code = int.from_bytes(payload[:2], "big")
+    if not describe(code).may_receive:
+        raise ProtocolError(f"close code {code} is not valid on the wire")
+    try:
+        return Close(code, payload[2:].decode())
+    except UnicodeDecodeError:
+        raise InvalidData("reason of a Close is not UTF-8") from None
+
+
+def close_payload(code: int | None, reason: str) -> bytes:
+    """The body of a Close frame to be sent.
+
+    Raises TypeError or ValueError, naming ``code`` or ``reason``, for what may not be sent.
+    """
+    if not isinstance(reason, str):
+        raise TypeError(f"reason must be a str, not {type(reason).__name__}")
+    if code is None:
+        if reason:
+            raise ValueError("reason needs a code: a Close carries both or neither")
+        return b""
+    if not isinstance(code, int):
+        raise TypeError(f"code must be an int or None, not {type(code).__name__}")
+    if not describe(code).may_send:
+        raise ValueError(f"code {int(code)} may not be sent in a Close")
+    try:
+        body = reason.encode()
+    except UnicodeEncodeError:
+        raise ValueError("reason contains a lone surrogate, which UTF-8 cannot encode") from None
+    if len(body) > MAX_CONTROL - 2:
+        raise ValueError(f"reason must be at most {MAX_CONTROL - 2} bytes of UTF-8, not {len(body)}")
+    return code.to_bytes(2, "big") + body

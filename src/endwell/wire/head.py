@@ -1,0 +1,301 @@
+"""HTTP/1.1 heads: a request for a server, an answer for a client.
+
+httptools (llhttp) parses a head once it is whole. What stands here is what it
+leaves open: where the head ends however the octets are split, the limits, and
+the places where it takes more than RFC 9112 does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from httptools import (
+    HttpParserError,
+    HttpParserInvalidMethodError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+    HttpResponseParser,
+)
+
+from ..errors import BadRequest, BodyTooLarge, EndwellError, HeadTooLarge, InvalidHandshake, MethodNotAllowed
+from ..http import TOKEN, Headers, Request, Response
+from ..options import Options
+from .authority import parse_authority, split_authority
+
+__all__ = ["RequestReader", "ResponseReader"]
+
+
+class RequestReader:
+    """Reads one request head on the server's side."""
+
+    def __init__(self, options: Options) -> None:
+        self._head = _Head(options, BadRequest, HeadTooLarge)
+        #: The octets after the head, once it is complete.
+        self.rest = b""
+
+    def receive(self, data: bytes) -> Request | None:
+        """Take octets; the request once its head is complete, None before.
+
+        Raises a subclass of :exc:`HandshakeError`, which carries the answer.
+        """
+        head = self._head.receive(data)
+        if head is None:
+            return None
+        self.rest = self._head.rest
+        return _request(head)
+
+
+class ResponseReader:
+    """Reads one answer on the client's side, with its body unless it is a 101."""
+
+    def __init__(self, options: Options) -> None:
+        self._head = _Head(options, InvalidHandshake, InvalidHandshake)
+        self._message = _Message()
+        self._parser = HttpResponseParser(self._message)
+        self._response: Response | None = None  # without its body, once the head is complete
+        # Octets of the body as they come, chunk sizes and trailers included: a
+        # bound on the octets kept alone would leave those without one.
+        self._room = options.max_refusal
+        #: The octets after the head of a 101.
+        self.rest = b""
+
+    def receive(self, data: bytes) -> Response | None:
+        """Take octets; the answer once it is complete, None before.
+
+        Of a body above ``max_refusal`` the beginning is returned. Raises
+        :exc:`InvalidHandshake` where the server breaks HTTP or a limit.
+        """
+        if self._response is not None:
+            return self._receive_body(self._response, data)
+        head = self._head.receive(data)
+        while head is not None:
+            status = _status(self._parser, self._message, head)
+            response = Response(status, Headers(self._message.fields))
+            if status == 101:
+                self.rest = self._head.rest
+                return response
+            if status >= 200:
+                self._response = response
+                return self._receive_body(response, self._head.rest)
+            # RFC 9110 §15.2: "A client MUST be able to parse one or more 1xx
+            # responses received prior to a final response". max_head bounds them all.
+            self._message = _Message()
+            self._parser = HttpResponseParser(self._message)
+            head = self._head.receive(b"")
+        return None
+
+    def eof(self) -> Response | None:
+        """TCP has ended; the answer if that was the mark of its end, else None."""
+        if self._response is None:
+            return None
+        # RFC 9112 §6.3: without a length and with no chunked coding at the end,
+        # "the message body length is determined by the number of octets received
+        # prior to the server closing the connection".
+        headers = self._response.headers
+        codings = [name.lower() for name in headers.list_of("Transfer-Encoding")]
+        if "Content-Length" in headers or codings[-1:] == ["chunked"]:
+            return None
+        return replace(self._response, body=bytes(self._message.body))
+
+    def _receive_body(self, response: Response, data: bytes) -> Response | None:
+        message = self._message
+        kept = data[: self._room]
+        self._room -= len(kept)
+        try:
+            self._parser.feed_data(kept)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            # What follows a complete answer is nobody's: the connection ends here.
+            if not message.complete:
+                raise InvalidHandshake(f"the answer's body is malformed: {error}") from None
+        if message.complete or not self._room:
+            return replace(response, body=bytes(message.body))
+        return None
+
+
+class _Head:
+    """The octets of a head as they come, looked at once each, however they are split.
+
+    A head parsed from its start at each read costs quadratic time (CVE-2023-43669).
+    """
+
+    def __init__(
+        self, options: Options, malformed: type[EndwellError], too_large: type[EndwellError]
+    ) -> None:
+        self._options = options
+        self._malformed = malformed
+        self._too_large = too_large
+        self._buffer = bytearray()
+        self._start = 0  # of the head
+        self._line = 0  # start of the line that is coming
+        self._searched = 0  # no LF between the start of that line and here
+        self._lines = 0  # complete ones of the head
+
+    @property
+    def rest(self) -> bytes:
+        """What came after the head that was returned last."""
+        return bytes(self._buffer[self._start :])
+
+    def receive(self, data: bytes) -> bytes | None:
+        """The next head with its empty line, once it is complete."""
+        buffer = self._buffer
+        buffer += data
+        while (newline := buffer.find(b"\n", self._searched)) >= 0:
+            line, end = self._line, newline + 1
+            self._limit(end)
+            # RFC 9112 §2.2 lets a recipient take a bare LF as a line's end, and a
+            # bare CR as white space. Where two parsers choose differently a request
+            # can be smuggled, so neither is taken.
+            carriage_return = buffer.find(b"\r", line, end)
+            if carriage_return < 0 or carriage_return + 2 != end:
+                raise self._malformed("a line of the head does not end with CR LF, or contains CR")
+            self._line = self._searched = end
+            if carriage_return > line:
+                self._count_line()
+            elif self._lines:
+                head = bytes(buffer[self._start : end])
+                self._start, self._lines = end, 0
+                return head
+            else:
+                # RFC 9112 §2.2: a server "SHOULD ignore at least one empty line
+                # (CRLF) received prior to the request-line".
+                self._start = end
+        self._limit(len(buffer))
+        self._searched = len(buffer)
+        return None
+
+    def _limit(self, end: int) -> None:
+        """Raise if the line that is coming, or the head with it, is too long at ``end``."""
+        max_line, max_head = self._options.max_line, self._options.max_head
+        if end > max_head:
+            raise self._too_large(f"the head is above {max_head} bytes")
+        if end > self._line + max_line + len(b"\r\n"):
+            raise self._too_large(f"a line of the head is above {max_line} bytes")
+
+    def _count_line(self) -> None:
+        self._lines += 1
+        limit = self._options.max_headers
+        if self._lines > 1 + limit:  # the first line is no field
+            raise self._too_large(f"the head has more than {limit} fields")
+
+
+class _Message:
+    """What httptools calls while it parses."""
+
+    __slots__ = ("body", "complete", "fields", "headed")
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[str, str]] = []
+        self.headed = False
+        self.body = bytearray()
+        self.complete = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Latin-1 takes every octet. RFC 9112 §5.1 excludes the white space around
+        # the value from it; llhttp leaves what trails.
+        self.fields.append((name.decode("latin-1"), value.decode("latin-1").rstrip(" \t")))
+
+    def on_headers_complete(self) -> None:
+        self.headed = True
+
+    def on_body(self, data: bytes) -> None:
+        if not self.complete:  # or it is that of another message in the same octets
+            self.body += data
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+def _request(head: bytes) -> Request:
+    method, target, version = _request_line(head)
+    message = _Message()
+    problem: object = "not one of HTTP/1.1"  # llhttp stops in silence at the method PRI
+    try:
+        HttpRequestParser(message).feed_data(head)
+    except HttpParserInvalidMethodError:
+        raise MethodNotAllowed("the method is not known") from None
+    except (HttpParserError, HttpParserUpgrade) as error:
+        problem = error
+    # What it reports after the fields changes nothing for a head: an upgrade, or a
+    # Transfer-Encoding, which is judged below.
+    if not message.headed:
+        raise BadRequest(f"the request is malformed: {problem}")
+    target, host = _origin_form(target)
+    headers = Headers(_checked_host(message.fields, version, host))
+    # A body would leave octets that another party takes for a request or for
+    # frames (request smuggling); neither an upgrade nor a page needs one.
+    if method in ("GET", "HEAD") and (
+        "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
+    ):
+        raise BodyTooLarge("a request with a body is not taken here")
+    return Request(method, target, headers, version)
+
+
+def _request_line(head: bytes) -> tuple[str, str, str]:
+    """Method, target and version. llhttp takes several spaces, RTSP, ICE and any version."""
+    words = head[: head.index(b"\r\n")].decode("latin-1").split(" ")
+    if len(words) != 3:
+        raise BadRequest("the request line is not a method, a target and a version, with one space between")
+    method, target, protocol = words
+    if not method or not TOKEN.issuperset(method):
+        raise BadRequest("the method is not a token")
+    if protocol not in ("HTTP/1.1", "HTTP/1.0"):
+        raise BadRequest("the version is neither HTTP/1.1 nor HTTP/1.0")
+    return method, target, protocol.removeprefix("HTTP/")
+
+
+def _origin_form(target: str) -> tuple[str, str | None]:
+    """The target as path and query, and the authority if it was in absolute-form."""
+    # RFC 9112 §3.2: no form of a target has a fragment.
+    if "#" in target:
+        raise BadRequest("the target has a fragment")
+    if target.startswith("/"):
+        return target, None
+    scheme, _, hierarchy = target.partition("://")
+    if scheme.lower() not in ("http", "https", "ws", "wss"):
+        raise BadRequest("the target is neither a path nor an http, https, ws or wss URI")
+    # RFC 9112 §3.2.2: a server "MUST accept the absolute-form in requests".
+    authority, path = split_authority(hierarchy)
+    return path, authority
+
+
+def _checked_host(
+    fields: list[tuple[str, str]], version: str, authority: str | None
+) -> list[tuple[str, str]]:
+    """The fields with one valid Host, that of the target where it names one."""
+    # RFC 9112 §3.2: "A server MUST respond with a 400 (Bad Request) status code to
+    # any HTTP/1.1 request message that lacks a Host header field and to any request
+    # message that contains more than one Host header field line or a Host header
+    # field with an invalid field value."
+    hosts = [value for name, value in fields if name.lower() == "host"]
+    if len(hosts) > 1 or (not hosts and version != "1.0"):
+        raise BadRequest("the request needs one Host field")
+    if authority is not None:
+        # RFC 9112 §3.2.2: the server "MUST ignore the received Host header field
+        # (if any) and instead use the host information of the request-target".
+        hosts.append(authority)
+        fields = [("Host", authority), *(field for field in fields if field[0].lower() != "host")]
+    for host in hosts:
+        try:
+            parse_authority(host)
+        except ValueError:
+            raise BadRequest("the request's host is malformed") from None
+    return fields
+
+
+def _status(parser: HttpResponseParser, message: _Message, head: bytes) -> int:
+    """Parse the head of an answer; its status."""
+    try:
+        parser.feed_data(head)
+    except (HttpParserError, HttpParserUpgrade) as error:
+        # llhttp stops behind the fields of any 101.
+        if not message.headed:
+            raise InvalidHandshake(f"the answer is malformed: {error}") from None
+    status = parser.get_status_code()
+    # llhttp takes RTSP, ICE, HTTP/2.0, the status 000 and a NUL in the phrase as well.
+    if not head.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")) or status < 100 or b"\0" in head:
+        raise InvalidHandshake("the answer's first line is not one of HTTP/1.1 or HTTP/1.0")
+    # RFC 9110 §15.2: "Since HTTP/1.0 did not define any 1xx status codes, a server
+    # MUST NOT send a 1xx response to an HTTP/1.0 client"; nor can it switch by one.
+    if status < 200 and head.startswith(b"HTTP/1.0"):
+        raise InvalidHandshake(f"the answer has status {status} in HTTP/1.0")
+    return status

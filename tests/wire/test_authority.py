@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from endwell.wire.authority import parse_authority, split_authority
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("example.com", ("example.com", None)),
+        ("Example.COM:8080", ("example.com", 8080)),
+        ("example.com:", ("example.com", None)),
+        ("127.0.0.1:0", ("127.0.0.1", 0)),
+        ("a_b-c.%41!$&'()*+,;=~:65535", ("a_b-c.%41!$&'()*+,;=~", 65535)),
+        ("[::1]", ("::1", None)),
+        ("[2001:DB8:0:0::1]:443", ("2001:db8::1", 443)),
+    ],
+)
+def test_a_host_and_its_port_are_told_apart(text: str, expected: tuple[str, int | None]) -> None:
+    assert parse_authority(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ":80",
+        "user@host",
+        "user:password@host",
+        "a b",
+        "a/b",
+        "a\\b",
+        "bücher.example",
+        "host:80:80",
+        "host:65536",
+        "host:000080",
+        "host:+80",
+        "host:8²",
+        "host:-1",
+        "[::1",
+        "[::1]80",
+        "[::1]:x",
+        "[]",
+        "[127.0.0.1]",
+        "[fe80::1%eth0]",
+        "[v1.x]",
+        "::1",
+    ],
+)
+def test_anything_else_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - an IPv6 address has the standard library's own text
+        parse_authority(text)
+
+
+@given(st.text())
+def test_no_text_raises_anything_but_value_error(text: str) -> None:
+    try:
+        host, port = parse_authority(text)
+    except ValueError:
+        return
+    assert host == host.lower() != ""
+    assert port is None or 0 <= port <= 65535
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("host", ("host", "/")),
+        ("host/", ("host", "/")),
+        ("host:1/a/b?c=/d", ("host:1", "/a/b?c=/d")),
+        ("host?a/b", ("host", "/?a/b")),
+        ("", ("", "/")),
+    ],
+)
+def test_an_empty_path_becomes_a_slash(text: str, expected: tuple[str, str]) -> None:
+    assert split_authority(text) == expected

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import os
+import re
+import struct
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from endwell.codes import CloseCode
+from endwell.ending import Close
+from endwell.errors import InvalidData, ProtocolError
+from endwell.wire import frames
+from endwell.wire.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, build
+from tests.wire.peer import KEY, frame
+
+KEYS = st.binary(min_size=4, max_size=4)
+
+
+@pytest.mark.parametrize("size", [*range(10), 31, 32, 33, 125, 1023, 1024, 1025, 1026, 1027, 70_000])
+def test_masking_is_the_xor_with_the_repeated_key(size: int) -> None:
+    data = os.urandom(size)
+    expected = bytes(octet ^ KEY[i % 4] for i, octet in enumerate(data))
+    for kind in (bytes, bytearray, memoryview):
+        masked = frames.mask(kind(data), KEY)
+        assert masked == expected
+        assert type(masked) is bytes
+
+
+@given(data=st.binary(max_size=3000), key=KEYS)
+def test_masking_twice_gives_the_data_back(data: bytes, key: bytes) -> None:
+    assert frames.mask(frames.mask(data, key), key) == data
+
+
+def test_masking_leaves_its_argument_alone() -> None:
+    data = bytearray(2000)
+    frames.mask(data, KEY)
+    assert data == bytes(2000)
+
+
+def test_each_masked_frame_has_a_key_of_its_own_from_the_systems_generator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[int] = []
+
+    def urandom(size: int) -> bytes:
+        drawn.append(size)
+        return b"".join(struct.pack("!HH", len(drawn), i) for i in range(size // 4))
+
+    monkeypatch.setattr(os, "urandom", urandom)
+    frames._keys.clear()
+    keys = [build(TEXT, b"", masked=True)[2:] for _ in range(1000)]
+    frames._keys.clear()
+    assert len(set(keys)) == 1000
+    assert {key[0] for key in keys} == {0}, "all of them drawn"
+    assert 1 < len(drawn) < 100, "in batches"
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_child_shares_no_masking_key_with_its_parent() -> None:
+    build(TEXT, b"", masked=True)
+    assert frames._keys
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(writing, b"".join(build(TEXT, b"", masked=True)[2:] for _ in range(100)))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        theirs = pipe.read()
+    os.waitpid(child, 0)
+    ours = b"".join(build(TEXT, b"", masked=True)[2:] for _ in range(100))
+    assert len(theirs) == len(ours) == 400
+    # At random, one key of 100 is among 100 others once in 400,000 runs.
+    shared = {theirs[i : i + 4] for i in range(0, 400, 4)} & {ours[i : i + 4] for i in range(0, 400, 4)}
+    assert len(shared) < 2
+
+
+# RFC 6455 §5.7, "Examples"; those of its frames that fit on a line.
+EXAMPLES = [
+    ("81 05 48 65 6c 6c 6f", TEXT, b"Hello", {}),
+    ("01 03 48 65 6c", TEXT, b"Hel", {"fin": False}),
+    ("80 02 6c 6f", CONTINUATION, b"lo", {}),
+    ("89 05 48 65 6c 6c 6f", PING, b"Hello", {}),
+    ("82 7E 01 00" + "2a" * 256, BINARY, b"*" * 256, {}),
+    ("82 7F 00 00 00 00 00 01 00 00" + "2a" * 65536, BINARY, b"*" * 65536, {}),
+    ("c1 07 f2 48 cd c9 c9 07 00", TEXT, bytes.fromhex("f248cdc9c90700"), {"rsv1": True}),
+]
+
+
+@pytest.mark.parametrize(("octets", "opcode", "payload", "flags"), EXAMPLES)
+def test_the_examples_of_the_rfc_are_built(octets: str, opcode: int, payload: bytes, flags: dict) -> None:
+    assert build(opcode, payload, masked=False, **flags) == bytes.fromhex(octets)
+
+
+@pytest.mark.parametrize(
+    ("octets", "opcode"), [("81 85 37fa213d 7f9f4d5158", TEXT), ("8a 85 37fa213d 7f9f4d5158", PONG)]
+)
+def test_the_masked_examples_of_the_rfc_are_built(
+    octets: str, opcode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "_keys", [KEY])
+    assert build(opcode, b"Hello", masked=True) == bytes.fromhex(octets)
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("masked", [False, True])
+def test_lengths_are_built_in_their_shortest_form(size: int, kind: type, masked: bool) -> None:
+    payload = bytes(size)
+    built = build(BINARY, kind(payload), masked)
+    key = built[len(built) - size - 4 : len(built) - size] if masked else None
+    assert built == frame(BINARY, payload, key=key)
+
+
+@given(
+    opcode=st.sampled_from([TEXT, BINARY, CONTINUATION]),
+    size=st.sampled_from([0, 1, 125, 126, 127, 65535, 65536]),
+    masked=st.booleans(),
+    fin=st.booleans(),
+    rsv1=st.booleans(),
+    before=st.binary(max_size=3),
+)
+def test_what_is_built_is_parsed(
+    opcode: int, size: int, masked: bool, fin: bool, rsv1: bool, before: bytes
+) -> None:
+    data = before + build(opcode, bytes(size), masked, fin, rsv1)
+    header = frames.parse_header(data, len(before), masked)
+    assert header == (fin << 7 | rsv1 << 6 | opcode, size, len(data) - size)
+    start = header[2]
+    for end in range(len(before), start):
+        assert frames.parse_header(data[:end], len(before), masked) is None
+
+
+@pytest.mark.parametrize(
+    ("octets", "words"),
+    [
+        ("a1 80", "RSV2 or RSV3"),
+        ("91 80", "RSV2 or RSV3"),
+        ("83 80", "opcode 3"),
+        ("87 80", "opcode 7"),
+        ("8b 80", "opcode 11"),
+        ("8f 80", "opcode 15"),
+        ("89 fe 00 7e", "longer than 125"),
+        ("88 ff", "longer than 125"),
+        ("09 80", "fragmented"),
+        ("08 80", "fragmented"),
+        ("c9 80", "RSV1"),
+        ("81 00", "not masked"),
+        ("81 fe 00 7d", "shortest form"),
+        ("81 fe 00 00", "shortest form"),
+        ("81 ff 00 00 00 00 00 00 ff ff", "shortest form"),
+        ("81 ff 80 00 00 00 00 00 00 00", "most significant bit"),
+    ],
+)
+def test_a_wrong_header_is_refused_before_its_key_is_there(octets: str, words: str) -> None:
+    with pytest.raises(ProtocolError, match=words):
+        frames.parse_header(bytes.fromhex(octets), 0, masked=True)
+
+
+def test_a_client_refuses_a_masked_frame() -> None:
+    with pytest.raises(ProtocolError, match="server is masked"):
+        frames.parse_header(frame(TEXT), 0, masked=False)
+
+
+@pytest.mark.parametrize(
+    ("head", "length"),
+    [
+        (struct.pack("!BBH", 0x82, 126, 126), 126),
+        (struct.pack("!BBQ", 0x82, 127, 65536), 65536),
+        (struct.pack("!BBQ", 0x82, 127, 2**63 - 1), 2**63 - 1),
+    ],
+)
+def test_the_limits_of_the_longer_forms_are_accepted(head: bytes, length: int) -> None:
+    assert frames.parse_header(head, 0, masked=False) == (0x82, length, len(head))
+
+
+def test_an_empty_close_has_no_code() -> None:
+    assert frames.parse_close(b"") == Close(None, "")
+
+
+@pytest.mark.parametrize(
+    "code", [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3003, 3999, 4000, 4123, 4999]
+)
+def test_a_valid_close_is_parsed(code: int) -> None:
+    payload = struct.pack("!H", code) + "tschüß".encode()
+    assert frames.parse_close(payload) == Close(code, "tschüß")
+    assert frames.close_payload(code, "tschüß") == payload
+    assert frames.parse_close(payload[:2]) == Close(code, "")
+
+
+# Autobahn's 7.9.* and the ranges of RFC 6455 §7.4.2.
+@pytest.mark.parametrize("code", [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535])
+def test_an_invalid_code_is_neither_received_nor_sent(code: int) -> None:
+    with pytest.raises(ProtocolError, match=f"close code {code} "):
+        frames.parse_close(struct.pack("!H", code))
+    with pytest.raises(ValueError, match=rf"^code {code} "):
+        frames.close_payload(code, "")
+
+
+@pytest.mark.parametrize("code", [-1, 65536, 10**9])
+def test_a_code_that_does_not_fit_two_octets_is_not_sent(code: int) -> None:
+    with pytest.raises(ValueError, match=r"^code must be between 0 and 65535"):
+        frames.close_payload(code, "")
+
+
+def test_a_close_of_one_byte_is_a_protocol_error() -> None:
+    with pytest.raises(ProtocolError, match="one byte"):
+        frames.parse_close(b"\x03")
+
+
+@pytest.mark.parametrize("reason", [b"\xff", b"\xc3", b"ok \xed\xa0\x80", b"\xf4\x90\x80\x80"])
+def test_a_reason_that_is_not_utf8_is_invalid_data(reason: bytes) -> None:
+    with pytest.raises(InvalidData, match="reason"):
+        frames.parse_close(b"\x03\xe8" + reason)
+
+
+def test_a_close_without_a_code_is_built_empty() -> None:
+    assert frames.close_payload(None, "") == b""
+
+
+def test_a_member_of_the_enum_is_a_code() -> None:
+    assert frames.close_payload(CloseCode.GOING_AWAY, "") == b"\x03\xe9"
+
+
+def test_a_reason_may_have_123_bytes_of_utf8_and_no_more() -> None:
+    reason = "ü" * 61 + "x"
+    payload = frames.close_payload(1000, reason)
+    assert len(payload) == 125
+    assert frames.parse_close(payload) == Close(1000, reason)
+    with pytest.raises(ValueError, match=re.escape("reason must be at most 123 bytes of UTF-8, not 124")):
+        frames.close_payload(1000, "ü" * 62)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "error", "words"),
+    [
+        (None, "bye", ValueError, "^reason needs a code"),
+        (1000, "\ud800", ValueError, "^reason contains a lone surrogate"),
+        ("1000", "", TypeError, "^code must be an int or None, not str"),
+        (1000.0, "", TypeError, "^code must be an int or None, not float"),
+        (1000, b"bye", TypeError, "^reason must be a str, not bytes"),
+        (None, None, TypeError, "^reason must be a str, not NoneType"),
+        (True, "", ValueError, "^code 1 "),
+    ],
+)
+def test_the_applications_mistakes_are_named(
+    code: object, reason: object, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        frames.close_payload(code, reason)
+
+
+def test_a_close_frame_is_built_of_these() -> None:
+    built = build(CLOSE, frames.close_payload(1000, "bye"), masked=False)
+    assert built == frame(CLOSE, b"\x03\xe8bye", key=None)
+
+
+def test_the_tables_for_masking_stay_small() -> None:
+    assert sum(map(sys.getsizeof, frames._TABLES)) < 100_000
