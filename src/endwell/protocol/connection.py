@@ -1,0 +1,398 @@
+"""One connection, without I/O: bytes and time go in; messages, bytes and one deadline come out.
+
+A driver calls ``receive``, ``eof``, ``broken``, ``lost``, ``tick`` and ``sent``
+for what happened, ``send``, ``ping`` and ``close`` for what the application
+wants, and after each call looks at the plain attributes:
+
+- ``inbox``: messages for the application;
+- ``outbox``: what is for the socket (then tell ``sent`` how much it took);
+- ``deadline``: when to call ``tick`` at the latest; it may move later without notice;
+- ``reading``: False while the inbox is full, so that the peer is held back;
+- ``half_close``: end the sending side of TCP once the outbox is empty;
+- ``abort``: try the outbox once, then cut;
+- ``ending``: set once, when all is over.
+
+Precedent for the shape: aioquic's ``get_timer`` and ``handle_timer``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ..ending import Cause, Close, Ending, Initiator, TcpEnd
+from ..errors import PeerError
+from ..options import Options
+from ..wire.codec import Codec, Ping, Pong
+from ..wire.frames import close_payload
+from .closing import TABLE, Cue, Do, State, cause_of, tcp_end_of
+from .keepalive import Keepalive, Verdict
+from .outbox import Outbox
+
+__all__ = ["Connection"]
+
+#: Seconds that a peer's fault waits while messages that came before it are unread: time
+#: for a handler to answer them. Autobahn calls only that strict (3.2-3.4, 4.*, 5.15).
+GRACE = 0.01
+
+#: How TCP ended where the cue alone tells.
+_TCP_END = {Cue.EOF: TcpEnd.FIN, Cue.TIME_UP: TcpEnd.TIMEOUT}
+
+
+class Connection:
+    """One side of a WebSocket connection. Times are seconds on any monotonic clock."""
+
+    def __init__(self, client: bool, options: Options, now: float, opened_at: float = 0.0) -> None:
+        self.client = client
+        self.options = options
+        self.state = State.OPENING
+        self.inbox: deque[str | bytes] = deque()
+        self.outbox = Outbox(options.write_timeout)
+        self.keepalive = Keepalive(options.ping_interval, options.ping_timeout)
+        self.deadline: float | None = None
+        self.half_close = False
+        self.abort = False
+        #: The peer's Close, as soon as it came.
+        self.received: Close | None = None
+        #: Whether there is a TCP connection at all; a client's driver sets it.
+        self.connected = not client
+
+        self._codec: Codec | None = None
+        self._parsing = False
+        self._pong: bytes | None = None
+        self._close: Close | None = None
+        self._close_size = 0
+        self._fault: PeerError | None = None
+        self._write_error: BaseException | None = None
+
+        self._opened_at = opened_at
+        self._began = self._opened = self._active = now
+        self._state_deadline = _after(now, options.open_timeout)
+        self._messages_in = self._messages_out = self._bytes_in = self._dropped = 0
+
+        self._cause: Cause | None = None
+        self._initiator = Initiator.LOCAL
+        self._exception: BaseException | None = None
+        self._tcp = TcpEnd.ABORTED
+        self._ended = 0.0
+        self._ending: Ending | None = None
+        self._rearm()
+
+    # -- the opening ----------------------------------------------------------
+
+    def open(self, head: bytes) -> None:
+        """Queue a head of the opening handshake: a client's request, a server's 101."""
+        self.outbox.append(head)
+
+    def accept(self, codec: Codec, now: float) -> None:
+        """The opening handshake succeeded; from here on ``codec`` reads and writes."""
+        self.outbox.taken = -self.outbox.size  # the ending counts what came after the heads
+        self._codec = codec
+        self._parsing = True
+        self._cue(Cue.ACCEPTED, now)
+
+    def refuse(self, response: bytes, now: float, exc: BaseException | None = None) -> None:
+        """Server: answer the opening request with ``response``, then end TCP.
+
+        ``exc`` is the rule that the request broke, if it broke one.
+        """
+        self.outbox.append(response)
+        self._cue(Cue.REFUSED if exc is None else Cue.THEY_ERR, now, Cause.HANDSHAKE_REJECTED, exc)
+
+    def fail_opening(
+        self, cause: Cause, now: float, exc: BaseException | None = None, initiator: Initiator | None = None
+    ) -> None:
+        """Client: give the opening handshake up."""
+        self._cue(Cue.WE_CLOSE, now, cause, exc)
+        if initiator is not None:
+            self._initiator = initiator
+
+    # -- what happened --------------------------------------------------------
+
+    @property
+    def reading(self) -> bool:
+        """Whether the driver should read from the socket.
+
+        Only an open connection holds its peer back: a full inbox must not block
+        the closing handshake, nor hide what is readable after a failed write.
+        """
+        return self._must_read or len(self.inbox) < self.options.max_queue
+
+    @property
+    def _must_read(self) -> bool:
+        return self.state is not State.OPEN or self._write_error is not None
+
+    def receive(self, data: bytes | bytearray | memoryview, now: float) -> None:
+        """``data`` came."""
+        self.keepalive.heard = now
+        if not self._parsing or self._codec is None:
+            return
+        self._bytes_in += len(data)
+        # Where the peer cannot be held back, messages that find no room are dropped.
+        full = self._must_read and len(self.inbox) >= self.options.max_queue
+        events: list[str | bytes | Ping | Pong | Close] = []
+        try:
+            self._codec.receive(data, events)
+        except PeerError as exc:
+            self._fault, self._state_deadline = exc, now + GRACE
+            self._rearm()
+        for event in events:
+            if isinstance(event, str | bytes):
+                self._messages_in += 1
+                self._active = now
+                if full:
+                    self._dropped += 1
+                else:
+                    self.inbox.append(event)
+            elif isinstance(event, Ping):
+                self._answer(event.payload)
+            elif isinstance(event, Pong):
+                self.keepalive.hears(event.payload, now)
+            else:
+                self.received = event
+                self._cue(Cue.THEY_CLOSE, now, Cause.PEER_CLOSED)
+        if self.state is not State.OPEN or not self.inbox:
+            self._judge(now)
+
+    def eof(self, now: float) -> None:
+        """The peer ended its side of TCP."""
+        if self._write_error is not None:
+            self.lost(self._write_error, now)
+        else:
+            self._cue(Cue.EOF, now, Cause.PEER_VANISHED)
+
+    def broken(self, exc: BaseException, now: float) -> None:
+        """A write failed. Nothing more can leave, but what is left to read decides the ending.
+
+        A page that reloads sends Close 1001 and drops TCP; a server that is writing
+        at that moment sees its write fail first. So the driver reads on, to ``eof``
+        or ``lost``.
+        """
+        self._write_error = exc
+        self.outbox.stuck_at = None
+        self._rearm()
+
+    @property
+    def writing(self) -> bool:
+        """Whether the outbox has something that could still leave."""
+        return self.outbox.size > 0 and self._write_error is None
+
+    def lost(self, exc: BaseException, now: float, tls: bool = False) -> None:
+        """TCP failed with ``exc``, or ``tls`` did."""
+        self._cue(Cue.LOST, now, cause_of(exc, tls), exc)
+
+    def sent(self, count: int, now: float) -> None:
+        """The system took ``count`` bytes of the outbox; none, if it could take none."""
+        if self.outbox.take(count, now):
+            self.keepalive.heard = now
+        if count and self._codec is None and self.state is State.LINGERING:
+            # An HTTP answer may take as long as its reader needs, if only it moves.
+            self._arm(now)
+        if self._pong is not None and self.outbox.size <= self.options.write_limit:
+            self._answer(self._pong)
+        self._rearm()
+
+    def tick(self, now: float) -> None:
+        """The time is ``now``."""
+        self._judge(now)
+        if self.state is State.OPEN:
+            self._tick_open(now)
+        elif self._state_deadline is not None and now >= self._state_deadline:
+            self._cue(Cue.TIME_UP, now, Cause.HANDSHAKE_FAILED)
+        self._rearm()
+
+    # -- what the application wants -------------------------------------------
+
+    def send(self, message: str | bytes | bytearray | memoryview, now: float) -> bool:
+        """Queue a message. False: the connection is not open, and nothing was queued.
+
+        Raises TypeError for anything that is no message.
+        """
+        if self.state is not State.OPEN or self._codec is None:
+            return False
+        self.outbox.append(self._codec.message(message))
+        self._messages_out += 1
+        self._active = now
+        return True
+
+    def ping(self, payload: bytes | None, now: float) -> bytes | None:
+        """Queue a ping; its payload, which ``answered`` will name, or None if not open.
+
+        Raises ValueError for a payload over 125 bytes, or one that is still unanswered.
+        """
+        if self.state is not State.OPEN or self._codec is None:
+            return None
+        frame = self._codec.ping(payload := self.keepalive.sends(payload, now))
+        self.outbox.append(frame)
+        return payload
+
+    def close(self, code: int | None, reason: str, now: float, cause: Cause = Cause.APP_CLOSED) -> None:
+        """Begin to close. Without effect if that has begun already.
+
+        Raises ValueError for a code or reason that may not be sent; then nothing changed.
+        """
+        close_payload(code, reason)
+        self._close = self._close or Close(code, reason)
+        self._cue(Cue.WE_CLOSE, now, cause)
+
+    # -- the ending -----------------------------------------------------------
+
+    @property
+    def ending(self) -> Ending | None:
+        """How it ended, computed at the first look after the end; before it, None."""
+        if self._ending is None and self.state is State.ENDED:
+            assert self._cause is not None
+            sent = self._close if self._close_size and not self.outbox.size else None
+            self._ending = Ending(
+                cause=self._cause,
+                initiator=self._initiator,
+                clean=self.received is not None and sent is not None,
+                received=self.received,
+                sent=sent,
+                tcp=self._tcp if self.connected else TcpEnd.NONE,
+                exception=self._exception,
+                opened_at=self._opened_at,
+                duration=self._ended - self._began,
+                messages_in=self._messages_in,
+                messages_out=self._messages_out,
+                bytes_in=self._bytes_in,
+                bytes_out=self.outbox.taken,
+                unsent_bytes=max(0, self.outbox.size - self._close_size),
+                dropped_messages=self._dropped,
+                latency=self.keepalive.latency,
+            )
+        return self._ending
+
+    def _cue(
+        self, cue: Cue, now: float, cause: Cause | None = None, exception: BaseException | None = None
+    ) -> None:
+        """Look the row up and go there: the only place that assigns the state."""
+        self._judge(now)
+        row = TABLE.get((self.state, cue))
+        if row is None:
+            return
+        if self._cause is None and cause is not None:
+            self._cause = cause
+            self._initiator = cause.initiator
+        self._exception = self._exception or exception
+        self.state = row.state
+        for do in row.do:
+            _DO[do](self, now)
+        if self.state is not State.OPEN:
+            self.keepalive.stop()
+        if self.state is State.ENDED:
+            self._ended = now
+            self._tcp = tcp_end_of(exception) if cue is Cue.LOST else _TCP_END.get(cue, TcpEnd.ABORTED)
+            self._parsing = False
+            self._state_deadline = None
+        self._rearm()
+
+    def _judge(self, now: float) -> None:
+        """Fail the connection if the peer broke a rule; comes before any other cue."""
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            if self.state is State.OPEN:
+                self._close = fault.close
+            self._cue(Cue.THEY_ERR, now, fault.cause, fault)
+
+    def _send_close(self, now: float) -> None:
+        assert self._close is not None and self._codec is not None
+        frame = self._codec.close(self._close.code, self._close.reason)
+        self._close_size = len(frame)
+        self.outbox.append(frame)
+
+    def _echo_close(self, now: float) -> None:
+        # RFC 6455 §5.5.1: "When sending a Close frame in response, the endpoint
+        # typically echos the status code it received."
+        self._close = self.received
+        self._send_close(now)
+
+    def _stop_parsing(self, now: float) -> None:
+        self._parsing = False
+
+    def _fin(self, now: float) -> None:
+        self.half_close = not self.client
+
+    def _arm(self, now: float) -> None:
+        self._state_deadline = now + self.options.close_timeout
+
+    def _disarm(self, now: float) -> None:
+        self._state_deadline = None
+
+    def _start_keepalive(self, now: float) -> None:
+        self._opened = self._active = now
+        self.keepalive.start(now)
+
+    def _cut(self, now: float) -> None:
+        self.abort = True
+
+    # -- time -----------------------------------------------------------------
+
+    def _tick_open(self, now: float) -> None:
+        options = self.options
+        if _due(self.outbox.stuck_at, now):
+            self._end_for(Cause.WRITE_TIMEOUT, Cue.STUCK, now)
+        elif _due(_after(self._opened, options.max_lifetime), now):
+            self._end_for(Cause.LIFETIME_REACHED, Cue.WE_CLOSE, now)
+        elif _due(_after(self._active, options.idle_timeout), now):
+            self._end_for(Cause.IDLE_TIMEOUT, Cue.WE_CLOSE, now)
+        else:
+            verdict = self.keepalive.tick(now, deaf=not self.reading)
+            if verdict is Verdict.PING:
+                self.ping(None, now)
+            elif verdict is Verdict.SILENT:
+                self._end_for(Cause.KEEPALIVE_TIMEOUT, Cue.SILENT, now)
+
+    def _end_for(self, cause: Cause, cue: Cue, now: float) -> None:
+        self._close = Close(cause.close_code, cause.meaning)
+        self._cue(cue, now, cause)
+
+    def _rearm(self) -> None:
+        """Bring ``deadline`` up to date with everything that waits for a time."""
+        if self.state is State.OPEN:
+            times = (
+                self._state_deadline,
+                self.keepalive.deadline,
+                self.outbox.stuck_at,
+                _after(self._active, self.options.idle_timeout),
+                _after(self._opened, self.options.max_lifetime),
+            )
+            self.deadline = min((time for time in times if time is not None), default=None)
+        else:
+            self.deadline = self._state_deadline
+
+    def _answer(self, payload: bytes) -> None:
+        """Answer a ping, or remember it while the peer takes nothing.
+
+        RFC 6455 §5.5.3: "If an endpoint receives a Ping frame and has not yet sent
+        Pong frame(s) in response to previous Ping frame(s), the endpoint MAY elect
+        to send a Pong frame for only the most recently processed Ping frame." So a
+        peer that pings without reading costs one payload.
+        """
+        if self.state is not State.OPEN or self._codec is None:
+            return
+        if self.outbox.size > self.options.write_limit:
+            self._pong = payload
+        else:
+            self._pong = None
+            self.outbox.append(self._codec.pong(payload))
+
+
+#: What each action of the closing table is here.
+_DO = {
+    Do.SEND_CLOSE: Connection._send_close,
+    Do.ECHO_CLOSE: Connection._echo_close,
+    Do.STOP_PARSING: Connection._stop_parsing,
+    Do.FIN: Connection._fin,
+    Do.ARM: Connection._arm,
+    Do.DISARM: Connection._disarm,
+    Do.KEEPALIVE: Connection._start_keepalive,
+    Do.ABORT: Connection._cut,
+}
+
+
+def _after(start: float, seconds: float | None) -> float | None:
+    return None if seconds is None else start + seconds
+
+
+def _due(deadline: float | None, now: float) -> bool:
+    return deadline is not None and now >= deadline

@@ -1,0 +1,282 @@
+"""The opening handshake of RFC 6455 §4, both roles, from values to values."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import sys
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..build import __version__
+from ..errors import BadRequest, Forbidden, InvalidHandshake, MethodNotAllowed, UpgradeRequired
+from ..http import TOKEN, Headers, Request, Response
+from ..options import Options
+from ..wire import deflate
+from ..wire.deflate import PerMessageDeflate
+from ..wire.extensions import parse_extensions
+
+__all__ = ["Accepted", "Offer", "accept", "confirm", "offer", "select_subprotocol", "wants_websocket"]
+
+#: RFC 6455 §1.3.
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+#: What the handshake itself says, and a body, which it cannot have.
+RESERVED = frozenset(
+    (
+        "connection",
+        "content-length",
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+
+USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} endwell/{__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An opening handshake that succeeded, and what it agreed on."""
+
+    response: Response
+    subprotocol: str | None
+    deflate: PerMessageDeflate | None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A client's request, and what its answer is checked against."""
+
+    request: Request
+    key: str
+    options: Options
+
+
+def wants_websocket(request: Request) -> bool:
+    """Whether ``request`` asks for a WebSocket at all; else it is for a page."""
+    # RFC 9110 §7.8: "A server MUST ignore an Upgrade header field that is received
+    # in an HTTP/1.0 request."
+    return request.version != "1.0" and _lists(request.headers, "Upgrade", "websocket")
+
+
+def accept(request: Request, options: Options) -> Accepted:
+    """Accept ``request`` (RFC 6455 §4.2), with the 101 to send.
+
+    Raises a subclass of :exc:`HandshakeError`, which carries the answer.
+    """
+    _check_upgrade(request)
+    headers = request.headers
+    key = _only(headers, "Sec-WebSocket-Key")
+    if key is None or not _is_nonce(key):
+        raise BadRequest("Sec-WebSocket-Key must be there once, the base64 of 16 bytes")
+    _check_origin(request, options.origins)
+    subprotocol = select_subprotocol(_offered_subprotocols(headers), options.subprotocols)
+    try:
+        extensions = parse_extensions(headers.get_all("Sec-WebSocket-Extensions"))
+    except ValueError:
+        raise BadRequest("Sec-WebSocket-Extensions is malformed") from None
+    # RFC 6455 §4.2.2: an extension that the server does not know is not an error,
+    # it is not in the answer.
+    agreed = deflate.accept(extensions, options.compression) if options.compression is not None else None
+
+    answer = Headers(
+        {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": _accept_value(key)}
+    )
+    if subprotocol is not None:
+        answer.add("Sec-WebSocket-Protocol", subprotocol)
+    if agreed is not None:
+        answer.add("Sec-WebSocket-Extensions", agreed[0])
+    return Accepted(Response(101, answer), subprotocol, agreed[1] if agreed else None)
+
+
+def select_subprotocol(offered: Iterable[str], supported: Iterable[str]) -> str | None:
+    """The first of ``supported`` that is also ``offered``; None if there is none.
+
+    RFC 6455 §4.2.2 then leaves the field out of the answer; the client may go on.
+    """
+    offered = frozenset(offered)
+    return next((name for name in supported if name in offered), None)
+
+
+def _check_upgrade(request: Request) -> None:
+    """RFC 6455 §4.2.1, items 1 and 3 to 6."""
+    if request.method != "GET":
+        raise MethodNotAllowed("a WebSocket is opened with GET")
+    if request.version == "1.0":
+        raise BadRequest("a WebSocket needs HTTP/1.1")
+    if not wants_websocket(request):
+        raise UpgradeRequired('this is a WebSocket: Upgrade must contain "websocket"')
+    # Firefox sends "keep-alive, Upgrade".
+    if not _lists(request.headers, "Connection", "upgrade"):
+        raise BadRequest('Connection must contain "Upgrade"')
+    # RFC 6455 §4.4: of any version but its own the server says which that is. A
+    # proxy that tunnels without looking at the answer must find no WebSocket here.
+    if _only(request.headers, "Sec-WebSocket-Version") != "13":
+        raise UpgradeRequired("Sec-WebSocket-Version must be 13")
+
+
+def _check_origin(request: Request, allowed: Sequence[str] | None) -> None:
+    """Refuse pages of other origins (RFC 6455 §10.2): they would act with the user's cookies."""
+    origins = request.headers.get_all("Origin")
+    if len(origins) > 1:
+        raise BadRequest("Origin must not be repeated")
+    if not origins:  # not from a page
+        return
+    if allowed is None:
+        scheme = "https" if request.secure else "http"
+        allowed = [f"{scheme}://{request.headers.get('Host', '')}"]
+    if "*" not in allowed and _origin(origins[0]) not in [_origin(origin) for origin in allowed]:
+        raise Forbidden("pages of this origin may not connect here")
+
+
+def _origin(text: str) -> str:
+    """An origin in the form in which origins are compared.
+
+    RFC 6454 §4: scheme and host in lower case, and a default port is as good as none.
+    An origin has no path, so nothing in it depends on case.
+    """
+    text = text.lower()
+    if text.startswith("http://"):
+        return text.removesuffix(":80")
+    if text.startswith("https://"):
+        return text.removesuffix(":443")
+    return text
+
+
+def _offered_subprotocols(headers: Headers) -> list[str]:
+    """RFC 6455 §4.1, item 10: tokens, each of them once."""
+    names = headers.list_of("Sec-WebSocket-Protocol")
+    if "Sec-WebSocket-Protocol" in headers and not (names and _distinct_tokens(names)):
+        raise BadRequest("Sec-WebSocket-Protocol must be a list of tokens without repeats")
+    return names
+
+
+def _is_nonce(key: str) -> bool:
+    """RFC 6455 §4.2.1, item 5: a base64-encoded value that, "when decoded, is 16 bytes in length"."""
+    try:
+        nonce = b64decode(key)
+    except ValueError:
+        return False
+    # b64decode takes other spellings of the same bytes as well: characters outside the
+    # alphabet, and bits left over that are not zero (RFC 4648 §3.5).
+    return len(nonce) == 16 and b64encode(nonce).decode() == key
+
+
+def offer(host: str, port: int, secure: bool, target: str, headers: Headers, options: Options) -> Offer:
+    """A request for a WebSocket (RFC 6455 §4.1).
+
+    ``host`` is in ASCII, an IPv6 address without brackets; ``target`` is path and
+    query. ``headers`` are additional ones: Host and User-Agent replace the default,
+    and one that the handshake itself needs is a ValueError, as is anything that
+    does not fit the request line or a field.
+    """
+    if not (target.startswith("/") and target.isascii() and target.isprintable()) or {" ", "#"} & set(target):
+        raise ValueError(f"target must be a path and query without spaces or a fragment, not {target!r}")
+    for name, _ in headers:
+        if name.lower() in RESERVED:
+            raise ValueError(f"header {name} is set by the handshake")
+    if len(headers.get_all("Host")) > 1:
+        raise ValueError("header Host must not be repeated")
+    if not _distinct_tokens(options.subprotocols):
+        raise ValueError(f"subprotocols must be tokens without repeats, not {options.subprotocols!r}")
+    # RFC 6455 §4.1, item 7: "a nonce consisting of a randomly selected 16-byte value
+    # that has been base64-encoded".
+    key = b64encode(os.urandom(16)).decode()
+    fields = Headers(
+        {
+            "Host": headers.get("Host") or _host(host, port, secure),
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Key": key,
+            "Sec-WebSocket-Version": "13",
+        }
+    )
+    if options.subprotocols:
+        fields.add("Sec-WebSocket-Protocol", ", ".join(options.subprotocols))
+    if options.compression is not None:
+        fields.add("Sec-WebSocket-Extensions", deflate.offer(options.compression))
+    if "User-Agent" not in headers:
+        fields.add("User-Agent", USER_AGENT)
+    for name, value in headers:
+        if name.lower() != "host":
+            fields.add(name, value)
+    return Offer(Request("GET", target, fields, secure=secure), key, options)
+
+
+def confirm(offer: Offer, response: Response) -> Accepted:
+    """Check a 101 against the offer (RFC 6455 §4.1, items 2 to 6 of what the server sends).
+
+    Raises :exc:`InvalidHandshake`, which names the rule that is broken.
+    """
+    headers = response.headers
+    upgrade = _only(headers, "Upgrade")
+    if upgrade is None or upgrade.lower() != "websocket":
+        raise InvalidHandshake('the answer must have one Upgrade field, "websocket"')
+    if not _lists(headers, "Connection", "upgrade"):
+        raise InvalidHandshake('the answer\'s Connection field must contain "Upgrade"')
+    proof = _only(headers, "Sec-WebSocket-Accept")
+    # Latin-1, because compare_digest takes no str outside ASCII.
+    if proof is None or not hmac.compare_digest(proof.encode("latin-1"), _accept_value(offer.key).encode()):
+        raise InvalidHandshake("the answer must have one Sec-WebSocket-Accept, made from this request's key")
+    return Accepted(response, _confirm_subprotocol(offer, headers), _confirm_extensions(offer, headers))
+
+
+def _confirm_subprotocol(offer: Offer, headers: Headers) -> str | None:
+    """RFC 6455 §4.1, item 6; §11.3.4: the field "MUST NOT appear more than once" in an answer."""
+    chosen = headers.get_all("Sec-WebSocket-Protocol")
+    if not chosen:
+        return None
+    if len(chosen) > 1:
+        raise InvalidHandshake("the answer repeats Sec-WebSocket-Protocol")
+    if chosen[0] not in offer.options.subprotocols:
+        raise InvalidHandshake(f"the answer names a subprotocol that was not offered: {chosen[0][:80]!r}")
+    return chosen[0]
+
+
+def _confirm_extensions(offer: Offer, headers: Headers) -> PerMessageDeflate | None:
+    """RFC 6455 §4.1, item 5."""
+    try:
+        extensions = parse_extensions(headers.get_all("Sec-WebSocket-Extensions"))
+    except ValueError as error:
+        raise InvalidHandshake(str(error)) from None
+    settings = offer.options.compression
+    if settings is not None:
+        return deflate.confirm(extensions, settings)
+    if extensions:
+        raise InvalidHandshake(
+            f"the answer names an extension, but none was offered: {extensions[0][0][:80]!r}"
+        )
+    return None
+
+
+def _host(host: str, port: int, secure: bool) -> str:
+    """RFC 6455 §4.1, item 4: the port "if not using the default port"."""
+    if ":" in host:
+        host = f"[{host}]"
+    return host if port == (443 if secure else 80) else f"{host}:{port}"
+
+
+def _accept_value(key: str) -> str:
+    """RFC 6455 §4.2.2, item 5.4."""
+    return b64encode(hashlib.sha1(key.encode() + GUID, usedforsecurity=False).digest()).decode()
+
+
+def _only(headers: Headers, name: str) -> str | None:
+    """The value of a field that stands there exactly once, else None."""
+    values = headers.get_all(name)
+    return values[0] if len(values) == 1 else None
+
+
+def _lists(headers: Headers, name: str, token: str) -> bool:
+    return token in [element.lower() for element in headers.list_of(name)]
+
+
+def _distinct_tokens(names: Sequence[str]) -> bool:
+    return all(name and TOKEN.issuperset(name) for name in names) and len(set(names)) == len(names)

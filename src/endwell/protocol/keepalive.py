@@ -1,0 +1,128 @@
+"""When to ping, when to give up, and how long a round trip took."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = ["Keepalive", "Verdict"]
+
+#: Seconds by which a tick may come late before the lateness is taken for our own:
+#: a blocked event loop, a stopped process, a machine that slept.
+_LATE = 1.0
+
+
+class Verdict(Enum):
+    """What :meth:`Keepalive.tick` asks for."""
+
+    NOTHING = "not yet"
+    PING = "send a ping"
+    SILENT = "give the peer up"
+
+
+class Keepalive:
+    """One connection's pings.
+
+    A ping goes out every ``interval`` seconds whatever else flows, because proxies
+    time each direction by itself and because the latency should be fresh. After
+    it, *anything* that is heard within ``timeout`` seconds proves the peer alive:
+    a pong cannot overtake a large message that the peer is still sending.
+
+    Precedent for the defaults (20 s and 20 s): websockets. Common proxies cut at 60 s.
+    """
+
+    __slots__ = (
+        "_serial",
+        "_waiting",
+        "answered",
+        "awaiting",
+        "deadline",
+        "heard",
+        "interval",
+        "latency",
+        "pinged",
+        "timeout",
+    )
+
+    def __init__(self, interval: float | None, timeout: float | None) -> None:
+        self.interval = interval
+        self.timeout = timeout
+        #: When the peer was last known to be alive.
+        self.heard = 0.0
+        #: When the last ping went out, or the connection opened.
+        self.pinged = 0.0
+        #: Whether nothing has been heard since that ping, as far as was looked.
+        self.awaiting = False
+        #: When :meth:`tick` has something to say; None: never.
+        self.deadline: float | None = None
+        #: The last round trip, in seconds.
+        self.latency: float | None = None
+        #: Pings answered since somebody looked: payload and round trip in seconds.
+        self.answered: list[tuple[bytes, float]] = []
+        self._waiting: dict[bytes, float] = {}
+        self._serial = 0
+
+    def start(self, now: float) -> None:
+        """The connection is open."""
+        self.heard = self.pinged = now
+        if self.interval is not None:
+            self.deadline = now + self.interval
+
+    def stop(self) -> None:
+        """The connection is open no longer."""
+        self.deadline = None
+
+    def tick(self, now: float, deaf: bool) -> Verdict:
+        """The time is ``now``; ``deaf`` says that we ourselves are not reading."""
+        if self.deadline is None or self.interval is None or now < self.deadline:
+            return Verdict.NOTHING
+        if self.awaiting and self.timeout is not None and self.heard <= self.pinged:
+            give_up = self.pinged + self.timeout
+            if now < give_up:
+                self.deadline = give_up
+                return Verdict.NOTHING
+            if not deaf and now <= give_up + _LATE:
+                return Verdict.SILENT
+            # Nobody is declared dead for our own deafness: a fresh ping first.
+            return self._ping(now)
+        self.awaiting = False
+        due = self.pinged + self.interval
+        if now >= due:
+            return self._ping(now)
+        self.deadline = due
+        return Verdict.NOTHING
+
+    def sends(self, payload: bytes | None, now: float) -> bytes:
+        """A ping goes out; its payload, made here if None is given.
+
+        Raises ValueError for a payload that is still unanswered.
+        """
+        if payload is None:
+            self._serial += 1
+            payload = self._serial.to_bytes(4, "big")
+        if payload in self._waiting:
+            raise ValueError("payload is that of a ping which is not answered yet")
+        self._waiting[payload] = now
+        return payload
+
+    def hears(self, payload: bytes, now: float) -> None:
+        """A pong came: it answers its ping and the earlier ones.
+
+        RFC 6455 §5.5.3: a peer "MAY elect to send a Pong frame for only the most
+        recently processed Ping frame", and a pong that nobody asked for is "a
+        unidirectional heartbeat".
+        """
+        if payload not in self._waiting:
+            return
+        for earlier in list(self._waiting):
+            self.latency = now - self._waiting.pop(earlier)
+            self.answered.append((earlier, self.latency))
+            if earlier == payload:
+                return
+
+    def _ping(self, now: float) -> Verdict:
+        assert self.interval is not None
+        self.pinged = now
+        self.awaiting = True
+        wait = self.interval if self.timeout is None else min(self.interval, self.timeout)
+        self.deadline = now + wait
+        return Verdict.PING

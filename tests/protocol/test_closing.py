@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import errno
+from itertools import product
+
+import pytest
+
+from endwell.ending import Cause, TcpEnd
+from endwell.protocol.closing import IGNORED, TABLE, Cue, Do, State, cause_of, tcp_end_of
+
+
+def test_every_pair_of_a_state_and_a_cue_is_in_the_table_or_is_ignored_and_never_both():
+    pairs = set(product(State, Cue))
+    assert set(TABLE) | IGNORED == pairs
+    assert not set(TABLE) & IGNORED
+
+
+def test_nothing_leads_out_of_ended():
+    assert all((State.ENDED, cue) in IGNORED for cue in Cue)
+
+
+def test_every_state_can_be_reached_and_every_state_can_reach_the_end():
+    following = {state: {row.state for (start, _), row in TABLE.items() if start is state} for state in State}
+    reached = {State.OPENING}
+    for _ in State:
+        reached |= {target for state in reached for target in following[state]}
+    assert reached == set(State)
+    for state in State:
+        ahead = {state}
+        for _ in State:
+            ahead |= {target for each in ahead for target in following[each]}
+        assert State.ENDED in ahead
+
+
+def test_each_state_on_the_way_out_has_a_deadline():
+    for row in TABLE.values():
+        if row.state in {State.CLOSING, State.LINGERING}:
+            assert Do.ARM in row.do
+
+
+def test_a_lost_connection_ends_from_every_state():
+    for state in set(State) - {State.ENDED}:
+        assert TABLE[state, Cue.LOST].state is State.ENDED
+        assert TABLE[state, Cue.EOF].state is State.ENDED
+
+
+def test_at_most_one_close_is_queued_on_any_way_through_the_table():
+    """Follow every path of cues; a path that closes twice would show here."""
+
+    def closes(row_do):
+        return sum(do in {Do.SEND_CLOSE, Do.ECHO_CLOSE} for do in row_do)
+
+    paths = [(State.OPENING, 0)]
+    for _ in range(6):
+        paths = list(
+            {
+                (TABLE[state, cue].state, count + closes(TABLE[state, cue].do))
+                for state, count in paths
+                for cue in Cue
+                if (state, cue) in TABLE
+            }
+        )
+        assert all(count <= 1 for _, count in paths)
+
+
+@pytest.mark.parametrize(
+    ("exc", "tls", "cause", "tcp"),
+    [
+        (ConnectionResetError(), False, Cause.CONNECTION_RESET, TcpEnd.RST),
+        (ConnectionResetError(), True, Cause.CONNECTION_RESET, TcpEnd.RST),
+        (BrokenPipeError(), False, Cause.CONNECTION_RESET, TcpEnd.RST),
+        (ConnectionAbortedError(), False, Cause.CONNECTION_RESET, TcpEnd.ABORTED),
+        (OSError(errno.ETIMEDOUT, "x"), False, Cause.NETWORK_ERROR, TcpEnd.TIMEOUT),
+        (OSError(errno.EHOSTUNREACH, "x"), False, Cause.NETWORK_ERROR, TcpEnd.ERROR),
+        (OSError(1, "bad record"), True, Cause.TLS_ERROR, TcpEnd.ERROR),
+    ],
+)
+def test_an_error_of_the_system_names_its_cause_and_how_tcp_ended(exc, tls, cause, tcp):
+    assert cause_of(exc, tls) is cause
+    assert tcp_end_of(exc) is tcp

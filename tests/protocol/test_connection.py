@@ -1,0 +1,549 @@
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from endwell.ending import Cause, Close, Initiator, TcpEnd
+from endwell.errors import BadRequest, InvalidHandshake, ProtocolError
+from endwell.options import Options
+from endwell.protocol.closing import State
+from endwell.protocol.connection import Connection
+from endwell.wire.codec import Codec, Ping, Pong
+
+RESET = ConnectionResetError(errno.ECONNRESET, "reset")
+
+
+def connection(client=False, now=0.0, **options):
+    return Connection(client, Options(**options), now, opened_at=1e9)
+
+
+def opened(client=False, now=0.0, **options):
+    core = connection(client, now, **options)
+    core.connected = True
+    core.accept(Codec(client, core.options.max_size), now)
+    return core
+
+
+def leave(core, now=0.0):
+    """Everything in the outbox leaves; the bytes."""
+    data = b"".join(core.outbox.buffers)
+    if data:
+        core.sent(len(data), now)
+    return data
+
+
+def frames_of(core, data):
+    """What the peer of ``core`` would make of ``data``."""
+    events = []
+    Codec(not core.client, None).receive(data, events)
+    return events
+
+
+def said(core, now=0.0):
+    return frames_of(core, leave(core, now))
+
+
+def frame(core, name, *args):
+    """A frame from the peer of ``core``."""
+    return getattr(Codec(not core.client), name)(*args)
+
+
+# -- messages ---------------------------------------------------------------------
+
+
+def test_messages_come_out_of_the_inbox_in_order():
+    core = opened()
+    core.receive(frame(core, "message", "a") + frame(core, "message", b"b"), 1.0)
+    assert list(core.inbox) == ["a", b"b"]
+
+
+def test_a_sent_message_is_queued_and_counted():
+    core = opened()
+    assert core.send("hi", 1.0)
+    assert said(core) == ["hi"]
+    core.eof(2.0)
+    assert (core.ending.messages_out, core.ending.bytes_out) == (1, 4)
+
+
+def test_nothing_is_sent_before_the_opening_or_after_a_close():
+    assert not connection().send("x", 0.0)
+    assert connection().ping(None, 0.0) is None
+    core = opened()
+    core.close(1000, "", 1.0)
+    leave(core)
+    assert not core.send("x", 2.0)
+    assert core.ping(None, 2.0) is None
+    assert not core.outbox.size
+
+
+def test_a_full_inbox_stops_the_reading_of_an_open_connection():
+    core = opened(max_queue=2)
+    core.receive(frame(core, "message", "x") * 2, 1.0)
+    assert not core.reading
+    core.inbox.popleft()
+    assert core.reading
+
+
+def test_a_full_inbox_never_blocks_the_closing_handshake():
+    core = opened(max_queue=1)
+    core.receive(frame(core, "message", "1"), 1.0)
+    core.close(1000, "", 2.0)
+    assert core.reading
+    core.receive(frame(core, "message", "2"), 3.0)
+    core.receive(frame(core, "close", 1000, ""), 3.0)
+    core.eof(3.0)
+    assert list(core.inbox) == ["1"]
+    leave(core)
+    assert core.ending.dropped_messages == 1
+    assert core.ending.messages_in == 2
+
+
+def test_messages_that_come_while_closing_are_delivered_while_there_is_room():
+    core = opened()
+    core.close(1000, "", 1.0)
+    core.receive(frame(core, "message", "late"), 2.0)
+    assert list(core.inbox) == ["late"]
+
+
+# -- pings ------------------------------------------------------------------------
+
+
+def test_a_ping_is_answered_with_its_payload():
+    core = opened()
+    core.receive(frame(core, "ping", b"abc"), 1.0)
+    assert said(core) == [Pong(b"abc")]
+
+
+def test_a_peer_that_pings_without_reading_is_owed_only_the_newest_pong():
+    core = opened(write_limit=10)
+    core.send("x" * 100, 0.0)
+    core.sent(0, 0.0)
+    for number in range(1000):
+        core.receive(frame(core, "ping", b"%d" % number), 1.0)
+    assert core.outbox.size == 102
+    assert said(core, 2.0) == ["x" * 100]
+    assert said(core) == [Pong(b"999")]
+
+
+def test_no_pong_follows_our_close():
+    core = opened()
+    core.close(1000, "", 1.0)
+    leave(core)
+    core.receive(frame(core, "ping", b"abc"), 2.0)
+    assert not core.outbox.size
+
+
+def test_a_pong_tells_the_round_trip():
+    core = opened()
+    payload = core.ping(None, 1.0)
+    assert said(core) == [Ping(payload)]
+    core.receive(frame(core, "pong", payload), 1.25)
+    assert core.keepalive.answered == [(payload, 0.25)]
+    core.eof(2.0)
+    assert core.ending.latency == 0.25
+
+
+# -- closing ----------------------------------------------------------------------
+
+
+def test_we_close_they_answer_and_the_server_ends_tcp_first():
+    core = opened()
+    core.close(3001, "bye", 1.0)
+    assert core.state is State.CLOSING
+    assert not core.half_close
+    assert said(core) == [Close(3001, "bye")]
+    core.receive(frame(core, "close", 3001, "bye"), 1.5)
+    assert core.state is State.LINGERING
+    assert core.half_close
+    core.eof(2.0)
+    ending = core.ending
+    assert (ending.cause, ending.initiator, ending.clean) == (Cause.APP_CLOSED, Initiator.LOCAL, True)
+    assert ending.sent == ending.received == Close(3001, "bye")
+    assert (ending.tcp, ending.duration, ending.opened_at, ending.ok) == (TcpEnd.FIN, 2.0, 1e9, False)
+
+
+@pytest.mark.parametrize("close", [Close(), Close(1000), Close(1001, "away"), Close(4999, "x" * 123)])
+def test_their_close_is_echoed_with_its_code_and_reason(close):
+    core = opened()
+    core.receive(frame(core, "close", close.code, close.reason), 1.0)
+    assert core.state is State.LINGERING
+    assert said(core) == [close]
+    assert core.half_close
+    core.eof(1.0)
+    assert (core.ending.cause, core.ending.initiator, core.ending.clean) == (
+        Cause.PEER_CLOSED,
+        Initiator.PEER,
+        True,
+    )
+    assert core.ending.received == core.ending.sent == close
+
+
+def test_a_client_never_half_closes():
+    core = opened(client=True)
+    core.receive(frame(core, "close", 1000, ""), 1.0)
+    assert not core.half_close
+    assert core.state is State.LINGERING
+
+
+def test_both_close_at_once_and_the_first_cue_names_the_cause():
+    core = opened()
+    core.close(1000, "mine", 1.0)
+    core.receive(frame(core, "close", 1001, "theirs"), 1.0)
+    assert said(core) == [Close(1000, "mine")]
+    core.eof(2.0)
+    assert (core.ending.cause, core.ending.clean, core.ending.code) == (Cause.APP_CLOSED, True, 1000)
+    assert core.ending.received == Close(1001, "theirs")
+
+
+def test_closing_twice_changes_nothing():
+    core = opened()
+    core.close(1000, "first", 1.0)
+    core.close(4000, "second", 1.0)
+    assert said(core) == [Close(1000, "first")]
+
+
+def test_what_was_queued_before_the_close_leaves_before_it():
+    core = opened()
+    core.send("a", 0.0)
+    core.close(1000, "", 0.0)
+    assert said(core) == ["a", Close(1000, "")]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "error"),
+    [(1005, "", ValueError), (1006, "", ValueError), (1000, "x" * 124, ValueError), ("1000", "", TypeError)],
+)
+def test_a_close_that_may_not_be_sent_raises_and_loses_nothing(code, reason, error):
+    core = opened()
+    with pytest.raises(error):
+        core.close(code, reason, 1.0)
+    assert core.state is State.OPEN
+    assert not core.outbox.size
+    core.close(1000, "", 1.0)
+    assert said(core) == [Close(1000, "")]
+
+
+def test_a_close_that_did_not_leave_was_not_sent():
+    core = opened()
+    core.send("abc", 0.0)
+    core.close(1000, "", 1.0)
+    core.lost(RESET, 2.0)
+    assert core.ending.sent is None
+    assert core.ending.unsent_bytes == 5
+    assert (core.ending.cause, core.ending.tcp, core.ending.exception) == (
+        Cause.APP_CLOSED,
+        TcpEnd.RST,
+        RESET,
+    )
+
+
+def test_what_comes_after_their_close_is_discarded():
+    core = opened()
+    core.receive(frame(core, "close", 1000, "") + frame(core, "message", "x"), 1.0)
+    core.receive(b"\xff" * 100, 1.0)
+    assert not core.inbox
+    assert core.state is State.LINGERING
+
+
+def test_a_peer_that_never_answers_our_close_has_close_timeout():
+    core = opened(close_timeout=3)
+    core.close(1000, "", 1.0)
+    leave(core)
+    assert core.deadline == 4.0
+    core.tick(3.9)
+    assert core.state is State.CLOSING
+    core.tick(4.0)
+    assert core.abort
+    assert (core.ending.clean, core.ending.tcp, core.ending.sent, core.ending.received) == (
+        False,
+        TcpEnd.TIMEOUT,
+        Close(1000, ""),
+        None,
+    )
+    assert core.deadline is None
+
+
+def test_a_peer_that_answers_but_keeps_tcp_open_is_cut_and_the_handshake_stays_clean():
+    core = opened(close_timeout=3)
+    core.receive(frame(core, "close", 1000, ""), 1.0)
+    leave(core)
+    core.tick(4.0)
+    assert (core.ending.clean, core.ending.tcp) == (True, TcpEnd.TIMEOUT)
+
+
+# -- the peer's mistakes ------------------------------------------------------------
+
+
+def test_messages_before_a_broken_rule_may_be_answered_and_then_it_ends_with_the_code():
+    core = opened()
+    core.receive(frame(core, "message", "good") + b"\x83\x80abcd", 1.0)
+    assert core.inbox.popleft() == "good"
+    assert core.send("answer", 1.0)
+    assert core.deadline <= 1.1
+    core.tick(core.deadline)
+    assert not core.send("too late", 1.1)
+    (answer, close) = said(core)
+    assert answer == "answer"
+    assert close.code == 1002
+    assert close.reason
+    assert core.half_close
+    core.eof(1.0)
+    assert (core.ending.cause, core.ending.initiator) == (Cause.PROTOCOL_ERROR, Initiator.LOCAL)
+    assert core.ending.clean is False
+    assert isinstance(core.ending.exception, ProtocolError)
+
+
+def test_a_broken_rule_that_nothing_came_before_ends_it_at_once():
+    core = opened()
+    core.receive(b"\x83\x80abcd", 1.0)
+    assert core.state is State.LINGERING
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda core: core.close(1000, "", 1.0),
+        lambda core: core.eof(1.0),
+        lambda core: core.lost(ConnectionResetError(), 1.0),
+    ],
+)
+def test_a_broken_rule_waits_for_an_answer_but_comes_before_whatever_happens_next(event):
+    core = opened()
+    core.receive(frame(core, "message", "good") + b"\x83\x80abcd", 1.0)
+    event(core)
+    core.eof(1.0)
+    assert core.ending.cause is Cause.PROTOCOL_ERROR
+
+
+def test_a_broken_rule_while_closing_keeps_our_own_close():
+    core = opened()
+    core.close(1000, "", 1.0)
+    core.receive(b"\x83\x80abcd", 1.0)
+    assert core.state is State.LINGERING
+    assert said(core) == [Close(1000, "")]
+    core.eof(1.0)
+    assert core.ending.cause is Cause.APP_CLOSED
+
+
+# -- drops --------------------------------------------------------------------------
+
+
+def test_a_fin_without_a_close_is_a_peer_that_vanished():
+    core = opened()
+    core.eof(1.0)
+    ending = core.ending
+    assert (ending.cause, ending.initiator, ending.code, ending.tcp) == (
+        Cause.PEER_VANISHED,
+        Initiator.NETWORK,
+        1006,
+        TcpEnd.FIN,
+    )
+    assert ending.clean is False
+
+
+def test_a_reset_is_told_with_its_exception():
+    core = opened()
+    core.lost(RESET, 1.0)
+    assert (core.ending.cause, core.ending.tcp, core.ending.exception) == (
+        Cause.CONNECTION_RESET,
+        TcpEnd.RST,
+        RESET,
+    )
+
+
+def test_a_close_that_is_readable_only_after_a_failed_write_is_what_counts():
+    core = opened()
+    core.send("stream", 1.0)
+    core.broken(BrokenPipeError(errno.EPIPE, "pipe"), 1.0)
+    assert not core.writing
+    assert core.reading
+    core.receive(frame(core, "close", 1001, ""), 1.0)
+    core.eof(1.0)
+    ending = core.ending
+    assert (ending.cause, ending.received, ending.sent) == (Cause.PEER_CLOSED, Close(1001, ""), None)
+    assert ending.ok
+    assert ending.tcp is TcpEnd.RST
+
+
+def test_a_failed_write_with_nothing_left_to_read_is_what_it_was():
+    core = opened(max_queue=1)
+    core.receive(frame(core, "message", "1"), 1.0)
+    assert not core.reading
+    core.broken(RESET, 1.0)
+    assert core.reading
+    core.receive(frame(core, "message", "2"), 1.0)
+    core.eof(1.0)
+    assert (core.ending.cause, core.ending.exception) == (Cause.CONNECTION_RESET, RESET)
+    assert core.ending.dropped_messages == 1
+
+
+def test_after_the_end_nothing_changes_any_more():
+    core = opened()
+    core.eof(1.0)
+    ending = core.ending
+    core.lost(RESET, 2.0)
+    core.receive(frame(core, "message", "x"), 2.0)
+    core.tick(1e9)
+    core.close(1000, "", 3.0)
+    core.eof(3.0)
+    assert core.ending is ending
+    assert core.deadline is None
+    assert not core.inbox
+
+
+# -- time ---------------------------------------------------------------------------
+
+
+def test_a_silent_peer_is_pinged_and_then_cut_with_a_close_if_it_fits():
+    core = opened(ping_interval=20, ping_timeout=20)
+    assert core.deadline == 20.0
+    core.tick(20.0)
+    assert isinstance(said(core)[0], Ping)
+    core.tick(40.0)
+    assert core.abort
+    assert said(core) == [Close(1001, Cause.KEEPALIVE_TIMEOUT.meaning)]
+    ending = core.ending
+    assert (ending.cause, ending.initiator, ending.sent.code, ending.tcp) == (
+        Cause.KEEPALIVE_TIMEOUT,
+        Initiator.LOCAL,
+        1001,
+        TcpEnd.ABORTED,
+    )
+    assert not ending.ok
+
+
+def test_a_peer_that_takes_nothing_is_cut_after_write_timeout():
+    core = opened(write_timeout=30, ping_interval=None)
+    core.send("x", 0.0)
+    core.sent(0, 0.0)
+    assert core.deadline == 30.0
+    core.tick(30.0)
+    assert core.abort
+    assert (core.ending.cause, core.ending.sent) == (Cause.WRITE_TIMEOUT, None)
+
+
+def test_a_queue_that_moves_proves_the_peer_alive_though_it_says_nothing():
+    core = opened(ping_interval=20, ping_timeout=20)
+    core.send("x" * 100, 19.0)
+    core.sent(0, 19.0)
+    core.tick(20.0)
+    core.sent(1, 35.0)
+    core.tick(40.0)
+    assert core.state is State.OPEN
+
+
+def test_an_idle_connection_is_closed_if_asked_for():
+    core = opened(idle_timeout=60, ping_interval=None)
+    core.receive(frame(core, "ping", b""), 30.0)
+    core.receive(frame(core, "message", "x"), 40.0)
+    core.tick(60.0)
+    assert core.state is State.OPEN
+    assert core.deadline == 100.0
+    core.tick(100.0)
+    assert (core.state, said(core)[-1].code) == (State.CLOSING, 1001)
+    core.eof(100.0)
+    assert core.ending.cause is Cause.IDLE_TIMEOUT
+
+
+def test_a_connection_reaches_its_maximum_lifetime():
+    core = opened(max_lifetime=60, ping_interval=None)
+    core.tick(60.0)
+    assert said(core)[-1].code == 1012
+    core.eof(60.0)
+    assert core.ending.cause is Cause.LIFETIME_REACHED
+
+
+def test_with_every_timeout_off_there_is_no_deadline():
+    core = opened(ping_interval=None, write_timeout=None)
+    core.send("x", 0.0)
+    core.sent(0, 0.0)
+    assert core.deadline is None
+
+
+# -- the opening ----------------------------------------------------------------------
+
+
+def test_an_opening_that_takes_too_long_is_cut():
+    core = connection(open_timeout=10)
+    assert core.deadline == 10.0
+    core.tick(9.9)
+    assert core.state is State.OPENING
+    core.tick(10.0)
+    assert core.abort
+    assert (core.ending.cause, core.ending.tcp) == (Cause.HANDSHAKE_FAILED, TcpEnd.TIMEOUT)
+
+
+def test_sending_the_heads_of_the_opening_gives_it_no_more_time():
+    core = connection(client=True, open_timeout=10)
+    core.open(b"GET / HTTP/1.1\r\n\r\n")
+    leave(core, 5.0)
+    assert core.deadline == 10.0
+
+
+def test_without_open_timeout_the_opening_waits():
+    assert connection(open_timeout=None).deadline is None
+
+
+def test_a_refusal_is_sent_before_tcp_is_ended():
+    core = connection(close_timeout=5)
+    core.refuse(b"HTTP/1.1 403 Forbidden\r\n\r\n", 1.0)
+    assert core.half_close
+    assert core.state is State.LINGERING
+    assert leave(core, 1.0).startswith(b"HTTP/1.1 403")
+    core.receive(b"whatever", 2.0)
+    core.eof(2.0)
+    assert (core.ending.cause, core.ending.initiator) == (Cause.HANDSHAKE_REJECTED, Initiator.LOCAL)
+
+
+def test_a_broken_request_is_answered_and_told():
+    core = connection()
+    error = BadRequest("no Host")
+    core.refuse(b"HTTP/1.1 400 Bad Request\r\n\r\n", 1.0, error)
+    core.eof(2.0)
+    assert core.ending.exception is error
+
+
+def test_a_large_answer_may_take_its_time_as_long_as_it_moves():
+    core = connection(close_timeout=5)
+    core.refuse(b"x" * 100, 0.0)
+    for now in (4.0, 8.0, 12.0):
+        core.sent(10, now)
+        core.tick(now)
+    assert core.state is State.LINGERING
+    core.tick(17.0)
+    assert core.state is State.ENDED
+
+
+def test_a_client_gives_the_opening_up():
+    core = connection(client=True)
+    core.connected = True
+    core.open(b"GET / HTTP/1.1\r\n\r\n")
+    leave(core)
+    error = InvalidHandshake("no accept")
+    core.fail_opening(Cause.HANDSHAKE_FAILED, 1.0, error)
+    assert core.abort
+    assert (core.ending.cause, core.ending.exception) == (Cause.HANDSHAKE_FAILED, error)
+
+
+def test_a_refused_client_was_ended_by_the_peer():
+    core = connection(client=True)
+    core.fail_opening(Cause.HANDSHAKE_REJECTED, 1.0, initiator=Initiator.PEER)
+    assert core.ending.initiator is Initiator.PEER
+
+
+def test_without_a_tcp_connection_tcp_did_not_end():
+    core = connection(client=True)
+    core.lost(OSError(errno.ECONNREFUSED, "refused"), 1.0)
+    assert (core.ending.cause, core.ending.tcp) == (Cause.NETWORK_ERROR, TcpEnd.NONE)
+
+
+def test_the_heads_of_the_opening_are_not_counted():
+    core = connection()
+    core.open(b"x" * 100)
+    core.accept(Codec(False), 0.0)
+    leave(core)
+    core.send("hi", 0.0)
+    leave(core)
+    core.eof(1.0)
+    assert core.ending.bytes_out == 4

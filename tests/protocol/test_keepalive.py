@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import pytest
+
+from endwell.protocol.keepalive import Keepalive, Verdict
+
+
+def started(interval=20.0, timeout=20.0, now=100.0):
+    keepalive = Keepalive(interval, timeout)
+    keepalive.start(now)
+    return keepalive
+
+
+def test_without_an_interval_there_is_nothing_to_wait_for():
+    keepalive = started(interval=None)
+    assert keepalive.deadline is None
+    assert keepalive.tick(1e9, deaf=False) is Verdict.NOTHING
+
+
+def test_a_ping_is_due_after_the_interval_and_not_before():
+    keepalive = started()
+    assert keepalive.deadline == 120.0
+    assert keepalive.tick(119.9, deaf=False) is Verdict.NOTHING
+    assert keepalive.tick(120.0, deaf=False) is Verdict.PING
+
+
+def test_a_peer_that_says_nothing_is_given_up_after_the_timeout():
+    keepalive = started(20.0, 5.0)
+    keepalive.tick(120.0, deaf=False)
+    assert keepalive.deadline == 125.0
+    assert keepalive.tick(124.9, deaf=False) is Verdict.NOTHING
+    assert keepalive.tick(125.0, deaf=False) is Verdict.SILENT
+
+
+def test_whatever_is_heard_after_the_ping_proves_the_peer_alive():
+    keepalive = started(20.0, 5.0)
+    keepalive.tick(120.0, deaf=False)
+    keepalive.heard = 121.0
+    assert keepalive.tick(125.0, deaf=False) is Verdict.NOTHING
+    assert keepalive.deadline == 140.0
+    assert keepalive.tick(140.0, deaf=False) is Verdict.PING
+
+
+def test_what_was_heard_before_the_ping_proves_nothing():
+    keepalive = started(20.0, 5.0)
+    keepalive.heard = 119.0
+    keepalive.tick(120.0, deaf=False)
+    assert keepalive.tick(125.0, deaf=False) is Verdict.SILENT
+
+
+def test_pings_keep_their_interval_though_the_timeout_is_longer():
+    keepalive = started(1.0, 20.0)
+    assert keepalive.tick(101.0, deaf=False) is Verdict.PING
+    keepalive.heard = 101.5
+    assert keepalive.tick(102.0, deaf=False) is Verdict.PING
+
+
+def test_an_unanswered_ping_is_not_repeated_while_it_may_still_be_answered():
+    keepalive = started(1.0, 20.0)
+    keepalive.tick(101.0, deaf=False)
+    assert keepalive.tick(102.0, deaf=False) is Verdict.NOTHING
+    assert keepalive.deadline == 121.0
+    assert keepalive.tick(121.0, deaf=False) is Verdict.SILENT
+
+
+def test_without_a_timeout_nobody_is_given_up():
+    keepalive = started(20.0, None)
+    for now in (120.0, 140.0, 160.0):
+        assert keepalive.tick(now, deaf=False) is Verdict.PING
+
+
+def test_a_tick_that_comes_late_is_our_own_fault_and_gives_the_peer_a_fresh_ping():
+    keepalive = started(20.0, 5.0)
+    keepalive.tick(120.0, deaf=False)
+    assert keepalive.tick(160.0, deaf=False) is Verdict.PING
+    assert keepalive.tick(165.0, deaf=False) is Verdict.SILENT
+
+
+def test_nobody_is_given_up_while_we_are_not_reading():
+    keepalive = started(20.0, 5.0)
+    keepalive.tick(120.0, deaf=True)
+    assert keepalive.tick(125.0, deaf=True) is Verdict.PING
+
+
+def test_stopped_it_wants_nothing_more():
+    keepalive = started()
+    keepalive.stop()
+    assert keepalive.deadline is None
+    assert keepalive.tick(1e9, deaf=False) is Verdict.NOTHING
+
+
+def test_a_pong_gives_the_round_trip_and_answers_the_earlier_pings_too():
+    keepalive = started()
+    first, second = keepalive.sends(None, 1.0), keepalive.sends(b"mine", 2.0)
+    keepalive.hears(second, 2.5)
+    assert keepalive.answered == [(first, 1.5), (b"mine", 0.5)]
+    assert keepalive.latency == 0.5
+
+
+def test_a_pong_leaves_later_pings_waiting():
+    keepalive = started()
+    first, second = keepalive.sends(b"1", 1.0), keepalive.sends(b"2", 2.0)
+    keepalive.hears(first, 3.0)
+    assert keepalive.answered == [(first, 2.0)]
+    keepalive.hears(second, 4.0)
+    assert keepalive.answered == [(first, 2.0), (second, 2.0)]
+
+
+def test_a_pong_that_nobody_asked_for_is_no_answer():
+    keepalive = started()
+    keepalive.sends(b"1", 1.0)
+    keepalive.hears(b"2", 3.0)
+    assert keepalive.answered == []
+    assert keepalive.latency is None
+
+
+def test_a_payload_that_is_still_unanswered_is_refused():
+    keepalive = started()
+    keepalive.sends(b"1", 1.0)
+    with pytest.raises(ValueError, match="payload"):
+        keepalive.sends(b"1", 2.0)
