@@ -1,0 +1,1 @@
+"""The engine: the only layer that owns sockets and the event loop."""

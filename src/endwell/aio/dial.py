@@ -1,0 +1,159 @@
+"""Connecting: resolve, TCP, TLS, the opening handshake."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import time
+from functools import cache
+
+from ..ending import Cause, Initiator
+from ..errors import HandshakeFailed, HandshakeRejected, InvalidHandshake
+from ..http import Response
+from ..protocol.connection import Connection
+from ..protocol.handshake import Accepted, Offer, confirm
+from ..protocol.uri import WebSocketURI
+from ..wire.codec import Codec
+from ..wire.head import ResponseReader
+from .stream import Stream
+from .websocket import WebSocket
+
+__all__ = ["dial"]
+
+
+async def dial(
+    uri: WebSocketURI,
+    offer: Offer,
+    tls: ssl.SSLContext | None = None,
+    unix_path: str | os.PathLike[str] | None = None,
+) -> WebSocket:
+    """Connect and do the opening handshake, all within ``open_timeout``.
+
+    ``tls`` is used for wss; by default the system's trust store is.
+
+    Raises :exc:`HandshakeRejected` for an HTTP answer other than 101, and
+    :exc:`HandshakeFailed` for everything else that keeps it from opening.
+    """
+    options = offer.options
+    core = Connection(True, options, time.monotonic(), time.time())
+    try:
+        async with asyncio.timeout(options.open_timeout) as limit:
+            sock = await _connect(uri, unix_path)
+    except OSError as exc:
+        now = time.monotonic()
+        if limit.expired():
+            core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)
+        else:
+            core.lost(exc, now)
+        assert core.ending is not None
+        raise HandshakeFailed(core.ending) from exc
+    core.connected = True
+    if uri.secure:
+        try:
+            sock = (tls or _default_tls()).wrap_socket(
+                sock, server_hostname=uri.host, do_handshake_on_connect=False
+            )
+        except BaseException:
+            sock.close()
+            raise
+    return await _Greeting(Stream(asyncio.get_running_loop(), sock, core), offer).websocket()
+
+
+class _Greeting:
+    """A connection on which the client's opening handshake is under way."""
+
+    def __init__(self, stream: Stream, offer: Offer) -> None:
+        self._stream = stream
+        self._core = stream.core
+        self._offer = offer
+        self._reader = ResponseReader(offer.options)
+        self._refusal: Response | None = None
+        self._done: asyncio.Future[WebSocket] = stream.loop.create_future()
+        stream.receive = self._receive
+        stream.eof = self._eof
+        stream.changed = self._changed
+        self._core.open(offer.request.serialize())
+        stream.settle()
+
+    async def websocket(self) -> WebSocket:
+        """The connection once it is open; raises as :func:`dial` does."""
+        try:
+            return await self._done
+        except asyncio.CancelledError:
+            self._core.fail_opening(Cause.CANCELLED, time.monotonic())
+            self._stream.abort()
+            raise
+
+    def _receive(self, data: memoryview, now: float) -> None:
+        try:
+            response = self._reader.receive(bytes(data))
+            if response is not None and response.status == 101:
+                self._accept(confirm(self._offer, response), now)
+            elif response is not None:
+                self._refused(response, now)
+        except InvalidHandshake as exc:
+            self._core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)
+
+    def _accept(self, accepted: Accepted, now: float) -> None:
+        core, stream, offer = self._core, self._stream, self._offer
+        core.accept(Codec(True, offer.options.max_size, accepted.deflate), now)
+        stream.receive, stream.eof = core.receive, core.eof
+        ws = WebSocket(stream, offer.request, accepted.response, accepted.subprotocol)
+        if self._reader.rest:
+            core.receive(self._reader.rest, now)
+        self._done.set_result(ws)
+
+    def _refused(self, response: Response, now: float) -> None:
+        self._refusal = response
+        self._core.fail_opening(Cause.HANDSHAKE_REJECTED, now, initiator=Initiator.PEER)
+
+    def _eof(self, now: float) -> None:
+        response = self._reader.eof()
+        if response is None:
+            self._core.eof(now)
+        else:
+            self._refused(response, now)
+
+    def _changed(self) -> None:
+        ending = self._core.ending
+        if ending is None or self._done.done():
+            return
+        if self._refusal is not None:
+            self._done.set_exception(HandshakeRejected(ending, self._refusal))
+            return
+        failure = HandshakeFailed(ending)
+        failure.__cause__ = ending.exception
+        self._done.set_exception(failure)
+
+
+async def _connect(uri: WebSocketURI, unix_path: str | os.PathLike[str] | None) -> socket.socket:
+    """A TCP connection to the first address that takes one; raises the first error if none does."""
+    loop = asyncio.get_running_loop()
+    if unix_path is not None:
+        return await _connected(socket.AF_UNIX, os.fspath(unix_path))
+    errors: list[OSError] = []
+    for family, _, _, _, address in await loop.getaddrinfo(uri.host, uri.port, type=socket.SOCK_STREAM):
+        try:
+            return await _connected(family, address)
+        except OSError as exc:
+            errors.append(exc)
+    raise errors[0]
+
+
+async def _connected(family: int, address: str | tuple[object, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+@cache
+def _default_tls() -> ssl.SSLContext:
+    # Once: loading the trust store takes longer than a whole connection.
+    return ssl.create_default_context()

@@ -1,0 +1,224 @@
+"""Listening sockets: an HTTP head comes in, a WebSocket or an HTTP answer goes out."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import ssl
+import stat
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from ..errors import HandshakeError
+from ..http import Request, Response
+from ..options import Options
+from ..protocol.closing import State
+from ..protocol.connection import Connection
+from ..protocol.handshake import Accepted
+from ..wire.codec import Codec
+from ..wire.head import RequestReader
+from .stream import Stream
+from .websocket import WebSocket
+
+__all__ = ["Listener", "Opening", "bind"]
+
+logger = logging.getLogger("endwell.server")
+
+#: Connections taken in one turn of the loop, and the queue that the kernel keeps.
+ACCEPTS = 128
+BACKLOG = 1024
+#: The process or the system has run out of something; accepting again at once would
+#: only spin. Precedent: asyncio's ACCEPT_RETRY_DELAY.
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+RETRY_DELAY = 1.0
+
+
+def bind(
+    host: str | Iterable[str] | None, port: int, unix_path: str | os.PathLike[str] | None
+) -> list[socket.socket]:
+    """Listening sockets on every address of ``host`` (None: all interfaces), or on a Unix path.
+
+    With port 0 the system chooses one, the same for all addresses. Raises OSError.
+    """
+    if unix_path is not None:
+        return [_bind_unix(os.fspath(unix_path))]
+    hosts = [host] if host is None or isinstance(host, str) else list(host)
+    socks: list[socket.socket] = []
+    try:
+        for name in hosts:
+            for family, kind, proto, _, address in socket.getaddrinfo(
+                name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            ):
+                chosen = socks[0].getsockname()[1] if port == 0 and socks else address[1]
+                sock = socket.socket(family, kind, proto)
+                socks.append(sock)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind((address[0], chosen, *address[2:]))
+                sock.listen(BACKLOG)
+                sock.setblocking(False)
+    except BaseException:
+        for sock in socks:
+            sock.close()
+        raise
+    return socks
+
+
+def _bind_unix(path: str) -> socket.socket:
+    # A socket file that a dead process left behind is in the way of nobody but us.
+    # Precedent: asyncio's create_unix_server.
+    try:
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(path)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Listener:
+    """Accepts connections and reads the head of their request.
+
+    ``serve(opening, head)`` is called once for each connection, as soon as its head
+    is complete or has broken a rule.
+    """
+
+    def __init__(
+        self,
+        socks: list[socket.socket],
+        options: Options,
+        tls: ssl.SSLContext | None,
+        serve: Callable[[Opening, Request | HandshakeError], object],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.socks = socks
+        self.options = options
+        self.serve = serve
+        #: Connections whose handshake is under way, or whose HTTP answer is.
+        self.openings: set[Opening] = set()
+        self._tls = tls
+        for sock in socks:
+            self._watch(sock)
+
+    def close(self) -> None:
+        """Stop listening; connections go on."""
+        for sock in self.socks:
+            self.loop.remove_reader(sock.fileno())
+            if sock.family == getattr(socket, "AF_UNIX", None):
+                _unlink(sock.getsockname())
+            sock.close()
+        self.socks = []
+
+    def _watch(self, sock: socket.socket) -> None:
+        if sock in self.socks:
+            self.loop.add_reader(sock.fileno(), self._accept, sock)
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(ACCEPTS):
+            try:
+                sock, _address = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as exc:
+                if exc.errno not in EXHAUSTED:
+                    raise
+                logger.error("cannot accept connections for now: %s", exc)
+                self.loop.remove_reader(listening.fileno())
+                self.loop.call_later(RETRY_DELAY, self._watch, listening)
+                return
+            try:
+                self._begin(sock)
+            except OSError:
+                sock.close()  # gone before it was looked at
+
+    def _begin(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        if self._tls is not None:
+            sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        self.openings.add(Opening(self, sock))
+
+
+class Opening:
+    """An accepted connection, until it is a WebSocket or has been answered."""
+
+    def __init__(self, listener: Listener, sock: socket.socket) -> None:
+        self._listener = listener
+        self._reader = RequestReader(listener.options)
+        self._core = Connection(False, listener.options, time.monotonic(), time.time())
+        self._stream = Stream(listener.loop, sock, self._core)
+        self._stream.receive = self._receive
+        self._stream.changed = self._changed
+        self._stream.settle()
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection has ended, so that an answer would reach nobody."""
+        return self._core.state is State.ENDED
+
+    def accept(self, request: Request, accepted: Accepted) -> WebSocket:
+        """Send the 101; from here on it is a WebSocket."""
+        stream, core, options = self._stream, self._core, self._listener.options
+        now = time.monotonic()
+        core.open(accepted.response.serialize())
+        core.accept(Codec(False, options.max_size, accepted.deflate), now)
+        stream.held = False
+        self._listener.openings.discard(self)
+        ws = WebSocket(stream, request, accepted.response, accepted.subprotocol)
+        if self._reader.rest:
+            core.receive(self._reader.rest, now)
+        stream.settle()
+        return ws
+
+    def answer(self, response: Response, exc: HandshakeError | None = None) -> None:
+        """Send an HTTP answer and end the connection; ``exc`` is the rule that was broken, if one was.
+
+        Never keep-alive: after an upgrade that was refused nobody knows whether
+        what follows is HTTP (RFC 9931).
+        """
+        self._stream.receive = self._core.receive
+        self._stream.held = False
+        self._core.refuse(response.serialize(), time.monotonic(), exc)
+        self._stream.settle()
+
+    def abort(self) -> None:
+        """Cut it."""
+        self._stream.abort()
+
+    def _receive(self, data: memoryview, now: float) -> None:
+        try:
+            request = self._reader.receive(bytes(data))
+        except HandshakeError as exc:
+            self._stream.receive = self._core.receive
+            self._listener.serve(self, exc)
+            return
+        if request is not None:
+            self._stream.receive = self._core.receive
+            # Frames that come early wait in the kernel until the 101 is out.
+            self._stream.held = True
+            secure = self._stream.tls_object() is not None
+            self._listener.serve(
+                self, replace(request, remote_address=self._stream.remote_address, secure=secure)
+            )
+
+    def _changed(self) -> None:
+        if self.gone:
+            self._listener.openings.discard(self)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

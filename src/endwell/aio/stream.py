@@ -1,0 +1,297 @@
+"""A connection's socket, plain or TLS, on the event loop.
+
+Why not an asyncio transport: a transport reports a failed write as the end of the
+connection and throws away what is still readable. A page that reloads while the
+server streams has sent Close 1001 by then, and it would be lost. Here a failed
+write only ends the writing (``docs/design.md``, "A Close must be seen").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from itertools import islice
+from weakref import WeakKeyDictionary
+
+from ..protocol.closing import State
+from ..protocol.connection import Connection
+
+__all__ = ["Stream"]
+
+#: One read of the socket, at most. One buffer serves all connections of a loop,
+#: because whatever a read brought is consumed before the next one.
+READ_SIZE = 256 * 1024
+#: Reads in one turn of the loop, so that one flooding peer starves nobody.
+READS = 4
+#: Bytes read after a failed write, at most: more than a kernel's receive buffer holds.
+LAST_BYTES = 64 * 2**20
+#: What OpenSSL returns at once: RFC 8446 §5.1, a record holds 2**14 bytes.
+TLS_RECORD = 2**14
+#: Buffers handed to one ``sendmsg`` (Linux's IOV_MAX is 1024), and bytes joined for one TLS write.
+IOV = 64
+TLS_JOIN = 4 * TLS_RECORD
+
+_NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
+
+
+class Stream:
+    """Joins one socket to one :class:`~endwell.protocol.connection.Connection`.
+
+    :meth:`settle` is the only place that turns the core's wishes into I/O.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, core: Connection) -> None:
+        self.loop = loop
+        self.core = core
+        #: Who consumes what is read; the opening puts its own function here.
+        self.receive: Callable[[memoryview, float], None] = core.receive
+        self.eof: Callable[[float], None] = core.eof
+        #: Called at the end of every settle(): something may have changed.
+        self.changed: Callable[[], None] | None = None
+        #: True while nothing may be read, whatever the core says.
+        self.held = False
+        self.remote_address = _address(sock.getpeername)
+        self.local_address = _address(sock.getsockname)
+        self._sock: socket.socket | None = sock
+        self._fd = sock.fileno()
+        self._tls = isinstance(sock, ssl.SSLSocket)
+        self._shaking = self._tls
+        self._reading = False
+        self._writing = False
+        self._finished = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        if loop not in _buffers:
+            _buffers[loop] = memoryview(bytearray(READ_SIZE))
+        self._buffer = _buffers[loop]
+        if sock.family != getattr(socket, "AF_UNIX", None):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def tls_object(self) -> ssl.SSLSocket | None:
+        """The TLS side of the socket, for certificates and the like; None if plain or over."""
+        return self._sock if isinstance(self._sock, ssl.SSLSocket) else None
+
+    def abort(self) -> None:
+        """Cut the connection, whatever its state."""
+        self.core.lost(ConnectionAbortedError(errno.ECONNABORTED, "cut by this side"), time.monotonic())
+        self.settle()
+
+    # -- the one place that turns wishes into I/O --------------------------------
+
+    def settle(self) -> None:
+        """Do what the core wants by now."""
+        if self._sock is not None:
+            core = self.core
+            if self._shaking:
+                self._shake()
+            if core.writing and not self._shaking:
+                self._flush()
+            if core.state is State.ENDED:
+                self._close()
+            else:
+                if core.half_close and not self._finished and not core.writing:
+                    self._finish()
+                self._watch()
+                self._set_timer()
+        if self.changed is not None:
+            self.changed()
+
+    def _watch(self) -> None:
+        reading = self._shaking or (not self.held and self.core.reading)
+        if reading is not self._reading:
+            self._reading = reading
+            if reading:
+                self.loop.add_reader(self._fd, self._readable)
+                if self._pending():
+                    # Already decrypted: the kernel will not announce it again.
+                    self.loop.call_soon(self._readable)
+            else:
+                self.loop.remove_reader(self._fd)
+        if self._shaking:
+            return  # the handshake watches for writing by itself
+        writing = self.core.writing or (self.core.half_close and not self._finished)
+        if writing is not self._writing:
+            self._writing = writing
+            if writing:
+                self.loop.add_writer(self._fd, self.settle)
+            else:
+                self.loop.remove_writer(self._fd)
+
+    def _set_timer(self) -> None:
+        deadline = self.core.deadline
+        if self._timer is not None:
+            if deadline is not None and deadline >= self._timer_at:
+                return  # fires too early, looks again then: cheaper than moving it each time
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            self._timer_at = deadline
+            self._timer = self.loop.call_later(max(0.0, deadline - time.monotonic()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.core.tick(time.monotonic())
+        self.settle()
+
+    # -- reading --------------------------------------------------------------
+
+    def _readable(self) -> None:
+        if not self._shaking:
+            for _ in range(READS):
+                # What was read may have been answered, and the answer may have ended it all.
+                if self._sock is None or self.held or not self.core.reading:
+                    break
+                count = self._read()
+                if count < (TLS_RECORD if self._tls else READ_SIZE) and not self._pending():
+                    break  # another read would most likely bring nothing now
+        self.settle()
+
+    def _read(self) -> int:
+        """One read: how many bytes it brought, 0 for none, at the end too."""
+        assert self._sock is not None
+        try:
+            if self._finished:
+                # Our close_notify is out: what still comes is discarded undecrypted.
+                count = socket.socket.recv_into(self._sock, self._buffer)
+            else:
+                count = self._sock.recv_into(self._buffer)
+        except _NOT_NOW:
+            return False
+        except OSError as exc:
+            self.core.lost(exc, time.monotonic(), isinstance(exc, ssl.SSLError))
+            return False
+        if not count:
+            if self._tls and not self._finished and _address(self._sock.getpeername) is None:
+                # Until Python 3.13 ssl makes an end of file of ECONNRESET. A socket that was
+                # reset has no peer any more; one that got a FIN still has.
+                self.core.lost(ConnectionResetError(errno.ECONNRESET, "reset under TLS"), time.monotonic())
+            else:
+                self.eof(time.monotonic())
+            return False
+        self.receive(self._buffer[:count], time.monotonic())
+        return count == READ_SIZE or (self._tls and (count >= TLS_RECORD or self._pending() > 0))
+
+    def _pending(self) -> int:
+        return self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) and not self._shaking else 0
+
+    # -- writing --------------------------------------------------------------
+
+    def _flush(self) -> None:
+        assert self._sock is not None
+        core = self.core
+        while core.writing:
+            try:
+                count = self._write(self._sock)
+            except _NOT_NOW:
+                core.sent(0, time.monotonic())
+                return
+            except ssl.SSLEOFError:
+                # What OpenSSL makes of EPIPE and ECONNRESET.
+                self._read_what_is_left(ConnectionResetError(errno.ECONNRESET, "reset under TLS"))
+                return
+            except OSError as exc:
+                self._read_what_is_left(exc)
+                return
+            core.sent(count, time.monotonic())
+
+    def _write(self, sock: socket.socket) -> int:
+        buffers = self.core.outbox.buffers
+        if len(buffers) == 1:
+            return sock.send(buffers[0])
+        if not self._tls:
+            return sock.sendmsg(islice(buffers, IOV))
+        # One record for many small frames. OpenSSL wants a write that it could not
+        # finish repeated with the same octets; they still lead the queue then.
+        parts, size = [], 0
+        for part in buffers:
+            parts.append(part)
+            size += len(part)
+            if size >= TLS_JOIN:
+                break
+        return sock.send(b"".join(parts))
+
+    def _read_what_is_left(self, exc: OSError) -> None:
+        """A write failed with ``exc``: the peer's last words may still lie in the receive buffer."""
+        self.core.broken(exc, time.monotonic())
+        left = LAST_BYTES
+        while left > 0 and (count := self._read()):
+            left -= count
+        # Unless EOF or an error came, which decided: nothing more is to be had.
+        self.core.lost(exc, time.monotonic())
+
+    # -- TLS and the end ------------------------------------------------------
+
+    def _shake(self) -> None:
+        """A step of the TLS handshake."""
+        assert isinstance(self._sock, ssl.SSLSocket)
+        self.loop.remove_writer(self._fd)
+        try:
+            self._sock.do_handshake()
+        except ssl.SSLWantReadError:
+            return
+        except ssl.SSLWantWriteError:
+            self.loop.add_writer(self._fd, self.settle)
+            return
+        except ssl.SSLEOFError:
+            self.eof(time.monotonic())
+        except OSError as exc:
+            self.core.lost(exc, time.monotonic(), isinstance(exc, ssl.SSLError))
+        self._shaking = False
+
+    def _finish(self) -> None:
+        """Half-close: nothing more will be said, but reading goes on.
+
+        Closing with unread input would make the kernel send RST, which can destroy
+        the Close in the peer's buffer (RFC 9112 §9.6 tells the same of HTTP).
+        """
+        assert self._sock is not None
+        if isinstance(self._sock, ssl.SSLSocket) and not self._notify(self._sock):
+            return
+        self._finished = True
+        try:
+            # Not SSLSocket.shutdown, which forgets the TLS state.
+            socket.socket.shutdown(self._sock, socket.SHUT_WR)
+        except OSError:
+            pass  # ENOTCONN: the peer is gone already, and reading will say how
+
+    def _notify(self, sock: ssl.SSLSocket) -> bool:
+        """Send TLS's close_notify; False if there is no room for it now."""
+        try:
+            sock.unwrap()
+        except ssl.SSLWantWriteError:
+            return False
+        except (OSError, ValueError):
+            pass  # WantRead: theirs has not come yet, which nobody waits for
+        return True
+
+    def _close(self) -> None:
+        sock = self._sock
+        assert sock is not None
+        self._sock = None
+        self.loop.remove_reader(self._fd)
+        self.loop.remove_writer(self._fd)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if (
+            isinstance(sock, ssl.SSLSocket)
+            and not self._shaking
+            and not self._finished
+            and not self.core.abort
+        ):
+            self._notify(sock)
+        sock.close()
+
+
+def _address(ask: Callable[[], object]) -> object:
+    """The address, or None where there is none any more."""
+    try:
+        return ask()
+    except OSError:
+        return None

@@ -1,0 +1,336 @@
+"""The asyncio WebSocket: what handlers and clients hold in their hands."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Callable, Generator
+from types import TracebackType
+
+from ..codes import CloseCode
+from ..ending import Cause, Ending
+from ..errors import ConcurrencyError, ConnectionClosed
+from ..http import Request, Response
+from ..protocol.closing import State
+from .stream import Stream
+
+__all__ = ["WebSocket"]
+
+logger = logging.getLogger("endwell")
+
+
+class WebSocket:
+    """One WebSocket connection, open from the moment it is handed out.
+
+    Messages are ``str`` (text) or ``bytes`` (binary). Iteration ends quietly for
+    every ending; :attr:`ending` then says how it was.
+
+    All methods belong to the event loop's thread.
+    """
+
+    def __init__(self, stream: Stream, request: Request, response: Response, subprotocol: str | None) -> None:
+        #: The request of the opening handshake; its ``params`` are those of the route.
+        self.request = request
+        #: The answer to it (101).
+        self.response = response
+        #: The subprotocol agreed on, or None.
+        self.subprotocol = subprotocol
+        self._stream = stream
+        self._core = stream.core
+        self._ending: Ending | None = None
+        self._receiver: asyncio.Future[None] | None = None
+        self._sender: asyncio.Future[None] | None = None
+        self._turn = asyncio.Lock()
+        self._watchers: set[asyncio.Future[None]] = set()
+        self._pings: dict[bytes, asyncio.Future[float]] = {}
+        self._callbacks: list[Callable[[Ending], object]] = []
+        stream.changed = self._changed
+
+    # -- state ----------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent; False from the moment the library knows better."""
+        return self._core.state is State.OPEN
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the connection ended; None while it has not."""
+        return self._ending
+
+    @property
+    def closed(self) -> _Closed:
+        """``await ws.closed`` waits for the end and is the :class:`Ending`."""
+        return _Closed(self)
+
+    @property
+    def close_code(self) -> int | None:
+        """The code that a browser would report: the peer's, 1005 or 1006; None before the end."""
+        if self._ending is None:
+            return None
+        received = self._ending.received
+        if received is None:
+            return CloseCode.ABNORMAL_CLOSURE
+        return CloseCode.NO_STATUS_RCVD if received.code is None else received.code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The reason in the peer's Close, or ``""``; None before the end."""
+        if self._ending is None:
+            return None
+        return "" if self._ending.received is None else self._ending.received.reason
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds of the last ping's round trip; None before the first pong."""
+        return self._core.keepalive.latency
+
+    @property
+    def remote_address(self) -> object:
+        """The peer's address, as the socket module gives it."""
+        return self._stream.remote_address
+
+    @property
+    def local_address(self) -> object:
+        """Our own address, as the socket module gives it."""
+        return self._stream.local_address
+
+    def __repr__(self) -> str:
+        state = self._core.state.name.lower() if self._ending is None else str(self._ending)
+        return f"<WebSocket {self.request.path!r} {self.remote_address} {state}>"
+
+    # -- messages -------------------------------------------------------------
+
+    async def recv(self) -> str | bytes:
+        """The next message.
+
+        Messages that came before the end are delivered before the end is told.
+
+        Raises :exc:`ConnectionClosed` when there are no more, and
+        :exc:`ConcurrencyError` if another task is receiving. Safe to cancel.
+        """
+        core = self._core
+        while not core.inbox:
+            if self._ending is not None:
+                raise ConnectionClosed.of(self._ending)
+            if self._receiver is not None:
+                raise ConcurrencyError("another task is already receiving from this connection")
+            self._receiver = self._stream.loop.create_future()
+            try:
+                await self._receiver
+            finally:
+                self._receiver = None
+        held_back = not core.reading
+        message = core.inbox.popleft()
+        if held_back:
+            self._stream.settle()
+        return message
+
+    async def read(self) -> str | bytes | None:
+        """The next message, or None once the connection is gone, cleanly or not."""
+        try:
+            return await self.recv()
+        except ConnectionClosed:
+            return None
+
+    def __aiter__(self) -> WebSocket:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        message = await self.read()
+        if message is None:
+            raise StopAsyncIteration
+        return message
+
+    async def send(self, message: str | bytes | bytearray | memoryview) -> None:
+        """Send a text message (``str``) or a binary one.
+
+        Returns when the message is in the send queue; waits first while that holds
+        more than ``write_limit`` bytes. Cancelled while waiting, it sends nothing.
+
+        Raises :exc:`ConnectionClosed` after the end, and TypeError for anything that
+        is no message.
+        """
+        core = self._core
+        if self._turn.locked() or core.outbox.size > core.options.write_limit:
+            async with self._turn:
+                await self._room()
+        if not core.send(message, time.monotonic()):
+            raise ConnectionClosed.of(await self.closed)
+        self._stream.settle()
+
+    async def _room(self) -> None:
+        core = self._core
+        while core.state is State.OPEN and core.outbox.size > core.options.write_limit:
+            self._sender = self._stream.loop.create_future()
+            try:
+                await self._sender
+            finally:
+                self._sender = None
+
+    async def ping(self, payload: bytes | None = None) -> float:
+        """Send a ping, wait for its pong, return the round trip in seconds.
+
+        ``payload`` is at most 125 bytes; by default a fresh one is made.
+
+        Raises :exc:`ConnectionClosed` if the connection ends first, and ValueError for
+        a payload that is too long or still unanswered. Keepalive pings go by themselves.
+        """
+        sent = self._core.ping(payload, time.monotonic())
+        if sent is None:
+            raise ConnectionClosed.of(await self.closed)
+        waiter = self._pings[sent] = self._stream.loop.create_future()
+        self._stream.settle()
+        try:
+            return await waiter
+        finally:
+            self._pings.pop(sent, None)
+
+    # -- the end --------------------------------------------------------------
+
+    async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Ending:
+        """Do the closing handshake, wait for the end, and return how it was.
+
+        May be called any number of times, from any task, whatever the state; only the
+        first closing event counts, and it is never an error. Messages sent before
+        it arrive before it. Takes ``close_timeout`` twice at the most.
+
+        Raises ValueError for a code that an application may not send (1005, 1006,
+        1015, unassigned ones) or a reason over 123 bytes of UTF-8; then nothing
+        was sent and the connection goes on.
+        """
+        return await self.close_for(Cause.APP_CLOSED, code, reason)
+
+    async def close_for(self, cause: Cause, code: int, reason: str = "") -> Ending:
+        """Like :meth:`close`, with the cause that the ending will name."""
+        self._core.close(code, reason, time.monotonic(), cause)
+        self._stream.settle()
+        return await self.closed
+
+    def abort(self) -> None:
+        """Cut the connection now: a Close 1001 if it fits, no waiting for an answer."""
+        self._core.close(CloseCode.GOING_AWAY, "", time.monotonic())
+        self._stream.abort()
+
+    async def wait_closed(self) -> None:
+        """Wait for the end."""
+        await self.closed
+
+    def on_close(self, callback: Callable[[Ending], object]) -> None:
+        """Have ``callback(ending)`` called exactly once, at the end, on every path.
+
+        It is called from the event loop as soon as the end is known, also while the
+        handler sleeps; at once if the end is past. An exception in it is logged.
+
+        Raises TypeError for a coroutine function: there is nobody to await it.
+        """
+        if not callable(callback) or inspect.iscoroutinefunction(callback):
+            raise TypeError(f"callback must be a plain function, not {callback!r}")
+        if self._ending is None:
+            self._callbacks.append(callback)
+        else:
+            self._call(callback, self._ending)
+
+    def alive(self) -> Alive:
+        """``async with ws.alive():`` cancels its body when the connection ends.
+
+        At its edge the cancellation becomes :exc:`ConnectionClosed`. For handlers
+        that wait on something else than the connection.
+        """
+        return Alive(self)
+
+    def _changed(self) -> None:
+        """After every settle(): wake whoever waits for what has come to be."""
+        core = self._core
+        if core.keepalive.answered:
+            for payload, latency in core.keepalive.answered:
+                if (waiter := self._pings.get(payload)) is not None and not waiter.done():
+                    waiter.set_result(latency)
+            core.keepalive.answered.clear()
+        if core.inbox:
+            _wake(self._receiver)
+        if self._sender is not None and (
+            core.state is not State.OPEN or core.outbox.size <= core.options.write_limit
+        ):
+            _wake(self._sender)
+        if self._ending is None and (ending := core.ending) is not None:
+            self._ended(ending)
+
+    def _ended(self, ending: Ending) -> None:
+        self._ending = ending
+        _wake(self._receiver)
+        for watcher in self._watchers:
+            _wake(watcher)
+        for waiter in self._pings.values():
+            if not waiter.done():
+                waiter.set_exception(ConnectionClosed.of(ending))
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            self._call(callback, ending)
+
+    def _call(self, callback: Callable[[Ending], object], ending: Ending) -> None:
+        try:
+            callback(ending)
+        except Exception:
+            logger.exception("on_close callback %r failed", callback)
+
+
+class _Closed:
+    """The end, to be awaited any number of times; cancelling one wait harms no other."""
+
+    def __init__(self, ws: WebSocket) -> None:
+        self._ws = ws
+
+    def __await__(self) -> Generator[object, None, Ending]:
+        ws = self._ws
+        while ws._ending is None:
+            watcher: asyncio.Future[None] = ws._stream.loop.create_future()
+            ws._watchers.add(watcher)
+            try:
+                yield from watcher
+            finally:
+                ws._watchers.discard(watcher)
+        return ws._ending
+
+
+class Alive:
+    """See :meth:`WebSocket.alive`. Precedent: ``asyncio.timeout``."""
+
+    def __init__(self, ws: WebSocket) -> None:
+        self._ws = ws
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+        self._fired = False
+
+    async def __aenter__(self) -> WebSocket:
+        if self._ws.ending is not None:
+            raise ConnectionClosed.of(self._ws.ending)
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._ws.on_close(self._end)
+        return self._ws
+
+    def _end(self, ending: Ending) -> None:
+        if self._task is not None:
+            self._fired = True
+            self._task.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task, self._task = self._task, None
+        assert task is not None
+        if not self._fired:
+            self._ws._callbacks.remove(self._end)
+        elif task.uncancel() <= self._cancelling and (exc is None or kind is asyncio.CancelledError):
+            assert self._ws.ending is not None
+            raise ConnectionClosed.of(self._ws.ending) from exc
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

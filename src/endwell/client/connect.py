@@ -1,0 +1,130 @@
+"""The asyncio client: ``connect``."""
+
+from __future__ import annotations
+
+import os
+import ssl as tls
+from collections.abc import Generator, Iterable, Mapping
+from types import TracebackType
+from typing import Unpack
+from urllib.parse import urljoin
+
+from ..aio.dial import dial
+from ..aio.websocket import WebSocket
+from ..codes import CloseCode
+from ..ending import Cause
+from ..errors import HandshakeRejected
+from ..http import Headers
+from ..options import OptionKeywords, Options
+from ..protocol.handshake import Offer, offer
+from ..protocol.uri import WebSocketURI, parse_uri
+
+__all__ = ["connect"]
+
+#: Redirects followed before the last one is told as a refusal. Precedent: websockets.
+MAX_REDIRECTS = 10
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+#: Never sent again to another origin (Tomcat's client did: CVE-2026-42498).
+OWN_TO_ORIGIN = frozenset({"authorization", "cookie", "host", "proxy-authorization"})
+
+
+class connect:
+    """Open a connection: ``async with connect(uri) as ws:`` or ``ws = await connect(uri)``.
+
+    - ``uri``: ``ws://`` or ``wss://``; a user name and password in it become Basic
+      authorization.
+    - ``ssl``: a context for ``wss://``; by default the system's trust store decides.
+    - ``additional_headers``: sent with the request; those that carry credentials are
+      not sent again when a redirect leads to another origin.
+    - ``unix_path``: connect to this Unix socket; ``uri`` then only makes the request.
+    - ``options``: see :class:`~endwell.Options`; each of its fields can also be given
+      as a keyword.
+
+    Leaving the ``async with`` block closes with 1000 and waits for the end.
+
+    Raises ValueError for a malformed ``uri`` or header, TypeError for an unknown
+    option; and when it connects, :exc:`HandshakeRejected` for an HTTP refusal
+    (with its ``response``) and :exc:`HandshakeFailed` for anything else.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        ssl: tls.SSLContext | None = None,
+        additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        unix_path: str | os.PathLike[str] | None = None,
+        options: Options | None = None,
+        **keywords: Unpack[OptionKeywords],
+    ) -> None:
+        self._uri = parse_uri(uri)
+        if ssl is not None and not self._uri.secure:
+            raise ValueError("ssl is given, but uri is not wss://")
+        self._ssl = ssl
+        self._headers = Headers(additional_headers)
+        self._unix_path = unix_path
+        self._options = (options or Options()).but(**keywords)
+        self._offer(self._uri, self._headers)  # an application's mistake raises here, not when it connects
+        self._ws: WebSocket | None = None
+
+    def __await__(self) -> Generator[object, None, WebSocket]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> WebSocket:
+        self._ws = await self._open()
+        return self._ws
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._ws is not None
+        if kind is not None and not issubclass(kind, Exception):
+            # Cancelled or interrupted: the peer is told, and nobody waits.
+            await self._ws.close_for(Cause.CANCELLED, CloseCode.GOING_AWAY)
+        else:
+            await self._ws.close()
+
+    async def _open(self) -> WebSocket:
+        uri, headers = self._uri, self._headers
+        for _ in range(MAX_REDIRECTS):
+            try:
+                return await dial(uri, self._offer(uri, headers), self._ssl, self._unix_path)
+            except HandshakeRejected as refusal:
+                target = self._redirect(uri, refusal)
+                if target is None:
+                    raise
+            if _origin(target) != _origin(uri):
+                headers = Headers(field for field in headers if field[0].lower() not in OWN_TO_ORIGIN)
+            uri = target
+        return await dial(uri, self._offer(uri, headers), self._ssl, self._unix_path)
+
+    def _offer(self, uri: WebSocketURI, headers: Headers) -> Offer:
+        if uri.authorization is not None and "Authorization" not in headers:
+            headers = Headers([*headers, ("Authorization", uri.authorization)])
+        return offer(uri.host, uri.port, uri.secure, uri.target, headers, self._options)
+
+    def _redirect(self, uri: WebSocketURI, refusal: HandshakeRejected) -> WebSocketURI | None:
+        """Where the server sends us, if it does and it leads somewhere acceptable."""
+        location = refusal.response.headers.get("Location")
+        if refusal.response.status not in REDIRECTS or location is None or self._unix_path is not None:
+            return None
+        try:
+            target = urljoin(_text(uri), location)
+            for http, ws in (("http://", "ws://"), ("https://", "wss://")):
+                if target.lower().startswith(http):
+                    target = ws + target[len(http) :]
+            parsed = parse_uri(target)
+        except ValueError:
+            return None
+        # From TLS to plain text would show the request to everybody.
+        return None if uri.secure and not parsed.secure else parsed
+
+
+def _origin(uri: WebSocketURI) -> tuple[bool, str, int]:
+    return uri.secure, uri.host.lower(), uri.port
+
+
+def _text(uri: WebSocketURI) -> str:
+    """``uri`` without its userinfo."""
+    host = f"[{uri.host}]" if ":" in uri.host else uri.host
+    return f"{'wss' if uri.secure else 'ws'}://{host}:{uri.port}{uri.target}"

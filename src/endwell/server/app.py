@@ -1,0 +1,316 @@
+"""The server: routes, handlers, running and stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import signal
+import ssl as tls
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any, TypeVar, Unpack
+
+from ..aio.listen import Listener, Opening, bind
+from ..aio.websocket import WebSocket
+from ..codes import CloseCode
+from ..ending import Cause, Ending
+from ..errors import ConnectionClosed, HandshakeError
+from ..http import Request, Response
+from ..options import OptionKeywords, Options
+from ..protocol import handshake
+from .respond import complete, response_from, static
+from .router import Route, Router
+
+__all__ = ["Server"]
+
+logger = logging.getLogger("endwell.server")
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Hook = Callable[[Request], Response | Awaitable[Response | None] | None]
+
+#: Seconds that a cancelled handler has for its cleanup when the server stops.
+CLEANUP_TIME = 5.0
+
+
+class Server:
+    """A WebSocket and HTTP server for one or more addresses.
+
+    ``options`` holds for every connection; each of its fields can also be given as
+    a keyword. Raises TypeError for an unknown one.
+    """
+
+    def __init__(self, options: Options | None = None, **keywords: Unpack[OptionKeywords]) -> None:
+        self.options = (options or Options()).but(**keywords)
+        #: The connections that are open or closing.
+        self.connections: set[WebSocket] = set()
+        #: ``host:port`` pairs, or Unix paths, that the server listens on.
+        self.addresses: list[Any] = []
+        self._router = Router()
+        self._hook: Hook | None = None
+        self._watchers: list[Callable[[WebSocket, Ending], object]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    # -- routes ---------------------------------------------------------------
+
+    def websocket(self, path: str, *, cancel_on_end: bool = False) -> Callable[[Function], Function]:
+        """Decorate the ``async def handler(ws, **params)`` of a path's connections.
+
+        A handler that returns closes with 1000; one that raises closes with 1011, and
+        the exception is logged once. A handler is not cancelled when its connection
+        ends, so that the code at its end always runs; ``cancel_on_end`` asks for it.
+
+        Raises ValueError for a pattern that is malformed, taken, or whose parameters
+        the handler does not accept.
+        """
+
+        def register(handler: Function) -> Function:
+            if not inspect.iscoroutinefunction(handler):
+                raise TypeError(f"handler must be a coroutine function, not {handler!r}")
+            self._router.add("websocket", path, handler, cancel_on_end=cancel_on_end)
+            return handler
+
+        return register
+
+    def get(self, path: str) -> Callable[[Function], Function]:
+        """Decorate the ``handler(request, **params)``, plain or async, of a path's GET and HEAD requests.
+
+        It returns a :class:`Response`, ``str``, ``bytes``, or a dict or list for
+        JSON, within ``open_timeout``.
+        """
+
+        def register(handler: Function) -> Function:
+            self._router.add("http", path, handler)
+            return handler
+
+        return register
+
+    def static(self, path: str, folder: str | os.PathLike[str]) -> None:
+        """Serve the files of ``folder`` below ``path``."""
+        self._router.add("http", path.rstrip("/") + "/{path:path}", static(folder))
+
+    def process_request(self, hook: Function) -> Function:
+        """Decorate the ``hook(request)``, plain or async, that sees every request first.
+
+        It returns None to let the request pass, or a :class:`Response` that answers
+        it: 401, 403, a redirect. Answer soon: a browser opens no second connection to
+        this server while one handshake hangs.
+        """
+        self._hook = hook
+        return hook
+
+    def on_close(
+        self, callback: Callable[[WebSocket, Ending], object]
+    ) -> Callable[[WebSocket, Ending], object]:
+        """Have ``callback(ws, ending)`` called once for each connection that ends."""
+        self._watchers.append(callback)
+        return callback
+
+    # -- running --------------------------------------------------------------
+
+    def run(
+        self,
+        host: str | Iterable[str] | None = "127.0.0.1",
+        port: int = 8080,
+        *,
+        ssl: tls.SSLContext | None = None,
+        unix_path: str | os.PathLike[str] | None = None,
+        grace: float = 10.0,
+    ) -> None:
+        """Serve until SIGINT or SIGTERM, then stop as :meth:`serving` does; blocks.
+
+        A second signal stops at once. uvloop is used where it is installed.
+        """
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(self._run(host, port, ssl=ssl, unix_path=unix_path, grace=grace))
+
+    @asynccontextmanager
+    async def serving(
+        self,
+        host: str | Iterable[str] | None = "127.0.0.1",
+        port: int = 0,
+        *,
+        ssl: tls.SSLContext | None = None,
+        unix_path: str | os.PathLike[str] | None = None,
+        grace: float = 10.0,
+    ) -> AsyncIterator[Server]:
+        """Serve while the block runs, in this event loop, without touching its signals.
+
+        Port 0 lets the system choose; :attr:`port` tells. Leaving the block closes
+        every connection with 1001 and waits at most ``grace`` seconds for the
+        closing handshakes and the handlers; then what is left is cut, and handlers
+        are cancelled and have 5 seconds for their cleanup.
+        """
+        listener = Listener(bind(host, port, unix_path), self.options, ssl, self._serve)
+        self._stopping = False
+        self.addresses = [sock.getsockname() for sock in listener.socks]
+        try:
+            yield self
+        finally:
+            listener.close()
+            try:
+                await self._stop(grace)
+            finally:
+                for opening in list(listener.openings):
+                    opening.abort()
+                self.addresses = []
+
+    @property
+    def port(self) -> int:
+        """The port of the first address."""
+        port: int = self.addresses[0][1]
+        return port
+
+    async def _run(self, host: str | Iterable[str] | None, port: int, **keywords: Any) -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        signalled = asyncio.Event()
+
+        def stop() -> None:
+            if signalled.is_set():
+                task.cancel()
+            signalled.set()
+
+        # Python delivers signals to the main thread only.
+        main = threading.current_thread() is threading.main_thread()
+        signals = (signal.SIGINT, signal.SIGTERM) if main else ()
+        for number in signals:
+            loop.add_signal_handler(number, stop)
+        try:
+            with suppress(asyncio.CancelledError):
+                async with self.serving(host, port, **keywords):
+                    for address in self.addresses:
+                        logger.info("listening on %s", _shown(address))
+                    await signalled.wait()
+                    logger.info("stopping: %d connections", len(self.connections))
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    async def _stop(self, grace: float) -> None:
+        self._stopping = True
+        closing = [asyncio.ensure_future(self._dismiss(ws)) for ws in self.connections]
+        waiting = {*closing, *self._tasks}
+        try:
+            if waiting:
+                _, waiting = await asyncio.wait(waiting, timeout=grace)
+        finally:
+            for task in waiting:
+                task.cancel()
+            # Before the cleanup, not after it: a handler that is done waits for the end.
+            for ws in list(self.connections):
+                ws.abort()
+            if waiting:
+                await asyncio.wait(waiting, timeout=CLEANUP_TIME)
+
+    async def _dismiss(self, ws: WebSocket) -> None:
+        await ws.close_for(Cause.SERVER_DRAINED, CloseCode.GOING_AWAY, "server stopping")
+
+    # -- one connection -------------------------------------------------------
+
+    def _serve(self, opening: Opening, head: Request | HandshakeError) -> None:
+        if isinstance(head, HandshakeError):
+            self._answer(opening, None, head)
+            return
+        task = asyncio.get_running_loop().create_task(self._respond(opening, head))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _respond(self, opening: Opening, request: Request) -> None:
+        try:
+            answer = await self._page(request)
+            if answer is None:
+                await self._converse(opening, request)
+                return
+        except HandshakeError as exc:
+            self._answer(opening, request, exc)
+        except Exception:
+            logger.exception("answering %r failed", request.raw_path)
+            self._answer(opening, request, Response.text("internal error\n", 500))
+        else:
+            self._answer(opening, request, answer)
+
+    async def _page(self, request: Request) -> Response | None:
+        """The HTTP answer to ``request``; None if it may become a WebSocket."""
+        if self._hook is not None:
+            returned = await _maybe_await(self._hook(request))
+            if returned is not None:
+                return response_from(returned, self._hook)
+        if handshake.wants_websocket(request):
+            return None
+        route, params = self._router.match(request.raw_path, "http", request.method)
+        request = replace(request, params=params)
+        return response_from(await _maybe_await(route.handler(request, **params)), route.handler)
+
+    def _answer(self, opening: Opening, request: Request | None, answer: Response | HandshakeError) -> None:
+        broken = answer if isinstance(answer, HandshakeError) else None
+        response = answer.response() if isinstance(answer, HandshakeError) else answer
+        opening.answer(complete(response, request, time.time()), broken)
+
+    async def _converse(self, opening: Opening, request: Request) -> None:
+        route, params = self._router.match(request.raw_path, "websocket")
+        accepted = handshake.accept(request, self.options)
+        if opening.gone:
+            return
+        if self._stopping:
+            opening.abort()
+            return
+        ws = opening.accept(replace(request, params=params), accepted)
+        self.connections.add(ws)
+        ws.on_close(lambda ending: self._ended(ws, ending))
+        await self._handle(ws, route, params)
+
+    def _ended(self, ws: WebSocket, ending: Ending) -> None:
+        self.connections.discard(ws)
+        for watcher in self._watchers:
+            try:
+                watcher(ws, ending)
+            except Exception:
+                logger.exception("on_close callback %r failed", watcher)
+
+    async def _handle(self, ws: WebSocket, route: Route, params: dict[str, str]) -> None:
+        """Run the handler; however it leaves, the connection is closed for that cause."""
+        try:
+            if route.cancel_on_end:
+                async with ws.alive():
+                    await route.handler(ws, **params)
+            else:
+                await route.handler(ws, **params)
+        except ConnectionClosed as exc:
+            if exc.ending is not ws.ending:
+                await self._failed(ws, route, exc)
+        except asyncio.CancelledError:
+            await ws.close_for(Cause.CANCELLED, CloseCode.GOING_AWAY)
+            raise
+        except Exception as exc:
+            await self._failed(ws, route, exc)
+        else:
+            await ws.close_for(Cause.HANDLER_RETURNED, CloseCode.NORMAL_CLOSURE)
+
+    async def _failed(self, ws: WebSocket, route: Route, exc: Exception) -> None:
+        # The traceback stays here: a peer is told that, not why.
+        logger.error("handler of %r failed", route.pattern, exc_info=exc)
+        await ws.close_for(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
+
+
+async def _maybe_await(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _shown(address: Any) -> str:
+    return address if isinstance(address, str) else f"{address[0]}:{address[1]}"

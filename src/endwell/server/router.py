@@ -1,0 +1,167 @@
+"""Which handler a path belongs to: one table for HTTP and WebSocket routes."""
+
+from __future__ import annotations
+
+import inspect
+from bisect import insort
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Literal, TypeAlias
+from urllib.parse import unquote
+
+from ..errors import BadRequest, MethodNotAllowed, NotFound, UpgradeRequired
+
+__all__ = ["Kind", "Route", "Router"]
+
+Kind: TypeAlias = Literal["websocket", "http"]
+Handler: TypeAlias = Callable[..., Any]
+
+
+class _Rank(IntEnum):
+    """What a segment of a pattern accepts; where several would do, the lowest is tried first."""
+
+    LITERAL = 0  #: exactly its text
+    PARAMETER = 1  #: any one segment that is not empty
+    REST = 2  #: everything that is left, even nothing
+
+
+_Segment: TypeAlias = tuple[_Rank, str]  # the text of a literal, the name of a parameter
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A pattern and the handler of the paths that it accepts.
+
+    The handler is called with the WebSocket or the request, and with the path
+    parameters as keyword arguments.
+    """
+
+    kind: Kind
+    pattern: str
+    handler: Handler
+    segments: tuple[_Segment, ...]
+    #: Whether the handler's task is cancelled when its connection ends.
+    cancel_on_end: bool = False
+
+    @property
+    def shape(self) -> tuple[_Segment, ...]:
+        """Equal for patterns that accept the same paths; sorted, the more specific comes first."""
+        return tuple((rank, text if rank is _Rank.LITERAL else "") for rank, text in self.segments)
+
+    def params(self, segments: list[str]) -> dict[str, str] | None:
+        """The path parameters if this route accepts the decoded ``segments``, else None."""
+        last = len(self.segments) - 1
+        takes_rest = self.segments[last][0] is _Rank.REST
+        if len(segments) <= last or (len(segments) - 1 > last and not takes_rest):
+            return None
+        params: dict[str, str] = {}
+        for index, (rank, text) in enumerate(self.segments):
+            if rank is _Rank.REST:
+                params[text] = "/".join(segments[index:])
+            elif rank is _Rank.LITERAL:
+                if segments[index] != text:
+                    return None
+            elif segments[index]:
+                params[text] = segments[index]
+            else:
+                return None
+        return params
+
+
+class Router:
+    """The table of routes.
+
+    A pattern is a path, written decoded: literal segments, ``{name}`` for one
+    segment that is not empty, and at its end ``{name:path}`` for the rest, which
+    may be empty and may hold slashes. Where several patterns accept a path, a
+    literal beats a parameter and a parameter beats the rest, segment by segment
+    from the left; the order of registration plays no part. A trailing slash
+    counts: ``/x`` does not answer ``/x/``.
+    """
+
+    def __init__(self) -> None:
+        self._routes: dict[Kind, list[Route]] = {"websocket": [], "http": []}
+
+    def add(self, kind: Kind, pattern: str, handler: Handler, *, cancel_on_end: bool = False) -> None:
+        """Let ``handler`` answer ``pattern``.
+
+        Raises ValueError for a malformed or duplicate pattern, and for a handler
+        that does not accept the path parameters.
+        """
+        route = Route(kind, pattern, handler, _parse(pattern), cancel_on_end)
+        _check_handler(route)
+        for other in self._routes[kind]:
+            if other.shape == route.shape:
+                raise ValueError(f"{kind} route {pattern!r} accepts the same paths as {other.pattern!r}")
+        insort(self._routes[kind], route, key=lambda each: each.shape)
+
+    def match(self, path: str, kind: Kind, method: str = "GET") -> tuple[Route, dict[str, str]]:
+        """The route of ``path``, and its path parameters.
+
+        ``path`` is still percent-encoded: decoded before it is split, ``%2F``
+        would become a slash that the client did not mean as one.
+
+        Raises NotFound where no route of this kind has the path; for a plain
+        request UpgradeRequired where only a WebSocket route has it, and
+        MethodNotAllowed for any method but GET and HEAD; BadRequest for a path
+        whose escapes are not UTF-8.
+        """
+        try:
+            root, *segments = [unquote(segment, errors="strict") for segment in path.split("/")]
+        except UnicodeDecodeError:
+            raise BadRequest("the path's percent-encoding is not UTF-8") from None
+        if root:  # RFC 9112 §3.2: "*" and host:port are targets too, but no paths
+            raise NotFound("the request's target is not a path")
+        found = self._find(kind, segments)
+        if found is None and (kind == "websocket" or self._find("websocket", segments) is None):
+            raise NotFound("no route has this path")
+        if kind == "http" and method not in ("GET", "HEAD"):
+            raise MethodNotAllowed("this path answers GET and HEAD only")
+        if found is None:
+            raise UpgradeRequired("this path is a WebSocket: ask for an upgrade")
+        return found
+
+    def _find(self, kind: Kind, segments: list[str]) -> tuple[Route, dict[str, str]] | None:
+        for route in self._routes[kind]:
+            params = route.params(segments)
+            if params is not None:
+                return route, params
+        return None
+
+
+def _parse(pattern: str) -> tuple[_Segment, ...]:
+    if not pattern.startswith("/"):
+        raise ValueError(f"route {pattern!r} does not start with '/'")
+    if any(char in pattern for char in "?#%"):
+        raise ValueError(f"route {pattern!r} is not a decoded path: it contains '?', '#' or '%'")
+    segments = [_parse_segment(pattern, text) for text in pattern[1:].split("/")]
+    if any(rank is _Rank.REST for rank, _ in segments[:-1]):
+        raise ValueError(f"route {pattern!r} goes on after the rest of the path")
+    names = [text for rank, text in segments if rank is not _Rank.LITERAL]
+    if len(set(names)) < len(names):
+        raise ValueError(f"route {pattern!r} names a parameter twice")
+    return tuple(segments)
+
+
+def _parse_segment(pattern: str, text: str) -> _Segment:
+    if "{" not in text and "}" not in text:
+        return _Rank.LITERAL, text
+    name, colon, suffix = text[1:-1].partition(":")
+    if text[0] + text[-1] != "{}" or not name.isidentifier() or (colon and suffix != "path"):
+        raise ValueError(f"route {pattern!r}: {text!r} is neither a literal, {{name}} nor {{name:path}}")
+    return (_Rank.REST if colon else _Rank.PARAMETER), name
+
+
+def _check_handler(route: Route) -> None:
+    """Found out when the route is added, not when the first client comes."""
+    signature = inspect.signature(route.handler)
+    params = {text: "" for rank, text in route.segments if rank is not _Rank.LITERAL}
+    try:
+        signature.bind(None, **params)
+    except TypeError as error:
+        name = getattr(route.handler, "__qualname__", repr(route.handler))
+        wanted = ", ".join([route.kind if route.kind == "websocket" else "request", *params])
+        raise ValueError(
+            f"route {route.pattern!r} calls {name}({wanted}), but {name}{signature}: {error}"
+        ) from None

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+import endwell
+from endwell.client.connect import MAX_REDIRECTS
+
+
+@contextlib.asynccontextmanager
+async def served(**options):
+    """An echo server that keeps the requests it saw."""
+    server = endwell.Server(**options)
+    server.seen = []
+
+    @server.process_request
+    def see(request):
+        server.seen.append(request)
+
+    @server.websocket("/{path:path}")
+    async def echo(ws, path):
+        async for message in ws:
+            await ws.send(message)
+
+    async with server.serving():
+        server.url = f"ws://127.0.0.1:{server.port}"
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def answering(*answers):
+    """A server that answers its n-th connection with the n-th of ``answers``; the heads it got."""
+    heads, rest = [], list(answers)
+
+    async def serve(reader, writer):
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(rest.pop(0).encode())
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+            writer.write_eof()
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", heads
+
+
+@contextlib.asynccontextmanager
+async def silent():
+    """A server that takes the request and never answers; set once it has one."""
+    asked = asyncio.Event()
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/", asked
+
+
+def redirect(location, status=302):
+    return f"HTTP/1.1 {status} Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+
+
+async def test_it_can_be_awaited_or_entered():
+    async with served() as server:
+        ws = await endwell.connect(server.url)
+        await ws.send("a")
+        assert await ws.recv() == "a"
+        await ws.close()
+        async with endwell.connect(server.url) as ws:
+            await ws.send(b"b")
+            assert await ws.recv() == b"b"
+        assert ws.ending.cause is endwell.Cause.APP_CLOSED
+        assert ws.ending.clean
+
+
+async def test_leaving_the_block_by_an_exception_closes_too():
+    async with served() as server:
+        with pytest.raises(KeyError):
+            async with endwell.connect(server.url) as ws:
+                raise KeyError
+        assert ws.ending.sent == endwell.Close(1000, "")
+
+
+async def test_leaving_the_block_by_cancellation_says_so():
+    async with served() as server:
+        entered = asyncio.Event()
+        sockets = []
+
+        async def client():
+            async with endwell.connect(server.url) as ws:
+                sockets.append(ws)
+                entered.set()
+                await asyncio.sleep(60)
+
+        task = asyncio.create_task(client())
+        await entered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert sockets[0].ending.cause is endwell.Cause.CANCELLED
+        assert sockets[0].ending.sent.code == 1001
+
+
+async def test_headers_subprotocols_and_credentials_reach_the_server():
+    async with served(subprotocols=["chat.v2", "chat.v1"]) as server:
+        url = server.url.replace("ws://", "ws://user:p%40ss@")
+        async with endwell.connect(
+            url, additional_headers={"X-One": "1"}, subprotocols=["chat.v1", "other"]
+        ) as ws:
+            assert ws.subprotocol == "chat.v1"
+        (request,) = server.seen
+        assert request.headers["X-One"] == "1"
+        assert request.headers["Authorization"] == "Basic dXNlcjpwQHNz"
+
+
+async def test_a_refusal_shows_its_answer():
+    async with served() as server:
+
+        @server.process_request
+        def refuse(request):
+            return endwell.Response.text("who are you?", 401, endwell.Headers({"WWW-Authenticate": "Basic"}))
+
+        with pytest.raises(endwell.HandshakeRejected, match="401") as caught:
+            await endwell.connect(server.url)
+        assert caught.value.response.body == b"who are you?"
+        assert caught.value.response.headers["WWW-Authenticate"] == "Basic"
+        ending = caught.value.ending
+        assert (ending.cause, ending.initiator) == (
+            endwell.Cause.HANDSHAKE_REJECTED,
+            endwell.Initiator.PEER,
+        )
+
+
+async def test_redirects_are_followed_and_credentials_stay_with_their_origin():
+    async with served() as server:
+        async with answering(redirect(server.url + "/elsewhere")) as (address, heads):
+            headers = [
+                ("Authorization", "Bearer secret"),
+                ("Cookie", "secret"),
+                ("Host", "virtual"),
+                ("X-Kept", "yes"),
+            ]
+            async with endwell.connect(f"ws://u:p@{address}/", additional_headers=headers) as ws:
+                assert ws.request.path == "/elsewhere"
+        assert "Authorization: Bearer secret" in heads[0]
+        (request,) = server.seen
+        assert "Authorization" not in request.headers
+        assert "Cookie" not in request.headers
+        assert request.headers["Host"] == server.url.removeprefix("ws://")
+        assert request.headers["X-Kept"] == "yes"
+
+
+async def test_a_redirect_within_the_origin_keeps_the_credentials():
+    async with answering(redirect("/b"), "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno") as (
+        address,
+        heads,
+    ):
+        with pytest.raises(endwell.HandshakeRejected, match="403"):
+            await endwell.connect(f"ws://{address}/a", additional_headers={"Cookie": "c"})
+        assert "GET /b " in heads[1]
+        assert "Cookie: c" in heads[1]
+
+
+async def test_an_http_location_is_understood_as_ws():
+    async with served() as server:
+        location = server.url.replace("ws://", "http://") + "/x"
+        async with (
+            answering(redirect(location)) as (address, _),
+            endwell.connect(f"ws://{address}/") as ws,
+        ):
+            assert ws.request.path == "/x"
+
+
+@pytest.mark.parametrize("location", ["ftp://127.0.0.1/", "ws://[", "ws://127.0.0.1/#f"])
+async def test_a_redirect_that_leads_nowhere_is_a_refusal(location):
+    async with answering(redirect(location)) as (address, _):
+        with pytest.raises(endwell.HandshakeRejected, match="302"):
+            await endwell.connect(f"ws://{address}/")
+
+
+async def test_endless_redirects_end():
+    async with answering(*[redirect("/again")] * 100) as (address, heads):
+        with pytest.raises(endwell.HandshakeRejected, match="302"):
+            await endwell.connect(f"ws://{address}/")
+        assert len(heads) == MAX_REDIRECTS + 1
+
+
+async def test_a_server_that_never_answers_costs_open_timeout():
+    async with silent() as (url, _):
+        with pytest.raises(endwell.HandshakeFailed) as caught:
+            await endwell.connect(url, open_timeout=0.2)
+    ending = caught.value.ending
+    assert (ending.cause, ending.tcp) == (endwell.Cause.HANDSHAKE_FAILED, endwell.TcpEnd.TIMEOUT)
+    assert 0.2 <= ending.duration < 2
+
+
+async def test_a_port_where_nobody_listens_is_a_network_error_without_tcp():
+    with pytest.raises(endwell.HandshakeFailed) as caught:
+        await endwell.connect("ws://127.0.0.1:1/")
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+    assert (caught.value.ending.cause, caught.value.ending.tcp) == (
+        endwell.Cause.NETWORK_ERROR,
+        endwell.TcpEnd.NONE,
+    )
+
+
+async def test_an_answer_that_breaks_the_handshake_is_told_with_the_rule():
+    answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    async with answering(answer) as (address, _):
+        with pytest.raises(endwell.HandshakeFailed, match="handshake failed") as caught:
+            await endwell.connect(f"ws://{address}/")
+        assert isinstance(caught.value.__cause__, endwell.InvalidHandshake)
+
+
+async def test_cancelling_while_it_connects_leaves_nothing():
+    async with silent() as (url, asked):
+        task = asyncio.ensure_future(endwell.connect(url))
+        await asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_unix_socket_takes_the_request(tmp_path):
+    server = endwell.Server()
+
+    @server.websocket("/x")
+    async def hello(ws):
+        await ws.send(ws.request.headers["Host"])
+
+    path = tmp_path / "socket"
+    async with (
+        server.serving(unix_path=path),
+        endwell.connect("ws://name/x", unix_path=path) as ws,
+    ):
+        assert await ws.recv() == "name"
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "name"),
+    [
+        ({"uri": "http://x/"}, ValueError, "uri"),
+        ({"uri": "ws://x/#f"}, ValueError, "uri"),
+        ({"uri": "ws://x/", "ssl": "context"}, ValueError, "ssl"),
+        ({"uri": "ws://x/", "additional_headers": {"Upgrade": "x"}}, ValueError, "Upgrade"),
+        ({"uri": "ws://x/", "additional_headers": {"X": "a\r\nb"}}, ValueError, "X"),
+        ({"uri": "ws://x/", "subprotocols": "chat"}, TypeError, "subprotocols"),
+        ({"uri": "ws://x/", "subprotocols": ["a b"]}, ValueError, "subprotocols"),
+        ({"uri": "ws://x/", "nonsense": 1}, TypeError, "nonsense"),
+        ({"uri": "ws://x/", "max_size": -1}, ValueError, "max_size"),
+    ],
+)
+def test_an_applications_mistake_raises_at_the_call_and_names_the_argument(keywords, error, name):
+    with pytest.raises(error, match=name):
+        endwell.connect(**keywords)

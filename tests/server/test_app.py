@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import endwell
+
+
+async def fetch(server, head, *, path="/"):
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(f"{head} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    answer = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    await writer.wait_closed()
+    return answer.decode("latin-1")
+
+
+def url(server, path="/"):
+    return f"ws://127.0.0.1:{server.port}{path}"
+
+
+async def test_pages_and_websockets_share_a_port():
+    server = endwell.Server()
+
+    @server.get("/")
+    def index(request):
+        return endwell.Response.html("<p>hi")
+
+    @server.get("/json/{name}")
+    async def data(request, name):
+        return {"name": name, "query": request.query}
+
+    @server.websocket("/ws/{room}")
+    async def room(ws, room):
+        await ws.send(f"{room} {ws.request.params} {ws.request.remote_address[0]}")
+
+    async with server.serving():
+        assert (await fetch(server, "GET")).endswith("\r\n\r\n<p>hi")
+        assert (await fetch(server, "HEAD")).endswith("\r\n\r\n")
+        assert '{"name": "a b", "query": {"q": "1"}}' in await fetch(server, "GET", path="/json/a%20b?q=1")
+        assert (await fetch(server, "POST")).startswith("HTTP/1.1 405")
+        assert (await fetch(server, "GET", path="/none")).startswith("HTTP/1.1 404")
+        assert (await fetch(server, "GET", path="/ws/a")).startswith("HTTP/1.1 426")
+        async with endwell.connect(url(server, "/ws/a")) as ws:
+            assert await ws.recv() == "a {'room': 'a'} 127.0.0.1"
+
+
+async def test_a_folder_is_served(tmp_path):
+    (tmp_path / "page.html").write_text("<p>page")
+    server = endwell.Server()
+    server.static("/files", tmp_path)
+    async with server.serving():
+        assert (await fetch(server, "GET", path="/files/page.html")).endswith("<p>page")
+        assert (await fetch(server, "GET", path="/files/../x")).startswith("HTTP/1.1 404")
+
+
+async def test_the_hook_sees_every_request_and_may_answer_it():
+    server = endwell.Server()
+    seen = []
+
+    @server.process_request
+    async def hook(request):
+        seen.append(request.path)
+        if request.path == "/old":
+            return endwell.Response.redirect("/new")
+        return None
+
+    @server.websocket("/new")
+    async def new(ws):
+        await ws.send("here")
+
+    async with server.serving():
+        async with endwell.connect(url(server, "/old")) as ws:
+            assert await ws.recv() == "here"
+        assert seen == ["/old", "/new"]
+
+
+async def test_a_hook_or_page_that_fails_is_answered_with_500_and_logged_once(caplog):
+    server = endwell.Server()
+
+    @server.get("/page")
+    def page(request):
+        return 1 / 0
+
+    @server.process_request
+    def hook(request):
+        return None if request.path == "/page" else 7
+
+    async with server.serving():
+        for path in ("/page", "/"):
+            caplog.clear()
+            answer = await fetch(server, "GET", path=path)
+            assert answer.startswith("HTTP/1.1 500")
+            assert answer.endswith("\r\n\r\ninternal error\n")
+            assert sum(record.name == "endwell.server" for record in caplog.records) == 1
+
+
+async def test_a_page_of_another_origin_is_refused_unless_it_is_listed():
+    server = endwell.Server(origins=["https://good.example"])
+
+    @server.websocket("/")
+    async def handler(ws):
+        await ws.send("in")
+
+    async with server.serving():
+        with pytest.raises(endwell.HandshakeRejected, match="403"):
+            await endwell.connect(url(server), additional_headers={"Origin": "https://evil.example"})
+        async with endwell.connect(url(server), additional_headers={"Origin": "https://good.example"}) as ws:
+            assert await ws.recv() == "in"
+
+
+async def test_every_ending_is_told_to_the_server_once():
+    server = endwell.Server()
+    told = []
+    server.on_close(lambda ws, ending: told.append((ws.request.path, ending)))
+    server.on_close(lambda ws, ending: 1 / 0)
+
+    @server.websocket("/{path:path}")
+    async def handler(ws, path):
+        await ws.read()
+
+    async with server.serving():
+        async with endwell.connect(url(server, "/a")):
+            assert len(server.connections) == 1
+        while not told:
+            await asyncio.sleep(0.01)
+        assert not server.connections
+    ((path, ending),) = told
+    assert (path, ending.cause) == ("/a", endwell.Cause.PEER_CLOSED)
+
+
+async def test_a_handler_that_lets_the_end_pass_through_is_no_error(caplog):
+    server = endwell.Server()
+
+    @server.websocket("/")
+    async def handler(ws):
+        while True:
+            await ws.recv()
+
+    async with server.serving():
+        async with endwell.connect(url(server)):
+            pass
+        async with endwell.connect(url(server)) as ws:
+            await ws.close(4000, "fault")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_another_connections_end_is_an_error_of_the_handler():
+    server = endwell.Server()
+    other = endwell.Server()
+
+    @other.websocket("/")
+    async def bye(ws):
+        pass
+
+    @server.websocket("/")
+    async def handler(ws):
+        async with endwell.connect(url(other)) as upstream:
+            await upstream.recv()
+
+    async with other.serving(), server.serving(), endwell.connect(url(server)) as ws:
+        ending = await ws.closed
+        assert ending.received.code == 1011
+        assert ending.received.reason == ""
+
+
+async def test_a_route_may_ask_to_be_cancelled_at_the_end():
+    server = endwell.Server()
+    cleaned = asyncio.Event()
+
+    @server.websocket("/", cancel_on_end=True)
+    async def handler(ws):
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cleaned.set()
+
+    async with server.serving():
+        async with endwell.connect(url(server)):
+            pass
+        await asyncio.wait_for(cleaned.wait(), 5)
+
+
+async def test_stopping_is_bounded_though_a_handler_sleeps_and_its_cleanup_runs():
+    server = endwell.Server()
+    cleaned = []
+
+    @server.websocket("/")
+    async def handler(ws):
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            cleaned.append(ws.ending)
+
+    loop = asyncio.get_running_loop()
+    async with server.serving(grace=0.2):
+        ws = await endwell.connect(url(server))
+        began = loop.time()
+    assert loop.time() - began < 3
+    ending = await ws.closed
+    assert (ending.received.code, ending.clean) == (1001, True)
+    assert cleaned[0].cause is endwell.Cause.SERVER_DRAINED
+
+
+async def test_stopping_is_bounded_though_a_handler_swallows_its_cancellation(monkeypatch):
+    monkeypatch.setattr("endwell.server.app.CLEANUP_TIME", 0.1)
+    server = endwell.Server()
+    release = asyncio.Event()
+
+    @server.websocket("/")
+    async def handler(ws):
+        while not release.is_set():
+            try:
+                await asyncio.wait_for(release.wait(), 60)
+            except asyncio.CancelledError:
+                continue
+
+    async with server.serving(grace=0.1):
+        ws = await endwell.connect(url(server))
+    assert (await ws.closed).received.code == 1001
+    release.set()
+    await asyncio.sleep(0.05)
+
+
+async def test_a_request_under_way_when_the_server_stops_is_cut():
+    server = endwell.Server()
+    reached = asyncio.Event()
+
+    @server.get("/")
+    async def slow(request):
+        reached.set()
+        await asyncio.sleep(3600)
+
+    async with server.serving(grace=0.1):
+        task = asyncio.create_task(fetch(server, "GET"))
+        await reached.wait()
+    assert await task == ""
+
+
+async def test_a_plain_function_is_no_websocket_handler():
+    with pytest.raises(TypeError, match="coroutine"):
+        endwell.Server().websocket("/")(lambda ws: None)
+
+
+async def test_two_hosts_share_one_port():
+    server = endwell.Server()
+    async with server.serving(["127.0.0.1", "127.0.0.2"]):
+        assert [host for host, _ in server.addresses] == ["127.0.0.1", "127.0.0.2"]
+        assert len({port for _, port in server.addresses}) == 1
+
+
+async def test_a_port_that_is_taken_raises_and_leaves_nothing():
+    server = endwell.Server()
+    async with server.serving():
+        with pytest.raises(OSError, match="in use"):
+            async with endwell.Server().serving(port=server.port):
+                pass
+
+
+PROGRAM = """
+import asyncio, endwell, sys
+server = endwell.Server()
+
+@server.websocket("/")
+async def handler(ws):
+    try:
+        await asyncio.sleep(float(sys.argv[1]))
+    except asyncio.CancelledError:
+        print("cancelled", flush=True)
+        raise
+    finally:
+        print(ws.ending and ws.ending.cause.name, flush=True)
+
+@server.get("/port")
+def port(request): ...
+
+async def tell():
+    while not server.addresses:
+        await asyncio.sleep(0.01)
+    print(server.port, flush=True)
+
+original = server._run
+async def run(*args, **keywords):
+    task = asyncio.create_task(tell())
+    await original(*args, **keywords)
+server._run = run
+server.run(port=0, grace=float(sys.argv[2]))
+print("stopped", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_closes_every_connection_with_1001_and_run_returns(number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "0.5", "5"], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    try:
+        port = await asyncio.to_thread(process.stdout.readline)
+        async with endwell.connect(f"ws://127.0.0.1:{int(port)}/") as ws:
+            process.send_signal(number)
+            ending = await asyncio.wait_for(ws.closed, 5)
+        assert ending.received == endwell.Close(1001, "server stopping")
+        output = await asyncio.to_thread(process.communicate, None, 10)
+        assert output[0] == "SERVER_DRAINED\nstopped\n"
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_a_second_signal_stops_at_once():
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "3600", "3600"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
+    try:
+        port = await asyncio.to_thread(process.stdout.readline)
+        async with endwell.connect(f"ws://127.0.0.1:{int(port)}/") as ws:
+            process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(ws.closed, 5)
+            process.send_signal(signal.SIGTERM)
+            output = await asyncio.to_thread(process.communicate, None, 10)
+        assert output[0] == "cancelled\nSERVER_DRAINED\nstopped\n"
+    finally:
+        process.kill()
+        process.wait()
