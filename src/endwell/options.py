@@ -14,8 +14,8 @@ __all__ = ["Deflate", "OptionKeywords", "Options"]
 class Deflate:
     """Settings of permessage-deflate (RFC 7692).
 
-    The window bits (8 to 15) are upper bounds: 2**bits octets of memory for each
-    direction of each connection. Without context takeover a connection holds no
+    The window bits (8 to 15) are what is asked for: 2**bits octets of memory for each
+    direction of each connection. A peer that cannot be asked is not refused for it. Without context takeover a connection holds no
     compressor between messages, at the price of the ratio.
     """
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
 import time
@@ -62,6 +63,9 @@ class Stream:
         self._fd = sock.fileno()
         self._tls = isinstance(sock, ssl.SSLSocket)
         self._shaking = self._tls
+        # libuv announces an error once and watches no longer, so on uvloop a reset
+        # that comes with data would go unseen behind it. A selector announces it again.
+        self._ask_for_errors = not isinstance(loop, asyncio.SelectorEventLoop)
         self._reading = False
         self._writing = False
         self._finished = False
@@ -142,6 +146,10 @@ class Stream:
     # -- reading --------------------------------------------------------------
 
     def _readable(self) -> None:
+        if self._ask_for_errors and self._sock is not None:
+            number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if number:
+                self._read_what_is_left(OSError(number, os.strerror(number)))
         if not self._shaking:
             for _ in range(READS):
                 # What was read may have been answered, and the answer may have ended it all.
@@ -162,20 +170,21 @@ class Stream:
             else:
                 count = self._sock.recv_into(self._buffer)
         except _NOT_NOW:
-            return False
+            return 0
+        except ssl.SSLZeroReturnError:
+            count = 0  # what theirs is called if our close_notify is on its way already
         except OSError as exc:
             self.core.lost(exc, time.monotonic(), isinstance(exc, ssl.SSLError))
-            return False
-        if not count:
-            if self._tls and not self._finished and _address(self._sock.getpeername) is None:
-                # Until Python 3.13 ssl makes an end of file of ECONNRESET. A socket that was
-                # reset has no peer any more; one that got a FIN still has.
-                self.core.lost(ConnectionResetError(errno.ECONNRESET, "reset under TLS"), time.monotonic())
-            else:
-                self.eof(time.monotonic())
-            return False
-        self.receive(self._buffer[:count], time.monotonic())
-        return count == READ_SIZE or (self._tls and (count >= TLS_RECORD or self._pending() > 0))
+            return 0
+        if count:
+            self.receive(self._buffer[:count], time.monotonic())
+        elif self._tls and not self._finished and _address(self._sock.getpeername) is None:
+            # Until Python 3.13 ssl makes an end of file of ECONNRESET. A socket that was
+            # reset has no peer any more; one that got a FIN still has.
+            self.core.lost(ConnectionResetError(errno.ECONNRESET, "reset under TLS"), time.monotonic())
+        else:
+            self.eof(time.monotonic())
+        return count
 
     def _pending(self) -> int:
         return self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) and not self._shaking else 0
@@ -217,9 +226,9 @@ class Stream:
         return sock.send(b"".join(parts))
 
     def _read_what_is_left(self, exc: OSError) -> None:
-        """A write failed with ``exc``: the peer's last words may still lie in the receive buffer."""
+        """The socket failed with ``exc``: the peer's last words may still lie in the receive buffer."""
         self.core.broken(exc, time.monotonic())
-        left = LAST_BYTES
+        left = 0 if self._shaking else LAST_BYTES
         while left > 0 and (count := self._read()):
             left -= count
         # Unless EOF or an error came, which decided: nothing more is to be had.

@@ -1,0 +1,201 @@
+"""What a server's handler, and its peer, are told about an ending: over ws and wss, whatever the handler does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import ExitStack, asynccontextmanager
+
+import pytest
+
+from endwell import Cause, Close, ConnectionClosed, Initiator, Server, TcpEnd
+from tests.raw import BOUND, Frame, RawPeer
+from tests.wire.peer import TEXT
+
+from .truth import ENDINGS, MAX_SIZE, OURS
+from .witness import APPLICATIONS, CELLS, KEEPALIVE, PROMPT, Witness, sockets
+
+
+class Scene:
+    """A server with one route, whose handler is watched."""
+
+    def __init__(self, application, **options):
+        self.server = Server(max_size=MAX_SIZE, **options)
+        self.witness = Witness()
+        self._told = []
+        self.server.on_close(lambda ws, ending: self._told.append((ws, ending)))
+
+        @self.server.websocket("/")
+        async def handle(ws):
+            await self.witness.attend(application, ws)
+
+    @asynccontextmanager
+    async def serving(self, transport, grace=5.0):
+        """A connected raw peer; leaving the block stops the server, and nothing may be left behind."""
+        before = sockets(), asyncio.all_tasks()
+        with ExitStack() as stack:
+            async with self.server.serving(ssl=transport.server, grace=grace):
+                peer = stack.enter_context(await RawPeer.connect(self.server.port, transport.client))
+                async with asyncio.timeout(BOUND):
+                    while not self.server.connections:
+                        await asyncio.sleep(0)
+                yield peer
+        ((ws, ending),) = self._told
+        assert ws is self.witness.ws
+        assert ws.ending is ending
+        assert (sockets(), asyncio.all_tasks()) == before
+
+    async def over(self):
+        """Wait for the handler to leave; then nothing of the connection may be left in the server."""
+        async with asyncio.timeout(PROMPT):
+            await self.witness.left.wait()
+            while self.server._tasks:
+                await asyncio.sleep(0)
+        assert not self.server.connections
+
+
+def faults(caplog):
+    return [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# -- the peer or the network ends it ------------------------------------------
+
+
+@pytest.mark.parametrize(("ending", "application"), CELLS)
+async def test_a_handler_is_told_the_truth_at_once_whatever_it_does(ending, application, transport, caplog):
+    end = ENDINGS[ending]
+    scene = Scene(APPLICATIONS[application], **(KEEPALIVE if end.silent else {}))
+    witness = scene.witness
+    async with scene.serving(transport) as peer:
+        began = time.monotonic()
+        seen = await end.act(peer)
+        peer.sock.close()
+        await asyncio.wait_for(witness.told.wait(), BOUND)
+        assert witness.told_at - began < PROMPT + (sum(KEEPALIVE.values()) if end.silent else 0)
+        assert not scene.server.connections
+        if application == "busy":
+            await asyncio.sleep(0.01)
+            assert not witness.left.is_set()
+            witness.release.set()
+        await scene.over()
+        await witness.check(end, seen)
+    if application in {"receiving", "sending", "blocked"}:
+        assert type(witness.raised) is end.told.raises
+        assert witness.raised.ending is witness.ws.ending
+    else:
+        assert witness.raised is None
+    assert seen is None or seen.tcp is TcpEnd.FIN
+    assert not faults(caplog)
+
+
+async def test_a_silent_peer_is_not_given_up_before_its_time(transport):
+    scene = Scene(APPLICATIONS["reading"], **KEEPALIVE)
+    async with scene.serving(transport) as peer:
+        await peer.read_to_the_end()
+    assert scene.witness.ws.ending.duration >= sum(KEEPALIVE.values())
+
+
+async def test_a_silent_peer_that_takes_nothing_is_told_although_no_close_can_leave(transport):
+    scene = Scene(APPLICATIONS["blocked"], **KEEPALIVE)
+    async with scene.serving(transport):
+        await asyncio.wait_for(scene.witness.told.wait(), sum(KEEPALIVE.values()) + PROMPT)
+        await scene.over()
+    ending = scene.witness.ws.ending
+    assert (ending.cause, ending.initiator) == (Cause.KEEPALIVE_TIMEOUT, Initiator.LOCAL)
+    assert (ending.clean, ending.sent, ending.code, ending.tcp) == (False, None, 1006, TcpEnd.ABORTED)
+    assert ending.unsent_bytes > 0
+
+
+# -- this side ends it: the peer's view ---------------------------------------
+
+
+async def _returning(witness, ws):
+    await ws.send("last words")
+
+
+async def _raising(witness, ws):
+    await ws.send("last words")
+    raise RuntimeError("secret")
+
+
+async def test_a_handler_that_returns_closes_with_1000(transport, caplog):
+    scene = Scene(_returning)
+    async with scene.serving(transport) as peer:
+        seen = await peer.read_to_the_end(answer=True)
+        peer.sock.close()
+        await scene.over()
+        await scene.witness.check(OURS["handler returns"], seen)
+    assert seen.close == Close(1000)
+    assert seen.tcp is TcpEnd.FIN
+    assert seen.frames == [Frame(TEXT, b"last words")]
+    assert not faults(caplog)
+
+
+async def test_a_handler_that_raises_closes_with_1011_tells_no_internals_and_is_logged_once(
+    transport, caplog
+):
+    scene = Scene(_raising)
+    async with scene.serving(transport) as peer:
+        seen = await peer.read_to_the_end(answer=True)
+        peer.sock.close()
+        await scene.over()
+        await scene.witness.check(OURS["handler raises"], seen)
+    assert seen.close == Close(1011)
+    assert seen.tcp is TcpEnd.FIN
+    assert seen.frames == [Frame(TEXT, b"last words")]
+    (record,) = faults(caplog)
+    assert record.levelno == logging.ERROR
+    assert record.exc_info[1] is scene.witness.raised
+
+
+@pytest.mark.parametrize("application", ["reading", "receiving", "sending"])
+async def test_a_server_that_stops_closes_with_1001_and_its_handlers_leave_by_themselves(
+    application, transport, caplog
+):
+    scene = Scene(APPLICATIONS[application])
+    witness = scene.witness
+    async with scene.serving(transport) as peer:
+        reading = asyncio.create_task(peer.read_to_the_end(answer=True))
+        reading.add_done_callback(lambda _: peer.sock.close())
+        began = time.monotonic()
+    assert time.monotonic() - began < PROMPT
+    seen = await reading
+    await witness.check(OURS["stop"], seen)
+    assert seen.close == Close(1001, "server stopping")
+    assert seen.tcp is TcpEnd.FIN
+    assert isinstance(witness.raised, ConnectionClosed | None)
+    assert (witness.raised is None) is (application == "reading")
+    assert not faults(caplog)
+
+
+async def test_a_server_that_stops_tells_a_sleeping_handler_at_once_and_cancels_it_after_the_grace(
+    transport, caplog
+):
+    scene = Scene(APPLICATIONS["busy"])
+    witness = scene.witness
+    async with scene.serving(transport, grace=0.3) as peer:
+        reading = asyncio.create_task(peer.read_to_the_end(answer=True))
+        reading.add_done_callback(lambda _: peer.sock.close())
+        began = time.monotonic()
+    assert 0.3 <= time.monotonic() - began < 0.3 + PROMPT
+    seen = await reading
+    await witness.check(OURS["stop"], seen)
+    assert witness.told_at_work
+    assert isinstance(witness.raised, asyncio.CancelledError)
+    assert seen.close == Close(1001, "server stopping")
+    assert seen.tcp is TcpEnd.FIN
+    assert not faults(caplog)
+
+
+async def test_a_server_that_stops_waits_for_a_peer_that_does_not_answer_no_longer_than_the_grace(transport):
+    scene = Scene(APPLICATIONS["reading"])
+    async with scene.serving(transport, grace=0.3) as peer:
+        reading = asyncio.create_task(peer.read_to_the_end())
+        began = time.monotonic()
+    assert 0.3 <= time.monotonic() - began < 0.3 + PROMPT
+    seen = await reading
+    ending = scene.witness.ws.ending
+    assert (ending.cause, ending.clean, ending.code) == (Cause.SERVER_DRAINED, False, 1001)
+    assert (ending.received, ending.tcp) == (None, TcpEnd.ABORTED)
+    assert seen.close == ending.sent == Close(1001, "server stopping")

@@ -1,0 +1,172 @@
+"""What applications do while a connection ends, and a record of everything they were told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import Awaitable, Callable
+from itertools import product
+
+from endwell import ConnectionClosed, Ending, WebSocket
+from tests.raw import BOUND, Seen
+
+from .truth import ENDINGS, End, Told
+
+__all__ = ["APPLICATIONS", "CELLS", "KEEPALIVE", "PROMPT", "Witness", "sockets"]
+
+#: Seconds within which an application has to know. Every timeout of the library, and the
+#: sleep of the busy handler, are several times longer.
+PROMPT = 1.0
+
+#: For the endings of which only pings can tell: after the two together.
+KEEPALIVE = {"ping_interval": 0.2, "ping_timeout": 0.2}
+
+
+class Witness:
+    """Everything that one application is told about one connection."""
+
+    def __init__(self) -> None:
+        self.ws: WebSocket
+        self.endings: list[Ending] = []
+        #: The end is known, and when that was.
+        self.told = asyncio.Event()
+        self.told_at = 0.0
+        #: Whether the application was still at work when the end was told.
+        self.told_at_work = False
+        #: Has the busy application wake up.
+        self.release = asyncio.Event()
+        #: The application's cleanup has run, and what had brought it there.
+        self.left = asyncio.Event()
+        self.raised: BaseException | None = None
+
+    async def attend(self, application: Application, ws: WebSocket) -> None:
+        """Run ``application`` and watch."""
+        self.ws = ws
+        ws.on_close(self._tell)
+        try:
+            await application(self, ws)
+        except BaseException as exc:
+            self.raised = exc
+            raise
+        finally:
+            self.left.set()
+
+    def _tell(self, ending: Ending) -> None:
+        assert self.ws.ending is ending
+        assert not self.ws.is_open
+        self.endings.append(ending)
+        self.told_at = time.monotonic()
+        self.told_at_work = not self.left.is_set()
+        self.told.set()
+
+    async def check(self, end: End, seen: Seen | None) -> None:
+        """All that the application and the peer were told is the truth, and the same everywhere."""
+        ws = self.ws
+        (ending,) = self.endings
+        raised = await self._ask_everywhere(ending)
+        assert Told.by(ws, raised) == end.told
+        assert ws.close_reason == ("" if ending.received is None else ending.received.reason)
+        assert isinstance(ending.exception, end.exception or type(None))
+        assert str(raised) == str(ending)
+        assert ws._stream._sock is None
+        assert ws._stream._timer is None
+        if seen is not None:
+            assert seen.close == ending.sent
+            assert seen.closes == (ending.sent is not None)
+
+    async def _ask_everywhere(self, ending: Ending) -> ConnectionClosed:
+        """Each way of asking gives this very ending."""
+        ws = self.ws
+        assert ws.ending is ending
+        async with asyncio.timeout(BOUND):
+            assert await ws.closed is ending
+            assert await ws.close(4999, "too late") is ending
+            assert await ws.read() is None
+            assert [message async for message in ws] == []
+            raised = await _raised_by(ws.recv())
+            for more in (ws.send("x"), ws.ping(), _alive(ws)):
+                also = await _raised_by(more)
+                assert type(also) is type(raised)
+                assert also.ending is ending
+        assert raised.ending is ending
+        again: list[Ending] = []
+        ws.on_close(again.append)
+        assert again == [ending]
+        return raised
+
+
+async def _raised_by(action: Awaitable[object]) -> ConnectionClosed:
+    try:
+        await action
+    except ConnectionClosed as exc:
+        return exc
+    raise AssertionError("it did not raise")
+
+
+async def _alive(ws: WebSocket) -> None:
+    async with ws.alive():
+        raise AssertionError("it is not alive")
+
+
+# -- the applications ----------------------------------------------------------
+
+Application = Callable[[Witness, WebSocket], Awaitable[None]]
+
+
+async def _reading(witness: Witness, ws: WebSocket) -> None:
+    async for _ in ws:
+        pass
+
+
+async def _receiving(witness: Witness, ws: WebSocket) -> None:
+    while True:
+        await ws.recv()
+
+
+async def _busy(witness: Witness, ws: WebSocket) -> None:
+    async with asyncio.timeout(8):
+        await witness.release.wait()
+
+
+async def _sending(witness: Witness, ws: WebSocket) -> None:
+    while True:
+        await ws.send("tick")
+        await asyncio.sleep(0.01)
+
+
+async def _blocked(witness: Witness, ws: WebSocket) -> None:
+    while True:
+        await ws.send(bytes(2**15))
+
+
+#: By what they do when the connection ends; "blocked" waits in ``send()`` for room.
+APPLICATIONS: dict[str, Application] = {
+    "reading": _reading,
+    "receiving": _receiving,
+    "busy": _busy,
+    "sending": _sending,
+    "blocked": _blocked,
+}
+
+#: Each ending while each application runs. A silent peer that takes nothing gets no Close
+#: either, which is another truth with a test of its own.
+CELLS = [
+    (ending, application)
+    for ending, application in product(ENDINGS, APPLICATIONS)
+    if not (ENDINGS[ending].silent and application == "blocked")
+]
+
+
+def sockets() -> set[int]:
+    """The sockets that this process has open, by inode."""
+    found = set()
+    for name in os.listdir("/dev/fd"):
+        try:
+            status = os.fstat(int(name))
+        except OSError:
+            continue  # the one that listed them
+        if stat.S_ISSOCK(status.st_mode):
+            found.add(status.st_ino)
+    return found

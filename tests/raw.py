@@ -1,0 +1,449 @@
+"""The raw peer: one end of a connection in the test's own hand, plain or over TLS.
+
+It writes octets as it is told, right or wrong, ends TCP as it is told (FIN, RST, not
+at all), and reports what the kernel and TLS showed it. TLS runs in memory, so that the
+TCP below it is in the test's hand too: one octet to a segment, FIN without
+close_notify, RST in the middle of a record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import fcntl
+import hashlib
+import socket
+import ssl
+import struct
+import termios
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cache
+from typing import Any, NamedTuple
+
+import trustme
+
+from endwell import Close, TcpEnd
+from tests.wire.peer import CLOSE, KEY, frame
+
+__all__ = ["BOUND", "HOST", "PLAIN", "Frame", "RawPeer", "RawServer", "Seen", "TcpState", "Transport", "wss"]
+
+HOST = "127.0.0.1"
+
+#: Seconds that one wait may last, at most.
+BOUND = 5.0
+
+NONCE = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 §1.3
+GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+@dataclass(frozen=True)
+class Transport:
+    """The TLS contexts of both sides; None for plain TCP."""
+
+    server: ssl.SSLContext | None = None
+    client: ssl.SSLContext | None = None
+
+    @property
+    def scheme(self) -> str:
+        return "ws" if self.server is None else "wss"
+
+
+PLAIN = Transport()
+
+
+@cache
+def wss() -> Transport:
+    """TLS with a certificate that the client trusts."""
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", HOST).configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return Transport(server, client)
+
+
+class TcpState(Enum):
+    """Linux's ``include/net/tcp_states.h``, as far as a socket that is open can be in them."""
+
+    ESTABLISHED = 1
+    FIN_WAIT1 = 4
+    FIN_WAIT2 = 5
+    TIME_WAIT = 6
+    CLOSE = 7
+    CLOSE_WAIT = 8
+    LAST_ACK = 9
+    CLOSING = 11
+
+
+class Frame(NamedTuple):
+    """One frame that came."""
+
+    opcode: int
+    payload: bytes
+
+
+@dataclass
+class Seen:
+    """What reached the peer until TCP ended."""
+
+    #: All frames but the Closes.
+    frames: list[Frame] = field(default_factory=list)
+    #: The first Close, and how many came.
+    close: Close | None = None
+    closes: int = 0
+    #: Whether TLS was ended with close_notify; None without TLS.
+    notified: bool | None = None
+    #: TLS's fatal alert. OpenSSL's answer to a FIN that came without close_notify is "decode error".
+    alert: str | None = None
+    #: FIN or RST.
+    tcp: TcpEnd | None = None
+
+
+class RawPeer:
+    """A client, or a server, that does what the test says and nothing by itself.
+
+    With ``bytewise`` each octet leaves in a segment of its own.
+    """
+
+    def __init__(
+        self, sock: socket.socket, context: ssl.SSLContext | None, *, server: bool, bytewise: bool = False
+    ) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = sock
+        self.server = server
+        self.bytewise = bytewise
+        self.seen = Seen(notified=None if context is None else False)
+        self._loop = asyncio.get_running_loop()
+        self._fin = False
+        self._received = bytearray()
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls: ssl.SSLObject | None = None
+        if context is not None:
+            name = None if server else HOST
+            self._tls = context.wrap_bio(self._in, self._out, server_side=server, server_hostname=name)
+
+    @classmethod
+    async def reach(
+        cls, port: int, context: ssl.SSLContext | None = None, *, bytewise: bool = False, buffer: int | None = None
+    ) -> RawPeer:
+        """A client that has a TCP connection; ``buffer`` is how many bytes the kernel takes from the other side."""
+        sock = socket.socket()
+        if buffer is not None:
+            # Before TCP agrees on windows.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        sock.setblocking(False)
+        async with asyncio.timeout(BOUND):
+            await asyncio.get_running_loop().sock_connect(sock, (HOST, port))
+        return cls(sock, context, server=False, bytewise=bytewise)
+
+    @classmethod
+    async def connect(cls, port: int, context: ssl.SSLContext | None = None, **how: Any) -> RawPeer:
+        """A client whose opening handshake is done; ``how`` goes to :meth:`reach`."""
+        peer = await cls.reach(port, context, **how)
+        await peer.upgrade()
+        return peer
+
+    def __enter__(self) -> RawPeer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+    # -- writing --------------------------------------------------------------
+
+    async def write(self, data: bytes) -> None:
+        """Send octets."""
+        await self.transmit(self.sealed(data))
+
+    async def transmit(self, octets: bytes) -> None:
+        """Send octets below TLS."""
+        async with asyncio.timeout(BOUND):
+            if not self.bytewise:
+                await self._loop.sock_sendall(self.sock, octets)
+                return
+            for at in range(len(octets)):
+                await self._loop.sock_sendall(self.sock, octets[at : at + 1])
+                await asyncio.sleep(0)
+
+    async def delivered(self) -> None:
+        """Wait until the other side's kernel has all that was sent: RST would destroy the rest."""
+        async with asyncio.timeout(BOUND):
+            while fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)) != bytes(4):
+                await asyncio.sleep(0.001)
+
+    def push(self, data: bytes) -> None:
+        """Send octets before anything else can run; they have to fit into the kernel's buffer."""
+        octets = self.sealed(data)
+        assert self.sock.send(octets) == len(octets)
+
+    def sealed(self, data: bytes) -> bytes:
+        """What ``data`` is below TLS."""
+        if self._tls is None:
+            return data
+        if data:
+            self._tls.write(data)
+        return self._out.read()
+
+    def octets(self, opcode: int, payload: bytes = b"", **fields: Any) -> bytes:
+        """A frame, masked as the role demands; see ``tests.wire.peer.frame``."""
+        return frame(opcode, payload, **{"key": None if self.server else KEY, **fields})
+
+    def close_octets(self, code: int | None = 1000, reason: str = "") -> bytes:
+        """A Close."""
+        return self.octets(CLOSE, b"" if code is None else struct.pack("!H", code) + reason.encode())
+
+    async def frame(self, opcode: int, payload: bytes = b"", **fields: Any) -> None:
+        """Send a frame."""
+        await self.write(self.octets(opcode, payload, **fields))
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        """Send a Close."""
+        await self.write(self.close_octets(code, reason))
+
+    # -- ending ---------------------------------------------------------------
+
+    async def notify(self) -> None:
+        """Send TLS's close_notify, if there is TLS."""
+        if self._tls is not None:
+            with suppress(ssl.SSLWantReadError):  # theirs has not come yet
+                self._tls.unwrap()
+            await self.transmit(self._out.read())
+
+    def fin(self) -> None:
+        """End TCP without a word: no Close, no close_notify."""
+        if not self._fin:
+            self._fin = True
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """End TCP with RST."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+    def drop(self) -> None:
+        """Close the socket as the end of a process does: RST if anything is unread, else FIN."""
+        self.sock.close()
+
+    @property
+    def tcp_state(self) -> TcpState:
+        """Where our half of TCP stands: the first octet of Linux's ``struct tcp_info``."""
+        return TcpState(self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0])
+
+    # -- reading --------------------------------------------------------------
+
+    async def read_head(self) -> str:
+        """The head of the other's opening handshake."""
+        async with asyncio.timeout(BOUND):
+            while b"\r\n\r\n" not in self._received:
+                assert await self.more(), "the connection ended within the head"
+        head, _, self._received = self._received.partition(b"\r\n\r\n")
+        return head.decode()
+
+    async def read_frame(self) -> Frame | None:
+        """The next frame, or None at the end of TCP."""
+        async with asyncio.timeout(BOUND):
+            while (parsed := _parse(self._received)) is None:
+                if not await self.more():
+                    return None
+        received, size = parsed
+        del self._received[:size]
+        return received
+
+    async def read_close(self) -> Close:
+        """A Close, which is what has to come next."""
+        received = await self.read_frame()
+        assert received is not None, f"TCP ended: {self.seen.tcp}"
+        return close_of(received)
+
+    async def read_to_the_end(self, *, answer: bool = False) -> Seen:
+        """Read until the other side ends TCP; no ping is answered.
+
+        ``answer`` echoes its Close. A server ends TCP after a Close, as RFC 6455 §7.1.1 wants it.
+        """
+        while (received := await self.read_frame()) is not None:
+            if received.opcode != CLOSE:
+                self.seen.frames.append(received)
+                continue
+            if not self.seen.closes:
+                self.seen.close = close_of(received)
+                if answer:
+                    await self.frame(CLOSE, received.payload)
+                if self.server:
+                    self.fin()
+            self.seen.closes += 1
+        return self.seen
+
+    async def silence(self, seconds: float) -> bool:
+        """Whether nothing comes for so long, nor the end."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.more()
+        except TimeoutError:
+            return True
+        return False
+
+    async def more(self) -> bool:
+        """Read once; False at the end of TCP, which is noted in ``seen``."""
+        if self.seen.tcp is not None:
+            return False
+        try:
+            octets = await self._loop.sock_recv(self.sock, 2**18)
+        except ConnectionResetError:
+            self.seen.tcp = TcpEnd.RST
+            return False
+        if not octets:
+            self.seen.tcp = TcpEnd.FIN
+            return False
+        if self._tls is None:
+            self._received += octets
+        else:
+            self._in.write(octets)
+            self._open(self._tls)
+        return True
+
+    async def octets_below(self) -> bytes:
+        """One read below TLS, which TLS does not learn of."""
+        async with asyncio.timeout(BOUND):
+            return await self._loop.sock_recv(self.sock, 2**18)
+
+    def _open(self, tls: ssl.SSLObject) -> None:
+        # What comes after close_notify is looked at by nobody.
+        while not self.seen.notified and self.seen.alert is None:
+            try:
+                data = tls.read(2**16)
+            except ssl.SSLWantReadError:
+                return
+            except ssl.SSLZeroReturnError:
+                data = b""  # which it is called once we have said it too
+            except ssl.SSLError as exc:
+                self.seen.alert = exc.reason
+                return
+            self.seen.notified = not data
+            self._received += data
+
+    # -- the openings ---------------------------------------------------------
+
+    async def shake(self) -> None:
+        """Do the TLS handshake, if there is TLS."""
+        if self._tls is None:
+            return
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self.transmit(self._out.read())
+                octets = await self.octets_below()
+                assert octets, "the connection ended within the TLS handshake"
+                self._in.write(octets)
+            else:
+                break
+        await self.transmit(self._out.read())
+        self._open(self._tls)
+
+    def flight(self, received: bytes = b"") -> bytes:
+        """What the TLS handshake would say to what was ``received``, instead of saying it."""
+        assert self._tls is not None
+        self._in.write(received)
+        with suppress(ssl.SSLWantReadError):
+            self._tls.do_handshake()
+        return self._out.read()
+
+    async def upgrade(self, response: bytes | None = None) -> None:
+        """Do the opening handshakes of TLS and WebSocket; a server may answer with another ``response``."""
+        await self.shake()
+        if self.server:
+            await self.write(response or switching_protocols(await self.read_head()))
+        else:
+            await self.write(self.request())
+            head = await self.read_head()
+            assert head.startswith("HTTP/1.1 101 "), head
+
+    def request(self, target: str = "/") -> bytes:
+        """The head of a client's opening handshake."""
+        return (
+            f"GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {NONCE}\r\n\r\n"
+        ).encode()
+
+
+class RawServer:
+    """A listening socket whose connections are raw peers."""
+
+    def __init__(
+        self, context: ssl.SSLContext | None = None, *, bytewise: bool = False, buffer: int | None = None
+    ) -> None:
+        self._context = context
+        self._bytewise = bytewise
+        self._sock = socket.socket()
+        if buffer is not None:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        self._sock.bind((HOST, 0))
+        self._sock.listen()
+        self._sock.setblocking(False)
+        scheme = "ws" if context is None else "wss"
+        #: Where a client finds it.
+        self.uri = f"{scheme}://{HOST}:{self._sock.getsockname()[1]}/"
+
+    def __enter__(self) -> RawServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+
+    async def reached(self) -> RawPeer:
+        """A server that has a TCP connection."""
+        async with asyncio.timeout(BOUND):
+            sock, _ = await asyncio.get_running_loop().sock_accept(self._sock)
+        return RawPeer(sock, self._context, server=True, bytewise=self._bytewise)
+
+    async def accept(self, response: bytes | None = None) -> RawPeer:
+        """A server whose opening handshake is done, or answered with ``response``."""
+        peer = await self.reached()
+        await peer.upgrade(response)
+        return peer
+
+
+def switching_protocols(request: str) -> bytes:
+    """The head of a server's 101."""
+    (key,) = (
+        line[18:].strip() for line in request.splitlines() if line.lower().startswith("sec-websocket-key:")
+    )
+    accept = base64.b64encode(hashlib.sha1((key + GUID).encode()).digest())
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+    )
+
+
+def close_of(received: Frame) -> Close:
+    """What a Close frame says."""
+    assert received.opcode == CLOSE, received
+    code = int.from_bytes(received.payload[:2], "big") if received.payload else None
+    return Close(code, received.payload[2:].decode())
+
+
+def _parse(data: bytearray) -> tuple[Frame, int] | None:
+    """The first frame and its size; None while it is incomplete."""
+    if len(data) < 2:
+        return None
+    size = data[1] & 0x7F
+    head = {126: 4, 127: 10}.get(size, 2)
+    if len(data) < head:
+        return None
+    if head > 2:
+        size = int.from_bytes(data[2:head], "big")
+    key = b""
+    if data[1] & 0x80:
+        head += 4
+        key = bytes(data[head - 4 : head])
+    if len(data) < head + size:
+        return None
+    payload = bytes(data[head : head + size])
+    if key and size:
+        # As one number, because the payloads of some tests are large.
+        pad = (key * (size // 4 + 1))[:size]
+        payload = (int.from_bytes(payload, "big") ^ int.from_bytes(pad, "big")).to_bytes(size, "big")
+    return Frame(data[0] & 0x0F, payload), head + size

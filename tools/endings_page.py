@@ -1,0 +1,45 @@
+"""Write the endwell column of docs/endings.md from the table that the tests hold the library to.
+
+`make docs` runs it; a test fails if the column is out of date.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.endings.truth import CLIENT_COLUMN, SERVER_COLUMN
+
+__all__ = ["PAGE", "filled"]
+
+PAGE = Path(__file__).parent.parent / "docs" / "endings.md"
+
+#: By the first cell of the table's head; endwell is its second column.
+COLUMNS = {"at a server": SERVER_COLUMN, "at a client": CLIENT_COLUMN}
+
+
+def filled(text: str) -> str:
+    """``text`` with its endwell columns written.
+
+    Raises KeyError for a row that the tests do not know, and ValueError for one that is missing.
+    """
+    lines = text.splitlines(keepends=True)
+    missing = {table: set(column) for table, column in COLUMNS.items()}
+    table = ""
+    for number, line in enumerate(lines):
+        cells = line.split(" | ")
+        title = cells[0].removeprefix("| ")
+        if title in COLUMNS:
+            table = title
+        elif not line.startswith("|"):
+            table = ""
+        elif table and title != "---":
+            cells[1] = COLUMNS[table][title]
+            missing[table].discard(title)
+            lines[number] = " | ".join(cells)
+    if any(missing.values()):
+        raise ValueError(f"rows are missing: {missing}")
+    return "".join(lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

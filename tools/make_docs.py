@@ -1,0 +1,123 @@
+"""Write the reference tables from the code: docs/reference/*.md.
+
+`make docs` runs it; `make check` runs it with --check, which writes nothing and
+fails if a table is out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from endwell.codes import RANGES, CloseCode, CodeRange
+from endwell.ending import Cause
+from endwell.options import option_table
+from endwell.protocol.closing import IGNORED, TABLE, Cue, Do, State
+
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
+MADE = "<!-- Made by tools/make_docs.py from {source}: change that, then run `make docs`. -->\n\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def closing() -> str:
+    """The closing table and its diagram."""
+    rows = [
+        (start.name, cue.name, row.state.name, ", ".join(do.name for do in row.do) or "-")
+        for (start, cue), row in TABLE.items()
+    ]
+    edges: dict[tuple[State, State], list[str]] = {}
+    for (start, cue), row in TABLE.items():
+        edges.setdefault((start, row.state), []).append(cue.name)
+    arrows = "".join(
+        f"    {start.name} --> {end.name}: {', '.join(cues)}\n" for (start, end), cues in edges.items()
+    )
+    return (
+        "# The closing table\n\n"
+        f"{MADE.format(source='src/endwell/protocol/closing.py')}"
+        "How a connection moves from its first octet to its last. The first closing cue names the\n"
+        "cause and the initiator of the ending.\n\n"
+        f"```mermaid\nstateDiagram-v2\n    [*] --> OPENING\n{arrows}    ENDED --> [*]\n```\n\n"
+        f"{table(('state', 'cue', 'next state', 'do'), rows)}\n"
+        f"The other {len(IGNORED)} pairs change nothing.\n\n"
+        f"{table(('state', 'meaning'), [(state.name, state.value) for state in State])}\n"
+        f"{table(('cue', 'meaning'), [(cue.name, cue.value) for cue in Cue])}\n"
+        f"{table(('do', 'meaning'), [(do.name, do.value) for do in Do])}"
+    )
+
+
+def codes() -> str:
+    """The close codes and their ranges."""
+
+    def row(code: str, name: str, of: CloseCode | CodeRange) -> tuple[str, ...]:
+        wire = {(True, True): "yes", (False, False): "never"}[of.may_send, of.may_receive]
+        return code, name, of.meaning, wire, "yes" if of.clean else "no", of.retry.value
+
+    head = ("code", "name", "meaning", "on the wire", "ordinary", "come back")
+    named = [row(str(int(code)), code.name, code) for code in CloseCode]
+    ranges = [row(f"{each.first}-{each.last}", "", each) for each in RANGES]
+    return (
+        "# Close codes\n\n"
+        f"{MADE.format(source='src/endwell/codes.py')}"
+        '`endwell why CODE` tells the usual causes and what to do. "Ordinary" decides between\n'
+        "`ConnectionClosedOK` and `ConnectionClosedError`.\n\n"
+        f"{table(head, named)}\nRanges, where a code has no row of its own:\n\n{table(head, ranges)}"
+    )
+
+
+def causes() -> str:
+    """The causes of endings."""
+    rows = [
+        (
+            cause.name,
+            cause.meaning,
+            cause.initiator.name,
+            f"{int(cause.close_code)}" if cause.close_code else "-",
+            cause.retry.value,
+        )
+        for cause in Cause
+    ]
+    head = ("cause", "meaning", "initiator", "Close sent", "come back")
+    return f"# Causes\n\n{MADE.format(source='src/endwell/ending.py')}{table(head, rows)}"
+
+
+def options() -> str:
+    """The options."""
+    rows = [(row["name"], row["default"], row["unit"] or "-", row["consequence"]) for row in option_table()]
+    return (
+        "# Options\n\n"
+        f"{MADE.format(source='src/endwell/options.py')}"
+        "Each is a field of `endwell.Options` and a keyword of `Server(...)` and `connect(...)`.\n\n"
+        f"{table(('option', 'default', 'unit', 'what happens at it'), rows)}"
+    )
+
+
+PAGES = {"closing.md": closing, "codes.md": codes, "causes.md": causes, "options.md": options}
+
+
+def main() -> int:
+    """Write the pages, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a page is out of date")
+    check = parser.parse_args().check
+    REFERENCE.mkdir(parents=True, exist_ok=True)
+    stale = []
+    for name, make in PAGES.items():
+        path, text = REFERENCE / name, make()
+        if not path.exists() or path.read_text() != text:
+            stale.append(name)
+            if not check:
+                path.write_text(text)
+    if stale:
+        print("out of date, run `make docs`:" if check else "written:", *stale)
+    return 1 if stale and check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
