@@ -211,7 +211,7 @@ class Stream:
 
     def _write(self, sock: socket.socket) -> int:
         buffers = self.core.outbox.buffers
-        if len(buffers) == 1:
+        if len(buffers) == 1 or (self._tls and len(buffers[0]) >= TLS_JOIN):
             return sock.send(buffers[0])
         if not self._tls:
             return sock.sendmsg(islice(buffers, IOV))

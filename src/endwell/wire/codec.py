@@ -288,9 +288,11 @@ class Codec:
         else:
             opcode, payload = BINARY, _octets(message, "message must be a str")
         deflate = self._deflate
-        if deflate is None or len(payload) < deflate.min_size:
-            return frames.build(opcode, payload, self._client)
-        return frames.build(opcode, deflate.compress(payload), self._client, rsv1=True)
+        if deflate is not None and len(payload) >= deflate.min_size:
+            compressed = deflate.compress(payload)
+            if compressed is not None:
+                return frames.build(opcode, compressed, self._client, rsv1=True)
+        return frames.build(opcode, payload, self._client)
 
     def ping(self, payload: bytes | bytearray | memoryview) -> bytes:
         """A ping frame. Raises ValueError for a payload over 125 bytes."""
