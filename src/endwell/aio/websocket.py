@@ -43,6 +43,7 @@ class WebSocket:
         self._receiver: asyncio.Future[None] | None = None
         self._sender: asyncio.Future[None] | None = None
         self._turn = asyncio.Lock()
+        self._queued = 0
         self._watchers: set[asyncio.Future[None]] = set()
         self._pings: dict[bytes, asyncio.Future[float]] = {}
         self._callbacks: list[Callable[[Ending], object]] = []
@@ -154,9 +155,15 @@ class WebSocket:
         is no message.
         """
         core = self._core
-        if self._turn.locked() or core.outbox.size > core.options.write_limit:
-            async with self._turn:
-                await self._room()
+        # Not locked(): between two turns of the lock nobody has it, and whoever sends on
+        # and on would overtake those who wait.
+        if self._queued or core.outbox.size > core.options.write_limit:
+            self._queued += 1
+            try:
+                async with self._turn:
+                    await self._room()
+            finally:
+                self._queued -= 1
         if not core.send(message, time.monotonic()):
             raise ConnectionClosed.of(await self.closed)
         self._stream.settle()
@@ -315,6 +322,11 @@ class Alive:
         return self._ws
 
     def _end(self, ending: Ending) -> None:
+        # In a turn of its own: the end may have been noticed by this very task, in a
+        # send(), and a task that cancels itself would be hit somewhere after the body.
+        self._ws._stream.loop.call_soon(self._cancel)
+
+    def _cancel(self) -> None:
         if self._task is not None:
             self._fired = True
             self._task.cancel()
@@ -324,11 +336,14 @@ class Alive:
     ) -> None:
         task, self._task = self._task, None
         assert task is not None
-        if not self._fired:
+        ending = self._ws.ending
+        if ending is None:
             self._ws._callbacks.remove(self._end)
-        elif task.uncancel() <= self._cancelling and (exc is None or kind is asyncio.CancelledError):
-            assert self._ws.ending is not None
-            raise ConnectionClosed.of(self._ws.ending) from exc
+            return
+        # Unless somebody else has cancelled the task too.
+        ours = self._fired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
+        if exc is None or ours:
+            raise ConnectionClosed.of(ending) from exc
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -221,7 +221,10 @@ class Connection:
         """
         if self.state is not State.OPEN or self._codec is None:
             return None
-        frame = self._codec.ping(payload := self.keepalive.sends(payload, now))
+        if payload is None:
+            payload = self.keepalive.fresh()
+        frame = self._codec.ping(payload)
+        self.keepalive.sends(payload, now)
         self.outbox.append(frame)
         return payload
 
