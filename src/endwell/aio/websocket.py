@@ -188,7 +188,8 @@ class WebSocket:
         sent = self._core.ping(payload, time.monotonic())
         if sent is None:
             raise ConnectionClosed.of(await self.closed)
-        waiter = self._pings[sent] = self._stream.loop.create_future()
+        waiter: asyncio.Future[float] = self._stream.loop.create_future()
+        self._pings[sent] = waiter
         self._stream.settle()
         try:
             return await waiter

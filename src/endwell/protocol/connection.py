@@ -221,8 +221,7 @@ class Connection:
         """
         if self.state is not State.OPEN or self._codec is None:
             return None
-        if payload is None:
-            payload = self.keepalive.fresh()
+        payload = self.keepalive.fresh() if payload is None else payload
         frame = self._codec.ping(payload)
         self.keepalive.sends(payload, now)
         self.outbox.append(frame)
