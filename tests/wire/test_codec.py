@@ -610,6 +610,14 @@ def test_only_messages_of_min_size_are_compressed() -> None:
     assert codec.ping(bytes(100)) == frame(PING, bytes(100), key=None)
 
 
+def test_a_message_that_compression_would_enlarge_goes_as_it_is() -> None:
+    sender, receiver = compressing(client=False), compressing(client=True)
+    noise = os.urandom(2**20)
+    sent = sender.message(noise)
+    assert (sent[0], len(sent)) == (0x82, 10 + 2**20)
+    assert receive(receiver, sent + sender.message("Hello" * 10)) == ([noise, "Hello" * 10], None)
+
+
 def test_empty_messages_pass_between_compressed_ones() -> None:
     sender, receiver = (compressing(client, Deflate(min_size=0)) for client in (True, False))
     sent = ["Hello", "", "Hello", b"", b"", "Hello"]

@@ -130,9 +130,19 @@ def test_what_is_compressed_fits_the_window_that_was_agreed(bits: int, client: b
     ours = {"client_max_window_bits" if client else "server_max_window_bits": bits}
     deflate = PerMessageDeflate(Deflate(**ours), client)
     inflater = zlib.decompressobj(-bits)
-    for message in (prose(20_000), prose(300) * 50, bytes(5000), os.urandom(1000), b"x"):
+    for message in (prose(20_000), prose(300) * 50, bytes(5000), os.urandom(200), b"x"):
         payload = deflate.compress(message) + b"\x00\x00\xff\xff"
         assert inflater.decompress(payload) == message
+
+
+@pytest.mark.parametrize("client", [False, True])
+def test_a_message_that_fills_the_window_and_would_grow_is_left_as_it_is(client: bool) -> None:
+    sender, receiver = PerMessageDeflate(Deflate(), client), PerMessageDeflate(Deflate(), not client)
+    noise = os.urandom(10_000)
+    assert inflate(receiver, sender.compress(prose(10_000))) == prose(10_000)
+    assert sender.compress(noise) is None
+    # The peer has not seen the noise, so nothing may refer back to it.
+    assert inflate(receiver, sender.compress(noise[-500:])) == noise[-500:]
 
 
 def test_a_window_of_8_bits_is_compressed_all_the_same() -> None:
@@ -198,6 +208,8 @@ def test_messages_come_back_in_any_pieces_and_both_ways(
     for message in sent:
         for sender, receiver in ((client, server), (server, client)):
             payload = sender.compress(message)
+            if payload is None:
+                continue
             pieces = [payload[i : i + step] for i in range(0, len(payload), step)]
             assert inflate(receiver, *pieces, limit=len(message)) == message
 

@@ -50,6 +50,7 @@ class PerMessageDeflate:
         "_mem_level",
         "_our_bits",
         "_their_bits",
+        "_window",
         "min_size",
     )
 
@@ -58,6 +59,7 @@ class PerMessageDeflate:
         keep = (not agreed.client_no_context_takeover, not agreed.server_no_context_takeover)
         self._our_bits, self._their_bits = bits if client else bits[::-1]
         self._keep_compressor, self._keep_inflater = keep if client else keep[::-1]
+        self._window = 1 << self._our_bits
         self._level = agreed.level
         self._mem_level = agreed.mem_level
         #: Messages below so many bytes are to be sent as they are. Never 0: zlib has
@@ -66,11 +68,20 @@ class PerMessageDeflate:
         self._compressor: zlib._Compress | None = None
         self._inflater: zlib._Decompress | None = None
 
-    def compress(self, data: bytes | bytearray | memoryview) -> bytes:
-        """The payload of a compressed message (RFC 7692 §7.2.1); ``data`` is not empty."""
+    def compress(self, data: bytes | bytearray | memoryview) -> bytes | None:
+        """The payload of a compressed message (RFC 7692 §7.2.1); ``data`` is not empty.
+
+        None if it is to be sent as it is, because it is large and would only grow.
+        """
         compressor = self._compressor or self._new_compressor()
         self._compressor = compressor if self._keep_compressor else None
         payload = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        if len(data) >= self._window and len(payload) - len(_TAIL) >= len(data):
+            # A peer may hold its limit against the frame: `websockets` refuses 1 MiB that has
+            # grown by a few bytes. The compressor now remembers what the peer will not have
+            # inflated, so it goes; all that is lost with it is a window full of noise.
+            self._compressor = None
+            return None
         return payload[: -len(_TAIL)]
 
     def _new_compressor(self) -> zlib._Compress:
