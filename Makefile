@@ -7,7 +7,7 @@ SOURCES := $(shell find src/endwell -name '*.py' -o -name '*.pxd')
 # What has to be covered by tests: all that has no I/O.
 CORE := src/endwell/*.py,src/endwell/wire/*,src/endwell/protocol/*
 
-.PHONY: build demo test check docs conformance conformance-quick clean
+.PHONY: build demo test check docs conformance conformance-quick bench clean
 .DELETE_ON_ERROR:
 
 build: .venv/built
@@ -41,12 +41,15 @@ conformance: .venv/built
 conformance-quick: .venv/built
 	$(BIN)/python tests/conformance/autobahn.py --quick
 
+bench: .venv-bench/installed
+	.venv-bench/bin/python benchmarks/run.py
+
 clean:
-	rm -rf .venv build dist .coverage .hypothesis .*_cache src/*.egg-info
+	rm -rf .venv .venv-bench build dist .coverage .hypothesis .*_cache src/*.egg-info
 	find src -name '*.so' -delete
 
-.venv/bin/pip:
-	sh tools/make_venv.sh '$(PYTHON)' .venv
+%/bin/pip:
+	sh tools/make_venv.sh '$(PYTHON)' $*
 
 .venv/installed: pyproject.toml | .venv/bin/pip
 	# The compiler stays in .venv, so that a changed source is built again without the network.
@@ -57,4 +60,9 @@ clean:
 
 .venv/built: .venv/installed setup.py $(SOURCES)
 	$(BIN)/python setup.py --quiet build_ext --inplace --parallel 2
+	touch $@
+
+# The peers have an environment of their own; endwell is the same one, with what is compiled above.
+.venv-bench/installed: benchmarks/requirements.txt .venv/built | .venv-bench/bin/pip
+	ENDWELL_PURE=1 .venv-bench/bin/pip install --quiet --requirement benchmarks/requirements.txt --editable .
 	touch $@

@@ -68,12 +68,13 @@ async def pair(
 ) -> AsyncIterator[Pair]:
     """``role`` ("server" or "client") is ours; ``handler`` runs on our side.
 
-    When the block is left, the connection has to have ended and to have left nothing behind.
+    Leaving the block ends the peer's TCP; then ours has to end and to leave nothing behind.
     """
     options = {**QUIET, "close_timeout": BOUND, **options}
     run = _pair_of_server if role == "server" else _pair_of_client
     async with run(transport, handler, bytewise, buffer, options) as both:
         yield both
+        both.peer.drop()
         await both.ending()
 
 

@@ -132,8 +132,7 @@ class RawPeer:
         """A client that has a TCP connection; ``buffer`` is how many bytes the kernel takes from the other side."""
         sock = socket.socket()
         if buffer is not None:
-            # Before TCP agrees on windows.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            _limit(sock, buffer)
         sock.setblocking(False)
         async with asyncio.timeout(BOUND):
             await asyncio.get_running_loop().sock_connect(sock, (HOST, port))
@@ -276,6 +275,11 @@ class RawPeer:
             self.seen.closes += 1
         return self.seen
 
+    async def until_notified(self) -> None:
+        """Read until TLS's close_notify; what comes before it is kept."""
+        while not self.seen.notified:
+            assert await self.more(), f"TCP ended first: {self.seen.tcp}"
+
     async def silence(self, seconds: float) -> bool:
         """Whether nothing comes for so long, nor the end."""
         try:
@@ -379,7 +383,7 @@ class RawServer:
         self._bytewise = bytewise
         self._sock = socket.socket()
         if buffer is not None:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            _limit(self._sock, buffer)
         self._sock.bind((HOST, 0))
         self._sock.listen()
         self._sock.setblocking(False)
@@ -404,6 +408,13 @@ class RawServer:
         peer = await self.reached()
         await peer.upgrade(response)
         return peer
+
+
+def _limit(sock: socket.socket, buffer: int) -> None:
+    """Have the kernel take so many bytes from the other side, and no more; before there is a connection."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    # Loopback's segments of 64 KiB would not fit, and then TCP only sends by timer.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
 
 
 def switching_protocols(request: str) -> bytes:

@@ -195,7 +195,7 @@ class Ending:
             head = f"peer closed with {self.received}"
         elif self.sent is not None:
             head = f"{self.cause.meaning}; we closed with {self.sent}"
-            if self.received is None:
+            if self.received is None and self.tcp is TcpEnd.TIMEOUT:
                 head += ", unanswered"
         else:
             head = self.cause.meaning

@@ -78,7 +78,7 @@ def test_an_ending_is_ok_if_the_peer_closed_with_an_ordinary_code(ok, end):
         ),
         (
             "no message came for too long; we closed with 1001 GOING_AWAY, unanswered; not clean, after 9.0 s",
-            ending(Cause.IDLE_TIMEOUT, clean=False, sent=Close(1001), duration=9),
+            ending(Cause.IDLE_TIMEOUT, clean=False, sent=Close(1001), tcp=TcpEnd.TIMEOUT, duration=9),
         ),
         (
             "the peer ended TCP without a Close; not clean, after 0.1 s",

@@ -313,4 +313,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _shown(address: Any) -> str:
-    return address if isinstance(address, str) else f"{address[0]}:{address[1]}"
+    if isinstance(address, str):
+        return address
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,40 @@
+"""A chat with rooms; /quit says goodbye: python examples/chat.py [port]."""
+
+import logging
+import sys
+from collections import defaultdict
+from contextlib import suppress
+
+import endwell
+
+server = endwell.Server()
+rooms: defaultdict[str, set[endwell.WebSocket]] = defaultdict(set)
+
+
+@server.websocket("/chat/{room}")
+async def chat(ws: endwell.WebSocket, room: str) -> None:
+    """Pass every message on to everybody in the room."""
+    rooms[room].add(ws)
+    try:
+        async for message in ws:
+            if message == "/quit":
+                await ws.send("goodbye")
+                await ws.close(endwell.CloseCode.NORMAL_CLOSURE, "user quit")
+                break
+            for member in list(rooms[room]):
+                if member.is_open:
+                    with suppress(endwell.ConnectionClosed):
+                        await member.send(message)
+    finally:
+        rooms[room].discard(ws)
+
+
+@server.on_close
+def left(ws: endwell.WebSocket, ending: endwell.Ending) -> None:
+    """A clean close and a lost connection both arrive here."""
+    logging.getLogger("chat").info("left %s: %s", ws.request.path, ending)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    server.run("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)

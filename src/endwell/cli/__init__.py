@@ -1,0 +1,50 @@
+"""The ``endwell`` command."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import platform
+import sys
+from collections.abc import Sequence
+
+from ..build import __version__, compiled
+from . import connect, demo, serve, why
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with ``argv`` (by default the process's) and return its exit status."""
+    args = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A peer may send what the terminal's encoding does not have.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, as a shell has it
+    except BrokenPipeError:
+        # Whoever read our output has left; Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="endwell", description="WebSockets that end well.")
+    build = "compiled" if compiled() else "pure Python"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    parser.add_argument("--version", action="version", version=f"endwell {__version__} ({build}) on {python}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log everything, with tracebacks")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    for command in (demo, serve, connect, why):
+        command.add(commands)
+    for subparser in commands.choices.values():
+        # Suppressed, or its default would undo a -v that stands before the command.
+        subparser.add_argument(
+            "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+    return parser

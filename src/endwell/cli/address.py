@@ -1,0 +1,33 @@
+"""Where a command listens: its arguments, and what to say when that is impossible."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+
+__all__ = ["add_address", "cannot_listen", "shown"]
+
+
+def add_address(parser: argparse.ArgumentParser, port: int | None, port_help: str) -> None:
+    """Add --host and --port to a command."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=port, help=port_help)
+
+
+def shown(host: str, port: int) -> str:
+    """``host:port`` as it stands in a URL (RFC 3986 §3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def cannot_listen(command: str, address: str, error: OSError) -> None:
+    """Say so, and what helps."""
+    hint = "; choose another --port, or 0 for any that is free" if error.errno == errno.EADDRINUSE else ""
+    print(f"endwell {command}: cannot listen on {address}: {error}{hint}", file=sys.stderr)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"a port is between 0 and 65535, not {port}")
+    return port

@@ -1,0 +1,127 @@
+"""``endwell demo``: a chat that shows how every connection ends, in a browser or as a script."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import logging
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+from ..aio.websocket import WebSocket
+from ..ending import Close, Ending
+from . import script
+from .address import add_address, cannot_listen, shown
+from .chat import Chat, who
+from .style import BOLD, DIM, GREEN, RED, paint, printable
+
+__all__ = ["add", "run"]
+
+#: Tried in turn where --port is not given: something else on 8080 is common, and
+#: nobody depends on a demo's port. Precedent: Vite and Jupyter.
+PORTS = range(8080, 8090)
+
+#: Seconds until a peer that fell silent is given up: somebody is watching.
+PING = 5.0
+#: Bytes of a message; the page has a button that sends more.
+MAX_SIZE = 2**14
+#: Seconds that a closing handshake may take when the demo stops.
+GRACE = 3.0
+
+
+# argparse has no public name for the type.
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "demo", help="a chat in the browser that shows how every connection ends", description=__doc__
+    )
+    add_address(parser, None, f"default: {PORTS[0]}, or the next one that is free")
+    parser.add_argument(
+        "--script", action="store_true", help="end connections in every way, without a browser, and check"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until Ctrl-C, or play the script. Returns 1 if it cannot listen, or was told wrong."""
+    if args.script:
+        return script.run(verbose=args.verbose)
+    handler = logging.StreamHandler()
+    if not args.verbose:
+        handler.setFormatter(_Brief())
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if args.verbose else logging.WARNING)
+    return asyncio.run(_serve(args.host, PORTS if args.port is None else [args.port]))
+
+
+async def _serve(host: str, ports: Sequence[int]) -> int:
+    chat = Chat(ping_interval=PING, ping_timeout=PING, max_size=MAX_SIZE)
+    chat.server.on_close(_show)
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    # Ctrl-C cancels this task; leaving the block is what stops the server.
+    with suppress(asyncio.CancelledError):
+        async with AsyncExitStack() as stack:
+            try:
+                await _listen(stack, chat, host, ports)
+            except OSError as error:
+                cannot_listen("demo", shown(host, ports[-1]), error)
+                return 1
+            _welcome(shown(host, chat.server.port))
+            try:
+                await asyncio.Event().wait()
+            finally:
+                print("\nstopping: every connection gets 1001", flush=True)
+    return 0
+
+
+async def _listen(stack: AsyncExitStack, chat: Chat, host: str, ports: Sequence[int]) -> None:
+    """Serve on the first of ``ports`` that is free; raises OSError if none is."""
+    for port in ports:
+        try:
+            await stack.enter_async_context(chat.server.serving(host, port, grace=GRACE))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or port == ports[-1]:
+                raise
+            print(f"port {port} is taken, trying the next")
+        else:
+            return
+
+
+def _welcome(address: str) -> None:
+    print(
+        f"open {paint(f'http://{address}/', BOLD)} in some tabs, or: endwell connect ws://{address}/chat/lobby"
+    )
+    print(paint("every ending is told here and on the page; Ctrl-C stops", DIM), flush=True)
+
+
+def _show(ws: WebSocket, ending: Ending) -> None:
+    if "room" in ws.request.params:
+        print(_line(ws, ending), flush=True)
+
+
+def _line(ws: WebSocket, ending: Ending) -> str:
+    name = f"{who(ws)} in {printable(ws.request.params['room'])}"
+    sentence = paint(str(ending), GREEN if ending.ok else RED)
+    details = (
+        f"{ending.cause.value}, by {ending.initiator.value}, received {_code(ending.received)}, "
+        f"sent {_code(ending.sent)}, tcp {ending.tcp.value}"
+    )
+    return f"{paint(time.strftime('%H:%M:%S'), DIM)} {name}: {sentence} {paint(f'[{details}]', DIM)}"
+
+
+def _code(close: Close | None) -> str:
+    if close is None:
+        return "no Close"
+    return "no code" if close.code is None else str(close.code)
+
+
+class _Brief(logging.Formatter):
+    """A log record without the traceback, which would bury what the demo shows."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  (logging's name)
+        return f"{type(ei[1]).__name__}: {ei[1]}"

@@ -1,0 +1,230 @@
+"""``endwell demo --script``: connections that end in every way, and what the server is told of each.
+
+The peers that behave are this library's own client; the others are raw sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
+
+from ..aio.websocket import WebSocket
+from ..client.connect import connect
+from ..codes import CloseCode
+from ..ending import Cause, Close, Ending, Initiator
+from .chat import Chat
+from .style import BOLD, DIM, GREEN, RED, paint
+
+__all__ = ["run"]
+
+#: Seconds: pings come quickly, so that a silent peer is soon given up; and within
+#: this time every ending has to be told.
+PING = 0.4
+PATIENCE = 5.0
+MAX_SIZE = 1000
+
+
+class Told(NamedTuple):
+    """What has to be right about an ending."""
+
+    cause: Cause
+    initiator: Initiator
+    clean: bool | None
+    #: The codes of the peer's Close and of ours; 1005 for one without, None for no Close.
+    received: int | None
+    sent: int | None
+
+    @classmethod
+    def by(cls, ending: Ending) -> Told:
+        """What ``ending`` says."""
+        received, sent = _code(ending.received), _code(ending.sent)
+        return cls(ending.cause, ending.initiator, ending.clean, received, sent)
+
+    def __str__(self) -> str:
+        clean = "clean" if self.clean else "not clean"
+        row = f"{self.cause.value:17}  {self.initiator.value:7}  {clean:9}"
+        return f"{row}  received {self.received or '-':<4}  sent {self.sent or '-'}"
+
+
+class Scene(NamedTuple):
+    """One way to end; ``play(url)`` is the peer's part of it."""
+
+    title: str
+    play: Callable[[str], Awaitable[object]]
+    expected: Told
+
+
+class Peer:
+    """A raw TCP peer that says what it is told to, octet by octet."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, url: str) -> Peer:
+        """Connect, do the opening handshake, and wait for the greeting."""
+        parts = urlsplit(url)
+        peer = cls(*await asyncio.open_connection(parts.hostname, parts.port))
+        peer.send(
+            f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+            "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        # Unread input would turn the FIN of a later close into RST.
+        await peer._reader.readuntil(b" here")
+        return peer
+
+    def send(self, octets: bytes) -> None:
+        """Say them."""
+        self._writer.write(octets)
+
+    async def read(self) -> None:
+        """Read to the end, whatever comes; answer nothing."""
+        await self._reader.read()
+        self._writer.close()
+
+    def fin(self) -> None:
+        """End TCP in order."""
+        self._writer.close()
+
+    def rst(self) -> None:
+        """Reset TCP."""
+        sock: socket.socket = self._writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
+
+
+async def _close(url: str) -> None:
+    async with connect(url) as ws:
+        await ws.close(CloseCode.NORMAL_CLOSURE, "bye")
+
+
+async def _say(url: str, text: str) -> None:
+    async with connect(url) as ws:
+        await ws.send(text)
+        await ws.closed
+
+
+async def _quit(url: str) -> None:
+    await _say(url, "/quit")
+
+
+async def _crash(url: str) -> None:
+    await _say(url, "/crash")
+
+
+async def _oversized(url: str) -> None:
+    await _say(url, "x" * (MAX_SIZE + 1))
+
+
+async def _reload(url: str) -> None:
+    # What every browser does: Close 1001, and gone, without waiting for the answer.
+    peer = await Peer.open(url)
+    peer.send(b"\x88\x82\0\0\0\0\x03\xe9")
+    peer.fin()
+
+
+async def _fin(url: str) -> None:
+    (await Peer.open(url)).fin()
+
+
+async def _rst(url: str) -> None:
+    (await Peer.open(url)).rst()
+
+
+async def _bad_opcode(url: str) -> None:
+    peer = await Peer.open(url)
+    peer.send(b"\x83\x80\0\0\0\0")
+    await peer.read()
+
+
+async def _silence(url: str) -> None:
+    await (await Peer.open(url)).read()
+
+
+PEER, LOCAL, NETWORK = Initiator.PEER, Initiator.LOCAL, Initiator.NETWORK
+
+# fmt: off
+SCENES = [
+    Scene("clean close", _close, Told(Cause.PEER_CLOSED, PEER, True, 1000, 1000)),
+    Scene("/quit", _quit, Told(Cause.APP_CLOSED, LOCAL, True, 1000, 1000)),
+    Scene("reload", _reload, Told(Cause.PEER_CLOSED, PEER, True, 1001, 1001)),
+    Scene("the page is back", _close, Told(Cause.PEER_CLOSED, PEER, True, 1000, 1000)),
+    Scene("FIN without Close", _fin, Told(Cause.PEER_VANISHED, NETWORK, False, None, None)),
+    Scene("RST", _rst, Told(Cause.CONNECTION_RESET, NETWORK, False, None, None)),
+    Scene("protocol error", _bad_opcode, Told(Cause.PROTOCOL_ERROR, LOCAL, False, None, 1002)),
+    Scene("silent peer", _silence, Told(Cause.KEEPALIVE_TIMEOUT, LOCAL, False, None, 1001)),
+    Scene("oversized message", _oversized, Told(Cause.MESSAGE_TOO_BIG, LOCAL, False, None, 1009)),
+    Scene("handler crash", _crash, Told(Cause.HANDLER_ERROR, LOCAL, True, 1011, 1011)),
+]
+STOP = Scene("server stop", connect, Told(Cause.SERVER_DRAINED, LOCAL, True, 1001, 1001))
+# fmt: on
+
+
+def run(*, verbose: bool) -> int:
+    """Play every scene and print what was told. Returns 1 if anything was told wrong."""
+    # The handler that crashes is logged; here, only on request.
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.CRITICAL)
+    return asyncio.run(_Script().play())
+
+
+class _Script:
+    def __init__(self) -> None:
+        self._chat = Chat(ping_interval=PING, ping_timeout=PING, max_size=MAX_SIZE)
+        self._chat.server.on_close(self._ended)
+        self._told: asyncio.Queue[tuple[str, Ending]] = asyncio.Queue()
+        self._wrong = 0
+
+    def _ended(self, ws: WebSocket, ending: Ending) -> None:
+        self._told.put_nowait((ws.request.params["room"], ending))
+
+    async def play(self) -> int:
+        began = time.monotonic()
+        async with self._chat.server.serving(grace=PATIENCE) as server:
+            for scene in SCENES:
+                await self._play(scene, server.port)
+                await self._check(scene)
+            await self._play(STOP, server.port)
+        await self._check(STOP)
+        # Whatever is left was told a second time.
+        wrong = self._wrong + self._told.qsize()
+        verdict = paint(f"{wrong} told wrong", RED) if wrong else paint("all told right", GREEN)
+        print(f"{len(SCENES) + 1} endings, {verdict}, in {time.monotonic() - began:.1f} s")
+        return 1 if wrong else 0
+
+    async def _play(self, scene: Scene, port: int) -> None:
+        # A room for each, so that nobody hears of another's coming and going.
+        url = f"ws://127.0.0.1:{port}/chat/{quote(scene.title, safe='')}"
+        # A peer that waits in vain: that its ending was not told says it better.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await scene.play(url)
+
+    async def _check(self, scene: Scene) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                title, ending = await self._told.get()
+        except TimeoutError:
+            title, told, sentence = scene.title, "nothing", "no ending was told"
+        else:
+            told, sentence = str(Told.by(ending)), str(ending)
+        right = (title, told) == (scene.title, str(scene.expected))
+        self._wrong += not right
+        mark = paint("\N{CHECK MARK}", GREEN) if right else paint("\N{BALLOT X}", RED)
+        print(f"{mark} {paint(title, BOLD)}: {sentence}")
+        print(f"{paint('    expected', DIM)}  {scene.expected}")
+        print(f"{paint('    told    ', DIM)}  {told}", flush=True)
+
+
+def _code(close: Close | None) -> int | None:
+    if close is None:
+        return None
+    return CloseCode.NO_STATUS_RCVD if close.code is None else close.code

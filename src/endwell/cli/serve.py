@@ -1,0 +1,119 @@
+"""``endwell serve``: run the Server of a file or a module."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import logging
+import os
+import ssl
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from ..aio.websocket import WebSocket
+from ..ending import Ending
+from ..server.app import Server
+from .address import add_address, cannot_listen, shown
+
+__all__ = ["add", "run"]
+
+logger = logging.getLogger("endwell.serve")
+
+
+# argparse has no public name for the type.
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser("serve", help="run the Server of a file or a module", description=__doc__)
+    parser.add_argument(
+        "target", metavar="FILE_OR_MODULE:ATTR", help="such as app.py:server or package.module:server"
+    )
+    add_address(parser, 8080, "default: %(default)s; 0: any that is free")
+    parser.add_argument("--certfile", help="certificate chain, PEM: serve wss and https")
+    parser.add_argument("--keyfile", help="its private key, unless it is in the same file")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM. Returns 2 if there is no such Server, 1 if it cannot listen."""
+    logging.basicConfig(
+        level=logging.DEBUG if args.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+    )
+    try:
+        server = _load(args.target)
+        context = _context(args.certfile, args.keyfile)
+    except ValueError as error:
+        print(f"endwell serve: {error}", file=sys.stderr)
+        return 2
+    server.on_close(_log)
+    try:
+        server.run(args.host, args.port, ssl=context)
+    except OSError as error:
+        cannot_listen("serve", shown(args.host, args.port), error)
+        return 1
+    return 0
+
+
+def _log(ws: WebSocket, ending: Ending) -> None:
+    level = logging.INFO if ending.ok else logging.WARNING
+    peer = shown(*ws.remote_address[:2]) if isinstance(ws.remote_address, tuple) else "somebody"
+    logger.log(level, "%s on %r: %s", peer, ws.request.path, ending)
+
+
+def _load(target: str) -> Server:
+    """The Server that ``FILE_OR_MODULE:ATTR`` names. Raises ValueError; what the code itself raises passes."""
+    name, colon, attribute = target.rpartition(":")
+    if not (name and colon and attribute):
+        raise ValueError(f"{target!r} is not FILE_OR_MODULE:ATTR, such as app.py:server")
+    module = _import_file(Path(name)) if name.endswith(".py") or os.sep in name else _import(name)
+    if not hasattr(module, attribute):
+        found = [key for key, value in vars(module).items() if isinstance(value, Server)]
+        hint = f"; its Server is called {', '.join(found)}" if found else ""
+        raise ValueError(f"{name} has no attribute {attribute!r}{hint}")
+    server = getattr(module, attribute)
+    if not isinstance(server, Server):
+        kind = type(server).__name__
+        raise ValueError(f"{attribute!r} of {name} is of type {kind}, not a Server")  # noqa: TRY004  (a wrong argument)
+    return server
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ValueError(f"there is no file {str(path)!r}")
+    # As "python FILE" has it.
+    sys.path.insert(0, str(path.parent.resolve()))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{str(path)!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickles look their module up by its name.
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _import(name: str) -> ModuleType:
+    # As "python -m MODULE" has it.
+    sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # A module that is there, but misses another one, is the traceback's to tell.
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(f"there is no module {error.name!r}") from None
+
+
+def _context(certfile: str | None, keyfile: str | None) -> ssl.SSLContext | None:
+    if certfile is None:
+        if keyfile is not None:
+            raise ValueError("--keyfile needs --certfile")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certfile, keyfile)
+    except OSError as error:  # also what OpenSSL says about a file that holds something else
+        raise ValueError(f"cannot use {certfile!r}: {error}") from None
+    return context

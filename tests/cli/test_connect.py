@@ -1,0 +1,263 @@
+"""``endwell connect``: on a pipe and on a terminal, to the Ending and the exit status."""
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import termios
+import time
+
+import pytest
+
+from endwell.cli import main
+from tests.cli.process import PATIENCE, command, finish, listening
+
+APP = """
+import asyncio
+import endwell
+
+server = endwell.Server(subprotocols=["chat"])
+
+@server.websocket("/echo")
+async def echo(ws):
+    async for message in ws:
+        await ws.send(message)
+
+@server.websocket("/slow")
+async def slow(ws):
+    async for message in ws:
+        await asyncio.sleep(0.2)
+        await ws.send(message)
+
+@server.websocket("/news")
+async def news(ws):
+    for message in await ws.recv(), "two\\nlines", "\\x1b[31m", b"\\x00\\xff":
+        await ws.send(message)
+    await ws.read()
+
+@server.websocket("/about")
+async def about(ws):
+    await ws.send(f"{ws.subprotocol} {ws.request.headers.get('X-Token')}")
+
+@server.websocket("/ticks")
+async def ticks(ws):
+    async with ws.alive():
+        while True:
+            await ws.send("tick")
+            await asyncio.sleep(0.02)
+
+@server.websocket("/crash")
+async def crash(ws):
+    raise RuntimeError
+
+@server.process_request
+def guard(request):
+    if request.path == "/guarded":
+        return endwell.Response.text("ask at\\nthe \\x1b[31mdoor", 403)
+"""
+
+NORMAL = "the application closed; we closed with 1000 NORMAL_CLOSURE; clean, after "
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("app")
+    (folder / "app.py").write_text(APP)
+    with command("serve", "app.py:server", "--port", "0", cwd=folder, stdout=subprocess.DEVNULL) as process:
+        port = listening(process)
+        # Read on, or a full pipe would stop the server's log, and the server.
+        with subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL):
+            yield f"ws://127.0.0.1:{port}"
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+
+
+def test_each_line_of_a_pipe_is_sent_and_the_answers_are_printed(url):
+    with command("connect", f"{url}/echo", "--wait", "0.5") as process:
+        status, out, err = finish(process, "one\n\nthree ü\nlast")
+    assert (status, out) == (0, "one\n\nthree ü\nlast\n")
+    assert err.startswith(NORMAL)
+
+
+def test_after_the_end_of_a_pipe_it_waits_for_slow_answers(url):
+    with command("connect", f"{url}/slow", "--wait", "0.5") as process:
+        status, out, _ = finish(process, "one\ntwo\nthree\n")
+    assert (status, out) == (0, "one\ntwo\nthree\n")
+
+
+def test_a_file_can_be_the_input(url, tmp_path):
+    (tmp_path / "lines").write_text("".join(f"{number}\n" for number in range(5000)))
+    with (
+        (tmp_path / "lines").open() as lines,
+        command("connect", f"{url}/echo", "--wait", "0.5", stdin=lines) as process,
+    ):
+        status, out, _ = finish(process)
+    assert (status, out) == (0, (tmp_path / "lines").read_text())
+
+
+def test_text_stays_as_it_is_and_binary_is_shown_as_hexadecimal(url):
+    with command("connect", f"{url}/news", "--wait", "0.5") as process:
+        status, out, _ = finish(process, "go\n")
+    assert (status, out) == (0, "go\ntwo\nlines\n\x1b[31m\n0x00ff\n")
+
+
+def test_headers_and_subprotocols_are_sent(url):
+    options = ["--header", "X-Token: a:b", "--subprotocol", "other", "--subprotocol", "chat"]
+    with command("connect", f"{url}/about", *options) as process:
+        status, out, err = finish(process)
+    assert (status, out) == (0, "chat a:b\n")
+    assert err.startswith("peer closed with 1000 NORMAL_CLOSURE; clean, after ")
+
+
+def test_a_fault_is_told_by_the_exit_status(url):
+    with command("connect", f"{url}/crash") as process:
+        status, out, err = finish(process)
+    assert (status, out) == (1, "")
+    assert err.startswith("peer closed with 1011 INTERNAL_ERROR; clean, after ")
+
+
+def test_a_refusal_is_told_with_status_and_body(url):
+    with command("connect", f"{url}/guarded") as process:
+        status, out, err = finish(process)
+    assert (status, out) == (1, "")
+    assert err == "server refused with HTTP 403 Forbidden\n  ask at\n  the \\x1b[31mdoor\n"
+
+
+def test_input_that_is_not_utf_8_is_told_and_what_stood_before_it_answered(url, tmp_path):
+    (tmp_path / "lines").write_bytes(b"good\nb\xffd\nlate\n")
+    with (
+        (tmp_path / "lines").open() as lines,
+        command("connect", f"{url}/echo", "--wait", "0.5", stdin=lines) as process,
+    ):
+        status, out, err = finish(process)
+    assert (status, out) == (1, "good\n")
+    assert err.startswith("line 2 of the input is not UTF-8; nothing is sent from there on\n" + NORMAL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_closes_in_an_ordinary_way(url, number):
+    with command("connect", f"{url}/ticks") as process:
+        assert process.stdout.readline() == "tick\n"
+        process.send_signal(number)
+        status, _, err = finish(process)
+    assert status == 0
+    assert err.startswith(NORMAL)
+
+
+def test_a_reader_that_leaves_is_no_traceback(url):
+    with command("connect", f"{url}/ticks") as process:
+        assert process.stdout.readline() == "tick\n"
+        process.stdout.close()
+        assert process.wait(PATIENCE) == 1
+        assert process.stderr.read() == ""
+
+
+def test_a_server_that_is_not_there_is_told(capsys):
+    assert main(["connect", "ws://127.0.0.1:1/"]) == 1
+    assert "ConnectionRefusedError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "problem"),
+    [
+        (["http://localhost/"], "uri must begin with ws:// or wss://"),
+        (["ws://localhost/", "--header", "x"], "header 'x' is not 'NAME: VALUE'"),
+        (["ws://localhost/", "--header", "a b: c"], "header name 'a b' is not a token"),
+        (
+            ["wss://localhost/", "--cafile", "/nowhere"],
+            "cannot use '/nowhere': [Errno 2] No such file or directory",
+        ),
+    ],
+)
+def test_bad_arguments_are_told(argv, problem, capsys):
+    assert main(["connect", *argv]) == 2
+    assert capsys.readouterr().err == f"endwell connect: {problem}\n"
+
+
+class Terminal:
+    """A pseudo-terminal, and what has appeared on it."""
+
+    def __init__(self) -> None:
+        self.master, self.slave = pty.openpty()
+        termios.tcsetwinsize(self.slave, (24, 80))
+        self.modes = termios.tcgetattr(self.slave)
+        self.shown = ""
+
+    def close(self) -> None:
+        os.close(self.master)
+        os.close(self.slave)
+
+    def type(self, keys: str) -> None:
+        os.write(self.master, keys.encode())
+
+    def until(self, text: str) -> None:
+        """Wait until ``text`` appears, and forget what came up to it."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.shown:
+            ready, _, _ = select.select([self.master], [], [], max(0, deadline - time.monotonic()))
+            assert ready, f"{text!r} did not appear in {self.shown!r}"
+            self.shown += os.read(self.master, 4096).decode()
+        self.shown = self.shown.partition(text)[2]
+
+
+@pytest.fixture
+def terminal():
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
+
+
+@pytest.fixture
+def session(url, terminal):
+    """Start a session on the terminal, of a path."""
+    processes = []
+
+    def start(path: str) -> subprocess.Popen:
+        slave = terminal.slave
+        manager = command("connect", url + path, stdin=slave, stdout=slave, stderr=slave)
+        processes.append(manager)
+        process = manager.__enter__()
+        terminal.until("connected; Ctrl-D closes")
+        terminal.until("> ")
+        return process
+
+    yield start
+    for manager in processes:
+        manager.__exit__(None, None, None)
+
+
+def test_a_terminal_has_a_line_to_type_on_and_keeps_it_below_the_messages(session, terminal):
+    process = session("/news")
+    terminal.type("hé\n")
+    terminal.until("> hé\r\n\r\x1b[K> ")
+    terminal.type("half")
+    terminal.until("<\x1b[0m hé\r\n")
+    terminal.until("<\x1b[0m two\r\n  lines\r\n")
+    terminal.until("<\x1b[0m \\x1b[31m\r\n")
+    terminal.until("<\x1b[0m 0x00ff\r\n")
+    terminal.until("> half")
+    terminal.type(" done\n")
+    terminal.until("> half done\r\n")
+    terminal.until("peer closed with 1000 NORMAL_CLOSURE; clean, after ")
+    assert process.wait(PATIENCE) == 0
+    assert termios.tcgetattr(terminal.slave) == terminal.modes
+
+
+def test_control_d_on_a_terminal_closes_at_once(session, terminal):
+    process = session("/echo")
+    terminal.type("\n\x04")  # an empty line is not sent
+    terminal.until(NORMAL)
+    assert process.wait(PATIENCE) == 0
+    assert "<" not in terminal.shown
+    assert termios.tcgetattr(terminal.slave) == terminal.modes
+
+
+def test_an_interrupt_on_a_terminal_leaves_it_as_it_was(session, terminal):
+    process = session("/ticks")
+    terminal.type("half")
+    terminal.until("tick\r\n\r\x1b[K> half")
+    process.send_signal(signal.SIGINT)
+    terminal.until(NORMAL)
+    assert process.wait(PATIENCE) == 0
+    assert termios.tcgetattr(terminal.slave) == terminal.modes

@@ -1,0 +1,126 @@
+"""``endwell serve`` finds a Server, runs it, and stops on a signal."""
+
+import asyncio
+import re
+import signal
+import socket
+import sys
+
+import pytest
+import trustme
+
+import endwell
+from endwell.cli import main, serve
+from tests.cli.process import PATIENCE, command, finish, listening
+
+APP = """
+import endwell
+import neighbour
+number = 3
+server = endwell.Server()
+
+@server.websocket("/echo")
+async def echo(ws):
+    async for message in ws:
+        await ws.send(message)
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The current folder, with a Server in app.py; what the command imports is forgotten afterwards."""
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "neighbour.py").write_text("")
+    (tmp_path / "misses.py").write_text("import not_there_at_all")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    return tmp_path
+
+
+@pytest.mark.parametrize("target", ["app.py:server", "./app.py:server", "app:server"])
+def test_a_server_is_found_in_a_file_or_a_module(target):
+    assert isinstance(serve._load(target), endwell.Server)
+
+
+def test_a_file_elsewhere_finds_its_neighbours(folder, monkeypatch, tmp_path_factory):
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert isinstance(serve._load(f"{folder}/app.py:server"), endwell.Server)
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("app.py", "'app.py' is not FILE_OR_MODULE:ATTR, such as app.py:server"),
+        ("app.py:", "'app.py:' is not FILE_OR_MODULE:ATTR, such as app.py:server"),
+        (":server", "':server' is not FILE_OR_MODULE:ATTR, such as app.py:server"),
+        ("missing.py:server", "there is no file 'missing.py'"),
+        ("./app:server", "there is no file 'app'"),
+        ("missing:server", "there is no module 'missing'"),
+        ("missing.app:server", "there is no module 'missing'"),
+        ("app:application", "app has no attribute 'application'; its Server is called server"),
+        ("neighbour.py:server", "neighbour.py has no attribute 'server'"),
+        ("app.py:number", "'number' of app.py is of type int, not a Server"),
+    ],
+)
+def test_what_is_no_server_is_named(target, problem, capsys):
+    assert main(["serve", target]) == 2
+    assert capsys.readouterr().err == f"endwell serve: {problem}\n"
+
+
+@pytest.mark.parametrize("target", ["misses:server", "misses.py:server"])
+def test_an_import_that_fails_inside_keeps_its_traceback(target):
+    with pytest.raises(ModuleNotFoundError, match="not_there_at_all"):
+        main(["serve", target])
+
+
+@pytest.mark.parametrize(
+    ("argv", "problem"),
+    [
+        (["--keyfile", "key.pem"], "--keyfile needs --certfile"),
+        (["--certfile", "missing.pem"], "cannot use 'missing.pem': [Errno 2] No such file or directory"),
+    ],
+)
+def test_a_certificate_that_is_not_there_is_an_error(argv, problem, capsys):
+    assert main(["serve", "app:server", *argv]) == 2
+    assert capsys.readouterr().err == f"endwell serve: {problem}\n"
+
+
+def test_a_taken_port_is_an_error(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["serve", "app:server", "--port", str(port)]) == 1
+    assert f"endwell serve: cannot listen on 127.0.0.1:{port}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_closes_every_connection_and_ends_with_status_0(number):
+    with command("serve", "app.py:server", "--port", "0") as process:
+        url = f"ws://127.0.0.1:{listening(process)}/echo"
+        async with asyncio.timeout(PATIENCE):
+            ws = await endwell.connect(url)
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
+            process.send_signal(number)
+            ending = await ws.closed
+        status, out, err = finish(process)
+    assert ending.received == endwell.Close(1001, "server stopping")
+    assert (status, out) == (0, "")
+    assert re.search(
+        r"INFO +endwell.serve: 127\.0\.0\.1:\d+ on '/echo': the server is stopping; we closed", err
+    )
+
+
+def test_with_a_certificate_it_serves_wss(tmp_path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    with command("serve", "app:server", "--port", "0", "--certfile", "server.pem") as server:
+        url = f"wss://127.0.0.1:{listening(server)}/echo"
+        with command("connect", url, "--cafile", "ca.pem", "--wait", "0.5") as client:
+            status, out, _ = finish(client, "secret\n")
+        assert (status, out) == (0, "secret\n")
+        with command("connect", url) as client:
+            status, out, err = finish(client, "secret\n")
+        assert (status, out) == (1, "")
+        assert "certificate verify failed" in err

@@ -1,0 +1,60 @@
+"""Each example runs as a program and under ``endwell serve``, and is short enough to be read at once."""
+
+import asyncio
+import signal
+
+import pytest
+
+import endwell
+from tests.cli.process import PATIENCE, ROOT, command, finish, listening, python
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_has_at_most_40_lines(example):
+    assert len(example.read_text().splitlines()) <= 40
+
+
+async def echoes(base: str) -> None:
+    for path in ("/", "/any/path?x=1"):
+        async with endwell.connect(base + path) as ws:
+            for message in ("text ü", b"\x00\xff", "", b""):
+                await ws.send(message)
+                assert await ws.recv() == message
+        assert ws.ending.clean
+
+
+async def chats(base: str) -> None:
+    room, other = f"{base}/chat/lobby", f"{base}/chat/other"
+    async with (
+        endwell.connect(room) as ada,
+        endwell.connect(room) as grace,
+        endwell.connect(other) as eve,
+    ):
+        # One message each, so that all have joined before the one that counts.
+        for ws in (ada, grace, eve):
+            await ws.send("here")
+            while await ws.recv() != "here":
+                pass
+        await grace.send("hello")
+        for ws in (ada, grace):
+            while await ws.recv() != "hello":
+                pass
+        await ada.send("/quit")
+        assert [message async for message in ada] == ["goodbye"]
+        assert ada.ending.received == endwell.Close(1000, "user quit")
+        await eve.close()
+        assert await eve.read() is None
+
+
+@pytest.mark.parametrize(("name", "play"), [("echo", echoes), ("chat", chats)])
+@pytest.mark.parametrize("served", [False, True])
+async def test_an_example_works_and_stops_on_a_signal(name, play, served):
+    file = str(ROOT / "examples" / f"{name}.py")
+    with command("serve", f"{file}:server", "--port", "0") if served else python(file, "0") as process:
+        async with asyncio.timeout(PATIENCE):
+            await play(f"ws://127.0.0.1:{listening(process)}")
+        process.send_signal(signal.SIGTERM)
+        status, out, _ = finish(process)
+    assert (status, out) == (0, "")
