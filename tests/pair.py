@@ -119,6 +119,7 @@ async def _pair_of_client(
             stack.callback(connecting.cancel)
             peer = stack.enter_context(await listening.accept())
             both = Pair(await within(connecting), peer, server=False)
+            stack.callback(both.ws.abort)
             both.ws.on_close(both.endings.append)
             task = asyncio.ensure_future(handler(both.ws))
             stack.callback(task.cancel)

@@ -9,6 +9,7 @@ import ssl
 import time
 from functools import cache
 
+from ..codes import CloseCode
 from ..ending import Cause, Initiator
 from ..errors import HandshakeFailed, HandshakeRejected, InvalidHandshake
 from ..http import Response
@@ -82,7 +83,8 @@ class _Greeting:
         try:
             return await self._done
         except asyncio.CancelledError:
-            self._core.fail_opening(Cause.CANCELLED, time.monotonic())
+            # close(), not fail_opening(): it may have opened in the same turn of the loop.
+            self._core.close(CloseCode.GOING_AWAY, "", time.monotonic(), Cause.CANCELLED)
             self._stream.abort()
             raise
 

@@ -48,6 +48,8 @@ class WebSocket:
         self._next: Receive | None = None
         self._sender: asyncio.Future[None] | None = None
         self._turn = asyncio.Lock()
+        self._queued = 0
+        self._write_limit = stream.core.options.write_limit
         self._watchers: set[asyncio.Future[None]] = set()
         self._pings: dict[bytes, asyncio.Future[float]] = {}
         self._callbacks: list[Callable[[Ending], object]] = []
@@ -145,7 +147,9 @@ class WebSocket:
         :exc:`ConnectionClosed` after the end.
         """
         core = self._core
-        if core.outbox.size > core.options.write_limit or self._turn.locked():
+        # Not self._turn.locked(): between two turns of the lock nobody has it, and whoever
+        # sends on and on would overtake those who wait.
+        if self._queued or core.outbox.size > self._write_limit:
             return self._send_later(message)
         if not core.send(message, monotonic()):
             return self._refuse()
@@ -153,10 +157,14 @@ class WebSocket:
         return DONE
 
     async def _send_later(self, message: str | bytes | bytearray | memoryview) -> None:
-        async with self._turn:
-            await self._room()
-            if not self._core.send(message, monotonic()):
-                await self._refuse()
+        self._queued += 1
+        try:
+            async with self._turn:
+                await self._room()
+        finally:
+            self._queued -= 1
+        if not self._core.send(message, monotonic()):
+            await self._refuse()
         self._stream.settle()
 
     async def _refuse(self) -> None:
@@ -164,7 +172,7 @@ class WebSocket:
 
     async def _room(self) -> None:
         core = self._core
-        while core.state is State.OPEN and core.outbox.size > core.options.write_limit:
+        while core.state is State.OPEN and core.outbox.size > self._write_limit:
             self._sender = self._stream.loop.create_future()
             try:
                 await self._sender
@@ -253,7 +261,7 @@ class WebSocket:
         if core.inbox and self._slot.waits():
             self._slot.wake(inline)
         if self._sender is not None and (
-            core.state is not State.OPEN or core.outbox.size <= core.options.write_limit
+            core.state is not State.OPEN or core.outbox.size <= self._write_limit
         ):
             _wake(self._sender)
         if self._ending is None and (ending := core.ending) is not None:
@@ -317,6 +325,11 @@ class Alive:
         return self._ws
 
     def _end(self, ending: Ending) -> None:
+        # In a turn of its own: the end may have been noticed by this very task, in a
+        # send(), and a task that cancels itself would be hit somewhere after the body.
+        self._ws._stream.loop.call_soon(self._cancel)
+
+    def _cancel(self) -> None:
         if self._task is not None:
             self._fired = True
             self._task.cancel()
@@ -326,11 +339,14 @@ class Alive:
     ) -> None:
         task, self._task = self._task, None
         assert task is not None
-        if not self._fired:
+        ending = self._ws.ending
+        if ending is None:
             self._ws._callbacks.remove(self._end)
-        elif task.uncancel() <= self._cancelling and (exc is None or kind is asyncio.CancelledError):
-            assert self._ws.ending is not None
-            raise ConnectionClosed.of(self._ws.ending) from exc
+            return
+        # Unless somebody else has cancelled the task too.
+        ours = self._fired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
+        if exc is None or ours:
+            raise ConnectionClosed.of(ending) from exc
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -230,7 +230,10 @@ class Connection:
         """
         if not self.is_open or self._codec is None:
             return None
-        frame = self._codec.ping(payload := self.keepalive.sends(payload, now))
+        if payload is None:
+            payload = self.keepalive.fresh()
+        frame = self._codec.ping(payload)
+        self.keepalive.sends(payload, now)
         self.outbox.append(frame)
         return payload
 

@@ -91,18 +91,16 @@ class Keepalive:
         self.deadline = due
         return Verdict.NOTHING
 
-    def sends(self, payload: bytes | None, now: float) -> bytes:
-        """A ping goes out; its payload, made here if None is given.
+    def fresh(self) -> bytes:
+        """A payload that no other ping of this connection has."""
+        self._serial += 1
+        return self._serial.to_bytes(4, "big")
 
-        Raises ValueError for a payload that is still unanswered.
-        """
-        if payload is None:
-            self._serial += 1
-            payload = self._serial.to_bytes(4, "big")
+    def sends(self, payload: bytes, now: float) -> None:
+        """A ping goes out. Raises ValueError for a payload that is still unanswered."""
         if payload in self._waiting:
             raise ValueError("payload is that of a ping which is not answered yet")
         self._waiting[payload] = now
-        return payload
 
     def hears(self, payload: bytes, now: float) -> None:
         """A pong came: it answers its ping and the earlier ones.

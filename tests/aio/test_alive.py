@@ -1,0 +1,215 @@
+"""alive(): a body that is cancelled when the connection ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from endwell import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, TcpEnd
+from tests.pair import pair, within
+
+
+async def for_ever():
+    await asyncio.Event().wait()
+
+
+async def still_works():
+    """Whether this task can be used after it was cancelled from within."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0.001)
+    assert asyncio.current_task().cancelling() == 0
+
+
+async def test_the_body_is_cancelled_when_the_connection_ends_and_its_edge_raises(role, transport):
+    told = []
+
+    async def handler(ws):
+        with pytest.raises(ConnectionClosedOK) as raised:
+            async with ws.alive() as same:
+                assert same is ws
+                try:
+                    await for_ever()
+                except asyncio.CancelledError:
+                    told.append("cancelled")
+                    raise
+        assert raised.value.ending is ws.ending
+        assert isinstance(raised.value.__cause__, asyncio.CancelledError)
+        await still_works()
+        told.append("cleaned up")
+
+    async with pair(role, transport, handler=handler) as both:
+        await both.peer.close()
+        both.peer.fin()
+        await both.ending()
+    assert told == ["cancelled", "cleaned up"]
+
+
+async def test_a_body_that_is_done_is_left_alone_and_forgotten():
+    async with pair("server") as both:
+        before = list(both.ws._callbacks)
+        for _ in range(3):
+            async with both.ws.alive():
+                await asyncio.sleep(0)
+        assert both.ws._callbacks == before
+        both.peer.fin()
+        await both.ending()
+        await still_works()
+
+
+async def test_it_is_not_entered_after_the_end():
+    async with pair("server") as both:
+        both.peer.fin()
+        await both.ending()
+        with pytest.raises(ConnectionClosedError):
+            async with both.ws.alive():
+                raise AssertionError("it was entered")
+        await still_works()
+
+
+async def test_an_exception_in_the_body_passes_as_it_is():
+    async with pair("server") as both:
+        with pytest.raises(KeyError):
+            async with both.ws.alive():
+                raise KeyError("of the application")
+        await still_works()
+        both.peer.fin()
+
+
+async def test_an_exception_in_the_cleanup_of_the_body_passes_as_it_is():
+    async def handler(ws):
+        with pytest.raises(KeyError):
+            async with ws.alive():
+                try:
+                    await for_ever()
+                finally:
+                    raise KeyError("of the application")
+        await still_works()
+
+    async with pair("server", handler=handler) as both:
+        both.peer.fin()
+
+
+async def test_a_body_that_swallows_the_cancellation_meets_the_end_at_the_edge():
+    async def handler(ws):
+        with pytest.raises(ConnectionClosedError):
+            async with ws.alive():
+                try:
+                    await for_ever()
+                except asyncio.CancelledError:
+                    await asyncio.sleep(0)
+        await still_works()
+
+    async with pair("server", handler=handler) as both:
+        both.peer.fin()
+
+
+async def test_a_cancellation_from_outside_passes_as_a_cancellation():
+    async with pair("server") as both:
+
+        async def body():
+            async with both.ws.alive():
+                await for_ever()
+
+        task = asyncio.ensure_future(body())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        both.peer.fin()
+
+
+async def test_a_cancellation_from_outside_at_the_moment_of_the_end_is_not_lost():
+    async with pair("server") as both:
+
+        async def body():
+            async with both.ws.alive():
+                await for_ever()
+
+        task = asyncio.ensure_future(body())
+        await asyncio.sleep(0.01)
+        both.ws.on_close(lambda _: task.cancel())
+        both.ws.abort()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_of_two_connections_the_one_that_ended_is_told():
+    async with pair("server") as one, pair("client") as two:
+
+        async def body():
+            async with one.ws.alive(), two.ws.alive():
+                await for_ever()
+
+        for both in (two, one):
+            task = asyncio.ensure_future(body())
+            await asyncio.sleep(0.01)
+            both.peer.fin()
+            with pytest.raises(ConnectionClosed) as raised:
+                await within(task)
+            assert raised.value.ending is both.ws.ending
+            if both is two:
+                two.ws = one.ws
+
+
+@pytest.mark.parametrize("outside", [True, False])
+async def test_it_nests_with_asyncio_timeout(outside):
+    async with pair("server") as both:
+        with pytest.raises(TimeoutError):
+            if outside:
+                async with asyncio.timeout(0.01), both.ws.alive():
+                    await for_ever()
+            else:
+                async with both.ws.alive(), asyncio.timeout(0.01):
+                    await for_ever()
+        await still_works()
+        both.peer.fin()
+        with pytest.raises(ConnectionClosedError):
+            if outside:
+                async with asyncio.timeout(5), both.ws.alive():
+                    await for_ever()
+            else:
+                async with both.ws.alive(), asyncio.timeout(5):
+                    await for_ever()
+        await still_works()
+
+
+async def test_the_body_itself_may_be_what_ends_the_connection():
+    async with pair("server") as both:
+        with pytest.raises(ConnectionClosedError):
+            async with both.ws.alive():
+                both.ws.abort()
+        await still_works()
+
+
+async def test_the_body_itself_may_be_the_first_to_notice_the_end():
+    async with pair("server") as both:
+        with pytest.raises(ConnectionClosedError):
+            async with both.ws.alive():
+                both.peer.reset()
+                await both.ws.send("x")  # fails, without a suspension
+                assert both.ws.ending.tcp is TcpEnd.RST
+        await still_works()
+
+
+async def test_a_body_that_ends_the_connection_is_cancelled_where_it_waits_next():
+    async with pair("server") as both:
+        with pytest.raises(ConnectionClosedError):
+            async with both.ws.alive():
+                both.ws.abort()
+                await for_ever()
+        await still_works()
+
+
+async def test_several_tasks_may_be_alive_on_one_connection():
+    async with pair("server") as both:
+
+        async def body():
+            async with both.ws.alive():
+                await for_ever()
+
+        tasks = [asyncio.ensure_future(body()) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        both.peer.fin()
+        results = await within(asyncio.gather(*tasks, return_exceptions=True))
+        assert [result.ending for result in results] == [both.ws.ending] * 3

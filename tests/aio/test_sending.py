@@ -1,0 +1,174 @@
+"""send() and its back-pressure."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from endwell import ConnectionClosed
+from tests.pair import pair, within
+from tests.wire.peer import BINARY, TEXT
+
+SMALL = 16384
+#: More than our kernel takes for a peer that does not read.
+HUGE = bytes(2 * 2**20)
+
+
+async def block(both):
+    """Have our queue over its limit for as long as the peer does not read."""
+    await both.ws.send(HUGE)
+    assert both.core.outbox.size > both.core.options.write_limit
+
+
+async def waiting(*sends):
+    """Tasks that wait for room, in this order."""
+    tasks = []
+    for send in sends:
+        tasks.append(asyncio.ensure_future(send))
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    assert not any(task.done() for task in tasks)
+    return tasks
+
+
+async def payloads(peer, count):
+    return [(await peer.read_frame()).payload for _ in range(count)]
+
+
+async def test_where_there_is_room_send_does_not_suspend():
+    async with pair("server") as both:
+        coroutine = both.ws.send("at once")
+        with pytest.raises(StopIteration):
+            coroutine.send(None)
+        assert await both.peer.read_frame() == (TEXT, b"at once")
+        both.peer.fin()
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+async def test_what_looks_like_bytes_is_sent_as_binary(role, kind):
+    async with pair(role) as both:
+        await both.ws.send(kind(b"\x00\x01\x02"))
+        assert await both.peer.read_frame() == (BINARY, b"\x00\x01\x02")
+        both.peer.fin()
+
+
+async def test_a_buffer_may_be_used_again_once_send_has_returned(role):
+    async with pair(role, buffer=SMALL) as both:
+        await block(both)
+        both.core.options = both.core.options.but(write_limit=2**30)
+        buffer = bytearray(b"first")
+        await both.ws.send(buffer)
+        buffer[:] = b"other"
+        assert (await payloads(both.peer, 2))[1] == b"first"
+        both.peer.fin()
+
+
+@pytest.mark.parametrize("message", [None, 1, ["x"], object()])
+async def test_what_is_no_message_is_refused_and_the_connection_goes_on(message):
+    async with pair("server") as both:
+        with pytest.raises(TypeError, match="message must be"):
+            await both.ws.send(message)
+        await both.ws.send("still there")
+        assert await both.peer.read_frame() == (TEXT, b"still there")
+        both.peer.fin()
+
+
+async def test_above_write_limit_send_waits_until_the_peer_has_taken_enough(role, transport):
+    async with pair(role, transport, buffer=SMALL) as both:
+        await block(both)
+        (task,) = await waiting(both.ws.send("next"))
+        assert await payloads(both.peer, 2) == [HUGE, b"next"]
+        await within(task)
+        both.peer.fin()
+
+
+async def test_sends_that_wait_go_out_in_the_order_in_which_they_were_called(role, transport):
+    async with pair(role, transport, buffer=SMALL) as both:
+        await block(both)
+        tasks = await waiting(*(both.ws.send(str(number)) for number in range(10)))
+        assert await payloads(both.peer, 11) == [HUGE, *(str(number).encode() for number in range(10))]
+        await within(asyncio.gather(*tasks))
+        both.peer.fin()
+
+
+async def test_a_task_that_sends_on_and_on_does_not_overtake_those_that_wait():
+    async def two():
+        await both.ws.send("a1")
+        await both.ws.send("a2")
+
+    async with pair("server", buffer=SMALL) as both:
+        await block(both)
+        tasks = await waiting(two(), both.ws.send("b"), both.ws.send("c"))
+        assert await payloads(both.peer, 5) == [HUGE, b"a1", b"b", b"c", b"a2"]
+        await within(asyncio.gather(*tasks))
+        both.peer.fin()
+
+
+async def test_a_newcomer_does_not_overtake_one_that_has_just_been_woken():
+    async with pair("server", buffer=SMALL) as both:
+        await block(both)
+        first, second = await waiting(both.ws.send("first"), both.ws.send("second"))
+        newcomer = None
+
+        def come(_task):
+            nonlocal newcomer
+            newcomer = asyncio.ensure_future(both.ws.send("newcomer"))
+
+        first.add_done_callback(come)
+        assert await payloads(both.peer, 4) == [HUGE, b"first", b"second", b"newcomer"]
+        await within(asyncio.gather(first, second, newcomer))
+        both.peer.fin()
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+async def test_a_cancelled_send_that_waited_sends_nothing_and_holds_up_nobody(which):
+    async with pair("server", buffer=SMALL) as both:
+        await block(both)
+        tasks = await waiting(*(both.ws.send(str(number)) for number in range(3)))
+        tasks[which].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[which]
+        rest = [number for number in range(3) if number != which]
+        assert await payloads(both.peer, 3) == [HUGE, *(str(number).encode() for number in rest)]
+        await within(asyncio.gather(*(tasks[number] for number in rest)))
+        await both.ws.send("and on")
+        assert await payloads(both.peer, 1) == [b"and on"]
+        both.peer.fin()
+    assert both.ws.ending.messages_out == 4
+
+
+async def test_a_send_cancelled_after_it_was_woken_sends_nothing_and_the_next_has_its_turn():
+    async with pair("server", buffer=SMALL) as both:
+        await block(both)
+        first, second = await waiting(both.ws.send("first"), both.ws.send("second"))
+        both.ws._sender.set_result(None)
+        first.cancel()  # it has not run yet
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert not second.done()
+        assert await payloads(both.peer, 2) == [HUGE, b"second"]
+        await within(second)
+        both.peer.fin()
+
+
+async def test_sends_that_wait_are_told_the_end(role):
+    async with pair(role, buffer=SMALL) as both:
+        await block(both)
+        tasks = await waiting(*(both.ws.send(str(number)) for number in range(3)))
+        both.peer.reset()
+        for task in tasks:
+            with pytest.raises(ConnectionClosed) as raised:
+                await within(task)
+            assert raised.value.ending is both.ws.ending
+    assert both.ws.ending.messages_out == 1
+
+
+async def test_many_tasks_send_at_once_and_no_message_is_torn(role, transport):
+    async with pair(role, transport, buffer=SMALL) as both:
+        messages = [f"{number:05}" * 2000 for number in range(100)]
+        sending = asyncio.gather(*(both.ws.send(message) for message in messages))
+        received = await payloads(both.peer, 100)
+        await within(sending)
+        both.peer.fin()
+    assert [payload.decode() for payload in received] == messages
