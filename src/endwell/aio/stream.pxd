@@ -30,6 +30,7 @@ cdef class Stream:
     cdef bint _finished
     cdef readonly object _timer
     cdef double _timer_at
+    cdef readonly object _deadline
     cdef bint _corked
     cdef bytearray _buffer
 

@@ -16,7 +16,6 @@ import ssl
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
-from ..protocol.closing import State
 from ..protocol.connection import Connection
 from .syscalls import error_of, monotonic, receive, send, send_many
 
@@ -71,6 +70,7 @@ class Stream:
         self._finished = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._deadline: float | None = None
         self._corked = False
         if loop not in _buffers:
             _buffers[loop] = bytearray(READ_SIZE)
@@ -97,7 +97,7 @@ class Stream:
                 self._shake()
             if core.outbox.size and core.writing and not self._shaking:
                 self._flush()
-            if core.state is State.ENDED:
+            if core.ended:
                 self._close()
             else:
                 if core.half_close and not self._finished and not core.writing:
@@ -150,6 +150,9 @@ class Stream:
 
     def _set_timer(self) -> None:
         deadline = self.core.deadline
+        if deadline is self._deadline and self._timer is not None:
+            return
+        self._deadline = deadline
         if self._timer is not None:
             if deadline is not None and deadline >= self._timer_at:
                 return  # fires too early, looks again then: cheaper than moving it each time
@@ -157,24 +160,25 @@ class Stream:
             self._timer = None
         if deadline is not None:
             self._timer_at = deadline
-            self._timer = self.loop.call_later(max(0.0, deadline - monotonic()), self._tick)
+            wait = deadline - monotonic()
+            if wait > 0:
+                self._timer = self.loop.call_later(wait, self._tick)
+            else:
+                self._tick()
 
     def _tick(self) -> None:
-        self._timer = None
+        self._timer = self._deadline = None
         self.core.tick(monotonic())
         self.settle()
 
     # -- reading --------------------------------------------------------------
 
     def _readable(self) -> None:
-        if self._ask_for_errors and self._sock is not None:
-            number = error_of(self._sock)
-            if number:
-                self._read_what_is_left(OSError(number, os.strerror(number)))
+        core = self.core
         if not self._shaking:
             for _ in range(READS):
                 # What was read may have been answered, and the answer may have ended it all.
-                if self._sock is None or self.held or not self.core.reading:
+                if self._sock is None or self.held or not core.reading:
                     break
                 count = self._read()
                 if self.changed is not None:
@@ -183,8 +187,14 @@ class Stream:
                         self.changed(True)
                     finally:
                         self._corked = corked
-                if count < (TLS_RECORD if self._tls else READ_SIZE) and not self._pending():
+                if count < (TLS_RECORD if self._tls else READ_SIZE) and not (self._tls and self._pending()):
                     break  # another read would most likely bring nothing now
+        if core.is_open and core.outbox.size and not self._writing and self._sock is not None:
+            self._flush()
+            if core.is_open and not core.outbox.size and not core.inbox and core.deadline is self._deadline:
+                return  # all is said: the socket took it, so it has no error; nothing else has changed
+        if self._ask_for_errors and self._sock is not None and (number := error_of(self._sock)):
+            self._read_what_is_left(OSError(number, os.strerror(number)))
         self.settle()
 
     def _read(self) -> int:

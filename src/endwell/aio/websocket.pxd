@@ -17,10 +17,10 @@ cdef class WebSocket:
     cdef Receive _recv
     cdef Receive _read
     cdef Receive _next
-    cdef object _sender
+    cdef readonly object _sender
     cdef object _turn
     cdef Py_ssize_t _queued
-    cdef Py_ssize_t _write_limit
+    cdef public Py_ssize_t _write_limit
     cdef readonly object _watchers
     cdef dict _pings
     cdef readonly list _callbacks

@@ -13,7 +13,6 @@ from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import ConcurrencyError, ConnectionClosed
 from ..http import Request, Response
-from ..protocol.closing import State
 from .awaiting import DONE, Receive, Slot
 from .stream import Stream
 from .syscalls import monotonic
@@ -172,7 +171,7 @@ class WebSocket:
 
     async def _room(self) -> None:
         core = self._core
-        while core.state is State.OPEN and core.outbox.size > self._write_limit:
+        while core.is_open and core.outbox.size > self._write_limit:
             self._sender = self._stream.loop.create_future()
             try:
                 await self._sender
@@ -261,13 +260,15 @@ class WebSocket:
         if core.inbox and self._slot.waits():
             self._slot.wake(inline)
         if self._sender is not None and (
-            core.state is not State.OPEN or core.outbox.size <= self._write_limit
+            not core.is_open or core.outbox.size <= self._write_limit
         ):
             _wake(self._sender)
-        if self._ending is None and (ending := core.ending) is not None:
-            self._ended(ending)
+        if core.ended and self._ending is None:
+            self._ended()
 
-    def _ended(self, ending: Ending) -> None:
+    def _ended(self) -> None:
+        ending = self._core.ending
+        assert ending is not None
         self._ending = ending
         self._slot.ending = ending
         self._slot.wake(False)

@@ -7,9 +7,10 @@ from endwell.wire.codec cimport Codec
 
 cdef class Connection:
     cdef readonly bint client
-    cdef readonly object options
+    cdef public object options
     cdef readonly object state
     cdef readonly bint is_open
+    cdef readonly bint ended
     cdef readonly object inbox
     cdef readonly Outbox outbox
     cdef readonly Keepalive keepalive
@@ -20,8 +21,9 @@ cdef class Connection:
     cdef public bint connected
 
     cdef Codec _codec
+    cdef Py_ssize_t _max_queue
     cdef bint _parsing
-    cdef bytes _pong
+    cdef readonly bytes _pong
     cdef object _close
     cdef Py_ssize_t _close_size
     cdef object _write_error
@@ -49,6 +51,7 @@ cdef class Connection:
 
     cpdef sent(self, Py_ssize_t count, double now)
     cpdef bint send(self, message, double now) except -1
+    cdef bint _must_read(self)
     cdef _answer(self, bytes payload)
     cdef _rearm(self)
 

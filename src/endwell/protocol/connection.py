@@ -30,10 +30,6 @@ from .outbox import Outbox
 
 __all__ = ["Connection"]
 
-#: Seconds that a peer's fault waits while messages that came before it are unread: time
-#: for a handler to answer them. Autobahn calls only that strict (3.2-3.4, 4.*, 5.15).
-GRACE = 0.01
-
 #: How TCP ended where the cue alone tells.
 _TCP_END = {Cue.EOF: TcpEnd.FIN, Cue.TIME_UP: TcpEnd.TIMEOUT}
 
@@ -47,7 +43,10 @@ class Connection:
         self.state = State.OPENING
         #: Whether the state is OPEN, which is asked for with every message.
         self.is_open = False
+        #: Whether it is ENDED.
+        self.ended = False
         self.inbox: deque[str | bytes] = deque()
+        self._max_queue = options.max_queue
         self.outbox = Outbox(options.write_timeout)
         self.keepalive = Keepalive(options.ping_interval, options.ping_timeout)
         self.deadline: float | None = None
@@ -117,9 +116,8 @@ class Connection:
         Only an open connection holds its peer back: a full inbox must not block
         the closing handshake, nor hide what is readable after a failed write.
         """
-        return self._must_read or len(self.inbox) < self.options.max_queue
+        return self._must_read() or len(self.inbox) < self._max_queue
 
-    @property
     def _must_read(self) -> bool:
         return not self.is_open or self._write_error is not None
 
@@ -134,12 +132,14 @@ class Connection:
             return
         self._bytes_in += end
         # Where the peer cannot be held back, messages that find no room are dropped.
-        full = self._must_read and len(self.inbox) >= self.options.max_queue
+        full = self._must_read() and len(self.inbox) >= self._max_queue
         events: list[str | bytes | Ping | Pong | Close] = []
         try:
             self._codec.feed(data, end, events)
         except PeerError as exc:
-            self._fault, self._state_deadline = exc, now + GRACE
+            # Not at once: the driver first hands over the messages that came before it, and
+            # a handler may answer them. Autobahn calls only that strict (3.2-3.4, 4.*, 5.15).
+            self._fault, self._state_deadline = exc, now
             self._rearm()
         for event in events:
             if type(event) is str or type(event) is bytes:
@@ -251,7 +251,7 @@ class Connection:
     @property
     def ending(self) -> Ending | None:
         """How it ended, computed at the first look after the end; before it, None."""
-        if self._ending is None and self.state is State.ENDED:
+        if self._ending is None and self.ended:
             assert self._cause is not None
             sent = self._close if self._close_size and not self.outbox.size else None
             self._ending = Ending(
@@ -288,11 +288,12 @@ class Connection:
         self._exception = self._exception or exception
         self.state = row.state
         self.is_open = row.state is State.OPEN
+        self.ended = row.state is State.ENDED
         for do in row.do:
             _DO[do](self, now)
         if self.state is not State.OPEN:
             self.keepalive.stop()
-        if self.state is State.ENDED:
+        if self.ended:
             self._ended = now
             self._tcp = tcp_end_of(exception) if cue is Cue.LOST else _TCP_END.get(cue, TcpEnd.ABORTED)
             self._parsing = False
