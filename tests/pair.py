@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,24 +134,19 @@ async def _connect(uri: str, transport: Transport, options: dict[str, Any]) -> W
 @asynccontextmanager
 async def nothing_left_behind() -> AsyncIterator[None]:
     """When the block is left, there are no file descriptors, tasks and timers that were not there before."""
-    before = _descriptors(), _tasks(), _timers()
+    descriptors, tasks, timers = _descriptors(), asyncio.all_tasks(), _timers()
     yield
-    await _until(lambda: _tasks() <= before[1])
-    assert (_descriptors(), _tasks(), _timers()) == before
+    await _until(lambda: asyncio.all_tasks() <= tasks)
+    assert _descriptors() - descriptors == set()
+    assert _timers() - timers == set()
 
 
-def _descriptors() -> dict[int, str]:
-    found = {}
+def _descriptors() -> set[tuple[str, str]]:
+    found = set()
     for name in os.listdir("/proc/self/fd"):
-        try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:
-            pass  # the one that listed them
+        with suppress(FileNotFoundError):  # the one that lists them
+            found.add((name, os.readlink(f"/proc/self/fd/{name}")))
     return found
-
-
-def _tasks() -> set[asyncio.Task[Any]]:
-    return asyncio.all_tasks()
 
 
 def _timers() -> set[asyncio.TimerHandle]:

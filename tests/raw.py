@@ -111,7 +111,8 @@ class RawPeer:
         self, sock: socket.socket, context: ssl.SSLContext | None, *, server: bool, bytewise: bool = False
     ) -> None:
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = sock
         self.server = server
         self.bytewise = bytewise

@@ -134,22 +134,21 @@ async def test_a_cancellation_from_outside_at_the_moment_of_the_end_is_not_lost(
             await task
 
 
-async def test_of_two_connections_the_one_that_ended_is_told():
+@pytest.mark.parametrize("which", [0, 1])
+async def test_of_two_connections_the_one_that_ended_is_told(which):
     async with pair("server") as one, pair("client") as two:
 
         async def body():
             async with one.ws.alive(), two.ws.alive():
                 await for_ever()
 
-        for both in (two, one):
-            task = asyncio.ensure_future(body())
-            await asyncio.sleep(0.01)
-            both.peer.fin()
-            with pytest.raises(ConnectionClosed) as raised:
-                await within(task)
-            assert raised.value.ending is both.ws.ending
-            if both is two:
-                two.ws = one.ws
+        task = asyncio.ensure_future(body())
+        await asyncio.sleep(0.01)
+        both = (one, two)[which]
+        both.peer.fin()
+        with pytest.raises(ConnectionClosed) as raised:
+            await within(task)
+        assert raised.value.ending is both.ws.ending
 
 
 @pytest.mark.parametrize("outside", [True, False])

@@ -25,7 +25,7 @@ async def test_a_ping_returns_the_round_trip_in_seconds(role, transport):
         await asyncio.sleep(0.05)
         await both.peer.frame(PONG, received.payload)
         latency = await within(task)
-        assert 0.05 <= latency < 1.0
+        assert 0.04 <= latency < 1.0  # loops' timers may be early by a millisecond or so
         assert both.ws.latency == latency
         both.peer.fin()
         assert (await both.ending()).latency == latency

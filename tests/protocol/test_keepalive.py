@@ -91,19 +91,26 @@ def test_stopped_it_wants_nothing_more():
 
 def test_a_pong_gives_the_round_trip_and_answers_the_earlier_pings_too():
     keepalive = started()
-    first, second = keepalive.sends(None, 1.0), keepalive.sends(b"mine", 2.0)
-    keepalive.hears(second, 2.5)
-    assert keepalive.answered == [(first, 1.5), (b"mine", 0.5)]
+    keepalive.sends(b"1", 1.0)
+    keepalive.sends(b"2", 2.0)
+    keepalive.hears(b"2", 2.5)
+    assert keepalive.answered == [(b"1", 1.5), (b"2", 0.5)]
     assert keepalive.latency == 0.5
 
 
 def test_a_pong_leaves_later_pings_waiting():
     keepalive = started()
-    first, second = keepalive.sends(b"1", 1.0), keepalive.sends(b"2", 2.0)
-    keepalive.hears(first, 3.0)
-    assert keepalive.answered == [(first, 2.0)]
-    keepalive.hears(second, 4.0)
-    assert keepalive.answered == [(first, 2.0), (second, 2.0)]
+    keepalive.sends(b"1", 1.0)
+    keepalive.sends(b"2", 2.0)
+    keepalive.hears(b"1", 3.0)
+    assert keepalive.answered == [(b"1", 2.0)]
+    keepalive.hears(b"2", 4.0)
+    assert keepalive.answered == [(b"1", 2.0), (b"2", 2.0)]
+
+
+def test_fresh_payloads_differ():
+    keepalive = started()
+    assert len({keepalive.fresh() for _ in range(1000)}) == 1000
 
 
 def test_a_pong_that_nobody_asked_for_is_no_answer():

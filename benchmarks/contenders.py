@@ -1,0 +1,50 @@
+"""Who is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A library, or one of its interfaces: ``servers/MODULE.py`` and ``clients/MODULE.py``."""
+
+    name: str
+    module: str
+    #: Of others, that do the work.
+    packages: tuple[str, ...] = ()
+    has_client: bool = True
+    has_deflate: bool = True
+    #: Another tree of endwell's sources than the installed one.
+    source: Path | None = None
+
+
+OURS = "endwell"
+BASELINE = "picows listener"
+
+CONTENDERS = (
+    Contender(OURS, "endwell"),
+    Contender(BASELINE, "picows_listener", ("picows", "aiofastnet"), has_deflate=False),
+    Contender("picows coroutine", "picows_coroutine", ("picows",)),
+    Contender("aiohttp", "aiohttp", ("aiohttp",)),
+    Contender("websockets", "websockets", ("websockets",)),
+    Contender("uvicorn", "uvicorn", ("uvicorn", "starlette", "websockets"), has_client=False),
+)
+
+
+def another(text: str) -> Contender:
+    """Other sources of endwell, from ``NAME=FOLDER``."""
+    name, _, folder = text.partition("=")
+    source = Path(folder).resolve()
+    if not (source / "endwell").is_dir():
+        raise ValueError(f"{folder!r} has no folder endwell in it")
+    return Contender(name, "endwell", source=source)
+
+
+def versions() -> Iterator[str]:
+    """Name and version of every package of theirs that does the work."""
+    for name in sorted({"uvloop"}.union(*(contender.packages for contender in CONTENDERS))):
+        yield f"{name} {version(name)}"

@@ -1,0 +1,38 @@
+"""endwell, as people write it."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import asynccontextmanager
+
+import endwell
+
+from .program import Ports, run
+
+server = endwell.Server()
+
+
+@server.websocket("/echo")
+async def echo(ws: endwell.WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+@server.websocket("/broadcast")
+async def broadcast(ws: endwell.WebSocket) -> None:
+    async for message in ws:
+        if hasattr(server, "broadcast"):
+            server.broadcast(server.connections, message)
+        else:
+            for each in list(server.connections):
+                await each.send(message)
+
+
+@asynccontextmanager
+async def serving(context: ssl.SSLContext | None) -> Ports:
+    async with server.serving("127.0.0.1", 0, ssl=context):
+        yield server.port
+
+
+if __name__ == "__main__":
+    run(serving)

@@ -1,0 +1,11 @@
+"""picows's coroutine API."""
+
+from __future__ import annotations
+
+import picows.websockets
+
+from .program import run
+from .websockets import serving_with
+
+if __name__ == "__main__":
+    run(serving_with(picows.websockets))

@@ -1,0 +1,121 @@
+"""The client's way to an open connection, given up at every stage."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+
+from endwell import Cause, Close, HandshakeFailed, Initiator, TcpEnd, connect
+from tests.pair import nothing_left_behind, within
+from tests.raw import HOST, PLAIN, RawServer, switching_protocols, wss
+
+
+async def opened(uri, transport, **options):
+    return await connect(uri, ssl=transport.client, **options)
+
+
+@asynccontextmanager
+async def a_server_that_does_not_accept():
+    """Yields its URI; the kernel's queue is full, so that connecting takes for ever."""
+    with socket.socket() as listening:
+        listening.bind((HOST, 0))
+        listening.listen(0)
+        queue = []
+        try:
+            for _ in range(3):
+                sock = socket.socket()
+                sock.setblocking(False)
+                sock.connect_ex(listening.getsockname())
+                queue.append(sock)
+            yield f"ws://{HOST}:{listening.getsockname()[1]}/"
+        finally:
+            for sock in queue:
+                sock.close()
+
+
+@asynccontextmanager
+async def half_open(stage):
+    """Yields a client task, which has come to ``stage``."""
+    transport = wss() if stage == "TLS" else PLAIN
+    if stage == "TCP":
+        async with a_server_that_does_not_accept() as uri:
+            yield lambda **options: opened(uri, transport, **options), None
+        return
+    with RawServer(transport.server) as listening:
+        yield lambda **options: opened(listening.uri, transport, **options), listening
+
+
+@pytest.mark.parametrize("stage", ["TCP", "TLS", "HTTP"])
+async def test_open_timeout_holds_for_all_stages_together(stage):
+    async with half_open(stage) as (connecting, _), nothing_left_behind():
+        with pytest.raises(HandshakeFailed) as raised:
+            await within(connecting(open_timeout=0.3), 3.0)
+    ending = raised.value.ending
+    assert (ending.cause, ending.initiator) == (Cause.HANDSHAKE_FAILED, Initiator.LOCAL)
+    assert 0.29 <= ending.duration < 2.0
+    assert ending.tcp is (TcpEnd.NONE if stage == "TCP" else TcpEnd.TIMEOUT)
+
+
+@pytest.mark.parametrize("stage", ["TCP", "TLS", "HTTP"])
+async def test_a_cancelled_connect_leaves_nothing_behind(stage):
+    async with half_open(stage) as (connecting, _), nothing_left_behind():
+        task = asyncio.ensure_future(connecting())
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_connect_cancelled_as_it_opens_closes_what_it_opened():
+    with RawServer() as listening:
+        async with nothing_left_behind():
+            task = asyncio.ensure_future(opened(listening.uri, PLAIN))
+            with await listening.reached() as peer:
+                head = await peer.read_head()
+                peer.push(switching_protocols(head))
+                while not task._fut_waiter.done():  # the answer is there, the task has not run yet
+                    await asyncio.sleep(0)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                seen = await peer.read_to_the_end()
+    assert seen.close == Close(1001)
+
+
+async def test_nobody_listens_is_told_as_the_network_it_was():
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        async with nothing_left_behind():
+            with pytest.raises(HandshakeFailed) as raised:
+                await within(opened(f"ws://{HOST}:{sock.getsockname()[1]}/", PLAIN))
+    ending = raised.value.ending
+    assert (ending.cause, ending.initiator, ending.tcp) == (Cause.NETWORK_ERROR, Initiator.NETWORK, TcpEnd.NONE)
+    assert isinstance(ending.exception, ConnectionRefusedError)
+    assert raised.value.__cause__ is ending.exception
+
+
+async def test_frames_that_come_with_the_101_are_not_lost():
+    with RawServer() as listening:
+        task = asyncio.ensure_future(opened(listening.uri, PLAIN, compression=None))
+        with await listening.reached() as peer:
+            response = switching_protocols(await peer.read_head())
+            await peer.write(response + peer.octets(1, b"early") + peer.close_octets(4000, "and gone"))
+            ws = await within(task)
+            assert await within(ws.recv()) == "early"
+            assert (await peer.read_to_the_end()).close == Close(4000, "and gone")
+            assert (await within(ws.closed)).received == Close(4000, "and gone")
+
+
+async def test_a_drop_that_comes_with_the_101_is_told_by_the_connection():
+    with RawServer() as listening:
+        async with nothing_left_behind():
+            task = asyncio.ensure_future(opened(listening.uri, PLAIN, compression=None))
+            with await listening.reached() as peer:
+                await peer.write(switching_protocols(await peer.read_head()) + peer.octets(1, b"early"))
+                peer.fin()
+                ws = await within(task)
+                assert await within(ws.recv()) == "early"
+                assert (await within(ws.closed)).cause is Cause.PEER_VANISHED
