@@ -12,13 +12,24 @@ from setuptools import Extension, setup
 
 #: The modules on a message's path: this list is the only one.
 MODULES = [
+    "endwell.wire._payload",
     "endwell.wire.frames",
     "endwell.wire.deflate",
     "endwell.wire.codec",
+    "endwell.protocol.outbox",
+    "endwell.protocol.keepalive",
     "endwell.protocol.connection",
+    "endwell.aio._syscalls",
     "endwell.aio.stream",
+    "endwell.aio.awaiting",
     "endwell.aio.websocket",
 ]
+
+
+def source(name: str) -> str:
+    """The file of a module; a .pyx only where one function has a form that Python cannot say."""
+    path = f"src/{name.replace('.', '/')}"
+    return f"{path}.pyx" if os.path.exists(f"{path}.pyx") else f"{path}.py"
 
 
 def extensions() -> list[Extension]:
@@ -29,7 +40,7 @@ def extensions() -> list[Extension]:
     from Cython.Build import cythonize
 
     modules = cythonize(
-        [Extension(name, [f"src/{name.replace('.', '/')}.py"]) for name in MODULES],
+        [Extension(name, [source(name)]) for name in MODULES],
         build_dir="build",
         compiler_directives={
             "language_level": "3",

@@ -35,8 +35,9 @@ def pytest_configure() -> None:
     if os.environ.get("ENDWELL_PURE") == "1":
         return
     for extension in (TESTS.parent / "src").rglob("*.so"):
-        source = extension.with_name(extension.name.partition(".")[0] + ".py")
-        if not source.exists() or source.stat().st_mtime > extension.stat().st_mtime:
+        sources = [extension.with_name(extension.name.partition(".")[0] + end) for end in (".py", ".pyx")]
+        times = [source.stat().st_mtime for source in sources if source.exists()]
+        if not times or max(times) > extension.stat().st_mtime:
             raise pytest.UsageError(f"{extension} is older than its source: run make build, or delete it")
 
 

@@ -56,7 +56,7 @@ async def test_what_looks_like_bytes_is_sent_as_binary(role, kind):
 async def test_a_buffer_may_be_used_again_once_send_has_returned(role):
     async with pair(role, buffer=SMALL) as both:
         await block(both)
-        both.core.options = both.core.options.but(write_limit=2**30)
+        both.ws._write_limit = 2**30
         buffer = bytearray(b"first")
         await both.ws.send(buffer)
         buffer[:] = b"other"

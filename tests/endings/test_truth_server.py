@@ -178,7 +178,8 @@ async def test_a_server_that_stops_tells_a_sleeping_handler_at_once_and_cancels_
         reading = asyncio.create_task(peer.read_to_the_end(answer=True))
         reading.add_done_callback(lambda _: peer.sock.close())
         began = time.monotonic()
-    assert 0.3 <= time.monotonic() - began < 0.3 + PROMPT
+    # 0.29: uvloop's clock counts whole milliseconds.
+    assert 0.29 <= time.monotonic() - began < 0.3 + PROMPT
     seen = await reading
     await witness.check(OURS["stop"], seen)
     assert witness.told_at_work
@@ -193,7 +194,8 @@ async def test_a_server_that_stops_waits_for_a_peer_that_does_not_answer_no_long
     async with scene.serving(transport, grace=0.3) as peer:
         reading = asyncio.create_task(peer.read_to_the_end())
         began = time.monotonic()
-    assert 0.3 <= time.monotonic() - began < 0.3 + PROMPT
+    # 0.29: uvloop's clock counts whole milliseconds.
+    assert 0.29 <= time.monotonic() - began < 0.3 + PROMPT
     seen = await reading
     ending = scene.witness.ws.ending
     assert (ending.cause, ending.clean, ending.code) == (Cause.SERVER_DRAINED, False, 1001)

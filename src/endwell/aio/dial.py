@@ -88,9 +88,9 @@ class _Greeting:
             self._stream.abort()
             raise
 
-    def _receive(self, data: memoryview, now: float) -> None:
+    def _receive(self, data: bytes, now: float) -> None:
         try:
-            response = self._reader.receive(bytes(data))
+            response = self._reader.receive(data)
             if response is not None and response.status == 101:
                 self._accept(confirm(self._offer, response), now)
             elif response is not None:
@@ -101,7 +101,7 @@ class _Greeting:
     def _accept(self, accepted: Accepted, now: float) -> None:
         core, stream, offer = self._core, self._stream, self._offer
         core.accept(Codec(True, offer.options.max_size, accepted.deflate), now)
-        stream.receive, stream.eof = core.receive, core.eof
+        stream.receive, stream.eof = None, core.eof
         ws = WebSocket(stream, offer.request, accepted.response, accepted.subprotocol)
         if self._reader.rest:
             core.receive(self._reader.rest, now)
@@ -118,7 +118,7 @@ class _Greeting:
         else:
             self._refused(response, now)
 
-    def _changed(self) -> None:
+    def _changed(self, inline: bool) -> None:
         ending = self._core.ending
         if ending is None or self._done.done():
             return

@@ -187,7 +187,7 @@ class Opening:
         Never keep-alive: after an upgrade that was refused nobody knows whether
         what follows is HTTP (RFC 9931).
         """
-        self._stream.receive = self._core.receive
+        self._stream.receive = None
         self._stream.held = False
         self._core.refuse(response.serialize(), time.monotonic(), exc)
         self._stream.settle()
@@ -196,15 +196,15 @@ class Opening:
         """Cut it."""
         self._stream.abort()
 
-    def _receive(self, data: memoryview, now: float) -> None:
+    def _receive(self, data: bytes, now: float) -> None:
         try:
-            request = self._reader.receive(bytes(data))
+            request = self._reader.receive(data)
         except HandshakeError as exc:
-            self._stream.receive = self._core.receive
+            self._stream.receive = None
             self._listener.serve(self, exc)
             return
         if request is not None:
-            self._stream.receive = self._core.receive
+            self._stream.receive = None
             # Frames that come early wait in the kernel until the 101 is out.
             self._stream.held = True
             secure = self._stream.tls_object() is not None
@@ -212,7 +212,7 @@ class Opening:
                 self, replace(request, remote_address=self._stream.remote_address, secure=secure)
             )
 
-    def _changed(self) -> None:
+    def _changed(self, inline: bool) -> None:
         if self.gone:
             self._listener.openings.discard(self)
 

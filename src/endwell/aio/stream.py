@@ -13,13 +13,11 @@ import errno
 import os
 import socket
 import ssl
-import time
 from collections.abc import Callable
-from itertools import islice
 from weakref import WeakKeyDictionary
 
-from ..protocol.closing import State
 from ..protocol.connection import Connection
+from .syscalls import error_of, monotonic, receive, send, send_many
 
 __all__ = ["Stream"]
 
@@ -30,15 +28,16 @@ READ_SIZE = 256 * 1024
 READS = 4
 #: Bytes read after a failed write, at most: more than a kernel's receive buffer holds.
 LAST_BYTES = 64 * 2**20
+#: Bytes in the outbox at which they leave though more may follow soon.
+FULL = 64 * 1024
 #: What OpenSSL returns at once: RFC 8446 §5.1, a record holds 2**14 bytes.
 TLS_RECORD = 2**14
-#: Buffers handed to one ``sendmsg`` (Linux's IOV_MAX is 1024), and bytes joined for one TLS write.
-IOV = 64
+#: Bytes joined for one TLS write.
 TLS_JOIN = 4 * TLS_RECORD
 
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
-_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
+_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, bytearray] = WeakKeyDictionary()
 
 
 class Stream:
@@ -50,11 +49,11 @@ class Stream:
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, core: Connection) -> None:
         self.loop = loop
         self.core = core
-        #: Who consumes what is read; the opening puts its own function here.
-        self.receive: Callable[[memoryview, float], None] = core.receive
+        #: Who consumes what is read, if not the core: the opening.
+        self.receive: Callable[[bytes, float], None] | None = None
         self.eof: Callable[[float], None] = core.eof
-        #: Called at the end of every settle(): something may have changed.
-        self.changed: Callable[[], None] | None = None
+        #: Called when something may have changed; True where a task may be resumed at once.
+        self.changed: Callable[[bool], None] | None = None
         #: True while nothing may be read, whatever the core says.
         self.held = False
         self.remote_address = _address(sock.getpeername)
@@ -71,8 +70,10 @@ class Stream:
         self._finished = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._deadline: float | None = None
+        self._corked = False
         if loop not in _buffers:
-            _buffers[loop] = memoryview(bytearray(READ_SIZE))
+            _buffers[loop] = bytearray(READ_SIZE)
         self._buffer = _buffers[loop]
         if sock.family != getattr(socket, "AF_UNIX", None):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -83,7 +84,7 @@ class Stream:
 
     def abort(self) -> None:
         """Cut the connection, whatever its state."""
-        self.core.lost(ConnectionAbortedError(errno.ECONNABORTED, "cut by this side"), time.monotonic())
+        self.core.lost(ConnectionAbortedError(errno.ECONNABORTED, "cut by this side"), monotonic())
         self.settle()
 
     # -- the one place that turns wishes into I/O --------------------------------
@@ -94,9 +95,9 @@ class Stream:
             core = self.core
             if self._shaking:
                 self._shake()
-            if core.writing and not self._shaking:
+            if core.outbox.size and core.writing and not self._shaking:
                 self._flush()
-            if core.state is State.ENDED:
+            if core.ended:
                 self._close()
             else:
                 if core.half_close and not self._finished and not core.writing:
@@ -104,7 +105,27 @@ class Stream:
                 self._watch()
                 self._set_timer()
         if self.changed is not None:
-            self.changed()
+            self.changed(False)
+
+    def wrote(self) -> None:
+        """The application has queued something: let it leave, with what follows soon.
+
+        While a read is being handled, answers collect until that is done. Otherwise
+        the first of a turn of the loop leaves at once, and later ones at its end. So
+        nothing is ever held while the application waits for something else.
+        """
+        if self._corked:
+            if self.core.outbox.size >= FULL:
+                self.settle()
+            return
+        self._corked = True
+        self.loop.call_soon(self._uncork)
+        self.settle()
+
+    def _uncork(self) -> None:
+        self._corked = False
+        if self.core.outbox.size:
+            self.settle()
 
     def _watch(self) -> None:
         reading = self._shaking or (not self.held and self.core.reading)
@@ -129,6 +150,9 @@ class Stream:
 
     def _set_timer(self) -> None:
         deadline = self.core.deadline
+        if deadline is self._deadline and self._timer is not None:
+            return
+        self._deadline = deadline
         if self._timer is not None:
             if deadline is not None and deadline >= self._timer_at:
                 return  # fires too early, looks again then: cheaper than moving it each time
@@ -136,55 +160,78 @@ class Stream:
             self._timer = None
         if deadline is not None:
             self._timer_at = deadline
-            self._timer = self.loop.call_later(max(0.0, deadline - time.monotonic()), self._tick)
+            wait = deadline - monotonic()
+            if wait > 0:
+                self._timer = self.loop.call_later(wait, self._tick)
+            else:
+                self._tick()
 
     def _tick(self) -> None:
-        self._timer = None
-        self.core.tick(time.monotonic())
+        self._timer = self._deadline = None
+        self.core.tick(monotonic())
         self.settle()
 
     # -- reading --------------------------------------------------------------
 
     def _readable(self) -> None:
-        if self._ask_for_errors and self._sock is not None:
-            number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if number:
-                self._read_what_is_left(OSError(number, os.strerror(number)))
+        core = self.core
         if not self._shaking:
             for _ in range(READS):
                 # What was read may have been answered, and the answer may have ended it all.
-                if self._sock is None or self.held or not self.core.reading:
+                if self._sock is None or self.held or not core.reading:
                     break
                 count = self._read()
-                if count < (TLS_RECORD if self._tls else READ_SIZE) and not self._pending():
+                if self.changed is not None:
+                    corked, self._corked = self._corked, True
+                    try:
+                        self.changed(True)
+                    finally:
+                        self._corked = corked
+                if count < (TLS_RECORD if self._tls else READ_SIZE) and not (self._tls and self._pending()):
                     break  # another read would most likely bring nothing now
+        if core.is_open and core.outbox.size and not self._writing and self._sock is not None:
+            self._flush()
+            if core.is_open and not core.outbox.size and not core.inbox and core.deadline is self._deadline:
+                return  # all is said: the socket took it, so it has no error; nothing else has changed
+        if self._ask_for_errors and self._sock is not None and (number := error_of(self._sock)):
+            self._read_what_is_left(OSError(number, os.strerror(number)))
         self.settle()
 
     def _read(self) -> int:
         """One read: how many bytes it brought, 0 for none, at the end too."""
         assert self._sock is not None
         try:
-            if self._finished:
-                # Our close_notify is out: what still comes is discarded undecrypted.
-                count = socket.socket.recv_into(self._sock, self._buffer)
-            else:
-                count = self._sock.recv_into(self._buffer)
-        except _NOT_NOW:
-            return 0
-        except ssl.SSLZeroReturnError:
-            count = 0  # what theirs is called if our close_notify is on its way already
+            count = self._read_tls() if self._tls else receive(self._sock, self._buffer)
         except OSError as exc:
-            self.core.lost(exc, time.monotonic(), isinstance(exc, ssl.SSLError))
+            self.core.lost(exc, monotonic(), isinstance(exc, ssl.SSLError))
             return 0
-        if count:
-            self.receive(self._buffer[:count], time.monotonic())
+        if count > 0:
+            if self.receive is None:
+                self.core.feed(self._buffer, count, monotonic())
+            else:
+                self.receive(bytes(self._buffer[:count]), monotonic())
+        elif count < 0:
+            return 0
         elif self._tls and not self._finished and _address(self._sock.getpeername) is None:
             # Until Python 3.13 ssl makes an end of file of ECONNRESET. A socket that was
             # reset has no peer any more; one that got a FIN still has.
-            self.core.lost(ConnectionResetError(errno.ECONNRESET, "reset under TLS"), time.monotonic())
+            self.core.lost(ConnectionResetError(errno.ECONNRESET, "reset under TLS"), monotonic())
         else:
-            self.eof(time.monotonic())
+            self.eof(monotonic())
         return count
+
+    def _read_tls(self) -> int:
+        """As :func:`receive`."""
+        assert self._sock is not None
+        try:
+            if self._finished:
+                # Our close_notify is out: what still comes is discarded undecrypted.
+                return socket.socket.recv_into(self._sock, self._buffer)
+            return self._sock.recv_into(self._buffer)
+        except _NOT_NOW:
+            return -1
+        except ssl.SSLZeroReturnError:
+            return 0  # what theirs is called if our close_notify is on its way already
 
     def _pending(self) -> int:
         return self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) and not self._shaking else 0
@@ -194,12 +241,9 @@ class Stream:
     def _flush(self) -> None:
         assert self._sock is not None
         core = self.core
-        while core.writing:
+        while core.outbox.size and core.writing:
             try:
                 count = self._write(self._sock)
-            except _NOT_NOW:
-                core.sent(0, time.monotonic())
-                return
             except ssl.SSLEOFError:
                 # What OpenSSL makes of EPIPE and ECONNRESET.
                 self._read_what_is_left(ConnectionResetError(errno.ECONNRESET, "reset under TLS"))
@@ -207,32 +251,44 @@ class Stream:
             except OSError as exc:
                 self._read_what_is_left(exc)
                 return
-            core.sent(count, time.monotonic())
+            if count < 0:
+                core.sent(0, monotonic())
+                return
+            core.sent(count, monotonic())
 
     def _write(self, sock: socket.socket) -> int:
         buffers = self.core.outbox.buffers
-        if len(buffers) == 1 or (self._tls and len(buffers[0]) >= TLS_JOIN):
-            return sock.send(buffers[0])
-        if not self._tls:
-            return sock.sendmsg(islice(buffers, IOV))
-        # One record for many small frames. OpenSSL wants a write that it could not
-        # finish repeated with the same octets; they still lead the queue then.
-        parts, size = [], 0
-        for part in buffers:
-            parts.append(part)
-            size += len(part)
-            if size >= TLS_JOIN:
-                break
-        return sock.send(b"".join(parts))
+        if self._tls:
+            return self._write_tls(sock)
+        return send(sock, buffers[0]) if len(buffers) == 1 else send_many(sock, buffers)
+
+    def _write_tls(self, sock: socket.socket) -> int:
+        """As :func:`send`."""
+        buffers = self.core.outbox.buffers
+        data: bytes | bytearray | memoryview = buffers[0]
+        if len(buffers) > 1 and len(data) < TLS_JOIN:
+            # One record for many small frames. OpenSSL wants a write that it could not
+            # finish repeated with the same octets; they still lead the queue then.
+            parts, size = [], 0
+            for part in buffers:
+                parts.append(part)
+                size += len(part)
+                if size >= TLS_JOIN:
+                    break
+            data = b"".join(parts)
+        try:
+            return sock.send(data)
+        except _NOT_NOW:
+            return -1
 
     def _read_what_is_left(self, exc: OSError) -> None:
         """The socket failed with ``exc``: the peer's last words may still lie in the receive buffer."""
-        self.core.broken(exc, time.monotonic())
+        self.core.broken(exc, monotonic())
         left = 0 if self._shaking else LAST_BYTES
         while left > 0 and (count := self._read()):
             left -= count
         # Unless EOF or an error came, which decided: nothing more is to be had.
-        self.core.lost(exc, time.monotonic())
+        self.core.lost(exc, monotonic())
 
     # -- TLS and the end ------------------------------------------------------
 
@@ -248,9 +304,9 @@ class Stream:
             self.loop.add_writer(self._fd, self.settle)
             return
         except ssl.SSLEOFError:
-            self.eof(time.monotonic())
+            self.eof(monotonic())
         except OSError as exc:
-            self.core.lost(exc, time.monotonic(), isinstance(exc, ssl.SSLError))
+            self.core.lost(exc, monotonic(), isinstance(exc, ssl.SSLError))
         self._shaking = False
 
     def _finish(self) -> None:

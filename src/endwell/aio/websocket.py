@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
+from typing import Any
 
 from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import ConcurrencyError, ConnectionClosed
 from ..http import Request, Response
-from ..protocol.closing import State
+from .awaiting import DONE, Receive, Slot
 from .stream import Stream
+from .syscalls import monotonic
 
 __all__ = ["WebSocket"]
 
@@ -40,10 +41,14 @@ class WebSocket:
         self._stream = stream
         self._core = stream.core
         self._ending: Ending | None = None
-        self._receiver: asyncio.Future[None] | None = None
+        self._slot = Slot(stream.loop)
+        self._recv: Receive | None = None
+        self._read: Receive | None = None
+        self._next: Receive | None = None
         self._sender: asyncio.Future[None] | None = None
         self._turn = asyncio.Lock()
         self._queued = 0
+        self._write_limit = stream.core.options.write_limit
         self._watchers: set[asyncio.Future[None]] = set()
         self._pings: dict[bytes, asyncio.Future[float]] = {}
         self._callbacks: list[Callable[[Ending], object]] = []
@@ -54,7 +59,7 @@ class WebSocket:
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent; False from the moment the library knows better."""
-        return self._core.state is State.OPEN
+        return self._core.is_open
 
     @property
     def ending(self) -> Ending | None:
@@ -104,73 +109,69 @@ class WebSocket:
 
     # -- messages -------------------------------------------------------------
 
-    async def recv(self) -> str | bytes:
-        """The next message.
+    def recv(self) -> Coroutine[Any, Any, str | bytes]:
+        """The next message, to be awaited.
 
         Messages that came before the end are delivered before the end is told.
 
         Raises :exc:`ConnectionClosed` when there are no more, and
         :exc:`ConcurrencyError` if another task is receiving. Safe to cancel.
         """
-        core = self._core
-        while not core.inbox:
-            if self._ending is not None:
-                raise ConnectionClosed.of(self._ending)
-            if self._receiver is not None:
-                raise ConcurrencyError("another task is already receiving from this connection")
-            self._receiver = self._stream.loop.create_future()
-            try:
-                await self._receiver
-            finally:
-                self._receiver = None
-        held_back = not core.reading
-        message = core.inbox.popleft()
-        if held_back:
-            self._stream.settle()
-        return message
+        if self._recv is None:
+            self._recv = Receive(self._stream, self._slot, Receive.RAISE)
+        return self._recv
 
-    async def read(self) -> str | bytes | None:
-        """The next message, or None once the connection is gone, cleanly or not."""
-        try:
-            return await self.recv()
-        except ConnectionClosed:
-            return None
+    def read(self) -> Coroutine[Any, Any, str | bytes | None]:
+        """The next message, or None once the connection is gone, cleanly or not; to be awaited."""
+        if self._read is None:
+            self._read = Receive(self._stream, self._slot, Receive.NONE)
+        return self._read
 
     def __aiter__(self) -> WebSocket:
         return self
 
-    async def __anext__(self) -> str | bytes:
-        message = await self.read()
-        if message is None:
-            raise StopAsyncIteration
-        return message
+    def __anext__(self) -> Coroutine[Any, Any, str | bytes]:
+        if self._next is None:
+            self._next = Receive(self._stream, self._slot, Receive.STOP)
+        return self._next
 
-    async def send(self, message: str | bytes | bytearray | memoryview) -> None:
-        """Send a text message (``str``) or a binary one.
+    def send(self, message: str | bytes | bytearray | memoryview) -> Coroutine[Any, Any, None]:
+        """Send a text message (``str``) or a binary one; to be awaited.
 
-        Returns when the message is in the send queue; waits first while that holds
-        more than ``write_limit`` bytes. Cancelled while waiting, it sends nothing.
+        The message is in the send queue when this returns; if that holds more than
+        ``write_limit`` bytes, awaiting it waits for room first. Cancelled while
+        waiting, it sends nothing.
 
-        Raises :exc:`ConnectionClosed` after the end, and TypeError for anything that
-        is no message.
+        Raises TypeError for anything that is no message, and when awaited
+        :exc:`ConnectionClosed` after the end.
         """
         core = self._core
-        # Not locked(): between two turns of the lock nobody has it, and whoever sends on
-        # and on would overtake those who wait.
-        if self._queued or core.outbox.size > core.options.write_limit:
-            self._queued += 1
-            try:
-                async with self._turn:
-                    await self._room()
-            finally:
-                self._queued -= 1
-        if not core.send(message, time.monotonic()):
-            raise ConnectionClosed.of(await self.closed)
+        # Not self._turn.locked(): between two turns of the lock nobody has it, and whoever
+        # sends on and on would overtake those who wait.
+        if self._queued or core.outbox.size > self._write_limit:
+            return self._send_later(message)
+        if not core.send(message, monotonic()):
+            return self._refuse()
+        self._stream.wrote()
+        return DONE
+
+    async def _send_later(self, message: str | bytes | bytearray | memoryview) -> None:
+        self._queued += 1
+        try:
+            async with self._turn:
+                await self._room()
+        finally:
+            self._queued -= 1
+        if not self._core.send(message, monotonic()):
+            await self._refuse()
         self._stream.settle()
+
+    async def _refuse(self) -> None:
+        raise ConnectionClosed.of(await self.closed)
 
     async def _room(self) -> None:
         core = self._core
-        while core.state is State.OPEN and core.outbox.size > core.options.write_limit:
+        while core.is_open and core.outbox.size > self._write_limit:
             self._sender = self._stream.loop.create_future()
             try:
                 await self._sender
@@ -185,7 +186,7 @@ class WebSocket:
         Raises :exc:`ConnectionClosed` if the connection ends first, and ValueError for
         a payload that is too long or still unanswered. Keepalive pings go by themselves.
         """
-        sent = self._core.ping(payload, time.monotonic())
+        sent = self._core.ping(payload, monotonic())
         if sent is None:
             raise ConnectionClosed.of(await self.closed)
         waiter: asyncio.Future[float] = self._stream.loop.create_future()
@@ -213,13 +214,13 @@ class WebSocket:
 
     async def close_for(self, cause: Cause, code: int, reason: str = "") -> Ending:
         """Like :meth:`close`, with the cause that the ending will name."""
-        self._core.close(code, reason, time.monotonic(), cause)
+        self._core.close(code, reason, monotonic(), cause)
         self._stream.settle()
         return await self.closed
 
     def abort(self) -> None:
         """Cut the connection now: a Close 1001 if it fits, no waiting for an answer."""
-        self._core.close(CloseCode.GOING_AWAY, "", time.monotonic())
+        self._core.close(CloseCode.GOING_AWAY, "", monotonic())
         self._stream.abort()
 
     async def wait_closed(self) -> None:
@@ -249,26 +250,29 @@ class WebSocket:
         """
         return Alive(self)
 
-    def _changed(self) -> None:
-        """After every settle(): wake whoever waits for what has come to be."""
+    def _changed(self, inline: bool) -> None:
+        """Wake whoever waits for what has come to be; a receiver at once if ``inline``."""
         core = self._core
         if core.keepalive.answered:
             for payload, latency in core.keepalive.answered:
                 if (waiter := self._pings.get(payload)) is not None and not waiter.done():
                     waiter.set_result(latency)
             core.keepalive.answered.clear()
-        if core.inbox:
-            _wake(self._receiver)
+        if core.inbox and self._slot.waits():
+            self._slot.wake(inline)
         if self._sender is not None and (
-            core.state is not State.OPEN or core.outbox.size <= core.options.write_limit
+            not core.is_open or core.outbox.size <= self._write_limit
         ):
             _wake(self._sender)
-        if self._ending is None and (ending := core.ending) is not None:
-            self._ended(ending)
+        if core.ended and self._ending is None:
+            self._ended()
 
-    def _ended(self, ending: Ending) -> None:
+    def _ended(self) -> None:
+        ending = self._core.ending
+        assert ending is not None
         self._ending = ending
-        _wake(self._receiver)
+        self._slot.ending = ending
+        self._slot.wake(False)
         for watcher in self._watchers:
             _wake(watcher)
         for waiter in self._pings.values():

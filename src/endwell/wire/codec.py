@@ -10,7 +10,8 @@ from ..ending import Close
 from ..errors import InvalidData, MessageTooBig, PeerError, PolicyViolation, ProtocolError
 from . import frames
 from .deflate import PerMessageDeflate
-from .frames import BINARY, CONTINUATION, FIN, MAX_CONTROL, PING, PONG, RSV1, TEXT
+from .frames import BINARY, CONTINUATION, FIN, LENGTH_16, MAX_CONTROL, PING, PONG, RSV1, TEXT
+from .payload import binary, mask, text
 
 __all__ = ["Codec", "Event", "Ping", "Pong"]
 
@@ -61,14 +62,13 @@ class Codec:
         "_deflate",
         "_final",
         "_fragments",
-        "_header_size",
         "_key",
+        "_limit",
         "_low",
         "_max_size",
         "_missing",
         "_opcode",
         "_partial",
-        "_small",
         "_stopped",
     )
 
@@ -78,10 +78,10 @@ class Codec:
         self._client = client
         self._max_size = max_size
         self._deflate = deflate
-        # For receive()'s short cut: how long a header is, what the octet after the first is
-        # for an empty payload, and the longest payload whose length that octet holds.
-        self._header_size, self._low = (2, 0) if client else (6, 0x80)
-        self._small = 125 if max_size is None else min(125, max_size)
+        # For the short cut: the octet after the first of a frame without payload, and the
+        # longest payload that is taken by it.
+        self._low = 0 if client else 0x80
+        self._limit = 2**16 - 1 if max_size is None else min(2**16 - 1, max_size)
         self._stopped = False
         # An incomplete header or control frame, at most 130 bytes.
         self._partial = b""
@@ -104,65 +104,74 @@ class Codec:
         Raises the PeerError that the peer has committed; what came before it is in
         ``events``. After an error or a Close, whatever comes is ignored.
         """
+        self.feed(bytearray(data), len(data), events)
+
+    def feed(self, data: bytearray, end: int, events: list[Event]) -> None:
+        """The same for the first ``end`` bytes of a read buffer, whose contents may be changed."""
         if self._stopped:
             return
-        if not isinstance(data, bytes):
-            data = bytes(data)
         try:
-            self._parse(data, events)
+            self._parse(data, end, events)
         except PeerError:
             self._stop()
             raise
 
-    def _parse(self, data: bytes, events: list[Event]) -> None:
+    def _parse(self, data: bytearray, end: int, events: list[Event]) -> None:
         pos = 0
         if self._missing:
-            pos = self._take(data, 0, events)
+            pos = self._take(data, 0, end, events)
         elif self._partial:
-            data = self._partial + data
+            data = bytearray(self._partial) + data[:end]
+            end = len(data)
             self._partial = b""
-        end = len(data)
-        low, small, header_size = self._low, self._small, self._header_size
+        masked, low, limit = not self._client, self._low, self._limit
         while end - pos >= 2 and not self._stopped:
-            # The short cut, equal to _frame() for what most frames are: a short message,
-            # text or binary (the two first octets between which there is no other), in
-            # one frame, all of it here.
+            # The short cut, equal to _frame() for what most frames are: a message in one
+            # frame that is all here, text or binary (the two first octets between which
+            # there is no other), of less than 64 KiB.
             first = data[pos]
             length = data[pos + 1] - low
-            start = pos + header_size
+            start = pos + 2
+            shortest = 0
+            if length == LENGTH_16 and end - pos >= 4:
+                length = data[pos + 2] << 8 | data[pos + 3]
+                start = pos + 4
+                shortest = LENGTH_16
+            if masked:
+                start += 4
             if (
                 _FINAL_TEXT <= first <= _FINAL_BINARY
-                and 0 <= length <= small
+                and shortest <= length <= limit
                 and start + length <= end
                 and not self._opcode
+                and (length < LENGTH_16 or shortest)
             ):
                 pos = start + length
-                payload = data[start:pos]
-                if low:
-                    payload = frames.mask(payload, data[start - 4 : start])
-                events.append(payload if first == _FINAL_BINARY else _decode(payload))
+                events.append(
+                    binary(data, start, pos, masked)
+                    if first == _FINAL_BINARY
+                    else _text(data, start, pos, masked)
+                )
                 continue
-            after = self._frame(data, pos, events)
+            after = self._frame(data, pos, end, events)
             if after < 0:
                 break
             pos = after
         if pos < end and not self._stopped:
-            self._partial = data[pos:]
+            self._partial = bytes(data[pos:end])
 
-    def _frame(self, data: bytes, pos: int, events: list[Event]) -> int:
+    def _frame(self, data: bytearray, pos: int, end: int, events: list[Event]) -> int:
         """Take the frame at ``pos``: where the rest starts, or -1 if it has to wait for more."""
-        header = frames.parse_header(data, pos, not self._client)
+        header = frames.parse_header(data, pos, end, not self._client)
         if header is None:
             return -1
         first, length, start = header
         opcode = first & 0x0F
-        key = b"" if self._client else data[start - 4 : start]
         if opcode > BINARY:
-            after = start + length
-            if after > len(data):
+            after: int = start + length
+            if after > end:
                 return -1
-            payload = data[start:after]
-            self._control(opcode, frames.mask(payload, key) if key else payload, events)
+            self._control(opcode, binary(data, start, after, not self._client), events)
             return after
         if opcode == CONTINUATION:
             self._continue(first)
@@ -176,8 +185,8 @@ class Codec:
             raise MessageTooBig(f"message has {size} bytes or more; at most {self._max_size} are accepted")
         self._missing = length
         self._final = bool(first & FIN)
-        self._key = key
-        return self._take(data, start, events)
+        self._key = b"" if self._client else bytes(data[start - 4 : start])
+        return self._take(data, start, end, events)
 
     def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
         # RFC 6455 §5.4: "Control frames MAY be injected in the middle of a fragmented
@@ -213,17 +222,17 @@ class Codec:
         if self._fragments > _FREE_FRAGMENTS + len(self._buffer) // _BYTES_PER_FRAGMENT:
             raise PolicyViolation(f"message has too many fragments for its {len(self._buffer)} bytes")
 
-    def _take(self, data: bytes, pos: int, events: list[Event]) -> int:
+    def _take(self, data: bytearray, pos: int, end: int, events: list[Event]) -> int:
         """Take what there is at ``pos`` of the data frame's payload: where the rest starts."""
         # min: compiled, a slice's bounds have to fit a pointer; a frame's length need not.
-        chunk = data[pos : pos + min(self._missing, len(data) - pos)]
+        chunk = bytes(data[pos : pos + min(self._missing, end - pos)])
         pos += len(chunk)
         self._missing -= len(chunk)
         key = self._key
         if key:
             turn = len(chunk) & 3
             self._key = key[turn:] + key[:turn]
-            chunk = frames.mask(chunk, key)
+            chunk = mask(chunk, key)
         last = self._final and not self._missing
         if last and not self._compressed and not self._buffer:
             # The whole message in one piece.
@@ -316,6 +325,13 @@ class Codec:
 def _decode(payload: bytes | bytearray) -> str:
     try:
         return payload.decode()
+    except UnicodeDecodeError as error:
+        raise _not_utf8(error.start) from None
+
+
+def _text(data: bytearray, start: int, end: int, masked: bool) -> str:
+    try:
+        return text(data, start, end, masked)
     except UnicodeDecodeError as error:
         raise _not_utf8(error.start) from None
 

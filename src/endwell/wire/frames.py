@@ -8,12 +8,14 @@ from struct import Struct
 from ..codes import describe
 from ..ending import Close
 from ..errors import InvalidData, ProtocolError
+from .payload import mask
 
 __all__ = [
     "BINARY",
     "CLOSE",
     "CONTINUATION",
     "FIN",
+    "LENGTH_16",
     "MAX_CONTROL",
     "PING",
     "PONG",
@@ -21,7 +23,6 @@ __all__ = [
     "TEXT",
     "build",
     "close_payload",
-    "mask",
     "parse_close",
     "parse_header",
 ]
@@ -34,41 +35,16 @@ FIN, RSV1, _RSV2, _RSV3 = 0x80, 0x40, 0x20, 0x10
 _CONTROL = 0x08  # the opcode bit that all control frames have
 _MASK = 0x80
 
+#: RFC 6455 §5.2: in place of a length, "If 126, the following 2 bytes interpreted as a
+#: 16-bit unsigned integer are the payload length."
+LENGTH_16 = 126
+
 #: RFC 6455 §5.5: "All control frames MUST have a payload length of 125 bytes or less".
 MAX_CONTROL = 125
 
 _short_header = Struct("!BB").pack
 _medium_header = Struct("!BBH").pack
 _long_header = Struct("!BBQ").pack
-
-
-# From about this many bytes on, translating every fourth byte at once beats one
-# big integer; below it, the four slices cost more than they save.
-_LARGE = 1024
-
-
-def _xor(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
-    size = len(data)
-    keys = (key * ((size + 3) >> 2))[:size]
-    return (int.from_bytes(data, "little") ^ int.from_bytes(keys, "little")).to_bytes(size, "little")
-
-
-# For each octet of a key: what it makes of each octet of a payload.
-_TABLES = [_xor(bytes(range(256)), bytes((octet,)) * 4) for octet in range(256)]
-
-
-def mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
-    """``data`` masked, or unmasked, with the four octets of ``key``.
-
-    RFC 6455 §5.3: "transformed-octet-i = original-octet-i XOR
-    masking-key-octet-j", with "j = i MOD 4".
-    """
-    if len(data) < _LARGE:
-        return _xor(data, key)
-    masked = bytearray(data)
-    for i in range(4):
-        masked[i::4] = masked[i::4].translate(_TABLES[key[i]])
-    return bytes(masked)
 
 
 # RFC 6455 §10.3: "Clients MUST choose a new masking key for each frame, using an
@@ -100,10 +76,10 @@ def build(
     first = opcode | (FIN if fin else 0) | (RSV1 if rsv1 else 0)
     bit = _MASK if masked else 0
     size = len(payload)
-    if size < 126:
+    if size < LENGTH_16:
         header = _short_header(first, bit | size)
     elif size < 2**16:
-        header = _medium_header(first, bit | 126, size)
+        header = _medium_header(first, bit | LENGTH_16, size)
     else:
         header = _long_header(first, bit | 127, size)
     if masked:
@@ -112,14 +88,14 @@ def build(
     return header + payload
 
 
-def parse_header(data: bytes, pos: int, masked: bool) -> tuple[int, int, int] | None:
+def parse_header(data: bytearray, pos: int, end: int, masked: bool) -> tuple[int, int, int] | None:
     """The frame header at ``pos``: its first octet, the payload's length, where the payload starts.
 
     None while bytes of it are missing. A masking key is the four bytes before the payload.
     ``masked`` says what the peer's role demands. Raises ProtocolError for whatever
     can be seen to be wrong in the frame alone.
     """
-    if len(data) - pos < 2:
+    if end - pos < 2:
         return None
     first, second = data[pos], data[pos + 1]
     length = second & ~_MASK
@@ -130,13 +106,13 @@ def parse_header(data: bytes, pos: int, masked: bool) -> tuple[int, int, int] | 
         raise ProtocolError("frame of a client is not masked" if masked else "frame of a server is masked")
     start = pos + 2
     if length > 125:
-        start += 2 if length == 126 else 8
-        if len(data) < start:
+        start += 2 if length == LENGTH_16 else 8
+        if end < start:
             return None
         length = _extended_length(data[pos + 2 : start])
     if masked:
         start += 4
-    return (first, length, start) if len(data) >= start else None
+    return (first, length, start) if end >= start else None
 
 
 def _check_start(first: int, length: int) -> None:
@@ -164,7 +140,7 @@ def _check_start(first: int, length: int) -> None:
             raise ProtocolError("RSV1 is set on a control frame")
 
 
-def _extended_length(field: bytes) -> int:
+def _extended_length(field: bytearray) -> int:
     length = int.from_bytes(field, "big")
     # RFC 6455 §5.2: "in all cases, the minimal number of bytes MUST be used to
     # encode the length"

@@ -1,0 +1,83 @@
+"""What ``syscalls.py`` says, compiled."""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.exc cimport PyErr_SetFromErrno
+from cpython.object cimport PyObject_AsFileDescriptor
+from libc.errno cimport EAGAIN, EINTR, errno
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+cdef extern from "sys/socket.h" nogil:
+    ssize_t c_recv "recv" (int fd, void* buffer, size_t size, int flags)
+    ssize_t c_send "send" (int fd, const void* buffer, size_t size, int flags)
+    int getsockopt(int fd, int level, int name, void* value, unsigned int* size)
+    enum: MSG_NOSIGNAL
+    enum: SOL_SOCKET
+    enum: SO_ERROR
+
+cdef extern from "sys/uio.h" nogil:
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+    ssize_t writev(int fd, const iovec* parts, int count)
+
+DEF IOV = 64
+
+
+cpdef double monotonic():
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec + now.tv_nsec * 1e-9
+
+
+cdef Py_ssize_t _result(ssize_t count) except -2:
+    if count >= 0:
+        return count
+    if errno == EAGAIN or errno == EINTR:
+        return -1
+    PyErr_SetFromErrno(OSError)
+    return -2
+
+
+cpdef Py_ssize_t receive(sock, bytearray buffer) except -2:
+    cdef int fd = PyObject_AsFileDescriptor(sock)
+    return _result(c_recv(fd, PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer), 0))
+
+
+cpdef Py_ssize_t send(sock, data) except -2:
+    cdef int fd = PyObject_AsFileDescriptor(sock)
+    cdef Py_buffer view
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        return _result(c_send(fd, view.buf, view.len, MSG_NOSIGNAL))
+    finally:
+        PyBuffer_Release(&view)
+
+
+cpdef Py_ssize_t send_many(sock, buffers) except -2:
+    cdef int fd = PyObject_AsFileDescriptor(sock)
+    cdef Py_buffer views[IOV]
+    cdef iovec parts[IOV]
+    cdef int count = 0, i
+    try:
+        for data in buffers:
+            PyObject_GetBuffer(data, &views[count], PyBUF_SIMPLE)
+            parts[count].iov_base = views[count].buf
+            parts[count].iov_len = views[count].len
+            count += 1
+            if count == IOV:
+                break
+        # The process ignores SIGPIPE, as every Python does, so writev is sendmsg.
+        return _result(writev(fd, parts, count))
+    finally:
+        for i in range(count):
+            PyBuffer_Release(&views[i])
+
+
+cpdef int error_of(sock) except -1:
+    cdef int fd = PyObject_AsFileDescriptor(sock), value = 0
+    cdef unsigned int size = sizeof(value)
+    if getsockopt(fd, SOL_SOCKET, SO_ERROR, &value, &size):
+        PyErr_SetFromErrno(OSError)
+        return -1
+    return value

@@ -1,0 +1,33 @@
+from endwell.aio.stream cimport Stream
+from endwell.protocol.connection cimport Connection
+
+
+cdef class Slot:
+    cdef object __weakref__
+    cdef public bint _asyncio_future_blocking
+    cdef public bint busy
+    cdef public object ending
+    cdef object _loop
+    cdef bint _cancelled
+    cdef object _callback
+    cdef object _context
+
+    cpdef bint waits(self)
+    cpdef wake(self, bint inline)
+
+
+cdef class Receive:
+    cdef object __weakref__
+    cdef Stream _stream
+    cdef Connection _core
+    cdef object _inbox
+    cdef Slot _slot
+    cdef int _at_end
+    cdef bint _waiting
+
+    cdef object _take(self)
+    cdef _end(self, ending)
+
+
+cdef class Done:
+    pass

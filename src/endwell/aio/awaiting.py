@@ -1,0 +1,191 @@
+"""What ``recv()`` and ``send()`` return: awaitables without a coroutine or a Future.
+
+A task that waits for a message waits on the connection's one :class:`Slot`. When a
+message is there, the task goes on at once, inside the read callback, instead of a
+loop turn later. A message that is there already never suspends anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from types import TracebackType
+from typing import Any, NoReturn
+
+from ..ending import Ending
+from ..errors import ConcurrencyError, ConnectionClosed
+from .stream import Stream
+
+__all__ = ["DONE", "Done", "Receive", "Slot"]
+
+
+class Slot:
+    """The place of the one task that waits for a message: what a Future is to it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # What asyncio.Task looks for in whatever a coroutine yields to it.
+        self._asyncio_future_blocking = False
+        self.busy = False
+        self.ending: Ending | None = None
+        self._loop = loop
+        self._cancelled = False
+        self._callback: Callable[[Any], object] | None = None
+        self._context: Context | None = None
+
+    def waits(self) -> bool:
+        """Whether a task is to be woken."""
+        return self._callback is not None
+
+    def wake(self, inline: bool) -> None:
+        """Let the waiting task go on: now if ``inline``, which no task may call for, or in the next turn."""
+        callback, context = self._callback, self._context
+        if callback is None or context is None:
+            return
+        self._callback = self._context = None
+        if inline:
+            context.run(callback, self)
+        else:
+            self._loop.call_soon(callback, self, context=context)
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that the waiting task must be of."""
+        return self._loop
+
+    def add_done_callback(self, fn: Callable[[Any], object], *, context: Context | None = None) -> None:
+        """Called by the task, with its wake-up."""
+        self._callback = fn
+        self._context = copy_context() if context is None else context
+
+    def remove_done_callback(self, fn: Callable[[Any], object]) -> int:
+        """Take a wake-up back."""
+        if self._callback != fn:
+            return 0
+        self._callback = self._context = None
+        return 1
+
+    def cancel(self, msg: object = None) -> bool:
+        """Cancel the wait, in the next turn of the loop as a Future does."""
+        if self._callback is None:
+            return False
+        self._cancelled = True
+        self.wake(False)
+        return True
+
+    def done(self) -> bool:
+        """Whether the wait is over."""
+        return self._callback is None
+
+    def result(self) -> None:
+        """Called by the task's wake-up."""
+        if self._cancelled:
+            self._cancelled = False
+            raise asyncio.CancelledError
+
+
+class Receive:
+    """The next message, to be awaited any number of times, by one task at a time.
+
+    ``at_end`` is what happens when there are no more: RAISE, STOP (the iteration) or NONE.
+    """
+
+    RAISE, STOP, NONE = 0, 1, 2
+
+    def __init__(self, stream: Stream, slot: Slot, at_end: int) -> None:
+        self._stream = stream
+        self._core = stream.core
+        self._inbox: deque[str | bytes] = stream.core.inbox
+        self._slot = slot
+        self._at_end = at_end
+        self._waiting = False
+
+    def __await__(self) -> Receive:
+        return self
+
+    def __iter__(self) -> Receive:
+        return self
+
+    def __next__(self) -> Slot:
+        slot = self._slot
+        if self._waiting and not slot.waits():
+            self._waiting = slot.busy = False
+        if self._inbox:
+            raise StopIteration(self._take())
+        if slot.ending is not None:
+            self._end(slot.ending)
+        if slot.busy:
+            raise ConcurrencyError("another task is already receiving from this connection")
+        slot.busy = self._waiting = True
+        slot._asyncio_future_blocking = True
+        return slot
+
+    def send(self, value: None) -> Slot:
+        """A coroutine's method, for whoever drives this as one."""
+        return self.__next__()
+
+    def throw(
+        self,
+        kind: BaseException | type[BaseException],
+        value: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> NoReturn:
+        """A coroutine's method: the task is cancelled."""
+        self.close()
+        raise kind if value is None else value
+
+    def close(self) -> None:
+        """A coroutine's method: nobody waits any more."""
+        if self._waiting:
+            self._waiting = self._slot.busy = False
+
+    def _take(self) -> str | bytes:
+        held_back = not self._core.reading
+        message = self._inbox.popleft()
+        if held_back:
+            self._stream.settle()
+        return message
+
+    def _end(self, ending: Ending) -> None:
+        if self._at_end == Receive.RAISE:
+            raise ConnectionClosed.of(ending)
+        if self._at_end == Receive.STOP:
+            raise StopAsyncIteration
+        raise StopIteration
+
+
+class Done:
+    """Something that is done: awaiting it never suspends."""
+
+    def __await__(self) -> Done:
+        return self
+
+    def __iter__(self) -> Done:
+        return self
+
+    def __next__(self) -> None:
+        raise StopIteration
+
+    def send(self, value: None) -> None:
+        """A coroutine's method."""
+        raise StopIteration
+
+    def throw(
+        self,
+        kind: BaseException | type[BaseException],
+        value: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> NoReturn:
+        """A coroutine's method."""
+        raise kind if value is None else value
+
+    def close(self) -> None:
+        """A coroutine's method."""
+
+
+#: For everybody: it has no state.
+DONE = Done()
+
+# So that asyncio.create_task(ws.recv()) works as with a coroutine.
+Coroutine.register(Receive)
+Coroutine.register(Done)

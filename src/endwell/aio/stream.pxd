@@ -1,0 +1,47 @@
+cimport cython
+
+from endwell.aio._syscalls cimport error_of, monotonic, receive, send, send_many
+from endwell.protocol.connection cimport Connection
+
+cdef Py_ssize_t READ_SIZE
+cdef Py_ssize_t TLS_RECORD
+cdef Py_ssize_t TLS_JOIN
+cdef Py_ssize_t FULL
+cdef int READS
+
+
+cdef class Stream:
+    cdef object __weakref__
+    cdef readonly object loop
+    cdef readonly Connection core
+    cdef public object receive
+    cdef public object eof
+    cdef public object changed
+    cdef public bint held
+    cdef readonly object remote_address
+    cdef readonly object local_address
+    cdef readonly object _sock
+    cdef int _fd
+    cdef bint _tls
+    cdef bint _shaking
+    cdef bint _ask_for_errors
+    cdef bint _reading
+    cdef bint _writing
+    cdef bint _finished
+    cdef readonly object _timer
+    cdef double _timer_at
+    cdef readonly object _deadline
+    cdef bint _corked
+    cdef bytearray _buffer
+
+    cpdef settle(self)
+    cpdef wrote(self)
+    cdef _watch(self)
+    cdef _set_timer(self)
+    cdef Py_ssize_t _read(self) except -2
+    cdef Py_ssize_t _read_tls(self) except -2
+    cdef Py_ssize_t _pending(self) except -2
+    cdef _flush(self)
+    cdef Py_ssize_t _write(self, sock) except -2
+    cdef Py_ssize_t _write_tls(self, sock) except -2
+    cdef _read_what_is_left(self, exc)

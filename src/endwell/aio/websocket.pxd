@@ -1,0 +1,26 @@
+from endwell.aio._syscalls cimport monotonic
+from endwell.aio.awaiting cimport Receive, Slot
+from endwell.aio.stream cimport Stream
+from endwell.protocol.connection cimport Connection
+
+
+cdef class WebSocket:
+    cdef object __weakref__
+    cdef dict __dict__
+    cdef readonly object request
+    cdef readonly object response
+    cdef readonly object subprotocol
+    cdef readonly Stream _stream
+    cdef readonly Connection _core
+    cdef readonly object _ending
+    cdef Slot _slot
+    cdef Receive _recv
+    cdef Receive _read
+    cdef Receive _next
+    cdef readonly object _sender
+    cdef object _turn
+    cdef Py_ssize_t _queued
+    cdef public Py_ssize_t _write_limit
+    cdef readonly object _watchers
+    cdef dict _pings
+    cdef readonly list _callbacks

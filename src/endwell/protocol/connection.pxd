@@ -1,0 +1,60 @@
+cimport cython
+
+from endwell.protocol.keepalive cimport Keepalive
+from endwell.protocol.outbox cimport Outbox
+from endwell.wire.codec cimport Codec
+
+
+cdef class Connection:
+    cdef readonly bint client
+    cdef public object options
+    cdef readonly object state
+    cdef readonly bint is_open
+    cdef readonly bint ended
+    cdef readonly object inbox
+    cdef readonly Outbox outbox
+    cdef readonly Keepalive keepalive
+    cdef readonly object deadline
+    cdef readonly bint half_close
+    cdef readonly bint abort
+    cdef readonly object received
+    cdef public bint connected
+
+    cdef Codec _codec
+    cdef Py_ssize_t _max_queue
+    cdef bint _parsing
+    cdef readonly bytes _pong
+    cdef object _close
+    cdef Py_ssize_t _close_size
+    cdef object _write_error
+    cdef object _fault
+    cdef double _opened_at
+    cdef double _began
+    cdef double _opened
+    cdef double _active
+    cdef double _ended
+    cdef object _state_deadline
+    cdef Py_ssize_t _messages_in
+    cdef Py_ssize_t _messages_out
+    cdef Py_ssize_t _bytes_in
+    cdef Py_ssize_t _dropped
+    cdef object _cause
+    cdef object _initiator
+    cdef object _exception
+    cdef object _tcp
+    cdef object _ending
+
+    cpdef receive(self, data, double now)
+
+    @cython.locals(full=cython.bint, events=list)
+    cpdef feed(self, bytearray data, Py_ssize_t end, double now)
+
+    cpdef sent(self, Py_ssize_t count, double now)
+    cpdef bint send(self, message, double now) except -1
+    cdef bint _must_read(self)
+    cdef _answer(self, bytes payload)
+    cdef _rearm(self)
+
+
+cdef object _after(double start, seconds)
+cdef bint _due(deadline, double now)

@@ -1,0 +1,55 @@
+"""What ``payload.py`` says, compiled: masking eight octets at a time, and no copy that can be spared."""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
+
+
+cdef void _xor(unsigned char* to, const unsigned char* source, Py_ssize_t size, const unsigned char* key) noexcept nogil:
+    # memcpy: the octets lie at any address, and compilers make plain (vector) loads of it.
+    cdef uint32_t four
+    cdef uint64_t eight, word
+    cdef Py_ssize_t i = 0
+    memcpy(&four, key, 4)
+    eight = (<uint64_t> four << 32) | four
+    while size - i >= 8:
+        memcpy(&word, source + i, 8)
+        word ^= eight
+        memcpy(to + i, &word, 8)
+        i += 8
+    while i < size:
+        to[i] = source[i] ^ key[i & 3]
+        i += 1
+
+
+cpdef bytes mask(data, key):
+    cdef Py_buffer view
+    cdef bytes octets = bytes(key), masked
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        masked = PyBytes_FromStringAndSize(NULL, view.len)
+        _xor(<unsigned char*> PyBytes_AS_STRING(masked), <const unsigned char*> view.buf, view.len,
+             <const unsigned char*> PyBytes_AS_STRING(octets))
+    finally:
+        PyBuffer_Release(&view)
+    return masked
+
+
+cpdef bytes binary(bytearray data, Py_ssize_t start, Py_ssize_t end, bint masked):
+    cdef unsigned char* octets = <unsigned char*> PyByteArray_AS_STRING(data)
+    cdef bytes payload
+    if not masked:
+        return PyBytes_FromStringAndSize(<char*> octets + start, end - start)
+    payload = PyBytes_FromStringAndSize(NULL, end - start)
+    _xor(<unsigned char*> PyBytes_AS_STRING(payload), octets + start, end - start, octets + start - 4)
+    return payload
+
+
+cpdef str text(bytearray data, Py_ssize_t start, Py_ssize_t end, bint masked):
+    cdef unsigned char* octets = <unsigned char*> PyByteArray_AS_STRING(data)
+    if masked:
+        _xor(octets + start, octets + start, end - start, octets + start - 4)
+    return PyUnicode_DecodeUTF8(<char*> octets + start, end - start, NULL)

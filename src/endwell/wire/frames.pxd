@@ -1,0 +1,10 @@
+cimport cython
+
+from endwell.wire._payload cimport mask
+
+
+@cython.locals(first=cython.int, bit=cython.int, size=cython.Py_ssize_t, key=bytes)
+cpdef bytes build(int opcode, payload, bint masked, bint fin=*, bint rsv1=*)
+
+@cython.locals(first=cython.int, second=cython.int, start=cython.Py_ssize_t)
+cpdef tuple parse_header(bytearray data, Py_ssize_t pos, Py_ssize_t end, bint masked)

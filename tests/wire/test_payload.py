@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from endwell.wire import payload
+from tests.wire.peer import KEY
+
+KEYS = st.binary(min_size=4, max_size=4)
+
+#: The plain functions, and the compiled ones where they are built: held together here.
+FORMS = [payload]
+if find_spec("endwell.wire._payload"):
+    FORMS.append(import_module("endwell.wire._payload"))
+each_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+
+
+@each_form
+@pytest.mark.parametrize("size", [*range(20), 31, 32, 33, 125, 1023, 1024, 1025, 1026, 1027, 70_000])
+def test_masking_is_the_xor_with_the_repeated_key(form, size):
+    data = os.urandom(size)
+    expected = bytes(octet ^ KEY[i % 4] for i, octet in enumerate(data))
+    for kind in (bytes, bytearray, memoryview):
+        masked = form.mask(kind(data), KEY)
+        assert masked == expected
+        assert type(masked) is bytes
+
+
+@each_form
+@given(data=st.binary(max_size=3000), key=KEYS)
+def test_masking_twice_gives_the_data_back(form, data, key):
+    assert form.mask(form.mask(data, key), key) == data
+
+
+@each_form
+def test_masking_leaves_its_argument_alone(form):
+    data = bytearray(2000)
+    form.mask(data, KEY)
+    assert data == bytes(2000)
+
+
+@each_form
+@given(before=st.binary(min_size=4, max_size=9), data=st.binary(max_size=200), after=st.binary(max_size=9))
+def test_a_payload_is_taken_out_of_the_middle_of_a_read(form, before, data, after):
+    start, end = len(before), len(before) + len(data)
+    read = before + data + after
+    assert form.binary(bytearray(read), start, end, False) == data
+    masked = before + payload.mask(data, before[-4:]) + after
+    assert form.binary(bytearray(masked), start, end, True) == data
+
+
+@each_form
+@given(words=st.text(max_size=100), key=KEYS)
+def test_text_is_decoded_and_nothing_around_it_is_touched(form, words, key):
+    data = words.encode()
+    for octets, masked in ((data, False), (payload.mask(data, key), True)):
+        read = bytearray(key + octets + b"after")
+        assert form.text(read, 4, 4 + len(data), masked) == words
+        assert read[:4] == key
+        assert read[4 + len(data) :] == b"after"
+
+
+@each_form
+@given(data=st.binary(min_size=1, max_size=30), key=KEYS)
+def test_bytes_that_are_not_utf8_fail_at_the_same_place_as_in_python(form, data, key):
+    read = bytearray(key + payload.mask(data, key))
+    try:
+        expected = data.decode()
+    except UnicodeDecodeError as error:
+        with pytest.raises(UnicodeDecodeError) as caught:
+            form.text(read, 4, 4 + len(data), True)
+        assert caught.value.start == error.start
+    else:
+        assert form.text(read, 4, 4 + len(data), True) == expected
+
+
+def test_the_tables_for_masking_stay_small():
+    assert sum(map(sys.getsizeof, payload._TABLES)) < 100_000
