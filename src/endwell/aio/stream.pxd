@@ -5,7 +5,7 @@ from endwell.protocol.connection cimport Connection
 
 cdef Py_ssize_t READ_SIZE
 cdef Py_ssize_t TLS_RECORD
-cdef Py_ssize_t TLS_JOIN
+cdef Py_ssize_t TLS_WRITE
 cdef Py_ssize_t FULL
 cdef int READS
 

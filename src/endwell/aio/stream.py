@@ -32,8 +32,8 @@ LAST_BYTES = 64 * 2**20
 FULL = 64 * 1024
 #: What OpenSSL returns at once: RFC 8446 §5.1, a record holds 2**14 bytes.
 TLS_RECORD = 2**14
-#: Bytes joined for one TLS write.
-TLS_JOIN = 4 * TLS_RECORD
+#: Bytes in one TLS write, at most.
+TLS_WRITE = 4 * TLS_RECORD
 
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -264,19 +264,22 @@ class Stream:
 
     def _write_tls(self, sock: socket.socket) -> int:
         """As :func:`send`."""
+        # Python's ssl writes all that it is given or tells nothing of what it has written:
+        # in small pieces a slow peer shows that it takes something, and many small frames
+        # make one record. OpenSSL wants a write that it could not finish repeated with the
+        # same octets; they still lead the queue then.
         buffers = self.core.outbox.buffers
-        parts, size = [], 0
-        for part in buffers:
-            parts.append(part)
-            size += len(part)
-            if size >= TLS_JOIN:
-                break
-        # One record for many small frames; a large one in pieces, because OpenSSL reports
-        # no progress within a write. It wants a write that it could not finish repeated
-        # with the same octets; they still lead the queue then.
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        if size > TLS_JOIN:
-            data = memoryview(data)[:TLS_JOIN]
+        data: bytes | bytearray | memoryview = buffers[0]
+        if len(data) >= TLS_WRITE:
+            data = memoryview(data)[:TLS_WRITE]
+        elif len(buffers) > 1:
+            parts, room = [], TLS_WRITE
+            for part in buffers:
+                parts.append(part if len(part) <= room else part[:room])
+                room -= len(part)
+                if room <= 0:
+                    break
+            data = b"".join(parts)
         try:
             return sock.send(data)
         except _NOT_NOW:

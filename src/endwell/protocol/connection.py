@@ -134,9 +134,10 @@ class Connection:
         try:
             self._codec.feed(data, end, events)
         except PeerError as exc:
-            # Not at once: the driver first hands over what came before it, and a handler
-            # may answer that. Autobahn calls only that strict (3.2-3.4, 4.*, 5.15).
-            self._fault, self._state_deadline = exc, now
+            # 10 ms later: what came before it may still be answered, even by a client that
+            # has not got hold of its WebSocket yet, because all of it came with the 101.
+            # Autobahn calls only that strict (3.2-3.4, 4.*, 5.15).
+            self._fault, self._state_deadline = exc, now + 0.01
             self._rearm()
         for event in events:
             if isinstance(event, (str, bytes)):
