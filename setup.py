@@ -22,6 +22,7 @@ MODULES = [
     "endwell.aio._syscalls",
     "endwell.aio.stream",
     "endwell.aio.awaiting",
+    "endwell.aio._sending",
     "endwell.aio.websocket",
 ]
 

@@ -25,8 +25,7 @@ cdef class Receive:
     cdef int _at_end
     cdef bint _waiting
 
-    cdef object _take(self)
-    cdef _end(self, ending)
+    cpdef object step(self)
 
 
 cdef class Done:

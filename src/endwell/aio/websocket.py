@@ -14,12 +14,15 @@ from ..ending import Cause, Ending
 from ..errors import ConcurrencyError, ConnectionClosed
 from ..http import Request, Response
 from .awaiting import DONE, Receive, Slot
+from .sending import hasten
 from .stream import Stream
 from .syscalls import monotonic
 
 __all__ = ["WebSocket"]
 
 logger = logging.getLogger("endwell")
+
+hasten()
 
 
 class WebSocket:
