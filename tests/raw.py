@@ -128,7 +128,12 @@ class RawPeer:
 
     @classmethod
     async def reach(
-        cls, port: int, context: ssl.SSLContext | None = None, *, bytewise: bool = False, buffer: int | None = None
+        cls,
+        port: int,
+        context: ssl.SSLContext | None = None,
+        *,
+        bytewise: bool = False,
+        buffer: int | None = None,
     ) -> RawPeer:
         """A client that has a TCP connection; ``buffer`` is how many bytes the kernel takes from the other side."""
         sock = socket.socket()

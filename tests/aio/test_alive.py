@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -12,6 +13,12 @@ from tests.pair import pair, within
 
 async def for_ever():
     await asyncio.Event().wait()
+
+
+async def living(ws, body=for_ever):
+    async with ws.alive() as same:
+        assert same is ws
+        await body()
 
 
 async def still_works():
@@ -25,14 +32,15 @@ async def test_the_body_is_cancelled_when_the_connection_ends_and_its_edge_raise
     told = []
 
     async def handler(ws):
+        async def body():
+            try:
+                await for_ever()
+            except asyncio.CancelledError:
+                told.append("cancelled")
+                raise
+
         with pytest.raises(ConnectionClosedOK) as raised:
-            async with ws.alive() as same:
-                assert same is ws
-                try:
-                    await for_ever()
-                except asyncio.CancelledError:
-                    told.append("cancelled")
-                    raise
+            await living(ws, body)
         assert raised.value.ending is ws.ending
         assert isinstance(raised.value.__cause__, asyncio.CancelledError)
         await still_works()
@@ -62,28 +70,31 @@ async def test_it_is_not_entered_after_the_end():
         both.peer.fin()
         await both.ending()
         with pytest.raises(ConnectionClosedError):
-            async with both.ws.alive():
-                raise AssertionError("it was entered")
+            await living(both.ws, lambda: pytest.fail("it was entered"))
         await still_works()
 
 
 async def test_an_exception_in_the_body_passes_as_it_is():
+    async def body():
+        raise KeyError("of the application")
+
     async with pair("server") as both:
         with pytest.raises(KeyError):
-            async with both.ws.alive():
-                raise KeyError("of the application")
+            await living(both.ws, body)
         await still_works()
         both.peer.fin()
 
 
 async def test_an_exception_in_the_cleanup_of_the_body_passes_as_it_is():
+    async def body():
+        try:
+            await for_ever()
+        finally:
+            raise KeyError("of the application")
+
     async def handler(ws):
         with pytest.raises(KeyError):
-            async with ws.alive():
-                try:
-                    await for_ever()
-                finally:
-                    raise KeyError("of the application")
+            await living(ws, body)
         await still_works()
 
     async with pair("server", handler=handler) as both:
@@ -91,13 +102,14 @@ async def test_an_exception_in_the_cleanup_of_the_body_passes_as_it_is():
 
 
 async def test_a_body_that_swallows_the_cancellation_meets_the_end_at_the_edge():
+    async def body():
+        with suppress(asyncio.CancelledError):
+            await for_ever()
+        await asyncio.sleep(0)
+
     async def handler(ws):
         with pytest.raises(ConnectionClosedError):
-            async with ws.alive():
-                try:
-                    await for_ever()
-                except asyncio.CancelledError:
-                    await asyncio.sleep(0)
+            await living(ws, body)
         await still_works()
 
     async with pair("server", handler=handler) as both:
@@ -106,12 +118,7 @@ async def test_a_body_that_swallows_the_cancellation_meets_the_end_at_the_edge()
 
 async def test_a_cancellation_from_outside_passes_as_a_cancellation():
     async with pair("server") as both:
-
-        async def body():
-            async with both.ws.alive():
-                await for_ever()
-
-        task = asyncio.ensure_future(body())
+        task = asyncio.ensure_future(living(both.ws))
         await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -121,12 +128,7 @@ async def test_a_cancellation_from_outside_passes_as_a_cancellation():
 
 async def test_a_cancellation_from_outside_at_the_moment_of_the_end_is_not_lost():
     async with pair("server") as both:
-
-        async def body():
-            async with both.ws.alive():
-                await for_ever()
-
-        task = asyncio.ensure_future(body())
+        task = asyncio.ensure_future(living(both.ws))
         await asyncio.sleep(0.01)
         both.ws.on_close(lambda _: task.cancel())
         both.ws.abort()
@@ -153,61 +155,63 @@ async def test_of_two_connections_the_one_that_ended_is_told(which):
 
 @pytest.mark.parametrize("outside", [True, False])
 async def test_it_nests_with_asyncio_timeout(outside):
+    async def both_limits(ws, seconds):
+        if outside:
+            async with asyncio.timeout(seconds), ws.alive():
+                await for_ever()
+        else:
+            async with ws.alive(), asyncio.timeout(seconds):
+                await for_ever()
+
     async with pair("server") as both:
         with pytest.raises(TimeoutError):
-            if outside:
-                async with asyncio.timeout(0.01), both.ws.alive():
-                    await for_ever()
-            else:
-                async with both.ws.alive(), asyncio.timeout(0.01):
-                    await for_ever()
+            await both_limits(both.ws, 0.01)
         await still_works()
         both.peer.fin()
         with pytest.raises(ConnectionClosedError):
-            if outside:
-                async with asyncio.timeout(5), both.ws.alive():
-                    await for_ever()
-            else:
-                async with both.ws.alive(), asyncio.timeout(5):
-                    await for_ever()
+            await both_limits(both.ws, 5)
         await still_works()
 
 
 async def test_the_body_itself_may_be_what_ends_the_connection():
     async with pair("server") as both:
+
+        async def body():
+            both.ws.abort()
+
         with pytest.raises(ConnectionClosedError):
-            async with both.ws.alive():
-                both.ws.abort()
+            await living(both.ws, body)
         await still_works()
 
 
 async def test_the_body_itself_may_be_the_first_to_notice_the_end():
     async with pair("server") as both:
+
+        async def body():
+            both.peer.reset()
+            await both.ws.send("x")  # fails, without a suspension
+            assert both.ws.ending.tcp is TcpEnd.RST
+
         with pytest.raises(ConnectionClosedError):
-            async with both.ws.alive():
-                both.peer.reset()
-                await both.ws.send("x")  # fails, without a suspension
-                assert both.ws.ending.tcp is TcpEnd.RST
+            await living(both.ws, body)
         await still_works()
 
 
 async def test_a_body_that_ends_the_connection_is_cancelled_where_it_waits_next():
     async with pair("server") as both:
+
+        async def body():
+            both.ws.abort()
+            await for_ever()
+
         with pytest.raises(ConnectionClosedError):
-            async with both.ws.alive():
-                both.ws.abort()
-                await for_ever()
+            await living(both.ws, body)
         await still_works()
 
 
 async def test_several_tasks_may_be_alive_on_one_connection():
     async with pair("server") as both:
-
-        async def body():
-            async with both.ws.alive():
-                await for_ever()
-
-        tasks = [asyncio.ensure_future(body()) for _ in range(3)]
+        tasks = [asyncio.ensure_future(living(both.ws)) for _ in range(3)]
         await asyncio.sleep(0.01)
         both.peer.fin()
         results = await within(asyncio.gather(*tasks, return_exceptions=True))

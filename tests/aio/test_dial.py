@@ -92,7 +92,11 @@ async def test_nobody_listens_is_told_as_the_network_it_was():
             with pytest.raises(HandshakeFailed) as raised:
                 await within(opened(f"ws://{HOST}:{sock.getsockname()[1]}/", PLAIN))
     ending = raised.value.ending
-    assert (ending.cause, ending.initiator, ending.tcp) == (Cause.NETWORK_ERROR, Initiator.NETWORK, TcpEnd.NONE)
+    assert (ending.cause, ending.initiator, ending.tcp) == (
+        Cause.NETWORK_ERROR,
+        Initiator.NETWORK,
+        TcpEnd.NONE,
+    )
     assert isinstance(ending.exception, ConnectionRefusedError)
     assert raised.value.__cause__ is ending.exception
 

@@ -92,8 +92,7 @@ async def test_iteration_ends_quietly_and_recv_raises_after_all_messages(code):
     messages = []
 
     async def handler(ws):
-        async for message in ws:
-            messages.append(message)
+        messages.extend([message async for message in ws])
 
     async with pair("server", handler=handler) as both:
         for number in range(3):
@@ -120,7 +119,9 @@ async def test_a_recv_that_waits_is_told_the_end():
 
 
 @pytest.mark.parametrize("max_queue", [1, 3])
-async def test_a_full_inbox_holds_the_peer_back_and_reading_goes_on_where_it_stopped(role, transport, max_queue):
+async def test_a_full_inbox_holds_the_peer_back_and_reading_goes_on_where_it_stopped(
+    role, transport, max_queue
+):
     async with pair(role, transport, max_queue=max_queue) as both:
         octets = both.peer.octets(BINARY, bytes(2**18))
         sending = asyncio.ensure_future(both.peer.write(octets * 40))  # 10 MiB

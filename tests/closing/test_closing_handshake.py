@@ -73,7 +73,9 @@ async def test_our_close_is_answered_and_the_server_ends_tcp_first(role, transpo
     assert (ending.clean, ending.tcp) == (True, TcpEnd.FIN)
 
 
-async def test_when_both_close_at_once_each_sends_one_close_and_the_handshake_is_complete(role, transport, bytewise):
+async def test_when_both_close_at_once_each_sends_one_close_and_the_handshake_is_complete(
+    role, transport, bytewise
+):
     async with pair(role, transport, bytewise=bytewise) as both:
         closing = asyncio.ensure_future(both.ws.close(4000, "ours"))
         await asyncio.sleep(0)

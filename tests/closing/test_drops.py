@@ -83,7 +83,9 @@ STAGES = pytest.mark.parametrize(
 
 
 @STAGES
-async def test_a_client_that_drops_before_its_head_is_complete_is_forgotten(stage, drop, transport, bytewise, caplog):
+async def test_a_client_that_drops_before_its_head_is_complete_is_forgotten(
+    stage, drop, transport, bytewise, caplog
+):
     async with server_of(echo, transport) as server:
         with await RawPeer.reach(server.port, transport.client, bytewise=bytewise) as peer:
             if stage == "within TLS":
@@ -99,7 +101,9 @@ async def test_a_client_that_drops_before_its_head_is_complete_is_forgotten(stag
 
 
 @pytest.mark.parametrize("answer", ["upgrade", "refusal"])
-async def test_a_client_that_drops_while_the_hook_runs_ends_as_soon_as_that_has_decided(answer, drop, transport, caplog):
+async def test_a_client_that_drops_while_the_hook_runs_ends_as_soon_as_that_has_decided(
+    answer, drop, transport, caplog
+):
     endings, entered, decide = [], asyncio.Event(), asyncio.Event()
 
     async def hook(request):
@@ -121,7 +125,9 @@ async def test_a_client_that_drops_while_the_hook_runs_ends_as_soon_as_that_has_
             while server._tasks:
                 await asyncio.sleep(0.001)
             del server._watchers[:]
-    assert [(ending.cause, ending.tcp) for ending in endings] == ([told_as(drop)] if answer == "upgrade" else [])
+    assert [(ending.cause, ending.tcp) for ending in endings] == (
+        [told_as(drop)] if answer == "upgrade" else []
+    )
     assert not caplog.records
 
 
@@ -139,7 +145,9 @@ async def test_a_client_whose_junk_is_refused_and_that_is_gone_by_then_does_no_h
 
 
 @STAGES
-async def test_a_server_that_drops_before_its_head_is_complete_fails_the_handshake(stage, drop, transport, bytewise):
+async def test_a_server_that_drops_before_its_head_is_complete_fails_the_handshake(
+    stage, drop, transport, bytewise
+):
     with RawServer(transport.server, bytewise=bytewise) as listening:
         async with nothing_left_behind():
             connecting = asyncio.ensure_future(opened(listening.uri, transport.client))
@@ -225,7 +233,9 @@ async def test_a_drop_after_our_close_leaves_it_unanswered(drop, role, transport
     assert ending.tcp is told_as(drop)[1]
 
 
-async def test_a_drop_in_the_middle_of_the_answer_leaves_our_close_unanswered(drop, role, transport, bytewise):
+async def test_a_drop_in_the_middle_of_the_answer_leaves_our_close_unanswered(
+    drop, role, transport, bytewise
+):
     async with pair(role, transport, bytewise=bytewise) as both:
         closing = asyncio.ensure_future(both.ws.close(4000))
         assert await both.peer.read_close() == Close(4000)
@@ -273,7 +283,9 @@ async def test_a_drop_after_the_answer_to_a_fault_is_told_as_that_fault(drop, ro
 
 
 @pytest.mark.parametrize("state", ["open", "closing", "lingering"])
-async def test_whatever_is_said_after_the_end_raises_what_the_ending_was(state, drop, role, transport, caplog):
+async def test_whatever_is_said_after_the_end_raises_what_the_ending_was(
+    state, drop, role, transport, caplog
+):
     caplog.set_level(logging.WARNING)
     async with pair(role, transport) as both:
         if state == "closing":

@@ -147,11 +147,16 @@ async def test_a_full_inbox_does_not_hold_up_our_own_close(role, transport, byte
 # -- the outbox is full -----------------------------------------------------------
 
 
-async def test_a_peer_that_closes_with_our_outbox_full_gets_everything_and_then_the_answer(role, transport, bytewise):
+async def test_a_peer_that_closes_with_our_outbox_full_gets_everything_and_then_the_answer(
+    role, transport, bytewise
+):
+    async def stream(ws):
+        while True:
+            await ws.send(HUGE)
+
     async def streaming(ws):
         with pytest.raises(ConnectionClosedOK):
-            while True:
-                await ws.send(HUGE)
+            await stream(ws)
 
     async with pair(role, transport, handler=streaming, bytewise=bytewise, buffer=SMALL) as both:
         await asyncio.sleep(0.01)

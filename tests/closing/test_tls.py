@@ -56,7 +56,11 @@ async def test_close_notify_without_a_close_is_a_peer_that_vanished(role, transp
         seen = await both.peer.read_to_the_end()
     assert (seen.closes, seen.notified, seen.tcp) == (0, True, TcpEnd.FIN)
     ending = both.ws.ending
-    assert (ending.cause, ending.initiator, ending.tcp) == (Cause.PEER_VANISHED, Initiator.NETWORK, TcpEnd.FIN)
+    assert (ending.cause, ending.initiator, ending.tcp) == (
+        Cause.PEER_VANISHED,
+        Initiator.NETWORK,
+        TcpEnd.FIN,
+    )
     assert ending.exception is None
 
 

@@ -77,4 +77,10 @@ def test_at_most_one_close_is_queued_on_any_way_through_the_table():
 )
 def test_an_error_of_the_system_names_its_cause_and_how_tcp_ended(exc, tls, cause, tcp):
     assert cause_of(exc, tls) is cause
-    assert tcp_end_of(exc) is tcp
+    assert tcp_end_of(Cue.LOST, exc) is tcp
+
+
+def test_how_tcp_ended_follows_from_the_last_cue():
+    assert tcp_end_of(Cue.EOF, None) is TcpEnd.FIN
+    assert tcp_end_of(Cue.TIME_UP, None) is TcpEnd.TIMEOUT
+    assert tcp_end_of(Cue.SILENT, None) is tcp_end_of(Cue.STUCK, None) is TcpEnd.ABORTED

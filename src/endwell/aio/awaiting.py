@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from ..ending import Ending
 from ..errors import ConcurrencyError, ConnectionClosed
@@ -185,7 +185,7 @@ class Done:
 
 
 #: For everybody: it has no state.
-DONE = Done()
+DONE = cast("Coroutine[Any, Any, None]", Done())
 
 # So that asyncio.create_task(ws.recv()) works as with a coroutine.
 Coroutine.register(Receive)

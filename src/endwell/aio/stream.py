@@ -265,17 +265,18 @@ class Stream:
     def _write_tls(self, sock: socket.socket) -> int:
         """As :func:`send`."""
         buffers = self.core.outbox.buffers
-        data: bytes | bytearray | memoryview = buffers[0]
-        if len(buffers) > 1 and len(data) < TLS_JOIN:
-            # One record for many small frames. OpenSSL wants a write that it could not
-            # finish repeated with the same octets; they still lead the queue then.
-            parts, size = [], 0
-            for part in buffers:
-                parts.append(part)
-                size += len(part)
-                if size >= TLS_JOIN:
-                    break
-            data = b"".join(parts)
+        parts, size = [], 0
+        for part in buffers:
+            parts.append(part)
+            size += len(part)
+            if size >= TLS_JOIN:
+                break
+        # One record for many small frames; a large one in pieces, because OpenSSL reports
+        # no progress within a write. It wants a write that it could not finish repeated
+        # with the same octets; they still lead the queue then.
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        if size > TLS_JOIN:
+            data = memoryview(data)[:TLS_JOIN]
         try:
             return sock.send(data)
         except _NOT_NOW:

@@ -1,6 +1,6 @@
 from endwell.aio._sending cimport hasten
 from endwell.aio._syscalls cimport monotonic
-from endwell.aio.awaiting cimport Receive, Slot
+from endwell.aio.awaiting cimport Slot
 from endwell.aio.stream cimport Stream
 from endwell.protocol.connection cimport Connection
 
@@ -15,9 +15,9 @@ cdef class WebSocket:
     cdef readonly Connection _core
     cdef readonly object _ending
     cdef Slot _slot
-    cdef Receive _recv
-    cdef Receive _read
-    cdef Receive _next
+    cdef object _recv
+    cdef object _read
+    cdef object _next
     cdef readonly object _sender
     cdef object _turn
     cdef Py_ssize_t _queued

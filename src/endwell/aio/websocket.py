@@ -7,11 +7,11 @@ import inspect
 import logging
 from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from ..codes import CloseCode
 from ..ending import Cause, Ending
-from ..errors import ConcurrencyError, ConnectionClosed
+from ..errors import ConnectionClosed
 from ..http import Request, Response
 from .awaiting import DONE, Receive, Slot
 from .sending import hasten
@@ -45,9 +45,10 @@ class WebSocket:
         self._core = stream.core
         self._ending: Ending | None = None
         self._slot = Slot(stream.loop)
-        self._recv: Receive | None = None
-        self._read: Receive | None = None
-        self._next: Receive | None = None
+        # Made when first wanted: most connections use one of them.
+        self._recv: Coroutine[Any, Any, str | bytes] | None = None
+        self._read: Coroutine[Any, Any, str | bytes | None] | None = None
+        self._next: Coroutine[Any, Any, str | bytes] | None = None
         self._sender: asyncio.Future[None] | None = None
         self._turn = asyncio.Lock()
         self._queued = 0
@@ -121,13 +122,13 @@ class WebSocket:
         :exc:`ConcurrencyError` if another task is receiving. Safe to cancel.
         """
         if self._recv is None:
-            self._recv = Receive(self._stream, self._slot, Receive.RAISE)
+            self._recv = self._receive(Receive.RAISE)
         return self._recv
 
     def read(self) -> Coroutine[Any, Any, str | bytes | None]:
         """The next message, or None once the connection is gone, cleanly or not; to be awaited."""
         if self._read is None:
-            self._read = Receive(self._stream, self._slot, Receive.NONE)
+            self._read = self._receive(Receive.NONE)
         return self._read
 
     def __aiter__(self) -> WebSocket:
@@ -135,8 +136,12 @@ class WebSocket:
 
     def __anext__(self) -> Coroutine[Any, Any, str | bytes]:
         if self._next is None:
-            self._next = Receive(self._stream, self._slot, Receive.STOP)
+            self._next = self._receive(Receive.STOP)
         return self._next
+
+    def _receive(self, at_end: int) -> Coroutine[Any, Any, Any]:
+        # It has a coroutine's methods and is registered as one, which mypy does not see.
+        return cast("Coroutine[Any, Any, Any]", Receive(self._stream, self._slot, at_end))
 
     def send(self, message: str | bytes | bytearray | memoryview) -> Coroutine[Any, Any, None]:
         """Send a text message (``str``) or a binary one; to be awaited.
@@ -192,7 +197,8 @@ class WebSocket:
         sent = self._core.ping(payload, monotonic())
         if sent is None:
             raise ConnectionClosed.of(await self.closed)
-        waiter = self._pings[sent] = self._stream.loop.create_future()
+        waiter: asyncio.Future[float] = self._stream.loop.create_future()
+        self._pings[sent] = waiter
         self._stream.settle()
         try:
             return await waiter
@@ -262,9 +268,7 @@ class WebSocket:
             core.keepalive.answered.clear()
         if core.inbox and self._slot.waits():
             self._slot.wake(inline)
-        if self._sender is not None and (
-            not core.is_open or core.outbox.size <= self._write_limit
-        ):
+        if self._sender is not None and (not core.is_open or core.outbox.size <= self._write_limit):
             _wake(self._sender)
         if core.ended and self._ending is None:
             self._ended()

@@ -136,8 +136,12 @@ def cause_of(exc: BaseException, tls: bool) -> Cause:
     return Cause.TLS_ERROR if tls else Cause.NETWORK_ERROR
 
 
-def tcp_end_of(exc: BaseException | None) -> TcpEnd:
-    """How TCP ended, by the error that was reported."""
+def tcp_end_of(cue: Cue, exc: BaseException | None) -> TcpEnd:
+    """How TCP ended, by the cue that was the last, and the error that came with it."""
+    if cue is Cue.EOF:
+        return TcpEnd.FIN
+    if cue is not Cue.LOST:
+        return TcpEnd.TIMEOUT if cue is Cue.TIME_UP else TcpEnd.ABORTED
     if isinstance(exc, ConnectionAbortedError):
         return TcpEnd.ABORTED
     if isinstance(exc, ConnectionResetError | BrokenPipeError):

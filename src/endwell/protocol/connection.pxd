@@ -55,6 +55,3 @@ cdef class Connection:
     cdef _answer(self, bytes payload)
     cdef _rearm(self)
 
-
-cdef object _after(double start, seconds)
-cdef bint _due(deadline, double now)

@@ -25,13 +25,11 @@ from ..options import Options
 from ..wire.codec import Codec, Ping, Pong
 from ..wire.frames import close_payload
 from .closing import TABLE, Cue, Do, State, cause_of, tcp_end_of
+from .deadline import after, due, earliest
 from .keepalive import Keepalive, Verdict
 from .outbox import Outbox
 
 __all__ = ["Connection"]
-
-#: How TCP ended where the cue alone tells.
-_TCP_END = {Cue.EOF: TcpEnd.FIN, Cue.TIME_UP: TcpEnd.TIMEOUT}
 
 
 class Connection:
@@ -64,10 +62,9 @@ class Connection:
         self._close_size = 0
         self._fault: PeerError | None = None
         self._write_error: BaseException | None = None
-
         self._opened_at = opened_at
         self._began = self._opened = self._active = now
-        self._state_deadline = _after(now, options.open_timeout)
+        self._state_deadline = after(now, options.open_timeout)
         self._messages_in = self._messages_out = self._bytes_in = self._dropped = 0
 
         self._cause: Cause | None = None
@@ -137,12 +134,12 @@ class Connection:
         try:
             self._codec.feed(data, end, events)
         except PeerError as exc:
-            # Not at once: the driver first hands over the messages that came before it, and
-            # a handler may answer them. Autobahn calls only that strict (3.2-3.4, 4.*, 5.15).
+            # Not at once: the driver first hands over what came before it, and a handler
+            # may answer that. Autobahn calls only that strict (3.2-3.4, 4.*, 5.15).
             self._fault, self._state_deadline = exc, now
             self._rearm()
         for event in events:
-            if type(event) is str or type(event) is bytes:
+            if isinstance(event, (str, bytes)):
                 self._messages_in += 1
                 self._active = now
                 if full:
@@ -230,8 +227,7 @@ class Connection:
         """
         if not self.is_open or self._codec is None:
             return None
-        if payload is None:
-            payload = self.keepalive.fresh()
+        payload = self.keepalive.fresh() if payload is None else payload
         frame = self._codec.ping(payload)
         self.keepalive.sends(payload, now)
         self.outbox.append(frame)
@@ -295,7 +291,7 @@ class Connection:
             self.keepalive.stop()
         if self.ended:
             self._ended = now
-            self._tcp = tcp_end_of(exception) if cue is Cue.LOST else _TCP_END.get(cue, TcpEnd.ABORTED)
+            self._tcp = tcp_end_of(cue, exception)
             self._parsing = False
             self._state_deadline = None
         self._rearm()
@@ -343,11 +339,11 @@ class Connection:
 
     def _tick_open(self, now: float) -> None:
         options = self.options
-        if _due(self.outbox.stuck_at, now):
+        if due(self.outbox.stuck_at, now):
             self._end_for(Cause.WRITE_TIMEOUT, Cue.STUCK, now)
-        elif _due(_after(self._opened, options.max_lifetime), now):
+        elif due(after(self._opened, options.max_lifetime), now):
             self._end_for(Cause.LIFETIME_REACHED, Cue.WE_CLOSE, now)
-        elif _due(_after(self._active, options.idle_timeout), now):
+        elif due(after(self._active, options.idle_timeout), now):
             self._end_for(Cause.IDLE_TIMEOUT, Cue.WE_CLOSE, now)
         else:
             verdict = self.keepalive.tick(now, deaf=not self.reading)
@@ -363,14 +359,13 @@ class Connection:
     def _rearm(self) -> None:
         """Bring ``deadline`` up to date with everything that waits for a time."""
         if self.state is State.OPEN:
-            times = (
+            self.deadline = earliest(
                 self._state_deadline,
                 self.keepalive.deadline,
                 self.outbox.stuck_at,
-                _after(self._active, self.options.idle_timeout),
-                _after(self._opened, self.options.max_lifetime),
+                after(self._active, self.options.idle_timeout),
+                after(self._opened, self.options.max_lifetime),
             )
-            self.deadline = min((time for time in times if time is not None), default=None)
         else:
             self.deadline = self._state_deadline
 
@@ -402,11 +397,3 @@ _DO = {
     Do.KEEPALIVE: Connection._start_keepalive,
     Do.ABORT: Connection._cut,
 }
-
-
-def _after(start: float, seconds: float | None) -> float | None:
-    return None if seconds is None else start + seconds
-
-
-def _due(deadline: float | None, now: float) -> bool:
-    return deadline is not None and now >= deadline

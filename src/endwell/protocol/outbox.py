@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from .deadline import after
+
 __all__ = ["Outbox"]
 
 #: Buffers below so many bytes are joined, up to so many: copying them costs less than
@@ -60,6 +62,6 @@ class Outbox:
                 break
             rest -= len(head)
             self.buffers.popleft()
-        if (count or self.stuck_at is None) and self.write_timeout is not None:
-            self.stuck_at = now + self.write_timeout
+        if count or self.stuck_at is None:
+            self.stuck_at = after(now, self.write_timeout)
         return alive

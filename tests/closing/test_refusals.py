@@ -1,0 +1,115 @@
+"""Connections that end with an HTTP answer: it has to arrive whole, like a Close."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from endwell import HandshakeRejected, Initiator, Response, Server, TcpEnd, connect
+from tests.pair import nothing_left_behind, within
+from tests.raw import RawPeer, RawServer, TcpState
+
+BODY = b"no, " * 2**20  # 4 MiB
+
+
+@asynccontextmanager
+async def refused(transport, **options):
+    """A raw client of a server that refuses everything; afterwards there is nothing left of it."""
+    bytewise, buffer = options.pop("bytewise", False), options.pop("buffer", None)
+    server = Server(**options)
+    server.process_request(lambda request: Response(403, body=BODY if request.path == "/large" else b"no"))
+    async with server.serving(ssl=transport.server, grace=0), nothing_left_behind():
+        context = transport.client
+        with await RawPeer.reach(server.port, context, bytewise=bytewise, buffer=buffer) as peer:
+            await peer.shake()
+            yield peer
+        await asyncio.sleep(0.01)
+
+
+async def body(peer):
+    """Read to the end of TCP, all of it."""
+    async with asyncio.timeout(5):
+        while await peer.more():
+            pass
+    return bytes(peer._received)
+
+
+async def test_a_refusal_arrives_and_then_the_server_ends_tcp_first(transport, bytewise):
+    async with refused(transport, bytewise=bytewise) as peer:
+        await peer.write(peer.request())
+        assert (await peer.read_head()).startswith("HTTP/1.1 403 ")
+        assert await body(peer) == b"no"
+        assert peer.tcp_state is TcpState.CLOSE_WAIT
+    assert (peer.seen.tcp, peer.seen.notified) == (TcpEnd.FIN, None if transport.server is None else True)
+
+
+async def test_a_refusal_reaches_a_client_that_goes_on_sending(transport):
+    async with refused(transport) as peer:
+        await peer.write(peer.request() + bytes(3_000_000))
+        await peer.delivered()
+        assert (await peer.read_head()).startswith("HTTP/1.1 403 ")
+        assert await body(peer) == b"no"
+    assert peer.seen.tcp is TcpEnd.FIN
+
+
+async def test_a_refusal_reaches_a_client_whose_head_never_ends(transport):
+    async with refused(transport) as peer:
+        await peer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * 3_000_000)
+        await peer.delivered()
+        assert (await peer.read_head()).startswith("HTTP/1.1 431 ")
+        await body(peer)
+    assert peer.seen.tcp is TcpEnd.FIN
+
+
+async def test_a_client_that_does_not_end_tcp_after_a_refusal_is_cut_after_close_timeout(transport):
+    async with refused(transport, close_timeout=0.2) as peer:
+        await peer.write(peer.request())
+        await body(peer)
+        assert peer.tcp_state is TcpState.CLOSE_WAIT
+        await asyncio.sleep(0.3)
+
+
+async def test_a_large_answer_arrives_whole_at_a_client_that_takes_its_time(transport):
+    async with refused(transport, buffer=65536, close_timeout=0.2) as peer:
+        await peer.write(peer.request("/large"))
+        began = asyncio.get_running_loop().time()
+        assert (await peer.read_head()).startswith("HTTP/1.1 403 ")
+        while len(peer._received) < len(BODY):
+            # Longer than close_timeout in all, but never so long without taking anything.
+            await asyncio.sleep(0.01 if asyncio.get_running_loop().time() - began < 0.4 else 0)
+            assert await peer.more()
+        assert await body(peer) == BODY
+    assert peer.seen.tcp is TcpEnd.FIN
+
+
+async def test_a_client_that_drops_in_the_middle_of_an_answer_is_forgotten(transport, caplog):
+    async with refused(transport, buffer=16384) as peer:
+        await peer.write(peer.request("/large"))
+        await peer.read_head()
+        peer.reset()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("end", ["FIN", "RST"])
+async def test_our_client_has_the_answer_of_a_server_that_then_drops(end, transport, bytewise):
+    async def opened(uri):
+        return await connect(uri, ssl=transport.client)
+
+    answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\nX-Why: because\r\n\r\nno"
+    with RawServer(transport.server, bytewise=bytewise) as listening:
+        async with nothing_left_behind():
+            connecting = asyncio.ensure_future(opened(listening.uri))
+            with await listening.reached() as peer:
+                await peer.upgrade(answer)
+                await peer.delivered()
+                if end == "FIN":
+                    peer.fin()
+                else:
+                    peer.reset()
+                with pytest.raises(HandshakeRejected) as raised:
+                    await within(connecting)
+    response = raised.value.response
+    assert (response.status, response.headers["X-Why"], response.body) == (401, "because", b"no")
+    assert raised.value.ending.initiator is Initiator.PEER
