@@ -16,6 +16,7 @@ MODULES = [
     "endwell.wire.frames",
     "endwell.wire.deflate",
     "endwell.wire.codec",
+    "endwell.protocol.inbox",
     "endwell.protocol.outbox",
     "endwell.protocol.keepalive",
     "endwell.protocol.connection",

@@ -8,7 +8,6 @@ loop turn later. A message that is there already never suspends anybody.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from types import TracebackType
@@ -95,7 +94,7 @@ class Receive:
     def __init__(self, stream: Stream, slot: Slot, at_end: int) -> None:
         self._stream = stream
         self._core = stream.core
-        self._inbox: deque[str | bytes] = stream.core.inbox
+        self._inbox = stream.core.inbox
         self._slot = slot
         self._at_end = at_end
         self._waiting = False

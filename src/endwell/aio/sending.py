@@ -12,3 +12,4 @@ def hasten() -> None:
     ``_sending.pyx`` fills the slot that coroutines have for it, and which Cython has
     no name for; it saves an exception for each message.
     """
+

@@ -158,7 +158,7 @@ class WebSocket:
         # sends on and on would overtake those who wait.
         if self._queued or core.outbox.size > self._write_limit:
             return self._send_later(message)
-        if not core.send(message, monotonic()):
+        if not core.send(message, self._stream.now()):
             return self._refuse()
         self._stream.wrote()
         return DONE
