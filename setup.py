@@ -16,12 +16,14 @@ MODULES = [
     "endwell.wire.frames",
     "endwell.wire.deflate",
     "endwell.wire.codec",
+    "endwell.protocol.inbox",
     "endwell.protocol.outbox",
     "endwell.protocol.keepalive",
     "endwell.protocol.connection",
     "endwell.aio._syscalls",
     "endwell.aio.stream",
     "endwell.aio.awaiting",
+    "endwell.aio._sending",
     "endwell.aio.websocket",
 ]
 

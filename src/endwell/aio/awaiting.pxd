@@ -1,5 +1,6 @@
 from endwell.aio.stream cimport Stream
 from endwell.protocol.connection cimport Connection
+from endwell.protocol.inbox cimport Inbox
 
 
 cdef class Slot:
@@ -20,13 +21,12 @@ cdef class Receive:
     cdef object __weakref__
     cdef Stream _stream
     cdef Connection _core
-    cdef object _inbox
+    cdef Inbox _inbox
     cdef Slot _slot
     cdef int _at_end
     cdef bint _waiting
 
-    cdef object _take(self)
-    cdef _end(self, ending)
+    cpdef object step(self)
 
 
 cdef class Done:

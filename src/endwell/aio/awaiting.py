@@ -8,7 +8,6 @@ loop turn later. A message that is there already never suspends anybody.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from types import TracebackType
@@ -95,7 +94,7 @@ class Receive:
     def __init__(self, stream: Stream, slot: Slot, at_end: int) -> None:
         self._stream = stream
         self._core = stream.core
-        self._inbox: deque[str | bytes] = stream.core.inbox
+        self._inbox = stream.core.inbox
         self._slot = slot
         self._at_end = at_end
         self._waiting = False
@@ -107,13 +106,28 @@ class Receive:
         return self
 
     def __next__(self) -> Slot:
+        value = self.step()
+        if value is not self._slot:
+            raise StopIteration(value)
+        return self._slot
+
+    def step(self) -> Slot | str | bytes | None:
+        """The message, None for the end, or the slot to wait on. Raises what awaiting this raises."""
         slot = self._slot
         if self._waiting and not slot.waits():
             self._waiting = slot.busy = False
         if self._inbox:
-            raise StopIteration(self._take())
+            held_back = not self._core.reading
+            message = self._inbox.popleft()
+            if held_back:
+                self._stream.settle()
+            return message
         if slot.ending is not None:
-            self._end(slot.ending)
+            if self._at_end == Receive.RAISE:
+                raise ConnectionClosed.of(slot.ending)
+            if self._at_end == Receive.STOP:
+                raise StopAsyncIteration
+            return None
         if slot.busy:
             raise ConcurrencyError("another task is already receiving from this connection")
         slot.busy = self._waiting = True
@@ -138,20 +152,6 @@ class Receive:
         """A coroutine's method: nobody waits any more."""
         if self._waiting:
             self._waiting = self._slot.busy = False
-
-    def _take(self) -> str | bytes:
-        held_back = not self._core.reading
-        message = self._inbox.popleft()
-        if held_back:
-            self._stream.settle()
-        return message
-
-    def _end(self, ending: Ending) -> None:
-        if self._at_end == Receive.RAISE:
-            raise ConnectionClosed.of(ending)
-        if self._at_end == Receive.STOP:
-            raise StopAsyncIteration
-        raise StopIteration
 
 
 class Done:

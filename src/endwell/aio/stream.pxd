@@ -32,9 +32,11 @@ cdef class Stream:
     cdef double _timer_at
     cdef readonly object _deadline
     cdef bint _corked
+    cdef double _now
     cdef bytearray _buffer
 
     cpdef settle(self)
+    cpdef double now(self)
     cpdef wrote(self)
     cdef _watch(self)
     cdef _set_timer(self)

@@ -72,6 +72,7 @@ class Stream:
         self._timer_at = 0.0
         self._deadline: float | None = None
         self._corked = False
+        self._now = 0.0
         if loop not in _buffers:
             _buffers[loop] = bytearray(READ_SIZE)
         self._buffer = _buffers[loop]
@@ -106,6 +107,10 @@ class Stream:
                 self._set_timer()
         if self.changed is not None:
             self.changed(False)
+
+    def now(self) -> float:
+        """The time; while a read is being handled, that of the read."""
+        return self._now or monotonic()
 
     def wrote(self) -> None:
         """The application has queued something: let it leave, with what follows soon.
@@ -180,6 +185,7 @@ class Stream:
                 # What was read may have been answered, and the answer may have ended it all.
                 if self._sock is None or self.held or not core.reading:
                     break
+                self._now = monotonic()
                 count = self._read()
                 if self.changed is not None:
                     corked, self._corked = self._corked, True
@@ -187,6 +193,7 @@ class Stream:
                         self.changed(True)
                     finally:
                         self._corked = corked
+                self._now = 0.0
                 if count < (TLS_RECORD if self._tls else READ_SIZE) and not (self._tls and self._pending()):
                     break  # another read would most likely bring nothing now
         if core.is_open and core.outbox.size and not self._writing and self._sock is not None:
@@ -207,9 +214,9 @@ class Stream:
             return 0
         if count > 0:
             if self.receive is None:
-                self.core.feed(self._buffer, count, monotonic())
+                self.core.feed(self._buffer, count, self.now())
             else:
-                self.receive(bytes(self._buffer[:count]), monotonic())
+                self.receive(bytes(self._buffer[:count]), self.now())
         elif count < 0:
             return 0
         elif self._tls and not self._finished and _address(self._sock.getpeername) is None:

@@ -1,3 +1,4 @@
+from endwell.aio._sending cimport hasten
 from endwell.aio._syscalls cimport monotonic
 from endwell.aio.awaiting cimport Slot
 from endwell.aio.stream cimport Stream

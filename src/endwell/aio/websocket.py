@@ -14,12 +14,15 @@ from ..ending import Cause, Ending
 from ..errors import ConnectionClosed
 from ..http import Request, Response
 from .awaiting import DONE, Receive, Slot
+from .sending import hasten
 from .stream import Stream
 from .syscalls import monotonic
 
 __all__ = ["WebSocket"]
 
 logger = logging.getLogger("endwell")
+
+hasten()
 
 
 class WebSocket:
@@ -155,7 +158,7 @@ class WebSocket:
         # sends on and on would overtake those who wait.
         if self._queued or core.outbox.size > self._write_limit:
             return self._send_later(message)
-        if not core.send(message, monotonic()):
+        if not core.send(message, self._stream.now()):
             return self._refuse()
         self._stream.wrote()
         return DONE

@@ -1,5 +1,6 @@
 cimport cython
 
+from endwell.protocol.inbox cimport Inbox
 from endwell.protocol.keepalive cimport Keepalive
 from endwell.protocol.outbox cimport Outbox
 from endwell.wire.codec cimport Codec
@@ -11,7 +12,7 @@ cdef class Connection:
     cdef readonly object state
     cdef readonly bint is_open
     cdef readonly bint ended
-    cdef readonly object inbox
+    cdef readonly Inbox inbox
     cdef readonly Outbox outbox
     cdef readonly Keepalive keepalive
     cdef readonly object deadline

@@ -17,8 +17,6 @@ Precedent for the shape: aioquic's ``get_timer`` and ``handle_timer``.
 
 from __future__ import annotations
 
-from collections import deque
-
 from ..ending import Cause, Close, Ending, Initiator, TcpEnd
 from ..errors import PeerError
 from ..options import Options
@@ -26,6 +24,7 @@ from ..wire.codec import Codec, Ping, Pong
 from ..wire.frames import close_payload
 from .closing import TABLE, Cue, Do, State, cause_of, tcp_end_of
 from .deadline import after, due, earliest
+from .inbox import Inbox
 from .keepalive import Keepalive, Verdict
 from .outbox import Outbox
 
@@ -43,7 +42,7 @@ class Connection:
         self.is_open = False
         #: Whether it is ENDED.
         self.ended = False
-        self.inbox: deque[str | bytes] = deque()
+        self.inbox = Inbox()
         self._max_queue = options.max_queue
         self.outbox = Outbox(options.write_timeout)
         self.keepalive = Keepalive(options.ping_interval, options.ping_timeout)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from .deadline import after
 
 __all__ = ["Outbox"]
@@ -17,10 +15,12 @@ _FULL = 65536
 class Outbox:
     """Buffers for the socket. The driver reads ``buffers`` and tells :meth:`take` what the system took."""
 
-    __slots__ = ("buffers", "size", "stuck_at", "taken", "write_timeout")
+    __slots__ = ("_last", "buffers", "size", "stuck_at", "taken", "write_timeout")
 
     def __init__(self, write_timeout: float | None) -> None:
-        self.buffers: deque[bytes | bytearray | memoryview] = deque()
+        self.buffers: list[bytes | bytearray | memoryview] = []
+        # The last buffer, if more may be joined to it.
+        self._last: bytes | bytearray | None = None
         #: Bytes waiting.
         self.size = 0
         #: Bytes that have left.
@@ -33,14 +33,14 @@ class Outbox:
         """Queue ``data`` behind the rest."""
         size = len(data)
         self.size += size
-        if self.buffers and size < _SMALL:
-            last = self.buffers[-1]
-            if type(last) is bytes and len(last) < _SMALL:
-                last = self.buffers[-1] = bytearray(last)
-            if type(last) is bytearray and len(last) < _FULL:
-                last += data
-                return
-        self.buffers.append(data)
+        last = self._last
+        if last is None or size >= _SMALL or len(last) >= _FULL:
+            self.buffers.append(data)
+            self._last = data if size < _SMALL else None
+            return
+        if not isinstance(last, bytearray):
+            last = self._last = self.buffers[-1] = bytearray(last)
+        last += data
 
     def take(self, count: int, now: float) -> bool:
         """The system took ``count`` bytes; none, if it could take none.
@@ -52,16 +52,19 @@ class Outbox:
         self.taken += count
         if not self.size:
             self.buffers.clear()
+            self._last = None
             self.stuck_at = None
             return alive
         rest = count
         while rest:
             head = self.buffers[0]
             if rest < len(head):
+                # A view keeps a bytearray from growing.
+                self._last = self._last if len(self.buffers) > 1 else None
                 self.buffers[0] = memoryview(head)[rest:]
                 break
             rest -= len(head)
-            self.buffers.popleft()
+            del self.buffers[0]
         if count or self.stuck_at is None:
             self.stuck_at = after(now, self.write_timeout)
         return alive

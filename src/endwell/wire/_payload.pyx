@@ -38,6 +38,37 @@ cpdef bytes mask(data, key):
     return masked
 
 
+cpdef bytes frame(int first, payload, bytes key):
+    cdef Py_buffer view
+    cdef bytes made
+    cdef unsigned char* octets
+    cdef int bit = 0x80 if key else 0, header, i
+    PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
+    try:
+        header = (2 if view.len < 126 else 4 if view.len < 65536 else 10) + (4 if bit else 0)
+        made = PyBytes_FromStringAndSize(NULL, header + view.len)
+        octets = <unsigned char*> PyBytes_AS_STRING(made)
+        octets[0] = first
+        if view.len < 126:
+            octets[1] = bit | view.len
+        elif view.len < 65536:
+            octets[1] = bit | 126
+            octets[2] = view.len >> 8
+            octets[3] = view.len & 255
+        else:
+            octets[1] = bit | 127
+            for i in range(8):
+                octets[2 + i] = (<uint64_t> view.len >> (56 - 8 * i)) & 255
+        if bit:
+            memcpy(octets + header - 4, PyBytes_AS_STRING(key), 4)
+            _xor(octets + header, <const unsigned char*> view.buf, view.len, octets + header - 4)
+        else:
+            memcpy(octets + header, view.buf, view.len)
+    finally:
+        PyBuffer_Release(&view)
+    return made
+
+
 cpdef bytes binary(bytearray data, Py_ssize_t start, Py_ssize_t end, bint masked):
     cdef unsigned char* octets = <unsigned char*> PyByteArray_AS_STRING(data)
     cdef bytes payload

@@ -10,7 +10,7 @@ from ..ending import Close
 from ..errors import InvalidData, MessageTooBig, PeerError, PolicyViolation, ProtocolError
 from . import frames
 from .deflate import PerMessageDeflate
-from .frames import BINARY, CONTINUATION, FIN, LENGTH_16, MAX_CONTROL, PING, PONG, RSV1, TEXT
+from .frames import BINARY, CONTINUATION, FIN, LENGTH_16, MAX_CONTROL, PING, PONG, RSV1, TEXT, build
 from .payload import binary, mask, text
 
 __all__ = ["Codec", "Event", "Ping", "Pong"]
@@ -294,14 +294,16 @@ class Codec:
         payload: bytes | bytearray | memoryview
         if isinstance(message, str):
             opcode, payload = TEXT, message.encode()
+        elif isinstance(message, bytes):
+            opcode, payload = BINARY, message
         else:
             opcode, payload = BINARY, _octets(message, "message must be a str")
         deflate = self._deflate
         if deflate is not None and len(payload) >= deflate.min_size:
             compressed = deflate.compress(payload)
             if compressed is not None:
-                return frames.build(opcode, compressed, self._client, rsv1=True)
-        return frames.build(opcode, payload, self._client)
+                return build(opcode, compressed, self._client, rsv1=True)
+        return build(opcode, payload, self._client)
 
     def ping(self, payload: bytes | bytearray | memoryview) -> bytes:
         """A ping frame. Raises ValueError for a payload over 125 bytes."""
@@ -313,13 +315,13 @@ class Codec:
 
     def close(self, code: int | None, reason: str = "") -> bytes:
         """A Close frame. Raises what :func:`~endwell.wire.frames.close_payload` does."""
-        return frames.build(frames.CLOSE, frames.close_payload(code, reason), self._client)
+        return build(frames.CLOSE, frames.close_payload(code, reason), self._client)
 
     def _build_control(self, opcode: int, payload: bytes | bytearray | memoryview) -> bytes:
         payload = _octets(payload, "payload must be bytes")
         if len(payload) > MAX_CONTROL:
             raise ValueError(f"payload must be at most {MAX_CONTROL} bytes, not {len(payload)}")
-        return frames.build(opcode, payload, self._client)
+        return build(opcode, payload, self._client)
 
 
 def _decode(payload: bytes | bytearray) -> str:

@@ -1,9 +1,9 @@
 cimport cython
 
-from endwell.wire._payload cimport mask
+from endwell.wire._payload cimport frame
 
 
-@cython.locals(first=cython.int, bit=cython.int, size=cython.Py_ssize_t, key=bytes)
+@cython.locals(first=cython.int)
 cpdef bytes build(int opcode, payload, bint masked, bint fin=*, bint rsv1=*)
 
 @cython.locals(first=cython.int, second=cython.int, start=cython.Py_ssize_t)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from struct import Struct
 
 from ..codes import describe
 from ..ending import Close
 from ..errors import InvalidData, ProtocolError
-from .payload import mask
+from .payload import frame
 
 __all__ = [
     "BINARY",
@@ -42,11 +41,6 @@ LENGTH_16 = 126
 #: RFC 6455 §5.5: "All control frames MUST have a payload length of 125 bytes or less".
 MAX_CONTROL = 125
 
-_short_header = Struct("!BB").pack
-_medium_header = Struct("!BBH").pack
-_long_header = Struct("!BBQ").pack
-
-
 # RFC 6455 §10.3: "Clients MUST choose a new masking key for each frame, using an
 # algorithm that cannot be predicted by end applications that provide data". The
 # system's generator is that algorithm; a call for each frame would cost more than
@@ -74,18 +68,7 @@ def build(
 ) -> bytes:
     """One frame as it goes on the wire; a memoryview has to be one of single bytes."""
     first = opcode | (FIN if fin else 0) | (RSV1 if rsv1 else 0)
-    bit = _MASK if masked else 0
-    size = len(payload)
-    if size < LENGTH_16:
-        header = _short_header(first, bit | size)
-    elif size < 2**16:
-        header = _medium_header(first, bit | LENGTH_16, size)
-    else:
-        header = _long_header(first, bit | 127, size)
-    if masked:
-        key = _new_key()
-        return header + key + mask(payload, key)
-    return header + payload
+    return frame(first, payload, _new_key() if masked else b"")
 
 
 def parse_header(data: bytearray, pos: int, end: int, masked: bool) -> tuple[int, int, int] | None:

@@ -7,7 +7,13 @@ tables. A differential test holds the two together.
 
 from __future__ import annotations
 
-__all__ = ["binary", "mask", "text"]
+from struct import Struct
+
+__all__ = ["binary", "frame", "mask", "text"]
+
+_short_header = Struct("!BB").pack
+_medium_header = Struct("!BBH").pack
+_long_header = Struct("!BBQ").pack
 
 # From about this many bytes on, translating every fourth byte at once beats one
 # big integer; below it, the four slices cost more than they save.
@@ -36,6 +42,19 @@ def mask(data: bytes | bytearray | memoryview, key: bytes | bytearray) -> bytes:
     for i in range(4):
         masked[i::4] = masked[i::4].translate(_TABLES[key[i]])
     return bytes(masked)
+
+
+def frame(first: int, payload: bytes | bytearray | memoryview, key: bytes) -> bytes:
+    """The frame that begins with the octet ``first``; masked, unless ``key`` is empty (RFC 6455 §5.2)."""
+    bit = 0x80 if key else 0
+    size = len(payload)
+    if size < 126:
+        header = _short_header(first, bit | size)
+    elif size < 2**16:
+        header = _medium_header(first, bit | 126, size)
+    else:
+        header = _long_header(first, bit | 127, size)
+    return header + key + mask(payload, key) if key else header + payload
 
 
 def binary(data: bytearray, start: int, end: int, masked: bool) -> bytes:

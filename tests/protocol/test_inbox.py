@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import sys
+from collections import deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from endwell.protocol.inbox import Inbox
+
+
+@given(st.lists(st.one_of(st.text(max_size=3), st.just("take"), st.just("clear"))))
+def test_it_does_what_a_deque_does(steps):
+    inbox, model = Inbox(), deque()
+    for step in steps:
+        if step == "take":
+            if model:
+                assert inbox.popleft() == model.popleft()
+        elif step == "clear":
+            inbox.clear()
+            model.clear()
+        else:
+            inbox.append(step)
+            model.append(step)
+        assert list(inbox) == list(model)
+        assert len(inbox) == len(model)
+        assert bool(inbox) is bool(model)
+
+
+def test_there_is_nothing_to_take_from_an_empty_one():
+    with pytest.raises(IndexError):
+        Inbox().popleft()
+
+
+def test_a_queue_that_is_never_empty_does_not_keep_what_was_taken():
+    inbox = Inbox()
+    inbox.append("first")
+    taken = "".join(["gone", " by"])
+    before = sys.getrefcount(taken)
+    for _ in range(1000):
+        inbox.append(taken)
+        inbox.popleft()
+    inbox.append("last")
+    while len(inbox) > 1:
+        inbox.popleft()
+    assert sys.getrefcount(taken) <= before + 2
