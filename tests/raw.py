@@ -45,10 +45,6 @@ class Transport:
     server: ssl.SSLContext | None = None
     client: ssl.SSLContext | None = None
 
-    @property
-    def scheme(self) -> str:
-        return "ws" if self.server is None else "wss"
-
 
 PLAIN = Transport()
 

@@ -12,4 +12,3 @@ def hasten() -> None:
     ``_sending.pyx`` fills the slot that coroutines have for it, and which Cython has
     no name for; it saves an exception for each message.
     """
-

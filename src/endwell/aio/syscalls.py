@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections import deque
 from itertools import islice
 
 __all__ = ["error_of", "monotonic", "receive", "send", "send_many"]
@@ -36,7 +35,7 @@ def send(sock: socket.socket, data: bytes | bytearray | memoryview) -> int:
         return -1
 
 
-def send_many(sock: socket.socket, buffers: deque[bytes | bytearray | memoryview]) -> int:
+def send_many(sock: socket.socket, buffers: list[bytes | bytearray | memoryview]) -> int:
     """The same for the first of ``buffers``, in one call."""
     try:
         return sock.sendmsg(islice(buffers, IOV))
