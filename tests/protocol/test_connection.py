@@ -413,6 +413,20 @@ def test_a_silent_peer_is_pinged_and_then_cut_with_a_close_if_it_fits():
     assert not ending.ok
 
 
+def test_a_peer_that_talks_and_never_answers_a_ping_costs_one_payload():
+    core = opened(ping_interval=20, ping_timeout=20)
+    mine = core.ping(b"mine", 0.0)
+    for turn in range(1, 100):
+        core.receive(frame(core, "message", "still here"), 20.0 * turn + 1)
+        core.inbox.clear()
+        core.tick(20.0 * turn)
+        leave(core)
+    assert core.is_open
+    assert len(core.keepalive._waiting) == 2
+    core.receive(frame(core, "pong", core.keepalive.own), 2000.0)
+    assert [payload for payload, _ in core.keepalive.answered] == [mine, core.keepalive.own]
+
+
 def test_a_peer_that_takes_nothing_is_cut_after_write_timeout():
     core = opened(write_timeout=30, ping_interval=None)
     core.send("x", 0.0)

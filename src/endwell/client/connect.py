@@ -79,7 +79,7 @@ class connect:
     ) -> None:
         assert self._ws is not None
         if kind is not None and not issubclass(kind, Exception):
-            # Cancelled or interrupted: the peer is told, and nobody waits.
+            # Cancelled or interrupted: the peer is told so.
             await self._ws.close_for(Cause.CANCELLED, CloseCode.GOING_AWAY)
         else:
             await self._ws.close()

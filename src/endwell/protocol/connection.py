@@ -348,7 +348,7 @@ class Connection:
         else:
             verdict = self.keepalive.tick(now, deaf=not self.reading)
             if verdict is Verdict.PING:
-                self.ping(None, now)
+                self.keepalive.own = self.ping(None, now)
             elif verdict is Verdict.SILENT:
                 self._end_for(Cause.KEEPALIVE_TIMEOUT, Cue.SILENT, now)
 

@@ -7,7 +7,8 @@ cdef class Keepalive:
     cdef readonly object deadline
     cdef readonly object latency
     cdef readonly list answered
-    cdef dict _waiting
+    cdef public object own
+    cdef readonly dict _waiting
     cdef long long _serial
 
     cdef object _ping(self, double now)

@@ -39,6 +39,7 @@ class Keepalive:
         "heard",
         "interval",
         "latency",
+        "own",
         "pinged",
         "timeout",
     )
@@ -58,6 +59,9 @@ class Keepalive:
         self.latency: float | None = None
         #: Pings answered since somebody looked: payload and round trip in seconds.
         self.answered: list[tuple[bytes, float]] = []
+        #: The last ping that went out by itself. Only that one is remembered, for the sake
+        #: of a peer that talks and never answers.
+        self.own: bytes | None = None
         self._waiting: dict[bytes, float] = {}
         self._serial = 0
 
@@ -119,6 +123,8 @@ class Keepalive:
 
     def _ping(self, now: float) -> Verdict:
         assert self.interval is not None
+        if self.own is not None:
+            self._waiting.pop(self.own, None)
         self.pinged = now
         self.awaiting = True
         wait = self.interval if self.timeout is None else min(self.interval, self.timeout)
