@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -172,3 +173,26 @@ async def test_many_tasks_send_at_once_and_no_message_is_torn(role, transport):
         await within(sending)
         both.peer.fin()
     assert [payload.decode() for payload in received] == messages
+
+
+async def test_a_loop_of_sends_that_never_waits_lets_others_run(role):
+    async with pair(role) as both:
+        stop = asyncio.Event()
+        longest, last = 0.0, time.monotonic()
+
+        async def flood():
+            while not stop.is_set():
+                await both.ws.send(b"x" * 100)
+
+        async def drain():
+            while not stop.is_set():
+                await both.peer.more()
+
+        tasks = [asyncio.create_task(flood()), asyncio.create_task(drain())]
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        stop.set()
+        await asyncio.wait(tasks, timeout=5)
+        both.peer.fin()
+    assert longest < 0.25

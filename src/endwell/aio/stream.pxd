@@ -8,6 +8,7 @@ cdef Py_ssize_t TLS_RECORD
 cdef Py_ssize_t TLS_WRITE
 cdef Py_ssize_t FULL
 cdef int READS
+cdef int BURST
 
 
 cdef class Stream:
@@ -32,12 +33,13 @@ cdef class Stream:
     cdef double _timer_at
     cdef readonly object _deadline
     cdef bint _corked
+    cdef int _burst
     cdef double _now
     cdef bytearray _buffer
 
     cpdef settle(self)
     cpdef double now(self)
-    cpdef wrote(self)
+    cpdef bint wrote(self) except -1
     cdef _watch(self)
     cdef _set_timer(self)
     cdef Py_ssize_t _read(self) except -2

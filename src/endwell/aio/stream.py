@@ -30,6 +30,9 @@ READS = 4
 LAST_BYTES = 64 * 2**20
 #: Bytes in the outbox at which they leave though more may follow soon.
 FULL = 64 * 1024
+#: Sends in one turn of the loop after which the sender waits for the next: to a peer that
+#: takes everything at once, a loop of sends would else never let anybody else run.
+BURST = 256
 #: What OpenSSL returns at once: RFC 8446 §5.1, a record holds 2**14 bytes.
 TLS_RECORD = 2**14
 #: Bytes in one TLS write, at most.
@@ -72,6 +75,7 @@ class Stream:
         self._timer_at = 0.0
         self._deadline: float | None = None
         self._corked = False
+        self._burst = 0
         self._now = 0.0
         if loop not in _buffers:
             _buffers[loop] = bytearray(READ_SIZE)
@@ -112,23 +116,27 @@ class Stream:
         """The time; while a read is being handled, that of the read."""
         return self._now or monotonic()
 
-    def wrote(self) -> None:
+    def wrote(self) -> bool:
         """The application has queued something: let it leave, with what follows soon.
+
+        True if it has queued so much in this turn of the loop that others should have one.
 
         While a read is being handled, answers collect until that is done. Otherwise
         the first of a turn of the loop leaves at once, and later ones at its end. So
         nothing is ever held while the application waits for something else.
         """
-        if self._corked:
-            if self.core.outbox.size >= FULL:
-                self.settle()
-            return
-        self._corked = True
-        self.loop.call_soon(self._uncork)
-        self.settle()
+        self._burst += 1
+        if not self._corked:
+            self._corked = True
+            self.loop.call_soon(self._uncork)
+            self.settle()
+        elif self.core.outbox.size >= FULL:
+            self.settle()
+        return self._burst >= BURST
 
     def _uncork(self) -> None:
         self._corked = False
+        self._burst = 0
         if self.core.outbox.size:
             self.settle()
 
@@ -194,6 +202,7 @@ class Stream:
                     finally:
                         self._corked = corked
                 self._now = 0.0
+                self._burst = 0
                 if count < (TLS_RECORD if self._tls else READ_SIZE) and not (self._tls and self._pending()):
                     break  # another read would most likely bring nothing now
         if core.is_open and core.outbox.size and not self._writing and self._sock is not None:

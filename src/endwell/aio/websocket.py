@@ -160,8 +160,7 @@ class WebSocket:
             return self._send_later(message)
         if not core.send(message, self._stream.now()):
             return self._refuse()
-        self._stream.wrote()
-        return DONE
+        return asyncio.sleep(0) if self._stream.wrote() else DONE
 
     async def _send_later(self, message: str | bytes | bytearray | memoryview) -> None:
         self._queued += 1
