@@ -171,6 +171,7 @@ def rotated(contenders: Sequence[Contender], turn: int) -> list[Contender]:
 
 def publish(findings: Findings, run: report.Run, folder: Path) -> None:
     """Tables and plot, to the terminal and into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
     text = "\n".join(report.figures(findings, run))
     print(f"\n{text}")
     draw(findings, folder / "performance.png")
