@@ -57,6 +57,15 @@ def test_a_payload_is_taken_out_of_the_middle_of_a_read(form, before, data, afte
 
 
 @each_form
+@given(before=st.binary(max_size=9), data=st.binary(max_size=200), key=st.one_of(st.just(b""), KEYS))
+def test_a_piece_of_a_payload_is_unmasked_with_the_key_as_it_is_turned(form, before, data, key):
+    read = bytearray(before + data + b"after")
+    expected = payload.mask(data, key) if key else data
+    assert form.piece(read, len(before), len(before) + len(data), key) == expected
+    assert read == before + data + b"after"
+
+
+@each_form
 @given(words=st.text(max_size=100), key=KEYS)
 def test_text_is_decoded_and_nothing_around_it_is_touched(form, words, key):
     data = words.encode()

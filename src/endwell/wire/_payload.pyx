@@ -69,6 +69,17 @@ cpdef bytes frame(int first, payload, bytes key):
     return made
 
 
+cpdef bytes piece(bytearray data, Py_ssize_t start, Py_ssize_t end, bytes key):
+    cdef unsigned char* octets = <unsigned char*> PyByteArray_AS_STRING(data)
+    cdef bytes payload
+    if not key:
+        return PyBytes_FromStringAndSize(<char*> octets + start, end - start)
+    payload = PyBytes_FromStringAndSize(NULL, end - start)
+    _xor(<unsigned char*> PyBytes_AS_STRING(payload), octets + start, end - start,
+         <const unsigned char*> PyBytes_AS_STRING(key))
+    return payload
+
+
 cpdef bytes binary(bytearray data, Py_ssize_t start, Py_ssize_t end, bint masked):
     cdef unsigned char* octets = <unsigned char*> PyByteArray_AS_STRING(data)
     cdef bytes payload

@@ -1,6 +1,6 @@
 cimport cython
 
-from endwell.wire._payload cimport binary, mask, text
+from endwell.wire._payload cimport binary, piece, text
 from endwell.wire.frames cimport build
 
 cdef int _FINAL_TEXT
@@ -36,7 +36,7 @@ cdef class Codec:
     @cython.locals(first=cython.int, opcode=cython.int, length=cython.longlong, start=cython.Py_ssize_t, after=cython.Py_ssize_t)
     cdef Py_ssize_t _frame(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list events) except -2
 
-    @cython.locals(chunk=bytes, key=bytes, turn=cython.int, last=cython.bint)
+    @cython.locals(chunk=bytes, key=bytes, turn=cython.int, last=cython.bint, after=cython.Py_ssize_t)
     cdef Py_ssize_t _take(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list events) except -2
 
     cdef _control(self, int opcode, bytes payload, list events)

@@ -11,7 +11,7 @@ from ..errors import InvalidData, MessageTooBig, PeerError, PolicyViolation, Pro
 from . import frames
 from .deflate import PerMessageDeflate
 from .frames import BINARY, CONTINUATION, FIN, LENGTH_16, MAX_CONTROL, PING, PONG, RSV1, TEXT, build
-from .payload import binary, mask, text
+from .payload import binary, piece, text
 
 __all__ = ["Codec", "Event", "Ping", "Pong"]
 
@@ -225,14 +225,12 @@ class Codec:
     def _take(self, data: bytearray, pos: int, end: int, events: list[Event]) -> int:
         """Take what there is at ``pos`` of the data frame's payload: where the rest starts."""
         # min: compiled, a slice's bounds have to fit a pointer; a frame's length need not.
-        chunk = bytes(data[pos : pos + min(self._missing, end - pos)])
-        pos += len(chunk)
-        self._missing -= len(chunk)
+        after = pos + min(self._missing, end - pos)
         key = self._key
-        if key:
-            turn = len(chunk) & 3
-            self._key = key[turn:] + key[:turn]
-            chunk = mask(chunk, key)
+        chunk = piece(data, pos, after, key)
+        self._missing -= len(chunk)
+        turn = len(chunk) & 3
+        self._key = key[turn:] + key[:turn]
         last = self._final and not self._missing
         if last and not self._compressed and not self._buffer:
             # The whole message in one piece.
@@ -240,7 +238,7 @@ class Codec:
             self._opcode = 0
         else:
             self._gather(chunk, last, events)
-        return pos
+        return after
 
     def _gather(self, chunk: bytes, last: bool, events: list[Event]) -> None:
         buffer = self._buffer

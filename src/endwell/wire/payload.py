@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-__all__ = ["binary", "frame", "mask", "text"]
+__all__ = ["binary", "frame", "mask", "piece", "text"]
 
 _short_header = Struct("!BB").pack
 _medium_header = Struct("!BBH").pack
@@ -60,6 +60,11 @@ def frame(first: int, payload: bytes | bytearray | memoryview, key: bytes) -> by
 def binary(data: bytearray, start: int, end: int, masked: bool) -> bytes:
     """The payload at ``data[start:end]``; if ``masked``, its key is the four octets before it."""
     return mask(data[start:end], data[start - 4 : start]) if masked else bytes(data[start:end])
+
+
+def piece(data: bytearray, start: int, end: int, key: bytes) -> bytes:
+    """A piece of a payload, ``data[start:end]``; ``key`` is turned to its first octet, or empty."""
+    return mask(data[start:end], key) if key else bytes(data[start:end])
 
 
 def text(data: bytearray, start: int, end: int, masked: bool) -> str:
