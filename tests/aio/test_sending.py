@@ -196,3 +196,20 @@ async def test_a_loop_of_sends_that_never_waits_lets_others_run(role):
         await asyncio.wait(tasks, timeout=5)
         both.peer.fin()
     assert longest < 0.25
+
+
+async def test_a_low_write_limit_does_not_hold_an_answer_of_many_messages_back(role):
+    async with pair(role, write_limit=100) as both:
+
+        async def answer():
+            await both.ws.recv()
+            for _ in range(10):
+                await both.ws.send(b"x" * 90)
+
+        task = asyncio.create_task(answer())
+        await asyncio.sleep(0.01)
+        await both.peer.frame(TEXT, b"go")
+        await within(task)
+        for _ in range(10):
+            assert await both.peer.read_frame() == (BINARY, b"x" * 90)
+        both.peer.fin()

@@ -208,7 +208,11 @@ class Stream:
         if core.is_open and core.outbox.size and not self._writing and self._sock is not None:
             self._flush()
             if core.is_open and not core.outbox.size and not core.inbox and core.deadline is self._deadline:
-                return  # all is said: the socket took it, so it has no error; nothing else has changed
+                # All is said: the socket took it, so it has no error, and nothing else has
+                # changed but that there is room again for whoever waits to send.
+                if self.changed is not None:
+                    self.changed(False)
+                return
         if self._ask_for_errors and self._sock is not None and (number := error_of(self._sock)):
             self._read_what_is_left(OSError(number, os.strerror(number)))
         self.settle()
