@@ -69,25 +69,23 @@ cpdef bytes frame(int first, payload, bytes key):
     return made
 
 
+cdef bytes _copy(const unsigned char* source, Py_ssize_t size, const unsigned char* key):
+    cdef bytes payload
+    if key == NULL:
+        return PyBytes_FromStringAndSize(<char*> source, size)
+    payload = PyBytes_FromStringAndSize(NULL, size)
+    _xor(<unsigned char*> PyBytes_AS_STRING(payload), source, size, key)
+    return payload
+
+
 cpdef bytes piece(bytearray data, Py_ssize_t start, Py_ssize_t end, bytes key):
     cdef unsigned char* octets = <unsigned char*> PyByteArray_AS_STRING(data)
-    cdef bytes payload
-    if not key:
-        return PyBytes_FromStringAndSize(<char*> octets + start, end - start)
-    payload = PyBytes_FromStringAndSize(NULL, end - start)
-    _xor(<unsigned char*> PyBytes_AS_STRING(payload), octets + start, end - start,
-         <const unsigned char*> PyBytes_AS_STRING(key))
-    return payload
+    return _copy(octets + start, end - start, <const unsigned char*> PyBytes_AS_STRING(key) if key else NULL)
 
 
 cpdef bytes binary(bytearray data, Py_ssize_t start, Py_ssize_t end, bint masked):
     cdef unsigned char* octets = <unsigned char*> PyByteArray_AS_STRING(data)
-    cdef bytes payload
-    if not masked:
-        return PyBytes_FromStringAndSize(<char*> octets + start, end - start)
-    payload = PyBytes_FromStringAndSize(NULL, end - start)
-    _xor(<unsigned char*> PyBytes_AS_STRING(payload), octets + start, end - start, octets + start - 4)
-    return payload
+    return _copy(octets + start, end - start, octets + start - 4 if masked else NULL)
 
 
 cpdef str text(bytearray data, Py_ssize_t start, Py_ssize_t end, bint masked):
