@@ -126,7 +126,7 @@ async def test_a_full_inbox_holds_the_peer_back_and_reading_goes_on_where_it_sto
         octets = both.peer.octets(BINARY, bytes(2**18))
         sending = asyncio.ensure_future(both.peer.write(octets * 40))  # 10 MiB
         async with asyncio.timeout(5):
-            while both.core.reading:
+            while both.core.reads():
                 await asyncio.sleep(0.001)
         assert not sending.done()
         for _ in range(40):

@@ -104,7 +104,7 @@ async def test_the_close_is_found_behind_everything_that_nobody_had_read(role, t
         for number in range(300):  # over TLS, each in a record of its own
             await peer.write(peer.octets(TEXT, str(number).encode()) + peer.octets(PING))
         await peer.delivered()
-        while both.core.reading:
+        while both.core.reads():
             await asyncio.sleep(0)
         taken = len(both.core.inbox)
         reload(peer)
@@ -119,7 +119,7 @@ async def test_a_ping_of_ours_is_enough_to_find_the_close(role, transport):
     async with pair(role, transport, max_queue=1, ping_interval=0.1) as both:
         await both.peer.frame(TEXT, b"unread")
         await asyncio.sleep(0.01)
-        assert not both.core.reading
+        assert not both.core.reads()
         reload(both.peer)
         told_the_truth(await both.ending())
 

@@ -27,7 +27,7 @@ def opened(client=False, now=0.0, **options):
 
 def leave(core, now=0.0):
     """Everything in the outbox leaves; the bytes."""
-    data = b"".join(core.outbox.buffers)
+    data = b"".join(core.outbox.buffers())
     if data:
         core.sent(len(data), now)
     return data
@@ -80,16 +80,16 @@ def test_nothing_is_sent_before_the_opening_or_after_a_close():
 def test_a_full_inbox_stops_the_reading_of_an_open_connection():
     core = opened(max_queue=2)
     core.receive(frame(core, "message", "x") * 2, 1.0)
-    assert not core.reading
+    assert not core.reads()
     core.inbox.popleft()
-    assert core.reading
+    assert core.reads()
 
 
 def test_a_full_inbox_never_blocks_the_closing_handshake():
     core = opened(max_queue=1)
     core.receive(frame(core, "message", "1"), 1.0)
     core.close(1000, "", 2.0)
-    assert core.reading
+    assert core.reads()
     core.receive(frame(core, "message", "2"), 3.0)
     core.receive(frame(core, "close", 1000, ""), 3.0)
     core.eof(3.0)
@@ -357,7 +357,7 @@ def test_a_close_that_is_readable_only_after_a_failed_write_is_what_counts():
     core.send("stream", 1.0)
     core.broken(BrokenPipeError(errno.EPIPE, "pipe"), 1.0)
     assert not core.writing
-    assert core.reading
+    assert core.reads()
     core.receive(frame(core, "close", 1001, ""), 1.0)
     core.eof(1.0)
     ending = core.ending
@@ -369,9 +369,9 @@ def test_a_close_that_is_readable_only_after_a_failed_write_is_what_counts():
 def test_a_failed_write_with_nothing_left_to_read_is_what_it_was():
     core = opened(max_queue=1)
     core.receive(frame(core, "message", "1"), 1.0)
-    assert not core.reading
+    assert not core.reads()
     core.broken(RESET, 1.0)
-    assert core.reading
+    assert core.reads()
     core.receive(frame(core, "message", "2"), 1.0)
     core.eof(1.0)
     assert (core.ending.cause, core.ending.exception) == (Cause.CONNECTION_RESET, RESET)

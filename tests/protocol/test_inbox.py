@@ -21,7 +21,7 @@ def test_it_does_what_a_deque_does(steps):
             inbox.clear()
             model.clear()
         else:
-            inbox.append(step)
+            inbox.messages.append(step)
             model.append(step)
         assert list(inbox) == list(model)
         assert len(inbox) == len(model)
@@ -35,13 +35,13 @@ def test_there_is_nothing_to_take_from_an_empty_one():
 
 def test_a_queue_that_is_never_empty_does_not_keep_what_was_taken():
     inbox = Inbox()
-    inbox.append("first")
+    inbox.messages.append("first")
     taken = str(object())
     before = sys.getrefcount(taken)
     for _ in range(1000):
-        inbox.append(taken)
+        inbox.messages.append(taken)
         inbox.popleft()
-    inbox.append("last")
+    inbox.messages.append("last")
     while len(inbox) > 1:
         inbox.popleft()
     assert sys.getrefcount(taken) <= before + 2

@@ -49,7 +49,7 @@ class Side:
         """What a driver does: move at most ``room`` bytes to the wire, then FIN if wanted."""
         core = self.core
         if core.writing and not self.closed:
-            data = b"".join(core.outbox.buffers)[:room]
+            data = b"".join(core.outbox.buffers())[:room]
             core.sent(len(data), now)
             assert not (data and self.fin), "bytes after FIN"
             self.wire += data
@@ -116,7 +116,7 @@ class TwoCores(RuleBasedStateMachine):
     def deliver(self, which, count):
         """Bytes from one side's wire reach the other."""
         here, there = self.side(which), self.side(1 - which)
-        if there.closed or not there.core.reading:
+        if there.closed or not there.core.reads():
             return
         data, here.wire = here.wire[:count], here.wire[count:]
         if data:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from importlib import import_module
 
+from endwell.build import compiled
 from endwell.errors import PeerError
 from endwell.wire.codec import Codec, Event
 
@@ -38,13 +40,28 @@ def frame(
     return head + key + bytes(octet ^ key[i % 4] for i, octet in enumerate(payload))
 
 
-def receive(codec: Codec, *reads: bytes) -> tuple[list[Event], PeerError | None]:
-    """The events of some reads, and the error that ended them."""
+#: What fills the room of a codec, in the form that the codec has.
+form = import_module(
+    "endwell.wire._payload" if "endwell.wire.codec" in compiled() else "endwell.wire.payload"
+)
+
+
+def receive(codec: Codec, *reads: bytes, into_room: bool = False) -> tuple[list[Event], PeerError | None]:
+    """The events of some reads, and the error that ended them.
+
+    ``into_room``: each read puts what belongs there into the codec's room, as a driver may.
+    """
     events: list[Event] = []
     error = None
     for read in reads:
         try:
-            codec.receive(read, events)
+            if into_room and codec.room is not None:
+                inside = min(len(read), codec.missing)
+                form.put(codec.room, codec.there, bytearray(read), 0, inside, b"")
+                codec.read(inside, events)
+                codec.receive(read[inside:], events)
+            else:
+                codec.receive(read, events)
         except PeerError as fault:
             assert error is None, "a codec fails once"
             error = fault

@@ -5,6 +5,7 @@ import os
 import tracemalloc
 import zlib
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,12 @@ def compressing(client: bool, settings: Deflate | None = None, max_size: int | N
 
 def held(codec: Codec) -> int:
     """The bytes that it keeps of what it has received."""
-    return len(codec._buffer) + len(codec._partial)
+    return len(codec._buffer) + len(codec._partial) + (0 if codec.room is None else codec.there)
+
+
+def resident() -> int:
+    """The memory of this process, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def compress(data: bytes) -> bytes:
@@ -491,8 +497,8 @@ def wires(draw: st.DrawFn) -> bytes:
 def test_any_split_of_the_bytes_gives_the_same_events_and_the_same_error(
     data: bytes, cuts: list[int]
 ) -> None:
-    def outcome(*reads: bytes) -> tuple[list[Event], str]:
-        events, error = receive(compressing(client=False, max_size=400), *reads)
+    def outcome(*reads: bytes, into_room: bool = False) -> tuple[list[Event], str]:
+        events, error = receive(compressing(client=False, max_size=400), *reads, into_room=into_room)
         return events, repr(error)
 
     events, error = outcome(data)
@@ -506,9 +512,10 @@ def test_any_split_of_the_bytes_gives_the_same_events_and_the_same_error(
         [data[a:b] for a, b in pairwise(edges)],
         [data[i : i + 1] for i in range(len(data))],
     ):
-        split = outcome(*reads)
-        assert split[0] == events
-        assert split[1] in errors
+        for into_room in (False, True):
+            split = outcome(*reads, into_room=into_room)
+            assert split[0] == events
+            assert split[1] in errors
 
 
 @pytest.mark.parametrize("data", WRONG.values(), ids=WRONG)
@@ -525,6 +532,16 @@ def test_only_what_is_incomplete_is_kept() -> None:
             receive(codec, data[i : i + 1])
             assert held(codec) <= min(i + 1, most)
         assert not held(codec)
+
+
+@pytest.mark.parametrize("max_size", [2**20, NO_LIMIT])
+def test_a_length_that_is_announced_takes_no_memory_before_it_comes(max_size: int | None) -> None:
+    head = frame(BINARY, bytes(2**20))[:1000]
+    before = resident()
+    codecs = [server(max_size) for _ in range(300)]
+    for codec in codecs:
+        assert receive(codec, head) == ([], None)
+    assert resident() - before < 30 * 2**20
 
 
 def test_a_long_message_byte_by_byte_takes_linear_time() -> None:

@@ -90,5 +90,49 @@ def test_bytes_that_are_not_utf8_fail_at_the_same_place_as_in_python(form, data,
     assert caught.value.start == expected.value.start
 
 
+@each_form
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536])
+@pytest.mark.parametrize("key", [b"", KEY])
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_a_frame_is_written_into_a_block_that_grows(form, size, key, kind):
+    data = os.urandom(size)
+    made = payload.frame(0x82, data, key)
+    assert form.frame(0x82, kind(data), key) == made
+    for block in (bytearray(), bytearray(b"before"), bytearray(b"before" + bytes(100_000))):
+        at = min(len(block), 6)
+        end = form.write(block, at, 0x82, kind(data), key)
+        assert end == at + len(made)
+        assert block[at:end] == made
+        assert block[:at] == b"before"[:at]
+
+
+@each_form
+@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536, 2**40])
+def test_a_header_stands_alone_before_its_payload(form, size):
+    assert form.header(0x82, size) == payload.header(0x82, size)
+    assert form.header(0x82, size, 0x80) == payload.header(0x82, size, 0x80)
+    if size <= 65536:
+        assert form.header(0x82, size) + bytes(size) == payload.frame(0x82, bytes(size), b"")
+
+
+@each_form
+@given(pieces=st.lists(st.binary(max_size=50), min_size=1), key=st.one_of(st.just(b""), KEYS))
+def test_a_payload_is_put_together_in_its_room(form, pieces, key):
+    data = b"".join(pieces)
+    masked = payload.mask(data, key) if key else data
+    room, at = form.reserve(len(data)), 0
+    for number, piece in enumerate(pieces):
+        turned = key[at % 4 :] + key[: at % 4]
+        end = at + len(piece)
+        if number % 2 and key:
+            form.put(room, at, bytearray(masked), at, end, b"")
+            form.unmask(room, at, end, turned)
+        else:
+            form.put(room, at, bytearray(masked), at, end, turned)
+        at = end
+    assert form.whole(room) == data
+    assert type(form.whole(room)) is bytes
+
+
 def test_the_tables_for_masking_stay_small():
     assert sum(map(sys.getsizeof, payload._TABLES)) < 100_000

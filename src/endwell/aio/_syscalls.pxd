@@ -1,5 +1,6 @@
 cpdef double monotonic()
-cpdef Py_ssize_t receive(sock, bytearray buffer) except -2
-cpdef Py_ssize_t send(sock, data) except -2
-cpdef Py_ssize_t send_many(sock, buffers) except -2
+cpdef Py_ssize_t receive(int fd, bytearray buffer) except -2
+cpdef Py_ssize_t receive_past(int fd, bytes room, Py_ssize_t at, Py_ssize_t size, bytearray buffer) except -2
+cpdef Py_ssize_t send(int fd, data, Py_ssize_t size) except -2
+cpdef Py_ssize_t send_many(int fd, list buffers) except -2
 cpdef int error_of(sock) except -1

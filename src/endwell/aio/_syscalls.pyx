@@ -2,6 +2,7 @@
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.object cimport PyObject_AsFileDescriptor
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -19,6 +20,7 @@ cdef extern from "sys/uio.h" nogil:
     struct iovec:
         void* iov_base
         size_t iov_len
+    ssize_t readv(int fd, const iovec* parts, int count)
     ssize_t writev(int fd, const iovec* parts, int count)
 
 DEF IOV = 64
@@ -39,23 +41,32 @@ cdef Py_ssize_t _result(ssize_t count) except -2:
     return -2
 
 
-cpdef Py_ssize_t receive(sock, bytearray buffer) except -2:
-    cdef int fd = PyObject_AsFileDescriptor(sock)
+cpdef Py_ssize_t receive(int fd, bytearray buffer) except -2:
     return _result(c_recv(fd, PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer), 0))
 
 
-cpdef Py_ssize_t send(sock, data) except -2:
-    cdef int fd = PyObject_AsFileDescriptor(sock)
+cpdef Py_ssize_t receive_past(int fd, bytes room, Py_ssize_t at, Py_ssize_t size, bytearray buffer) except -2:
+    cdef iovec parts[2]
+    parts[0].iov_base = PyBytes_AS_STRING(room) + at
+    parts[0].iov_len = size
+    parts[1].iov_base = PyByteArray_AS_STRING(buffer)
+    parts[1].iov_len = PyByteArray_GET_SIZE(buffer)
+    return _result(readv(fd, parts, 2))
+
+
+cpdef Py_ssize_t send(int fd, data, Py_ssize_t size) except -2:
     cdef Py_buffer view
+    if type(data) is bytearray:
+        # What it nearly always is, and needs no view.
+        return _result(c_send(fd, PyByteArray_AS_STRING(data), size, MSG_NOSIGNAL))
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
-        return _result(c_send(fd, view.buf, view.len, MSG_NOSIGNAL))
+        return _result(c_send(fd, view.buf, size, MSG_NOSIGNAL))
     finally:
         PyBuffer_Release(&view)
 
 
-cpdef Py_ssize_t send_many(sock, buffers) except -2:
-    cdef int fd = PyObject_AsFileDescriptor(sock)
+cpdef Py_ssize_t send_many(int fd, list buffers) except -2:
     cdef Py_buffer views[IOV]
     cdef iovec parts[IOV]
     cdef int count = 0, i

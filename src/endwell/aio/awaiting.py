@@ -20,6 +20,16 @@ from .stream import Stream
 __all__ = ["DONE", "Done", "Receive", "Slot"]
 
 
+class _NoLoop:
+    def get_debug(self) -> bool:
+        return False
+
+
+#: What has come to be for whoever is woken: a Future that is done, and which nobody waits on.
+_COME: asyncio.Future[None] = asyncio.Future(loop=cast("asyncio.AbstractEventLoop", _NoLoop()))
+_COME.set_result(None)
+
+
 class Slot:
     """The place of the one task that waits for a message: what a Future is to it."""
 
@@ -44,7 +54,8 @@ class Slot:
             return
         self._callback = self._context = None
         if inline:
-            context.run(callback, self)
+            # Not self: asyncio's Task asks a Future for its result without a call.
+            context.run(callback, _COME)
         else:
             self._loop.call_soon(callback, self, context=context)
 
@@ -117,7 +128,7 @@ class Receive:
         if self._waiting and not slot.waits():
             self._waiting = slot.busy = False
         if self._inbox:
-            held_back = not self._core.reading
+            held_back = not self._core.reads()
             message = self._inbox.popleft()
             if held_back:
                 self._stream.settle()

@@ -1,7 +1,9 @@
 cimport cython
 
-from endwell.aio._syscalls cimport error_of, monotonic, receive, send, send_many
+from endwell.aio._syscalls cimport error_of, monotonic, receive, receive_past, send, send_many
 from endwell.protocol.connection cimport Connection
+from endwell.protocol.outbox cimport Outbox
+from endwell.wire.codec cimport Codec
 
 cdef Py_ssize_t READ_SIZE
 cdef Py_ssize_t TLS_RECORD
@@ -42,10 +44,12 @@ cdef class Stream:
     cpdef bint wrote(self) except -1
     cdef _watch(self)
     cdef _set_timer(self)
+    @cython.locals(count=cython.Py_ssize_t, inside=cython.Py_ssize_t, codec=Codec)
     cdef Py_ssize_t _read(self) except -2
     cdef Py_ssize_t _read_tls(self) except -2
     cdef Py_ssize_t _pending(self) except -2
     cdef _flush(self)
+    @cython.locals(outbox=Outbox)
     cdef Py_ssize_t _write(self, sock) except -2
     cdef Py_ssize_t _write_tls(self, sock) except -2
     cdef _read_what_is_left(self, exc)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from ..protocol.connection import Connection
-from .syscalls import error_of, monotonic, receive, send, send_many
+from .syscalls import error_of, monotonic, receive, receive_past, send, send_many
 
 __all__ = ["Stream"]
 
@@ -141,7 +141,7 @@ class Stream:
             self.settle()
 
     def _watch(self) -> None:
-        reading = self._shaking or (not self.held and self.core.reading)
+        reading = self._shaking or (not self.held and self.core.reads())
         if reading is not self._reading:
             self._reading = reading
             if reading:
@@ -191,7 +191,7 @@ class Stream:
         if not self._shaking:
             for _ in range(READS):
                 # What was read may have been answered, and the answer may have ended it all.
-                if self._sock is None or self.held or not core.reading:
+                if self._sock is None or self.held or not core.reads():
                     break
                 self._now = monotonic()
                 count = self._read()
@@ -220,14 +220,21 @@ class Stream:
     def _read(self) -> int:
         """One read: how many bytes it brought, 0 for none, at the end too."""
         assert self._sock is not None
+        inside = 0
         try:
-            count = self._read_tls() if self._tls else receive(self._sock, self._buffer)
+            if self._tls:
+                count = self._read_tls()
+            elif (codec := self.core.room()) is None or codec.room is None:
+                count = receive(self._fd, self._buffer)
+            else:
+                count = receive_past(self._fd, codec.room, codec.there, codec.missing, self._buffer)
+                inside = min(count, codec.missing)
         except OSError as exc:
             self.core.lost(exc, monotonic(), isinstance(exc, ssl.SSLError))
             return 0
         if count > 0:
             if self.receive is None:
-                self.core.feed(self._buffer, count, self.now())
+                self.core.feed(self._buffer, count - inside, self.now(), inside)
             else:
                 self.receive(bytes(self._buffer[:count]), self.now())
         elif count < 0:
@@ -277,10 +284,13 @@ class Stream:
             core.sent(count, monotonic())
 
     def _write(self, sock: socket.socket) -> int:
-        buffers = self.core.outbox.buffers
+        outbox = self.core.outbox
         if self._tls:
             return self._write_tls(sock)
-        return send(sock, buffers[0]) if len(buffers) == 1 else send_many(sock, buffers)
+        if outbox.sealed:
+            return send_many(self._fd, outbox.buffers())
+        assert outbox.block is not None
+        return send(self._fd, outbox.block, outbox.fill)
 
     def _write_tls(self, sock: socket.socket) -> int:
         """As :func:`send`."""
@@ -288,7 +298,7 @@ class Stream:
         # in small pieces a slow peer shows that it takes something, and many small frames
         # make one record. OpenSSL wants a write that it could not finish repeated with the
         # same octets; they still lead the queue then.
-        buffers = self.core.outbox.buffers
+        buffers = self.core.outbox.buffers()
         data: bytes | bytearray | memoryview = buffers[0]
         if len(data) >= TLS_WRITE:
             data = memoryview(data)[:TLS_WRITE]

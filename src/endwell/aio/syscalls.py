@@ -7,38 +7,50 @@ the two together.
 
 from __future__ import annotations
 
+import os
 import socket
 import time
-from itertools import islice
 
-__all__ = ["error_of", "monotonic", "receive", "send", "send_many"]
+__all__ = ["error_of", "monotonic", "receive", "receive_past", "send", "send_many"]
 
-#: Buffers handed to one ``sendmsg``; Linux's IOV_MAX is 1024.
+#: Buffers handed to one ``writev``; Linux's IOV_MAX is 1024.
 IOV = 64
 
 monotonic = time.monotonic
 
 
-def receive(sock: socket.socket, buffer: bytearray) -> int:
+def receive(fd: int, buffer: bytearray) -> int:
     """Read into ``buffer``: how many bytes came, 0 at the end of file, -1 for nothing now. Raises OSError."""
     try:
-        return sock.recv_into(buffer)
+        return os.readv(fd, [buffer])
     except (BlockingIOError, InterruptedError):
         return -1
 
 
-def send(sock: socket.socket, data: bytes | bytearray | memoryview) -> int:
-    """Write ``data``: how many bytes the system took, -1 if it takes nothing now. Raises OSError."""
+def receive_past(fd: int, room: bytearray, at: int, size: int, buffer: bytearray) -> int:
+    """The same, but the first ``size`` bytes go into ``room`` at ``at``, its end, and what follows into ``buffer``."""
     try:
-        return sock.send(data)
+        data = os.read(fd, size + len(buffer))
+    except (BlockingIOError, InterruptedError):
+        return -1
+    room[at:] = data[:size]
+    buffer[: max(0, len(data) - size)] = data[size:]
+    return len(data)
+
+
+def send(fd: int, data: bytes | bytearray | memoryview, size: int) -> int:
+    """Write the first ``size`` bytes: how many the system took, -1 if it takes nothing now. Raises OSError."""
+    try:
+        with memoryview(data) as view:
+            return os.write(fd, view[:size])
     except (BlockingIOError, InterruptedError):
         return -1
 
 
-def send_many(sock: socket.socket, buffers: list[bytes | bytearray | memoryview]) -> int:
+def send_many(fd: int, buffers: list[bytes | memoryview]) -> int:
     """The same for the first of ``buffers``, in one call."""
     try:
-        return sock.sendmsg(islice(buffers, IOV))
+        return os.writev(fd, buffers[:IOV])
     except (BlockingIOError, InterruptedError):
         return -1
 

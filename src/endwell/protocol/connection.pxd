@@ -6,6 +6,9 @@ from endwell.protocol.outbox cimport Outbox
 from endwell.wire.codec cimport Codec
 
 
+cdef long long _LONG
+
+
 cdef class Connection:
     cdef readonly bint client
     cdef public object options
@@ -47,10 +50,16 @@ cdef class Connection:
 
     cpdef receive(self, data, double now)
 
-    @cython.locals(full=cython.bint, events=list)
-    cpdef feed(self, bytearray data, Py_ssize_t end, double now)
+    cpdef bint reads(self)
+
+    @cython.locals(codec=Codec)
+    cpdef Codec room(self)
+
+    @cython.locals(full=cython.bint, messages=list, controls=list, before=cython.Py_ssize_t, came=cython.Py_ssize_t)
+    cpdef feed(self, bytearray data, Py_ssize_t end, double now, Py_ssize_t inside=*)
 
     cpdef sent(self, Py_ssize_t count, double now)
+    @cython.locals(codec=Codec)
     cpdef bint send(self, message, double now) except -1
     cdef bint _must_read(self)
     cdef _answer(self, bytes payload)

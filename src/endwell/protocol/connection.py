@@ -7,7 +7,7 @@ wants, and after each call looks at the plain attributes:
 - ``inbox``: messages for the application;
 - ``outbox``: what is for the socket (then tell ``sent`` how much it took);
 - ``deadline``: when to call ``tick`` at the latest; it may move later without notice;
-- ``reading``: False while the inbox is full, so that the peer is held back;
+- ``reads()``: False while the inbox is full, so that the peer is held back;
 - ``half_close``: end the sending side of TCP once the outbox is empty;
 - ``abort``: try the outbox once, then cut;
 - ``ending``: set once, when all is over.
@@ -15,12 +15,13 @@ wants, and after each call looks at the plain attributes:
 Precedent for the shape: aioquic's ``get_timer`` and ``handle_timer``.
 """
 
+# size: one state machine; a part of it apart would not be understood without the rest.
 from __future__ import annotations
 
 from ..ending import Cause, Close, Ending, Initiator, TcpEnd
 from ..errors import PeerError
 from ..options import Options
-from ..wire.codec import Codec, Ping, Pong
+from ..wire.codec import Codec, Control, Ping, Pong
 from ..wire.frames import close_payload
 from .closing import TABLE, Cue, Do, State, cause_of, tcp_end_of
 from .deadline import after, due, earliest
@@ -29,6 +30,9 @@ from .keepalive import Keepalive, Verdict
 from .outbox import Outbox
 
 __all__ = ["Connection"]
+
+#: From so many missing bytes on, a read into the payload's room pays.
+_LONG = 16 * 1024
 
 
 class Connection:
@@ -105,8 +109,7 @@ class Connection:
 
     # -- what happened --------------------------------------------------------
 
-    @property
-    def reading(self) -> bool:
+    def reads(self) -> bool:
         """Whether the driver should read from the socket.
 
         Only an open connection holds its peer back: a full inbox must not block
@@ -121,39 +124,52 @@ class Connection:
         """``data`` came."""
         self.feed(bytearray(data), len(data), now)
 
-    def feed(self, data: bytearray, end: int, now: float) -> None:
-        """The first ``end`` bytes of a read buffer came; they may be changed."""
+    def room(self) -> Codec | None:
+        """The codec, if a long payload is coming, which a read may put into its ``room``.
+
+        Then tell :meth:`feed` so.
+        """
+        codec = self._codec
+        return codec if codec is not None and codec.room is not None and codec.missing >= _LONG else None
+
+    def feed(self, data: bytearray, end: int, now: float, inside: int = 0) -> None:
+        """``inside`` bytes came into the codec's room, then ``end`` into a read buffer, which may be changed."""
         self.keepalive.heard = now
         if not self._parsing or self._codec is None:
             return
-        self._bytes_in += end
+        self._bytes_in += inside + end
+        messages = self.inbox.messages
+        before = len(messages)
+        controls: list[Control] = []
         # Where the peer cannot be held back, messages that find no room are dropped.
         full = self._must_read() and len(self.inbox) >= self._max_queue
-        events: list[str | bytes | Ping | Pong | Close] = []
         try:
-            self._codec.feed(data, end, events)
+            if inside:
+                self._codec.read(inside, messages)
+            if end:
+                self._codec.feed(data, end, messages, controls)
         except PeerError as exc:
             # 10 ms later: what came before it may still be answered, even by a client that
             # has not got hold of its WebSocket yet, because all of it came with the 101.
             # Autobahn calls only that strict (3.2-3.4, 4.*, 5.15).
             self._fault, self._state_deadline = exc, now + 0.01
             self._rearm()
-        for event in events:
-            if isinstance(event, (str, bytes)):
-                self._messages_in += 1
-                self._active = now
-                if full:
-                    self._dropped += 1
-                else:
-                    self.inbox.append(event)
-            elif isinstance(event, Ping):
-                self._answer(event.payload)
-            elif isinstance(event, Pong):
-                self.keepalive.hears(event.payload, now)
+        came = len(messages) - before
+        if came:
+            self._messages_in += came
+            self._active = now
+            if full:
+                self._dropped += came
+                del messages[before:]
+        for control in controls:
+            if isinstance(control, Ping):
+                self._answer(control.payload)
+            elif isinstance(control, Pong):
+                self.keepalive.hears(control.payload, now)
             else:
-                self.received = event
+                self.received = control
                 self._cue(Cue.THEY_CLOSE, now, Cause.PEER_CLOSED)
-        if self.state is not State.OPEN or not self.inbox:
+        if not self.is_open or not self.inbox:
             self._judge(now)
 
     def eof(self, now: float) -> None:
@@ -213,9 +229,11 @@ class Connection:
 
         Raises TypeError for anything that is no message.
         """
-        if not self.is_open or self._codec is None:
+        codec = self._codec
+        if not self.is_open or codec is None:
             return False
-        self.outbox.append(self._codec.message(message))
+        payload = codec.payload(message)
+        self.outbox.append_frame(codec.first, payload, codec.key())
         self._messages_out += 1
         self._active = now
         return True
@@ -346,7 +364,7 @@ class Connection:
         elif due(after(self._active, options.idle_timeout), now):
             self._end_for(Cause.IDLE_TIMEOUT, Cue.WE_CLOSE, now)
         else:
-            verdict = self.keepalive.tick(now, deaf=not self.reading)
+            verdict = self.keepalive.tick(now, deaf=not self.reads())
             if verdict is Verdict.PING:
                 self.keepalive.own = self.ping(None, now)
             elif verdict is Verdict.SILENT:

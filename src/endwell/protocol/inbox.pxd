@@ -1,8 +1,12 @@
+cimport cython
+
+cdef Py_ssize_t _TAKEN
+
+
 cdef class Inbox:
-    cdef object _first
-    cdef list _rest
+    cdef readonly list messages
     cdef Py_ssize_t _head
 
-    cpdef append(self, message)
+    @cython.locals(head=cython.Py_ssize_t, messages=list)
     cpdef popleft(self)
     cpdef clear(self)

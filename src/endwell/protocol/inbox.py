@@ -6,51 +6,46 @@ from collections.abc import Iterator
 
 __all__ = ["Inbox"]
 
+# What was taken is forgotten in lots: the queue may never be empty.
+_TAKEN = 64
+
 
 class Inbox:
-    """What ``collections.deque`` would do; compiled, without its calls from C through Python."""
+    """What ``collections.deque`` would do, over a list to which the codec appends by itself."""
 
-    __slots__ = ("_first", "_head", "_rest")
+    __slots__ = ("_head", "messages")
 
     def __init__(self) -> None:
-        # Apart from the others, because most often there is only one.
-        self._first: str | bytes | None = None
-        self._rest: list[str | bytes] = []
+        #: The messages, and before them those that were taken lately (None).
+        self.messages: list[str | bytes | None] = []
         self._head = 0
-
-    def append(self, message: str | bytes) -> None:
-        """Queue a message."""
-        if self._first is None:
-            self._first = message
-        else:
-            self._rest.append(message)
 
     def popleft(self) -> str | bytes:
         """Take the first one. Raises IndexError if there is none."""
-        first = self._first
-        if first is None:
-            raise IndexError("there is no message")
-        if self._head == len(self._rest):
-            self._first = None
+        head, messages = self._head, self.messages
+        message = messages[head]
+        assert message is not None
+        head += 1
+        if head == len(messages):
+            messages.clear()
+            head = 0
+        elif head == _TAKEN:
+            del messages[:head]
+            head = 0
         else:
-            self._first = self._rest[self._head]
-            self._head += 1
-            if self._head * 2 >= len(self._rest):
-                # What was taken is forgotten in time: the queue may never be empty.
-                del self._rest[: self._head]
-                self._head = 0
-        return first
+            messages[head - 1] = None
+        self._head = head
+        return message
 
     def clear(self) -> None:
         """Forget them all."""
-        self._first = None
-        self._rest.clear()
+        self.messages.clear()
         self._head = 0
 
     def __len__(self) -> int:
-        return (self._first is not None) + len(self._rest) - self._head
+        return len(self.messages) - self._head
 
     def __iter__(self) -> Iterator[str | bytes]:
-        if self._first is not None:
-            yield self._first
-            yield from self._rest[self._head :]
+        for message in self.messages[self._head :]:
+            assert message is not None
+            yield message

@@ -1,19 +1,37 @@
 cimport cython
 
+from endwell.wire._payload cimport frame, header, write
+
 cdef Py_ssize_t _SMALL
-cdef Py_ssize_t _FULL
+cdef Py_ssize_t _BLOCK
+cdef list _spare
 
 
 cdef class Outbox:
-    cdef readonly list buffers
-    cdef object _last
+    cdef readonly list sealed
+    cdef readonly bytearray block
+    cdef readonly Py_ssize_t fill
     cdef readonly Py_ssize_t size
     cdef public Py_ssize_t taken
     cdef readonly object write_timeout
     cdef public object stuck_at
 
-    @cython.locals(size=cython.Py_ssize_t, joined=bytearray)
+    @cython.locals(block=bytearray, end=cython.Py_ssize_t)
     cpdef append(self, bytes data)
+
+    @cython.locals(end=cython.Py_ssize_t)
+    cpdef append_frame(self, int first, payload, bytes key)
+
+    cpdef list buffers(self)
 
     @cython.locals(alive=cython.bint, rest=cython.Py_ssize_t)
     cpdef bint take(self, Py_ssize_t count, double now) except -1
+
+    @cython.locals(block=bytearray)
+    cdef bytearray _open(self)
+
+    @cython.locals(block=bytearray)
+    cdef _seal(self)
+
+    @cython.locals(block=bytearray)
+    cdef _release(self)

@@ -1,8 +1,8 @@
 """What ``payload.py`` says, compiled: masking eight octets at a time, and no copy that can be spared."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytearray cimport PyByteArray_AS_STRING
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -38,35 +38,74 @@ cpdef bytes mask(data, key):
     return masked
 
 
+cdef int _header(unsigned char* to, int first, Py_ssize_t size, int bit) noexcept:
+    cdef int i
+    to[0] = first
+    if size < 126:
+        to[1] = bit | size
+        return 2
+    if size < 65536:
+        to[1] = bit | 126
+        to[2] = size >> 8
+        to[3] = size & 255
+        return 4
+    to[1] = bit | 127
+    for i in range(8):
+        to[2 + i] = (<uint64_t> size >> (56 - 8 * i)) & 255
+    return 10
+
+
+cpdef bytes header(int first, Py_ssize_t size, int bit=0):
+    cdef unsigned char octets[10]
+    cdef int count = _header(octets, first, size, bit)
+    return PyBytes_FromStringAndSize(<char*> octets, count)
+
+
+cdef Py_ssize_t _size(Py_ssize_t payload, bytes key) noexcept:
+    return payload + (2 if payload < 126 else 4 if payload < 65536 else 10) + (4 if key else 0)
+
+
+cdef void _frame(unsigned char* to, int first, const unsigned char* payload, Py_ssize_t size, bytes key) noexcept:
+    to += _header(to, first, size, 0x80 if key else 0)
+    if key:
+        memcpy(to, PyBytes_AS_STRING(key), 4)
+        _xor(to + 4, payload, size, to)
+    else:
+        memcpy(to, payload, size)
+
+
 cpdef bytes frame(int first, payload, bytes key):
     cdef Py_buffer view
     cdef bytes made
-    cdef unsigned char* octets
-    cdef int bit = 0x80 if key else 0, header, i
     PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
     try:
-        header = (2 if view.len < 126 else 4 if view.len < 65536 else 10) + (4 if bit else 0)
-        made = PyBytes_FromStringAndSize(NULL, header + view.len)
-        octets = <unsigned char*> PyBytes_AS_STRING(made)
-        octets[0] = first
-        if view.len < 126:
-            octets[1] = bit | view.len
-        elif view.len < 65536:
-            octets[1] = bit | 126
-            octets[2] = view.len >> 8
-            octets[3] = view.len & 255
-        else:
-            octets[1] = bit | 127
-            for i in range(8):
-                octets[2 + i] = (<uint64_t> view.len >> (56 - 8 * i)) & 255
-        if bit:
-            memcpy(octets + header - 4, PyBytes_AS_STRING(key), 4)
-            _xor(octets + header, <const unsigned char*> view.buf, view.len, octets + header - 4)
-        else:
-            memcpy(octets + header, view.buf, view.len)
+        made = PyBytes_FromStringAndSize(NULL, _size(view.len, key))
+        _frame(<unsigned char*> PyBytes_AS_STRING(made), first, <const unsigned char*> view.buf, view.len, key)
     finally:
         PyBuffer_Release(&view)
     return made
+
+
+cpdef Py_ssize_t write(bytearray block, Py_ssize_t at, int first, payload, bytes key) except -1:
+    cdef Py_buffer view
+    cdef Py_ssize_t end
+    if type(payload) is bytes:
+        # What a message nearly always is, and needs no view.
+        return _write(block, at, first, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), key)
+    PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
+    try:
+        end = _write(block, at, first, <const char*> view.buf, view.len, key)
+    finally:
+        PyBuffer_Release(&view)
+    return end
+
+
+cdef Py_ssize_t _write(bytearray block, Py_ssize_t at, int first, const char* payload, Py_ssize_t size, bytes key) except -1:
+    cdef Py_ssize_t end = at + _size(size, key)
+    if end > PyByteArray_GET_SIZE(block):
+        PyByteArray_Resize(block, 2 * end)
+    _frame(<unsigned char*> PyByteArray_AS_STRING(block) + at, first, <const unsigned char*> payload, size, key)
+    return end
 
 
 cdef bytes _copy(const unsigned char* source, Py_ssize_t size, const unsigned char* key):
@@ -93,3 +132,28 @@ cpdef str text(bytearray data, Py_ssize_t start, Py_ssize_t end, bint masked):
     if masked:
         _xor(octets + start, octets + start, end - start, octets + start - 4)
     return PyUnicode_DecodeUTF8(<char*> octets + start, end - start, NULL)
+
+
+# The room is the very object that will be delivered: nobody else has seen it yet.
+
+
+cpdef bytes reserve(Py_ssize_t size):
+    return PyBytes_FromStringAndSize(NULL, size)
+
+
+cpdef put(bytes room, Py_ssize_t at, bytearray data, Py_ssize_t start, Py_ssize_t end, bytes key):
+    cdef unsigned char* to = <unsigned char*> PyBytes_AS_STRING(room) + at
+    cdef unsigned char* octets = <unsigned char*> PyByteArray_AS_STRING(data) + start
+    if key:
+        _xor(to, octets, end - start, <const unsigned char*> PyBytes_AS_STRING(key))
+    else:
+        memcpy(to, octets, end - start)
+
+
+cpdef unmask(bytes room, Py_ssize_t at, Py_ssize_t end, bytes key):
+    cdef unsigned char* octets = <unsigned char*> PyBytes_AS_STRING(room) + at
+    _xor(octets, octets, end - at, <const unsigned char*> PyBytes_AS_STRING(key))
+
+
+cpdef bytes whole(bytes room):
+    return room

@@ -1,10 +1,11 @@
 cimport cython
 
-from endwell.wire._payload cimport binary, piece, text
-from endwell.wire.frames cimport build
+from endwell.wire._payload cimport binary, frame, piece, put, reserve, text, unmask, whole
+from endwell.wire.frames cimport build, new_key
 
 cdef int _FINAL_TEXT
 cdef int _FINAL_BINARY
+cdef int _RSV1
 
 
 cdef class Codec:
@@ -17,7 +18,10 @@ cdef class Codec:
     cdef int _opcode
     cdef Py_ssize_t _fragments
     cdef Py_ssize_t _checked
-    cdef long long _missing
+    cdef readonly long long missing
+    cdef readonly bytes room
+    cdef readonly Py_ssize_t there
+    cdef public int first
     cdef object _max_size
     cdef object _deflate
     cdef bytes _key
@@ -25,29 +29,36 @@ cdef class Codec:
     cdef readonly bytearray _buffer
 
     cpdef receive(self, data, list events)
-    cpdef feed(self, bytearray data, Py_ssize_t end, list events)
+    cpdef feed(self, bytearray data, Py_ssize_t end, list messages, list controls)
+    cpdef read(self, Py_ssize_t count, list messages)
 
     @cython.locals(
         pos=cython.Py_ssize_t, start=cython.Py_ssize_t, after=cython.Py_ssize_t, length=cython.Py_ssize_t,
         first=cython.int, shortest=cython.int, low=cython.int, limit=cython.int, masked=cython.bint,
     )
-    cdef _parse(self, bytearray data, Py_ssize_t end, list events)
+    cdef _parse(self, bytearray data, Py_ssize_t end, list messages, list controls)
 
-    @cython.locals(first=cython.int, opcode=cython.int, length=cython.longlong, start=cython.Py_ssize_t, after=cython.Py_ssize_t)
-    cdef Py_ssize_t _frame(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list events) except -2
+    @cython.locals(first=cython.int, opcode=cython.int, length=cython.longlong, start=cython.Py_ssize_t, after=cython.Py_ssize_t, alone=cython.bint)
+    cdef Py_ssize_t _frame(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list messages, list controls) except -2
 
-    @cython.locals(chunk=bytes, key=bytes, turn=cython.int, last=cython.bint, after=cython.Py_ssize_t)
-    cdef Py_ssize_t _take(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list events) except -2
+    @cython.locals(chunk=bytes, last=cython.bint, after=cython.Py_ssize_t)
+    cdef Py_ssize_t _take(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list messages) except -2
 
-    cdef _control(self, int opcode, bytes payload, list events)
+    @cython.locals(turn=cython.int)
+    cdef _came(self, Py_ssize_t count)
+
+    @cython.locals(room=bytes)
+    cdef _put(self, Py_ssize_t count, list messages)
+
+    cdef _control(self, int opcode, bytes payload, list controls)
     cdef _begin(self, int first)
     cdef _continue(self, int first)
-    cdef _gather(self, bytes chunk, bint last, list events)
-    cdef _check_text(self)
+    cdef _gather(self, bytes chunk, bint last, list messages)
     cdef _stop(self)
 
-    @cython.locals(opcode=cython.int)
     cpdef bytes message(self, message)
+    cpdef payload(self, message)
+    cpdef bytes key(self)
     cpdef bytes pong(self, payload)
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from codecs import utf_8_decode
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 from ..ending import Close
-from ..errors import InvalidData, MessageTooBig, PeerError, PolicyViolation, ProtocolError
+from ..errors import MessageTooBig, PeerError, PolicyViolation, ProtocolError
 from . import frames
 from .deflate import PerMessageDeflate
-from .frames import BINARY, CONTINUATION, FIN, LENGTH_16, MAX_CONTROL, PING, PONG, RSV1, TEXT, build
-from .payload import binary, piece, text
+from .frames import BINARY, CONTINUATION, FIN, LENGTH_16, MAX_CONTROL, PING, PONG, RSV1, TEXT, build, new_key
+from .payload import binary, frame, piece, put, reserve, text, unmask, whole
+from .utf8 import check, decode, not_utf8
 
-__all__ = ["Codec", "Event", "Ping", "Pong"]
+__all__ = ["Codec", "Control", "Event", "Ping", "Pong"]
 
 # A message may have so many fragments, and one more for each 16 bytes of it. Fragments
 # are joined as they come, so they cost time only, and a fragment that brings data has
@@ -25,6 +25,10 @@ _BYTES_PER_FRAGMENT = 16
 
 _FINAL_TEXT = FIN | TEXT
 _FINAL_BINARY = FIN | BINARY
+_RSV1 = RSV1
+
+# Up to here a payload's length is believed: room is reserved for all of it.
+_RESERVED = 2**26
 
 
 @final
@@ -43,8 +47,10 @@ class Pong:
     payload: bytes
 
 
+#: What can be received beside messages.
+Control = Ping | Pong | Close
 #: What can be received: a text message, a binary message, a control frame.
-Event = str | bytes | Ping | Pong | Close
+Event = str | bytes | Control
 
 
 class Codec:
@@ -66,10 +72,13 @@ class Codec:
         "_limit",
         "_low",
         "_max_size",
-        "_missing",
         "_opcode",
         "_partial",
         "_stopped",
+        "first",
+        "missing",
+        "room",
+        "there",
     )
 
     def __init__(
@@ -85,9 +94,14 @@ class Codec:
         self._stopped = False
         # An incomplete header or control frame, at most 130 bytes.
         self._partial = b""
-        # The data frame whose payload is coming: how much of it is missing, whether it ends
-        # the message, and its key, turned to the next octet.
-        self._missing = 0
+        #: How much of a data frame's payload has not come yet. It may be read straight into
+        #: ``room``, if there is one, behind what is ``there``; then call :meth:`read`.
+        self.missing = 0
+        self.room: bytearray | None = None
+        self.there = 0
+        #: The first octet of the frame for what :meth:`payload` has returned.
+        self.first = 0
+        # Whether that frame ends its message, and its key, turned to the next octet.
         self._final = False
         self._key = b""
         # The message that is coming (0: none), what there is of it, and how much of that
@@ -104,22 +118,34 @@ class Codec:
         Raises the PeerError that the peer has committed; what came before it is in
         ``events``. After an error or a Close, whatever comes is ignored.
         """
-        self.feed(bytearray(data), len(data), events)
+        self.feed(bytearray(data), len(data), events, events)
 
-    def feed(self, data: bytearray, end: int, events: list[Event]) -> None:
+    def feed(self, data: bytearray, end: int, messages: list[Any], controls: list[Any]) -> None:
         """The same for the first ``end`` bytes of a read buffer, whose contents may be changed."""
         if self._stopped:
             return
         try:
-            self._parse(data, end, events)
+            self._parse(data, end, messages, controls)
         except PeerError:
             self._stop()
             raise
 
-    def _parse(self, data: bytearray, end: int, events: list[Event]) -> None:
+    def read(self, count: int, messages: list[Any]) -> None:
+        """The same for ``count`` bytes that were read into ``room``."""
+        try:
+            room = self.room
+            assert room is not None
+            if self._key:
+                unmask(room, self.there, self.there + count, self._key)
+            self._put(count, messages)
+        except PeerError:
+            self._stop()
+            raise
+
+    def _parse(self, data: bytearray, end: int, messages: list[Any], controls: list[Any]) -> None:
         pos = 0
-        if self._missing:
-            pos = self._take(data, 0, end, events)
+        if self.missing:
+            pos = self._take(data, 0, end, messages)
         elif self._partial:
             data = bytearray(self._partial) + data[:end]
             end = len(data)
@@ -147,20 +173,19 @@ class Codec:
                 and (length < LENGTH_16 or shortest)
             ):
                 pos = start + length
-                events.append(
-                    binary(data, start, pos, masked)
-                    if first == _FINAL_BINARY
-                    else _text(data, start, pos, masked)
-                )
+                if first == _FINAL_BINARY:
+                    messages.append(binary(data, start, pos, masked))
+                else:
+                    messages.append(_text(data, start, pos, masked))
                 continue
-            after = self._frame(data, pos, end, events)
+            after = self._frame(data, pos, end, messages, controls)
             if after < 0:
                 break
             pos = after
         if pos < end and not self._stopped:
             self._partial = bytes(data[pos:end])
 
-    def _frame(self, data: bytearray, pos: int, end: int, events: list[Event]) -> int:
+    def _frame(self, data: bytearray, pos: int, end: int, messages: list[Any], controls: list[Any]) -> int:
         """Take the frame at ``pos``: where the rest starts, or -1 if it has to wait for more."""
         header = frames.parse_header(data, pos, end, not self._client)
         if header is None:
@@ -171,7 +196,7 @@ class Codec:
             after: int = start + length
             if after > end:
                 return -1
-            self._control(opcode, binary(data, start, after, not self._client), events)
+            self._control(opcode, binary(data, start, after, not self._client), controls)
             return after
         if opcode == CONTINUATION:
             self._continue(first)
@@ -183,20 +208,24 @@ class Codec:
         size = len(self._buffer) + length
         if self._max_size is not None and size > self._max_size and not self._compressed:
             raise MessageTooBig(f"message has {size} bytes or more; at most {self._max_size} are accepted")
-        self._missing = length
+        self.missing = length
         self._final = bool(first & FIN)
         self._key = b"" if self._client else bytes(data[start - 4 : start])
-        return self._take(data, start, end, events)
+        alone = self._final and not self._compressed and not self._buffer
+        if alone and end - start < length <= _RESERVED:
+            self.room = reserve(length)
+            self.there = 0
+        return self._take(data, start, end, messages)
 
-    def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
+    def _control(self, opcode: int, payload: bytes, controls: list[Any]) -> None:
         # RFC 6455 §5.4: "Control frames MAY be injected in the middle of a fragmented
         # message." So nothing of the message's state is touched.
         if opcode == PING:
-            events.append(Ping(payload))
+            controls.append(Ping(payload))
         elif opcode == PONG:
-            events.append(Pong(payload))
+            controls.append(Pong(payload))
         else:
-            events.append(frames.parse_close(payload))
+            controls.append(frames.parse_close(payload))
             # §1.4: "after receiving a control frame indicating the connection should be
             # closed, a peer discards any further data received."
             self._stop()
@@ -222,25 +251,48 @@ class Codec:
         if self._fragments > _FREE_FRAGMENTS + len(self._buffer) // _BYTES_PER_FRAGMENT:
             raise PolicyViolation(f"message has too many fragments for its {len(self._buffer)} bytes")
 
-    def _take(self, data: bytearray, pos: int, end: int, events: list[Event]) -> int:
+    def _take(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
         """Take what there is at ``pos`` of the data frame's payload: where the rest starts."""
         # min: compiled, a slice's bounds have to fit a pointer; a frame's length need not.
-        after = pos + min(self._missing, end - pos)
-        key = self._key
-        chunk = piece(data, pos, after, key)
-        self._missing -= len(chunk)
-        turn = len(chunk) & 3
-        self._key = key[turn:] + key[:turn]
-        last = self._final and not self._missing
+        after = pos + min(self.missing, end - pos)
+        if self.room is not None:
+            put(self.room, self.there, data, pos, after, self._key)
+            self._put(after - pos, messages)
+            return after
+        chunk = piece(data, pos, after, self._key)
+        self._came(len(chunk))
+        last = self._final and not self.missing
         if last and not self._compressed and not self._buffer:
             # The whole message in one piece.
-            events.append(chunk if self._opcode == BINARY else _decode(chunk))
+            messages.append(chunk if self._opcode == BINARY else decode(chunk))
             self._opcode = 0
         else:
-            self._gather(chunk, last, events)
+            self._gather(chunk, last, messages)
         return after
 
-    def _gather(self, chunk: bytes, last: bool, events: list[Event]) -> None:
+    def _came(self, count: int) -> None:
+        self.missing -= count
+        turn = count & 3
+        if turn:
+            self._key = self._key[turn:] + self._key[:turn]
+
+    def _put(self, count: int, messages: list[Any]) -> None:
+        """``count`` more bytes of the message are in its room."""
+        room = self.room
+        assert room is not None
+        self.there += count
+        self._came(count)
+        if self.missing:
+            if self._opcode == TEXT:
+                self._checked = check(room, self._checked, self.there)
+            return
+        self.room = None
+        payload = whole(room)
+        messages.append(payload if self._opcode == BINARY else decode(payload))
+        self._checked = 0
+        self._opcode = 0
+
+    def _gather(self, chunk: bytes, last: bool, messages: list[Any]) -> None:
         buffer = self._buffer
         too_big = False
         if self._compressed:
@@ -250,7 +302,7 @@ class Codec:
         else:
             buffer += chunk
         if last and not too_big:
-            events.append(bytes(buffer) if self._opcode == BINARY else _decode(buffer))
+            messages.append(bytes(buffer) if self._opcode == BINARY else decode(buffer))
             buffer.clear()
             self._checked = 0
             self._opcode = 0
@@ -258,50 +310,45 @@ class Codec:
         # Also before a message is called too big, so that the first wrong byte decides
         # in whatever pieces it came.
         if self._opcode == TEXT:
-            self._check_text()
+            self._checked = check(buffer, self._checked, len(buffer))
         if too_big:
             raise MessageTooBig(f"message inflates to more than {self._max_size} bytes")
-
-    def _check_text(self) -> None:
-        """Fail an incomplete text message at its first byte that is not UTF-8.
-
-        RFC 6455 §8.1: "When an endpoint is to interpret a byte stream as UTF-8 but finds
-        that the byte stream is not, in fact, a valid UTF-8 stream, that endpoint MUST
-        _Fail the WebSocket Connection_." Autobahn (6.4.*) calls only the first byte strict.
-        """
-        with memoryview(self._buffer) as view, view[self._checked :] as rest:
-            try:
-                self._checked += utf_8_decode(rest, "strict", False)[1]
-            except UnicodeDecodeError as error:
-                raise _not_utf8(self._checked + error.start) from None
-        # Of a surrogate, CPython's decoder awaits the third byte (its "surrogatepass" may
-        # take it), though the second cannot follow the first in UTF-8.
-        if b"\xed\xa0" <= self._buffer[self._checked :] < b"\xee":
-            raise _not_utf8(self._checked)
 
     def _stop(self) -> None:
         self._stopped = True
         self._partial = b""
         self._buffer = bytearray()
+        self.missing = 0
+        self.room = None
 
     def message(self, message: str | bytes | bytearray | memoryview) -> bytes:
         """The frame of a message: text for a str, else binary.
 
         Raises TypeError for another type, and UnicodeEncodeError for a lone surrogate.
         """
+        payload = self.payload(message)
+        return frame(self.first, payload, self.key())
+
+    def payload(self, message: str | bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
+        """The payload of that frame; ``first`` is its first octet."""
         payload: bytes | bytearray | memoryview
-        if isinstance(message, str):
-            opcode, payload = TEXT, message.encode()
-        elif isinstance(message, bytes):
-            opcode, payload = BINARY, message
+        if isinstance(message, bytes):
+            self.first, payload = _FINAL_BINARY, message
+        elif isinstance(message, str):
+            self.first, payload = _FINAL_TEXT, message.encode()
         else:
-            opcode, payload = BINARY, _octets(message, "message must be a str")
+            self.first, payload = _FINAL_BINARY, _octets(message, "message must be a str")
         deflate = self._deflate
         if deflate is not None and len(payload) >= deflate.min_size:
             compressed = deflate.compress(payload)
             if compressed is not None:
-                return build(opcode, compressed, self._client, rsv1=True)
-        return build(opcode, payload, self._client)
+                self.first |= _RSV1
+                return compressed
+        return payload
+
+    def key(self) -> bytes:
+        """The key that a frame of ours is masked with: a client's is new each time, a server has none."""
+        return new_key() if self._client else b""
 
     def ping(self, payload: bytes | bytearray | memoryview) -> bytes:
         """A ping frame. Raises ValueError for a payload over 125 bytes."""
@@ -322,22 +369,11 @@ class Codec:
         return build(opcode, payload, self._client)
 
 
-def _decode(payload: bytes | bytearray) -> str:
-    try:
-        return payload.decode()
-    except UnicodeDecodeError as error:
-        raise _not_utf8(error.start) from None
-
-
 def _text(data: bytearray, start: int, end: int, masked: bool) -> str:
     try:
         return text(data, start, end, masked)
     except UnicodeDecodeError as error:
-        raise _not_utf8(error.start) from None
-
-
-def _not_utf8(position: int) -> InvalidData:
-    return InvalidData(f"text is not UTF-8 at byte {position}")
+        raise not_utf8(error.start) from None
 
 
 def _octets(data: bytes | bytearray | memoryview, wanted: str) -> bytes | bytearray | memoryview:

@@ -22,6 +22,7 @@ __all__ = [
     "TEXT",
     "build",
     "close_payload",
+    "new_key",
     "parse_close",
     "parse_header",
 ]
@@ -54,12 +55,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keys.clear)
 
 
-def _new_key() -> bytes:
+def new_key() -> bytes:
+    """A masking key that nobody can predict."""
     try:
         return _keys.pop()
     except IndexError:
         random = os.urandom(4 * _BATCH)
-        _keys.extend(random[i : i + 4] for i in range(4, len(random), 4))
+        _keys.extend([random[i : i + 4] for i in range(4, len(random), 4)])
         return random[:4]
 
 
@@ -68,7 +70,7 @@ def build(
 ) -> bytes:
     """One frame as it goes on the wire; a memoryview has to be one of single bytes."""
     first = opcode | (FIN if fin else 0) | (RSV1 if rsv1 else 0)
-    return frame(first, payload, _new_key() if masked else b"")
+    return frame(first, payload, new_key() if masked else b"")
 
 
 def parse_header(data: bytearray, pos: int, end: int, masked: bool) -> tuple[int, int, int] | None:

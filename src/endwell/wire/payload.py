@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-__all__ = ["binary", "frame", "mask", "piece", "text"]
+__all__ = ["binary", "frame", "header", "mask", "piece", "put", "reserve", "text", "unmask", "whole", "write"]
 
 _short_header = Struct("!BB").pack
 _medium_header = Struct("!BBH").pack
@@ -44,17 +44,28 @@ def mask(data: bytes | bytearray | memoryview, key: bytes | bytearray) -> bytes:
     return bytes(masked)
 
 
+def header(first: int, size: int, bit: int = 0) -> bytes:
+    """What is before a payload of ``size`` octets, up to its key; ``bit`` is 0x80 if there is one."""
+    if size < 126:
+        return _short_header(first, bit | size)
+    if size < 2**16:
+        return _medium_header(first, bit | 126, size)
+    return _long_header(first, bit | 127, size)
+
+
 def frame(first: int, payload: bytes | bytearray | memoryview, key: bytes) -> bytes:
     """The frame that begins with the octet ``first``; masked, unless ``key`` is empty (RFC 6455 §5.2)."""
-    bit = 0x80 if key else 0
-    size = len(payload)
-    if size < 126:
-        header = _short_header(first, bit | size)
-    elif size < 2**16:
-        header = _medium_header(first, bit | 126, size)
-    else:
-        header = _long_header(first, bit | 127, size)
-    return header + key + mask(payload, key) if key else header + payload
+    if key:
+        return header(first, len(payload), 0x80) + key + mask(payload, key)
+    return header(first, len(payload)) + payload
+
+
+def write(block: bytearray, at: int, first: int, payload: bytes | bytearray | memoryview, key: bytes) -> int:
+    """Put the same frame into ``block`` at ``at``, which grows if it must: where the frame ends."""
+    made = frame(first, payload, key)
+    end = at + len(made)
+    block[at:end] = made
+    return end
 
 
 def binary(data: bytearray, start: int, end: int, masked: bool) -> bytes:
@@ -70,3 +81,27 @@ def piece(data: bytearray, start: int, end: int, key: bytes) -> bytes:
 def text(data: bytearray, start: int, end: int, masked: bool) -> str:
     """The same, decoded; ``data`` may be changed there. Raises UnicodeDecodeError."""
     return binary(data, start, end, masked).decode()
+
+
+# A payload that comes in several reads is put together in what will be delivered, so
+# that a long one is not copied once more at its end.
+
+
+def reserve(size: int) -> bytearray:
+    """Room for a payload of ``size`` octets, which takes no memory before they come."""
+    return bytearray()
+
+
+def put(room: bytearray, at: int, data: bytearray, start: int, end: int, key: bytes) -> None:
+    """Put :func:`piece` into ``room`` at ``at``, where the last piece has ended."""
+    room[at:] = piece(data, start, end, key)
+
+
+def unmask(room: bytearray, at: int, end: int, key: bytes) -> None:
+    """Unmask the octets of ``room`` that a read has put there; ``key`` is turned to the first."""
+    room[at:end] = mask(room[at:end], key)
+
+
+def whole(room: bytearray) -> bytes:
+    """The payload, when all of it has come."""
+    return bytes(room)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from importlib import import_module
+from importlib.util import find_spec
+
+import pytest
+
+from endwell.aio import syscalls
+from endwell.wire import payload
+
+#: The plain functions with the room they fill, and the compiled ones where they are built.
+FORMS = [(syscalls, payload)]
+if find_spec("endwell.aio._syscalls"):
+    FORMS.append((import_module("endwell.aio._syscalls"), import_module("endwell.wire._payload")))
+
+
+@pytest.fixture(params=FORMS, ids=lambda forms: forms[0].__name__)
+def forms(request):
+    return request.param
+
+
+@pytest.fixture
+def ends():
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_a_read_brings_what_has_come_then_nothing_then_the_end(forms, ends):
+    calls, _ = forms
+    ours, theirs = ends
+    buffer = bytearray(100)
+    assert calls.receive(ours.fileno(), buffer) == -1
+    theirs.sendall(b"octets")
+    assert calls.receive(ours.fileno(), buffer) == 6
+    assert buffer[:6] == b"octets"
+    assert len(buffer) == 100
+    theirs.close()
+    assert calls.receive(ours.fileno(), buffer) == 0
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 17])
+def test_a_read_fills_the_room_first_and_then_the_buffer(forms, ends, count):
+    calls, payloads = forms
+    ours, theirs = ends
+    room, buffer, read = payloads.reserve(12), bytearray(100), bytearray(b"..ab")
+    payloads.put(room, 0, read, 2, 4, b"")
+    assert calls.receive_past(ours.fileno(), room, 2, 10, buffer) == -1
+    data = os.urandom(count)
+    theirs.sendall(data)
+    assert calls.receive_past(ours.fileno(), room, 2, 10, buffer) == count
+    inside = min(count, 10)
+    assert bytes(payloads.whole(room))[: 2 + inside] == b"ab" + data[:10]
+    assert buffer[: count - inside] == data[10:]
+    assert len(buffer) == 100
+    theirs.close()
+    assert calls.receive_past(ours.fileno(), room, 2, 10, buffer) == 0
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_the_first_bytes_of_a_buffer_are_written(forms, ends, kind):
+    calls, _ = forms
+    ours, theirs = ends
+    assert calls.send(ours.fileno(), kind(b"octets"), 4) == 4
+    assert theirs.recv(100) == b"octe"
+
+
+def test_many_buffers_leave_in_one_write_of_at_most_64(forms, ends):
+    calls, _ = forms
+    ours, theirs = ends
+    assert calls.send_many(ours.fileno(), [b"a", memoryview(b"xbc")[1:]]) == 3
+    assert theirs.recv(100) == b"abc"
+    assert calls.send_many(ours.fileno(), [b"."] * 100) == 64
+
+
+def test_a_full_socket_takes_nothing_and_a_broken_one_raises(forms, ends):
+    calls, _ = forms
+    ours, theirs = ends
+    data = bytes(2**16)
+    for _ in range(1000):
+        if calls.send(ours.fileno(), data, len(data)) < 0:
+            break
+    assert calls.send(ours.fileno(), data, 1) == -1
+    assert calls.send_many(ours.fileno(), [data, data]) == -1
+    theirs.close()
+    with pytest.raises(BrokenPipeError):
+        calls.send(ours.fileno(), data, 1)
+    with pytest.raises(BrokenPipeError):
+        calls.send_many(ours.fileno(), [data, data])
+
+
+def test_a_reset_is_an_error_that_is_told_once(forms):
+    calls, _ = forms
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    with ours:
+        assert calls.error_of(ours) == 0
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+        assert calls.error_of(ours) == errno.ECONNRESET
+        assert calls.error_of(ours) == 0
