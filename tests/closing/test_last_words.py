@@ -81,7 +81,7 @@ async def test_a_page_that_has_read_nothing_and_reloads_has_closed_with_1001(str
                 both.core.send(bytes(100_000), 0.0)
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.02)  # until it takes no more
-        assert both.core.writing
+        assert both.core.writes()
         reload(both.peer)
         told_the_truth(await both.ending())
 

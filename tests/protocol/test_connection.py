@@ -356,7 +356,7 @@ def test_a_close_that_is_readable_only_after_a_failed_write_is_what_counts():
     core = opened()
     core.send("stream", 1.0)
     core.broken(BrokenPipeError(errno.EPIPE, "pipe"), 1.0)
-    assert not core.writing
+    assert not core.writes()
     assert core.reads()
     core.receive(frame(core, "close", 1001, ""), 1.0)
     core.eof(1.0)

@@ -48,7 +48,7 @@ class Side:
     def settle(self, room: int, now: float) -> None:
         """What a driver does: move at most ``room`` bytes to the wire, then FIN if wanted."""
         core = self.core
-        if core.writing and not self.closed:
+        if core.writes() and not self.closed:
             data = b"".join(core.outbox.buffers())[:room]
             core.sent(len(data), now)
             assert not (data and self.fin), "bytes after FIN"

@@ -100,12 +100,12 @@ class Stream:
             core = self.core
             if self._shaking:
                 self._shake()
-            if core.outbox.size and core.writing and not self._shaking:
+            if core.outbox.size and core.writes() and not self._shaking:
                 self._flush()
             if core.ended:
                 self._close()
             else:
-                if core.half_close and not self._finished and not core.writing:
+                if core.half_close and not self._finished and not core.writes():
                     self._finish()
                 self._watch()
                 self._set_timer()
@@ -153,7 +153,7 @@ class Stream:
                 self.loop.remove_reader(self._fd)
         if self._shaking:
             return  # the handshake watches for writing by itself
-        writing = self.core.writing or (self.core.half_close and not self._finished)
+        writing = self.core.writes() or (self.core.half_close and not self._finished)
         if writing is not self._writing:
             self._writing = writing
             if writing:
@@ -268,7 +268,7 @@ class Stream:
     def _flush(self) -> None:
         assert self._sock is not None
         core = self.core
-        while core.outbox.size and core.writing:
+        while core.outbox.size and core.writes():
             try:
                 count = self._write(self._sock)
             except ssl.SSLEOFError:
@@ -279,9 +279,9 @@ class Stream:
                 self._read_what_is_left(exc)
                 return
             if count < 0:
-                core.sent(0, monotonic())
+                core.sent(0, self.now())
                 return
-            core.sent(count, monotonic())
+            core.sent(count, self.now())
 
     def _write(self, sock: socket.socket) -> int:
         outbox = self.core.outbox

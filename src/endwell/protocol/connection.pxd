@@ -51,13 +51,15 @@ cdef class Connection:
     cpdef receive(self, data, double now)
 
     cpdef bint reads(self)
+    cpdef bint writes(self)
 
     @cython.locals(codec=Codec)
     cpdef Codec room(self)
 
-    @cython.locals(full=cython.bint, messages=list, controls=list, before=cython.Py_ssize_t, came=cython.Py_ssize_t)
+    @cython.locals(full=cython.bint, messages=list, codec=Codec, before=cython.Py_ssize_t, came=cython.Py_ssize_t)
     cpdef feed(self, bytearray data, Py_ssize_t end, double now, Py_ssize_t inside=*)
 
+    cdef _control(self, list controls, double now)
     cpdef sent(self, Py_ssize_t count, double now)
     @cython.locals(codec=Codec)
     cpdef bint send(self, message, double now) except -1

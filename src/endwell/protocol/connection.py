@@ -135,19 +135,19 @@ class Connection:
     def feed(self, data: bytearray, end: int, now: float, inside: int = 0) -> None:
         """``inside`` bytes came into the codec's room, then ``end`` into a read buffer, which may be changed."""
         self.keepalive.heard = now
-        if not self._parsing or self._codec is None:
+        codec = self._codec
+        if not self._parsing or codec is None:
             return
         self._bytes_in += inside + end
         messages = self.inbox.messages
         before = len(messages)
-        controls: list[Control] = []
         # Where the peer cannot be held back, messages that find no room are dropped.
         full = self._must_read() and len(self.inbox) >= self._max_queue
         try:
             if inside:
-                self._codec.read(inside, messages)
+                codec.read(inside, messages)
             if end:
-                self._codec.feed(data, end, messages, controls)
+                codec.feed(data, end, messages)
         except PeerError as exc:
             # 10 ms later: what came before it may still be answered, even by a client that
             # has not got hold of its WebSocket yet, because all of it came with the 101.
@@ -161,6 +161,12 @@ class Connection:
             if full:
                 self._dropped += came
                 del messages[before:]
+        if codec.controls:
+            self._control(codec.controls, now)
+        if not self.is_open or not self.inbox:
+            self._judge(now)
+
+    def _control(self, controls: list[Control], now: float) -> None:
         for control in controls:
             if isinstance(control, Ping):
                 self._answer(control.payload)
@@ -169,8 +175,7 @@ class Connection:
             else:
                 self.received = control
                 self._cue(Cue.THEY_CLOSE, now, Cause.PEER_CLOSED)
-        if not self.is_open or not self.inbox:
-            self._judge(now)
+        controls.clear()
 
     def eof(self, now: float) -> None:
         """The peer ended its side of TCP."""
@@ -190,8 +195,7 @@ class Connection:
         self.outbox.stuck_at = None
         self._rearm()
 
-    @property
-    def writing(self) -> bool:
+    def writes(self) -> bool:
         """Whether the outbox has something that could still leave."""
         return self.outbox.size > 0 and self._write_error is None
 

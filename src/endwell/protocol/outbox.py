@@ -96,12 +96,11 @@ class Outbox:
         """The block, for more to be joined."""
         block = self.block
         if block is None:
-            block = bytearray()
-            if not self.sealed:
-                try:
-                    block = _spare.pop()
-                except IndexError:
-                    pass
+            try:
+                # Not while the peer takes nothing: others need it soon.
+                block = bytearray() if self.sealed else _spare.pop()
+            except IndexError:
+                block = bytearray()
             self.block = block
         return block
 

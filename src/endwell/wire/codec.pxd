@@ -22,6 +22,7 @@ cdef class Codec:
     cdef readonly bytes room
     cdef readonly Py_ssize_t there
     cdef public int first
+    cdef readonly list controls
     cdef object _max_size
     cdef object _deflate
     cdef bytes _key
@@ -29,17 +30,17 @@ cdef class Codec:
     cdef readonly bytearray _buffer
 
     cpdef receive(self, data, list events)
-    cpdef feed(self, bytearray data, Py_ssize_t end, list messages, list controls)
+    cpdef feed(self, bytearray data, Py_ssize_t end, list messages)
     cpdef read(self, Py_ssize_t count, list messages)
 
     @cython.locals(
         pos=cython.Py_ssize_t, start=cython.Py_ssize_t, after=cython.Py_ssize_t, length=cython.Py_ssize_t,
         first=cython.int, shortest=cython.int, low=cython.int, limit=cython.int, masked=cython.bint,
     )
-    cdef _parse(self, bytearray data, Py_ssize_t end, list messages, list controls)
+    cdef _parse(self, bytearray data, Py_ssize_t end, list messages)
 
     @cython.locals(first=cython.int, opcode=cython.int, length=cython.longlong, start=cython.Py_ssize_t, after=cython.Py_ssize_t, alone=cython.bint)
-    cdef Py_ssize_t _frame(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list messages, list controls) except -2
+    cdef Py_ssize_t _frame(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list messages) except -2
 
     @cython.locals(chunk=bytes, last=cython.bint, after=cython.Py_ssize_t)
     cdef Py_ssize_t _take(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list messages) except -2
@@ -50,7 +51,7 @@ cdef class Codec:
     @cython.locals(room=bytes)
     cdef _put(self, Py_ssize_t count, list messages)
 
-    cdef _control(self, int opcode, bytes payload, list controls)
+    cdef _control(self, int opcode, bytes payload)
     cdef _begin(self, int first)
     cdef _continue(self, int first)
     cdef _gather(self, bytes chunk, bint last, list messages)

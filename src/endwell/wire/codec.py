@@ -75,6 +75,7 @@ class Codec:
         "_opcode",
         "_partial",
         "_stopped",
+        "controls",
         "first",
         "missing",
         "room",
@@ -92,6 +93,8 @@ class Codec:
         self._low = 0 if client else 0x80
         self._limit = 2**16 - 1 if max_size is None else min(2**16 - 1, max_size)
         self._stopped = False
+        #: The control frames that came, for whoever handles them to take away.
+        self.controls: list[Any] = []
         # An incomplete header or control frame, at most 130 bytes.
         self._partial = b""
         #: How much of a data frame's payload has not come yet. It may be read straight into
@@ -118,14 +121,18 @@ class Codec:
         Raises the PeerError that the peer has committed; what came before it is in
         ``events``. After an error or a Close, whatever comes is ignored.
         """
-        self.feed(bytearray(data), len(data), events, events)
+        self.controls = events
+        self.feed(bytearray(data), len(data), events)
 
-    def feed(self, data: bytearray, end: int, messages: list[Any], controls: list[Any]) -> None:
-        """The same for the first ``end`` bytes of a read buffer, whose contents may be changed."""
+    def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
+        """The same for the first ``end`` bytes of a read buffer, whose contents may be changed.
+
+        Control frames go to ``controls``.
+        """
         if self._stopped:
             return
         try:
-            self._parse(data, end, messages, controls)
+            self._parse(data, end, messages)
         except PeerError:
             self._stop()
             raise
@@ -142,7 +149,7 @@ class Codec:
             self._stop()
             raise
 
-    def _parse(self, data: bytearray, end: int, messages: list[Any], controls: list[Any]) -> None:
+    def _parse(self, data: bytearray, end: int, messages: list[Any]) -> None:
         pos = 0
         if self.missing:
             pos = self._take(data, 0, end, messages)
@@ -178,14 +185,14 @@ class Codec:
                 else:
                     messages.append(_text(data, start, pos, masked))
                 continue
-            after = self._frame(data, pos, end, messages, controls)
+            after = self._frame(data, pos, end, messages)
             if after < 0:
                 break
             pos = after
         if pos < end and not self._stopped:
             self._partial = bytes(data[pos:end])
 
-    def _frame(self, data: bytearray, pos: int, end: int, messages: list[Any], controls: list[Any]) -> int:
+    def _frame(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
         """Take the frame at ``pos``: where the rest starts, or -1 if it has to wait for more."""
         header = frames.parse_header(data, pos, end, not self._client)
         if header is None:
@@ -196,7 +203,7 @@ class Codec:
             after: int = start + length
             if after > end:
                 return -1
-            self._control(opcode, binary(data, start, after, not self._client), controls)
+            self.controls.append(self._control(opcode, binary(data, start, after, not self._client)))
             return after
         if opcode == CONTINUATION:
             self._continue(first)
@@ -217,18 +224,18 @@ class Codec:
             self.there = 0
         return self._take(data, start, end, messages)
 
-    def _control(self, opcode: int, payload: bytes, controls: list[Any]) -> None:
+    def _control(self, opcode: int, payload: bytes) -> Control:
         # RFC 6455 §5.4: "Control frames MAY be injected in the middle of a fragmented
         # message." So nothing of the message's state is touched.
         if opcode == PING:
-            controls.append(Ping(payload))
-        elif opcode == PONG:
-            controls.append(Pong(payload))
-        else:
-            controls.append(frames.parse_close(payload))
-            # §1.4: "after receiving a control frame indicating the connection should be
-            # closed, a peer discards any further data received."
-            self._stop()
+            return Ping(payload)
+        if opcode == PONG:
+            return Pong(payload)
+        close = frames.parse_close(payload)
+        # §1.4: "after receiving a control frame indicating the connection should be
+        # closed, a peer discards any further data received."
+        self._stop()
+        return close
 
     def _begin(self, first: int) -> None:
         # RFC 6455 §5.4: "The fragments of one message MUST NOT be interleaved between the
