@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any, Unpack
 
 from ..aio.websocket import WebSocket
@@ -163,15 +164,16 @@ class reconnecting:
 
     def _left(self) -> None:
         """The loop is left: by break, return, an exception or a cancellation."""
-        if self._stopped or self._loop is None or self._loop.is_closed():
+        if self._stopped or self._loop is None:
             return
         try:
             here = asyncio.get_running_loop()
         except RuntimeError:
             here = None
         if here is not self._loop:
-            # The garbage collector ran in some other thread.
-            self._loop.call_soon_threadsafe(self.stop)
+            # The garbage collector ran in another thread, or after the loop.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self.stop)
             return
         task = asyncio.current_task()
         self._stop(Cause.CANCELLED if task is not None and task.cancelling() else Cause.APP_CLOSED)
