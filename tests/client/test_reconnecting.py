@@ -423,7 +423,25 @@ async def test_stopped_it_stays_stopped_whatever_the_policy_says_of_the_ending()
             await client.aclose()
     ((ending, verdict),) = told
     assert policy.retry(ending) is Retry.NOW
-    assert verdict is Stop.DONE
+    assert verdict is Stop.STOPPED
+
+
+@pytest.mark.parametrize("when", ["waiting", "connecting", "open"])
+async def test_it_may_be_stopped_any_number_of_times(when):
+    with RawServer() as silent:
+        async with serving(*[refusal(503)] * (when == "waiting")) as served:
+            client = endwell.reconnecting(silent.uri if when == "connecting" else served.url, policy=SLOW)
+            task = asyncio.create_task(loop(client))
+            if when == "connecting":
+                peer = await silent.reached()
+            while when != "connecting" and not served.times:
+                await asyncio.sleep(0.01)
+            while not task.done():
+                client.stop()
+                await asyncio.sleep(0)
+            assert task.result() is None
+            if when == "connecting":
+                peer.drop()
 
 
 async def test_aclose_waits_for_the_end():
@@ -557,7 +575,7 @@ async def test_an_ending_after_the_loop_was_left_is_told_too():
             break
         ending, verdict = await within(told)
         assert ending.cause is Cause.APP_CLOSED
-        assert verdict is Stop.DONE
+        assert verdict is Stop.STOPPED
 
 
 async def test_a_callback_that_raises_is_logged_and_changes_nothing(caplog):

@@ -126,7 +126,7 @@ class reconnecting:
         now = time.monotonic()
         self._history = self._policy.after(self._history, last, now)
         dice = random.random()  # noqa: S311  (it spreads a crowd, it hides nothing)
-        self._verdict = Stop.DONE if self._stopped else self._policy.decide(self._history, last, now, dice)
+        self._verdict = Stop.STOPPED if self._stopped else self._policy.decide(self._history, last, now, dice)
         if isinstance(self._verdict, Stop):
             logger.info("%s; not coming back: %s", last, self._verdict.value)
         else:
@@ -139,7 +139,7 @@ class reconnecting:
         if not isinstance(self._verdict, Stop):
             return
         self._stopped = True
-        if self._verdict is Stop.DONE:
+        if self._verdict in {Stop.DONE, Stop.STOPPED}:
             return
         error = ConnectionClosed.of(last) if isinstance(last, Ending) else last
         if self._verdict is Stop.REFUSED:
@@ -155,9 +155,10 @@ class reconnecting:
             logger.exception("callback %r failed", callback)
 
     def _stop(self, cause: Cause) -> None:
-        self._stopped = True
-        if self._limit is not None and self._loop is not None:
+        # Once: it cannot expire twice.
+        if self._limit is not None and self._loop is not None and not self._stopped:
             self._limit.reschedule(self._loop.time())
+        self._stopped = True
         if self._ws is not None:
             assert cause.close_code is not None
             self._ws.begin_close(cause, cause.close_code)

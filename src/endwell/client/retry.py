@@ -32,6 +32,7 @@ class Stop(Enum):
     """Why a client does not come back."""
 
     DONE = "it ended in an ordinary way, for good"
+    STOPPED = "the application left the loop"
     REFUSED = "coming back would end the same way"
     RETRIES = "max_retries is used up"
     TIME = "max_time is used up"
