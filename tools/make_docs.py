@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
-from endwell.codes import RANGES, CloseCode, CodeRange
+from endwell.client.retry import RetryPolicy, Stop, retry_of_status
+from endwell.codes import RANGES, CloseCode, CodeRange, Retry
 from endwell.ending import Cause
 from endwell.options import option_table
 from endwell.protocol.closing import IGNORED, TABLE, Cue, Do, State
@@ -98,7 +100,34 @@ def options() -> str:
     )
 
 
-PAGES = {"closing.md": closing, "codes.md": codes, "causes.md": causes, "options.md": options}
+def retry() -> str:
+    """The retry policy."""
+    limits = [
+        (limit.name, str(limit.default), limit.metadata["unit"], limit.metadata["consequence"])
+        for limit in fields(RetryPolicy)
+        if limit.metadata
+    ]
+    passing = [str(status) for status in range(400, 500) if retry_of_status(status) is Retry.LATER]
+    lasting = [str(status) for status in range(500, 600) if retry_of_status(status) is Retry.NEVER]
+    return (
+        "# The retry policy\n\n"
+        f"{MADE.format(source='src/endwell/client/retry.py')}"
+        "How `endwell.reconnecting` comes back: [reconnect.md](../reconnect.md). Whether it does is a column\n"
+        "of [codes.md](codes.md) and, where the server sent no Close, of [causes.md](causes.md).\n\n"
+        f"After an HTTP answer other than 101 it comes back for {', '.join(passing)} and for 5xx but\n"
+        f"{' and '.join(lasting)}. `RetryPolicy(codes={{...}})` says otherwise for single codes and statuses.\n\n"
+        f"{table(('field', 'default', 'unit', 'meaning'), limits)}\n"
+        f"{table(('why it stops', 'meaning'), [(stop.name, stop.value) for stop in Stop])}"
+    )
+
+
+PAGES = {
+    "closing.md": closing,
+    "codes.md": codes,
+    "causes.md": causes,
+    "options.md": options,
+    "retry.md": retry,
+}
 
 
 def main() -> int:

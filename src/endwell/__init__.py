@@ -3,8 +3,11 @@
 # First of all, because it obeys ENDWELL_PURE for every module imported after it.
 from .build import __version__, compiled  # isort: split
 
+from .advice import Advice
 from .aio.websocket import WebSocket
 from .client.connect import connect
+from .client.reconnecting import reconnecting
+from .client.retry import RetryPolicy, Stop
 from .codes import CloseCode, Retry
 from .ending import Cause, Close, Ending, Initiator, TcpEnd
 from .errors import (
@@ -13,6 +16,7 @@ from .errors import (
     ConnectionClosedError,
     ConnectionClosedOK,
     EndwellError,
+    GaveUp,
     HandshakeError,
     HandshakeFailed,
     HandshakeRejected,
@@ -27,6 +31,7 @@ from .options import Deflate, Options
 from .server.app import Server
 
 __all__ = [
+    "Advice",
     "Cause",
     "Close",
     "CloseCode",
@@ -37,6 +42,7 @@ __all__ = [
     "Deflate",
     "Ending",
     "EndwellError",
+    "GaveUp",
     "HandshakeError",
     "HandshakeFailed",
     "HandshakeRejected",
@@ -51,10 +57,13 @@ __all__ = [
     "Request",
     "Response",
     "Retry",
+    "RetryPolicy",
     "Server",
+    "Stop",
     "TcpEnd",
     "WebSocket",
     "__version__",
     "compiled",
     "connect",
+    "reconnecting",
 ]

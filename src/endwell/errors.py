@@ -22,6 +22,7 @@ __all__ = [
     "ConnectionClosedOK",
     "EndwellError",
     "Forbidden",
+    "GaveUp",
     "HandshakeError",
     "HandshakeFailed",
     "HandshakeRejected",
@@ -98,6 +99,18 @@ class HandshakeRejected(HandshakeFailed):
     def __init__(self, ending: Ending, response: Response) -> None:
         super().__init__(ending, f"server refused with HTTP {response.status} {response.reason}".rstrip())
         self.response = response
+
+
+class GaveUp(EndwellError):
+    """A reconnecting client has used up its retries or its time.
+
+    ``last`` is what ended its last try, :attr:`ending` says how.
+    """
+
+    def __init__(self, why: str, last: ConnectionClosed | HandshakeFailed) -> None:
+        super().__init__(f"{why}; the last time: {last}")
+        self.last = last
+        self.ending = last.ending
 
 
 # --- a peer broke a rule after the opening: ends that connection with a code --

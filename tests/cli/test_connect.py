@@ -51,6 +51,21 @@ async def ticks(ws):
 async def crash(ws):
     raise RuntimeError
 
+@server.websocket("/restarting/{name}")
+async def restarting(ws, name):
+    first = name not in seen
+    seen.add(name)
+    async for message in ws:
+        await ws.send(message)
+        if first:
+            await ws.close(1012, "server restarting; retry 0-0s")
+
+@server.websocket("/full")
+async def full(ws):
+    await ws.close(1013, "full")
+
+seen = set()
+
 @server.process_request
 def guard(request):
     if request.path == "/guarded":
@@ -158,6 +173,38 @@ def test_a_server_that_is_not_there_is_told(capsys):
     assert "ConnectionRefusedError" in capsys.readouterr().err
 
 
+RESTARTING = "peer closed with 1012 SERVICE_RESTART 'server restarting; retry 0-0s'; clean, after "
+
+
+def test_it_comes_back_if_it_is_asked_to_and_the_input_goes_on(url):
+    with command("connect", f"{url}/restarting/pipe", "--reconnect", "--wait", "0.5") as process:
+        process.stdin.write("one\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "one\n"
+        told = process.stderr.readline()
+        status, out, err = finish(process, "two\nlast")
+    assert told.startswith(RESTARTING)
+    assert told.endswith(" s; coming back in 0.0 s\n")
+    assert (status, out) == (0, "two\nlast\n")
+    assert err.startswith(NORMAL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_wait_for_the_next_connection(url, number):
+    with command("connect", f"{url}/full", "--reconnect") as process:
+        assert process.stderr.readline().startswith(
+            "peer closed with 1013 TRY_AGAIN_LATER 'full'; clean, after "
+        )
+        process.send_signal(number)
+        assert process.wait(2) == 1
+
+
+def test_a_refusal_for_good_ends_it_even_if_it_is_asked_to_come_back(url):
+    with command("connect", f"{url}/guarded", "--reconnect") as process:
+        status, _, err = finish(process)
+    assert (status, err) == (1, "server refused with HTTP 403 Forbidden\n  ask at\n  the \\x1b[31mdoor\n")
+
+
 @pytest.mark.parametrize(
     ("argv", "problem"),
     [
@@ -213,9 +260,9 @@ def session(url, terminal):
     """Start a session on the terminal, of a path."""
     processes = []
 
-    def start(path: str) -> subprocess.Popen:
+    def start(path: str, *options: str) -> subprocess.Popen:
         slave = terminal.slave
-        manager = command("connect", url + path, stdin=slave, stdout=slave, stderr=slave)
+        manager = command("connect", url + path, *options, stdin=slave, stdout=slave, stderr=slave)
         processes.append(manager)
         process = manager.__enter__()
         terminal.until("connected; Ctrl-D closes")
@@ -258,6 +305,22 @@ def test_an_interrupt_on_a_terminal_leaves_it_as_it_was(session, terminal):
     terminal.type("half")
     terminal.until("tick\r\n\r\x1b[K> half")
     process.send_signal(signal.SIGINT)
+    terminal.until(NORMAL)
+    assert process.wait(PATIENCE) == 0
+    assert termios.tcgetattr(terminal.slave) == terminal.modes
+
+
+def test_a_terminal_keeps_what_was_being_typed_over_a_new_connection(session, terminal):
+    process = session("/restarting/terminal", "--reconnect")
+    terminal.type("one\nhalf")
+    terminal.until("> half")
+    terminal.until(RESTARTING)
+    terminal.until("coming back in 0.0 s")
+    terminal.until("connected; Ctrl-D closes")
+    terminal.until("> half")
+    terminal.type(" done\n")
+    terminal.until("<\x1b[0m half done\r\n")
+    terminal.type("\x04")
     terminal.until(NORMAL)
     assert process.wait(PATIENCE) == 0
     assert termios.tcgetattr(terminal.slave) == terminal.modes

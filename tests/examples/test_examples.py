@@ -58,3 +58,31 @@ async def test_an_example_works_and_stops_on_a_signal(name, play, served):
         process.send_signal(signal.SIGTERM)
         status, out, _ = finish(process)
     assert (status, out) == (0, "")
+
+
+async def test_the_client_that_comes_back_counts_on_and_stops_on_a_signal():
+    server, connections = endwell.Server(), []
+
+    @server.websocket("/")
+    async def echo(ws):
+        connections.append(ws)
+        async for message in ws:
+            await ws.send(message)
+            if len(connections) == 1 and message == "2":
+                await ws.close(1012, endwell.Advice(0, 0).reason("server restarting"))
+
+    async with server.serving():
+        with python(str(ROOT / "examples" / "reconnecting.py"), f"ws://127.0.0.1:{server.port}/") as process:
+            async with asyncio.timeout(PATIENCE):
+                lines = [await asyncio.to_thread(process.stdout.readline) for _ in range(4)]
+                process.send_signal(signal.SIGTERM)
+                status, out, err = await asyncio.to_thread(finish, process)
+    assert lines[:2] == ["1\n", "2\n"]
+    assert lines[2].startswith(
+        "peer closed with 1012 SERVICE_RESTART 'server restarting; retry 0-0s'; clean, "
+    )
+    assert lines[2].endswith(" s; back in 0.0 s\n")
+    assert lines[3] == "3\n"
+    assert "the application closed; we closed with 1000 NORMAL_CLOSURE; clean" in out
+    assert (status, err) == (0, "")
+    assert len(connections) == 2

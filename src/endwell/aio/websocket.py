@@ -221,9 +221,13 @@ class WebSocket:
 
     async def close_for(self, cause: Cause, code: int, reason: str = "") -> Ending:
         """Like :meth:`close`, with the cause that the ending will name."""
+        self.begin_close(cause, code, reason)
+        return await self.closed
+
+    def begin_close(self, cause: Cause, code: int, reason: str = "") -> None:
+        """The part of :meth:`close_for` that does not wait: the Close leaves, the end comes by itself."""
         self._core.close(code, reason, monotonic(), cause)
         self._stream.settle()
-        return await self.closed
 
     def abort(self) -> None:
         """Cut the connection now: a Close 1001 if it fits, no waiting for an answer."""

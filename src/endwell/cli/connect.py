@@ -2,7 +2,7 @@
 
 Each line of the input is sent as a text message; what comes is printed, binary as
 hexadecimal. At the end the Ending is told, and the exit status is 0 if it was an
-ordinary one.
+ordinary one. With --reconnect it comes back, unless the ending says that it should not.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 
 from ..aio.websocket import WebSocket
-from ..client import connect as client
+from ..client.connect import ConnectKeywords, connect
+from ..client.reconnecting import reconnecting
+from ..client.retry import Stop
 from ..codes import CloseCode
+from ..ending import Ending
 from ..errors import ConnectionClosed, HandshakeFailed, HandshakeRejected
 from ..http import Response
 from .line import Line
@@ -58,6 +62,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         metavar="SECONDS",
         help="after the end of a pipe, close when nothing came for so long (default: %(default)s)",
     )
+    parser.add_argument("--reconnect", action="store_true", help="come back when the connection ends")
     parser.set_defaults(run=run)
 
 
@@ -65,34 +70,67 @@ def run(args: argparse.Namespace) -> int:
     """Connect and talk. Returns 0 if the connection ended in an ordinary way, 1 if not, 2 for bad arguments."""
     logging.basicConfig(level=logging.DEBUG if args.verbose else logging.WARNING)
     try:
-        opening = client.connect(
-            args.url,
-            ssl=None if args.cafile is None else _trusting(args.cafile),
-            additional_headers=[_field(text) for text in args.header],
-            subprotocols=args.subprotocol,
-        )
+        keywords: ConnectKeywords = {
+            "ssl": None if args.cafile is None else _trusting(args.cafile),
+            "additional_headers": [_field(text) for text in args.header],
+            "subprotocols": args.subprotocol,
+        }
+        terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        face = _Terminal() if terminal else _Pipe(args.wait)
+        if args.reconnect:
+            talk = _Return(args.url, keywords, face).talk()
+        else:
+            talk = _talk(connect(args.url, **keywords), face)
     except ValueError as error:
         print(f"endwell connect: {error}", file=sys.stderr)
         return 2
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    return asyncio.run(_talk(opening, _Terminal() if terminal else _Pipe(args.wait)))
+    return asyncio.run(talk)
 
 
-async def _talk(opening: client.connect, face: _Pipe) -> int:
+async def _talk(opening: connect, face: _Pipe) -> int:
     try:
         ws = await opening
-    except HandshakeRejected as refusal:
-        _say(str(refusal), RED)
-        _show_body(refusal.response)
-        return 1
     except HandshakeFailed as failure:
-        _say(str(failure), RED)
+        _show_failure(failure)
         return 1
     with face:
         await _converse(ws, face)
     ending = await ws.closed
     _say(str(ending), GREEN if ending.ok else RED)
     return 0 if ending.ok and not face.failed else 1
+
+
+class _Return:
+    """The same with one connection after the other."""
+
+    def __init__(self, url: str, keywords: ConnectKeywords, face: _Pipe) -> None:
+        self._client = reconnecting(url, on_ending=self._tell, **keywords)
+        self._face = face
+        self._status = 0
+        self._farewell = ""
+
+    async def talk(self) -> int:
+        """Talk until there is nothing to come back for."""
+        _on_signal(self._client.stop)
+        # What the loop raises has been told by then.
+        with suppress(ConnectionClosed, HandshakeFailed):
+            async for ws in self._client:
+                with self._face:
+                    await _converse(ws, self._face)
+                    await ws.closed
+                _on_signal(self._client.stop)
+                _say(self._farewell, RED if self._status else GREEN)
+        return 1 if self._face.failed else self._status
+
+    def _tell(self, last: Ending | HandshakeFailed, verdict: float | Stop) -> None:
+        what_next = "" if isinstance(verdict, Stop) else f"; coming back in {verdict:.1f} s"
+        if isinstance(last, HandshakeFailed):
+            self._status = 1
+            _show_failure(last, what_next)
+        else:
+            # Not said here: the face still has the terminal.
+            self._status = 0 if last.ok else 1
+            self._farewell = f"{last}{what_next}"
 
 
 async def _converse(ws: WebSocket, face: _Pipe) -> None:
@@ -105,8 +143,7 @@ async def _converse(ws: WebSocket, face: _Pipe) -> None:
         else:
             ws.abort()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, leave)
+    _on_signal(leave)
     try:
         async for message in ws:
             face.show(message if isinstance(message, str) else f"0x{message.hex()}")
@@ -114,6 +151,11 @@ async def _converse(ws: WebSocket, face: _Pipe) -> None:
         typing.cancel()
         with suppress(asyncio.CancelledError):
             await typing
+
+
+def _on_signal(leave: Callable[[], object]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, leave)
 
 
 async def _type(ws: WebSocket, face: _Pipe) -> None:
@@ -135,6 +177,10 @@ class _Pipe:
         self.failed = False
         self._wait = wait
         self._shown = 0.0
+        # Here and not in the generators, which end with each connection.
+        self._lines: deque[bytes] = deque()
+        self._parts: list[bytes] = []
+        self._number = 0
 
     def __enter__(self) -> None:
         pass
@@ -149,25 +195,32 @@ class _Pipe:
 
     async def lines(self) -> AsyncIterator[str]:
         """The lines of the input, to its end or to one that is not UTF-8."""
-        number = 0
         try:
             async for line in self._raw_lines():
-                number += 1
                 yield line.decode()
         except UnicodeDecodeError:
             self.failed = True
-            _say(f"line {number} of the input is not UTF-8; nothing is sent from there on", RED)
+            _say(f"line {self._number + 1} of the input is not UTF-8; nothing is sent from there on", RED)
 
     async def _raw_lines(self) -> AsyncIterator[bytes]:
-        parts: list[bytes] = []
-        async for chunk in _chunks(sys.stdin.fileno()):
+        chunks = _chunks(sys.stdin.fileno())
+        while True:
+            while self._lines:
+                yield self._lines[0]
+                # Sent by now: else we were not asked for the next one.
+                self._lines.popleft()
+                self._number += 1
+            chunk = await anext(chunks, None)
+            if chunk is None:
+                break
             first, *more = chunk.split(b"\n")
-            parts.append(first)
+            self._parts.append(first)
             for piece in more:
-                yield b"".join(parts)
-                parts = [piece]
-        if last := b"".join(parts):
+                self._lines.append(b"".join(self._parts))
+                self._parts = [piece]
+        if last := b"".join(self._parts):
             yield last
+            self._parts = []
 
     async def quiet(self) -> None:
         """The input has ended: return when nothing has come for a while.
@@ -258,6 +311,12 @@ def _trusting(cafile: str) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=cafile)
     except OSError as error:  # also what OpenSSL says about a file that holds something else
         raise ValueError(f"cannot use {cafile!r}: {error}") from None
+
+
+def _show_failure(failure: HandshakeFailed, what_next: str = "") -> None:
+    _say(f"{failure}{what_next}", RED)
+    if isinstance(failure, HandshakeRejected):
+        _show_body(failure.response)
 
 
 def _show_body(response: Response) -> None:

@@ -19,7 +19,7 @@ from ..options import OptionKeywords, Options
 from ..protocol.handshake import Offer, offer
 from ..protocol.uri import WebSocketURI, parse_uri
 
-__all__ = ["connect"]
+__all__ = ["ConnectKeywords", "connect"]
 
 #: Redirects followed before the last one is told as a refusal. Precedent: websockets.
 MAX_REDIRECTS = 10
@@ -118,6 +118,15 @@ class connect:
             return None
         # From TLS to plain text would show the request to everybody.
         return None if uri.secure and not parsed.secure else parsed
+
+
+class ConnectKeywords(OptionKeywords, total=False):
+    """The keywords of :class:`connect`, for whoever passes them on (a test keeps the two equal)."""
+
+    ssl: tls.SSLContext | None
+    additional_headers: Mapping[str, str] | Iterable[tuple[str, str]]
+    unix_path: str | os.PathLike[str] | None
+    options: Options | None
 
 
 def _origin(uri: WebSocketURI) -> tuple[bool, str, int]:

@@ -1,0 +1,204 @@
+"""The asyncio client that comes back: ``reconnecting``."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any, Unpack
+
+from ..aio.websocket import WebSocket
+from ..ending import Cause, Ending
+from ..errors import ConnectionClosed, GaveUp, HandshakeFailed
+from .connect import ConnectKeywords, connect
+from .retry import History, RetryPolicy, Stop
+
+__all__ = ["reconnecting"]
+
+logger = logging.getLogger("endwell.client")
+
+
+class reconnecting:
+    """Connect, and come back when the connection ends: ``async for ws in reconnecting(url):``.
+
+    - ``policy`` decides from the ending, or from the failed handshake, whether to come
+      back and when: see :class:`RetryPolicy`. The first connection is no exception: a
+      server that is not there yet is waited for.
+    - ``on_attempt(number)`` is called before each attempt; the first is number 1.
+    - ``on_ending(last, verdict)`` is called at once, for each :class:`Ending` and each
+      :exc:`HandshakeFailed`; ``verdict`` is the seconds to wait, or why not to come
+      back, a :class:`Stop`.
+    - ``keywords``: those of :class:`connect`. Each attempt resolves the host name anew.
+
+    A connection is closed when its turn of the loop is over. Whoever ends it for good
+    ends the loop: ``break``, :meth:`stop`, ``ws.close()``, leaving the body while the
+    connection is open, and a server's 1000. The loop raises :exc:`ConnectionClosed` or
+    :exc:`HandshakeFailed` where coming back would end the same way, and
+    :exc:`GaveUp` when the policy's ``max_retries`` or ``max_time`` is used up.
+
+    Raises ValueError and TypeError at the call, as :class:`connect` does.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        policy: RetryPolicy | None = None,
+        on_attempt: Callable[[int], object] | None = None,
+        on_ending: Callable[[Ending | HandshakeFailed, float | Stop], object] | None = None,
+        **keywords: Unpack[ConnectKeywords],
+    ) -> None:
+        for name, callback in (("on_attempt", on_attempt), ("on_ending", on_ending)):
+            if callback is not None and (not callable(callback) or inspect.iscoroutinefunction(callback)):
+                raise TypeError(f"{name} must be a plain function, not {callback!r}")
+        self._connect = connect(url, **keywords)
+        self._policy = policy or RetryPolicy()
+        self._on_attempt = on_attempt
+        self._on_ending = on_ending
+        self._history = History()
+        self._attempts = 0
+        self._verdict: float | Stop = 0.0
+        self._due = 0.0
+        self._ws: WebSocket | None = None
+        self._stopped = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # Around whatever is waited for between two connections: stop() lets it expire.
+        self._limit: asyncio.Timeout | None = None
+
+    def __aiter__(self) -> AsyncIterator[WebSocket]:
+        return _Turns(self)
+
+    def stop(self) -> None:
+        """End the loop, at once: no more waiting, no more connecting, and a Close 1000 for an open connection.
+
+        Belongs to the event loop's thread. The loop ends quietly.
+        """
+        self._stop(Cause.APP_CLOSED)
+
+    async def aclose(self) -> None:
+        """:meth:`stop`, and wait for the end of the connection."""
+        self.stop()
+        if self._ws is not None:
+            await self._ws.closed
+
+    async def next(self) -> WebSocket | None:
+        """The next connection, after closing the last one; None if there shall be none.
+
+        Raises what the loop raises.
+        """
+        self._loop = asyncio.get_running_loop()
+        if self._ws is not None:
+            ending = await self._ws.close()
+            self._ws = None
+            self._obey(ending)
+        while not self._stopped:
+            try:
+                await self._attempt()
+            except HandshakeFailed as failure:
+                self._ended(failure)
+                self._obey(failure)
+                continue
+            if self._ws is not None and not self._stopped:
+                return self._ws
+        await self.aclose()
+        return None
+
+    async def _attempt(self) -> None:
+        try:
+            async with asyncio.timeout(None) as self._limit:
+                await asyncio.sleep(max(0.0, self._due - time.monotonic()))
+                self._attempts += 1
+                self._call(self._on_attempt, self._attempts)
+                ws = self._ws = await self._connect
+                ws.on_close(self._ended)
+        except TimeoutError:
+            if not self._stopped:
+                raise
+        finally:
+            self._limit = None
+
+    def _ended(self, last: Ending | HandshakeFailed) -> None:
+        """Decide as soon as the end is known, however long the body still takes."""
+        now = time.monotonic()
+        self._history = self._policy.after(self._history, last, now)
+        dice = random.random()  # noqa: S311  (it spreads a crowd, it hides nothing)
+        self._verdict = Stop.STOPPED if self._stopped else self._policy.decide(self._history, last, now, dice)
+        if isinstance(self._verdict, Stop):
+            logger.info("%s; not coming back: %s", last, self._verdict.value)
+        else:
+            self._due = now + self._verdict
+            logger.info("%s; coming back in %.1f s", last, self._verdict)
+        self._call(self._on_ending, last, self._verdict)
+
+    def _obey(self, last: Ending | HandshakeFailed) -> None:
+        """End the loop if that was the verdict on ``last``."""
+        if not isinstance(self._verdict, Stop):
+            return
+        self._stopped = True
+        if self._verdict in {Stop.DONE, Stop.STOPPED}:
+            return
+        error = ConnectionClosed.of(last) if isinstance(last, Ending) else last
+        if self._verdict is Stop.REFUSED:
+            raise error
+        raise GaveUp(self._verdict.value, error) from error
+
+    def _call(self, callback: Callable[..., object] | None, *arguments: Any) -> None:
+        if callback is None:
+            return
+        try:
+            callback(*arguments)
+        except Exception:
+            logger.exception("callback %r failed", callback)
+
+    def _stop(self, cause: Cause) -> None:
+        # Once: it cannot expire twice.
+        if self._limit is not None and self._loop is not None and not self._stopped:
+            self._limit.reschedule(self._loop.time())
+        self._stopped = True
+        if self._ws is not None:
+            assert cause.close_code is not None
+            self._ws.begin_close(cause, cause.close_code)
+
+    def _left(self) -> None:
+        """The loop is left: by break, return, an exception or a cancellation."""
+        if self._stopped or self._loop is None:
+            return
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is not self._loop:
+            # The garbage collector ran in another thread, or after the loop.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self.stop)
+            return
+        task = asyncio.current_task()
+        self._stop(Cause.CANCELLED if task is not None and task.cancelling() else Cause.APP_CLOSED)
+
+
+class _Turns:
+    """The iterator of one ``async for``, which alone holds it.
+
+    ``async for`` does not tell its iterator that it is left. It drops it, though, so
+    the Close leaves within the ``break``, not in a task that may never run when the
+    program ends after it.
+    """
+
+    def __init__(self, client: reconnecting) -> None:
+        self._client = client
+
+    def __aiter__(self) -> _Turns:
+        return self
+
+    async def __anext__(self) -> WebSocket:
+        ws = await self._client.next()
+        if ws is None:
+            raise StopAsyncIteration
+        return ws
+
+    def __del__(self) -> None:
+        self._client._left()

@@ -1,0 +1,98 @@
+"""The grammar of "come back then" in the reason of a Close."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from endwell.advice import MAX_SECONDS, MAX_TEXT, Advice
+
+seconds = st.integers(0, MAX_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("reason", "window"),
+    [
+        ("retry 2-12s", (2, 12)),
+        ("server restarting; retry 2-12s", (2, 12)),
+        ("retry 0-0s", (0, 0)),
+        ("retry 00002-99999s", (2, 99999)),
+        ("a; b; retry 1-2s", (1, 2)),
+        ("retry 1-2s; retry 3-4s", (3, 4)),  # the last one counts
+        ("; retry 1-2s", (1, 2)),
+        ("zurück gleich ✓; retry 1-2s", (1, 2)),
+    ],
+)
+def test_a_reason_that_ends_with_advice_gives_its_window(reason, window):
+    assert Advice.parse(reason) == window
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "",
+        "server restarting",
+        "retry",
+        "retry 2s",
+        "retry 2-s",
+        "retry -12s",
+        "retry 12-2s",  # not in order
+        "retry 2-123456s",  # six digits
+        "retry 2.5-12s",
+        "retry +2-12s",
+        "retry 2 - 12s",
+        "retry 2-12 s",
+        "retry 2-12",
+        "Retry 2-12s",
+        "retry  2-12s",
+        "retry 2-12s.",
+        "retry 2-12s ",
+        "retry 2-12s\n",
+        "\nretry 2-12s",
+        "restarting, retry 2-12s",
+        "restarting;retry 2-12s",
+        "do not retry 2-12s",
+        "retry 2-12s; server restarting",
+        "retry \u0662-\u0669s",  # digits, but not these
+    ],
+)
+def test_any_other_reason_is_a_reason_like_any_other(reason):
+    assert Advice.parse(reason) is None
+
+
+@given(seconds, seconds, st.text(st.characters(codec="utf-8"), max_size=MAX_TEXT))
+def test_what_is_written_is_read_and_fits_a_close(one, other, text):
+    text = text.encode()[:MAX_TEXT].decode(errors="ignore")
+    advice = Advice(min(one, other), max(one, other))
+    reason = advice.reason(text)
+    assert reason.startswith(text)
+    assert len(reason.encode()) <= 123
+    assert Advice.parse(reason) == advice
+
+
+@given(st.text())
+def test_reading_never_fails(reason):
+    advice = Advice.parse(reason)
+    assert advice is None or 0 <= advice.earliest <= advice.latest <= MAX_SECONDS
+
+
+def test_reading_takes_linear_time():
+    # 4.5 MB of beginnings: if each ran on to the end of the text, this would take hours.
+    assert Advice.parse("; retry 99999-99999" * 250_000) is None
+
+
+def test_advice_alone_needs_no_text():
+    assert Advice(2, 12).reason() == "retry 2-12s"
+    assert Advice(2, 12).reason("server restarting") == "server restarting; retry 2-12s"
+
+
+@pytest.mark.parametrize("window", [(-1, 2), (2, 1), (0, 100000)])
+def test_a_window_that_cannot_be_said_is_refused(window):
+    with pytest.raises(ValueError, match="earliest and latest"):
+        Advice(*window).reason()
+
+
+def test_a_text_that_would_not_fit_is_refused_by_its_bytes():
+    assert len(Advice(99999, 99999).reason("x" * MAX_TEXT).encode()) == 123
+    for text in ("x" * (MAX_TEXT + 1), "ü" * 52):
+        with pytest.raises(ValueError, match="text must be at most 103 bytes"):
+            Advice(0, 1).reason(text)
