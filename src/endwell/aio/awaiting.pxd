@@ -8,6 +8,7 @@ cdef class Slot:
     cdef public bint _asyncio_future_blocking
     cdef public bint busy
     cdef public object ending
+    cdef readonly object get_loop
     cdef object _loop
     cdef bint _cancelled
     cdef object _callback

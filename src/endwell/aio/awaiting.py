@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, NoReturn, cast
+from weakref import ref
 
 from ..ending import Ending
 from ..errors import ConcurrencyError, ConnectionClosed
@@ -38,6 +39,9 @@ class Slot:
         self._asyncio_future_blocking = False
         self.busy = False
         self.ending: Ending | None = None
+        #: Called by the task: the loop that it must be of. A reference, which all slots
+        #: of a loop share, is called faster than a method.
+        self.get_loop = ref(loop)
         self._loop = loop
         self._cancelled = False
         self._callback: Callable[[Any], object] | None = None
@@ -58,10 +62,6 @@ class Slot:
             context.run(callback, _COME)
         else:
             self._loop.call_soon(callback, self, context=context)
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that the waiting task must be of."""
-        return self._loop
 
     def add_done_callback(self, fn: Callable[[Any], object], *, context: Context | None = None) -> None:
         """Called by the task, with its wake-up."""

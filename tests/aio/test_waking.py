@@ -1,0 +1,213 @@
+"""Tasks are resumed inside the read callback: nothing that asyncio promises them may change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import select
+import threading
+
+import pytest
+
+from endwell import Server, WebSocket, connect
+from tests.pair import QUIET, pair, within
+from tests.raw import RawPeer
+from tests.wire.peer import BINARY, TEXT
+
+NUMBER = contextvars.ContextVar("NUMBER", default=0)
+
+
+async def test_a_timeout_around_recv_cancels_it_and_nothing_else():
+    async with pair("server") as both:
+        for attempt in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await both.ws.recv()
+            await both.peer.frame(TEXT, str(attempt).encode())
+            async with asyncio.timeout(5):
+                assert await both.ws.recv() == str(attempt)
+
+
+async def test_recv_may_be_gathered_shielded_waited_for_and_a_task_of_a_group():
+    async with pair("server") as both:
+        for how in (asyncio.gather, asyncio.shield, lambda receiving: asyncio.wait_for(receiving, 5)):
+            waiting = asyncio.ensure_future(how(both.ws.recv()))
+            await asyncio.sleep(0.01)
+            await both.peer.frame(TEXT, b"here")
+            assert await within(waiting) in ("here", ["here"])
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(both.ws.recv())
+            await both.peer.frame(TEXT, b"in a group")
+        assert task.result() == "in a group"
+
+
+async def test_a_task_that_is_cancelled_while_its_group_fails_loses_no_message():
+    async def fail():
+        await asyncio.sleep(0.01)
+        raise LookupError
+
+    async def receive_beside_a_failure(ws):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ws.recv())
+            group.create_task(fail())
+
+    async with pair("server") as both:
+        with pytest.raises(ExceptionGroup):
+            await receive_beside_a_failure(both.ws)
+        await both.peer.frame(TEXT, b"later")
+        assert await within(both.ws.recv()) == "later"
+
+
+async def test_a_task_that_is_resumed_has_its_own_context_and_is_the_current_one():
+    seen = []
+
+    async def handler(ws):
+        NUMBER.set(7)
+        task = asyncio.current_task()
+        async for _ in ws:
+            seen.append((NUMBER.get(), asyncio.current_task() is task))
+            NUMBER.set(NUMBER.get() + 1)
+
+    async with pair("server", handler=handler) as both:
+        for _ in range(2):
+            await both.peer.frame(TEXT, b"?")
+            await asyncio.sleep(0.01)
+    assert seen == [(7, True), (8, True)]
+    assert NUMBER.get() == 0
+
+
+@pytest.mark.parametrize("what", ["close", "abort", "return", "raise"])
+async def test_a_task_that_was_resumed_in_a_read_may_end_the_connection(what, caplog):
+    async def handler(ws):
+        async for _ in ws:
+            if what == "close":
+                await ws.close(4000)
+            elif what == "abort":
+                ws.abort()
+            elif what == "raise":
+                raise LookupError
+            return
+
+    async with pair("server", handler=handler) as both:
+        # The rest of the read, and the next, come when all is over.
+        both.peer.push(both.peer.octets(TEXT, b"now") + both.peer.octets(TEXT, b"late"))
+        both.peer.push(both.peer.octets(BINARY, bytes(300_000)))
+        both.peer.fin()
+        ending = await both.ending()
+        assert ending.sent is not None
+        assert ending.sent.code == {"close": 4000, "abort": 1001, "return": 1000, "raise": 1011}[what]
+
+
+async def test_a_task_that_was_resumed_in_a_read_may_cancel_itself_or_others():
+    others = []
+
+    async def handler(ws):
+        async for message in ws:
+            for other in others:
+                other.cancel()
+            if message == "yourself":
+                asyncio.current_task().cancel()
+                await asyncio.sleep(10)
+
+    async with pair("server", handler=handler) as both:
+        others.append(asyncio.ensure_future(asyncio.sleep(10)))
+        await both.peer.frame(TEXT, b"others")
+        with pytest.raises(asyncio.CancelledError):
+            await within(others[0])
+        await both.peer.frame(TEXT, b"yourself")
+        assert (await both.peer.read_close()).code == 1001
+
+
+async def test_what_is_sent_leaves_while_the_handler_awaits_something_else():
+    gate = asyncio.Event()
+
+    async def handler(ws):
+        async for _ in ws:
+            await ws.send("first")
+            await ws.send("second")
+            await gate.wait()
+            await ws.send("third")
+
+    async with pair("server", handler=handler) as both:
+        await both.peer.frame(TEXT, b"go")
+        assert (await both.peer.read_frame()).payload == b"first"
+        assert (await both.peer.read_frame()).payload == b"second"
+        gate.set()
+        assert (await both.peer.read_frame()).payload == b"third"
+
+
+async def test_a_flood_on_one_connection_holds_up_no_other():
+    """256 KiB of messages in each read, and a handler that never waits for anything but them."""
+    server = Server(**QUIET)
+
+    @server.websocket("/")
+    async def echo(ws: WebSocket) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    done = threading.Event()
+
+    def flood(peer: RawPeer) -> None:
+        octets, at = peer.octets(BINARY, bytes(100)) * 5000, 0
+        while not done.is_set():
+            readable, writable, _ = select.select([peer.sock], [peer.sock], [], 0.1)
+            if readable:
+                peer.sock.recv(2**20)
+            if writable:
+                at = (at + peer.sock.send(octets[at:])) % len(octets)
+
+    loop = asyncio.get_running_loop()
+    async with server.serving(grace=0):
+        with await RawPeer.reach(server.port) as peer:
+            await peer.upgrade()
+            flooding = asyncio.ensure_future(asyncio.to_thread(flood, peer))
+            async with connect(f"ws://127.0.0.1:{server.port}/", **QUIET) as honest:
+                slowest = 0.0
+                for number in range(50):
+                    sent = loop.time()
+                    await honest.send(str(number))
+                    assert await within(honest.recv()) == str(number)
+                    slowest = max(slowest, loop.time() - sent)
+            done.set()
+            await within(flooding)
+    assert slowest < 0.5
+
+
+async def test_in_debug_mode_all_is_the_same():
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    try:
+        async with pair("server") as both:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(both.ws.recv(), 0.01)
+            receiving = asyncio.ensure_future(both.ws.recv())
+            await asyncio.sleep(0.01)
+            await both.peer.frame(TEXT, b"here")
+            assert await within(receiving) == "here"
+            await both.ws.send("there")
+            assert (await both.peer.read_frame()).payload == b"there"
+    finally:
+        loop.set_debug(False)
+
+
+@pytest.mark.parametrize("end", ["reset", "fin", "close"])
+async def test_an_end_in_the_middle_of_a_long_message_is_told_and_the_message_is_not(end):
+    async with pair("server") as both:
+        receiving = asyncio.ensure_future(both.ws.read())
+        octets = both.peer.octets(BINARY, bytes(500_000))
+        await both.peer.write(octets[:300_000])
+        while both.core.room() is None:
+            await asyncio.sleep(0.001)
+        if end == "close":
+            closing = asyncio.ensure_future(both.ws.close())
+            await asyncio.sleep(0.01)
+            await both.peer.write(octets[300_000:])
+            await both.peer.close(1000)
+            # It came after the Close had gone out, and is delivered still.
+            assert await within(receiving) == bytes(500_000)
+            both.peer.fin()
+            await within(closing)
+        else:
+            both.peer.reset() if end == "reset" else both.peer.fin()
+            assert await within(receiving) is None
+        assert (await both.ending()).messages_in == (end == "close")
