@@ -12,19 +12,26 @@ from setuptools import Extension, setup
 
 #: The modules on a message's path: this list is the only one.
 MODULES = [
+    "endwell.http",
     "endwell.wire._payload",
+    "endwell.wire.authority",
+    "endwell.wire.head",
     "endwell.wire.frames",
     "endwell.wire.deflate",
     "endwell.wire.codec",
+    "endwell.protocol.deadline",
     "endwell.protocol.inbox",
     "endwell.protocol.outbox",
     "endwell.protocol.keepalive",
     "endwell.protocol.connection",
+    "endwell.protocol.handshake",
     "endwell.aio._syscalls",
+    "endwell.aio.commons",
     "endwell.aio.stream",
     "endwell.aio.awaiting",
     "endwell.aio._sending",
     "endwell.aio.websocket",
+    "endwell.aio.listen",
 ]
 
 

@@ -3,29 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from http import HTTPStatus
+from types import MappingProxyType
 from urllib.parse import parse_qsl, unquote
 
 __all__ = ["Headers", "Request", "Response"]
+
+#: Of most requests.
+NO_PARAMS: Mapping[str, str] = MappingProxyType({})
+
+#: RFC 9110 §15.
+PHRASES: dict[int, str] = {status.value: status.phrase for status in HTTPStatus}
 
 #: RFC 9110 §5.6.2: the characters of a token, such as a header's name.
 TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-class Headers(Iterable[tuple[str, str]]):
+class Headers:
     """HTTP header fields: in order, names compared without case, repeats kept.
 
     ``headers["Name"]`` is the first value; KeyError if there is none.
     """
 
-    __slots__ = ("_fields",)
+    __slots__ = ("_fields", "_lines")
 
     def __init__(self, fields: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
-        items = fields.items() if isinstance(fields, Mapping) else fields
-        self._fields: list[tuple[str, str]] = []
-        for name, value in items:
+        #: The lines of a head that was checked, as they came; None if there is no such.
+        self._lines: str | None = None
+        #: What they say; None while nobody asks.
+        self._fields: list[tuple[str, str]] | None = []
+        for name, value in fields.items() if isinstance(fields, Mapping) else fields:
             self.add(name, value)
+
+    @classmethod
+    def checked(cls, fields: list[tuple[str, str]]) -> Headers:
+        """Fields that need not be checked."""
+        headers = cls()
+        headers._fields = fields
+        return headers
+
+    @classmethod
+    def of_lines(cls, lines: str) -> Headers:
+        """The fields of a head's lines, which need not be checked."""
+        headers = cls()
+        headers._lines = lines
+        headers._fields = None
+        return headers
+
+    def pack(self) -> None:
+        """Keep the lines only, if there are any: they take a third of the memory."""
+        if self._lines is not None:
+            self._fields = None
+
+    def _unpacked(self) -> list[tuple[str, str]]:
+        if self._fields is None:
+            self._fields = []
+            for line in self._lines.split("\r\n") if self._lines else ():
+                name, _, value = line.partition(":")
+                self._fields.append((name, value.strip(" \t")))
+        return self._fields
 
     def add(self, name: str, value: str) -> None:
         """Append a field. Raises ValueError where it would break the head apart."""
@@ -33,24 +69,27 @@ class Headers(Iterable[tuple[str, str]]):
             raise ValueError(f"header name {name!r} is not a token")
         # RFC 9110 §5.5: "Field values containing CR, LF, or NUL characters are
         # invalid and dangerous".
-        if any(char in value for char in "\r\n\0"):
+        if "\r" in value or "\n" in value or "\0" in value:
             raise ValueError(f"value of header {name} contains CR, LF or NUL")
         # RFC 9110 §5.5: "Field values are usually constrained to the range of
         # US-ASCII"; what else comes or goes is latin-1, octet for octet.
         if not value.isascii():
             value.encode("latin-1")
-        self._fields.append((name, value))
+        self._unpacked().append((name, value))
+        self._lines = None
 
     def get_all(self, name: str) -> list[str]:
         """All values of a field, in order."""
         name = name.lower()
-        return [value for key, value in self._fields if key.lower() == name]
+        size = len(name)
+        return [value for key, value in self._unpacked() if len(key) == size and key.lower() == name]
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """The first value of a field, or ``default``."""
         name = name.lower()
-        for key, value in self._fields:
-            if key.lower() == name:
+        size = len(name)
+        for key, value in self._unpacked():
+            if len(key) == size and key.lower() == name:
                 return value
         return default
 
@@ -64,41 +103,58 @@ class Headers(Iterable[tuple[str, str]]):
         return isinstance(name, str) and self.get(name) is not None
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter(self._fields)
+        return iter(self._unpacked())
 
     def __len__(self) -> int:
-        return len(self._fields)
+        return len(self._unpacked())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Headers) and self._fields == other._fields
+        return isinstance(other, Headers) and self._unpacked() == other._unpacked()
 
     def __repr__(self) -> str:
-        return f"Headers({self._fields!r})"
+        return f"Headers({self._unpacked()!r})"
 
     def list_of(self, name: str) -> list[str]:
         """The elements of a comma-separated field over all its lines, without quoting rules."""
-        parts = (part.strip(" \t") for line in self.get_all(name) for part in line.split(","))
+        parts = [part.strip(" \t") for line in self.get_all(name) for part in line.split(",")]
         return [part for part in parts if part]
 
 
-@dataclass(frozen=True, slots=True)
 class Request:
     """The head of an HTTP request.
 
-    ``target`` is what stood on the request line (or, for a client, what will);
-    ``params`` holds what the route matched.
+    ``target`` is what stood on the request line (or, for a client, what will).
     """
 
-    method: str
-    target: str
-    headers: Headers
-    version: str = "1.1"
-    #: Path parameters that the route matched.
-    params: Mapping[str, str] = field(default_factory=dict)
-    #: The peer's address, as the socket module gives it.
-    remote_address: object = None
-    #: Whether it came over TLS.
-    secure: bool = False
+    __slots__ = ("headers", "method", "params", "remote_address", "secure", "target", "version")
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        headers: Headers,
+        version: str = "1.1",
+        remote_address: object = None,
+        secure: bool = False,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.version = version
+        #: The peer's address, as the socket module gives it.
+        self.remote_address = remote_address
+        #: Whether it came over TLS.
+        self.secure = secure
+        #: Path parameters that the route matched, once there is a route.
+        self.params: Mapping[str, str] = NO_PARAMS
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Request) and all(
+            getattr(self, name) == getattr(other, name) for name in Request.__slots__
+        )
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.target!r} {self.headers!r}>"
 
     @property
     def raw_path(self) -> str:
@@ -124,21 +180,30 @@ class Request:
         return _head(f"{self.method} {self.target} HTTP/{self.version}", self.headers)
 
 
-@dataclass(frozen=True, slots=True)
 class Response:
     """An HTTP answer."""
 
-    status: int
-    headers: Headers = field(default_factory=Headers)
-    body: bytes = b""
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: Headers | None = None, body: bytes = b"") -> None:
+        self.status = status
+        self.headers = Headers() if headers is None else headers
+        self.body = body
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Response) and (self.status, self.headers, self.body) == (
+            other.status,
+            other.headers,
+            other.body,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.headers!r}, {len(self.body)} bytes>"
 
     @property
     def reason(self) -> str:
         """The standard phrase of the status."""
-        try:
-            return HTTPStatus(self.status).phrase
-        except ValueError:
-            return ""
+        return PHRASES.get(self.status, "")
 
     @classmethod
     def text(cls, body: str, status: int = 200, headers: Headers | None = None) -> Response:
@@ -170,5 +235,5 @@ class Response:
 
 
 def _head(first_line: str, headers: Headers) -> bytes:
-    lines = [first_line, *(f"{name}: {value}" for name, value in headers), "", ""]
-    return "\r\n".join(lines).encode("latin-1")
+    lines = [f"{name}: {value}" for name, value in headers]
+    return "\r\n".join([first_line, *lines, "", ""]).encode("latin-1")

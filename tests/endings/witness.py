@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from itertools import product
 
 from endwell import ConnectionClosed, Ending, WebSocket
+from endwell.protocol.deadline import NEVER
 from tests.raw import BOUND, Seen
 
 from .truth import ENDINGS, End, Told
@@ -71,7 +72,7 @@ class Witness:
         assert isinstance(ending.exception, end.exception or type(None))
         assert str(raised) == str(ending)
         assert ws._stream._sock is None
-        assert ws._stream._timer is None
+        assert ws._stream._alarm == NEVER
         if seen is not None:
             assert seen.close == ending.sent
             assert seen.closes == (ending.sent is not None)

@@ -9,6 +9,7 @@ from endwell.errors import BadRequest, InvalidHandshake, ProtocolError
 from endwell.options import Options
 from endwell.protocol.closing import State
 from endwell.protocol.connection import Connection
+from endwell.protocol.deadline import NEVER
 from endwell.wire.codec import Codec, Ping, Pong
 
 RESET = ConnectionResetError(errno.ECONNRESET, "reset")
@@ -261,7 +262,7 @@ def test_a_peer_that_never_answers_our_close_has_close_timeout():
         Close(1000, ""),
         None,
     )
-    assert core.deadline is None
+    assert core.deadline == NEVER
 
 
 def test_a_peer_that_answers_but_keeps_tcp_open_is_cut_and_the_handshake_stays_clean():
@@ -388,7 +389,7 @@ def test_after_the_end_nothing_changes_any_more():
     core.close(1000, "", 3.0)
     core.eof(3.0)
     assert core.ending is ending
-    assert core.deadline is None
+    assert core.deadline == NEVER
     assert not core.inbox
 
 
@@ -472,7 +473,7 @@ def test_with_every_timeout_off_there_is_no_deadline():
     core = opened(ping_interval=None, write_timeout=None)
     core.send("x", 0.0)
     core.sent(0, 0.0)
-    assert core.deadline is None
+    assert core.deadline == NEVER
 
 
 # -- the opening ----------------------------------------------------------------------
@@ -496,7 +497,7 @@ def test_sending_the_heads_of_the_opening_gives_it_no_more_time():
 
 
 def test_without_open_timeout_the_opening_waits():
-    assert connection(open_timeout=None).deadline is None
+    assert connection(open_timeout=None).deadline == NEVER
 
 
 def test_a_refusal_is_sent_before_tcp_is_ended():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from endwell.protocol.deadline import NEVER
 from endwell.protocol.keepalive import Keepalive, Verdict
 
 
@@ -13,7 +14,7 @@ def started(interval=20.0, timeout=20.0, now=100.0):
 
 def test_without_an_interval_there_is_nothing_to_wait_for():
     keepalive = started(interval=None)
-    assert keepalive.deadline is None
+    assert keepalive.deadline == NEVER
     assert keepalive.tick(1e9, deaf=False) is Verdict.NOTHING
 
 
@@ -85,7 +86,7 @@ def test_nobody_is_given_up_while_we_are_not_reading():
 def test_stopped_it_wants_nothing_more():
     keepalive = started()
     keepalive.stop()
-    assert keepalive.deadline is None
+    assert keepalive.deadline == NEVER
     assert keepalive.tick(1e9, deaf=False) is Verdict.NOTHING
 
 
@@ -117,7 +118,7 @@ def test_a_pong_that_nobody_asked_for_is_no_answer():
     keepalive = started()
     keepalive.sends(b"1", 1.0)
     keepalive.hears(b"2", 3.0)
-    assert keepalive.answered == []
+    assert not keepalive.answered
     assert keepalive.latency is None
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from endwell.protocol.deadline import NEVER
 from endwell.protocol.outbox import Outbox
 from endwell.wire.payload import frame
 
@@ -83,7 +84,7 @@ def test_a_blocked_queue_has_a_deadline_that_only_progress_moves():
     assert outbox.take(1, 10.0) is True
     assert outbox.stuck_at == 40.0
     outbox.take(3, 11.0)
-    assert outbox.stuck_at is None
+    assert outbox.stuck_at == NEVER
 
 
 def test_bytes_that_leave_at_once_prove_nothing_about_the_peer():
@@ -96,4 +97,4 @@ def test_without_a_write_timeout_nothing_is_ever_stuck():
     outbox = Outbox(None)
     outbox.append(b"abcd")
     outbox.take(0, 1.0)
-    assert outbox.stuck_at is None
+    assert outbox.stuck_at == NEVER

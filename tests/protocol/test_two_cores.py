@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from endwell.options import Options
 from endwell.protocol.closing import State
 from endwell.protocol.connection import Connection
+from endwell.protocol.deadline import NEVER
 from endwell.wire.codec import Codec
 from endwell.wire.frames import CLOSE
 
@@ -162,9 +163,9 @@ class TwoCores(RuleBasedStateMachine):
             assert side.endings <= 1
             assert side.core.ending is None or side.core.ending is side.core.ending
             if side.core.state is State.ENDED:
-                assert side.core.deadline is None
+                assert side.core.deadline == NEVER
             else:
-                assert side.core.deadline is not None
+                assert side.core.deadline != NEVER
 
     @invariant()
     def what_left_was_sent_in_that_order(self):
@@ -185,7 +186,7 @@ class TwoCores(RuleBasedStateMachine):
             for side in self.sides:
                 side.settle(10_000, self.now)
                 side.core.inbox.clear()
-            deadlines = [side.core.deadline for side in self.sides if side.core.deadline is not None]
+            deadlines = [side.core.deadline for side in self.sides if side.core.deadline != NEVER]
             if not deadlines:
                 break
             self.now = max(self.now, min(deadlines))

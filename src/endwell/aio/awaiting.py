@@ -38,7 +38,8 @@ class Slot:
         # What asyncio.Task looks for in whatever a coroutine yields to it.
         self._asyncio_future_blocking = False
         self.busy = False
-        self.ending: Ending | None = None
+        #: Whether the connection is.
+        self.over = False
         #: Called by the task: the loop that it must be of. A reference, which all slots
         #: of a loop share, is called faster than a method.
         self.get_loop = ref(loop)
@@ -133,9 +134,9 @@ class Receive:
             if held_back:
                 self._stream.settle()
             return message
-        if slot.ending is not None:
+        if slot.over:
             if self._at_end == Receive.RAISE:
-                raise ConnectionClosed.of(slot.ending)
+                raise ConnectionClosed.of(cast(Ending, self._core.ending))
             if self._at_end == Receive.STOP:
                 raise StopAsyncIteration
             return None

@@ -18,6 +18,7 @@ from ..protocol.handshake import Accepted, Offer, confirm
 from ..protocol.uri import WebSocketURI
 from ..wire.codec import Codec
 from ..wire.head import ResponseReader
+from .commons import commons_of
 from .stream import Stream
 from .websocket import WebSocket
 
@@ -59,7 +60,8 @@ async def dial(
         except BaseException:
             sock.close()
             raise
-    return await _Greeting(Stream(asyncio.get_running_loop(), sock, core), offer).websocket()
+    stream = Stream(commons_of(asyncio.get_running_loop()), sock, core, _peer(sock))
+    return await _Greeting(stream, offer).websocket()
 
 
 class _Greeting:
@@ -149,10 +151,19 @@ async def _connected(family: int, address: str | tuple[object, ...]) -> socket.s
     try:
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, address)
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _peer(sock: socket.socket) -> object:
+    try:
+        return sock.getpeername()
+    except OSError:
+        return None  # gone already
 
 
 @cache

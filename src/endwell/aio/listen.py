@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import errno
 import logging
@@ -11,7 +12,6 @@ import ssl
 import stat
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from ..errors import HandshakeError
 from ..http import Request, Response
@@ -21,7 +21,9 @@ from ..protocol.connection import Connection
 from ..protocol.handshake import Accepted
 from ..wire.codec import Codec
 from ..wire.head import RequestReader
+from .commons import commons_of
 from .stream import Stream
+from .syscalls import monotonic
 from .websocket import WebSocket
 
 __all__ = ["Listener", "Opening", "bind"]
@@ -39,7 +41,7 @@ RETRY_DELAY = 1.0
 
 def bind(
     host: str | Iterable[str] | None, port: int, unix_path: str | os.PathLike[str] | None
-) -> list[socket.socket]:
+) -> list[_socket.socket]:
     """Listening sockets on every address of ``host`` (None: all interfaces), or on a Unix path.
 
     With port 0 the system chooses one, the same for all addresses. Raises OSError.
@@ -47,16 +49,18 @@ def bind(
     if unix_path is not None:
         return [_bind_unix(os.fspath(unix_path))]
     hosts = [host] if host is None or isinstance(host, str) else list(host)
-    socks: list[socket.socket] = []
+    socks: list[_socket.socket] = []
     try:
         for name in hosts:
             for family, kind, proto, _, address in socket.getaddrinfo(
                 name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             ):
                 chosen = socks[0].getsockname()[1] if port == 0 and socks else address[1]
-                sock = socket.socket(family, kind, proto)
+                sock = _socket.socket(family, kind, proto)
                 socks.append(sock)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                # A connection has it from the socket that accepts it.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if family == socket.AF_INET6:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 sock.bind((address[0], chosen, *address[2:]))
@@ -77,7 +81,7 @@ def _bind_unix(path: str) -> socket.socket:
             os.unlink(path)
     except FileNotFoundError:
         pass
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = _socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(path)
         sock.listen(BACKLOG)
@@ -97,7 +101,7 @@ class Listener:
 
     def __init__(
         self,
-        socks: list[socket.socket],
+        socks: list[_socket.socket],
         options: Options,
         tls: ssl.SSLContext | None,
         serve: Callable[[Opening, Request | HandshakeError], object],
@@ -108,6 +112,7 @@ class Listener:
         self.serve = serve
         #: Connections whose handshake is under way, or whose HTTP answer is.
         self.openings: set[Opening] = set()
+        self.commons = commons_of(self.loop)
         self._tls = tls
         for sock in socks:
             self._watch(sock)
@@ -121,14 +126,14 @@ class Listener:
             sock.close()
         self.socks = []
 
-    def _watch(self, sock: socket.socket) -> None:
+    def _watch(self, sock: _socket.socket) -> None:
         if sock in self.socks:
             self.loop.add_reader(sock.fileno(), self._accept, sock)
 
-    def _accept(self, listening: socket.socket) -> None:
+    def _accept(self, listening: _socket.socket) -> None:
         for _ in range(ACCEPTS):
             try:
-                sock, _address = listening.accept()
+                sock, address = _accepted(listening)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as exc:
@@ -138,26 +143,29 @@ class Listener:
                 self.loop.remove_reader(listening.fileno())
                 self.loop.call_later(RETRY_DELAY, self._watch, listening)
                 return
-            try:
-                self._begin(sock)
-            except OSError:
-                sock.close()  # gone before it was looked at
+            if self._tls is not None:
+                try:
+                    sock = self._encrypted(sock)
+                except OSError:
+                    sock.close()  # gone before it was looked at
+                    continue
+            self.openings.add(Opening(self, sock, address))
 
-    def _begin(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        if self._tls is not None:
-            sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        self.openings.add(Opening(self, sock))
+    def _encrypted(self, sock: _socket.socket) -> ssl.SSLSocket:
+        assert self._tls is not None
+        whole = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+        whole.setblocking(False)
+        return self._tls.wrap_socket(whole, server_side=True, do_handshake_on_connect=False)
 
 
 class Opening:
     """An accepted connection, until it is a WebSocket or has been answered."""
 
-    def __init__(self, listener: Listener, sock: socket.socket) -> None:
+    def __init__(self, listener: Listener, sock: _socket.socket, address: object) -> None:
         self._listener = listener
-        self._reader = RequestReader(listener.options)
-        self._core = Connection(False, listener.options, time.monotonic(), time.time())
-        self._stream = Stream(listener.loop, sock, self._core)
+        self._reader = RequestReader(listener.options, address, isinstance(sock, ssl.SSLSocket))
+        self._core = Connection(False, listener.options, monotonic(), time.time())
+        self._stream = Stream(listener.commons, sock, self._core, address)
         self._stream.receive = self._receive
         self._stream.changed = self._changed
         self._stream.settle()
@@ -167,15 +175,16 @@ class Opening:
         """Whether the connection has ended, so that an answer would reach nobody."""
         return self._core.state is State.ENDED
 
-    def accept(self, request: Request, accepted: Accepted) -> WebSocket:
-        """Send the 101; from here on it is a WebSocket."""
+    def accept(self, request: Request, accepted: Accepted, among: set[WebSocket]) -> WebSocket:
+        """Send the 101; from here on it is a WebSocket, and until its end one of those ``among``."""
         stream, core, options = self._stream, self._core, self._listener.options
-        now = time.monotonic()
+        now = monotonic()
         core.open(accepted.response.serialize())
         core.accept(Codec(False, options.max_size, accepted.deflate), now)
         stream.held = False
         self._listener.openings.discard(self)
-        ws = WebSocket(stream, request, accepted.response, accepted.subprotocol)
+        request.headers.pack()
+        ws = WebSocket(stream, request, None, accepted.subprotocol, among)
         if self._reader.rest:
             core.receive(self._reader.rest, now)
         stream.settle()
@@ -189,7 +198,7 @@ class Opening:
         """
         self._stream.receive = None
         self._stream.held = False
-        self._core.refuse(response.serialize(), time.monotonic(), exc)
+        self._core.refuse(response.serialize(), monotonic(), exc)
         self._stream.settle()
 
     def abort(self) -> None:
@@ -207,14 +216,19 @@ class Opening:
             self._stream.receive = None
             # Frames that come early wait in the kernel until the 101 is out.
             self._stream.held = True
-            secure = self._stream.tls_object() is not None
-            self._listener.serve(
-                self, replace(request, remote_address=self._stream.remote_address, secure=secure)
-            )
+            self._listener.serve(self, request)
 
     def _changed(self, inline: bool) -> None:
         if self.gone:
             self._listener.openings.discard(self)
+
+
+def _accepted(listening: _socket.socket) -> tuple[_socket.socket, object]:
+    """The next connection, and the address of its peer. Raises OSError, also where there is none."""
+    descriptor, address = listening._accept()
+    sock = _socket.socket(listening.family, listening.type, listening.proto, descriptor)
+    sock.setblocking(False)
+    return sock, address
 
 
 def _unlink(path: str) -> None:

@@ -1,10 +1,12 @@
 cimport cython
 
 from endwell.aio._syscalls cimport error_of, monotonic, receive, receive_past, send, send_many
+from endwell.aio.commons cimport Commons
 from endwell.protocol.connection cimport Connection
 from endwell.protocol.outbox cimport Outbox
 from endwell.wire.codec cimport Codec
 
+cdef double NEVER
 cdef Py_ssize_t READ_SIZE
 cdef Py_ssize_t TLS_RECORD
 cdef Py_ssize_t TLS_WRITE
@@ -22,28 +24,28 @@ cdef class Stream:
     cdef public object changed
     cdef public bint held
     cdef readonly object remote_address
-    cdef readonly object local_address
+    cdef object _local_address
     cdef readonly object _sock
     cdef int _fd
     cdef bint _tls
     cdef bint _shaking
-    cdef bint _ask_for_errors
     cdef bint _reading
     cdef bint _writing
     cdef bint _finished
-    cdef readonly object _timer
-    cdef double _timer_at
-    cdef readonly object _deadline
+    cdef readonly double _alarm
     cdef bint _corked
     cdef int _burst
     cdef double _now
+    cdef Commons _commons
     cdef bytearray _buffer
 
     cpdef settle(self)
     cpdef double now(self)
     cpdef bint wrote(self) except -1
     cdef _watch(self)
-    cdef _set_timer(self)
+    cdef _set_alarm(self)
+    cdef _unset_alarm(self)
+    cdef _end_of_file(self)
     @cython.locals(count=cython.Py_ssize_t, inside=cython.Py_ssize_t, codec=Codec)
     cdef Py_ssize_t _read(self) except -2
     cdef Py_ssize_t _read_tls(self) except -2

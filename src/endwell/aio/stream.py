@@ -8,22 +8,20 @@ write only ends the writing (``docs/design.md``, "A Close must be seen").
 
 from __future__ import annotations
 
-import asyncio
+import _socket
 import errno
 import os
 import socket
 import ssl
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
 
 from ..protocol.connection import Connection
+from ..protocol.deadline import NEVER
+from .commons import READ_SIZE, Commons
 from .syscalls import error_of, monotonic, receive, receive_past, send, send_many
 
 __all__ = ["Stream"]
 
-#: One read of the socket, at most. One buffer serves all connections of a loop,
-#: because whatever a read brought is consumed before the next one.
-READ_SIZE = 256 * 1024
 #: Reads in one turn of the loop, so that one flooding peer starves nobody.
 READS = 4
 #: Bytes read after a failed write, at most: more than a kernel's receive buffer holds.
@@ -40,8 +38,6 @@ TLS_WRITE = 4 * TLS_RECORD
 
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
-_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, bytearray] = WeakKeyDictionary()
-
 
 class Stream:
     """Joins one socket to one :class:`~endwell.protocol.connection.Connection`.
@@ -49,39 +45,42 @@ class Stream:
     :meth:`settle` is the only place that turns the core's wishes into I/O.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, core: Connection) -> None:
-        self.loop = loop
+    def __init__(
+        self, commons: Commons, sock: _socket.socket, core: Connection, remote_address: object
+    ) -> None:
+        self.loop = commons.loop
         self.core = core
         #: Who consumes what is read, if not the core: the opening.
         self.receive: Callable[[bytes, float], None] | None = None
-        self.eof: Callable[[float], None] = core.eof
+        self.eof: Callable[[float], None] | None = None
         #: Called when something may have changed; True where a task may be resumed at once.
         self.changed: Callable[[bool], None] | None = None
         #: True while nothing may be read, whatever the core says.
         self.held = False
-        self.remote_address = _address(sock.getpeername)
-        self.local_address = _address(sock.getsockname)
-        self._sock: socket.socket | None = sock
+        #: The peer's, as the socket module gives it.
+        self.remote_address = remote_address
+        self._local_address: object = None
+        self._sock: _socket.socket | None = sock
         self._fd = sock.fileno()
         self._tls = isinstance(sock, ssl.SSLSocket)
         self._shaking = self._tls
-        # libuv announces an error once and watches no longer, so on uvloop a reset
-        # that comes with data would go unseen behind it. A selector announces it again.
-        self._ask_for_errors = not isinstance(loop, asyncio.SelectorEventLoop)
         self._reading = False
         self._writing = False
         self._finished = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
-        self._deadline: float | None = None
+        self._alarm = NEVER
         self._corked = False
         self._burst = 0
         self._now = 0.0
-        if loop not in _buffers:
-            _buffers[loop] = bytearray(READ_SIZE)
-        self._buffer = _buffers[loop]
-        if sock.family != getattr(socket, "AF_UNIX", None):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        commons.enter()
+        self._commons = commons
+        self._buffer = commons.buffer
+
+    @property
+    def local_address(self) -> object:
+        """Our own, asked for at the first look; None where the connection was over by then."""
+        if self._local_address is None and self._sock is not None:
+            self._local_address = _address(self._sock.getsockname)
+        return self._local_address
 
     def tls_object(self) -> ssl.SSLSocket | None:
         """The TLS side of the socket, for certificates and the like; None if plain or over."""
@@ -108,7 +107,7 @@ class Stream:
                 if core.half_close and not self._finished and not core.writes():
                     self._finish()
                 self._watch()
-                self._set_timer()
+                self._set_alarm()
         if self.changed is not None:
             self.changed(False)
 
@@ -145,12 +144,12 @@ class Stream:
         if reading is not self._reading:
             self._reading = reading
             if reading:
-                self.loop.add_reader(self._fd, self._readable)
+                self._commons.add_reader(self._fd, self)
                 if self._pending():
                     # Already decrypted: the kernel will not announce it again.
-                    self.loop.call_soon(self._readable)
+                    self.loop.call_soon(self.readable)
             else:
-                self.loop.remove_reader(self._fd)
+                self._commons.remove_reader(self._fd)
         if self._shaking:
             return  # the handshake watches for writing by itself
         writing = self.core.writes() or (self.core.half_close and not self._finished)
@@ -161,32 +160,28 @@ class Stream:
             else:
                 self.loop.remove_writer(self._fd)
 
-    def _set_timer(self) -> None:
-        deadline = self.core.deadline
-        if deadline is self._deadline and self._timer is not None:
-            return
-        self._deadline = deadline
-        if self._timer is not None:
-            if deadline is not None and deadline >= self._timer_at:
-                return  # fires too early, looks again then: cheaper than moving it each time
-            self._timer.cancel()
-            self._timer = None
-        if deadline is not None:
-            self._timer_at = deadline
-            wait = deadline - monotonic()
-            if wait > 0:
-                self._timer = self.loop.call_later(wait, self._tick)
-            else:
-                self._tick()
+    def _set_alarm(self) -> None:
+        # One that is too early looks again then: cheaper than moving it each time.
+        if self.core.deadline < self._alarm:
+            self._unset_alarm()
+            self._alarm = self.core.deadline
+            self._commons.set_alarm(self, self._alarm)
 
-    def _tick(self) -> None:
-        self._timer = self._deadline = None
+    def _unset_alarm(self) -> None:
+        if self._alarm != NEVER:
+            self._commons.unset_alarm(self, self._alarm)
+            self._alarm = NEVER
+
+    def tick(self) -> None:
+        """The alarm rings."""
+        self._alarm = NEVER
         self.core.tick(monotonic())
         self.settle()
 
     # -- reading --------------------------------------------------------------
 
-    def _readable(self) -> None:
+    def readable(self) -> None:
+        """There is something to read, or an error."""
         core = self.core
         if not self._shaking:
             for _ in range(READS):
@@ -207,13 +202,13 @@ class Stream:
                     break  # another read would most likely bring nothing now
         if core.is_open and core.outbox.size and not self._writing and self._sock is not None:
             self._flush()
-            if core.is_open and not core.outbox.size and not core.inbox and core.deadline is self._deadline:
+            if core.is_open and not core.outbox.size and not core.inbox and core.deadline >= self._alarm:
                 # All is said: the socket took it, so it has no error, and nothing else has
                 # changed but that there is room again for whoever waits to send.
                 if self.changed is not None:
                     self.changed(False)
                 return
-        if self._ask_for_errors and self._sock is not None and (number := error_of(self._sock)):
+        if self._commons.ask_for_errors and self._sock is not None and (number := error_of(self._sock)):
             self._read_what_is_left(OSError(number, os.strerror(number)))
         self.settle()
 
@@ -244,8 +239,14 @@ class Stream:
             # reset has no peer any more; one that got a FIN still has.
             self.core.lost(ConnectionResetError(errno.ECONNRESET, "reset under TLS"), monotonic())
         else:
-            self.eof(monotonic())
+            self._end_of_file()
         return count
+
+    def _end_of_file(self) -> None:
+        if self.eof is None:
+            self.core.eof(monotonic())
+        else:
+            self.eof(monotonic())
 
     def _read_tls(self) -> int:
         """As :func:`receive`."""
@@ -283,7 +284,7 @@ class Stream:
                 return
             core.sent(count, self.now())
 
-    def _write(self, sock: socket.socket) -> int:
+    def _write(self, sock: _socket.socket) -> int:
         outbox = self.core.outbox
         if self._tls:
             return self._write_tls(sock)
@@ -292,7 +293,7 @@ class Stream:
         assert outbox.block is not None
         return send(self._fd, outbox.block, outbox.fill)
 
-    def _write_tls(self, sock: socket.socket) -> int:
+    def _write_tls(self, sock: _socket.socket) -> int:
         """As :func:`send`."""
         # Python's ssl writes all that it is given or tells nothing of what it has written:
         # in small pieces a slow peer shows that it takes something, and many small frames
@@ -338,7 +339,7 @@ class Stream:
             self.loop.add_writer(self._fd, self.settle)
             return
         except ssl.SSLEOFError:
-            self.eof(monotonic())
+            self._end_of_file()
         except OSError as exc:
             self.core.lost(exc, monotonic(), isinstance(exc, ssl.SSLError))
         self._shaking = False
@@ -373,11 +374,12 @@ class Stream:
         sock = self._sock
         assert sock is not None
         self._sock = None
-        self.loop.remove_reader(self._fd)
-        self.loop.remove_writer(self._fd)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._reading:
+            self._commons.remove_reader(self._fd)
+        if self._writing or self._shaking:
+            self.loop.remove_writer(self._fd)
+        self._unset_alarm()
+        self._commons.leave()
         if (
             isinstance(sock, ssl.SSLSocket)
             and not self._shaking

@@ -9,11 +9,12 @@ cdef class WebSocket:
     cdef object __weakref__
     cdef dict __dict__
     cdef readonly object request
-    cdef readonly object response
+    cdef object _response
     cdef readonly object subprotocol
     cdef readonly Stream _stream
     cdef readonly Connection _core
-    cdef readonly object _ending
+    cdef bint _over
+    cdef set _among
     cdef Slot _slot
     cdef object _recv
     cdef object _read
@@ -22,6 +23,8 @@ cdef class WebSocket:
     cdef object _turn
     cdef Py_ssize_t _queued
     cdef public Py_ssize_t _write_limit
-    cdef readonly object _watchers
+    cdef public set _watchers
     cdef dict _pings
     cdef readonly list _callbacks
+
+    cdef _ended(self)

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed
 from ..http import Request, Response
+from ..protocol.handshake import accept
 from .awaiting import DONE, Receive, Slot
 from .sending import hasten
 from .stream import Stream
@@ -34,28 +36,38 @@ class WebSocket:
     All methods belong to the event loop's thread.
     """
 
-    def __init__(self, stream: Stream, request: Request, response: Response, subprotocol: str | None) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        request: Request,
+        response: Response | None,
+        subprotocol: str | None,
+        among: set[WebSocket] | None = None,
+    ) -> None:
         #: The request of the opening handshake; its ``params`` are those of the route.
         self.request = request
-        #: The answer to it (101).
-        self.response = response
+        self._response = response
         #: The subprotocol agreed on, or None.
         self.subprotocol = subprotocol
         self._stream = stream
         self._core = stream.core
-        self._ending: Ending | None = None
+        self._over = False
+        # Those that are open or closing, of which this is one until its end.
+        self._among = among
         self._slot = Slot(stream.loop)
-        # Made when first wanted: most connections use one of them.
+        # This and what follows is made when first wanted, for most connections never want it.
         self._recv: Coroutine[Any, Any, str | bytes] | None = None
         self._read: Coroutine[Any, Any, str | bytes | None] | None = None
         self._next: Coroutine[Any, Any, str | bytes] | None = None
         self._sender: asyncio.Future[None] | None = None
-        self._turn = asyncio.Lock()
+        self._turn: asyncio.Lock | None = None
         self._queued = 0
         self._write_limit = stream.core.options.write_limit
-        self._watchers: set[asyncio.Future[None]] = set()
-        self._pings: dict[bytes, asyncio.Future[float]] = {}
-        self._callbacks: list[Callable[[Ending], object]] = []
+        self._watchers: set[asyncio.Future[None]] | None = None
+        self._pings: dict[bytes, asyncio.Future[float]] | None = None
+        self._callbacks: list[tuple[Callable[[Ending], object], Context]] | None = None
+        if among is not None:
+            among.add(self)
         stream.changed = self._changed
 
     # -- state ----------------------------------------------------------------
@@ -66,9 +78,17 @@ class WebSocket:
         return self._core.is_open
 
     @property
+    def response(self) -> Response:
+        """The answer to it (101)."""
+        if self._response is None:
+            # A server's. To make it once more takes nothing while nobody asks for it.
+            self._response = accept(self.request, self._core.options).response
+        return self._response
+
+    @property
     def ending(self) -> Ending | None:
         """How the connection ended; None while it has not."""
-        return self._ending
+        return self._core.ending if self._over else None
 
     @property
     def closed(self) -> _Closed:
@@ -78,9 +98,9 @@ class WebSocket:
     @property
     def close_code(self) -> int | None:
         """The code that a browser would report: the peer's, 1005 or 1006; None before the end."""
-        if self._ending is None:
+        if not self._over:
             return None
-        received = self._ending.received
+        received = self._core.received
         if received is None:
             return CloseCode.ABNORMAL_CLOSURE
         return CloseCode.NO_STATUS_RCVD if received.code is None else received.code
@@ -88,9 +108,9 @@ class WebSocket:
     @property
     def close_reason(self) -> str | None:
         """The reason in the peer's Close, or ``""``; None before the end."""
-        if self._ending is None:
+        if not self._over:
             return None
-        return "" if self._ending.received is None else self._ending.received.reason
+        return "" if self._core.received is None else self._core.received.reason
 
     @property
     def latency(self) -> float | None:
@@ -108,7 +128,7 @@ class WebSocket:
         return self._stream.local_address
 
     def __repr__(self) -> str:
-        state = self._core.state.name.lower() if self._ending is None else str(self._ending)
+        state = str(self.ending) if self._over else self._core.state.name.lower()
         return f"<WebSocket {self.request.path!r} {self.remote_address} {state}>"
 
     # -- messages -------------------------------------------------------------
@@ -164,6 +184,8 @@ class WebSocket:
 
     async def _send_later(self, message: str | bytes | bytearray | memoryview) -> None:
         self._queued += 1
+        if self._turn is None:
+            self._turn = asyncio.Lock()
         try:
             async with self._turn:
                 await self._room()
@@ -197,6 +219,8 @@ class WebSocket:
         if sent is None:
             raise ConnectionClosed.of(await self.closed)
         waiter: asyncio.Future[float] = self._stream.loop.create_future()
+        if self._pings is None:
+            self._pings = {}
         self._pings[sent] = waiter
         self._stream.settle()
         try:
@@ -234,8 +258,11 @@ class WebSocket:
         self._core.close(CloseCode.GOING_AWAY, "", monotonic())
         self._stream.abort()
 
-    async def wait_closed(self) -> None:
-        """Wait for the end."""
+    def wait_closed(self) -> Coroutine[Any, Any, None]:
+        """Wait for the end; to be awaited."""
+        return DONE if self._over else self._wait_closed()
+
+    async def _wait_closed(self) -> None:
         await self.closed
 
     def on_close(self, callback: Callable[[Ending], object]) -> None:
@@ -248,10 +275,12 @@ class WebSocket:
         """
         if not callable(callback) or inspect.iscoroutinefunction(callback):
             raise TypeError(f"callback must be a plain function, not {callback!r}")
-        if self._ending is None:
-            self._callbacks.append(callback)
-        else:
-            self._call(callback, self._ending)
+        if self._callbacks is None:
+            self._callbacks = []
+        # The context is that of the registration, as a Future's callbacks have it.
+        self._callbacks.append((callback, copy_context()))
+        if self._over:
+            self._tell()
 
     def alive(self) -> Alive:
         """``async with ws.alive():`` cancels its body when the connection ends.
@@ -266,36 +295,39 @@ class WebSocket:
         core = self._core
         if core.keepalive.answered:
             for payload, latency in core.keepalive.answered:
-                if (waiter := self._pings.get(payload)) is not None and not waiter.done():
+                waiter = None if self._pings is None else self._pings.get(payload)
+                if waiter is not None and not waiter.done():
                     waiter.set_result(latency)
-            core.keepalive.answered.clear()
+            core.keepalive.answered = None
         if core.inbox and self._slot.waits():
             self._slot.wake(inline)
         if self._sender is not None and (not core.is_open or core.outbox.size <= self._write_limit):
             _wake(self._sender)
-        if core.ended and self._ending is None:
+        if core.ended and not self._over:
             self._ended()
 
     def _ended(self) -> None:
-        ending = self._core.ending
-        assert ending is not None
-        self._ending = ending
-        self._slot.ending = ending
+        # Whoever asks makes the ending: most often nobody does.
+        self._over = self._slot.over = True
+        # No circle is left, so that all of it goes as soon as nobody holds it.
+        self._stream.changed = None
+        if self._among is not None:
+            self._among.discard(self)
         self._slot.wake(False)
-        for watcher in self._watchers:
+        for watcher in self._watchers or ():
             _wake(watcher)
-        for waiter in self._pings.values():
-            if not waiter.done():
-                waiter.set_exception(ConnectionClosed.of(ending))
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            self._call(callback, ending)
+        for waiter in self._pings.values() if self._pings else ():
+            if not waiter.done() and self.ending is not None:
+                waiter.set_exception(ConnectionClosed.of(self.ending))
+        self._tell()
 
-    def _call(self, callback: Callable[[Ending], object], ending: Ending) -> None:
-        try:
-            callback(ending)
-        except Exception:
-            logger.exception("on_close callback %r failed", callback)
+    def _tell(self) -> None:
+        callbacks, self._callbacks = self._callbacks, None
+        for callback, context in callbacks or ():
+            try:
+                context.run(callback, self._core.ending)
+            except Exception:
+                logger.exception("on_close callback %r failed", callback)
 
 
 class _Closed:
@@ -306,14 +338,16 @@ class _Closed:
 
     def __await__(self) -> Generator[object, None, Ending]:
         ws = self._ws
-        while ws._ending is None:
+        while (ending := ws.ending) is None:
             watcher: asyncio.Future[None] = ws._stream.loop.create_future()
+            if ws._watchers is None:
+                ws._watchers = set()
             ws._watchers.add(watcher)
             try:
                 yield from watcher
             finally:
                 ws._watchers.discard(watcher)
-        return ws._ending
+        return ending
 
 
 class Alive:
@@ -352,7 +386,9 @@ class Alive:
         assert task is not None
         ending = self._ws.ending
         if ending is None:
-            self._ws._callbacks.remove(self._end)
+            callbacks = self._ws._callbacks
+            assert callbacks is not None
+            callbacks[:] = [each for each in callbacks if each[0] != self._end]
             return
         # Unless somebody else has cancelled the task too.
         ours = self._fired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError

@@ -25,7 +25,13 @@ from ..ending import Cause, TcpEnd
 __all__ = ["IGNORED", "TABLE", "Cue", "Do", "Row", "State", "cause_of", "tcp_end_of"]
 
 
-class State(Enum):
+class _Word(Enum):
+    """What the table is made of; looked up by identity, where Enum would hash its name by a call."""
+
+    __hash__ = object.__hash__
+
+
+class State(_Word):
     """Where a connection stands."""
 
     OPENING = "the opening handshake is under way"
@@ -35,7 +41,7 @@ class State(Enum):
     ENDED = "over"
 
 
-class Cue(Enum):
+class Cue(_Word):
     """Anything that can happen to the state."""
 
     ACCEPTED = "the opening handshake succeeded"
@@ -50,7 +56,7 @@ class Cue(Enum):
     LOST = "TCP or TLS failed (RST and others)"
 
 
-class Do(Enum):
+class Do(_Word):
     """What a transition asks for."""
 
     SEND_CLOSE = "queue our Close"

@@ -1,11 +1,23 @@
 cimport cython
 
+from endwell.protocol.deadline cimport after
 from endwell.protocol.inbox cimport Inbox
 from endwell.protocol.keepalive cimport Keepalive
 from endwell.protocol.outbox cimport Outbox
 from endwell.wire.codec cimport Codec
 
-
+cdef double NEVER
+cdef object _OPENING
+cdef object _OPEN
+cdef object _LINGERING
+cdef object _ENDED
+cdef object _ACCEPTED
+cdef object _WE_CLOSE
+cdef object _THEY_CLOSE
+cdef object _EOF
+cdef object _PEER_CLOSED
+cdef object _PEER_VANISHED
+cdef object _LOCAL
 cdef long long _LONG
 
 
@@ -18,7 +30,7 @@ cdef class Connection:
     cdef readonly Inbox inbox
     cdef readonly Outbox outbox
     cdef readonly Keepalive keepalive
-    cdef readonly object deadline
+    cdef readonly double deadline
     cdef readonly bint half_close
     cdef readonly bint abort
     cdef readonly object received
@@ -37,7 +49,7 @@ cdef class Connection:
     cdef double _opened
     cdef double _active
     cdef double _ended
-    cdef object _state_deadline
+    cdef double _state_deadline
     cdef Py_ssize_t _messages_in
     cdef Py_ssize_t _messages_out
     cdef Py_ssize_t _bytes_in
@@ -45,7 +57,7 @@ cdef class Connection:
     cdef object _cause
     cdef object _initiator
     cdef object _exception
-    cdef object _tcp
+    cdef tuple _last
     cdef object _ending
 
     cpdef receive(self, data, double now)

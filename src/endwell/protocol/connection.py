@@ -6,7 +6,8 @@ wants, and after each call looks at the plain attributes:
 
 - ``inbox``: messages for the application;
 - ``outbox``: what is for the socket (then tell ``sent`` how much it took);
-- ``deadline``: when to call ``tick`` at the latest; it may move later without notice;
+- ``deadline``: when to call ``tick`` at the latest, NEVER if not at all; it may move later without
+  notice;
 - ``reads()``: False while the inbox is full, so that the peer is held back;
 - ``half_close``: end the sending side of TCP once the outbox is empty;
 - ``abort``: try the outbox once, then cut;
@@ -24,7 +25,7 @@ from ..options import Options
 from ..wire.codec import Codec, Control, Ping, Pong
 from ..wire.frames import close_payload
 from .closing import TABLE, Cue, Do, State, cause_of, tcp_end_of
-from .deadline import after, due, earliest
+from .deadline import NEVER, after
 from .inbox import Inbox
 from .keepalive import Keepalive, Verdict
 from .outbox import Outbox
@@ -33,6 +34,11 @@ __all__ = ["Connection"]
 
 #: From so many missing bytes on, a read into the payload's room pays.
 _LONG = 16 * 1024
+# Those of each connection's life: Python 3.11 finds a member of an Enum by a call.
+_OPENING, _OPEN, _LINGERING, _ENDED = State.OPENING, State.OPEN, State.LINGERING, State.ENDED
+_ACCEPTED, _WE_CLOSE, _THEY_CLOSE, _EOF = Cue.ACCEPTED, Cue.WE_CLOSE, Cue.THEY_CLOSE, Cue.EOF
+_PEER_CLOSED, _PEER_VANISHED = Cause.PEER_CLOSED, Cause.PEER_VANISHED
+_LOCAL = Initiator.LOCAL
 
 
 class Connection:
@@ -41,7 +47,7 @@ class Connection:
     def __init__(self, client: bool, options: Options, now: float, opened_at: float = 0.0) -> None:
         self.client = client
         self.options = options
-        self.state = State.OPENING
+        self.state = _OPENING
         #: Whether the state is OPEN, which is asked for with every message.
         self.is_open = False
         #: Whether it is ENDED.
@@ -50,7 +56,7 @@ class Connection:
         self._max_queue = options.max_queue
         self.outbox = Outbox(options.write_timeout)
         self.keepalive = Keepalive(options.ping_interval, options.ping_timeout)
-        self.deadline: float | None = None
+        self.deadline = NEVER
         self.half_close = False
         self.abort = False
         #: The peer's Close, as soon as it came.
@@ -71,9 +77,10 @@ class Connection:
         self._messages_in = self._messages_out = self._bytes_in = self._dropped = 0
 
         self._cause: Cause | None = None
-        self._initiator = Initiator.LOCAL
+        self._initiator = _LOCAL
         self._exception: BaseException | None = None
-        self._tcp = TcpEnd.ABORTED
+        # What ended it: TCP's end is told from these.
+        self._last: tuple[Cue, BaseException | None] = (_WE_CLOSE, None)
         self._ended = 0.0
         self._ending: Ending | None = None
         self._rearm()
@@ -89,7 +96,7 @@ class Connection:
         self.outbox.taken = -self.outbox.size  # the ending counts what came after the heads
         self._codec = codec
         self._parsing = True
-        self._cue(Cue.ACCEPTED, now)
+        self._cue(_ACCEPTED, now)
 
     def refuse(self, response: bytes, now: float, exc: BaseException | None = None) -> None:
         """Server: answer the opening request with ``response``, then end TCP.
@@ -174,7 +181,7 @@ class Connection:
                 self.keepalive.hears(control.payload, now)
             else:
                 self.received = control
-                self._cue(Cue.THEY_CLOSE, now, Cause.PEER_CLOSED)
+                self._cue(_THEY_CLOSE, now, _PEER_CLOSED)
         controls.clear()
 
     def eof(self, now: float) -> None:
@@ -182,7 +189,7 @@ class Connection:
         if self._write_error is not None:
             self.lost(self._write_error, now)
         else:
-            self._cue(Cue.EOF, now, Cause.PEER_VANISHED)
+            self._cue(_EOF, now, _PEER_VANISHED)
 
     def broken(self, exc: BaseException, now: float) -> None:
         """A write failed. Nothing more can leave, but what is left to read decides the ending.
@@ -192,7 +199,7 @@ class Connection:
         or ``lost``.
         """
         self._write_error = exc
-        self.outbox.stuck_at = None
+        self.outbox.stuck_at = NEVER
         self._rearm()
 
     def writes(self) -> bool:
@@ -208,7 +215,7 @@ class Connection:
         stuck_at = self.outbox.stuck_at
         if self.outbox.take(count, now):
             self.keepalive.heard = now
-        if count and self._codec is None and self.state is State.LINGERING:
+        if count and self._codec is None and self.state is _LINGERING:
             # An HTTP answer may take as long as its reader needs, if only it moves.
             self._arm(now)
             self._rearm()
@@ -220,9 +227,9 @@ class Connection:
     def tick(self, now: float) -> None:
         """The time is ``now``."""
         self._judge(now)
-        if self.state is State.OPEN:
+        if self.state is _OPEN:
             self._tick_open(now)
-        elif self._state_deadline is not None and now >= self._state_deadline:
+        elif now >= self._state_deadline:
             self._cue(Cue.TIME_UP, now, Cause.HANDSHAKE_FAILED)
         self._rearm()
 
@@ -262,7 +269,7 @@ class Connection:
         """
         close_payload(code, reason)
         self._close = self._close or Close(code, reason)
-        self._cue(Cue.WE_CLOSE, now, cause)
+        self._cue(_WE_CLOSE, now, cause)
 
     # -- the ending -----------------------------------------------------------
 
@@ -278,7 +285,7 @@ class Connection:
                 clean=self.received is not None and sent is not None,
                 received=self.received,
                 sent=sent,
-                tcp=self._tcp if self.connected else TcpEnd.NONE,
+                tcp=tcp_end_of(*self._last) if self.connected else TcpEnd.NONE,
                 exception=self._exception,
                 opened_at=self._opened_at,
                 duration=self._ended - self._began,
@@ -305,24 +312,24 @@ class Connection:
             self._initiator = cause.initiator
         self._exception = self._exception or exception
         self.state = row.state
-        self.is_open = row.state is State.OPEN
-        self.ended = row.state is State.ENDED
+        self.is_open = row.state is _OPEN
+        self.ended = row.state is _ENDED
         for do in row.do:
             _DO[do](self, now)
-        if self.state is not State.OPEN:
+        if self.state is not _OPEN:
             self.keepalive.stop()
         if self.ended:
             self._ended = now
-            self._tcp = tcp_end_of(cue, exception)
+            self._last = cue, exception
             self._parsing = False
-            self._state_deadline = None
+            self._state_deadline = NEVER
         self._rearm()
 
     def _judge(self, now: float) -> None:
         """Fail the connection if the peer broke a rule; comes before any other cue."""
         fault, self._fault = self._fault, None
         if fault is not None:
-            if self.state is State.OPEN:
+            if self.state is _OPEN:
                 self._close = fault.close
             self._cue(Cue.THEY_ERR, now, fault.cause, fault)
 
@@ -348,7 +355,7 @@ class Connection:
         self._state_deadline = now + self.options.close_timeout
 
     def _disarm(self, now: float) -> None:
-        self._state_deadline = None
+        self._state_deadline = NEVER
 
     def _start_keepalive(self, now: float) -> None:
         self._opened = self._active = now
@@ -361,11 +368,11 @@ class Connection:
 
     def _tick_open(self, now: float) -> None:
         options = self.options
-        if due(self.outbox.stuck_at, now):
+        if now >= self.outbox.stuck_at:
             self._end_for(Cause.WRITE_TIMEOUT, Cue.STUCK, now)
-        elif due(after(self._opened, options.max_lifetime), now):
+        elif now >= after(self._opened, options.max_lifetime):
             self._end_for(Cause.LIFETIME_REACHED, Cue.WE_CLOSE, now)
-        elif due(after(self._active, options.idle_timeout), now):
+        elif now >= after(self._active, options.idle_timeout):
             self._end_for(Cause.IDLE_TIMEOUT, Cue.WE_CLOSE, now)
         else:
             verdict = self.keepalive.tick(now, deaf=not self.reads())
@@ -380,8 +387,8 @@ class Connection:
 
     def _rearm(self) -> None:
         """Bring ``deadline`` up to date with everything that waits for a time."""
-        if self.state is State.OPEN:
-            self.deadline = earliest(
+        if self.state is _OPEN:
+            self.deadline = min(
                 self._state_deadline,
                 self.keepalive.deadline,
                 self.outbox.stuck_at,

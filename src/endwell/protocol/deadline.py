@@ -1,20 +1,15 @@
-"""Deadlines: a time on a monotonic clock, in seconds, or None for never."""
+"""Deadlines: times on a monotonic clock, in seconds."""
 
 from __future__ import annotations
 
-__all__ = ["after", "due", "earliest"]
+from math import inf
+
+__all__ = ["NEVER", "after"]
+
+#: The deadline of what may take as long as it likes: later than any time.
+NEVER = inf
 
 
-def after(start: float, seconds: float | None) -> float | None:
+def after(start: float, seconds: float | None) -> float:
     """``seconds`` after ``start``; never, if there is no limit."""
-    return None if seconds is None else start + seconds
-
-
-def due(deadline: float | None, now: float) -> bool:
-    """Whether it has come."""
-    return deadline is not None and now >= deadline
-
-
-def earliest(*deadlines: float | None) -> float | None:
-    """The first of them to come; never, if none will."""
-    return min((deadline for deadline in deadlines if deadline is not None), default=None)
+    return NEVER if seconds is None else start + seconds

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import sys
-from base64 import b64decode, b64encode
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha1
 
 from ..build import __version__
 from ..errors import BadRequest, Forbidden, InvalidHandshake, MethodNotAllowed, UpgradeRequired
@@ -38,16 +38,21 @@ RESERVED = frozenset(
     )
 )
 
+#: What every 101 begins with.
+SWITCHING = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
+
 USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} endwell/{__version__}"
 
 
-@dataclass(frozen=True, slots=True)
 class Accepted:
     """An opening handshake that succeeded, and what it agreed on."""
 
-    response: Response
-    subprotocol: str | None
-    deflate: PerMessageDeflate | None
+    __slots__ = ("deflate", "response", "subprotocol")
+
+    def __init__(self, response: Response, subprotocol: str | None, deflate: PerMessageDeflate | None) -> None:
+        self.response = response
+        self.subprotocol = subprotocol
+        self.deflate = deflate
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +91,7 @@ def accept(request: Request, options: Options) -> Accepted:
     # it is not in the answer.
     agreed = deflate.accept(extensions, options.compression) if options.compression is not None else None
 
-    answer = Headers(
-        {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": _accept_value(key)}
-    )
+    answer = Headers.checked([*SWITCHING, ("Sec-WebSocket-Accept", _accept_value(key))])
     if subprotocol is not None:
         answer.add("Sec-WebSocket-Protocol", subprotocol)
     if agreed is not None:
@@ -102,7 +105,10 @@ def select_subprotocol(offered: Iterable[str], supported: Iterable[str]) -> str 
     RFC 6455 §4.2.2 then leaves the field out of the answer; the client may go on.
     """
     offered = frozenset(offered)
-    return next((name for name in supported if name in offered), None)
+    for name in supported:
+        if name in offered:
+            return name
+    return None
 
 
 def _check_upgrade(request: Request) -> None:
@@ -161,12 +167,16 @@ def _offered_subprotocols(headers: Headers) -> list[str]:
 def _is_nonce(key: str) -> bool:
     """RFC 6455 §4.2.1, item 5: a base64-encoded value that, "when decoded, is 16 bytes in length"."""
     try:
-        nonce = b64decode(key)
+        nonce = a2b_base64(key)
     except ValueError:
         return False
-    # b64decode takes other spellings of the same bytes as well: characters outside the
+    # It takes other spellings of the same bytes as well: characters outside the
     # alphabet, and bits left over that are not zero (RFC 4648 §3.5).
-    return len(nonce) == 16 and b64encode(nonce).decode() == key
+    return len(nonce) == 16 and _base64(nonce) == key
+
+
+def _base64(data: bytes) -> str:
+    return b2a_base64(data, newline=False).decode()
 
 
 def offer(host: str, port: int, secure: bool, target: str, headers: Headers, options: Options) -> Offer:
@@ -188,7 +198,7 @@ def offer(host: str, port: int, secure: bool, target: str, headers: Headers, opt
         raise ValueError(f"subprotocols must be tokens without repeats, not {options.subprotocols!r}")
     # RFC 6455 §4.1, item 7: "a nonce consisting of a randomly selected 16-byte value
     # that has been base64-encoded".
-    key = b64encode(os.urandom(16)).decode()
+    key = _base64(os.urandom(16))
     fields = Headers(
         {
             "Host": headers.get("Host") or _host(host, port, secure),
@@ -265,7 +275,7 @@ def _host(host: str, port: int, secure: bool) -> str:
 
 def _accept_value(key: str) -> str:
     """RFC 6455 §4.2.2, item 5.4."""
-    return b64encode(hashlib.sha1(key.encode() + GUID, usedforsecurity=False).digest()).decode()
+    return _base64(sha1(key.encode() + GUID, usedforsecurity=False).digest())
 
 
 def _only(headers: Headers, name: str) -> str | None:
@@ -275,6 +285,9 @@ def _only(headers: Headers, name: str) -> str | None:
 
 
 def _lists(headers: Headers, name: str, token: str) -> bool:
+    value = headers.get(name)
+    if value is not None and value.lower() == token:
+        return True  # the short cut, for what nearly all send
     return token in [element.lower() for element in headers.list_of(name)]
 
 

@@ -1,12 +1,17 @@
+from endwell.protocol.deadline cimport after
+
+cdef double NEVER
+
+
 cdef class Keepalive:
     cdef readonly object interval
     cdef readonly object timeout
     cdef public double heard
     cdef readonly double pinged
     cdef readonly bint awaiting
-    cdef readonly object deadline
+    cdef readonly double deadline
     cdef readonly object latency
-    cdef readonly list answered
+    cdef public list answered
     cdef public object own
     cdef readonly dict _waiting
     cdef long long _serial

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from .deadline import NEVER, after
+
 __all__ = ["Keepalive", "Verdict"]
 
 #: Seconds by which a tick may come late before the lateness is taken for our own:
@@ -53,31 +55,30 @@ class Keepalive:
         self.pinged = 0.0
         #: Whether nothing has been heard since that ping, as far as was looked.
         self.awaiting = False
-        #: When :meth:`tick` has something to say; None: never.
-        self.deadline: float | None = None
+        #: When :meth:`tick` has something to say.
+        self.deadline = NEVER
         #: The last round trip, in seconds.
         self.latency: float | None = None
         #: Pings answered since somebody looked: payload and round trip in seconds.
-        self.answered: list[tuple[bytes, float]] = []
+        self.answered: list[tuple[bytes, float]] | None = None
         #: The last ping that went out by itself. Only that one is remembered, for the sake
         #: of a peer that talks and never answers.
         self.own: bytes | None = None
-        self._waiting: dict[bytes, float] = {}
+        self._waiting: dict[bytes, float] | None = None
         self._serial = 0
 
     def start(self, now: float) -> None:
         """The connection is open."""
         self.heard = self.pinged = now
-        if self.interval is not None:
-            self.deadline = now + self.interval
+        self.deadline = after(now, self.interval)
 
     def stop(self) -> None:
         """The connection is open no longer."""
-        self.deadline = None
+        self.deadline = NEVER
 
     def tick(self, now: float, deaf: bool) -> Verdict:
         """The time is ``now``; ``deaf`` says that we ourselves are not reading."""
-        if self.deadline is None or self.interval is None or now < self.deadline:
+        if now < self.deadline or self.interval is None:
             return Verdict.NOTHING
         if self.awaiting and self.timeout is not None and self.heard <= self.pinged:
             give_up = self.pinged + self.timeout
@@ -102,7 +103,9 @@ class Keepalive:
 
     def sends(self, payload: bytes, now: float) -> None:
         """A ping goes out. Raises ValueError for a payload that is still unanswered."""
-        if payload in self._waiting:
+        if self._waiting is None:
+            self._waiting = {}
+        elif payload in self._waiting:
             raise ValueError("payload is that of a ping which is not answered yet")
         self._waiting[payload] = now
 
@@ -113,17 +116,21 @@ class Keepalive:
         recently processed Ping frame", and a pong that nobody asked for is "a
         unidirectional heartbeat".
         """
-        if payload not in self._waiting:
+        if self._waiting is None or payload not in self._waiting:
             return
+        if self.answered is None:
+            self.answered = []
         for earlier in list(self._waiting):
             self.latency = now - self._waiting.pop(earlier)
             self.answered.append((earlier, self.latency))
             if earlier == payload:
-                return
+                break
+        if not self._waiting:
+            self._waiting = None
 
     def _ping(self, now: float) -> Verdict:
         assert self.interval is not None
-        if self.own is not None:
+        if self.own is not None and self._waiting is not None:
             self._waiting.pop(self.own, None)
         self.pinged = now
         self.awaiting = True

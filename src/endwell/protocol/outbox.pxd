@@ -1,9 +1,11 @@
 cimport cython
 
+from endwell.protocol.deadline cimport after
 from endwell.wire._payload cimport frame, header, write
 
 cdef Py_ssize_t _SMALL
 cdef Py_ssize_t _BLOCK
+cdef double NEVER
 cdef list _spare
 
 
@@ -14,7 +16,7 @@ cdef class Outbox:
     cdef readonly Py_ssize_t size
     cdef public Py_ssize_t taken
     cdef readonly object write_timeout
-    cdef public object stuck_at
+    cdef public double stuck_at
 
     @cython.locals(block=bytearray, end=cython.Py_ssize_t)
     cpdef append(self, bytes data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..wire.payload import frame, header, write
-from .deadline import after
+from .deadline import NEVER, after
 
 __all__ = ["Outbox"]
 
@@ -33,8 +33,8 @@ class Outbox:
         #: Bytes that have left.
         self.taken = 0
         self.write_timeout = write_timeout
-        #: When the peer is given up for taking nothing; None: nothing is blocked.
-        self.stuck_at: float | None = None
+        #: When the peer is given up for taking nothing; NEVER: nothing is blocked.
+        self.stuck_at = NEVER
 
     def append(self, data: bytes) -> None:
         """Queue ``data`` behind the rest."""
@@ -70,13 +70,13 @@ class Outbox:
 
         True if it had been full before, so that these bytes prove the peer's system alive.
         """
-        alive = count > 0 and self.stuck_at is not None
+        alive = count > 0 and self.stuck_at != NEVER
         self.size -= count
         self.taken += count
         if not self.size:
             self.sealed.clear()
             self._release()
-            self.stuck_at = None
+            self.stuck_at = NEVER
             return alive
         # Not what has left with it: the peer may take long for the rest.
         self._seal()
@@ -88,7 +88,7 @@ class Outbox:
                 break
             rest -= len(head)
             del self.sealed[0]
-        if count or self.stuck_at is None:
+        if count or self.stuck_at == NEVER:
             self.stuck_at = after(now, self.write_timeout)
         return alive
 

@@ -10,9 +10,9 @@ import signal
 import ssl as tls
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from contextvars import Context, copy_context
 from typing import Any, TypeVar, Unpack
 
 from ..aio.listen import Listener, Opening, bind
@@ -54,6 +54,8 @@ class Server:
         self._hook: Hook | None = None
         self._watchers: list[Callable[[WebSocket, Ending], object]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._forget = self._tasks.discard
+        self._context = Context()
         self._stopping = False
 
     # -- routes ---------------------------------------------------------------
@@ -148,6 +150,7 @@ class Server:
         """
         listener = Listener(bind(host, port, unix_path), self.options, ssl, self._serve)
         self._stopping = False
+        self._context = copy_context()
         self.addresses = [sock.getsockname() for sock in listener.socks]
         try:
             yield self
@@ -217,24 +220,40 @@ class Server:
     def _serve(self, opening: Opening, head: Request | HandshakeError) -> None:
         if isinstance(head, HandshakeError):
             self._answer(opening, None, head)
-            return
-        task = asyncio.get_running_loop().create_task(self._respond(opening, head))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        elif self._hook is None and handshake.wants_websocket(head):
+            self._respond(opening, head, None)
+        else:
+            self._start(self._ask(opening, head))
 
-    async def _respond(self, opening: Opening, request: Request) -> None:
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        # In the context of the call that serves, which no callback of the loop has.
+        task = self._context.run(asyncio.get_running_loop().create_task, coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget, context=self._context)
+
+    async def _ask(self, opening: Opening, request: Request) -> None:
         try:
             answer = await self._page(request)
-            if answer is None:
-                await self._converse(opening, request)
-                return
         except HandshakeError as exc:
-            self._answer(opening, request, exc)
+            answer = exc
         except Exception:
-            logger.exception("answering %r failed", request.raw_path)
-            self._answer(opening, request, Response.text("internal error\n", 500))
-        else:
-            self._answer(opening, request, answer)
+            answer = self._broken(request)
+        self._respond(opening, request, answer)
+
+    def _respond(self, opening: Opening, request: Request, answer: Response | HandshakeError | None) -> None:
+        if answer is None:
+            try:
+                self._converse(opening, request)
+                return
+            except HandshakeError as exc:
+                answer = exc
+            except Exception:
+                answer = self._broken(request)
+        self._answer(opening, request, answer)
+
+    def _broken(self, request: Request) -> Response:
+        logger.exception("answering %r failed", request.raw_path)
+        return Response.text("internal error\n", 500)
 
     async def _page(self, request: Request) -> Response | None:
         """The HTTP answer to ``request``; None if it may become a WebSocket."""
@@ -245,7 +264,7 @@ class Server:
         if handshake.wants_websocket(request):
             return None
         route, params = self._router.match(request.raw_path, "http", request.method)
-        request = replace(request, params=params)
+        request.params = params
         return response_from(await _maybe_await(route.handler(request, **params)), route.handler)
 
     def _answer(self, opening: Opening, request: Request | None, answer: Response | HandshakeError) -> None:
@@ -253,7 +272,7 @@ class Server:
         response = answer.response() if isinstance(answer, HandshakeError) else answer
         opening.answer(complete(response, request, time.time()), broken)
 
-    async def _converse(self, opening: Opening, request: Request) -> None:
+    def _converse(self, opening: Opening, request: Request) -> None:
         route, params = self._router.match(request.raw_path, "websocket")
         accepted = handshake.accept(request, self.options)
         if opening.gone:
@@ -261,13 +280,13 @@ class Server:
         if self._stopping:
             opening.abort()
             return
-        ws = opening.accept(replace(request, params=params), accepted)
-        self.connections.add(ws)
-        ws.on_close(lambda ending: self._ended(ws, ending))
-        await self._handle(ws, route, params)
+        request.params = params
+        ws = opening.accept(request, accepted, self.connections)
+        if self._watchers:
+            ws.on_close(lambda ending: self._ended(ws, ending))
+        self._start(self._handle(ws, route, params))
 
     def _ended(self, ws: WebSocket, ending: Ending) -> None:
-        self.connections.discard(ws)
         for watcher in self._watchers:
             try:
                 watcher(ws, ending)
@@ -291,7 +310,8 @@ class Server:
         except Exception as exc:
             await self._failed(ws, route, exc)
         else:
-            await ws.close_for(Cause.HANDLER_RETURNED, CloseCode.NORMAL_CLOSURE)
+            ws.begin_close(Cause.HANDLER_RETURNED, CloseCode.NORMAL_CLOSURE)
+            await ws.wait_closed()
 
     async def _failed(self, ws: WebSocket, route: Route, exc: Exception) -> None:
         # The traceback stays here: a peer is told that, not why.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal, TypeAlias
 from urllib.parse import unquote
 
 from ..errors import BadRequest, MethodNotAllowed, NotFound, UpgradeRequired
+from ..http import NO_PARAMS
 
 __all__ = ["Kind", "Route", "Router"]
 
@@ -82,6 +83,8 @@ class Router:
 
     def __init__(self) -> None:
         self._routes: dict[Kind, list[Route]] = {"websocket": [], "http": []}
+        # Those without a parameter, by their path: no other is more specific.
+        self._literal: dict[Kind, dict[str, Route]] = {"websocket": {}, "http": {}}
 
     def add(self, kind: Kind, pattern: str, handler: Handler, *, cancel_on_end: bool = False) -> None:
         """Let ``handler`` answer ``pattern``.
@@ -95,8 +98,10 @@ class Router:
             if other.shape == route.shape:
                 raise ValueError(f"{kind} route {pattern!r} accepts the same paths as {other.pattern!r}")
         insort(self._routes[kind], route, key=lambda each: each.shape)
+        if all(rank is _Rank.LITERAL for rank, _ in route.segments):
+            self._literal[kind][pattern] = route
 
-    def match(self, path: str, kind: Kind, method: str = "GET") -> tuple[Route, dict[str, str]]:
+    def match(self, path: str, kind: Kind, method: str = "GET") -> tuple[Route, Mapping[str, str]]:
         """The route of ``path``, and its path parameters.
 
         ``path`` is still percent-encoded: decoded before it is split, ``%2F``
@@ -107,6 +112,9 @@ class Router:
         MethodNotAllowed for any method but GET and HEAD; BadRequest for a path
         whose escapes are not UTF-8.
         """
+        literal = self._literal[kind].get(path)
+        if literal is not None and method in ("GET", "HEAD"):
+            return literal, NO_PARAMS
         try:
             root, *segments = [unquote(segment, errors="strict") for segment in path.split("/")]
         except UnicodeDecodeError:

@@ -1,19 +1,18 @@
 """HTTP/1.1 heads: a request for a server, an answer for a client.
 
-httptools (llhttp) parses a head once it is whole. What stands here is what it
-leaves open: where the head ends however the octets are split, the limits, and
-the places where it takes more than RFC 9112 does.
+A request is parsed here, and more strictly than llhttp does, which a test compares: no
+body, no folding, no second spelling of anything. An answer, with its body, is left to
+httptools (llhttp), but for where the head ends however the octets are split, the limits,
+and the places where it takes more than RFC 9112 does.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from sys import intern
 
 from httptools import (
     HttpParserError,
-    HttpParserInvalidMethodError,
     HttpParserUpgrade,
-    HttpRequestParser,
     HttpResponseParser,
 )
 
@@ -25,11 +24,22 @@ from .authority import parse_authority, split_authority
 __all__ = ["RequestReader", "ResponseReader"]
 
 
-class RequestReader:
-    """Reads one request head on the server's side."""
+#: RFC 9110 §9, RFC 5789.
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
+_VERSIONS = {"HTTP/1.1": "1.1", "HTTP/1.0": "1.0"}
+#: The octets of a token, and those of a field's value (RFC 9110 §5.5): HTAB, SP, VCHAR, obs-text.
+_TOKEN = "".join(TOKEN).encode()
+_TEXT = bytes((*b"\t ", *range(0x21, 0x7F), *range(0x80, 0x100)))
 
-    def __init__(self, options: Options) -> None:
-        self._head = _Head(options, BadRequest, HeadTooLarge)
+
+class RequestReader:
+    """Reads one request head on the server's side; what it came over is told with the request."""
+
+    def __init__(self, options: Options, remote_address: object = None, secure: bool = False) -> None:
+        self._options = options
+        self._head: _Head | None = None
+        self._remote_address = remote_address
+        self._secure = secure
         #: The octets after the head, once it is complete.
         self.rest = b""
 
@@ -38,11 +48,38 @@ class RequestReader:
 
         Raises a subclass of :exc:`HandshakeError`, which carries the answer.
         """
-        head = self._head.receive(data)
+        head = self._whole(data)
         if head is None:
+            if self._head is None:
+                self._head = _Head(self._options, BadRequest, HeadTooLarge)
+            head = self._head.receive(data)
+            if head is None:
+                return None
+            self.rest = self._head.rest
+        method, target, version, headers = _request(head)
+        # An interned string is one for all requests.
+        return Request(intern(method), target, headers, version, self._remote_address, self._secure)
+
+    def _whole(self, data: bytes) -> bytes | None:
+        """The short cut, equal to :class:`_Head` for what most heads are.
+
+        That is whole in the first read, not longer than a line may be, and every line of it
+        ends with CR LF.
+        """
+        end = data.find(b"\r\n\r\n") + len(b"\r\n\r\n")
+        options = self._options
+        if self._head is not None or end <= 4 or end > options.max_line or end > options.max_head:
             return None
-        self.rest = self._head.rest
-        return _request(head)
+        lines = data.count(b"\r\n", 0, end)
+        if (
+            data.startswith(b"\r\n")
+            or lines != data.count(b"\r", 0, end)
+            or lines != data.count(b"\n", 0, end)
+            or lines > options.max_headers + 2
+        ):
+            return None
+        self.rest = data[end:]
+        return data[:end]
 
 
 class ResponseReader:
@@ -70,7 +107,7 @@ class ResponseReader:
         head = self._head.receive(data)
         while head is not None:
             status = _status(self._parser, self._message, head)
-            response = Response(status, Headers(self._message.fields))
+            response = Response(status, Headers.checked(self._message.fields.copy()))
             if status == 101:
                 self.rest = self._head.rest
                 return response
@@ -95,7 +132,7 @@ class ResponseReader:
         codings = [name.lower() for name in headers.list_of("Transfer-Encoding")]
         if "Content-Length" in headers or codings[-1:] == ["chunked"]:
             return None
-        return replace(self._response, body=bytes(self._message.body))
+        return Response(self._response.status, headers, bytes(self._message.body))
 
     def _receive_body(self, response: Response, data: bytes) -> Response | None:
         message = self._message
@@ -108,7 +145,7 @@ class ResponseReader:
             if not message.complete:
                 raise InvalidHandshake(f"the answer's body is malformed: {error}") from None
         if message.complete or not self._room:
-            return replace(response, body=bytes(message.body))
+            return Response(response.status, response.headers, bytes(message.body))
         return None
 
 
@@ -205,42 +242,66 @@ class _Message:
         self.complete = True
 
 
-def _request(head: bytes) -> Request:
-    method, target, version = _request_line(head)
-    message = _Message()
-    problem: object = "not one of HTTP/1.1"  # llhttp stops in silence at the method PRI
-    try:
-        HttpRequestParser(message).feed_data(head)
-    except HttpParserInvalidMethodError:
-        raise MethodNotAllowed("the method is not known") from None
-    except (HttpParserError, HttpParserUpgrade) as error:
-        problem = error
-    # What it reports after the fields changes nothing for a head: an upgrade, or a
-    # Transfer-Encoding, which is judged below.
-    if not message.headed:
-        raise BadRequest(f"the request is malformed: {problem}")
-    target, host = _origin_form(target)
-    headers = Headers(_checked_host(message.fields, version, host))
+def _request(head: bytes) -> tuple[str, str, str, Headers]:
+    """Method, target, version and fields."""
+    text = head.decode("latin-1")
+    lines = text.split("\r\n")
+    # Of an octet that may stand nowhere in a head nothing good can come.
+    if head.translate(None, _TEXT) != b"\r\n" * (len(lines) - 1):
+        raise BadRequest("the head contains a control character")
+    method, target, version = _request_line(lines[0])
+    target, authority = _origin_form(target)
+    if method not in _METHODS:
+        raise MethodNotAllowed("the method is not known")
+    _check_fields(lines[1:-2])
+    headers = Headers.of_lines(text[len(lines[0]) + 2 : -4])
+    _check_host(headers, version)
+    if authority is not None:
+        # RFC 9112 §3.2.2: the server "MUST ignore the received Host header field
+        # (if any) and instead use the host information of the request-target".
+        others = [(name, value) for name, value in headers if name.lower() != "host"]
+        headers = Headers.checked([("Host", authority), *others])
+        _check_host(headers, version)
     # A body would leave octets that another party takes for a request or for
     # frames (request smuggling); neither an upgrade nor a page needs one.
     if method in ("GET", "HEAD") and (
-        "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
+        "Transfer-Encoding" in headers or headers.get_all("Content-Length") not in ([], ["0"])
     ):
         raise BodyTooLarge("a request with a body is not taken here")
-    return Request(method, target, headers, version)
+    return method, target, version, headers
 
 
-def _request_line(head: bytes) -> tuple[str, str, str]:
-    """Method, target and version. llhttp takes several spaces, RTSP, ICE and any version."""
-    words = head[: head.index(b"\r\n")].decode("latin-1").split(" ")
+def _request_line(line: str) -> tuple[str, str, str]:
+    """Method, target and version."""
+    words = line.split(" ")
     if len(words) != 3:
         raise BadRequest("the request line is not a method, a target and a version, with one space between")
     method, target, protocol = words
     if not method or not TOKEN.issuperset(method):
         raise BadRequest("the method is not a token")
-    if protocol not in ("HTTP/1.1", "HTTP/1.0"):
+    if not (target.isascii() and target.isprintable()):
+        raise BadRequest("the target is not printable ASCII")
+    version = _VERSIONS.get(protocol)
+    if version is None:
         raise BadRequest("the version is neither HTTP/1.1 nor HTTP/1.0")
-    return method, target, protocol.removeprefix("HTTP/")
+    return method, target, version
+
+
+def _check_fields(lines: list[str]) -> None:
+    """That each is a name, a colon and a value; they hold no control character but HTAB.
+
+    RFC 9112 §5: field-line = field-name ":" OWS field-value OWS. So no line is folded,
+    and §5.1: "No whitespace is allowed between the field name and colon."
+    """
+    names: list[str] = []
+    for line in lines:
+        colon = line.find(":")
+        if colon <= 0:
+            raise BadRequest("a line of the head is not a name, a colon and a value")
+        names.append(line[:colon])
+    # All at once, because one look at each costs more than all the rest.
+    if "".join(names).encode("latin-1").translate(None, _TOKEN):
+        raise BadRequest("the name of a field is not a token")
 
 
 def _origin_form(target: str) -> tuple[str, str | None]:
@@ -258,28 +319,19 @@ def _origin_form(target: str) -> tuple[str, str | None]:
     return path, authority
 
 
-def _checked_host(
-    fields: list[tuple[str, str]], version: str, authority: str | None
-) -> list[tuple[str, str]]:
-    """The fields with one valid Host, that of the target where it names one."""
+def _check_host(headers: Headers, version: str) -> None:
     # RFC 9112 §3.2: "A server MUST respond with a 400 (Bad Request) status code to
     # any HTTP/1.1 request message that lacks a Host header field and to any request
     # message that contains more than one Host header field line or a Host header
     # field with an invalid field value."
-    hosts = [value for name, value in fields if name.lower() == "host"]
+    hosts = headers.get_all("Host")
     if len(hosts) > 1 or (not hosts and version != "1.0"):
         raise BadRequest("the request needs one Host field")
-    if authority is not None:
-        # RFC 9112 §3.2.2: the server "MUST ignore the received Host header field
-        # (if any) and instead use the host information of the request-target".
-        hosts.append(authority)
-        fields = [("Host", authority), *(field for field in fields if field[0].lower() != "host")]
     for host in hosts:
         try:
             parse_authority(host)
         except ValueError:
             raise BadRequest("the request's host is malformed") from None
-    return fields
 
 
 def _status(parser: HttpResponseParser, message: _Message, head: bytes) -> int:

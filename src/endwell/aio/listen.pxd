@@ -1,0 +1,25 @@
+from endwell.aio._syscalls cimport monotonic
+from endwell.aio.commons cimport Commons
+from endwell.aio.stream cimport Stream
+from endwell.protocol.connection cimport Connection
+from endwell.wire.head cimport RequestReader
+
+
+cdef class Listener:
+    cdef readonly object loop
+    cdef public list socks
+    cdef readonly object options
+    cdef readonly object serve
+    cdef readonly set openings
+    cdef readonly Commons commons
+    cdef object _tls
+
+
+cdef class Opening:
+    cdef Listener _listener
+    cdef RequestReader _reader
+    cdef Connection _core
+    cdef Stream _stream
+
+
+cdef _accepted(listening)

@@ -1,0 +1,39 @@
+cimport cython
+
+
+cdef class Headers:
+    cdef public str _lines
+    cdef public list _fields
+
+    cpdef pack(self)
+    cpdef list _unpacked(self)
+
+    @cython.locals(size=cython.Py_ssize_t)
+    cpdef list get_all(self, name)
+
+    @cython.locals(size=cython.Py_ssize_t)
+    cpdef get(self, name, default=*)
+
+    cpdef list list_of(self, name)
+
+
+cdef class Request:
+    cdef readonly object method
+    cdef readonly object target
+    cdef readonly Headers headers
+    cdef readonly object version
+    cdef readonly object remote_address
+    cdef readonly bint secure
+    cdef public object params
+
+
+cdef class Response:
+    cdef readonly object status
+    cdef readonly Headers headers
+    cdef readonly object body
+
+    cpdef bytes serialize(self)
+
+
+@cython.locals(lines=list)
+cdef bytes _head(first_line, Headers headers)

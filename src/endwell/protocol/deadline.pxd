@@ -1,0 +1,1 @@
+cpdef double after(double start, seconds)

@@ -1,0 +1,28 @@
+cimport cython
+
+from endwell.http cimport Headers, Request, Response
+
+
+cdef class Accepted:
+    cdef readonly Response response
+    cdef readonly object subprotocol
+    cdef readonly object deflate
+
+
+cpdef bint wants_websocket(Request request)
+
+@cython.locals(headers=Headers)
+cpdef accept(Request request, options)
+
+cpdef select_subprotocol(offered, supported)
+cdef _check_upgrade(Request request)
+
+@cython.locals(headers=Headers)
+cdef _check_origin(Request request, allowed)
+
+cdef list _offered_subprotocols(Headers headers)
+cdef bint _is_nonce(key)
+cdef _base64(data)
+cdef _accept_value(key)
+cdef _only(Headers headers, name)
+cdef bint _lists(Headers headers, name, token)

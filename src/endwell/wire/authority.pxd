@@ -1,0 +1,2 @@
+cpdef tuple parse_authority(str text)
+cdef _port(str text)

@@ -1,0 +1,57 @@
+cimport cython
+
+from endwell.http cimport Headers
+from endwell.wire.authority cimport parse_authority
+
+
+cdef class RequestReader:
+    cdef readonly bytes rest
+    cdef object _options
+    cdef readonly _Head _head
+    cdef object _remote_address
+    cdef bint _secure
+
+    cpdef receive(self, data)
+
+    @cython.locals(end=cython.Py_ssize_t, lines=cython.Py_ssize_t)
+    cdef _whole(self, bytes data)
+
+
+cdef class _Head:
+    cdef object _options
+    cdef object _malformed
+    cdef object _too_large
+    cdef public object _buffer
+    cdef Py_ssize_t _start
+    cdef Py_ssize_t _line
+    cdef Py_ssize_t _searched
+    cdef Py_ssize_t _lines
+
+    @cython.locals(newline=cython.Py_ssize_t, line=cython.Py_ssize_t, end=cython.Py_ssize_t, carriage_return=cython.Py_ssize_t)
+    cpdef receive(self, data)
+
+    @cython.locals(max_line=cython.Py_ssize_t, max_head=cython.Py_ssize_t)
+    cdef _limit(self, Py_ssize_t end)
+
+    cdef _count_line(self)
+
+
+cdef class _Message:
+    cdef readonly list fields
+    cdef readonly bint headed
+    cdef readonly bytearray body
+    cdef readonly bint complete
+
+
+@cython.locals(lines=list, headers=Headers)
+cdef tuple _request(bytes head)
+
+@cython.locals(words=list)
+cdef tuple _request_line(str line)
+
+@cython.locals(names=list, line=str, colon=cython.Py_ssize_t)
+cdef _check_fields(list lines)
+cdef tuple _origin_form(str target)
+
+@cython.locals(hosts=list)
+cdef _check_host(Headers headers, version)
