@@ -175,9 +175,10 @@ async def test_every_attempt_resolves_the_name_anew(monkeypatch):
         monkeypatch.setattr(
             connecting, "dial", lambda uri, *rest: resolved.append(uri.host) or dial(uri, *rest)
         )
-        async for _ in endwell.reconnecting(served.url.replace("127.0.0.1", "localhost"), policy=QUICK):
+        async for ws in endwell.reconnecting(served.url.replace("127.0.0.1", "localhost"), policy=QUICK):
             if len(served.opened) == 2:
                 break
+            await ws.wait_closed()
         assert resolved == ["localhost"] * 3
 
 
@@ -583,8 +584,8 @@ async def test_a_callback_that_raises_is_logged_and_changes_nothing(caplog):
         raise RuntimeError
 
     async with serving(Close(1012), Close(1000)) as served:
-        async for _ in endwell.reconnecting(served.url, policy=QUICK, on_attempt=fail, on_ending=fail):
-            pass
+        async for ws in endwell.reconnecting(served.url, policy=QUICK, on_attempt=fail, on_ending=fail):
+            await ws.wait_closed()
     assert len(served.opened) == 2
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert [record.name for record in errors] == ["endwell.client"] * 4
@@ -593,8 +594,8 @@ async def test_a_callback_that_raises_is_logged_and_changes_nothing(caplog):
 async def test_the_log_says_what_happened_and_what_comes_next(caplog):
     caplog.set_level(logging.INFO, "endwell.client")
     async with serving(refusal(503), Close(1000)) as served:
-        async for _ in endwell.reconnecting(served.url, policy=QUICK):
-            pass
+        async for ws in endwell.reconnecting(served.url, policy=QUICK):
+            await ws.wait_closed()
     one, two = [record.getMessage() for record in caplog.records if record.name == "endwell.client"]
     assert one == "server refused with HTTP 503 Service Unavailable; coming back in 0.0 s"
     assert two.startswith("peer closed with 1000 NORMAL_CLOSURE; clean, after ")
