@@ -236,23 +236,24 @@ class Server:
             answer = await self._page(request)
         except HandshakeError as exc:
             answer = exc
-        except Exception:
-            answer = self._broken(request)
+        except Exception as exc:
+            answer = self._broken(request, exc)
         self._respond(opening, request, answer)
 
     def _respond(self, opening: Opening, request: Request, answer: Response | HandshakeError | None) -> None:
         if answer is None:
             try:
                 self._converse(opening, request)
-                return
             except HandshakeError as exc:
                 answer = exc
-            except Exception:
-                answer = self._broken(request)
+            except Exception as exc:
+                answer = self._broken(request, exc)
+            else:
+                return
         self._answer(opening, request, answer)
 
-    def _broken(self, request: Request) -> Response:
-        logger.exception("answering %r failed", request.raw_path)
+    def _broken(self, request: Request, exc: Exception) -> Response:
+        logger.error("answering %r failed", request.raw_path, exc_info=exc)
         return Response.text("internal error\n", 500)
 
     async def _page(self, request: Request) -> Response | None:
