@@ -49,7 +49,9 @@ class Accepted:
 
     __slots__ = ("deflate", "response", "subprotocol")
 
-    def __init__(self, response: Response, subprotocol: str | None, deflate: PerMessageDeflate | None) -> None:
+    def __init__(
+        self, response: Response, subprotocol: str | None, deflate: PerMessageDeflate | None
+    ) -> None:
         self.response = response
         self.subprotocol = subprotocol
         self.deflate = deflate
