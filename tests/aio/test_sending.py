@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from endwell import ConnectionClosed
+from endwell import ConnectionClosed, Server, connect
 from tests.pair import pair, within
 from tests.wire.peer import BINARY, TEXT
 
@@ -46,11 +46,69 @@ async def test_where_there_is_room_send_does_not_suspend():
         both.peer.fin()
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-async def test_what_looks_like_bytes_is_sent_as_binary(role, kind):
+class Name(str):
+    __slots__ = ()
+
+
+class Blob(bytes):
+    pass
+
+
+KINDS = {
+    "str": str,
+    "a subclass of str": Name,
+    "bytes": bytes,
+    "a subclass of bytes": Blob,
+    "bytearray": bytearray,
+    "memoryview": memoryview,
+    "memoryview that can be written": lambda data: memoryview(bytearray(data)),
+    "memoryview of a part": lambda data: memoryview(b"<" + data + b">")[1:-1],
+    "memoryview backwards": lambda data: memoryview(data[::-1])[::-1],
+    "memoryview of pairs": lambda data: memoryview(data).cast("H"),
+    "memoryview of a table": lambda data: (
+        memoryview(data).cast("B", (2, len(data) // 2)) if data else memoryview(data)
+    ),
+}
+
+
+@pytest.mark.parametrize("size", [0, 4, 200, 10_000, 70_000])
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+async def test_every_kind_of_message_arrives(role, kind, size):
+    data = b"\x00\x01\x02\x7f" * (size // 4)
+    text = isinstance(kind, type) and issubclass(kind, str)
     async with pair(role) as both:
-        await both.ws.send(kind(b"\x00\x01\x02"))
-        assert await both.peer.read_frame() == (BINARY, b"\x00\x01\x02")
+        await both.ws.send(kind(data.decode()) if text else kind(data))
+        await both.ws.send("end")
+        assert await both.peer.read_frame() == (TEXT if text else BINARY, data)
+        assert await both.peer.read_frame() == (TEXT, b"end")
+        both.peer.fin()
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+async def test_every_kind_of_message_arrives_compressed(kind):
+    data = b"\x00\x01\x02\x7f" * 5000
+    sent = kind(data.decode()) if isinstance(kind, type) and issubclass(kind, str) else kind(data)
+    server = Server()
+
+    @server.websocket("/")
+    async def handler(ws):
+        await ws.send(await ws.recv())
+        await ws.send(sent)
+
+    async with server.serving(), connect(f"ws://127.0.0.1:{server.port}/") as ws:
+        await ws.send(sent)
+        for _ in range(2):
+            received = await within(ws.recv())
+            assert received == (str(sent) if isinstance(sent, str) else data)
+            assert type(received) is (str if isinstance(sent, str) else bytes)
+        assert "permessage-deflate" in ws.response.headers["Sec-WebSocket-Extensions"]
+    assert ws.ending.bytes_in + ws.ending.bytes_out < 2000
+
+
+async def test_text_beyond_ascii_goes_as_utf_8(role):
+    async with pair(role) as both:
+        await both.ws.send("Grüße, 世界 🌍")
+        assert await both.peer.read_frame() == (TEXT, "Grüße, 世界 🌍".encode())
         both.peer.fin()
 
 
@@ -66,10 +124,19 @@ async def test_a_buffer_may_be_used_again_once_send_has_returned(role):
 
 
 @pytest.mark.parametrize("message", [None, 1, ["x"], object()])
-async def test_what_is_no_message_is_refused_and_the_connection_goes_on(message):
-    async with pair("server") as both:
+async def test_what_is_no_message_is_refused_and_the_connection_goes_on(role, message):
+    async with pair(role) as both:
         with pytest.raises(TypeError, match="message must be"):
             await both.ws.send(message)
+        await both.ws.send("still there")
+        assert await both.peer.read_frame() == (TEXT, b"still there")
+        both.peer.fin()
+
+
+async def test_a_lone_surrogate_is_refused_and_the_connection_goes_on(role):
+    async with pair(role) as both:
+        with pytest.raises(UnicodeEncodeError):
+            await both.ws.send("x\ud800")
         await both.ws.send("still there")
         assert await both.peer.read_frame() == (TEXT, b"still there")
         both.peer.fin()

@@ -54,7 +54,7 @@ class Outbox:
             end = write(self._open(), self.fill, first, payload, key)
             self.size += end - self.fill
             self.fill = end
-        elif key or not isinstance(payload, bytes):
+        elif key or type(payload) is not bytes:  # nor is it one of a subclass
             self.append(frame(first, payload, key))
         else:
             self.append(header(first, len(payload)))
