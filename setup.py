@@ -32,6 +32,7 @@ MODULES = [
     "endwell.aio._sending",
     "endwell.aio.websocket",
     "endwell.aio.listen",
+    "endwell.aio.broadcast",
 ]
 
 

@@ -21,11 +21,7 @@ async def echo(ws: endwell.WebSocket) -> None:
 @server.websocket("/broadcast")
 async def broadcast(ws: endwell.WebSocket) -> None:
     async for message in ws:
-        if hasattr(server, "broadcast"):
-            server.broadcast(server.connections, message)
-        else:
-            for each in list(server.connections):
-                await each.send(message)
+        server.broadcast(server.connections, message)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@
 from .build import __version__, compiled  # isort: split
 
 from .advice import Advice
+from .aio.broadcast import Broadcast
 from .aio.websocket import WebSocket
 from .client.connect import connect
 from .client.reconnecting import reconnecting
@@ -32,6 +33,7 @@ from .server.app import Server
 
 __all__ = [
     "Advice",
+    "Broadcast",
     "Cause",
     "Close",
     "CloseCode",

@@ -67,6 +67,41 @@ def test_a_sent_message_is_queued_and_counted():
     assert (core.ending.messages_out, core.ending.bytes_out) == (1, 4)
 
 
+def test_a_message_for_many_is_framed_once_and_counted_by_each():
+    frames = {}
+    cores = [opened(), opened()]
+    made = [core.share("hi", frames, 1.0) for core in cores]
+    assert made[0] is made[1]
+    for core in cores:
+        assert not core.outbox.size
+        core.outbox.append(made[0])
+        assert said(core) == ["hi"]
+        core.eof(2.0)
+        assert (core.ending.messages_out, core.ending.bytes_out) == (1, 4)
+
+
+def test_connections_that_frame_otherwise_get_their_own_frame_of_a_message_for_many():
+    frames = {}
+    cores = [opened(client=True), opened(), opened(client=True)]
+    made = [core.share("hi", frames, 1.0) for core in cores]
+    assert list(frames.values()) == [made[1]]
+    assert [frames_of(core, data) for core, data in zip(cores, made, strict=True)] == [["hi"]] * 3
+
+
+def test_a_message_for_many_keeps_a_connection_from_being_idle():
+    core = opened(idle_timeout=10.0)
+    core.share("hi", {}, 9.0)
+    core.tick(18.0)
+    assert core.is_open
+
+
+def test_a_connection_that_is_not_open_has_no_part_in_a_message_for_many():
+    closing = opened()
+    closing.close(1000, "", 0.0)
+    for core in (connection(), closing):
+        assert core.share("hi", {}, 0.0) is None
+
+
 def test_nothing_is_sent_before_the_opening_or_after_a_close():
     assert not connection().send("x", 0.0)
     assert connection().ping(None, 0.0) is None

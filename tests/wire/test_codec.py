@@ -4,6 +4,7 @@ import array
 import os
 import tracemalloc
 import zlib
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -633,6 +634,51 @@ def test_a_message_that_compression_would_enlarge_goes_as_it_is() -> None:
     sent = sender.message(noise)
     assert (sent[0], len(sent)) == (0x82, 10 + 2**20)
     assert receive(receiver, sent + sender.message("Hello" * 10)) == ([noise, "Hello" * 10], None)
+
+
+FRESH = Deflate(server_no_context_takeover=True)
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (server(), server()),
+        (server(), server(max_size=1)),
+        (compressing(False, FRESH), compressing(False, FRESH)),
+        (compressing(False, FRESH), compressing(False, replace(FRESH, client_max_window_bits=8))),
+    ],
+)
+def test_servers_that_agreed_on_the_same_frame_messages_alike(one: Codec, two: Codec) -> None:
+    assert one.alike == two.alike is not None
+    for text in ("Hello" * 100, "short", "Hello" * 100):
+        assert one.message(text) == two.message(text)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        server(),
+        compressing(False, replace(FRESH, server_max_window_bits=9)),
+        compressing(False, replace(FRESH, level=1)),
+        compressing(False, replace(FRESH, mem_level=1)),
+        compressing(False, replace(FRESH, min_size=1000)),
+    ],
+)
+def test_servers_that_agreed_on_something_else_do_not(other: Codec) -> None:
+    assert compressing(False, FRESH).alike != other.alike is not None
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        compressing(False),
+        Codec(client=True),
+        compressing(True, Deflate(client_no_context_takeover=True)),
+    ],
+)
+def test_a_client_and_context_takeover_frame_the_same_message_otherwise_each_time(codec: Codec) -> None:
+    assert codec.alike is None
+    assert codec.message("Hello" * 100) != codec.message("Hello" * 100)
 
 
 def test_empty_messages_pass_between_compressed_ones() -> None:

@@ -42,6 +42,11 @@ cdef class Stream:
     cpdef settle(self)
     cpdef double now(self)
     cpdef bint wrote(self) except -1
+    @cython.locals(outbox=Outbox, count=cython.Py_ssize_t)
+    cpdef bint push(self, bytes frame) except -1
+    @cython.locals(outbox=Outbox)
+    cpdef bint full(self, Py_ssize_t limit) except -1
+    cpdef uncork(self)
     cdef _watch(self)
     cdef _set_alarm(self)
     cdef _unset_alarm(self)

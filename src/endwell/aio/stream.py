@@ -6,6 +6,7 @@ server streams has sent Close 1001 by then, and it would be lost. Here a failed
 write only ends the writing (``docs/design.md``, "A Close must be seen").
 """
 
+# size: the one driver of a socket; what leaves at once, what later and what is left to read belong together.
 from __future__ import annotations
 
 import _socket
@@ -127,13 +128,48 @@ class Stream:
         self._burst += 1
         if not self._corked:
             self._corked = True
-            self.loop.call_soon(self._uncork)
+            self.loop.call_soon(self.uncork)
             self.settle()
         elif self.core.outbox.size >= FULL:
             self.settle()
         return self._burst >= BURST
 
-    def _uncork(self) -> None:
+    def push(self, frame: bytes) -> bool:
+        """Send ``frame`` as after :meth:`wrote`, but run nobody's code, whatever becomes of the socket.
+
+        True if the caller has to have :meth:`uncork` called in the next turn of the loop.
+        """
+        outbox = self.core.outbox
+        corked, self._corked = self._corked, True
+        if corked or outbox.size or self._tls:
+            outbox.append(frame)
+            if not self._writing and (not corked or outbox.size >= FULL):
+                self._flush()
+            return not corked
+        # Past the queue: of many connections, hardly anything is in the processor's cache.
+        count = 0
+        try:
+            count = max(0, send(self._fd, frame, len(frame)))
+        except OSError as exc:
+            outbox.append(frame)
+            self._read_what_is_left(exc)
+        else:
+            if count == len(frame):
+                outbox.taken += count
+            else:
+                outbox.append(frame)
+                self.core.sent(count, monotonic())
+        return True
+
+    def full(self, limit: int) -> bool:
+        """Whether more than ``limit`` bytes wait for the peer; what is only held back leaves first."""
+        outbox = self.core.outbox
+        if outbox.size > limit and not self._writing:
+            self._flush()
+        return outbox.size > limit
+
+    def uncork(self) -> None:
+        """A turn of the loop is over: what was held back in it leaves."""
         self._corked = False
         self._burst = 0
         if self.core.outbox.size:

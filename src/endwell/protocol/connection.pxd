@@ -75,6 +75,8 @@ cdef class Connection:
     cpdef sent(self, Py_ssize_t count, double now)
     @cython.locals(codec=Codec)
     cpdef bint send(self, message, double now) except -1
+    @cython.locals(codec=Codec, frame=bytes)
+    cpdef bytes share(self, message, dict frames, double now)
     cdef bint _must_read(self)
     cdef _answer(self, bytes payload)
     cdef _rearm(self)

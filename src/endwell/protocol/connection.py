@@ -249,6 +249,26 @@ class Connection:
         self._active = now
         return True
 
+    def share(
+        self, message: str | bytes | bytearray | memoryview, frames: dict[object, bytes], now: float
+    ) -> bytes | None:
+        """The frame of a message for many, which is not queued yet; None: the connection is not open.
+
+        ``frames`` goes from one connection to the next, with what others can use. Raises as
+        :meth:`send` does.
+        """
+        codec = self._codec
+        if not self.is_open or codec is None:
+            return None
+        frame = None if codec.alike is None else frames.get(codec.alike)
+        if frame is None:
+            frame = codec.message(message)
+            if codec.alike is not None:
+                frames[codec.alike] = frame
+        self._messages_out += 1
+        self._active = now
+        return frame
+
     def ping(self, payload: bytes | None, now: float) -> bytes | None:
         """Queue a ping; its payload, which ``answered`` will name, or None if not open.
 

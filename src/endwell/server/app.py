@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import Context, copy_context
 from typing import Any, TypeVar, Unpack
 
+from ..aio.broadcast import Broadcast, Slow, broadcast
 from ..aio.listen import Listener, Opening, bind
 from ..aio.websocket import WebSocket
 from ..codes import CloseCode
@@ -112,6 +113,36 @@ class Server:
         """Have ``callback(ws, ending)`` called once for each connection that ends."""
         self._watchers.append(callback)
         return callback
+
+    def broadcast(
+        self,
+        connections: Iterable[WebSocket],
+        message: str | bytes | bytearray | memoryview,
+        *,
+        slow: Slow = "skip",
+    ) -> Broadcast:
+        """Send ``message`` on all of ``connections``, such as :attr:`connections`; waits for nobody.
+
+        A text message (``str``) or a binary one is framed once for all, and compressed
+        once for those that compress alike (without context takeover). It comes after
+        what was sent before it, and the connections may be any mixture, of any server.
+
+        A connection is slow while more than its ``write_limit`` bytes wait for the peer,
+        or a ``send()`` does. What happens to those is ``slow``:
+
+        - ``"skip"``: they miss this message, for streams in which the next one makes up for it;
+        - ``"close"``: they end with SLOW_PEER, so that whoever is connected has missed nothing;
+        - ``"queue"``: they get it late, and only ``write_timeout`` and keepalive bound the
+          queue, so it is for rare messages and for peers that are trusted.
+
+        The report counts the messages ``sent``, the connections already ``gone``, and
+        names the ``slow`` ones. No callback runs before it is returned. To be called in
+        the event loop's thread.
+
+        Raises TypeError or ValueError for what is no message, no iterable of
+        WebSockets, or no policy; then nothing was sent.
+        """
+        return broadcast(connections, message, slow)
 
     # -- running --------------------------------------------------------------
 

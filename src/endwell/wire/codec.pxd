@@ -25,6 +25,7 @@ cdef class Codec:
     cdef readonly list controls
     cdef object _max_size
     cdef object _deflate
+    cdef readonly object alike
     cdef bytes _key
     cdef readonly bytes _partial
     cdef readonly bytearray _buffer

@@ -75,6 +75,7 @@ class Codec:
         "_opcode",
         "_partial",
         "_stopped",
+        "alike",
         "controls",
         "first",
         "missing",
@@ -88,6 +89,9 @@ class Codec:
         self._client = client
         self._max_size = max_size
         self._deflate = deflate
+        #: Codecs in which this is equal frame every message alike; None: no other does, because a
+        #: client masks with a new key each time, and context takeover remembers.
+        self.alike = None if client else () if deflate is None else deflate.alike
         # For the short cut: the octet after the first of a frame without payload, and the
         # longest payload that is taken by it.
         self._low = 0 if client else 0x80

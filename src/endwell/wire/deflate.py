@@ -51,6 +51,7 @@ class PerMessageDeflate:
         "_our_bits",
         "_their_bits",
         "_window",
+        "alike",
         "min_size",
     )
 
@@ -65,6 +66,11 @@ class PerMessageDeflate:
         #: Messages below so many bytes are to be sent as they are. Never 0: zlib has
         #: no output for an empty message if the one before was flushed.
         self.min_size = max(agreed.min_size, 1)
+        #: What two connections have to have in common to compress every message alike; None
+        #: with context takeover, because then it depends on the messages before.
+        self.alike = (
+            None if self._keep_compressor else (self._our_bits, self._level, self._mem_level, self.min_size)
+        )
         self._compressor: zlib._Compress | None = None
         self._inflater: zlib._Decompress | None = None
 

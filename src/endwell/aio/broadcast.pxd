@@ -1,0 +1,17 @@
+cimport cython
+
+from endwell.aio._syscalls cimport monotonic
+from endwell.aio.stream cimport Stream
+from endwell.aio.websocket cimport WebSocket
+from endwell.protocol.connection cimport Connection
+from endwell.wire.codec cimport Codec
+
+
+@cython.locals(
+    everybody=list, lagging=list, corked=list, frames=dict, now=cython.double, gone=cython.Py_ssize_t,
+    ws=WebSocket, core=Connection, stream=Stream,frame=bytes,
+)
+cpdef broadcast(connections, message, slow)
+
+@cython.locals(stream=Stream)
+cpdef _uncork(list streams)

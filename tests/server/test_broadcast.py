@@ -1,0 +1,431 @@
+"""server.broadcast(): everybody at once, and nobody waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from endwell import (
+    Broadcast,
+    Cause,
+    Close,
+    ConnectionClosed,
+    Deflate,
+    Initiator,
+    Retry,
+    Server,
+    TcpEnd,
+    connect,
+)
+from tests.pair import QUIET, idle, nothing_left_behind, pair, within
+from tests.raw import PLAIN, RawPeer, wss
+from tests.wire.peer import BINARY, TEXT
+
+SMALL = 16384
+#: More than our kernel takes for a peer that does not read.
+HUGE = bytes(2 * 2**20)
+
+
+@pytest.fixture(params=["ws", "wss"])
+def transport(request):
+    return PLAIN if request.param == "ws" else wss()
+
+
+@asynccontextmanager
+async def hall(transport=PLAIN, handler=idle, **options):
+    """A server, and a way for raw peers to enter it."""
+    server = Server(**{**QUIET, "close_timeout": 5, **options})
+    entered = asyncio.Queue()
+
+    @server.websocket("/")
+    async def handle(ws):
+        entered.put_nowait(ws)
+        await handler(ws)
+
+    async with AsyncExitStack() as peers, server.serving(ssl=transport.server, grace=0):
+
+        async def enter(buffer=None):
+            peer = peers.enter_context(await RawPeer.connect(server.port, transport.client, buffer=buffer))
+            return peer, await within(entered.get())
+
+        yield SimpleNamespace(server=server, enter=enter, say=server.broadcast)
+
+
+async def blocked(room, message=HUGE):
+    """A peer that does not read, and our side of it, whose queue is over its limit."""
+    peer, ws = await room.enter(buffer=SMALL)
+    await ws.send(message)
+    assert ws._core.outbox.size > ws._core.options.write_limit
+    return peer, ws
+
+
+async def heard(peer, count=1):
+    frames = [await peer.read_frame() for _ in range(count)]
+    return frames[0].payload if count == 1 else [frame.payload for frame in frames]
+
+
+@pytest.mark.parametrize("size", [0, 5, 1000, 70_000])
+@pytest.mark.parametrize("kind", [str, bytes, bytearray, memoryview])
+async def test_every_connection_gets_the_message_as_send_would_send_it(transport, kind, size):
+    message = "ü" * size if kind is str else kind(b"\xff" * size)
+    async with hall(transport) as room:
+        peers = [(await room.enter())[0] for _ in range(3)]
+        assert room.say(room.server.connections, message) == Broadcast(sent=3, slow=(), gone=0)
+        for peer in peers:
+            expected = (TEXT, message.encode()) if kind is str else (BINARY, bytes(message))
+            assert await peer.read_frame() == expected
+
+
+async def test_it_is_counted_in_every_ending():
+    async with hall() as room:
+        peer, ws = await room.enter()
+        room.say([ws], "four")
+        await ws.send("five!")
+        assert await heard(peer, 2) == [b"four", b"five!"]
+        peer.drop()
+        ending = await within(ws.closed)
+    assert (ending.messages_out, ending.bytes_out, ending.unsent_bytes) == (2, 6 + 7, 0)
+
+
+@pytest.mark.parametrize(
+    ("connections", "message", "policy", "error", "named"),
+    [
+        (None, "x", "skip", TypeError, "connections"),
+        ([None], "x", "skip", TypeError, "connections"),
+        ("ws", "x", "skip", TypeError, "connections"),
+        ([], 1, "skip", TypeError, "message"),
+        ([], None, "skip", TypeError, "message"),
+        ([], "\ud800", "skip", UnicodeEncodeError, "surrogates"),
+        ([], "x", "drop", ValueError, "slow"),
+        ([], "x", None, ValueError, "slow"),
+    ],
+)
+async def test_a_mistake_raises_at_the_call_and_nothing_is_sent(connections, message, policy, error, named):
+    async with hall() as room:
+        peer, ws = await room.enter()
+        given = (
+            {None: ws, "ws": "ws"}.get(connections)
+            if not isinstance(connections, list)
+            else [ws, *connections]
+        )
+        with pytest.raises(error, match=named):
+            room.say(given, message, slow=policy)
+        room.say([ws], "right")
+        assert await heard(peer) == b"right"
+
+
+async def test_nobody_is_a_fine_audience():
+    assert Server().broadcast([], "anyone?") == Broadcast(sent=0, slow=(), gone=0)
+    with pytest.raises(TypeError, match="message"):
+        Server().broadcast([], 1)
+
+
+async def test_connections_may_be_any_iterable_and_may_change_at_once():
+    async with hall() as room:
+        peers = [await room.enter() for _ in range(3)]
+        members = {ws for _, ws in peers}
+        assert room.say((ws for ws in members), "a").sent == 3
+        assert room.say(members - {peers[0][1]}, "b").sent == 2
+        members.clear()
+        assert await heard(peers[0][0]) == b"a"
+        assert await heard(peers[1][0], 2) == [b"a", b"b"]
+
+
+async def test_it_keeps_its_place_among_ordinary_sends(transport):
+    async with hall(transport) as room:
+        peer, ws = await room.enter()
+        for number in range(0, 40, 4):
+            await ws.send(str(number))
+            room.say([ws], str(number + 1))
+            room.say([ws], str(number + 2))
+            await ws.send(str(number + 3))
+        assert await heard(peer, 40) == [str(number).encode() for number in range(40)]
+
+
+async def test_it_keeps_its_place_within_a_handler():
+    async def answer(ws):
+        async for message in ws:
+            await ws.send(message + " to you")
+            rooms[0].say(rooms[0].server.connections, message + " to all")
+            await ws.send(message + " again")
+
+    rooms = []
+    async with hall(handler=answer) as room:
+        rooms.append(room)
+        speaker, _ = await room.enter()
+        other, _ = await room.enter()
+        await speaker.write(speaker.octets(TEXT, b"a") + speaker.octets(TEXT, b"b"))
+        whole = [f"{name} {what}".encode() for name in "ab" for what in ("to you", "to all", "again")]
+        assert await heard(speaker, 6) == whole
+        assert await heard(other, 2) == [b"a to all", b"b to all"]
+
+
+async def test_the_first_of_a_turn_leaves_at_once_and_the_rest_in_one_write_at_its_end():
+    async with hall() as room:
+        peer, ws = await room.enter()
+        outbox = ws._core.outbox
+        for number in range(20):
+            room.say([ws], str(number))
+            assert bool(outbox.size) == bool(number)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not outbox.size
+        assert await heard(peer, 20) == [str(number).encode() for number in range(20)]
+
+
+async def test_more_than_64_kib_in_a_turn_do_not_wait_for_its_end():
+    async with hall(write_limit=2**30) as room:
+        _, ws = await room.enter()
+        for _ in range(10):
+            assert room.say([ws], bytes(60_000)).sent == 1
+            assert ws._core.outbox.size < 2**16
+
+
+@pytest.mark.parametrize("write_limit", [0, 100])
+async def test_a_prompt_peer_is_not_slow_however_low_the_limit_is(transport, write_limit):
+    async with hall(transport, write_limit=write_limit) as room:
+        peer, ws = await room.enter()
+        for _ in range(10):
+            assert room.say([ws], "x" * 90) == Broadcast(sent=1, slow=(), gone=0)
+        assert await heard(peer, 10) == [b"x" * 90] * 10
+
+
+async def test_a_slow_peer_is_skipped_and_costs_the_others_nothing(transport):
+    async with hall(transport) as room:
+        slow_peer, slow = await blocked(room)
+        prompt_peer, prompt = await room.enter()
+        for number in range(5):
+            report = room.say([slow, prompt], f"tick {number}")
+            assert report == Broadcast(sent=1, slow=(slow,), gone=0)
+            assert await heard(prompt_peer) == f"tick {number}".encode()
+        assert await heard(slow_peer) == HUGE
+        async with asyncio.timeout(5):
+            while room.say([slow], "next").slow:
+                await asyncio.sleep(0.001)
+        assert await heard(slow_peer) == b"next"
+
+
+async def test_a_slow_peer_can_be_closed_and_is_told_why(transport):
+    async with hall(transport) as room:
+        peer, ws = await blocked(room)
+        waiting = asyncio.ensure_future(ws.send("waits"))
+        await asyncio.sleep(0)
+        assert room.say([ws], "too much", slow="close") == Broadcast(sent=0, slow=(ws,), gone=0)
+        assert not ws.is_open
+        assert room.say([ws], "again", slow="close") == Broadcast(sent=0, slow=(), gone=1)
+        seen = await peer.read_to_the_end(answer=True)
+        peer.fin()
+        ending = await within(ws.closed)
+        with pytest.raises(ConnectionClosed):
+            await within(waiting)
+    assert [frame.payload for frame in seen.frames] == [HUGE]
+    assert ending.sent.code.retry is ending.cause.retry is Retry.LATER
+    assert seen.close == Close(1013, "the peer took messages too slowly")
+    assert (ending.cause, ending.initiator, ending.clean) == (Cause.SLOW_PEER, Initiator.LOCAL, True)
+
+
+async def test_a_slow_peer_that_is_closed_and_takes_nothing_is_cut_at_close_timeout():
+    async with hall(close_timeout=0.2) as room:
+        _, ws = await blocked(room)
+        room.say([ws], "too much", slow="close")
+        ending = await within(ws.closed)
+    assert (ending.cause, ending.sent, ending.tcp) == (Cause.SLOW_PEER, None, TcpEnd.TIMEOUT)
+
+
+async def test_a_message_can_be_queued_for_a_slow_peer(transport):
+    async with hall(transport) as room:
+        peer, ws = await blocked(room)
+        for number in range(5):
+            assert room.say([ws], str(number), slow="queue") == Broadcast(sent=0, slow=(ws,), gone=0)
+        assert await heard(peer, 6) == [HUGE, b"0", b"1", b"2", b"3", b"4"]
+
+
+async def at_a_senders_turn(room, say):
+    """What ``say(ws)`` returns between two sends that wait: the queue is short, but one has a claim to it."""
+    peer, ws = await blocked(room)
+
+    async def send_and_say():
+        await ws.send("first")
+        return say(ws)
+
+    first = asyncio.ensure_future(send_and_say())
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(ws.send("second"))
+    await asyncio.sleep(0)
+    assert await heard(peer) == HUGE
+    return peer, ws, await within(first), second
+
+
+@pytest.mark.parametrize("policy", ["skip", "queue"])
+async def test_a_send_that_waits_makes_a_peer_slow(policy):
+    async with hall() as room:
+        peer, ws, report, second = await at_a_senders_turn(
+            room, lambda ws: room.say([ws], "cast", slow=policy)
+        )
+        assert report == Broadcast(sent=0, slow=(ws,), gone=0)
+        await within(second)
+        await ws.send("end")
+        frames = []
+        while (payload := await heard(peer)) != b"end":
+            frames.append(payload)
+        assert frames == [b"first", *[b"cast"] * (policy == "queue"), b"second"]
+
+
+async def test_a_send_that_waits_is_told_that_the_slow_peer_was_closed():
+    async with hall() as room:
+        peer, ws, _, second = await at_a_senders_turn(room, lambda ws: room.say([ws], "cast", slow="close"))
+        assert await heard(peer) == b"first"
+        assert await peer.read_close() == Close(1013, "the peer took messages too slowly")
+        peer.drop()
+        with pytest.raises(ConnectionClosed) as raised:
+            await within(second)
+        assert raised.value.ending is ws.ending
+    assert ws.ending.cause is Cause.SLOW_PEER
+
+
+async def test_it_does_not_overtake_what_the_peer_has_not_taken_yet():
+    async with hall(write_limit=2**30) as room:
+        peer, ws = await room.enter(buffer=SMALL)
+        await ws.send(HUGE)
+        await asyncio.sleep(0.01)
+        # The kernel has room again, but nobody has looked.
+        peer._received += peer.sock.recv(2**20)
+        assert ws._core.outbox.size
+        assert room.say([ws], "next").sent == 1
+        assert await heard(peer, 2) == [HUGE, b"next"]
+
+
+async def test_a_reset_found_while_looking_whether_the_peer_is_slow_is_no_slowness():
+    async with hall(write_limit=100) as room:
+        peer, ws = await room.enter()
+        room.say([ws], "x" * 150)
+        room.say([ws], "x" * 150)  # held back to the end of the turn
+        peer.reset()
+        assert room.say([ws], "x") == Broadcast(sent=0, slow=(), gone=1)
+        assert (await within(ws.closed)).cause is Cause.CONNECTION_RESET
+
+
+@pytest.mark.parametrize("policy", ["skip", "close", "queue"])
+async def test_a_message_above_the_limit_reaches_whoever_is_not_slow_yet(transport, policy):
+    async with hall(transport) as room:
+        peer, ws = await room.enter(buffer=SMALL)
+        assert room.say([ws], HUGE, slow=policy) == Broadcast(sent=1, slow=(), gone=0)
+        assert room.say([ws], "next", slow="skip") == Broadcast(sent=0, slow=(ws,), gone=0)
+        assert await heard(peer) == HUGE
+
+
+async def test_a_peer_that_takes_nothing_of_it_ends_at_write_timeout():
+    async with hall(write_timeout=0.2) as room:
+        _, ws = await room.enter(buffer=SMALL)
+        room.say([ws], HUGE)
+        ending = await within(ws.closed)
+    assert ending.cause is Cause.WRITE_TIMEOUT
+    assert 0 < ending.unsent_bytes < len(HUGE)
+
+
+async def test_connections_that_are_closing_or_ended_are_counted_and_left_alone():
+    async with hall() as room:
+        peer, closing = await room.enter()
+        gone_peer, gone = await room.enter()
+        open_peer, here = await room.enter()
+        await gone_peer.close()
+        await gone_peer.read_close()
+        gone_peer.drop()
+        await within(gone.closed)
+        task = asyncio.ensure_future(closing.close())
+        await asyncio.sleep(0)
+        assert room.say([closing, gone, here], "x") == Broadcast(sent=1, slow=(), gone=2)
+        assert await heard(open_peer) == b"x"
+        assert (await peer.read_to_the_end(answer=True)).frames == []
+        peer.fin()
+        await within(task)
+
+
+@pytest.mark.parametrize("policy", ["skip", "close", "queue"])
+@pytest.mark.parametrize("was_blocked", [False, True])
+async def test_a_reset_found_by_it_is_told_afterwards_and_callbacks_may_broadcast(policy, was_blocked):
+    async with hall() as room:
+        told = []
+
+        @room.server.on_close
+        def left(ws, ending):
+            told.append(ending)
+            room.say(room.server.connections, "somebody left")
+
+        dying = [await (blocked(room) if was_blocked else room.enter()) for _ in range(3)]
+        peer, _ = await room.enter()
+        for each, _ in dying:
+            each.reset()
+        # Nobody has looked at the sockets yet.
+        report = room.say(room.server.connections, "news", slow=policy)
+        assert told == []
+        assert report.sent == 1
+        assert len(report.slow) + report.gone == 3
+        async with asyncio.timeout(5):
+            while len(told) < 3:
+                await asyncio.sleep(0.001)
+        assert await heard(peer, 4) == [b"news", *[b"somebody left"] * 3]
+        room.server._watchers.clear()
+    assert {ending.cause for ending in told} <= {Cause.CONNECTION_RESET, Cause.SLOW_PEER}
+
+
+async def test_last_words_before_a_reset_are_still_read():
+    async with hall() as room:
+        peer, ws = await room.enter()
+        peer.push(peer.close_octets(1001, "tab closed"))
+        peer.reset()
+        room.say([ws], "news")
+        ending = await within(ws.closed)
+    assert ending.received == Close(1001, "tab closed")
+
+
+async def test_peers_with_and_without_compression_all_get_it():
+    ways = [
+        None,
+        Deflate(),
+        Deflate(server_no_context_takeover=True),
+        Deflate(server_no_context_takeover=True, server_max_window_bits=9),
+        Deflate(server_no_context_takeover=True, server_max_window_bits=8),
+        Deflate(server_no_context_takeover=True),
+    ]
+    text = "w" * 10_000
+    messages = [text, "short", b"\0" * 5000, "", text]
+    async with hall(compression=Deflate(server_max_window_bits=15)) as room, AsyncExitStack() as stack:
+        url = f"ws://127.0.0.1:{room.server.port}/"
+        clients = [await stack.enter_async_context(connect(url, compression=way)) for way in ways]
+        async with asyncio.timeout(5):
+            while len(room.server.connections) < len(ways):
+                await asyncio.sleep(0.001)
+        for message in messages:
+            assert room.say(room.server.connections, message).sent == len(ways)
+        for client in clients:
+            assert [await within(client.recv()) for _ in messages] == messages
+            await client.close()
+        sizes = [client.ending.bytes_in for client in clients]
+    assert sizes[0] > 2 * len(text)
+    assert all(size < 1000 for size in sizes[1:])
+
+
+async def test_it_sends_to_servers_as_well_each_masked_by_itself():
+    async with pair("client") as one, pair("client") as two:
+        assert Server().broadcast([one.ws, two.ws], "up") == Broadcast(sent=2, slow=(), gone=0)
+        octets = [await both.peer.octets_below() for both in (one, two)]
+        assert octets[0][:2] == octets[1][:2] == b"\x81\x82"
+        assert octets[0][2:6] != octets[1][2:6]
+        for raw in octets:
+            assert bytes(octet ^ raw[2 + at] for at, octet in enumerate(raw[6:])) == b"up"
+
+
+async def test_hundreds_of_connections_in_one_call_leave_nothing_behind():
+    async with nothing_left_behind(), hall() as room:
+        peers = [(await room.enter())[0] for _ in range(200)]
+        slow_peer, slow = await blocked(room)
+        room.say(room.server.connections, "first")
+        report = room.say(room.server.connections, "second")
+        assert report == Broadcast(sent=200, slow=(slow,), gone=0)
+        for peer in peers:
+            assert await heard(peer, 2) == [b"first", b"second"]
+        assert await heard(slow_peer) == HUGE
