@@ -3,7 +3,6 @@
 import logging
 import sys
 from collections import defaultdict
-from contextlib import suppress
 
 import endwell
 
@@ -21,10 +20,8 @@ async def chat(ws: endwell.WebSocket, room: str) -> None:
                 await ws.send("goodbye")
                 await ws.close(endwell.CloseCode.NORMAL_CLOSURE, "user quit")
                 break
-            for member in list(rooms[room]):
-                if member.is_open:
-                    with suppress(endwell.ConnectionClosed):
-                        await member.send(message)
+            # Nobody waits for a slow member: that one is closed, and may come back.
+            server.broadcast(rooms[room], message, slow="close")
     finally:
         rooms[room].discard(ws)
 

@@ -48,7 +48,20 @@ async def chats(base: str) -> None:
         assert await eve.read() is None
 
 
-@pytest.mark.parametrize(("name", "play"), [("echo", echoes), ("chat", chats)])
+async def draws(base: str) -> None:
+    async with endwell.connect(f"{base}/board") as ada:
+        await ada.send("draw 0,0 1,1")
+        assert await ada.recv() == "artist 1 draw 0,0 1,1"
+        async with endwell.connect(f"{base}/board") as grace:
+            await grace.send("draw 1,1 2,2")
+            for ws in (ada, grace):
+                assert await ws.recv() == "artist 2 draw 1,1 2,2"
+            await ada.send("at 5,5")
+            assert await grace.recv() == "artist 1 at 5,5"
+        assert await ada.recv() == "artist 2 left"
+
+
+@pytest.mark.parametrize(("name", "play"), [("echo", echoes), ("chat", chats), ("broadcast", draws)])
 @pytest.mark.parametrize("served", [False, True])
 async def test_an_example_works_and_stops_on_a_signal(name, play, served):
     file = str(ROOT / "examples" / f"{name}.py")

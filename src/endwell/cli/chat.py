@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict, deque
-from contextlib import suppress
 from importlib import resources
 from typing import Unpack
 
 from ..aio.websocket import WebSocket
 from ..codes import CloseCode
 from ..ending import Ending
-from ..errors import ConnectionClosed
 from ..http import Request, Response
 from ..options import OptionKeywords
 from ..server.app import Server
@@ -51,7 +49,7 @@ class Chat:
         name, members = who(ws), self._rooms[room]
         members.add(ws)
         try:
-            await _tell(members, f"* {name} joined, {len(members)} here")
+            self._tell(members, f"* {name} joined, {len(members)} here")
             async for message in ws:
                 if message == "/quit":
                     await ws.send("goodbye")
@@ -60,12 +58,16 @@ class Chat:
                     raise RuntimeError(f"{name} asked for it")
                 else:
                     text = message if isinstance(message, str) else f"0x{message.hex()}"
-                    await _tell(members, f"{name}: {text}")
+                    self._tell(members, f"{name}: {text}")
         finally:
             members.discard(ws)
-            await _tell(members, f"* {name} left, {len(members)} here")
+            self._tell(members, f"* {name} left, {len(members)} here")
             if not members:
                 self._rooms.pop(room, None)
+
+    def _tell(self, members: set[WebSocket], text: str) -> None:
+        # Nobody waits for a slow member: that one is closed, so that nobody here has missed a line.
+        self.server.broadcast(members, text, slow="close")
 
     async def _feed(self, ws: WebSocket) -> None:
         queue: asyncio.Queue[str] = asyncio.Queue()
@@ -92,11 +94,3 @@ class Chat:
 def who(ws: WebSocket) -> str:
     """The name that a connection gave itself, fit to be shown."""
     return printable(ws.request.query.get("name", "")[:NAME]).strip() or "somebody"
-
-
-async def _tell(members: set[WebSocket], text: str) -> None:
-    for member in list(members):
-        # One that is closing would let send() wait until it has closed.
-        if member.is_open:
-            with suppress(ConnectionClosed):
-                await member.send(text)

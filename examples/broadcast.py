@@ -1,0 +1,39 @@
+"""A drawing board: pointers may be skipped, strokes may not: python examples/broadcast.py [port]."""
+
+import logging
+import sys
+from itertools import count
+
+import endwell
+
+# What is told to all is compressed once, not once for each connection.
+server = endwell.Server(compression=endwell.Deflate(server_no_context_takeover=True))
+numbers = count(1)
+names: dict[endwell.WebSocket, str] = {}
+
+
+@server.websocket("/board")
+async def board(ws: endwell.WebSocket) -> None:
+    """Tell everybody ``at X,Y`` (a pointer) and ``draw X,Y X,Y`` (a stroke)."""
+    names[ws] = f"artist {next(numbers)}"
+    async for message in ws:
+        text = f"{names[ws]} {message}"
+        if text.split()[2:3] == ["draw"]:
+            # Whoever cannot follow is closed: who is connected has seen every stroke.
+            server.broadcast(names, text, slow="close")
+        else:
+            # Whoever cannot follow skips this one, because the next makes up for it.
+            server.broadcast(names.keys() - {ws}, text)
+
+
+@server.on_close
+def left(ws: endwell.WebSocket, ending: endwell.Ending) -> None:
+    """Tell everybody, whatever the ending was."""
+    name = names.pop(ws, None)
+    if name is not None:
+        server.broadcast(names, f"{name} left", slow="close")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    server.run("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
