@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ctypes
 import fcntl
 import hashlib
 import socket
@@ -36,6 +37,8 @@ BOUND = 5.0
 
 NONCE = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 §1.3
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+_SO_ATTACH_FILTER = 26  # Linux's <asm-generic/socket.h>
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,14 @@ class RawPeer:
     def drop(self) -> None:
         """Close the socket as the end of a process does: RST if anything is unread, else FIN."""
         self.sock.close()
+
+    async def vanish(self) -> None:
+        """From now on whatever comes is lost on its way: no FIN, no RST, no acknowledgement."""
+        await self.delivered()  # or else the kernel sends it again and again, as no dead one does
+        # <linux/filter.h>: a filter of one instruction, which lets 0 octets pass.
+        drop = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))
+        program = struct.pack("@HP", 1, ctypes.addressof(drop))
+        self.sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
     @property
     def tcp_state(self) -> TcpState:

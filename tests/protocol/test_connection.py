@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import errno
+import zlib
 
 import pytest
 
 from endwell.ending import Cause, Close, Initiator, TcpEnd
 from endwell.errors import BadRequest, InvalidHandshake, ProtocolError
-from endwell.options import Options
+from endwell.options import Deflate, Options
 from endwell.protocol.closing import State
 from endwell.protocol.connection import Connection
 from endwell.protocol.deadline import NEVER
 from endwell.wire.codec import Codec, Ping, Pong
+from endwell.wire.deflate import PerMessageDeflate
+from endwell.wire.frames import BINARY, build
 
 RESET = ConnectionResetError(errno.ECONNRESET, "reset")
 
@@ -119,6 +122,45 @@ def test_a_full_inbox_stops_the_reading_of_an_open_connection():
     assert not core.reads()
     core.inbox.popleft()
     assert core.reads()
+
+
+def test_an_inbox_of_few_large_messages_is_full_too():
+    core = opened(max_size=100)
+    core.receive(frame(core, "message", "x" * 99), 1.0)
+    assert core.reads()
+    core.receive(frame(core, "message", b"y" * 100), 1.0)
+    assert not core.reads()
+    core.inbox.popleft()
+    core.inbox.popleft()
+    assert core.reads()
+
+
+def bombs(count):
+    """Messages of 1 MiB, each of which came in a few bytes."""
+    compressor = zlib.compressobj(wbits=-12)
+    bomb = compressor.compress(bytes(2**20)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    return build(BINARY, bomb[:-4], True, rsv1=True) * count
+
+
+def test_a_read_that_inflates_to_much_waits_with_the_rest_until_there_is_room():
+    core = connection()
+    core.accept(Codec(False, deflate=PerMessageDeflate(Deflate(), client=False)), 0.0)
+    core.receive(bombs(3) + frame(core, "close", 1000, ""), 1.0)
+    for _ in range(3):
+        assert (len(core.inbox), core.paused(), core.reads()) == (1, True, False)
+        core.inbox.popleft()
+        assert core.reads()
+        core.feed(bytearray(), 0, 2.0)
+    assert not core.paused()
+    assert core.received == Close(1000)
+
+
+def test_what_waits_does_not_prove_the_peer_alive():
+    core = connection()
+    core.accept(Codec(False, deflate=PerMessageDeflate(Deflate(), client=False)), 0.0)
+    core.receive(bombs(2), 1.0)
+    core.feed(bytearray(), 0, 2.0)
+    assert core.keepalive.heard == 1.0
 
 
 def test_a_full_inbox_never_blocks_the_closing_handshake():
@@ -471,6 +513,26 @@ def test_a_peer_that_takes_nothing_is_cut_after_write_timeout():
     core.tick(30.0)
     assert core.abort
     assert (core.ending.cause, core.ending.sent) == (Cause.WRITE_TIMEOUT, None)
+
+
+def test_a_dead_peer_that_we_were_not_reading_from_is_given_up_by_the_word_of_its_system():
+    core = opened(max_queue=1, ping_interval=20.0, ping_timeout=20.0)
+    core.receive(frame(core, "message", "x"), 1.0)
+    core.tick(20.0, confirmed=15.0)
+    assert [type(event) for event in said(core)] == [Ping]
+    core.tick(40.0, confirmed=20.1)  # it has the ping
+    assert core.is_open
+    assert [type(event) for event in said(core)] == [Ping]
+    core.tick(60.0, confirmed=20.1)  # but not this one
+    assert core.ending.cause is Cause.KEEPALIVE_TIMEOUT
+
+
+def test_a_peer_that_we_were_not_reading_from_is_not_given_up_if_nobody_knows():
+    core = opened(max_queue=1, ping_interval=20.0, ping_timeout=20.0)
+    core.receive(frame(core, "message", "x"), 1.0)
+    for now in (20.0, 40.0, 60.0, 80.0):
+        core.tick(now)
+    assert core.is_open
 
 
 def test_a_queue_that_moves_proves_the_peer_alive_though_it_says_nothing():

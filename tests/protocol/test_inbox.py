@@ -22,10 +22,12 @@ def test_it_does_what_a_deque_does(steps):
             model.clear()
         else:
             inbox.messages.append(step)
+            inbox.count(len(inbox.messages) - 1)
             model.append(step)
         assert list(inbox) == list(model)
         assert len(inbox) == len(model)
         assert bool(inbox) is bool(model)
+        assert inbox.size == sum(map(len, model))
 
 
 def test_there_is_nothing_to_take_from_an_empty_one():

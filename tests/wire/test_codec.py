@@ -391,6 +391,33 @@ def test_a_bomb_is_refused_with_its_memory_bounded(opcode: int) -> None:
     assert not held(codec), "and then let go"
 
 
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_many_bombs_in_one_read_are_inflated_one_at_a_time(opcode: int) -> None:
+    bomb = frame(opcode, compress(bytes(2**20)), rsv=RSV1)
+    whole, ping = bomb * 100 + frame(CLOSE), frame(PING, b"Hello")
+    codec = compressing(client=False)
+    read = bytearray(whole)
+    tracemalloc.start()
+    try:
+        counts = []
+        while not counts or codec.paused:
+            events: list[Event] = []
+            codec.feed(read, len(read) if not counts else 0, events)
+            counts.append(len(events))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert counts == [1] * 100 + [0]
+    assert codec.controls == [Close()]
+    assert peak < 3 * 2**20 + 3 * len(read)
+    # And what comes while it is paused waits behind the rest.
+    codec, events = compressing(client=False), []
+    codec.feed(bytearray(bomb * 2), 2 * len(bomb), events)
+    assert codec.paused
+    codec.receive(ping, events)
+    assert (len(events), events[-1], codec.paused) == (3, Ping(b"Hello"), False)
+
+
 def test_a_compressed_frame_may_be_longer_than_what_it_holds() -> None:
     payload = b"\x00\x00\x00\xff\xff" * 1000 + compress(b"Hello")
     assert receive(compressing(client=False, max_size=5), frame(TEXT, payload, rsv=RSV1)) == (["Hello"], None)

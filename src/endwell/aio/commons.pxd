@@ -20,6 +20,8 @@ cdef class Commons:
     cpdef leave(self)
     cpdef add_reader(self, int fd, stream)
     cpdef remove_reader(self, int fd)
+    cpdef mute(self, int fd)
+    cpdef unmute(self, int fd, stream)
 
     @cython.locals(streams=set)
     cpdef set_alarm(self, stream, double at)

@@ -49,12 +49,12 @@ class Commons:
         self._timers: dict[int, asyncio.TimerHandle] = {}
 
     def enter(self) -> None:
-        """One connection more."""
-        self._members += 1
+        """One connection more. Raises OSError where there is no file descriptor left for them all."""
         if self._epoll is None and EPOLLIN is not None:
             self._epoll = select.epoll()
             # In a context of nobody's: whoever happened to be the first must not lend the others its own.
             Context().run(self.loop.add_reader, self._epoll.fileno(), self._poll)
+        self._members += 1
 
     def leave(self) -> None:
         """One connection less."""
@@ -80,14 +80,31 @@ class Commons:
             del self._readers[fd]
             self._epoll.unregister(fd)
 
+    def mute(self, fd: int) -> None:
+        """Tell of nothing but a reset, which only epoll can; until :meth:`unmute`, or to the end."""
+        if self._epoll is None:
+            self.loop.remove_reader(fd)
+        else:
+            self._epoll.modify(fd, 0)  # EPOLLERR and EPOLLHUP are told unasked
+
+    def unmute(self, fd: int, stream: Stream) -> None:
+        """Tell of everything again."""
+        if self._epoll is None:
+            self.loop.add_reader(fd, stream.readable)
+        elif EPOLLIN is not None:
+            self._epoll.modify(fd, EPOLLIN)
+
     def _poll(self) -> None:
-        assert self._epoll is not None
-        for fd, _ in self._epoll.poll(0, EVENTS):
+        assert self._epoll is not None and EPOLLIN is not None
+        for fd, events in self._epoll.poll(0, EVENTS):
             stream = self._readers.get(fd)
             if stream is None:
                 continue  # one of those before it has closed it
             try:
-                stream.readable()
+                if events & EPOLLIN:
+                    stream.readable()
+                else:
+                    stream.hung_up()
             except Exception as exc:
                 # What a loop does with a callback that fails.
                 self.loop.call_exception_handler({"message": f"reading {stream!r} failed", "exception": exc})

@@ -60,7 +60,13 @@ async def dial(
         except BaseException:
             sock.close()
             raise
-    stream = Stream(commons_of(asyncio.get_running_loop()), sock, core, _peer(sock))
+    try:
+        stream = Stream(commons_of(asyncio.get_running_loop()), sock, core, _peer(sock))
+    except OSError as exc:  # there is no file descriptor left
+        sock.close()
+        core.lost(exc, time.monotonic())
+        assert core.ending is not None
+        raise HandshakeFailed(core.ending) from exc
     return await _Greeting(stream, offer).websocket()
 
 

@@ -30,6 +30,10 @@ cdef class Stream:
     cdef bint _tls
     cdef bint _shaking
     cdef bint _reading
+    cdef bint _muted
+    cdef bint _deaf
+    cdef bint _starved
+    cdef bint _resuming
     cdef bint _writing
     cdef bint _finished
     cdef readonly double _alarm
@@ -48,11 +52,17 @@ cdef class Stream:
     cpdef bint full(self, Py_ssize_t limit) except -1
     cpdef uncork(self)
     cdef _watch(self)
+    cdef _listen(self)
     cdef _set_alarm(self)
     cdef _unset_alarm(self)
     cdef _end_of_file(self)
+
+    @cython.locals(began=cython.double, count=cython.Py_ssize_t, core=Connection, quiet=cython.bint)
+    cpdef readable(self)
+
     @cython.locals(count=cython.Py_ssize_t, inside=cython.Py_ssize_t, codec=Codec)
     cdef Py_ssize_t _read(self) except -2
+    cdef Py_ssize_t _read_or_end(self) except -2
     cdef Py_ssize_t _read_tls(self) except -2
     cdef Py_ssize_t _pending(self) except -2
     cdef _flush(self)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+import logging
 import os
 import socket
 import ssl
@@ -19,12 +20,15 @@ from collections.abc import Callable
 from ..protocol.connection import Connection
 from ..protocol.deadline import NEVER
 from .commons import READ_SIZE, Commons
+from .silence import silence_of
 from .syscalls import error_of, monotonic, receive, receive_past, send, send_many
 
 __all__ = ["Stream"]
 
-#: Reads in one turn of the loop, so that one flooding peer starves nobody.
+#: Reads in one turn of the loop, and seconds after which there is no other, so that one
+#: flooding peer starves nobody.
 READS = 4
+READING_TIME = 0.01
 #: Bytes read after a failed write, at most: more than a kernel's receive buffer holds.
 LAST_BYTES = 64 * 2**20
 #: Bytes in the outbox at which they leave though more may follow soon.
@@ -32,12 +36,22 @@ FULL = 64 * 1024
 #: Sends in one turn of the loop after which the sender waits for the next: to a peer that
 #: takes everything at once, a loop of sends would else never let anybody else run.
 BURST = 256
+#: Seconds by which the kernel's clock of acknowledgements may be off: it ticks 100 times
+#: a second at the least, and an acknowledgement comes a moment after what it is for.
+ROUNDING = 0.02
 #: What OpenSSL returns at once: RFC 8446 §5.1, a record holds 2**14 bytes.
 TLS_RECORD = 2**14
 #: Bytes in one TLS write, at most.
 TLS_WRITE = 4 * TLS_RECORD
 
+#: The system has no memory for a socket now. That passes, so the connection waits for so
+#: many seconds instead of ending.
+STARVED = {errno.ENOBUFS, errno.ENOMEM}
+STARVED_DELAY = 0.1
+
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+logger = logging.getLogger("endwell")
 
 
 class Stream:
@@ -66,6 +80,12 @@ class Stream:
         self._tls = isinstance(sock, ssl.SSLSocket)
         self._shaking = self._tls
         self._reading = False
+        # Not reading, but to be told of a reset.
+        self._muted = False
+        # So now, or for a while since the last tick.
+        self._deaf = False
+        self._starved = False
+        self._resuming = False
         self._writing = False
         self._finished = False
         self._alarm = NEVER
@@ -100,7 +120,7 @@ class Stream:
             core = self.core
             if self._shaking:
                 self._shake()
-            if core.outbox.size and core.writes() and not self._shaking:
+            if core.outbox.size and core.writes() and not self._shaking and not self._starved:
                 self._flush()
             if core.ended:
                 self._close()
@@ -176,25 +196,51 @@ class Stream:
             self.settle()
 
     def _watch(self) -> None:
-        reading = self._shaking or (not self.held and self.core.reads())
+        reading = self._shaking or (not self.held and not self._starved and self.core.reads())
         if reading is not self._reading:
             self._reading = reading
             if reading:
-                self._commons.add_reader(self._fd, self)
-                if self._pending():
-                    # Already decrypted: the kernel will not announce it again.
-                    self.loop.call_soon(self.readable)
-            else:
+                self._listen()
+            elif self.held:
                 self._commons.remove_reader(self._fd)
+            else:
+                self._muted = self._deaf = True
+                self._commons.mute(self._fd)
+        if reading and self.core.paused() and not self._resuming:
+            self._resuming = True
+            self.loop.call_soon(self._resume)
         if self._shaking:
             return  # the handshake watches for writing by itself
-        writing = self.core.writes() or (self.core.half_close and not self._finished)
+        writing = not self._starved and (self.core.writes() or (self.core.half_close and not self._finished))
         if writing is not self._writing:
             self._writing = writing
             if writing:
                 self.loop.add_writer(self._fd, self.settle)
             else:
                 self.loop.remove_writer(self._fd)
+
+    def _listen(self) -> None:
+        if self._muted:
+            self._muted = False
+            self._commons.unmute(self._fd, self)
+        else:
+            self._commons.add_reader(self._fd, self)
+        if self._pending():
+            # Already decrypted: the kernel will not announce it again.
+            self.loop.call_soon(self.readable)
+
+    def _resume(self) -> None:
+        self._resuming = False
+        self.readable()  # which looks itself whether it may
+
+    def _starve(self) -> None:
+        if not self._starved:
+            self._starved = True
+            self.loop.call_later(STARVED_DELAY, self._try_again)
+
+    def _try_again(self) -> None:
+        self._starved = False
+        self.settle()
 
     def _set_alarm(self) -> None:
         # One that is too early looks again then: cheaper than moving it each time.
@@ -211,7 +257,12 @@ class Stream:
     def tick(self) -> None:
         """The alarm rings."""
         self._alarm = NEVER
-        self.core.tick(monotonic())
+        silence = None
+        if self._deaf and self._sock is not None:
+            silence = silence_of(self._sock)
+            self._deaf = not self._reading
+        now = monotonic()
+        self.core.tick(now, None if silence is None else now - silence + ROUNDING)
         self.settle()
 
     # -- reading --------------------------------------------------------------
@@ -220,12 +271,14 @@ class Stream:
         """There is something to read, or an error."""
         core = self.core
         if not self._shaking:
+            began = 0.0
             for _ in range(READS):
                 # What was read may have been answered, and the answer may have ended it all.
                 if self._sock is None or self.held or not core.reads():
                     break
                 self._now = monotonic()
-                count = self._read()
+                began = began or self._now
+                count = self._read_or_end()
                 if self.changed is not None:
                     corked, self._corked = self._corked, True
                     try:
@@ -236,9 +289,12 @@ class Stream:
                 self._burst = 0
                 if count < (TLS_RECORD if self._tls else READ_SIZE) and not (self._tls and self._pending()):
                     break  # another read would most likely bring nothing now
-        if core.is_open and core.outbox.size and not self._writing and self._sock is not None:
+                if monotonic() - began > READING_TIME:
+                    break
+        if core.is_open and core.outbox.size and not self._writing and not self._starved:
             self._flush()
-            if core.is_open and not core.outbox.size and not core.inbox and core.deadline >= self._alarm:
+            quiet = not core.outbox.size and not core.inbox and not core.paused()
+            if core.is_open and quiet and core.deadline >= self._alarm:
                 # All is said: the socket took it, so it has no error, and nothing else has
                 # changed but that there is room again for whoever waits to send.
                 if self.changed is not None:
@@ -248,9 +304,31 @@ class Stream:
             self._read_what_is_left(OSError(number, os.strerror(number)))
         self.settle()
 
+    def hung_up(self) -> None:
+        """There is an error, or the end, and nothing that was asked for."""
+        if not self._muted:
+            self.readable()
+        elif self._sock is not None:
+            number = error_of(self._sock) or errno.ECONNRESET
+            self._read_what_is_left(OSError(number, os.strerror(number)))
+            self.settle()
+
+    def _read_or_end(self) -> int:
+        try:
+            return self._read()
+        except Exception as exc:
+            # No memory, or a fault of ours: what was read is lost, so this connection
+            # cannot go on; every other one can.
+            logger.exception("reading from %r failed", self.remote_address)
+            self.core.lost(exc, monotonic())
+            return 0
+
     def _read(self) -> int:
         """One read: how many bytes it brought, 0 for none, at the end too."""
         assert self._sock is not None
+        if self.core.paused():
+            self.core.feed(self._buffer, 0, self.now())
+            return READ_SIZE
         inside = 0
         try:
             if self._tls:
@@ -261,7 +339,10 @@ class Stream:
                 count = receive_past(self._fd, codec.room, codec.there, codec.missing, self._buffer)
                 inside = min(count, codec.missing)
         except OSError as exc:
-            self.core.lost(exc, monotonic(), isinstance(exc, ssl.SSLError))
+            if exc.errno in STARVED:
+                self._starve()
+            else:
+                self.core.lost(exc, monotonic(), isinstance(exc, ssl.SSLError))
             return 0
         if count > 0:
             if self.receive is None:
@@ -313,7 +394,11 @@ class Stream:
                 self._read_what_is_left(ConnectionResetError(errno.ECONNRESET, "reset under TLS"))
                 return
             except OSError as exc:
-                self._read_what_is_left(exc)
+                if exc.errno in STARVED:
+                    self._starve()
+                    core.sent(0, self.now())
+                else:
+                    self._read_what_is_left(exc)
                 return
             if count < 0:
                 core.sent(0, self.now())
@@ -410,7 +495,7 @@ class Stream:
         sock = self._sock
         assert sock is not None
         self._sock = None
-        if self._reading:
+        if self._reading or self._muted:
             self._commons.remove_reader(self._fd)
         if self._writing or self._shaking:
             self.loop.remove_writer(self._fd)

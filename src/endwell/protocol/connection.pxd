@@ -38,6 +38,7 @@ cdef class Connection:
 
     cdef Codec _codec
     cdef Py_ssize_t _max_queue
+    cdef Py_ssize_t _max_waiting
     cdef bint _parsing
     cdef readonly bytes _pong
     cdef object _close
@@ -66,6 +67,9 @@ cdef class Connection:
     cpdef bint writes(self)
 
     @cython.locals(codec=Codec)
+    cpdef bint paused(self)
+
+    @cython.locals(codec=Codec)
     cpdef Codec room(self)
 
     @cython.locals(full=cython.bint, messages=list, codec=Codec, before=cython.Py_ssize_t, came=cython.Py_ssize_t)
@@ -78,6 +82,7 @@ cdef class Connection:
     @cython.locals(codec=Codec, frame=bytes)
     cpdef bytes share(self, message, dict frames, double now)
     cdef bint _must_read(self)
+    cdef bint _full(self)
     cdef _answer(self, bytes payload)
     cdef _rearm(self)
 

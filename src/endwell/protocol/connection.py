@@ -9,6 +9,7 @@ wants, and after each call looks at the plain attributes:
 - ``deadline``: when to call ``tick`` at the latest, NEVER if not at all; it may move later without
   notice;
 - ``reads()``: False while the inbox is full, so that the peer is held back;
+- ``paused()``: a part of what was received waits; while ``reads()``, ``feed`` again, with nothing;
 - ``half_close``: end the sending side of TCP once the outbox is empty;
 - ``abort``: try the outbox once, then cut;
 - ``ending``: set once, when all is over.
@@ -18,6 +19,8 @@ Precedent for the shape: aioquic's ``get_timer`` and ``handle_timer``.
 
 # size: one state machine; a part of it apart would not be understood without the rest.
 from __future__ import annotations
+
+from sys import maxsize
 
 from ..ending import Cause, Close, Ending, Initiator, TcpEnd
 from ..errors import PeerError
@@ -54,6 +57,8 @@ class Connection:
         self.ended = False
         self.inbox = Inbox()
         self._max_queue = options.max_queue
+        # One message always has room, so this holds back a second one only.
+        self._max_waiting = options.max_size or maxsize
         self.outbox = Outbox(options.write_timeout)
         self.keepalive = Keepalive(options.ping_interval, options.ping_timeout)
         self.deadline = NEVER
@@ -122,10 +127,18 @@ class Connection:
         Only an open connection holds its peer back: a full inbox must not block
         the closing handshake, nor hide what is readable after a failed write.
         """
-        return self._must_read() or len(self.inbox) < self._max_queue
+        return self._must_read() or not self._full()
+
+    def paused(self) -> bool:
+        """Whether a part of what was received waits for the rest to be taken."""
+        codec = self._codec
+        return self._parsing and codec is not None and codec.paused
 
     def _must_read(self) -> bool:
         return not self.is_open or self._write_error is not None
+
+    def _full(self) -> bool:
+        return len(self.inbox) >= self._max_queue or self.inbox.size >= self._max_waiting
 
     def receive(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """``data`` came."""
@@ -141,7 +154,8 @@ class Connection:
 
     def feed(self, data: bytearray, end: int, now: float, inside: int = 0) -> None:
         """``inside`` bytes came into the codec's room, then ``end`` into a read buffer, which may be changed."""
-        self.keepalive.heard = now
+        if end or inside:
+            self.keepalive.heard = now
         codec = self._codec
         if not self._parsing or codec is None:
             return
@@ -149,11 +163,11 @@ class Connection:
         messages = self.inbox.messages
         before = len(messages)
         # Where the peer cannot be held back, messages that find no room are dropped.
-        full = self._must_read() and len(self.inbox) >= self._max_queue
+        full = self._must_read() and self._full()
         try:
             if inside:
                 codec.read(inside, messages)
-            if end:
+            if end or codec.paused:
                 codec.feed(data, end, messages)
         except PeerError as exc:
             # 10 ms later: what came before it may still be answered, even by a client that
@@ -168,6 +182,8 @@ class Connection:
             if full:
                 self._dropped += came
                 del messages[before:]
+            else:
+                self.inbox.count(before)
         if codec.controls:
             self._control(codec.controls, now)
         if not self.is_open or not self.inbox:
@@ -224,11 +240,17 @@ class Connection:
         if self.outbox.stuck_at != stuck_at:
             self._rearm()
 
-    def tick(self, now: float) -> None:
-        """The time is ``now``."""
+    def tick(self, now: float, confirmed: float | None = None) -> None:
+        """The time is ``now``.
+
+        ``confirmed`` is when the peer's system last acknowledged something: of a peer that
+        is not read from nothing else can be known.
+        """
         self._judge(now)
+        if confirmed is not None:
+            self.keepalive.heard = max(self.keepalive.heard, confirmed)
         if self.state is _OPEN:
-            self._tick_open(now)
+            self._tick_open(now, deaf=confirmed is None and not self.reads())
         elif now >= self._state_deadline:
             self._cue(Cue.TIME_UP, now, Cause.HANDSHAKE_FAILED)
         self._rearm()
@@ -386,7 +408,7 @@ class Connection:
 
     # -- time -----------------------------------------------------------------
 
-    def _tick_open(self, now: float) -> None:
+    def _tick_open(self, now: float, deaf: bool) -> None:
         options = self.options
         if now >= self.outbox.stuck_at:
             self._end_for(Cause.WRITE_TIMEOUT, Cue.STUCK, now)
@@ -395,7 +417,7 @@ class Connection:
         elif now >= after(self._active, options.idle_timeout):
             self._end_for(Cause.IDLE_TIMEOUT, Cue.WE_CLOSE, now)
         else:
-            verdict = self.keepalive.tick(now, deaf=not self.reads())
+            verdict = self.keepalive.tick(now, deaf)
             if verdict is Verdict.PING:
                 self.keepalive.own = self.ping(None, now)
             elif verdict is Verdict.SILENT:

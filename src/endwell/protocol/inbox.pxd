@@ -5,7 +5,11 @@ cdef Py_ssize_t _TAKEN
 
 cdef class Inbox:
     cdef readonly list messages
+    cdef readonly Py_ssize_t size
     cdef Py_ssize_t _head
+
+    @cython.locals(at=cython.Py_ssize_t)
+    cpdef count(self, Py_ssize_t first)
 
     @cython.locals(head=cython.Py_ssize_t, messages=list)
     cpdef popleft(self)

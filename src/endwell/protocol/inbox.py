@@ -13,18 +13,28 @@ _TAKEN = 64
 class Inbox:
     """What ``collections.deque`` would do, over a list to which the codec appends by itself."""
 
-    __slots__ = ("_head", "messages")
+    __slots__ = ("_head", "messages", "size")
 
     def __init__(self) -> None:
         #: The messages, and before them those that were taken lately (None).
         self.messages: list[str | bytes | None] = []
+        #: Bytes and characters waiting, as far as :meth:`count` was told.
+        self.size = 0
         self._head = 0
+
+    def count(self, first: int) -> None:
+        """The codec has appended messages, the ``first`` of which is at this index."""
+        for at in range(first, len(self.messages)):
+            message = self.messages[at]
+            assert message is not None
+            self.size += len(message)
 
     def popleft(self) -> str | bytes:
         """Take the first one. Raises IndexError if there is none."""
         head, messages = self._head, self.messages
         message = messages[head]
         assert message is not None
+        self.size -= len(message)
         head += 1
         if head == len(messages):
             messages.clear()
@@ -40,7 +50,7 @@ class Inbox:
     def clear(self) -> None:
         """Forget them all."""
         self.messages.clear()
-        self._head = 0
+        self._head = self.size = 0
 
     def __len__(self) -> int:
         return len(self.messages) - self._head

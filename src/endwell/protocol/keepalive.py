@@ -77,7 +77,7 @@ class Keepalive:
         self.deadline = NEVER
 
     def tick(self, now: float, deaf: bool) -> Verdict:
-        """The time is ``now``; ``deaf`` says that we ourselves are not reading."""
+        """The time is ``now``; ``deaf`` says that the peer cannot be heard, by our own doing."""
         if now < self.deadline or self.interval is None:
             return Verdict.NOTHING
         if self.awaiting and self.timeout is not None and self.heard <= self.pinged:

@@ -28,6 +28,8 @@ cdef class Codec:
     cdef readonly object alike
     cdef bytes _key
     cdef readonly bytes _partial
+    cdef readonly bint paused
+    cdef Py_ssize_t _inflated
     cdef readonly bytearray _buffer
 
     cpdef receive(self, data, list events)
@@ -55,6 +57,7 @@ cdef class Codec:
     cdef _control(self, int opcode, bytes payload)
     cdef _begin(self, int first)
     cdef _continue(self, int first)
+    @cython.locals(before=cython.Py_ssize_t)
     cdef _gather(self, bytes chunk, bint last, list messages)
     cdef _stop(self)
 

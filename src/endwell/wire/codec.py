@@ -1,5 +1,6 @@
 """Messages of RFC 6455 §5.4-5.6 out of bytes, and into bytes, for one connection."""
 
+# size: one parser; what it knows of a message is read and written everywhere in it
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ __all__ = ["Codec", "Control", "Event", "Ping", "Pong"]
 # 16,384, which honest streams of small fragments exceed.
 _FREE_FRAGMENTS = 2**17
 _BYTES_PER_FRAGMENT = 16
+
+# Bytes inflated in one call after which the rest of a read has to wait. DEFLATE makes up
+# to 1032 bytes of one, and a read of 256 KiB would be as many messages of max_size.
+_INFLATED_AT_ONCE = 2**18
 
 _FINAL_TEXT = FIN | TEXT
 _FINAL_BINARY = FIN | BINARY
@@ -68,6 +73,7 @@ class Codec:
         "_deflate",
         "_final",
         "_fragments",
+        "_inflated",
         "_key",
         "_limit",
         "_low",
@@ -79,6 +85,7 @@ class Codec:
         "controls",
         "first",
         "missing",
+        "paused",
         "room",
         "there",
     )
@@ -99,8 +106,11 @@ class Codec:
         self._stopped = False
         #: The control frames that came, for whoever handles them to take away.
         self.controls: list[Any] = []
-        # An incomplete header or control frame, at most 130 bytes.
+        # An incomplete header or control frame, at most 130 bytes; or what waits, if paused.
         self._partial = b""
+        #: Whether bytes wait to be looked at: then :meth:`feed` has more to say without any.
+        self.paused = False
+        self._inflated = 0
         #: How much of a data frame's payload has not come yet. It may be read straight into
         #: ``room``, if there is one, behind what is ``there``; then call :meth:`read`.
         self.missing = 0
@@ -127,14 +137,19 @@ class Codec:
         """
         self.controls = events
         self.feed(bytearray(data), len(data), events)
+        while self.paused:
+            self.feed(bytearray(), 0, events)
 
     def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
         """The same for the first ``end`` bytes of a read buffer, whose contents may be changed.
 
-        Control frames go to ``controls``.
+        Control frames go to ``controls``. A part of the bytes may be left for the next
+        call, if they inflate to much; then ``paused`` is True.
         """
         if self._stopped:
             return
+        self.paused = False
+        self._inflated = 0
         try:
             self._parse(data, end, messages)
         except PeerError:
@@ -193,6 +208,9 @@ class Codec:
             if after < 0:
                 break
             pos = after
+            if self._inflated > _INFLATED_AT_ONCE:
+                self.paused = pos < end
+                break
         if pos < end and not self._stopped:
             self._partial = bytes(data[pos:end])
 
@@ -308,7 +326,9 @@ class Codec:
         too_big = False
         if self._compressed:
             assert self._deflate is not None
+            before = len(buffer)
             self._deflate.decompress(chunk, last, buffer, self._max_size)
+            self._inflated += len(buffer) - before
             too_big = self._max_size is not None and len(buffer) > self._max_size
         else:
             buffer += chunk
@@ -327,6 +347,7 @@ class Codec:
 
     def _stop(self) -> None:
         self._stopped = True
+        self.paused = False
         self._partial = b""
         self._buffer = bytearray()
         self.missing = 0
