@@ -35,6 +35,7 @@ __all__ = [
     "PeerError",
     "PolicyViolation",
     "ProtocolError",
+    "TooManyConnections",
     "UpgradeRequired",
 ]
 
@@ -217,6 +218,13 @@ class UpgradeRequired(HandshakeError):
 
     status = 426
     headers = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
+
+
+class TooManyConnections(HandshakeError):
+    """The server has as many connections as it takes, in all or from this address: 503."""
+
+    status = 503
+    headers = (("Retry-After", "10"),)
 
 
 class InvalidHandshake(EndwellError):

@@ -100,6 +100,17 @@ class Options:
         65536, "bytes", "of the body of a refused handshake that the client keeps", zero=True, none=False
     )
 
+    # -- a server's connections, whether WebSocket or HTTP -----------------------
+    max_connections: int | None = _option(
+        None, "connections", "a server's connections at once; to one more the answer is 503"
+    )
+    max_connections_per_address: int | None = _option(
+        None,
+        "connections",
+        "the same for one address, or one /64 of IPv6; not for a server behind a proxy, "
+        "where all come from the same",
+    )
+
     # -- what is negotiated ---------------------------------------------------
     compression: Deflate | None = _option(
         Deflate(), "", "permessage-deflate settings; None: not offered, not accepted"
@@ -157,6 +168,8 @@ class OptionKeywords(TypedDict, total=False):
     max_headers: int
     max_head: int
     max_refusal: int
+    max_connections: int | None
+    max_connections_per_address: int | None
     compression: Deflate | None
     subprotocols: Sequence[str]
     origins: Sequence[str] | None

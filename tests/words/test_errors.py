@@ -29,6 +29,7 @@ from endwell.errors import (
     PeerError,
     PolicyViolation,
     ProtocolError,
+    TooManyConnections,
     UpgradeRequired,
 )
 from endwell.http import Response
@@ -72,6 +73,7 @@ def test_a_handshake_error_has_the_http_status_of_its_class():
         BodyTooLarge: 413,
         UpgradeRequired: 426,
         HeadTooLarge: 431,
+        TooManyConnections: 503,
     }
 
 

@@ -12,7 +12,9 @@ cdef class Listener:
     cdef readonly object serve
     cdef readonly set openings
     cdef readonly Commons commons
+    cdef object _admission
     cdef object _tls
+    cdef bint _exhausted
 
 
 cdef class Opening:
@@ -20,6 +22,7 @@ cdef class Opening:
     cdef RequestReader _reader
     cdef Connection _core
     cdef Stream _stream
+    cdef object _place
 
 
 cdef _accepted(listening)

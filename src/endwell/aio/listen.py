@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _socket
 import asyncio
-import errno
 import logging
 import os
 import socket
@@ -13,7 +12,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable
 
-from ..errors import HandshakeError
+from ..errors import HandshakeError, TooManyConnections
 from ..http import Request, Response
 from ..options import Options
 from ..protocol.closing import State
@@ -21,6 +20,7 @@ from ..protocol.connection import Connection
 from ..protocol.handshake import Accepted
 from ..wire.codec import Codec
 from ..wire.head import RequestReader
+from .admission import FREE, Admission, Place
 from .commons import commons_of
 from .stream import Stream
 from .syscalls import monotonic
@@ -33,10 +33,10 @@ logger = logging.getLogger("endwell.server")
 #: Connections taken in one turn of the loop, and the queue that the kernel keeps.
 ACCEPTS = 128
 BACKLOG = 1024
-#: The process or the system has run out of something; accepting again at once would
-#: only spin. Precedent: asyncio's ACCEPT_RETRY_DELAY.
-EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-RETRY_DELAY = 1.0
+#: Seconds until the next try where the process or the system has run out of something,
+#: such as file descriptors: accepting again at once would only spin. Those who connect
+#: meanwhile wait in the kernel's queue. Precedent: asyncio's ACCEPT_RETRY_DELAY.
+RETRY_DELAY = 0.25
 
 
 def bind(
@@ -113,7 +113,9 @@ class Listener:
         #: Connections whose handshake is under way, or whose HTTP answer is.
         self.openings: set[Opening] = set()
         self.commons = commons_of(self.loop)
+        self._admission = Admission(options)
         self._tls = tls
+        self._exhausted = False
         for sock in socks:
             self._watch(sock)
 
@@ -135,21 +137,29 @@ class Listener:
             try:
                 sock, address = _accepted(listening)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                self._exhausted = False
                 return
             except OSError as exc:
-                if exc.errno not in EXHAUSTED:
-                    raise
-                logger.error("cannot accept connections for now: %s", exc)
+                if not self._exhausted:  # once until all who wait have been taken
+                    logger.error("cannot accept connections for now: %s", exc)
+                self._exhausted = True
                 self.loop.remove_reader(listening.fileno())
                 self.loop.call_later(RETRY_DELAY, self._watch, listening)
                 return
-            if self._tls is not None:
-                try:
+            place = self._admission.enter(address)
+            if place is None:
+                sock.close()
+                continue
+            try:
+                if self._tls is not None:
                     sock = self._encrypted(sock)
-                except OSError:
-                    sock.close()  # gone before it was looked at
-                    continue
-            self.openings.add(Opening(self, sock, address))
+                opening = Opening(self, sock, address, place)
+            except OSError:
+                sock.close()  # gone before it was looked at, or there is no room for it
+                place.leave()
+                continue
+            self.openings.add(opening)
+            opening.begin()
 
     def _encrypted(self, sock: _socket.socket) -> ssl.SSLSocket:
         assert self._tls is not None
@@ -161,14 +171,21 @@ class Listener:
 class Opening:
     """An accepted connection, until it is a WebSocket or has been answered."""
 
-    def __init__(self, listener: Listener, sock: _socket.socket, address: object) -> None:
+    def __init__(self, listener: Listener, sock: _socket.socket, address: object, place: Place) -> None:
         self._listener = listener
+        self._place = place
         self._reader = RequestReader(listener.options, address, isinstance(sock, ssl.SSLSocket))
         self._core = Connection(False, listener.options, monotonic(), time.time())
         self._stream = Stream(listener.commons, sock, self._core, address)
         self._stream.receive = self._receive
         self._stream.changed = self._changed
-        self._stream.settle()
+
+    def begin(self) -> None:
+        """Start reading."""
+        try:
+            self._stream.settle()
+        except OSError:  # the loop cannot watch one more socket
+            self.abort()
 
     @property
     def gone(self) -> bool:
@@ -185,8 +202,10 @@ class Opening:
         self._listener.openings.discard(self)
         request.headers.pack()
         ws = WebSocket(stream, request, None, accepted.subprotocol, among)
-        if self._reader.rest:
-            core.receive(self._reader.rest, now)
+        if self._place is not FREE:
+            ws.on_close(self._place.leave)
+        if rest := self._reader.take_rest():
+            core.receive(rest, now)
         stream.settle()
         return ws
 
@@ -198,6 +217,7 @@ class Opening:
         """
         self._stream.receive = None
         self._stream.held = False
+        self._reader.take_rest()
         self._core.refuse(response.serialize(), monotonic(), exc)
         self._stream.settle()
 
@@ -212,15 +232,19 @@ class Opening:
             self._stream.receive = None
             self._listener.serve(self, exc)
             return
-        if request is not None:
+        if request is not None and self._place.refused:
+            self._stream.receive = None
+            self._listener.serve(self, TooManyConnections("there are too many connections; try again later"))
+        elif request is not None:
             self._stream.receive = None
             # Frames that come early wait in the kernel until the 101 is out.
             self._stream.held = True
             self._listener.serve(self, request)
 
     def _changed(self, inline: bool) -> None:
-        if self.gone:
+        if self.gone and self in self._listener.openings:
             self._listener.openings.discard(self)
+            self._place.leave()
 
 
 def _accepted(listening: _socket.socket) -> tuple[_socket.socket, object]:

@@ -12,6 +12,7 @@ cdef class RequestReader:
     cdef bint _secure
 
     cpdef receive(self, data)
+    cpdef bytes take_rest(self)
 
     @cython.locals(end=cython.Py_ssize_t, lines=cython.Py_ssize_t)
     cdef _whole(self, bytes data)

@@ -60,6 +60,11 @@ class RequestReader:
         # An interned string is one for all requests.
         return Request(intern(method), target, headers, version, self._remote_address, self._secure)
 
+    def take_rest(self) -> bytes:
+        """The octets after the head, once; whoever serves the connection may hold this object to its end."""
+        rest, self.rest, self._head = self.rest, b"", None
+        return rest
+
     def _whole(self, data: bytes) -> bytes | None:
         """The short cut, equal to :class:`_Head` for what most heads are.
 

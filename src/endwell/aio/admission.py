@@ -1,0 +1,77 @@
+"""How many connections a server takes, in all and from one address."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+
+from ..options import Options
+
+__all__ = ["FREE", "Admission", "Place"]
+
+#: Connections above a limit that are told so at the same time. More are cut without a
+#: word, because each of them is a connection too.
+REFUSALS = 64
+
+#: Stands for every address.
+_ALL = object()
+
+
+class Place:
+    """What one connection takes up, from the moment it is accepted to its end."""
+
+    __slots__ = ("_counts", "_key", "refused")
+
+    def __init__(self, counts: Counter[object], key: object, refused: bool) -> None:
+        self._counts = counts
+        self._key = key
+        #: Whether the connection is above a limit, and there only to be told.
+        self.refused = refused
+
+    def leave(self, *_: object) -> None:
+        """The connection has ended."""
+        for key in (_ALL, self._key):
+            self._counts[key] -= 1
+            if not self._counts[key]:
+                del self._counts[key]
+
+
+#: That of every connection to a server without limits.
+FREE = Place(Counter(), None, refused=False)
+
+
+class Admission:
+    """Counts connections where ``options`` has a limit for them."""
+
+    def __init__(self, options: Options) -> None:
+        self._total = options.max_connections
+        self._each = options.max_connections_per_address
+        self._taken: Counter[object] = Counter()
+        self._refused: Counter[object] = Counter()
+
+    def enter(self, address: object) -> Place | None:
+        """A place for a connection from ``address``; None if it is not even to be told that there is none."""
+        if self._total is None and self._each is None:
+            return FREE
+        key = _site(address)
+        full = self._total is not None and self._taken[_ALL] >= self._total
+        if full or (self._each is not None and key is not None and self._taken[key] >= self._each):
+            if self._refused[_ALL] >= REFUSALS:
+                return None
+            return _place(self._refused, key, refused=True)
+        return _place(self._taken, key, refused=False)
+
+
+def _place(counts: Counter[object], key: object, refused: bool) -> Place:
+    counts[_ALL] += 1
+    counts[key] += 1
+    return Place(counts, key, refused)
+
+
+def _site(address: object) -> object:
+    """Whom an address stands for; None for a Unix socket, where everybody is this machine."""
+    if not isinstance(address, tuple):
+        return None
+    host: str = address[0]
+    # RFC 6177 §2 gives a site at least a /64: one attacker may have all of its addresses.
+    return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8] if ":" in host else host

@@ -1,0 +1,108 @@
+"""A server under attack, and an honest client beside the attacker that must not feel it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from endwell import Ending, Server, WebSocket, connect
+from tests.pair import within
+from tests.raw import HOST, PLAIN, Transport
+
+__all__ = ["MOST", "Attacked", "attacked"]
+
+#: Seconds that an honest connection may be delayed, whatever another one sends. The pure
+#: build parses ten times slower, and here it shares the machine with the attacker.
+MOST = 0.5 if os.environ.get("ENDWELL_PURE") == "1" else 0.25
+
+
+class Attacked:
+    """The server, what it was told of the connections that ended, and how the honest one fared."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.port = server.port
+        self.endings: list[Ending] = []
+        #: Connections whose handler runs.
+        self.handled: list[WebSocket] = []
+        #: The longest round trip of the honest connection, in seconds.
+        self.longest = 0.0
+        self.trips = 0
+
+    async def ended(self, count: int = 1) -> Ending:
+        """Wait until so many have ended; the last one."""
+        async with asyncio.timeout(10):
+            while len(self.endings) < count:
+                await asyncio.sleep(0.001)
+        return self.endings[count - 1]
+
+    async def _be_honest(self, ws: WebSocket) -> None:
+        while True:
+            began = time.perf_counter()
+            await ws.send("still there?")
+            assert await within(ws.recv()) == "still there?"
+            self.longest = max(self.longest, time.perf_counter() - began)
+            self.trips += 1
+            await asyncio.sleep(0.005)
+
+
+def _held() -> tuple[int, int]:
+    return len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks())
+
+
+async def echo(ws: WebSocket) -> None:
+    """The handler of every connection."""
+    async for message in ws:
+        await ws.send(message)
+
+
+@asynccontextmanager
+async def attacked(
+    handler: Any = echo, transport: Transport = PLAIN, **options: Any
+) -> AsyncIterator[Attacked]:
+    """A server, and an honest client that has an answer within ``MOST`` seconds all the while.
+
+    When the block is left, nothing of the other connections is left.
+    """
+    server = Server(**{"ping_interval": None, "close_timeout": 2.0, **options})
+
+    @server.websocket("/honest")
+    async def honest(ws: WebSocket) -> None:
+        await echo(ws)
+
+    @server.websocket("/")
+    async def handle(ws: WebSocket) -> None:
+        both.handled.append(ws)
+        await handler(ws)
+
+    @server.get("/page")
+    def page(request: object) -> str:
+        return "a page"
+
+    server.on_close(lambda ws, ending: ws.request.path == "/honest" or both.endings.append(ending))
+    scheme = "ws" if transport.client is None else "wss"
+    async with server.serving(ssl=transport.server, grace=0.5):
+        both = Attacked(server)
+        uri = f"{scheme}://{HOST}:{server.port}/honest"
+        async with connect(uri, ssl=transport.client, ping_interval=None) as ws:
+            task = asyncio.create_task(both._be_honest(ws))
+            await asyncio.sleep(0.005)
+            before = _held()
+            yield both
+            # Not nothing_left_behind(): the honest client has timers, and its are not the same ones.
+            async with asyncio.timeout(5):
+                while len(server.connections) > 1 or any(map(int.__gt__, _held(), before)):
+                    await asyncio.sleep(0.001)
+            trips = both.trips
+            async with asyncio.timeout(5):
+                while both.trips < trips + 2 and not task.done():
+                    await asyncio.sleep(0.001)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled(), task.exception()
+            assert ws.is_open
+    assert both.longest < MOST, f"an honest connection waited {both.longest:.3f} s"

@@ -1,0 +1,150 @@
+"""More connections than a server takes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+
+import pytest
+
+from endwell import Server
+from endwell.aio.admission import FREE, REFUSALS, Admission
+from endwell.aio.listen import Opening
+from endwell.options import Options
+from tests.pair import idle, nothing_left_behind
+from tests.raw import RawPeer
+
+PAGE = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def serve(**options):
+    server = Server(ping_interval=None, close_timeout=1.0, **options)
+    server.websocket("/")(idle)
+    server.get("/page")(lambda request: "a page")
+    return server
+
+
+async def refused(server, transport, request):
+    """What a connection too many is told."""
+    with await RawPeer.reach(server.port, transport.client) as peer:
+        await peer.shake()
+        await peer.write(request)
+        head = await peer.read_head()
+        while await peer.more():
+            pass
+        assert peer.seen.tcp.name == "FIN"
+        await peer.notify()
+        peer.fin()
+        return head
+
+
+@pytest.mark.parametrize("option", ["max_connections", "max_connections_per_address"])
+async def test_a_connection_too_many_is_answered_with_503_and_retry_after(option, transport, caplog):
+    server = serve(**{option: 2})
+    async with server.serving(ssl=transport.server, grace=0), nothing_left_behind():
+        with (
+            await RawPeer.connect(server.port, transport.client) as one,
+            await RawPeer.connect(server.port, transport.client) as two,
+        ):
+            for request in (one.request(), PAGE, one.request("/nothing/here")):
+                head = await refused(server, transport, request)
+                assert head.startswith("HTTP/1.1 503 ")
+                assert "\r\nRetry-After: 10" in head
+            # Those who were there go on, and a place that becomes free is given away.
+            assert len(server.connections) == 2
+            two.drop()
+            async with asyncio.timeout(5):
+                while len(server.connections) == 2:
+                    await asyncio.sleep(0.001)
+            with await RawPeer.connect(server.port, transport.client) as three:
+                assert len(server.connections) == 2
+                three.drop()
+            one.drop()
+        async with asyncio.timeout(5):
+            while server.connections:
+                await asyncio.sleep(0.001)
+    assert not caplog.records
+
+
+async def test_pages_and_unfinished_openings_count_too():
+    server = serve(max_connections=1, open_timeout=0.3)
+    async with server.serving(grace=0), nothing_left_behind():
+        with await RawPeer.reach(server.port) as peer:
+            await asyncio.sleep(0.01)
+            with await RawPeer.reach(server.port) as other:
+                await other.write(PAGE)
+                assert (await other.read_head()).startswith("HTTP/1.1 503 ")
+            assert await peer.read_frame() is None  # cut after open_timeout
+        for _ in range(3):  # and each place is free again
+            with await RawPeer.reach(server.port) as peer:
+                await peer.write(PAGE)
+                assert (await peer.read_head()).startswith("HTTP/1.1 200 ")
+                peer.fin()
+                while await peer.more():
+                    pass
+            await asyncio.sleep(0.01)
+
+
+async def test_refusing_is_bounded_too():
+    server = serve(max_connections=1)
+    async with server.serving(grace=0), nothing_left_behind():
+        with await RawPeer.connect(server.port) as one:
+            crowd = [await RawPeer.reach(server.port) for _ in range(REFUSALS + 10)]
+            async with asyncio.timeout(5):
+                for peer in crowd[REFUSALS:]:
+                    assert not await peer.more()  # cut
+            await crowd[0].write(crowd[0].request())
+            assert (await crowd[0].read_head()).startswith("HTTP/1.1 503 ")
+            for peer in crowd:
+                peer.drop()
+            await one.frame(8)
+            assert await one.read_close()
+
+
+def test_a_server_without_limits_counts_nothing():
+    assert Admission(Options()).enter(("192.0.2.1", 1)) is FREE
+
+
+def test_each_address_has_its_own_limit_and_a_64_of_ipv6_is_one():
+    admission = Admission(Options(max_connections_per_address=1))
+    first = admission.enter(("192.0.2.1", 1))
+    assert not first.refused
+    assert admission.enter(("192.0.2.1", 2)).refused
+    assert not admission.enter(("192.0.2.2", 1)).refused
+    assert not admission.enter(("2001:db8::1", 1, 0, 0)).refused
+    assert admission.enter(("2001:db8::2", 1, 0, 0)).refused
+    assert not admission.enter(("2001:db8:0:1::1", 1, 0, 0)).refused
+    assert not admission.enter(("fe80::1%lo", 1, 0, 1)).refused
+    first.leave()
+    assert not admission.enter(("192.0.2.1", 3)).refused
+
+
+def test_unix_sockets_count_in_all_but_have_no_address():
+    admission = Admission(Options(max_connections=3, max_connections_per_address=1))
+    assert [admission.enter("").refused for _ in range(4)] == [False, False, False, True]
+
+
+def test_whoever_left_is_forgotten():
+    admission = Admission(Options(max_connections=10))
+    places = [admission.enter((f"192.0.2.{n}", n)) for n in range(20)]
+    for place in places:
+        place.leave()
+    assert not admission._taken
+    assert not admission._refused
+
+
+async def test_a_connection_that_ended_before_it_was_looked_at_is_forgotten(transport):
+    server = serve(max_connections=100)
+    async with server.serving(ssl=transport.server, grace=0), nothing_left_behind():
+        socks = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
+        for sock in socks:
+            sock.send(b"junk\r\n\r\n")
+            sock.close()
+        with await RawPeer.reach(server.port, transport.client) as peer:
+            await peer.shake()
+            await peer.write(PAGE)
+            assert (await peer.read_head()).startswith("HTTP/1.1 200 ")
+        async with asyncio.timeout(5):
+            while gc.collect() or any(isinstance(left, Opening) for left in gc.get_objects()):
+                await asyncio.sleep(0.01)
