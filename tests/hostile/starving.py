@@ -1,0 +1,112 @@
+"""Every system call of a connection fails once, each time another one; run by test_faults.py.
+
+In the pure build, because a compiled one calls the system without asking Python; both are
+made of the same stream.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import sys
+from contextlib import suppress
+
+from endwell import Cause, Server, compiled, connect
+from endwell.aio import stream
+from tests.pair import within
+
+#: What only passes, and what ends a connection, with the cause that it then has.
+PASSING = [errno.ENOBUFS, errno.ENOMEM]
+ENDING = {
+    errno.ECONNRESET: Cause.CONNECTION_RESET,
+    errno.EPIPE: Cause.CONNECTION_RESET,
+    errno.ETIMEDOUT: Cause.NETWORK_ERROR,
+    errno.EHOSTUNREACH: Cause.NETWORK_ERROR,
+}
+CALLS = ("receive", "send", "send_many")
+
+
+class Failing:
+    """One of the calls, which fails the ``nth`` time that it is made on our side's socket."""
+
+    def __init__(self, name: str, nth: int, number: int) -> None:
+        self.real = getattr(stream, name)
+        self.left = nth
+        self.number = number
+        self.victim: int | None = None
+
+    def __call__(self, fd: int, *arguments: object) -> object:
+        if fd == self.victim:
+            self.left -= 1
+            if self.left == 0:
+                raise OSError(self.number, "as told")
+        return self.real(fd, *arguments)
+
+
+async def session(name: str, nth: int, number: int) -> bool:
+    """A conversation of one server and two clients, in which one call fails; False if it was not made so often."""
+    failing = Failing(name, nth, number)
+    endings = []
+    cleaned = []
+    server = Server(compression=None, ping_interval=None, close_timeout=1)
+
+    @server.websocket("/")
+    async def echo(ws: object) -> None:
+        failing.victim = ws._stream._fd if failing.victim is None else failing.victim
+        try:
+            async for message in ws:
+                # Large enough to be queued as it is, beside a small one: send_many.
+                await ws.send(message)
+                await ws.send(message * 10_000)
+        finally:
+            cleaned.append(ws)
+
+    def ended(ws: object, ending: object) -> None:
+        failing.victim = -1  # the number may be given to another socket
+        endings.append(ending)
+
+    server.on_close(ended)
+    setattr(stream, name, failing)
+    try:
+        async with server.serving(grace=1):
+            got = []
+            with suppress(Exception):
+                async with connect(
+                    f"ws://127.0.0.1:{server.port}/", ping_interval=None, close_timeout=1
+                ) as ws:
+                    for message in ("1", "2", "3"):
+                        await ws.send(message)
+                        got.append(await within(ws.recv()))
+                        assert await within(ws.recv()) == message * 10_000
+            async with connect(f"ws://127.0.0.1:{server.port}/", compression=None) as other:
+                await other.send("x")
+                assert await within(other.recv()) == "x"
+    finally:
+        setattr(stream, name, failing.real)
+    assert len(endings) == len(cleaned) == 2, (endings, cleaned)
+    happened = failing.left <= 0
+    if number in PASSING or not happened:
+        assert got == ["1", "2", "3"], got
+        assert endings[0].cause is Cause.PEER_CLOSED, endings[0]
+    else:
+        assert got == ["1", "2", "3"][: len(got)]
+        # A call may fail after the Closes, too.
+        assert endings[0].cause in (ENDING[number], Cause.PEER_CLOSED), endings[0]
+    return happened
+
+
+async def main() -> None:
+    """Every call, the first time it is made, the second time, and so on."""
+    assert not compiled()
+    for name in CALLS:
+        for number in (*PASSING, *ENDING):
+            nth = 1
+            while await session(name, nth, number):
+                nth += 1
+            assert nth > 1, f"{name} was never called"
+            sys.stdout.write(f"{name} {errno.errorcode[number]} {nth - 1}\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
+    sys.exit(0)

@@ -1,0 +1,283 @@
+"""Stages and faults: whatever goes wrong, and whenever, five things hold.
+
+Other connections notice nothing; file descriptors and tasks are back where they were; the
+application is told one ending, the right one; its cleanup has run once; and no message
+that was answered is lost or came twice. ``attacked`` holds the first two.
+
+The other stages and faults of the matrix are tested where they are at home: draining and
+signals in tests/server, TLS's own in tests/closing, EMFILE in test_exhaustion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import zlib
+from contextlib import suppress
+
+import pytest
+
+from endwell import Cause, CloseCode
+from tests.cli.process import ROOT
+from tests.hostile.honest import attacked
+from tests.pair import within
+from tests.raw import RawPeer
+from tests.wire.peer import BINARY, CONTINUATION, TEXT
+
+TIMES = {
+    "open_timeout": 0.2,
+    "close_timeout": 0.2,
+    "ping_interval": 0.1,
+    "ping_timeout": 0.1,
+    "write_timeout": 0.4,
+}
+
+
+class Application:
+    """A handler that echoes, and goes wrong when told."""
+
+    def __init__(self):
+        self.fault = asyncio.get_running_loop().create_future()
+        self.received = []
+        self.began = self.cleaned = 0
+        self.task = None
+
+    async def handler(self, ws):
+        self.began += 1
+        self.task = asyncio.current_task()
+        work = asyncio.ensure_future(self.work(ws))
+        try:
+            await asyncio.wait([work, self.fault], return_when=asyncio.FIRST_COMPLETED)
+            if self.fault.done():
+                await self.fault  # raises, if told to
+                async with ws.alive():
+                    await asyncio.Event().wait()
+        finally:
+            work.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await work
+            self.cleaned += 1
+
+    async def work(self, ws):
+        async for message in ws:
+            if message == "stream":
+                while True:
+                    await ws.send(bytes(2**18))
+            elif message == "close":
+                await ws.close(4000)
+            self.received.append(message)
+            await ws.send(message)
+
+
+# -- the stages ---------------------------------------------------------------------
+
+
+async def accept(peer):
+    pass
+
+
+async def tls(peer):
+    await peer.transmit(peer.flight()[:40])
+
+
+async def handshake(peer):
+    await peer.shake()
+    await peer.write(peer.request()[:40])
+
+
+async def idle(peer):
+    await peer.upgrade()
+    for number in range(5):
+        await peer.frame(TEXT, str(number).encode())
+        assert (await peer.read_frame()).payload == str(number).encode()
+
+
+async def receiving(peer):
+    await idle(peer)
+    await peer.write(peer.octets(BINARY, bytes(1000))[:500])
+
+
+async def fragment(peer):
+    await idle(peer)
+    await peer.write(peer.octets(TEXT, b"begun", fin=False))
+
+
+async def blocked(peer):
+    await idle(peer)
+    await peer.frame(TEXT, b"stream")
+    await asyncio.sleep(0.03)
+
+
+async def closing(peer):
+    await idle(peer)
+    await peer.frame(TEXT, b"close")
+    assert (await peer.read_close()).code == 4000
+
+
+BEFORE = [accept, tls, handshake]
+OPEN = [idle, receiving, fragment, blocked]
+
+# -- the faults ---------------------------------------------------------------------
+
+
+async def reset(peer, application):
+    peer.reset()
+
+
+async def fin(peer, application):
+    peer.fin()
+
+
+async def silence(peer, application):
+    await peer.vanish()
+
+
+async def closes_bytewise(peer, application):
+    peer.bytewise = True
+    await peer.close(1000)
+    peer.fin()
+
+
+async def raises(peer, application):
+    application.fault.set_exception(RuntimeError("secret"))
+
+
+async def cancelled(peer, application):
+    application.task.cancel()
+
+
+async def stuck(peer, application):
+    application.fault.set_result(None)
+    await asyncio.sleep(0.02)
+    await peer.close(1000)
+
+
+RIGHT = {
+    reset: (Cause.CONNECTION_RESET, None),
+    fin: (Cause.PEER_VANISHED, None),
+    silence: (Cause.KEEPALIVE_TIMEOUT, None),
+    closes_bytewise: (Cause.PEER_CLOSED, CloseCode.NORMAL_CLOSURE),
+    raises: (Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR),
+    cancelled: (Cause.CANCELLED, CloseCode.GOING_AWAY),
+    stuck: (Cause.PEER_CLOSED, CloseCode.NORMAL_CLOSURE),
+}
+
+
+@pytest.mark.parametrize("fault", [reset, fin, silence, closes_bytewise], ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("stage", BEFORE, ids=lambda stage: stage.__name__)
+async def test_a_fault_before_a_connection_is_open_is_nobodys_business(stage, fault, transport, caplog):
+    if stage is tls and transport.client is None:
+        stage = accept
+    async with attacked(transport=transport, **TIMES) as both:
+        with await RawPeer.reach(both.port, transport.client) as peer:
+            await stage(peer)
+            if fault is closes_bytewise:
+                peer.bytewise = True
+                with suppress(ConnectionError):  # it may be cut in the middle
+                    await peer.transmit(b"\x00" * 50)
+            else:
+                await fault(peer, None)
+            await asyncio.sleep(0.01)
+        assert not both.handled
+        assert not both.endings
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("fault", RIGHT, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("stage", [*OPEN, closing], ids=lambda stage: stage.__name__)
+async def test_a_fault_ends_its_connection_once_with_the_right_ending_and_nothing_else(
+    stage, fault, transport, caplog
+):
+    application = Application()
+    async with attacked(application.handler, transport, **TIMES) as both:
+        with await RawPeer.reach(both.port, transport.client, buffer=65536) as peer:
+            await stage(peer)
+            # It waits for no end of a message, nor for the peer to read; so this is the end.
+            if fault is closes_bytewise and stage in (receiving, fragment):
+                await finish(stage, peer)
+            await fault(peer, application)
+            reading = asyncio.ensure_future(peer.read_to_the_end(answer=True))
+            if stage is blocked or fault in (reset, silence):
+                reading.cancel()
+            ending = await both.ended()
+            reading.cancel()
+            with suppress(asyncio.CancelledError, OSError, TimeoutError):
+                await reading
+        async with asyncio.timeout(2):
+            while application.cleaned < application.began:
+                await asyncio.sleep(0.001)
+    cause, code = RIGHT[fault]
+    if stage is closing:
+        cause, code = Cause.APP_CLOSED, 4000
+    elif fault in (closes_bytewise, stuck) and stage is receiving:
+        cause, code = ending.cause, ending.code  # what comes is a part of the message
+    assert ending.cause is cause
+    if code is not None:
+        assert ending.code == code
+    assert len(both.endings) == 1
+    assert application.began == application.cleaned == 1
+    assert application.received[:5] == list("01234")
+    assert ending.messages_in == 5 + (stage in (blocked, closing)) + (
+        stage in (receiving, fragment) and fault is closes_bytewise
+    )
+    # One line for a handler that fails, unless the end was decided by then.
+    assert len(caplog.records) == (fault is raises)
+
+
+async def finish(stage, peer):
+    """The rest of what the stage has begun."""
+    if stage is receiving:
+        await peer.write(bytes(500 + 8))
+    else:
+        await peer.frame(CONTINUATION, b"and finished")
+
+
+# -- system calls, and memory -------------------------------------------------------
+
+
+def test_any_system_call_may_fail_once_and_what_only_passes_ends_nothing():
+    arguments = [sys.executable, "-m", "tests.hostile.starving"]
+    pure = {**os.environ, "ENDWELL_PURE": "1"}
+    run = subprocess.run(arguments, cwd=ROOT, env=pure, capture_output=True, timeout=20, check=False)
+    assert run.returncode == 0, run.stderr.decode()
+    assert len(run.stdout.splitlines()) == 3 * 6
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+async def test_no_memory_for_a_message_ends_that_connection_and_is_logged_once(nth, monkeypatch, caplog):
+    real, calls = zlib.decompressobj, []
+
+    class Failing:
+        def __init__(self, wbits):
+            self.inflater = real(wbits)
+            self.victim = not calls
+            calls.append(self)
+
+        def decompress(self, data, room):
+            if self.victim and data:
+                self.count = getattr(self, "count", 0) + 1
+                if self.count == nth:
+                    raise MemoryError
+            return self.inflater.decompress(data, room)
+
+        def __getattr__(self, name):
+            return getattr(self.inflater, name)
+
+    application = Application()
+    async with attacked(application.handler) as both:
+        monkeypatch.setattr(zlib, "decompressobj", Failing)
+        with await RawPeer.reach(both.port) as peer:
+            extension = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
+            await peer.write(peer.request()[:-2] + extension)
+            await peer.read_head()
+            compressor = zlib.compressobj(wbits=-12)
+            data = (compressor.compress(b"hello" * 10) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+            await peer.write(peer.octets(TEXT, data, rsv=4) * 3)
+            ending = await both.ended()
+            assert isinstance(ending.exception, MemoryError)
+            await within(both.handled[0].wait_closed())
+    assert application.cleaned == 1
+    assert application.received == ["hello" * 10] * (nth - 1)
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
