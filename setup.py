@@ -33,6 +33,11 @@ MODULES = [
     "endwell.aio.websocket",
     "endwell.aio.listen",
     "endwell.aio.broadcast",
+    "endwell.sync._locks",
+    "endwell.sync.waiting",
+    "endwell.sync.crossing",
+    "endwell.sync.bridge",
+    "endwell.sync.websocket",
 ]
 
 

@@ -18,12 +18,16 @@ class Contender:
     packages: tuple[str, ...] = ()
     has_client: bool = True
     has_deflate: bool = True
+    #: Whether its calls block; those are measured beside each other only.
+    blocking: bool = False
     #: Another tree of endwell's sources than the installed one.
     source: Path | None = None
 
 
 OURS = "endwell"
 BASELINE = "picows listener"
+OURS_BLOCKING = "endwell sync"
+BASELINE_BLOCKING = "websockets sync"
 
 CONTENDERS = (
     Contender(OURS, "endwell"),
@@ -32,6 +36,8 @@ CONTENDERS = (
     Contender("aiohttp", "aiohttp", ("aiohttp",)),
     Contender("websockets", "websockets", ("websockets",)),
     Contender("uvicorn", "uvicorn", ("uvicorn", "starlette", "websockets"), has_client=False),
+    Contender(OURS_BLOCKING, "endwell_sync", blocking=True),
+    Contender(BASELINE_BLOCKING, "websockets_sync", ("websockets",), blocking=True),
 )
 
 

@@ -9,7 +9,7 @@ from itertools import product
 from statistics import median
 from typing import Any
 
-from contenders import OURS, Contender
+from contenders import Contender
 from measure import Fault, Result
 from scenarios import Promise, Scenario
 
@@ -86,9 +86,11 @@ class Findings:
         """What became of the promises that this run was about."""
         for scenario in self.scenarios:
             for promise, loop in product(scenario.promises, self.loops):
-                ours = self.figure(scenario, OURS, loop, promise.figure)
+                ours = self.figure(scenario, scenario.ours, loop, promise.figure)
                 theirs = self.figure(scenario, scenario.baseline, loop, promise.figure)
-                found = ours if promise.absolute else self.ratio(scenario, OURS, loop, promise.figure)
+                found = (
+                    ours if promise.absolute else self.ratio(scenario, scenario.ours, loop, promise.figure)
+                )
                 if ours and found:
                     yield Verdict(scenario, promise, loop, ours, theirs, found)
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import instruments
 import report
 import trustme
-from contenders import CONTENDERS, OURS, Contender, another
+from contenders import CONTENDERS, OURS, OURS_BLOCKING, Contender, another
 from findings import Findings, shown
 from loops import LOOPS
 from measure import LOADING, MEASURED, Bench, Fault, Server
@@ -60,7 +60,9 @@ def main() -> int:
         findings, report.Run(args.repeat, args.seconds, busy), args.out or (DOCS if whole(args) else folder)
     )
     (folder / "results.json").write_text(json.dumps(findings.as_dict(), indent=1))
-    return 1 if any(f", {OURS}, " in fault for fault in findings.faults) else 0
+    return (
+        1 if any(f", {ours}, " in fault for fault in findings.faults for ours in (OURS, OURS_BLOCKING)) else 0
+    )
 
 
 def arguments() -> argparse.Namespace:
@@ -158,7 +160,8 @@ def takers(scenario: Scenario, contenders: Sequence[Contender]) -> list[Contende
     return [
         each
         for each in contenders
-        if (each.has_client or scenario.kind is not Kind.CLIENT)
+        if each.blocking is scenario.blocking
+        and (each.has_client or scenario.kind is not Kind.CLIENT)
         and (each.has_deflate or not scenario.deflate)
     ]
 

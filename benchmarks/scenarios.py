@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import product
 
-from contenders import BASELINE
+from contenders import BASELINE, BASELINE_BLOCKING, OURS, OURS_BLOCKING
 
 
 class Kind(Enum):
@@ -40,6 +41,9 @@ class Scenario:
     tls: bool = False
     deflate: bool = False
     baseline: str = BASELINE
+    ours: str = OURS
+    #: Whether it is about clients and handlers that block.
+    blocking: bool = False
     quick: bool = False
 
 
@@ -75,6 +79,26 @@ def _echo(size: str, connections: int, depth: int, *how: str) -> Scenario:
         promises=tuple(promises),
         tls="wss" in how,
         quick=(size, connections, depth) in QUICK and "text" not in how and "64 KiB" not in how,
+    )
+
+
+def _blocking() -> Iterator[Scenario]:
+    both = {"baseline": BASELINE_BLOCKING, "ours": OURS_BLOCKING, "blocking": True, "quick": True}
+    for size, connections, depth in product(("32 B", "1 KiB"), (1, 64), (1, 16)):
+        echo = _echo(size, connections, depth)
+        yield replace(echo, name=f"blocking {echo.name[3:]}", promises=(Promise(1.00),), **both)
+    for size, depth in product(("32 B", "1 KiB"), (1, 16)):
+        client = _client(size, depth, 1.00)
+        yield replace(client, name=f"blocking {client.name}", **both)
+
+
+def _client(size: str, depth: int, at_most: float) -> Scenario:
+    return Scenario(
+        f"client {size} 1x{depth}",
+        Kind.CLIENT,
+        (f"--size={SIZES[size]}", f"--depth={depth}"),
+        promises=(Promise(at_most),),
+        quick=True,
     )
 
 
@@ -115,13 +139,8 @@ def _scenarios() -> Iterator[Scenario]:
         quick=True,
     )
     for depth, at_most in ((1, 1.00), (16, 0.35)):
-        yield Scenario(
-            f"client 1 KiB 1x{depth}",
-            Kind.CLIENT,
-            ("--size=1024", f"--depth={depth}"),
-            promises=(Promise(at_most),),
-            quick=True,
-        )
+        yield _client("1 KiB", depth, at_most)
+    yield from _blocking()
     yield Scenario(
         f"idle, {IDLE_CONNECTIONS} connections",
         Kind.IDLE,

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 
@@ -20,9 +21,14 @@ ENOUGH = 20
 
 
 class Exchange:
-    """The messages of one connection, checked and counted; the window begins some time after it has opened."""
+    """The messages of one connection, checked and counted; the window begins some time after it has opened.
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    ``later(seconds, function)`` calls a function when the time has come.
+    """
+
+    def __init__(
+        self, args: argparse.Namespace, later: Callable[[float, Callable[[], None]], object]
+    ) -> None:
         self.url = f"ws://127.0.0.1:{args.port}/echo"
         self.depth: int = args.depth
         self.over = False
@@ -30,12 +36,12 @@ class Exchange:
         self._payloads = [random.Random(n).randbytes(args.size) for n in range(PAYLOADS)]
         self._seconds: float = args.seconds
         self._warmup: float = args.warmup
-        self._loop = asyncio.get_running_loop()
+        self._later = later
         self._begin: tuple[int, float, float] = (0, 0.0, 0.0)
 
     def first(self) -> list[bytes]:
         """What is sent as soon as the connection is open."""
-        self._loop.call_later(self._warmup, self._warm)
+        self._later(self._warmup, self._warm)
         return self._payloads[: self.depth]
 
     def next(self, reply: str | bytes) -> bytes:
@@ -53,19 +59,19 @@ class Exchange:
 
     def _warm(self) -> None:
         self._begin = self._reading()
-        self._loop.call_later(self._seconds, self._end)
+        self._later(self._seconds, self._end)
 
     def _end(self) -> None:
         if self._count < self._begin[0] + ENOUGH:
-            self._loop.call_later(0.1, self._end)
+            self._later(0.1, self._end)
             return
         count, seconds, cpu = (e - b for b, e in zip(self._begin, self._reading(), strict=True))
         self.over = True
         print(json.dumps({"count": count, "seconds": seconds, "cpu": cpu}), flush=True)
 
 
-def run(echo: Callable[[Exchange], Awaitable[None]]) -> None:
-    """Have ``echo`` send and receive until the exchange is over."""
+def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--loop", choices=LOOPS, default="uvloop")
     parser.add_argument("--port", type=int, required=True)
@@ -73,10 +79,27 @@ def run(echo: Callable[[Exchange], Awaitable[None]]) -> None:
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--warmup", type=float, default=0.2)
     parser.add_argument("--seconds", type=float, default=0.7)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def run(echo: Callable[[Exchange], Awaitable[None]]) -> None:
+    """Have ``echo`` send and receive until the exchange is over."""
+    args = arguments()
 
     async def main() -> None:
-        await asyncio.wait_for(echo(Exchange(args)), args.warmup + args.seconds + 20)
+        later = asyncio.get_running_loop().call_later
+        await asyncio.wait_for(echo(Exchange(args, later)), args.warmup + args.seconds + 20)
 
     with asyncio.Runner(loop_factory=loop_factory(args.loop)) as runner:
         runner.run(main())
+
+
+def run_blocking(echo: Callable[[Exchange], None]) -> None:
+    """The same for a client that blocks; it has no loop of its own to choose."""
+
+    def later(seconds: float, function: Callable[[], None]) -> None:
+        timer = threading.Timer(seconds, function)
+        timer.daemon = True
+        timer.start()
+
+    echo(Exchange(arguments(), later))

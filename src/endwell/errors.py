@@ -35,6 +35,7 @@ __all__ = [
     "PeerError",
     "PolicyViolation",
     "ProtocolError",
+    "ServiceUnavailable",
     "TooManyConnections",
     "UpgradeRequired",
 ]
@@ -83,7 +84,7 @@ class ConnectionClosedError(ConnectionClosed):
 
 
 class ConcurrencyError(EndwellError, RuntimeError):
-    """Two tasks receive from one connection at once."""
+    """A call that can never return: two tasks receive from one connection, or it blocks the event loop."""
 
 
 class HandshakeFailed(EndwellError):
@@ -225,6 +226,13 @@ class TooManyConnections(HandshakeError):
 
     status = 503
     headers = (("Retry-After", "10"),)
+
+
+class ServiceUnavailable(HandshakeError):
+    """The server has no room for this now: 503."""
+
+    status = 503
+    headers = (("Retry-After", "1"),)
 
 
 class InvalidHandshake(EndwellError):

@@ -243,9 +243,9 @@ async def test_a_request_under_way_when_the_server_stops_is_cut():
     assert await task == ""
 
 
-async def test_a_plain_function_is_no_websocket_handler():
-    with pytest.raises(TypeError, match="coroutine"):
-        endwell.Server().websocket("/")(lambda ws: None)
+async def test_a_plain_function_cannot_be_cancelled_on_end():
+    with pytest.raises(ValueError, match="cancel"):
+        endwell.Server().websocket("/", cancel_on_end=True)(lambda ws: None)
 
 
 async def test_two_hosts_share_one_port():

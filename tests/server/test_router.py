@@ -12,7 +12,7 @@ from endwell.errors import BadRequest, MethodNotAllowed, NotFound, UpgradeRequir
 from endwell.server.router import Router
 
 
-def handler(ws, **params):
+async def handler(ws, **params):
     """One that takes any path parameter."""
 
 

@@ -29,6 +29,7 @@ from endwell.errors import (
     PeerError,
     PolicyViolation,
     ProtocolError,
+    ServiceUnavailable,
     TooManyConnections,
     UpgradeRequired,
 )
@@ -74,6 +75,7 @@ def test_a_handshake_error_has_the_http_status_of_its_class():
         UpgradeRequired: 426,
         HeadTooLarge: 431,
         TooManyConnections: 503,
+        ServiceUnavailable: 503,
     }
 
 

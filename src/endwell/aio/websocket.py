@@ -20,7 +20,7 @@ from .sending import hasten
 from .stream import Stream
 from .syscalls import monotonic
 
-__all__ = ["WebSocket"]
+__all__ = ["WebSocket", "call_back", "check_callback"]
 
 logger = logging.getLogger("endwell")
 
@@ -273,8 +273,7 @@ class WebSocket:
 
         Raises TypeError for a coroutine function: there is nobody to await it.
         """
-        if not callable(callback) or inspect.iscoroutinefunction(callback):
-            raise TypeError(f"callback must be a plain function, not {callback!r}")
+        check_callback(callback)
         if self._callbacks is None:
             self._callbacks = []
         # The context is that of the registration, as a Future's callbacks have it.
@@ -324,10 +323,8 @@ class WebSocket:
     def _tell(self) -> None:
         callbacks, self._callbacks = self._callbacks, None
         for callback, context in callbacks or ():
-            try:
-                context.run(callback, self._core.ending)
-            except Exception:
-                logger.exception("on_close callback %r failed", callback)
+            assert self._core.ending is not None
+            call_back(callback, context, self._core.ending)
 
 
 class _Closed:
@@ -394,6 +391,20 @@ class Alive:
         ours = self._fired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
         if exc is None or ours:
             raise ConnectionClosed.of(ending) from exc
+
+
+def check_callback(callback: object) -> None:
+    """Raise TypeError for what ``on_close`` cannot call."""
+    if not callable(callback) or inspect.iscoroutinefunction(callback):
+        raise TypeError(f"callback must be a plain function, not {callback!r}")
+
+
+def call_back(callback: Callable[[Ending], object], context: Context, ending: Ending) -> None:
+    """Call what was given to ``on_close``, in the context of that."""
+    try:
+        context.run(callback, ending)
+    except Exception:
+        logger.exception("on_close callback %r failed", callback)
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -35,6 +35,8 @@ cdef class Connection:
     cdef readonly bint abort
     cdef readonly object received
     cdef public bint connected
+    cdef public bint sated
+    cdef public object last_call
 
     cdef Codec _codec
     cdef Py_ssize_t _max_queue

@@ -8,7 +8,8 @@ wants, and after each call looks at the plain attributes:
 - ``outbox``: what is for the socket (then tell ``sent`` how much it took);
 - ``deadline``: when to call ``tick`` at the latest, NEVER if not at all; it may move later without
   notice;
-- ``reads()``: False while the inbox is full, so that the peer is held back;
+- ``reads()``: False while the inbox is full, so that the peer is held back; a driver that
+  takes the messages elsewhere sets ``sated`` while that place is full;
 - ``paused()``: a part of what was received waits; while ``reads()``, ``feed`` again, with nothing;
 - ``half_close``: end the sending side of TCP once the outbox is empty;
 - ``abort``: try the outbox once, then cut;
@@ -20,6 +21,7 @@ Precedent for the shape: aioquic's ``get_timer`` and ``handle_timer``.
 # size: one state machine; a part of it apart would not be understood without the rest.
 from __future__ import annotations
 
+from collections.abc import Callable
 from sys import maxsize
 
 from ..ending import Cause, Close, Ending, Initiator, TcpEnd
@@ -56,6 +58,7 @@ class Connection:
         #: Whether it is ENDED.
         self.ended = False
         self.inbox = Inbox()
+        self.sated = False
         self._max_queue = options.max_queue
         # One message always has room, so this holds back a second one only.
         self._max_waiting = options.max_size or maxsize
@@ -68,6 +71,9 @@ class Connection:
         self.received: Close | None = None
         #: Whether there is a TCP connection at all; a client's driver sets it.
         self.connected = not client
+        #: Called once, before the connection stops being open: what has been accepted elsewhere
+        #: is sent now or never.
+        self.last_call: Callable[[], None] | None = None
 
         self._codec: Codec | None = None
         self._parsing = False
@@ -138,7 +144,8 @@ class Connection:
         return not self.is_open or self._write_error is not None
 
     def _full(self) -> bool:
-        return len(self.inbox) >= self._max_queue or self.inbox.size >= self._max_waiting
+        inbox = self.inbox
+        return self.sated or len(inbox) >= self._max_queue or inbox.size >= self._max_waiting
 
     def receive(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """``data`` came."""
@@ -349,6 +356,8 @@ class Connection:
         row = TABLE.get((self.state, cue))
         if row is None:
             return
+        if self.is_open and self.last_call is not None:
+            self.last_call()
         if self._cause is None and cause is not None:
             self._cause = cause
             self._initiator = cause.initiator

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, Unpack
 
 from ..aio.broadcast import Broadcast, Slow, broadcast
 from ..aio.listen import Listener, Opening, bind
+from ..aio.loop import loop_factory
 from ..aio.websocket import WebSocket
 from ..codes import CloseCode
 from ..ending import Cause, Ending
@@ -24,8 +25,10 @@ from ..errors import ConnectionClosed, HandshakeError
 from ..http import Request, Response
 from ..options import OptionKeywords, Options
 from ..protocol import handshake
+from ..sync.websocket import WebSocket as BlockingWebSocket
 from .respond import complete, response_from, static
-from .router import Route, Router
+from .router import Route, Router, blocks
+from .threads import Workers, blocking
 
 __all__ = ["Server"]
 
@@ -43,9 +46,15 @@ class Server:
 
     ``options`` holds for every connection; each of its fields can also be given as
     a keyword. Raises TypeError for an unknown one.
+
+    Handlers are coroutine functions, or plain functions, which may block: those run in
+    threads, at most ``max_threads`` for WebSockets at a time. One more connection for
+    them is refused with 503; all others go on.
     """
 
-    def __init__(self, options: Options | None = None, **keywords: Unpack[OptionKeywords]) -> None:
+    def __init__(
+        self, options: Options | None = None, *, max_threads: int = 1000, **keywords: Unpack[OptionKeywords]
+    ) -> None:
         self.options = (options or Options()).but(**keywords)
         #: The connections that are open or closing.
         self.connections: set[WebSocket] = set()
@@ -53,28 +62,29 @@ class Server:
         self.addresses: list[Any] = []
         self._router = Router()
         self._hook: Hook | None = None
-        self._watchers: list[Callable[[WebSocket, Ending], object]] = []
+        self._watchers: list[Callable[[Any, Ending], object]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._forget = self._tasks.discard
         self._context = Context()
+        self._workers = Workers(max_threads)
         self._stopping = False
 
     # -- routes ---------------------------------------------------------------
 
     def websocket(self, path: str, *, cancel_on_end: bool = False) -> Callable[[Function], Function]:
-        """Decorate the ``async def handler(ws, **params)`` of a path's connections.
+        """Decorate the ``handler(ws, **params)``, plain or async, of a path's connections.
 
+        A plain function runs in a thread and gets the blocking :class:`endwell.sync.WebSocket`.
         A handler that returns closes with 1000; one that raises closes with 1011, and
         the exception is logged once. A handler is not cancelled when its connection
-        ends, so that the code at its end always runs; ``cancel_on_end`` asks for it.
+        ends, so that the code at its end always runs; ``cancel_on_end`` asks for it, of
+        a coroutine function.
 
         Raises ValueError for a pattern that is malformed, taken, or whose parameters
         the handler does not accept.
         """
 
         def register(handler: Function) -> Function:
-            if not inspect.iscoroutinefunction(handler):
-                raise TypeError(f"handler must be a coroutine function, not {handler!r}")
             self._router.add("websocket", path, handler, cancel_on_end=cancel_on_end)
             return handler
 
@@ -84,7 +94,7 @@ class Server:
         """Decorate the ``handler(request, **params)``, plain or async, of a path's GET and HEAD requests.
 
         It returns a :class:`Response`, ``str``, ``bytes``, or a dict or list for
-        JSON, within ``open_timeout``.
+        JSON, within ``open_timeout``. A plain function runs in a thread.
         """
 
         def register(handler: Function) -> Function:
@@ -102,15 +112,16 @@ class Server:
 
         It returns None to let the request pass, or a :class:`Response` that answers
         it: 401, 403, a redirect. Answer soon: a browser opens no second connection to
-        this server while one handshake hangs.
+        this server while one handshake hangs. A plain function runs in a thread.
         """
         self._hook = hook
         return hook
 
-    def on_close(
-        self, callback: Callable[[WebSocket, Ending], object]
-    ) -> Callable[[WebSocket, Ending], object]:
-        """Have ``callback(ws, ending)`` called once for each connection that ends."""
+    def on_close(self, callback: Callable[[Any, Ending], object]) -> Callable[[Any, Ending], object]:
+        """Have ``callback(ws, ending)`` called once for each connection that ends.
+
+        Of a plain handler it gets the blocking WebSocket, and may block too.
+        """
         self._watchers.append(callback)
         return callback
 
@@ -159,7 +170,7 @@ class Server:
 
         A second signal stops at once. uvloop is used where it is installed.
         """
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(self._run(host, port, ssl=ssl, unix_path=unix_path, grace=grace))
 
     @asynccontextmanager
@@ -242,6 +253,8 @@ class Server:
                 ws.abort()
             if waiting:
                 await asyncio.wait(waiting, timeout=CLEANUP_TIME)
+            if left := await self._workers.stop(CLEANUP_TIME):
+                logger.warning("%d threads of handlers still run, and are left alone", left)
 
     async def _dismiss(self, ws: WebSocket) -> None:
         await ws.close_for(Cause.SERVER_DRAINED, CloseCode.GOING_AWAY, "server stopping")
@@ -290,14 +303,23 @@ class Server:
     async def _page(self, request: Request) -> Response | None:
         """The HTTP answer to ``request``; None if it may become a WebSocket."""
         if self._hook is not None:
-            returned = await _maybe_await(self._hook(request))
+            returned = await self._call(self._hook, blocks(self._hook), request)
             if returned is not None:
                 return response_from(returned, self._hook)
         if handshake.wants_websocket(request):
             return None
         route, params = self._router.match(request.raw_path, "http", request.method)
         request.params = params
-        return response_from(await _maybe_await(route.handler(request, **params)), route.handler)
+        returned = await self._call(route.handler, route.blocking, request, **params)
+        return response_from(returned, route.handler)
+
+    async def _call(
+        self, function: Callable[..., Any], blocking: bool, request: Request, **params: str
+    ) -> Any:
+        if blocking:
+            returned = await self._workers.page(function, request, **params)
+            return await returned if inspect.isawaitable(returned) else returned
+        return await function(request, **params)
 
     def _answer(self, opening: Opening, request: Request | None, answer: Response | HandshakeError) -> None:
         broken = answer if isinstance(answer, HandshakeError) else None
@@ -312,23 +334,30 @@ class Server:
         if self._stopping:
             opening.abort()
             return
+        if route.blocking:
+            self._workers.reserve()
         request.params = params
         ws = opening.accept(request, accepted, self.connections)
+        held = blocking(ws) if route.blocking else ws
         if self._watchers:
-            ws.on_close(lambda ending: self._ended(ws, ending))
-        self._start(self._handle(ws, route, params))
+            held.on_close(lambda ending: self._ended(held, ending))
+        self._start(self._handle(ws, held, route, params))
 
-    def _ended(self, ws: WebSocket, ending: Ending) -> None:
+    def _ended(self, ws: WebSocket | BlockingWebSocket, ending: Ending) -> None:
         for watcher in self._watchers:
             try:
                 watcher(ws, ending)
             except Exception:
                 logger.exception("on_close callback %r failed", watcher)
 
-    async def _handle(self, ws: WebSocket, route: Route, params: dict[str, str]) -> None:
+    async def _handle(
+        self, ws: WebSocket, held: WebSocket | BlockingWebSocket, route: Route, params: dict[str, str]
+    ) -> None:
         """Run the handler; however it leaves, the connection is closed for that cause."""
         try:
-            if route.cancel_on_end:
+            if isinstance(held, BlockingWebSocket):
+                await self._workers.handle(route.handler, held, params)
+            elif route.cancel_on_end:
                 async with ws.alive():
                     await route.handler(ws, **params)
             else:
@@ -349,19 +378,6 @@ class Server:
         # The traceback stays here: a peer is told that, not why.
         logger.error("handler of %r failed", route.pattern, exc_info=exc)
         await ws.close_for(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
-
-
-async def _maybe_await(value: Any) -> Any:
-    return await value if inspect.isawaitable(value) else value
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 def _shown(address: Any) -> str:

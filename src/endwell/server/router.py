@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from ..errors import BadRequest, MethodNotAllowed, NotFound, UpgradeRequired
 from ..http import NO_PARAMS
 
-__all__ = ["Kind", "Route", "Router"]
+__all__ = ["Kind", "Route", "Router", "blocks"]
 
 Kind: TypeAlias = Literal["websocket", "http"]
 Handler: TypeAlias = Callable[..., Any]
@@ -44,6 +44,8 @@ class Route:
     segments: tuple[_Segment, ...]
     #: Whether the handler's task is cancelled when its connection ends.
     cancel_on_end: bool = False
+    #: Whether the handler is a plain function, and runs in a thread.
+    blocking: bool = False
 
     @property
     def shape(self) -> tuple[_Segment, ...]:
@@ -89,10 +91,14 @@ class Router:
     def add(self, kind: Kind, pattern: str, handler: Handler, *, cancel_on_end: bool = False) -> None:
         """Let ``handler`` answer ``pattern``.
 
-        Raises ValueError for a malformed or duplicate pattern, and for a handler
-        that does not accept the path parameters.
+        Raises ValueError for a malformed or duplicate pattern, for a handler that
+        does not accept the path parameters, and for a plain function that is to be
+        cancelled.
         """
-        route = Route(kind, pattern, handler, _parse(pattern), cancel_on_end)
+        blocking = blocks(handler)
+        if blocking and cancel_on_end:
+            raise ValueError(f"route {pattern!r}: a thread cannot be cancelled, so not with cancel_on_end")
+        route = Route(kind, pattern, handler, _parse(pattern), cancel_on_end, blocking)
         _check_handler(route)
         for other in self._routes[kind]:
             if other.shape == route.shape:
@@ -136,6 +142,12 @@ class Router:
             if params is not None:
                 return route, params
         return None
+
+
+def blocks(function: Callable[..., Any]) -> bool:
+    """Whether it is a plain function, so that calling it may block."""
+    called = getattr(function, "__call__", None)  # noqa: B004 - of an object that is no function itself
+    return not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called))
 
 
 def _parse(pattern: str) -> tuple[_Segment, ...]:

@@ -1,0 +1,98 @@
+"""Handlers that block: each runs in a thread, and the event loop goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+from ..aio.websocket import WebSocket
+from ..errors import ServiceUnavailable
+from ..sync.bridge import Bridge
+from ..sync.crossing import Crossing
+from ..sync.threads import Threads
+from ..sync.websocket import WebSocket as BlockingWebSocket
+
+__all__ = ["Workers", "blocking"]
+
+#: Threads that answer HTTP requests, at most; more requests wait. Apart from those of
+#: WebSockets, which are busy for as long as a connection lasts.
+PAGES = 32
+
+
+def blocking(ws: WebSocket) -> BlockingWebSocket:
+    """The blocking face of ``ws``."""
+    return BlockingWebSocket(Bridge(ws, Crossing.of(asyncio.get_running_loop())))
+
+
+class Workers:
+    """The threads of one server."""
+
+    def __init__(self, max_threads: int) -> None:
+        if isinstance(max_threads, bool) or not isinstance(max_threads, int):
+            raise TypeError(f"max_threads must be a number of threads, not {max_threads!r}")
+        if max_threads < 1:
+            raise ValueError(f"max_threads must be positive, not {max_threads!r}")
+        self._handlers = Threads(max_threads, "endwell handler")
+        self._pages = Threads(PAGES, "endwell page")
+        self._running: set[asyncio.Future[Any]] = set()
+        self._reserved = 0
+
+    def reserve(self) -> None:
+        """Keep a thread for a connection, to be used by :meth:`handle`. Raises ServiceUnavailable."""
+        if self._reserved >= self._handlers.bound:
+            raise ServiceUnavailable("all threads are busy")
+        self._reserved += 1
+
+    async def handle(
+        self, handler: Callable[..., object], ws: BlockingWebSocket, params: dict[str, str]
+    ) -> None:
+        """Run the handler of a connection, in the thread that was reserved for it."""
+        await self._run(self._handlers, partial(handler, ws, **params), self._release)
+
+    def _release(self, done: object) -> None:
+        self._reserved -= 1
+
+    async def page(self, handler: Callable[..., object], *args: object, **params: str) -> Any:
+        """What ``handler`` returns."""
+        return await self._run(self._pages, partial(handler, *args, **params))
+
+    async def _run(
+        self, threads: Threads, call: Callable[[], object], after: Callable[[object], None] | None = None
+    ) -> Any:
+        loop, context = asyncio.get_running_loop(), copy_context()
+        done: asyncio.Future[tuple[object, BaseException | None]] = loop.create_future()
+
+        def job() -> None:
+            outcome: tuple[object, BaseException | None]
+            try:
+                outcome = context.run(call), None
+            except BaseException as exc:
+                outcome = None, exc
+            try:
+                loop.call_soon_threadsafe(done.set_result, outcome)
+            except RuntimeError:
+                pass  # the loop is closed: nobody waits any more
+
+        self._running.add(done)
+        done.add_done_callback(self._running.discard)
+        if after is not None:
+            done.add_done_callback(after)
+        threads.submit(job)
+        # A thread cannot be cancelled: it is left, and `stop` waits for it.
+        returned, exc = await asyncio.shield(done)
+        if exc is not None:
+            raise exc
+        return returned
+
+    async def stop(self, seconds: float) -> int:
+        """Wait so long at most for what still runs; how many threads are left alone then."""
+        left: set[asyncio.Future[Any]] = set()
+        if self._running:
+            _, left = await asyncio.wait(self._running, timeout=seconds)
+        self._reserved = len(left)  # and no more: a task that never began has given nothing back
+        self._handlers.dismiss()
+        self._pages.dismiss()
+        return len(left)

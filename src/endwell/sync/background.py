@@ -1,0 +1,84 @@
+"""The event loop of blocking clients: one thread for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+
+from ..aio.loop import loop_factory
+from ..codes import CloseCode
+from ..ending import Cause
+from .crossing import Crossing
+
+__all__ = ["background"]
+
+#: Seconds for the closing handshakes of what is open when the interpreter exits.
+EXIT_TIME = 1.0
+
+
+class _Background:
+    """The thread, from its start on."""
+
+    def __init__(self) -> None:
+        self.crossing: Crossing | None = None
+        self._stopped: asyncio.Event | None = None
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="endwell", daemon=True)
+        self._thread.start()
+        self._started.wait()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(self._live())
+
+    async def _live(self) -> None:
+        self._stopped = asyncio.Event()
+        self.crossing = Crossing.of(asyncio.get_running_loop())
+        self._started.set()
+        await self._stopped.wait()
+
+    def stop(self) -> None:
+        """Close what is open, and end the thread."""
+        assert self.crossing is not None and self._stopped is not None
+        try:
+            self.crossing.run(self._close_all, timeout=EXIT_TIME)
+        except TimeoutError:
+            pass
+        self.crossing.soon(self._stopped.set)
+        self._thread.join(EXIT_TIME)
+
+    async def _close_all(self) -> None:
+        assert self.crossing is not None
+        open_ = [bridge.ws for bridge in self.crossing.bridges]
+        await asyncio.gather(*(ws.close_for(Cause.APP_CLOSED, CloseCode.GOING_AWAY) for ws in open_))
+
+
+_lock = threading.Lock()
+_background: _Background | None = None
+
+
+def background() -> Crossing:
+    """The way to the shared loop, which is started with the first connection."""
+    global _background  # noqa: PLW0603 - one for each process
+    with _lock:
+        if _background is None:
+            _background = _Background()
+        assert _background.crossing is not None
+        return _background.crossing
+
+
+def _at_exit() -> None:
+    # After the threads that Python waits for: they may still be using their connections.
+    if _background is not None:
+        _background.stop()
+
+
+def _in_child() -> None:
+    global _background, _lock  # the parent's thread is not here, nor whoever held the lock
+    _background, _lock = None, threading.Lock()
+
+
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_in_child)

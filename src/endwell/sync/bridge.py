@@ -1,0 +1,340 @@
+"""One connection between its event loop and any number of threads.
+
+The connection itself belongs to the loop's thread, which alone touches the core. What
+crosses over:
+
+- messages to a thread: the loop moves them from the core's inbox to a deque, and wakes
+  one waiting thread for each. While the deque is full the core is told that it is sated, and
+  the peer is held back as ever;
+- messages from a thread: they are *staged*, under a small lock, and the loop is told. It
+  moves them to the core's outbox. Before the core leaves OPEN, for whatever reason, it
+  makes its last call: what is staged by then is queued before the Close, and nothing is
+  staged after it. So what ``send()`` has taken was never lost between the two;
+- the end, to everybody.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from functools import partial
+from sys import getsizeof, maxsize
+from typing import TypeAlias
+
+from ..aio.syscalls import monotonic
+from ..aio.websocket import WebSocket, call_back
+from ..codes import CloseCode
+from ..ending import Cause, Ending
+from ..errors import ConnectionClosed
+from .crossing import Crossing
+from .waiting import Waiting, raised, remaining
+
+__all__ = ["Bridge"]
+
+#: Bytes that all connections of a loop together may hold above the limits of their inboxes
+#: while their sends are blocked. Two peers that both send before they read would else wait
+#: for each other; and a peer that never reads could else have all our memory.
+SURPLUS = 64 * 2**20
+#: Seconds that waiting threads wait for ``on_close`` callbacks to return, before they are
+#: told the end all the same.
+CALLBACK_TIME = 1.0
+
+
+_Callback: TypeAlias = tuple[Callable[[Ending], object], Context]
+
+
+class Bridge:
+    """See the module. Made in the loop's thread."""
+
+    def __init__(self, ws: WebSocket, crossing: Crossing) -> None:
+        self.ws = ws
+        self._crossing = crossing
+        self._core = ws._core
+        self._stream = ws._stream
+        options = self._core.options
+        self._write_limit = options.write_limit
+        # From here on what is marked so is changed only with this lock held.
+        self._gate = threading.Lock()
+        self.is_open = self._core.is_open  # gate
+        self._staged: list[str | bytes] = []  # gate
+        self._staged_size = 0  # gate
+        self._senders: deque[threading.Lock] = deque()  # gate
+        self._callbacks: list[_Callback] | None = []  # gate; None: called
+
+        self._inbox: deque[str | bytes] = deque()
+        self._max_queue = options.max_queue
+        self._low = options.max_queue // 2
+        self._max_waiting = options.max_size or maxsize
+        self._waiting_size = 0
+        self._surplus = 0
+        self._sated = False
+        #: Whether the stream is in the middle of a read, at whose end it settles by itself.
+        self._reading = False
+        self._receivers = Waiting()
+        self._closers = Waiting()
+        #: The one that everybody is told: the core makes it when it is first asked for.
+        self.ending: Ending | None = None
+        self._over = False
+        self._telling = 0
+
+        self._changed_below = ws._changed
+        self._stream.changed = self._changed
+        self._core.last_call = self._last_call
+        crossing.bridges.add(self)
+        self._deliver()
+        ws.on_close(self._ended)
+
+    # -- in the loop ----------------------------------------------------------
+
+    def attend(self) -> None:
+        """A thread has left word."""
+        with self._gate:
+            self._flush()
+        if self._sated:
+            self._regulate()
+        if not self._reading:
+            self._stream.settle()
+
+    def _flush(self) -> None:
+        staged, core = self._staged, self._core
+        if staged:
+            now = monotonic()
+            for message in staged:
+                core.send(message, now)
+            staged.clear()
+            self._staged_size = 0
+
+    def _last_call(self) -> None:
+        with self._gate:
+            self._flush()
+            self.is_open = False
+
+    def _changed(self, inline: bool) -> None:
+        if self._core.inbox:
+            self._reading = inline
+            try:
+                self._deliver()
+            finally:
+                self._reading = False
+        if self._senders:
+            with self._gate:
+                self._admit()
+        self._changed_below(inline)
+
+    def _deliver(self) -> None:
+        arrived, inbox = self._core.inbox, self._inbox
+        if not inbox:
+            self._waiting_size = 0
+        count = 0
+        while arrived:
+            message = arrived.popleft()
+            if self._sated:
+                self._surplus += getsizeof(message)
+                self._crossing.surplus += getsizeof(message)
+            self._waiting_size += len(message)
+            inbox.append(message)
+            count += 1
+        if self._full():
+            self._regulate()
+        if self._receivers:
+            self._crossing.hand_over(self._receivers, count)
+
+    def _full(self) -> bool:
+        return len(self._inbox) >= self._max_queue or self._waiting_size >= self._max_waiting
+
+    def _regulate(self) -> None:
+        """Hold the peer back while threads have more than they take, unless that would block both sides."""
+        # First of all, so that from here on whoever takes a message sees it and leaves word.
+        self._sated = True
+        if len(self._inbox) < self._max_queue:
+            self._waiting_size = sum(map(len, self._inbox.copy()))
+        if self._full():
+            self._core.sated = not (self._senders and self._crossing.surplus < SURPLUS)
+            return
+        self._sated = self._core.sated = False
+        self._crossing.surplus -= self._surplus
+        self._surplus = 0
+
+    def _ended(self, ending: Ending) -> None:
+        self._crossing.bridges.discard(self)
+        self._crossing.surplus -= self._surplus
+        self._surplus = 0
+        self.ending = ending
+        with self._gate:
+            callbacks, self._callbacks = self._callbacks, None
+        if not callbacks:
+            self._tell()
+            return
+        timer = self._stream.loop.call_later(CALLBACK_TIME, self._tell)
+        job = partial(self._call_back, callbacks, ending, timer.cancel)
+        try:
+            self._crossing.callbacks.submit(job)
+        except RuntimeError:  # no thread to be had, such as at the exit of the interpreter
+            job()
+
+    def _call_back(self, callbacks: list[_Callback], ending: Ending, cancel: Callable[[], object]) -> None:
+        self._telling = threading.get_ident()
+        for callback, context in callbacks:
+            call_back(callback, context, ending)
+        self._telling = 0
+        self._tell()
+        self._crossing.soon(cancel)
+
+    def _tell(self) -> None:
+        """Let the end be known to those who wait."""
+        self._over = True
+        self._receivers.wake_all()
+        self._closers.wake_all()
+        with self._gate:
+            self._admit()
+
+    def _admit(self) -> None:
+        """Let the first of those who wait to send look again; ``gate`` is held."""
+        if self._senders and (not self.is_open or self._room()) and self._senders[0].locked():
+            self._senders[0].release()
+
+    def close_now(self, cause: Cause, code: int, reason: str) -> None:
+        """Begin to close."""
+        self._core.close(code, reason, monotonic(), cause)
+        self._stream.settle()
+
+    # -- in any thread --------------------------------------------------------
+
+    def _room(self) -> bool:
+        return self._staged_size + self._core.outbox.size <= self._write_limit
+
+    def send(self, message: str | bytes) -> None:
+        """Stage ``message``, when there is room."""
+        with self._gate:
+            if self.is_open and not self._senders and self._room():
+                self._stage(message)
+                return
+        if not self.is_open or not self._send_in_turn(message):
+            raise ConnectionClosed.of(self.wait_closed(None))
+
+    def _stage(self, message: str | bytes) -> None:
+        self._staged.append(message)
+        self._staged_size += len(message)
+        if len(self._staged) == 1:
+            self._crossing.post(self)
+
+    def _send_in_turn(self, message: str | bytes) -> bool:
+        """Stage ``message`` after those who came earlier; False if the end came first."""
+        self._crossing.guard()
+        lock = raised()
+        try:
+            with self._gate:
+                self._senders.append(lock)
+                self._admit()
+            if self._sated:
+                self._crossing.post(self)
+            while True:
+                lock.acquire()
+                with self._gate:
+                    if not self.is_open:
+                        return False
+                    if self._senders[0] is lock and self._room():
+                        self._stage(message)
+                        return True
+        finally:
+            with self._gate:
+                self._senders.remove(lock)
+                self._admit()
+
+    def receive(self, timeout: float | None) -> str | bytes | None:
+        """The next message; None once there are no more. Raises TimeoutError."""
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            over = self.over()
+            try:
+                message = self._inbox.popleft()
+            except IndexError:
+                if over:
+                    self._guard_child()
+                    return None
+            else:
+                if self._sated and len(self._inbox) <= self._low:
+                    self._crossing.post(self)
+                return message
+            self._crossing.guard()
+            if deadline is not None and monotonic() >= deadline:
+                raise TimeoutError(f"no message within {timeout} s")
+            self._receivers.wait(self._news, remaining(deadline, monotonic()))
+
+    def _news(self) -> bool:
+        return bool(self._inbox) or self.over()
+
+    def over(self) -> bool:
+        """Whether the end is known; a callback of ``on_close`` knows it before others are told."""
+        return self._over or self._telling == threading.get_ident()
+
+    def wait_closed(self, timeout: float | None) -> Ending:
+        """The end. Raises TimeoutError."""
+        deadline = None if timeout is None else monotonic() + timeout
+        while not self.over():
+            self._crossing.guard()
+            if deadline is not None and monotonic() >= deadline:
+                raise TimeoutError(f"still open after {timeout} s")
+            self._closers.wait(self.over, remaining(deadline, monotonic()))
+        self._guard_child()
+        assert self.ending is not None
+        return self.ending
+
+    def _guard_child(self) -> None:
+        if self.ending is None:
+            self._crossing.guard()
+
+    def close(self, cause: Cause, code: int, reason: str) -> Ending:
+        """Close and wait for the end."""
+        if not self.over():
+            self._crossing.guard()
+            self._crossing.soon(self.close_now, cause, code, reason)
+        return self.wait_closed(None)
+
+    def abandon(self) -> None:
+        """Nobody holds the connection any more; takes no lock, because the garbage collector calls it."""
+        if self._over:
+            return
+        try:
+            self._crossing.soon(self.close_now, Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE, "")
+        except RuntimeError:
+            pass  # the loop is closed, and so is everything on it
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._crossing.guard()
+        self._crossing.soon(self.ws.abort)
+
+    def ping(self, payload: bytes | None, timeout: float | None) -> float:
+        """As that of the asyncio WebSocket."""
+        if self.over():
+            raise ConnectionClosed.of(self.wait_closed(None))
+        return self._crossing.run(self._ping, payload, timeout=timeout)
+
+    async def _ping(self, payload: bytes | None) -> float:
+        with self._gate:
+            self._flush()
+        return await self.ws.ping(payload)
+
+    def on_close(self, callback: Callable[[Ending], object]) -> None:
+        """As that of the asyncio WebSocket; called in a thread."""
+        with self._gate:
+            if self._callbacks is not None:
+                self._callbacks.append((callback, copy_context()))
+                return
+        self._guard_child()
+        assert self.ending is not None
+        call_back(callback, copy_context(), self.ending)
+
+    def forked(self) -> None:
+        """This is a child process now: let go of the parent's connection."""
+        self._gate = threading.Lock()  # that of the parent may be held for ever
+        self.is_open, self._over = False, True
+        self._inbox.clear()
+        self._callbacks = None
+        sock = self._stream._sock
+        if sock is not None:
+            # Nothing is sent: the parent's TCP and TLS go on.
+            sock.close()

@@ -1,0 +1,136 @@
+"""The way from threads to an event loop, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
+
+from ..aio.syscalls import monotonic
+from ..errors import ConcurrencyError
+from .threads import Threads
+from .waiting import Waiting
+
+if TYPE_CHECKING:
+    from .bridge import Bridge
+
+__all__ = ["Crossing"]
+
+T = TypeVar("T")
+
+#: Seconds after which whoever was let run first is taken to be computing, and seconds for which
+#: nobody is let run first then: each time would cost Python's switch interval.
+COMPUTING = 0.001
+PAUSE = 0.1
+#: Threads that run ``on_close`` callbacks, at most.
+CALLBACKS = 8
+
+
+class Crossing:
+    """What the blocking connections of one event loop share.
+
+    Everything that a connection remembers belongs to its loop's thread. Other threads
+    leave word (:meth:`post`), and the loop is woken once, however many have.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        #: Bytes that inboxes hold above their limits, so that sends may go on (see ``Bridge``).
+        self.surplus = 0
+        #: Where ``on_close`` callbacks run: they may block, which the loop may not.
+        self.callbacks = Threads(CALLBACKS, "endwell on_close")
+        self.bridges: WeakSet[Bridge] = WeakSet()
+        self._inherited = False
+        self._thread = threading.get_ident()
+        self._posted: deque[Bridge] = deque()
+        self._awake = False
+        self._paused_until = 0.0
+        _forkable.add(self)
+
+    @staticmethod
+    def of(loop: asyncio.AbstractEventLoop) -> Crossing:
+        """That of ``loop``; to be called in its thread."""
+        crossing = _crossings.get(loop)
+        if crossing is None:
+            crossing = _crossings[loop] = Crossing(loop)
+        return crossing
+
+    def post(self, bridge: Bridge) -> None:
+        """Have the loop attend to ``bridge``; from any thread, and cheap if the loop knows already."""
+        self._posted.append(bridge)
+        # Set before the queue is emptied, so either we see that it is awake and it sees
+        # our bridge, or we wake it.
+        if not self._awake:
+            self._awake = True
+            self.loop.call_soon_threadsafe(self._attend)
+
+    def _attend(self) -> None:
+        self._awake = False
+        posted = self._posted
+        while posted:
+            posted.popleft().attend()
+
+    def hand_over(self, waiting: Waiting, count: int) -> None:
+        """Wake so many threads, and let them run first: what they answer at once leaves with this turn."""
+        now = monotonic()
+        if now < self._paused_until:
+            waiting.wake(count)
+            return
+        self._awake = True
+        waiting.hand_over(count)
+        self._awake = False
+        if self._posted:
+            self._attend()
+        if monotonic() - now > COMPUTING:
+            self._paused_until = now + PAUSE
+
+    def guard(self) -> None:
+        """Raise ConcurrencyError where waiting would wait for ever."""
+        if self._inherited:
+            raise ConcurrencyError("this connection belongs to the process that opened it, not to its fork")
+        if threading.get_ident() == self._thread:
+            raise ConcurrencyError("this call blocks, but it was made in the thread of the event loop")
+
+    def run(
+        self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, timeout: float | None = None
+    ) -> T:
+        """The result of ``await function(*args)`` in the loop; waits for it, in any other thread.
+
+        Raises TimeoutError. Left early, by that or by Ctrl-C, the coroutine is cancelled.
+        """
+        self.guard()
+        future = asyncio.run_coroutine_threadsafe(function(*args), self.loop)
+        try:
+            return future.result(timeout)
+        finally:
+            future.cancel()
+
+    def soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Call ``function(*args)`` in the loop."""
+        self.loop.call_soon_threadsafe(function, *args)
+
+    def _forked(self) -> None:
+        self._inherited = True
+        _kept.append(self.loop)
+        for bridge in list(self.bridges):
+            bridge.forked()
+
+
+_crossings: WeakKeyDictionary[asyncio.AbstractEventLoop, Crossing] = WeakKeyDictionary()
+_forkable: WeakSet[Crossing] = WeakSet()
+#: The parent's loops, in a child: closing one would take the parent's sockets off the
+#: parent's watch, because both have the same epoll.
+_kept: list[asyncio.AbstractEventLoop] = []
+
+
+def _in_child() -> None:
+    for crossing in list(_forkable):
+        crossing._forked()
+    _crossings.clear()
+
+
+os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,117 @@
+"""Threads that work: as many as there is work, up to a bound, and gone when there is none."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from .waiting import raised
+
+__all__ = ["Threads"]
+
+logger = logging.getLogger("endwell")
+
+#: Seconds without work after which a thread ends.
+IDLE_TIME = 5.0
+
+
+class Threads:
+    """A pool of daemon threads.
+
+    Not ``concurrent.futures``: its threads stay for ever, a process waits for them at
+    its exit, and it has no way to refuse.
+    """
+
+    def __init__(self, bound: int, name: str) -> None:
+        self.bound = bound
+        #: Threads that work.
+        self.busy = 0
+        self._name = name
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+        self._jobs: deque[Callable[[], object]] = deque()
+        self._started = 0
+
+    def submit(self, job: Callable[[], object]) -> None:
+        """Run ``job`` in a thread, as soon as there is one.
+
+        Raises RuntimeError if the system gives no thread.
+        """
+        with self._lock:
+            if self._idle:
+                worker = self._idle.pop()
+            elif self.busy < self.bound:
+                self._started += 1
+                worker = _Worker(self, f"{self._name} {self._started}")
+            else:
+                self._jobs.append(job)
+                return
+            self.busy += 1
+        worker.job = job
+        try:
+            worker.go()
+        except RuntimeError:
+            with self._lock:
+                self.busy -= 1
+            raise
+
+    def dismiss(self) -> None:
+        """Let those go that have no work."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.job = None
+            worker.go()
+
+    def _next(self, worker: _Worker) -> bool:
+        """Whether there is another job for ``worker``, which else is idle."""
+        with self._lock:
+            if self._jobs:
+                worker.job = self._jobs.popleft()
+                return True
+            self.busy -= 1
+            self._idle.append(worker)
+            return False
+
+    def _retire(self, worker: _Worker) -> bool:
+        """Whether ``worker`` may go: False if it has been given a job this moment."""
+        with self._lock:
+            if worker not in self._idle:
+                return False
+            self._idle.remove(worker)
+            return True
+
+
+class _Worker:
+    """One thread."""
+
+    def __init__(self, threads: Threads, name: str) -> None:
+        self.job: Callable[[], object] | None = None
+        self._threads = threads
+        self._bell = raised()
+        self._thread: threading.Thread | None = None
+        self._name = name
+
+    def go(self) -> None:
+        """There is a job, or None: the end."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            self._thread.start()
+        else:
+            self._bell.release()
+
+    def _work(self) -> None:
+        while self.job is not None:
+            try:
+                self.job()
+            except Exception:
+                logger.exception("%r failed", self.job)
+            self.job = None  # nothing of it outlives it here
+            if self._threads._next(self):
+                continue
+            if not self._bell.acquire(timeout=IDLE_TIME):
+                if self._threads._retire(self):
+                    return
+                self._bell.acquire()

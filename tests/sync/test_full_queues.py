@@ -1,0 +1,147 @@
+"""Queues that are full: in both directions at once, in many hands, in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from contextlib import suppress
+
+import pytest
+
+import endwell
+from endwell import ConnectionClosed, sync
+from endwell.sync import bridge
+from tests.sync.background import Background, served, until
+
+AMOUNT = 20 * 2**20
+
+
+@pytest.mark.parametrize("size", [64, 1024, 2**20, AMOUNT])
+def test_two_blocking_peers_that_both_send_20_mib_before_they_read_both_finish(size):
+    server = endwell.Server(max_size=AMOUNT, compression=None)
+    sums = []
+
+    def talk(ws):
+        for _ in range(AMOUNT // size):
+            ws.send(bytes(size))
+        sums.append(sum(len(ws.recv()) for _ in range(AMOUNT // size)))
+
+    server.websocket("/")(talk)
+    with sync.serving(server):
+        with sync.connect(f"ws://127.0.0.1:{server.port}/", max_size=AMOUNT, compression=None) as ws:
+            talk(ws)
+        until(lambda: len(sums) == 2)
+    assert sums == [AMOUNT, AMOUNT]
+    assert ws._bridge._crossing.surplus == 0
+
+
+def test_what_is_kept_for_a_blocked_sender_is_bounded(monkeypatch):
+    monkeypatch.setattr(bridge, "SURPLUS", 2**20)
+    with served() as (_, address):
+        # The peer sends without end and reads nothing; our sends block.
+        ws = sync.connect(address + "/flood", write_timeout=None, compression=None)
+        sending = Background(_send_until_closed, ws)
+        crossing = ws._bridge._crossing
+        until(lambda: crossing.surplus >= 2**20)
+        most = crossing.surplus
+        assert most < 2**20 + 2**19  # a read above it
+        with pytest.raises(TimeoutError):
+            ws.wait_closed(0.2)
+        assert crossing.surplus == most
+        assert ws.is_open
+        for _ in range(2000):
+            ws.recv(5)
+        ws.abort()
+        sending.result()
+        assert crossing.surplus == 0
+
+
+def _send_until_closed(ws):
+    while True:
+        try:
+            ws.send(bytes(100_000))
+        except ConnectionClosed:
+            return
+
+
+def test_a_peer_is_held_back_while_nobody_reads():
+    with served() as (_, address):
+        ws = sync.connect(address + "/flood", compression=None, max_queue=4)
+        with pytest.raises(TimeoutError):
+            ws.wait_closed(0.3)
+        # One read of the socket may go beyond it.
+        assert len(ws._bridge._inbox) < 4 + 300
+        assert not ws._ws._core.reading
+        for _ in range(2000):
+            assert ws.recv(5) == bytes(1000)
+        ws.abort()
+        ws.wait_closed(5)
+
+
+def test_a_thousand_threads_lose_and_duplicate_nothing():
+    """Of the messages whose ``send()`` returned, each comes back once, and the end is the same to all."""
+    with served() as (_, address):
+        ws = sync.connect(address + "/echo", compression=None)
+        ended, sent, received = [], [], []
+        start = threading.Event()
+
+        def hammer(name: int) -> None:
+            start.wait()
+            try:
+                for number in range(20):
+                    ws.send(f"{name}:{number}")
+                    sent.append(f"{name}:{number}")
+                    received.append(ws.recv())
+            except ConnectionClosed as exc:
+                ended.append(exc.ending)
+
+        threads = [Background(hammer, name) for name in range(1000)]
+        start.set()
+        for each in threads:
+            each.result(25)
+        assert not ended
+        assert len(sent) == 20_000
+        assert Counter(received) == Counter(sent)
+        ending = ws.close()
+        assert (ending.messages_out, ending.messages_in) == (20_000, 20_000)
+
+
+def test_what_send_has_taken_arrives_though_other_threads_close():
+    """Sends, receives and closes from everywhere: what was taken before the Close is at the peer."""
+    server = endwell.Server()
+    arrived, done = [], []
+
+    @server.websocket("/")
+    async def collect(ws):
+        async for message in ws:
+            arrived.append(message)
+            with suppress(ConnectionClosed):
+                await ws.send(message)
+        done.append(ws.ending)
+
+    with sync.serving(server):
+        for _ in range(20):
+            arrived.clear()
+            done.clear()
+            ws = sync.connect(f"ws://127.0.0.1:{server.port}/", max_queue=10_000)
+            taken, endings = [], []
+
+            def hammer(name, ws=ws, taken=taken, endings=endings):
+                try:
+                    for number in range(200):
+                        ws.send(f"{name}:{number}")
+                        taken.append(f"{name}:{number}")
+                        with suppress(TimeoutError):
+                            ws.read(0)
+                except ConnectionClosed:
+                    pass
+                if name % 10 == 0:
+                    endings.append(ws.close())
+
+            threads = [Background(hammer, name) for name in range(50)]
+            for each in threads:
+                each.result()
+            until(lambda: done)
+            assert Counter(arrived) == Counter(taken)
+            assert set(map(id, endings)) == {id(ws.ending)}
+            assert ws.ending.clean

@@ -1,0 +1,27 @@
+"""Nothing is left of a connection, however it ended."""
+
+from __future__ import annotations
+
+import threading
+
+from endwell import sync
+from tests.sync.background import until
+from tests.sync.growth import WAYS, churn, left, server
+
+
+def test_threads_descriptors_and_connections_do_not_grow(caplog):
+    caplog.set_level("CRITICAL")
+    with sync.serving(server(), grace=1) as serving:
+        address = f"ws://127.0.0.1:{serving.port}"
+        churn(address, 4 * len(WAYS))
+        until(lambda: not serving.connections)
+        before = left()
+        churn(address, 25 * len(WAYS))
+        until(lambda: not serving.connections)
+        after = left()
+        # A thread that was idle may have ended or another one begun, but not one for each.
+        assert after.threads <= before.threads + 5
+        assert after.descriptors <= before.descriptors
+        assert after.bridges <= before.bridges + 2
+        assert after.resident < before.resident + 4096
+    until(lambda: not any(thread.name.startswith("endwell handler") for thread in threading.enumerate()))

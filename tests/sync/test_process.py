@@ -1,0 +1,207 @@
+"""The process around it: Ctrl-C, fork, exit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+from endwell import ConcurrencyError, sync
+from tests.raw import switching_protocols
+from tests.sync.background import BOUND, served, until
+
+
+def run(program: str, *arguments: str, interrupt: bool = False) -> str:
+    """What the program prints; it ends by itself, or by Ctrl-C after it has printed its first line."""
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            first = process.stdout.readline()
+            if interrupt:
+                time.sleep(0.2)
+                process.send_signal(signal.SIGINT)
+            rest, _ = process.communicate(timeout=BOUND + 5)
+        finally:
+            process.kill()
+    return first + rest
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "ws.recv()",
+        "ws.recv(60)",
+        "ws.read()",
+        "next(iter(ws))",
+        "ws.wait_closed()",
+        "while True: ws.send(bytes(100000))",
+        "ws.close()",
+        "ws.ping()",
+        "connect(sys.argv[1])",
+    ],
+)
+def test_ctrl_c_interrupts_every_call_in_the_main_thread(call):
+    program = f"""
+        import sys, time
+        from endwell.sync import connect
+        ws = connect(sys.argv[2], close_timeout=0.1)
+        print("ready", flush=True)
+        try:
+            {call}
+        except KeyboardInterrupt:
+            print("interrupted")
+        print("done")
+    """
+    with _Mute() as (silent, held):
+        assert run(program, silent, held, interrupt=True) == "ready\ninterrupted\ndone\n"
+
+
+class _Mute:
+    """Addresses of peers that say nothing: one from its start, the other after the handshake."""
+
+    def __enter__(self):
+        self._socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+
+        def open_() -> None:
+            try:
+                sock, _ = self._socks[1].accept()
+            except OSError:
+                return
+            self._socks.append(sock)
+            sock.sendall(switching_protocols(sock.recv(65536).decode()))
+
+        threading.Thread(target=open_, daemon=True).start()
+        return tuple(f"ws://127.0.0.1:{sock.getsockname()[1]}/" for sock in self._socks[:2])
+
+    def __exit__(self, *_):
+        for sock in self._socks:
+            sock.close()
+
+
+def test_at_exit_what_is_open_is_closed_with_1001():
+    program = """
+        import sys
+        from endwell.sync import connect
+        kept = [connect(sys.argv[1]) for _ in range(3)]
+        kept[0].on_close(lambda ending: print(ending.cause.name, flush=True))
+        print("bye", flush=True)
+    """
+    with served() as (server, address):
+        began = time.monotonic()
+        assert run(program, address + "/hold") == "bye\nAPP_CLOSED\n"
+        assert time.monotonic() - began < 3
+        until(lambda: all(ws.ending for ws in server.held))
+        assert [ws.ending.received.code for ws in server.held] == [1001] * 3
+        assert all(ws.ending.clean for ws in server.held)
+
+
+def test_an_exit_does_not_wait_for_a_thread_in_recv():
+    program = """
+        import sys, threading
+        from endwell.sync import connect
+        ws = connect(sys.argv[1])
+        threading.Thread(target=ws.read, daemon=True).start()
+        print("bye", flush=True)
+    """
+    with served() as (_, address):
+        assert run(program, address + "/hold") == "bye\n"
+
+
+def test_a_thread_that_python_waits_for_keeps_its_connection_until_it_ends():
+    program = """
+        import sys, threading, time
+        from endwell.sync import connect
+        ws = connect(sys.argv[1])
+        def talk():
+            time.sleep(0.3)
+            ws.send("still here")
+            print(ws.recv(), ws.close().code, flush=True)
+        threading.Thread(target=talk).start()
+        print("main is done", flush=True)
+    """
+    with served() as (_, address):
+        assert run(program, address + "/echo") == "main is done\nstill here 1000\n"
+
+
+def in_child(function) -> str:
+    """What ``function`` returns in a forked child."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            text = function()
+        except BaseException as exc:
+            text = repr(exc)
+        os.write(writing, text.encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return text
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_child_cannot_use_an_inherited_connection_and_harms_it_not():
+    with served() as (_server, address):
+        ws = sync.connect(address + "/echo")
+        ws.send("unread")
+        until(lambda: ws._bridge._inbox)
+
+        def inherited() -> str:
+            calls = [ws.recv, ws.read, ws.ping, ws.close, ws.wait_closed, ws.abort, lambda: ws.send("x")]
+            found = []
+            for call in calls:
+                try:
+                    found.append(repr(call()))
+                except ConcurrencyError as exc:
+                    found.append("fork" in str(exc))
+            return f"{found} {ws.is_open}"
+
+        assert in_child(inherited) == f"{[True] * 7} False"
+        assert ws.recv(5) == "unread"
+        ws.send("the parent goes on")
+        assert ws.recv(5) == "the parent goes on"
+        assert ws.close().clean
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_child_opens_connections_of_its_own():
+    with served() as (_server, address), sync.connect(address + "/echo"):
+
+        def own() -> str:
+            with sync.connect(address + "/echo") as ws:
+                ws.send("from the child")
+                text = ws.recv(5)
+            return f"{text} {ws.ending.clean}"
+
+        assert in_child(own) == "from the child True"
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_child_does_not_keep_the_parents_tcp_open():
+    with served() as (server, address):
+        ws = sync.connect(address + "/hold")
+        until(lambda: server.held)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.read(reading, 1)
+            os._exit(0)
+        ws.abort()
+        until(lambda: server.held[0].ending)
+        os.write(writing, b"x")
+        os.waitpid(child, 0)
+        os.close(reading)
+        os.close(writing)
