@@ -1,4 +1,4 @@
-"""What holds for every test: no I/O below the engine, coroutines run, nothing is left behind."""
+"""What holds for every test: no I/O below the engine, coroutines run, nothing is left behind; and what many are run with."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ LOOP = os.environ.get("ENDWELL_LOOP", "asyncio")
 # A busy machine is not a fault of the code; the timeout of each test bounds its examples too.
 hypothesis.settings.register_profile("endwell", hypothesis.settings(), deadline=None)
 hypothesis.settings.load_profile("endwell")
+
+# So that their asserts show what they compared.
+pytest.register_assert_rewrite("tests.raw", "tests.pair", "tests.endings.witness")
 
 
 def pytest_configure() -> None:
@@ -59,6 +62,29 @@ def sans_io(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def _refuse(*_args: object, **_kwargs: object) -> None:
     pytest.fail("the words, wire and protocol layers have no socket and never sleep; nor do their tests")
+
+
+@pytest.fixture(params=["ws", "wss"])
+def transport(request: pytest.FixtureRequest) -> Any:
+    from tests.raw import PLAIN, wss
+
+    return PLAIN if request.param == "ws" else wss()
+
+
+@pytest.fixture(params=["server", "client"])
+def role(request: pytest.FixtureRequest) -> str:
+    """Ours; the raw peer plays the other one."""
+    return request.param
+
+
+@pytest.fixture(params=["asyncio", "sync"])
+def face(request: pytest.FixtureRequest) -> Any:
+    from endwell.sync.background import background
+
+    from tests.face import ASYNCIO, BLOCKING
+
+    background()  # it stays once it is started, and is not what a test left behind
+    return ASYNCIO if request.param == "asyncio" else BLOCKING
 
 
 @pytest.hookimpl(tryfirst=True)

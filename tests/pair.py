@@ -1,4 +1,4 @@
-"""One connection between endwell, in either role, and a raw peer; and what it left behind."""
+"""One connection between endwell, in either role and with either face, and a raw peer; and what it left behind."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from endwell import Ending, Server, WebSocket, connect
+from endwell import Ending, Server
 from endwell.protocol.connection import Connection
+from tests.face import ASYNCIO, Face, Script
 from tests.raw import BOUND, PLAIN, RawPeer, RawServer, Transport
 
-__all__ = ["Pair", "idle", "nothing_left_behind", "pair", "within"]
+__all__ = ["Pair", "idle", "nothing_left_behind", "pair", "until", "within"]
 
 #: No frames but those that a test asks for.
 QUIET: dict[str, Any] = {"compression": None, "ping_interval": None}
@@ -23,9 +24,9 @@ QUIET: dict[str, Any] = {"compression": None, "ping_interval": None}
 class Pair:
     """Our side, and the peer's."""
 
-    ws: WebSocket
+    ws: Any
     peer: RawPeer
-    server: bool
+    face: Face
     #: What on_close was told, as soon as it was told it.
     endings: list[Ending] = field(default_factory=list)
 
@@ -36,6 +37,7 @@ class Pair:
     async def ending(self) -> Ending:
         """The end, which everybody is told once and alike."""
         ending = await within(self.ws.closed)
+        await until(lambda: self.endings)
         assert self.endings == [ending]
         assert self.ws.ending is ending
         assert not self.ws.is_open
@@ -51,28 +53,30 @@ async def within(awaitable: Awaitable[Any], seconds: float = BOUND) -> Any:
     return await asyncio.wait_for(wait(), seconds)
 
 
-async def idle(ws: WebSocket) -> None:
+async def idle(ws: Any) -> None:
     """A handler that neither reads nor writes."""
-    await ws.closed
+    await ws.wait_closed()
 
 
 @asynccontextmanager
 async def pair(
     role: str,
     transport: Transport = PLAIN,
+    face: Face = ASYNCIO,
     *,
-    handler: Callable[[WebSocket], Awaitable[None]] = idle,
+    handler: Script = idle,
     bytewise: bool = False,
     buffer: int | None = None,
     **options: Any,
 ) -> AsyncIterator[Pair]:
-    """``role`` ("server" or "client") is ours; ``handler`` runs on our side.
+    """``role`` ("server" or "client") and ``face`` are ours; ``handler`` runs on our side.
 
     Leaving the block ends the peer's TCP; then ours has to end and to leave nothing behind.
     """
     options = {**QUIET, "close_timeout": BOUND, **options}
+    peers = {"bytewise": bytewise, "buffer": buffer}
     run = _pair_of_server if role == "server" else _pair_of_client
-    async with run(transport, handler, bytewise, buffer, options) as both:
+    async with run(transport, face, handler, peers, options) as both:
         yield both
         both.peer.drop()
         await both.ending()
@@ -80,55 +84,44 @@ async def pair(
 
 @asynccontextmanager
 async def _pair_of_server(
-    transport: Transport,
-    handler: Callable[[WebSocket], Awaitable[None]],
-    bytewise: bool,
-    buffer: int | None,
-    options: dict[str, Any],
+    transport: Transport, face: Face, handler: Script, peers: dict[str, Any], options: dict[str, Any]
 ) -> AsyncIterator[Pair]:
     server = Server(**options)
-    opened: asyncio.Future[Pair] = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    opened: asyncio.Future[Pair] = loop.create_future()
 
-    @server.websocket("/")
-    async def handle(ws: WebSocket) -> None:
-        both = Pair(ws, peer, server=True)
+    async def handle(ws: Any) -> None:
+        both = Pair(face.again(ws), peer, face)
         ws.on_close(both.endings.append)
-        opened.set_result(both)
+        loop.call_soon_threadsafe(opened.set_result, both)
         await handler(ws)
 
+    server.websocket("/")(face.handler(handle))
     async with server.serving(ssl=transport.server, grace=0):
         async with nothing_left_behind():
-            with await RawPeer.reach(server.port, transport.client, bytewise=bytewise, buffer=buffer) as peer:
+            with await RawPeer.reach(server.port, transport.client, **peers) as peer:
                 await peer.upgrade()
                 yield await within(opened)
-            await _until(lambda: not server._tasks)
+            await until(lambda: not server._tasks)
         assert not server.connections
 
 
 @asynccontextmanager
 async def _pair_of_client(
-    transport: Transport,
-    handler: Callable[[WebSocket], Awaitable[None]],
-    bytewise: bool,
-    buffer: int | None,
-    options: dict[str, Any],
+    transport: Transport, face: Face, handler: Script, peers: dict[str, Any], options: dict[str, Any]
 ) -> AsyncIterator[Pair]:
-    with RawServer(transport.server, bytewise=bytewise, buffer=buffer) as listening:
+    with RawServer(transport.server, **peers) as listening:
         async with nothing_left_behind(), AsyncExitStack() as stack:
-            connecting = asyncio.ensure_future(_connect(listening.uri, transport, options))
+            connecting = asyncio.ensure_future(face.connect(listening.uri, ssl=transport.client, **options))
             stack.callback(connecting.cancel)
             peer = stack.enter_context(await listening.accept())
-            both = Pair(await within(connecting), peer, server=False)
+            both = Pair(await within(connecting), peer, face)
             stack.callback(both.ws.abort)
             both.ws.on_close(both.endings.append)
-            task = asyncio.ensure_future(handler(both.ws))
+            task = asyncio.ensure_future(face.run(handler, both.ws))
             stack.callback(task.cancel)
             yield both
             await within(task)
-
-
-async def _connect(uri: str, transport: Transport, options: dict[str, Any]) -> WebSocket:
-    return await connect(uri, ssl=transport.client, **options)
 
 
 @asynccontextmanager
@@ -136,7 +129,9 @@ async def nothing_left_behind() -> AsyncIterator[None]:
     """When the block is left, there are no file descriptors, tasks and timers that were not there before."""
     descriptors, tasks, timers = _descriptors(), asyncio.all_tasks(), _timers()
     yield
-    await _until(lambda: asyncio.all_tasks() <= tasks)
+    await until(lambda: asyncio.all_tasks() <= tasks)
+    with suppress(TimeoutError):  # another thread's loop closes a socket when it comes to it
+        await until(lambda: _descriptors() <= descriptors)
     assert _descriptors() - descriptors == set()
     assert _timers() - timers == set()
 
@@ -155,7 +150,8 @@ def _timers() -> set[asyncio.TimerHandle]:
     return {timer for timer in timers if not timer.cancelled()}
 
 
-async def _until(reached: Callable[[], bool]) -> None:
+async def until(reached: Callable[[], object]) -> None:
+    """Wait until it is so."""
     async with asyncio.timeout(BOUND):
         while not reached():
             await asyncio.sleep(0.001)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from endwell import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
+from endwell import ConcurrencyError
 from tests.pair import pair, within
 from tests.wire.peer import BINARY, TEXT
 
@@ -16,14 +16,6 @@ async def soon(task):
     for _ in range(5):
         await asyncio.sleep(0)
     assert not task.done()
-
-
-async def test_text_is_str_and_binary_is_bytes():
-    async with pair("server") as both:
-        await both.peer.frame(TEXT, "grüß dich".encode())
-        await both.peer.frame(BINARY, b"\x00\xff")
-        assert await within(both.ws.recv()) == "grüß dich"
-        assert await within(both.ws.recv()) == b"\x00\xff"
 
 
 async def test_a_second_task_that_receives_is_refused_and_the_first_is_not_disturbed():
@@ -37,14 +29,6 @@ async def test_a_second_task_that_receives_is_refused_and_the_first_is_not_distu
         assert await within(first) == "for the first"
         await both.peer.frame(TEXT, b"and again")
         assert await within(both.ws.recv()) == "and again"
-
-
-async def test_a_cancelled_recv_loses_nothing():
-    async with pair("server") as both:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(both.ws.recv(), 0.01)
-        await both.peer.frame(TEXT, b"later")
-        assert await within(both.ws.recv()) == "later"
 
 
 @pytest.mark.parametrize("late", [0, 1, 2, 3])
@@ -73,49 +57,6 @@ async def test_a_recv_cancelled_after_it_was_woken_leaves_the_message_to_the_nex
         with pytest.raises(asyncio.CancelledError):
             await receiving
         assert await within(both.ws.recv()) == "at that moment"
-
-
-async def test_read_is_none_at_the_end_and_an_empty_message_is_not_the_end():
-    async with pair("server") as both:
-        await both.peer.frame(TEXT)
-        await both.peer.frame(BINARY)
-        await both.peer.close(4000)
-        assert await within(both.ws.read()) == ""
-        assert await within(both.ws.read()) == b""
-        both.peer.fin()
-        assert await within(both.ws.read()) is None
-        assert await within(both.ws.read()) is None
-
-
-@pytest.mark.parametrize("code", [1000, 1011])
-async def test_iteration_ends_quietly_and_recv_raises_after_all_messages(code):
-    messages = []
-
-    async def handler(ws):
-        messages.extend([message async for message in ws])
-
-    async with pair("server", handler=handler) as both:
-        for number in range(3):
-            await both.peer.frame(TEXT, str(number).encode())
-        await both.peer.close(code)
-        both.peer.fin()
-        ending = await both.ending()
-        error = ConnectionClosedOK if code == 1000 else ConnectionClosedError
-        for _ in range(2):
-            with pytest.raises(error) as raised:
-                await both.ws.recv()
-            assert raised.value.ending is ending
-    assert messages == ["0", "1", "2"]
-
-
-async def test_a_recv_that_waits_is_told_the_end():
-    async with pair("server") as both:
-        receiving = asyncio.ensure_future(both.ws.recv())
-        await soon(receiving)
-        both.peer.fin()
-        with pytest.raises(ConnectionClosedError) as raised:
-            await within(receiving)
-        assert raised.value.ending is both.ws.ending
 
 
 @pytest.mark.parametrize("max_queue", [1, 3])

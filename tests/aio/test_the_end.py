@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 import pytest
 
-from endwell import Cause, Close, CloseCode, Initiator, TcpEnd
+from endwell import Cause, Close, Initiator, TcpEnd
 from endwell.protocol.closing import State
 from tests.pair import pair, within
-from tests.wire.peer import TEXT
 
 
 async def turns(count=5):
@@ -19,49 +17,6 @@ async def turns(count=5):
 
 
 # -- close() ----------------------------------------------------------------------
-
-
-async def test_close_returns_the_ending_and_the_same_to_all_who_close(role, transport):
-    async with pair(role, transport) as both:
-        tasks = [asyncio.ensure_future(both.ws.close(4000 + number, "me")) for number in range(3)]
-        assert await both.peer.read_close() == Close(4000, "me")
-        await both.peer.close(4000)
-        both.peer.fin()
-        endings = await within(asyncio.gather(*tasks))
-        assert all(ending is both.ws.ending for ending in endings)
-        assert await within(both.ws.close()) is both.ws.ending
-        await within(both.ws.wait_closed())
-        assert await within(both.ws.closed) is both.ws.ending
-    assert both.ws.ending.sent == Close(4000, "me")
-
-
-async def test_close_without_arguments_is_1000():
-    async with pair("server") as both:
-        closing = asyncio.ensure_future(both.ws.close())
-        assert await both.peer.read_close() == Close(CloseCode.NORMAL_CLOSURE)
-        await both.peer.close(1000)
-        both.peer.fin()
-        assert (await within(closing)).ok
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [(code, "") for code in (-1, 0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 70000)]
-    + [(1000, "x" * 124), (1000, "ü" * 62), (4000, "\ud800")],
-)
-async def test_a_close_that_may_not_be_sent_is_refused_and_the_connection_goes_on(code, reason):
-    async with pair("server") as both:
-        with pytest.raises(ValueError, match=r"."):
-            await both.ws.close(code, reason)
-        assert both.ws.is_open
-        await both.ws.send("nothing lost")
-        assert await both.peer.read_frame() == (TEXT, b"nothing lost")
-        await both.peer.frame(TEXT, b"on both sides")
-        assert await within(both.ws.recv()) == "on both sides"
-        closing = asyncio.ensure_future(both.ws.close(4000, "x" * 123))
-        assert await both.peer.read_close() == Close(4000, "x" * 123)
-        both.peer.fin()
-        assert (await within(closing)).cause is Cause.APP_CLOSED
 
 
 async def test_a_cancelled_close_goes_on_closing():
@@ -115,35 +70,6 @@ async def test_is_open_is_false_as_soon_as_we_close():
         await within(closing)
 
 
-@pytest.mark.parametrize("how", ["Close", "FIN", "RST", "fault"])
-async def test_is_open_is_false_without_anybody_reading(how, role, transport):
-    async with pair(role, transport) as both:
-        if how == "Close":
-            await both.peer.close()
-        elif how == "FIN":
-            both.peer.fin()
-        elif how == "RST":
-            both.peer.reset()
-        else:
-            await both.peer.frame(TEXT, b"\xff")
-        async with asyncio.timeout(1):
-            while both.ws.is_open:
-                await asyncio.sleep(0)
-
-
-@pytest.mark.parametrize(
-    ("close", "code", "reason"), [((1001, "bye"), 1001, "bye"), ((None,), 1005, ""), (None, 1006, "")]
-)
-async def test_close_code_and_reason_are_what_a_browser_would_tell(close, code, reason):
-    async with pair("server") as both:
-        assert (both.ws.close_code, both.ws.close_reason) == (None, None)
-        if close is not None:
-            await both.peer.close(*close)
-        both.peer.fin()
-        await both.ending()
-        assert (both.ws.close_code, both.ws.close_reason) == (code, reason)
-
-
 async def test_close_code_is_the_peers_even_where_ours_was_first():
     async with pair("server") as both:
         closing = asyncio.ensure_future(both.ws.close(4000))
@@ -190,47 +116,6 @@ async def test_on_close_is_called_once_at_once_and_in_order(caplog):
         assert calls == [(1, ending, False, ending), (2, ending, False, ending)]  # before anything else ran
         both.ws._stream.settle()
         assert len(calls) == 2
-
-
-async def test_on_close_after_the_end_is_called_at_once():
-    async with pair("server") as both:
-        both.peer.fin()
-        ending = await both.ending()
-        calls = []
-        both.ws.on_close(calls.append)
-        assert calls == [ending]
-
-
-async def test_a_callback_that_fails_is_logged_and_keeps_nothing_from_the_others(caplog):
-    async with pair("server") as both:
-        calls = []
-
-        def failing(ending):
-            raise RuntimeError("oops")
-
-        both.ws.on_close(failing)
-        both.ws.on_close(calls.append)
-        waiting = asyncio.ensure_future(both.ws.wait_closed())
-        await turns()
-        both.peer.fin()
-        ending = await both.ending()
-        await within(waiting)
-        assert calls == [ending]
-        both.ws.on_close(failing)
-    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
-    assert all("failing" in record.getMessage() for record in caplog.records)
-
-
-@pytest.mark.parametrize("callback", [None, "x"])
-async def test_on_close_wants_a_plain_function(callback):
-    async def coroutine_function(ending):
-        raise AssertionError("it is never called")
-
-    async with pair("server") as both:
-        for wrong in (callback, coroutine_function):
-            with pytest.raises(TypeError, match="plain function"):
-                both.ws.on_close(wrong)
-        both.peer.fin()
 
 
 async def test_a_callback_may_use_the_connection_that_has_ended():

@@ -81,14 +81,6 @@ async def test_it_can_be_awaited_or_entered():
         assert ws.ending.clean
 
 
-async def test_leaving_the_block_by_an_exception_closes_too():
-    async with served() as server:
-        with pytest.raises(KeyError):
-            async with endwell.connect(server.url) as ws:
-                raise KeyError
-        assert ws.ending.sent == endwell.Close(1000, "")
-
-
 async def test_leaving_the_block_by_cancellation_says_so():
     async with served() as server:
         entered = asyncio.Event()

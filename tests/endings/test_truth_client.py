@@ -1,4 +1,4 @@
-"""What a client's application is told about an ending: over ws and wss, whatever it does."""
+"""What a client's application is told about an ending: by both faces, over ws and wss, whatever it does."""
 
 from __future__ import annotations
 
@@ -8,37 +8,40 @@ from contextlib import suppress
 
 import pytest
 
-from endwell import Cause, ConnectionClosed, HandshakeRejected, Initiator, TcpEnd, connect
-from tests.raw import BOUND, RawServer
+from endwell import Cause, ConnectionClosed, HandshakeRejected, Initiator, TcpEnd
+from tests.pair import until
+from tests.raw import RawServer
 
 from .truth import ENDINGS, MAX_SIZE
 from .witness import APPLICATIONS, CELLS, KEEPALIVE, PROMPT, Witness, sockets
 
 
 @pytest.mark.parametrize(("ending", "application"), CELLS)
-async def test_a_client_is_told_the_truth_at_once_whatever_it_does(ending, application, transport, caplog):
+async def test_a_client_is_told_the_truth_at_once_whatever_it_does(
+    ending, application, transport, face, caplog
+):
     end = ENDINGS[ending]
     options = KEEPALIVE if end.silent else {}
-    witness = Witness()
+    witness = Witness(face, APPLICATIONS[application])
     before = sockets(), asyncio.all_tasks()
     with RawServer(transport.server) as server:
         accepting = asyncio.create_task(server.accept())
-        async with connect(server.uri, ssl=transport.client, max_size=MAX_SIZE, **options) as ws:
-            work = asyncio.create_task(witness.attend(APPLICATIONS[application], ws))
-            with await accepting as peer:
-                began = time.monotonic()
-                seen = await end.act(peer)
-            await asyncio.wait_for(witness.told.wait(), BOUND)
-            assert witness.told_at - began < PROMPT + sum(options.values())
-            if application == "busy":
-                await asyncio.sleep(0.01)
-                assert not witness.left.is_set()
-                witness.release.set()
-            with suppress(ConnectionClosed):
-                await asyncio.wait_for(work, PROMPT)
-            await witness.check(end, seen)
-        assert ws.ending is witness.endings[0]
-    assert (sockets(), asyncio.all_tasks()) == before
+        ws = await face.connect(server.uri, ssl=transport.client, max_size=MAX_SIZE, **options)
+        work = asyncio.create_task(face.run(witness.attend, ws))
+        with await accepting as peer:
+            began = time.monotonic()
+            seen = await end.act(peer)
+        await until(witness.told.is_set)
+        assert witness.told_at - began < PROMPT + sum(options.values())
+        if application == "busy":
+            await asyncio.sleep(0.01)
+            assert not witness.left.is_set()
+            witness.release.set()
+        with suppress(ConnectionClosed):
+            await asyncio.wait_for(work, PROMPT)
+        await witness.check(end, seen)
+    assert ws.ending is witness.endings[0]
+    await until(lambda: (sockets(), asyncio.all_tasks()) == before)
     if application in {"receiving", "sending", "blocked"}:
         assert type(witness.raised) is end.told.raises
         assert witness.raised.ending is ws.ending
@@ -48,16 +51,16 @@ async def test_a_client_is_told_the_truth_at_once_whatever_it_does(ending, appli
     assert not caplog.records
 
 
-async def test_a_refusal_is_told_with_its_response_and_an_ending(transport):
+async def test_a_refusal_is_told_with_its_response_and_an_ending(transport, face):
     answer = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\nContent-Length: 4\r\n\r\nbusy"
     before = sockets(), asyncio.all_tasks()
     with RawServer(transport.server) as server:
         accepting = asyncio.create_task(server.accept(answer))
         with pytest.raises(HandshakeRejected, match="503 Service Unavailable") as caught:
-            await connect(server.uri, ssl=transport.client)
+            await face.connect(server.uri, ssl=transport.client)
         (await accepting).sock.close()
     response, ending = caught.value.response, caught.value.ending
     assert (response.status, response.headers["Retry-After"], response.body) == (503, "7", b"busy")
     assert (ending.cause, ending.initiator) == (Cause.HANDSHAKE_REJECTED, Initiator.PEER)
     assert (ending.clean, ending.received, ending.sent, ending.code) == (False, None, None, 1006)
-    assert (sockets(), asyncio.all_tasks()) == before
+    await until(lambda: (sockets(), asyncio.all_tasks()) == before)

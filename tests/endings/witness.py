@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from itertools import product
+from typing import Any
 
 from endwell import ConnectionClosed, Ending, WebSocket
 from endwell.protocol.deadline import NEVER
+from tests.face import Face
 from tests.raw import BOUND, Seen
 
 from .truth import ENDINGS, End, Told
@@ -26,28 +29,31 @@ KEEPALIVE = {"ping_interval": 0.2, "ping_timeout": 0.2}
 
 
 class Witness:
-    """Everything that one application is told about one connection."""
+    """Everything that one application is told about one connection, by either face."""
 
-    def __init__(self) -> None:
-        self.ws: WebSocket
+    def __init__(self, face: Face, application: Application) -> None:
+        self.face = face
+        self.application = application
+        #: The connection, for the test.
+        self.ws: Any = None
         self.endings: list[Ending] = []
         #: The end is known, and when that was.
-        self.told = asyncio.Event()
+        self.told = threading.Event()
         self.told_at = 0.0
         #: Whether the application was still at work when the end was told.
         self.told_at_work = False
         #: Has the busy application wake up.
-        self.release = asyncio.Event()
+        self.release = threading.Event()
         #: The application's cleanup has run, and what had brought it there.
-        self.left = asyncio.Event()
+        self.left = threading.Event()
         self.raised: BaseException | None = None
 
-    async def attend(self, application: Application, ws: WebSocket) -> None:
-        """Run ``application`` and watch."""
-        self.ws = ws
+    async def attend(self, ws: Any) -> None:
+        """The script: run the application and watch."""
+        self.ws = self.face.again(ws)
         ws.on_close(self._tell)
         try:
-            await application(self, ws)
+            await self.application(self, ws)
         except BaseException as exc:
             self.raised = exc
             raise
@@ -71,8 +77,9 @@ class Witness:
         assert ws.close_reason == ("" if ending.received is None else ending.received.reason)
         assert isinstance(ending.exception, end.exception or type(None))
         assert str(raised) == str(ending)
-        assert ws._stream._sock is None
-        assert ws._stream._alarm == NEVER
+        stream = self.face.engine(ws)._stream
+        assert stream._sock is None
+        assert stream._alarm == NEVER
         if seen is not None:
             assert seen.close == ending.sent
             assert seen.closes == (ending.sent is not None)
@@ -87,8 +94,11 @@ class Witness:
             assert await ws.read() is None
             assert [message async for message in ws] == []
             raised = await _raised_by(ws.recv())
-            for more in (ws.send("x"), ws.ping(), _alive(ws)):
-                also = await _raised_by(more)
+            more = [ws.send("x"), ws.ping()]
+            if isinstance(ws, WebSocket):
+                more.append(_alive(ws))
+            for action in more:
+                also = await _raised_by(action)
                 assert type(also) is type(raised)
                 assert also.ending is ending
         assert raised.ending is ending
@@ -113,31 +123,33 @@ async def _alive(ws: WebSocket) -> None:
 
 # -- the applications ----------------------------------------------------------
 
-Application = Callable[[Witness, WebSocket], Awaitable[None]]
+Application = Callable[[Witness, Any], Awaitable[None]]
 
 
-async def _reading(witness: Witness, ws: WebSocket) -> None:
+async def _reading(witness: Witness, ws: Any) -> None:
     async for _ in ws:
         pass
 
 
-async def _receiving(witness: Witness, ws: WebSocket) -> None:
+async def _receiving(witness: Witness, ws: Any) -> None:
     while True:
         await ws.recv()
 
 
-async def _busy(witness: Witness, ws: WebSocket) -> None:
-    async with asyncio.timeout(8):
-        await witness.release.wait()
+async def _busy(witness: Witness, ws: Any) -> None:
+    until = time.monotonic() + 8
+    while not witness.release.is_set():
+        await witness.face.pause(0.005)
+        assert time.monotonic() < until
 
 
-async def _sending(witness: Witness, ws: WebSocket) -> None:
+async def _sending(witness: Witness, ws: Any) -> None:
     while True:
         await ws.send("tick")
-        await asyncio.sleep(0.01)
+        await witness.face.pause(0.01)
 
 
-async def _blocked(witness: Witness, ws: WebSocket) -> None:
+async def _blocked(witness: Witness, ws: Any) -> None:
     while True:
         await ws.send(bytes(2**15))
 

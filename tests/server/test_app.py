@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import subprocess
@@ -133,41 +132,6 @@ async def test_every_ending_is_told_to_the_server_once():
         assert not server.connections
     ((path, ending),) = told
     assert (path, ending.cause) == ("/a", endwell.Cause.PEER_CLOSED)
-
-
-async def test_a_handler_that_lets_the_end_pass_through_is_no_error(caplog):
-    server = endwell.Server()
-
-    @server.websocket("/")
-    async def handler(ws):
-        while True:
-            await ws.recv()
-
-    async with server.serving():
-        async with endwell.connect(url(server)):
-            pass
-        async with endwell.connect(url(server)) as ws:
-            await ws.close(4000, "fault")
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-
-
-async def test_another_connections_end_is_an_error_of_the_handler():
-    server = endwell.Server()
-    other = endwell.Server()
-
-    @other.websocket("/")
-    async def bye(ws):
-        pass
-
-    @server.websocket("/")
-    async def handler(ws):
-        async with endwell.connect(url(other)) as upstream:
-            await upstream.recv()
-
-    async with other.serving(), server.serving(), endwell.connect(url(server)) as ws:
-        ending = await ws.closed
-        assert ending.received.code == 1011
-        assert ending.received.reason == ""
 
 
 async def test_a_route_may_ask_to_be_cancelled_at_the_end():

@@ -1,0 +1,249 @@
+"""close(), is_open, on_close() and what comes after the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import pytest
+
+from endwell import Cause, Close, ConnectionClosed, Initiator, TcpEnd
+from tests.pair import until, within
+from tests.wire.peer import TEXT
+
+
+async def closed(both, *how):
+    """Close as ``how`` says; the peer does its part."""
+    closing = asyncio.ensure_future(both.ws.close(*how))
+    received = await both.peer.read_close()
+    await both.peer.close(received.code)
+    both.peer.fin()
+    return await within(closing), received
+
+
+async def test_close_without_arguments_is_1000(meet):
+    async with meet() as both:
+        ending, received = await closed(both)
+    assert received == ending.sent == Close(1000)
+    assert (ending.cause, ending.initiator, ending.clean) == (Cause.APP_CLOSED, Initiator.LOCAL, True)
+
+
+@pytest.mark.parametrize("code", [1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 3000, 4999])
+async def test_close_takes_each_code_that_an_application_may_send(code, serve):
+    async with serve() as both:
+        ending, received = await closed(both, code, "x" * 123)
+    assert received == ending.sent == Close(code, "x" * 123)
+    assert ending.clean
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(code, "") for code in (-1, 0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 70000)]
+    + [(1000, "x" * 124), (1000, "ü" * 62), (4000, "\ud800")],
+)
+async def test_a_close_that_may_not_be_sent_raises_and_the_connection_goes_on(code, reason, serve):
+    async with serve() as both:
+        with pytest.raises(ValueError, match=r"."):
+            await both.ws.close(code, reason)
+        assert both.ws.is_open
+        await both.ws.send("nothing lost")
+        assert await both.peer.read_frame() == (TEXT, b"nothing lost")
+        await both.peer.frame(TEXT, b"on both sides")
+        assert await within(both.ws.recv()) == "on both sides"
+        ending, received = await closed(both, 4000)
+    assert received == Close(4000)
+    assert ending.cause is Cause.APP_CLOSED
+
+
+async def test_close_returns_the_same_ending_any_number_of_times_and_to_all_who_call_it(meet):
+    async with meet() as both:
+        closings = [asyncio.ensure_future(both.ws.close(4000 + number, "me")) for number in range(3)]
+        received = await both.peer.read_close()
+        await both.peer.close(4000)
+        both.peer.fin()
+        endings = await within(asyncio.gather(*closings))
+        for _ in range(3):
+            endings.append(await within(both.ws.close(4999, "again")))
+        endings.append(await within(both.ws.closed))
+        await within(both.ws.wait_closed())
+    assert {id(ending) for ending in endings} == {id(both.ws.ending)}
+    assert both.ws.ending.sent == received
+    assert received.code in {4000, 4001, 4002}
+
+
+async def test_close_after_the_peers_close_is_no_error(meet):
+    async with meet() as both:
+        await both.peer.close(4001, "they")
+        both.peer.fin()
+        ending = await both.ending()
+        assert await within(both.ws.close(4000, "we")) is ending
+    assert (ending.cause, ending.received, ending.sent) == (
+        Cause.PEER_CLOSED,
+        Close(4001, "they"),
+        Close(4001, "they"),
+    )
+
+
+async def test_close_while_another_receives_ends_both_at_once_with_the_same_ending(meet):
+    async with meet() as both:
+        receiving = asyncio.ensure_future(both.ws.recv())
+        await asyncio.sleep(0.02)
+        began = time.monotonic()
+        ending, _ = await closed(both, 4000, "done")
+        with pytest.raises(ConnectionClosed) as raised:
+            await within(receiving)
+        assert time.monotonic() - began < 1.0
+    assert raised.value.ending is ending
+
+
+async def test_close_while_another_sends_ends_both_with_the_same_ending(meet):
+    async def stream(ws):
+        while True:
+            await ws.send(bytes(2**20))
+
+    async def streaming(ws):
+        with pytest.raises(ConnectionClosed) as raised:
+            await stream(ws)
+        raises.append(raised.value)
+
+    raises = []
+    async with meet(handler=streaming, buffer=16384) as both:
+        await asyncio.sleep(0.05)  # it waits for room
+        closing = asyncio.ensure_future(both.ws.close(4000))
+        await until(lambda: not both.ws.is_open)
+        await both.peer.close(4000)
+        seen = await both.peer.read_to_the_end()
+        both.peer.drop()
+        ending = await within(closing)
+        await until(lambda: raises)
+    assert [raised.ending is ending for raised in raises] == [True]
+    assert (seen.close, len(seen.frames)) == (Close(4000), ending.messages_out)
+
+
+async def test_a_peer_that_does_not_answer_a_close_costs_close_timeout_and_no_more(meet):
+    async with meet(close_timeout=0.2) as both:
+        began = time.monotonic()
+        ending = await within(both.ws.close(4000))
+        # 0.19: uvloop's clock counts whole milliseconds.
+        assert 0.19 <= time.monotonic() - began < 1.2
+    assert (ending.sent, ending.received, ending.clean) == (Close(4000), None, False)
+    assert ending.tcp is TcpEnd.TIMEOUT
+
+
+@pytest.mark.parametrize("how", ["Close", "FIN", "RST", "fault", "own"])
+async def test_is_open_is_false_although_nobody_reads(how, meet):
+    async with meet() as both:
+        assert both.ws.is_open
+        closing = None
+        if how == "Close":
+            await both.peer.close()
+        elif how == "FIN":
+            both.peer.fin()
+        elif how == "RST":
+            both.peer.reset()
+        elif how == "fault":
+            await both.peer.frame(TEXT, b"\xff")
+        else:
+            closing = asyncio.ensure_future(both.ws.close())
+        async with asyncio.timeout(1):
+            await until(lambda: not both.ws.is_open)
+        if closing is not None:
+            both.peer.fin()
+            await within(closing)
+
+
+@pytest.mark.parametrize(
+    ("close", "code", "reason"), [((1001, "bye"), 1001, "bye"), ((None,), 1005, ""), (None, 1006, "")]
+)
+async def test_close_code_and_reason_are_what_a_browser_would_tell(close, code, reason, meet):
+    async with meet() as both:
+        assert (both.ws.close_code, both.ws.close_reason, both.ws.ending) == (None, None, None)
+        if close is not None:
+            await both.peer.close(*close)
+        both.peer.fin()
+        await both.ending()
+        assert (both.ws.close_code, both.ws.close_reason) == (code, reason)
+
+
+@pytest.mark.parametrize("how", ["Close", "FIN", "RST", "own"])
+async def test_after_the_end_everything_raises_or_returns_that_ending(how, meet):
+    async with meet() as both:
+        if how == "own":
+            await closed(both)
+        elif how == "Close":
+            await both.peer.close(1000)
+            both.peer.fin()
+        elif how == "FIN":
+            both.peer.fin()
+        else:
+            both.peer.reset()
+        ending = await both.ending()
+        for more in (both.ws.send("x"), both.ws.send(b"x"), both.ws.ping(), both.ws.recv()):
+            with pytest.raises(ConnectionClosed) as raised:
+                await within(more)
+            assert raised.value.ending is ending
+        assert await within(both.ws.close(4000)) is ending
+
+
+# -- on_close() -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["Close", "FIN", "RST", "fault", "own", "timeout"])
+async def test_on_close_is_called_exactly_once_on_every_path(how, meet):
+    async with meet(close_timeout=0.1 if how == "timeout" else 5.0) as both:
+        calls = []
+        both.ws.on_close(lambda ending: calls.append((1, ending, both.ws.is_open, both.ws.ending)))
+        both.ws.on_close(lambda ending: calls.append((2, ending, both.ws.is_open, both.ws.ending)))
+        if how == "own":
+            await closed(both)
+        elif how == "timeout":
+            await within(both.ws.close())
+        elif how == "RST":
+            both.peer.reset()
+        else:
+            if how == "Close":
+                await both.peer.close()
+            elif how == "fault":
+                await both.peer.frame(TEXT, b"\xff")
+            both.peer.fin()
+        ending = await both.ending()
+        await until(lambda: len(calls) >= 2)
+    assert calls == [(1, ending, False, ending), (2, ending, False, ending)]
+
+
+async def test_on_close_after_the_end_is_called_at_once(meet):
+    async with meet() as both:
+        both.peer.fin()
+        ending = await both.ending()
+        calls = []
+        both.ws.on_close(calls.append)
+        assert calls == [ending]
+
+
+async def test_a_callback_that_fails_is_logged_and_keeps_nothing_from_the_others(serve, caplog):
+    def failing(ending):
+        raise RuntimeError("oops")
+
+    async with serve() as both:
+        calls = []
+        both.ws.on_close(failing)
+        both.ws.on_close(calls.append)
+        both.peer.fin()
+        ending = await both.ending()
+        await until(lambda: calls)
+        assert calls == [ending]
+        both.ws.on_close(failing)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+    assert all("failing" in record.getMessage() for record in caplog.records)
+
+
+async def test_on_close_wants_a_plain_function(serve):
+    async def coroutine_function(ending):
+        raise AssertionError("it is never called")
+
+    async with serve() as both:
+        for wrong in (None, "x", coroutine_function):
+            with pytest.raises(TypeError, match="plain function"):
+                both.ws.on_close(wrong)
+        both.peer.fin()

@@ -1,0 +1,105 @@
+"""The peer is gone without a word: it is known at once, whatever the application does."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import threading
+import time
+
+import pytest
+
+from endwell import Cause, ConnectionClosed, ConnectionClosedError, Initiator
+from tests.pair import until
+
+#: Seconds; every timeout that could bring a drop about lasts several times longer.
+PROMPT = 1.0
+
+
+@pytest.fixture(params=["FIN", "RST", "killed"])
+def drop(request):
+    return request.param
+
+
+def end(peer, drop):
+    """End TCP; a process that holds the socket is killed as by a crash or the OOM killer."""
+    if drop == "FIN":
+        peer.fin()
+    elif drop == "RST":
+        peer.reset()
+    else:
+        with subprocess.Popen(["sleep", "60"], pass_fds=[peer.sock.fileno()]) as holder:
+            peer.drop()  # the process has it still
+            holder.kill()
+
+
+async def _waiting(ws, face, stop):
+    while not stop.is_set():
+        await face.pause(0.005)
+
+
+async def _reading(ws, face, stop):
+    while ws.is_open:
+        if await ws.read() is None:
+            break
+
+
+async def _iterating(ws, face, stop):
+    async for _ in ws:
+        pass
+
+
+async def _receiving(ws, face, stop):
+    with pytest.raises(ConnectionClosedError):
+        await ws.recv()
+
+
+async def _sending(ws, face, stop):
+    async def tick():
+        while True:
+            await ws.send("tick")
+            await face.pause(0.005)
+
+    with pytest.raises(ConnectionClosed):
+        await tick()
+
+
+async def _blocked(ws, face, stop):
+    async def stream():
+        while True:
+            await ws.send(bytes(2**20))
+
+    with pytest.raises(ConnectionClosed):
+        await stream()
+
+
+APPLICATIONS = [_waiting, _reading, _iterating, _receiving, _sending, _blocked]
+
+
+@pytest.mark.parametrize("application", APPLICATIONS, ids=lambda function: function.__name__[1:])
+async def test_a_drop_is_known_at_once_and_the_code_at_the_end_runs(application, drop, meet, face):
+    begun, stop, told, left = (threading.Event() for _ in range(4))
+
+    async def handler(ws):
+        ws.on_close(lambda ending: told.set())
+        begun.set()
+        await application(ws, face, stop)
+        left.set()
+
+    async with meet(handler=handler, buffer=16384) as both:
+        await until(begun.is_set)
+        await asyncio.sleep(0.02)  # it is at work, or waits
+        began = time.monotonic()
+        end(both.peer, drop)
+        await until(told.is_set)
+        assert not both.ws.is_open
+        assert time.monotonic() - began < PROMPT
+        stop.set()
+        await until(left.is_set)
+        assert time.monotonic() - began < PROMPT
+        ending = await both.ending()
+    assert (ending.initiator, ending.clean, ending.code) == (Initiator.NETWORK, False, 1006)
+    assert ending.cause in {Cause.PEER_VANISHED, Cause.CONNECTION_RESET}
+    assert (ending.sent, ending.received) == (None, None)
+    if application is _blocked:
+        assert ending.unsent_bytes > 0

@@ -1,0 +1,138 @@
+"""What is sent arrives whole, in order and as what it was."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from endwell import Cause, Close
+from tests.pair import within
+from tests.wire.peer import BINARY, CONTINUATION, TEXT
+
+LARGE = bytes(range(256)) * 1024  # 256 KiB
+
+
+async def echo(ws):
+    async for message in ws:
+        await ws.send(message)
+
+
+async def test_an_echo_returns_text_as_text_and_binary_as_binary(meet):
+    messages = [
+        (TEXT, "grüß dich".encode()),
+        (BINARY, b"\x00\xff"),
+        (TEXT, b""),
+        (BINARY, b""),
+        (BINARY, LARGE),
+    ]
+    async with meet(handler=echo) as both:
+        for message in messages:
+            await both.peer.frame(*message)
+            assert await both.peer.read_frame() == message
+        both.peer.fin()
+
+
+async def test_text_is_str_and_binary_is_bytes(meet):
+    async with meet() as both:
+        await both.peer.frame(TEXT, "grüß dich".encode())
+        await both.peer.frame(BINARY, b"\x00\xff")
+        assert await within(both.ws.recv()) == "grüß dich"
+        assert await within(both.ws.recv()) == b"\x00\xff"
+
+
+@pytest.mark.parametrize(
+    ("message", "frame"),
+    [
+        ("grüß dich", (TEXT, "grüß dich".encode())),
+        ("", (TEXT, b"")),
+        (b"\x00\xff", (BINARY, b"\x00\xff")),
+        (bytearray(b"array"), (BINARY, b"array")),
+        (memoryview(b"every other")[::1], (BINARY, b"every other")),
+    ],
+    ids=repr,
+)
+async def test_str_goes_as_text_and_everything_like_bytes_as_binary(message, frame, meet):
+    async with meet() as both:
+        await within(both.ws.send(message))
+        assert await both.peer.read_frame() == frame
+        both.peer.fin()
+
+
+@pytest.mark.parametrize("message", [None, 7, ["list"]])
+async def test_what_is_no_message_is_refused_at_the_call_and_nothing_is_lost(message, meet):
+    async with meet() as both:
+        with pytest.raises(TypeError, match="message"):
+            await both.ws.send(message)
+        await within(both.ws.send("still there"))
+        assert await both.peer.read_frame() == (TEXT, b"still there")
+        both.peer.fin()
+
+
+async def test_messages_keep_their_order_both_ways(meet):
+    async with meet(handler=echo) as both:
+        octets = [both.peer.octets(TEXT, str(number).encode()) for number in range(500)]
+        writing = asyncio.ensure_future(both.peer.write(b"".join(octets)))
+        for number in range(500):
+            assert await both.peer.read_frame() == (TEXT, str(number).encode())
+        await writing
+        both.peer.fin()
+
+
+async def test_a_message_in_fragments_arrives_as_one(meet):
+    async with meet() as both:
+        await both.peer.frame(TEXT, b"in ", fin=False)
+        await both.peer.frame(CONTINUATION, b"two ", fin=False)
+        await both.peer.frame(CONTINUATION, b"or three")
+        assert await within(both.ws.recv()) == "in two or three"
+
+
+async def test_many_may_send_at_once_and_no_message_is_torn(meet):
+    async with meet(buffer=16384) as both:
+        messages = {f"{number:05}" * 2000 for number in range(30)}
+        sending = asyncio.gather(*(both.ws.send(message) for message in messages))
+        received = {(await both.peer.read_frame()).payload.decode() for _ in messages}
+        await within(sending)
+        both.peer.fin()
+    assert received == messages
+
+
+async def test_a_peer_that_sends_more_than_is_taken_is_held_back_and_nothing_is_lost(meet):
+    async with meet(max_queue=2) as both:
+        count = 40  # 10 MiB, more than the kernel keeps
+        sending = asyncio.ensure_future(both.peer.write(both.peer.octets(BINARY, LARGE) * count))
+        await asyncio.sleep(0.05)
+        assert not sending.done()
+        for _ in range(count):
+            assert await within(both.ws.recv()) == LARGE
+        await within(sending)
+        both.peer.fin()
+
+
+async def test_a_message_of_max_size_is_taken_and_a_larger_one_ends_with_1009(meet):
+    async with meet(max_size=1000) as both:
+        await both.peer.frame(BINARY, bytes(1000))
+        assert await within(both.ws.recv()) == bytes(1000)
+        await both.peer.frame(BINARY, bytes(1001))
+        seen = await both.peer.read_to_the_end()
+        both.peer.fin()
+        assert await within(both.ws.read()) is None
+        ending = await both.ending()
+    assert (ending.cause, ending.sent) == (Cause.MESSAGE_TOO_BIG, seen.close)
+    assert seen.close.code == 1009
+
+
+async def test_what_was_sent_before_close_arrives_before_the_close(meet):
+    async with meet(buffer=16384, write_limit=16 * 2**20) as both:
+        for number in range(8):
+            await within(both.ws.send(number.to_bytes(2, "big") + LARGE))
+        await within(both.ws.send("last words"))
+        closing = asyncio.ensure_future(both.ws.close(4000))
+        for number in range(8):
+            assert (await both.peer.read_frame()).payload == number.to_bytes(2, "big") + LARGE
+        assert await both.peer.read_frame() == (TEXT, b"last words")
+        assert await both.peer.read_close() == Close(4000)
+        await both.peer.close(4000)
+        both.peer.fin()
+        ending = await within(closing)
+    assert (ending.clean, ending.unsent_bytes, ending.messages_out) == (True, 0, 9)

@@ -1,0 +1,164 @@
+"""connect(), the block around it, and what both sides agree on."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+
+import pytest
+
+from endwell import Cause, Close, HandshakeFailed, HandshakeRejected, Server, TcpEnd
+from tests.pair import within
+from tests.raw import HOST, RawServer, wss
+
+
+async def idle(ws):
+    await ws.wait_closed()
+
+
+def uri(server, transport):
+    return f"{'ws' if transport.client is None else 'wss'}://{HOST}:{server.port}/"
+
+
+async def test_headers_and_the_subprotocol_reach_both_sides(face, transport):
+    seen = []
+
+    async def handler(ws):
+        seen.append((ws.request.headers["X-One"], ws.subprotocol))
+        await ws.send("hi")
+
+    server = Server(subprotocols=["chat.v2", "chat.v1"])
+    server.websocket("/")(face.handler(handler))
+    async with server.serving(ssl=transport.server):
+        ws = await face.connect(
+            uri(server, transport),
+            ssl=transport.client,
+            additional_headers={"X-One": "1"},
+            subprotocols=["chat.v1", "other"],
+        )
+        assert await within(ws.recv()) == "hi"
+        assert ws.subprotocol == ws.response.headers["Sec-WebSocket-Protocol"] == "chat.v1"
+        assert ws.request.headers["X-One"] == "1"
+        assert ws.remote_address == server.addresses[0]
+        assert (await within(ws.closed)).received == Close(1000)
+    assert seen == [("1", "chat.v1")]
+
+
+async def test_two_faces_talk_to_each_other_with_compression(face, transport):
+    async def echo(ws):
+        async for message in ws:
+            await ws.send(message)
+
+    server = Server()
+    server.websocket("/")(face.handler(echo))
+    async with server.serving(ssl=transport.server):
+        ws = await face.connect(uri(server, transport), ssl=transport.client)
+        for message in ("ü" * 100_000, bytes(100_000), "", b""):
+            await within(ws.send(message))
+            assert await within(ws.recv()) == message
+        ending = await within(ws.close())
+    assert "permessage-deflate" in ws.response.headers["Sec-WebSocket-Extensions"]
+    assert (ending.clean, ending.tcp) == (True, TcpEnd.FIN)
+    assert ending.bytes_out < 10_000
+
+
+async def visited(face, transport, script):
+    """What ``script`` did in a client's block: the exception that left it, the Close that came, the ending."""
+    connections = []
+
+    async def noting(ws):
+        connections.append(ws)
+        await script(ws)
+
+    with RawServer(transport.server) as listening:
+        visiting = asyncio.ensure_future(face.visit(noting, listening.uri, ssl=transport.client))
+        with await listening.accept() as peer:
+            seen = await peer.read_to_the_end(answer=True)
+        (left,) = await within(asyncio.gather(visiting, return_exceptions=True))
+    return left, seen.close, connections[0].ending
+
+
+async def test_leaving_the_block_closes_with_1000(face, transport):
+    async def script(ws):
+        await ws.send("bye")
+
+    left, close, ending = await visited(face, transport, script)
+    assert (left, close) == (None, Close(1000))
+    assert (ending.cause, ending.clean) == (Cause.APP_CLOSED, True)
+
+
+async def test_leaving_the_block_by_an_exception_closes_too(face, transport):
+    async def script(ws):
+        raise KeyError("x")
+
+    left, close, ending = await visited(face, transport, script)
+    assert isinstance(left, KeyError)
+    assert close == ending.sent == Close(1000)
+
+
+async def test_leaving_the_block_after_a_close_changes_nothing(face, transport):
+    async def script(ws):
+        await ws.close(4000, "mine")
+
+    left, close, ending = await visited(face, transport, script)
+    assert (left, close) == (None, Close(4000, "mine"))
+    assert ending.sent == close
+
+
+async def test_a_refusal_shows_its_answer(face, transport):
+    answer = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\nContent-Length: 4\r\n\r\nbusy"
+    with RawServer(transport.server) as listening:
+        connecting = asyncio.ensure_future(face.connect(listening.uri, ssl=transport.client))
+        with (
+            await listening.accept(answer),
+            pytest.raises(HandshakeRejected, match="503 Service Unavailable") as caught,
+        ):
+            await within(connecting)
+    response = caught.value.response
+    assert (response.status, response.headers["Retry-After"], response.body) == (503, "7", b"busy")
+    assert caught.value.ending.cause is Cause.HANDSHAKE_REJECTED
+
+
+async def test_a_port_where_nobody_listens_fails_the_handshake(face):
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        port = sock.getsockname()[1]
+    with pytest.raises(HandshakeFailed) as caught:
+        await within(face.connect(f"ws://{HOST}:{port}/"))
+    assert isinstance(caught.value.ending.exception, ConnectionRefusedError)
+
+
+async def test_a_server_that_never_answers_costs_open_timeout_and_no_more(face, transport):
+    with RawServer(transport.server) as listening:
+        began = time.monotonic()
+        with pytest.raises(HandshakeFailed) as caught:
+            await within(face.connect(listening.uri, ssl=transport.client, open_timeout=0.2))
+        # 0.19: uvloop's clock counts whole milliseconds.
+        assert 0.19 <= time.monotonic() - began < 1.2
+    assert caught.value.ending.tcp is TcpEnd.TIMEOUT
+
+
+async def test_a_certificate_that_is_not_trusted_fails_the_handshake(face):
+    server = Server()
+    server.websocket("/")(face.handler(idle))
+    async with server.serving(ssl=wss().server):
+        with pytest.raises(HandshakeFailed) as caught:
+            await within(face.connect(uri(server, wss())))
+    assert caught.value.ending.cause is Cause.TLS_ERROR
+
+
+@pytest.mark.parametrize(
+    ("uri", "keywords", "error", "name"),
+    [
+        ("http://x/", {}, ValueError, "uri"),
+        ("ws://x/", {"subprotocols": "chat"}, TypeError, "subprotocols"),
+        ("ws://x/", {"nonsense": 1}, TypeError, "nonsense"),
+        ("ws://x/", {"max_size": -1}, ValueError, "max_size"),
+    ],
+)
+async def test_an_applications_mistake_raises_at_the_call_and_names_the_argument(
+    uri, keywords, error, name, face
+):
+    with pytest.raises(error, match=name):
+        await face.connect(uri, **keywords)

@@ -1,0 +1,114 @@
+"""ping(), pongs and keepalive."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from endwell import Cause, ConnectionClosed
+from tests.pair import until, within
+from tests.wire.peer import PING, PONG, TEXT
+
+
+async def pinged(both, payload=None):
+    """A ping that waits for its pong."""
+    task = asyncio.ensure_future(both.ws.ping(payload))
+    return task, await both.peer.read_frame()
+
+
+async def test_a_ping_returns_the_round_trip_in_seconds(meet):
+    async with meet() as both:
+        assert both.ws.latency is None
+        task, received = await pinged(both)
+        assert received.opcode == PING
+        await asyncio.sleep(0.05)
+        await both.peer.frame(PONG, received.payload)
+        latency = await within(task)
+        assert 0.04 <= latency < 1.0  # loops' timers may be early by a millisecond or so
+        assert both.ws.latency == latency
+        both.peer.fin()
+        assert (await both.ending()).latency == latency
+
+
+async def test_a_ping_has_the_payload_that_was_asked_for_or_a_fresh_one(meet):
+    async with meet() as both:
+        one, first = await pinged(both)
+        two, second = await pinged(both)
+        three, third = await pinged(both, b"of the application")
+        assert first.payload != second.payload
+        assert third == (PING, b"of the application")
+        for received in (first, second, third):
+            await both.peer.frame(PONG, received.payload)
+        await within(asyncio.gather(one, two, three))
+        both.peer.fin()
+
+
+async def test_a_ping_that_may_not_be_sent_is_refused_and_the_connection_goes_on(serve):
+    async with serve() as both:
+        task, received = await pinged(both, b"once")
+        with pytest.raises(ValueError, match="not answered yet"):
+            await both.ws.ping(b"once")
+        with pytest.raises(ValueError, match="125"):
+            await both.ws.ping(bytes(126))
+        await both.peer.frame(PONG, received.payload)
+        await within(task)
+        for payload in (b"once", bytes(125)):  # free again; as long as it may be
+            task, received = await pinged(both, payload)
+            assert received == (PING, payload)
+            await both.peer.frame(PONG, payload)
+            await within(task)
+        both.peer.fin()
+
+
+async def test_a_ping_that_waits_is_told_the_end(meet):
+    async with meet() as both:
+        tasks = [(await pinged(both))[0] for _ in range(2)]
+        both.peer.fin()
+        for task in tasks:
+            with pytest.raises(ConnectionClosed) as raised:
+                await within(task)
+            assert raised.value.ending is both.ws.ending
+
+
+async def test_pings_and_a_close_are_answered_while_the_application_does_something_else(meet, face):
+    stop = threading.Event()
+
+    async def busy(ws):
+        while not stop.is_set():
+            await face.pause(0.005)
+
+    async with meet(handler=busy) as both:
+        await both.peer.frame(TEXT, b"unread")
+        await both.peer.frame(PING, b"are you there?")
+        assert await both.peer.read_frame() == (PONG, b"are you there?")
+        await both.peer.close(4001)
+        assert (await both.peer.read_close()).code == 4001
+        assert not both.ws.is_open
+        both.peer.fin()
+        await both.ending()
+        stop.set()
+
+
+async def test_keepalive_pings_by_itself_and_measures_the_latency(meet):
+    async with meet(ping_interval=0.05) as both:
+        for _ in range(2):
+            received = await both.peer.read_frame()
+            assert received.opcode == PING
+            await both.peer.frame(PONG, received.payload)
+        await until(lambda: both.ws.latency)
+        assert 0 < both.ws.latency < 1.0
+        both.peer.fin()
+
+
+async def test_a_peer_that_answers_no_ping_is_given_up(meet):
+    async with meet(ping_interval=0.1, ping_timeout=0.1) as both:
+        receiving = asyncio.ensure_future(both.ws.recv())
+        seen = await both.peer.read_to_the_end()
+        ending = await both.ending()
+        with pytest.raises(ConnectionClosed):
+            await within(receiving)
+    assert ending.cause is Cause.KEEPALIVE_TIMEOUT
+    assert seen.close == ending.sent
+    assert seen.close.code == 1001

@@ -1,0 +1,121 @@
+"""recv(), read() and iteration: nothing is lost, and the end is told after the last message."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from endwell import ConnectionClosedError, ConnectionClosedOK
+from tests.pair import until, within
+from tests.wire.peer import BINARY, TEXT
+
+
+async def test_an_empty_message_is_not_the_end_and_read_is_none_at_the_end(meet):
+    async with meet() as both:
+        await both.peer.frame(TEXT)
+        await both.peer.frame(BINARY)
+        await both.peer.close(4000)
+        assert await within(both.ws.read()) == ""
+        assert await within(both.ws.read()) == b""
+        both.peer.fin()
+        for _ in range(2):
+            assert await within(both.ws.read()) is None
+
+
+@pytest.mark.parametrize("how", ["Close 1000", "Close 1011", "FIN", "RST", "fault"])
+async def test_messages_that_came_before_the_end_are_delivered_before_it_is_told(how, meet):
+    async with meet() as both:
+        peer = both.peer
+        for number in range(3):
+            peer.push(peer.octets(TEXT, str(number).encode()))
+        if how == "FIN":
+            peer.fin()
+        elif how == "RST":
+            await peer.delivered()
+            peer.reset()
+        elif how == "fault":
+            await peer.frame(TEXT, b"\xff")
+        else:
+            await peer.close(int(how.removeprefix("Close ")))
+        if how != "RST":
+            peer.fin()
+        ending = await both.ending()
+        assert await within(both.ws.recv()) == "0"
+        assert await within(both.ws.read()) == "1"
+        assert [message async for message in both.ws] == ["2"]
+        for _ in range(2):
+            with pytest.raises(
+                ConnectionClosedOK if how == "Close 1000" else ConnectionClosedError
+            ) as raised:
+                await within(both.ws.recv())
+            assert raised.value.ending is ending
+            assert await within(both.ws.read()) is None
+            assert [message async for message in both.ws] == []
+
+
+async def test_is_open_is_false_before_the_last_messages_are_read_and_they_are_not_lost(meet):
+    async with meet() as both:
+        peer = both.peer
+        peer.push(peer.octets(TEXT, b"one") + peer.octets(TEXT, b"two") + peer.close_octets(4000))
+        await until(lambda: not both.ws.is_open)
+        assert await within(both.ws.read()) == "one"
+        assert await within(both.ws.read()) == "two"
+        peer.fin()
+        assert await within(both.ws.read()) is None
+        assert both.ws.ending.received.code == 4000
+
+
+@pytest.mark.parametrize("how", ["Close", "FIN", "RST"])
+async def test_whoever_waits_for_a_message_is_told_the_end(how, meet):
+    async with meet() as both:
+        receiving = asyncio.ensure_future(both.ws.recv())
+        await asyncio.sleep(0.01)
+        if how == "Close":
+            await both.peer.close(4000)
+        if how == "RST":
+            both.peer.reset()
+        else:
+            both.peer.fin()
+        with pytest.raises(ConnectionClosedError) as raised:
+            await within(receiving, 1.0)
+        assert raised.value.ending is await both.ending()
+
+
+async def test_a_recv_that_times_out_loses_nothing(meet):
+    async with meet() as both:
+        for word in ("later", "later still"):
+            with pytest.raises(TimeoutError):
+                await both.face.recv(both.ws, 0.01)
+            assert both.ws.is_open
+            await both.peer.frame(TEXT, word.encode())
+            assert await both.face.recv(both.ws, 5.0) == word
+
+
+async def test_a_recv_that_times_out_just_as_a_message_comes_loses_nothing(meet):
+    async with meet(max_queue=1000) as both:
+        sent, received = [], []
+        for number in range(40):
+            receiving = asyncio.ensure_future(both.face.recv(both.ws, 0.004))
+            await asyncio.sleep(0.003 + number % 10 / 4000)
+            sent.append(str(number))
+            both.peer.push(both.peer.octets(TEXT, sent[-1].encode()))
+            try:
+                received.append(await receiving)
+            except TimeoutError:
+                continue
+        while len(received) < len(sent):
+            received.append(await within(both.ws.recv()))
+    assert received == sent
+
+
+async def test_a_timeout_of_nothing_takes_what_is_there(meet):
+    async with meet() as both:
+        with pytest.raises(TimeoutError):
+            await both.face.recv(both.ws, 0)
+        await both.peer.frame(TEXT, b"first")
+        assert await within(both.ws.recv()) == "first"
+        both.peer.push(both.peer.octets(TEXT, b"second") + both.peer.octets(TEXT, b"third"))
+        assert await within(both.ws.recv()) == "second"
+        await asyncio.sleep(0.02)  # the third is there
+        assert await both.face.recv(both.ws, 0) == "third"

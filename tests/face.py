@@ -1,0 +1,201 @@
+"""The two faces of endwell in the same words, so that a test of both is written once.
+
+A test is an ``async def`` on its own loop, whichever face it holds: with the blocking one
+each call of it runs in a thread and is awaited. A *script* is an ``async def`` that runs on
+the application's side, as its handler: with the asyncio face as a task; with the blocking
+one in a thread, where each call blocks in its place, so that the coroutine never suspends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
+
+import endwell.sync
+
+import endwell
+
+__all__ = ["ASYNCIO", "BLOCKING", "Face", "Script"]
+
+#: What runs on the application's side, with the connection and the route's parameters.
+Script = Callable[..., Coroutine[Any, Any, None]]
+
+
+class Face(Protocol):
+    """What differs between the faces; everything else is the same words."""
+
+    def again(self, ws: Any) -> Any:
+        """A script's connection for the test."""
+
+    def engine(self, ws: Any) -> endwell.WebSocket:
+        """The connection of the engine below."""
+
+    def handler(self, script: Script) -> Callable[..., object]:
+        """``script`` as the handler of a route."""
+
+    async def run(self, script: Script, ws: Any) -> None:
+        """Run ``script`` with the test's connection."""
+
+    async def connect(self, uri: str, **how: Any) -> Any:
+        """A client's connection for the test."""
+
+    async def visit(self, script: Script, uri: str, **how: Any) -> None:
+        """Run ``script`` in the block of a client's connection."""
+
+    async def recv(self, ws: Any, seconds: float) -> str | bytes:
+        """``ws.recv()``, or TimeoutError after so long."""
+
+    async def pause(self, seconds: float) -> None:
+        """Have a script sleep."""
+
+
+class _Asyncio:
+    def again(self, ws: endwell.WebSocket) -> endwell.WebSocket:
+        return ws
+
+    def engine(self, ws: endwell.WebSocket) -> endwell.WebSocket:
+        return ws
+
+    def handler(self, script: Script) -> Script:
+        return script
+
+    async def run(self, script: Script, ws: endwell.WebSocket) -> None:
+        await script(ws)
+
+    async def connect(self, uri: str, **how: Any) -> endwell.WebSocket:
+        return await endwell.connect(uri, **how)
+
+    async def visit(self, script: Script, uri: str, **how: Any) -> None:
+        async with endwell.connect(uri, **how) as ws:
+            await script(ws)
+
+    async def recv(self, ws: endwell.WebSocket, seconds: float) -> str | bytes:
+        async with asyncio.timeout(seconds):
+            return await ws.recv()
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class _Blocking:
+    def again(self, ws: _Words) -> _Words:
+        return _Words(ws._ws, _in_a_thread)
+
+    def engine(self, ws: _Words) -> endwell.WebSocket:
+        return ws._ws._ws
+
+    def handler(self, script: Script) -> Callable[..., None]:
+        def handle(ws: endwell.sync.WebSocket, **params: str) -> None:
+            _finish(script(_Words(ws, _in_place), **params))
+
+        return handle
+
+    async def run(self, script: Script, ws: _Words) -> None:
+        await _in_a_thread(_finish, script(_Words(ws._ws, _in_place)))
+
+    async def connect(self, uri: str, **how: Any) -> _Words:
+        ws = await _in_a_thread(lambda: endwell.sync.connect(uri, **how))
+        return _Words(ws, _in_a_thread)
+
+    async def visit(self, script: Script, uri: str, **how: Any) -> None:
+        def visit() -> None:
+            with endwell.sync.connect(uri, **how) as ws:
+                _finish(script(_Words(ws, _in_place)))
+
+        await _in_a_thread(visit)
+
+    async def recv(self, ws: _Words, seconds: float) -> str | bytes:
+        message: str | bytes = await ws._call(ws._ws.recv, seconds)
+        return message
+
+    async def pause(self, seconds: float) -> None:
+        await _in_place(time.sleep, seconds)
+
+
+ASYNCIO: Face = _Asyncio()
+BLOCKING: Face = _Blocking()
+
+
+class _Words:
+    """A blocking connection whose methods are awaited. What does not block is the connection's own."""
+
+    def __init__(self, ws: endwell.sync.WebSocket, call: Callable[..., Awaitable[Any]]) -> None:
+        self._ws = ws
+        self._call = call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ws, name)
+
+    async def recv(self) -> Any:
+        return await self._call(self._ws.recv)
+
+    async def read(self) -> Any:
+        return await self._call(self._ws.read)
+
+    async def send(self, message: Any) -> None:
+        await self._call(self._ws.send, message)
+
+    async def ping(self, payload: bytes | None = None) -> Any:
+        return await self._call(self._ws.ping, payload)
+
+    async def close(self, *how: Any) -> Any:
+        return await self._call(self._ws.close, *how)
+
+    async def wait_closed(self) -> None:
+        await self._call(self._ws.wait_closed)
+
+    @property
+    def closed(self) -> Coroutine[Any, Any, endwell.Ending | None]:
+        async def ending() -> endwell.Ending | None:
+            await self.wait_closed()
+            return self._ws.ending
+
+        return ending()
+
+    def __aiter__(self) -> _Words:
+        return self
+
+    async def __anext__(self) -> Any:
+        end = object()  # a StopIteration cannot leave a coroutine
+        message = await self._call(next, iter(self._ws), end)
+        if message is end:
+            raise StopAsyncIteration
+        return message
+
+
+def _finish(script: Coroutine[Any, Any, None]) -> None:
+    """Run a script whose calls block in place from its start to its end."""
+    try:
+        script.send(None)
+    except StopIteration:
+        return
+    script.close()
+    raise AssertionError("the script waits for something that is not in the words of both faces")
+
+
+async def _in_place(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)
+
+
+async def _in_a_thread(function: Callable[..., Any], *args: Any) -> Any:
+    """As ``asyncio.to_thread``, but a call that hangs does not keep the loop from being closed."""
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[Any] = loop.create_future()
+
+    def settle(set_: Callable[[Any], None], value: Any) -> None:
+        if not outcome.done():
+            set_(value)
+
+    def run() -> None:
+        try:
+            report = (settle, outcome.set_result, function(*args))
+        except BaseException as exc:
+            report = (settle, outcome.set_exception, exc)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(*report)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await outcome
