@@ -61,7 +61,10 @@ async def draws(base: str) -> None:
         assert await ada.recv() == "artist 2 left"
 
 
-@pytest.mark.parametrize(("name", "play"), [("echo", echoes), ("chat", chats), ("broadcast", draws)])
+@pytest.mark.parametrize(
+    ("name", "play"),
+    [("echo", echoes), ("echo_blocking", echoes), ("chat", chats), ("broadcast", draws)],
+)
 @pytest.mark.parametrize("served", [False, True])
 async def test_an_example_works_and_stops_on_a_signal(name, play, served):
     file = str(ROOT / "examples" / f"{name}.py")

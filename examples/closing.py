@@ -1,0 +1,34 @@
+"""Notice every ending, and close with any status: python examples/closing.py [port]."""
+
+import logging
+import sys
+
+import endwell
+from endwell import sync
+
+server = endwell.Server()
+users: set[object] = set()
+
+
+@server.websocket("/chat")
+def chat(ws: sync.WebSocket) -> None:
+    """Whatever ends the connection, the last two lines run."""
+    users.add(ws.remote_address)
+    while (message := ws.read()) is not None:
+        print("message:", message, flush=True)
+    users.discard(ws.remote_address)
+    print("disconnected:", ws.ending, flush=True)
+
+
+@server.websocket("/close/{code}")
+def close(ws: sync.WebSocket, code: str) -> None:
+    """Close with the status that the path names."""
+    try:
+        ws.close(int(code), "as you wish")
+    except ValueError as exc:
+        ws.send(str(exc))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    server.run("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)

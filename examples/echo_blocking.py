@@ -1,0 +1,21 @@
+"""Echo every message with its type, in blocking style: python examples/echo_blocking.py [port]."""
+
+import logging
+import sys
+
+import endwell
+from endwell import sync
+
+server = endwell.Server()
+
+
+@server.websocket("/{path:path}")
+def echo(ws: sync.WebSocket, path: str) -> None:
+    """Send back what comes, text as text and binary as binary."""
+    while (message := ws.read()) is not None:  # None: the connection is gone, cleanly or not
+        ws.send(message)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    server.run("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)

@@ -1,0 +1,19 @@
+"""Talk to a server of one's own CA: python examples/tls_client.py URL CA [CERT KEY]."""
+
+import ssl
+import sys
+
+import endwell
+from endwell import sync
+
+url, authority, *own = sys.argv[1:]
+context = ssl.create_default_context(cafile=authority)
+if own:
+    context.load_cert_chain(*own)
+
+try:
+    with sync.connect(url, ssl=context) as ws:
+        ws.send("hello")
+        print("received:", ws.recv())
+except (endwell.HandshakeFailed, endwell.ConnectionClosed) as exc:
+    sys.exit(f"failed: {exc.ending}")
