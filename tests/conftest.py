@@ -80,7 +80,6 @@ def role(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=["asyncio", "sync"])
 def face(request: pytest.FixtureRequest) -> Any:
     from endwell.sync.background import background
-
     from tests.face import ASYNCIO, BLOCKING
 
     background()  # it stays once it is started, and is not what a test left behind

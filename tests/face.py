@@ -14,9 +14,8 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
-import endwell.sync
-
 import endwell
+import endwell.sync
 
 __all__ = ["ASYNCIO", "BLOCKING", "Face", "Script"]
 

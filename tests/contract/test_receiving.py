@@ -8,7 +8,7 @@ import pytest
 
 from endwell import ConnectionClosedError, ConnectionClosedOK
 from tests.pair import until, within
-from tests.wire.peer import BINARY, TEXT
+from tests.wire.peer import BINARY, CONTINUATION, TEXT
 
 
 async def test_an_empty_message_is_not_the_end_and_read_is_none_at_the_end(meet):
@@ -107,6 +107,20 @@ async def test_a_recv_that_times_out_just_as_a_message_comes_loses_nothing(meet)
         while len(received) < len(sent):
             received.append(await within(both.ws.recv()))
     assert received == sent
+
+
+async def test_a_recv_that_times_out_within_a_message_loses_nothing_of_it(meet):
+    async with meet() as both:
+        await both.peer.frame(TEXT, b"in ", fin=False)
+        with pytest.raises(TimeoutError):
+            await both.face.recv(both.ws, 0.01)
+        second = both.peer.octets(CONTINUATION, b"three ", fin=False)
+        await both.peer.write(second[:-3])
+        with pytest.raises(TimeoutError):
+            await both.face.recv(both.ws, 0.01)
+        await both.peer.write(second[-3:])
+        await both.peer.frame(CONTINUATION, b"parts")
+        assert await within(both.ws.recv()) == "in three parts"
 
 
 async def test_a_timeout_of_nothing_takes_what_is_there(meet):

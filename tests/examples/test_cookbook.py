@@ -294,3 +294,20 @@ async def test_one_thread_delivers_what_is_queued_and_answers_what_comes():
             await out.send("thanks")
             assert await within(out.recv()) == "you said 'thanks'"
         assert (await within(out.closed)).clean
+
+
+# -- browser-close.md -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [1000, 1001])
+async def test_a_page_that_closes_and_one_that_is_reloaded_reach_the_last_line(code):
+    with serving("live", 0) as (process, port):
+        with await RawPeer.reach(port) as browser:
+            await browser.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await browser.read_head()).startswith("HTTP/1.1 200 ")
+        with await reach(port, "/live") as peer:
+            await peer.frame(TEXT, b"still here")
+            assert await peer.read_frame() == (TEXT, b"still here")
+            await peer.close(code)
+            peer.drop()  # Chromium does not wait for the answer
+            assert (await line(process)).startswith(f"left: peer closed with {code}")
