@@ -121,6 +121,35 @@ async def test_close_while_another_sends_ends_both_with_the_same_ending(meet):
     assert (seen.close, len(seen.frames)) == (Close(4000), ending.messages_out)
 
 
+@pytest.mark.parametrize("who", ["we", "they"])
+async def test_what_send_has_taken_arrives_although_the_close_comes_meanwhile(who, meet):
+    taken = []
+
+    async def count(ws):
+        while True:
+            await ws.send(str(len(taken)))
+            taken.append(None)
+
+    async def counting(ws):
+        with pytest.raises(ConnectionClosed):
+            await count(ws)
+
+    async with meet(handler=counting) as both:
+        await until(lambda: len(taken) > 10)
+        if who == "we":
+            closing = asyncio.ensure_future(both.ws.close(4000))
+            seen = await both.peer.read_to_the_end(answer=True)
+        else:
+            await both.peer.close(4000)
+            seen = await both.peer.read_to_the_end()
+        both.peer.fin()
+        ending = await both.ending()
+        if who == "we":
+            await within(closing)
+    assert [frame.payload.decode() for frame in seen.frames] == [str(n) for n in range(len(taken))]
+    assert (seen.close, ending.messages_out) == (Close(4000), len(taken))
+
+
 async def test_a_peer_that_does_not_answer_a_close_costs_close_timeout_and_no_more(meet):
     async with meet(close_timeout=0.2) as both:
         began = time.monotonic()

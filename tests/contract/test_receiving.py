@@ -82,6 +82,23 @@ async def test_whoever_waits_for_a_message_is_told_the_end(how, meet):
         assert raised.value.ending is await both.ending()
 
 
+@pytest.mark.parametrize("how", ["read", "iteration"])
+async def test_the_end_is_told_when_the_ending_is_known(how, meet):
+    async def last(ws):
+        return await ws.read() if how == "read" else [message async for message in ws]
+
+    async with meet() as both:
+        waiting = asyncio.ensure_future(last(both.ws))
+        await both.peer.close(4000)
+        assert (await both.peer.read_close()).code == 4000
+        await asyncio.sleep(0.02)
+        assert not both.ws.is_open
+        assert not waiting.done()
+        both.peer.fin()
+        assert await within(waiting) in (None, [])
+        assert both.ws.ending.code == 4000
+
+
 async def test_a_recv_that_times_out_loses_nothing(meet):
     async with meet() as both:
         for word in ("later", "later still"):
