@@ -1,11 +1,7 @@
-"""Asserts of the shared parts show what they compared; both roles, both transports."""
+"""Asserts of the shared parts show what they compared."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.closing.conftest import role, transport
-
-__all__ = ["role", "transport"]
-
-pytest.register_assert_rewrite("tests.pair", "tests.hostile.honest")
+pytest.register_assert_rewrite("tests.hostile.honest")
