@@ -10,11 +10,10 @@ import sys
 
 from setuptools import Extension, setup
 
-#: The modules on a message's path: this list is the only one.
+#: The modules on the path of a message and of a connection's life: this list is the only one.
 MODULES = [
     "endwell.http",
     "endwell.wire._payload",
-    "endwell.wire.authority",
     "endwell.wire.head",
     "endwell.wire.frames",
     "endwell.wire.deflate",

@@ -6,6 +6,9 @@ cdef class Headers:
     cdef public list _fields
 
     cpdef pack(self)
+    cpdef list names(self)
+
+    @cython.locals(fields=list, line=str)
     cpdef list _unpacked(self)
 
     @cython.locals(size=cython.Py_ssize_t)
@@ -35,5 +38,5 @@ cdef class Response:
     cpdef bytes serialize(self)
 
 
-@cython.locals(lines=list)
+@cython.locals(lines=str)
 cdef bytes _head(first_line, Headers headers)

@@ -44,7 +44,10 @@ class Headers:
 
     @classmethod
     def of_lines(cls, lines: str) -> Headers:
-        """The fields of a head's lines, which need not be checked."""
+        """The fields of a head's lines; whoever has read them checks names and values.
+
+        Looking at them raises ValueError for a line without a colon.
+        """
         headers = cls()
         headers._lines = lines
         headers._fields = None
@@ -55,13 +58,21 @@ class Headers:
         if self._lines is not None:
             self._fields = None
 
+    def names(self) -> list[str]:
+        """The name of each field, in order."""
+        return [name for name, _ in self._unpacked()]
+
     def _unpacked(self) -> list[tuple[str, str]]:
-        if self._fields is None:
-            self._fields = []
+        fields = self._fields
+        if fields is None:
+            fields = []
             for line in self._lines.split("\r\n") if self._lines else ():
-                name, _, value = line.partition(":")
-                self._fields.append((name, value.strip(" \t")))
-        return self._fields
+                name, colon, value = line.partition(":")
+                if not colon:
+                    raise ValueError("a line of the head has no colon")
+                fields.append((name, value.strip(" \t")))
+            self._fields = fields
+        return fields
 
     def add(self, name: str, value: str) -> None:
         """Append a field. Raises ValueError where it would break the head apart."""
@@ -235,5 +246,8 @@ class Response:
 
 
 def _head(first_line: str, headers: Headers) -> bytes:
-    lines = [f"{name}: {value}" for name, value in headers]
-    return "\r\n".join([first_line, *lines, "", ""]).encode("latin-1")
+    lines = headers._lines
+    if lines is None:
+        lines = "\r\n".join([f"{name}: {value}" for name, value in headers])
+    head = f"{first_line}\r\n{lines}\r\n\r\n" if lines else f"{first_line}\r\n\r\n"
+    return head.encode("latin-1")

@@ -23,7 +23,7 @@ __all__ = ["Commons", "commons_of"]
 
 #: One read of a socket, at most.
 READ_SIZE = 256 * 1024
-EPOLLIN: int | None = getattr(select, "EPOLLIN", None)
+HAS_EPOLL = hasattr(select, "epoll")
 #: Connections read from in one turn of the loop.
 EVENTS = 256
 #: Seconds by which an alarm may come late: those of so long a time have one timer of the loop
@@ -41,7 +41,7 @@ class Commons:
         self.buffer = bytearray(READ_SIZE)
         #: libuv announces an error once and watches no longer, so on uvloop a reset that comes
         #: with data would go unseen behind it. A selector and epoll announce it again.
-        self.ask_for_errors = EPOLLIN is None and not isinstance(loop, asyncio.SelectorEventLoop)
+        self.ask_for_errors = not HAS_EPOLL and not isinstance(loop, asyncio.SelectorEventLoop)
         self._members = 0
         self._epoll: select.epoll | None = None
         self._readers: dict[int, Stream] = {}
@@ -50,7 +50,7 @@ class Commons:
 
     def enter(self) -> None:
         """One connection more. Raises OSError where there is no file descriptor left for them all."""
-        if self._epoll is None and EPOLLIN is not None:
+        if HAS_EPOLL and self._epoll is None:
             self._epoll = select.epoll()
             # In a context of nobody's: whoever happened to be the first must not lend the others its own.
             Context().run(self.loop.add_reader, self._epoll.fileno(), self._poll)
@@ -69,7 +69,7 @@ class Commons:
         if self._epoll is None:
             self.loop.add_reader(fd, stream.readable)
         else:
-            self._epoll.register(fd, EPOLLIN)
+            self._epoll.register(fd, select.EPOLLIN)
             self._readers[fd] = stream
 
     def remove_reader(self, fd: int) -> None:
@@ -91,17 +91,18 @@ class Commons:
         """Tell of everything again."""
         if self._epoll is None:
             self.loop.add_reader(fd, stream.readable)
-        elif EPOLLIN is not None:
-            self._epoll.modify(fd, EPOLLIN)
+        else:
+            self._epoll.modify(fd, select.EPOLLIN)
 
     def _poll(self) -> None:
-        assert self._epoll is not None and EPOLLIN is not None
+        assert self._epoll is not None
+        readable = select.EPOLLIN
         for fd, events in self._epoll.poll(0, EVENTS):
             stream = self._readers.get(fd)
             if stream is None:
                 continue  # one of those before it has closed it
             try:
-                if events & EPOLLIN:
+                if events & readable:
                     stream.readable()
                 else:
                     stream.hung_up()

@@ -73,7 +73,7 @@ def bind(
     return socks
 
 
-def _bind_unix(path: str) -> socket.socket:
+def _bind_unix(path: str) -> _socket.socket:
     # A socket file that a dead process left behind is in the way of nobody but us.
     # Precedent: asyncio's create_unix_server.
     try:
@@ -249,7 +249,7 @@ class Opening:
 
 def _accepted(listening: _socket.socket) -> tuple[_socket.socket, object]:
     """The next connection, and the address of its peer. Raises OSError, also where there is none."""
-    descriptor, address = listening._accept()
+    descriptor, address = listening._accept()  # type: ignore[attr-defined]  # typeshed has it not
     sock = _socket.socket(listening.family, listening.type, listening.proto, descriptor)
     sock.setblocking(False)
     return sock, address

@@ -40,7 +40,7 @@ cdef class Stream:
     cdef bint _corked
     cdef int _burst
     cdef double _now
-    cdef Commons _commons
+    cdef readonly Commons _commons
     cdef bytearray _buffer
 
     cpdef settle(self)

@@ -7,6 +7,7 @@ the two together.
 
 from __future__ import annotations
 
+import _socket
 import os
 import socket
 import time
@@ -55,6 +56,6 @@ def send_many(fd: int, buffers: list[bytes | memoryview]) -> int:
         return -1
 
 
-def error_of(sock: socket.socket) -> int:
+def error_of(sock: _socket.socket) -> int:
     """The error that is pending on the socket, which forgets it; 0 for none."""
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

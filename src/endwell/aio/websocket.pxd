@@ -27,4 +27,4 @@ cdef class WebSocket:
     cdef dict _pings
     cdef readonly list _callbacks
 
-    cdef _ended(self)
+    cdef _ended(self, bint inline)

@@ -7,7 +7,6 @@ import inspect
 import logging
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
-from types import TracebackType
 from typing import Any, cast
 
 from ..codes import CloseCode
@@ -15,6 +14,7 @@ from ..ending import Cause, Ending
 from ..errors import ConnectionClosed
 from ..http import Request, Response
 from ..protocol.handshake import accept
+from .alive import Alive
 from .awaiting import DONE, Receive, Slot
 from .sending import hasten
 from .stream import Stream
@@ -241,7 +241,9 @@ class WebSocket:
         1015, unassigned ones) or a reason over 123 bytes of UTF-8; then nothing
         was sent and the connection goes on.
         """
-        return await self.close_for(Cause.APP_CLOSED, code, reason)
+        self._core.close(code, reason, monotonic())
+        self._stream.settle()
+        return await self.closed
 
     async def close_for(self, cause: Cause, code: int, reason: str = "") -> Ending:
         """Like :meth:`close`, with the cause that the ending will name."""
@@ -250,8 +252,9 @@ class WebSocket:
 
     def begin_close(self, cause: Cause, code: int, reason: str = "") -> None:
         """The part of :meth:`close_for` that does not wait: the Close leaves, the end comes by itself."""
-        self._core.close(code, reason, monotonic(), cause)
-        self._stream.settle()
+        if not self._over:
+            self._core.close(code, reason, monotonic(), cause)
+            self._stream.settle()
 
     def abort(self) -> None:
         """Cut the connection now: a Close 1001 if it fits, no waiting for an answer."""
@@ -303,16 +306,16 @@ class WebSocket:
         if self._sender is not None and (not core.is_open or core.outbox.size <= self._write_limit):
             _wake(self._sender)
         if core.ended and not self._over:
-            self._ended()
+            self._ended(inline)
 
-    def _ended(self) -> None:
+    def _ended(self, inline: bool) -> None:
         # Whoever asks makes the ending: most often nobody does.
         self._over = self._slot.over = True
         # No circle is left, so that all of it goes as soon as nobody holds it.
         self._stream.changed = None
         if self._among is not None:
             self._among.discard(self)
-        self._slot.wake(False)
+        self._slot.wake(inline)
         for watcher in self._watchers or ():
             _wake(watcher)
         for waiter in self._pings.values() if self._pings else ():
@@ -345,52 +348,6 @@ class _Closed:
             finally:
                 ws._watchers.discard(watcher)
         return ending
-
-
-class Alive:
-    """See :meth:`WebSocket.alive`. Precedent: ``asyncio.timeout``."""
-
-    def __init__(self, ws: WebSocket) -> None:
-        self._ws = ws
-        self._task: asyncio.Task[object] | None = None
-        self._cancelling = 0
-        self._fired = False
-
-    async def __aenter__(self) -> WebSocket:
-        if self._ws.ending is not None:
-            raise ConnectionClosed.of(self._ws.ending)
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._cancelling = task.cancelling()
-        self._ws.on_close(self._end)
-        return self._ws
-
-    def _end(self, ending: Ending) -> None:
-        # In a turn of its own: the end may have been noticed by this very task, in a
-        # send(), and a task that cancels itself would be hit somewhere after the body.
-        self._ws._stream.loop.call_soon(self._cancel)
-
-    def _cancel(self) -> None:
-        if self._task is not None:
-            self._fired = True
-            self._task.cancel()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        task, self._task = self._task, None
-        assert task is not None
-        ending = self._ws.ending
-        if ending is None:
-            callbacks = self._ws._callbacks
-            assert callbacks is not None
-            callbacks[:] = [each for each in callbacks if each[0] != self._end]
-            return
-        # Unless somebody else has cancelled the task too.
-        ours = self._fired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
-        if exc is None or ours:
-            raise ConnectionClosed.of(ending) from exc
 
 
 def check_callback(callback: object) -> None:

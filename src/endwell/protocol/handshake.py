@@ -38,8 +38,8 @@ RESERVED = frozenset(
     )
 )
 
-#: What every 101 begins with.
-SWITCHING = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
+#: The fields that every 101 begins with.
+SWITCHING = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 
 USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} endwell/{__version__}"
 
@@ -84,16 +84,20 @@ def accept(request: Request, options: Options) -> Accepted:
     if key is None or not _is_nonce(key):
         raise BadRequest("Sec-WebSocket-Key must be there once, the base64 of 16 bytes")
     _check_origin(request, options.origins)
-    subprotocol = select_subprotocol(_offered_subprotocols(headers), options.subprotocols)
+    subprotocol = None
+    if "Sec-WebSocket-Protocol" in headers:
+        subprotocol = select_subprotocol(_offered_subprotocols(headers), options.subprotocols)
     try:
         extensions = parse_extensions(headers.get_all("Sec-WebSocket-Extensions"))
     except ValueError:
         raise BadRequest("Sec-WebSocket-Extensions is malformed") from None
     # RFC 6455 §4.2.2: an extension that the server does not know is not an error,
     # it is not in the answer.
-    agreed = deflate.accept(extensions, options.compression) if options.compression is not None else None
+    agreed = None
+    if extensions and options.compression is not None:
+        agreed = deflate.accept(extensions, options.compression)
 
-    answer = Headers.checked([*SWITCHING, ("Sec-WebSocket-Accept", _accept_value(key))])
+    answer = Headers.of_lines(SWITCHING + _accept_value(key))
     if subprotocol is not None:
         answer.add("Sec-WebSocket-Protocol", subprotocol)
     if agreed is not None:
@@ -161,7 +165,7 @@ def _origin(text: str) -> str:
 def _offered_subprotocols(headers: Headers) -> list[str]:
     """RFC 6455 §4.1, item 10: tokens, each of them once."""
     names = headers.list_of("Sec-WebSocket-Protocol")
-    if "Sec-WebSocket-Protocol" in headers and not (names and _distinct_tokens(names)):
+    if not (names and _distinct_tokens(names)):
         raise BadRequest("Sec-WebSocket-Protocol must be a list of tokens without repeats")
     return names
 

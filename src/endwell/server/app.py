@@ -10,7 +10,7 @@ import signal
 import ssl as tls
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context, copy_context
 from typing import Any, TypeVar, Unpack
@@ -276,6 +276,7 @@ class Server:
         task.add_done_callback(self._forget, context=self._context)
 
     async def _ask(self, opening: Opening, request: Request) -> None:
+        answer: Response | HandshakeError | None
         try:
             answer = await self._page(request)
         except HandshakeError as exc:
@@ -340,7 +341,7 @@ class Server:
         ws = opening.accept(request, accepted, self.connections)
         held = blocking(ws) if route.blocking else ws
         if self._watchers:
-            held.on_close(lambda ending: self._ended(held, ending))
+            self._context.run(held.on_close, lambda ending: self._ended(held, ending))
         self._start(self._handle(ws, held, route, params))
 
     def _ended(self, ws: WebSocket | BlockingWebSocket, ending: Ending) -> None:
@@ -351,7 +352,7 @@ class Server:
                 logger.exception("on_close callback %r failed", watcher)
 
     async def _handle(
-        self, ws: WebSocket, held: WebSocket | BlockingWebSocket, route: Route, params: dict[str, str]
+        self, ws: WebSocket, held: WebSocket | BlockingWebSocket, route: Route, params: Mapping[str, str]
     ) -> None:
         """Run the handler; however it leaves, the connection is closed for that cause."""
         try:

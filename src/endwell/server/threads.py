@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -47,7 +47,7 @@ class Workers:
         self._reserved += 1
 
     async def handle(
-        self, handler: Callable[..., object], ws: BlockingWebSocket, params: dict[str, str]
+        self, handler: Callable[..., object], ws: BlockingWebSocket, params: Mapping[str, str]
     ) -> None:
         """Run the handler of a connection, in the thread that was reserved for it."""
         await self._run(self._handlers, partial(handler, ws, **params), self._release)

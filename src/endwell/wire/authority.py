@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv6Address
 
 __all__ = ["parse_authority", "split_authority"]
@@ -11,6 +12,7 @@ REG_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 DIGITS = frozenset("0123456789")
 
 
+@lru_cache(64)
 def parse_authority(text: str) -> tuple[str, int | None]:
     """The host, in lower case and an IPv6 address without its brackets, and the port if there is one.
 

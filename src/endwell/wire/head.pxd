@@ -1,7 +1,6 @@
 cimport cython
 
 from endwell.http cimport Headers
-from endwell.wire.authority cimport parse_authority
 
 
 cdef class RequestReader:
@@ -44,14 +43,14 @@ cdef class _Message:
     cdef readonly bint complete
 
 
-@cython.locals(lines=list, headers=Headers)
+@cython.locals(text=str, first=str, headers=Headers)
 cdef tuple _request(bytes head)
 
 @cython.locals(words=list)
 cdef tuple _request_line(str line)
 
-@cython.locals(names=list, line=str, colon=cython.Py_ssize_t)
-cdef _check_fields(list lines)
+@cython.locals(names=list)
+cdef _check_names(Headers headers)
 cdef tuple _origin_form(str target)
 
 @cython.locals(hosts=list)

@@ -250,16 +250,17 @@ class _Message:
 def _request(head: bytes) -> tuple[str, str, str, Headers]:
     """Method, target, version and fields."""
     text = head.decode("latin-1")
-    lines = text.split("\r\n")
-    # Of an octet that may stand nowhere in a head nothing good can come.
-    if head.translate(None, _TEXT) != b"\r\n" * (len(lines) - 1):
+    # Of an octet that may stand nowhere in a head nothing good can come. Its lines end with
+    # CR LF, so that there is no other CR, nor LF.
+    if head.translate(None, _TEXT).strip(b"\r\n"):
         raise BadRequest("the head contains a control character")
-    method, target, version = _request_line(lines[0])
+    first = text[: text.find("\r\n")]
+    method, target, version = _request_line(first)
     target, authority = _origin_form(target)
     if method not in _METHODS:
         raise MethodNotAllowed("the method is not known")
-    _check_fields(lines[1:-2])
-    headers = Headers.of_lines(text[len(lines[0]) + 2 : -4])
+    headers = Headers.of_lines(text[len(first) + 2 : -4])
+    _check_names(headers)
     _check_host(headers, version)
     if authority is not None:
         # RFC 9112 §3.2.2: the server "MUST ignore the received Host header field
@@ -292,20 +293,18 @@ def _request_line(line: str) -> tuple[str, str, str]:
     return method, target, version
 
 
-def _check_fields(lines: list[str]) -> None:
-    """That each is a name, a colon and a value; they hold no control character but HTAB.
+def _check_names(headers: Headers) -> None:
+    """That each line is a name, a colon and a value; they hold no control character but HTAB.
 
     RFC 9112 §5: field-line = field-name ":" OWS field-value OWS. So no line is folded,
     and §5.1: "No whitespace is allowed between the field name and colon."
     """
-    names: list[str] = []
-    for line in lines:
-        colon = line.find(":")
-        if colon <= 0:
-            raise BadRequest("a line of the head is not a name, a colon and a value")
-        names.append(line[:colon])
+    try:
+        names = headers.names()
+    except ValueError:
+        raise BadRequest("a line of the head is not a name, a colon and a value") from None
     # All at once, because one look at each costs more than all the rest.
-    if "".join(names).encode("latin-1").translate(None, _TOKEN):
+    if "" in names or "".join(names).encode("latin-1").translate(None, _TOKEN):
         raise BadRequest("the name of a field is not a token")
 
 

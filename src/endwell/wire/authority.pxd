@@ -1,2 +1,0 @@
-cpdef tuple parse_authority(str text)
-cdef _port(str text)
