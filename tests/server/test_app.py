@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import signal
 import subprocess
@@ -296,3 +297,54 @@ async def test_a_second_signal_stops_at_once():
     finally:
         process.kill()
         process.wait()
+
+
+WHO = contextvars.ContextVar("who", default="nobody")
+
+
+async def test_a_handler_has_the_context_of_the_call_that_serves():
+    server = endwell.Server()
+    told = asyncio.get_running_loop().create_future()
+
+    @server.websocket("/")
+    async def handler(ws):
+        await ws.send(WHO.get())
+        WHO.set("a handler")
+
+    @server.get("/")
+    async def index(request):
+        return WHO.get()
+
+    server.on_close(lambda ws, ending: told.set_result(WHO.get()))
+    other = endwell.Server()
+    other.websocket("/")(handler)
+    WHO.set("another server")
+    async with other.serving(), endwell.connect(url(other)) as first:
+        assert await first.recv() == "another server"
+        WHO.set("the server")
+        async with server.serving():
+            WHO.set("a client")
+            for _ in range(2):
+                async with endwell.connect(url(server)) as ws:
+                    assert await ws.recv() == "the server"
+                    break
+            assert (await fetch(server, "GET")).endswith("the server")
+            assert await told == "the server"
+
+
+async def test_a_callback_has_the_context_in_which_it_was_registered():
+    server = endwell.Server()
+    told = []
+
+    @server.websocket("/")
+    async def handler(ws):
+        WHO.set("the handler")
+        ws.on_close(lambda ending: told.append(WHO.get()))
+
+    async with server.serving():
+        WHO.set("the client")
+        async with endwell.connect(url(server)) as ws:
+            ws.on_close(lambda ending: told.append(WHO.get()))
+            WHO.set("later")
+            await ws.wait_closed()
+    assert sorted(told) == ["the client", "the handler"]

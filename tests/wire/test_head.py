@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from httptools import HttpParserUpgrade, HttpRequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -448,6 +450,61 @@ def test_a_head_octet_by_octet_costs_linear_time(
         assert read.receive(octet) is None
     # Each octet once for LF, and once more, with its line, for CR.
     assert 0 < buffer.searched <= 2 * len(buffer)
+
+
+class Witness:
+    """What llhttp sees in a head."""
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.fields: list[tuple[str, str]] = []
+        self.headed = False
+
+    def on_url(self, target: bytes) -> None:
+        self.target += target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name.decode("latin-1"), value.decode("latin-1").rstrip(" \t")))
+
+    def on_headers_complete(self) -> None:
+        self.headed = True
+
+
+@given(
+    st.sampled_from(
+        [UPGRADE, request(b"X:y", b"Content-Length: 0"), request(b"Cookie: a=\xe9; b", b"x: \t")]
+    ),
+    st.lists(
+        st.tuples(
+            st.integers(0, 400),
+            st.booleans(),
+            st.one_of(
+                st.binary(max_size=2), st.sampled_from([b"\r\n", b"\r", b"\n", b" ", b"\t", b":", b"\r\n "])
+            ),
+        ),
+        max_size=3,
+    ),
+)
+def test_llhttp_takes_all_that_is_taken_and_reads_the_same(
+    head: bytes, edits: list[tuple[int, bool, bytes]]
+) -> None:
+    data = bytearray(head)
+    for place, inserted, octets in edits:
+        at = place % (len(data) + 1)
+        data[at : at + (not inserted)] = octets
+    reader = RequestReader(OPTIONS)
+    try:
+        read = reader.receive(bytes(data))
+    except HandshakeError:
+        return
+    if read is None:
+        return
+    witness = Witness()
+    with suppress(HttpParserUpgrade):
+        HttpRequestParser(witness).feed_data(data[: len(data) - len(reader.rest)])
+    assert witness.headed
+    if witness.target.startswith(b"/"):
+        assert (read.target, list(read.headers)) == (witness.target.decode(), witness.fields)
 
 
 def test_a_101_is_complete_at_the_end_of_its_head_and_frames_are_the_rest() -> None:

@@ -81,6 +81,22 @@ def test_headers_are_equal_by_their_fields_and_show_them():
     assert repr(Headers({"A": "b"})) == "Headers([('A', 'b')])"
 
 
+def test_the_lines_of_a_head_are_read_when_somebody_asks_and_can_be_packed_again():
+    fields = [("Host", "a:80"), ("X", "b:\t c"), ("x", "")]
+    headers = Headers.of_lines("Host: a:80\r\nX:  b:\t c\t \r\nx:")
+    for _ in range(2):
+        assert list(headers) == fields
+        assert headers.get_all("X") == ["b:\t c", ""]
+        headers.pack()
+    assert headers == Headers(fields)
+    headers.add("Y", "d")
+    headers.pack()
+    assert list(headers) == [*fields, ("Y", "d")]
+    assert not list(Headers.of_lines(""))
+    with pytest.raises(ValueError, match="no colon"):
+        len(Headers.of_lines("Host: a\r\nX"))
+
+
 # --- requests ----------------------------------------------------------------
 
 

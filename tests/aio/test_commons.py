@@ -1,0 +1,112 @@
+"""What the connections of a loop share: their timers, and the one descriptor that the loop watches."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from endwell.aio.commons import commons_of
+from endwell.ending import TcpEnd
+from endwell.wire.frames import TEXT
+from tests.pair import nothing_left_behind, pair
+
+
+class Listed:
+    """Stands where a stream does, and lists what it is told."""
+
+    def __init__(self, told, name, sock=None):
+        self.told = told
+        self.name = name
+        self.sock = sock
+
+    def tick(self):
+        self.told.append((self.name, time.monotonic()))
+
+    def readable(self):
+        self.told.append((self.name, self.sock.recv(100)))
+        if self.name == "fails":
+            raise LookupError("it fails")
+
+
+async def test_alarms_ring_in_order_not_too_early_and_not_late():
+    commons = commons_of(asyncio.get_running_loop())
+    told = []
+    began = time.monotonic()
+    after = {"last": 0.09, "first": 0.03, "first too": 0.03, "past": -5.0}
+    for name, seconds in after.items():
+        commons.set_alarm(Listed(told, name), began + seconds)
+    await asyncio.sleep(0.2)
+    assert told[0][0] == "past"
+    assert {name for name, _ in told[1:3]} == {"first", "first too"}
+    assert [name for name, _ in told[3:]] == ["last"]
+    for name, rang in told:
+        # uvloop rounds its timers down to milliseconds; a stream looks at the clock again.
+        assert rang - began > after[name] - 0.002
+        assert rang - began < max(after[name], 0.0) + 0.05
+
+
+async def test_an_alarm_that_was_unset_does_not_ring_and_leaves_no_timer():
+    async with nothing_left_behind():
+        commons = commons_of(asyncio.get_running_loop())
+        told = []
+        soon = time.monotonic() + 0.02
+        kept, unset, alone = (Listed(told, name) for name in ("kept", "unset", "alone"))
+        commons.set_alarm(kept, soon)
+        commons.set_alarm(unset, soon)
+        commons.set_alarm(alone, soon + 60)
+        commons.unset_alarm(unset, soon)
+        commons.unset_alarm(alone, soon + 60)
+        commons.unset_alarm(alone, soon + 60)
+        await asyncio.sleep(0.1)
+        assert [name for name, _ in told] == ["kept"]
+
+
+async def test_a_connection_that_fails_is_told_to_the_loop_and_the_others_are_read():
+    loop = asyncio.get_running_loop()
+    failures = []
+    loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
+    told = []
+    async with nothing_left_behind():
+        commons = commons_of(loop)
+        with ExitStack() as stack:
+            for name in ("one", "fails", "another"):
+                ours, theirs = map(stack.enter_context, socket.socketpair())
+                commons.enter()
+                commons.add_reader(ours.fileno(), Listed(told, name, ours))
+                stack.callback(commons.leave)
+                stack.callback(commons.remove_reader, ours.fileno())
+                theirs.send(name.encode())
+            await asyncio.sleep(0.02)
+    assert sorted(told) == [(name, name.encode()) for name in ("another", "fails", "one")]
+    assert [type(failure) for failure in failures] == [LookupError]
+
+
+async def test_what_shares_a_loop_is_one_for_it_while_it_has_connections():
+    loop = asyncio.get_running_loop()
+    async with pair("server") as first, pair("client") as second:
+        assert first.ws._stream._commons is second.ws._stream._commons is commons_of(loop)
+
+
+@pytest.mark.parametrize("drop", ["fin", "reset"])
+async def test_without_epoll_the_loop_watches_each_connection(monkeypatch, role, drop):
+    monkeypatch.setattr("endwell.aio.commons.HAS_EPOLL", False)
+    async with nothing_left_behind(), pair(role) as both:
+        loop = asyncio.get_running_loop()
+        assert commons_of(loop).ask_for_errors is not isinstance(loop, asyncio.SelectorEventLoop)
+        await both.peer.frame(TEXT, b"a")
+        assert await both.ws.recv() == "a"
+        if drop == "reset":
+            # With the data: what libuv announces once only.
+            both.peer.push(both.peer.octets(TEXT, b"b"))
+        getattr(both.peer, drop)()
+        ending = await both.ending()
+        assert ending.tcp is (TcpEnd.FIN if drop == "fin" else TcpEnd.RST)
+
+
+async def test_no_message_waits_for_others_to_fill_a_packet(role):
+    async with pair(role) as both:
+        assert both.ws._stream._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
