@@ -71,7 +71,7 @@ def test_a_peer_is_held_back_while_nobody_reads():
             ws.wait_closed(0.3)
         # One read of the socket may go beyond it.
         assert len(ws._bridge._inbox) < 4 + 300
-        assert not ws._ws._core.reading
+        assert not ws._ws._core.reads()
         for _ in range(2000):
             assert ws.recv(5) == bytes(1000)
         ws.abort()
