@@ -118,6 +118,23 @@ async def test_on_close_is_called_once_at_once_and_in_order(caplog):
         assert len(calls) == 2
 
 
+async def test_on_close_is_told_before_a_reader_goes_on(role, transport):
+    async with pair(role, transport) as both:
+        told = []
+
+        async def read():
+            assert await both.ws.read() is None
+            told.append("reader")
+
+        reading = asyncio.ensure_future(read())
+        await turns()
+        both.ws.on_close(lambda ending: told.append("on_close"))
+        await both.peer.close()
+        both.peer.fin()
+        await within(reading)
+        assert told == ["on_close", "reader"]
+
+
 async def test_a_callback_may_use_the_connection_that_has_ended():
     calls = []
 

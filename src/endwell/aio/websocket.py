@@ -315,13 +315,14 @@ class WebSocket:
         self._stream.changed = None
         if self._among is not None:
             self._among.discard(self)
-        self._slot.wake(inline)
         for watcher in self._watchers or ():
             _wake(watcher)
         for waiter in self._pings.values() if self._pings else ():
             if not waiter.done() and self.ending is not None:
                 waiter.set_exception(ConnectionClosed.of(self.ending))
         self._tell()
+        # Last, for it may go on at once, and everybody else is told before.
+        self._slot.wake(inline)
 
     def _tell(self) -> None:
         callbacks, self._callbacks = self._callbacks, None
