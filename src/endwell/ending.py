@@ -96,6 +96,8 @@ class Close:
 
     code: int | None = None
     reason: str = ""
+    #: We closed with them, and the peer was not told: its protocol has no codes (hixie-76).
+    unsaid: bool = False
 
     def __str__(self) -> str:
         if self.code is None:
@@ -103,7 +105,8 @@ class Close:
         row = describe(self.code)
         name = f" {row.name}" if isinstance(row, CloseCode) else ""
         # repr: a peer's text never reaches a log with its control characters alive.
-        return f"{self.code}{name}" + (f" {self.reason!r}" if self.reason else "")
+        unsaid = " (unsaid)" if self.unsaid else ""
+        return f"{self.code}{name}" + (f" {self.reason!r}" if self.reason else "") + unsaid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +125,7 @@ class Ending:
     clean: bool | None
     #: The peer's Close, if one came.
     received: Close | None = None
-    #: Our Close, if it was handed to the system.
+    #: Our Close, if it was handed to the system; its code and reason may have gone unsaid.
     sent: Close | None = None
     #: How the transport ended.
     tcp: TcpEnd = TcpEnd.FIN
@@ -153,16 +156,16 @@ class Ending:
 
     @property
     def code(self) -> int:
-        """The code of the Close that came first; 1005 if it had none, 1006 if there was no Close."""
+        """The code of the Close that came first; 1005 if it said none, 1006 if there was no Close."""
         first = self._first
         if first is None:
             return CloseCode.ABNORMAL_CLOSURE
-        return CloseCode.NO_STATUS_RCVD if first.code is None else first.code
+        return CloseCode.NO_STATUS_RCVD if first.code is None or first.unsaid else first.code
 
     @property
     def reason(self) -> str:
         """The reason of the Close that came first, or ``""``."""
-        return "" if self._first is None else self._first.reason
+        return "" if self._first is None or self._first.unsaid else self._first.reason
 
     @property
     def ok(self) -> bool:
@@ -170,10 +173,17 @@ class Ending:
 
         A page that reloads sends Close 1001 and drops TCP without waiting for our
         answer. That is ordinary, so the peer's Close decides, not ``clean``.
+
+        Where the protocol has no Close, TCP has to have ended in order, and no fault may
+        have been found. A code of ours counts even if it could not be said.
         """
         if self.clean is None:
-            return True
-        return self.received is not None and describe(self.code).clean
+            closed = self.tcp is TcpEnd.FIN and self.exception is None
+        else:
+            closed = self.received is not None
+        first = self._first
+        code = CloseCode.NO_STATUS_RCVD if first is None or first.code is None else first.code
+        return closed and describe(code).clean
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready copy, with ``code``, ``reason`` and the sentence beside the fields."""
@@ -183,7 +193,7 @@ class Ending:
             if isinstance(value, Enum):
                 value = value.value
             elif isinstance(value, Close):
-                value = {"code": value.code, "reason": value.reason}
+                value = {"code": value.code, "reason": value.reason, "unsaid": value.unsaid}
             elif isinstance(value, BaseException):
                 value = f"{type(value).__name__}: {value}"
             row[field.name] = value

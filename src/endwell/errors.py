@@ -37,6 +37,7 @@ __all__ = [
     "ProtocolError",
     "ServiceUnavailable",
     "TooManyConnections",
+    "Unsupported",
     "UpgradeRequired",
 ]
 
@@ -85,6 +86,10 @@ class ConnectionClosedError(ConnectionClosed):
 
 class ConcurrencyError(EndwellError, RuntimeError):
     """A call that can never return: two tasks receive from one connection, or it blocks the event loop."""
+
+
+class Unsupported(EndwellError, TypeError):
+    """The old protocol of this connection has no such thing: a binary message, a ping. Nothing was sent."""
 
 
 class HandshakeFailed(EndwellError):
@@ -167,7 +172,7 @@ class HandshakeError(EndwellError):
     """A request that is not accepted; it is answered with ``status`` and ``headers``."""
 
     status: ClassVar[int] = 400
-    headers: ClassVar[Iterable[tuple[str, str]]] = ()
+    headers: Iterable[tuple[str, str]] = ()
 
     def response(self) -> Response:
         """The answer. The text is this package's own words, never the peer's."""
@@ -218,7 +223,10 @@ class UpgradeRequired(HandshakeError):
     """
 
     status = 426
-    headers = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
+
+    def __init__(self, message: str = "", versions: Iterable[str] = ("13",)) -> None:
+        super().__init__(message)
+        self.headers = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", ", ".join(versions)))
 
 
 class TooManyConnections(HandshakeError):

@@ -28,6 +28,7 @@ cdef class Request:
     cdef readonly object remote_address
     cdef readonly bint secure
     cdef public object params
+    cdef public bytes body
 
 
 cdef class Response:

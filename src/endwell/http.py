@@ -137,7 +137,7 @@ class Request:
     ``target`` is what stood on the request line (or, for a client, what will).
     """
 
-    __slots__ = ("headers", "method", "params", "remote_address", "secure", "target", "version")
+    __slots__ = ("body", "headers", "method", "params", "remote_address", "secure", "target", "version")
 
     def __init__(
         self,
@@ -158,6 +158,8 @@ class Request:
         self.secure = secure
         #: Path parameters that the route matched, once there is a route.
         self.params: Mapping[str, str] = NO_PARAMS
+        #: The 8 octets after the head of a hixie-76 request, and nothing else.
+        self.body = b""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Request) and all(
@@ -184,11 +186,11 @@ class Request:
         return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
     def serialize(self) -> bytes:
-        """The head as it goes on the wire. Raises ValueError for a target that would break it apart."""
+        """Head and body as they go on the wire. Raises ValueError for a target that would break it apart."""
         # RFC 9112 §3.2: "No whitespace is allowed in the request-target."
         if not self.target or not all("!" <= char <= "~" for char in self.target):
             raise ValueError(f"target {self.target!r} is not printable ASCII without spaces")
-        return _head(f"{self.method} {self.target} HTTP/{self.version}", self.headers)
+        return _head(f"{self.method} {self.target} HTTP/{self.version}", self.headers) + self.body
 
 
 class Response:

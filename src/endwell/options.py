@@ -7,7 +7,10 @@ from dataclasses import dataclass, field, fields, replace
 from math import inf
 from typing import Any, TypedDict, Unpack
 
-__all__ = ["Deflate", "OptionKeywords", "Options"]
+__all__ = ["LEGACY", "Deflate", "OptionKeywords", "Options"]
+
+#: The protocols before RFC 6455 (which is version "13") that can be spoken: ``docs/legacy.md``.
+LEGACY = ("hybi-08", "hybi-07", "hybi-03", "hybi-02", "hybi-01", "hixie-76", "hixie-75")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +127,10 @@ class Options:
         'origins of pages that a server accepts: None means its own host, ["*"] means any; '
         "a request without Origin is not from a page and passes",
     )
+    version: str = _option("13", "", 'the protocol that a client speaks: "13" or one of `LEGACY`')
+    legacy: bool | Sequence[str] = _option(
+        (), "", "old protocols that a server speaks beside 13: some of `LEGACY`, or True for all"
+    )
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -140,11 +147,24 @@ class Options:
                 raise TypeError(f"{option.name} must be a number of {option.metadata['unit']}, not {value!r}")
             if not (0 < value < inf or (value == 0 and option.metadata["zero"])):
                 raise ValueError(f"{option.name} must be positive and finite, not {value!r}")
-        for name in ("subprotocols", "origins"):
+        for name in ("subprotocols", "origins", "legacy"):
             if isinstance(getattr(self, name), str):
                 raise TypeError(f"{name} must be a sequence of strings, not one string")
         if self.compression is not None and not isinstance(self.compression, Deflate):
             raise TypeError(f"compression must be a Deflate or None, not {self.compression!r}")
+        if self.version not in ("13", *LEGACY):
+            raise ValueError(f"version must be one of 13, {', '.join(LEGACY)}, not {self.version!r}")
+        if isinstance(self.legacy, bool):
+            object.__setattr__(self, "legacy", LEGACY if self.legacy else ())
+        for version in self.spoken:
+            if version not in LEGACY:
+                raise ValueError(f"legacy must be True or some of {', '.join(LEGACY)}, not {version!r}")
+
+    @property
+    def spoken(self) -> Sequence[str]:
+        """:attr:`legacy`, spelled out."""
+        assert not isinstance(self.legacy, bool)
+        return self.legacy
 
     def but(self, **changes: Unpack[OptionKeywords]) -> Options:
         """A copy with ``changes``. Raises TypeError for a name that is no option, naming it."""
@@ -173,6 +193,8 @@ class OptionKeywords(TypedDict, total=False):
     compression: Deflate | None
     subprotocols: Sequence[str]
     origins: Sequence[str] | None
+    version: str
+    legacy: bool | Sequence[str]
 
 
 def option_table() -> list[Mapping[str, str]]:

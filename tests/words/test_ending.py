@@ -25,6 +25,8 @@ def ending(cause=Cause.PEER_CLOSED, initiator=None, clean=True, **fields):
         (Initiator.PEER, Close(), Close(), 1005, ""),
         (Initiator.NETWORK, None, None, 1006, ""),
         (Initiator.LOCAL, None, None, 1006, ""),
+        # hixie-76 has no codes.
+        (Initiator.LOCAL, Close(), Close(4001, "ours", unsaid=True), 1005, ""),
     ],
 )
 def test_code_and_reason_are_those_of_the_first_close(initiator, received, sent, code, reason):
@@ -40,8 +42,17 @@ def test_code_and_reason_are_those_of_the_first_close(initiator, received, sent,
         # A page that reloads does not wait for our Close.
         (True, ending(received=Close(1001), clean=False, tcp=TcpEnd.RST)),
         (True, ending(Cause.SERVER_DRAINED, received=Close(1001), sent=Close(1001))),
-        # hixie-75 has no closing handshake.
+        # hixie-75 has no closing handshake: the end of TCP is the Close, if it comes in order.
         (True, ending(clean=None)),
+        (True, ending(Cause.PEER_VANISHED, clean=None, tcp=TcpEnd.FIN)),
+        (True, ending(Cause.APP_CLOSED, clean=None, sent=Close(1000, unsaid=True))),
+        (False, ending(Cause.APP_CLOSED, clean=None, sent=Close(1000, unsaid=True), tcp=TcpEnd.TIMEOUT)),
+        (False, ending(Cause.HANDLER_ERROR, clean=None, sent=Close(1011, unsaid=True))),
+        (False, ending(Cause.CONNECTION_RESET, clean=None, tcp=TcpEnd.RST)),
+        (False, ending(Cause.INVALID_DATA, clean=None, exception=ValueError())),
+        # A code of ours counts, said or not.
+        (True, ending(Cause.HANDLER_RETURNED, received=Close(), sent=Close(1000, unsaid=True))),
+        (False, ending(Cause.HANDLER_ERROR, received=Close(), sent=Close(1011, unsaid=True))),
         # We closed, and never heard the answer.
         (False, ending(Cause.APP_CLOSED, sent=Close(1000), clean=False, tcp=TcpEnd.TIMEOUT)),
         (False, ending(received=Close(1011), sent=Close(1011))),
@@ -75,6 +86,10 @@ def test_an_ending_is_ok_if_the_peer_closed_with_an_ordinary_code(ok, end):
         (
             "the application closed; we closed with 1000 NORMAL_CLOSURE 'user quit'; clean, after 1.0 s",
             ending(Cause.APP_CLOSED, received=Close(1000), sent=Close(1000, "user quit"), duration=1),
+        ),
+        (
+            "the application closed; we closed with 4001 'why' (unsaid); clean, after 0.0 s",
+            ending(Cause.APP_CLOSED, received=Close(), sent=Close(4001, "why", unsaid=True)),
         ),
         (
             "no message came for too long; we closed with 1001 GOING_AWAY, unanswered; not clean, after 9.0 s",
@@ -153,7 +168,7 @@ def test_an_ending_as_a_dict_is_json_with_every_field():
         "cause": "connection_reset",
         "initiator": "network",
         "clean": False,
-        "received": {"code": 1001, "reason": "späť"},
+        "received": {"code": 1001, "reason": "späť", "unsaid": False},
         "sent": None,
         "tcp": "rst",
         "exception": "ConnectionResetError: gone",

@@ -91,6 +91,11 @@ def test_another_version_is_answered_with_ours():
     assert (headers["Upgrade"], headers["Sec-WebSocket-Version"]) == ("websocket", "13")
 
 
+def test_another_version_is_answered_with_all_that_are_spoken():
+    headers = UpgradeRequired("no", versions=["13", "8"]).response().headers
+    assert headers["Sec-WebSocket-Version"] == "13, 8"
+
+
 def test_another_method_is_answered_with_those_there_are():
     assert MethodNotAllowed("no").response().headers["Allow"] == "GET, HEAD"
 

@@ -6,7 +6,7 @@ import typing
 
 import pytest
 
-from endwell.options import Deflate, OptionKeywords, Options, option_table
+from endwell.options import LEGACY, Deflate, OptionKeywords, Options, option_table
 
 NUMBERS = {field.name: field for field in dataclasses.fields(Options) if field.metadata["unit"]}
 SECONDS = [name for name, field in NUMBERS.items() if field.metadata["unit"] == "s"]
@@ -93,6 +93,30 @@ def test_one_string_is_not_a_sequence_of_strings(name):
     assert getattr(Options(**{name: ["chat"]}), name) == ["chat"]
     with pytest.raises(TypeError, match=f"{name} must be a sequence of strings"):
         Options(**{name: "chat"})
+
+
+def test_old_protocols_are_off_and_are_asked_for_by_name():
+    assert (Options().version, Options().legacy) == ("13", ())
+    assert Options(legacy=True).spoken == LEGACY
+    assert Options(legacy=False).spoken == ()
+    assert Options(legacy=["hixie-76"]).spoken == ["hixie-76"]
+    assert Options(version="hixie-75").but(max_size=1).version == "hixie-75"
+    assert Options(legacy=True).but(max_size=1).spoken == LEGACY
+
+
+@pytest.mark.parametrize("version", ["14", "hixie-77", "", 13, None])
+def test_a_version_that_nobody_speaks_is_refused_by_name(version):
+    with pytest.raises(ValueError, match=r"version must be one of 13, hybi-08, .*, hixie-75, not "):
+        Options(version=version)
+    with pytest.raises(ValueError, match=r"legacy must be True or some of hybi-08, .*, hixie-75, not "):
+        Options(legacy=["hixie-76", version])
+
+
+def test_thirteen_is_no_old_protocol():
+    with pytest.raises(ValueError, match="legacy must be True or some of"):
+        Options(legacy=["13"])
+    with pytest.raises(TypeError, match="legacy must be a sequence of strings"):
+        Options(legacy="hixie-76")
 
 
 def test_compression_is_settings_or_none():

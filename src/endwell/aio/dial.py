@@ -14,9 +14,9 @@ from ..ending import Cause, Initiator
 from ..errors import HandshakeFailed, HandshakeRejected, InvalidHandshake
 from ..http import Response
 from ..protocol.connection import Connection
-from ..protocol.handshake import Accepted, Offer, confirm
+from ..protocol.handshake import Accepted, Offer
+from ..protocol.opening import confirm
 from ..protocol.uri import WebSocketURI
-from ..wire.codec import Codec
 from ..wire.head import ResponseReader
 from .commons import commons_of
 from .stream import Stream
@@ -108,7 +108,7 @@ class _Greeting:
 
     def _accept(self, accepted: Accepted, now: float) -> None:
         core, stream, offer = self._core, self._stream, self._offer
-        core.accept(Codec(True, offer.options.max_size, accepted.deflate), now)
+        core.accept(accepted.codec(True, offer.options.max_size), now)
         stream.receive, stream.eof = None, core.eof
         ws = WebSocket(stream, offer.request, accepted.response, accepted.subprotocol)
         if self._reader.rest:

@@ -18,7 +18,6 @@ from ..options import Options
 from ..protocol.closing import State
 from ..protocol.connection import Connection
 from ..protocol.handshake import Accepted
-from ..wire.codec import Codec
 from ..wire.head import RequestReader
 from .admission import FREE, Admission, Place
 from .commons import commons_of
@@ -194,10 +193,10 @@ class Opening:
 
     def accept(self, request: Request, accepted: Accepted, among: set[WebSocket]) -> WebSocket:
         """Send the 101; from here on it is a WebSocket, and until its end one of those ``among``."""
-        stream, core, options = self._stream, self._core, self._listener.options
+        stream, core = self._stream, self._core
         now = monotonic()
-        core.open(accepted.response.serialize())
-        core.accept(Codec(False, options.max_size, accepted.deflate), now)
+        core.open(accepted.serialize())
+        core.accept(accepted.codec(False, self._listener.options.max_size), now)
         stream.held = False
         self._listener.openings.discard(self)
         request.headers.pack()

@@ -13,7 +13,7 @@ from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed
 from ..http import Request, Response
-from ..protocol.handshake import accept
+from ..protocol.opening import accept
 from .alive import Alive
 from .awaiting import DONE, Receive, Slot
 from .sending import hasten

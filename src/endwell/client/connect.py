@@ -16,7 +16,8 @@ from ..ending import Cause
 from ..errors import HandshakeRejected
 from ..http import Headers
 from ..options import OptionKeywords, Options
-from ..protocol.handshake import Offer, offer
+from ..protocol.handshake import Offer
+from ..protocol.opening import offer
 from ..protocol.uri import WebSocketURI, parse_uri
 
 __all__ = ["ConnectKeywords", "connect"]

@@ -45,6 +45,7 @@ cdef class Connection:
     cdef readonly bytes _pong
     cdef object _close
     cdef Py_ssize_t _close_size
+    cdef object _sent
     cdef object _write_error
     cdef object _fault
     cdef double _opened_at

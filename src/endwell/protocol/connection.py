@@ -80,6 +80,7 @@ class Connection:
         self._pong: bytes | None = None
         self._close: Close | None = None
         self._close_size = 0
+        self._sent: Close | None = None
         self._fault: PeerError | None = None
         self._write_error: BaseException | None = None
         self._opened_at = opened_at
@@ -267,13 +268,17 @@ class Connection:
     def send(self, message: str | bytes | bytearray | memoryview, now: float) -> bool:
         """Queue a message. False: the connection is not open, and nothing was queued.
 
-        Raises TypeError for anything that is no message.
+        Raises TypeError for anything that is no message, and Unsupported for bytes where
+        there is only text.
         """
         codec = self._codec
         if not self.is_open or codec is None:
             return False
         payload = codec.payload(message)
-        self.outbox.append_frame(codec.first, payload, codec.key())
+        if codec.first >= 0:
+            self.outbox.append_frame(codec.first, payload, codec.key())
+        else:
+            self.outbox.append(bytes(payload))
         self._messages_out += 1
         self._active = now
         return True
@@ -301,7 +306,8 @@ class Connection:
     def ping(self, payload: bytes | None, now: float) -> bytes | None:
         """Queue a ping; its payload, which ``answered`` will name, or None if not open.
 
-        Raises ValueError for a payload over 125 bytes, or one that is still unanswered.
+        Raises ValueError for a payload over 125 bytes, or one that is still unanswered,
+        and Unsupported where there are no pings.
         """
         if not self.is_open or self._codec is None:
             return None
@@ -327,11 +333,12 @@ class Connection:
         """How it ended, computed at the first look after the end; before it, None."""
         if self._ending is None and self.ended:
             assert self._cause is not None
-            sent = self._close if self._close_size and not self.outbox.size else None
+            sent = self._sent if not self.outbox.size else None
+            clean = self.received is not None and sent is not None
             self._ending = Ending(
                 cause=self._cause,
                 initiator=self._initiator,
-                clean=self.received is not None and sent is not None,
+                clean=clean if self._codec is None or self._codec.has_close else None,
                 received=self.received,
                 sent=sent,
                 tcp=tcp_end_of(*self._last) if self.connected else TcpEnd.NONE,
@@ -385,10 +392,15 @@ class Connection:
             self._cue(Cue.THEY_ERR, now, fault.cause, fault)
 
     def _send_close(self, now: float) -> None:
-        assert self._close is not None and self._codec is not None
-        frame = self._codec.close(self._close.code, self._close.reason)
+        close, codec = self._close, self._codec
+        assert close is not None and codec is not None
+        frame = codec.close(close.code, close.reason)
         self._close_size = len(frame)
         self.outbox.append(frame)
+        unsaid = close.code is not None and not codec.has_codes
+        self._sent = Close(close.code, close.reason, unsaid) if unsaid else close
+        if not codec.has_close:
+            self.half_close = True  # the end of TCP has to say it, in either role
 
     def _echo_close(self, now: float) -> None:
         # RFC 6455 §5.5.1: "When sending a Close frame in response, the endpoint
@@ -410,7 +422,8 @@ class Connection:
 
     def _start_keepalive(self, now: float) -> None:
         self._opened = self._active = now
-        self.keepalive.start(now)
+        if self._codec is not None and self._codec.has_pings:
+            self.keepalive.start(now)
 
     def _cut(self, now: float) -> None:
         self.abort = True

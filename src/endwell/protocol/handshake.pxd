@@ -8,6 +8,9 @@ cdef class Accepted:
     cdef readonly object subprotocol
     cdef readonly object deflate
 
+    cpdef bytes serialize(self)
+    cpdef codec(self, client, max_size)
+
 
 cpdef bint wants_websocket(Request request)
 
@@ -15,10 +18,10 @@ cpdef bint wants_websocket(Request request)
 cpdef accept(Request request, options)
 
 cpdef select_subprotocol(offered, supported)
-cdef _check_upgrade(Request request)
+cpdef check_upgrade(Request request)
 
 @cython.locals(headers=Headers)
-cdef _check_origin(Request request, allowed)
+cpdef check_origin(Request request, allowed)
 
 cdef list _offered_subprotocols(Headers headers)
 cdef bint _is_nonce(key)

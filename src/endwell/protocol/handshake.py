@@ -15,10 +15,22 @@ from ..errors import BadRequest, Forbidden, InvalidHandshake, MethodNotAllowed, 
 from ..http import TOKEN, Headers, Request, Response
 from ..options import Options
 from ..wire import deflate
+from ..wire.codec import Codec
 from ..wire.deflate import PerMessageDeflate
 from ..wire.extensions import parse_extensions
 
-__all__ = ["Accepted", "Offer", "accept", "confirm", "offer", "select_subprotocol", "wants_websocket"]
+__all__ = [
+    "Accepted",
+    "Offer",
+    "accept",
+    "check_origin",
+    "check_switch",
+    "check_upgrade",
+    "confirm",
+    "offer",
+    "select_subprotocol",
+    "wants_websocket",
+]
 
 #: RFC 6455 §1.3.
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -29,8 +41,11 @@ RESERVED = frozenset(
         "connection",
         "content-length",
         "sec-websocket-accept",
+        "sec-websocket-draft",
         "sec-websocket-extensions",
         "sec-websocket-key",
+        "sec-websocket-key1",
+        "sec-websocket-key2",
         "sec-websocket-protocol",
         "sec-websocket-version",
         "transfer-encoding",
@@ -56,6 +71,14 @@ class Accepted:
         self.subprotocol = subprotocol
         self.deflate = deflate
 
+    def serialize(self) -> bytes:
+        """The 101 as it goes on the wire."""
+        return self.response.serialize()
+
+    def codec(self, client: bool, max_size: int | None) -> Codec:
+        """What reads and writes from here on; ``client`` is our own role."""
+        return Codec(client, max_size, self.deflate)
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -78,12 +101,16 @@ def accept(request: Request, options: Options) -> Accepted:
 
     Raises a subclass of :exc:`HandshakeError`, which carries the answer.
     """
-    _check_upgrade(request)
+    check_upgrade(request)
     headers = request.headers
+    # RFC 6455 §4.4: of any version but its own the server says which that is. A
+    # proxy that tunnels without looking at the answer must find no WebSocket here.
+    if _only(headers, "Sec-WebSocket-Version") != "13":
+        raise UpgradeRequired("Sec-WebSocket-Version must be 13")
     key = _only(headers, "Sec-WebSocket-Key")
     if key is None or not _is_nonce(key):
         raise BadRequest("Sec-WebSocket-Key must be there once, the base64 of 16 bytes")
-    _check_origin(request, options.origins)
+    check_origin(request, options.origins)
     subprotocol = None
     if "Sec-WebSocket-Protocol" in headers:
         subprotocol = select_subprotocol(_offered_subprotocols(headers), options.subprotocols)
@@ -117,8 +144,8 @@ def select_subprotocol(offered: Iterable[str], supported: Iterable[str]) -> str 
     return None
 
 
-def _check_upgrade(request: Request) -> None:
-    """RFC 6455 §4.2.1, items 1 and 3 to 6."""
+def check_upgrade(request: Request) -> None:
+    """RFC 6455 §4.2.1, items 1, 3 and 4."""
     if request.method != "GET":
         raise MethodNotAllowed("a WebSocket is opened with GET")
     if request.version == "1.0":
@@ -128,13 +155,9 @@ def _check_upgrade(request: Request) -> None:
     # Firefox sends "keep-alive, Upgrade".
     if not _lists(request.headers, "Connection", "upgrade"):
         raise BadRequest('Connection must contain "Upgrade"')
-    # RFC 6455 §4.4: of any version but its own the server says which that is. A
-    # proxy that tunnels without looking at the answer must find no WebSocket here.
-    if _only(request.headers, "Sec-WebSocket-Version") != "13":
-        raise UpgradeRequired("Sec-WebSocket-Version must be 13")
 
 
-def _check_origin(request: Request, allowed: Sequence[str] | None) -> None:
+def check_origin(request: Request, allowed: Sequence[str] | None) -> None:
     """Refuse pages of other origins (RFC 6455 §10.2): they would act with the user's cookies."""
     origins = request.headers.get_all("Origin")
     if len(origins) > 1:
@@ -232,16 +255,21 @@ def confirm(offer: Offer, response: Response) -> Accepted:
     Raises :exc:`InvalidHandshake`, which names the rule that is broken.
     """
     headers = response.headers
-    upgrade = _only(headers, "Upgrade")
-    if upgrade is None or upgrade.lower() != "websocket":
-        raise InvalidHandshake('the answer must have one Upgrade field, "websocket"')
-    if not _lists(headers, "Connection", "upgrade"):
-        raise InvalidHandshake('the answer\'s Connection field must contain "Upgrade"')
+    check_switch(headers)
     proof = _only(headers, "Sec-WebSocket-Accept")
     # Latin-1, because compare_digest takes no str outside ASCII.
     if proof is None or not hmac.compare_digest(proof.encode("latin-1"), _accept_value(offer.key).encode()):
         raise InvalidHandshake("the answer must have one Sec-WebSocket-Accept, made from this request's key")
     return Accepted(response, _confirm_subprotocol(offer, headers), _confirm_extensions(offer, headers))
+
+
+def check_switch(headers: Headers) -> None:
+    """RFC 6455 §4.1, items 2 and 3 of what the server sends. Raises :exc:`InvalidHandshake`."""
+    upgrade = _only(headers, "Upgrade")
+    if upgrade is None or upgrade.lower() != "websocket":
+        raise InvalidHandshake('the answer must have one Upgrade field, "websocket"')
+    if not _lists(headers, "Connection", "upgrade"):
+        raise InvalidHandshake('the answer\'s Connection field must contain "Upgrade"')
 
 
 def _confirm_subprotocol(offer: Offer, headers: Headers) -> str | None:

@@ -24,7 +24,8 @@ from ..ending import Cause, Ending
 from ..errors import ConnectionClosed, HandshakeError
 from ..http import Request, Response
 from ..options import OptionKeywords, Options
-from ..protocol import handshake
+from ..protocol.handshake import wants_websocket
+from ..protocol.opening import accept
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from .respond import complete, response_from, static
 from .router import Route, Router, blocks
@@ -264,7 +265,7 @@ class Server:
     def _serve(self, opening: Opening, head: Request | HandshakeError) -> None:
         if isinstance(head, HandshakeError):
             self._answer(opening, None, head)
-        elif self._hook is None and handshake.wants_websocket(head):
+        elif self._hook is None and wants_websocket(head):
             self._respond(opening, head, None)
         else:
             self._start(self._ask(opening, head))
@@ -307,7 +308,7 @@ class Server:
             returned = await self._call(self._hook, blocks(self._hook), request)
             if returned is not None:
                 return response_from(returned, self._hook)
-        if handshake.wants_websocket(request):
+        if wants_websocket(request):
             return None
         route, params = self._router.match(request.raw_path, "http", request.method)
         request.params = params
@@ -329,7 +330,7 @@ class Server:
 
     def _converse(self, opening: Opening, request: Request) -> None:
         route, params = self._router.match(request.raw_path, "websocket")
-        accepted = handshake.accept(request, self.options)
+        accepted = accept(request, self.options)
         if opening.gone:
             return
         if self._stopping:

@@ -22,6 +22,9 @@ cdef class Codec:
     cdef readonly bytes room
     cdef readonly Py_ssize_t there
     cdef public int first
+    cdef public bint has_close
+    cdef public bint has_codes
+    cdef public bint has_pings
     cdef readonly list controls
     cdef object _max_size
     cdef object _deflate

@@ -63,6 +63,9 @@ class Codec:
 
     A received message above ``max_size`` bytes (None: no limit), counted after
     decompression, is refused.
+
+    This is RFC 6455. The codecs of older protocols are subclasses (``hixie.py``,
+    ``hybi.py``): what a connection asks of its codec is the public part of this class.
     """
 
     __slots__ = (
@@ -84,6 +87,9 @@ class Codec:
         "alike",
         "controls",
         "first",
+        "has_close",
+        "has_codes",
+        "has_pings",
         "missing",
         "paused",
         "room",
@@ -104,6 +110,8 @@ class Codec:
         self._low = 0 if client else 0x80
         self._limit = 2**16 - 1 if max_size is None else min(2**16 - 1, max_size)
         self._stopped = False
+        #: What older protocols may lack: a closing handshake, codes and reasons in it, pings.
+        self.has_close = self.has_codes = self.has_pings = True
         #: The control frames that came, for whoever handles them to take away.
         self.controls: list[Any] = []
         # An incomplete header or control frame, at most 130 bytes; or what waits, if paused.
@@ -116,7 +124,8 @@ class Codec:
         self.missing = 0
         self.room: bytearray | None = None
         self.there = 0
-        #: The first octet of the frame for what :meth:`payload` has returned.
+        #: The first octet of the frame for what :meth:`payload` has returned; if negative,
+        #: that is the whole frame.
         self.first = 0
         # Whether that frame ends its message, and its key, turned to the next octet.
         self._final = False
@@ -392,13 +401,17 @@ class Codec:
 
     def close(self, code: int | None, reason: str = "") -> bytes:
         """A Close frame. Raises what :func:`~endwell.wire.frames.close_payload` does."""
-        return build(frames.CLOSE, frames.close_payload(code, reason), self._client)
+        return self.control(frames.CLOSE, frames.close_payload(code, reason))
+
+    def control(self, opcode: int, payload: bytes | bytearray | memoryview) -> bytes:
+        """A control frame; the payload is taken for what it may be."""
+        return build(opcode, payload, self._client)
 
     def _build_control(self, opcode: int, payload: bytes | bytearray | memoryview) -> bytes:
         payload = _octets(payload, "payload must be bytes")
         if len(payload) > MAX_CONTROL:
             raise ValueError(f"payload must be at most {MAX_CONTROL} bytes, not {len(payload)}")
-        return build(opcode, payload, self._client)
+        return self.control(opcode, payload)
 
 
 def _text(data: bytearray, start: int, end: int, masked: bool) -> str:

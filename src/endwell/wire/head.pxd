@@ -7,6 +7,7 @@ cdef class RequestReader:
     cdef readonly bytes rest
     cdef object _options
     cdef readonly _Head _head
+    cdef object _challenged
     cdef object _remote_address
     cdef bint _secure
 
@@ -15,6 +16,7 @@ cdef class RequestReader:
 
     @cython.locals(end=cython.Py_ssize_t, lines=cython.Py_ssize_t)
     cdef _whole(self, bytes data)
+    cdef _challenge(self, request, bytes data)
 
 
 cdef class _Head:
@@ -44,7 +46,7 @@ cdef class _Message:
 
 
 @cython.locals(text=str, first=str, headers=Headers)
-cdef tuple _request(bytes head)
+cdef tuple _request(bytes head, bint legacy)
 
 @cython.locals(words=list)
 cdef tuple _request_line(str line)

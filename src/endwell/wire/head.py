@@ -20,6 +20,7 @@ from ..errors import BadRequest, BodyTooLarge, EndwellError, HeadTooLarge, Inval
 from ..http import TOKEN, Headers, Request, Response
 from ..options import Options
 from .authority import parse_authority, split_authority
+from .hixie import CHALLENGE, PROOF, PROVING, has_proof, is_challenged
 
 __all__ = ["RequestReader", "ResponseReader"]
 
@@ -38,6 +39,8 @@ class RequestReader:
     def __init__(self, options: Options, remote_address: object = None, secure: bool = False) -> None:
         self._options = options
         self._head: _Head | None = None
+        # A request of hixie-76 whose octets after the head have not all come.
+        self._challenged: Request | None = None
         self._remote_address = remote_address
         self._secure = secure
         #: The octets after the head, once it is complete.
@@ -46,8 +49,12 @@ class RequestReader:
     def receive(self, data: bytes) -> Request | None:
         """Take octets; the request once its head is complete, None before.
 
+        Where old protocols are spoken, a hixie-76 request is complete 8 octets later.
+
         Raises a subclass of :exc:`HandshakeError`, which carries the answer.
         """
+        if self._challenged is not None:
+            return self._challenge(self._challenged, data)
         head = self._whole(data)
         if head is None:
             if self._head is None:
@@ -56,9 +63,23 @@ class RequestReader:
             if head is None:
                 return None
             self.rest = self._head.rest
-        method, target, version, headers = _request(head)
+        legacy = bool(self._options.legacy)
+        method, target, version, headers = _request(head, legacy)
         # An interned string is one for all requests.
-        return Request(intern(method), target, headers, version, self._remote_address, self._secure)
+        request = Request(intern(method), target, headers, version, self._remote_address, self._secure)
+        if legacy and is_challenged(headers):
+            data, self.rest = self.rest, b""
+            return self._challenge(request, data)
+        return request
+
+    def _challenge(self, request: Request, data: bytes) -> Request | None:
+        """Take octets that follow the head of ``request``; it, once its own have come."""
+        self.rest += data
+        if len(self.rest) < CHALLENGE:
+            self._challenged = request
+            return None
+        request.body, self.rest = self.rest[:CHALLENGE], self.rest[CHALLENGE:]
+        return request
 
     def take_rest(self) -> bytes:
         """The octets after the head, once; whoever serves the connection may hold this object to its end."""
@@ -98,22 +119,30 @@ class ResponseReader:
         # Octets of the body as they come, chunk sizes and trailers included: a
         # bound on the octets kept alone would leave those without one.
         self._room = options.max_refusal
+        # A 101 of hixie-76 whose octets after the head have not all come.
+        self._proven: Response | None = None
+        self._proves = options.version in PROVING
         #: The octets after the head of a 101.
         self.rest = b""
 
     def receive(self, data: bytes) -> Response | None:
         """Take octets; the answer once it is complete, None before.
 
+        The 101 of hixie-76 is complete 16 octets after its head, which are its body.
         Of a body above ``max_refusal`` the beginning is returned. Raises
         :exc:`InvalidHandshake` where the server breaks HTTP or a limit.
         """
         if self._response is not None:
             return self._receive_body(self._response, data)
+        if self._proven is not None:
+            return self._receive_proof(self._proven, data)
         head = self._head.receive(data)
         while head is not None:
             status = _status(self._parser, self._message, head)
             response = Response(status, Headers.checked(self._message.fields.copy()))
             if status == 101:
+                if self._proves and has_proof(response.headers):
+                    return self._receive_proof(response, self._head.rest)
                 self.rest = self._head.rest
                 return response
             if status >= 200:
@@ -138,6 +167,14 @@ class ResponseReader:
         if "Content-Length" in headers or codings[-1:] == ["chunked"]:
             return None
         return Response(self._response.status, headers, bytes(self._message.body))
+
+    def _receive_proof(self, response: Response, data: bytes) -> Response | None:
+        self.rest += data
+        if len(self.rest) < PROOF:
+            self._proven = response
+            return None
+        body, self.rest = self.rest[:PROOF], self.rest[PROOF:]
+        return Response(response.status, response.headers, body)
 
     def _receive_body(self, response: Response, data: bytes) -> Response | None:
         message = self._message
@@ -247,7 +284,7 @@ class _Message:
         self.complete = True
 
 
-def _request(head: bytes) -> tuple[str, str, str, Headers]:
+def _request(head: bytes, legacy: bool) -> tuple[str, str, str, Headers]:
     """Method, target, version and fields."""
     text = head.decode("latin-1")
     # Of an octet that may stand nowhere in a head nothing good can come. Its lines end with
@@ -271,10 +308,16 @@ def _request(head: bytes) -> tuple[str, str, str, Headers]:
     # A body would leave octets that another party takes for a request or for
     # frames (request smuggling); neither an upgrade nor a page needs one.
     if method in ("GET", "HEAD") and (
-        "Transfer-Encoding" in headers or headers.get_all("Content-Length") not in ([], ["0"])
+        "Transfer-Encoding" in headers
+        or headers.get_all("Content-Length") not in ([], ["0"], _length_of_challenge(headers, legacy))
     ):
         raise BodyTooLarge("a request with a body is not taken here")
     return method, target, version, headers
+
+
+def _length_of_challenge(headers: Headers, legacy: bool) -> list[str]:
+    """What Content-Length may say of hixie-76's octets; its draft has none, but some clients do."""
+    return [str(CHALLENGE)] if legacy and is_challenged(headers) else []
 
 
 def _request_line(line: str) -> tuple[str, str, str]:

@@ -1,0 +1,176 @@
+"""The openings of hixie-75, of hixie-76, and of hybi-01 to -03, which have that of hixie-76."""
+
+from __future__ import annotations
+
+import hmac
+import os
+from dataclasses import replace
+from random import SystemRandom
+
+from ..errors import BadRequest, InvalidHandshake
+from ..http import Headers, Request, Response
+from ..options import Options
+from ..wire.codec import Codec
+from ..wire.hixie import CHALLENGE, PROVING, Hixie, proof
+from ..wire.hybi import EarlyHybi
+from .handshake import Accepted, Offer, check_origin, check_switch, check_upgrade, select_subprotocol
+
+__all__ = ["accept", "confirm", "offer"]
+
+#: hixie-76 §4.1, item 20: what is strewn into a key, "in the ranges U+0021 to U+002F and U+003A to U+007E".
+_STREWN = [chr(code) for code in (*range(0x21, 0x30), *range(0x3A, 0x7F))]
+
+#: Fields of an offer that are made here, or have no meaning before RFC 6455.
+_OFFERED = frozenset(
+    (
+        "connection",
+        "host",
+        "origin",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+        "upgrade",
+    )
+)
+
+#: hixie-75 §3.1: a client compares the answer's first octets, letter for letter.
+_OLD_LINE = b"HTTP/1.1 101 Web Socket Protocol Handshake"
+_LINE = b"HTTP/1.1 101 WebSocket Protocol Handshake"
+
+_dice = SystemRandom()
+
+
+class OldAccepted(Accepted):
+    """An opening handshake that succeeded, and of which protocol."""
+
+    def __init__(self, response: Response, subprotocol: str | None, version: str) -> None:
+        super().__init__(response, subprotocol, None)
+        self.version = version
+
+    def serialize(self) -> bytes:
+        """The 101 as it goes on the wire."""
+        head = self.response.serialize()
+        return (_LINE if self.version in PROVING else _OLD_LINE) + head[head.index(b"\r\n") :]
+
+    def codec(self, client: bool, max_size: int | None) -> Codec:
+        """See :meth:`Accepted.codec`."""
+        if self.version.startswith("hybi-"):
+            return EarlyHybi(client, max_size)
+        return Hixie(client, max_size, has_close=self.version == "hixie-76")
+
+
+def accept(request: Request, options: Options, version: str) -> Accepted:
+    """Accept ``request`` (hixie-76 §5.2, hixie-75 §4.2), with the 101 to send.
+
+    Raises a subclass of :exc:`HandshakeError`, which carries the answer.
+    """
+    check_upgrade(request)
+    headers = request.headers
+    prefix = _prefix(version)
+    body = b""
+    if version in PROVING:
+        try:
+            body = _proof(request)
+        except ValueError:
+            raise BadRequest(
+                "Sec-WebSocket-Key1 and -Key2 must be there once, and hold a number each"
+            ) from None
+    check_origin(_comparable(request), options.origins)
+    # One name, not a list (hixie-76 §5.1).
+    subprotocol = select_subprotocol(headers.get_all(f"{prefix}Protocol"), options.subprotocols)
+    # hixie-75 §4.2 has them in this order.
+    answer = Headers({"Upgrade": "WebSocket", "Connection": "Upgrade"})
+    origin = headers.get("Origin")
+    if origin is not None:
+        answer.add(f"{prefix}Origin", origin)
+    answer.add(f"{prefix}Location", _location(request))
+    if subprotocol is not None:
+        answer.add(f"{prefix}Protocol", subprotocol)
+    return OldAccepted(Response(101, answer, body), subprotocol, version)
+
+
+def offer(made: Offer) -> Offer:
+    """The offer of an old protocol for one of RFC 6455. Raises ValueError for several subprotocols."""
+    request, options = made.request, made.options
+    if len(options.subprotocols) > 1:
+        raise ValueError(
+            f"subprotocols must be one at most in {options.version}, not {options.subprotocols!r}"
+        )
+    host = request.headers["Host"]
+    fields = {"Upgrade": "WebSocket", "Connection": "Upgrade", "Host": host}
+    # hixie-76 §4.1, item 12: it has to be there. Whoever is no page speaks for the server's.
+    fields["Origin"] = request.headers.get("Origin") or f"{'https' if request.secure else 'http'}://{host}"
+    for name in options.subprotocols:
+        fields[f"{_prefix(options.version)}Protocol"] = name
+    body = b""
+    if options.version in PROVING:
+        fields["Sec-WebSocket-Key1"], fields["Sec-WebSocket-Key2"] = _key(), _key()
+        body = os.urandom(CHALLENGE)
+    if options.version.startswith("hybi-"):
+        fields["Sec-WebSocket-Draft"] = options.version.removeprefix("hybi-0")
+    headers = Headers(fields)
+    for name, value in request.headers:
+        if name.lower() not in _OFFERED:
+            headers.add(name, value)
+    old = Request("GET", request.target, headers, secure=request.secure)
+    old.body = body
+    return replace(made, request=old)
+
+
+def confirm(offer: Offer, response: Response) -> Accepted:
+    """Check a 101 against the offer (hixie-76 §4.1, hixie-75 §3.1).
+
+    Raises :exc:`InvalidHandshake`, which names the rule that is broken.
+    """
+    request, headers, version = offer.request, response.headers, offer.options.version
+    prefix = _prefix(version)
+    check_switch(headers)
+    for name, value in (("Origin", request.headers["Origin"]), ("Location", _location(request))):
+        if headers.get_all(f"{prefix}{name}") != [value]:
+            raise InvalidHandshake(f"the answer must have one {prefix}{name} field, {value!r}")
+    offered, chosen = request.headers.get(f"{prefix}Protocol"), headers.get(f"{prefix}Protocol")
+    # hixie-76 §4.1, item 39: it counts "if there was a /protocol/ specified". eventlet
+    # answers "default" to a client that wants none.
+    if offered is None:
+        chosen = None
+    elif chosen not in (None, offered):
+        raise InvalidHandshake(f"the answer names a subprotocol that was not offered: {chosen[:80]!r}")
+    if version in PROVING and not hmac.compare_digest(response.body, _proof(request)):
+        raise InvalidHandshake("the octets after the answer's head are not made from this request's keys")
+    return OldAccepted(response, chosen, version)
+
+
+def _prefix(version: str) -> str:
+    return "WebSocket-" if version == "hixie-75" else "Sec-WebSocket-"
+
+
+def _proof(request: Request) -> bytes:
+    """Raises ValueError unless each key is there once, and holds a number."""
+    (key1,), (key2,) = (request.headers.get_all(f"Sec-WebSocket-Key{number}") for number in (1, 2))
+    return proof(key1, key2, request.body)
+
+
+def _location(request: Request) -> str:
+    """hixie-76 §3.2: what the client asked for, as a URI with the host in lower case."""
+    return f"{'wss' if request.secure else 'ws'}://{request.headers['Host'].lower()}{request.target}"
+
+
+def _comparable(request: Request) -> Request:
+    """With an origin that can be compared: that of websocket-client is a host and a port alone."""
+    origins = request.headers.get_all("Origin")
+    whole = [value if "://" in value or value == "null" else f"http://{value}" for value in origins]
+    fields = [("Host", request.headers["Host"]), *(("Origin", value) for value in whole)]
+    return Request("GET", request.target, Headers(fields), secure=request.secure)
+
+
+def _key() -> str:
+    """A number of 32 bits at most, hidden (hixie-76 §4.1, items 16 to 21)."""
+    spaces = _dice.randint(1, 12)
+    key = list(str(_dice.randint(0, (2**32 - 1) // spaces) * spaces))
+    for _ in range(_dice.randint(1, 12)):
+        key.insert(_dice.randint(0, len(key)), _dice.choice(_STREWN))
+    for _ in range(spaces):
+        # "At random positions (...) other than the start or end of the string".
+        key.insert(_dice.randint(1, len(key) - 1), " ")
+    return "".join(key)

@@ -1,0 +1,182 @@
+"""The wire of hixie-75 and hixie-76 (draft-hixie-thewebsocketprotocol, the latter also hybi-00).
+
+A text message is ``00 UTF-8 FF``. Any other frame is skipped; ``FF 00`` closes. There are
+no binary messages, no pings, and no close codes.
+"""
+
+from __future__ import annotations
+
+from hashlib import md5
+from typing import Any
+
+from ..ending import Close
+from ..errors import MessageTooBig, PeerError, ProtocolError, Unsupported
+from ..http import Headers
+from .codec import Codec
+from .frames import close_payload
+from .utf8 import check, decode
+
+__all__ = ["CHALLENGE", "PROOF", "PROVING", "Hixie", "has_proof", "is_challenged", "key_number", "proof"]
+
+#: The protocols with this opening handshake.
+PROVING = frozenset(("hixie-76", "hybi-01", "hybi-02", "hybi-03"))
+#: Octets that follow the head of their request, and of their 101.
+CHALLENGE = 8
+PROOF = 16
+
+_TEXT = 0x00
+#: From this type on, a length comes first; below it, a mark comes at the end.
+_SIZED = 0x80
+_MARK = 0xFF
+_CLOSE = b"\xff\x00"
+
+#: Octets of a length, at most: 63 bits, as in RFC 6455. The drafts have no limit.
+_LENGTH = 9
+
+
+def is_challenged(headers: Headers) -> bool:
+    """Whether a request is one of hixie-76 or its kin, so that 8 octets belong to it."""
+    return "Sec-WebSocket-Key1" in headers and "Sec-WebSocket-Version" not in headers
+
+
+def has_proof(headers: Headers) -> bool:
+    """Whether a 101 is one of hixie-76 or its kin, so that 16 octets belong to it."""
+    return "Sec-WebSocket-Location" in headers
+
+
+def key_number(value: str) -> int:
+    """The number that hides in a Sec-WebSocket-Key1 or -Key2 (hixie-76 §5.2).
+
+    Its digits, as one number, divided by how many spaces there are. Raises ValueError
+    where no client of the draft can have made it.
+    """
+    digits = "".join(char for char in value if "0" <= char <= "9")
+    spaces = value.count(" ")
+    # §4.1: the product of number and spaces is at most 4,294,967,295, so it has ten digits
+    # at most; a longer one is not even converted.
+    if not digits or len(digits) > 10 or int(digits) >= 2**32:
+        raise ValueError("the key's digits are not a number of 32 bits")
+    # §5.2: "If either /spaces_1/ or /spaces_2/ is zero, then abort the WebSocket
+    # connection." And where the one "is not an integral multiple of" the other.
+    if not spaces or int(digits) % spaces:
+        raise ValueError("the key's number is not a multiple of its spaces")
+    return int(digits) // spaces
+
+
+def proof(key1: str, key2: str, challenge: bytes) -> bytes:
+    """What the server answers to both keys and the 8 octets. Raises ValueError."""
+    parts = key_number(key1).to_bytes(4, "big") + key_number(key2).to_bytes(4, "big")
+    return md5(parts + challenge, usedforsecurity=False).digest()
+
+
+class Hixie(Codec):
+    """The codec of hixie-76; without ``has_close``, of hixie-75, where the end of TCP is the Close."""
+
+    def __init__(self, client: bool, max_size: int | None = 2**20, has_close: bool = True) -> None:
+        super().__init__(client, max_size)
+        self.has_close = has_close
+        self.has_codes = self.has_pings = False
+        self._most = max_size
+        self._over = False
+        # The type of the frame that is coming (None: of none), and its size: so far, or, once
+        # its length is counted, what is left of it.
+        self._type: int | None = None
+        self._size = 0
+        self._counted = 0
+        # What there is of a text, and how much of that is known to be UTF-8.
+        self._text = bytearray()
+        self._valid = 0
+
+    def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
+        """See :meth:`Codec.feed`."""
+        pos = 0
+        try:
+            while pos < end and not self._over:
+                if self._type is None:
+                    self._type, self._size, self._counted = data[pos], 0, 0
+                    pos += 1
+                elif self._type < _SIZED:
+                    pos = self._until_mark(data, pos, end, messages)
+                elif self._counted <= _LENGTH:
+                    self._count(data[pos])
+                    pos += 1
+                else:
+                    pos = self._skip(pos, end)
+        except PeerError:
+            self._over = True
+            self._text.clear()
+            raise
+
+    def _until_mark(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
+        """Take what there is of a frame that ends with FF: where the rest starts."""
+        mark = data.find(_MARK, pos, end)
+        stop = end if mark < 0 else mark
+        self._size += stop - pos
+        self._check_size()
+        if self._type == _TEXT:
+            self._text += data[pos:stop]
+            if mark >= 0:
+                messages.append(decode(self._text))
+                self._text.clear()
+                self._valid = 0
+            else:
+                self._valid = check(self._text, self._valid, len(self._text))
+        if mark < 0:
+            return end
+        self._type = None
+        return mark + 1
+
+    def _count(self, octet: int) -> None:
+        """Take an octet of a length: seven bits of it, and whether another one follows."""
+        self._size = self._size << 7 | octet & 0x7F
+        self._counted += 1
+        if octet & 0x80:
+            if self._counted == _LENGTH:
+                raise ProtocolError(f"length of a frame has more than {_LENGTH} octets")
+            return
+        self._check_size()
+        self._counted = _LENGTH + 1
+        if not self._size:
+            if self._type == _CLOSE[0]:
+                self._over = True
+                self.controls.append(Close())
+            self._type = None
+
+    def _skip(self, pos: int, end: int) -> int:
+        # §4.2: "Discard the read bytes."
+        step = min(self._size, end - pos)
+        self._size -= step
+        if not self._size:
+            self._type = None
+        return pos + step
+
+    def _check_size(self) -> None:
+        # §4.2 of frames that are skipped: clients "may therefore impose
+        # implementation-specific limits on the lengths". A frame that nobody reads has the
+        # limit of one that is read.
+        if self._most is not None and self._size > self._most:
+            raise MessageTooBig(f"frame has {self._size} bytes or more; at most {self._most} are accepted")
+
+    def message(self, message: str | bytes | bytearray | memoryview) -> bytes:
+        """See :meth:`payload`."""
+        return self.payload(message)
+
+    def payload(self, message: str | bytes | bytearray | memoryview) -> bytes:
+        """The frame of a text message. Raises Unsupported for bytes, UnicodeEncodeError for a lone surrogate."""
+        if not isinstance(message, str):
+            if isinstance(message, bytes | bytearray | memoryview):
+                raise Unsupported("message must be a str: this old protocol has no binary messages")
+            raise TypeError(f"message must be a str, not {type(message).__name__}")
+        self.first = -1
+        return b"\x00" + message.encode() + b"\xff"
+
+    def ping(self, payload: bytes | bytearray | memoryview) -> bytes:
+        """Raises Unsupported."""
+        raise Unsupported("this old protocol has no pings")
+
+    def close(self, code: int | None, reason: str = "") -> bytes:
+        """The closing frame; of hixie-75, only the echo of one. Raises as :meth:`Codec.close` does."""
+        close_payload(code, reason)
+        # hixie-75 has none. Perl's Protocol::WebSocket sends one all the same and waits for
+        # the answer; to all others it would be a frame to skip.
+        return _CLOSE if self.has_close or self._over else b""

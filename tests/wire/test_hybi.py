@@ -1,0 +1,90 @@
+"""Frames of hybi-01 to -03."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from endwell.ending import Close
+from endwell.errors import MessageTooBig, ProtocolError
+from endwell.wire.codec import Ping, Pong
+from endwell.wire.hybi import EarlyHybi
+
+from .peer import receive
+
+CONTINUATION, CLOSE, PING, PONG, TEXT, BINARY = range(6)
+MORE = 0x80
+
+
+def frame(opcode: int, payload: bytes = b"", *, more: bool = False) -> bytes:
+    """By the letter of hybi-03 §4.2."""
+    size = len(payload)
+    length = (
+        bytes((size,))
+        if size <= 125
+        else b"\x7e" + size.to_bytes(2, "big")
+        if size < 2**16
+        else b"\x7f" + size.to_bytes(8, "big")
+    )
+    return bytes((opcode | (MORE if more else 0),)) + length + payload
+
+
+BLOB = os.urandom(70_000)
+WIRE = (
+    frame(TEXT, b"h\xc3\xa9")
+    + frame(TEXT, b"one, ", more=True)
+    + frame(PING, b"p")
+    + frame(CONTINUATION, b"two, ", more=True)
+    + frame(CONTINUATION, b"three")
+    + frame(BINARY, BLOB[:300])
+    + frame(BINARY, BLOB)
+    + frame(PONG)
+    + frame(CLOSE)
+)
+EVENTS = ["hé", Ping(b"p"), "one, two, three", BLOB[:300], BLOB, Pong(b""), Close()]
+
+
+@pytest.mark.parametrize("client", [True, False])
+@pytest.mark.parametrize("into_room", [True, False])
+@pytest.mark.parametrize("size", [1, 7, 4096, 10**6])
+def test_whatever_the_draft_has_is_received_however_it_is_split(client, size, into_room):
+    reads = [WIRE[at : at + size] for at in range(0, len(WIRE), size)]
+    assert receive(EarlyHybi(client), *reads, into_room=into_room) == (EVENTS, None)
+
+
+@pytest.mark.parametrize("data", ["06 00", "0f 00", "44 00", "04 80", "82 00", "00 00"])
+def test_what_the_draft_does_not_have_is_refused(data):
+    events, error = receive(EarlyHybi(client=False), bytes.fromhex(data))
+    assert events == []
+    assert isinstance(error, ProtocolError)
+
+
+def test_the_limit_on_messages_is_the_same():
+    _, error = receive(EarlyHybi(client=False, max_size=10), frame(TEXT, b"x" * 11)[:3])
+    assert isinstance(error, MessageTooBig)
+
+
+@pytest.mark.parametrize("client", [True, False])
+def test_whatever_is_sent_is_in_the_draft_s_own_numbers_and_never_masked(client):
+    codec = EarlyHybi(client)
+    assert codec.message("hé") == frame(TEXT, "hé".encode())
+    assert codec.message(BLOB) == frame(BINARY, BLOB)
+    assert codec.ping(b"1") == frame(PING, b"1")
+    assert codec.pong(b"1") == frame(PONG, b"1")
+    assert codec.close(4001, "why") == codec.close(None) == frame(CLOSE)
+    with pytest.raises(ValueError, match="code 1005 may not be sent"):
+        codec.close(1005)
+    with pytest.raises(ValueError, match="at most 125 bytes"):
+        codec.ping(bytes(126))
+
+
+@given(st.binary(max_size=60), st.integers(1, 7))
+def test_how_octets_are_split_changes_nothing(data, size):
+    def outcome(reads):
+        events, error = receive(EarlyHybi(client=False, max_size=20), *reads)
+        return events, type(error)
+
+    assert outcome([data]) == outcome([data[at : at + size] for at in range(0, len(data), size)])
