@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
+import re
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from endwell.errors import Unsupported
 from endwell.options import Options
 from endwell.protocol.closing import State
 from endwell.protocol.connection import Connection
 from endwell.protocol.deadline import NEVER
 from endwell.wire.codec import Codec
 from endwell.wire.frames import CLOSE
+from endwell.wire.hixie import Hixie
 
 OPTIONS = Options(
     ping_interval=5,
@@ -30,16 +34,16 @@ CODES = st.sampled_from([1000, 1001, 1011, 3000, 4999, None])
 class Side:
     """One core, the wire out of it, and what its driver saw."""
 
-    def __init__(self, client: bool) -> None:
-        self.core = Connection(client, OPTIONS, 0.0)
+    def __init__(self, client: bool, codec: type[Codec], options: Options) -> None:
+        self.core = Connection(client, options, 0.0)
         self.core.connected = True
-        self.core.accept(Codec(client, OPTIONS.max_size), 0.0)
+        self.core.accept(codec(client, OPTIONS.max_size), 0.0)
         self.wire = b""
         self.left = b""
         self.fin = False
         self.closed = False
         self.heard: list[object] = []
-        self.listener = Codec(not client, None)
+        self.listener = codec(not client, None)
         self.sent: list[object] = []
         self.taken: list[object] = []
         self.noisy = False
@@ -80,10 +84,13 @@ class Side:
 
 @settings(max_examples=300, stateful_step_count=40)
 class TwoCores(RuleBasedStateMachine):
+    codec = Codec
+    options = OPTIONS
+
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.sides = [Side(client=False), Side(client=True)]
+        self.sides = [Side(client, self.codec, self.options) for client in (False, True)]
         self.told_eof = [False, False]
 
     def side(self, which: int) -> Side:
@@ -197,4 +204,30 @@ class TwoCores(RuleBasedStateMachine):
             assert side.endings == 1
 
 
+class TwoOldCores(TwoCores):
+    """The same in hixie-76: text only, no pings, a Close without words."""
+
+    codec = Hixie
+    # Nothing else ends a connection on which nobody says anything.
+    options = OPTIONS.but(idle_timeout=10)
+
+    @rule(which=st.integers(0, 1), message=st.text(max_size=30))
+    def send(self, which, message):
+        super().send(which, message)
+
+    @rule(which=st.integers(0, 1))
+    def ping(self, which):
+        if self.side(which).core.is_open:
+            with pytest.raises(Unsupported):
+                super().ping(which)
+
+    @invariant()
+    def at_most_one_close_each_way(self):
+        for side in self.sides:
+            *texts, rest = re.split(rb"\0[^\xff]*\xff", side.left)
+            assert not any(texts), "something followed the Close"
+            assert rest[:1] == b"\0" or b"\xff\0".startswith(rest)
+
+
 TestTwoCores = TwoCores.TestCase
+TestTwoOldCores = TwoOldCores.TestCase

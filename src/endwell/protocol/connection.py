@@ -412,7 +412,7 @@ class Connection:
         self._parsing = False
 
     def _fin(self, now: float) -> None:
-        self.half_close = not self.client
+        self.half_close = self.half_close or not self.client
 
     def _arm(self, now: float) -> None:
         self._state_deadline = now + self.options.close_timeout

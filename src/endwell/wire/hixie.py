@@ -77,7 +77,8 @@ class Hixie(Codec):
         self.has_close = has_close
         self.has_codes = self.has_pings = False
         self._most = max_size
-        self._over = False
+        # Whether the rest is ignored, and whether a closing frame came before it.
+        self._over = self._closed = False
         # The type of the frame that is coming (None: of none), and its size: so far, or, once
         # its length is counted, what is left of it.
         self._type: int | None = None
@@ -138,7 +139,7 @@ class Hixie(Codec):
         self._counted = _LENGTH + 1
         if not self._size:
             if self._type == _CLOSE[0]:
-                self._over = True
+                self._over = self._closed = True
                 self.controls.append(Close())
             self._type = None
 
@@ -179,4 +180,4 @@ class Hixie(Codec):
         close_payload(code, reason)
         # hixie-75 has none. Perl's Protocol::WebSocket sends one all the same and waits for
         # the answer; to all others it would be a frame to skip.
-        return _CLOSE if self.has_close or self._over else b""
+        return _CLOSE if self.has_close or self._closed else b""

@@ -1,0 +1,244 @@
+"""How a connection ends in the protocols before RFC 6455: no codes in hixie-76, no Close at all in hixie-75."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from endwell.ending import Cause, Close, Ending, Initiator, TcpEnd
+from endwell.errors import InvalidData, MessageTooBig, Unsupported
+from endwell.options import Options
+from endwell.protocol.closing import State
+from endwell.protocol.connection import Connection
+from endwell.wire.codec import Codec
+from endwell.wire.hixie import Hixie
+from endwell.wire.hybi import EarlyHybi
+
+CLOSE = b"\xff\0"
+ROLES = pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
+
+
+def opened(client: bool, codec: Codec, **options: object) -> Connection:
+    core = Connection(client, Options(**options), 0.0)
+    core.connected = True
+    core.accept(codec, 0.0)
+    return core
+
+
+def hixie76(client: bool, **options: object) -> Connection:
+    return opened(client, Hixie(client, max_size=10), **options)
+
+
+def hixie75(client: bool, **options: object) -> Connection:
+    return opened(client, Hixie(client, max_size=10, has_close=False), **options)
+
+
+BOTH = pytest.mark.parametrize("old", [hixie76, hixie75])
+
+
+def leave(core: Connection) -> bytes:
+    data = b"".join(core.outbox.buffers())
+    if data:
+        core.sent(len(data), 0.0)
+    return data
+
+
+def told(ending: Ending) -> tuple[object, ...]:
+    return ending.cause, ending.initiator, ending.clean, ending.received, ending.sent, ending.code, ending.tcp
+
+
+# -- hixie-76 -----------------------------------------------------------------------------
+
+
+@ROLES
+def test_hixie_76_closes_with_a_handshake_that_has_no_words(client):
+    core = hixie76(client)
+    core.send("bye", 1.0)
+    core.close(4001, "why", 1.0)
+    assert leave(core) == b"\0bye\xff" + CLOSE
+    assert core.state is State.CLOSING
+    core.receive(b"\0late\xff" + CLOSE, 2.0)
+    assert list(core.inbox) == ["late"]
+    assert core.half_close is not client
+    core.eof(3.0)
+    unsaid = Close(4001, "why", unsaid=True)
+    assert told(core.ending) == (Cause.APP_CLOSED, Initiator.LOCAL, True, Close(), unsaid, 1005, TcpEnd.FIN)
+    assert core.ending.reason == ""
+
+
+@ROLES
+def test_hixie_76_answers_a_close(client):
+    core = hixie76(client)
+    core.receive(b"\0hi\xff" + CLOSE, 1.0)
+    assert leave(core) == CLOSE
+    assert core.half_close is not client
+    core.eof(2.0)
+    assert told(core.ending) == (Cause.PEER_CLOSED, Initiator.PEER, True, Close(), Close(), 1005, TcpEnd.FIN)
+    assert core.ending.ok
+
+
+@ROLES
+def test_a_close_without_a_code_has_left_nothing_unsaid(client):
+    core = hixie76(client)
+    core.close(None, "", 1.0)
+    assert leave(core) == CLOSE
+    core.receive(CLOSE, 2.0)
+    core.eof(2.0)
+    assert core.ending.sent == Close(unsaid=False)
+
+
+@ROLES
+def test_hixie_76_without_an_answer_is_not_clean(client):
+    # em-websocket and txWS end TCP instead.
+    core = hixie76(client)
+    core.close(1000, "", 1.0)
+    leave(core)
+    core.eof(2.0)
+    assert (core.ending.clean, core.ending.code, core.ending.ok) == (False, 1005, False)
+
+
+@ROLES
+def test_a_handler_s_error_is_a_fault_though_the_peer_is_not_told(client):
+    core = hixie76(client)
+    core.close(1011, "", 1.0, Cause.HANDLER_ERROR)
+    leave(core)
+    core.receive(CLOSE, 2.0)
+    core.eof(2.0)
+    assert (core.ending.clean, core.ending.code, core.ending.ok) == (True, 1005, False)
+
+
+# -- hixie-75 -----------------------------------------------------------------------------
+
+
+@ROLES
+def test_hixie_75_closes_by_ending_tcp_in_either_role(client):
+    core = hixie75(client)
+    core.send("bye", 1.0)
+    core.close(4001, "why", 1.0)
+    assert leave(core) == b"\0bye\xff"
+    assert core.half_close
+    core.receive(b"\0late\xff", 2.0)
+    core.eof(3.0)
+    unsaid = Close(4001, "why", unsaid=True)
+    assert told(core.ending) == (Cause.APP_CLOSED, Initiator.LOCAL, None, None, unsaid, 1005, TcpEnd.FIN)
+    assert not core.ending.ok  # 4001 is no ordinary code
+
+
+@ROLES
+def test_the_end_of_tcp_is_an_ordinary_end_of_hixie_75(client):
+    core = hixie75(client)
+    core.eof(1.0)
+    assert told(core.ending) == (Cause.PEER_VANISHED, Initiator.NETWORK, None, None, None, 1006, TcpEnd.FIN)
+    assert core.ending.ok
+
+
+@ROLES
+def test_a_closing_frame_in_hixie_75_is_answered_as_perl_awaits_it(client):
+    core = hixie75(client)
+    core.receive(CLOSE, 1.0)
+    assert leave(core) == CLOSE
+    assert core.half_close
+    core.eof(2.0)
+    assert told(core.ending) == (Cause.PEER_CLOSED, Initiator.PEER, None, Close(), Close(), 1005, TcpEnd.FIN)
+
+
+@ROLES
+def test_a_peer_that_keeps_tcp_open_costs_the_close_timeout_and_no_more(client):
+    core = hixie75(client, close_timeout=3)
+    core.close(1000, "", 1.0)
+    leave(core)
+    core.tick(4.0)
+    assert (core.ended, core.ending.tcp, core.ending.ok) == (True, TcpEnd.TIMEOUT, False)
+
+
+# -- both -----------------------------------------------------------------------------------
+
+
+@BOTH
+@ROLES
+@pytest.mark.parametrize(
+    ("octets", "cause", "error"),
+    [
+        (b"\0" + b"x" * 11, Cause.MESSAGE_TOO_BIG, MessageTooBig),
+        (b"\x80\xff\xff\xff\x7f", Cause.MESSAGE_TOO_BIG, MessageTooBig),
+        (b"\0\xc3(\xff", Cause.INVALID_DATA, InvalidData),
+    ],
+)
+def test_a_fault_closes_and_keeps_the_code_that_could_not_be_said(old, client, octets, cause, error):
+    core = old(client)
+    core.receive(b"\0good\xff" + octets, 1.0)
+    assert list(core.inbox) == ["good"]
+    core.tick(1.01)
+    assert leave(core) == (CLOSE if old is hixie76 else b"")
+    core.receive(b"\0ignored\xff", 2.0)
+    core.eof(2.0)
+    ending = core.ending
+    assert (ending.cause, ending.sent.code, ending.sent.unsaid) == (cause, cause.close_code, True)
+    assert isinstance(ending.exception, error)
+    assert (ending.clean, ending.ok, ending.messages_in) == (False if old is hixie76 else None, False, 1)
+
+
+@BOTH
+@ROLES
+def test_a_reset_is_a_fault(old, client):
+    core = old(client)
+    core.lost(ConnectionResetError(errno.ECONNRESET, "reset"), 1.0)
+    assert (core.ending.cause, core.ending.tcp, core.ending.ok) == (Cause.CONNECTION_RESET, TcpEnd.RST, False)
+
+
+@BOTH
+@ROLES
+def test_there_are_no_pings_and_nobody_is_given_up_for_silence(old, client):
+    core = old(client, ping_interval=1, ping_timeout=1)
+    assert core.deadline is None
+    core.tick(1000.0)
+    assert core.is_open
+    with pytest.raises(Unsupported, match="no pings"):
+        core.ping(None, 1000.0)
+    assert not core.outbox.size
+
+
+@BOTH
+@ROLES
+def test_a_silent_peer_is_bounded_by_the_idle_timeout(old, client):
+    core = old(client, idle_timeout=5)
+    core.tick(5.0)
+    leave(core)
+    core.eof(6.0)
+    assert (core.ending.cause, core.ending.sent) == (
+        Cause.IDLE_TIMEOUT,
+        Close(1001, Cause.IDLE_TIMEOUT.meaning, unsaid=True),
+    )
+
+
+@BOTH
+@ROLES
+def test_bytes_are_refused_before_anything_is_sent_and_the_connection_goes_on(old, client):
+    core = old(client)
+    with pytest.raises(Unsupported, match="message must be a str"):
+        core.send(b"x", 1.0)
+    assert not core.outbox.size
+    assert core.send("x" * 20_000, 1.0)
+    assert leave(core) == b"\0" + b"x" * 20_000 + b"\xff"
+    assert core.is_open
+
+
+# -- hybi-03 --------------------------------------------------------------------------------
+
+
+@ROLES
+def test_hybi_03_has_pings_and_binary_messages_and_no_codes(client):
+    core = opened(client, EarlyHybi(client), ping_interval=1, ping_timeout=1)
+    core.tick(1.0)
+    payload = core.keepalive.own
+    assert leave(core) == b"\x02\x04" + payload
+    core.receive(b"\x03\x04" + payload + b"\x02\x01p" + b"\x05\x02\0\xff", 1.5)
+    assert core.keepalive.latency == 0.5
+    assert list(core.inbox) == [b"\0\xff"]
+    assert leave(core) == b"\x03\x01p"
+    core.close(4001, "why", 2.0)
+    assert leave(core) == b"\x01\0"
+    core.receive(b"\x01\0", 2.0)
+    core.eof(2.0)
+    assert (core.ending.clean, core.ending.sent) == (True, Close(4001, "why", unsaid=True))
