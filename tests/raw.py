@@ -28,7 +28,19 @@ import trustme
 from endwell import Close, TcpEnd
 from tests.wire.peer import CLOSE, KEY, frame
 
-__all__ = ["BOUND", "HOST", "PLAIN", "Frame", "RawPeer", "RawServer", "Seen", "TcpState", "Transport", "wss"]
+__all__ = [
+    "BOUND",
+    "HOST",
+    "NONCE",
+    "PLAIN",
+    "Frame",
+    "RawPeer",
+    "RawServer",
+    "Seen",
+    "TcpState",
+    "Transport",
+    "wss",
+]
 
 HOST = "127.0.0.1"
 
@@ -390,9 +402,15 @@ class RawServer:
     """A listening socket whose connections are raw peers."""
 
     def __init__(
-        self, context: ssl.SSLContext | None = None, *, bytewise: bool = False, buffer: int | None = None
+        self,
+        context: ssl.SSLContext | None = None,
+        *,
+        bytewise: bool = False,
+        buffer: int | None = None,
+        peers: type[RawPeer] = RawPeer,
     ) -> None:
         self._context = context
+        self._peers = peers
         self._bytewise = bytewise
         self._sock = socket.socket()
         if buffer is not None:
@@ -414,7 +432,7 @@ class RawServer:
         """A server that has a TCP connection."""
         async with asyncio.timeout(BOUND):
             sock, _ = await asyncio.get_running_loop().sock_accept(self._sock)
-        return RawPeer(sock, self._context, server=True, bytewise=self._bytewise)
+        return self._peers(sock, self._context, server=True, bytewise=self._bytewise)
 
     async def accept(self, response: bytes | None = None) -> RawPeer:
         """A server whose opening handshake is done, or answered with ``response``."""

@@ -26,6 +26,7 @@ from .errors import (
     MessageTooBig,
     PolicyViolation,
     ProtocolError,
+    Unsupported,
 )
 from .http import Headers, Request, Response
 from .options import Deflate, Options
@@ -63,6 +64,7 @@ __all__ = [
     "Server",
     "Stop",
     "TcpEnd",
+    "Unsupported",
     "WebSocket",
     "__version__",
     "compiled",

@@ -180,9 +180,9 @@ def test_endwell_as_the_client_of_a_recorded_server(one, bytewise):
     options = Options(version=VERSIONS[one["draft"]], compression=None)
     lines = client.head.decode().split("\r\n")[1:-2]
     fields = Headers([tuple(line.split(": ", 1)) for line in lines])
-    made = Offer(
-        Request("GET", "/echo", fields, body=client.body), fields.get("Sec-WebSocket-Key") or "", options
-    )
+    asked = Request("GET", "/echo", fields)
+    asked.body = client.body
+    made = Offer(asked, fields.get("Sec-WebSocket-Key") or "", options)
     assert made.request.serialize() == client.head + client.body
     reader, core = ResponseReader(options), Connection(True, options, 0.0)
     core.connected = True

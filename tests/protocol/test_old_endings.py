@@ -11,6 +11,7 @@ from endwell.errors import InvalidData, MessageTooBig, Unsupported
 from endwell.options import Options
 from endwell.protocol.closing import State
 from endwell.protocol.connection import Connection
+from endwell.protocol.deadline import NEVER
 from endwell.wire.codec import Codec
 from endwell.wire.hixie import Hixie
 from endwell.wire.hybi import EarlyHybi
@@ -191,7 +192,7 @@ def test_a_reset_is_a_fault(old, client):
 @ROLES
 def test_there_are_no_pings_and_nobody_is_given_up_for_silence(old, client):
     core = old(client, ping_interval=1, ping_timeout=1)
-    assert core.deadline is None
+    assert core.deadline == NEVER
     core.tick(1000.0)
     assert core.is_open
     with pytest.raises(Unsupported, match="no pings"):
