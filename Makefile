@@ -7,7 +7,7 @@ SOURCES := $(shell find src/endwell -name '*.py' -o -name '*.pxd')
 # What has to be covered by tests: all that has no I/O.
 CORE := src/endwell/*.py,src/endwell/wire/*,src/endwell/protocol/*
 
-.PHONY: build demo test check docs conformance conformance-quick bench clean
+.PHONY: build demo test check docs conformance conformance-quick interop-legacy bench clean
 .DELETE_ON_ERROR:
 
 build: .venv/built
@@ -40,6 +40,10 @@ conformance: .venv/built
 
 conformance-quick: .venv/built
 	$(BIN)/python tests/conformance/autobahn.py --quick
+
+# Needs the peers of docs/legacy.md; what is not installed is left out.
+interop-legacy: .venv/built
+	$(BIN)/python tests/interop/legacy.py
 
 bench: .venv-bench/installed
 	.venv-bench/bin/python benchmarks/run.py

@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 __all__ = ["LEGACY", "Deflate", "OptionKeywords", "Options"]
 
 #: The protocols before RFC 6455 (which is version "13") that can be spoken: ``docs/legacy.md``.
-LEGACY = ("hybi-08", "hybi-07", "hybi-03", "hybi-02", "hybi-01", "hixie-76", "hixie-75")
+LEGACY = ("hybi-08", "hybi-07", "hybi-03", "hixie-76", "hixie-75")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

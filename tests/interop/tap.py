@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -113,8 +113,9 @@ class Wire:
 class Tap:
     """While it runs, what connects to ``port`` is relayed to ``target``."""
 
-    def __init__(self, target: int = 0) -> None:
+    def __init__(self, target: int = 0, frames: Callable[[], Frames] = Frames) -> None:
         self.target = target
+        self.frames = frames
         self.wires: dict[asyncio.Task[None], Wire] = {}
 
     async def __aenter__(self) -> Tap:
@@ -137,15 +138,22 @@ class Tap:
 
     def reset(self) -> None:
         """Cut every connection, in both directions, with an RST."""
+        self._cut("RST")
+
+    def drop(self) -> None:
+        """Cut every connection, in both directions, with a FIN."""
+        self._cut("FIN")
+
+    def _cut(self, what: str) -> None:
         for task, wire in self.wires.items():
             if not task.done():
-                wire.events.append(Event("tap", "RST"))
+                wire.events.append(Event("tap", what))
                 task.cancel()
 
     async def _accept(self) -> None:
         while True:
             client, _ = await asyncio.get_running_loop().sock_accept(self._listening)
-            wire = Wire()
+            wire = Wire(frames={"client": self.frames(), "server": self.frames()})
             self.wires[asyncio.create_task(self._serve(wire, client))] = wire
 
     async def _serve(self, wire: Wire, client: socket.socket) -> None:
@@ -160,7 +168,7 @@ class Tap:
                     relays.create_task(_relay(wire, ("client", client), ("server", server)))
                     relays.create_task(_relay(wire, ("server", server), ("client", client)))
             except (ExceptionGroup, asyncio.CancelledError):
-                for sock in (client, server):
+                for sock in (client, server) if not wire.of("tap", "FIN") else ():
                     # So that closing it sends RST.
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 

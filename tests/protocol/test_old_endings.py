@@ -14,7 +14,7 @@ from endwell.protocol.connection import Connection
 from endwell.protocol.deadline import NEVER
 from endwell.wire.codec import Codec
 from endwell.wire.hixie import Hixie
-from endwell.wire.hybi import EarlyHybi
+from endwell.wire.hybi import Hybi03
 
 CLOSE = b"\xff\0"
 ROLES = pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
@@ -230,7 +230,7 @@ def test_bytes_are_refused_before_anything_is_sent_and_the_connection_goes_on(ol
 
 @ROLES
 def test_hybi_03_has_pings_and_binary_messages_and_no_codes(client):
-    core = opened(client, EarlyHybi(client), ping_interval=1, ping_timeout=1)
+    core = opened(client, Hybi03(client), ping_interval=1, ping_timeout=1)
     core.tick(1.0)
     payload = core.keepalive.own
     assert leave(core) == b"\x02\x04" + payload

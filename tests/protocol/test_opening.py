@@ -20,7 +20,7 @@ from endwell.protocol.opening import accept, confirm, offer
 from endwell.wire.codec import Codec
 from endwell.wire.head import RequestReader, ResponseReader
 from endwell.wire.hixie import Hixie, key_number
-from endwell.wire.hybi import EarlyHybi
+from endwell.wire.hybi import Hybi03
 
 OLD = Options(legacy=True)
 #: hixie-76 §1.2.
@@ -40,8 +40,6 @@ OF = {
     "hybi-08": {**NONCE, "Sec-WebSocket-Version": "8"},
     "hybi-07": {**NONCE, "Sec-WebSocket-Version": "7"},
     "hybi-03": {**KEYS, "Sec-WebSocket-Draft": "3"},
-    "hybi-02": {**KEYS, "Sec-WebSocket-Draft": "2"},
-    "hybi-01": {**KEYS, "Sec-WebSocket-Draft": "1"},
     "hixie-76": KEYS,
     "hixie-75": {},
 }
@@ -96,7 +94,7 @@ def test_half_a_request_of_rfc_6455_is_no_old_one(without):
         accept(request("13", without), OLD)
 
 
-@pytest.mark.parametrize("draft", ["", "0", "4", "03", "x", "1" * 5000])
+@pytest.mark.parametrize("draft", ["", "0", "1", "2", "4", "03", "x", "1" * 5000])
 def test_a_draft_that_nobody_speaks_is_refused(draft):
     with pytest.raises(UpgradeRequired):
         accept(request("hixie-76", Sec_WebSocket_Draft=draft), OLD)
@@ -107,9 +105,7 @@ def test_a_draft_that_nobody_speaks_is_refused(draft):
     [
         ("hybi-08", Codec, True),
         ("hybi-07", Codec, True),
-        ("hybi-03", EarlyHybi, True),
-        ("hybi-02", EarlyHybi, True),
-        ("hybi-01", EarlyHybi, True),
+        ("hybi-03", Hybi03, True),
         ("hixie-76", Hixie, True),
         ("hixie-75", Hixie, False),
     ],

@@ -1,4 +1,4 @@
-"""Frames of hybi-01 to -03."""
+"""Frames of hybi-03."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from endwell.ending import Close
 from endwell.errors import MessageTooBig, ProtocolError
 from endwell.wire.codec import Ping, Pong
-from endwell.wire.hybi import EarlyHybi
+from endwell.wire.hybi import Hybi03
 
 from .peer import receive
 
@@ -52,24 +52,24 @@ EVENTS = ["hé", Ping(b"p"), "one, two, three", BLOB[:300], BLOB, Pong(b""), Clo
 @pytest.mark.parametrize("size", [1, 7, 4096, 10**6])
 def test_whatever_the_draft_has_is_received_however_it_is_split(client, size, into_room):
     reads = [WIRE[at : at + size] for at in range(0, len(WIRE), size)]
-    assert receive(EarlyHybi(client), *reads, into_room=into_room) == (EVENTS, None)
+    assert receive(Hybi03(client), *reads, into_room=into_room) == (EVENTS, None)
 
 
 @pytest.mark.parametrize("data", ["06 00", "0f 00", "44 00", "04 80", "82 00", "00 00"])
 def test_what_the_draft_does_not_have_is_refused(data):
-    events, error = receive(EarlyHybi(client=False), bytes.fromhex(data))
+    events, error = receive(Hybi03(client=False), bytes.fromhex(data))
     assert events == []
     assert isinstance(error, ProtocolError)
 
 
 def test_the_limit_on_messages_is_the_same():
-    _, error = receive(EarlyHybi(client=False, max_size=10), frame(TEXT, b"x" * 11)[:3])
+    _, error = receive(Hybi03(client=False, max_size=10), frame(TEXT, b"x" * 11)[:3])
     assert isinstance(error, MessageTooBig)
 
 
 @pytest.mark.parametrize("client", [True, False])
 def test_whatever_is_sent_is_in_the_draft_s_own_numbers_and_never_masked(client):
-    codec = EarlyHybi(client)
+    codec = Hybi03(client)
     assert codec.message("hé") == frame(TEXT, "hé".encode())
     assert codec.message(BLOB) == frame(BINARY, BLOB)
     assert codec.ping(b"1") == frame(PING, b"1")
@@ -84,7 +84,7 @@ def test_whatever_is_sent_is_in_the_draft_s_own_numbers_and_never_masked(client)
 @given(st.binary(max_size=60), st.integers(1, 7))
 def test_how_octets_are_split_changes_nothing(data, size):
     def outcome(reads):
-        events, error = receive(EarlyHybi(client=False, max_size=20), *reads)
+        events, error = receive(Hybi03(client=False, max_size=20), *reads)
         return events, type(error)
 
     assert outcome([data]) == outcome([data[at : at + size] for at in range(0, len(data), size)])

@@ -1,4 +1,4 @@
-"""The openings of hixie-75, of hixie-76, and of hybi-01 to -03, which have that of hixie-76."""
+"""The openings of hixie-75, of hixie-76, and of hybi-03, which has that of hixie-76."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..http import Headers, Request, Response
 from ..options import Options
 from ..wire.codec import Codec
 from ..wire.hixie import CHALLENGE, PROVING, Hixie, proof
-from ..wire.hybi import EarlyHybi
+from ..wire.hybi import Hybi03
 from .handshake import Accepted, Offer, check_origin, check_switch, check_upgrade, select_subprotocol
 
 __all__ = ["accept", "confirm", "offer"]
@@ -56,7 +56,7 @@ class OldAccepted(Accepted):
     def codec(self, client: bool, max_size: int | None) -> Codec:
         """See :meth:`Accepted.codec`."""
         if self.version.startswith("hybi-"):
-            return EarlyHybi(client, max_size)
+            return Hybi03(client, max_size)
         return Hixie(client, max_size, has_close=self.version == "hixie-76")
 
 

@@ -19,7 +19,7 @@ from .utf8 import check, decode
 __all__ = ["CHALLENGE", "PROOF", "PROVING", "Hixie", "has_proof", "is_challenged", "key_number", "proof"]
 
 #: The protocols with this opening handshake.
-PROVING = frozenset(("hixie-76", "hybi-01", "hybi-02", "hybi-03"))
+PROVING = frozenset(("hixie-76", "hybi-03"))
 #: Octets that follow the head of their request, and of their 101.
 CHALLENGE = 8
 PROOF = 16

@@ -1,4 +1,4 @@
-"""The wire of hybi-01 to -03: frames of today's form with other numbers, and never masked.
+"""The wire of hybi-03: frames of today's form with other numbers, and never masked.
 
 Draft-ietf-hybi-thewebsocketprotocol-03 §4.2. From -07 on it is that of RFC 6455.
 """
@@ -11,7 +11,7 @@ from .codec import Codec
 from .frames import BINARY, CLOSE, CONTINUATION, FIN, LENGTH_16, PING, PONG, TEXT, close_payload
 from .payload import frame
 
-__all__ = ["EarlyHybi"]
+__all__ = ["Hybi03"]
 
 #: The draft's opcodes in order: those of RFC 6455.
 _OPCODES = (CONTINUATION, CLOSE, PING, PONG, TEXT, BINARY)
@@ -26,7 +26,7 @@ def _modern(first: int) -> int:
     return flags | (_OPCODES[opcode] if opcode < len(_OPCODES) else _RESERVED)
 
 
-class EarlyHybi(Codec):
+class Hybi03(Codec):
     """Translates the first octet of each frame; all else is the codec of RFC 6455."""
 
     def __init__(self, client: bool, max_size: int | None = 2**20) -> None:

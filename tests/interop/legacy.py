@@ -1,0 +1,259 @@
+"""Run endwell against implementations of the protocols before RFC 6455, and print what each side saw.
+
+    python tests/interop/legacy.py [PEER ...]
+
+docs/legacy.md says what to install, and holds the table of the last run. Exit status: 0 if every exchange went
+through and every ending that endwell reported was true. What is not installed is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from catalog import Peer
+from tap import Close, Event, Frames, Tap, Wire
+
+import endwell
+from endwell import Cause, Ending, TcpEnd, WebSocket
+
+SCENARIOS = ("client-closes", "server-closes", "drop", "reset")
+MESSAGES = ("hello", "é" * 200)
+PATIENCE = 20
+#: What may still be on its way through the tap when both sides are done.
+SETTLE = 0.1
+OPTIONS = endwell.Options(close_timeout=2, legacy=True)
+PEERS = Path(__file__).parent / "peers"
+
+HIXIE = ("hixie-75", "hixie-76")
+EARLY = "hybi-03"
+
+
+@dataclass(frozen=True)
+class OldPeer:
+    """A program, and the protocols that it speaks in each role."""
+
+    peer: Peer
+    as_client: tuple[str, ...]
+    as_server: tuple[str, ...]
+
+
+def _peer(name: str, *command: str) -> Peer:
+    return Peer(name, (*command[:-1], str(PEERS / command[-1])))
+
+
+CATALOG = (
+    OldPeer(_peer("Perl Protocol::WebSocket", "perl", "legacy.pl"), (*HIXIE, "hybi-08"), (*HIXIE, "hybi-08")),
+    OldPeer(_peer("Ruby websocket", "ruby", "legacy_gem.rb"), (*HIXIE, EARLY, "hybi-07", "hybi-08"), ()),
+    OldPeer(_peer("Ruby websocket-driver", "ruby", "legacy_driver.rb"), (), (*HIXIE, "hybi-07", "hybi-08")),
+    OldPeer(_peer("Ruby em-websocket", "ruby", "legacy_em.rb"), (), (*HIXIE, EARLY, "hybi-07", "hybi-08")),
+    OldPeer(_peer("node websocket-driver", "node", "legacy_driver.cjs"), (), HIXIE),
+)
+
+HEADER = """\
+| endwell is | protocol | what happens | the peer saw | endwell was told | on the wire | true |
+|---|---|---|---|---|---|---|"""
+
+
+class OldFrames(Frames):
+    """Finds the Close of one direction of an old protocol."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__()
+        self.version = version
+        self._closed = False
+
+    def feed(self, data: bytes) -> list[Close]:
+        if self.version in ("hybi-07", "hybi-08"):
+            return super().feed(data)
+        self._data += data
+        head, end, rest = self._data.partition(b"\r\n\r\n")
+        if not end or self._closed:
+            return []
+        if self.version != "hixie-75":
+            rest = rest[8 if head.startswith(b"GET") else 16 :]
+        self._closed = _hixie_closed(rest) if self.version in HIXIE else _early_closed(rest)
+        return [Close(None, "")] if self._closed else []
+
+
+def _hixie_closed(data: bytes) -> bool:
+    while data[:1] == b"\0" and b"\xff" in data:
+        data = data.partition(b"\xff")[2]
+    return data[:2] == b"\xff\0"
+
+
+def _early_closed(data: bytes) -> bool:
+    while len(data) >= 2:
+        if data[0] & 0x0F == 1:
+            return True
+        size, start = (data[1], 2) if data[1] < 126 else (int.from_bytes(data[2:4], "big"), 4)
+        data = data[start + size :]
+    return False
+
+
+@dataclass
+class Row:
+    """One line of the table; ``role`` is endwell's."""
+
+    role: str
+    version: str
+    scenario: str
+    told: str = ""
+    fault: str = ""
+    ending: Ending | None = None
+    wire: Wire | None = None
+    #: What had passed the tap when endwell reported the ending.
+    before: tuple[Event, ...] = ()
+
+    def watch(self, ws: WebSocket, tap: Tap) -> None:
+        address = ws.remote_address if self.role == "server" else ws.local_address
+
+        def note(ending: Ending) -> None:
+            self.ending, self.wire = ending, tap.wire_at(address[1])
+            self.before = tuple(self.wire.events)
+
+        ws.on_close(note)
+
+    def judge(self) -> Row:
+        if self.ending is None or self.wire is None:
+            self.fault = self.fault or "no ending"
+        else:
+            lies = [
+                f"{name} is {told}, not {true}"
+                for name, (told, true) in _checks(self, self.ending, self.wire).items()
+                if told != true
+            ]
+            self.fault = "; ".join(filter(None, [self.fault, *lies]))
+        return self
+
+    def __str__(self) -> str:
+        ending = self.ending
+        ours = ""
+        if ending is not None:
+            clean = {True: "clean", False: "not clean", None: "-"}[ending.clean]
+            closes = f"received {ending.received or 'none'}, sent {ending.sent or 'none'}"
+            ours = f"{ending.cause.name}; {closes}; {clean}; TCP {ending.tcp.name}"
+        verdict = f"**{self.fault}**" if self.fault else "yes"
+        cells = [self.role, self.version, self.scenario, self.told, ours, str(self.wire or ""), verdict]
+        return "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |"
+
+
+def _checks(row: Row, ending: Ending, wire: Wire) -> dict[str, tuple[object, object]]:
+    """What is told, and what is true by the wire."""
+    side, peer = row.role, {"server": "client", "client": "server"}[row.role]
+    received = next((event.close for event in row.before if event.side == peer and event.close), None)
+    sent = next((event.close for event in wire.events if event.side == side and event.close), None)
+    end = next((event.what for event in row.before if event.side in (peer, "tap") and not event.close), None)
+    first = wire.events[0]
+    if first.side == side:
+        cause = Cause.APP_CLOSED
+    elif first.close:
+        cause = Cause.PEER_CLOSED
+    else:
+        cause = {"FIN": Cause.PEER_VANISHED, "RST": Cause.CONNECTION_RESET}[first.what]
+    on_wire = None if ending.sent is None or ending.sent.unsaid else ending.sent
+    ours = cause is Cause.APP_CLOSED and row.version in (*HIXIE, EARLY)
+    return {
+        "cause": (ending.cause, cause),
+        "received": (_pair(ending.received), received),
+        # What could not be said is told all the same, and marked.
+        "sent": (_pair(on_wire), None if ours or sent is None else sent),
+        "unsaid": (ending.sent is not None and ending.sent.unsaid, ours),
+        "clean": (ending.clean, None if row.version == "hixie-75" else bool(received and sent)),
+        "tcp": (ending.tcp, {"FIN": TcpEnd.FIN, "RST": TcpEnd.RST, None: TcpEnd.TIMEOUT}[end]),
+    }
+
+
+def _pair(close: endwell.Close | None) -> Close | None:
+    return None if close is None else Close(close.code, close.reason)
+
+
+async def serve(old: OldPeer, row: Row) -> None:
+    """The peer is the client."""
+    server = endwell.Server(OPTIONS)
+    tap = Tap(frames=lambda: OldFrames(row.version))
+
+    @server.websocket("/")
+    async def handler(ws: WebSocket) -> None:
+        row.watch(ws, tap)
+        with suppress(endwell.ConnectionClosed):
+            async for message in ws:
+                if message == "server-closes":
+                    await ws.close(4001, "srv")
+                elif message in ("drop", "reset"):
+                    getattr(tap, str(message))()
+                else:
+                    await ws.send(message)
+
+    async with server.serving(), tap:
+        tap.target = server.port
+        url = f"ws://127.0.0.1:{tap.port}/"
+        row.told, row.fault = await old.peer.run("client", url, row.version, row.scenario)
+        await asyncio.sleep(SETTLE)
+
+
+async def dial(old: OldPeer, row: Row) -> None:
+    """The peer is the server."""
+    async with old.peer.running("server") as process:
+        port = int(await old.peer.line(process))
+        async with Tap(port, lambda: OldFrames(row.version)) as tap:
+            url = f"ws://127.0.0.1:{tap.port}/"
+            ws = await endwell.connect(url, options=replace(OPTIONS, version=row.version))
+            row.watch(ws, tap)
+            for message in MESSAGES:
+                await ws.send(message)
+                if await ws.recv() != message:
+                    row.fault = "the echo differs"
+            if row.scenario == "client-closes":
+                await ws.close(3001, "bye")
+            elif row.scenario == "server-closes":
+                await ws.send(row.scenario)
+            else:
+                getattr(tap, row.scenario)()
+            await ws.closed
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2):
+                    row.told = await old.peer.line(process)
+            await asyncio.sleep(SETTLE)
+
+
+async def main(names: list[str]) -> int:
+    """Print the tables; the exit status."""
+    print(f"endwell {endwell.__version__}, {len(endwell.compiled())} modules compiled")
+    failed = 0
+    for old in CATALOG:
+        if names and not any(name in old.peer.name for name in names):
+            continue
+        version = await old.peer.version()
+        if version is None:
+            print(f"{old.peer.name}: not installed", file=sys.stderr)
+            continue
+        print(f"\n### {old.peer.name} {version}\n\n{HEADER}", flush=True)
+        for role, play, spoken in (("server", serve, old.as_client), ("client", dial, old.as_server)):
+            for protocol in spoken:
+                for scenario in SCENARIOS:
+                    failed += await show(play, old, Row(role, protocol, scenario))
+    return 1 if failed else 0
+
+
+async def show(play, old: OldPeer, row: Row) -> bool:
+    """Play one scenario and print its row; whether something was wrong."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await play(old, row)
+    except Exception as exc:  # one peer that fails must not hide the others
+        row.fault = repr(exc)
+    print(row.judge(), flush=True)
+    return bool(row.fault)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("peers", nargs="*", metavar="PEER", help="part of a peer's name; default: all")
+    sys.exit(asyncio.run(main(parser.parse_args().peers)))
