@@ -72,7 +72,7 @@ async def test_the_feed_tells_every_ending_but_those_of_feeds():
         async with endwell.connect(f"{base}/endings") as feed:
             told = json.loads(await feed.recv())
             assert (told["name"], told["room"], told["cause"]) == ("early", "lobby", "peer_closed")
-            assert told["received"] == {"code": 4001, "reason": "bye"}
+            assert told["received"] == {"code": 4001, "reason": "bye", "unsaid": False}
             async with endwell.connect(f"{base}/chat/lobby?name=late%1b%5b2J"):
                 pass
             told = json.loads(await feed.recv())
