@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
@@ -16,11 +15,12 @@ from ..http import Request, Response
 from ..protocol.opening import accept
 from .alive import Alive
 from .awaiting import DONE, Receive, Slot
+from .callbacks import call_back, check_callback
 from .sending import hasten
 from .stream import Stream
 from .syscalls import monotonic
 
-__all__ = ["WebSocket", "call_back", "check_callback"]
+__all__ = ["WebSocket"]
 
 logger = logging.getLogger("endwell")
 
@@ -349,20 +349,6 @@ class _Closed:
             finally:
                 ws._watchers.discard(watcher)
         return ending
-
-
-def check_callback(callback: object) -> None:
-    """Raise TypeError for what ``on_close`` cannot call."""
-    if not callable(callback) or inspect.iscoroutinefunction(callback):
-        raise TypeError(f"callback must be a plain function, not {callback!r}")
-
-
-def call_back(callback: Callable[[Ending], object], context: Context, ending: Ending) -> None:
-    """Call what was given to ``on_close``, in the context of that."""
-    try:
-        context.run(callback, ending)
-    except Exception:
-        logger.exception("on_close callback %r failed", callback)
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -23,8 +23,9 @@ from functools import partial
 from sys import getsizeof, maxsize
 from typing import TypeAlias
 
+from ..aio.callbacks import call_back
 from ..aio.syscalls import monotonic
-from ..aio.websocket import WebSocket, call_back
+from ..aio.websocket import WebSocket
 from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from ..aio.websocket import check_callback
+from ..aio.callbacks import check_callback
 from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed
