@@ -659,3 +659,46 @@ def test_the_heads_of_the_opening_are_not_counted():
     leave(core)
     core.eof(1.0)
     assert core.ending.bytes_out == 4
+
+
+# -- a driver that takes the messages elsewhere ---------------------------------
+
+
+def test_a_driver_that_is_sated_holds_the_peer_back_until_the_connection_closes():
+    core = opened(max_queue=4)
+    core.sated = True
+    assert not core.reads()
+    core.close(1000, "", 1.0)
+    assert core.reads()
+    core.receive(frame(core, "message", "late"), 2.0)
+    core.eof(3.0)
+    assert core.ending.dropped_messages == 1
+
+
+@pytest.mark.parametrize(
+    "cue",
+    [
+        lambda core: core.close(1000, "", 1.0),
+        lambda core: core.receive(frame(core, "close", 1001, ""), 1.0),
+        lambda core: core.receive(b"\x83\x80", 1.0),
+        lambda core: core.eof(1.0),
+        lambda core: core.lost(RESET, 1.0),
+        lambda core: core.tick(1000.0),
+    ],
+    ids=["we close", "they close", "they err", "eof", "lost", "lifetime"],
+)
+def test_the_last_call_comes_once_and_what_it_sends_precedes_the_close(cue):
+    core = opened(max_lifetime=10.0, ping_interval=None)
+    calls = []
+
+    def last_call():
+        calls.append(core.is_open)
+        assert core.send("last words", 1.0)
+
+    core.last_call = last_call
+    cue(core)
+    core.close(1000, "", 1.0)
+    core.lost(RESET, 2.0)
+    assert calls == [True]
+    assert said(core)[0] == "last words"
+    assert core.ending.messages_out == 1

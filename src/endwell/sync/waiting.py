@@ -38,8 +38,8 @@ class Waiting:
     def __init__(self) -> None:
         self._locks: deque[Lock] = deque()
 
-    def __bool__(self) -> bool:
-        return bool(self._locks)
+    def __len__(self) -> int:
+        return len(self._locks)
 
     def wait(self, ready: Callable[[], object], seconds: float) -> None:
         """Wait until woken, or so long (-1: for ever), or not at all if ``ready()``; perhaps for nothing."""
