@@ -55,7 +55,7 @@ def test_ctrl_c_interrupts_every_call_in_the_main_thread(call):
     program = f"""
         import sys, time
         from endwell.sync import connect
-        ws = connect(sys.argv[2], close_timeout=0.5)
+        ws = connect(sys.argv[2], close_timeout=2)
         print("ready", flush=True)
         try:
             {call}
