@@ -26,6 +26,7 @@ MODULES = [
     "endwell.protocol.handshake",
     "endwell.aio._syscalls",
     "endwell.aio.commons",
+    "endwell.aio.tls",
     "endwell.aio.stream",
     "endwell.aio.awaiting",
     "endwell.aio._sending",

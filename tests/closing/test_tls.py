@@ -111,6 +111,20 @@ async def test_octets_that_are_no_tls_are_told_as_a_tls_error(state, role, trans
     assert (ending.clean, ending.tcp) == (False, TcpEnd.ERROR)
 
 
+@pytest.mark.parametrize("where", ["within the head", "instead of a head"])
+async def test_octets_that_are_no_tls_are_answered_with_an_alert_before_it_is_open_too(where, transport):
+    server = Server()
+    async with server.serving(ssl=transport.server, grace=0), nothing_left_behind():
+        with await RawPeer.reach(server.port, transport.client) as peer:
+            await peer.shake()
+            if where == "within the head":
+                await peer.write(b"GET / HTTP/1.1\r\n")
+            await peer.transmit(b"\x17\x03\x03\x00\x20" + bytes(32))
+            while await peer.more():
+                pass
+    assert peer.seen.alert == "SSLV3_ALERT_BAD_RECORD_MAC"
+
+
 async def test_what_comes_after_our_close_notify_does_not_turn_our_fin_into_a_reset(transport, bytewise):
     async with pair("server", transport, bytewise=bytewise) as both:
         await both.peer.close(4001)
@@ -153,6 +167,9 @@ async def test_a_server_whose_certificate_is_not_trusted_is_told_so():
                 await peer.transmit(peer.flight(await peer.octets_below()))
                 with pytest.raises(HandshakeFailed) as raised:
                     await within(connecting)
+                peer._in.write(await peer.octets_below())
+                with pytest.raises(ssl.SSLError, match="UNKNOWN_CA"):
+                    peer._tls.do_handshake()
     ending = raised.value.ending
     assert ending.cause is Cause.TLS_ERROR
     assert isinstance(ending.exception, ssl.SSLCertVerificationError)

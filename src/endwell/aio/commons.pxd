@@ -9,6 +9,7 @@ cdef class Commons:
     cdef object __weakref__
     cdef readonly object loop
     cdef readonly bytearray buffer
+    cdef readonly bytearray encrypted
     cdef readonly bint ask_for_errors
     cdef Py_ssize_t _members
     cdef object _epoll

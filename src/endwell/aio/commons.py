@@ -24,6 +24,8 @@ __all__ = ["Commons", "commons_of"]
 #: One read of a socket, at most.
 READ_SIZE = 256 * 1024
 HAS_EPOLL = hasattr(select, "epoll")
+#: One under TLS. OpenSSL's memory for so many bytes stays allocated.
+ENCRYPTED_SIZE = 64 * 1024
 #: Connections read from in one turn of the loop.
 EVENTS = 256
 #: Seconds by which an alarm may come late: those of so long a time have one timer of the loop
@@ -39,6 +41,8 @@ class Commons:
         self.loop = loop
         #: Whatever a read brought is consumed before the next one.
         self.buffer = bytearray(READ_SIZE)
+        #: The same for TLS, before it is decrypted into the other.
+        self.encrypted = bytearray(ENCRYPTED_SIZE)
         #: libuv announces an error once and watches no longer, so on uvloop a reset that comes
         #: with data would go unseen behind it. A selector and epoll announce it again.
         self.ask_for_errors = not HAS_EPOLL and not isinstance(loop, asyncio.SelectorEventLoop)

@@ -20,6 +20,7 @@ from ..protocol.uri import WebSocketURI
 from ..wire.head import ResponseReader
 from .commons import commons_of
 from .stream import Stream
+from .tls import TLS
 from .websocket import WebSocket
 
 __all__ = ["dial"]
@@ -52,16 +53,15 @@ async def dial(
         assert core.ending is not None
         raise HandshakeFailed(core.ending) from exc
     core.connected = True
+    commons, layer = commons_of(asyncio.get_running_loop()), None
     if uri.secure:
         try:
-            sock = (tls or _default_tls()).wrap_socket(
-                sock, server_hostname=uri.host, do_handshake_on_connect=False
-            )
+            layer = TLS(commons, sock, tls or _default_tls(), uri.host)
         except BaseException:
             sock.close()
             raise
     try:
-        stream = Stream(commons_of(asyncio.get_running_loop()), sock, core, _peer(sock))
+        stream = Stream(commons, sock, core, _peer(sock), layer)
     except OSError as exc:  # there is no file descriptor left
         sock.close()
         core.lost(exc, time.monotonic())

@@ -13,7 +13,7 @@ cdef class Listener:
     cdef readonly set openings
     cdef readonly Commons commons
     cdef object _admission
-    cdef object _tls
+    cdef readonly object tls
     cdef bint _exhausted
 
 

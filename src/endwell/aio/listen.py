@@ -23,6 +23,7 @@ from .admission import FREE, Admission, Place
 from .commons import commons_of
 from .stream import Stream
 from .syscalls import monotonic
+from .tls import TLS
 from .websocket import WebSocket
 
 __all__ = ["Listener", "Opening", "bind"]
@@ -113,7 +114,7 @@ class Listener:
         self.openings: set[Opening] = set()
         self.commons = commons_of(self.loop)
         self._admission = Admission(options)
-        self._tls = tls
+        self.tls = tls
         self._exhausted = False
         for sock in socks:
             self._watch(sock)
@@ -150,8 +151,6 @@ class Listener:
                 sock.close()
                 continue
             try:
-                if self._tls is not None:
-                    sock = self._encrypted(sock)
                 opening = Opening(self, sock, address, place)
             except OSError:
                 sock.close()  # gone before it was looked at, or there is no room for it
@@ -160,22 +159,18 @@ class Listener:
             self.openings.add(opening)
             opening.begin()
 
-    def _encrypted(self, sock: _socket.socket) -> ssl.SSLSocket:
-        assert self._tls is not None
-        whole = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
-        whole.setblocking(False)
-        return self._tls.wrap_socket(whole, server_side=True, do_handshake_on_connect=False)
-
 
 class Opening:
     """An accepted connection, until it is a WebSocket or has been answered."""
 
     def __init__(self, listener: Listener, sock: _socket.socket, address: object, place: Place) -> None:
+        tls = listener.tls
         self._listener = listener
         self._place = place
-        self._reader = RequestReader(listener.options, address, isinstance(sock, ssl.SSLSocket))
+        self._reader = RequestReader(listener.options, address, tls is not None)
         self._core = Connection(False, listener.options, monotonic(), time.time())
-        self._stream = Stream(listener.commons, sock, self._core, address)
+        layer = None if tls is None else TLS(listener.commons, sock, tls, server=True)
+        self._stream = Stream(listener.commons, sock, self._core, address, layer)
         self._stream.receive = self._receive
         self._stream.changed = self._changed
 

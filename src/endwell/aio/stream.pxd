@@ -2,14 +2,13 @@ cimport cython
 
 from endwell.aio._syscalls cimport error_of, monotonic, receive, receive_past, send, send_many
 from endwell.aio.commons cimport Commons
+from endwell.aio.tls cimport TLS
 from endwell.protocol.connection cimport Connection
 from endwell.protocol.outbox cimport Outbox
 from endwell.wire.codec cimport Codec
 
 cdef double NEVER
 cdef Py_ssize_t READ_SIZE
-cdef Py_ssize_t TLS_RECORD
-cdef Py_ssize_t TLS_WRITE
 cdef Py_ssize_t FULL
 cdef int READS
 cdef int BURST
@@ -27,7 +26,7 @@ cdef class Stream:
     cdef object _local_address
     cdef readonly object _sock
     cdef int _fd
-    cdef bint _tls
+    cdef TLS _tls
     cdef bint _shaking
     cdef bint _reading
     cdef bint _muted
@@ -63,10 +62,7 @@ cdef class Stream:
     @cython.locals(count=cython.Py_ssize_t, inside=cython.Py_ssize_t, codec=Codec)
     cdef Py_ssize_t _read(self) except -2
     cdef Py_ssize_t _read_or_end(self) except -2
-    cdef Py_ssize_t _read_tls(self) except -2
-    cdef Py_ssize_t _pending(self) except -2
     cdef _flush(self)
     @cython.locals(outbox=Outbox)
-    cdef Py_ssize_t _write(self, sock) except -2
-    cdef Py_ssize_t _write_tls(self, sock) except -2
+    cdef Py_ssize_t _write(self) except -2
     cdef _read_what_is_left(self, exc)

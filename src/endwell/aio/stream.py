@@ -22,6 +22,7 @@ from ..protocol.deadline import NEVER
 from .commons import READ_SIZE, Commons
 from .silence import silence_of
 from .syscalls import error_of, monotonic, receive, receive_past, send, send_many
+from .tls import TLS
 
 __all__ = ["Stream"]
 
@@ -39,17 +40,10 @@ BURST = 256
 #: Seconds by which the kernel's clock of acknowledgements may be off: it ticks 100 times
 #: a second at the least, and an acknowledgement comes a moment after what it is for.
 ROUNDING = 0.02
-#: What OpenSSL returns at once: RFC 8446 §5.1, a record holds 2**14 bytes.
-TLS_RECORD = 2**14
-#: Bytes in one TLS write, at most.
-TLS_WRITE = 4 * TLS_RECORD
-
 #: The system has no memory for a socket now. That passes, so the connection waits for so
 #: many seconds instead of ending.
 STARVED = {errno.ENOBUFS, errno.ENOMEM}
 STARVED_DELAY = 0.1
-
-_NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 logger = logging.getLogger("endwell")
 
@@ -61,7 +55,12 @@ class Stream:
     """
 
     def __init__(
-        self, commons: Commons, sock: _socket.socket, core: Connection, remote_address: object
+        self,
+        commons: Commons,
+        sock: _socket.socket,
+        core: Connection,
+        remote_address: object,
+        tls: TLS | None = None,
     ) -> None:
         self.loop = commons.loop
         self.core = core
@@ -77,8 +76,8 @@ class Stream:
         self._local_address: object = None
         self._sock: _socket.socket | None = sock
         self._fd = sock.fileno()
-        self._tls = isinstance(sock, ssl.SSLSocket)
-        self._shaking = self._tls
+        self._tls = tls
+        self._shaking = tls is not None
         self._reading = False
         # Not reading, but to be told of a reset.
         self._muted = False
@@ -103,9 +102,9 @@ class Stream:
             self._local_address = _address(self._sock.getsockname)
         return self._local_address
 
-    def tls_object(self) -> ssl.SSLSocket | None:
+    def tls_object(self) -> ssl.SSLObject | None:
         """The TLS side of the socket, for certificates and the like; None if plain or over."""
-        return self._sock if isinstance(self._sock, ssl.SSLSocket) else None
+        return None if self._tls is None else self._tls.ssl_object
 
     def abort(self) -> None:
         """Cut the connection, whatever its state."""
@@ -120,7 +119,8 @@ class Stream:
             core = self.core
             if self._shaking:
                 self._shake()
-            if core.outbox.size and core.writes() and not self._shaking and not self._starved:
+            unsent = core.writes() or (self._tls is not None and self._tls.unsent())
+            if unsent and not self._shaking and not self._starved:
                 self._flush()
             if core.ended:
                 self._close()
@@ -161,7 +161,7 @@ class Stream:
         """
         outbox = self.core.outbox
         corked, self._corked = self._corked, True
-        if corked or outbox.size or self._tls:
+        if corked or outbox.size or self._tls is not None:
             outbox.append(frame)
             if not self._writing and (not corked or outbox.size >= FULL):
                 self._flush()
@@ -211,7 +211,10 @@ class Stream:
             self.loop.call_soon(self._resume)
         if self._shaking:
             return  # the handshake watches for writing by itself
-        writing = not self._starved and (self.core.writes() or (self.core.half_close and not self._finished))
+        writing = self.core.writes() or (self.core.half_close and not self._finished)
+        if self._tls is not None:
+            writing = (writing and not self._tls.blocked) or self._tls.unsent()
+        writing = writing and not self._starved
         if writing is not self._writing:
             self._writing = writing
             if writing:
@@ -225,8 +228,8 @@ class Stream:
             self._commons.unmute(self._fd, self)
         else:
             self._commons.add_reader(self._fd, self)
-        if self._pending():
-            # Already decrypted: the kernel will not announce it again.
+        if self._tls is not None and self._tls.waiting:
+            # Already read: the kernel will not announce it again.
             self.loop.call_soon(self.readable)
 
     def _resume(self) -> None:
@@ -287,10 +290,12 @@ class Stream:
                         self._corked = corked
                 self._now = 0.0
                 self._burst = 0
-                if count < (TLS_RECORD if self._tls else READ_SIZE) and not (self._tls and self._pending()):
+                if count < READ_SIZE and not (self._tls is not None and self._tls.waiting):
                     break  # another read would most likely bring nothing now
                 if monotonic() - began > READING_TIME:
                     break
+            if self._tls is not None and self._tls.waiting and not self.held and core.reads():
+                self.loop.call_soon(self.readable)
         if core.is_open and core.outbox.size and not self._writing and not self._starved:
             self._flush()
             quiet = not core.outbox.size and not core.inbox and not core.paused()
@@ -331,8 +336,8 @@ class Stream:
             return READ_SIZE
         inside = 0
         try:
-            if self._tls:
-                count = self._read_tls()
+            if self._tls is not None:
+                count = self._tls.receive(self._buffer)
             elif (codec := self.core.room()) is None or codec.room is None:
                 count = receive(self._fd, self._buffer)
             else:
@@ -351,10 +356,6 @@ class Stream:
                 self.receive(bytes(self._buffer[:count]), self.now())
         elif count < 0:
             return 0
-        elif self._tls and not self._finished and _address(self._sock.getpeername) is None:
-            # Until Python 3.13 ssl makes an end of file of ECONNRESET. A socket that was
-            # reset has no peer any more; one that got a FIN still has.
-            self.core.lost(ConnectionResetError(errno.ECONNRESET, "reset under TLS"), monotonic())
         else:
             self._end_of_file()
         return count
@@ -365,104 +366,62 @@ class Stream:
         else:
             self.eof(monotonic())
 
-    def _read_tls(self) -> int:
-        """As :func:`receive`."""
-        assert self._sock is not None
-        try:
-            if self._finished:
-                # Our close_notify is out: what still comes is discarded undecrypted.
-                return socket.socket.recv_into(self._sock, self._buffer)
-            return self._sock.recv_into(self._buffer)
-        except _NOT_NOW:
-            return -1
-        except ssl.SSLZeroReturnError:
-            return 0  # what theirs is called if our close_notify is on its way already
-
-    def _pending(self) -> int:
-        return self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) and not self._shaking else 0
-
     # -- writing --------------------------------------------------------------
 
     def _flush(self) -> None:
-        assert self._sock is not None
         core = self.core
-        while core.outbox.size and core.writes():
-            try:
-                count = self._write(self._sock)
-            except ssl.SSLEOFError:
-                # What OpenSSL makes of EPIPE and ECONNRESET.
-                self._read_what_is_left(ConnectionResetError(errno.ECONNRESET, "reset under TLS"))
-                return
-            except OSError as exc:
-                if exc.errno in STARVED:
-                    self._starve()
-                    core.sent(0, self.now())
-                else:
-                    self._read_what_is_left(exc)
-                return
-            if count < 0:
+        try:
+            if self._tls is not None and not core.outbox.size:
+                self._tls.flush()  # of TLS's own
+            while core.outbox.size and core.writes():
+                count = self._write()
+                core.sent(max(count, 0), self.now())
+                if count < 0:
+                    return
+        except OSError as exc:
+            if exc.errno in STARVED:
+                self._starve()
                 core.sent(0, self.now())
-                return
-            core.sent(count, self.now())
+            else:
+                self._read_what_is_left(exc)
 
-    def _write(self, sock: _socket.socket) -> int:
+    def _write(self) -> int:
         outbox = self.core.outbox
-        if self._tls:
-            return self._write_tls(sock)
+        if self._tls is not None:
+            return self._tls.send(outbox)
         if outbox.sealed:
             return send_many(self._fd, outbox.buffers())
         assert outbox.block is not None
         return send(self._fd, outbox.block, outbox.fill)
 
-    def _write_tls(self, sock: _socket.socket) -> int:
-        """As :func:`send`."""
-        # Python's ssl writes all that it is given or tells nothing of what it has written:
-        # in small pieces a slow peer shows that it takes something, and many small frames
-        # make one record. OpenSSL wants a write that it could not finish repeated with the
-        # same octets; they still lead the queue then.
-        buffers = self.core.outbox.buffers()
-        data: bytes | bytearray | memoryview = buffers[0]
-        if len(data) >= TLS_WRITE:
-            data = memoryview(data)[:TLS_WRITE]
-        elif len(buffers) > 1:
-            parts, room = [], TLS_WRITE
-            for part in buffers:
-                parts.append(part if len(part) <= room else part[:room])
-                room -= len(part)
-                if room <= 0:
-                    break
-            data = b"".join(parts)
-        try:
-            return sock.send(data)
-        except _NOT_NOW:
-            return -1
-
     def _read_what_is_left(self, exc: OSError) -> None:
         """The socket failed with ``exc``: the peer's last words may still lie in the receive buffer."""
         self.core.broken(exc, monotonic())
         left = 0 if self._shaking else LAST_BYTES
-        while left > 0 and (count := self._read()):
+        while left > 0 and self._sock is not None and (count := self._read()):
             left -= count
         # Unless EOF or an error came, which decided: nothing more is to be had.
-        self.core.lost(exc, monotonic())
+        self.core.lost(exc, monotonic(), isinstance(exc, ssl.SSLError))
 
     # -- TLS and the end ------------------------------------------------------
 
     def _shake(self) -> None:
         """A step of the TLS handshake."""
-        assert isinstance(self._sock, ssl.SSLSocket)
+        assert self._tls is not None
         self.loop.remove_writer(self._fd)
         try:
-            self._sock.do_handshake()
-        except ssl.SSLWantReadError:
-            return
-        except ssl.SSLWantWriteError:
-            self.loop.add_writer(self._fd, self.settle)
-            return
-        except ssl.SSLEOFError:
-            self._end_of_file()
+            done = self._tls.shake()
         except OSError as exc:
             self.core.lost(exc, monotonic(), isinstance(exc, ssl.SSLError))
+        else:
+            if done < 0:
+                if self._tls.unsent():
+                    self.loop.add_writer(self._fd, self.settle)
+                return
+            if done == 0:
+                self._end_of_file()
+            elif self._tls.waiting:
+                self.loop.call_soon(self.readable)
         self._shaking = False
 
     def _finish(self) -> None:
@@ -472,42 +431,29 @@ class Stream:
         the Close in the peer's buffer (RFC 9112 §9.6 tells the same of HTTP).
         """
         assert self._sock is not None
-        if isinstance(self._sock, ssl.SSLSocket) and not self._notify(self._sock):
+        if self._tls is not None and not self._tls.notify():
             return
+        # What still comes is discarded undecrypted.
+        self._tls = None
         self._finished = True
         try:
-            # Not SSLSocket.shutdown, which forgets the TLS state.
-            socket.socket.shutdown(self._sock, socket.SHUT_WR)
+            self._sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # ENOTCONN: the peer is gone already, and reading will say how
 
-    def _notify(self, sock: ssl.SSLSocket) -> bool:
-        """Send TLS's close_notify; False if there is no room for it now."""
-        try:
-            sock.unwrap()
-        except ssl.SSLWantWriteError:
-            return False
-        except (OSError, ValueError):
-            pass  # WantRead: theirs has not come yet, which nobody waits for
-        return True
-
     def _close(self) -> None:
-        sock = self._sock
-        assert sock is not None
-        self._sock = None
+        sock, self._sock = self._sock, None
+        if sock is None:
+            return  # what was left to read after a failed write has been answered and ended
         if self._reading or self._muted:
             self._commons.remove_reader(self._fd)
         if self._writing or self._shaking:
             self.loop.remove_writer(self._fd)
         self._unset_alarm()
         self._commons.leave()
-        if (
-            isinstance(sock, ssl.SSLSocket)
-            and not self._shaking
-            and not self._finished
-            and not self.core.abort
-        ):
-            self._notify(sock)
+        if self._tls is not None and not self._shaking and not self.core.abort:
+            self._tls.notify()
+        self._tls = None
         sock.close()
 
 

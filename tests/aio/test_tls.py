@@ -1,0 +1,255 @@
+"""TLS by way of memory: nothing that came stays in it unseen, nothing is called sent that is still in it."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import hmac
+import socket
+import ssl
+import sys
+import termios
+import time
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from endwell import Cause, Server, TcpEnd
+from endwell.aio.commons import commons_of
+from endwell.aio.tls import TLS
+from endwell.protocol.outbox import Outbox
+from tests.pair import pair, within
+from tests.raw import RawPeer, wss
+from tests.wire.peer import BINARY, TEXT
+
+READ = 65536  # one read of the socket; four of them are a turn
+KEY_UPDATE = b"\x18\x00\x00\x01\x01"  # RFC 8446 §4.6.3, update_requested
+HELLO_REQUEST = b"\x00\x00\x00\x00"  # RFC 5246 §7.4.1.1
+
+
+@pytest.fixture
+def transport():
+    """Contexts of the test's own, which it may change."""
+    return wss.__wrapped__()
+
+
+# -- what came ------------------------------------------------------------------
+
+
+async def test_a_message_and_the_close_notify_behind_it_are_both_told_without_a_fin(role, transport):
+    async with pair(role, transport) as both:
+        octets = both.peer.sealed(both.peer.octets(TEXT, b"last"))
+        with pytest.raises(ssl.SSLWantReadError):
+            both.peer._tls.unwrap()
+        await both.peer.transmit(octets + both.peer._out.read())
+        assert await within(both.ws.recv()) == "last"
+        ending = await within(both.ws.closed)
+        assert both.peer._fin is False
+    assert (ending.cause, ending.tcp, ending.messages_in) == (Cause.PEER_VANISHED, TcpEnd.FIN, 1)
+
+
+async def test_the_end_behind_as_much_as_one_turn_reads_is_told_in_another(role, transport):
+    async with pair(role, transport, max_size=None) as both:
+        octets = both.peer.sealed(both.peer.octets(BINARY, bytes(200_000)))
+        with pytest.raises(ssl.SSLWantReadError):
+            both.peer._tls.unwrap()
+        octets += both.peer._out.read()
+        assert 3 * READ < len(octets) < 4 * READ
+        assert both.peer.sock.send(octets) == len(octets)
+        assert len(await within(both.ws.recv())) == 200_000
+        await within(both.ws.closed, 1.0)
+
+
+async def test_a_message_and_the_broken_record_behind_it_are_both_told(role, transport):
+    async with pair(role, transport) as both:
+        octets = both.peer.sealed(both.peer.octets(TEXT, b"last"))
+        await both.peer.transmit(octets + b"\x17\x03\x03\x00\x20" + bytes(32))
+        assert await within(both.ws.recv()) == "last"
+        ending = await within(both.ws.closed)
+        await both.peer.read_to_the_end()
+    assert both.peer.seen.alert == "SSLV3_ALERT_BAD_RECORD_MAC"
+    assert (ending.cause, ending.messages_in) == (Cause.TLS_ERROR, 1)
+    assert isinstance(ending.exception, ssl.SSLError)
+
+
+async def test_more_records_in_a_read_than_a_full_inbox_takes_are_kept_and_come(role, transport):
+    many = [b"%d" % number for number in range(500)]
+    async with pair(role, transport, max_queue=4) as both:
+        for payload in many:
+            both.peer._tls.write(both.peer.octets(BINARY, payload))
+        await both.peer.transmit(both.peer.sealed(b""))
+        await both.peer.delivered()
+        await asyncio.sleep(0.01)
+        assert [await within(both.ws.recv()) for _ in many] == many
+
+
+async def test_a_client_that_speaks_with_its_last_flight_is_heard(transport):
+    server = Server()
+
+    @server.websocket("/")
+    async def echo(ws):
+        async for message in ws:
+            await ws.send(message)
+
+    async with server.serving(ssl=transport.server, grace=0):
+        with await RawPeer.reach(server.port, transport.client) as peer:
+            await peer.transmit(peer.flight())
+            rest = peer.flight(await peer.octets_below())
+            await peer.transmit(rest + peer.sealed(peer.request()))
+            assert (await peer.read_head()).startswith("HTTP/1.1 101 ")
+            await peer.close()
+            await peer.read_to_the_end()
+
+
+async def test_a_message_of_many_full_reads_comes_whole(role, transport):
+    payload = bytes(range(256)) * 2000
+    async with pair(role, transport) as both:
+        sending = asyncio.ensure_future(both.peer.frame(BINARY, payload))
+        assert await within(both.ws.recv()) == payload
+        await sending
+
+
+# -- what leaves ----------------------------------------------------------------
+
+
+async def test_only_bytes_that_the_system_took_are_called_sent(transport):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        peer = RawPeer(theirs, transport.client, server=False)
+        tls = TLS(commons_of(asyncio.get_running_loop()), ours, transport.server, server=True)
+        await peer.transmit(peer.flight())
+        while tls.shake() < 0:
+            await peer.transmit(peer.flight(await peer.octets_below()))
+        outbox, payload = Outbox(None), bytes(range(256)) * 1000
+        outbox.append(payload[:200_000])
+        outbox.append(payload[200_000:])
+        below, came, counts = 0, b"", []
+        while outbox.size or tls.unsent():
+            count = tls.send(outbox) if outbox.size else tls.flush()
+            if outbox.size and count > 0:
+                counts.append(count)
+                outbox.take(count, 0.0)
+            waiting = int.from_bytes(fcntl.ioctl(theirs, termios.FIONREAD, bytes(4)), sys.byteorder)
+            assert outbox.taken <= below + waiting
+            if waiting:
+                octets = theirs.recv(5000)
+                below += len(octets)
+                peer._in.write(octets)
+                came += opened(peer)
+        peer._in.write(theirs.recv(2**20))
+        assert came + opened(peer) == payload
+        assert len(counts) > 4
+
+
+def opened(peer):
+    """All that the peer can decrypt."""
+    data = b""
+    while True:
+        try:
+            data += peer._tls.read(2**16)
+        except ssl.SSLWantReadError:
+            return data
+
+
+async def test_a_close_of_which_a_part_is_still_encrypted_with_us_was_not_sent(transport):
+    async with pair("server", transport, buffer=4096, close_timeout=0.2) as both:
+        closing = asyncio.ensure_future(both.ws.send(bytes(8 * 2**20)))
+        await asyncio.sleep(0)
+        ending = await within(both.ws.close(4000))
+        await within(closing)
+    assert (ending.sent, ending.clean) == (None, False)
+    assert ending.unsent_bytes > 0
+
+
+# -- new keys, and a new handshake ----------------------------------------------
+
+
+async def test_a_peer_that_asks_for_new_keys_gets_them_before_the_next_message(role, transport, tmp_path):
+    log = tmp_path / "keys"
+    transport.server.num_tickets = 0
+    for context in (transport.server, transport.client):
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    (transport.client if role == "server" else transport.server).keylog_filename = str(log)
+    async with pair(role, transport) as both:
+        name = "CLIENT_TRAFFIC_SECRET_0" if role == "server" else "SERVER_TRAFFIC_SECRET_0"
+        secret = secret_of(log, name)
+        size = 32 if "AES_128" in both.peer._tls.cipher()[0] else 48
+        assert "GCM" in both.peer._tls.cipher()[0]
+        # The head of the handshake was record 0.
+        await both.peer.transmit(record_13(secret, size, 1, KEY_UPDATE))
+        await asyncio.sleep(0.02)
+        await both.ws.send("under a new key")
+        octets = await both.peer.octets_below()
+        assert octets[3:5] == (len(KEY_UPDATE) + 17).to_bytes(2, "big")
+        both.peer._in.write(octets)
+        both.peer._open(both.peer._tls)
+        assert await both.peer.read_frame() == (TEXT, b"under a new key")
+
+
+async def test_a_peer_that_wants_a_new_handshake_and_does_not_go_on_with_it_keeps_nothing_spinning(
+    transport, tmp_path, monkeypatch
+):
+    flights = []
+    transmit = RawPeer.transmit
+    monkeypatch.setattr(
+        RawPeer, "transmit", lambda self, octets: flights.append(octets) or transmit(self, octets)
+    )
+    log = tmp_path / "keys"
+    for context in (transport.server, transport.client):
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("ECDHE+AES128+AESGCM")
+    transport.client.keylog_filename = str(log)
+    async with pair("client", transport, write_timeout=0.3) as both:
+        master, client_random = secret_of(log, "CLIENT_RANDOM"), random_of(log)
+        # Behind the headers of the record and of ServerHello, and its version.
+        server_random = next(filter(None, flights))[11:43]
+        # Finished was record 0 under these keys, and the head of the handshake record 1.
+        await both.peer.transmit(record_12(master, client_random, server_random, 2, HELLO_REQUEST))
+        assert (await both.peer.octets_below())[0] == 22  # a handshake: our ClientHello, by itself
+        began = time.process_time()
+        await both.ws.send("in vain")
+        ending = await within(both.ws.closed)
+        assert time.process_time() - began < 0.15
+    assert (ending.cause, ending.unsent_bytes > 0) == (Cause.WRITE_TIMEOUT, True)
+
+
+def secret_of(log, name):
+    (line,) = (line for line in log.read_text().splitlines() if line.startswith(name + " "))
+    return bytes.fromhex(line.split()[2])
+
+
+def random_of(log):
+    (line,) = (line for line in log.read_text().splitlines() if line.startswith("CLIENT_RANDOM "))
+    return bytes.fromhex(line.split()[1])
+
+
+def record_13(secret, size, number, handshake):
+    """A record of TLS 1.3 that holds a handshake message (RFC 8446 §5.2, §7.3)."""
+    digest = {32: "sha256", 48: "sha384"}[size]
+
+    def expand(label, length):
+        label = b"tls13 " + label
+        info = length.to_bytes(2, "big") + bytes([len(label)]) + label + b"\x00\x01"
+        return hmac.digest(secret, info, digest)[:length]
+
+    key, iv = expand(b"key", 16 if size == 32 else 32), expand(b"iv", 12)
+    nonce = (int.from_bytes(iv, "big") ^ number).to_bytes(12, "big")
+    header = b"\x17\x03\x03" + (len(handshake) + 17).to_bytes(2, "big")
+    return header + AESGCM(key).encrypt(nonce, handshake + b"\x16", header)
+
+
+def record_12(master, client_random, server_random, number, handshake):
+    """The same from a server of TLS 1.2 with AES-128-GCM (RFC 5246 §5, §6.3, RFC 5288 §3)."""
+    seed = b"key expansion" + server_random + client_random
+    block, chain = b"", seed
+    while len(block) < 40:
+        chain = hmac.digest(master, chain, hashlib.sha256)
+        block += hmac.digest(master, chain + seed, hashlib.sha256)
+    key, salt, explicit = block[16:32], block[36:40], number.to_bytes(8, "big")
+    sealed = AESGCM(key).encrypt(
+        salt + explicit, handshake, explicit + b"\x16\x03\x03" + len(handshake).to_bytes(2, "big")
+    )
+    return b"\x16\x03\x03" + (8 + len(sealed)).to_bytes(2, "big") + explicit + sealed
