@@ -24,8 +24,8 @@ __all__ = ["Commons", "commons_of"]
 #: One read of a socket, at most.
 READ_SIZE = 256 * 1024
 HAS_EPOLL = hasattr(select, "epoll")
-#: One under TLS. OpenSSL's memory for so many bytes stays allocated.
-ENCRYPTED_SIZE = 64 * 1024
+#: One under TLS, and all of it is decrypted into the other buffer: see WRITE_SIZE in tls.py.
+ENCRYPTED_SIZE = 32 * 1024
 #: Connections read from in one turn of the loop.
 EVENTS = 256
 #: Seconds by which an alarm may come late: those of so long a time have one timer of the loop
