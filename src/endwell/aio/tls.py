@@ -1,9 +1,8 @@
 """TLS over a non-blocking socket, by way of memory.
 
-Why not ssl.SSLSocket: OpenSSL asks its socket twice for each record, for the header and for
-the body, and tells by an exception that there is no more. Here one read of the socket brings
-all records that have come, and one write takes all that are to leave. It also keeps the
-system's errors as they are, where SSLSocket makes an end of file of some of them.
+Why not ssl.SSLSocket: OpenSSL reads its socket twice for each record, the header and then the
+body. Here one read brings all records that have come, and one write takes all that are to
+leave. It also keeps the system's errors as they are: SSLSocket makes an end of file of a reset.
 """
 
 from __future__ import annotations
