@@ -24,7 +24,7 @@ class Retry(Enum):
 
 
 class CloseCode(IntEnum):
-    """The registered close codes.
+    """The registered close codes, and at the end endwell's own, of the range for private use.
 
     Each member is an ``int`` and also its row of the table:
 
@@ -238,6 +238,26 @@ class CloseCode(IntEnum):
         "send receive",
         False,
         Retry.LATER,
+    )
+    # What no registered code says. High, because applications begin at 4000, and those that
+    # borrow HTTP's statuses end below 4600.
+    PAGE_LEFT = (
+        4990,
+        "the user left or hid the page, and endwell.js closed in time",
+        "a reload, a closed tab, another page",
+        "wait a little before the user counts as gone: a page that was reloaded is back at once",
+        "send receive",
+        True,
+        Retry.NOW,
+    )
+    REPLACED = (
+        4991,
+        "a newer connection of the same client has taken over",
+        "a reload whose new page was faster than the old one's Close, or a second tab",
+        "nothing: coming back would take over from the newer one",
+        "send receive",
+        True,
+        Retry.NEVER,
     )
 
 

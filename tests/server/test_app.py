@@ -348,3 +348,21 @@ async def test_a_callback_has_the_context_in_which_it_was_registered():
             WHO.set("later")
             await ws.wait_closed()
     assert sorted(told) == ["the client", "the handler"]
+
+
+async def test_the_heartbeat_of_a_page_is_answered_inside_the_library():
+    server, heard = endwell.Server(subprotocols=["chat"]), []
+
+    @server.websocket("/")
+    async def handler(ws):
+        heard.extend([message async for message in ws])
+
+    async with server.serving():
+        url = f"ws://127.0.0.1:{server.port}/?endwell=heartbeat"
+        async with endwell.connect(url, subprotocols=["chat"]) as ws:
+            assert ws.subprotocol == "chat"
+            assert await ws.recv() == "\x06"
+            await ws.send("\x05")
+            assert await ws.recv() == "\x06"
+            await ws.send("hello")
+    assert heard == ["hello"]

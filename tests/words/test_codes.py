@@ -27,12 +27,14 @@ REGISTERED = {
     3003: ("FORBIDDEN", True),
     3008: ("TIMEOUT", True),
 }
+#: endwell's own.
+OWN = {4990: "PAGE_LEFT", 4991: "REPLACED"}
 
 
-def test_every_registered_code_is_there_under_its_number_and_no_other():
+def test_every_registered_code_is_there_under_its_number_and_no_other_but_our_own():
     assert {code.value: code.name for code in CloseCode} == {
         code: name for code, (name, _) in REGISTERED.items()
-    }
+    } | OWN
 
 
 @pytest.mark.parametrize("code", REGISTERED)
@@ -49,7 +51,7 @@ def test_a_registered_code_may_go_over_the_wire_as_the_rfc_says(code):
 )
 def test_any_other_code_may_go_over_the_wire_as_its_range_says(first, last, on_the_wire):
     for code in range(first, last + 1):
-        if code not in REGISTERED:
+        if code not in REGISTERED | OWN:
             row = describe(code)
             assert row in RANGES
             assert (row.may_send, row.may_receive) == (on_the_wire, on_the_wire), code
@@ -67,12 +69,12 @@ def test_a_number_that_does_not_fit_two_octets_is_refused(code):
 
 
 def test_the_ordinary_endings_are_these():
-    assert {code for code in CloseCode if code.clean} == {1000, 1001, 1005, 1012}
+    assert {code for code in CloseCode if code.clean} == {1000, 1001, 1005, 1012, 4990, 4991}
     assert not any(row.clean for row in RANGES)
 
 
 def test_a_client_comes_back_after_these_codes():
-    assert {code for code in CloseCode if code.retry is Retry.NOW} == {1001, 1006, 1012}
+    assert {code for code in CloseCode if code.retry is Retry.NOW} == {1001, 1006, 1012, 4990}
     assert {code for code in CloseCode if code.retry is Retry.LATER} == {1005, 1011, 1013, 1014, 1015, 3008}
     assert [row.first for row in RANGES if row.retry is not Retry.NEVER] == [3000, 4000]
 

@@ -191,7 +191,7 @@ class Opening:
         stream, core = self._stream, self._core
         now = monotonic()
         core.open(accepted.serialize())
-        core.accept(accepted.codec(False, self._listener.options.max_size), now)
+        core.accept(accepted.codec(False, self._listener.options.max_size), now, accepted.heartbeat)
         stream.held = False
         self._listener.openings.discard(self)
         request.headers.pack()

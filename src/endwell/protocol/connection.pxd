@@ -42,6 +42,7 @@ cdef class Connection:
     cdef Py_ssize_t _max_queue
     cdef Py_ssize_t _max_waiting
     cdef bint _parsing
+    cdef bint _heartbeat
     cdef readonly bytes _pong
     cdef object _close
     cdef Py_ssize_t _close_size
@@ -78,6 +79,7 @@ cdef class Connection:
     @cython.locals(full=cython.bint, messages=list, codec=Codec, before=cython.Py_ssize_t, came=cython.Py_ssize_t)
     cpdef feed(self, bytearray data, Py_ssize_t end, double now, Py_ssize_t inside=*)
 
+    cdef Py_ssize_t _take_heartbeats(self, list messages, Py_ssize_t before) except -1
     cdef _control(self, list controls, double now)
     cpdef sent(self, Py_ssize_t count, double now)
     @cython.locals(codec=Codec)

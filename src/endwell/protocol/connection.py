@@ -31,6 +31,7 @@ from ..wire.codec import Codec, Control, Ping, Pong
 from ..wire.frames import close_payload
 from .closing import TABLE, Cue, Do, State, cause_of, tcp_end_of
 from .deadline import NEVER, after
+from .heartbeat import ANSWER, QUESTION
 from .inbox import Inbox
 from .keepalive import Keepalive, Verdict
 from .outbox import Outbox
@@ -77,6 +78,7 @@ class Connection:
 
         self._codec: Codec | None = None
         self._parsing = False
+        self._heartbeat = False
         self._pong: bytes | None = None
         self._close: Close | None = None
         self._close_size = 0
@@ -103,12 +105,18 @@ class Connection:
         """Queue a head of the opening handshake: a client's request, a server's 101."""
         self.outbox.append(head)
 
-    def accept(self, codec: Codec, now: float) -> None:
-        """The opening handshake succeeded; from here on ``codec`` reads and writes."""
+    def accept(self, codec: Codec, now: float, heartbeat: bool = False) -> None:
+        """The opening handshake succeeded; from here on ``codec`` reads and writes.
+
+        ``heartbeat``: the client is a page that has asked for one.
+        """
         self.outbox.taken = -self.outbox.size  # the ending counts what came after the heads
         self._codec = codec
         self._parsing = True
         self._cue(_ACCEPTED, now)
+        if heartbeat:
+            self._heartbeat = True
+            self._answer_heartbeat()
 
     def refuse(self, response: bytes, now: float, exc: BaseException | None = None) -> None:
         """Server: answer the opening request with ``response``, then end TCP.
@@ -184,6 +192,8 @@ class Connection:
             self._fault, self._state_deadline = exc, now + 0.01
             self._rearm()
         came = len(messages) - before
+        if came and self._heartbeat:
+            came -= self._take_heartbeats(messages, before)
         if came:
             self._messages_in += came
             self._active = now
@@ -207,6 +217,23 @@ class Connection:
                 self.received = control
                 self._cue(_THEY_CLOSE, now, _PEER_CLOSED)
         controls.clear()
+
+    def _take_heartbeats(self, messages: list[str | bytes | None], before: int) -> int:
+        """Answer the page's questions among the new messages, and take them out: how many there were."""
+        rest = [message for message in messages[before:] if message != QUESTION]
+        count = len(messages) - before - len(rest)
+        if count:
+            messages[before:] = rest
+            # One answer is as good as many; and where the peer takes nothing, none is needed:
+            # what is queued proves as much once it moves. So a page that asks without
+            # reading costs nothing.
+            if self.is_open and self.outbox.size <= self.options.write_limit:
+                self._answer_heartbeat()
+        return count
+
+    def _answer_heartbeat(self) -> None:
+        assert self._codec is not None
+        self.outbox.append(self._codec.message(ANSWER))
 
     def eof(self, now: float) -> None:
         """The peer ended its side of TCP."""

@@ -7,6 +7,7 @@ cdef class Accepted:
     cdef readonly Response response
     cdef readonly object subprotocol
     cdef readonly object deflate
+    cdef readonly bint heartbeat
 
     cpdef bytes serialize(self)
     cpdef codec(self, client, max_size)

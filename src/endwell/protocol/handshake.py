@@ -18,6 +18,7 @@ from ..wire import deflate
 from ..wire.codec import Codec
 from ..wire.deflate import PerMessageDeflate
 from ..wire.extensions import parse_extensions
+from . import heartbeat
 
 __all__ = [
     "Accepted",
@@ -62,14 +63,20 @@ USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} endwell/
 class Accepted:
     """An opening handshake that succeeded, and what it agreed on."""
 
-    __slots__ = ("deflate", "response", "subprotocol")
+    __slots__ = ("deflate", "heartbeat", "response", "subprotocol")
 
     def __init__(
-        self, response: Response, subprotocol: str | None, deflate: PerMessageDeflate | None
+        self,
+        response: Response,
+        subprotocol: str | None,
+        deflate: PerMessageDeflate | None,
+        heartbeat: bool = False,
     ) -> None:
         self.response = response
         self.subprotocol = subprotocol
         self.deflate = deflate
+        #: Whether the client is a page that has asked for a heartbeat.
+        self.heartbeat = heartbeat
 
     def serialize(self) -> bytes:
         """The 101 as it goes on the wire."""
@@ -129,7 +136,9 @@ def accept(request: Request, options: Options) -> Accepted:
         answer.add("Sec-WebSocket-Protocol", subprotocol)
     if agreed is not None:
         answer.add("Sec-WebSocket-Extensions", agreed[0])
-    return Accepted(Response(101, answer), subprotocol, agreed[1] if agreed else None)
+    return Accepted(
+        Response(101, answer), subprotocol, agreed[1] if agreed else None, heartbeat.asked_for(request)
+    )
 
 
 def select_subprotocol(offered: Iterable[str], supported: Iterable[str]) -> str | None:
