@@ -366,3 +366,19 @@ async def test_the_heartbeat_of_a_page_is_answered_inside_the_library():
             assert await ws.recv() == "\x06"
             await ws.send("hello")
     assert heard == ["hello"]
+
+
+async def test_the_module_for_pages_is_served_and_asked_for_anew_each_time():
+    server = endwell.Server()
+    server.browser_module("/js/endwell.js")
+    async with server.serving():
+        head, _, module = (await fetch(server, "GET", path="/js/endwell.js")).partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 200")
+    for field in (
+        "Content-Type: text/javascript; charset=utf-8",
+        "Cache-Control: no-cache",
+        "ETag: ",
+        "Access-Control-Allow-Origin: *",
+    ):
+        assert field in head
+    assert "export class ReconnectingWebSocket" in module

@@ -27,7 +27,7 @@ from ..options import OptionKeywords, Options
 from ..protocol.handshake import wants_websocket
 from ..protocol.opening import accept
 from ..sync.websocket import WebSocket as BlockingWebSocket
-from .respond import complete, response_from, static
+from .respond import browser_module, complete, response_from, static
 from .router import Route, Router, blocks
 from .threads import Workers, blocking
 
@@ -107,6 +107,13 @@ class Server:
     def static(self, path: str, folder: str | os.PathLike[str]) -> None:
         """Serve the files of ``folder`` below ``path``."""
         self._router.add("http", path.rstrip("/") + "/{path:path}", static(folder))
+
+    def browser_module(self, path: str = "/endwell.js") -> None:
+        """Serve ``endwell.js``, the WebSocket for pages, at ``path``.
+
+        It is an ES module: ``import { ReconnectingWebSocket } from "/endwell.js"``.
+        """
+        self._router.add("http", path, browser_module)
 
     def process_request(self, hook: Function) -> Function:
         """Decorate the ``hook(request)``, plain or async, that sees every request first.

@@ -15,7 +15,10 @@ from typing import Any
 from ..errors import NotFound
 from ..http import Headers, Request, Response
 
-__all__ = ["MAX_FILE", "complete", "response_from", "static"]
+__all__ = ["MAX_FILE", "browser_module", "complete", "response_from", "static"]
+
+#: The module for pages, which comes with the package.
+BROWSER_MODULE = Path(__file__).parent.parent / "browser" / "endwell.js"
 
 #: Bytes of the largest file that :func:`static` serves. A file is read whole, once
 #: for each request, which suits the pages beside a WebSocket; what is bigger belongs
@@ -125,6 +128,17 @@ def static(folder: str | os.PathLike[str]) -> Callable[[Request, str], Coroutine
         return await asyncio.to_thread(_serve, root, request, path)
 
     return serve
+
+
+async def browser_module(request: Request) -> Response:
+    """The handler that serves ``endwell.js``."""
+    response = await asyncio.to_thread(_file_response, BROWSER_MODULE, request)
+    # RFC 9111 §4.2.2: without it a browser may guess how long the module is fresh, and go on
+    # with the old one long after the server has a new one.
+    response.headers.add("Cache-Control", "no-cache")
+    # It is public; a page of another origin that may connect here may have it, too.
+    response.headers.add("Access-Control-Allow-Origin", "*")
+    return response
 
 
 def _serve(root: Path, request: Request, path: str) -> Response:

@@ -1,0 +1,450 @@
+/**
+ * A WebSocket for pages: it comes back as endwell's Python client does, and tells how each
+ * connection ended. Times are in seconds. A page about it: docs/browser.md in endwell's repository.
+ */
+
+// Made by tools/browser_constants.py: change what it reads, then run `make docs`.
+/** @type {Options} */
+const DEFAULTS = {
+  protocols: [],
+  base: 5,
+  maxDelay: 60,
+  stableAfter: 10,
+  maxAdvised: 3600,
+  maxRetries: Infinity,
+  maxTime: Infinity,
+  pingInterval: 20,
+  pingTimeout: 20,
+  openTimeout: 10,
+  closeTimeout: 10,
+  codes: {},
+  maxQueue: 100,
+  whenFull: "refuse",
+};
+/** @type {Record<number, Retry>} */
+const CODES = { 1001: "now", 1005: "later", 1006: "now", 1011: "later", 1012: "now", 1013: "later", 1014: "later", 1015: "later", 3000: "never", 3003: "never", 4990: "now", 4991: "never" };
+/** @type {(code: number) => Retry} */
+const retryOf = (code) => CODES[code] ?? ((code >= 3000 && code <= 3999) || (code >= 4000 && code <= 4999) ? "later" : "never");
+const CLEAN = [1000, 1001, 1005, 1012, 4990, 4991];
+const CAUSES = /** @type {const} */ ({ app_closed: ["local", "never"], keepalive_timeout: ["local", "now"], peer_vanished: ["network", "now"], handshake_failed: ["local", "later"] });
+const PAGE_LEFT = 4990;
+const TIMEOUT = 3008;
+const QUERY = "endwell=heartbeat";
+const QUESTION = "\u0005";
+const ANSWER = "\u0006";
+// End of what is made.
+
+/** @typedef {"never" | "now" | "later"} Retry whether to come back */
+/** @typedef {"done" | "refused" | "retries" | "time"} Stop why not to come back */
+/** @typedef {"peer_closed" | keyof typeof CAUSES} Cause why a connection ended */
+/** @typedef {{code: number | null, reason: string}} Close a Close frame; its code is null if it had none */
+/** @typedef {string | ArrayBuffer | Blob | ArrayBufferView<ArrayBuffer>} Data a message */
+/** @typedef {string | URL} Address where to connect to, relative to the page */
+
+/**
+ * How a connection ended: what endwell.Ending says, but for what no page can know.
+ * @typedef {object} Ending
+ * @property {Cause} cause
+ * @property {"peer" | "local" | "network"} initiator
+ * @property {boolean} clean whether the closing handshake was completed
+ * @property {Close | null} received the server's Close
+ * @property {Close | null} sent ours
+ * @property {number} code that of the Close that came first; 1005 if it had none, 1006 if there was no Close
+ * @property {string} reason
+ * @property {boolean} ok whether it was an ordinary ending
+ * @property {number} opened_at wall-clock time
+ * @property {number} duration
+ * @property {number} messages_in
+ * @property {number} messages_out
+ * @property {number} unsent_bytes taken by the browser, and not sent
+ * @property {number | null} latency the last heartbeat's round trip
+ */
+
+/**
+ * @typedef {object} Options the policy of endwell.RetryPolicy, and the limits of endwell.Options
+ * @property {string | string[]} protocols subprotocols, as for WebSocket
+ * @property {number} base the scale of the back-off; and the least wait, except for the first "now"
+ * @property {number} maxDelay where the back-off stops growing
+ * @property {number} stableAfter a connection that lasted so long was stable: counting begins anew
+ * @property {number} maxAdvised the longest wait that a server can ask for; more is cut to it
+ * @property {number} maxRetries in a row; then it gives up
+ * @property {number} maxTime for the tries in a row
+ * @property {Record<number, Retry>} codes your own word on single close codes
+ * @property {number} pingInterval after so much silence the server is asked whether it is there; 0: never
+ * @property {number} pingTimeout unanswered for so long, the connection has ended
+ * @property {number} openTimeout the opening handshake
+ * @property {number} closeTimeout the closing handshake
+ * @property {number} maxQueue messages that wait for the next connection
+ * @property {"refuse" | "drop"} whenFull what then happens: send() returns false, or the oldest is dropped
+ */
+
+/** @typedef {{tries: number, since: number}} History endings in a row, and when the first of them came */
+/** @typedef {Event & {ending: Ending, wait: number | null, stop: Stop | null}} EndingEvent */
+
+/**
+ * When to come back: what RetryPolicy.decide says.
+ * @param {Options} policy
+ * @param {History} history with `ending` in it
+ * @param {Ending} ending
+ * @param {number} now
+ * @param {number} dice in [0, 1)
+ * @returns {number | Stop} how long to wait
+ */
+export function decide(policy, history, { cause, code, reason, ok }, now, dice) {
+  const { base, maxAdvised } = policy;
+  const theirs = cause === "peer_closed";
+  const ours = cause === "app_closed";
+  const retry = ((theirs || ours) && policy.codes[code]) || (theirs ? retryOf(code) : CAUSES[cause][1]);
+  if (retry === "never") return ok || ours ? "done" : "refused";
+  if (history.tries > policy.maxRetries) return "retries";
+  const first = history.tries === 1;
+  let floor = first && retry === "now" ? 0 : base;
+  let spread = Math.min(policy.maxDelay, base * 2 ** (history.tries - 1));
+  const [, from, to] = (theirs && /(?:^|; )retry ([0-9]{1,5})-([0-9]{1,5})s$/.exec(reason)) || [];
+  if (+from <= +to) {
+    const earliest = Math.min(+from, maxAdvised);
+    const width = Math.min(+to, maxAdvised + base) - earliest;
+    floor = first ? earliest : Math.max(floor, earliest);
+    spread = first ? width : Math.max(spread, width);
+  }
+  const wait = floor + dice * spread;
+  return now + wait - history.since > policy.maxTime ? "time" : wait;
+}
+
+const clock = () => performance.now() / 1000;
+
+/** @type {(callback: () => void, seconds: number) => number} */
+const after = (callback, seconds) => setTimeout(callback, seconds * 1000);
+
+/** Whether nobody looks at the page, or a connection has little chance: then it takes its time. */
+const idle = () => document.hidden || !navigator.onLine;
+
+/**
+ * Events: "open", for each connection; "message"; and "ending", once for each connection. An
+ * EndingEvent has the `ending`, and either `wait`, the time until the next try, or `stop`, why there is
+ * none. Both are null while the browser keeps the page out of sight; it comes back when it is shown.
+ */
+export class ReconnectingWebSocket extends EventTarget {
+  /** @type {Ending | null} that of the last connection that has ended */
+  ending = null;
+  /** @type {BinaryType} of the next connection */
+  binaryType = "blob";
+  /** @type {((event: Event) => void) | null} */
+  onopen = null;
+  /** @type {((event: MessageEvent) => void) | null} */
+  onmessage = null;
+  /** @type {((event: EndingEvent) => void) | null} */
+  onending = null;
+
+  /** @type {() => Address} */
+  #url;
+  /** @type {Options} */
+  #options;
+  /** @type {WebSocket | null} */
+  #ws = null;
+  #opened = false;
+  /** @type {Close | null} what we have closed it with */
+  #sent = null;
+  #over = false;
+  /** Whether the browser keeps the page out of sight. */
+  #away = false;
+  /** @type {Data[]} */
+  #queue = [];
+  #listening = new AbortController();
+  /** Of the two handshakes, and of the wait. */
+  #timer = 0;
+
+  /** @type {History} */
+  #history = { tries: 0, since: 0 };
+  // The next try: when it may be, when it should be, and when, if nobody looks.
+  #floor = 0;
+  #due = 0;
+  #idleDue = 0;
+
+  #began = 0;
+  #in = 0;
+  #out = 0;
+  /** @type {number | null} */
+  #latency = null;
+
+  #beats = false;
+  #pulse = 0;
+  #heard = 0;
+  #asked = 0;
+  #asks = 0;
+  #backlog = 0;
+
+  /**
+   * @param {Address | (() => Address)} url a function is called for each connection
+   * @param {Partial<Options>} options
+   */
+  constructor(url, options = {}) {
+    super();
+    this.#url = typeof url === "function" ? url : () => url;
+    this.#options = { ...DEFAULTS, ...options };
+    this.addEventListener("open", (event) => this.onopen?.(event));
+    this.addEventListener("message", (event) => this.onmessage?.(/** @type {MessageEvent} */ (event)));
+    this.addEventListener("ending", (event) => this.onending?.(/** @type {EndingEvent} */ (event)));
+    this.#connect();
+    this.#listen();
+  }
+
+  /** As of a WebSocket; while it waits for the next connection it is CONNECTING. */
+  get readyState() {
+    return this.#over ? 3 : this.#sent ? 2 : this.#ws?.readyState === 1 ? 1 : 0;
+  }
+
+  /** The subprotocol agreed on, or "". */
+  get protocol() {
+    return this.#ws?.protocol ?? "";
+  }
+
+  /**
+   * Send a message, or keep it for the next connection; false if it was neither.
+   * @param {Data} data
+   */
+  send(data) {
+    const { maxQueue, whenFull } = this.#options;
+    if (data === QUESTION) throw new TypeError("this message is the heartbeat's");
+    if (this.readyState > 1) return false;
+    if (this.readyState) {
+      this.#ws?.send(data);
+      this.#out++;
+      return true;
+    }
+    this.#queue.push(data);
+    if (this.#queue.length <= maxQueue) return true;
+    if (whenFull === "drop") return this.#queue.shift() !== data;
+    this.#queue.pop();
+    return false;
+  }
+
+  /**
+   * Close for good. Throws what close() of a WebSocket throws, and then nothing has changed.
+   * @param {number} code
+   * @param {string} reason
+   */
+  close(code = 1000, reason = "") {
+    if (!this.#ws) this.#finish();
+    else if (!this.#sent) {
+      this.#close(code, reason);
+      this.#set(() => this.#end("app_closed"), this.#options.closeTimeout);
+    }
+  }
+
+  /** Try now, even if it was closed for good. */
+  reconnect() {
+    if (this.#ws) return;
+    if (this.#over) this.#listen();
+    this.#away = false;
+    this.#history = { tries: 0, since: 0 };
+    this.#connect();
+  }
+
+  #listen() {
+    this.#listening.abort();
+    const { signal } = (this.#listening = new AbortController());
+    const look = () => this.#look();
+    addEventListener("pagehide", (event) => this.#hide(event.persisted), { signal });
+    addEventListener("pageshow", () => this.#show(), { signal });
+    addEventListener("online", look, { signal });
+    addEventListener("offline", look, { signal });
+    document.addEventListener("visibilitychange", look, { signal });
+  }
+
+  #connect() {
+    const { protocols, pingInterval, openTimeout } = this.#options;
+    this.#over = true; // should what follows throw
+    const url = new URL(this.#url(), document.baseURI);
+    url.protocol = url.protocol.replace("http", "ws");
+    if (pingInterval) url.search += (url.search && "&") + QUERY;
+    const ws = (this.#ws = new WebSocket(url, protocols));
+    this.#over = false;
+    this.#opened = this.#beats = false;
+    this.#began = clock();
+    this.#in = this.#out = 0;
+    this.#latency = null;
+    this.#set(() => this.#end("handshake_failed"), openTimeout);
+    ws.onopen = () => {
+      this.#opened = true;
+      clearTimeout(this.#timer);
+      ws.binaryType = this.binaryType;
+      // First what its listeners have to say on each connection, then what has waited.
+      this.dispatchEvent(new Event("open"));
+      for (const data of this.#queue.splice(0)) this.send(data);
+    };
+    ws.onmessage = ({ data }) => this.#hear(data);
+    ws.onclose = ({ code, reason, wasClean }) => {
+      // RFC 6455 section 7.4.1: 1006 and 1015 "MUST NOT be set as a status code in a Close control
+      // frame". Firefox calls it clean if a server does.
+      const close = wasClean && code !== 1006 && code !== 1015;
+      const received = close ? { code: code === 1005 ? null : code, reason } : null;
+      const end = () => {
+        const network = this.#opened ? "peer_vanished" : "handshake_failed";
+        if (ws === this.#ws) this.#end(this.#sent ? "app_closed" : close ? "peer_closed" : network, received);
+      };
+      // Firefox closes with 1001 and tells the page before its pagehide, even on a reload.
+      if (code === 1001) after(end, 0.2);
+      else end();
+    };
+  }
+
+  /** @type {(code: number, reason: string) => void} */
+  #close(code, reason) {
+    this.#ws?.close(code, reason);
+    this.#sent = { code, reason };
+  }
+
+  /**
+   * The connection has ended, or is given up.
+   * @param {Cause} cause
+   * @param {Close | null} received
+   */
+  #end(cause, received = null) {
+    const ws = this.#ws;
+    if (!ws) return;
+    ws.onopen = ws.onmessage = ws.onclose = null;
+    ws.close();
+    clearTimeout(this.#pulse);
+    const now = clock();
+    const duration = now - this.#began;
+    // A browser answers with what it got.
+    const sent = (this.#opened && this.#sent) || received;
+    const ending = (this.ending = {
+      cause,
+      initiator: cause === "peer_closed" ? "peer" : CAUSES[cause][0],
+      clean: !!received,
+      received,
+      sent,
+      code: sent ? (sent.code ?? 1005) : 1006,
+      reason: sent ? sent.reason : "",
+      ok: !!received && CLEAN.includes(sent?.code ?? 1005),
+      opened_at: Date.now() / 1000 - duration,
+      duration,
+      messages_in: this.#in,
+      messages_out: this.#out,
+      unsent_bytes: ws.bufferedAmount,
+      latency: this.#latency,
+    });
+    this.#ws = this.#sent = null;
+    let wait = null;
+    let stop = null;
+    if (!this.#away) {
+      const { base, maxDelay, stableAfter } = this.#options;
+      const { tries, since } = this.#history;
+      const stable = this.#opened && duration >= stableAfter;
+      const history = (this.#history = stable || !tries ? { tries: 1, since: now } : { tries: tries + 1, since });
+      const dice = Math.random();
+      const verdict = decide(this.#options, history, ending, now, dice);
+      if (typeof verdict === "string") {
+        stop = verdict;
+        this.#finish();
+      } else {
+        this.#floor = now + Number(decide(this.#options, history, ending, now, 0));
+        this.#due = now + verdict;
+        this.#idleDue = Math.max(this.#due, now + base + dice * maxDelay);
+        wait = this.#wait(idle() ? this.#idleDue : this.#due);
+      }
+    }
+    this.dispatchEvent(Object.assign(new Event("ending"), { ending, wait, stop }));
+  }
+
+  #finish() {
+    this.#over = true;
+    this.#queue = [];
+    clearTimeout(this.#timer);
+    this.#listening.abort();
+  }
+
+  /** @type {(callback: () => void, seconds: number) => void} */
+  #set(callback, seconds) {
+    clearTimeout(this.#timer);
+    this.#timer = after(callback, seconds);
+  }
+
+  /** @param {number} due */
+  #wait(due) {
+    const seconds = Math.max(0, due - clock());
+    this.#set(() => this.#connect(), seconds);
+    return seconds;
+  }
+
+  // -- the page: seen or not, online or not, and kept by the browser ---------------------
+
+  #look() {
+    if (this.#away || this.#over) return;
+    if (!this.#ws) {
+      // Within a second, because a network that is back wakes all its pages at once.
+      const soon = Math.max(this.#floor, clock() + Math.random());
+      this.#wait(idle() ? this.#idleDue : Math.min(this.#due, soon));
+    } else if (this.#beats && !document.hidden && this.#asked <= this.#heard) {
+      this.#ask(this.#options.pingTimeout / 2);
+    }
+  }
+
+  /** @param {boolean} kept */
+  #hide(kept) {
+    if (this.#sent || this.#over) return;
+    this.#away = true;
+    clearTimeout(this.#timer);
+    if (!this.#ws) return;
+    if (this.readyState) this.#close(PAGE_LEFT, kept ? "page hidden" : "page left");
+    else this.#sent = { code: 1001, reason: "" }; // the browser was faster: Firefox always is
+    this.#end("app_closed");
+  }
+
+  #show() {
+    if (!this.#away) return;
+    this.#away = false;
+    this.#wait(this.#floor);
+  }
+
+  // -- the heartbeat, which a server that knows it begins ---------------------------------
+
+  /** @param {Data} data */
+  #hear(data) {
+    const { pingInterval } = this.#options;
+    this.#heard = clock();
+    this.#asks = 0;
+    if (pingInterval && data === ANSWER) {
+      if (this.#beats) this.#latency = this.#heard - this.#asked;
+      this.#beats = true;
+      this.#check(pingInterval);
+    } else {
+      this.#in++;
+      this.dispatchEvent(new MessageEvent("message", { data }));
+    }
+  }
+
+  /** @param {number} patience */
+  #ask(patience) {
+    this.#asks++;
+    this.#asked = clock();
+    this.#backlog = this.#ws?.bufferedAmount ?? 0;
+    this.#ws?.send(QUESTION);
+    this.#check(patience);
+  }
+
+  /** @param {number} seconds */
+  #check(seconds) {
+    clearTimeout(this.#pulse);
+    const due = Date.now() + seconds * 1000;
+    this.#pulse = after(() => this.#beat(Date.now() - due > 2000), seconds);
+  }
+
+  /** @param {boolean} late */
+  #beat(late) {
+    if (this.#sent) return;
+    const { pingInterval, pingTimeout } = this.#options;
+    const rest = pingInterval - (clock() - this.#heard);
+    if (this.#asked <= this.#heard && rest > 0) this.#check(rest);
+    // Late is our own fault: the machine slept, or the page's timers did. And a queue that
+    // moves proves that somebody is there.
+    else if (!this.#asks || (late && this.#asks < 2) || (this.#ws?.bufferedAmount ?? 0) < this.#backlog)
+      this.#ask(pingTimeout);
+    else {
+      this.#close(TIMEOUT, "no answer");
+      this.#end("keepalive_timeout");
+    }
+  }
+}

@@ -1,0 +1,27 @@
+"""What endwell.js knows of codes, causes and defaults is what the rest of the package knows."""
+
+from __future__ import annotations
+
+import re
+
+from endwell.codes import RANGES, Retry, describe
+from tools.browser_constants import BLOCK, FOLDER, block, defaults, retry
+
+
+def test_the_module_is_up_to_date() -> None:
+    module = (FOLDER / "endwell.js").read_text(encoding="utf-8")
+    assert BLOCK.findall(module) == [block()], "run `make docs`"
+
+
+def test_codes_and_ranges_together_tell_of_every_code() -> None:
+    codes, later = retry()
+    bounds = [tuple(map(int, pair)) for pair in re.findall(r"code >= (\d+) && code <= (\d+)", later)]
+    assert bounds == [(row.first, row.last) for row in RANGES if row.retry is Retry.LATER]
+    for code in range(65536):
+        rest = "later" if any(first <= code <= last for first, last in bounds) else "never"
+        assert codes.get(code, rest) == describe(code).retry.value
+
+
+def test_the_defaults_are_those_of_the_python_client() -> None:
+    names = "base maxDelay stableAfter maxAdvised maxRetries maxTime pingInterval pingTimeout openTimeout closeTimeout"
+    assert [defaults()[name] for name in names.split()] == [5, 60, 10, 3600, None, None, 20, 20, 10, 10]

@@ -1,0 +1,136 @@
+"""Write into endwell.js and its package.json what stands elsewhere in the code: defaults, codes, causes.
+
+`make docs` runs it; `make check` runs it with --check, which writes nothing and
+fails if a file is out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from endwell import __version__
+from endwell.client.retry import RetryPolicy
+from endwell.codes import RANGES, CloseCode, Retry, describe
+from endwell.ending import Cause
+from endwell.options import Options
+from endwell.protocol import heartbeat
+
+FOLDER = Path(__file__).parent.parent / "src" / "endwell" / "browser"
+BLOCK = re.compile(r"(?<=^// Made by ).*?(?=^// End of what is made\.$)", re.MULTILINE | re.DOTALL)
+
+#: The limits of Options that a page keeps as well.
+LIMITS = ("ping_interval", "ping_timeout", "open_timeout", "close_timeout")
+#: The endings that a page can tell apart, beside PEER_CLOSED: it never learns how TCP ended, nor an
+#: HTTP status.
+CAUSES = (Cause.APP_CLOSED, Cause.KEEPALIVE_TIMEOUT, Cause.PEER_VANISHED, Cause.HANDSHAKE_FAILED)
+
+
+def defaults() -> dict[str, Any]:
+    """The options of the module, by their names there."""
+    policy, limits = RetryPolicy(), Options()
+    numbers = {limit.name: getattr(policy, limit.name) for limit in fields(policy) if limit.metadata}
+    numbers |= {name: getattr(limits, name) for name in LIMITS}
+    return {
+        "protocols": [],
+        **{_camel(name): number for name, number in numbers.items()},
+        "codes": {},
+        # Enough for what somebody types while a network is away, and no burden.
+        "maxQueue": 100,
+        "whenFull": "refuse",
+    }
+
+
+def retry() -> tuple[dict[int, str], str]:
+    """The codes that their range does not tell about, and an expression for the others."""
+    later = [row for row in RANGES if row.retry is Retry.LATER]
+    rest = {row.retry for row in RANGES} - {Retry.LATER}
+    if rest != {Retry.NEVER}:
+        raise ValueError(f"the module knows two kinds of ranges, not {rest}")
+    codes = {
+        int(code): code.retry.value
+        for code in CloseCode
+        if code.retry is not (Retry.LATER if _within(code, later) else Retry.NEVER)
+    }
+    return codes, " || ".join(f"(code >= {row.first} && code <= {row.last})" for row in later)
+
+
+def block() -> str:
+    """What is made, behind its first words."""
+    codes, later = retry()
+    causes = {cause.value: [cause.initiator.value, cause.retry.value] for cause in CAUSES}
+    options = "".join(f"  {name}: {_js(default)},\n" for name, default in defaults().items())
+    clean = [code for code in range(65536) if describe(code).clean]
+    return (
+        "tools/browser_constants.py: change what it reads, then run `make docs`.\n"
+        f"/** @type {{Options}} */\nconst DEFAULTS = {{\n{options}}};\n"
+        f"/** @type {{Record<number, Retry>}} */\nconst CODES = {_js(codes)};\n"
+        "/** @type {(code: number) => Retry} */\n"
+        f'const retryOf = (code) => CODES[code] ?? ({later} ? "later" : "never");\n'
+        f"const CLEAN = {_js(clean)};\n"
+        f"const CAUSES = /** @type {{const}} */ ({_js(causes)});\n"
+        f"const PAGE_LEFT = {int(CloseCode.PAGE_LEFT)};\n"
+        f"const TIMEOUT = {int(CloseCode.TIMEOUT)};\n"
+        f"const QUERY = {_js(heartbeat.QUERY)};\n"
+        f"const QUESTION = {_js(heartbeat.QUESTION)};\n"
+        f"const ANSWER = {_js(heartbeat.ANSWER)};\n"
+    )
+
+
+def _within(code: int, rows: list[Any]) -> bool:
+    return any(row.first <= code <= row.last for row in rows)
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _js(value: Any) -> str:
+    match value:
+        case None:
+            return "Infinity"  # a limit that there is not
+        case dict():
+            return (
+                "{ " + ", ".join(f"{key}: {_js(item)}" for key, item in value.items()) + " }"
+                if value
+                else "{}"
+            )
+        case list():
+            return "[" + ", ".join(map(_js, value)) + "]"
+        case float() if value.is_integer():
+            return str(int(value))
+    return json.dumps(value)
+
+
+def main() -> int:
+    """Write the files, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
+    check = parser.parse_args().check
+    stale = []
+    for name, pattern, new in (
+        ("endwell.js", BLOCK, block()),
+        ("package.json", re.compile(r'(?<="version": ").*?(?=")'), __version__),
+    ):
+        path = FOLDER / name
+        old = path.read_text(encoding="utf-8")
+        text, count = pattern.subn(lambda _, new=new: new, old)  # type: ignore[misc]
+        if count != 1:
+            raise ValueError(f"{path} has {count} places to write to, not one")
+        if text != old:
+            stale.append(name)
+            if not check:
+                path.write_text(text, encoding="utf-8")
+    if stale:
+        print("out of date, run `make docs`:" if check else "written:", *stale)
+    return 1 if stale and check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
