@@ -31,6 +31,7 @@ from .errors import (
 from .http import Headers, Request, Response
 from .options import Deflate, Options
 from .server.app import Server
+from .server.sessions import Sessions
 
 __all__ = [
     "Advice",
@@ -62,6 +63,7 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "Server",
+    "Sessions",
     "Stop",
     "TcpEnd",
     "Unsupported",

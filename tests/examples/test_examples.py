@@ -76,6 +76,26 @@ async def test_an_example_works_and_stops_on_a_signal(name, play, served):
     assert (status, out) == (0, "")
 
 
+async def test_who_is_here_is_told_without_the_reloads():
+    with python(str(ROOT / "examples" / "presence.py"), "0") as process:
+        async with asyncio.timeout(PATIENCE):
+            base = f"ws://127.0.0.1:{listening(process)}/here?name="
+            ada = await endwell.connect(f"{base}Ada")
+            assert await ada.recv() == "here: Ada"
+            eve = await endwell.connect(f"{base}Eve")
+            assert await eve.recv() == await ada.recv() == "here: Ada, Eve"
+            await eve.close(1001)
+            eve = await endwell.connect(f"{base}Eve")
+            assert await eve.recv() == await ada.recv() == "here: Ada, Eve"
+            async with endwell.connect(f"{base}Eve") as newer:
+                assert (await eve.closed).received == endwell.Close(4991, "replaced")
+                assert await newer.recv() == await ada.recv() == "here: Ada, Eve"
+            assert await ada.recv() == "here: Ada"
+            process.send_signal(signal.SIGTERM)
+            status, out, _ = await asyncio.to_thread(finish, process)
+    assert (status, out) == (0, "")
+
+
 async def test_the_client_that_comes_back_counts_on_and_stops_on_a_signal():
     server, connections = endwell.Server(), []
 

@@ -51,7 +51,7 @@ cdef class Connection:
     cdef object _fault
     cdef double _opened_at
     cdef double _began
-    cdef double _opened
+    cdef readonly double opened
     cdef double _active
     cdef double _ended
     cdef double _state_deadline

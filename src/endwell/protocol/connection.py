@@ -86,7 +86,7 @@ class Connection:
         self._fault: PeerError | None = None
         self._write_error: BaseException | None = None
         self._opened_at = opened_at
-        self._began = self._opened = self._active = now
+        self._began = self.opened = self._active = now
         self._state_deadline = after(now, options.open_timeout)
         self._messages_in = self._messages_out = self._bytes_in = self._dropped = 0
 
@@ -448,7 +448,7 @@ class Connection:
         self._state_deadline = NEVER
 
     def _start_keepalive(self, now: float) -> None:
-        self._opened = self._active = now
+        self.opened = self._active = now
         if self._codec is not None and self._codec.has_pings:
             self.keepalive.start(now)
 
@@ -461,7 +461,7 @@ class Connection:
         options = self.options
         if now >= self.outbox.stuck_at:
             self._end_for(Cause.WRITE_TIMEOUT, Cue.STUCK, now)
-        elif now >= after(self._opened, options.max_lifetime):
+        elif now >= after(self.opened, options.max_lifetime):
             self._end_for(Cause.LIFETIME_REACHED, Cue.WE_CLOSE, now)
         elif now >= after(self._active, options.idle_timeout):
             self._end_for(Cause.IDLE_TIMEOUT, Cue.WE_CLOSE, now)
@@ -484,7 +484,7 @@ class Connection:
                 self.keepalive.deadline,
                 self.outbox.stuck_at,
                 after(self._active, self.options.idle_timeout),
-                after(self._opened, self.options.max_lifetime),
+                after(self.opened, self.options.max_lifetime),
             )
         else:
             self.deadline = self._state_deadline

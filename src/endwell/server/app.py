@@ -29,6 +29,7 @@ from ..protocol.opening import accept
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from .respond import browser_module, complete, response_from, static
 from .router import Route, Router, blocks
+from .sessions import Sessions
 from .threads import Workers, blocking
 
 __all__ = ["Server"]
@@ -61,6 +62,8 @@ class Server:
         self.connections: set[WebSocket] = set()
         #: ``host:port`` pairs, or Unix paths, that the server listens on.
         self.addresses: list[Any] = []
+        #: The current connection of each user, device or tab, for handlers that say who they serve.
+        self.sessions = Sessions()
         self._router = Router()
         self._hook: Hook | None = None
         self._watchers: list[Callable[[Any, Ending], object]] = []
@@ -209,6 +212,7 @@ class Server:
             try:
                 await self._stop(grace)
             finally:
+                self.sessions.close()
                 for opening in list(listener.openings):
                     opening.abort()
                 self.addresses = []

@@ -1,0 +1,212 @@
+"""Newest wins, and who is here does not flap."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+
+import pytest
+
+import endwell
+from endwell import Cause, Close
+from tests.pair import within
+
+
+class Hall:
+    """A server whose clients say in the path who they are; and what its callbacks were told."""
+
+    def __init__(self, grace):
+        self.server = endwell.Server(compression=None)
+        self.sessions = self.server.sessions
+        self.sessions.grace = grace
+        self.told = []
+        #: By name: what a handler waits for before it joins.
+        self.gates = {}
+        self.endings = asyncio.Queue()
+
+        @self.server.websocket("/{name}")
+        async def handler(ws, name):
+            if gate := self.gates.get(ws.request.query.get("gate")):
+                await gate.wait()
+            self.sessions.join(name, ws)
+            await ws.send("in")
+            async for message in ws:
+                if message == "raise":
+                    raise RuntimeError("asked for")
+
+        @self.server.on_close
+        def ended(ws, ending):
+            self.endings.put_nowait(ending)
+
+        @self.sessions.joined
+        def joined(key, ws):
+            self.told.append(f"{key} joined")
+
+        @self.sessions.left
+        def left(key, ending):
+            self.told.append(f"{key} left: {ending.code}")
+
+    async def client(self, path="/ada"):
+        return await endwell.connect(f"ws://127.0.0.1:{self.server.port}{path}", compression=None)
+
+    async def come(self, path="/ada"):
+        """A client that has joined."""
+        ws = await self.client(path)
+        assert await within(ws.recv()) == "in"
+        return ws
+
+
+@asynccontextmanager
+async def hall(grace=30.0):
+    made = Hall(grace)
+    async with made.server.serving(grace=1.0):
+        yield made
+
+
+async def until(condition, seconds=5.0):
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_the_newest_connection_is_the_current_one_and_the_old_one_is_told():
+    async with hall() as place:
+        old = await place.come()
+        current = place.sessions["ada"]
+        new = await place.come()
+        assert (await within(old.closed)).received == Close(4991, "replaced")
+        ending = await within(place.endings.get())
+        assert (ending.cause, ending.ok) == (Cause.REPLACED, True)
+        assert place.sessions["ada"] is not current
+        assert dict(place.sessions) == {"ada": place.sessions["ada"]}
+        assert new.is_open
+        assert place.told == ["ada joined"]
+        await new.close(1000)
+
+
+async def test_a_handler_that_was_slower_does_not_take_over_from_a_newer_connection():
+    async with hall() as place:
+        place.gates["slow"] = gate = asyncio.Event()
+        old = await place.client("/ada?gate=slow")
+        new = await place.come()
+        gate.set()
+        assert (await within(old.closed)).received == Close(4991, "replaced")
+        assert new.is_open
+        assert len(place.sessions) == 1
+        assert place.told == ["ada joined"]
+        await new.close()
+
+
+async def test_a_connection_that_is_over_joins_nothing():
+    async with hall() as place:
+        place.gates["slow"] = gate = asyncio.Event()
+        ws = await place.client("/ada?gate=slow")
+        await ws.close(1001)
+        gate.set()
+        await within(place.endings.get())
+        await asyncio.sleep(0.02)
+        assert not place.sessions.present
+        assert place.told == []
+
+
+@pytest.mark.parametrize("code", [1001, 4990, 4000])
+async def test_who_may_come_back_is_present_for_the_grace_and_nobody_is_told_of_a_reload(code):
+    async with hall() as place:
+        for _ in range(3):
+            ws = await place.come()
+            await ws.close(code)
+            await within(place.endings.get())
+            assert "ada" not in place.sessions
+            assert place.sessions.get("ada") is None
+            assert place.sessions.present == {"ada"}
+        assert place.told == ["ada joined"]
+
+
+async def test_who_does_not_come_back_within_the_grace_has_left():
+    async with hall(grace=0.05) as place:
+        ws = await place.come()
+        await ws.close(1001)
+        await until(lambda: place.told == ["ada joined", "ada left: 1001"])
+        assert not place.sessions.present
+        ws = await place.come()
+        assert place.told[2:] == ["ada joined"]
+        await ws.close()
+
+
+@pytest.mark.parametrize("code", [1000, 1008, 3000])
+async def test_who_says_that_it_will_not_come_back_has_left_at_once(code):
+    async with hall() as place:
+        ws = await place.come()
+        await ws.close(code)
+        await until(lambda: place.told == ["ada joined", f"ada left: {code}"])
+
+
+async def test_whose_handler_failed_is_awaited_back():
+    async with hall() as place:
+        ws = await place.come()
+        await ws.send("raise")
+        assert (await within(ws.closed)).received.code == 1011
+        await within(place.endings.get())
+        assert place.sessions.present == {"ada"}
+
+
+async def test_without_a_grace_everybody_who_goes_has_left():
+    async with hall(grace=0) as place:
+        ws = await place.come()
+        await ws.close(1001)
+        await until(lambda: place.told == ["ada joined", "ada left: 1001"])
+
+
+async def test_when_the_server_stops_everybody_has_left():
+    async with hall() as place:
+        away = await place.come("/away")
+        await away.close(1001)
+        here = await place.come("/here")
+    assert sorted(place.told[2:]) == ["away left: 1001", "here left: 1001"]
+    assert not place.sessions.present
+    await within(here.closed)
+
+
+async def test_a_callback_that_fails_is_logged_and_harms_nobody(caplog):
+    async with hall() as place:
+        place.sessions._joined.insert(0, lambda key, ws: 1 / 0)
+        ws = await place.come()
+        assert place.told == ["ada joined"]
+        assert "ZeroDivisionError" in caplog.text
+        await ws.close()
+
+
+def test_a_callback_is_a_plain_function():
+    async def later(key, ws): ...
+
+    with pytest.raises(TypeError, match="plain function"):
+        endwell.Sessions().joined(later)
+
+
+async def test_two_keys_know_nothing_of_each_other():
+    async with hall() as place:
+        ada, eve = await place.come("/ada"), await place.come("/eve")
+        assert set(place.sessions) == place.sessions.present == {"ada", "eve"}
+        await ada.close()
+        await until(lambda: place.told[2:] == ["ada left: 1000"])
+        assert set(place.sessions) == {"eve"}
+        await eve.close()
+
+
+async def test_in_whatever_order_connections_come_and_go_the_newest_stays():
+    dice = random.Random(7)
+    async with hall() as place:
+        ws = await place.come()
+        for _ in range(100):
+            before, ws = ws, None
+            if dice.random() < 0.5:  # the old one's Close comes first
+                await before.close(1001)
+                ws = await place.come()
+            else:  # or at the same time as the new connection, or later
+                ws, _ = await asyncio.gather(place.come(), before.close(1001))
+            assert list(place.sessions) == ["ada"]
+            assert place.sessions["ada"].is_open
+        assert place.told == ["ada joined"]
+        await ws.close()
+        await until(lambda: len(place.told) == 2)
