@@ -7,7 +7,7 @@ SOURCES := $(shell find src/endwell -name '*.py' -o -name '*.pxd')
 # What has to be covered by tests: all that has no I/O.
 CORE := src/endwell/*.py,src/endwell/wire/*,src/endwell/protocol/*
 
-.PHONY: build demo test check docs conformance conformance-quick interop-legacy bench clean
+.PHONY: build demo test test-browser check docs conformance conformance-quick interop-legacy bench clean
 .DELETE_ON_ERROR:
 
 build: .venv/built
@@ -23,6 +23,10 @@ test: .venv/built
 	ENDWELL_PURE=1 $(BIN)/coverage run -m pytest
 	$(BIN)/coverage report --include='$(CORE)' --fail-under=98
 
+# Real browsers (chromium, firefox-esr), npm, and root for a network that can be cut.
+test-browser: .venv/built tools/browser/node_modules/installed
+	$(BIN)/python -m pytest tests/browser
+
 check: .venv/built
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -30,10 +34,13 @@ check: .venv/built
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_sizes.py
 	$(BIN)/python tools/make_docs.py --check
+	$(BIN)/python tools/browser_constants.py --check
 
 docs: .venv/built
 	$(BIN)/python tools/make_docs.py
+	$(BIN)/python tools/browser_constants.py
 	$(BIN)/python -m tools.endings_page
+	$(BIN)/python -m tools.browser_page
 
 conformance: .venv/built
 	$(BIN)/python tests/conformance/autobahn.py
@@ -49,7 +56,7 @@ bench: .venv-bench/installed
 	.venv-bench/bin/python benchmarks/run.py
 
 clean:
-	rm -rf .venv .venv-bench build dist .coverage .hypothesis .*_cache src/*.egg-info
+	rm -rf .venv .venv-bench tools/browser/node_modules build dist .coverage .hypothesis .*_cache src/*.egg-info
 	find src -name '*.so' -delete
 
 %/bin/pip:
@@ -64,6 +71,10 @@ clean:
 
 .venv/built: .venv/installed setup.py $(SOURCES)
 	$(BIN)/python setup.py --quiet build_ext --inplace --parallel 2
+	touch $@
+
+tools/browser/node_modules/installed: tools/browser/package.json tools/browser/package-lock.json
+	npm ci --prefix tools/browser --no-audit --no-fund
 	touch $@
 
 # The peers have an environment of their own; endwell is the same one, with what is compiled above.

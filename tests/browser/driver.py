@@ -1,0 +1,255 @@
+"""A real browser, headless, driven over its own protocol: DevTools or WebDriver BiDi, with nothing between."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import endwell
+
+#: Seconds for a browser to start, and for each command.
+PATIENCE = 60
+
+# What a new Firefox does by itself is network traffic that no test has asked for. The
+# preferences that Mozilla recommends for automation would also change what is tested.
+FIREFOX = {
+    "remote.prefs.recommended": False,
+    "app.normandy.enabled": False,
+    "app.update.disabledForTesting": True,
+    "browser.shell.checkDefaultBrowser": False,
+    "datareporting.policy.dataSubmissionEnabled": False,
+    "network.captive-portal-service.enabled": False,
+    "network.connectivity-service.enabled": False,
+    "toolkit.telemetry.enabled": False,
+    "trailhead.firstrun.didSeeAboutWelcome": True,
+}
+
+
+class Wire:
+    """Commands as JSON over a WebSocket, each with its answer."""
+
+    def __init__(self, ws: endwell.WebSocket) -> None:
+        self._ws = ws
+        self._ids = count(1)
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._reader = asyncio.create_task(self._read())
+
+    async def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
+        number = next(self._ids)
+        command = {"id": number, "method": method, "params": params}
+        if session is not None:
+            command["sessionId"] = session
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        with suppress(endwell.ConnectionClosed):
+            await self._ws.send(json.dumps(command))
+        if self._reader.done():
+            answer.cancel()
+        return await asyncio.wait_for(answer, PATIENCE)
+
+    async def _read(self) -> None:
+        async for message in self._ws:
+            told = json.loads(message)
+            waiting = self._waiting.pop(told.get("id"), None)
+            if waiting is None or waiting.done():
+                continue
+            if "error" in told:
+                waiting.set_exception(RuntimeError(f"the browser says: {told}"))
+            else:
+                waiting.set_result(told["result"])
+        for waiting in self._waiting.values():
+            waiting.set_exception(RuntimeError(f"the browser has gone: {self._ws.ending}"))
+
+    async def close(self) -> None:
+        await self._ws.close()
+        await self._reader
+
+
+class Chromium:
+    """Chromium's DevTools protocol."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._call = wire.call
+
+    async def enter(self) -> None:
+        """Nothing to do, nor in :meth:`leave`: it serves any number of clients."""
+
+    leave = enter
+
+    async def open(self) -> tuple[str, str]:
+        target = (await self._call("Target.createTarget", url="about:blank"))["targetId"]
+        attached = await self._call("Target.attachToTarget", targetId=target, flatten=True)
+        return target, attached["sessionId"]
+
+    async def navigate(self, tab: tuple[str, str], url: str) -> None:
+        await self._call("Page.navigate", tab[1], url=url)
+
+    async def evaluate(self, tab: tuple[str, str], expression: str) -> Any:
+        told = await self._call(
+            "Runtime.evaluate", tab[1], expression=expression, awaitPromise=True, returnByValue=True
+        )
+        assert "exceptionDetails" not in told, told
+        return told["result"].get("value")
+
+    async def close(self, tab: tuple[str, str]) -> None:
+        await self._call("Page.close", tab[1])
+
+
+class Firefox:
+    """WebDriver BiDi."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._call = wire.call
+
+    async def enter(self) -> None:
+        await self._call("session.new", capabilities={})
+
+    async def open(self) -> str:
+        return (await self._call("browsingContext.create", type="tab"))["context"]
+
+    async def navigate(self, tab: str, url: str) -> None:
+        await self._call("browsingContext.navigate", context=tab, url=url, wait="none")
+
+    async def evaluate(self, tab: str, expression: str) -> Any:
+        told = await self._call(
+            "script.evaluate", expression=expression, target={"context": tab}, awaitPromise=True
+        )
+        assert told["type"] == "success", told
+        return told["result"].get("value")
+
+    async def close(self, tab: str) -> None:
+        # Without it, the page would not be asked, as the user's own closing does.
+        await self._call("browsingContext.close", context=tab, promptUnload=True)
+
+    async def leave(self) -> None:
+        await self._call("session.end")
+
+
+class Browser:
+    """A browser's process; :meth:`tab` speaks to it."""
+
+    def __init__(self, name: str, process: subprocess.Popen[str], url: str) -> None:
+        self.name = name
+        self._process = process
+        self._url = url
+        self._killed = False
+
+    @asynccontextmanager
+    async def tab(self, url: str = "about:blank") -> AsyncIterator[Tab]:
+        """A tab of its own that shows ``url``."""
+        ws = await endwell.connect(self._url, max_size=None, ping_interval=None, compression=None)
+        wire = Wire(ws)
+        made = (Firefox if self.name == "firefox" else Chromium)(wire)
+        await made.enter()
+        try:
+            tab = Tab(made, await made.open())
+            await tab.navigate(url)
+            yield tab
+            if not self._killed:
+                await tab.close()
+        finally:
+            if not self._killed:
+                await made.leave()
+            await wire.close()
+
+    def kill(self) -> None:
+        """As an out-of-memory killer would: all its processes, at once."""
+        self._killed = True
+        os.killpg(self._process.pid, signal.SIGKILL)
+
+
+class Tab:
+    """A page in sight."""
+
+    def __init__(self, protocol: Chromium | Firefox, handle: Any) -> None:
+        self._protocol = protocol
+        self._handle = handle
+        self._closed = False
+
+    async def navigate(self, url: str) -> None:
+        await self._protocol.navigate(self._handle, url)
+
+    async def evaluate(self, expression: str) -> Any:
+        """The value of an expression, which is a string, a number or a boolean."""
+        return await self._protocol.evaluate(self._handle, expression)
+
+    async def do(self, statement: str) -> None:
+        """Run a statement that may end the page, a moment after it was asked for."""
+        await self.evaluate(f"void setTimeout(() => {{ {statement} }})")
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._protocol.close(self._handle)
+
+
+@contextmanager
+def running(name: str, prefix: tuple[str, ...] = ()) -> Iterator[Browser]:
+    """The browser ``name``, started by ``prefix``; it surely ends with the block."""
+    program = shutil.which({"chromium": "chromium", "firefox": "firefox-esr"}[name])
+    if program is None:
+        pytest.fail(f"{name} is not installed; on Debian: apt-get install chromium firefox-esr")
+    home = Path(tempfile.mkdtemp(prefix=f"endwell-{name}-"))
+    if name == "chromium":
+        # --no-sandbox: root has no other way, and these pages are ours.
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={home}"]
+        flags += ["--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"]
+    else:
+        lines = [f"user_pref({json.dumps(key)}, {json.dumps(value)});\n" for key, value in FIREFOX.items()]
+        (home / "user.js").write_text("".join(lines))
+        flags = ["--headless", "--no-remote", "--profile", str(home)]
+    command = [*prefix, program, *flags, "--remote-debugging-port=0", "about:blank"]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "HOME": str(home)},
+        start_new_session=True,
+        text=True,
+        errors="replace",
+    )
+    try:
+        yield Browser(name, process, _address(process))
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _address(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    told = []
+    for line in process.stderr:
+        told.append(line)
+        if found := re.search(r"(DevTools|WebDriver BiDi) listening on (ws://\S+)", line):
+            _drain(process)
+            return found[2] + ("/session" if found[1] != "DevTools" else "")
+    pytest.fail(f"the browser ended before it could be driven:\n{''.join(told)[-2000:]}")
+
+
+def _drain(process: subprocess.Popen[str]) -> None:
+    """Let it talk on: a full pipe would stop it."""
+    import threading
+
+    def read() -> None:
+        with suppress(ValueError):
+            for _ in process.stderr or ():
+                pass
+
+    threading.Thread(target=read, daemon=True).start()

@@ -1,0 +1,138 @@
+"""A server, the page that it serves, and what both are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import endwell
+from tests.browser.driver import Tab
+
+__all__ = ["Hall", "hall", "until"]
+
+#: Seconds for what a browser has to do.
+PATIENCE = 20
+
+# What a page was told is kept where the next page, or another tab, can read it.
+PAGE = """<!doctype html><meta charset="utf-8"><title>a page</title>
+<script type="module">
+import { ReconnectingWebSocket } from "/endwell.js";
+// Whatever window and network the machine of the tests has.
+Object.defineProperty(document, "hidden", { value: false, configurable: true });
+Object.defineProperty(navigator, "onLine", { value: true, configurable: true });
+const options = %s;
+window.told = [];
+window.messages = [];
+window.opened = 0;
+const note = (row) => {
+  told.push(row);
+  localStorage.told = JSON.stringify([...JSON.parse(localStorage.told ?? "[]"), row]);
+};
+window.open_ = (path, more = {}) => {
+  const ws = new ReconnectingWebSocket(path, { ...options, ...more });
+  ws.onopen = () => opened++;
+  ws.onmessage = ({ data }) => messages.push(data);
+  ws.onending = ({ ending, wait, stop }) => note({ path, ...ending, wait, stop });
+  return ws;
+};
+window.ws = open_("/ws");
+addEventListener("pageshow", (event) => { window.kept = event.persisted; });
+</script>"""
+
+
+class Hall:
+    """A server whose handler echoes, and closes or not as the path says."""
+
+    def __init__(self, page: dict[str, Any], **options: Any) -> None:
+        self.server = endwell.Server(**options)
+        #: The connections of ``/ws`` as they come, and the moments.
+        self.came: asyncio.Queue[endwell.WebSocket] = asyncio.Queue()
+        self.times: list[float] = []
+        self.endings: asyncio.Queue[endwell.Ending] = asyncio.Queue()
+        self.messages: list[str | bytes] = []
+        #: Set: no page may connect.
+        self.refuses = False
+        #: The code with which ``/ws`` closes at once, if it does.
+        self.closes: int | None = None
+        self.server.browser_module()
+
+        @self.server.process_request
+        def gate(request: endwell.Request) -> endwell.Response | None:
+            refused = self.refuses and "Upgrade" in request.headers
+            return endwell.Response.text("no", 403) if refused else None
+
+        @self.server.websocket("/close/{code}")
+        async def close(ws: endwell.WebSocket, code: str) -> None:
+            await ws.close(int(code), f"because of {code}")
+
+        @self.server.get("/")
+        def index(request: endwell.Request) -> endwell.Response:
+            return endwell.Response.html(PAGE % json.dumps(page))
+
+        @self.server.get("/blank")
+        def blank(request: endwell.Request) -> endwell.Response:
+            return endwell.Response.html("<!doctype html><title>blank</title>")
+
+        @self.server.websocket("/ws")
+        async def echo(ws: endwell.WebSocket) -> None:
+            self.times.append(time.monotonic())
+            self.came.put_nowait(ws)
+            if self.closes is not None:
+                await ws.close(self.closes)
+            async for message in ws:
+                self.messages.append(message)
+                await ws.send(message)
+
+        @self.server.on_close
+        def ended(ws: endwell.WebSocket, ending: endwell.Ending) -> None:
+            self.endings.put_nowait(ending)
+
+    @property
+    def url(self) -> str:
+        host, port = self.server.addresses[0]
+        return f"http://{host}:{port}"
+
+    async def next(self, seconds: float = PATIENCE) -> endwell.WebSocket:
+        """The next connection."""
+        return await asyncio.wait_for(self.came.get(), seconds)
+
+    async def open(self, tab: Tab) -> endwell.WebSocket:
+        """The next connection, once its page knows of it too."""
+        ws = await self.next()
+        await until(lambda: tab.evaluate("globalThis.ws?.readyState === 1"))
+        return ws
+
+    async def ending(self, seconds: float = PATIENCE) -> endwell.Ending:
+        """The next ending."""
+        return await asyncio.wait_for(self.endings.get(), seconds)
+
+    async def told(self, tab: Tab, count: int = 1) -> list[dict[str, Any]]:
+        """What pages of this server were told, once it is so much."""
+
+        async def enough() -> list[dict[str, Any]]:
+            rows = json.loads(await tab.evaluate("localStorage.told ?? '[]'"))
+            return rows if len(rows) >= count else []
+
+        return await until(enough)
+
+
+async def until(condition: Any, seconds: float = PATIENCE) -> Any:
+    """What the async ``condition`` returns, once that is true."""
+    async with asyncio.timeout(seconds):
+        while not (value := await condition()):
+            await asyncio.sleep(0.02)
+    return value
+
+
+@asynccontextmanager
+async def hall(
+    page: dict[str, Any] | None = None, host: str = "127.0.0.1", **options: Any
+) -> AsyncIterator[Hall]:
+    """A hall whose page has these options of the module."""
+    made = Hall(page or {}, **options)
+    async with made.server.serving(host, grace=1.0):
+        yield made

@@ -1,0 +1,146 @@
+"""Real browsers: what the server's Ending says, and what the page's does."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import AsyncExitStack
+
+import pytest
+
+from endwell import Close, CloseCode, Retry
+from endwell.codes import describe
+from tests.browser.driver import Browser, running
+from tests.browser.hall import hall, until
+from tests.browser.network import Network
+from tests.browser.truth import TRUTH, page_says, server_says
+from tests.raw import RawServer
+
+pytestmark = pytest.mark.timeout(60)
+
+#: A page that does not keep a test waiting.
+SOON = {"base": 0.1, "maxDelay": 1}
+LEAVING = {"reload": "location.reload()", "go to another page": "location.href = '/blank'"}
+CODES = [*(code.value for code in CloseCode if code.may_send), 3500, 4000, 4999]
+
+
+@pytest.mark.parametrize("way", LEAVING)
+async def test_a_page_is_left(browser: Browser, way: str):
+    async with hall(SOON) as place, browser.tab(place.url) as tab:
+        await place.open(tab)
+        await tab.do(LEAVING[way])
+        server = server_says(await place.ending())
+        if way == "reload":
+            await place.next()
+        page = page_says((await place.told(tab))[0])
+        assert (server, page) == TRUTH[way][browser.name]
+
+
+async def test_a_tab_is_closed(browser: Browser):
+    async with hall(SOON) as place, browser.tab(place.url) as tab:
+        await place.open(tab)
+        await tab.close()
+        # Firefox: one or the other.
+        assert server_says(await place.ending()) in TRUTH["close the tab"][browser.name][0].split("; or ")
+
+
+async def test_a_user_comes_back_to_a_page(browser: Browser):
+    async with hall(SOON) as place, browser.tab(place.url) as tab:
+        await place.open(tab)
+        await tab.do("location.href = '/blank'")
+        await place.ending()
+        await until(lambda: tab.evaluate("document.title === 'blank'"))
+        await tab.do("history.back()")
+        await place.next()
+        kept = await until(lambda: tab.evaluate("'kept' in window && String(kept)"))
+        page = "the page that was kept" if kept == "true" else "a new page"
+        assert TRUTH["come back with Back"][browser.name][0] == f"a new connection, of {page}"
+        await tab.evaluate("void ws.send('hello')")
+        await until(lambda: tab.evaluate("messages.includes('hello')"))
+
+
+async def test_a_browser_is_killed(name: str):
+    async with hall(SOON) as place:
+        with running(name) as browser:
+            async with browser.tab(place.url) as tab:
+                await place.open(tab)
+                browser.kill()
+                assert server_says(await place.ending()) == TRUTH["browser killed"][name][0]
+
+
+async def test_a_network_is_lost_and_comes_back(name: str):
+    page = {**SOON, "pingInterval": 1, "pingTimeout": 1, "openTimeout": 2}
+    with Network() as network, running(name, network.client_prefix) as browser:
+        async with AsyncExitStack() as stack:
+            # A socket belongs to where it was made, and so do those that a listening one accepts.
+            with network.inside(network.server):
+                place = await stack.enter_async_context(
+                    hall(page, network.address, ping_interval=1, ping_timeout=1)
+                )
+            with network.inside(network.client):
+                tab = await stack.enter_async_context(browser.tab(place.url))
+            await place.open(tab)
+            network.cut()
+            started = time.monotonic()
+            server = server_says(await place.ending())
+            told = (await place.told(tab))[0]
+            assert time.monotonic() - started < 1 + 1 + 1
+            assert (server, page_says(told)) == TRUTH["network lost"][name]
+            network.heal()
+            await place.next()
+
+
+async def test_a_server_stops(browser: Browser):
+    async with AsyncExitStack() as stack:
+        async with hall(SOON) as place:
+            tab = await stack.enter_async_context(browser.tab(place.url))
+            await place.open(tab)
+        server = server_says(await place.ending())
+        page = page_says((await place.told(tab))[0])
+        assert (server, page) == TRUTH["server stops"][browser.name]
+
+
+async def test_tcp_ends_without_a_close(browser: Browser):
+    async with hall(SOON) as place, browser.tab(place.url) as tab:
+        await place.open(tab)
+        with RawServer() as raw:
+            await tab.evaluate(f"void open_({json.dumps(raw.uri)})")
+            with await raw.accept() as peer:
+                await until(lambda: tab.evaluate("opened === 2"))
+                peer.fin()
+                page = page_says((await place.told(tab))[0])
+        assert page == TRUTH["TCP ends without a Close"][browser.name][1]
+
+
+async def test_a_handshake_is_refused(browser: Browser):
+    async with hall(SOON) as place:
+        place.refuses = True
+        async with browser.tab(place.url) as tab:
+            page = page_says((await place.told(tab))[0])
+            assert page == TRUTH["handshake refused (403)"][browser.name][1]
+            place.refuses = False
+            await place.next()
+
+
+async def test_a_server_closes_with_any_code(browser: Browser):
+    async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
+        await place.open(tab)
+        await tab.evaluate(f"void {json.dumps(CODES)}.map((code) => open_(`/close/${{code}}`))")
+        told = {row["path"]: row for row in await place.told(tab, len(CODES))}
+        for _ in CODES:
+            ending = await place.ending()
+            close = Close(ending.code, f"because of {ending.code}")
+            assert (ending.received, ending.sent, ending.clean) == (close, close, True)
+            row = told.pop(f"/close/{ending.code}")
+            assert (
+                page_says({**row, "wait": None, "stop": None}) == f"peer_closed {close.code} {close.reason!r}"
+            )
+            assert (row["clean"], row["ok"]) == (True, describe(ending.code).clean)
+            assert row["received"] == row["sent"] == {"code": close.code, "reason": close.reason}
+            retry = describe(ending.code).retry
+            if retry is Retry.NEVER:
+                assert (row["wait"], row["stop"]) == (None, "done" if row["ok"] else "refused")
+            else:
+                floor = 0 if retry is Retry.NOW else 30
+                assert floor <= row["wait"] <= floor + 30, row
+        assert not told

@@ -1,0 +1,247 @@
+"""What the module does in a page: when it comes back, what waits until then, how it notices a dead server."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from endwell import Advice, Close
+from tests.browser.conftest import BROWSERS
+from tests.browser.driver import Browser, running
+from tests.browser.hall import hall, until
+
+pytestmark = pytest.mark.timeout(60)
+
+#: The die of a page that throws it high.
+HIGH = "void (Math.random = () => 0.9)"
+SOON = {"base": 0.1, "maxDelay": 1}
+
+
+@pytest.mark.timeout(90)
+async def test_a_server_that_accepts_and_closes_gets_six_connections_in_30_seconds_at_most():
+    async with AsyncExitStack() as stack:
+        places = []
+        for name in BROWSERS:
+            place = await stack.enter_async_context(hall())
+            browser = stack.enter_context(running(name))
+            tab = await stack.enter_async_context(browser.tab(f"{place.url}/blank"))
+            places.append((place, tab))
+        for place, tab in places:
+            await tab.navigate(place.url)
+            place.closes = 1013
+        await asyncio.sleep(31)
+        for place, _ in places:
+            came = [moment for moment in place.times if moment < place.times[0] + 30]
+            assert 2 <= len(came) <= 6
+            assert min(b - a for a, b in itertools.pairwise(came)) >= 5
+
+
+async def test_advice_is_followed(browser: Browser):
+    async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
+        ws = await place.open(tab)
+        await tab.evaluate(HIGH)
+        await ws.close(1012, Advice(0, 1).reason("restart"))
+        (told,) = await place.told(tab)
+        assert told["wait"] == pytest.approx(0.9, abs=0.1)
+        await place.next(3)
+
+
+async def test_what_is_sent_while_away_is_kept_up_to_a_bound(browser: Browser):
+    async with hall({**SOON, "maxQueue": 3}) as place, browser.tab(place.url) as tab:
+        ws = await place.open(tab)
+        place.refuses = True
+        await ws.close(1012)
+        await place.told(tab)
+        taken = [await tab.evaluate(f"ws.send('{number}')") for number in range(5)]
+        assert taken == [True, True, True, False, False]
+        place.refuses = False
+        await place.next()
+        await until(lambda: tab.evaluate("messages.length === 3"))
+        assert place.messages == ["0", "1", "2"]
+
+
+async def test_the_oldest_gives_way_where_that_is_wanted_and_what_open_says_comes_first(browser: Browser):
+    async with hall({**SOON, "maxQueue": 2, "whenFull": "drop"}) as place, browser.tab(place.url) as tab:
+        ws = await place.open(tab)
+        await tab.evaluate("void (ws.onopen = () => ws.send('hello'))")
+        place.refuses = True
+        await ws.close(1012)
+        await place.told(tab)
+        assert [await tab.evaluate(f"ws.send('{number}')") for number in range(4)] == [True] * 4
+        place.refuses = False
+        await place.next()
+        await until(lambda: tab.evaluate("messages.length === 3"))
+        assert place.messages == ["hello", "2", "3"]
+
+
+async def test_a_page_that_closes_is_over_and_can_be_opened_again(browser: Browser):
+    async with hall(SOON) as place, browser.tab(place.url) as tab:
+        await place.open(tab)
+        with pytest.raises(AssertionError, match="InvalidAccessError"):
+            await tab.evaluate("ws.close(1001)")
+        assert await tab.evaluate("ws.readyState") == 1
+        assert await tab.evaluate("ws.close(4001, 'bye'), ws.send('x') === false && ws.readyState") == 2
+        (told,) = await place.told(tab)
+        assert (told["cause"], told["initiator"], told["clean"]) == ("app_closed", "local", True)
+        assert (told["code"], told["reason"], told["wait"], told["stop"]) == (4001, "bye", None, "done")
+        assert told["sent"] == told["received"] == {"code": 4001, "reason": "bye"}
+        assert await tab.evaluate("ws.readyState") == 3
+        assert await tab.evaluate("ws.send('x')") is False
+        await tab.evaluate("ws.reconnect()")
+        await place.open(tab)
+
+
+async def test_close_ends_the_waiting_too(browser: Browser):
+    async with hall(SOON) as place, browser.tab(place.url) as tab:
+        ws = await place.open(tab)
+        await ws.close(1013)
+        await place.told(tab)
+        assert await tab.evaluate("ws.readyState") == 0
+        assert await tab.evaluate("ws.close(), ws.readyState") == 3
+        with pytest.raises(TimeoutError):
+            await place.next(1)
+
+
+@pytest.mark.parametrize("event", ["online", "visibilitychange"])
+async def test_a_network_or_a_user_that_is_back_shortens_the_wait(browser: Browser, event: str):
+    async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
+        ws = await place.open(tab)
+        await tab.evaluate(HIGH)
+        await ws.close(1012)
+        (told,) = await place.told(tab)
+        assert told["wait"] == pytest.approx(27, abs=0.1)
+        target = "window" if event == "online" else "document"
+        await tab.evaluate(f"{target}.dispatchEvent(new Event('{event}'))")
+        await place.next(3)
+
+
+async def test_nothing_makes_it_come_back_before_the_least_wait(browser: Browser):
+    async with hall({"base": 1.5}) as place, browser.tab(place.url) as tab:
+        ws = await place.open(tab)
+        await ws.close(1013)
+        await place.told(tab)
+        closed = time.monotonic()
+        for _ in range(20):
+            await tab.evaluate("window.dispatchEvent(new Event('online'))")
+        await place.next()
+        assert time.monotonic() - closed > 1.3
+        assert place.came.empty()
+
+
+@pytest.mark.parametrize(
+    "why", ["document, 'hidden', { get: () => gone }", "navigator, 'onLine', { get: () => !gone }"]
+)
+async def test_a_page_that_nobody_sees_or_without_a_network_takes_its_time(browser: Browser, why: str):
+    async with hall({"base": 0.5, "maxDelay": 30}) as place, browser.tab(place.url) as tab:
+        ws = await place.open(tab)
+        await tab.evaluate(
+            f"void (window.gone = true, Object.defineProperty({why}), Math.random = () => 0.9)"
+        )
+        await ws.close(1012)
+        (told,) = await place.told(tab)
+        assert told["wait"] == pytest.approx(0.5 + 27, abs=0.2)
+        await tab.evaluate("void (gone = false, document.dispatchEvent(new Event('visibilitychange')))")
+        await place.next(3)
+
+
+async def test_a_page_that_is_hidden_while_it_waits_waits_longer(browser: Browser):
+    async with hall({"base": 1, "maxDelay": 30}) as place, browser.tab(place.url) as tab:
+        ws = await place.open(tab)
+        await tab.evaluate(HIGH)
+        await ws.close(1012)
+        await place.told(tab)
+        await tab.evaluate("void Object.defineProperty(document, 'hidden', { get: () => true })")
+        await tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        with pytest.raises(TimeoutError):
+            await place.next(2)
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+async def test_a_page_that_is_kept_and_shown_again_goes_on(browser: Browser, waiting: bool):
+    async with hall(SOON) as place, browser.tab(place.url) as tab:
+        ws = await place.open(tab)
+        if waiting:
+            place.refuses = True
+            await ws.close(1013)
+            await place.told(tab)
+        await tab.evaluate("void dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+        told = (await place.told(tab))[-1]
+        if not waiting:
+            assert (await place.ending()).received == Close(4990, "page hidden")
+            assert (told["code"], told["wait"], told["stop"]) == (4990, None, None)
+        place.refuses = False
+        with pytest.raises(TimeoutError):
+            await place.next(1.5)
+        assert await tab.evaluate("ws.readyState === 0 && ws.send('kept')")
+        await tab.evaluate("void dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+        await place.open(tab)
+        await until(lambda: tab.evaluate("messages.includes('kept')"))
+
+
+async def test_an_address_is_asked_for_each_time_and_one_that_fails_ends_it(browser: Browser):
+    async with hall(SOON) as place, browser.tab(place.url) as tab:
+        await place.open(tab)
+        await tab.evaluate(
+            "void (window.count = 0, ws.close(), "
+            "ws = open_(() => { if (++count > 2) throw new Error('no token'); return `/ws?token=${count}`; }))"
+        )
+        for number in "12":
+            ws = await place.next()
+            assert ws.request.query == {"token": number, "endwell": "heartbeat"}
+            await ws.close(1012)
+        await until(lambda: tab.evaluate("ws.readyState === 3"))
+        await tab.evaluate("void (count = 0, window.dispatchEvent(new Event('online')))")
+        with pytest.raises(TimeoutError):
+            await place.next(1.5)
+        await tab.evaluate("ws.reconnect()")
+        await place.open(tab)
+
+
+async def test_the_heartbeat_is_beside_the_subprotocol_and_nobody_sees_it(browser: Browser):
+    page = {"protocols": ["other", "chat"], "pingInterval": 0.1}
+    async with hall(page, subprotocols=["chat"]) as place, browser.tab(place.url) as tab:
+        ws = await place.open(tab)
+        assert ws.subprotocol == "chat" == await tab.evaluate("ws.protocol")
+        await asyncio.sleep(0.8)
+        await ws.close(4000)
+        (told,) = await place.told(tab)
+        assert 0 < told["latency"] < 1
+        assert (told["messages_in"], told["messages_out"]) == (0, 0)
+        ending = await place.ending()
+        assert (ending.messages_in, ending.messages_out) == (0, 0)
+        assert ending.bytes_in > 3 * 9
+        assert place.messages == []
+
+
+async def test_a_server_that_does_not_know_the_heartbeat_never_hears_of_it(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("endwell.protocol.heartbeat.asked_for", lambda request: False)
+    async with hall({"pingInterval": 0.1, "pingTimeout": 0.1}) as place, browser.tab(place.url) as tab:
+        ws = await place.open(tab)
+        await asyncio.sleep(1)
+        assert ws.is_open
+        assert place.messages == []
+
+
+async def test_what_the_demo_shows_is_told_by_both_sides(browser: Browser):
+    from endwell.cli.chat import Chat
+
+    async def feed() -> Any:
+        return await tab.evaluate("document.querySelector('#endings .sentence')?.textContent ?? ''")
+
+    async with Chat().server.serving() as server, browser.tab(f"http://127.0.0.1:{server.port}/") as tab:
+        await until(
+            lambda: tab.evaluate("document.querySelector('#messages')?.textContent.includes('joined')")
+        )
+        await tab.evaluate("document.querySelector('[data-way=crash]').click()")
+        assert "the handler raised an exception; we closed with 1011" in await until(feed)
+        told = await until(lambda: tab.evaluate("document.querySelector('#told .sentence')?.textContent"))
+        assert "1011" in told
+        assert json.dumps(told)

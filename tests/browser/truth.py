@@ -1,0 +1,79 @@
+"""What a server and its page are told, for each way in which a browser ends a connection.
+
+The tests hold the library and the browsers to this table, and docs/browser-close.md shows it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from endwell import Ending
+
+__all__ = ["TRUTH", "page_says", "server_says"]
+
+NOTHING = "-"
+
+#: Way: browser: what the server's Ending says, what the page's does.
+TRUTH: dict[str, dict[str, tuple[str, str]]] = {
+    "reload": {
+        "chromium": ("PEER_CLOSED 4990 'page left', ok", "app_closed 4990 'page left'"),
+        "firefox": ("PEER_CLOSED 1001 '', ok", "app_closed 1001 ''"),
+    },
+    "close the tab": {
+        "chromium": ("PEER_CLOSED 4990 'page left', ok", NOTHING),
+        "firefox": ("PEER_CLOSED 4990 'page left', ok; or PEER_CLOSED 1001 '', ok", NOTHING),
+    },
+    "go to another page": {
+        "chromium": ("PEER_CLOSED 4990 'page hidden', ok", "app_closed 4990 'page hidden'"),
+        "firefox": ("PEER_CLOSED 1001 '', ok", "app_closed 1001 ''"),
+    },
+    "come back with Back": {
+        "chromium": ("a new connection, of the page that was kept", NOTHING),
+        "firefox": ("a new connection, of a new page", NOTHING),
+    },
+    "browser killed": {
+        "chromium": ("PEER_VANISHED 1006 '', not ok", NOTHING),
+        "firefox": ("PEER_VANISHED 1006 '', not ok", NOTHING),
+    },
+    "network lost": {
+        "chromium": (
+            "KEEPALIVE_TIMEOUT 1001 'the peer did not answer a ping', not ok",
+            "keepalive_timeout 3008 'no answer', comes back",
+        ),
+        "firefox": (
+            "KEEPALIVE_TIMEOUT 1001 'the peer did not answer a ping', not ok",
+            "keepalive_timeout 3008 'no answer', comes back",
+        ),
+    },
+    "server stops": {
+        "chromium": (
+            "SERVER_DRAINED 1001 'server stopping', ok",
+            "peer_closed 1001 'server stopping', comes back",
+        ),
+        "firefox": (
+            "SERVER_DRAINED 1001 'server stopping', ok",
+            "peer_closed 1001 'server stopping', comes back",
+        ),
+    },
+    "TCP ends without a Close": {
+        "chromium": (NOTHING, "peer_vanished 1006 '', comes back"),
+        "firefox": (NOTHING, "peer_vanished 1006 '', comes back"),
+    },
+    "handshake refused (403)": {
+        "chromium": (NOTHING, "handshake_failed 1006 '', comes back"),
+        "firefox": (NOTHING, "handshake_failed 1006 '', comes back"),
+    },
+}
+
+
+def server_says(ending: Ending) -> str:
+    """The server's Ending in the words of the table."""
+    return f"{ending.cause.name} {ending.code} {ending.reason!r}, {'ok' if ending.ok else 'not ok'}"
+
+
+def page_says(ending: dict[str, Any]) -> str:
+    """The page's."""
+    verdict = (
+        ", comes back" if ending["wait"] is not None else f", {ending['stop']}" if ending["stop"] else ""
+    )
+    return f"{ending['cause']} {ending['code']} {ending['reason']!r}{verdict}"

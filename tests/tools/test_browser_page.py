@@ -1,0 +1,22 @@
+"""The page about browsers says what the tests hold the browsers and the library to."""
+
+from __future__ import annotations
+
+import pytest
+
+from tools.browser_page import PAGE, filled
+
+
+def test_the_page_is_up_to_date() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert filled(page) == page, "run `make docs`"
+
+
+def test_an_old_cell_is_written_anew() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert filled(page.replace("PEER_VANISHED 1006 ''", "PEER_CLOSED 1005 ''")) == page
+
+
+def test_a_page_without_a_place_for_the_table_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 places"):
+        filled("# A page\n")
