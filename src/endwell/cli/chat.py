@@ -38,6 +38,7 @@ class Chat:
         self._feeds: set[asyncio.Queue[str]] = set()
         self._page = resources.files(__package__).joinpath("demo.html").read_text("utf-8")
         self.server.get("/")(self._index)
+        self.server.browser_module()
         self.server.websocket("/chat/{room}")(self._chat)
         self.server.websocket("/endings")(self._feed)
         self.server.on_close(self._ended)
