@@ -37,7 +37,14 @@ def test_a_page_asks_for_it_in_the_query(target):
 
 @pytest.mark.parametrize(
     "target",
-    ["/", "/endwell=heartbeat", "/?endwell=heartbeats", "/?xendwell=heartbeat", "/?endwell", "/?x=endwell=heartbeat"],
+    [
+        "/",
+        "/endwell=heartbeat",
+        "/?endwell=heartbeats",
+        "/?xendwell=heartbeat",
+        "/?endwell",
+        "/?x=endwell=heartbeat",
+    ],
 )
 def test_nobody_else_does(target):
     assert not heartbeat.asked_for(Request("GET", target, Headers()))
@@ -50,7 +57,9 @@ def test_the_page_learns_at_once_that_there_is_one():
 def test_a_question_is_answered_and_taken_out_from_between_the_messages():
     core = opened()
     said(core)
-    core.receive(message("a") + message(QUESTION) + message(b"\x05") + message(QUESTION) + message("\x05\x05"), 1.0)
+    core.receive(
+        message("a") + message(QUESTION) + message(b"\x05") + message(QUESTION) + message("\x05\x05"), 1.0
+    )
     assert list(core.inbox) == ["a", b"\x05", "\x05\x05"]
     assert said(core) == [ANSWER]
     core.receive(message(QUESTION), 2.0)
