@@ -7,7 +7,7 @@ SOURCES := $(shell find src/endwell -name '*.py' -o -name '*.pxd')
 # What has to be covered by tests: all that has no I/O.
 CORE := src/endwell/*.py,src/endwell/wire/*,src/endwell/protocol/*
 
-.PHONY: build demo test test-browser check docs conformance conformance-quick interop-legacy bench clean
+.PHONY: build demo test test-compiled test-pure test-browser check docs conformance conformance-quick interop-legacy bench clean
 .DELETE_ON_ERROR:
 
 build: .venv/built
@@ -15,11 +15,17 @@ build: .venv/built
 demo: .venv/built
 	$(BIN)/endwell demo
 
-# The compiled build runs on uvloop, the pure one on asyncio's own loop.
+# Both builds at once: most of a test's time is waiting.
 test: .venv/built
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-compiled test-pure
+
+# The compiled build runs on uvloop, the pure one on asyncio's own loop.
+test-compiled: .venv/built
 	@if test -n "`$(BIN)/python -c 'import endwell; print(*endwell.compiled())'`"; \
 	then ENDWELL_LOOP=uvloop $(BIN)/python -m pytest; \
 	else echo "nothing is compiled here (no C compiler?): only the pure build is tested"; fi
+
+test-pure: .venv/built
 	ENDWELL_PURE=1 $(BIN)/coverage run -m pytest
 	$(BIN)/coverage report --include='$(CORE)' --fail-under=98
 
