@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
 from contextlib import suppress
@@ -145,3 +146,30 @@ def test_what_send_has_taken_arrives_though_other_threads_close():
             assert Counter(arrived) == Counter(taken)
             assert set(map(id, endings)) == {id(ws.ending)}
             assert ws.ending.clean
+
+
+def test_what_is_left_can_be_taken_after_the_loop_is_closed():
+    """As by a handler's thread that its server has left alone."""
+    taken, release = [], threading.Event()
+    server = endwell.Server()
+
+    @server.websocket("/")
+    def handle(ws):
+        ws.wait_closed()
+        release.wait(10)
+        taken.extend(ws)
+        taken.append(ws.close() is ws.ending)
+
+    async def main():
+        async with server.serving(grace=0):
+            ws = await endwell.connect(f"ws://127.0.0.1:{server.port}/")
+            for number in range(16):
+                await ws.send(str(number))
+            await ws.close()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("endwell.server.app.CLEANUP_TIME", 0.01)
+        asyncio.run(main())
+    release.set()
+    until(lambda: len(taken) == 17)
+    assert taken == [*map(str, range(16)), True]

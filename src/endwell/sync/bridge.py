@@ -162,6 +162,7 @@ class Bridge:
         self._crossing.bridges.discard(self)
         self._crossing.surplus -= self._surplus
         self._surplus = 0
+        self._sated = False
         self.ending = ending
         with self._gate:
             callbacks, self._callbacks = self._callbacks, None
@@ -181,7 +182,10 @@ class Bridge:
             call_back(callback, context, ending)
         self._telling = 0
         self._tell()
-        self._crossing.soon(cancel)
+        try:
+            self._crossing.soon(cancel)
+        except RuntimeError:
+            pass  # the loop is closed, and the timer with it
 
     def _tell(self) -> None:
         """Let the end be known to those who wait."""
