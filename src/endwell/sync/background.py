@@ -46,6 +46,8 @@ class _Background:
             self.crossing.run(self._close_all, timeout=EXIT_TIME)
         except TimeoutError:
             pass
+        # What on_close was given is called to its end, though the threads it runs in are nobody's to wait for.
+        self.crossing.callbacks.finish(EXIT_TIME)
         self.crossing.soon(self._stopped.set)
         self._thread.join(EXIT_TIME)
 

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from time import monotonic, sleep
 
 from .waiting import raised
 
@@ -56,6 +57,12 @@ class Threads:
             with self._lock:
                 self.busy -= 1
             raise
+
+    def finish(self, seconds: float) -> None:
+        """Wait until there is no work left, but not longer than that."""
+        end = monotonic() + seconds
+        while self.busy and monotonic() < end:
+            sleep(0.001)
 
     def dismiss(self) -> None:
         """Let those go that have no work."""
