@@ -6,6 +6,8 @@ BIN := .venv/bin
 SOURCES := $(shell find src/endwell -name '*.py' -o -name '*.pxd')
 # What has to be covered by tests: all that has no I/O.
 CORE := src/endwell/*.py,src/endwell/wire/*,src/endwell/protocol/*
+# By these; tracing the others would slow down what they measure.
+CORE_TESTS := tests/words tests/wire tests/protocol
 
 .PHONY: build demo test test-compiled test-pure test-browser check docs conformance conformance-quick interop-legacy bench clean
 .DELETE_ON_ERROR:
@@ -26,8 +28,9 @@ test-compiled: .venv/built
 	else echo "nothing is compiled here (no C compiler?): only the pure build is tested"; fi
 
 test-pure: .venv/built
-	ENDWELL_PURE=1 $(BIN)/coverage run -m pytest
+	ENDWELL_PURE=1 $(BIN)/coverage run -m pytest $(CORE_TESTS)
 	$(BIN)/coverage report --include='$(CORE)' --fail-under=98
+	ENDWELL_PURE=1 $(BIN)/python -m pytest $(addprefix --ignore=,$(CORE_TESTS))
 
 # Real browsers (chromium, firefox-esr), npm, and root for a network that can be cut.
 test-browser: .venv/built tools/browser/node_modules/installed
