@@ -369,6 +369,7 @@ class Stream:
     # -- writing --------------------------------------------------------------
 
     def _flush(self) -> None:
+        assert self._sock is not None  # or the descriptor may be another's by now
         core = self.core
         try:
             if self._tls is not None and not core.outbox.size:
