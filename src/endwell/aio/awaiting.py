@@ -128,7 +128,7 @@ class Receive:
         slot = self._slot
         if self._waiting and not slot.waits():
             self._waiting = slot.busy = False
-        if self._inbox:
+        if self._inbox.messages:
             held_back = not self._core.reads()
             message = self._inbox.popleft()
             if held_back:

@@ -298,7 +298,7 @@ class Stream:
                 self.loop.call_soon(self.readable)
         if core.is_open and core.outbox.size and not self._writing and not self._starved:
             self._flush()
-            quiet = not core.outbox.size and not core.inbox and not core.paused()
+            quiet = not core.outbox.size and not core.inbox.messages and not core.paused()
             if core.is_open and quiet and core.deadline >= self._alarm:
                 # All is said: the socket took it, so it has no error, and nothing else has
                 # changed but that there is room again for whoever waits to send.

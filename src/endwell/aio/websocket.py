@@ -301,7 +301,7 @@ class WebSocket:
                 if waiter is not None and not waiter.done():
                     waiter.set_result(latency)
             core.keepalive.answered = None
-        if core.inbox and self._slot.waits():
+        if core.inbox.messages and self._slot.waits():
             self._slot.wake(inline)
         if self._sender is not None and (not core.is_open or core.outbox.size <= self._write_limit):
             _wake(self._sender)

@@ -154,7 +154,7 @@ class Connection:
 
     def _full(self) -> bool:
         inbox = self.inbox
-        return self.sated or len(inbox) >= self._max_queue or inbox.size >= self._max_waiting
+        return self.sated or inbox.waiting() >= self._max_queue or inbox.size >= self._max_waiting
 
     def receive(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """``data`` came."""
@@ -204,7 +204,7 @@ class Connection:
                 self.inbox.count(before)
         if codec.controls:
             self._control(codec.controls, now)
-        if not self.is_open or not self.inbox:
+        if not self.is_open or not self.inbox.messages:
             self._judge(now)
 
     def _control(self, controls: list[Control], now: float) -> None:

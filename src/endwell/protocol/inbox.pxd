@@ -13,4 +13,5 @@ cdef class Inbox:
 
     @cython.locals(head=cython.Py_ssize_t, messages=list)
     cpdef popleft(self)
+    cpdef Py_ssize_t waiting(self)
     cpdef clear(self)

@@ -16,7 +16,8 @@ class Inbox:
     __slots__ = ("_head", "messages", "size")
 
     def __init__(self) -> None:
-        #: The messages, and before them those that were taken lately (None).
+        #: The messages, and before them those that were taken lately (None). Empty if none waits:
+        #: looking at this costs less than calling ``len``.
         self.messages: list[str | bytes | None] = []
         #: Bytes and characters waiting, as far as :meth:`count` was told.
         self.size = 0
@@ -52,8 +53,12 @@ class Inbox:
         self.messages.clear()
         self._head = self.size = 0
 
-    def __len__(self) -> int:
+    def waiting(self) -> int:
+        """How many there are."""
         return len(self.messages) - self._head
+
+    def __len__(self) -> int:
+        return self.waiting()
 
     def __iter__(self) -> Iterator[str | bytes]:
         for message in self.messages[self._head :]:
