@@ -14,6 +14,7 @@ cdef class Commons:
     cdef Py_ssize_t _members
     cdef object _epoll
     cdef dict _readers
+    cdef set _muted
     cdef dict _alarms
     cdef dict _timers
 

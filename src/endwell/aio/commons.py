@@ -49,6 +49,7 @@ class Commons:
         self._members = 0
         self._epoll: select.epoll | None = None
         self._readers: dict[int, Stream] = {}
+        self._muted: set[int] = set()
         self._alarms: dict[int, set[Stream]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
 
@@ -82,6 +83,7 @@ class Commons:
             self.loop.remove_reader(fd)
         else:
             del self._readers[fd]
+            self._muted.discard(fd)
             self._epoll.unregister(fd)
 
     def mute(self, fd: int) -> None:
@@ -89,6 +91,7 @@ class Commons:
         if self._epoll is None:
             self.loop.remove_reader(fd)
         else:
+            self._muted.add(fd)
             self._epoll.modify(fd, 0)  # EPOLLERR and EPOLLHUP are told unasked
 
     def unmute(self, fd: int, stream: Stream) -> None:
@@ -96,11 +99,17 @@ class Commons:
         if self._epoll is None:
             self.loop.add_reader(fd, stream.readable)
         else:
+            self._muted.discard(fd)
             self._epoll.modify(fd, select.EPOLLIN)
 
     def _poll(self) -> None:
         assert self._epoll is not None
         readable = select.EPOLLIN
+        if len(self._readers) == 1 and not self._muted:
+            # Whom else could it be about? A client most often has but one connection.
+            for stream in self._readers.values():
+                stream.readable()
+                return
         for fd, events in self._epoll.poll(0, EVENTS):
             stream = self._readers.get(fd)
             if stream is None:
