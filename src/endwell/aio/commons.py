@@ -107,8 +107,8 @@ class Commons:
         readable = select.EPOLLIN
         if len(self._readers) == 1 and not self._muted:
             # Whom else could it be about? A client most often has but one connection.
-            for stream in self._readers.values():
-                stream.readable()
+            for only in self._readers.values():
+                only.readable()
                 return
         for fd, events in self._epoll.poll(0, EVENTS):
             stream = self._readers.get(fd)
