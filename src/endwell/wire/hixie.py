@@ -16,13 +16,26 @@ from .codec import Codec
 from .frames import close_payload
 from .utf8 import check, decode
 
-__all__ = ["CHALLENGE", "PROOF", "PROVING", "Hixie", "has_proof", "is_challenged", "key_number", "proof"]
+__all__ = [
+    "CHALLENGE",
+    "NO_BINARY",
+    "PROOF",
+    "PROVING",
+    "Hixie",
+    "has_proof",
+    "is_challenged",
+    "key_number",
+    "proof",
+]
 
 #: The protocols with this opening handshake.
 PROVING = frozenset(("hixie-76", "hybi-03"))
 #: Octets that follow the head of their request, and of their 101.
 CHALLENGE = 8
 PROOF = 16
+
+#: Why bytes are refused.
+NO_BINARY = "message must be a str: this old protocol has no binary messages"
 
 _TEXT = 0x00
 #: From this type on, a length comes first; below it, a mark comes at the end.
@@ -75,7 +88,9 @@ class Hixie(Codec):
     def __init__(self, client: bool, max_size: int | None = 2**20, has_close: bool = True) -> None:
         super().__init__(client, max_size)
         self.has_close = has_close
-        self.has_codes = self.has_pings = False
+        self.has_codes = self.has_pings = self.has_binary = False
+        # In either role, for nothing is masked.
+        self.alike = Hixie
         self._most = max_size
         # Whether the rest is ignored, and whether a closing frame came before it.
         self._over = self._closed = False
@@ -166,7 +181,7 @@ class Hixie(Codec):
         """The frame of a text message. Raises Unsupported for bytes, UnicodeEncodeError for a lone surrogate."""
         if not isinstance(message, str):
             if isinstance(message, bytes | bytearray | memoryview):
-                raise Unsupported("message must be a str: this old protocol has no binary messages")
+                raise Unsupported(NO_BINARY)
             raise TypeError(f"message must be a str, not {type(message).__name__}")
         self.first = -1
         return b"\x00" + message.encode() + b"\xff"

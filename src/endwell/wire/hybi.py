@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..ending import Close
 from .codec import Codec
 from .frames import BINARY, CLOSE, CONTINUATION, FIN, LENGTH_16, PING, PONG, TEXT, close_payload
 from .payload import frame
@@ -32,7 +33,10 @@ class Hybi03(Codec):
     def __init__(self, client: bool, max_size: int | None = 2**20) -> None:
         # A client: the peer of one does not mask.
         super().__init__(True, max_size)
+        self.alike = Hybi03
         self.has_codes = False
+        # What is in a Close, which means nothing here, but is in the answer too.
+        self._body = b""
         # Where in a frame the next octet is: what is missing of its length (-1: not known yet,
         # None: its first octet), the length so far, and of its payload.
         self._digits: int | None = None
@@ -87,7 +91,12 @@ class Hybi03(Codec):
     def close(self, code: int | None, reason: str = "") -> bytes:
         """A closing frame. Raises as :meth:`Codec.close` does."""
         close_payload(code, reason)
-        return self.control(CLOSE, b"")
+        return self.control(CLOSE, self._body)
+
+    def closing(self, payload: bytes) -> Close:
+        """See :meth:`Codec.closing`."""
+        self._body = payload
+        return Close()
 
     def control(self, opcode: int, payload: bytes | bytearray | memoryview) -> bytes:
         """See :meth:`Codec.control`."""
