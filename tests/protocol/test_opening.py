@@ -94,10 +94,15 @@ def test_half_a_request_of_rfc_6455_is_no_old_one(without):
         accept(request("13", without), OLD)
 
 
-@pytest.mark.parametrize("draft", ["", "0", "1", "2", "4", "03", "x", "1" * 5000])
+@pytest.mark.parametrize("draft", ["", "00", "1", "2", "4", "03", "x", "1" * 5000])
 def test_a_draft_that_nobody_speaks_is_refused(draft):
     with pytest.raises(UpgradeRequired):
         accept(request("hixie-76", Sec_WebSocket_Draft=draft), OLD)
+
+
+def test_draft_0_is_hixie_76_as_pywebsocket_s_client_names_it():
+    accepted = accept(request("hixie-76", Sec_WebSocket_Draft="0"), Options(legacy=["hixie-76"]))
+    assert type(accepted.codec(False, None)) is Hixie
 
 
 @pytest.mark.parametrize(
