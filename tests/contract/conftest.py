@@ -15,10 +15,9 @@ import pytest
 from tests.face import Face
 from tests.old import LACKS
 from tests.pair import Pair, pair
-from tests.raw import PLAIN, Transport, wss
+from tests.raw import Transport
 
 Meet = Callable[..., AbstractAsyncContextManager[Pair]]
-Way = tuple[Transport, str]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -32,22 +31,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def way(request: pytest.FixtureRequest) -> Way:
-    """The transport and the protocol."""
-    if request.param in LACKS:
-        return PLAIN, request.param
-    return PLAIN if request.param == "ws" else wss(), "13"
-
-
-@pytest.fixture
-def meet(role: str, way: Way, face: Face) -> Meet:
+def meet(role: str, way: tuple[Transport, str], face: Face) -> Meet:
     """A connection in either role."""
     transport, version = way
     return partial(pair, role, transport, face, version=version)
 
 
 @pytest.fixture
-def serve(way: Way, face: Face) -> Meet:
+def serve(way: tuple[Transport, str], face: Face) -> Meet:
     """A connection of a server: for what only servers have."""
     transport, version = way
     return partial(pair, "server", transport, face, version=version)
