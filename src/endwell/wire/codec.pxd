@@ -32,7 +32,7 @@ cdef class Codec:
     cdef public object alike
     cdef bytes _key
     cdef readonly bytes _partial
-    cdef readonly bint paused
+    cdef public bint paused
     cdef Py_ssize_t _inflated
     cdef readonly bytearray _buffer
 

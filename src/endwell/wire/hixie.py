@@ -12,8 +12,8 @@ from typing import Any
 from ..ending import Close
 from ..errors import MessageTooBig, PeerError, ProtocolError, Unsupported
 from ..http import Headers
-from .codec import Codec
 from .frames import close_payload
+from .portions import Portioned
 from .utf8 import check, decode
 
 __all__ = [
@@ -82,7 +82,7 @@ def proof(key1: str, key2: str, challenge: bytes) -> bytes:
     return md5(parts + challenge, usedforsecurity=False).digest()
 
 
-class Hixie(Codec):
+class Hixie(Portioned):
     """The codec of hixie-76; without ``has_close``, of hixie-75, where the end of TCP is the Close."""
 
     def __init__(self, client: bool, max_size: int | None = 2**20, has_close: bool = True) -> None:
@@ -103,8 +103,8 @@ class Hixie(Codec):
         self._text = bytearray()
         self._valid = 0
 
-    def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
-        """See :meth:`Codec.feed`."""
+    def take(self, data: bytearray, end: int, messages: list[Any]) -> None:
+        """See :meth:`Portioned.take`."""
         pos = 0
         try:
             while pos < end and not self._over:

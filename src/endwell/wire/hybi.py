@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..ending import Close
-from .codec import Codec
 from .frames import BINARY, CLOSE, CONTINUATION, FIN, LENGTH_16, PING, PONG, TEXT, close_payload
 from .payload import frame
+from .portions import Portioned
 
 __all__ = ["Hybi03"]
 
@@ -27,7 +27,7 @@ def _modern(first: int) -> int:
     return flags | (_OPCODES[opcode] if opcode < len(_OPCODES) else _RESERVED)
 
 
-class Hybi03(Codec):
+class Hybi03(Portioned):
     """Translates the first octet of each frame; all else is the codec of RFC 6455."""
 
     def __init__(self, client: bool, max_size: int | None = 2**20) -> None:
@@ -43,8 +43,8 @@ class Hybi03(Codec):
         self._length = 0
         self._left = 0
 
-    def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
-        """See :meth:`Codec.feed`."""
+    def take(self, data: bytearray, end: int, messages: list[Any]) -> None:
+        """See :meth:`Portioned.take`."""
         pos = 0
         while pos < end:
             if self._left:
@@ -58,7 +58,7 @@ class Hybi03(Codec):
             else:
                 self._count(data[pos])
             pos += 1
-        super().feed(data, end, messages)
+        super().take(data, end, messages)
 
     def read(self, count: int, messages: list[Any]) -> None:
         """See :meth:`Codec.read`."""
