@@ -12,7 +12,7 @@ from tests.wire.peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 
 __all__ = ["LACKS", "OldPeer", "heard", "kept", "speaking"]
 
-#: What each has not, of what RFC 6455 has.
+#: What each has not, of what RFC 6455 has; hybi-07 is hybi-08 with another number.
 LACKS: dict[str, set[str]] = {
     "13": set(),
     "hybi-08": set(),
@@ -27,8 +27,11 @@ _OFFERS = {
     "hixie-75": "",
     "hixie-76": _KEYS,
     "hybi-03": f"{_KEYS}Sec-WebSocket-Draft: 3\r\n",
+    "hybi-07": f"Sec-WebSocket-Version: 7\r\nSec-WebSocket-Key: {NONCE}\r\n",
     "hybi-08": f"Sec-WebSocket-Version: 8\r\nSec-WebSocket-Key: {NONCE}\r\n",
 }
+#: Those with the answer and the frames of RFC 6455.
+_MODERN = {"hybi-07", "hybi-08"}
 #: Those whose opening ends with 8 octets of the client's and 16 of the server's.
 _PROVING = {"hixie-76", "hybi-03"}
 #: hybi-03 §4.2: its opcodes, in their order.
@@ -61,7 +64,7 @@ class OldPeer(RawPeer):
         return f"{head}{_OFFERS[self.version]}\r\n".encode() + body
 
     async def upgrade(self, response: bytes | None = None) -> None:
-        if self.version == "hybi-08":
+        if self.version in _MODERN:
             await super().upgrade(response)
             return
         await self.shake()
@@ -98,7 +101,7 @@ class OldPeer(RawPeer):
         return octets
 
     def octets(self, opcode: int, payload: bytes = b"", **fields: Any) -> bytes:
-        if self.version == "hybi-08":
+        if self.version in _MODERN:
             return super().octets(opcode, payload, **fields)
         if self.version == "hybi-03":
             modern = frame(opcode, payload, key=None, fin=not fields.get("fin", True))
@@ -107,9 +110,9 @@ class OldPeer(RawPeer):
         return {TEXT: b"\0" + payload + b"\xff", CLOSE: b"\xff\0"}[opcode]
 
     def close_octets(self, code: int | None = 1000, reason: str = "") -> bytes:
-        if "codes" in LACKS[self.version]:
-            return self.octets(CLOSE)
-        return super().close_octets(code, reason)
+        if self.version in _MODERN:
+            return super().close_octets(code, reason)
+        return self.octets(CLOSE)
 
     def parse(self, data: bytearray) -> tuple[Frame, int] | None:
         if self.version.startswith("hixie"):
@@ -118,7 +121,7 @@ class OldPeer(RawPeer):
             mark = data.find(b"\xff")
             return None if mark < 0 else (Frame(TEXT, bytes(data[1:mark])), mark + 1)
         parsed = super().parse(data)
-        if parsed is None or self.version == "hybi-08":
+        if parsed is None or self.version in _MODERN:
             return parsed
         (opcode, payload), size = parsed
         return Frame(_OPCODES[opcode], payload), size

@@ -73,13 +73,17 @@ async def test_what_is_no_message_is_refused_at_the_call_and_nothing_is_lost(mes
         both.peer.fin()
 
 
-@pytest.mark.lacks("binary")
+@pytest.mark.lacks("binary", "pings")
 @pytest.mark.parametrize("message", [b"", b"\x00\xff", bytearray(b"array"), memoryview(b"view")], ids=repr)
-async def test_bytes_where_there_is_only_text_are_refused_at_the_call_and_nothing_is_lost(message, meet):
+async def test_bytes_and_pings_where_there_is_only_text_are_refused_at_the_call_and_nothing_is_lost(
+    message, meet
+):
     async with meet(handler=echo) as both:
         await within(both.ws.send("before"))
         with pytest.raises(Unsupported, match=r"message must be a str: .* no binary messages"):
             await both.ws.send(message)
+        with pytest.raises(Unsupported, match="no pings"):
+            await both.ws.ping()
         await within(both.ws.send("after"))
         await both.peer.frame(TEXT, b"echo")
         frames = [await both.peer.read_frame() for _ in range(3)]
