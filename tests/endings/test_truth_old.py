@@ -9,7 +9,7 @@ import pytest
 
 from endwell import ConnectionClosed, Server, connect
 from tests.pair import pair, within
-from tests.raw import RawPeer
+from tests.raw import PLAIN, RawPeer
 
 from .old import CLOSING
 from .truth import MAX_SIZE, Told
@@ -34,7 +34,7 @@ async def test_the_truth_is_told_at_once_to_whoever_closes(version, name, role, 
         assert ending.sent == both.kept(*how)
 
 
-async def test_a_client_of_rfc_6455_is_served_beside_old_ones():
+async def test_a_client_of_rfc_6455_is_served_beside_old_ones(transport):
     server = Server(legacy=True)
 
     @server.websocket("/")
@@ -43,14 +43,16 @@ async def test_a_client_of_rfc_6455_is_served_beside_old_ones():
         async for message in ws:
             await ws.send(message)
 
-    async with server.serving():
+    scheme = "ws" if transport is PLAIN else "wss"
+    async with server.serving(ssl=transport.server):
         for version in ("13", "hixie-76", "hybi-08", "hybi-07", "hybi-03", "hixie-75"):
-            async with connect(f"ws://127.0.0.1:{server.port}/", version=version) as ws:
+            uri = f"{scheme}://127.0.0.1:{server.port}/"
+            async with connect(uri, ssl=transport.client, version=version) as ws:
                 for message in ("héllo", "x" * 300_000):
                     await ws.send(message)
                     assert await ws.recv() == message
             assert ws.ending.ok
             assert ws.response.status == 101
-        with await RawPeer.connect(server.port) as peer:
+        with await RawPeer.connect(server.port, transport.client) as peer:
             await peer.close()
             assert (await peer.read_close()).code == 1000

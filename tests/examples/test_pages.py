@@ -84,6 +84,14 @@ def test_every_test_that_a_page_names_exists(page):
         assert f"def {name}(" in (ROOT / file).read_text(), name
 
 
+def test_the_design_names_every_module():
+    parts = (DOCS / "design.md").read_text().partition("```\n")[2].partition("```")[0]
+    named = set(re.findall(r"\w+", parts))
+    source = ROOT / "src" / "endwell"
+    for module in source.rglob("*.py"):
+        assert module.stem.startswith("__") or module.stem in named, module
+
+
 def test_each_promise_about_closing_has_a_test():
     text = (DOCS / "cookbook" / "W03-close.md").read_text()
     promises = text.partition("| promise | test |")[2].strip().splitlines()[1:]
