@@ -11,8 +11,8 @@ from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed, Unsupported
 from ..http import Request, Response
+from ..wire.codec import NO_BINARY
 from ..wire.frames import close_payload
-from ..wire.hixie import NO_BINARY
 from .bridge import Bridge
 
 __all__ = ["WebSocket"]

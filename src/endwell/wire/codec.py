@@ -14,7 +14,10 @@ from .frames import BINARY, CONTINUATION, FIN, LENGTH_16, MAX_CONTROL, PING, PON
 from .payload import binary, frame, piece, put, reserve, text, unmask, whole
 from .utf8 import check, decode, not_utf8
 
-__all__ = ["Codec", "Control", "Event", "Ping", "Pong"]
+__all__ = ["NO_BINARY", "Codec", "Control", "Event", "Ping", "Pong"]
+
+#: Why bytes are refused where ``has_binary`` is False.
+NO_BINARY = "message must be a str: this old protocol has no binary messages"
 
 # A message may have so many fragments, and one more for each 16 bytes of it. Fragments
 # are joined as they come, so they cost time only, and a fragment that brings data has

@@ -12,30 +12,18 @@ from typing import Any
 from ..ending import Close
 from ..errors import MessageTooBig, PeerError, ProtocolError, Unsupported
 from ..http import Headers
+from .codec import NO_BINARY
 from .frames import close_payload
 from .portions import Portioned
 from .utf8 import check, decode
 
-__all__ = [
-    "CHALLENGE",
-    "NO_BINARY",
-    "PROOF",
-    "PROVING",
-    "Hixie",
-    "has_proof",
-    "is_challenged",
-    "key_number",
-    "proof",
-]
+__all__ = ["CHALLENGE", "PROOF", "PROVING", "Hixie", "has_proof", "is_challenged", "key_number", "proof"]
 
 #: The protocols with this opening handshake.
 PROVING = frozenset(("hixie-76", "hybi-03"))
 #: Octets that follow the head of their request, and of their 101.
 CHALLENGE = 8
 PROOF = 16
-
-#: Why bytes are refused.
-NO_BINARY = "message must be a str: this old protocol has no binary messages"
 
 _TEXT = 0x00
 #: From this type on, a length comes first; below it, a mark comes at the end.
