@@ -161,6 +161,15 @@ def test_the_answer_of_hixie_75_is_the_draft_s_to_the_letter():
     ]
 
 
+@pytest.mark.parametrize(("version", "name"), [("hixie-76", "Sec-WebSocket"), ("hixie-75", "WebSocket")])
+def test_behind_a_proxy_that_ends_tls_the_location_is_what_the_client_asked_for(version, name):
+    options = OLD.but(origins=["https://example.com"])
+    for forwarded, scheme in [("https", "wss"), ("http", "ws")]:
+        asked = request(version, X_Forwarded_Proto=forwarded, Origin="https://example.com")
+        location = accept(asked, options).response.headers[f"{name}-Location"]
+        assert location == f"{scheme}://example.com/demo?a=1"
+
+
 @pytest.mark.parametrize("version", ["hixie-76", "hybi-03"])
 @pytest.mark.parametrize("name", KEYS)
 @pytest.mark.parametrize("key", ["", "12345", "1 1 1", "4294967296 ", "9" * 7000 + " "])
