@@ -11,6 +11,7 @@ __all__ = ["LEGACY", "Deflate", "OptionKeywords", "Options"]
 
 #: The protocols before RFC 6455 (which is version "13") that can be spoken: ``docs/legacy.md``.
 LEGACY = ("hybi-08", "hybi-07", "hybi-03", "hixie-76", "hixie-75")
+_NAMES = ", ".join(f'"{name}"' for name in LEGACY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +130,9 @@ class Options:
         'origins of pages that a server accepts: None means its own host, ["*"] means any; '
         "a request without Origin is not from a page and passes",
     )
-    version: str = _option("13", "", 'the protocol that a client speaks: "13" or one of `LEGACY`')
+    version: str = _option("13", "", f'the protocol that a client speaks: "13" (RFC 6455), {_NAMES}')
     legacy: bool | Sequence[str] = _option(
-        (), "", "old protocols that a server speaks beside 13: some of `LEGACY`, or True for all"
+        (), "", f"old protocols that a server speaks beside 13: {_NAMES}; or True for all"
     )
 
     def __post_init__(self) -> None:
