@@ -1,7 +1,8 @@
 """The whole matrix: {asyncio, sync} x {client, server} x {ws, wss, ws in each old protocol}.
 
 A test that does not fit all of it says less: by the fixture that it takes (``serve``), by
-``@pytest.mark.needs("pings", ...)``, what its protocol must have, and by ``lacks``, what not.
+``@pytest.mark.needs("pings", ...)``, what its protocol must have, and by ``lacks``, what not; by
+``alike``, that it is long and no matter of the protocol, or that ``tests/endings`` has it in each.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     markers = [*metafunc.definition.iter_markers("needs")], [*metafunc.definition.iter_markers("lacks")]
     needs, lacks = ({what for marker in marks for what in marker.args} for marks in markers)
-    versions = [version for version in LACKS if lacks <= LACKS[version] and not needs & LACKS[version]]
+    spoken = ["13"] if metafunc.definition.get_closest_marker("alike") else LACKS
+    versions = [version for version in spoken if lacks <= LACKS[version] and not needs & LACKS[version]]
     ways = ["ws" if version == "13" else version for version in versions]
     metafunc.parametrize("way", [*ways, *(["wss"] if "ws" in ways else [])], indirect=True)
 

@@ -76,7 +76,7 @@ async def _blocked(ws, face, stop):
 APPLICATIONS = [_waiting, _reading, _iterating, _receiving, _sending, _blocked]
 
 
-@pytest.mark.needs("close")  # or else FIN is an ordinary end
+@pytest.mark.alike
 @pytest.mark.parametrize("application", APPLICATIONS, ids=lambda function: function.__name__[1:])
 async def test_a_drop_is_known_at_once_and_the_code_at_the_end_runs(application, drop, meet, face):
     begun, stop, told, left = (threading.Event() for _ in range(4))

@@ -93,6 +93,7 @@ async def test_pings_and_a_close_are_answered_while_the_application_does_somethi
         stop.set()
 
 
+@pytest.mark.alike
 async def test_keepalive_pings_by_itself_and_measures_the_latency(meet):
     async with meet(ping_interval=0.05) as both:
         for _ in range(2):

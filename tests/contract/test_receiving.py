@@ -110,6 +110,7 @@ async def test_a_recv_that_times_out_loses_nothing(meet):
             assert await both.face.recv(both.ws, 5.0) == word
 
 
+@pytest.mark.alike
 async def test_a_recv_that_times_out_just_as_a_message_comes_loses_nothing(meet):
     async with meet(max_queue=1000) as both:
         sent, received = [], []
