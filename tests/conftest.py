@@ -71,6 +71,16 @@ def transport(request: pytest.FixtureRequest) -> Any:
     return PLAIN if request.param == "ws" else wss()
 
 
+@pytest.fixture
+def way(request: pytest.FixtureRequest) -> Any:
+    """The transport and the protocol: for a test with the parameter "ws", "wss" or an old protocol's name."""
+    from tests.raw import PLAIN, wss
+
+    if request.param in ("ws", "wss"):
+        return (PLAIN if request.param == "ws" else wss()), "13"
+    return PLAIN, request.param
+
+
 @pytest.fixture(params=["server", "client"])
 def role(request: pytest.FixtureRequest) -> str:
     """Ours; the raw peer plays the other one."""

@@ -9,9 +9,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from endwell import Ending, Server
+from endwell import Close, Ending, Server
 from endwell.protocol.connection import Connection
 from tests.face import ASYNCIO, Face, Script
+from tests.old import heard, kept, speaking
 from tests.raw import BOUND, PLAIN, RawPeer, RawServer, Transport
 
 __all__ = ["Pair", "idle", "nothing_left_behind", "pair", "until", "within"]
@@ -27,8 +28,18 @@ class Pair:
     ws: Any
     peer: RawPeer
     face: Face
+    #: The protocol.
+    version: str = "13"
     #: What on_close was told, as soon as it was told it.
     endings: list[Ending] = field(default_factory=list)
+
+    def heard(self, code: int, reason: str = "") -> Close:
+        """What is left of a Close, from either side, when it has come to the other."""
+        return heard(self.version, code, reason)
+
+    def kept(self, code: int, reason: str = "") -> Close:
+        """What ``Ending.sent`` says after such a Close of ours."""
+        return kept(self.version, code, reason)
 
     @property
     def core(self) -> Connection:
@@ -67,6 +78,7 @@ async def pair(
     handler: Script = idle,
     bytewise: bool = False,
     buffer: int | None = None,
+    version: str = "13",
     **options: Any,
 ) -> AsyncIterator[Pair]:
     """``role`` ("server" or "client") and ``face`` are ours; ``handler`` runs on our side.
@@ -76,7 +88,7 @@ async def pair(
     options = {**QUIET, "close_timeout": BOUND, **options}
     peers = {"bytewise": bytewise, "buffer": buffer}
     run = _pair_of_server if role == "server" else _pair_of_client
-    async with run(transport, face, handler, peers, options) as both:
+    async with run(transport, face, handler, version, peers, options) as both:
         yield both
         both.peer.drop()
         await both.ending()
@@ -84,14 +96,19 @@ async def pair(
 
 @asynccontextmanager
 async def _pair_of_server(
-    transport: Transport, face: Face, handler: Script, peers: dict[str, Any], options: dict[str, Any]
+    transport: Transport,
+    face: Face,
+    handler: Script,
+    version: str,
+    peers: dict[str, Any],
+    options: dict[str, Any],
 ) -> AsyncIterator[Pair]:
-    server = Server(**options)
+    server = Server(legacy=() if version == "13" else (version,), **options)
     loop = asyncio.get_running_loop()
     opened: asyncio.Future[Pair] = loop.create_future()
 
     async def handle(ws: Any) -> None:
-        both = Pair(face.again(ws), peer, face)
+        both = Pair(face.again(ws), peer, face, version)
         ws.on_close(both.endings.append)
         loop.call_soon_threadsafe(opened.set_result, both)
         await handler(ws)
@@ -99,7 +116,7 @@ async def _pair_of_server(
     server.websocket("/")(face.handler(handle))
     async with server.serving(ssl=transport.server, grace=0):
         async with nothing_left_behind():
-            with await RawPeer.reach(server.port, transport.client, **peers) as peer:
+            with await speaking(version).reach(server.port, transport.client, **peers) as peer:
                 await peer.upgrade()
                 yield await within(opened)
             await until(lambda: not server._tasks)
@@ -108,14 +125,21 @@ async def _pair_of_server(
 
 @asynccontextmanager
 async def _pair_of_client(
-    transport: Transport, face: Face, handler: Script, peers: dict[str, Any], options: dict[str, Any]
+    transport: Transport,
+    face: Face,
+    handler: Script,
+    version: str,
+    peers: dict[str, Any],
+    options: dict[str, Any],
 ) -> AsyncIterator[Pair]:
-    with RawServer(transport.server, **peers) as listening:
+    with RawServer(transport.server, peers=speaking(version), **peers) as listening:
         async with nothing_left_behind(), AsyncExitStack() as stack:
-            connecting = asyncio.ensure_future(face.connect(listening.uri, ssl=transport.client, **options))
+            connecting = asyncio.ensure_future(
+                face.connect(listening.uri, ssl=transport.client, version=version, **options)
+            )
             stack.callback(connecting.cancel)
             peer = stack.enter_context(await listening.accept())
-            both = Pair(await within(connecting), peer, face)
+            both = Pair(await within(connecting), peer, face, version)
             stack.callback(both.ws.abort)
             both.ws.on_close(both.endings.append)
             task = asyncio.ensure_future(face.run(handler, both.ws))

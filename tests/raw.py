@@ -269,12 +269,16 @@ class RawPeer:
     async def read_frame(self) -> Frame | None:
         """The next frame, or None at the end of TCP."""
         async with asyncio.timeout(BOUND):
-            while (parsed := _parse(self._received)) is None:
+            while (parsed := self.parse(self._received)) is None:
                 if not await self.more():
                     return None
         received, size = parsed
         del self._received[:size]
         return received
+
+    def parse(self, data: bytearray) -> tuple[Frame, int] | None:
+        """The first frame of ``data`` and its size; None while it is incomplete."""
+        return _parse(data)
 
     async def read_close(self) -> Close:
         """A Close, which is what has to come next."""
@@ -318,6 +322,7 @@ class RawPeer:
         """Read once; False at the end of TCP, which is noted in ``seen``."""
         if self.seen.tcp is not None:
             return False
+        await asyncio.sleep(0)  # sock_recv() does not suspend while there is something to read
         try:
             octets = await self._loop.sock_recv(self.sock, 2**18)
         except ConnectionResetError:
@@ -468,7 +473,6 @@ def close_of(received: Frame) -> Close:
 
 
 def _parse(data: bytearray) -> tuple[Frame, int] | None:
-    """The first frame and its size; None while it is incomplete."""
     if len(data) < 2:
         return None
     size = data[1] & 0x7F

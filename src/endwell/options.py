@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import inf
 from typing import Any, TypedDict, Unpack
@@ -11,6 +11,7 @@ __all__ = ["LEGACY", "Deflate", "OptionKeywords", "Options"]
 
 #: The protocols before RFC 6455 (which is version "13") that can be spoken: ``docs/legacy.md``.
 LEGACY = ("hybi-08", "hybi-07", "hybi-03", "hixie-76", "hixie-75")
+_NAMES = ", ".join(f'"{name}"' for name in LEGACY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +130,9 @@ class Options:
         'origins of pages that a server accepts: None means its own host, ["*"] means any; '
         "a request without Origin is not from a page and passes",
     )
-    version: str = _option("13", "", 'the protocol that a client speaks: "13" or one of `LEGACY`')
+    version: str = _option("13", "", f'the protocol that a client speaks: "13" (RFC 6455), {_NAMES}')
     legacy: bool | Sequence[str] = _option(
-        (), "", "old protocols that a server speaks beside 13: some of `LEGACY`, or True for all"
+        (), "", f"old protocols that a server speaks beside 13: {_NAMES}; or True for all"
     )
 
     def __post_init__(self) -> None:
@@ -149,18 +150,23 @@ class Options:
                 raise TypeError(f"{option.name} must be a number of {option.metadata['unit']}, not {value!r}")
             if not (0 < value < inf or (value == 0 and option.metadata["zero"])):
                 raise ValueError(f"{option.name} must be positive and finite, not {value!r}")
+        if isinstance(self.legacy, bool):
+            object.__setattr__(self, "legacy", LEGACY if self.legacy else ())
         for name in ("subprotocols", "origins", "legacy"):
-            if isinstance(getattr(self, name), str):
+            value = getattr(self, name)
+            if isinstance(value, str):
                 raise TypeError(f"{name} must be a sequence of strings, not one string")
+            if not isinstance(value, Collection) and (name, value) != ("origins", None):
+                raise TypeError(f"{name} must be a sequence of strings, not {value!r}")
         if self.compression is not None and not isinstance(self.compression, Deflate):
             raise TypeError(f"compression must be a Deflate or None, not {self.compression!r}")
         if self.version not in ("13", *LEGACY):
-            raise ValueError(f"version must be one of 13, {', '.join(LEGACY)}, not {self.version!r}")
-        if isinstance(self.legacy, bool):
-            object.__setattr__(self, "legacy", LEGACY if self.legacy else ())
+            known = ", ".join(map(repr, ("13", *LEGACY)))
+            raise ValueError(f"version must be one of {known}, not {self.version!r}")
         for version in self.spoken:
             if version not in LEGACY:
-                raise ValueError(f"legacy must be True or some of {', '.join(LEGACY)}, not {version!r}")
+                known = ", ".join(map(repr, LEGACY))
+                raise ValueError(f"legacy must be True or some of {known}, not {version!r}")
 
     @property
     def spoken(self) -> Sequence[str]:

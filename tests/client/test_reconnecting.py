@@ -34,7 +34,7 @@ class Served:
 
     def __init__(self, *turns):
         self.turns = list(turns)
-        self.server = endwell.Server()
+        self.server = endwell.Server(legacy=True)
         #: When each connection came, and the sockets of those that opened.
         self.times = []
         self.opened = []
@@ -103,6 +103,23 @@ async def test_it_comes_back_and_goes_on(turn):
         assert answers == ["hello"]
         assert len(served.opened) == 2
         assert (await within(served.opened[1].closed)).received == Close(1000)
+
+
+@pytest.mark.parametrize("turn", [Close(1000), Close(1012), "abort"], ids=str)
+@pytest.mark.parametrize("version", ["hixie-76", "hixie-75"])
+async def test_without_codes_it_comes_back_whatever_it_was_and_one_more_refusal_too(version, turn):
+    async with serving(turn, refusal(503)) as served:
+        answers, told = [], []
+        async for ws in endwell.reconnecting(
+            served.url, policy=QUICK, version=version, on_ending=lambda last, verdict: told.append(last)
+        ):
+            with contextlib.suppress(endwell.ConnectionClosed):
+                await ws.send("hello")
+                answers.append(await ws.recv())
+                break
+        assert answers == ["hello"]
+        assert (len(served.times), len(told)) == (3, 2)
+        assert isinstance(told[1], HandshakeRejected)
 
 
 async def test_refusals_that_pass_are_waited_out():

@@ -1,4 +1,9 @@
-"""The whole matrix: {asyncio, sync} x {client, server} x {ws, wss}, for every test that does not say less."""
+"""The whole matrix: {asyncio, sync} x {client, server} x {ws, wss, ws in each old protocol}.
+
+A test that does not fit all of it says less: by the fixture that it takes (``serve``), by
+``@pytest.mark.needs("pings", ...)``, what its protocol must have, and by ``lacks``, what not; by
+``alike``, that it is long and no matter of the protocol, or that ``tests/endings`` has it in each.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +14,33 @@ from functools import partial
 import pytest
 
 from tests.face import Face
+from tests.old import LACKS
 from tests.pair import Pair, pair
 from tests.raw import Transport
 
 Meet = Callable[..., AbstractAsyncContextManager[Pair]]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "way" not in metafunc.fixturenames:
+        return
+    markers = [*metafunc.definition.iter_markers("needs")], [*metafunc.definition.iter_markers("lacks")]
+    needs, lacks = ({what for marker in marks for what in marker.args} for marks in markers)
+    spoken = ["13"] if metafunc.definition.get_closest_marker("alike") else LACKS
+    versions = [version for version in spoken if lacks <= LACKS[version] and not needs & LACKS[version]]
+    ways = ["ws" if version == "13" else version for version in versions]
+    metafunc.parametrize("way", [*ways, *(["wss"] if "ws" in ways else [])], indirect=True)
+
+
 @pytest.fixture
-def meet(role: str, transport: Transport, face: Face) -> Meet:
+def meet(role: str, way: tuple[Transport, str], face: Face) -> Meet:
     """A connection in either role."""
-    return partial(pair, role, transport, face)
+    transport, version = way
+    return partial(pair, role, transport, face, version=version)
 
 
 @pytest.fixture
-def serve(transport: Transport, face: Face) -> Meet:
+def serve(way: tuple[Transport, str], face: Face) -> Meet:
     """A connection of a server: for what only servers have."""
-    return partial(pair, "server", transport, face)
+    transport, version = way
+    return partial(pair, "server", transport, face, version=version)

@@ -22,13 +22,15 @@ async def closed(both, *how):
     return await within(closing), received
 
 
+@pytest.mark.needs("close")
 async def test_close_without_arguments_is_1000(meet):
     async with meet() as both:
         ending, received = await closed(both)
-    assert received == ending.sent == Close(1000)
+    assert (received, ending.sent) == (both.heard(1000), both.kept(1000))
     assert (ending.cause, ending.initiator, ending.clean) == (Cause.APP_CLOSED, Initiator.LOCAL, True)
 
 
+@pytest.mark.needs("codes")
 @pytest.mark.parametrize("code", [1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 3000, 4999])
 async def test_close_takes_each_code_that_an_application_may_send(code, serve):
     async with serve() as both:
@@ -37,6 +39,7 @@ async def test_close_takes_each_code_that_an_application_may_send(code, serve):
     assert ending.clean
 
 
+@pytest.mark.needs("close")
 @pytest.mark.parametrize(
     ("code", "reason"),
     [(code, "") for code in (-1, 0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 70000)]
@@ -52,10 +55,11 @@ async def test_a_close_that_may_not_be_sent_raises_and_the_connection_goes_on(co
         await both.peer.frame(TEXT, b"on both sides")
         assert await within(both.ws.recv()) == "on both sides"
         ending, received = await closed(both, 4000)
-    assert received == Close(4000)
+    assert received == both.heard(4000)
     assert ending.cause is Cause.APP_CLOSED
 
 
+@pytest.mark.needs("close")
 async def test_close_returns_the_same_ending_any_number_of_times_and_to_all_who_call_it(meet):
     async with meet() as both:
         closings = [asyncio.ensure_future(both.ws.close(4000 + number, "me")) for number in range(3)]
@@ -68,10 +72,12 @@ async def test_close_returns_the_same_ending_any_number_of_times_and_to_all_who_
         endings.append(await within(both.ws.closed))
         await within(both.ws.wait_closed())
     assert {id(ending) for ending in endings} == {id(both.ws.ending)}
-    assert both.ws.ending.sent == received
-    assert received.code in {4000, 4001, 4002}
+    sent = both.ws.ending.sent
+    assert sent.code in {4000, 4001, 4002}
+    assert (sent, received) == (both.kept(sent.code, "me"), both.heard(sent.code, "me"))
 
 
+@pytest.mark.needs("codes")
 async def test_close_after_the_peers_close_is_no_error(meet):
     async with meet() as both:
         await both.peer.close(4001, "they")
@@ -85,6 +91,7 @@ async def test_close_after_the_peers_close_is_no_error(meet):
     )
 
 
+@pytest.mark.needs("close")
 async def test_close_while_another_receives_ends_both_at_once_with_the_same_ending(meet):
     async with meet() as both:
         receiving = asyncio.ensure_future(both.ws.recv())
@@ -97,10 +104,11 @@ async def test_close_while_another_receives_ends_both_at_once_with_the_same_endi
     assert raised.value.ending is ending
 
 
+@pytest.mark.needs("close")
 async def test_close_while_another_sends_ends_both_with_the_same_ending(meet):
     async def stream(ws):
         while True:
-            await ws.send(bytes(2**20))
+            await ws.send("x" * 2**20)
 
     async def streaming(ws):
         with pytest.raises(ConnectionClosed) as raised:
@@ -118,9 +126,10 @@ async def test_close_while_another_sends_ends_both_with_the_same_ending(meet):
         ending = await within(closing)
         await until(lambda: raises)
     assert [raised.ending is ending for raised in raises] == [True]
-    assert (seen.close, len(seen.frames)) == (Close(4000), ending.messages_out)
+    assert (seen.close, len(seen.frames)) == (both.heard(4000), ending.messages_out)
 
 
+@pytest.mark.needs("close")
 @pytest.mark.parametrize("who", ["we", "they"])
 async def test_what_send_has_taken_arrives_although_the_close_comes_meanwhile(who, meet):
     taken = []
@@ -147,16 +156,17 @@ async def test_what_send_has_taken_arrives_although_the_close_comes_meanwhile(wh
         if who == "we":
             await within(closing)
     assert [frame.payload.decode() for frame in seen.frames] == [str(n) for n in range(len(taken))]
-    assert (seen.close, ending.messages_out) == (Close(4000), len(taken))
+    assert (seen.close, ending.messages_out) == (both.heard(4000), len(taken))
 
 
+@pytest.mark.needs("close")
 async def test_a_peer_that_does_not_answer_a_close_costs_close_timeout_and_no_more(meet):
     async with meet(close_timeout=0.2) as both:
         began = time.monotonic()
         ending = await within(both.ws.close(4000))
         # 0.19: uvloop's clock counts whole milliseconds.
         assert 0.19 <= time.monotonic() - began < 1.2
-    assert (ending.sent, ending.received, ending.clean) == (Close(4000), None, False)
+    assert (ending.sent, ending.received, ending.clean) == (both.kept(4000), None, False)
     assert ending.tcp is TcpEnd.TIMEOUT
 
 
@@ -172,7 +182,7 @@ async def test_is_open_is_false_although_nobody_reads(how, meet):
         elif how == "RST":
             both.peer.reset()
         elif how == "fault":
-            await both.peer.frame(TEXT, b"\xff")
+            await both.peer.frame(TEXT, b"\xc3(")
         else:
             closing = asyncio.ensure_future(both.ws.close())
         async with asyncio.timeout(1):
@@ -182,6 +192,7 @@ async def test_is_open_is_false_although_nobody_reads(how, meet):
             await within(closing)
 
 
+@pytest.mark.needs("codes")
 @pytest.mark.parametrize(
     ("close", "code", "reason"), [((1001, "bye"), 1001, "bye"), ((None,), 1005, ""), (None, 1006, "")]
 )
@@ -195,6 +206,7 @@ async def test_close_code_and_reason_are_what_a_browser_would_tell(close, code, 
         assert (both.ws.close_code, both.ws.close_reason) == (code, reason)
 
 
+@pytest.mark.needs("close")
 @pytest.mark.parametrize("how", ["Close", "FIN", "RST", "own"])
 async def test_after_the_end_everything_raises_or_returns_that_ending(how, meet):
     async with meet() as both:
@@ -218,6 +230,7 @@ async def test_after_the_end_everything_raises_or_returns_that_ending(how, meet)
 # -- on_close() -------------------------------------------------------------------
 
 
+@pytest.mark.needs("close")
 @pytest.mark.parametrize("how", ["Close", "FIN", "RST", "fault", "own", "timeout"])
 async def test_on_close_is_called_exactly_once_on_every_path(how, meet):
     async with meet(close_timeout=0.1 if how == "timeout" else 5.0) as both:
@@ -234,7 +247,7 @@ async def test_on_close_is_called_exactly_once_on_every_path(how, meet):
             if how == "Close":
                 await both.peer.close()
             elif how == "fault":
-                await both.peer.frame(TEXT, b"\xff")
+                await both.peer.frame(TEXT, b"\xc3(")
             both.peer.fin()
         ending = await both.ending()
         await until(lambda: len(calls) >= 2)

@@ -67,7 +67,7 @@ async def _sending(ws, face, stop):
 async def _blocked(ws, face, stop):
     async def stream():
         while True:
-            await ws.send(bytes(2**20))
+            await ws.send("x" * 2**20)
 
     with pytest.raises(ConnectionClosed):
         await stream()
@@ -76,6 +76,7 @@ async def _blocked(ws, face, stop):
 APPLICATIONS = [_waiting, _reading, _iterating, _receiving, _sending, _blocked]
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("application", APPLICATIONS, ids=lambda function: function.__name__[1:])
 async def test_a_drop_is_known_at_once_and_the_code_at_the_end_runs(application, drop, meet, face):
     begun, stop, told, left = (threading.Event() for _ in range(4))

@@ -17,6 +17,7 @@ def faults(caplog):
     return [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@pytest.mark.needs("codes")
 @pytest.mark.parametrize("loop", ["while is_open", "for"])
 @pytest.mark.parametrize(
     ("how", "cause"),
@@ -80,12 +81,13 @@ async def _ended_by_itself(ws):
     await ws.close(4000, "enough")
 
 
+@pytest.mark.needs("close")
 @pytest.mark.parametrize(
     ("script", "cause", "close"),
     [
-        (_returning, Cause.HANDLER_RETURNED, Close(1000)),
-        (_raising, Cause.HANDLER_ERROR, Close(1011)),
-        (_ended_by_itself, Cause.APP_CLOSED, Close(4000, "enough")),
+        (_returning, Cause.HANDLER_RETURNED, (1000, "")),
+        (_raising, Cause.HANDLER_ERROR, (1011, "")),
+        (_ended_by_itself, Cause.APP_CLOSED, (4000, "enough")),
     ],
 )
 async def test_how_a_handler_leaves_is_what_the_peer_is_told(script, cause, close, serve, caplog):
@@ -94,8 +96,8 @@ async def test_how_a_handler_leaves_is_what_the_peer_is_told(script, cause, clos
         both.peer.fin()
         ending = await both.ending()
     assert seen.frames == [Frame(TEXT, b"last words")]
-    assert (seen.close, seen.closes) == (close, 1)
-    assert (ending.cause, ending.sent, ending.clean) == (cause, close, True)
+    assert (seen.close, seen.closes) == (both.heard(*close), 1)
+    assert (ending.cause, ending.sent, ending.clean) == (cause, both.kept(*close), True)
     logged = faults(caplog)
     assert [record.levelno for record in logged] == ([logging.ERROR] if script is _raising else [])
     assert all(isinstance(record.exc_info[1], RuntimeError) for record in logged)
@@ -114,6 +116,7 @@ async def test_a_handler_that_lets_the_end_pass_through_is_no_error(serve, caplo
     assert not faults(caplog)
 
 
+@pytest.mark.needs("close")
 async def test_another_connections_end_is_an_error_of_the_handler(serve, caplog):
     async with serve() as other:
         other.peer.fin()
@@ -124,7 +127,8 @@ async def test_another_connections_end_is_an_error_of_the_handler(serve, caplog)
 
     async with serve(handler=handler) as both:
         seen = await both.peer.read_to_the_end(answer=True)
-    assert seen.close == Close(1011)
+    assert seen.close == both.heard(1011)
+    assert both.ws.ending.sent == both.kept(1011)
     assert len(faults(caplog)) == 1
 
 

@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
-from endwell import Cause, Close
+from endwell import Cause, Unsupported
 from tests.pair import within
 from tests.wire.peer import BINARY, CONTINUATION, TEXT
 
 LARGE = bytes(range(256)) * 1024  # 256 KiB
+LONG = "grüß dich" * 2**15  # 352 KiB
 
 
 async def echo(ws):
@@ -18,6 +19,7 @@ async def echo(ws):
         await ws.send(message)
 
 
+@pytest.mark.needs("binary")
 async def test_an_echo_returns_text_as_text_and_binary_as_binary(meet):
     messages = [
         (TEXT, "grüß dich".encode()),
@@ -33,6 +35,7 @@ async def test_an_echo_returns_text_as_text_and_binary_as_binary(meet):
         both.peer.fin()
 
 
+@pytest.mark.needs("binary")
 async def test_text_is_str_and_binary_is_bytes(meet):
     async with meet() as both:
         await both.peer.frame(TEXT, "grüß dich".encode())
@@ -41,6 +44,7 @@ async def test_text_is_str_and_binary_is_bytes(meet):
         assert await within(both.ws.recv()) == b"\x00\xff"
 
 
+@pytest.mark.needs("binary")
 @pytest.mark.parametrize(
     ("message", "frame"),
     [
@@ -69,6 +73,26 @@ async def test_what_is_no_message_is_refused_at_the_call_and_nothing_is_lost(mes
         both.peer.fin()
 
 
+@pytest.mark.lacks("binary", "pings")
+@pytest.mark.parametrize("message", [b"", b"\x00\xff", bytearray(b"array"), memoryview(b"view")], ids=repr)
+async def test_bytes_and_pings_where_there_is_only_text_are_refused_at_the_call_and_nothing_is_lost(
+    message, meet
+):
+    async with meet(handler=echo) as both:
+        await within(both.ws.send("before"))
+        with pytest.raises(Unsupported, match=r"message must be a str: .* no binary messages"):
+            await both.ws.send(message)
+        with pytest.raises(Unsupported, match="no pings"):
+            await both.ws.ping()
+        await within(both.ws.send("after"))
+        await both.peer.frame(TEXT, b"echo")
+        frames = [await both.peer.read_frame() for _ in range(3)]
+        assert frames == [(TEXT, b"before"), (TEXT, b"after"), (TEXT, b"echo")]
+        both.peer.fin()
+        ending = await both.ending()
+    assert (ending.messages_out, ending.unsent_bytes) == (3, 0)
+
+
 async def test_messages_keep_their_order_both_ways(meet):
     async with meet(handler=echo) as both:
         octets = [both.peer.octets(TEXT, str(number).encode()) for number in range(500)]
@@ -79,6 +103,7 @@ async def test_messages_keep_their_order_both_ways(meet):
         both.peer.fin()
 
 
+@pytest.mark.needs("fragments")
 async def test_a_message_in_fragments_arrives_as_one(meet):
     async with meet() as both:
         await both.peer.frame(TEXT, b"in ", fin=False)
@@ -99,39 +124,41 @@ async def test_many_may_send_at_once_and_no_message_is_torn(meet):
 
 async def test_a_peer_that_sends_more_than_is_taken_is_held_back_and_nothing_is_lost(meet):
     async with meet(max_queue=2) as both:
-        count = 40  # 10 MiB, more than the kernel keeps
-        sending = asyncio.ensure_future(both.peer.write(both.peer.octets(BINARY, LARGE) * count))
+        count = 40  # 14 MiB, more than the kernel keeps
+        sending = asyncio.ensure_future(both.peer.write(both.peer.octets(TEXT, LONG.encode()) * count))
         await asyncio.sleep(0.05)
         assert not sending.done()
         for _ in range(count):
-            assert await within(both.ws.recv()) == LARGE
+            assert await within(both.ws.recv()) == LONG
         await within(sending)
         both.peer.fin()
 
 
+@pytest.mark.needs("close")
 async def test_a_message_of_max_size_is_taken_and_a_larger_one_ends_with_1009(meet):
     async with meet(max_size=1000) as both:
-        await both.peer.frame(BINARY, bytes(1000))
-        assert await within(both.ws.recv()) == bytes(1000)
-        await both.peer.frame(BINARY, bytes(1001))
+        await both.peer.frame(TEXT, b"x" * 1000)
+        assert await within(both.ws.recv()) == "x" * 1000
+        await both.peer.frame(TEXT, b"x" * 1001)
         seen = await both.peer.read_to_the_end()
         both.peer.fin()
         assert await within(both.ws.read()) is None
         ending = await both.ending()
-    assert (ending.cause, ending.sent) == (Cause.MESSAGE_TOO_BIG, seen.close)
-    assert seen.close.code == 1009
+    assert (ending.cause, ending.sent.code) == (Cause.MESSAGE_TOO_BIG, 1009)
+    assert seen.close == both.heard(1009, ending.sent.reason)
 
 
+@pytest.mark.needs("close")
 async def test_what_was_sent_before_close_arrives_before_the_close(meet):
     async with meet(buffer=16384, write_limit=16 * 2**20) as both:
         for number in range(8):
-            await within(both.ws.send(number.to_bytes(2, "big") + LARGE))
+            await within(both.ws.send(f"{number} {LONG}"))
         await within(both.ws.send("last words"))
         closing = asyncio.ensure_future(both.ws.close(4000))
         for number in range(8):
-            assert (await both.peer.read_frame()).payload == number.to_bytes(2, "big") + LARGE
+            assert (await both.peer.read_frame()).payload.decode() == f"{number} {LONG}"
         assert await both.peer.read_frame() == (TEXT, b"last words")
-        assert await both.peer.read_close() == Close(4000)
+        assert await both.peer.read_close() == both.heard(4000)
         await both.peer.close(4000)
         both.peer.fin()
         ending = await within(closing)

@@ -11,6 +11,8 @@ from endwell import Cause, ConnectionClosed
 from tests.pair import until, within
 from tests.wire.peer import PING, PONG, TEXT
 
+pytestmark = pytest.mark.needs("pings")
+
 
 async def pinged(both, payload=None):
     """A ping that waits for its pong."""
@@ -84,13 +86,14 @@ async def test_pings_and_a_close_are_answered_while_the_application_does_somethi
         await both.peer.frame(PING, b"are you there?")
         assert await both.peer.read_frame() == (PONG, b"are you there?")
         await both.peer.close(4001)
-        assert (await both.peer.read_close()).code == 4001
+        assert await both.peer.read_close() == both.heard(4001)
         assert not both.ws.is_open
         both.peer.fin()
         await both.ending()
         stop.set()
 
 
+@pytest.mark.alike
 async def test_keepalive_pings_by_itself_and_measures_the_latency(meet):
     async with meet(ping_interval=0.05) as both:
         for _ in range(2):
@@ -110,5 +113,5 @@ async def test_a_peer_that_answers_no_ping_is_given_up(meet):
         with pytest.raises(ConnectionClosed):
             await within(receiving)
     assert ending.cause is Cause.KEEPALIVE_TIMEOUT
-    assert seen.close == ending.sent
-    assert seen.close.code == 1001
+    assert ending.sent == both.kept(1001, ending.sent.reason)
+    assert seen.close == both.heard(1001, ending.sent.reason)

@@ -1,4 +1,4 @@
-"""What a client's application is told about an ending: by both faces, over ws and wss, whatever it does."""
+"""What a client's application is told about an ending: by both faces, over ws and wss and in old protocols, whatever it does."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ from contextlib import suppress
 import pytest
 
 from endwell import Cause, ConnectionClosed, HandshakeRejected, Initiator, TcpEnd
+from tests.old import speaking
 from tests.pair import until
 from tests.raw import RawServer
 
+from .old import TRUTH
 from .truth import ENDINGS, MAX_SIZE
-from .witness import APPLICATIONS, CELLS, KEEPALIVE, PROMPT, Witness, sockets
+from .witness import APPLICATIONS, CELLS, PROMPT, Witness, sockets
 
 
-@pytest.mark.parametrize(("ending", "application"), CELLS)
-async def test_a_client_is_told_the_truth_at_once_whatever_it_does(
-    ending, application, transport, face, caplog
-):
-    end = ENDINGS[ending]
-    options = KEEPALIVE if end.silent else {}
+@pytest.mark.parametrize(("way", "ending", "application"), CELLS, indirect=["way"])
+async def test_a_client_is_told_the_truth_at_once_whatever_it_does(way, ending, application, face, caplog):
+    transport, version = way
+    end = TRUTH.get(version, ENDINGS)[ending]
+    options = {"max_size": MAX_SIZE, "version": version, **end.options}
     witness = Witness(face, APPLICATIONS[application])
     before = sockets(), asyncio.all_tasks()
-    with RawServer(transport.server) as server:
+    with RawServer(transport.server, peers=speaking(version)) as server:
         accepting = asyncio.create_task(server.accept())
-        ws = await face.connect(server.uri, ssl=transport.client, max_size=MAX_SIZE, **options)
+        ws = await face.connect(server.uri, ssl=transport.client, **options)
         work = asyncio.create_task(face.run(witness.attend, ws))
         with await accepting as peer:
             began = time.monotonic()
             seen = await end.act(peer)
         await until(witness.told.is_set)
-        assert witness.told_at - began < PROMPT + sum(options.values())
+        assert witness.told_at - began < PROMPT + sum(end.options.values())
         if application == "busy":
             await asyncio.sleep(0.01)
             assert not witness.left.is_set()
             witness.release.set()
         with suppress(ConnectionClosed):
             await asyncio.wait_for(work, PROMPT)
-        await witness.check(end, seen)
+        await witness.check(end, seen, version)
     assert ws.ending is witness.endings[0]
     await until(lambda: (sockets(), asyncio.all_tasks()) == before)
     if application in {"receiving", "sending", "blocked"}:

@@ -1,4 +1,4 @@
-"""What a server's handler, and its peer, are told about an ending: by both faces, over ws and wss, whatever the handler does."""
+"""What a server's handler, and its peer, are told about an ending: by both faces, over ws and wss and in old protocols, whatever the handler does."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ import pytest
 
 from endwell import Cause, Close, ConnectionClosed, Initiator, Server, TcpEnd
 from tests.face import ASYNCIO
+from tests.old import kept, speaking
 from tests.pair import until
-from tests.raw import BOUND, Frame, RawPeer
+from tests.raw import BOUND, Frame
 from tests.wire.peer import TEXT
 
-from .truth import ENDINGS, MAX_SIZE, OURS
-from .witness import APPLICATIONS, CELLS, KEEPALIVE, PROMPT, Witness, sockets
+from .old import OLD, TRUTH, TRUTH_OF_OURS
+from .truth import ENDINGS, KEEPALIVE, MAX_SIZE, OURS
+from .witness import APPLICATIONS, CELLS, PROMPT, Witness, sockets
 
 
 class Scene:
     """A server with one route, whose handler is watched."""
 
-    def __init__(self, face, application, **options):
-        self.server = Server(max_size=MAX_SIZE, **options)
+    def __init__(self, face, application, version="13", **options):
+        self.version = version
+        self.server = Server(max_size=MAX_SIZE, legacy=() if version == "13" else [version], **options)
         self.witness = Witness(face, application)
         self._told = []
         self.server.on_close(lambda ws, ending: self._told.append((ws, ending)))
@@ -35,7 +38,8 @@ class Scene:
         before = sockets(), asyncio.all_tasks()
         with ExitStack() as stack:
             async with self.server.serving(ssl=transport.server, grace=grace):
-                peer = stack.enter_context(await RawPeer.connect(self.server.port, transport.client))
+                connecting = speaking(self.version).connect(self.server.port, transport.client)
+                peer = stack.enter_context(await connecting)
                 async with asyncio.timeout(BOUND):
                     while not self.server.connections:
                         await asyncio.sleep(0)
@@ -60,26 +64,25 @@ def faults(caplog):
 # -- the peer or the network ends it ------------------------------------------
 
 
-@pytest.mark.parametrize(("ending", "application"), CELLS)
-async def test_a_handler_is_told_the_truth_at_once_whatever_it_does(
-    ending, application, transport, face, caplog
-):
-    end = ENDINGS[ending]
-    scene = Scene(face, APPLICATIONS[application], **(KEEPALIVE if end.silent else {}))
+@pytest.mark.parametrize(("way", "ending", "application"), CELLS, indirect=["way"])
+async def test_a_handler_is_told_the_truth_at_once_whatever_it_does(way, ending, application, face, caplog):
+    transport, version = way
+    end = TRUTH.get(version, ENDINGS)[ending]
+    scene = Scene(face, APPLICATIONS[application], version, **end.options)
     witness = scene.witness
     async with scene.serving(transport) as peer:
         began = time.monotonic()
         seen = await end.act(peer)
         peer.sock.close()
         await until(witness.told.is_set)
-        assert witness.told_at - began < PROMPT + (sum(KEEPALIVE.values()) if end.silent else 0)
+        assert witness.told_at - began < PROMPT + sum(end.options.values())
         assert not scene.server.connections
         if application == "busy":
             await asyncio.sleep(0.01)
             assert not witness.left.is_set()
             witness.release.set()
         await scene.over()
-        await witness.check(end, seen)
+        await witness.check(end, seen, version)
     if application in {"receiving", "sending", "blocked"}:
         assert type(witness.raised) is end.told.raises
         assert witness.raised.ending is witness.ws.ending
@@ -120,29 +123,37 @@ async def _raising(witness, ws):
     raise RuntimeError("secret")
 
 
-async def test_a_handler_that_returns_closes_with_1000(transport, face, caplog):
-    scene = Scene(face, _returning)
+#: Beside ``transport``, where a test holds in the old protocols too.
+WAYS = pytest.mark.parametrize("way", ["ws", "wss", *OLD], indirect=True)
+
+
+@WAYS
+async def test_a_handler_that_returns_closes_with_1000(way, face, caplog):
+    transport, version = way
+    scene = Scene(face, _returning, version)
     async with scene.serving(transport) as peer:
         seen = await peer.read_to_the_end(answer=True)
         peer.sock.close()
         await scene.over()
-        await scene.witness.check(OURS["handler returns"], seen)
-    assert seen.close == Close(1000)
+        await scene.witness.check(TRUTH_OF_OURS.get(version, OURS)["handler returns"], seen, version)
+    assert scene.witness.ws.ending.sent == kept(version, 1000)
     assert seen.tcp is TcpEnd.FIN
     assert seen.frames == [Frame(TEXT, b"last words")]
     assert not faults(caplog)
 
 
+@WAYS
 async def test_a_handler_that_raises_closes_with_1011_tells_no_internals_and_is_logged_once(
-    transport, face, caplog
+    way, face, caplog
 ):
-    scene = Scene(face, _raising)
+    transport, version = way
+    scene = Scene(face, _raising, version)
     async with scene.serving(transport) as peer:
         seen = await peer.read_to_the_end(answer=True)
         peer.sock.close()
         await scene.over()
-        await scene.witness.check(OURS["handler raises"], seen)
-    assert seen.close == Close(1011)
+        await scene.witness.check(TRUTH_OF_OURS.get(version, OURS)["handler raises"], seen, version)
+    assert scene.witness.ws.ending.sent == kept(version, 1011)
     assert seen.tcp is TcpEnd.FIN
     assert seen.frames == [Frame(TEXT, b"last words")]
     (record,) = faults(caplog)
@@ -150,11 +161,13 @@ async def test_a_handler_that_raises_closes_with_1011_tells_no_internals_and_is_
     assert record.exc_info[1] is scene.witness.raised
 
 
+@WAYS
 @pytest.mark.parametrize("application", ["reading", "receiving", "sending"])
 async def test_a_server_that_stops_closes_with_1001_and_its_handlers_leave_by_themselves(
-    application, transport, face, caplog
+    application, way, face, caplog
 ):
-    scene = Scene(face, APPLICATIONS[application])
+    transport, version = way
+    scene = Scene(face, APPLICATIONS[application], version)
     witness = scene.witness
     async with scene.serving(transport) as peer:
         reading = asyncio.create_task(peer.read_to_the_end(answer=True))
@@ -162,8 +175,8 @@ async def test_a_server_that_stops_closes_with_1001_and_its_handlers_leave_by_th
         began = time.monotonic()
     assert time.monotonic() - began < PROMPT
     seen = await reading
-    await witness.check(OURS["stop"], seen)
-    assert seen.close == Close(1001, "server stopping")
+    await witness.check(TRUTH_OF_OURS.get(version, OURS)["stop"], seen, version)
+    assert witness.ws.ending.sent == kept(version, 1001, "server stopping")
     assert seen.tcp is TcpEnd.FIN
     assert isinstance(witness.raised, ConnectionClosed | None)
     assert (witness.raised is None) is (application == "reading")

@@ -6,8 +6,8 @@ the application is doing at the time, and the endwell column of ``docs/endings.m
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
 from endwell import (
     Cause,
@@ -26,13 +26,28 @@ from endwell import (
 from tests.raw import RawPeer, Seen
 from tests.wire.peer import TEXT
 
-__all__ = ["CLIENT_COLUMN", "ENDINGS", "OURS", "SERVER_COLUMN", "End", "Told"]
+__all__ = [
+    "CLIENT_COLUMN",
+    "ENDINGS",
+    "OURS",
+    "SERVER_COLUMN",
+    "End",
+    "Told",
+    "answers",
+    "closes",
+    "resets",
+    "sends",
+    "vanishes",
+]
 
 LOCAL, PEER, NETWORK = Initiator.LOCAL, Initiator.PEER, Initiator.NETWORK
 OK, ERROR = ConnectionClosedOK, ConnectionClosedError
 
 #: The limit on messages under which the table is measured.
 MAX_SIZE = 1000
+
+#: For the endings of which only pings can tell: after the two together.
+KEEPALIVE = {"ping_interval": 0.2, "ping_timeout": 0.2}
 
 
 @dataclass(frozen=True)
@@ -41,13 +56,15 @@ class Told:
 
     cause: Cause
     initiator: Initiator
-    clean: bool
+    clean: bool | None
     received: Close | None
     sent: int | None
     code: int
     close_code: int
     tcp: TcpEnd
     raises: type[ConnectionClosed]
+    #: Whether the code that we sent could not be said.
+    unsaid: bool = False
 
     @classmethod
     def by(cls, ws: WebSocket, raised: ConnectionClosed) -> Told:
@@ -61,13 +78,14 @@ class Told:
         return cls(
             ending.cause,
             ending.initiator,
-            ending.clean is True,
+            ending.clean,
             ending.received,
             sent,
             ending.code,
             ws.close_code,
             ending.tcp,
             type(raised),
+            ending.sent is not None and ending.sent.unsaid,
         )
 
     def __str__(self) -> str:
@@ -89,14 +107,14 @@ class End:
     told: Told
     #: What :attr:`Ending.exception` is.
     exception: type[BaseException] | None = None
-    #: Whether the peer says nothing, so that only pings can find out.
-    silent: bool = False
+    #: What makes us find out that the peer says nothing, after so many seconds together.
+    options: Mapping[str, float] = field(default_factory=dict)
 
 
 # -- what the peer does: it acts, then reads to the end of TCP -----------------
 
 
-def _closes(code: int | None, reason: str = "") -> Callable[[RawPeer], Awaitable[Seen]]:
+def closes(code: int | None, reason: str = "") -> Callable[[RawPeer], Awaitable[Seen]]:
     async def act(peer: RawPeer) -> Seen:
         await peer.close(code, reason)
         return await peer.read_to_the_end()
@@ -104,7 +122,7 @@ def _closes(code: int | None, reason: str = "") -> Callable[[RawPeer], Awaitable
     return act
 
 
-def _sends(opcode: int, payload: bytes) -> Callable[[RawPeer], Awaitable[Seen]]:
+def sends(opcode: int, payload: bytes) -> Callable[[RawPeer], Awaitable[Seen]]:
     async def act(peer: RawPeer) -> Seen:
         await peer.frame(opcode, payload)
         return await peer.read_to_the_end()
@@ -112,20 +130,20 @@ def _sends(opcode: int, payload: bytes) -> Callable[[RawPeer], Awaitable[Seen]]:
     return act
 
 
-async def _vanishes(peer: RawPeer) -> Seen:
+async def vanishes(peer: RawPeer) -> Seen:
     peer.fin()
     return await peer.read_to_the_end()
 
 
-async def _resets(peer: RawPeer) -> None:
+async def resets(peer: RawPeer) -> None:
     peer.reset()
 
 
-async def _is_silent(peer: RawPeer) -> Seen:
+async def is_silent(peer: RawPeer) -> Seen:
     return await peer.read_to_the_end()
 
 
-async def _answers(peer: RawPeer) -> Seen:
+async def answers(peer: RawPeer) -> Seen:
     return await peer.read_to_the_end(answer=True)
 
 
@@ -137,19 +155,19 @@ def _closed(code: int | None, reason: str = "", raises: type[ConnectionClosed] =
     shown = 1005 if code is None else code
     received = Close(code, reason)
     told = Told(Cause.PEER_CLOSED, PEER, True, received, shown, shown, shown, TcpEnd.FIN, raises)
-    return End(_closes(code, reason), told)
+    return End(closes(code, reason), told)
 
 
 def _wrong(opcode: int, payload: bytes, cause: Cause, code: int, exception: type[BaseException]) -> End:
     """The peer breaks a rule: our Close, which it does not answer."""
     told = Told(cause, LOCAL, False, None, code, code, 1006, TcpEnd.FIN, ERROR)
-    return End(_sends(opcode, payload), told, exception)
+    return End(sends(opcode, payload), told, exception)
 
 
 def _ours(cause: Cause, code: int, reason: str = "", raises: type[ConnectionClosed] = OK) -> End:
     """This side closes, and the peer's answer is the same."""
     told = Told(cause, LOCAL, True, Close(code, reason), code, code, code, TcpEnd.FIN, raises)
-    return End(_answers, told)
+    return End(answers, told)
 
 
 #: What a peer, or the network, can do to a server and to a client alike.
@@ -160,10 +178,10 @@ ENDINGS: dict[str, End] = {
     "Close 4001": _closed(4001, "custom", ERROR),
     "Close without a code": _closed(None),
     "FIN": End(
-        _vanishes, Told(Cause.PEER_VANISHED, NETWORK, False, None, None, 1006, 1006, TcpEnd.FIN, ERROR)
+        vanishes, Told(Cause.PEER_VANISHED, NETWORK, False, None, None, 1006, 1006, TcpEnd.FIN, ERROR)
     ),
     "RST": End(
-        _resets,
+        resets,
         Told(Cause.CONNECTION_RESET, NETWORK, False, None, None, 1006, 1006, TcpEnd.RST, ERROR),
         ConnectionError,
     ),
@@ -171,9 +189,9 @@ ENDINGS: dict[str, End] = {
     "bad UTF-8": _wrong(TEXT, b"\xff", Cause.INVALID_DATA, 1007, InvalidData),
     "message too big": _wrong(TEXT, bytes(MAX_SIZE + 1), Cause.MESSAGE_TOO_BIG, 1009, MessageTooBig),
     "silent peer": End(
-        _is_silent,
+        is_silent,
         Told(Cause.KEEPALIVE_TIMEOUT, LOCAL, False, None, 1001, 1001, 1006, TcpEnd.ABORTED, ERROR),
-        silent=True,
+        options=KEEPALIVE,
     ),
 }
 

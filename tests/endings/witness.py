@@ -11,21 +11,20 @@ from collections.abc import Awaitable, Callable
 from itertools import product
 from typing import Any
 
-from endwell import ConnectionClosed, Ending, WebSocket
+from endwell import Cause, ConnectionClosed, Ending, WebSocket
 from endwell.protocol.deadline import NEVER
 from tests.face import Face
+from tests.old import LACKS, heard
 from tests.raw import BOUND, Seen
 
+from .old import OLD, TRUTH
 from .truth import ENDINGS, End, Told
 
-__all__ = ["APPLICATIONS", "CELLS", "KEEPALIVE", "PROMPT", "Witness", "sockets"]
+__all__ = ["APPLICATIONS", "CELLS", "PROMPT", "Witness", "sockets"]
 
 #: Seconds within which an application has to know. Every timeout of the library, and the
 #: sleep of the busy handler, are several times longer.
 PROMPT = 1.0
-
-#: For the endings of which only pings can tell: after the two together.
-KEEPALIVE = {"ping_interval": 0.2, "ping_timeout": 0.2}
 
 
 class Witness:
@@ -68,7 +67,7 @@ class Witness:
         self.told_at_work = not self.left.is_set()
         self.told.set()
 
-    async def check(self, end: End, seen: Seen | None) -> None:
+    async def check(self, end: End, seen: Seen | None, version: str = "13") -> None:
         """All that the application and the peer were told is the truth, and the same everywhere."""
         ws = self.ws
         (ending,) = self.endings
@@ -81,8 +80,11 @@ class Witness:
         assert stream._sock is None
         assert stream._alarm == NEVER
         if seen is not None:
-            assert seen.close == ending.sent
-            assert seen.closes == (ending.sent is not None)
+            said = None if ending.sent is None else heard(version, ending.sent.code, ending.sent.reason)
+            if "close" in LACKS[version] and end.told.cause is not Cause.PEER_CLOSED:
+                said = None
+            assert seen.close == said
+            assert seen.closes == (said is not None)
 
     async def _ask_everywhere(self, ending: Ending) -> ConnectionClosed:
         """Each way of asking gives this very ending."""
@@ -163,12 +165,19 @@ APPLICATIONS: dict[str, Application] = {
     "blocked": _blocked,
 }
 
-#: Each ending while each application runs. A silent peer that takes nothing gets no Close
-#: either, which is another truth with a test of its own.
+#: Each ending while each application runs; in the old protocols, while two of them do. A silent
+#: peer that takes nothing gets no Close either, which is another truth with a test of its own.
 CELLS = [
-    (ending, application)
-    for ending, application in product(ENDINGS, APPLICATIONS)
-    if not (ENDINGS[ending].silent and application == "blocked")
+    *(
+        (way, ending, application)
+        for way, ending, application in product(("ws", "wss"), ENDINGS, APPLICATIONS)
+        if not (ENDINGS[ending].options and application == "blocked")
+    ),
+    *(
+        (version, ending, application)
+        for version in OLD
+        for ending, application in product(TRUTH[version], ("reading", "busy"))
+    ),
 ]
 
 

@@ -1,17 +1,32 @@
-"""The pages of the cookbook say what the examples and the tests do, word for word."""
+"""What the pages say is so: programs, links, tests; the cookbook quotes the examples word for word."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from textwrap import dedent
+from typing import get_type_hints
 
 import pytest
 
+import endwell
+from endwell import sync
+from endwell.client.connect import ConnectKeywords
+from endwell.options import OptionKeywords
 from tests.cli.process import ROOT
 
 DOCS = ROOT / "docs"
-PAGES = [*sorted((DOCS / "cookbook").glob("*.md")), DOCS / "browser-close.md"]
+QUOTING = [*sorted((DOCS / "cookbook").glob("*.md")), DOCS / "browser-close.md"]
+PAGES = [*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md"))]
+
+#: What programs name, and the keywords of what takes options.
+PUBLIC = {"endwell": endwell, "sync": sync, "server": endwell.Server()}
+KEYWORDS = {
+    "Server": {*get_type_hints(OptionKeywords), "max_threads"},
+    "connect": {*get_type_hints(ConnectKeywords)},
+    "reconnecting": {*get_type_hints(ConnectKeywords), "policy", "on_attempt", "on_ending"},
+}
 
 
 @pytest.fixture(params=PAGES, ids=lambda page: page.name)
@@ -19,11 +34,44 @@ def page(request: pytest.FixtureRequest) -> Path:
     return request.param
 
 
+def programs(page: Path, languages: str = "python") -> list[str]:
+    return re.findall(rf"^ *```(?:{languages})\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", QUOTING, ids=lambda page: page.name)
 def test_every_piece_of_a_program_on_a_page_is_a_piece_of_an_example(page):
     examples = [dedent(file.read_text()) for file in (ROOT / "examples").glob("*.py")]
-    pieces = re.findall(r"^```(?:python|js)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    for piece in pieces:
+    for piece in programs(page, "python|js"):
         assert any(piece in example for example in examples), piece
+
+
+def test_what_the_readme_shows_runs_as_it_says(capsys):
+    server, client, blocking = programs(ROOT / "README.md")
+    routes, run, where = server.partition("server.run(")
+    assert run
+    assert where.startswith('"127.0.0.1", 8080)')
+    handler, block, visit = blocking.partition("with sync.connect(")
+    said = {}
+    exec(routes + handler, said)
+    with sync.serving(said["server"]) as serving:
+        for program in (client, handler.partition("\n\n")[0] + "\n" + block + visit):
+            assert ":8080/" in program
+            exec(program.replace(":8080/", f":{serving.port}/"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert "lobby: hello" in lines
+    assert "hello" in lines
+    assert any(line.startswith("the application closed; we closed with 1000 NORMAL") for line in lines)
+
+
+def test_every_program_on_a_page_is_python_and_what_it_calls_exists(page):
+    for program in programs(page):
+        tree = compile(dedent(program), page.name, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in PUBLIC:
+                assert hasattr(PUBLIC[ast.unparse(node.value)], node.attr), ast.unparse(node)
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in KEYWORDS:
+                known = KEYWORDS[ast.unparse(node.func).rpartition(".")[2]]
+                assert {keyword.arg for keyword in node.keywords} <= known, ast.unparse(node)
 
 
 def test_every_link_of_a_page_leads_somewhere(page):
@@ -34,6 +82,14 @@ def test_every_link_of_a_page_leads_somewhere(page):
 def test_every_test_that_a_page_names_exists(page):
     for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text()):
         assert f"def {name}(" in (ROOT / file).read_text(), name
+
+
+def test_the_design_names_every_module():
+    parts = (DOCS / "design.md").read_text().partition("```\n")[2].partition("```")[0]
+    named = set(re.findall(r"\w+", parts))
+    source = ROOT / "src" / "endwell"
+    for module in source.rglob("*.py"):
+        assert module.stem.startswith("__") or module.stem in named, module
 
 
 def test_each_promise_about_closing_has_a_test():

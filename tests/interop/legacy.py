@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalog import Peer
-from tap import Close, Event, Frames, Tap, Wire
+from report import Row
+from tap import Close, Frames, Tap, Wire
 
 import endwell
-from endwell import Cause, Ending, TcpEnd, WebSocket
+from endwell import Ending, Initiator, WebSocket
 
 SCENARIOS = ("client-closes", "server-closes", "drop", "reset")
 MESSAGES = ("hello", "é" * 200)
@@ -96,83 +97,27 @@ def _early_closed(data: bytes) -> bool:
 
 
 @dataclass
-class Row:
-    """One line of the table; ``role`` is endwell's."""
+class OldRow(Row):
+    """A row of one protocol."""
 
-    role: str
-    version: str
-    scenario: str
-    told: str = ""
-    fault: str = ""
-    ending: Ending | None = None
-    wire: Wire | None = None
-    #: What had passed the tap when endwell reported the ending.
-    before: tuple[Event, ...] = ()
+    version: str = ""
 
-    def watch(self, ws: WebSocket, tap: Tap) -> None:
-        address = ws.remote_address if self.role == "server" else ws.local_address
-
-        def note(ending: Ending) -> None:
-            self.ending, self.wire = ending, tap.wire_at(address[1])
-            self.before = tuple(self.wire.events)
-
-        ws.on_close(note)
-
-    def judge(self) -> Row:
-        if self.ending is None or self.wire is None:
-            self.fault = self.fault or "no ending"
-        else:
-            lies = [
-                f"{name} is {told}, not {true}"
-                for name, (told, true) in _checks(self, self.ending, self.wire).items()
-                if told != true
-            ]
-            self.fault = "; ".join(filter(None, [self.fault, *lies]))
-        return self
-
-    def __str__(self) -> str:
-        ending = self.ending
-        ours = ""
-        if ending is not None:
-            clean = {True: "clean", False: "not clean", None: "-"}[ending.clean]
-            closes = f"received {ending.received or 'none'}, sent {ending.sent or 'none'}"
-            ours = f"{ending.cause.name}; {closes}; {clean}; TCP {ending.tcp.name}"
-        verdict = f"**{self.fault}**" if self.fault else "yes"
-        cells = [self.role, self.version, self.scenario, self.told, ours, str(self.wire or ""), verdict]
-        return "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |"
-
-
-def _checks(row: Row, ending: Ending, wire: Wire) -> dict[str, tuple[object, object]]:
-    """What is told, and what is true by the wire."""
-    side, peer = row.role, {"server": "client", "client": "server"}[row.role]
-    received = next((event.close for event in row.before if event.side == peer and event.close), None)
-    sent = next((event.close for event in wire.events if event.side == side and event.close), None)
-    end = next((event.what for event in row.before if event.side in (peer, "tap") and not event.close), None)
-    first = wire.events[0]
-    if first.side == side:
-        cause = Cause.APP_CLOSED
-    elif first.close:
-        cause = Cause.PEER_CLOSED
-    else:
-        cause = {"FIN": Cause.PEER_VANISHED, "RST": Cause.CONNECTION_RESET}[first.what]
-    on_wire = None if ending.sent is None or ending.sent.unsaid else ending.sent
-    ours = cause is Cause.APP_CLOSED and row.version in (*HIXIE, EARLY)
-    return {
-        "cause": (ending.cause, cause),
-        "received": (_pair(ending.received), received),
+    def checks(self, ending: Ending, wire: Wire) -> dict[str, tuple[object, object]]:
+        checks = super().checks(ending, wire)
         # What could not be said is told all the same, and marked.
-        "sent": (_pair(on_wire), None if ours or sent is None else sent),
-        "unsaid": (ending.sent is not None and ending.sent.unsaid, ours),
-        "clean": (ending.clean, None if row.version == "hixie-75" else bool(received and sent)),
-        "tcp": (ending.tcp, {"FIN": TcpEnd.FIN, "RST": TcpEnd.RST, None: TcpEnd.TIMEOUT}[end]),
-    }
+        unsaid = ending.initiator is Initiator.LOCAL and self.version in (*HIXIE, EARLY)
+        checks["unsaid"] = (ending.sent is not None and ending.sent.unsaid, unsaid)
+        if unsaid:
+            del checks["sent"]
+        if self.version == "hixie-75":
+            checks["clean"] = (ending.clean, None)
+        return checks
+
+    def cells(self) -> list[str]:
+        return [self.role, self.version, self.scenario, self.told, self.ours(), str(self.wire or "")]
 
 
-def _pair(close: endwell.Close | None) -> Close | None:
-    return None if close is None else Close(close.code, close.reason)
-
-
-async def serve(old: OldPeer, row: Row) -> None:
+async def serve(old: OldPeer, row: OldRow) -> None:
     """The peer is the client."""
     server = endwell.Server(OPTIONS)
     tap = Tap(frames=lambda: OldFrames(row.version))
@@ -192,11 +137,12 @@ async def serve(old: OldPeer, row: Row) -> None:
     async with server.serving(), tap:
         tap.target = server.port
         url = f"ws://127.0.0.1:{tap.port}/"
-        row.told, row.fault = await old.peer.run("client", url, row.version, row.scenario)
+        row.told, fault = await old.peer.run("client", url, row.version, row.scenario)
+        row.faults += filter(None, [fault])
         await asyncio.sleep(SETTLE)
 
 
-async def dial(old: OldPeer, row: Row) -> None:
+async def dial(old: OldPeer, row: OldRow) -> None:
     """The peer is the server."""
     async with old.peer.running("server") as process:
         port = int(await old.peer.line(process))
@@ -207,7 +153,7 @@ async def dial(old: OldPeer, row: Row) -> None:
             for message in MESSAGES:
                 await ws.send(message)
                 if await ws.recv() != message:
-                    row.fault = "the echo differs"
+                    row.faults.append("the echo differs")
             if row.scenario == "client-closes":
                 await ws.close(3001, "bye")
             elif row.scenario == "server-closes":
@@ -236,19 +182,19 @@ async def main(names: list[str]) -> int:
         for role, play, spoken in (("server", serve, old.as_client), ("client", dial, old.as_server)):
             for protocol in spoken:
                 for scenario in SCENARIOS:
-                    failed += await show(play, old, Row(role, protocol, scenario))
+                    failed += await show(play, old, OldRow(role, scenario, version=protocol))
     return 1 if failed else 0
 
 
-async def show(play, old: OldPeer, row: Row) -> bool:
+async def show(play, old: OldPeer, row: OldRow) -> bool:
     """Play one scenario and print its row; whether something was wrong."""
     try:
         async with asyncio.timeout(PATIENCE):
             await play(old, row)
     except Exception as exc:  # one peer that fails must not hide the others
-        row.fault = repr(exc)
+        row.faults.append(repr(exc))
     print(row.judge(), flush=True)
-    return bool(row.fault)
+    return bool(row.faults)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from tap import Close, Event, Tap, Wire
 
+import endwell
 from endwell import Cause, Ending, Initiator, TcpEnd, WebSocket
 
 HEADER = """\
@@ -48,47 +49,53 @@ class Row:
         if self.ending is None:
             self.faults.append("no ending")
         elif self.wire is not None:
-            self.faults += _lies(self.ending, self.wire, self)
+            checks = self.checks(self.ending, self.wire).items()
+            self.faults += [f"{name} is {told}, not {true}" for name, (told, true) in checks if told != true]
         return self
+
+    def checks(self, ending: Ending, wire: Wire) -> dict[str, tuple[object, object]]:
+        """What is told, and what is true by the wire."""
+        side, peer = self.role, {"server": "client", "client": "server"}[self.role]
+        # The peer's words and its end pass the tap before endwell can know them; endwell's own later.
+        received = next((event.close for event in self.before if event.side == peer and event.close), None)
+        sent = next((event.close for event in wire.events if event.side == side and event.close), None)
+        ends = (event.what for event in self.before if event.side in (peer, "tap") and not event.close)
+        first = wire.events[0]
+        if first.side == side:
+            cause, initiator = self.cause, Initiator.LOCAL
+        elif first.what == "Close":
+            cause, initiator = Cause.PEER_CLOSED, Initiator.PEER
+        else:
+            cause, initiator = _NETWORK[first.what], Initiator.NETWORK
+        return {
+            "cause": (ending.cause, cause),
+            "initiator": (ending.initiator, initiator),
+            "received": (_pair(ending.received), received),
+            "sent": (_pair(ending.sent), sent),
+            "clean": (ending.clean, received is not None and sent is not None),
+            "tcp": (ending.tcp, _TCP[next(ends, None)]),
+        }
+
+    def cells(self) -> list[str]:
+        """What stands before the verdict."""
+        deflate = "" if self.wire is None else " ".join(self.wire.compressing) or "no"
+        return [self.role, self.scenario, self.told, self.ours(), str(self.wire or ""), deflate]
+
+    def ours(self) -> str:
+        """The fields of the ending that the wire can confirm."""
+        ending = self.ending
+        if ending is None:
+            return ""
+        clean = {True: "clean", False: "not clean", None: "-"}[ending.clean]
+        unsaid = " (unsaid)" if ending.sent is not None and ending.sent.unsaid else ""
+        closes = f"received {_pair(ending.received) or 'none'}, sent {_pair(ending.sent) or 'none'}{unsaid}"
+        return f"{ending.cause.name} by {ending.initiator.name}; {closes}; {clean}; TCP {ending.tcp.name}"
 
     def __str__(self) -> str:
         verdict = "yes" if not self.faults else f"**{'; '.join(self.faults)}**"
-        ours = "" if self.ending is None else _shown(self.ending)
-        deflate = "" if self.wire is None else " ".join(self.wire.compressing) or "no"
-        cells = [self.role, self.scenario, self.told, ours, str(self.wire or ""), deflate, verdict]
+        cells = [*self.cells(), verdict]
         return "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |"
 
 
-def _shown(ending: Ending) -> str:
-    """The fields of ``ending`` that the wire can confirm."""
-    clean = "clean" if ending.clean else "not clean"
-    closes = f"received {_pair(ending.received) or 'none'}, sent {_pair(ending.sent) or 'none'}"
-    return f"{ending.cause.name} by {ending.initiator.name}; {closes}; {clean}; TCP {ending.tcp.name}"
-
-
-def _pair(close: object) -> Close | None:
+def _pair(close: endwell.Close | None) -> Close | None:
     return None if close is None else Close(close.code, close.reason)
-
-
-def _lies(ending: Ending, wire: Wire, row: Row) -> list[str]:
-    side, peer = row.role, {"server": "client", "client": "server"}[row.role]
-    # The peer's words and its end pass the tap before endwell can know them; endwell's own later.
-    received = next((event.close for event in row.before if event.side == peer and event.close), None)
-    sent = next((event.close for event in wire.events if event.side == side and event.close), None)
-    end = next((event.what for event in row.before if event.side in (peer, "tap") and not event.close), None)
-    first = wire.events[0]
-    if first.side == side:
-        cause, initiator = row.cause, Initiator.LOCAL
-    elif first.what == "Close":
-        cause, initiator = Cause.PEER_CLOSED, Initiator.PEER
-    else:
-        cause, initiator = _NETWORK[first.what], Initiator.NETWORK
-    checks = {
-        "cause": (ending.cause, cause),
-        "initiator": (ending.initiator, initiator),
-        "received": (_pair(ending.received), received),
-        "sent": (_pair(ending.sent), sent),
-        "clean": (ending.clean, received is not None and sent is not None),
-        "tcp": (ending.tcp, _TCP[end]),
-    }
-    return [f"{name} is {told}, not {true}" for name, (told, true) in checks.items() if told != true]

@@ -94,10 +94,15 @@ def test_half_a_request_of_rfc_6455_is_no_old_one(without):
         accept(request("13", without), OLD)
 
 
-@pytest.mark.parametrize("draft", ["", "0", "1", "2", "4", "03", "x", "1" * 5000])
+@pytest.mark.parametrize("draft", ["", "00", "1", "2", "4", "03", "x", "1" * 5000])
 def test_a_draft_that_nobody_speaks_is_refused(draft):
     with pytest.raises(UpgradeRequired):
         accept(request("hixie-76", Sec_WebSocket_Draft=draft), OLD)
+
+
+def test_draft_0_is_hixie_76_as_pywebsocket_s_client_names_it():
+    accepted = accept(request("hixie-76", Sec_WebSocket_Draft="0"), Options(legacy=["hixie-76"]))
+    assert type(accepted.codec(False, None)) is Hixie
 
 
 @pytest.mark.parametrize(
@@ -154,6 +159,15 @@ def test_the_answer_of_hixie_75_is_the_draft_s_to_the_letter():
         "WebSocket-Origin: https://example.com",
         "WebSocket-Location: wss://example.com/demo?a=1",
     ]
+
+
+@pytest.mark.parametrize(("version", "name"), [("hixie-76", "Sec-WebSocket"), ("hixie-75", "WebSocket")])
+def test_behind_a_proxy_that_ends_tls_the_location_is_what_the_client_asked_for(version, name):
+    options = OLD.but(origins=["https://example.com"])
+    for forwarded, scheme in [("https", "wss"), ("http", "ws")]:
+        asked = request(version, X_Forwarded_Proto=forwarded, Origin="https://example.com")
+        location = accept(asked, options).response.headers[f"{name}-Location"]
+        assert location == f"{scheme}://example.com/demo?a=1"
 
 
 @pytest.mark.parametrize("version", ["hixie-76", "hybi-03"])

@@ -20,8 +20,10 @@ from endwell import (
     TcpEnd,
     connect,
 )
-from tests.pair import QUIET, idle, nothing_left_behind, pair, within
-from tests.raw import PLAIN, RawPeer, wss
+from endwell.options import LEGACY
+from tests.old import speaking
+from tests.pair import QUIET, idle, nothing_left_behind, pair, until, within
+from tests.raw import PLAIN, wss
 from tests.wire.peer import BINARY, TEXT
 
 SMALL = 16384
@@ -47,8 +49,9 @@ async def hall(transport=PLAIN, handler=idle, **options):
 
     async with AsyncExitStack() as peers, server.serving(ssl=transport.server, grace=0):
 
-        async def enter(buffer=None):
-            peer = peers.enter_context(await RawPeer.connect(server.port, transport.client, buffer=buffer))
+        async def enter(buffer=None, version="13"):
+            connecting = speaking(version).connect(server.port, transport.client, buffer=buffer)
+            peer = peers.enter_context(await connecting)
             return peer, await within(entered.get())
 
         yield SimpleNamespace(server=server, enter=enter, say=server.broadcast)
@@ -429,3 +432,43 @@ async def test_hundreds_of_connections_in_one_call_leave_nothing_behind():
         for peer in peers:
             assert await heard(peer, 2) == [b"first", b"second"]
         assert await heard(slow_peer) == HUGE
+
+
+@pytest.mark.parametrize("compression", [None, Deflate(), Deflate(server_no_context_takeover=True)])
+async def test_each_connection_gets_it_in_the_protocol_that_it_speaks(compression):
+    versions = ["13", *LEGACY] * 2
+    messages = ["first", "ü" * 10_000, ""]
+    async with hall(legacy=True, compression=compression) as room, AsyncExitStack() as stack:
+        url = f"ws://127.0.0.1:{room.server.port}/"
+        for order in (versions, versions[::-1]):
+            clients = [
+                await stack.enter_async_context(connect(url, version=version, compression=compression))
+                for version in order
+            ]
+            await until(lambda: len(room.server.connections) == len(versions))
+            for message in messages:
+                assert room.say(room.server.connections, message).sent == len(versions)
+            for client in clients:
+                assert [await within(client.recv()) for _ in messages] == messages
+                await client.close()
+                assert client.ending.ok
+
+
+@pytest.mark.parametrize("policy", ["skip", "close", "queue"])
+async def test_a_binary_message_reaches_whoever_can_have_it_and_the_report_names_the_others(policy):
+    async with hall(legacy=True) as room:
+        able = [(await room.enter(version=version))[0] for version in ("13", "hybi-08", "hybi-03")]
+        unable = [await room.enter(version=version) for version in ("hixie-76", "hixie-75")]
+        slow = await room.enter(SMALL, "hixie-76")
+        await slow[1].send("x" * len(HUGE))
+        report = room.say(room.server.connections, b"\0\xff", slow=policy)
+        assert (report.sent, report.slow, report.gone) == (len(able), (), 0)
+        assert set(report.unsupported) == {ws for _, ws in [*unable, slow]}
+        assert room.say(room.server.connections, "text").unsupported == ()
+        for peer in able:
+            assert await peer.read_frame() == (BINARY, b"\0\xff")
+        for peer in [*able, *(peer for peer, _ in unable)]:
+            assert await peer.read_frame() == (TEXT, b"text")
+        slow[0].drop()
+        await within(slow[1].closed)
+        assert slow[1] not in room.say([slow[1]], b"\0").unsupported

@@ -17,7 +17,7 @@ class Hall:
     """A server whose clients say in the path who they are; and what its callbacks were told."""
 
     def __init__(self, grace):
-        self.server = endwell.Server(compression=None)
+        self.server = endwell.Server(compression=None, legacy=True)
         self.sessions = self.server.sessions
         self.sessions.grace = grace
         self.told = []
@@ -47,12 +47,13 @@ class Hall:
         def left(key, ending):
             self.told.append(f"{key} left: {ending.code}")
 
-    async def client(self, path="/ada"):
-        return await endwell.connect(f"ws://127.0.0.1:{self.server.port}{path}", compression=None)
+    async def client(self, path="/ada", version="13"):
+        uri = f"ws://127.0.0.1:{self.server.port}{path}"
+        return await endwell.connect(uri, compression=None, version=version)
 
-    async def come(self, path="/ada"):
+    async def come(self, path="/ada", version="13"):
         """A client that has joined."""
-        ws = await self.client(path)
+        ws = await self.client(path, version)
         assert await within(ws.recv()) == "in"
         return ws
 
@@ -83,6 +84,20 @@ async def test_the_newest_connection_is_the_current_one_and_the_old_one_is_told(
         assert new.is_open
         assert place.told == ["ada joined"]
         await new.close(1000)
+
+
+@pytest.mark.parametrize("version", ["hixie-76", "hixie-75"])
+async def test_an_old_client_is_replaced_without_being_told_why(version):
+    async with hall() as place:
+        old = await place.come(version=version)
+        new = await place.come(version=version)
+        received = (await within(old.closed)).received
+        assert received == (Close() if version == "hixie-76" else None)
+        ending = await within(place.endings.get())
+        assert (ending.cause, ending.sent) == (Cause.REPLACED, Close(4991, "replaced", unsaid=True))
+        assert new.is_open
+        assert place.told == ["ada joined"]
+        await new.close()
 
 
 async def test_a_handler_that_was_slower_does_not_take_over_from_a_newer_connection():

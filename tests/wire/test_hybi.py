@@ -81,6 +81,13 @@ def test_whatever_is_sent_is_in_the_draft_s_own_numbers_and_never_masked(client)
         codec.ping(bytes(126))
 
 
+@pytest.mark.parametrize("body", [b"x", b"\x03\xe8bye", b"\0\0", b"\xff" * 125])
+def test_a_close_may_have_any_body_which_means_nothing_and_is_in_the_answer(body):
+    codec = Hybi03(client=False)
+    assert receive(codec, frame(CLOSE, body)) == ([Close()], None)
+    assert codec.close(None) == frame(CLOSE, body)
+
+
 @given(st.binary(max_size=60), st.integers(1, 7))
 def test_how_octets_are_split_changes_nothing(data, size):
     def outcome(reads):

@@ -20,7 +20,7 @@ Slow = Literal["skip", "close", "queue"]
 
 @dataclass(frozen=True, slots=True)
 class Broadcast:
-    """What became of a broadcast; all three together are the connections that were given."""
+    """What became of a broadcast; all of these together are the connections that were given."""
 
     #: How many connections took the message.
     sent: int
@@ -28,6 +28,8 @@ class Broadcast:
     slow: tuple[WebSocket, ...]
     #: How many were closing, or had ended.
     gone: int
+    #: Of a binary message, those that cannot get it: hixie-75 and -76 have only text.
+    unsupported: tuple[WebSocket, ...] = ()
 
 
 def broadcast(
@@ -43,10 +45,15 @@ def broadcast(
     now = monotonic()
     gone = 0
     lagging: list[WebSocket] = []
+    unable: list[WebSocket] = []
+    binary = not isinstance(message, str)
     corked: list[Stream] = []
     try:
         for ws in everybody:
             core, stream = ws._core, ws._stream
+            if binary and core.is_open and not core.takes_binary():
+                unable.append(ws)
+                continue
             # A send() that waits has the next place in the queue.
             if core.is_open and (ws._queued or stream.full(ws._write_limit)):
                 # Unless this is how it turned out that the peer is gone.
@@ -63,7 +70,8 @@ def broadcast(
             corked[0].loop.call_soon(_uncork, corked)
     if slow != "skip":
         _treat(lagging, message, frames, slow == "close")
-    return Broadcast(len(everybody) - len(lagging) - gone, tuple(lagging), gone)
+    sent = len(everybody) - len(lagging) - len(unable) - gone
+    return Broadcast(sent, tuple(lagging), gone, tuple(unable))
 
 
 def _snapshot(connections: Iterable[WebSocket]) -> list[WebSocket]:

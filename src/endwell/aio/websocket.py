@@ -170,7 +170,8 @@ class WebSocket:
         ``write_limit`` bytes, awaiting it waits for room first. Cancelled while
         waiting, it sends nothing.
 
-        Raises TypeError for anything that is no message, and when awaited
+        Raises TypeError for anything that is no message, :exc:`Unsupported` (which is one)
+        for bytes in an old protocol that has only text, and when awaited
         :exc:`ConnectionClosed` after the end.
         """
         core = self._core

@@ -84,6 +84,8 @@ cdef class Connection:
     cpdef sent(self, Py_ssize_t count, double now)
     @cython.locals(codec=Codec)
     cpdef bint send(self, message, double now) except -1
+    @cython.locals(codec=Codec)
+    cpdef bint takes_binary(self)
     @cython.locals(codec=Codec, frame=bytes)
     cpdef bytes share(self, message, dict frames, double now)
     cdef bint _must_read(self)

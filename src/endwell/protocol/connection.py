@@ -310,6 +310,11 @@ class Connection:
         self._active = now
         return True
 
+    def takes_binary(self) -> bool:
+        """Whether the protocol has binary messages, as all but the oldest have."""
+        codec = self._codec
+        return codec is None or codec.has_binary
+
     def share(
         self, message: str | bytes | bytearray | memoryview, frames: dict[object, bytes], now: float
     ) -> bytes | None:

@@ -84,7 +84,10 @@ def accept(request: Request, options: Options, version: str) -> Accepted:
     origin = headers.get("Origin")
     if origin is not None:
         answer.add(f"{prefix}Origin", origin)
-    answer.add(f"{prefix}Location", _location(request))
+    # A client compares it with what it asked for, which may have been wss, at a proxy that
+    # ends TLS; whoever forges the field deceives nobody else. Precedent: websocket-driver.
+    secure = request.secure or headers.get("X-Forwarded-Proto") == "https"
+    answer.add(f"{prefix}Location", _location(request, secure))
     if subprotocol is not None:
         answer.add(f"{prefix}Protocol", subprotocol)
     return OldAccepted(Response(101, answer, body), subprotocol, version)
@@ -126,7 +129,10 @@ def confirm(offer: Offer, response: Response) -> Accepted:
     request, headers, version = offer.request, response.headers, offer.options.version
     prefix = _prefix(version)
     check_switch(headers)
-    for name, value in (("Origin", request.headers["Origin"]), ("Location", _location(request))):
+    for name, value in (
+        ("Origin", request.headers["Origin"]),
+        ("Location", _location(request, request.secure)),
+    ):
         if headers.get_all(f"{prefix}{name}") != [value]:
             raise InvalidHandshake(f"the answer must have one {prefix}{name} field, {value!r}")
     offered, chosen = request.headers.get(f"{prefix}Protocol"), headers.get(f"{prefix}Protocol")
@@ -151,9 +157,9 @@ def _proof(request: Request) -> bytes:
     return proof(key1, key2, request.body)
 
 
-def _location(request: Request) -> str:
+def _location(request: Request, secure: bool) -> str:
     """hixie-76 §3.2: what the client asked for, as a URI with the host in lower case."""
-    return f"{'wss' if request.secure else 'ws'}://{request.headers['Host'].lower()}{request.target}"
+    return f"{'wss' if secure else 'ws'}://{request.headers['Host'].lower()}{request.target}"
 
 
 def _comparable(request: Request) -> Request:

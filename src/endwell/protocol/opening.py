@@ -64,7 +64,8 @@ def _version_of(headers: Headers) -> str:
         return hybi.NUMBERS.get(number, number)
     if is_challenged(headers):
         draft = headers.get("Sec-WebSocket-Draft")
-        return "hixie-76" if draft is None else f"hybi-0{draft}"
+        # 0 is what pywebsocket's client says: hybi-00 is hixie-76.
+        return "hixie-76" if draft in (None, "0") else f"hybi-0{draft}"
     # hixie-75 has no field of its own, and no later protocol is without one.
     later = any(name.lower().startswith("sec-websocket-") for name, _ in headers)
     return "unknown" if later else "hixie-75"

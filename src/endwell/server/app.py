@@ -157,9 +157,9 @@ class Server:
         - ``"queue"``: they get it late, and only ``write_timeout`` and keepalive bound the
           queue, so it is for rare messages and for peers that are trusted.
 
-        The report counts the messages ``sent``, the connections already ``gone``, and
-        names the ``slow`` ones. No callback runs before it is returned. To be called in
-        the event loop's thread.
+        The report counts the messages ``sent``, the connections already ``gone``, and names
+        the ``slow`` ones, and the ``unsupported``: hixie-75 and -76 have no binary messages.
+        No callback runs before it is returned. To be called in the event loop's thread.
 
         Raises TypeError or ValueError for what is no message, no iterable of
         WebSockets, or no policy; then nothing was sent.

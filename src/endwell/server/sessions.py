@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from ..aio.callbacks import check_callback
 from ..aio.websocket import WebSocket
 from ..codes import CloseCode, Retry, describe
 from ..ending import Cause, Ending
@@ -121,8 +121,7 @@ def _replace(ws: WebSocket) -> None:
 
 
 def _register(callbacks: list[Callable[..., object]], callback: Callback) -> Callback:
-    if not callable(callback) or inspect.iscoroutinefunction(callback):
-        raise TypeError(f"callback must be a plain function, not {callback!r}")
+    check_callback(callback)
     callbacks.append(callback)
     return callback
 

@@ -14,6 +14,7 @@ cdef class Bridge:
     cdef Connection _core
     cdef Stream _stream
     cdef Py_ssize_t _write_limit
+    cdef readonly bint takes_binary
     cdef object _gate
     cdef readonly bint is_open
     cdef list _staged

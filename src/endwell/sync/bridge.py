@@ -56,6 +56,7 @@ class Bridge:
         self._stream = ws._stream
         options = self._core.options
         self._write_limit = options.write_limit
+        self.takes_binary = self._core.takes_binary()
         # From here on what is marked so is changed only with this lock held.
         self._gate = threading.Lock()
         self.is_open = self._core.is_open  # gate

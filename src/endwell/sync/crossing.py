@@ -71,7 +71,9 @@ class Crossing:
     def _attend(self) -> None:
         self._awake = False
         posted = self._posted
-        while posted:
+        # What comes meanwhile has woken the loop again: a thread that sends without end would
+        # else never let it do anything else, such as the close() of another thread.
+        for _ in range(len(posted)):
             posted.popleft().attend()
 
     def hand_over(self, waiting: Waiting, count: int) -> None:

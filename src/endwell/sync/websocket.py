@@ -9,8 +9,9 @@ from typing import Self
 from ..aio.callbacks import check_callback
 from ..codes import CloseCode
 from ..ending import Cause, Ending
-from ..errors import ConnectionClosed
+from ..errors import ConnectionClosed, Unsupported
 from ..http import Request, Response
+from ..wire.codec import NO_BINARY
 from ..wire.frames import close_payload
 from .bridge import Bridge
 
@@ -130,16 +131,19 @@ class WebSocket:
         ``write_limit`` bytes, it waits for room first. Interrupted while waiting, it
         sends nothing.
 
-        Raises TypeError for anything that is no message, and :exc:`ConnectionClosed`
-        after the end.
+        Raises TypeError for anything that is no message, :exc:`Unsupported` (which is one)
+        for bytes in an old protocol that has only text, and :exc:`ConnectionClosed` after the end.
         """
         if isinstance(message, str):
             if not message.isascii():
                 message.encode()  # a lone surrogate raises here, not in the loop
-        elif not isinstance(message, bytes):
-            if not isinstance(message, bytearray | memoryview):
-                raise TypeError(f"message must be a str or bytes-like, not {type(message).__name__}")
-            message = bytes(message)  # it may change before it leaves
+        else:
+            if not isinstance(message, bytes):
+                if not isinstance(message, bytearray | memoryview):
+                    raise TypeError(f"message must be a str or bytes-like, not {type(message).__name__}")
+                message = bytes(message)  # it may change before it leaves
+            if not self._bridge.takes_binary and self._bridge.is_open:
+                raise Unsupported(NO_BINARY)
         self._bridge.send(message)
 
     def ping(self, payload: bytes | None = None, timeout: float | None = None) -> float:

@@ -25,13 +25,14 @@ cdef class Codec:
     cdef public bint has_close
     cdef public bint has_codes
     cdef public bint has_pings
+    cdef public bint has_binary
     cdef readonly list controls
     cdef object _max_size
     cdef object _deflate
-    cdef readonly object alike
+    cdef public object alike
     cdef bytes _key
     cdef readonly bytes _partial
-    cdef readonly bint paused
+    cdef public bint paused
     cdef Py_ssize_t _inflated
     cdef readonly bytearray _buffer
 

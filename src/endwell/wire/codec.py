@@ -14,7 +14,10 @@ from .frames import BINARY, CONTINUATION, FIN, LENGTH_16, MAX_CONTROL, PING, PON
 from .payload import binary, frame, piece, put, reserve, text, unmask, whole
 from .utf8 import check, decode, not_utf8
 
-__all__ = ["Codec", "Control", "Event", "Ping", "Pong"]
+__all__ = ["NO_BINARY", "Codec", "Control", "Event", "Ping", "Pong"]
+
+#: Why bytes are refused where ``has_binary`` is False.
+NO_BINARY = "message must be a str: this old protocol has no binary messages"
 
 # A message may have so many fragments, and one more for each 16 bytes of it. Fragments
 # are joined as they come, so they cost time only, and a fragment that brings data has
@@ -87,6 +90,7 @@ class Codec:
         "alike",
         "controls",
         "first",
+        "has_binary",
         "has_close",
         "has_codes",
         "has_pings",
@@ -104,14 +108,15 @@ class Codec:
         self._deflate = deflate
         #: Codecs in which this is equal frame every message alike; None: no other does, because a
         #: client masks with a new key each time, and context takeover remembers.
-        self.alike = None if client else () if deflate is None else deflate.alike
+        self.alike: object = None if client else () if deflate is None else deflate.alike
         # For the short cut: the octet after the first of a frame without payload, and the
         # longest payload that is taken by it.
         self._low = 0 if client else 0x80
         self._limit = 2**16 - 1 if max_size is None else min(2**16 - 1, max_size)
         self._stopped = False
-        #: What older protocols may lack: a closing handshake, codes and reasons in it, pings.
-        self.has_close = self.has_codes = self.has_pings = True
+        #: What older protocols may lack: a closing handshake, codes and reasons in it, pings,
+        #: binary messages.
+        self.has_close = self.has_codes = self.has_pings = self.has_binary = True
         #: The control frames that came, for whoever handles them to take away.
         self.controls: list[Any] = []
         # An incomplete header or control frame, at most 130 bytes; or what waits, if paused.
@@ -262,11 +267,15 @@ class Codec:
             return Ping(payload)
         if opcode == PONG:
             return Pong(payload)
-        close = frames.parse_close(payload)
+        close = self.closing(payload)
         # §1.4: "after receiving a control frame indicating the connection should be
         # closed, a peer discards any further data received."
         self._stop()
         return close
+
+    def closing(self, payload: bytes) -> Close:
+        """What a received Close frame says. Raises what :func:`~endwell.wire.frames.parse_close` does."""
+        return frames.parse_close(payload)
 
     def _begin(self, first: int) -> None:
         # RFC 6455 §5.4: "The fragments of one message MUST NOT be interleaved between the

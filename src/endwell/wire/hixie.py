@@ -12,8 +12,9 @@ from typing import Any
 from ..ending import Close
 from ..errors import MessageTooBig, PeerError, ProtocolError, Unsupported
 from ..http import Headers
-from .codec import Codec
+from .codec import NO_BINARY
 from .frames import close_payload
+from .portions import Portioned
 from .utf8 import check, decode
 
 __all__ = ["CHALLENGE", "PROOF", "PROVING", "Hixie", "has_proof", "is_challenged", "key_number", "proof"]
@@ -69,13 +70,15 @@ def proof(key1: str, key2: str, challenge: bytes) -> bytes:
     return md5(parts + challenge, usedforsecurity=False).digest()
 
 
-class Hixie(Codec):
+class Hixie(Portioned):
     """The codec of hixie-76; without ``has_close``, of hixie-75, where the end of TCP is the Close."""
 
     def __init__(self, client: bool, max_size: int | None = 2**20, has_close: bool = True) -> None:
         super().__init__(client, max_size)
         self.has_close = has_close
-        self.has_codes = self.has_pings = False
+        self.has_codes = self.has_pings = self.has_binary = False
+        # In either role, for nothing is masked.
+        self.alike = Hixie
         self._most = max_size
         # Whether the rest is ignored, and whether a closing frame came before it.
         self._over = self._closed = False
@@ -88,8 +91,8 @@ class Hixie(Codec):
         self._text = bytearray()
         self._valid = 0
 
-    def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
-        """See :meth:`Codec.feed`."""
+    def take(self, data: bytearray, end: int, messages: list[Any]) -> None:
+        """See :meth:`Portioned.take`."""
         pos = 0
         try:
             while pos < end and not self._over:
@@ -166,7 +169,7 @@ class Hixie(Codec):
         """The frame of a text message. Raises Unsupported for bytes, UnicodeEncodeError for a lone surrogate."""
         if not isinstance(message, str):
             if isinstance(message, bytes | bytearray | memoryview):
-                raise Unsupported("message must be a str: this old protocol has no binary messages")
+                raise Unsupported(NO_BINARY)
             raise TypeError(f"message must be a str, not {type(message).__name__}")
         self.first = -1
         return b"\x00" + message.encode() + b"\xff"

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .codec import Codec
+from ..ending import Close
 from .frames import BINARY, CLOSE, CONTINUATION, FIN, LENGTH_16, PING, PONG, TEXT, close_payload
 from .payload import frame
+from .portions import Portioned
 
 __all__ = ["Hybi03"]
 
@@ -26,21 +27,24 @@ def _modern(first: int) -> int:
     return flags | (_OPCODES[opcode] if opcode < len(_OPCODES) else _RESERVED)
 
 
-class Hybi03(Codec):
+class Hybi03(Portioned):
     """Translates the first octet of each frame; all else is the codec of RFC 6455."""
 
     def __init__(self, client: bool, max_size: int | None = 2**20) -> None:
         # A client: the peer of one does not mask.
         super().__init__(True, max_size)
+        self.alike = Hybi03
         self.has_codes = False
+        # What is in a Close, which means nothing here, but is in the answer too.
+        self._body = b""
         # Where in a frame the next octet is: what is missing of its length (-1: not known yet,
         # None: its first octet), the length so far, and of its payload.
         self._digits: int | None = None
         self._length = 0
         self._left = 0
 
-    def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
-        """See :meth:`Codec.feed`."""
+    def take(self, data: bytearray, end: int, messages: list[Any]) -> None:
+        """See :meth:`Portioned.take`."""
         pos = 0
         while pos < end:
             if self._left:
@@ -54,7 +58,7 @@ class Hybi03(Codec):
             else:
                 self._count(data[pos])
             pos += 1
-        super().feed(data, end, messages)
+        super().take(data, end, messages)
 
     def read(self, count: int, messages: list[Any]) -> None:
         """See :meth:`Codec.read`."""
@@ -87,7 +91,12 @@ class Hybi03(Codec):
     def close(self, code: int | None, reason: str = "") -> bytes:
         """A closing frame. Raises as :meth:`Codec.close` does."""
         close_payload(code, reason)
-        return self.control(CLOSE, b"")
+        return self.control(CLOSE, self._body)
+
+    def closing(self, payload: bytes) -> Close:
+        """See :meth:`Codec.closing`."""
+        self._body = payload
+        return Close()
 
     def control(self, opcode: int, payload: bytes | bytearray | memoryview) -> bytes:
         """See :meth:`Codec.control`."""
