@@ -181,7 +181,7 @@ ENDINGS: dict[str, End] = {
 OURS: dict[str, End] = {
     "handler returns": _ours(Cause.HANDLER_RETURNED, 1000),
     "handler raises": _ours(Cause.HANDLER_ERROR, 1011, raises=ERROR),
-    "stop": _ours(Cause.SERVER_DRAINED, 1001, "server stopping"),
+    "stop": _ours(Cause.SERVER_DRAINED, 1001, "server stopping; retry 0-1s"),
 }
 
 

@@ -88,6 +88,10 @@ class Hixie(Codec):
         self._text = bytearray()
         self._valid = 0
 
+    def begun(self) -> bool:
+        """See :meth:`Codec.begun`."""
+        return self._type is not None
+
     def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
         """See :meth:`Codec.feed`."""
         pos = 0

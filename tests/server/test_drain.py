@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import pytest
+
+import endwell
+from endwell import Advice, Cause, Close, CloseCode
+from tests.raw import BOUND, PLAIN, RawPeer, wss
+from tests.wire.peer import CLOSE, TEXT
+
+STOP = "server stopping; retry 1-2s"
+
+
+@pytest.fixture(params=["ws", "wss"])
+def transport(request):
+    return PLAIN if request.param == "ws" else wss()
+
+
+def url(server):
+    return f"ws://127.0.0.1:{server.port}/"
+
+
+class Work:
+    """A server that takes its time for each message."""
+
+    def __init__(self, seconds=0.05):
+        self.server = endwell.Server()
+        self.taken, self.answered, self.left = [], [], []
+        self.begun = asyncio.Event()
+
+        @self.server.websocket("/")
+        async def work(ws):
+            try:
+                async for message in ws:
+                    self.taken.append(message)
+                    self.begun.set()
+                    await asyncio.sleep(seconds)
+                    await ws.send(message)
+                    self.answered.append(message)
+            finally:
+                self.left.append(ws)
+
+
+async def drained(server, **keywords):
+    async with asyncio.timeout(BOUND):
+        return await server.drain(**keywords)
+
+
+async def test_an_answer_and_the_close_leave_together_so_that_nobody_asks_again(transport):
+    work = Work()
+    async with work.server.serving(ssl=transport.server):
+        with await RawPeer.connect(work.server.port, transport.client) as peer:
+            await peer.frame(TEXT, b"question")
+            await work.begun.wait()
+            draining = asyncio.create_task(drained(work.server))
+            # One read: with plain TCP both frames are one segment, with TLS one record.
+            assert await peer.more()
+            assert (await peer.read_frame()).payload == b"question"
+            assert len(peer._received) > 2
+            seen = await peer.read_to_the_end(answer=True)
+            assert seen.close == Close(1001, STOP)
+        report = await draining
+    assert (report.endings, report.unanswered, report.last_called) == ({"clean": 1}, 0, 0)
+    assert report.slowest[0].endswith("work")
+    assert "1 clean" in str(report)
+
+
+async def test_what_the_system_has_already_is_answered_before_the_close(transport):
+    work = Work(0.01)
+    async with work.server.serving(ssl=transport.server):
+        with await RawPeer.connect(work.server.port, transport.client) as peer:
+            await peer.frame(TEXT, b"one")
+            assert (await peer.read_frame()).payload == b"one"
+            peer.push(peer.octets(TEXT, b"two"))
+            # Before the server's loop has read it.
+            (ws,) = work.server.connections
+            ws.when_idle(lambda: ws.begin_close(Cause.SERVER_DRAINED, 1001, "now"), 0)
+            seen = await peer.read_to_the_end(answer=True)
+            assert [frame.payload for frame in seen.frames] == [b"two"]
+            assert seen.close == Close(1001, "now")
+    assert work.answered == ["one", "two"]
+
+
+async def test_a_message_that_has_begun_to_come_is_waited_for():
+    work = Work(0)
+    async with work.server.serving():
+        with await RawPeer.connect(work.server.port) as peer:
+            question = peer.octets(TEXT, b"a long question")
+            await peer.write(question[:10])
+            while not work.server.connections:
+                await asyncio.sleep(0.001)
+            await peer.delivered()
+            draining = asyncio.create_task(drained(work.server))
+            assert await peer.silence(0.1)
+            await peer.write(question[10:])
+            seen = await peer.read_to_the_end(answer=True)
+            assert [frame.payload for frame in seen.frames] == [b"a long question"]
+        assert (await draining).endings == {"clean": 1}
+
+
+async def test_a_control_frame_that_is_there_does_not_keep_a_connection_open():
+    work = Work(0)
+    async with work.server.serving(), endwell.connect(url(work.server)) as ws:
+        await ws.send("hello")
+        assert await ws.recv() == "hello"
+        pings = [asyncio.create_task(ws.ping()) for _ in range(3)]
+        report = await drained(work.server)
+        assert (await ws.closed).received.code == 1001
+        await asyncio.gather(*pings, return_exceptions=True)
+    assert report.last_called == 0
+
+
+@pytest.mark.parametrize("subscribes", [False, True])
+async def test_a_stream_is_closed_at_its_moment_or_after_some_patience_if_it_was_asked_for(subscribes):
+    server = endwell.Server()
+    raised = []
+
+    @server.websocket("/")
+    async def stream(ws):
+        if subscribes:
+            await ws.recv()
+        try:
+            while True:
+                await ws.send("news")
+                await asyncio.sleep(0.01)
+        except endwell.ConnectionClosed as exc:
+            raised.append(exc)
+            raise
+
+    async with server.serving(), endwell.connect(url(server)) as ws:
+        await ws.send("subscribe") if subscribes else None
+        await ws.recv()
+        draining = asyncio.create_task(drained(server, deadline=2))
+        async for _ in ws:
+            pass
+        report = await draining
+    assert report.last_called == subscribes
+    assert report.duration < 1
+    assert report.endings == {"clean": 1}
+    assert raised[0].ending.cause is Cause.SERVER_DRAINED
+
+
+async def test_handlers_are_told_and_one_that_returns_closes_with_the_words_of_the_drain(caplog):
+    server = endwell.Server()
+    told = []
+
+    @server.on_drain
+    def plain(drain):
+        told.append(drain.deadline)
+
+    @server.on_drain
+    async def farewell(drain):
+        told.append(bool(next(iter(server.connections)).draining))
+
+    @server.on_drain
+    def broken(drain):
+        raise RuntimeError("broken")
+
+    @server.websocket("/")
+    async def handler(ws):
+        await ws.recv()
+        assert not ws.draining
+        await ws.draining.wait()
+        await ws.send("bye")
+
+    async with server.serving(), endwell.connect(url(server)) as ws:
+        await ws.send("hello")
+        await asyncio.sleep(0.01)
+        assert not ws.draining
+        await drained(server, deadline=4, code=CloseCode.SERVICE_RESTART)
+        assert await ws.recv() == "bye"
+        assert (await ws.closed).received == Close(1012, "server restarting; retry 1-2s")
+    assert told == [4, True]
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == [
+        f"on_drain callback {broken!r} failed"
+    ]
+
+
+async def test_newcomers_are_refused_and_told_when_to_come_back():
+    work = Work(0.2)
+    async with work.server.serving(), endwell.connect(url(work.server)) as ws:
+        await ws.send("hello")
+        await work.begun.wait()
+        draining = asyncio.create_task(drained(work.server))
+        await asyncio.sleep(0)
+        with pytest.raises(endwell.HandshakeRejected) as caught:
+            await endwell.connect(url(work.server))
+        assert caught.value.response.status == 503
+        assert 1 <= int(caught.value.response.headers["Retry-After"]) <= 3
+        assert await ws.recv() == "hello"
+        report = await draining
+    assert report.refused == 1
+    assert "1 newcomers refused" in str(report)
+
+
+async def test_a_server_whose_address_others_serve_stops_listening():
+    work = Work(0.1)
+    async with work.server.serving():
+        port = work.server.port
+        async with endwell.connect(url(work.server)) as ws:
+            await ws.send("hello")
+            await work.begun.wait()
+            draining = asyncio.create_task(drained(work.server, listen=False))
+            await asyncio.sleep(0)
+            async with endwell.Server().serving(port=port):
+                await draining
+
+
+async def test_a_second_drain_waits_for_the_first_and_leaving_the_block_too():
+    work = Work(0.1)
+    async with work.server.serving(), endwell.connect(url(work.server)) as ws:
+        await ws.send("hello")
+        await work.begun.wait()
+        first, second = await asyncio.gather(drained(work.server, code=1012), drained(work.server))
+        assert first is second
+        assert (await ws.closed).received.code == 1012
+    async with work.server.serving(), endwell.connect(url(work.server)) as ws:
+        assert not next(iter(work.server.connections)).draining
+        await ws.send("again")
+        assert await ws.recv() == "again"
+
+
+async def test_a_server_that_does_not_serve_cannot_be_drained():
+    server = endwell.Server()
+    with pytest.raises(ValueError, match="serve"):
+        await server.drain()
+    async with server.serving():
+        pass
+    with pytest.raises(ValueError, match="serve"):
+        await server.drain()
+    with pytest.raises(TypeError, match="patience"):
+        await server.drain(patience=3)
+
+
+async def test_a_drain_that_is_cancelled_goes_to_the_end_at_once():
+    work = Work(3600)
+    async with work.server.serving(), endwell.connect(url(work.server)) as ws:
+        await ws.send("hello")
+        await work.begun.wait()
+        draining = asyncio.create_task(work.server.drain())
+        await asyncio.sleep(0.05)
+        draining.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await draining
+        assert (await ws.closed).received == Close(1001, STOP)
+    assert len(work.left) == 1
+
+
+async def test_a_client_that_is_gone_or_deaf_costs_no_more_than_the_deadline(caplog):
+    server = endwell.Server()
+
+    @server.websocket("/")
+    async def stuck(ws):
+        while server.addresses:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    caplog.set_level(logging.INFO, "endwell.server")
+    async with server.serving():
+        with await RawPeer.connect(server.port):
+            began = time.monotonic()
+            report = await drained(server, deadline=0.5)
+            assert time.monotonic() - began < 2
+    assert report.endings == {"aborted": 1}
+    assert report.cancelled == 1
+    assert len(report.stuck) == 1
+    assert caplog.records[-1].message == str(report)
+    assert "stuck and left alone: 1 x " in str(report)
+    await asyncio.sleep(0.05)
+
+
+async def test_messages_that_cross_the_close_are_counted():
+    work = Work(0)
+    async with work.server.serving():
+        with await RawPeer.connect(work.server.port) as peer:
+            draining = asyncio.create_task(drained(work.server))
+            received = await peer.read_frame()
+            assert received.opcode == CLOSE
+            await peer.frame(TEXT, b"too late")
+            await peer.frame(CLOSE, received.payload)
+            await peer.read_to_the_end()
+            peer.drop()
+            assert (await draining).unanswered == 1
+
+
+async def test_our_clients_come_back_when_the_advice_says():
+    work = Work(0)
+    times = []
+    async with work.server.serving():
+        port = work.server.port
+
+        async def client():
+            async for ws in endwell.reconnecting(f"ws://127.0.0.1:{port}/"):
+                times.append(time.monotonic())
+                async for _ in ws:
+                    pass
+                if len(times) == 2:
+                    break
+                times[0] = time.monotonic()
+                endings.append(ws.ending)
+
+        endings = []
+        running = asyncio.create_task(client())
+        while not work.server.connections:
+            await asyncio.sleep(0.001)
+        await drained(work.server, code=CloseCode.SERVICE_RESTART)
+    async with asyncio.timeout(BOUND):
+        async with work.server.serving(port=port):
+            while len(times) < 2:
+                await asyncio.sleep(0.01)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+    earliest, latest = Advice.parse(endings[0].reason)
+    assert endings[0].code == 1012
+    assert earliest - 0.1 <= times[1] - times[0] <= latest + 0.5
+
+
+BLOCKED = """
+import time, endwell, logging
+logging.basicConfig(level=logging.INFO)
+server = endwell.Server()
+
+@server.websocket("/")
+async def handler(ws):
+    time.sleep(3600)
+
+server.run(port=0, drain=endwell.Drain(deadline=0))
+"""
+
+
+async def test_a_process_ends_though_a_handler_blocks_the_event_loop():
+    process = subprocess.Popen([sys.executable, "-c", BLOCKED], stderr=subprocess.PIPE, text=True)
+    try:
+        line = await asyncio.to_thread(process.stderr.readline)
+        with await RawPeer.reach(int(line.rpartition(":")[2])) as peer:
+            await peer.write(peer.request())
+            await peer.read_head()
+            await asyncio.sleep(0.1)
+            process.send_signal(signal.SIGTERM)
+            _, err = await asyncio.to_thread(process.communicate, None, 10)
+        assert process.returncode == 1
+        assert "blocks the event loop" in err
+        assert "in handler" in err
+    finally:
+        process.kill()
+        process.wait()
