@@ -5,6 +5,7 @@ import logging
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 
@@ -12,15 +13,12 @@ import pytest
 
 import endwell
 from endwell import Advice, Cause, Close, CloseCode
-from tests.raw import BOUND, PLAIN, RawPeer, wss
+from endwell.sync.crossing import Crossing
+from tests.face import ASYNCIO
+from tests.raw import BOUND, RawPeer
 from tests.wire.peer import CLOSE, TEXT
 
 STOP = "server stopping; retry 1-2s"
-
-
-@pytest.fixture(params=["ws", "wss"])
-def transport(request):
-    return PLAIN if request.param == "ws" else wss()
 
 
 def url(server):
@@ -30,22 +28,24 @@ def url(server):
 class Work:
     """A server that takes its time for each message."""
 
-    def __init__(self, seconds=0.05):
+    def __init__(self, seconds=0.05, face=ASYNCIO):
         self.server = endwell.Server()
         self.taken, self.answered, self.left = [], [], []
         self.begun = asyncio.Event()
+        loop = asyncio.get_running_loop()
 
-        @self.server.websocket("/")
         async def work(ws):
             try:
                 async for message in ws:
                     self.taken.append(message)
-                    self.begun.set()
-                    await asyncio.sleep(seconds)
+                    loop.call_soon_threadsafe(self.begun.set)
+                    await face.pause(seconds)
                     await ws.send(message)
                     self.answered.append(message)
             finally:
                 self.left.append(ws)
+
+        self.server.websocket("/")(face.handler(work))
 
 
 async def drained(server, **keywords):
@@ -53,8 +53,8 @@ async def drained(server, **keywords):
         return await server.drain(**keywords)
 
 
-async def test_an_answer_and_the_close_leave_together_so_that_nobody_asks_again(transport):
-    work = Work()
+async def test_an_answer_and_the_close_leave_together_so_that_nobody_asks_again(transport, face):
+    work = Work(face=face)
     async with work.server.serving(ssl=transport.server):
         with await RawPeer.connect(work.server.port, transport.client) as peer:
             await peer.frame(TEXT, b"question")
@@ -68,12 +68,37 @@ async def test_an_answer_and_the_close_leave_together_so_that_nobody_asks_again(
             assert seen.close == Close(1001, STOP)
         report = await draining
     assert (report.endings, report.unanswered, report.last_called) == ({"clean": 1}, 0, 0)
-    assert report.slowest[0].endswith("work")
+    assert report.slowest[0]
     assert "1 clean" in str(report)
 
 
-async def test_what_the_system_has_already_is_answered_before_the_close(transport):
-    work = Work(0.01)
+async def test_an_answer_waits_a_moment_for_its_thread_to_come_back():
+    server = endwell.Server()
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    @server.websocket("/")
+    def work(ws):
+        for message in ws:
+            loop.call_soon_threadsafe(begun.set)
+            time.sleep(0.05)
+            ws.send(message)
+            time.sleep(0.002)  # and the event loop runs
+
+    async with server.serving():
+        with await RawPeer.connect(server.port) as peer:
+            await peer.frame(TEXT, b"question")
+            await begun.wait()
+            draining = asyncio.create_task(drained(server))
+            assert await peer.more()
+            assert (await peer.read_frame()).payload == b"question"
+            assert len(peer._received) > 2
+            await peer.read_to_the_end(answer=True)
+        assert (await draining).endings == {"clean": 1}
+
+
+async def test_what_the_system_has_already_is_answered_before_the_close(transport, face):
+    work = Work(0.01, face)
     async with work.server.serving(ssl=transport.server):
         with await RawPeer.connect(work.server.port, transport.client) as peer:
             await peer.frame(TEXT, b"one")
@@ -81,32 +106,34 @@ async def test_what_the_system_has_already_is_answered_before_the_close(transpor
             peer.push(peer.octets(TEXT, b"two"))
             # Before the server's loop has read it.
             (ws,) = work.server.connections
-            ws.when_idle(lambda: ws.begin_close(Cause.SERVER_DRAINED, 1001, "now"), 0)
+            faces = list(Crossing.of(asyncio.get_running_loop()).bridges) or [ws]
+            faces[0].when_idle(lambda: ws.begin_close(Cause.SERVER_DRAINED, 1001, "now"), 0)
             seen = await peer.read_to_the_end(answer=True)
             assert [frame.payload for frame in seen.frames] == [b"two"]
             assert seen.close == Close(1001, "now")
     assert work.answered == ["one", "two"]
 
 
-async def test_a_message_that_has_begun_to_come_is_waited_for():
-    work = Work(0)
+@pytest.mark.parametrize("begun", [1, 10])
+async def test_a_message_that_has_begun_to_come_is_waited_for(face, begun):
+    work = Work(0, face)
     async with work.server.serving():
         with await RawPeer.connect(work.server.port) as peer:
             question = peer.octets(TEXT, b"a long question")
-            await peer.write(question[:10])
+            await peer.write(question[:begun])
             while not work.server.connections:
                 await asyncio.sleep(0.001)
             await peer.delivered()
             draining = asyncio.create_task(drained(work.server))
             assert await peer.silence(0.1)
-            await peer.write(question[10:])
+            await peer.write(question[begun:])
             seen = await peer.read_to_the_end(answer=True)
             assert [frame.payload for frame in seen.frames] == [b"a long question"]
         assert (await draining).endings == {"clean": 1}
 
 
-async def test_a_control_frame_that_is_there_does_not_keep_a_connection_open():
-    work = Work(0)
+async def test_a_control_frame_that_is_there_does_not_keep_a_connection_open(face):
+    work = Work(0, face)
     async with work.server.serving(), endwell.connect(url(work.server)) as ws:
         await ws.send("hello")
         assert await ws.recv() == "hello"
@@ -118,22 +145,22 @@ async def test_a_control_frame_that_is_there_does_not_keep_a_connection_open():
 
 
 @pytest.mark.parametrize("subscribes", [False, True])
-async def test_a_stream_is_closed_at_its_moment_or_after_some_patience_if_it_was_asked_for(subscribes):
+async def test_a_stream_is_closed_at_its_moment_or_after_some_patience_if_it_was_asked_for(subscribes, face):
     server = endwell.Server()
     raised = []
 
-    @server.websocket("/")
     async def stream(ws):
         if subscribes:
             await ws.recv()
         try:
             while True:
                 await ws.send("news")
-                await asyncio.sleep(0.01)
+                await face.pause(0.01)
         except endwell.ConnectionClosed as exc:
             raised.append(exc)
             raise
 
+    server.websocket("/")(face.handler(stream))
     async with server.serving(), endwell.connect(url(server)) as ws:
         await ws.send("subscribe") if subscribes else None
         await ws.recv()
@@ -181,6 +208,104 @@ async def test_handlers_are_told_and_one_that_returns_closes_with_the_words_of_t
     assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == [
         f"on_drain callback {broken!r} failed"
     ]
+
+
+def test_a_handler_in_a_thread_can_wait_for_the_drain_too():
+    server = endwell.Server()
+    told = []
+
+    @server.websocket("/")
+    def handler(ws):
+        ws.recv()
+        told.append((bool(ws.draining), ws.draining.wait(0.01), ws.draining.wait(BOUND), bool(ws.draining)))
+        ws.send("bye")
+
+    async def main():
+        async with server.serving(), endwell.connect(url(server)) as ws:
+            assert not ws.draining
+            await ws.send("hello")
+            await asyncio.sleep(0.05)
+            report = await drained(server, deadline=4)
+            assert await ws.recv() == "bye"
+            assert (await ws.closed).received == Close(1001, STOP)
+            return report
+
+    report = asyncio.run(main())
+    assert told == [(False, False, True, True)]
+    assert (report.endings, report.last_called) == ({"clean": 1}, 0)
+
+
+async def test_threads_that_share_a_connection_are_idle_when_all_have_come_back():
+    server = endwell.Server()
+    answered = []
+
+    def work(ws):
+        for message in ws:
+            time.sleep(float(message))
+            ws.send(message)
+            answered.append(message)
+
+    @server.websocket("/")
+    def handler(ws):
+        threads = [threading.Thread(target=work, args=(ws,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    async with server.serving(), endwell.connect(url(server)) as ws:
+        for seconds in ("0.3", "0.02", "0.02", "0.02"):
+            await ws.send(seconds)
+        assert await ws.recv() == "0.02"
+        report = await drained(server)
+        assert sorted([message async for message in ws]) == ["0.02", "0.02", "0.3"]
+    assert len(answered) == 4
+    assert (report.endings, report.last_called) == ({"clean": 1}, 0)
+
+
+async def test_a_thread_that_is_stuck_is_named_and_costs_no_more_than_the_deadline(caplog):
+    server = endwell.Server()
+    release, ended = threading.Event(), []
+
+    @server.websocket("/")
+    def hangs(ws):
+        release.wait(BOUND)
+
+    @server.on_close
+    def slow(ws, ending):
+        time.sleep(0.3)
+        ended.append(ending.cause)
+
+    async with server.serving():
+        with await RawPeer.connect(server.port) as peer:
+            reading = asyncio.create_task(peer.read_to_the_end(answer=True))
+            began = time.monotonic()
+            report = await drained(server, deadline=0.5)
+            assert time.monotonic() - began < 2
+            assert (await reading).close == Close(1001, "server stopping; retry 1-2s")
+    assert report.stuck == (hangs.__qualname__,)
+    assert f"stuck and left alone: 1 x {hangs.__qualname__}" in caplog.text
+    assert ended == [Cause.SERVER_DRAINED]
+    release.set()
+
+
+async def test_the_callbacks_of_blocking_handlers_have_returned_when_a_drain_is_over():
+    server = endwell.Server()
+    ended = []
+
+    @server.websocket("/")
+    def handler(ws):
+        ws.read()
+
+    @server.on_close
+    def slow(ws, ending):
+        time.sleep(0.5)
+        ended.append(ending.cause)
+
+    async with server.serving(), endwell.connect(url(server)), endwell.connect(url(server)):
+        report = await drained(server, deadline=4)
+        assert ended == [Cause.SERVER_DRAINED] * 2
+    assert report.duration < 2
 
 
 async def test_newcomers_are_refused_and_told_when_to_come_back():

@@ -55,7 +55,8 @@ class DrainReport:
     last_called: int
     #: Messages that came, then or later, but were not taken by a handler when its Close was sent.
     unanswered: int
-    #: Handlers that had to be cancelled.
+    #: Handlers that still ran when it was time to cancel them. Those in threads cannot be: they
+    #: only find their connection closed.
     cancelled: int
     #: The names of handlers that went on even so, and were left alone.
     stuck: tuple[str, ...]
@@ -124,9 +125,12 @@ class Departure:
         self._connections = connections
         self._tasks = tasks
         self._threads = workers.running
-        self._bridges = {bridge.ws: bridge for bridge in Crossing.of(asyncio.get_running_loop()).bridges}
-        # Whose handler runs, and its name.
-        self._handlers = {ws: name_of(ws) for ws in connections}
+        crossing = Crossing.of(asyncio.get_running_loop())
+        self._bridges = {bridge.ws: bridge for bridge in crossing.bridges}
+        self._callbacks = crossing.callbacks
+        # Whose handler runs.
+        self._handlers = set(connections)
+        self._name_of = name_of
         self._asked = deque(
             (self.timetable.moment(index, random.random()), ws)  # noqa: S311  (jitter, not a secret)
             for index, ws in enumerate(connections)
@@ -142,7 +146,7 @@ class Departure:
         self._endings: Counter[str] = Counter()
         self._taken: dict[WebSocket, int] = {}
         self._refused = self._last_called = self._unanswered = self._cancelled = 0
-        self._slowest: tuple[str, float] | None = None
+        self._slowest: tuple[WebSocket, float] | None = None
         self._nothing_left = asyncio.Event()
         self._finished = asyncio.Event()
         for ws in connections:
@@ -164,9 +168,9 @@ class Departure:
 
     def returned(self, ws: WebSocket) -> None:
         """Its handler did."""
-        name = self._handlers.pop(ws, None)
-        if name is not None:
-            self._slowest = name, self.at()
+        if ws in self._handlers:
+            self._handlers.remove(ws)
+            self._slowest = ws, self.at()
 
     def close(self, ws: WebSocket) -> None:
         """Send ``ws`` its Close."""
@@ -197,6 +201,7 @@ class Departure:
                     break
                 self._enter(phase)
                 await self._wait(self.timetable.begins(following))
+            await self._hear_out()
         except asyncio.CancelledError:
             self._enter(Phase.CANCEL)
             self._enter(Phase.ABORT)
@@ -235,6 +240,11 @@ class Departure:
             except TimeoutError:
                 pass
 
+    async def _hear_out(self) -> None:
+        """Wait for the ``on_close`` callbacks of blocking handlers, which run in threads of their own."""
+        while self._callbacks.busy and self.at() < self.timetable.begins(Phase.OVER):
+            await asyncio.sleep(TICK)
+
     def _close_due(self, now: float) -> float:
         """Ask those to close whose time has come, and make those that stay busy; when to look again."""
         patience = self.timetable.patience
@@ -272,8 +282,8 @@ class Departure:
             last_called=self._last_called,
             unanswered=self._unanswered,
             cancelled=self._cancelled,
-            stuck=tuple(sorted(self._handlers.values())),
-            slowest=self._slowest,
+            stuck=tuple(sorted(map(self._name_of, self._handlers))),
+            slowest=None if self._slowest is None else (self._name_of(self._slowest[0]), self._slowest[1]),
             phases=self._phases,
             duration=self.at(),
         )
@@ -281,6 +291,7 @@ class Departure:
     def _ended(self, ws: WebSocket, ending: Ending) -> None:
         self._endings["clean" if ending.clean else ending.tcp.value] += 1
         self._idle.pop(ws, None)
+        self._bridges.pop(ws, None)
         if (taken := self._taken.pop(ws, None)) is not None:
             self._unanswered += ending.messages_in - taken
         self._look()

@@ -187,6 +187,7 @@ class Bridge:
         self._crossing.surplus -= self._surplus
         self._surplus = 0
         self._sated = False
+        self.idle = None
         self.ending = ending
         with self._gate:
             callbacks, self._callbacks = self._callbacks, None
