@@ -448,32 +448,67 @@ async def test_our_clients_come_back_when_the_advice_says():
     assert earliest - 0.1 <= times[1] - times[0] <= latest + 0.5
 
 
-BLOCKED = """
-import time, endwell, logging
-logging.basicConfig(level=logging.INFO)
+PROGRAM = """
+import asyncio, time, endwell, logging
+logging.basicConfig(level=logging.INFO, format="%(message)s")
 server = endwell.Server()
 
-@server.websocket("/")
-async def handler(ws):
+def wait(seconds):
+    time.sleep(seconds)
+    print("waited", flush=True)
+
+@server.websocket("/blocks")
+async def blocks(ws):
     time.sleep(3600)
 
-server.run(port=0, drain=endwell.Drain(deadline=0))
+@server.websocket("/thread")
+async def thread(ws):
+    await asyncio.to_thread(wait, 3600)
+
+@server.websocket("/job")
+async def job(ws):
+    asyncio.get_running_loop().run_in_executor(None, wait, 0.5)
+
+server.run(port=0, drain=endwell.Drain(deadline=DEADLINE))
 """
 
 
-async def test_a_process_ends_though_a_handler_blocks_the_event_loop():
-    process = subprocess.Popen([sys.executable, "-c", BLOCKED], stderr=subprocess.PIPE, text=True)
+async def stopped(path, deadline):
+    """The status and the output of a program that is told to stop, with a handler of which there is a connection."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.replace("DEADLINE", str(deadline))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         line = await asyncio.to_thread(process.stderr.readline)
         with await RawPeer.reach(int(line.rpartition(":")[2])) as peer:
-            await peer.write(peer.request())
+            await peer.write(peer.request(path))
             await peer.read_head()
             await asyncio.sleep(0.1)
             process.send_signal(signal.SIGTERM)
-            _, err = await asyncio.to_thread(process.communicate, None, 10)
-        assert process.returncode == 1
-        assert "blocks the event loop" in err
-        assert "in handler" in err
+            out, err = await asyncio.to_thread(process.communicate, None, 10)
+        return process.returncode, out, err
     finally:
         process.kill()
         process.wait()
+
+
+async def test_a_process_ends_though_a_handler_blocks_the_event_loop():
+    status, _, err = await stopped("/blocks", 0)
+    assert status == 1
+    assert "blocks the event loop" in err
+    assert "in blocks" in err
+
+
+async def test_a_process_ends_though_a_thread_of_the_executor_does_not():
+    status, out, err = await stopped("/thread", 0)
+    assert (status, out) == (0, "")
+    assert "1 threads of asyncio.to_thread still run" in err
+
+
+async def test_a_thread_of_the_executor_is_waited_for_up_to_the_deadline():
+    status, out, err = await stopped("/job", 5)
+    assert (status, out) == (0, "waited\n")
+    assert "still run" not in err

@@ -16,6 +16,7 @@ from weakref import ref
 
 from ..ending import Ending
 from ..errors import ConcurrencyError, ConnectionClosed
+from .idle import Idle
 from .stream import Stream
 
 __all__ = ["DONE", "Done", "Receive", "Slot"]
@@ -39,7 +40,7 @@ class Slot:
         self._asyncio_future_blocking = False
         self.busy = False
         #: Called by a receiver that is about to wait.
-        self.idle: Callable[[], object] | None = None
+        self.idle: Idle | None = None
         #: Whether the connection is.
         self.over = False
         #: Called by the task: the loop that it must be of. A reference, which all slots

@@ -14,7 +14,7 @@ class Receiver(Protocol):
     """Where an application waits for messages."""
 
     #: To be called by it when it is about to wait.
-    idle: Callable[[], object] | None
+    idle: Idle | None
 
     def waits(self) -> bool:
         """Whether it waits now."""
@@ -35,7 +35,8 @@ class Idle:
         self._receiver = receiver
         self._quiet = quiet
         self._callback = callback
-        self._held = False
+        #: Whether the peer is held back, until the connection closes.
+        self.held = False
 
     def begin(self) -> None:
         """Judge for the first time, in the middle of whatever the application does."""
@@ -54,24 +55,18 @@ class Idle:
         The application is idle when it has taken what came, and is given nothing after that.
         """
         if self._receiver.idle is self:
-            self._held = self._stream.held = True
+            # Of an open connection only: closing, it reads on, and drops what has no room.
+            self.held = self._stream.core.sated = True
             self._stream.settle()
             if self._receiver.waits():
                 self()
-
-    def release(self) -> None:
-        """Read on, to the end; the connection is closing. What was held back is dropped and counted."""
-        if self._held:
-            self._held = self._stream.held = False
-            self._stream.core.ignore()
-            self._stream.settle()
 
     def __call__(self) -> None:
         """The inbox is empty, and somebody waits or is about to."""
         core = self._stream.core
         if not core.is_open:
             self._receiver.idle = None
-        elif self._held:
+        elif self.held:
             self._receiver.idle = None
             self._callback()
         elif self._stream.arrived():
@@ -86,7 +81,7 @@ class Idle:
             self()
 
     def _read(self) -> None:
-        if self._receiver.idle is self and not self._held:
+        if self._receiver.idle is self and not self.held:
             self._stream.readable()
         core = self._stream.core
         # Perhaps it was no message.

@@ -294,10 +294,6 @@ class Connection:
         """Whether a message has begun to come, but not all of it has."""
         return self._codec is not None and self._codec.begun()
 
-    def ignore(self) -> None:
-        """From here on messages find no room, once the connection is closing."""
-        self._max_queue = 0
-
     def taken(self) -> int:
         """How many messages the application has taken."""
         return self._messages_in - self._dropped - len(self.inbox)

@@ -177,8 +177,6 @@ class Departure:
         if ws.is_open:
             self._taken[ws] = self._face(ws).taken()
             ws.begin_close(Cause.SERVER_DRAINED, self.timetable.drain.code, self.timetable.reason(self.at()))
-        if idle := self._idle.get(ws):
-            idle.release()
 
     def __str__(self) -> str:
         """A line that says how far it is."""
@@ -242,7 +240,8 @@ class Departure:
 
     async def _hear_out(self) -> None:
         """Wait for the ``on_close`` callbacks of blocking handlers, which run in threads of their own."""
-        while self._callbacks.busy and self.at() < self.timetable.begins(Phase.OVER):
+        # A thread of theirs tells nobody.
+        while self._callbacks.busy and self.at() < self.timetable.begins(Phase.OVER):  # noqa: ASYNC110
             await asyncio.sleep(TICK)
 
     def _close_due(self, now: float) -> float:

@@ -10,11 +10,15 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
+from math import inf
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ..aio.loop import loop_factory
+from ..aio.syscalls import monotonic
+from ..sync.threads import Threads
 from .timetable import Drain, Phase, Timetable
 
 if TYPE_CHECKING:
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 logger = logging.getLogger("endwell.server")
+
+T = TypeVar("T")
 
 #: Seconds past the deadline after which a process whose event loop is blocked ends itself.
 OVERTIME = 2.0
@@ -35,6 +41,8 @@ LOOK = 0.1
 def run(server: Server, serving: AbstractAsyncContextManager[Server], drain: Drain) -> None:
     """Serve until SIGINT or SIGTERM, then drain; a second signal stops at once. Blocks."""
     loop = (loop_factory() or asyncio.new_event_loop)()
+    executor = _Executor()
+    loop.set_default_executor(executor)
     signalled = asyncio.Event()
     main = loop.create_task(_serve(server, serving, drain, signalled))
 
@@ -43,12 +51,14 @@ def run(server: Server, serving: AbstractAsyncContextManager[Server], drain: Dra
             main.cancel()
         signalled.set()
 
-    with _Signals(loop, stop, Timetable(drain, 0).begins(Phase.OVER) + OVERTIME):
+    over = Timetable(drain, 0).begins(Phase.OVER)
+    with _Signals(loop, stop, over + OVERTIME) as signals:
         try:
             with suppress(asyncio.CancelledError):
                 loop.run_until_complete(main)
         finally:
             _wind_up(loop)
+            executor.finish(max(WIND_UP_TIME, over - signals.since()))
 
 
 async def _serve(
@@ -92,14 +102,20 @@ class _Signals:
         self._stop = stop
         self._limit = limit
         self._clocks: list[threading.Timer] = []
+        self._began = -inf
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> None:
+    def since(self) -> float:
+        """Seconds since a signal began the stop; endless if none did, or a second was in a hurry."""
+        return monotonic() - self._began
+
+    def __enter__(self) -> Self:
         # Python delivers signals to the main thread only.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 # Not loop.add_signal_handler: a loop that is blocked would not see it.
                 self._before[number] = signal.signal(number, self._came)
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
@@ -110,10 +126,39 @@ class _Signals:
     def _came(self, number: int, _frame: FrameType | None) -> None:
         clock = threading.Timer(OVERTIME if self._clocks else self._limit, _end_process)
         clock.daemon = True
+        self._began = -inf if self._clocks else monotonic()
         clock.start()
         self._clocks.append(clock)
         with suppress(RuntimeError):  # the loop is closed: it is over anyway
             self._loop.call_soon_threadsafe(self._stop)
+
+
+class _Executor(ThreadPoolExecutor):
+    """That of ``asyncio.to_thread``, in daemon threads: at its exit Python waits for ever for any other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._work = Threads(self._max_workers, "endwell executor")
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """As that of its class."""
+        future: Future[T] = Future()
+
+        def job() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(fn(*args, **kwargs))
+                except BaseException as exc:
+                    future.set_exception(exc)
+
+        self._work.submit(job)
+        return future
+
+    def finish(self, seconds: float) -> None:
+        """Wait for what still runs, but not longer than that."""
+        self._work.finish(seconds)
+        if self._work.busy:
+            logger.warning("%d threads of asyncio.to_thread still run, and are left alone", self._work.busy)
 
 
 def _end_process() -> None:

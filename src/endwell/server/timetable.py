@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
-from math import ceil, inf
+from math import ceil, inf, sqrt
 from typing import TypedDict, Unpack
 
 from ..advice import MAX_SECONDS, Advice
@@ -51,8 +51,8 @@ class Drain:
     code: int = CloseCode.GOING_AWAY
     #: The text of its reason, before the advice when to come back. None: what the code means.
     reason: str | None = None
-    #: Clients that obey the advice come back at no more than this many in a second.
-    #: None: no advice.
+    #: Clients that obey the advice come back at no more than this many in a second, and at
+    #: 4/5 of it on average for the default. None: no advice.
     rate: float | None = 500.0
     #: Whether to go on listening meanwhile, and refuse newcomers with 503 and Retry-After. For
     #: a server whose address nobody else serves. False leaves them to who does.
@@ -146,8 +146,13 @@ class Timetable:
         return max(0.0, self.window - at) + RESTART_TIME if self.drain.listen else 0.0
 
     def spread(self) -> float:
-        """Seconds over which they come back, such that the rate is kept."""
-        return 0.0 if self.drain.rate is None else max(1.0, self.count / self.drain.rate)
+        """Seconds over which they come back, such that the rate is kept, whatever falls."""
+        if self.drain.rate is None:
+            return 0.0
+        # Of many dice, m of which fall on each second on average, m + 5 sqrt(m) fall on
+        # one in the worst case: more has a chance of 1 to 3 millions. That is the rate.
+        root = (sqrt(25 + 4 * self.drain.rate) - 5) / 2
+        return max(1.0, self.count / root**2)
 
     def reason(self, at: float) -> str:
         """The reason of a Close that is sent at ``at``."""
