@@ -19,12 +19,15 @@ import signal
 import ssl
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import endwell
+import endwell.sync
 from endwell.client.retry import History
 
 HOST = "127.0.0.1"
@@ -46,30 +49,28 @@ class Scenario:
     drain: endwell.Drain = field(default_factory=lambda: endwell.Drain(window=2, deadline=10))
 
 
+def of_every_kind(base: str, tls: bool) -> Iterator[Scenario]:
+    """The scenarios for the handlers below a path, over plain TCP or TLS."""
+    name = base.removeprefix("/") + ("-tls" if tls else "")
+    misbehaving = {
+        ("asks", f"{base}/work"): 150,
+        ("waits", f"{base}/stuck"): 10,
+        ("deaf", f"{base}/stream"): 20,
+        ("holds", f"{base}/work"): 20,
+    }
+    yield Scenario(f"{name}-busy", {("asks", f"{base}/work"): 200}, tls)
+    yield Scenario(f"{name}-pipelined", {("floods", f"{base}/work"): 200}, tls)
+    yield Scenario(f"{name}-misbehaving", misbehaving, tls)
+
+
 SCENARIOS = [
-    Scenario("busy", {("asks", "/work"): 200}),
-    Scenario("busy-tls", {("asks", "/work"): 200}, tls=True),
-    Scenario("pipelined", {("floods", "/work"): 200}),
-    Scenario(
-        "misbehaving",
-        {
-            ("asks", "/work"): 150,
-            ("waits", "/stuck"): 10,
-            ("deaf", "/stream"): 20,
-            ("holds", "/work"): 20,
-        },
+    *(
+        scenario
+        for base in ("/async", "/threads")
+        for tls in (False, True)
+        for scenario in of_every_kind(base, tls)
     ),
-    Scenario(
-        "misbehaving-tls",
-        {
-            ("asks", "/work"): 150,
-            ("waits", "/stuck"): 10,
-            ("deaf", "/stream"): 20,
-            ("holds", "/work"): 20,
-        },
-        tls=True,
-    ),
-    Scenario("idle", {("waits", "/work"): 10_000}, drain=endwell.Drain()),
+    Scenario("idle", {("waits", "/async/work"): 10_000}, drain=endwell.Drain()),
 ]
 
 
@@ -82,38 +83,46 @@ def serve(deadline: float, window: float, certificate: str) -> None:
     server = endwell.Server(ping_interval=None)
     counts: Counter[str] = Counter()
 
-    @server.websocket("/work")
+    lock = threading.Lock()
+
+    def count(what: str) -> None:
+        with lock:
+            counts[what] += 1
+
+    add_blocking(server, count)
+
+    @server.websocket("/async/work")
     async def work(ws: endwell.WebSocket) -> None:
         try:
             async for message in ws:
-                counts["received"] += 1
+                count("received")
                 await asyncio.sleep(WORK)
                 await ws.send(message)
-                counts["answered"] += 1
+                count("answered")
         finally:
-            counts["finally"] += 1
+            count("finally")
 
-    @server.websocket("/stream")
+    @server.websocket("/async/stream")
     async def stream(ws: endwell.WebSocket) -> None:
         try:
             await ws.recv()
             while ws.is_open:
                 await ws.send(bytes(65536))
         finally:
-            counts["finally"] += 1
+            count("finally")
 
-    @server.websocket("/stuck")
+    @server.websocket("/async/stuck")
     async def stuck(ws: endwell.WebSocket) -> None:
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
             await asyncio.sleep(3600)
         finally:
-            counts["finally"] += 1
+            count("finally")
 
     @server.on_close
     def ended(ws: endwell.WebSocket, ending: endwell.Ending) -> None:
-        counts["on_close"] += 1
+        count("on_close")
 
     context = None
     if certificate:
@@ -121,6 +130,37 @@ def serve(deadline: float, window: float, certificate: str) -> None:
         context.load_cert_chain(certificate)
     server.run(HOST, 0, ssl=context, drain=endwell.Drain(window=window, deadline=deadline))
     print(json.dumps(counts), flush=True)
+
+
+def add_blocking(server: endwell.Server, count: Callable[[str], None]) -> None:
+    """The same handlers, as plain functions in threads."""
+
+    @server.websocket("/threads/work")
+    def work(ws: endwell.sync.WebSocket) -> None:
+        try:
+            for message in ws:
+                count("received")
+                time.sleep(WORK)
+                ws.send(message)
+                count("answered")
+        finally:
+            count("finally")
+
+    @server.websocket("/threads/stream")
+    def stream(ws: endwell.sync.WebSocket) -> None:
+        try:
+            ws.recv()
+            while ws.is_open:
+                ws.send(bytes(65536))
+        finally:
+            count("finally")
+
+    @server.websocket("/threads/stuck")
+    def stuck(ws: endwell.sync.WebSocket) -> None:
+        try:
+            time.sleep(3600)
+        finally:
+            count("finally")
 
 
 # -- the clients ---------------------------------------------------------------

@@ -509,6 +509,6 @@ async def test_a_process_ends_though_a_thread_of_the_executor_does_not():
 
 
 async def test_a_thread_of_the_executor_is_waited_for_up_to_the_deadline():
-    status, out, err = await stopped("/job", 5)
+    status, out, err = await stopped("/job", 2)
     assert (status, out) == (0, "waited\n")
     assert "still run" not in err
