@@ -448,6 +448,27 @@ async def test_our_clients_come_back_when_the_advice_says():
     assert earliest - 0.1 <= times[1] - times[0] <= latest + 0.5
 
 
+async def test_an_answer_to_a_request_that_is_on_its_way_arrives():
+    server = endwell.Server()
+
+    @server.get("/")
+    async def page(request):
+        return bytes(16 * 2**20)
+
+    async with server.serving():
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        draining = asyncio.create_task(drained(server))
+        await asyncio.sleep(0.1)
+        assert not draining.done()
+        assert len(await reader.read()) == 16 * 2**20
+        writer.close()
+        report = await draining
+    assert report.connections == 0
+    assert report.duration < 4
+
+
 PROGRAM = """
 import asyncio, time, endwell, logging
 logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -465,6 +486,10 @@ async def blocks(ws):
 async def thread(ws):
     await asyncio.to_thread(wait, 3600)
 
+@server.websocket("/plain")
+def plain(ws):
+    wait(3600)
+
 @server.websocket("/job")
 async def job(ws):
     asyncio.get_running_loop().run_in_executor(None, wait, 0.5)
@@ -473,7 +498,7 @@ server.run(port=0, drain=endwell.Drain(deadline=DEADLINE))
 """
 
 
-async def stopped(path, deadline):
+async def stopped(path, deadline, signals=1):
     """The status and the output of a program that is told to stop, with a handler of which there is a connection."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.replace("DEADLINE", str(deadline))],
@@ -487,7 +512,9 @@ async def stopped(path, deadline):
             await peer.write(peer.request(path))
             await peer.read_head()
             await asyncio.sleep(0.1)
-            process.send_signal(signal.SIGTERM)
+            for _ in range(signals):
+                process.send_signal(signal.SIGTERM)
+                await asyncio.sleep(0.1)
             out, err = await asyncio.to_thread(process.communicate, None, 10)
         return process.returncode, out, err
     finally:
@@ -512,3 +539,11 @@ async def test_a_thread_of_the_executor_is_waited_for_up_to_the_deadline():
     status, out, err = await stopped("/job", 2)
     assert (status, out) == (0, "waited\n")
     assert "still run" not in err
+
+
+async def test_a_second_signal_ends_it_at_once_whatever_a_thread_does():
+    began = time.monotonic()
+    status, out, err = await stopped("/plain", 60, signals=2)
+    assert time.monotonic() - began < 5
+    assert (status, out) == (0, "")
+    assert "stuck and left alone: 1 x plain" in err

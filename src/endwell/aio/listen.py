@@ -190,6 +190,10 @@ class Opening:
         """Whether the connection has ended, so that an answer would reach nobody."""
         return self._core.state is State.ENDED
 
+    def unsent(self) -> int:
+        """How many bytes of an answer the system has not taken."""
+        return self._core.outbox.size
+
     def accept(self, request: Request, accepted: Accepted, among: set[WebSocket]) -> WebSocket:
         """Send the 101; from here on it is a WebSocket, and until its end one of those ``among``."""
         stream, core = self._stream, self._core

@@ -254,11 +254,10 @@ class Server:
         for callback in self._drain_watchers:
             if rest := tell(callback, plan):
                 self._start(rest)
-        self.departure = Departure(plan, self.connections, self._tasks, self._workers, self._handler_name)
+        self.departure = Departure(
+            plan, self.connections, self._tasks, self._workers, self._listener.openings, self._router
+        )
         return await self.departure.run()
-
-    def _handler_name(self, ws: WebSocket) -> str:
-        return self._router.match(ws.request.raw_path, "websocket")[0].name
 
     @property
     def port(self) -> int:

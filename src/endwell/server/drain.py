@@ -21,12 +21,14 @@ from math import inf
 from typing import Any
 
 from ..aio.idle import Idle
+from ..aio.listen import Opening
 from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket
 from ..ending import Cause, Ending
 from ..errors import ServiceUnavailable
 from ..sync.bridge import Bridge
 from ..sync.crossing import Crossing
+from .router import Router
 from .threads import Workers
 from .timetable import CLEANUP_TIME, Drain, Phase, Timetable
 
@@ -108,8 +110,8 @@ async def _rest(callback: object, awaitable: Awaitable[object]) -> None:
 class Departure:
     """A drain under way: carries the timetable out.
 
-    ``connections`` and ``tasks`` are the server's own, and shrink as they end; a handler's
-    ``name_of`` is for the report.
+    ``connections``, ``tasks`` and ``openings`` are the server's own, and shrink as they end;
+    ``router`` knows whose handler is whose, for the report.
     """
 
     def __init__(
@@ -118,19 +120,21 @@ class Departure:
         connections: set[WebSocket],
         tasks: set[asyncio.Task[None]],
         workers: Workers,
-        name_of: Callable[[WebSocket], str],
+        openings: set[Opening],
+        router: Router,
     ) -> None:
         self.report: DrainReport | None = None
         self.timetable = Timetable(drain, len(connections))
         self._connections = connections
         self._tasks = tasks
         self._threads = workers.running
+        self._openings = openings
         crossing = Crossing.of(asyncio.get_running_loop())
         self._bridges = {bridge.ws: bridge for bridge in crossing.bridges}
         self._callbacks = crossing.callbacks
         # Whose handler runs.
         self._handlers = set(connections)
-        self._name_of = name_of
+        self._router = router
         self._asked = deque(
             (self.timetable.moment(index, random.random()), ws)  # noqa: S311  (jitter, not a secret)
             for index, ws in enumerate(connections)
@@ -209,7 +213,7 @@ class Departure:
             self._enter(Phase.OVER)
             self.report = self._report()
             self._finished.set()
-        logger.log(logging.WARNING if self.report.stuck else logging.INFO, "%s", self.report)
+            logger.log(logging.WARNING if self.report.stuck else logging.INFO, "%s", self.report)
         return self.report
 
     def _enter(self, phase: Phase) -> None:
@@ -239,9 +243,14 @@ class Departure:
                 pass
 
     async def _hear_out(self) -> None:
-        """Wait for the ``on_close`` callbacks of blocking handlers, which run in threads of their own."""
-        # A thread of theirs tells nobody.
-        while self._callbacks.busy and self.at() < self.timetable.begins(Phase.OVER):  # noqa: ASYNC110
+        """Wait for what tells nobody when it is over.
+
+        That is ``on_close`` callbacks of blocking handlers, in threads of their own, and the
+        answers to HTTP requests.
+        """
+        while self.at() < self.timetable.begins(Phase.OVER):
+            if not self._callbacks.busy and not any(opening.unsent() for opening in self._openings):
+                break
             await asyncio.sleep(TICK)
 
     def _close_due(self, now: float) -> float:
@@ -263,6 +272,9 @@ class Departure:
                 self._last_called += 1
             self.close(ws)
         return min((due[0][0] for due in (self._asked, self._busy, self._last) if due), default=inf)
+
+    def _name_of(self, ws: WebSocket) -> str:
+        return self._router.match(ws.request.raw_path, "websocket")[0].name
 
     def _face(self, ws: WebSocket) -> WebSocket | Bridge:
         """Who knows what the handler is doing."""
