@@ -224,7 +224,7 @@ SERVER_COLUMN: dict[str, str] = {
     "*peer's view:* handler returns": str(OURS["handler returns"].told.sent),
     "handler raises": f"{OURS['handler raises'].told.sent}, empty reason; logged once",
     "stop, reading handler": f"{_stop.sent}; the loop ends, `{_stop.cause.name}`",
-    "stop, sleeping handler": f"{_stop.sent} and told at once; cancelled after `grace` seconds; a thread is left alone",
+    "stop, sleeping handler": f"{_stop.sent} and told at once; cancelled at 4/5 of `grace`; a thread is left alone",
 }
 
 #: The endwell column of the client's table.
