@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from contextlib import suppress
 import pytest
 
 import endwell
+import endwell.sync
 from endwell import Advice, Cause, Close, CloseCode
 from endwell.sync.crossing import Crossing
 from tests.face import ASYNCIO
@@ -490,6 +493,10 @@ async def thread(ws):
 def plain(ws):
     wait(3600)
 
+@server.websocket("/drains")
+async def drains(ws):
+    asyncio.create_task(server.drain(code=1012, deadline=0.5))
+
 @server.websocket("/job")
 async def job(ws):
     asyncio.get_running_loop().run_in_executor(None, wait, 0.5)
@@ -536,9 +543,36 @@ async def test_a_process_ends_though_a_thread_of_the_executor_does_not():
 
 
 async def test_a_thread_of_the_executor_is_waited_for_up_to_the_deadline():
-    status, out, err = await stopped("/job", 2)
+    status, out, err = await stopped("/job", 0.5)
     assert (status, out) == (0, "waited\n")
     assert "still run" not in err
+
+
+async def test_a_program_ends_that_drains_its_server_by_itself():
+    status, out, err = await stopped("/drains", 0.5, signals=0)
+    assert (status, out) == (0, "")
+    assert "drained 1 connections" in err
+
+
+def test_a_terminal_shows_how_far_it_is():
+    master, slave = pty.openpty()
+    program = [sys.executable, "-c", PROGRAM.replace("DEADLINE", "0.5")]
+    with os.fdopen(master, "rb", 0) as shown, subprocess.Popen(program, stderr=slave) as process:
+        os.close(slave)
+        try:
+            port = int(shown.read(100).rpartition(b":")[2])
+            with endwell.sync.connect(f"ws://127.0.0.1:{port}/plain"):
+                process.send_signal(signal.SIGTERM)
+                text = b""
+                with suppress(OSError):  # EIO: nobody has the terminal any more
+                    while octets := shown.read(4096):
+                        text += octets
+        finally:
+            process.kill()
+    assert b"draining: 0 of 1 closed, 1 handlers run, 0.0 s\x1b[K\r" in text
+    assert b"draining: 1 of 1 closed, 1 handlers run, 0." in text
+    assert b"handlers cancelled" not in text
+    assert b"; stuck and left alone: 1 x plain\r\n" in text
 
 
 async def test_a_second_signal_ends_it_at_once_whatever_a_thread_does():

@@ -59,6 +59,7 @@ class Server:
         self.options = (options or Options()).but(**keywords)
         #: The connections that are open or closing.
         self.connections: set[WebSocket] = set()
+        self.draining = Draining()  #: As that of its WebSockets.
         #: ``host:port`` pairs, or Unix paths, that the server listens on.
         self.addresses: list[Any] = []
         #: The current connection of each user, device or tab, for handlers that say who they serve.
@@ -189,8 +190,8 @@ class Server:
     ) -> None:
         """Serve until SIGINT or SIGTERM, then :meth:`drain` as ``drain`` says; blocks.
 
-        A second signal stops at once. On a terminal a line shows how far the drain is.
-        uvloop is used where it is installed.
+        A second signal stops at once. After a drain of the application's own it returns, too.
+        On a terminal a line shows how far the drain is. uvloop is used where it is installed.
         """
         run(self, self.serving(host, port, ssl=ssl, unix_path=unix_path), drain or Drain())
 
@@ -210,7 +211,8 @@ class Server:
         server with ``grace`` seconds as its deadline, unless :meth:`drain` has been called.
         """
         self.departure = None
-        listener = Listener(bind(host, port, unix_path), self.options, ssl, self._serve, Draining())
+        self.draining = Draining()
+        listener = Listener(bind(host, port, unix_path), self.options, ssl, self._serve, self.draining)
         self._listener = listener
         self._workers.begin()
         self._context = copy_context()
@@ -249,7 +251,7 @@ class Server:
             return await self.departure.finished()
         if not plan.listen:
             self._listener.close()
-        self._listener.draining.set()
+        self.draining.set()
         self._workers.draining.set()
         for callback in self._drain_watchers:
             if rest := tell(callback, plan):

@@ -28,7 +28,7 @@ from ..ending import Cause, Ending
 from ..errors import ServiceUnavailable
 from ..sync.bridge import Bridge
 from ..sync.crossing import Crossing
-from .router import Router
+from .router import Route, Router
 from .threads import Workers
 from .timetable import CLEANUP_TIME, Drain, Phase, Timetable
 
@@ -57,8 +57,7 @@ class DrainReport:
     last_called: int
     #: Messages that came, then or later, but were not taken by a handler when its Close was sent.
     unanswered: int
-    #: Handlers that still ran when it was time to cancel them. Those in threads cannot be: they
-    #: only find their connection closed.
+    #: Handlers that had to be cancelled; those in threads cannot be.
     cancelled: int
     #: The names of handlers that went on even so, and were left alone.
     stuck: tuple[str, ...]
@@ -221,7 +220,8 @@ class Departure:
         self._phases[self._phase] = now - self._entered + self._phases.get(self._phase, 0.0)
         self._phase, self._entered = phase, now
         if phase is Phase.CANCEL:
-            self._cancelled = self._cancelled or len(self._handlers)
+            cancelled = sum(not self._route(ws).blocking for ws in self._handlers)
+            self._cancelled = self._cancelled or cancelled
             for task in list(self._tasks):
                 task.cancel()
         elif phase is Phase.ABORT:
@@ -273,8 +273,8 @@ class Departure:
             self.close(ws)
         return min((due[0][0] for due in (self._asked, self._busy, self._last) if due), default=inf)
 
-    def _name_of(self, ws: WebSocket) -> str:
-        return self._router.match(ws.request.raw_path, "websocket")[0].name
+    def _route(self, ws: WebSocket) -> Route:
+        return self._router.match(ws.request.raw_path, "websocket")[0]
 
     def _face(self, ws: WebSocket) -> WebSocket | Bridge:
         """Who knows what the handler is doing."""
@@ -293,8 +293,8 @@ class Departure:
             last_called=self._last_called,
             unanswered=self._unanswered,
             cancelled=self._cancelled,
-            stuck=tuple(sorted(map(self._name_of, self._handlers))),
-            slowest=None if self._slowest is None else (self._name_of(self._slowest[0]), self._slowest[1]),
+            stuck=tuple(sorted(self._route(ws).name for ws in self._handlers)),
+            slowest=None if self._slowest is None else (self._route(self._slowest[0]).name, self._slowest[1]),
             phases=self._phases,
             duration=self.at(),
         )

@@ -39,7 +39,10 @@ LOOK = 0.1
 
 
 def run(server: Server, serving: AbstractAsyncContextManager[Server], drain: Drain) -> None:
-    """Serve until SIGINT or SIGTERM, then drain; a second signal stops at once. Blocks."""
+    """Serve until SIGINT or SIGTERM, then drain; or until the application has drained.
+
+    A second signal stops at once. Blocks.
+    """
     loop = (loop_factory() or asyncio.new_event_loop)()
     executor = _Executor()
     loop.set_default_executor(executor)
@@ -67,7 +70,12 @@ async def _serve(
     async with serving:
         for address in server.addresses:
             logger.info("listening on %s", _shown(address))
-        await signalled.wait()
+        events = [asyncio.create_task(event.wait()) for event in (signalled, server.draining)]
+        try:
+            await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for event in events:
+                event.cancel()
         logger.info("stopping: %d connections", len(server.connections))
         line = asyncio.create_task(_progress(server)) if sys.stderr.isatty() else None
         try:
