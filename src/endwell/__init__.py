@@ -31,7 +31,9 @@ from .errors import (
 from .http import Headers, Request, Response
 from .options import Deflate, Options
 from .server.app import Server
+from .server.drain import DrainReport
 from .server.sessions import Sessions
+from .server.timetable import Drain
 
 __all__ = [
     "Advice",
@@ -44,6 +46,8 @@ __all__ = [
     "ConnectionClosedError",
     "ConnectionClosedOK",
     "Deflate",
+    "Drain",
+    "DrainReport",
     "Ending",
     "EndwellError",
     "GaveUp",

@@ -237,10 +237,13 @@ class TooManyConnections(HandshakeError):
 
 
 class ServiceUnavailable(HandshakeError):
-    """The server has no room for this now: 503."""
+    """The server takes nobody for this now: 503; ``retry_after`` seconds later it may."""
 
     status = 503
-    headers = (("Retry-After", "1"),)
+
+    def __init__(self, message: str = "", *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.headers = (("Retry-After", str(retry_after)),)
 
 
 class InvalidHandshake(EndwellError):

@@ -47,12 +47,12 @@ TRUTH: dict[str, dict[str, tuple[str, str]]] = {
     },
     "server stops": {
         "chromium": (
-            "SERVER_DRAINED 1001 'server stopping', ok",
-            "peer_closed 1001 'server stopping', comes back",
+            "SERVER_DRAINED 1001 'server stopping; retry 0-1s', ok",
+            "peer_closed 1001 'server stopping; retry 0-1s', comes back",
         ),
         "firefox": (
-            "SERVER_DRAINED 1001 'server stopping', ok",
-            "peer_closed 1001 'server stopping', comes back",
+            "SERVER_DRAINED 1001 'server stopping; retry 0-1s', ok",
+            "peer_closed 1001 'server stopping; retry 0-1s', comes back",
         ),
     },
     "TCP ends without a Close": {

@@ -125,7 +125,7 @@ async def test_the_terminal_shows_a_line_for_every_ending_and_a_signal_stops_cle
             ending = await staying.closed
         status, out, err = finish(process)
     assert status == 0
-    assert ending.received == endwell.Close(1001, "server stopping")
+    assert ending.received == endwell.Close(1001, "server stopping; retry 0-1s")
     lines = [line.partition(" ")[2] for line in out.splitlines() if " in lobby: " in line]
     assert lines[0].startswith(
         "Ada in lobby: the application closed; we closed with 1000 NORMAL_CLOSURE 'user quit'; clean, after "

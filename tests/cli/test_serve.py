@@ -104,7 +104,7 @@ async def test_a_signal_closes_every_connection_and_ends_with_status_0(number):
             process.send_signal(number)
             ending = await ws.closed
         status, out, err = finish(process)
-    assert ending.received == endwell.Close(1001, "server stopping")
+    assert ending.received == endwell.Close(1001, "server stopping; retry 1-2s")
     assert (status, out) == (0, "")
     assert re.search(
         r"INFO +endwell.serve: 127\.0\.0\.1:\d+ on '/echo': the server is stopping; we closed", err

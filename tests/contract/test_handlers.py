@@ -167,6 +167,6 @@ async def test_a_server_that_stops_closes_with_1001_and_its_handlers_leave_by_th
             reading.add_done_callback(lambda _, peer=peer: peer.drop())
         await until(lambda: len(server.connections) == 5)
     for reading in readings:
-        assert (await within(reading)).close == Close(1001, "server stopping")
+        assert (await within(reading)).close == Close(1001, "server stopping; retry 0-1s")
     assert [ending.cause for ending in left] == [Cause.SERVER_DRAINED] * 5
     assert not faults(caplog)

@@ -199,7 +199,7 @@ ENDINGS: dict[str, End] = {
 OURS: dict[str, End] = {
     "handler returns": _ours(Cause.HANDLER_RETURNED, 1000),
     "handler raises": _ours(Cause.HANDLER_ERROR, 1011, raises=ERROR),
-    "stop": _ours(Cause.SERVER_DRAINED, 1001, "server stopping"),
+    "stop": _ours(Cause.SERVER_DRAINED, 1001, "server stopping; retry 0-1s"),
 }
 
 
@@ -242,7 +242,7 @@ SERVER_COLUMN: dict[str, str] = {
     "*peer's view:* handler returns": str(OURS["handler returns"].told.sent),
     "handler raises": f"{OURS['handler raises'].told.sent}, empty reason; logged once",
     "stop, reading handler": f"{_stop.sent}; the loop ends, `{_stop.cause.name}`",
-    "stop, sleeping handler": f"{_stop.sent} and told at once; cancelled after `grace` seconds; a thread is left alone",
+    "stop, sleeping handler": f"{_stop.sent} and told at once; cancelled at 4/5 of `grace`; a thread is left alone",
 }
 
 #: The endwell column of the client's table.

@@ -217,7 +217,7 @@ async def test_a_client_comes_back_to_a_server_that_went_away_and_not_after_a_go
         port = server.port
         process = stack.enter_context(program("comes_back", f"ws://{HOST}:{port}/chat"))
         assert await line(process) == "welcome"
-    assert (await line(process)).startswith("peer closed with 1001 GOING_AWAY 'server stopping'")
+    assert (await line(process)).startswith("peer closed with 1001 GOING_AWAY 'server stopping; retry 0-1s'")
     async with server.serving(port=port):
         status, out = await finished(process)
     assert status == 0

@@ -174,7 +174,7 @@ async def test_stopping_is_bounded_though_a_handler_sleeps_and_its_cleanup_runs(
 
 
 async def test_stopping_is_bounded_though_a_handler_swallows_its_cancellation(monkeypatch):
-    monkeypatch.setattr("endwell.server.app.CLEANUP_TIME", 0.1)
+    monkeypatch.setattr("endwell.server.timetable.CLEANUP_TIME", 0.1)
     server = endwell.Server()
     release = asyncio.Event()
 
@@ -229,7 +229,7 @@ async def test_a_port_that_is_taken_raises_and_leaves_nothing():
 
 
 PROGRAM = """
-import asyncio, endwell, sys
+import asyncio, contextlib, endwell, sys
 server = endwell.Server()
 
 @server.websocket("/")
@@ -250,12 +250,14 @@ async def tell():
         await asyncio.sleep(0.01)
     print(server.port, flush=True)
 
-original = server._run
-async def run(*args, **keywords):
-    task = asyncio.create_task(tell())
-    await original(*args, **keywords)
-server._run = run
-server.run(port=0, grace=float(sys.argv[2]))
+original = server.serving
+@contextlib.asynccontextmanager
+async def serving(*args, **keywords):
+    async with original(*args, **keywords):
+        task = asyncio.create_task(tell())
+        yield server
+server.serving = serving
+server.run(port=0, drain=endwell.Drain(deadline=float(sys.argv[2])))
 print("stopped", flush=True)
 """
 
@@ -270,7 +272,7 @@ async def test_a_signal_closes_every_connection_with_1001_and_run_returns(number
         async with endwell.connect(f"ws://127.0.0.1:{int(port)}/") as ws:
             process.send_signal(number)
             ending = await asyncio.wait_for(ws.closed, 5)
-        assert ending.received == endwell.Close(1001, "server stopping")
+        assert ending.received == endwell.Close(1001, "server stopping; retry 1-2s")
         output = await asyncio.to_thread(process.communicate, None, 10)
         assert output[0] == "SERVER_DRAINED\nstopped\n"
         assert process.returncode == 0
@@ -290,7 +292,7 @@ async def test_a_second_signal_stops_at_once():
         port = await asyncio.to_thread(process.stdout.readline)
         async with endwell.connect(f"ws://127.0.0.1:{int(port)}/") as ws:
             process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(ws.closed, 5)
+            await asyncio.wait_for(ws.closed, 5)  # the handler still runs
             process.send_signal(signal.SIGTERM)
             output = await asyncio.to_thread(process.communicate, None, 10)
         assert output[0] == "cancelled\nSERVER_DRAINED\nstopped\n"

@@ -272,7 +272,7 @@ async def test_a_stopping_server_closes_with_1001_and_waits_for_the_threads():
 
 
 async def test_a_thread_that_never_returns_is_left_alone_with_a_line_in_the_log(monkeypatch, caplog):
-    monkeypatch.setattr("endwell.server.app.CLEANUP_TIME", 0.1)
+    monkeypatch.setattr("endwell.server.timetable.CLEANUP_TIME", 0.1)
     server = endwell.Server()
     release = threading.Event()
 
@@ -283,7 +283,7 @@ async def test_a_thread_that_never_returns_is_left_alone_with_a_line_in_the_log(
     async with server.serving(grace=0.1):
         ws = await endwell.connect(url(server))
     await within(ws.wait_closed())
-    assert re.search("1 threads? of handlers", caplog.text)
+    assert re.search("stuck and left alone: 1 x .*handle", caplog.text)
     release.set()
 
 

@@ -168,7 +168,7 @@ def test_what_is_left_can_be_taken_after_the_loop_is_closed():
             await ws.close()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("endwell.server.app.CLEANUP_TIME", 0.01)
+        patch.setattr("endwell.server.timetable.CLEANUP_TIME", 0.01)
         asyncio.run(main())
     release.set()
     until(lambda: len(taken) == 17)

@@ -7,6 +7,7 @@ cdef class Slot:
     cdef object __weakref__
     cdef public bint _asyncio_future_blocking
     cdef public bint busy
+    cdef public object idle
     cdef public bint over
     cdef readonly object get_loop
     cdef object _loop

@@ -16,6 +16,7 @@ from weakref import ref
 
 from ..ending import Ending
 from ..errors import ConcurrencyError, ConnectionClosed
+from .idle import Idle
 from .stream import Stream
 
 __all__ = ["DONE", "Done", "Receive", "Slot"]
@@ -38,6 +39,8 @@ class Slot:
         # What asyncio.Task looks for in whatever a coroutine yields to it.
         self._asyncio_future_blocking = False
         self.busy = False
+        #: Called by a receiver that is about to wait.
+        self.idle: Idle | None = None
         #: Whether the connection is.
         self.over = False
         #: Called by the task: the loop that it must be of. A reference, which all slots
@@ -134,6 +137,8 @@ class Receive:
             if held_back:
                 self._stream.settle()
             return message
+        if slot.idle is not None and not slot.busy and not slot.over:
+            slot.idle()
         if slot.over:
             if self._at_end == Receive.RAISE:
                 raise ConnectionClosed.of(cast(Ending, self._core.ending))

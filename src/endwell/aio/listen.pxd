@@ -12,6 +12,7 @@ cdef class Listener:
     cdef readonly object serve
     cdef readonly set openings
     cdef readonly Commons commons
+    cdef readonly object draining
     cdef object _admission
     cdef readonly object tls
     cdef bint _exhausted

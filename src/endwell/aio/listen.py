@@ -21,6 +21,7 @@ from ..protocol.handshake import Accepted
 from ..wire.head import RequestReader
 from .admission import FREE, Admission, Place
 from .commons import commons_of
+from .draining import Draining
 from .stream import Stream
 from .syscalls import monotonic
 from .tls import TLS
@@ -105,6 +106,7 @@ class Listener:
         options: Options,
         tls: ssl.SSLContext | None,
         serve: Callable[[Opening, Request | HandshakeError], object],
+        draining: Draining,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.socks = socks
@@ -113,6 +115,8 @@ class Listener:
         #: Connections whose handshake is under way, or whose HTTP answer is.
         self.openings: set[Opening] = set()
         self.commons = commons_of(self.loop)
+        #: What the WebSockets know of the server's stopping.
+        self.draining = draining
         self._admission = Admission(options)
         self.tls = tls
         self._exhausted = False
@@ -186,6 +190,10 @@ class Opening:
         """Whether the connection has ended, so that an answer would reach nobody."""
         return self._core.state is State.ENDED
 
+    def unsent(self) -> int:
+        """How many bytes of an answer the system has not taken."""
+        return self._core.outbox.size
+
     def accept(self, request: Request, accepted: Accepted, among: set[WebSocket]) -> WebSocket:
         """Send the 101; from here on it is a WebSocket, and until its end one of those ``among``."""
         stream, core = self._stream, self._core
@@ -195,7 +203,7 @@ class Opening:
         stream.held = False
         self._listener.openings.discard(self)
         request.headers.pack()
-        ws = WebSocket(stream, request, None, accepted.subprotocol, among)
+        ws = WebSocket(stream, request, None, accepted.subprotocol, among, self._listener.draining)
         if self._place is not FREE:
             ws.on_close(self._place.leave)
         if rest := self._reader.take_rest():

@@ -22,6 +22,7 @@ cdef class Stream:
     cdef public object eof
     cdef public object changed
     cdef public bint held
+    cdef public bint gathers
     cdef readonly object remote_address
     cdef object _local_address
     cdef readonly object _sock

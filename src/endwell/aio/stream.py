@@ -71,6 +71,8 @@ class Stream:
         self.changed: Callable[[bool], None] | None = None
         #: True while nothing may be read, whatever the core says.
         self.held = False
+        #: True while even the first send of a turn of the loop waits for what follows it.
+        self.gathers = False
         #: The peer's, as the socket module gives it.
         self.remote_address = remote_address
         self._local_address: object = None
@@ -141,15 +143,15 @@ class Stream:
 
         True if it has queued so much in this turn of the loop that others should have one.
 
-        While a read is being handled, answers collect until that is done. Otherwise
-        the first of a turn of the loop leaves at once, and later ones at its end. So
-        nothing is ever held while the application waits for something else.
+        While a read is being handled, answers collect until that is done. Otherwise the first of a turn of
+        the loop leaves at once, later ones at its end: nothing is held while the application waits.
         """
         self._burst += 1
         if not self._corked:
             self._corked = True
             self.loop.call_soon(self.uncork)
-            self.settle()
+            if not self.gathers:
+                self.settle()
         elif self.core.outbox.size >= FULL:
             self.settle()
         return self._burst >= BURST
@@ -308,6 +310,20 @@ class Stream:
         if self._commons.ask_for_errors and self._sock is not None and (number := error_of(self._sock)):
             self._read_what_is_left(OSError(number, os.strerror(number)))
         self.settle()
+
+    def arrived(self) -> bool:
+        """Whether there is something to read, or the end."""
+        if self._sock is None:
+            return False
+        if self.core.paused() or (self._tls is not None and self._tls.waiting):
+            return True
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # reading will say which
+        return True
 
     def hung_up(self) -> None:
         """There is an error, or the end, and nothing that was asked for."""

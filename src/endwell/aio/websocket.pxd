@@ -15,6 +15,7 @@ cdef class WebSocket:
     cdef readonly Connection _core
     cdef bint _over
     cdef set _among
+    cdef object _draining
     cdef Slot _slot
     cdef object _recv
     cdef object _read

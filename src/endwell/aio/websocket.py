@@ -16,6 +16,8 @@ from ..protocol.opening import accept
 from .alive import Alive
 from .awaiting import DONE, Receive, Slot
 from .callbacks import call_back, check_callback
+from .draining import Draining
+from .idle import Idle
 from .sending import hasten
 from .stream import Stream
 from .syscalls import monotonic
@@ -43,6 +45,7 @@ class WebSocket:
         response: Response | None,
         subprotocol: str | None,
         among: set[WebSocket] | None = None,
+        draining: Draining | None = None,
     ) -> None:
         #: The request of the opening handshake; its ``params`` are those of the route.
         self.request = request
@@ -54,6 +57,7 @@ class WebSocket:
         self._over = False
         # Those that are open or closing, of which this is one until its end.
         self._among = among
+        self._draining = draining
         self._slot = Slot(stream.loop)
         # This and what follows is made when first wanted, for most connections never want it.
         self._recv: Coroutine[Any, Any, str | bytes] | None = None
@@ -111,6 +115,17 @@ class WebSocket:
         if not self._over:
             return None
         return "" if self._core.received is None else self._core.received.reason
+
+    @property
+    def draining(self) -> Draining:
+        """Whether the server is going to stop, and ``await ws.draining.wait()`` for it.
+
+        It is told before the first connection is closed; a handler that returns then
+        closes with the code and reason of the drain. Never true for a client.
+        """
+        if self._draining is None:
+            self._draining = Draining()
+        return self._draining
 
     @property
     def latency(self) -> float | None:
@@ -256,6 +271,24 @@ class WebSocket:
         if not self._over:
             self._core.close(code, reason, monotonic(), cause)
             self._stream.settle()
+
+    def when_idle(self, callback: Callable[[], object], quiet: float) -> Idle:
+        """Have ``callback()`` called once, as soon as the application waits for a message and there is none.
+
+        Neither here nor on the way, as far as this side can know. If it waits already,
+        that is ``quiet`` seconds from now: a peer that asks again as soon as it is answered
+        has its next message on the way. If there never was a message, it is at once,
+        whatever the application does. A Close that is begun in the callback leaves together
+        with the answer to the last message. Not called any more when the connection closes
+        otherwise. With what is returned the peer can be held back.
+        """
+        self._slot.idle = idle = Idle(self._stream, self._slot, quiet, callback)
+        idle.begin()
+        return idle
+
+    def taken(self) -> int:
+        """How many messages the application has taken."""
+        return self._core.taken()
 
     def abort(self) -> None:
         """Cut the connection now: a Close 1001 if it fits, no waiting for an answer."""

@@ -290,6 +290,14 @@ class Connection:
             self._cue(Cue.TIME_UP, now, Cause.HANDSHAKE_FAILED)
         self._rearm()
 
+    def begun(self) -> bool:
+        """Whether a message has begun to come, but not all of it has."""
+        return self._codec is not None and self._codec.begun()
+
+    def taken(self) -> int:
+        """How many messages the application has taken."""
+        return self._messages_in - self._dropped - len(self.inbox)
+
     # -- what the application wants -------------------------------------------
 
     def send(self, message: str | bytes | bytearray | memoryview, now: float) -> bool:

@@ -6,18 +6,17 @@ import asyncio
 import inspect
 import logging
 import os
-import signal
 import ssl as tls
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, TypeVar, Unpack
 
 from ..aio.broadcast import Broadcast, Slow, broadcast
+from ..aio.draining import Draining
 from ..aio.listen import Listener, Opening, bind
-from ..aio.loop import loop_factory
 from ..aio.websocket import WebSocket
 from ..codes import CloseCode
 from ..ending import Cause, Ending
@@ -27,10 +26,13 @@ from ..options import OptionKeywords, Options
 from ..protocol.handshake import wants_websocket
 from ..protocol.opening import accept
 from ..sync.websocket import WebSocket as BlockingWebSocket
+from .drain import Departure, DrainReport, tell
 from .respond import browser_module, complete, response_from, static
 from .router import Route, Router, blocks
+from .run import run
 from .sessions import Sessions
-from .threads import Workers, blocking
+from .threads import Workers
+from .timetable import Drain, DrainKeywords
 
 __all__ = ["Server"]
 
@@ -38,9 +40,6 @@ logger = logging.getLogger("endwell.server")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Hook = Callable[[Request], Response | Awaitable[Response | None] | None]
-
-#: Seconds that a cancelled handler has for its cleanup when the server stops.
-CLEANUP_TIME = 5.0
 
 
 class Server:
@@ -60,6 +59,7 @@ class Server:
         self.options = (options or Options()).but(**keywords)
         #: The connections that are open or closing.
         self.connections: set[WebSocket] = set()
+        self.draining = Draining()  #: As that of its WebSockets.
         #: ``host:port`` pairs, or Unix paths, that the server listens on.
         self.addresses: list[Any] = []
         #: The current connection of each user, device or tab, for handlers that say who they serve.
@@ -71,7 +71,10 @@ class Server:
         self._forget = self._tasks.discard
         self._context = Context()
         self._workers = Workers(max_threads)
-        self._stopping = False
+        self._drain_watchers: list[Callable[[Drain], object]] = []
+        self._listener: Listener | None = None
+        #: The drain that is under way, or over.
+        self.departure: Departure | None = None
 
     # -- routes ---------------------------------------------------------------
 
@@ -136,6 +139,14 @@ class Server:
         self._watchers.append(callback)
         return callback
 
+    def on_drain(self, callback: Function) -> Function:
+        """Have ``callback(drain)``, plain or async, called once when the server begins to drain.
+
+        Before the first connection is closed; its :class:`Drain` tells how long there is.
+        """
+        self._drain_watchers.append(callback)
+        return callback
+
     def broadcast(
         self,
         connections: Iterable[WebSocket],
@@ -175,14 +186,14 @@ class Server:
         *,
         ssl: tls.SSLContext | None = None,
         unix_path: str | os.PathLike[str] | None = None,
-        grace: float = 10.0,
+        drain: Drain | None = None,
     ) -> None:
-        """Serve until SIGINT or SIGTERM, then stop as :meth:`serving` does; blocks.
+        """Serve until SIGINT or SIGTERM, then :meth:`drain` as ``drain`` says; blocks.
 
-        A second signal stops at once. uvloop is used where it is installed.
+        A second signal stops at once. After a drain of the application's own it returns, too.
+        On a terminal a line shows how far the drain is. uvloop is used where it is installed.
         """
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(self._run(host, port, ssl=ssl, unix_path=unix_path, grace=grace))
+        run(self, self.serving(host, port, ssl=ssl, unix_path=unix_path), drain or Drain())
 
     @asynccontextmanager
     async def serving(
@@ -196,26 +207,59 @@ class Server:
     ) -> AsyncIterator[Server]:
         """Serve while the block runs, in this event loop, without touching its signals.
 
-        Port 0 lets the system choose; :attr:`port` tells. Leaving the block closes
-        every connection with 1001 and waits at most ``grace`` seconds for the
-        closing handshakes and the handlers; then what is left is cut, and handlers
-        are cancelled and have 5 seconds for their cleanup.
+        Port 0 lets the system choose; :attr:`port` tells. Leaving the block drains the
+        server with ``grace`` seconds as its deadline, unless :meth:`drain` has been called.
         """
-        listener = Listener(bind(host, port, unix_path), self.options, ssl, self._serve)
-        self._stopping = False
+        self.departure = None
+        self.draining = Draining()
+        listener = Listener(bind(host, port, unix_path), self.options, ssl, self._serve, self.draining)
+        self._listener = listener
+        self._workers.begin()
         self._context = copy_context()
         self.addresses = [sock.getsockname() for sock in listener.socks]
         try:
             yield self
         finally:
-            listener.close()
             try:
-                await self._stop(grace)
+                await self.drain(deadline=grace, listen=False)
             finally:
                 self.sessions.close()
+                self._workers.dismiss()
+                self._listener = None
+                listener.close()
                 for opening in list(listener.openings):
                     opening.abort()
                 self.addresses = []
+
+    async def drain(self, drain: Drain | None = None, **keywords: Unpack[DrainKeywords]) -> DrainReport:
+        """Stop so that nobody is hurt, and return how that went; the report is logged too.
+
+        Newcomers are refused and handlers told (:attr:`WebSocket.draining`,
+        :meth:`on_drain`) at once. Connections are closed over a window of time, each as
+        soon as its handler waits for a message and none is there, so that what came was
+        answered. Who stays busy for 1/5 of the deadline is closed all the same, handlers are
+        cancelled at 4/5 of it, and what is left is cut before it. ``drain``, or its
+        fields as keywords, says the rest. A second call waits for the first.
+
+        Cancelled, it goes to the end at once. A handler must not wait for it, which would
+        be waiting for itself. Raises ValueError while nothing is served.
+        """
+        plan = (drain or Drain()).but(**keywords)
+        if self._listener is None:
+            raise ValueError("drain() while the server does not serve")
+        if self.departure is not None:
+            return await self.departure.finished()
+        if not plan.listen:
+            self._listener.close()
+        self.draining.set()
+        self._workers.draining.set()
+        for callback in self._drain_watchers:
+            if rest := tell(callback, plan):
+                self._start(rest)
+        self.departure = Departure(
+            plan, self.connections, self._tasks, self._workers, self._listener.openings, self._router
+        )
+        return await self.departure.run()
 
     @property
     def port(self) -> int:
@@ -223,59 +267,13 @@ class Server:
         port: int = self.addresses[0][1]
         return port
 
-    async def _run(self, host: str | Iterable[str] | None, port: int, **keywords: Any) -> None:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        assert task is not None
-        signalled = asyncio.Event()
-
-        def stop() -> None:
-            if signalled.is_set():
-                task.cancel()
-            signalled.set()
-
-        # Python delivers signals to the main thread only.
-        main = threading.current_thread() is threading.main_thread()
-        signals = (signal.SIGINT, signal.SIGTERM) if main else ()
-        for number in signals:
-            loop.add_signal_handler(number, stop)
-        try:
-            with suppress(asyncio.CancelledError):
-                async with self.serving(host, port, **keywords):
-                    for address in self.addresses:
-                        logger.info("listening on %s", _shown(address))
-                    await signalled.wait()
-                    logger.info("stopping: %d connections", len(self.connections))
-        finally:
-            for number in signals:
-                loop.remove_signal_handler(number)
-
-    async def _stop(self, grace: float) -> None:
-        self._stopping = True
-        closing = [asyncio.ensure_future(self._dismiss(ws)) for ws in self.connections]
-        waiting = {*closing, *self._tasks}
-        try:
-            if waiting:
-                _, waiting = await asyncio.wait(waiting, timeout=grace)
-        finally:
-            for task in waiting:
-                task.cancel()
-            # Before the cleanup, not after it: a handler that is done waits for the end.
-            for ws in list(self.connections):
-                ws.abort()
-            if waiting:
-                await asyncio.wait(waiting, timeout=CLEANUP_TIME)
-            if left := await self._workers.stop(CLEANUP_TIME):
-                logger.warning("%d threads of handlers still run, and are left alone", left)
-
-    async def _dismiss(self, ws: WebSocket) -> None:
-        await ws.close_for(Cause.SERVER_DRAINED, CloseCode.GOING_AWAY, "server stopping")
-
     # -- one connection -------------------------------------------------------
 
     def _serve(self, opening: Opening, head: Request | HandshakeError) -> None:
         if isinstance(head, HandshakeError):
             self._answer(opening, None, head)
+        elif self.departure is not None:
+            self._answer(opening, head, self.departure.refuse())
         elif self._hook is None and wants_websocket(head):
             self._respond(opening, head, None)
         else:
@@ -344,14 +342,13 @@ class Server:
         accepted = accept(request, self.options)
         if opening.gone:
             return
-        if self._stopping:
-            opening.abort()
-            return
+        if self.departure is not None:
+            raise self.departure.refuse()
         if route.blocking:
             self._workers.reserve()
         request.params = params
         ws = opening.accept(request, accepted, self.connections)
-        held = blocking(ws) if route.blocking else ws
+        held = self._workers.blocking(ws) if route.blocking else ws
         if self._watchers:
             self._context.run(held.on_close, lambda ending: self._ended(held, ending))
         self._start(self._handle(ws, held, route, params))
@@ -368,13 +365,17 @@ class Server:
     ) -> None:
         """Run the handler; however it leaves, the connection is closed for that cause."""
         try:
-            if isinstance(held, BlockingWebSocket):
-                await self._workers.handle(route.handler, held, params)
-            elif route.cancel_on_end:
-                async with ws.alive():
+            try:
+                if isinstance(held, BlockingWebSocket):
+                    await self._workers.handle(route.handler, held, params, partial(self._returned, ws))
+                elif route.cancel_on_end:
+                    async with ws.alive():
+                        await route.handler(ws, **params)
+                else:
                     await route.handler(ws, **params)
-            else:
-                await route.handler(ws, **params)
+            finally:
+                if not route.blocking:
+                    self._returned(ws)
         except ConnectionClosed as exc:
             if exc.ending is not ws.ending:
                 await self._failed(ws, route, exc)
@@ -384,17 +385,16 @@ class Server:
         except Exception as exc:
             await self._failed(ws, route, exc)
         else:
+            if self.departure is not None:
+                self.departure.close(ws)
             ws.begin_close(Cause.HANDLER_RETURNED, CloseCode.NORMAL_CLOSURE)
             await ws.wait_closed()
+
+    def _returned(self, ws: WebSocket) -> None:
+        if self.departure is not None:
+            self.departure.returned(ws)
 
     async def _failed(self, ws: WebSocket, route: Route, exc: Exception) -> None:
         # The traceback stays here: a peer is told that, not why.
         logger.error("handler of %r failed", route.pattern, exc_info=exc)
         await ws.close_for(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
-
-
-def _shown(address: Any) -> str:
-    if isinstance(address, str):
-        return address
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -48,6 +48,11 @@ class Route:
     blocking: bool = False
 
     @property
+    def name(self) -> str:
+        """The handler's, for people."""
+        return getattr(self.handler, "__qualname__", repr(self.handler))
+
+    @property
     def shape(self) -> tuple[_Segment, ...]:
         """Equal for patterns that accept the same paths; sorted, the more specific comes first."""
         return tuple((rank, text if rank is _Rank.LITERAL else "") for rank, text in self.segments)

@@ -12,19 +12,15 @@ from ..aio.websocket import WebSocket
 from ..errors import ServiceUnavailable
 from ..sync.bridge import Bridge
 from ..sync.crossing import Crossing
+from ..sync.draining import Draining
 from ..sync.threads import Threads
 from ..sync.websocket import WebSocket as BlockingWebSocket
 
-__all__ = ["Workers", "blocking"]
+__all__ = ["Workers"]
 
 #: Threads that answer HTTP requests, at most; more requests wait. Apart from those of
 #: WebSockets, which are busy for as long as a connection lasts.
 PAGES = 32
-
-
-def blocking(ws: WebSocket) -> BlockingWebSocket:
-    """The blocking face of ``ws``."""
-    return BlockingWebSocket(Bridge(ws, Crossing.of(asyncio.get_running_loop())))
 
 
 class Workers:
@@ -37,8 +33,19 @@ class Workers:
             raise ValueError(f"max_threads must be positive, not {max_threads!r}")
         self._handlers = Threads(max_threads, "endwell handler")
         self._pages = Threads(PAGES, "endwell page")
-        self._running: set[asyncio.Future[Any]] = set()
+        #: What still runs. A thread cannot be cancelled, so this may outlive the task that waits for it.
+        self.running: set[asyncio.Future[Any]] = set()
+        #: What blocking handlers know of the server's stopping.
+        self.draining = Draining()
         self._reserved = 0
+
+    def begin(self) -> None:
+        """The server serves, perhaps once more."""
+        self.draining = Draining()
+
+    def blocking(self, ws: WebSocket) -> BlockingWebSocket:
+        """The blocking face of ``ws``."""
+        return BlockingWebSocket(Bridge(ws, Crossing.of(asyncio.get_running_loop())), self.draining)
 
     def reserve(self) -> None:
         """Keep a thread for a connection, to be used by :meth:`handle`. Raises ServiceUnavailable."""
@@ -47,13 +54,22 @@ class Workers:
         self._reserved += 1
 
     async def handle(
-        self, handler: Callable[..., object], ws: BlockingWebSocket, params: Mapping[str, str]
+        self,
+        handler: Callable[..., object],
+        ws: BlockingWebSocket,
+        params: Mapping[str, str],
+        returned: Callable[[], object],
     ) -> None:
-        """Run the handler of a connection, in the thread that was reserved for it."""
-        await self._run(self._handlers, partial(handler, ws, **params), self._release)
+        """Run the handler of a connection, in the thread that was reserved for it.
 
-    def _release(self, done: object) -> None:
-        self._reserved -= 1
+        ``returned()`` is called in the loop when it has, whoever still waits for that here.
+        """
+
+        def after(done: object) -> None:
+            self._reserved -= 1
+            returned()
+
+        await self._run(self._handlers, partial(handler, ws, **params), after)
 
     async def page(self, handler: Callable[..., object], *args: object, **params: str) -> Any:
         """What ``handler`` returns."""
@@ -76,23 +92,20 @@ class Workers:
             except RuntimeError:
                 pass  # the loop is closed: nobody waits any more
 
-        self._running.add(done)
-        done.add_done_callback(self._running.discard)
+        self.running.add(done)
+        done.add_done_callback(self.running.discard)
         if after is not None:
             done.add_done_callback(after)
         threads.submit(job)
-        # A thread cannot be cancelled: it is left, and `stop` waits for it.
+        # A thread cannot be cancelled: it is left, and a drain waits for it.
         returned, exc = await asyncio.shield(done)
         if exc is not None:
             raise exc
         return returned
 
-    async def stop(self, seconds: float) -> int:
-        """Wait so long at most for what still runs; how many threads are left alone then."""
-        left: set[asyncio.Future[Any]] = set()
-        if self._running:
-            _, left = await asyncio.wait(self._running, timeout=seconds)
-        self._reserved = len(left)  # and no more: a task that never began has given nothing back
+    def dismiss(self) -> None:
+        """The server has stopped: idle threads may go, and those that still work are left alone."""
+        # And no more: a task that never began has given nothing back.
+        self._reserved = len(self.running)
         self._handlers.dismiss()
         self._pages.dismiss()
-        return len(left)

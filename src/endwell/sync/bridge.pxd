@@ -30,6 +30,9 @@ cdef class Bridge:
     cdef bint _sated
     cdef bint _reading
     cdef Waiting _receivers
+    cdef public object idle
+    cdef set _at_work
+    cdef bint _gathering
     cdef Waiting _closers
     cdef readonly object ending
     cdef bint _over
@@ -37,11 +40,13 @@ cdef class Bridge:
     cdef object _changed_below
 
     cpdef attend(self)
+    cdef _take(self)
     cdef _flush(self)
     cdef _deliver(self)
     cdef bint _full(self) except -1
     cdef _regulate(self)
     cdef _admit(self)
+    cpdef bint waits(self) except -1
     cdef bint _room(self) except -1
     cpdef send(self, message)
     cdef _stage(self, message)

@@ -24,6 +24,7 @@ from sys import getsizeof, maxsize
 from typing import TypeAlias
 
 from ..aio.callbacks import call_back
+from ..aio.idle import Idle
 from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket
 from ..codes import CloseCode
@@ -41,6 +42,8 @@ SURPLUS = 64 * 2**20
 #: Seconds that waiting threads wait for ``on_close`` callbacks to return, before they are
 #: told the end all the same.
 CALLBACK_TIME = 1.0
+#: Seconds for which an answer waits for its thread to come back for the next message, while that is awaited.
+GATHERING_TIME = 0.01
 
 
 _Callback: TypeAlias = tuple[Callable[[Ending], object], Context]
@@ -75,6 +78,11 @@ class Bridge:
         #: Whether the stream is in the middle of a read, at whose end it settles by itself.
         self._reading = False
         self._receivers = Waiting()
+        #: Called in the loop when no thread has a message that it was given, and there is none to give.
+        self.idle: Idle | None = None
+        # The threads that took a message and have not come back for another.
+        self._at_work: set[int] = set()
+        self._gathering = False
         self._closers = Waiting()
         #: The one that everybody is told: the core makes it when it is first asked for.
         self.ending: Ending | None = None
@@ -92,12 +100,28 @@ class Bridge:
 
     def attend(self) -> None:
         """A thread has left word."""
-        with self._gate:
-            self._flush()
+        if self.idle is None:
+            self._take()
+        elif self.waits():
+            self._take()
+            self.idle()
+        elif self._staged and not self._gathering:
+            # The thread may come back at once: then the answer leaves with what idle() has to say.
+            self._gathering = True
+            self._stream.loop.call_later(GATHERING_TIME, self._gathered)
         if self._sated:
             self._regulate()
         if not self._reading:
             self._stream.settle()
+
+    def _take(self) -> None:
+        with self._gate:
+            self._flush()
+
+    def _gathered(self) -> None:
+        self._gathering = False
+        self._take()
+        self._stream.settle()
 
     def _flush(self) -> None:
         staged, core = self._staged, self._core
@@ -153,17 +177,22 @@ class Bridge:
         if len(self._inbox) < self._max_queue:
             self._waiting_size = sum(map(len, self._inbox.copy()))
         if self._full():
-            self._core.sated = not (self._senders and self._crossing.surplus < SURPLUS)
+            self._core.sated = self._held() or not (self._senders and self._crossing.surplus < SURPLUS)
             return
-        self._sated = self._core.sated = False
+        self._sated = False
+        self._core.sated = self._held()
         self._crossing.surplus -= self._surplus
         self._surplus = 0
+
+    def _held(self) -> bool:
+        return self.idle is not None and self.idle.held
 
     def _ended(self, ending: Ending) -> None:
         self._crossing.bridges.discard(self)
         self._crossing.surplus -= self._surplus
         self._surplus = 0
         self._sated = False
+        self.idle = None
         self.ending = ending
         with self._gate:
             callbacks, self._callbacks = self._callbacks, None
@@ -205,6 +234,21 @@ class Bridge:
         """Begin to close."""
         self._core.close(code, reason, monotonic(), cause)
         self._stream.settle()
+
+    def when_idle(self, callback: Callable[[], object], quiet: float) -> Idle:
+        """As that of the asyncio WebSocket."""
+        self.idle = idle = Idle(self._stream, self, quiet, callback)
+        idle.begin()
+        return idle
+
+    def waits(self) -> bool:
+        """Whether no message is there, and every thread that took one has come back for the next."""
+        # In this order: whoever takes a message is at work before it is out of the inbox.
+        return not self._inbox and not self._at_work
+
+    def taken(self) -> int:
+        """How many messages the application has taken."""
+        return self._core.taken() - len(self._inbox)
 
     # -- in any thread --------------------------------------------------------
 
@@ -252,14 +296,19 @@ class Bridge:
     def receive(self, timeout: float | None) -> str | bytes | None:
         """The next message; None once there are no more. Raises TimeoutError."""
         deadline = None if timeout is None else monotonic() + timeout
+        me = threading.get_ident()
         while True:
             over = self.over()
+            self._at_work.add(me)
             try:
                 message = self._inbox.popleft()
             except IndexError:
+                self._at_work.discard(me)
                 if over:
                     self._guard_child()
                     return None
+                if self.idle is not None:
+                    self._crossing.post(self)
             else:
                 if self._sated and len(self._inbox) <= self._low:
                     self._crossing.post(self)
@@ -320,8 +369,7 @@ class Bridge:
         return self._crossing.run(self._ping, payload, timeout=timeout)
 
     async def _ping(self, payload: bytes | None) -> float:
-        with self._gate:
-            self._flush()
+        self._take()
         return await self.ws.ping(payload)
 
     def on_close(self, callback: Callable[[Ending], object]) -> None:

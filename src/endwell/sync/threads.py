@@ -34,6 +34,7 @@ class Threads:
         self._idle: list[_Worker] = []
         self._jobs: deque[Callable[[], object]] = deque()
         self._started = 0
+        self._dismissed = False
 
     def submit(self, job: Callable[[], object]) -> None:
         """Run ``job`` in a thread, as soon as there is one.
@@ -41,6 +42,7 @@ class Threads:
         Raises RuntimeError if the system gives no thread.
         """
         with self._lock:
+            self._dismissed = False
             if self._idle:
                 worker = self._idle.pop()
             elif self.busy < self.bound:
@@ -65,20 +67,23 @@ class Threads:
             sleep(0.001)
 
     def dismiss(self) -> None:
-        """Let those go that have no work."""
+        """Let those go that have no work, and the others when theirs is done, until there is more."""
         with self._lock:
+            self._dismissed = True
             idle, self._idle = self._idle, []
         for worker in idle:
             worker.job = None
             worker.go()
 
     def _next(self, worker: _Worker) -> bool:
-        """Whether there is another job for ``worker``, which else is idle."""
+        """Whether ``worker`` has another job, or may go; else it is idle."""
         with self._lock:
             if self._jobs:
                 worker.job = self._jobs.popleft()
                 return True
             self.busy -= 1
+            if self._dismissed:
+                return True
             self._idle.append(worker)
             return False
 

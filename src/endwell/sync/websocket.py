@@ -14,6 +14,7 @@ from ..http import Request, Response
 from ..wire.codec import NO_BINARY
 from ..wire.frames import close_payload
 from .bridge import Bridge
+from .draining import Draining
 
 __all__ = ["WebSocket"]
 
@@ -34,11 +35,12 @@ class WebSocket:
     thread, and all do in a forked child.
     """
 
-    __slots__ = ("__weakref__", "_bridge", "_ws")
+    __slots__ = ("__weakref__", "_bridge", "_draining", "_ws")
 
-    def __init__(self, bridge: Bridge) -> None:
+    def __init__(self, bridge: Bridge, draining: Draining | None = None) -> None:
         self._bridge = bridge
         self._ws = bridge.ws
+        self._draining = draining
 
     # -- state ----------------------------------------------------------------
 
@@ -76,6 +78,17 @@ class WebSocket:
     def close_reason(self) -> str | None:
         """The reason in the peer's Close, or ``""``; None before the end."""
         return self._ws.close_reason
+
+    @property
+    def draining(self) -> Draining:
+        """Whether the server is going to stop; ``ws.draining.wait(timeout)`` waits for it, as a threading.Event does.
+
+        It is told before the first connection is closed; a handler that returns then
+        closes with the code and reason of the drain. Never true for a client.
+        """
+        if self._draining is None:
+            self._draining = Draining()
+        return self._draining
 
     @property
     def latency(self) -> float | None:

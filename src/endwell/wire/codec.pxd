@@ -36,6 +36,7 @@ cdef class Codec:
     cdef Py_ssize_t _inflated
     cdef readonly bytearray _buffer
 
+    cpdef bint begun(self)
     cpdef receive(self, data, list events)
     cpdef feed(self, bytearray data, Py_ssize_t end, list messages)
     cpdef read(self, Py_ssize_t count, list messages)

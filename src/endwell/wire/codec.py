@@ -143,6 +143,10 @@ class Codec:
         self._buffer = bytearray()
         self._checked = 0
 
+    def begun(self) -> bool:
+        """Whether a message has begun to come, but not all of it has."""
+        return self._opcode != 0 or self.missing > 0 or bool(self._partial)
+
     def receive(self, data: bytes | bytearray | memoryview, events: list[Event]) -> None:
         """Append to ``events`` what ``data``, the next bytes from the peer, completes.
 

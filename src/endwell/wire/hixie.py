@@ -91,6 +91,10 @@ class Hixie(Portioned):
         self._text = bytearray()
         self._valid = 0
 
+    def begun(self) -> bool:
+        """See :meth:`Codec.begun`."""
+        return self._type is not None
+
     def take(self, data: bytearray, end: int, messages: list[Any]) -> None:
         """See :meth:`Portioned.take`."""
         pos = 0

@@ -1,0 +1,89 @@
+"""When an application is idle: it waits for a message and there is none, or there never was one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from .stream import Stream
+
+__all__ = ["Idle"]
+
+
+class Receiver(Protocol):
+    """Where an application waits for messages."""
+
+    #: To be called by it when it is about to wait.
+    idle: Idle | None
+
+    def waits(self) -> bool:
+        """Whether it waits now."""
+        ...
+
+
+class Idle:
+    """Calls ``callback`` once, as soon as the application is idle; see ``WebSocket.when_idle``.
+
+    It is what a receiver calls that is about to wait: the answers to what it took are queued,
+    and leave with what the callback queues.
+    """
+
+    def __init__(
+        self, stream: Stream, receiver: Receiver, quiet: float, callback: Callable[[], object]
+    ) -> None:
+        self._stream = stream
+        self._receiver = receiver
+        self._quiet = quiet
+        self._callback = callback
+        #: Whether the peer is held back, until the connection closes.
+        self.held = False
+
+    def begin(self) -> None:
+        """Judge for the first time, in the middle of whatever the application does."""
+        core = self._stream.core
+        # So that the last answer does not leave before the callback is called: a peer would ask again.
+        self._stream.gathers = True
+        if not (core.inbox or core.taken()):
+            # Who was never given a message owes nobody an answer.
+            self()
+        elif self._receiver.waits():
+            self._stream.loop.call_later(self._quiet, self._still_waits)
+
+    def hold(self) -> None:
+        """Read nothing more: a peer that always has the next message on the way leaves nobody idle.
+
+        The application is idle when it has taken what came, and is given nothing after that.
+        """
+        if self._receiver.idle is self:
+            # Of an open connection only: closing, it reads on, and drops what has no room.
+            self.held = self._stream.core.sated = True
+            self._stream.settle()
+            if self._receiver.waits():
+                self()
+
+    def __call__(self) -> None:
+        """The inbox is empty, and somebody waits or is about to."""
+        core = self._stream.core
+        if not core.is_open:
+            self._receiver.idle = None
+        elif self.held:
+            self._receiver.idle = None
+            self._callback()
+        elif self._stream.arrived():
+            # Not here: this may be within a read.
+            self._stream.loop.call_soon(self._read)
+        elif not core.begun():
+            self._receiver.idle = None
+            self._callback()
+
+    def _still_waits(self) -> None:
+        if self._receiver.idle is self and self._receiver.waits():
+            self()
+
+    def _read(self) -> None:
+        if self._receiver.idle is self and not self.held:
+            self._stream.readable()
+        core = self._stream.core
+        # Perhaps it was no message.
+        if self._receiver.idle is self and (self._receiver.waits() or not (core.inbox or core.taken())):
+            self()

@@ -1,0 +1,312 @@
+"""Stopping so that nobody is hurt: what carries the timetable out.
+
+Newcomers are refused and handlers told at once. Then connections are closed, spread over a
+window, each as soon as its handler waits for a message and none is there, so that what was
+received is answered before the Close. Who stays busy is closed some time later; then handlers
+are cancelled, and what is left is cut. Whatever anybody does, it ends in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import random
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from math import inf
+from typing import Any
+
+from ..aio.idle import Idle
+from ..aio.listen import Opening
+from ..aio.syscalls import monotonic
+from ..aio.websocket import WebSocket
+from ..ending import Cause, Ending
+from ..errors import ServiceUnavailable
+from ..sync.bridge import Bridge
+from ..sync.crossing import Crossing
+from .router import Route, Router
+from .threads import Workers
+from .timetable import CLEANUP_TIME, Drain, Phase, Timetable
+
+__all__ = ["Departure", "DrainReport", "tell"]
+
+logger = logging.getLogger("endwell.server")
+
+#: Seconds for which nothing comes from a client that has nothing on the way: a round trip.
+QUIET = 0.25
+#: Seconds between two looks at the timetable while closings are due.
+TICK = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReport:
+    """How a drain went."""
+
+    #: Connections at its beginning.
+    connections: int
+    #: How many of them ended how: "clean", else the way in which TCP ended (``TcpEnd``), such
+    #: as "aborted"; "open" for those that had not ended when it was over.
+    endings: Mapping[str, int]
+    #: Newcomers that were refused.
+    refused: int
+    #: Connections that were closed though their handler was busy.
+    last_called: int
+    #: Messages that came, then or later, but were not taken by a handler when its Close was sent.
+    unanswered: int
+    #: Handlers that had to be cancelled; those in threads cannot be.
+    cancelled: int
+    #: The names of handlers that went on even so, and were left alone.
+    stuck: tuple[str, ...]
+    #: The name of the handler that returned last, and the seconds it took; None without any.
+    slowest: tuple[str, float] | None
+    #: Seconds spent in each phase.
+    phases: Mapping[Phase, float]
+    #: Seconds in all.
+    duration: float
+
+    def __str__(self) -> str:
+        """One line."""
+        ended = ", ".join(f"{count} {how}" for how, count in sorted(self.endings.items())) or "none"
+        parts = [f"drained {self.connections} connections in {self.duration:.1f} s: {ended}"]
+        parts += [f"{number} {what}" for number, what in self._troubles() if number]
+        if self.slowest is not None:
+            parts.append(f"slowest handler: {self.slowest[0]}, {self.slowest[1]:.1f} s")
+        if self.stuck:
+            names = ", ".join(f"{count} x {name}" for name, count in Counter(self.stuck).items())
+            parts.append(f"stuck and left alone: {names}")
+        return "; ".join(parts)
+
+    def _troubles(self) -> list[tuple[int, str]]:
+        return [
+            (self.unanswered, "messages unanswered"),
+            (self.last_called, "closed while busy"),
+            (self.cancelled, "handlers cancelled"),
+            (self.refused, "newcomers refused"),
+        ]
+
+
+def tell(callback: Callable[[Drain], object], drain: Drain) -> Coroutine[Any, Any, None] | None:
+    """Call an ``on_drain`` callback; what is left to be awaited, if it is async."""
+    try:
+        returned = callback(drain)
+    except Exception:
+        logger.exception("on_drain callback %r failed", callback)
+        return None
+    return _rest(callback, returned) if inspect.isawaitable(returned) else None
+
+
+async def _rest(callback: object, awaitable: Awaitable[object]) -> None:
+    try:
+        await awaitable
+    except Exception:
+        logger.exception("on_drain callback %r failed", callback)
+
+
+class Departure:
+    """A drain under way: carries the timetable out.
+
+    ``connections``, ``tasks`` and ``openings`` are the server's own, and shrink as they end;
+    ``router`` knows whose handler is whose, for the report.
+    """
+
+    def __init__(
+        self,
+        drain: Drain,
+        connections: set[WebSocket],
+        tasks: set[asyncio.Task[None]],
+        workers: Workers,
+        openings: set[Opening],
+        router: Router,
+    ) -> None:
+        self.report: DrainReport | None = None
+        self.timetable = Timetable(drain, len(connections))
+        self._connections = connections
+        self._tasks = tasks
+        self._threads = workers.running
+        self._openings = openings
+        crossing = Crossing.of(asyncio.get_running_loop())
+        self._bridges = {bridge.ws: bridge for bridge in crossing.bridges}
+        self._callbacks = crossing.callbacks
+        # Whose handler runs.
+        self._handlers = set(connections)
+        self._router = router
+        self._asked = deque(
+            (self.timetable.moment(index, random.random()), ws)  # noqa: S311  (jitter, not a secret)
+            for index, ws in enumerate(connections)
+        )
+        # Those that were asked and have stayed busy: the peers of the former are held back
+        # when it is time, the latter are closed then.
+        self._busy: deque[tuple[float, WebSocket]] = deque()
+        self._last: deque[tuple[float, WebSocket]] = deque()
+        self._idle: dict[WebSocket, Idle] = {}
+        self._phase = Phase.CLOSE
+        self._phases: dict[Phase, float] = {}
+        self._began = self._entered = monotonic()
+        self._endings: Counter[str] = Counter()
+        self._taken: dict[WebSocket, int] = {}
+        self._refused = self._last_called = self._unanswered = self._cancelled = 0
+        self._slowest: tuple[WebSocket, float] | None = None
+        self._nothing_left = asyncio.Event()
+        self._finished = asyncio.Event()
+        for ws in connections:
+            ws.on_close(partial(self._ended, ws))
+        for waited in (*tasks, *workers.running):
+            waited.add_done_callback(self._look)
+
+    def at(self) -> float:
+        """Seconds since it began."""
+        return monotonic() - self._began
+
+    # -- called by the server -------------------------------------------------
+
+    def refuse(self) -> ServiceUnavailable:
+        """A newcomer is refused: what it is told."""
+        self._refused += 1
+        retry_after = self.timetable.retry_after(self.at(), random.random())  # noqa: S311  (jitter)
+        return ServiceUnavailable("the server is stopping", retry_after=retry_after)
+
+    def returned(self, ws: WebSocket) -> None:
+        """Its handler did."""
+        if ws in self._handlers:
+            self._handlers.remove(ws)
+            self._slowest = ws, self.at()
+
+    def close(self, ws: WebSocket) -> None:
+        """Send ``ws`` its Close."""
+        if ws.is_open:
+            self._taken[ws] = self._face(ws).taken()
+            ws.begin_close(Cause.SERVER_DRAINED, self.timetable.drain.code, self.timetable.reason(self.at()))
+
+    def __str__(self) -> str:
+        """A line that says how far it is."""
+        done, count = sum(self._endings.values()), self.timetable.count
+        return f"draining: {done} of {count} closed, {len(self._handlers)} handlers run, {self.at():.1f} s"
+
+    async def finished(self) -> DrainReport:
+        """Wait for it."""
+        await self._finished.wait()
+        assert self.report is not None
+        return self.report
+
+    # -- the course of it -----------------------------------------------------
+
+    async def run(self) -> DrainReport:
+        """Carry it out. Cancelled, it goes to the end at once: what is left is cancelled and cut."""
+        try:
+            for phase, following in pairwise(Phase):
+                if not self._left():
+                    break
+                self._enter(phase)
+                await self._wait(self.timetable.begins(following))
+            await self._hear_out()
+        except asyncio.CancelledError:
+            self._enter(Phase.CANCEL)
+            self._enter(Phase.ABORT)
+            await self._wait(self.at() + CLEANUP_TIME)
+            raise
+        finally:
+            self._enter(Phase.OVER)
+            self.report = self._report()
+            self._finished.set()
+            logger.log(logging.WARNING if self.report.stuck else logging.INFO, "%s", self.report)
+        return self.report
+
+    def _enter(self, phase: Phase) -> None:
+        now = monotonic()
+        self._phases[self._phase] = now - self._entered + self._phases.get(self._phase, 0.0)
+        self._phase, self._entered = phase, now
+        if phase is Phase.CANCEL:
+            cancelled = sum(not self._route(ws).blocking for ws in self._handlers)
+            self._cancelled = self._cancelled or cancelled
+            for task in list(self._tasks):
+                task.cancel()
+        elif phase is Phase.ABORT:
+            for ws in list(self._connections):
+                self.close(ws)
+                ws.abort()
+
+    async def _wait(self, until: float) -> None:
+        """Close what is due, until nothing is left or the time has come."""
+        while self._left():
+            now = self.at()
+            due = self._close_due(now)
+            if now >= until:
+                return
+            try:
+                async with asyncio.timeout(min(max(due, now + TICK), until) - now):
+                    await self._nothing_left.wait()
+            except TimeoutError:
+                pass
+
+    async def _hear_out(self) -> None:
+        """Wait for what tells nobody when it is over.
+
+        That is ``on_close`` callbacks of blocking handlers, in threads of their own, and the
+        answers to HTTP requests.
+        """
+        while self.at() < self.timetable.begins(Phase.OVER):
+            if not self._callbacks.busy and not any(opening.unsent() for opening in self._openings):
+                break
+            await asyncio.sleep(TICK)
+
+    def _close_due(self, now: float) -> float:
+        """Ask those to close whose time has come, and make those that stay busy; when to look again."""
+        patience = self.timetable.patience
+        while self._asked and self._asked[0][0] <= now:
+            moment, ws = self._asked.popleft()
+            self._idle[ws] = self._face(ws).when_idle(partial(self.close, ws), min(QUIET, patience / 4))
+            if ws.is_open:
+                self._busy.append((moment + patience / 2, ws))
+        while self._busy and self._busy[0][0] <= now:
+            moment, ws = self._busy.popleft()
+            if ws.is_open:
+                self._last.append((moment + patience / 2, ws))
+                self._idle[ws].hold()
+        while self._last and self._last[0][0] <= now:
+            _, ws = self._last.popleft()
+            if ws.is_open:
+                self._last_called += 1
+            self.close(ws)
+        return min((due[0][0] for due in (self._asked, self._busy, self._last) if due), default=inf)
+
+    def _route(self, ws: WebSocket) -> Route:
+        return self._router.match(ws.request.raw_path, "websocket")[0]
+
+    def _face(self, ws: WebSocket) -> WebSocket | Bridge:
+        """Who knows what the handler is doing."""
+        return self._bridges.get(ws, ws)
+
+    def _left(self) -> bool:
+        return bool(self._connections or self._tasks or self._threads)
+
+    def _report(self) -> DrainReport:
+        if self._connections:
+            self._endings["open"] = len(self._connections)
+        return DrainReport(
+            connections=self.timetable.count,
+            endings=dict(self._endings),
+            refused=self._refused,
+            last_called=self._last_called,
+            unanswered=self._unanswered,
+            cancelled=self._cancelled,
+            stuck=tuple(sorted(self._route(ws).name for ws in self._handlers)),
+            slowest=None if self._slowest is None else (self._route(self._slowest[0]).name, self._slowest[1]),
+            phases=self._phases,
+            duration=self.at(),
+        )
+
+    def _ended(self, ws: WebSocket, ending: Ending) -> None:
+        self._endings["clean" if ending.clean else ending.tcp.value] += 1
+        self._idle.pop(ws, None)
+        self._bridges.pop(ws, None)
+        if (taken := self._taken.pop(ws, None)) is not None:
+            self._unanswered += ending.messages_in - taken
+        self._look()
+
+    def _look(self, _task: object = None) -> None:
+        if not self._left():
+            self._nothing_left.set()

@@ -1,0 +1,583 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+
+import endwell
+import endwell.sync
+from endwell import Advice, Cause, Close, CloseCode
+from endwell.sync.crossing import Crossing
+from tests.face import ASYNCIO
+from tests.raw import BOUND, RawPeer
+from tests.wire.peer import CLOSE, TEXT
+
+STOP = "server stopping; retry 1-2s"
+
+
+def url(server):
+    return f"ws://127.0.0.1:{server.port}/"
+
+
+class Work:
+    """A server that takes its time for each message."""
+
+    def __init__(self, seconds=0.05, face=ASYNCIO):
+        self.server = endwell.Server()
+        self.taken, self.answered, self.left = [], [], []
+        self.begun = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        async def work(ws):
+            try:
+                async for message in ws:
+                    self.taken.append(message)
+                    loop.call_soon_threadsafe(self.begun.set)
+                    await face.pause(seconds)
+                    await ws.send(message)
+                    self.answered.append(message)
+            finally:
+                self.left.append(ws)
+
+        self.server.websocket("/")(face.handler(work))
+
+
+async def drained(server, **keywords):
+    async with asyncio.timeout(BOUND):
+        return await server.drain(**keywords)
+
+
+async def test_an_answer_and_the_close_leave_together_so_that_nobody_asks_again(transport, face):
+    work = Work(face=face)
+    async with work.server.serving(ssl=transport.server):
+        with await RawPeer.connect(work.server.port, transport.client) as peer:
+            await peer.frame(TEXT, b"question")
+            await work.begun.wait()
+            draining = asyncio.create_task(drained(work.server))
+            # One read: with plain TCP both frames are one segment, with TLS one record.
+            assert await peer.more()
+            assert (await peer.read_frame()).payload == b"question"
+            assert len(peer._received) > 2
+            seen = await peer.read_to_the_end(answer=True)
+            assert seen.close == Close(1001, STOP)
+        report = await draining
+    assert (report.endings, report.unanswered, report.last_called) == ({"clean": 1}, 0, 0)
+    assert report.slowest[0]
+    assert "1 clean" in str(report)
+
+
+async def test_an_answer_waits_a_moment_for_its_thread_to_come_back():
+    server = endwell.Server()
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    @server.websocket("/")
+    def work(ws):
+        for message in ws:
+            loop.call_soon_threadsafe(begun.set)
+            time.sleep(0.05)
+            ws.send(message)
+            time.sleep(0.002)  # and the event loop runs
+
+    async with server.serving():
+        with await RawPeer.connect(server.port) as peer:
+            await peer.frame(TEXT, b"question")
+            await begun.wait()
+            draining = asyncio.create_task(drained(server))
+            assert await peer.more()
+            assert (await peer.read_frame()).payload == b"question"
+            assert len(peer._received) > 2
+            await peer.read_to_the_end(answer=True)
+        assert (await draining).endings == {"clean": 1}
+
+
+async def test_what_the_system_has_already_is_answered_before_the_close(transport, face):
+    work = Work(0.01, face)
+    async with work.server.serving(ssl=transport.server):
+        with await RawPeer.connect(work.server.port, transport.client) as peer:
+            await peer.frame(TEXT, b"one")
+            assert (await peer.read_frame()).payload == b"one"
+            peer.push(peer.octets(TEXT, b"two"))
+            # Before the server's loop has read it.
+            (ws,) = work.server.connections
+            faces = list(Crossing.of(asyncio.get_running_loop()).bridges) or [ws]
+            faces[0].when_idle(lambda: ws.begin_close(Cause.SERVER_DRAINED, 1001, "now"), 0)
+            seen = await peer.read_to_the_end(answer=True)
+            assert [frame.payload for frame in seen.frames] == [b"two"]
+            assert seen.close == Close(1001, "now")
+    assert work.answered == ["one", "two"]
+
+
+@pytest.mark.parametrize("begun", [1, 10])
+async def test_a_message_that_has_begun_to_come_is_waited_for(face, begun):
+    work = Work(0, face)
+    async with work.server.serving():
+        with await RawPeer.connect(work.server.port) as peer:
+            question = peer.octets(TEXT, b"a long question")
+            await peer.write(question[:begun])
+            while not work.server.connections:
+                await asyncio.sleep(0.001)
+            await peer.delivered()
+            draining = asyncio.create_task(drained(work.server))
+            assert await peer.silence(0.1)
+            await peer.write(question[begun:])
+            seen = await peer.read_to_the_end(answer=True)
+            assert [frame.payload for frame in seen.frames] == [b"a long question"]
+        assert (await draining).endings == {"clean": 1}
+
+
+async def test_a_control_frame_that_is_there_does_not_keep_a_connection_open(face):
+    work = Work(0, face)
+    async with work.server.serving(), endwell.connect(url(work.server)) as ws:
+        await ws.send("hello")
+        assert await ws.recv() == "hello"
+        pings = [asyncio.create_task(ws.ping()) for _ in range(3)]
+        report = await drained(work.server)
+        assert (await ws.closed).received.code == 1001
+        await asyncio.gather(*pings, return_exceptions=True)
+    assert report.last_called == 0
+
+
+@pytest.mark.parametrize("subscribes", [False, True])
+async def test_a_stream_is_closed_at_its_moment_or_after_some_patience_if_it_was_asked_for(subscribes, face):
+    server = endwell.Server()
+    raised = []
+
+    async def stream(ws):
+        if subscribes:
+            await ws.recv()
+        try:
+            while True:
+                await ws.send("news")
+                await face.pause(0.01)
+        except endwell.ConnectionClosed as exc:
+            raised.append(exc)
+            raise
+
+    server.websocket("/")(face.handler(stream))
+    async with server.serving(), endwell.connect(url(server)) as ws:
+        await ws.send("subscribe") if subscribes else None
+        await ws.recv()
+        draining = asyncio.create_task(drained(server, deadline=2))
+        async for _ in ws:
+            pass
+        report = await draining
+    assert report.last_called == subscribes
+    assert report.duration < 1
+    assert report.endings == {"clean": 1}
+    assert raised[0].ending.cause is Cause.SERVER_DRAINED
+
+
+async def test_handlers_are_told_and_one_that_returns_closes_with_the_words_of_the_drain(caplog):
+    server = endwell.Server()
+    told = []
+
+    @server.on_drain
+    def plain(drain):
+        told.append(drain.deadline)
+
+    @server.on_drain
+    async def farewell(drain):
+        told.append(bool(next(iter(server.connections)).draining))
+
+    @server.on_drain
+    def broken(drain):
+        raise RuntimeError("broken")
+
+    @server.websocket("/")
+    async def handler(ws):
+        await ws.recv()
+        assert not ws.draining
+        await ws.draining.wait()
+        await ws.send("bye")
+
+    async with server.serving(), endwell.connect(url(server)) as ws:
+        await ws.send("hello")
+        await asyncio.sleep(0.01)
+        assert not ws.draining
+        await drained(server, deadline=4, code=CloseCode.SERVICE_RESTART)
+        assert await ws.recv() == "bye"
+        assert (await ws.closed).received == Close(1012, "server restarting; retry 1-2s")
+    assert told == [4, True]
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == [
+        f"on_drain callback {broken!r} failed"
+    ]
+
+
+def test_a_handler_in_a_thread_can_wait_for_the_drain_too():
+    server = endwell.Server()
+    told = []
+
+    @server.websocket("/")
+    def handler(ws):
+        ws.recv()
+        told.append((bool(ws.draining), ws.draining.wait(0.01), ws.draining.wait(BOUND), bool(ws.draining)))
+        ws.send("bye")
+
+    async def main():
+        async with server.serving(), endwell.connect(url(server)) as ws:
+            assert not ws.draining
+            await ws.send("hello")
+            await asyncio.sleep(0.05)
+            report = await drained(server, deadline=4)
+            assert await ws.recv() == "bye"
+            assert (await ws.closed).received == Close(1001, STOP)
+            return report
+
+    report = asyncio.run(main())
+    assert told == [(False, False, True, True)]
+    assert (report.endings, report.last_called) == ({"clean": 1}, 0)
+
+
+async def test_threads_that_share_a_connection_are_idle_when_all_have_come_back():
+    server = endwell.Server()
+    answered = []
+
+    def work(ws):
+        for message in ws:
+            time.sleep(float(message))
+            ws.send(message)
+            answered.append(message)
+
+    @server.websocket("/")
+    def handler(ws):
+        threads = [threading.Thread(target=work, args=(ws,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    async with server.serving(), endwell.connect(url(server)) as ws:
+        for seconds in ("0.3", "0.02", "0.02", "0.02"):
+            await ws.send(seconds)
+        assert await ws.recv() == "0.02"
+        report = await drained(server)
+        assert sorted([message async for message in ws]) == ["0.02", "0.02", "0.3"]
+    assert len(answered) == 4
+    assert (report.endings, report.last_called) == ({"clean": 1}, 0)
+
+
+async def test_a_thread_that_is_stuck_is_named_and_costs_no_more_than_the_deadline(caplog):
+    server = endwell.Server()
+    release, ended = threading.Event(), []
+
+    @server.websocket("/")
+    def hangs(ws):
+        release.wait(BOUND)
+
+    @server.on_close
+    def slow(ws, ending):
+        time.sleep(0.3)
+        ended.append(ending.cause)
+
+    async with server.serving():
+        with await RawPeer.connect(server.port) as peer:
+            reading = asyncio.create_task(peer.read_to_the_end(answer=True))
+            began = time.monotonic()
+            report = await drained(server, deadline=0.5)
+            assert time.monotonic() - began < 2
+            assert (await reading).close == Close(1001, "server stopping; retry 1-2s")
+    assert report.stuck == (hangs.__qualname__,)
+    assert f"stuck and left alone: 1 x {hangs.__qualname__}" in caplog.text
+    assert ended == [Cause.SERVER_DRAINED]
+    release.set()
+
+
+async def test_the_callbacks_of_blocking_handlers_have_returned_when_a_drain_is_over():
+    server = endwell.Server()
+    ended = []
+
+    @server.websocket("/")
+    def handler(ws):
+        ws.read()
+
+    @server.on_close
+    def slow(ws, ending):
+        time.sleep(0.5)
+        ended.append(ending.cause)
+
+    async with server.serving(), endwell.connect(url(server)), endwell.connect(url(server)):
+        report = await drained(server, deadline=4)
+        assert ended == [Cause.SERVER_DRAINED] * 2
+    assert report.duration < 2
+
+
+async def test_newcomers_are_refused_and_told_when_to_come_back():
+    work = Work(0.2)
+    async with work.server.serving(), endwell.connect(url(work.server)) as ws:
+        await ws.send("hello")
+        await work.begun.wait()
+        draining = asyncio.create_task(drained(work.server))
+        await asyncio.sleep(0)
+        with pytest.raises(endwell.HandshakeRejected) as caught:
+            await endwell.connect(url(work.server))
+        assert caught.value.response.status == 503
+        assert 1 <= int(caught.value.response.headers["Retry-After"]) <= 3
+        assert await ws.recv() == "hello"
+        report = await draining
+    assert report.refused == 1
+    assert "1 newcomers refused" in str(report)
+
+
+async def test_a_server_whose_address_others_serve_stops_listening():
+    work = Work(0.1)
+    async with work.server.serving():
+        port = work.server.port
+        async with endwell.connect(url(work.server)) as ws:
+            await ws.send("hello")
+            await work.begun.wait()
+            draining = asyncio.create_task(drained(work.server, listen=False))
+            await asyncio.sleep(0)
+            async with endwell.Server().serving(port=port):
+                await draining
+
+
+async def test_a_second_drain_waits_for_the_first_and_leaving_the_block_too():
+    work = Work(0.1)
+    async with work.server.serving(), endwell.connect(url(work.server)) as ws:
+        await ws.send("hello")
+        await work.begun.wait()
+        first, second = await asyncio.gather(drained(work.server, code=1012), drained(work.server))
+        assert first is second
+        assert (await ws.closed).received.code == 1012
+    async with work.server.serving(), endwell.connect(url(work.server)) as ws:
+        assert not next(iter(work.server.connections)).draining
+        await ws.send("again")
+        assert await ws.recv() == "again"
+
+
+async def test_a_server_that_does_not_serve_cannot_be_drained():
+    server = endwell.Server()
+    with pytest.raises(ValueError, match="serve"):
+        await server.drain()
+    async with server.serving():
+        pass
+    with pytest.raises(ValueError, match="serve"):
+        await server.drain()
+    with pytest.raises(TypeError, match="patience"):
+        await server.drain(patience=3)
+
+
+async def test_a_drain_that_is_cancelled_goes_to_the_end_at_once():
+    work = Work(3600)
+    async with work.server.serving(), endwell.connect(url(work.server)) as ws:
+        await ws.send("hello")
+        await work.begun.wait()
+        draining = asyncio.create_task(work.server.drain())
+        await asyncio.sleep(0.05)
+        draining.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await draining
+        assert (await ws.closed).received == Close(1001, STOP)
+    assert len(work.left) == 1
+
+
+async def test_a_client_that_is_gone_or_deaf_costs_no_more_than_the_deadline(caplog):
+    server = endwell.Server()
+
+    @server.websocket("/")
+    async def stuck(ws):
+        while server.addresses:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    caplog.set_level(logging.INFO, "endwell.server")
+    async with server.serving():
+        with await RawPeer.connect(server.port):
+            began = time.monotonic()
+            report = await drained(server, deadline=0.5)
+            assert time.monotonic() - began < 2
+    assert report.endings == {"aborted": 1}
+    assert report.cancelled == 1
+    assert len(report.stuck) == 1
+    assert caplog.records[-1].message == str(report)
+    assert "stuck and left alone: 1 x " in str(report)
+    await asyncio.sleep(0.05)
+
+
+async def test_messages_that_cross_the_close_are_counted():
+    work = Work(0)
+    async with work.server.serving():
+        with await RawPeer.connect(work.server.port) as peer:
+            draining = asyncio.create_task(drained(work.server))
+            received = await peer.read_frame()
+            assert received.opcode == CLOSE
+            await peer.frame(TEXT, b"too late")
+            await peer.frame(CLOSE, received.payload)
+            await peer.read_to_the_end()
+            peer.drop()
+            assert (await draining).unanswered == 1
+
+
+async def test_our_clients_come_back_when_the_advice_says():
+    work = Work(0)
+    times = []
+    async with work.server.serving():
+        port = work.server.port
+
+        async def client():
+            async for ws in endwell.reconnecting(f"ws://127.0.0.1:{port}/"):
+                times.append(time.monotonic())
+                async for _ in ws:
+                    pass
+                if len(times) == 2:
+                    break
+                times[0] = time.monotonic()
+                endings.append(ws.ending)
+
+        endings = []
+        running = asyncio.create_task(client())
+        while not work.server.connections:
+            await asyncio.sleep(0.001)
+        await drained(work.server, code=CloseCode.SERVICE_RESTART)
+    async with asyncio.timeout(BOUND):
+        async with work.server.serving(port=port):
+            while len(times) < 2:
+                await asyncio.sleep(0.01)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+    earliest, latest = Advice.parse(endings[0].reason)
+    assert endings[0].code == 1012
+    assert earliest - 0.1 <= times[1] - times[0] <= latest + 0.5
+
+
+async def test_an_answer_to_a_request_that_is_on_its_way_arrives():
+    server = endwell.Server()
+
+    @server.get("/")
+    async def page(request):
+        return bytes(16 * 2**20)
+
+    async with server.serving():
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        draining = asyncio.create_task(drained(server))
+        await asyncio.sleep(0.1)
+        assert not draining.done()
+        assert len(await reader.read()) == 16 * 2**20
+        writer.close()
+        report = await draining
+    assert report.connections == 0
+    assert report.duration < 4
+
+
+PROGRAM = """
+import asyncio, time, endwell, logging
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+server = endwell.Server()
+
+def wait(seconds):
+    time.sleep(seconds)
+    print("waited", flush=True)
+
+@server.websocket("/blocks")
+async def blocks(ws):
+    time.sleep(3600)
+
+@server.websocket("/thread")
+async def thread(ws):
+    await asyncio.to_thread(wait, 3600)
+
+@server.websocket("/plain")
+def plain(ws):
+    wait(3600)
+
+@server.websocket("/drains")
+async def drains(ws):
+    asyncio.create_task(server.drain(code=1012, deadline=0.5))
+
+@server.websocket("/job")
+async def job(ws):
+    asyncio.get_running_loop().run_in_executor(None, wait, 0.5)
+
+server.run(port=0, drain=endwell.Drain(deadline=DEADLINE))
+"""
+
+
+async def stopped(path, deadline, signals=1):
+    """The status and the output of a program that is told to stop, with a handler of which there is a connection."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.replace("DEADLINE", str(deadline))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        line = await asyncio.to_thread(process.stderr.readline)
+        with await RawPeer.reach(int(line.rpartition(":")[2])) as peer:
+            await peer.write(peer.request(path))
+            await peer.read_head()
+            await asyncio.sleep(0.1)
+            for _ in range(signals):
+                process.send_signal(signal.SIGTERM)
+                await asyncio.sleep(0.1)
+            out, err = await asyncio.to_thread(process.communicate, None, 10)
+        return process.returncode, out, err
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_a_process_ends_though_a_handler_blocks_the_event_loop():
+    status, _, err = await stopped("/blocks", 0)
+    assert status == 1
+    assert "blocks the event loop" in err
+    assert "in blocks" in err
+
+
+async def test_a_process_ends_though_a_thread_of_the_executor_does_not():
+    status, out, err = await stopped("/thread", 0)
+    assert (status, out) == (0, "")
+    assert "1 threads of asyncio.to_thread still run" in err
+
+
+async def test_a_thread_of_the_executor_is_waited_for_up_to_the_deadline():
+    status, out, err = await stopped("/job", 0.5)
+    assert (status, out) == (0, "waited\n")
+    assert "still run" not in err
+
+
+async def test_a_program_ends_that_drains_its_server_by_itself():
+    status, out, err = await stopped("/drains", 0.5, signals=0)
+    assert (status, out) == (0, "")
+    assert "drained 1 connections" in err
+
+
+def test_a_terminal_shows_how_far_it_is():
+    master, slave = pty.openpty()
+    program = [sys.executable, "-c", PROGRAM.replace("DEADLINE", "0.5")]
+    with os.fdopen(master, "rb", 0) as shown, subprocess.Popen(program, stderr=slave) as process:
+        os.close(slave)
+        try:
+            port = int(shown.read(100).rpartition(b":")[2])
+            with endwell.sync.connect(f"ws://127.0.0.1:{port}/plain"):
+                process.send_signal(signal.SIGTERM)
+                text = b""
+                with suppress(OSError):  # EIO: nobody has the terminal any more
+                    while octets := shown.read(4096):
+                        text += octets
+        finally:
+            process.kill()
+    assert b"draining: 0 of 1 closed, 1 handlers run, 0.0 s\x1b[K\r" in text
+    assert b"draining: 1 of 1 closed, 1 handlers run, 0." in text
+    assert b"handlers cancelled" not in text
+    assert b"; stuck and left alone: 1 x plain\r\n" in text
+
+
+async def test_a_second_signal_ends_it_at_once_whatever_a_thread_does():
+    began = time.monotonic()
+    status, out, err = await stopped("/plain", 60, signals=2)
+    assert time.monotonic() - began < 5
+    assert (status, out) == (0, "")
+    assert "stuck and left alone: 1 x plain" in err

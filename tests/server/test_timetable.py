@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import random
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import fields
+from math import inf, nan
+from typing import get_type_hints
+
+import pytest
+
+from endwell import Advice, CloseCode, Drain, RetryPolicy
+from endwell.server.timetable import DrainKeywords, Phase, Timetable
+
+
+def timetable(count, **changes):
+    return Timetable(Drain(**changes), count)
+
+
+def test_the_keywords_are_the_fields():
+    assert list(get_type_hints(DrainKeywords)) == [field.name for field in fields(Drain)]
+
+
+@pytest.mark.parametrize("changes", [{"window": -1}, {"deadline": inf}, {"rate": 0}, {"window": nan}])
+def test_a_time_or_rate_that_makes_no_sense_is_refused(changes):
+    (name,) = changes
+    with pytest.raises(ValueError, match=name):
+        Drain(**changes)
+    with pytest.raises(TypeError, match=name):
+        Drain(**{name: "1"})
+
+
+def test_a_code_and_a_reason_that_may_not_be_sent_are_refused():
+    with pytest.raises(ValueError, match="1006"):
+        Drain(code=1006)
+    assert Drain(reason="x" * 103).text == "x" * 103
+    with pytest.raises(ValueError, match="103"):
+        Drain(reason="x" * 104)
+
+
+def test_the_reason_says_what_the_code_means_unless_it_is_given():
+    assert Drain().text == "server stopping"
+    assert Drain(code=CloseCode.SERVICE_RESTART).text == "server restarting"
+    assert Drain(code=1012, reason="").text == ""
+
+
+def test_a_server_with_few_connections_has_a_short_window():
+    assert timetable(0).window == 0
+    assert timetable(3).window == pytest.approx(0.03)
+    assert timetable(100_000).window == 10
+    assert timetable(100_000, deadline=5).window == 2
+
+
+def test_the_closings_are_random_but_never_many_in_one_moment():
+    table = timetable(10_000)
+    moments = [table.moment(index, random.random()) for index in range(10_000)]
+    assert moments == sorted(moments)
+    assert moments[0] >= 0
+    assert moments[-1] < table.window
+    assert max(Counter(int(moment * 100) for moment in moments).values()) <= 11
+
+
+@pytest.mark.parametrize("deadline", [0, 0.3, 5, 25, 3600])
+@pytest.mark.parametrize("count", [0, 1, 100_000])
+def test_the_phases_follow_each_other_and_end_before_the_deadline(deadline, count):
+    table = timetable(count, deadline=deadline)
+    times = [table.begins(phase) for phase in Phase]
+    assert times == sorted(times)
+    assert times[-1] - table.begins(Phase.CANCEL) >= 1
+    assert times[-1] < max(deadline, table.begins(Phase.CANCEL) + 1.001)
+
+
+def test_who_is_busy_has_its_time_after_its_own_moment_and_not_after_everybodys():
+    table = timetable(100_000)
+    assert table.patience == 5
+    assert table.begins(Phase.WAIT) == table.window + table.patience < table.begins(Phase.CANCEL)
+
+
+def test_the_advice_is_after_the_server_has_gone_if_nobody_else_listens():
+    table = timetable(2000)
+    assert table.spread() == 5
+    assert Advice.parse(table.reason(0)) == Advice(11, 16)
+    assert Advice.parse(table.reason(9.5)) == Advice(1, 6)
+    assert Advice.parse(table.reason(14)) == Advice(1, 6)
+    assert table.reason(0).startswith("server stopping; retry ")
+    assert Advice.parse(timetable(2000, listen=False).reason(0)) == Advice(0, 5)
+    assert timetable(2000, rate=None).reason(0) == "server stopping"
+
+
+@pytest.mark.parametrize("listen", [True, False])
+@pytest.mark.parametrize("count", [10, 150, 2_000, 20_000])
+def test_clients_come_back_at_the_rate_or_slower_in_any_second(listen, count):
+    table = timetable(count, listen=listen, rate=200)
+    dice = random.Random(count)
+    back = []
+    for index in range(count):
+        at = table.moment(index, dice.random())
+        earliest, latest = Advice.parse(table.reason(at))
+        if listen:
+            assert at + earliest >= table.window
+        back.append(at + earliest + dice.random() * (latest - earliest))
+    back.sort()
+    assert max(bisect_left(back, moment + 1) - number for number, moment in enumerate(back)) <= 200
+
+
+def test_who_is_refused_is_told_when_to_come_back():
+    table = timetable(2000)
+    assert table.retry_after(0, 0.0) == 11
+    assert table.retry_after(0, 0.99) == 16
+    assert table.retry_after(24, 0.0) == 1
+    assert timetable(2000, listen=False).retry_after(0, 0.0) == 1
+
+
+def test_advice_beyond_what_the_grammar_holds_is_cut():
+    assert Advice.parse(timetable(10**9, rate=1).reason(0)) == Advice(11, 99999)
+    assert RetryPolicy().max_advised < 99999
