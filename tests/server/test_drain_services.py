@@ -11,7 +11,7 @@ import pytest
 
 import endwell
 from endwell import Advice, Cause, Close, CloseCode, HandshakeRejected
-from tests.endings.old import OldPeer
+from tests.old import OldPeer
 from tests.pair import within
 from tests.raw import BOUND
 from tests.wire.peer import CLOSE, TEXT
