@@ -51,16 +51,16 @@ class Scenario:
 
 def of_every_kind(base: str, tls: bool) -> Iterator[Scenario]:
     """The scenarios for the handlers below a path, over plain TCP or TLS."""
-    name = base.removeprefix("/") + ("-tls" if tls else "")
+    name, layer = base.removeprefix("/"), "-tls" if tls else ""
     misbehaving = {
         ("asks", f"{base}/work"): 150,
         ("waits", f"{base}/stuck"): 10,
         ("deaf", f"{base}/stream"): 20,
         ("holds", f"{base}/work"): 20,
     }
-    yield Scenario(f"{name}-busy", {("asks", f"{base}/work"): 200}, tls)
-    yield Scenario(f"{name}-pipelined", {("floods", f"{base}/work"): 200}, tls)
-    yield Scenario(f"{name}-misbehaving", misbehaving, tls)
+    yield Scenario(f"{name}-busy{layer}", {("asks", f"{base}/work"): 200}, tls)
+    yield Scenario(f"{name}-pipelined{layer}", {("floods", f"{base}/work"): 200}, tls)
+    yield Scenario(f"{name}-misbehaving{layer}", misbehaving, tls)
 
 
 SCENARIOS = [

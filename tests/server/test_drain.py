@@ -404,18 +404,33 @@ async def test_a_client_that_is_gone_or_deaf_costs_no_more_than_the_deadline(cap
     await asyncio.sleep(0.05)
 
 
-async def test_messages_that_cross_the_close_are_counted():
-    work = Work(0)
-    async with work.server.serving():
-        with await RawPeer.connect(work.server.port) as peer:
-            draining = asyncio.create_task(drained(work.server))
-            received = await peer.read_frame()
-            assert received.opcode == CLOSE
-            await peer.frame(TEXT, b"too late")
+@pytest.mark.parametrize("answers", [True, False])
+async def test_what_crosses_the_close_is_taken_only_by_a_handler_that_owes_no_answer(face, answers):
+    server = endwell.Server()
+    taken, endings = [], []
+
+    async def handler(ws):
+        async for message in ws:
+            taken.append(message)
+            if answers:
+                await ws.send(message)
+
+    server.websocket("/")(face.handler(handler))
+    server.on_close(lambda ws, ending: endings.append(ending))
+    async with server.serving():
+        with await RawPeer.connect(server.port) as peer:
+            await peer.frame(TEXT, b"in time")
+            draining = asyncio.create_task(drained(server))
+            while (received := await peer.read_frame()).opcode != CLOSE:
+                assert received.payload == b"in time"
+            await peer.frame(TEXT, b"late")
             await peer.frame(CLOSE, received.payload)
             await peer.read_to_the_end()
             peer.drop()
-            assert (await draining).unanswered == 1
+            report = await draining
+    assert taken == (["in time"] if answers else ["in time", "late"])
+    assert report.unanswered == 1
+    assert endings[0].dropped_messages == answers
 
 
 async def test_our_clients_come_back_when_the_advice_says():

@@ -55,8 +55,8 @@ class Idle:
         The application is idle when it has taken what came, and is given nothing after that.
         """
         if self._receiver.idle is self:
-            # Of an open connection only: closing, it reads on, and drops what has no room.
-            self.held = self._stream.core.sated = True
+            # Of an open connection only: closing, it reads on, and drops what comes.
+            self.held = self._stream.core.parting = True
             self._stream.settle()
             if self._receiver.waits():
                 self()

@@ -272,6 +272,15 @@ class WebSocket:
             self._core.close(code, reason, monotonic(), cause)
             self._stream.settle()
 
+    def dismiss(self, code: int, reason: str) -> None:
+        """Begin to close for SERVER_DRAINED, and take nothing more from a peer that expects answers.
+
+        What crosses the Close could be handled, but not be answered, and the peer would ask
+        again elsewhere. Who has never been sent a message expects none: it is heard out.
+        """
+        self._core.parting = self._core.answers()
+        self.begin_close(Cause.SERVER_DRAINED, code, reason)
+
     def when_idle(self, callback: Callable[[], object], quiet: float) -> Idle:
         """Have ``callback()`` called once, as soon as the application waits for a message and there is none.
 

@@ -36,6 +36,7 @@ cdef class Connection:
     cdef readonly object received
     cdef public bint connected
     cdef public bint sated
+    cdef public bint parting
     cdef public object last_call
 
     cdef Codec _codec

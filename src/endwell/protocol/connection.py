@@ -10,6 +10,7 @@ wants, and after each call looks at the plain attributes:
   notice;
 - ``reads()``: False while the inbox is full, so that the peer is held back; a driver that
   takes the messages elsewhere sets ``sated`` while that place is full;
+- ``parting``: set to give the application nothing more, for the connection is about to close;
 - ``paused()``: a part of what was received waits; while ``reads()``, ``feed`` again, with nothing;
 - ``half_close``: end the sending side of TCP once the outbox is empty;
 - ``abort``: try the outbox once, then cut;
@@ -59,7 +60,7 @@ class Connection:
         #: Whether it is ENDED.
         self.ended = False
         self.inbox = Inbox()
-        self.sated = False
+        self.sated = self.parting = False
         self._max_queue = options.max_queue
         # One message always has room, so this holds back a second one only.
         self._max_waiting = options.max_size or maxsize
@@ -154,7 +155,12 @@ class Connection:
 
     def _full(self) -> bool:
         inbox = self.inbox
-        return self.sated or inbox.waiting() >= self._max_queue or inbox.size >= self._max_waiting
+        return (
+            self.sated
+            or self.parting
+            or inbox.waiting() >= self._max_queue
+            or inbox.size >= self._max_waiting
+        )
 
     def receive(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """``data`` came."""
@@ -293,6 +299,10 @@ class Connection:
     def begun(self) -> bool:
         """Whether a message has begun to come, but not all of it has."""
         return self._codec is not None and self._codec.begun()
+
+    def answers(self) -> bool:
+        """Whether the application has ever sent a message."""
+        return self._messages_out > 0
 
     def taken(self) -> int:
         """How many messages the application has taken."""

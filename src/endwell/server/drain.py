@@ -24,7 +24,7 @@ from ..aio.idle import Idle
 from ..aio.listen import Opening
 from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket
-from ..ending import Cause, Ending
+from ..ending import Ending
 from ..errors import ServiceUnavailable
 from ..sync.bridge import Bridge
 from ..sync.crossing import Crossing
@@ -179,7 +179,7 @@ class Departure:
         """Send ``ws`` its Close."""
         if ws.is_open:
             self._taken[ws] = self._face(ws).taken()
-            ws.begin_close(Cause.SERVER_DRAINED, self.timetable.drain.code, self.timetable.reason(self.at()))
+            ws.dismiss(self.timetable.drain.code, self.timetable.reason(self.at()))
 
     def __str__(self) -> str:
         """A line that says how far it is."""

@@ -177,15 +177,11 @@ class Bridge:
         if len(self._inbox) < self._max_queue:
             self._waiting_size = sum(map(len, self._inbox.copy()))
         if self._full():
-            self._core.sated = self._held() or not (self._senders and self._crossing.surplus < SURPLUS)
+            self._core.sated = not (self._senders and self._crossing.surplus < SURPLUS)
             return
-        self._sated = False
-        self._core.sated = self._held()
+        self._sated = self._core.sated = False
         self._crossing.surplus -= self._surplus
         self._surplus = 0
-
-    def _held(self) -> bool:
-        return self.idle is not None and self.idle.held
 
     def _ended(self, ending: Ending) -> None:
         self._crossing.bridges.discard(self)
