@@ -1,21 +1,11 @@
-"""endwell, as people write it."""
+"""endwell."""
 
 from __future__ import annotations
 
 import endwell
 
-from .program import Exchange, run
-
-
-async def echo(exchange: Exchange) -> None:
-    async with endwell.connect(exchange.url) as ws:
-        for message in exchange.first():
-            await ws.send(message)
-        async for reply in ws:
-            await ws.send(exchange.next(reply))
-            if exchange.over:
-                break
-
+from .program import run
+from .words import echo_with
 
 if __name__ == "__main__":
-    run(echo)
+    run(echo_with(endwell.connect))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import picows.websockets
 
 from .program import run
-from .websockets import echo_with
+from .words import echo_with
 
 if __name__ == "__main__":
-    run(echo_with(picows.websockets))
+    run(echo_with(picows.websockets.connect))

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from websockets.sync.client import connect
+import websockets.sync.client
 
-from .program import Exchange, run_blocking
-
-
-def echo(exchange: Exchange) -> None:
-    with connect(exchange.url) as ws:
-        for message in exchange.first():
-            ws.send(message)
-        for reply in ws:
-            ws.send(exchange.next(reply))
-            if exchange.over:
-                break
-
+from .program import run_blocking
+from .words import blocking_echo_with
 
 if __name__ == "__main__":
-    run_blocking(echo)
+    run_blocking(blocking_echo_with(websockets.sync.client.connect))

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import endwell
 
-from .program import Ports, run
+from .program import Ports, Serving, run
 
 server = endwell.Server()
 
@@ -24,11 +24,16 @@ async def broadcast(ws: endwell.WebSocket) -> None:
         server.broadcast(server.connections, message)
 
 
-@asynccontextmanager
-async def serving(context: ssl.SSLContext | None) -> Ports:
-    async with server.serving("127.0.0.1", 0, ssl=context):
-        yield server.port
+def serving_by(server: endwell.Server) -> Serving:
+    """What ``run`` wants of a server."""
+
+    @asynccontextmanager
+    async def serving(context: ssl.SSLContext | None) -> Ports:
+        async with server.serving("127.0.0.1", 0, ssl=context):
+            yield server.port
+
+    return serving
 
 
 if __name__ == "__main__":
-    run(serving)
+    run(serving_by(server))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ssl
-from contextlib import asynccontextmanager
-
 import endwell
 
-from .program import Ports, run
+from .endwell import serving_by
+from .program import run
 
 server = endwell.Server()
 
@@ -18,11 +16,5 @@ def echo(ws: endwell.sync.WebSocket) -> None:
         ws.send(message)
 
 
-@asynccontextmanager
-async def serving(context: ssl.SSLContext | None) -> Ports:
-    async with server.serving("127.0.0.1", 0, ssl=context):
-        yield server.port
-
-
 if __name__ == "__main__":
-    run(serving)
+    run(serving_by(server))
