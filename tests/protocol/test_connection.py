@@ -664,15 +664,30 @@ def test_the_heads_of_the_opening_are_not_counted():
 # -- a driver that takes the messages elsewhere ---------------------------------
 
 
-def test_a_driver_that_is_sated_holds_the_peer_back_until_the_connection_closes():
+@pytest.mark.parametrize("why", ["sated", "parting"])
+def test_a_driver_that_takes_nothing_more_holds_the_peer_back_until_the_connection_closes(why):
     core = opened(max_queue=4)
-    core.sated = True
+    setattr(core, why, True)
     assert not core.reads()
     core.close(1000, "", 1.0)
     assert core.reads()
     core.receive(frame(core, "message", "late"), 2.0)
     core.eof(3.0)
     assert core.ending.dropped_messages == 1
+
+
+def test_it_is_known_what_the_application_has_taken_and_whether_it_has_answered():
+    core = opened(max_queue=4)
+    assert (core.taken(), core.begun(), core.answers()) == (0, False, False)
+    message = frame(core, "message", "hello")
+    core.receive(message + message[:3], 1.0)
+    assert (core.taken(), core.begun()) == (0, True)
+    core.inbox.popleft()
+    assert core.taken() == 1
+    core.receive(message[3:], 2.0)
+    assert (core.taken(), core.begun()) == (1, False)
+    core.send("answer", 3.0)
+    assert core.answers()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import pty
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 
 import pytest
 
@@ -355,6 +355,20 @@ async def test_a_second_drain_waits_for_the_first_and_leaving_the_block_too():
         assert await ws.recv() == "again"
 
 
+async def test_leaving_the_block_answers_what_came_and_touches_no_signal(face):
+    work = Work(0.1, face)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    async with contextlib.AsyncExitStack() as stack:
+        async with work.server.serving():
+            ws = await stack.enter_async_context(endwell.connect(url(work.server)))
+            await ws.send("hello")
+            await work.begun.wait()
+            assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+        assert await ws.recv() == "hello"
+        assert (await ws.closed).received == Close(1001, "server stopping; retry 0-1s")
+    assert len(work.left) == 1
+
+
 async def test_a_server_that_does_not_serve_cannot_be_drained():
     server = endwell.Server()
     with pytest.raises(ValueError, match="serve"):
@@ -387,7 +401,7 @@ async def test_a_client_that_is_gone_or_deaf_costs_no_more_than_the_deadline(cap
     @server.websocket("/")
     async def stuck(ws):
         while server.addresses:
-            with suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0.01)
 
     caplog.set_level(logging.INFO, "endwell.server")
@@ -459,7 +473,7 @@ async def test_our_clients_come_back_when_the_advice_says():
             while len(times) < 2:
                 await asyncio.sleep(0.01)
         running.cancel()
-        with suppress(asyncio.CancelledError):
+        with contextlib.suppress(asyncio.CancelledError):
             await running
     earliest, latest = Advice.parse(endings[0].reason)
     assert endings[0].code == 1012
@@ -579,7 +593,7 @@ def test_a_terminal_shows_how_far_it_is():
             with endwell.sync.connect(f"ws://127.0.0.1:{port}/plain"):
                 process.send_signal(signal.SIGTERM)
                 text = b""
-                with suppress(OSError):  # EIO: nobody has the terminal any more
+                with contextlib.suppress(OSError):  # EIO: nobody has the terminal any more
                     while octets := shown.read(4096):
                         text += octets
         finally:

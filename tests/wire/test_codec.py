@@ -737,3 +737,22 @@ def test_what_one_codec_sends_the_other_receives(
         data = b"".join(map(sender.message, sent)) + sender.close(1000)
         reads = (data[i : i + step] for i in range(0, len(data), step))
         assert receive(receiver, *reads) == ([*sent, Close(1000)], None)
+
+
+@pytest.mark.parametrize(
+    ("octets", "begun"),
+    [
+        (b"", False),
+        (frame(TEXT, b"hello"), False),
+        (frame(TEXT, b"hello")[:1], True),
+        (frame(TEXT, b"hello")[:-1], True),
+        (frame(TEXT, b"hel", fin=False), True),
+        (frame(TEXT, b"hel", fin=False) + frame(PING), True),
+        (frame(TEXT, b"hel", fin=False) + frame(CONTINUATION, b"lo"), False),
+        (frame(PING, b"hello"), False),
+    ],
+)
+def test_it_is_known_whether_a_message_has_begun_to_come(octets, begun):
+    codec = Codec(client=False)
+    receive(codec, octets)
+    assert codec.begun() is begun

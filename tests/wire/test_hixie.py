@@ -225,3 +225,13 @@ def test_hixie_75_has_no_closing_frame_but_answers_one():
     assert codec.close(1000) == b""
     assert receive(codec, b"\xff\0") == ([Close()], None)
     assert codec.close(None) == b"\xff\0"
+
+
+@pytest.mark.parametrize(
+    ("octets", "begun"),
+    [(b"", False), (b"\0", True), (b"\0hello", True), (b"\0hello\xff", False), (b"\x80", True)],
+)
+def test_it_is_known_whether_a_frame_has_begun_to_come(octets, begun):
+    codec = Hixie(client=False)
+    receive(codec, octets)
+    assert codec.begun() is begun
