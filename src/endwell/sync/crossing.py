@@ -26,6 +26,9 @@ T = TypeVar("T")
 #: nobody is let run first then: each time would cost Python's switch interval.
 COMPUTING = 0.001
 PAUSE = 0.1
+#: Words that are heard in one turn of the loop: a thread that sends without end would else never
+#: let it do anything else, such as the close() of another thread.
+ATTENDED = 256
 #: Threads that run ``on_close`` callbacks, at most.
 CALLBACKS = 8
 
@@ -71,9 +74,10 @@ class Crossing:
     def _attend(self) -> None:
         self._awake = False
         posted = self._posted
-        # What comes meanwhile has woken the loop again: a thread that sends without end would
-        # else never let it do anything else, such as the close() of another thread.
-        for _ in range(len(posted)):
+        # Whoever came meanwhile has woken the loop again, so nobody is forgotten.
+        for _ in range(ATTENDED):
+            if not posted:
+                break
             posted.popleft().attend()
 
     def hand_over(self, waiting: Waiting, count: int) -> None:
