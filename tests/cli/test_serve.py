@@ -111,6 +111,31 @@ async def test_a_signal_closes_every_connection_and_ends_with_status_0(number):
     )
 
 
+async def test_workers_serve_on_one_port_and_name_themselves_in_the_log():
+    with command("serve", "app.py:server", "--port", "0", "--workers", "2") as process:
+        url = f"ws://127.0.0.1:{listening(process)}/echo"
+        async with asyncio.timeout(PATIENCE):
+            connections = [await endwell.connect(url) for _ in range(8)]
+            process.send_signal(signal.SIGTERM)
+            endings = [await ws.closed for ws in connections]
+        status, out, err = finish(process)
+    assert {ending.received.code for ending in endings} == {1001}
+    assert (status, out) == (0, "")
+    named = set(re.findall(r"INFO +(\d+) endwell.serve: \S+ on '/echo': the server is stopping", err))
+    assert 1 <= len(named) <= 2
+    assert str(process.pid) not in named
+    assert re.search(
+        rf"INFO +{process.pid} endwell.server: workers that ended: 2; drained 8 connections", err
+    )
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many"])
+def test_a_number_of_workers_that_is_none_is_an_error(count, capsys):
+    with pytest.raises(SystemExit):
+        main(["serve", "app:server", "--workers", count])
+    assert "--workers" in capsys.readouterr().err
+
+
 def test_with_a_certificate_it_serves_wss(tmp_path):
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")

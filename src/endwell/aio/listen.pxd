@@ -16,6 +16,8 @@ cdef class Listener:
     cdef object _admission
     cdef readonly object tls
     cdef bint _exhausted
+    cdef object _yields
+    cdef bint _yielded
 
 
 cdef class Opening:

@@ -11,6 +11,7 @@ import ssl
 import stat
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from ..errors import HandshakeError, TooManyConnections
 from ..http import Request, Response
@@ -27,17 +28,23 @@ from .syscalls import monotonic
 from .tls import TLS
 from .websocket import WebSocket
 
-__all__ = ["Listener", "Opening", "bind"]
+__all__ = ["Listener", "Opening", "bind", "shown", "unlink"]
 
 logger = logging.getLogger("endwell.server")
 
 #: Connections taken in one turn of the loop, and the queue that the kernel keeps.
 ACCEPTS = 128
 BACKLOG = 1024
+#: The same for a socket that several processes accept from, so that each has its share; and seconds
+#: for which one with many connections leaves newcomers to those with fewer.
+SHARED_ACCEPTS = 8
+YIELD_TIME = 0.005
 #: Seconds until the next try where the process or the system has run out of something,
 #: such as file descriptors: accepting again at once would only spin. Those who connect
 #: meanwhile wait in the kernel's queue. Precedent: asyncio's ACCEPT_RETRY_DELAY.
 RETRY_DELAY = 0.25
+#: Seconds between two looks whether all openings are through.
+LOOK = 0.01
 
 
 def bind(
@@ -93,11 +100,33 @@ def _bind_unix(path: str) -> _socket.socket:
     return sock
 
 
+def shown(address: Any) -> str:
+    """The address of a socket as it stands in a URL; that of a Unix socket is a path."""
+    if isinstance(address, str):
+        return address
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def unlink(socks: Iterable[_socket.socket]) -> None:
+    """Remove the files of those that are Unix sockets."""
+    for sock in socks:
+        if sock.family == getattr(socket, "AF_UNIX", None):
+            try:
+                os.unlink(sock.getsockname())
+            except OSError:
+                pass
+
+
 class Listener:
     """Accepts connections and reads the head of their request.
 
     ``serve(opening, head)`` is called once for each connection, as soon as its head
     is complete or has broken a rule.
+
+    ``yields`` is given where other processes have the same sockets, which are then not ours to
+    remove. It is asked before connections are accepted, with the number of those whose handshake
+    is under way, and says whether to leave them to the others.
     """
 
     def __init__(
@@ -107,6 +136,7 @@ class Listener:
         tls: ssl.SSLContext | None,
         serve: Callable[[Opening, Request | HandshakeError], object],
         draining: Draining,
+        yields: Callable[[int], bool] | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.socks = socks
@@ -120,24 +150,45 @@ class Listener:
         self._admission = Admission(options)
         self.tls = tls
         self._exhausted = False
+        self._yields = yields
+        self._yielded = False
         for sock in socks:
             self._watch(sock)
 
     def close(self) -> None:
         """Stop listening; connections go on."""
+        if self._yields is None:
+            unlink(self.socks)
         for sock in self.socks:
             self.loop.remove_reader(sock.fileno())
-            if sock.family == getattr(socket, "AF_UNIX", None):
-                _unlink(sock.getsockname())
             sock.close()
         self.socks = []
+
+    def _pause(self, sock: _socket.socket, seconds: float) -> None:
+        self.loop.remove_reader(sock.fileno())
+        self.loop.call_later(seconds, self._watch, sock)
+
+    async def settled(self, seconds: float) -> None:
+        """Wait, so long at most, until no opening is under way."""
+        until = monotonic() + seconds
+        # Once in a process's life, so that no connection pays for an Event.
+        while self.openings and monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK)
 
     def _watch(self, sock: _socket.socket) -> None:
         if sock in self.socks:
             self.loop.add_reader(sock.fileno(), self._accept, sock)
 
     def _accept(self, listening: _socket.socket) -> None:
-        for _ in range(ACCEPTS):
+        accepts = ACCEPTS
+        if self._yields is not None:
+            # Once: it may be that the others are busier than they look.
+            self._yielded = not self._yielded and self._yields(len(self.openings))
+            if self._yielded:
+                self._pause(listening, YIELD_TIME)
+                return
+            accepts = SHARED_ACCEPTS
+        for _ in range(accepts):
             try:
                 sock, address = _accepted(listening)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -147,8 +198,7 @@ class Listener:
                 if not self._exhausted:  # once until all who wait have been taken
                     logger.error("cannot accept connections for now: %s", exc)
                 self._exhausted = True
-                self.loop.remove_reader(listening.fileno())
-                self.loop.call_later(RETRY_DELAY, self._watch, listening)
+                self._pause(listening, RETRY_DELAY)
                 return
             place = self._admission.enter(address)
             if place is None:
@@ -255,10 +305,3 @@ def _accepted(listening: _socket.socket) -> tuple[_socket.socket, object]:
     sock = _socket.socket(listening.family, listening.type, listening.proto, descriptor)
     sock.setblocking(False)
     return sock, address
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass

@@ -32,14 +32,18 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     add_address(parser, 8080, "default: %(default)s; 0: any that is free")
     parser.add_argument("--certfile", help="certificate chain, PEM: serve wss and https")
     parser.add_argument("--keyfile", help="its private key, unless it is in the same file")
+    parser.add_argument(
+        "--workers", type=_count, metavar="N", help="so many processes on the one port; SIGHUP renews them"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM. Returns 2 if there is no such Server, 1 if it cannot listen."""
+    who = "%(name)s" if args.workers is None else "%(process)d %(name)s"
     logging.basicConfig(
         level=logging.DEBUG if args.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        format=f"%(asctime)s %(levelname)-7s {who}: %(message)s",
     )
     try:
         server = _load(args.target)
@@ -49,11 +53,18 @@ def run(args: argparse.Namespace) -> int:
         return 2
     server.on_close(_log)
     try:
-        server.run(args.host, args.port, ssl=context)
+        server.run(args.host, args.port, ssl=context, workers=args.workers)
     except OSError as error:
         cannot_listen("serve", shown(args.host, args.port), error)
         return 1
     return 0
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"there is at least one worker, not {count}")
+    return count
 
 
 def _log(ws: WebSocket, ending: Ending) -> None:

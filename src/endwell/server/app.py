@@ -1,4 +1,5 @@
 """The server: routes, handlers, running and stopping."""
+# size: the face of a server stands in one place, and half of it is what its methods promise
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import os
 import ssl as tls
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar, Unpack
@@ -29,7 +30,7 @@ from ..sync.websocket import WebSocket as BlockingWebSocket
 from .drain import Departure, DrainReport, tell
 from .respond import browser_module, complete, response_from, static
 from .router import Route, Router, blocks
-from .run import run
+from .run import Listen, run
 from .sessions import Sessions
 from .threads import Workers
 from .timetable import Drain, DrainKeywords
@@ -187,16 +188,23 @@ class Server:
         ssl: tls.SSLContext | None = None,
         unix_path: str | os.PathLike[str] | None = None,
         drain: Drain | None = None,
+        workers: int | None = None,
     ) -> None:
         """Serve until SIGINT or SIGTERM, then :meth:`drain` as ``drain`` says; blocks.
 
         A second signal stops at once. After a drain of the application's own it returns, too.
         On a terminal a line shows how far the drain is. uvloop is used where it is installed.
-        """
-        run(self, self.serving(host, port, ssl=ssl, unix_path=unix_path), drain or Drain())
+        Where systemd passes sockets, those are used instead of ``host``, ``port`` and
+        ``unix_path``; it is told READY and STOPPING.
 
-    @asynccontextmanager
-    async def serving(
+        With ``workers``, so many processes serve: this program, started again for each. This
+        one supervises them: it replaces those that crash, and SIGHUP restarts them without
+        a gap. Raises ValueError where the program is no file and no module, or outside of the
+        main thread; SystemExit if a worker ends before it listens. See ``docs/deploy.md``.
+        """
+        run(self, partial(bind, host, port, unix_path), ssl, drain or Drain(), workers)
+
+    def serving(
         self,
         host: str | Iterable[str] | None = "127.0.0.1",
         port: int = 0,
@@ -204,15 +212,31 @@ class Server:
         ssl: tls.SSLContext | None = None,
         unix_path: str | os.PathLike[str] | None = None,
         grace: float = 10.0,
-    ) -> AsyncIterator[Server]:
+    ) -> AbstractAsyncContextManager[Server]:
         """Serve while the block runs, in this event loop, without touching its signals.
 
         Port 0 lets the system choose; :attr:`port` tells. Leaving the block drains the
         server with ``grace`` seconds as its deadline, unless :meth:`drain` has been called.
         """
+        return self.serve_on(partial(bind, host, port, unix_path), ssl, grace)
+
+    @asynccontextmanager
+    async def serve_on(
+        self,
+        listen: Listen,
+        ssl: tls.SSLContext | None,
+        grace: float = 0,
+        yields: Callable[[int], bool] | None = None,
+    ) -> AsyncIterator[Server]:
+        """:meth:`serving`, on the sockets that ``listen()`` returns.
+
+        Where other processes have them too, ``yields(connections)``, called with their number,
+        says whether to leave the next newcomer to those.
+        """
         self.departure = None
         self.draining = Draining()
-        listener = Listener(bind(host, port, unix_path), self.options, ssl, self._serve, self.draining)
+        fair = yields and (lambda openings: yields(openings + len(self.connections)))
+        listener = Listener(listen(), self.options, ssl, self._serve, self.draining, fair)
         self._listener = listener
         self._workers.begin()
         self._context = copy_context()
@@ -260,6 +284,12 @@ class Server:
             plan, self.connections, self._tasks, self._workers, self._listener.openings, self._router
         )
         return await self.departure.run()
+
+    async def hand_over(self, seconds: float) -> None:
+        """Stop listening where others go on; wait so long for what was accepted to get through its handshake."""
+        if self._listener is not None:
+            self._listener.close()
+            await self._listener.settled(seconds)
 
     @property
     def port(self) -> int:

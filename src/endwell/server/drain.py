@@ -13,8 +13,8 @@ import inspect
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import pairwise
 from math import inf
@@ -87,6 +87,40 @@ class DrainReport:
             (self.cancelled, "handlers cancelled"),
             (self.refused, "newcomers refused"),
         ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What :meth:`from_dict` makes a report of again, in another process; ready for JSON."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        phases = {phase.name: seconds for phase, seconds in self.phases.items()}
+        return {**named, "stuck": Counter(self.stuck), "phases": phases}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> DrainReport:
+        """What :meth:`as_dict` was called on."""
+        slowest, stuck = values["slowest"], values["stuck"]
+        return DrainReport(
+            **{
+                **values,
+                "stuck": tuple(Counter(stuck).elements()),
+                "slowest": None if slowest is None else (slowest[0], slowest[1]),
+                "phases": {Phase[name]: seconds for name, seconds in values["phases"].items()},
+            }
+        )
+
+    @staticmethod
+    def total(reports: Sequence[DrainReport]) -> DrainReport:
+        """How several servers drained that began at the same time; raises ValueError for none."""
+        slowest = [report.slowest for report in reports if report.slowest is not None]
+        phases = {phase for report in reports for phase in report.phases}
+        counts = ("connections", "refused", "last_called", "unanswered", "cancelled")
+        return DrainReport(
+            **{name: sum(getattr(report, name) for report in reports) for name in counts},
+            endings=sum((Counter(report.endings) for report in reports), Counter()),
+            stuck=tuple(sorted(name for report in reports for name in report.stuck)),
+            slowest=max(slowest, key=lambda each: each[1], default=None),
+            phases={phase: max(report.phases.get(phase, 0.0) for report in reports) for phase in phases},
+            duration=max(report.duration for report in reports),
+        )
 
 
 def tell(callback: Callable[[Drain], object], drain: Drain) -> Coroutine[Any, Any, None] | None:

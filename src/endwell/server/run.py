@@ -2,84 +2,107 @@
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import faulthandler
 import logging
 import os
 import signal
+import ssl as tls
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
-from math import inf
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ..aio.loop import loop_factory
 from ..aio.syscalls import monotonic
 from ..sync.threads import Threads
-from .timetable import Drain, Phase, Timetable
+from . import systemd
+from .orders import OVERTIME, Orders
+from .supervisor import Supervisor
+from .timetable import Drain
+from .worker import found
 
 if TYPE_CHECKING:
     from .app import Server
 
-__all__ = ["run"]
+__all__ = ["Listen", "run"]
+
+Listen: TypeAlias = Callable[[], list[_socket.socket]]
 
 logger = logging.getLogger("endwell.server")
 
 T = TypeVar("T")
 
-#: Seconds past the deadline after which a process whose event loop is blocked ends itself.
-OVERTIME = 2.0
+#: Seconds that connections have for their opening handshake when others go on listening: a few round trips.
+HANDSHAKE_TIME = 2.0
 #: Seconds that tasks which are not ours have for their cleanup when the loop closes.
 WIND_UP_TIME = 0.2
 #: Seconds between two looks of the progress line.
 LOOK = 0.1
 
 
-def run(server: Server, serving: AbstractAsyncContextManager[Server], drain: Drain) -> None:
+def run(
+    server: Server, listen: Listen, ssl: tls.SSLContext | None, drain: Drain, workers: int | None
+) -> None:
     """Serve until SIGINT or SIGTERM, then drain; or until the application has drained.
 
+    By itself, as a worker if that is what this process was started for, or with ``workers``.
     A second signal stops at once. Blocks.
     """
+    place = found()
+    if place is not None:
+        channel, socks, loads = place.open()
+        faulthandler.enable()  # a supervisor that has lost its patience sends SIGABRT
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which is the supervisor's
+        orders = Orders(place.share(drain), channel, loads)
+        _run(server, server.serve_on(lambda: socks, ssl, yields=loads.yields), orders)
+        return
+    # These stay when we stop: whoever connects then waits for the next process that systemd starts.
+    passed = systemd.sockets()
+    if workers is not None:
+        supervisor = Supervisor(workers)
+        supervisor.run(passed or listen(), passed=bool(passed))
+        return
+    orders = Orders(drain.but(listen=False) if passed else drain)
+    _run(server, server.serve_on(lambda: passed or listen(), ssl, yields=_never if passed else None), orders)
+
+
+def _never(connections: int) -> bool:
+    return False  # nobody else accepts while we do
+
+
+def _run(server: Server, serving: AbstractAsyncContextManager[Server], orders: Orders) -> None:
     loop = (loop_factory() or asyncio.new_event_loop)()
     executor = _Executor()
     loop.set_default_executor(executor)
-    signalled = asyncio.Event()
-    main = loop.create_task(_serve(server, serving, drain, signalled))
-
-    def stop() -> None:
-        if signalled.is_set():
-            main.cancel()
-        signalled.set()
-
-    over = Timetable(drain, 0).begins(Phase.OVER)
-    with _Signals(loop, stop, over + OVERTIME) as signals:
+    main = loop.create_task(_serve(server, serving, orders))
+    orders.begin(loop, main)
+    with _Signals(loop, orders.stop, orders.limit):
         try:
             with suppress(asyncio.CancelledError):
                 loop.run_until_complete(main)
         finally:
+            orders.over(server)
             _wind_up(loop)
-            executor.finish(max(WIND_UP_TIME, over - signals.since()))
+            executor.finish(max(WIND_UP_TIME, orders.left()))
 
 
-async def _serve(
-    server: Server, serving: AbstractAsyncContextManager[Server], drain: Drain, signalled: asyncio.Event
-) -> None:
+async def _serve(server: Server, serving: AbstractAsyncContextManager[Server], orders: Orders) -> None:
     async with serving:
-        for address in server.addresses:
-            logger.info("listening on %s", _shown(address))
-        events = [asyncio.create_task(event.wait()) for event in (signalled, server.draining)]
+        orders.ready(server)
+        plan = await orders.given(server.draining)
+        orders.stopping(server)
+        line = asyncio.create_task(_progress(server)) if orders.alone and sys.stderr.isatty() else None
         try:
-            await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for event in events:
-                event.cancel()
-        logger.info("stopping: %d connections", len(server.connections))
-        line = asyncio.create_task(_progress(server)) if sys.stderr.isatty() else None
-        try:
-            await server.drain(drain)
+            if not plan.listen and server.departure is None:
+                began = monotonic()
+                await server.hand_over(min(HANDSHAKE_TIME, plan.deadline / 10))
+                plan = plan.but(deadline=max(0.0, plan.deadline - (monotonic() - began)))
+            await server.drain(plan)
         finally:
             if line is not None:
                 line.cancel()
@@ -110,20 +133,14 @@ class _Signals:
         self._stop = stop
         self._limit = limit
         self._clocks: list[threading.Timer] = []
-        self._began = -inf
         self._before: dict[signal.Signals, Any] = {}
 
-    def since(self) -> float:
-        """Seconds since a signal began the stop; endless if none did, or a second was in a hurry."""
-        return monotonic() - self._began
-
-    def __enter__(self) -> Self:
+    def __enter__(self) -> None:
         # Python delivers signals to the main thread only.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 # Not loop.add_signal_handler: a loop that is blocked would not see it.
                 self._before[number] = signal.signal(number, self._came)
-        return self
 
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
@@ -134,7 +151,6 @@ class _Signals:
     def _came(self, number: int, _frame: FrameType | None) -> None:
         clock = threading.Timer(OVERTIME if self._clocks else self._limit, _end_process)
         clock.daemon = True
-        self._began = -inf if self._clocks else monotonic()
         clock.start()
         self._clocks.append(clock)
         with suppress(RuntimeError):  # the loop is closed: it is over anyway
@@ -187,10 +203,3 @@ def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
-
-
-def _shown(address: Any) -> str:
-    if isinstance(address, str):
-        return address
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,56 @@
+"""How many connections each worker has, in memory that all see: newcomers go to those with few.
+
+All workers wake for a newcomer, and the fastest accepts. That is who has nothing to do, or who
+woke first; and as connections stay, one worker may end up with ten times as many as another.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+
+__all__ = ["Loads"]
+
+#: How many connections more than another worker one may have without leaving newcomers to it: so
+#: many, and a share of what that one has.
+SLACK = 8
+SHARE = 1 / 16
+#: Processes that can be told from each other; more count as one.
+PLACES = 1023
+
+
+class Loads:
+    """The table; its ``file`` is passed on to the workers, each of which has a ``place`` in it from 1 on."""
+
+    def __init__(self, file: int | None = None, place: int = 0) -> None:
+        if file is None:
+            with tempfile.TemporaryFile() as stream:
+                stream.truncate(4 * (PLACES + 1))
+                file = os.dup(stream.fileno())
+        self.file = file
+        self._place = place
+        # First the number of places that are looked at. Then of each its connections and one, or 0
+        # where there is nobody.
+        self._table = memoryview(mmap.mmap(file, 4 * (PLACES + 1))).cast("I")
+
+    def occupy(self, taken: set[int]) -> int:
+        """A place that is not one of those ``taken``."""
+        place = next((number for number in range(1, PLACES) if number not in taken), PLACES)
+        self._table[0] = max(self._table[0], place)
+        return place
+
+    def vacate(self, place: int) -> None:
+        """Whoever had it is gone."""
+        self._table[place] = 0
+
+    def yields(self, connections: int) -> bool:
+        """Whether this process, with so many connections, leaves the next one to another."""
+        table, own = self._table, connections + 1
+        table[self._place] = own
+        least = min(filter(None, table[1 : table[0] + 1]))
+        return own > least + SLACK + SHARE * least
+
+    def close(self) -> None:
+        """Nobody is to leave newcomers to this process any more."""
+        self.vacate(self._place)

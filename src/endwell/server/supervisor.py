@@ -1,0 +1,353 @@
+"""Several processes on one port: started, replaced when they crash, renewed without a gap, stopped.
+
+All workers accept from the same sockets, which this process opened and keeps. So the queue of
+those who connect belongs to no worker, and nobody in it is lost when one ends; with SO_REUSEPORT
+each would have a queue of its own, and what is in it would be reset.
+"""
+
+from __future__ import annotations
+
+import _socket
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from math import inf
+
+from ..aio.listen import shown, unlink
+from ..aio.syscalls import monotonic
+from . import systemd
+from .backoff import Backoff
+from .channel import Channel
+from .drain import DrainReport
+from .loads import Loads
+from .worker import Place, command
+
+__all__ = ["Supervisor"]
+
+logger = logging.getLogger("endwell.server")
+
+#: Seconds that a worker has from its start until it listens.
+START_TIME = 120.0
+#: Seconds that a worker has to end past those that it said it needs, and if it has to be at once.
+OVERTIME = 1.0
+AT_ONCE = 4.0
+#: Seconds to say where it hangs.
+LAST_WORDS = 1.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+
+class Worker:
+    """A process, as its supervisor knows it."""
+
+    def __init__(self, command: list[str], place: Place, generation: int) -> None:
+        self.number = place.number
+        self.load = place.load
+        #: The first are 0; each restart starts the next.
+        self.generation = generation
+        ours, theirs = socket.socketpair()
+        self.channel = Channel(ours)
+        try:
+            self.process = _process(command, replace(place, channel=theirs.fileno()))
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self.started = monotonic()
+        #: Whether it listens.
+        self.ready = False
+        #: Whether it was told to end.
+        self.leaving = False
+        #: Seconds that it says it needs for that.
+        self.deadline = 0.0
+        #: When our patience with it ends, and whether it has.
+        self.due = self.started + START_TIME
+        self.overdue = False
+
+    def __str__(self) -> str:
+        return f"worker {self.number} (process {self.process.pid})"
+
+    def tell(self, word: str, seconds: float) -> None:
+        """Have it end within ``seconds``."""
+        self.leaving = True
+        self.due = monotonic() + seconds
+        self.channel.say(word)
+        if not self.ready:
+            self.process.terminate()  # nobody is connected to it, and it does not hear us yet
+
+    def end(self) -> None:
+        """Have the system end it, at the first call so that it still says where it hangs."""
+        # Precedent: gunicorn's murder_workers.
+        self.due = inf if self.overdue else monotonic() + LAST_WORDS
+        self.process.send_signal(signal.SIGKILL if self.overdue else signal.SIGABRT)
+        self.overdue = True
+
+    def fate(self) -> str:
+        """How the process ended."""
+        status: int = self.process.returncode
+        if status >= 0:
+            return f"ended with status {status}"
+        try:
+            return f"was ended by {signal.Signals(-status).name}"
+        except ValueError:  # one of those for real time, which have no names
+            return f"was ended by signal {-status}"
+
+
+def _process(command: list[str], place: Place) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603  (what this process was started with)
+        command,
+        env=place.environment(),
+        pass_fds=place.descriptors,
+        # A terminal is for one process: Ctrl-C would come to all, and to each again from us.
+        stdin=subprocess.DEVNULL,
+        process_group=0,
+    )
+
+
+class Supervisor:
+    """Keeps ``count`` workers running until a signal says otherwise.
+
+    SIGTERM and SIGINT have them drain, and end at once if it is the second; SIGHUP starts
+    new ones, and has the old drain when those listen. Raises ValueError where that cannot be.
+    """
+
+    def __init__(self, count: int) -> None:
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise TypeError(f"workers must be a number of processes, not {count!r}")
+        if count < 1:
+            raise ValueError(f"workers must be positive, not {count!r}")
+        if threading.current_thread() is not threading.main_thread():
+            raise ValueError("workers need the main thread: signals come to no other")
+        self._count = count
+        self._command = command()
+        self._loads = Loads()
+        self._socks: list[_socket.socket] = []
+        self._passed = False
+        self._workers: list[Worker] = []
+        #: Of the workers that serve. Those that a restart has started are of the next one.
+        self._generation = 0
+        #: Whether all have been ready once.
+        self._up = False
+        self._restarting = self._restart_again = False
+        self._stopping = self._failed = False
+        #: When the place of a worker that crashed is filled again.
+        self._due: dict[int, float] = {}
+        self._backoffs = {number: Backoff() for number in range(1, count + 1)}
+        self._reports: list[DrainReport] = []
+        self._signals: list[int] = []
+        self._selector = selectors.DefaultSelector()
+
+    def run(self, socks: list[_socket.socket], *, passed: bool) -> None:
+        """Have them accept from ``socks``, which may have been ``passed`` by systemd; blocks.
+
+        Raises SystemExit if a worker ends before all listen.
+        """
+        self._socks, self._passed = socks, passed
+        try:
+            with self._selector, self._hearing_signals():
+                self._start_all(self._generation)
+                while self._workers or not self._stopping:
+                    self._turn()
+        finally:
+            for worker in self._workers:  # none, unless something is wrong with us
+                worker.channel.close()
+            if not passed:
+                unlink(socks)
+            for sock in socks:
+                sock.close()
+        if self._failed:
+            raise SystemExit(1)
+
+    # -- what happens -----------------------------------------------------------
+
+    @contextmanager
+    def _hearing_signals(self) -> Iterator[None]:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.setblocking(False)
+            self._selector.register(ours, selectors.EVENT_READ)
+            descriptor = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+            before = {number: signal.signal(number, self._signalled) for number in SIGNALS}
+            try:
+                yield
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+                signal.set_wakeup_fd(descriptor)
+
+    def _signalled(self, number: int, _frame: object) -> None:
+        self._signals.append(number)
+
+    def _turn(self) -> None:
+        """Wait until something happens, and see to it."""
+        moment = min([*self._due.values(), *(worker.due for worker in self._workers)], default=inf)
+        wait = None if moment == inf else max(moment - monotonic(), 0.0)
+        for key, _ in self._selector.select(wait):
+            if isinstance(key.data, Worker):
+                self._hear(key.data)
+            elif isinstance(key.fileobj, socket.socket):
+                key.fileobj.recv(4096)  # a signal: it only woke us
+        while self._signals:
+            self._obey(self._signals.pop(0))
+        for worker in [each for each in self._workers if each.process.poll() is not None]:
+            self._gone(worker)
+        self._see_to_time(monotonic())
+
+    def _hear(self, worker: Worker) -> None:
+        for word, value in worker.channel.hear():
+            if word == "ready":
+                worker.ready, worker.deadline = True, value
+                if not worker.leaving:
+                    worker.due = inf
+                    self._go_on()
+            elif word == "report":
+                try:
+                    self._reports.append(DrainReport.from_dict(value))
+                except (KeyError, TypeError):
+                    logger.warning("the report of %s is that of another version: %r", worker, value)
+        if worker.channel.ended:
+            self._forget(worker)
+
+    def _forget(self, worker: Worker) -> None:
+        if worker.channel in self._selector.get_map():
+            self._selector.unregister(worker.channel)
+
+    def _obey(self, number: int) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._stop(at_once=self._stopping)
+        elif number == signal.SIGHUP and not self._stopping:
+            self._restart_again = True
+            self._go_on()
+
+    def _gone(self, worker: Worker) -> None:
+        """Its process has ended."""
+        self._hear(worker)
+        self._forget(worker)
+        self._loads.vacate(worker.load)
+        worker.channel.close()
+        self._workers.remove(worker)
+        if not worker.leaving:
+            self._lost(worker.number, worker.generation, worker.started, f"{worker} {worker.fate()}")
+        elif worker.ready and worker.process.returncode:
+            logger.error("%s %s while it stopped", worker, worker.fate())
+        self._go_on()
+
+    def _lost(self, number: int, generation: int, started: float, what: str) -> None:
+        """A place is empty that should not be."""
+        if not self._up:
+            logger.critical("%s before all were ready: nothing is served", what)
+            self._failed = True
+            self._stop(at_once=True)
+        elif generation > self._generation:
+            logger.error("%s before all were ready: the restart is off, the old workers stay", what)
+            self._restarting = False
+            for worker in self._workers:
+                if worker.generation == generation:
+                    worker.tell("now", AT_ONCE)
+            systemd.notify("READY=1", "STATUS=the last restart failed, the workers from before it serve")
+        else:
+            backoff, now = self._backoffs[number], monotonic()
+            wait = backoff.crashed(now - started)
+            self._due[number] = now + wait
+            row = f", {backoff.crashes} in a row" if backoff.crashes > 1 else ""
+            logger.error("%s%s; a new one starts %s", what, row, f"in {wait:g} s" if wait else "now")
+
+    def _see_to_time(self, now: float) -> None:
+        for number in [number for number, due in self._due.items() if due <= now]:
+            del self._due[number]
+            self._start(number, self._generation)
+        for worker in self._workers:
+            if worker.due <= now:
+                if not worker.overdue:
+                    what = "end" if worker.leaving else "get ready"
+                    logger.error("%s does not %s, and is ended", worker, what)
+                worker.end()
+
+    # -- what follows from it -----------------------------------------------------
+
+    def _start_all(self, generation: int) -> None:
+        for number in range(1, self._count + 1):
+            if not self._start(number, generation):
+                return
+
+    def _start(self, number: int, generation: int) -> bool:
+        try:
+            worker = Worker(self._command, self._place(number), generation)
+        except OSError as error:  # no memory, or an interpreter that is just being installed
+            self._lost(number, generation, monotonic(), f"worker {number} cannot be started ({error})")
+            return False
+        self._workers.append(worker)
+        self._selector.register(worker.channel, selectors.EVENT_READ, worker)
+        logger.debug("%s starts", worker)
+        return True
+
+    def _place(self, number: int) -> Place:
+        return Place(
+            supervisor=os.getpid(),
+            number=number,
+            count=self._count,
+            load=self._loads.occupy({worker.load for worker in self._workers}),
+            channel=-1,  # each worker makes its own
+            loads=self._loads.file,
+            sockets=[sock.fileno() for sock in self._socks],
+        )
+
+    def _go_on(self) -> None:
+        """Do what was waiting for something that may have happened now."""
+        generation = self._generation + self._restarting
+        ready = sum(
+            each.ready and not each.leaving and each.generation == generation for each in self._workers
+        )
+        if ready == self._count and self._restarting:
+            self._switch()
+        elif ready == self._count and not self._up:
+            self._up = True
+            for sock in self._socks:
+                logger.info("listening on %s, with %d workers", shown(sock.getsockname()), self._count)
+            systemd.notify("READY=1")
+        if self._restart_again and self._up and not self._restarting:
+            self._restarting, self._restart_again = True, False
+            logger.info("restarting: new workers start")
+            systemd.reloading()
+            self._start_all(self._generation + 1)
+        if self._reports and not any(worker.leaving for worker in self._workers):
+            logger.info("workers that ended: %d; %s", len(self._reports), DrainReport.total(self._reports))
+            self._reports = []
+
+    def _switch(self) -> None:
+        """The new workers listen. All of the old stop at once: a client that comes back finds a new one."""
+        logger.info("restarting: the new workers are ready, the old ones drain")
+        old = self._generation
+        self._generation, self._restarting = old + 1, False
+        self._due.clear()
+        self._drain("restart", lambda worker: worker.generation == old)
+        systemd.notify("READY=1", "STATUS=")
+
+    def _drain(self, word: str, chosen: Callable[[Worker], bool]) -> None:
+        for worker in self._workers:
+            if not worker.leaving and chosen(worker):
+                worker.tell(word, worker.deadline + OVERTIME)
+
+    def _stop(self, *, at_once: bool = False) -> None:
+        if not self._stopping:
+            logger.info("stopping: %d workers", len(self._workers))
+            systemd.notify("STOPPING=1")
+        self._stopping, self._restarting, self._restart_again = True, False, False
+        self._due.clear()
+        for sock in self._socks:
+            # Workers that do not listen while they drain leave the port to somebody else.
+            if sock.family != socket.AF_UNIX:
+                sock.close()
+        if at_once:
+            for worker in self._workers:
+                worker.tell("now", AT_ONCE)
+        else:
+            self._drain("leave" if self._passed else "stop", lambda worker: True)

@@ -1,0 +1,181 @@
+"""endwell behind nginx and HAProxy, configured as docs/deploy.md says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+import pytest
+
+import endwell
+from tests.deploy.page import block, seconds
+from tests.deploy.proxies import free_port, running
+from tests.pair import within
+
+ANY = ["*"]
+
+
+@pytest.fixture(params=["nginx", "haproxy"])
+def proxy(request, tmp_path):
+    """Starts one: ``proxy(port, port, idle=seconds)``."""
+    return lambda one, two, **keywords: running(request.param, tmp_path, one, two, **keywords)
+
+
+class Chat:
+    """A server, and the endings that it saw."""
+
+    def __init__(self, **keywords):
+        self.server = endwell.Server(**{"origins": ANY, **keywords})
+        self.endings = asyncio.Queue()
+        self.server.on_close(lambda ws, ending: self.endings.put_nowait(ending))
+
+        @self.server.websocket("/")
+        async def chat(ws):
+            await ws.send(
+                json.dumps(
+                    {
+                        "port": self.server.port,
+                        "remote": ws.remote_address[0],
+                        "forwarded": ws.request.headers.get_all("X-Forwarded-For"),
+                        "host": ws.request.headers["Host"],
+                    }
+                )
+            )
+            async for message in ws:
+                if message == "close":
+                    await ws.close(4001, "as you wish")
+                await ws.send(message)
+
+        @self.server.websocket("/kept")
+        async def kept(ws):
+            await ws.send(str(self.server.port))
+            while not self.released.is_set():
+                try:
+                    await self.released.wait()
+                except asyncio.CancelledError:
+                    pass
+
+        @self.server.get("/healthz")
+        def healthz(request):
+            return "ok"
+
+        self.released = asyncio.Event()
+
+    async def ending(self):
+        return await within(self.endings.get())
+
+
+@asynccontextmanager
+async def served(proxy, chat, **keywords):
+    """One server behind the proxy, which finds nobody at the place of the other."""
+    async with chat.server.serving():
+        with proxy(chat.server.port, free_port(), **keywords) as front:
+            yield front
+
+
+def connect(front, path="/", **keywords):
+    return endwell.connect(front.url(path), ssl=front.tls, **keywords)
+
+
+async def test_a_websocket_passes_and_the_handler_is_told_who_it_is_and_not_what_the_client_invents(proxy):
+    chat = Chat()
+    invented = {"X-Forwarded-For": "192.0.2.1"}
+    async with served(proxy, chat) as front, connect(front, additional_headers=invented) as ws:
+        seen = json.loads(await within(ws.recv()))
+        assert seen["remote"] == "127.0.0.1"  # the proxy, which is here too
+        assert seen["forwarded"] == ["127.0.0.1"]
+        assert seen["host"] == f"127.0.0.1:{front.port}"
+        for message in ("hello", b"\x00\xff" * 50_000):
+            await ws.send(message)
+            assert await within(ws.recv()) == message
+
+
+async def test_close_codes_and_reasons_pass_in_both_directions(proxy):
+    chat = Chat()
+    async with served(proxy, chat) as front:
+        ws = await within(connect(front))
+        await ws.send("close")
+        ending = await within(ws.closed)
+        assert (ending.received, ending.clean) == (endwell.Close(4001, "as you wish"), True)
+        assert (await chat.ending()).clean
+        ws = await within(connect(front))
+        await ws.close(4002, "my own wish")
+        ending = await chat.ending()
+        assert (ending.received, ending.clean) == (endwell.Close(4002, "my own wish"), True)
+
+
+async def test_a_drain_is_told_through_the_proxy(proxy):
+    chat = Chat()
+    async with served(proxy, chat) as front:
+        connections = [await within(connect(front)) for _ in range(5)]
+        report = await within(chat.server.drain())
+        for ws in connections:
+            ending = await within(ws.closed)
+            assert ending.received == endwell.Close(1001, "server stopping; retry 1-2s")
+            assert ending.clean
+        assert report.endings == {"clean": 5}
+
+
+async def test_one_of_two_servers_drains_and_every_newcomer_is_taken_by_the_other(proxy):
+    one, two = Chat(), Chat()
+    async with one.server.serving(), two.server.serving():
+        with proxy(one.server.port, two.server.port) as front:
+            kept = [await within(connect(front, "/kept")) for _ in range(4)]
+            assert {int(await within(ws.recv())) for ws in kept} == {one.server.port, two.server.port}
+            draining = asyncio.create_task(one.server.drain(deadline=20))
+            await asyncio.sleep(0)
+            for _ in range(20):
+                async with connect(front) as ws:
+                    assert json.loads(await within(ws.recv()))["port"] == two.server.port
+            one.released.set()
+            two.released.set()
+            await within(draining)
+
+
+@pytest.mark.parametrize("ping_interval", [0.3, None])
+async def test_keepalive_alone_keeps_a_silent_connection_through_a_proxy(proxy, ping_interval):
+    chat = Chat(ping_interval=ping_interval)
+    async with served(proxy, chat, idle=1) as front, connect(front, ping_interval=None) as ws:
+        await within(ws.recv())
+        await asyncio.sleep(2.5)
+        assert ws.is_open == (ping_interval is not None)
+
+
+def test_the_patience_of_the_proxies_is_longer_than_our_silence():
+    silence = endwell.Options().ping_interval
+    for language, setting in [
+        ("nginx", "proxy_read_timeout"),
+        ("nginx", "proxy_send_timeout"),
+        ("haproxy", "timeout tunnel"),
+    ]:
+        assert seconds(block(language), setting) > 2 * silence
+
+
+async def test_a_page_behind_tls_of_the_proxy_must_be_named(proxy):
+    chat = Chat(origins=None)
+    async with served(proxy, chat) as front:
+        with pytest.raises(endwell.HandshakeRejected, match="403"):
+            await within(connect(front, additional_headers={"Origin": front.origin}))
+        chat.server.options = chat.server.options.but(origins=[front.origin])
+        async with connect(front, additional_headers={"Origin": front.origin}) as ws:
+            assert await within(ws.recv())
+
+
+async def test_haproxy_asks_for_the_health_page_and_leaves_who_drains(tmp_path):
+    one, two = Chat(), Chat()
+    async with one.server.serving(), two.server.serving():
+        with running("haproxy", tmp_path, one.server.port, two.server.port) as front:
+            kept = [await within(connect(front, "/kept")) for _ in range(4)]
+            await asyncio.sleep(0.5)
+            assert "DOWN" not in front.log.read_text()
+            draining = asyncio.create_task(one.server.drain(deadline=20))
+            async with asyncio.timeout(10):
+                while "Server chat/one is DOWN" not in front.log.read_text():
+                    await asyncio.sleep(0.05)
+            assert "code: 503" in front.log.read_text()
+            assert "Server chat/two is DOWN" not in front.log.read_text()
+            one.released.set()
+            two.released.set()
+            await within(draining)
+            assert len(kept) == 4

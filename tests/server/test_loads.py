@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import endwell
+from endwell.server.loads import PLACES, Loads
+from tests.server.program import running, write
+
+
+def two():
+    """The table of a supervisor, and those of two workers."""
+    table = Loads()
+    one = Loads(table.file, table.occupy(set()))
+    other = Loads(table.file, table.occupy({1}))
+    return table, one, other
+
+
+def test_who_has_many_more_connections_than_another_leaves_newcomers_to_it():
+    _, one, other = two()
+    assert not other.yields(100)  # nobody else is there yet
+    assert not one.yields(0)
+    assert other.yields(100)
+    assert not one.yields(9)
+    assert one.yields(200)
+    assert not other.yields(200)
+
+
+def test_a_few_more_are_no_reason_and_among_many_a_few_more_of_a_hundred_are_none():
+    _, one, other = two()
+    one.yields(0)
+    assert [other.yields(count) for count in (8, 9)] == [False, True]
+    one.yields(1000)
+    assert [other.yields(count) for count in (1070, 1072)] == [False, True]
+
+
+def test_nobody_waits_for_who_is_gone_or_does_not_accept_any_more():
+    table, one, other = two()
+    one.yields(0)
+    assert other.yields(100)
+    one.close()
+    assert not other.yields(100)
+    one.yields(0)
+    assert other.yields(100)
+    table.vacate(1)
+    assert not other.yields(100)
+
+
+def test_a_place_that_is_free_again_is_given_away_again_and_they_never_run_out():
+    table = Loads()
+    assert [table.occupy(taken) for taken in (set(), {1}, {2}, {1, 2, 3})] == [1, 2, 1, 4]
+    assert table.occupy(set(range(1, PLACES + 1))) == PLACES
+
+
+async def test_a_crowd_is_spread_evenly_over_the_workers(tmp_path):
+    with running(write(tmp_path)) as program:
+        greeted = []
+        for _ in range(10):
+            greeted += await asyncio.gather(*(program.greeted() for _ in range(8)))
+        counts = Counter(process for _, process, _ in greeted)
+        assert len(counts) == 2
+        assert min(counts.values()) >= 20, counts
+        assert (await asyncio.to_thread(program.finish))[0] == 0
+        assert {(await ws.closed).received.code for ws, _, _ in greeted} == {endwell.CloseCode.GOING_AWAY}

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from endwell.server.drain import DrainReport
+from endwell.server.timetable import Phase
+
+
+def test_reports_of_several_servers_are_added_up_also_from_other_processes():
+    one = DrainReport(
+        connections=3,
+        endings={"clean": 2, "aborted": 1},
+        refused=1,
+        last_called=1,
+        unanswered=2,
+        cancelled=1,
+        stuck=("work", "work", "idle"),
+        slowest=("work", 1.5),
+        phases={Phase.CLOSE: 0.5, Phase.WAIT: 1.0},
+        duration=1.5,
+    )
+    other = replace(
+        one, endings={"clean": 3}, stuck=(), slowest=("idle", 2.0), phases={Phase.CLOSE: 0.7}, duration=2.0
+    )
+    reports = [DrainReport.from_dict(json.loads(json.dumps(each.as_dict()))) for each in (one, other)]
+    assert reports == [one, other]
+    assert DrainReport.total(reports) == DrainReport(
+        connections=6,
+        endings={"clean": 5, "aborted": 1},
+        refused=2,
+        last_called=2,
+        unanswered=4,
+        cancelled=2,
+        stuck=("idle", "work", "work"),
+        slowest=("idle", 2.0),
+        phases={Phase.CLOSE: 0.7, Phase.WAIT: 1.0},
+        duration=2.0,
+    )
+    nobody = replace(one, slowest=None)
+    assert DrainReport.from_dict(nobody.as_dict()) == nobody
+    assert DrainReport.total([nobody]).slowest is None

@@ -1,0 +1,292 @@
+"""Several processes on one port: crashes, restarts, signals, and the end of each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+
+import pytest
+
+import endwell
+from benchmarks.rolling import Scenario, play
+from tests.cli.process import PATIENCE, finish, python
+from tests.pair import within
+from tests.server.program import eventually, running, write
+
+
+def is_there(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def ended(*connections):
+    """The ending of each."""
+    return [await within(ws.closed) for ws in connections]
+
+
+async def both(program):
+    """A connection to each of two workers, by its process."""
+    found = {}
+    async with asyncio.timeout(PATIENCE):
+        while len(found) < 2:
+            ws, process, _ = await program.greeted()
+            if process in found:
+                await ws.close()
+            else:
+                found[process] = ws
+    return found
+
+
+async def test_restarts_under_load_refuse_nobody_and_lose_nothing():
+    outcome = await play(Scenario(workers=2, restarts=2, stay=20, go=4))
+    assert outcome.tally.refused == {}
+    assert outcome.lost == outcome.tally.unanswered == 0
+    assert set(outcome.tally.endings) == {"1000", "1012"}
+    assert outcome.tally.endings["1012"] >= 2 * 20 * 0.8  # all but who was on the way at that moment
+    assert outcome.status == 0
+
+
+async def test_a_stop_drains_all_workers_and_reports_their_sum(tmp_path):
+    with running(write(tmp_path)) as program:
+        connections = await both(program)
+        program.send(signal.SIGTERM)
+        endings = await ended(*connections.values())
+        status, log = await asyncio.to_thread(program.finish, None)
+    assert status == 0
+    # 250 connections in a second are the share of each of the two workers.
+    assert [ending.received for ending in endings] == [endwell.Close(1001, "server stopping; retry 1-2s")] * 2
+    assert re.search(r"INFO workers that ended: 2; drained 2 connections in \S+ s: 2 clean", log)
+    assert not any(map(is_there, connections))
+
+
+async def test_ctrl_c_stops_as_a_signal_to_the_supervisor_alone_does(tmp_path):
+    with running(write(tmp_path), process_group=0) as program:
+        connections = await both(program)
+        os.killpg(program.process.pid, signal.SIGINT)  # as a terminal does it
+        endings = await ended(*connections.values())
+        status, log = await asyncio.to_thread(program.finish, None)
+    assert (status, [ending.received.code for ending in endings]) == (0, [1001, 1001])
+    assert "Traceback" not in log
+
+
+async def test_a_second_signal_ends_all_at_once(tmp_path):
+    with running(write(tmp_path, deadline=60.0)) as program:
+        connections = [await endwell.connect(program.url("/stuck")) for _ in range(4)]
+        program.send(signal.SIGTERM)
+        program.logged("stopping: [0-9] connections", 2)
+        began = time.monotonic()
+        status, log = await asyncio.to_thread(program.finish)
+        assert time.monotonic() - began < 5
+        await ended(*connections)
+    assert status == 0
+    assert "4 x stuck" in log.splitlines()[-1]
+
+
+async def test_a_worker_that_crashes_is_replaced_and_the_others_go_on(tmp_path):
+    with running(write(tmp_path)) as program:
+        (killed, lost), (stays, kept) = (await both(program)).items()
+        os.kill(killed, signal.SIGKILL)
+        assert (await ended(lost))[0].code == 1006
+        program.logged(rf"ERROR worker [12] \(process {killed}\) was ended by SIGKILL; a new one starts now")
+        await kept.send("hello")
+        assert await within(kept.recv()) == "hello"
+        assert stays in (new := await both(program))
+        assert killed not in new
+        status, log = await asyncio.to_thread(program.finish)
+    assert (status, log.count("SIGKILL")) == (0, 1)
+
+
+async def test_a_worker_that_is_told_to_end_drains_and_is_replaced(tmp_path):
+    with running(write(tmp_path)) as program:
+        (told, drained), (_, kept) = (await both(program)).items()
+        os.kill(told, signal.SIGTERM)
+        assert (await ended(drained))[0].code == 1001
+        program.logged(rf"\(process {told}\) ended with status 0; a new one starts now")
+        assert told not in await both(program)
+        assert kept.is_open
+        assert (await asyncio.to_thread(program.finish))[0] == 0
+
+
+async def test_workers_that_crash_again_and_again_are_waited_for_ever_longer(tmp_path):
+    with running(write(tmp_path, workers=1)) as program:
+        ws, process, _ = await program.greeted()
+        write(tmp_path, workers=1, **{"server = ": "sys.exit(7); server = "})
+        began = time.monotonic()
+        os.kill(process, signal.SIGKILL)
+        await ended(ws)
+        program.logged(r"was ended by SIGKILL; a new one starts now\n")
+        program.logged(r"ended with status 7, 2 in a row; a new one starts in 1 s\n")
+        program.logged(r"ended with status 7, 3 in a row; a new one starts in 2 s\n")
+        assert time.monotonic() - began >= 1
+        status, log = await asyncio.to_thread(program.finish)
+    assert (status, log.count("ended with status 7")) == (0, 2)
+
+
+def test_where_a_worker_cannot_begin_the_program_ends_with_status_1(tmp_path):
+    mark = "server = endwell.Server()"
+    file = write(tmp_path, **{mark: f"{mark}; 'ENDWELL_WORKER' in os.environ and sys.exit(7)"})
+    with running(file) as program:
+        status, log = program.finish(None)
+    assert status == 1
+    assert log.count("CRITICAL worker") == 1
+    assert "ended with status 7 before all were ready: nothing is served" in log
+    assert "Traceback" not in log
+
+
+async def test_a_restart_takes_new_code_and_one_that_fails_leaves_the_old_workers(tmp_path):
+    with running(write(tmp_path)) as program:
+        connections = await both(program)
+        write(tmp_path, **{"ANSWER = ": "raise RuntimeError('broken') #"})
+        program.send(signal.SIGHUP)
+        program.logged("ERROR worker .* before all were ready: the restart is off, the old workers stay")
+        for ws in connections.values():
+            await ws.send("hello")
+            assert await within(ws.recv()) == "hello"
+        assert set(await both(program)) == set(connections)
+        write(tmp_path, **{'"old"': '"new"'})
+        program.send(signal.SIGHUP)
+        endings = await ended(*connections.values())
+        assert [each.received for each in endings] == [
+            endwell.Close(1012, "server restarting; retry 0-1s")
+        ] * 2
+        assert (await program.greeted())[2] == "new"
+        program.logged("workers that ended: 2; drained")
+        status, log = await asyncio.to_thread(program.finish)
+    assert (status, log.count("the restart is off")) == (0, 1)
+
+
+async def test_when_the_supervisor_dies_its_workers_drain_and_free_the_port(tmp_path):
+    with running(write(tmp_path)) as program:
+        connections = await both(program)
+        port = program.port
+        program.process.kill()
+        endings = await ended(*connections.values())
+        assert [ending.received.code for ending in endings] == [1001, 1001]
+        await eventually(lambda: not any(map(is_there, connections)))
+        socket.create_server(("127.0.0.1", port)).close()
+        program.process.wait(PATIENCE)
+
+
+async def test_a_worker_whose_loop_is_blocked_says_where_and_is_ended(tmp_path):
+    with running(write(tmp_path, workers=1, deadline=0.5)) as program:
+        ws = await endwell.connect(program.url("/blocked"))
+        await ws.recv()
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+        status, log = await asyncio.to_thread(program.finish)
+        assert time.monotonic() - began < 10
+        assert (await ended(ws))[0].code == 1006
+    assert status == 0
+    assert re.search(r"ERROR worker 1 \(process \d+\) does not end, and is ended", log)
+    assert re.search(r'app.py", line \d+ in blocked', log)
+    assert "was ended by SIGABRT while it stopped" in log
+
+
+async def test_the_file_of_a_unix_socket_is_there_until_the_supervisor_ends(tmp_path):
+    path = tmp_path / "socket"
+    file = write(tmp_path, workers=1, **{'"127.0.0.1", 0': f"unix_path={str(path)!r}"})
+    with running(file) as program:
+        program.logged("listening on")
+        program.send(signal.SIGHUP)
+        program.logged("workers that ended: 1;")
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(PATIENCE)
+            sock.connect(str(path))
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert sock.recv(1000).startswith(b"HTTP/1.1 200 ")
+        assert program.finish()[0] == 0
+    assert not path.exists()
+
+
+async def test_workers_that_are_to_leave_the_port_while_they_drain_do_and_so_does_the_supervisor(tmp_path):
+    with running(write(tmp_path, deadline=0.5, **{"window=": "listen=False, window="})) as program:
+        port, ws = program.port, await endwell.connect(program.url("/stuck"))
+        program.send(signal.SIGTERM)
+
+        def refused():
+            try:
+                socket.create_connection(("127.0.0.1", port), PATIENCE).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        await eventually(refused)
+        assert program.process.poll() is None
+        await ended(ws)
+        assert (await asyncio.to_thread(program.finish, None))[0] == 0
+
+
+async def test_workers_that_come_to_life_after_their_supervisor_died_end(tmp_path):
+    slow = "sys.stderr.write(f'at {os.getpid()}\\n'); 'ENDWELL_WORKER' in os.environ and time.sleep(0.5); server = "
+    with running(write(tmp_path, **{"server = ": slow})) as program:
+        program.logged(r"at \d+\n", 3)
+        program.process.kill()
+        processes = [int(each) for each in re.findall(r"at (\d+)\n", program.log)]
+        program.process.wait(PATIENCE)
+        await eventually(lambda: not any(map(is_there, processes)))
+        assert "listening" not in program.log
+
+
+async def test_a_restart_for_which_nothing_can_be_started_leaves_the_old_workers(tmp_path):
+    interpreter = tmp_path / "python"
+    file = write(tmp_path, **{"if __name__": f"sys.executable = {str(interpreter)!r}\nif __name__"})
+
+    def install():
+        interpreter.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        interpreter.chmod(0o755)
+
+    install()
+    with running(file) as program:
+        ws, process, _ = await program.greeted()
+        interpreter.unlink()
+        program.send(signal.SIGHUP)
+        program.logged("ERROR worker 1 cannot be started .*: the restart is off, the old workers stay")
+        os.kill(process, signal.SIGKILL)
+        await ended(ws)
+        program.logged(r"ERROR worker [12] cannot be started .*, 2 in a row; a new one starts in 1 s")
+        install()
+        assert len(await both(program)) == 2
+        assert (await asyncio.to_thread(program.finish))[0] == 0
+
+
+@pytest.mark.parametrize("workers", ["2", 1.5, True])
+def test_workers_that_are_no_number_are_refused(workers):
+    with pytest.raises(TypeError, match="workers must be a number of processes"):
+        endwell.Server().run(port=0, workers=workers)
+
+
+def test_no_workers_at_all_are_refused():
+    with pytest.raises(ValueError, match="workers must be positive, not 0"):
+        endwell.Server().run(port=0, workers=0)
+
+
+def test_workers_outside_of_the_main_thread_are_refused():
+    refused = []
+
+    def run():
+        try:
+            endwell.Server().run(port=0, workers=1)
+        except ValueError as error:
+            refused.append(str(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(PATIENCE)
+    assert refused == ["workers need the main thread: signals come to no other"]
+
+
+def test_a_program_that_cannot_be_started_again_is_refused():
+    program = "import endwell; endwell.Server().run(port=0, workers=1)"
+    with python() as process:
+        status, _, err = finish(process, program)
+    assert status == 1
+    assert "ValueError: workers start this program again, so it must be a file or a module" in err
