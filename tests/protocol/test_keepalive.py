@@ -70,11 +70,28 @@ def test_without_a_timeout_nobody_is_given_up():
         assert keepalive.tick(now, deaf=False) is Verdict.PING
 
 
-def test_a_tick_that_comes_late_is_our_own_fault_and_gives_the_peer_a_fresh_ping():
+def test_after_a_standstill_of_ours_only_a_fresh_ping_decides():
     keepalive = started(20.0, 5.0)
     keepalive.tick(120.0, deaf=False)
-    assert keepalive.tick(160.0, deaf=False) is Verdict.PING
-    assert keepalive.tick(165.0, deaf=False) is Verdict.SILENT
+    keepalive.stalled()
+    assert keepalive.deadline == 140.0
+    assert keepalive.tick(140.0, deaf=False) is Verdict.PING
+    assert keepalive.tick(145.0, deaf=False) is Verdict.SILENT
+
+
+def test_after_a_standstill_it_pings_at_once_if_a_ping_is_overdue():
+    keepalive = started(20.0, 60.0)
+    keepalive.tick(120.0, deaf=False)
+    keepalive.stalled()
+    assert keepalive.tick(170.0, deaf=False) is Verdict.PING
+    assert keepalive.deadline == 190.0
+
+
+def test_a_probe_goes_out_at_once_and_decides_as_any_ping_does():
+    keepalive = started(20.0, 5.0)
+    assert keepalive.probe(101.0) is Verdict.PING
+    assert keepalive.deadline == 106.0
+    assert keepalive.tick(106.0, deaf=False) is Verdict.SILENT
 
 
 def test_nobody_is_given_up_while_we_are_not_reading():
@@ -86,6 +103,7 @@ def test_nobody_is_given_up_while_we_are_not_reading():
 def test_stopped_it_wants_nothing_more():
     keepalive = started()
     keepalive.stop()
+    keepalive.stalled()
     assert keepalive.deadline == NEVER
     assert keepalive.tick(1e9, deaf=False) is Verdict.NOTHING
 
@@ -97,6 +115,19 @@ def test_a_pong_gives_the_round_trip_and_answers_the_earlier_pings_too():
     keepalive.hears(b"2", 2.5)
     assert keepalive.answered == [(b"1", 1.5), (b"2", 0.5)]
     assert keepalive.latency == 0.5
+
+
+def test_the_smoothed_latency_follows_the_last_ones_slowly():
+    keepalive = started()
+    assert keepalive.smoothed is None
+    for number, latency in enumerate((1.0, 1.0, 2.0)):
+        keepalive.sends(b"%d" % number, 10.0 * number)
+        keepalive.hears(b"%d" % number, 10.0 * number + latency)
+    assert (keepalive.latency, keepalive.smoothed) == (2.0, 1.125)
+    for number in range(50):
+        keepalive.sends(b"%d" % number, 0.0)
+        keepalive.hears(b"%d" % number, 2.0)
+    assert keepalive.smoothed == pytest.approx(2.0, abs=0.01)
 
 
 def test_a_pong_leaves_later_pings_waiting():

@@ -11,6 +11,7 @@ import ssl
 import stat
 import time
 from collections.abc import Callable, Iterable
+from random import random
 
 from ..errors import HandshakeError, TooManyConnections
 from ..http import Request, Response
@@ -199,7 +200,8 @@ class Opening:
         stream, core = self._stream, self._core
         now = monotonic()
         core.open(accepted.serialize())
-        core.accept(accepted.codec(False, self._listener.options.max_size), now, accepted.heartbeat)
+        die = random()  # noqa: S311  (jitter)
+        core.accept(accepted.codec(False, self._listener.options.max_size), now, accepted.heartbeat, die)
         stream.held = False
         self._listener.openings.discard(self)
         request.headers.pack()

@@ -261,7 +261,23 @@ class Stream:
 
     def tick(self) -> None:
         """The alarm rings."""
-        self._alarm = NEVER
+        try:
+            self._catch_up()
+        finally:  # whatever that has led to, time goes on
+            self._alarm = NEVER
+            self._judge()
+
+    def _catch_up(self) -> None:
+        """Do what the loop may have come too late for.
+
+        What lies in the kernel's buffer may prove that the peer lives, or be the Close that is waited for.
+        """
+        if self._reading:
+            self.readable()
+        if self._writing and self._sock is not None:
+            self._flush()
+
+    def _judge(self) -> None:
         silence = None
         if self._deaf and self._sock is not None:
             silence = silence_of(self._sock)

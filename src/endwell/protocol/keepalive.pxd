@@ -11,9 +11,11 @@ cdef class Keepalive:
     cdef readonly bint awaiting
     cdef readonly double deadline
     cdef readonly object latency
+    cdef readonly object smoothed
     cdef public list answered
     cdef public object own
     cdef readonly dict _waiting
     cdef long long _serial
 
-    cdef object _ping(self, double now)
+    cpdef stalled(self)
+    cpdef object probe(self, double now)

@@ -8,9 +8,8 @@ from .deadline import NEVER, after
 
 __all__ = ["Keepalive", "Verdict"]
 
-#: Seconds by which a tick may come late before the lateness is taken for our own:
-#: a blocked event loop, a stopped process, a machine that slept.
-_LATE = 1.0
+#: What a round trip weighs in the smoothed one. RFC 6298 §2.3: "alpha=1/8", as TCP's own.
+_WEIGHT = 1 / 8
 
 
 class Verdict(Enum):
@@ -43,6 +42,7 @@ class Keepalive:
         "latency",
         "own",
         "pinged",
+        "smoothed",
         "timeout",
     )
 
@@ -59,6 +59,8 @@ class Keepalive:
         self.deadline = NEVER
         #: The last round trip, in seconds.
         self.latency: float | None = None
+        #: The same, smoothed over some eight of them.
+        self.smoothed: float | None = None
         #: Pings answered since somebody looked: payload and round trip in seconds.
         self.answered: list[tuple[bytes, float]] | None = None
         #: The last ping that went out by itself. Only that one is remembered, for the sake
@@ -76,6 +78,12 @@ class Keepalive:
         """The connection is open no longer."""
         self.deadline = NEVER
 
+    def stalled(self) -> None:
+        """We stood still, so the ping on its way says nothing: the next one decides."""
+        if self.interval is not None and self.deadline != NEVER:
+            self.awaiting = False
+            self.deadline = self.pinged + self.interval
+
     def tick(self, now: float, deaf: bool) -> Verdict:
         """The time is ``now``; ``deaf`` says that the peer cannot be heard, by our own doing."""
         if now < self.deadline or self.interval is None:
@@ -85,14 +93,12 @@ class Keepalive:
             if now < give_up:
                 self.deadline = give_up
                 return Verdict.NOTHING
-            if not deaf and now <= give_up + _LATE:
-                return Verdict.SILENT
             # Nobody is declared dead for our own deafness: a fresh ping first.
-            return self._ping(now)
+            return self.probe(now) if deaf else Verdict.SILENT
         self.awaiting = False
         due = self.pinged + self.interval
         if now >= due:
-            return self._ping(now)
+            return self.probe(now)
         self.deadline = due
         return Verdict.NOTHING
 
@@ -121,14 +127,18 @@ class Keepalive:
         if self.answered is None:
             self.answered = []
         for earlier in list(self._waiting):
-            self.latency = now - self._waiting.pop(earlier)
-            self.answered.append((earlier, self.latency))
+            self.latency = latency = now - self._waiting.pop(earlier)
+            self.smoothed = (
+                latency if self.smoothed is None else (self.smoothed + _WEIGHT * (latency - self.smoothed))
+            )
+            self.answered.append((earlier, latency))
             if earlier == payload:
                 break
         if not self._waiting:
             self._waiting = None
 
-    def _ping(self, now: float) -> Verdict:
+    def probe(self, now: float) -> Verdict:
+        """A ping goes out now, and decides."""
         assert self.interval is not None
         if self.own is not None and self._waiting is not None:
             self._waiting.pop(self.own, None)
