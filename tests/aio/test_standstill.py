@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -61,6 +62,22 @@ async def test_what_lies_in_the_kernel_is_read_before_anybody_is_judged(role, tr
         block(0.5)
         ending = await closing
         assert (ending.received, ending.clean) == (Close(4000, "bye"), True)
+
+
+async def test_nobody_is_judged_unheard_though_more_have_answered_than_are_read_in_a_turn(monkeypatch):
+    monkeypatch.setattr("endwell.aio.commons.EVENTS", 1)
+    server = Server(compression=None, **KEEPALIVE)
+    server.websocket("/")(idle)
+    async with server.serving(grace=0):
+        with ExitStack() as stack:
+            peers = [stack.enter_context(await RawPeer.connect(server.port)) for _ in range(10)]
+            for peer in peers:
+                assert (await within(peer.read_frame())).opcode == PING
+            for peer in peers:
+                peer.push(peer.octets(PONG, b"I am here"))
+            block(0.5)
+            await asyncio.sleep(0.1)
+            assert len(server.connections) == 10
 
 
 async def test_an_opening_that_lies_in_the_kernel_is_not_late(transport):
