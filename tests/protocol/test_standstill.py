@@ -110,6 +110,17 @@ def test_standstills_add_up_until_the_peer_is_heard():
     assert core.ending.stalled == 4.5
 
 
+def test_a_standstill_that_made_two_clocks_late_counts_once():
+    core = opened(ping_interval=20, ping_timeout=20)
+    core.tick(70.0)
+    core.stalled(21.0, 49.1, 70.1)
+    assert core.deadline == 90.0
+    core.stalled(69.0, 4.0, 73.0)  # of which 3 s are another one
+    core.tick(90.0)
+    core.tick(110.0)
+    assert (core.ending.cause, core.ending.stalled) == (Cause.KEEPALIVE_TIMEOUT, 53.0)
+
+
 def test_a_peer_that_could_not_be_written_to_has_all_its_time_for_it():
     core = opened(write_timeout=30, ping_interval=None)
     core.send("x", 0.0)

@@ -59,6 +59,7 @@ cdef class Connection:
     cdef double _state_deadline
     cdef double _expires
     cdef double _stalled_since
+    cdef double _stalled_until
     cdef double _stalled_for
     cdef Py_ssize_t _messages_in
     cdef Py_ssize_t _messages_out

@@ -97,8 +97,8 @@ class Connection:
         self._began = self.opened = self._active = now
         self._state_deadline = after(now, options.open_timeout)
         self._expires = NEVER
-        # Our own side stood still from then on, and for so long since the peer was heard.
-        self._stalled_since = self._stalled_for = 0.0
+        # When our own side stood still the last time, and for how long since the peer was heard.
+        self._stalled_since = self._stalled_until = self._stalled_for = 0.0
         self._messages_in = self._messages_out = self._bytes_in = self._dropped = 0
 
         self._cause: Cause | None = None
@@ -331,12 +331,15 @@ class Connection:
         anew. A client asks at once whether the peer is still there. A server's pings go out
         as they are due, or it would send them all in one moment.
         """
-        if self.ended:
+        if since < self._stalled_until:  # two clocks were late by the same standstill
+            seconds -= self._stalled_until - since
+            since = self._stalled_until
+        if seconds <= LATE or self.ended:
             return
         keepalive = self.keepalive
         if keepalive.heard > self._stalled_since:
             self._stalled_for = 0.0
-        self._stalled_since = since
+        self._stalled_since, self._stalled_until = since, now
         self._stalled_for += seconds
         if self.state is _OPENING:
             self._state_deadline = after(now, self.options.open_timeout)
