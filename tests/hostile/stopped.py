@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import endwell
 from tests.cli.process import python
-from tests.raw import Frame, RawPeer, RawServer
+from tests.raw import RawPeer, RawServer
 from tests.wire.peer import PING, PONG
 
 __all__ = ["Report", "stopped"]
@@ -55,7 +55,7 @@ async def stopped(role: str, seconds: float, interval: float, patience: float) -
             with peers[0] as alive, peers[1] as dead:
                 await dead.vanish()
                 # Both have an unanswered ping when it stops.
-                assert (await _frame(alive)).opcode == PING
+                assert (await alive.read_frame(None)).opcode == PING
                 child.send_signal(signal.SIGSTOP)
                 os.waitpid(child.pid, os.WUNTRACED)  # noqa: ASYNC222 - at once
                 await asyncio.sleep(seconds)
@@ -71,18 +71,11 @@ async def stopped(role: str, seconds: float, interval: float, patience: float) -
 async def _answer(peer: RawPeer, count: int) -> list[float]:
     """Answer so many pings that are sent from now on; when they came."""
     came: list[float] = []
-    while len(came) < count and (received := await _frame(peer)) is not None:
+    while len(came) < count and (received := await peer.read_frame(None)) is not None:
         if received.opcode == PING:
             came.append(time.monotonic())
             await peer.frame(PONG, received.payload)
     return came
-
-
-async def _frame(peer: RawPeer) -> Frame | None:
-    """The next one, however long that takes."""
-    while True:
-        with suppress(TimeoutError):
-            return await peer.read_frame()
 
 
 class _Lines:

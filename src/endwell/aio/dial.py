@@ -21,6 +21,7 @@ from ..protocol.opening import confirm
 from ..protocol.uri import WebSocketURI
 from ..wire.head import ResponseReader
 from .commons import commons_of
+from .silence import limit_silence
 from .stream import Stream
 from .tls import TLS
 from .websocket import WebSocket
@@ -44,6 +45,7 @@ async def dial(
     options = offer.options
     core = Connection(True, options, time.monotonic(), time.time())
     sock = await _reach(core, uri, unix_path)
+    limit_silence(sock, options)
     core.connected = True
     commons, layer = commons_of(asyncio.get_running_loop()), None
     if uri.secure:

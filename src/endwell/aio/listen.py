@@ -23,6 +23,7 @@ from ..wire.head import RequestReader
 from .admission import FREE, Admission, Place
 from .commons import commons_of
 from .draining import Draining
+from .silence import limit_silence
 from .stream import Stream
 from .syscalls import monotonic
 from .tls import TLS
@@ -122,6 +123,7 @@ class Listener:
         self.tls = tls
         self._exhausted = False
         for sock in socks:
+            limit_silence(sock, options)
             self._watch(sock)
 
     def close(self) -> None:
