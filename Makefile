@@ -9,7 +9,7 @@ CORE := src/endwell/*.py,src/endwell/wire/*,src/endwell/protocol/*
 # By these; tracing the others would slow down what they measure.
 CORE_TESTS := tests/words tests/wire tests/protocol
 
-.PHONY: build demo test test-compiled test-pure test-browser check docs conformance conformance-quick interop-legacy bench clean
+.PHONY: build demo test test-compiled test-pure test-browser test-network check docs conformance conformance-quick interop-legacy bench clean
 .DELETE_ON_ERROR:
 
 build: .venv/built
@@ -35,6 +35,10 @@ test-pure: .venv/built
 # Real browsers (chromium, firefox-esr), npm, and root for a network that can be cut.
 test-browser: .venv/built tools/browser/node_modules/installed
 	$(BIN)/python -m pytest tests/browser
+
+# Root, and ip (iproute2), for networks that can be cut.
+test-network: .venv/built
+	$(BIN)/python -m pytest tests/network
 
 check: .venv/built
 	$(BIN)/ruff check

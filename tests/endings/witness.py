@@ -185,6 +185,7 @@ CELLS = [
         (version, ending, application)
         for version in OLD
         for ending, application in product(TRUTH[version], ("reading", "busy"))
+        if not TRUTH[version][ending].lost
     ),
 ]
 

@@ -133,6 +133,11 @@ class WebSocket:
         return self._core.keepalive.latency
 
     @property
+    def smoothed_latency(self) -> float | None:
+        """The same, smoothed over some eight pings, as TCP smooths its own round trips."""
+        return self._core.keepalive.smoothed
+
+    @property
     def remote_address(self) -> object:
         """The peer's address, as the socket module gives it."""
         return self._stream.remote_address
