@@ -73,7 +73,7 @@ def test_without_a_timeout_nobody_is_given_up():
 def test_after_a_standstill_of_ours_only_a_fresh_ping_decides():
     keepalive = started(20.0, 5.0)
     keepalive.tick(120.0, deaf=False)
-    keepalive.stalled()
+    assert keepalive.stalled(10.0)
     assert keepalive.deadline == 140.0
     assert keepalive.tick(140.0, deaf=False) is Verdict.PING
     assert keepalive.tick(145.0, deaf=False) is Verdict.SILENT
@@ -82,9 +82,33 @@ def test_after_a_standstill_of_ours_only_a_fresh_ping_decides():
 def test_after_a_standstill_it_pings_at_once_if_a_ping_is_overdue():
     keepalive = started(20.0, 60.0)
     keepalive.tick(120.0, deaf=False)
-    keepalive.stalled()
+    assert keepalive.stalled(50.0)
     assert keepalive.tick(170.0, deaf=False) is Verdict.PING
     assert keepalive.deadline == 190.0
+
+
+def test_a_ping_that_stands_for_one_that_was_lost_has_all_its_time_and_no_other_stands_for_it():
+    keepalive = started(20.0, 5.0)
+    keepalive.tick(120.0, deaf=False)
+    assert keepalive.stalled(10.0)
+    assert keepalive.tick(140.0, deaf=False) is Verdict.PING
+    for number in (1, 2, 3):
+        assert not keepalive.stalled(10.0)
+        assert keepalive.deadline == 145.0 + 10.0 * number
+    assert keepalive.tick(174.9, deaf=False) is Verdict.NOTHING
+    assert keepalive.tick(175.0, deaf=False) is Verdict.SILENT
+
+
+def test_after_an_answer_a_ping_may_be_lost_again():
+    keepalive = started(20.0, 5.0)
+    keepalive.tick(120.0, deaf=False)
+    assert keepalive.stalled(10.0)
+    keepalive.tick(140.0, deaf=False)
+    keepalive.heard = 141.0
+    assert keepalive.tick(145.0, deaf=False) is Verdict.NOTHING
+    assert keepalive.tick(160.0, deaf=False) is Verdict.PING
+    assert keepalive.stalled(10.0)
+    assert keepalive.tick(180.0, deaf=False) is Verdict.PING
 
 
 def test_a_probe_goes_out_at_once_and_decides_as_any_ping_does():
@@ -103,7 +127,7 @@ def test_nobody_is_given_up_while_we_are_not_reading():
 def test_stopped_it_wants_nothing_more():
     keepalive = started()
     keepalive.stop()
-    keepalive.stalled()
+    assert not keepalive.stalled(10.0)
     assert keepalive.deadline == NEVER
     assert keepalive.tick(1e9, deaf=False) is Verdict.NOTHING
 

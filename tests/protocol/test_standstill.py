@@ -125,10 +125,9 @@ def test_a_peer_that_could_not_be_written_to_has_all_its_time_for_it():
     core = opened(write_timeout=30, ping_interval=None)
     core.send("x", 0.0)
     core.sent(0, 0.0)
+    core.stalled(5.0, 60.0, 65.0)
+    assert core.deadline == 90.0
     core.tick(90.0)
-    assert core.is_open
-    assert core.deadline == 120.0
-    core.tick(120.0)
     assert (core.ending.cause, core.ending.stalled) == (Cause.WRITE_TIMEOUT, 60.0)
 
 
@@ -136,22 +135,41 @@ def test_a_close_has_all_its_time_for_its_answer_and_for_the_end_of_tcp():
     core = opened(close_timeout=10, ping_interval=None)
     core.close(1000, "", 0.0)
     leave(core)
-    core.tick(70.0)
-    assert (core.state, core.deadline) == (State.CLOSING, 80.0)
-    core.receive(frame(core, "close", 1000, ""), 75.0)
-    core.tick(200.0)
-    assert (core.state, core.deadline) == (State.LINGERING, 210.0)
-    core.tick(210.0)
+    core.stalled(5.0, 60.0, 65.0)
+    assert (core.state, core.deadline) == (State.CLOSING, 70.0)
+    core.receive(frame(core, "close", 1000, ""), 66.0)
+    core.stalled(67.0, 60.0, 127.0)
+    assert (core.state, core.deadline) == (State.LINGERING, 136.0)
+    core.tick(136.0)
     assert (core.ending.received, core.ending.tcp) == (Close(1000, ""), TcpEnd.TIMEOUT)
 
 
 @pytest.mark.parametrize("client", [True, False])
 def test_an_opening_has_all_its_time(client):
     core = connection(client, open_timeout=10)
+    core.stalled(5.0, 60.0, 65.0)
+    assert (core.state, core.deadline) == (State.OPENING, 70.0)
     core.tick(70.0)
-    assert (core.state, core.deadline) == (State.OPENING, 80.0)
-    core.tick(80.0)
     assert (core.ending.cause, core.ending.stalled) == (Cause.HANDSHAKE_FAILED, 60.0)
+
+
+def test_a_sleep_takes_no_time_from_anybody_because_the_clock_stands_still_too():
+    core = opened(close_timeout=10, ping_interval=None)
+    core.close(1000, "", 0.0)
+    core.stalled(5.0, 3600.0, 5.0)
+    assert core.deadline == 10.0
+
+
+def test_a_loop_that_is_always_late_still_gives_a_dead_peer_up():
+    for client in (True, False):
+        core = opened(client, ping_interval=20, ping_timeout=20, write_timeout=None)
+        now = 0.0
+        while core.is_open and now < 1000.0:
+            core.stalled(now + 1.0, 1.5, now + 2.5)  # a beat each time
+            now += 2.5
+            core.tick(now)
+        assert core.ending.cause is Cause.KEEPALIVE_TIMEOUT
+        assert now < 200.0
 
 
 def test_an_opening_without_a_limit_has_none_afterwards_either():

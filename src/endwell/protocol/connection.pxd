@@ -94,7 +94,6 @@ cdef class Connection:
     cpdef bint takes_binary(self)
     @cython.locals(codec=Codec, frame=bytes)
     cpdef bytes share(self, message, dict frames, double now)
-    @cython.locals(keepalive=Keepalive)
     cpdef stalled(self, double since, double seconds, double now)
     cdef bint _must_read(self)
     cdef bint _full(self)

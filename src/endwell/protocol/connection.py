@@ -327,30 +327,24 @@ class Connection:
     def stalled(self, since: float, seconds: float, now: float) -> None:
         """Our own side stood still for ``seconds``, from ``since`` on: the loop, the process, the machine.
 
-        Nobody is judged by a time that we have let run down: what waits for the peer waits
-        anew. A client asks at once whether the peer is still there. A server's pings go out
-        as they are due, or it would send them all in one moment.
+        Nobody is judged by a time that we have let run down: as far as our clock went on
+        meanwhile, it does not count. A client asks at once whether the peer is still there. A
+        server's pings go out as they are due, or it would send them all in one moment.
         """
         if since < self._stalled_until:  # two clocks were late by the same standstill
             seconds -= self._stalled_until - since
             since = self._stalled_until
         if seconds <= LATE or self.ended:
             return
-        keepalive = self.keepalive
-        if keepalive.heard > self._stalled_since:
+        if self.keepalive.heard > self._stalled_since:
             self._stalled_for = 0.0
         self._stalled_since, self._stalled_until = since, now
         self._stalled_for += seconds
-        if self.state is _OPENING:
-            self._state_deadline = after(now, self.options.open_timeout)
-        elif self.state is _OPEN:
-            self.outbox.stalled(now)
-            keepalive.stalled()
-            if self.client and keepalive.deadline != NEVER:
-                keepalive.probe(now)
-                keepalive.own = self.ping(None, now)
-        else:
-            self._arm(now)
+        self._state_deadline += now - since
+        self.outbox.stuck_at += now - since
+        if self.keepalive.stalled(now - since) and self.client:
+            self.keepalive.probe(now)
+            self.keepalive.own = self.ping(None, now)
         self._rearm()
 
     # -- what the application wants -------------------------------------------

@@ -16,6 +16,7 @@ cdef class Keepalive:
     cdef public object own
     cdef readonly dict _waiting
     cdef long long _serial
+    cdef bint _asked_anew
 
-    cpdef stalled(self)
+    cpdef bint stalled(self, double seconds) except -1
     cpdef object probe(self, double now)

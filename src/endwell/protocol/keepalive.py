@@ -32,6 +32,7 @@ class Keepalive:
     """
 
     __slots__ = (
+        "_asked_anew",
         "_serial",
         "_waiting",
         "answered",
@@ -68,6 +69,8 @@ class Keepalive:
         self.own: bytes | None = None
         self._waiting: dict[bytes, float] | None = None
         self._serial = 0
+        # Whether the ping on its way stands for one that was lost in a standstill of ours.
+        self._asked_anew = False
 
     def start(self, now: float) -> None:
         """The connection is open."""
@@ -78,11 +81,23 @@ class Keepalive:
         """The connection is open no longer."""
         self.deadline = NEVER
 
-    def stalled(self) -> None:
-        """We stood still, so the ping on its way says nothing: the next one decides."""
-        if self.interval is not None and self.deadline != NEVER:
-            self.awaiting = False
-            self.deadline = self.pinged + self.interval
+    def stalled(self, seconds: float) -> bool:
+        """We stood still for so long, which does not count. True if the ping on its way says nothing any more.
+
+        Then the next one decides. That goes for one ping only, or else a loop that is always late
+        would never give anybody up.
+        """
+        if self.interval is None or self.deadline == NEVER:
+            return False
+        unanswered = self.awaiting and self.heard <= self.pinged
+        if unanswered and self._asked_anew:
+            self.pinged += seconds
+            self.deadline += seconds
+            return False
+        self._asked_anew = self._asked_anew or unanswered
+        self.awaiting = False
+        self.deadline = self.pinged + self.interval
+        return True
 
     def tick(self, now: float, deaf: bool) -> Verdict:
         """The time is ``now``; ``deaf`` says that the peer cannot be heard, by our own doing."""
@@ -96,6 +111,8 @@ class Keepalive:
             # Nobody is declared dead for our own deafness: a fresh ping first.
             return self.probe(now) if deaf else Verdict.SILENT
         self.awaiting = False
+        if self.heard > self.pinged:
+            self._asked_anew = False
         due = self.pinged + self.interval
         if now >= due:
             return self.probe(now)

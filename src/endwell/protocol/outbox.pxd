@@ -29,8 +29,6 @@ cdef class Outbox:
     @cython.locals(alive=cython.bint, rest=cython.Py_ssize_t)
     cpdef bint take(self, Py_ssize_t count, double now) except -1
 
-    cpdef stalled(self, double now)
-
     @cython.locals(block=bytearray)
     cdef bytearray _open(self)
 

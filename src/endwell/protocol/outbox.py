@@ -92,11 +92,6 @@ class Outbox:
             self.stuck_at = after(now, self.write_timeout)
         return alive
 
-    def stalled(self, now: float) -> None:
-        """We stood still: what the peer did not take meanwhile, it has all its time for."""
-        if self.stuck_at != NEVER:
-            self.stuck_at = after(now, self.write_timeout)
-
     def _open(self) -> bytearray:
         """The block, for more to be joined."""
         block = self.block
