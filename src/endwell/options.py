@@ -79,7 +79,10 @@ class Options:
         20.0, "s", "so often a ping is sent, whatever else flows; None: no keepalive"
     )
     ping_timeout: float | None = _option(
-        20.0, "s", "a ping unanswered for so long ends the connection: KEEPALIVE_TIMEOUT"
+        20.0,
+        "s",
+        "so long after a ping, and `ping_interval` more after anything else, a peer that has said nothing "
+        "since is given up: KEEPALIVE_TIMEOUT",
     )
     write_timeout: float | None = _option(
         30.0, "s", "a peer that takes no data for so long ends the connection: WRITE_TIMEOUT"

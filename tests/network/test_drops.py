@@ -45,6 +45,6 @@ def test_both_sides_know_within_ping_interval_and_ping_timeout_and_a_second(at_s
                 cut = time.monotonic()
                 network.cut()
                 for process in (client, server):
-                    told, cause = says(process)
-                    assert cut < told < cut + IN_TIME
+                    told, cause, stalled = says(process)
+                    assert cut < told < cut + IN_TIME + stalled  # which a busy machine brings about
                     assert cause == "KEEPALIVE_TIMEOUT"

@@ -490,6 +490,8 @@ def test_a_dead_peer_that_we_were_not_reading_from_is_given_up_by_the_word_of_it
     assert core.is_open
     assert [type(event) for event in said(core)] == [Ping]
     core.tick(60.0, confirmed=20.1)  # but not this one
+    assert core.is_open
+    core.tick(60.1, confirmed=20.1)
     assert core.ending.cause is Cause.KEEPALIVE_TIMEOUT
 
 

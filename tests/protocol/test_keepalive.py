@@ -42,11 +42,24 @@ def test_whatever_is_heard_after_the_ping_proves_the_peer_alive():
     assert keepalive.tick(140.0, deaf=False) is Verdict.PING
 
 
-def test_what_was_heard_before_the_ping_proves_nothing():
+def test_a_peer_that_was_heard_before_the_ping_has_interval_and_timeout_from_then_on():
     keepalive = started(20.0, 5.0)
     keepalive.heard = 119.0
     keepalive.tick(120.0, deaf=False)
-    assert keepalive.tick(125.0, deaf=False) is Verdict.SILENT
+    assert keepalive.tick(125.0, deaf=False) is Verdict.NOTHING
+    assert keepalive.deadline == 144.0
+    assert keepalive.tick(144.0, deaf=False) is Verdict.SILENT
+
+
+def test_a_busy_peer_that_answers_nothing_and_pings_as_seldom_as_we_do_is_not_given_up():
+    keepalive = started()
+    now, heard = 100.0, 100.0
+    while now < 10_000.0:
+        now = min(keepalive.deadline, heard + 20.02)
+        if now == heard + 20.02:
+            heard = keepalive.heard = now
+        else:
+            assert keepalive.tick(now, deaf=False) is not Verdict.SILENT
 
 
 def test_pings_keep_their_interval_though_the_timeout_is_longer():
@@ -111,8 +124,9 @@ def test_after_an_answer_a_ping_may_be_lost_again():
     assert keepalive.tick(180.0, deaf=False) is Verdict.PING
 
 
-def test_a_probe_goes_out_at_once_and_decides_as_any_ping_does():
+def test_a_probe_after_a_sleep_goes_out_at_once_and_decides_whatever_was_heard_before_it():
     keepalive = started(20.0, 5.0)
+    assert keepalive.stalled(0.0)
     assert keepalive.probe(101.0) is Verdict.PING
     assert keepalive.deadline == 106.0
     assert keepalive.tick(106.0, deaf=False) is Verdict.SILENT

@@ -94,7 +94,7 @@ def test_whoever_was_heard_after_the_standstill_did_not_die_of_it():
     core.tick(100.0)
     answer(core, 100.1)
     core.tick(120.0)
-    core.tick(140.0)
+    core.tick(140.1)
     assert (core.ending.cause, core.ending.stalled) == (Cause.KEEPALIVE_TIMEOUT, 0.0)
 
 

@@ -24,9 +24,10 @@ class Keepalive:
     """One connection's pings.
 
     A ping goes out every ``interval`` seconds whatever else flows, because proxies
-    time each direction by itself and because the latency should be fresh. After
-    it, *anything* that is heard within ``timeout`` seconds proves the peer alive:
-    a pong cannot overtake a large message that the peer is still sending.
+    time each direction by itself and because the latency should be fresh. Not only a
+    pong but *anything* that is heard proves the peer alive: a pong cannot overtake a large
+    message that the peer is still sending. Who says nothing for ``interval + timeout`` seconds,
+    and nothing for ``timeout`` after a ping, is given up.
 
     Precedent for the defaults (20 s and 20 s): websockets. Common proxies cut at 60 s.
     """
@@ -90,6 +91,7 @@ class Keepalive:
         if self.interval is None or self.deadline == NEVER:
             return False
         unanswered = self.awaiting and self.heard <= self.pinged
+        self.heard = -NEVER  # whatever was heard, it was before
         if unanswered and self._asked_anew:
             self.pinged += seconds
             self.deadline += seconds
@@ -104,7 +106,9 @@ class Keepalive:
         if now < self.deadline or self.interval is None:
             return Verdict.NOTHING
         if self.awaiting and self.timeout is not None and self.heard <= self.pinged:
-            give_up = self.pinged + self.timeout
+            # A peer whose application is busy answers no ping, but sends its own, and most often
+            # as seldom as we do: so whoever was heard lately has the whole time from then on.
+            give_up = max(self.pinged, self.heard + self.interval) + self.timeout
             if now < give_up:
                 self.deadline = give_up
                 return Verdict.NOTHING
