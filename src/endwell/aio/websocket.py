@@ -1,5 +1,6 @@
 """The asyncio WebSocket: what handlers and clients hold in their hands."""
 
+# size: all the words of this face; half of it is what they mean.
 from __future__ import annotations
 
 import asyncio

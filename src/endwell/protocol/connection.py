@@ -73,7 +73,7 @@ class Connection:
         self._max_waiting = options.max_size or maxsize
         self.outbox = Outbox(options.write_timeout)
         self.keepalive = Keepalive(options.ping_interval, options.ping_timeout)
-        self.deadline = NEVER
+        self.deadline = self._expires = NEVER
         self.half_close = False
         self.abort = False
         #: The peer's Close, as soon as it came.
@@ -96,7 +96,6 @@ class Connection:
         self._opened_at = opened_at
         self._began = self.opened = self._active = now
         self._state_deadline = after(now, options.open_timeout)
-        self._expires = NEVER
         # When our own side stood still the last time, and for how long since the peer was heard.
         self._stalled_since = self._stalled_until = self._stalled_for = 0.0
         self._messages_in = self._messages_out = self._bytes_in = self._dropped = 0
