@@ -26,7 +26,7 @@ def limited(**options) -> int:
 
 async def test_every_connection_has_the_limit_of_its_options(role, transport):
     async with pair(role, transport, **DEFAULTS) as both:
-        assert limit(both.ws._stream._sock) == 41_000
+        assert limit(both.ws._stream._sock) == 81_000
 
 
 def test_a_unix_socket_has_none():
@@ -34,10 +34,10 @@ def test_a_unix_socket_has_none():
         limit_silence(sock, Options())
 
 
-def test_the_limit_is_that_of_keepalive_or_of_writing_whichever_is_longer_and_a_second():
-    assert limited() == 41_000
+def test_the_limit_is_twice_that_of_keepalive_or_that_of_writing_if_it_is_longer_and_a_second():
+    assert limited() == 81_000
     assert limited(write_timeout=100) == 101_000
-    assert limited(ping_interval=0.2, ping_timeout=0.1, write_timeout=0.25) == 1_300
+    assert limited(ping_interval=0.25, ping_timeout=0.125, write_timeout=0.25) == 1_750
     assert limited(ping_interval=1e9) == 2**31 - 1
 
 

@@ -102,12 +102,14 @@ async def test_what_the_peer_takes_now_it_has_not_refused(role, transport):
         assert both.ws.is_open
 
 
-async def test_whoever_could_not_connect_because_the_loop_was_blocked_tries_again():
+async def test_whoever_could_not_connect_because_the_loop_was_blocked_tries_again_and_has_all_his_time():
     with RawServer() as listening:
-        connecting = asyncio.ensure_future(connect(listening.uri, open_timeout=0.2))
+        connecting = asyncio.ensure_future(connect(listening.uri, open_timeout=0.4))
         await asyncio.sleep(0)
-        block(1.5)
-        with await listening.accept() as peer:
+        block(1.7)
+        with await listening.reached() as peer:
+            await asyncio.sleep(0.1)
+            await peer.upgrade()
             ws = await within(connecting)
             closing = asyncio.ensure_future(ws.close())
             await peer.read_to_the_end(answer=True)

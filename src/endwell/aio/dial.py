@@ -137,6 +137,7 @@ async def _reach(
 ) -> socket.socket:
     """A TCP connection within ``open_timeout``. Raises HandshakeFailed."""
     while True:
+        began = time.monotonic()
         limit = asyncio.timeout(core.options.open_timeout)
         try:
             async with limit:
@@ -144,8 +145,9 @@ async def _reach(
         except OSError as exc:
             now = time.monotonic()
             if late := _lateness(limit):
-                core.stalled(now - late, late, now)
-                continue  # it may well be there by now
+                # From the beginning, because it begins anew: it may well be there by now.
+                core.stalled(began, late, now)
+                continue
             if limit.expired():
                 core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)
             else:

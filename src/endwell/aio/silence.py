@@ -40,15 +40,16 @@ def silence_of(sock: _socket.socket) -> float | None:
 def limit_silence(sock: _socket.socket, options: Options) -> None:
     """Have the kernel give up a peer that acknowledges or takes nothing; of a listening socket it is inherited.
 
-    RFC 5482. It comes a second after keepalive and ``write_timeout`` would, both of which it stands for:
-    it is for the connections that those do not see because our loop is blocked, or because
-    what they have sent is closed already and only the kernel still holds it.
+    RFC 5482. It stands behind keepalive and ``write_timeout``, for the connections that those
+    do not see: because our loop is blocked for good, the protocol has no pings, or the socket is
+    closed and only the kernel still holds what was sent. Twice the time of keepalive, because
+    the kernel goes on counting when we are stopped, and keepalive then asks anew.
     """
     seconds = (options.ping_interval, options.ping_timeout, options.write_timeout)
     if _USER_TIMEOUT is None or sock.family == socket.AF_UNIX or None in seconds:
         return
     interval, timeout, write = (float(each or 0) for each in seconds)
-    limit = ceil((max(interval + timeout, write) + LATE) * 1000)
+    limit = ceil((max(2 * (interval + timeout), write) + LATE) * 1000)
     sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, min(limit, _LONGEST))
 
 
