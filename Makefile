@@ -9,7 +9,7 @@ CORE := src/endwell/*.py,src/endwell/wire/*,src/endwell/protocol/*
 # By these; tracing the others would slow down what they measure.
 CORE_TESTS := tests/words tests/wire tests/protocol
 
-.PHONY: build demo test test-compiled test-pure test-browser test-deploy check docs conformance conformance-quick interop-legacy bench clean
+.PHONY: build demo test test-compiled test-pure test-browser test-deploy test-network check docs conformance conformance-quick interop-legacy bench clean
 .DELETE_ON_ERROR:
 
 build: .venv/built
@@ -39,6 +39,10 @@ test-browser: .venv/built tools/browser/node_modules/installed
 # nginx, haproxy, and of systemd its systemd-analyze and systemd-socket-activate.
 test-deploy: .venv/built
 	$(BIN)/python -m pytest tests/deploy
+
+# Root, and ip (iproute2), for networks that can be cut.
+test-network: .venv/built
+	$(BIN)/python -m pytest tests/network
 
 check: .venv/built
 	$(BIN)/ruff check

@@ -266,9 +266,9 @@ class RawPeer:
         head, _, self._received = self._received.partition(b"\r\n\r\n")
         return head.decode()
 
-    async def read_frame(self) -> Frame | None:
+    async def read_frame(self, seconds: float | None = BOUND) -> Frame | None:
         """The next frame, or None at the end of TCP."""
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(seconds):
             while (parsed := self.parse(self._received)) is None:
                 if not await self.more():
                     return None

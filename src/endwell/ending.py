@@ -78,7 +78,7 @@ class Cause(Enum):
     SLOW_PEER = ("slow_peer", "the peer took messages too slowly", Initiator.LOCAL, CloseCode.TRY_AGAIN_LATER, Retry.LATER)
     KEEPALIVE_TIMEOUT = ("keepalive_timeout", "the peer did not answer a ping", Initiator.LOCAL, CloseCode.GOING_AWAY, Retry.NOW)
     WRITE_TIMEOUT = ("write_timeout", "the peer stopped taking data", Initiator.LOCAL, CloseCode.GOING_AWAY, Retry.NOW)
-    IDLE_TIMEOUT = ("idle_timeout", "no message came for too long", Initiator.LOCAL, CloseCode.GOING_AWAY, Retry.NOW)
+    IDLE_TIMEOUT = ("idle_timeout", "no message went either way for too long", Initiator.LOCAL, CloseCode.GOING_AWAY, Retry.NOW)
     LIFETIME_REACHED = ("lifetime_reached", "the connection reached its maximum lifetime", Initiator.LOCAL, CloseCode.SERVICE_RESTART, Retry.NOW)
     PEER_VANISHED = ("peer_vanished", "the peer ended TCP without a Close", Initiator.NETWORK, None, Retry.NOW)
     CONNECTION_RESET = ("connection_reset", "the connection was reset", Initiator.NETWORK, None, Retry.NOW)
@@ -147,6 +147,9 @@ class Ending:
     dropped_messages: int = 0
     #: The last ping's round trip, if one was answered.
     latency: float | None = None
+    #: Seconds for which our own side stood still after the peer's last sign of life: a blocked event
+    #: loop, a stopped process, a machine that slept. Only what lasted a second or two is noticed.
+    stalled: float = 0.0
 
     @property
     def _first(self) -> Close | None:
@@ -212,4 +215,5 @@ class Ending:
             if self.exception is not None:
                 head += f" ({type(self.exception).__name__}: {str(self.exception)!r})"
         clean = {True: "clean", False: "not clean", None: "without a closing handshake"}[self.clean]
-        return f"{head}; {clean}, after {self.duration:.1f} s"
+        stalled = f"; before that, this side stood still for {self.stalled:.1f} s" if self.stalled else ""
+        return f"{head}; {clean}, after {self.duration:.1f} s{stalled}"

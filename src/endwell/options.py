@@ -76,10 +76,13 @@ class Options:
         10.0, "s", "the closing handshake, and then the end of TCP; then the connection is cut", none=False
     )
     ping_interval: float | None = _option(
-        20.0, "s", "after so much silence from the peer a ping is sent; None: no keepalive"
+        20.0, "s", "so often a ping is sent, whatever else flows; None: no keepalive"
     )
     ping_timeout: float | None = _option(
-        20.0, "s", "a ping unanswered for so long ends the connection: KEEPALIVE_TIMEOUT"
+        20.0,
+        "s",
+        "so long after a ping, and `ping_interval` more after anything else, a peer that has said nothing "
+        "since is given up: KEEPALIVE_TIMEOUT",
     )
     write_timeout: float | None = _option(
         30.0, "s", "a peer that takes no data for so long ends the connection: WRITE_TIMEOUT"
@@ -87,7 +90,9 @@ class Options:
     idle_timeout: float | None = _option(
         None, "s", "no message either way for so long: Close 1001, IDLE_TIMEOUT"
     )
-    max_lifetime: float | None = _option(None, "s", "open for so long: Close 1012, LIFETIME_REACHED")
+    max_lifetime: float | None = _option(
+        None, "s", "open for so long, or up to a tenth less, at random: Close 1012, LIFETIME_REACHED"
+    )
 
     # -- memory ---------------------------------------------------------------
     max_size: int | None = _option(

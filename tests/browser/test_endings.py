@@ -12,8 +12,8 @@ from endwell import Close, CloseCode, Retry
 from endwell.codes import describe
 from tests.browser.driver import Browser, running
 from tests.browser.hall import hall, until
-from tests.browser.network import Network
 from tests.browser.truth import TRUTH, page_says, server_says
+from tests.network.namespaces import Network
 from tests.raw import RawServer
 
 pytestmark = pytest.mark.timeout(60)

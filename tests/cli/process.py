@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,12 +18,12 @@ PATIENCE = 20
 
 
 @contextmanager
-def python(*argv: str, **keywords) -> Iterator[subprocess.Popen]:
-    """``python argv...`` with its output in pipes."""
+def python(*argv: str, prefix: Iterable[str] = (), **keywords) -> Iterator[subprocess.Popen]:
+    """``python argv...`` with its output in pipes; ``prefix`` stands before it."""
     keywords = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **keywords}
     path = os.pathsep.join([str(SOURCES), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
-        [sys.executable, *argv], env={**os.environ, "PYTHONPATH": path}, text=True, **keywords
+        [*prefix, sys.executable, *argv], env={**os.environ, "PYTHONPATH": path}, text=True, **keywords
     )
     with process:
         try:

@@ -32,9 +32,9 @@ SLOW = RetryPolicy(base=60)
 class Served:
     """A server whose n-th connection meets the n-th of ``turns``, and whose later ones echo."""
 
-    def __init__(self, *turns):
+    def __init__(self, *turns, **options):
         self.turns = list(turns)
-        self.server = endwell.Server(legacy=True)
+        self.server = endwell.Server(legacy=True, **options)
         #: When each connection came, and the sockets of those that opened.
         self.times = []
         self.opened = []
@@ -120,6 +120,18 @@ async def test_without_codes_it_comes_back_whatever_it_was_and_one_more_refusal_
         assert answers == ["hello"]
         assert (len(served.times), len(told)) == (3, 2)
         assert isinstance(told[1], HandshakeRejected)
+
+
+async def test_it_comes_back_within_the_second_that_a_server_advises_whose_connections_have_a_lifetime():
+    served = Served(max_lifetime=0.1)
+    async with nothing_left_behind(), served.server.serving():
+        began = time.monotonic()
+        async for ws in endwell.reconnecting(served.url, policy=SLOW):
+            ending = await within(ws.closed)
+            if len(served.opened) == 2:
+                break
+        assert time.monotonic() - began < 0.1 + 1.0 + 0.1 + 0.5
+    assert (ending.received.code, ending.ok) == (1012, True)
 
 
 async def test_refusals_that_pass_are_waited_out():

@@ -22,16 +22,21 @@ async def pinged(both, payload=None):
 
 async def test_a_ping_returns_the_round_trip_in_seconds(meet):
     async with meet() as both:
-        assert both.ws.latency is None
+        assert both.ws.latency is both.ws.smoothed_latency is None
         task, received = await pinged(both)
         assert received.opcode == PING
         await asyncio.sleep(0.05)
         await both.peer.frame(PONG, received.payload)
         latency = await within(task)
         assert 0.04 <= latency < 1.0  # loops' timers may be early by a millisecond or so
-        assert both.ws.latency == latency
+        assert both.ws.latency == both.ws.smoothed_latency == latency
+        task, received = await pinged(both)
+        await both.peer.frame(PONG, received.payload)
+        second = await within(task)
+        assert both.ws.latency == second
+        assert min(latency, second) <= both.ws.smoothed_latency <= max(latency, second)
         both.peer.fin()
-        assert (await both.ending()).latency == latency
+        assert (await both.ending()).latency == second
 
 
 async def test_a_ping_has_the_payload_that_was_asked_for_or_a_fresh_one(meet):

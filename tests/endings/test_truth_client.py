@@ -30,8 +30,13 @@ async def test_a_client_is_told_the_truth_at_once_whatever_it_does(way, ending, 
         ws = await face.connect(server.uri, ssl=transport.client, **options)
         work = asyncio.create_task(face.run(witness.attend, ws))
         with await accepting as peer:
+            if end.lost:
+                await until(lambda: witness.ws)
+                witness.hurry()
             began = time.monotonic()
             seen = await end.act(peer)
+            if end.lost:
+                await until(witness.told.is_set)
         await until(witness.told.is_set)
         assert witness.told_at - began < PROMPT + sum(end.options.values())
         if application == "busy":

@@ -109,6 +109,8 @@ class End:
     exception: type[BaseException] | None = None
     #: What makes us find out that the peer says nothing, after so many seconds together.
     options: Mapping[str, float] = field(default_factory=dict)
+    #: Whether the peer does not even acknowledge, which its system notices for whoever sends.
+    lost: bool = False
 
 
 # -- what the peer does: it acts, then reads to the end of TCP -----------------
@@ -141,6 +143,10 @@ async def resets(peer: RawPeer) -> None:
 
 async def is_silent(peer: RawPeer) -> Seen:
     return await peer.read_to_the_end()
+
+
+async def _is_lost(peer: RawPeer) -> None:
+    await peer.vanish()
 
 
 async def answers(peer: RawPeer) -> Seen:
@@ -192,6 +198,12 @@ ENDINGS: dict[str, End] = {
         is_silent,
         Told(Cause.KEEPALIVE_TIMEOUT, LOCAL, False, None, 1001, 1001, 1006, TcpEnd.ABORTED, ERROR),
         options=KEEPALIVE,
+    ),
+    "network lost": End(
+        _is_lost,
+        Told(Cause.NETWORK_ERROR, NETWORK, False, None, None, 1006, 1006, TcpEnd.TIMEOUT, ERROR),
+        TimeoutError,
+        lost=True,
     ),
 }
 

@@ -5,52 +5,18 @@ import zlib
 
 import pytest
 
+from endwell.advice import Advice
 from endwell.ending import Cause, Close, Initiator, TcpEnd
 from endwell.errors import BadRequest, InvalidHandshake, ProtocolError
-from endwell.options import Deflate, Options
+from endwell.options import Deflate
 from endwell.protocol.closing import State
-from endwell.protocol.connection import Connection
 from endwell.protocol.deadline import NEVER
 from endwell.wire.codec import Codec, Ping, Pong
 from endwell.wire.deflate import PerMessageDeflate
 from endwell.wire.frames import BINARY, build
+from tests.protocol.core import connection, frame, frames_of, leave, opened, said
 
 RESET = ConnectionResetError(errno.ECONNRESET, "reset")
-
-
-def connection(client=False, now=0.0, **options):
-    return Connection(client, Options(**options), now, opened_at=1e9)
-
-
-def opened(client=False, now=0.0, **options):
-    core = connection(client, now, **options)
-    core.connected = True
-    core.accept(Codec(client, core.options.max_size), now)
-    return core
-
-
-def leave(core, now=0.0):
-    """Everything in the outbox leaves; the bytes."""
-    data = b"".join(core.outbox.buffers())
-    if data:
-        core.sent(len(data), now)
-    return data
-
-
-def frames_of(core, data):
-    """What the peer of ``core`` would make of ``data``."""
-    events = []
-    Codec(not core.client, None).receive(data, events)
-    return events
-
-
-def said(core, now=0.0):
-    return frames_of(core, leave(core, now))
-
-
-def frame(core, name, *args):
-    """A frame from the peer of ``core``."""
-    return getattr(Codec(not core.client), name)(*args)
 
 
 # -- messages ---------------------------------------------------------------------
@@ -524,6 +490,8 @@ def test_a_dead_peer_that_we_were_not_reading_from_is_given_up_by_the_word_of_it
     assert core.is_open
     assert [type(event) for event in said(core)] == [Ping]
     core.tick(60.0, confirmed=20.1)  # but not this one
+    assert core.is_open
+    core.tick(60.1, confirmed=20.1)
     assert core.ending.cause is Cause.KEEPALIVE_TIMEOUT
 
 
@@ -558,12 +526,28 @@ def test_an_idle_connection_is_closed_if_asked_for():
     assert core.ending.cause is Cause.IDLE_TIMEOUT
 
 
-def test_a_connection_reaches_its_maximum_lifetime():
+def test_a_server_closes_at_the_maximum_lifetime_and_says_when_to_come_back():
     core = opened(max_lifetime=60, ping_interval=None)
+    assert core.deadline == 60.0
     core.tick(60.0)
-    assert said(core)[-1].code == 1012
+    (close,) = said(core)
+    assert close == Close(1012, "the connection reached its maximum lifetime; retry 0-1s")
+    assert Advice.parse(close.reason) == (0, 1)
     core.eof(60.0)
     assert core.ending.cause is Cause.LIFETIME_REACHED
+
+
+def test_a_client_closes_at_the_maximum_lifetime_and_advises_nobody():
+    core = opened(client=True, max_lifetime=60, ping_interval=None)
+    core.tick(60.0)
+    assert said(core) == [Close(1012, "the connection reached its maximum lifetime")]
+
+
+def test_lifetimes_differ_by_up_to_a_tenth_so_that_who_came_together_does_not_leave_together():
+    for die, end in ((0.0, 60.0), (0.5, 57.0), (0.999, 54.006)):
+        core = connection(max_lifetime=60, ping_interval=None)
+        core.accept(Codec(False), 0.0, die=die)
+        assert core.deadline == pytest.approx(end)
 
 
 def test_with_every_timeout_off_there_is_no_deadline():
@@ -574,6 +558,17 @@ def test_with_every_timeout_off_there_is_no_deadline():
 
 
 # -- the opening ----------------------------------------------------------------------
+
+
+def test_a_network_that_takes_nothing_for_too_long_is_lost_and_not_reset():
+    core = opened()
+    core.lost(TimeoutError(errno.ETIMEDOUT, "timed out"), 1.0)
+    ending = core.ending
+    assert (ending.cause, ending.initiator, ending.tcp) == (
+        Cause.NETWORK_ERROR,
+        Initiator.NETWORK,
+        TcpEnd.TIMEOUT,
+    )
 
 
 def test_an_opening_that_takes_too_long_is_cut():

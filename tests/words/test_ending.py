@@ -92,7 +92,7 @@ def test_an_ending_is_ok_if_the_peer_closed_with_an_ordinary_code(ok, end):
             ending(Cause.APP_CLOSED, received=Close(), sent=Close(4001, "why", unsaid=True)),
         ),
         (
-            "no message came for too long; we closed with 1001 GOING_AWAY, unanswered; not clean, after 9.0 s",
+            "no message went either way for too long; we closed with 1001 GOING_AWAY, unanswered; not clean, after 9.0 s",
             ending(Cause.IDLE_TIMEOUT, clean=False, sent=Close(1001), tcp=TcpEnd.TIMEOUT, duration=9),
         ),
         (
@@ -102,6 +102,10 @@ def test_an_ending_is_ok_if_the_peer_closed_with_an_ordinary_code(ok, end):
         (
             "the connection was reset (ConnectionResetError: '[Errno 104] reset'); not clean, after 0.0 s",
             ending(Cause.CONNECTION_RESET, clean=False, exception=ConnectionResetError(104, "reset")),
+        ),
+        (
+            "the peer did not answer a ping; not clean, after 9.0 s; before that, this side stood still for 6.2 s",
+            ending(Cause.KEEPALIVE_TIMEOUT, clean=False, duration=9.0, stalled=6.2),
         ),
     ],
 )
@@ -181,6 +185,7 @@ def test_an_ending_as_a_dict_is_json_with_every_field():
         "unsent_bytes": 0,
         "dropped_messages": 0,
         "latency": 0.01,
+        "stalled": 0.0,
     }
 
 

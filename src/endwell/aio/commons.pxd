@@ -17,6 +17,7 @@ cdef class Commons:
     cdef set _muted
     cdef dict _alarms
     cdef dict _timers
+    cdef object _pulse
 
     cpdef enter(self)
     cpdef leave(self)

@@ -14,6 +14,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from .pulse import Pulse
 from .syscalls import monotonic
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Commons:
         self._muted: set[int] = set()
         self._alarms: dict[int, set[Stream]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._pulse = Pulse(loop)
 
     def enter(self) -> None:
         """One connection more. Raises OSError where there is no file descriptor left for them all."""
@@ -59,12 +61,17 @@ class Commons:
             self._epoll = select.epoll()
             # In a context of nobody's: whoever happened to be the first must not lend the others its own.
             Context().run(self.loop.add_reader, self._epoll.fileno(), self._poll)
+        if not self._members:
+            self._pulse.start(self._stalled)
         self._members += 1
 
     def leave(self) -> None:
         """One connection less."""
         self._members -= 1
-        if not self._members and self._epoll is not None:
+        if self._members:
+            return
+        self._pulse.stop()
+        if self._epoll is not None:
             self.loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
             self._epoll = None
@@ -148,6 +155,15 @@ class Commons:
         # In a call for each: whatever one of them raises is no business of the others.
         for stream in self._alarms.pop(number):
             self.loop.call_soon(stream.tick)
+
+    def _stalled(self, since: float, seconds: float) -> None:
+        now = monotonic()
+        # Whoever has no alarm waits for nothing. All of them are told before any alarm rings:
+        # those that are due have only been handed to the loop.
+        for streams in self._alarms.values():
+            for stream in streams:
+                stream.core.stalled(since, seconds, now)
+                self.loop.call_soon(stream.settle)
 
 
 _all: WeakValueDictionary[int, Commons] = WeakValueDictionary()

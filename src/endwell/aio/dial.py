@@ -8,17 +8,20 @@ import socket
 import ssl
 import time
 from functools import cache
+from random import random
 
 from ..codes import CloseCode
 from ..ending import Cause, Initiator
 from ..errors import HandshakeFailed, HandshakeRejected, InvalidHandshake
 from ..http import Response
 from ..protocol.connection import Connection
+from ..protocol.deadline import LATE
 from ..protocol.handshake import Accepted, Offer
 from ..protocol.opening import confirm
 from ..protocol.uri import WebSocketURI
 from ..wire.head import ResponseReader
 from .commons import commons_of
+from .silence import limit_silence
 from .stream import Stream
 from .tls import TLS
 from .websocket import WebSocket
@@ -41,17 +44,8 @@ async def dial(
     """
     options = offer.options
     core = Connection(True, options, time.monotonic(), time.time())
-    try:
-        async with asyncio.timeout(options.open_timeout) as limit:
-            sock = await _connect(uri, unix_path)
-    except OSError as exc:
-        now = time.monotonic()
-        if limit.expired():
-            core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)
-        else:
-            core.lost(exc, now)
-        assert core.ending is not None
-        raise HandshakeFailed(core.ending) from exc
+    sock = await _reach(core, uri, unix_path)
+    limit_silence(sock, options)
     core.connected = True
     commons, layer = commons_of(asyncio.get_running_loop()), None
     if uri.secure:
@@ -108,7 +102,7 @@ class _Greeting:
 
     def _accept(self, accepted: Accepted, now: float) -> None:
         core, stream, offer = self._core, self._stream, self._offer
-        core.accept(accepted.codec(True, offer.options.max_size), now)
+        core.accept(accepted.codec(True, offer.options.max_size), now, die=random())  # noqa: S311  (jitter)
         stream.receive, stream.eof = None, core.eof
         ws = WebSocket(stream, offer.request, accepted.response, accepted.subprotocol)
         if self._reader.rest:
@@ -136,6 +130,39 @@ class _Greeting:
         failure = HandshakeFailed(ending)
         failure.__cause__ = ending.exception
         self._done.set_exception(failure)
+
+
+async def _reach(
+    core: Connection, uri: WebSocketURI, unix_path: str | os.PathLike[str] | None
+) -> socket.socket:
+    """A TCP connection within ``open_timeout``. Raises HandshakeFailed."""
+    while True:
+        began = time.monotonic()
+        limit = asyncio.timeout(core.options.open_timeout)
+        try:
+            async with limit:
+                return await _connect(uri, unix_path)
+        except OSError as exc:
+            now = time.monotonic()
+            if late := _lateness(limit):
+                # From the beginning, because it begins anew: it may well be there by now.
+                core.stalled(began, late, now)
+                continue
+            if limit.expired():
+                core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)
+            else:
+                core.lost(exc, now)
+            assert core.ending is not None
+            raise HandshakeFailed(core.ending) from exc
+
+
+def _lateness(limit: asyncio.Timeout) -> float:
+    """How late it struck, if that says that we ourselves stood still; else 0."""
+    when = limit.when()
+    if when is None or not limit.expired():
+        return 0.0
+    late = asyncio.get_running_loop().time() - when
+    return late if late > LATE else 0.0
 
 
 async def _connect(uri: WebSocketURI, unix_path: str | os.PathLike[str] | None) -> socket.socket:

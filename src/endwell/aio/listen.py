@@ -11,6 +11,7 @@ import ssl
 import stat
 import time
 from collections.abc import Callable, Iterable
+from random import random
 from typing import Any
 
 from ..errors import HandshakeError, TooManyConnections
@@ -23,6 +24,7 @@ from ..wire.head import RequestReader
 from .admission import FREE, Admission, Place
 from .commons import commons_of
 from .draining import Draining
+from .silence import limit_silence
 from .stream import Stream
 from .syscalls import monotonic
 from .tls import TLS
@@ -153,6 +155,7 @@ class Listener:
         self._yields = yields
         self._yielded = False
         for sock in socks:
+            limit_silence(sock, options)
             self._watch(sock)
 
     def close(self) -> None:
@@ -249,7 +252,8 @@ class Opening:
         stream, core = self._stream, self._core
         now = monotonic()
         core.open(accepted.serialize())
-        core.accept(accepted.codec(False, self._listener.options.max_size), now, accepted.heartbeat)
+        die = random()  # noqa: S311  (jitter)
+        core.accept(accepted.codec(False, self._listener.options.max_size), now, accepted.heartbeat, die)
         stream.held = False
         self._listener.openings.discard(self)
         request.headers.pack()

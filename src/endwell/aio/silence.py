@@ -1,16 +1,29 @@
-"""What the kernel knows of a peer that we ourselves do not listen to."""
+"""What the kernel knows of a peer that we ourselves hear nothing of."""
 
 from __future__ import annotations
 
 import _socket
+import errno
 import socket
 import sys
+from math import ceil
 
-__all__ = ["silence_of"]
+from ..options import Options
+from ..protocol.closing import WindowClosed
+from ..protocol.deadline import LATE
+
+__all__ = ["ROUNDING", "explained", "limit_silence", "silence_of"]
 
 #: Where Linux's ``struct tcp_info`` has tcpi_last_ack_recv: the milliseconds since the last
 #: segment that acknowledged anything.
 _LAST_ACK = 56
+#: Seconds by which the kernel's clock of acknowledgements may be off: it ticks 100 times
+#: a second at the least, and an acknowledgement comes a moment after what it is for.
+ROUNDING = 0.02
+#: Linux's TCP_USER_TIMEOUT; None on systems without one.
+_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
+#: The largest that it takes, in milliseconds: some 24 days.
+_LONGEST = 2**31 - 1
 
 
 def silence_of(sock: _socket.socket) -> float | None:
@@ -22,3 +35,33 @@ def silence_of(sock: _socket.socket) -> float | None:
     except OSError:
         return None
     return int.from_bytes(info[_LAST_ACK:], sys.byteorder) / 1000
+
+
+def limit_silence(sock: _socket.socket, options: Options) -> None:
+    """Have the kernel give up a peer that acknowledges or takes nothing; of a listening socket it is inherited.
+
+    RFC 5482. It stands behind keepalive and ``write_timeout``, for the connections that those
+    do not see: because our loop is blocked for good, the protocol has no pings, or the socket is
+    closed and only the kernel still holds what was sent. Twice the time of keepalive, because
+    the kernel goes on counting when we are stopped, and keepalive then asks anew.
+    """
+    seconds = (options.ping_interval, options.ping_timeout, options.write_timeout)
+    if _USER_TIMEOUT is None or sock.family == socket.AF_UNIX or None in seconds:
+        return
+    interval, timeout, write = (float(each or 0) for each in seconds)
+    limit = ceil((max(2 * (interval + timeout), write) + LATE) * 1000)
+    sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, min(limit, _LONGEST))
+
+
+def explained(exc: OSError, sock: _socket.socket) -> OSError:
+    """``exc``, or what it is called if the kernel gave up a peer that is there, but takes nothing.
+
+    For a peer whose window stays closed TCP_USER_TIMEOUT strikes too, though it acknowledges each probe.
+    """
+    if exc.errno != errno.ETIMEDOUT or _USER_TIMEOUT is None:
+        return exc
+    silence = silence_of(sock)
+    limit = sock.getsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT) / 1000
+    if silence is None or silence + ROUNDING >= limit:
+        return exc
+    return WindowClosed(exc.errno, exc.strerror)

@@ -56,6 +56,8 @@ cdef class Stream:
     cdef _set_alarm(self)
     cdef _unset_alarm(self)
     cdef _end_of_file(self)
+    cdef _catch_up(self)
+    cdef _judge(self)
 
     @cython.locals(began=cython.double, count=cython.Py_ssize_t, core=Connection, quiet=cython.bint)
     cpdef readable(self)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from ..protocol.connection import Connection
 from ..protocol.deadline import NEVER
 from .commons import READ_SIZE, Commons
-from .silence import silence_of
+from .silence import ROUNDING, explained, silence_of
 from .syscalls import error_of, monotonic, receive, receive_past, send, send_many
 from .tls import TLS
 
@@ -37,9 +37,6 @@ FULL = 64 * 1024
 #: Sends in one turn of the loop after which the sender waits for the next: to a peer that
 #: takes everything at once, a loop of sends would else never let anybody else run.
 BURST = 256
-#: Seconds by which the kernel's clock of acknowledgements may be off: it ticks 100 times
-#: a second at the least, and an acknowledgement comes a moment after what it is for.
-ROUNDING = 0.02
 #: The system has no memory for a socket now. That passes, so the connection waits for so
 #: many seconds instead of ending.
 STARVED = {errno.ENOBUFS, errno.ENOMEM}
@@ -261,7 +258,23 @@ class Stream:
 
     def tick(self) -> None:
         """The alarm rings."""
-        self._alarm = NEVER
+        try:
+            self._catch_up()
+        finally:  # whatever that has led to, time goes on
+            self._alarm = NEVER
+            self._judge()
+
+    def _catch_up(self) -> None:
+        """Do what the loop may have come too late for.
+
+        What lies in the kernel's buffer may prove that the peer lives, or be the Close that is waited for.
+        """
+        if self._reading:
+            self.readable()
+        if self._writing and self._sock is not None:
+            self._flush()
+
+    def _judge(self) -> None:
         silence = None
         if self._deaf and self._sock is not None:
             silence = silence_of(self._sock)
@@ -363,7 +376,7 @@ class Stream:
             if exc.errno in STARVED:
                 self._starve()
             else:
-                self.core.lost(exc, monotonic(), isinstance(exc, ssl.SSLError))
+                self.core.lost(explained(exc, self._sock), monotonic(), isinstance(exc, ssl.SSLError))
             return 0
         if count > 0:
             if self.receive is None:
@@ -413,6 +426,8 @@ class Stream:
 
     def _read_what_is_left(self, exc: OSError) -> None:
         """The socket failed with ``exc``: the peer's last words may still lie in the receive buffer."""
+        assert self._sock is not None
+        exc = explained(exc, self._sock)
         self.core.broken(exc, monotonic())
         left = 0 if self._shaking else LAST_BYTES
         while left > 0 and self._sock is not None and (count := self._read()):

@@ -1,5 +1,6 @@
 """The asyncio WebSocket: what handlers and clients hold in their hands."""
 
+# size: all the words of this face; half of it is what they mean.
 from __future__ import annotations
 
 import asyncio
@@ -131,6 +132,11 @@ class WebSocket:
     def latency(self) -> float | None:
         """Seconds of the last ping's round trip; None before the first pong."""
         return self._core.keepalive.latency
+
+    @property
+    def smoothed_latency(self) -> float | None:
+        """The same, smoothed over some eight pings, as TCP smooths its own round trips."""
+        return self._core.keepalive.smoothed
 
     @property
     def remote_address(self) -> object:

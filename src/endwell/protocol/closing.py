@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from ..ending import Cause, TcpEnd
 
-__all__ = ["IGNORED", "TABLE", "Cue", "Do", "Row", "State", "cause_of", "tcp_end_of"]
+__all__ = ["IGNORED", "TABLE", "Cue", "Do", "Row", "State", "WindowClosed", "cause_of", "tcp_end_of"]
 
 
 class _Word(Enum):
@@ -135,10 +135,16 @@ IGNORED: frozenset[tuple[State, Cue]] = frozenset(
 )
 
 
+class WindowClosed(TimeoutError):
+    """The peer's system is there, but has taken no data for too long."""
+
+
 def cause_of(exc: BaseException, tls: bool) -> Cause:
     """The cause that an error of the system, or of TLS, stands for."""
     if isinstance(exc, ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
         return Cause.CONNECTION_RESET
+    if isinstance(exc, WindowClosed):
+        return Cause.WRITE_TIMEOUT
     return Cause.TLS_ERROR if tls else Cause.NETWORK_ERROR
 
 

@@ -6,6 +6,7 @@ from endwell.protocol.keepalive cimport Keepalive
 from endwell.protocol.outbox cimport Outbox
 from endwell.wire.codec cimport Codec
 
+cdef double LATE
 cdef double NEVER
 cdef object _OPENING
 cdef object _OPEN
@@ -56,6 +57,10 @@ cdef class Connection:
     cdef double _active
     cdef double _ended
     cdef double _state_deadline
+    cdef double _expires
+    cdef double _stalled_since
+    cdef double _stalled_until
+    cdef double _stalled_for
     cdef Py_ssize_t _messages_in
     cdef Py_ssize_t _messages_out
     cdef Py_ssize_t _bytes_in
@@ -89,6 +94,7 @@ cdef class Connection:
     cpdef bint takes_binary(self)
     @cython.locals(codec=Codec, frame=bytes)
     cpdef bytes share(self, message, dict frames, double now)
+    cpdef stalled(self, double since, double seconds, double now)
     cdef bint _must_read(self)
     cdef bint _full(self)
     cdef _answer(self, bytes payload)

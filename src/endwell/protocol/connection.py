@@ -25,13 +25,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from sys import maxsize
 
+from ..advice import Advice
 from ..ending import Cause, Close, Ending, Initiator, TcpEnd
 from ..errors import PeerError
 from ..options import Options
 from ..wire.codec import Codec, Control, Ping, Pong
 from ..wire.frames import close_payload
 from .closing import TABLE, Cue, Do, State, cause_of, tcp_end_of
-from .deadline import NEVER, after
+from .deadline import LATE, NEVER, after
 from .heartbeat import ANSWER, QUESTION
 from .inbox import Inbox
 from .keepalive import Keepalive, Verdict
@@ -46,6 +47,12 @@ _OPENING, _OPEN, _LINGERING, _ENDED = State.OPENING, State.OPEN, State.LINGERING
 _ACCEPTED, _WE_CLOSE, _THEY_CLOSE, _EOF = Cue.ACCEPTED, Cue.WE_CLOSE, Cue.THEY_CLOSE, Cue.EOF
 _PEER_CLOSED, _PEER_VANISHED = Cause.PEER_CLOSED, Cause.PEER_VANISHED
 _LOCAL = Initiator.LOCAL
+
+#: The share of ``max_lifetime`` by which a connection may end sooner, so that those that came
+#: together do not leave together. Precedent: gRPC's MAX_CONNECTION_AGE varies by a tenth.
+_SPREAD = 0.1
+#: What a client is told then: there is nothing to wait for.
+_COME_BACK = Advice(0, 1).reason(Cause.LIFETIME_REACHED.meaning)
 
 
 class Connection:
@@ -66,7 +73,7 @@ class Connection:
         self._max_waiting = options.max_size or maxsize
         self.outbox = Outbox(options.write_timeout)
         self.keepalive = Keepalive(options.ping_interval, options.ping_timeout)
-        self.deadline = NEVER
+        self.deadline = self._expires = NEVER
         self.half_close = False
         self.abort = False
         #: The peer's Close, as soon as it came.
@@ -89,6 +96,8 @@ class Connection:
         self._opened_at = opened_at
         self._began = self.opened = self._active = now
         self._state_deadline = after(now, options.open_timeout)
+        # When our own side stood still the last time, and for how long since the peer was heard.
+        self._stalled_since = self._stalled_until = self._stalled_for = 0.0
         self._messages_in = self._messages_out = self._bytes_in = self._dropped = 0
 
         self._cause: Cause | None = None
@@ -106,11 +115,14 @@ class Connection:
         """Queue a head of the opening handshake: a client's request, a server's 101."""
         self.outbox.append(head)
 
-    def accept(self, codec: Codec, now: float, heartbeat: bool = False) -> None:
+    def accept(self, codec: Codec, now: float, heartbeat: bool = False, die: float = 0.0) -> None:
         """The opening handshake succeeded; from here on ``codec`` reads and writes.
 
-        ``heartbeat``: the client is a page that has asked for one.
+        ``heartbeat``: the client is a page that has asked for one. ``die``, in [0, 1), decides
+        how much sooner than after ``max_lifetime`` the connection ends.
         """
+        if self.options.max_lifetime is not None:
+            self._expires = now + self.options.max_lifetime * (1 - _SPREAD * die)
         self.outbox.taken = -self.outbox.size  # the ending counts what came after the heads
         self._codec = codec
         self._parsing = True
@@ -287,9 +299,12 @@ class Connection:
         ``confirmed`` is when the peer's system last acknowledged something: of a peer that
         is not read from nothing else can be known.
         """
+        due = self.deadline
         self._judge(now)
         if confirmed is not None:
             self.keepalive.heard = max(self.keepalive.heard, confirmed)
+        if now - due > LATE:
+            self.stalled(due, now - due, now)
         if self.state is _OPEN:
             self._tick_open(now, deaf=confirmed is None and not self.reads())
         elif now >= self._state_deadline:
@@ -307,6 +322,29 @@ class Connection:
     def taken(self) -> int:
         """How many messages the application has taken."""
         return self._messages_in - self._dropped - len(self.inbox)
+
+    def stalled(self, since: float, seconds: float, now: float) -> None:
+        """Our own side stood still for ``seconds``, from ``since`` on: the loop, the process, the machine.
+
+        Nobody is judged by a time that we have let run down: as far as our clock went on
+        meanwhile, it does not count. A client asks at once whether the peer is still there. A
+        server's pings go out as they are due, or it would send them all in one moment.
+        """
+        if since < self._stalled_until:  # two clocks were late by the same standstill
+            seconds -= self._stalled_until - since
+            since = self._stalled_until
+        if seconds <= LATE or self.ended:
+            return
+        if self.keepalive.heard > self._stalled_since:
+            self._stalled_for = 0.0
+        self._stalled_since, self._stalled_until = since, now
+        self._stalled_for += seconds
+        self._state_deadline += now - since
+        self.outbox.stuck_at += now - since
+        if self.keepalive.stalled(now - since) and self.client:
+            self.keepalive.probe(now)
+            self.keepalive.own = self.ping(None, now)
+        self._rearm()
 
     # -- what the application wants -------------------------------------------
 
@@ -402,6 +440,7 @@ class Connection:
                 unsent_bytes=max(0, self.outbox.size - self._close_size),
                 dropped_messages=self._dropped,
                 latency=self.keepalive.latency,
+                stalled=self._stalled_for if self.keepalive.heard <= self._stalled_since else 0.0,
             )
         return self._ending
 
@@ -484,8 +523,9 @@ class Connection:
         options = self.options
         if now >= self.outbox.stuck_at:
             self._end_for(Cause.WRITE_TIMEOUT, Cue.STUCK, now)
-        elif now >= after(self.opened, options.max_lifetime):
-            self._end_for(Cause.LIFETIME_REACHED, Cue.WE_CLOSE, now)
+        elif now >= self._expires:
+            reason = Cause.LIFETIME_REACHED.meaning if self.client else _COME_BACK
+            self._end_for(Cause.LIFETIME_REACHED, Cue.WE_CLOSE, now, reason)
         elif now >= after(self._active, options.idle_timeout):
             self._end_for(Cause.IDLE_TIMEOUT, Cue.WE_CLOSE, now)
         else:
@@ -495,8 +535,8 @@ class Connection:
             elif verdict is Verdict.SILENT:
                 self._end_for(Cause.KEEPALIVE_TIMEOUT, Cue.SILENT, now)
 
-    def _end_for(self, cause: Cause, cue: Cue, now: float) -> None:
-        self._close = Close(cause.close_code, cause.meaning)
+    def _end_for(self, cause: Cause, cue: Cue, now: float, reason: str = "") -> None:
+        self._close = Close(cause.close_code, reason or cause.meaning)
         self._cue(cue, now, cause)
 
     def _rearm(self) -> None:
@@ -507,7 +547,7 @@ class Connection:
                 self.keepalive.deadline,
                 self.outbox.stuck_at,
                 after(self._active, self.options.idle_timeout),
-                after(self.opened, self.options.max_lifetime),
+                self._expires,
             )
         else:
             self.deadline = self._state_deadline

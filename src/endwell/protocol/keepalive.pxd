@@ -11,9 +11,12 @@ cdef class Keepalive:
     cdef readonly bint awaiting
     cdef readonly double deadline
     cdef readonly object latency
+    cdef readonly object smoothed
     cdef public list answered
     cdef public object own
     cdef readonly dict _waiting
     cdef long long _serial
+    cdef bint _asked_anew
 
-    cdef object _ping(self, double now)
+    cpdef bint stalled(self, double seconds) except -1
+    cpdef object probe(self, double now)

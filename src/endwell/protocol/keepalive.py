@@ -8,9 +8,8 @@ from .deadline import NEVER, after
 
 __all__ = ["Keepalive", "Verdict"]
 
-#: Seconds by which a tick may come late before the lateness is taken for our own:
-#: a blocked event loop, a stopped process, a machine that slept.
-_LATE = 1.0
+#: What a round trip weighs in the smoothed one. RFC 6298 §2.3: "alpha=1/8", as TCP's own.
+_WEIGHT = 1 / 8
 
 
 class Verdict(Enum):
@@ -25,14 +24,16 @@ class Keepalive:
     """One connection's pings.
 
     A ping goes out every ``interval`` seconds whatever else flows, because proxies
-    time each direction by itself and because the latency should be fresh. After
-    it, *anything* that is heard within ``timeout`` seconds proves the peer alive:
-    a pong cannot overtake a large message that the peer is still sending.
+    time each direction by itself and because the latency should be fresh. Not only a
+    pong but *anything* that is heard proves the peer alive: a pong cannot overtake a large
+    message that the peer is still sending. Who says nothing for ``interval + timeout`` seconds,
+    and nothing for ``timeout`` after a ping, is given up.
 
     Precedent for the defaults (20 s and 20 s): websockets. Common proxies cut at 60 s.
     """
 
     __slots__ = (
+        "_asked_anew",
         "_serial",
         "_waiting",
         "answered",
@@ -43,6 +44,7 @@ class Keepalive:
         "latency",
         "own",
         "pinged",
+        "smoothed",
         "timeout",
     )
 
@@ -59,6 +61,8 @@ class Keepalive:
         self.deadline = NEVER
         #: The last round trip, in seconds.
         self.latency: float | None = None
+        #: The same, smoothed over some eight of them.
+        self.smoothed: float | None = None
         #: Pings answered since somebody looked: payload and round trip in seconds.
         self.answered: list[tuple[bytes, float]] | None = None
         #: The last ping that went out by itself. Only that one is remembered, for the sake
@@ -66,6 +70,8 @@ class Keepalive:
         self.own: bytes | None = None
         self._waiting: dict[bytes, float] | None = None
         self._serial = 0
+        # Whether the ping on its way stands for one that was lost in a standstill of ours.
+        self._asked_anew = False
 
     def start(self, now: float) -> None:
         """The connection is open."""
@@ -76,23 +82,44 @@ class Keepalive:
         """The connection is open no longer."""
         self.deadline = NEVER
 
+    def stalled(self, seconds: float) -> bool:
+        """We stood still for so long, which does not count. True if the ping on its way says nothing any more.
+
+        Then the next one decides. That goes for one ping only, or else a loop that is always late
+        would never give anybody up.
+        """
+        if self.interval is None or self.deadline == NEVER:
+            return False
+        unanswered = self.awaiting and self.heard <= self.pinged
+        self.heard = -NEVER  # whatever was heard, it was before
+        if unanswered and self._asked_anew:
+            self.pinged += seconds
+            self.deadline += seconds
+            return False
+        self._asked_anew = self._asked_anew or unanswered
+        self.awaiting = False
+        self.deadline = self.pinged + self.interval
+        return True
+
     def tick(self, now: float, deaf: bool) -> Verdict:
         """The time is ``now``; ``deaf`` says that the peer cannot be heard, by our own doing."""
         if now < self.deadline or self.interval is None:
             return Verdict.NOTHING
         if self.awaiting and self.timeout is not None and self.heard <= self.pinged:
-            give_up = self.pinged + self.timeout
+            # A peer whose application is busy answers no ping, but sends its own, and most often
+            # as seldom as we do: so whoever was heard lately has the whole time from then on.
+            give_up = max(self.pinged, self.heard + self.interval) + self.timeout
             if now < give_up:
                 self.deadline = give_up
                 return Verdict.NOTHING
-            if not deaf and now <= give_up + _LATE:
-                return Verdict.SILENT
             # Nobody is declared dead for our own deafness: a fresh ping first.
-            return self._ping(now)
+            return self.probe(now) if deaf else Verdict.SILENT
         self.awaiting = False
+        if self.heard > self.pinged:
+            self._asked_anew = False
         due = self.pinged + self.interval
         if now >= due:
-            return self._ping(now)
+            return self.probe(now)
         self.deadline = due
         return Verdict.NOTHING
 
@@ -121,14 +148,18 @@ class Keepalive:
         if self.answered is None:
             self.answered = []
         for earlier in list(self._waiting):
-            self.latency = now - self._waiting.pop(earlier)
-            self.answered.append((earlier, self.latency))
+            self.latency = latency = now - self._waiting.pop(earlier)
+            self.smoothed = (
+                latency if self.smoothed is None else (self.smoothed + _WEIGHT * (latency - self.smoothed))
+            )
+            self.answered.append((earlier, latency))
             if earlier == payload:
                 break
         if not self._waiting:
             self._waiting = None
 
-    def _ping(self, now: float) -> Verdict:
+    def probe(self, now: float) -> Verdict:
+        """A ping goes out now, and decides."""
         assert self.interval is not None
         if self.own is not None and self._waiting is not None:
             self._waiting.pop(self.own, None)

@@ -96,6 +96,11 @@ class WebSocket:
         return self._ws.latency
 
     @property
+    def smoothed_latency(self) -> float | None:
+        """The same, smoothed over some eight pings, as TCP smooths its own round trips."""
+        return self._ws.smoothed_latency
+
+    @property
     def remote_address(self) -> object:
         """The peer's address, as the socket module gives it."""
         return self._ws.remote_address

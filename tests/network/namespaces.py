@@ -26,7 +26,8 @@ class Network:
     def __init__(self) -> None:
         self._holders = [_holder(), _holder()]
         self.server, self.client = (holder.pid for holder in self._holders)
-        self.client_prefix = ("nsenter", "--target", str(self.client), "--net", "--")
+        #: Before a command, these have it run on that side.
+        self.server_prefix, self.client_prefix = _inside(self.server), _inside(self.client)
         self._ends = (
             (self.server, "cable0", self.address, "10.77.0.2"),
             (self.client, "cable1", "10.77.0.2", self.address),
@@ -87,9 +88,12 @@ def _holder() -> subprocess.Popen[bytes]:
     return process
 
 
+def _inside(pid: int) -> tuple[str, ...]:
+    return ("nsenter", "--target", str(pid), "--net", "--")
+
+
 def _ip(pid: int, *command: str) -> None:
-    whole = ["nsenter", "--target", str(pid), "--net", "--", "ip", *command]
-    done = subprocess.run(whole, capture_output=True, text=True, check=False)
+    done = subprocess.run([*_inside(pid), "ip", *command], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.fail(f"ip {' '.join(command)}: {done.stderr}")
 

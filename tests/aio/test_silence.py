@@ -1,0 +1,71 @@
+"""What the kernel is told, and tells, of a peer that acknowledges or takes nothing."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from endwell import Cause, Initiator, TcpEnd
+from endwell.aio.silence import limit_silence
+from endwell.options import Options
+from tests.pair import pair
+
+DEFAULTS = {"ping_interval": 20.0, "ping_timeout": 20.0, "write_timeout": 30.0}
+
+
+def limit(sock) -> int:
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+
+def limited(**options) -> int:
+    with socket.socket() as sock:
+        limit_silence(sock, Options(**options))
+        return limit(sock)
+
+
+async def test_every_connection_has_the_limit_of_its_options(role, transport):
+    async with pair(role, transport, **DEFAULTS) as both:
+        assert limit(both.ws._stream._sock) == 81_000
+
+
+def test_a_unix_socket_has_none():
+    with socket.socket(socket.AF_UNIX) as sock:
+        limit_silence(sock, Options())
+
+
+def test_the_limit_is_twice_that_of_keepalive_or_that_of_writing_if_it_is_longer_and_a_second():
+    assert limited() == 81_000
+    assert limited(write_timeout=100) == 101_000
+    assert limited(ping_interval=0.25, ping_timeout=0.125, write_timeout=0.25) == 1_750
+    assert limited(ping_interval=1e9) == 2**31 - 1
+
+
+@pytest.mark.parametrize("option", DEFAULTS)
+def test_whoever_switches_one_of_them_off_has_no_limit(option):
+    assert limited(**{option: None}) == 0
+
+
+def set_limit(both, milliseconds):
+    both.ws._stream._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+
+async def test_a_peer_that_acknowledges_nothing_is_told_as_a_network_that_is_lost(role, transport):
+    async with pair(role, transport, write_timeout=None) as both:
+        set_limit(both, 300)
+        await both.peer.vanish()
+        await both.ws.send("anybody there?")
+        ending = await both.ending()
+    assert (ending.cause, ending.initiator) == (Cause.NETWORK_ERROR, Initiator.NETWORK)
+    assert (ending.code, ending.tcp, ending.clean) == (1006, TcpEnd.TIMEOUT, False)
+    assert isinstance(ending.exception, TimeoutError)
+
+
+async def test_a_peer_that_acknowledges_and_takes_nothing_is_told_as_such(role):
+    async with pair(role, buffer=65536, write_timeout=None) as both:
+        set_limit(both, 2000)  # time for some probes of its window, which it answers
+        await both.ws.send(bytes(2**24))
+        ending = await both.ending()
+    assert (ending.cause, ending.initiator) == (Cause.WRITE_TIMEOUT, Initiator.LOCAL)
+    assert (ending.code, ending.tcp, ending.sent) == (1006, TcpEnd.TIMEOUT, None)
+    assert ending.unsent_bytes > 0

@@ -1,0 +1,55 @@
+"""Connections that end because they are idle, or old: switched off unless asked for, on either side."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from endwell import Advice, Cause, Close, CloseCode, Initiator
+from tests.raw import Seen
+from tests.wire.peer import PING, PONG, TEXT
+
+pytestmark = pytest.mark.alike
+
+
+async def test_a_connection_without_messages_is_closed_with_1001_though_pings_flow(meet):
+    async with meet(idle_timeout=0.3, ping_interval=0.05) as both:
+        began = time.monotonic()
+        while (received := await both.peer.read_frame()).opcode == PING:
+            await both.peer.frame(PONG, received.payload)
+        assert 0.25 < time.monotonic() - began < 2.0
+        code, reason = int.from_bytes(received.payload[:2], "big"), received.payload[2:].decode()
+        assert Close(code, reason) == Close(CloseCode.GOING_AWAY, Cause.IDLE_TIMEOUT.meaning)
+        await both.peer.close(code)
+        both.peer.fin()
+        ending = await both.ending()
+    assert (ending.cause, ending.initiator, ending.clean) == (Cause.IDLE_TIMEOUT, Initiator.LOCAL, True)
+    assert ending.ok
+
+
+async def test_messages_either_way_keep_a_connection_from_being_idle(meet):
+    async with meet(idle_timeout=1.0) as both:
+        await asyncio.sleep(0.6)
+        await both.ws.send("ours")
+        assert await both.peer.read_frame() == (TEXT, b"ours")
+        await asyncio.sleep(0.6)
+        await both.peer.frame(TEXT, b"theirs")
+        assert await both.ws.recv() == "theirs"
+        assert both.ws.is_open
+
+
+async def test_an_old_connection_is_closed_with_1012_and_a_server_says_when_to_come_back(meet, role):
+    async with meet(max_lifetime=0.3) as both:
+        began = time.monotonic()
+        seen: Seen = await both.peer.read_to_the_end(answer=True)
+        assert 0.9 * 0.3 - 0.05 < time.monotonic() - began < 2.0
+        both.peer.fin()
+        ending = await both.ending()
+    meaning = Cause.LIFETIME_REACHED.meaning
+    reason = f"{meaning}; retry 0-1s" if role == "server" else meaning
+    assert ending.sent == seen.close == Close(CloseCode.SERVICE_RESTART, reason)
+    assert Advice.parse(reason) == ((0, 1) if role == "server" else None)
+    assert (ending.cause, ending.initiator, ending.clean) == (Cause.LIFETIME_REACHED, Initiator.LOCAL, True)
+    assert ending.ok

@@ -1,0 +1,62 @@
+"""One side of a connection, as a process of its own in a network of its own; run by test_drops.py.
+
+It writes JSON lines: the port, if it is a server; when the connection was open; and when it
+was told the end, with its cause and the time for which this side stood still itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+import endwell
+from tests.face import ASYNCIO, BLOCKING, Face
+
+__all__ = ["DOINGS"]
+
+
+async def _reads(face: Face, ws: Any) -> None:
+    async for _ in ws:
+        pass
+
+
+async def _sleeps(face: Face, ws: Any) -> None:
+    await face.pause(60)
+
+
+async def _writes(face: Face, ws: Any) -> None:
+    while True:
+        await ws.send(bytes(2**16))
+
+
+#: What an application does: the second takes nothing, so that the third has its buffers full.
+DOINGS = {"reads": _reads, "sleeps": _sleeps, "writes": _writes}
+
+
+def _say(what: object) -> None:
+    print(json.dumps(what), flush=True)
+
+
+async def _be(role: str, blocking: bool, doing: str, host: str, port: int, options: dict[str, Any]) -> None:
+    face = BLOCKING if blocking else ASYNCIO
+
+    async def application(ws: Any) -> None:
+        ws.on_close(lambda ending: _say([time.monotonic(), ending.cause.name, ending.stalled]))
+        _say(time.monotonic())
+        await DOINGS[doing](face, ws)
+
+    if role == "client":
+        await face.run(application, await face.connect(f"ws://{host}:{port}/", **options))
+    else:
+        server = endwell.Server(**options)
+        server.websocket("/")(face.handler(application))
+        async with server.serving(host):
+            _say(server.port)
+            await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_be(**json.loads(sys.argv[1])))

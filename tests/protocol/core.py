@@ -1,0 +1,44 @@
+"""One core, and what its peer would say to it and make of it."""
+
+from __future__ import annotations
+
+from endwell.options import Options
+from endwell.protocol.connection import Connection
+from endwell.wire.codec import Codec
+
+__all__ = ["connection", "frame", "frames_of", "leave", "opened", "said"]
+
+
+def connection(client=False, now=0.0, **options):
+    return Connection(client, Options(**options), now, opened_at=1e9)
+
+
+def opened(client=False, now=0.0, **options):
+    core = connection(client, now, **options)
+    core.connected = True
+    core.accept(Codec(client, core.options.max_size), now)
+    return core
+
+
+def leave(core, now=0.0):
+    """Everything in the outbox leaves; the bytes."""
+    data = b"".join(core.outbox.buffers())
+    if data:
+        core.sent(len(data), now)
+    return data
+
+
+def frames_of(core, data):
+    """What the peer of ``core`` would make of ``data``."""
+    events = []
+    Codec(not core.client, None).receive(data, events)
+    return events
+
+
+def said(core, now=0.0):
+    return frames_of(core, leave(core, now))
+
+
+def frame(core, name, *args):
+    """A frame from the peer of ``core``."""
+    return getattr(Codec(not core.client), name)(*args)
