@@ -423,6 +423,15 @@ def test_a_limit_is_noticed_before_the_line_or_the_head_ends(
             read.receive(b"G")
 
 
+def test_which_limit_is_named_is_no_matter_of_how_the_octets_are_split() -> None:
+    # The line is above its limit before the head is.
+    data = request(b"X: " + b"a" * 400)
+    for parts in ([data], octets(data)):
+        reader = RequestReader(Options(max_line=100, max_head=300))
+        with pytest.raises(HeadTooLarge, match=r"^a line of the head is above 100 bytes$"):
+            list(map(reader.receive, parts))
+
+
 def test_empty_lines_before_the_request_count_against_max_head() -> None:
     with pytest.raises(HeadTooLarge):
         RequestReader(OPTIONS).receive(b"\r\n" * (OPTIONS.max_head // 2 + 1))

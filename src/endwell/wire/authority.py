@@ -20,10 +20,13 @@ def parse_authority(text: str) -> tuple[str, int | None]:
     """
     if text.startswith("["):
         literal, bracket, port = text[1:].partition("]")
+        try:
+            host = str(IPv6Address(literal))
+        except ValueError:  # whose text has all of it, twice
+            host = ""
         # A zone ("%eth0") means something on the machine that wrote it, and nowhere else.
-        if not bracket or "%" in literal:
+        if not host or not bracket or "%" in literal:
             raise ValueError("the IPv6 address of the host is malformed")
-        host = str(IPv6Address(literal))
     else:
         host, colon, port = text.partition(":")
         port = colon + port
