@@ -88,12 +88,32 @@ def test_none_switches_off_what_may_be_off(name):
         assert getattr(Options(**{name: None}), name) is None
 
 
-@pytest.mark.parametrize("name", ["subprotocols", "origins", "legacy"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "*",
+        "*.",
+        "http://example.com",
+        "example.com:80",
+        "a b",
+        "a/b",
+        "::1",
+        "[::1]:80",
+        "b\xfccher.example",
+    ],
+)
+def test_an_allowed_host_is_a_name_and_no_more(host):
+    with pytest.raises(ValueError, match="allowed_hosts must be names without scheme and port"):
+        Options(allowed_hosts=["example.com", host])
+
+
+@pytest.mark.parametrize("name", ["subprotocols", "origins", "allowed_hosts", "legacy"])
 def test_one_string_is_not_a_sequence_of_strings(name):
     assert getattr(Options(**{name: ["hixie-76"]}), name) == ["hixie-76"]
     with pytest.raises(TypeError, match=f"{name} must be a sequence of strings, not one string"):
         Options(**{name: "hixie-76"})
-    for wrong in (5, iter(["hixie-76"]), *([] if name == "origins" else [None])):
+    for wrong in (5, iter(["hixie-76"]), *([] if name in ("origins", "allowed_hosts") else [None])):
         with pytest.raises(TypeError, match=f"{name} must be a sequence of strings, not "):
             Options(**{name: wrong})
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv6Address
 
-__all__ = ["parse_authority", "split_authority"]
+__all__ = ["is_among", "parse_authority", "split_authority"]
 
 #: RFC 3986 §3.2.2: reg-name = *( unreserved / pct-encoded / sub-delims ); an IPv4 address fits it too.
 REG_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()*+,;=")
@@ -36,6 +37,15 @@ def parse_authority(text: str) -> tuple[str, int | None]:
             raise ValueError("the host is malformed")
         host = host.lower()
     return host, _port(port)
+
+
+def is_among(authority: str, names: Iterable[str]) -> bool:
+    """Whether the host of a well-formed ``authority`` is one of ``names``, or below one that begins with ``*.``."""
+    host, _ = parse_authority(authority)
+    for name in names:
+        if host.endswith(name[1:].lower()) if name.startswith("*.") else host == name.strip("[]").lower():
+            return True
+    return False
 
 
 def split_authority(text: str) -> tuple[str, str]:

@@ -10,11 +10,7 @@ from __future__ import annotations
 
 from sys import intern
 
-from httptools import (
-    HttpParserError,
-    HttpParserUpgrade,
-    HttpResponseParser,
-)
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from ..errors import BadRequest, BodyTooLarge, EndwellError, HeadTooLarge, InvalidHandshake, MethodNotAllowed
 from ..http import TOKEN, Headers, Request, Response
