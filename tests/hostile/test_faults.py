@@ -242,7 +242,7 @@ def test_any_system_call_may_fail_once_and_what_only_passes_ends_nothing():
     pure = {**os.environ, "ENDWELL_PURE": "1"}
     run = subprocess.run(arguments, cwd=ROOT, env=pure, capture_output=True, timeout=20, check=False)
     assert run.returncode == 0, run.stderr.decode()
-    assert len(run.stdout.splitlines()) == 3 * 6
+    assert len(run.stdout.splitlines()) == 6 + 2 + 3 * 6
 
 
 @pytest.mark.parametrize("nth", [1, 2])

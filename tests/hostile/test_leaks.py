@@ -14,7 +14,7 @@ from tests.raw import RawPeer
 from tests.wire.peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 
 #: Rounds before it is counted, and those that are.
-WARM, ROUNDS = 20, 60
+WARM, ROUNDS = 10, 50
 #: Bytes that a round may leave on average: less than any object.
 NOTHING = 32
 
