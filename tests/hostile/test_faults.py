@@ -14,6 +14,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 import zlib
 from contextlib import suppress
 
@@ -224,6 +225,31 @@ async def test_a_fault_ends_its_connection_once_with_the_right_ending_and_nothin
     )
     # One line for a handler that fails, unless the end was decided by then.
     assert len(caplog.records) == (fault is raises)
+
+
+@pytest.mark.parametrize("stage", [*OPEN, closing], ids=lambda stage: stage.__name__)
+async def test_a_loop_that_was_blocked_ends_nothing(stage, transport, caplog):
+    application = Application()
+    async with attacked(application.handler, transport, **TIMES) as both:
+        with await RawPeer.reach(both.port, transport.client, buffer=65536) as peer:
+            await stage(peer)
+            # Longer than all there is to be exceeded, and nobody's fault but ours.
+            time.sleep(0.45)  # noqa: ASYNC251
+            both.longest = 0.0
+            if stage in (receiving, fragment):
+                await finish(stage, peer)
+            await peer.close(4000 if stage is closing else 1000)
+            await within(peer.read_to_the_end())
+            peer.fin()
+            ending = await both.ended()
+        async with asyncio.timeout(2):
+            while application.cleaned < application.began:
+                await asyncio.sleep(0.001)
+    assert ending.cause is (Cause.APP_CLOSED if stage is closing else Cause.PEER_CLOSED)
+    assert ending.clean
+    assert application.began == application.cleaned == 1
+    assert ending.messages_in == 5 + (stage is not idle)
+    assert not caplog.records
 
 
 async def finish(stage, peer):
