@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from endwell import Options, Server
+from endwell import Drain, Options, Server
 from endwell.aio import admission, stream
 from endwell.client import connect
 from endwell.server import respond, threads
@@ -55,8 +55,8 @@ def test_every_attack_and_every_promise_has_a_test(head):
 def test_every_limit_has_its_default_a_reason_and_what_the_peer_sees():
     limits = {field.name: field.default for field in fields(Options) if field.metadata["unit"]}
     limits["max_threads"] = inspect.signature(Server).parameters["max_threads"].default
-    for method in (Server.run, Server.serving):
-        limits["grace"] = inspect.signature(method).parameters["grace"].default
+    limits["grace"] = inspect.signature(Server.serving).parameters["grace"].default
+    limits["deadline"] = Drain().deadline
     told = {}
     for name, default, why, seen in rows(LIMITS, "limit"):
         told[name.split("`")[1]] = default

@@ -4,8 +4,8 @@ Other connections notice nothing; file descriptors and tasks are back where they
 application is told one ending, the right one; its cleanup has run once; and no message
 that was answered is lost or came twice. ``attacked`` holds the first two.
 
-The other stages and faults of the matrix are tested where they are at home: draining and
-signals in tests/server, TLS's own in tests/closing, EMFILE in test_exhaustion.
+The other faults of the matrix are tested where they are at home: signals in tests/server, TLS's
+own in tests/closing, EMFILE in test_exhaustion.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from contextlib import suppress
 
 import pytest
 
-from endwell import Cause, CloseCode
+from endwell import Cause, CloseCode, Server, connect
 from tests.cli.process import ROOT
 from tests.hostile.honest import attacked
-from tests.pair import within
-from tests.raw import RawPeer
+from tests.pair import nothing_left_behind, within
+from tests.raw import HOST, RawPeer
 from tests.wire.peer import BINARY, CONTINUATION, TEXT
 
 TIMES = {
@@ -258,6 +258,54 @@ async def finish(stage, peer):
         await peer.write(bytes(500 + 8))
     else:
         await peer.frame(CONTINUATION, b"and finished")
+
+
+# -- while the server drains --------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", RIGHT, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("stage", [*OPEN, closing], ids=lambda stage: stage.__name__)
+async def test_a_fault_while_the_server_drains_ends_its_connection_once_and_costs_the_others_no_answer(
+    stage, fault, caplog
+):
+    application, endings = Application(), []
+    server = Server(**TIMES)
+    server.websocket("/")(application.handler)
+
+    @server.websocket("/honest")
+    async def honest(ws):
+        async for message in ws:
+            await asyncio.sleep(0.05)
+            await ws.send(message)
+
+    server.on_close(lambda ws, ending: ws.request.path == "/honest" or endings.append(ending))
+    async with server.serving(grace=1), nothing_left_behind():
+        uri = f"ws://{HOST}:{server.port}/honest"
+        async with connect(uri, ping_interval=None) as ws:
+            with await RawPeer.reach(server.port, buffer=65536) as peer:
+                await stage(peer)
+                await ws.send("question")
+                await asyncio.sleep(0.01)
+                draining = asyncio.ensure_future(server.drain(deadline=1.5))
+                await asyncio.sleep(0)
+                await fault(peer, application)
+                assert await within(ws.recv()) == "question"
+                reading = asyncio.ensure_future(peer.read_to_the_end(answer=True))
+                report = await within(draining)
+                reading.cancel()
+                with suppress(asyncio.CancelledError, OSError, TimeoutError):
+                    await reading
+            assert (await within(ws.closed)).received.code == CloseCode.GOING_AWAY
+    assert report.duration < 2.5
+    assert (report.connections, report.stuck) == (2, ())
+    (ending,) = endings
+    right = [Cause.SERVER_DRAINED, Cause.APP_CLOSED if stage is closing else RIGHT[fault][0]]
+    if stage is receiving and fault in (closes_bytewise, stuck):
+        right.append(Cause.PEER_VANISHED)  # what comes is a part of the message
+    assert ending.cause in right
+    assert application.began == application.cleaned == 1
+    assert application.received[:5] == list("01234")
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) <= (fault is raises)
 
 
 # -- system calls, and memory -------------------------------------------------------

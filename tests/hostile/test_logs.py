@@ -35,6 +35,7 @@ BY_A_PEER = {
     "callback %r failed",
     "handler of %r failed",
     "on_close callback %r failed",
+    "on_drain callback %r failed",
     "reading from %r failed",
 }
 #: Those of a server whose handlers and callbacks fail.
@@ -42,9 +43,10 @@ HERE = {text for text in BY_A_PEER if "coming back" not in text and "reading" no
 #: Those in which there is nothing but what the operating system or the application says.
 BY_NOBODY = {
     "%r failed",
-    "%d threads of handlers still run, and are left alone",
+    "%s",  # how a drain went: numbers, and the names of handlers
     "cannot accept connections for now: %s",
     "listening on %s",
+    "something blocks the event loop, so the process ends without it; this is where:",
     "stopping: %d connections",
 }
 
@@ -124,6 +126,7 @@ async def test_no_text_of_a_peer_reaches_the_log_alive_whatever_fails(written, c
 
     server.on_close(fail)
     server.on_close(log_of_the_command_line)
+    server.on_drain(fail)
     server.sessions.joined(fail)
     async with server.serving(grace=1):
         for kind in ("handler", "thread", "key"):
