@@ -30,9 +30,9 @@ def test_the_kept_inputs_hold_every_property_and_both_builds_make_the_same_of_th
     inputs = corpus(name)
     assert inputs
     for data in inputs:
-        ours = outcome(name, data, every=len(data) < 300)
+        ours = outcome(name, data, every=len(data) < 150)
         assert not ours.startswith("FIND"), ours
-        assert other.outcome(name, data, every=len(data) < 300) == ours
+        assert other.outcome(name, data, every=len(data) < 150) == ours
 
 
 @each_target
@@ -68,12 +68,12 @@ def _changed(data, changes):
             del made[at : at + 1]
         else:
             made[at : at + 1] = bytes([octet])
-    return bytes(made[:400])
+    return bytes(made[:200])
 
 
 @each_target
 def test_the_compiled_and_the_pure_build_give_the_same_events_for_the_same_bytes_at_every_split(name, other):
-    @settings(max_examples=60)
+    @settings(max_examples=30)
     @given(inputs_of(name))
     def same(data):
         assert other.outcome(name, data, every=True) == check(name, data, every=True)
