@@ -89,4 +89,4 @@ def test_the_other_build_is_the_other_one(other):
 def test_the_ways_of_an_input_are_seen_in_the_pure_build():
     said, ways = traced(lambda: outcome("close", b"\x03\xe8bye"))
     assert "bye" in said
-    assert bool(ways) is not COMPILED
+    assert any(str(path).endswith("wire/frames.py") for path, *_ in ways) is not COMPILED
