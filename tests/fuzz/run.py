@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -29,8 +28,8 @@ __all__ = ["CORPUS", "corpus"]
 CORPUS = Path(__file__).parent / "corpus"
 SOURCE = str(Path(endwell.__file__).parent)
 
-#: Seconds of one input in one build, traced, that are too many.
-SLOW = 5.0
+#: Seconds of one input in one build, at all its splits, that are too many.
+SLOW = 2.0
 
 #: Finds of a target after which it rests: they are probably one.
 ENOUGH = 10
@@ -44,8 +43,8 @@ def corpus(name: str) -> list[bytes]:
     return sorted(inputs, key=len)
 
 
-def traced(call: Callable[[], str]) -> tuple[str, set[Way]]:
-    """What ``call`` returns, and every step from line to line of the package that it takes."""
+def ways_of(name: str, data: bytes) -> set[Way]:
+    """Every step from line to line of the package that an input takes, whole and in two halves."""
     ways: set[Way] = set()
     last = 0
 
@@ -57,11 +56,15 @@ def traced(call: Callable[[], str]) -> tuple[str, set[Way]]:
     def begin(frame: FrameType, event: str, arg: Any) -> Any:
         return line if frame.f_code.co_filename.startswith(SOURCE) else None
 
-    sys.settrace(begin)
-    try:
-        return call(), ways
-    finally:
-        sys.settrace(None)
+    for cuts in ([], [len(data) // 2]):
+        sys.settrace(begin)
+        try:
+            TARGETS[name](data, cuts)
+        except Exception:  # outcome() tells it
+            pass
+        finally:
+            sys.settrace(None)
+    return ways
 
 
 class Target:
@@ -85,7 +88,7 @@ class Target:
         """Run one input in both builds."""
         self.runs += 1
         began = time.thread_time()
-        ours, ways = traced(lambda: outcome(self.name, data))
+        ours = outcome(self.name, data)
         took = time.thread_time() - began
         self.slowest = max(self.slowest, took)
         theirs = self.other.outcome(self.name, data)
@@ -95,6 +98,7 @@ class Target:
             self.find(data, f"FIND: the builds differ\n{ours}\n{theirs}")
         elif took > SLOW:
             self.find(data, f"FIND: it took {took:.1f} s")
+        ways = ways_of(self.name, data)
         if not ways <= self.ways:
             self.ways |= ways
             self.inputs.append(data)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.builds import COMPILED, Other, outcome
 from tests.fuzz.mutate import WORDS, mutated
-from tests.fuzz.run import corpus, traced
+from tests.fuzz.run import corpus, ways_of
 from tests.fuzz.targets import TARGETS, check
 
 each_target = pytest.mark.parametrize("name", TARGETS)
@@ -87,6 +87,5 @@ def test_the_other_build_is_the_other_one(other):
 
 
 def test_the_ways_of_an_input_are_seen_in_the_pure_build():
-    said, ways = traced(lambda: outcome("close", b"\x03\xe8bye"))
-    assert "bye" in said
+    ways = ways_of("close", b"\x03\xe8bye")
     assert any(str(path).endswith("wire/frames.py") for path, *_ in ways) is not COMPILED

@@ -434,13 +434,13 @@ class Stream:
         self.loop.remove_writer(self._fd)
         try:
             done = self._tls.shake()
-        except OSError as exc:
-            self.core.lost(exc, monotonic(), isinstance(exc, ssl.SSLError))
-        else:
             if done < 0:
                 if self._tls.unsent():
                     self.loop.add_writer(self._fd, self.settle)
                 return
+        except OSError as exc:
+            self.core.lost(exc, monotonic(), isinstance(exc, ssl.SSLError))
+        else:
             if done == 0:
                 self._end_of_file()
             elif self._tls.waiting:
