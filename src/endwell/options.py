@@ -168,7 +168,9 @@ class Options:
             value = getattr(self, name)
             if isinstance(value, str):
                 raise TypeError(f"{name} must be a sequence of strings, not one string")
-            if not isinstance(value, Collection) and not (value is None and name in ("origins", "allowed_hosts")):
+            if not isinstance(value, Collection) and not (
+                value is None and name in ("origins", "allowed_hosts")
+            ):
                 raise TypeError(f"{name} must be a sequence of strings, not {value!r}")
         for host in self.allowed_hosts or ():
             if not _HOST.fullmatch(host):

@@ -42,6 +42,7 @@ BY_A_PEER = {
 HERE = {text for text in BY_A_PEER if "coming back" not in text and "reading" not in text}
 #: Those in which there is nothing but what the operating system or the application says.
 BY_NOBODY = {
+    "%d threads of asyncio.to_thread still run, and are left alone",
     "%r failed",
     "%s",  # how a drain went: numbers, and the names of handlers
     "cannot accept connections for now: %s",
