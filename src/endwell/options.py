@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import inf
+from sys import maxsize
 from typing import Any, TypedDict, Unpack
 
 __all__ = ["LEGACY", "Deflate", "OptionKeywords", "Options"]
@@ -162,6 +163,8 @@ class Options:
                 raise TypeError(f"{option.name} must be a number of {option.metadata['unit']}, not {value!r}")
             if not (0 < value < inf or (value == 0 and option.metadata["zero"])):
                 raise ValueError(f"{option.name} must be positive and finite, not {value!r}")
+            if number is int and value > maxsize:
+                raise ValueError(f"{option.name} must be at most sys.maxsize, not {value!r}")
         if isinstance(self.legacy, bool):
             object.__setattr__(self, "legacy", LEGACY if self.legacy else ())
         for name in ("subprotocols", "origins", "allowed_hosts", "legacy"):

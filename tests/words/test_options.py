@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 import typing
 
 import pytest
@@ -61,6 +62,13 @@ def test_what_is_no_number_is_refused_by_name(name, value):
 def test_a_negative_number_is_refused_by_name(name):
     with pytest.raises(ValueError, match=f"{name} must be positive and finite, not -1"):
         Options(**{name: -1})
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_size_is_at_most_what_a_compiled_integer_holds(name):
+    assert getattr(Options(**{name: sys.maxsize}), name) == sys.maxsize
+    with pytest.raises(ValueError, match=rf"{name} must be at most sys\.maxsize"):
+        Options(**{name: sys.maxsize + 1})
 
 
 @pytest.mark.parametrize("name", SECONDS)
