@@ -8,8 +8,11 @@ SOURCES := $(shell find src/endwell -name '*.py' -o -name '*.pxd')
 CORE := src/endwell/*.py,src/endwell/wire/*,src/endwell/protocol/*
 # By these; tracing the others would slow down what they measure.
 CORE_TESTS := tests/words tests/wire tests/protocol
+# How long to fuzz, in sum, and what (nothing: everything).
+SECONDS ?= 600
+TARGETS ?=
 
-.PHONY: build demo test test-compiled test-pure test-browser test-deploy test-network check docs conformance conformance-quick interop-legacy bench clean
+.PHONY: build demo test test-compiled test-pure test-browser test-deploy test-network fuzz check docs conformance conformance-quick interop-legacy bench clean
 .DELETE_ON_ERROR:
 
 build: .venv/built
@@ -43,6 +46,10 @@ test-deploy: .venv/built
 # Root, and ip (iproute2), for networks that can be cut.
 test-network: .venv/built
 	$(BIN)/python -m pytest tests/network
+
+# What reaches something new is added to tests/fuzz/corpus; a find is a file find-TARGET-... here.
+fuzz: .venv/built
+	ENDWELL_PURE=1 nice $(BIN)/python -m tests.fuzz.run --keep --seconds $(SECONDS) $(TARGETS)
 
 check: .venv/built
 	$(BIN)/ruff check

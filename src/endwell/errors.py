@@ -31,6 +31,7 @@ __all__ = [
     "InvalidHandshake",
     "MessageTooBig",
     "MethodNotAllowed",
+    "MisdirectedRequest",
     "NotFound",
     "PeerError",
     "PolicyViolation",
@@ -206,6 +207,16 @@ class BodyTooLarge(HandshakeError):
     """The request has a body where none is taken: 413."""
 
     status = 413
+
+
+class MisdirectedRequest(HandshakeError):
+    """The request is for a host that the server does not answer to (``allowed_hosts``): 421.
+
+    RFC 9110 §7.4: "The 421 (Misdirected Request) status code in a response indicates that
+    the origin server has rejected the request because it appears to have been misdirected".
+    """
+
+    status = 421
 
 
 class HeadTooLarge(HandshakeError):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import inf
+from sys import maxsize
 from typing import Any, TypedDict, Unpack
 
 __all__ = ["LEGACY", "Deflate", "OptionKeywords", "Options"]
@@ -49,6 +51,10 @@ class Deflate:
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
                 raise ValueError(f"{name} must be between {low} and {high}, not {value!r}")
+
+
+#: A name, all names below one, or an IPv6 address.
+_HOST = re.compile(r"(\*\.)?[\w-][\w.-]*|\[[0-9a-fA-F:.]+\]", re.ASCII)
 
 
 def _option(default: Any, unit: str, consequence: str, *, zero: bool = False, none: bool = True) -> Any:
@@ -135,6 +141,13 @@ class Options:
         'origins of pages that a server accepts: None means its own host, ["*"] means any; '
         "a request without Origin is not from a page and passes",
     )
+    allowed_hosts: Sequence[str] | None = _option(
+        None,
+        "",
+        'names that a server answers to, such as "example.com", "*.example.com" (those below it) or "[::1]", '
+        "with any port; to another Host the answer is 421. None: to all, so that a page whose name is made to "
+        "point at a server on a private network is of the server's own origin (DNS rebinding)",
+    )
     version: str = _option("13", "", f'the protocol that a client speaks: "13" (RFC 6455), {_NAMES}')
     legacy: bool | Sequence[str] = _option(
         (), "", f"old protocols that a server speaks beside 13: {_NAMES}; or True for all"
@@ -155,14 +168,21 @@ class Options:
                 raise TypeError(f"{option.name} must be a number of {option.metadata['unit']}, not {value!r}")
             if not (0 < value < inf or (value == 0 and option.metadata["zero"])):
                 raise ValueError(f"{option.name} must be positive and finite, not {value!r}")
+            if number is int and value > maxsize:
+                raise ValueError(f"{option.name} must be at most sys.maxsize, not {value!r}")
         if isinstance(self.legacy, bool):
             object.__setattr__(self, "legacy", LEGACY if self.legacy else ())
-        for name in ("subprotocols", "origins", "legacy"):
+        for name in ("subprotocols", "origins", "allowed_hosts", "legacy"):
             value = getattr(self, name)
             if isinstance(value, str):
                 raise TypeError(f"{name} must be a sequence of strings, not one string")
-            if not isinstance(value, Collection) and (name, value) != ("origins", None):
+            if not isinstance(value, Collection) and not (
+                value is None and name in ("origins", "allowed_hosts")
+            ):
                 raise TypeError(f"{name} must be a sequence of strings, not {value!r}")
+        for host in self.allowed_hosts or ():
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"allowed_hosts must be names without scheme and port, not {host!r}")
         if self.compression is not None and not isinstance(self.compression, Deflate):
             raise TypeError(f"compression must be a Deflate or None, not {self.compression!r}")
         if self.version not in ("13", *LEGACY):
@@ -206,6 +226,7 @@ class OptionKeywords(TypedDict, total=False):
     compression: Deflate | None
     subprotocols: Sequence[str]
     origins: Sequence[str] | None
+    allowed_hosts: Sequence[str] | None
     version: str
     legacy: bool | Sequence[str]
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import select
 import socket
 import time
 from contextlib import ExitStack
 
 import pytest
 
+from endwell import Cause, HandshakeFailed, Server, connect
 from endwell.aio.commons import commons_of
 from endwell.ending import TcpEnd
 from endwell.wire.frames import TEXT
-from tests.pair import nothing_left_behind, pair
+from tests.pair import idle, nothing_left_behind, pair, within
 
 
 class Listed:
@@ -110,3 +114,39 @@ async def test_without_epoll_the_loop_watches_each_connection(monkeypatch, role,
 async def test_no_message_waits_for_others_to_fill_a_packet(role):
     async with pair(role) as both:
         assert both.ws._stream._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize("victim", [1, 2])
+async def test_a_connection_whose_socket_cannot_be_watched_ends_at_once_and_alone(victim, monkeypatch):
+    class Full:
+        """An epoll that has reached the system's max_user_watches at its ``victim``th socket."""
+
+        def __init__(self):
+            self.real = epoll()
+
+        def register(self, *arguments):
+            asked.append(arguments)
+            if len(asked) == victim:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self.real.register(*arguments)
+
+        def __getattr__(self, name):
+            return getattr(self.real, name)
+
+    epoll, asked = select.epoll, []
+    monkeypatch.setattr(select, "epoll", Full)
+    server = Server(ping_interval=None)
+    server.websocket("/")(idle)
+    async with server.serving(grace=0), nothing_left_behind():
+        began = time.monotonic()
+        with pytest.raises(HandshakeFailed) as raised:
+            await within(connect(f"ws://127.0.0.1:{server.port}/"))
+        assert time.monotonic() - began < 1
+        # Which side was the victim is a matter of the loop; the other one sees it go.
+        assert raised.value.ending.cause in (
+            Cause.NETWORK_ERROR,
+            Cause.PEER_VANISHED,
+            Cause.CONNECTION_RESET,
+        )
+        async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+            assert ws.is_open

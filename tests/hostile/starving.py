@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
+import os
+import select
 import sys
 from contextlib import suppress
 
-from endwell import Cause, Server, compiled, connect
-from endwell.aio import stream
+from endwell import Cause, HandshakeFailed, Server, compiled, connect
+from endwell.aio import commons, listen, stream
 from tests.pair import within
 
 #: What only passes, and what ends a connection, with the cause that it then has.
@@ -95,9 +98,113 @@ async def session(name: str, nth: int, number: int) -> bool:
     return happened
 
 
+#: What accept(2) fails with: the whole system's lack of something, or one that was gone by then.
+ACCEPTING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED, errno.EINTR)
+#: What epoll_ctl(2) fails with where a socket is to be watched.
+WATCHING = (errno.ENOMEM, errno.ENOSPC)
+
+
+EPOLL = select.epoll
+
+
+class FailingEpoll:
+    """An epoll that cannot watch the ``nth`` socket that it is given."""
+
+    def __init__(self, nth: int, number: int) -> None:
+        self.real = EPOLL()
+        self.left = nth
+        self.number = number
+
+    def register(self, *arguments: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise OSError(self.number, "as told")
+        self.real.register(*arguments)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.real, name)
+
+
+async def conversations(server: Server, count: int) -> int:
+    """How many of so many clients, one after the other, are served; the others fail in order."""
+    served = 0
+    for _ in range(count):
+        with suppress(HandshakeFailed):
+            async with connect(f"ws://127.0.0.1:{server.port}/", ping_interval=None) as ws:
+                await ws.send("x")
+                assert await within(ws.recv()) == "x"
+                served += 1
+    return served
+
+
+def echoing() -> Server:
+    server = Server(ping_interval=None, close_timeout=1)
+
+    @server.websocket("/")
+    async def echo(ws: object) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    return server
+
+
+async def accepting(number: int) -> None:
+    """accept(2) fails once; whoever connects waits a moment and is served."""
+    real, fails = listen._accepted, [number]
+
+    def accepted(sock: object) -> object:
+        if fails:
+            raise OSError(fails.pop(), "as told")
+        return real(sock)
+
+    listen._accepted = accepted
+    try:
+        async with echoing().serving(grace=1) as server:
+            assert await conversations(server, 2) == 2
+    finally:
+        listen._accepted = real
+    assert not fails
+
+
+async def watching(number: int) -> int:
+    """epoll_ctl(2) fails once, each time for another socket, of either side; for how many there were."""
+    nth = 1
+    while await watched(nth, number):
+        nth += 1
+    return nth - 1
+
+
+async def watched(nth: int, number: int) -> bool:
+    """It fails for the ``nth`` socket: only that connection does. False if there were not so many."""
+    epolls = []
+
+    def epoll() -> FailingEpoll:
+        epolls.append(FailingEpoll(nth, number))
+        return epolls[-1]
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    commons.select.epoll = epoll
+    try:
+        async with echoing().serving(grace=1) as server:
+            # An epoll lasts as long as there are connections, so one of ours stays.
+            with suppress(HandshakeFailed):
+                async with connect(f"ws://127.0.0.1:{server.port}/", ping_interval=None):
+                    assert await conversations(server, 3) >= 2
+    finally:
+        commons.select.epoll = EPOLL
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    return any(each.left <= 0 for each in epolls)
+
+
 async def main() -> None:
     """Every call, the first time it is made, the second time, and so on."""
     assert not compiled()
+    logging.disable()
+    for number in ACCEPTING:
+        await accepting(number)
+        sys.stdout.write(f"accept {errno.errorcode[number]}\n")
+    for number in WATCHING:
+        sys.stdout.write(f"epoll_ctl {errno.errorcode[number]} {await watching(number)}\n")
     for name in CALLS:
         for number in (*PASSING, *ENDING):
             nth = 1

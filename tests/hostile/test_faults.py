@@ -4,8 +4,8 @@ Other connections notice nothing; file descriptors and tasks are back where they
 application is told one ending, the right one; its cleanup has run once; and no message
 that was answered is lost or came twice. ``attacked`` holds the first two.
 
-The other stages and faults of the matrix are tested where they are at home: draining and
-signals in tests/server, TLS's own in tests/closing, EMFILE in test_exhaustion.
+The other faults of the matrix are tested where they are at home: signals in tests/server, TLS's
+own in tests/closing, EMFILE in test_exhaustion.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 import zlib
 from contextlib import suppress
 
 import pytest
 
-from endwell import Cause, CloseCode
+from endwell import Cause, CloseCode, Server, connect
 from tests.cli.process import ROOT
 from tests.hostile.honest import attacked
-from tests.pair import within
-from tests.raw import RawPeer
+from tests.pair import nothing_left_behind, within
+from tests.raw import HOST, RawPeer
 from tests.wire.peer import BINARY, CONTINUATION, TEXT
 
 TIMES = {
@@ -226,12 +227,87 @@ async def test_a_fault_ends_its_connection_once_with_the_right_ending_and_nothin
     assert len(caplog.records) == (fault is raises)
 
 
+@pytest.mark.parametrize("stage", [*OPEN, closing], ids=lambda stage: stage.__name__)
+async def test_a_loop_that_was_blocked_ends_nothing(stage, transport, caplog):
+    application = Application()
+    async with attacked(application.handler, transport, **TIMES) as both:
+        with await RawPeer.reach(both.port, transport.client, buffer=65536) as peer:
+            await stage(peer)
+            # Longer than all there is to be exceeded, and nobody's fault but ours.
+            time.sleep(0.45)  # noqa: ASYNC251
+            both.longest = 0.0
+            if stage in (receiving, fragment):
+                await finish(stage, peer)
+            await peer.close(4000 if stage is closing else 1000)
+            await within(peer.read_to_the_end())
+            peer.fin()
+            ending = await both.ended()
+        async with asyncio.timeout(2):
+            while application.cleaned < application.began:
+                await asyncio.sleep(0.001)
+    assert ending.cause is (Cause.APP_CLOSED if stage is closing else Cause.PEER_CLOSED)
+    assert ending.clean
+    assert application.began == application.cleaned == 1
+    assert ending.messages_in == 5 + (stage is not idle)
+    assert not caplog.records
+
+
 async def finish(stage, peer):
     """The rest of what the stage has begun."""
     if stage is receiving:
         await peer.write(bytes(500 + 8))
     else:
         await peer.frame(CONTINUATION, b"and finished")
+
+
+# -- while the server drains --------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", RIGHT, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("stage", [*OPEN, closing], ids=lambda stage: stage.__name__)
+async def test_a_fault_while_the_server_drains_ends_its_connection_once_and_costs_the_others_no_answer(
+    stage, fault, caplog
+):
+    application, endings = Application(), []
+    server = Server(**TIMES)
+    server.websocket("/")(application.handler)
+
+    @server.websocket("/honest")
+    async def honest(ws):
+        async for message in ws:
+            await asyncio.sleep(0.05)
+            await ws.send(message)
+
+    server.on_close(lambda ws, ending: ws.request.path == "/honest" or endings.append(ending))
+    async with server.serving(grace=1), nothing_left_behind():
+        uri = f"ws://{HOST}:{server.port}/honest"
+        async with connect(uri, ping_interval=None) as ws:
+            with await RawPeer.reach(server.port, buffer=65536) as peer:
+                await stage(peer)
+                await ws.send("question")
+                await asyncio.sleep(0.01)
+                draining = asyncio.ensure_future(server.drain(deadline=1.5))
+                await asyncio.sleep(0)
+                await fault(peer, application)
+                assert await within(ws.recv()) == "question"
+                reading = asyncio.ensure_future(peer.read_to_the_end(answer=True))
+                if fault is reset:
+                    reading.cancel()  # its socket is closed
+                report = await within(draining)
+                reading.cancel()
+                with suppress(asyncio.CancelledError, OSError, TimeoutError):
+                    await reading
+            assert (await within(ws.closed)).received.code == CloseCode.GOING_AWAY
+    assert report.duration < 2.5
+    assert (report.connections, report.stuck) == (2, ())
+    (ending,) = endings
+    right = [Cause.SERVER_DRAINED, Cause.APP_CLOSED if stage is closing else RIGHT[fault][0]]
+    if stage is receiving and fault in (closes_bytewise, stuck):
+        right.append(Cause.PEER_VANISHED)  # what comes is a part of the message
+    assert ending.cause in right
+    assert application.began == application.cleaned == 1
+    assert application.received[:5] == list("01234")
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) <= (fault is raises)
 
 
 # -- system calls, and memory -------------------------------------------------------
@@ -242,7 +318,7 @@ def test_any_system_call_may_fail_once_and_what_only_passes_ends_nothing():
     pure = {**os.environ, "ENDWELL_PURE": "1"}
     run = subprocess.run(arguments, cwd=ROOT, env=pure, capture_output=True, timeout=20, check=False)
     assert run.returncode == 0, run.stderr.decode()
-    assert len(run.stdout.splitlines()) == 3 * 6
+    assert len(run.stdout.splitlines()) == 6 + 2 + 3 * 6
 
 
 @pytest.mark.parametrize("nth", [1, 2])

@@ -49,6 +49,14 @@ FAULTS = {
             + octets(CONTINUATION, b"x")
         ),
     ),
+    "a fragment of 2**63 - 1 bytes after another": (
+        1009,
+        lambda octets: (
+            octets(BINARY, b"x", fin=False)
+            + _declared(octets(CONTINUATION, fin=False), 2**63 - 1)
+            + bytes(2**18)
+        ),
+    ),
     "empty fragments without end": (
         1008,
         lambda octets: octets(BINARY, fin=False) + octets(CONTINUATION, fin=False) * 2**17,

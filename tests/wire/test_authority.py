@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endwell.wire.authority import parse_authority, split_authority
+from endwell.wire.authority import is_among, parse_authority, split_authority
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_host_and_its_port_are_told_apart(text: str, expected: tuple[str, int 
     ],
 )
 def test_anything_else_is_a_value_error(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - an IPv6 address has the standard library's own text
+    with pytest.raises(ValueError, match=r"^the (host|IPv6 address of the host|port) is malformed$"):
         parse_authority(text)
 
 
@@ -63,6 +63,43 @@ def test_no_text_raises_anything_but_value_error(text: str) -> None:
         return
     assert host == host.lower() != ""
     assert port is None or 0 <= port <= 65535
+
+
+NAMES = ["Example.com", "*.sub.example", "[::1]", "127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "example.com",
+        "EXAMPLE.com:8080",
+        "example.com:",
+        "a.sub.example",
+        "a.b.SUB.example:1",
+        "[::1]:80",
+        "[0::1]",
+        "127.0.0.1:1",
+    ],
+)
+def test_a_host_is_among_names_whatever_its_port_and_case(text: str) -> None:
+    assert is_among(text, NAMES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "example.org",
+        "xexample.com",
+        "a.example.com",
+        "example.com.",
+        "sub.example",
+        "xsub.example",
+        "[::2]",
+        "127.0.0.2",
+    ],
+)
+def test_another_host_is_not(text: str) -> None:
+    assert not is_among(text, NAMES)
 
 
 @pytest.mark.parametrize(

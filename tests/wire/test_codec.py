@@ -17,7 +17,7 @@ from endwell.errors import InvalidData, MessageTooBig, PeerError, PolicyViolatio
 from endwell.options import Deflate
 from endwell.wire.codec import Codec, Event, Ping, Pong
 from endwell.wire.deflate import PerMessageDeflate
-from tests.wire.peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, receive
+from tests.wire.peer import BINARY, CLOSE, CONTINUATION, KEY, PING, PONG, TEXT, frame, receive
 
 NO_LIMIT = None
 RSV1 = 4
@@ -357,6 +357,21 @@ def test_the_sum_of_the_fragments_is_refused_at_the_header_of_the_one_too_many()
     codec = server(100)
     assert receive(codec, frame(BINARY, bytes(60), fin=False)) == ([], None)
     assert type(receive(codec, frame(CONTINUATION, bytes(41))[:6])[1]) is MessageTooBig
+    assert not held(codec)
+
+
+@pytest.mark.parametrize("client", [False, True])
+@pytest.mark.parametrize("length", [2**63 - 1, 2**63 - 2, 2**62, 2**32])
+def test_the_longest_length_is_too_much_behind_a_fragment_too(client: bool, length: int) -> None:
+    # As a sum, in a compiled integer, it was less than nothing.
+    key = None if client else KEY
+    codec = Codec(client, max_size=100)
+    data = frame(BINARY, b"x", fin=False, key=key) + frame(CONTINUATION, fin=False, key=key, width=8)
+    at = len(data) - (8 if client else 12)
+    data = data[:at] + length.to_bytes(8, "big") + data[at + 8 :]
+    events, error = receive(codec, data, bytes(1000))
+    assert events == []
+    assert type(error) is MessageTooBig
     assert not held(codec)
 
 

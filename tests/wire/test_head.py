@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import pairwise
@@ -421,6 +422,22 @@ def test_a_limit_is_noticed_before_the_line_or_the_head_ends(
         assert read.receive(b"G" * 102) is None
         with pytest.raises((HeadTooLarge, InvalidHandshake)):
             read.receive(b"G")
+
+
+@pytest.mark.parametrize("most", [sys.maxsize, sys.maxsize - 1])
+def test_the_largest_limits_let_everything_pass(most: int) -> None:
+    options = Options(max_line=most, max_head=most, max_headers=most)
+    for parts in ([UPGRADE], octets(UPGRADE)):
+        assert isinstance(outcome(RequestReader(options), parts), tuple)
+
+
+def test_which_limit_is_named_is_no_matter_of_how_the_octets_are_split() -> None:
+    # The line is above its limit before the head is.
+    data = request(b"X: " + b"a" * 400)
+    for parts in ([data], octets(data)):
+        reader = RequestReader(Options(max_line=100, max_head=300))
+        with pytest.raises(HeadTooLarge, match=r"^a line of the head is above 100 bytes$"):
+            list(map(reader.receive, parts))
 
 
 def test_empty_lines_before_the_request_count_against_max_head() -> None:

@@ -147,6 +147,16 @@ def test_what_is_longer_than_a_message_may_be_is_refused_skipped_or_not(data, wh
     events, error = receive(Hixie(client=False, max_size=10), *([data] if whole else bytewise(data)))
     assert events == []
     assert isinstance(error, MessageTooBig)
+    assert str(error) == "frame is above 10 bytes"  # and not how much of it has come
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_wrong_byte_in_what_would_have_fitted_counts_before_the_size(whole):
+    data = b"\0" + b"x" * 9 + b"\xe8" + b"x" * 9
+    for size, fault in ((9, MessageTooBig), (11, InvalidData)):
+        events, error = receive(Hixie(client=False, max_size=size), *([data] if whole else bytewise(data)))
+        assert events == []
+        assert isinstance(error, fault)
 
 
 def test_a_message_of_just_the_limit_is_taken():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 import typing
 
 import pytest
@@ -63,6 +64,13 @@ def test_a_negative_number_is_refused_by_name(name):
         Options(**{name: -1})
 
 
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_size_is_at_most_what_a_compiled_integer_holds(name):
+    assert getattr(Options(**{name: sys.maxsize}), name) == sys.maxsize
+    with pytest.raises(ValueError, match=rf"{name} must be at most sys\.maxsize"):
+        Options(**{name: sys.maxsize + 1})
+
+
 @pytest.mark.parametrize("name", SECONDS)
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_a_time_without_end_is_refused_by_name(name, value):
@@ -88,12 +96,32 @@ def test_none_switches_off_what_may_be_off(name):
         assert getattr(Options(**{name: None}), name) is None
 
 
-@pytest.mark.parametrize("name", ["subprotocols", "origins", "legacy"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "*",
+        "*.",
+        "http://example.com",
+        "example.com:80",
+        "a b",
+        "a/b",
+        "::1",
+        "[::1]:80",
+        "b\xfccher.example",
+    ],
+)
+def test_an_allowed_host_is_a_name_and_no_more(host):
+    with pytest.raises(ValueError, match="allowed_hosts must be names without scheme and port"):
+        Options(allowed_hosts=["example.com", host])
+
+
+@pytest.mark.parametrize("name", ["subprotocols", "origins", "allowed_hosts", "legacy"])
 def test_one_string_is_not_a_sequence_of_strings(name):
     assert getattr(Options(**{name: ["hixie-76"]}), name) == ["hixie-76"]
     with pytest.raises(TypeError, match=f"{name} must be a sequence of strings, not one string"):
         Options(**{name: "hixie-76"})
-    for wrong in (5, iter(["hixie-76"]), *([] if name == "origins" else [None])):
+    for wrong in (5, iter(["hixie-76"]), *([] if name in ("origins", "allowed_hosts") else [None])):
         with pytest.raises(TypeError, match=f"{name} must be a sequence of strings, not "):
             Options(**{name: wrong})
 

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable
 from random import random
 from typing import Any
 
-from ..errors import HandshakeError, TooManyConnections
+from ..errors import HandshakeError, MisdirectedRequest, TooManyConnections
 from ..http import Request, Response
 from ..options import Options
 from ..protocol.closing import State
 from ..protocol.connection import Connection
 from ..protocol.handshake import Accepted
+from ..wire.authority import is_among
 from ..wire.head import RequestReader
 from .admission import FREE, Admission, Place
 from .commons import commons_of
@@ -178,6 +179,14 @@ class Listener:
         while self.openings and monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(LOOK)
 
+    def answers_to(self, request: Request) -> bool:
+        """Whether the host that ``request`` is for is one of ours."""
+        names = self.options.allowed_hosts
+        if names is None:
+            return True
+        host = request.headers.get("Host")  # which a head of HTTP/1.0 may lack
+        return host is not None and is_among(host, names)
+
     def _watch(self, sock: _socket.socket) -> None:
         if sock in self.socks:
             self.loop.add_reader(sock.fileno(), self._accept, sock)
@@ -282,20 +291,23 @@ class Opening:
         self._stream.abort()
 
     def _receive(self, data: bytes, now: float) -> None:
+        head: Request | HandshakeError | None
         try:
-            request = self._reader.receive(data)
+            head = self._reader.receive(data)
         except HandshakeError as exc:
-            self._stream.receive = None
-            self._listener.serve(self, exc)
+            head = exc
+        if head is None:
             return
-        if request is not None and self._place.refused:
-            self._stream.receive = None
-            self._listener.serve(self, TooManyConnections("there are too many connections; try again later"))
-        elif request is not None:
-            self._stream.receive = None
-            # Frames that come early wait in the kernel until the 101 is out.
-            self._stream.held = True
-            self._listener.serve(self, request)
+        self._stream.receive = None
+        if isinstance(head, Request):
+            if self._place.refused:
+                head = TooManyConnections("there are too many connections; try again later")
+            elif not self._listener.answers_to(head):
+                head = MisdirectedRequest("this server does not answer to the host of the request")
+            else:
+                # Frames that come early wait in the kernel until the 101 is out.
+                self._stream.held = True
+        self._listener.serve(self, head)
 
     def _changed(self, inline: bool) -> None:
         if self.gone and self in self._listener.openings:

@@ -126,8 +126,14 @@ class Stream:
             else:
                 if core.half_close and not self._finished and not core.writes():
                     self._finish()
-                self._watch()
-                self._set_alarm()
+                try:
+                    self._watch()
+                except OSError as exc:
+                    # The system can watch no socket more (ENOSPC, ENOMEM): nobody would ever hear of it.
+                    core.lost(exc, monotonic())
+                    self._close()
+                else:
+                    self._set_alarm()
         if self.changed is not None:
             self.changed(False)
 
@@ -197,14 +203,14 @@ class Stream:
     def _watch(self) -> None:
         reading = self._shaking or (not self.held and not self._starved and self.core.reads())
         if reading is not self._reading:
-            self._reading = reading
             if reading:
                 self._listen()
             elif self.held:
                 self._commons.remove_reader(self._fd)
             else:
-                self._muted = self._deaf = True
                 self._commons.mute(self._fd)
+                self._muted = self._deaf = True
+            self._reading = reading
         if reading and self.core.paused() and not self._resuming:
             self._resuming = True
             self.loop.call_soon(self._resume)
@@ -215,16 +221,16 @@ class Stream:
             writing = (writing and not self._tls.blocked) or self._tls.unsent()
         writing = writing and not self._starved
         if writing is not self._writing:
-            self._writing = writing
             if writing:
                 self.loop.add_writer(self._fd, self.settle)
             else:
                 self.loop.remove_writer(self._fd)
+            self._writing = writing
 
     def _listen(self) -> None:
         if self._muted:
-            self._muted = False
             self._commons.unmute(self._fd, self)
+            self._muted = False
         else:
             self._commons.add_reader(self._fd, self)
         if self._tls is not None and self._tls.waiting:
@@ -443,13 +449,13 @@ class Stream:
         self.loop.remove_writer(self._fd)
         try:
             done = self._tls.shake()
-        except OSError as exc:
-            self.core.lost(exc, monotonic(), isinstance(exc, ssl.SSLError))
-        else:
             if done < 0:
                 if self._tls.unsent():
                     self.loop.add_writer(self._fd, self.settle)
                 return
+        except OSError as exc:
+            self.core.lost(exc, monotonic(), isinstance(exc, ssl.SSLError))
+        else:
             if done == 0:
                 self._end_of_file()
             elif self._tls.waiting:

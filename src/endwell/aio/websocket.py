@@ -150,7 +150,7 @@ class WebSocket:
 
     def __repr__(self) -> str:
         state = str(self.ending) if self._over else self._core.state.name.lower()
-        return f"<WebSocket {self.request.path!r} {self.remote_address} {state}>"
+        return f"<WebSocket {self.request.path!r} {self.remote_address!r} {state}>"
 
     # -- messages -------------------------------------------------------------
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv6Address
 
-__all__ = ["parse_authority", "split_authority"]
+__all__ = ["is_among", "parse_authority", "split_authority"]
 
 #: RFC 3986 §3.2.2: reg-name = *( unreserved / pct-encoded / sub-delims ); an IPv4 address fits it too.
 REG_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()*+,;=")
@@ -20,10 +21,13 @@ def parse_authority(text: str) -> tuple[str, int | None]:
     """
     if text.startswith("["):
         literal, bracket, port = text[1:].partition("]")
+        try:
+            host = str(IPv6Address(literal))
+        except ValueError:  # whose text has all of it, twice
+            host = ""
         # A zone ("%eth0") means something on the machine that wrote it, and nowhere else.
-        if not bracket or "%" in literal:
+        if not host or not bracket or "%" in literal:
             raise ValueError("the IPv6 address of the host is malformed")
-        host = str(IPv6Address(literal))
     else:
         host, colon, port = text.partition(":")
         port = colon + port
@@ -33,6 +37,15 @@ def parse_authority(text: str) -> tuple[str, int | None]:
             raise ValueError("the host is malformed")
         host = host.lower()
     return host, _port(port)
+
+
+def is_among(authority: str, names: Iterable[str]) -> bool:
+    """Whether the host of a well-formed ``authority`` is one of ``names``, or below one that begins with ``*.``."""
+    host, _ = parse_authority(authority)
+    for name in names:
+        if host.endswith(name[1:].lower()) if name.startswith("*.") else host == name.strip("[]").lower():
+            return True
+    return False
 
 
 def split_authority(text: str) -> tuple[str, str]:

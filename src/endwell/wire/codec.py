@@ -252,9 +252,13 @@ class Codec:
         # Before anything is allocated. Not for a compressed frame: DEFLATE may spend any
         # number of bytes on nothing, so no length says that the message is too big; and
         # of such a frame nothing is kept but what it inflates to, which is limited.
-        size = len(self._buffer) + length
-        if self._max_size is not None and size > self._max_size and not self._compressed:
-            raise MessageTooBig(f"message has {size} bytes or more; at most {self._max_size} are accepted")
+        # Compared before anything is added: of 63 bits and one byte more the sum, compiled, is negative.
+        if (
+            self._max_size is not None
+            and not self._compressed
+            and length > self._max_size - len(self._buffer)
+        ):
+            raise MessageTooBig(f"message is above {self._max_size} bytes")
         self.missing = length
         self._final = bool(first & FIN)
         self._key = b"" if self._client else bytes(data[start - 4 : start])

@@ -32,7 +32,7 @@ cdef class _Head:
     @cython.locals(newline=cython.Py_ssize_t, line=cython.Py_ssize_t, end=cython.Py_ssize_t, carriage_return=cython.Py_ssize_t)
     cpdef receive(self, data)
 
-    @cython.locals(max_line=cython.Py_ssize_t, max_head=cython.Py_ssize_t)
+    @cython.locals(max_line=cython.Py_ssize_t, max_head=cython.Py_ssize_t, line=cython.Py_ssize_t)
     cdef _limit(self, Py_ssize_t end)
 
     cdef _count_line(self)

@@ -10,11 +10,7 @@ from __future__ import annotations
 
 from sys import intern
 
-from httptools import (
-    HttpParserError,
-    HttpParserUpgrade,
-    HttpResponseParser,
-)
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from ..errors import BadRequest, BodyTooLarge, EndwellError, HeadTooLarge, InvalidHandshake, MethodNotAllowed
 from ..http import TOKEN, Headers, Request, Response
@@ -245,9 +241,11 @@ class _Head:
     def _limit(self, end: int) -> None:
         """Raise if the line that is coming, or the head with it, is too long at ``end``."""
         max_line, max_head = self._options.max_line, self._options.max_head
-        if end > max_head:
+        line = self._line + len(b"\r\n")  # and no sum with max_line, which may be the largest integer
+        # Which of the two is named is a matter of the octets, not of how they are split.
+        if end > max_head and max_head - line <= max_line:
             raise self._too_large(f"the head is above {max_head} bytes")
-        if end > self._line + max_line + len(b"\r\n"):
+        if end - line > max_line:
             raise self._too_large(f"a line of the head is above {max_line} bytes")
 
     def _count_line(self) -> None:

@@ -119,16 +119,19 @@ class Hixie(Portioned):
         """Take what there is of a frame that ends with FF: where the rest starts."""
         mark = data.find(_MARK, pos, end)
         stop = end if mark < 0 else mark
+        # Of a text that is too long, what fits is looked at first, so that the first wrong
+        # byte decides in whatever pieces it came.
+        fits = stop if self._most is None else min(stop, pos + self._most - self._size)
         self._size += stop - pos
-        self._check_size()
         if self._type == _TEXT:
-            self._text += data[pos:stop]
-            if mark >= 0:
+            self._text += data[pos:fits]
+            if mark >= 0 and fits == stop:
                 messages.append(decode(self._text))
                 self._text.clear()
                 self._valid = 0
             else:
                 self._valid = check(self._text, self._valid, len(self._text))
+        self._check_size()
         if mark < 0:
             return end
         self._type = None
@@ -163,7 +166,8 @@ class Hixie(Portioned):
         # implementation-specific limits on the lengths". A frame that nobody reads has the
         # limit of one that is read.
         if self._most is not None and self._size > self._most:
-            raise MessageTooBig(f"frame has {self._size} bytes or more; at most {self._most} are accepted")
+            # Not how long it is: as much of it as has come is a matter of how it was split.
+            raise MessageTooBig(f"frame is above {self._most} bytes")
 
     def message(self, message: str | bytes | bytearray | memoryview) -> bytes:
         """See :meth:`payload`."""

@@ -1,0 +1,91 @@
+"""docs/security.md and docs/limits.md say nothing that the code and the tests do not know."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from endwell import Drain, Options, Server
+
+ROOT = Path(__file__).parents[2]
+SECURITY = (ROOT / "docs" / "security.md").read_text()
+LIMITS = (ROOT / "docs" / "limits.md").read_text()
+
+
+def names():
+    """The name of every test there is."""
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        yield from re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
+
+
+def rows(text, head):
+    """The cells of a Markdown table, by its first heading."""
+    lines = iter(text.splitlines())
+    while not next(lines).startswith(f"| {head} |"):
+        pass
+    next(lines)
+    for line in lines:
+        if not line.startswith("|"):
+            return
+        yield [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def test_every_test_that_is_named_exists():
+    named = set(re.findall(r"`(test_\w+)`", SECURITY))
+    assert len(named) > 50
+    assert named <= set(names()), named - set(names())
+
+
+@pytest.mark.parametrize("head", ["attack", "promise"])
+def test_every_attack_and_every_promise_has_a_test(head):
+    table = list(rows(SECURITY, head))
+    assert len(table) > 15
+    assert not [row for row in table if "`test_" not in row[-1]]
+
+
+def test_every_limit_has_its_default_a_reason_and_what_the_peer_sees():
+    limits = {field.name: field.default for field in fields(Options) if field.metadata["unit"]}
+    limits["max_threads"] = inspect.signature(Server).parameters["max_threads"].default
+    limits["grace"] = inspect.signature(Server.serving).parameters["grace"].default
+    limits["deadline"] = Drain().deadline
+    told = {}
+    for name, default, why, seen in rows(LIMITS, "limit"):
+        told[name.split("`")[1]] = default
+        assert why
+        assert seen
+    assert told == {name: str(default) for name, default in limits.items()}
+
+
+def constant(path, name):
+    """A number of the sources, compiled or not."""
+    source = (ROOT / "src" / "endwell" / path).read_text()
+    (value,) = re.findall(rf"^{name} = ([0-9 */]+)$", source, re.MULTILINE)
+    return eval(value)
+
+
+def test_the_limits_that_are_no_options_have_the_values_of_the_code():
+    told = [[int(number) for number in re.findall(r"\d+", row[1])] for row in rows(LIMITS, "in the code")]
+    assert told == [
+        [constant("wire/codec.py", "_FREE_FRAGMENTS"), constant("wire/codec.py", "_BYTES_PER_FRAGMENT")],
+        [constant("wire/codec.py", "_INFLATED_AT_ONCE")],
+        [constant("wire/frames.py", "MAX_CONTROL"), constant("wire/frames.py", "MAX_CONTROL") - 2],
+        [constant("aio/admission.py", "REFUSALS")],
+        [constant("client/connect.py", "MAX_REDIRECTS")],
+        [constant("server/respond.py", "MAX_FILE")],
+        [constant("server/threads.py", "PAGES")],
+        [constant("aio/stream.py", "READS"), 10],
+        [constant("sync/bridge.py", "SURPLUS")],
+    ]
+
+
+def test_the_way_to_report_a_weakness_is_told():
+    text = (ROOT / "SECURITY.md").read_text()
+    for heading in ("## Reporting", "## Supported versions", "## In scope"):
+        assert heading in text
+    for link in re.findall(r"\]\((\S+?)\)", text + SECURITY):
+        folders = (ROOT, ROOT / "docs")
+        assert any((folder / link).exists() for folder in folders), link

@@ -1,0 +1,245 @@
+"""Every line of the log that a peer can bring about, with a peer that would forge another one.
+
+CWE-117: control characters in what a peer says end a line, or steer the terminal that shows it.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import logging
+import socket
+import zlib
+from pathlib import Path
+
+import pytest
+
+import endwell
+from endwell import ConnectionClosed, HandshakeFailed, RetryPolicy, Server, connect, reconnecting
+from endwell.cli.serve import _log as log_of_the_command_line
+from tests.pair import until, within
+from tests.raw import RawPeer, RawServer, switching_protocols
+from tests.wire.peer import TEXT
+
+#: An end of line, the line that is forged, a colour, and what turns the direction of the text.
+FORGED = "\r\nCRITICAL forged \x1b[31m\N{RIGHT-TO-LEFT OVERRIDE}\N{LINE SEPARATOR}\0"
+#: The same as it stands in a path.
+ENCODED = "%0D%0ACRITICAL%20forged%1B"
+
+#: The lines there are, by the text that they are made of.
+BY_A_PEER = {
+    "%s on %r: %s",
+    "%s; coming back in %.1f s",
+    "%s; not coming back: %s",
+    "answering %r failed",
+    "callback %r failed",
+    "handler of %r failed",
+    "on_close callback %r failed",
+    "on_drain callback %r failed",
+    "reading from %r failed",
+}
+#: Those of a server whose handlers and callbacks fail.
+HERE = {text for text in BY_A_PEER if "coming back" not in text and "reading" not in text}
+#: Those in which there is nothing but what the operating system or the application says.
+BY_NOBODY = {
+    "%d threads of asyncio.to_thread still run, and are left alone",
+    "%r failed",
+    "%s",  # how a drain went: numbers, and the names of handlers
+    "cannot accept connections for now: %s",
+    "listening on %s",
+    "something blocks the event loop, so the process ends without it; this is where:",
+    "stopping: %d connections",
+}
+
+
+def texts():
+    """The text of every line that the package logs."""
+    for path in Path(endwell.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            called = ast.unparse(call.func) if isinstance(call, ast.Call) else ""
+            if called.startswith("logger."):
+                yield next(each.value for each in call.args if isinstance(each, ast.Constant))
+
+
+def test_every_line_that_is_logged_is_known_here():
+    assert set(texts()) == BY_A_PEER | BY_NOBODY
+
+
+@pytest.fixture
+def written(caplog):
+    """The log as a file would have it, each line told by its text; nothing in it is forged."""
+    lines = {}
+    yield lines
+    for record in caplog.records:
+        shown = logging.Formatter("%(levelname)s %(message)s").format(record)
+        for line in shown.split("\n"):
+            assert line.isprintable(), repr(line)
+            assert not line.startswith("CRITICAL")
+        lines.setdefault(record.msg, []).append(shown)
+
+
+async def closed_by_a_forger():
+    """The exception of a connection whose peer has closed it with a forged reason."""
+    with RawServer() as listening:
+        connecting = asyncio.ensure_future(opened(listening.uri))
+        with await listening.accept() as peer:
+            ws = await within(connecting)
+            await peer.close(1011, FORGED)
+            peer.fin()
+            with pytest.raises(ConnectionClosed) as raised:
+                await within(ws.recv())
+            return raised.value
+
+
+async def opened(uri, **options):
+    return await connect(uri, ping_interval=None, **options)
+
+
+async def test_no_text_of_a_peer_reaches_the_log_alive_whatever_fails(written, caplog):
+    caplog.set_level(logging.INFO, "endwell.serve")
+    server = Server(ping_interval=None)
+    exception = await closed_by_a_forger()
+
+    def fail(*_):
+        raise exception
+
+    @server.websocket("/handler/{name}")
+    async def handler(ws, name):
+        ws.on_close(fail)
+        fail()
+
+    @server.websocket("/thread/{name}")
+    def thread(ws, name):
+        ws.on_close(fail)
+        fail()
+
+    @server.get("/page/{name}")
+    def page(request, name):
+        fail()
+
+    @server.websocket("/key/{name}")
+    async def key(ws, name):
+        server.sessions.join(name, ws)
+
+    @server.websocket("/close/{name}")
+    async def close(ws, name):
+        await ws.closed
+
+    server.on_close(fail)
+    server.on_close(log_of_the_command_line)
+    server.on_drain(fail)
+    server.sessions.joined(fail)
+    async with server.serving(grace=1):
+        for kind in ("handler", "thread", "key"):
+            with await RawPeer.reach(server.port) as peer:
+                await peer.write(peer.request(f"/{kind}/{ENCODED}"))
+                await peer.read_head()
+                await peer.read_to_the_end(answer=True)
+                peer.fin()
+        with await RawPeer.reach(server.port) as peer:
+            await peer.write(peer.request(f"/close/{ENCODED}"))
+            await peer.read_head()
+            await peer.close(1011, FORGED)
+            await peer.read_to_the_end()
+            peer.fin()
+        with await RawPeer.reach(server.port) as peer:
+            await peer.write(f"GET /page/{ENCODED} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            head = await peer.read_head()
+            assert head.startswith("HTTP/1.1 500 ")
+            assert "forged" not in head
+            peer.fin()
+    await until(lambda: {record.msg for record in caplog.records} >= HERE)
+    for record in caplog.records:
+        # It is told, in a form that cannot do anything.
+        assert "forged" in logging.Formatter().format(record)
+
+
+async def test_the_name_of_a_peers_socket_is_escaped_too(written, caplog, tmp_path, monkeypatch):
+    monkeypatch.setattr(zlib, "decompressobj", _no_memory)
+    shown = []
+    server = Server(ping_interval=None)
+
+    @server.websocket("/")
+    async def echo(ws):
+        shown.append(repr(ws))
+        async for _ in ws:
+            pass
+        shown.append(repr(ws))
+
+    path = str(tmp_path / "server")
+    async with server.serving(unix_path=path, grace=1):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(str(tmp_path / "forged\r\n\x1b[31m"))
+        sock.connect(path)
+        with RawPeer(sock, None, server=False) as peer:
+            extension = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
+            await peer.write(peer.request()[:-2] + extension)
+            await peer.read_head()
+            await peer.frame(TEXT, b"\xf2H\xcd\xc9\xc9\x07\x00", rsv=4)
+            await until(lambda: len(shown) == 2)
+    assert [record.msg for record in caplog.records] == ["reading from %r failed"]
+    for text in (*shown, caplog.records[0].getMessage()):
+        assert "forged" in text
+        assert text.isprintable()
+
+
+def _no_memory(wbits):
+    raise MemoryError
+
+
+async def test_no_text_of_a_server_reaches_the_log_of_a_client_that_comes_back(written, caplog):
+    caplog.set_level(logging.INFO, "endwell")
+    with RawServer() as listening:
+
+        async def serve():
+            for code in (1012, 1000):
+                with await listening.accept() as peer:
+                    await peer.close(code, FORGED)
+                    peer.fin()
+                    await peer.read_to_the_end()
+
+        serving = asyncio.ensure_future(serve())
+        policy = RetryPolicy(base=0.01)
+        async for ws in reconnecting(listening.uri, policy=policy, ping_interval=None):
+            assert await within(ws.read()) is None
+        await within(serving)
+    assert [record.msg for record in caplog.records] == [
+        "%s; coming back in %.1f s",
+        "%s; not coming back: %s",
+    ]
+    assert all("forged" in record.getMessage() for record in caplog.records)
+
+
+WRONG = {
+    "a subprotocol": b"Sec-WebSocket-Protocol: forged\x1b[31m",
+    "an extension": b"Sec-WebSocket-Extensions: forged\x1b[31m",
+    "a parameter": b'Sec-WebSocket-Extensions: permessage-deflate; forged="\x1b[31m"',
+    "a field": b"forged\x1b[31m: x",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+async def test_what_a_server_says_is_escaped_in_the_error_of_a_client(name):
+    with RawServer() as listening:
+        connecting = asyncio.ensure_future(opened(listening.uri, subprotocols=["chat"]))
+        with await listening.reached() as peer:
+            head = switching_protocols(await peer.read_head())
+            await peer.write(head[:-2] + WRONG[name] + b"\r\n\r\n")
+            with pytest.raises(HandshakeFailed) as raised:
+                await within(connecting)
+    for text in (
+        str(raised.value),
+        repr(raised.value),
+        str(raised.value.ending),
+        str(raised.value.__cause__),
+    ):
+        assert text.isprintable()
+        assert len(text) < 300
+
+
+async def test_the_ending_of_a_peer_that_would_forge_a_line_is_one_line():
+    exception = await closed_by_a_forger()
+    assert exception.ending.reason == FORGED  # the application has it as it came
+    for text in (str(exception), repr(exception.ending), exception.ending.as_dict()["text"]):
+        assert "forged" in text
+        assert text.isprintable()
