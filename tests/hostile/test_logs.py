@@ -45,10 +45,26 @@ BY_NOBODY = {
     "%d threads of asyncio.to_thread still run, and are left alone",
     "%r failed",
     "%s",  # how a drain went: numbers, and the names of handlers
+    "%s before all were ready: nothing is served",
+    "%s before all were ready: the restart is off, the old workers stay",
+    "%s does not %s, and is ended",
+    "%s starts",
+    "%s %s while it stopped",
+    "%s%s; a new one starts %s",
     "cannot accept connections for now: %s",
+    "cannot tell systemd %s: %s",
     "listening on %s",
+    "listening on %s, with %d workers",
+    "restarting: new workers start",
+    "restarting: the new workers are ready, the old ones drain",
     "something blocks the event loop, so the process ends without it; this is where:",
     "stopping: %d connections",
+    "stopping: %d workers",
+    "the event loop stood still for %.1f s",
+    "the report of %s is that of another version: %r",
+    "the supervisor is gone",
+    "this machine slept for %.1f s",
+    "workers that ended: %d; %s",
 }
 
 
