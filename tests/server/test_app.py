@@ -334,6 +334,12 @@ async def test_a_handler_has_the_context_of_the_call_that_serves():
             assert await told == "the server"
 
 
+@pytest.mark.parametrize("wrong", [None, "x", asyncio.sleep])
+def test_a_callback_is_a_plain_function_or_is_refused_at_the_call(wrong):
+    with pytest.raises(TypeError, match="callback must be a plain function"):
+        endwell.Server().on_close(wrong)
+
+
 async def test_a_callback_has_the_context_in_which_it_was_registered():
     server = endwell.Server()
     told = []

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, TypeVar, Unpack
 
 from ..aio.broadcast import Broadcast, Slow, broadcast
+from ..aio.callbacks import check_callback
 from ..aio.draining import Draining
 from ..aio.listen import Listener, Opening, bind
 from ..aio.websocket import WebSocket
@@ -136,7 +137,10 @@ class Server:
         """Have ``callback(ws, ending)`` called once for each connection that ends.
 
         Of a plain handler it gets the blocking WebSocket, and may block too.
+
+        Raises TypeError for a coroutine function: there is nobody to await it.
         """
+        check_callback(callback)
         self._watchers.append(callback)
         return callback
 
