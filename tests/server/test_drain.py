@@ -292,6 +292,40 @@ async def test_a_thread_that_is_stuck_is_named_and_costs_no_more_than_the_deadli
     release.set()
 
 
+async def test_a_handler_is_called_stuck_if_it_runs_and_not_if_its_connection_lingers(face):
+    server = endwell.Server()
+    release = threading.Event()
+
+    async def returns(ws):
+        await ws.recv()
+
+    async def goes_on(ws):
+        """Though the connection is long gone, and whoever cancels it."""
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await face.pause(0.01)
+
+    server.websocket("/returns")(face.handler(returns))
+    server.websocket("/goes_on")(face.handler(goes_on))
+    async with server.serving():
+        async with endwell.connect(url(server) + "goes_on"):
+            pass
+        with await RawPeer.reach(server.port) as peer:
+            await peer.write(peer.request("/returns"))
+            await peer.read_head()
+            await peer.frame(TEXT, b"hello")
+            received = await peer.read_frame()
+            assert received.opcode == CLOSE
+            await peer.frame(CLOSE, received.payload)  # but TCP stays open
+            report = await drained(server, deadline=0.5)
+        assert report.connections == 1
+        assert len(report.stuck) == 1
+        assert report.cancelled == (face is ASYNCIO)
+        assert report.slowest is None
+        release.set()
+        await asyncio.sleep(0.05)
+
+
 async def test_the_callbacks_of_blocking_handlers_have_returned_when_a_drain_is_over():
     server = endwell.Server()
     ended = []

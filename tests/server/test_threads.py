@@ -287,6 +287,25 @@ async def test_a_thread_that_never_returns_is_left_alone_with_a_line_in_the_log(
     release.set()
 
 
+async def test_a_handler_for_which_the_system_has_no_thread_fails_and_is_forgotten(monkeypatch, caplog):
+    server = endwell.Server()
+
+    @server.websocket("/")
+    def handle(ws):
+        pytest.fail("there is no thread")
+
+    def refuse(worker):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("endwell.sync.threads._Worker.go", refuse)
+    async with server.serving():
+        ws = await endwell.connect(url(server))
+        assert (await within(ws.closed)).received.code == 1011
+        report = await server.drain()
+    assert (report.stuck, report.duration < 1) == ((), True)
+    assert "can't start new thread" in caplog.text
+
+
 def test_run_serves_plain_handlers_until_sigterm_and_joins_them():
     program = """
         import logging, endwell

@@ -73,6 +73,8 @@ class Server:
         self._forget = self._tasks.discard
         self._context = Context()
         self._workers = Workers(max_threads)
+        # Whose handler runs, and where it is registered.
+        self._handling: dict[WebSocket, Route] = {}
         self._drain_watchers: list[Callable[[Drain], object]] = []
         self._listener: Listener | None = None
         #: The drain that is under way, or over.
@@ -285,7 +287,7 @@ class Server:
             if rest := tell(callback, plan):
                 self._start(rest)
         self.departure = Departure(
-            plan, self.connections, self._tasks, self._workers, self._listener.openings, self._router
+            plan, self.connections, self._tasks, self._workers, self._listener.openings, self._handling
         )
         return await self.departure.run()
 
@@ -398,6 +400,7 @@ class Server:
         self, ws: WebSocket, held: WebSocket | BlockingWebSocket, route: Route, params: Mapping[str, str]
     ) -> None:
         """Run the handler; however it leaves, the connection is closed for that cause."""
+        self._handling[ws] = route
         try:
             try:
                 if isinstance(held, BlockingWebSocket):
@@ -427,6 +430,7 @@ class Server:
     def _returned(self, ws: WebSocket) -> None:
         if self.departure is not None:
             self.departure.returned(ws)
+        del self._handling[ws]
 
     async def _failed(self, ws: WebSocket, route: Route, exc: Exception) -> None:
         # The traceback stays here: a peer is told that, not why.

@@ -28,7 +28,7 @@ from ..ending import Ending
 from ..errors import ServiceUnavailable
 from ..sync.bridge import Bridge
 from ..sync.crossing import Crossing
-from .router import Route, Router
+from .router import Route
 from .threads import Workers
 from .timetable import CLEANUP_TIME, Drain, Phase, Timetable
 
@@ -144,7 +144,7 @@ class Departure:
     """A drain under way: carries the timetable out.
 
     ``connections``, ``tasks`` and ``openings`` are the server's own, and shrink as they end;
-    ``router`` knows whose handler is whose, for the report.
+    ``handlers`` are those that run, of connections that may have ended before.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class Departure:
         tasks: set[asyncio.Task[None]],
         workers: Workers,
         openings: set[Opening],
-        router: Router,
+        handlers: Mapping[WebSocket, Route],
     ) -> None:
         self.report: DrainReport | None = None
         self.timetable = Timetable(drain, len(connections))
@@ -165,9 +165,7 @@ class Departure:
         crossing = Crossing.of(asyncio.get_running_loop())
         self._bridges = {bridge.ws: bridge for bridge in crossing.bridges}
         self._callbacks = crossing.callbacks
-        # Whose handler runs.
-        self._handlers = set(connections)
-        self._router = router
+        self._handlers = handlers
         self._asked = deque(
             (self.timetable.moment(index, random.random()), ws)  # noqa: S311  (jitter, not a secret)
             for index, ws in enumerate(connections)
@@ -183,7 +181,7 @@ class Departure:
         self._endings: Counter[str] = Counter()
         self._taken: dict[WebSocket, int] = {}
         self._refused = self._last_called = self._unanswered = self._cancelled = 0
-        self._slowest: tuple[WebSocket, float] | None = None
+        self._slowest: tuple[str, float] | None = None
         self._nothing_left = asyncio.Event()
         self._finished = asyncio.Event()
         for ws in connections:
@@ -205,9 +203,7 @@ class Departure:
 
     def returned(self, ws: WebSocket) -> None:
         """Its handler did."""
-        if ws in self._handlers:
-            self._handlers.remove(ws)
-            self._slowest = ws, self.at()
+        self._slowest = self._handlers[ws].name, self.at()
 
     def close(self, ws: WebSocket) -> None:
         """Send ``ws`` its Close."""
@@ -254,7 +250,7 @@ class Departure:
         self._phases[self._phase] = now - self._entered + self._phases.get(self._phase, 0.0)
         self._phase, self._entered = phase, now
         if phase is Phase.CANCEL:
-            cancelled = sum(not self._route(ws).blocking for ws in self._handlers)
+            cancelled = sum(not route.blocking for route in self._handlers.values())
             self._cancelled = self._cancelled or cancelled
             for task in list(self._tasks):
                 task.cancel()
@@ -307,9 +303,6 @@ class Departure:
             self.close(ws)
         return min((due[0][0] for due in (self._asked, self._busy, self._last) if due), default=inf)
 
-    def _route(self, ws: WebSocket) -> Route:
-        return self._router.match(ws.request.raw_path, "websocket")[0]
-
     def _face(self, ws: WebSocket) -> WebSocket | Bridge:
         """Who knows what the handler is doing."""
         return self._bridges.get(ws, ws)
@@ -327,8 +320,8 @@ class Departure:
             last_called=self._last_called,
             unanswered=self._unanswered,
             cancelled=self._cancelled,
-            stuck=tuple(sorted(self._route(ws).name for ws in self._handlers)),
-            slowest=None if self._slowest is None else (self._route(self._slowest[0]).name, self._slowest[1]),
+            stuck=tuple(sorted(route.name for route in self._handlers.values())),
+            slowest=self._slowest,
             phases=self._phases,
             duration=self.at(),
         )

@@ -96,7 +96,10 @@ class Workers:
         done.add_done_callback(self.running.discard)
         if after is not None:
             done.add_done_callback(after)
-        threads.submit(job)
+        try:
+            threads.submit(job)
+        except RuntimeError as refused:  # the system has no thread to give
+            done.set_result((None, refused))
         # A thread cannot be cancelled: it is left, and a drain waits for it.
         returned, exc = await asyncio.shield(done)
         if exc is not None:
