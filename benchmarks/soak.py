@@ -11,8 +11,10 @@ The exit status is 1 where a bound is missed:
 
 - memory grows by less than 1 MiB/h: the slope of the least squares through the pauses after the
   warm-up, of what is held: the resident set when the allocator has given back what is free
-  (malloc_trim). glibc keeps some for each thread there was, and takes a quarter of an hour to have all
-  it ever wants; the slope with that is told as well. Below 20 minutes nothing is judged;
+  (malloc_trim). The slope without that is told as well. The servers have one arena of glibc's malloc
+  (MALLOC_ARENA_MAX, unless it is set); by default threads share 8 for each processor, each of which
+  takes its time to grow to what it will ever need, which is some MiB in an hour, and no leak. Below
+  20 minutes nothing is judged;
 - file descriptors and tasks are at the end what they were at the start;
 - no answer to an honest client takes more than 250 ms. The machine may be busy with other things, so
   what counts is the time of a round trip without the longest for which one thread of the server, and the
@@ -454,6 +456,7 @@ def main() -> int:
     if given.attack:
         attack(int(given.attack[0]), float(given.attack[1]))
         return 0
+    os.environ.setdefault("MALLOC_ARENA_MAX", "1")
     print(
         f"{given.loop}, compiled: {len(endwell.compiled())} modules, {given.rate:.0f} attackers in a second",
         flush=True,
