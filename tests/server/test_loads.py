@@ -3,21 +3,30 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+import pytest
+
 import endwell
 from endwell.server.loads import PLACES, Loads
 from tests.server.program import running, write
 
 
-def two():
-    """The table of a supervisor, and those of two workers."""
+@pytest.fixture
+def table():
+    """That of a supervisor."""
     table = Loads()
+    yield table
+    table.close()
+
+
+def two(table):
+    """Those of two workers."""
     one = Loads(table.file, table.occupy(set()))
     other = Loads(table.file, table.occupy({1}))
-    return table, one, other
+    return one, other
 
 
-def test_who_has_many_more_connections_than_another_leaves_newcomers_to_it():
-    _, one, other = two()
+def test_who_has_many_more_connections_than_another_leaves_newcomers_to_it(table):
+    one, other = two(table)
     assert not other.yields(100)  # nobody else is there yet
     assert not one.yields(0)
     assert other.yields(100)
@@ -26,19 +35,19 @@ def test_who_has_many_more_connections_than_another_leaves_newcomers_to_it():
     assert not other.yields(200)
 
 
-def test_a_few_more_are_no_reason_and_among_many_a_few_more_of_a_hundred_are_none():
-    _, one, other = two()
+def test_a_few_more_are_no_reason_and_among_many_a_few_more_of_a_hundred_are_none(table):
+    one, other = two(table)
     one.yields(0)
     assert [other.yields(count) for count in (8, 9)] == [False, True]
     one.yields(1000)
     assert [other.yields(count) for count in (1070, 1072)] == [False, True]
 
 
-def test_nobody_waits_for_who_is_gone_or_does_not_accept_any_more():
-    table, one, other = two()
+def test_nobody_waits_for_who_is_gone_or_does_not_accept_any_more(table):
+    one, other = two(table)
     one.yields(0)
     assert other.yields(100)
-    one.close()
+    one.leave()
     assert not other.yields(100)
     one.yields(0)
     assert other.yields(100)
@@ -46,8 +55,7 @@ def test_nobody_waits_for_who_is_gone_or_does_not_accept_any_more():
     assert not other.yields(100)
 
 
-def test_a_place_that_is_free_again_is_given_away_again_and_they_never_run_out():
-    table = Loads()
+def test_a_place_that_is_free_again_is_given_away_again_and_they_never_run_out(table):
     assert [table.occupy(taken) for taken in (set(), {1}, {2}, {1, 2, 3})] == [1, 2, 1, 4]
     assert table.occupy(set(range(1, PLACES + 1))) == PLACES
 

@@ -51,6 +51,10 @@ class Loads:
         least = min(filter(None, table[1 : table[0] + 1]))
         return own > least + SLACK + SHARE * least
 
-    def close(self) -> None:
+    def leave(self) -> None:
         """Nobody is to leave newcomers to this process any more."""
         self.vacate(self._place)
+
+    def close(self) -> None:
+        """Close the file; what was mapped of it stays."""
+        os.close(self.file)

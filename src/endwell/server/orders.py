@@ -137,7 +137,7 @@ class Orders:
         if self.alone:
             systemd.notify("STOPPING=1")
         if self._loads is not None:
-            self._loads.close()
+            self._loads.leave()
 
     def over(self, server: Server) -> None:
         """It has drained, if it ever served."""

@@ -162,6 +162,7 @@ class Supervisor:
                 unlink(socks)
             for sock in socks:
                 sock.close()
+            self._loads.close()
         if self._failed:
             raise SystemExit(1)
 
