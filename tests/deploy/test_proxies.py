@@ -133,13 +133,19 @@ async def test_one_of_two_servers_drains_and_every_newcomer_is_taken_by_the_othe
             await within(draining)
 
 
-@pytest.mark.parametrize("ping_interval", [0.3, None])
-async def test_keepalive_alone_keeps_a_silent_connection_through_a_proxy(proxy, ping_interval):
-    chat = Chat(ping_interval=ping_interval)
+async def test_a_proxy_cuts_a_connection_on_which_nothing_flows(proxy):
+    chat = Chat(ping_interval=None)
+    async with served(proxy, chat, idle=1) as front:
+        ws = await within(connect(front, ping_interval=None))
+        assert (await within(ws.closed)).code == 1006
+
+
+async def test_keepalive_alone_keeps_a_silent_connection_through_a_proxy(proxy):
+    chat = Chat(ping_interval=0.3)
     async with served(proxy, chat, idle=1) as front, connect(front, ping_interval=None) as ws:
         await within(ws.recv())
         await asyncio.sleep(2.5)
-        assert ws.is_open == (ping_interval is not None)
+        assert ws.is_open
 
 
 def test_the_patience_of_the_proxies_is_longer_than_our_silence():
