@@ -8,6 +8,7 @@ import pytest
 
 from endwell import Options, Server
 from tests.hostile.honest import attacked
+from tests.pair import until
 from tests.raw import RawPeer
 
 #: What is off by default, and why nothing is unbounded by that.
@@ -44,6 +45,7 @@ async def test_what_a_peer_says_of_itself_in_the_headers_of_proxies_is_not_belie
         with await RawPeer.reach(both.port) as peer:
             await peer.write(peer.request()[:-2] + b"\r\n".join(FORWARDED) + b"\r\n\r\n")
             await peer.read_head()
+            await until(lambda: both.handled)
             (ws,) = both.handled
             assert ws.remote_address == peer.sock.getsockname()
             assert ws.request.remote_address == ws.remote_address
