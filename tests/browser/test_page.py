@@ -150,14 +150,21 @@ async def test_a_page_that_nobody_sees_or_without_a_network_takes_its_time(brows
         await place.next(3)
 
 
-async def test_a_page_that_is_hidden_while_it_waits_waits_longer(browser: Browser):
+@pytest.mark.parametrize("event", ["visibilitychange", "offline"])
+async def test_a_page_that_is_hidden_or_offline_while_it_waits_waits_longer(browser: Browser, event: str):
     async with hall({"base": 1, "maxDelay": 30}) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
         await tab.evaluate(HIGH)
         await ws.close(1012)
         await place.told(tab)
-        await tab.evaluate("void Object.defineProperty(document, 'hidden', { get: () => true })")
-        await tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        hidden = event == "visibilitychange"
+        state = (
+            "document, 'hidden', { get: () => true }"
+            if hidden
+            else "navigator, 'onLine', { get: () => false }"
+        )
+        await tab.evaluate(f"void Object.defineProperty({state})")
+        await tab.evaluate(f"{'document' if hidden else 'window'}.dispatchEvent(new Event('{event}'))")
         with pytest.raises(TimeoutError):
             await place.next(2)
 
