@@ -6,12 +6,13 @@ import asyncio
 import itertools
 import json
 import time
+from collections import Counter
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
-from endwell import Advice, Close
+from endwell import Advice, Cause, Close
 from tests.browser.conftest import BROWSERS
 from tests.browser.driver import Browser, running
 from tests.browser.hall import hall, until
@@ -50,6 +51,30 @@ async def test_advice_is_followed(browser: Browser):
         (told,) = await place.told(tab)
         assert told["wait"] == pytest.approx(0.9, abs=0.1)
         await place.next(3)
+
+
+@pytest.mark.parametrize("advice", [None, Advice(1, 3)])
+async def test_a_crowd_that_is_cut_at_once_comes_back_spread(browser: Browser, advice: Advice | None):
+    size, page = 80, {"base": 2.0, "pingInterval": 0}
+    async with hall(page) as place, browser.tab(f"{place.url}/blank") as tab:
+        await tab.navigate(place.url)
+        await place.open(tab)
+        await tab.evaluate(f"void Array.from({{length: {size - 1}}}, () => open_('/ws'))")
+        crowd = [await place.next() for _ in range(size - 1)] + list(place.server.connections)
+        cut = time.monotonic()
+        for ws in set(crowd):
+            if advice is None:
+                ws.abort()
+            else:
+                ws.begin_close(Cause.APP_CLOSED, 1012, advice.reason())
+        for _ in range(size):
+            await place.next()
+    moments = [moment - cut for moment in place.times[size:]]
+    # 8 are to be expected in each of the 10 parts of the window.
+    begins = advice.earliest if advice else 0
+    assert begins <= min(moments)
+    assert max(moments) < begins + 2 + 1
+    assert max(Counter(int((moment - begins) / 0.2) for moment in moments).values()) <= 24
 
 
 async def test_what_is_sent_while_away_is_kept_up_to_a_bound(browser: Browser):
