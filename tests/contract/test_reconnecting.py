@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import threading
 import time
 from email.utils import formatdate
@@ -13,7 +14,7 @@ import pytest
 
 import endwell
 from endwell import Cause, Close, HandshakeRejected, Retry, RetryPolicy, Stop
-from endwell.client import connect as connecting
+from endwell.sync.background import background
 from tests.pair import nothing_left_behind, until, within
 from tests.raw import RawServer, wss
 from tests.served import QUICK, SLOW, Served, refusal, serving
@@ -100,17 +101,24 @@ async def test_a_server_restarts_on_its_port_and_the_client_goes_on(face):
 
 
 async def test_every_attempt_resolves_the_name_anew(face, monkeypatch):
-    async with serving(refusal(503), Close(1012)) as served:
-        resolved = []
-        dial = connecting.dial
-        monkeypatch.setattr(
-            connecting, "dial", lambda uri, *rest: resolved.append(uri.host) or dial(uri, *rest)
-        )
-        async for ws in face.reconnecting(served.url.replace("127.0.0.1", "localhost"), policy=QUICK):
-            if len(served.opened) == 2:
+    async with serving(Close(1012)) as old, Served().server.serving("127.0.0.2", old.server.port) as new:
+        addresses = ["127.0.0.1", "127.0.0.2"]
+
+        async def resolve(host, port, **how):
+            # uvloop asks for what is an address already, too.
+            address = addresses.pop(0) if host == "moves.test" else host
+            return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port))]
+
+        for where in (asyncio.get_running_loop(), background().loop):
+            monkeypatch.setattr(where, "getaddrinfo", resolve)
+        seen = []
+        async for ws in face.reconnecting(old.url.replace("127.0.0.1", "moves.test"), policy=QUICK):
+            seen.append(ws.remote_address[0])
+            if len(seen) == 2:
                 break
             await ws.wait_closed()
-        assert resolved == ["localhost"] * 3
+        assert seen == ["127.0.0.1", "127.0.0.2"]
+        await until(lambda: not new.connections)
 
 
 async def test_the_keywords_reach_every_attempt(face, tmp_path):
