@@ -12,7 +12,7 @@ from endwell import Close, Retry
 from endwell.codes import describe
 from tests.browser.driver import Browser, running
 from tests.browser.hall import hall, until
-from tests.browser.truth import CODES, TRUTH, code_says, page_says, server_says
+from tests.browser.truth import CODES, NOTHING, TRUTH, code_says, page_says, server_says
 from tests.network.namespaces import Network
 from tests.raw import RawServer
 
@@ -36,16 +36,17 @@ async def test_a_page_is_left(browser: Browser, way: str):
 
 
 async def test_a_tab_is_closed(browser: Browser):
+    server_truth, page_truth = TRUTH["close the tab"][browser.name]
     async with hall(SOON) as place:
         async with browser.tab(place.url) as tab:
             await place.open(tab)
             await tab.close()
-            server = server_says(await place.ending())
-        # Another page of the site knows what that one was told.
-        async with browser.tab(f"{place.url}/blank") as tab:
-            page = page_says((await place.told(tab))[0])
-    one_or_the_other = [truth.split("; or ") for truth in TRUTH["close the tab"][browser.name]]
-    assert (server, page) in zip(*one_or_the_other, strict=True)
+            # Firefox: one or the other.
+            assert server_says(await place.ending()) in server_truth.split("; or ")
+        # Another page of the site knows what that one was told, if the browser still let it write.
+        if page_truth != NOTHING:
+            async with browser.tab(f"{place.url}/blank") as tab:
+                assert page_says((await place.told(tab))[0]) == page_truth
 
 
 async def test_a_user_goes_back_and_forward(browser: Browser):
@@ -147,6 +148,8 @@ async def test_a_handshake_is_refused(browser: Browser):
 async def test_a_server_closes_with_any_code(browser: Browser):
     async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
         await place.open(tab)
+        # So that nobody is back before the last of them is closed: Chromium opens many slowly.
+        await tab.evaluate("void (Math.random = () => 0.5)")
         await tab.evaluate(f"void {json.dumps(CODES)}.map((code) => open_(`/close/${{code}}`))")
         told = {row["path"]: row for row in await place.told(tab, len(CODES))}
         for _ in CODES:
@@ -161,7 +164,7 @@ async def test_a_server_closes_with_any_code(browser: Browser):
             assert (server.replace(says, ""), page.replace(says, "")) == _without_when(code)
             if row["wait"] is not None:
                 floor = 0 if describe(code).retry is Retry.NOW else 30
-                assert floor <= row["wait"] <= floor + 30, row
+                assert row["wait"] == pytest.approx(floor + 15, abs=0.5)
         assert not told
 
 

@@ -54,8 +54,8 @@ async def test_advice_is_followed(browser: Browser):
 
 
 @pytest.mark.parametrize("advice", [None, Advice(1, 3)])
-async def test_a_crowd_that_is_cut_at_once_comes_back_spread(browser: Browser, advice: Advice | None):
-    size, page = 80, {"base": 2.0, "pingInterval": 0}
+async def test_a_crowd_that_is_closed_at_once_comes_back_spread(browser: Browser, advice: Advice | None):
+    size, page = 40, {"base": 2.0, "pingInterval": 0}
     async with hall(page) as place, browser.tab(f"{place.url}/blank") as tab:
         await tab.navigate(place.url)
         await place.open(tab)
@@ -63,18 +63,15 @@ async def test_a_crowd_that_is_cut_at_once_comes_back_spread(browser: Browser, a
         crowd = [await place.next() for _ in range(size - 1)] + list(place.server.connections)
         cut = time.monotonic()
         for ws in set(crowd):
-            if advice is None:
-                ws.abort()
-            else:
-                ws.begin_close(Cause.APP_CLOSED, 1012, advice.reason())
+            ws.begin_close(Cause.APP_CLOSED, 1012, advice.reason() if advice else "")
         for _ in range(size):
             await place.next()
     moments = [moment - cut for moment in place.times[size:]]
-    # 8 are to be expected in each of the 10 parts of the window.
+    # 4 are to be expected in each of the 10 parts of the window.
     begins = advice.earliest if advice else 0
     assert begins <= min(moments)
     assert max(moments) < begins + 2 + 1
-    assert max(Counter(int((moment - begins) / 0.2) for moment in moments).values()) <= 24
+    assert max(Counter(int((moment - begins) / 0.2) for moment in moments).values()) <= 16
 
 
 async def test_what_is_sent_while_away_is_kept_up_to_a_bound(browser: Browser):
@@ -243,7 +240,7 @@ async def test_the_heartbeat_is_beside_the_subprotocol_and_nobody_sees_it(browse
         await asyncio.sleep(0.8)
         await ws.close(4000)
         (told,) = await place.told(tab)
-        assert 0 < told["latency"] < 1
+        assert 0 <= told["latency"] < 1  # Firefox's clock counts whole milliseconds
         assert (told["messages_in"], told["messages_out"]) == (0, 0)
         ending = await place.ending()
         assert (ending.messages_in, ending.messages_out) == (0, 0)

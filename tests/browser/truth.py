@@ -10,7 +10,7 @@ from typing import Any
 from endwell import CloseCode, Ending, Retry
 from endwell.codes import describe
 
-__all__ = ["CODES", "TRUTH", "code_says", "page_says", "server_says"]
+__all__ = ["CODES", "NOTHING", "TRUTH", "code_says", "page_says", "server_says"]
 
 NOTHING = "-"
 
@@ -21,7 +21,7 @@ TRUTH: dict[str, dict[str, tuple[str, str]]] = {
         "firefox": ("PEER_CLOSED 1001 '', ok", "app_closed 1001 ''"),
     },
     "close the tab": {
-        "chromium": ("PEER_CLOSED 4990 'page left', ok", NOTHING),
+        "chromium": ("PEER_CLOSED 4990 'page left', ok", "app_closed 4990 'page left'"),
         "firefox": ("PEER_CLOSED 4990 'page left', ok; or PEER_CLOSED 1001 '', ok", NOTHING),
     },
     "go to another page": {
@@ -32,9 +32,10 @@ TRUTH: dict[str, dict[str, tuple[str, str]]] = {
         "chromium": ("a new connection, of the page that was kept", NOTHING),
         "firefox": ("a new connection, of a new page", NOTHING),
     },
+    # Firefox keeps the other page, and shows it without loading anything: then its 1001 is not faster.
     "leave it with Back": {
         "chromium": ("PEER_CLOSED 4990 'page hidden', ok", "app_closed 4990 'page hidden'"),
-        "firefox": ("PEER_CLOSED 1001 '', ok", "app_closed 1001 ''"),
+        "firefox": ("PEER_CLOSED 4990 'page left', ok", "app_closed 4990 'page left'"),
     },
     "come back with Forward": {
         "chromium": ("a new connection, of the page that was kept", NOTHING),
