@@ -304,15 +304,15 @@ async def test_it_may_be_stopped_any_number_of_times(when, face):
                 peer.drop()
 
 
-@pytest.mark.parametrize("way", ["break", "return", "raise"])
-async def test_however_the_loop_is_left_the_close_leaves_with_it(way, face):
+@pytest.mark.parametrize("leave", ["break", "return", "raise"])
+async def test_however_the_loop_is_left_the_close_leaves_with_it(leave, face):
     async with serving() as served:
 
         async def body():
             async for _ in face.reconnecting(served.url):
-                if way == "break":
+                if leave == "break":
                     break
-                if way == "return":
+                if leave == "return":
                     return
                 raise KeyError
 
