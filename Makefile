@@ -59,6 +59,7 @@ check: .venv/built
 	$(BIN)/python tools/check_sizes.py
 	$(BIN)/python tools/make_docs.py --check
 	$(BIN)/python tools/browser_constants.py --check
+	$(BIN)/python -m tools.browser_page --check
 
 docs: .venv/built
 	$(BIN)/python tools/make_docs.py

@@ -22,7 +22,7 @@ server.sessions.left(lambda name, ending: ensure_future(tell()))
 
 async def tell() -> None:
     """Everybody hears who is here."""
-    for ws in list(server.sessions.values()):
+    for ws in server.sessions.values():
         with suppress(endwell.ConnectionClosed):
             await ws.send("here: " + ", ".join(sorted(server.sessions.present)))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Protocol
 
 import endwell
@@ -32,6 +32,9 @@ class Face(Protocol):
     def engine(self, ws: Any) -> endwell.WebSocket:
         """The connection of the engine below."""
 
+    def held(self, ws: Any) -> Any:
+        """A script's connection as its handler was given it."""
+
     def handler(self, script: Script) -> Callable[..., object]:
         """``script`` as the handler of a route."""
 
@@ -43,6 +46,9 @@ class Face(Protocol):
 
     async def visit(self, script: Script, uri: str, **how: Any) -> None:
         """Run ``script`` in the block of a client's connection."""
+
+    def reconnecting(self, url: str, **how: Any) -> Any:
+        """A client that comes back, for the test."""
 
     async def recv(self, ws: Any, seconds: float) -> str | bytes:
         """``ws.recv()``, or TimeoutError after so long."""
@@ -58,6 +64,9 @@ class _Asyncio:
     def engine(self, ws: endwell.WebSocket) -> endwell.WebSocket:
         return ws
 
+    def held(self, ws: endwell.WebSocket) -> endwell.WebSocket:
+        return ws
+
     def handler(self, script: Script) -> Script:
         return script
 
@@ -70,6 +79,9 @@ class _Asyncio:
     async def visit(self, script: Script, uri: str, **how: Any) -> None:
         async with endwell.connect(uri, **how) as ws:
             await script(ws)
+
+    def reconnecting(self, url: str, **how: Any) -> endwell.reconnecting:
+        return endwell.reconnecting(url, **how)
 
     async def recv(self, ws: endwell.WebSocket, seconds: float) -> str | bytes:
         async with asyncio.timeout(seconds):
@@ -85,6 +97,9 @@ class _Blocking:
 
     def engine(self, ws: _Words) -> endwell.WebSocket:
         return ws._ws._ws
+
+    def held(self, ws: _Words) -> endwell.sync.WebSocket:
+        return ws._ws
 
     def handler(self, script: Script) -> Callable[..., None]:
         def handle(ws: endwell.sync.WebSocket, **params: str) -> None:
@@ -105,6 +120,9 @@ class _Blocking:
                 _finish(script(_Words(ws, _in_place)))
 
         await _in_a_thread(visit)
+
+    def reconnecting(self, url: str, **how: Any) -> _Returning:
+        return _Returning(endwell.sync.reconnecting(url, **how))
 
     async def recv(self, ws: _Words, seconds: float) -> str | bytes:
         message: str | bytes = await ws._call(ws._ws.recv, seconds)
@@ -163,6 +181,35 @@ class _Words:
         if message is end:
             raise StopAsyncIteration
         return message
+
+
+class _Returning:
+    """A blocking client that comes back, whose methods are awaited."""
+
+    def __init__(self, client: endwell.sync.reconnecting) -> None:
+        self._client = client
+
+    def stop(self) -> None:
+        self._client.stop()
+
+    async def aclose(self) -> None:
+        await _in_a_thread(self._client.close)
+
+    def __aiter__(self) -> _Turns:
+        return _Turns(iter(self._client))
+
+
+class _Turns:
+    """The iterator of one loop; dropped, it drops the blocking one."""
+
+    def __init__(self, turns: Iterator[endwell.sync.WebSocket]) -> None:
+        self._turns = turns
+
+    async def __anext__(self) -> _Words:
+        ws = await _in_a_thread(next, self._turns, None)
+        if ws is None:
+            raise StopAsyncIteration
+        return _Words(ws, _in_a_thread)
 
 
 def _finish(script: Coroutine[Any, Any, None]) -> None:

@@ -82,6 +82,11 @@ def block() -> str:
     )
 
 
+def semver(version: str) -> str:
+    """A version of Python's (PEP 440) as npm takes it: 0.1.0.dev0 is 0.1.0-dev.0."""
+    return re.sub(r"\.?(a|b|rc|dev)(\d+)", r"-\1.\2", version, count=1)
+
+
 def _within(code: int, rows: list[Any]) -> bool:
     return any(row.first <= code <= row.last for row in rows)
 
@@ -116,7 +121,7 @@ def main() -> int:
     stale = []
     for name, pattern, new in (
         ("endwell.js", BLOCK, block()),
-        ("package.json", re.compile(r'(?<="version": ").*?(?=")'), __version__),
+        ("package.json", re.compile(r'(?<="version": ").*?(?=")'), semver(__version__)),
     ):
         path = FOLDER / name
         old = path.read_text(encoding="utf-8")

@@ -85,6 +85,22 @@ async def test_a_connect_cancelled_as_it_opens_closes_what_it_opened():
     assert seen.close == Close(1001)
 
 
+async def test_a_connect_cancelled_just_before_it_opens_closes_what_it_opened(caplog):
+    with RawServer() as listening:
+        async with nothing_left_behind():
+            task = asyncio.ensure_future(opened(listening.uri, PLAIN))
+            with await listening.reached() as peer:
+                head = await peer.read_head()
+                # In one turn of the loop: the cancellation first, then the answer that is read.
+                peer.push(switching_protocols(head))
+                asyncio.get_running_loop().call_soon(task.cancel)
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                seen = await peer.read_to_the_end()
+    assert seen.close == Close(1001)
+    assert caplog.text == ""
+
+
 async def test_nobody_listens_is_told_as_the_network_it_was():
     with socket.socket() as sock:
         sock.bind((HOST, 0))

@@ -155,10 +155,13 @@ class Browser:
         await made.enter()
         try:
             tab = Tab(made, await made.open())
-            await tab.navigate(url)
-            yield tab
-            if not self._killed:
-                await tab.close()
+            try:
+                await tab.navigate(url)
+                yield tab
+            finally:
+                # Also after a test that failed: its page would go on in those after it.
+                if not self._killed:
+                    await tab.close()
         finally:
             if not self._killed:
                 await made.leave()

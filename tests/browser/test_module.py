@@ -50,6 +50,17 @@ def test_it_has_at_most_3_kilobytes():
     assert len(gzip.compress(minified.encode(), 9)) <= MOST
 
 
+def test_its_folder_is_an_npm_package(tmp_path: Path):
+    folder = str(MODULE.parent)
+    (packed,) = json.loads(run("npm", "pack", "--dry-run", "--json", "--offline", folder))
+    assert {file["path"] for file in packed["files"]} == {"endwell.js", "package.json"}
+    run("npm", "install", "--offline", "--no-audit", "--no-fund", "--prefix", str(tmp_path), folder)
+    (tmp_path / "page.mjs").write_text(
+        "import * as all from 'endwell'; console.log(Object.keys(all).sort() + '');"
+    )
+    assert run("node", str(tmp_path / "page.mjs")) == "ReconnectingWebSocket,decide\n"
+
+
 def policies(dice: random.Random) -> RetryPolicy:
     codes = {1000: Retry.NOW, 4001: Retry.NEVER, 1008: Retry.LATER, 4000: Retry.NOW}
     return RetryPolicy(

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from endwell import Ending
+from endwell import CloseCode, Ending, Retry
+from endwell.codes import describe
 
-__all__ = ["TRUTH", "page_says", "server_says"]
+__all__ = ["CODES", "NOTHING", "TRUTH", "code_says", "page_says", "server_says"]
 
 NOTHING = "-"
 
@@ -20,7 +21,7 @@ TRUTH: dict[str, dict[str, tuple[str, str]]] = {
         "firefox": ("PEER_CLOSED 1001 '', ok", "app_closed 1001 ''"),
     },
     "close the tab": {
-        "chromium": ("PEER_CLOSED 4990 'page left', ok", NOTHING),
+        "chromium": ("PEER_CLOSED 4990 'page left', ok", "app_closed 4990 'page left'"),
         "firefox": ("PEER_CLOSED 4990 'page left', ok; or PEER_CLOSED 1001 '', ok", NOTHING),
     },
     "go to another page": {
@@ -28,6 +29,15 @@ TRUTH: dict[str, dict[str, tuple[str, str]]] = {
         "firefox": ("PEER_CLOSED 1001 '', ok", "app_closed 1001 ''"),
     },
     "come back with Back": {
+        "chromium": ("a new connection, of the page that was kept", NOTHING),
+        "firefox": ("a new connection, of a new page", NOTHING),
+    },
+    # Firefox keeps the other page, and shows it without loading anything: then its 1001 is not faster.
+    "leave it with Back": {
+        "chromium": ("PEER_CLOSED 4990 'page hidden', ok", "app_closed 4990 'page hidden'"),
+        "firefox": ("PEER_CLOSED 4990 'page left', ok", "app_closed 4990 'page left'"),
+    },
+    "come back with Forward": {
         "chromium": ("a new connection, of the page that was kept", NOTHING),
         "firefox": ("a new connection, of a new page", NOTHING),
     },
@@ -64,6 +74,17 @@ TRUTH: dict[str, dict[str, tuple[str, str]]] = {
         "firefox": (NOTHING, "handshake_failed 1006 '', comes back"),
     },
 }
+
+#: The codes that a server may close with: each that has a meaning, and some of the ranges.
+CODES = (*(code.value for code in CloseCode if code.may_send), 3500, 4000, 4999)
+
+
+def code_says(code: int) -> tuple[str, str]:
+    """What both sides say of a server that closes with ``code``: in every browser what ``codes.py`` says."""
+    of = describe(code)
+    stop = "done" if of.clean else "refused"
+    verdict = stop if of.retry is Retry.NEVER else f"comes back ({of.retry.value})"
+    return f"APP_CLOSED, {'ok' if of.clean else 'not ok'}", f"peer_closed, {verdict}"
 
 
 def server_says(ending: Ending) -> str:

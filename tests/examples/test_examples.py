@@ -96,7 +96,8 @@ async def test_who_is_here_is_told_without_the_reloads():
     assert (status, out) == (0, "")
 
 
-async def test_the_client_that_comes_back_counts_on_and_stops_on_a_signal():
+@pytest.mark.parametrize("name", ["reconnecting", "reconnecting_blocking"])
+async def test_the_client_that_comes_back_counts_on_and_stops_on_a_signal(name):
     server, connections = endwell.Server(), []
 
     @server.websocket("/")
@@ -108,7 +109,7 @@ async def test_the_client_that_comes_back_counts_on_and_stops_on_a_signal():
                 await ws.close(1012, endwell.Advice(0, 0).reason("server restarting"))
 
     async with server.serving():
-        with python(str(ROOT / "examples" / "reconnecting.py"), f"ws://127.0.0.1:{server.port}/") as process:
+        with python(str(ROOT / "examples" / f"{name}.py"), f"ws://127.0.0.1:{server.port}/") as process:
             async with asyncio.timeout(PATIENCE):
                 lines = [await asyncio.to_thread(process.stdout.readline) for _ in range(4)]
                 process.send_signal(signal.SIGTERM)

@@ -4,36 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
+import time
 from contextlib import asynccontextmanager
 
 import pytest
 
 import endwell
 from endwell import Cause, Close
+from tests.face import ASYNCIO, BLOCKING
 from tests.pair import within
 
 
 class Hall:
-    """A server whose clients say in the path who they are; and what its callbacks were told."""
+    """A server whose clients say in the path who they are; and what its callbacks were told.
 
-    def __init__(self, grace):
+    Its handler is of either face.
+    """
+
+    def __init__(self, face, grace):
         self.server = endwell.Server(compression=None, legacy=True)
         self.sessions = self.server.sessions
         self.sessions.grace = grace
         self.told = []
+        self.threads = set()
         #: By name: what a handler waits for before it joins.
         self.gates = {}
         self.endings = asyncio.Queue()
 
-        @self.server.websocket("/{name}")
         async def handler(ws, name):
-            if gate := self.gates.get(ws.request.query.get("gate")):
-                await gate.wait()
-            self.sessions.join(name, ws)
+            gate = self.gates.get(ws.request.query.get("gate"))
+            while gate is not None and not gate.is_set():
+                await face.pause(0.005)
+            self.sessions.join(name, face.held(ws))
             await ws.send("in")
             async for message in ws:
                 if message == "raise":
                     raise RuntimeError("asked for")
+
+        self.server.websocket("/{name}")(face.handler(handler))
 
         @self.server.on_close
         def ended(ws, ending):
@@ -42,10 +51,12 @@ class Hall:
         @self.sessions.joined
         def joined(key, ws):
             self.told.append(f"{key} joined")
+            self.threads.add(threading.current_thread())
 
         @self.sessions.left
         def left(key, ending):
             self.told.append(f"{key} left: {ending.code}")
+            self.threads.add(threading.current_thread())
 
     async def client(self, path="/ada", version="13"):
         uri = f"ws://127.0.0.1:{self.server.port}{path}"
@@ -58,11 +69,15 @@ class Hall:
         return ws
 
 
-@asynccontextmanager
-async def hall(grace=30.0):
-    made = Hall(grace)
-    async with made.server.serving(grace=1.0):
-        yield made
+@pytest.fixture
+def hall(face):
+    @asynccontextmanager
+    async def hall(grace=30.0):
+        made = Hall(face, grace)
+        async with made.server.serving(grace=1.0):
+            yield made
+
+    return hall
 
 
 async def until(condition, seconds=5.0):
@@ -71,7 +86,7 @@ async def until(condition, seconds=5.0):
             await asyncio.sleep(0.005)
 
 
-async def test_the_newest_connection_is_the_current_one_and_the_old_one_is_told():
+async def test_the_newest_connection_is_the_current_one_and_the_old_one_is_told(hall):
     async with hall() as place:
         old = await place.come()
         current = place.sessions["ada"]
@@ -82,12 +97,12 @@ async def test_the_newest_connection_is_the_current_one_and_the_old_one_is_told(
         assert place.sessions["ada"] is not current
         assert dict(place.sessions) == {"ada": place.sessions["ada"]}
         assert new.is_open
-        assert place.told == ["ada joined"]
+        await until(lambda: place.told == ["ada joined"])
         await new.close(1000)
 
 
 @pytest.mark.parametrize("version", ["hixie-76", "hixie-75"])
-async def test_an_old_client_is_replaced_without_being_told_why(version):
+async def test_an_old_client_is_replaced_without_being_told_why(hall, version):
     async with hall() as place:
         old = await place.come(version=version)
         new = await place.come(version=version)
@@ -96,26 +111,26 @@ async def test_an_old_client_is_replaced_without_being_told_why(version):
         ending = await within(place.endings.get())
         assert (ending.cause, ending.sent) == (Cause.REPLACED, Close(4991, "replaced", unsaid=True))
         assert new.is_open
-        assert place.told == ["ada joined"]
+        await until(lambda: place.told == ["ada joined"])
         await new.close()
 
 
-async def test_a_handler_that_was_slower_does_not_take_over_from_a_newer_connection():
+async def test_a_handler_that_was_slower_does_not_take_over_from_a_newer_connection(hall):
     async with hall() as place:
-        place.gates["slow"] = gate = asyncio.Event()
+        place.gates["slow"] = gate = threading.Event()
         old = await place.client("/ada?gate=slow")
         new = await place.come()
         gate.set()
         assert (await within(old.closed)).received == Close(4991, "replaced")
         assert new.is_open
         assert len(place.sessions) == 1
-        assert place.told == ["ada joined"]
+        await until(lambda: place.told == ["ada joined"])
         await new.close()
 
 
-async def test_a_connection_that_is_over_joins_nothing():
+async def test_a_connection_that_is_over_joins_nothing(hall):
     async with hall() as place:
-        place.gates["slow"] = gate = asyncio.Event()
+        place.gates["slow"] = gate = threading.Event()
         ws = await place.client("/ada?gate=slow")
         await ws.close(1001)
         gate.set()
@@ -126,7 +141,7 @@ async def test_a_connection_that_is_over_joins_nothing():
 
 
 @pytest.mark.parametrize("code", [1001, 4990, 4000])
-async def test_who_may_come_back_is_present_for_the_grace_and_nobody_is_told_of_a_reload(code):
+async def test_who_may_come_back_is_present_for_the_grace_and_nobody_is_told_of_a_reload(hall, code):
     async with hall() as place:
         for _ in range(3):
             ws = await place.come()
@@ -135,29 +150,29 @@ async def test_who_may_come_back_is_present_for_the_grace_and_nobody_is_told_of_
             assert "ada" not in place.sessions
             assert place.sessions.get("ada") is None
             assert place.sessions.present == {"ada"}
-        assert place.told == ["ada joined"]
+        await until(lambda: place.told == ["ada joined"])
 
 
-async def test_who_does_not_come_back_within_the_grace_has_left():
+async def test_who_does_not_come_back_within_the_grace_has_left(hall):
     async with hall(grace=0.05) as place:
         ws = await place.come()
         await ws.close(1001)
         await until(lambda: place.told == ["ada joined", "ada left: 1001"])
         assert not place.sessions.present
         ws = await place.come()
-        assert place.told[2:] == ["ada joined"]
+        await until(lambda: place.told[2:] == ["ada joined"])
         await ws.close()
 
 
 @pytest.mark.parametrize("code", [1000, 1008, 3000])
-async def test_who_says_that_it_will_not_come_back_has_left_at_once(code):
+async def test_who_says_that_it_will_not_come_back_has_left_at_once(hall, code):
     async with hall() as place:
         ws = await place.come()
         await ws.close(code)
         await until(lambda: place.told == ["ada joined", f"ada left: {code}"])
 
 
-async def test_whose_handler_failed_is_awaited_back():
+async def test_whose_handler_failed_is_awaited_back(hall):
     async with hall() as place:
         ws = await place.come()
         await ws.send("raise")
@@ -166,14 +181,14 @@ async def test_whose_handler_failed_is_awaited_back():
         assert place.sessions.present == {"ada"}
 
 
-async def test_without_a_grace_everybody_who_goes_has_left():
+async def test_without_a_grace_everybody_who_goes_has_left(hall):
     async with hall(grace=0) as place:
         ws = await place.come()
         await ws.close(1001)
         await until(lambda: place.told == ["ada joined", "ada left: 1001"])
 
 
-async def test_when_the_server_stops_everybody_has_left():
+async def test_when_the_server_stops_everybody_has_left(hall):
     async with hall() as place:
         away = await place.come("/away")
         await away.close(1001)
@@ -183,11 +198,11 @@ async def test_when_the_server_stops_everybody_has_left():
     await within(here.closed)
 
 
-async def test_a_callback_that_fails_is_logged_and_harms_nobody(caplog):
+async def test_a_callback_that_fails_is_logged_and_harms_nobody(hall, caplog):
     async with hall() as place:
         place.sessions._joined.insert(0, lambda key, ws: 1 / 0)
         ws = await place.come()
-        assert place.told == ["ada joined"]
+        await until(lambda: place.told == ["ada joined"])
         assert "ZeroDivisionError" in caplog.text
         await ws.close()
 
@@ -199,7 +214,7 @@ def test_a_callback_is_a_plain_function():
         endwell.Sessions().joined(later)
 
 
-async def test_two_keys_know_nothing_of_each_other():
+async def test_two_keys_know_nothing_of_each_other(hall):
     async with hall() as place:
         ada, eve = await place.come("/ada"), await place.come("/eve")
         assert set(place.sessions) == place.sessions.present == {"ada", "eve"}
@@ -209,7 +224,7 @@ async def test_two_keys_know_nothing_of_each_other():
         await eve.close()
 
 
-async def test_in_whatever_order_connections_come_and_go_the_newest_stays():
+async def test_in_whatever_order_connections_come_and_go_the_newest_stays(hall):
     dice = random.Random(7)
     async with hall() as place:
         ws = await place.come()
@@ -222,6 +237,103 @@ async def test_in_whatever_order_connections_come_and_go_the_newest_stays():
                 ws, _ = await asyncio.gather(place.come(), before.close(1001))
             assert list(place.sessions) == ["ada"]
             assert place.sessions["ada"].is_open
-        assert place.told == ["ada joined"]
+        await until(lambda: place.told == ["ada joined"])
         await ws.close()
         await until(lambda: len(place.told) == 2)
+
+
+async def test_callbacks_run_where_they_do_no_harm(hall, face):
+    async with hall() as place:
+        ws = await place.come()
+        await ws.close()
+        await until(lambda: len(place.told) == 2)
+    here = threading.current_thread()
+    assert (place.threads == {here}) if face is ASYNCIO else (here not in place.threads)
+
+
+async def test_callbacks_of_plain_handlers_may_block_come_in_order_and_are_waited_for():
+    told = []
+
+    def note(what):
+        time.sleep(0.02)
+        told.append(what)
+
+    async with Hall(BLOCKING, 30.0).server.serving() as server:
+        server.sessions.joined(lambda key, ws: note(f"{key} joined {type(ws).__module__}"))
+        server.sessions.left(lambda key, ending: note(f"{key} left"))
+        for name in ("ada", "eve", "bob"):
+            async with endwell.connect(f"ws://127.0.0.1:{server.port}/{name}") as ws:
+                await ws.recv()
+    assert [each.split()[:2] for each in told if "ada" in each] == [["ada", "joined"], ["ada", "left"]]
+    assert [each for each in told if "joined" in each] == [
+        f"{name} joined endwell.sync.websocket" for name in ("ada", "eve", "bob")
+    ]
+    assert len(told) == 6
+
+
+async def test_a_plain_handler_tells_all_others():
+    server = endwell.Server()
+
+    @server.websocket("/{name}")
+    def handler(ws, name):
+        server.sessions.join(name, ws)
+        assert server.sessions[name] is ws
+        for message in ws:
+            for key, other in server.sessions.items():
+                if key != name:
+                    other.send(f"{name}: {message}")
+            ws.send(f"to {len(server.sessions.values()) - 1} of {len(server.sessions.present)}")
+
+    async with server.serving():
+        url = f"ws://127.0.0.1:{server.port}"
+        async with endwell.connect(f"{url}/ada") as ada, endwell.connect(f"{url}/eve") as eve:
+            await until(lambda: len(server.sessions) == 2)
+            await ada.send("hello")
+            assert await within(ada.recv()) == "to 1 of 2"
+            assert await within(eve.recv()) == "ada: hello"
+
+
+async def test_who_reads_in_a_thread_never_misses_one_who_reloads():
+    server, missed = endwell.Server(), []
+    done = threading.Event()
+
+    @server.websocket("/")
+    async def handler(ws):
+        server.sessions.join("ada", ws)
+        await ws.send("in")
+        await ws.closed
+
+    def watch():
+        while not done.is_set():
+            present = server.sessions.present
+            if present != {"ada"} or len(list(server.sessions.values())) > 1:
+                missed.append(present)
+
+    async with server.serving():
+        url = f"ws://127.0.0.1:{server.port}/"
+        ws = await endwell.connect(url)
+        await ws.recv()
+        watching = threading.Thread(target=watch)
+        watching.start()
+        for _ in range(100):
+            await ws.close(1001)
+            ws = await endwell.connect(url)
+            await ws.recv()
+        done.set()
+        await asyncio.to_thread(watching.join)
+        await ws.close()
+    assert not missed
+
+
+async def test_joining_in_a_thread_that_is_not_the_connections_says_what_to_do():
+    async with endwell.Server().serving() as server:
+
+        @server.websocket("/async")
+        async def handler(ws):
+            with pytest.raises(endwell.ConcurrencyError, match="a plain handler joins the WebSocket that it"):
+                await asyncio.to_thread(server.sessions.join, "ada", ws)
+            await ws.send("told")
+
+        async with endwell.connect(f"ws://127.0.0.1:{server.port}/async") as ws:
+            assert await within(ws.recv()) == "told"
+        assert not server.sessions.present

@@ -177,6 +177,27 @@ def test_a_child_cannot_use_an_inherited_connection_and_harms_it_not():
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_child_cannot_come_back_with_its_parents_client_and_harms_it_not():
+    with served() as (_server, address):
+        client = sync.reconnecting(address + "/echo")
+        turns = iter(client)
+        ws = next(turns)
+
+        def inherited() -> str:
+            client.stop()
+            turns.close()
+            return repr(next(iter(client), None))
+
+        assert "ConcurrencyError('this connection belongs to the process that opened it" in in_child(
+            inherited
+        )
+        ws.send("the parent goes on")
+        assert ws.recv(5) == "the parent goes on"
+        client.close()
+        assert ws.ending.clean
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_child_opens_connections_of_its_own():
     with served() as (_server, address), sync.connect(address + "/echo"):
 

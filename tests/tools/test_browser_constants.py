@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from endwell.codes import RANGES, Retry, describe
-from tools.browser_constants import BLOCK, FOLDER, block, defaults, retry
+from tools.browser_constants import BLOCK, FOLDER, block, defaults, retry, semver
 
 
 def test_the_module_is_up_to_date() -> None:
@@ -25,3 +25,14 @@ def test_codes_and_ranges_together_tell_of_every_code() -> None:
 def test_the_defaults_are_those_of_the_python_client() -> None:
     names = "base maxDelay stableAfter maxAdvised maxRetries maxTime pingInterval pingTimeout openTimeout closeTimeout"
     assert [defaults()[name] for name in names.split()] == [5, 60, 10, 3600, None, None, 20, 20, 10, 10]
+
+
+def test_a_version_is_one_that_npm_takes() -> None:
+    versions = ["1.2.3", "0.1.0.dev0", "1.0.0rc2", "1.0.0a1", "1.0.0b10"]
+    assert [semver(each) for each in versions] == [
+        "1.2.3",
+        "0.1.0-dev.0",
+        "1.0.0-rc.2",
+        "1.0.0-a.1",
+        "1.0.0-b.10",
+    ]

@@ -107,7 +107,8 @@ class _Greeting:
         ws = WebSocket(stream, offer.request, accepted.response, accepted.subprotocol)
         if self._reader.rest:
             core.receive(self._reader.rest, now)
-        self._done.set_result(ws)
+        if not self._done.cancelled():  # else `websocket` is about to hear of it, and closes
+            self._done.set_result(ws)
 
     def _refused(self, response: Response, now: float) -> None:
         self._refusal = response

@@ -111,8 +111,7 @@ class reconnecting:
         try:
             async with asyncio.timeout(None) as self._limit:
                 await asyncio.sleep(max(0.0, self._due - time.monotonic()))
-                self._attempts += 1
-                self._call(self._on_attempt, self._attempts)
+                await self._announce()
                 ws = self._ws = await self._connect
                 ws.on_close(self._ended)
         except TimeoutError:
@@ -120,6 +119,10 @@ class reconnecting:
                 raise
         finally:
             self._limit = None
+
+    async def _announce(self) -> None:
+        self._attempts += 1
+        self._call(self._on_attempt, self._attempts)
 
     def _ended(self, last: Ending | HandshakeFailed) -> None:
         """Decide as soon as the end is known, however long the body still takes."""
@@ -163,8 +166,8 @@ class reconnecting:
             assert cause.close_code is not None
             self._ws.begin_close(cause, cause.close_code)
 
-    def _left(self) -> None:
-        """The loop is left: by break, return, an exception or a cancellation."""
+    def leave(self) -> None:
+        """Stop, because the loop was left: by break, return, an exception or a cancellation; from any thread."""
         if self._stopped or self._loop is None:
             return
         try:
@@ -201,4 +204,4 @@ class _Turns:
         return ws
 
     def __del__(self) -> None:
-        self._client._left()
+        self._client.leave()

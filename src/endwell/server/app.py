@@ -253,13 +253,13 @@ class Server:
             try:
                 await self.drain(deadline=grace, listen=False)
             finally:
-                self.sessions.close()
                 self._workers.dismiss()
                 self._listener = None
                 listener.close()
                 for opening in list(listener.openings):
                     opening.abort()
                 self.addresses = []
+                await self.sessions.aclose()
 
     async def drain(self, drain: Drain | None = None, **keywords: Unpack[DrainKeywords]) -> DrainReport:
         """Stop so that nobody is hurt, and return how that went; the report is logged too.

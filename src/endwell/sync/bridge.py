@@ -208,10 +208,7 @@ class Bridge:
             call_back(callback, context, ending)
         self._telling = 0
         self._tell()
-        try:
-            self._crossing.soon(cancel)
-        except RuntimeError:
-            pass  # the loop is closed, and the timer with it
+        self._crossing.tell(cancel)
 
     def _tell(self) -> None:
         """Let the end be known to those who wait."""
@@ -346,12 +343,8 @@ class Bridge:
 
     def abandon(self) -> None:
         """Nobody holds the connection any more; takes no lock, because the garbage collector calls it."""
-        if self._over:
-            return
-        try:
-            self._crossing.soon(self.close_now, Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE, "")
-        except RuntimeError:
-            pass  # the loop is closed, and so is everything on it
+        if not self._over:
+            self._crossing.tell(self.close_now, Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE, "")
 
     def abort(self) -> None:
         """Cut the connection."""

@@ -119,6 +119,13 @@ class Crossing:
         """Call ``function(*args)`` in the loop."""
         self.loop.call_soon_threadsafe(function, *args)
 
+    def tell(self, function: Callable[..., object], *args: Any) -> None:
+        """The same, unless the loop is closed: then there is nobody to be told, and nothing to be done."""
+        try:
+            self.soon(function, *args)
+        except RuntimeError:
+            pass
+
     def _forked(self) -> None:
         self._inherited = True
         _kept.append(self.loop)

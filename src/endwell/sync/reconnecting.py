@@ -1,0 +1,96 @@
+"""The blocking client that comes back: ``reconnecting``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextvars import copy_context
+from functools import partial
+from typing import Any, Unpack
+
+from ..client.connect import ConnectKeywords
+from ..client.reconnecting import reconnecting as reconnecting_async
+from ..client.retry import RetryPolicy, Stop
+from ..ending import Ending
+from ..errors import HandshakeFailed
+from .background import background
+from .bridge import Bridge
+from .calls import Calls
+from .crossing import Crossing
+from .websocket import WebSocket
+
+__all__ = ["reconnecting"]
+
+
+class reconnecting:
+    """Connect, and come back when the connection ends: ``for ws in reconnecting(url):``.
+
+    Parameters, exceptions and what ends the loop are those of
+    :class:`endwell.reconnecting`. One thread runs the loop; :meth:`stop` and
+    :meth:`close` may be called from any other. Ctrl-C leaves the loop at once,
+    whatever it waits for.
+
+    ``on_attempt`` and ``on_ending`` are called in a thread kept for such callbacks, one
+    after the other, so they may block; an attempt waits for its ``on_attempt``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        policy: RetryPolicy | None = None,
+        on_attempt: Callable[[int], object] | None = None,
+        on_ending: Callable[[Ending | HandshakeFailed, float | Stop], object] | None = None,
+        **keywords: Unpack[ConnectKeywords],
+    ) -> None:
+        self._crossing = background()
+        self._client = _Client(
+            self._crossing, url, policy=policy, on_attempt=on_attempt, on_ending=on_ending, **keywords
+        )
+
+    def __iter__(self) -> Iterator[WebSocket]:
+        try:
+            while (ws := self.next()) is not None:
+                yield ws
+        finally:
+            # However the loop was left, and in whatever thread; it waits for nothing.
+            self._client.leave()
+
+    def next(self) -> WebSocket | None:
+        """The next connection, after closing the last one; None if there shall be none.
+
+        Raises what the loop raises.
+        """
+        return self._crossing.run(self._next)
+
+    async def _next(self) -> WebSocket | None:
+        ws = await self._client.next()
+        return None if ws is None else WebSocket(Bridge(ws, self._crossing))
+
+    def stop(self) -> None:
+        """End the loop, at once: no more waiting, no more connecting, and a Close 1000 for an open connection.
+
+        From any thread, and from a signal handler. The loop ends quietly.
+        """
+        self._crossing.tell(self._client.stop)
+
+    def close(self) -> None:
+        """:meth:`stop`, and wait for the end of the connection: for ``contextlib.closing``."""
+        self._crossing.run(self._client.aclose)
+
+
+class _Client(reconnecting_async):
+    """The one in the loop. Its callbacks run in a thread, which the loop does not wait for."""
+
+    def __init__(self, crossing: Crossing, url: str, **keywords: Any) -> None:
+        super().__init__(url, **keywords)
+        self._calls = Calls(crossing.callbacks)
+        self._context = copy_context()
+
+    def _call(self, callback: Callable[..., object] | None, *arguments: Any) -> None:
+        if callback is not None:
+            self._calls.add(partial(self._context.run, super()._call, callback, *arguments))
+
+    async def _announce(self) -> None:
+        await super()._announce()
+        if self._on_attempt is not None:
+            await self._calls.made()

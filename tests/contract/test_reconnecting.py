@@ -1,0 +1,401 @@
+"""The client that comes back, of both faces: whether, when, stopped from outside, and what it tells."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import threading
+import time
+from email.utils import formatdate
+
+import pytest
+
+import endwell
+from endwell import Cause, Close, HandshakeRejected, Retry, RetryPolicy, Stop
+from endwell.sync.background import background
+from tests.pair import nothing_left_behind, until, within
+from tests.raw import RawServer, wss
+from tests.served import QUICK, SLOW, Served, refusal, serving
+
+
+async def loop(client):
+    async for ws in client:
+        async for _ in ws:
+            pass
+
+
+# --- coming back ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [Close(1001), Close(1012, "server restarting"), Close(1013), Close(1011), Close(4000), "abort"],
+    ids=str,
+)
+async def test_it_comes_back_and_goes_on(turn, face):
+    async with serving(turn) as served:
+        answers = []
+        async for ws in face.reconnecting(served.url, policy=QUICK):
+            with contextlib.suppress(endwell.ConnectionClosed):
+                await ws.send("hello")
+                answers.append(await ws.recv())
+                break
+        assert answers == ["hello"]
+        assert len(served.opened) == 2
+        assert (await within(served.opened[1].closed)).received == Close(1000)
+
+
+async def test_it_comes_back_over_tls(face):
+    transport = wss()
+    async with serving(refusal(503), Close(1012), ssl=transport.server) as served:
+        url = served.url.replace("ws:", "wss:")
+        async for ws in face.reconnecting(url, policy=QUICK, ssl=transport.client):
+            if len(served.opened) == 2:
+                break
+            assert await ws.read() is None
+        assert (await within(served.opened[1].closed)).received == Close(1000)
+
+
+async def test_refusals_that_pass_are_waited_out(face):
+    async with serving(refusal(503), refusal(429), refusal(500)) as served:
+        async for ws in face.reconnecting(served.url, policy=QUICK):
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
+            break
+        assert len(served.times) == 4
+
+
+async def test_a_server_restarts_on_its_port_and_the_client_goes_on(face):
+    numbers, first = [], Served()
+
+    async def client(url):
+        async for ws in face.reconnecting(url, policy=QUICK):
+            with contextlib.suppress(endwell.ConnectionClosed):
+                while len(numbers) < 6:
+                    await ws.send(str(len(numbers)))
+                    numbers.append(await ws.recv())
+                    await reached(numbers)
+                break
+
+    third, restarted = asyncio.Event(), asyncio.Event()
+
+    async def reached(numbers):
+        if len(numbers) == 3:
+            third.set()
+            await restarted.wait()
+
+    async with nothing_left_behind():
+        async with first.server.serving():
+            port = first.server.port
+            task = asyncio.create_task(client(first.url))
+            await within(third.wait())
+        # For a while nobody listens there.
+        await asyncio.sleep(0.1)
+        restarted.set()
+        await asyncio.sleep(0.1)
+        async with Served().server.serving(port=port):
+            await within(task)
+    assert numbers == ["0", "1", "2", "3", "4", "5"]
+
+
+async def test_every_attempt_resolves_the_name_anew(face, monkeypatch):
+    async with serving(Close(1012)) as old, Served().server.serving("127.0.0.2", old.server.port) as new:
+        addresses = ["127.0.0.1", "127.0.0.2"]
+
+        async def resolve(host, port, **how):
+            # uvloop asks for what is an address already, too.
+            address = addresses.pop(0) if host == "moves.test" else host
+            return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port))]
+
+        for where in (asyncio.get_running_loop(), background().loop):
+            monkeypatch.setattr(where, "getaddrinfo", resolve)
+        seen = []
+        async for ws in face.reconnecting(old.url.replace("127.0.0.1", "moves.test"), policy=QUICK):
+            seen.append(ws.remote_address[0])
+            if len(seen) == 2:
+                break
+            await ws.wait_closed()
+        assert seen == ["127.0.0.1", "127.0.0.2"]
+        await until(lambda: not new.connections)
+
+
+async def test_the_keywords_reach_every_attempt(face, tmp_path):
+    async with serving(refusal(503), unix_path=tmp_path / "socket") as served:
+        async for ws in face.reconnecting(
+            "ws://name/", policy=QUICK, unix_path=tmp_path / "socket", additional_headers={"X-Token": "t"}
+        ):
+            assert ws.request.headers["X-Token"] == "t"
+            break
+        assert len(served.times) == 2
+
+
+# --- not coming back --------------------------------------------------------------
+
+
+async def test_a_normal_closure_ends_the_loop_quietly(face):
+    async with serving(Close(1000, "that was all")) as served:
+        endings = [await ws.closed async for ws in face.reconnecting(served.url, policy=QUICK)]
+        assert [ending.reason for ending in endings] == ["that was all"]
+
+
+@pytest.mark.parametrize("leave", ["close", "abort", "leave open"])
+async def test_whoever_ends_it_himself_is_done(leave, face):
+    async with serving() as served:
+        async for ws in face.reconnecting(served.url, policy=QUICK):
+            if leave == "close":
+                await ws.close(4000, "enough")
+            elif leave == "abort":
+                ws.abort()
+        ending = await within(ws.closed)
+        assert ending.cause is Cause.APP_CLOSED
+        assert len(served.times) == 1
+        if leave == "leave open":
+            assert ending.sent == Close(1000)
+            assert ending.clean
+
+
+async def test_a_code_of_ones_own_closes_and_comes_back(face):
+    policy = RetryPolicy(base=0.02, codes={4000: Retry.NOW})
+    async with serving() as served:
+        async for ws in face.reconnecting(served.url, policy=policy):
+            if len(served.opened) == 3:
+                break
+            await ws.close(4000, "stale")
+        assert [(await within(ws.closed)).code for ws in served.opened] == [4000, 4000, 1000]
+
+
+@pytest.mark.parametrize("code", [1002, 1003, 1007, 1008, 1009, 3000, 3003])
+async def test_a_code_that_says_never_is_raised(code, face):
+    async with serving(Close(code, "no")) as served:
+        with pytest.raises(endwell.ConnectionClosedError) as caught:
+            await loop(face.reconnecting(served.url, policy=QUICK))
+        assert (caught.value.code, caught.value.reason) == (code, "no")
+        assert len(served.times) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_refusal_for_good_is_raised(status, face):
+    async with serving(refusal(status, Retry_After="0")) as served:
+        with pytest.raises(HandshakeRejected) as caught:
+            await loop(face.reconnecting(served.url, policy=QUICK))
+        assert caught.value.response.status == status
+        assert len(served.times) == 1
+
+
+async def test_used_up_retries_are_told_with_the_last_failure(face):
+    async with serving(*[refusal(503)] * 9) as served:
+        client = face.reconnecting(served.url, policy=RetryPolicy(base=0.01, max_retries=3))
+        with pytest.raises(
+            endwell.GaveUp, match=r"max_retries is used up; the last time: .* HTTP 503"
+        ) as caught:
+            await loop(client)
+        assert caught.value.__cause__ is caught.value.last
+        assert caught.value.last.response.status == 503
+        assert caught.value.ending.cause is Cause.HANDSHAKE_REJECTED
+        assert len(served.times) == 4
+
+
+async def test_used_up_time_is_told_with_the_last_ending(face):
+    async with serving(*[Close(1013, "full")] * 99) as served:
+        policy = RetryPolicy(base=0.02, max_delay=0.02, max_time=0.2)
+        with pytest.raises(endwell.GaveUp, match=r"max_time is used up; .* 'full'") as caught:
+            await loop(face.reconnecting(served.url, policy=policy))
+        assert isinstance(caught.value.last, endwell.ConnectionClosedError)
+        assert caught.value.ending.code == 1013
+        assert 3 <= len(served.times) <= 11
+        assert served.times[-1] - served.times[0] <= 0.3
+
+
+# --- when ---------------------------------------------------------------------------
+
+
+async def test_a_server_that_accepts_and_closes_1013_gets_few_connections(face):
+    # The first 30 s of the defaults, 50 times as fast; the 7th is due after 30 s at the soonest.
+    policy = RetryPolicy(base=5 / 50, max_delay=60 / 50)
+    async with serving(*[Close(1013)] * 99) as served:
+        client = face.reconnecting(served.url, policy=policy)
+        task = asyncio.create_task(loop(client))
+        await asyncio.sleep(30 / 50)
+        seen = len(served.times)
+        client.stop()
+        await within(task)
+    assert 2 <= seen <= 6
+
+
+@pytest.mark.parametrize(("status", "form"), [(503, "seconds"), (429, "date")])
+async def test_retry_after_is_obeyed(status, form, face):
+    now = int(time.time())
+    after = "1" if form == "seconds" else formatdate(now + 1, usegmt=True)
+    async with serving(refusal(status, Retry_After=after, Date=formatdate(now, usegmt=True))) as served:
+        async for _ in face.reconnecting(served.url, policy=QUICK):
+            break
+        first, second = served.times
+        assert 1.0 <= second - first < 1.5
+
+
+# --- stopping from outside ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["stop", "aclose"])
+@pytest.mark.parametrize("when", ["waiting", "connecting", "open"])
+async def test_it_is_stopped_from_outside_at_once(how, when, face):
+    async with contextlib.AsyncExitStack() as stack:
+        reached = threading.Event()
+        if when == "connecting":
+            listening = stack.enter_context(RawServer())  # takes the connection and never answers
+            url = listening.uri
+        else:
+            served = await stack.enter_async_context(serving(*[refusal(503)] * (when == "waiting")))
+            url = served.url
+        client = face.reconnecting(url, policy=SLOW, on_ending=lambda last, verdict: reached.set())
+        task = asyncio.create_task(loop(client))
+        if when == "connecting":
+            stack.enter_context(await listening.reached())
+        else:
+            await until(reached.is_set if when == "waiting" else lambda: served.opened)
+        began = time.monotonic()
+        # The blocking one runs in another thread.
+        if how == "stop":
+            client.stop()
+        else:
+            await client.aclose()
+        await asyncio.wait({task}, timeout=5)
+        assert time.monotonic() - began < 0.5
+        assert task.result() is None
+        if when == "open":
+            ending = await within(served.opened[0].closed)
+            assert ending.received == Close(1000)
+            assert ending.clean
+
+
+async def test_stopped_before_it_began_it_connects_nowhere(face):
+    async with serving() as served:
+        client = face.reconnecting(served.url)
+        client.stop()
+        await client.aclose()
+        assert [ws async for ws in client] == []
+        assert served.times == []
+
+
+async def test_it_can_be_stopped_by_its_own_callback(face):
+    async with serving() as served:
+        client = face.reconnecting(served.url, on_attempt=lambda number: client.stop())
+        assert [ws async for ws in client] == []
+        assert served.opened == []
+
+
+@pytest.mark.parametrize("when", ["waiting", "connecting", "open"])
+async def test_it_may_be_stopped_any_number_of_times(when, face):
+    with RawServer() as silent:
+        async with serving(*[refusal(503)] * (when == "waiting")) as served:
+            client = face.reconnecting(silent.uri if when == "connecting" else served.url, policy=SLOW)
+            task = asyncio.create_task(loop(client))
+            if when == "connecting":
+                peer = await silent.reached()
+            else:
+                await until(lambda: served.times)
+            while not task.done():
+                client.stop()
+                await asyncio.sleep(0)
+            assert task.result() is None
+            if when == "connecting":
+                peer.drop()
+
+
+@pytest.mark.parametrize("leave", ["break", "return", "raise"])
+async def test_however_the_loop_is_left_the_close_leaves_with_it(leave, face):
+    async with serving() as served:
+
+        async def body():
+            async for _ in face.reconnecting(served.url):
+                if leave == "break":
+                    break
+                if leave == "return":
+                    return
+                raise KeyError
+
+        with contextlib.suppress(KeyError):
+            await body()
+        ending = await within(served.opened[0].closed)
+        assert ending.received == Close(1000)
+        assert ending.clean
+
+
+# --- what it tells ----------------------------------------------------------------------
+
+
+async def test_attempts_and_endings_are_told_as_they_come(face):
+    told = []
+    async with serving(refusal(503), Close(1012, "a"), Close(1000, "b")) as served:
+        async for ws in face.reconnecting(
+            served.url,
+            policy=QUICK,
+            on_attempt=lambda number: told.append((number, len(served.times))),
+            on_ending=lambda *what: told.append(what),
+        ):
+            ending = await ws.closed
+            # At once: the body still runs.
+            await until(lambda ending=ending: told[-1][0] is ending)
+    one, refused, two, restarted, three, closed = told
+    # Before each attempt.
+    assert [one, two, three] == [(1, 0), (2, 1), (3, 2)]
+    assert isinstance(refused[0], HandshakeRejected)
+    assert 0.02 <= refused[1] <= 0.04
+    assert restarted[0].received == Close(1012, "a")
+    assert 0.02 <= restarted[1] <= 0.06
+    assert closed[0].received == Close(1000, "b")
+    assert closed[1] is Stop.DONE
+
+
+async def test_an_ending_after_the_loop_was_left_is_told_too(face):
+    told = []
+    async with serving() as served:
+        async for _ in face.reconnecting(served.url, on_ending=lambda *what: told.append(what)):
+            break
+        await until(lambda: told)
+        ((ending, verdict),) = told
+        assert ending.cause is Cause.APP_CLOSED
+        assert verdict is Stop.STOPPED
+
+
+async def test_a_callback_that_raises_is_logged_and_changes_nothing(face, caplog):
+    def fail(*_):
+        raise RuntimeError
+
+    def errors():
+        return [record.name for record in caplog.records if record.levelno == logging.ERROR]
+
+    async with serving(Close(1012), Close(1000)) as served:
+        async for ws in face.reconnecting(served.url, policy=QUICK, on_attempt=fail, on_ending=fail):
+            await ws.wait_closed()
+    assert len(served.opened) == 2
+    await until(lambda: len(errors()) == 4)
+    assert set(errors()) == {"endwell.client"}
+
+
+async def test_the_log_says_what_happened_and_what_comes_next(face, caplog):
+    caplog.set_level(logging.INFO, "endwell.client")
+    async with serving(refusal(503), Close(1000)) as served:
+        async for ws in face.reconnecting(served.url, policy=QUICK):
+            await ws.wait_closed()
+    one, two = [record.getMessage() for record in caplog.records if record.name == "endwell.client"]
+    assert one == "server refused with HTTP 503 Service Unavailable; coming back in 0.0 s"
+    assert two.startswith("peer closed with 1000 NORMAL_CLOSURE; clean, after ")
+    assert two.endswith(" s; not coming back: it ended in an ordinary way, for good")
+
+
+@pytest.mark.parametrize(
+    ("url", "keywords", "error", "name"),
+    [
+        ("http://x/", {}, ValueError, "uri"),
+        ("ws://x/", {"nonsense": 1}, TypeError, "nonsense"),
+        ("ws://x/", {"max_size": -1}, ValueError, "max_size"),
+        ("ws://x/", {"on_attempt": 1}, TypeError, "on_attempt"),
+        ("ws://x/", {"on_ending": loop}, TypeError, "on_ending"),
+    ],
+)
+def test_an_applications_mistake_raises_at_the_call_and_names_the_argument(url, keywords, error, name, face):
+    with pytest.raises(error, match=name):
+        face.reconnecting(url, **keywords)

@@ -1,0 +1,66 @@
+"""A server for clients that come back: what it does to the first, the second, the third connection."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import endwell
+from endwell import Close, Response, RetryPolicy
+from tests.pair import nothing_left_behind
+
+__all__ = ["QUICK", "SLOW", "Served", "refusal", "serving"]
+
+#: The defaults, 250 times as fast.
+QUICK = RetryPolicy(base=0.02, max_delay=0.24, stable_after=10)
+#: One that is still waiting when the test is over.
+SLOW = RetryPolicy(base=60)
+
+
+class Served:
+    """A server whose n-th connection meets the n-th of ``turns``, and whose later ones echo."""
+
+    def __init__(self, *turns, **options):
+        self.turns = list(turns)
+        self.server = endwell.Server(legacy=True, **options)
+        #: When each connection came, and the sockets of those that opened.
+        self.times = []
+        self.opened = []
+        self.server.process_request(self._request)
+        self.server.websocket("/")(self._handle)
+
+    @property
+    def url(self):
+        return f"ws://127.0.0.1:{self.server.port}/"
+
+    async def _request(self, request):
+        self.times.append(time.monotonic())
+        turn = self.turns[0] if self.turns else None
+        if isinstance(turn, Response):
+            return self.turns.pop(0)
+        return None
+
+    async def _handle(self, ws):
+        self.opened.append(ws)
+        turn = self.turns.pop(0) if self.turns else None
+        if isinstance(turn, Close):
+            await ws.close(turn.code, turn.reason)
+        elif turn == "abort":
+            ws.abort()
+        elif turn == "idle":
+            await ws.closed
+        else:
+            async for message in ws:
+                await ws.send(message)
+
+
+@contextlib.asynccontextmanager
+async def serving(*turns, **where):
+    served = Served(*turns)
+    async with nothing_left_behind(), served.server.serving(**where):
+        yield served
+
+
+def refusal(status, **headers):
+    fields = endwell.Headers({name.replace("_", "-"): value for name, value in headers.items()})
+    return Response.text("no\n", status, fields)

@@ -1,0 +1,144 @@
+"""The blocking client that comes back: what only it has. The rest: ``tests/contract``."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import endwell
+from endwell import Close
+from endwell.sync import reconnecting
+from endwell.sync.background import background
+from tests.pair import until, within
+from tests.served import QUICK, SLOW, refusal, serving
+
+
+@pytest.fixture(autouse=True)
+def there() -> None:
+    """The shared loop: it stays once it is started, and is not what a test left behind."""
+    background()
+
+
+#: The URL, and what the loop's body does.
+PROGRAM = """
+import signal, sys, time, endwell
+from endwell.sync import reconnecting
+
+client = reconnecting(sys.argv[1], policy=endwell.RetryPolicy(base=60),
+                      on_ending=lambda *what: (time.sleep(0.1), print("told", flush=True)))
+signal.signal(signal.SIGTERM, lambda *_: client.stop())
+try:
+    for ws in client:
+        %s
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+print("after the loop", flush=True)
+"""
+
+
+def program(url, body):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM % body, url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+async def finished(process):
+    out, err = await asyncio.to_thread(process.communicate, timeout=10)
+    return process.returncode, out.splitlines(), err
+
+
+async def test_a_program_that_ends_with_the_loop_has_said_its_close_and_its_callbacks_have_run():
+    async with serving() as served:
+        process = program(served.url, "break")
+        assert await finished(process) == (0, ["after the loop", "told"], "")
+        assert (await within(served.opened[0].closed)).received == Close(1000)
+
+
+@pytest.mark.parametrize("when", ["waiting", "open"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_the_loop_at_once(when, number):
+    async with serving(*[refusal(503)] * (when == "waiting")) as served:
+        process = program(served.url, "list(ws)")
+        if when == "waiting":
+            assert await asyncio.to_thread(process.stdout.readline) == "told\n"
+        await until(lambda: served.times if when == "waiting" else served.opened)
+        await asyncio.sleep(0.1)  # so that it waits for what comes next
+        began = time.monotonic()
+        process.send_signal(number)
+        status, out, err = await finished(process)
+        assert time.monotonic() - began < 2
+        assert (status, err) == (0, "")
+        told = ["interrupted"] * (number == signal.SIGINT) + ["after the loop"] + ["told"] * (when == "open")
+        assert sorted(out) == sorted(told)
+        if when == "open":
+            assert (await within(served.opened[0].closed)).received == Close(1000)
+
+
+async def test_callbacks_that_block_hold_up_nobody_else():
+    hang = threading.Event()
+    async with serving(Close(1012)) as served:
+
+        def slow():
+            for _ in reconnecting(served.url, policy=QUICK, on_attempt=lambda number: hang.wait(5)):
+                break
+
+        thread = threading.Thread(target=slow)
+        thread.start()
+        ws = await asyncio.to_thread(endwell.sync.connect, served.url)
+        assert (await asyncio.to_thread(ws.wait_closed)).code == 1012
+        assert len(served.times) == 1  # the other one has not been let go
+        hang.set()
+        await asyncio.to_thread(thread.join)
+        assert len(served.times) == 2
+
+
+async def test_one_that_hangs_in_a_callback_is_stopped_at_once():
+    hang = threading.Event()
+    async with serving() as served:
+        client = reconnecting(served.url, on_attempt=lambda number: hang.wait(5))
+        thread = threading.Thread(target=list, args=(client,))
+        thread.start()
+        await asyncio.sleep(0.05)
+        client.stop()
+        await asyncio.to_thread(thread.join, 0.5)
+        assert not thread.is_alive()
+        hang.set()
+        assert served.times == []
+
+
+async def test_a_loop_that_the_garbage_collector_finds_is_left_too():
+    async with serving() as served:
+
+        def forget():
+            turns = iter(reconnecting(served.url))
+            next(turns)
+            circle = [turns]
+            circle.append(circle)
+
+        await asyncio.to_thread(forget)
+        gc.collect()
+        assert (await within(served.opened[0].closed)).received == Close(1000)
+
+
+async def test_threads_beside_the_loop_use_its_connection():
+    async with serving() as served:
+
+        def run():
+            for ws in reconnecting(served.url, policy=SLOW):
+                threads = [threading.Thread(target=ws.send, args=(str(n),)) for n in range(5)]
+                for thread in threads:
+                    thread.start()
+                return sorted(ws.recv(timeout=5) for _ in threads)
+            return None
+
+        assert await asyncio.to_thread(run) == list("01234")
