@@ -20,8 +20,10 @@ from tests.raw import RawServer, wss
 from tests.served import QUICK, SLOW, Served, refusal, serving
 
 
-async def loop(client):
+async def loop(client, reached=None):
     async for ws in client:
+        if reached is not None:
+            reached.set()
         async for _ in ws:
             pass
 
@@ -250,11 +252,11 @@ async def test_it_is_stopped_from_outside_at_once(how, when, face):
             served = await stack.enter_async_context(serving(*[refusal(503)] * (when == "waiting")))
             url = served.url
         client = face.reconnecting(url, policy=SLOW, on_ending=lambda last, verdict: reached.set())
-        task = asyncio.create_task(loop(client))
+        task = asyncio.create_task(loop(client, reached))
         if when == "connecting":
             stack.enter_context(await listening.reached())
         else:
-            await until(reached.is_set if when == "waiting" else lambda: served.opened)
+            await until(reached.is_set)
         began = time.monotonic()
         # The blocking one runs in another thread.
         if how == "stop":
