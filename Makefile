@@ -12,7 +12,8 @@ CORE_TESTS := tests/words tests/wire tests/protocol
 SECONDS ?= 600
 TARGETS ?=
 
-.PHONY: build demo test test-compiled test-pure test-browser test-deploy test-network fuzz check docs conformance conformance-quick interop-legacy bench clean
+.PHONY: build demo test test-compiled test-compiled-core test-compiled-rest test-pure test-pure-core test-pure-rest
+.PHONY: test-browser test-deploy test-network fuzz check docs conformance conformance-quick interop-legacy bench clean
 .DELETE_ON_ERROR:
 
 build: .venv/built
@@ -20,19 +21,24 @@ build: .venv/built
 demo: .venv/built
 	$(BIN)/endwell demo
 
-# Both builds at once: most of a test's time is waiting.
+# All at once: most of a test's time is waiting.
 test: .venv/built
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-compiled test-pure
+	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target test-compiled test-pure
 
 # The compiled build runs on uvloop, the pure one on asyncio's own loop.
-test-compiled: .venv/built
+test-compiled: test-compiled-core test-compiled-rest
+test-compiled-core: TESTS := $(CORE_TESTS)
+test-compiled-rest: TESTS := $(addprefix --ignore=,$(CORE_TESTS))
+test-compiled-core test-compiled-rest: .venv/built
 	@if test -n "`$(BIN)/python -c 'import endwell; print(*endwell.compiled())'`"; \
-	then ENDWELL_LOOP=uvloop $(BIN)/python -m pytest; \
+	then ENDWELL_LOOP=uvloop $(BIN)/python -m pytest $(TESTS); \
 	else echo "nothing is compiled here (no C compiler?): only the pure build is tested"; fi
 
-test-pure: .venv/built
+test-pure: test-pure-core test-pure-rest
+test-pure-core: .venv/built
 	ENDWELL_PURE=1 $(BIN)/coverage run -m pytest $(CORE_TESTS)
 	$(BIN)/coverage report --include='$(CORE)' --fail-under=98
+test-pure-rest: .venv/built
 	ENDWELL_PURE=1 $(BIN)/python -m pytest $(addprefix --ignore=,$(CORE_TESTS))
 
 # Real browsers (chromium, firefox-esr), npm, and root for a network that can be cut.

@@ -262,6 +262,6 @@ def test_what_is_no_function_is_refused():
 )
 def test_a_long_path_takes_linear_time(path):
     table = router("/{a}/{b}", "/a/a/{x}/a/{y}", "/a/{x:path}", "/{a}/{b}/{x:path}", "/x/y/z")
-    started = time.perf_counter()
+    started = time.thread_time()
     found(table, path)
-    assert time.perf_counter() - started < 0.5  # a quadratic one takes minutes
+    assert time.thread_time() - started < 0.5  # a quadratic one takes minutes

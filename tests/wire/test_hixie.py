@@ -72,11 +72,11 @@ def test_a_key_that_no_client_of_the_draft_makes_is_refused(key):
 
 
 def test_a_key_of_the_longest_line_costs_linear_time():
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(100):
         with pytest.raises(ValueError, match="32 bits"):
             key_number("1 " * 4096)
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 # -- what comes ---------------------------------------------------------------------
@@ -178,9 +178,9 @@ def test_of_a_frame_that_is_skipped_nothing_is_kept():
 
 def test_a_long_text_in_many_reads_costs_linear_time():
     def cost(reads: int) -> float:
-        codec, began = Hixie(client=False, max_size=None), time.perf_counter()
+        codec, began = Hixie(client=False, max_size=None), time.thread_time()
         receive(codec, b"\0", *[b"x" * 1000] * reads, b"\xff")
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
     small = min(cost(200) for _ in range(3))
     assert min(cost(2000) for _ in range(3)) < 50 * small
