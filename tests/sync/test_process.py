@@ -106,6 +106,20 @@ def test_at_exit_what_is_open_is_closed_with_1001():
         assert all(ws.ending.clean for ws in server.held)
 
 
+def test_at_exit_whoever_does_not_answer_is_cut_and_on_close_is_called_all_the_same():
+    program = """
+        import sys
+        from endwell.sync import connect
+        kept = connect(sys.argv[1])
+        kept.on_close(lambda ending: print(ending.cause.name, ending.clean, flush=True))
+        print("bye", flush=True)
+    """
+    with _Mute() as (_, held):
+        began = time.monotonic()
+        assert run(program, held) == "bye\nAPP_CLOSED False\n"
+        assert 1 <= time.monotonic() - began < 4
+
+
 def test_an_exit_does_not_wait_for_a_thread_in_recv():
     program = """
         import sys, threading

@@ -43,9 +43,9 @@ class _Background:
         """Close what is open, and end the thread."""
         assert self.crossing is not None and self._stopped is not None
         try:
-            self.crossing.run(self._close_all, timeout=EXIT_TIME)
+            self.crossing.run(self._close_all, timeout=2 * EXIT_TIME)
         except TimeoutError:
-            pass
+            pass  # something blocks the loop
         # What on_close was given is called to its end, though the threads it runs in are nobody's to wait for.
         self.crossing.callbacks.finish(EXIT_TIME)
         self.crossing.soon(self._stopped.set)
@@ -54,7 +54,14 @@ class _Background:
     async def _close_all(self) -> None:
         assert self.crossing is not None
         open_ = [bridge.ws for bridge in self.crossing.bridges]
-        await asyncio.gather(*(ws.close_for(Cause.APP_CLOSED, CloseCode.GOING_AWAY) for ws in open_))
+        closing = [
+            asyncio.ensure_future(ws.close_for(Cause.APP_CLOSED, CloseCode.GOING_AWAY)) for ws in open_
+        ]
+        if closing:
+            await asyncio.wait(closing, timeout=EXIT_TIME)
+        # Who has not answered is cut, so that its on_close is called all the same.
+        for ws in open_:
+            ws.abort()
 
 
 _lock = threading.Lock()
