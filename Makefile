@@ -8,11 +8,15 @@ SOURCES := $(shell find src/endwell -name '*.py' -o -name '*.pxd')
 CORE := src/endwell/*.py,src/endwell/wire/*,src/endwell/protocol/*
 # By these; tracing the others would slow down what they measure.
 CORE_TESTS := tests/words tests/wire tests/protocol
+# The others in two halves, by the time that they take.
+SERVER_TESTS := tests/cli tests/hostile tests/server
+FACE_TESTS := $(addprefix --ignore=,$(CORE_TESTS) $(SERVER_TESTS))
 # How long to fuzz, in sum, and what (nothing: everything).
 SECONDS ?= 600
 TARGETS ?=
 
-.PHONY: build demo test test-compiled test-compiled-core test-compiled-rest test-pure test-pure-core test-pure-rest
+.PHONY: build demo test test-compiled test-compiled-core test-compiled-server test-compiled-faces
+.PHONY: test-pure test-pure-core test-pure-server test-pure-faces
 .PHONY: test-browser test-deploy test-network fuzz check docs conformance conformance-quick interop-legacy bench clean
 .DELETE_ON_ERROR:
 
@@ -23,23 +27,26 @@ demo: .venv/built
 
 # All at once: most of a test's time is waiting.
 test: .venv/built
-	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target test-compiled test-pure
+	@$(MAKE) --no-print-directory --jobs=6 --output-sync=target test-compiled test-pure
 
 # The compiled build runs on uvloop, the pure one on asyncio's own loop.
-test-compiled: test-compiled-core test-compiled-rest
+test-compiled: test-compiled-core test-compiled-server test-compiled-faces
 test-compiled-core: TESTS := $(CORE_TESTS)
-test-compiled-rest: TESTS := $(addprefix --ignore=,$(CORE_TESTS))
-test-compiled-core test-compiled-rest: .venv/built
+test-compiled-server: TESTS := $(SERVER_TESTS)
+test-compiled-faces: TESTS := $(FACE_TESTS)
+test-compiled-core test-compiled-server test-compiled-faces: .venv/built
 	@if test -n "`$(BIN)/python -c 'import endwell; print(*endwell.compiled())'`"; \
 	then ENDWELL_LOOP=uvloop $(BIN)/python -m pytest $(TESTS); \
 	else echo "nothing is compiled here (no C compiler?): only the pure build is tested"; fi
 
-test-pure: test-pure-core test-pure-rest
+test-pure: test-pure-core test-pure-server test-pure-faces
 test-pure-core: .venv/built
 	ENDWELL_PURE=1 $(BIN)/coverage run -m pytest $(CORE_TESTS)
 	$(BIN)/coverage report --include='$(CORE)' --fail-under=98
-test-pure-rest: .venv/built
-	ENDWELL_PURE=1 $(BIN)/python -m pytest $(addprefix --ignore=,$(CORE_TESTS))
+test-pure-server: TESTS := $(SERVER_TESTS)
+test-pure-faces: TESTS := $(FACE_TESTS)
+test-pure-server test-pure-faces: .venv/built
+	ENDWELL_PURE=1 $(BIN)/python -m pytest $(TESTS)
 
 # Real browsers (chromium, firefox-esr), npm, and root for a network that can be cut.
 test-browser: .venv/built tools/browser/node_modules/installed
