@@ -14,7 +14,6 @@ cdef class Commons:
     cdef Py_ssize_t _members
     cdef object _epoll
     cdef dict _readers
-    cdef set _muted
     cdef dict _alarms
     cdef dict _timers
     cdef object _pulse

@@ -50,7 +50,6 @@ class Commons:
         self._members = 0
         self._epoll: select.epoll | None = None
         self._readers: dict[int, Stream] = {}
-        self._muted: set[int] = set()
         self._alarms: dict[int, set[Stream]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._pulse = Pulse(loop)
@@ -90,7 +89,6 @@ class Commons:
             self.loop.remove_reader(fd)
         else:
             del self._readers[fd]
-            self._muted.discard(fd)
             self._epoll.unregister(fd)
 
     def mute(self, fd: int) -> None:
@@ -98,7 +96,6 @@ class Commons:
         if self._epoll is None:
             self.loop.remove_reader(fd)
         else:
-            self._muted.add(fd)
             self._epoll.modify(fd, 0)  # EPOLLERR and EPOLLHUP are told unasked
 
     def unmute(self, fd: int, stream: Stream) -> None:
@@ -106,15 +103,15 @@ class Commons:
         if self._epoll is None:
             self.loop.add_reader(fd, stream.readable)
         else:
-            self._muted.discard(fd)
             self._epoll.modify(fd, select.EPOLLIN)
 
     def _poll(self) -> None:
         assert self._epoll is not None
         readable = select.EPOLLIN
-        if len(self._readers) == 1 and not self._muted:
+        if len(self._readers) == 1:
             # Whom else could it be about? A client most often has but one connection.
-            for only in self._readers.values():
+            (only,) = self._readers.values()
+            if not only.muted:
                 only.readable()
                 return
         for fd, events in self._epoll.poll(0, EVENTS):

@@ -30,7 +30,7 @@ cdef class Stream:
     cdef TLS _tls
     cdef bint _shaking
     cdef bint _reading
-    cdef bint _muted
+    cdef readonly bint muted
     cdef bint _deaf
     cdef bint _starved
     cdef bint _resuming

@@ -78,8 +78,8 @@ class Stream:
         self._tls = tls
         self._shaking = tls is not None
         self._reading = False
-        # Not reading, but to be told of a reset.
-        self._muted = False
+        #: Not reading, but to be told of a reset.
+        self.muted = False
         # So now, or for a while since the last tick.
         self._deaf = False
         self._starved = False
@@ -209,7 +209,7 @@ class Stream:
                 self._commons.remove_reader(self._fd)
             else:
                 self._commons.mute(self._fd)
-                self._muted = self._deaf = True
+                self.muted = self._deaf = True
             self._reading = reading
         if reading and self.core.paused() and not self._resuming:
             self._resuming = True
@@ -228,9 +228,9 @@ class Stream:
             self._writing = writing
 
     def _listen(self) -> None:
-        if self._muted:
+        if self.muted:
             self._commons.unmute(self._fd, self)
-            self._muted = False
+            self.muted = False
         else:
             self._commons.add_reader(self._fd, self)
         if self._tls is not None and self._tls.waiting:
@@ -346,7 +346,7 @@ class Stream:
 
     def hung_up(self) -> None:
         """There is an error, or the end, and nothing that was asked for."""
-        if not self._muted:
+        if not self.muted:
             self.readable()
         elif self._sock is not None:
             number = error_of(self._sock) or errno.ECONNRESET
@@ -483,7 +483,7 @@ class Stream:
         sock, self._sock = self._sock, None
         if sock is None:
             return  # what was left to read after a failed write has been answered and ended
-        if self._reading or self._muted:
+        if self._reading or self.muted:
             self._commons.remove_reader(self._fd)
         if self._writing or self._shaking:
             self.loop.remove_writer(self._fd)
