@@ -197,10 +197,7 @@ class Bridge:
             return
         timer = self._stream.loop.call_later(CALLBACK_TIME, self._tell)
         job = partial(self._call_back, callbacks, ending, timer.cancel)
-        try:
-            self._crossing.callbacks.submit(job)
-        except RuntimeError:  # no thread to be had, such as at the exit of the interpreter
-            job()
+        self._crossing.callbacks.submit_or_run(job)
 
     def _call_back(self, callbacks: list[_Callback], ending: Ending, cancel: Callable[[], object]) -> None:
         self._telling = threading.get_ident()

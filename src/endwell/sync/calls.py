@@ -28,10 +28,7 @@ class Calls:
             self._calls.append(call)
             if len(self._calls) > 1:
                 return
-        try:
-            self._threads.submit(self._run)
-        except RuntimeError:  # no thread to be had, such as at the exit of the interpreter
-            self._run()
+        self._threads.submit_or_run(self._run)
 
     async def made(self) -> None:
         """Wait until all that have been asked for are made."""

@@ -60,6 +60,13 @@ class Threads:
                 self.busy -= 1
             raise
 
+    def submit_or_run(self, job: Callable[[], object]) -> None:
+        """The same, or run ``job`` here if there is no thread to be had, such as at the exit of the interpreter."""
+        try:
+            self.submit(job)
+        except RuntimeError:
+            job()
+
     def finish(self, seconds: float) -> None:
         """Wait until there is no work left, but not longer than that."""
         end = monotonic() + seconds
