@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import pty
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -18,6 +20,7 @@ import endwell.sync
 from endwell import Advice, Cause, Close, CloseCode
 from endwell.sync.crossing import Crossing
 from tests.face import ASYNCIO
+from tests.pair import until
 from tests.raw import BOUND, RawPeer
 from tests.wire.peer import CLOSE, TEXT
 
@@ -98,6 +101,28 @@ async def test_an_answer_waits_a_moment_for_its_thread_to_come_back():
             assert len(peer._received) > 2
             await peer.read_to_the_end(answer=True)
         assert (await draining).endings == {"clean": 1}
+
+
+async def test_a_peer_that_closes_while_it_is_judged_leaves_no_timer_behind(face, monkeypatch):
+    monkeypatch.setattr(endwell.server.drain, "QUIET", 2 * BOUND)
+    work = Work(0, face)
+    async with work.server.serving():
+        with await RawPeer.connect(work.server.port) as peer:
+            await peer.frame(TEXT, b"question")
+            assert (await peer.read_frame()).payload == b"question"
+            connection = weakref.ref(*work.server.connections)
+            draining = asyncio.create_task(drained(work.server, deadline=40 * BOUND))
+            assert await peer.silence(0.05)
+            await peer.close(1000)
+            await peer.read_to_the_end()
+        assert (await draining).endings == {"clean": 1}
+    del work
+
+    def forgotten():
+        gc.collect()
+        return connection() is None
+
+    await until(forgotten)
 
 
 async def test_what_the_system_has_already_is_answered_before_the_close(transport, face):

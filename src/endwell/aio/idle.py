@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -35,6 +36,7 @@ class Idle:
         self._receiver = receiver
         self._quiet = quiet
         self._callback = callback
+        self._timer: asyncio.TimerHandle | None = None
         #: Whether the peer is held back, until the connection closes.
         self.held = False
 
@@ -47,7 +49,15 @@ class Idle:
             # Who was never given a message owes nobody an answer.
             self()
         elif self._receiver.waits():
-            self._stream.loop.call_later(self._quiet, self._still_waits)
+            self._timer = self._stream.loop.call_later(self._quiet, self._still_waits)
+
+    def stop(self) -> None:
+        """Judge no more: it is judged, or the connection closes."""
+        if self._receiver.idle is self:
+            self._receiver.idle = None
+        if self._timer is not None:
+            # It keeps hold of all that belongs to the connection.
+            self._timer.cancel()
 
     def hold(self) -> None:
         """Read nothing more: a peer that always has the next message on the way leaves nobody idle.
@@ -65,15 +75,15 @@ class Idle:
         """The inbox is empty, and somebody waits or is about to."""
         core = self._stream.core
         if not core.is_open:
-            self._receiver.idle = None
+            self.stop()
         elif self.held:
-            self._receiver.idle = None
+            self.stop()
             self._callback()
         elif self._stream.arrived():
             # Not here: this may be within a read.
             self._stream.loop.call_soon(self._read)
         elif not core.begun():
-            self._receiver.idle = None
+            self.stop()
             self._callback()
 
     def _still_waits(self) -> None:

@@ -288,8 +288,8 @@ class Departure:
         patience = self.timetable.patience
         while self._asked and self._asked[0][0] <= now:
             moment, ws = self._asked.popleft()
-            self._idle[ws] = self._face(ws).when_idle(partial(self.close, ws), min(QUIET, patience / 4))
             if ws.is_open:
+                self._idle[ws] = self._face(ws).when_idle(partial(self.close, ws), min(QUIET, patience / 4))
                 self._busy.append((moment + patience / 2, ws))
         while self._busy and self._busy[0][0] <= now:
             moment, ws = self._busy.popleft()
@@ -328,7 +328,8 @@ class Departure:
 
     def _ended(self, ws: WebSocket, ending: Ending) -> None:
         self._endings["clean" if ending.clean else ending.tcp.value] += 1
-        self._idle.pop(ws, None)
+        if (idle := self._idle.pop(ws, None)) is not None:
+            idle.stop()
         self._bridges.pop(ws, None)
         if (taken := self._taken.pop(ws, None)) is not None:
             self._unanswered += ending.messages_in - taken
