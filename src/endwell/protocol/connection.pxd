@@ -19,6 +19,7 @@ cdef object _EOF
 cdef object _PEER_CLOSED
 cdef object _PEER_VANISHED
 cdef object _LOCAL
+cdef tuple _NOTHING
 cdef long long _LONG
 
 

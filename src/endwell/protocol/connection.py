@@ -47,6 +47,8 @@ _OPENING, _OPEN, _LINGERING, _ENDED = State.OPENING, State.OPEN, State.LINGERING
 _ACCEPTED, _WE_CLOSE, _THEY_CLOSE, _EOF = Cue.ACCEPTED, Cue.WE_CLOSE, Cue.THEY_CLOSE, Cue.EOF
 _PEER_CLOSED, _PEER_VANISHED = Cause.PEER_CLOSED, Cause.PEER_VANISHED
 _LOCAL = Initiator.LOCAL
+#: What ended a connection that has not ended.
+_NOTHING: tuple[Cue, BaseException | None] = (_WE_CLOSE, None)
 
 #: The share of ``max_lifetime`` by which a connection may end sooner, so that those that came
 #: together do not leave together. Precedent: gRPC's MAX_CONNECTION_AGE varies by a tenth.
@@ -104,7 +106,7 @@ class Connection:
         self._initiator = _LOCAL
         self._exception: BaseException | None = None
         # What ended it: TCP's end is told from these.
-        self._last: tuple[Cue, BaseException | None] = (_WE_CLOSE, None)
+        self._last = _NOTHING
         self._ended = 0.0
         self._ending: Ending | None = None
         self._rearm()

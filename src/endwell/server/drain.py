@@ -13,7 +13,7 @@ import inspect
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import pairwise
@@ -151,7 +151,7 @@ class Departure:
         self,
         drain: Drain,
         connections: set[WebSocket],
-        tasks: set[asyncio.Task[None]],
+        tasks: Collection[asyncio.Task[None]],
         workers: Workers,
         openings: set[Opening],
         handlers: Mapping[WebSocket, Route],
