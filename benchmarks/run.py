@@ -124,10 +124,11 @@ def chosen_contenders(args: argparse.Namespace) -> list[Contender]:
 
 
 def repeat(bench: Bench, findings: Findings, repetition: int, repetitions: int) -> None:
-    """Start every server, and let every scenario visit each of them once."""
+    """Start every server, and let every scenario visit each of them."""
     with ExitStack() as stack:
         servers = start(stack, bench, findings)
-        for turn, scenario in enumerate(findings.scenarios, repetition):
+        visits = [scenario for scenario in findings.scenarios for _ in range(scenario.rounds)]
+        for turn, scenario in enumerate(visits, repetition):
             for loop in findings.loops:
                 cells = []
                 for contender in rotated(takers(scenario, findings.contenders), turn):
@@ -161,6 +162,7 @@ def takers(scenario: Scenario, contenders: Sequence[Contender]) -> list[Contende
         each
         for each in contenders
         if each.blocking is scenario.blocking
+        and (scenario.rounds == 1 or each.name in (scenario.ours, scenario.baseline))
         and (each.has_client or scenario.kind is not Kind.CLIENT)
         and (each.has_deflate or not scenario.deflate)
     ]

@@ -45,6 +45,8 @@ class Scenario:
     #: Whether it is about clients and handlers that block.
     blocking: bool = False
     quick: bool = False
+    #: Visits in each repetition; if more than one, of ours and the baseline only.
+    rounds: int = 1
 
 
 SIZES = {"32 B": 32, "1 KiB": 1024, "64 KiB": 65536, "1 MiB": 2**20}
@@ -68,18 +70,22 @@ QUICK = {("32 B", 64, 1), ("1 KiB", 64, 1), ("1 KiB", 64, 16), ("64 KiB", 64, 16
 def _echo(size: str, connections: int, depth: int, *how: str) -> Scenario:
     """``how``: "text", "wss"."""
     wanted = (SECURE if "wss" in how else ECHO).get((size, connections, depth)) if "text" not in how else None
-    promises = [Promise(wanted)] if wanted else []
-    if wanted and "wss" not in how and depth == 1 and SIZES[size] <= 1024:
-        promises.append(Promise(1.00, figure="p99"))
     arguments = ["echo", f"--size={SIZES[size]}", f"--connections={connections}", f"--depth={depth}"]
     return Scenario(
         " ".join([*(how or ["ws"]), size, f"{connections}x{depth}"]),
         Kind.LOAD,
         (*arguments, *(f"--{word}" for word in how if word == "text"), *(["--tls"] if "wss" in how else [])),
-        promises=tuple(promises),
+        promises=(Promise(wanted),) if wanted else (),
         tls="wss" in how,
         quick=(size, connections, depth) in QUICK and "text" not in how and "64 KiB" not in how,
     )
+
+
+def _tail(size: str) -> Scenario:
+    # What else the machine does makes a tail twice as long in one second as in the next.
+    echo = _echo(size, 64, 1)
+    promises = (Promise(1.00, figure="p99"),)
+    return replace(echo, name=f"tail {size} 64x1", promises=promises, quick=False, rounds=5)
 
 
 def _blocking() -> Iterator[Scenario]:
@@ -108,6 +114,8 @@ def _scenarios() -> Iterator[Scenario]:
             yield _echo(size, connections, depth)
     for connections, depth in ((1, 1), (64, 1), (8, 4)):
         yield _echo("1 MiB", connections, depth)
+    for size in ("32 B", "1 KiB"):
+        yield _tail(size)
     for size, depth in (("32 B", 16), ("1 KiB", 1), ("1 KiB", 16), ("64 KiB", 1)):
         yield _echo(size, 64, depth, "text")
     for size, depth in (("1 KiB", 1), ("1 KiB", 16), ("64 KiB", 1)):

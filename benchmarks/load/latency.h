@@ -1,11 +1,11 @@
-/* Latencies in buckets 1/32 of a power of two wide, so that a percentile is right to about 3 %. */
+/* Latencies in buckets 1/256 of a power of two wide, so that a percentile is right to half a percent. */
 
 #ifndef LATENCY_H
 #define LATENCY_H
 
 #include <stdint.h>
 
-enum { FINE = 32, BUCKETS = 64 * FINE };
+enum { FINE_BITS = 8, FINE = 1 << FINE_BITS, BUCKETS = 64 * FINE };
 
 typedef struct {
     uint64_t bucket[BUCKETS];
@@ -14,7 +14,7 @@ typedef struct {
 
 static inline void record(Latencies *latencies, uint64_t ns)
 {
-    unsigned power = ns < FINE ? 0 : 63 - (unsigned)__builtin_clzll(ns) - 5;
+    unsigned power = ns < FINE ? 0 : 63 - (unsigned)__builtin_clzll(ns) - FINE_BITS;
     unsigned index = power * FINE + (unsigned)(ns >> power);
     latencies->bucket[index]++;
     latencies->total++;
