@@ -33,7 +33,7 @@ from .respond import browser_module, complete, response_from, static
 from .router import Route, Router, blocks
 from .run import Listen, run
 from .sessions import Sessions
-from .threads import Workers
+from .threads import HandlerThreads
 from .timetable import Drain, DrainKeywords
 
 __all__ = ["Server"]
@@ -73,7 +73,7 @@ class Server:
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._forget = self._tasks.pop
         self._context = Context()
-        self._workers = Workers(max_threads)
+        self._threads = HandlerThreads(max_threads)
         # Whose handler runs, and where it is registered.
         self._handling: dict[WebSocket, Route] = {}
         self._drain_watchers: list[Callable[[Drain], object]] = []
@@ -245,7 +245,7 @@ class Server:
         fair = yields and (lambda openings: yields(openings + len(self.connections)))
         listener = Listener(listen(), self.options, ssl, self._serve, self.draining, fair)
         self._listener = listener
-        self._workers.begin()
+        self._threads.begin()
         self._context = copy_context()
         self.addresses = [sock.getsockname() for sock in listener.socks]
         try:
@@ -254,7 +254,7 @@ class Server:
             try:
                 await self.drain(deadline=grace, listen=False)
             finally:
-                self._workers.dismiss()
+                self._threads.dismiss()
                 self._listener = None
                 listener.close()
                 for opening in list(listener.openings):
@@ -283,12 +283,12 @@ class Server:
         if not plan.listen:
             self._listener.close()
         self.draining.set()
-        self._workers.draining.set()
+        self._threads.draining.set()
         for callback in self._drain_watchers:
             if rest := tell(callback, plan):
                 self._start(rest)
         self.departure = Departure(
-            plan, self.connections, self._tasks, self._workers, self._listener.openings, self._handling
+            plan, self.connections, self._tasks, self._threads, self._listener.openings, self._handling
         )
         return await self.departure.run()
 
@@ -365,7 +365,7 @@ class Server:
         self, function: Callable[..., Any], blocking: bool, request: Request, **params: str
     ) -> Any:
         if blocking:
-            returned = await self._workers.page(function, request, **params)
+            returned = await self._threads.page(function, request, **params)
             return await returned if inspect.isawaitable(returned) else returned
         return await function(request, **params)
 
@@ -382,10 +382,10 @@ class Server:
         if self.departure is not None:
             raise self.departure.refuse()
         if route.blocking:
-            self._workers.reserve()
+            self._threads.reserve()
         request.params = params
         ws = opening.accept(request, accepted, self.connections)
-        held = self._workers.blocking(ws) if route.blocking else ws
+        held = self._threads.blocking(ws) if route.blocking else ws
         if self._watchers:
             self._context.run(held.on_close, lambda ending: self._ended(held, ending))
         self._start(self._handle(ws, held, route, params))
@@ -405,7 +405,7 @@ class Server:
         try:
             try:
                 if isinstance(held, BlockingWebSocket):
-                    await self._workers.handle(route.handler, held, params, partial(self._returned, ws))
+                    await self._threads.handle(route.handler, held, params, partial(self._returned, ws))
                 elif route.cancel_on_end:
                     async with ws.alive():
                         await route.handler(ws, **params)

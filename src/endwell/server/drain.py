@@ -29,7 +29,7 @@ from ..errors import ServiceUnavailable
 from ..sync.bridge import Bridge
 from ..sync.crossing import Crossing
 from .router import Route
-from .threads import Workers
+from .threads import HandlerThreads
 from .timetable import CLEANUP_TIME, Drain, Phase, Timetable
 
 __all__ = ["Departure", "DrainReport", "tell"]
@@ -152,7 +152,7 @@ class Departure:
         drain: Drain,
         connections: set[WebSocket],
         tasks: Collection[asyncio.Task[None]],
-        workers: Workers,
+        threads: HandlerThreads,
         openings: set[Opening],
         handlers: Mapping[WebSocket, Route],
     ) -> None:
@@ -160,7 +160,7 @@ class Departure:
         self.timetable = Timetable(drain, len(connections))
         self._connections = connections
         self._tasks = tasks
-        self._threads = workers.running
+        self._threads = threads.running
         self._openings = openings
         crossing = Crossing.of(asyncio.get_running_loop())
         self._bridges = {bridge.ws: bridge for bridge in crossing.bridges}
@@ -186,7 +186,7 @@ class Departure:
         self._finished = asyncio.Event()
         for ws in connections:
             ws.on_close(partial(self._ended, ws))
-        for waited in (*tasks, *workers.running):
+        for waited in (*tasks, *threads.running):
             waited.add_done_callback(self._look)
 
     def at(self) -> float:

@@ -16,14 +16,14 @@ from ..sync.draining import Draining
 from ..sync.threads import Threads
 from ..sync.websocket import WebSocket as BlockingWebSocket
 
-__all__ = ["Workers"]
+__all__ = ["HandlerThreads"]
 
 #: Threads that answer HTTP requests, at most; more requests wait. Apart from those of
 #: WebSockets, which are busy for as long as a connection lasts.
 PAGES = 32
 
 
-class Workers:
+class HandlerThreads:
     """The threads of one server."""
 
     def __init__(self, max_threads: int) -> None:
