@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 import platform
+import signal
 import socket
 import time
 from collections.abc import Coroutine
@@ -34,7 +35,10 @@ pytest.register_assert_rewrite("tests.raw", "tests.pair", "tests.endings.witness
 
 
 def pytest_configure() -> None:
-    """Refuse to test an extension module that its source has left behind."""
+    """Refuse to test an extension module that its source has left behind; let programs be interrupted."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As a shell starts what runs in its background, and what a test starts would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("ENDWELL_PURE") == "1":
         return
     for extension in (TESTS.parent / "src").rglob("*.so"):
