@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import gc
 import inspect
+import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 
 import pytest
 
@@ -124,6 +124,18 @@ async def crowd(served, size, policy, end):
     return [moment - cut for moment in served.times[size:]]
 
 
+def spread(times, first, last):
+    """Whether a quarter of them comes in each quarter of the window, more or less: neither chance
+    nor a machine that stands still for a moment moves a quartile by a fifth of it.
+    """
+    width = last - first
+    wanted = [first + width * part / 4 for part in (1, 2, 3)]
+    return all(
+        abs(found - at) < width / 5
+        for found, at in zip(statistics.quantiles(times, n=4), wanted, strict=True)
+    )
+
+
 async def test_200_clients_cut_at_once_come_back_spread():
     async def cut(connections):
         for ws in connections:
@@ -132,8 +144,7 @@ async def test_200_clients_cut_at_once_come_back_spread():
     async with serving(*["idle"] * 400) as served:
         times = await crowd(served, 200, RetryPolicy(base=2.0), cut)
     assert max(times) < 3
-    # 20 are to be expected in each of the 10 parts.
-    assert max(Counter(int(moment / 0.2) for moment in times).values()) <= 45
+    assert spread(times, 0, 2)
 
 
 async def test_200_clients_with_advice_come_back_within_its_window():
@@ -147,7 +158,7 @@ async def test_200_clients_with_advice_come_back_within_its_window():
         times = await crowd(served, 200, QUICK, close)
     assert min(times) >= 1.0
     assert max(times) < 2.9
-    assert max(Counter(int((moment - 1) / 0.1) for moment in times).values()) <= 45
+    assert spread(times, 1, 2)
 
 
 # --- stopping from outside ------------------------------------------------------------
