@@ -40,7 +40,7 @@ async def test_a_dead_peer_is_gone_within_ping_interval_and_ping_timeout(before,
         await both.peer.vanish()
         began = asyncio.get_running_loop().time()
         ending = await both.ending()
-        assert asyncio.get_running_loop().time() - began < 1.0
+        assert asyncio.get_running_loop().time() - began <= 0.5
     assert (ending.cause, ending.tcp, ending.clean) == (Cause.KEEPALIVE_TIMEOUT, TcpEnd.ABORTED, False)
 
 
@@ -58,7 +58,7 @@ async def test_a_reset_is_told_at_once_though_messages_wait_for_a_busy_handler(r
         both.peer.reset()
         began = asyncio.get_running_loop().time()
         ending = await both.ending()
-        assert asyncio.get_running_loop().time() - began < 1.0
+        assert asyncio.get_running_loop().time() - began < 0.2
         assert [message async for message in both.ws][:16] == [b"unread"] * 16
     assert (ending.cause, ending.tcp) == (Cause.CONNECTION_RESET, TcpEnd.RST)
 
@@ -69,7 +69,7 @@ async def test_a_peer_that_has_closed_its_socket_is_gone_with_the_next_ping_thou
         both.peer.drop()
         began = asyncio.get_running_loop().time()
         ending = await both.ending()
-        assert asyncio.get_running_loop().time() - began < 1.0
+        assert asyncio.get_running_loop().time() - began < 0.3
     assert (ending.cause, ending.tcp) == (Cause.CONNECTION_RESET, TcpEnd.RST)
 
 
@@ -104,6 +104,6 @@ async def test_a_peer_that_takes_nothing_is_gone_after_write_timeout_without_any
         await fill_inbox(both)
         began = asyncio.get_running_loop().time()
         ending = await both.ending()
-        assert asyncio.get_running_loop().time() - began < 1.0
+        assert asyncio.get_running_loop().time() - began <= 0.5
     assert (ending.cause, ending.tcp) == (Cause.WRITE_TIMEOUT, TcpEnd.ABORTED)
     assert ending.unsent_bytes > 0

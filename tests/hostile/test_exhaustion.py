@@ -70,7 +70,7 @@ async def test_without_file_descriptors_old_connections_work_cpu_is_idle_one_lin
                 began = time.perf_counter()
                 await peer.frame(TEXT, b"still there?")
                 assert (await peer.read_frame()).payload == b"still there?"
-                assert time.perf_counter() - began < 1
+                assert time.perf_counter() - began < 0.25
             await asyncio.sleep(0.1)
         assert cpu_of(process) - before < 0.1  # 10 %
         old.pop().drop()
