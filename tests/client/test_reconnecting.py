@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 
 import pytest
 
@@ -100,11 +101,15 @@ async def test_after_the_end_there_is_nothing_more():
 
 
 async def crowd(served, size, policy, end):
-    """``size`` clients, cut at once by ``end()``; the seconds from then to the return of each."""
-    done = asyncio.Event()
+    """``size`` clients, cut at once by ``end()``; the seconds from then to the return of each, and
+    what each chose to wait, in which no stall of the machine is.
+    """
+    done, waits = asyncio.Event(), []
 
     async def client():
-        async for ws in endwell.reconnecting(served.url, policy=policy, compression=None):
+        async for ws in endwell.reconnecting(
+            served.url, policy=policy, compression=None, on_ending=lambda last, verdict: waits.append(verdict)
+        ):
             if len(served.opened) <= size:
                 await ws.closed
             else:
@@ -121,7 +126,7 @@ async def crowd(served, size, policy, end):
         while len(served.opened) < 2 * size:
             await asyncio.sleep(0.01)
         done.set()
-    return [moment - cut for moment in served.times[size:]]
+    return [moment - cut for moment in served.times[size:]], waits[:size]
 
 
 def spread(times, first, last):
@@ -142,9 +147,12 @@ async def test_200_clients_cut_at_once_come_back_spread():
             ws.abort()
 
     async with serving(*["idle"] * 400) as served:
-        times = await crowd(served, 200, RetryPolicy(base=2.0), cut)
+        times, waits = await crowd(served, 200, RetryPolicy(base=2.0), cut)
     assert max(times) < 3
     assert spread(times, 0, 2)
+    # 20 are to be expected in each of the 10 parts.
+    assert max(Counter(int(wait / 0.2) for wait in waits).values()) <= 45
+    assert len(waits) == 200
 
 
 async def test_200_clients_with_advice_come_back_within_its_window():
@@ -155,10 +163,12 @@ async def test_200_clients_with_advice_come_back_within_its_window():
 
     async with serving(*["idle"] * 400) as served:
         # The policy's own window would be over before.
-        times = await crowd(served, 200, QUICK, close)
+        times, waits = await crowd(served, 200, QUICK, close)
     assert min(times) >= 1.0
     assert max(times) < 2.9
     assert spread(times, 1, 2)
+    assert max(Counter(int((wait - 1) / 0.1) for wait in waits).values()) <= 45
+    assert len(waits) == 200
 
 
 # --- stopping from outside ------------------------------------------------------------
