@@ -6,47 +6,67 @@ BIN := .venv/bin
 SOURCES := $(shell find src/endwell -name '*.py' -o -name '*.pxd')
 # What has to be covered by tests: all that has no I/O.
 CORE := src/endwell/*.py,src/endwell/wire/*,src/endwell/protocol/*
-# By these; tracing the others would slow down what they measure.
+# By these tests. Coverage of the others would slow down what they measure.
 CORE_TESTS := tests/words tests/wire tests/protocol
-# The others in two halves, by the time that they take.
-SERVER_TESTS := tests/cli tests/hostile tests/server
-FACE_TESTS := $(addprefix --ignore=,$(CORE_TESTS) $(SERVER_TESTS))
+# The other tests in groups of about equal time. Most of it is waiting, so the groups run at the same time.
+SERVER_TESTS := tests/server
+PEER_TESTS := tests/cli tests/client tests/hostile tests/sync
+FACE_TESTS := $(addprefix --ignore=,$(CORE_TESTS) $(SERVER_TESTS) $(PEER_TESTS))
+GROUPS := core server peers faces
 # How long to fuzz, in sum, and what (nothing: everything).
 SECONDS ?= 600
 TARGETS ?=
 
-.PHONY: build demo test test-compiled test-compiled-core test-compiled-server test-compiled-faces
-.PHONY: test-pure test-pure-core test-pure-server test-pure-faces
-.PHONY: test-browser test-deploy test-network fuzz check docs conformance conformance-quick interop-legacy bench clean
+.PHONY: build demo quick test test-all test-browser test-deploy test-network fuzz check docs
+.PHONY: conformance conformance-quick interop-legacy bench clean
 .DELETE_ON_ERROR:
 
 build: .venv/built
 
-demo: .venv/built
+# Before anything is compiled the demo starts as plain Python, because compiling takes a minute or more.
+demo: $(if $(wildcard .venv/built),.venv/built,.venv/ready)
+	@test -e .venv/built || echo "endwell is not compiled here and runs as plain Python; make build compiles it"
 	$(BIN)/endwell demo
 
-# All at once: most of a test's time is waiting.
+# The compiled build runs on uvloop, the plain one on asyncio's own loop.
+COMPILED := ENDWELL_LOOP=uvloop $(BIN)/python -m pytest
+PLAIN := ENDWELL_PURE=1 $(BIN)/python -m pytest
+IS_COMPILED := test -n "`$(BIN)/python -c 'import endwell; print(*endwell.compiled())'`"
+AT_ONCE := $(MAKE) --no-print-directory --jobs=4 --output-sync=target
+
+# The tests of everything without I/O, and of both faces: for each change while it is made.
+quick: .venv/built
+	@$(AT_ONCE) quick-core quick-contract
+
+# Each behaviour once, in one build: compiled if there is a compiler.
 test: .venv/built
-	@$(MAKE) --no-print-directory --jobs=6 --output-sync=target test-compiled test-pure
+	@$(AT_ONCE) $(GROUPS:%=once-%)
 
-# The compiled build runs on uvloop, the pure one on asyncio's own loop.
-test-compiled: test-compiled-core test-compiled-server test-compiled-faces
-test-compiled-core: TESTS := $(CORE_TESTS)
-test-compiled-server: TESTS := $(SERVER_TESTS)
-test-compiled-faces: TESTS := $(FACE_TESTS)
-test-compiled-core test-compiled-server test-compiled-faces: .venv/built
-	@if test -n "`$(BIN)/python -c 'import endwell; print(*endwell.compiled())'`"; \
-	then ENDWELL_LOOP=uvloop $(BIN)/python -m pytest $(TESTS); \
-	else echo "nothing is compiled here (no C compiler?): only the pure build is tested"; fi
+# Each behaviour in every combination, in both builds, and how much of the core the tests cover.
+test-all: .venv/built
+	@$(AT_ONCE) $(GROUPS:%=compiled-%)
+	@$(AT_ONCE) $(GROUPS:%=plain-%)
 
-test-pure: test-pure-core test-pure-server test-pure-faces
-test-pure-core: .venv/built
-	ENDWELL_PURE=1 $(BIN)/coverage run -m pytest $(CORE_TESTS)
+.PHONY: quick-core quick-contract $(GROUPS:%=once-%) $(GROUPS:%=compiled-%) $(GROUPS:%=plain-%)
+%-core: TESTS = $(CORE_TESTS)
+%-server: TESTS = $(SERVER_TESTS)
+%-peers: TESTS = $(PEER_TESTS)
+%-faces: TESTS = $(FACE_TESTS)
+%-contract: TESTS = tests/closing tests/contract tests/endings
+
+quick-core quick-contract $(GROUPS:%=once-%):
+	@if $(IS_COMPILED); then $(COMPILED) --once $(TESTS); else $(PLAIN) --once $(TESTS); fi
+
+$(GROUPS:%=compiled-%):
+	@if $(IS_COMPILED); then $(COMPILED) $(TESTS); \
+	else echo "nothing is compiled here (no C compiler?): only the plain build is tested"; fi
+
+plain-core:
+	ENDWELL_PURE=1 $(BIN)/coverage run -m pytest $(TESTS)
 	$(BIN)/coverage report --include='$(CORE)' --fail-under=98
-test-pure-server: TESTS := $(SERVER_TESTS)
-test-pure-faces: TESTS := $(FACE_TESTS)
-test-pure-server test-pure-faces: .venv/built
-	ENDWELL_PURE=1 $(BIN)/python -m pytest $(TESTS)
+
+plain-server plain-peers plain-faces:
+	$(PLAIN) $(TESTS)
 
 # Real browsers (chromium, firefox-esr), npm, and root for a network that can be cut.
 test-browser: .venv/built tools/browser/node_modules/installed
@@ -64,7 +84,7 @@ test-network: .venv/built
 fuzz: .venv/built
 	ENDWELL_PURE=1 nice $(BIN)/python -m tests.fuzz.run --keep --seconds $(SECONDS) $(TARGETS)
 
-check: .venv/built
+check: .venv/built .venv/checkers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -74,7 +94,7 @@ check: .venv/built
 	$(BIN)/python tools/browser_constants.py --check
 	$(BIN)/python -m tools.browser_page --check
 
-docs: .venv/built
+docs: .venv/built .venv/checkers
 	$(BIN)/python tools/make_docs.py
 	$(BIN)/python tools/browser_constants.py
 	$(BIN)/python -m tools.endings_page
@@ -100,15 +120,25 @@ clean:
 %/bin/pip:
 	sh tools/make_venv.sh '$(PYTHON)' $*
 
-.venv/installed: pyproject.toml | .venv/bin/pip
-	# The compiler stays in .venv, so that a changed source is built again without the network.
+# What the demo needs.
+.venv/ready: pyproject.toml | .venv/bin/pip
+	# The compiler stays in .venv, so that a changed source is compiled without the network.
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 	| $(BIN)/pip install --quiet --requirement /dev/stdin
+	ENDWELL_PURE=1 $(BIN)/pip install --quiet --no-build-isolation --editable .
+	touch $@
+
+.venv/installed: .venv/ready
+	ENDWELL_PURE=1 $(BIN)/pip install --quiet --no-build-isolation --editable '.[test]'
+	touch $@
+
+.venv/checkers: .venv/installed
 	ENDWELL_PURE=1 $(BIN)/pip install --quiet --no-build-isolation --editable '.[dev]'
 	touch $@
 
 .venv/built: .venv/installed setup.py $(SOURCES)
-	$(BIN)/python setup.py --quiet build_ext --inplace --parallel 2
+	@echo "compiling endwell (about a minute; make demo does not need it)"
+	$(BIN)/python setup.py --quiet build_ext --inplace
 	touch $@
 
 tools/browser/node_modules/installed: tools/browser/package.json tools/browser/package-lock.json

@@ -18,6 +18,8 @@ import pytest
 
 import endwell
 
+from .selection import once
+
 TESTS = Path(__file__).parent
 
 #: The layers without a socket and a clock; their tests have none either.
@@ -28,14 +30,25 @@ LOOP = os.environ.get("ENDWELL_LOOP", "asyncio")
 
 # A busy machine is not a fault of the code; the timeout of each test bounds its examples too.
 hypothesis.settings.register_profile("endwell", hypothesis.settings(), deadline=None)
-hypothesis.settings.load_profile("endwell")
+hypothesis.settings.register_profile("once", hypothesis.settings(), deadline=None, max_examples=20)
 
 # So that their asserts show what they compared.
 pytest.register_assert_rewrite("tests.raw", "tests.pair", "tests.endings.witness")
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--once", action="store_true", help="run each behaviour once: tests/selection.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("once"):
+        items[:], left_out = once(items)
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Refuse to test an extension module that its source has left behind; let programs be interrupted."""
+    hypothesis.settings.load_profile("once" if config.getoption("once") else "endwell")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # As a shell starts what runs in its background, and what a test starts would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)

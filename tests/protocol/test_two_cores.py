@@ -82,7 +82,7 @@ class Side:
         return found
 
 
-@settings(max_examples=300, stateful_step_count=40)
+@settings(max_examples=3 * settings.default.max_examples, stateful_step_count=40)
 class TwoCores(RuleBasedStateMachine):
     codec = Codec
     options = OPTIONS

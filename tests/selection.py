@@ -1,0 +1,56 @@
+"""Which tests ``make test`` runs: each behaviour once.
+
+Many behaviours are tested in a product: both faces, both roles, ws and wss, each kind of application. ``make test-all``
+runs the whole product. ``pytest --once`` runs one combination of it for each behaviour and each of its own cases. The
+combinations rotate from test to test, so that the selection as a whole contains every face, role and transport.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable
+from zlib import crc32
+
+import pytest
+
+__all__ = ["once"]
+
+#: The parameters that repeat a behaviour. All others are its cases.
+AXES = {"application", "bytewise", "face", "role", "transport", "way"}
+
+#: The protocol of today, for a behaviour that is also tested in the old ones.
+CURRENT = {"ws", "wss"}
+
+
+def once(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """The items to run and the items to leave out."""
+    behaviours: dict[Hashable, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if not item.get_closest_marker("exhaustive"):
+            behaviours[_behaviour(item)].append(item)
+    kept = {_choose(variants) for variants in behaviours.values()}
+    return [item for item in items if item in kept], [item for item in items if item not in kept]
+
+
+def _params(item: pytest.Item) -> dict[str, object]:
+    return item.callspec.params if hasattr(item, "callspec") else {}
+
+
+def _behaviour(item: pytest.Item) -> Hashable:
+    cases = (pair for pair in _params(item).items() if pair[0] not in AXES)
+    return item.nodeid.partition("[")[0], *((name, type(value), _key(value)) for name, value in cases)
+
+
+def _key(value: object) -> Hashable:
+    """A case is the same object in each combination, or an equal one if it can be hashed."""
+    try:
+        hash(value)
+    except (TypeError, ValueError):  # ValueError: a memoryview of a bytearray
+        return id(value)
+    return value
+
+
+def _choose(variants: list[pytest.Item]) -> pytest.Item:
+    current = [item for item in variants if _params(item).get("way", "ws") in CURRENT] or variants
+    # A hash of the name, because Python's own differs from run to run.
+    return current[crc32(variants[0].nodeid.encode()) % len(current)]
