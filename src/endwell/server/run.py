@@ -6,7 +6,6 @@ import _socket
 import asyncio
 import faulthandler
 import logging
-import os
 import signal
 import ssl as tls
 import sys
@@ -24,6 +23,7 @@ from . import systemd
 from .orders import OVERTIME, Orders
 from .supervisor import Supervisor
 from .timetable import Drain
+from .watchdog import Watchdog
 from .worker import found
 
 if TYPE_CHECKING:
@@ -124,20 +124,22 @@ async def _progress(server: Server) -> None:
 class _Signals:
     """Has ``stop`` called in the loop for SIGINT and SIGTERM, while the block runs.
 
-    A handler that blocks the event loop itself keeps everybody from stopping. So the first
-    signal also starts a clock: when ``limit`` seconds have passed, the process ends.
+    A handler that blocks the event loop itself keeps everybody from stopping. So the process
+    ends when ``limit`` seconds have passed since the first signal.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, stop: Callable[[], object], limit: float) -> None:
         self._loop = loop
         self._stop = stop
         self._limit = limit
-        self._clocks: list[threading.Timer] = []
+        self._watchdog: Watchdog | None = None
+        self._came_before = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> None:
         # Python delivers signals to the main thread only.
         if threading.current_thread() is threading.main_thread():
+            self._watchdog = Watchdog()
             for number in (signal.SIGINT, signal.SIGTERM):
                 # Not loop.add_signal_handler: a loop that is blocked would not see it.
                 self._before[number] = signal.signal(number, self._came)
@@ -145,14 +147,14 @@ class _Signals:
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
-        for clock in self._clocks:
-            clock.cancel()
+        if self._watchdog is not None:
+            self._watchdog.dismiss()
 
-    def _came(self, number: int, _frame: FrameType | None) -> None:
-        clock = threading.Timer(OVERTIME if self._clocks else self._limit, _end_process)
-        clock.daemon = True
-        clock.start()
-        self._clocks.append(clock)
+    def _came(self, _number: int, _frame: FrameType | None) -> None:
+        # Nothing here may need what the system can run out of.
+        assert self._watchdog is not None
+        self._watchdog.limit(OVERTIME if self._came_before else self._limit)
+        self._came_before = True
         with suppress(RuntimeError):  # the loop is closed: it is over anyway
             self._loop.call_soon_threadsafe(self._stop)
 
@@ -183,13 +185,6 @@ class _Executor(ThreadPoolExecutor):
         self._work.finish(seconds)
         if self._work.busy:
             logger.warning("%d threads of asyncio.to_thread still run, and are left alone", self._work.busy)
-
-
-def _end_process() -> None:
-    logger.critical("something blocks the event loop, so the process ends without it; this is where:")
-    faulthandler.dump_traceback()
-    logging.shutdown()
-    os._exit(1)
 
 
 def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
