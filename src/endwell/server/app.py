@@ -16,9 +16,9 @@ from functools import partial
 from typing import Any, TypeVar, Unpack
 
 from ..aio.broadcast import Broadcast, Slow, broadcast
-from ..aio.callbacks import check_callback
+from ..aio.callbacks import check_callback, check_returned
 from ..aio.draining import Draining
-from ..aio.listen import Listener, Opening, bind
+from ..aio.listen import Listener, Opening, bind, shown
 from ..aio.websocket import WebSocket
 from ..codes import CloseCode
 from ..ending import Cause, Ending
@@ -328,7 +328,7 @@ class Server:
             answer = await self._page(request)
         except HandshakeError as exc:
             answer = exc
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             answer = self._broken(request, exc)
         self._respond(opening, request, answer)
 
@@ -344,8 +344,8 @@ class Server:
                 return
         self._answer(opening, request, answer)
 
-    def _broken(self, request: Request, exc: Exception) -> Response:
-        logger.error("answering %r failed", request.raw_path, exc_info=exc)
+    def _broken(self, request: Request, exc: BaseException) -> Response:
+        logger.error("answering %r for %s failed", request.raw_path, _peer(request), exc_info=exc)
         return Response.text("internal error\n", 500)
 
     async def _page(self, request: Request) -> Response | None:
@@ -366,8 +366,9 @@ class Server:
     ) -> Any:
         if blocking:
             returned = await self._threads.page(function, request, **params)
-            return await returned if inspect.isawaitable(returned) else returned
-        return await function(request, **params)
+        else:
+            returned = function(request, **params)
+        return await returned if inspect.isawaitable(returned) else returned
 
     def _answer(self, opening: Opening, request: Request | None, answer: Response | HandshakeError) -> None:
         broken = answer if isinstance(answer, HandshakeError) else None
@@ -393,8 +394,8 @@ class Server:
     def _ended(self, ws: WebSocket | BlockingWebSocket, ending: Ending) -> None:
         for watcher in self._watchers:
             try:
-                watcher(ws, ending)
-            except Exception:
+                check_returned(watcher(ws, ending), watcher)
+            except (Exception, SystemExit):
                 logger.exception("on_close callback %r failed", watcher)
 
     async def _handle(
@@ -408,20 +409,18 @@ class Server:
                     await self._threads.handle(route.handler, held, params, partial(self._returned, ws))
                 elif route.cancel_on_end:
                     async with ws.alive():
-                        await route.handler(ws, **params)
+                        await _run(route, ws, params)
                 else:
-                    await route.handler(ws, **params)
+                    await _run(route, ws, params)
             finally:
                 if not route.blocking:
                     self._returned(ws)
-        except ConnectionClosed as exc:
-            if exc.ending is not ws.ending:
-                await self._failed(ws, route, exc)
         except asyncio.CancelledError:
             await ws.close_for(Cause.CANCELLED, CloseCode.GOING_AWAY)
             raise
-        except Exception as exc:
-            await self._failed(ws, route, exc)
+        except (Exception, BaseExceptionGroup, SystemExit) as exc:
+            if not _tells_the_end(exc, ws):
+                await self._failed(ws, route, exc)
         else:
             if self.departure is not None:
                 self.departure.close(ws)
@@ -433,7 +432,27 @@ class Server:
             self.departure.returned(ws)
         del self._handling[ws]
 
-    async def _failed(self, ws: WebSocket, route: Route, exc: Exception) -> None:
+    async def _failed(self, ws: WebSocket, route: Route, exc: BaseException) -> None:
         # The traceback stays here: a peer is told that, not why.
-        logger.error("handler of %r failed", route.pattern, exc_info=exc)
+        request = ws.request
+        logger.error("handler %s of %r for %s failed", route.name, request.path, _peer(request), exc_info=exc)
         await ws.close_for(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
+
+
+async def _run(route: Route, ws: WebSocket, params: Mapping[str, str]) -> None:
+    # Of a wrapper that is no coroutine function, it may be None instead of a coroutine.
+    if (coroutine := route.handler(ws, **params)) is not None:
+        await coroutine
+
+
+def _tells_the_end(exc: BaseException, ws: WebSocket) -> bool:
+    """Whether it says that ``ws`` has ended, and nothing else; task groups put it into a group."""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(_tells_the_end(each, ws) for each in exc.exceptions)
+    return isinstance(exc, ConnectionClosed) and exc.ending is ws.ending
+
+
+def _peer(request: Request) -> str:
+    address = request.remote_address
+    # The name of a Unix socket is the peer's to choose.
+    return shown(address) if isinstance(address, tuple) else repr(address)

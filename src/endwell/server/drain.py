@@ -127,7 +127,7 @@ def tell(callback: Callable[[Drain], object], drain: Drain) -> Coroutine[Any, An
     """Call an ``on_drain`` callback; what is left to be awaited, if it is async."""
     try:
         returned = callback(drain)
-    except Exception:
+    except (Exception, SystemExit):
         logger.exception("on_drain callback %r failed", callback)
         return None
     return _rest(callback, returned) if inspect.isawaitable(returned) else None
@@ -136,7 +136,7 @@ def tell(callback: Callable[[Drain], object], drain: Drain) -> Coroutine[Any, An
 async def _rest(callback: object, awaitable: Awaitable[object]) -> None:
     try:
         await awaitable
-    except Exception:
+    except (Exception, SystemExit):
         logger.exception("on_drain callback %r failed", callback)
 
 
