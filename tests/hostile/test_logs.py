@@ -54,7 +54,8 @@ BY_NOBODY = {
     "cannot accept connections for now: %s",
     "cannot tell systemd %s: %s",
     "listening on %s",
-    "listening on %s, with %d workers",
+    "on_stop callback %r failed",
+    "on_stop callback %r still runs after %.1f s, and is cancelled",
     "restarting: new workers start",
     "restarting: the new workers are ready, the old ones drain",
     "something blocks the event loop, so the process ends without it; this is where:",
@@ -73,7 +74,7 @@ def texts():
     for path in Path(endwell.__file__).parent.rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text())):
             called = ast.unparse(call.func) if isinstance(call, ast.Call) else ""
-            if called.startswith("logger."):
+            if called.startswith("logger.") and call.args:
                 yield next(each.value for each in call.args if isinstance(each, ast.Constant))
 
 

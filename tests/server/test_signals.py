@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import gc
+import re
 import signal
+import socket
+import threading
 
 import pytest
 
 import endwell
 from endwell import Cause
-from tests.cli.process import PATIENCE, listening, python
+from tests.cli.process import PATIENCE, finish, listening, python
 from tests.pair import within
 from tests.server.program import running
 
@@ -51,6 +56,12 @@ async def floods(ws):
     print("from here on", flush=True)
     while True:
         os.write(2, bytes(65536))
+
+@server.websocket("/exits")
+async def exits(ws):
+    await ws.send("now")
+    asyncio.get_running_loop().call_soon(sys.exit, 7)
+    await ws.recv()
 
 @server.on_close
 def closed(ws, ending):
@@ -120,3 +131,97 @@ async def test_a_process_that_cannot_write_its_log_ends_all_the_same():
         process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(process.wait, PATIENCE) == 1
         await within(ws.closed)
+
+
+@loops
+@pytest.mark.parametrize("times", [1, 2])
+async def test_sighup_drains_and_hastens_nothing(loop, times):
+    with running("-c", program(loop)) as server:
+        async with endwell.connect(server.url("/async")) as ws:
+            await ws.send("hello")
+            assert await within(ws.recv()) == "hello"
+            for _ in range(times):
+                server.send(signal.SIGHUP)
+            assert (await within(ws.closed)).code == 1001
+        status, log = await asyncio.to_thread(server.finish, None)
+    assert status == 0
+    assert "1 clean" in log
+
+
+async def test_a_program_that_ignores_sighup_or_handles_it_goes_on_doing_so():
+    text = program().replace("server.run(", "signal.signal(signal.SIGHUP, HANDLER); server.run(")
+    text = text.replace("import asyncio", "import signal, asyncio", 1)
+    for handler in ("signal.SIG_IGN", "lambda *_: print('mine', flush=True)"):
+        with running("-c", text.replace("HANDLER", handler)) as server:
+            async with endwell.connect(server.url("/async")) as ws:
+                server.send(signal.SIGHUP)
+                if handler != "signal.SIG_IGN":
+                    assert await asyncio.to_thread(server.process.stdout.readline) == "mine\n"
+                await ws.send("hello")
+                assert await within(ws.recv()) == "hello"
+            assert (await asyncio.to_thread(server.finish))[0] == 0
+
+
+@loops
+async def test_sys_exit_in_the_loop_but_in_no_handler_drains_and_then_ends_the_process(loop):
+    with running("-c", program(loop)) as server:
+        async with (
+            endwell.connect(server.url("/exits")) as ws,
+            endwell.connect(server.url("/async")) as other,
+        ):
+            await other.send("hello")
+            assert await within(other.recv()) == "hello"
+            assert await within(ws.recv()) == "now"
+            assert (await within(ws.closed)).code == (await within(other.closed)).code == 1001
+        status, log = await asyncio.to_thread(server.finish, None)
+    assert status == 7
+    assert "2 clean" in log
+
+
+def test_a_port_in_use_is_told_in_one_line_without_a_traceback():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for workers in ("None", "1"):
+            file = "import endwell; endwell.Server().run(port=int(__import__('sys').argv[1]), workers={})"
+            with python("-c", file.format(workers), str(port)) as process:
+                status, out, err = finish(process)
+            assert (status, out) == (1, "")
+            assert err == f"endwell: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+def test_a_port_in_use_is_an_oserror_outside_of_the_main_thread():
+    raised = []
+
+    def run(port):
+        try:
+            endwell.Server().run(port=port)
+        except OSError as exc:
+            raised.append(exc)
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        thread = threading.Thread(target=run, args=(port,))
+        thread.start()
+        thread.join(PATIENCE)
+    (error,) = raised
+    assert str(error) == f"[Errno {errno.EADDRINUSE}] Address already in use: '127.0.0.1:{port}'"
+
+
+async def test_run_in_a_running_loop_points_to_serving_and_leaves_nothing_behind():
+    with pytest.raises(RuntimeError, match=r"async with server\.serving"):
+        endwell.Server().run(port=0)
+    gc.collect()  # a coroutine that was never awaited would warn
+
+
+@pytest.mark.parametrize("logs", [False, True])
+def test_a_program_that_has_not_set_up_logging_says_where_it_listens(logs):
+    setup = "import logging; logging.basicConfig(level=logging.WARNING)\n" if logs else ""
+    file = (
+        "import endwell\nserver = endwell.Server()\nserver.on_start(lambda: print('started', flush=True))\n"
+    )
+    with python("-c", f"{setup}{file}server.run(port=0)") as process:
+        assert process.stdout.readline() == "started\n"
+        if not logs:
+            assert re.fullmatch(r"listening on 127\.0\.0\.1:\d+; Ctrl-C stops\n", process.stderr.readline())
+        process.send_signal(signal.SIGTERM)
+        assert finish(process) == (0, "", "")

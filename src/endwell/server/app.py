@@ -29,6 +29,7 @@ from ..protocol.handshake import wants_websocket
 from ..protocol.opening import accept
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from .drain import Departure, DrainReport, tell
+from .lifespan import start, stop
 from .respond import browser_module, complete, response_from, static
 from .router import Route, Router, blocks
 from .run import Listen, run
@@ -39,6 +40,9 @@ from .timetable import Drain, DrainKeywords
 __all__ = ["Server"]
 
 logger = logging.getLogger("endwell.server")
+
+#: Seconds that ``on_stop`` callbacks have at least, whatever the deadline.
+STOP_TIME = 0.5
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Hook = Callable[[Request], Response | Awaitable[Response | None] | None]
@@ -77,6 +81,8 @@ class Server:
         # Whose handler runs, and where it is registered.
         self._handling: dict[WebSocket, Route] = {}
         self._drain_watchers: list[Callable[[Drain], object]] = []
+        self._starters: list[Callable[[], object]] = []
+        self._stoppers: list[Callable[[], object]] = []
         self._listener: Listener | None = None
         #: The drain that is under way, or over.
         self.departure: Departure | None = None
@@ -135,6 +141,25 @@ class Server:
         """
         self._hook = hook
         return hook
+
+    def on_start(self, callback: Function) -> Function:
+        """Have ``callback()``, plain or async, called before the server listens, in the event loop.
+
+        For pools and background tasks; under ``run(workers=...)`` it is called in each worker. Callbacks
+        run in the order of registration. One that raises ends the start with that exception. What it
+        sets in context variables, handlers see. SIGTERM cancels it.
+        """
+        self._starters.append(callback)
+        return callback
+
+    def on_stop(self, callback: Function) -> Function:
+        """Have ``callback()``, plain or async, called when the server has stopped and no handler runs any more.
+
+        Last registered, first called; only if every ``on_start`` callback returned. They have what is left
+        of the drain's deadline, at least half a second; one that takes longer is cancelled. Exceptions are logged.
+        """
+        self._stoppers.insert(0, callback)
+        return callback
 
     def on_close(self, callback: Callable[[Any, Ending], object]) -> Callable[[Any, Ending], object]:
         """Have ``callback(ws, ending)`` called once for each connection that ends.
@@ -197,10 +222,11 @@ class Server:
         drain: Drain | None = None,
         workers: int | None = None,
     ) -> None:
-        """Serve until SIGINT or SIGTERM, then :meth:`drain` as ``drain`` says; blocks.
+        """Serve until SIGINT, SIGTERM or SIGHUP, then :meth:`drain` as ``drain`` says; blocks.
 
-        A second signal stops at once. After a drain of the application's own it returns, too.
-        On a terminal a line shows how far the drain is. uvloop is used where it is installed.
+        A second SIGINT or SIGTERM stops at once. After a drain of the application's own it returns, too.
+        Where it listens is logged, or printed if the program has not set up logging. On a terminal
+        a line shows how far the drain is. uvloop is used where it is installed.
         Where systemd passes sockets, those are used instead of ``host``, ``port`` and
         ``unix_path``; it is told READY and STOPPING.
 
@@ -208,6 +234,10 @@ class Server:
         one supervises them: it replaces those that crash, and SIGHUP restarts them without
         a gap. Raises ValueError where the program is no file and no module, or outside of the
         main thread; SystemExit if a worker ends before it listens. See ``docs/deploy.md``.
+
+        Raises SystemExit with one line if it cannot listen (OSError outside of the main thread), and
+        RuntimeError in a thread whose event loop runs: there :meth:`serving` is meant. ``sys.exit()`` in a
+        task of the application has the server drain, and is raised then.
         """
         run(self, partial(bind, host, port, unix_path), ssl, drain or Drain(), workers)
 
@@ -241,6 +271,19 @@ class Server:
         says whether to leave the next newcomer to those.
         """
         self.departure = None
+        await start(self._starters)
+        try:
+            async with self._listening(listen, ssl, grace, yields):
+                yield self
+        finally:
+            await stop(
+                self._stoppers, STOP_TIME if self.departure is None else self.departure.left(STOP_TIME)
+            )
+
+    @asynccontextmanager
+    async def _listening(
+        self, listen: Listen, ssl: tls.SSLContext | None, grace: float, yields: Callable[[int], bool] | None
+    ) -> AsyncIterator[None]:
         self.draining = Draining()
         fair = yields and (lambda openings: yields(openings + len(self.connections)))
         listener = Listener(listen(), self.options, ssl, self._serve, self.draining, fair)
@@ -249,7 +292,7 @@ class Server:
         self._context = copy_context()
         self.addresses = [sock.getsockname() for sock in listener.socks]
         try:
-            yield self
+            yield
         finally:
             try:
                 await self.drain(deadline=grace, listen=False)

@@ -193,6 +193,10 @@ class Departure:
         """Seconds since it began."""
         return monotonic() - self._began
 
+    def left(self, least: float) -> float:
+        """Seconds until the deadline, and ``least`` if those are fewer."""
+        return max(least, self.timetable.drain.deadline - self.at())
+
     # -- called by the server -------------------------------------------------
 
     def refuse(self) -> ServiceUnavailable:
