@@ -506,6 +506,54 @@ async def test_what_crosses_the_close_is_taken_only_by_a_handler_that_owes_no_an
     assert endings[0].dropped_messages == answers
 
 
+async def test_a_client_that_has_just_connected_has_time_for_its_first_question(transport, face, monkeypatch):
+    # So that what rules it out, the Close at its moment, comes long before the question does.
+    monkeypatch.setattr(endwell.server.drain, "QUIET", BOUND)
+    work = Work(0, face)
+    async with work.server.serving(ssl=transport.server):
+        with await RawPeer.connect(work.server.port, transport.client) as peer:
+            draining = asyncio.create_task(drained(work.server, deadline=20 * BOUND))
+            assert await peer.silence(0.05)
+            await peer.frame(TEXT, b"first")
+            seen = await peer.read_to_the_end(answer=True)
+            assert [frame.payload for frame in seen.frames] == [b"first"]
+            peer.drop()
+        report = await draining
+    assert (report.unanswered, report.endings) == (0, {"clean": 1})
+
+
+async def test_a_handler_that_comes_back_after_its_answer_has_left_is_asked_again_first(
+    transport, face, monkeypatch
+):
+    monkeypatch.setattr(endwell.server.drain, "QUIET", BOUND)
+    server = endwell.Server()
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def work(ws):
+        async for message in ws:
+            loop.call_soon_threadsafe(begun.set)
+            await face.pause(0.05)
+            await ws.send(message)
+            if message == "one":
+                await face.pause(0.05)
+
+    server.websocket("/")(face.handler(work))
+    async with server.serving(ssl=transport.server):
+        with await RawPeer.connect(server.port, transport.client) as peer:
+            await peer.frame(TEXT, b"one")
+            await begun.wait()
+            draining = asyncio.create_task(drained(server, deadline=20 * BOUND))
+            assert (await peer.read_frame()).payload == b"one"
+            assert await peer.silence(0.2)
+            await peer.frame(TEXT, b"two")
+            seen = await peer.read_to_the_end(answer=True)
+            assert [frame.payload for frame in seen.frames] == [b"two"]
+            peer.drop()
+        report = await draining
+    assert (report.unanswered, report.last_called, report.endings) == (0, 0, {"clean": 1})
+
+
 async def test_our_clients_come_back_when_the_advice_says():
     work = Work(0)
     times = []
