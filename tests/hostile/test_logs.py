@@ -54,6 +54,7 @@ BY_NOBODY = {
     "cannot accept connections for now: %s",
     "cannot tell systemd %s: %s",
     "listening on %s",
+    "the drain waits for handlers, %.1f s at most: %s",
     "on_stop callback %r failed",
     "on_stop callback %r still runs after %.1f s, and is cancelled",
     "restarting: new workers start",
