@@ -165,14 +165,12 @@ async def test_a_program_that_ignores_sighup_or_handles_it_goes_on_doing_so():
 @loops
 async def test_sys_exit_in_the_loop_but_in_no_handler_drains_and_then_ends_the_process(loop):
     with running("-c", program(loop)) as server:
-        async with (
-            endwell.connect(server.url("/exits")) as ws,
-            endwell.connect(server.url("/async")) as other,
-        ):
+        async with endwell.connect(server.url("/async")) as other:
             await other.send("hello")
             assert await within(other.recv()) == "hello"
-            assert await within(ws.recv()) == "now"
-            assert (await within(ws.closed)).code == (await within(other.closed)).code == 1001
+            async with endwell.connect(server.url("/exits")) as ws:
+                assert await within(ws.recv()) == "now"
+                assert (await within(ws.closed)).code == (await within(other.closed)).code == 1001
         status, log = await asyncio.to_thread(server.finish, None)
     assert status == 7
     assert "2 clean" in log
