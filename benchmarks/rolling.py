@@ -2,6 +2,7 @@
 
     python benchmarks/rolling.py                     20 restarts of 4 workers, as a line
     python benchmarks/rolling.py --restarts 3        fewer
+    python benchmarks/rolling.py --threads           with a plain function as handler
     python benchmarks/rolling.py --peer uvicorn      another server, which has to be installed; as its HUP does it
 
 Every client numbers its messages and waits for each answer. The handler keeps them in memory,
@@ -30,6 +31,7 @@ from itertools import count
 from pathlib import Path
 
 import endwell
+import endwell.sync
 
 HOST = "127.0.0.1"
 #: Seconds of work for each message, and between two of a client.
@@ -62,18 +64,23 @@ class Scenario:
     go: int = 20
     drain: endwell.Drain = field(default_factory=lambda: endwell.Drain(window=1, deadline=10))
     peer: str | None = None
+    #: Whether the handler is a plain function.
+    threads: bool = False
 
 
 # -- the server ----------------------------------------------------------------
 
 
-def serve(workers: int, window: float, deadline: float, folder: str) -> None:
+def serve(workers: int, window: float, deadline: float, folder: str, face: str) -> None:
     """Serve until the signal."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     server = endwell.Server()
     file = Path(folder, str(os.getpid()))
 
-    @server.websocket("/")
+    def keep(notes: list[str]) -> None:
+        with file.open("a") as stream:
+            stream.writelines(notes)
+
     async def note(ws: endwell.WebSocket) -> None:
         notes = []
         try:
@@ -82,9 +89,19 @@ def serve(workers: int, window: float, deadline: float, folder: str) -> None:
                 await asyncio.sleep(WORK)
                 await ws.send(message)
         finally:
-            with file.open("a") as stream:  # noqa: ASYNC230  (a few lines)
-                stream.writelines(notes)
+            keep(notes)
 
+    def note_blocking(ws: endwell.sync.WebSocket) -> None:
+        notes = []
+        try:
+            for message in ws:
+                notes.append(f"{message!s}\n")
+                time.sleep(WORK)
+                ws.send(message)
+        finally:
+            keep(notes)
+
+    server.websocket("/")(note if face == "async" else note_blocking)
     server.run(HOST, 0, workers=workers, drain=endwell.Drain(window=window, deadline=deadline))
 
 
@@ -182,7 +199,8 @@ class Server:
     @classmethod
     async def start(cls, scenario: Scenario, folder: str) -> Server:
         drain = scenario.drain
-        arguments = ("serve", f"{scenario.workers}", f"{drain.window}", f"{drain.deadline}", folder)
+        face = "threads" if scenario.threads else "async"
+        arguments = ("serve", f"{scenario.workers}", f"{drain.window}", f"{drain.deadline}", folder, face)
         process = await asyncio.create_subprocess_exec(
             sys.executable, __file__, *arguments, stderr=asyncio.subprocess.PIPE
         )
@@ -297,13 +315,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--restarts", type=int, default=Scenario.restarts)
     parser.add_argument("--peer", choices=PEERS)
+    parser.add_argument("--threads", action="store_true", help="a plain function as handler")
     wanted = parser.parse_args()
-    outcome = asyncio.run(play(Scenario(restarts=wanted.restarts, peer=wanted.peer)))
+    scenario = Scenario(restarts=wanted.restarts, peer=wanted.peer, threads=wanted.threads)
+    outcome = asyncio.run(play(scenario))
     print(*(f"{name}: {value}" for name, value in outcome.line().items()), sep="; ")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
-        serve(int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4]), sys.argv[5])
+        serve(int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4]), sys.argv[5], sys.argv[6])
     else:
         main()

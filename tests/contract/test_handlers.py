@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+import sys
+import traceback
 
 import pytest
 
@@ -76,6 +79,11 @@ async def _raising(ws):
     raise RuntimeError("secret")
 
 
+async def _exiting(ws):
+    await ws.send("last words")
+    sys.exit("secret")
+
+
 async def _ended_by_itself(ws):
     await ws.send("last words")
     await ws.close(4000, "enough")
@@ -87,6 +95,7 @@ async def _ended_by_itself(ws):
     [
         (_returning, Cause.HANDLER_RETURNED, (1000, "")),
         (_raising, Cause.HANDLER_ERROR, (1011, "")),
+        (_exiting, Cause.HANDLER_ERROR, (1011, "")),
         (_ended_by_itself, Cause.APP_CLOSED, (4000, "enough")),
     ],
 )
@@ -99,8 +108,11 @@ async def test_how_a_handler_leaves_is_what_the_peer_is_told(script, cause, clos
     assert (seen.close, seen.closes) == (both.heard(*close), 1)
     assert (ending.cause, ending.sent, ending.clean) == (cause, both.kept(*close), True)
     logged = faults(caplog)
-    assert [record.levelno for record in logged] == ([logging.ERROR] if script is _raising else [])
-    assert all(isinstance(record.exc_info[1], RuntimeError) for record in logged)
+    failed = script in (_raising, _exiting)
+    assert [record.levelno for record in logged] == ([logging.ERROR] if failed else [])
+    for record in logged:
+        assert "secret" in "".join(traceback.format_exception(record.exc_info[1]))
+        assert re.search(r"handler \S+ of '/' for 127\.0\.0\.1:\d+ failed", record.getMessage())
 
 
 async def test_a_handler_that_lets_the_end_pass_through_is_no_error(serve, caplog):
@@ -114,6 +126,26 @@ async def test_a_handler_that_lets_the_end_pass_through_is_no_error(serve, caplo
         both.peer.fin()
         await both.ending()
     assert not faults(caplog)
+
+
+@pytest.mark.needs("close")
+@pytest.mark.parametrize("other", [None, ValueError("mine")])
+async def test_a_group_of_exceptions_is_an_error_if_one_of_them_is_not_the_end(other, serve, caplog):
+    async def handler(ws):
+        try:
+            while True:
+                await ws.recv()
+        except ConnectionClosed as exc:
+            leaves = [exc, *([] if other is None else [other])]
+            raise BaseExceptionGroup("outer", [exc, BaseExceptionGroup("inner", leaves)]) from None
+
+    async with serve(handler=handler) as both:
+        await both.peer.close(1000)
+        await both.peer.read_to_the_end()
+        both.peer.fin()
+        ending = await both.ending()
+    assert ending.cause is Cause.PEER_CLOSED
+    assert len(faults(caplog)) == (other is not None)
 
 
 @pytest.mark.needs("close")

@@ -31,9 +31,9 @@ BY_A_PEER = {
     "%s on %r: %s",
     "%s; coming back in %.1f s",
     "%s; not coming back: %s",
-    "answering %r failed",
+    "answering %r for %s failed",
     "callback %r failed",
-    "handler of %r failed",
+    "handler %s of %r for %s failed",
     "on_close callback %r failed",
     "on_drain callback %r failed",
     "reading from %r failed",
@@ -54,7 +54,9 @@ BY_NOBODY = {
     "cannot accept connections for now: %s",
     "cannot tell systemd %s: %s",
     "listening on %s",
-    "listening on %s, with %d workers",
+    "the drain waits for handlers, %.1f s at most: %s",
+    "on_stop callback %r failed",
+    "on_stop callback %r still runs after %.1f s, and is cancelled",
     "restarting: new workers start",
     "restarting: the new workers are ready, the old ones drain",
     "something blocks the event loop, so the process ends without it; this is where:",
@@ -73,7 +75,7 @@ def texts():
     for path in Path(endwell.__file__).parent.rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text())):
             called = ast.unparse(call.func) if isinstance(call, ast.Call) else ""
-            if called.startswith("logger."):
+            if called.startswith("logger.") and call.args:
                 yield next(each.value for each in call.args if isinstance(each, ast.Constant))
 
 

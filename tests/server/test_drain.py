@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import endwell
 import endwell.sync
 from endwell import Advice, Cause, Close, CloseCode
+from endwell.server.timetable import Phase
 from endwell.sync.crossing import Crossing
 from tests.face import ASYNCIO
 from tests.pair import until
@@ -504,6 +506,109 @@ async def test_what_crosses_the_close_is_taken_only_by_a_handler_that_owes_no_an
     assert taken == (["in time"] if answers else ["in time", "late"])
     assert report.unanswered == 1
     assert endings[0].dropped_messages == answers
+
+
+async def test_a_client_that_has_just_connected_has_time_for_its_first_question(transport, face, monkeypatch):
+    # So that what rules it out, the Close at its moment, comes long before the question does.
+    monkeypatch.setattr(endwell.server.drain, "QUIET", BOUND)
+    work = Work(0, face)
+    async with work.server.serving(ssl=transport.server):
+        with await RawPeer.connect(work.server.port, transport.client) as peer:
+            draining = asyncio.create_task(drained(work.server, deadline=20 * BOUND))
+            assert await peer.silence(0.05)
+            await peer.frame(TEXT, b"first")
+            seen = await peer.read_to_the_end(answer=True)
+            assert [frame.payload for frame in seen.frames] == [b"first"]
+            peer.drop()
+        report = await draining
+    assert (report.unanswered, report.endings) == (0, {"clean": 1})
+
+
+async def test_a_handler_that_comes_back_after_its_answer_has_left_is_asked_again_first(
+    transport, face, monkeypatch
+):
+    monkeypatch.setattr(endwell.server.drain, "QUIET", BOUND)
+    server = endwell.Server()
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def work(ws):
+        async for message in ws:
+            loop.call_soon_threadsafe(begun.set)
+            await face.pause(0.05)
+            await ws.send(message)
+            if message == "one":
+                await face.pause(0.05)
+
+    server.websocket("/")(face.handler(work))
+    async with server.serving(ssl=transport.server):
+        with await RawPeer.connect(server.port, transport.client) as peer:
+            await peer.frame(TEXT, b"one")
+            await begun.wait()
+            draining = asyncio.create_task(drained(server, deadline=20 * BOUND))
+            assert (await peer.read_frame()).payload == b"one"
+            assert await peer.silence(0.2)
+            await peer.frame(TEXT, b"two")
+            seen = await peer.read_to_the_end(answer=True)
+            assert [frame.payload for frame in seen.frames] == [b"two"]
+            peer.drop()
+        report = await draining
+    assert (report.unanswered, report.last_called, report.endings) == (0, 0, {"clean": 1})
+
+
+async def test_a_peer_that_does_not_answer_its_close_is_cut_long_before_the_deadline(transport, face):
+    work = Work(0, face)
+    async with work.server.serving(ssl=transport.server):
+        with await RawPeer.connect(work.server.port, transport.client) as peer:
+            await peer.frame(TEXT, b"question")
+            await peer.read_frame()
+            # The other bounds are close_timeout, 10 s, and nearly 9/10 of the deadline.
+            report = await drained(work.server, deadline=9)
+            assert report.endings == {"aborted": 1}
+            assert Phase.CANCEL not in report.phases
+            assert (await peer.read_to_the_end()).close.code == 1001
+
+
+async def test_a_peer_that_takes_something_now_and_then_is_not_cut():
+    server = endwell.Server(write_limit=2**26)
+
+    @server.websocket("/")
+    async def talk(ws):
+        await ws.recv()
+        for _ in range(8):
+            await ws.send(bytes(2**20))
+        await ws.read()
+
+    async with server.serving():
+        with await RawPeer.connect(server.port, buffer=65536) as peer:
+            await peer.frame(TEXT, b"go")
+            assert len((await peer.read_frame()).payload) == 2**20
+            draining = asyncio.create_task(drained(server, deadline=10))
+            for _ in range(6):  # longer than the 2 s for a peer that takes nothing
+                await asyncio.sleep(0.5)
+                assert len((await peer.read_frame()).payload) == 2**20
+            assert (await peer.read_to_the_end(answer=True)).close.code == 1001
+            peer.drop()
+            assert (await draining).endings == {"clean": 1}
+
+
+async def test_the_handlers_that_a_drain_waits_for_are_named_while_it_waits(caplog):
+    server = endwell.Server()
+    work = asyncio.Event()
+
+    @server.websocket("/")
+    async def busy(ws):
+        await ws.recv()
+        await work.wait()
+
+    async with server.serving(), endwell.connect(url(server)) as ws:
+        await ws.send("question")
+        draining = asyncio.create_task(drained(server, deadline=2.5))
+        await until(lambda: "the drain waits for handlers" in caplog.text)
+        work.set()
+        report = await draining
+    assert re.search(r"waits for handlers, \d\.\d s at most: 1 x \S+busy", caplog.text)
+    assert report.cancelled == 0
 
 
 async def test_our_clients_come_back_when_the_advice_says():

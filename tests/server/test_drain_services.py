@@ -80,7 +80,12 @@ async def test_at_the_end_of_a_drain_everybody_has_left_the_sessions():
     assert left == [("ada", Cause.SERVER_DRAINED)]
 
 
-async def test_a_broadcast_within_a_drain_reaches_those_who_are_open_and_counts_the_others_as_gone():
+async def test_a_broadcast_within_a_drain_reaches_those_who_are_open_and_counts_the_others_as_gone(
+    monkeypatch,
+):
+    monkeypatch.setattr(
+        endwell.server.drain, "QUIET", 0.0
+    )  # a client that has just come is closed at once, too
     server = hall()
     async with server.serving(), endwell.connect(url(server, "/ada")) as busy:
         everybody = set()

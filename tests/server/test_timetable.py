@@ -76,6 +76,11 @@ def test_who_is_busy_has_its_time_after_its_own_moment_and_not_after_everybodys(
     assert table.begins(Phase.WAIT) == table.window + table.patience < table.begins(Phase.CANCEL)
 
 
+def test_a_peer_that_takes_nothing_and_answers_nothing_has_a_fifth_of_the_deadline_and_two_seconds_at_least():
+    assert timetable(1).silence == 5
+    assert timetable(1, deadline=3).silence == 2
+
+
 def test_the_advice_is_after_the_server_has_gone_if_nobody_else_listens():
     table = timetable(2000)
     assert table.spread() == 5

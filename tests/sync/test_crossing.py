@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import deque
 
 from endwell.sync.crossing import ATTENDED, Crossing
+from tests.pair import until
 
 
 class _Restless:
@@ -34,3 +37,78 @@ async def test_whoever_has_always_more_to_say_does_not_keep_the_loop_to_itself()
     attended = restless.attended
     await asyncio.sleep(0.01)
     assert restless.attended == attended
+
+
+class _Counted:
+    """Counts how often it was attended to."""
+
+    def __init__(self) -> None:
+        self.attended = 0
+
+    def attend(self) -> None:
+        self.attended += 1
+
+
+async def test_more_words_than_one_turn_attends_to_are_attended_to_in_later_turns():
+    crossing = Crossing.of(asyncio.get_running_loop())
+    bridges = [_Counted() for _ in range(3 * ATTENDED + 1)]
+    thread = threading.Thread(target=lambda: [crossing.post(bridge) for bridge in bridges])
+    thread.start()
+    thread.join()  # the loop is busy meanwhile
+    await until(lambda: all(bridge.attended for bridge in bridges))
+    assert all(bridge.attended == 1 for bridge in bridges)
+
+
+async def test_a_word_whose_bridge_fails_does_not_silence_the_words_behind_it():
+    class Broken:
+        def attend(self) -> None:
+            raise RuntimeError("broken")
+
+    loop = asyncio.get_running_loop()
+    failures = []
+    loop.set_exception_handler(lambda _, context: failures.append(str(context["exception"])))
+    crossing = Crossing.of(loop)
+    before, behind, later = Broken(), _Counted(), _Counted()
+    crossing.post(before)
+    crossing.post(behind)
+    await until(lambda: behind.attended)
+    crossing.post(before)
+    await until(lambda: len(failures) == 2)
+    crossing.post(later)
+    await until(lambda: later.attended)
+    assert failures == ["broken", "broken"]
+
+
+class _Loop:
+    """Holds the callbacks that it was given until the test runs them."""
+
+    def __init__(self) -> None:
+        self.callbacks = deque()
+
+    def call_soon(self, callback, *args) -> None:
+        self.callbacks.append((callback, args))
+
+    call_soon_threadsafe = call_soon
+
+
+def test_at_most_one_callback_is_pending_however_many_threads_leave_word():
+    loop = _Loop()
+    crossing = Crossing(loop)
+    bridges = [_Counted() for _ in range(4)]
+    posts = 5 * ATTENDED
+
+    def leave_word(bridge):
+        for _ in range(posts):
+            crossing.post(bridge)
+
+    threads = [threading.Thread(target=leave_word, args=(bridge,)) for bridge in bridges]
+    for thread in threads:
+        thread.start()
+    most = 0
+    while loop.callbacks or any(thread.is_alive() for thread in threads):
+        most = max(most, len(loop.callbacks))
+        if loop.callbacks:
+            callback, args = loop.callbacks.popleft()
+            callback(*args)
+    assert [bridge.attended for bridge in bridges] == [posts] * 4
+    assert most == 1

@@ -9,7 +9,7 @@ from contextvars import Context
 
 from ..ending import Ending
 
-__all__ = ["call_back", "check_callback"]
+__all__ = ["call_back", "check_callback", "check_returned"]
 
 logger = logging.getLogger("endwell")
 
@@ -20,9 +20,20 @@ def check_callback(callback: object) -> None:
         raise TypeError(f"callback must be a plain function, not {callback!r}")
 
 
+def check_returned(returned: object, function: object) -> None:
+    """Raise TypeError if a plain ``function`` has returned what has to be awaited: then nothing of it has run."""
+    if returned is not None and inspect.isawaitable(returned):
+        if inspect.iscoroutine(returned):
+            returned.close()
+        raise TypeError(
+            f"{getattr(function, '__qualname__', repr(function))} is a plain function, but returned "
+            f"{type(returned).__name__} {returned!r}, which nothing awaits"
+        )
+
+
 def call_back(callback: Callable[[Ending], object], context: Context, ending: Ending) -> None:
     """Call what was given to ``on_close``, in the context of that."""
     try:
-        context.run(callback, ending)
-    except Exception:
+        check_returned(context.run(callback, ending), callback)
+    except (Exception, SystemExit):  # sys.exit() in a callback ends neither the loop nor a thread of ours
         logger.exception("on_close callback %r failed", callback)

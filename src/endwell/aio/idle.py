@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .stream import Stream
+from .syscalls import monotonic
 
 __all__ = ["Idle"]
 
@@ -37,6 +38,8 @@ class Idle:
         self._quiet = quiet
         self._callback = callback
         self._timer: asyncio.TimerHandle | None = None
+        # How many messages the application had taken when that was started, and when it was over.
+        self._timed = self._quiet_since = -1
         #: Whether the peer is held back, until the connection closes.
         self.held = False
 
@@ -46,10 +49,16 @@ class Idle:
         # So that the last answer does not leave before the callback is called: a peer would ask again.
         self._stream.gathers = True
         if not (core.inbox or core.taken()):
-            # Who was never given a message owes nobody an answer.
-            self()
+            # An application that was never given a message owes no answer. But a client that has just
+            # connected may have its first question on the way.
+            self._quiet_since = 0
+            young = core.opened + self._quiet - monotonic()
+            if young > 0:
+                self._timer = self._stream.loop.call_later(young, self._judge)
+            else:
+                self()
         elif self._receiver.waits():
-            self._timer = self._stream.loop.call_later(self._quiet, self._still_waits)
+            self._wait()
 
     def stop(self) -> None:
         """Judge no more: it is judged, or the connection closes."""
@@ -82,12 +91,34 @@ class Idle:
         elif self._stream.arrived():
             # Not here: this may be within a read.
             self._stream.loop.call_soon(self._read)
-        elif not core.begun():
+        elif core.begun():
+            pass
+        elif core.answers() and not core.outbox.size and core.taken() != self._quiet_since:
+            # The last answer has left before: the client may have asked again.
+            self._wait()
+        else:
             self.stop()
             self._callback()
 
+    def _wait(self) -> None:
+        """Judge when nothing has come for ``quiet`` seconds."""
+        taken = self._stream.core.taken()
+        if self._timer is None or taken != self._timed:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timed = taken
+            self._timer = self._stream.loop.call_later(self._quiet, self._still_waits)
+
     def _still_waits(self) -> None:
+        self._timer = None
         if self._receiver.idle is self and self._receiver.waits():
+            self._quiet_since = self._stream.core.taken()
+            self()
+
+    def _judge(self) -> None:
+        self._timer = None
+        core = self._stream.core
+        if self._receiver.idle is self and (self._receiver.waits() or not (core.inbox or core.taken())):
             self()
 
     def _read(self) -> None:

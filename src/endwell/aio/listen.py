@@ -61,6 +61,7 @@ def bind(
         return [_bind_unix(os.fspath(unix_path))]
     hosts = [host] if host is None or isinstance(host, str) else list(host)
     socks: list[_socket.socket] = []
+    name: str | None = None
     try:
         for name in hosts:
             for family, kind, proto, _, address in socket.getaddrinfo(
@@ -77,7 +78,9 @@ def bind(
                 sock.bind((address[0], chosen, *address[2:]))
                 sock.listen(BACKLOG)
                 sock.setblocking(False)
-    except BaseException:
+    except BaseException as exc:
+        if isinstance(exc, OSError):
+            exc.filename = shown((name or "*", port))  # so that its text says where
         for sock in socks:
             sock.close()
         raise
@@ -97,7 +100,9 @@ def _bind_unix(path: str) -> _socket.socket:
         sock.bind(path)
         sock.listen(BACKLOG)
         sock.setblocking(False)
-    except BaseException:
+    except BaseException as exc:
+        if isinstance(exc, OSError):
+            exc.filename = path
         sock.close()
         raise
     return sock

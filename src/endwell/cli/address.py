@@ -23,7 +23,7 @@ def shown(host: str, port: int) -> str:
 def cannot_listen(command: str, address: str, error: OSError) -> None:
     """Say so, and what helps."""
     hint = "; choose another --port, or 0 for any that is free" if error.errno == errno.EADDRINUSE else ""
-    print(f"endwell {command}: cannot listen on {address}: {error}{hint}", file=sys.stderr)
+    print(f"endwell {command}: cannot listen on {address}: {error.strerror}{hint}", file=sys.stderr)
 
 
 def _port(text: str) -> int:

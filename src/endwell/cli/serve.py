@@ -54,8 +54,10 @@ def run(args: argparse.Namespace) -> int:
     server.on_close(_log)
     try:
         server.run(args.host, args.port, ssl=context, workers=args.workers)
-    except OSError as error:
-        cannot_listen("serve", shown(args.host, args.port), error)
+    except SystemExit as exit_:
+        if not isinstance(exit_.__cause__, OSError):
+            raise
+        cannot_listen("serve", shown(args.host, args.port), exit_.__cause__)
         return 1
     return 0
 

@@ -16,9 +16,9 @@ from functools import partial
 from typing import Any, TypeVar, Unpack
 
 from ..aio.broadcast import Broadcast, Slow, broadcast
-from ..aio.callbacks import check_callback
+from ..aio.callbacks import check_callback, check_returned
 from ..aio.draining import Draining
-from ..aio.listen import Listener, Opening, bind
+from ..aio.listen import Listener, Opening, bind, shown
 from ..aio.websocket import WebSocket
 from ..codes import CloseCode
 from ..ending import Cause, Ending
@@ -29,6 +29,7 @@ from ..protocol.handshake import wants_websocket
 from ..protocol.opening import accept
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from .drain import Departure, DrainReport, tell
+from .lifespan import start, stop
 from .respond import browser_module, complete, response_from, static
 from .router import Route, Router, blocks
 from .run import Listen, run
@@ -39,6 +40,9 @@ from .timetable import Drain, DrainKeywords
 __all__ = ["Server"]
 
 logger = logging.getLogger("endwell.server")
+
+#: Seconds that ``on_stop`` callbacks have at least, whatever the deadline.
+STOP_TIME = 0.5
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Hook = Callable[[Request], Response | Awaitable[Response | None] | None]
@@ -77,6 +81,8 @@ class Server:
         # Whose handler runs, and where it is registered.
         self._handling: dict[WebSocket, Route] = {}
         self._drain_watchers: list[Callable[[Drain], object]] = []
+        self._starters: list[Callable[[], object]] = []
+        self._stoppers: list[Callable[[], object]] = []
         self._listener: Listener | None = None
         #: The drain that is under way, or over.
         self.departure: Departure | None = None
@@ -135,6 +141,25 @@ class Server:
         """
         self._hook = hook
         return hook
+
+    def on_start(self, callback: Function) -> Function:
+        """Have ``callback()``, plain or async, called before the server listens, in the event loop.
+
+        For pools and background tasks; under ``run(workers=...)`` it is called in each worker. Callbacks
+        run in the order of registration. One that raises ends the start with that exception. What it
+        sets in context variables, handlers see. SIGTERM cancels it.
+        """
+        self._starters.append(callback)
+        return callback
+
+    def on_stop(self, callback: Function) -> Function:
+        """Have ``callback()``, plain or async, called when the server has stopped and no handler runs any more.
+
+        Last registered, first called; only if every ``on_start`` callback returned. They have what is left
+        of the drain's deadline, at least half a second; one that takes longer is cancelled. Exceptions are logged.
+        """
+        self._stoppers.insert(0, callback)
+        return callback
 
     def on_close(self, callback: Callable[[Any, Ending], object]) -> Callable[[Any, Ending], object]:
         """Have ``callback(ws, ending)`` called once for each connection that ends.
@@ -197,10 +222,11 @@ class Server:
         drain: Drain | None = None,
         workers: int | None = None,
     ) -> None:
-        """Serve until SIGINT or SIGTERM, then :meth:`drain` as ``drain`` says; blocks.
+        """Serve until SIGINT, SIGTERM or SIGHUP, then :meth:`drain` as ``drain`` says; blocks.
 
-        A second signal stops at once. After a drain of the application's own it returns, too.
-        On a terminal a line shows how far the drain is. uvloop is used where it is installed.
+        A second SIGINT or SIGTERM stops at once. After a drain of the application's own it returns, too.
+        Where it listens is logged, or printed if the program has not set up logging. On a terminal
+        a line shows how far the drain is. uvloop is used where it is installed.
         Where systemd passes sockets, those are used instead of ``host``, ``port`` and
         ``unix_path``; it is told READY and STOPPING.
 
@@ -208,6 +234,10 @@ class Server:
         one supervises them: it replaces those that crash, and SIGHUP restarts them without
         a gap. Raises ValueError where the program is no file and no module, or outside of the
         main thread; SystemExit if a worker ends before it listens. See ``docs/deploy.md``.
+
+        Raises SystemExit with one line if it cannot listen (OSError outside of the main thread), and
+        RuntimeError in a thread whose event loop runs: there :meth:`serving` is meant. ``sys.exit()`` in a
+        task of the application has the server drain, and is raised then.
         """
         run(self, partial(bind, host, port, unix_path), ssl, drain or Drain(), workers)
 
@@ -241,6 +271,19 @@ class Server:
         says whether to leave the next newcomer to those.
         """
         self.departure = None
+        await start(self._starters)
+        try:
+            async with self._listening(listen, ssl, grace, yields):
+                yield self
+        finally:
+            await stop(
+                self._stoppers, STOP_TIME if self.departure is None else self.departure.left(STOP_TIME)
+            )
+
+    @asynccontextmanager
+    async def _listening(
+        self, listen: Listen, ssl: tls.SSLContext | None, grace: float, yields: Callable[[int], bool] | None
+    ) -> AsyncIterator[None]:
         self.draining = Draining()
         fair = yields and (lambda openings: yields(openings + len(self.connections)))
         listener = Listener(listen(), self.options, ssl, self._serve, self.draining, fair)
@@ -249,7 +292,7 @@ class Server:
         self._context = copy_context()
         self.addresses = [sock.getsockname() for sock in listener.socks]
         try:
-            yield self
+            yield
         finally:
             try:
                 await self.drain(deadline=grace, listen=False)
@@ -328,7 +371,7 @@ class Server:
             answer = await self._page(request)
         except HandshakeError as exc:
             answer = exc
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             answer = self._broken(request, exc)
         self._respond(opening, request, answer)
 
@@ -344,8 +387,8 @@ class Server:
                 return
         self._answer(opening, request, answer)
 
-    def _broken(self, request: Request, exc: Exception) -> Response:
-        logger.error("answering %r failed", request.raw_path, exc_info=exc)
+    def _broken(self, request: Request, exc: BaseException) -> Response:
+        logger.error("answering %r for %s failed", request.raw_path, _peer(request), exc_info=exc)
         return Response.text("internal error\n", 500)
 
     async def _page(self, request: Request) -> Response | None:
@@ -366,8 +409,9 @@ class Server:
     ) -> Any:
         if blocking:
             returned = await self._threads.page(function, request, **params)
-            return await returned if inspect.isawaitable(returned) else returned
-        return await function(request, **params)
+        else:
+            returned = function(request, **params)
+        return await returned if inspect.isawaitable(returned) else returned
 
     def _answer(self, opening: Opening, request: Request | None, answer: Response | HandshakeError) -> None:
         broken = answer if isinstance(answer, HandshakeError) else None
@@ -393,8 +437,8 @@ class Server:
     def _ended(self, ws: WebSocket | BlockingWebSocket, ending: Ending) -> None:
         for watcher in self._watchers:
             try:
-                watcher(ws, ending)
-            except Exception:
+                check_returned(watcher(ws, ending), watcher)
+            except (Exception, SystemExit):
                 logger.exception("on_close callback %r failed", watcher)
 
     async def _handle(
@@ -408,20 +452,18 @@ class Server:
                     await self._threads.handle(route.handler, held, params, partial(self._returned, ws))
                 elif route.cancel_on_end:
                     async with ws.alive():
-                        await route.handler(ws, **params)
+                        await _run(route, ws, params)
                 else:
-                    await route.handler(ws, **params)
+                    await _run(route, ws, params)
             finally:
                 if not route.blocking:
                     self._returned(ws)
-        except ConnectionClosed as exc:
-            if exc.ending is not ws.ending:
-                await self._failed(ws, route, exc)
         except asyncio.CancelledError:
             await ws.close_for(Cause.CANCELLED, CloseCode.GOING_AWAY)
             raise
-        except Exception as exc:
-            await self._failed(ws, route, exc)
+        except (Exception, BaseExceptionGroup, SystemExit) as exc:
+            if not _tells_the_end(exc, ws):
+                await self._failed(ws, route, exc)
         else:
             if self.departure is not None:
                 self.departure.close(ws)
@@ -433,7 +475,27 @@ class Server:
             self.departure.returned(ws)
         del self._handling[ws]
 
-    async def _failed(self, ws: WebSocket, route: Route, exc: Exception) -> None:
+    async def _failed(self, ws: WebSocket, route: Route, exc: BaseException) -> None:
         # The traceback stays here: a peer is told that, not why.
-        logger.error("handler of %r failed", route.pattern, exc_info=exc)
+        request = ws.request
+        logger.error("handler %s of %r for %s failed", route.name, request.path, _peer(request), exc_info=exc)
         await ws.close_for(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
+
+
+async def _run(route: Route, ws: WebSocket, params: Mapping[str, str]) -> None:
+    # Of a wrapper that is no coroutine function, it may be None instead of a coroutine.
+    if (coroutine := route.handler(ws, **params)) is not None:
+        await coroutine
+
+
+def _tells_the_end(exc: BaseException, ws: WebSocket) -> bool:
+    """Whether it says that ``ws`` has ended, and nothing else; task groups put it into a group."""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(_tells_the_end(each, ws) for each in exc.exceptions)
+    return isinstance(exc, ConnectionClosed) and exc.ending is ws.ending
+
+
+def _peer(request: Request) -> str:
+    address = request.remote_address
+    # The name of a Unix socket is the peer's to choose.
+    return shown(address) if isinstance(address, tuple) else repr(address)

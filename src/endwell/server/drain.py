@@ -13,7 +13,7 @@ import inspect
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import pairwise
@@ -38,6 +38,8 @@ logger = logging.getLogger("endwell.server")
 
 #: Seconds for which nothing comes from a client that has nothing on the way: a round trip.
 QUIET = 0.25
+#: Seconds after the last closings until the handlers that still run are named in the log.
+TELLING_TIME = 1.0
 #: Seconds between two looks at the timetable while closings are due.
 TICK = 0.01
 
@@ -76,8 +78,7 @@ class DrainReport:
         if self.slowest is not None:
             parts.append(f"slowest handler: {self.slowest[0]}, {self.slowest[1]:.1f} s")
         if self.stuck:
-            names = ", ".join(f"{count} x {name}" for name, count in Counter(self.stuck).items())
-            parts.append(f"stuck and left alone: {names}")
+            parts.append(f"stuck and left alone: {_counted(self.stuck)}")
         return "; ".join(parts)
 
     def _troubles(self) -> list[tuple[int, str]]:
@@ -123,11 +124,15 @@ class DrainReport:
         )
 
 
+def _counted(names: Iterable[str]) -> str:
+    return ", ".join(f"{count} x {name}" for name, count in Counter(names).items())
+
+
 def tell(callback: Callable[[Drain], object], drain: Drain) -> Coroutine[Any, Any, None] | None:
     """Call an ``on_drain`` callback; what is left to be awaited, if it is async."""
     try:
         returned = callback(drain)
-    except Exception:
+    except (Exception, SystemExit):
         logger.exception("on_drain callback %r failed", callback)
         return None
     return _rest(callback, returned) if inspect.isawaitable(returned) else None
@@ -136,7 +141,7 @@ def tell(callback: Callable[[Drain], object], drain: Drain) -> Coroutine[Any, An
 async def _rest(callback: object, awaitable: Awaitable[object]) -> None:
     try:
         await awaitable
-    except Exception:
+    except (Exception, SystemExit):
         logger.exception("on_drain callback %r failed", callback)
 
 
@@ -174,6 +179,9 @@ class Departure:
         # when it is time, the latter are closed then.
         self._busy: deque[tuple[float, WebSocket]] = deque()
         self._last: deque[tuple[float, WebSocket]] = deque()
+        # Those that were sent their Close: when they are cut, unless their peer has taken something by then.
+        self._closing: deque[tuple[float, WebSocket, int]] = deque()
+        self._telling = self.timetable.begins(Phase.WAIT) + TELLING_TIME
         self._idle: dict[WebSocket, Idle] = {}
         self._phase = Phase.CLOSE
         self._phases: dict[Phase, float] = {}
@@ -193,6 +201,10 @@ class Departure:
         """Seconds since it began."""
         return monotonic() - self._began
 
+    def left(self, least: float) -> float:
+        """Seconds until the deadline, and ``least`` if those are fewer."""
+        return max(least, self.timetable.drain.deadline - self.at())
+
     # -- called by the server -------------------------------------------------
 
     def refuse(self) -> ServiceUnavailable:
@@ -210,6 +222,10 @@ class Departure:
         if ws.is_open:
             self._taken[ws] = self._face(ws).taken()
             ws.dismiss(self.timetable.drain.code, self.timetable.reason(self.at()))
+            self._watch(ws)
+
+    def _watch(self, ws: WebSocket) -> None:
+        self._closing.append((self.at() + self.timetable.silence, ws, ws._core.outbox.taken))
 
     def __str__(self) -> str:
         """A line that says how far it is."""
@@ -301,7 +317,24 @@ class Departure:
             if ws.is_open:
                 self._last_called += 1
             self.close(ws)
-        return min((due[0][0] for due in (self._asked, self._busy, self._last) if due), default=inf)
+        while self._closing and self._closing[0][0] <= now:
+            _, ws, taken = self._closing.popleft()
+            if ws in self._connections:
+                if ws._core.outbox.taken == taken:
+                    ws.abort()
+                else:
+                    self._watch(ws)
+        if self._telling <= now:
+            self._telling = inf
+            self._tell()
+        queues = (self._asked, self._busy, self._last, self._closing)
+        return min([self._telling, *(queue[0][0] for queue in queues if queue)])
+
+    def _tell(self) -> None:
+        """Name the handlers that go on after their connection, so that one knows what a stop takes its time for."""
+        if names := [route.name for ws, route in self._handlers.items() if ws not in self._connections]:
+            left = self.timetable.begins(Phase.OVER) - self.at()
+            logger.warning("the drain waits for handlers, %.1f s at most: %s", left, _counted(names))
 
     def _face(self, ws: WebSocket) -> WebSocket | Bridge:
         """Who knows what the handler is doing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from .timetable import Drain, DrainKeywords, Phase, Timetable
 if TYPE_CHECKING:
     from .app import Server
 
-__all__ = ["OVERTIME", "Orders"]
+__all__ = ["OVERTIME", "Orders", "tell_listening"]
 
 logger = logging.getLogger("endwell.server")
 
@@ -34,6 +35,15 @@ _CHANGES: dict[str, DrainKeywords] = {
     "leave": {"listen": False},
     "restart": {"listen": False, "code": CloseCode.SERVICE_RESTART},
 }
+
+
+def tell_listening(where: str) -> None:
+    """Log where the server listens, or print it where the program has not set up logging."""
+    if logger.hasHandlers():
+        logger.info("listening on %s", where)
+    elif sys.stderr is not None:
+        sys.stderr.write(f"listening on {where}; Ctrl-C stops\n")
+        sys.stderr.flush()
 
 
 class Orders:
@@ -51,6 +61,7 @@ class Orders:
         self._began = -inf
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[None] | None = None
+        self._ready = False
 
     @property
     def alone(self) -> bool:
@@ -98,6 +109,9 @@ class Orders:
         if self._plan is None:
             self._plan, self._began = plan, monotonic()
             self._given.set()
+            if not self._ready and self._main is not None:
+                # It still starts, and may wait for a database that is not there: nobody is connected.
+                self._main.cancel()
 
     def _stop_at_once(self) -> None:
         assert self._main is not None
@@ -122,13 +136,14 @@ class Orders:
 
     def ready(self, server: Server) -> None:
         """It listens."""
+        self._ready = True
         if self._channel is not None:
             if self._loads is not None:
                 self._loads.yields(0)  # from now on others leave newcomers to us
             self._channel.say("ready", self.limit)
             return
         for address in server.addresses:
-            logger.info("listening on %s", shown(address))
+            tell_listening(shown(address))
         systemd.notify("READY=1")
 
     def stopping(self, server: Server) -> None:

@@ -7,6 +7,7 @@ from bisect import insort
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import Any, Literal, TypeAlias
 from urllib.parse import unquote
 
@@ -150,9 +151,18 @@ class Router:
 
 
 def blocks(function: Callable[..., Any]) -> bool:
-    """Whether it is a plain function, so that calling it may block."""
-    called = getattr(function, "__call__", None)  # noqa: B004 - of an object that is no function itself
-    return not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called))
+    """Whether it is a plain function, so that calling it may block.
+
+    A plain function that wraps a coroutine function, and says so (``functools.wraps``), is none: it
+    returns the coroutine, which has to be awaited.
+    """
+    called: Any = function
+    while called is not None:
+        of_an_object = getattr(called, "__call__", None)  # noqa: B004 - of what is no function itself
+        if inspect.iscoroutinefunction(called) or inspect.iscoroutinefunction(of_an_object):
+            return False
+        called = called.func if isinstance(called, partial) else getattr(called, "__wrapped__", None)
+    return True
 
 
 def _parse(pattern: str) -> tuple[_Segment, ...]:

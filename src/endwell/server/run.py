@@ -6,7 +6,6 @@ import _socket
 import asyncio
 import faulthandler
 import logging
-import os
 import signal
 import ssl as tls
 import sys
@@ -15,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from ..aio.loop import loop_factory
 from ..aio.syscalls import monotonic
@@ -24,6 +23,7 @@ from . import systemd
 from .orders import OVERTIME, Orders
 from .supervisor import Supervisor
 from .timetable import Drain
+from .watchdog import Watchdog
 from .worker import found
 
 if TYPE_CHECKING:
@@ -48,11 +48,16 @@ LOOK = 0.1
 def run(
     server: Server, listen: Listen, ssl: tls.SSLContext | None, drain: Drain, workers: int | None
 ) -> None:
-    """Serve until SIGINT or SIGTERM, then drain; or until the application has drained.
+    """Serve until SIGINT, SIGTERM or SIGHUP, then drain; or until the application has drained.
 
     By itself, as a worker if that is what this process was started for, or with ``workers``.
-    A second signal stops at once. Blocks.
+    A second SIGINT or SIGTERM stops at once. Blocks.
     """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError(
+            "run() has an event loop of its own, and this thread runs one already (an async function, "
+            "Jupyter): use 'async with server.serving(host, port): ...' here"
+        )
     place = found()
     if place is not None:
         channel, socks, loads = place.open()
@@ -65,10 +70,22 @@ def run(
     passed = systemd.sockets()
     if workers is not None:
         supervisor = Supervisor(workers)
-        supervisor.run(passed or listen(), passed=bool(passed))
+        supervisor.run(passed or _listening(listen), passed=bool(passed))
         return
     orders = Orders(drain.but(listen=False) if passed else drain)
-    _run(server, server.serve_on(lambda: passed or listen(), ssl, yields=_never if passed else None), orders)
+    yields = _never if passed else None
+    _run(server, server.serve_on(lambda: passed or _listening(listen), ssl, yields=yields), orders)
+
+
+def _listening(listen: Listen) -> list[_socket.socket]:
+    """The sockets; SystemExit with one line, not a traceback, if they cannot be had."""
+    try:
+        return listen()
+    except OSError as error:
+        if threading.current_thread() is not threading.main_thread():
+            raise  # in another thread, SystemExit would not be shown
+        where = "" if error.filename is None else f" on {error.filename}"
+        raise SystemExit(f"endwell: cannot listen{where}: {error.strerror}") from error
 
 
 def _never(connections: int) -> bool:
@@ -81,14 +98,30 @@ def _run(server: Server, serving: AbstractAsyncContextManager[Server], orders: O
     loop.set_default_executor(executor)
     main = loop.create_task(_serve(server, serving, orders))
     orders.begin(loop, main)
-    with _Signals(loop, orders.stop, orders.limit):
+    with _Signals(loop, orders.stop, orders.limit) as signals:
         try:
-            with suppress(asyncio.CancelledError):
-                loop.run_until_complete(main)
+            _run_to_the_end(loop, main, signals)
         finally:
             orders.over(server)
             _wind_up(loop)
             executor.finish(max(WIND_UP_TIME, orders.left()))
+
+
+def _run_to_the_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[None], signals: _Signals) -> None:
+    leaving: SystemExit | None = None
+    while not main.done():
+        try:
+            with suppress(asyncio.CancelledError):
+                loop.run_until_complete(main)
+        except SystemExit as exc:
+            if main.done():
+                raise
+            # sys.exit() in a task or a callback of the application, and not in what serves a connection: it
+            # wants the process to end, and the connections are drained before.
+            leaving = leaving or exc
+            signals.begin()
+    if leaving is not None:
+        raise leaving
 
 
 async def _serve(server: Server, serving: AbstractAsyncContextManager[Server], orders: Orders) -> None:
@@ -113,46 +146,69 @@ async def _progress(server: Server) -> None:
         while True:
             if server.departure is not None:
                 # Back to its beginning, so that a line of the log overwrites it.
-                sys.stderr.write(f"{server.departure}\x1b[K\r")
-                sys.stderr.flush()
+                _show(f"{server.departure}\x1b[K\r")
             await asyncio.sleep(LOOK)
     finally:
-        sys.stderr.write("\x1b[K")
+        _show("\x1b[K")
+
+
+def _show(text: str) -> None:
+    with suppress(OSError):  # EIO: the terminal was closed
+        sys.stderr.write(text)
         sys.stderr.flush()
 
 
 class _Signals:
-    """Has ``stop`` called in the loop for SIGINT and SIGTERM, while the block runs.
+    """Has ``stop`` called in the loop for SIGINT, SIGTERM and SIGHUP, while the block runs.
 
-    A handler that blocks the event loop itself keeps everybody from stopping. So the first
-    signal also starts a clock: when ``limit`` seconds have passed, the process ends.
+    A handler that blocks the event loop itself keeps everybody from stopping. So the process
+    ends when ``limit`` seconds have passed since the first signal.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, stop: Callable[[], object], limit: float) -> None:
         self._loop = loop
         self._stop = stop
         self._limit = limit
-        self._clocks: list[threading.Timer] = []
+        self._watchdog: Watchdog | None = None
+        self._begun = False
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         # Python delivers signals to the main thread only.
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            self._watchdog = Watchdog()
+            numbers = [signal.SIGINT, signal.SIGTERM]
+            if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+                # Not where it is ignored (nohup, a worker), or means something to the application.
+                numbers.append(signal.SIGHUP)
+            for number in numbers:
                 # Not loop.add_signal_handler: a loop that is blocked would not see it.
                 self._before[number] = signal.signal(number, self._came)
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
-        for clock in self._clocks:
-            clock.cancel()
+        if self._watchdog is not None:
+            self._watchdog.dismiss()
+
+    def begin(self) -> None:
+        """Stop, unless that has begun."""
+        if not self._begun:
+            self._order()
 
     def _came(self, number: int, _frame: FrameType | None) -> None:
-        clock = threading.Timer(OVERTIME if self._clocks else self._limit, _end_process)
-        clock.daemon = True
-        clock.start()
-        self._clocks.append(clock)
+        # A terminal that is closed may send SIGHUP twice, by the kernel and by the shell.
+        if number == signal.SIGHUP:
+            self.begin()
+        else:
+            self._order()
+
+    def _order(self) -> None:
+        # In a signal handler: nothing here may need what the system can run out of.
+        if self._watchdog is not None:
+            self._watchdog.limit(OVERTIME if self._begun else self._limit)
+        self._begun = True
         with suppress(RuntimeError):  # the loop is closed: it is over anyway
             self._loop.call_soon_threadsafe(self._stop)
 
@@ -183,13 +239,6 @@ class _Executor(ThreadPoolExecutor):
         self._work.finish(seconds)
         if self._work.busy:
             logger.warning("%d threads of asyncio.to_thread still run, and are left alone", self._work.busy)
-
-
-def _end_process() -> None:
-    logger.critical("something blocks the event loop, so the process ends without it; this is where:")
-    faulthandler.dump_traceback()
-    logging.shutdown()
-    os._exit(1)
 
 
 def _wind_up(loop: asyncio.AbstractEventLoop) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from ..aio.callbacks import check_callback
+from ..aio.callbacks import check_callback, check_returned
 from ..aio.websocket import WebSocket
 from ..codes import CloseCode, Retry, describe
 from ..ending import Cause, Ending
@@ -224,6 +224,6 @@ def _tell(calls: Calls | None, callbacks: list[Callable[..., object]], *args: ob
 def _call(callbacks: list[Callable[..., object]], *args: object) -> None:
     for callback in callbacks:
         try:
-            callback(*args)
-        except Exception:
+            check_returned(callback(*args), callback)
+        except (Exception, SystemExit):
             logger.exception("callback %r failed", callback)

@@ -27,6 +27,7 @@ from .backoff import Backoff
 from .channel import Channel
 from .drain import DrainReport
 from .loads import Loads
+from .orders import tell_listening
 from .worker import Place, command
 
 __all__ = ["Supervisor"]
@@ -312,7 +313,7 @@ class Supervisor:
         elif ready == self._count and not self._up:
             self._up = True
             for sock in self._socks:
-                logger.info("listening on %s, with %d workers", shown(sock.getsockname()), self._count)
+                tell_listening(f"{shown(sock.getsockname())}, with {self._count} workers")
             systemd.notify("READY=1")
         if self._restart_again and self._up and not self._restarting:
             self._restarting, self._restart_again = True, False

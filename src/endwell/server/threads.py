@@ -8,6 +8,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from ..aio.callbacks import check_returned
 from ..aio.websocket import WebSocket
 from ..errors import ServiceUnavailable
 from ..sync.bridge import Bridge
@@ -38,6 +39,8 @@ class HandlerThreads:
         #: What blocking handlers know of the server's stopping.
         self.draining = Draining()
         self._reserved = 0
+        #: Where ``on_close`` callbacks run, once there was a blocking handler.
+        self._callbacks: Threads | None = None
 
     def begin(self) -> None:
         """The server serves, perhaps once more."""
@@ -45,7 +48,12 @@ class HandlerThreads:
 
     def blocking(self, ws: WebSocket) -> BlockingWebSocket:
         """The blocking face of ``ws``."""
-        return BlockingWebSocket(Bridge(ws, Crossing.of(asyncio.get_running_loop())), self.draining)
+        crossing = Crossing.of(asyncio.get_running_loop())
+        if self._callbacks is None:
+            # When the server stops, the system may have no thread to give.
+            self._callbacks = crossing.callbacks
+            self._callbacks.keep()
+        return BlockingWebSocket(Bridge(ws, crossing), self.draining)
 
     def reserve(self) -> None:
         """Keep a thread for a connection, to be used by :meth:`handle`. Raises ServiceUnavailable."""
@@ -69,7 +77,7 @@ class HandlerThreads:
             self._reserved -= 1
             returned()
 
-        await self._run(self._handlers, partial(handler, ws, **params), after)
+        await self._run(self._handlers, partial(_handle, handler, ws, params), after)
 
     async def page(self, handler: Callable[..., object], *args: object, **params: str) -> Any:
         """What ``handler`` returns."""
@@ -102,8 +110,11 @@ class HandlerThreads:
             done.set_result((None, refused))
         # A thread cannot be cancelled: it is left, and a drain waits for it.
         returned, exc = await asyncio.shield(done)
-        if exc is not None:
+        if isinstance(exc, Exception):
             raise exc
+        if exc is not None:
+            # sys.exit() ends what was called, and neither the loop nor the process.
+            raise RuntimeError(f"{exc!r} in a thread of a handler") from exc
         return returned
 
     def dismiss(self) -> None:
@@ -112,3 +123,11 @@ class HandlerThreads:
         self._reserved = len(self.running)
         self._handlers.dismiss()
         self._pages.dismiss()
+        if self._callbacks is not None:
+            self._callbacks.release()
+            self._callbacks = None
+
+
+def _handle(handler: Callable[..., object], ws: BlockingWebSocket, params: Mapping[str, str]) -> None:
+    # It was given the blocking WebSocket already, so awaiting what it returned would help nobody.
+    check_returned(handler(ws, **params), handler)

@@ -17,6 +17,8 @@ __all__ = ["CLEANUP_TIME", "Drain", "DrainKeywords", "Phase", "Timetable"]
 SPACING = 0.01
 #: Seconds that a server which comes back on the same address is taken to need for it.
 RESTART_TIME = 1.0
+#: Seconds that a peer has to take something more, or to answer its Close, whatever the deadline.
+ANSWER_TIME = 2.0
 #: Seconds that a cancelled handler has for its cleanup at least, whatever the deadline.
 CLEANUP_TIME = 1.0
 
@@ -113,6 +115,11 @@ class Timetable:
         the next message there.
         """
         return 0.2 * self.drain.deadline
+
+    @property
+    def silence(self) -> float:
+        """How long after its Close a connection is cut whose peer does not answer it and takes nothing of what waits."""
+        return max(ANSWER_TIME, 0.2 * self.drain.deadline)
 
     def moment(self, index: int, die: float) -> float:
         """When connection ``index`` is asked to close; ``die`` is in [0, 1).

@@ -11,10 +11,12 @@ cdef class Crossing:
     cdef bint _inherited
     cdef object _thread
     cdef object _posted
-    cdef bint _awake
+    cdef object _summons
     cdef double _paused_until
 
     cpdef post(self, bridge)
     cpdef hand_over(self, Waiting waiting, Py_ssize_t count)
     cpdef guard(self)
     cpdef _attend(self)
+    cdef bint _more(self) except -1
+    cdef _hear(self)

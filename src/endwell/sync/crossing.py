@@ -26,8 +26,8 @@ T = TypeVar("T")
 #: nobody is let run first then: each time would cost Python's switch interval.
 COMPUTING = 0.001
 PAUSE = 0.1
-#: Words that are heard in one turn of the loop: a thread that sends without end would else never
-#: let it do anything else, such as the close() of another thread.
+#: Words that are attended to in one turn of the loop. The rest waits for the next turn: without this
+#: limit, a thread that never stops sending would starve the loop, and with it the close() of another thread.
 ATTENDED = 256
 #: Threads that run ``on_close`` callbacks, at most.
 CALLBACKS = 8
@@ -50,7 +50,9 @@ class Crossing:
         self._inherited = False
         self._thread = threading.get_ident()
         self._posted: deque[Bridge] = deque()
-        self._awake = False
+        # Held while the loop is going to attend: by one pending callback, or by the call that attends now. So
+        # there is never more than one callback, however many threads leave word.
+        self._summons = threading.Lock()
         self._paused_until = 0.0
         _forkable.add(self)
 
@@ -65,16 +67,28 @@ class Crossing:
     def post(self, bridge: Bridge) -> None:
         """Have the loop attend to ``bridge``; from any thread, and cheap if the loop knows already."""
         self._posted.append(bridge)
-        # Set before the queue is emptied, so either we see that it is awake and it sees
-        # our bridge, or we wake it.
-        if not self._awake:
-            self._awake = True
+        # After the append: either the loop, which looks again after it has released the lock, sees our
+        # bridge, or we get the lock and wake the loop.
+        if self._summons.acquire(False):
             self.loop.call_soon_threadsafe(self._attend)
 
     def _attend(self) -> None:
-        self._awake = False
+        """Attend to what was posted; the caller holds ``_summons``, which is released or passed on."""
+        try:
+            self._hear()
+        finally:
+            if self._more():
+                self.loop.call_soon(self._attend)
+
+    def _more(self) -> bool:
+        """Whether there is more to attend to; if not, ``_summons`` is released."""
+        if self._posted:
+            return True
+        self._summons.release()
+        return bool(self._posted) and self._summons.acquire(False)
+
+    def _hear(self) -> None:
         posted = self._posted
-        # Whoever came meanwhile has woken the loop again, so nobody is forgotten.
         for _ in range(ATTENDED):
             if not posted:
                 break
@@ -86,11 +100,13 @@ class Crossing:
         if now < self._paused_until:
             waiting.wake(count)
             return
-        self._awake = True
+        # Meanwhile no thread needs to wake the loop: it attends below.
+        mine = self._summons.acquire(False)
         waiting.hand_over(count)
-        self._awake = False
-        if self._posted:
+        if mine:
             self._attend()
+        elif self._posted:
+            self._hear()
         if monotonic() - now > COMPUTING:
             self._paused_until = now + PAUSE
 

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic, sleep
 
 from .waiting import raised
@@ -35,6 +36,7 @@ class Threads:
         self._jobs: deque[Callable[[], object]] = deque()
         self._started = 0
         self._dismissed = False
+        self._kept = 0
 
     def submit(self, job: Callable[[], object]) -> None:
         """Run ``job`` in a thread, as soon as there is one.
@@ -61,11 +63,35 @@ class Threads:
             raise
 
     def submit_or_run(self, job: Callable[[], object]) -> None:
-        """The same, or run ``job`` here if there is no thread to be had, such as at the exit of the interpreter."""
+        """The same, or run ``job`` here if there is no thread to be had, such as at the exit of the interpreter.
+
+        If the system gives no further thread, the job waits for one that works.
+        """
         try:
             self.submit(job)
         except RuntimeError:
-            job()
+            with self._lock:
+                self._jobs.append(job)
+                jobs = [] if self.busy else [self._jobs.popleft() for _ in range(len(self._jobs))]
+            for each in jobs:
+                each()
+
+    def keep(self) -> None:
+        """Start a thread now, and have it stay until :meth:`release`: later the system may have none to give."""
+        with self._lock:
+            self._kept += 1
+            if self._kept > 1:
+                return
+        with suppress(RuntimeError):
+            self.submit(lambda: None)
+
+    def release(self) -> None:
+        """Take back one :meth:`keep`."""
+        with self._lock:
+            self._kept -= 1
+            if self._kept:
+                return
+        self.dismiss()
 
     def finish(self, seconds: float) -> None:
         """Wait until there is no work left, but not longer than that."""
@@ -95,9 +121,9 @@ class Threads:
             return False
 
     def _retire(self, worker: _Worker) -> bool:
-        """Whether ``worker`` may go: False if it has been given a job this moment."""
+        """Whether ``worker`` may go: False if it has been given a job this moment, or is to stay."""
         with self._lock:
-            if worker not in self._idle:
+            if worker not in self._idle or (self._kept and len(self._idle) == 1):
                 return False
             self._idle.remove(worker)
             return True
@@ -125,7 +151,7 @@ class _Worker:
         while self.job is not None:
             try:
                 self.job()
-            except Exception:
+            except BaseException:  # sys.exit() too: this thread is not the job's to end
                 logger.exception("%r failed", self.job)
             self.job = None  # nothing of it outlives it here
             if self._threads._next(self):

@@ -1,0 +1,156 @@
+"""What an application does before its server serves, and after it has stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import signal
+import sys
+import time
+
+import pytest
+
+import endwell
+from tests.pair import within
+from tests.server.program import running, write
+
+WHO = contextvars.ContextVar("who", default="nobody")
+
+
+async def connected(server):
+    return await endwell.connect(f"ws://127.0.0.1:{server.port}/")
+
+
+async def test_callbacks_run_before_the_server_listens_and_after_its_last_handler():
+    server = endwell.Server()
+    told = []
+
+    @server.on_start
+    async def begin():
+        await asyncio.sleep(0)
+        WHO.set("a pool")
+        told.append(f"start, {server.addresses}")
+
+    @server.on_start
+    def begin_too():
+        told.append("start too")
+
+    @server.on_stop
+    async def end():
+        await asyncio.sleep(0)
+        told.append(f"stop, {len(server.connections)} connections")
+
+    @server.on_stop
+    def end_before_that():
+        told.append("stop before that")
+
+    @server.websocket("/")
+    async def handler(ws):
+        await ws.send(WHO.get())
+        async for _ in ws:
+            pass
+        await asyncio.sleep(0.05)
+        told.append("handler over")
+
+    for _ in range(2):
+        async with server.serving():
+            ws = await connected(server)
+            assert await within(ws.recv()) == "a pool"
+        await within(ws.closed)
+        order = ["start, []", "start too", "handler over", "stop before that", "stop, 0 connections"]
+        assert told == order
+        told.clear()
+
+
+@pytest.mark.parametrize("exc", [RuntimeError("no database"), SystemExit("no database")])
+async def test_one_that_fails_to_start_ends_the_start(exc):
+    server = endwell.Server()
+
+    @server.on_start
+    async def fails():
+        raise exc
+
+    server.on_start(lambda: pytest.fail("started all the same"))
+    server.on_stop(lambda: pytest.fail("stopped, but not started"))
+    with pytest.raises(type(exc), match="no database"):
+        async with server.serving():
+            pytest.fail("served all the same")
+
+
+async def test_if_the_server_cannot_listen_what_was_started_is_stopped():
+    server, told = endwell.Server(), []
+    server.on_stop(lambda: told.append("stopped"))
+    async with endwell.Server().serving() as other:
+        with pytest.raises(OSError, match="in use"):
+            async with server.serving(port=other.port):
+                pytest.fail("served all the same")
+    assert told == ["stopped"]
+
+
+async def test_one_that_fails_or_hangs_at_the_end_keeps_no_other_from_it(caplog):
+    server, told = endwell.Server(), []
+
+    @server.on_stop
+    async def last():
+        told.append("last")
+
+    @server.on_stop
+    async def hangs():
+        await asyncio.sleep(3600)
+
+    @server.on_stop
+    def leaves():
+        sys.exit("enough")
+
+    @server.on_stop
+    async def fails():
+        raise RuntimeError("broken")
+
+    began = time.monotonic()
+    async with server.serving(grace=0):
+        pass
+    assert time.monotonic() - began < 60
+    assert told == ["last"]
+    text = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [line.rpartition(">")[2] for line in text] == [
+        " failed",
+        " failed",
+        " still runs after 0.5 s, and is cancelled",
+    ]
+
+
+async def test_each_worker_starts_before_the_port_is_ready_and_stops(tmp_path):
+    hooks = """
+    @server.on_start
+    async def begin():
+        await asyncio.sleep(0.1)
+        logging.info("begun %d", os.getpid())
+
+    @server.on_stop
+    async def end():
+        await asyncio.sleep(0.1)
+        logging.info("ended %d", os.getpid())
+    """.replace("\n    ", "\n")
+    with running(write(tmp_path, **{"ANSWER = ": f"{hooks}\nANSWER = "})) as program:
+        program.logged("listening on")
+        assert program.log.count("begun") == 2
+        ws, process, _ = await program.greeted()
+        program.send(signal.SIGTERM)
+        await within(ws.closed)
+        status, log = await asyncio.to_thread(program.finish, None)
+    assert status == 0
+    assert log.count("INFO ended") == 2
+    assert log.index(f"ended {process}") > log.index("drained 1 connections")
+
+
+@pytest.mark.parametrize("workers", [None, 1])
+async def test_a_stop_does_not_wait_for_a_start_that_hangs(workers, tmp_path):
+    hangs = "server.on_start(lambda: (sys.stderr.write('starts\\n'), asyncio.sleep(3600))[1])\nANSWER = "
+    file = write(tmp_path, workers=workers, deadline=3600.0, **{"ANSWER = ": hangs})
+    with running(file) as program:
+        program.logged("starts\n")
+        status, log = await asyncio.to_thread(program.finish)
+    assert status == 0
+    assert "listening" not in log
+    assert "Traceback" not in log

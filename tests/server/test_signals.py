@@ -1,0 +1,229 @@
+"""What signals do to a program that runs a server, also when the system has run out of something."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import re
+import signal
+import socket
+import threading
+
+import pytest
+
+import endwell
+from endwell import Cause
+from tests.cli.process import PATIENCE, finish, listening, python
+from tests.pair import within
+from tests.server.program import running
+
+#: Its page makes the system refuse new threads, as a limit on processes or address space does.
+PROGRAM = """
+import asyncio, logging, os, sys, threading, time
+import endwell
+import endwell.server.run
+
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+if LOOP == "asyncio":
+    sys.modules["endwell.server.run"].loop_factory = lambda: None
+server = endwell.Server()
+
+def refuse(*_):
+    raise RuntimeError("can't start new thread")
+
+@server.get("/exhaust")
+async def exhaust(request):
+    threading._start_new_thread = refuse
+
+@server.websocket("/async")
+async def echo(ws):
+    async for message in ws:
+        if message == "slow":
+            print("from here on", flush=True)
+            await asyncio.sleep(0.5)
+        await ws.send(message)
+
+@server.websocket("/plain")
+def plain(ws):
+    for message in ws:
+        ws.send(message)
+
+@server.websocket("/blocks")
+async def blocks(ws):
+    print("from here on", flush=True)
+    time.sleep(3600)
+
+@server.websocket("/floods")
+async def floods(ws):
+    print("from here on", flush=True)
+    while True:
+        os.write(2, bytes(65536))
+
+@server.websocket("/exits")
+async def exits(ws):
+    await ws.send("now")
+    asyncio.get_running_loop().call_soon(sys.exit, 7)
+    await ws.recv()
+
+@server.on_close
+def closed(ws, ending):
+    print(ending.cause.name, threading.current_thread().name.split(" ")[0], flush=True)
+
+server.run("127.0.0.1", 0, drain=endwell.Drain(deadline=DEADLINE))
+print("returned", flush=True)
+"""
+
+
+def program(loop="uvloop", deadline=30.0):
+    return PROGRAM.replace("LOOP", repr(loop)).replace("DEADLINE", repr(deadline))
+
+
+async def get(server, path):
+    """Ask for a page, which answers."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    answer = await within(reader.read())
+    writer.close()
+    return answer
+
+
+loops = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+
+
+@loops
+async def test_sigterm_drains_though_the_system_gives_no_thread(loop):
+    with running("-c", program(loop)) as server:
+        async with (
+            endwell.connect(server.url("/async")) as ws,
+            endwell.connect(server.url("/plain")) as other,
+        ):
+            for each in (ws, other):
+                await each.send("hello")
+                assert await within(each.recv()) == "hello"
+            await get(server, "/exhaust")
+            server.send(signal.SIGTERM)
+            assert (await within(ws.closed)).code == (await within(other.closed)).code == 1001
+        status, log = await asyncio.to_thread(server.finish, None)
+        out = server.process.stdout.read()
+    assert status == 0
+    # Callbacks of plain handlers may block, so even then they do not run in the loop.
+    lines = ["SERVER_DRAINED MainThread", "SERVER_DRAINED endwell", "returned"]
+    assert sorted(out.splitlines()) == lines
+    assert "2 clean" in log
+    assert "Traceback" not in log
+
+
+@loops
+async def test_a_blocked_loop_is_ended_after_the_deadline_though_the_system_gives_no_thread(loop):
+    with running("-c", program(loop, 0.0)) as server:
+        await get(server, "/exhaust")
+        ws = await endwell.connect(server.url("/blocks"))
+        assert await asyncio.to_thread(server.process.stdout.readline) == "from here on\n"
+        status, log = await asyncio.to_thread(server.finish)
+        assert (await within(ws.closed)).cause is not Cause.SERVER_DRAINED
+    assert status == 1
+    assert "in blocks" in log
+
+
+async def test_a_process_that_cannot_write_its_log_ends_all_the_same():
+    with python("-c", program(deadline=0.0)) as process:
+        port = listening(process)  # from here on nobody reads the log
+        ws = await endwell.connect(f"ws://127.0.0.1:{port}/floods")
+        assert await asyncio.to_thread(process.stdout.readline) == "from here on\n"
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, PATIENCE) == 1
+        await within(ws.closed)
+
+
+@loops
+async def test_sighup_drains_and_a_second_one_hastens_nothing(loop):
+    with running("-c", program(loop)) as server:
+        async with endwell.connect(server.url("/async")) as ws:
+            await ws.send("slow")
+            assert await asyncio.to_thread(server.process.stdout.readline) == "from here on\n"
+            server.send(signal.SIGHUP)
+            await asyncio.to_thread(server.logged, "stopping: 1 connections")
+            server.send(signal.SIGHUP)
+            assert await within(ws.recv()) == "slow"
+            assert (await within(ws.closed)).code == 1001
+        status, log = await asyncio.to_thread(server.finish, None)
+    assert status == 0
+    assert "1 clean" in log
+
+
+async def test_a_program_that_ignores_sighup_or_handles_it_goes_on_doing_so():
+    text = program().replace("server.run(", "signal.signal(signal.SIGHUP, HANDLER); server.run(")
+    text = text.replace("import asyncio", "import signal, asyncio", 1)
+    for handler in ("signal.SIG_IGN", "lambda *_: print('mine', flush=True)"):
+        with running("-c", text.replace("HANDLER", handler)) as server:
+            async with endwell.connect(server.url("/async")) as ws:
+                server.send(signal.SIGHUP)
+                if handler != "signal.SIG_IGN":
+                    assert await asyncio.to_thread(server.process.stdout.readline) == "mine\n"
+                await ws.send("hello")
+                assert await within(ws.recv()) == "hello"
+            assert (await asyncio.to_thread(server.finish))[0] == 0
+
+
+@loops
+async def test_sys_exit_in_the_loop_but_in_no_handler_drains_and_then_ends_the_process(loop):
+    with running("-c", program(loop)) as server:
+        async with endwell.connect(server.url("/async")) as other:
+            await other.send("hello")
+            assert await within(other.recv()) == "hello"
+            async with endwell.connect(server.url("/exits")) as ws:
+                assert await within(ws.recv()) == "now"
+                assert (await within(ws.closed)).code == (await within(other.closed)).code == 1001
+        status, log = await asyncio.to_thread(server.finish, None)
+    assert status == 7
+    assert "2 clean" in log
+
+
+def test_a_port_in_use_is_told_in_one_line_without_a_traceback():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for workers in ("None", "1"):
+            file = "import endwell; endwell.Server().run(port=int(__import__('sys').argv[1]), workers={})"
+            with python("-c", file.format(workers), str(port)) as process:
+                status, out, err = finish(process)
+            assert (status, out) == (1, "")
+            assert err == f"endwell: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+def test_a_port_in_use_is_an_oserror_outside_of_the_main_thread():
+    raised = []
+
+    def run(port):
+        try:
+            endwell.Server().run(port=port)
+        except OSError as exc:
+            raised.append(exc)
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        thread = threading.Thread(target=run, args=(port,))
+        thread.start()
+        thread.join(PATIENCE)
+    (error,) = raised
+    assert str(error) == f"[Errno {errno.EADDRINUSE}] Address already in use: '127.0.0.1:{port}'"
+
+
+async def test_run_in_a_running_loop_points_to_serving_and_leaves_nothing_behind():
+    with pytest.raises(RuntimeError, match=r"async with server\.serving"):
+        endwell.Server().run(port=0)
+    gc.collect()  # a coroutine that was never awaited would warn
+
+
+@pytest.mark.parametrize("logs", [False, True])
+def test_a_program_that_has_not_set_up_logging_says_where_it_listens(logs):
+    setup = "import logging; logging.basicConfig(level=logging.WARNING)\n" if logs else ""
+    file = (
+        "import endwell\nserver = endwell.Server()\nserver.on_start(lambda: print('started', flush=True))\n"
+    )
+    with python("-c", f"{setup}{file}server.run(port=0)") as process:
+        assert process.stdout.readline() == "started\n"
+        if not logs:
+            assert re.fullmatch(r"listening on 127\.0\.0\.1:\d+; Ctrl-C stops\n", process.stderr.readline())
+        process.send_signal(signal.SIGTERM)
+        assert finish(process) == (0, "", "")
