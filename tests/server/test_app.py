@@ -81,6 +81,43 @@ async def test_the_hook_sees_every_request_and_may_answer_it():
         assert seen == ["/old", "/new"]
 
 
+async def test_all_hooks_run_in_order_and_the_first_response_is_the_answer():
+    server = endwell.Server()
+    called = []
+
+    @server.process_request
+    async def authenticate(request):
+        called.append("authenticate")
+        return None if request.query.get("token") == "right" else endwell.Response.text("who?\n", 401)
+
+    @server.process_request
+    def redirect(request):
+        called.append("redirect")
+        return endwell.Response.redirect("/new") if request.path == "/old" else None
+
+    @server.process_request
+    async def count(request):
+        called.append("count")
+
+    @server.websocket("/new")
+    async def new(ws):
+        await ws.send("here")
+
+    async with server.serving():
+        for path in ("/new", "/old", "/page"):
+            assert (await fetch(server, "GET", path=path)).startswith("HTTP/1.1 401 ")
+            with pytest.raises(endwell.HandshakeRejected, match="401"):
+                await endwell.connect(url(server, path))
+        assert called == ["authenticate"] * 6
+        called.clear()
+        assert (await fetch(server, "GET", path="/old?token=right")).startswith("HTTP/1.1 302 ")
+        assert called == ["authenticate", "redirect"]
+        called.clear()
+        async with endwell.connect(url(server, "/new?token=right")) as ws:
+            assert await ws.recv() == "here"
+        assert called == ["authenticate", "redirect", "count"]
+
+
 async def test_a_hook_or_page_that_fails_is_answered_with_500_and_logged_once(caplog):
     server = endwell.Server()
 

@@ -67,7 +67,7 @@ class Server:
         #: The current connection of each user, device or tab, for handlers that say who they serve.
         self.sessions = Sessions()
         self._router = Router()
-        self._hook: Hook | None = None
+        self._hooks: list[Hook] = []
         self._watchers: list[Callable[[Any, Ending], object]] = []
         # No set, whose table grows fourfold: idle connections pay for it.
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -127,13 +127,15 @@ class Server:
         self._router.add("http", path, browser_module)
 
     def process_request(self, hook: Function) -> Function:
-        """Decorate the ``hook(request)``, plain or async, that sees every request first.
+        """Decorate a ``hook(request)``, plain or async, that sees every request first.
 
         It returns None to let the request pass, or a :class:`Response` that answers
-        it: 401, 403, a redirect. Answer soon: a browser opens no second connection to
-        this server while one handshake hangs. A plain function runs in a thread.
+        it: 401, 403, a redirect. Hooks are called one after the other, in the order of
+        their registration; the first Response is the answer, and no later hook is called.
+        Answer soon: a browser opens no second connection to this server while one
+        handshake hangs. A plain function runs in a thread.
         """
-        self._hook = hook
+        self._hooks.append(hook)
         return hook
 
     def on_close(self, callback: Callable[[Any, Ending], object]) -> Callable[[Any, Ending], object]:
@@ -311,7 +313,7 @@ class Server:
             self._answer(opening, None, head)
         elif self.departure is not None:
             self._answer(opening, head, self.departure.refuse())
-        elif self._hook is None and wants_websocket(head):
+        elif not self._hooks and wants_websocket(head):
             self._respond(opening, head, None)
         else:
             self._start(self._ask(opening, head))
@@ -350,10 +352,10 @@ class Server:
 
     async def _page(self, request: Request) -> Response | None:
         """The HTTP answer to ``request``; None if it may become a WebSocket."""
-        if self._hook is not None:
-            returned = await self._call(self._hook, blocks(self._hook), request)
+        for hook in self._hooks:
+            returned = await self._call(hook, blocks(hook), request)
             if returned is not None:
-                return response_from(returned, self._hook)
+                return response_from(returned, hook)
         if wants_websocket(request):
             return None
         route, params = self._router.match(request.raw_path, "http", request.method)
