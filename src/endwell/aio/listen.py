@@ -5,14 +5,10 @@ from __future__ import annotations
 import _socket
 import asyncio
 import logging
-import os
-import socket
 import ssl
-import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from random import random
-from typing import Any
 
 from ..errors import HandshakeError, MisdirectedRequest, TooManyConnections
 from ..http import Request, Response
@@ -23,6 +19,7 @@ from ..protocol.handshake import Accepted
 from ..wire.authority import is_among
 from ..wire.head import RequestReader
 from .admission import FREE, Admission, Place
+from .bind import unlink
 from .commons import commons_of
 from .draining import Draining
 from .silence import limit_silence
@@ -31,13 +28,12 @@ from .syscalls import monotonic
 from .tls import TLS
 from .websocket import WebSocket
 
-__all__ = ["Listener", "Opening", "bind", "shown", "unlink"]
+__all__ = ["Listener", "Opening"]
 
 logger = logging.getLogger("endwell.server")
 
-#: Connections taken in one turn of the loop, and the queue that the kernel keeps.
+#: Connections taken in one turn of the loop.
 ACCEPTS = 128
-BACKLOG = 1024
 #: The same for a socket that several processes accept from, so that each has its share; and seconds
 #: for which one with many connections leaves newcomers to those with fewer.
 SHARED_ACCEPTS = 8
@@ -48,77 +44,6 @@ YIELD_TIME = 0.005
 RETRY_DELAY = 0.25
 #: Seconds between two looks whether all openings are through.
 LOOK = 0.01
-
-
-def bind(
-    host: str | Iterable[str] | None, port: int, unix_path: str | os.PathLike[str] | None
-) -> list[_socket.socket]:
-    """Listening sockets on every address of ``host`` (None: all interfaces), or on a Unix path.
-
-    With port 0 the system chooses one, the same for all addresses. Raises OSError.
-    """
-    if unix_path is not None:
-        return [_bind_unix(os.fspath(unix_path))]
-    hosts = [host] if host is None or isinstance(host, str) else list(host)
-    socks: list[_socket.socket] = []
-    try:
-        for name in hosts:
-            for family, kind, proto, _, address in socket.getaddrinfo(
-                name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            ):
-                chosen = socks[0].getsockname()[1] if port == 0 and socks else address[1]
-                sock = _socket.socket(family, kind, proto)
-                socks.append(sock)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                # A connection has it from the socket that accepts it.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.bind((address[0], chosen, *address[2:]))
-                sock.listen(BACKLOG)
-                sock.setblocking(False)
-    except BaseException:
-        for sock in socks:
-            sock.close()
-        raise
-    return socks
-
-
-def _bind_unix(path: str) -> _socket.socket:
-    # A socket file that a dead process left behind is in the way of nobody but us.
-    # Precedent: asyncio's create_unix_server.
-    try:
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            os.unlink(path)
-    except FileNotFoundError:
-        pass
-    sock = _socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(path)
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def shown(address: Any) -> str:
-    """The address of a socket as it stands in a URL; that of a Unix socket is a path."""
-    if isinstance(address, str):
-        return address
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def unlink(socks: Iterable[_socket.socket]) -> None:
-    """Remove the files of those that are Unix sockets."""
-    for sock in socks:
-        if sock.family == getattr(socket, "AF_UNIX", None):
-            try:
-                os.unlink(sock.getsockname())
-            except OSError:
-                pass
 
 
 class Listener:

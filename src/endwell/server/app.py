@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import inspect
 import logging
@@ -15,10 +16,11 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar, Unpack
 
+from ..aio.bind import bind, shown
 from ..aio.broadcast import Broadcast, Slow, broadcast
 from ..aio.callbacks import check_callback
 from ..aio.draining import Draining
-from ..aio.listen import Listener, Opening, bind
+from ..aio.listen import Listener, Opening
 from ..aio.websocket import WebSocket
 from ..codes import CloseCode
 from ..ending import Cause, Ending
@@ -62,7 +64,7 @@ class Server:
         #: The connections that are open or closing.
         self.connections: set[WebSocket] = set()
         self.draining = Draining()  #: As that of its WebSockets.
-        #: ``host:port`` pairs, or Unix paths, that the server listens on.
+        #: What the server listens on: ``(host, port, ...)`` as the socket module gives it, or the path of a Unix socket.
         self.addresses: list[Any] = []
         #: The current connection of each user, device or tab, for handlers that say who they serve.
         self.sessions = Sessions()
@@ -189,13 +191,14 @@ class Server:
 
     # -- running --------------------------------------------------------------
 
-    def run(
+    def run(  # size: where it listens, and how it runs: all of it keywords
         self,
         host: str | Iterable[str] | None = "127.0.0.1",
         port: int = 8080,
         *,
         ssl: tls.SSLContext | None = None,
         unix_path: str | os.PathLike[str] | None = None,
+        unix_mode: int | None = None,
         drain: Drain | None = None,
         workers: int | None = None,
     ) -> None:
@@ -204,14 +207,15 @@ class Server:
         A second signal stops at once. After a drain of the application's own it returns, too.
         On a terminal a line shows how far the drain is. uvloop is used where it is installed.
         Where systemd passes sockets, those are used instead of ``host``, ``port`` and
-        ``unix_path``; it is told READY and STOPPING.
+        ``unix_path``; it is told READY and STOPPING. ``unix_path`` and ``unix_mode`` are those of
+        :meth:`serving`.
 
         With ``workers``, so many processes serve: this program, started again for each. This
         one supervises them: it replaces those that crash, and SIGHUP restarts them without
         a gap. Raises ValueError where the program is no file and no module, or outside of the
         main thread; SystemExit if a worker ends before it listens. See ``docs/deploy.md``.
         """
-        run(self, partial(bind, host, port, unix_path), ssl, drain or Drain(), workers)
+        run(self, partial(bind, host, port, unix_path, unix_mode), ssl, drain or Drain(), workers)
 
     def serving(
         self,
@@ -220,14 +224,22 @@ class Server:
         *,
         ssl: tls.SSLContext | None = None,
         unix_path: str | os.PathLike[str] | None = None,
+        unix_mode: int | None = None,
         grace: float = 10.0,
     ) -> AbstractAsyncContextManager[Server]:
         """Serve while the block runs, in this event loop, without touching its signals.
 
-        Port 0 lets the system choose; :attr:`port` tells. Leaving the block drains the
-        server with ``grace`` seconds as its deadline, unless :meth:`drain` has been called.
+        Port 0 lets the system choose; :attr:`port` tells. With ``unix_path`` it listens on that
+        Unix socket instead; a name that begins with a null byte is an abstract one. The file that a
+        dead process left behind is replaced. ``unix_mode`` is the permission bits of the file, such as
+        ``0o660``; None leaves them to the umask.
+
+        Leaving the block drains the server with ``grace`` seconds as its deadline, unless
+        :meth:`drain` has been called.
+
+        Raises OSError if it cannot listen, with EADDRINUSE also if another process listens on ``unix_path``.
         """
-        return self.serve_on(partial(bind, host, port, unix_path), ssl, grace)
+        return self.serve_on(partial(bind, host, port, unix_path, unix_mode), ssl, grace)
 
     @asynccontextmanager
     async def serve_on(
@@ -249,7 +261,7 @@ class Server:
         self._listener = listener
         self._threads.begin()
         self._context = copy_context()
-        self.addresses = [sock.getsockname() for sock in listener.socks]
+        self.addresses = [_address_of(sock) for sock in listener.socks]
         try:
             yield self
         finally:
@@ -302,9 +314,16 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port of the first address."""
-        port: int = self.addresses[0][1]
-        return port
+        """The first TCP port that the server listens on. Raises ValueError if there is none."""
+        for address in self.addresses:
+            if isinstance(address, tuple):
+                port: int = address[1]
+                return port
+        raise ValueError(
+            f"the server has no port: it listens on {', '.join(map(shown, self.addresses))}"
+            if self.addresses
+            else "the server has no port: it does not listen"
+        )
 
     # -- one connection -------------------------------------------------------
 
@@ -439,3 +458,9 @@ class Server:
         # The traceback stays here: a peer is told that, not why.
         logger.error("handler of %r failed", route.pattern, exc_info=exc)
         await ws.close_for(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
+
+
+def _address_of(sock: _socket.socket) -> Any:
+    address = sock.getsockname()
+    # Of an abstract Unix socket it is bytes: text again, as it was given, and as connect() takes it.
+    return os.fsdecode(address) if isinstance(address, bytes) else address
