@@ -72,7 +72,9 @@ async def test_a_client_that_does_not_end_tcp_after_a_refusal_is_cut_after_close
 
 
 @pytest.mark.parametrize("how", ["a refusal", "a page", "a file"])
-async def test_an_answer_arrives_whole_at_a_client_that_ends_its_side_after_the_request(how, transport, tmp_path):
+async def test_an_answer_arrives_whole_at_a_client_that_ends_its_side_after_the_request(
+    how, transport, tmp_path
+):
     (tmp_path / "large").write_bytes(BODY)
     server = Server()
     server.static("/files", tmp_path)

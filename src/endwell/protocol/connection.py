@@ -87,10 +87,8 @@ class Connection:
         self.last_call: Callable[[], None] | None = None
 
         self._codec: Codec | None = None
-        self._parsing = False
-        self._heartbeat = False
-        # The peer has ended its side of TCP, and the rest of our HTTP answer is still to leave.
-        self._eof = False
+        # _eof: the peer has ended its side of TCP, and the rest of our HTTP answer is still to leave.
+        self._parsing = self._heartbeat = self._eof = False
         self._pong: bytes | None = None
         self._close: Close | None = None
         self._close_size = 0
