@@ -75,7 +75,7 @@ def test_the_limits_that_are_no_options_have_the_values_of_the_code():
         [constant("wire/frames.py", "MAX_CONTROL"), constant("wire/frames.py", "MAX_CONTROL") - 2],
         [constant("aio/admission.py", "REFUSALS")],
         [constant("client/connect.py", "MAX_REDIRECTS")],
-        [constant("server/respond.py", "MAX_FILE")],
+        [constant("server/files.py", "MAX_FILE")],
         [constant("server/threads.py", "PAGES")],
         [constant("aio/stream.py", "READS"), 10],
         [constant("sync/bridge.py", "SURPLUS")],

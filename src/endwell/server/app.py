@@ -31,7 +31,8 @@ from ..protocol.handshake import wants_websocket
 from ..protocol.opening import accept
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from .drain import Departure, DrainReport, tell
-from .respond import browser_module, complete, response_from, static
+from .files import browser_module, slash, static
+from .respond import complete, response_from
 from .router import Route, Router, blocks
 from .run import Listen, run
 from .sessions import Sessions
@@ -117,16 +118,29 @@ class Server:
 
         return register
 
-    def static(self, path: str, folder: str | os.PathLike[str]) -> None:
-        """Serve the files of ``folder`` below ``path``."""
-        self._router.add("http", path.rstrip("/") + "/{path:path}", static(folder))
+    def static(self, path: str, folder: str | os.PathLike[str], *, follow_links: bool = False) -> None:
+        """Serve the files of ``folder`` below ``path``; a directory is answered with its ``index.html``.
+
+        Names that begin with a dot are not served. Links are followed as long as they stay in the
+        folder; with ``follow_links`` also those that lead out of it. Browsers ask each time whether
+        a file has changed (``Cache-Control: no-cache``); one range of a file is sent if it is asked for.
+        At most 16 MiB are sent: for more than that use a proxy. Files are read in threads of their own.
+
+        Raises OSError if there is no such folder, and ValueError for a path that is taken.
+        """
+        path = path.rstrip("/")
+        self._router.add(
+            "http", f"{path}/{{path:path}}", static(folder, self._threads.file, follow_links=follow_links)
+        )
+        if path:
+            self._router.add("http", path, slash, default=True)
 
     def browser_module(self, path: str = "/endwell.js") -> None:
         """Serve ``endwell.js``, the WebSocket for pages, at ``path``.
 
         It is an ES module: ``import { ReconnectingWebSocket } from "/endwell.js"``.
         """
-        self._router.add("http", path, browser_module)
+        self._router.add("http", path, browser_module(self._threads.file))
 
     def process_request(self, hook: Function) -> Function:
         """Decorate a ``hook(request)``, plain or async, that sees every request first.
@@ -372,21 +386,26 @@ class Server:
     async def _page(self, request: Request) -> Response | None:
         """The HTTP answer to ``request``; None if it may become a WebSocket."""
         for hook in self._hooks:
-            returned = await self._call(hook, blocks(hook), request)
+            returned = await self._call(self._threads.hook, hook, blocks(hook), request)
             if returned is not None:
                 return response_from(returned, hook)
         if wants_websocket(request):
             return None
         route, params = self._router.match(request.raw_path, "http", request.method)
         request.params = params
-        returned = await self._call(route.handler, route.blocking, request, **params)
+        returned = await self._call(self._threads.page, route.handler, route.blocking, request, **params)
         return response_from(returned, route.handler)
 
     async def _call(
-        self, function: Callable[..., Any], blocking: bool, request: Request, **params: str
+        self,
+        in_thread: Callable[..., Awaitable[Any]],
+        function: Callable[..., Any],
+        blocking: bool,
+        request: Request,
+        **params: str,
     ) -> Any:
         if blocking:
-            returned = await self._threads.page(function, request, **params)
+            returned = await in_thread(function, request, **params)
             return await returned if inspect.isawaitable(returned) else returned
         return await function(request, **params)
 

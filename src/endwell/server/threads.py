@@ -21,6 +21,10 @@ __all__ = ["HandlerThreads"]
 #: Threads that answer HTTP requests, at most; more requests wait. Apart from those of
 #: WebSockets, which are busy for as long as a connection lasts.
 PAGES = 32
+#: The same for ``process_request``, so that no page keeps a WebSocket from being accepted.
+HOOKS = 32
+#: The same for files, so that no page keeps another page's scripts waiting.
+FILES = 8
 
 
 class HandlerThreads:
@@ -33,6 +37,8 @@ class HandlerThreads:
             raise ValueError(f"max_threads must be positive, not {max_threads!r}")
         self._handlers = Threads(max_threads, "endwell handler")
         self._pages = Threads(PAGES, "endwell page")
+        self._hooks = Threads(HOOKS, "endwell hook")
+        self._files = Threads(FILES, "endwell file")
         #: What still runs. A thread cannot be cancelled, so this may outlive the task that waits for it.
         self.running: set[asyncio.Future[Any]] = set()
         #: What blocking handlers know of the server's stopping.
@@ -72,8 +78,16 @@ class HandlerThreads:
         await self._run(self._handlers, partial(handler, ws, **params), after)
 
     async def page(self, handler: Callable[..., object], *args: object, **params: str) -> Any:
-        """What ``handler`` returns."""
+        """What the ``handler`` of a page returns."""
         return await self._run(self._pages, partial(handler, *args, **params))
+
+    async def hook(self, hook: Callable[..., object], *args: object) -> Any:
+        """What a ``process_request`` hook returns."""
+        return await self._run(self._hooks, partial(hook, *args))
+
+    async def file(self, read: Callable[..., object], *args: object) -> Any:
+        """What ``read`` returns, which reads a file."""
+        return await self._run(self._files, partial(read, *args))
 
     async def _run(
         self, threads: Threads, call: Callable[[], object], after: Callable[[object], None] | None = None
@@ -111,4 +125,5 @@ class HandlerThreads:
         # And no more: a task that never began has given nothing back.
         self._reserved = len(self.running)
         self._handlers.dismiss()
-        self._pages.dismiss()
+        for threads in (self._pages, self._hooks, self._files):
+            threads.dismiss()
