@@ -10,13 +10,12 @@ import time
 from collections.abc import Callable
 from random import random
 
-from ..errors import HandshakeError, MisdirectedRequest, TooManyConnections
+from ..errors import HandshakeError, TooManyConnections
 from ..http import Request, Response
 from ..options import Options
 from ..protocol.closing import State
 from ..protocol.connection import Connection
 from ..protocol.handshake import Accepted
-from ..wire.authority import is_among
 from ..wire.head import RequestReader
 from .admission import FREE, Admission, Place
 from .bind import unlink
@@ -104,14 +103,6 @@ class Listener:
         while self.openings and monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(LOOK)
 
-    def answers_to(self, request: Request) -> bool:
-        """Whether the host that ``request`` is for is one of ours."""
-        names = self.options.allowed_hosts
-        if names is None:
-            return True
-        host = request.headers.get("Host")  # which a head of HTTP/1.0 may lack
-        return host is not None and is_among(host, names)
-
     def _watch(self, sock: _socket.socket) -> None:
         if sock in self.socks:
             self.loop.add_reader(sock.fileno(), self._accept, sock)
@@ -164,6 +155,10 @@ class Opening:
         self._stream = Stream(listener.commons, sock, self._core, address, layer)
         self._stream.receive = self._receive
         self._stream.changed = self._changed
+        #: The request, as soon as there is one.
+        self.request: Request | None = None
+        #: Whether it has its answer, which may still be on its way.
+        self.answered = False
 
     def begin(self) -> None:
         """Start reading."""
@@ -176,6 +171,15 @@ class Opening:
     def gone(self) -> bool:
         """Whether the connection has ended, so that an answer would reach nobody."""
         return self._core.state is State.ENDED
+
+    @property
+    def remote_address(self) -> object:
+        """The peer's address, as the socket module gives it."""
+        return self._stream.remote_address
+
+    def wait_for_answer(self) -> None:
+        """The request is there: from here on ``open_timeout`` no longer counts, and the server answers in time."""
+        self._core.requested()
 
     def unsent(self) -> int:
         """How many bytes of an answer the system has not taken."""
@@ -205,6 +209,7 @@ class Opening:
         Never keep-alive: after an upgrade that was refused nobody knows whether
         what follows is HTTP (RFC 9931).
         """
+        self.answered = True
         self._stream.receive = None
         self._stream.held = False
         self._reader.take_rest()
@@ -225,10 +230,9 @@ class Opening:
             return
         self._stream.receive = None
         if isinstance(head, Request):
+            self.request = head
             if self._place.refused:
                 head = TooManyConnections("there are too many connections; try again later")
-            elif not self._listener.answers_to(head):
-                head = MisdirectedRequest("this server does not answer to the host of the request")
             else:
                 # Frames that come early wait in the kernel until the 101 is out.
                 self._stream.held = True

@@ -133,6 +133,11 @@ class Connection:
             self._heartbeat = True
             self._answer_heartbeat()
 
+    def requested(self) -> None:
+        """Server: the whole request has come, so that its answer is no longer the peer's matter: no deadline."""
+        self._state_deadline = NEVER
+        self._rearm()
+
     def refuse(self, response: bytes, now: float, exc: BaseException | None = None) -> None:
         """Server: answer the opening request with ``response``, then end TCP.
 

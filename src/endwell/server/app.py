@@ -17,21 +17,25 @@ from functools import partial
 from typing import Any, TypeVar, Unpack
 
 from ..aio.bind import bind, shown
-from ..aio.broadcast import Broadcast, Slow, broadcast
+from ..aio.broadcast import Broadcast, Slow
 from ..aio.callbacks import check_callback
 from ..aio.draining import Draining
 from ..aio.listen import Listener, Opening
 from ..aio.websocket import WebSocket
 from ..codes import CloseCode
 from ..ending import Cause, Ending
-from ..errors import ConnectionClosed, HandshakeError
+from ..errors import ConnectionClosed, HandshakeError, MisdirectedRequest, ServiceUnavailable
 from ..http import Request, Response
 from ..options import OptionKeywords, Options
 from ..protocol.handshake import wants_websocket
 from ..protocol.opening import accept
+from ..sync.crossing import Crossing
 from ..sync.websocket import WebSocket as BlockingWebSocket
+from ..wire.authority import is_among
+from .broadcast import broadcast_from_anywhere
 from .drain import Departure, DrainReport, tell
 from .files import browser_module, slash, static
+from .refusals import SHOWN, Refusals
 from .respond import complete, response_from
 from .router import Route, Router, blocks
 from .run import Listen, run
@@ -81,6 +85,8 @@ class Server:
         self._handling: dict[WebSocket, Route] = {}
         self._drain_watchers: list[Callable[[Drain], object]] = []
         self._listener: Listener | None = None
+        self._crossing: Crossing | None = None
+        self._refusals = Refusals()
         #: The drain that is under way, or over.
         self.departure: Departure | None = None
 
@@ -105,15 +111,19 @@ class Server:
 
         return register
 
-    def get(self, path: str) -> Callable[[Function], Function]:
+    def get(self, path: str, *, any_host: bool = False) -> Callable[[Function], Function]:
         """Decorate the ``handler(request, **params)``, plain or async, of a path's GET and HEAD requests.
 
         It returns a :class:`Response`, ``str``, ``bytes``, or a dict or list for
-        JSON, within ``open_timeout``. A plain function runs in a thread.
+        JSON, within ``open_timeout`` of the request: after that the answer is 503, a WARNING is
+        logged, and a coroutine function is cancelled. A plain function runs in a thread.
+
+        With ``any_host`` the option ``allowed_hosts`` does not apply: for a health check of a load
+        balancer, which asks for the address of the machine.
         """
 
         def register(handler: Function) -> Function:
-            self._router.add("http", path, handler)
+            self._router.add("http", path, handler, any_host=any_host)
             return handler
 
         return register
@@ -165,6 +175,22 @@ class Server:
         self._watchers.append(callback)
         return callback
 
+    def on_refused(
+        self, callback: Callable[[Request | None, int, str], object]
+    ) -> Callable[[Request | None, int, str], object]:
+        """Have ``callback(request, status, reason)`` called for each request that is refused.
+
+        That is one that gets an HTTP error instead of its WebSocket or its page: no such route,
+        another origin, a limit, a :class:`Response` from 400 on of a ``process_request`` hook, a
+        hook or a page that fails or takes too long. ``request`` is None if it could not be
+        parsed; ``reason`` is never the peer's text. Called in the event loop, so it must not block.
+        A line at INFO says the same, and what was compared.
+
+        Raises TypeError for a coroutine function: there is nobody to await it.
+        """
+        self._refusals.add(callback)
+        return callback
+
     def on_drain(self, callback: Function) -> Function:
         """Have ``callback(drain)``, plain or async, called once when the server begins to drain.
 
@@ -175,7 +201,7 @@ class Server:
 
     def broadcast(
         self,
-        connections: Iterable[WebSocket],
+        connections: Iterable[WebSocket | BlockingWebSocket],
         message: str | bytes | bytearray | memoryview,
         *,
         slow: Slow = "skip",
@@ -196,12 +222,15 @@ class Server:
 
         The report counts the messages ``sent``, the connections already ``gone``, and names
         the ``slow`` ones, and the ``unsupported``: hixie-75 and -76 have no binary messages.
-        No callback runs before it is returned. To be called in the event loop's thread.
+        No callback runs before it is returned.
 
-        Raises TypeError or ValueError for what is no message, no iterable of
-        WebSockets, or no policy; then nothing was sent.
+        WebSockets of plain handlers are taken as well, and in a thread, such as that of a plain
+        handler, the call waits for the event loop.
+
+        Raises TypeError or ValueError for what is no message, no iterable of WebSockets, or no
+        policy, and :exc:`ConcurrencyError` in another event loop; then nothing was sent.
         """
-        return broadcast(connections, message, slow)
+        return broadcast_from_anywhere(connections, message, slow, self._crossing)
 
     # -- running --------------------------------------------------------------
 
@@ -268,11 +297,17 @@ class Server:
         Where other processes have them too, ``yields(connections)``, called with their number,
         says whether to leave the next newcomer to those.
         """
+        if self._listener is not None:
+            raise RuntimeError(
+                "this Server serves already, and can do so once at a time; to listen on several addresses give a list of "
+                "hosts, and for another port or TLS beside it use another Server"
+            )
         self.departure = None
         self.draining = Draining()
         fair = yields and (lambda openings: yields(openings + len(self.connections)))
         listener = Listener(listen(), self.options, ssl, self._serve, self.draining, fair)
         self._listener = listener
+        self._crossing = Crossing.of(listener.loop)
         self._threads.begin()
         self._context = copy_context()
         self.addresses = [_address_of(sock) for sock in listener.socks]
@@ -283,7 +318,7 @@ class Server:
                 await self.drain(deadline=grace, listen=False)
             finally:
                 self._threads.dismiss()
-                self._listener = None
+                self._listener = self._crossing = None
                 listener.close()
                 for opening in list(listener.openings):
                     opening.abort()
@@ -343,29 +378,67 @@ class Server:
 
     def _serve(self, opening: Opening, head: Request | HandshakeError) -> None:
         if isinstance(head, HandshakeError):
-            self._answer(opening, None, head)
+            self._answer(opening, opening.request, head)
         elif self.departure is not None:
             self._answer(opening, head, self.departure.refuse())
+        elif not self._answers_to(head):
+            host = f"it is for {(head.headers.get('Host') or '')[:SHOWN]!r}"
+            error = MisdirectedRequest("this server does not answer to the host of the request", detail=host)
+            self._answer(opening, head, error)
         elif not self._hooks and wants_websocket(head):
             self._respond(opening, head, None)
         else:
-            self._start(self._ask(opening, head))
+            self._begin_to_ask(opening, head)
 
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _answers_to(self, request: Request) -> bool:
+        """Whether the host that ``request`` is for is one of ours."""
+        names = self.options.allowed_hosts
+        host = request.headers.get("Host")  # which a head of HTTP/1.0 may lack
+        if names is None or (host is not None and is_among(host, names)):
+            return True
+        try:
+            route, _ = self._router.match(request.raw_path, "http", request.method)
+        except HandshakeError:
+            return False
+        return route.any_host and not wants_websocket(request)
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # In the context of the call that serves, which no callback of the loop has.
         task = self._context.run(asyncio.get_running_loop().create_task, coroutine)
         self._tasks[task] = None
         task.add_done_callback(self._forget, context=self._context)
+        return task
 
-    async def _ask(self, opening: Opening, request: Request) -> None:
+    def _begin_to_ask(self, opening: Opening, request: Request) -> None:
+        asked = _Asked(opening, request)
+        task = self._start(self._ask(asked))
+        opening.wait_for_answer()
+        limit = self.options.open_timeout
+        if limit is not None:
+            timer = asyncio.get_running_loop().call_later(limit, self._too_slow, asked, task)
+            task.add_done_callback(lambda _: timer.cancel())
+
+    async def _ask(self, asked: _Asked) -> None:
         answer: Response | HandshakeError | None
         try:
-            answer = await self._page(request)
+            answer = await self._page(asked)
         except HandshakeError as exc:
             answer = exc
         except Exception as exc:
-            answer = self._broken(request, exc)
-        self._respond(opening, request, answer)
+            answer = self._broken(asked.request, exc)
+        if not asked.opening.answered:
+            self._respond(asked.opening, asked.request, answer)
+
+    def _too_slow(self, asked: _Asked, task: asyncio.Task[None]) -> None:
+        if task.done() or asked.opening.gone:
+            return
+        limit = self.options.open_timeout
+        logger.warning("%s took longer than open_timeout (%s s): the answer is 503", asked.work, limit)
+        answer = ServiceUnavailable("the answer took too long").response()
+        self._refusals.tell(asked.request, answer.status, "the answer took too long")
+        # First, because a coroutine may swallow its cancellation.
+        self._answer(asked.opening, asked.request, answer)
+        task.cancel()
 
     def _respond(self, opening: Opening, request: Request, answer: Response | HandshakeError | None) -> None:
         if answer is None:
@@ -381,18 +454,27 @@ class Server:
 
     def _broken(self, request: Request, exc: Exception) -> Response:
         logger.error("answering %r failed", request.raw_path, exc_info=exc)
+        self._refusals.tell(request, 500, "internal error")
         return Response.text("internal error\n", 500)
 
-    async def _page(self, request: Request) -> Response | None:
-        """The HTTP answer to ``request``; None if it may become a WebSocket."""
+    async def _page(self, asked: _Asked) -> Response | None:
+        """The HTTP answer to the request; None if it may become a WebSocket."""
+        request = asked.request
         for hook in self._hooks:
+            asked.work = f"the process_request hook {getattr(hook, '__qualname__', hook)!r}"
             returned = await self._call(self._threads.hook, hook, blocks(hook), request)
             if returned is not None:
-                return response_from(returned, hook)
+                response = response_from(returned, hook)
+                if response.status >= 400:
+                    reason = f"answered by {asked.work}"
+                    self._refusals.log(request, request.remote_address, response.status, reason)
+                    self._refusals.tell(request, response.status, reason)
+                return response
         if wants_websocket(request):
             return None
         route, params = self._router.match(request.raw_path, "http", request.method)
         request.params = params
+        asked.work = f"the page {route.pattern!r} ({route.name})"
         returned = await self._call(self._threads.page, route.handler, route.blocking, request, **params)
         return response_from(returned, route.handler)
 
@@ -412,6 +494,10 @@ class Server:
     def _answer(self, opening: Opening, request: Request | None, answer: Response | HandshakeError) -> None:
         broken = answer if isinstance(answer, HandshakeError) else None
         response = answer.response() if isinstance(answer, HandshakeError) else answer
+        if broken is not None:
+            detail = f" ({broken.detail})" if broken.detail else ""
+            self._refusals.log(request, opening.remote_address, broken.status, f"{broken}{detail}")
+            self._refusals.tell(request, broken.status, str(broken))
         opening.answer(complete(response, request, time.time()), broken)
 
     def _converse(self, opening: Opening, request: Request) -> None:
@@ -477,6 +563,18 @@ class Server:
         # The traceback stays here: a peer is told that, not why.
         logger.error("handler of %r failed", route.pattern, exc_info=exc)
         await ws.close_for(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
+
+
+class _Asked:
+    """A request that a hook or a page is to answer."""
+
+    __slots__ = ("opening", "request", "work")
+
+    def __init__(self, opening: Opening, request: Request) -> None:
+        self.opening = opening
+        self.request = request
+        #: What is at work on the answer, for the log.
+        self.work = ""
 
 
 def _address_of(sock: _socket.socket) -> Any:

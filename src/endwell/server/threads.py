@@ -8,6 +8,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from ..aio.admission import LimitLog
 from ..aio.websocket import WebSocket
 from ..errors import ServiceUnavailable
 from ..sync.bridge import Bridge
@@ -44,6 +45,7 @@ class HandlerThreads:
         #: What blocking handlers know of the server's stopping.
         self.draining = Draining()
         self._reserved = 0
+        self._log = LimitLog("max_threads", max_threads)
 
     def begin(self) -> None:
         """The server serves, perhaps once more."""
@@ -56,6 +58,7 @@ class HandlerThreads:
     def reserve(self) -> None:
         """Keep a thread for a connection, to be used by :meth:`handle`. Raises ServiceUnavailable."""
         if self._reserved >= self._handlers.bound:
+            self._log.refused()
             raise ServiceUnavailable("all threads are busy")
         self._reserved += 1
 
@@ -73,6 +76,7 @@ class HandlerThreads:
 
         def after(done: object) -> None:
             self._reserved -= 1
+            self._log.left(self._reserved)
             returned()
 
         await self._run(self._handlers, partial(handler, ws, **params), after)
