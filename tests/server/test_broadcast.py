@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
+from socket import SO_RCVBUF, SOL_SOCKET
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,7 @@ from endwell import (
     TcpEnd,
     connect,
 )
+from endwell.aio.silence import UNSENT
 from endwell.options import LEGACY
 from tests.old import speaking
 from tests.pair import QUIET, idle, nothing_left_behind, pair, until, within
@@ -183,7 +185,7 @@ async def test_the_first_of_a_turn_leaves_at_once_and_the_rest_in_one_write_at_i
 async def test_more_than_64_kib_in_a_turn_do_not_wait_for_its_end():
     async with hall(write_limit=2**30) as room:
         _, ws = await room.enter()
-        for _ in range(10):
+        for _ in range(3):  # which the kernel takes though the peer does not read
             assert room.say([ws], bytes(60_000)).sent == 1
             assert ws._core.outbox.size < 2**16
 
@@ -210,6 +212,18 @@ async def test_a_slow_peer_is_skipped_and_costs_the_others_nothing(transport):
             while room.say([slow], "next").slow:
                 await asyncio.sleep(0.001)
         assert await heard(slow_peer) == b"next"
+
+
+async def test_a_slow_peer_is_skipped_before_the_kernel_holds_much_that_is_out_of_date(transport):
+    async with hall(transport) as room:
+        peer, ws = await room.enter()
+        taken = 0
+        while not room.say([ws], bytes(SMALL)).slow:
+            taken += SMALL
+            await asyncio.sleep(0.001)
+        # What the peer's kernel has room for, what ours may hold unsent, the limit of the queue, and some more.
+        assert taken < peer.sock.getsockopt(SOL_SOCKET, SO_RCVBUF) + UNSENT + 2**16 + 2**18
+        peer.drop()
 
 
 async def test_a_slow_peer_can_be_closed_and_is_told_why(transport):

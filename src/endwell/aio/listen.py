@@ -21,7 +21,7 @@ from .admission import FREE, Admission, Place
 from .bind import unlink
 from .commons import commons_of
 from .draining import Draining
-from .silence import limit_silence
+from .silence import limit_silence, limit_unsent
 from .stream import Stream
 from .syscalls import monotonic
 from .tls import TLS
@@ -81,6 +81,7 @@ class Listener:
         self._yielded = False
         for sock in socks:
             limit_silence(sock, options)
+            limit_unsent(sock)
             self._watch(sock)
 
     def close(self) -> None:
