@@ -76,7 +76,8 @@ def test_the_limits_that_are_no_options_have_the_values_of_the_code():
         [constant("aio/admission.py", "REFUSALS")],
         [constant("client/connect.py", "MAX_REDIRECTS")],
         [constant("server/files.py", "MAX_FILE")],
-        [constant("server/threads.py", "PAGES")],
+        [constant("server/threads.py", name) for name in ("PAGES", "HOOKS", "FILES")],
+        [constant("aio/silence.py", "UNSENT")],
         [constant("aio/stream.py", "READS"), 10],
         [constant("sync/bridge.py", "SURPLUS")],
     ]
