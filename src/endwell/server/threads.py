@@ -128,6 +128,7 @@ class HandlerThreads:
         """The server has stopped: idle threads may go, and those that still work are left alone."""
         # And no more: a task that never began has given nothing back.
         self._reserved = len(self.running)
+        self._log.left(self._reserved)
         self._handlers.dismiss()
         for threads in (self._pages, self._hooks, self._files):
             threads.dismiss()
