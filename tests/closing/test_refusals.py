@@ -101,7 +101,7 @@ async def test_a_client_that_has_ended_its_side_and_takes_nothing_is_cut_after_c
             await peer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             await peer.notify()
             peer.fin()
-            await until(lambda: server._listener.openings)
+            await peer.read_head()
             await until(lambda: not server._listener.openings)
 
 

@@ -126,7 +126,7 @@ def held_by_a_child(peer):
 
 CUTS = {
     "abort": {},
-    "keepalive": {"ping_interval": 0.05, "ping_timeout": 0.05},
+    "keepalive": {"ping_interval": 0.4, "ping_timeout": 0.4},
     "close timeout": {"close_timeout": 0.05},
 }
 

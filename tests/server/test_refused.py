@@ -197,7 +197,7 @@ async def test_max_threads_is_logged_once_when_it_is_reached_and_once_when_it_is
 @pytest.mark.parametrize("what", ["page", "hook", "hook of a WebSocket"])
 @pytest.mark.parametrize("how", ["async", "async, swallows its cancellation", "plain"])
 async def test_what_is_slower_than_open_timeout_is_answered_with_503_and_named(what, how, caplog):
-    server, heard, cancelled, release = Server(open_timeout=0.1), [], [], threading.Event()
+    server, heard, cancelled, release = Server(open_timeout=0.3), [], [], threading.Event()
     server.on_refused(lambda request, status, reason: heard.append((request.path, status)))
 
     async def slow(request, name="x"):
@@ -229,7 +229,7 @@ async def test_what_is_slower_than_open_timeout_is_answered_with_503_and_named(w
     assert heard == [("/page/a", 503)]
     assert cancelled == ([] if how == "plain" else [True])
     (line,) = lines(caplog, logging.WARNING)
-    assert line.endswith(" took longer than open_timeout (0.1 s): the answer is 503")
+    assert line.endswith(" took longer than open_timeout (0.3 s): the answer is 503")
     assert line.startswith("the page '/page/{name}' (" if what == "page" else "the process_request hook ")
     assert function.__qualname__ in line
 

@@ -160,7 +160,11 @@ class Server:
         their registration; the first Response is the answer, and no later hook is called.
         Answer soon: a browser opens no second connection to this server while one
         handshake hangs. A plain function runs in a thread.
+
+        Raises TypeError for what cannot be called.
         """
+        if not callable(hook):
+            raise TypeError(f"process_request takes a function, not {hook!r}")
         self._hooks.append(hook)
         return hook
 
@@ -280,7 +284,8 @@ class Server:
         Leaving the block drains the server with ``grace`` seconds as its deadline, unless
         :meth:`drain` has been called.
 
-        Raises OSError if it cannot listen, with EADDRINUSE also if another process listens on ``unix_path``.
+        Raises OSError if it cannot listen, with EADDRINUSE also if another process listens on ``unix_path``, and
+        RuntimeError while it serves already.
         """
         return self.serve_on(partial(bind, host, port, unix_path, unix_mode), ssl, grace)
 
