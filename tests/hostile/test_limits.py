@@ -68,7 +68,7 @@ async def test_a_connection_too_many_is_answered_with_503_and_retry_after(option
         async with asyncio.timeout(5):
             while server.connections:
                 await asyncio.sleep(0.001)
-    # However many there were; of one address that has too many there is no line.
+    # One line each, however many are refused; an address at its own limit causes no line.
     told = [record.msg for record in caplog.records]
     assert told == ([REACHED, OVER] if option == "max_connections" else [])
 

@@ -134,7 +134,7 @@ class Connection:
             self._answer_heartbeat()
 
     def requested(self) -> None:
-        """Server: the whole request has come, so that its answer is no longer the peer's matter: no deadline."""
+        """Server: the whole request has come. The application bounds the time of its answer, so there is no deadline."""
         self._state_deadline = NEVER
         self._rearm()
 

@@ -30,7 +30,7 @@ def broadcast_from_anywhere(
             "broadcast() was called in another event loop than the server's; use "
             "loop.call_soon_threadsafe() with the server's loop"
         )
-    # What is iterated over, such as Server.connections, may change in the loop meanwhile: it is there that it is read.
+    # The iterable, such as Server.connections, may change in the loop at any time: the loop reads it.
     return crossing.run(_broadcast_soon, connections, message, slow)
 
 
