@@ -318,7 +318,7 @@ async def test_two_hosts_share_one_port():
 async def test_a_port_that_is_taken_raises_and_leaves_nothing():
     server = endwell.Server()
     async with server.serving():
-        with pytest.raises(OSError, match="in use"):
+        with pytest.raises(OSError, match=f"in use: '127.0.0.1:{server.port}'"):
             async with endwell.Server().serving(port=server.port):
                 pass
 

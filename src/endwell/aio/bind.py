@@ -32,6 +32,7 @@ def bind(
         raise ValueError("unix_mode is the mode of a Unix socket's file, and there is no unix_path")
     hosts = [host] if host is None or isinstance(host, str) else list(host)
     socks: list[_socket.socket] = []
+    name: str | None = None
     try:
         for name in hosts:
             for family, kind, proto, _, address in socket.getaddrinfo(
@@ -48,7 +49,9 @@ def bind(
                 sock.bind((address[0], chosen, *address[2:]))
                 sock.listen(BACKLOG)
                 sock.setblocking(False)
-    except BaseException:
+    except BaseException as exc:
+        if isinstance(exc, OSError):
+            exc.filename = shown((name or "*", port))  # so that its text says where
         for sock in socks:
             sock.close()
         raise
@@ -92,7 +95,9 @@ def _bind_unix(path: str, mode: int | None) -> _socket.socket:
                 os.chmod(path, mode)
         sock.listen(BACKLOG)
         sock.setblocking(False)
-    except BaseException:
+    except BaseException as exc:
+        if isinstance(exc, OSError):
+            exc.filename = path
         sock.unlink()
         sock.close()
         raise

@@ -87,8 +87,8 @@ class Connection:
         self.last_call: Callable[[], None] | None = None
 
         self._codec: Codec | None = None
-        # _eof: the peer has ended its side of TCP, and the rest of our HTTP answer is still to leave.
-        self._parsing = self._heartbeat = self._eof = False
+        # _held_eof: the peer has ended its side of TCP, and the rest of our HTTP answer is still to leave.
+        self._parsing = self._heartbeat = self._held_eof = False
         self._pong: bytes | None = None
         self._close: Close | None = None
         self._close_size = 0
@@ -162,7 +162,7 @@ class Connection:
         Only an open connection holds its peer back: a full inbox must not block
         the closing handshake, nor hide what is readable after a failed write.
         """
-        if self._eof and self.writes():
+        if self._held_eof and self.writes():
             return False
         return self._must_read() or not self._full()
 
@@ -269,7 +269,7 @@ class Connection:
         elif self.state is _LINGERING and self._codec is None and self.writes():
             # A client may end its side after the request ("nc -N") and still wait for the answer. The end
             # of file stays readable, so the driver meets it again when the answer has left.
-            self._eof = True
+            self._held_eof = True
         else:
             self._cue(_EOF, now, _PEER_VANISHED)
 
