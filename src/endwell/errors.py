@@ -175,6 +175,11 @@ class HandshakeError(EndwellError):
     status: ClassVar[int] = 400
     headers: Iterable[tuple[str, str]] = ()
 
+    def __init__(self, message: str = "", *, detail: str = "") -> None:
+        super().__init__(message)
+        #: What is logged besides, with the peer's text only as its ``repr``; it is never sent.
+        self.detail = detail
+
     def response(self) -> Response:
         """The answer. The text is this package's own words, never the peer's."""
         return Response.text(f"{self}\n", self.status, Headers(self.headers))

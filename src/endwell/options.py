@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import inf
 from sys import maxsize
 from typing import Any, TypedDict, Unpack
+
+from .matching import Origins, check_hosts, check_origins, check_strings, check_subprotocols
 
 __all__ = ["LEGACY", "Deflate", "OptionKeywords", "Options"]
 
@@ -53,8 +54,21 @@ class Deflate:
                 raise ValueError(f"{name} must be between {low} and {high}, not {value!r}")
 
 
-#: A name, all names below one, or an IPv6 address.
-_HOST = re.compile(r"(\*\.)?[\w-][\w.-]*|\[[0-9a-fA-F:.]+\]", re.ASCII)
+def _check_legacy(versions: Sequence[str]) -> Sequence[str]:
+    for version in (checked := check_strings("legacy", versions)):
+        if version not in LEGACY:
+            known = ", ".join(map(repr, LEGACY))
+            raise ValueError(f"legacy must be True or some of {known}, not {version!r}")
+    return checked
+
+
+#: What checks an option that is a sequence, and gives it as a tuple, which cannot change afterwards.
+_SEQUENCES: Mapping[str, Callable[[Any], Any]] = {
+    "subprotocols": check_subprotocols,
+    "origins": check_origins,
+    "allowed_hosts": check_hosts,
+    "legacy": _check_legacy,
+}
 
 
 def _option(default: Any, unit: str, consequence: str, *, zero: bool = False, none: bool = True) -> Any:
@@ -76,7 +90,9 @@ class Options:
     open_timeout: float | None = _option(
         10.0,
         "s",
-        "the opening handshake, absolute from the TCP connection on; then the connection is cut; a client raises HandshakeFailed",
+        "the opening handshake, absolute from the TCP connection on; then the connection is cut; a client raises "
+        "HandshakeFailed. Hooks and pages of a server have as long again, from the end of the request on; then the answer "
+        "is 503, and a WARNING names the route",
     )
     close_timeout: float = _option(
         10.0, "s", "the closing handshake, and then the end of TCP; then the connection is cut", none=False
@@ -135,18 +151,20 @@ class Options:
     subprotocols: Sequence[str] = _option(
         (), "", "offered by a client, supported by a server; both in order of preference"
     )
-    origins: Sequence[str] | None = _option(
+    origins: Origins | None = _option(
         None,
         "",
-        'origins of pages that a server accepts: None means its own host, ["*"] means any; '
-        "a request without Origin is not from a page and passes",
+        'origins of pages that a server accepts, such as "https://example.com", "https://*.example.com" (all '
+        "below it) or a re.Pattern that matches the whole Origin; or one function `allowed(origin) -> bool`, "
+        'which must not block. None means the scheme and Host of the request, ["*"] means any; a request '
+        "without Origin is not from a page and passes",
     )
     allowed_hosts: Sequence[str] | None = _option(
         None,
         "",
-        'names that a server answers to, such as "example.com", "*.example.com" (those below it) or "[::1]", '
-        "with any port; to another Host the answer is 421. None: to all, so that a page whose name is made to "
-        "point at a server on a private network is of the server's own origin (DNS rebinding)",
+        'hosts that a server answers to, such as "example.com", "*.example.com" (those below it), "[::1]" or '
+        '"10.0.0.0/8", with any port; to another Host the answer is 421. None: to all, so that a page whose '
+        "name is made to point at a server on a private network is of the server's own origin (DNS rebinding)",
     )
     version: str = _option("13", "", f'the protocol that a client speaks: "13" (RFC 6455), {_NAMES}')
     legacy: bool | Sequence[str] = _option(
@@ -172,26 +190,15 @@ class Options:
                 raise ValueError(f"{option.name} must be at most sys.maxsize, not {value!r}")
         if isinstance(self.legacy, bool):
             object.__setattr__(self, "legacy", LEGACY if self.legacy else ())
-        for name in ("subprotocols", "origins", "allowed_hosts", "legacy"):
+        for name, check in _SEQUENCES.items():
             value = getattr(self, name)
-            if isinstance(value, str):
-                raise TypeError(f"{name} must be a sequence of strings, not one string")
-            if not isinstance(value, Collection) and not (
-                value is None and name in ("origins", "allowed_hosts")
-            ):
-                raise TypeError(f"{name} must be a sequence of strings, not {value!r}")
-        for host in self.allowed_hosts or ():
-            if not _HOST.fullmatch(host):
-                raise ValueError(f"allowed_hosts must be names without scheme and port, not {host!r}")
+            if value is not None or name not in ("origins", "allowed_hosts"):
+                object.__setattr__(self, name, check(value))
         if self.compression is not None and not isinstance(self.compression, Deflate):
             raise TypeError(f"compression must be a Deflate or None, not {self.compression!r}")
         if self.version not in ("13", *LEGACY):
             known = ", ".join(map(repr, ("13", *LEGACY)))
             raise ValueError(f"version must be one of {known}, not {self.version!r}")
-        for version in self.spoken:
-            if version not in LEGACY:
-                known = ", ".join(map(repr, LEGACY))
-                raise ValueError(f"legacy must be True or some of {known}, not {version!r}")
 
     @property
     def spoken(self) -> Sequence[str]:
@@ -225,7 +232,7 @@ class OptionKeywords(TypedDict, total=False):
     max_connections_per_address: int | None
     compression: Deflate | None
     subprotocols: Sequence[str]
-    origins: Sequence[str] | None
+    origins: Origins | None
     allowed_hosts: Sequence[str] | None
     version: str
     legacy: bool | Sequence[str]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import stat
+from contextlib import AsyncExitStack
 
 import pytest
 
 from endwell import Cause, Close, HandshakeFailed, Server, TcpEnd, connect
+from endwell.aio.bind import shown
 from tests.pair import nothing_left_behind, within
 from tests.raw import RawPeer
 
@@ -79,3 +82,82 @@ async def test_a_unix_socket_that_is_not_there_fails_the_handshake(tmp_path):
             await within(connect("ws://localhost/", unix_path=tmp_path / "socket"))
     assert isinstance(raised.value.ending.exception, FileNotFoundError)
     assert raised.value.ending.tcp is TcpEnd.NONE
+
+
+async def test_a_path_on_which_a_server_answers_is_in_use(tmp_path):
+    path = tmp_path / "socket"
+    async with echoing().serving(unix_path=path):
+        with pytest.raises(OSError, match="in use: another process listens") as raised:
+            async with echoing().serving(unix_path=path):
+                raise AssertionError("it must not start")
+        assert (raised.value.errno, raised.value.filename) == (errno.EADDRINUSE, str(path))
+        async with connect("ws://localhost/attic", unix_path=path) as ws:
+            await ws.send("hi")
+            assert await within(ws.recv()) == "attic: hi"
+
+
+async def test_a_path_whose_queue_is_full_is_in_use(tmp_path):
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as waiting:
+        listening.bind(path)
+        listening.listen(0)
+        waiting.connect(path)
+        with pytest.raises(OSError, match="in use"):
+            async with echoing().serving(unix_path=path):
+                raise AssertionError("it must not start")
+        assert (tmp_path / "socket").is_socket()
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["stop", "drain"])
+async def test_a_stop_leaves_the_socket_file_of_the_next_process(tmp_path, early):
+    path, old, new = tmp_path / "socket", echoing(), echoing()
+    async with AsyncExitStack() as stack:
+        async with old.serving(unix_path=path):
+            # As a deployment does that renames its socket into the place.
+            await stack.enter_async_context(new.serving(unix_path=tmp_path / "next"))
+            os.rename(tmp_path / "next", path)
+            if early:
+                await old.drain(listen=False)
+        async with connect("ws://localhost/attic", unix_path=path) as ws:
+            await ws.send("hi")
+            assert await within(ws.recv()) == "attic: hi"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+async def test_the_socket_file_has_the_mode_that_was_asked_for(tmp_path, mode):
+    async with echoing().serving(unix_path=tmp_path / "socket", unix_mode=mode):
+        assert stat.S_IMODE(os.stat(tmp_path / "socket").st_mode) == mode
+
+
+@pytest.mark.parametrize("mode", [True, -1, 0o1777, "660"])
+async def test_a_mode_that_is_none_is_refused_and_no_file_is_left(tmp_path, mode):
+    with pytest.raises(ValueError, match="such as 0o660"):
+        async with echoing().serving(unix_path=tmp_path / "socket", unix_mode=mode):
+            raise AssertionError("it must not start")
+    assert not (tmp_path / "socket").exists()
+
+
+async def test_a_unix_socket_has_no_port(tmp_path):
+    server = echoing()
+    with pytest.raises(ValueError, match="does not listen"):
+        _ = server.port
+    async with server.serving(unix_path=tmp_path / "socket"):
+        with pytest.raises(ValueError, match=r"no port: it listens on .*/socket$"):
+            _ = server.port
+
+
+async def test_an_abstract_name_is_served_and_has_no_file():
+    name = f"\0endwell-{os.getpid()}-\N{SNOWMAN}"
+    server = echoing()
+    async with server.serving(unix_path=name):
+        assert server.addresses == [name]
+        assert shown(server.addresses[0]) == f"@{name[1:]}"
+        async with connect("ws://localhost/attic", unix_path=name) as ws:
+            await ws.send("hi")
+            assert await within(ws.recv()) == "attic: hi"
+        with pytest.raises(OSError, match="in use"):
+            async with echoing().serving(unix_path=name):
+                raise AssertionError("it must not start")
+    with pytest.raises(ValueError, match="no unix_mode"):
+        async with server.serving(unix_path=name, unix_mode=0o600):
+            raise AssertionError("it must not start")

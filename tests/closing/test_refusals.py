@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from endwell import HandshakeRejected, Initiator, Response, Server, TcpEnd, connect
-from tests.pair import nothing_left_behind, within
+from tests.pair import nothing_left_behind, until, within
 from tests.raw import RawPeer, RawServer, TcpState
 
 BODY = b"no, " * 2**20  # 4 MiB
@@ -69,6 +69,40 @@ async def test_a_client_that_does_not_end_tcp_after_a_refusal_is_cut_after_close
         await body(peer)
         assert peer.tcp_state is TcpState.CLOSE_WAIT
         await asyncio.sleep(0.3)
+
+
+@pytest.mark.parametrize("how", ["a refusal", "a page", "a file"])
+async def test_an_answer_arrives_whole_at_a_client_that_ends_its_side_after_the_request(
+    how, transport, tmp_path
+):
+    (tmp_path / "large").write_bytes(BODY)
+    server = Server()
+    server.static("/files", tmp_path)
+    server.get("/page")(lambda request: BODY)
+    server.process_request(lambda request: Response(403, body=BODY) if request.path == "/none" else None)
+    path = {"a refusal": "/none", "a page": "/page", "a file": "/files/large"}[how]
+    async with server.serving(ssl=transport.server), nothing_left_behind():
+        with await RawPeer.reach(server.port, transport.client, buffer=65536) as peer:
+            await peer.shake()
+            await peer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await peer.notify()
+            peer.fin()
+            await peer.read_head()
+            assert len(await body(peer)) == len(BODY)
+        assert peer.seen.tcp is TcpEnd.FIN
+
+
+async def test_a_client_that_has_ended_its_side_and_takes_nothing_is_cut_after_close_timeout(transport):
+    server = Server(close_timeout=0.2)
+    server.get("/")(lambda request: BODY)
+    async with server.serving(ssl=transport.server), nothing_left_behind():
+        with await RawPeer.reach(server.port, transport.client, buffer=65536) as peer:
+            await peer.shake()
+            await peer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await peer.notify()
+            peer.fin()
+            await peer.read_head()
+            await until(lambda: not server._listener.openings)
 
 
 async def test_a_large_answer_arrives_whole_at_a_client_that_takes_its_time(transport):

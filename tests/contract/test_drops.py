@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
 import subprocess
 import threading
 import time
 
 import pytest
 
-from endwell import Cause, ConnectionClosed, ConnectionClosedError, Initiator
+from endwell import Cause, ConnectionClosed, ConnectionClosedError, Initiator, TcpEnd
+from tests.face import BLOCKING
 from tests.pair import until
+from tests.raw import BOUND
 
 #: Seconds; every timeout that could bring a drop about lasts several times longer.
 PROMPT = 1.0
@@ -104,3 +109,40 @@ async def test_a_drop_is_known_at_once_and_the_code_at_the_end_runs(application,
     assert (ending.sent, ending.received) == (None, None)
     if application is _blocked:
         assert ending.unsent_bytes > 0
+
+
+def held_by_a_child(peer):
+    """Our end of the peer's connection, open a second time, as in a child that was forked meanwhile."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                held = socket.socket(fileno=os.dup(int(name)))
+                with contextlib.suppress(OSError):  # it is not connected
+                    if held.getpeername() == peer.sock.getsockname():
+                        return held
+                held.close()
+    raise AssertionError("our end was not found")
+
+
+CUTS = {
+    "abort": {},
+    "keepalive": {"ping_interval": 0.4, "ping_timeout": 0.4},
+    "close timeout": {"close_timeout": 0.05},
+}
+
+
+@pytest.mark.alike
+@pytest.mark.parametrize("cut", CUTS)
+async def test_a_connection_that_is_cut_ends_for_the_peer_though_a_forked_child_holds_the_descriptor(
+    meet, face, cut
+):
+    async with meet(**CUTS[cut]) as both:
+        with held_by_a_child(both.peer):
+            if cut == "abort":
+                await asyncio.to_thread(both.ws.abort) if face is BLOCKING else both.ws.abort()
+            elif cut == "close timeout":
+                await both.ws.close()
+            async with asyncio.timeout(BOUND):
+                while await both.peer.more():
+                    pass
+            assert both.peer.seen.tcp is TcpEnd.FIN

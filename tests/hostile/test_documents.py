@@ -75,8 +75,9 @@ def test_the_limits_that_are_no_options_have_the_values_of_the_code():
         [constant("wire/frames.py", "MAX_CONTROL"), constant("wire/frames.py", "MAX_CONTROL") - 2],
         [constant("aio/admission.py", "REFUSALS")],
         [constant("client/connect.py", "MAX_REDIRECTS")],
-        [constant("server/respond.py", "MAX_FILE")],
-        [constant("server/threads.py", "PAGES")],
+        [constant("server/files.py", "MAX_FILE")],
+        [constant("server/threads.py", name) for name in ("PAGES", "HOOKS", "FILES")],
+        [constant("aio/silence.py", "UNSENT")],
         [constant("aio/stream.py", "READS"), 10],
         [constant("sync/bridge.py", "SURPLUS")],
     ]

@@ -36,7 +36,9 @@ BY_A_PEER = {
     "handler %s of %r for %s failed",
     "on_close callback %r failed",
     "on_drain callback %r failed",
+    "on_refused callback %r failed",
     "reading from %r failed",
+    "refused %s from %s with %d: %s",
 }
 #: Those of a server whose handlers and callbacks fail.
 HERE = {text for text in BY_A_PEER if "coming back" not in text and "reading" not in text}
@@ -47,10 +49,13 @@ BY_NOBODY = {
     "%s",  # how a drain went: numbers, and the names of handlers
     "%s before all were ready: nothing is served",
     "%s before all were ready: the restart is off, the old workers stay",
+    "%s (%d) is no longer reached: %d were refused",
+    "%s (%d) is reached: more are refused with 503",
     "%s does not %s, and is ended",
     "%s starts",
     "%s %s while it stopped",
     "%s%s; a new one starts %s",
+    "%s took longer than open_timeout (%s s): the answer is 503",  # a route's pattern, a function's name
     "cannot accept connections for now: %s",
     "cannot tell systemd %s: %s",
     "listening on %s",
@@ -115,6 +120,7 @@ async def opened(uri, **options):
 
 async def test_no_text_of_a_peer_reaches_the_log_alive_whatever_fails(written, caplog):
     caplog.set_level(logging.INFO, "endwell.serve")
+    caplog.set_level(logging.INFO, "endwell.server")
     server = Server(ping_interval=None)
     exception = await closed_by_a_forger()
 
@@ -146,6 +152,7 @@ async def test_no_text_of_a_peer_reaches_the_log_alive_whatever_fails(written, c
     server.on_close(fail)
     server.on_close(log_of_the_command_line)
     server.on_drain(fail)
+    server.on_refused(fail)
     server.sessions.joined(fail)
     async with server.serving(grace=1):
         for kind in ("handler", "thread", "key"):
@@ -166,8 +173,15 @@ async def test_no_text_of_a_peer_reaches_the_log_alive_whatever_fails(written, c
             assert head.startswith("HTTP/1.1 500 ")
             assert "forged" not in head
             peer.fin()
+        with await RawPeer.reach(server.port) as peer:
+            request = peer.request(f"/nowhere/{ENCODED}")
+            await peer.write(request[:-2] + b"Origin: http://forged\x85\r\n\r\n")
+            assert (await peer.read_head()).startswith("HTTP/1.1 404 ")
+            peer.fin()
     await until(lambda: {record.msg for record in caplog.records} >= HERE)
     for record in caplog.records:
+        if record.msg == "%s":
+            continue  # how the drain went
         # It is told, in a form that cannot do anything.
         assert "forged" in logging.Formatter().format(record)
 

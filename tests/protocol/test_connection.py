@@ -603,10 +603,24 @@ def test_a_refusal_is_sent_before_tcp_is_ended():
     assert (core.ending.cause, core.ending.initiator) == (Cause.HANDSHAKE_REJECTED, Initiator.LOCAL)
 
 
+def test_an_end_of_file_waits_for_the_rest_of_an_answer_and_is_not_read_again_meanwhile():
+    core = connection()
+    core.refuse(b"HTTP/1.1 400 Bad Request\r\n\r\n", 1.0)
+    core.eof(2.0)
+    assert (core.ending, core.reads()) == (None, False)
+    core.sent(5, 3.0)
+    assert (core.ending, core.reads()) == (None, False)
+    core.sent(core.outbox.size, 4.0)
+    assert (core.ending, core.reads()) == (None, True)
+    core.eof(5.0)
+    assert (core.ending.tcp, core.ending.unsent_bytes) == (TcpEnd.FIN, 0)
+
+
 def test_a_broken_request_is_answered_and_told():
     core = connection()
     error = BadRequest("no Host")
     core.refuse(b"HTTP/1.1 400 Bad Request\r\n\r\n", 1.0, error)
+    core.sent(core.outbox.size, 1.5)
     core.eof(2.0)
     assert core.ending.exception is error
 

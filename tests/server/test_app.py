@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -60,6 +62,60 @@ async def test_a_folder_is_served(tmp_path):
         assert (await fetch(server, "GET", path="/files/../x")).startswith("HTTP/1.1 404")
 
 
+@pytest.mark.parametrize("first", ["static", "page"])
+async def test_the_path_of_a_folder_is_redirected_to_its_slash_unless_it_is_a_page(tmp_path, first):
+    (tmp_path / "index.html").write_text("<p>page")
+    server = endwell.Server()
+    if first == "page":
+        server.get("/taken")(lambda request: "a page")
+    for path in ("/s", "/taken/", "/a/b"):
+        server.static(path, tmp_path)
+    if first == "static":
+        server.get("/taken")(lambda request: "a page")
+    with pytest.raises(ValueError, match="same paths"):
+        server.static("/s", tmp_path)
+    async with server.serving():
+        for path, location in (("/s?x=1&y", "./s/?x=1&y"), ("/a/b", "./b/")):
+            answer = await fetch(server, "GET", path=path)
+            assert answer.startswith("HTTP/1.1 301 ")
+            assert f"\r\nLocation: {location}\r\n" in answer
+        for path in ("/s/", "/a/b/", "/taken/"):
+            assert (await fetch(server, "GET", path=path)).endswith("<p>page")
+        assert (await fetch(server, "GET", path="/taken")).endswith("a page")
+
+
+async def test_files_and_hooks_wait_for_no_page_and_for_no_work_of_the_application(tmp_path, monkeypatch):
+    (tmp_path / "page.html").write_text("<p>page")
+    monkeypatch.setattr("endwell.server.threads.PAGES", 1)
+    server, release, called = endwell.Server(), threading.Event(), []
+    server.static("/files", tmp_path)
+    server.browser_module()
+
+    @server.process_request
+    def hook(request):
+        called.append(request.path)
+
+    @server.get("/slow")
+    def slow(request):
+        release.wait()
+        return "slow"
+
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    async with server.serving():
+        try:
+            work = asyncio.ensure_future(asyncio.to_thread(release.wait))
+            page = asyncio.ensure_future(fetch(server, "GET", path="/slow"))
+            while called != ["/slow"]:
+                await asyncio.sleep(0.001)
+            assert (await fetch(server, "GET", path="/files/page.html")).endswith("<p>page")
+            assert "ReconnectingWebSocket" in await fetch(server, "GET", path="/endwell.js")
+        finally:
+            release.set()
+        assert (await page).endswith("slow")
+        await work
+
+
 async def test_the_hook_sees_every_request_and_may_answer_it():
     server = endwell.Server()
     seen = []
@@ -79,6 +135,45 @@ async def test_the_hook_sees_every_request_and_may_answer_it():
         async with endwell.connect(url(server, "/old")) as ws:
             assert await ws.recv() == "here"
         assert seen == ["/old", "/new"]
+
+
+async def test_all_hooks_run_in_order_and_the_first_response_is_the_answer():
+    server = endwell.Server()
+    called = []
+
+    @server.process_request
+    async def authenticate(request):
+        called.append("authenticate")
+        return None if request.query.get("token") == "right" else endwell.Response.text("who?\n", 401)
+
+    @server.process_request
+    def redirect(request):
+        called.append("redirect")
+        return endwell.Response.redirect("/new") if request.path == "/old" else None
+
+    @server.process_request
+    async def count(request):
+        called.append("count")
+
+    @server.websocket("/new")
+    async def new(ws):
+        await ws.send("here")
+
+    async with server.serving():
+        for path in ("/new", "/old", "/page"):
+            assert (await fetch(server, "GET", path=path)).startswith("HTTP/1.1 401 ")
+            with pytest.raises(endwell.HandshakeRejected, match="401"):
+                await endwell.connect(url(server, path))
+        assert called == ["authenticate"] * 6
+        called.clear()
+        assert (await fetch(server, "GET", path="/old?token=right")).startswith("HTTP/1.1 302 ")
+        assert called == ["authenticate", "redirect"]
+        called.clear()
+        async with endwell.connect(url(server, "/new?token=right")) as ws:
+            assert await ws.recv() == "here"
+        assert called == ["authenticate", "redirect", "count"]
+    with pytest.raises(TypeError, match="process_request takes a function, not None"):
+        server.process_request(None)
 
 
 async def test_a_hook_or_page_that_fails_is_answered_with_500_and_logged_once(caplog):
@@ -223,7 +318,7 @@ async def test_two_hosts_share_one_port():
 async def test_a_port_that_is_taken_raises_and_leaves_nothing():
     server = endwell.Server()
     async with server.serving():
-        with pytest.raises(OSError, match="in use"):
+        with pytest.raises(OSError, match=f"in use: '127.0.0.1:{server.port}'"):
             async with endwell.Server().serving(port=server.port):
                 pass
 

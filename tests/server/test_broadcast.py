@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
+from socket import SO_RCVBUF, SOL_SOCKET
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from endwell import (
     Broadcast,
     Cause,
     Close,
+    ConcurrencyError,
     ConnectionClosed,
     Deflate,
     Initiator,
@@ -20,10 +22,11 @@ from endwell import (
     TcpEnd,
     connect,
 )
+from endwell.aio.silence import UNSENT
 from endwell.options import LEGACY
 from tests.old import speaking
 from tests.pair import QUIET, idle, nothing_left_behind, pair, until, within
-from tests.raw import PLAIN, wss
+from tests.raw import PLAIN, RawPeer, wss
 from tests.wire.peer import BINARY, TEXT
 
 SMALL = 16384
@@ -182,7 +185,7 @@ async def test_the_first_of_a_turn_leaves_at_once_and_the_rest_in_one_write_at_i
 async def test_more_than_64_kib_in_a_turn_do_not_wait_for_its_end():
     async with hall(write_limit=2**30) as room:
         _, ws = await room.enter()
-        for _ in range(10):
+        for _ in range(3):  # which the kernel takes though the peer does not read
             assert room.say([ws], bytes(60_000)).sent == 1
             assert ws._core.outbox.size < 2**16
 
@@ -209,6 +212,18 @@ async def test_a_slow_peer_is_skipped_and_costs_the_others_nothing(transport):
             while room.say([slow], "next").slow:
                 await asyncio.sleep(0.001)
         assert await heard(slow_peer) == b"next"
+
+
+async def test_a_slow_peer_is_skipped_before_the_kernel_holds_much_that_is_out_of_date(transport):
+    async with hall(transport) as room:
+        peer, ws = await room.enter()
+        taken = 0
+        while not room.say([ws], bytes(SMALL)).slow:
+            taken += SMALL
+            await asyncio.sleep(0.001)
+        # What the peer's kernel has room for, what ours may hold unsent, the limit of the queue, and some more.
+        assert taken < peer.sock.getsockopt(SOL_SOCKET, SO_RCVBUF) + UNSENT + 2**16 + 2**18
+        peer.drop()
 
 
 async def test_a_slow_peer_can_be_closed_and_is_told_why(transport):
@@ -472,3 +487,86 @@ async def test_a_binary_message_reaches_whoever_can_have_it_and_the_report_names
         slow[0].drop()
         await within(slow[1].closed)
         assert slow[1] not in room.say([slow[1]], b"\0").unsupported
+
+
+# --- plain handlers, and their threads -----------------------------------------
+
+
+@asynccontextmanager
+async def plain_hall(transport, talk, **options):
+    """A server whose handlers are plain, and a queue of what each has: ``talk(server, ws)`` is what it does first."""
+    server = Server(**{**QUIET, "close_timeout": 5, **options})
+    entered, loop = asyncio.Queue(), asyncio.get_running_loop()
+
+    @server.websocket("/")
+    def handle(ws):
+        try:
+            done = talk(server, ws)
+        except Exception as exc:
+            done = exc
+        loop.call_soon_threadsafe(entered.put_nowait, (ws, done))
+        ws.wait_closed()
+
+    async with AsyncExitStack() as peers, server.serving(ssl=transport.server, grace=0):
+
+        async def enter(buffer=None):
+            connecting = RawPeer.connect(server.port, transport.client, buffer=buffer)
+            peer = peers.enter_context(await connecting)
+            return peer, *await within(entered.get())
+
+        yield SimpleNamespace(server=server, enter=enter)
+
+
+async def test_a_thread_broadcasts_to_plain_handlers_and_to_all_connections(transport):
+    def talk(server, ws):
+        ws.send("before")
+        mine = server.broadcast([ws], "mine")
+        ws.send("between")
+        everybody = server.broadcast(server.connections, b"everybody")
+        ws.send("after")
+        return mine, everybody
+
+    async with plain_hall(transport, talk) as room:
+        peer, _, (mine, everybody) = await room.enter()
+        assert (mine, everybody) == (Broadcast(sent=1, slow=(), gone=0), Broadcast(sent=1, slow=(), gone=0))
+        told = [b"before", b"mine", b"between", b"everybody", b"after"]
+        assert await heard(peer, 5) == told
+        second, _, (_, everybody) = await room.enter()
+        assert everybody.sent == 2
+        assert await heard(second, 5) == told
+        assert await heard(peer) == b"everybody"
+
+
+async def test_both_faces_of_connections_are_mixed_in_a_broadcast_of_the_loop(transport):
+    async with plain_hall(transport, lambda server, ws: None) as room:
+        peer, ws, _ = await room.enter()
+        async with connect(
+            f"ws{'s' * (transport is not PLAIN)}://127.0.0.1:{room.server.port}/", ssl=transport.client
+        ) as other:
+            (theirs,) = room.server.connections - {ws._ws}
+            assert room.server.broadcast((each for each in (ws, theirs)), "both") == Broadcast(2, (), 0)
+            assert await within(other.recv()) == "both"
+        assert await heard(peer) == b"both"
+
+
+async def test_a_slow_peer_of_a_plain_handler_is_named_as_it_was_given():
+    async with plain_hall(PLAIN, lambda server, ws: ws.send(HUGE)) as room:
+        _, ws, _ = await room.enter(buffer=SMALL)
+        assert room.server.broadcast([ws], "tick") == Broadcast(sent=0, slow=(ws,), gone=0)
+
+
+async def test_a_mistake_raises_in_a_thread_too():
+    async with plain_hall(PLAIN, lambda server, ws: server.broadcast([ws], 5)) as room:
+        _, _, raised = await room.enter()
+        assert isinstance(raised, TypeError)
+        assert "message" in str(raised)
+
+
+async def test_a_broadcast_in_another_event_loop_raises_and_says_what_to_do():
+    async def broadcast(server):
+        server.broadcast(server.connections, "x")
+
+    async with plain_hall(PLAIN, lambda server, ws: asyncio.run(broadcast(server))) as room:
+        _, _, raised = await room.enter()
+        assert isinstance(raised, ConcurrencyError)
+        assert "call_soon_threadsafe" in str(raised)

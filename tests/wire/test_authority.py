@@ -65,7 +65,7 @@ def test_no_text_raises_anything_but_value_error(text: str) -> None:
     assert port is None or 0 <= port <= 65535
 
 
-NAMES = ["Example.com", "*.sub.example", "[::1]", "127.0.0.1"]
+NAMES = ["Example.com", "*.sub.example", "[0::1]", "127.0.0.1", "10.0.0.0/8", "[fd00::]/16", "2001:DB8::/32"]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,9 @@ NAMES = ["Example.com", "*.sub.example", "[::1]", "127.0.0.1"]
         "[::1]:80",
         "[0::1]",
         "127.0.0.1:1",
+        "10.255.1.2:8080",
+        "[fd00::1]:80",
+        "[2001:db8:1::]",
     ],
 )
 def test_a_host_is_among_names_whatever_its_port_and_case(text: str) -> None:
@@ -96,6 +99,12 @@ def test_a_host_is_among_names_whatever_its_port_and_case(text: str) -> None:
         "xsub.example",
         "[::2]",
         "127.0.0.2",
+        "11.0.0.1",
+        "10.0.0.1.example",
+        "10.example",
+        "010.0.0.1",
+        "[fd01::1]",
+        "[::ffff:10.0.0.1]",
     ],
 )
 def test_another_host_is_not(text: str) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import sys
 import typing
 
@@ -109,28 +110,137 @@ def test_none_switches_off_what_may_be_off(name):
         "::1",
         "[::1]:80",
         "b\xfccher.example",
+        "[12345]",
+        "[1.2.3.4]",
+        "10.0.0.1/8",
+        "10.0.0.0/33",
+        "10/8",
+        "example.com/8",
     ],
 )
-def test_an_allowed_host_is_a_name_and_no_more(host):
-    with pytest.raises(ValueError, match="allowed_hosts must be names without scheme and port"):
+def test_an_allowed_host_is_a_name_or_a_network_and_no_more(host):
+    with pytest.raises(
+        ValueError, match=r'allowed_hosts must be names without scheme and port.* "10\.0\.0\.0/8"'
+    ):
         Options(allowed_hosts=["example.com", host])
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "",
+        "example.com",
+        "*.example.com",
+        "//example.com",
+        "https://",
+        "https://example.com/",
+        "https://example.com/chat",
+        "https://example.com?",
+        " https://example.com",
+        "https://example.com ",
+        "https://a.example https://b.example",
+        "https://a.example,https://b.example",
+        "https://user@example.com",
+        "https://example.com:",
+        "https://example.com:x",
+        "https://example.com:65536",
+        "http://localhost:*",
+        "https://*",
+        "https://*example.com",
+        "https://a.*.example.com",
+        "https://*.*.example.com",
+        "*://example.com",
+        "https://b\xfccher.example",
+        "https://example.com\n",
+        "Null ",
+    ],
+)
+def test_an_origin_that_can_never_match_is_refused_with_right_ones(origin):
+    with pytest.raises(
+        ValueError, match=r'^origins must be .* such as "https://example\.com", .*; not '
+    ) as raised:
+        Options(origins=["https://b.example", origin])
+    assert str(raised.value).endswith(f"; not {origin!r}")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://example.com",
+        "HTTPS://Example.com:443",
+        "http://localhost:8080",
+        "http://[::1]:8080",
+        "https://*.example.com",
+        "https://*.example.com:8443",
+        "wss://example.com",
+        "chrome-extension://abc",
+        "capacitor://localhost",
+        "file://",
+        "null",
+        "*",
+        re.compile("https://.*"),
+    ],
+)
+def test_an_origin_is_what_a_page_sends_or_a_pattern(origin):
+    assert Options(origins=[origin]).origins == (origin,)
+
+
+@pytest.mark.parametrize("again", ["HTTP://A.example", "http://a.example:80", "ws://a.example"])
+def test_an_origin_that_is_listed_twice_in_other_words_is_refused(again):
+    with pytest.raises(ValueError, match=f"origins must be without repeats, and has '{again}' twice"):
+        Options(origins=["http://a.example", again])
+
+
+def test_a_function_may_decide_on_origins_but_no_coroutine_function():
+    assert Options(origins=str.isascii).origins is str.isascii
+
+    async def anybody(origin):
+        return False
+
+    class Anybody:
+        __call__ = staticmethod(anybody)
+
+    for wrong in (anybody, Anybody()):
+        with pytest.raises(TypeError, match="origins must be a plain function"):
+            Options(origins=wrong)
+
+
+@pytest.mark.parametrize("wrong", [re.compile("a"), [re.compile(b"a")], [None]])
+def test_a_pattern_of_origins_is_one_of_a_sequence_and_for_text(wrong):
+    with pytest.raises(TypeError, match="origins must "):
+        Options(origins=wrong)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a,b", "\xe9", '"a"', "a/b", " a"])
+def test_a_subprotocol_is_a_token(name):
+    with pytest.raises(ValueError, match=r'subprotocols must be tokens without repeats, such as \["chat", '):
+        Options(subprotocols=["chat", name])
 
 
 @pytest.mark.parametrize("name", ["subprotocols", "origins", "allowed_hosts", "legacy"])
 def test_one_string_is_not_a_sequence_of_strings(name):
-    assert getattr(Options(**{name: ["hixie-76"]}), name) == ["hixie-76"]
+    given = ["http://hixie-76" if name == "origins" else "hixie-76"]
+    options = Options(**{name: given})
+    given.append("a b")
+    assert getattr(options, name) == (given[0],)
     with pytest.raises(TypeError, match=f"{name} must be a sequence of strings, not one string"):
         Options(**{name: "hixie-76"})
-    for wrong in (5, iter(["hixie-76"]), *([] if name in ("origins", "allowed_hosts") else [None])):
+    nothing = [] if name in ("origins", "allowed_hosts") else [None]
+    for wrong in (5, iter(["hixie-76"]), b"hixie-76", *nothing):
         with pytest.raises(TypeError, match=f"{name} must be a sequence of strings, not "):
             Options(**{name: wrong})
+    for wrong in (5, None, b"hixie-76", ["hixie-76"]):
+        with pytest.raises(TypeError, match=f"{name} must be a sequence of strings, and has "):
+            Options(**{name: [wrong]})
+    with pytest.raises(ValueError, match=f"{name} must be without repeats"):
+        Options(**{name: [given[0], given[0]]})
 
 
 def test_old_protocols_are_off_and_are_asked_for_by_name():
     assert (Options().version, Options().legacy) == ("13", ())
     assert Options(legacy=True).spoken == LEGACY
     assert Options(legacy=False).spoken == ()
-    assert Options(legacy=["hixie-76"]).spoken == ["hixie-76"]
+    assert Options(legacy=["hixie-76"]).spoken == ("hixie-76",)
     assert Options(version="hixie-75").but(max_size=1).version == "hixie-75"
     assert Options(legacy=True).but(max_size=1).spoken == LEGACY
 
@@ -139,8 +249,11 @@ def test_old_protocols_are_off_and_are_asked_for_by_name():
 def test_a_version_that_nobody_speaks_is_refused_by_name(version):
     with pytest.raises(ValueError, match=r"version must be one of '13', 'hybi-08', .*, 'hixie-75', not "):
         Options(version=version)
-    with pytest.raises(ValueError, match=r"legacy must be True or some of 'hybi-08', .*, 'hixie-75', not "):
-        Options(legacy=["hixie-76", version])
+    if isinstance(version, str):
+        with pytest.raises(
+            ValueError, match=r"legacy must be True or some of 'hybi-08', .*, 'hixie-75', not "
+        ):
+            Options(legacy=["hixie-76", version])
 
 
 def test_thirteen_is_no_old_protocol():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections import Counter
 
 from ..options import Options
 
-__all__ = ["FREE", "Admission", "Place"]
+__all__ = ["FREE", "Admission", "LimitLog", "Place"]
+
+logger = logging.getLogger("endwell.server")
 
 #: Connections above a limit that are told so at the same time. More are cut without a
 #: word, because each of them is a connection too.
@@ -17,14 +20,40 @@ REFUSALS = 64
 _ALL = object()
 
 
+class LimitLog:
+    """Logs that a limit is reached, and that it no longer is: one line each, however many are refused meanwhile."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        self._name = name
+        self._limit = limit
+        # It is over at nine tenths, so that one that comes and goes at the limit does not fill the log.
+        self._over = min(limit - 1, limit * 9 // 10)
+        self._refused = 0
+
+    def refused(self) -> None:
+        """One was refused, because the limit is reached."""
+        self._refused += 1
+        if self._refused == 1:
+            logger.warning("%s (%d) is reached: more are refused with 503", self._name, self._limit)
+
+    def left(self, count: int) -> None:
+        """One has gone; ``count`` are left."""
+        if self._refused and count <= self._over:
+            logger.warning(
+                "%s (%d) is no longer reached: %d were refused", self._name, self._limit, self._refused
+            )
+            self._refused = 0
+
+
 class Place:
     """What one connection takes up, from the moment it is accepted to its end."""
 
-    __slots__ = ("_counts", "_key", "refused")
+    __slots__ = ("_counts", "_key", "_log", "refused")
 
-    def __init__(self, counts: Counter[object], key: object, refused: bool) -> None:
+    def __init__(self, counts: Counter[object], key: object, log: LimitLog | None, refused: bool) -> None:
         self._counts = counts
         self._key = key
+        self._log = log
         #: Whether the connection is above a limit, and there only to be told.
         self.refused = refused
 
@@ -34,10 +63,12 @@ class Place:
             self._counts[key] -= 1
             if not self._counts[key]:
                 del self._counts[key]
+        if self._log is not None:
+            self._log.left(self._counts[_ALL])
 
 
 #: That of every connection to a server without limits.
-FREE = Place(Counter(), None, refused=False)
+FREE = Place(Counter(), None, None, refused=False)
 
 
 class Admission:
@@ -46,6 +77,7 @@ class Admission:
     def __init__(self, options: Options) -> None:
         self._total = options.max_connections
         self._each = options.max_connections_per_address
+        self._log = None if self._total is None else LimitLog("max_connections", self._total)
         self._taken: Counter[object] = Counter()
         self._refused: Counter[object] = Counter()
 
@@ -55,17 +87,19 @@ class Admission:
             return FREE
         key = _site(address)
         full = self._total is not None and self._taken[_ALL] >= self._total
+        if full and self._log is not None:
+            self._log.refused()
         if full or (self._each is not None and key is not None and self._taken[key] >= self._each):
             if self._refused[_ALL] >= REFUSALS:
                 return None
-            return _place(self._refused, key, refused=True)
-        return _place(self._taken, key, refused=False)
+            return _place(self._refused, key, None, refused=True)
+        return _place(self._taken, key, self._log, refused=False)
 
 
-def _place(counts: Counter[object], key: object, refused: bool) -> Place:
+def _place(counts: Counter[object], key: object, log: LimitLog | None, refused: bool) -> Place:
     counts[_ALL] += 1
     counts[key] += 1
-    return Place(counts, key, refused)
+    return Place(counts, key, log, refused)
 
 
 def _site(address: object) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ..ending import Cause
 from ..wire.codec import Codec
@@ -20,16 +20,16 @@ Slow = Literal["skip", "close", "queue"]
 
 @dataclass(frozen=True, slots=True)
 class Broadcast:
-    """What became of a broadcast; all of these together are the connections that were given."""
+    """What became of a broadcast; all of these together are the connections that were given, as they were given."""
 
     #: How many connections took the message.
     sent: int
     #: Those that were slow, and so were skipped, closed, or have it in their queue.
-    slow: tuple[WebSocket, ...]
+    slow: tuple[Any, ...]
     #: How many were closing, or had ended.
     gone: int
     #: Of a binary message, those that cannot get it: hixie-75 and -76 have only text.
-    unsupported: tuple[WebSocket, ...] = ()
+    unsupported: tuple[Any, ...] = ()
 
 
 def broadcast(

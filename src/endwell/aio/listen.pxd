@@ -26,6 +26,8 @@ cdef class Opening:
     cdef Connection _core
     cdef Stream _stream
     cdef object _place
+    cdef readonly object request
+    cdef readonly bint answered
 
 
 cdef _accepted(listening)

@@ -5,39 +5,34 @@ from __future__ import annotations
 import _socket
 import asyncio
 import logging
-import os
-import socket
 import ssl
-import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from random import random
-from typing import Any
 
-from ..errors import HandshakeError, MisdirectedRequest, TooManyConnections
+from ..errors import HandshakeError, TooManyConnections
 from ..http import Request, Response
 from ..options import Options
 from ..protocol.closing import State
 from ..protocol.connection import Connection
 from ..protocol.handshake import Accepted
-from ..wire.authority import is_among
 from ..wire.head import RequestReader
 from .admission import FREE, Admission, Place
+from .bind import unlink
 from .commons import commons_of
 from .draining import Draining
-from .silence import limit_silence
+from .silence import limit_silence, limit_unsent
 from .stream import Stream
 from .syscalls import monotonic
 from .tls import TLS
 from .websocket import WebSocket
 
-__all__ = ["Listener", "Opening", "bind", "shown", "unlink"]
+__all__ = ["Listener", "Opening"]
 
 logger = logging.getLogger("endwell.server")
 
-#: Connections taken in one turn of the loop, and the queue that the kernel keeps.
+#: Connections taken in one turn of the loop.
 ACCEPTS = 128
-BACKLOG = 1024
 #: The same for a socket that several processes accept from, so that each has its share; and seconds
 #: for which one with many connections leaves newcomers to those with fewer.
 SHARED_ACCEPTS = 8
@@ -48,82 +43,6 @@ YIELD_TIME = 0.005
 RETRY_DELAY = 0.25
 #: Seconds between two looks whether all openings are through.
 LOOK = 0.01
-
-
-def bind(
-    host: str | Iterable[str] | None, port: int, unix_path: str | os.PathLike[str] | None
-) -> list[_socket.socket]:
-    """Listening sockets on every address of ``host`` (None: all interfaces), or on a Unix path.
-
-    With port 0 the system chooses one, the same for all addresses. Raises OSError.
-    """
-    if unix_path is not None:
-        return [_bind_unix(os.fspath(unix_path))]
-    hosts = [host] if host is None or isinstance(host, str) else list(host)
-    socks: list[_socket.socket] = []
-    name: str | None = None
-    try:
-        for name in hosts:
-            for family, kind, proto, _, address in socket.getaddrinfo(
-                name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            ):
-                chosen = socks[0].getsockname()[1] if port == 0 and socks else address[1]
-                sock = _socket.socket(family, kind, proto)
-                socks.append(sock)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                # A connection has it from the socket that accepts it.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.bind((address[0], chosen, *address[2:]))
-                sock.listen(BACKLOG)
-                sock.setblocking(False)
-    except BaseException as exc:
-        if isinstance(exc, OSError):
-            exc.filename = shown((name or "*", port))  # so that its text says where
-        for sock in socks:
-            sock.close()
-        raise
-    return socks
-
-
-def _bind_unix(path: str) -> _socket.socket:
-    # A socket file that a dead process left behind is in the way of nobody but us.
-    # Precedent: asyncio's create_unix_server.
-    try:
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            os.unlink(path)
-    except FileNotFoundError:
-        pass
-    sock = _socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(path)
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-    except BaseException as exc:
-        if isinstance(exc, OSError):
-            exc.filename = path
-        sock.close()
-        raise
-    return sock
-
-
-def shown(address: Any) -> str:
-    """The address of a socket as it stands in a URL; that of a Unix socket is a path."""
-    if isinstance(address, str):
-        return address
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def unlink(socks: Iterable[_socket.socket]) -> None:
-    """Remove the files of those that are Unix sockets."""
-    for sock in socks:
-        if sock.family == getattr(socket, "AF_UNIX", None):
-            try:
-                os.unlink(sock.getsockname())
-            except OSError:
-                pass
 
 
 class Listener:
@@ -162,6 +81,7 @@ class Listener:
         self._yielded = False
         for sock in socks:
             limit_silence(sock, options)
+            limit_unsent(sock)
             self._watch(sock)
 
     def close(self) -> None:
@@ -183,14 +103,6 @@ class Listener:
         # Once in a process's life, so that no connection pays for an Event.
         while self.openings and monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(LOOK)
-
-    def answers_to(self, request: Request) -> bool:
-        """Whether the host that ``request`` is for is one of ours."""
-        names = self.options.allowed_hosts
-        if names is None:
-            return True
-        host = request.headers.get("Host")  # which a head of HTTP/1.0 may lack
-        return host is not None and is_among(host, names)
 
     def _watch(self, sock: _socket.socket) -> None:
         if sock in self.socks:
@@ -244,6 +156,10 @@ class Opening:
         self._stream = Stream(listener.commons, sock, self._core, address, layer)
         self._stream.receive = self._receive
         self._stream.changed = self._changed
+        #: The request, as soon as there is one.
+        self.request: Request | None = None
+        #: Whether it has its answer, which may still be on its way.
+        self.answered = False
 
     def begin(self) -> None:
         """Start reading."""
@@ -256,6 +172,15 @@ class Opening:
     def gone(self) -> bool:
         """Whether the connection has ended, so that an answer would reach nobody."""
         return self._core.state is State.ENDED
+
+    @property
+    def remote_address(self) -> object:
+        """The peer's address, as the socket module gives it."""
+        return self._stream.remote_address
+
+    def wait_for_answer(self) -> None:
+        """The request is there: from here on ``open_timeout`` no longer counts, and the server answers in time."""
+        self._core.requested()
 
     def unsent(self) -> int:
         """How many bytes of an answer the system has not taken."""
@@ -285,6 +210,7 @@ class Opening:
         Never keep-alive: after an upgrade that was refused nobody knows whether
         what follows is HTTP (RFC 9931).
         """
+        self.answered = True
         self._stream.receive = None
         self._stream.held = False
         self._reader.take_rest()
@@ -305,10 +231,9 @@ class Opening:
             return
         self._stream.receive = None
         if isinstance(head, Request):
+            self.request = head
             if self._place.refused:
                 head = TooManyConnections("there are too many connections; try again later")
-            elif not self._listener.answers_to(head):
-                head = MisdirectedRequest("this server does not answer to the host of the request")
             else:
                 # Frames that come early wait in the kernel until the 101 is out.
                 self._stream.held = True

@@ -12,7 +12,7 @@ from ..options import Options
 from ..protocol.closing import WindowClosed
 from ..protocol.deadline import LATE
 
-__all__ = ["ROUNDING", "explained", "limit_silence", "silence_of"]
+__all__ = ["ROUNDING", "explained", "limit_silence", "limit_unsent", "silence_of"]
 
 #: Where Linux's ``struct tcp_info`` has tcpi_last_ack_recv: the milliseconds since the last
 #: segment that acknowledged anything.
@@ -24,6 +24,22 @@ ROUNDING = 0.02
 _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 #: The largest that it takes, in milliseconds: some 24 days.
 _LONGEST = 2**31 - 1
+#: Linux's and macOS's TCP_NOTSENT_LOWAT; None elsewhere.
+_NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+#: Bytes that the kernel takes beyond what it can send now. Measured on loopback, messages of 1 MiB: no slower than without
+#: a limit, from 64 KiB on; 16 KiB are a third slower.
+UNSENT = 128 * 1024
+
+
+def limit_unsent(sock: _socket.socket) -> None:
+    """Have the kernel take little that it cannot send yet; of a listening socket it is inherited.
+
+    Otherwise it holds megabytes for a slow peer, which are seconds or minutes of messages that are out of date
+    when they arrive, and ``write_limit`` notices nothing until then. What is on its way, unacknowledged, is not
+    limited, so the throughput is what it was.
+    """
+    if _NOTSENT_LOWAT is not None and sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT)
 
 
 def silence_of(sock: _socket.socket) -> float | None:

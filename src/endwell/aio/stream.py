@@ -492,6 +492,12 @@ class Stream:
         if self._tls is not None and not self._shaking and not self.core.abort:
             self._tls.notify()
         self._tls = None
+        if self.core.abort or not self._finished:
+            try:
+                # close() alone ends nothing while a forked child has the descriptor, too.
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # ENOTCONN: the peer has ended it
         sock.close()
 
 

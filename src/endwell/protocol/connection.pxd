@@ -46,6 +46,7 @@ cdef class Connection:
     cdef Py_ssize_t _max_waiting
     cdef bint _parsing
     cdef bint _heartbeat
+    cdef bint _held_eof
     cdef readonly bytes _pong
     cdef object _close
     cdef Py_ssize_t _close_size

@@ -87,8 +87,8 @@ class Connection:
         self.last_call: Callable[[], None] | None = None
 
         self._codec: Codec | None = None
-        self._parsing = False
-        self._heartbeat = False
+        # _held_eof: the peer has ended its side of TCP, and the rest of our HTTP answer is still to leave.
+        self._parsing = self._heartbeat = self._held_eof = False
         self._pong: bytes | None = None
         self._close: Close | None = None
         self._close_size = 0
@@ -133,6 +133,11 @@ class Connection:
             self._heartbeat = True
             self._answer_heartbeat()
 
+    def requested(self) -> None:
+        """Server: the whole request has come. The application bounds the time of its answer, so there is no deadline."""
+        self._state_deadline = NEVER
+        self._rearm()
+
     def refuse(self, response: bytes, now: float, exc: BaseException | None = None) -> None:
         """Server: answer the opening request with ``response``, then end TCP.
 
@@ -157,6 +162,8 @@ class Connection:
         Only an open connection holds its peer back: a full inbox must not block
         the closing handshake, nor hide what is readable after a failed write.
         """
+        if self._held_eof and self.writes():
+            return False
         return self._must_read() or not self._full()
 
     def paused(self) -> bool:
@@ -259,6 +266,10 @@ class Connection:
         """The peer ended its side of TCP."""
         if self._write_error is not None:
             self.lost(self._write_error, now)
+        elif self.state is _LINGERING and self._codec is None and self.writes():
+            # A client may end its side after the request ("nc -N") and still wait for the answer. The end
+            # of file stays readable, so the driver meets it again when the answer has left.
+            self._held_eof = True
         else:
             self._cue(_EOF, now, _PEER_VANISHED)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hmac
 import os
 import sys
-from binascii import a2b_base64, b2a_base64
-from collections.abc import Iterable, Sequence
+from binascii import b2a_base64
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha1
 
 from ..build import __version__
 from ..errors import BadRequest, Forbidden, InvalidHandshake, MethodNotAllowed, UpgradeRequired
 from ..http import TOKEN, Headers, Request, Response
+from ..matching import Origins, is_origin_among, normal_origin
 from ..options import Options
 from ..wire import deflate
 from ..wire.codec import Codec
@@ -35,6 +36,9 @@ __all__ = [
 
 #: RFC 6455 §1.3.
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+#: RFC 4648 §4.
+BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 
 #: What the handshake itself says, and a body, which it cannot have.
 RESERVED = frozenset(
@@ -166,7 +170,7 @@ def check_upgrade(request: Request) -> None:
         raise BadRequest('Connection must contain "Upgrade"')
 
 
-def check_origin(request: Request, allowed: Sequence[str] | None) -> None:
+def check_origin(request: Request, allowed: Origins | None) -> None:
     """Refuse pages of other origins (RFC 6455 §10.2): they would act with the user's cookies."""
     origins = request.headers.get_all("Origin")
     if len(origins) > 1:
@@ -174,43 +178,34 @@ def check_origin(request: Request, allowed: Sequence[str] | None) -> None:
     if not origins:  # not from a page
         return
     if allowed is None:
-        scheme = "https" if request.secure else "http"
-        allowed = [f"{scheme}://{request.headers.get('Host', '')}"]
-    if "*" not in allowed and _origin(origins[0]) not in [_origin(origin) for origin in allowed]:
-        raise Forbidden("pages of this origin may not connect here")
-
-
-def _origin(text: str) -> str:
-    """An origin in the form in which origins are compared.
-
-    RFC 6454 §4: scheme and host in lower case, and a default port is as good as none.
-    An origin has no path, so nothing in it depends on case.
-    """
-    text = text.lower()
-    if text.startswith("http://"):
-        return text.removesuffix(":80")
-    if text.startswith("https://"):
-        return text.removesuffix(":443")
-    return text
+        own = normal_origin(f"{'https' if request.secure else 'http'}://{request.headers.get('Host', '')}")
+        right = normal_origin(origins[0]) == own
+        detail = f"it is not {own[:200]!r}, the scheme and Host of the request"
+    else:
+        right = is_origin_among(origins[0], allowed)
+        detail = "it is not in the option origins"
+    if not right:
+        raise Forbidden("pages of this origin may not connect here", detail=detail)
 
 
 def _offered_subprotocols(headers: Headers) -> list[str]:
-    """RFC 6455 §4.1, item 10: tokens, each of them once."""
+    """RFC 6455 §4.1, item 10: tokens.
+
+    Each of them once, it says too. Every other server takes a repeated one, which does no harm.
+    """
     names = headers.list_of("Sec-WebSocket-Protocol")
-    if not (names and _distinct_tokens(names)):
-        raise BadRequest("Sec-WebSocket-Protocol must be a list of tokens without repeats")
+    if not names or not all(map(TOKEN.issuperset, names)):
+        raise BadRequest("Sec-WebSocket-Protocol must be a list of tokens")
     return names
 
 
 def _is_nonce(key: str) -> bool:
-    """RFC 6455 §4.2.1, item 5: a base64-encoded value that, "when decoded, is 16 bytes in length"."""
-    try:
-        nonce = a2b_base64(key)
-    except ValueError:
-        return False
-    # It takes other spellings of the same bytes as well: characters outside the
-    # alphabet, and bits left over that are not zero (RFC 4648 §3.5).
-    return len(nonce) == 16 and _base64(nonce) == key
+    """RFC 6455 §4.2.1, item 5: a base64-encoded value that, "when decoded, is 16 bytes in length".
+
+    The bits that are left over need not be zero: those of the example in §4.1 are not, and RFC 4648
+    §3.5 leaves it to the decoder.
+    """
+    return len(key) == 24 and key.endswith("==") and BASE64.issuperset(key[:22])
 
 
 def _base64(data: bytes) -> str:
@@ -232,8 +227,6 @@ def offer(host: str, port: int, secure: bool, target: str, headers: Headers, opt
             raise ValueError(f"header {name} is set by the handshake")
     if len(headers.get_all("Host")) > 1:
         raise ValueError("header Host must not be repeated")
-    if not _distinct_tokens(options.subprotocols):
-        raise ValueError(f"subprotocols must be tokens without repeats, not {options.subprotocols!r}")
     # RFC 6455 §4.1, item 7: "a nonce consisting of a randomly selected 16-byte value
     # that has been base64-encoded".
     key = _base64(os.urandom(16))
@@ -332,7 +325,3 @@ def _lists(headers: Headers, name: str, token: str) -> bool:
     if value is not None and value.lower() == token:
         return True  # the short cut, for what nearly all send
     return token in [element.lower() for element in headers.list_of(name)]
-
-
-def _distinct_tokens(names: Sequence[str]) -> bool:
-    return all(name and TOKEN.issuperset(name) for name in names) and len(set(names)) == len(names)

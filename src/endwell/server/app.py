@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import inspect
 import logging
@@ -15,22 +16,28 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar, Unpack
 
-from ..aio.broadcast import Broadcast, Slow, broadcast
+from ..aio.bind import bind, shown
+from ..aio.broadcast import Broadcast, Slow
 from ..aio.callbacks import check_callback, check_returned
 from ..aio.draining import Draining
-from ..aio.listen import Listener, Opening, bind, shown
+from ..aio.listen import Listener, Opening
 from ..aio.websocket import WebSocket
 from ..codes import CloseCode
 from ..ending import Cause, Ending
-from ..errors import ConnectionClosed, HandshakeError
+from ..errors import ConnectionClosed, HandshakeError, MisdirectedRequest, ServiceUnavailable
 from ..http import Request, Response
 from ..options import OptionKeywords, Options
 from ..protocol.handshake import wants_websocket
 from ..protocol.opening import accept
+from ..sync.crossing import Crossing
 from ..sync.websocket import WebSocket as BlockingWebSocket
+from ..wire.authority import is_among
+from .broadcast import broadcast_from_anywhere
 from .drain import Departure, DrainReport, tell
+from .files import browser_module, slash, static
 from .lifespan import start, stop
-from .respond import browser_module, complete, response_from, static
+from .refusals import SHOWN, Refusals
+from .respond import complete, response_from
 from .router import Route, Router, blocks
 from .run import Listen, run
 from .sessions import Sessions
@@ -66,12 +73,12 @@ class Server:
         #: The connections that are open or closing.
         self.connections: set[WebSocket] = set()
         self.draining = Draining()  #: As that of its WebSockets.
-        #: ``host:port`` pairs, or Unix paths, that the server listens on.
+        #: What the server listens on: ``(host, port, ...)`` as the socket module gives it, or the path of a Unix socket.
         self.addresses: list[Any] = []
         #: The current connection of each user, device or tab, for handlers that say who they serve.
         self.sessions = Sessions()
         self._router = Router()
-        self._hook: Hook | None = None
+        self._hooks: list[Hook] = []
         self._watchers: list[Callable[[Any, Ending], object]] = []
         # No set, whose table grows fourfold: idle connections pay for it.
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -84,6 +91,8 @@ class Server:
         self._starters: list[Callable[[], object]] = []
         self._stoppers: list[Callable[[], object]] = []
         self._listener: Listener | None = None
+        self._crossing: Crossing | None = None
+        self._refusals = Refusals()
         #: The drain that is under way, or over.
         self.departure: Departure | None = None
 
@@ -108,38 +117,61 @@ class Server:
 
         return register
 
-    def get(self, path: str) -> Callable[[Function], Function]:
+    def get(self, path: str, *, any_host: bool = False) -> Callable[[Function], Function]:
         """Decorate the ``handler(request, **params)``, plain or async, of a path's GET and HEAD requests.
 
         It returns a :class:`Response`, ``str``, ``bytes``, or a dict or list for
-        JSON, within ``open_timeout``. A plain function runs in a thread.
+        JSON, within ``open_timeout`` of the request: after that the answer is 503, a WARNING is
+        logged, and a coroutine function is cancelled. A plain function runs in a thread.
+
+        With ``any_host`` the option ``allowed_hosts`` does not apply: for a health check of a load
+        balancer, which asks for the address of the machine.
         """
 
         def register(handler: Function) -> Function:
-            self._router.add("http", path, handler)
+            self._router.add("http", path, handler, any_host=any_host)
             return handler
 
         return register
 
-    def static(self, path: str, folder: str | os.PathLike[str]) -> None:
-        """Serve the files of ``folder`` below ``path``."""
-        self._router.add("http", path.rstrip("/") + "/{path:path}", static(folder))
+    def static(self, path: str, folder: str | os.PathLike[str], *, follow_links: bool = False) -> None:
+        """Serve the files of ``folder`` below ``path``; a directory is answered with its ``index.html``.
+
+        Names that begin with a dot are not served. Links are followed as long as they stay in the
+        folder; with ``follow_links`` also those that lead out of it. Browsers ask each time whether
+        a file has changed (``Cache-Control: no-cache``); one range of a file is sent if it is asked for.
+        At most 16 MiB are sent: for more than that use a proxy. Files are read in threads of their own.
+
+        Raises OSError if there is no such folder, and ValueError for a path that is taken.
+        """
+        path = path.rstrip("/")
+        self._router.add(
+            "http", f"{path}/{{path:path}}", static(folder, self._threads.file, follow_links=follow_links)
+        )
+        if path:
+            self._router.add("http", path, slash, default=True)
 
     def browser_module(self, path: str = "/endwell.js") -> None:
         """Serve ``endwell.js``, the WebSocket for pages, at ``path``.
 
         It is an ES module: ``import { ReconnectingWebSocket } from "/endwell.js"``.
         """
-        self._router.add("http", path, browser_module)
+        self._router.add("http", path, browser_module(self._threads.file))
 
     def process_request(self, hook: Function) -> Function:
-        """Decorate the ``hook(request)``, plain or async, that sees every request first.
+        """Decorate a ``hook(request)``, plain or async, that sees every request first.
 
         It returns None to let the request pass, or a :class:`Response` that answers
-        it: 401, 403, a redirect. Answer soon: a browser opens no second connection to
-        this server while one handshake hangs. A plain function runs in a thread.
+        it: 401, 403, a redirect. Hooks are called one after the other, in the order of
+        their registration; the first Response is the answer, and no later hook is called.
+        Answer soon: a browser opens no second connection to this server while one
+        handshake hangs. A plain function runs in a thread.
+
+        Raises TypeError for what cannot be called.
         """
-        self._hook = hook
+        if not callable(hook):
+            raise TypeError(f"process_request takes a function, not {hook!r}")
+        self._hooks.append(hook)
         return hook
 
     def on_start(self, callback: Function) -> Function:
@@ -172,6 +204,22 @@ class Server:
         self._watchers.append(callback)
         return callback
 
+    def on_refused(
+        self, callback: Callable[[Request | None, int, str], object]
+    ) -> Callable[[Request | None, int, str], object]:
+        """Have ``callback(request, status, reason)`` called for each request that is refused.
+
+        That is one that gets an HTTP error instead of its WebSocket or its page: no such route,
+        another origin, a limit, a :class:`Response` from 400 on of a ``process_request`` hook, a
+        hook or a page that fails or takes too long. ``request`` is None if it could not be
+        parsed; ``reason`` is never the peer's text. Called in the event loop, so it must not block.
+        A line at INFO says the same, and what was compared.
+
+        Raises TypeError for a coroutine function: there is nobody to await it.
+        """
+        self._refusals.add(callback)
+        return callback
+
     def on_drain(self, callback: Function) -> Function:
         """Have ``callback(drain)``, plain or async, called once when the server begins to drain.
 
@@ -182,7 +230,7 @@ class Server:
 
     def broadcast(
         self,
-        connections: Iterable[WebSocket],
+        connections: Iterable[WebSocket | BlockingWebSocket],
         message: str | bytes | bytearray | memoryview,
         *,
         slow: Slow = "skip",
@@ -203,22 +251,26 @@ class Server:
 
         The report counts the messages ``sent``, the connections already ``gone``, and names
         the ``slow`` ones, and the ``unsupported``: hixie-75 and -76 have no binary messages.
-        No callback runs before it is returned. To be called in the event loop's thread.
+        No callback runs before it is returned.
 
-        Raises TypeError or ValueError for what is no message, no iterable of
-        WebSockets, or no policy; then nothing was sent.
+        WebSockets of plain handlers are taken as well, and in a thread, such as that of a plain
+        handler, the call waits for the event loop.
+
+        Raises TypeError or ValueError for what is no message, no iterable of WebSockets, or no
+        policy, and :exc:`ConcurrencyError` in another event loop; then nothing was sent.
         """
-        return broadcast(connections, message, slow)
+        return broadcast_from_anywhere(connections, message, slow, self._crossing)
 
     # -- running --------------------------------------------------------------
 
-    def run(
+    def run(  # size: where it listens, and how it runs: all of it keywords
         self,
         host: str | Iterable[str] | None = "127.0.0.1",
         port: int = 8080,
         *,
         ssl: tls.SSLContext | None = None,
         unix_path: str | os.PathLike[str] | None = None,
+        unix_mode: int | None = None,
         drain: Drain | None = None,
         workers: int | None = None,
     ) -> None:
@@ -228,7 +280,8 @@ class Server:
         Where it listens is logged, or printed if the program has not set up logging. On a terminal
         a line shows how far the drain is. uvloop is used where it is installed.
         Where systemd passes sockets, those are used instead of ``host``, ``port`` and
-        ``unix_path``; it is told READY and STOPPING.
+        ``unix_path``; it is told READY and STOPPING. ``unix_path`` and ``unix_mode`` are those of
+        :meth:`serving`.
 
         With ``workers``, so many processes serve: this program, started again for each. This
         one supervises them: it replaces those that crash, and SIGHUP restarts them without
@@ -239,7 +292,7 @@ class Server:
         RuntimeError in a thread whose event loop runs: there :meth:`serving` is meant. ``sys.exit()`` in a
         task of the application has the server drain, and is raised then.
         """
-        run(self, partial(bind, host, port, unix_path), ssl, drain or Drain(), workers)
+        run(self, partial(bind, host, port, unix_path, unix_mode), ssl, drain or Drain(), workers)
 
     def serving(
         self,
@@ -248,14 +301,23 @@ class Server:
         *,
         ssl: tls.SSLContext | None = None,
         unix_path: str | os.PathLike[str] | None = None,
+        unix_mode: int | None = None,
         grace: float = 10.0,
     ) -> AbstractAsyncContextManager[Server]:
         """Serve while the block runs, in this event loop, without touching its signals.
 
-        Port 0 lets the system choose; :attr:`port` tells. Leaving the block drains the
-        server with ``grace`` seconds as its deadline, unless :meth:`drain` has been called.
+        Port 0 lets the system choose; :attr:`port` tells. With ``unix_path`` it listens on that
+        Unix socket instead; a name that begins with a null byte is an abstract one. The file that a
+        dead process left behind is replaced. ``unix_mode`` is the permission bits of the file, such as
+        ``0o660``; None leaves them to the umask.
+
+        Leaving the block drains the server with ``grace`` seconds as its deadline, unless
+        :meth:`drain` has been called.
+
+        Raises OSError if it cannot listen, with EADDRINUSE also if another process listens on ``unix_path``, and
+        RuntimeError while it serves already.
         """
-        return self.serve_on(partial(bind, host, port, unix_path), ssl, grace)
+        return self.serve_on(partial(bind, host, port, unix_path, unix_mode), ssl, grace)
 
     @asynccontextmanager
     async def serve_on(
@@ -270,6 +332,11 @@ class Server:
         Where other processes have them too, ``yields(connections)``, called with their number,
         says whether to leave the next newcomer to those.
         """
+        if self._listener is not None:
+            raise RuntimeError(
+                "this Server serves already, and can do so once at a time; to listen on several addresses give a list of "
+                "hosts, and for another port or TLS beside it use another Server"
+            )
         self.departure = None
         await start(self._starters)
         try:
@@ -288,9 +355,10 @@ class Server:
         fair = yields and (lambda openings: yields(openings + len(self.connections)))
         listener = Listener(listen(), self.options, ssl, self._serve, self.draining, fair)
         self._listener = listener
+        self._crossing = Crossing.of(listener.loop)
         self._threads.begin()
         self._context = copy_context()
-        self.addresses = [sock.getsockname() for sock in listener.socks]
+        self.addresses = [_address_of(sock) for sock in listener.socks]
         try:
             yield
         finally:
@@ -298,7 +366,7 @@ class Server:
                 await self.drain(deadline=grace, listen=False)
             finally:
                 self._threads.dismiss()
-                self._listener = None
+                self._listener = self._crossing = None
                 listener.close()
                 for opening in list(listener.openings):
                     opening.abort()
@@ -343,37 +411,82 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port of the first address."""
-        port: int = self.addresses[0][1]
-        return port
+        """The first TCP port that the server listens on. Raises ValueError if there is none."""
+        for address in self.addresses:
+            if isinstance(address, tuple):
+                port: int = address[1]
+                return port
+        raise ValueError(
+            f"the server has no port: it listens on {', '.join(map(shown, self.addresses))}"
+            if self.addresses
+            else "the server has no port: it does not listen"
+        )
 
     # -- one connection -------------------------------------------------------
 
     def _serve(self, opening: Opening, head: Request | HandshakeError) -> None:
         if isinstance(head, HandshakeError):
-            self._answer(opening, None, head)
+            self._answer(opening, opening.request, head)
         elif self.departure is not None:
             self._answer(opening, head, self.departure.refuse())
-        elif self._hook is None and wants_websocket(head):
+        elif not self._answers_to(head):
+            host = f"it is for {(head.headers.get('Host') or '')[:SHOWN]!r}"
+            error = MisdirectedRequest("this server does not answer to the host of the request", detail=host)
+            self._answer(opening, head, error)
+        elif not self._hooks and wants_websocket(head):
             self._respond(opening, head, None)
         else:
-            self._start(self._ask(opening, head))
+            self._begin_to_ask(opening, head)
 
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _answers_to(self, request: Request) -> bool:
+        """Whether the host that ``request`` is for is one of ours."""
+        names = self.options.allowed_hosts
+        host = request.headers.get("Host")  # which a head of HTTP/1.0 may lack
+        if names is None or (host is not None and is_among(host, names)):
+            return True
+        try:
+            route, _ = self._router.match(request.raw_path, "http", request.method)
+        except HandshakeError:
+            return False
+        return route.any_host and not wants_websocket(request)
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # In the context of the call that serves, which no callback of the loop has.
         task = self._context.run(asyncio.get_running_loop().create_task, coroutine)
         self._tasks[task] = None
         task.add_done_callback(self._forget, context=self._context)
+        return task
 
-    async def _ask(self, opening: Opening, request: Request) -> None:
+    def _begin_to_ask(self, opening: Opening, request: Request) -> None:
+        asked = _Asked(opening, request)
+        task = self._start(self._ask(asked))
+        opening.wait_for_answer()
+        limit = self.options.open_timeout
+        if limit is not None:
+            timer = asyncio.get_running_loop().call_later(limit, self._too_slow, asked, task)
+            task.add_done_callback(lambda _: timer.cancel())
+
+    async def _ask(self, asked: _Asked) -> None:
         answer: Response | HandshakeError | None
         try:
-            answer = await self._page(request)
+            answer = await self._page(asked)
         except HandshakeError as exc:
             answer = exc
         except (Exception, SystemExit) as exc:
-            answer = self._broken(request, exc)
-        self._respond(opening, request, answer)
+            answer = self._broken(asked.request, exc)
+        if not asked.opening.answered:
+            self._respond(asked.opening, asked.request, answer)
+
+    def _too_slow(self, asked: _Asked, task: asyncio.Task[None]) -> None:
+        if task.done() or asked.opening.gone:
+            return
+        limit = self.options.open_timeout
+        logger.warning("%s took longer than open_timeout (%s s): the answer is 503", asked.work, limit)
+        answer = ServiceUnavailable("the answer took too long").response()
+        self._refusals.tell(asked.request, answer.status, "the answer took too long")
+        # First, because a coroutine may swallow its cancellation.
+        self._answer(asked.opening, asked.request, answer)
+        task.cancel()
 
     def _respond(self, opening: Opening, request: Request, answer: Response | HandshakeError | None) -> None:
         if answer is None:
@@ -389,26 +502,40 @@ class Server:
 
     def _broken(self, request: Request, exc: BaseException) -> Response:
         logger.error("answering %r for %s failed", request.raw_path, _peer(request), exc_info=exc)
+        self._refusals.tell(request, 500, "internal error")
         return Response.text("internal error\n", 500)
 
-    async def _page(self, request: Request) -> Response | None:
-        """The HTTP answer to ``request``; None if it may become a WebSocket."""
-        if self._hook is not None:
-            returned = await self._call(self._hook, blocks(self._hook), request)
+    async def _page(self, asked: _Asked) -> Response | None:
+        """The HTTP answer to the request; None if it may become a WebSocket."""
+        request = asked.request
+        for hook in self._hooks:
+            asked.work = f"the process_request hook {getattr(hook, '__qualname__', hook)!r}"
+            returned = await self._call(self._threads.hook, hook, blocks(hook), request)
             if returned is not None:
-                return response_from(returned, self._hook)
+                response = response_from(returned, hook)
+                if response.status >= 400:
+                    reason = f"answered by {asked.work}"
+                    self._refusals.log(request, request.remote_address, response.status, reason)
+                    self._refusals.tell(request, response.status, reason)
+                return response
         if wants_websocket(request):
             return None
         route, params = self._router.match(request.raw_path, "http", request.method)
         request.params = params
-        returned = await self._call(route.handler, route.blocking, request, **params)
+        asked.work = f"the page {route.pattern!r} ({route.name})"
+        returned = await self._call(self._threads.page, route.handler, route.blocking, request, **params)
         return response_from(returned, route.handler)
 
     async def _call(
-        self, function: Callable[..., Any], blocking: bool, request: Request, **params: str
+        self,
+        in_thread: Callable[..., Awaitable[Any]],
+        function: Callable[..., Any],
+        blocking: bool,
+        request: Request,
+        **params: str,
     ) -> Any:
         if blocking:
-            returned = await self._threads.page(function, request, **params)
+            returned = await in_thread(function, request, **params)
         else:
             returned = function(request, **params)
         return await returned if inspect.isawaitable(returned) else returned
@@ -416,6 +543,10 @@ class Server:
     def _answer(self, opening: Opening, request: Request | None, answer: Response | HandshakeError) -> None:
         broken = answer if isinstance(answer, HandshakeError) else None
         response = answer.response() if isinstance(answer, HandshakeError) else answer
+        if broken is not None:
+            detail = f" ({broken.detail})" if broken.detail else ""
+            self._refusals.log(request, opening.remote_address, broken.status, f"{broken}{detail}")
+            self._refusals.tell(request, broken.status, str(broken))
         opening.answer(complete(response, request, time.time()), broken)
 
     def _converse(self, opening: Opening, request: Request) -> None:
@@ -499,3 +630,21 @@ def _peer(request: Request) -> str:
     address = request.remote_address
     # The name of a Unix socket is the peer's to choose.
     return shown(address) if isinstance(address, tuple) else repr(address)
+
+
+class _Asked:
+    """A request that a hook or a page is to answer."""
+
+    __slots__ = ("opening", "request", "work")
+
+    def __init__(self, opening: Opening, request: Request) -> None:
+        self.opening = opening
+        self.request = request
+        #: What is at work on the answer, for the log.
+        self.work = ""
+
+
+def _address_of(sock: _socket.socket) -> Any:
+    address = sock.getsockname()
+    # Of an abstract Unix socket it is bytes: text again, as it was given, and as connect() takes it.
+    return os.fsdecode(address) if isinstance(address, bytes) else address

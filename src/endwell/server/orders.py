@@ -8,8 +8,8 @@ import sys
 from math import inf
 from typing import TYPE_CHECKING
 
+from ..aio.bind import shown
 from ..aio.draining import Draining
-from ..aio.listen import shown
 from ..aio.syscalls import monotonic
 from ..codes import CloseCode
 from . import systemd

@@ -47,6 +47,10 @@ class Route:
     cancel_on_end: bool = False
     #: Whether the handler is a plain function, and runs in a thread.
     blocking: bool = False
+    #: Whether another route of the same paths takes its place.
+    default: bool = False
+    #: Whether it answers whatever the option ``allowed_hosts`` says.
+    any_host: bool = False
 
     @property
     def name(self) -> str:
@@ -94,20 +98,25 @@ class Router:
         # Those without a parameter, by their path: no other is more specific.
         self._literal: dict[Kind, dict[str, Route]] = {"websocket": {}, "http": {}}
 
-    def add(self, kind: Kind, pattern: str, handler: Handler, *, cancel_on_end: bool = False) -> None:
-        """Let ``handler`` answer ``pattern``.
+    def add(self, kind: Kind, pattern: str, handler: Handler, **how: bool) -> None:
+        """Let ``handler`` answer ``pattern``; ``how`` are ``cancel_on_end``, ``default`` and ``any_host`` of the Route.
 
         Raises ValueError for a malformed or duplicate pattern, for a handler that
         does not accept the path parameters, and for a plain function that is to be
         cancelled.
         """
         blocking = blocks(handler)
-        if blocking and cancel_on_end:
+        if blocking and how.get("cancel_on_end"):
             raise ValueError(f"route {pattern!r}: a thread cannot be cancelled, so not with cancel_on_end")
-        route = Route(kind, pattern, handler, _parse(pattern), cancel_on_end, blocking)
+        route = Route(kind, pattern, handler, _parse(pattern), blocking=blocking, **how)
         _check_handler(route)
         for other in self._routes[kind]:
             if other.shape == route.shape:
+                if route.default:
+                    return
+                if other.default:
+                    self._routes[kind].remove(other)
+                    break
                 raise ValueError(f"{kind} route {pattern!r} accepts the same paths as {other.pattern!r}")
         insort(self._routes[kind], route, key=lambda each: each.shape)
         if all(rank is _Rank.LITERAL for rank, _ in route.segments):

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from math import inf
 
-from ..aio.listen import shown, unlink
+from ..aio.bind import shown, unlink
 from ..aio.syscalls import monotonic
 from . import systemd
 from .backoff import Backoff

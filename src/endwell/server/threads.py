@@ -8,6 +8,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from ..aio.admission import LimitLog
 from ..aio.callbacks import check_returned
 from ..aio.websocket import WebSocket
 from ..errors import ServiceUnavailable
@@ -22,6 +23,10 @@ __all__ = ["HandlerThreads"]
 #: Threads that answer HTTP requests, at most; more requests wait. Apart from those of
 #: WebSockets, which are busy for as long as a connection lasts.
 PAGES = 32
+#: The same for ``process_request``, so that no page keeps a WebSocket from being accepted.
+HOOKS = 32
+#: The same for files, so that no page keeps another page's scripts waiting.
+FILES = 8
 
 
 class HandlerThreads:
@@ -34,6 +39,8 @@ class HandlerThreads:
             raise ValueError(f"max_threads must be positive, not {max_threads!r}")
         self._handlers = Threads(max_threads, "endwell handler")
         self._pages = Threads(PAGES, "endwell page")
+        self._hooks = Threads(HOOKS, "endwell hook")
+        self._files = Threads(FILES, "endwell file")
         #: What still runs. A thread cannot be cancelled, so this may outlive the task that waits for it.
         self.running: set[asyncio.Future[Any]] = set()
         #: What blocking handlers know of the server's stopping.
@@ -41,6 +48,7 @@ class HandlerThreads:
         self._reserved = 0
         #: Where ``on_close`` callbacks run, once there was a blocking handler.
         self._callbacks: Threads | None = None
+        self._log = LimitLog("max_threads", max_threads)
 
     def begin(self) -> None:
         """The server serves, perhaps once more."""
@@ -58,6 +66,7 @@ class HandlerThreads:
     def reserve(self) -> None:
         """Keep a thread for a connection, to be used by :meth:`handle`. Raises ServiceUnavailable."""
         if self._reserved >= self._handlers.bound:
+            self._log.refused()
             raise ServiceUnavailable("all threads are busy")
         self._reserved += 1
 
@@ -75,13 +84,22 @@ class HandlerThreads:
 
         def after(done: object) -> None:
             self._reserved -= 1
+            self._log.left(self._reserved)
             returned()
 
         await self._run(self._handlers, partial(_handle, handler, ws, params), after)
 
     async def page(self, handler: Callable[..., object], *args: object, **params: str) -> Any:
-        """What ``handler`` returns."""
+        """What the ``handler`` of a page returns."""
         return await self._run(self._pages, partial(handler, *args, **params))
+
+    async def hook(self, hook: Callable[..., object], *args: object) -> Any:
+        """What a ``process_request`` hook returns."""
+        return await self._run(self._hooks, partial(hook, *args))
+
+    async def file(self, read: Callable[..., object], *args: object) -> Any:
+        """What ``read`` returns, which reads a file."""
+        return await self._run(self._files, partial(read, *args))
 
     async def _run(
         self, threads: Threads, call: Callable[[], object], after: Callable[[object], None] | None = None
@@ -121,8 +139,10 @@ class HandlerThreads:
         """The server has stopped: idle threads may go, and those that still work are left alone."""
         # And no more: a task that never began has given nothing back.
         self._reserved = len(self.running)
+        self._log.left(self._reserved)
         self._handlers.dismiss()
-        self._pages.dismiss()
+        for threads in (self._pages, self._hooks, self._files):
+            threads.dismiss()
         if self._callbacks is not None:
             self._callbacks.release()
             self._callbacks = None

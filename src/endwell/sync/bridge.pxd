@@ -40,7 +40,7 @@ cdef class Bridge:
     cdef object _changed_below
 
     cpdef attend(self)
-    cdef _take(self)
+    cpdef _take(self)
     cdef _flush(self)
     cdef _deliver(self)
     cdef bint _full(self) except -1

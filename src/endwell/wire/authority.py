@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv6Address
 
+from ..matching import is_host_among
+
 __all__ = ["is_among", "parse_authority", "split_authority"]
 
 #: RFC 3986 §3.2.2: reg-name = *( unreserved / pct-encoded / sub-delims ); an IPv4 address fits it too.
@@ -40,12 +42,8 @@ def parse_authority(text: str) -> tuple[str, int | None]:
 
 
 def is_among(authority: str, names: Iterable[str]) -> bool:
-    """Whether the host of a well-formed ``authority`` is one of ``names``, or below one that begins with ``*.``."""
-    host, _ = parse_authority(authority)
-    for name in names:
-        if host.endswith(name[1:].lower()) if name.startswith("*.") else host == name.strip("[]").lower():
-            return True
-    return False
+    """Whether the host of a well-formed ``authority`` is one of ``names``, the option ``allowed_hosts``."""
+    return is_host_among(parse_authority(authority)[0], names)
 
 
 def split_authority(text: str) -> tuple[str, str]:

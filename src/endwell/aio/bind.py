@@ -1,0 +1,148 @@
+"""Listening sockets on TCP addresses and Unix paths."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["bind", "shown", "unlink"]
+
+#: The queue of connections that the kernel keeps until they are accepted.
+BACKLOG = 1024
+
+
+def bind(
+    host: str | Iterable[str] | None,
+    port: int,
+    unix_path: str | os.PathLike[str] | None,
+    unix_mode: int | None = None,
+) -> list[_socket.socket]:
+    """Listening sockets on every address of ``host`` (None: all interfaces), or on a Unix path.
+
+    With port 0 the system chooses one, the same for all addresses. Raises OSError.
+    """
+    if unix_path is not None:
+        return [_bind_unix(os.fspath(unix_path), unix_mode)]
+    if unix_mode is not None:
+        raise ValueError("unix_mode is the mode of a Unix socket's file, and there is no unix_path")
+    hosts = [host] if host is None or isinstance(host, str) else list(host)
+    socks: list[_socket.socket] = []
+    name: str | None = None
+    try:
+        for name in hosts:
+            for family, kind, proto, _, address in socket.getaddrinfo(
+                name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            ):
+                chosen = socks[0].getsockname()[1] if port == 0 and socks else address[1]
+                sock = _socket.socket(family, kind, proto)
+                socks.append(sock)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                # A connection has it from the socket that accepts it.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind((address[0], chosen, *address[2:]))
+                sock.listen(BACKLOG)
+                sock.setblocking(False)
+    except BaseException as exc:
+        if isinstance(exc, OSError):
+            exc.filename = shown((name or "*", port))  # so that its text says where
+        for sock in socks:
+            sock.close()
+        raise
+    return socks
+
+
+class _UnixSocket(_socket.socket):
+    """A listening Unix socket that remembers which file it made."""
+
+    path: str
+    file: tuple[int, int] | None = None
+
+    def unlink(self) -> None:
+        """Remove the file, unless another process has put its own in the place."""
+        # Must come before close(): until then the kernel cannot give the inode to another file.
+        try:
+            if self.file is not None and _identity(os.lstat(self.path)) == self.file:
+                os.unlink(self.path)
+        except OSError:
+            pass
+        self.file = None
+
+
+def _bind_unix(path: str, mode: int | None) -> _socket.socket:
+    if mode is not None and (isinstance(mode, bool) or not isinstance(mode, int) or not 0 <= mode <= 0o777):
+        raise ValueError(f"unix_mode must be permission bits such as 0o660, not {mode!r}")
+    # unix(7): a name that begins with a null byte is abstract, and has no file.
+    abstract = path.startswith("\0")
+    if abstract and mode is not None:
+        raise ValueError("an abstract Unix socket has no file, so it has no unix_mode")
+    if not abstract:
+        _remove_dead(path)
+    sock = _UnixSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(path)
+        if not abstract:
+            sock.path = os.path.abspath(path)
+            sock.file = _identity(os.lstat(path))
+            if mode is not None:
+                # Before listen(): until then every connect() is refused, whatever the mode is.
+                os.chmod(path, mode)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except BaseException as exc:
+        if isinstance(exc, OSError):
+            exc.filename = path
+        sock.unlink()
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_dead(path: str) -> None:
+    """Remove the socket file of a process that has ended. Raises OSError if a process listens on it."""
+    try:
+        before = os.stat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(before.st_mode):
+        return  # bind() will say that the address is in use
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            # Another process that starts at this moment may have replaced it already.
+            if _identity(os.stat(path)) == _identity(before):
+                os.unlink(path)
+            return
+        except OSError:
+            pass  # such as EAGAIN: it listens, and its queue is full
+    raise OSError(errno.EADDRINUSE, "Address already in use: another process listens on it", path)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def shown(address: Any) -> str:
+    """The address of a socket as it stands in a URL; that of a Unix socket is its path, or ``@`` and its abstract name."""
+    if isinstance(address, bytes):
+        address = os.fsdecode(address)
+    if isinstance(address, str):
+        # Precedent: ss(8) and systemd write abstract names so.
+        return f"@{address[1:]}" if address.startswith("\0") else address
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def unlink(socks: Iterable[_socket.socket]) -> None:
+    """Remove the files of those that are Unix sockets and were bound by this process."""
+    for sock in socks:
+        if isinstance(sock, _UnixSocket):
+            sock.unlink()

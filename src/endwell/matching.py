@@ -1,0 +1,209 @@
+"""What the options ``origins``, ``allowed_hosts`` and ``subprotocols`` may hold, and what they match."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, TypeAlias
+
+from .http import TOKEN
+
+__all__ = [
+    "Origins",
+    "check_hosts",
+    "check_origins",
+    "check_strings",
+    "check_subprotocols",
+    "is_host_among",
+    "is_origin_among",
+    "normal_origin",
+]
+
+#: The values of ``origins`` other than None.
+Origins: TypeAlias = Sequence[str | re.Pattern[str]] | Callable[[str], bool]
+
+#: RFC 6454 §6.2: scheme, "://", host, and the port unless it is the default one. In lower case.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\*\.)?([a-z0-9._~-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
+#: What is no such origin and is sent all the same: by a sandboxed page, by a page from a file.
+_SPECIAL = frozenset(("*", "null", "file://"))
+_RIGHT_ORIGINS = (
+    'such as "https://example.com", "http://localhost:8080", "https://*.example.com" (all below it), '
+    '"null" or "*" (any), or a re.Pattern for the whole of it'
+)
+_LABELS = re.compile(r"[a-z0-9._~-]*[a-z0-9_-]", re.ASCII)
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+#: A WebSocket is opened by HTTP, so the schemes name the same origin.
+_SAME_SCHEMES = {"ws": "http", "wss": "https"}
+
+#: A name, all names below one, or an IPv6 address.
+_HOST = re.compile(r"(\*\.)?[\w-][\w.-]*|\[[0-9a-fA-F:.]+\]", re.ASCII)
+_RIGHT_HOSTS = 'such as "example.com", "*.example.com", "[::1]" or "10.0.0.0/8"'
+
+
+# --- origins -----------------------------------------------------------------
+
+
+def check_origins(origins: Origins) -> Origins:
+    """``origins``, as a tuple unless it is a callable.
+
+    Raises TypeError for anything else, and ValueError for a text that no origin can be equal to.
+    """
+    if not isinstance(origins, Collection) and callable(origins):
+        called = getattr(origins, "__call__", None)  # noqa: B004 - of an object that is no function itself
+        if inspect.iscoroutinefunction(origins) or inspect.iscoroutinefunction(called):
+            raise TypeError(
+                "origins must be a plain function: a coroutine function would let every origin pass"
+            )
+        return origins
+    if isinstance(origins, re.Pattern):
+        raise TypeError(f"origins must be a sequence: [{origins!r}]")
+    checked = check_strings("origins", origins, re.Pattern)
+    for origin in checked:
+        if isinstance(origin, re.Pattern):
+            if isinstance(origin.pattern, bytes):
+                raise TypeError(f"origins must have patterns for str, not {origin!r}")
+        elif origin not in _SPECIAL and not _is_origin(origin.lower()):
+            raise ValueError(
+                f"origins must be a scheme, a host and maybe a port, {_RIGHT_ORIGINS}; not {origin!r}"
+            )
+    _refuse_repeats(
+        "origins", checked, [normal_origin(each) if isinstance(each, str) else each for each in checked]
+    )
+    return checked
+
+
+def _is_origin(text: str) -> bool:
+    match = _ORIGIN.fullmatch(text)
+    return match is not None and int((match[3] or ":0")[1:]) <= 65535
+
+
+def normal_origin(origin: str) -> str:
+    """An origin in the form in which origins are compared.
+
+    RFC 6454 §4: scheme and host in lower case, and a default port is as good as none.
+    An origin has no path, so nothing in it depends on case.
+    """
+    scheme, colon, rest = origin.lower().partition("://")
+    scheme = _SAME_SCHEMES.get(scheme, scheme)
+    return f"{scheme}{colon}{rest.removesuffix(_DEFAULT_PORTS.get(scheme, ' '))}"
+
+
+def is_origin_among(origin: str, allowed: Origins) -> bool:
+    """Whether ``allowed``, which was checked, has ``origin``. Raises TypeError if a callable returns no bool."""
+    if callable(allowed):
+        answer = allowed(origin)
+        # Whatever is true, such as a coroutine that was never awaited, would let the page in.
+        if not isinstance(answer, bool):
+            raise TypeError(f"origins: {allowed!r} must return True or False, not {type(answer).__name__}")
+        return answer
+    plain = normal_origin(origin)
+    return any(_has(each, origin, plain) for each in allowed)
+
+
+def _has(allowed: str | re.Pattern[str], origin: str, plain: str) -> bool:
+    if isinstance(allowed, re.Pattern):
+        return allowed.fullmatch(origin) is not None
+    if allowed == "*":
+        return True
+    allowed = normal_origin(allowed)
+    scheme, wildcard, below = allowed.partition("://*")
+    if not wildcard:
+        return plain == allowed
+    if not (plain.startswith(f"{scheme}://") and plain.endswith(below)):
+        return False
+    # What stands for the "*" must be a part of the host, whatever a client has made up.
+    return _LABELS.fullmatch(plain[len(scheme) + 3 : -len(below)]) is not None
+
+
+# --- hosts -------------------------------------------------------------------
+
+
+def check_hosts(hosts: Sequence[str]) -> Sequence[str]:
+    """``hosts`` as a tuple. Raises TypeError, and ValueError for a text that no host can be equal to."""
+    checked = check_strings("allowed_hosts", hosts)
+    for host in checked:
+        try:
+            right = network(host) is not None or (_HOST.fullmatch(host) is not None and _is_address(host))
+        except ValueError as exc:
+            raise ValueError(
+                f"allowed_hosts must be names without scheme and port, or networks, {_RIGHT_HOSTS}; {exc}"
+            ) from None
+        if not right:
+            raise ValueError(
+                f"allowed_hosts must be names without scheme and port, or networks, {_RIGHT_HOSTS}; not {host!r}"
+            )
+    _refuse_repeats("allowed_hosts", checked, [host.lower() for host in checked])
+    return checked
+
+
+def _is_address(host: str) -> bool:
+    """Whether a text in brackets is an IPv6 address; true of any other text."""
+    return not host.startswith("[") or bool(IPv6Address(host[1:-1]).compressed)
+
+
+@lru_cache(256)
+def network(text: str) -> IPv4Network | IPv6Network | None:
+    """The network that ``text`` is in CIDR notation, with or without brackets; None for a name.
+
+    Raises ValueError for one that is malformed or has bits set beyond its prefix.
+    """
+    return ip_network(text.replace("[", "").replace("]", "")) if "/" in text else None
+
+
+def is_host_among(host: str, names: Iterable[str]) -> bool:
+    """Whether ``host`` is one of ``names``, below one that begins with ``*.``, or in one that is a network.
+
+    ``host`` is in lower case, and an IPv6 address is without brackets.
+    """
+    return any(_is_host(host, name.lower()) for name in names)
+
+
+def _is_host(host: str, name: str) -> bool:
+    if "/" in name:
+        try:
+            # An address of the other version is in no network.
+            return ip_address(host) in (network(name) or ())
+        except ValueError:  # a name
+            return False
+    if name.startswith("*."):
+        return host.endswith(name[1:])
+    return host == (str(IPv6Address(name[1:-1])) if name.startswith("[") else name)
+
+
+# --- subprotocols, and what all have in common ---------------------------------
+
+
+def check_subprotocols(names: Sequence[str]) -> Sequence[str]:
+    """``names`` as a tuple. Raises TypeError and ValueError."""
+    checked = check_strings("subprotocols", names)
+    for name in checked:
+        # RFC 6455 §4.1, item 10: "The elements that comprise this value MUST be non-empty strings with
+        # characters in the range U+0021 to U+007E not including separator characters".
+        if not (name and TOKEN.issuperset(name)):
+            raise ValueError(
+                f'subprotocols must be tokens without repeats, such as ["chat", "v2.chat"]; not {name!r}'
+            )
+    return checked
+
+
+def check_strings(name: str, values: object, other: type | None = None) -> tuple[Any, ...]:
+    """``values`` as a tuple. Raises TypeError unless it is a collection of strings, or of ``other``, without repeats."""
+    if isinstance(values, str):
+        raise TypeError(f"{name} must be a sequence of strings, not one string: [{values!r}]")
+    if not isinstance(values, Collection) or isinstance(values, bytes | bytearray | memoryview):
+        raise TypeError(f"{name} must be a sequence of strings, not {values!r}")
+    for value in values:
+        if not isinstance(value, str) and not (other is not None and isinstance(value, other)):
+            raise TypeError(f"{name} must be a sequence of strings, and has {value!r}")
+    checked = tuple(values)
+    _refuse_repeats(name, checked, checked)
+    return checked
+
+
+def _refuse_repeats(name: str, values: Sequence[object], compared: Sequence[object]) -> None:
+    for index, value in enumerate(compared):
+        if value in compared[:index]:
+            raise ValueError(f"{name} must be without repeats, and has {values[index]!r} twice")

@@ -1,0 +1,68 @@
+"""A broadcast to WebSockets of both faces, from any thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ..aio.broadcast import Broadcast, Slow, broadcast
+from ..aio.websocket import WebSocket
+from ..errors import ConcurrencyError
+from ..sync.crossing import Crossing
+from ..sync.websocket import WebSocket as BlockingWebSocket
+
+__all__ = ["broadcast_from_anywhere"]
+
+Connections = Iterable[WebSocket | BlockingWebSocket]
+Message = str | bytes | bytearray | memoryview
+
+
+def broadcast_from_anywhere(
+    connections: Connections, message: Message, slow: Slow, crossing: Crossing | None
+) -> Broadcast:
+    """Broadcast in the event loop of ``crossing``, which is that of the server while it serves."""
+    running = _running_loop()
+    if crossing is None or crossing.loop is running:
+        return _broadcast(connections, message, slow)
+    if running is not None:
+        raise ConcurrencyError(
+            "broadcast() was called in another event loop than the server's; use "
+            "loop.call_soon_threadsafe() with the server's loop"
+        )
+    # The iterable, such as Server.connections, may change in the loop at any time: the loop reads it.
+    return crossing.run(_broadcast_soon, connections, message, slow)
+
+
+async def _broadcast_soon(connections: Connections, message: Message, slow: Slow) -> Broadcast:
+    return _broadcast(connections, message, slow)
+
+
+def _broadcast(connections: Connections, message: Message, slow: Slow) -> Broadcast:
+    if not isinstance(connections, Iterable):
+        return broadcast(connections, message, slow)  # which says so
+    everybody = list(connections)
+    blocking = {ws._ws: ws for ws in everybody if isinstance(ws, BlockingWebSocket)}
+    if not blocking:
+        return broadcast(everybody, message, slow)  # type: ignore[arg-type]  # what else is in it, it refuses
+    for ws in blocking.values():
+        if ws._bridge._crossing.loop is not asyncio.get_running_loop():
+            raise ConcurrencyError(
+                "broadcast() has a blocking WebSocket of another event loop than the server's"
+            )
+        # What threads have sent before leaves before.
+        ws._bridge._take()
+    engines = [ws._ws if isinstance(ws, BlockingWebSocket) else ws for ws in everybody]
+    report = broadcast(engines, message, slow)
+    return replace(
+        report,
+        slow=tuple(blocking.get(ws, ws) for ws in report.slow),
+        unsupported=tuple(blocking.get(ws, ws) for ws in report.unsupported),
+    )
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,55 @@
+"""Requests that are refused: who is told of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ..aio.bind import shown
+from ..aio.callbacks import check_callback
+from ..http import Request
+
+__all__ = ["Refusals"]
+
+logger = logging.getLogger("endwell.server")
+
+#: Characters of a path or an origin that are logged.
+SHOWN = 200
+
+
+class Refusals:
+    """Tells the log and the callbacks of each refused request."""
+
+    def __init__(self) -> None:
+        self._callbacks: list[Callable[[Request | None, int, str], object]] = []
+
+    def add(self, callback: Callable[[Request | None, int, str], object]) -> None:
+        """Have ``callback(request, status, reason)`` called for each."""
+        check_callback(callback)
+        self._callbacks.append(callback)
+
+    def log(self, request: Request | None, address: object, status: int, reason: str) -> None:
+        """One line, in which the peer's text stands as its ``repr``."""
+        logger.info("refused %s from %s with %d: %s", _described(request), _peer(address), status, reason)
+
+    def tell(self, request: Request | None, status: int, reason: str) -> None:
+        """Call the callbacks."""
+        for callback in self._callbacks:
+            try:
+                callback(request, status, reason)
+            except Exception:
+                logger.exception("on_refused callback %r failed", callback)
+
+
+def _described(request: Request | None) -> str:
+    if request is None:
+        return "a malformed request"
+    # Without the query, which may hold a token.
+    text = f"{request.method[:SHOWN]!r} {request.raw_path[:SHOWN]!r}"
+    origin = request.headers.get("Origin")
+    return text if origin is None else f"{text} (Origin {origin[:SHOWN]!r})"
+
+
+def _peer(address: Any) -> str:
+    return shown(address) if isinstance(address, tuple) else "a Unix socket"
