@@ -43,7 +43,7 @@ class Pair:
 
     @property
     def core(self) -> Connection:
-        return self.ws._core
+        return self.face.engine(self.ws)._core
 
     async def ending(self) -> Ending:
         """The end, which everybody is told once and alike."""

@@ -97,6 +97,21 @@ class Options:
     close_timeout: float = _option(
         10.0, "s", "the closing handshake, and then the end of TCP; then the connection is cut", none=False
     )
+    answer_timeout: float = _option(
+        1.0,
+        "s",
+        "how long the answer to the peer's Close waits for the handler to come back from the messages that came "
+        "before the Close; 0: it does not wait",
+        zero=True,
+        none=False,
+    )
+    linger_timeout: float = _option(
+        1.0,
+        "s",
+        "how long the end of TCP is waited for after the last Close; then the ending is told. A client cuts the "
+        "connection then; a server reads and discards until `close_timeout`",
+        none=False,
+    )
     ping_interval: float | None = _option(
         20.0, "s", "so often a ping is sent, whatever else flows; None: no keepalive"
     )
@@ -216,6 +231,8 @@ class OptionKeywords(TypedDict, total=False):
 
     open_timeout: float | None
     close_timeout: float
+    answer_timeout: float
+    linger_timeout: float
     ping_interval: float | None
     ping_timeout: float | None
     write_timeout: float | None

@@ -36,12 +36,17 @@ def test_each_state_on_the_way_out_has_a_deadline():
     for row in TABLE.values():
         if row.state in {State.CLOSING, State.LINGERING}:
             assert Do.ARM in row.do
+        if row.state is State.ANSWERING:
+            assert Do.ARM_ANSWER in row.do or Do.HOLD_EOF in row.do
+    # DISCARDING has what is left of the time of LINGERING.
+    assert {state for (state, _), row in TABLE.items() if row.state is State.DISCARDING} == {State.LINGERING}
 
 
 def test_a_lost_connection_ends_from_every_state():
     for state in set(State) - {State.ENDED}:
         assert TABLE[state, Cue.LOST].state is State.ENDED
-        assert TABLE[state, Cue.EOF].state is State.ENDED
+        # One that comes behind a Close waits for the answer to that.
+        assert TABLE[state, Cue.EOF].state is (state if state is State.ANSWERING else State.ENDED)
 
 
 def test_at_most_one_close_is_queued_on_any_way_through_the_table():
@@ -82,5 +87,6 @@ def test_an_error_of_the_system_names_its_cause_and_how_tcp_ended(exc, tls, caus
 
 def test_how_tcp_ended_follows_from_the_last_cue():
     assert tcp_end_of(Cue.EOF, None) is TcpEnd.FIN
+    assert tcp_end_of(Cue.LINGERED, None) is TcpEnd.OPEN
     assert tcp_end_of(Cue.TIME_UP, None) is TcpEnd.TIMEOUT
     assert tcp_end_of(Cue.SILENT, None) is tcp_end_of(Cue.STUCK, None) is TcpEnd.ABORTED

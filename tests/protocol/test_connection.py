@@ -308,12 +308,154 @@ def test_a_peer_that_never_answers_our_close_has_close_timeout():
     assert core.deadline == NEVER
 
 
-def test_a_peer_that_answers_but_keeps_tcp_open_is_cut_and_the_handshake_stays_clean():
-    core = opened(close_timeout=3)
+def test_a_peer_that_keeps_tcp_open_is_told_of_after_linger_timeout_and_cut_after_close_timeout():
+    core = opened(close_timeout=3, linger_timeout=1)
     core.receive(frame(core, "close", 1000, ""), 1.0)
-    leave(core)
+    leave(core, 1.5)
+    assert core.deadline == 2.5  # from the moment on at which our Close left
+    core.tick(2.5)
+    assert (core.state, core.over, core.ended) == (State.DISCARDING, True, False)
+    ending = core.ending
+    assert (ending.clean, ending.tcp, ending.duration) == (True, TcpEnd.OPEN, 2.5)
+    assert core.reads()
+    core.receive(b"whatever", 3.0)
+    assert core.deadline == 4.0
     core.tick(4.0)
-    assert (core.ending.clean, core.ending.tcp) == (True, TcpEnd.TIMEOUT)
+    assert (core.ended, core.abort) == (True, True)
+    assert core.ending is ending
+
+
+def test_a_client_cuts_a_server_that_keeps_tcp_open_after_linger_timeout():
+    core = opened(True, close_timeout=3, linger_timeout=1)
+    core.receive(frame(core, "close", 1000, ""), 1.0)
+    leave(core, 1.0)
+    core.tick(2.0)
+    assert (core.ended, core.ending.clean, core.ending.tcp) == (True, True, TcpEnd.TIMEOUT)
+
+
+def test_a_close_that_does_not_leave_has_close_timeout_and_is_told_when_that_is_over():
+    core = opened(close_timeout=3, linger_timeout=1)
+    core.receive(frame(core, "close", 1000, ""), 1.0)
+    core.sent(0, 1.0)  # the system takes nothing
+    assert core.deadline == 4.0
+    core.tick(4.0)
+    assert (core.ending.sent, core.ending.clean, core.ending.tcp) == (None, False, TcpEnd.TIMEOUT)
+
+
+# -- a Close behind messages --------------------------------------------------------
+
+
+class Application:
+    """Where the application waits for messages, if it does."""
+
+    def __init__(self, waiting=False):
+        self.waiting = waiting
+
+    def waits(self):
+        return self.waiting
+
+
+def asked(client=False, **options):
+    """A connection whose application has taken a question, behind which a Close came."""
+    core = opened(client, ping_interval=None, **options)
+    core.receiver = Application()
+    core.receive(frame(core, "message", "question") + frame(core, "close", 4001, "bye"), 1.0)
+    assert core.inbox.popleft() == "question"
+    assert (core.state, core.is_open, core.answering) == (State.ANSWERING, True, True)
+    assert core.received == Close(4001, "bye")
+    return core
+
+
+@pytest.mark.parametrize("client", [False, True])
+def test_a_close_is_answered_when_the_application_has_come_back_and_may_answer_until_then(client):
+    core = asked(client)
+    assert leave(core, 1.0) == b""
+    assert core.send("answer", 1.5)
+    core.handled(1.5)
+    assert not core.is_open
+    assert said(core, 1.5) == ["answer", Close(4001, "bye")]
+    core.eof(2.0)
+    assert (core.ending.cause, core.ending.clean, core.ending.messages_out) == (Cause.PEER_CLOSED, True, 1)
+
+
+def test_a_close_is_answered_after_answer_timeout_and_what_is_unread_is_still_there():
+    core = opened(answer_timeout=0.5)
+    core.receive(frame(core, "message", "question") + frame(core, "close", 4001, ""), 1.0)
+    assert core.deadline == 1.5
+    core.tick(1.5)
+    assert not core.send("too late", 1.5)
+    assert said(core, 1.5) == [Close(4001)]
+    assert core.inbox.popleft() == "question"
+
+
+def test_our_close_answers_that_of_the_peer_and_the_peers_was_the_first():
+    core = asked()
+    core.close(4002, "ours", 1.2)
+    assert said(core, 1.2) == [Close(4001, "bye")]
+    core.eof(2.0)
+    assert (core.ending.cause, core.ending.sent) == (Cause.PEER_CLOSED, Close(4001, "bye"))
+
+
+@pytest.mark.parametrize("why", ["never took a message", "waits", "answer_timeout is 0"])
+def test_a_close_with_nothing_pending_before_it_is_answered_at_once(why):
+    core = opened(answer_timeout=0 if why == "answer_timeout is 0" else 1.0)
+    core.receiver = application = Application()
+    if why != "never took a message":
+        core.receive(frame(core, "message", "question"), 1.0)
+        core.inbox.popleft()
+        application.waiting = why == "waits"
+    core.receive(frame(core, "close", 4001, ""), 1.0)
+    core.tick(1.0)
+    assert said(core, 1.0) == [Close(4001)]
+    assert core.state is State.LINGERING
+
+
+def test_an_end_of_tcp_behind_the_close_waits_for_the_answer_to_leave():
+    core = asked()
+    core.eof(1.1)
+    assert not core.reads()
+    assert core.send("answer", 1.2)
+    core.handled(1.2)
+    assert not core.ended
+    assert said(core, 1.2) == ["answer", Close(4001, "bye")]
+    assert core.ended
+    assert (core.ending.clean, core.ending.tcp, core.ending.unsent_bytes) == (True, TcpEnd.FIN, 0)
+
+
+def test_an_answer_that_does_not_leave_keeps_an_end_of_tcp_for_linger_timeout():
+    core = asked(linger_timeout=1)
+    core.eof(1.1)
+    core.send("answer", 1.2)
+    core.handled(1.2)
+    core.sent(0, 1.2)
+    assert core.deadline == 2.2
+    core.tick(2.2)
+    assert (core.ended, core.ending.sent, core.ending.tcp) == (True, None, TcpEnd.FIN)
+    assert core.ending.unsent_bytes == len(frame(opened(True), "message", "answer"))
+
+
+def test_a_reset_behind_the_close_ends_it_and_the_close_is_what_ended_it():
+    core = asked()
+    core.lost(ConnectionResetError(), 1.1)
+    assert (core.ended, core.is_open) == (True, False)
+    ending = core.ending
+    assert (ending.cause, ending.received, ending.code) == (Cause.PEER_CLOSED, Close(4001, "bye"), 4001)
+    assert (ending.sent, ending.clean, ending.tcp) == (None, False, TcpEnd.RST)
+
+
+def test_what_was_accepted_elsewhere_precedes_the_answer_to_a_close():
+    core = asked()
+    core.last_call = lambda: core.send("staged", 1.2)
+    core.handled(1.2)
+    assert said(core, 1.2) == ["staged", Close(4001, "bye")]
+
+
+def test_while_a_close_waits_no_ping_is_sent_and_silence_ends_nothing():
+    core = opened(ping_interval=0.1, ping_timeout=0.1, answer_timeout=1.0)
+    core.receive(frame(core, "message", "question") + frame(core, "close", 4001, ""), 1.0)
+    assert core.deadline == 2.0
+    core.tick(1.9)
+    assert (core.state, leave(core, 1.9)) == (State.ANSWERING, b"")
 
 
 # -- the peer's mistakes ------------------------------------------------------------

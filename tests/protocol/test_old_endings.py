@@ -72,11 +72,26 @@ def test_hixie_76_closes_with_a_handshake_that_has_no_words(client):
 def test_hixie_76_answers_a_close(client):
     core = hixie76(client)
     core.receive(b"\0hi\xff" + CLOSE, 1.0)
+    assert leave(core) == b""
+    assert core.inbox.popleft() == "hi"
+    core.handled(1.0)
     assert leave(core) == CLOSE
     assert core.half_close is not client
     core.eof(2.0)
     assert told(core.ending) == (Cause.PEER_CLOSED, Initiator.PEER, True, Close(), Close(), 1005, TcpEnd.FIN)
     assert core.ending.ok
+
+
+@ROLES
+def test_a_hixie_76_server_ends_tcp_behind_its_close_and_a_client_waits_for_the_answer(client):
+    core = hixie76(client)
+    core.close(1001, "", 1.0)
+    assert leave(core) == CLOSE
+    assert core.half_close is not client
+    # As PhantomJS 1.9 does: it ignores the closing frame, and ends TCP when we do.
+    core.eof(2.0)
+    assert core.ending.clean is False
+    assert (core.ending.sent, core.ending.tcp) == (Close(1001, "", unsaid=True), TcpEnd.FIN)
 
 
 @ROLES

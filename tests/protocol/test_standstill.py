@@ -132,7 +132,7 @@ def test_a_peer_that_could_not_be_written_to_has_all_its_time_for_it():
 
 
 def test_a_close_has_all_its_time_for_its_answer_and_for_the_end_of_tcp():
-    core = opened(close_timeout=10, ping_interval=None)
+    core = opened(close_timeout=10, linger_timeout=10, ping_interval=None)
     core.close(1000, "", 0.0)
     leave(core)
     core.stalled(5.0, 60.0, 65.0)

@@ -16,6 +16,8 @@ COUNTS = [name for name in NUMBERS if name not in SECONDS]
 # What None would leave unbounded or meaningless.
 NEVER_NONE = {
     "close_timeout",
+    "answer_timeout",
+    "linger_timeout",
     "max_queue",
     "write_limit",
     "max_line",
@@ -23,12 +25,13 @@ NEVER_NONE = {
     "max_head",
     "max_refusal",
 }
-MAY_BE_ZERO = {"write_limit", "max_refusal"}
+MAY_BE_ZERO = {"answer_timeout", "write_limit", "max_refusal"}
 
 
 def test_the_defaults_are_the_documented_ones():
     options = Options()
     assert (options.open_timeout, options.close_timeout) == (10, 10)
+    assert (options.answer_timeout, options.linger_timeout) == (1, 1)
     assert (options.ping_interval, options.ping_timeout) == (20, 20)
     assert options.write_timeout == 30
     assert (options.idle_timeout, options.max_lifetime) == (None, None)
@@ -80,7 +83,7 @@ def test_a_time_without_end_is_refused_by_name(name, value):
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_zero_is_refused_but_for_two_sizes(name):
+def test_zero_is_refused_but_for_two_sizes_and_a_time(name):
     if name in MAY_BE_ZERO:
         assert getattr(Options(**{name: 0}), name) == 0
     else:

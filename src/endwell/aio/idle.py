@@ -85,7 +85,7 @@ class Idle:
         core = self._stream.core
         if not core.is_open:
             self.stop()
-        elif self.held:
+        elif self.held or core.answering:  # nothing more comes from the peer
             self.stop()
             self._callback()
         elif self._stream.arrived():

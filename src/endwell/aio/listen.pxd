@@ -11,6 +11,7 @@ cdef class Listener:
     cdef readonly object options
     cdef readonly object serve
     cdef readonly set openings
+    cdef readonly set lingering
     cdef readonly Commons commons
     cdef readonly object draining
     cdef object _admission

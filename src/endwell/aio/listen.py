@@ -71,6 +71,8 @@ class Listener:
         self.serve = serve
         #: Connections whose handshake is under way, or whose HTTP answer is.
         self.openings: set[Opening] = set()
+        #: Connections whose end was told, and of which only TCP is left.
+        self.lingering: set[Stream] = set()
         self.commons = commons_of(self.loop)
         #: What the WebSockets know of the server's stopping.
         self.draining = draining
@@ -195,10 +197,11 @@ class Opening:
         core.accept(accepted.codec(False, self._listener.options.max_size), now, accepted.heartbeat, die)
         stream.held = False
         self._listener.openings.discard(self)
+        stream.lingering = self._listener.lingering
         request.headers.pack()
         ws = WebSocket(stream, request, None, accepted.subprotocol, among, self._listener.draining)
         if self._place is not FREE:
-            ws.on_close(self._place.leave)
+            stream.closed = self._place.leave
         if rest := self._reader.take_rest():
             core.receive(rest, now)
         stream.settle()

@@ -23,6 +23,8 @@ cdef class Stream:
     cdef public object changed
     cdef public bint held
     cdef public bint gathers
+    cdef public object closed
+    cdef public set lingering
     cdef readonly object remote_address
     cdef object _local_address
     cdef readonly object _sock

@@ -70,6 +70,10 @@ class Stream:
         self.held = False
         #: True while even the first send of a turn of the loop waits for what follows it.
         self.gathers = False
+        #: Called when the socket is closed, which may be after the end was told.
+        self.closed: Callable[[], object] | None = None
+        #: A server's streams whose end was told before TCP ended; this one is added to them then.
+        self.lingering: set[Stream] | None = None
         #: The peer's, as the socket module gives it.
         self.remote_address = remote_address
         self._local_address: object = None
@@ -109,6 +113,11 @@ class Stream:
         """Cut the connection, whatever its state."""
         self.core.lost(ConnectionAbortedError(errno.ECONNABORTED, "cut by this side"), monotonic())
         self.settle()
+
+    def linger(self) -> None:
+        """The end was told, and TCP goes on without anything that was told it."""
+        if self.lingering is not None:
+            self.lingering.add(self)
 
     # -- the one place that turns wishes into I/O --------------------------------
 
@@ -499,6 +508,11 @@ class Stream:
             except OSError:
                 pass  # ENOTCONN: the peer has ended it
         sock.close()
+        if self.lingering is not None:
+            self.lingering.discard(self)
+        if self.closed is not None:
+            self.closed()
+            self.closed = None
 
 
 def _address(ask: Callable[[], object]) -> object:

@@ -28,4 +28,5 @@ cdef class WebSocket:
     cdef dict _pings
     cdef readonly list _callbacks
 
+    cpdef _answer_later(self)
     cdef _ended(self, bint inline)

@@ -59,7 +59,7 @@ class WebSocket:
         # Those that are open or closing, of which this is one until its end.
         self._among = among
         self._draining = draining
-        self._slot = Slot(stream.loop)
+        self._core.receiver = self._slot = Slot(stream.loop)
         # This and what follows is made when first wanted, for most connections never want it.
         self._recv: Coroutine[Any, Any, str | bytes] | None = None
         self._read: Coroutine[Any, Any, str | bytes | None] | None = None
@@ -252,7 +252,7 @@ class WebSocket:
 
     # -- the end --------------------------------------------------------------
 
-    async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Ending:
+    async def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Ending:
         """Do the closing handshake, wait for the end, and return how it was.
 
         May be called any number of times, from any task, whatever the state; only the
@@ -344,6 +344,8 @@ class WebSocket:
     def _changed(self, inline: bool) -> None:
         """Wake whoever waits for what has come to be; a receiver at once if ``inline``."""
         core = self._core
+        if core.answering:
+            self._answer_later()
         if core.keepalive.answered:
             for payload, latency in core.keepalive.answered:
                 waiter = None if self._pings is None else self._pings.get(payload)
@@ -354,14 +356,31 @@ class WebSocket:
             self._slot.wake(inline)
         if self._sender is not None and (not core.is_open or core.outbox.size <= self._write_limit):
             _wake(self._sender)
-        if core.ended and not self._over:
+        if core.over and not self._over:
             self._ended(inline)
+
+    def _answer_later(self) -> None:
+        """Have the peer's Close answered as soon as the application comes back for the next message."""
+        core = self._core
+        receiver = core.receiver
+        if receiver.idle is None:
+            receiver.idle = idle = Idle(self._stream, receiver, 0.0, self._answer)
+            # A thread may have come back before it could see that it is waited for.
+            if not core.inbox.messages and receiver.waits():
+                idle()
+
+    def _answer(self) -> None:
+        self._core.handled(self._stream.now())
+        self._stream.settle()
 
     def _ended(self, inline: bool) -> None:
         # Whoever asks makes the ending: most often nobody does.
         self._over = self._slot.over = True
+        self._core.receiver = self._slot.idle = None
         # No circle is left, so that all of it goes as soon as nobody holds it.
         self._stream.changed = None
+        if not self._core.ended:
+            self._stream.linger()
         if self._among is not None:
             self._among.discard(self)
         for watcher in self._watchers or ():

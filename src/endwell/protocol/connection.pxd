@@ -11,6 +11,8 @@ cdef double NEVER
 cdef object _OPENING
 cdef object _OPEN
 cdef object _LINGERING
+cdef object _ANSWERING
+cdef object _DISCARDING
 cdef object _ENDED
 cdef object _ACCEPTED
 cdef object _WE_CLOSE
@@ -28,6 +30,8 @@ cdef class Connection:
     cdef public object options
     cdef readonly object state
     cdef readonly bint is_open
+    cdef readonly bint answering
+    cdef readonly bint over
     cdef readonly bint ended
     cdef readonly Inbox inbox
     cdef readonly Outbox outbox
@@ -40,13 +44,13 @@ cdef class Connection:
     cdef public bint sated
     cdef public bint parting
     cdef public object last_call
+    cdef public object receiver
 
     cdef Codec _codec
     cdef Py_ssize_t _max_queue
     cdef Py_ssize_t _max_waiting
     cdef bint _parsing
     cdef bint _heartbeat
-    cdef bint _held_eof
     cdef readonly bytes _pong
     cdef object _close
     cdef Py_ssize_t _close_size
@@ -59,6 +63,8 @@ cdef class Connection:
     cdef double _active
     cdef double _ended
     cdef double _state_deadline
+    cdef double _tell_at
+    cdef bint _eof
     cdef double _expires
     cdef double _stalled_since
     cdef double _stalled_until
@@ -89,6 +95,8 @@ cdef class Connection:
 
     cdef Py_ssize_t _take_heartbeats(self, list messages, Py_ssize_t before) except -1
     cdef _control(self, list controls, double now)
+    cdef bint _at_work(self) except -1
+    cdef _left(self, Py_ssize_t count, double now)
     cpdef sent(self, Py_ssize_t count, double now)
     @cython.locals(codec=Codec)
     cpdef bint send(self, message, double now) except -1

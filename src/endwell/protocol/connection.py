@@ -14,7 +14,9 @@ wants, and after each call looks at the plain attributes:
 - ``paused()``: a part of what was received waits; while ``reads()``, ``feed`` again, with nothing;
 - ``half_close``: end the sending side of TCP once the outbox is empty;
 - ``abort``: try the outbox once, then cut;
-- ``ending``: set once, when all is over.
+- ``answering``: the peer's Close waits for the application to come back from the messages before it: then
+  call ``handled``;
+- ``over`` and ``ending``: set once, when the ending is known; TCP may go on until ``ended``.
 
 Precedent for the shape: aioquic's ``get_timer`` and ``handle_timer``.
 """
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from sys import maxsize
+from typing import Protocol
 
 from ..advice import Advice
 from ..ending import Cause, Close, Ending, Initiator, TcpEnd
@@ -44,6 +47,7 @@ __all__ = ["Connection"]
 _LONG = 16 * 1024
 # Those of each connection's life: Python 3.11 finds a member of an Enum by a call.
 _OPENING, _OPEN, _LINGERING, _ENDED = State.OPENING, State.OPEN, State.LINGERING, State.ENDED
+_ANSWERING, _DISCARDING = State.ANSWERING, State.DISCARDING
 _ACCEPTED, _WE_CLOSE, _THEY_CLOSE, _EOF = Cue.ACCEPTED, Cue.WE_CLOSE, Cue.THEY_CLOSE, Cue.EOF
 _PEER_CLOSED, _PEER_VANISHED = Cause.PEER_CLOSED, Cause.PEER_VANISHED
 _LOCAL = Initiator.LOCAL
@@ -57,6 +61,14 @@ _SPREAD = 0.1
 _COME_BACK = Advice(0, 1).reason(Cause.LIFETIME_REACHED.meaning)
 
 
+class Receiver(Protocol):
+    """Where an application waits for messages."""
+
+    def waits(self) -> bool:
+        """Whether it waits now: it has come back from all messages that it took."""
+        ...
+
+
 class Connection:
     """One side of a WebSocket connection. Times are seconds on any monotonic clock."""
 
@@ -64,8 +76,12 @@ class Connection:
         self.client = client
         self.options = options
         self.state = _OPENING
-        #: Whether the state is OPEN, which is asked for with every message.
+        #: Whether messages can be sent, which is asked for with every one: the state is OPEN or ANSWERING.
         self.is_open = False
+        #: Whether it is ANSWERING.
+        self.answering = False
+        #: Whether the ending is known: the state is DISCARDING or ENDED.
+        self.over = False
         #: Whether it is ENDED.
         self.ended = False
         self.inbox = Inbox()
@@ -85,10 +101,11 @@ class Connection:
         #: Called once, before the connection stops being open: what has been accepted elsewhere
         #: is sent now or never.
         self.last_call: Callable[[], None] | None = None
+        #: Where the application waits for messages, if it has a place; cleared at the end.
+        self.receiver: Receiver | None = None
 
         self._codec: Codec | None = None
-        # _held_eof: the peer has ended its side of TCP, and the rest of our HTTP answer is still to leave.
-        self._parsing = self._heartbeat = self._held_eof = False
+        self._parsing = self._heartbeat = False
         self._pong: bytes | None = None
         self._close: Close | None = None
         self._close_size = 0
@@ -98,6 +115,10 @@ class Connection:
         self._opened_at = opened_at
         self._began = self.opened = self._active = now
         self._state_deadline = after(now, options.open_timeout)
+        # When the end is told though TCP has not ended; whether the peer has ended its side of TCP, and
+        # our answer to its Close, or to its HTTP request, is still to leave.
+        self._tell_at = NEVER
+        self._eof = False
         # When our own side stood still the last time, and for how long since the peer was heard.
         self._stalled_since = self._stalled_until = self._stalled_for = 0.0
         self._messages_in = self._messages_out = self._bytes_in = self._dropped = 0
@@ -162,9 +183,7 @@ class Connection:
         Only an open connection holds its peer back: a full inbox must not block
         the closing handshake, nor hide what is readable after a failed write.
         """
-        if self._held_eof and self.writes():
-            return False
-        return self._must_read() or not self._full()
+        return not self._eof and (self._must_read() or not self._full())
 
     def paused(self) -> bool:
         """Whether a part of what was received waits for the rest to be taken."""
@@ -172,7 +191,7 @@ class Connection:
         return self._parsing and codec is not None and codec.paused
 
     def _must_read(self) -> bool:
-        return not self.is_open or self._write_error is not None
+        return not self._parsing or not self.is_open or self._write_error is not None
 
     def _full(self) -> bool:
         inbox = self.inbox
@@ -242,8 +261,19 @@ class Connection:
                 self.keepalive.hears(control.payload, now)
             else:
                 self.received = control
-                self._cue(_THEY_CLOSE, now, _PEER_CLOSED)
+                behind = self.is_open and self._at_work()
+                self._cue(Cue.CLOSE_BEHIND if behind else _THEY_CLOSE, now, _PEER_CLOSED)
         controls.clear()
+
+    def _at_work(self) -> bool:
+        """Whether the application has a message to take, or has not come back from one that it took."""
+        if self.inbox.messages:
+            return True
+        return self.receiver is not None and self.taken() > 0 and not self.receiver.waits()
+
+    def handled(self, now: float) -> None:
+        """The application waits for a message, and there is none: a Close of the peer is answered now."""
+        self._cue(Cue.HANDLED, now)
 
     def _take_heartbeats(self, messages: list[str | bytes | None], before: int) -> int:
         """Answer the page's questions among the new messages, and take them out: how many there were."""
@@ -267,9 +297,8 @@ class Connection:
         if self._write_error is not None:
             self.lost(self._write_error, now)
         elif self.state is _LINGERING and self._codec is None and self.writes():
-            # A client may end its side after the request ("nc -N") and still wait for the answer. The end
-            # of file stays readable, so the driver meets it again when the answer has left.
-            self._held_eof = True
+            # A client may end its side after the request ("nc -N") and still wait for the answer.
+            self._eof = True
         else:
             self._cue(_EOF, now, _PEER_VANISHED)
 
@@ -297,13 +326,25 @@ class Connection:
         stuck_at = self.outbox.stuck_at
         if self.outbox.take(count, now):
             self.keepalive.heard = now
-        if count and self._codec is None and self.state is _LINGERING:
-            # An HTTP answer may take as long as its reader needs, if only it moves.
-            self._arm(now)
-            self._rearm()
+        if self.state is _LINGERING:
+            self._left(count, now)
         if self._pong is not None and self.outbox.size <= self.options.write_limit:
             self._answer(self._pong)
         if self.outbox.stuck_at != stuck_at:
+            self._rearm()
+
+    def _left(self, count: int, now: float) -> None:
+        """``count`` bytes have left while TCP is waited for."""
+        if self._eof and not self.outbox.size:
+            self._cue(_EOF, now, _PEER_VANISHED)
+        elif self._codec is None:
+            if count:
+                # An HTTP answer may take as long as its reader needs, if only it moves.
+                self._arm(now)
+                self._rearm()
+        elif self._tell_at == NEVER and (self._eof or not self.outbox.size):
+            # Our Close has left. With a FIN that came before it, there is nothing to learn any more.
+            self._tell_at = now + self.options.linger_timeout
             self._rearm()
 
     def tick(self, now: float, confirmed: float | None = None) -> None:
@@ -322,6 +363,8 @@ class Connection:
             self._tick_open(now, deaf=confirmed is None and not self.reads())
         elif now >= self._state_deadline:
             self._cue(Cue.TIME_UP, now, Cause.HANDSHAKE_FAILED)
+        elif now >= self._tell_at:
+            self._cue(_EOF if self._eof else Cue.TIME_UP if self.client else Cue.LINGERED, now)
         self._rearm()
 
     def begun(self) -> bool:
@@ -353,6 +396,7 @@ class Connection:
         self._stalled_since, self._stalled_until = since, now
         self._stalled_for += seconds
         self._state_deadline += now - since
+        self._tell_at += now - since
         self.outbox.stuck_at += now - since
         if self.keepalive.stalled(now - since) and self.client:
             self.keepalive.probe(now)
@@ -432,7 +476,7 @@ class Connection:
     @property
     def ending(self) -> Ending | None:
         """How it ended, computed at the first look after the end; before it, None."""
-        if self._ending is None and self.ended:
+        if self._ending is None and self.over:
             assert self._cause is not None
             sent = self._sent if not self.outbox.size else None
             clean = self.received is not None and sent is not None
@@ -465,25 +509,33 @@ class Connection:
         row = TABLE.get((self.state, cue))
         if row is None:
             return
-        if self.is_open and self.last_call is not None:
+        is_open = row.state is _OPEN or row.state is _ANSWERING
+        if self.is_open and not is_open and self.last_call is not None:
             self.last_call()
         if self._cause is None and cause is not None:
             self._cause = cause
             self._initiator = cause.initiator
         self._exception = self._exception or exception
         self.state = row.state
-        self.is_open = row.state is _OPEN
+        self.is_open = is_open
+        self.answering = row.state is _ANSWERING
         self.ended = row.state is _ENDED
         for do in row.do:
             _DO[do](self, now)
         if self.state is not _OPEN:
             self.keepalive.stop()
-        if self.ended:
+        if not self.over and (self.ended or self.state is _DISCARDING):
+            self.over = True
             self._ended = now
             self._last = cue, exception
+            self._tell_at = NEVER
+        if self.ended:
             self._parsing = False
             self._state_deadline = NEVER
+            self.receiver = None
         self._rearm()
+        if self.state is _LINGERING:
+            self._left(0, now)
 
     def _judge(self, now: float) -> None:
         """Fail the connection if the peer broke a rule; comes before any other cue."""
@@ -501,8 +553,9 @@ class Connection:
         self.outbox.append(frame)
         unsaid = close.code is not None and not codec.has_codes
         self._sent = Close(close.code, close.reason, unsaid) if unsaid else close
-        if not codec.has_close:
-            self.half_close = True  # the end of TCP has to say it, in either role
+        if not codec.has_close or not (codec.has_reply or self.client):
+            # The end of TCP has to say it: where there is no Close, in either role.
+            self.half_close = True
 
     def _echo_close(self, now: float) -> None:
         # RFC 6455 §5.5.1: "When sending a Close frame in response, the endpoint
@@ -516,8 +569,14 @@ class Connection:
     def _fin(self, now: float) -> None:
         self.half_close = self.half_close or not self.client
 
+    def _hold_eof(self, now: float) -> None:
+        self._eof = True
+
     def _arm(self, now: float) -> None:
         self._state_deadline = now + self.options.close_timeout
+
+    def _arm_answer(self, now: float) -> None:
+        self._state_deadline = now + self.options.answer_timeout
 
     def _disarm(self, now: float) -> None:
         self._state_deadline = NEVER
@@ -563,7 +622,7 @@ class Connection:
                 self._expires,
             )
         else:
-            self.deadline = self._state_deadline
+            self.deadline = min(self._state_deadline, self._tell_at)
 
     def _answer(self, payload: bytes) -> None:
         """Answer a ping, or remember it while the peer takes nothing.
@@ -588,7 +647,9 @@ _DO = {
     Do.ECHO_CLOSE: Connection._echo_close,
     Do.STOP_PARSING: Connection._stop_parsing,
     Do.FIN: Connection._fin,
+    Do.HOLD_EOF: Connection._hold_eof,
     Do.ARM: Connection._arm,
+    Do.ARM_ANSWER: Connection._arm_answer,
     Do.DISARM: Connection._disarm,
     Do.KEEPALIVE: Connection._start_keepalive,
     Do.ABORT: Connection._cut,

@@ -368,8 +368,8 @@ class Server:
                 self._threads.dismiss()
                 self._listener = self._crossing = None
                 listener.close()
-                for opening in list(listener.openings):
-                    opening.abort()
+                for left in (*listener.openings, *listener.lingering):
+                    left.abort()
                 self.addresses = []
                 await self.sessions.aclose()
 

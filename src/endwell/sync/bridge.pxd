@@ -32,7 +32,7 @@ cdef class Bridge:
     cdef Waiting _receivers
     cdef public object idle
     cdef set _at_work
-    cdef bint _gathering
+    cdef object _gathering
     cdef Waiting _closers
     cdef readonly object ending
     cdef bint _over

@@ -15,6 +15,7 @@ crosses over:
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -82,7 +83,7 @@ class Bridge:
         self.idle: Idle | None = None
         # The threads that took a message and have not come back for another.
         self._at_work: set[int] = set()
-        self._gathering = False
+        self._gathering: asyncio.TimerHandle | None = None
         self._closers = Waiting()
         #: The one that everybody is told: the core makes it when it is first asked for.
         self.ending: Ending | None = None
@@ -92,8 +93,11 @@ class Bridge:
         self._changed_below = ws._changed
         self._stream.changed = self._changed
         self._core.last_call = self._last_call
+        self._core.receiver = self
         crossing.bridges.add(self)
         self._deliver()
+        if self._core.answering:
+            ws._answer_later()
         ws.on_close(self._ended)
 
     # -- in the loop ----------------------------------------------------------
@@ -105,10 +109,9 @@ class Bridge:
         elif self.waits():
             self._take()
             self.idle()
-        elif self._staged and not self._gathering:
+        elif self._staged and self._gathering is None:
             # The thread may come back at once: then the answer leaves with what idle() has to say.
-            self._gathering = True
-            self._stream.loop.call_later(GATHERING_TIME, self._gathered)
+            self._gathering = self._stream.loop.call_later(GATHERING_TIME, self._gathered)
         if self._sated:
             self._regulate()
         if not self._reading:
@@ -119,7 +122,7 @@ class Bridge:
             self._flush()
 
     def _gathered(self) -> None:
-        self._gathering = False
+        self._gathering = None
         self._take()
         self._stream.settle()
 
@@ -189,6 +192,8 @@ class Bridge:
         self._surplus = 0
         self._sated = False
         self.idle = None
+        if self._gathering is not None:
+            self._gathering.cancel()
         self.ending = ending
         with self._gate:
             callbacks, self._callbacks = self._callbacks, None
@@ -220,7 +225,7 @@ class Bridge:
         if self._senders and (not self.is_open or self._room()) and self._senders[0].locked():
             self._senders[0].release()
 
-    def close_now(self, cause: Cause, code: int, reason: str) -> None:
+    def close_now(self, cause: Cause, code: int | None, reason: str) -> None:
         """Begin to close."""
         self._core.close(code, reason, monotonic(), cause)
         self._stream.settle()
@@ -331,7 +336,7 @@ class Bridge:
         if self.ending is None:
             self._crossing.guard()
 
-    def close(self, cause: Cause, code: int, reason: str) -> Ending:
+    def close(self, cause: Cause, code: int | None, reason: str) -> Ending:
         """Close and wait for the end."""
         if not self.over():
             self._crossing.guard()

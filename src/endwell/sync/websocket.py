@@ -177,7 +177,7 @@ class WebSocket:
 
     # -- the end --------------------------------------------------------------
 
-    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Ending:
+    def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Ending:
         """Do the closing handshake, wait for the end, and return how it was.
 
         May be called any number of times, from any thread, whatever the state; only the

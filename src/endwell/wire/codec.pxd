@@ -25,6 +25,7 @@ cdef class Codec:
     cdef public bint has_close
     cdef public bint has_codes
     cdef public bint has_pings
+    cdef public bint has_reply
     cdef public bint has_binary
     cdef readonly list controls
     cdef object _max_size

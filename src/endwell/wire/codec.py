@@ -94,6 +94,7 @@ class Codec:
         "has_close",
         "has_codes",
         "has_pings",
+        "has_reply",
         "missing",
         "paused",
         "room",
@@ -117,6 +118,8 @@ class Codec:
         #: What older protocols may lack: a closing handshake, codes and reasons in it, pings,
         #: binary messages.
         self.has_close = self.has_codes = self.has_pings = self.has_binary = True
+        #: Whether a peer that gets our Close replies to it; else a server ends TCP behind its Close.
+        self.has_reply = True
         #: The control frames that came, for whoever handles them to take away.
         self.controls: list[Any] = []
         # An incomplete header or control frame, at most 130 bytes; or what waits, if paused.

@@ -77,6 +77,8 @@ class Hixie(Portioned):
         super().__init__(client, max_size)
         self.has_close = has_close
         self.has_codes = self.has_pings = self.has_binary = False
+        # The draft wants a reply (§4.2); PhantomJS 1.9, and WebKit of its time, ignore FF 00 and end with TCP.
+        self.has_reply = False
         # In either role, for nothing is masked.
         self.alike = Hixie
         self._most = max_size
