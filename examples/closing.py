@@ -14,10 +14,12 @@ users: set[object] = set()
 def chat(ws: sync.WebSocket) -> None:
     """Whatever ends the connection, the last two lines run."""
     users.add(ws.remote_address)
-    while (message := ws.read()) is not None:
-        print("message:", message, flush=True)
-    users.discard(ws.remote_address)
-    print("disconnected:", ws.ending, flush=True)
+    try:
+        while (message := ws.read()) is not None:
+            print("message:", message, flush=True)
+    finally:
+        users.discard(ws.remote_address)
+        print("disconnected:", ws.ending, flush=True)
 
 
 @server.websocket("/close/{code}")

@@ -29,10 +29,10 @@ def index(request: endwell.Request) -> endwell.Response:
 
 @server.websocket("/live")
 def live(ws: sync.WebSocket) -> None:
-    """Whatever happens to the page, the last line is reached."""
+    """Whatever happens to the page, its ending is printed."""
+    ws.on_close(lambda ending: print("left:", ending, flush=True))
     for message in ws:
         ws.send(message)
-    print("left:", ws.ending, flush=True)
 
 
 if __name__ == "__main__":

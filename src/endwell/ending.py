@@ -159,6 +159,12 @@ class Ending:
         return self.received or self.sent
 
     @property
+    def _rejected(self) -> bool:
+        """Whether the peer answered our Close with PROTOCOL_ERROR."""
+        answer = self.received if self.initiator is Initiator.LOCAL and self.sent is not None else None
+        return answer is not None and answer.code == CloseCode.PROTOCOL_ERROR != self.code
+
+    @property
     def code(self) -> int:
         """The code of the Close that came first; 1005 if it said none, 1006 if there was no Close."""
         first = self._first
@@ -178,13 +184,16 @@ class Ending:
         A page that reloads sends Close 1001 and drops TCP without waiting for our
         answer. That is ordinary, so the peer's Close decides, not ``clean``.
 
+        A peer that answers our Close with 1002 has failed the connection, and its application was
+        told of a fault (WebKit does that to 1012, 1013 and 1014): that is not ordinary.
+
         Where the protocol has no Close, TCP has to have ended in order, and no fault may
         have been found. A code of ours counts even if it could not be said.
         """
         if self.clean is None:
             closed = self.tcp is TcpEnd.FIN and self.exception is None
         else:
-            closed = self.received is not None
+            closed = self.received is not None and not self._rejected
         first = self._first
         code = CloseCode.NO_STATUS_RCVD if first is None or first.code is None else first.code
         return closed and describe(code).clean
@@ -211,6 +220,8 @@ class Ending:
             head = f"{self.cause.meaning}; we closed with {self.sent}"
             if self.received is None and self.tcp is TcpEnd.TIMEOUT:
                 head += ", unanswered"
+            elif self._rejected:
+                head += f", answered with {self.received}"
         else:
             head = self.cause.meaning
             if self.exception is not None:

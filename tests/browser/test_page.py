@@ -119,6 +119,17 @@ async def test_a_page_that_closes_is_over_and_can_be_opened_again(browser: Brows
         await place.open(tab)
 
 
+async def test_a_page_closes_without_a_code(browser: Browser):
+    async with hall(SOON) as place, browser.tab(place.url) as tab:
+        ws = await place.open(tab)
+        await tab.evaluate("ws.close(null)")
+        (told,) = await place.told(tab)
+        assert (told["cause"], told["code"], told["ok"], told["stop"]) == ("app_closed", 1005, True, "done")
+        assert told["sent"] == told["received"] == {"code": None, "reason": ""}
+        ending = await ws.closed
+        assert (ending.cause, ending.received, ending.ok) == (Cause.PEER_CLOSED, Close(None), True)
+
+
 async def test_close_ends_the_waiting_too(browser: Browser):
     async with hall(SOON) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)

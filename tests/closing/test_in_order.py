@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from endwell import Cause, Close, ConnectionClosed, TcpEnd
+from endwell import Cause, Close, ConnectionClosed, Server, TcpEnd
 from tests.pair import idle, pair, until, within
+from tests.raw import BOUND, RawPeer
 from tests.wire.peer import TEXT
 
 #: An answer that waits for this comes after the bound of any wait in these tests (``BOUND``).
@@ -298,6 +299,30 @@ async def test_a_server_that_stops_keeps_no_socket_of_an_end_that_was_told(trans
         assert stream._sock is not None
         both.peer.drop()
         await until(lambda: stream._sock is None)
+
+
+async def test_an_end_that_was_told_keeps_its_place_among_max_connections_until_tcp_ends():
+    ended = []
+    server = Server(max_connections=1, linger_timeout=0.05, close_timeout=60.0, ping_interval=None)
+    server.on_close(lambda ws, ending: ended.append(ending))
+
+    @server.websocket("/")
+    async def handler(ws):
+        await ws.wait_closed()
+
+    async def answer():
+        with await RawPeer.reach(server.port) as peer:
+            await peer.write(peer.request())
+            return (await peer.read_head()).splitlines()[0]
+
+    async with server.serving():
+        with await RawPeer.connect(server.port) as first:
+            await first.close()
+            await until(lambda: ended and not server.connections)
+            assert await answer() == "HTTP/1.1 503 Service Unavailable"
+        async with asyncio.timeout(BOUND):
+            while await answer() != "HTTP/1.1 101 Switching Protocols":
+                await asyncio.sleep(0.01)
 
 
 # -- a Close without a code -------------------------------------------------------

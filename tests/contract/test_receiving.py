@@ -55,8 +55,8 @@ async def test_messages_that_came_before_the_end_are_delivered_before_it_is_told
             assert [message async for message in both.ws] == []
 
 
-async def test_is_open_is_false_before_the_last_messages_are_read_and_they_are_not_lost(meet):
-    async with meet() as both:
+async def test_messages_that_are_read_after_the_close_was_answered_are_not_lost(meet):
+    async with meet(answer_timeout=0.05) as both:
         peer = both.peer
         peer.push(peer.octets(TEXT, b"one") + peer.octets(TEXT, b"two") + peer.close_octets(4000))
         await until(lambda: not both.ws.is_open)

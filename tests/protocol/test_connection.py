@@ -410,6 +410,17 @@ def test_a_close_with_nothing_pending_before_it_is_answered_at_once(why):
     assert core.state is State.LINGERING
 
 
+@pytest.mark.parametrize("client", [False, True])
+@pytest.mark.parametrize("code", [1001, 1012])
+def test_a_client_does_not_send_to_a_server_that_stops(client, code):
+    core = opened(client)
+    core.receive(frame(core, "message", "answer") + frame(core, "close", code, ""), 1.0)
+    assert core.is_open is not client
+    assert core.inbox.popleft() == "answer"
+    # A page that is left says 1001, too, and has its messages handled in order.
+    assert core.send("next question", 1.0) is not client
+
+
 def test_an_end_of_tcp_behind_the_close_waits_for_the_answer_to_leave():
     core = asked()
     core.eof(1.1)

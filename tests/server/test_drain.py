@@ -611,6 +611,29 @@ async def test_the_handlers_that_a_drain_waits_for_are_named_while_it_waits(capl
     assert report.cancelled == 0
 
 
+async def test_a_first_message_that_crosses_the_close_is_dropped_for_it_may_be_a_question(face):
+    taken = []
+
+    async def handler(ws):
+        async for message in ws:
+            taken.append(message)
+
+    server = endwell.Server()
+    server.websocket("/")(face.handler(handler))
+    async with server.serving():
+        with await RawPeer.connect(server.port) as peer:
+            draining = asyncio.create_task(drained(server))
+            received = await peer.read_frame()
+            assert received.opcode == CLOSE
+            await peer.frame(TEXT, b"first question")
+            await peer.frame(CLOSE, received.payload)
+            await peer.read_to_the_end()
+            peer.drop()
+            report = await draining
+    assert taken == []
+    assert report.unanswered == 1
+
+
 async def test_our_clients_come_back_when_the_advice_says():
     work = Work(0)
     times = []

@@ -60,6 +60,10 @@ def test_code_and_reason_are_those_of_the_first_close(initiator, received, sent,
         # Answered, but for a fault.
         (False, ending(Cause.PROTOCOL_ERROR, received=Close(1002), sent=Close(1002))),
         (False, ending(Cause.PEER_VANISHED, clean=False)),
+        # WebKit answers a 1012 so, and tells its page 1006.
+        (False, ending(Cause.APP_CLOSED, received=Close(1002), sent=Close(1012))),
+        # Both closed at once: no answer.
+        (True, ending(Cause.APP_CLOSED, received=Close(4001), sent=Close(1000))),
     ],
     ids=str,
 )
@@ -90,6 +94,10 @@ def test_an_ending_is_ok_if_the_peer_closed_with_an_ordinary_code(ok, end):
         (
             "the application closed; we closed with 4001 'why' (unsaid); clean, after 0.0 s",
             ending(Cause.APP_CLOSED, received=Close(), sent=Close(4001, "why", unsaid=True)),
+        ),
+        (
+            "the application closed; we closed with 1012 SERVICE_RESTART, answered with 1002 PROTOCOL_ERROR; clean, after 0.0 s",
+            ending(Cause.APP_CLOSED, received=Close(1002), sent=Close(1012)),
         ),
         (
             "no message went either way for too long; we closed with 1001 GOING_AWAY, unanswered; not clean, after 9.0 s",

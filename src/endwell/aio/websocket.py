@@ -79,7 +79,12 @@ class WebSocket:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be sent; False from the moment the library knows better."""
+        """Whether messages can be sent.
+
+        After a Close of the peer it stays true while messages that came before the Close are
+        unread or being handled, for ``answer_timeout`` at most: a loop of ``while ws.is_open`` and
+        :meth:`read` handles and answers them all. After any other end it is false at once.
+        """
         return self._core.is_open
 
     @property
@@ -257,7 +262,8 @@ class WebSocket:
 
         May be called any number of times, from any task, whatever the state; only the
         first closing event counts, and it is never an error. Messages sent before
-        it arrive before it. Takes ``close_timeout`` twice at the most.
+        it arrive before it. Takes ``close_timeout`` twice at the most. With None for the code
+        the Close has none, nor a reason.
 
         Raises ValueError for a code that an application may not send (1005, 1006,
         1015, unassigned ones) or a reason over 123 bytes of UTF-8; then nothing
@@ -279,12 +285,14 @@ class WebSocket:
             self._stream.settle()
 
     def dismiss(self, code: int, reason: str) -> None:
-        """Begin to close for SERVER_DRAINED, and take nothing more from a peer that expects answers.
+        """Begin to close for SERVER_DRAINED, and take nothing more from a peer that may expect answers.
 
         What crosses the Close could be handled, but not be answered, and the peer would ask
-        again elsewhere. Who has never been sent a message expects none: it is heard out.
+        again elsewhere. A handler that took messages and has never sent any owes no answer: it
+        is given what still comes. Of a first message that crosses the Close it is not known
+        whether it is a question, so it is dropped, too.
         """
-        self._core.parting = self._core.answers()
+        self._core.parting = self._core.answers() or not self._core.taken()
         self.begin_close(Cause.SERVER_DRAINED, code, reason)
 
     def when_idle(self, callback: Callable[[], object], quiet: float) -> Idle:
@@ -321,7 +329,9 @@ class WebSocket:
         """Have ``callback(ending)`` called exactly once, at the end, on every path.
 
         It is called from the event loop as soon as the end is known, also while the
-        handler sleeps; at once if the end is past. An exception in it is logged.
+        handler sleeps; at once if the end is past. An exception in it is logged. A Close of the
+        peer that waits for the handler is not the end yet (``answer_timeout``), nor are both
+        Closes before TCP has ended (``linger_timeout``).
 
         Raises TypeError for a coroutine function: there is nobody to await it.
         """

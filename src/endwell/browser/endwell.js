@@ -221,7 +221,7 @@ export class ReconnectingWebSocket extends EventTarget {
 
   /**
    * Close for good. Throws what close() of a WebSocket throws, and then nothing has changed.
-   * @param {number} code
+   * @param {number | null} code null: a Close without a code, and without a reason
    * @param {string} reason
    */
   close(code = 1000, reason = "") {
@@ -289,10 +289,11 @@ export class ReconnectingWebSocket extends EventTarget {
     };
   }
 
-  /** @type {(code: number, reason: string) => void} */
+  /** @type {(code: number | null, reason: string) => void} */
   #close(code, reason) {
-    this.#ws?.close(code, reason);
-    this.#sent = { code, reason };
+    if (code === null) this.#ws?.close();
+    else this.#ws?.close(code, reason);
+    this.#sent = { code, reason: code === null ? "" : reason };
   }
 
   /**

@@ -29,6 +29,7 @@ from sys import maxsize
 from typing import Protocol
 
 from ..advice import Advice
+from ..codes import Retry, describe
 from ..ending import Cause, Close, Ending, Initiator, TcpEnd
 from ..errors import PeerError
 from ..options import Options
@@ -261,7 +262,7 @@ class Connection:
                 self.keepalive.hears(control.payload, now)
             else:
                 self.received = control
-                behind = self.is_open and self._at_work()
+                behind = self.is_open and self._at_work() and not self._is_sent_away(control)
                 self._cue(Cue.CLOSE_BEHIND if behind else _THEY_CLOSE, now, _PEER_CLOSED)
         controls.clear()
 
@@ -270,6 +271,13 @@ class Connection:
         if self.inbox.messages:
             return True
         return self.receiver is not None and self.taken() > 0 and not self.receiver.waits()
+
+    def _is_sent_away(self, close: Close) -> bool:
+        """Whether a server says to come back elsewhere or later, as one does that stops.
+
+        It takes no message any more, so a client must not believe that its next question was sent.
+        """
+        return self.client and close.code is not None and describe(close.code).retry is Retry.NOW
 
     def handled(self, now: float) -> None:
         """The application waits for a message, and there is none: a Close of the peer is answered now."""

@@ -61,7 +61,12 @@ class WebSocket:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be sent; False from the moment the library knows better."""
+        """Whether messages can be sent.
+
+        After a Close of the peer it stays true while messages that came before the Close are
+        unread or being handled, for ``answer_timeout`` at most: a loop of ``while ws.is_open`` and
+        :meth:`read` handles and answers them all. After any other end it is false at once.
+        """
         return self._bridge.is_open
 
     @property
@@ -183,7 +188,7 @@ class WebSocket:
         May be called any number of times, from any thread, whatever the state; only the
         first closing event counts, and it is never an error. Messages sent before
         it arrive before it. A thread that is in :meth:`recv` sees the same end. Takes
-        ``close_timeout`` twice at the most.
+        ``close_timeout`` twice at the most. With None for the code the Close has none, nor a reason.
 
         Raises ValueError for a code that an application may not send (1005, 1006,
         1015, unassigned ones) or a reason over 123 bytes of UTF-8; then nothing
