@@ -31,7 +31,9 @@ class TcpEnd(Enum):
     TIMEOUT = "timeout"  #: the peer did not end it in time, so we did
     ABORTED = "aborted"  #: we cut it without waiting
     ERROR = "error"  #: the system or TLS reported another error
-    OPEN = "open"  #: the peer had not ended it when the ending was told, ``linger_timeout`` after the last Close
+    OPEN = (
+        "open"  #: the peer had not ended it when the ending was told, ``linger_timeout`` after the last Close
+    )
     NONE = "none"  #: there was no connection
 
 

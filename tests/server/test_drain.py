@@ -615,7 +615,7 @@ async def test_a_first_message_that_crosses_the_close_is_dropped_for_it_may_be_a
     taken = []
 
     async def handler(ws):
-        async for message in ws:
+        while (message := await ws.read()) is not None:
             taken.append(message)
 
     server = endwell.Server()

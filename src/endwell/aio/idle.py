@@ -9,7 +9,7 @@ from typing import Protocol
 from .stream import Stream
 from .syscalls import monotonic
 
-__all__ = ["Idle"]
+__all__ = ["Idle", "Receiver"]
 
 
 class Receiver(Protocol):

@@ -18,7 +18,7 @@ from .alive import Alive
 from .awaiting import DONE, Receive, Slot
 from .callbacks import call_back, check_callback
 from .draining import Draining
-from .idle import Idle
+from .idle import Idle, Receiver
 from .sending import hasten
 from .stream import Stream
 from .syscalls import monotonic
@@ -372,7 +372,7 @@ class WebSocket:
     def _answer_later(self) -> None:
         """Have the peer's Close answered as soon as the application comes back for the next message."""
         core = self._core
-        receiver = core.receiver
+        receiver = cast(Receiver, core.receiver)
         if receiver.idle is None:
             receiver.idle = idle = Idle(self._stream, receiver, 0.0, self._answer)
             # A thread may have come back before it could see that it is waited for.

@@ -63,7 +63,7 @@ _COME_BACK = Advice(0, 1).reason(Cause.LIFETIME_REACHED.meaning)
 
 
 class Receiver(Protocol):
-    """Where an application waits for messages."""
+    """Where an application waits for messages; the whole of it is in ``aio/idle.py``."""
 
     def waits(self) -> bool:
         """Whether it waits now: it has come back from all messages that it took."""
@@ -74,6 +74,7 @@ class Connection:
     """One side of a WebSocket connection. Times are seconds on any monotonic clock."""
 
     def __init__(self, client: bool, options: Options, now: float, opened_at: float = 0.0) -> None:
+        # size: every attribute of the state machine, in one place.
         self.client = client
         self.options = options
         self.state = _OPENING

@@ -368,8 +368,10 @@ class Server:
                 self._threads.dismiss()
                 self._listener = self._crossing = None
                 listener.close()
-                for left in (*listener.openings, *listener.lingering):
-                    left.abort()
+                for opening in list(listener.openings):
+                    opening.abort()
+                for stream in list(listener.lingering):
+                    stream.abort()
                 self.addresses = []
                 await self.sessions.aclose()
 
