@@ -9,7 +9,7 @@ import tracemalloc
 import pytest
 
 from endwell import Server
-from tests.pair import idle, nothing_left_behind, until
+from tests.pair import nothing_left_behind, until
 from tests.raw import RawPeer
 from tests.wire.peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 
@@ -44,6 +44,11 @@ async def cut(peer, octets, end):
     await left(peer, octets, end)
 
 
+async def reading(ws):
+    async for _ in ws:
+        pass
+
+
 PAGE = b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n"
 
 ROUND = {
@@ -74,7 +79,7 @@ ROUND = {
 @pytest.mark.parametrize("name", ROUND)
 async def test_nothing_is_kept_of_a_connection_that_is_over(name):
     server = Server(ping_interval=None, close_timeout=1.0, open_timeout=1.0)
-    server.websocket("/")(idle)
+    server.websocket("/")(reading)
     server.get("/page")(lambda request: "a page")
 
     async def play(rounds):
