@@ -15,7 +15,7 @@ HEADER = """\
 
 #: What the cause is when the peer's TCP ends before anybody's Close.
 _NETWORK = {"FIN": Cause.PEER_VANISHED, "RST": Cause.CONNECTION_RESET}
-_TCP = {"FIN": TcpEnd.FIN, "RST": TcpEnd.RST, None: TcpEnd.TIMEOUT}
+_TCP = {"FIN": TcpEnd.FIN, "RST": TcpEnd.RST}
 
 
 @dataclass
@@ -73,7 +73,14 @@ class Row:
             "received": (_pair(ending.received), received),
             "sent": (_pair(ending.sent), sent),
             "clean": (ending.clean, received is not None and sent is not None),
-            "tcp": (ending.tcp, _TCP[next(ends, None)]),
+            # A server tells of both Closes before it gives up waiting for TCP.
+            "tcp": (
+                ending.tcp,
+                _TCP.get(
+                    next(ends, ""),
+                    TcpEnd.OPEN if side == "server" and received and sent else TcpEnd.TIMEOUT,
+                ),
+            ),
         }
 
     def cells(self) -> list[str]:
