@@ -764,8 +764,6 @@ def test_an_end_of_file_waits_for_the_rest_of_an_answer_and_is_not_read_again_me
     core.sent(5, 3.0)
     assert (core.ending, core.reads()) == (None, False)
     core.sent(core.outbox.size, 4.0)
-    assert (core.ending, core.reads()) == (None, True)
-    core.eof(5.0)
     assert (core.ending.tcp, core.ending.unsent_bytes) == (TcpEnd.FIN, 0)
 
 
