@@ -32,7 +32,7 @@ FAULTS = {
     "a status of two digits": lambda request: switched(request).replace(b" 101 ", b" 99 "),
     "a nul": lambda request: switched(request, b"X: a\0b"),
     "a bare lf": lambda request: switched(request).replace(b"\r\n", b"\n"),
-    "a folded line": lambda request: switched(request, b"X: a\r\n b"),
+    "a folded first line": lambda request: switched(request).replace(b"\r\n", b"\r\n folded\r\n", 1),
     "no upgrade": lambda request: switched(request, without=b"Upgrade"),
     "no connection": lambda request: switched(request, without=b"Connection"),
     "no proof": lambda request: switched(request, without=b"Sec-WebSocket-Accept"),

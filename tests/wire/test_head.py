@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -419,7 +420,7 @@ def test_a_limit_is_noticed_before_the_line_or_the_head_ends(
 ) -> None:
     for options in (Options(max_line=100), Options(max_head=102)):
         read = reader(options)
-        assert read.receive(b"G" * 102) is None
+        assert read.receive(b"HTTP/" + b"G" * 97) is None
         with pytest.raises((HeadTooLarge, InvalidHandshake)):
             read.receive(b"G")
 
@@ -463,10 +464,51 @@ def test_a_head_octet_by_octet_costs_linear_time(
     read = reader(Options(max_line=5000, max_head=10000))
     assert read.receive(b"") is None
     buffer = read._head._buffer = Counted()
-    for octet in octets(b"G" * 5000 + b"\r\n" + b"X: 1\r\n" * 100):
+    for octet in octets(b"HTTP/" + b"G" * 4995 + b"\r\n" + b"X: 1\r\n" * 100):
         assert read.receive(octet) is None
     # Each octet once for LF, and once more, with its line, for CR.
     assert 0 < buffer.searched <= 2 * len(buffer)
+
+
+@pytest.mark.parametrize("parts", [lambda data: [data], octets], ids=["whole", "octet by octet"])
+@pytest.mark.parametrize(
+    ("lines", "value"),
+    [
+        ((b"X: a", b" b"), "a b"),
+        ((b"X: a", b"\tb"), "a b"),
+        ((b"X: a \t", b" \t b", b"  c"), "a b c"),
+        ((b"X:", b" b"), "b"),
+        ((b"X: a", b" "), "a"),
+        ((b"X: a", b" Y: b"), "a Y: b"),
+    ],
+)
+def test_a_folded_line_of_an_answer_is_one_line(
+    lines: tuple[bytes, ...], value: str, parts: Callable[[bytes], list[bytes]]
+) -> None:
+    """RFC 9112 §5.2: a user agent replaces each obs-fold by spaces."""
+    reader, read = ResponseReader(OPTIONS), None
+    for part in parts(answer(b"Content-Length: 0", *lines, b"Z: 1")):
+        read = reader.receive(part)
+    assert read is not None
+    assert (read.status, read.headers["X"], read.headers["Z"]) == (403, value, "1")
+
+
+@pytest.mark.parametrize(
+    ("start", "hint"),
+    [
+        (b"\x15\x03\x01\x00\x02\x02\x46", "this looks like TLS: use wss://"),
+        (b"\x16\x03\x03", "this looks like TLS: use wss://"),
+        (b"SSH-2.0-OpenSSH_9.2", "this looks like SSH"),
+        (b"\r\n\r\n220 smtp", "220 smtp"),
+        (b"HTTX", "HTTX"),
+        (b"-", "b'-'"),
+    ],
+)
+def test_an_answer_of_another_protocol_is_refused_at_its_first_octets(start: bytes, hint: str) -> None:
+    for parts in ([start], octets(start)):
+        assert outcome(ResponseReader(OPTIONS), parts) is InvalidHandshake
+    with pytest.raises(InvalidHandshake, match=re.escape(hint)):
+        ResponseReader(OPTIONS).receive(start)
 
 
 class Witness:
@@ -660,7 +702,7 @@ def test_interim_answers_cannot_go_on_without_end() -> None:
         b"HTTP/1.1 403 F\n\n",
         b"HTTP/1.1 403 F\r\nX: 1\n\r\n",
         answer(b"X : 1"),
-        answer(b"X: 1", b" folded"),
+        b"HTTP/1.1 403 Forbidden\r\n folded\r\nContent-Length: 0\r\n\r\n",
         answer(b"X: 1\0"),
         answer(b"X: 1\r2"),
         answer(b"Content-Length: 1", b"Content-Length: 1"),
