@@ -36,6 +36,43 @@ def test_a_host_outside_ascii_becomes_idna() -> None:
     assert parse_uri("ws://Bücher.example:81/").port == 81
 
 
+@pytest.mark.parametrize(
+    ("host", "label"),
+    [
+        ("fa\u00df.example", "xn--fa-hia.example"),
+        ("WWW.FA\u1e9e.example", "www.xn--fa-hia.example"),
+        ("\u03b2\u03cc\u03bb\u03bf\u03c2.com:81", "xn--nxasmm1c.com"),
+        ("\u0646\u0627\u0645\u0647\u200c\u0627\u06cc.com", "xn--mgba3gch31f060k.com"),
+        ("a\u200db\u3002example", "xn--ab-m1t.example"),
+    ],
+)
+def test_a_host_that_idna_2003_and_2008_take_for_two_is_refused_with_the_label_to_write(
+    host: str, label: str
+) -> None:
+    """Python's codec would connect to ``fass.example``, which may be another registrant's."""
+    with pytest.raises(ValueError, match=f"write '{label}'"):
+        parse_uri(f"wss://{host}/")
+    assert parse_uri(f"wss://{label}/").host == label
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("ws://user:secret@A.example/x", "ws://a.example:80/x"),
+        ("wss://a.example/x?token=secret", "wss://a.example:443/x?..."),
+        ("wss://[::1]:8443", "wss://[::1]:8443/"),
+    ],
+)
+def test_a_uri_is_shown_without_userinfo_and_query(uri: str, shown: str) -> None:
+    assert str(parse_uri(uri)) == shown
+
+
+@pytest.mark.parametrize("uri", [None, b"ws://a/", 1])
+def test_a_uri_that_is_no_str_is_a_type_error_that_names_it(uri: object) -> None:
+    with pytest.raises(TypeError, match="uri must be a str, not "):
+        parse_uri(uri)  # type: ignore[arg-type]
+
+
 def test_a_path_outside_ascii_is_percent_encoded_and_what_is_encoded_stays() -> None:
     assert parse_uri("ws://a/caf%C3%A9/é?x=é%20<|>").target == "/caf%C3%A9/%C3%A9?x=%C3%A9%20%3C%7C%3E"
 

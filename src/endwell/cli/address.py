@@ -6,6 +6,8 @@ import argparse
 import errno
 import sys
 
+from ..wire.authority import join_authority as shown
+
 __all__ = ["add_address", "cannot_listen", "shown"]
 
 
@@ -13,11 +15,6 @@ def add_address(parser: argparse.ArgumentParser, port: int | None, port_help: st
     """Add --host and --port to a command."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=port, help=port_help)
-
-
-def shown(host: str, port: int) -> str:
-    """``host:port`` as it stands in a URL (RFC 3986 §3.2.2)."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def cannot_listen(command: str, address: str, error: OSError) -> None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from dataclasses import dataclass, field
+from unicodedata import normalize
 from urllib.parse import quote, unquote
 
-from ..wire.authority import parse_authority, split_authority
+from ..wire.authority import join_authority, parse_authority, split_authority
 
 __all__ = ["WebSocketURI", "parse_uri"]
 
 #: RFC 3986 §2.2, §2.3: what may stand in a path or a query; "%" because it may be encoded already.
 _SAFE = "/?:@!$&'()*+,;=-._~%"
+
+
+#: UTS 46 §7, "Deviation Characters": sharp s, final sigma, the two joiners. Python's codec replaces
+#: or deletes them, as IDNA 2003 did; browsers keep them. The capital sharp s is one since Unicode 15.1.
+_DEVIATIONS = frozenset("\u00df\u1e9e\u03c2\u200c\u200d")
+#: RFC 3490 §3.1: what is taken for a dot between labels.
+_DOTS = re.compile("[.\u3002\uff0e\uff61]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +36,11 @@ class WebSocketURI:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
 
+    def __str__(self) -> str:
+        """For errors and logs: without the userinfo, and without the query, in which tokens are passed."""
+        path, query, _ = self.target.partition("?")
+        return f"{'wss' if self.secure else 'ws'}://{join_authority(self.host, self.port)}{path}{query and '?...'}"
+
     @property
     def authorization(self) -> str | None:
         """The value of the Authorization field if the URI has userinfo (RFC 7617)."""
@@ -41,8 +55,11 @@ class WebSocketURI:
 def parse_uri(uri: str) -> WebSocketURI:
     """Parse a ws or wss URI; letters outside ASCII are encoded as IDNA and percent-encoding say.
 
-    Raises ValueError. Its text never holds the userinfo, because it ends up in logs.
+    Raises ValueError, and TypeError if ``uri`` is no str. The text never holds the userinfo,
+    because it ends up in logs.
     """
+    if not isinstance(uri, str):
+        raise TypeError(f"uri must be a str, not {type(uri).__name__}")
     # RFC 3986 §2 has none of these characters; libraries that drop or reinterpret
     # them do not agree with each other on the host.
     if any(char <= " " or char in "\\\x7f" for char in uri):
@@ -69,11 +86,29 @@ def parse_uri(uri: str) -> WebSocketURI:
 
 
 def _ascii_host(authority: str) -> str:
-    """The authority with its host in ASCII (RFC 3490, as Python's codec has it)."""
+    """The authority with its host in ASCII (RFC 3490, as Python's codec has it).
+
+    Raises ValueError for a host with a character of :data:`_DEVIATIONS`.
+    """
     if authority.isascii():
         return authority
     host, colon, port = authority.partition(":")
+    if not _DEVIATIONS.isdisjoint(host):
+        raise ValueError(
+            f"the host {host!r} has a character that IDNA 2003 replaces and IDNA 2008 keeps, "
+            f"so that it names two hosts; write {_a_labels(host)!r} for the one that browsers take"
+        )
     return host.encode("idna").decode() + colon + port
+
+
+def _a_labels(host: str) -> str:
+    """The host as IDNA 2008 writes it in ASCII (RFC 5890 §2.3.2.1)."""
+    labels = []
+    for label in _DOTS.split(host):
+        # Character by character: str.lower() makes a final sigma of the last letter of a Greek word.
+        small = "".join(map(str.lower, normalize("NFC", label)))
+        labels.append(small if small.isascii() else f"xn--{small.encode('punycode').decode()}")
+    return ".".join(labels)
 
 
 def _credentials(userinfo: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from ipaddress import IPv6Address
 
 from ..matching import is_host_among
 
-__all__ = ["is_among", "parse_authority", "split_authority"]
+__all__ = ["is_among", "join_authority", "parse_authority", "split_authority"]
 
 #: RFC 3986 §3.2.2: reg-name = *( unreserved / pct-encoded / sub-delims ); an IPv4 address fits it too.
 REG_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()*+,;=")
@@ -39,6 +39,11 @@ def parse_authority(text: str) -> tuple[str, int | None]:
             raise ValueError("the host is malformed")
         host = host.lower()
     return host, _port(port)
+
+
+def join_authority(host: str, port: int) -> str:
+    """``host:port`` as it stands in a URI, with an IPv6 address in brackets (RFC 3986 §3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_among(authority: str, names: Iterable[str]) -> bool:
