@@ -104,8 +104,9 @@ class HandshakeFailed(EndwellError):
 class HandshakeRejected(HandshakeFailed):
     """The server answered the opening handshake with :attr:`response` instead of 101."""
 
-    def __init__(self, ending: Ending, response: Response) -> None:
-        super().__init__(ending, f"server refused with HTTP {response.status} {response.reason}".rstrip())
+    def __init__(self, ending: Ending, response: Response, server: str = "") -> None:
+        refusal = f"server refused with HTTP {response.status} {response.reason}".rstrip()
+        super().__init__(ending, f"{server}: {refusal}" if server else refusal)
         self.response = response
 
 

@@ -7,6 +7,8 @@ import pytest
 
 import endwell
 from endwell.client.connect import MAX_REDIRECTS
+from tests.pair import within
+from tests.raw import RawServer, wss
 
 
 @contextlib.asynccontextmanager
@@ -171,16 +173,44 @@ async def test_an_http_location_is_understood_as_ws():
             assert ws.request.path == "/x"
 
 
-@pytest.mark.parametrize("location", ["ftp://127.0.0.1/", "ws://[", "ws://127.0.0.1/#f"])
-async def test_a_redirect_that_leads_nowhere_is_a_refusal(location):
+@pytest.mark.parametrize(
+    ("location", "why"),
+    [
+        (
+            "ftp://127.0.0.1/?secret",
+            "to 'ftp://127.0.0.1/' is not followed: uri must begin with ws:// or wss://",
+        ),
+        ("ws://[", "is not followed: "),
+        ("ws://127.0.0.1/#f", "to 'ws://127.0.0.1/#f' is not followed: uri has a fragment"),
+    ],
+)
+async def test_a_redirect_that_leads_nowhere_is_a_refusal_that_says_why(location, why):
     async with answering(redirect(location)) as (address, _):
-        with pytest.raises(endwell.HandshakeRejected, match="302"):
+        with pytest.raises(endwell.HandshakeRejected) as caught:
             await endwell.connect(f"ws://{address}/")
+    assert f"ws://{address}/: server refused with HTTP 302 Found; its redirect " in str(caught.value)
+    assert why in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_redirect_from_tls_to_plain_text_is_a_refusal_that_says_why():
+    transport = wss()
+    with RawServer(transport.server) as listening:
+        task = asyncio.ensure_future(endwell.connect(listening.uri, ssl=transport.client))
+        with (
+            await listening.accept(redirect("ws://127.0.0.1:1/").encode()),
+            pytest.raises(
+                endwell.HandshakeRejected, match="is not followed: it leads from TLS to plain text"
+            ),
+        ):
+            await within(task)
 
 
 async def test_endless_redirects_end():
     async with answering(*[redirect("/again")] * 100) as (address, heads):
-        with pytest.raises(endwell.HandshakeRejected, match="302"):
+        with pytest.raises(
+            endwell.HandshakeRejected, match="is not followed: it is the redirect after 10 others"
+        ):
             await endwell.connect(f"ws://{address}/")
         assert len(heads) == MAX_REDIRECTS + 1
 

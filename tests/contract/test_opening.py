@@ -139,6 +139,78 @@ async def test_a_server_that_never_answers_costs_open_timeout_and_no_more(face, 
     assert caught.value.ending.tcp is TcpEnd.TIMEOUT
 
 
+async def test_open_timeout_bounds_all_redirects_together(face):
+    """With a new limit for each, ten redirects of half the limit would be followed, and the last one told."""
+    redirect = b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n"
+    with RawServer() as listening:
+
+        async def send_on():
+            while True:
+                with await listening.reached() as peer:
+                    await peer.read_head()
+                    await asyncio.sleep(0.5)
+                    await peer.write(redirect)
+
+        task = asyncio.create_task(send_on())
+        with pytest.raises(HandshakeFailed, match=r"within 1 s \(open_timeout\)") as caught:
+            await within(face.connect(listening.uri, open_timeout=1.0))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    # 0.99: uvloop's clock counts whole milliseconds.
+    assert caught.value.ending.duration >= 0.99
+    assert caught.value.ending.cause is Cause.HANDSHAKE_FAILED
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (
+            b"\x15\x03\x01\x00\x02\x02\x46",
+            r"b'\x15\x03\x01\x00\x02\x02F'; this looks like TLS: use wss://?",
+        ),
+        (
+            b"SSH-2.0-OpenSSH_9.2p1\r\n",
+            "b'SSH-2.0-OpenSSH_'; this looks like SSH",
+        ),
+        (b"", "the peer ended TCP without a Close before the server had answered the request"),
+    ],
+    ids=["TLS", "SSH", "nothing"],
+)
+async def test_what_is_no_answer_is_told_with_the_url_and_the_phase_at_once(answer, why, face):
+    with RawServer() as listening:
+        connecting = asyncio.ensure_future(face.connect(listening.uri + "?token=secret", open_timeout=None))
+        with await listening.reached() as peer:
+            await peer.read_head()
+            await peer.write(answer)
+            if not answer:
+                peer.fin()
+            with pytest.raises(HandshakeFailed) as caught:
+                await within(connecting)
+    assert str(caught.value).startswith(f"{listening.uri}?...: ")
+    assert str(caught.value).endswith(f" {why}")
+
+
+async def test_a_time_out_is_told_with_its_phase(face, transport):
+    with RawServer(transport.server) as listening, pytest.raises(HandshakeFailed) as caught:
+        await within(face.connect(listening.uri, ssl=transport.client, open_timeout=0.2))
+    phase = (
+        "the server did not answer the request"
+        if transport.server is None
+        else "the TLS handshake was not complete"
+    )
+    assert str(caught.value) == f"{listening.uri}: {phase} within 0.2 s (open_timeout)"
+
+
+async def test_tls_to_a_port_without_it_is_told_as_that(face):
+    server = Server()
+    async with server.serving():
+        url = uri(server, wss())
+        with pytest.raises(HandshakeFailed) as caught:
+            await within(face.connect(url, ssl=wss().client))
+    assert str(caught.value).startswith(f"{url}: TLS failed: ")
+    assert str(caught.value).endswith("; this does not look like TLS: use ws://?")
+
+
 async def test_a_certificate_that_is_not_trusted_fails_the_handshake(face):
     server = Server()
     server.websocket("/")(face.handler(idle))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import contextlib
 import logging
@@ -14,7 +15,7 @@ import pytest
 
 import endwell
 from endwell import Cause, Close, HandshakeRejected, Retry, RetryPolicy, Stop
-from endwell.sync.background import background
+from endwell.aio import resolve
 from tests.pair import nothing_left_behind, until, within
 from tests.raw import RawServer, wss
 from tests.served import QUICK, SLOW, Served, refusal, serving
@@ -106,13 +107,12 @@ async def test_every_attempt_resolves_the_name_anew(face, monkeypatch):
     async with serving(Close(1012)) as old, Served().server.serving("127.0.0.2", old.server.port) as new:
         addresses = ["127.0.0.1", "127.0.0.2"]
 
-        async def resolve(host, port, **how):
-            # uvloop asks for what is an address already, too.
-            address = addresses.pop(0) if host == "moves.test" else host
-            return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port))]
+        def getaddrinfo(host, port, *how):
+            if host != b"moves.test" or how[-1] == socket.AI_NUMERICHOST:
+                return _socket.getaddrinfo(host, port, *how)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (addresses.pop(0), port))]
 
-        for where in (asyncio.get_running_loop(), background().loop):
-            monkeypatch.setattr(where, "getaddrinfo", resolve)
+        monkeypatch.setattr(resolve, "getaddrinfo", getaddrinfo)
         seen = []
         async for ws in face.reconnecting(old.url.replace("127.0.0.1", "moves.test"), policy=QUICK):
             seen.append(ws.remote_address[0])
@@ -380,10 +380,11 @@ async def test_a_callback_that_raises_is_logged_and_changes_nothing(face, caplog
 async def test_the_log_says_what_happened_and_what_comes_next(face, caplog):
     caplog.set_level(logging.INFO, "endwell.client")
     async with serving(refusal(503), Close(1000)) as served:
-        async for ws in face.reconnecting(served.url, policy=QUICK):
+        url = served.url
+        async for ws in face.reconnecting(url, policy=QUICK):
             await ws.wait_closed()
     one, two = [record.getMessage() for record in caplog.records if record.name == "endwell.client"]
-    assert one == "server refused with HTTP 503 Service Unavailable; coming back in 0.0 s"
+    assert one == f"{url}: server refused with HTTP 503 Service Unavailable; coming back in 0.0 s"
     assert two.startswith("peer closed with 1000 NORMAL_CLOSURE; clean, after ")
     assert two.endswith(" s; not coming back: it ended in an ordinary way, for good")
 

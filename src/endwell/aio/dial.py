@@ -11,16 +11,17 @@ from functools import cache
 from random import random
 
 from ..codes import CloseCode
-from ..ending import Cause, Initiator
+from ..ending import Cause, Ending, Initiator, TcpEnd
 from ..errors import HandshakeFailed, HandshakeRejected, InvalidHandshake
 from ..http import Response
 from ..protocol.connection import Connection
-from ..protocol.deadline import LATE
+from ..protocol.deadline import LATE, NEVER
 from ..protocol.handshake import Accepted, Offer
 from ..protocol.opening import confirm
 from ..protocol.uri import WebSocketURI
 from ..wire.head import ResponseReader
 from .commons import commons_of
+from .reach import Reach
 from .silence import limit_silence
 from .stream import Stream
 from .tls import TLS
@@ -28,22 +29,27 @@ from .websocket import WebSocket
 
 __all__ = ["dial"]
 
+#: What OpenSSL calls an answer that is no TLS record.
+NOT_TLS = frozenset(("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"))
+
 
 async def dial(
     uri: WebSocketURI,
     offer: Offer,
     tls: ssl.SSLContext | None = None,
     unix_path: str | os.PathLike[str] | None = None,
+    began: float | None = None,
 ) -> WebSocket:
-    """Connect and do the opening handshake, all within ``open_timeout``.
+    """Connect and do the opening handshake, all within ``open_timeout`` from ``began`` on.
 
-    ``tls`` is used for wss; by default the system's trust store is.
+    ``tls`` is used for wss; by default the system's trust store is. ``began`` is the time of
+    the first request if a redirect led to this one, by default now.
 
     Raises :exc:`HandshakeRejected` for an HTTP answer other than 101, and
     :exc:`HandshakeFailed` for everything else that keeps it from opening.
     """
     options = offer.options
-    core = Connection(True, options, time.monotonic(), time.time())
+    core = Connection(True, options, time.monotonic() if began is None else began, time.time())
     sock = await _reach(core, uri, unix_path)
     limit_silence(sock, options)
     core.connected = True
@@ -59,16 +65,17 @@ async def dial(
     except OSError as exc:  # there is no file descriptor left
         sock.close()
         core.lost(exc, time.monotonic())
-        assert core.ending is not None
-        raise HandshakeFailed(core.ending) from exc
-    return await _Greeting(stream, offer).websocket()
+        raise _failure(core, uri, str(exc)) from exc
+    return await _Greeting(stream, offer, uri, None if layer is None else layer.ssl_object).websocket()
 
 
 class _Greeting:
     """A connection on which the client's opening handshake is under way."""
 
-    def __init__(self, stream: Stream, offer: Offer) -> None:
+    def __init__(self, stream: Stream, offer: Offer, uri: WebSocketURI, tls: ssl.SSLObject | None) -> None:
         self._stream = stream
+        self._uri = uri
+        self._tls = tls
         self._core = stream.core
         self._offer = offer
         self._reader = ResponseReader(offer.options)
@@ -126,23 +133,41 @@ class _Greeting:
         if ending is None or self._done.done():
             return
         if self._refusal is not None:
-            self._done.set_exception(HandshakeRejected(ending, self._refusal))
-            return
-        failure = HandshakeFailed(ending)
-        failure.__cause__ = ending.exception
-        self._done.set_exception(failure)
+            self._done.set_exception(HandshakeRejected(ending, self._refusal, str(self._uri)))
+        else:
+            self._done.set_exception(_failure(self._core, self._uri, self._why(ending)))
+
+    def _why(self, ending: Ending) -> str:
+        """Why there was no answer, and in which phase."""
+        exc = ending.exception
+        if isinstance(exc, InvalidHandshake):
+            return f"the opening handshake failed: {exc}"
+        if ending.cause is Cause.TLS_ERROR:
+            plain = isinstance(exc, ssl.SSLError) and exc.reason in NOT_TLS
+            return f"TLS failed: {exc}" + ("; this does not look like TLS: use ws://?" if plain else "")
+        shaking = self._tls is not None and self._tls.version() is None
+        if exc is None and ending.tcp is TcpEnd.TIMEOUT:
+            phase = (
+                "the TLS handshake was not complete" if shaking else "the server did not answer the request"
+            )
+            return f"{phase} {_in_time(self._core)}"
+        when = "within the TLS handshake" if shaking else "before the server had answered the request"
+        return f"{ending.cause.meaning} {when}" + (f": {exc}" if exc is not None else "")
 
 
 async def _reach(
     core: Connection, uri: WebSocketURI, unix_path: str | os.PathLike[str] | None
 ) -> socket.socket:
-    """A TCP connection within ``open_timeout``. Raises HandshakeFailed."""
+    """A connection within what is left of ``open_timeout``. Raises HandshakeFailed."""
     while True:
         began = time.monotonic()
-        limit = asyncio.timeout(core.options.open_timeout)
+        limit = asyncio.timeout(None if core.deadline == NEVER else core.deadline - began)
+        reach = Reach()
         try:
             async with limit:
-                return await _connect(uri, unix_path)
+                if unix_path is not None:
+                    return await reach.unix(os.fspath(unix_path))
+                return await reach.tcp(uri.host, uri.port)
         except OSError as exc:
             now = time.monotonic()
             if late := _lateness(limit):
@@ -150,11 +175,24 @@ async def _reach(
                 core.stalled(began, late, now)
                 continue
             if limit.expired():
+                why = f"{reach.phase} {_in_time(core)}"
                 core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)
             else:
+                why = exc.strerror or str(exc)
                 core.lost(exc, now)
-            assert core.ending is not None
-            raise HandshakeFailed(core.ending) from exc
+            raise _failure(core, uri, why) from exc
+
+
+def _in_time(core: Connection) -> str:
+    return f"within {core.options.open_timeout:g} s (open_timeout)"
+
+
+def _failure(core: Connection, uri: WebSocketURI, why: str) -> HandshakeFailed:
+    """The error of a connection that has ended before it was open; it names the server and the phase."""
+    assert core.ending is not None
+    failure = HandshakeFailed(core.ending, f"{uri}: {why}")
+    failure.__cause__ = core.ending.exception
+    return failure
 
 
 def _lateness(limit: asyncio.Timeout) -> float:
@@ -164,33 +202,6 @@ def _lateness(limit: asyncio.Timeout) -> float:
         return 0.0
     late = asyncio.get_running_loop().time() - when
     return late if late > LATE else 0.0
-
-
-async def _connect(uri: WebSocketURI, unix_path: str | os.PathLike[str] | None) -> socket.socket:
-    """A TCP connection to the first address that takes one; raises the first error if none does."""
-    loop = asyncio.get_running_loop()
-    if unix_path is not None:
-        return await _connected(socket.AF_UNIX, os.fspath(unix_path))
-    errors: list[OSError] = []
-    for family, _, _, _, address in await loop.getaddrinfo(uri.host, uri.port, type=socket.SOCK_STREAM):
-        try:
-            return await _connected(family, address)
-        except OSError as exc:
-            errors.append(exc)
-    raise errors[0]
-
-
-async def _connected(family: int, address: str | tuple[object, ...]) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, address)
-        if family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def _peer(sock: socket.socket) -> object:

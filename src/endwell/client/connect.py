@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl as tls
+import time
 from collections.abc import Generator, Iterable, Mapping
 from types import TracebackType
 from typing import Unpack
@@ -19,12 +20,15 @@ from ..options import OptionKeywords, Options
 from ..protocol.handshake import Offer
 from ..protocol.opening import offer
 from ..protocol.uri import WebSocketURI, parse_uri
+from ..wire.authority import join_authority
 
 __all__ = ["ConnectKeywords", "connect"]
 
 #: Redirects followed before the last one is told as a refusal. Precedent: websockets.
 MAX_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+#: Characters of a Location that an error shows.
+MAX_LOCATION = 80
 #: Never sent again to another origin (Tomcat's client did: CVE-2026-42498).
 OWN_TO_ORIGIN = frozenset({"authorization", "cookie", "host", "proxy-authorization"})
 
@@ -86,39 +90,46 @@ class connect:
             await self._ws.close()
 
     async def _open(self) -> WebSocket:
-        uri, headers = self._uri, self._headers
-        for _ in range(MAX_REDIRECTS):
+        uri, headers, began = self._uri, self._headers, time.monotonic()
+        for left in range(MAX_REDIRECTS, -1, -1):
             try:
-                return await dial(uri, self._offer(uri, headers), self._ssl, self._unix_path)
+                return await dial(uri, self._offer(uri, headers), self._ssl, self._unix_path, began)
             except HandshakeRejected as refusal:
-                target = self._redirect(uri, refusal)
-                if target is None:
+                location = refusal.response.headers.get("Location")
+                if refusal.response.status not in REDIRECTS or location is None:
                     raise
+                try:
+                    target = self._redirect(uri, location, left)
+                except ValueError as error:
+                    shown = location.partition("?")[0][:MAX_LOCATION]
+                    refusal.args = (f"{refusal}; its redirect to {shown!r} is not followed: {error}",)
+                    raise refusal from None
+                # As far as our own side stood still, the time was not the server's.
+                began += refusal.ending.stalled
             if _origin(target) != _origin(uri):
                 headers = Headers(field for field in headers if field[0].lower() not in OWN_TO_ORIGIN)
             uri = target
-        return await dial(uri, self._offer(uri, headers), self._ssl, self._unix_path)
+        raise AssertionError("the last redirect is not followed")
 
     def _offer(self, uri: WebSocketURI, headers: Headers) -> Offer:
         if uri.authorization is not None and "Authorization" not in headers:
             headers = Headers([*headers, ("Authorization", uri.authorization)])
         return offer(uri.host, uri.port, uri.secure, uri.target, headers, self._options)
 
-    def _redirect(self, uri: WebSocketURI, refusal: HandshakeRejected) -> WebSocketURI | None:
-        """Where the server sends us, if it does and it leads somewhere acceptable."""
-        location = refusal.response.headers.get("Location")
-        if refusal.response.status not in REDIRECTS or location is None or self._unix_path is not None:
-            return None
-        try:
-            target = urljoin(_text(uri), location)
-            for http, ws in (("http://", "ws://"), ("https://", "wss://")):
-                if target.lower().startswith(http):
-                    target = ws + target[len(http) :]
-            parsed = parse_uri(target)
-        except ValueError:
-            return None
-        # From TLS to plain text would show the request to everybody.
-        return None if uri.secure and not parsed.secure else parsed
+    def _redirect(self, uri: WebSocketURI, location: str, left: int) -> WebSocketURI:
+        """Where the server sends us. Raises ValueError, which says why that is not acceptable."""
+        if self._unix_path is not None:
+            raise ValueError("unix_path says where to connect")
+        if not left:
+            raise ValueError(f"it is the redirect after {MAX_REDIRECTS} others")
+        target = urljoin(_text(uri), location)
+        for http, ws in (("http://", "ws://"), ("https://", "wss://")):
+            if target.lower().startswith(http):
+                target = ws + target[len(http) :]
+        parsed = parse_uri(target)
+        if uri.secure and not parsed.secure:
+            raise ValueError("it leads from TLS to plain text, which everybody could read")
+        return parsed
 
 
 class ConnectKeywords(OptionKeywords, total=False):
@@ -136,5 +147,4 @@ def _origin(uri: WebSocketURI) -> tuple[bool, str, int]:
 
 def _text(uri: WebSocketURI) -> str:
     """``uri`` without its userinfo."""
-    host = f"[{uri.host}]" if ":" in uri.host else uri.host
-    return f"{'wss' if uri.secure else 'ws'}://{host}:{uri.port}{uri.target}"
+    return f"{'wss' if uri.secure else 'ws'}://{join_authority(uri.host, uri.port)}{uri.target}"

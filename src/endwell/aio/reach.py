@@ -1,0 +1,168 @@
+"""A TCP connection to a server that has several addresses (RFC 8305, "Happy Eyeballs")."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Sequence
+from itertools import chain, zip_longest
+
+from ..wire.authority import join_authority
+from .resolve import Address, resolve
+
+__all__ = ["Reach"]
+
+#: Seconds until the next address is tried beside those that have not answered. RFC 8305 §5:
+#: "a default of 250 milliseconds is recommended".
+ATTEMPT_DELAY = 0.25
+#: Seconds until a Unix socket with a full queue is tried again.
+QUEUE_DELAY = 0.01
+
+
+class Reach:
+    """One attempt to get a connection to a server.
+
+    :attr:`phase` says what is being waited for, for the text of a time-out.
+    """
+
+    def __init__(self) -> None:
+        self.phase = "nothing was tried"
+
+    async def tcp(self, host: str, port: int) -> socket.socket:
+        """A connection to the first address of ``host`` that takes one.
+
+        Raises OSError, which names every address that was tried.
+        """
+        self.phase = f"the name {host!r} was not resolved"
+        try:
+            addresses = await resolve(host, port)
+        except socket.gaierror as error:
+            raise socket.gaierror(error.errno, f"cannot resolve {host!r}: {error.strerror}") from None
+        race = _Race(interleaved(addresses))
+        self.phase = f"no connection to {', '.join(_shown(address) for _, address in addresses)}"
+        return await race.run()
+
+    async def unix(self, path: str) -> socket.socket:
+        """A connection to the Unix socket at ``path``. Raises OSError."""
+        self.phase = f"no connection to {path!r}"
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            while True:
+                try:
+                    sock.connect(path)
+                except BlockingIOError:
+                    # connect(2): "EAGAIN: For nonblocking UNIX domain sockets, the socket is nonblocking,
+                    # and the connection cannot be completed immediately." Nothing announces that it can.
+                    await asyncio.sleep(QUEUE_DELAY)
+                else:
+                    return sock
+        except OSError as error:
+            sock.close()
+            raise _of(error, f"cannot connect to {path!r}: {error.strerror or error}") from None
+        except BaseException:
+            sock.close()
+            raise
+
+
+def interleaved(addresses: Sequence[Address]) -> list[Address]:
+    """The families in turn, each in its order, beginning with that of the first (RFC 8305 §4)."""
+    if not addresses:
+        return []
+    first = [address for address in addresses if address[0] == addresses[0][0]]
+    others = [address for address in addresses if address[0] != addresses[0][0]]
+    return [each for each in chain.from_iterable(zip_longest(first, others)) if each is not None]
+
+
+class _Race:
+    """Attempts to connect to ``addresses``: the first that succeeds wins, and the others are closed."""
+
+    def __init__(self, addresses: Sequence[Address]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting = deque(addresses)
+        self._connecting: set[socket.socket] = set()
+        self._errors: list[OSError] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._won: asyncio.Future[socket.socket] = self._loop.create_future()
+
+    async def run(self) -> socket.socket:
+        """The winner. Raises OSError if there is none."""
+        try:
+            self._next()
+            sock = await self._won
+            self._connecting.remove(sock)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        finally:
+            self._unset_timer()
+            for loser in self._connecting:
+                self._loop.remove_writer(loser.fileno())
+                loser.close()
+
+    def _next(self) -> None:
+        """Begin the next attempt; the one after it begins when this one has failed, or some time later."""
+        self._unset_timer()
+        if self._won.done():
+            return
+        if not self._waiting:
+            if not self._connecting:
+                self._won.set_exception(_combined(self._errors))
+            return
+        family, address = self._waiting.popleft()
+        self._timer = self._loop.call_later(ATTEMPT_DELAY, self._next)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:  # no descriptor left, or no such family here
+            self._failed(address, error.errno)
+            return
+        self._connecting.add(sock)
+        sock.setblocking(False)
+        number = sock.connect_ex(address)
+        if number in (errno.EINPROGRESS, errno.EINTR):
+            self._loop.add_writer(sock.fileno(), self._connected, sock, address)
+        else:
+            self._judge(sock, address, number)
+
+    def _connected(self, sock: socket.socket, address: tuple[object, ...]) -> None:
+        self._loop.remove_writer(sock.fileno())
+        self._judge(sock, address, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def _judge(self, sock: socket.socket, address: tuple[object, ...], number: int) -> None:
+        if self._won.done():
+            return  # closed with the other losers
+        if number:
+            self._connecting.remove(sock)
+            sock.close()
+            self._failed(address, number)
+        else:
+            self._won.set_result(sock)
+
+    def _failed(self, address: tuple[object, ...], number: int | None) -> None:
+        why = os.strerror(number) if number else "unknown error"
+        self._errors.append(OSError(number or errno.EIO, f"{_shown(address)}: {why}"))
+        self._next()
+
+    def _unset_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _combined(errors: list[OSError]) -> OSError:
+    """One error that names every address; of the first one's class, because that address was preferred."""
+    if not errors:
+        return OSError(errno.EADDRNOTAVAIL, "the name has no address")
+    return _of(errors[0], "cannot connect to " + ", ".join(str(error.strerror) for error in errors))
+
+
+def _of(error: OSError, text: str) -> OSError:
+    """An error of the same class and number with another text."""
+    return OSError(error.errno, text) if error.errno else OSError(text)
+
+
+def _shown(address: tuple[object, ...]) -> str:
+    host, port, *_ = address
+    return join_authority(str(host), port if isinstance(port, int) else 0)

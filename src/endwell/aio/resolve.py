@@ -1,0 +1,120 @@
+"""Host names to addresses, in threads of our own.
+
+Not ``loop.getaddrinfo``: it uses the loop's default executor, whose few threads the
+application shares. There, lookups that hang delay those that do not. The interpreter waits
+for them at its exit, and refuses new ones after the end of the main thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from _socket import AI_NUMERICHOST, SOCK_STREAM, gaierror, getaddrinfo
+from collections import deque
+from contextlib import suppress
+
+__all__ = ["Address", "resolve"]
+
+#: Family and address, as the socket module has them.
+Address = tuple[int, tuple[object, ...]]
+
+#: Lookups at once. Each has a thread while it runs; those above the limit wait.
+THREADS = 128
+
+
+async def resolve(host: str, port: int) -> list[Address]:
+    """The addresses of ``host``, in the system's order of preference (RFC 6724).
+
+    An IP address is never looked up. Raises OSError, of which socket.gaierror is one.
+    """
+    try:
+        return _addresses(host, port, AI_NUMERICHOST)
+    except gaierror:
+        return await _lookups.look_up(host, port)
+
+
+def _addresses(host: str, port: int, flags: int = 0) -> list[Address]:
+    # As bytes, because of a str the socket module makes IDNA again, and refuses a long label by UnicodeError.
+    found = getaddrinfo(host.encode("ascii"), port, 0, SOCK_STREAM, 0, flags)
+    return [(family, address) for family, _, _, _, address in found]
+
+
+class _Lookups:
+    """Lookups of the whole process, each in a daemon thread.
+
+    A thread ends when nothing waits: a lookup costs more than starting one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[_Lookup] = deque()
+        self._threads = 0
+
+    async def look_up(self, host: str, port: int) -> list[Address]:
+        """What :func:`resolve` says. A lookup that is given up before it began is not made."""
+        lookup = _Lookup(host, port)
+        with self._lock:
+            self._waiting.append(lookup)
+            start = self._threads < THREADS
+            self._threads += start
+        if start:
+            try:
+                threading.Thread(target=self._work, name="endwell resolver", daemon=True).start()
+            except RuntimeError as error:  # the system has no thread, or the interpreter exits
+                with self._lock:
+                    self._threads -= 1
+                    with suppress(ValueError):  # another thread has taken it
+                        self._waiting.remove(lookup)
+                        raise OSError(f"cannot look up a name: {error}") from error
+        return await lookup.found
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._threads -= 1
+                    return
+                lookup = self._waiting.popleft()
+            lookup.run()
+
+
+class _Lookup:
+    """One lookup, and the future of the coroutine that waits for it."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
+        self.port = port
+        self._loop = asyncio.get_running_loop()
+        self.found: asyncio.Future[list[Address]] = self._loop.create_future()
+
+    def run(self) -> None:
+        """Look it up, in a thread."""
+        if self.found.cancelled():
+            return
+        answer: list[Address] | OSError
+        try:
+            answer = _addresses(self.host, self.port)
+        except OSError as error:
+            answer = error
+        with suppress(RuntimeError):  # the loop is closed: nothing waits for the answer
+            self._loop.call_soon_threadsafe(self._tell, answer)
+
+    def _tell(self, answer: list[Address] | OSError) -> None:
+        if self.found.done():
+            return
+        if isinstance(answer, OSError):
+            self.found.set_exception(answer)
+        else:
+            self.found.set_result(answer)
+
+
+_lookups = _Lookups()
+
+
+def _in_child() -> None:
+    global _lookups  # noqa: PLW0603  (the parent's threads are not here, and its lock may be held)
+    _lookups = _Lookups()
+
+
+os.register_at_fork(after_in_child=_in_child)

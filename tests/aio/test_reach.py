@@ -1,0 +1,366 @@
+"""Names and addresses: what is looked up, in which threads, and which of several addresses is taken."""
+
+from __future__ import annotations
+
+import _socket
+import asyncio
+import errno
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from endwell import Cause, HandshakeFailed, TcpEnd, connect
+from endwell.aio import reach, resolve
+from endwell.aio.reach import interleaved
+from endwell.sync.background import background
+from tests.pair import nothing_left_behind, until, within
+from tests.raw import BOUND, HOST, RawServer
+
+V4, V6 = socket.AF_INET, socket.AF_INET6
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """Names of the test's own: a function that returns the addresses, or blocks, or raises."""
+    known = {}
+
+    def getaddrinfo(host, port, *how):
+        name = host.decode()
+        if name in known and how[-1] != socket.AI_NUMERICHOST:
+            return [(family, socket.SOCK_STREAM, 0, "", address) for family, address in known[name]()]
+        return _socket.getaddrinfo(host, port, *how)
+
+    monkeypatch.setattr(resolve, "getaddrinfo", getaddrinfo)
+    return known
+
+
+@contextmanager
+def hung(names, name="hangs.test"):
+    """A name whose lookup takes as long as the block."""
+    over = threading.Event()
+
+    def wait():
+        over.wait()
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    names[name] = wait
+    try:
+        yield f"ws://{name}/"
+    finally:
+        over.set()
+
+
+@contextmanager
+def swallowing(host=HOST):
+    """The address of a server whose kernel drops what would open a connection: its queue is full."""
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.socket(V6 if ":" in host else V4))
+        listening.bind((host, 0))
+        listening.listen(0)
+        for _ in range(3):
+            sock = stack.enter_context(socket.socket(listening.family))
+            sock.setblocking(False)
+            sock.connect_ex(listening.getsockname())
+        yield listening.getsockname()
+
+
+def refusing():
+    """An address where nothing listens."""
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        return sock.getsockname()
+
+
+def address_of(listening):
+    return HOST, int(listening.uri.rpartition(":")[2].strip("/"))
+
+
+# --- lookups ----------------------------------------------------------------------
+
+
+async def test_lookups_that_hang_delay_no_address_and_no_other_name(names, face):
+    with hung(names) as hanging, RawServer() as listening:
+        address = address_of(listening)
+        names["lives.test"] = lambda: [(V4, address)]
+        # As many as would fill each executor that could be in the way: 2 cores + 4, and libuv's 4.
+        stuck = [asyncio.ensure_future(face.connect(hanging, open_timeout=BOUND)) for _ in range(16)]
+        for uri in (listening.uri, f"ws://lives.test:{address[1]}/"):
+            task = asyncio.ensure_future(face.connect(uri))
+            with await listening.accept() as peer:
+                ws = await within(task)
+                ws.abort()
+                peer.drop()
+                await within(ws.closed)
+        assert not any(task.done() for task in stuck)
+        for task in stuck:
+            task.cancel()
+        await asyncio.gather(*stuck, return_exceptions=True)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "127.1"])
+async def test_an_address_is_never_looked_up(host, monkeypatch, face):
+    def refuse(*_):
+        raise AssertionError("a lookup")
+
+    monkeypatch.setattr(resolve._Lookups, "look_up", refuse)
+    for loop in (asyncio.get_running_loop(), background().loop):
+        monkeypatch.setattr(loop, "getaddrinfo", refuse)
+    _, port = refusing()
+    with pytest.raises(HandshakeFailed) as caught:
+        await within(face.connect(f"ws://{host}:{port}/"))
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+
+
+async def test_more_lookups_than_threads_wait_and_those_given_up_are_not_made(names, monkeypatch):
+    monkeypatch.setattr(resolve, "THREADS", 1)
+    monkeypatch.setattr(resolve, "_lookups", resolve._Lookups())
+    made = []
+    names["given-up.test"] = lambda: made.append("given-up") or []
+    names["waits.test"] = lambda: made.append("waits") or []
+    with hung(names) as hanging:
+        hangs, given_up, waits = (
+            asyncio.ensure_future(connect(uri))
+            for uri in (hanging, "ws://given-up.test/", "ws://waits.test/")
+        )
+        await until(lambda: len(resolve._lookups._waiting) == 2)
+        given_up.cancel()
+        await asyncio.wait({given_up})
+        assert made == []
+    with pytest.raises(HandshakeFailed, match=r"cannot resolve 'hangs.test': no answer"):
+        await within(hangs)
+    with pytest.raises(HandshakeFailed, match="the name has no address"):
+        await within(waits)
+    assert made == ["waits"]
+    await until(lambda: resolve._lookups._threads == 0)
+
+
+async def test_no_thread_to_be_had_fails_the_handshake(names, monkeypatch):
+    def start(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(HandshakeFailed, match="can't start new thread"):
+        await connect("ws://anything.test/")
+    assert resolve._lookups._threads == 0
+    assert not resolve._lookups._waiting
+
+
+async def test_a_label_that_is_too_long_is_a_name_that_does_not_resolve():
+    with pytest.raises(HandshakeFailed, match="cannot resolve"):
+        await within(connect(f"ws://{'a' * 64}.test/"))
+
+
+PROGRAM = """
+import sys, threading
+import endwell, endwell.sync
+
+def late():
+    threading.main_thread().join()
+    for uri in sys.argv[1:]:
+        try:
+            endwell.sync.connect(uri)
+        except endwell.HandshakeFailed as failure:
+            print(type(failure.__cause__).__name__, flush=True)
+
+threading.Thread(target=late).start()
+"""
+
+
+def run(program, *argv):
+    return subprocess.run(
+        [sys.executable, "-c", program, *argv], capture_output=True, text=True, timeout=25, check=False
+    )
+
+
+def test_a_thread_connects_after_the_end_of_the_main_thread():
+    _, port = refusing()
+    ended = run(PROGRAM, f"ws://{HOST}:{port}/", f"ws://localhost:{port}/")
+    assert (ended.stdout, ended.stderr) == ("ConnectionRefusedError\n" * 2, "")
+    assert ended.returncode == 0
+
+
+HANGING = """
+import asyncio, sys, threading, time
+import endwell, endwell.sync
+from endwell.aio import resolve
+
+def getaddrinfo(host, port, *how):
+    if how[-1]:
+        raise resolve.gaierror(-2, "a name")
+    time.sleep(60)
+
+resolve.getaddrinfo = getaddrinfo
+
+async def main():
+    await endwell.connect("ws://hangs.test/")
+
+try:
+    if sys.argv[1] == "asyncio":
+        asyncio.run(asyncio.wait_for(main(), 0.1))
+    else:
+        endwell.sync.connect("ws://hangs.test/", open_timeout=0.1)
+except (TimeoutError, endwell.HandshakeFailed) as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize("face", ["asyncio", "sync"])
+def test_no_exit_waits_for_a_lookup(face):
+    """It would last for 60 s."""
+    ended = run(HANGING, face)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == ("TimeoutError\n" if face == "asyncio" else "HandshakeFailed\n")
+
+
+def test_a_child_has_a_lock_of_its_own_whatever_the_parent_was_doing():
+    with resolve._lookups._lock:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if resolve._lookups._lock.acquire(blocking=False) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+# --- several addresses ------------------------------------------------------------
+
+
+def test_families_take_turns_beginning_with_the_first():
+    a, b, c, x, y = (V6, ("a",)), (V6, ("b",)), (V6, ("c",)), (V4, ("x",)), (V4, ("y",))
+    assert interleaved([a, b, c, x, y]) == [a, x, b, y, c]
+    assert interleaved([x, a, b]) == [x, a, b]
+    assert interleaved([x, y, a]) == [x, a, y]
+    assert interleaved([]) == []
+
+
+async def test_an_address_that_swallows_packets_does_not_keep_the_next_from_being_tried(names, face):
+    with swallowing("::1") as dead, swallowing() as dead_too, RawServer() as listening:
+        names["both.test"] = lambda: [(V6, dead), (V4, dead_too), (V4, address_of(listening))]
+        async with nothing_left_behind():
+            task = asyncio.ensure_future(face.connect("ws://both.test/", open_timeout=BOUND))
+            with await listening.accept() as peer:
+                ws = await within(task)
+                assert ws.remote_address == address_of(listening)
+                ws.abort()
+                await within(ws.closed)
+                peer.drop()
+
+
+async def test_the_next_address_is_tried_after_the_delay_or_at_once_after_a_failure(names, monkeypatch):
+    """With a delay that does not pass within the test, only failures begin the next attempt."""
+    monkeypatch.setattr(reach, "ATTEMPT_DELAY", 60.0)
+    with RawServer() as listening:
+        names["both.test"] = lambda: [(V4, refusing()), (V4, refusing()), (V4, address_of(listening))]
+        task = asyncio.ensure_future(connect("ws://both.test/"))
+        with await listening.accept():
+            ws = await within(task)
+            ws.abort()
+    with swallowing() as dead, RawServer() as listening:
+        names["both.test"] = lambda: [(V4, dead), (V4, address_of(listening))]
+        with pytest.raises(HandshakeFailed):
+            await within(connect("ws://both.test/", open_timeout=0.2))
+
+
+async def test_the_first_that_connects_wins_and_no_other_socket_is_left(names, monkeypatch):
+    monkeypatch.setattr(reach, "ATTEMPT_DELAY", 0.0)
+    with RawServer() as one, RawServer() as two:
+        names["both.test"] = lambda: [(V4, address_of(one)), (V4, address_of(two))]
+        async with nothing_left_behind():
+            task = asyncio.ensure_future(connect("ws://both.test/"))
+            winner = asyncio.ensure_future(one.accept()), asyncio.ensure_future(two.accept())
+            ws = await within(task)
+            ws.abort()
+            for each in winner:
+                each.cancel()
+            for peer in await asyncio.gather(*winner, return_exceptions=True):
+                if not isinstance(peer, BaseException):
+                    peer.drop()
+
+
+@pytest.mark.parametrize("when", ["connecting", "connected"])
+async def test_a_race_that_is_cancelled_leaves_no_socket(names, when):
+    with swallowing() as dead, RawServer() as listening:
+        names["both.test"] = lambda: [(V4, dead if when == "connecting" else address_of(listening))]
+        async with nothing_left_behind():
+            task = asyncio.ensure_future(reach.Reach().tcp("both.test", 80))
+            await until(lambda: isinstance(task._fut_waiter, asyncio.Future) and reach_has_begun(task))
+            if when == "connected":
+                while not task._fut_waiter.done():
+                    await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+
+def reach_has_begun(task):
+    return task.get_coro().cr_frame is not None and "race" in task.get_coro().cr_frame.f_locals
+
+
+async def test_the_error_names_every_address(names, face):
+    one, two = refusing(), refusing()
+    names["both.test"] = lambda: [(V4, one), (V4, two), (V6, ("::1", one[1], 0, 0))]
+    with pytest.raises(HandshakeFailed) as caught:
+        await within(face.connect("ws://both.test:81/x?token=secret"))
+    refused = os.strerror(errno.ECONNREFUSED)
+    assert str(caught.value) == (
+        f"ws://both.test:81/x?...: cannot connect to {HOST}:{one[1]}: {refused}, "
+        f"[::1]:{one[1]}: {refused}, {HOST}:{two[1]}: {refused}"
+    )
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+
+
+async def test_a_time_out_names_every_address_and_the_option(names, face):
+    with swallowing() as one, swallowing("::1") as two:
+        names["both.test"] = lambda: [(V4, one), (V6, two)]
+        with pytest.raises(HandshakeFailed) as caught:
+            await within(face.connect("ws://both.test:81/", open_timeout=0.5))
+    assert str(caught.value) == (
+        f"ws://both.test:81/: no connection to {HOST}:{one[1]}, [::1]:{two[1]} within 0.5 s (open_timeout)"
+    )
+    assert (caught.value.ending.cause, caught.value.ending.tcp) == (Cause.HANDSHAKE_FAILED, TcpEnd.NONE)
+
+
+async def test_a_lookup_is_within_open_timeout_too(names, face):
+    with hung(names) as uri:
+        began = time.monotonic()
+        with pytest.raises(HandshakeFailed) as caught:
+            await within(face.connect(uri, open_timeout=0.2))
+        assert time.monotonic() - began < BOUND
+    assert str(caught.value) == (
+        "ws://hangs.test:80/: the name 'hangs.test' was not resolved within 0.2 s (open_timeout)"
+    )
+
+
+async def test_a_unix_socket_with_a_full_queue_is_waited_for(tmp_path):
+    """connect(2) says EAGAIN then, which is not that the connection is on its way."""
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen(0)
+        queue = []
+        while True:
+            sock = socket.socket(socket.AF_UNIX)
+            sock.setblocking(False)
+            queue.append(sock)
+            if sock.connect_ex(path) == errno.EAGAIN:
+                break
+        task = asyncio.ensure_future(reach.Reach().unix(path))
+        await asyncio.sleep(0)
+        assert not task.done()
+        for _ in queue[1:]:
+            listening.accept()[0].close()
+        sock = await within(task)
+        assert sock.getpeername() == path
+        for each in (sock, *queue):
+            each.close()
+
+
+async def test_a_unix_socket_that_is_not_there_is_named(tmp_path, face):
+    with pytest.raises(HandshakeFailed) as caught:
+        await within(face.connect("ws://name/", unix_path=tmp_path / "socket"))
+    assert str(caught.value).endswith(f"cannot connect to '{tmp_path}/socket': No such file or directory")
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
