@@ -8,7 +8,7 @@ from .aio.broadcast import Broadcast
 from .aio.websocket import WebSocket
 from .client.connect import connect
 from .client.reconnecting import reconnecting
-from .client.retry import RetryPolicy, Stop
+from .client.retry import History, RetryPolicy, Stop
 from .codes import CloseCode, Retry
 from .ending import Cause, Close, Ending, Initiator, TcpEnd
 from .errors import (
@@ -55,6 +55,7 @@ __all__ = [
     "HandshakeFailed",
     "HandshakeRejected",
     "Headers",
+    "History",
     "Initiator",
     "InvalidData",
     "InvalidHandshake",

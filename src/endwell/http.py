@@ -75,7 +75,12 @@ class Headers:
         return fields
 
     def add(self, name: str, value: str) -> None:
-        """Append a field. Raises ValueError where it would break the head apart."""
+        """Append a field. Raises ValueError where it would break the head apart, and TypeError for no str."""
+        if not isinstance(name, str):
+            raise TypeError(f"header name must be a str, not {name!r}")
+        if not isinstance(value, str):
+            # Not its value: it may be a credential.
+            raise TypeError(f"value of header {name} must be a str, not {type(value).__name__}")
         if not name or not TOKEN.issuperset(name):
             raise ValueError(f"header name {name!r} is not a token")
         # RFC 9110 §5.5: "Field values containing CR, LF, or NUL characters are
@@ -84,8 +89,8 @@ class Headers:
             raise ValueError(f"value of header {name} contains CR, LF or NUL")
         # RFC 9110 §5.5: "Field values are usually constrained to the range of
         # US-ASCII"; what else comes or goes is latin-1, octet for octet.
-        if not value.isascii():
-            value.encode("latin-1")
+        if not value.isascii() and max(value) > "\xff":
+            raise ValueError(f"value of header {name} has a character outside latin-1")
         self._unpacked().append((name, value))
         self._lines = None
 

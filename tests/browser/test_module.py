@@ -62,7 +62,7 @@ def test_its_folder_is_an_npm_package(tmp_path: Path):
 
 
 def policies(dice: random.Random) -> RetryPolicy:
-    codes = {1000: Retry.NOW, 4001: Retry.NEVER, 1008: Retry.LATER, 4000: Retry.NOW}
+    codes = {1000: Retry.NOW, 1006: Retry.NEVER, 4001: Retry.NEVER, 1008: Retry.LATER, 4000: Retry.NOW}
     return RetryPolicy(
         base=dice.choice([5.0, 0.5, 7.25]),
         max_delay=dice.choice([60.0, 3.0]),

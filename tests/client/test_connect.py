@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from urllib.parse import SplitResult
 
 import pytest
 
@@ -277,7 +278,21 @@ async def test_a_unix_socket_takes_the_request(tmp_path):
         ({"uri": "ws://x/", "additional_headers": {"X": "a\r\nb"}}, ValueError, "X"),
         ({"uri": "ws://x/", "subprotocols": "chat"}, TypeError, "subprotocols"),
         ({"uri": "ws://x/", "subprotocols": ["a b"]}, ValueError, "subprotocols"),
+        ({"uri": None}, TypeError, "uri"),
+        ({"uri": b"ws://x/"}, TypeError, "uri"),
+        ({"uri": SplitResult("ws", "x", "/", "", "")}, TypeError, "uri"),
+        ({"uri": "wss://x/", "ssl": True}, TypeError, "ssl"),
+        ({"uri": "ws://x/", "additional_headers": {"X": None}}, TypeError, "X"),
+        ({"uri": "ws://x/", "additional_headers": {"X": b"a"}}, TypeError, "X"),
+        ({"uri": "ws://x/", "additional_headers": {b"X": "a"}}, TypeError, "header name"),
+        ({"uri": "ws://x/", "additional_headers": {"X": "\u20ac"}}, ValueError, "X"),
+        ({"uri": "ws://x/", "additional_headers": "X: a"}, TypeError, "additional_headers"),
+        ({"uri": "ws://x/", "additional_headers": ["X: a"]}, TypeError, "additional_headers"),
+        ({"uri": "ws://x/", "additional_headers": None}, TypeError, "additional_headers"),
+        ({"uri": "ws://x/", "options": {"max_size": 1}}, TypeError, "options"),
+        ({"uri": "ws://x/", "unix_path": 1}, TypeError, "unix_path"),
         ({"uri": "ws://x/", "nonsense": 1}, TypeError, "nonsense"),
+        ({"uri": "ws://x/", "extra_headers": {}}, TypeError, "extra_headers"),
         ({"uri": "ws://x/", "max_size": -1}, ValueError, "max_size"),
     ],
 )

@@ -20,13 +20,15 @@ from endwell import (
     HandshakeFailed,
     HandshakeRejected,
     Headers,
+    History,
     Initiator,
+    InvalidHandshake,
     Response,
     Retry,
     RetryPolicy,
     Stop,
 )
-from endwell.client.retry import History, retry_of_status
+from endwell.client.retry import retry_of_status
 
 POLICY = RetryPolicy()
 FIRST = History(1, 0.0)
@@ -148,12 +150,52 @@ def test_stopping_is_told_as_done_or_as_refused(last, stop):
         (replace(ended(Cause.APP_CLOSED), sent=Close(4000, "stale")), 4000, Retry.NOW),
         (rejected(404), 404, Retry.LATER),
         (rejected(503), 503, Retry.NEVER),
+        (CUT, 1006, Retry.NEVER),
+        (ended(Cause.PEER_VANISHED), 1006, Retry.LATER),
+        (ended(Cause.NETWORK_ERROR), 1006, Retry.NOW),
+        (replace(ended(Cause.WRITE_TIMEOUT), sent=None), 1006, Retry.NEVER),
+        (replace(closed(1005), received=Close()), 1005, Retry.NEVER),
     ],
     ids=str,
 )
 def test_your_own_word_on_a_code_or_status_goes_first(last, code, retry):
     assert POLICY.retry(last) is not retry
     assert RetryPolicy(codes={code: retry}).retry(last) is retry
+
+
+def test_a_word_on_1006_is_not_about_a_handshake_that_failed_nor_a_task_that_was_cancelled():
+    assert RetryPolicy(codes={1006: Retry.NEVER}).retry(failed()) is Retry.LATER
+    cancelled = replace(ended(Cause.CANCELLED), sent=None)
+    assert cancelled.code == 1006
+    assert RetryPolicy(codes={1006: Retry.NOW}).retry(cancelled) is Retry.NEVER
+
+
+@pytest.mark.parametrize("key", ["4001", None, 4001.5, True])
+def test_a_key_of_codes_that_is_no_number_is_a_type_error(key):
+    with pytest.raises(TypeError, match="codes must have numbers as keys"):
+        RetryPolicy(codes={key: Retry.NEVER})
+
+
+@pytest.mark.parametrize("key", [-1, 0, 101, 199, 1004, 1015, 1016, 2999, 5000])
+def test_a_key_of_codes_that_can_match_nothing_is_a_value_error(key):
+    with pytest.raises(ValueError, match=rf"codes\[{key}\]"):
+        RetryPolicy(codes={key: Retry.NEVER})
+
+
+def test_every_code_that_can_come_may_be_a_key_of_codes():
+    codes = [200, 301, 404, 599, 1005, 1006, 3500, 4999, *(code for code in CloseCode if code.may_receive)]
+    RetryPolicy(codes=dict.fromkeys(codes, Retry.NOW))
+
+
+def test_an_answer_that_breaks_the_handshake_would_be_the_same_next_time():
+    fault = InvalidHandshake("the answer is not HTTP")
+    failure = HandshakeFailed(replace(ended(Cause.HANDSHAKE_FAILED, 0.0), exception=fault))
+    assert POLICY.decide(FIRST, failure, 0.0, 0.5) is Stop.REFUSED
+
+
+def test_a_handshake_that_failed_is_never_tried_again_without_a_wait():
+    for cause in (Cause.PEER_VANISHED, Cause.CONNECTION_RESET, Cause.NETWORK_ERROR):
+        assert bounds(failed(cause))[0] == POLICY.base
 
 
 def test_a_word_on_a_close_code_is_not_about_what_the_library_sent_for_a_fault():

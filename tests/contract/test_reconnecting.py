@@ -277,8 +277,23 @@ async def test_stopped_before_it_began_it_connects_nowhere(face):
         client = face.reconnecting(served.url)
         client.stop()
         await client.aclose()
-        assert [ws async for ws in client] == []
+        with pytest.raises(RuntimeError, match="stopped"):
+            await loop(client)
         assert served.times == []
+
+
+@pytest.mark.parametrize("turn", [Close(1000), Close(1008), "break"], ids=str)
+async def test_a_second_loop_over_the_same_client_raises_instead_of_ending_at_once(turn, face):
+    async with serving(turn) as served:
+        client = face.reconnecting(served.url, policy=QUICK)
+        with contextlib.suppress(endwell.ConnectionClosed):
+            async for ws in client:
+                if turn == "break":
+                    break
+                await ws.wait_closed()
+        with pytest.raises(RuntimeError, match="its loop has ended"):
+            await loop(client)
+        assert len(served.times) == 1
 
 
 async def test_it_can_be_stopped_by_its_own_callback(face):
@@ -384,9 +399,39 @@ async def test_the_log_says_what_happened_and_what_comes_next(face, caplog):
         async for ws in face.reconnecting(url, policy=QUICK):
             await ws.wait_closed()
     one, two = [record.getMessage() for record in caplog.records if record.name == "endwell.client"]
-    assert one == f"{url}: server refused with HTTP 503 Service Unavailable; coming back in 0.0 s"
+    assert one.startswith(f"{url}: server refused with HTTP 503 Service Unavailable; coming back in 0.0 s")
     assert two.startswith("peer closed with 1000 NORMAL_CLOSURE; clean, after ")
     assert two.endswith(" s; not coming back: it ended in an ordinary way, for good")
+
+
+async def test_a_client_that_never_succeeds_is_told_once_at_warning(face, caplog):
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        url = f"ws://127.0.0.1:{sock.getsockname()[1]}/"
+        client = face.reconnecting(url, policy=RetryPolicy(base=0.001, max_retries=3))
+        with pytest.raises(endwell.GaveUp):
+            await loop(client)
+    (warning,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warning.name == "endwell.client"
+    assert warning.getMessage().startswith(f"{url}: cannot connect to 127.0.0.1:")
+
+
+async def test_a_client_that_has_been_connected_is_told_at_info_only(face, caplog):
+    async with serving("abort", refusal(503)) as served:
+        async for ws in face.reconnecting(served.url, policy=QUICK):
+            if len(served.opened) == 2:
+                break
+            await ws.wait_closed()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_an_answer_that_is_not_http_is_raised_at_once(face):
+    with RawServer() as listening:
+        task = asyncio.create_task(loop(face.reconnecting(listening.uri, policy=QUICK)))
+        with await listening.reached() as peer:
+            await peer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+            with pytest.raises(endwell.HandshakeFailed, match="this looks like SSH"):
+                await within(task)
 
 
 @pytest.mark.parametrize(

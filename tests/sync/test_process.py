@@ -37,6 +37,18 @@ def run(program: str, *arguments: str, interrupt: bool = False) -> str:
     return first + rest
 
 
+def output(program: str, *arguments: str) -> str:
+    """All that the program prints, to both of its outputs."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=BOUND + 5,
+        check=False,
+    ).stdout
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -104,6 +116,86 @@ def test_at_exit_what_is_open_is_closed_with_1001():
         until(lambda: all(ws.ending for ws in server.held))
         assert [ws.ending.received.code for ws in server.held] == [1001] * 3
         assert all(ws.ending.clean for ws in server.held)
+
+
+DAEMON = """
+    import sys, threading
+    from endwell.sync import reconnecting
+
+    def come_back():
+        client = reconnecting(
+            sys.argv[1], open_timeout=None, on_attempt=lambda _: reached.set(), on_ending=lambda *_: told.set()
+        )
+        for ws in client:
+            told.set()
+            for message in ws:
+                pass
+
+    reached, told = threading.Event(), threading.Event()
+    threading.Thread(target=come_back, daemon=True).start()
+    reached.wait()
+    if sys.argv[2] != "connecting":
+        told.wait()
+    print("bye", flush=True)
+"""
+
+
+@pytest.mark.parametrize("when", ["waiting", "connecting", "open"])
+def test_at_exit_a_loop_of_a_daemon_thread_ends_without_a_word(when):
+    with _Mute() as (silent, held), socket.socket() as refusing:
+        refusing.bind(("127.0.0.1", 0))
+        nowhere = f"ws://127.0.0.1:{refusing.getsockname()[1]}/"
+        address = {"waiting": nowhere, "connecting": silent, "open": held}[when]
+        told = output("import logging; logging.disable()\n" + textwrap.dedent(DAEMON), address, when)
+    assert told == "bye\n"
+
+
+def test_a_call_that_the_exit_cuts_off_says_so():
+    program = """
+        import asyncio, atexit, sys, threading, time
+        # What is registered first is called last: when the shared loop has ended.
+        told = threading.Event()
+        atexit.register(told.wait)
+        from endwell import ConcurrencyError
+        from endwell.sync import connect
+        from endwell.sync.background import background
+
+        def call():
+            try:
+                connect(sys.argv[1], open_timeout=None)
+            except ConcurrencyError as error:
+                print(error, flush=True)
+            told.set()
+
+        threading.Thread(target=call, daemon=True).start()
+        while len(asyncio.all_tasks(background().loop)) < 2:
+            time.sleep(0.001)
+    """
+    with _Mute() as (silent, _):
+        told = output(program, silent)
+    assert told.startswith("this call was cut off: its event loop has ended")
+    assert len(told.splitlines()) == 1
+
+
+PATCHED = """
+    import _thread
+    start = _thread.start_new_thread
+    # What gevent and eventlet do: a function of theirs stands in.
+    _thread.start_new_thread = lambda *how: start(*how)
+    from endwell import sync
+    for call in sync.connect, sync.reconnecting:
+        try:
+            call("ws://127.0.0.1:1/")
+        except RuntimeError as error:
+            print(error)
+"""
+
+
+def test_where_threads_are_monkey_patched_it_refuses_instead_of_hanging():
+    assert (
+        output(PATCHED).splitlines()
+        == ["threads are monkey-patched here (gevent or eventlet), and endwell.sync needs real ones"] * 2
+    )
 
 
 def test_at_exit_whoever_does_not_answer_is_cut_and_on_close_is_called_all_the_same():

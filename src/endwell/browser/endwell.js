@@ -69,7 +69,7 @@ const ANSWER = "\u0006";
  * @property {number} maxAdvised the longest wait that a server can ask for; more is cut to it
  * @property {number} maxRetries in a row; then it gives up
  * @property {number} maxTime for the tries in a row
- * @property {Record<number, Retry>} codes your own word on single close codes
+ * @property {Record<number, Retry>} codes your own word on single close codes; 1006: no Close came
  * @property {number} pingInterval after so much silence the server is asked whether it is there; 0: never
  * @property {number} pingTimeout unanswered for so long, the connection has ended
  * @property {number} openTimeout the opening handshake
@@ -94,7 +94,9 @@ export function decide(policy, history, { cause, code, reason, ok }, now, dice) 
   const { base, maxAdvised } = policy;
   const theirs = cause === "peer_closed";
   const ours = cause === "app_closed";
-  const retry = ((theirs || ours) && policy.codes[code]) || (theirs ? retryOf(code) : CAUSES[cause][1]);
+  // A failed opening is 1006, too; it had no connection that could end abnormally.
+  const own = theirs || ours || (code === 1006 && cause !== "handshake_failed");
+  const retry = (own && policy.codes[code]) || (theirs ? retryOf(code) : CAUSES[cause][1]);
   if (retry === "never") return ok || ours ? "done" : "refused";
   if (history.tries > policy.maxRetries) return "retries";
   const first = history.tries === 1;
@@ -182,6 +184,8 @@ export class ReconnectingWebSocket extends EventTarget {
     super();
     this.#url = typeof url === "function" ? url : () => url;
     this.#options = { ...DEFAULTS, ...options };
+    for (const code of Object.keys(this.#options.codes))
+      if (!(+code >= 1000 && +code < 5000)) throw new RangeError(`codes: ${code} is no close code`);
     this.addEventListener("open", (event) => this.onopen?.(event));
     this.addEventListener("message", (event) => this.onmessage?.(/** @type {MessageEvent} */ (event)));
     this.addEventListener("ending", (event) => this.onending?.(/** @type {EndingEvent} */ (event)));

@@ -47,8 +47,8 @@ class connect:
 
     Leaving the ``async with`` block closes with 1000 and waits for the end.
 
-    Raises ValueError for a malformed ``uri`` or header, TypeError for an unknown
-    option; and when it connects, :exc:`HandshakeRejected` for an HTTP refusal
+    Raises ValueError for a malformed ``uri`` or header, TypeError for an argument of
+    another type or name; and when it connects, :exc:`HandshakeRejected` for an HTTP refusal
     (with its ``response``) and :exc:`HandshakeFailed` for anything else.
     """
 
@@ -65,8 +65,14 @@ class connect:
         self._uri = parse_uri(uri)
         if ssl is not None and not self._uri.secure:
             raise ValueError("ssl is given, but uri is not wss://")
+        if not isinstance(ssl, tls.SSLContext | None):
+            raise TypeError(f"ssl must be an ssl.SSLContext or None, not {ssl!r}")
+        if not isinstance(options, Options | None):
+            raise TypeError(f"options must be an Options or None, not {options!r}")
+        if not isinstance(unix_path, str | os.PathLike | None):
+            raise TypeError(f"unix_path must be a path or None, not {unix_path!r}")
         self._ssl = ssl
-        self._headers = Headers(additional_headers)
+        self._headers = _headers(additional_headers)
         self._unix_path = unix_path
         self._options = (options or Options()).but(**keywords)
         self._offer(self._uri, self._headers)  # an application's mistake raises here, not when it connects
@@ -139,6 +145,14 @@ class ConnectKeywords(OptionKeywords, total=False):
     additional_headers: Mapping[str, str] | Iterable[tuple[str, str]]
     unix_path: str | os.PathLike[str] | None
     options: Options | None
+
+
+def _headers(fields: Mapping[str, str] | Iterable[tuple[str, str]]) -> Headers:
+    if not isinstance(fields, Mapping | Headers):
+        fields = [*fields] if isinstance(fields, Iterable) and not isinstance(fields, str | bytes) else [()]
+        if not all(isinstance(field, tuple | list) and len(field) == 2 for field in fields):
+            raise TypeError("additional_headers must be a mapping or pairs of a name and a value")
+    return Headers(fields)
 
 
 def _origin(uri: WebSocketURI) -> tuple[bool, str, int]:

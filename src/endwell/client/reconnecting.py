@@ -40,6 +40,9 @@ class reconnecting:
     :exc:`HandshakeFailed` where coming back would end the same way, and
     :exc:`GaveUp` when the policy's ``max_retries`` or ``max_time`` is used up.
 
+    One object is for one loop: one that begins after the last has ended, or after
+    :meth:`stop`, raises RuntimeError.
+
     Raises ValueError and TypeError at the call, as :class:`connect` does.
     """
 
@@ -65,12 +68,22 @@ class reconnecting:
         self._due = 0.0
         self._ws: WebSocket | None = None
         self._stopped = False
+        # Whether a failed attempt is still worth a warning: none has succeeded, and none was told so.
+        self._unheard = True
         self._loop: asyncio.AbstractEventLoop | None = None
         # Around whatever is waited for between two connections: stop() lets it expire.
         self._limit: asyncio.Timeout | None = None
 
     def __aiter__(self) -> AsyncIterator[WebSocket]:
+        self.begin()
         return _Turns(self)
+
+    def begin(self) -> None:
+        """A loop begins. Raises RuntimeError if it would end at once."""
+        if self._stopped:
+            raise RuntimeError(
+                "this client was stopped, or its loop has ended: create another reconnecting(...)"
+            )
 
     def stop(self) -> None:
         """End the loop, at once: no more waiting, no more connecting, and a Close 1000 for an open connection.
@@ -113,6 +126,7 @@ class reconnecting:
                 await asyncio.sleep(max(0.0, self._due - time.monotonic()))
                 await self._announce()
                 ws = self._ws = await self._connect
+                self._unheard = False
                 ws.on_close(self._ended)
         except TimeoutError:
             if not self._stopped:
@@ -134,8 +148,16 @@ class reconnecting:
             logger.info("%s; not coming back: %s", last, self._verdict.value)
         else:
             self._due = now + self._verdict
-            logger.info("%s; coming back in %.1f s", last, self._verdict)
+            self._log(last, self._verdict)
         self._call(self._on_ending, last, self._verdict)
+
+    def _log(self, last: Ending | HandshakeFailed, wait: float) -> None:
+        if self._unheard and isinstance(last, HandshakeFailed):
+            # Without it, a wrong URL would look like a program that does nothing: INFO is not shown by default.
+            logger.warning("%s; coming back in %.1f s (more failed attempts are logged as INFO)", last, wait)
+            self._unheard = False
+        else:
+            logger.info("%s; coming back in %.1f s", last, wait)
 
     def _obey(self, last: Ending | HandshakeFailed) -> None:
         """End the loop if that was the verdict on ``last``."""

@@ -15,9 +15,9 @@ from math import inf
 from typing import Any
 
 from ..advice import Advice
-from ..codes import Retry, describe
+from ..codes import CloseCode, Retry, describe
 from ..ending import Cause, Ending
-from ..errors import HandshakeFailed, HandshakeRejected
+from ..errors import HandshakeFailed, HandshakeRejected, InvalidHandshake
 from ..http import Response
 
 __all__ = ["History", "RetryPolicy", "Stop", "retry_of_status"]
@@ -65,7 +65,8 @@ class RetryPolicy:
     status decides whether to come back at all; the server's own words (``Retry-After``,
     or :class:`~endwell.advice.Advice` in the Close) move the wait.
 
-    Raises ValueError for a limit that is not positive and finite.
+    Raises ValueError for a limit that is not positive and finite, and for a key of ``codes``
+    that no ending and no answer can have.
     """
 
     # Precedent: websockets draws its first wait from 0 to 5 s. As the least wait it holds
@@ -81,8 +82,8 @@ class RetryPolicy:
     max_time: float | None = _limit(
         None, "s", "for the tries in a row; it gives up as soon as the next wait would exceed it"
     )
-    #: Your own word on close codes (the server's, and that of your own ``close()``) and on
-    #: HTTP statuses, before this package's: ``{4001: Retry.NEVER, 404: Retry.LATER}``.
+    #: Your own word on close codes (the server's, that of your own ``close()``, and 1006 for an end
+    #: without any Close) and on HTTP statuses, before this package's: ``{4001: Retry.NEVER, 404: Retry.LATER}``.
     codes: Mapping[int, Retry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -96,6 +97,10 @@ class RetryPolicy:
             if not 0 < value < inf:
                 raise ValueError(f"{limit.name} must be positive and finite, not {value!r}")
         for code, retry in self.codes.items():
+            if isinstance(code, bool) or not isinstance(code, int):
+                raise TypeError(f"codes must have numbers as keys, not {code!r}")
+            if not _can_match(code):
+                raise ValueError(f"codes[{code}] is neither a close code that can come nor an HTTP status")
             if not isinstance(retry, Retry):
                 raise TypeError(f"codes[{code!r}] must be a Retry, not {retry!r}")
 
@@ -133,11 +138,19 @@ class RetryPolicy:
             status = last.response.status
             return self.codes.get(status) or retry_of_status(status)
         if isinstance(last, HandshakeFailed):
-            return last.ending.cause.retry
+            # Not a server that is down: another one, or one that is set up wrong.
+            if isinstance(last.ending.exception, InvalidHandshake):
+                return Retry.NEVER
+            # NOW is for a connection that was open until a moment ago.
+            return Retry.LATER
+        own = self.codes.get(last.code)
         if last.cause is Cause.PEER_CLOSED:
-            return self.codes.get(last.code) or describe(last.code).retry
-        if last.cause is Cause.APP_CLOSED:
-            return self.codes.get(last.code) or last.cause.retry
+            return own or describe(last.code).retry
+        # What the library itself sent for a fault is no word of the server's.
+        if last.cause is Cause.APP_CLOSED or (
+            last.code == CloseCode.ABNORMAL_CLOSURE and last.cause is not Cause.CANCELLED
+        ):
+            return own or last.cause.retry
         return last.cause.retry
 
     def _asked(self, last: Ending | HandshakeFailed) -> tuple[float, float] | None:
@@ -168,6 +181,14 @@ def retry_of_status(status: int) -> Retry:
     """
     passing = status in _PASSING or (500 <= status <= 599 and status not in _LASTING)
     return Retry.LATER if passing else Retry.NEVER
+
+
+def _can_match(code: int) -> bool:
+    """Whether an ending has such a code, or an answer such a status."""
+    if code < 1000:
+        return code >= 200
+    local = code in (CloseCode.NO_STATUS_RCVD, CloseCode.ABNORMAL_CLOSURE)
+    return local or (code < 5000 and describe(code).may_receive)
 
 
 def _ordinary(last: Ending | HandshakeFailed) -> bool:

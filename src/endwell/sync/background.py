@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import atexit
 import os
 import threading
+from types import BuiltinFunctionType
 
 from ..aio.loop import loop_factory
 from ..codes import CloseCode
 from ..ending import Cause
 from .crossing import Crossing
 
-__all__ = ["background"]
+__all__ = ["background", "exiting"]
 
 #: Seconds for the closing handshakes of what is open when the interpreter exits.
 EXIT_TIME = 1.0
@@ -23,6 +25,7 @@ class _Background:
 
     def __init__(self) -> None:
         self.crossing: Crossing | None = None
+        self.exiting = False
         self._stopped: asyncio.Event | None = None
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="endwell", daemon=True)
@@ -42,6 +45,7 @@ class _Background:
     def stop(self) -> None:
         """Close what is open, and end the thread."""
         assert self.crossing is not None and self._stopped is not None
+        self.exiting = True
         try:
             self.crossing.run(self._close_all, timeout=2 * EXIT_TIME)
         except TimeoutError:
@@ -69,13 +73,26 @@ _background: _Background | None = None
 
 
 def background() -> Crossing:
-    """The way to the shared loop, which is started with the first connection."""
+    """The way to the shared loop, which is started with the first connection.
+
+    Raises RuntimeError where threads are not the system's.
+    """
+    if type(_thread.start_new_thread) is not BuiltinFunctionType:
+        # gevent and eventlet: the loop would run in a greenlet, which the caller's wait keeps from running.
+        raise RuntimeError(
+            "threads are monkey-patched here (gevent or eventlet), and endwell.sync needs real ones"
+        )
     global _background  # noqa: PLW0603 - one for each process
     with _lock:
         if _background is None:
             _background = _Background()
         assert _background.crossing is not None
         return _background.crossing
+
+
+def exiting() -> bool:
+    """Whether the interpreter exits, so that the shared loop is about to end, or has ended."""
+    return _background is not None and _background.exiting
 
 
 def _at_exit() -> None:

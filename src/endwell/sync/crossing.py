@@ -7,6 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -29,6 +30,10 @@ PAUSE = 0.1
 #: Words that are attended to in one turn of the loop. The rest waits for the next turn: without this
 #: limit, a thread that never stops sending would starve the loop, and with it the close() of another thread.
 ATTENDED = 256
+#: Why a call has no result.
+_CUT_OFF = (
+    "this call was cut off: its event loop has ended, because the server stopped or the interpreter exits"
+)
 #: Threads that run ``on_close`` callbacks, at most.
 CALLBACKS = 8
 
@@ -122,12 +127,20 @@ class Crossing:
     ) -> T:
         """The result of ``await function(*args)`` in the loop; waits for it, in any other thread.
 
-        Raises TimeoutError. Left early, by that or by Ctrl-C, the coroutine is cancelled.
+        Raises TimeoutError, and ConcurrencyError if the loop ends first. Left early, by a
+        time-out or by Ctrl-C, the coroutine is cancelled.
         """
         self.guard()
-        future = asyncio.run_coroutine_threadsafe(function(*args), self.loop)
+        coroutine = function(*args)
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        except RuntimeError:  # the loop is closed
+            coroutine.close()
+            raise ConcurrencyError(_CUT_OFF) from None
         try:
             return future.result(timeout)
+        except CancelledError:
+            raise ConcurrencyError(_CUT_OFF) from None
         finally:
             future.cancel()
 

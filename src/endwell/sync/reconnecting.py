@@ -11,8 +11,8 @@ from ..client.connect import ConnectKeywords
 from ..client.reconnecting import reconnecting as reconnecting_async
 from ..client.retry import RetryPolicy, Stop
 from ..ending import Ending
-from ..errors import HandshakeFailed
-from .background import background
+from ..errors import ConcurrencyError, HandshakeFailed
+from .background import background, exiting
 from .bridge import Bridge
 from .calls import Calls
 from .crossing import Crossing
@@ -48,6 +48,10 @@ class reconnecting:
         )
 
     def __iter__(self) -> Iterator[WebSocket]:
+        self._crossing.run(self._begin)
+        return self._turns()
+
+    def _turns(self) -> Iterator[WebSocket]:
         try:
             while (ws := self.next()) is not None:
                 yield ws
@@ -60,7 +64,16 @@ class reconnecting:
 
         Raises what the loop raises.
         """
-        return self._crossing.run(self._next)
+        try:
+            return None if exiting() else self._crossing.run(self._next)
+        except ConcurrencyError:
+            # Of a daemon thread: its loop ends, as by stop().
+            if exiting():
+                return None
+            raise
+
+    async def _begin(self) -> None:
+        self._client.begin()
 
     async def _next(self) -> WebSocket | None:
         ws = await self._client.next()
