@@ -1,0 +1,95 @@
+"""The loops of docs/reconnect.md, against servers that refuse or close every connection: how often they come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+import textwrap
+import types
+from pathlib import Path
+
+import pytest
+
+import endwell
+from endwell import Close, Response
+from endwell.client import reconnecting
+from endwell.sync.background import background
+from tests.served import refusal, serving
+
+PAGE = Path(__file__).parents[2] / "docs" / "reconnect.md"
+LOOPS = [
+    block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "for ws in" in block
+]
+#: Seconds in which a server gets at most so many handshakes from one client.
+WHILE, MOST = 30.0, 6
+
+
+class Over(BaseException):
+    """The time is over."""
+
+
+@contextlib.contextmanager
+def skipping(monkeypatch):
+    """Sleeping takes no time and moves this clock; dice always fall for the shortest wait."""
+    clock, sleep = types.SimpleNamespace(now=0.0), asyncio.sleep
+
+    async def skip(seconds):
+        if seconds > 0:
+            clock.now += seconds
+            # What is due at the very end is late.
+            if clock.now >= WHILE - 1e-6:
+                raise Over
+        await sleep(0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "sleep", skip)
+        patch.setattr(reconnecting, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+        patch.setattr(random, "random", lambda: 0.0)
+        patch.setattr(random, "uniform", lambda low, high: low)
+        yield clock
+
+
+async def run(loop, url):
+    """Run ``loop`` as it stands in the page, with what it takes for granted."""
+
+    async def token():
+        return "Bearer expired"
+
+    names = {
+        "asyncio": asyncio,
+        "client": None,
+        "contextlib": contextlib,
+        "endwell": endwell,
+        "loop": types.SimpleNamespace(add_signal_handler=lambda *_: None),
+        "random": random,
+        "signal": types.SimpleNamespace(SIGTERM=15),
+        "suppress": contextlib.suppress,
+        "token": token,
+        "url": url,
+    }
+    blocking = "sync." in loop
+    loop = re.sub(r'"wss://[^"]*"', "url", loop)
+    program = f"{'' if blocking else 'async '}def main():\n{textwrap.indent(loop, '    ')}"
+    exec(program, names)
+    await (asyncio.to_thread(names["main"]) if blocking else names["main"]())
+
+
+def test_the_page_has_loops():
+    assert len(LOOPS) >= 5
+    assert sum("401" in loop for loop in LOOPS) == 1
+
+
+@pytest.mark.parametrize("turn", [refusal(401), refusal(503), Close(1013), Close(1008)], ids=str)
+@pytest.mark.parametrize("number", range(len(LOOPS)))
+async def test_a_documented_loop_makes_at_most_6_handshakes_in_30_s(number, turn, monkeypatch):
+    background()  # it stays once it is started, and is not what a test left behind
+    async with serving(*[turn] * 99) as served:
+        ends = (Over, endwell.HandshakeRejected, endwell.ConnectionClosed)
+        with skipping(monkeypatch) as clock, contextlib.suppress(*ends):
+            await run(LOOPS[number], served.url)
+        assert 1 <= len(served.times) <= MOST
+        if "401" in LOOPS[number] and isinstance(turn, Response):
+            # The recipe for an expired token is still at it.
+            assert clock.now >= WHILE - 1e-6
