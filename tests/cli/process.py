@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -43,6 +44,17 @@ def listening(process: subprocess.Popen) -> int:
         if found := re.search(r"listening on 127\.0\.0\.1:(\d+)", line):
             return int(found[1])
     raise AssertionError("the server ended before it listened")
+
+
+def interrupt(process: subprocess.Popen, typed: str | None, lines: int) -> tuple[int, str, str]:
+    """What :func:`finish` says, of a process that is interrupted once it has put out ``lines`` lines."""
+    if typed is not None:
+        process.stdin.write(typed)
+        process.stdin.close()
+    out = "".join(process.stdout.readline() for _ in range(lines))
+    process.send_signal(signal.SIGINT)
+    rest, err = process.stdout.read(), process.stderr.read()
+    return process.wait(PATIENCE), out + rest, err
 
 
 def finish(process: subprocess.Popen, typed: str | None = None) -> tuple[int, str, str]:

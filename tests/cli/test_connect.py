@@ -1,5 +1,7 @@
 """``endwell connect``: on a pipe and on a terminal, to the Ending and the exit status."""
 
+import asyncio
+import json
 import os
 import pty
 import select
@@ -7,11 +9,15 @@ import signal
 import subprocess
 import termios
 import time
+import types
 
 import pytest
 
+import endwell
+from endwell.cli import connect as connecting
 from endwell.cli import main
-from tests.cli.process import PATIENCE, command, finish, listening
+from endwell.cli.formats import Format
+from tests.cli.process import PATIENCE, command, finish, interrupt, listening
 
 APP = """
 import asyncio
@@ -22,12 +28,6 @@ server = endwell.Server(subprotocols=["chat"])
 @server.websocket("/echo")
 async def echo(ws):
     async for message in ws:
-        await ws.send(message)
-
-@server.websocket("/slow")
-async def slow(ws):
-    async for message in ws:
-        await asyncio.sleep(0.2)
         await ws.send(message)
 
 @server.websocket("/news")
@@ -72,6 +72,8 @@ def guard(request):
         return endwell.Response.text("ask at\\nthe \\x1b[31mdoor", 403)
 """
 
+#: So that only the test ends it, however long an answer takes.
+LONG = ("--wait", "60")
 NORMAL = "the application closed; we closed with 1000 NORMAL_CLOSURE; clean, after "
 
 
@@ -89,44 +91,142 @@ def url(tmp_path_factory):
 
 
 def test_each_line_of_a_pipe_is_sent_and_the_answers_are_printed(url):
-    with command("connect", f"{url}/echo", "--wait", "0.5") as process:
-        status, out, err = finish(process, "one\n\nthree ü\nlast")
+    with command("connect", f"{url}/echo", *LONG) as process:
+        status, out, err = interrupt(process, "one\n\nthree ü\nlast", 4)
     assert (status, out) == (0, "one\n\nthree ü\nlast\n")
     assert err.startswith(NORMAL)
 
 
-def test_after_the_end_of_a_pipe_it_waits_for_slow_answers(url):
-    with command("connect", f"{url}/slow", "--wait", "0.5") as process:
-        status, out, _ = finish(process, "one\ntwo\nthree\n")
-    assert (status, out) == (0, "one\ntwo\nthree\n")
+def test_after_the_end_of_a_pipe_it_closes_when_nothing_has_come_for_a_while(url):
+    with command("connect", f"{url}/echo", "--wait", "0.1") as process:
+        status, out, err = finish(process, "")
+    assert (status, out) == (0, "")
+    assert err.startswith(NORMAL)
+
+
+async def test_each_answer_lets_it_wait_anew(monkeypatch, capsys):
+    clock, waits, answers = types.SimpleNamespace(now=100.0), [], [0.75, 0.5]
+
+    async def sleep(seconds):
+        waits.append(seconds)
+        # An answer comes before the end of the wait, until there are no more.
+        due = clock.now + seconds
+        if answers:
+            clock.now += answers.pop(0)
+            pipe.show("late")
+        clock.now = due
+
+    monkeypatch.setattr(connecting, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(connecting, "asyncio", types.SimpleNamespace(sleep=sleep))
+    pipe = connecting._Pipe(Format(), 1.0)
+    await pipe.quiet()
+    assert waits == [1.0, 0.75, 0.75]
 
 
 def test_a_file_can_be_the_input(url, tmp_path):
     (tmp_path / "lines").write_text("".join(f"{number}\n" for number in range(5000)))
     with (
         (tmp_path / "lines").open() as lines,
-        command("connect", f"{url}/echo", "--wait", "0.5", stdin=lines) as process,
+        command("connect", f"{url}/echo", *LONG, stdin=lines) as process,
     ):
-        status, out, _ = finish(process)
+        status, out, _ = interrupt(process, None, 5000)
     assert (status, out) == (0, (tmp_path / "lines").read_text())
 
 
 def test_text_stays_as_it_is_and_binary_is_shown_as_hexadecimal(url):
-    with command("connect", f"{url}/news", "--wait", "0.5") as process:
-        status, out, _ = finish(process, "go\n")
+    with command("connect", f"{url}/news", *LONG) as process:
+        status, out, _ = interrupt(process, "go\n", 5)
     assert (status, out) == (0, "go\ntwo\nlines\n\x1b[31m\n0x00ff\n")
 
 
 def test_headers_and_subprotocols_are_sent(url):
     options = ["--header", "X-Token: a:b", "--subprotocol", "other", "--subprotocol", "chat"]
-    with command("connect", f"{url}/about", *options) as process:
+    with command("connect", f"{url}/about", *options, *LONG) as process:
         status, out, err = finish(process)
     assert (status, out) == (0, "chat a:b\n")
     assert err.startswith("peer closed with 1000 NORMAL_CLOSURE; clean, after ")
 
 
+def test_bytes_go_in_and_come_out_as_they_are(url, tmp_path):
+    (tmp_path / "in").write_bytes(b"\xff\xfe\x00\n\x01\r\nlast\xff")
+    with (
+        (tmp_path / "in").open("rb") as given,
+        (tmp_path / "out").open("wb") as taken,
+        command("connect", f"{url}/echo", "--binary", *LONG, stdin=given, stdout=taken) as process,
+    ):
+        deadline = time.monotonic() + PATIENCE
+        # Three messages, and nothing between them.
+        while (tmp_path / "out").read_bytes() != b"\xff\xfe\x00\x01last\xff":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+
+
+def test_digits_go_in_and_come_out(url):
+    with command("connect", f"{url}/echo", "--hex", *LONG) as process:
+        status, out, err = interrupt(process, "00ff\r\n0xAB cd\nno digits\nff\n", 2)
+    assert (status, out) == (1, "00ff\nabcd\n")
+    assert err.startswith("line 3 of the input is not hexadecimal; nothing is sent from there on\n" + NORMAL)
+
+
+def test_the_whole_input_can_be_one_message_and_the_output_json(url):
+    with command("connect", f"{url}/echo", "--json", "--one-message", *LONG) as process:
+        status, out, err = interrupt(process, "one\ntwö\n", 1)
+    message, ending = map(json.loads, out.splitlines())
+    assert (status, message) == (0, {"text": "one\ntwö\n"})
+    assert (ending["ending"]["cause"], ending["ending"]["code"]) == ("app_closed", 1000)
+    assert err.startswith(NORMAL)
+
+
+def test_a_refusal_is_told_in_json_too(url):
+    with command("connect", f"{url}/guarded", "--json") as process:
+        status, out, _ = finish(process)
+    (told,) = map(json.loads, out.splitlines())
+    assert (status, told["status"], told["ending"]["cause"]) == (1, 403, "handshake_rejected")
+
+
+@pytest.mark.parametrize("verbosity", ["-v", "-vv"])
+def test_verbose_shows_the_handshake_and_twice_also_each_frame(url, verbosity):
+    secret = ["--header", "Authorization: Bearer secret", "--header", "Cookie: secret"]
+    with command("connect", f"{url}/echo?token=secret", verbosity, *secret, *LONG) as process:
+        status, out, err = interrupt(process, "one\n", 1)
+    lines = err.splitlines()
+    assert (status, out) == (0, "one\n")
+    assert lines[0] == "> GET /echo?token=... HTTP/1.1"
+    assert {"> Authorization: ...", "> Cookie: ...", "< HTTP 101 Switching Protocols"} <= set(lines)
+    assert "secret" not in err
+    frames = [line for line in lines if line.startswith("#1 ")]
+    assert frames == (
+        []
+        if verbosity == "-v"
+        else [
+            "#1 > TEXT 'one' (3 bytes)",
+            "#1 < TEXT 'one' (3 bytes)",
+            "#1 > CLOSE 1000 (2 bytes)",
+            "#1 < CLOSE 1000 (2 bytes)",
+        ]
+    )
+
+
+async def test_a_unix_socket_takes_the_request(tmp_path):
+    server = endwell.Server()
+
+    @server.websocket("/x")
+    async def hello(ws):
+        await ws.send(ws.request.headers["Host"])
+
+    path = str(tmp_path / "socket")
+    async with server.serving(unix_path=path):
+        with command(
+            "connect", "ws://name/x", "--unix-socket", path, *LONG, stdin=subprocess.DEVNULL
+        ) as process:
+            status, out, _ = await asyncio.to_thread(finish, process)
+    assert (status, out) == (0, "name\n")
+
+
 def test_a_fault_is_told_by_the_exit_status(url):
-    with command("connect", f"{url}/crash") as process:
+    with command("connect", f"{url}/crash", *LONG) as process:
         status, out, err = finish(process)
     assert (status, out) == (1, "")
     assert err.startswith("peer closed with 1011 INTERNAL_ERROR; clean, after ")
@@ -136,16 +236,16 @@ def test_a_refusal_is_told_with_status_and_body(url):
     with command("connect", f"{url}/guarded") as process:
         status, out, err = finish(process)
     assert (status, out) == (1, "")
-    assert err == "server refused with HTTP 403 Forbidden\n  ask at\n  the \\x1b[31mdoor\n"
+    assert err == f"{url}/guarded: server refused with HTTP 403 Forbidden\n  ask at\n  the \\x1b[31mdoor\n"
 
 
 def test_input_that_is_not_utf_8_is_told_and_what_stood_before_it_answered(url, tmp_path):
     (tmp_path / "lines").write_bytes(b"good\nb\xffd\nlate\n")
     with (
         (tmp_path / "lines").open() as lines,
-        command("connect", f"{url}/echo", "--wait", "0.5", stdin=lines) as process,
+        command("connect", f"{url}/echo", *LONG, stdin=lines) as process,
     ):
-        status, out, err = finish(process)
+        status, out, err = interrupt(process, None, 1)
     assert (status, out) == (1, "good\n")
     assert err.startswith("line 2 of the input is not UTF-8; nothing is sent from there on\n" + NORMAL)
 
@@ -170,19 +270,19 @@ def test_a_reader_that_leaves_is_no_traceback(url):
 
 def test_a_server_that_is_not_there_is_told(capsys):
     assert main(["connect", "ws://127.0.0.1:1/"]) == 1
-    assert "ConnectionRefusedError" in capsys.readouterr().err
+    assert "cannot connect to 127.0.0.1:1: Connection refused" in capsys.readouterr().err
 
 
 RESTARTING = "peer closed with 1012 SERVICE_RESTART 'server restarting; retry 0-0s'; clean, after "
 
 
 def test_it_comes_back_if_it_is_asked_to_and_the_input_goes_on(url):
-    with command("connect", f"{url}/restarting/pipe", "--reconnect", "--wait", "0.5") as process:
+    with command("connect", f"{url}/restarting/pipe", "--reconnect", *LONG) as process:
         process.stdin.write("one\n")
         process.stdin.flush()
         assert process.stdout.readline() == "one\n"
         told = process.stderr.readline()
-        status, out, err = finish(process, "two\nlast")
+        status, out, err = interrupt(process, "two\nlast", 2)
     assert told.startswith(RESTARTING)
     assert told.endswith(" s; coming back in 0.0 s\n")
     assert (status, out) == (0, "two\nlast\n")
@@ -196,13 +296,16 @@ def test_a_signal_ends_the_wait_for_the_next_connection(url, number):
             "peer closed with 1013 TRY_AGAIN_LATER 'full'; clean, after "
         )
         process.send_signal(number)
-        assert process.wait(2) == 1
+        # It would come back after 5 to 10 s, and be told once more that the server is full.
+        assert process.wait(PATIENCE) == 1
+        assert process.stderr.read() == ""
 
 
 def test_a_refusal_for_good_ends_it_even_if_it_is_asked_to_come_back(url):
     with command("connect", f"{url}/guarded", "--reconnect") as process:
         status, _, err = finish(process)
-    assert (status, err) == (1, "server refused with HTTP 403 Forbidden\n  ask at\n  the \\x1b[31mdoor\n")
+    refused = f"{url}/guarded: server refused with HTTP 403 Forbidden\n  ask at\n  the \\x1b[31mdoor\n"
+    assert (status, err) == (1, refused)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +314,14 @@ def test_a_refusal_for_good_ends_it_even_if_it_is_asked_to_come_back(url):
         (["http://localhost/"], "uri must begin with ws:// or wss://"),
         (["ws://localhost/", "--header", "x"], "header 'x' is not 'NAME: VALUE'"),
         (["ws://localhost/", "--header", "a b: c"], "header name 'a b' is not a token"),
+        (["ws://localhost/", "--max-size", "0"], "max_size must be positive and finite, not 0"),
+        (["ws://localhost/", "--close-timeout", "none"], "close_timeout must not be None"),
+        (["ws://localhost/", "-k"], "ssl is given, but uri is not wss://"),
+        (["wss://localhost/", "--key", "key.pem"], "--key needs --cert"),
+        (
+            ["wss://localhost/", "--cert", "/nowhere"],
+            "cannot use '/nowhere': [Errno 2] No such file or directory",
+        ),
         (
             ["wss://localhost/", "--cafile", "/nowhere"],
             "cannot use '/nowhere': [Errno 2] No such file or directory",
@@ -308,6 +419,16 @@ def test_an_interrupt_on_a_terminal_leaves_it_as_it_was(session, terminal):
     terminal.until(NORMAL)
     assert process.wait(PATIENCE) == 0
     assert termios.tcgetattr(terminal.slave) == terminal.modes
+
+
+def test_frames_are_shown_above_the_line_that_is_being_typed(session, terminal):
+    process = session("/ticks", "-vv")
+    terminal.type("half")
+    terminal.until("#1 < TEXT 'tick' (4 bytes)")
+    terminal.until("> half")
+    terminal.type("\x15\x04")
+    terminal.until(NORMAL)
+    assert process.wait(PATIENCE) == 0
 
 
 def test_a_terminal_keeps_what_was_being_typed_over_a_new_connection(session, terminal):

@@ -11,7 +11,7 @@ import trustme
 
 import endwell
 from endwell.cli import main, serve
-from tests.cli.process import PATIENCE, command, finish, listening
+from tests.cli.process import PATIENCE, command, finish, interrupt, listening
 
 APP = """
 import endwell
@@ -129,6 +129,29 @@ async def test_workers_serve_on_one_port_and_name_themselves_in_the_log():
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "listens", "ends"),
+    [(["--no-ending-log"], True, False), (["--log-level", "warning"], False, False), (["-v"], True, True)],
+    ids=str,
+)
+async def test_how_much_is_logged_can_be_chosen(options, listens, ends):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with command("serve", "app.py:server", "--port", str(port), *options) as process:
+        async with asyncio.timeout(PATIENCE):
+            # It does not say when it listens.
+            async for ws in endwell.reconnecting(
+                f"ws://127.0.0.1:{port}/echo", policy=endwell.RetryPolicy(base=0.05)
+            ):
+                await ws.close()
+        process.send_signal(signal.SIGTERM)
+        status, _, err = await asyncio.to_thread(finish, process)
+    assert status == 0
+    assert ("listening on" in err) is listens
+    assert ("on '/echo': peer closed with 1000" in err) is ends
+    assert ("DEBUG" in err) is (options == ["-v"])
+
+
 @pytest.mark.parametrize("count", ["0", "-1", "many"])
 def test_a_number_of_workers_that_is_none_is_an_error(count, capsys):
     with pytest.raises(SystemExit):
@@ -142,10 +165,13 @@ def test_with_a_certificate_it_serves_wss(tmp_path):
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
     with command("serve", "app:server", "--port", "0", "--certfile", "server.pem") as server:
         url = f"wss://127.0.0.1:{listening(server)}/echo"
-        with command("connect", url, "--cafile", "ca.pem", "--wait", "0.5") as client:
-            status, out, _ = finish(client, "secret\n")
+        with command("connect", url, "--cafile", "ca.pem", "--wait", "60") as client:
+            status, out, _ = interrupt(client, "secret\n", 1)
         assert (status, out) == (0, "secret\n")
         with command("connect", url) as client:
             status, out, err = finish(client, "secret\n")
         assert (status, out) == (1, "")
         assert "certificate verify failed" in err
+        with command("connect", url, "--insecure", "--wait", "60") as client:
+            status, out, _ = interrupt(client, "secret\n", 1)
+        assert (status, out) == (0, "secret\n")

@@ -16,7 +16,7 @@ import pytest
 
 import endwell
 from endwell import ConnectionClosed, HandshakeFailed, RetryPolicy, Server, connect, reconnecting
-from endwell.cli.serve import _log as log_of_the_command_line
+from endwell.cli.endings import EndingLog
 from tests.pair import until, within
 from tests.raw import RawPeer, RawServer, switching_protocols
 from tests.wire.peer import TEXT
@@ -29,7 +29,11 @@ ENCODED = "%0D%0ACRITICAL%20forged%1B"
 #: The lines there are, by the text that they are made of.
 BY_A_PEER = {
     "%s on %r: %s",
+    "#%d %s %s",
+    "%s %s",
+    "%s %s: %s",
     "%s; coming back in %.1f s",
+    "%s; coming back in %.1f s (more failed attempts are logged as INFO)",
     "%s; not coming back: %s",
     "answering %r for %s failed",
     "callback %r failed",
@@ -41,7 +45,12 @@ BY_A_PEER = {
     "refused %s from %s with %d: %s",
 }
 #: Those of a server whose handlers and callbacks fail.
-HERE = {text for text in BY_A_PEER if "coming back" not in text and "reading" not in text}
+HERE = {
+    text
+    for text in BY_A_PEER
+    # Those of a client, of a socket that fails, and of the frames.
+    if not any(part in text for part in ("coming back", "reading", "#%d")) and text[:5] != "%s %s"
+}
 #: Those in which there is nothing but what the operating system or the application says.
 BY_NOBODY = {
     "%d threads of asyncio.to_thread still run, and are left alone",
@@ -75,12 +84,16 @@ BY_NOBODY = {
 }
 
 
+METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
+
+
 def texts():
     """The text of every line that the package logs."""
     for path in Path(endwell.__file__).parent.rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text())):
             called = ast.unparse(call.func) if isinstance(call, ast.Call) else ""
-            if called.startswith("logger.") and call.args:
+            name, _, method = called.rpartition(".")
+            if name.endswith("logger") and method in METHODS:
                 yield next(each.value for each in call.args if isinstance(each, ast.Constant))
 
 
@@ -150,7 +163,7 @@ async def test_no_text_of_a_peer_reaches_the_log_alive_whatever_fails(written, c
         await ws.closed
 
     server.on_close(fail)
-    server.on_close(log_of_the_command_line)
+    server.on_close(EndingLog(logging.StreamHandler(), "").ended)
     server.on_drain(fail)
     server.on_refused(fail)
     server.sessions.joined(fail)

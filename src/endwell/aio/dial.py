@@ -20,6 +20,7 @@ from ..protocol.handshake import Accepted, Offer
 from ..protocol.opening import confirm
 from ..protocol.uri import WebSocketURI
 from ..wire.head import ResponseReader
+from ..wire.trace import trace_request, trace_response
 from .commons import commons_of
 from .reach import Reach
 from .silence import limit_silence
@@ -84,6 +85,7 @@ class _Greeting:
         stream.receive = self._receive
         stream.eof = self._eof
         stream.changed = self._changed
+        trace_request(offer.request)
         self._core.open(offer.request.serialize())
         stream.settle()
 
@@ -100,12 +102,18 @@ class _Greeting:
     def _receive(self, data: bytes, now: float) -> None:
         try:
             response = self._reader.receive(data)
-            if response is not None and response.status == 101:
-                self._accept(confirm(self._offer, response), now)
-            elif response is not None:
-                self._refused(response, now)
+            if response is not None:
+                self._answered(response, now)
         except InvalidHandshake as exc:
             self._core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)
+
+    def _answered(self, response: Response, now: float) -> None:
+        trace_response(response)
+        if response.status == 101:
+            self._accept(confirm(self._offer, response), now)
+        else:
+            self._refusal = response
+            self._core.fail_opening(Cause.HANDSHAKE_REJECTED, now, initiator=Initiator.PEER)
 
     def _accept(self, accepted: Accepted, now: float) -> None:
         core, stream, offer = self._core, self._stream, self._offer
@@ -117,16 +125,12 @@ class _Greeting:
         if not self._done.cancelled():  # else `websocket` is about to hear of it, and closes
             self._done.set_result(ws)
 
-    def _refused(self, response: Response, now: float) -> None:
-        self._refusal = response
-        self._core.fail_opening(Cause.HANDSHAKE_REJECTED, now, initiator=Initiator.PEER)
-
     def _eof(self, now: float) -> None:
         response = self._reader.eof()
         if response is None:
             self._core.eof(now)
         else:
-            self._refused(response, now)
+            self._answered(response, now)
 
     def _changed(self, inline: bool) -> None:
         ending = self._core.ending

@@ -38,13 +38,13 @@ def _parser() -> argparse.ArgumentParser:
     build = "compiled" if compiled() else "pure Python"
     python = f"{platform.python_implementation()} {platform.python_version()}"
     parser.add_argument("--version", action="version", version=f"endwell {__version__} ({build}) on {python}")
-    parser.add_argument("-v", "--verbose", action="store_true", help="log everything, with tracebacks")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="log everything, with tracebacks")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     for command in (demo, serve, connect, why):
         command.add(commands)
     for subparser in commands.choices.values():
         # Suppressed, or its default would undo a -v that stands before the command.
         subparser.add_argument(
-            "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+            "-v", "--verbose", action="count", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
     return parser

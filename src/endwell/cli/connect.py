@@ -1,7 +1,7 @@
 """``endwell connect``: talk to a WebSocket server, typing on a terminal or through a pipe.
 
-Each line of the input is sent as a text message; what comes is printed, binary as
-hexadecimal. At the end the Ending is told, and the exit status is 0 if it was an
+Each line of the input, which ends with LF or CR LF, is sent as a text message; what comes is
+printed, binary as hexadecimal. -v shows the handshake, -vv also each frame. At the end the Ending is told, and the exit status is 0 if it was an
 ordinary one. With --reconnect it comes back, unless the ending says that it should not.
 """
 
@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import signal
-import ssl
 import sys
 import termios
 import time
@@ -30,7 +28,10 @@ from ..codes import CloseCode
 from ..ending import Ending
 from ..errors import ConnectionClosed, HandshakeFailed, HandshakeRejected
 from ..http import Response
+from .formats import Format
 from .line import Line
+from .log import logging_to
+from .options import add_options, keywords_of
 from .style import BOLD, DIM, GREEN, RED, paint, printable
 
 __all__ = ["add", "run"]
@@ -48,35 +49,38 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     """Register the command."""
     parser = subparsers.add_parser("connect", help="talk to a WebSocket server", description=__doc__)
     parser.add_argument("url", metavar="URL", help="ws://... or wss://...")
-    parser.add_argument(
-        "--header", action="append", default=[], metavar="'NAME: VALUE'", help="sent with the request"
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--binary", action="store_true", help="send binary messages, and write those that come as they are"
+    )
+    form.add_argument(
+        "--hex",
+        action="store_true",
+        help="send binary messages given in hexadecimal, and show all that come so",
     )
     parser.add_argument(
-        "--subprotocol", action="append", default=[], metavar="NAME", help="offered, in order"
+        "--json", action="store_true", help="print a JSON object for each message and the ending"
     )
-    parser.add_argument("--cafile", help="certificates to trust instead of the system's, PEM")
+    parser.add_argument("--one-message", action="store_true", help="send the whole input as one message")
     parser.add_argument(
         "--wait",
         type=float,
         default=1.0,
         metavar="SECONDS",
-        help="after the end of a pipe, close when nothing came for so long (default: %(default)s)",
+        help="after the end of a pipe, close when nothing came for this time (default: %(default)s)",
     )
     parser.add_argument("--reconnect", action="store_true", help="come back when the connection ends")
+    add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Connect and talk. Returns 0 if the connection ended in an ordinary way, 1 if not, 2 for bad arguments."""
-    logging.basicConfig(level=logging.DEBUG if args.verbose else logging.WARNING)
+    form = Format(binary=args.binary, hexadecimal=args.hex, in_json=args.json)
     try:
-        keywords: ConnectKeywords = {
-            "ssl": None if args.cafile is None else _trusting(args.cafile),
-            "additional_headers": [_field(text) for text in args.header],
-            "subprotocols": args.subprotocol,
-        }
-        terminal = sys.stdin.isatty() and sys.stdout.isatty()
-        face = _Terminal() if terminal else _Pipe(args.wait)
+        keywords = keywords_of(args)
+        terminal = sys.stdin.isatty() and sys.stdout.isatty() and not (args.json or args.one_message)
+        face = _Terminal(form) if terminal else _Pipe(form, args.wait, whole=args.one_message)
         if args.reconnect:
             talk = _Return(args.url, keywords, face).talk()
         else:
@@ -84,18 +88,21 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"endwell connect: {error}", file=sys.stderr)
         return 2
-    return asyncio.run(talk)
+    with logging_to(face.note, args.verbose):
+        return asyncio.run(talk)
 
 
 async def _talk(opening: connect, face: _Pipe) -> int:
     try:
         ws = await opening
     except HandshakeFailed as failure:
+        face.tell(failure)
         _show_failure(failure)
         return 1
     with face:
         await _converse(ws, face)
     ending = await ws.closed
+    face.tell(ending)
     _say(str(ending), GREEN if ending.ok else RED)
     return 0 if ending.ok and not face.failed else 1
 
@@ -124,6 +131,7 @@ class _Return:
 
     def _tell(self, last: Ending | HandshakeFailed, verdict: float | Stop) -> None:
         what_next = "" if isinstance(verdict, Stop) else f"; coming back in {verdict:.1f} s"
+        self._face.tell(last)
         if isinstance(last, HandshakeFailed):
             self._status = 1
             _show_failure(last, what_next)
@@ -146,7 +154,7 @@ async def _converse(ws: WebSocket, face: _Pipe) -> None:
     _on_signal(leave)
     try:
         async for message in ws:
-            face.show(message if isinstance(message, str) else f"0x{message.hex()}")
+            face.show(message)
     finally:
         typing.cancel()
         with suppress(asyncio.CancelledError):
@@ -162,8 +170,8 @@ async def _type(ws: WebSocket, face: _Pipe) -> None:
     """Send the lines of the input; at its end, close."""
     try:
         with suppress(ConnectionClosed):
-            async for line in face.lines():
-                await ws.send(line)
+            async for message in face.messages():
+                await ws.send(message)
             await face.quiet()
     finally:
         await ws.close(CloseCode.NORMAL_CLOSURE)
@@ -172,10 +180,12 @@ async def _type(ws: WebSocket, face: _Pipe) -> None:
 class _Pipe:
     """Standard input and output as they are: lines in, messages out."""
 
-    def __init__(self, wait: float) -> None:
+    def __init__(self, form: Format, wait: float = 0.0, *, whole: bool = False) -> None:
         #: Whether the input held what cannot be sent.
         self.failed = False
+        self._form = form
         self._wait = wait
+        self._whole = whole
         self._shown = 0.0
         # Here and not in the generators, which end with each connection.
         self._lines: deque[bytes] = deque()
@@ -188,19 +198,44 @@ class _Pipe:
     def __exit__(self, *_exc: object) -> None:
         pass
 
-    def show(self, text: str) -> None:
+    def show(self, message: str | bytes) -> None:
         """A message came."""
         self._shown = time.monotonic()
-        print(text, flush=True)
+        output = self._form.output(message)
+        if isinstance(output, str):
+            sys.stdout.write(output)
+            sys.stdout.flush()
+        else:
+            sys.stdout.buffer.write(output)
+            sys.stdout.buffer.flush()
 
-    async def lines(self) -> AsyncIterator[str]:
-        """The lines of the input, to its end or to one that is not UTF-8."""
-        try:
-            async for line in self._raw_lines():
-                yield line.decode()
-        except UnicodeDecodeError:
-            self.failed = True
-            _say(f"line {self._number + 1} of the input is not UTF-8; nothing is sent from there on", RED)
+    def tell(self, last: Ending | HandshakeFailed) -> None:
+        """The connection has ended, or was not opened: say so in JSON, if that is wanted."""
+        if not self._form.in_json:
+            return
+        fields: dict[str, Any] = {}
+        if isinstance(last, HandshakeFailed):
+            fields["failure"] = str(last)
+            if isinstance(last, HandshakeRejected):
+                fields["status"] = last.response.status
+            last = last.ending
+        print(self._form.record({**fields, "ending": last.as_dict()}), flush=True)
+
+    def note(self, text: str) -> None:
+        """Say what belongs to no message."""
+        _say(text, DIM)
+
+    async def messages(self) -> AsyncIterator[str | bytes]:
+        """The messages of the input, to its end or to a line that is none."""
+        async for line in self._raw_lines():
+            try:
+                message = self._form.message(line.removesuffix(b"\r"))
+            except ValueError:
+                self.failed = True
+                what = "the input" if self._whole else f"line {self._number + 1} of the input"
+                _say(f"{what} is not {self._form.wanted}; nothing is sent from there on", RED)
+                return
+            yield message
 
     async def _raw_lines(self) -> AsyncIterator[bytes]:
         chunks = _chunks(sys.stdin.fileno())
@@ -213,6 +248,9 @@ class _Pipe:
             chunk = await anext(chunks, None)
             if chunk is None:
                 break
+            if self._whole:
+                self._parts.append(chunk)
+                continue
             first, *more = chunk.split(b"\n")
             self._parts.append(first)
             for piece in more:
@@ -237,8 +275,8 @@ class _Pipe:
 class _Terminal(_Pipe):
     """A line to type on, always the last of the screen; messages appear above it."""
 
-    def __init__(self) -> None:
-        super().__init__(0.0)
+    def __init__(self, form: Format) -> None:
+        super().__init__(form)
         self._line = Line("> ")
         self._modes: list[Any] = []
 
@@ -252,17 +290,27 @@ class _Terminal(_Pipe):
         sys.stdout.write(ERASE)
         sys.stdout.flush()
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._modes)
+        self._modes = []
 
-    def show(self, text: str) -> None:
-        shown = "\n  ".join(map(printable, text.split("\n")))
+    def show(self, message: str | bytes) -> None:
+        shown = "\n  ".join(map(printable, self._form.text(message).split("\n")))
         self._write(f"{paint('<', BOLD)} {shown}\n")
 
-    async def lines(self) -> AsyncIterator[str]:
+    def note(self, text: str) -> None:
+        if self._modes:
+            self._write(f"{paint(text, DIM)}\n")
+        else:
+            super().note(text)
+
+    async def messages(self) -> AsyncIterator[str | bytes]:
         async for keys in _chunks(sys.stdin.fileno()):
             for line in self._line.feed(keys):
                 self._write(f"{self._line.prompt}{line}\n")
-                if line:
-                    yield line
+                try:
+                    if line:
+                        yield self._form.message(line.encode())
+                except ValueError:
+                    self.note(f"this is not {self._form.wanted}, and was not sent")
             self._write()
             if self._line.ended:
                 return
@@ -297,20 +345,6 @@ async def _readable(fd: int) -> None:
         await ready.wait()
     finally:
         loop.remove_reader(fd)
-
-
-def _field(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise ValueError(f"header {text!r} is not 'NAME: VALUE'")
-    return name.strip(), value.strip()
-
-
-def _trusting(cafile: str) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=cafile)
-    except OSError as error:  # also what OpenSSL says about a file that holds something else
-        raise ValueError(f"cannot use {cafile!r}: {error}") from None
 
 
 def _show_failure(failure: HandshakeFailed, what_next: str = "") -> None:

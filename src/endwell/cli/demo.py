@@ -49,7 +49,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C, or play the script. Returns 1 if it cannot listen, or was told wrong."""
     if args.script:
-        return script.run(verbose=args.verbose)
+        return script.run(verbose=bool(args.verbose))
     handler = logging.StreamHandler()
     if not args.verbose:
         handler.setFormatter(_Brief())

@@ -12,14 +12,11 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from ..aio.websocket import WebSocket
-from ..ending import Ending
 from ..server.app import Server
 from .address import add_address, cannot_listen, shown
+from .endings import EndingLog
 
 __all__ = ["add", "run"]
-
-logger = logging.getLogger("endwell.serve")
 
 
 # argparse has no public name for the type.
@@ -35,15 +32,26 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--workers", type=_count, metavar="N", help="so many processes on the one port; SIGHUP renews them"
     )
+    parser.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error", "critical"),
+        help="the least that is logged (default: info; with -v debug)",
+    )
+    parser.add_argument(
+        "--no-ending-log", action="store_true", help="log no line for each connection that ends"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM. Returns 2 if there is no such Server, 1 if it cannot listen."""
-    who = "%(name)s" if args.workers is None else "%(process)d %(name)s"
+    level = args.log_level or ("debug" if args.verbose else "info")
+    who = "" if args.workers is None else "%(process)d "
+    handler = logging.StreamHandler()
     logging.basicConfig(
-        level=logging.DEBUG if args.verbose else logging.INFO,
-        format=f"%(asctime)s %(levelname)-7s {who}: %(message)s",
+        handlers=[handler],
+        level=level.upper(),
+        format=f"%(asctime)s %(levelname)-7s {who}%(name)s: %(message)s",
     )
     try:
         server = _load(args.target)
@@ -51,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"endwell serve: {error}", file=sys.stderr)
         return 2
-    server.on_close(_log)
+    endings = EndingLog(handler, "endwell.serve" if args.workers is None else f"{os.getpid()} endwell.serve")
+    if not args.no_ending_log:
+        server.on_close(endings.ended)
     try:
         server.run(args.host, args.port, ssl=context, workers=args.workers)
     except SystemExit as exit_:
@@ -59,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
             raise
         cannot_listen("serve", shown(args.host, args.port), exit_.__cause__)
         return 1
+    finally:
+        endings.flush()
     return 0
 
 
@@ -67,12 +79,6 @@ def _count(text: str) -> int:
     if count < 1:
         raise argparse.ArgumentTypeError(f"there is at least one worker, not {count}")
     return count
-
-
-def _log(ws: WebSocket, ending: Ending) -> None:
-    level = logging.INFO if ending.ok else logging.WARNING
-    peer = shown(*ws.remote_address[:2]) if isinstance(ws.remote_address, tuple) else "somebody"
-    logger.log(level, "%s on %r: %s", peer, ws.request.path, ending)
 
 
 def _load(target: str) -> Server:

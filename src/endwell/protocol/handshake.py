@@ -19,6 +19,7 @@ from ..wire import deflate
 from ..wire.codec import Codec
 from ..wire.deflate import PerMessageDeflate
 from ..wire.extensions import parse_extensions
+from ..wire.trace import TracedCodec, traces
 from . import heartbeat
 
 __all__ = [
@@ -88,7 +89,7 @@ class Accepted:
 
     def codec(self, client: bool, max_size: int | None) -> Codec:
         """What reads and writes from here on; ``client`` is our own role."""
-        return Codec(client, max_size, self.deflate)
+        return (TracedCodec if traces() else Codec)(client, max_size, self.deflate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ and the places where it takes more than RFC 9112 does.
 
 from __future__ import annotations
 
-import re
 from sys import intern
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -16,11 +15,11 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from ..errors import BadRequest, BodyTooLarge, EndwellError, HeadTooLarge, InvalidHandshake, MethodNotAllowed
 from ..http import TOKEN, Headers, Request, Response
 from ..options import Options
+from .answer import Start, unfolded
 from .authority import parse_authority, split_authority
 from .hixie import CHALLENGE, PROOF, PROVING, has_proof, is_challenged
 
 __all__ = ["RequestReader", "ResponseReader"]
-
 
 #: RFC 9110 §9, RFC 5789.
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
@@ -28,13 +27,6 @@ _VERSIONS = {"HTTP/1.1": "1.1", "HTTP/1.0": "1.0"}
 #: The octets of a token, and those of a field's value (RFC 9110 §5.5): HTAB, SP, VCHAR, obs-text.
 _TOKEN = "".join(TOKEN).encode()
 _TEXT = bytes((*b"\t ", *range(0x21, 0x7F), *range(0x80, 0x100)))
-
-
-#: What every answer begins with, and how many octets are shown of one that does not.
-_HTTP = b"HTTP/"
-_SHOWN = 16
-#: RFC 9112 §5.2: obs-fold = OWS CRLF RWS.
-_FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
 
 
 class RequestReader:
@@ -126,8 +118,7 @@ class ResponseReader:
         # A 101 of hixie-76 whose octets after the head have not all come.
         self._proven: Response | None = None
         self._proves = options.version in PROVING
-        # The first octets, until they are known to be those of HTTP.
-        self._start = b""
+        self._start = Start()
         #: The octets after the head of a 101.
         self.rest = b""
 
@@ -142,11 +133,10 @@ class ResponseReader:
             return self._receive_body(self._response, data)
         if self._proven is not None:
             return self._receive_proof(self._proven, data)
-        if len(self._start) < len(_HTTP):
-            self._check_start(data)
+        self._start.take(data)
         head = self._head.receive(data)
         while head is not None:
-            status = _status(self._parser, self._message, _unfolded(head))
+            status = _status(self._parser, self._message, unfolded(head))
             response = Response(status, Headers.checked(self._message.fields.copy()))
             if status == 101:
                 if self._proves and has_proof(response.headers):
@@ -162,15 +152,6 @@ class ResponseReader:
             self._parser = HttpResponseParser(self._message)
             head = self._head.receive(b"")
         return None
-
-    def _check_start(self, data: bytes) -> None:
-        """Raise at the first octets that are not HTTP: a server of another protocol may never send a line's end."""
-        # _Head lets empty lines pass.
-        self._start = start = (self._start + data[: 2 * _SHOWN]).lstrip(b"\r\n")
-        if not start.startswith(_HTTP[: len(start)]):
-            raise InvalidHandshake(
-                f"the answer is not HTTP: it begins with {start[:_SHOWN]!r}{_known(start)}"
-            )
 
     def eof(self) -> Response | None:
         """TCP has ended; the answer if that was the mark of its end, else None."""
@@ -398,27 +379,6 @@ def _check_host(headers: Headers, version: str) -> None:
             parse_authority(host)
         except ValueError:
             raise BadRequest("the request's host is malformed") from None
-
-
-def _unfolded(head: bytes) -> bytes:
-    """The head of an answer with each of its fields on one line.
-
-    RFC 9112 §5.2: "A user agent that receives an obs-fold in a response message (...) MUST replace
-    each received obs-fold with one or more SP octets prior to interpreting the field value."
-    """
-    if b"\r\n " not in head and b"\r\n\t" not in head:
-        return head
-    # §2.2: white space between the first line and the first field is no fold. It stays, and is refused.
-    first, end, fields = head.partition(b"\r\n")
-    return head if fields[:1] in (b" ", b"\t") else first + end + _FOLD.sub(b" ", fields)
-
-
-def _known(start: bytes) -> str:
-    """What the octets of another protocol are, if that is known."""
-    # RFC 8446 §5.1: an alert or a handshake record, of version 3.x.
-    if start[:2] in (b"\x15\x03", b"\x16\x03"):
-        return "; this looks like TLS: use wss://?"
-    return "; this looks like SSH" if start.startswith(b"SSH-") else ""
 
 
 def _status(parser: HttpResponseParser, message: _Message, head: bytes) -> int:

@@ -1,0 +1,126 @@
+"""The arguments of ``endwell connect`` that say how to connect."""
+
+from __future__ import annotations
+
+import argparse
+import ssl
+from collections.abc import Callable
+from dataclasses import Field, fields
+from typing import Any
+
+from ..client.connect import ConnectKeywords
+from ..options import LEGACY, Options
+
+__all__ = ["add_options", "keywords_of"]
+
+#: Options that only a server has, and those that have an argument of another form.
+_OTHER = frozenset(
+    (
+        "allowed_hosts",
+        "compression",
+        "legacy",
+        "max_connections",
+        "max_connections_per_address",
+        "origins",
+        "subprotocols",
+        "version",
+    )
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add them to ``parser``."""
+    parser.add_argument(
+        "--header", action="append", default=[], metavar="'NAME: VALUE'", help="sent with the request"
+    )
+    parser.add_argument(
+        "--subprotocol", action="append", default=[], metavar="NAME", help="offered, in order"
+    )
+    parser.add_argument(
+        "--unix-socket", metavar="PATH", help="connect to this Unix socket; URL makes the request"
+    )
+    tls = parser.add_argument_group("TLS")
+    tls.add_argument("--cafile", help="certificates to trust instead of the system's, PEM")
+    tls.add_argument("--cert", help="certificate chain of this client, PEM")
+    tls.add_argument("--key", help="its private key, unless it is in the same file")
+    tls.add_argument("-k", "--insecure", action="store_true", help="trust any certificate")
+    limits = parser.add_argument_group(
+        "limits and protocol", "the fields of endwell.Options; 'none' switches one off"
+    )
+    for option in _numbers():
+        limits.add_argument(
+            f"--{option.name.replace('_', '-')}",
+            type=_number(option),
+            default=argparse.SUPPRESS,
+            metavar={"s": "SECONDS", "bytes": "BYTES"}.get(option.metadata["unit"], "N"),
+            help=f"default: {_shown(option.default)}. {option.metadata['consequence'].replace('%', '%%')}",
+        )
+    limits.add_argument("--no-compression", action="store_true", help="do not offer permessage-deflate")
+    limits.add_argument(
+        "--protocol",
+        choices=("13", *LEGACY),
+        default="13",
+        help="the version to speak (default: %(default)s)",
+    )
+
+
+def keywords_of(args: argparse.Namespace) -> ConnectKeywords:
+    """What ``args`` say to :class:`~endwell.connect`. Raises ValueError."""
+    keywords: dict[str, Any] = {
+        option.name: getattr(args, option.name) for option in _numbers() if hasattr(args, option.name)
+    }
+    if args.no_compression:
+        keywords["compression"] = None
+    return {
+        "ssl": _context(args),
+        "additional_headers": [_field(text) for text in args.header],
+        "subprotocols": args.subprotocol,
+        "unix_path": args.unix_socket,
+        "version": args.protocol,
+        **keywords,  # type: ignore[typeddict-item]
+    }
+
+
+def _numbers() -> list[Field[Any]]:
+    return [option for option in fields(Options) if option.name not in _OTHER]
+
+
+def _number(option: Field[Any]) -> Callable[[str], float | None]:
+    def parse(text: str) -> float | None:
+        if text == "none":
+            return None
+        return float(text) if option.metadata["unit"] == "s" else int(text)
+
+    # argparse names it where the text is neither.
+    parse.__name__ = "number"
+    return parse
+
+
+def _shown(default: object) -> str:
+    return "none" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _field(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise ValueError(f"header {text!r} is not 'NAME: VALUE'")
+    return name.strip(), value.strip()
+
+
+def _context(args: argparse.Namespace) -> ssl.SSLContext | None:
+    if args.key and not args.cert:
+        raise ValueError("--key needs --cert")
+    if not (args.cafile or args.cert or args.insecure):
+        return None
+    name = args.cafile
+    try:
+        context = ssl.create_default_context(cafile=args.cafile)
+        if args.cert:
+            name = args.cert
+            context.load_cert_chain(args.cert, args.key)
+    except OSError as error:  # also what OpenSSL says about a file that holds something else
+        raise ValueError(f"cannot use {name!r}: {error}") from None
+    if args.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

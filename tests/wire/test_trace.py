@@ -1,0 +1,100 @@
+"""The lines of the logger ``endwell.wire``: each frame in both directions, however it is cut."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from endwell.http import Headers, Request, Response
+from endwell.options import Deflate
+from endwell.protocol.handshake import Accepted
+from endwell.wire.codec import Codec
+from endwell.wire.deflate import PerMessageDeflate
+from endwell.wire.trace import TracedCodec, trace_request, trace_response
+
+
+@pytest.fixture
+def lines(caplog):
+    caplog.set_level(logging.DEBUG, "endwell.wire")
+    return lambda: [record.getMessage().partition(" ")[2] for record in caplog.records]
+
+
+def said(codec):
+    """Frames of each kind, and what a log has to say of them."""
+    return [
+        (codec.message("hello"), "TEXT 'hello' (5 bytes)"),
+        (codec.message(b"\x00\xff"), "BINARY 00ff (2 bytes)"),
+        (codec.message(""), "TEXT (0 bytes)"),
+        (codec.message("\x1b[31m\n"), r"TEXT '\x1b[31m\n' (6 bytes)"),
+        (codec.message("ü" * 100), f"TEXT '{'ü' * 32}'... (200 bytes)"),
+        (codec.message("a" * 70_000), f"TEXT '{'a' * 64}'... (70000 bytes)"),
+        (codec.ping(b"\x01"), "PING 01 (1 bytes)"),
+        (codec.pong(b""), "PONG (0 bytes)"),
+        (b"\x01\x01a" if not codec.key() else b"\x01\x81\0\0\0\0a", "TEXT 'a' (1 bytes, to be continued)"),
+        (b"\x80\x01b" if not codec.key() else b"\x80\x81\0\0\0\0b", "CONTINUATION 62 (1 bytes)"),
+        (codec.close(1001, "bye"), "CLOSE 1001 'bye' (5 bytes)"),
+    ]
+
+
+@pytest.mark.parametrize("client", [True, False])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000, 10**6])
+def test_each_frame_that_comes_is_one_line_however_it_is_cut(client, size, lines):
+    frames = said(Codec(not client))
+    codec, messages = TracedCodec(client), []
+    plain, expected = Codec(client), []
+    octets = b"".join(frame for frame, _ in frames)
+    for at in range(0, len(octets), size):
+        piece = octets[at : at + size]
+        codec.feed(bytearray(piece), len(piece), messages)
+        plain.feed(bytearray(piece), len(piece), expected)
+    assert messages == expected
+    assert codec.controls == plain.controls
+    assert lines() == [f"< {line}" for _, line in frames]
+
+
+@pytest.mark.parametrize("client", [True, False])
+def test_each_frame_that_is_sent_is_one_line_and_the_frame_is_what_it_was(client, lines):
+    codec, received = TracedCodec(client), []
+    frames = said(codec)
+    peer = Codec(not client)
+    octets = b"".join(frame for frame, _ in frames)
+    peer.receive(octets, received)
+    assert received[:2] == ["hello", b"\0\xff"]
+    assert lines() == [f"> {line}" for _, line in frames if "CONT" not in line and "continued" not in line]
+
+
+def test_a_compressed_frame_is_shown_as_it_goes_over_the_wire(lines):
+    codec = TracedCodec(True, None, PerMessageDeflate(Deflate(), True))
+    codec.message("a" * 1000)
+    (line,) = lines()
+    assert line.startswith("> TEXT ")
+    assert line.endswith(" bytes, compressed)")
+
+
+def test_a_connection_pays_nothing_while_the_logger_is_off(caplog):
+    accepted = Accepted(Response(101), None, None)
+    for level, kind in ((logging.INFO, Codec), (logging.DEBUG, TracedCodec)):
+        caplog.set_level(level, "endwell.wire")
+        assert type(accepted.codec(True, None)) is kind
+
+
+def test_octets_that_are_no_frames_are_shown_and_refused_by_the_codec_only(lines):
+    codec = TracedCodec(True)
+    with pytest.raises(Exception, match="opcode"):
+        codec.feed(bytearray(b"\x83\x00"), 2, [])
+    assert lines() == ["< opcode 3 (0 bytes)"]
+
+
+def test_the_heads_are_shown_without_credentials(caplog):
+    caplog.set_level(logging.DEBUG, "endwell.wire.handshake")
+    names = ("Authorization", "proxy-authorization", "Cookie", "Set-Cookie")
+    secret = Headers([(name, "secret") for name in names] + [("X", "a\xa0b")])
+    trace_request(Request("GET", "/x?token=secret&n=secret", secret))
+    trace_response(Response(101, secret))
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "> GET /x?token=...&n=... HTTP/1.1"
+    assert "< HTTP 101 Switching Protocols" in lines
+    assert "< Set-Cookie: ..." in lines
+    assert r"> X: a\xa0b" in lines
+    assert "secret" not in str(lines)
