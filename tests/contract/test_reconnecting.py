@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from email.utils import formatdate
+from itertools import pairwise
 
 import pytest
 
@@ -206,35 +207,40 @@ async def test_used_up_time_is_told_with_the_last_ending(face):
             await loop(face.reconnecting(served.url, policy=policy))
         assert isinstance(caught.value.last, endwell.ConnectionClosedError)
         assert caught.value.ending.code == 1013
-        assert 3 <= len(served.times) <= 11
-        assert served.times[-1] - served.times[0] <= 0.3
+        # Waits of at least 0.02 s; fewer on a machine that takes longer for a connection.
+        assert 1 <= len(served.times) <= 11
 
 
 # --- when ---------------------------------------------------------------------------
 
 
 async def test_a_server_that_accepts_and_closes_1013_gets_few_connections(face):
-    # The first 30 s of the defaults, 50 times as fast; the 7th is due after 30 s at the soonest.
+    # The defaults, 50 times as fast: so no more than 6 come in 30 s / 50, wherever these begin.
     policy = RetryPolicy(base=5 / 50, max_delay=60 / 50)
     async with serving(*[Close(1013)] * 99) as served:
         client = face.reconnecting(served.url, policy=policy)
         task = asyncio.create_task(loop(client))
-        await asyncio.sleep(30 / 50)
-        seen = len(served.times)
+        await until(lambda: len(served.times) >= 4)
         client.stop()
         await within(task)
-    assert 2 <= seen <= 6
+    # 0.098: uvloop's timers count whole milliseconds.
+    assert all(later - sooner >= 0.098 for sooner, later in pairwise(served.times))
 
 
 @pytest.mark.parametrize(("status", "form"), [(503, "seconds"), (429, "date")])
 async def test_retry_after_is_obeyed(status, form, face):
     now = int(time.time())
     after = "1" if form == "seconds" else formatdate(now + 1, usegmt=True)
+    waits = []
     async with serving(refusal(status, Retry_After=after, Date=formatdate(now, usegmt=True))) as served:
-        async for _ in face.reconnecting(served.url, policy=QUICK):
+        async for _ in face.reconnecting(
+            served.url, policy=QUICK, on_ending=lambda last, verdict: waits.append(verdict)
+        ):
             break
         first, second = served.times
-        assert 1.0 <= second - first < 1.5
+        assert second - first >= 0.99
+    # The jitter keeps a crowd from coming in one moment.
+    assert 1.0 <= waits[0] <= 1.0 + QUICK.base
 
 
 # --- stopping from outside ------------------------------------------------------------
@@ -257,14 +263,13 @@ async def test_it_is_stopped_from_outside_at_once(how, when, face):
             stack.enter_context(await listening.reached())
         else:
             await until(reached.is_set)
-        began = time.monotonic()
         # The blocking one runs in another thread.
         if how == "stop":
             client.stop()
         else:
-            await client.aclose()
+            await within(client.aclose())
+        # What it waits for lasts at least 10 s: open_timeout, close_timeout; the wait of SLOW, 60 s.
         await asyncio.wait({task}, timeout=5)
-        assert time.monotonic() - began < 0.5
         assert task.result() is None
         if when == "open":
             ending = await within(served.opened[0].closed)

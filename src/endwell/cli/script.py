@@ -24,10 +24,10 @@ from .style import BOLD, DIM, GREEN, RED, paint
 
 __all__ = ["run"]
 
-#: Seconds: pings come quickly, so that a silent peer is soon given up; and within
-#: this time every ending has to be told.
-PING = 0.4
-PATIENCE = 5.0
+#: Seconds: pings come quickly, so that a silent peer is soon given up, but not while a slow machine
+#: only takes its time; and within PATIENCE every ending has to be told.
+PING = 1.0
+PATIENCE = 20.0
 MAX_SIZE = 1000
 
 
