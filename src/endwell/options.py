@@ -90,9 +90,9 @@ class Options:
     open_timeout: float | None = _option(
         10.0,
         "s",
-        "the opening handshake, absolute from the TCP connection on; then the connection is cut; a client raises "
-        "HandshakeFailed. Hooks and pages of a server have as long again, from the end of the request on; then the answer "
-        "is 503, and a WARNING names the route",
+        "the opening handshake, absolute from the TCP connection on, for a client from its call on, with the name, "
+        "all addresses and redirects; then the connection is cut; a client raises HandshakeFailed. Hooks and pages "
+        "of a server have as long again, from the end of the request on; then the answer is 503, and a WARNING names the route",
     )
     close_timeout: float = _option(
         10.0, "s", "the closing handshake, and then the end of TCP; then the connection is cut", none=False
