@@ -173,9 +173,13 @@ async def test_open_timeout_bounds_all_redirects_together(face):
             b"SSH-2.0-OpenSSH_9.2p1\r\n",
             "b'SSH-2.0-OpenSSH_'; this looks like SSH",
         ),
-        (b"", "the peer ended TCP without a Close before the server had answered the request"),
+        (
+            b"",
+            "before the server had answered the request; if this is a TLS port, use wss://",
+        ),
+        (b"HTTP/1.1 101", "the peer ended TCP without a Close before the server had answered the request"),
     ],
-    ids=["TLS", "SSH", "nothing"],
+    ids=["TLS", "SSH", "nothing", "a part"],
 )
 async def test_what_is_no_answer_is_told_with_the_url_and_the_phase_at_once(answer, why, face):
     with RawServer() as listening:
@@ -183,7 +187,7 @@ async def test_what_is_no_answer_is_told_with_the_url_and_the_phase_at_once(answ
         with await listening.reached() as peer:
             await peer.read_head()
             await peer.write(answer)
-            if not answer:
+            if b"\r\n" not in answer:
                 peer.fin()
             with pytest.raises(HandshakeFailed) as caught:
                 await within(connecting)
@@ -200,6 +204,13 @@ async def test_a_time_out_is_told_with_its_phase(face, transport):
         else "the TLS handshake was not complete"
     )
     assert str(caught.value) == f"{listening.uri}: {phase} within 0.2 s (open_timeout)"
+
+
+async def test_plain_text_to_a_tls_port_is_told_as_that(face):
+    server = Server()
+    async with server.serving(ssl=wss().server):
+        with pytest.raises(HandshakeFailed, match="use wss://"):
+            await within(face.connect(f"ws://{HOST}:{server.port}/"))
 
 
 async def test_tls_to_a_port_without_it_is_told_as_that(face):

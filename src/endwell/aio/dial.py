@@ -81,6 +81,7 @@ class _Greeting:
         self._offer = offer
         self._reader = ResponseReader(offer.options)
         self._refusal: Response | None = None
+        self._heard = False
         self._done: asyncio.Future[WebSocket] = stream.loop.create_future()
         stream.receive = self._receive
         stream.eof = self._eof
@@ -100,6 +101,7 @@ class _Greeting:
             raise
 
     def _receive(self, data: bytes, now: float) -> None:
+        self._heard = True
         try:
             response = self._reader.receive(data)
             if response is not None:
@@ -156,7 +158,10 @@ class _Greeting:
             )
             return f"{phase} {_in_time(self._core)}"
         when = "within the TLS handshake" if shaking else "before the server had answered the request"
-        return f"{ending.cause.meaning} {when}" + (f": {exc}" if exc is not None else "")
+        why = f"{ending.cause.meaning} {when}" + (f": {exc}" if exc is not None else "")
+        # What OpenSSL does when a client speaks HTTP to it: it ends TCP and says nothing.
+        silent = ending.cause in (Cause.PEER_VANISHED, Cause.CONNECTION_RESET) and not self._heard
+        return why + ("; if this is a TLS port, use wss://" if silent and self._tls is None else "")
 
 
 async def _reach(
