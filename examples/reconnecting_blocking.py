@@ -12,7 +12,12 @@ from endwell import sync
 def tell(last: endwell.Ending | endwell.HandshakeFailed, verdict: float | endwell.Stop) -> None:
     """Say how it ended and what comes next."""
     stops = isinstance(verdict, endwell.Stop)
-    print(f"{last}; {verdict.value if stops else f'back in {verdict:.1f} s'}", flush=True)
+    show(f"{last}; {verdict.value if stops else f'back in {verdict:.1f} s'}")
+
+
+def show(text: object) -> None:
+    """Print a line in one write: on_ending runs in another thread, and print() writes the end of the line apart."""
+    print(f"{text}\n", end="", flush=True)
 
 
 if __name__ == "__main__":
@@ -25,6 +30,6 @@ if __name__ == "__main__":
         with suppress(endwell.ConnectionClosed):
             while True:
                 ws.send(str(count))
-                print(ws.recv(), flush=True)
+                show(ws.recv())
                 count += 1
                 time.sleep(0.2)
