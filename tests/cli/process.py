@@ -5,8 +5,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import endwell
@@ -48,16 +50,39 @@ def listening(process: subprocess.Popen) -> int:
 
 def interrupt(process: subprocess.Popen, typed: str | None, lines: int) -> tuple[int, str, str]:
     """What :func:`finish` says, of a process that is interrupted once it has put out ``lines`` lines."""
-    if typed is not None:
-        process.stdin.write(typed)
-        process.stdin.close()
+    _type(process, typed)
     out = "".join(process.stdout.readline() for _ in range(lines))
     process.send_signal(signal.SIGINT)
-    rest, err = process.stdout.read(), process.stderr.read()
-    return process.wait(PATIENCE), out + rest, err
+    status, rest, err = finish(process)
+    return status, out + rest, err
 
 
 def finish(process: subprocess.Popen, typed: str | None = None) -> tuple[int, str, str]:
-    """Exit status, output and error output, once it has ended by itself; ``typed`` is its last input."""
-    out, err = process.communicate(typed, timeout=PATIENCE)
-    return process.returncode, out, err
+    """Exit status, output and error output, once it has ended by itself; ``typed`` is its last input.
+
+    Not ``communicate()``: it does not know of what ``readline()`` has read ahead.
+    """
+    _type(process, typed)
+    overdue = threading.Event()
+    watchdog = threading.Timer(PATIENCE, lambda: (overdue.set(), process.kill()))
+    watchdog.start()
+    try:
+        with ThreadPoolExecutor(1) as beside:
+            err = beside.submit(_rest, process.stderr)
+            out = _rest(process.stdout)
+            status = process.wait()
+    finally:
+        watchdog.cancel()
+    assert not overdue.is_set(), "the process did not end"
+    return status, out, err.result()
+
+
+def _type(process: subprocess.Popen, typed: str | None) -> None:
+    if process.stdin is not None and not process.stdin.closed:
+        with suppress(BrokenPipeError):
+            process.stdin.write(typed or "")
+            process.stdin.close()
+
+
+def _rest(stream) -> str:
+    return "" if stream is None else stream.read()

@@ -26,13 +26,18 @@ def run(program: str, *arguments: str, interrupt: bool = False) -> str:
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
+        watchdog = threading.Timer(BOUND + 5, process.kill)
+        watchdog.start()
         try:
             first = process.stdout.readline()
             if interrupt:
                 time.sleep(0.2)
                 process.send_signal(signal.SIGINT)
-            rest, _ = process.communicate(timeout=BOUND + 5)
+            # Not communicate(), which does not know of what readline() has read ahead.
+            rest = process.stdout.read()
+            process.wait()
         finally:
+            watchdog.cancel()
             process.kill()
     return first + rest
 
@@ -112,7 +117,8 @@ def test_at_exit_what_is_open_is_closed_with_1001():
     with served() as (server, address):
         began = time.monotonic()
         assert run(program, address + "/hold") == "bye\nAPP_CLOSED\n"
-        assert time.monotonic() - began < 3
+        # close_timeout is 10 s.
+        assert time.monotonic() - began < 9
         until(lambda: all(ws.ending for ws in server.held))
         assert [ws.ending.received.code for ws in server.held] == [1001] * 3
         assert all(ws.ending.clean for ws in server.held)
@@ -209,7 +215,7 @@ def test_at_exit_whoever_does_not_answer_is_cut_and_on_close_is_called_all_the_s
     with _Mute() as (_, held):
         began = time.monotonic()
         assert run(program, held) == "bye\nAPP_CLOSED False\n"
-        assert 1 <= time.monotonic() - began < 4
+        assert 1 <= time.monotonic() - began < 9
 
 
 def test_an_exit_does_not_wait_for_a_thread_in_recv():
