@@ -5,27 +5,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import warnings
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import Any, cast
+from weakref import ref
 
 from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed
 from ..http import Request, Response
 from ..protocol.opening import accept
+from ..wire.codec import Buffer
+from . import waits
 from .alive import Alive
 from .awaiting import DONE, Receive, Slot
 from .callbacks import call_back, check_callback
 from .draining import Draining
 from .idle import Idle, Receiver
-from .sending import hasten
+from .sending import hasten, mark
 from .stream import Stream
-from .syscalls import monotonic
+from .syscalls import monotonic, thread_ident
 
 __all__ = ["WebSocket"]
 
 logger = logging.getLogger("endwell")
+
+#: Seconds after which to look again whether a task still waits on a connection that is not referred to.
+LOOK_AGAIN = 1.0
 
 hasten()
 
@@ -36,7 +43,10 @@ class WebSocket:
     Messages are ``str`` (text) or ``bytes`` (binary). Iteration ends quietly for
     every ending; :attr:`ending` then says how it was.
 
-    All methods belong to the event loop's thread.
+    A client's connection that is not referred to any more is closed with 1000; if its event loop
+    is closed by then, a ResourceWarning names the line that opened it.
+
+    All methods belong to the event loop's thread: :exc:`ConcurrencyError` in another one.
     """
 
     def __init__(
@@ -48,11 +58,9 @@ class WebSocket:
         among: set[WebSocket] | None = None,
         draining: Draining | None = None,
     ) -> None:
-        #: The request of the opening handshake; its ``params`` are those of the route.
-        self.request = request
+        self._request = request
         self._response = response
-        #: The subprotocol agreed on, or None.
-        self.subprotocol = subprotocol
+        self._subprotocol = subprotocol
         self._stream = stream
         self._core = stream.core
         self._over = False
@@ -71,11 +79,26 @@ class WebSocket:
         self._watchers: set[asyncio.Future[None]] | None = None
         self._pings: dict[bytes, asyncio.Future[float]] | None = None
         self._callbacks: list[tuple[Callable[[Ending], object], Context]] | None = None
+        #: Where a client's connection was opened: file and line.
+        self._place: tuple[str, int] | None = None
         if among is not None:
             among.add(self)
-        stream.changed = self._changed
+            stream.changed = self._changed
+        else:
+            stream.changed = _Link(self).changed
 
     # -- state ----------------------------------------------------------------
+
+    # Properties, so that a mock of this class has them.
+    @property
+    def request(self) -> Request:
+        """The request of the opening handshake; its ``params`` are those of the route."""
+        return self._request
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol agreed on, or None."""
+        return self._subprotocol
 
     @property
     def is_open(self) -> bool:
@@ -189,76 +212,48 @@ class WebSocket:
         # It has a coroutine's methods and is registered as one, which mypy does not see.
         return cast("Coroutine[Any, Any, Any]", Receive(self._stream, self._slot, at_end))
 
-    def send(self, message: str | bytes | bytearray | memoryview) -> Coroutine[Any, Any, None]:
-        """Send a text message (``str``) or a binary one; to be awaited.
+    def send(self, message: str | Buffer) -> Coroutine[Any, Any, None]:
+        """Send a text message (``str``) or a binary one (bytes-like: array and mmap, too); to be awaited.
 
         The message is in the send queue when this returns; if that holds more than
         ``write_limit`` bytes, awaiting it waits for room first. Cancelled while
         waiting, it sends nothing.
 
+        To be awaited always: where it has to wait and is not awaited, the message is not sent, and
+        Python warns that "coroutine 'WebSocket.send' was never awaited".
+
         Raises TypeError for anything that is no message, :exc:`Unsupported` (which is one)
         for bytes in an old protocol that has only text, and when awaited
         :exc:`ConnectionClosed` after the end.
         """
+        if self._slot.thread != thread_ident():
+            self._slot.guard("send")
         core = self._core
         # Not self._turn.locked(): between two turns of the lock nobody has it, and whoever
         # sends on and on would overtake those who wait.
         if self._queued or core.outbox.size > self._write_limit:
-            return self._send_later(message)
+            return waits.send(self, message)
         if not core.send(message, self._stream.now()):
-            return self._refuse()
-        return asyncio.sleep(0) if self._stream.wrote() else DONE
+            return waits.refuse(self)
+        return waits.yield_once() if self._stream.wrote() else DONE
 
-    async def _send_later(self, message: str | bytes | bytearray | memoryview) -> None:
-        self._queued += 1
-        if self._turn is None:
-            self._turn = asyncio.Lock()
-        try:
-            async with self._turn:
-                await self._room()
-        finally:
-            self._queued -= 1
-        if not self._core.send(message, monotonic()):
-            await self._refuse()
-        self._stream.settle()
-
-    async def _refuse(self) -> None:
-        raise ConnectionClosed.of(await self.closed)
-
-    async def _room(self) -> None:
-        core = self._core
-        while core.is_open and core.outbox.size > self._write_limit:
-            self._sender = self._stream.loop.create_future()
-            try:
-                await self._sender
-            finally:
-                self._sender = None
-
-    async def ping(self, payload: bytes | None = None) -> float:
-        """Send a ping, wait for its pong, return the round trip in seconds.
+    def ping(self, payload: bytes | None = None) -> Coroutine[Any, Any, float]:
+        """Send a ping, wait for its pong, return the round trip in seconds; to be awaited.
 
         ``payload`` is at most 125 bytes; by default a fresh one is made.
 
         Raises :exc:`ConnectionClosed` if the connection ends first, and ValueError for
         a payload that is too long or still unanswered. Keepalive pings go by themselves.
         """
-        sent = self._core.ping(payload, monotonic())
-        if sent is None:
-            raise ConnectionClosed.of(await self.closed)
-        waiter: asyncio.Future[float] = self._stream.loop.create_future()
-        if self._pings is None:
-            self._pings = {}
-        self._pings[sent] = waiter
-        self._stream.settle()
-        try:
-            return await waiter
-        finally:
-            self._pings.pop(sent, None)
+        self._guard("ping")
+        return waits.ping(self, payload)
 
     # -- the end --------------------------------------------------------------
 
-    async def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Ending:
-        """Do the closing handshake, wait for the end, and return how it was.
+    def close(
+        self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = ""
+    ) -> Coroutine[Any, Any, Ending]:
+        """Do the closing handshake, wait for the end, and return how it was; to be awaited.
 
         May be called any number of times, from any task, whatever the state; only the
         first closing event counts, and it is never an error. Messages sent before
@@ -269,17 +264,17 @@ class WebSocket:
         1015, unassigned ones) or a reason over 123 bytes of UTF-8; then nothing
         was sent and the connection goes on.
         """
-        self._core.close(code, reason, monotonic())
-        self._stream.settle()
-        return await self.closed
+        self._guard("close")
+        return waits.close(self, code, reason)
 
-    async def close_for(self, cause: Cause, code: int, reason: str = "") -> Ending:
+    def close_for(self, cause: Cause, code: int, reason: str = "") -> Coroutine[Any, Any, Ending]:
         """Like :meth:`close`, with the cause that the ending will name."""
-        self.begin_close(cause, code, reason)
-        return await self.closed
+        self._guard("close_for")
+        return waits.close_for(self, cause, code, reason)
 
     def begin_close(self, cause: Cause, code: int, reason: str = "") -> None:
         """The part of :meth:`close_for` that does not wait: the Close leaves, the end comes by itself."""
+        self._guard("begin_close")
         if not self._over:
             self._core.close(code, reason, monotonic(), cause)
             self._stream.settle()
@@ -315,15 +310,14 @@ class WebSocket:
 
     def abort(self) -> None:
         """Cut the connection now: a Close 1001 if it fits, no waiting for an answer."""
+        self._guard("abort")
         self._core.close(CloseCode.GOING_AWAY, "", monotonic())
         self._stream.abort()
 
-    def wait_closed(self) -> Coroutine[Any, Any, None]:
-        """Wait for the end; to be awaited."""
-        return DONE if self._over else self._wait_closed()
-
-    async def _wait_closed(self) -> None:
-        await self.closed
+    def wait_closed(self) -> Coroutine[Any, Any, Ending]:
+        """Wait for the end, and return how it was; to be awaited."""
+        self._guard("wait_closed")
+        return waits.wait_closed(self)
 
     def on_close(self, callback: Callable[[Ending], object]) -> None:
         """Have ``callback(ending)`` called exactly once, at the end, on every path.
@@ -335,6 +329,7 @@ class WebSocket:
 
         Raises TypeError for a coroutine function: there is nobody to await it.
         """
+        self._guard("on_close")
         check_callback(callback)
         if self._callbacks is None:
             self._callbacks = []
@@ -351,7 +346,43 @@ class WebSocket:
         """
         return Alive(self)
 
+    def _guard(self, name: str) -> None:
+        """Raise :exc:`ConcurrencyError` in a thread that is not the event loop's."""
+        if self._slot.thread != thread_ident():
+            self._slot.guard(name)
+
+    def __del__(self) -> None:
+        if self._over or self._among is not None:
+            return
+        try:
+            # The garbage collector may run in any thread, and within any call.
+            self._stream.loop.call_soon_threadsafe(self._abandon)
+        except RuntimeError:  # the loop is closed
+            file, line = self._place or ("endwell", 1)
+            warnings.warn_explicit(
+                f"{self!r} was not closed before its event loop; opened at {file}:{line}",
+                ResourceWarning,
+                file,
+                line,
+            )
+
+    def _abandon(self) -> None:
+        """Close, because the application does not refer to this any more."""
+        if self._over:
+            return
+        # Until the end, of which callbacks are told.
+        self._stream.changed = self._changed
+        self._changed(False)
+        if self._slot.busy:
+            # As in `await (await connect(url)).recv()`.
+            self._stream.loop.call_later(LOOK_AGAIN, self._abandon)
+        else:
+            self.begin_close(Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE)
+
     def _changed(self, inline: bool) -> None:
+        self._tell_all(inline)
+
+    def _tell_all(self, inline: bool) -> None:
         """Wake whoever waits for what has come to be; a receiver at once if ``inline``."""
         core = self._core
         if core.answering:
@@ -409,6 +440,19 @@ class WebSocket:
             call_back(callback, context, self._core.ending)
 
 
+class _Link:
+    """From a client's stream to its WebSocket, which only the application keeps alive."""
+
+    def __init__(self, ws: WebSocket) -> None:
+        self._ws = ref(ws)
+
+    def changed(self, inline: bool) -> None:
+        """See ``WebSocket._changed``."""
+        ws = self._ws()
+        if ws is not None:
+            ws._tell_all(inline)
+
+
 class _Closed:
     """The end, to be awaited any number of times; cancelling one wait harms no other."""
 
@@ -417,6 +461,7 @@ class _Closed:
 
     def __await__(self) -> Generator[object, None, Ending]:
         ws = self._ws
+        ws._guard("closed")
         while (ending := ws.ending) is None:
             watcher: asyncio.Future[None] = ws._stream.loop.create_future()
             if ws._watchers is None:
@@ -432,3 +477,16 @@ class _Closed:
 def _wake(waiter: asyncio.Future[None] | None) -> None:
     if waiter is not None and not waiter.done():
         waiter.set_result(None)
+
+
+# They return coroutines, or what does for one: mocks of this class, and who else asks, are to know.
+for _function in (
+    WebSocket.recv,
+    WebSocket.read,
+    WebSocket.send,
+    WebSocket.ping,
+    WebSocket.close,
+    WebSocket.close_for,
+    WebSocket.wait_closed,
+):
+    mark(_function)

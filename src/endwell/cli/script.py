@@ -192,21 +192,24 @@ class _Script:
             for scene in SCENES:
                 await self._play(scene, server.port)
                 await self._check(scene)
-            await self._play(STOP, server.port)
+            # The peer stays open until the server stops: one that the program no longer refers to is closed.
+            peer = await self._play(STOP, server.port)
         await self._check(STOP)
+        del peer
         # Whatever is left was told a second time.
         wrong = self._wrong + self._told.qsize()
         verdict = paint(f"{wrong} told wrong", RED) if wrong else paint("all told right", GREEN)
         print(f"{len(SCENES) + 1} endings, {verdict}, in {time.monotonic() - began:.1f} s")
         return 1 if wrong else 0
 
-    async def _play(self, scene: Scene, port: int) -> None:
+    async def _play(self, scene: Scene, port: int) -> object:
         # A room for each, so that nobody hears of another's coming and going.
         url = f"ws://127.0.0.1:{port}/chat/{quote(scene.title, safe='')}"
         # A peer that waits in vain: that its ending was not told says it better.
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                await scene.play(url)
+                return await scene.play(url)
+        return None
 
     async def _check(self, scene: Scene) -> None:
         try:

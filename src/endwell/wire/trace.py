@@ -13,7 +13,7 @@ from itertools import count, cycle
 from typing import Any
 
 from ..http import Request, Response
-from .codec import Codec
+from .codec import Buffer, Codec
 from .deflate import PerMessageDeflate
 from .frames import BINARY, CLOSE, CONTINUATION, FIN, LENGTH_16, PING, PONG, RSV1, TEXT
 from .payload import frame
@@ -93,7 +93,7 @@ class TracedCodec(Codec):
         self._trace(self._incoming.feed(bytes(memoryview(self.room)[self.there : self.there + count])))
         super().read(count, messages)
 
-    def payload(self, message: str | bytes | bytearray | memoryview) -> bytes:
+    def payload(self, message: str | Buffer) -> bytes:
         """The whole frame of a message."""
         payload = super().payload(message)
         whole = frame(self.first, payload, self.key())
@@ -101,7 +101,7 @@ class TracedCodec(Codec):
         self.first = -1
         return whole
 
-    def message(self, message: str | bytes | bytearray | memoryview) -> bytes:
+    def message(self, message: str | Buffer) -> bytes:
         """See :meth:`Codec.message`."""
         return self.payload(message)
 
