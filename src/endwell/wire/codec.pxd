@@ -6,6 +6,9 @@ from endwell.wire.frames cimport build, new_key
 cdef int _FINAL_TEXT
 cdef int _FINAL_BINARY
 cdef int _RSV1
+cdef Py_ssize_t _AT_ONCE
+cdef Py_ssize_t _FRAME
+cdef Py_ssize_t _PIECE
 
 
 cdef class Codec:
@@ -34,7 +37,7 @@ cdef class Codec:
     cdef bytes _key
     cdef readonly bytes _partial
     cdef public bint paused
-    cdef Py_ssize_t _inflated
+    cdef Py_ssize_t _work
     cdef readonly bytearray _buffer
 
     cpdef bint begun(self)
@@ -54,6 +57,11 @@ cdef class Codec:
     @cython.locals(chunk=bytes, last=cython.bint, after=cython.Py_ssize_t)
     cdef Py_ssize_t _take(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list messages) except -2
 
+    cdef _pause(self, bytearray data, Py_ssize_t pos, Py_ssize_t end)
+
+    @cython.locals(chunk=bytes, after=cython.Py_ssize_t)
+    cdef Py_ssize_t _inflate(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list messages) except -2
+
     @cython.locals(turn=cython.int)
     cdef _came(self, Py_ssize_t count)
 
@@ -63,7 +71,6 @@ cdef class Codec:
     cdef _control(self, int opcode, bytes payload)
     cdef _begin(self, int first)
     cdef _continue(self, int first)
-    @cython.locals(before=cython.Py_ssize_t)
     cdef _gather(self, bytes chunk, bint last, list messages)
     cdef _stop(self)
 
