@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import zlib
 
 import pytest
 
 from endwell import Cause, connect
+from tests.hostile.flood import flooding
 from tests.hostile.honest import attacked
-from tests.pair import pair, within
+from tests.pair import pair, until, within
 from tests.raw import RawPeer, RawServer, switching_protocols
 from tests.wire.peer import BINARY, CLOSE, CONTINUATION, PING, TEXT
 
@@ -111,9 +111,10 @@ def compress(compressor, data):
     return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-async def compressing(port):
+async def compressing(port, context=None):
     """A client with permessage-deflate."""
-    peer = await RawPeer.reach(port)
+    peer = await RawPeer.reach(port, context)
+    await peer.shake()
     extension = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
     await peer.write(peer.request()[:-2] + extension)
     assert "permessage-deflate" in await peer.read_head()
@@ -183,54 +184,42 @@ async def take(ws):
         pass
 
 
-def _bombs(peer, deflate):
-    return peer.octets(BINARY, deflate(bytes(2**20)), rsv=RSV1) * 300
-
-
+#: Each again and again, as fast as it is taken.
 FLOODS = {
-    "pings": lambda peer, deflate: peer.octets(PING) * 100_000,
-    "pings of 125 bytes": lambda peer, deflate: peer.octets(PING, bytes(125)) * 10_000,
-    "pongs that nobody asked for": lambda peer, deflate: peer.octets(10, b"1234") * 60_000,
-    "empty messages": lambda peer, deflate: peer.octets(TEXT) * 100_000,
-    "tiny messages": lambda peer, deflate: peer.octets(TEXT, b"x") * 100_000,
-    "tiny fragments": lambda peer, deflate: (
-        peer.octets(BINARY, fin=False) + peer.octets(CONTINUATION, b"x", fin=False) * 80_000
+    "pings": lambda peer, deflate: peer.octets(PING) * 50_000,
+    "pings of 125 bytes": lambda peer, deflate: peer.octets(PING, bytes(125)) * 3000,
+    "pongs that nobody asked for": lambda peer, deflate: peer.octets(10, b"1234") * 30_000,
+    "empty messages": lambda peer, deflate: peer.octets(TEXT) * 50_000,
+    "tiny messages": lambda peer, deflate: peer.octets(TEXT, b"x") * 50_000,
+    "tiny fragments": lambda peer, deflate: _fragments(peer, b"x"),
+    "empty fragments": lambda peer, deflate: _fragments(peer, b""),
+    "large messages": lambda peer, deflate: peer.octets(BINARY, bytes(1000)) * 300,
+    "bombs just below the limit": lambda peer, deflate: (
+        peer.octets(BINARY, deflate(bytes(2**20)), rsv=RSV1) * 300
     ),
-    "empty fragments": lambda peer, deflate: (
-        peer.octets(BINARY, fin=False) + peer.octets(CONTINUATION, fin=False) * 80_000
+    "compressed nothing": lambda peer, deflate: peer.octets(BINARY, deflate(b""), rsv=RSV1) * 40_000,
+    "compressed blocks of nothing": lambda peer, deflate: (
+        peer.octets(BINARY, b"\x03\x00" * 150_000 + b"\x00", rsv=RSV1)
     ),
-    "large messages": lambda peer, deflate: peer.octets(BINARY, bytes(1000)) * 2000,
-    "bombs just below the limit": _bombs,
-    "compressed nothing": lambda peer, deflate: peer.octets(BINARY, deflate(b""), rsv=RSV1) * 60_000,
 }
+
+
+def _fragments(peer, data):
+    rest = peer.octets(CONTINUATION, data, fin=False) * 40_000
+    return peer.octets(BINARY, fin=False) + rest + peer.octets(CONTINUATION)
 
 
 @pytest.mark.parametrize("handler", [ignore, take], ids=["idle", "taking"])
 @pytest.mark.parametrize("name", FLOODS)
-async def test_a_flood_delays_nobody_else(name, handler, compressor):
+async def test_a_flood_delays_nobody_else(name, handler, transport, compressor):
     # A ping shows that the attacker is gone to whoever does not read.
-    async with attacked(handler, ping_interval=0.2) as both:
-        with await compressing(both.port) as peer:
+    async with attacked(handler, transport, ping_interval=0.2) as both:
+        with await compressing(both.port, transport.client) as peer:
             flood = FLOODS[name](peer, lambda data: compress(compressor, data))
-            await asyncio.sleep(0.02)
-            both.longest = 0.0  # building it took a while, which was felt
-            sending = asyncio.ensure_future(asyncio.to_thread(_pour, peer.sock, flood))
-            await asyncio.wait([sending], timeout=0.3)
-            peer.drop()
-            await sending
-
-
-def _pour(sock, flood):
-    """Send as much as the other side takes, from a thread of its own."""
-    with memoryview(flood) as view:
-        at = 0
-        while at < len(view):
-            try:
-                at += os.write(sock.fileno(), view[at : at + 2**16])
-            except BlockingIOError:
-                pass
-            except (OSError, ValueError):
-                return  # dropped
+            await both.forget()
+            with flooding(peer, flood) as flooded:
+                await until(lambda: flooded.sent > 2**17)
+                await both.honest_trips(10)
 
 
 async def test_a_peer_that_sends_octet_by_octet_for_ever_delays_nobody_else():
