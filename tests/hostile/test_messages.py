@@ -77,9 +77,11 @@ def _declared(frame, length):
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_a_fault_ends_the_connection_with_its_code_and_is_told_as_its_cause(name, role, caplog):
+async def test_a_fault_ends_the_connection_with_its_code_and_is_told_as_its_cause(
+    name, role, transport, caplog
+):
     code, octets = FAULTS[name]
-    async with pair(role, max_size=2**16) as both:
+    async with pair(role, transport, max_size=2**16) as both:
         both.peer.bytewise = len(octets(both.peer.octets)) < 100
         # What follows a fault is not looked at.
         await both.peer.write(octets(both.peer.octets) + both.peer.octets(TEXT, b"smuggled") * 10)
@@ -143,21 +145,22 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-async def test_a_compressed_fault_ends_the_connection_with_its_code(name, compressor):
+async def test_a_compressed_fault_ends_the_connection_with_its_code(name, transport, compressor):
     code, octets = BOMBS[name]
-    async with attacked() as both:
-        with await compressing(both.port) as peer:
+    async with attacked(transport=transport) as both:
+        with await compressing(both.port, transport.client) as peer:
             await peer.write(b"".join(octets(lambda data: compress(compressor, data), peer.octets)))
             assert (await peer.read_to_the_end()).close.code == code
         assert (await both.ended()).cause is CAUSES[code]
 
 
 @pytest.mark.parametrize("name", BOMBS)
-async def test_a_compressed_fault_of_a_server_ends_the_connection_with_its_code(name, compressor):
+async def test_a_compressed_fault_of_a_server_ends_the_connection_with_its_code(name, transport, compressor):
     code, octets = BOMBS[name]
-    with RawServer() as listening:
-        connecting = asyncio.ensure_future(opened(listening.uri))
+    with RawServer(transport.server) as listening:
+        connecting = asyncio.ensure_future(opened(listening.uri, ssl=transport.client))
         with await listening.reached() as peer:
+            await peer.shake()
             head = switching_protocols(await peer.read_head())
             await peer.write(head[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
             ws = await within(connecting)
@@ -166,8 +169,8 @@ async def test_a_compressed_fault_of_a_server_ends_the_connection_with_its_code(
             assert (await within(ws.closed)).cause is CAUSES[code]
 
 
-async def opened(uri):
-    return await connect(uri, ping_interval=None)
+async def opened(uri, **options):
+    return await connect(uri, ping_interval=None, **options)
 
 
 # -- floods -------------------------------------------------------------------------
@@ -222,20 +225,20 @@ async def test_a_flood_delays_nobody_else(name, handler, transport, compressor):
                 await both.honest_trips(10)
 
 
-async def test_a_peer_that_sends_octet_by_octet_for_ever_delays_nobody_else():
-    async with attacked() as both:
-        with await RawPeer.connect(both.port) as peer:
+async def test_a_peer_that_sends_octet_by_octet_for_ever_delays_nobody_else(transport):
+    async with attacked(transport=transport) as both:
+        with await RawPeer.connect(both.port, transport.client) as peer:
             peer.bytewise = True
             await peer.write(peer.octets(BINARY, bytes(1000)))
             assert len((await peer.read_frame()).payload) == 1000
 
 
-async def test_a_peer_that_never_reads_delays_nobody_else_and_is_gone_after_write_timeout():
+async def test_a_peer_that_never_reads_delays_nobody_else_and_is_gone_after_write_timeout(transport):
     async def stream(ws):
         while True:
             await ws.send(bytes(2**16))
 
-    async with attacked(stream, write_timeout=0.3) as both:
-        with await RawPeer.connect(both.port, buffer=65536):
+    async with attacked(stream, transport, write_timeout=0.3) as both:
+        with await RawPeer.connect(both.port, transport.client, buffer=65536):
             ending = await both.ended()
         assert ending.cause is Cause.WRITE_TIMEOUT

@@ -468,8 +468,9 @@ def test_empty_final_blocks_are_inflated_a_few_at_a_time_and_nothing_is_lost(
         (frame(PING), Ping(b"")),
         (frame(BINARY, compress(b""), rsv=RSV1), b""),
         (frame(CONTINUATION, b"x", fin=False), None),
+        (frame(TEXT, b"x"), "x"),
     ],
-    ids=["pings", "compressed nothing", "fragments"],
+    ids=["pings", "compressed nothing", "fragments", "messages"],
 )
 def test_frames_are_looked_at_some_thousands_at_a_time_and_nothing_is_lost(unit: bytes, event: Event) -> None:
     count = 20_000

@@ -9,6 +9,7 @@ cdef int _RSV1
 cdef Py_ssize_t _AT_ONCE
 cdef Py_ssize_t _FRAME
 cdef Py_ssize_t _PIECE
+cdef int _MESSAGES
 
 
 cdef class Codec:
@@ -47,7 +48,7 @@ cdef class Codec:
 
     @cython.locals(
         pos=cython.Py_ssize_t, start=cython.Py_ssize_t, after=cython.Py_ssize_t, length=cython.Py_ssize_t,
-        first=cython.int, shortest=cython.int, low=cython.int, limit=cython.int, masked=cython.bint,
+        first=cython.int, shortest=cython.int, low=cython.int, limit=cython.int, masked=cython.bint, room=cython.int,
     )
     cdef _parse(self, bytearray data, Py_ssize_t end, list messages)
 

@@ -31,8 +31,10 @@ _BYTES_PER_FRAGMENT = 16
 # up to 1032 bytes of one, and a read of 256 KiB would be as many messages of max_size; or it
 # would be 131,072 compressed blocks of nothing, or 43,690 pings.
 _AT_ONCE = 2**18
-# What a frame costs, but for a message that is all in one and not compressed.
+# What a frame costs, but for a message that is all in one and not compressed; of those there are at
+# most so many in one call.
 _FRAME = 64
+_MESSAGES = 2**12
 # Bytes of a compressed payload that are looked at before the work is: as many as zlib can spend
 # a few milliseconds on.
 _PIECE = 2**12
@@ -207,6 +209,7 @@ class Codec:
                 self._pause(data, pos, end)
                 return
         masked, low, limit = not self._client, self._low, self._limit
+        room = _MESSAGES
         while end - pos >= 2 and not self._stopped:
             # The short cut, equal to _frame() for what most frames are: a message in one
             # frame that is all here, text or binary (the two first octets between which
@@ -233,6 +236,10 @@ class Codec:
                     messages.append(binary(data, start, pos, masked))
                 else:
                     messages.append(_text(data, start, pos, masked))
+                room -= 1
+                if not room:
+                    self._pause(data, pos, end)
+                    return
                 continue
             after = self._frame(data, pos, end, messages)
             if after < 0:
