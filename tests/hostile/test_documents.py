@@ -79,6 +79,7 @@ def test_the_limits_that_are_no_options_have_the_values_of_the_code():
         [constant("server/threads.py", name) for name in ("PAGES", "HOOKS", "FILES")],
         [constant("aio/silence.py", "UNSENT")],
         [constant("aio/stream.py", "READS"), 10],
+        [constant("protocol/connection.py", "AHEAD")],
         [constant("sync/bridge.py", "SURPLUS")],
     ]
 

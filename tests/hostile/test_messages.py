@@ -201,8 +201,8 @@ FLOODS = {
         peer.octets(BINARY, deflate(bytes(2**20)), rsv=RSV1) * 300
     ),
     "compressed nothing": lambda peer, deflate: peer.octets(BINARY, deflate(b""), rsv=RSV1) * 40_000,
-    "compressed blocks of nothing": lambda peer, deflate: (
-        peer.octets(BINARY, b"\x03\x00" * 150_000 + b"\x00", rsv=RSV1)
+    "compressed blocks of nothing": lambda peer, deflate: peer.octets(
+        BINARY, b"\x03\x00" * 150_000 + b"\x00", rsv=RSV1
     ),
 }
 

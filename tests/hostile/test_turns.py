@@ -111,11 +111,10 @@ async def test_during_a_drain_too(transport, face):
 
     server.websocket("/")(face.handler(sink))
     async with server.serving(ssl=transport.server):
-        with await RawPeer.connect(server.port, transport.client) as peer:
-            with flooding(peer, upload(peer)):
-                await within(began.wait())
-                with counted_turns() as turns:
-                    report = await within(server.drain(deadline=1))
+        with await RawPeer.connect(server.port, transport.client) as peer, flooding(peer, upload(peer)):
+            await within(began.wait())
+            with counted_turns() as turns:
+                report = await within(server.drain(deadline=1))
     assert max(turns.most.values(), default=0) <= 1, turns.most.most_common(3)
     assert (report.connections, report.stuck) == (1, ())
 

@@ -181,7 +181,9 @@ async def test_a_control_frame_that_is_there_does_not_keep_a_connection_open(fac
 
 
 @pytest.mark.parametrize("subscribes", [False, True])
-async def test_a_stream_is_closed_at_its_moment_or_after_some_patience_if_it_was_asked_for(subscribes, face, transport):
+async def test_a_stream_is_closed_at_its_moment_or_after_some_patience_if_it_was_asked_for(
+    subscribes, face, transport
+):
     server = endwell.Server()
     raised = []
 
@@ -486,7 +488,9 @@ async def test_a_client_that_is_gone_or_deaf_costs_no_more_than_the_deadline(cap
 
 
 @pytest.mark.parametrize("answers", [True, False])
-async def test_what_crosses_the_close_is_taken_only_by_a_handler_that_owes_no_answer(face, answers, transport):
+async def test_what_crosses_the_close_is_taken_only_by_a_handler_that_owes_no_answer(
+    face, answers, transport
+):
     server = endwell.Server()
     taken, endings = [], []
 

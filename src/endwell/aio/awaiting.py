@@ -147,6 +147,8 @@ class Receive:
             return None
         if slot.busy:
             raise ConcurrencyError("another task is already receiving from this connection")
+        if self._core.coming and self._core.want():
+            self._stream.settle()  # the rest of the message was left to the kernel
         slot.busy = self._waiting = True
         slot._asyncio_future_blocking = True
         return slot

@@ -229,6 +229,9 @@ class WebSocket:
         core = self._core
         while core.is_open and core.outbox.size > self._write_limit:
             self._sender = self._stream.loop.create_future()
+            if core.want():
+                # Both sides may wait for room: then each has to read.
+                self._stream.settle()
             try:
                 await self._sender
             finally:
@@ -364,6 +367,8 @@ class WebSocket:
             core.keepalive.answered = None
         if core.inbox.messages and self._slot.waits():
             self._slot.wake(inline)
+        if self._sender is not None or (core.coming and self._slot.waits()):
+            core.want()
         if self._sender is not None and (not core.is_open or core.outbox.size <= self._write_limit):
             _wake(self._sender)
         if core.over and not self._over:

@@ -42,6 +42,7 @@ cdef class Codec:
     cdef readonly bytearray _buffer
 
     cpdef bint begun(self)
+    cpdef Py_ssize_t gathered(self) except -1
     cpdef receive(self, data, list events)
     cpdef feed(self, bytearray data, Py_ssize_t end, list messages)
     cpdef read(self, Py_ssize_t count, list messages)
@@ -57,8 +58,6 @@ cdef class Codec:
 
     @cython.locals(chunk=bytes, last=cython.bint, after=cython.Py_ssize_t)
     cdef Py_ssize_t _take(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list messages) except -2
-
-    cdef _pause(self, bytearray data, Py_ssize_t pos, Py_ssize_t end)
 
     @cython.locals(chunk=bytes, after=cython.Py_ssize_t)
     cdef Py_ssize_t _inflate(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list messages) except -2

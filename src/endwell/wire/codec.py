@@ -158,6 +158,10 @@ class Codec:
         """Whether a message has begun to come, but not all of it has."""
         return self._opcode != 0 or self.missing > 0 or bool(self._partial)
 
+    def gathered(self) -> int:
+        """How many bytes there are of the message that is coming."""
+        return len(self._buffer) if self.room is None else self.there
+
     def receive(self, data: bytes | bytearray | memoryview, events: list[Event]) -> None:
         """Append to ``events`` what ``data``, the next bytes from the peer, completes.
 
@@ -205,12 +209,10 @@ class Codec:
             self._partial = b""
         if self.missing:
             pos = self._take(data, 0, end, messages)
-            if self._work > _AT_ONCE:
-                self._pause(data, pos, end)
-                return
+        # 0 once it was enough work.
+        room = _MESSAGES if self._work <= _AT_ONCE else 0
         masked, low, limit = not self._client, self._low, self._limit
-        room = _MESSAGES
-        while end - pos >= 2 and not self._stopped:
+        while room and end - pos >= 2 and not self._stopped:
             # The short cut, equal to _frame() for what most frames are: a message in one
             # frame that is all here, text or binary (the two first octets between which
             # there is no other), of less than 64 KiB.
@@ -237,24 +239,15 @@ class Codec:
                 else:
                     messages.append(_text(data, start, pos, masked))
                 room -= 1
-                if not room:
-                    self._pause(data, pos, end)
-                    return
                 continue
             after = self._frame(data, pos, end, messages)
             if after < 0:
                 break
             pos = after
             if self._work > _AT_ONCE:
-                self._pause(data, pos, end)
-                return
+                room = 0
         if pos < end and not self._stopped:
-            self._partial = binary(data, pos, end, False)
-
-    def _pause(self, data: bytearray, pos: int, end: int) -> None:
-        """What is left of a read waits for the next call of :meth:`feed`."""
-        if not self._stopped:
-            self.paused = pos < end
+            self.paused = not room
             self._partial = binary(data, pos, end, False)
 
     def _frame(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
