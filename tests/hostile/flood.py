@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ class Flood:
     def __init__(self, peer: RawPeer, octets: bytes) -> None:
         self._peer = peer
         self._octets = octets
+        # What is left in the kernel when the peer is gone is still looked at, and a bomb is a
+        # thousand times as much.
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, STEP)
         # The thread's own: the number of the peer's may be given to another socket.
         self._fd = os.dup(peer.sock.fileno())
         self._stopping = False

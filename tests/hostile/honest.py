@@ -120,7 +120,7 @@ async def attacked(
             before = _held()
             yield both
             # Not nothing_left_behind(): the honest client has timers, and its are not the same ones.
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 while len(server.connections) > 1 or any(map(int.__gt__, _held(), before)):
                     await asyncio.sleep(0.001)
             if not task.done():

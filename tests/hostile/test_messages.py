@@ -221,8 +221,8 @@ async def test_a_flood_delays_nobody_else(name, handler, transport, compressor):
             flood = FLOODS[name](peer, lambda data: compress(compressor, data))
             await both.forget()
             with flooding(peer, flood) as flooded:
-                await until(lambda: flooded.sent > 2**17)
-                await both.honest_trips(10)
+                await until(lambda: flooded.sent > 2**16)
+                await both.honest_trips(4)
 
 
 async def test_a_peer_that_sends_octet_by_octet_for_ever_delays_nobody_else(transport):
