@@ -218,7 +218,8 @@ async def test_a_fault_ends_its_connection_once_with_the_right_ending_and_nothin
         cause, code = ending.cause, ending.code  # what comes is a part of the message
     assert ending.cause is cause
     if code is not None:
-        assert ending.code == code
+        # Where the peer takes nothing, our Close leaves only if the kernel takes it.
+        assert ending.code in ([code, CloseCode.ABNORMAL_CLOSURE] if stage is blocked else [code])
     assert len(both.endings) == 1
     assert application.began == application.cleaned == 1
     assert application.received[:5] == list("01234")
