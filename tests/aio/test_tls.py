@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import hashlib
 import hmac
@@ -191,6 +192,56 @@ async def test_a_peer_that_asks_for_new_keys_gets_them_before_the_next_message(r
         assert await both.peer.read_frame() == (TEXT, b"under a new key")
 
 
+async def test_a_peer_that_asks_for_new_keys_again_and_again_is_not_read_until_it_reads(
+    role, transport, tmp_path
+):
+    log = tmp_path / "keys"
+    transport.server.num_tickets = 0
+    for context in (transport.server, transport.client):
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    (transport.client if role == "server" else transport.server).keylog_filename = str(log)
+    async with pair(role, transport, buffer=4096) as both:
+        for sock in (both.ws._stream._sock, both.peer.sock):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        both.ws._stream._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        name = "CLIENT_TRAFFIC_SECRET_0" if role == "server" else "SERVER_TRAFFIC_SECRET_0"
+        secret = secret_of(log, name)
+        size = 32 if "AES_128" in both.peer._tls.cipher()[0] else 48
+        octets, number = b"", 1  # the head of the handshake was record 0
+        for _ in range(6000):
+            octets += record_13(secret, size, number, KEY_UPDATE)
+            secret, number = expand(secret, size, b"traffic upd", size), 0
+        frame = both.peer.octets(TEXT, b"under the last key")
+        octets += record_13(secret, size, 0, frame, kind=b"\x17")
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < len(octets):
+                # So long after the last that was taken: what is in the kernels of both has arrived.
+                async with asyncio.timeout(0.5):
+                    count = await send_some(both.peer.sock, octets[sent:])
+                sent += count
+        assert sent < 110_000 < len(octets)
+        # Once it reads, so do we.
+        reading = asyncio.ensure_future(discard(both.peer.sock))
+        await both.peer.transmit(octets[sent:])
+        assert await within(both.ws.recv()) == "under the last key"
+        reading.cancel()
+
+
+async def discard(sock):
+    while await asyncio.get_running_loop().sock_recv(sock, 2**16):
+        pass
+
+
+async def send_some(sock, octets):
+    """Wait until the kernel takes some: how many."""
+    while True:
+        try:
+            return sock.send(octets[:4096])
+        except BlockingIOError:
+            await asyncio.sleep(0.001)
+
+
 async def test_a_peer_that_wants_a_new_handshake_and_does_not_go_on_with_it_keeps_nothing_spinning(
     transport, tmp_path, monkeypatch
 ):
@@ -228,19 +279,19 @@ def random_of(log):
     return bytes.fromhex(line.split()[1])
 
 
-def record_13(secret, size, number, handshake):
-    """A record of TLS 1.3 that holds a handshake message (RFC 8446 §5.2, §7.3)."""
-    digest = {32: "sha256", 48: "sha384"}[size]
-
-    def expand(label, length):
-        label = b"tls13 " + label
-        info = length.to_bytes(2, "big") + bytes([len(label)]) + label + b"\x00\x01"
-        return hmac.digest(secret, info, digest)[:length]
-
-    key, iv = expand(b"key", 16 if size == 32 else 32), expand(b"iv", 12)
+def record_13(secret, size, number, content, kind=b"\x16"):
+    """A record of TLS 1.3 that holds a handshake message, or another ``kind`` of content (RFC 8446 §5.2, §7.3)."""
+    key, iv = expand(secret, size, b"key", 16 if size == 32 else 32), expand(secret, size, b"iv", 12)
     nonce = (int.from_bytes(iv, "big") ^ number).to_bytes(12, "big")
-    header = b"\x17\x03\x03" + (len(handshake) + 17).to_bytes(2, "big")
-    return header + AESGCM(key).encrypt(nonce, handshake + b"\x16", header)
+    header = b"\x17\x03\x03" + (len(content) + 17).to_bytes(2, "big")
+    return header + AESGCM(key).encrypt(nonce, content + kind, header)
+
+
+def expand(secret, size, label, length):
+    """HKDF-Expand-Label with an empty context (RFC 8446 §7.1), for at most one block."""
+    label = b"tls13 " + label
+    info = length.to_bytes(2, "big") + bytes([len(label)]) + label + b"\x00\x01"
+    return hmac.digest(secret, info, {32: "sha256", 48: "sha384"}[size])[:length]
 
 
 def record_12(master, client_random, server_random, number, handshake):

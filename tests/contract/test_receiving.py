@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from endwell import Close, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
+from endwell import Close, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, Server
+from endwell.protocol.connection import AHEAD
 from tests.pair import until, within
 from tests.wire.peer import BINARY, CONTINUATION, TEXT
 
@@ -153,3 +154,55 @@ async def test_a_timeout_of_nothing_takes_what_is_there(meet):
         assert await within(both.ws.recv()) == "second"
         await asyncio.sleep(0.02)  # the third is there
         assert await both.face.recv(both.ws, 0) == "third"
+
+
+@pytest.mark.alike
+async def test_a_long_message_is_read_when_the_application_asks_for_it_and_not_before(meet):
+    size = 2**23
+    async with meet(max_size=size) as both:
+        core = both.face.engine(both.ws)._core
+        sending = asyncio.ensure_future(both.peer.frame(BINARY, bytes(size)))
+        await until(lambda: not core.reads())
+        # One read may bring as much as the kernel has.
+        assert AHEAD <= core.coming < size
+        assert len(await within(both.ws.recv())) == size
+        await sending
+        await until(core.reads)
+
+
+@pytest.mark.alike
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_message_that_has_begun_to_come_is_waited_for_and_so_is_its_end(count, meet):
+    # The application waits before so much of it is there that it would be left to the kernel.
+    size = 3 * 2**20
+    async with meet(max_size=size) as both:
+        core = both.face.engine(both.ws)._core
+        for _ in range(count):
+            receiving = asyncio.ensure_future(both.ws.recv())
+            octets = both.peer.octets(BINARY, bytes(size))
+            await both.peer.write(octets[:100_000])
+            await until(lambda: core.coming > 0)
+            await both.peer.write(octets[100_000:])
+            assert len(await within(receiving)) == size
+
+
+@pytest.mark.alike
+async def test_two_sides_that_send_long_messages_before_they_receive_do_not_block_each_other(face, transport):
+    size, finished = 3 * 2**20, []
+    options = {"max_size": 2**23, "compression": None}
+    server = Server(**options)
+
+    async def talk(ws):
+        for _ in range(3):
+            await ws.send(bytes(size))
+        for _ in range(3):
+            assert len(await ws.recv()) == size
+        finished.append(ws)
+
+    server.websocket("/")(face.handler(talk))
+    scheme = "ws" if transport.client is None else "wss"
+    async with server.serving(ssl=transport.server):
+        await within(
+            face.visit(talk, f"{scheme}://127.0.0.1:{server.port}/", ssl=transport.client, **options)
+        )
+        await until(lambda: len(finished) == 2)

@@ -13,12 +13,25 @@ from endwell import Ending, Server, WebSocket, connect
 from tests.pair import within
 from tests.raw import HOST, PLAIN, Transport
 
-__all__ = ["MOST", "Attacked", "attacked"]
+__all__ = ["MOST", "Attacked", "attacked", "piece_of_work"]
 
-#: Seconds that an honest connection may be delayed, whatever another one sends, counted as
-#: what the loop's thread works meanwhile: how busy the machine is else does not matter. The
-#: pure build parses ten times slower, and the honest client is in the same thread.
-MOST = 0.5 if os.environ.get("ENDWELL_PURE") == "1" else 0.25
+#: How much work an honest connection may have to wait for, whatever another one sends: as much CPU
+#: of the loop's thread as so many pieces of work take on the machine that the test runs on. How
+#: fast that is, and how busy else, does not matter. A turn of a flood is below a tenth of it; the
+#: faults that it rules out were twice to 200 times as much. The pure build parses ten times slower.
+MOST = 100 if os.environ.get("ENDWELL_PURE") == "1" else 50
+
+
+def piece_of_work() -> float:
+    """The CPU seconds of some work of an interpreter, some milliseconds: the least of three tries."""
+    return min(_work() for _ in range(3))
+
+
+def _work() -> float:
+    began, size = time.thread_time(), 0
+    for number in range(50_000):
+        size = (size + len(str(number))) & 0xFFFF
+    return time.thread_time() - began
 
 
 class Attacked:
@@ -30,7 +43,7 @@ class Attacked:
         self.endings: list[Ending] = []
         #: Connections whose handler runs.
         self.handled: list[WebSocket] = []
-        #: The longest round trip of the honest connection, in seconds of work.
+        #: The longest round trip of the honest connection, in CPU seconds of this thread.
         self.longest = 0.0
         self.trips = 0
 
@@ -40,6 +53,18 @@ class Attacked:
             while len(self.endings) < count:
                 await asyncio.sleep(0.001)
         return self.endings[count - 1]
+
+    async def honest_trips(self, count: int) -> None:
+        """Wait until the honest connection has made so many round trips more."""
+        count += self.trips
+        async with asyncio.timeout(20):
+            while self.trips < count:
+                await asyncio.sleep(0.001)
+
+    async def forget(self) -> None:
+        """Forget how long it waited so far: for the test itself, which is in the same thread."""
+        await self.honest_trips(2)
+        self.longest = 0.0
 
     async def _be_honest(self, ws: WebSocket) -> None:
         while True:
@@ -65,7 +90,7 @@ async def echo(ws: WebSocket) -> None:
 async def attacked(
     handler: Any = echo, transport: Transport = PLAIN, **options: Any
 ) -> AsyncIterator[Attacked]:
-    """A server, and an honest client that has an answer within ``MOST`` seconds all the while.
+    """A server, and an honest client that never waits for more than ``MOST`` pieces of work.
 
     When the block is left, nothing of the other connections is left.
     """
@@ -95,15 +120,15 @@ async def attacked(
             before = _held()
             yield both
             # Not nothing_left_behind(): the honest client has timers, and its are not the same ones.
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 while len(server.connections) > 1 or any(map(int.__gt__, _held(), before)):
                     await asyncio.sleep(0.001)
-            trips = both.trips
-            async with asyncio.timeout(5):
-                while both.trips < trips + 2 and not task.done():
-                    await asyncio.sleep(0.001)
+            if not task.done():
+                await both.honest_trips(2)
             task.cancel()
             await asyncio.wait([task])
             assert task.cancelled(), task.exception()
             assert ws.is_open
-    assert both.longest < MOST, f"an honest connection waited {both.longest:.3f} s"
+    # Measured only where it may matter.
+    most = MOST * (piece_of_work() if both.longest > 0.05 else 1.0)
+    assert both.longest < most, f"an honest connection waited {both.longest:.3f} s, above {most:.3f} s"

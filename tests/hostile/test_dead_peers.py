@@ -8,9 +8,12 @@ import pytest
 
 from endwell import Cause, TcpEnd
 from tests.pair import pair
-from tests.wire.peer import BINARY
+from tests.wire.peer import BINARY, PING
 
-KEEPALIVE = {"ping_interval": 0.1, "ping_timeout": 0.1, "write_timeout": None}
+KEEPALIVE = {"ping_interval": 0.3, "ping_timeout": 0.3, "write_timeout": None}
+
+#: Seconds after which nothing but the close timeout would end it: more than a test waits.
+LONG = 60.0
 
 #: More than any kernel buffers on the way.
 HUGE = bytes(2**24)
@@ -35,12 +38,10 @@ async def nothing(both):
 
 @pytest.mark.parametrize("before", [nothing, block_writes, fill_inbox])
 async def test_a_dead_peer_is_gone_within_ping_interval_and_ping_timeout(before, role, transport):
-    async with pair(role, transport, buffer=65536, **KEEPALIVE) as both:
+    async with pair(role, transport, buffer=65536, close_timeout=LONG, **KEEPALIVE) as both:
         await before(both)
         await both.peer.vanish()
-        began = asyncio.get_running_loop().time()
-        ending = await both.ending()
-        assert asyncio.get_running_loop().time() - began <= 0.5
+        ending = await both.ending()  # it does not wait for an answer to a Close
     assert (ending.cause, ending.tcp, ending.clean) == (Cause.KEEPALIVE_TIMEOUT, TcpEnd.ABORTED, False)
 
 
@@ -53,23 +54,20 @@ async def test_a_dead_peer_is_gone_with_its_inbox_full_and_the_queue_to_it_block
 
 
 async def test_a_reset_is_told_at_once_though_messages_wait_for_a_busy_handler(role, transport):
-    async with pair(role, transport) as both:  # without keepalive
+    # Without keepalive nothing else would ever tell it.
+    async with pair(role, transport, close_timeout=LONG) as both:
         await fill_inbox(both)
         both.peer.reset()
-        began = asyncio.get_running_loop().time()
         ending = await both.ending()
-        assert asyncio.get_running_loop().time() - began < 0.2
         assert [message async for message in both.ws][:16] == [b"unread"] * 16
     assert (ending.cause, ending.tcp) == (Cause.CONNECTION_RESET, TcpEnd.RST)
 
 
 async def test_a_peer_that_has_closed_its_socket_is_gone_with_the_next_ping_though_messages_wait(role):
-    async with pair(role, ping_interval=0.1, ping_timeout=5.0) as both:
+    async with pair(role, ping_interval=0.1, ping_timeout=LONG, close_timeout=LONG) as both:
         await fill_inbox(both)
         both.peer.drop()
-        began = asyncio.get_running_loop().time()
         ending = await both.ending()
-        assert asyncio.get_running_loop().time() - began < 0.3
     assert (ending.cause, ending.tcp) == (Cause.CONNECTION_RESET, TcpEnd.RST)
 
 
@@ -89,21 +87,19 @@ async def test_whoever_is_held_back_by_turns_goes_on_each_time_and_is_not_taken_
 async def test_a_peer_whose_messages_wait_for_a_busy_handler_is_not_given_up(role, transport):
     async with pair(role, transport, **KEEPALIVE) as both:
         await fill_inbox(both)
-        await asyncio.sleep(0.45)  # which is four pings
+        for _ in range(4):  # the last one leaves long after the first should have been answered
+            assert (await both.peer.read_frame()).opcode == PING
         assert both.ws.is_open
         # Nor is it at the moment at which the handler takes them, though no pong was read.
         for _ in range(20):
             assert await both.ws.recv() == b"unread"
-            await asyncio.sleep(0.005)
         assert both.ws.is_open
 
 
 async def test_a_peer_that_takes_nothing_is_gone_after_write_timeout_without_any_keepalive(role, transport):
-    async with pair(role, transport, buffer=65536, write_timeout=0.2) as both:
-        await block_writes(both)
+    async with pair(role, transport, buffer=65536, write_timeout=0.2, close_timeout=LONG) as both:
         await fill_inbox(both)
-        began = asyncio.get_running_loop().time()
+        await block_writes(both)
         ending = await both.ending()
-        assert asyncio.get_running_loop().time() - began <= 0.5
     assert (ending.cause, ending.tcp) == (Cause.WRITE_TIMEOUT, TcpEnd.ABORTED)
     assert ending.unsent_bytes > 0

@@ -12,7 +12,7 @@ from endwell import Server
 from endwell.aio.admission import FREE, REFUSALS, Admission
 from endwell.aio.listen import Opening
 from endwell.options import Options
-from tests.pair import idle, nothing_left_behind
+from tests.pair import idle, nothing_left_behind, until
 from tests.raw import RawPeer
 
 PAGE = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -74,10 +74,10 @@ async def test_a_connection_too_many_is_answered_with_503_and_retry_after(option
 
 
 async def test_pages_and_unfinished_openings_count_too():
-    server = serve(max_connections=1, open_timeout=0.3)
+    server = serve(max_connections=1, open_timeout=1.5)
     async with server.serving(grace=0), nothing_left_behind():
         with await RawPeer.reach(server.port) as peer:
-            await asyncio.sleep(0.01)
+            await until(lambda: server._listener.openings)
             with await RawPeer.reach(server.port) as other:
                 await other.write(PAGE)
                 assert (await other.read_head()).startswith("HTTP/1.1 503 ")
@@ -89,7 +89,7 @@ async def test_pages_and_unfinished_openings_count_too():
                 peer.fin()
                 while await peer.more():
                     pass
-            await asyncio.sleep(0.01)
+            await until(lambda: not server._listener.openings)
 
 
 async def test_refusing_is_bounded_too():

@@ -15,13 +15,13 @@ import pytest
 
 from endwell import HandshakeFailed, HandshakeRejected, Options, Server, connect
 from tests.pair import pair, within
-from tests.raw import RawPeer, RawServer, switching_protocols
+from tests.raw import PLAIN, RawPeer, RawServer, switching_protocols, wss
 from tests.wire.peer import BINARY, CONTINUATION, PING, TEXT
 
 KiB, MiB = 2**10, 2**20
 
-#: One read of the socket, and what its octets are as Python's objects at the most: of each
-#: 8 octets of a frame a bytes object of 40 and its places in two lists.
+#: One read of the socket, and what there is of it beside the messages: 4096 of them as Python's
+#: objects, the rest as it came and copied once to go on; and a message while it is copied.
 READ = 256 * KiB
 OBJECTS = 12 * READ
 
@@ -125,15 +125,16 @@ FLOODS = {
 }
 
 
-@pytest.mark.parametrize("state", ["open", "closing", "lingering"])
+@pytest.mark.parametrize("state", ["open", "open, over TLS", "closing", "lingering"])
 @pytest.mark.parametrize("name", FLOODS)
 async def test_a_connection_costs_max_size_twice_and_a_read_whatever_comes_and_whoever_reads(
     name, state, role
 ):
-    async with pair(role, close_timeout=0.6, **LIMITS) as both:
-        octets = FLOODS[name](both.peer.octets)
+    transport = wss() if "TLS" in state else PLAIN
+    async with pair(role, transport, close_timeout=0.6, **LIMITS) as both:
         if state == "lingering":
             await both.peer.close()
+        octets = both.peer.sealed(FLOODS[name](both.peer.octets))
         with at_most(RECEIVED + LIMITS["write_limit"]):
             closing = asyncio.ensure_future(both.ws.close()) if state == "closing" else None
             await pour(both.peer, octets, 0.4)
@@ -200,14 +201,14 @@ async def test_a_peer_that_never_reads_costs_write_limit_and_one_message(role):
         assert both.core.outbox.size < 64 * KiB + len(message) + 14
 
 
-async def test_a_peer_that_has_its_messages_echoed_and_never_reads_costs_no_more(role):
+async def test_a_peer_that_has_its_messages_echoed_and_never_reads_costs_no_more(role, transport):
     async def echo(ws):
         with suppress(Exception):
             async for message in ws:
                 await ws.send(message)
 
-    async with pair(role, handler=echo, buffer=16384, **LIMITS) as both:
-        octets = both.peer.octets(BINARY, bytes(10_000)) * 1000
+    async with pair(role, transport, handler=echo, buffer=16384, **LIMITS) as both:
+        octets = both.peer.sealed(both.peer.octets(BINARY, bytes(10_000)) * 1000)
         with at_most(RECEIVED + 64 * KiB + MiB):
             await pour(both.peer, octets, 0.4)
         assert both.core.outbox.size < 64 * KiB + 10_100

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import zlib
 
 import pytest
 
 from endwell import Cause, connect
+from tests.hostile.flood import flooding
 from tests.hostile.honest import attacked
-from tests.pair import pair, within
+from tests.pair import pair, until, within
 from tests.raw import RawPeer, RawServer, switching_protocols
 from tests.wire.peer import BINARY, CLOSE, CONTINUATION, PING, TEXT
 
@@ -77,9 +77,11 @@ def _declared(frame, length):
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_a_fault_ends_the_connection_with_its_code_and_is_told_as_its_cause(name, role, caplog):
+async def test_a_fault_ends_the_connection_with_its_code_and_is_told_as_its_cause(
+    name, role, transport, caplog
+):
     code, octets = FAULTS[name]
-    async with pair(role, max_size=2**16) as both:
+    async with pair(role, transport, max_size=2**16) as both:
         both.peer.bytewise = len(octets(both.peer.octets)) < 100
         # What follows a fault is not looked at.
         await both.peer.write(octets(both.peer.octets) + both.peer.octets(TEXT, b"smuggled") * 10)
@@ -111,9 +113,10 @@ def compress(compressor, data):
     return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-async def compressing(port):
+async def compressing(port, context=None):
     """A client with permessage-deflate."""
-    peer = await RawPeer.reach(port)
+    peer = await RawPeer.reach(port, context)
+    await peer.shake()
     extension = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
     await peer.write(peer.request()[:-2] + extension)
     assert "permessage-deflate" in await peer.read_head()
@@ -142,21 +145,22 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-async def test_a_compressed_fault_ends_the_connection_with_its_code(name, compressor):
+async def test_a_compressed_fault_ends_the_connection_with_its_code(name, transport, compressor):
     code, octets = BOMBS[name]
-    async with attacked() as both:
-        with await compressing(both.port) as peer:
+    async with attacked(transport=transport) as both:
+        with await compressing(both.port, transport.client) as peer:
             await peer.write(b"".join(octets(lambda data: compress(compressor, data), peer.octets)))
             assert (await peer.read_to_the_end()).close.code == code
         assert (await both.ended()).cause is CAUSES[code]
 
 
 @pytest.mark.parametrize("name", BOMBS)
-async def test_a_compressed_fault_of_a_server_ends_the_connection_with_its_code(name, compressor):
+async def test_a_compressed_fault_of_a_server_ends_the_connection_with_its_code(name, transport, compressor):
     code, octets = BOMBS[name]
-    with RawServer() as listening:
-        connecting = asyncio.ensure_future(opened(listening.uri))
+    with RawServer(transport.server) as listening:
+        connecting = asyncio.ensure_future(opened(listening.uri, ssl=transport.client))
         with await listening.reached() as peer:
+            await peer.shake()
             head = switching_protocols(await peer.read_head())
             await peer.write(head[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
             ws = await within(connecting)
@@ -165,8 +169,8 @@ async def test_a_compressed_fault_of_a_server_ends_the_connection_with_its_code(
             assert (await within(ws.closed)).cause is CAUSES[code]
 
 
-async def opened(uri):
-    return await connect(uri, ping_interval=None)
+async def opened(uri, **options):
+    return await connect(uri, ping_interval=None, **options)
 
 
 # -- floods -------------------------------------------------------------------------
@@ -183,70 +187,58 @@ async def take(ws):
         pass
 
 
-def _bombs(peer, deflate):
-    return peer.octets(BINARY, deflate(bytes(2**20)), rsv=RSV1) * 300
-
-
+#: Each again and again, as fast as it is taken.
 FLOODS = {
-    "pings": lambda peer, deflate: peer.octets(PING) * 100_000,
-    "pings of 125 bytes": lambda peer, deflate: peer.octets(PING, bytes(125)) * 10_000,
-    "pongs that nobody asked for": lambda peer, deflate: peer.octets(10, b"1234") * 60_000,
-    "empty messages": lambda peer, deflate: peer.octets(TEXT) * 100_000,
-    "tiny messages": lambda peer, deflate: peer.octets(TEXT, b"x") * 100_000,
-    "tiny fragments": lambda peer, deflate: (
-        peer.octets(BINARY, fin=False) + peer.octets(CONTINUATION, b"x", fin=False) * 80_000
+    "pings": lambda peer, deflate: peer.octets(PING) * 50_000,
+    "pings of 125 bytes": lambda peer, deflate: peer.octets(PING, bytes(125)) * 3000,
+    "pongs that nobody asked for": lambda peer, deflate: peer.octets(10, b"1234") * 30_000,
+    "empty messages": lambda peer, deflate: peer.octets(TEXT) * 50_000,
+    "tiny messages": lambda peer, deflate: peer.octets(TEXT, b"x") * 50_000,
+    "tiny fragments": lambda peer, deflate: _fragments(peer, b"x"),
+    "empty fragments": lambda peer, deflate: _fragments(peer, b""),
+    "large messages": lambda peer, deflate: peer.octets(BINARY, bytes(1000)) * 300,
+    "bombs just below the limit": lambda peer, deflate: (
+        peer.octets(BINARY, deflate(bytes(2**20)), rsv=RSV1) * 300
     ),
-    "empty fragments": lambda peer, deflate: (
-        peer.octets(BINARY, fin=False) + peer.octets(CONTINUATION, fin=False) * 80_000
+    "compressed nothing": lambda peer, deflate: peer.octets(BINARY, deflate(b""), rsv=RSV1) * 40_000,
+    "compressed blocks of nothing": lambda peer, deflate: peer.octets(
+        BINARY, b"\x03\x00" * 150_000 + b"\x00", rsv=RSV1
     ),
-    "large messages": lambda peer, deflate: peer.octets(BINARY, bytes(1000)) * 2000,
-    "bombs just below the limit": _bombs,
-    "compressed nothing": lambda peer, deflate: peer.octets(BINARY, deflate(b""), rsv=RSV1) * 60_000,
 }
+
+
+def _fragments(peer, data):
+    rest = peer.octets(CONTINUATION, data, fin=False) * 40_000
+    return peer.octets(BINARY, fin=False) + rest + peer.octets(CONTINUATION)
 
 
 @pytest.mark.parametrize("handler", [ignore, take], ids=["idle", "taking"])
 @pytest.mark.parametrize("name", FLOODS)
-async def test_a_flood_delays_nobody_else(name, handler, compressor):
+async def test_a_flood_delays_nobody_else(name, handler, transport, compressor):
     # A ping shows that the attacker is gone to whoever does not read.
-    async with attacked(handler, ping_interval=0.2) as both:
-        with await compressing(both.port) as peer:
+    async with attacked(handler, transport, ping_interval=0.2) as both:
+        with await compressing(both.port, transport.client) as peer:
             flood = FLOODS[name](peer, lambda data: compress(compressor, data))
-            await asyncio.sleep(0.02)
-            both.longest = 0.0  # building it took a while, which was felt
-            sending = asyncio.ensure_future(asyncio.to_thread(_pour, peer.sock, flood))
-            await asyncio.wait([sending], timeout=0.3)
-            peer.drop()
-            await sending
+            await both.forget()
+            with flooding(peer, flood) as flooded:
+                await until(lambda: flooded.sent > 2**16)
+                await both.honest_trips(4)
 
 
-def _pour(sock, flood):
-    """Send as much as the other side takes, from a thread of its own."""
-    with memoryview(flood) as view:
-        at = 0
-        while at < len(view):
-            try:
-                at += os.write(sock.fileno(), view[at : at + 2**16])
-            except BlockingIOError:
-                pass
-            except (OSError, ValueError):
-                return  # dropped
-
-
-async def test_a_peer_that_sends_octet_by_octet_for_ever_delays_nobody_else():
-    async with attacked() as both:
-        with await RawPeer.connect(both.port) as peer:
+async def test_a_peer_that_sends_octet_by_octet_for_ever_delays_nobody_else(transport):
+    async with attacked(transport=transport) as both:
+        with await RawPeer.connect(both.port, transport.client) as peer:
             peer.bytewise = True
             await peer.write(peer.octets(BINARY, bytes(1000)))
             assert len((await peer.read_frame()).payload) == 1000
 
 
-async def test_a_peer_that_never_reads_delays_nobody_else_and_is_gone_after_write_timeout():
+async def test_a_peer_that_never_reads_delays_nobody_else_and_is_gone_after_write_timeout(transport):
     async def stream(ws):
         while True:
             await ws.send(bytes(2**16))
 
-    async with attacked(stream, write_timeout=0.3) as both:
-        with await RawPeer.connect(both.port, buffer=65536):
+    async with attacked(stream, transport, write_timeout=0.3) as both:
+        with await RawPeer.connect(both.port, transport.client, buffer=65536):
             ending = await both.ended()
         assert ending.cause is Cause.WRITE_TIMEOUT

@@ -158,18 +158,19 @@ async def test_open_timeout_is_absolute_however_the_octets_of_an_opening_dribble
     if stage == "tls" and transport.client is None:
         return  # one stage less
     async with attacked(transport=transport, open_timeout=0.3) as both:
+        began = asyncio.get_running_loop().time()
         with await RawPeer.reach(both.port, transport.client) as peer:
-            began = asyncio.get_running_loop().time()
             if stage == "tls":
                 octets, send = peer.flight(), peer.transmit
             else:
                 await peer.shake()
                 octets, send = b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 100, peer.write
             sending = asyncio.create_task(dribble(send, octets, stage))
-            async with asyncio.timeout(2):
+            # All of it would take 6 seconds, or for ever.
+            async with asyncio.timeout(4):
                 while await peer.more():
                     pass
-            assert 0.25 < asyncio.get_running_loop().time() - began < 0.8
+            assert asyncio.get_running_loop().time() - began > 0.28
             sending.cancel()
             await asyncio.wait([sending])
 
@@ -179,16 +180,16 @@ async def dribble(send, octets, stage):
     await send(octets[: start % len(octets)])
     if stage != "nothing":
         for at in range(start, len(octets)):
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
             await send(octets[at : at + 1])
 
 
 async def test_hundreds_of_unfinished_openings_keep_nobody_from_opening_one():
-    async with attacked(open_timeout=1.0) as both:
+    async with attacked(open_timeout=60.0) as both:
         crowd = [await RawPeer.reach(both.port) for _ in range(300)]
         for peer in crowd:
             peer.push(b"GET / HTTP/1.1\r\nX: ")
-        with await within(RawPeer.connect(both.port), 1.0) as peer:
+        with await within(RawPeer.connect(both.port)) as peer:
             await peer.frame(TEXT, b"hello")
             assert (await peer.read_frame()).payload == b"hello"
         for peer in crowd:

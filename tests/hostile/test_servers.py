@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -107,11 +106,10 @@ async def test_open_timeout_is_absolute_however_the_answer_dribbles_in(name, tra
         with await listening.reached() as peer:
             await peer.shake()
             await peer.read_head()
-            began = time.monotonic()
             sending = asyncio.ensure_future(dribble(peer, DRIBBLES[name]))
+            # All of it would take 6 seconds at the least.
             with pytest.raises(HandshakeFailed) as raised:
-                await within(connecting)
-            assert time.monotonic() - began < 0.6
+                await within(connecting, 4.0)
             sending.cancel()
             await asyncio.wait([sending])
     assert raised.value.ending.cause is Cause.HANDSHAKE_FAILED
@@ -122,7 +120,7 @@ async def dribble(peer, octets):
     half = len(octets) // 2
     await peer.write(octets[:half])
     for at in range(half, len(octets)):
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.02)
         await peer.write(octets[at : at + 1])
 
 

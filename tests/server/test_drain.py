@@ -33,6 +33,12 @@ def url(server):
     return f"ws://127.0.0.1:{server.port}/"
 
 
+def visiting(server, transport):
+    """A client of ours, over ``transport``."""
+    scheme = "ws" if transport.client is None else "wss"
+    return endwell.connect(f"{scheme}://127.0.0.1:{server.port}/", ssl=transport.client)
+
+
 class Work:
     """A server that takes its time for each message."""
 
@@ -80,7 +86,7 @@ async def test_an_answer_and_the_close_leave_together_so_that_nobody_asks_again(
     assert "1 clean" in str(report)
 
 
-async def test_an_answer_waits_a_moment_for_its_thread_to_come_back():
+async def test_an_answer_waits_a_moment_for_its_thread_to_come_back(transport):
     server = endwell.Server()
     begun = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -93,8 +99,8 @@ async def test_an_answer_waits_a_moment_for_its_thread_to_come_back():
             ws.send(message)
             time.sleep(0.002)  # and the event loop runs
 
-    async with server.serving():
-        with await RawPeer.connect(server.port) as peer:
+    async with server.serving(ssl=transport.server):
+        with await RawPeer.connect(server.port, transport.client) as peer:
             await peer.frame(TEXT, b"question")
             await begun.wait()
             draining = asyncio.create_task(drained(server))
@@ -105,11 +111,11 @@ async def test_an_answer_waits_a_moment_for_its_thread_to_come_back():
         assert (await draining).endings == {"clean": 1}
 
 
-async def test_a_peer_that_closes_while_it_is_judged_leaves_no_timer_behind(face, monkeypatch):
+async def test_a_peer_that_closes_while_it_is_judged_leaves_no_timer_behind(face, monkeypatch, transport):
     monkeypatch.setattr(endwell.server.drain, "QUIET", 2 * BOUND)
     work = Work(0, face)
-    async with work.server.serving():
-        with await RawPeer.connect(work.server.port) as peer:
+    async with work.server.serving(ssl=transport.server):
+        with await RawPeer.connect(work.server.port, transport.client) as peer:
             await peer.frame(TEXT, b"question")
             assert (await peer.read_frame()).payload == b"question"
             connection = weakref.ref(*work.server.connections)
@@ -145,10 +151,10 @@ async def test_what_the_system_has_already_is_answered_before_the_close(transpor
 
 
 @pytest.mark.parametrize("begun", [1, 10])
-async def test_a_message_that_has_begun_to_come_is_waited_for(face, begun):
+async def test_a_message_that_has_begun_to_come_is_waited_for(face, begun, transport):
     work = Work(0, face)
-    async with work.server.serving():
-        with await RawPeer.connect(work.server.port) as peer:
+    async with work.server.serving(ssl=transport.server):
+        with await RawPeer.connect(work.server.port, transport.client) as peer:
             question = peer.octets(TEXT, b"a long question")
             await peer.write(question[:begun])
             while not work.server.connections:
@@ -162,9 +168,9 @@ async def test_a_message_that_has_begun_to_come_is_waited_for(face, begun):
         assert (await draining).endings == {"clean": 1}
 
 
-async def test_a_control_frame_that_is_there_does_not_keep_a_connection_open(face):
+async def test_a_control_frame_that_is_there_does_not_keep_a_connection_open(face, transport):
     work = Work(0, face)
-    async with work.server.serving(), endwell.connect(url(work.server)) as ws:
+    async with work.server.serving(ssl=transport.server), visiting(work.server, transport) as ws:
         await ws.send("hello")
         assert await ws.recv() == "hello"
         pings = [asyncio.create_task(ws.ping()) for _ in range(3)]
@@ -175,7 +181,9 @@ async def test_a_control_frame_that_is_there_does_not_keep_a_connection_open(fac
 
 
 @pytest.mark.parametrize("subscribes", [False, True])
-async def test_a_stream_is_closed_at_its_moment_or_after_some_patience_if_it_was_asked_for(subscribes, face):
+async def test_a_stream_is_closed_at_its_moment_or_after_some_patience_if_it_was_asked_for(
+    subscribes, face, transport
+):
     server = endwell.Server()
     raised = []
 
@@ -191,7 +199,7 @@ async def test_a_stream_is_closed_at_its_moment_or_after_some_patience_if_it_was
             raise
 
     server.websocket("/")(face.handler(stream))
-    async with server.serving(), endwell.connect(url(server)) as ws:
+    async with server.serving(ssl=transport.server), visiting(server, transport) as ws:
         await ws.send("subscribe") if subscribes else None
         await ws.recv()
         draining = asyncio.create_task(drained(server, deadline=2))
@@ -204,7 +212,7 @@ async def test_a_stream_is_closed_at_its_moment_or_after_some_patience_if_it_was
     assert raised[0].ending.cause is Cause.SERVER_DRAINED
 
 
-async def test_handlers_are_told_and_one_that_returns_closes_with_the_words_of_the_drain(caplog):
+async def test_handlers_are_told_and_one_that_returns_closes_with_the_words_of_the_drain(caplog, transport):
     server = endwell.Server()
     told = []
 
@@ -227,7 +235,7 @@ async def test_handlers_are_told_and_one_that_returns_closes_with_the_words_of_t
         await ws.draining.wait()
         await ws.send("bye")
 
-    async with server.serving(), endwell.connect(url(server)) as ws:
+    async with server.serving(ssl=transport.server), visiting(server, transport) as ws:
         await ws.send("hello")
         await asyncio.sleep(0.01)
         assert not ws.draining
@@ -265,7 +273,7 @@ def test_a_handler_in_a_thread_can_wait_for_the_drain_too():
     assert (report.endings, report.last_called) == ({"clean": 1}, 0)
 
 
-async def test_threads_that_share_a_connection_are_idle_when_all_have_come_back():
+async def test_threads_that_share_a_connection_are_idle_when_all_have_come_back(transport):
     server = endwell.Server()
     answered = []
 
@@ -283,7 +291,7 @@ async def test_threads_that_share_a_connection_are_idle_when_all_have_come_back(
         for thread in threads:
             thread.join()
 
-    async with server.serving(), endwell.connect(url(server)) as ws:
+    async with server.serving(ssl=transport.server), visiting(server, transport) as ws:
         for seconds in ("0.3", "0.02", "0.02", "0.02"):
             await ws.send(seconds)
         assert await ws.recv() == "0.02"
@@ -416,12 +424,12 @@ async def test_a_second_drain_waits_for_the_first_and_leaving_the_block_too():
         assert await ws.recv() == "again"
 
 
-async def test_leaving_the_block_answers_what_came_and_touches_no_signal(face):
+async def test_leaving_the_block_answers_what_came_and_touches_no_signal(face, transport):
     work = Work(0.1, face)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     async with contextlib.AsyncExitStack() as stack:
-        async with work.server.serving():
-            ws = await stack.enter_async_context(endwell.connect(url(work.server)))
+        async with work.server.serving(ssl=transport.server):
+            ws = await stack.enter_async_context(visiting(work.server, transport))
             await ws.send("hello")
             await work.begun.wait()
             assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
@@ -456,7 +464,7 @@ async def test_a_drain_that_is_cancelled_goes_to_the_end_at_once():
     assert len(work.left) == 1
 
 
-async def test_a_client_that_is_gone_or_deaf_costs_no_more_than_the_deadline(caplog):
+async def test_a_client_that_is_gone_or_deaf_costs_no_more_than_the_deadline(caplog, transport):
     server = endwell.Server()
 
     @server.websocket("/")
@@ -466,8 +474,8 @@ async def test_a_client_that_is_gone_or_deaf_costs_no_more_than_the_deadline(cap
                 await asyncio.sleep(0.01)
 
     caplog.set_level(logging.INFO, "endwell.server")
-    async with server.serving():
-        with await RawPeer.connect(server.port):
+    async with server.serving(ssl=transport.server):
+        with await RawPeer.connect(server.port, transport.client):
             began = time.monotonic()
             report = await drained(server, deadline=0.5)
             assert time.monotonic() - began < 2
@@ -480,7 +488,9 @@ async def test_a_client_that_is_gone_or_deaf_costs_no_more_than_the_deadline(cap
 
 
 @pytest.mark.parametrize("answers", [True, False])
-async def test_what_crosses_the_close_is_taken_only_by_a_handler_that_owes_no_answer(face, answers):
+async def test_what_crosses_the_close_is_taken_only_by_a_handler_that_owes_no_answer(
+    face, answers, transport
+):
     server = endwell.Server()
     taken, endings = [], []
 
@@ -492,8 +502,8 @@ async def test_what_crosses_the_close_is_taken_only_by_a_handler_that_owes_no_an
 
     server.websocket("/")(face.handler(handler))
     server.on_close(lambda ws, ending: endings.append(ending))
-    async with server.serving():
-        with await RawPeer.connect(server.port) as peer:
+    async with server.serving(ssl=transport.server):
+        with await RawPeer.connect(server.port, transport.client) as peer:
             await peer.frame(TEXT, b"in time")
             draining = asyncio.create_task(drained(server))
             while (received := await peer.read_frame()).opcode != CLOSE:

@@ -251,7 +251,7 @@ def test_max_threads_is_a_positive_number(wrong, error):
         endwell.Server(max_threads=wrong)
 
 
-async def test_a_stopping_server_closes_with_1001_and_waits_for_the_threads():
+async def test_a_stopping_server_closes_with_1001_and_waits_for_the_threads(transport):
     server = endwell.Server()
     cleaned = []
 
@@ -263,8 +263,10 @@ async def test_a_stopping_server_closes_with_1001_and_waits_for_the_threads():
             time.sleep(0.2)
             cleaned.append(exc.ending.cause)
 
-    async with server.serving(grace=5):
-        ws = await endwell.connect(url(server))
+    async with server.serving(ssl=transport.server, grace=5):
+        scheme = "ws" if transport.client is None else "wss"
+        uri = f"{scheme}://127.0.0.1:{server.port}/"
+        ws = await endwell.connect(uri, ssl=transport.client)
         reading = asyncio.ensure_future(ws.read())
         await asyncio.sleep(0.05)
     await reading

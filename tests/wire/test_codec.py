@@ -433,6 +433,64 @@ def test_many_bombs_in_one_read_are_inflated_one_at_a_time(opcode: int) -> None:
     assert (len(events), events[-1], codec.paused) == (3, Ping(b"Hello"), False)
 
 
+def test_empty_final_blocks_are_inflated_a_few_at_a_time_and_nothing_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # RFC 7692 §7.2.3.5 has such a block, of two bytes; zlib is called, and begun anew, for each.
+    begun = 0
+    real = zlib.decompressobj
+
+    def decompressobj(*arguments: int) -> object:
+        nonlocal begun
+        begun += 1
+        return real(*arguments)
+
+    monkeypatch.setattr(zlib, "decompressobj", decompressobj)
+    blocks = 2**15
+    payload = b"\x03\x00" * blocks + compress(b"Hello")
+    read = bytearray(frame(TEXT, payload, rsv=RSV1) + frame(PING, b"behind it"))
+    codec = compressing(client=False)
+    events: list[Event] = []
+    codec.feed(read, len(read), events)
+    most, before = begun, begun
+    while codec.paused:
+        assert codec.begun()
+        codec.feed(bytearray(), 0, events)
+        most, before = max(most, begun - before), begun
+    assert begun >= blocks
+    assert most <= 2**18 // 64 + 2**12 // 2
+    assert (events, codec.controls) == (["Hello"], [Ping(b"behind it")])
+
+
+@pytest.mark.parametrize(
+    ("unit", "event"),
+    [
+        (frame(PING), Ping(b"")),
+        (frame(BINARY, compress(b""), rsv=RSV1), b""),
+        (frame(CONTINUATION, b"x", fin=False), None),
+        (frame(TEXT, b"x"), "x"),
+    ],
+    ids=["pings", "compressed nothing", "fragments", "messages"],
+)
+def test_frames_are_looked_at_some_thousands_at_a_time_and_nothing_is_lost(unit: bytes, event: Event) -> None:
+    count = 20_000
+    codec = compressing(client=False)
+    if event is None:
+        read = bytearray(frame(BINARY, fin=False) + unit * count + frame(CONTINUATION))
+        expected: list[Event] = [b"x" * count]
+    else:
+        read, expected = bytearray(unit * count), [event] * count
+    data, most = read, 0
+    came: list[Event] = []
+    while data or codec.paused:
+        before = len(codec._partial)
+        codec.feed(data, len(data), came)
+        most = max(most, len(data) + before - len(codec._partial))
+        data = bytearray()
+    assert most <= (2**18 // 64 + 1) * len(unit)
+    assert came + codec.controls == expected
+
+
 def test_a_compressed_frame_may_be_longer_than_what_it_holds() -> None:
     payload = b"\x00\x00\x00\xff\xff" * 1000 + compress(b"Hello")
     assert receive(compressing(client=False, max_size=5), frame(TEXT, payload, rsv=RSV1)) == (["Hello"], None)

@@ -217,6 +217,8 @@ class Receive:
             if self._at_end == Receive.STOP:
                 raise StopAsyncIteration
             return None
+        if self._core.coming and self._core.want():
+            self._stream.settle()  # the rest of the message was left to the kernel
         return slot.take()
 
     def send(self, value: None) -> Slot:

@@ -40,6 +40,9 @@ class Idle:
         self._timer: asyncio.TimerHandle | None = None
         # How many messages the application had taken when that was started, and when it was over.
         self._timed = self._quiet_since = -1
+        # Whether _read() is going to be called: once in a turn of the loop, though a receiver is
+        # about to wait after each message.
+        self._reading = False
         #: Whether the peer is held back, until the connection closes.
         self.held = False
 
@@ -89,8 +92,10 @@ class Idle:
             self.stop()
             self._callback()
         elif self._stream.arrived():
-            # Not here: this may be within a read.
-            self._stream.loop.call_soon(self._read)
+            if not self._reading:
+                # Not here: this may be within a read.
+                self._reading = True
+                self._stream.loop.call_soon(self._read)
         elif core.begun():
             pass
         elif core.answers() and not core.outbox.size and core.taken() != self._quiet_since:
@@ -122,6 +127,7 @@ class Idle:
             self()
 
     def _read(self) -> None:
+        self._reading = False
         if self._receiver.idle is self and not self.held:
             self._stream.readable()
         core = self._stream.core

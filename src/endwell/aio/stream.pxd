@@ -36,6 +36,8 @@ cdef class Stream:
     cdef bint _deaf
     cdef bint _starved
     cdef bint _resuming
+    cdef object _failure
+    cdef Py_ssize_t _left
     cdef bint _writing
     cdef bint _finished
     cdef readonly double _alarm
@@ -62,7 +64,10 @@ cdef class Stream:
     cdef _judge(self)
 
     @cython.locals(began=cython.double, count=cython.Py_ssize_t, core=Connection, quiet=cython.bint)
+    cdef _take_turn(self)
     cpdef readable(self)
+    cdef bint _may_read(self) except -1
+    cdef bint _has_more(self)
 
     @cython.locals(count=cython.Py_ssize_t, inside=cython.Py_ssize_t, codec=Codec)
     cdef Py_ssize_t _read(self) except -2
@@ -71,3 +76,6 @@ cdef class Stream:
     @cython.locals(outbox=Outbox)
     cdef Py_ssize_t _write(self) except -2
     cdef _read_what_is_left(self, exc)
+    @cython.locals(began=cython.double, count=cython.Py_ssize_t)
+    cdef _read_last(self)
+    cdef _read_on(self)

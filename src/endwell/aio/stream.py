@@ -88,6 +88,9 @@ class Stream:
         self._deaf = False
         self._starved = False
         self._resuming = False
+        # Why nothing can be written any more, and how much is still read then.
+        self._failure: OSError | None = None
+        self._left = 0
         self._writing = False
         self._finished = False
         self._alarm = NEVER
@@ -210,7 +213,7 @@ class Stream:
             self.settle()
 
     def _watch(self) -> None:
-        reading = self._shaking or (not self.held and not self._starved and self.core.reads())
+        reading = self._shaking or (not self._starved and self._may_read())
         if reading is not self._reading:
             if reading:
                 self._listen()
@@ -220,15 +223,14 @@ class Stream:
                 self._commons.mute(self._fd)
                 self.muted = self._deaf = True
             self._reading = reading
-        if reading and self.core.paused() and not self._resuming:
-            self._resuming = True
-            self.loop.call_soon(self._resume)
+        if reading and self._has_more():
+            self._read_on()
         if self._shaking:
             return  # the handshake watches for writing by itself
         writing = self.core.writes() or (self.core.half_close and not self._finished)
         if self._tls is not None:
             writing = (writing and not self._tls.blocked) or self._tls.unsent()
-        writing = writing and not self._starved
+        writing = writing and not self._starved and self._failure is None
         if writing is not self._writing:
             if writing:
                 self.loop.add_writer(self._fd, self.settle)
@@ -242,13 +244,24 @@ class Stream:
             self.muted = False
         else:
             self._commons.add_reader(self._fd, self)
-        if self._tls is not None and self._tls.waiting:
-            # Already read: the kernel will not announce it again.
-            self.loop.call_soon(self.readable)
+
+    def _may_read(self) -> bool:
+        return not self.held and self.core.reads() and (self._tls is None or not self._tls.congested())
+
+    def _has_more(self) -> bool:
+        """Whether something was read from the socket and has not been looked at."""
+        return self.core.paused() or (self._tls is not None and self._tls.waiting)
+
+    def _read_on(self) -> None:
+        """Read in the next turn of the loop what the kernel does not announce again."""
+        if not self._resuming:  # one call at a time, or they would multiply from turn to turn
+            self._resuming = True
+            self.loop.call_soon(self._resume)
 
     def _resume(self) -> None:
+        assert self._resuming, "a second call to read on in one turn of the loop"
         self._resuming = False
-        self.readable()  # which looks itself whether it may
+        self._take_turn()
 
     def _starve(self) -> None:
         if not self._starved:
@@ -276,7 +289,7 @@ class Stream:
         try:
             self._catch_up()
         finally:  # whatever that has led to, time goes on
-            self._alarm = NEVER
+            self._unset_alarm()  # one that was set since this one rang would ring beside the next
             self._judge()
 
     def _catch_up(self) -> None:
@@ -285,7 +298,7 @@ class Stream:
         What lies in the kernel's buffer may prove that the peer lives, or be the Close that is waited for.
         """
         if self._reading:
-            self.readable()
+            self._take_turn()
         if self._writing and self._sock is not None:
             self._flush()
 
@@ -302,12 +315,19 @@ class Stream:
 
     def readable(self) -> None:
         """There is something to read, or an error."""
+        if not self._resuming:  # else this connection has its turn anyway
+            self._take_turn()
+
+    def _take_turn(self) -> None:
+        """Read, as much as one connection may in a turn of the loop."""
         core = self.core
-        if not self._shaking:
+        if self._failure is not None:
+            self._read_last()
+        elif not self._shaking:
             began = 0.0
             for _ in range(READS):
                 # What was read may have been answered, and the answer may have ended it all.
-                if self._sock is None or self.held or not core.reads():
+                if self._sock is None or not self._may_read():
                     break
                 self._now = monotonic()
                 began = began or self._now
@@ -324,11 +344,9 @@ class Stream:
                     break  # another read would most likely bring nothing now
                 if monotonic() - began > READING_TIME:
                     break
-            if self._tls is not None and self._tls.waiting and not self.held and core.reads():
-                self.loop.call_soon(self.readable)
         if core.is_open and core.outbox.size and not self._writing and not self._starved:
             self._flush()
-            quiet = not core.outbox.size and not core.inbox.messages and not core.paused()
+            quiet = not core.outbox.size and not core.inbox.messages and not self._has_more()
             if core.is_open and quiet and core.deadline >= self._alarm:
                 # All is said: the socket took it, so it has no error, and nothing else has
                 # changed but that there is room again for whoever waits to send.
@@ -343,7 +361,7 @@ class Stream:
         """Whether there is something to read, or the end."""
         if self._sock is None:
             return False
-        if self.core.paused() or (self._tls is not None and self._tls.waiting):
+        if self._has_more():
             return True
         try:
             self._sock.recv(1, socket.MSG_PEEK)
@@ -415,6 +433,8 @@ class Stream:
     def _flush(self) -> None:
         assert self._sock is not None  # or the descriptor may be another's by now
         core = self.core
+        if self._failure is not None:
+            return
         try:
             if self._tls is not None and not core.outbox.size:
                 self._tls.flush()  # of TLS's own
@@ -441,14 +461,30 @@ class Stream:
 
     def _read_what_is_left(self, exc: OSError) -> None:
         """The socket failed with ``exc``: the peer's last words may still lie in the receive buffer."""
-        assert self._sock is not None
-        exc = explained(exc, self._sock)
-        self.core.broken(exc, monotonic())
-        left = 0 if self._shaking else LAST_BYTES
-        while left > 0 and self._sock is not None and (count := self._read()):
-            left -= count
+        if self._failure is not None or self._sock is None:
+            return
+        self._failure = explained(exc, self._sock)
+        self.core.broken(self._failure, monotonic())
+        self._left = 0 if self._shaking else LAST_BYTES
+        self._read_last()
+
+    def _read_last(self) -> None:
+        """Read on after a failed write, as much as one connection may in a turn of the loop; then it is over."""
+        began = monotonic()
+        for _ in range(READS):
+            if self._left <= 0 or self._sock is None or monotonic() - began > READING_TIME:
+                break
+            count = self._read()
+            if not count:
+                self._left = 0
+            self._left -= count
+        if self._left > 0 and self._sock is not None:
+            self._read_on()
+            return
+        failure = self._failure
+        assert failure is not None
         # Unless EOF or an error came, which decided: nothing more is to be had.
-        self.core.lost(exc, monotonic(), isinstance(exc, ssl.SSLError))
+        self.core.lost(failure, monotonic(), isinstance(failure, ssl.SSLError))
 
     # -- TLS and the end ------------------------------------------------------
 
@@ -467,8 +503,6 @@ class Stream:
         else:
             if done == 0:
                 self._end_of_file()
-            elif self._tls.waiting:
-                self.loop.call_soon(self.readable)
         self._shaking = False
 
     def _finish(self) -> None:

@@ -5,6 +5,7 @@ from endwell.wire._payload cimport binary
 
 cdef Py_ssize_t WRITE_SIZE
 cdef Py_ssize_t FEW
+cdef Py_ssize_t OWN_SIZE
 
 cdef _first(Outbox outbox)
 
@@ -31,5 +32,6 @@ cdef class TLS:
     cdef Py_ssize_t _decrypt(self, bytearray buffer) except -2
     cpdef Py_ssize_t send(self, Outbox outbox) except -2
     cpdef bint unsent(self) except -1
+    cpdef bint congested(self) except -1
     cpdef Py_ssize_t flush(self) except -1
     cpdef bint notify(self) except -1

@@ -22,6 +22,9 @@ __all__ = ["TLS"]
 #: Bytes encrypted at a time, at most, in records of 2**14 (RFC 8446 §5.1). Twice as many cost
 #: 5 % less for messages of 1 MiB, and OpenSSL keeps a third more memory than the most that it had.
 WRITE_SIZE = 2 * 2**14
+#: Bytes of TLS's own that may wait for the system to take them before nothing more is read: a
+#: renegotiation's certificates have room, and the overhead of what ``send`` is given.
+OWN_SIZE = 2**14
 #: So few bytes are sooner copied than a view of them is made.
 FEW = 8192
 
@@ -171,6 +174,15 @@ class TLS:
     def unsent(self) -> bool:
         """Whether something encrypted waits for the system to take it."""
         return bool(self._rest) or self._outgoing.pending > 0
+
+    def congested(self) -> bool:
+        """Whether the peer has to take what TLS itself has to say before it is read from.
+
+        RFC 8446 §4.6.3: "If the request_update field is set to "update_requested", then the
+        receiver MUST send a KeyUpdate of its own". OpenSSL does that for each one, whether or
+        not the last answer has left.
+        """
+        return len(self._rest) + self._outgoing.pending > self._sealed + OWN_SIZE
 
     def flush(self) -> int:
         """Write what is encrypted: how many bytes of it are left."""

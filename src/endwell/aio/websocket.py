@@ -395,6 +395,8 @@ class WebSocket:
             core.keepalive.answered = None
         if core.inbox.messages and self._slot.waits():
             self._slot.wake(inline)
+        if self._sender is not None or (core.coming and self._slot.waits()):
+            core.want()
         if self._sender is not None and (not core.is_open or core.outbox.size <= self._write_limit):
             _wake(self._sender)
         if core.over and not self._over:

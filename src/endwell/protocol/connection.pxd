@@ -23,6 +23,7 @@ cdef object _PEER_VANISHED
 cdef object _LOCAL
 cdef tuple _NOTHING
 cdef long long _LONG
+cdef Py_ssize_t _AHEAD
 
 
 cdef class Connection:
@@ -43,6 +44,8 @@ cdef class Connection:
     cdef public bint connected
     cdef public bint sated
     cdef public bint parting
+    cdef readonly Py_ssize_t coming
+    cdef readonly bint wanted
     cdef public object last_call
     cdef public object receiver
 
@@ -82,6 +85,7 @@ cdef class Connection:
     cpdef receive(self, data, double now)
 
     cpdef bint reads(self)
+    cpdef bint want(self) except -1
     cpdef bint writes(self)
 
     @cython.locals(codec=Codec)
@@ -107,6 +111,7 @@ cdef class Connection:
     cpdef stalled(self, double since, double seconds, double now)
     cdef bint _must_read(self)
     cdef bint _full(self)
+    cdef bint _ahead(self)
     cdef _answer(self, bytes payload)
     cdef _rearm(self)
 

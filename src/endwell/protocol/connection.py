@@ -9,7 +9,9 @@ wants, and after each call looks at the plain attributes:
 - ``deadline``: when to call ``tick`` at the latest, NEVER if not at all; it may move later without
   notice;
 - ``reads()``: False while the inbox is full, so that the peer is held back; a driver that
-  takes the messages elsewhere sets ``sated`` while that place is full;
+  takes the messages elsewhere sets ``sated`` while that place is full. Also while ``AHEAD`` bytes
+  have come that the application has not asked for: call ``want`` when it waits, for a message or
+  for room to send, and ``coming``, what there is of the next message, is not 0;
 - ``parting``: set to give the application nothing more, for the connection is about to close;
 - ``paused()``: a part of what was received waits; while ``reads()``, ``feed`` again, with nothing;
 - ``half_close``: end the sending side of TCP once the outbox is empty;
@@ -42,8 +44,13 @@ from .inbox import Inbox
 from .keepalive import Keepalive, Verdict
 from .outbox import Outbox
 
-__all__ = ["Connection"]
+__all__ = ["AHEAD", "Connection"]
 
+#: Bytes of messages, and of the one that is coming, that are read before the application wants
+#: more. Precedent: HTTP/2's flow control counts bytes, whatever they are bytes of. Not smaller: a
+#: message of the default ``max_size`` is taken from the peer though the handler is busy.
+AHEAD = 2**20
+_AHEAD = AHEAD  # compiled, a number of C, which other modules cannot import
 #: From so many missing bytes on, a read into the payload's room pays.
 _LONG = 16 * 1024
 # Those of each connection's life: Python 3.11 finds a member of an Enum by a call.
@@ -87,6 +94,8 @@ class Connection:
         #: Whether it is ENDED.
         self.ended = False
         self.inbox = Inbox()
+        #: The bytes of the message that is coming, and whether the application waits for it.
+        self.coming, self.wanted = 0, False
         self.sated = self.parting = False
         self._max_queue = options.max_queue
         # One message always has room, so this holds back a second one only.
@@ -185,7 +194,7 @@ class Connection:
         Only an open connection holds its peer back: a full inbox must not block
         the closing handshake, nor hide what is readable after a failed write.
         """
-        return not self._eof and (self._must_read() or not self._full())
+        return not self._eof and (self._must_read() or not (self._full() or self._ahead()))
 
     def paused(self) -> bool:
         """Whether a part of what was received waits for the rest to be taken."""
@@ -203,6 +212,15 @@ class Connection:
             or inbox.waiting() >= self._max_queue
             or inbox.size >= self._max_waiting
         )
+
+    def _ahead(self) -> bool:
+        return self.inbox.size + self.coming >= _AHEAD and not self.wanted
+
+    def want(self) -> bool:
+        """The application waits, until the next message has come; True if the peer was held back meanwhile."""
+        held_back = not self.reads()
+        self.wanted = True
+        return held_back
 
     def receive(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """``data`` came."""
@@ -242,7 +260,9 @@ class Connection:
         came = len(messages) - before
         if came and self._heartbeat:
             came -= self._take_heartbeats(messages, before)
+        self.coming = codec.gathered()
         if came:
+            self.wanted = False
             self._messages_in += came
             self._active = now
             if full:

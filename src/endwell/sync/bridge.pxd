@@ -41,6 +41,7 @@ cdef class Bridge:
 
     cpdef attend(self)
     cpdef _take(self)
+    cdef _want(self)
     cdef _flush(self)
     cdef _deliver(self)
     cdef bint _full(self) except -1

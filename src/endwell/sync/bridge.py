@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
-from sys import getsizeof, maxsize
+from sys import getsizeof
 from typing import TypeAlias
 
 from ..aio.callbacks import call_back
@@ -31,6 +31,7 @@ from ..aio.websocket import WebSocket
 from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed
+from ..protocol.connection import AHEAD
 from .crossing import Crossing
 from .waiting import Waiting, raised, remaining
 
@@ -72,7 +73,7 @@ class Bridge:
         self._inbox: deque[str | bytes] = deque()
         self._max_queue = options.max_queue
         self._low = options.max_queue // 2
-        self._max_waiting = options.max_size or maxsize
+        self._max_waiting = min(options.max_size or AHEAD, AHEAD)
         self._waiting_size = 0
         self._surplus = 0
         self._sated = False
@@ -114,12 +115,17 @@ class Bridge:
             self._gathering = self._stream.loop.call_later(GATHERING_TIME, self._gathered)
         if self._sated:
             self._regulate()
+        self._want()
         if not self._reading:
             self._stream.settle()
 
     def _take(self) -> None:
         with self._gate:
             self._flush()
+
+    def _want(self) -> None:
+        if self._senders or (self._core.coming and self._receivers):
+            self._core.want()
 
     def _gathered(self) -> None:
         self._gathering = None
@@ -150,6 +156,7 @@ class Bridge:
         if self._senders:
             with self._gate:
                 self._admit()
+        self._want()
         self._changed_below(inline)
 
     def _deliver(self) -> None:
@@ -273,7 +280,7 @@ class Bridge:
             with self._gate:
                 self._senders.append(lock)
                 self._admit()
-            if self._sated:
+            if self._sated or self._core.coming:
                 self._crossing.post(self)
             while True:
                 lock.acquire()
@@ -314,6 +321,10 @@ class Bridge:
             self._receivers.wait(self._news, remaining(deadline, monotonic()))
 
     def _news(self) -> bool:
+        if self._core.coming >= AHEAD:
+            # After this thread has been counted among the receivers: either the loop sees it there
+            # when it has read so much, or this sees that it has.
+            self._crossing.post(self)
         return bool(self._inbox) or self.over()
 
     def over(self) -> bool:

@@ -6,6 +6,10 @@ from endwell.wire.frames cimport build, new_key
 cdef int _FINAL_TEXT
 cdef int _FINAL_BINARY
 cdef int _RSV1
+cdef Py_ssize_t _AT_ONCE
+cdef Py_ssize_t _FRAME
+cdef Py_ssize_t _PIECE
+cdef int _MESSAGES
 
 
 cdef class Codec:
@@ -34,17 +38,18 @@ cdef class Codec:
     cdef bytes _key
     cdef readonly bytes _partial
     cdef public bint paused
-    cdef Py_ssize_t _inflated
+    cdef Py_ssize_t _work
     cdef readonly bytearray _buffer
 
     cpdef bint begun(self)
+    cpdef Py_ssize_t gathered(self) except -1
     cpdef receive(self, data, list events)
     cpdef feed(self, bytearray data, Py_ssize_t end, list messages)
     cpdef read(self, Py_ssize_t count, list messages)
 
     @cython.locals(
         pos=cython.Py_ssize_t, start=cython.Py_ssize_t, after=cython.Py_ssize_t, length=cython.Py_ssize_t,
-        first=cython.int, shortest=cython.int, low=cython.int, limit=cython.int, masked=cython.bint,
+        first=cython.int, shortest=cython.int, low=cython.int, limit=cython.int, masked=cython.bint, room=cython.int,
     )
     cdef _parse(self, bytearray data, Py_ssize_t end, list messages)
 
@@ -53,6 +58,9 @@ cdef class Codec:
 
     @cython.locals(chunk=bytes, last=cython.bint, after=cython.Py_ssize_t)
     cdef Py_ssize_t _take(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list messages) except -2
+
+    @cython.locals(chunk=bytes, after=cython.Py_ssize_t)
+    cdef Py_ssize_t _inflate(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list messages) except -2
 
     @cython.locals(turn=cython.int)
     cdef _came(self, Py_ssize_t count)
@@ -63,7 +71,6 @@ cdef class Codec:
     cdef _control(self, int opcode, bytes payload)
     cdef _begin(self, int first)
     cdef _continue(self, int first)
-    @cython.locals(before=cython.Py_ssize_t)
     cdef _gather(self, bytes chunk, bint last, list messages)
     cdef _stop(self)
 

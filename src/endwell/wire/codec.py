@@ -33,9 +33,17 @@ NO_BINARY = "message must be a str: this old protocol has no binary messages"
 _FREE_FRAGMENTS = 2**17
 _BYTES_PER_FRAGMENT = 16
 
-# Bytes inflated in one call after which the rest of a read has to wait. DEFLATE makes up
-# to 1032 bytes of one, and a read of 256 KiB would be as many messages of max_size.
-_INFLATED_AT_ONCE = 2**18
+# Work of one call after which the rest of a read has to wait, in bytes inflated. DEFLATE makes
+# up to 1032 bytes of one, and a read of 256 KiB would be as many messages of max_size; or it
+# would be 131,072 compressed blocks of nothing, or 43,690 pings.
+_AT_ONCE = 2**18
+# What a frame costs, but for a message that is all in one and not compressed; of those there are at
+# most so many in one call.
+_FRAME = 64
+_MESSAGES = 2**12
+# Bytes of a compressed payload that are looked at before the work is: as many as zlib can spend
+# a few milliseconds on.
+_PIECE = 2**12
 
 _FINAL_TEXT = FIN | TEXT
 _FINAL_BINARY = FIN | BINARY
@@ -85,7 +93,6 @@ class Codec:
         "_deflate",
         "_final",
         "_fragments",
-        "_inflated",
         "_key",
         "_limit",
         "_low",
@@ -93,6 +100,7 @@ class Codec:
         "_opcode",
         "_partial",
         "_stopped",
+        "_work",
         "alike",
         "controls",
         "first",
@@ -132,7 +140,7 @@ class Codec:
         self._partial = b""
         #: Whether bytes wait to be looked at: then :meth:`feed` has more to say without any.
         self.paused = False
-        self._inflated = 0
+        self._work = 0
         #: How much of a data frame's payload has not come yet. It may be read straight into
         #: ``room``, if there is one, behind what is ``there``; then call :meth:`read`.
         self.missing = 0
@@ -156,6 +164,10 @@ class Codec:
         """Whether a message has begun to come, but not all of it has."""
         return self._opcode != 0 or self.missing > 0 or bool(self._partial)
 
+    def gathered(self) -> int:
+        """How many bytes there are of the message that is coming."""
+        return len(self._buffer) if self.room is None else self.there
+
     def receive(self, data: bytes | bytearray | memoryview, events: list[Event]) -> None:
         """Append to ``events`` what ``data``, the next bytes from the peer, completes.
 
@@ -171,12 +183,12 @@ class Codec:
         """The same for the first ``end`` bytes of a read buffer, whose contents may be changed.
 
         Control frames go to ``controls``. A part of the bytes may be left for the next
-        call, if they inflate to much; then ``paused`` is True.
+        call, if they are much work; then ``paused`` is True.
         """
         if self._stopped:
             return
         self.paused = False
-        self._inflated = 0
+        self._work = 0
         try:
             self._parse(data, end, messages)
         except PeerError:
@@ -197,14 +209,16 @@ class Codec:
 
     def _parse(self, data: bytearray, end: int, messages: list[Any]) -> None:
         pos = 0
-        if self.missing:
-            pos = self._take(data, 0, end, messages)
-        elif self._partial:
-            data = bytearray(self._partial) + data[:end]
+        if self._partial:
+            data = bytearray(self._partial) + data[:end] if end else bytearray(self._partial)
             end = len(data)
             self._partial = b""
+        if self.missing:
+            pos = self._take(data, 0, end, messages)
+        # 0 once it was enough work.
+        room = _MESSAGES if self._work <= _AT_ONCE else 0
         masked, low, limit = not self._client, self._low, self._limit
-        while end - pos >= 2 and not self._stopped:
+        while room and end - pos >= 2 and not self._stopped:
             # The short cut, equal to _frame() for what most frames are: a message in one
             # frame that is all here, text or binary (the two first octets between which
             # there is no other), of less than 64 KiB.
@@ -230,22 +244,24 @@ class Codec:
                     messages.append(binary(data, start, pos, masked))
                 else:
                     messages.append(_text(data, start, pos, masked))
+                room -= 1
                 continue
             after = self._frame(data, pos, end, messages)
             if after < 0:
                 break
             pos = after
-            if self._inflated > _INFLATED_AT_ONCE:
-                self.paused = pos < end
-                break
+            if self._work > _AT_ONCE:
+                room = 0
         if pos < end and not self._stopped:
-            self._partial = bytes(data[pos:end])
+            self.paused = not room
+            self._partial = binary(data, pos, end, False)
 
     def _frame(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
         """Take the frame at ``pos``: where the rest starts, or -1 if it has to wait for more."""
         header = frames.parse_header(data, pos, end, not self._client)
         if header is None:
             return -1
+        self._work += _FRAME
         first, length, start = header
         opcode = first & 0x0F
         if opcode > BINARY:
@@ -317,6 +333,8 @@ class Codec:
 
     def _take(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
         """Take what there is at ``pos`` of the data frame's payload: where the rest starts."""
+        if self._compressed:
+            return self._inflate(data, pos, end, messages)
         # min: compiled, a slice's bounds have to fit a pointer; a frame's length need not.
         after = pos + min(self.missing, end - pos)
         if self.room is not None:
@@ -326,13 +344,24 @@ class Codec:
         chunk = piece(data, pos, after, self._key)
         self._came(len(chunk))
         last = self._final and not self.missing
-        if last and not self._compressed and not self._buffer:
+        if last and not self._buffer:
             # The whole message in one piece.
             messages.append(chunk if self._opcode == BINARY else decode(chunk))
             self._opcode = 0
         else:
             self._gather(chunk, last, messages)
         return after
+
+    def _inflate(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
+        """The same for a compressed one; a part may be left there, if it is much work."""
+        while True:
+            after = pos + min(self.missing, end - pos, _PIECE)
+            chunk = piece(data, pos, after, self._key)
+            self._came(after - pos)
+            pos = after
+            self._gather(chunk, self._final and not self.missing, messages)
+            if not self.missing or pos == end or self._work > _AT_ONCE:
+                return pos
 
     def _came(self, count: int) -> None:
         self.missing -= count
@@ -361,9 +390,7 @@ class Codec:
         too_big = False
         if self._compressed:
             assert self._deflate is not None
-            before = len(buffer)
-            self._deflate.decompress(chunk, last, buffer, self._max_size)
-            self._inflated += len(buffer) - before
+            self._work += self._deflate.decompress(chunk, last, buffer, self._max_size)
             too_big = self._max_size is not None and len(buffer) > self._max_size
         else:
             buffer += chunk

@@ -33,6 +33,9 @@ _INPUT_STEP = 2**14
 # And output comes by so many bytes at a time, so that a bomb never has more than
 # this above the limit.
 _OUTPUT_STEP = 2**16
+# What a call of zlib costs, and what a byte of input does, in bytes of output: a block may be
+# two bytes and hold nothing, and 11 bytes may make zlib build its tables anew.
+_CALL, _INPUT = 64, 2
 
 
 class PerMessageDeflate:
@@ -98,34 +101,40 @@ class PerMessageDeflate:
         bits, strategy = (9, zlib.Z_RLE) if self._our_bits == 8 else (self._our_bits, zlib.Z_DEFAULT_STRATEGY)
         return zlib.compressobj(self._level, zlib.DEFLATED, -bits, self._mem_level, strategy)
 
-    def decompress(self, data: bytes, last: bool, into: bytearray, limit: int | None) -> None:
+    def decompress(self, data: bytes, last: bool, into: bytearray, limit: int | None) -> int:
         """Append to ``into`` what the next bytes of a compressed message hold.
 
         ``last`` says that the message ends with them. If ``into`` would get longer than
-        ``limit``, it gets one byte longer and the rest is left. Raises ProtocolError
-        for data that is not DEFLATE.
+        ``limit``, it gets one byte longer and the rest is left. Returns how much work that
+        was: as much as inflating that many bytes. Raises ProtocolError for data that is not
+        DEFLATE.
         """
+        before, calls = len(into), 0
         if last:
             # RFC 7692 §7.2.2: "Append 4 octets of 0x00 0x00 0xff 0xff to the tail end of
             # the payload of the message."
             data += _TAIL
         try:
             for start in range(0, len(data), _INPUT_STEP):
-                self._inflate(data[start : start + _INPUT_STEP], into, limit)
+                calls += self._inflate(data[start : start + _INPUT_STEP], into, limit)
         except zlib.error:
             # 1002, as `websockets` has it, not 1007, which speaks of data "not consistent
             # with the type of the message": what breaks here is the extension's format.
             raise ProtocolError("compressed data is corrupt") from None
         if last and not self._keep_inflater:
             self._inflater = None
+        return len(into) - before + calls * _CALL + len(data) * _INPUT
 
-    def _inflate(self, data: bytes, into: bytearray, limit: int | None) -> None:
+    def _inflate(self, data: bytes, into: bytearray, limit: int | None) -> int:
+        """How many calls of zlib it took."""
+        calls = 0
         while data:
             if self._inflater is None:
                 self._inflater = zlib.decompressobj(-self._their_bits)
             room = _OUTPUT_STEP if limit is None else min(_OUTPUT_STEP, limit + 1 - len(into))
             if room == 0:
-                return
+                break
+            calls += 1
             into += self._inflater.decompress(data, room)
             if self._inflater.eof:
                 # RFC 7692 §7.2.1 allows blocks with the "BFINAL" bit set to 1; "The next
@@ -134,6 +143,7 @@ class PerMessageDeflate:
                 self._inflater = None
             else:
                 data = self._inflater.unconsumed_tail
+        return calls
 
 
 def offer(settings: Deflate) -> str:

@@ -97,6 +97,10 @@ class Hixie(Portioned):
         """See :meth:`Codec.begun`."""
         return self._type is not None
 
+    def gathered(self) -> int:
+        """See :meth:`Codec.gathered`."""
+        return len(self._text)
+
     def take(self, data: bytearray, end: int, messages: list[Any]) -> None:
         """See :meth:`Portioned.take`."""
         pos = 0

@@ -23,18 +23,22 @@ class Portioned(Codec):
     def __init__(self, client: bool, max_size: int | None) -> None:
         super().__init__(client, max_size)
         self._rest = b""
+        # Whether a part of the last portion is left.
+        self._left_over = False
 
     def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
         """See :meth:`Codec.feed`."""
         if self._rest:
             data = bytearray(self._rest) + data[:end]
             end = len(data)
-        portion = min(end, PORTION)
+        portion = 0 if self._left_over else min(end, PORTION)
         self._rest = bytes(data[portion:end])
+        self.paused = False
         try:
             self.take(data, portion, messages)
         finally:
-            self.paused = bool(self._rest)
+            self._left_over = self.paused
+            self.paused = self._left_over or bool(self._rest)
 
     def take(self, data: bytearray, end: int, messages: list[Any]) -> None:
         """What :meth:`feed` is of another codec, for a portion."""

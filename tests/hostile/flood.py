@@ -1,0 +1,76 @@
+"""A peer that sends as fast as the other side takes it, from a thread of its own."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.raw import RawPeer
+
+__all__ = ["flooding"]
+
+#: Bytes that are given to TLS, or to the kernel, at a time.
+STEP = 2**16
+#: Milliseconds between two looks whether to stop, while the other side takes nothing.
+LOOK = 20
+
+
+class Flood:
+    """What has been sent so far."""
+
+    def __init__(self, peer: RawPeer, octets: bytes) -> None:
+        self._peer = peer
+        self._octets = octets
+        # What is left in the kernel when the peer is gone is still looked at, and a bomb is a
+        # thousand times as much.
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, STEP)
+        # The thread's own: the number of the peer's may be given to another socket.
+        self._fd = os.dup(peer.sock.fileno())
+        self._stopping = False
+        self.thread = threading.Thread(target=self._run)
+        #: Bytes that the kernel took.
+        self.sent = 0
+
+    def stop(self) -> None:
+        """Send no more, and wait for the thread."""
+        self._stopping = True
+        self.thread.join()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                for at in range(0, len(self._octets), STEP):
+                    self._send(self._peer.sealed(self._octets[at : at + STEP]))
+                    if self._stopping:
+                        return
+        except OSError:
+            pass  # the other side has ended it
+        finally:
+            os.close(self._fd)
+
+    def _send(self, octets: bytes) -> None:
+        writable = select.poll()
+        writable.register(self._fd, select.POLLOUT)
+        with memoryview(octets) as view:
+            at = 0
+            while at < len(octets) and not self._stopping:
+                if writable.poll(LOOK):
+                    count = os.write(self._fd, view[at:])
+                    self.sent += count
+                    at += count
+
+
+@contextmanager
+def flooding(peer: RawPeer, octets: bytes) -> Iterator[Flood]:
+    """``octets`` leave again and again while the block runs; then the peer ends TCP, in the middle of a frame."""
+    flood = Flood(peer, octets)
+    flood.thread.start()
+    try:
+        yield flood
+    finally:
+        flood.stop()
+        peer.drop()
