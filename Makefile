@@ -17,7 +17,7 @@ GROUPS := core server peers faces
 SECONDS ?= 600
 TARGETS ?=
 
-.PHONY: build demo quick test test-all test-browser test-deploy test-network fuzz check docs
+.PHONY: build demo quick test test-all test-browser test-deploy test-network fuzz check docs types
 .PHONY: conformance conformance-quick interop-legacy bench clean
 .DELETE_ON_ERROR:
 
@@ -99,6 +99,10 @@ docs: .venv/built .venv/checkers
 	$(BIN)/python tools/browser_constants.py
 	$(BIN)/python -m tools.endings_page
 	$(BIN)/python -m tools.browser_page
+
+# endwell.d.ts. Not one of the docs, because it wants npm; test-browser checks it.
+types: .venv/built tools/browser/node_modules/installed
+	$(BIN)/python tools/browser_types.py
 
 conformance: .venv/built
 	$(BIN)/python tests/conformance/autobahn.py

@@ -60,6 +60,18 @@ def retry() -> tuple[dict[int, str], str]:
     return codes, " || ".join(f"(code >= {row.first} && code <= {row.last})" for row in later)
 
 
+def obeyed() -> str:
+    """A regular expression for the codes that the ending of a page can have."""
+    # The two that stand for a Close without a code, and for none at all.
+    local = (CloseCode.NO_STATUS_RCVD, CloseCode.ABNORMAL_CLOSURE)
+    tens: dict[int, str] = {}
+    for code in range(1000, 3000):
+        if describe(code).may_receive or code in local:
+            tens[code // 10] = tens.get(code // 10, "") + str(code % 10)
+    thousands = "".join(str(row.first // 1000) for row in RANGES if row.may_receive)
+    return "|".join([*(f"{ten}[{last}]" for ten, last in tens.items()), f"[{thousands}]\\d{{3}}"])
+
+
 def block() -> str:
     """What is made, behind its first words."""
     codes, later = retry()
@@ -73,6 +85,7 @@ def block() -> str:
         "/** @type {(code: number) => Retry} */\n"
         f'const retryOf = (code) => CODES[code] ?? ({later} ? "later" : "never");\n'
         f"const CLEAN = {_js(clean)};\n"
+        f"const OBEYED = /^({obeyed()}),({'|'.join(retry.value for retry in Retry)})$/;\n"
         f"const CAUSES = /** @type {{const}} */ ({_js(causes)});\n"
         f"const PAGE_LEFT = {int(CloseCode.PAGE_LEFT)};\n"
         f"const TIMEOUT = {int(CloseCode.TIMEOUT)};\n"

@@ -35,7 +35,7 @@ def _ways() -> str:
     for way, browsers in TRUTH.items():
         both = list(browsers.items())
         # One row for all browsers where they agree.
-        if len({told for _, told in both}) == 1:
+        if len(both) > 1 and len({told for _, told in both}) == 1:
             both = [("both", both[0][1])]
         for name, (server, page) in both:
             lines.append(f"| {way} | {name.capitalize()} | {server} | {page} |")

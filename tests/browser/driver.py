@@ -103,6 +103,9 @@ class Chromium:
         assert "exceptionDetails" not in told, told
         return told["result"].get("value")
 
+    async def freeze(self, tab: tuple[str, str], frozen: bool) -> None:
+        await self._call("Page.setWebLifecycleState", tab[1], state="frozen" if frozen else "active")
+
     async def close(self, tab: tuple[str, str]) -> None:
         await self._call("Page.close", tab[1])
 
@@ -191,6 +194,11 @@ class Tab:
     async def do(self, statement: str) -> None:
         """Run a statement that may end the page, a moment after it was asked for."""
         await self.evaluate(f"void setTimeout(() => {{ {statement} }})")
+
+    async def freeze(self, frozen: bool = True) -> None:
+        """Stop the page as Chromium stops one that has been hidden for long, or let it go on."""
+        assert isinstance(self._protocol, Chromium), "no other browser does this"
+        await self._protocol.freeze(self._handle, frozen)
 
     async def close(self) -> None:
         if not self._closed:

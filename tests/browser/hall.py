@@ -12,7 +12,7 @@ from typing import Any
 import endwell
 from tests.browser.driver import Tab
 
-__all__ = ["Hall", "hall", "until"]
+__all__ = ["PATIENCE", "Hall", "hall", "until"]
 
 #: Seconds for what a browser has to do.
 PATIENCE = 20
@@ -36,12 +36,21 @@ window.open_ = (path, more = {}) => {
   const ws = new ReconnectingWebSocket(path, { ...options, ...more });
   ws.onopen = () => opened++;
   ws.onmessage = ({ data }) => messages.push(data);
-  ws.onending = ({ ending, wait, stop }) => note({ path, ...ending, wait, stop });
+  ws.onending = ({ ending, wait, stop, error }) =>
+    note({ path, ...ending, wait, stop, error: error && String(error) });
   return ws;
 };
 window.ws = open_("/ws");
 addEventListener("pageshow", (event) => { window.kept = event.persisted; });
 </script>"""
+
+
+# Says hello, and after each ending its code.
+WORKER = """
+import { ReconnectingWebSocket } from "/endwell.js";
+const ws = new ReconnectingWebSocket("/ws", { base: 0.1, maxDelay: 1 });
+ws.addEventListener("open", () => ws.send(ws.ending ? `after ${ws.ending.code}` : "hello"));
+"""
 
 
 class Hall:
@@ -54,6 +63,10 @@ class Hall:
         self.times: list[float] = []
         self.endings: asyncio.Queue[endwell.Ending] = asyncio.Queue()
         self.messages: list[str | bytes] = []
+        #: Seconds that the page takes to be answered.
+        self.delay = 0.0
+        #: Set: a page has asked for ``/nothing``, which leaves it where it is.
+        self.nothing = asyncio.Event()
         #: Set: no page may connect.
         self.refuses = False
         #: The code with which ``/ws`` closes at once, if it does.
@@ -70,12 +83,23 @@ class Hall:
             await ws.close(int(code), f"because of {code}")
 
         @self.server.get("/")
-        def index(request: endwell.Request) -> endwell.Response:
+        async def index(request: endwell.Request) -> endwell.Response:
+            await asyncio.sleep(self.delay)
             return endwell.Response.html(PAGE % json.dumps(page))
 
         @self.server.get("/blank")
         def blank(request: endwell.Request) -> endwell.Response:
             return endwell.Response.html("<!doctype html><title>blank</title>")
+
+        @self.server.get("/worker.js")
+        def worker(request: endwell.Request) -> endwell.Response:
+            headers = endwell.Headers([("Content-Type", "text/javascript")])
+            return endwell.Response(200, headers, WORKER.encode())
+
+        @self.server.get("/nothing")
+        async def nothing(request: endwell.Request) -> endwell.Response:
+            self.nothing.set()
+            return endwell.Response(204, endwell.Headers([]), b"")
 
         @self.server.websocket("/ws")
         async def echo(ws: endwell.WebSocket) -> None:

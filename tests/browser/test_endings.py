@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from contextlib import AsyncExitStack
@@ -11,7 +12,7 @@ import pytest
 from endwell import Close, Retry
 from endwell.codes import describe
 from tests.browser.driver import Browser, running
-from tests.browser.hall import hall, until
+from tests.browser.hall import PATIENCE, hall, until
 from tests.browser.truth import CODES, NOTHING, TRUTH, code_says, page_says, server_says
 from tests.network.namespaces import Network
 from tests.raw import RawServer
@@ -33,6 +34,59 @@ async def test_a_page_is_left(browser: Browser, way: str):
             await place.next()
         page = page_says((await place.told(tab))[0])
         assert (server, page) == TRUTH[way][browser.name]
+
+
+#: Makes the longer waits of a page ten times as long, so that none is over while a slow machine works.
+PATIENT = """void (globalThis.setTimeout = ((set) => (callback, wait) =>
+set(callback, wait >= 1000 ? wait * 10 : wait))(setTimeout))"""
+DELAYS = (0.1, 0.4, 0.8, 1.5)
+
+
+async def test_a_page_that_is_left_is_not_told_of_a_server_that_went_away_however_late_the_next_one_is(
+    browser: Browser,
+):
+    async with hall(SOON) as place, browser.tab(place.url) as tab:
+        ways = ["reload", "go to another page"] * (len(DELAYS) // 2)
+        for delay, way in zip(DELAYS, ways, strict=True):
+            await place.open(tab)
+            await tab.evaluate(PATIENT)
+            place.delay = delay
+            await tab.do("location.reload()" if way == "reload" else f"location.href = '/?{delay}'")
+            assert server_says(await place.ending()) == TRUTH[way][browser.name][0]
+        await place.open(tab)
+        told = [page_says(row) for row in await place.told(tab, len(ways))]
+        assert told == [TRUTH[way][browser.name][1] for way in ways]
+        assert len(place.times) == 1 + len(ways)
+
+
+async def test_a_page_that_is_left_while_it_connects_is_not_told_of_a_failed_handshake(browser: Browser):
+    async with hall(SOON) as place, browser.tab(place.url) as tab:
+        await place.open(tab)
+        await tab.evaluate(PATIENT)
+        place.delay = 0.8
+        with RawServer() as raw:
+            await tab.evaluate(f"void open_({json.dumps(raw.uri)})")
+            with await raw.reached():
+                await tab.do("location.reload()")
+                await place.open(tab)
+        told = {row["path"]: page_says(row) for row in await place.told(tab, 2)}
+        assert told == {"/ws": TRUTH["reload"][browser.name][1], raw.uri: "app_closed 1006 ''"}
+
+
+async def test_a_page_stays_because_what_it_went_to_is_no_page(browser: Browser):
+    server_truth, page_truth = TRUTH["download a file"][browser.name]
+    async with hall(SOON) as place, browser.tab(place.url) as tab:
+        await place.open(tab)
+        await tab.do("location.href = '/nothing'")
+        if page_truth == NOTHING:
+            await asyncio.wait_for(place.nothing.wait(), PATIENCE)
+        else:
+            assert server_says(await place.ending()) == server_truth
+            assert page_says((await place.told(tab))[0]) == page_truth
+            await place.open(tab)
+        await tab.evaluate("void ws.send('hello')")
+        await until(lambda: tab.evaluate("messages.includes('hello')"))
+        assert len(place.times) == (1 if page_truth == NOTHING else 2)
 
 
 async def test_a_tab_is_closed(browser: Browser):
@@ -80,6 +134,21 @@ async def test_a_user_goes_back_and_forward(browser: Browser):
         assert (server, page) == TRUTH["leave it with Back"][browser.name]
         await tab.do("history.forward()")
         await back_at("come back with Forward")
+
+
+@pytest.mark.parametrize("browser", TRUTH["a hidden page is frozen"], indirect=True)
+async def test_a_page_is_frozen_and_resumed(browser: Browser):
+    async with hall(SOON) as place, browser.tab(place.url) as tab:
+        await place.open(tab)
+        await tab.evaluate("void (window.kept = true)")
+        await tab.freeze()
+        server = server_says(await place.ending())
+        page = page_says((await place.told(tab))[0])
+        assert (server, page) == TRUTH["a hidden page is frozen"][browser.name]
+        await tab.freeze(False)
+        await place.open(tab)
+        assert await tab.evaluate("kept")
+        assert len(place.times) == 2
 
 
 async def test_a_browser_is_killed(name: str):

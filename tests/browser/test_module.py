@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import random
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import endwell
 from endwell import Cause, Close, Ending, Initiator, Retry, RetryPolicy, Stop
 from endwell.client.retry import History
+from endwell.codes import describe
 from endwell.errors import HandshakeFailed
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +31,56 @@ import { decide } from %s;
 let input = "";
 for await (const chunk of process.stdin) input += chunk;
 console.log(JSON.stringify(JSON.parse(input).map((each) => decide(...each))));
+"""
+
+
+CONSTRUCT = """
+import { ReconnectingWebSocket } from %s;
+globalThis.WebSocket = class {};
+try {
+  new ReconnectingWebSocket("ws://localhost/", { codes: %s });
+  console.log("no error");
+} catch (error) {
+  console.log(String(error));
+}
+process.exit();
+"""
+
+IN_NODE = """
+import { ReconnectingWebSocket } from %s;
+const ws = new ReconnectingWebSocket(%s);
+ws.onopen = () => ws.send("from Node");
+ws.onmessage = ({ data }) => {
+  console.log(data);
+  ws.close(4001);
+};
+ws.onending = ({ ending, stop }) => console.log(ending.cause, ending.code, stop);
+"""
+
+TYPED = """
+import { ReconnectingWebSocket, type Ending, type EndingEvent, type Options } from "endwell";
+
+const options: Partial<Options> = { codes: { 4001: "never" }, whenFull: "drop" };
+const ws = new ReconnectingWebSocket(async () => new URL("wss://example.com/"), options);
+ws.addEventListener("ending", (event) => {
+  const ending: Ending = event.ending;
+  if (event.wait !== null) event.wait.toFixed();
+  // @ts-expect-error: it has no such attribute
+  ending.codes;
+});
+ws.addEventListener("message", ({ data }) => data, { once: true });
+ws.removeEventListener("open", (event: Event) => event.type);
+const target: EventTarget = ws;
+const heard = (event: EndingEvent): number => event.ending.code;
+ws.onending = heard;
+const open: 1 = ReconnectingWebSocket.OPEN;
+if (ws.readyState === ws.CONNECTING) ws.send(new Uint8Array(1));
+// @ts-expect-error: read only
+ws.OPEN = 2;
+// @ts-expect-error: not a Retry
+new ReconnectingWebSocket("/", { codes: { 4001: "always" } });
+// @ts-expect-error: a message is no number
+ws.send(1);
 """
 
 
@@ -50,15 +106,104 @@ def test_it_has_at_most_3_kilobytes():
     assert len(gzip.compress(minified.encode(), 9)) <= MOST
 
 
-def test_its_folder_is_an_npm_package(tmp_path: Path):
-    folder = str(MODULE.parent)
-    (packed,) = json.loads(run("npm", "pack", "--dry-run", "--json", "--offline", folder))
-    assert {file["path"] for file in packed["files"]} == {"endwell.js", "package.json"}
-    run("npm", "install", "--offline", "--no-audit", "--no-fund", "--prefix", str(tmp_path), folder)
-    (tmp_path / "page.mjs").write_text(
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where the package is installed, from what npm packs."""
+    folder = tmp_path_factory.mktemp("npm")
+    pack = ("npm", "pack", "--json", "--offline", "--pack-destination", str(folder), str(MODULE.parent))
+    (packed,) = json.loads(run(*pack))
+    assert {file["path"] for file in packed["files"]} == {"endwell.js", "endwell.d.ts", "package.json"}
+    archive = str(folder / packed["filename"])
+    run("npm", "install", "--offline", "--no-audit", "--no-fund", "--prefix", str(folder), archive)
+    return folder
+
+
+def test_its_folder_is_an_npm_package(installed: Path):
+    (installed / "page.mjs").write_text(
         "import * as all from 'endwell'; console.log(Object.keys(all).sort() + '');"
     )
-    assert run("node", str(tmp_path / "page.mjs")) == "ReconnectingWebSocket,decide\n"
+    assert run("node", str(installed / "page.mjs")) == "ReconnectingWebSocket,decide\n"
+
+
+def test_its_declarations_are_those_of_its_comments():
+    run(sys.executable, "tools/browser_types.py", "--check")
+
+
+def test_what_the_docs_show_compiles_with_typescript(installed: Path):
+    docs = (ROOT / "docs" / "browser.md").read_text()
+    (page,) = re.findall(r'<script type="module">\n(.*?)</script>', docs, re.DOTALL)
+    assert '"/endwell.js"' in page
+    head = "declare function show(text: string): void;\n"
+    (installed / "page.ts").write_text(head + page.replace('"/endwell.js"', '"endwell"'))
+    compile_strictly(installed / "page.ts")
+    (token,) = re.findall(r"```js\n(.*?)```", docs, re.DOTALL)
+    (installed / "token.ts").write_text(f'import {{ ReconnectingWebSocket }} from "endwell";\n{token}')
+    compile_strictly(installed / "token.ts")
+
+
+def test_typescript_knows_its_events_and_its_options(installed: Path):
+    (installed / "typed.ts").write_text(TYPED)
+    compile_strictly(installed / "typed.ts")
+
+
+def compile_strictly(page: Path) -> None:
+    run(
+        tool("tsc"),
+        "--strict",
+        "--noEmit",
+        "--target",
+        "es2022",
+        "--module",
+        "nodenext",
+        "--types",
+        "",
+        str(page),
+    )
+
+
+@pytest.mark.parametrize("key", ["404", "999", "1004", "1015", "2000", "5000", "1e3", "4001 ", "gone"])
+def test_a_key_of_codes_that_no_ending_can_have_raises(key: str):
+    assert construct({key: "later"}) == f"RangeError: codes cannot have {key},later"
+
+
+def test_a_value_of_codes_that_says_nothing_raises():
+    assert construct({"4001": "always"}) == "RangeError: codes cannot have 4001,always"
+
+
+def test_a_key_of_codes_that_an_ending_can_have_is_taken():
+    codes = [code for code in range(1000, 5000) if describe(code).may_receive]
+    assert construct(dict.fromkeys([*codes, 1005, 1006], "never")) == "no error"
+
+
+def construct(codes: dict[Any, str]) -> str:
+    """What the constructor throws."""
+    script = CONSTRUCT % (json.dumps(str(MODULE)), json.dumps(codes))
+    return run("node", "--input-type=module", "--eval", script).strip()
+
+
+async def test_it_works_in_node():
+    """Without a page or its events; and after close() nothing keeps the process alive."""
+    server, messages = endwell.Server(), []
+
+    @server.websocket("/ws")
+    async def handler(ws: endwell.WebSocket) -> None:
+        messages.append(await ws.recv())
+        await ws.send("hello")
+        async for _ in ws:
+            pass
+
+    async with server.serving("127.0.0.1"):
+        script = IN_NODE % (json.dumps(str(MODULE)), json.dumps(f"ws://127.0.0.1:{server.port}/ws"))
+        command = (
+            "node",
+            "--experimental-websocket",
+            "--no-warnings",
+            "--input-type=module",
+            "--eval",
+            script,
+        )
+        assert await asyncio.to_thread(run, *command) == "hello\napp_closed 4001 done\n"
+    assert messages == ["from Node"]
 
 
 def policies(dice: random.Random) -> RetryPolicy:
@@ -95,6 +240,16 @@ def endings(dice: random.Random) -> Ending:
         return Ending(cause=cause, initiator=Initiator.PEER, clean=True, received=received, sent=received)
     answer = dice.choice([received, None])
     return Ending(cause=cause, initiator=Initiator.LOCAL, clean=bool(answer), received=answer, sent=received)
+
+
+def test_1006_of_codes_is_obeyed_for_a_connection_that_was_open():
+    policy = of_page(RetryPolicy()) | {"codes": {1006: "never"}}
+    lost = Ending(cause=Cause.PEER_VANISHED, initiator=Initiator.NETWORK, clean=False)
+    failed = Ending(cause=Cause.HANDSHAKE_FAILED, initiator=Initiator.LOCAL, clean=False)
+    given = [[policy, {"tries": 1, "since": 0}, in_page(ending), 0, 0] for ending in (lost, failed)]
+    script = DECIDE % json.dumps(str(MODULE))
+    told = json.loads(run("node", "--input-type=module", "--eval", script, given=json.dumps(given)))
+    assert told == ["refused", 5]
 
 
 def in_page(ending: Ending) -> dict[str, object]:

@@ -224,23 +224,107 @@ async def test_a_page_that_is_kept_and_shown_again_goes_on(browser: Browser, wai
         await until(lambda: tab.evaluate("messages.includes('kept')"))
 
 
-async def test_an_address_is_asked_for_each_time_and_one_that_fails_ends_it(browser: Browser):
+async def test_an_address_is_asked_for_and_awaited_for_each_connection(browser: Browser):
     async with hall(SOON) as place, browser.tab(place.url) as tab:
         await place.open(tab)
         await tab.evaluate(
-            "void (window.count = 0, ws.close(), "
-            "ws = open_(() => { if (++count > 2) throw new Error('no token'); return `/ws?token=${count}`; }))"
+            "void (window.count = 0, ws.close(), ws = open_(async () => `/ws?token=${++count}`))"
         )
         for number in "12":
             ws = await place.next()
             assert ws.request.query == {"token": number, "endwell": "heartbeat"}
             await ws.close(1012)
-        await until(lambda: tab.evaluate("ws.readyState === 3"))
-        await tab.evaluate("void (count = 0, window.dispatchEvent(new Event('online')))")
-        with pytest.raises(TimeoutError):
-            await place.next(1.5)
-        await tab.evaluate("ws.reconnect()")
+
+
+async def test_an_address_that_fails_is_a_failed_handshake_and_is_asked_for_again(browser: Browser):
+    ways = "() => { throw new Error('no token') }, async () => { throw new Error('none') }, () => 'http://['"
+    async with hall({"base": 0.1, "maxDelay": 0.2}) as place, browser.tab(place.url) as tab:
         await place.open(tab)
+        await tab.evaluate(
+            f"void (window.ways = [{ways}, () => '/ws?token=1'], ws = open_(() => ways.shift()()))"
+        )
+        rows = await place.told(tab, 3)
+        assert (await place.next()).request.query["token"] == "1"
+    for row in rows:
+        assert (row["cause"], row["code"], row["stop"]) == ("handshake_failed", 1006, None)
+        assert row["wait"] >= 0.1
+    assert [row["error"] for row in rows[:2]] == ["Error: no token", "Error: none"]
+    assert "TypeError" in rows[2]["error"]
+
+
+async def test_an_address_that_never_comes_is_given_up_after_open_timeout(browser: Browser):
+    async with hall(SOON) as place, browser.tab(place.url) as tab:
+        await place.open(tab)
+        await tab.evaluate("void open_(() => new Promise(() => {}), { openTimeout: 0.1 })")
+        (row, *_) = await place.told(tab)
+        assert (row["cause"], row["error"]) == ("handshake_failed", None)
+        assert row["wait"] is not None
+
+
+@pytest.mark.parametrize(
+    "end", ["ws.close(4001, 'bye')", "dispatchEvent(new PageTransitionEvent('pagehide'))"]
+)
+async def test_an_address_that_comes_after_the_end_opens_nothing(browser: Browser, end: str):
+    async with hall(SOON) as place, browser.tab(place.url) as tab:
+        await place.open(tab)
+        await tab.evaluate(
+            "void (ws.close(), ws = open_(() => new Promise((resolve) => { window.give = resolve; })))"
+        )
+        await place.told(tab)
+        assert await tab.evaluate("ws.readyState") == 0
+        await tab.evaluate(f"void {end}")
+        row = (await place.told(tab, 2))[1]
+        assert (row["cause"], row["code"], row["wait"]) == ("app_closed", 1006, None)
+        await tab.evaluate("give('/ws?token=late')")
+        # One that would have come before this one.
+        await tab.evaluate("void open_('/ws?token=other')")
+        assert (await place.next()).request.query["token"] == "other"
+
+
+async def test_it_has_what_a_websocket_has(browser: Browser):
+    names = ["CONNECTING", "OPEN", "CLOSING", "CLOSED"]
+    async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
+        ws = await place.open(tab)
+        there = f"{json.dumps(names)}.map((name) => [ws.constructor[name], ws[name]]).join()"
+        assert await tab.evaluate(there) == "0,0,1,1,2,2,3,3"
+        url = place.url.replace("http", "ws") + "/ws?endwell=heartbeat"
+        assert await tab.evaluate("ws.url") == url
+        # Firefox leaves the parameters out.
+        extensions = await tab.evaluate("ws.extensions")
+        assert extensions.startswith("permessage-deflate")
+        assert ws.response.headers["Sec-WebSocket-Extensions"].startswith(extensions)
+        assert await tab.evaluate("ws.bufferedAmount") == 0
+        await ws.close(1013)
+        await place.told(tab)
+        assert (
+            await tab.evaluate("ws.send('h\u00e9') && ws.send(new Uint16Array(2)) && ws.bufferedAmount") == 7
+        )
+        assert await tab.evaluate("ws.close(), ws.bufferedAmount") == 0
+        assert await tab.evaluate("ws.url") == url
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "new Worker('/worker.js', { type: 'module' })",
+        "new SharedWorker('/worker.js', { type: 'module' })",
+        "navigator.serviceWorker.register('/worker.js', { type: 'module' })",
+    ],
+)
+async def test_it_works_in_a_worker(browser: Browser, start: str):
+    async with hall() as place, browser.tab(f"{place.url}/blank") as tab:
+        await until(lambda: tab.evaluate("document.title === 'blank'"))
+        await tab.evaluate(f"void (window.worker = {start})")
+        ws = await place.next()
+
+        async def heard(*messages: str) -> bool:
+            return place.messages == list(messages)
+
+        await until(lambda: heard("hello"))
+        await ws.close(1012)
+        ws = await place.next()
+        await until(lambda: heard("hello", "after 1012"))
+        await ws.close(1000)
 
 
 async def test_the_heartbeat_is_beside_the_subprotocol_and_nobody_sees_it(browser: Browser):

@@ -20,6 +20,10 @@ TRUTH: dict[str, dict[str, tuple[str, str]]] = {
         "chromium": ("PEER_CLOSED 4990 'page left', ok", "app_closed 4990 'page left'"),
         "firefox": ("PEER_CLOSED 1001 '', ok", "app_closed 1001 ''"),
     },
+    "download a file": {
+        "chromium": (NOTHING, NOTHING),
+        "firefox": ("PEER_CLOSED 1001 '', ok", "peer_closed 1001 '', comes back"),
+    },
     "close the tab": {
         "chromium": ("PEER_CLOSED 4990 'page left', ok", "app_closed 4990 'page left'"),
         "firefox": ("PEER_CLOSED 4990 'page left', ok; or PEER_CLOSED 1001 '', ok", NOTHING),
@@ -40,6 +44,13 @@ TRUTH: dict[str, dict[str, tuple[str, str]]] = {
     "come back with Forward": {
         "chromium": ("a new connection, of the page that was kept", NOTHING),
         "firefox": ("a new connection, of a new page", NOTHING),
+    },
+    # Firefox has nothing like it: it unloads whole tabs.
+    "a hidden page is frozen": {
+        "chromium": ("PEER_CLOSED 4990 'page hidden', ok", "app_closed 4990 'page hidden'"),
+    },
+    "the frozen page is resumed": {
+        "chromium": ("a new connection, of the page that was kept", NOTHING),
     },
     "browser killed": {
         "chromium": ("PEER_VANISHED 1006 '', not ok", NOTHING),

@@ -26,6 +26,7 @@ const CODES = { 1001: "now", 1005: "later", 1006: "now", 1011: "later", 1012: "n
 /** @type {(code: number) => Retry} */
 const retryOf = (code) => CODES[code] ?? ((code >= 3000 && code <= 3999) || (code >= 4000 && code <= 4999) ? "later" : "never");
 const CLEAN = [1000, 1001, 1005, 1012, 4990, 4991];
+const OBEYED = /^(100[012356789]|101[01234]|[34]\d{3}),(never|now|later)$/;
 const CAUSES = /** @type {const} */ ({ app_closed: ["local", "never"], keepalive_timeout: ["local", "now"], peer_vanished: ["network", "now"], handshake_failed: ["local", "later"] });
 const PAGE_LEFT = 4990;
 const TIMEOUT = 3008;
@@ -38,8 +39,8 @@ const ANSWER = "\u0006";
 /** @typedef {"done" | "refused" | "retries" | "time"} Stop why not to come back */
 /** @typedef {"peer_closed" | keyof typeof CAUSES} Cause why a connection ended */
 /** @typedef {{code: number | null, reason: string}} Close a Close frame; its code is null if it had none */
-/** @typedef {string | ArrayBuffer | Blob | ArrayBufferView<ArrayBuffer>} Data a message */
-/** @typedef {string | URL} Address where to connect to, relative to the page */
+/** @typedef {Parameters<WebSocket["send"]>[0]} Data a message */
+/** @typedef {string | URL} Address where to connect to, relative to the page or the worker's script */
 
 /**
  * How a connection ended: what endwell.Ending says, but for what no page can know.
@@ -69,7 +70,7 @@ const ANSWER = "\u0006";
  * @property {number} maxAdvised the longest wait that a server can ask for; more is cut to it
  * @property {number} maxRetries in a row; then it gives up
  * @property {number} maxTime for the tries in a row
- * @property {Record<number, Retry>} codes your own word on single close codes; 1006: no Close came
+ * @property {Record<number, Retry>} codes your own word on close codes; 1006: it was open, and no Close came
  * @property {number} pingInterval after so much silence the server is asked whether it is there; 0: never
  * @property {number} pingTimeout unanswered for so long, the connection has ended
  * @property {number} openTimeout the opening handshake
@@ -79,7 +80,14 @@ const ANSWER = "\u0006";
  */
 
 /** @typedef {{tries: number, since: number}} History endings in a row, and when the first of them came */
-/** @typedef {Event & {ending: Ending, wait: number | null, stop: Stop | null}} EndingEvent */
+/** @typedef {Event & {ending: Ending, wait: number | null, stop: Stop | null, error: unknown}} EndingEvent */
+/** @typedef {{open: Event, message: MessageEvent, ending: EndingEvent}} EventMap */
+/**
+ * EventTarget with the types of these events, as TypeScript has them for a WebSocket.
+ * @typedef {object} Typed
+ * @property {<K extends keyof EventMap>(type: K, listener: (event: EventMap[K]) => void, options?: boolean | AddEventListenerOptions) => void} addEventListener
+ * @property {<K extends keyof EventMap>(type: K, listener: (event: EventMap[K]) => void, options?: boolean | EventListenerOptions) => void} removeEventListener
+ */
 
 /**
  * When to come back: what RetryPolicy.decide says.
@@ -118,15 +126,32 @@ const clock = () => performance.now() / 1000;
 /** @type {(callback: () => void, seconds: number) => number} */
 const after = (callback, seconds) => setTimeout(callback, seconds * 1000);
 
+// A worker has no document, and Node.js has none of these: there they are undefined.
+const { document, location, navigator, addEventListener } = globalThis;
+
 /** Whether nobody looks at the page, or a connection has little chance: then it takes its time. */
-const idle = () => document.hidden || !navigator.onLine;
+const idle = () => document?.hidden || navigator?.onLine === false;
+
+// Seconds from Firefox's Close until the page is known to have stayed, after a download for example. If the
+// next page takes longer to answer, this one has connected again by then.
+const LEAVING = 5;
 
 /**
  * Events: "open", for each connection; "message"; and "ending", once for each connection. An
  * EndingEvent has the `ending`, and either `wait`, the time until the next try, or `stop`, why there is
  * none. Both are null while the browser keeps the page out of sight; it comes back when it is shown.
+ * `error` is what the url function threw, if that was the end of it.
  */
-export class ReconnectingWebSocket extends EventTarget {
+export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTarget} */ (EventTarget) {
+  /** @readonly */ static CONNECTING = /** @type {const} */ (0);
+  /** @readonly */ static OPEN = /** @type {const} */ (1);
+  /** @readonly */ static CLOSING = /** @type {const} */ (2);
+  /** @readonly */ static CLOSED = /** @type {const} */ (3);
+  /** @readonly */ CONNECTING = /** @type {const} */ (0);
+  /** @readonly */ OPEN = /** @type {const} */ (1);
+  /** @readonly */ CLOSING = /** @type {const} */ (2);
+  /** @readonly */ CLOSED = /** @type {const} */ (3);
+
   /** @type {Ending | null} that of the last connection that has ended */
   ending = null;
   /** @type {BinaryType} of the next connection */
@@ -138,8 +163,9 @@ export class ReconnectingWebSocket extends EventTarget {
   /** @type {((event: EndingEvent) => void) | null} */
   onending = null;
 
-  /** @type {() => Address} */
+  /** @type {Address | (() => Address | PromiseLike<Address>)} */
   #url;
+  #address = "";
   /** @type {Options} */
   #options;
   /** @type {WebSocket | null} */
@@ -150,6 +176,8 @@ export class ReconnectingWebSocket extends EventTarget {
   #over = false;
   /** Whether the browser keeps the page out of sight. */
   #away = false;
+  /** Whether the browser may be about to leave the page. */
+  #leaving = false;
   /** @type {Data[]} */
   #queue = [];
   #listening = new AbortController();
@@ -177,18 +205,20 @@ export class ReconnectingWebSocket extends EventTarget {
   #backlog = 0;
 
   /**
-   * @param {Address | (() => Address)} url a function is called for each connection
+   * Throws what a WebSocket throws, and RangeError for `codes` that can match nothing.
+   * @param {Address | (() => Address | PromiseLike<Address>)} url a function is called, and awaited, for
+   * each connection; if it throws, that is a failed handshake
    * @param {Partial<Options>} options
    */
   constructor(url, options = {}) {
     super();
-    this.#url = typeof url === "function" ? url : () => url;
+    this.#url = url;
     this.#options = { ...DEFAULTS, ...options };
-    for (const code of Object.keys(this.#options.codes))
-      if (!(+code >= 1000 && +code < 5000)) throw new RangeError(`codes: ${code} is no close code`);
+    for (const row of Object.entries(this.#options.codes))
+      if (!OBEYED.test(`${row}`)) throw new RangeError(`codes cannot have ${row}`);
     this.addEventListener("open", (event) => this.onopen?.(event));
-    this.addEventListener("message", (event) => this.onmessage?.(/** @type {MessageEvent} */ (event)));
-    this.addEventListener("ending", (event) => this.onending?.(/** @type {EndingEvent} */ (event)));
+    this.addEventListener("message", (event) => this.onmessage?.(event));
+    this.addEventListener("ending", (event) => this.onending?.(event));
     this.#connect();
     this.#listen();
   }
@@ -201,6 +231,21 @@ export class ReconnectingWebSocket extends EventTarget {
   /** The subprotocol agreed on, or "". */
   get protocol() {
     return this.#ws?.protocol ?? "";
+  }
+
+  /** The extensions agreed on, or "". */
+  get extensions() {
+    return this.#ws?.extensions ?? "";
+  }
+
+  /** The address of this connection, or of the last one; "" before a url function has given the first. */
+  get url() {
+    return this.#address;
+  }
+
+  /** Bytes that were sent and have not gone out, with those that wait for the next connection. */
+  get bufferedAmount() {
+    return (this.#ws?.bufferedAmount ?? 0) + new Blob(this.#queue).size;
   }
 
   /**
@@ -232,7 +277,7 @@ export class ReconnectingWebSocket extends EventTarget {
     if (!this.#ws) this.#finish();
     else if (!this.#sent) {
       this.#close(code, reason);
-      this.#set(() => this.#end("app_closed"), this.#options.closeTimeout);
+      this.#set(() => this.#end("app_closed"), this.#ws.url ? this.#options.closeTimeout : 0);
     }
   }
 
@@ -249,26 +294,45 @@ export class ReconnectingWebSocket extends EventTarget {
     this.#listening.abort();
     const { signal } = (this.#listening = new AbortController());
     const look = () => this.#look();
-    addEventListener("pagehide", (event) => this.#hide(event.persisted), { signal });
-    addEventListener("pageshow", () => this.#show(), { signal });
-    addEventListener("online", look, { signal });
-    addEventListener("offline", look, { signal });
-    document.addEventListener("visibilitychange", look, { signal });
+    const leave = () => {
+      this.#leaving = true;
+    };
+    addEventListener?.("beforeunload", leave, { signal });
+    addEventListener?.("pagehide", (event) => this.#hide(event.persisted), { signal });
+    addEventListener?.("pageshow", () => this.#show(), { signal });
+    addEventListener?.("online", look, { signal });
+    addEventListener?.("offline", look, { signal });
+    document?.addEventListener("visibilitychange", look, { signal });
+    // Chromium stops a page that has been hidden for long, and does not deliver its messages any more.
+    document?.addEventListener("freeze", () => this.#hide(true), { signal });
+    document?.addEventListener("resume", () => this.#show(), { signal });
   }
 
   #connect() {
-    const { protocols, pingInterval, openTimeout } = this.#options;
-    this.#over = true; // should what follows throw
-    const url = new URL(this.#url(), document.baseURI);
-    url.protocol = url.protocol.replace("http", "ws");
-    if (pingInterval) url.search += (url.search && "&") + QUERY;
-    const ws = (this.#ws = new WebSocket(url, protocols));
-    this.#over = false;
-    this.#opened = this.#beats = false;
+    const url = this.#url;
+    this.#over = this.#opened = this.#beats = this.#leaving = false;
     this.#began = clock();
     this.#in = this.#out = 0;
     this.#latency = null;
-    this.#set(() => this.#end("handshake_failed"), openTimeout);
+    this.#set(() => this.#end("handshake_failed"), this.#options.openTimeout);
+    if (typeof url !== "function") return this.#open(url);
+    // Until there is an address, in place of a WebSocket that is connecting.
+    const asked = (this.#ws = /** @type {any} */ ({ close() {} }));
+    /** @type {(then: (value: any) => void) => (value: any) => void} */
+    const still = (then) => (value) => asked === this.#ws && !this.#sent && then(value);
+    const open = still((address) => this.#open(address));
+    const fail = still((error) => this.#end("handshake_failed", null, error));
+    (async () => url())().then(open).catch(fail);
+  }
+
+  /** @param {Address} address */
+  #open(address) {
+    const { protocols, pingInterval } = this.#options;
+    const url = new URL(address, document?.baseURI ?? location?.href);
+    url.protocol = url.protocol.replace("http", "ws");
+    if (pingInterval) url.search += (url.search && "&") + QUERY;
+    const ws = (this.#ws = new WebSocket(url, protocols));
+    this.#address = ws.url;
     ws.onopen = () => {
       this.#opened = true;
       clearTimeout(this.#timer);
@@ -287,8 +351,13 @@ export class ReconnectingWebSocket extends EventTarget {
         const network = this.#opened ? "peer_vanished" : "handshake_failed";
         if (ws === this.#ws) this.#end(this.#sent ? "app_closed" : close ? "peer_closed" : network, received);
       };
-      // Firefox closes with 1001 and tells the page before its pagehide, even on a reload.
-      if (code === 1001) after(end, 0.2);
+      // The heartbeat has nothing to ask any more.
+      this.#beats = false;
+      clearTimeout(this.#pulse);
+      // Firefox closes as soon as it begins to leave a page, even on a reload, and tells the page at once:
+      // 1001 without a reason, or 1006 for an opening handshake. The pagehide comes with the next page.
+      if (this.#leaving && !reason && (code === 1001 || !this.#opened)) after(end, LEAVING);
+      else if (code === 1001) after(end, 0.2);
       else end();
     };
   }
@@ -304,8 +373,9 @@ export class ReconnectingWebSocket extends EventTarget {
    * The connection has ended, or is given up.
    * @param {Cause} cause
    * @param {Close | null} received
+   * @param {unknown} error
    */
-  #end(cause, received = null) {
+  #end(cause, received = null, error = null) {
     const ws = this.#ws;
     if (!ws) return;
     ws.onopen = ws.onmessage = ws.onclose = null;
@@ -328,7 +398,7 @@ export class ReconnectingWebSocket extends EventTarget {
       duration,
       messages_in: this.#in,
       messages_out: this.#out,
-      unsent_bytes: ws.bufferedAmount,
+      unsent_bytes: ws.bufferedAmount ?? 0,
       latency: this.#latency,
     });
     this.#ws = this.#sent = null;
@@ -351,7 +421,7 @@ export class ReconnectingWebSocket extends EventTarget {
         wait = this.#wait(idle() ? this.#idleDue : this.#due);
       }
     }
-    this.dispatchEvent(Object.assign(new Event("ending"), { ending, wait, stop }));
+    this.dispatchEvent(Object.assign(new Event("ending"), { ending, wait, stop, error }));
   }
 
   #finish() {
@@ -382,7 +452,7 @@ export class ReconnectingWebSocket extends EventTarget {
       // Within a second, because a network that is back wakes all its pages at once.
       const soon = Math.max(this.#floor, clock() + Math.random());
       this.#wait(idle() ? this.#idleDue : Math.min(this.#due, soon));
-    } else if (this.#beats && !document.hidden && this.#asked <= this.#heard) {
+    } else if (this.#beats && !document?.hidden && this.#asked <= this.#heard) {
       this.#ask(this.#options.pingTimeout / 2);
     }
   }
