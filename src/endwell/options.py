@@ -21,14 +21,16 @@ _NAMES = ", ".join(f'"{name}"' for name in LEGACY)
 class Deflate:
     """Settings of permessage-deflate (RFC 7692).
 
-    The window bits (8 to 15) are what is asked for: 2**bits octets of memory for each
-    direction of each connection. A peer that cannot be asked is not refused for it. Without context takeover a connection holds no
-    compressor between messages, at the price of the ratio.
+    The window bits (8 to 15) are 2**bits octets of memory for each direction of each
+    connection. Each side holds its own compressor to them without asking; a peer that cannot
+    be asked to is not refused. Without context takeover a connection holds no compressor
+    between messages, at the price of the ratio.
     """
 
-    #: Largest window of the server's compressor.
-    server_max_window_bits: int = 12
-    #: Largest window of the client's compressor.
+    #: Largest window of the server's compressor. None: 12 for a server's own, and a client does
+    #: not ask for one, because some servers refuse a request that does.
+    server_max_window_bits: int | None = None
+    #: Largest window of the client's compressor; a server asks for it if the client offers that.
     client_max_window_bits: int = 12
     server_no_context_takeover: bool = False
     client_no_context_takeover: bool = False
@@ -50,6 +52,8 @@ class Deflate:
         }
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
+            if value is None and name == "server_max_window_bits":
+                continue
             if type(value) is not int or not low <= value <= high:
                 raise ValueError(f"{name} must be between {low} and {high}, not {value!r}")
 

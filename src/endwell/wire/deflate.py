@@ -20,6 +20,8 @@ _SERVER_BITS, _CLIENT_BITS = "server_max_window_bits", "client_max_window_bits"
 # inclusive", and 15 where nothing is said.
 _WINDOWS = {str(bits): bits for bits in range(8, 16)}
 _WIDEST = 15
+#: Of a server's compressor, if the application says nothing: ``docs/performance.md``, "Compression".
+_SERVERS_BITS = 12
 
 #: What a sync flush ends with; RFC 7692 §7.2.1 removes it from the end of a message.
 _TAIL = b"\x00\x00\xff\xff"
@@ -56,7 +58,7 @@ class PerMessageDeflate:
     )
 
     def __init__(self, agreed: Deflate, client: bool) -> None:
-        bits = (agreed.client_max_window_bits, agreed.server_max_window_bits)
+        bits = (agreed.client_max_window_bits, _server_bits(agreed))
         keep = (not agreed.client_no_context_takeover, not agreed.server_no_context_takeover)
         self._our_bits, self._their_bits = bits if client else bits[::-1]
         self._keep_compressor, self._keep_inflater = keep if client else keep[::-1]
@@ -135,24 +137,25 @@ class PerMessageDeflate:
 
 
 def offer(settings: Deflate) -> str:
-    """A client's Sec-WebSocket-Extensions."""
+    """A client's Sec-WebSocket-Extensions: one element.
+
+    RFC 7692 §7.1.3 allows several, with falling demands. libsoup 3.2 then accepts each of
+    them, and nhooyr.io/websocket 1.8.7 answers 400 to ``server_max_window_bits``, so that is
+    offered only if the application has set it.
+    """
     parameters: dict[str, int | None] = {}
     if settings.server_no_context_takeover:
         parameters[_SERVER_FRESH] = None
     if settings.client_no_context_takeover:
         parameters[_CLIENT_FRESH] = None
-    # A value here is a hint that lets the server use a smaller window as well.
-    narrow = settings.client_max_window_bits < _WIDEST
-    parameters[_CLIENT_BITS] = settings.client_max_window_bits if narrow else None
-    if settings.server_max_window_bits == _WIDEST:
-        return _element(parameters)
-    # Many servers cannot narrow their window, and decline an offer that demands it, or
-    # even answer without it. RFC 7692 §7.1.3: "if the client just prefers using a small
-    # window but wants to fall back to the "permessage-deflate" without the
-    # "server_max_window_bits" extension parameter, the client can make an offer with
-    # the fallback option".
-    preferred = parameters | {_SERVER_BITS: settings.server_max_window_bits}
-    return f"{_element(preferred)}, {_element(parameters)}"
+    # RFC 7692 §7.1.2.2: "a client informs the peer server that even if the server doesn't
+    # include the "client_max_window_bits" extension parameter (...) the client is not going
+    # to use an LZ77 sliding window size greater than the size specified": a hint, and our
+    # smaller window needs none. Without a value it is what every browser offers.
+    parameters[_CLIENT_BITS] = None
+    if settings.server_max_window_bits is not None:
+        parameters[_SERVER_BITS] = settings.server_max_window_bits
+    return _element(parameters)
 
 
 def accept(offers: Iterable[Extension], settings: Deflate) -> tuple[str, PerMessageDeflate] | None:
@@ -173,7 +176,7 @@ def accept(offers: Iterable[Extension], settings: Deflate) -> tuple[str, PerMess
             settings,
             server_no_context_takeover=settings.server_no_context_takeover or _SERVER_FRESH in asked,
             client_no_context_takeover=settings.client_no_context_takeover or _CLIENT_FRESH in asked,
-            server_max_window_bits=min(settings.server_max_window_bits, asked.get(_SERVER_BITS, _WIDEST)),
+            server_max_window_bits=min(_server_bits(settings), asked.get(_SERVER_BITS, _WIDEST)),
             client_max_window_bits=min(settings.client_max_window_bits, asked[_CLIENT_BITS])
             if _CLIENT_BITS in asked
             else _WIDEST,
@@ -182,14 +185,29 @@ def accept(offers: Iterable[Extension], settings: Deflate) -> tuple[str, PerMess
     return None
 
 
+def _server_bits(settings: Deflate) -> int:
+    """The largest window of a server's own compressor."""
+    return _SERVERS_BITS if settings.server_max_window_bits is None else settings.server_max_window_bits
+
+
 def _answer(asked: Mapping[str, int], agreed: Deflate) -> str:
+    """The parameters that were offered, as agreed on.
+
+    A smaller window of our own, and a compressor that starts anew with each message, need no
+    agreement: what they write is valid for a peer that was told of neither. RFC 7692 §7.1.1.1
+    and §7.1.2.1 allow to answer both to an offer without them, but nhooyr.io/websocket 1.8.7
+    fails the connection then.
+    """
     answer: dict[str, int | None] = {}
-    if agreed.server_no_context_takeover:
+    if _SERVER_FRESH in asked:
         answer[_SERVER_FRESH] = None
+    # The one that binds the client has no other way. RFC 7692 §7.1.1.2: "A server may include
+    # the "client_no_context_takeover" extension parameter in an extension negotiation response
+    # (...) even if the extension negotiation offer being accepted by the extension negotiation
+    # response didn't include" it. Off by default.
     if agreed.client_no_context_takeover:
         answer[_CLIENT_FRESH] = None
-    # Unasked, it lets the client inflate with less memory.
-    if _SERVER_BITS in asked or agreed.server_max_window_bits < _WIDEST:
+    if _SERVER_BITS in asked:
         answer[_SERVER_BITS] = agreed.server_max_window_bits
     # RFC 7692 §7.1.2.2: "If a received extension negotiation offer doesn't have the
     # "client_max_window_bits" extension parameter, the corresponding extension
@@ -225,9 +243,9 @@ def confirm(answer: Iterable[Extension], settings: Deflate) -> PerMessageDeflate
         settings,
         server_no_context_takeover=_SERVER_FRESH in given,
         client_no_context_takeover=settings.client_no_context_takeover or _CLIENT_FRESH in given,
-        # The fallback offer allows any window.
+        # Servers that cannot narrow their window answer without it; a wide one reads them all.
         server_max_window_bits=given.get(_SERVER_BITS, _WIDEST),
-        # Ours was a hint only: the answer may be wider, and we still use ours.
+        # The answer may be wider; we still use ours.
         client_max_window_bits=min(settings.client_max_window_bits, given.get(_CLIENT_BITS, _WIDEST)),
     )
     return PerMessageDeflate(agreed, client=True)
