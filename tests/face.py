@@ -161,8 +161,9 @@ class _Words:
     async def close(self, *how: Any) -> Any:
         return await self._call(self._ws.close, *how)
 
-    async def wait_closed(self) -> None:
-        await self._call(self._ws.wait_closed)
+    async def wait_closed(self) -> endwell.Ending:
+        ending: endwell.Ending = await self._call(self._ws.wait_closed)
+        return ending
 
     @property
     def closed(self) -> Coroutine[Any, Any, endwell.Ending | None]:

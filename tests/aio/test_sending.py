@@ -12,6 +12,8 @@ from tests.pair import pair, within
 from tests.wire.peer import BINARY, TEXT
 
 SMALL = 16384
+#: Sends in one turn of the loop after which the next one waits for another turn.
+BURST = 256
 #: More than our kernel takes for a peer that does not read.
 HUGE = bytes(2 * 2**20)
 
@@ -280,3 +282,34 @@ async def test_a_low_write_limit_does_not_hold_an_answer_of_many_messages_back(r
         for _ in range(10):
             assert await both.peer.read_frame() == (BINARY, b"x" * 90)
         both.peer.fin()
+
+
+async def test_a_send_that_has_to_wait_and_is_not_awaited_is_warned_about_by_its_name(role):
+    async with pair(role, buffer=SMALL) as both:
+        await block(both)
+        with pytest.warns(RuntimeWarning, match=r"^coroutine 'WebSocket\.send' was never awaited$") as warned:
+            both.ws.send("lost")
+        assert {warning.filename for warning in warned} == {__file__}
+        (task,) = await waiting(both.ws.send("next"))
+        assert await payloads(both.peer, 2) == [HUGE, b"next"]
+        await within(task)
+        both.peer.fin()
+
+
+async def test_a_loop_of_sends_that_are_not_awaited_is_warned_about_though_the_peer_is_fast():
+    async with pair("server") as both:
+        for _ in range(BURST - 1):
+            both.ws.send("x")
+        with pytest.warns(RuntimeWarning, match=r"^coroutine 'WebSocket\.send' was never awaited$"):
+            both.ws.send("x")
+        # Those were sent all the same.
+        assert await payloads(both.peer, BURST) == [b"x"] * BURST
+        both.peer.fin()
+
+
+async def test_a_send_after_the_end_that_is_not_awaited_is_warned_about_by_its_name():
+    async with pair("server") as both:
+        both.peer.fin()
+        await both.ending()
+        with pytest.warns(RuntimeWarning, match=r"^coroutine 'WebSocket\.send' was never awaited$"):
+            both.ws.send("lost")

@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import struct
+import threading
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -21,6 +22,11 @@ if find_spec("endwell.aio._syscalls"):
 @pytest.fixture(params=FORMS, ids=lambda forms: forms[0].__name__)
 def forms(request):
     return request.param
+
+
+def test_a_thread_has_one_identity(forms):
+    calls, _ = forms
+    assert calls.thread_ident() == threading.get_ident()
 
 
 @pytest.fixture

@@ -289,3 +289,13 @@ async def test_on_close_wants_a_plain_function(serve):
             with pytest.raises(TypeError, match="plain function"):
                 both.ws.on_close(wrong)
         both.peer.fin()
+
+
+@pytest.mark.alike
+async def test_wait_closed_returns_the_ending_at_the_end_and_after_it(meet):
+    async with meet() as both:
+        waiting = asyncio.ensure_future(both.ws.wait_closed())
+        both.peer.fin()
+        ending = await within(waiting)
+        assert ending is both.ws.ending
+        assert await within(both.ws.wait_closed()) is ending

@@ -23,6 +23,9 @@ cdef extern from "sys/uio.h" nogil:
     ssize_t readv(int fd, const iovec* parts, int count)
     ssize_t writev(int fd, const iovec* parts, int count)
 
+cdef extern from "Python.h" nogil:
+    unsigned long PyThread_get_thread_ident()
+
 DEF IOV = 64
 
 
@@ -30,6 +33,10 @@ cpdef double monotonic():
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return now.tv_sec + now.tv_nsec * 1e-9
+
+
+cpdef unsigned long thread_ident() noexcept:
+    return PyThread_get_thread_ident()
 
 
 cdef Py_ssize_t _result(ssize_t count) except -2:

@@ -55,7 +55,13 @@ class Alive:
             assert callbacks is not None
             callbacks[:] = [each for each in callbacks if each[0] != self._end]
             return
-        # Unless somebody else has cancelled the task too.
+        # Unless another cancellation of the task came too.
         ours = self._fired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
         if exc is None or ours:
             raise ConnectionClosed.of(ending) from exc
+        if self._fired and kind is asyncio.CancelledError and not exc.args:
+            # If ours came first in one turn of the loop, asyncio raises that, and the message of the other
+            # one, by which a scope of anyio knows its own, is left in the task.
+            message = getattr(task, "_cancel_message", None)
+            if message is not None:
+                raise asyncio.CancelledError(message) from exc

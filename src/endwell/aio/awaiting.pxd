@@ -1,3 +1,4 @@
+from endwell.aio._syscalls cimport thread_ident
 from endwell.aio.stream cimport Stream
 from endwell.protocol.connection cimport Connection
 from endwell.protocol.inbox cimport Inbox
@@ -10,13 +11,18 @@ cdef class Slot:
     cdef public object idle
     cdef public bint over
     cdef readonly object get_loop
+    cdef public unsigned long thread
     cdef object _loop
-    cdef bint _cancelled
+    cdef bint _woken
+    cdef bint _leaving
     cdef object _callback
     cdef object _context
 
     cpdef bint waits(self)
+    cpdef Slot take(self)
+    cpdef release(self)
     cpdef wake(self, bint inline)
+    cpdef guard(self, name)
 
 
 cdef class Receive:
@@ -26,7 +32,6 @@ cdef class Receive:
     cdef Inbox _inbox
     cdef Slot _slot
     cdef int _at_end
-    cdef bint _waiting
 
     cpdef object step(self)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any, NoReturn, cast
 from weakref import ref
 
@@ -18,6 +18,7 @@ from ..ending import Ending
 from ..errors import ConcurrencyError, ConnectionClosed
 from .idle import Idle
 from .stream import Stream
+from .syscalls import thread_ident
 
 __all__ = ["DONE", "Done", "Receive", "Slot"]
 
@@ -32,12 +33,30 @@ _COME: asyncio.Future[None] = asyncio.Future(loop=cast("asyncio.AbstractEventLoo
 _COME.set_result(None)
 
 
+def _coroutine_type(_awaitable: object) -> type:
+    return CoroutineType
+
+
+def _name(awaitable: object, attribute: str, method: str) -> str:
+    """What a coroutine's attribute ``attribute`` is, of an awaitable that the WebSocket's ``method`` returns."""
+    if attribute == "__name__":
+        return method
+    if attribute == "__qualname__":
+        return f"WebSocket.{method}"
+    raise AttributeError(f"{type(awaitable).__name__!r} object has no attribute {attribute!r}")
+
+
 class Slot:
-    """The place of the one task that waits for a message: what a Future is to it."""
+    """The place of the one task that waits for a message: what a Future is to it.
+
+    ``busy`` belongs to the task that waits, until it goes on: a task that is only
+    refused, or cancelled before it began to wait, changes nothing here.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         # What asyncio.Task looks for in whatever a coroutine yields to it.
         self._asyncio_future_blocking = False
+        #: Whether a task waits, or was woken and has not gone on yet.
         self.busy = False
         #: Called by a receiver that is about to wait.
         self.idle: Idle | None = None
@@ -46,14 +65,32 @@ class Slot:
         #: Called by the task: the loop that it must be of. A reference, which all slots
         #: of a loop share, is called faster than a method.
         self.get_loop = ref(loop)
+        #: The thread of the loop.
+        self.thread = thread_ident()
         self._loop = loop
-        self._cancelled = False
+        # Whether a task was woken that has not gone on yet; whether one was cancelled that has not.
+        self._woken = False
+        self._leaving = False
         self._callback: Callable[[Any], object] | None = None
         self._context: Context | None = None
 
     def waits(self) -> bool:
         """Whether a task is to be woken."""
         return self._callback is not None
+
+    def take(self) -> Slot:
+        """What a task that has no message waits on. Raises :exc:`ConcurrencyError` if another one does."""
+        if not self._leaving:
+            if self.busy:
+                raise ConcurrencyError("another task is already receiving from this connection")
+            self.busy = True
+        self._asyncio_future_blocking = True
+        return self
+
+    def release(self) -> None:
+        """The coroutine that waits here is closed. That of a task is not before the task goes on."""
+        if self._callback is None and not self._woken:
+            self.busy = False
 
     def wake(self, inline: bool) -> None:
         """Let the waiting task go on: now if ``inline``, which no task may call for, or in the next turn."""
@@ -62,49 +99,82 @@ class Slot:
             return
         self._callback = self._context = None
         if inline:
+            self.busy = False
             # Not self: asyncio's Task asks a Future for its result without a call.
             context.run(callback, _COME)
         else:
-            self._loop.call_soon(callback, self, context=context)
+            self._woken = True
+            self._loop.call_soon(self._go_on, callback, context=context)
+
+    def _go_on(self, callback: Callable[[Any], object]) -> None:
+        self._woken = self.busy = False
+        callback(_COME)
 
     def add_done_callback(self, fn: Callable[[Any], object], *, context: Context | None = None) -> None:
         """Called by the task, with its wake-up."""
-        self._callback = fn
-        self._context = copy_context() if context is None else context
+        if context is None:
+            context = copy_context()
+        if self._leaving:
+            # The place is free as soon as the task that was cancelled has gone on, before this one does.
+            self._loop.call_soon(fn, _COME, context=context)
+        else:
+            self._callback = fn
+            self._context = context
 
     def remove_done_callback(self, fn: Callable[[Any], object]) -> int:
         """Take a wake-up back."""
         if self._callback != fn:
             return 0
         self._callback = self._context = None
+        self.busy = False
         return 1
 
     def cancel(self, msg: object = None) -> bool:
-        """Cancel the wait, in the next turn of the loop as a Future does."""
-        if self._callback is None:
+        """Cancel the wait, in the next turn of the loop as a Future does; the task is told ``msg``."""
+        callback, context = self._callback, self._context
+        if callback is None or context is None:
             return False
-        self._cancelled = True
-        self.wake(False)
+        self._callback = self._context = None
+        self.busy = False
+        self._leaving = True
+        self._loop.call_soon(self._leave, callback, msg, context=context)
         return True
+
+    def _leave(self, callback: Callable[[Any], object], msg: object) -> None:
+        self._leaving = False
+        cancelled = self._loop.create_future()
+        cancelled.cancel(msg)
+        callback(cancelled)
 
     def done(self) -> bool:
         """Whether the wait is over."""
         return self._callback is None
 
-    def result(self) -> None:
-        """Called by the task's wake-up."""
-        if self._cancelled:
-            self._cancelled = False
-            raise asyncio.CancelledError
+    def guard(self, name: str) -> None:
+        """Raise :exc:`ConcurrencyError` outside of the event loop, for the method ``name``."""
+        # asyncio's own look at the thread, which costs more than the comparison that comes first.
+        if asyncio._get_running_loop() is not self._loop:
+            raise ConcurrencyError(
+                f"{name}() of an asyncio WebSocket was called in a thread that is not its event loop's: "
+                "call it by asyncio.run_coroutine_threadsafe() or loop.call_soon_threadsafe(), or use endwell.sync"
+            )
+        # A loop may be run in one thread after another.
+        self.thread = thread_ident()
 
 
 class Receive:
     """The next message, to be awaited any number of times, by one task at a time.
 
     ``at_end`` is what happens when there are no more: RAISE, STOP (the iteration) or NONE.
+    All calls of a method share one, so it knows nothing of those that await it: the slot does.
     """
 
     RAISE, STOP, NONE = 0, 1, 2
+
+    # inspect.iscoroutine() is what anyio 4.13 asks of whatever a task is made of, and the state by
+    # inspect.getcoroutinestate() before it cancels that task.
+    __class__ = property(_coroutine_type)
+    cr_running, cr_suspended, cr_frame = False, True, None
 
     def __init__(self, stream: Stream, slot: Slot, at_end: int) -> None:
         self._stream = stream
@@ -112,7 +182,9 @@ class Receive:
         self._inbox = stream.core.inbox
         self._slot = slot
         self._at_end = at_end
-        self._waiting = False
+
+    def __getattr__(self, name: str) -> str:
+        return _name(self, name, ("recv", "__anext__", "read")[self._at_end])
 
     def __await__(self) -> Receive:
         return self
@@ -129,8 +201,8 @@ class Receive:
     def step(self) -> Slot | str | bytes | None:
         """The message, None for the end, or the slot to wait on. Raises what awaiting this raises."""
         slot = self._slot
-        if self._waiting and not slot.waits():
-            self._waiting = slot.busy = False
+        if slot.thread != thread_ident():
+            slot.guard(self.__name__)
         if self._inbox.messages:
             held_back = not self._core.reads()
             message = self._inbox.popleft()
@@ -145,11 +217,7 @@ class Receive:
             if self._at_end == Receive.STOP:
                 raise StopAsyncIteration
             return None
-        if slot.busy:
-            raise ConcurrencyError("another task is already receiving from this connection")
-        slot.busy = self._waiting = True
-        slot._asyncio_future_blocking = True
-        return slot
+        return slot.take()
 
     def send(self, value: None) -> Slot:
         """A coroutine's method, for whoever drives this as one."""
@@ -162,17 +230,22 @@ class Receive:
         trace: TracebackType | None = None,
     ) -> NoReturn:
         """A coroutine's method: the task is cancelled."""
-        self.close()
+        self._slot.release()
         raise kind if value is None else value
 
     def close(self) -> None:
         """A coroutine's method: nobody waits any more."""
-        if self._waiting:
-            self._waiting = self._slot.busy = False
+        self._slot.release()
 
 
 class Done:
     """Something that is done: awaiting it never suspends."""
+
+    __class__ = property(_coroutine_type)
+    cr_running, cr_suspended, cr_frame = False, True, None
+
+    def __getattr__(self, name: str) -> str:
+        return _name(self, name, "send")
 
     def __await__(self) -> Done:
         return self

@@ -81,6 +81,9 @@ def _snapshot(connections: Iterable[WebSocket]) -> list[WebSocket]:
     for ws in everybody:
         if not isinstance(ws, WebSocket):
             raise TypeError(f"connections must be an iterable of WebSocket, and has a {type(ws).__name__}")
+    if everybody:
+        # Of one: they belong to one loop.
+        everybody[0]._guard("broadcast")
     return everybody
 
 

@@ -11,13 +11,15 @@ import _socket
 import os
 import socket
 import time
+from _thread import get_ident
 
-__all__ = ["error_of", "monotonic", "receive", "receive_past", "send", "send_many"]
+__all__ = ["error_of", "monotonic", "receive", "receive_past", "send", "send_many", "thread_ident"]
 
 #: Buffers handed to one ``writev``; Linux's IOV_MAX is 1024.
 IOV = 64
 
 monotonic = time.monotonic
+thread_ident = get_ident
 
 
 def receive(fd: int, buffer: bytearray) -> int:

@@ -1,5 +1,5 @@
 from endwell.aio._sending cimport hasten
-from endwell.aio._syscalls cimport monotonic
+from endwell.aio._syscalls cimport monotonic, thread_ident
 from endwell.aio.awaiting cimport Slot
 from endwell.aio.stream cimport Stream
 from endwell.protocol.connection cimport Connection
@@ -8,9 +8,9 @@ from endwell.protocol.connection cimport Connection
 cdef class WebSocket:
     cdef object __weakref__
     cdef dict __dict__
-    cdef readonly object request
+    cdef object _request
     cdef object _response
-    cdef readonly object subprotocol
+    cdef object _subprotocol
     cdef readonly Stream _stream
     cdef readonly Connection _core
     cdef bint _over
@@ -20,13 +20,14 @@ cdef class WebSocket:
     cdef object _recv
     cdef object _read
     cdef object _next
-    cdef readonly object _sender
-    cdef object _turn
-    cdef Py_ssize_t _queued
+    cdef public object _sender
+    cdef public object _turn
+    cdef public Py_ssize_t _queued
     cdef public Py_ssize_t _write_limit
     cdef public set _watchers
-    cdef dict _pings
+    cdef public dict _pings
     cdef readonly list _callbacks
 
     cpdef _answer_later(self)
+    cpdef _guard(self, name)
     cdef _ended(self, bint inline)

@@ -14,14 +14,15 @@ from ..ending import Cause, Ending
 from ..errors import ConnectionClosed
 from ..http import Request, Response
 from ..protocol.opening import accept
+from . import waits
 from .alive import Alive
 from .awaiting import DONE, Receive, Slot
 from .callbacks import call_back, check_callback
 from .draining import Draining
 from .idle import Idle, Receiver
-from .sending import hasten
+from .sending import hasten, mark
 from .stream import Stream
-from .syscalls import monotonic
+from .syscalls import monotonic, thread_ident
 
 __all__ = ["WebSocket"]
 
@@ -36,7 +37,7 @@ class WebSocket:
     Messages are ``str`` (text) or ``bytes`` (binary). Iteration ends quietly for
     every ending; :attr:`ending` then says how it was.
 
-    All methods belong to the event loop's thread.
+    All methods belong to the event loop's thread: :exc:`ConcurrencyError` in another one.
     """
 
     def __init__(
@@ -48,11 +49,9 @@ class WebSocket:
         among: set[WebSocket] | None = None,
         draining: Draining | None = None,
     ) -> None:
-        #: The request of the opening handshake; its ``params`` are those of the route.
-        self.request = request
+        self._request = request
         self._response = response
-        #: The subprotocol agreed on, or None.
-        self.subprotocol = subprotocol
+        self._subprotocol = subprotocol
         self._stream = stream
         self._core = stream.core
         self._over = False
@@ -76,6 +75,17 @@ class WebSocket:
         stream.changed = self._changed
 
     # -- state ----------------------------------------------------------------
+
+    # Properties, so that a mock of this class has them.
+    @property
+    def request(self) -> Request:
+        """The request of the opening handshake; its ``params`` are those of the route."""
+        return self._request
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol agreed on, or None."""
+        return self._subprotocol
 
     @property
     def is_open(self) -> bool:
@@ -196,69 +206,41 @@ class WebSocket:
         ``write_limit`` bytes, awaiting it waits for room first. Cancelled while
         waiting, it sends nothing.
 
+        To be awaited always: where it has to wait and is not awaited, the message is not sent, and
+        Python warns that "coroutine 'WebSocket.send' was never awaited".
+
         Raises TypeError for anything that is no message, :exc:`Unsupported` (which is one)
         for bytes in an old protocol that has only text, and when awaited
         :exc:`ConnectionClosed` after the end.
         """
+        if self._slot.thread != thread_ident():
+            self._slot.guard("send")
         core = self._core
         # Not self._turn.locked(): between two turns of the lock nobody has it, and whoever
         # sends on and on would overtake those who wait.
         if self._queued or core.outbox.size > self._write_limit:
-            return self._send_later(message)
+            return waits.send(self, message)
         if not core.send(message, self._stream.now()):
-            return self._refuse()
-        return asyncio.sleep(0) if self._stream.wrote() else DONE
+            return waits.refuse(self)
+        return waits.yield_once() if self._stream.wrote() else DONE
 
-    async def _send_later(self, message: str | bytes | bytearray | memoryview) -> None:
-        self._queued += 1
-        if self._turn is None:
-            self._turn = asyncio.Lock()
-        try:
-            async with self._turn:
-                await self._room()
-        finally:
-            self._queued -= 1
-        if not self._core.send(message, monotonic()):
-            await self._refuse()
-        self._stream.settle()
-
-    async def _refuse(self) -> None:
-        raise ConnectionClosed.of(await self.closed)
-
-    async def _room(self) -> None:
-        core = self._core
-        while core.is_open and core.outbox.size > self._write_limit:
-            self._sender = self._stream.loop.create_future()
-            try:
-                await self._sender
-            finally:
-                self._sender = None
-
-    async def ping(self, payload: bytes | None = None) -> float:
-        """Send a ping, wait for its pong, return the round trip in seconds.
+    def ping(self, payload: bytes | None = None) -> Coroutine[Any, Any, float]:
+        """Send a ping, wait for its pong, return the round trip in seconds; to be awaited.
 
         ``payload`` is at most 125 bytes; by default a fresh one is made.
 
         Raises :exc:`ConnectionClosed` if the connection ends first, and ValueError for
         a payload that is too long or still unanswered. Keepalive pings go by themselves.
         """
-        sent = self._core.ping(payload, monotonic())
-        if sent is None:
-            raise ConnectionClosed.of(await self.closed)
-        waiter: asyncio.Future[float] = self._stream.loop.create_future()
-        if self._pings is None:
-            self._pings = {}
-        self._pings[sent] = waiter
-        self._stream.settle()
-        try:
-            return await waiter
-        finally:
-            self._pings.pop(sent, None)
+        self._guard("ping")
+        return waits.ping(self, payload)
 
     # -- the end --------------------------------------------------------------
 
-    async def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Ending:
-        """Do the closing handshake, wait for the end, and return how it was.
+    def close(
+        self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = ""
+    ) -> Coroutine[Any, Any, Ending]:
+        """Do the closing handshake, wait for the end, and return how it was; to be awaited.
 
         May be called any number of times, from any task, whatever the state; only the
         first closing event counts, and it is never an error. Messages sent before
@@ -269,17 +251,17 @@ class WebSocket:
         1015, unassigned ones) or a reason over 123 bytes of UTF-8; then nothing
         was sent and the connection goes on.
         """
-        self._core.close(code, reason, monotonic())
-        self._stream.settle()
-        return await self.closed
+        self._guard("close")
+        return waits.close(self, code, reason)
 
-    async def close_for(self, cause: Cause, code: int, reason: str = "") -> Ending:
+    def close_for(self, cause: Cause, code: int, reason: str = "") -> Coroutine[Any, Any, Ending]:
         """Like :meth:`close`, with the cause that the ending will name."""
-        self.begin_close(cause, code, reason)
-        return await self.closed
+        self._guard("close_for")
+        return waits.close_for(self, cause, code, reason)
 
     def begin_close(self, cause: Cause, code: int, reason: str = "") -> None:
         """The part of :meth:`close_for` that does not wait: the Close leaves, the end comes by itself."""
+        self._guard("begin_close")
         if not self._over:
             self._core.close(code, reason, monotonic(), cause)
             self._stream.settle()
@@ -315,15 +297,14 @@ class WebSocket:
 
     def abort(self) -> None:
         """Cut the connection now: a Close 1001 if it fits, no waiting for an answer."""
+        self._guard("abort")
         self._core.close(CloseCode.GOING_AWAY, "", monotonic())
         self._stream.abort()
 
-    def wait_closed(self) -> Coroutine[Any, Any, None]:
-        """Wait for the end; to be awaited."""
-        return DONE if self._over else self._wait_closed()
-
-    async def _wait_closed(self) -> None:
-        await self.closed
+    def wait_closed(self) -> Coroutine[Any, Any, Ending]:
+        """Wait for the end, and return how it was; to be awaited."""
+        self._guard("wait_closed")
+        return waits.wait_closed(self)
 
     def on_close(self, callback: Callable[[Ending], object]) -> None:
         """Have ``callback(ending)`` called exactly once, at the end, on every path.
@@ -335,6 +316,7 @@ class WebSocket:
 
         Raises TypeError for a coroutine function: there is nobody to await it.
         """
+        self._guard("on_close")
         check_callback(callback)
         if self._callbacks is None:
             self._callbacks = []
@@ -350,6 +332,11 @@ class WebSocket:
         that wait on something else than the connection.
         """
         return Alive(self)
+
+    def _guard(self, name: str) -> None:
+        """Raise :exc:`ConcurrencyError` in a thread that is not the event loop's."""
+        if self._slot.thread != thread_ident():
+            self._slot.guard(name)
 
     def _changed(self, inline: bool) -> None:
         """Wake whoever waits for what has come to be; a receiver at once if ``inline``."""
@@ -417,6 +404,7 @@ class _Closed:
 
     def __await__(self) -> Generator[object, None, Ending]:
         ws = self._ws
+        ws._guard("closed")
         while (ending := ws.ending) is None:
             watcher: asyncio.Future[None] = ws._stream.loop.create_future()
             if ws._watchers is None:
@@ -432,3 +420,16 @@ class _Closed:
 def _wake(waiter: asyncio.Future[None] | None) -> None:
     if waiter is not None and not waiter.done():
         waiter.set_result(None)
+
+
+# They return coroutines, or what does for one: mocks of this class, and who else asks, are to know.
+for _function in (
+    WebSocket.recv,
+    WebSocket.read,
+    WebSocket.send,
+    WebSocket.ping,
+    WebSocket.close,
+    WebSocket.close_for,
+    WebSocket.wait_closed,
+):
+    mark(_function)

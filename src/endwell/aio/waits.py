@@ -1,0 +1,107 @@
+"""The coroutines of the asyncio WebSocket: what its methods return where there is something to wait for.
+
+Each is named after the method, because Python's warning about a coroutine that was never
+awaited and anyio's task names show that name. The module is not compiled: Cython's
+coroutines are no ``types.CoroutineType``, and anyio 4.13 starts nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..ending import Cause, Ending
+from ..errors import ConnectionClosed
+from .syscalls import monotonic
+
+if TYPE_CHECKING:
+    from .websocket import WebSocket
+
+__all__ = ["close", "close_for", "ping", "refuse", "send", "wait_closed", "yield_once"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _method(name: str) -> Callable[[_Function], _Function]:
+    def rename(function: _Function) -> _Function:
+        function.__name__, function.__qualname__ = name, f"WebSocket.{name}"
+        return function
+
+    return rename
+
+
+@_method("send")
+async def send(ws: WebSocket, message: str | bytes | bytearray | memoryview) -> None:
+    """Send when there is room and those that waited before have sent."""
+    ws._queued += 1
+    if ws._turn is None:
+        ws._turn = asyncio.Lock()
+    try:
+        async with ws._turn:
+            await _room(ws)
+    finally:
+        ws._queued -= 1
+    if not ws._core.send(message, monotonic()):
+        raise ConnectionClosed.of(await ws.closed)
+    ws._stream.settle()
+
+
+async def _room(ws: WebSocket) -> None:
+    core = ws._core
+    while core.is_open and core.outbox.size > ws._write_limit:
+        ws._sender = ws._stream.loop.create_future()
+        try:
+            await ws._sender
+        finally:
+            ws._sender = None
+
+
+@_method("send")
+async def yield_once() -> None:
+    """Let others run: what was sent is in the queue."""
+    await asyncio.sleep(0)
+
+
+@_method("send")
+async def refuse(ws: WebSocket) -> None:
+    """Raise the end."""
+    raise ConnectionClosed.of(await ws.closed)
+
+
+@_method("ping")
+async def ping(ws: WebSocket, payload: bytes | None) -> float:
+    """See :meth:`WebSocket.ping`."""
+    sent = ws._core.ping(payload, monotonic())
+    if sent is None:
+        raise ConnectionClosed.of(await ws.closed)
+    waiter: asyncio.Future[float] = ws._stream.loop.create_future()
+    if ws._pings is None:
+        ws._pings = {}
+    ws._pings[sent] = waiter
+    ws._stream.settle()
+    try:
+        return await waiter
+    finally:
+        ws._pings.pop(sent, None)
+
+
+@_method("close")
+async def close(ws: WebSocket, code: int | None, reason: str) -> Ending:
+    """See :meth:`WebSocket.close`."""
+    ws._core.close(code, reason, monotonic())
+    ws._stream.settle()
+    return await ws.closed
+
+
+@_method("close_for")
+async def close_for(ws: WebSocket, cause: Cause, code: int, reason: str) -> Ending:
+    """See :meth:`WebSocket.close_for`."""
+    ws.begin_close(cause, code, reason)
+    return await ws.closed
+
+
+@_method("wait_closed")
+async def wait_closed(ws: WebSocket) -> Ending:
+    """See :meth:`WebSocket.wait_closed`."""
+    return await ws.closed
