@@ -7,7 +7,7 @@ handles it does not either: it stands in the class.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .codes import CloseCode
 from .ending import Cause, Close, Ending
@@ -45,6 +45,14 @@ __all__ = [
 
 class EndwellError(Exception):
     """The base of every exception that this package raises by itself."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not Exception's own way, which calls the class with the text alone: some take more.
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(cls: type[EndwellError], arguments: tuple[Any, ...]) -> EndwellError:
+    return cls.__new__(cls, *arguments)
 
 
 # --- told to the application -------------------------------------------------

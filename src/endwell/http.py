@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-__all__ = ["Headers", "Request", "Response"]
+__all__ = ["Headers", "Query", "Request", "Response"]
 
 #: Of most requests.
 NO_PARAMS: Mapping[str, str] = MappingProxyType({})
@@ -18,11 +20,18 @@ PHRASES: dict[int, str] = {status.value: status.phrase for status in HTTPStatus}
 #: RFC 9110 §5.6.2: the characters of a token, such as a header's name.
 TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
+#: Fields whose values no repr() shows, because it ends up in logs (RFC 9110 §11.6, RFC 6265 §8.2).
+CREDENTIALS = frozenset(("authorization", "cookie", "proxy-authorization", "set-cookie"))
+REDACTED = "[redacted]"
+
 
 class Headers:
     """HTTP header fields: in order, names compared without case, repeats kept.
 
-    ``headers["Name"]`` is the first value; KeyError if there is none.
+    ``headers["Name"]`` is the first value; KeyError if there is none. ``headers["Name"] = value``
+    is :meth:`set`, and ``del headers["Name"]`` removes all fields of that name, a KeyError if
+    there is none. ``repr()`` does not show credentials: the values of Authorization,
+    Proxy-Authorization, Cookie and Set-Cookie.
     """
 
     __slots__ = ("_fields", "_lines")
@@ -76,22 +85,31 @@ class Headers:
 
     def add(self, name: str, value: str) -> None:
         """Append a field. Raises ValueError where it would break the head apart, and TypeError for no str."""
-        if not isinstance(name, str):
-            raise TypeError(f"header name must be a str, not {name!r}")
-        if not isinstance(value, str):
-            # Not its value: it may be a credential.
-            raise TypeError(f"value of header {name} must be a str, not {type(value).__name__}")
-        if not name or not TOKEN.issuperset(name):
-            raise ValueError(f"header name {name!r} is not a token")
-        # RFC 9110 §5.5: "Field values containing CR, LF, or NUL characters are
-        # invalid and dangerous".
-        if "\r" in value or "\n" in value or "\0" in value:
-            raise ValueError(f"value of header {name} contains CR, LF or NUL")
-        # RFC 9110 §5.5: "Field values are usually constrained to the range of
-        # US-ASCII"; what else comes or goes is latin-1, octet for octet.
-        if not value.isascii() and max(value) > "\xff":
-            raise ValueError(f"value of header {name} has a character outside latin-1")
+        _check(name, value)
         self._unpacked().append((name, value))
+        self._lines = None
+
+    def set(self, name: str, value: str) -> None:
+        """Have one field of this name, in place of the first, or at the end. Raises as :meth:`add` does."""
+        _check(name, value)
+        key = name.lower()
+        fields: list[tuple[str, str]] = []
+        there = False
+        for field in self._unpacked():
+            if field[0].lower() != key:
+                fields.append(field)
+            elif not there:
+                there = True
+                fields.append((name, value))
+        if not there:
+            fields.append((name, value))
+        self._fields = fields
+        self._lines = None
+
+    def remove(self, name: str) -> None:
+        """Remove all fields of this name, if there are any."""
+        key = name.lower()
+        self._fields = [field for field in self._unpacked() if field[0].lower() != key]
         self._lines = None
 
     def get_all(self, name: str) -> list[str]:
@@ -115,6 +133,14 @@ class Headers:
             raise KeyError(name)
         return value
 
+    def __setitem__(self, name: str, value: str) -> None:
+        self.set(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self:
+            raise KeyError(name)
+        self.remove(name)
+
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.get(name) is not None
 
@@ -128,7 +154,12 @@ class Headers:
         return isinstance(other, Headers) and self._unpacked() == other._unpacked()
 
     def __repr__(self) -> str:
-        return f"Headers({self._unpacked()!r})"
+        shown = [(name, REDACTED if name.lower() in CREDENTIALS else value) for name, value in self]
+        return f"Headers({shown!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not Cython's own way, which a plain build could not read.
+        return _headers, (self._lines, None if self._fields is None else self._fields.copy())
 
     def list_of(self, name: str) -> list[str]:
         """The elements of a comma-separated field over all its lines, without quoting rules."""
@@ -136,10 +167,51 @@ class Headers:
         return [part for part in parts if part]
 
 
+def _headers(lines: str | None, fields: list[tuple[str, str]] | None) -> Headers:
+    headers = Headers()
+    headers._lines = lines
+    headers._fields = fields
+    return headers
+
+
+def _check(name: str, value: str) -> None:
+    """Raise as :meth:`Headers.add` does."""
+    if not isinstance(name, str):
+        raise TypeError(f"header name must be a str, not {name!r}")
+    if not isinstance(value, str):
+        # Not its value: it may be a credential.
+        raise TypeError(f"value of header {name} must be a str, not {type(value).__name__}")
+    if not name or not TOKEN.issuperset(name):
+        raise ValueError(f"header name {name!r} is not a token")
+    # RFC 9110 §5.5: "Field values containing CR, LF, or NUL characters are
+    # invalid and dangerous".
+    if "\r" in value or "\n" in value or "\0" in value:
+        raise ValueError(f"value of header {name} contains CR, LF or NUL")
+    # RFC 9110 §5.5: "Field values are usually constrained to the range of
+    # US-ASCII"; what else comes or goes is latin-1, octet for octet.
+    if not value.isascii() and max(value) > "\xff":
+        raise ValueError(f"value of header {name} has a character outside latin-1")
+
+
+class Query(dict[str, str]):
+    """The parameters of a query string: the last value of each, as a dict; all of them by :meth:`get_all`."""
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        #: Names and values, in order, repeats kept.
+        self.pairs = list(pairs)
+        super().__init__(self.pairs)
+
+    def get_all(self, name: str) -> list[str]:
+        """All values of a parameter, in order."""
+        return [value for key, value in self.pairs if key == name]
+
+
 class Request:
     """The head of an HTTP request.
 
-    ``target`` is what stood on the request line (or, for a client, what will).
+    ``target`` is what stood on the request line (or, for a client, what will). Attributes
+    cannot be set, except ``params`` and ``body``; ``headers`` can be changed in place.
+    ``repr()`` shows neither the query nor credentials.
     """
 
     __slots__ = ("body", "headers", "method", "params", "remote_address", "secure", "target", "version")
@@ -166,13 +238,18 @@ class Request:
         #: The 8 octets after the head of a hixie-76 request, and nothing else.
         self.body = b""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        head = (self.method, self.target, self.headers, self.version, self.remote_address, self.secure)
+        return _request, (head, dict(self.params), self.body)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Request) and all(
             getattr(self, name) == getattr(other, name) for name in Request.__slots__
         )
 
     def __repr__(self) -> str:
-        return f"<Request {self.method} {self.target!r} {self.headers!r}>"
+        query = "?..." if self.query_string else ""
+        return f"<Request {self.method} {self.raw_path + query!r} {self.headers!r}>"
 
     @property
     def raw_path(self) -> str:
@@ -186,9 +263,14 @@ class Request:
         return unquote(self.raw_path)
 
     @property
-    def query(self) -> dict[str, str]:
-        """The query's parameters; of a repeated one, the last."""
-        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
+    def query_string(self) -> str:
+        """The query as it stands in the target, still percent-encoded; ``""`` if there is none."""
+        return self.target.partition("?")[2]
+
+    @property
+    def query(self) -> Query:
+        """The query's parameters, decoded: a dict of the last value of each; ``query.get_all(name)`` has all of them."""
+        return Query(parse_qsl(self.query_string, keep_blank_values=True))
 
     def serialize(self) -> bytes:
         """Head and body as they go on the wire. Raises ValueError for a target that would break it apart."""
@@ -198,8 +280,16 @@ class Request:
         return _head(f"{self.method} {self.target} HTTP/{self.version}", self.headers) + self.body
 
 
+def _request(head: tuple[Any, ...], params: dict[str, str], body: bytes) -> Request:
+    request = Request(*head)
+    if params:
+        request.params = params
+    request.body = body
+    return request
+
+
 class Response:
-    """An HTTP answer."""
+    """An HTTP answer. Attributes cannot be set; ``headers`` can be changed in place."""
 
     __slots__ = ("body", "headers", "status")
 
@@ -207,6 +297,9 @@ class Response:
         self.status = status
         self.headers = Headers() if headers is None else headers
         self.body = body
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.status, self.headers, self.body)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Response) and (self.status, self.headers, self.body) == (
@@ -258,3 +351,15 @@ def _head(first_line: str, headers: Headers) -> bytes:
         lines = "\r\n".join([f"{name}: {value}" for name, value in headers])
     head = f"{first_line}\r\n{lines}\r\n\r\n" if lines else f"{first_line}\r\n\r\n"
     return head.encode("latin-1")
+
+
+def _set_once(value: Request | Response, name: str, to: object) -> None:
+    if not (isinstance(value, Request) and name in ("params", "body")) and hasattr(value, name):
+        raise AttributeError(f"attribute {name!r} of {type(value).__name__!r} objects is not writable")
+    object.__setattr__(value, name, to)
+
+
+# Compiled, the attributes are read-only by http.pxd, and the classes refuse this.
+with suppress(TypeError):
+    for _class in (Request, Response):
+        _class.__setattr__ = _set_once  # type: ignore[assignment]

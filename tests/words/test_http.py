@@ -97,6 +97,56 @@ def test_the_lines_of_a_head_are_read_when_somebody_asks_and_can_be_packed_again
         len(Headers.of_lines("Host: a\r\nX"))
 
 
+def test_a_field_is_set_in_the_place_of_the_first_of_its_name():
+    headers = Headers([("A", "1"), ("X", "2"), ("B", "3"), ("x", "4")])
+    headers.set("x", "5")
+    assert list(headers) == [("A", "1"), ("x", "5"), ("B", "3")]
+    headers["C"] = "6"
+    headers["a"] = "7"
+    assert list(headers) == [("a", "7"), ("x", "5"), ("B", "3"), ("C", "6")]
+
+
+def test_all_fields_of_a_name_are_removed():
+    headers = Headers([("A", "1"), ("X", "2"), ("x", "3")])
+    headers.remove("x")
+    headers.remove("y")
+    assert list(headers) == [("A", "1")]
+    with pytest.raises(KeyError, match="x"):
+        del headers["x"]
+    del headers["a"]
+    assert not list(headers)
+
+
+def test_the_lines_of_a_head_follow_what_is_set_and_removed():
+    headers = Headers.of_lines("A: 1\r\nX: 2\r\nx: 3")
+    headers.set("X", "4")
+    assert Response(200, headers).serialize() == b"HTTP/1.1 200 OK\r\nA: 1\r\nX: 4\r\n\r\n"
+    headers = Headers.of_lines("A: 1\r\nX: 2\r\nx: 3")
+    headers.remove("x")
+    headers.pack()
+    assert Response(200, headers).serialize() == b"HTTP/1.1 200 OK\r\nA: 1\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("", "x"), ("a b", "x"), ("X", "a\r\nY: b"), ("X", "\0"), ("X", "€")]
+)
+def test_a_field_that_would_break_the_head_apart_is_not_set(name, value):
+    headers = Headers({"X": "1"})
+    with pytest.raises(ValueError, match=r"."):
+        headers.set(name, value)
+    assert list(headers) == [("X", "1")]
+
+
+@pytest.mark.parametrize("name", ["Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "COOKIE"])
+def test_no_repr_shows_credentials(name):
+    headers = Headers([("Host", "a"), (name, "secret"), (name, "secret too")])
+    shown = f"[('Host', 'a'), ({name!r}, '[redacted]'), ({name!r}, '[redacted]')]"
+    assert repr(headers) == f"Headers({shown})"
+    assert repr(Request("GET", "/", headers)) == f"<Request GET '/' Headers({shown})>"
+    assert repr(Response(200, headers)) == f"<Response 200 Headers({shown}), 0 bytes>"
+    assert headers[name] == "secret"
+
+
 # --- requests ----------------------------------------------------------------
 
 
@@ -126,6 +176,51 @@ def test_a_target_has_a_path_and_a_query(target, raw_path, path, query):
     assert request(target).raw_path == raw_path
     assert request(target).path == path
     assert request(target).query == query
+
+
+def test_no_repr_shows_a_query():
+    assert repr(request("/chat?token=secret")) == "<Request GET '/chat?...' Headers([])>"
+    assert repr(request("/chat")) == "<Request GET '/chat' Headers([])>"
+
+
+def test_a_query_is_a_dict_that_keeps_what_is_repeated():
+    query = request("/?n=1&m=%C3%BC&n=2&n=").query
+    assert isinstance(query, dict)
+    assert query == {"n": "", "m": "ü"}
+    assert query.get_all("n") == ["1", "2", ""]
+    assert query.get_all("x") == []
+    assert query.pairs == [("n", "1"), ("m", "ü"), ("n", "2"), ("n", "")]
+
+
+@pytest.mark.parametrize(
+    ("target", "query_string"),
+    [("/", ""), ("/?", ""), ("/x?a=%20b&a", "a=%20b&a"), ("/?a?b=/c", "a?b=/c")],
+)
+def test_a_query_can_be_had_as_it_came(target, query_string):
+    assert request(target).query_string == query_string
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        (request("/"), ["method", "target", "headers", "version", "remote_address", "secure", "new"]),
+        (Response(200), ["status", "headers", "body", "new"]),
+    ],
+    ids=["Request", "Response"],
+)
+def test_attributes_cannot_be_set_in_either_build(value, names):
+    for name in names:
+        before = getattr(value, name, None)
+        with pytest.raises(AttributeError, match=name):
+            setattr(value, name, Headers({"X": "1"}))
+        assert getattr(value, name, None) == before
+
+
+def test_the_parameters_of_a_route_and_the_body_of_a_request_can_be_set():
+    made = request("/")
+    made.params = {"room": "a"}
+    made.body = b"octets"
+    assert (made.params, made.body) == ({"room": "a"}, b"octets")
 
 
 def test_a_request_is_serialized_as_its_line_and_fields():

@@ -1,0 +1,206 @@
+"""Every exception and value that the package hands out can be pickled and copied."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+
+import pytest
+
+import endwell
+import endwell.errors
+from endwell import (
+    Advice,
+    Broadcast,
+    Cause,
+    Close,
+    CloseCode,
+    Deflate,
+    Drain,
+    DrainReport,
+    Ending,
+    Headers,
+    Initiator,
+    Options,
+    Request,
+    Response,
+    Retry,
+    RetryPolicy,
+    Stop,
+    TcpEnd,
+)
+from endwell.errors import GaveUp, HandshakeFailed, HandshakeRejected, ServiceUnavailable, UpgradeRequired
+from endwell.http import Query
+from endwell.server.timetable import Phase
+
+#: What has a place in one process and is no value.
+NO_VALUES = {"Server", "Sessions", "WebSocket", "connect", "reconnecting"}
+
+FAULT = Ending(
+    cause=Cause.CONNECTION_RESET,
+    initiator=Initiator.NETWORK,
+    clean=False,
+    received=Close(1001, "going"),
+    sent=Close(1000, "", unsaid=True),
+    tcp=TcpEnd.RST,
+    messages_in=3,
+    latency=0.25,
+)
+FIELDS = [("Host", "a"), ("Cookie", "b"), ("X", ""), ("x", "\xff")]
+
+
+def routed():
+    request = Request("GET", "/chat/a?x=1&x=2", Headers(FIELDS), "1.1", ("::1", 80, 0, 0), True)
+    request.params = {"room": "a"}
+    request.body = bytes(8)
+    return request
+
+
+VALUES = {
+    "Advice": Advice(2, 12),
+    "Broadcast": Broadcast(3, (), 1),
+    "Cause": Cause.SLOW_PEER,
+    "Close": Close(4000, "why"),
+    "CloseCode": CloseCode.GOING_AWAY,
+    "Deflate": Deflate(level=1),
+    "Drain": Drain(window=1.0, reason="restart"),
+    "DrainReport": DrainReport(
+        connections=2,
+        endings={"clean": 2},
+        refused=0,
+        last_called=0,
+        unanswered=0,
+        cancelled=0,
+        stuck=("handle",),
+        slowest=("handle", 0.5),
+        phases={Phase.CLOSE: 0.5},
+        duration=0.5,
+    ),
+    "Ending": FAULT,
+    "Headers": Headers(FIELDS),
+    "Headers of a head": Headers.of_lines("Host: a\r\nX: b"),
+    "Initiator": Initiator.PEER,
+    "Options": Options(max_size=5, compression=Deflate(level=2), origins=["https://a"]),
+    "Query": Query([("x", "1"), ("x", "2")]),
+    "Request": routed(),
+    "Request of no route": Request("GET", "/", Headers()),
+    "Response": Response(404, Headers(FIELDS), b"no"),
+    "Retry": Retry.NOW,
+    "RetryPolicy": RetryPolicy(max_retries=3, codes={4000: Retry.NEVER}),
+    "Stop": Stop.DONE,
+    "TcpEnd": TcpEnd.RST,
+}
+
+
+def exceptions():
+    for name in endwell.errors.__all__:
+        cls = getattr(endwell.errors, name)
+        if cls is GaveUp:
+            yield GaveUp("max_retries is used up", HandshakeRejected(FAULT, Response(503)))
+        elif cls is HandshakeRejected:
+            yield HandshakeRejected(FAULT, Response(401, Headers(FIELDS), b"no"))
+        elif cls is HandshakeFailed:
+            yield HandshakeFailed(FAULT)
+            yield HandshakeFailed(FAULT, "certificate expired")
+        elif issubclass(cls, endwell.ConnectionClosed):
+            yield cls(FAULT)
+        elif cls is UpgradeRequired:
+            yield UpgradeRequired("no", versions=["13", "8"])
+        elif cls is ServiceUnavailable:
+            yield ServiceUnavailable("no", retry_after=7)
+        else:
+            yield cls("why")
+
+
+WAYS = {
+    **{
+        f"pickle {protocol}": lambda value, protocol=protocol: pickle.loads(pickle.dumps(value, protocol))
+        for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)
+    },
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+}
+
+
+@pytest.fixture(params=WAYS)
+def way(request):
+    return WAYS[request.param]
+
+
+def public(value):
+    """The attributes that are no methods."""
+    names = [name for name in dir(value) if not name.startswith("_") and name != "with_traceback"]
+    found = {name: getattr(value, name) for name in names if hasattr(value, name)}
+    return {name: what for name, what in found.items() if not callable(what)}
+
+
+def alike(one, other):
+    """Whether two values or exceptions say the same in every attribute."""
+    if isinstance(one, BaseException):
+        assert type(one) is type(other)
+        assert (str(one), one.args, repr(one)) == (str(other), other.args, repr(other))
+        ours, theirs = public(one), public(other)
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            alike(value, theirs[name])
+    else:
+        assert type(one) is type(other)
+        assert one == other
+        assert repr(one) == repr(other)
+
+
+def test_every_public_class_is_here():
+    classes = {name for name in endwell.__all__ if inspect.isclass(getattr(endwell, name))}
+    errors = {name for name in classes if issubclass(getattr(endwell, name), BaseException)}
+    assert errors <= set(endwell.errors.__all__)
+    assert classes - errors - NO_VALUES == {name for name in VALUES if name.isalnum()} - {"Query"}
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+def test_a_value_and_its_copy_are_equal(value, way):
+    alike(value, way(value))
+    if isinstance(value, Query):
+        assert way(value).pairs == value.pairs
+
+
+@pytest.mark.parametrize("error", list(exceptions()), ids=lambda error: type(error).__name__)
+def test_an_exception_and_its_copy_say_the_same(error, way):
+    alike(error, way(error))
+
+
+def test_an_ending_with_an_exception_is_copied_with_it(way):
+    ending = Ending(
+        cause=Cause.NETWORK_ERROR,
+        initiator=Initiator.NETWORK,
+        clean=False,
+        exception=ConnectionResetError(104, "reset"),
+    )
+    copied = way(ending)
+    assert (str(copied), copied.as_dict()) == (str(ending), ending.as_dict())
+    alike(endwell.ConnectionClosed.of(ending).ending.exception, copied.exception)
+
+
+def test_an_exception_keeps_its_notes_and_what_an_application_has_hung_on_it(way):
+    error = HandshakeRejected(FAULT, Response(401))
+    error.add_note("at the second try")
+    error.number = 2
+    copied = way(error)
+    assert (copied.__notes__, copied.number) == (["at the second try"], 2)
+
+
+def test_a_subclass_of_an_application_is_copied_whatever_it_takes(way):
+    copied = way(Busy(3, seconds=5))
+    assert (type(copied), str(copied), copied.seconds) == (Busy, "busy: 3", 5)
+
+
+class Busy(endwell.EndwellError):
+    def __init__(self, number, *, seconds):
+        super().__init__(f"busy: {number}")
+        self.seconds = seconds
+
+
+def test_a_copy_of_headers_is_changed_alone(way):
+    headers = Headers(FIELDS)
+    way(headers).add("Y", "z")
+    assert list(headers) == FIELDS
