@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
+from mmap import mmap
 
 import pytest
 
@@ -12,6 +14,12 @@ from tests.wire.peer import BINARY, CONTINUATION, TEXT
 
 LARGE = bytes(range(256)) * 1024  # 256 KiB
 LONG = "grüß dich" * 2**15  # 352 KiB
+
+
+def mapped(data):
+    memory = mmap(-1, len(data))
+    memory[:] = data
+    return memory
 
 
 async def echo(ws):
@@ -53,6 +61,8 @@ async def test_text_is_str_and_binary_is_bytes(meet):
         (b"\x00\xff", (BINARY, b"\x00\xff")),
         (bytearray(b"array"), (BINARY, b"array")),
         (memoryview(b"every other")[::1], (BINARY, b"every other")),
+        (array("H", [1, 515]), (BINARY, array("H", [1, 515]).tobytes())),
+        (mapped(b"of a file"), (BINARY, b"of a file")),
     ],
     ids=repr,
 )
@@ -74,7 +84,11 @@ async def test_what_is_no_message_is_refused_at_the_call_and_nothing_is_lost(mes
 
 
 @pytest.mark.lacks("binary", "pings")
-@pytest.mark.parametrize("message", [b"", b"\x00\xff", bytearray(b"array"), memoryview(b"view")], ids=repr)
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"\x00\xff", bytearray(b"bytearray"), memoryview(b"view"), array("B", b"array")],
+    ids=repr,
+)
 async def test_bytes_and_pings_where_there_is_only_text_are_refused_at_the_call_and_nothing_is_lost(
     message, meet
 ):

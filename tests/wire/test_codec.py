@@ -612,13 +612,15 @@ def test_a_long_message_byte_by_byte_takes_linear_time() -> None:
         (memoryview(array.array("H", [1, 2])), frame(BINARY, array.array("H", [1, 2]).tobytes(), key=None)),
         (memoryview(b"abcd").cast("B", (2, 2)), frame(BINARY, b"abcd", key=None)),
         (memoryview(b"ab").cast("c"), frame(BINARY, b"ab", key=None)),
+        (array.array("H", [1, 2]), frame(BINARY, array.array("H", [1, 2]).tobytes(), key=None)),
+        (array.array("B"), frame(BINARY, key=None)),
     ],
 )
 def test_a_message_is_one_frame(message: object, expected: bytes) -> None:
     assert server().message(message) == expected
 
 
-@pytest.mark.parametrize("message", [None, 1, ["x"], array.array("B", b"x")])
+@pytest.mark.parametrize("message", [None, 1, ["x"], object()])
 def test_a_message_of_another_type_is_named(message: object) -> None:
     with pytest.raises(TypeError, match=f"^message must be .*, not {type(message).__name__}$"):
         server().message(message)

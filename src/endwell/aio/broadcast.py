@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..ending import Cause
-from ..wire.codec import Codec
+from ..wire.codec import Buffer, Codec
 from .stream import Stream
 from .syscalls import monotonic
 from .websocket import WebSocket
@@ -32,9 +32,7 @@ class Broadcast:
     unsupported: tuple[Any, ...] = ()
 
 
-def broadcast(
-    connections: Iterable[WebSocket], message: str | bytes | bytearray | memoryview, slow: Slow
-) -> Broadcast:
+def broadcast(connections: Iterable[WebSocket], message: str | Buffer, slow: Slow) -> Broadcast:
     """See :meth:`endwell.Server.broadcast`."""
     if slow not in ("skip", "close", "queue"):
         raise ValueError(f"slow must be 'skip', 'close' or 'queue', not {slow!r}")
@@ -89,7 +87,7 @@ def _snapshot(connections: Iterable[WebSocket]) -> list[WebSocket]:
 
 def _treat(
     lagging: list[WebSocket],
-    message: str | bytes | bytearray | memoryview,
+    message: str | Buffer,
     frames: dict[object, bytes],
     close: bool,
 ) -> None:

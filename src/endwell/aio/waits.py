@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed
+from ..wire.codec import Buffer
 from .syscalls import monotonic
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def _method(name: str) -> Callable[[_Function], _Function]:
 
 
 @_method("send")
-async def send(ws: WebSocket, message: str | bytes | bytearray | memoryview) -> None:
+async def send(ws: WebSocket, message: str | Buffer) -> None:
     """Send when there is room and those that waited before have sent."""
     ws._queued += 1
     if ws._turn is None:

@@ -14,6 +14,7 @@ from ..ending import Cause, Ending
 from ..errors import ConnectionClosed
 from ..http import Request, Response
 from ..protocol.opening import accept
+from ..wire.codec import Buffer
 from . import waits
 from .alive import Alive
 from .awaiting import DONE, Receive, Slot
@@ -199,8 +200,8 @@ class WebSocket:
         # It has a coroutine's methods and is registered as one, which mypy does not see.
         return cast("Coroutine[Any, Any, Any]", Receive(self._stream, self._slot, at_end))
 
-    def send(self, message: str | bytes | bytearray | memoryview) -> Coroutine[Any, Any, None]:
-        """Send a text message (``str``) or a binary one; to be awaited.
+    def send(self, message: str | Buffer) -> Coroutine[Any, Any, None]:
+        """Send a text message (``str``) or a binary one (bytes-like: array and mmap, too); to be awaited.
 
         The message is in the send queue when this returns; if that holds more than
         ``write_limit`` bytes, awaiting it waits for room first. Cancelled while

@@ -33,7 +33,7 @@ from ..codes import Retry, describe
 from ..ending import Cause, Close, Ending, Initiator, TcpEnd
 from ..errors import PeerError
 from ..options import Options
-from ..wire.codec import Codec, Control, Ping, Pong
+from ..wire.codec import Buffer, Codec, Control, Ping, Pong
 from ..wire.frames import close_payload
 from .closing import TABLE, Cue, Do, State, cause_of, tcp_end_of
 from .deadline import LATE, NEVER, after
@@ -414,7 +414,7 @@ class Connection:
 
     # -- what the application wants -------------------------------------------
 
-    def send(self, message: str | bytes | bytearray | memoryview, now: float) -> bool:
+    def send(self, message: str | Buffer, now: float) -> bool:
         """Queue a message. False: the connection is not open, and nothing was queued.
 
         Raises TypeError for anything that is no message, and Unsupported for bytes where
@@ -437,9 +437,7 @@ class Connection:
         codec = self._codec
         return codec is None or codec.has_binary
 
-    def share(
-        self, message: str | bytes | bytearray | memoryview, frames: dict[object, bytes], now: float
-    ) -> bytes | None:
+    def share(self, message: str | Buffer, frames: dict[object, bytes], now: float) -> bytes | None:
         """The frame of a message for many, which is not queued yet; None: the connection is not open.
 
         ``frames`` goes from one connection to the next, with what others can use. Raises as

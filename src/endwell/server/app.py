@@ -32,6 +32,7 @@ from ..protocol.opening import accept
 from ..sync.crossing import Crossing
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.authority import is_among
+from ..wire.codec import Buffer
 from .broadcast import broadcast_from_anywhere
 from .drain import Departure, DrainReport, tell
 from .files import browser_module, slash, static
@@ -231,7 +232,7 @@ class Server:
     def broadcast(
         self,
         connections: Iterable[WebSocket | BlockingWebSocket],
-        message: str | bytes | bytearray | memoryview,
+        message: str | Buffer,
         *,
         slow: Slow = "skip",
     ) -> Broadcast:

@@ -11,7 +11,7 @@ from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed, Unsupported
 from ..http import Request, Response
-from ..wire.codec import NO_BINARY
+from ..wire.codec import NO_BINARY, Buffer, octets
 from ..wire.frames import close_payload
 from .bridge import Bridge
 from .draining import Draining
@@ -147,8 +147,8 @@ class WebSocket:
             raise StopIteration
         return message
 
-    def send(self, message: str | bytes | bytearray | memoryview) -> None:
-        """Send a text message (``str``) or a binary one.
+    def send(self, message: str | Buffer) -> None:
+        """Send a text message (``str``) or a binary one (bytes-like: array and mmap, too).
 
         The message is in the send queue when this returns; if that holds more than
         ``write_limit`` bytes, it waits for room first. Interrupted while waiting, it
@@ -162,9 +162,8 @@ class WebSocket:
                 message.encode()  # a lone surrogate raises here, not in the loop
         else:
             if not isinstance(message, bytes):
-                if not isinstance(message, bytearray | memoryview):
-                    raise TypeError(f"message must be a str or bytes-like, not {type(message).__name__}")
-                message = bytes(message)  # it may change before it leaves
+                # Copied, because it may change before it leaves.
+                message = bytes(octets(message, "message must be a str"))
             if not self._bridge.takes_binary and self._bridge.is_open:
                 raise Unsupported(NO_BINARY)
         self._bridge.send(message)

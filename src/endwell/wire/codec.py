@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from ..ending import Close
 from ..errors import MessageTooBig, PeerError, PolicyViolation, ProtocolError
@@ -14,7 +14,13 @@ from .frames import BINARY, CONTINUATION, FIN, LENGTH_16, MAX_CONTROL, PING, PON
 from .payload import binary, frame, piece, put, reserve, text, unmask, whole
 from .utf8 import check, decode, not_utf8
 
-__all__ = ["NO_BINARY", "Codec", "Control", "Event", "Ping", "Pong"]
+if TYPE_CHECKING:
+    # Whatever has the buffer protocol; collections.abc has a name for it since Python 3.12.
+    from _typeshed import ReadableBuffer as Buffer
+else:
+    Buffer = bytes | bytearray | memoryview
+
+__all__ = ["NO_BINARY", "Buffer", "Codec", "Control", "Event", "Ping", "Pong", "octets"]
 
 #: Why bytes are refused where ``has_binary`` is False.
 NO_BINARY = "message must be a str: this old protocol has no binary messages"
@@ -382,7 +388,7 @@ class Codec:
         self.missing = 0
         self.room = None
 
-    def message(self, message: str | bytes | bytearray | memoryview) -> bytes:
+    def message(self, message: str | Buffer) -> bytes:
         """The frame of a message: text for a str, else binary.
 
         Raises TypeError for another type, and UnicodeEncodeError for a lone surrogate.
@@ -390,7 +396,7 @@ class Codec:
         payload = self.payload(message)
         return frame(self.first, payload, self.key())
 
-    def payload(self, message: str | bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
+    def payload(self, message: str | Buffer) -> bytes | bytearray | memoryview:
         """The payload of that frame; ``first`` is its first octet."""
         payload: bytes | bytearray | memoryview
         if isinstance(message, bytes):
@@ -398,7 +404,7 @@ class Codec:
         elif isinstance(message, str):
             self.first, payload = _FINAL_TEXT, message.encode()
         else:
-            self.first, payload = _FINAL_BINARY, _octets(message, "message must be a str")
+            self.first, payload = _FINAL_BINARY, octets(message, "message must be a str")
         deflate = self._deflate
         if deflate is not None and len(payload) >= deflate.min_size:
             compressed = deflate.compress(payload)
@@ -428,7 +434,7 @@ class Codec:
         return build(opcode, payload, self._client)
 
     def _build_control(self, opcode: int, payload: bytes | bytearray | memoryview) -> bytes:
-        payload = _octets(payload, "payload must be bytes")
+        payload = octets(payload, "payload must be bytes")
         if len(payload) > MAX_CONTROL:
             raise ValueError(f"payload must be at most {MAX_CONTROL} bytes, not {len(payload)}")
         return self.control(opcode, payload)
@@ -441,11 +447,17 @@ def _text(data: bytearray, start: int, end: int, masked: bool) -> str:
         raise not_utf8(error.start) from None
 
 
-def _octets(data: bytes | bytearray | memoryview, wanted: str) -> bytes | bytearray | memoryview:
+def octets(data: Buffer, wanted: str) -> bytes | bytearray | memoryview:
     """``data`` such that its length counts bytes. Raises TypeError if it is not bytes-like."""
     if isinstance(data, memoryview):
         flat = data.ndim == 1 and data.itemsize == 1 and data.c_contiguous
         return data if flat else data.tobytes()
     if isinstance(data, bytes | bytearray):
         return data
-    raise TypeError(f"{wanted} or bytes-like, not {type(data).__name__}")
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise TypeError(f"{wanted} or bytes-like, not {type(data).__name__}") from None
+    # array, mmap and others, which cannot change their size while there is a view of them.
+    with view:
+        return view.tobytes()

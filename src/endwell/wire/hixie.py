@@ -12,7 +12,7 @@ from typing import Any
 from ..ending import Close
 from ..errors import MessageTooBig, PeerError, ProtocolError, Unsupported
 from ..http import Headers
-from .codec import NO_BINARY
+from .codec import NO_BINARY, Buffer, octets
 from .frames import close_payload
 from .portions import Portioned
 from .utf8 import check, decode
@@ -171,16 +171,18 @@ class Hixie(Portioned):
             # Not how long it is: as much of it as has come is a matter of how it was split.
             raise MessageTooBig(f"frame is above {self._most} bytes")
 
-    def message(self, message: str | bytes | bytearray | memoryview) -> bytes:
+    def message(self, message: str | Buffer) -> bytes:
         """See :meth:`payload`."""
         return self.payload(message)
 
-    def payload(self, message: str | bytes | bytearray | memoryview) -> bytes:
+    def payload(self, message: str | Buffer) -> bytes:
         """The frame of a text message. Raises Unsupported for bytes, UnicodeEncodeError for a lone surrogate."""
         if not isinstance(message, str):
-            if isinstance(message, bytes | bytearray | memoryview):
-                raise Unsupported(NO_BINARY)
-            raise TypeError(f"message must be a str, not {type(message).__name__}")
+            try:
+                octets(message, "")
+            except TypeError:
+                raise TypeError(f"message must be a str, not {type(message).__name__}") from None
+            raise Unsupported(NO_BINARY)
         self.first = -1
         return b"\x00" + message.encode() + b"\xff"
 

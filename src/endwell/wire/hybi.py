@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..ending import Close
+from .codec import Buffer
 from .frames import BINARY, CLOSE, CONTINUATION, FIN, LENGTH_16, PING, PONG, TEXT, close_payload
 from .payload import frame
 from .portions import Portioned
@@ -78,7 +79,7 @@ class Hybi03(Portioned):
             self._left = self._length
             self._digits = None
 
-    def payload(self, message: str | bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
+    def payload(self, message: str | Buffer) -> bytes | bytearray | memoryview:
         """See :meth:`Codec.payload`."""
         payload: bytes | bytearray | memoryview = super().payload(message)
         self.first = _OPCODES.index(self.first & ~FIN)
