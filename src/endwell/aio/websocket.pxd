@@ -1,3 +1,5 @@
+cimport cython
+
 from endwell.aio._sending cimport hasten
 from endwell.aio._syscalls cimport monotonic, thread_ident
 from endwell.aio.awaiting cimport Slot
@@ -27,7 +29,14 @@ cdef class WebSocket:
     cdef public set _watchers
     cdef public dict _pings
     cdef readonly list _callbacks
+    cdef public tuple _place
 
     cpdef _answer_later(self)
     cpdef _guard(self, name)
+    @cython.locals(core=Connection)
+    cpdef _changed(self, bint inline)
     cdef _ended(self, bint inline)
+
+
+cdef class _Link:
+    cdef object _ws

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import warnings
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import Any, cast
+from weakref import ref
 
 from ..codes import CloseCode
 from ..ending import Cause, Ending
@@ -29,6 +31,9 @@ __all__ = ["WebSocket"]
 
 logger = logging.getLogger("endwell")
 
+#: Seconds after which to look again whether a task still waits on a connection that is not referred to.
+LOOK_AGAIN = 1.0
+
 hasten()
 
 
@@ -37,6 +42,9 @@ class WebSocket:
 
     Messages are ``str`` (text) or ``bytes`` (binary). Iteration ends quietly for
     every ending; :attr:`ending` then says how it was.
+
+    A client's connection that is not referred to any more is closed with 1000; if its event loop
+    is closed by then, a ResourceWarning names the line that opened it.
 
     All methods belong to the event loop's thread: :exc:`ConcurrencyError` in another one.
     """
@@ -71,9 +79,13 @@ class WebSocket:
         self._watchers: set[asyncio.Future[None]] | None = None
         self._pings: dict[bytes, asyncio.Future[float]] | None = None
         self._callbacks: list[tuple[Callable[[Ending], object], Context]] | None = None
+        #: Where a client's connection was opened: file and line.
+        self._place: tuple[str, int] | None = None
         if among is not None:
             among.add(self)
-        stream.changed = self._changed
+            stream.changed = self._changed
+        else:
+            stream.changed = _Link(self)
 
     # -- state ----------------------------------------------------------------
 
@@ -339,6 +351,34 @@ class WebSocket:
         if self._slot.thread != thread_ident():
             self._slot.guard(name)
 
+    def __del__(self) -> None:
+        if self._over or self._among is not None:
+            return
+        try:
+            # The garbage collector may run in any thread, and within any call.
+            self._stream.loop.call_soon_threadsafe(self._abandon)
+        except RuntimeError:  # the loop is closed
+            file, line = self._place or ("endwell", 1)
+            warnings.warn_explicit(
+                f"{self!r} was not closed before its event loop; opened at {file}:{line}",
+                ResourceWarning,
+                file,
+                line,
+            )
+
+    def _abandon(self) -> None:
+        """Close, because the application does not refer to this any more."""
+        if self._over:
+            return
+        # Until the end, of which callbacks are told.
+        self._stream.changed = self._changed
+        self._changed(False)
+        if self._slot.busy:
+            # As in `await (await connect(url)).recv()`.
+            self._stream.loop.call_later(LOOK_AGAIN, self._abandon)
+        else:
+            self.begin_close(Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE)
+
     def _changed(self, inline: bool) -> None:
         """Wake whoever waits for what has come to be; a receiver at once if ``inline``."""
         core = self._core
@@ -395,6 +435,18 @@ class WebSocket:
         for callback, context in callbacks or ():
             assert self._core.ending is not None
             call_back(callback, context, self._core.ending)
+
+
+class _Link:
+    """From a client's stream to its WebSocket, which only the application keeps alive."""
+
+    def __init__(self, ws: WebSocket) -> None:
+        self._ws = ref(ws)
+
+    def __call__(self, inline: bool) -> None:
+        ws = self._ws()
+        if ws is not None:
+            ws._changed(inline)
 
 
 class _Closed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl as tls
+import sys
 import time
 from collections.abc import Generator, Iterable, Mapping
 from types import TracebackType
@@ -77,6 +78,9 @@ class connect:
         self._options = (options or Options()).but(**keywords)
         self._offer(self._uri, self._headers)  # an application's mistake raises here, not when it connects
         self._ws: WebSocket | None = None
+        # Whoever opens it: for the warning about one that is not closed.
+        caller = sys._getframe(1)
+        self._place = (caller.f_code.co_filename, caller.f_lineno)
 
     def __await__(self) -> Generator[object, None, WebSocket]:
         return self._open().__await__()
@@ -96,6 +100,11 @@ class connect:
             await self._ws.close()
 
     async def _open(self) -> WebSocket:
+        ws = await self._reach()
+        ws._place = self._place
+        return ws
+
+    async def _reach(self) -> WebSocket:
         uri, headers, began = self._uri, self._headers, time.monotonic()
         for left in range(MAX_REDIRECTS, -1, -1):
             try:
