@@ -34,9 +34,12 @@ cdef class WebSocket:
     cpdef _answer_later(self)
     cpdef _guard(self, name)
     @cython.locals(core=Connection)
-    cpdef _changed(self, bint inline)
+    cdef _tell_all(self, bint inline)
     cdef _ended(self, bint inline)
 
 
 cdef class _Link:
     cdef object _ws
+
+    @cython.locals(ws=WebSocket)
+    cpdef changed(self, bint inline)

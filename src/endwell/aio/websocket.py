@@ -85,7 +85,7 @@ class WebSocket:
             among.add(self)
             stream.changed = self._changed
         else:
-            stream.changed = _Link(self)
+            stream.changed = _Link(self).changed
 
     # -- state ----------------------------------------------------------------
 
@@ -380,6 +380,9 @@ class WebSocket:
             self.begin_close(Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE)
 
     def _changed(self, inline: bool) -> None:
+        self._tell_all(inline)
+
+    def _tell_all(self, inline: bool) -> None:
         """Wake whoever waits for what has come to be; a receiver at once if ``inline``."""
         core = self._core
         if core.answering:
@@ -443,10 +446,11 @@ class _Link:
     def __init__(self, ws: WebSocket) -> None:
         self._ws = ref(ws)
 
-    def __call__(self, inline: bool) -> None:
+    def changed(self, inline: bool) -> None:
+        """See ``WebSocket._changed``."""
         ws = self._ws()
         if ws is not None:
-            ws._changed(inline)
+            ws._tell_all(inline)
 
 
 class _Closed:
