@@ -11,11 +11,12 @@ from ..aio.websocket import WebSocket
 from ..errors import ConcurrencyError
 from ..sync.crossing import Crossing
 from ..sync.websocket import WebSocket as BlockingWebSocket
+from ..wire.codec import Buffer
 
 __all__ = ["broadcast_from_anywhere"]
 
 Connections = Iterable[WebSocket | BlockingWebSocket]
-Message = str | bytes | bytearray | memoryview
+Message = str | Buffer
 
 
 def broadcast_from_anywhere(
