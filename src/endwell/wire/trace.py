@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from itertools import count, cycle
 from typing import Any
 
-from ..http import Request, Response
-from .codec import Codec
+from ..http import CREDENTIALS, Request, Response
+from .codec import Buffer, Codec
 from .deflate import PerMessageDeflate
 from .frames import BINARY, CLOSE, CONTINUATION, FIN, LENGTH_16, PING, PONG, RSV1, TEXT
 from .payload import frame
@@ -37,8 +37,6 @@ _NAMES = {
     PING: "PING",
     PONG: "PONG",
 }
-#: Fields whose values are credentials.
-_SECRET = frozenset(("authorization", "cookie", "proxy-authorization", "set-cookie"))
 _numbers = count(1)
 
 
@@ -65,7 +63,7 @@ def _trace_head(arrow: str, first: str, fields: Iterable[tuple[str, str]]) -> No
     handshake_logger.debug("%s %s", arrow, first)
     for name, value in fields:
         handshake_logger.debug(
-            "%s %s: %s", arrow, name, "..." if name.lower() in _SECRET else _escaped(value)
+            "%s %s: %s", arrow, name, "..." if name.lower() in CREDENTIALS else _escaped(value)
         )
 
 
@@ -93,7 +91,7 @@ class TracedCodec(Codec):
         self._trace(self._incoming.feed(bytes(memoryview(self.room)[self.there : self.there + count])))
         super().read(count, messages)
 
-    def payload(self, message: str | bytes | bytearray | memoryview) -> bytes:
+    def payload(self, message: str | Buffer) -> bytes:
         """The whole frame of a message."""
         payload = super().payload(message)
         whole = frame(self.first, payload, self.key())
@@ -101,7 +99,7 @@ class TracedCodec(Codec):
         self.first = -1
         return whole
 
-    def message(self, message: str | bytes | bytearray | memoryview) -> bytes:
+    def message(self, message: str | Buffer) -> bytes:
         """See :meth:`Codec.message`."""
         return self.payload(message)
 
