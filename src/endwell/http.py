@@ -90,7 +90,7 @@ class Headers:
         self._lines = None
 
     def set(self, name: str, value: str) -> None:
-        """Have one field of this name, in place of the first, or at the end. Raises ValueError as :meth:`add` does."""
+        """Have one field of this name, in place of the first, or at the end. Raises as :meth:`add` does."""
         _check(name, value)
         key = name.lower()
         fields: list[tuple[str, str]] = []
@@ -175,7 +175,7 @@ def _headers(lines: str | None, fields: list[tuple[str, str]] | None) -> Headers
 
 
 def _check(name: str, value: str) -> None:
-    """Raise ValueError for a field that would break the head apart, and TypeError for no str."""
+    """Raise as :meth:`Headers.add` does."""
     if not isinstance(name, str):
         raise TypeError(f"header name must be a str, not {name!r}")
     if not isinstance(value, str):

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from itertools import count, cycle
 from typing import Any
 
-from ..http import Request, Response
+from ..http import CREDENTIALS, Request, Response
 from .codec import Buffer, Codec
 from .deflate import PerMessageDeflate
 from .frames import BINARY, CLOSE, CONTINUATION, FIN, LENGTH_16, PING, PONG, RSV1, TEXT
@@ -37,8 +37,6 @@ _NAMES = {
     PING: "PING",
     PONG: "PONG",
 }
-#: Fields whose values are credentials.
-_SECRET = frozenset(("authorization", "cookie", "proxy-authorization", "set-cookie"))
 _numbers = count(1)
 
 
@@ -65,7 +63,7 @@ def _trace_head(arrow: str, first: str, fields: Iterable[tuple[str, str]]) -> No
     handshake_logger.debug("%s %s", arrow, first)
     for name, value in fields:
         handshake_logger.debug(
-            "%s %s: %s", arrow, name, "..." if name.lower() in _SECRET else _escaped(value)
+            "%s %s: %s", arrow, name, "..." if name.lower() in CREDENTIALS else _escaped(value)
         )
 
 
