@@ -474,7 +474,7 @@ class Stream:
         for _ in range(READS):
             if self._left <= 0 or self._sock is None or monotonic() - began > READING_TIME:
                 break
-            count = self._read()
+            count = self._read_or_end()
             if not count:
                 self._left = 0
             self._left -= count
