@@ -288,7 +288,7 @@ async def test_stopping_is_bounded_though_a_handler_swallows_its_cancellation(mo
     await asyncio.sleep(0.05)
 
 
-async def test_a_request_under_way_when_the_server_stops_is_cut():
+async def test_a_page_that_a_stop_cancels_is_answered_with_503():
     server = endwell.Server()
     reached = asyncio.Event()
 
@@ -300,7 +300,7 @@ async def test_a_request_under_way_when_the_server_stops_is_cut():
     async with server.serving(grace=0.1):
         task = asyncio.create_task(fetch(server, "GET"))
         await reached.wait()
-    assert await task == ""
+    assert (await task).startswith("HTTP/1.1 503 ")
 
 
 async def test_a_plain_function_cannot_be_cancelled_on_end():

@@ -15,6 +15,9 @@ from tests.pair import until, within
 from tests.raw import RawPeer
 from tests.wire.peer import TEXT
 
+#: A test that waits for this fails: it is more than any wait here (``BOUND``).
+TOO_LATE = 60.0
+
 
 def url(server, path="/"):
     return f"ws://127.0.0.1:{server.port}{path}"
@@ -165,20 +168,29 @@ async def test_a_callback_that_returns_a_coroutine_is_an_error_in_the_log(caplog
     assert all("which nothing awaits" in str(record.exc_info[1]) for record in errors(caplog))
 
 
-async def test_sys_exit_in_a_page_or_hook_is_answered_with_500_and_the_server_goes_on(caplog):
-    server = endwell.Server()
+class Halt(BaseException):
+    """What is no Exception, as pytest.fail() raises."""
+
+
+UNUSUAL = [SystemExit, Halt]
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+async def test_an_exception_that_is_no_exception_is_answered_with_500_and_the_server_goes_on(kind, caplog):
+    server = endwell.Server(open_timeout=TOO_LATE)
 
     @server.process_request
     def hook(request):
-        return sys.exit("in the hook") if request.path == "/hook" else None
+        if request.path == "/hook":
+            raise kind("in the hook")
 
     @server.get("/plain")
     def plain(request):
-        sys.exit("in a thread")
+        raise kind("in a thread")
 
     @server.get("/async")
     async def in_the_loop(request):
-        sys.exit("in the loop")
+        raise kind("in the loop")
 
     @server.get("/job")
     async def job(request):
@@ -195,14 +207,69 @@ async def test_sys_exit_in_a_page_or_hook_is_answered_with_500_and_the_server_go
     assert len(errors(caplog)) == 4
 
 
-async def test_sys_exit_in_a_callback_is_logged_and_the_server_goes_on(caplog):
+async def test_a_page_that_awaits_what_is_cancelled_is_answered_with_500(caplog):
+    server = endwell.Server(open_timeout=TOO_LATE)
+
+    @server.get("/")
+    async def page(request):
+        job = asyncio.get_running_loop().create_future()
+        job.cancel()
+        await job
+
+    async with server.serving():
+        assert await status(server, "/") == 500
+        await until(lambda: not server._listener.openings)
+    assert len(errors(caplog)) == 1
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+async def test_a_handler_that_raises_what_is_no_exception_closes_with_1011(kind, caplog):
+    server = endwell.Server()
+    endings = []
+    server.on_close(lambda ws, ending: endings.append(ending.cause))
+
+    @server.websocket("/async")
+    async def in_the_loop(ws):
+        raise kind("in the loop")
+
+    @server.websocket("/plain")
+    def plain(ws):
+        raise kind("in a thread")
+
+    async with server.serving():
+        for path in ("/async", "/plain"):
+            async with endwell.connect(url(server, path)) as ws:
+                assert (await within(ws.closed)).received.code == 1011
+        await until(lambda: len(endings) == 2)
+    assert endings == [Cause.HANDLER_ERROR] * 2
+    assert len(errors(caplog)) == 2
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+async def test_what_is_asked_and_told_of_a_request_may_raise_what_is_no_exception(kind, caplog):
+    def fail(*_):
+        raise kind("bye")
+
+    server = endwell.Server(origins=fail)
+    server.websocket("/")(lambda ws: None)
+    server.on_refused(fail)
+    async with server.serving():
+        with await RawPeer.reach(server.port) as peer:
+            await peer.write(peer.request().replace(b"\r\n\r\n", b"\r\nOrigin: http://localhost\r\n\r\n"))
+            assert (await peer.read_head()).startswith("HTTP/1.1 500 ")
+        assert await status(server, "/nowhere") == 404
+    assert len(errors(caplog)) == 3
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+async def test_a_callback_may_raise_what_is_no_exception_and_the_server_goes_on(kind, caplog):
     server = endwell.Server()
     loop = asyncio.get_running_loop()
     told = []
 
     def leave(*_):
         loop.call_soon_threadsafe(told.append, 1)
-        sys.exit("bye")
+        raise kind("bye")
 
     @server.websocket("/async")
     async def in_the_loop(ws):

@@ -35,5 +35,7 @@ def call_back(callback: Callable[[Ending], object], context: Context, ending: En
     """Call what was given to ``on_close``, in the context of that."""
     try:
         check_returned(context.run(callback, ending), callback)
-    except (Exception, SystemExit):  # sys.exit() in a callback ends neither the loop nor a thread of ours
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # such as SystemExit: a callback that fails ends neither the loop nor a thread of ours
         logger.exception("on_close callback %r failed", callback)

@@ -475,7 +475,14 @@ class Server:
             answer = await self._page(asked)
         except HandshakeError as exc:
             answer = exc
-        except (Exception, SystemExit) as exc:
+        except asyncio.CancelledError as exc:
+            # By open_timeout, which has answered; by a stop; or it awaited something that was cancelled.
+            if not asked.opening.answered:
+                self._respond(asked.opening, asked.request, self._cancelled(asked.request, exc))
+            raise
+        except (GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
             answer = self._broken(asked.request, exc)
         if not asked.opening.answered:
             self._respond(asked.opening, asked.request, answer)
@@ -497,11 +504,19 @@ class Server:
                 self._converse(opening, request)
             except HandshakeError as exc:
                 answer = exc
-            except Exception as exc:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as exc:
                 answer = self._broken(request, exc)
             else:
                 return
         self._answer(opening, request, answer)
+
+    def _cancelled(self, request: Request, exc: BaseException) -> Response | HandshakeError:
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():
+            return self._broken(request, exc)
+        return ServiceUnavailable("the server is stopping") if self.departure is None else self.departure.refuse()
 
     def _broken(self, request: Request, exc: BaseException) -> Response:
         logger.error("answering %r for %s failed", request.raw_path, _peer(request), exc_info=exc)
@@ -572,7 +587,9 @@ class Server:
         for watcher in self._watchers:
             try:
                 check_returned(watcher(ws, ending), watcher)
-            except (Exception, SystemExit):
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
                 logger.exception("on_close callback %r failed", watcher)
 
     async def _handle(
@@ -595,7 +612,9 @@ class Server:
         except asyncio.CancelledError:
             await ws.close_for(Cause.CANCELLED, CloseCode.GOING_AWAY)
             raise
-        except (Exception, BaseExceptionGroup, SystemExit) as exc:
+        except (GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
             if not _tells_the_end(exc, ws):
                 await self._failed(ws, route, exc)
         else:

@@ -132,7 +132,9 @@ def tell(callback: Callable[[Drain], object], drain: Drain) -> Coroutine[Any, An
     """Call an ``on_drain`` callback; what is left to be awaited, if it is async."""
     try:
         returned = callback(drain)
-    except (Exception, SystemExit):
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         logger.exception("on_drain callback %r failed", callback)
         return None
     return _rest(callback, returned) if inspect.isawaitable(returned) else None

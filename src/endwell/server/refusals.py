@@ -38,7 +38,9 @@ class Refusals:
         for callback in self._callbacks:
             try:
                 callback(request, status, reason)
-            except Exception:
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
                 logger.exception("on_refused callback %r failed", callback)
 
 

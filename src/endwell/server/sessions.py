@@ -225,5 +225,7 @@ def _call(callbacks: list[Callable[..., object]], *args: object) -> None:
     for callback in callbacks:
         try:
             check_returned(callback(*args), callback)
-        except (Exception, SystemExit):
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             logger.exception("callback %r failed", callback)
