@@ -1,0 +1,51 @@
+"""What a server is told of a client whose process is killed: its system ends TCP as the sockets stand."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import endwell
+from tests.cli.process import PATIENCE, python
+
+#: A client that reads its handshake's answer, and one message if it is told to; then it waits to be killed.
+CLIENT = """
+import socket, sys
+sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+sock.sendall(
+    b"GET / HTTP/1.1\\r\\nHost: 127.0.0.1:%s\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n"
+    b"Sec-WebSocket-Version: 13\\r\\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\\r\\n\\r\\n" % sys.argv[1].encode()
+)
+read = b""
+while not read.endswith(b"hello" if sys.argv[2] == "reads" else b"\\r\\n\\r\\n"):
+    read += sock.recv(1)
+# What is there now stays unread.
+while sys.argv[2] == "does not read" and not sock.recv(1, socket.MSG_PEEK):
+    pass
+print("there", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(
+    ("client", "cause"),
+    [("reads", endwell.Cause.PEER_VANISHED), ("does not read", endwell.Cause.CONNECTION_RESET)],
+)
+async def test_a_killed_client_is_a_reset_if_it_has_left_something_unread(client, cause):
+    server = endwell.Server()
+    told = asyncio.get_running_loop().create_future()
+    server.on_close(lambda ws, ending: told.set_result(ending))
+
+    @server.websocket("/")
+    async def greet(ws: endwell.WebSocket) -> None:
+        await ws.send("hello")
+        await ws.closed
+
+    async with asyncio.timeout(PATIENCE), server.serving():
+        with python("-S", "-c", CLIENT, str(server.port), client) as process:
+            assert await asyncio.to_thread(process.stdout.readline) == "there\n"
+            process.kill()
+            ending = await told
+    assert ending.cause is cause
+    assert ending.code == 1006
