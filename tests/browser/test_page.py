@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
-from typing import Any
 
 import pytest
 
@@ -352,20 +350,3 @@ async def test_a_server_that_does_not_know_the_heartbeat_never_hears_of_it(
         await asyncio.sleep(1)
         assert ws.is_open
         assert place.messages == []
-
-
-async def test_what_the_demo_shows_is_told_by_both_sides(browser: Browser):
-    from endwell.cli.chat import Chat
-
-    async def feed() -> Any:
-        return await tab.evaluate("document.querySelector('#endings .sentence')?.textContent ?? ''")
-
-    async with Chat().server.serving() as server, browser.tab(f"http://127.0.0.1:{server.port}/") as tab:
-        await until(
-            lambda: tab.evaluate("document.querySelector('#messages')?.textContent.includes('joined')")
-        )
-        await tab.evaluate("document.querySelector('[data-way=crash]').click()")
-        assert "the handler raised an exception; we closed with 1011" in await until(feed)
-        told = await until(lambda: tab.evaluate("document.querySelector('#told .sentence')?.textContent"))
-        assert "1011" in told
-        assert json.dumps(told)

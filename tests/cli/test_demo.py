@@ -5,13 +5,16 @@ import json
 import re
 import signal
 import socket
+import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
 import endwell
 from endwell.cli import demo, main
 from endwell.cli.chat import Chat
+from endwell.cli.elsewhere import ROWS
 from tests.cli.process import PATIENCE, command, finish
 
 
@@ -70,6 +73,7 @@ async def test_the_feed_tells_every_ending_but_those_of_feeds():
         async with endwell.connect(f"{base}/endings"):
             pass
         async with endwell.connect(f"{base}/endings") as feed:
+            await feed.send("what has ended?")
             told = json.loads(await feed.recv())
             assert (told["name"], told["room"], told["cause"]) == ("early", "lobby", "peer_closed")
             assert told["received"] == {"code": 4001, "reason": "bye", "unsaid": False}
@@ -91,6 +95,145 @@ async def test_a_taken_port_is_told_and_the_next_one_taken(capsys):
     assert capsys.readouterr().out == f"port {taken} is taken, trying the next\n"
 
 
+async def read_all(ws: endwell.WebSocket) -> None:
+    async for _ in ws:
+        pass
+
+
+async def told_about(port: int, *messages: str, query: str = "name=Ada") -> dict:
+    """What the feed tells of a connection that sends these."""
+    base = f"ws://127.0.0.1:{port}"
+    async with endwell.connect(f"{base}/endings") as feed:
+        await feed.send("what has ended?")
+        async with endwell.connect(f"{base}/chat/lobby?{query}") as ws:
+            for message in messages:
+                await ws.send(message)
+            # A client that left messages unread would delay its answer to a Close.
+            reading = asyncio.create_task(read_all(ws))
+            told = json.loads(await feed.recv())
+            # What is unplugged may never hear of its end.
+            ws.abort()
+            await reading
+        feed.abort()
+        return told
+
+
+@pytest.mark.parametrize(
+    ("message", "cause", "code", "reason"),
+    [
+        ("/return", "handler_returned", 1000, ""),
+        ("/kick", "app_closed", 1008, "kicked"),
+        ("/restart", "app_closed", 1012, "back soon; retry 3-8s"),
+    ],
+)
+async def test_a_message_ends_the_connection(message, cause, code, reason):
+    async with Chat().server.serving() as server:
+        told = await told_about(server.port, message)
+    assert (told["cause"], told["code"], told["reason"]) == (cause, code, reason)
+
+
+async def test_the_feed_tells_what_a_client_calls_its_connection_and_what_other_servers_tell():
+    async with Chat(max_size=1000).server.serving() as server:
+        told = await told_about(server.port, "x" * 1001, query="name=Ada&id=tab.1")
+    assert told["id"] == "tab.1"
+    assert told["others"]["told"] == "the application"
+    assert told["others"]["says"]["1009"] == ["uvicorn"]
+
+
+async def test_the_end_is_told_while_the_handler_is_busy():
+    # Without grace the handler is cancelled in the end.
+    async with Chat().server.serving(grace=0) as server:
+        base = f"ws://127.0.0.1:{server.port}"
+        async with endwell.connect(f"{base}/endings") as feed:
+            await feed.send("what has ended?")
+            async with endwell.connect(f"{base}/chat/lobby") as ws:
+                await ws.send("/slow")
+                while await ws.recv() != "* the handler now reads nothing for 6 s":
+                    pass
+            told = json.loads(await feed.recv())
+        assert (told["cause"], told["busy"]) == ("peer_closed", True)
+        assert "Close 1000, handler busy" in told["others"]["title"]
+
+
+async def test_a_newer_connection_with_the_same_key_replaces_the_older_one():
+    async with Chat().server.serving() as server:
+        url = f"ws://127.0.0.1:{server.port}/chat/lobby?key=k"
+        async with endwell.connect(url) as older, endwell.connect(url) as newer:
+            assert (await older.closed).received == endwell.Close(4991, "replaced")
+            assert newer.is_open
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux drops the packets of one socket")
+async def test_nothing_arrives_from_a_client_that_is_unplugged():
+    async with Chat(ping_interval=0.2, ping_timeout=0.2).server.serving() as server:
+        told = await told_about(server.port, "/unplug")
+    # The system may give up the unanswered ping first.
+    assert told["cause"] in {"keepalive_timeout", "network_error"}
+    assert told["received"] is None
+
+
+async def test_the_feed_outlives_the_chat_when_the_server_stops():
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(Chat().server.serving(grace=3.0))
+        base = f"ws://127.0.0.1:{server.port}"
+        async with endwell.connect(f"{base}/endings") as feed, endwell.connect(f"{base}/chat/lobby") as ws:
+            await feed.send("what has ended?")
+            await ws.recv()
+            stopping = asyncio.create_task(stack.aclose())
+            told = [json.loads(row) async for row in feed]
+            await stopping
+        assert [row["cause"] for row in told] == ["server_drained"]
+        assert feed.ending.received.code == 1001
+    # The feed ended by itself, and the drain did not have to lose patience with it.
+    assert server.departure.report.last_called == 0
+
+
+#: What a phrase of the demo is in the cells of docs/endings.md.
+CELLS = {"code and reason": "ok|1005", "code, reason lost": "4001, reason lost"}
+
+
+def test_what_other_servers_tell_is_what_was_measured():
+    page = Path(__file__).parents[2].joinpath("docs", "endings.md").read_text(encoding="utf-8")
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if "|" in line
+    ]
+    columns = lines[0]
+    rows = {line[0]: dict(zip(columns, line, strict=True)) for line in lines if len(line) == len(columns)}
+    for row in ROWS.values():
+        for phrase, servers in row.says.items():
+            for server in servers:
+                column = "uvicorn+starlette (default)" if server == "uvicorn" else server
+                cell = rows[row.title][column]
+                assert re.search(CELLS.get(phrase, rf"\b{phrase}\b"), cell), (row.title, server, cell)
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2.2's relative luminance of ``#rrggbb``."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_borders_and_texts_of_the_page_have_enough_contrast(scheme):
+    blocks = re.findall(r":root \{(.*?)\}", Chat()._page, re.DOTALL)
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[scheme]))
+    assert len(blocks) == 2
+
+    def contrast(one: str, other: str) -> float:
+        low, high = sorted((luminance(colours[one]), luminance(colours[other])))
+        return (high + 0.05) / (low + 0.05)
+
+    for under in ("page", "card", "sunken"):
+        assert contrast("edge", under) >= 3
+        for text in ("text", "soft", "accent", "good", "bad", "wait"):
+            assert contrast(text, under) >= 4.5, (text, under)
+    assert contrast("accent-text", "accent") >= 4.5
+    assert contrast("text", "mine") >= 4.5
+
+
 def test_a_taken_port_that_was_asked_for_is_an_error(capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
@@ -109,10 +252,10 @@ async def talk(address: str) -> endwell.WebSocket:
     async with asyncio.timeout(PATIENCE):
         async with endwell.connect(f"ws://{address}/chat/lobby?name=Ada") as ws:
             await ws.send("/quit")
-            await ws.closed
+            await read_all(ws)
         async with endwell.connect(f"ws://{address}/chat/lobby?name=Eve") as ws:
             await ws.send("/crash")
-            await ws.closed
+            await read_all(ws)
         return await endwell.connect(f"ws://{address}/chat/lobby?name=Bob")
 
 
