@@ -37,5 +37,5 @@ def call_back(callback: Callable[[Ending], object], context: Context, ending: En
         check_returned(context.run(callback, ending), callback)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # such as SystemExit: a callback that fails ends neither the loop nor a thread of ours
+    except BaseException:  # as of sys.exit(): it ends neither the loop nor a thread of ours
         logger.exception("on_close callback %r failed", callback)
