@@ -325,6 +325,17 @@ def test_a_peer_that_keeps_tcp_open_is_told_of_after_linger_timeout_and_cut_afte
     assert core.ending is ending
 
 
+def test_what_comes_after_an_ending_that_was_told_is_not_in_it_whenever_it_is_looked_at():
+    core = opened(close_timeout=30, linger_timeout=1)
+    core.receive(frame(core, "close", 1000, ""), 1.0)
+    leave(core, 1.0)
+    core.tick(2.0)
+    core.stalled(2.0, 5.0, 7.0)
+    core.lost(RESET, 7.0)
+    assert core.ended
+    assert (core.ending.tcp, core.ending.exception, core.ending.stalled) == (TcpEnd.OPEN, None, 0.0)
+
+
 def test_a_client_cuts_a_server_that_keeps_tcp_open_after_linger_timeout():
     core = opened(True, close_timeout=3, linger_timeout=1)
     core.receive(frame(core, "close", 1000, ""), 1.0)
@@ -443,6 +454,20 @@ def test_an_answer_that_does_not_leave_keeps_an_end_of_tcp_for_linger_timeout():
     core.tick(2.2)
     assert (core.ended, core.ending.sent, core.ending.tcp) == (True, None, TcpEnd.FIN)
     assert core.ending.unsent_bytes == len(frame(opened(True), "message", "answer"))
+
+
+def test_answers_that_leave_slowly_keep_an_end_of_tcp_while_they_do_and_for_close_timeout_at_most():
+    core = asked(linger_timeout=1, close_timeout=5)
+    core.eof(1.1)
+    core.send("answer", 1.2)
+    core.handled(1.2)
+    for now in (2.0, 2.9, 3.8, 4.7):
+        core.sent(1, now)
+        assert core.deadline == now + 1
+    core.sent(1, 5.6)
+    assert core.deadline == 6.2
+    core.tick(6.2)
+    assert (core.ended, core.ending.sent) == (True, None)
 
 
 def test_a_reset_behind_the_close_ends_it_and_the_close_is_what_ended_it():

@@ -37,7 +37,5 @@ def call_back(callback: Callable[[Ending], object], context: Context, ending: En
         check_returned(context.run(callback, ending), callback)
     except KeyboardInterrupt:
         raise
-    except (
-        BaseException
-    ):  # such as SystemExit: a callback that fails ends neither the loop nor a thread of ours
+    except BaseException:  # sys.exit() too: a callback ends neither the loop nor a thread of the library
         logger.exception("on_close callback %r failed", callback)

@@ -371,8 +371,9 @@ class Connection:
                 # An HTTP answer may take as long as its reader needs, if only it moves.
                 self._arm(now)
                 self._rearm()
-        elif self._tell_at == NEVER and (self._eof or not self.outbox.size):
-            # Our Close has left. With a FIN that came before it, there is nothing to learn any more.
+        elif (self._eof and count) or (self._tell_at == NEVER and (self._eof or not self.outbox.size)):
+            # Our Close has left. With a FIN that came before it, there is nothing to learn any more but
+            # whether the peer still takes the answers.
             self._tell_at = now + self.options.linger_timeout
             self._rearm()
 
@@ -556,6 +557,9 @@ class Connection:
             self._ended = now
             self._last = cue, exception
             self._tell_at = NEVER
+            if not self.ended:
+                # Made now: TCP goes on, and nothing of that belongs to it.
+                self._ending = self.ending
         if self.ended:
             self._parsing = False
             self._state_deadline = NEVER

@@ -516,11 +516,9 @@ class Server:
         task = asyncio.current_task()
         if task is None or not task.cancelling():
             return self._broken(request, exc)
-        return (
-            ServiceUnavailable("the server is stopping")
-            if self.departure is None
-            else self.departure.refuse()
-        )
+        if self.departure is None:
+            return ServiceUnavailable("the server is stopping")
+        return self.departure.refuse()
 
     def _broken(self, request: Request, exc: BaseException) -> Response:
         logger.error("answering %r for %s failed", request.raw_path, _peer(request), exc_info=exc)

@@ -335,7 +335,7 @@ class Departure:
     def _tell(self) -> None:
         """Name the handlers that go on after their connection, so that one knows what a stop takes its time for."""
         if names := [route.name for ws, route in self._handlers.items() if ws not in self._connections]:
-            left = self.timetable.begins(Phase.OVER) - self.at()
+            left = max(0.0, self.timetable.begins(Phase.OVER) - self.at())
             logger.warning("the drain waits for handlers, %.1f s at most: %s", left, _counted(names))
 
     def _face(self, ws: WebSocket) -> WebSocket | Bridge:
