@@ -77,7 +77,7 @@ SCENARIOS = [
 # -- the server ----------------------------------------------------------------
 
 
-def serve(deadline: float, window: float, certificate: str) -> None:
+def serve(drain: endwell.Drain, certificate: str) -> None:
     """Serve until the signal; then print what the handlers went through."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     server = endwell.Server(ping_interval=None)
@@ -128,7 +128,7 @@ def serve(deadline: float, window: float, certificate: str) -> None:
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
-    server.run(HOST, 0, ssl=context, drain=endwell.Drain(window=window, deadline=deadline))
+    server.run(HOST, 0, ssl=context, drain=drain)
     print(json.dumps(counts), flush=True)
 
 
@@ -298,7 +298,7 @@ async def play(scenario: Scenario, load: float = 1.0) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         certificate, context = _tls(Path(folder)) if scenario.tls else ("", None)
         drain = scenario.drain
-        arguments = ("serve", f"{drain.deadline}", f"{drain.window}", certificate)
+        arguments = ("serve", f"{drain.deadline}", f"{drain.window}", f"{drain.rate}", certificate)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             __file__,
@@ -383,6 +383,7 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-        serve(float(sys.argv[2]), float(sys.argv[3]), sys.argv[4])
+        deadline, window, rate = map(float, sys.argv[2:5])
+        serve(endwell.Drain(deadline=deadline, window=window, rate=rate), sys.argv[5])
     else:
         main()

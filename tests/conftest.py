@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import socket
+import sys
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -48,10 +49,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse to test an extension module that its source has left behind; let programs be interrupted."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        # As in many container images. Each process that a test starts would compile the whole package again.
+        sys.dont_write_bytecode = False
+        sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(
+            TESTS.parent / ".pytest_cache" / "bytecode"
+        )
     hypothesis.settings.load_profile("once" if config.getoption("once") else "endwell")
+    # As a shell starts what runs in its background, and nohup what it runs. The programs of the tests would inherit it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # As a shell starts what runs in its background, and what a test starts would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
     if os.environ.get("ENDWELL_PURE") == "1":
         return
     for extension in (TESTS.parent / "src").rglob("*.so"):
@@ -143,8 +152,8 @@ async def _leaving_nothing_behind(test: Coroutine[Any, Any, None], limit: float)
         await test
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     if tasks:
-        # A task that is about to end may do so; one that waits for a timeout may not.
-        _, tasks = await asyncio.wait(tasks, timeout=0.5)
+        # A task that is about to end may do so, on a busy machine too; one that waits for a timeout may not.
+        _, tasks = await asyncio.wait(tasks, timeout=10)
     assert not tasks, f"the test left tasks behind: {tasks}"
     for fault in faults:
         raise AssertionError(f"reported to the loop: {fault['message']}") from fault.get("exception")

@@ -15,7 +15,7 @@ from tests.face import ASYNCIO, Face, Script
 from tests.old import heard, kept, speaking
 from tests.raw import BOUND, PLAIN, RawPeer, RawServer, Transport
 
-__all__ = ["Pair", "idle", "nothing_left_behind", "pair", "until", "within"]
+__all__ = ["Pair", "idle", "nothing_left_behind", "pair", "turns", "until", "within"]
 
 #: No frames but those that a test asks for.
 QUIET: dict[str, Any] = {"compression": None, "ping_interval": None}
@@ -85,7 +85,8 @@ async def pair(
 
     Leaving the block ends the peer's TCP; then ours has to end and to leave nothing behind.
     """
-    options = {**QUIET, "close_timeout": BOUND, **options}
+    # No timeout brings about within BOUND what a test waits for.
+    options = {**QUIET, "close_timeout": 2 * BOUND, "write_timeout": 2 * BOUND, **options}
     peers = {"bytewise": bytewise, "buffer": buffer}
     run = _pair_of_server if role == "server" else _pair_of_client
     async with run(transport, face, handler, version, peers, options) as both:
@@ -172,6 +173,12 @@ def _timers() -> set[asyncio.TimerHandle]:
     # uvloop does not show its own.
     timers = getattr(asyncio.get_running_loop(), "_scheduled", [])
     return {timer for timer in timers if not timer.cancelled()}
+
+
+async def turns(count: int = 5) -> None:
+    """Turns of the loop: it reads what the kernel has, and every task goes on as far as it can."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 async def until(reached: Callable[[], object]) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "HOST",
     "NONCE",
     "PLAIN",
+    "PROMPT",
     "Frame",
     "RawPeer",
     "RawServer",
@@ -44,8 +45,13 @@ __all__ = [
 
 HOST = "127.0.0.1"
 
-#: Seconds that one wait may last, at most.
-BOUND = 5.0
+#: Seconds after which a wait has failed. Only a hang lasts that long: a busy machine may stop a
+#: process for several seconds at a time.
+BOUND = 30.0
+
+#: Seconds within which something happens "at once". What a test rules out by it takes at least
+#: three times as long, so that a stall of the machine is not taken for it.
+PROMPT = 10.0
 
 NONCE = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 §1.3
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

@@ -9,6 +9,7 @@ import pytest
 
 from endwell import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, TcpEnd
 from tests.pair import pair, within
+from tests.raw import BOUND
 
 
 async def for_ever():
@@ -169,7 +170,7 @@ async def test_it_nests_with_asyncio_timeout(outside):
         await still_works()
         both.peer.fin()
         with pytest.raises(ConnectionClosedError):
-            await both_limits(both.ws, 5)
+            await both_limits(both.ws, BOUND)
         await still_works()
 
 

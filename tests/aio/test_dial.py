@@ -55,7 +55,8 @@ async def test_open_timeout_holds_for_all_stages_together(stage):
             await within(connecting(open_timeout=0.3))
     ending = raised.value.ending
     assert (ending.cause, ending.initiator) == (Cause.HANDSHAKE_FAILED, Initiator.LOCAL)
-    assert ending.duration >= 0.29
+    # Not the default of 10 s.
+    assert 0.29 <= ending.duration < 9.0
     assert ending.tcp is (TcpEnd.NONE if stage == "TCP" else TcpEnd.TIMEOUT)
 
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from endwell import ConcurrencyError
-from tests.pair import pair, within
+from tests.pair import pair, until, within
 from tests.wire.peer import BINARY, TEXT
 
 
@@ -66,9 +66,7 @@ async def test_a_full_inbox_holds_the_peer_back_and_reading_goes_on_where_it_sto
     async with pair(role, transport, max_queue=max_queue) as both:
         octets = both.peer.octets(BINARY, bytes(2**18))
         sending = asyncio.ensure_future(both.peer.write(octets * 40))  # 10 MiB
-        async with asyncio.timeout(5):
-            while both.core.reads():
-                await asyncio.sleep(0.001)
+        await until(lambda: not both.core.reads())
         assert not sending.done()
         for _ in range(40):
             assert len(await within(both.ws.recv())) == 2**18

@@ -8,13 +8,7 @@ import pytest
 
 from endwell import Cause, Close, Initiator, TcpEnd
 from endwell.protocol.closing import State
-from tests.pair import pair, within
-
-
-async def turns(count=5):
-    for _ in range(count):
-        await asyncio.sleep(0)
-
+from tests.pair import pair, turns, within
 
 # -- close() ----------------------------------------------------------------------
 

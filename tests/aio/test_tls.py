@@ -20,7 +20,7 @@ from endwell import Cause, Server, TcpEnd
 from endwell.aio.commons import commons_of
 from endwell.aio.tls import TLS
 from endwell.protocol.outbox import Outbox
-from tests.pair import pair, within
+from tests.pair import pair, turns, within
 from tests.raw import RawPeer, wss
 from tests.wire.peer import BINARY, TEXT
 
@@ -59,7 +59,7 @@ async def test_the_end_behind_as_much_as_one_turn_reads_is_told_in_another(role,
         assert 3 * READ < len(octets) < 4 * READ
         assert both.peer.sock.send(octets) == len(octets)
         assert len(await within(both.ws.recv())) == 110_000
-        await within(both.ws.closed, 1.0)
+        await within(both.ws.closed)
 
 
 async def test_a_message_and_the_broken_record_behind_it_are_both_told(role, transport):
@@ -183,7 +183,8 @@ async def test_a_peer_that_asks_for_new_keys_gets_them_before_the_next_message(r
         assert "GCM" in both.peer._tls.cipher()[0]
         # The head of the handshake was record 0.
         await both.peer.transmit(record_13(secret, size, 1, KEY_UPDATE))
-        await asyncio.sleep(0.02)
+        await both.peer.delivered()
+        await turns()  # in which it is read
         await both.ws.send("under a new key")
         octets = await both.peer.octets_below()
         assert octets[3:5] == (len(KEY_UPDATE) + 17).to_bytes(2, "big")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
@@ -13,7 +12,7 @@ import pytest
 
 from endwell import Cause, Close, HandshakeFailed, Server, TcpEnd, connect
 from endwell.aio.bind import shown
-from tests.pair import nothing_left_behind, within
+from tests.pair import nothing_left_behind, until, within
 from tests.raw import RawPeer
 
 
@@ -51,9 +50,7 @@ async def test_a_drop_over_a_unix_socket_is_told(tmp_path):
             peer = RawPeer(sock, None, server=False)
             await peer.write(peer.request("/attic"))
             await peer.read_head()
-        async with asyncio.timeout(1):
-            while not endings or server._tasks:
-                await asyncio.sleep(0.001)
+        await until(lambda: endings and not server._tasks)
     assert [ending.cause for ending in endings] == [Cause.PEER_VANISHED]
 
 

@@ -12,7 +12,7 @@ import asyncio
 import pytest
 
 from endwell import Cause, Close, ConnectionClosedOK, Initiator, TcpEnd
-from tests.pair import pair, within
+from tests.pair import pair, until, within
 from tests.wire.peer import PING, TEXT
 
 GOING_AWAY = Close(1001, "reloading")
@@ -118,8 +118,7 @@ async def test_the_close_is_found_behind_everything_that_nobody_had_read(role, t
 async def test_a_ping_of_ours_is_enough_to_find_the_close(role, transport):
     async with pair(role, transport, max_queue=1, ping_interval=0.1) as both:
         await both.peer.frame(TEXT, b"unread")
-        await asyncio.sleep(0.01)
-        assert not both.core.reads()
+        await until(lambda: not both.core.reads())
         reload(both.peer)
         told_the_truth(await both.ending())
 

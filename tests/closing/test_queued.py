@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from endwell import Cause, Close, ConnectionClosed, ConnectionClosedOK, TcpEnd
-from tests.pair import pair, within
+from tests.pair import pair, until, within
 from tests.wire.peer import BINARY, PING, PONG, TEXT
 
 #: Bytes that the peer's kernel takes; ours keeps a few hundred kilobytes, and the rest waits with us.
@@ -104,7 +104,7 @@ async def test_a_send_that_waits_when_we_close_sends_nothing_and_all_before_it_a
 async def test_a_peer_that_reads_nothing_during_our_close_is_cut_after_close_timeout(role, transport):
     async with pair(role, transport, buffer=SMALL, close_timeout=0.2) as both:
         await block(both)
-        ending = await within(both.ws.close(4000), 2.0)
+        ending = await within(both.ws.close(4000))
     assert (ending.sent, ending.clean, ending.tcp) == (None, False, TcpEnd.TIMEOUT)
     assert ending.unsent_bytes > 2**16
     assert "4000" not in str(ending)
@@ -133,7 +133,7 @@ async def test_a_full_inbox_does_not_hold_up_our_own_close(role, transport, byte
         for _ in range(5):
             await both.peer.frame(TEXT, b"unread")
             await asyncio.sleep(0.005)
-        assert not both.core.reads()
+        await until(lambda: not both.core.reads())
         closing = asyncio.ensure_future(both.ws.close(4000))
         await both.peer.close(4000)
         assert await both.peer.read_close() == Close(4000)
@@ -159,8 +159,7 @@ async def test_a_peer_that_closes_with_our_outbox_full_gets_everything_and_then_
             await stream(ws)
 
     async with pair(role, transport, handler=streaming, bytewise=bytewise, buffer=SMALL) as both:
-        await asyncio.sleep(0.01)
-        assert both.core.outbox.size > both.core.options.write_limit
+        await until(lambda: both.core.outbox.size > both.core.options.write_limit)
         await both.peer.close(1001)
         await both.peer.delivered()
         while both.ws.is_open:
@@ -189,13 +188,14 @@ async def test_a_peer_that_takes_nothing_is_given_up_after_write_timeout(role, t
 
 
 async def test_a_peer_that_takes_its_time_is_not_given_up(role, transport):
-    async with pair(role, transport, buffer=65536, write_timeout=0.3) as both:
-        await both.ws.send(HUGE)
+    # Longer in all, but never so long without taking anything, though the machine stalls besides.
+    async with pair(role, transport, buffer=65536, write_timeout=2.5) as both:
+        await both.ws.send(HUGE * 2)
         for _ in range(20):
-            await asyncio.sleep(0.03)
-            assert await both.peer.more()
+            await asyncio.sleep(0.15)
+            assert await within(both.peer.more())
         assert both.ws.is_open
-        assert await both.peer.read_frame() == (BINARY, HUGE)
+        assert await both.peer.read_frame() == (BINARY, HUGE * 2)
         both.peer.fin()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from endwell import HandshakeRejected, Initiator, Response, Server, TcpEnd, connect
 from tests.pair import nothing_left_behind, until, within
-from tests.raw import RawPeer, RawServer, TcpState
+from tests.raw import BOUND, RawPeer, RawServer, TcpState
 
 BODY = b"no, " * 2**20  # 4 MiB
 
@@ -30,7 +30,7 @@ async def refused(transport, **options):
 
 async def body(peer):
     """Read to the end of TCP, all of it."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(BOUND):
         while await peer.more():
             pass
     return bytes(peer._received)
@@ -106,13 +106,13 @@ async def test_a_client_that_has_ended_its_side_and_takes_nothing_is_cut_after_c
 
 
 async def test_a_large_answer_arrives_whole_at_a_client_that_takes_its_time(transport):
-    async with refused(transport, buffer=65536, close_timeout=0.2) as peer:
+    async with refused(transport, buffer=65536, close_timeout=2.5) as peer:
         await peer.write(peer.request("/large"))
         began = asyncio.get_running_loop().time()
         assert (await peer.read_head()).startswith("HTTP/1.1 403 ")
         while len(peer._received) < len(BODY):
             # Longer than close_timeout in all, but never so long without taking anything.
-            await asyncio.sleep(0.01 if asyncio.get_running_loop().time() - began < 0.4 else 0)
+            await asyncio.sleep(0.1 if asyncio.get_running_loop().time() - began < 3.0 else 0)
             assert await peer.more()
         assert await body(peer) == BODY
     assert peer.seen.tcp is TcpEnd.FIN

@@ -15,11 +15,11 @@ pytestmark = pytest.mark.alike
 
 
 async def test_a_connection_without_messages_is_closed_with_1001_though_pings_flow(meet):
+    began = time.monotonic()
     async with meet(idle_timeout=0.3, ping_interval=0.05) as both:
-        began = time.monotonic()
         while (received := await both.peer.read_frame()).opcode == PING:
             await both.peer.frame(PONG, received.payload)
-        assert 0.25 < time.monotonic() - began < 2.0
+        assert time.monotonic() - began > 0.29
         code, reason = int.from_bytes(received.payload[:2], "big"), received.payload[2:].decode()
         assert Close(code, reason) == Close(CloseCode.GOING_AWAY, Cause.IDLE_TIMEOUT.meaning)
         await both.peer.close(code)
@@ -30,21 +30,24 @@ async def test_a_connection_without_messages_is_closed_with_1001_though_pings_fl
 
 
 async def test_messages_either_way_keep_a_connection_from_being_idle(meet):
-    async with meet(idle_timeout=1.0) as both:
-        await asyncio.sleep(0.6)
-        await both.ws.send("ours")
-        assert await both.peer.read_frame() == (TEXT, b"ours")
-        await asyncio.sleep(0.6)
-        await both.peer.frame(TEXT, b"theirs")
-        assert await both.ws.recv() == "theirs"
+    # First only ours, then only theirs, for as long each; a pause and a stall of the machine are not as long.
+    async with meet(idle_timeout=2.5) as both:
+        for _ in range(3):
+            await asyncio.sleep(0.85)
+            await both.ws.send("ours")
+            assert await both.peer.read_frame() == (TEXT, b"ours")
+        for _ in range(3):
+            await asyncio.sleep(0.85)
+            await both.peer.frame(TEXT, b"theirs")
+            assert await both.ws.recv() == "theirs"
         assert both.ws.is_open
 
 
 async def test_an_old_connection_is_closed_with_1012_and_a_server_says_when_to_come_back(meet, role):
+    began = time.monotonic()
     async with meet(max_lifetime=0.3) as both:
-        began = time.monotonic()
         seen: Seen = await both.peer.read_to_the_end(answer=True)
-        assert 0.9 * 0.3 - 0.05 < time.monotonic() - began < 2.0
+        assert time.monotonic() - began > 0.9 * 0.3 - 0.01
         both.peer.fin()
         ending = await both.ending()
     meaning = Cause.LIFETIME_REACHED.meaning

@@ -10,6 +10,7 @@ import pytest
 
 from endwell import Cause, Close, ConnectionClosed, Initiator, TcpEnd
 from tests.pair import until, within
+from tests.raw import BOUND, PROMPT
 from tests.wire.peer import TEXT
 
 
@@ -100,7 +101,7 @@ async def test_close_while_another_receives_ends_both_at_once_with_the_same_endi
         ending, _ = await closed(both, 4000, "done")
         with pytest.raises(ConnectionClosed) as raised:
             await within(receiving)
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < PROMPT  # not close_timeout
     assert raised.value.ending is ending
 
 
@@ -131,13 +132,15 @@ async def test_close_while_another_sends_ends_both_with_the_same_ending(meet):
 
 @pytest.mark.needs("close")
 @pytest.mark.parametrize("who", ["we", "they"])
-async def test_what_send_has_taken_arrives_although_the_close_comes_meanwhile(who, meet):
+async def test_what_send_has_taken_arrives_although_the_close_comes_meanwhile(who, meet, face):
     taken = []
 
     async def count(ws):
         while True:
             await ws.send(str(len(taken)))
             taken.append(None)
+            if not len(taken) % 50:
+                await face.pause(0)  # a thread lets the loop run: otherwise there are thousands more
 
     async def counting(ws):
         with pytest.raises(ConnectionClosed):
@@ -165,7 +168,7 @@ async def test_a_peer_that_does_not_answer_a_close_costs_close_timeout_and_no_mo
         began = time.monotonic()
         ending = await within(both.ws.close(4000))
         # 0.19: uvloop's clock counts whole milliseconds.
-        assert 0.19 <= time.monotonic() - began < 1.2
+        assert 0.19 <= time.monotonic() - began < PROMPT  # not the default
     assert (ending.sent, ending.received, ending.clean) == (both.kept(4000), None, False)
     assert ending.tcp is TcpEnd.TIMEOUT
 
@@ -185,8 +188,7 @@ async def test_is_open_is_false_although_nobody_reads(how, meet):
             await both.peer.frame(TEXT, b"\xc3(")
         else:
             closing = asyncio.ensure_future(both.ws.close())
-        async with asyncio.timeout(1):
-            await until(lambda: not both.ws.is_open)
+        await until(lambda: not both.ws.is_open)
         if closing is not None:
             both.peer.fin()
             await within(closing)
@@ -233,7 +235,7 @@ async def test_after_the_end_everything_raises_or_returns_that_ending(how, meet)
 @pytest.mark.needs("close")
 @pytest.mark.parametrize("how", ["Close", "FIN", "RST", "fault", "own", "timeout"])
 async def test_on_close_is_called_exactly_once_on_every_path(how, meet):
-    async with meet(close_timeout=0.1 if how == "timeout" else 5.0) as both:
+    async with meet(close_timeout=0.1 if how == "timeout" else 2 * BOUND) as both:
         calls = []
         both.ws.on_close(lambda ending: calls.append((1, ending, both.ws.is_open, both.ws.ending)))
         both.ws.on_close(lambda ending: calls.append((2, ending, both.ws.is_open, both.ws.ending)))

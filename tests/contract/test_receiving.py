@@ -9,6 +9,7 @@ import pytest
 from endwell import Close, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, Server
 from endwell.protocol.connection import AHEAD
 from tests.pair import until, within
+from tests.raw import BOUND
 from tests.wire.peer import BINARY, CONTINUATION, TEXT
 
 
@@ -80,7 +81,7 @@ async def test_whoever_waits_for_a_message_is_told_the_end(how, meet):
         else:
             both.peer.fin()
         with pytest.raises(ConnectionClosed) as raised:
-            await within(receiving, 1.0)
+            await within(receiving)
         assert raised.value.ending is await both.ending()
 
 
@@ -108,7 +109,7 @@ async def test_a_recv_that_times_out_loses_nothing(meet):
                 await both.face.recv(both.ws, 0.01)
             assert both.ws.is_open
             await both.peer.frame(TEXT, word.encode())
-            assert await both.face.recv(both.ws, 5.0) == word
+            assert await both.face.recv(both.ws, BOUND) == word
 
 
 @pytest.mark.alike

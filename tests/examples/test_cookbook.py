@@ -81,7 +81,8 @@ async def test_the_client_program_says_why_it_cannot_connect():
 
 
 async def test_the_heartbeat_notices_a_silent_peer_although_its_handler_does_not_read():
-    with serving("heartbeat", 0, 0.3) as (process, port):
+    # Seconds for which the client below may not stall.
+    with serving("heartbeat", 0, 2.5) as (process, port):
         with await reach(port, "/chat"):
             told = await line(process)
         assert told.startswith("fell silent: the peer did not answer a ping; we closed with 1001")
@@ -102,7 +103,9 @@ with sync.connect(sys.argv[1]) as ws:
 
 HELD = """
 import sys
+import endwell.sync.background
 from endwell import sync
+endwell.sync.background.EXIT_TIME = 60  # for a server that stalls
 ws = sync.connect(sys.argv[1])
 ws.send("hi")
 """

@@ -16,6 +16,7 @@ from types import TracebackType
 
 from endwell import compiled
 from tests.fuzz.targets import check
+from tests.raw import BOUND
 
 __all__ = ["COMPILED", "Other", "outcome"]
 
@@ -52,7 +53,7 @@ class Other:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.communicate(timeout=5)
+        self._process.communicate(timeout=BOUND)
 
     def outcome(self, name: str, data: bytes, every: bool = False) -> str:
         """What the other build makes of ``data``; a process that dies of it is a find too."""
@@ -63,7 +64,7 @@ class Other:
         answer = self._answer()
         if answer:
             return answer
-        status = self._process.wait(5)
+        status = self._process.wait(BOUND)
         self.__enter__()
         return f"FIND the process has died with status {status}"
 

@@ -37,8 +37,7 @@ async def stuck(ws):
 
 @server.websocket("/blocked")
 async def blocked(ws):
-    await ws.send("now")
-    await asyncio.sleep(0.1)
+    sys.stderr.write("blocks\\n")
     time.sleep(3600)
 
 @server.get("/healthz")
@@ -105,8 +104,8 @@ class Program:
         return ws, int(process), answer
 
 
-def write(folder, *, workers=2, deadline=5.0, **changes):
-    """The app in ``folder``, with lines of it changed."""
+def write(folder, *, workers=2, deadline=60.0, **changes):
+    """The app in ``folder``, with lines of it changed. A drain does not wait for the deadline unless a handler is stuck."""
     text = APP.replace("WORKERS", repr(workers)).replace("DEADLINE", repr(deadline))
     for old, new in changes.items():
         assert old in text

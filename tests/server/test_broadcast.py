@@ -26,7 +26,7 @@ from endwell.aio.silence import UNSENT
 from endwell.options import LEGACY
 from tests.old import speaking
 from tests.pair import QUIET, idle, nothing_left_behind, pair, until, within
-from tests.raw import PLAIN, RawPeer, wss
+from tests.raw import BOUND, PLAIN, RawPeer, wss
 from tests.wire.peer import BINARY, TEXT
 
 SMALL = 16384
@@ -42,7 +42,7 @@ def transport(request):
 @asynccontextmanager
 async def hall(transport=PLAIN, handler=idle, **options):
     """A server, and a way for raw peers to enter it."""
-    server = Server(**{**QUIET, "close_timeout": 5, **options})
+    server = Server(**{**QUIET, "close_timeout": 2 * BOUND, **options})
     entered = asyncio.Queue()
 
     @server.websocket("/")
@@ -208,9 +208,7 @@ async def test_a_slow_peer_is_skipped_and_costs_the_others_nothing(transport):
             assert report == Broadcast(sent=1, slow=(slow,), gone=0)
             assert await heard(prompt_peer) == f"tick {number}".encode()
         assert await heard(slow_peer) == HUGE
-        async with asyncio.timeout(5):
-            while room.say([slow], "next").slow:
-                await asyncio.sleep(0.001)
+        await until(lambda: not room.say([slow], "next").slow)
         assert await heard(slow_peer) == b"next"
 
 
@@ -382,9 +380,7 @@ async def test_a_reset_found_by_it_is_told_afterwards_and_callbacks_may_broadcas
         assert told == []
         assert report.sent == 1
         assert len(report.slow) + report.gone == 3
-        async with asyncio.timeout(5):
-            while len(told) < 3:
-                await asyncio.sleep(0.001)
+        await until(lambda: len(told) == 3)
         assert await heard(peer, 4) == [b"news", *[b"somebody left"] * 3]
         room.server._watchers.clear()
     assert {ending.cause for ending in told} <= {Cause.CONNECTION_RESET, Cause.SLOW_PEER}
@@ -414,9 +410,7 @@ async def test_peers_with_and_without_compression_all_get_it():
     async with hall(compression=Deflate(server_max_window_bits=15)) as room, AsyncExitStack() as stack:
         url = f"ws://127.0.0.1:{room.server.port}/"
         clients = [await stack.enter_async_context(connect(url, compression=way)) for way in ways]
-        async with asyncio.timeout(5):
-            while len(room.server.connections) < len(ways):
-                await asyncio.sleep(0.001)
+        await until(lambda: len(room.server.connections) == len(ways))
         for message in messages:
             assert room.say(room.server.connections, message).sent == len(ways)
         for client in clients:
@@ -495,7 +489,7 @@ async def test_a_binary_message_reaches_whoever_can_have_it_and_the_report_names
 @asynccontextmanager
 async def plain_hall(transport, talk, **options):
     """A server whose handlers are plain, and a queue of what each has: ``talk(server, ws)`` is what it does first."""
-    server = Server(**{**QUIET, "close_timeout": 5, **options})
+    server = Server(**{**QUIET, "close_timeout": 2 * BOUND, **options})
     entered, loop = asyncio.Queue(), asyncio.get_running_loop()
 
     @server.websocket("/")

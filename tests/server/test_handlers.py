@@ -12,7 +12,7 @@ import pytest
 import endwell
 from endwell import Cause
 from tests.pair import until, within
-from tests.raw import RawPeer
+from tests.raw import PROMPT, RawPeer
 from tests.wire.peer import TEXT
 
 #: A test that waits for this fails: it is more than any wait here (``BOUND``).
@@ -292,6 +292,6 @@ async def test_a_callback_may_raise_what_is_no_exception_and_the_server_goes_on(
                 async with endwell.connect(url(server, path)) as ws:
                     assert (await within(ws.closed)).received.code == 1000
         await until(lambda: len(told) == 2 * 10 * 4)
-        report = await server.drain(deadline=20)
-    assert report.duration < 10
+        report = await server.drain(deadline=6 * PROMPT)
+    assert report.duration < PROMPT
     assert len(told) == len(errors(caplog)) == 2 * 10 * 4 + 1

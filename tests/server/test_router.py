@@ -1,7 +1,6 @@
 """Which handler a path belongs to."""
 
 import itertools
-import time
 from urllib.parse import quote
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from endwell.errors import BadRequest, MethodNotAllowed, NotFound, UpgradeRequired
 from endwell.server.router import Router
+from tests.linear import takes_linear_time
 
 
 async def handler(ws, **params):
@@ -256,12 +256,8 @@ def test_what_is_no_function_is_refused():
 
 
 @pytest.mark.parametrize(
-    "path",
-    ["/" * 100_000, "/a" * 50_000, "/" + "%2F" * 30_000, "/" + "%" * 100_000],
-    ids=["slashes", "segments", "escapes", "broken escapes"],
+    "part", ["/", "/a", "%2F", "%"], ids=["slashes", "segments", "escapes", "broken escapes"]
 )
-def test_a_long_path_takes_linear_time(path):
+def test_a_long_path_takes_linear_time(part):
     table = router("/{a}/{b}", "/a/a/{x}/a/{y}", "/a/{x:path}", "/{a}/{b}/{x:path}", "/x/y/z")
-    started = time.thread_time()
-    found(table, path)
-    assert time.thread_time() - started < 0.5  # a quadratic one takes minutes
+    assert takes_linear_time(lambda path: found(table, path), lambda size: "/" + part * size, 50_000)

@@ -13,7 +13,8 @@ import pytest
 import endwell
 from endwell import Cause, Close
 from tests.face import ASYNCIO, BLOCKING
-from tests.pair import within
+from tests.pair import until, within
+from tests.raw import BOUND
 
 
 class Hall:
@@ -78,12 +79,6 @@ def hall(face):
             yield made
 
     return hall
-
-
-async def until(condition, seconds=5.0):
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_the_newest_connection_is_the_current_one_and_the_old_one_is_told(hall):
@@ -251,7 +246,8 @@ async def test_callbacks_run_where_they_do_no_harm(hall, face):
     assert (place.threads == {here}) if face is ASYNCIO else (here not in place.threads)
 
 
-async def test_callbacks_of_plain_handlers_may_block_come_in_order_and_are_waited_for():
+async def test_callbacks_of_plain_handlers_may_block_come_in_order_and_are_waited_for(monkeypatch):
+    monkeypatch.setattr("endwell.server.sessions.CALLBACK_TIME", BOUND)
     told = []
 
     def note(what):

@@ -75,7 +75,7 @@ print("returned", flush=True)
 """
 
 
-def program(loop="uvloop", deadline=30.0):
+def program(loop="uvloop", deadline=120.0):
     return PROGRAM.replace("LOOP", repr(loop)).replace("DEADLINE", repr(deadline))
 
 

@@ -19,8 +19,7 @@ import endwell
 from endwell import Cause, ConnectionClosed
 from endwell.server import threads
 from tests.pair import within
-
-BOUND = 5.0
+from tests.raw import BOUND, PROMPT
 
 
 async def fetch(server, path="/"):
@@ -149,7 +148,7 @@ async def test_while_a_handler_is_busy_pings_are_answered_and_a_close_is_echoed(
 
     async with server.serving():
         ws = await endwell.connect(url(server))
-        assert await within(ws.ping()) < 1.0
+        await within(ws.ping())
         ending = await within(ws.close())
         assert ending.clean
         async with asyncio.timeout(BOUND):
@@ -181,12 +180,10 @@ async def test_500_idle_blocking_handlers_stop_nobody():
             some = [endwell.connect(url(server, "/idle"), ping_interval=None) for _ in range(50)]
             for ws in await asyncio.gather(*(stack.enter_async_context(each) for each in some)):
                 assert ws.is_open
-        began = time.monotonic()
         async with endwell.connect(url(server, "/async")) as ws:
             await ws.send("hello")
             assert await within(ws.recv()) == "hello"
         assert "a page" in await fetch(server)
-        assert time.monotonic() - began < 1.0
         assert len(server.connections) == 500
     await until_gone("endwell handler")
 
@@ -229,13 +226,14 @@ async def test_above_the_bound_a_connection_is_refused_with_503_until_a_thread_i
 async def test_pages_beyond_their_threads_wait_their_turn(monkeypatch):
     monkeypatch.setattr(threads, "PAGES", 2)
     server = endwell.Server()
-    running, most = [], []
+    running, most, both = [], [], threading.Barrier(2)
 
     @server.get("/")
     def slow(request):
         running.append(1)
         most.append(len(running))
-        time.sleep(0.05)
+        both.wait(BOUND)
+        time.sleep(0.05)  # for a third
         running.pop()
         return "a page"
 
@@ -263,7 +261,7 @@ async def test_a_stopping_server_closes_with_1001_and_waits_for_the_threads(tran
             time.sleep(0.2)
             cleaned.append(exc.ending.cause)
 
-    async with server.serving(ssl=transport.server, grace=5):
+    async with server.serving(ssl=transport.server, grace=2 * BOUND):
         scheme = "ws" if transport.client is None else "wss"
         uri = f"{scheme}://127.0.0.1:{server.port}/"
         ws = await endwell.connect(uri, ssl=transport.client)
@@ -304,8 +302,8 @@ async def test_a_handler_for_which_the_system_has_no_thread_fails_and_is_forgott
     async with server.serving():
         ws = await endwell.connect(url(server))
         assert (await within(ws.closed)).received.code == 1011
-        report = await server.drain()
-    assert (report.stuck, report.duration < 1) == ((), True)
+        report = await server.drain(deadline=4 * PROMPT)
+    assert (report.stuck, report.duration < PROMPT) == ((), True)
     assert "can't start new thread" in caplog.text
 
 

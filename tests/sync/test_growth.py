@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 
 from endwell import sync
+from endwell.sync import bridge
+from tests.raw import BOUND
 from tests.sync.background import until
 from tests.sync.growth import WAYS, churn, left, server
 
 
-def test_threads_descriptors_and_connections_do_not_grow(caplog):
+def test_threads_descriptors_and_connections_do_not_grow(caplog, monkeypatch):
+    monkeypatch.setattr(bridge, "CALLBACK_TIME", BOUND)  # close() returns when the callbacks have
     caplog.set_level("CRITICAL")
     with sync.serving(server(), grace=1) as serving:
         address = f"ws://127.0.0.1:{serving.port}"

@@ -16,7 +16,8 @@ import endwell
 from endwell import Close
 from endwell.sync import reconnecting
 from endwell.sync.background import background
-from tests.pair import within
+from tests.pair import until, within
+from tests.raw import BOUND, PROMPT
 from tests.served import QUICK, SLOW, refusal, serving
 
 
@@ -53,7 +54,7 @@ def program(url, body):
 
 
 async def finished(process):
-    out, err = await asyncio.to_thread(process.communicate, timeout=10)
+    out, err = await asyncio.to_thread(process.communicate, timeout=BOUND)
     return process.returncode, out.splitlines(), err
 
 
@@ -75,7 +76,7 @@ async def test_a_signal_ends_the_loop_at_once(when, number):
         began = time.monotonic()
         process.send_signal(number)
         status, out, err = await finished(process)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < PROMPT
         assert (status, err) == (0, "")
         told = ["interrupted"] * (number == signal.SIGINT) + ["after the loop"] + ["told"] * (when == "open")
         assert sorted(out) == sorted(told)
@@ -88,7 +89,7 @@ async def test_callbacks_that_block_hold_up_nobody_else():
     async with serving(Close(1012)) as served:
 
         def slow():
-            for _ in reconnecting(served.url, policy=QUICK, on_attempt=lambda number: hang.wait(5)):
+            for _ in reconnecting(served.url, policy=QUICK, on_attempt=lambda number: hang.wait(3 * PROMPT)):
                 break
 
         thread = threading.Thread(target=slow)
@@ -104,12 +105,18 @@ async def test_callbacks_that_block_hold_up_nobody_else():
 async def test_one_that_hangs_in_a_callback_is_stopped_at_once():
     hang = threading.Event()
     async with serving() as served:
-        client = reconnecting(served.url, on_attempt=lambda number: hang.wait(5))
+        entered = threading.Event()
+
+        def attempt(number):
+            entered.set()
+            hang.wait(3 * PROMPT)
+
+        client = reconnecting(served.url, on_attempt=attempt)
         thread = threading.Thread(target=list, args=(client,))
         thread.start()
-        await asyncio.sleep(0.05)
+        await until(entered.is_set)
         client.stop()
-        await asyncio.to_thread(thread.join, 0.5)
+        await asyncio.to_thread(thread.join, PROMPT)
         assert not thread.is_alive()
         hang.set()
         assert served.times == []
@@ -137,7 +144,7 @@ async def test_threads_beside_the_loop_use_its_connection():
                 threads = [threading.Thread(target=ws.send, args=(str(n),)) for n in range(5)]
                 for thread in threads:
                     thread.start()
-                return sorted(ws.recv(timeout=5) for _ in threads)
+                return sorted(ws.recv(timeout=BOUND) for _ in threads)
             return None
 
         assert await asyncio.to_thread(run) == list("01234")

@@ -10,18 +10,20 @@ import pytest
 
 import endwell
 from endwell import Cause, ConcurrencyError, ConnectionClosed, sync
+from endwell.sync import bridge
+from tests.raw import BOUND, PROMPT
 from tests.sync.background import Background, served, until
 
 
 def test_close_from_another_thread_ends_a_recv_at_once_and_both_see_the_same_end():
-    with served() as (_, address), sync.connect(address + "/hold") as ws:
+    with served() as (_, address), sync.connect(address + "/hold", close_timeout=2 * BOUND) as ws:
         receiving = Background(ws.recv)
         time.sleep(0.05)
         began = time.monotonic()
         ending = ws.close(4000, "enough")
         with pytest.raises(ConnectionClosed) as closed:
             receiving.result()
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < PROMPT
         assert closed.value.ending is ending
         assert ending.cause is Cause.APP_CLOSED
         assert ending.code == 4000
@@ -101,7 +103,7 @@ def test_those_who_wait_to_send_take_turns():
         senders = [Background(send, name) for name in range(5)]
         received = Counter()
         for _ in range(500):
-            name, number, _ = ws.recv(5).split()
+            name, number, _ = ws.recv(BOUND).split()
             assert received[name] == int(number)
             received[name] += 1
         for each in senders:
@@ -142,7 +144,8 @@ def test_on_close_is_called_once_with_the_end_though_nobody_reads():
         assert calls[1] == (ending, threading.main_thread())
 
 
-def test_a_callback_may_block_and_use_its_connection_and_its_errors_are_logged(caplog):
+def test_a_callback_may_block_and_use_its_connection_and_its_errors_are_logged(caplog, monkeypatch):
+    monkeypatch.setattr(bridge, "CALLBACK_TIME", BOUND)  # close() returns when it has
     with served() as (_, address):
         other = sync.connect(address + "/echo")
         ws = sync.connect(address + "/echo")
@@ -150,7 +153,7 @@ def test_a_callback_may_block_and_use_its_connection_and_its_errors_are_logged(c
 
         def callback(ending):
             other.send("gone")
-            found.append(other.recv(5))
+            found.append(other.recv(BOUND))
             found.append(ws.close() is ending)
             found.append(ws.read())
             raise RuntimeError("mine")
@@ -172,10 +175,10 @@ def test_a_callback_that_hangs_delays_the_news_for_a_second_only():
     with served() as (_, address):
         ws = sync.connect(address + "/hold")
         release = threading.Event()
-        ws.on_close(lambda ending: release.wait(10))
+        ws.on_close(lambda ending: release.wait(3 * PROMPT))
         began = time.monotonic()
         ws.close()
-        assert 0.9 < time.monotonic() - began < 3
+        assert 0.9 < time.monotonic() - began < PROMPT
         release.set()
 
 
@@ -237,7 +240,7 @@ def test_mistakes_raise_at_the_call_and_harm_nothing():
         changing[:] = b"different"
         ws.send(memoryview(b"view"))
         assert [ws.recv(), ws.recv()] == [b"as it was", b"view"]
-        assert ws.ping(timeout=5) == ws.latency
+        assert ws.ping(timeout=BOUND) == ws.latency
         with pytest.raises(TypeError):
             sync.connect(address, no_such_option=1)
         with pytest.raises(endwell.HandshakeRejected):
