@@ -190,9 +190,12 @@ def connection(data: bytes, cuts: list[int]) -> object:
     core.eof(0.0)
     while core.inbox:
         taken.append(core.inbox.popleft())
+    if core.answering:
+        core.handled(0.0)  # the application has taken what came before the Close
     said = b"".join(map(bytes, core.outbox.buffers()))
     core.sent(len(said), 0.0)
     core.tick(100.0)
+    core.tick(200.0)  # the deadline of the first tick may have begun another wait
     ending = core.ending
     assert ending is not None, "it has not ended"
     assert str(ending).isprintable()
@@ -277,7 +280,8 @@ def response(data: bytes, cuts: list[int]) -> object:
             return answer
         accepted = opening.confirm(_offer(options), answer)
     except InvalidHandshake as error:
-        return _said(error)
+        # The sentence about an answer that is not HTTP quotes what has come of it, which depends on the split.
+        return _said(error).partition(": it begins with ")[0]
     assert accepted.subprotocol in (None, "chat")
     return answer, reader.rest + b"".join(reads), accepted.subprotocol, accepted.deflate is not None
 
