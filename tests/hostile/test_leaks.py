@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import tracemalloc
+import weakref
 
 import pytest
 
@@ -106,3 +107,33 @@ async def test_nothing_is_kept_of_a_connection_that_is_over(name):
     grown = after.filter_traces(ours).compare_to(before.filter_traces(ours), "lineno")
     kept = sum(line.size_diff for line in grown)
     assert kept < NOTHING * ROUNDS, "\n".join(map(str, grown[:5]))
+
+
+class Params(dict):
+    """What hangs on a connection, and can be watched."""
+
+
+@pytest.mark.parametrize("when", ["answered", "answer_timeout"])
+async def test_a_connection_that_is_over_is_freed_at_once(when, face):
+    """It has no circle for the garbage collector, nor has a Close that waited for its handler left one."""
+    server = Server(answer_timeout=0.05 if when == "answer_timeout" else 60.0, ping_interval=None)
+    held = []
+
+    async def handler(ws):
+        ws.request.params = params = Params()
+        held.append(weakref.ref(params))
+        del params
+        while await ws.read() is not None:
+            await face.pause(0.1)
+
+    server.websocket("/")(face.handler(handler))
+    gc.disable()
+    try:
+        async with server.serving():
+            with await RawPeer.connect(server.port) as peer:
+                await peer.write(peer.octets(TEXT, b"x") * 2 + peer.close_octets())
+                await peer.read_to_the_end()
+                peer.fin()
+                await until(lambda: held and held[0]() is None)
+    finally:
+        gc.enable()

@@ -540,6 +540,7 @@ class Connection:
         is_open = row.state is _OPEN or row.state is _ANSWERING
         if self.is_open and not is_open and self.last_call is not None:
             self.last_call()
+            self.last_call = None
         if self._cause is None and cause is not None:
             self._cause = cause
             self._initiator = cause.initiator
