@@ -145,7 +145,7 @@ async def test_a_peer_that_never_answers_our_close_is_cut_after_close_timeout(ro
 
 async def test_a_peer_that_answers_but_does_not_end_tcp_is_cut_after_close_timeout(role, transport, bytewise):
     # Not so short that a stall of the machine keeps the answer from coming in time.
-    async with pair(role, transport, bytewise=bytewise, close_timeout=2.5) as both:
+    async with pair(role, transport, bytewise=bytewise, close_timeout=2.5, linger_timeout=10.0) as both:
         closing = asyncio.ensure_future(both.ws.close(4000))
         assert await both.peer.read_close() == Close(4000)
         await both.peer.close(4000)
