@@ -101,8 +101,9 @@ async def _be(role: str, uri: str, interval: float, patience: float) -> None:
 
     if role == "client":
         print("0", flush=True)
-        for _ in range(2):
-            ws = await endwell.connect(uri, **options)
+        # They are held, because a connection that nothing refers to is closed.
+        held = [await endwell.connect(uri, **options) for _ in range(2)]
+        for ws in held:
             ws.on_close(tell)
         await asyncio.Event().wait()
     server = endwell.Server(**options)
