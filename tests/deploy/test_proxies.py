@@ -131,6 +131,8 @@ async def test_one_of_two_servers_drains_and_every_newcomer_is_taken_by_the_othe
             one.released.set()
             two.released.set()
             await within(draining)
+            for ws in kept:
+                await within(ws.close())
 
 
 async def test_a_proxy_cuts_a_connection_on_which_nothing_flows(proxy):
@@ -184,4 +186,6 @@ async def test_haproxy_asks_for_the_health_page_and_leaves_who_drains(tmp_path):
             one.released.set()
             two.released.set()
             await within(draining)
+            for ws in kept:
+                await within(ws.close())
             assert len(kept) == 4
