@@ -16,6 +16,7 @@ from endwell import Cause, ConnectionClosed, Ending, WebSocket
 from endwell.protocol.deadline import NEVER
 from tests.face import Face
 from tests.old import LACKS, heard
+from tests.pair import until
 from tests.raw import BOUND, Seen
 
 from .old import OLD, TRUTH
@@ -78,6 +79,7 @@ class Witness:
     async def check(self, end: End, seen: Seen | None, version: str = "13") -> None:
         """All that the application and the peer were told is the truth, and the same everywhere."""
         ws = self.ws
+        await until(self.told.is_set)  # in a thread of its own, if the handler blocks
         (ending,) = self.endings
         raised = await self._ask_everywhere(ending)
         assert Told.by(ws, raised) == end.told

@@ -99,7 +99,7 @@ class Program:
 
     async def greeted(self, path="/"):
         """A connection, the process that has it, and the answer of its code."""
-        ws = await endwell.connect(self.url(path))
+        ws = await endwell.connect(self.url(path), open_timeout=PATIENCE)
         process, answer = (await ws.recv()).split()
         return ws, int(process), answer
 

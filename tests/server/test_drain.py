@@ -561,24 +561,26 @@ async def test_a_handler_that_comes_back_after_its_answer_has_left_is_asked_agai
 ):
     monkeypatch.setattr(endwell.server.drain, "QUIET", PROMPT)
     server = endwell.Server()
-    begun = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    taken, asked, came = (threading.Event() for _ in range(3))
 
     async def work(ws):
         async for message in ws:
-            loop.call_soon_threadsafe(begun.set)
-            await face.pause(0.05)
+            taken.set()
+            while not asked.is_set():
+                await face.pause(0.001)
             await ws.send(message)
-            if message == "one":
-                await face.pause(0.05)
+            while not came.is_set():
+                await face.pause(0.001)
 
     server.websocket("/")(face.handler(work))
     async with server.serving(ssl=transport.server):
         with await RawPeer.connect(server.port, transport.client) as peer:
             await peer.frame(TEXT, b"one")
-            await begun.wait()
-            draining = asyncio.create_task(drained(server, deadline=20 * BOUND))
+            await until(taken.is_set)
+            draining = await begun(server)
+            asked.set()
             assert (await peer.read_frame()).payload == b"one"
+            came.set()
             assert await peer.silence(0.2)
             await peer.frame(TEXT, b"two")
             seen = await peer.read_to_the_end(answer=True)

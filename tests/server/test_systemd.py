@@ -77,7 +77,7 @@ def url(sock):
 
 
 async def greeted(sock):
-    ws = await endwell.connect(url(sock))
+    ws = await endwell.connect(url(sock), open_timeout=PATIENCE)
     return ws, (await ws.recv()).split()[0]
 
 
@@ -165,7 +165,7 @@ async def test_a_restart_with_sockets_from_systemd_refuses_nobody(workers, tmp_p
         assert not late.done()
     assert ending.received == endwell.Close(1001, "server stopping; retry 0-1s")
     with activated(file, listening):
-        second, other = await within(late)
+        second, other = await within(late, PATIENCE)
         assert other != process
         await second.close()
 
