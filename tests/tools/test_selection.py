@@ -1,0 +1,55 @@
+"""``pytest --once`` leaves out repetitions of a behaviour, and no behaviour."""
+
+from __future__ import annotations
+
+from itertools import product
+from types import SimpleNamespace
+
+from tests.selection import once
+
+
+class Item:
+    """What the selection asks of a test."""
+
+    def __init__(self, name, *, marker=None, **params):
+        self.nodeid = f"tests/test_x.py::{name}[{'-'.join(map(str, params.values()))}]"
+        self.callspec = SimpleNamespace(params=params)
+        self._marker = marker
+
+    def get_closest_marker(self, name):
+        return name if name == self._marker else None
+
+
+def kept(items):
+    return once(items)[0]
+
+
+def test_one_combination_of_the_axes_is_kept_for_each_case():
+    axes = product(["asyncio", "sync"], ["client", "server"], [1000, 1001, [1002]])
+    items = [Item("test_a", face=face, role=role, code=code) for face, role, code in axes]
+    selected, left_out = once(items)
+    assert len(selected) == 3  # the list cannot be hashed, but is the same object in each combination
+    assert {str(item.callspec.params["code"]) for item in selected} == {"1000", "1001", "[1002]"}
+    assert [item for item in items if item not in selected] == left_out
+
+
+def test_equal_values_of_different_types_are_different_cases():
+    assert len(kept([Item("test_a", value=value) for value in (1, True, 1.0)])) == 3
+
+
+def test_the_selection_contains_each_value_of_an_axis():
+    items = [Item(f"test_{number}", face=face) for number in range(64) for face in ("asyncio", "sync")]
+    assert {item.callspec.params["face"] for item in kept(items)} == {"asyncio", "sync"}
+    assert len(kept(items)) == 64
+
+
+def test_the_protocol_of_today_comes_before_the_old_ones():
+    old_and_new = [
+        Item(f"test_{number}", way=way) for number in range(20) for way in ("hixie-76", "ws", "hybi-03")
+    ]
+    assert {item.callspec.params["way"] for item in kept(old_and_new)} == {"ws"}
+    assert len(kept([Item("test_a", way=way) for way in ("hixie-75", "hixie-76")])) == 1
+
+
+def test_an_exhaustive_test_is_left_out():
+    assert kept([Item("test_a", marker="exhaustive", size=1)]) == []
