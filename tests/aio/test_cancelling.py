@@ -256,3 +256,42 @@ async def test_the_place_of_a_cancelled_recv_is_free_at_once_and_the_next_one_is
         await asyncio.sleep(0)
         await both.peer.frame(TEXT, b"for the second")
         assert await within(second) == "for the second"
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_task_that_takes_the_place_of_a_cancelled_one_keeps_it_and_only_it_is_cancelled(late):
+    async with pair("server") as both:
+        first_was_told, first_waits = [], asyncio.Event()
+
+        async def receive_again():
+            for _ in range(2):
+                try:
+                    await both.ws.recv()
+                except (asyncio.CancelledError, ConcurrencyError) as exc:
+                    first_was_told.append(exc)
+            first_waits.set()
+            await asyncio.Event().wait()
+
+        begin = asyncio.get_running_loop().create_future()
+
+        async def receive():
+            await begin
+            return await both.ws.recv()
+
+        first, second = asyncio.ensure_future(receive_again()), asyncio.ensure_future(receive())
+        await suspended(first)
+        await suspended(second)
+        begin.set_result(None)  # the second goes on, and waits before the first is told that it is cancelled
+        first.cancel("first")
+        if late:
+            asyncio.get_running_loop().call_soon(second.cancel, "second")
+        await within(first_waits.wait())
+        told = [type(exc) for exc in first_was_told]
+        assert told == [asyncio.CancelledError, ConcurrencyError]
+        if late:
+            with pytest.raises(asyncio.CancelledError, match="second"):
+                await within(second)
+        else:
+            await both.peer.frame(TEXT, b"for the second")
+            assert await within(second) == "for the second"
+        first.cancel()

@@ -80,10 +80,9 @@ class Slot:
 
     def take(self) -> Slot:
         """What a task that has no message waits on. Raises :exc:`ConcurrencyError` if another one does."""
-        if not self._leaving:
-            if self.busy:
-                raise ConcurrencyError("another task is already receiving from this connection")
-            self.busy = True
+        if self.busy:
+            raise ConcurrencyError("another task is already receiving from this connection")
+        self.busy = True
         self._asyncio_future_blocking = True
         return self
 
@@ -115,8 +114,10 @@ class Slot:
         if context is None:
             context = copy_context()
         if self._leaving:
-            # The place is free as soon as the task that was cancelled has gone on, before this one does.
-            self._loop.call_soon(fn, _COME, context=context)
+            # The cancelled task still refers to this slot, and cancel() does not know which task is
+            # cancelled. So this task waits only after the cancelled one has gone on: a turn later.
+            self._woken = True
+            self._loop.call_soon(self._go_on, fn, context=context)
         else:
             self._callback = fn
             self._context = context
