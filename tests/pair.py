@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,12 +15,26 @@ from endwell import Close, Ending, Server
 from endwell.protocol.connection import Connection
 from tests.face import ASYNCIO, Face, Script
 from tests.old import heard, kept, speaking
-from tests.raw import BOUND, PLAIN, RawPeer, RawServer, Transport
+from tests.raw import BOUND, PLAIN, RawPeer, RawServer, TcpState, Transport
 
-__all__ = ["Pair", "idle", "nothing_left_behind", "pair", "turns", "until", "within"]
+__all__ = [
+    "LASTING",
+    "Pair",
+    "idle",
+    "nothing_left_behind",
+    "pair",
+    "turns",
+    "until",
+    "until_reset",
+    "within",
+]
 
 #: No frames but those that a test asks for.
 QUIET: dict[str, Any] = {"compression": None, "ping_interval": None}
+
+
+#: No timeout brings about within BOUND what a test waits for.
+LASTING: dict[str, Any] = dict.fromkeys(("close_timeout", "linger_timeout", "write_timeout"), 2 * BOUND)
 
 
 @dataclass
@@ -85,8 +101,7 @@ async def pair(
 
     Leaving the block ends the peer's TCP; then ours has to end and to leave nothing behind.
     """
-    # No timeout brings about within BOUND what a test waits for.
-    options = {**QUIET, "close_timeout": 2 * BOUND, "write_timeout": 2 * BOUND, **options}
+    options = {**QUIET, **LASTING, **options}
     peers = {"bytewise": bytewise, "buffer": buffer}
     run = _pair_of_server if role == "server" else _pair_of_client
     async with run(transport, face, handler, version, peers, options) as both:
@@ -179,6 +194,15 @@ async def turns(count: int = 5) -> None:
     """Turns of the loop: it reads what the kernel has, and every task goes on as far as it can."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+def until_reset(ws: Any) -> None:
+    """Wait until our system has the peer's RST; the loop does not run meanwhile, so that it knows nothing of it."""
+    for _ in range(int(BOUND * 1000)):
+        if ws._stream._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TcpState.CLOSE.value:
+            return
+        time.sleep(0.001)
+    raise AssertionError("no RST has come")
 
 
 async def until(reached: Callable[[], object]) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from endwell import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, TcpEnd
-from tests.pair import pair, within
+from tests.pair import pair, until_reset, within
 from tests.raw import BOUND
 
 
@@ -190,6 +190,7 @@ async def test_the_body_itself_may_be_the_first_to_notice_the_end():
 
         async def body():
             both.peer.reset()
+            until_reset(both.ws)
             await both.ws.send("x")  # fails, without a suspension
             assert both.ws.ending.tcp is TcpEnd.RST
 

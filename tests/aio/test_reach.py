@@ -174,7 +174,7 @@ threading.Thread(target=late).start()
 
 def run(program, *argv):
     return subprocess.run(
-        [sys.executable, "-c", program, *argv], capture_output=True, text=True, timeout=25, check=False
+        [sys.executable, "-c", program, *argv], capture_output=True, text=True, timeout=BOUND, check=False
     )
 
 
@@ -315,9 +315,9 @@ async def test_a_time_out_names_every_address_and_the_option(names, face):
     with swallowing() as one, swallowing("::1") as two:
         names["both.test"] = lambda: [(V4, one), (V6, two)]
         with pytest.raises(HandshakeFailed) as caught:
-            await within(face.connect("ws://both.test:81/", open_timeout=0.5))
+            await within(face.connect("ws://both.test:81/", open_timeout=2.5))
     assert str(caught.value) == (
-        f"ws://both.test:81/: no connection to {HOST}:{one[1]}, [::1]:{two[1]} within 0.5 s (open_timeout)"
+        f"ws://both.test:81/: no connection to {HOST}:{one[1]}, [::1]:{two[1]} within 2.5 s (open_timeout)"
     )
     assert (caught.value.ending.cause, caught.value.ending.tcp) == (Cause.HANDSHAKE_FAILED, TcpEnd.NONE)
 

@@ -12,7 +12,7 @@ import asyncio
 import pytest
 
 from endwell import Cause, Close, ConnectionClosedOK, Initiator, TcpEnd
-from tests.pair import pair, until, within
+from tests.pair import pair, until, until_reset, within
 from tests.wire.peer import PING, TEXT
 
 GOING_AWAY = Close(1001, "reloading")
@@ -89,6 +89,7 @@ async def test_a_page_that_has_read_nothing_and_reloads_has_closed_with_1001(str
 async def test_the_close_is_found_although_our_write_is_the_first_to_meet_the_reset(role, transport):
     async with pair(role, transport) as both:
         reload(both.peer)
+        until_reset(both.ws)
         await both.ws.send("x")  # nothing has been read since
         ending = both.ws.ending
         told_the_truth(ending)
@@ -108,6 +109,7 @@ async def test_the_close_is_found_behind_everything_that_nobody_had_read(role, t
             await asyncio.sleep(0)
         taken = len(both.core.inbox)
         reload(peer)
+        until_reset(both.ws)
         await both.ws.send("x")
         ending = both.ws.ending
         told_the_truth(ending)

@@ -132,7 +132,6 @@ async def test_a_port_where_nobody_listens_fails_the_handshake(face):
 async def test_a_server_that_never_answers_costs_open_timeout_and_no_more(face, transport):
     with RawServer(transport.server) as listening:
         began = time.monotonic()
-        # Within 5 s; the default is 10.
         with pytest.raises(HandshakeFailed) as caught:
             await within(face.connect(listening.uri, ssl=transport.client, open_timeout=0.2))
         # 0.19: uvloop's clock counts whole milliseconds.

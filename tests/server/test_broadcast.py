@@ -25,7 +25,7 @@ from endwell import (
 from endwell.aio.silence import UNSENT
 from endwell.options import LEGACY
 from tests.old import speaking
-from tests.pair import QUIET, idle, nothing_left_behind, pair, until, within
+from tests.pair import QUIET, idle, nothing_left_behind, pair, until, until_reset, within
 from tests.raw import BOUND, PLAIN, RawPeer, wss
 from tests.wire.peer import BINARY, TEXT
 
@@ -320,6 +320,7 @@ async def test_a_reset_found_while_looking_whether_the_peer_is_slow_is_no_slowne
         room.say([ws], "x" * 150)
         room.say([ws], "x" * 150)  # held back to the end of the turn
         peer.reset()
+        until_reset(ws)
         assert room.say([ws], "x") == Broadcast(sent=0, slow=(), gone=1)
         assert (await within(ws.closed)).cause is Cause.CONNECTION_RESET
 
@@ -373,8 +374,9 @@ async def test_a_reset_found_by_it_is_told_afterwards_and_callbacks_may_broadcas
 
         dying = [await (blocked(room) if was_blocked else room.enter()) for _ in range(3)]
         peer, _ = await room.enter()
-        for each, _ in dying:
+        for each, ws in dying:
             each.reset()
+            until_reset(ws)
         # Nobody has looked at the sockets yet.
         report = room.say(room.server.connections, "news", slow=policy)
         assert told == []

@@ -351,7 +351,8 @@ async def test_a_thread_that_is_stuck_is_named_and_costs_no_more_than_the_deadli
 
 
 async def test_a_handler_is_called_stuck_if_it_runs_and_not_if_its_connection_lingers(face):
-    server = endwell.Server()
+    # So that the connection lingers still when the drain begins.
+    server = endwell.Server(close_timeout=2 * BOUND, linger_timeout=2 * BOUND)
     release = threading.Event()
 
     async def returns(ws):
