@@ -289,14 +289,36 @@ def _request(head: tuple[Any, ...], params: dict[str, str], body: bytes) -> Requ
 
 
 class Response:
-    """An HTTP answer. Attributes cannot be set; ``headers`` can be changed in place."""
+    """An HTTP answer. Attributes cannot be set; ``headers`` can be changed in place.
+
+    ``headers`` is a :class:`Headers`, a mapping or pairs of a name and a value; ``body`` is
+    bytes-like; :meth:`text` and :meth:`html` take a str. For example
+    ``Response(401, {"WWW-Authenticate": "Bearer"})``.
+
+    Raises TypeError for an argument of another type, and ValueError for a header that would
+    break the head apart.
+    """
 
     __slots__ = ("body", "headers", "status")
 
-    def __init__(self, status: int, headers: Headers | None = None, body: bytes = b"") -> None:
+    def __init__(
+        self,
+        status: int,
+        headers: Headers | Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        body: bytes | bytearray | memoryview = b"",
+    ) -> None:
+        if not isinstance(status, int):
+            raise TypeError(f"status must be an int, not {status!r}")
+        if not isinstance(body, bytes | bytearray | memoryview):
+            raise TypeError(
+                f"body must be bytes-like, not {type(body).__name__}; Response.text() takes a str"
+            )
         self.status = status
-        self.headers = Headers() if headers is None else headers
-        self.body = body
+        # The same object, if it is one already: most answers are made and sent at once.
+        self.headers = (
+            headers if isinstance(headers, Headers) else Headers(() if headers is None else headers)
+        )
+        self.body = bytes(body)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.status, self.headers, self.body)
@@ -317,12 +339,16 @@ class Response:
         return PHRASES.get(self.status, "")
 
     @classmethod
-    def text(cls, body: str, status: int = 200, headers: Headers | None = None) -> Response:
+    def text(
+        cls, body: str, status: int = 200, headers: Headers | Mapping[str, str] | None = None
+    ) -> Response:
         """A plain-text answer."""
         return cls._typed("text/plain; charset=utf-8", body, status, headers)
 
     @classmethod
-    def html(cls, body: str, status: int = 200, headers: Headers | None = None) -> Response:
+    def html(
+        cls, body: str, status: int = 200, headers: Headers | Mapping[str, str] | None = None
+    ) -> Response:
         """An HTML page."""
         return cls._typed("text/html; charset=utf-8", body, status, headers)
 
@@ -334,7 +360,9 @@ class Response:
         )
 
     @classmethod
-    def _typed(cls, content_type: str, body: str, status: int, headers: Headers | None) -> Response:
+    def _typed(
+        cls, content_type: str, body: str, status: int, headers: Headers | Mapping[str, str] | None
+    ) -> Response:
         fields = Headers(headers or ())
         if "Content-Type" not in fields:
             fields.add("Content-Type", content_type)

@@ -295,3 +295,14 @@ async def test_a_server_that_serves_refuses_to_serve_a_second_time_at_once_and_g
         assert (await answer(server, get("/"))).endswith("here")
     async with server.serving():
         assert (await answer(server, get("/"))).endswith("here")
+
+
+async def test_a_response_that_cannot_be_made_is_answered_with_500_and_one_with_a_dict_as_it_says():
+    server = Server()
+    server.get("/typed")(lambda request: Response(200, None, "text"))
+    server.process_request(
+        lambda request: Response(401, {"WWW-Authenticate": "Bearer"}) if request.path == "/secret" else None
+    )
+    async with server.serving():
+        assert (await answer(server, get("/typed"))).startswith("HTTP/1.1 500 ")
+        assert "\r\nWWW-Authenticate: Bearer\r\n" in await answer(server, get("/secret"))

@@ -272,3 +272,23 @@ def test_the_headers_given_to_a_response_are_not_changed():
 def test_a_response_is_serialized_with_the_standard_phrase(status, line):
     response = Response(status, Headers({"X": "1"}), b"\x00body")
     assert response.serialize() == line + b"\r\nX: 1\r\n\r\n\x00body"
+
+
+@pytest.mark.parametrize("headers", [{"X": "1"}, [("X", "1")], Headers({"X": "1"})])
+@pytest.mark.parametrize("body", [b"a", bytearray(b"a"), memoryview(b"a")])
+def test_a_response_takes_headers_and_a_body_of_each_kind(headers, body):
+    assert Response(401, headers, body).serialize() == b"HTTP/1.1 401 Unauthorized\r\nX: 1\r\n\r\na"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("200",), "status"),
+        ((200, {"X": 1}), "header X"),
+        ((200, None, "text"), "body must be bytes-like, not str"),
+        ((200, None, None), "body"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_refused_when_the_response_is_made(arguments, named):
+    with pytest.raises(TypeError, match=named):
+        Response(*arguments)
