@@ -267,7 +267,7 @@ async def test_a_loop_of_sends_that_never_waits_lets_others_run(role):
         await within(asyncio.wait(tasks))
         both.peer.fin()
     assert sent
-    assert most <= 256  # a loop of sends yields once in so many
+    assert most <= 256  # a loop of sends yields once in 256
 
 
 async def test_a_low_write_limit_does_not_hold_an_answer_of_many_messages_back(role):

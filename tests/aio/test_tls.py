@@ -217,7 +217,7 @@ async def test_a_peer_that_asks_for_new_keys_again_and_again_is_not_read_until_i
         sent = 0
         with contextlib.suppress(TimeoutError):
             while sent < len(octets):
-                # So long after the last that was taken: what is in the kernels of both has arrived.
+                # linger_timeout after the last octets were taken, everything in both kernels has arrived.
                 async with asyncio.timeout(0.5):
                     count = await send_some(both.peer.sock, octets[sent:])
                 sent += count

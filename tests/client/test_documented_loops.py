@@ -22,7 +22,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reconnect.md"
 LOOPS = [
     block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "for ws in" in block
 ]
-#: Seconds in which a server gets at most so many handshakes from one client.
+#: Seconds in which a server gets a limited number of handshakes from one client.
 WHILE, MOST = 30.0, 6
 
 

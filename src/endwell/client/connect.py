@@ -78,7 +78,7 @@ class connect:
         self._options = (options or Options()).but(**keywords)
         self._offer(self._uri, self._headers)  # an application's mistake raises here, not when it connects
         self._ws: WebSocket | None = None
-        # Whoever opens it: for the warning about one that is not closed.
+        # Where it is opened: for the warning about one that is not closed.
         caller = sys._getframe(1)
         self._place = (caller.f_code.co_filename, caller.f_lineno)
 

@@ -71,7 +71,7 @@ class Do(_Word):
     ECHO_CLOSE = "queue our Close with the peer's code"
     STOP_PARSING = "read and discard from here on"
     FIN = "server: half-close TCP once everything queued has left"
-    HOLD_EOF = "keep the peer's FIN until the answers have left; linger_timeout, if the peer takes none of them for so long"
+    HOLD_EOF = "keep the FIN of the peer until the answers have left, or until the peer has taken none of them for linger_timeout"
     ARM = "give this state close_timeout seconds"
     ARM_ANSWER = "give this state answer_timeout seconds"
     DISARM = "take the deadline of the old state away"
