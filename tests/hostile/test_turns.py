@@ -151,5 +151,7 @@ async def test_compressed_blocks_of_nothing_are_inflated_some_at_a_time(ending, 
                     with suppress(ConnectionClosed):
                         await ws.send("it fails")
                     assert (await within(ws.closed)).tcp is TcpEnd.RST
-    # A step of 4 KiB may follow what is the most, and there are four reads in a turn.
-    assert max(begun.values()) <= 4 * (2**18 // 64 + 2**12 // 2)
+    # A step of 4 KiB may follow what is the most, and there are four reads in a turn. A write that fails reads
+    # what is left at once, which may be in a turn that has read already: once in a connection's life.
+    times = 2 if ending == "reset" else 1
+    assert max(begun.values()) <= times * 4 * (2**18 // 64 + 2**12 // 2)
