@@ -287,7 +287,7 @@ class Outcome:
                 duration=60.0,
             )
             wait = policy.decide(policy.after(History(), ending, 0.0), ending, 0.0, random.random())
-            assert not isinstance(wait, endwell.Stop), wait
+            assert not isinstance(wait, endwell.StopReason), wait
             times.append(client.closed_at + wait)
         counts = Counter(int(moment - min(times)) for moment in times)
         return [counts[second] for second in range(max(counts) + 1)]

@@ -37,7 +37,7 @@ HOST = "127.0.0.1"
 #: Seconds in which a server that is full counts, and for all clients to connect at first.
 WATCHED = 30.0
 PATIENCE = 60.0
-ADVICE = endwell.Advice(2, 42)
+ADVICE = endwell.RetryAdvice(2, 42)
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ async def client(number: int, url: str, stays: bool, tally: Tally, over: asyncio
     while not over.is_set():
         try:
             ws = await endwell.connect(url)
-        except (OSError, endwell.HandshakeFailed) as error:
+        except (OSError, endwell.HandshakeError) as error:
             tally.refused[re.sub(r"; not clean.*", "", str(error))] += 1
             await asyncio.sleep(PAUSE)
             continue

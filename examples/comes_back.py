@@ -24,7 +24,7 @@ while failures < 10:
                 print(message, flush=True)
     except endwell.HandshakeRejected as exc:
         sys.exit(f"refused: {exc}")
-    except endwell.HandshakeFailed as exc:
+    except endwell.HandshakeError as exc:
         failures += 1
         print(exc, flush=True)
     else:

@@ -10,6 +10,6 @@ try:
     with sync.connect(url) as ws:
         ws.send("Hello, WebSocket!")
         print("received:", ws.recv())
-except endwell.HandshakeFailed as exc:
+except endwell.HandshakeError as exc:
     sys.exit(f"failed to connect: {exc}")
 print(ws.ending)

@@ -9,9 +9,9 @@ import endwell
 from endwell import sync
 
 
-def tell(last: endwell.Ending | endwell.HandshakeFailed, verdict: float | endwell.Stop) -> None:
+def tell(last: endwell.Ending | endwell.HandshakeError, verdict: float | endwell.StopReason) -> None:
     """Say how it ended and what comes next."""
-    stops = isinstance(verdict, endwell.Stop)
+    stops = isinstance(verdict, endwell.StopReason)
     show(f"{last}; {verdict.value if stops else f'back in {verdict:.1f} s'}")
 
 

@@ -15,5 +15,5 @@ try:
     with sync.connect(url, ssl=context) as ws:
         ws.send("hello")
         print("received:", ws.recv())
-except (endwell.HandshakeFailed, endwell.ConnectionClosed) as exc:
+except (endwell.HandshakeError, endwell.ConnectionClosed) as exc:
     sys.exit(f"failed: {exc.ending}")

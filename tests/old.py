@@ -45,7 +45,7 @@ def heard(version: str, code: int, reason: str = "") -> Close:
 
 def kept(version: str, code: int, reason: str = "") -> Close:
     """What ``Ending.sent`` says after such a Close of ours."""
-    return Close(code, reason, unsaid="codes" in LACKS[version])
+    return Close(code, reason, not_transmitted="codes" in LACKS[version])
 
 
 def speaking(version: str) -> type[RawPeer]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from endwell.client.retry import RetryPolicy, Stop, retry_of_status
+from endwell.client.retry import RetryPolicy, StopReason, retry_of_status
 from endwell.codes import RANGES, CloseCode, CodeRange, Retry
 from endwell.ending import Cause
 from endwell.options import option_table
@@ -117,7 +117,7 @@ def retry() -> str:
         f"After an HTTP answer other than 101 it comes back for {', '.join(passing)} and for 5xx but\n"
         f"{' and '.join(lasting)}. `RetryPolicy(codes={{...}})` says otherwise for single codes and statuses.\n\n"
         f"{table(('field', 'default', 'unit', 'meaning'), limits)}\n"
-        f"{table(('why it stops', 'meaning'), [(stop.name, stop.value) for stop in Stop])}"
+        f"{table(('why it stops', 'meaning'), [(stop.name, stop.value) for stop in StopReason])}"
     )
 
 

@@ -22,7 +22,7 @@ class Echo(WSListener):
             transport.disconnect()
 
 
-class Broadcast(Echo):
+class BroadcastReport(Echo):
     def on_ws_connected(self, transport: WSTransport) -> None:
         everybody.add(transport)
 
@@ -39,7 +39,7 @@ class Broadcast(Echo):
 
 
 def listener(request: WSUpgradeRequest) -> WSListener:
-    return Echo() if request.path == b"/echo" else Broadcast()
+    return Echo() if request.path == b"/echo" else BroadcastReport()
 
 
 @asynccontextmanager

@@ -3,12 +3,12 @@
 # First of all, because it obeys ENDWELL_PURE for every module imported after it.
 from .build import __version__, compiled  # isort: split
 
-from .advice import Advice
-from .aio.broadcast import Broadcast
+from .advice import RetryAdvice
+from .aio.broadcast import BroadcastReport
 from .aio.websocket import WebSocket
 from .client.connect import connect
 from .client.reconnecting import reconnecting
-from .client.retry import History, RetryPolicy, Stop
+from .client.retry import History, RetryPolicy, StopReason
 from .codes import CloseCode, Retry
 from .ending import Cause, Close, Ending, Initiator, TcpEnd
 from .errors import (
@@ -19,14 +19,14 @@ from .errors import (
     EndwellError,
     GaveUp,
     HandshakeError,
-    HandshakeFailed,
     HandshakeRejected,
     InvalidData,
     InvalidHandshake,
     MessageTooBig,
     PolicyViolation,
     ProtocolError,
-    Unsupported,
+    RequestRefused,
+    UnsupportedByProtocol,
 )
 from .http import Headers, Request, Response
 from .options import Deflate, Options
@@ -36,8 +36,7 @@ from .server.sessions import Sessions
 from .server.timetable import Drain
 
 __all__ = [
-    "Advice",
-    "Broadcast",
+    "BroadcastReport",
     "Cause",
     "Close",
     "CloseCode",
@@ -52,7 +51,6 @@ __all__ = [
     "EndwellError",
     "GaveUp",
     "HandshakeError",
-    "HandshakeFailed",
     "HandshakeRejected",
     "Headers",
     "History",
@@ -64,14 +62,16 @@ __all__ = [
     "PolicyViolation",
     "ProtocolError",
     "Request",
+    "RequestRefused",
     "Response",
     "Retry",
+    "RetryAdvice",
     "RetryPolicy",
     "Server",
     "Sessions",
-    "Stop",
+    "StopReason",
     "TcpEnd",
-    "Unsupported",
+    "UnsupportedByProtocol",
     "WebSocket",
     "__version__",
     "compiled",

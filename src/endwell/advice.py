@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["MAX_SECONDS", "MAX_TEXT", "Advice"]
+__all__ = ["MAX_SECONDS", "MAX_TEXT", "RetryAdvice"]
 
 MAX_SECONDS = 99999
 #: Octets of UTF-8: RFC 6455 §5.5 leaves 123 to a reason, and the longest advice takes 20.
@@ -26,14 +26,14 @@ MAX_TEXT = 123 - len(f"; retry {MAX_SECONDS}-{MAX_SECONDS}s")
 _GRAMMAR = re.compile(r"(?:^|; )retry ([0-9]{1,5})-([0-9]{1,5})s\Z")
 
 
-class Advice(NamedTuple):
+class RetryAdvice(NamedTuple):
     """Come back at a random moment between ``earliest`` and ``latest`` seconds from now."""
 
     earliest: int
     latest: int
 
     @classmethod
-    def parse(cls, reason: str) -> Advice | None:
+    def parse(cls, reason: str) -> RetryAdvice | None:
         """The advice in a reason, or None if there is none; never raises."""
         found = _GRAMMAR.search(reason)
         if found is None:

@@ -100,7 +100,7 @@ class Close:
     code: int | None = None
     reason: str = ""
     #: We closed with them, and the peer was not told: its protocol has no codes (hixie-76).
-    unsaid: bool = False
+    not_transmitted: bool = False
 
     def __str__(self) -> str:
         if self.code is None:
@@ -108,8 +108,8 @@ class Close:
         row = describe(self.code)
         name = f" {row.name}" if isinstance(row, CloseCode) else ""
         # repr: a peer's text never reaches a log with its control characters alive.
-        unsaid = " (unsaid)" if self.unsaid else ""
-        return f"{self.code}{name}" + (f" {self.reason!r}" if self.reason else "") + unsaid
+        not_transmitted = " (unsaid)" if self.not_transmitted else ""
+        return f"{self.code}{name}" + (f" {self.reason!r}" if self.reason else "") + not_transmitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,12 +172,12 @@ class Ending:
         first = self._first
         if first is None:
             return CloseCode.ABNORMAL_CLOSURE
-        return CloseCode.NO_STATUS_RCVD if first.code is None or first.unsaid else first.code
+        return CloseCode.NO_STATUS_RCVD if first.code is None or first.not_transmitted else first.code
 
     @property
     def reason(self) -> str:
         """The reason of the Close that came first, or ``""``."""
-        return "" if self._first is None or self._first.unsaid else self._first.reason
+        return "" if self._first is None or self._first.not_transmitted else self._first.reason
 
     @property
     def ok(self) -> bool:
@@ -208,7 +208,7 @@ class Ending:
             if isinstance(value, Enum):
                 value = value.value
             elif isinstance(value, Close):
-                value = {"code": value.code, "reason": value.reason, "unsaid": value.unsaid}
+                value = {"code": value.code, "reason": value.reason, "unsaid": value.not_transmitted}
             elif isinstance(value, BaseException):
                 value = f"{type(value).__name__}: {value}"
             row[field.name] = value

@@ -24,7 +24,6 @@ __all__ = [
     "Forbidden",
     "GaveUp",
     "HandshakeError",
-    "HandshakeFailed",
     "HandshakeRejected",
     "HeadTooLarge",
     "InvalidData",
@@ -36,9 +35,10 @@ __all__ = [
     "PeerError",
     "PolicyViolation",
     "ProtocolError",
+    "RequestRefused",
     "ServiceUnavailable",
     "TooManyConnections",
-    "Unsupported",
+    "UnsupportedByProtocol",
     "UpgradeRequired",
 ]
 
@@ -97,11 +97,11 @@ class ConcurrencyError(EndwellError, RuntimeError):
     """A call that can never return: two tasks receive from one connection, or it blocks the event loop."""
 
 
-class Unsupported(EndwellError, TypeError):
+class UnsupportedByProtocol(EndwellError, TypeError):
     """The old protocol of this connection has no such thing: a binary message, a ping. Nothing was sent."""
 
 
-class HandshakeFailed(EndwellError):
+class HandshakeError(EndwellError):
     """A client's opening handshake failed; :attr:`ending` says how."""
 
     def __init__(self, ending: Ending, message: str = "") -> None:
@@ -109,7 +109,7 @@ class HandshakeFailed(EndwellError):
         self.ending = ending
 
 
-class HandshakeRejected(HandshakeFailed):
+class HandshakeRejected(HandshakeError):
     """The server answered the opening handshake with :attr:`response` instead of 101."""
 
     def __init__(self, ending: Ending, response: Response, server: str = "") -> None:
@@ -124,7 +124,7 @@ class GaveUp(EndwellError):
     ``last`` is what ended its last try, :attr:`ending` says how.
     """
 
-    def __init__(self, why: str, last: ConnectionClosed | HandshakeFailed) -> None:
+    def __init__(self, why: str, last: ConnectionClosed | HandshakeError) -> None:
         super().__init__(f"{why}; the last time: {last}")
         self.last = last
         self.ending = last.ending
@@ -178,7 +178,7 @@ class PolicyViolation(PeerError):
 # --- a client broke a rule in its request: answered with an HTTP status -------
 
 
-class HandshakeError(EndwellError):
+class RequestRefused(EndwellError):
     """A request that is not accepted; it is answered with ``status`` and ``headers``."""
 
     status: ClassVar[int] = 400
@@ -194,36 +194,36 @@ class HandshakeError(EndwellError):
         return Response.text(f"{self}\n", self.status, Headers(self.headers))
 
 
-class BadRequest(HandshakeError):
+class BadRequest(RequestRefused):
     """The request breaks HTTP or RFC 6455 §4.2.1: 400."""
 
 
-class Forbidden(HandshakeError):
+class Forbidden(RequestRefused):
     """The page's origin is not allowed: 403."""
 
     status = 403
 
 
-class NotFound(HandshakeError):
+class NotFound(RequestRefused):
     """No route has this path: 404."""
 
     status = 404
 
 
-class MethodNotAllowed(HandshakeError):
+class MethodNotAllowed(RequestRefused):
     """The route does not answer this method: 405."""
 
     status = 405
     headers = (("Allow", "GET, HEAD"),)
 
 
-class BodyTooLarge(HandshakeError):
+class BodyTooLarge(RequestRefused):
     """The request has a body where none is taken: 413."""
 
     status = 413
 
 
-class MisdirectedRequest(HandshakeError):
+class MisdirectedRequest(RequestRefused):
     """The request is for a host that the server does not answer to (``allowed_hosts``): 421.
 
     RFC 9110 §7.4: "The 421 (Misdirected Request) status code in a response indicates that
@@ -233,13 +233,13 @@ class MisdirectedRequest(HandshakeError):
     status = 421
 
 
-class HeadTooLarge(HandshakeError):
+class HeadTooLarge(RequestRefused):
     """The request's head exceeds a limit: 431."""
 
     status = 431
 
 
-class UpgradeRequired(HandshakeError):
+class UpgradeRequired(RequestRefused):
     """The request asks for another version, or for none: 426.
 
     RFC 6455 §4.4: "If the server doesn't support the requested version, it MUST
@@ -254,14 +254,14 @@ class UpgradeRequired(HandshakeError):
         self.headers = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", ", ".join(versions)))
 
 
-class TooManyConnections(HandshakeError):
+class TooManyConnections(RequestRefused):
     """The server has as many connections as it takes, in all or from this address: 503."""
 
     status = 503
     headers = (("Retry-After", "10"),)
 
 
-class ServiceUnavailable(HandshakeError):
+class ServiceUnavailable(RequestRefused):
     """The server takes nobody for this now: 503; ``retry_after`` seconds later it may."""
 
     status = 503

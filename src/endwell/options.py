@@ -225,7 +225,7 @@ class Options:
         assert not isinstance(self.legacy, bool)
         return self.legacy
 
-    def but(self, **changes: Unpack[OptionKeywords]) -> Options:
+    def replace(self, **changes: Unpack[OptionKeywords]) -> Options:
         """A copy with ``changes``. Raises TypeError for a name that is no option, naming it."""
         return replace(self, **changes) if changes else self
 

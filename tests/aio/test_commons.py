@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from endwell import Cause, HandshakeFailed, Server, connect
+from endwell import Cause, HandshakeError, Server, connect
 from endwell.aio.commons import commons_of
 from endwell.ending import TcpEnd
 from endwell.wire.frames import TEXT
@@ -152,7 +152,7 @@ async def test_a_connection_whose_socket_cannot_be_watched_ends_at_once_and_alon
     server = Server(**lasting)
     server.websocket("/")(idle)
     async with server.serving(grace=0), nothing_left_behind():
-        with pytest.raises(HandshakeFailed) as raised:
+        with pytest.raises(HandshakeError) as raised:
             await within(connect(f"ws://127.0.0.1:{server.port}/", **lasting))
         # Which side was the victim is a matter of the loop; the other one sees it go.
         assert raised.value.ending.cause in (

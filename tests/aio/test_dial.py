@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from endwell import Cause, Close, HandshakeFailed, Initiator, TcpEnd, connect
+from endwell import Cause, Close, HandshakeError, Initiator, TcpEnd, connect
 from tests.pair import nothing_left_behind, within
 from tests.raw import HOST, PLAIN, RawServer, switching_protocols, wss
 
@@ -51,7 +51,7 @@ async def half_open(stage):
 @pytest.mark.parametrize("stage", ["TCP", "TLS", "HTTP"])
 async def test_open_timeout_holds_for_all_stages_together(stage):
     async with half_open(stage) as (connecting, _), nothing_left_behind():
-        with pytest.raises(HandshakeFailed) as raised:
+        with pytest.raises(HandshakeError) as raised:
             await within(connecting(open_timeout=0.3))
     ending = raised.value.ending
     assert (ending.cause, ending.initiator) == (Cause.HANDSHAKE_FAILED, Initiator.LOCAL)
@@ -106,7 +106,7 @@ async def test_nobody_listens_is_told_as_the_network_it_was():
     with socket.socket() as sock:
         sock.bind((HOST, 0))
         async with nothing_left_behind():
-            with pytest.raises(HandshakeFailed) as raised:
+            with pytest.raises(HandshakeError) as raised:
                 await within(opened(f"ws://{HOST}:{sock.getsockname()[1]}/", PLAIN))
     ending = raised.value.ending
     assert (ending.cause, ending.initiator, ending.tcp) == (

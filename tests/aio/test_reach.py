@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from endwell import Cause, HandshakeFailed, TcpEnd, connect
+from endwell import Cause, HandshakeError, TcpEnd, connect
 from endwell.aio import reach, resolve
 from endwell.aio.reach import interleaved
 from endwell.sync.background import background
@@ -112,7 +112,7 @@ async def test_an_address_is_never_looked_up(host, monkeypatch, face):
     for loop in (asyncio.get_running_loop(), background().loop):
         monkeypatch.setattr(loop, "getaddrinfo", refuse)
     _, port = refusing()
-    with pytest.raises(HandshakeFailed) as caught:
+    with pytest.raises(HandshakeError) as caught:
         await within(face.connect(f"ws://{host}:{port}/"))
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
@@ -132,9 +132,9 @@ async def test_more_lookups_than_threads_wait_and_those_given_up_are_not_made(na
         given_up.cancel()
         await asyncio.wait({given_up})
         assert made == []
-    with pytest.raises(HandshakeFailed, match=r"cannot resolve 'hangs.test': no answer"):
+    with pytest.raises(HandshakeError, match=r"cannot resolve 'hangs.test': no answer"):
         await within(hangs)
-    with pytest.raises(HandshakeFailed, match="the name has no address"):
+    with pytest.raises(HandshakeError, match="the name has no address"):
         await within(waits)
     assert made == ["waits"]
     await until(lambda: resolve._lookups._threads == 0)
@@ -145,14 +145,14 @@ async def test_no_thread_to_be_had_fails_the_handshake(names, monkeypatch):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(HandshakeFailed, match="can't start new thread"):
+    with pytest.raises(HandshakeError, match="can't start new thread"):
         await connect("ws://anything.test/")
     assert resolve._lookups._threads == 0
     assert not resolve._lookups._waiting
 
 
 async def test_a_label_that_is_too_long_is_a_name_that_does_not_resolve():
-    with pytest.raises(HandshakeFailed, match="cannot resolve"):
+    with pytest.raises(HandshakeError, match="cannot resolve"):
         await within(connect(f"ws://{'a' * 64}.test/"))
 
 
@@ -165,7 +165,7 @@ def late():
     for uri in sys.argv[1:]:
         try:
             endwell.sync.connect(uri)
-        except endwell.HandshakeFailed as failure:
+        except endwell.HandshakeError as failure:
             print(type(failure.__cause__).__name__, flush=True)
 
 threading.Thread(target=late).start()
@@ -205,7 +205,7 @@ try:
         asyncio.run(asyncio.wait_for(main(), 0.1))
     else:
         endwell.sync.connect("ws://hangs.test/", open_timeout=0.1)
-except (TimeoutError, endwell.HandshakeFailed) as error:
+except (TimeoutError, endwell.HandshakeError) as error:
     print(type(error).__name__)
 """
 
@@ -261,7 +261,7 @@ async def test_the_next_address_is_tried_after_the_delay_or_at_once_after_a_fail
             ws.abort()
     with swallowing() as dead, RawServer() as listening:
         names["both.test"] = lambda: [(V4, dead), (V4, address_of(listening))]
-        with pytest.raises(HandshakeFailed):
+        with pytest.raises(HandshakeError):
             await within(connect("ws://both.test/", open_timeout=0.2))
 
 
@@ -301,7 +301,7 @@ async def test_a_race_that_is_cancelled_leaves_no_socket(names, monkeypatch, whe
 async def test_the_error_names_every_address(names, face):
     one, two = refusing(), refusing()
     names["both.test"] = lambda: [(V4, one), (V4, two), (V6, ("::1", one[1], 0, 0))]
-    with pytest.raises(HandshakeFailed) as caught:
+    with pytest.raises(HandshakeError) as caught:
         await within(face.connect("ws://both.test:81/x?token=secret"))
     refused = os.strerror(errno.ECONNREFUSED)
     assert str(caught.value) == (
@@ -314,7 +314,7 @@ async def test_the_error_names_every_address(names, face):
 async def test_a_time_out_names_every_address_and_the_option(names, face):
     with swallowing() as one, swallowing("::1") as two:
         names["both.test"] = lambda: [(V4, one), (V6, two)]
-        with pytest.raises(HandshakeFailed) as caught:
+        with pytest.raises(HandshakeError) as caught:
             await within(face.connect("ws://both.test:81/", open_timeout=2.5))
     assert str(caught.value) == (
         f"ws://both.test:81/: no connection to {HOST}:{one[1]}, [::1]:{two[1]} within 2.5 s (open_timeout)"
@@ -325,7 +325,7 @@ async def test_a_time_out_names_every_address_and_the_option(names, face):
 async def test_a_lookup_is_within_open_timeout_too(names, face):
     with hung(names) as uri:
         began = time.monotonic()
-        with pytest.raises(HandshakeFailed) as caught:
+        with pytest.raises(HandshakeError) as caught:
             await within(face.connect(uri, open_timeout=0.2))
         assert time.monotonic() - began < BOUND
     assert str(caught.value) == (
@@ -358,7 +358,7 @@ async def test_a_unix_socket_with_a_full_queue_is_waited_for(tmp_path):
 
 
 async def test_a_unix_socket_that_is_not_there_is_named(tmp_path, face):
-    with pytest.raises(HandshakeFailed) as caught:
+    with pytest.raises(HandshakeError) as caught:
         await within(face.connect("ws://name/", unix_path=tmp_path / "socket"))
     assert str(caught.value).endswith(f"cannot connect to '{tmp_path}/socket': No such file or directory")
     assert isinstance(caught.value.__cause__, FileNotFoundError)

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from endwell import Cause, Close, HandshakeFailed, Server, TcpEnd, connect
+from endwell import Cause, Close, HandshakeError, Server, TcpEnd, connect
 from endwell.aio.bind import shown
 from tests.pair import nothing_left_behind, until, within
 from tests.raw import RawPeer
@@ -75,7 +75,7 @@ async def test_a_file_that_is_no_socket_is_not_replaced(tmp_path):
 
 async def test_a_unix_socket_that_is_not_there_fails_the_handshake(tmp_path):
     async with nothing_left_behind():
-        with pytest.raises(HandshakeFailed) as raised:
+        with pytest.raises(HandshakeError) as raised:
             await within(connect("ws://localhost/", unix_path=tmp_path / "socket"))
     assert isinstance(raised.value.ending.exception, FileNotFoundError)
     assert raised.value.ending.tcp is TcpEnd.NONE

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 import endwell
-from endwell import Cause, Close, Ending, Initiator, Retry, RetryPolicy, Stop
+from endwell import Cause, Close, Ending, Initiator, Retry, RetryPolicy, StopReason
 from endwell.client.retry import History
 from endwell.codes import describe
-from endwell.errors import HandshakeFailed
+from endwell.errors import HandshakeError
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "src" / "endwell" / "browser" / "endwell.js"
@@ -274,12 +274,12 @@ def test_it_decides_as_the_python_client_does():
         policy, ending = policies(dice), endings(dice)
         history = History(dice.choice([1, 1, 2, 3, 4, 9]), dice.choice([0.0, 50.0]))
         now, die = dice.choice([60.0, 120.0]), dice.random()
-        last: Ending | HandshakeFailed = ending
+        last: Ending | HandshakeError = ending
         if dice.random() < 0.2:
             ending = Ending(cause=Cause.HANDSHAKE_FAILED, initiator=Initiator.LOCAL, clean=False)
-            last = HandshakeFailed(ending)
+            last = HandshakeError(ending)
         verdict = policy.decide(history, last, now, die)
-        expected.append(verdict.name.lower() if isinstance(verdict, Stop) else verdict)
+        expected.append(verdict.name.lower() if isinstance(verdict, StopReason) else verdict)
         given.append(
             [of_page(policy), {"tries": history.tries, "since": history.since}, in_page(ending), now, die]
         )

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from endwell import Advice, Cause, Close
+from endwell import Cause, Close, RetryAdvice
 from tests.browser.conftest import BROWSERS
 from tests.browser.driver import Browser, running
 from tests.browser.hall import hall, until
@@ -46,14 +46,14 @@ async def test_advice_is_followed(browser: Browser):
     async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
         await tab.evaluate(HIGH)
-        await ws.close(1012, Advice(0, 1).reason("restart"))
+        await ws.close(1012, RetryAdvice(0, 1).reason("restart"))
         (told,) = await place.told(tab)
         assert told["wait"] == pytest.approx(0.9, abs=0.1)
         await place.next(3)
 
 
-@pytest.mark.parametrize("advice", [None, Advice(1, 3)])
-async def test_a_crowd_that_is_closed_at_once_comes_back_spread(browser: Browser, advice: Advice | None):
+@pytest.mark.parametrize("advice", [None, RetryAdvice(1, 3)])
+async def test_a_crowd_that_is_closed_at_once_comes_back_spread(browser: Browser, advice: RetryAdvice | None):
     size, page = 40, {"base": 2.0, "pingInterval": 0}
     async with hall(page) as place, browser.tab(f"{place.url}/blank") as tab:
         await tab.navigate(place.url)

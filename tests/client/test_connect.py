@@ -218,7 +218,7 @@ async def test_endless_redirects_end():
 
 async def test_a_server_that_never_answers_costs_open_timeout():
     async with silent() as (url, _):
-        with pytest.raises(endwell.HandshakeFailed) as caught:
+        with pytest.raises(endwell.HandshakeError) as caught:
             await endwell.connect(url, open_timeout=0.2)
     ending = caught.value.ending
     assert (ending.cause, ending.tcp) == (endwell.Cause.HANDSHAKE_FAILED, endwell.TcpEnd.TIMEOUT)
@@ -226,7 +226,7 @@ async def test_a_server_that_never_answers_costs_open_timeout():
 
 
 async def test_a_port_where_nobody_listens_is_a_network_error_without_tcp():
-    with pytest.raises(endwell.HandshakeFailed) as caught:
+    with pytest.raises(endwell.HandshakeError) as caught:
         await endwell.connect("ws://127.0.0.1:1/")
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
     assert (caught.value.ending.cause, caught.value.ending.tcp) == (
@@ -238,7 +238,7 @@ async def test_a_port_where_nobody_listens_is_a_network_error_without_tcp():
 async def test_an_answer_that_breaks_the_handshake_is_told_with_the_rule():
     answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
     async with answering(answer) as (address, _):
-        with pytest.raises(endwell.HandshakeFailed, match="handshake failed") as caught:
+        with pytest.raises(endwell.HandshakeError, match="handshake failed") as caught:
             await endwell.connect(f"ws://{address}/")
         assert isinstance(caught.value.__cause__, endwell.InvalidHandshake)
 

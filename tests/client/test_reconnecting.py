@@ -18,7 +18,7 @@ from dataclasses import replace
 import pytest
 
 import endwell
-from endwell import Advice, Cause, Close, HandshakeRejected, Retry, RetryPolicy, Stop
+from endwell import Cause, Close, HandshakeRejected, Retry, RetryAdvice, RetryPolicy, StopReason
 from endwell.client import connect as connecting
 from endwell.client import reconnecting
 from endwell.client.connect import ConnectKeywords
@@ -160,7 +160,7 @@ async def test_200_clients_cut_at_once_come_back_spread(monkeypatch):
 
 
 async def test_200_clients_with_advice_come_back_within_its_window(monkeypatch):
-    reason = Advice(1, 2).reason("server restarting")
+    reason = RetryAdvice(1, 2).reason("server restarting")
 
     async def close(connections):
         await asyncio.gather(*[ws.close(1012, reason) for ws in connections])
@@ -241,7 +241,7 @@ async def test_stopped_it_stays_stopped_whatever_the_policy_says_of_the_ending()
             await client.aclose()
     ((ending, verdict),) = told
     assert policy.retry(ending) is Retry.NOW
-    assert verdict is Stop.STOPPED
+    assert verdict is StopReason.STOPPED
 
 
 async def test_aclose_waits_for_the_end():

@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from endwell import (
-    Advice,
     Cause,
     Close,
     CloseCode,
     Ending,
-    HandshakeFailed,
+    HandshakeError,
     HandshakeRejected,
     Headers,
     History,
@@ -25,8 +24,9 @@ from endwell import (
     InvalidHandshake,
     Response,
     Retry,
+    RetryAdvice,
     RetryPolicy,
-    Stop,
+    StopReason,
 )
 from endwell.client.retry import retry_of_status
 
@@ -66,7 +66,7 @@ def rejected(status, **headers):
 
 def failed(cause=Cause.NETWORK_ERROR):
     """The handshake failed."""
-    return HandshakeFailed(ended(cause, 0.0))
+    return HandshakeError(ended(cause, 0.0))
 
 
 CUT = ended(Cause.CONNECTION_RESET)
@@ -94,7 +94,7 @@ def bounds(last, history=FIRST, policy=POLICY):
 @pytest.mark.parametrize("code", [code for code in CloseCode if code.may_receive], ids=str)
 def test_the_servers_code_says_whether_to_come_back(code):
     assert POLICY.retry(closed(code)) is code.retry
-    assert isinstance(POLICY.decide(FIRST, closed(code), 0.0, 0.5), Stop) is (code.retry is Retry.NEVER)
+    assert isinstance(POLICY.decide(FIRST, closed(code), 0.0, 0.5), StopReason) is (code.retry is Retry.NEVER)
 
 
 @pytest.mark.parametrize("cause", [cause for cause in Cause if cause is not Cause.PEER_CLOSED])
@@ -124,17 +124,17 @@ def test_a_handshake_that_failed_without_an_answer_is_tried_again():
 @pytest.mark.parametrize(
     ("last", "stop"),
     [
-        (closed(1000), Stop.DONE),
-        (ended(Cause.APP_CLOSED), Stop.DONE),
-        (replace(ended(Cause.APP_CLOSED), sent=None), Stop.DONE),  # abort()
-        (ended(Cause.CANCELLED), Stop.DONE),
-        (closed(1008), Stop.REFUSED),
-        (closed(3000), Stop.REFUSED),
-        (ended(Cause.PROTOCOL_ERROR), Stop.REFUSED),
-        (ended(Cause.MESSAGE_TOO_BIG), Stop.REFUSED),
-        (rejected(401), Stop.REFUSED),
-        (rejected(404), Stop.REFUSED),
-        (rejected(200), Stop.REFUSED),
+        (closed(1000), StopReason.DONE),
+        (ended(Cause.APP_CLOSED), StopReason.DONE),
+        (replace(ended(Cause.APP_CLOSED), sent=None), StopReason.DONE),  # abort()
+        (ended(Cause.CANCELLED), StopReason.DONE),
+        (closed(1008), StopReason.REFUSED),
+        (closed(3000), StopReason.REFUSED),
+        (ended(Cause.PROTOCOL_ERROR), StopReason.REFUSED),
+        (ended(Cause.MESSAGE_TOO_BIG), StopReason.REFUSED),
+        (rejected(401), StopReason.REFUSED),
+        (rejected(404), StopReason.REFUSED),
+        (rejected(200), StopReason.REFUSED),
     ],
     ids=str,
 )
@@ -189,8 +189,8 @@ def test_every_code_that_can_come_may_be_a_key_of_codes():
 
 def test_an_answer_that_breaks_the_handshake_would_be_the_same_next_time():
     fault = InvalidHandshake("the answer is not HTTP")
-    failure = HandshakeFailed(replace(ended(Cause.HANDSHAKE_FAILED, 0.0), exception=fault))
-    assert POLICY.decide(FIRST, failure, 0.0, 0.5) is Stop.REFUSED
+    failure = HandshakeError(replace(ended(Cause.HANDSHAKE_FAILED, 0.0), exception=fault))
+    assert POLICY.decide(FIRST, failure, 0.0, 0.5) is StopReason.REFUSED
 
 
 def test_a_handshake_that_failed_is_never_tried_again_without_a_wait():
@@ -271,7 +271,7 @@ def test_the_servers_word_moves_the_window(last, window):
     "last", [rejected(401, Retry_After="1"), closed(1008, "retry 1-2s"), closed(1000, "retry 1-2s")], ids=str
 )
 def test_it_says_when_not_whether(last):
-    assert isinstance(POLICY.decide(FIRST, last, 0.0, 0.5), Stop)
+    assert isinstance(POLICY.decide(FIRST, last, 0.0, 0.5), StopReason)
 
 
 def test_advice_in_the_answer_to_our_own_close_is_not_for_us():
@@ -322,20 +322,24 @@ def test_a_refusal_that_took_its_time_was_no_stable_connection():
 
 def test_the_budget_of_tries_counts_those_in_a_row():
     policy = RetryPolicy(max_retries=2)
-    assert [policy.decide(History(tries, 0.0), CUT, 0.0, 0.0) for tries in (1, 2, 3)] == [0, 5, Stop.RETRIES]
+    assert [policy.decide(History(tries, 0.0), CUT, 0.0, 0.0) for tries in (1, 2, 3)] == [
+        0,
+        5,
+        StopReason.RETRIES,
+    ]
 
 
 def test_the_budget_of_time_is_over_when_the_next_wait_would_exceed_it():
     policy = RetryPolicy(max_time=30)
     assert policy.decide(History(2, 100.0), CUT, 115.0, 0.999) == pytest.approx(14.99)
-    assert policy.decide(History(2, 100.0), CUT, 115.1, 0.999) is Stop.TIME
-    assert policy.decide(History(1, 100.0), rejected(503, Retry_After="31"), 100.0, 0.0) is Stop.TIME
+    assert policy.decide(History(2, 100.0), CUT, 115.1, 0.999) is StopReason.TIME
+    assert policy.decide(History(1, 100.0), rejected(503, Retry_After="31"), 100.0, 0.0) is StopReason.TIME
 
 
 def test_what_stops_anyway_is_not_blamed_on_the_budget():
     policy = RetryPolicy(max_retries=1, max_time=1)
-    assert policy.decide(History(9, 0.0), closed(1000), 99.0, 0.0) is Stop.DONE
-    assert policy.decide(History(9, 0.0), rejected(401), 99.0, 0.0) is Stop.REFUSED
+    assert policy.decide(History(9, 0.0), closed(1000), 99.0, 0.0) is StopReason.DONE
+    assert policy.decide(History(9, 0.0), rejected(401), 99.0, 0.0) is StopReason.REFUSED
 
 
 # --- what servers get -------------------------------------------------------------
@@ -348,7 +352,7 @@ def attempts(last, draw, until, policy=POLICY):
         times.append(now)
         history = policy.after(history, last, now)
         wait = policy.decide(history, last, now, draw())
-        if isinstance(wait, Stop):
+        if isinstance(wait, StopReason):
             break
         now += wait
     return times
@@ -383,7 +387,7 @@ def test_a_thousand_clients_cut_at_once_come_back_spread(last, most):
 
 def test_a_thousand_clients_with_advice_come_back_within_its_window():
     draw = random.Random(1).random
-    last = closed(1012, Advice(2, 42).reason("server restarting"))
+    last = closed(1012, RetryAdvice(2, 42).reason("server restarting"))
     times = [POLICY.decide(FIRST, last, 0.0, draw()) for _ in range(1000)]
     assert 2 <= min(times) < 3
     assert 41 < max(times) <= 42

@@ -14,7 +14,7 @@ from endwell import (
     Close,
     ConnectionClosedError,
     ConnectionClosedOK,
-    HandshakeFailed,
+    HandshakeError,
     Initiator,
     Response,
     Server,
@@ -163,7 +163,7 @@ async def test_a_server_that_drops_before_its_head_is_complete_fails_the_handsha
                         await peer.write(b"HTTP/1.1 101 Switching Proto")
                 await asyncio.sleep(0.01)
                 end_tcp(peer, drop)
-                with pytest.raises(HandshakeFailed) as raised:
+                with pytest.raises(HandshakeError) as raised:
                     await within(connecting)
     ending = raised.value.ending
     assert (ending.cause, ending.tcp) == told_as(drop)

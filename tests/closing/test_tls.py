@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 
-from endwell import Cause, Close, HandshakeFailed, Initiator, Response, Server, TcpEnd, connect
+from endwell import Cause, Close, HandshakeError, Initiator, Response, Server, TcpEnd, connect
 from tests.pair import nothing_left_behind, pair, within
 from tests.raw import RawPeer, RawServer, TcpState, wss
 from tests.wire.peer import BINARY, TEXT
@@ -165,7 +165,7 @@ async def test_a_server_whose_certificate_is_not_trusted_is_told_so():
             connecting = asyncio.ensure_future(opened(listening.uri))
             with await listening.reached() as peer:
                 await peer.transmit(peer.flight(await peer.octets_below()))
-                with pytest.raises(HandshakeFailed) as raised:
+                with pytest.raises(HandshakeError) as raised:
                     await within(connecting)
                 peer._in.write(await peer.octets_below())
                 with pytest.raises(ssl.SSLError, match="UNKNOWN_CA"):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from endwell import Advice, Cause, Close, CloseCode, Initiator
+from endwell import Cause, Close, CloseCode, Initiator, RetryAdvice
 from tests.raw import Seen
 from tests.wire.peer import PING, PONG, TEXT
 
@@ -53,6 +53,6 @@ async def test_an_old_connection_is_closed_with_1012_and_a_server_says_when_to_c
     meaning = Cause.LIFETIME_REACHED.meaning
     reason = f"{meaning}; retry 0-1s" if role == "server" else meaning
     assert ending.sent == seen.close == Close(CloseCode.SERVICE_RESTART, reason)
-    assert Advice.parse(reason) == ((0, 1) if role == "server" else None)
+    assert RetryAdvice.parse(reason) == ((0, 1) if role == "server" else None)
     assert (ending.cause, ending.initiator, ending.clean) == (Cause.LIFETIME_REACHED, Initiator.LOCAL, True)
     assert ending.ok

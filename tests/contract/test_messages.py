@@ -8,7 +8,7 @@ from mmap import mmap
 
 import pytest
 
-from endwell import Cause, Unsupported
+from endwell import Cause, UnsupportedByProtocol
 from tests.pair import within
 from tests.wire.peer import BINARY, CONTINUATION, TEXT
 
@@ -94,9 +94,9 @@ async def test_bytes_and_pings_where_there_is_only_text_are_refused_at_the_call_
 ):
     async with meet(handler=echo) as both:
         await within(both.ws.send("before"))
-        with pytest.raises(Unsupported, match=r"message must be a str: .* no binary messages"):
+        with pytest.raises(UnsupportedByProtocol, match=r"message must be a str: .* no binary messages"):
             await both.ws.send(message)
-        with pytest.raises(Unsupported, match="no pings"):
+        with pytest.raises(UnsupportedByProtocol, match="no pings"):
             await both.ws.ping()
         await within(both.ws.send("after"))
         await both.peer.frame(TEXT, b"echo")

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from endwell import Cause, Close, HandshakeFailed, HandshakeRejected, Server, TcpEnd
+from endwell import Cause, Close, HandshakeError, HandshakeRejected, Server, TcpEnd
 from tests.pair import within
 from tests.raw import HOST, PROMPT, RawServer, wss
 
@@ -124,7 +124,7 @@ async def test_a_port_where_nobody_listens_fails_the_handshake(face):
     with socket.socket() as sock:
         sock.bind((HOST, 0))
         port = sock.getsockname()[1]
-    with pytest.raises(HandshakeFailed) as caught:
+    with pytest.raises(HandshakeError) as caught:
         await within(face.connect(f"ws://{HOST}:{port}/"))
     assert isinstance(caught.value.ending.exception, ConnectionRefusedError)
 
@@ -132,7 +132,7 @@ async def test_a_port_where_nobody_listens_fails_the_handshake(face):
 async def test_a_server_that_never_answers_costs_open_timeout_and_no_more(face, transport):
     with RawServer(transport.server) as listening:
         began = time.monotonic()
-        with pytest.raises(HandshakeFailed) as caught:
+        with pytest.raises(HandshakeError) as caught:
             await within(face.connect(listening.uri, ssl=transport.client, open_timeout=0.2))
         # 0.19: uvloop's clock counts whole milliseconds.
         assert 0.19 <= time.monotonic() - began < PROMPT  # not the default
@@ -152,7 +152,7 @@ async def test_open_timeout_bounds_all_redirects_together(face):
                     await peer.write(redirect)
 
         task = asyncio.create_task(send_on())
-        with pytest.raises(HandshakeFailed, match=r"within 1 s \(open_timeout\)") as caught:
+        with pytest.raises(HandshakeError, match=r"within 1 s \(open_timeout\)") as caught:
             await within(face.connect(listening.uri, open_timeout=1.0))
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -188,14 +188,14 @@ async def test_what_is_no_answer_is_told_with_the_url_and_the_phase_at_once(answ
             await peer.write(answer)
             if b"\r\n" not in answer:
                 peer.fin()
-            with pytest.raises(HandshakeFailed) as caught:
+            with pytest.raises(HandshakeError) as caught:
                 await within(connecting)
     assert str(caught.value).startswith(f"{listening.uri}?...: ")
     assert str(caught.value).endswith(f" {why}")
 
 
 async def test_a_time_out_is_told_with_its_phase(face, transport):
-    with RawServer(transport.server) as listening, pytest.raises(HandshakeFailed) as caught:
+    with RawServer(transport.server) as listening, pytest.raises(HandshakeError) as caught:
         await within(face.connect(listening.uri, ssl=transport.client, open_timeout=0.2))
     phase = (
         "the server did not answer the request"
@@ -208,7 +208,7 @@ async def test_a_time_out_is_told_with_its_phase(face, transport):
 async def test_plain_text_to_a_tls_port_is_told_as_that(face):
     server = Server()
     async with server.serving(ssl=wss().server):
-        with pytest.raises(HandshakeFailed, match="use wss://"):
+        with pytest.raises(HandshakeError, match="use wss://"):
             await within(face.connect(f"ws://{HOST}:{server.port}/"))
 
 
@@ -216,7 +216,7 @@ async def test_tls_to_a_port_without_it_is_told_as_that(face):
     server = Server()
     async with server.serving():
         url = uri(server, wss())
-        with pytest.raises(HandshakeFailed) as caught:
+        with pytest.raises(HandshakeError) as caught:
             await within(face.connect(url, ssl=wss().client))
     assert str(caught.value).startswith(f"{url}: TLS failed: ")
     assert str(caught.value).endswith("; this does not look like TLS: use ws://?")
@@ -226,7 +226,7 @@ async def test_a_certificate_that_is_not_trusted_fails_the_handshake(face):
     server = Server()
     server.websocket("/")(face.handler(idle))
     async with server.serving(ssl=wss().server):
-        with pytest.raises(HandshakeFailed) as caught:
+        with pytest.raises(HandshakeError) as caught:
             await within(face.connect(uri(server, wss())))
     assert caught.value.ending.cause is Cause.TLS_ERROR
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 import pytest
 
 import endwell
-from endwell import Cause, Close, HandshakeRejected, Retry, RetryPolicy, Stop
+from endwell import Cause, Close, HandshakeRejected, Retry, RetryPolicy, StopReason
 from endwell.aio import resolve
 from tests.pair import nothing_left_behind, until, within
 from tests.raw import RawServer, wss
@@ -368,7 +368,7 @@ async def test_attempts_and_endings_are_told_as_they_come(face):
     assert restarted[0].received == Close(1012, "a")
     assert 0.02 <= restarted[1] <= 0.06
     assert closed[0].received == Close(1000, "b")
-    assert closed[1] is Stop.DONE
+    assert closed[1] is StopReason.DONE
 
 
 async def test_an_ending_after_the_loop_was_left_is_told_too(face):
@@ -379,7 +379,7 @@ async def test_an_ending_after_the_loop_was_left_is_told_too(face):
         await until(lambda: told)
         ((ending, verdict),) = told
         assert ending.cause is Cause.APP_CLOSED
-        assert verdict is Stop.STOPPED
+        assert verdict is StopReason.STOPPED
 
 
 async def test_a_callback_that_raises_is_logged_and_changes_nothing(face, caplog):
@@ -435,7 +435,7 @@ async def test_an_answer_that_is_not_http_is_raised_at_once(face):
         task = asyncio.create_task(loop(face.reconnecting(listening.uri, policy=QUICK)))
         with await listening.reached() as peer:
             await peer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
-            with pytest.raises(endwell.HandshakeFailed, match="this looks like SSH"):
+            with pytest.raises(endwell.HandshakeError, match="this looks like SSH"):
                 await within(task)
 
 

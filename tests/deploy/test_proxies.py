@@ -165,7 +165,7 @@ async def test_a_page_behind_tls_of_the_proxy_must_be_named(proxy):
     async with served(proxy, chat) as front:
         with pytest.raises(endwell.HandshakeRejected, match="403"):
             await within(connect(front, additional_headers={"Origin": front.origin}))
-        chat.server.options = chat.server.options.but(origins=[front.origin])
+        chat.server.options = chat.server.options.replace(origins=[front.origin])
         async with connect(front, additional_headers={"Origin": front.origin}) as ws:
             assert await within(ws.recv())
 

@@ -46,7 +46,7 @@ def _told(
         1006 if received is None else 1005,
         tcp,
         raises,
-        unsaid=sent not in (None, 1005),
+        not_transmitted=sent not in (None, 1005),
     )
 
 

@@ -64,7 +64,7 @@ class Told:
     tcp: TcpEnd
     raises: type[ConnectionClosed]
     #: Whether the code that we sent could not be said.
-    unsaid: bool = False
+    not_transmitted: bool = False
 
     @classmethod
     def by(cls, ws: WebSocket, raised: ConnectionClosed) -> Told:
@@ -85,7 +85,7 @@ class Told:
             ws.close_code,
             ending.tcp,
             type(raised),
-            ending.sent is not None and ending.sent.unsaid,
+            ending.sent is not None and ending.sent.not_transmitted,
         )
 
     def __str__(self) -> str:

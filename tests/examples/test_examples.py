@@ -111,7 +111,7 @@ async def test_the_client_that_comes_back_counts_on_and_stops_on_a_signal(name):
         async for message in ws:
             await ws.send(message)
             if len(connections) == 1 and message == "2":
-                await ws.close(1012, endwell.Advice(0, 0).reason("server restarting"))
+                await ws.close(1012, endwell.RetryAdvice(0, 0).reason("server restarting"))
 
     async with server.serving():
         with python(str(ROOT / "examples" / f"{name}.py"), f"ws://127.0.0.1:{server.port}/") as process:

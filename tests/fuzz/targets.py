@@ -12,9 +12,9 @@ from collections.abc import Callable
 from itertools import pairwise
 from zlib import crc32
 
-from endwell.advice import Advice
+from endwell.advice import RetryAdvice
 from endwell.ending import Close
-from endwell.errors import HandshakeError, InvalidHandshake, PeerError
+from endwell.errors import InvalidHandshake, PeerError, RequestRefused
 from endwell.http import Headers, Request
 from endwell.options import LEGACY, Deflate, Options
 from endwell.protocol import opening
@@ -167,7 +167,7 @@ def close(data: bytes, cuts: list[int]) -> object:
         return _said(error)
     assert close_payload(received.code, received.reason) == data[:MAX_CONTROL]
     assert str(received).isprintable()
-    return received, Advice.parse(received.reason)
+    return received, RetryAdvice.parse(received.reason)
 
 
 def connection(data: bytes, cuts: list[int]) -> object:
@@ -213,7 +213,7 @@ def request(data: bytes, cuts: list[int]) -> object:
     """A request, what is accepted of it, and the answer."""
     how = data[0] if data else 0
     base = TIGHT if how & 1 else Options()
-    options = base.but(
+    options = base.replace(
         legacy=bool(how & 2), origins=["*"] if how & 4 else None, subprotocols=["chat", "constructor"]
     )
     reader = RequestReader(options, ("192.0.2.1", 1), secure=bool(how & 8))
@@ -228,7 +228,7 @@ def request(data: bytes, cuts: list[int]) -> object:
         assert made.target.startswith("/")
         assert all(str(text).isprintable() for text in (repr(made), repr(made.path), repr(made.query)))
         accepted = opening.accept(made, options)
-    except HandshakeError as error:
+    except RequestRefused as error:
         _well_formed(error.response().serialize())
         return made, _said(error)
     answer = accepted.serialize()
@@ -265,7 +265,7 @@ def response(data: bytes, cuts: list[int]) -> object:
     how = data[0] if data else 0
     base = TIGHT if how & 1 else Options()
     version = ("13", *LEGACY)[(how >> 1) % 6]
-    options = base.but(version=version, subprotocols=["chat"])
+    options = base.replace(version=version, subprotocols=["chat"])
     reader = ResponseReader(options)
     reads = iter(_reads(data, 1, cuts))
     answer = None

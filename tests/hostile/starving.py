@@ -14,7 +14,7 @@ import select
 import sys
 from contextlib import suppress
 
-from endwell import Cause, HandshakeFailed, Server, compiled, connect
+from endwell import Cause, HandshakeError, Server, compiled, connect
 from endwell.aio import commons, listen, stream
 from tests.pair import within
 
@@ -129,7 +129,7 @@ async def conversations(server: Server, count: int) -> int:
     """How many of so many clients, one after the other, are served; the others fail in order."""
     served = 0
     for _ in range(count):
-        with suppress(HandshakeFailed):
+        with suppress(HandshakeError):
             async with connect(f"ws://127.0.0.1:{server.port}/", ping_interval=None) as ws:
                 await ws.send("x")
                 assert await within(ws.recv()) == "x"
@@ -187,7 +187,7 @@ async def watched(nth: int, number: int) -> bool:
     try:
         async with echoing().serving(grace=1) as server:
             # An epoll lasts as long as there are connections, so one of ours stays.
-            with suppress(HandshakeFailed):
+            with suppress(HandshakeError):
                 async with connect(f"ws://127.0.0.1:{server.port}/", ping_interval=None):
                     assert await conversations(server, 3) >= 2
     finally:

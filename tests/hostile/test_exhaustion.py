@@ -10,7 +10,7 @@ import socket
 
 import pytest
 
-from endwell import Cause, HandshakeFailed, connect
+from endwell import Cause, HandshakeError, connect
 from tests.cli.process import python
 from tests.conftest import LOOP
 from tests.pair import within
@@ -91,7 +91,7 @@ async def test_a_client_without_file_descriptors_fails_and_says_why(left):
         with socket.socket() as last:
             resource.setrlimit(resource.RLIMIT_NOFILE, (last.fileno() + left, hard))
         try:
-            with pytest.raises(HandshakeFailed) as raised:
+            with pytest.raises(HandshakeError) as raised:
                 await within(connect(f"ws://{HOST}:{listening.getsockname()[1]}/"))
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import endwell
-from endwell import ConnectionClosed, HandshakeFailed, RetryPolicy, Server, connect, reconnecting
+from endwell import ConnectionClosed, HandshakeError, RetryPolicy, Server, connect, reconnecting
 from endwell.cli.endings import EndingLog
 from tests.pair import until, within
 from tests.raw import RawPeer, RawServer, switching_protocols
@@ -272,7 +272,7 @@ async def test_what_a_server_says_is_escaped_in_the_error_of_a_client(name):
         with await listening.reached() as peer:
             head = switching_protocols(await peer.read_head())
             await peer.write(head[:-2] + WRONG[name] + b"\r\n\r\n")
-            with pytest.raises(HandshakeFailed) as raised:
+            with pytest.raises(HandshakeError) as raised:
                 await within(connecting)
     for text in (
         str(raised.value),

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from endwell import HandshakeFailed, HandshakeRejected, Options, Server, connect
+from endwell import HandshakeError, HandshakeRejected, Options, Server, connect
 from tests.pair import pair, within
 from tests.raw import PLAIN, RawPeer, RawServer, switching_protocols, wss
 from tests.wire.peer import BINARY, CONTINUATION, PING, TEXT
@@ -95,7 +95,7 @@ async def test_the_answer_to_a_client_costs_max_head_max_refusal_and_a_read(answ
             await peer.read_head()
             with at_most(Options().max_head + 12 * Options().max_refusal + 4 * READ):
                 await pour(peer, octets)
-                with pytest.raises(HandshakeFailed) as raised:
+                with pytest.raises(HandshakeError) as raised:
                     await within(connecting)
             if answer == "body":
                 assert isinstance(raised.value, HandshakeRejected)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from endwell import Cause, HandshakeFailed, TcpEnd, connect
+from endwell import Cause, HandshakeError, TcpEnd, connect
 from endwell.options import LEGACY
 from tests.hostile.flood import flooding
 from tests.hostile.honest import attacked
@@ -107,7 +107,7 @@ async def test_a_client_takes_no_answer_of_another_protocol(offered, answered):
             with await listening.reached() as peer:
                 await peer.read_head()
                 await peer.write(ANSWERS[answered])
-                with pytest.raises(HandshakeFailed) as raised:
+                with pytest.raises(HandshakeError) as raised:
                     await within(connecting)
     assert raised.value.ending.cause is Cause.HANDSHAKE_FAILED
 
@@ -136,7 +136,7 @@ async def test_a_server_whose_proof_never_comes_costs_open_timeout_and_no_more(c
             with await listening.reached() as peer:
                 answer = await peer.answer()
                 await peer.write(answer[: len(answer) - 16 + came])
-                with pytest.raises(HandshakeFailed) as raised:
+                with pytest.raises(HandshakeError) as raised:
                     await within(connecting)
             assert is_about(time.monotonic() - began, OPEN_TIMEOUT)
     assert raised.value.ending.tcp is TcpEnd.TIMEOUT
@@ -147,7 +147,7 @@ async def test_a_proof_that_is_wrong_fails_the_client():
         connecting = asyncio.ensure_future(_opened(listening.uri, version="hixie-76"))
         with await listening.reached() as peer:
             await peer.write((await peer.answer())[:-1] + b"\0")
-            with pytest.raises(HandshakeFailed, match="not made from this request's keys"):
+            with pytest.raises(HandshakeError, match="not made from this request's keys"):
                 await within(connecting)
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from endwell import Cause, HandshakeFailed, HandshakeRejected, connect
+from endwell import Cause, HandshakeError, HandshakeRejected, connect
 from tests.pair import nothing_left_behind, within
 from tests.raw import RawServer, switching_protocols
 from tests.wire.peer import TEXT
@@ -74,7 +74,7 @@ async def test_an_answer_that_breaks_a_rule_fails_the_handshake_and_leaves_nothi
                 answer = FAULTS[name](await peer.read_head())
                 # Of the frames behind it none is looked at.
                 await peer.write(answer + peer.octets(TEXT, b"smuggled"))
-                with pytest.raises(HandshakeFailed) as raised:
+                with pytest.raises(HandshakeError) as raised:
                     await within(connecting)
                 assert not isinstance(raised.value, HandshakeRejected)
                 while await peer.more():
@@ -108,7 +108,7 @@ async def test_open_timeout_is_absolute_however_the_answer_dribbles_in(name, tra
             await peer.read_head()
             sending = asyncio.ensure_future(dribble(peer, DRIBBLES[name]))
             # All of it would take 6 seconds at the least.
-            with pytest.raises(HandshakeFailed) as raised:
+            with pytest.raises(HandshakeError) as raised:
                 await within(connecting, 4.0)
             sending.cancel()
             await asyncio.wait([sending])

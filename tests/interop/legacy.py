@@ -105,9 +105,9 @@ class OldRow(Row):
     def checks(self, ending: Ending, wire: Wire) -> dict[str, tuple[object, object]]:
         checks = super().checks(ending, wire)
         # What could not be said is told all the same, and marked.
-        unsaid = ending.initiator is Initiator.LOCAL and self.version in (*HIXIE, EARLY)
-        checks["unsaid"] = (ending.sent is not None and ending.sent.unsaid, unsaid)
-        if unsaid:
+        not_transmitted = ending.initiator is Initiator.LOCAL and self.version in (*HIXIE, EARLY)
+        checks["unsaid"] = (ending.sent is not None and ending.sent.not_transmitted, not_transmitted)
+        if not_transmitted:
             del checks["sent"]
         if self.version == "hixie-75":
             checks["clean"] = (ending.clean, None)

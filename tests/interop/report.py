@@ -94,8 +94,8 @@ class Row:
         if ending is None:
             return ""
         clean = {True: "clean", False: "not clean", None: "-"}[ending.clean]
-        unsaid = " (unsaid)" if ending.sent is not None and ending.sent.unsaid else ""
-        closes = f"received {_pair(ending.received) or 'none'}, sent {_pair(ending.sent) or 'none'}{unsaid}"
+        not_transmitted = " (unsaid)" if ending.sent is not None and ending.sent.not_transmitted else ""
+        closes = f"received {_pair(ending.received) or 'none'}, sent {_pair(ending.sent) or 'none'}{not_transmitted}"
         return f"{ending.cause.name} by {ending.initiator.name}; {closes}; {clean}; TCP {ending.tcp.name}"
 
     def __str__(self) -> str:

@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from endwell.advice import Advice
+from endwell.advice import RetryAdvice
 from endwell.ending import Cause, Close, Initiator, TcpEnd
 from endwell.errors import BadRequest, InvalidHandshake, ProtocolError
 from endwell.options import Deflate
@@ -710,7 +710,7 @@ def test_a_server_closes_at_the_maximum_lifetime_and_says_when_to_come_back():
     core.tick(60.0)
     (close,) = said(core)
     assert close == Close(1012, "the connection reached its maximum lifetime; retry 0-1s")
-    assert Advice.parse(close.reason) == (0, 1)
+    assert RetryAdvice.parse(close.reason) == (0, 1)
     core.eof(60.0)
     assert core.ending.cause is Cause.LIFETIME_REACHED
 

@@ -115,8 +115,8 @@ def judge(core: Connection, one: dict, theirs: Side, ours: Said, we_began: bool)
         assert ours.closes == 1 or not theirs.said.closes
     if we_began:
         assert ending.cause is Cause.APP_CLOSED
-        assert ending.sent.unsaid is (one["draft"] in ("03", "75", "76"))
-        assert ending.code == (1005 if ending.sent.unsaid else 1000)
+        assert ending.sent.not_transmitted is (one["draft"] in ("03", "75", "76"))
+        assert ending.code == (1005 if ending.sent.not_transmitted else 1000)
     else:
         assert ending.cause is (Cause.PEER_CLOSED if theirs.said.closes else Cause.PEER_VANISHED)
     if theirs.steps[-1].endswith("FIN"):

@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from endwell.ending import Cause, Close, Ending, Initiator, TcpEnd
-from endwell.errors import InvalidData, MessageTooBig, Unsupported
+from endwell.errors import InvalidData, MessageTooBig, UnsupportedByProtocol
 from endwell.options import Options
 from endwell.protocol.closing import State
 from endwell.protocol.connection import Connection
@@ -63,8 +63,16 @@ def test_hixie_76_closes_with_a_handshake_that_has_no_words(client):
     assert list(core.inbox) == ["late"]
     assert core.half_close is not client
     core.eof(3.0)
-    unsaid = Close(4001, "why", unsaid=True)
-    assert told(core.ending) == (Cause.APP_CLOSED, Initiator.LOCAL, True, Close(), unsaid, 1005, TcpEnd.FIN)
+    not_transmitted = Close(4001, "why", not_transmitted=True)
+    assert told(core.ending) == (
+        Cause.APP_CLOSED,
+        Initiator.LOCAL,
+        True,
+        Close(),
+        not_transmitted,
+        1005,
+        TcpEnd.FIN,
+    )
     assert core.ending.reason == ""
 
 
@@ -91,7 +99,7 @@ def test_a_hixie_76_server_ends_tcp_behind_its_close_and_a_client_waits_for_the_
     # As PhantomJS 1.9 does: it ignores the closing frame, and ends TCP when we do.
     core.eof(2.0)
     assert core.ending.clean is False
-    assert (core.ending.sent, core.ending.tcp) == (Close(1001, "", unsaid=True), TcpEnd.FIN)
+    assert (core.ending.sent, core.ending.tcp) == (Close(1001, "", not_transmitted=True), TcpEnd.FIN)
 
 
 @ROLES
@@ -101,7 +109,7 @@ def test_a_close_without_a_code_has_left_nothing_unsaid(client):
     assert leave(core) == CLOSE
     core.receive(CLOSE, 2.0)
     core.eof(2.0)
-    assert core.ending.sent == Close(unsaid=False)
+    assert core.ending.sent == Close(not_transmitted=False)
 
 
 @ROLES
@@ -136,8 +144,16 @@ def test_hixie_75_closes_by_ending_tcp_in_either_role(client):
     assert core.half_close
     core.receive(b"\0late\xff", 2.0)
     core.eof(3.0)
-    unsaid = Close(4001, "why", unsaid=True)
-    assert told(core.ending) == (Cause.APP_CLOSED, Initiator.LOCAL, None, None, unsaid, 1005, TcpEnd.FIN)
+    not_transmitted = Close(4001, "why", not_transmitted=True)
+    assert told(core.ending) == (
+        Cause.APP_CLOSED,
+        Initiator.LOCAL,
+        None,
+        None,
+        not_transmitted,
+        1005,
+        TcpEnd.FIN,
+    )
     assert not core.ending.ok  # 4001 is no ordinary code
 
 
@@ -190,7 +206,7 @@ def test_a_fault_closes_and_keeps_the_code_that_could_not_be_said(old, client, o
     core.receive(b"\0ignored\xff", 2.0)
     core.eof(2.0)
     ending = core.ending
-    assert (ending.cause, ending.sent.code, ending.sent.unsaid) == (cause, cause.close_code, True)
+    assert (ending.cause, ending.sent.code, ending.sent.not_transmitted) == (cause, cause.close_code, True)
     assert isinstance(ending.exception, error)
     assert (ending.clean, ending.ok, ending.messages_in) == (False if old is hixie76 else None, False, 1)
 
@@ -210,7 +226,7 @@ def test_there_are_no_pings_and_nobody_is_given_up_for_silence(old, client):
     assert core.deadline == NEVER
     core.tick(1000.0)
     assert core.is_open
-    with pytest.raises(Unsupported, match="no pings"):
+    with pytest.raises(UnsupportedByProtocol, match="no pings"):
         core.ping(None, 1000.0)
     assert not core.outbox.size
 
@@ -224,7 +240,7 @@ def test_a_silent_peer_is_bounded_by_the_idle_timeout(old, client):
     core.eof(6.0)
     assert (core.ending.cause, core.ending.sent) == (
         Cause.IDLE_TIMEOUT,
-        Close(1001, Cause.IDLE_TIMEOUT.meaning, unsaid=True),
+        Close(1001, Cause.IDLE_TIMEOUT.meaning, not_transmitted=True),
     )
 
 
@@ -232,7 +248,7 @@ def test_a_silent_peer_is_bounded_by_the_idle_timeout(old, client):
 @ROLES
 def test_bytes_are_refused_before_anything_is_sent_and_the_connection_goes_on(old, client):
     core = old(client)
-    with pytest.raises(Unsupported, match="message must be a str"):
+    with pytest.raises(UnsupportedByProtocol, match="message must be a str"):
         core.send(b"x", 1.0)
     assert not core.outbox.size
     assert core.send("x" * 20_000, 1.0)
@@ -257,4 +273,4 @@ def test_hybi_03_has_pings_and_binary_messages_and_no_codes(client):
     assert leave(core) == b"\x01\0"
     core.receive(b"\x01\0", 2.0)
     core.eof(2.0)
-    assert (core.ending.clean, core.ending.sent) == (True, Close(4001, "why", unsaid=True))
+    assert (core.ending.clean, core.ending.sent) == (True, Close(4001, "why", not_transmitted=True))

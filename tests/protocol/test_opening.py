@@ -8,9 +8,9 @@ from endwell.errors import (
     BadRequest,
     BodyTooLarge,
     Forbidden,
-    HandshakeError,
     InvalidHandshake,
     MethodNotAllowed,
+    RequestRefused,
     UpgradeRequired,
 )
 from endwell.http import Headers, Request, Response
@@ -65,7 +65,7 @@ def lines(data: bytes) -> list[str]:
 
 @pytest.mark.parametrize("version", LEGACY)
 def test_an_old_protocol_is_refused_unless_it_is_asked_for(version):
-    with pytest.raises(HandshakeError):
+    with pytest.raises(RequestRefused):
         accept(request(version), Options())
     with pytest.raises(UpgradeRequired):
         accept(request(version), Options(legacy=[name for name in LEGACY if name != version]))
@@ -90,7 +90,7 @@ def test_a_client_of_rfc_6455_never_gets_an_old_answer(options, more):
 
 @pytest.mark.parametrize("without", ["Sec-WebSocket-Version", "Sec-WebSocket-Key"])
 def test_half_a_request_of_rfc_6455_is_no_old_one(without):
-    with pytest.raises(HandshakeError):
+    with pytest.raises(RequestRefused):
         accept(request("13", without), OLD)
 
 
@@ -136,7 +136,7 @@ def test_the_example_of_hixie_76():
     ]
     asked = Request("GET", "/demo", Headers(fields))
     asked.body = CHALLENGE
-    accepted = accept(asked, OLD.but(subprotocols=["sample"]))
+    accepted = accept(asked, OLD.replace(subprotocols=["sample"]))
     assert accepted.subprotocol == "sample"
     assert accepted.serialize().endswith(b"\r\n\r\n" + PROOF)
     assert lines(accepted.serialize()) == [
@@ -163,7 +163,7 @@ def test_the_answer_of_hixie_75_is_the_draft_s_to_the_letter():
 
 @pytest.mark.parametrize(("version", "name"), [("hixie-76", "Sec-WebSocket"), ("hixie-75", "WebSocket")])
 def test_behind_a_proxy_that_ends_tls_the_location_is_what_the_client_asked_for(version, name):
-    options = OLD.but(origins=["https://example.com"])
+    options = OLD.replace(origins=["https://example.com"])
     for forwarded, scheme in [("https", "wss"), ("http", "ws")]:
         asked = request(version, X_Forwarded_Proto=forwarded, Origin="https://example.com")
         location = accept(asked, options).response.headers[f"{name}-Location"]
@@ -210,7 +210,7 @@ def test_a_page_of_another_origin_is_refused_in_each_of_them(version):
             accept(asked(origin), OLD)
     assert accept(request(version, "Origin"), OLD)
     assert accept(asked("http://example.com"), OLD)
-    assert accept(asked("null"), OLD.but(origins=["null"]))
+    assert accept(asked("null"), OLD.replace(origins=["null"]))
 
 
 @pytest.mark.parametrize("version", NUMBERED)
@@ -250,7 +250,7 @@ def agreed(made: Offer, options: Options = OLD) -> tuple[Response, Accepted]:
 def test_client_and_server_agree(version):
     for _ in range(50):
         made = offered(version, subprotocols=["chat"])
-        response, theirs = agreed(made, OLD.but(subprotocols=["chat"]))
+        response, theirs = agreed(made, OLD.replace(subprotocols=["chat"]))
         ours = confirm(made, response)
         assert ours.subprotocol == theirs.subprotocol == "chat"
         assert type(ours.codec(True, None)) is type(theirs.codec(False, None))

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from endwell.errors import Unsupported
+from endwell.errors import UnsupportedByProtocol
 from endwell.options import Options
 from endwell.protocol.closing import State
 from endwell.protocol.connection import Connection
@@ -209,7 +209,7 @@ class TwoOldCores(TwoCores):
 
     codec = Hixie
     # Nothing else ends a connection on which nobody says anything.
-    options = OPTIONS.but(idle_timeout=10)
+    options = OPTIONS.replace(idle_timeout=10)
 
     @rule(which=st.integers(0, 1), message=st.text(max_size=30))
     def send(self, which, message):
@@ -218,7 +218,7 @@ class TwoOldCores(TwoCores):
     @rule(which=st.integers(0, 1))
     def ping(self, which):
         if self.side(which).core.is_open:
-            with pytest.raises(Unsupported):
+            with pytest.raises(UnsupportedByProtocol):
                 super().ping(which)
 
     @invariant()

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from endwell import (
-    Broadcast,
+    BroadcastReport,
     Cause,
     Close,
     ConcurrencyError,
@@ -79,7 +79,7 @@ async def test_every_connection_gets_the_message_as_send_would_send_it(transport
     message = "ü" * size if kind is str else kind(b"\xff" * size)
     async with hall(transport) as room:
         peers = [(await room.enter())[0] for _ in range(3)]
-        assert room.say(room.server.connections, message) == Broadcast(sent=3, slow=(), gone=0)
+        assert room.say(room.server.connections, message) == BroadcastReport(sent=3, slow=(), gone=0)
         for peer in peers:
             expected = (TEXT, message.encode()) if kind is str else (BINARY, bytes(message))
             assert await peer.read_frame() == expected
@@ -124,7 +124,7 @@ async def test_a_mistake_raises_at_the_call_and_nothing_is_sent(connections, mes
 
 
 async def test_nobody_is_a_fine_audience():
-    assert Server().broadcast([], "anyone?") == Broadcast(sent=0, slow=(), gone=0)
+    assert Server().broadcast([], "anyone?") == BroadcastReport(sent=0, slow=(), gone=0)
     with pytest.raises(TypeError, match="message"):
         Server().broadcast([], 1)
 
@@ -195,7 +195,7 @@ async def test_a_prompt_peer_is_not_slow_however_low_the_limit_is(transport, wri
     async with hall(transport, write_limit=write_limit) as room:
         peer, ws = await room.enter()
         for _ in range(10):
-            assert room.say([ws], "x" * 90) == Broadcast(sent=1, slow=(), gone=0)
+            assert room.say([ws], "x" * 90) == BroadcastReport(sent=1, slow=(), gone=0)
         assert await heard(peer, 10) == [b"x" * 90] * 10
 
 
@@ -205,7 +205,7 @@ async def test_a_slow_peer_is_skipped_and_costs_the_others_nothing(transport):
         prompt_peer, prompt = await room.enter()
         for number in range(5):
             report = room.say([slow, prompt], f"tick {number}")
-            assert report == Broadcast(sent=1, slow=(slow,), gone=0)
+            assert report == BroadcastReport(sent=1, slow=(slow,), gone=0)
             assert await heard(prompt_peer) == f"tick {number}".encode()
         assert await heard(slow_peer) == HUGE
         await until(lambda: not room.say([slow], "next").slow)
@@ -229,9 +229,9 @@ async def test_a_slow_peer_can_be_closed_and_is_told_why(transport):
         peer, ws = await blocked(room)
         waiting = asyncio.ensure_future(ws.send("waits"))
         await asyncio.sleep(0)
-        assert room.say([ws], "too much", slow="close") == Broadcast(sent=0, slow=(ws,), gone=0)
+        assert room.say([ws], "too much", slow="close") == BroadcastReport(sent=0, slow=(ws,), gone=0)
         assert not ws.is_open
-        assert room.say([ws], "again", slow="close") == Broadcast(sent=0, slow=(), gone=1)
+        assert room.say([ws], "again", slow="close") == BroadcastReport(sent=0, slow=(), gone=1)
         seen = await peer.read_to_the_end(answer=True)
         peer.fin()
         ending = await within(ws.closed)
@@ -255,7 +255,7 @@ async def test_a_message_can_be_queued_for_a_slow_peer(transport):
     async with hall(transport) as room:
         peer, ws = await blocked(room)
         for number in range(5):
-            assert room.say([ws], str(number), slow="queue") == Broadcast(sent=0, slow=(ws,), gone=0)
+            assert room.say([ws], str(number), slow="queue") == BroadcastReport(sent=0, slow=(ws,), gone=0)
         assert await heard(peer, 6) == [HUGE, b"0", b"1", b"2", b"3", b"4"]
 
 
@@ -281,7 +281,7 @@ async def test_a_send_that_waits_makes_a_peer_slow(policy):
         peer, ws, report, second = await at_a_senders_turn(
             room, lambda ws: room.say([ws], "cast", slow=policy)
         )
-        assert report == Broadcast(sent=0, slow=(ws,), gone=0)
+        assert report == BroadcastReport(sent=0, slow=(ws,), gone=0)
         await within(second)
         await ws.send("end")
         frames = []
@@ -321,7 +321,7 @@ async def test_a_reset_found_while_looking_whether_the_peer_is_slow_is_no_slowne
         room.say([ws], "x" * 150)  # held back to the end of the turn
         peer.reset()
         until_reset(ws)
-        assert room.say([ws], "x") == Broadcast(sent=0, slow=(), gone=1)
+        assert room.say([ws], "x") == BroadcastReport(sent=0, slow=(), gone=1)
         assert (await within(ws.closed)).cause is Cause.CONNECTION_RESET
 
 
@@ -329,8 +329,8 @@ async def test_a_reset_found_while_looking_whether_the_peer_is_slow_is_no_slowne
 async def test_a_message_above_the_limit_reaches_whoever_is_not_slow_yet(transport, policy):
     async with hall(transport) as room:
         peer, ws = await room.enter(buffer=SMALL)
-        assert room.say([ws], HUGE, slow=policy) == Broadcast(sent=1, slow=(), gone=0)
-        assert room.say([ws], "next", slow="skip") == Broadcast(sent=0, slow=(ws,), gone=0)
+        assert room.say([ws], HUGE, slow=policy) == BroadcastReport(sent=1, slow=(), gone=0)
+        assert room.say([ws], "next", slow="skip") == BroadcastReport(sent=0, slow=(ws,), gone=0)
         assert await heard(peer) == HUGE
 
 
@@ -354,7 +354,7 @@ async def test_connections_that_are_closing_or_ended_are_counted_and_left_alone(
         await within(gone.closed)
         task = asyncio.ensure_future(closing.close())
         await asyncio.sleep(0)
-        assert room.say([closing, gone, here], "x") == Broadcast(sent=1, slow=(), gone=2)
+        assert room.say([closing, gone, here], "x") == BroadcastReport(sent=1, slow=(), gone=2)
         assert await heard(open_peer) == b"x"
         assert (await peer.read_to_the_end(answer=True)).frames == []
         peer.fin()
@@ -425,7 +425,7 @@ async def test_peers_with_and_without_compression_all_get_it():
 
 async def test_it_sends_to_servers_as_well_each_masked_by_itself():
     async with pair("client") as one, pair("client") as two:
-        assert Server().broadcast([one.ws, two.ws], "up") == Broadcast(sent=2, slow=(), gone=0)
+        assert Server().broadcast([one.ws, two.ws], "up") == BroadcastReport(sent=2, slow=(), gone=0)
         octets = [await both.peer.octets_below() for both in (one, two)]
         assert octets[0][:2] == octets[1][:2] == b"\x81\x82"
         assert octets[0][2:6] != octets[1][2:6]
@@ -439,7 +439,7 @@ async def test_hundreds_of_connections_in_one_call_leave_nothing_behind():
         slow_peer, slow = await blocked(room)
         room.say(room.server.connections, "first")
         report = room.say(room.server.connections, "second")
-        assert report == Broadcast(sent=200, slow=(slow,), gone=0)
+        assert report == BroadcastReport(sent=200, slow=(slow,), gone=0)
         for peer in peers:
             assert await heard(peer, 2) == [b"first", b"second"]
         assert await heard(slow_peer) == HUGE
@@ -524,7 +524,10 @@ async def test_a_thread_broadcasts_to_plain_handlers_and_to_all_connections(tran
 
     async with plain_hall(transport, talk) as room:
         peer, _, (mine, everybody) = await room.enter()
-        assert (mine, everybody) == (Broadcast(sent=1, slow=(), gone=0), Broadcast(sent=1, slow=(), gone=0))
+        assert (mine, everybody) == (
+            BroadcastReport(sent=1, slow=(), gone=0),
+            BroadcastReport(sent=1, slow=(), gone=0),
+        )
         told = [b"before", b"mine", b"between", b"everybody", b"after"]
         assert await heard(peer, 5) == told
         second, _, (_, everybody) = await room.enter()
@@ -540,7 +543,7 @@ async def test_both_faces_of_connections_are_mixed_in_a_broadcast_of_the_loop(tr
             f"ws{'s' * (transport is not PLAIN)}://127.0.0.1:{room.server.port}/", ssl=transport.client
         ) as other:
             (theirs,) = room.server.connections - {ws._ws}
-            assert room.server.broadcast((each for each in (ws, theirs)), "both") == Broadcast(2, (), 0)
+            assert room.server.broadcast((each for each in (ws, theirs)), "both") == BroadcastReport(2, (), 0)
             assert await within(other.recv()) == "both"
         assert await heard(peer) == b"both"
 
@@ -548,7 +551,7 @@ async def test_both_faces_of_connections_are_mixed_in_a_broadcast_of_the_loop(tr
 async def test_a_slow_peer_of_a_plain_handler_is_named_as_it_was_given():
     async with plain_hall(PLAIN, lambda server, ws: ws.send(HUGE)) as room:
         _, ws, _ = await room.enter(buffer=SMALL)
-        assert room.server.broadcast([ws], "tick") == Broadcast(sent=0, slow=(ws,), gone=0)
+        assert room.server.broadcast([ws], "tick") == BroadcastReport(sent=0, slow=(ws,), gone=0)
 
 
 async def test_a_mistake_raises_in_a_thread_too():

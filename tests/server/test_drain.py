@@ -18,7 +18,7 @@ import pytest
 
 import endwell
 import endwell.sync
-from endwell import Advice, Cause, Close, CloseCode
+from endwell import Cause, Close, CloseCode, RetryAdvice
 from endwell.server.timetable import Phase
 from endwell.sync.crossing import Crossing
 from tests.face import ASYNCIO
@@ -703,7 +703,7 @@ async def test_our_clients_come_back_when_the_advice_says():
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
-    earliest, latest = Advice.parse(endings[0].reason)
+    earliest, latest = RetryAdvice.parse(endings[0].reason)
     assert endings[0].code == 1012
     assert earliest <= waits[0] <= latest
     assert times[1] - times[0] > waits[0] - 0.1

@@ -11,7 +11,7 @@ from bisect import bisect_left
 import pytest
 
 import endwell
-from endwell import Advice, Cause, Close, CloseCode, HandshakeRejected
+from endwell import Cause, Close, CloseCode, HandshakeRejected, RetryAdvice
 from tests.old import OldPeer
 from tests.pair import until, within
 from tests.raw import BOUND
@@ -129,7 +129,7 @@ async def test_our_clients_come_back_in_the_window_they_were_given_and_not_above
 
     def told(last, verdict):
         if last.code == CloseCode.SERVICE_RESTART:
-            advised.append((Advice.parse(last.reason), verdict))
+            advised.append((RetryAdvice.parse(last.reason), verdict))
             returns.append(time.monotonic() + verdict)
 
     async def client():

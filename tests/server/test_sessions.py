@@ -104,7 +104,7 @@ async def test_an_old_client_is_replaced_without_being_told_why(hall, version):
         received = (await within(old.closed)).received
         assert received == (Close() if version == "hixie-76" else None)
         ending = await within(place.endings.get())
-        assert (ending.cause, ending.sent) == (Cause.REPLACED, Close(4991, "replaced", unsaid=True))
+        assert (ending.cause, ending.sent) == (Cause.REPLACED, Close(4991, "replaced", not_transmitted=True))
         assert new.is_open
         await until(lambda: place.told == ["ada joined"])
         await new.close()

@@ -9,7 +9,7 @@ from typing import get_type_hints
 
 import pytest
 
-from endwell import Advice, CloseCode, Drain, RetryPolicy
+from endwell import CloseCode, Drain, RetryAdvice, RetryPolicy
 from endwell.server.timetable import DrainKeywords, Phase, Timetable
 
 
@@ -84,11 +84,11 @@ def test_a_peer_that_takes_nothing_and_answers_nothing_has_a_fifth_of_the_deadli
 def test_the_advice_is_after_the_server_has_gone_if_nobody_else_listens():
     table = timetable(2000)
     assert table.spread() == 5
-    assert Advice.parse(table.reason(0)) == Advice(11, 16)
-    assert Advice.parse(table.reason(9.5)) == Advice(1, 6)
-    assert Advice.parse(table.reason(14)) == Advice(1, 6)
+    assert RetryAdvice.parse(table.reason(0)) == RetryAdvice(11, 16)
+    assert RetryAdvice.parse(table.reason(9.5)) == RetryAdvice(1, 6)
+    assert RetryAdvice.parse(table.reason(14)) == RetryAdvice(1, 6)
     assert table.reason(0).startswith("server stopping; retry ")
-    assert Advice.parse(timetable(2000, listen=False).reason(0)) == Advice(0, 5)
+    assert RetryAdvice.parse(timetable(2000, listen=False).reason(0)) == RetryAdvice(0, 5)
     assert timetable(2000, rate=None).reason(0) == "server stopping"
 
 
@@ -100,7 +100,7 @@ def test_clients_come_back_at_the_rate_or_slower_in_any_second(listen, count):
     back = []
     for index in range(count):
         at = table.moment(index, dice.random())
-        earliest, latest = Advice.parse(table.reason(at))
+        earliest, latest = RetryAdvice.parse(table.reason(at))
         if listen:
             assert at + earliest >= table.window
         back.append(at + earliest + dice.random() * (latest - earliest))
@@ -117,5 +117,5 @@ def test_who_is_refused_is_told_when_to_come_back():
 
 
 def test_advice_beyond_what_the_grammar_holds_is_cut():
-    assert Advice.parse(timetable(10**9, rate=1).reason(0)) == Advice(11, 99999)
+    assert RetryAdvice.parse(timetable(10**9, rate=1).reason(0)) == RetryAdvice(11, 99999)
     assert RetryPolicy().max_advised < 99999

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from endwell.errors import (
     BadRequest,
     BodyTooLarge,
-    HandshakeError,
     HeadTooLarge,
     InvalidHandshake,
     MethodNotAllowed,
+    RequestRefused,
 )
 from endwell.http import Request, Response
 from endwell.options import Options
@@ -83,7 +83,7 @@ def outcome(reader: RequestReader | ResponseReader, parts: Iterable[bytes]) -> o
             continue
         try:
             result = reader.receive(part)
-        except (HandshakeError, InvalidHandshake) as error:
+        except (RequestRefused, InvalidHandshake) as error:
             return type(error)
         if result is not None:
             rest = reader.rest
@@ -328,7 +328,7 @@ def test_a_content_length_of_0_is_no_body() -> None:
     ],
 )
 def test_an_ambiguous_length_is_refused(lines: list[bytes]) -> None:
-    with pytest.raises(HandshakeError) as caught:
+    with pytest.raises(RequestRefused) as caught:
         RequestReader(OPTIONS).receive(request(*lines))
     assert caught.value.status in (400, 413)
 
@@ -352,7 +352,7 @@ def test_a_refusal_never_repeats_what_the_peer_sent() -> None:
         request(first=b"GET SECRET HTTP/1.1"),
         request(first=b"GET / SECRET"),
     ):
-        with pytest.raises(HandshakeError) as caught:
+        with pytest.raises(RequestRefused) as caught:
             RequestReader(OPTIONS).receive(head)
         assert b"SECRET" not in caught.value.response().serialize()
 
@@ -554,7 +554,7 @@ def test_llhttp_takes_all_that_is_taken_and_reads_the_same(
     reader = RequestReader(OPTIONS)
     try:
         read = reader.receive(bytes(data))
-    except HandshakeError:
+    except RequestRefused:
         return
     if read is None:
         return

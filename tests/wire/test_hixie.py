@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from endwell.ending import Close
-from endwell.errors import InvalidData, MessageTooBig, ProtocolError, Unsupported
+from endwell.errors import InvalidData, MessageTooBig, ProtocolError, UnsupportedByProtocol
 from endwell.wire.hixie import Hixie, key_number, proof
 from tests.linear import takes_linear_time
 
@@ -204,7 +204,7 @@ def test_a_text_is_sent_between_zero_and_ff(client):
 
 @pytest.mark.parametrize("message", [b"x", bytearray(b"x"), memoryview(b"x")])
 def test_bytes_are_refused_and_the_error_says_why(message):
-    with pytest.raises(Unsupported, match=r"message must be a str: .*no binary messages"):
+    with pytest.raises(UnsupportedByProtocol, match=r"message must be a str: .*no binary messages"):
         Hixie(client=False).payload(message)
 
 
@@ -216,7 +216,7 @@ def test_what_is_no_message_is_a_type_error_and_a_lone_surrogate_too_is_refused(
 
 
 def test_there_are_no_pings():
-    with pytest.raises(Unsupported, match="no pings"):
+    with pytest.raises(UnsupportedByProtocol, match="no pings"):
         Hixie(client=False).ping(b"")
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endwell.advice import MAX_SECONDS, MAX_TEXT, Advice
+from endwell.advice import MAX_SECONDS, MAX_TEXT, RetryAdvice
 from tests.linear import takes_linear_time
 
 seconds = st.integers(0, MAX_SECONDS)
@@ -24,7 +24,7 @@ seconds = st.integers(0, MAX_SECONDS)
     ],
 )
 def test_a_reason_that_ends_with_advice_gives_its_window(reason, window):
-    assert Advice.parse(reason) == window
+    assert RetryAdvice.parse(reason) == window
 
 
 @pytest.mark.parametrize(
@@ -57,43 +57,43 @@ def test_a_reason_that_ends_with_advice_gives_its_window(reason, window):
     ],
 )
 def test_any_other_reason_is_a_reason_like_any_other(reason):
-    assert Advice.parse(reason) is None
+    assert RetryAdvice.parse(reason) is None
 
 
 @given(seconds, seconds, st.text(st.characters(codec="utf-8"), max_size=MAX_TEXT))
 def test_what_is_written_is_read_and_fits_a_close(one, other, text):
     text = text.encode()[:MAX_TEXT].decode(errors="ignore")
-    advice = Advice(min(one, other), max(one, other))
+    advice = RetryAdvice(min(one, other), max(one, other))
     reason = advice.reason(text)
     assert reason.startswith(text)
     assert len(reason.encode()) <= 123
-    assert Advice.parse(reason) == advice
+    assert RetryAdvice.parse(reason) == advice
 
 
 @given(st.text())
 def test_reading_never_fails(reason):
-    advice = Advice.parse(reason)
+    advice = RetryAdvice.parse(reason)
     assert advice is None or 0 <= advice.earliest <= advice.latest <= MAX_SECONDS
 
 
 def test_reading_takes_linear_time():
     # It does not, if each beginning runs on to the end of the text.
-    assert takes_linear_time(Advice.parse, lambda count: "; retry 99999-99999" * count, 50_000)
+    assert takes_linear_time(RetryAdvice.parse, lambda count: "; retry 99999-99999" * count, 50_000)
 
 
 def test_advice_alone_needs_no_text():
-    assert Advice(2, 12).reason() == "retry 2-12s"
-    assert Advice(2, 12).reason("server restarting") == "server restarting; retry 2-12s"
+    assert RetryAdvice(2, 12).reason() == "retry 2-12s"
+    assert RetryAdvice(2, 12).reason("server restarting") == "server restarting; retry 2-12s"
 
 
 @pytest.mark.parametrize("window", [(-1, 2), (2, 1), (0, 100000)])
 def test_a_window_that_cannot_be_said_is_refused(window):
     with pytest.raises(ValueError, match="earliest and latest"):
-        Advice(*window).reason()
+        RetryAdvice(*window).reason()
 
 
 def test_a_text_that_would_not_fit_is_refused_by_its_bytes():
-    assert len(Advice(99999, 99999).reason("x" * MAX_TEXT).encode()) == 123
+    assert len(RetryAdvice(99999, 99999).reason("x" * MAX_TEXT).encode()) == 123
     for text in ("x" * (MAX_TEXT + 1), "ü" * 52):
         with pytest.raises(ValueError, match="text must be at most 103 bytes"):
-            Advice(0, 1).reason(text)
+            RetryAdvice(0, 1).reason(text)

@@ -11,8 +11,7 @@ import pytest
 import endwell
 import endwell.errors
 from endwell import (
-    Advice,
-    Broadcast,
+    BroadcastReport,
     Cause,
     Close,
     CloseCode,
@@ -27,11 +26,12 @@ from endwell import (
     Request,
     Response,
     Retry,
+    RetryAdvice,
     RetryPolicy,
-    Stop,
+    StopReason,
     TcpEnd,
 )
-from endwell.errors import GaveUp, HandshakeFailed, HandshakeRejected, ServiceUnavailable, UpgradeRequired
+from endwell.errors import GaveUp, HandshakeError, HandshakeRejected, ServiceUnavailable, UpgradeRequired
 from endwell.http import Query
 from endwell.server.timetable import Phase
 
@@ -43,7 +43,7 @@ FAULT = Ending(
     initiator=Initiator.NETWORK,
     clean=False,
     received=Close(1001, "going"),
-    sent=Close(1000, "", unsaid=True),
+    sent=Close(1000, "", not_transmitted=True),
     tcp=TcpEnd.RST,
     messages_in=3,
     latency=0.25,
@@ -59,8 +59,8 @@ def routed():
 
 
 VALUES = {
-    "Advice": Advice(2, 12),
-    "Broadcast": Broadcast(3, (), 1),
+    "Advice": RetryAdvice(2, 12),
+    "Broadcast": BroadcastReport(3, (), 1),
     "Cause": Cause.SLOW_PEER,
     "Close": Close(4000, "why"),
     "CloseCode": CloseCode.GOING_AWAY,
@@ -90,7 +90,7 @@ VALUES = {
     "Response": Response(404, Headers(FIELDS), b"no"),
     "Retry": Retry.NOW,
     "RetryPolicy": RetryPolicy(max_retries=3, codes={4000: Retry.NEVER}),
-    "Stop": Stop.DONE,
+    "Stop": StopReason.DONE,
     "TcpEnd": TcpEnd.RST,
 }
 
@@ -102,9 +102,9 @@ def exceptions():
             yield GaveUp("max_retries is used up", HandshakeRejected(FAULT, Response(503)))
         elif cls is HandshakeRejected:
             yield HandshakeRejected(FAULT, Response(401, Headers(FIELDS), b"no"))
-        elif cls is HandshakeFailed:
-            yield HandshakeFailed(FAULT)
-            yield HandshakeFailed(FAULT, "certificate expired")
+        elif cls is HandshakeError:
+            yield HandshakeError(FAULT)
+            yield HandshakeError(FAULT, "certificate expired")
         elif issubclass(cls, endwell.ConnectionClosed):
             yield cls(FAULT)
         elif cls is UpgradeRequired:

@@ -26,7 +26,7 @@ def ending(cause=Cause.PEER_CLOSED, initiator=None, clean=True, **fields):
         (Initiator.NETWORK, None, None, 1006, ""),
         (Initiator.LOCAL, None, None, 1006, ""),
         # hixie-76 has no codes.
-        (Initiator.LOCAL, Close(), Close(4001, "ours", unsaid=True), 1005, ""),
+        (Initiator.LOCAL, Close(), Close(4001, "ours", not_transmitted=True), 1005, ""),
     ],
 )
 def test_code_and_reason_are_those_of_the_first_close(initiator, received, sent, code, reason):
@@ -45,14 +45,17 @@ def test_code_and_reason_are_those_of_the_first_close(initiator, received, sent,
         # hixie-75 has no closing handshake: the end of TCP is the Close, if it comes in order.
         (True, ending(clean=None)),
         (True, ending(Cause.PEER_VANISHED, clean=None, tcp=TcpEnd.FIN)),
-        (True, ending(Cause.APP_CLOSED, clean=None, sent=Close(1000, unsaid=True))),
-        (False, ending(Cause.APP_CLOSED, clean=None, sent=Close(1000, unsaid=True), tcp=TcpEnd.TIMEOUT)),
-        (False, ending(Cause.HANDLER_ERROR, clean=None, sent=Close(1011, unsaid=True))),
+        (True, ending(Cause.APP_CLOSED, clean=None, sent=Close(1000, not_transmitted=True))),
+        (
+            False,
+            ending(Cause.APP_CLOSED, clean=None, sent=Close(1000, not_transmitted=True), tcp=TcpEnd.TIMEOUT),
+        ),
+        (False, ending(Cause.HANDLER_ERROR, clean=None, sent=Close(1011, not_transmitted=True))),
         (False, ending(Cause.CONNECTION_RESET, clean=None, tcp=TcpEnd.RST)),
         (False, ending(Cause.INVALID_DATA, clean=None, exception=ValueError())),
         # A code of ours counts, said or not.
-        (True, ending(Cause.HANDLER_RETURNED, received=Close(), sent=Close(1000, unsaid=True))),
-        (False, ending(Cause.HANDLER_ERROR, received=Close(), sent=Close(1011, unsaid=True))),
+        (True, ending(Cause.HANDLER_RETURNED, received=Close(), sent=Close(1000, not_transmitted=True))),
+        (False, ending(Cause.HANDLER_ERROR, received=Close(), sent=Close(1011, not_transmitted=True))),
         # We closed, and never heard the answer.
         (False, ending(Cause.APP_CLOSED, sent=Close(1000), clean=False, tcp=TcpEnd.TIMEOUT)),
         (False, ending(received=Close(1011), sent=Close(1011))),
@@ -93,7 +96,7 @@ def test_an_ending_is_ok_if_the_peer_closed_with_an_ordinary_code(ok, end):
         ),
         (
             "the application closed; we closed with 4001 'why' (unsaid); clean, after 0.0 s",
-            ending(Cause.APP_CLOSED, received=Close(), sent=Close(4001, "why", unsaid=True)),
+            ending(Cause.APP_CLOSED, received=Close(), sent=Close(4001, "why", not_transmitted=True)),
         ),
         (
             "the application closed; we closed with 1012 SERVICE_RESTART, answered with 1002 PROTOCOL_ERROR; clean, after 0.0 s",

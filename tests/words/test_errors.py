@@ -19,7 +19,6 @@ from endwell.errors import (
     EndwellError,
     Forbidden,
     HandshakeError,
-    HandshakeFailed,
     HandshakeRejected,
     HeadTooLarge,
     InvalidData,
@@ -30,6 +29,7 @@ from endwell.errors import (
     PeerError,
     PolicyViolation,
     ProtocolError,
+    RequestRefused,
     ServiceUnavailable,
     TooManyConnections,
     UpgradeRequired,
@@ -67,7 +67,7 @@ def test_a_peer_error_has_the_close_code_of_its_class():
 
 
 def test_a_handshake_error_has_the_http_status_of_its_class():
-    assert {cls: cls("why").response().status for cls in family(HandshakeError)} == {
+    assert {cls: cls("why").response().status for cls in family(RequestRefused)} == {
         BadRequest: 400,
         Forbidden: 403,
         NotFound: 404,
@@ -81,7 +81,7 @@ def test_a_handshake_error_has_the_http_status_of_its_class():
     }
 
 
-@pytest.mark.parametrize("cls", family(HandshakeError))
+@pytest.mark.parametrize("cls", family(RequestRefused))
 def test_the_answer_to_a_refused_request_is_the_error_as_plain_text(cls):
     response = cls("the reason").response()
     assert response.body == b"the reason\n"
@@ -107,8 +107,8 @@ OURS = {"problem"}
 
 
 def refusals():
-    """Each ``HandshakeError`` that the package creates, as (place, its text)."""
-    names = {cls.__name__ for cls in family(HandshakeError)}
+    """Each ``RequestRefused`` that the package creates, as (place, its text)."""
+    names = {cls.__name__ for cls in family(RequestRefused)}
     source = Path(endwell.__file__).parent
     for file in sorted(source.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -140,9 +140,9 @@ def test_two_receivers_are_a_runtime_error():
 
 
 def test_a_failed_handshake_tells_its_ending_unless_there_is_more_to_say():
-    assert str(HandshakeFailed(FAULT)) == str(FAULT)
-    assert str(HandshakeFailed(FAULT, "certificate expired")) == "certificate expired"
-    assert HandshakeFailed(FAULT).ending is FAULT
+    assert str(HandshakeError(FAULT)) == str(FAULT)
+    assert str(HandshakeError(FAULT, "certificate expired")) == "certificate expired"
+    assert HandshakeError(FAULT).ending is FAULT
 
 
 @pytest.mark.parametrize(("status", "text"), [(403, "HTTP 403 Forbidden"), (799, "HTTP 799")])

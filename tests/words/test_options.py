@@ -244,8 +244,8 @@ def test_old_protocols_are_off_and_are_asked_for_by_name():
     assert Options(legacy=True).spoken == LEGACY
     assert Options(legacy=False).spoken == ()
     assert Options(legacy=["hixie-76"]).spoken == ("hixie-76",)
-    assert Options(version="hixie-75").but(max_size=1).version == "hixie-75"
-    assert Options(legacy=True).but(max_size=1).spoken == LEGACY
+    assert Options(version="hixie-75").replace(max_size=1).version == "hixie-75"
+    assert Options(legacy=True).replace(max_size=1).spoken == LEGACY
 
 
 @pytest.mark.parametrize("version", ["14", "hixie-77", "", 13, None])
@@ -279,17 +279,17 @@ def test_options_cannot_be_changed():
 
 def test_a_copy_has_the_changes_and_is_checked_too():
     options = Options(max_size=5)
-    copy = options.but(max_queue=2)
+    copy = options.replace(max_queue=2)
     assert (copy.max_size, copy.max_queue) == (5, 2)
     assert options.max_queue == 16
-    assert options.but() is options
+    assert options.replace() is options
     with pytest.raises(ValueError, match="max_queue"):
-        options.but(max_queue=0)
+        options.replace(max_queue=0)
 
 
 def test_a_keyword_that_is_no_option_is_named():
     with pytest.raises(TypeError, match="ping_intervall"):
-        Options().but(ping_intervall=5)
+        Options().replace(ping_intervall=5)
 
 
 def test_the_keywords_are_the_fields_of_options():

@@ -12,14 +12,14 @@ from .stream import Stream
 from .syscalls import monotonic
 from .websocket import WebSocket
 
-__all__ = ["Broadcast", "Slow", "broadcast"]
+__all__ = ["BroadcastReport", "Slow", "broadcast"]
 
 #: What to do about a connection whose peer is slow.
 Slow = Literal["skip", "close", "queue"]
 
 
 @dataclass(frozen=True, slots=True)
-class Broadcast:
+class BroadcastReport:
     """What became of a broadcast; all of these together are the connections that were given, as they were given."""
 
     #: How many connections took the message.
@@ -32,7 +32,7 @@ class Broadcast:
     unsupported: tuple[Any, ...] = ()
 
 
-def broadcast(connections: Iterable[WebSocket], message: str | Buffer, slow: Slow) -> Broadcast:
+def broadcast(connections: Iterable[WebSocket], message: str | Buffer, slow: Slow) -> BroadcastReport:
     """See :meth:`endwell.Server.broadcast`."""
     if slow not in ("skip", "close", "queue"):
         raise ValueError(f"slow must be 'skip', 'close' or 'queue', not {slow!r}")
@@ -69,7 +69,7 @@ def broadcast(connections: Iterable[WebSocket], message: str | Buffer, slow: Slo
     if slow != "skip":
         _treat(lagging, message, frames, slow == "close")
     sent = len(everybody) - len(lagging) - len(unable) - gone
-    return Broadcast(sent, tuple(lagging), gone, tuple(unable))
+    return BroadcastReport(sent, tuple(lagging), gone, tuple(unable))
 
 
 def _snapshot(connections: Iterable[WebSocket]) -> list[WebSocket]:

@@ -12,7 +12,7 @@ from random import random
 
 from ..codes import CloseCode
 from ..ending import Cause, Ending, Initiator, TcpEnd
-from ..errors import HandshakeFailed, HandshakeRejected, InvalidHandshake
+from ..errors import HandshakeError, HandshakeRejected, InvalidHandshake
 from ..http import Response
 from ..protocol.connection import Connection
 from ..protocol.deadline import LATE, NEVER
@@ -47,7 +47,7 @@ async def dial(
     the first request if a redirect led to this one, by default now.
 
     Raises :exc:`HandshakeRejected` for an HTTP answer other than 101, and
-    :exc:`HandshakeFailed` for everything else that keeps it from opening.
+    :exc:`HandshakeError` for everything else that keeps it from opening.
     """
     options = offer.options
     core = Connection(True, options, time.monotonic() if began is None else began, time.time())
@@ -196,10 +196,10 @@ def _in_time(core: Connection) -> str:
     return f"within {core.options.open_timeout:g} s (open_timeout)"
 
 
-def _failure(core: Connection, uri: WebSocketURI, why: str) -> HandshakeFailed:
+def _failure(core: Connection, uri: WebSocketURI, why: str) -> HandshakeError:
     """The error of a connection that has ended before it was open; it names the server and the phase."""
     assert core.ending is not None
-    failure = HandshakeFailed(core.ending, f"{uri}: {why}")
+    failure = HandshakeError(core.ending, f"{uri}: {why}")
     failure.__cause__ = core.ending.exception
     return failure
 

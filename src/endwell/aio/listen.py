@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from random import random
 
-from ..errors import HandshakeError, TooManyConnections
+from ..errors import RequestRefused, TooManyConnections
 from ..http import Request, Response
 from ..options import Options
 from ..protocol.closing import State
@@ -61,7 +61,7 @@ class Listener:
         socks: list[_socket.socket],
         options: Options,
         tls: ssl.SSLContext | None,
-        serve: Callable[[Opening, Request | HandshakeError], object],
+        serve: Callable[[Opening, Request | RequestRefused], object],
         draining: Draining,
         yields: Callable[[int], bool] | None = None,
     ) -> None:
@@ -207,7 +207,7 @@ class Opening:
         stream.settle()
         return ws
 
-    def answer(self, response: Response, exc: HandshakeError | None = None) -> None:
+    def answer(self, response: Response, exc: RequestRefused | None = None) -> None:
         """Send an HTTP answer and end the connection; ``exc`` is the rule that was broken, if one was.
 
         Never keep-alive: after an upgrade that was refused nobody knows whether
@@ -225,10 +225,10 @@ class Opening:
         self._stream.abort()
 
     def _receive(self, data: bytes, now: float) -> None:
-        head: Request | HandshakeError | None
+        head: Request | RequestRefused | None
         try:
             head = self._reader.receive(data)
-        except HandshakeError as exc:
+        except RequestRefused as exc:
             head = exc
         if head is None:
             return

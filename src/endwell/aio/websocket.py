@@ -222,7 +222,7 @@ class WebSocket:
         To be awaited always: where it has to wait and is not awaited, the message is not sent, and
         Python warns that "coroutine 'WebSocket.send' was never awaited".
 
-        Raises TypeError for anything that is no message, :exc:`Unsupported` (which is one)
+        Raises TypeError for anything that is no message, :exc:`UnsupportedByProtocol` (which is one)
         for bytes in an old protocol that has only text, and when awaited
         :exc:`ConnectionClosed` after the end.
         """

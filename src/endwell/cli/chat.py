@@ -13,7 +13,7 @@ from collections import defaultdict, deque
 from importlib import resources
 from typing import Unpack
 
-from ..advice import Advice
+from ..advice import RetryAdvice
 from ..aio.websocket import WebSocket
 from ..codes import CloseCode
 from ..ending import Ending
@@ -35,7 +35,7 @@ SLOW = 6.0
 #: Of asm-generic/socket.h; Python's socket module does not have it.
 SO_ATTACH_FILTER = 26
 #: When a client comes back after ``/restart``.
-BACK = Advice(3, 8)
+BACK = RetryAdvice(3, 8)
 
 
 class Chat:

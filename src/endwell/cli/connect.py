@@ -23,10 +23,10 @@ from typing import Any
 from ..aio.websocket import WebSocket
 from ..client.connect import ConnectKeywords, connect
 from ..client.reconnecting import reconnecting
-from ..client.retry import Stop
+from ..client.retry import StopReason
 from ..codes import CloseCode
 from ..ending import Ending
-from ..errors import ConnectionClosed, HandshakeFailed, HandshakeRejected
+from ..errors import ConnectionClosed, HandshakeError, HandshakeRejected
 from ..http import Response
 from .formats import Format
 from .line import Line
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 async def _talk(opening: connect, face: _Pipe) -> int:
     try:
         ws = await opening
-    except HandshakeFailed as failure:
+    except HandshakeError as failure:
         face.tell(failure)
         _show_failure(failure)
         return 1
@@ -120,7 +120,7 @@ class _Return:
         """Talk until there is nothing to come back for."""
         _on_signal(self._client.stop)
         # What the loop raises has been told by then.
-        with suppress(ConnectionClosed, HandshakeFailed):
+        with suppress(ConnectionClosed, HandshakeError):
             async for ws in self._client:
                 with self._face:
                     await _converse(ws, self._face)
@@ -129,10 +129,10 @@ class _Return:
                 _say(self._farewell, RED if self._status else GREEN)
         return 1 if self._face.failed else self._status
 
-    def _tell(self, last: Ending | HandshakeFailed, verdict: float | Stop) -> None:
-        what_next = "" if isinstance(verdict, Stop) else f"; coming back in {verdict:.1f} s"
+    def _tell(self, last: Ending | HandshakeError, verdict: float | StopReason) -> None:
+        what_next = "" if isinstance(verdict, StopReason) else f"; coming back in {verdict:.1f} s"
         self._face.tell(last)
-        if isinstance(last, HandshakeFailed):
+        if isinstance(last, HandshakeError):
             self._status = 1
             _show_failure(last, what_next)
         else:
@@ -209,12 +209,12 @@ class _Pipe:
             sys.stdout.buffer.write(output)
             sys.stdout.buffer.flush()
 
-    def tell(self, last: Ending | HandshakeFailed) -> None:
+    def tell(self, last: Ending | HandshakeError) -> None:
         """The connection has ended, or was not opened: say so in JSON, if that is wanted."""
         if not self._form.in_json:
             return
         fields: dict[str, Any] = {}
-        if isinstance(last, HandshakeFailed):
+        if isinstance(last, HandshakeError):
             fields["failure"] = str(last)
             if isinstance(last, HandshakeRejected):
                 fields["status"] = last.response.status
@@ -347,7 +347,7 @@ async def _readable(fd: int) -> None:
         loop.remove_reader(fd)
 
 
-def _show_failure(failure: HandshakeFailed, what_next: str = "") -> None:
+def _show_failure(failure: HandshakeError, what_next: str = "") -> None:
     _say(f"{failure}{what_next}", RED)
     if isinstance(failure, HandshakeRejected):
         _show_body(failure.response)

@@ -50,7 +50,7 @@ class connect:
 
     Raises ValueError for a malformed ``uri`` or header, TypeError for an argument of
     another type or name; and when it connects, :exc:`HandshakeRejected` for an HTTP refusal
-    (with its ``response``) and :exc:`HandshakeFailed` for anything else.
+    (with its ``response``) and :exc:`HandshakeError` for anything else.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class connect:
         self._ssl = ssl
         self._headers = _headers(additional_headers)
         self._unix_path = unix_path
-        self._options = (options or Options()).but(**keywords)
+        self._options = (options or Options()).replace(**keywords)
         self._offer(self._uri, self._headers)  # an application's mistake raises here, not when it connects
         self._ws: WebSocket | None = None
         # Where it is opened: for the warning about one that is not closed.

@@ -13,9 +13,9 @@ from typing import Any, Unpack
 
 from ..aio.websocket import WebSocket
 from ..ending import Cause, Ending
-from ..errors import ConnectionClosed, GaveUp, HandshakeFailed
+from ..errors import ConnectionClosed, GaveUp, HandshakeError
 from .connect import ConnectKeywords, connect
-from .retry import History, RetryPolicy, Stop
+from .retry import History, RetryPolicy, StopReason
 
 __all__ = ["reconnecting"]
 
@@ -30,14 +30,14 @@ class reconnecting:
       server that is not there yet is waited for.
     - ``on_attempt(number)`` is called before each attempt; the first is number 1.
     - ``on_ending(last, verdict)`` is called at once, for each :class:`Ending` and each
-      :exc:`HandshakeFailed`; ``verdict`` is the seconds to wait, or why not to come
-      back, a :class:`Stop`.
+      :exc:`HandshakeError`; ``verdict`` is the seconds to wait, or why not to come
+      back, a :class:`StopReason`.
     - ``keywords``: those of :class:`connect`. Each attempt resolves the host name anew.
 
     A connection is closed when its turn of the loop is over. Whoever ends it for good
     ends the loop: ``break``, :meth:`stop`, ``ws.close()``, leaving the body while the
     connection is open, and a server's 1000. The loop raises :exc:`ConnectionClosed` or
-    :exc:`HandshakeFailed` where coming back would end the same way, and
+    :exc:`HandshakeError` where coming back would end the same way, and
     :exc:`GaveUp` when the policy's ``max_retries`` or ``max_time`` is used up.
 
     One object is for one loop: one that begins after the last has ended, or after
@@ -52,7 +52,7 @@ class reconnecting:
         *,
         policy: RetryPolicy | None = None,
         on_attempt: Callable[[int], object] | None = None,
-        on_ending: Callable[[Ending | HandshakeFailed, float | Stop], object] | None = None,
+        on_ending: Callable[[Ending | HandshakeError, float | StopReason], object] | None = None,
         **keywords: Unpack[ConnectKeywords],
     ) -> None:
         for name, callback in (("on_attempt", on_attempt), ("on_ending", on_ending)):
@@ -64,7 +64,7 @@ class reconnecting:
         self._on_ending = on_ending
         self._history = History()
         self._attempts = 0
-        self._verdict: float | Stop = 0.0
+        self._verdict: float | StopReason = 0.0
         self._due = 0.0
         self._ws: WebSocket | None = None
         self._stopped = False
@@ -111,7 +111,7 @@ class reconnecting:
         while not self._stopped:
             try:
                 await self._attempt()
-            except HandshakeFailed as failure:
+            except HandshakeError as failure:
                 self._ended(failure)
                 self._obey(failure)
                 continue
@@ -138,36 +138,38 @@ class reconnecting:
         self._attempts += 1
         self._call(self._on_attempt, self._attempts)
 
-    def _ended(self, last: Ending | HandshakeFailed) -> None:
+    def _ended(self, last: Ending | HandshakeError) -> None:
         """Decide as soon as the end is known, however long the body still takes."""
         now = time.monotonic()
         self._history = self._policy.after(self._history, last, now)
         dice = random.random()  # noqa: S311  (it spreads a crowd, it hides nothing)
-        self._verdict = Stop.STOPPED if self._stopped else self._policy.decide(self._history, last, now, dice)
-        if isinstance(self._verdict, Stop):
+        self._verdict = (
+            StopReason.STOPPED if self._stopped else self._policy.decide(self._history, last, now, dice)
+        )
+        if isinstance(self._verdict, StopReason):
             logger.info("%s; not coming back: %s", last, self._verdict.value)
         else:
             self._due = now + self._verdict
             self._log(last, self._verdict)
         self._call(self._on_ending, last, self._verdict)
 
-    def _log(self, last: Ending | HandshakeFailed, wait: float) -> None:
-        if self._unheard and isinstance(last, HandshakeFailed):
+    def _log(self, last: Ending | HandshakeError, wait: float) -> None:
+        if self._unheard and isinstance(last, HandshakeError):
             # Without it, a wrong URL would look like a program that does nothing: INFO is not shown by default.
             logger.warning("%s; coming back in %.1f s (more failed attempts are logged as INFO)", last, wait)
             self._unheard = False
         else:
             logger.info("%s; coming back in %.1f s", last, wait)
 
-    def _obey(self, last: Ending | HandshakeFailed) -> None:
+    def _obey(self, last: Ending | HandshakeError) -> None:
         """End the loop if that was the verdict on ``last``."""
-        if not isinstance(self._verdict, Stop):
+        if not isinstance(self._verdict, StopReason):
             return
         self._stopped = True
-        if self._verdict in {Stop.DONE, Stop.STOPPED}:
+        if self._verdict in {StopReason.DONE, StopReason.STOPPED}:
             return
         error = ConnectionClosed.of(last) if isinstance(last, Ending) else last
-        if self._verdict is Stop.REFUSED:
+        if self._verdict is StopReason.REFUSED:
             raise error
         raise GaveUp(self._verdict.value, error) from error
 

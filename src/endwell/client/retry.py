@@ -14,13 +14,13 @@ from enum import Enum
 from math import inf
 from typing import Any
 
-from ..advice import Advice
+from ..advice import RetryAdvice
 from ..codes import CloseCode, Retry, describe
 from ..ending import Cause, Ending
-from ..errors import HandshakeFailed, HandshakeRejected, InvalidHandshake
+from ..errors import HandshakeError, HandshakeRejected, InvalidHandshake
 from ..http import Response
 
-__all__ = ["History", "RetryPolicy", "Stop", "retry_of_status"]
+__all__ = ["History", "RetryPolicy", "StopReason", "retry_of_status"]
 
 #: RFC 9110 §15.5 and §15.6, RFC 6585, RFC 8470: the refusals whose class says the
 #: opposite. 408, 425 and 429 are about this moment; 501 and 505 about the server's build.
@@ -28,7 +28,7 @@ _PASSING = frozenset({408, 425, 429})
 _LASTING = frozenset({501, 505})
 
 
-class Stop(Enum):
+class StopReason(Enum):
     """Why a client does not come back."""
 
     DONE = "it ended in an ordinary way, for good"
@@ -63,7 +63,7 @@ class RetryPolicy:
     back-off with full jitter. It waits ``base`` on top of that, unless this is the
     first one in the row and its code or cause says :attr:`Retry.NOW`. The code or HTTP
     status decides whether to come back at all; the server's own words (``Retry-After``,
-    or :class:`~endwell.advice.Advice` in the Close) move the wait.
+    or :class:`~endwell.advice.RetryAdvice` in the Close) move the wait.
 
     Raises ValueError for a limit that is not positive and finite, and for a key of ``codes``
     that no ending and no answer can have.
@@ -104,20 +104,20 @@ class RetryPolicy:
             if not isinstance(retry, Retry):
                 raise TypeError(f"codes[{code!r}] must be a Retry, not {retry!r}")
 
-    def after(self, history: History, last: Ending | HandshakeFailed, now: float) -> History:
+    def after(self, history: History, last: Ending | HandshakeError, now: float) -> History:
         """The history with ``last``, which came at ``now``."""
         stable = isinstance(last, Ending) and last.duration >= self.stable_after
         return History(1, now) if stable or not history.tries else History(history.tries + 1, history.since)
 
     def decide(
-        self, history: History, last: Ending | HandshakeFailed, now: float, dice: float
-    ) -> float | Stop:
+        self, history: History, last: Ending | HandshakeError, now: float, dice: float
+    ) -> float | StopReason:
         """Seconds to wait, or why to stop; ``history`` has ``last`` in it, ``dice`` is in [0, 1)."""
         retry = self.retry(last)
         if retry is Retry.NEVER:
-            return Stop.DONE if _ordinary(last) else Stop.REFUSED
+            return StopReason.DONE if _ordinary(last) else StopReason.REFUSED
         if self.max_retries is not None and history.tries > self.max_retries:
-            return Stop.RETRIES
+            return StopReason.RETRIES
         first = history.tries == 1
         ceiling = min(self.max_delay, self.base * 2.0 ** min(history.tries - 1, 64))
         floor, spread = (0.0 if retry is Retry.NOW and first else self.base), ceiling
@@ -129,15 +129,15 @@ class RetryPolicy:
             spread = (asked[1] - asked[0]) if first else max(spread, asked[1] - asked[0])
         wait = floor + dice * spread
         if self.max_time is not None and now + wait - history.since > self.max_time:
-            return Stop.TIME
+            return StopReason.TIME
         return wait
 
-    def retry(self, last: Ending | HandshakeFailed) -> Retry:
+    def retry(self, last: Ending | HandshakeError) -> Retry:
         """Whether to come back: what :attr:`codes` says, else the status, the close code, the cause."""
         if isinstance(last, HandshakeRejected):
             status = last.response.status
             return self.codes.get(status) or retry_of_status(status)
-        if isinstance(last, HandshakeFailed):
+        if isinstance(last, HandshakeError):
             # Not a server that is down: another one, or one that is set up wrong.
             if isinstance(last.ending.exception, InvalidHandshake):
                 return Retry.NEVER
@@ -153,7 +153,7 @@ class RetryPolicy:
             return own or last.cause.retry
         return last.cause.retry
 
-    def _asked(self, last: Ending | HandshakeFailed) -> tuple[float, float] | None:
+    def _asked(self, last: Ending | HandshakeError) -> tuple[float, float] | None:
         """The window in which the server wants us back, if it said so."""
         if isinstance(last, HandshakeRejected):
             seconds = _retry_after(last.response, last.ending)
@@ -164,7 +164,7 @@ class RetryPolicy:
         elif (
             isinstance(last, Ending)
             and last.cause is Cause.PEER_CLOSED
-            and (advice := Advice.parse(last.reason))
+            and (advice := RetryAdvice.parse(last.reason))
         ):
             earliest, latest = advice
         else:
@@ -191,7 +191,7 @@ def _can_match(code: int) -> bool:
     return local or (code < 5000 and describe(code).may_receive)
 
 
-def _ordinary(last: Ending | HandshakeFailed) -> bool:
+def _ordinary(last: Ending | HandshakeError) -> bool:
     """Whether there is nothing to complain about: a good ending, or our own."""
     return isinstance(last, Ending) and (last.ok or last.cause in {Cause.APP_CLOSED, Cause.CANCELLED})
 

@@ -30,7 +30,7 @@ from collections.abc import Callable
 from sys import maxsize
 from typing import Protocol
 
-from ..advice import Advice
+from ..advice import RetryAdvice
 from ..codes import Retry, describe
 from ..ending import Cause, Close, Ending, Initiator, TcpEnd
 from ..errors import PeerError
@@ -66,7 +66,7 @@ _NOTHING: tuple[Cue, BaseException | None] = (_WE_CLOSE, None)
 #: together do not leave together. Precedent: gRPC's MAX_CONNECTION_AGE varies by a tenth.
 _SPREAD = 0.1
 #: What a client is told then: there is nothing to wait for.
-_COME_BACK = Advice(0, 1).reason(Cause.LIFETIME_REACHED.meaning)
+_COME_BACK = RetryAdvice(0, 1).reason(Cause.LIFETIME_REACHED.meaning)
 
 
 class Receiver(Protocol):
@@ -583,8 +583,8 @@ class Connection:
         frame = codec.close(close.code, close.reason)
         self._close_size = len(frame)
         self.outbox.append(frame)
-        unsaid = close.code is not None and not codec.has_codes
-        self._sent = Close(close.code, close.reason, unsaid) if unsaid else close
+        not_transmitted = close.code is not None and not codec.has_codes
+        self._sent = Close(close.code, close.reason, not_transmitted) if not_transmitted else close
         if not codec.has_close or not (codec.has_reply or self.client):
             # The end of TCP has to say it: where there is no Close, in either role.
             self.half_close = True

@@ -111,7 +111,7 @@ def wants_websocket(request: Request) -> bool:
 def accept(request: Request, options: Options) -> Accepted:
     """Accept ``request`` (RFC 6455 §4.2), with the 101 to send.
 
-    Raises a subclass of :exc:`HandshakeError`, which carries the answer.
+    Raises a subclass of :exc:`RequestRefused`, which carries the answer.
     """
     check_upgrade(request)
     headers = request.headers

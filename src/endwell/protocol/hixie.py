@@ -63,7 +63,7 @@ class OldAccepted(Accepted):
 def accept(request: Request, options: Options, version: str) -> Accepted:
     """Accept ``request`` (hixie-76 §5.2, hixie-75 §4.2), with the 101 to send.
 
-    Raises a subclass of :exc:`HandshakeError`, which carries the answer.
+    Raises a subclass of :exc:`RequestRefused`, which carries the answer.
     """
     check_upgrade(request)
     headers = request.headers

@@ -36,7 +36,7 @@ def accept(request: Request, options: Options) -> Accepted:
         request.remote_address,
         request.secure,
     )
-    return handshake.accept(modern, options.but(compression=None))
+    return handshake.accept(modern, options.replace(compression=None))
 
 
 def offer(made: Offer) -> Offer:

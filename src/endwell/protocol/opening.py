@@ -19,7 +19,7 @@ __all__ = ["accept", "confirm", "offer"]
 def accept(request: Request, options: Options) -> Accepted:
     """Accept ``request`` in the protocol that it is of, if ``options`` have it.
 
-    Raises a subclass of :exc:`HandshakeError`, which carries the answer.
+    Raises a subclass of :exc:`RequestRefused`, which carries the answer.
     """
     if not options.legacy:
         return handshake.accept(request, options)
@@ -54,7 +54,7 @@ def confirm(offer: Offer, response: Response) -> Accepted:
 
 def _plain(options: Options) -> Options:
     # The extensions of the drafts are not those of today.
-    return options if options.version == "13" else options.but(compression=None)
+    return options if options.version == "13" else options.replace(compression=None)
 
 
 def _version_of(headers: Headers) -> str:

@@ -17,14 +17,14 @@ from functools import partial
 from typing import Any, TypeVar, Unpack
 
 from ..aio.bind import bind, shown
-from ..aio.broadcast import Broadcast, Slow
+from ..aio.broadcast import BroadcastReport, Slow
 from ..aio.callbacks import check_callback, check_returned
 from ..aio.draining import Draining
 from ..aio.listen import Listener, Opening
 from ..aio.websocket import WebSocket
 from ..codes import CloseCode
 from ..ending import Cause, Ending
-from ..errors import ConnectionClosed, HandshakeError, MisdirectedRequest, ServiceUnavailable
+from ..errors import ConnectionClosed, MisdirectedRequest, RequestRefused, ServiceUnavailable
 from ..http import Request, Response
 from ..options import OptionKeywords, Options
 from ..protocol.handshake import wants_websocket
@@ -70,7 +70,7 @@ class Server:
     def __init__(
         self, options: Options | None = None, *, max_threads: int = 1000, **keywords: Unpack[OptionKeywords]
     ) -> None:
-        self.options = (options or Options()).but(**keywords)
+        self.options = (options or Options()).replace(**keywords)
         #: The connections that are open or closing.
         self.connections: set[WebSocket] = set()
         self.draining = Draining()  #: As that of its WebSockets.
@@ -235,7 +235,7 @@ class Server:
         message: str | Buffer,
         *,
         slow: Slow = "skip",
-    ) -> Broadcast:
+    ) -> BroadcastReport:
         """Send ``message`` on all of ``connections``, such as :attr:`connections`; waits for nobody.
 
         A text message (``str``) or a binary one is framed once for all, and compressed
@@ -389,7 +389,7 @@ class Server:
         Cancelled, it goes to the end at once. A handler must not wait for it, which would
         be waiting for itself. Raises ValueError while nothing is served.
         """
-        plan = (drain or Drain()).but(**keywords)
+        plan = (drain or Drain()).replace(**keywords)
         if self._listener is None:
             raise ValueError("drain() while the server does not serve")
         if self.departure is not None:
@@ -427,8 +427,8 @@ class Server:
 
     # -- one connection -------------------------------------------------------
 
-    def _serve(self, opening: Opening, head: Request | HandshakeError) -> None:
-        if isinstance(head, HandshakeError):
+    def _serve(self, opening: Opening, head: Request | RequestRefused) -> None:
+        if isinstance(head, RequestRefused):
             self._answer(opening, opening.request, head)
         elif self.departure is not None:
             self._answer(opening, head, self.departure.refuse())
@@ -449,7 +449,7 @@ class Server:
             return True
         try:
             route, _ = self._router.match(request.raw_path, "http", request.method)
-        except HandshakeError:
+        except RequestRefused:
             return False
         return route.any_host and not wants_websocket(request)
 
@@ -470,10 +470,10 @@ class Server:
             task.add_done_callback(lambda _: timer.cancel())
 
     async def _ask(self, asked: _Asked) -> None:
-        answer: Response | HandshakeError | None
+        answer: Response | RequestRefused | None
         try:
             answer = await self._page(asked)
-        except HandshakeError as exc:
+        except RequestRefused as exc:
             answer = exc
         except asyncio.CancelledError as exc:
             # By open_timeout, which has answered; by a stop; or it awaited something that was cancelled.
@@ -498,11 +498,11 @@ class Server:
         self._answer(asked.opening, asked.request, answer)
         task.cancel()
 
-    def _respond(self, opening: Opening, request: Request, answer: Response | HandshakeError | None) -> None:
+    def _respond(self, opening: Opening, request: Request, answer: Response | RequestRefused | None) -> None:
         if answer is None:
             try:
                 self._converse(opening, request)
-            except HandshakeError as exc:
+            except RequestRefused as exc:
                 answer = exc
             except KeyboardInterrupt:
                 raise
@@ -512,7 +512,7 @@ class Server:
                 return
         self._answer(opening, request, answer)
 
-    def _cancelled(self, request: Request, exc: BaseException) -> Response | HandshakeError:
+    def _cancelled(self, request: Request, exc: BaseException) -> Response | RequestRefused:
         task = asyncio.current_task()
         if task is None or not task.cancelling():
             return self._broken(request, exc)
@@ -560,9 +560,9 @@ class Server:
             returned = function(request, **params)
         return await returned if inspect.isawaitable(returned) else returned
 
-    def _answer(self, opening: Opening, request: Request | None, answer: Response | HandshakeError) -> None:
-        broken = answer if isinstance(answer, HandshakeError) else None
-        response = answer.response() if isinstance(answer, HandshakeError) else answer
+    def _answer(self, opening: Opening, request: Request | None, answer: Response | RequestRefused) -> None:
+        broken = answer if isinstance(answer, RequestRefused) else None
+        response = answer.response() if isinstance(answer, RequestRefused) else answer
         if broken is not None:
             detail = f" ({broken.detail})" if broken.detail else ""
             self._refusals.log(request, opening.remote_address, broken.status, f"{broken}{detail}")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ..aio.broadcast import Broadcast, Slow, broadcast
+from ..aio.broadcast import BroadcastReport, Slow, broadcast
 from ..aio.websocket import WebSocket
 from ..errors import ConcurrencyError
 from ..sync.crossing import Crossing
@@ -21,7 +21,7 @@ Message = str | Buffer
 
 def broadcast_from_anywhere(
     connections: Connections, message: Message, slow: Slow, crossing: Crossing | None
-) -> Broadcast:
+) -> BroadcastReport:
     """Broadcast in the event loop of ``crossing``, which is that of the server while it serves."""
     running = _running_loop()
     if crossing is None or crossing.loop is running:
@@ -35,11 +35,11 @@ def broadcast_from_anywhere(
     return crossing.run(_broadcast_soon, connections, message, slow)
 
 
-async def _broadcast_soon(connections: Connections, message: Message, slow: Slow) -> Broadcast:
+async def _broadcast_soon(connections: Connections, message: Message, slow: Slow) -> BroadcastReport:
     return _broadcast(connections, message, slow)
 
 
-def _broadcast(connections: Connections, message: Message, slow: Slow) -> Broadcast:
+def _broadcast(connections: Connections, message: Message, slow: Slow) -> BroadcastReport:
     if not isinstance(connections, Iterable):
         return broadcast(connections, message, slow)  # which says so
     everybody = list(connections)

@@ -124,13 +124,13 @@ class Orders:
             if word == "now":
                 self._stop_at_once()
             elif word in _CHANGES:
-                self._order(self._drain.but(**_CHANGES[word]))
+                self._order(self._drain.replace(**_CHANGES[word]))
         if self._channel.ended:
             self._loop.remove_reader(self._channel.fileno())
             if self._plan is None:
                 logger.error("the supervisor is gone")
             # So that the address is free for another one.
-            self._order(self._drain.but(listen=False))
+            self._order(self._drain.replace(listen=False))
 
     # -- what it tells --------------------------------------------------------------
 

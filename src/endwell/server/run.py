@@ -72,7 +72,7 @@ def run(
         supervisor = Supervisor(workers)
         supervisor.run(passed or _listening(listen), passed=bool(passed))
         return
-    orders = Orders(drain.but(listen=False) if passed else drain)
+    orders = Orders(drain.replace(listen=False) if passed else drain)
     yields = _never if passed else None
     _run(server, server.serve_on(lambda: passed or _listening(listen), ssl, yields=yields), orders)
 
@@ -134,7 +134,7 @@ async def _serve(server: Server, serving: AbstractAsyncContextManager[Server], o
             if not plan.listen and server.departure is None:
                 began = monotonic()
                 await server.hand_over(min(HANDSHAKE_TIME, plan.deadline / 10))
-                plan = plan.but(deadline=max(0.0, plan.deadline - (monotonic() - began)))
+                plan = plan.replace(deadline=max(0.0, plan.deadline - (monotonic() - began)))
             await server.drain(plan)
         finally:
             if line is not None:

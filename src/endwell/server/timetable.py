@@ -7,7 +7,7 @@ from enum import Enum
 from math import ceil, inf, sqrt
 from typing import TypedDict, Unpack
 
-from ..advice import MAX_SECONDS, Advice
+from ..advice import MAX_SECONDS, RetryAdvice
 from ..codes import CloseCode
 from ..wire.frames import close_payload
 
@@ -69,7 +69,7 @@ class Drain:
                 raise TypeError(f"{name} must be a number, not {value!r}")
             if not 0 <= value < inf or (name == "rate" and not value):
                 raise ValueError(f"{name} must be positive and finite, not {value!r}")
-        close_payload(self.code, Advice(0, MAX_SECONDS).reason(self.text))
+        close_payload(self.code, RetryAdvice(0, MAX_SECONDS).reason(self.text))
 
     @property
     def text(self) -> str:
@@ -78,7 +78,7 @@ class Drain:
             return self.reason
         return "server restarting" if self.code == CloseCode.SERVICE_RESTART else "server stopping"
 
-    def but(self, **changes: Unpack[DrainKeywords]) -> Drain:
+    def replace(self, **changes: Unpack[DrainKeywords]) -> Drain:
         """A copy with ``changes``. Raises TypeError for a name that is no field, naming it."""
         return replace(self, **changes) if changes else self
 
@@ -166,7 +166,7 @@ class Timetable:
         if self.drain.rate is None:
             return self.drain.text
         earliest = min(int(self.away(at)), MAX_SECONDS)
-        return Advice(earliest, min(earliest + ceil(self.spread()), MAX_SECONDS)).reason(self.drain.text)
+        return RetryAdvice(earliest, min(earliest + ceil(self.spread()), MAX_SECONDS)).reason(self.drain.text)
 
     def retry_after(self, at: float, die: float) -> int:
         """For whoever is refused at ``at``: seconds (RFC 9110 §10.2.3); ``die`` is in [0, 1)."""

@@ -51,7 +51,7 @@ class Place:
 
     def share(self, drain: Drain) -> Drain:
         """How this worker drains, if all do as ``drain`` says."""
-        return drain if drain.rate is None else drain.but(rate=drain.rate / self.count)
+        return drain if drain.rate is None else drain.replace(rate=drain.rate / self.count)
 
     def open(self) -> tuple[Channel, list[_socket.socket], Loads]:
         """The way to the supervisor, the sockets, and the table."""

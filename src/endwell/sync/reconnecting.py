@@ -9,9 +9,9 @@ from typing import Any, Unpack
 
 from ..client.connect import ConnectKeywords
 from ..client.reconnecting import reconnecting as reconnecting_async
-from ..client.retry import RetryPolicy, Stop
+from ..client.retry import RetryPolicy, StopReason
 from ..ending import Ending
-from ..errors import ConcurrencyError, HandshakeFailed
+from ..errors import ConcurrencyError, HandshakeError
 from .background import background, exiting
 from .bridge import Bridge
 from .calls import Calls
@@ -39,7 +39,7 @@ class reconnecting:
         *,
         policy: RetryPolicy | None = None,
         on_attempt: Callable[[int], object] | None = None,
-        on_ending: Callable[[Ending | HandshakeFailed, float | Stop], object] | None = None,
+        on_ending: Callable[[Ending | HandshakeError, float | StopReason], object] | None = None,
         **keywords: Unpack[ConnectKeywords],
     ) -> None:
         self._crossing = background()

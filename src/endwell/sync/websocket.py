@@ -9,7 +9,7 @@ from typing import Self
 from ..aio.callbacks import check_callback
 from ..codes import CloseCode
 from ..ending import Cause, Ending
-from ..errors import ConnectionClosed, Unsupported
+from ..errors import ConnectionClosed, UnsupportedByProtocol
 from ..http import Request, Response
 from ..wire.codec import NO_BINARY, Buffer, octets
 from ..wire.frames import close_payload
@@ -154,7 +154,7 @@ class WebSocket:
         ``write_limit`` bytes, it waits for room first. Interrupted while waiting, it
         sends nothing.
 
-        Raises TypeError for anything that is no message, :exc:`Unsupported` (which is one)
+        Raises TypeError for anything that is no message, :exc:`UnsupportedByProtocol` (which is one)
         for bytes in an old protocol that has only text, and :exc:`ConnectionClosed` after the end.
         """
         if isinstance(message, str):
@@ -165,7 +165,7 @@ class WebSocket:
                 # Copied, because it may change before it leaves.
                 message = bytes(octets(message, "message must be a str"))
             if not self._bridge.takes_binary and self._bridge.is_open:
-                raise Unsupported(NO_BINARY)
+                raise UnsupportedByProtocol(NO_BINARY)
         self._bridge.send(message)
 
     def ping(self, payload: bytes | None = None, timeout: float | None = None) -> float:

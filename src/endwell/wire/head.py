@@ -47,7 +47,7 @@ class RequestReader:
 
         Where old protocols are spoken, a hixie-76 request is complete 8 octets later.
 
-        Raises a subclass of :exc:`HandshakeError`, which carries the answer.
+        Raises a subclass of :exc:`RequestRefused`, which carries the answer.
         """
         if self._challenged is not None:
             return self._challenge(self._challenged, data)

@@ -10,7 +10,7 @@ from hashlib import md5
 from typing import Any
 
 from ..ending import Close
-from ..errors import MessageTooBig, PeerError, ProtocolError, Unsupported
+from ..errors import MessageTooBig, PeerError, ProtocolError, UnsupportedByProtocol
 from ..http import Headers
 from .codec import NO_BINARY, Buffer, octets
 from .frames import close_payload
@@ -186,13 +186,13 @@ class Hixie(Portioned):
                 octets(message, "")
             except TypeError:
                 raise TypeError(f"message must be a str, not {type(message).__name__}") from None
-            raise Unsupported(NO_BINARY)
+            raise UnsupportedByProtocol(NO_BINARY)
         self.first = -1
         return b"\x00" + message.encode() + b"\xff"
 
     def ping(self, payload: bytes | bytearray | memoryview) -> bytes:
         """Raises Unsupported."""
-        raise Unsupported("this old protocol has no pings")
+        raise UnsupportedByProtocol("this old protocol has no pings")
 
     def close(self, code: int | None, reason: str = "") -> bytes:
         """The closing frame; of hixie-75, only the echo of one. Raises as :meth:`Codec.close` does."""
