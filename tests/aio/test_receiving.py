@@ -66,7 +66,7 @@ async def test_a_full_inbox_holds_the_peer_back_and_reading_goes_on_where_it_sto
     async with pair(role, transport, max_queue=max_queue) as both:
         octets = both.peer.octets(BINARY, bytes(2**18))
         sending = asyncio.ensure_future(both.peer.write(octets * 40))  # 10 MiB
-        await until(lambda: not both.core.reads())
+        await until(lambda: not both.core.wants_read())
         assert not sending.done()
         for _ in range(40):
             assert len(await within(both.ws.recv())) == 2**18

@@ -134,7 +134,7 @@ async def test_only_bytes_that_the_system_took_are_called_sent(transport):
                 counts.append(count)
                 outbox.take(count, 0.0)
             waiting = int.from_bytes(fcntl.ioctl(theirs, termios.FIONREAD, bytes(4)), sys.byteorder)
-            assert outbox.taken <= below + waiting
+            assert outbox.bytes_sent <= below + waiting
             if waiting:
                 octets = theirs.recv(5000)
                 below += len(octets)

@@ -273,15 +273,15 @@ def test_it_decides_as_the_python_client_does():
     for _ in range(5000):
         policy, ending = policies(dice), endings(dice)
         history = History(dice.choice([1, 1, 2, 3, 4, 9]), dice.choice([0.0, 50.0]))
-        now, die = dice.choice([60.0, 120.0]), dice.random()
+        now, jitter = dice.choice([60.0, 120.0]), dice.random()
         last: Ending | HandshakeError = ending
         if dice.random() < 0.2:
             ending = Ending(cause=Cause.HANDSHAKE_FAILED, initiator=Initiator.LOCAL, clean=False)
             last = HandshakeError(ending)
-        verdict = policy.decide(history, last, now, die)
+        verdict = policy.decide(history, last, now, jitter)
         expected.append(verdict.name.lower() if isinstance(verdict, StopReason) else verdict)
         given.append(
-            [of_page(policy), {"tries": history.tries, "since": history.since}, in_page(ending), now, die]
+            [of_page(policy), {"tries": history.tries, "since": history.since}, in_page(ending), now, jitter]
         )
     script = DECIDE % json.dumps(str(MODULE))
     told = json.loads(run("node", "--input-type=module", "--eval", script, given=json.dumps(given)))

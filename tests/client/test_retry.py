@@ -226,8 +226,8 @@ def test_the_back_off_is_drawn_from_these_windows(tries, now, later):
 
 
 @given(dice)
-def test_the_draw_is_even_over_the_whole_window(die):
-    assert POLICY.decide(FIRST, CUT, 0.0, die) == 5 * die
+def test_the_draw_is_even_over_the_whole_window(jitter):
+    assert POLICY.decide(FIRST, CUT, 0.0, jitter) == 5 * jitter
 
 
 @pytest.mark.parametrize(

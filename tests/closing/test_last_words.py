@@ -81,7 +81,7 @@ async def test_a_page_that_has_read_nothing_and_reloads_has_closed_with_1001(str
                 both.core.send(bytes(100_000), 0.0)
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.02)  # until it takes no more
-        assert both.core.writes()
+        assert both.core.wants_write()
         reload(both.peer)
         told_the_truth(await both.ending())
 
@@ -105,7 +105,7 @@ async def test_the_close_is_found_behind_everything_that_nobody_had_read(role, t
         for number in range(300):  # over TLS, each in a record of its own
             await peer.write(peer.octets(TEXT, str(number).encode()) + peer.octets(PING))
         await peer.delivered()
-        while both.core.reads():
+        while both.core.wants_read():
             await asyncio.sleep(0)
         taken = len(both.core.inbox)
         reload(peer)
@@ -120,7 +120,7 @@ async def test_the_close_is_found_behind_everything_that_nobody_had_read(role, t
 async def test_a_ping_of_ours_is_enough_to_find_the_close(role, transport):
     async with pair(role, transport, max_queue=1, ping_interval=0.1) as both:
         await both.peer.frame(TEXT, b"unread")
-        await until(lambda: not both.core.reads())
+        await until(lambda: not both.core.wants_read())
         reload(both.peer)
         told_the_truth(await both.ending())
 

@@ -133,7 +133,7 @@ async def test_a_full_inbox_does_not_hold_up_our_own_close(role, transport, byte
         for _ in range(5):
             await both.peer.frame(TEXT, b"unread")
             await asyncio.sleep(0.005)
-        await until(lambda: not both.core.reads())
+        await until(lambda: not both.core.wants_read())
         closing = asyncio.ensure_future(both.ws.close(4000))
         await both.peer.close(4000)
         assert await both.peer.read_close() == Close(4000)

@@ -163,12 +163,12 @@ async def test_a_long_message_is_read_when_the_application_asks_for_it_and_not_b
     async with meet(max_size=size) as both:
         core = both.face.engine(both.ws)._core
         sending = asyncio.ensure_future(both.peer.frame(BINARY, bytes(size)))
-        await until(lambda: not core.reads())
+        await until(lambda: not core.wants_read())
         # One read may bring as much as the kernel has.
-        assert AHEAD <= core.coming < size
+        assert AHEAD <= core.partial_size < size
         assert len(await within(both.ws.recv())) == size
         await sending
-        await until(core.reads)
+        await until(core.wants_read)
 
 
 @pytest.mark.alike
@@ -182,7 +182,7 @@ async def test_a_message_that_has_begun_to_come_is_waited_for_and_so_is_its_end(
             receiving = asyncio.ensure_future(both.ws.recv())
             octets = both.peer.octets(BINARY, bytes(size))
             await both.peer.write(octets[:100_000])
-            await until(lambda: core.coming > 0)
+            await until(lambda: core.partial_size > 0)
             await both.peer.write(octets[100_000:])
             assert len(await within(receiving)) == size
 

@@ -181,9 +181,9 @@ def connection(data: bytes, cuts: list[int]) -> object:
     taken: list[str | bytes] = []
     for read in _reads(data, 1, cuts):
         core.receive(read, 0.0)
-        while core.paused():
+        while core.has_unparsed():
             core.feed(bytearray(), 0, 0.0)
-        while core.inbox and not core.reads():
+        while core.inbox and not core.wants_read():
             taken.append(core.inbox.popleft())
     if how & 4:
         core.close(1000, "", 0.0)

@@ -23,7 +23,7 @@ async def fill_inbox(both):
     for _ in range(20):
         await both.peer.frame(BINARY, b"unread")
     async with asyncio.timeout(5):
-        while both.core.reads():
+        while both.core.wants_read():
             await asyncio.sleep(0.001)
 
 

@@ -85,20 +85,20 @@ def test_nothing_is_sent_before_the_opening_or_after_a_close():
 def test_a_full_inbox_stops_the_reading_of_an_open_connection():
     core = opened(max_queue=2)
     core.receive(frame(core, "message", "x") * 2, 1.0)
-    assert not core.reads()
+    assert not core.wants_read()
     core.inbox.popleft()
-    assert core.reads()
+    assert core.wants_read()
 
 
 def test_an_inbox_of_few_large_messages_is_full_too():
     core = opened(max_size=100)
     core.receive(frame(core, "message", "x" * 99), 1.0)
-    assert core.reads()
+    assert core.wants_read()
     core.receive(frame(core, "message", b"y" * 100), 1.0)
-    assert not core.reads()
+    assert not core.wants_read()
     core.inbox.popleft()
     core.inbox.popleft()
-    assert core.reads()
+    assert core.wants_read()
 
 
 def bombs(count):
@@ -113,11 +113,11 @@ def test_a_read_that_inflates_to_much_waits_with_the_rest_until_there_is_room():
     core.accept(Codec(False, deflate=PerMessageDeflate(Deflate(), client=False)), 0.0)
     core.receive(bombs(3) + frame(core, "close", 1000, ""), 1.0)
     for _ in range(3):
-        assert (len(core.inbox), core.paused(), core.reads()) == (1, True, False)
+        assert (len(core.inbox), core.has_unparsed(), core.wants_read()) == (1, True, False)
         core.inbox.popleft()
-        assert core.reads()
+        assert core.wants_read()
         core.feed(bytearray(), 0, 2.0)
-    assert not core.paused()
+    assert not core.has_unparsed()
     assert core.received == Close(1000)
 
 
@@ -126,14 +126,14 @@ def test_what_waits_does_not_prove_the_peer_alive():
     core.accept(Codec(False, deflate=PerMessageDeflate(Deflate(), client=False)), 0.0)
     core.receive(bombs(2), 1.0)
     core.feed(bytearray(), 0, 2.0)
-    assert core.keepalive.heard == 1.0
+    assert core.keepalive.last_heard == 1.0
 
 
 def test_a_full_inbox_never_blocks_the_closing_handshake():
     core = opened(max_queue=1)
     core.receive(frame(core, "message", "1"), 1.0)
     core.close(1000, "", 2.0)
-    assert core.reads()
+    assert core.wants_read()
     core.receive(frame(core, "message", "2"), 3.0)
     core.receive(frame(core, "close", 1000, ""), 3.0)
     core.eof(3.0)
@@ -317,7 +317,7 @@ def test_a_peer_that_keeps_tcp_open_is_told_of_after_linger_timeout_and_cut_afte
     assert (core.state, core.over, core.ended) == (State.DISCARDING, True, False)
     ending = core.ending
     assert (ending.clean, ending.tcp, ending.duration) == (True, TcpEnd.OPEN, 2.5)
-    assert core.reads()
+    assert core.wants_read()
     core.receive(b"whatever", 3.0)
     assert core.deadline == 4.0
     core.tick(4.0)
@@ -435,7 +435,7 @@ def test_a_client_does_not_send_to_a_server_that_stops(client, code):
 def test_an_end_of_tcp_behind_the_close_waits_for_the_answer_to_leave():
     core = asked()
     core.eof(1.1)
-    assert not core.reads()
+    assert not core.wants_read()
     assert core.send("answer", 1.2)
     core.handled(1.2)
     assert not core.ended
@@ -578,8 +578,8 @@ def test_a_close_that_is_readable_only_after_a_failed_write_is_what_counts():
     core = opened()
     core.send("stream", 1.0)
     core.broken(BrokenPipeError(errno.EPIPE, "pipe"), 1.0)
-    assert not core.writes()
-    assert core.reads()
+    assert not core.wants_write()
+    assert core.wants_read()
     core.receive(frame(core, "close", 1001, ""), 1.0)
     core.eof(1.0)
     ending = core.ending
@@ -591,9 +591,9 @@ def test_a_close_that_is_readable_only_after_a_failed_write_is_what_counts():
 def test_a_failed_write_with_nothing_left_to_read_is_what_it_was():
     core = opened(max_queue=1)
     core.receive(frame(core, "message", "1"), 1.0)
-    assert not core.reads()
+    assert not core.wants_read()
     core.broken(RESET, 1.0)
-    assert core.reads()
+    assert core.wants_read()
     core.receive(frame(core, "message", "2"), 1.0)
     core.eof(1.0)
     assert (core.ending.cause, core.ending.exception) == (Cause.CONNECTION_RESET, RESET)
@@ -645,8 +645,8 @@ def test_a_peer_that_talks_and_never_answers_a_ping_costs_one_payload():
         leave(core)
     assert core.is_open
     assert len(core.keepalive._waiting) == 2
-    core.receive(frame(core, "pong", core.keepalive.own), 2000.0)
-    assert [payload for payload, _ in core.keepalive.answered] == [mine, core.keepalive.own]
+    core.receive(frame(core, "pong", core.keepalive.last_payload), 2000.0)
+    assert [payload for payload, _ in core.keepalive.answered] == [mine, core.keepalive.last_payload]
 
 
 def test_a_peer_that_takes_nothing_is_cut_after_write_timeout():
@@ -722,9 +722,9 @@ def test_a_client_closes_at_the_maximum_lifetime_and_advises_nobody():
 
 
 def test_lifetimes_differ_by_up_to_a_tenth_so_that_who_came_together_does_not_leave_together():
-    for die, end in ((0.0, 60.0), (0.5, 57.0), (0.999, 54.006)):
+    for jitter, end in ((0.0, 60.0), (0.5, 57.0), (0.999, 54.006)):
         core = connection(max_lifetime=60, ping_interval=None)
-        core.accept(Codec(False), 0.0, die=die)
+        core.accept(Codec(False), 0.0, jitter=jitter)
         assert core.deadline == pytest.approx(end)
 
 
@@ -785,9 +785,9 @@ def test_an_end_of_file_waits_for_the_rest_of_an_answer_and_is_not_read_again_me
     core = connection()
     core.refuse(b"HTTP/1.1 400 Bad Request\r\n\r\n", 1.0)
     core.eof(2.0)
-    assert (core.ending, core.reads()) == (None, False)
+    assert (core.ending, core.wants_read()) == (None, False)
     core.sent(5, 3.0)
-    assert (core.ending, core.reads()) == (None, False)
+    assert (core.ending, core.wants_read()) == (None, False)
     core.sent(core.outbox.size, 4.0)
     assert (core.ending.tcp, core.ending.unsent_bytes) == (TcpEnd.FIN, 0)
 
@@ -849,13 +849,13 @@ def test_the_heads_of_the_opening_are_not_counted():
 # -- a driver that takes the messages elsewhere ---------------------------------
 
 
-@pytest.mark.parametrize("why", ["sated", "parting"])
+@pytest.mark.parametrize("why", ["receiver_full", "stop_delivery"])
 def test_a_driver_that_takes_nothing_more_holds_the_peer_back_until_the_connection_closes(why):
     core = opened(max_queue=4)
     setattr(core, why, True)
-    assert not core.reads()
+    assert not core.wants_read()
     core.close(1000, "", 1.0)
-    assert core.reads()
+    assert core.wants_read()
     core.receive(frame(core, "message", "late"), 2.0)
     core.eof(3.0)
     assert core.ending.dropped_messages == 1
@@ -863,16 +863,16 @@ def test_a_driver_that_takes_nothing_more_holds_the_peer_back_until_the_connecti
 
 def test_it_is_known_what_the_application_has_taken_and_whether_it_has_answered():
     core = opened(max_queue=4)
-    assert (core.taken(), core.begun(), core.answers()) == (0, False, False)
+    assert (core.messages_consumed(), core.has_partial_message(), core.has_sent()) == (0, False, False)
     message = frame(core, "message", "hello")
     core.receive(message + message[:3], 1.0)
-    assert (core.taken(), core.begun()) == (0, True)
+    assert (core.messages_consumed(), core.has_partial_message()) == (0, True)
     core.inbox.popleft()
-    assert core.taken() == 1
+    assert core.messages_consumed() == 1
     core.receive(message[3:], 2.0)
-    assert (core.taken(), core.begun()) == (1, False)
+    assert (core.messages_consumed(), core.has_partial_message()) == (1, False)
     core.send("answer", 3.0)
-    assert core.answers()
+    assert core.has_sent()
 
 
 @pytest.mark.parametrize(

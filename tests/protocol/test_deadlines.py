@@ -135,7 +135,7 @@ def silent_in_the_middle_of_a_message(core):
 def silent_behind_a_full_inbox(core):
     for _ in range(core.options.max_queue):
         core.receive(Codec(not core.client).message("x"), 0.0)
-    assert not core.reads()
+    assert not core.wants_read()
 
 
 @pytest.mark.parametrize("options", [{}, ASKED_FOR_5_S], ids=["by default", "asked for 5 s"])
@@ -174,7 +174,7 @@ def test_a_peer_that_dies_right_after_a_pong_is_gone_no_later(client):
     core = opened(client)
     core.tick(20.0)
     left(core, 20.0)
-    core.receive(Codec(not client).pong(core.keepalive.own), 20.1)
+    core.receive(Codec(not client).pong(core.keepalive.last_payload), 20.1)
     assert seconds_to_the_end(core, 20.1) <= 45
 
 

@@ -36,7 +36,7 @@ def test_a_peer_that_says_nothing_is_given_up_after_the_timeout():
 def test_whatever_is_heard_after_the_ping_proves_the_peer_alive():
     keepalive = started(20.0, 5.0)
     keepalive.tick(120.0, deaf=False)
-    keepalive.heard = 121.0
+    keepalive.last_heard = 121.0
     assert keepalive.tick(125.0, deaf=False) is Verdict.NOTHING
     assert keepalive.deadline == 140.0
     assert keepalive.tick(140.0, deaf=False) is Verdict.PING
@@ -44,7 +44,7 @@ def test_whatever_is_heard_after_the_ping_proves_the_peer_alive():
 
 def test_a_peer_that_was_heard_before_the_ping_has_interval_and_timeout_from_then_on():
     keepalive = started(20.0, 5.0)
-    keepalive.heard = 119.0
+    keepalive.last_heard = 119.0
     keepalive.tick(120.0, deaf=False)
     assert keepalive.tick(125.0, deaf=False) is Verdict.NOTHING
     assert keepalive.deadline == 144.0
@@ -57,7 +57,7 @@ def test_a_busy_peer_that_answers_nothing_and_pings_as_seldom_as_we_do_is_not_gi
     while now < 10_000.0:
         now = min(keepalive.deadline, heard + 20.02)
         if now == heard + 20.02:
-            heard = keepalive.heard = now
+            heard = keepalive.last_heard = now
         else:
             assert keepalive.tick(now, deaf=False) is not Verdict.SILENT
 
@@ -65,7 +65,7 @@ def test_a_busy_peer_that_answers_nothing_and_pings_as_seldom_as_we_do_is_not_gi
 def test_pings_keep_their_interval_though_the_timeout_is_longer():
     keepalive = started(1.0, 20.0)
     assert keepalive.tick(101.0, deaf=False) is Verdict.PING
-    keepalive.heard = 101.5
+    keepalive.last_heard = 101.5
     assert keepalive.tick(102.0, deaf=False) is Verdict.PING
 
 
@@ -117,7 +117,7 @@ def test_after_an_answer_a_ping_may_be_lost_again():
     keepalive.tick(120.0, deaf=False)
     assert keepalive.stalled(10.0)
     keepalive.tick(140.0, deaf=False)
-    keepalive.heard = 141.0
+    keepalive.last_heard = 141.0
     assert keepalive.tick(145.0, deaf=False) is Verdict.NOTHING
     assert keepalive.tick(160.0, deaf=False) is Verdict.PING
     assert keepalive.stalled(10.0)
@@ -148,9 +148,9 @@ def test_stopped_it_wants_nothing_more():
 
 def test_a_pong_gives_the_round_trip_and_answers_the_earlier_pings_too():
     keepalive = started()
-    keepalive.sends(b"1", 1.0)
-    keepalive.sends(b"2", 2.0)
-    keepalive.hears(b"2", 2.5)
+    keepalive.ping_sent(b"1", 1.0)
+    keepalive.ping_sent(b"2", 2.0)
+    keepalive.pong_received(b"2", 2.5)
     assert keepalive.answered == [(b"1", 1.5), (b"2", 0.5)]
     assert keepalive.latency == 0.5
 
@@ -159,40 +159,40 @@ def test_the_smoothed_latency_follows_the_last_ones_slowly():
     keepalive = started()
     assert keepalive.smoothed is None
     for number, latency in enumerate((1.0, 1.0, 2.0)):
-        keepalive.sends(b"%d" % number, 10.0 * number)
-        keepalive.hears(b"%d" % number, 10.0 * number + latency)
+        keepalive.ping_sent(b"%d" % number, 10.0 * number)
+        keepalive.pong_received(b"%d" % number, 10.0 * number + latency)
     assert (keepalive.latency, keepalive.smoothed) == (2.0, 1.125)
     for number in range(50):
-        keepalive.sends(b"%d" % number, 0.0)
-        keepalive.hears(b"%d" % number, 2.0)
+        keepalive.ping_sent(b"%d" % number, 0.0)
+        keepalive.pong_received(b"%d" % number, 2.0)
     assert keepalive.smoothed == pytest.approx(2.0, abs=0.01)
 
 
 def test_a_pong_leaves_later_pings_waiting():
     keepalive = started()
-    keepalive.sends(b"1", 1.0)
-    keepalive.sends(b"2", 2.0)
-    keepalive.hears(b"1", 3.0)
+    keepalive.ping_sent(b"1", 1.0)
+    keepalive.ping_sent(b"2", 2.0)
+    keepalive.pong_received(b"1", 3.0)
     assert keepalive.answered == [(b"1", 2.0)]
-    keepalive.hears(b"2", 4.0)
+    keepalive.pong_received(b"2", 4.0)
     assert keepalive.answered == [(b"1", 2.0), (b"2", 2.0)]
 
 
 def test_fresh_payloads_differ():
     keepalive = started()
-    assert len({keepalive.fresh() for _ in range(1000)}) == 1000
+    assert len({keepalive.new_payload() for _ in range(1000)}) == 1000
 
 
 def test_a_pong_that_nobody_asked_for_is_no_answer():
     keepalive = started()
-    keepalive.sends(b"1", 1.0)
-    keepalive.hears(b"2", 3.0)
+    keepalive.ping_sent(b"1", 1.0)
+    keepalive.pong_received(b"2", 3.0)
     assert not keepalive.answered
     assert keepalive.latency is None
 
 
 def test_a_payload_that_is_still_unanswered_is_refused():
     keepalive = started()
-    keepalive.sends(b"1", 1.0)
+    keepalive.ping_sent(b"1", 1.0)
     with pytest.raises(ValueError, match="payload"):
-        keepalive.sends(b"1", 2.0)
+        keepalive.ping_sent(b"1", 2.0)

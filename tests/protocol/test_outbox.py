@@ -71,7 +71,7 @@ def test_taken_in_any_portions_the_bytes_leave_in_order(buffers, data):
         outbox.take(count, 0.0)
     assert left == b"".join(buffers)
     assert not outbox.buffers()
-    assert outbox.taken == len(left)
+    assert outbox.bytes_sent == len(left)
 
 
 def test_a_blocked_queue_has_a_deadline_that_only_progress_moves():

@@ -42,7 +42,7 @@ class Side:
         self.left = b""
         self.fin = False
         self.closed = False
-        self.heard: list[object] = []
+        self.last_heard: list[object] = []
         self.listener = codec(not client, None)
         self.sent: list[object] = []
         self.taken: list[object] = []
@@ -53,13 +53,13 @@ class Side:
     def settle(self, room: int, now: float) -> None:
         """What a driver does: move at most ``room`` bytes to the wire, then FIN if wanted."""
         core = self.core
-        if core.writes() and not self.closed:
+        if core.wants_write() and not self.closed:
             data = b"".join(core.outbox.buffers())[:room]
             core.sent(len(data), now)
             assert not (data and self.fin), "bytes after FIN"
             self.wire += data
             self.left += data
-            self.listener.receive(data, self.heard)
+            self.listener.receive(data, self.last_heard)
         if core.half_close and not core.outbox.size:
             self.fin = True
         if core.state is State.ENDED and not self.closed:
@@ -124,7 +124,7 @@ class TwoCores(RuleBasedStateMachine):
     def deliver(self, which, count):
         """Bytes from one side's wire reach the other."""
         here, there = self.side(which), self.side(1 - which)
-        if there.closed or not there.core.reads():
+        if there.closed or not there.core.wants_read():
             return
         data, here.wire = here.wire[:count], here.wire[count:]
         if data:
@@ -177,7 +177,7 @@ class TwoCores(RuleBasedStateMachine):
     @invariant()
     def what_left_was_sent_in_that_order(self):
         for side in self.sides:
-            left = [event for event in side.heard if isinstance(event, str | bytes)]
+            left = [event for event in side.last_heard if isinstance(event, str | bytes)]
             assert left == side.sent[: len(left)]
 
     @invariant()

@@ -298,7 +298,7 @@ async def test_a_handler_for_which_the_system_has_no_thread_fails_and_is_forgott
     def refuse(worker):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("endwell.sync.threads._Worker.go", refuse)
+    monkeypatch.setattr("endwell.sync.threads._PoolThread.go", refuse)
     async with server.serving():
         ws = await endwell.connect(url(server))
         assert (await within(ws.closed)).received.code == 1011

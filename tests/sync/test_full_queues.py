@@ -69,12 +69,12 @@ def _send_until_closed(ws):
 def test_a_peer_is_held_back_while_nobody_reads():
     with served() as (_, address):
         ws = sync.connect(address + "/flood", compression=None, max_queue=4)
-        until(lambda: not ws._ws._core.reads())
+        until(lambda: not ws._ws._core.wants_read())
         with pytest.raises(TimeoutError):
             ws.wait_closed(0.3)
         # One read of the socket may go beyond it.
         assert len(ws._bridge._inbox) < 4 + 300
-        assert not ws._ws._core.reads()
+        assert not ws._ws._core.wants_read()
         for _ in range(2000):
             assert ws.recv(BOUND) == bytes(1000)
         ws.abort()

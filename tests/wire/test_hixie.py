@@ -241,4 +241,4 @@ def test_hixie_75_has_no_closing_frame_but_answers_one():
 def test_it_is_known_whether_a_frame_has_begun_to_come(octets, begun):
     codec = Hixie(client=False)
     receive(codec, octets)
-    assert codec.begun() is begun
+    assert codec.has_partial_message() is begun

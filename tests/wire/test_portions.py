@@ -27,7 +27,7 @@ def test_a_read_of_tiny_frames_is_looked_at_in_portions_and_nothing_is_lost(code
     messages = []
     old.feed(bytearray(unit * count + b"\0" * 10), len(unit) * count, messages)
     feeds = 1
-    while old.paused:
+    while old.has_unparsed:
         before = len(messages) + len(old.controls)
         old.feed(bytearray(), 0, messages)
         assert len(messages) + len(old.controls) - before <= PORTION / len(unit) + 1
@@ -41,6 +41,6 @@ def test_what_comes_while_a_part_waits_comes_after_it():
     events = []
     first = b"\0" + b"a" * PORTION + b"\xff"
     old.feed(bytearray(first), len(first), events)
-    assert (events, old.paused) == ([], True)
+    assert (events, old.has_unparsed) == ([], True)
     old.feed(bytearray(b"\0b\xffjunk"), 3, events)
-    assert (events, old.paused) == (["a" * PORTION, "b"], False)
+    assert (events, old.has_unparsed) == (["a" * PORTION, "b"], False)

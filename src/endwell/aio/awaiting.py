@@ -205,7 +205,7 @@ class Receive:
         if slot.thread != thread_ident():
             slot.guard(self.__name__)
         if self._inbox.messages:
-            held_back = not self._core.reads()
+            held_back = not self._core.wants_read()
             message = self._inbox.popleft()
             if held_back:
                 self._stream.settle()
@@ -218,7 +218,7 @@ class Receive:
             if self._at_end == Receive.STOP:
                 raise StopAsyncIteration
             return None
-        if self._core.coming and self._core.want():
+        if self._core.partial_size and self._core.want_message():
             self._stream.settle()  # the rest of the message was left to the kernel
         return slot.take()
 

@@ -119,7 +119,7 @@ class _Greeting:
 
     def _accept(self, accepted: Accepted, now: float) -> None:
         core, stream, offer = self._core, self._stream, self._offer
-        core.accept(accepted.codec(True, offer.options.max_size), now, die=random())  # noqa: S311  (jitter)
+        core.accept(accepted.codec(True, offer.options.max_size), now, jitter=random())  # noqa: S311  (jitter)
         stream.receive, stream.eof = None, core.eof
         ws = WebSocket(stream, offer.request, accepted.response, accepted.subprotocol)
         if self._reader.rest:

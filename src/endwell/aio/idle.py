@@ -51,7 +51,7 @@ class Idle:
         core = self._stream.core
         # So that the last answer does not leave before the callback is called: a peer would ask again.
         self._stream.gathers = True
-        if not (core.inbox or core.taken()):
+        if not (core.inbox or core.messages_consumed()):
             # An application that was never given a message owes no answer. But a client that has just
             # connected may have its first question on the way.
             self._quiet_since = 0
@@ -78,7 +78,7 @@ class Idle:
         """
         if self._receiver.idle is self:
             # Of an open connection only: closing, it reads on, and drops what comes.
-            self.held = self._stream.core.parting = True
+            self.held = self._stream.core.stop_delivery = True
             self._stream.settle()
             if self._receiver.waits():
                 self()
@@ -96,9 +96,9 @@ class Idle:
                 # Not here: this may be within a read.
                 self._reading = True
                 self._stream.loop.call_soon(self._read)
-        elif core.begun():
+        elif core.has_partial_message():
             pass
-        elif core.answers() and not core.outbox.size and core.taken() != self._quiet_since:
+        elif core.has_sent() and not core.outbox.size and core.messages_consumed() != self._quiet_since:
             # The last answer has left before: the client may have asked again.
             self._wait()
         else:
@@ -107,7 +107,7 @@ class Idle:
 
     def _wait(self) -> None:
         """Judge when nothing has come for ``quiet`` seconds."""
-        taken = self._stream.core.taken()
+        taken = self._stream.core.messages_consumed()
         if self._timer is None or taken != self._timed:
             if self._timer is not None:
                 self._timer.cancel()
@@ -117,13 +117,15 @@ class Idle:
     def _still_waits(self) -> None:
         self._timer = None
         if self._receiver.idle is self and self._receiver.waits():
-            self._quiet_since = self._stream.core.taken()
+            self._quiet_since = self._stream.core.messages_consumed()
             self()
 
     def _judge(self) -> None:
         self._timer = None
         core = self._stream.core
-        if self._receiver.idle is self and (self._receiver.waits() or not (core.inbox or core.taken())):
+        if self._receiver.idle is self and (
+            self._receiver.waits() or not (core.inbox or core.messages_consumed())
+        ):
             self()
 
     def _read(self) -> None:
@@ -132,5 +134,7 @@ class Idle:
             self._stream.readable()
         core = self._stream.core
         # Perhaps it was no message.
-        if self._receiver.idle is self and (self._receiver.waits() or not (core.inbox or core.taken())):
+        if self._receiver.idle is self and (
+            self._receiver.waits() or not (core.inbox or core.messages_consumed())
+        ):
             self()

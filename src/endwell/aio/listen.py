@@ -193,8 +193,8 @@ class Opening:
         stream, core = self._stream, self._core
         now = monotonic()
         core.open(accepted.serialize())
-        die = random()  # noqa: S311  (jitter)
-        core.accept(accepted.codec(False, self._listener.options.max_size), now, accepted.heartbeat, die)
+        jitter = random()  # noqa: S311  (jitter)
+        core.accept(accepted.codec(False, self._listener.options.max_size), now, accepted.heartbeat, jitter)
         stream.held = False
         self._listener.openings.discard(self)
         stream.lingering = self._listener.lingering

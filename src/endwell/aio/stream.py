@@ -130,13 +130,13 @@ class Stream:
             core = self.core
             if self._shaking:
                 self._shake()
-            unsent = core.writes() or (self._tls is not None and self._tls.unsent())
+            unsent = core.wants_write() or (self._tls is not None and self._tls.unsent())
             if unsent and not self._shaking and not self._starved:
                 self._flush()
             if core.ended:
                 self._close()
             else:
-                if core.half_close and not self._finished and not core.writes():
+                if core.half_close and not self._finished and not core.wants_write():
                     self._finish()
                 try:
                     self._watch()
@@ -192,7 +192,7 @@ class Stream:
             self._read_what_is_left(exc)
         else:
             if count == len(frame):
-                outbox.taken += count
+                outbox.bytes_sent += count
             else:
                 outbox.append(frame)
                 self.core.sent(count, monotonic())
@@ -227,7 +227,7 @@ class Stream:
             self._read_on()
         if self._shaking:
             return  # the handshake watches for writing by itself
-        writing = self.core.writes() or (self.core.half_close and not self._finished)
+        writing = self.core.wants_write() or (self.core.half_close and not self._finished)
         if self._tls is not None:
             writing = (writing and not self._tls.blocked) or self._tls.unsent()
         writing = writing and not self._starved and self._failure is None
@@ -246,11 +246,11 @@ class Stream:
             self._commons.add_reader(self._fd, self)
 
     def _may_read(self) -> bool:
-        return not self.held and self.core.reads() and (self._tls is None or not self._tls.congested())
+        return not self.held and self.core.wants_read() and (self._tls is None or not self._tls.congested())
 
     def _has_more(self) -> bool:
         """Whether something was read from the socket and has not been looked at."""
-        return self.core.paused() or (self._tls is not None and self._tls.waiting)
+        return self.core.has_unparsed() or (self._tls is not None and self._tls.waiting)
 
     def _read_on(self) -> None:
         """Read in the next turn of the loop what the kernel does not announce again."""
@@ -393,7 +393,7 @@ class Stream:
     def _read(self) -> int:
         """One read: how many bytes it brought, 0 for none, at the end too."""
         assert self._sock is not None
-        if self.core.paused():
+        if self.core.has_unparsed():
             self.core.feed(self._buffer, 0, self.now())
             return READ_SIZE
         inside = 0
@@ -438,7 +438,7 @@ class Stream:
         try:
             if self._tls is not None and not core.outbox.size:
                 self._tls.flush()  # of TLS's own
-            while core.outbox.size and core.writes():
+            while core.outbox.size and core.wants_write():
                 count = self._write()
                 core.sent(max(count, 0), self.now())
                 if count < 0:

@@ -52,7 +52,7 @@ async def _room(ws: WebSocket) -> None:
     core = ws._core
     while core.is_open and core.outbox.size > ws._write_limit:
         ws._sender = ws._stream.loop.create_future()
-        if core.want():
+        if core.want_message():
             # Both sides may wait for room: then each has to read.
             ws._stream.settle()
         try:

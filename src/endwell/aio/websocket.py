@@ -287,7 +287,7 @@ class WebSocket:
         is given what still comes. Of a first message that crosses the Close it is not known
         whether it is a question, so it is dropped, too.
         """
-        self._core.parting = self._core.answers() or not self._core.taken()
+        self._core.stop_delivery = self._core.has_sent() or not self._core.messages_consumed()
         self.begin_close(Cause.SERVER_DRAINED, code, reason)
 
     def when_idle(self, callback: Callable[[], object], quiet: float) -> Idle:
@@ -304,9 +304,9 @@ class WebSocket:
         idle.begin()
         return idle
 
-    def taken(self) -> int:
+    def messages_consumed(self) -> int:
         """How many messages the application has taken."""
-        return self._core.taken()
+        return self._core.messages_consumed()
 
     def abort(self) -> None:
         """Cut the connection now: a Close 1001 if it fits, no waiting for an answer."""
@@ -395,8 +395,8 @@ class WebSocket:
             core.keepalive.answered = None
         if core.inbox.messages and self._slot.waits():
             self._slot.wake(inline)
-        if self._sender is not None or (core.coming and self._slot.waits()):
-            core.want()
+        if self._sender is not None or (core.partial_size and self._slot.waits()):
+            core.want_message()
         if self._sender is not None and (not core.is_open or core.outbox.size <= self._write_limit):
             _wake(self._sender)
         if core.over and not self._over:

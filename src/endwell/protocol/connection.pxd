@@ -42,10 +42,10 @@ cdef class Connection:
     cdef readonly bint abort
     cdef readonly object received
     cdef public bint connected
-    cdef public bint sated
-    cdef public bint parting
-    cdef readonly Py_ssize_t coming
-    cdef readonly bint wanted
+    cdef public bint receiver_full
+    cdef public bint stop_delivery
+    cdef readonly Py_ssize_t partial_size
+    cdef readonly bint message_wanted
     cdef public object last_call
     cdef public object receiver
 
@@ -84,12 +84,12 @@ cdef class Connection:
 
     cpdef receive(self, data, double now)
 
-    cpdef bint reads(self)
-    cpdef bint want(self) except -1
-    cpdef bint writes(self)
+    cpdef bint wants_read(self)
+    cpdef bint want_message(self) except -1
+    cpdef bint wants_write(self)
 
     @cython.locals(codec=Codec)
-    cpdef bint paused(self)
+    cpdef bint has_unparsed(self)
 
     @cython.locals(codec=Codec)
     cpdef Codec room(self)
@@ -99,7 +99,7 @@ cdef class Connection:
 
     cdef Py_ssize_t _take_heartbeats(self, list messages, Py_ssize_t before) except -1
     cdef _control(self, list controls, double now)
-    cdef bint _at_work(self) except -1
+    cdef bint _handler_busy(self) except -1
     cdef _left(self, Py_ssize_t count, double now)
     cpdef sent(self, Py_ssize_t count, double now)
     @cython.locals(codec=Codec)

@@ -8,12 +8,12 @@ wants, and after each call looks at the plain attributes:
 - ``outbox``: what is for the socket (then tell ``sent`` how much it took);
 - ``deadline``: when to call ``tick`` at the latest, NEVER if not at all; it may move later without
   notice;
-- ``reads()``: False while the inbox is full, so that the peer is held back; a driver that
+- ``wants_read()``: False while the inbox is full, so that the peer is held back; a driver that
   takes the messages elsewhere sets ``sated`` while that place is full. Also while ``AHEAD`` bytes
   have come that the application has not asked for: call ``want`` when it waits, for a message or
   for room to send, and ``coming``, what there is of the next message, is not 0;
 - ``parting``: set to give the application nothing more, for the connection is about to close;
-- ``paused()``: a part of what was received waits; while ``reads()``, ``feed`` again, with nothing;
+- ``has_unparsed()``: a part of what was received waits; while ``wants_read()``, ``feed`` again, with nothing;
 - ``half_close``: end the sending side of TCP once the outbox is empty;
 - ``abort``: try the outbox once, then cut;
 - ``answering``: the peer's Close waits for the application to come back from the messages before it: then
@@ -95,8 +95,8 @@ class Connection:
         self.ended = False
         self.inbox = Inbox()
         #: The bytes of the message that is coming, and whether the application waits for it.
-        self.coming, self.wanted = 0, False
-        self.sated = self.parting = False
+        self.partial_size, self.message_wanted = 0, False
+        self.receiver_full = self.stop_delivery = False
         self._max_queue = options.max_queue
         # One message always has room, so this holds back a second one only.
         self._max_waiting = options.max_size or maxsize
@@ -149,15 +149,15 @@ class Connection:
         """Queue a head of the opening handshake: a client's request, a server's 101."""
         self.outbox.append(head)
 
-    def accept(self, codec: Codec, now: float, heartbeat: bool = False, die: float = 0.0) -> None:
+    def accept(self, codec: Codec, now: float, heartbeat: bool = False, jitter: float = 0.0) -> None:
         """The opening handshake succeeded; from here on ``codec`` reads and writes.
 
-        ``heartbeat``: the client is a page that has asked for one. ``die``, in [0, 1), decides
+        ``heartbeat``: the client is a page that has asked for one. ``jitter``, in [0, 1), decides
         how much sooner than after ``max_lifetime`` the connection ends.
         """
         if self.options.max_lifetime is not None:
-            self._expires = now + self.options.max_lifetime * (1 - _SPREAD * die)
-        self.outbox.taken = -self.outbox.size  # the ending counts what came after the heads
+            self._expires = now + self.options.max_lifetime * (1 - _SPREAD * jitter)
+        self.outbox.bytes_sent = -self.outbox.size  # the ending counts what came after the heads
         self._codec = codec
         self._parsing = True
         self._cue(_ACCEPTED, now)
@@ -188,7 +188,7 @@ class Connection:
 
     # -- what happened --------------------------------------------------------
 
-    def reads(self) -> bool:
+    def wants_read(self) -> bool:
         """Whether the driver should read from the socket.
 
         Only an open connection holds its peer back: a full inbox must not block
@@ -196,10 +196,10 @@ class Connection:
         """
         return not self._eof and (self._must_read() or not (self._full() or self._ahead()))
 
-    def paused(self) -> bool:
+    def has_unparsed(self) -> bool:
         """Whether a part of what was received waits for the rest to be taken."""
         codec = self._codec
-        return self._parsing and codec is not None and codec.paused
+        return self._parsing and codec is not None and codec.has_unparsed
 
     def _must_read(self) -> bool:
         return not self._parsing or not self.is_open or self._write_error is not None
@@ -207,19 +207,19 @@ class Connection:
     def _full(self) -> bool:
         inbox = self.inbox
         return (
-            self.sated
-            or self.parting
+            self.receiver_full
+            or self.stop_delivery
             or inbox.waiting() >= self._max_queue
             or inbox.size >= self._max_waiting
         )
 
     def _ahead(self) -> bool:
-        return self.inbox.size + self.coming >= _AHEAD and not self.wanted
+        return self.inbox.size + self.partial_size >= _AHEAD and not self.message_wanted
 
-    def want(self) -> bool:
+    def want_message(self) -> bool:
         """The application waits, until the next message has come; True if the peer was held back meanwhile."""
-        held_back = not self.reads()
-        self.wanted = True
+        held_back = not self.wants_read()
+        self.message_wanted = True
         return held_back
 
     def receive(self, data: bytes | bytearray | memoryview, now: float) -> None:
@@ -237,7 +237,7 @@ class Connection:
     def feed(self, data: bytearray, end: int, now: float, inside: int = 0) -> None:
         """``inside`` bytes came into the codec's room, then ``end`` into a read buffer, which may be changed."""
         if end or inside:
-            self.keepalive.heard = now
+            self.keepalive.last_heard = now
         codec = self._codec
         if not self._parsing or codec is None:
             return
@@ -249,7 +249,7 @@ class Connection:
         try:
             if inside:
                 codec.read(inside, messages)
-            if end or codec.paused:
+            if end or codec.has_unparsed:
                 codec.feed(data, end, messages)
         except PeerError as exc:
             # 10 ms later: what came before it may still be answered, even by a client that
@@ -260,9 +260,9 @@ class Connection:
         came = len(messages) - before
         if came and self._heartbeat:
             came -= self._take_heartbeats(messages, before)
-        self.coming = codec.gathered()
+        self.partial_size = codec.partial_size()
         if came:
-            self.wanted = False
+            self.message_wanted = False
             self._messages_in += came
             self._active = now
             if full:
@@ -280,20 +280,20 @@ class Connection:
             if isinstance(control, Ping):
                 self._answer(control.payload)
             elif isinstance(control, Pong):
-                self.keepalive.hears(control.payload, now)
+                self.keepalive.pong_received(control.payload, now)
             else:
                 self.received = control
-                behind = self.is_open and self._at_work() and not self._is_sent_away(control)
+                behind = self.is_open and self._handler_busy() and not self._is_told_to_return(control)
                 self._cue(Cue.CLOSE_BEHIND if behind else _THEY_CLOSE, now, _PEER_CLOSED)
         controls.clear()
 
-    def _at_work(self) -> bool:
+    def _handler_busy(self) -> bool:
         """Whether the application has a message to take, or has not come back from one that it took."""
         if self.inbox.messages:
             return True
-        return self.receiver is not None and self.taken() > 0 and not self.receiver.waits()
+        return self.receiver is not None and self.messages_consumed() > 0 and not self.receiver.waits()
 
-    def _is_sent_away(self, close: Close) -> bool:
+    def _is_told_to_return(self, close: Close) -> bool:
         """Whether a server says to come back elsewhere or later, as one does that stops.
 
         It takes no message any more, so a client must not believe that its next question was sent.
@@ -325,7 +325,7 @@ class Connection:
         """The peer ended its side of TCP."""
         if self._write_error is not None:
             self.lost(self._write_error, now)
-        elif self.state is _LINGERING and self._codec is None and self.writes():
+        elif self.state is _LINGERING and self._codec is None and self.wants_write():
             # A client may end its side after the request ("nc -N") and still wait for the answer.
             self._eof = True
         else:
@@ -342,7 +342,7 @@ class Connection:
         self.outbox.stuck_at = NEVER
         self._rearm()
 
-    def writes(self) -> bool:
+    def wants_write(self) -> bool:
         """Whether the outbox has something that could still leave."""
         return self.outbox.size > 0 and self._write_error is None
 
@@ -354,7 +354,7 @@ class Connection:
         """The system took ``count`` bytes of the outbox; none, if it could take none."""
         stuck_at = self.outbox.stuck_at
         if self.outbox.take(count, now):
-            self.keepalive.heard = now
+            self.keepalive.last_heard = now
         if self.state is _LINGERING:
             self._left(count, now)
         if self._pong is not None and self.outbox.size <= self.options.write_limit:
@@ -386,26 +386,26 @@ class Connection:
         due = self.deadline
         self._judge(now)
         if confirmed is not None:
-            self.keepalive.heard = max(self.keepalive.heard, confirmed)
+            self.keepalive.last_heard = max(self.keepalive.last_heard, confirmed)
         if now - due > LATE:
             self.stalled(due, now - due, now)
         if self.state is _OPEN:
-            self._tick_open(now, deaf=confirmed is None and not self.reads())
+            self._tick_open(now, deaf=confirmed is None and not self.wants_read())
         elif now >= self._state_deadline:
             self._cue(Cue.TIME_UP, now, Cause.HANDSHAKE_FAILED)
         elif now >= self._tell_at:
             self._cue(_EOF if self._eof else Cue.TIME_UP if self.client else Cue.LINGERED, now)
         self._rearm()
 
-    def begun(self) -> bool:
+    def has_partial_message(self) -> bool:
         """Whether a message has begun to come, but not all of it has."""
-        return self._codec is not None and self._codec.begun()
+        return self._codec is not None and self._codec.has_partial_message()
 
-    def answers(self) -> bool:
+    def has_sent(self) -> bool:
         """Whether the application has ever sent a message."""
         return self._messages_out > 0
 
-    def taken(self) -> int:
+    def messages_consumed(self) -> int:
         """How many messages the application has taken."""
         return self._messages_in - self._dropped - len(self.inbox)
 
@@ -421,7 +421,7 @@ class Connection:
             since = self._stalled_until
         if seconds <= LATE or self.ended:
             return
-        if self.keepalive.heard > self._stalled_since:
+        if self.keepalive.last_heard > self._stalled_since:
             self._stalled_for = 0.0
         self._stalled_since, self._stalled_until = since, now
         self._stalled_for += seconds
@@ -430,7 +430,7 @@ class Connection:
         self.outbox.stuck_at += now - since
         if self.keepalive.stalled(now - since) and self.client:
             self.keepalive.probe(now)
-            self.keepalive.own = self.ping(None, now)
+            self.keepalive.last_payload = self.ping(None, now)
         self._rearm()
 
     # -- what the application wants -------------------------------------------
@@ -484,9 +484,9 @@ class Connection:
         """
         if not self.is_open or self._codec is None:
             return None
-        payload = self.keepalive.fresh() if payload is None else payload
+        payload = self.keepalive.new_payload() if payload is None else payload
         frame = self._codec.ping(payload)
-        self.keepalive.sends(payload, now)
+        self.keepalive.ping_sent(payload, now)
         self.outbox.append(frame)
         return payload
 
@@ -521,11 +521,11 @@ class Connection:
                 messages_in=self._messages_in,
                 messages_out=self._messages_out,
                 bytes_in=self._bytes_in,
-                bytes_out=self.outbox.taken,
+                bytes_out=self.outbox.bytes_sent,
                 unsent_bytes=max(0, self.outbox.size - self._close_size),
                 dropped_messages=self._dropped,
                 latency=self.keepalive.latency,
-                stalled=self._stalled_for if self.keepalive.heard <= self._stalled_since else 0.0,
+                stalled=self._stalled_for if self.keepalive.last_heard <= self._stalled_since else 0.0,
             )
         return self._ending
 
@@ -635,7 +635,7 @@ class Connection:
         else:
             verdict = self.keepalive.tick(now, deaf)
             if verdict is Verdict.PING:
-                self.keepalive.own = self.ping(None, now)
+                self.keepalive.last_payload = self.ping(None, now)
             elif verdict is Verdict.SILENT:
                 self._end_for(Cause.KEEPALIVE_TIMEOUT, Cue.SILENT, now)
 

@@ -38,7 +38,7 @@ _OFFERED = frozenset(
 _OLD_LINE = b"HTTP/1.1 101 Web Socket Protocol Handshake"
 _LINE = b"HTTP/1.1 101 WebSocket Protocol Handshake"
 
-_dice = SystemRandom()
+_random = SystemRandom()
 
 
 class OldAccepted(Accepted):
@@ -172,11 +172,11 @@ def _comparable(request: Request) -> Request:
 
 def _key() -> str:
     """A number of 32 bits at most, hidden (hixie-76 §4.1, items 16 to 21)."""
-    spaces = _dice.randint(1, 12)
-    key = list(str(_dice.randint(0, (2**32 - 1) // spaces) * spaces))
-    for _ in range(_dice.randint(1, 12)):
-        key.insert(_dice.randint(0, len(key)), _dice.choice(_STREWN))
+    spaces = _random.randint(1, 12)
+    key = list(str(_random.randint(0, (2**32 - 1) // spaces) * spaces))
+    for _ in range(_random.randint(1, 12)):
+        key.insert(_random.randint(0, len(key)), _random.choice(_STREWN))
     for _ in range(spaces):
         # "At random positions (...) other than the start or end of the string".
-        key.insert(_dice.randint(1, len(key) - 1), " ")
+        key.insert(_random.randint(1, len(key) - 1), " ")
     return "".join(key)

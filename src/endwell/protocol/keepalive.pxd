@@ -6,14 +6,14 @@ cdef double NEVER
 cdef class Keepalive:
     cdef readonly object interval
     cdef readonly object timeout
-    cdef public double heard
-    cdef readonly double pinged
+    cdef public double last_heard
+    cdef readonly double last_ping
     cdef readonly bint awaiting
     cdef readonly double deadline
     cdef readonly object latency
     cdef readonly object smoothed
     cdef public list answered
-    cdef public object own
+    cdef public object last_payload
     cdef readonly dict _waiting
     cdef long long _serial
     cdef bint _asked_anew

@@ -39,11 +39,11 @@ class Keepalive:
         "answered",
         "awaiting",
         "deadline",
-        "heard",
         "interval",
+        "last_heard",
+        "last_payload",
+        "last_ping",
         "latency",
-        "own",
-        "pinged",
         "smoothed",
         "timeout",
     )
@@ -52,9 +52,9 @@ class Keepalive:
         self.interval = interval
         self.timeout = timeout
         #: When the peer was last known to be alive.
-        self.heard = 0.0
+        self.last_heard = 0.0
         #: When the last ping went out, or the connection opened.
-        self.pinged = 0.0
+        self.last_ping = 0.0
         #: Whether nothing has been heard since that ping, as far as was looked.
         self.awaiting = False
         #: When :meth:`tick` has something to say.
@@ -67,7 +67,7 @@ class Keepalive:
         self.answered: list[tuple[bytes, float]] | None = None
         #: The last ping that went out by itself. Only that one is remembered, for the sake
         #: of a peer that talks and never answers.
-        self.own: bytes | None = None
+        self.last_payload: bytes | None = None
         self._waiting: dict[bytes, float] | None = None
         self._serial = 0
         # Whether the ping on its way stands for one that was lost in a standstill of ours.
@@ -75,7 +75,7 @@ class Keepalive:
 
     def start(self, now: float) -> None:
         """The connection is open."""
-        self.heard = self.pinged = now
+        self.last_heard = self.last_ping = now
         self.deadline = after(now, self.interval)
 
     def stop(self) -> None:
@@ -90,45 +90,45 @@ class Keepalive:
         """
         if self.interval is None or self.deadline == NEVER:
             return False
-        unanswered = self.awaiting and self.heard <= self.pinged
-        self.heard = -NEVER  # whatever was heard, it was before
+        unanswered = self.awaiting and self.last_heard <= self.last_ping
+        self.last_heard = -NEVER  # whatever was heard, it was before
         if unanswered and self._asked_anew:
-            self.pinged += seconds
+            self.last_ping += seconds
             self.deadline += seconds
             return False
         self._asked_anew = self._asked_anew or unanswered
         self.awaiting = False
-        self.deadline = self.pinged + self.interval
+        self.deadline = self.last_ping + self.interval
         return True
 
     def tick(self, now: float, deaf: bool) -> Verdict:
         """The time is ``now``; ``deaf`` says that the peer cannot be heard, by our own doing."""
         if now < self.deadline or self.interval is None:
             return Verdict.NOTHING
-        if self.awaiting and self.timeout is not None and self.heard <= self.pinged:
+        if self.awaiting and self.timeout is not None and self.last_heard <= self.last_ping:
             # A peer whose application is busy answers no ping, but sends its own, and most often
             # as seldom as we do: so whoever was heard lately has the whole time from then on.
-            give_up = max(self.pinged, self.heard + self.interval) + self.timeout
+            give_up = max(self.last_ping, self.last_heard + self.interval) + self.timeout
             if now < give_up:
                 self.deadline = give_up
                 return Verdict.NOTHING
             # Nobody is declared dead for our own deafness: a fresh ping first.
             return self.probe(now) if deaf else Verdict.SILENT
         self.awaiting = False
-        if self.heard > self.pinged:
+        if self.last_heard > self.last_ping:
             self._asked_anew = False
-        due = self.pinged + self.interval
+        due = self.last_ping + self.interval
         if now >= due:
             return self.probe(now)
         self.deadline = due
         return Verdict.NOTHING
 
-    def fresh(self) -> bytes:
+    def new_payload(self) -> bytes:
         """A payload that no other ping of this connection has."""
         self._serial += 1
         return self._serial.to_bytes(4, "big")
 
-    def sends(self, payload: bytes, now: float) -> None:
+    def ping_sent(self, payload: bytes, now: float) -> None:
         """A ping goes out. Raises ValueError for a payload that is still unanswered."""
         if self._waiting is None:
             self._waiting = {}
@@ -136,7 +136,7 @@ class Keepalive:
             raise ValueError("payload is that of a ping which is not answered yet")
         self._waiting[payload] = now
 
-    def hears(self, payload: bytes, now: float) -> None:
+    def pong_received(self, payload: bytes, now: float) -> None:
         """A pong came: it answers its ping and the earlier ones.
 
         RFC 6455 §5.5.3: a peer "MAY elect to send a Pong frame for only the most
@@ -161,9 +161,9 @@ class Keepalive:
     def probe(self, now: float) -> Verdict:
         """A ping goes out now, and decides."""
         assert self.interval is not None
-        if self.own is not None and self._waiting is not None:
-            self._waiting.pop(self.own, None)
-        self.pinged = now
+        if self.last_payload is not None and self._waiting is not None:
+            self._waiting.pop(self.last_payload, None)
+        self.last_ping = now
         self.awaiting = True
         wait = self.interval if self.timeout is None else min(self.interval, self.timeout)
         self.deadline = now + wait

@@ -14,7 +14,7 @@ cdef class Outbox:
     cdef readonly bytearray block
     cdef readonly Py_ssize_t fill
     cdef readonly Py_ssize_t size
-    cdef public Py_ssize_t taken
+    cdef public Py_ssize_t bytes_sent
     cdef readonly object write_timeout
     cdef public double stuck_at
 

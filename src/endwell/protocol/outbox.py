@@ -21,7 +21,7 @@ _spare = [bytearray(_BLOCK)]
 class Outbox:
     """Bytes for the socket. The driver writes from the front and tells :meth:`take` what the system took."""
 
-    __slots__ = ("block", "fill", "sealed", "size", "stuck_at", "taken", "write_timeout")
+    __slots__ = ("block", "bytes_sent", "fill", "sealed", "size", "stuck_at", "write_timeout")
 
     def __init__(self, write_timeout: float | None) -> None:
         #: Buffers that wait; after them come the first ``fill`` bytes of ``block``, if there is one.
@@ -31,7 +31,7 @@ class Outbox:
         #: Bytes waiting.
         self.size = 0
         #: Bytes that have left.
-        self.taken = 0
+        self.bytes_sent = 0
         self.write_timeout = write_timeout
         #: When the peer is given up for taking nothing; NEVER: nothing is blocked.
         self.stuck_at = NEVER
@@ -72,7 +72,7 @@ class Outbox:
         """
         alive = count > 0 and self.stuck_at != NEVER
         self.size -= count
-        self.taken += count
+        self.bytes_sent += count
         if not self.size:
             self.sealed.clear()
             self._release()

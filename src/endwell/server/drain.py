@@ -222,12 +222,12 @@ class Departure:
     def close(self, ws: WebSocket) -> None:
         """Send ``ws`` its Close."""
         if ws.is_open:
-            self._taken[ws] = self._face(ws).taken()
+            self._taken[ws] = self._face(ws).messages_consumed()
             ws.dismiss(self.timetable.drain.code, self.timetable.reason(self.at()))
             self._watch(ws)
 
     def _watch(self, ws: WebSocket) -> None:
-        self._closing.append((self.at() + self.timetable.silence, ws, ws._core.outbox.taken))
+        self._closing.append((self.at() + self.timetable.silence, ws, ws._core.outbox.bytes_sent))
 
     def __str__(self) -> str:
         """A line that says how far it is."""
@@ -322,7 +322,7 @@ class Departure:
         while self._closing and self._closing[0][0] <= now:
             _, ws, taken = self._closing.popleft()
             if ws in self._connections:
-                if ws._core.outbox.taken == taken:
+                if ws._core.outbox.bytes_sent == taken:
                     ws.abort()
                 else:
                     self._watch(ws)

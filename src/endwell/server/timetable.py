@@ -121,12 +121,12 @@ class Timetable:
         """How long after its Close a connection is cut whose peer does not answer it and takes nothing of what waits."""
         return max(ANSWER_TIME, 0.2 * self.drain.deadline)
 
-    def moment(self, index: int, die: float) -> float:
-        """When connection ``index`` is asked to close; ``die`` is in [0, 1).
+    def moment(self, index: int, jitter: float) -> float:
+        """When connection ``index`` is asked to close; ``jitter`` is in [0, 1).
 
         Each at random within a slot of its own: never many in one moment, whatever falls.
         """
-        return self.window * (index + die) / self.count
+        return self.window * (index + jitter) / self.count
 
     def begins(self, phase: Phase) -> float:
         """When ``phase`` does, at the latest."""
@@ -168,6 +168,6 @@ class Timetable:
         earliest = min(int(self.away(at)), MAX_SECONDS)
         return RetryAdvice(earliest, min(earliest + ceil(self.spread()), MAX_SECONDS)).reason(self.drain.text)
 
-    def retry_after(self, at: float, die: float) -> int:
-        """For whoever is refused at ``at``: seconds (RFC 9110 §10.2.3); ``die`` is in [0, 1)."""
-        return max(1, ceil(self.away(at) + die * self.spread()))
+    def retry_after(self, at: float, jitter: float) -> int:
+        """For whoever is refused at ``at``: seconds (RFC 9110 §10.2.3); ``jitter`` is in [0, 1)."""
+        return max(1, ceil(self.away(at) + jitter * self.spread()))

@@ -124,8 +124,8 @@ class Bridge:
             self._flush()
 
     def _want(self) -> None:
-        if self._senders or (self._core.coming and self._receivers):
-            self._core.want()
+        if self._senders or (self._core.partial_size and self._receivers):
+            self._core.want_message()
 
     def _gathered(self) -> None:
         self._gathering = None
@@ -187,9 +187,9 @@ class Bridge:
         if len(self._inbox) < self._max_queue:
             self._waiting_size = sum(map(len, self._inbox.copy()))
         if self._full():
-            self._core.sated = not (self._senders and self._crossing.surplus < SURPLUS)
+            self._core.receiver_full = not (self._senders and self._crossing.surplus < SURPLUS)
             return
-        self._sated = self._core.sated = False
+        self._sated = self._core.receiver_full = False
         self._crossing.surplus -= self._surplus
         self._surplus = 0
 
@@ -248,9 +248,9 @@ class Bridge:
         # In this order: whoever takes a message is at work before it is out of the inbox.
         return not self._inbox and not self._at_work
 
-    def taken(self) -> int:
+    def messages_consumed(self) -> int:
         """How many messages the application has taken."""
-        return self._core.taken() - len(self._inbox)
+        return self._core.messages_consumed() - len(self._inbox)
 
     # -- in any thread --------------------------------------------------------
 
@@ -280,7 +280,7 @@ class Bridge:
             with self._gate:
                 self._senders.append(lock)
                 self._admit()
-            if self._sated or self._core.coming:
+            if self._sated or self._core.partial_size:
                 self._crossing.post(self)
             while True:
                 lock.acquire()
@@ -321,7 +321,7 @@ class Bridge:
             self._receivers.wait(self._news, remaining(deadline, monotonic()))
 
     def _news(self) -> bool:
-        if self._core.coming >= AHEAD:
+        if self._core.partial_size >= AHEAD:
             # After this thread has been counted among the receivers: either the loop sees it there
             # when it has read so much, or this sees that it has.
             self._crossing.post(self)

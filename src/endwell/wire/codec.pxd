@@ -37,12 +37,12 @@ cdef class Codec:
     cdef public object alike
     cdef bytes _key
     cdef readonly bytes _partial
-    cdef public bint paused
+    cdef public bint has_unparsed
     cdef Py_ssize_t _work
     cdef readonly bytearray _buffer
 
-    cpdef bint begun(self)
-    cpdef Py_ssize_t gathered(self) except -1
+    cpdef bint has_partial_message(self)
+    cpdef Py_ssize_t partial_size(self) except -1
     cpdef receive(self, data, list events)
     cpdef feed(self, bytearray data, Py_ssize_t end, list messages)
     cpdef read(self, Py_ssize_t count, list messages)

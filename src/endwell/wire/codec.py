@@ -109,8 +109,8 @@ class Codec:
         "has_codes",
         "has_pings",
         "has_reply",
+        "has_unparsed",
         "missing",
-        "paused",
         "room",
         "there",
     )
@@ -139,7 +139,7 @@ class Codec:
         # An incomplete header or control frame, at most 130 bytes; or what waits, if paused.
         self._partial = b""
         #: Whether bytes wait to be looked at: then :meth:`feed` has more to say without any.
-        self.paused = False
+        self.has_unparsed = False
         self._work = 0
         #: How much of a data frame's payload has not come yet. It may be read straight into
         #: ``room``, if there is one, behind what is ``there``; then call :meth:`read`.
@@ -160,11 +160,11 @@ class Codec:
         self._buffer = bytearray()
         self._checked = 0
 
-    def begun(self) -> bool:
+    def has_partial_message(self) -> bool:
         """Whether a message has begun to come, but not all of it has."""
         return self._opcode != 0 or self.missing > 0 or bool(self._partial)
 
-    def gathered(self) -> int:
+    def partial_size(self) -> int:
         """How many bytes there are of the message that is coming."""
         return len(self._buffer) if self.room is None else self.there
 
@@ -176,18 +176,18 @@ class Codec:
         """
         self.controls = events
         self.feed(bytearray(data), len(data), events)
-        while self.paused:
+        while self.has_unparsed:
             self.feed(bytearray(), 0, events)
 
     def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
         """The same for the first ``end`` bytes of a read buffer, whose contents may be changed.
 
         Control frames go to ``controls``. A part of the bytes may be left for the next
-        call, if they are much work; then ``paused`` is True.
+        call, if they are much work; then ``has_unparsed`` is True.
         """
         if self._stopped:
             return
-        self.paused = False
+        self.has_unparsed = False
         self._work = 0
         try:
             self._parse(data, end, messages)
@@ -253,7 +253,7 @@ class Codec:
             if self._work > _AT_ONCE:
                 room = 0
         if pos < end and not self._stopped:
-            self.paused = not room
+            self.has_unparsed = not room
             self._partial = binary(data, pos, end, False)
 
     def _frame(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
@@ -409,7 +409,7 @@ class Codec:
 
     def _stop(self) -> None:
         self._stopped = True
-        self.paused = False
+        self.has_unparsed = False
         self._partial = b""
         self._buffer = bytearray()
         self.missing = 0

@@ -93,12 +93,12 @@ class Hixie(Portioned):
         self._text = bytearray()
         self._valid = 0
 
-    def begun(self) -> bool:
-        """See :meth:`Codec.begun`."""
+    def has_partial_message(self) -> bool:
+        """See :meth:`Codec.has_partial_message`."""
         return self._type is not None
 
-    def gathered(self) -> int:
-        """See :meth:`Codec.gathered`."""
+    def partial_size(self) -> int:
+        """See :meth:`Codec.partial_size`."""
         return len(self._text)
 
     def take(self, data: bytearray, end: int, messages: list[Any]) -> None:

@@ -18,7 +18,7 @@ PORTION = 2**14
 
 
 class Portioned(Codec):
-    """A codec that looks at no more than ``PORTION`` octets at a time: see :attr:`Codec.paused`."""
+    """A codec that looks at no more than ``PORTION`` octets at a time: see :attr:`Codec.has_unparsed`."""
 
     def __init__(self, client: bool, max_size: int | None) -> None:
         super().__init__(client, max_size)
@@ -33,12 +33,12 @@ class Portioned(Codec):
             end = len(data)
         portion = 0 if self._left_over else min(end, PORTION)
         self._rest = bytes(data[portion:end])
-        self.paused = False
+        self.has_unparsed = False
         try:
             self.take(data, portion, messages)
         finally:
-            self._left_over = self.paused
-            self.paused = self._left_over or bool(self._rest)
+            self._left_over = self.has_unparsed
+            self.has_unparsed = self._left_over or bool(self._rest)
 
     def take(self, data: bytearray, end: int, messages: list[Any]) -> None:
         """What :meth:`feed` is of another codec, for a portion."""
