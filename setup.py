@@ -28,7 +28,7 @@ MODULES = [
     "endwell.protocol.connection",
     "endwell.protocol.handshake",
     "endwell.aio._syscalls",
-    "endwell.aio.commons",
+    "endwell.aio.reactor",
     "endwell.aio.tls",
     "endwell.aio.stream",
     "endwell.aio.awaiting",
@@ -38,7 +38,7 @@ MODULES = [
     "endwell.aio.broadcast",
     "endwell.sync._locks",
     "endwell.sync.waiting",
-    "endwell.sync.crossing",
+    "endwell.sync.portal",
     "endwell.sync.bridge",
     "endwell.sync.websocket",
 ]

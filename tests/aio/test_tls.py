@@ -17,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from endwell import Cause, Server, TcpEnd
-from endwell.aio.commons import commons_of
+from endwell.aio.reactor import commons_of
 from endwell.aio.tls import TLS
 from endwell.protocol.outbox import Outbox
 from tests.pair import pair, turns, within

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from endwell.server.backoff import FORGIVEN, Backoff
+from endwell.server.process.backoff import FORGIVEN, Backoff
 
 
 def test_the_first_crash_is_an_accident_and_each_further_one_costs_twice_the_wait_up_to_a_bound():

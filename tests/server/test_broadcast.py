@@ -22,7 +22,7 @@ from endwell import (
     TcpEnd,
     connect,
 )
-from endwell.aio.silence import UNSENT
+from endwell.aio.tcpinfo import UNSENT
 from endwell.options import LEGACY
 from tests.old import speaking
 from tests.pair import QUIET, idle, nothing_left_behind, pair, until, until_reset, within

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from endwell.server.channel import Channel
+from endwell.server.process.channel import Channel
 
 
 @pytest.fixture

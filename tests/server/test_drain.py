@@ -20,7 +20,7 @@ import endwell
 import endwell.sync
 from endwell import Cause, Close, CloseCode, RetryAdvice
 from endwell.server.timetable import Phase
-from endwell.sync.crossing import Crossing
+from endwell.sync.portal import Crossing
 from tests.face import ASYNCIO
 from tests.pair import until
 from tests.raw import BOUND, PROMPT, RawPeer

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 import endwell
-from endwell.server import systemd
+from endwell.server.process import systemd
 from tests.cli.process import PATIENCE
 from tests.pair import within
 from tests.server.program import running, write

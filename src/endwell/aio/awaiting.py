@@ -16,7 +16,7 @@ from weakref import ref
 
 from ..ending import Ending
 from ..errors import ConcurrencyError, ConnectionClosed
-from .idle import Idle
+from .quiescence import Idle
 from .stream import Stream
 from .syscalls import thread_ident
 

@@ -21,10 +21,10 @@ from ..protocol.opening import confirm
 from ..protocol.uri import WebSocketURI
 from ..wire.head import ResponseReader
 from ..wire.trace import trace_request, trace_response
-from .commons import commons_of
 from .reach import Reach
-from .silence import limit_silence
+from .reactor import commons_of
 from .stream import Stream
+from .tcpinfo import limit_silence
 from .tls import TLS
 from .websocket import WebSocket
 

@@ -1,5 +1,5 @@
 from endwell.aio._syscalls cimport monotonic
-from endwell.aio.commons cimport Commons
+from endwell.aio.reactor cimport Commons
 from endwell.aio.stream cimport Stream
 from endwell.protocol.connection cimport Connection
 from endwell.wire.head cimport RequestReader

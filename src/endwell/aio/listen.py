@@ -19,11 +19,11 @@ from ..protocol.handshake import Accepted
 from ..wire.head import RequestReader
 from .admission import FREE, Admission, Place
 from .bind import unlink
-from .commons import commons_of
 from .draining import Draining
-from .silence import limit_silence, limit_unsent
+from .reactor import commons_of
 from .stream import Stream
 from .syscalls import monotonic
+from .tcpinfo import limit_silence, limit_unsent
 from .tls import TLS
 from .websocket import WebSocket
 

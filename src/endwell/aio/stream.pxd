@@ -1,7 +1,7 @@
 cimport cython
 
 from endwell.aio._syscalls cimport error_of, monotonic, receive, receive_past, send, send_many
-from endwell.aio.commons cimport Commons
+from endwell.aio.reactor cimport Commons
 from endwell.aio.tls cimport TLS
 from endwell.protocol.connection cimport Connection
 from endwell.protocol.outbox cimport Outbox

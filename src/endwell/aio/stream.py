@@ -19,9 +19,9 @@ from collections.abc import Callable
 
 from ..protocol.connection import Connection
 from ..protocol.deadline import NEVER
-from .commons import READ_SIZE, Commons
-from .silence import ROUNDING, explained, silence_of
+from .reactor import READ_SIZE, Commons
 from .syscalls import error_of, monotonic, receive, receive_past, send, send_many
+from .tcpinfo import ROUNDING, explained, silence_of
 from .tls import TLS
 
 __all__ = ["Stream"]

@@ -1,5 +1,5 @@
 from endwell.aio._syscalls cimport receive, send
-from endwell.aio.commons cimport Commons
+from endwell.aio.reactor cimport Commons
 from endwell.protocol.outbox cimport Outbox
 from endwell.wire._payload cimport binary
 

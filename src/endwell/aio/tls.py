@@ -14,7 +14,7 @@ from typing import cast
 
 from ..protocol.outbox import Outbox
 from ..wire.payload import binary
-from .commons import Commons
+from .reactor import Commons
 from .syscalls import receive, send
 
 __all__ = ["TLS"]

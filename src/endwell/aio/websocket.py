@@ -17,12 +17,12 @@ from ..errors import ConnectionClosed
 from ..http import Request, Response
 from ..protocol.opening import accept
 from ..wire.codec import Buffer
-from . import waits
+from . import coroutines
 from .alive import Alive
 from .awaiting import DONE, Receive, Slot
 from .callbacks import call_back, check_callback
 from .draining import Draining
-from .idle import Idle, Receiver
+from .quiescence import Idle, Receiver
 from .sending import hasten, mark
 from .stream import Stream
 from .syscalls import monotonic, thread_ident
@@ -232,10 +232,10 @@ class WebSocket:
         # Not self._turn.locked(): between two turns of the lock nobody has it, and whoever
         # sends on and on would overtake those who wait.
         if self._queued or core.outbox.size > self._write_limit:
-            return waits.send(self, message)
+            return coroutines.send(self, message)
         if not core.send(message, self._stream.now()):
-            return waits.refuse(self)
-        return waits.yield_once() if self._stream.wrote() else DONE
+            return coroutines.refuse(self)
+        return coroutines.yield_once() if self._stream.wrote() else DONE
 
     def ping(self, payload: bytes | None = None) -> Coroutine[Any, Any, float]:
         """Send a ping, wait for its pong, return the round trip in seconds; to be awaited.
@@ -246,7 +246,7 @@ class WebSocket:
         a payload that is too long or still unanswered. Keepalive pings go by themselves.
         """
         self._guard("ping")
-        return waits.ping(self, payload)
+        return coroutines.ping(self, payload)
 
     # -- the end --------------------------------------------------------------
 
@@ -265,12 +265,12 @@ class WebSocket:
         was sent and the connection goes on.
         """
         self._guard("close")
-        return waits.close(self, code, reason)
+        return coroutines.close(self, code, reason)
 
     def close_for(self, cause: Cause, code: int, reason: str = "") -> Coroutine[Any, Any, Ending]:
         """Like :meth:`close`, with the cause that the ending will name."""
         self._guard("close_for")
-        return waits.close_for(self, cause, code, reason)
+        return coroutines.close_for(self, cause, code, reason)
 
     def begin_close(self, cause: Cause, code: int, reason: str = "") -> None:
         """The part of :meth:`close_for` that does not wait: the Close leaves, the end comes by itself."""
@@ -317,7 +317,7 @@ class WebSocket:
     def wait_closed(self) -> Coroutine[Any, Any, Ending]:
         """Wait for the end, and return how it was; to be awaited."""
         self._guard("wait_closed")
-        return waits.wait_closed(self)
+        return coroutines.wait_closed(self)
 
     def on_close(self, callback: Callable[[Ending], object]) -> None:
         """Have ``callback(ending)`` called exactly once, at the end, on every path.

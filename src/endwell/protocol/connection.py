@@ -70,7 +70,7 @@ _COME_BACK = RetryAdvice(0, 1).reason(Cause.LIFETIME_REACHED.meaning)
 
 
 class Receiver(Protocol):
-    """Where an application waits for messages; the whole of it is in ``aio/idle.py``."""
+    """Where an application waits for messages; the whole of it is in ``aio/quiescence.py``."""
 
     def waits(self) -> bool:
         """Whether it waits now: it has come back from all messages that it took."""

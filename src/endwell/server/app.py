@@ -29,7 +29,7 @@ from ..http import Request, Response
 from ..options import OptionKeywords, Options
 from ..protocol.handshake import wants_websocket
 from ..protocol.opening import accept
-from ..sync.crossing import Crossing
+from ..sync.portal import Crossing
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.authority import is_among
 from ..wire.codec import Buffer

@@ -9,7 +9,7 @@ from dataclasses import replace
 from ..aio.broadcast import BroadcastReport, Slow, broadcast
 from ..aio.websocket import WebSocket
 from ..errors import ConcurrencyError
-from ..sync.crossing import Crossing
+from ..sync.portal import Crossing
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.codec import Buffer
 

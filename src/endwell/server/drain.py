@@ -20,14 +20,14 @@ from itertools import pairwise
 from math import inf
 from typing import Any
 
-from ..aio.idle import Idle
 from ..aio.listen import Opening
+from ..aio.quiescence import Idle
 from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket
 from ..ending import Ending
 from ..errors import ServiceUnavailable
 from ..sync.bridge import Bridge
-from ..sync.crossing import Crossing
+from ..sync.portal import Crossing
 from .router import Route
 from .threads import HandlerThreads
 from .timetable import CLEANUP_TIME, Drain, Phase, Timetable

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from ..aio.loop import loop_factory
 from ..aio.syscalls import monotonic
 from ..sync.threads import Threads
-from . import systemd
-from .orders import OVERTIME, Orders
-from .supervisor import Supervisor
+from .process import systemd
+from .process.control import OVERTIME, Orders
+from .process.supervisor import Supervisor
+from .process.watchdog import Watchdog
+from .process.worker import found
 from .timetable import Drain
-from .watchdog import Watchdog
-from .worker import found
 
 if TYPE_CHECKING:
     from .app import Server

@@ -15,7 +15,7 @@ from ..aio.websocket import WebSocket
 from ..codes import CloseCode, Retry, describe
 from ..ending import Cause, Ending
 from ..errors import ConcurrencyError
-from ..sync.calls import Calls
+from ..sync.executor import Calls
 from ..sync.websocket import WebSocket as BlockingWebSocket
 
 __all__ = ["Sessions"]

@@ -13,8 +13,8 @@ from ..aio.callbacks import check_returned
 from ..aio.websocket import WebSocket
 from ..errors import ServiceUnavailable
 from ..sync.bridge import Bridge
-from ..sync.crossing import Crossing
 from ..sync.draining import Draining
+from ..sync.portal import Crossing
 from ..sync.threads import Threads
 from ..sync.websocket import WebSocket as BlockingWebSocket
 

@@ -12,7 +12,7 @@ from types import BuiltinFunctionType
 from ..aio.loop import loop_factory
 from ..codes import CloseCode
 from ..ending import Cause
-from .crossing import Crossing
+from .portal import Crossing
 
 __all__ = ["background", "exiting"]
 

@@ -3,7 +3,7 @@ from endwell.aio.stream cimport Stream
 from endwell.aio.websocket cimport WebSocket
 from endwell.protocol.connection cimport Connection
 from endwell.protocol.inbox cimport Inbox
-from endwell.sync.crossing cimport Crossing
+from endwell.sync.portal cimport Crossing
 from endwell.sync.waiting cimport Waiting
 
 

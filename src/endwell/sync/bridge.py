@@ -25,14 +25,14 @@ from sys import getsizeof
 from typing import TypeAlias
 
 from ..aio.callbacks import call_back
-from ..aio.idle import Idle
+from ..aio.quiescence import Idle
 from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket
 from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed
 from ..protocol.connection import AHEAD
-from .crossing import Crossing
+from .portal import Crossing
 from .waiting import Waiting, raised, remaining
 
 __all__ = ["Bridge"]

@@ -12,7 +12,7 @@ from ..client.connect import connect as connect_async
 from ..options import OptionKeywords, Options
 from .background import background
 from .bridge import Bridge
-from .crossing import Crossing
+from .portal import Crossing
 from .websocket import WebSocket
 
 __all__ = ["connect", "serving"]

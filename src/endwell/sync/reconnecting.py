@@ -14,8 +14,8 @@ from ..ending import Ending
 from ..errors import ConcurrencyError, HandshakeError
 from .background import background, exiting
 from .bridge import Bridge
-from .calls import Calls
-from .crossing import Crossing
+from .executor import Calls
+from .portal import Crossing
 from .websocket import WebSocket
 
 __all__ = ["reconnecting"]

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 import pytest
 
 from endwell import Cause, HandshakeError, Server, connect
-from endwell.aio.commons import commons_of
+from endwell.aio.reactor import commons_of
 from endwell.ending import TcpEnd
 from endwell.wire.frames import TEXT
 from tests.pair import idle, nothing_left_behind, pair, until, within
@@ -109,7 +109,7 @@ async def test_what_shares_a_loop_is_one_for_it_while_it_has_connections():
 
 @pytest.mark.parametrize("drop", ["fin", "reset"])
 async def test_without_epoll_the_loop_watches_each_connection(monkeypatch, role, drop):
-    monkeypatch.setattr("endwell.aio.commons.HAS_EPOLL", False)
+    monkeypatch.setattr("endwell.aio.reactor.HAS_EPOLL", False)
     async with nothing_left_behind(), pair(role) as both:
         loop = asyncio.get_running_loop()
         assert commons_of(loop).ask_for_errors is not isinstance(loop, asyncio.SelectorEventLoop)

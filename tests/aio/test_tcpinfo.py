@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from endwell import Cause, Initiator, TcpEnd
-from endwell.aio.silence import limit_silence
+from endwell.aio.tcpinfo import limit_silence
 from endwell.options import Options
 from tests.pair import pair
 

@@ -14,8 +14,8 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from .pulse import Pulse
 from .syscalls import monotonic
+from .watchdog import Pulse
 
 if TYPE_CHECKING:
     from .stream import Stream

@@ -20,14 +20,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from math import inf
 
-from ..aio.bind import shown, unlink
-from ..aio.syscalls import monotonic
+from ...aio.bind import shown, unlink
+from ...aio.syscalls import monotonic
+from ..drain import DrainReport
 from . import systemd
 from .backoff import Backoff
+from .balance import Loads
 from .channel import Channel
-from .drain import DrainReport
-from .loads import Loads
-from .orders import tell_listening
+from .control import tell_listening
 from .worker import Place, command
 
 __all__ = ["Supervisor"]

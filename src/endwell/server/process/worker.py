@@ -13,10 +13,10 @@ import socket
 import sys
 from dataclasses import asdict, dataclass
 
+from ..timetable import Drain
 from . import systemd
+from .balance import Loads
 from .channel import Channel
-from .loads import Loads
-from .timetable import Drain
 
 __all__ = ["Place", "command", "found"]
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 import endwell
-from endwell.server.loads import PLACES, Loads
+from endwell.server.process.balance import PLACES, Loads
 from tests.server.program import running, write
 
 

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections import deque
 
-from endwell.sync.crossing import ATTENDED, Crossing
+from endwell.sync.portal import ATTENDED, Crossing
 from tests.pair import until
 
 

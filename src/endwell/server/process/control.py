@@ -8,17 +8,17 @@ import sys
 from math import inf
 from typing import TYPE_CHECKING
 
-from ..aio.bind import shown
-from ..aio.draining import Draining
-from ..aio.syscalls import monotonic
-from ..codes import CloseCode
+from ...aio.bind import shown
+from ...aio.draining import Draining
+from ...aio.syscalls import monotonic
+from ...codes import CloseCode
+from ..timetable import Drain, DrainKeywords, Phase, Timetable
 from . import systemd
+from .balance import Loads
 from .channel import Channel
-from .loads import Loads
-from .timetable import Drain, DrainKeywords, Phase, Timetable
 
 if TYPE_CHECKING:
-    from .app import Server
+    from ..app import Server
 
 __all__ = ["OVERTIME", "Orders", "tell_listening"]
 

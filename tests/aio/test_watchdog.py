@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
 
 from endwell import Cause, Close, Server, connect
-from endwell.aio import pulse
+from endwell.aio import watchdog
 from tests.pair import idle, pair, turns, until, within
 from tests.raw import BOUND, RawPeer, RawServer
 from tests.wire.peer import PING, PONG
@@ -95,7 +95,7 @@ async def test_what_lies_in_the_kernel_is_read_before_anybody_is_judged(role, tr
 
 
 async def test_nobody_is_judged_unheard_though_more_have_answered_than_are_read_in_a_turn(monkeypatch):
-    monkeypatch.setattr("endwell.aio.commons.EVENTS", 1)
+    monkeypatch.setattr("endwell.aio.reactor.EVENTS", 1)
     server = Server(compression=None, ping_interval=0.2, ping_timeout=TIMEOUT)
     server.websocket("/")(idle)
     for attempt in attempts():
@@ -161,8 +161,8 @@ async def test_whoever_could_not_connect_because_the_loop_was_blocked_tries_agai
 async def test_a_client_asks_at_once_after_a_sleep_and_a_server_does_not(role, monkeypatch, caplog):
     caplog.set_level("INFO", "endwell")
     async with pair(role, ping_interval=20.0, ping_timeout=20.0) as both:
-        awake = pulse.clock
-        monkeypatch.setattr(pulse, "clock", lambda: awake() + 3600.0)
+        awake = watchdog.clock
+        monkeypatch.setattr(watchdog, "clock", lambda: awake() + 3600.0)
         if role == "client":
             await answer(both.peer)
             await until(lambda: both.ws.latency)
@@ -177,8 +177,8 @@ async def test_a_server_that_is_gone_when_the_client_wakes_is_noticed_within_pin
     began = time.monotonic()
     async with pair("client", ping_interval=3 * BOUND, ping_timeout=0.2) as both:
         await both.peer.vanish()
-        awake = pulse.clock
-        monkeypatch.setattr(pulse, "clock", lambda: awake() + 3600.0)
+        awake = watchdog.clock
+        monkeypatch.setattr(watchdog, "clock", lambda: awake() + 3600.0)
         ending = await both.ending()  # within BOUND
     assert ending.cause is Cause.KEEPALIVE_TIMEOUT
     assert 3599.0 < ending.stalled < 3601.0 + time.monotonic() - began
