@@ -13,7 +13,7 @@ from contextlib import ExitStack
 import pytest
 
 from endwell import Cause, HandshakeError, Server, connect
-from endwell.aio.reactor import commons_of
+from endwell.aio.reactor import reactor_of
 from endwell.ending import TcpEnd
 from endwell.wire.frames import TEXT
 from tests.pair import idle, nothing_left_behind, pair, until, within
@@ -39,12 +39,12 @@ class Listed:
 
 async def test_alarms_ring_in_order_not_too_early_and_not_late():
     loop = asyncio.get_running_loop()
-    commons = commons_of(loop)
+    reactor = reactor_of(loop)
     told, late = [], []
     began = time.monotonic()
     after = {"last": 0.09, "first": 0.03, "first too": 0.03, "past": -5.0}
     for name, seconds in after.items():
-        commons.set_alarm(Listed(told, name), began + seconds)
+        reactor.set_alarm(Listed(told, name), began + seconds)
     # The loop itself says what late is: its own timers are due in order, however late it is.
     timers = [
         loop.call_later(
@@ -67,16 +67,16 @@ async def test_alarms_ring_in_order_not_too_early_and_not_late():
 
 async def test_an_alarm_that_was_unset_does_not_ring_and_leaves_no_timer():
     async with nothing_left_behind():
-        commons = commons_of(asyncio.get_running_loop())
+        reactor = reactor_of(asyncio.get_running_loop())
         told = []
         soon = time.monotonic() + 0.02
         kept, unset, alone = (Listed(told, name) for name in ("kept", "unset", "alone"))
-        commons.set_alarm(kept, soon)
-        commons.set_alarm(unset, soon)
-        commons.set_alarm(alone, soon + 60)
-        commons.unset_alarm(unset, soon)
-        commons.unset_alarm(alone, soon + 60)
-        commons.unset_alarm(alone, soon + 60)
+        reactor.set_alarm(kept, soon)
+        reactor.set_alarm(unset, soon)
+        reactor.set_alarm(alone, soon + 60)
+        reactor.unset_alarm(unset, soon)
+        reactor.unset_alarm(alone, soon + 60)
+        reactor.unset_alarm(alone, soon + 60)
         await until(lambda: told)
         assert [name for name, _ in told] == ["kept"]
 
@@ -87,14 +87,14 @@ async def test_a_connection_that_fails_is_told_to_the_loop_and_the_others_are_re
     loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
     told = []
     async with nothing_left_behind():
-        commons = commons_of(loop)
+        reactor = reactor_of(loop)
         with ExitStack() as stack:
             for name in ("one", "fails", "another"):
                 ours, theirs = map(stack.enter_context, socket.socketpair())
-                commons.enter()
-                commons.add_reader(ours.fileno(), Listed(told, name, ours))
-                stack.callback(commons.leave)
-                stack.callback(commons.remove_reader, ours.fileno())
+                reactor.enter()
+                reactor.add_reader(ours.fileno(), Listed(told, name, ours))
+                stack.callback(reactor.leave)
+                stack.callback(reactor.remove_reader, ours.fileno())
                 theirs.send(name.encode())
             await until(lambda: len(told) == 3)
     assert sorted(told) == [(name, name.encode()) for name in ("another", "fails", "one")]
@@ -104,7 +104,7 @@ async def test_a_connection_that_fails_is_told_to_the_loop_and_the_others_are_re
 async def test_what_shares_a_loop_is_one_for_it_while_it_has_connections():
     loop = asyncio.get_running_loop()
     async with pair("server") as first, pair("client") as second:
-        assert first.ws._stream._commons is second.ws._stream._commons is commons_of(loop)
+        assert first.ws._stream._reactor is second.ws._stream._reactor is reactor_of(loop)
 
 
 @pytest.mark.parametrize("drop", ["fin", "reset"])
@@ -112,7 +112,7 @@ async def test_without_epoll_the_loop_watches_each_connection(monkeypatch, role,
     monkeypatch.setattr("endwell.aio.reactor.HAS_EPOLL", False)
     async with nothing_left_behind(), pair(role) as both:
         loop = asyncio.get_running_loop()
-        assert commons_of(loop).ask_for_errors is not isinstance(loop, asyncio.SelectorEventLoop)
+        assert reactor_of(loop).ask_for_errors is not isinstance(loop, asyncio.SelectorEventLoop)
         await both.peer.frame(TEXT, b"a")
         assert await both.ws.recv() == "a"
         if drop == "reset":

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from endwell import Cause, Initiator, TcpEnd
-from endwell.aio.tcpinfo import limit_silence
+from endwell.aio.tcpinfo import set_user_timeout
 from endwell.options import Options
 from tests.pair import pair
 
@@ -20,7 +20,7 @@ def limit(sock) -> int:
 
 def limited(**options) -> int:
     with socket.socket() as sock:
-        limit_silence(sock, Options(**options))
+        set_user_timeout(sock, Options(**options))
         return limit(sock)
 
 
@@ -31,7 +31,7 @@ async def test_every_connection_has_the_limit_of_its_options(role, transport):
 
 def test_a_unix_socket_has_none():
     with socket.socket(socket.AF_UNIX) as sock:
-        limit_silence(sock, Options())
+        set_user_timeout(sock, Options())
 
 
 def test_the_limit_is_twice_that_of_keepalive_or_that_of_writing_if_it_is_longer_and_a_second():

@@ -17,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from endwell import Cause, Server, TcpEnd
-from endwell.aio.reactor import commons_of
+from endwell.aio.reactor import reactor_of
 from endwell.aio.tls import TLS
 from endwell.protocol.outbox import Outbox
 from tests.pair import pair, turns, within
@@ -120,9 +120,9 @@ async def test_only_bytes_that_the_system_took_are_called_sent(transport):
         ours.setblocking(False)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         peer = RawPeer(theirs, transport.client, server=False)
-        tls = TLS(commons_of(asyncio.get_running_loop()), ours, transport.server, server=True)
+        tls = TLS(reactor_of(asyncio.get_running_loop()), ours, transport.server, server=True)
         await peer.transmit(peer.flight())
-        while tls.shake() < 0:
+        while tls.handshake() < 0:
             await peer.transmit(peer.flight(await peer.octets_below()))
         outbox, payload = Outbox(None), bytes(range(256)) * 1000
         outbox.append(payload[:200_000])

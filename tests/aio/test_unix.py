@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from endwell import Cause, Close, HandshakeError, Server, TcpEnd, connect
-from endwell.aio.bind import shown
+from endwell.aio.bind import format_address
 from tests.pair import nothing_left_behind, until, within
 from tests.raw import RawPeer
 
@@ -148,7 +148,7 @@ async def test_an_abstract_name_is_served_and_has_no_file():
     server = echoing()
     async with server.serving(unix_path=name):
         assert server.addresses == [name]
-        assert shown(server.addresses[0]) == f"@{name[1:]}"
+        assert format_address(server.addresses[0]) == f"@{name[1:]}"
         async with connect("ws://localhost/attic", unix_path=name) as ws:
             await ws.send("hi")
             assert await within(ws.recv()) == "attic: hi"

@@ -340,7 +340,7 @@ class Terminal:
         self.master, self.slave = pty.openpty()
         termios.tcsetwinsize(self.slave, (24, 80))
         self.modes = termios.tcgetattr(self.slave)
-        self.shown = ""
+        self.format_address = ""
 
     def close(self) -> None:
         os.close(self.master)
@@ -352,11 +352,11 @@ class Terminal:
     def until(self, text: str) -> None:
         """Wait until ``text`` appears, and forget what came up to it."""
         deadline = time.monotonic() + PATIENCE
-        while text not in self.shown:
+        while text not in self.format_address:
             ready, _, _ = select.select([self.master], [], [], max(0, deadline - time.monotonic()))
-            assert ready, f"{text!r} did not appear in {self.shown!r}"
-            self.shown += os.read(self.master, 4096).decode()
-        self.shown = self.shown.partition(text)[2]
+            assert ready, f"{text!r} did not appear in {self.format_address!r}"
+            self.format_address += os.read(self.master, 4096).decode()
+        self.format_address = self.format_address.partition(text)[2]
 
 
 @pytest.fixture
@@ -407,7 +407,7 @@ def test_control_d_on_a_terminal_closes_at_once(session, terminal):
     terminal.type("\n\x04")  # an empty line is not sent
     terminal.until(NORMAL)
     assert process.wait(PATIENCE) == 0
-    assert "<" not in terminal.shown
+    assert "<" not in terminal.format_address
     assert termios.tcgetattr(terminal.slave) == terminal.modes
 
 

@@ -102,10 +102,10 @@ def test_of_a_long_line_the_part_around_the_cursor_is_drawn():
 def test_what_is_drawn_fits_on_one_row(text, steps, columns):
     line = Line("> ")
     list(line.feed(text.encode() + LEFT * steps))
-    shown = line.draw(columns).removeprefix("\r\x1b[K").partition("\x1b")[0]
+    format_address = line.draw(columns).removeprefix("\r\x1b[K").partition("\x1b")[0]
     # Not even the last column: a cursor behind it would be on the next row, on some terminals.
-    assert sum(map(_width, shown)) < columns
-    assert all(char.isprintable() for char in shown)
+    assert sum(map(_width, format_address)) < columns
+    assert all(char.isprintable() for char in format_address)
 
 
 @given(

@@ -16,7 +16,7 @@ __all__ = ["flooding"]
 #: Bytes that are given to TLS, or to the kernel, at a time.
 STEP = 2**16
 #: Milliseconds between two looks whether to stop, while the other side takes nothing.
-LOOK = 20
+POLL_INTERVAL = 20
 
 
 class Flood:
@@ -58,7 +58,7 @@ class Flood:
         with memoryview(octets) as view:
             at = 0
             while at < len(octets) and not self._stopping:
-                if writable.poll(LOOK):
+                if writable.poll(POLL_INTERVAL):
                     count = os.write(self._fd, view[at:])
                     self.sent += count
                     at += count

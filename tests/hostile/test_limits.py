@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from endwell import Server
-from endwell.aio.admission import FREE, REFUSALS, Admission
+from endwell.aio.admission import REFUSALS, UNLIMITED, Admission
 from endwell.aio.listen import Opening
 from endwell.options import Options
 from tests.pair import idle, nothing_left_behind, until
@@ -109,7 +109,7 @@ async def test_refusing_is_bounded_too():
 
 
 def test_a_server_without_limits_counts_nothing():
-    assert Admission(Options()).enter(("192.0.2.1", 1)) is FREE
+    assert Admission(Options()).enter(("192.0.2.1", 1)) is UNLIMITED
 
 
 def test_each_address_has_its_own_limit_and_a_64_of_ipv6_is_one():

@@ -362,7 +362,7 @@ class Application:
     def __init__(self, waiting=False):
         self.waiting = waiting
 
-    def waits(self):
+    def is_waiting(self):
         return self.waiting
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 import endwell
-from endwell.server.process.balance import PLACES, Loads
+from endwell.server.process.balance import SLOTS, Loads
 from tests.server.program import running, write
 
 
@@ -27,37 +27,37 @@ def two(table):
 
 def test_who_has_many_more_connections_than_another_leaves_newcomers_to_it(table):
     one, other = two(table)
-    assert not other.yields(100)  # nobody else is there yet
-    assert not one.yields(0)
-    assert other.yields(100)
-    assert not one.yields(9)
-    assert one.yields(200)
-    assert not other.yields(200)
+    assert not other.should_defer(100)  # nobody else is there yet
+    assert not one.should_defer(0)
+    assert other.should_defer(100)
+    assert not one.should_defer(9)
+    assert one.should_defer(200)
+    assert not other.should_defer(200)
 
 
 def test_a_few_more_are_no_reason_and_among_many_a_few_more_of_a_hundred_are_none(table):
     one, other = two(table)
-    one.yields(0)
-    assert [other.yields(count) for count in (8, 9)] == [False, True]
-    one.yields(1000)
-    assert [other.yields(count) for count in (1070, 1072)] == [False, True]
+    one.should_defer(0)
+    assert [other.should_defer(count) for count in (8, 9)] == [False, True]
+    one.should_defer(1000)
+    assert [other.should_defer(count) for count in (1070, 1072)] == [False, True]
 
 
 def test_nobody_waits_for_who_is_gone_or_does_not_accept_any_more(table):
     one, other = two(table)
-    one.yields(0)
-    assert other.yields(100)
+    one.should_defer(0)
+    assert other.should_defer(100)
     one.leave()
-    assert not other.yields(100)
-    one.yields(0)
-    assert other.yields(100)
+    assert not other.should_defer(100)
+    one.should_defer(0)
+    assert other.should_defer(100)
     table.vacate(1)
-    assert not other.yields(100)
+    assert not other.should_defer(100)
 
 
 def test_a_place_that_is_free_again_is_given_away_again_and_they_never_run_out(table):
     assert [table.occupy(taken) for taken in (set(), {1}, {2}, {1, 2, 3})] == [1, 2, 1, 4]
-    assert table.occupy(set(range(1, PLACES + 1))) == PLACES
+    assert table.occupy(set(range(1, SLOTS + 1))) == SLOTS
 
 
 async def test_a_crowd_is_spread_evenly_over_the_workers(tmp_path):

@@ -22,7 +22,7 @@ from endwell import (
     TcpEnd,
     connect,
 )
-from endwell.aio.tcpinfo import UNSENT
+from endwell.aio.tcpinfo import MAX_UNSENT
 from endwell.options import LEGACY
 from tests.old import speaking
 from tests.pair import QUIET, idle, nothing_left_behind, pair, until, until_reset, within
@@ -220,7 +220,7 @@ async def test_a_slow_peer_is_skipped_before_the_kernel_holds_much_that_is_out_o
             taken += SMALL
             await asyncio.sleep(0.001)
         # What the peer's kernel has room for, what ours may hold unsent, the limit of the queue, and some more.
-        assert taken < peer.sock.getsockopt(SOL_SOCKET, SO_RCVBUF) + UNSENT + 2**16 + 2**18
+        assert taken < peer.sock.getsockopt(SOL_SOCKET, SO_RCVBUF) + MAX_UNSENT + 2**16 + 2**18
         peer.drop()
 
 

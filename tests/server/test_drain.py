@@ -163,7 +163,7 @@ async def test_what_the_system_has_already_is_answered_before_the_close(transpor
             # Before the server's loop has read it.
             (ws,) = work.server.connections
             faces = list(Crossing.of(asyncio.get_running_loop()).bridges) or [ws]
-            faces[0].when_idle(lambda: ws.begin_close(Cause.SERVER_DRAINED, 1001, "now"), 0)
+            faces[0].quiesce(lambda: ws.begin_close(Cause.SERVER_DRAINED, 1001, "now"), 0)
             seen = await peer.read_to_the_end(answer=True)
             assert [frame.payload for frame in seen.frames] == [b"two"]
             assert seen.close == Close(1001, "now")
@@ -826,17 +826,17 @@ async def test_a_program_ends_that_drains_its_server_by_itself():
 def test_a_terminal_shows_how_far_it_is():
     master, slave = pty.openpty()
     program = [sys.executable, "-c", PROGRAM.replace("DEADLINE", "5")]
-    with os.fdopen(master, "rb", 0) as shown, subprocess.Popen(program, stderr=slave) as process:
+    with os.fdopen(master, "rb", 0) as format_address, subprocess.Popen(program, stderr=slave) as process:
         os.close(slave)
         try:
-            port = int(shown.read(100).rpartition(b":")[2])
+            port = int(format_address.read(100).rpartition(b":")[2])
             with endwell.sync.connect(f"ws://127.0.0.1:{port}/plain"):
                 text = b""
                 while b"at work" not in text:
-                    text += shown.read(4096)
+                    text += format_address.read(4096)
                 process.send_signal(signal.SIGTERM)
                 with contextlib.suppress(OSError):  # EIO: nobody has the terminal any more
-                    while octets := shown.read(4096):
+                    while octets := format_address.read(4096):
                         text += octets
         finally:
             process.kill()

@@ -8,7 +8,7 @@ from collections import Counter
 
 from ..options import Options
 
-__all__ = ["FREE", "Admission", "LimitLog", "Place"]
+__all__ = ["UNLIMITED", "Admission", "LimitLog", "Permit"]
 
 logger = logging.getLogger("endwell.server")
 
@@ -45,7 +45,7 @@ class LimitLog:
             self._refused = 0
 
 
-class Place:
+class Permit:
     """What one connection takes up, from the moment it is accepted to its end."""
 
     __slots__ = ("_counts", "_key", "_log", "refused")
@@ -68,7 +68,7 @@ class Place:
 
 
 #: That of every connection to a server without limits.
-FREE = Place(Counter(), None, None, refused=False)
+UNLIMITED = Permit(Counter(), None, None, refused=False)
 
 
 class Admission:
@@ -81,10 +81,10 @@ class Admission:
         self._taken: Counter[object] = Counter()
         self._refused: Counter[object] = Counter()
 
-    def enter(self, address: object) -> Place | None:
+    def admit(self, address: object) -> Permit | None:
         """A place for a connection from ``address``; None if it is not even to be told that there is none."""
         if self._total is None and self._each is None:
-            return FREE
+            return UNLIMITED
         key = _site(address)
         full = self._total is not None and self._taken[_ALL] >= self._total
         if full and self._log is not None:
@@ -92,14 +92,14 @@ class Admission:
         if full or (self._each is not None and key is not None and self._taken[key] >= self._each):
             if self._refused[_ALL] >= REFUSALS:
                 return None
-            return _place(self._refused, key, None, refused=True)
-        return _place(self._taken, key, self._log, refused=False)
+            return _permit(self._refused, key, None, refused=True)
+        return _permit(self._taken, key, self._log, refused=False)
 
 
-def _place(counts: Counter[object], key: object, log: LimitLog | None, refused: bool) -> Place:
+def _permit(counts: Counter[object], key: object, log: LimitLog | None, refused: bool) -> Permit:
     counts[_ALL] += 1
     counts[key] += 1
-    return Place(counts, key, log, refused)
+    return Permit(counts, key, log, refused)
 
 
 def _site(address: object) -> object:

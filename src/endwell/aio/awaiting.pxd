@@ -8,7 +8,7 @@ cdef class Slot:
     cdef object __weakref__
     cdef public bint _asyncio_future_blocking
     cdef public bint busy
-    cdef public object idle
+    cdef public object quiescence
     cdef public bint over
     cdef readonly object get_loop
     cdef public unsigned long thread
@@ -18,7 +18,7 @@ cdef class Slot:
     cdef object _callback
     cdef object _context
 
-    cpdef bint waits(self)
+    cpdef bint is_waiting(self)
     cpdef Slot take(self)
     cpdef release(self)
     cpdef wake(self, bint inline)

@@ -16,7 +16,7 @@ from weakref import ref
 
 from ..ending import Ending
 from ..errors import ConcurrencyError, ConnectionClosed
-from .quiescence import Idle
+from .quiescence import Quiescence
 from .stream import Stream
 from .syscalls import thread_ident
 
@@ -59,7 +59,7 @@ class Slot:
         #: Whether a task waits, or was woken and has not gone on yet.
         self.busy = False
         #: Called by a receiver that is about to wait.
-        self.idle: Idle | None = None
+        self.quiescence: Quiescence | None = None
         #: Whether the connection is.
         self.over = False
         #: Called by the task: the loop that it must be of. A reference, which all slots
@@ -74,7 +74,7 @@ class Slot:
         self._callback: Callable[[Any], object] | None = None
         self._context: Context | None = None
 
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether a task is to be woken."""
         return self._callback is not None
 
@@ -210,8 +210,8 @@ class Receive:
             if held_back:
                 self._stream.settle()
             return message
-        if slot.idle is not None and not slot.busy and not slot.over:
-            slot.idle()
+        if slot.quiescence is not None and not slot.busy and not slot.over:
+            slot.quiescence()
         if slot.over:
             if self._at_end == Receive.RAISE:
                 raise ConnectionClosed.of(cast(Ending, self._core.ending))

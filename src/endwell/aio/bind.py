@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["bind", "shown", "unlink"]
+__all__ = ["bind", "format_address", "unlink"]
 
 #: The queue of connections that the kernel keeps until they are accepted.
 BACKLOG = 1024
@@ -51,7 +51,7 @@ def bind(
                 sock.setblocking(False)
     except BaseException as exc:
         if isinstance(exc, OSError):
-            exc.filename = shown((name or "*", port))  # so that its text says where
+            exc.filename = format_address((name or "*", port))  # so that its text says where
         for sock in socks:
             sock.close()
         raise
@@ -130,7 +130,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def shown(address: Any) -> str:
+def format_address(address: Any) -> str:
     """The address of a socket as it stands in a URL; that of a Unix socket is its path, or ``@`` and its abstract name."""
     if isinstance(address, bytes):
         address = os.fsdecode(address)

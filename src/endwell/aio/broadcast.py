@@ -53,7 +53,7 @@ def broadcast(connections: Iterable[WebSocket], message: str | Buffer, slow: Slo
                 unable.append(ws)
                 continue
             # A send() that waits has the next place in the queue.
-            if core.is_open and (ws._queued or stream.full(ws._write_limit)):
+            if core.is_open and (ws._queued or stream.exceeds(ws._write_limit)):
                 # Unless this is how it turned out that the peer is gone.
                 if core.is_open:
                     lagging.append(ws)

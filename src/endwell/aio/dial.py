@@ -22,9 +22,9 @@ from ..protocol.uri import WebSocketURI
 from ..wire.head import ResponseReader
 from ..wire.trace import trace_request, trace_response
 from .reach import Reach
-from .reactor import commons_of
+from .reactor import reactor_of
 from .stream import Stream
-from .tcpinfo import limit_silence
+from .tcpinfo import set_user_timeout
 from .tls import TLS
 from .websocket import WebSocket
 
@@ -52,17 +52,17 @@ async def dial(
     options = offer.options
     core = Connection(True, options, time.monotonic() if began is None else began, time.time())
     sock = await _reach(core, uri, unix_path)
-    limit_silence(sock, options)
+    set_user_timeout(sock, options)
     core.connected = True
-    commons, layer = commons_of(asyncio.get_running_loop()), None
+    reactor, layer = reactor_of(asyncio.get_running_loop()), None
     if uri.secure:
         try:
-            layer = TLS(commons, sock, tls or _default_tls(), uri.host)
+            layer = TLS(reactor, sock, tls or _default_tls(), uri.host)
         except BaseException:
             sock.close()
             raise
     try:
-        stream = Stream(commons, sock, core, _peer(sock), layer)
+        stream = Stream(reactor, sock, core, _peer(sock), layer)
     except OSError as exc:  # there is no file descriptor left
         sock.close()
         core.lost(exc, time.monotonic())

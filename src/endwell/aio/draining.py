@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-__all__ = ["Draining"]
+__all__ = ["DrainEvent"]
 
 
-class Draining(asyncio.Event):
+class DrainEvent(asyncio.Event):
     """An event that is also a truth value: set when the server begins to drain."""
 
     def __bool__(self) -> bool:

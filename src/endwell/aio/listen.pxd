@@ -1,5 +1,5 @@
 from endwell.aio._syscalls cimport monotonic
-from endwell.aio.reactor cimport Commons
+from endwell.aio.reactor cimport Reactor
 from endwell.aio.stream cimport Stream
 from endwell.protocol.connection cimport Connection
 from endwell.wire.head cimport RequestReader
@@ -12,13 +12,13 @@ cdef class Listener:
     cdef readonly object serve
     cdef readonly set openings
     cdef readonly set lingering
-    cdef readonly Commons commons
+    cdef readonly Reactor reactor
     cdef readonly object draining
     cdef object _admission
     cdef readonly object tls
     cdef bint _exhausted
-    cdef object _yields
-    cdef bint _yielded
+    cdef object _should_defer
+    cdef bint _deferred
 
 
 cdef class Opening:
@@ -26,7 +26,7 @@ cdef class Opening:
     cdef RequestReader _reader
     cdef Connection _core
     cdef Stream _stream
-    cdef object _place
+    cdef object _permit
     cdef readonly object request
     cdef readonly bint answered
 

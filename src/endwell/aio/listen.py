@@ -17,13 +17,13 @@ from ..protocol.closing import State
 from ..protocol.connection import Connection
 from ..protocol.handshake import Accepted
 from ..wire.head import RequestReader
-from .admission import FREE, Admission, Place
+from .admission import UNLIMITED, Admission, Permit
 from .bind import unlink
-from .draining import Draining
-from .reactor import commons_of
+from .draining import DrainEvent
+from .reactor import reactor_of
 from .stream import Stream
 from .syscalls import monotonic
-from .tcpinfo import limit_silence, limit_unsent
+from .tcpinfo import limit_unsent_bytes, set_user_timeout
 from .tls import TLS
 from .websocket import WebSocket
 
@@ -42,7 +42,7 @@ YIELD_TIME = 0.005
 #: meanwhile wait in the kernel's queue. Precedent: asyncio's ACCEPT_RETRY_DELAY.
 RETRY_DELAY = 0.25
 #: Seconds between two looks whether all openings are through.
-LOOK = 0.01
+POLL_INTERVAL = 0.01
 
 
 class Listener:
@@ -62,7 +62,7 @@ class Listener:
         options: Options,
         tls: ssl.SSLContext | None,
         serve: Callable[[Opening, Request | RequestRefused], object],
-        draining: Draining,
+        draining: DrainEvent,
         yields: Callable[[int], bool] | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -73,22 +73,22 @@ class Listener:
         self.openings: set[Opening] = set()
         #: Connections whose end was told, and of which only TCP is left.
         self.lingering: set[Stream] = set()
-        self.commons = commons_of(self.loop)
+        self.reactor = reactor_of(self.loop)
         #: What the WebSockets know of the server's stopping.
         self.draining = draining
         self._admission = Admission(options)
         self.tls = tls
         self._exhausted = False
-        self._yields = yields
-        self._yielded = False
+        self._should_defer = yields
+        self._deferred = False
         for sock in socks:
-            limit_silence(sock, options)
-            limit_unsent(sock)
+            set_user_timeout(sock, options)
+            limit_unsent_bytes(sock)
             self._watch(sock)
 
     def close(self) -> None:
         """Stop listening; connections go on."""
-        if self._yields is None:
+        if self._should_defer is None:
             unlink(self.socks)
         for sock in self.socks:
             self.loop.remove_reader(sock.fileno())
@@ -104,7 +104,7 @@ class Listener:
         until = monotonic() + seconds
         # Once in a process's life, so that no connection pays for an Event.
         while self.openings and monotonic() < until:  # noqa: ASYNC110
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_INTERVAL)
 
     def _watch(self, sock: _socket.socket) -> None:
         if sock in self.socks:
@@ -112,10 +112,10 @@ class Listener:
 
     def _accept(self, listening: _socket.socket) -> None:
         accepts = ACCEPTS
-        if self._yields is not None:
+        if self._should_defer is not None:
             # Once: it may be that the others are busier than they look.
-            self._yielded = not self._yielded and self._yields(len(self.openings))
-            if self._yielded:
+            self._deferred = not self._deferred and self._should_defer(len(self.openings))
+            if self._deferred:
                 self._pause(listening, YIELD_TIME)
                 return
             accepts = SHARED_ACCEPTS
@@ -131,15 +131,15 @@ class Listener:
                 self._exhausted = True
                 self._pause(listening, RETRY_DELAY)
                 return
-            place = self._admission.enter(address)
-            if place is None:
+            permit = self._admission.admit(address)
+            if permit is None:
                 sock.close()
                 continue
             try:
-                opening = Opening(self, sock, address, place)
+                opening = Opening(self, sock, address, permit)
             except OSError:
                 sock.close()  # gone before it was looked at, or there is no room for it
-                place.leave()
+                permit.leave()
                 continue
             self.openings.add(opening)
             opening.begin()
@@ -148,14 +148,14 @@ class Listener:
 class Opening:
     """An accepted connection, until it is a WebSocket or has been answered."""
 
-    def __init__(self, listener: Listener, sock: _socket.socket, address: object, place: Place) -> None:
+    def __init__(self, listener: Listener, sock: _socket.socket, address: object, permit: Permit) -> None:
         tls = listener.tls
         self._listener = listener
-        self._place = place
+        self._permit = permit
         self._reader = RequestReader(listener.options, address, tls is not None)
         self._core = Connection(False, listener.options, monotonic(), time.time())
-        layer = None if tls is None else TLS(listener.commons, sock, tls, server=True)
-        self._stream = Stream(listener.commons, sock, self._core, address, layer)
+        layer = None if tls is None else TLS(listener.reactor, sock, tls, server=True)
+        self._stream = Stream(listener.reactor, sock, self._core, address, layer)
         self._stream.receive = self._receive
         self._stream.changed = self._changed
         #: The request, as soon as there is one.
@@ -195,13 +195,13 @@ class Opening:
         core.open(accepted.serialize())
         jitter = random()  # noqa: S311  (jitter)
         core.accept(accepted.codec(False, self._listener.options.max_size), now, accepted.heartbeat, jitter)
-        stream.held = False
+        stream.reading_paused = False
         self._listener.openings.discard(self)
         stream.lingering = self._listener.lingering
         request.headers.pack()
         ws = WebSocket(stream, request, None, accepted.subprotocol, among, self._listener.draining)
-        if self._place is not FREE:
-            stream.closed = self._place.leave
+        if self._permit is not UNLIMITED:
+            stream.closed = self._permit.leave
         if rest := self._reader.take_rest():
             core.receive(rest, now)
         stream.settle()
@@ -215,7 +215,7 @@ class Opening:
         """
         self.answered = True
         self._stream.receive = None
-        self._stream.held = False
+        self._stream.reading_paused = False
         self._reader.take_rest()
         self._core.refuse(response.serialize(), monotonic(), exc)
         self._stream.settle()
@@ -235,17 +235,17 @@ class Opening:
         self._stream.receive = None
         if isinstance(head, Request):
             self.request = head
-            if self._place.refused:
+            if self._permit.refused:
                 head = TooManyConnections("there are too many connections; try again later")
             else:
                 # Frames that come early wait in the kernel until the 101 is out.
-                self._stream.held = True
+                self._stream.reading_paused = True
         self._listener.serve(self, head)
 
     def _changed(self, inline: bool) -> None:
         if self.gone and self in self._listener.openings:
             self._listener.openings.discard(self)
-            self._place.leave()
+            self._permit.leave()
 
 
 def _accepted(listening: _socket.socket) -> tuple[_socket.socket, object]:

@@ -9,22 +9,22 @@ from typing import Protocol
 from .stream import Stream
 from .syscalls import monotonic
 
-__all__ = ["Idle", "Receiver"]
+__all__ = ["Quiescence", "Receiver"]
 
 
 class Receiver(Protocol):
     """Where an application waits for messages."""
 
     #: To be called by it when it is about to wait.
-    idle: Idle | None
+    quiescence: Quiescence | None
 
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether it waits now."""
         ...
 
 
-class Idle:
-    """Calls ``callback`` once, as soon as the application is idle; see ``WebSocket.when_idle``.
+class Quiescence:
+    """Calls ``callback`` once, as soon as the application is idle; see ``WebSocket.quiesce``.
 
     It is what a receiver calls that is about to wait: the answers to what it took are queued,
     and leave with what the callback queues.
@@ -44,13 +44,13 @@ class Idle:
         # about to wait after each message.
         self._reading = False
         #: Whether the peer is held back, until the connection closes.
-        self.held = False
+        self.reading_stopped = False
 
     def begin(self) -> None:
         """Judge for the first time, in the middle of whatever the application does."""
         core = self._stream.core
         # So that the last answer does not leave before the callback is called: a peer would ask again.
-        self._stream.gathers = True
+        self._stream.delay_first_send = True
         if not (core.inbox or core.messages_consumed()):
             # An application that was never given a message owes no answer. But a client that has just
             # connected may have its first question on the way.
@@ -60,27 +60,27 @@ class Idle:
                 self._timer = self._stream.loop.call_later(young, self._judge)
             else:
                 self()
-        elif self._receiver.waits():
+        elif self._receiver.is_waiting():
             self._wait()
 
     def stop(self) -> None:
         """Judge no more: it is judged, or the connection closes."""
-        if self._receiver.idle is self:
-            self._receiver.idle = None
+        if self._receiver.quiescence is self:
+            self._receiver.quiescence = None
         if self._timer is not None:
             # It keeps hold of all that belongs to the connection.
             self._timer.cancel()
 
-    def hold(self) -> None:
+    def stop_reading(self) -> None:
         """Read nothing more: a peer that always has the next message on the way leaves nobody idle.
 
         The application is idle when it has taken what came, and is given nothing after that.
         """
-        if self._receiver.idle is self:
+        if self._receiver.quiescence is self:
             # Of an open connection only: closing, it reads on, and drops what comes.
-            self.held = self._stream.core.stop_delivery = True
+            self.reading_stopped = self._stream.core.stop_delivery = True
             self._stream.settle()
-            if self._receiver.waits():
+            if self._receiver.is_waiting():
                 self()
 
     def __call__(self) -> None:
@@ -88,10 +88,10 @@ class Idle:
         core = self._stream.core
         if not core.is_open:
             self.stop()
-        elif self.held or core.answering:  # nothing more comes from the peer
+        elif self.reading_stopped or core.answering:  # nothing more comes from the peer
             self.stop()
             self._callback()
-        elif self._stream.arrived():
+        elif self._stream.has_input():
             if not self._reading:
                 # Not here: this may be within a read.
                 self._reading = True
@@ -116,25 +116,25 @@ class Idle:
 
     def _still_waits(self) -> None:
         self._timer = None
-        if self._receiver.idle is self and self._receiver.waits():
+        if self._receiver.quiescence is self and self._receiver.is_waiting():
             self._quiet_since = self._stream.core.messages_consumed()
             self()
 
     def _judge(self) -> None:
         self._timer = None
         core = self._stream.core
-        if self._receiver.idle is self and (
-            self._receiver.waits() or not (core.inbox or core.messages_consumed())
+        if self._receiver.quiescence is self and (
+            self._receiver.is_waiting() or not (core.inbox or core.messages_consumed())
         ):
             self()
 
     def _read(self) -> None:
         self._reading = False
-        if self._receiver.idle is self and not self.held:
+        if self._receiver.quiescence is self and not self.reading_stopped:
             self._stream.readable()
         core = self._stream.core
         # Perhaps it was no message.
-        if self._receiver.idle is self and (
-            self._receiver.waits() or not (core.inbox or core.messages_consumed())
+        if self._receiver.quiescence is self and (
+            self._receiver.is_waiting() or not (core.inbox or core.messages_consumed())
         ):
             self()

@@ -5,7 +5,7 @@ from endwell.aio._syscalls cimport monotonic
 cdef double GRAIN
 
 
-cdef class Commons:
+cdef class Reactor:
     cdef object __weakref__
     cdef readonly object loop
     cdef readonly bytearray buffer
@@ -16,14 +16,14 @@ cdef class Commons:
     cdef dict _readers
     cdef dict _alarms
     cdef dict _timers
-    cdef object _pulse
+    cdef object _stall_detector
 
     cpdef enter(self)
     cpdef leave(self)
     cpdef add_reader(self, int fd, stream)
     cpdef remove_reader(self, int fd)
-    cpdef mute(self, int fd)
-    cpdef unmute(self, int fd, stream)
+    cpdef watch_errors_only(self, int fd)
+    cpdef watch_reads(self, int fd, stream)
 
     @cython.locals(streams=set)
     cpdef set_alarm(self, stream, double at)

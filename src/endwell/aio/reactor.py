@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from .syscalls import monotonic
-from .watchdog import Pulse
+from .watchdog import StallDetector
 
 if TYPE_CHECKING:
     from .stream import Stream
 
-__all__ = ["Commons", "commons_of"]
+__all__ = ["Reactor", "reactor_of"]
 
 #: One read of a socket, at most.
 READ_SIZE = 256 * 1024
@@ -35,8 +35,8 @@ EVENTS = 256
 GRAIN = 1 / 64
 
 
-class Commons:
-    """One for each loop, for as long as it has connections: see :func:`commons_of`."""
+class Reactor:
+    """One for each loop, for as long as it has connections: see :func:`reactor_of`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -52,7 +52,7 @@ class Commons:
         self._readers: dict[int, Stream] = {}
         self._alarms: dict[int, set[Stream]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
-        self._pulse = Pulse(loop)
+        self._stall_detector = StallDetector(loop)
 
     def enter(self) -> None:
         """One connection more. Raises OSError where there is no file descriptor left for them all."""
@@ -61,7 +61,7 @@ class Commons:
             # In a context of nobody's: whoever happened to be the first must not lend the others its own.
             Context().run(self.loop.add_reader, self._epoll.fileno(), self._poll)
         if not self._members:
-            self._pulse.start(self._stalled)
+            self._stall_detector.start(self._stalled)
         self._members += 1
 
     def leave(self) -> None:
@@ -69,7 +69,7 @@ class Commons:
         self._members -= 1
         if self._members:
             return
-        self._pulse.stop()
+        self._stall_detector.stop()
         if self._epoll is not None:
             self.loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
@@ -91,14 +91,14 @@ class Commons:
             del self._readers[fd]
             self._epoll.unregister(fd)
 
-    def mute(self, fd: int) -> None:
+    def watch_errors_only(self, fd: int) -> None:
         """Tell of nothing but a reset, which only epoll can; until :meth:`unmute`, or to the end."""
         if self._epoll is None:
             self.loop.remove_reader(fd)
         else:
             self._epoll.modify(fd, 0)  # EPOLLERR and EPOLLHUP are told unasked
 
-    def unmute(self, fd: int, stream: Stream) -> None:
+    def watch_reads(self, fd: int, stream: Stream) -> None:
         """Tell of everything again."""
         if self._epoll is None:
             self.loop.add_reader(fd, stream.readable)
@@ -111,7 +111,7 @@ class Commons:
         if len(self._readers) == 1:
             # Whom else could it be about? A client most often has but one connection.
             (only,) = self._readers.values()
-            if not only.muted:
+            if not only.errors_only:
                 only.readable()
                 return
         for fd, events in self._epoll.poll(0, EVENTS):
@@ -163,12 +163,12 @@ class Commons:
                 self.loop.call_soon(stream.settle)
 
 
-_all: WeakValueDictionary[int, Commons] = WeakValueDictionary()
+_all: WeakValueDictionary[int, Reactor] = WeakValueDictionary()
 
 
-def commons_of(loop: asyncio.AbstractEventLoop) -> Commons:
+def reactor_of(loop: asyncio.AbstractEventLoop) -> Reactor:
     """What the connections of ``loop`` share."""
-    commons = _all.get(id(loop))  # which is not another's, for they keep their loop alive
-    if commons is None:
-        commons = _all[id(loop)] = Commons(loop)
-    return commons
+    reactor = _all.get(id(loop))  # which is not another's, for they keep their loop alive
+    if reactor is None:
+        reactor = _all[id(loop)] = Reactor(loop)
+    return reactor

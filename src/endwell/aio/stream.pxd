@@ -1,7 +1,7 @@
 cimport cython
 
 from endwell.aio._syscalls cimport error_of, monotonic, receive, receive_past, send, send_many
-from endwell.aio.reactor cimport Commons
+from endwell.aio.reactor cimport Reactor
 from endwell.aio.tls cimport TLS
 from endwell.protocol.connection cimport Connection
 from endwell.protocol.outbox cimport Outbox
@@ -9,7 +9,7 @@ from endwell.wire.codec cimport Codec
 
 cdef double NEVER
 cdef Py_ssize_t READ_SIZE
-cdef Py_ssize_t FULL
+cdef Py_ssize_t FLUSH_SIZE
 cdef int READS
 cdef int BURST
 
@@ -21,8 +21,8 @@ cdef class Stream:
     cdef public object receive
     cdef public object eof
     cdef public object changed
-    cdef public bint held
-    cdef public bint gathers
+    cdef public bint reading_paused
+    cdef public bint delay_first_send
     cdef public object closed
     cdef public set lingering
     cdef readonly object remote_address
@@ -30,11 +30,11 @@ cdef class Stream:
     cdef readonly object _sock
     cdef int _fd
     cdef TLS _tls
-    cdef bint _shaking
+    cdef bint _handshaking
     cdef bint _reading
-    cdef readonly bint muted
-    cdef bint _deaf
-    cdef bint _starved
+    cdef readonly bint errors_only
+    cdef bint _not_reading
+    cdef bint _out_of_buffers
     cdef bint _resuming
     cdef object _failure
     cdef Py_ssize_t _left
@@ -44,7 +44,7 @@ cdef class Stream:
     cdef bint _corked
     cdef int _burst
     cdef double _now
-    cdef readonly Commons _commons
+    cdef readonly Reactor _reactor
     cdef bytearray _buffer
 
     cpdef settle(self)
@@ -53,7 +53,7 @@ cdef class Stream:
     @cython.locals(outbox=Outbox, count=cython.Py_ssize_t)
     cpdef bint push(self, bytes frame) except -1
     @cython.locals(outbox=Outbox)
-    cpdef bint full(self, Py_ssize_t limit) except -1
+    cpdef bint exceeds(self, Py_ssize_t limit) except -1
     cpdef uncork(self)
     cdef _watch(self)
     cdef _listen(self)

@@ -19,9 +19,9 @@ from collections.abc import Callable
 
 from ..protocol.connection import Connection
 from ..protocol.deadline import NEVER
-from .reactor import READ_SIZE, Commons
+from .reactor import READ_SIZE, Reactor
 from .syscalls import error_of, monotonic, receive, receive_past, send, send_many
-from .tcpinfo import ROUNDING, explained, silence_of
+from .tcpinfo import ACK_CLOCK_ERROR, explain_timeout, seconds_since_ack
 from .tls import TLS
 
 __all__ = ["Stream"]
@@ -33,14 +33,14 @@ READING_TIME = 0.01
 #: Bytes read after a failed write, at most: more than a kernel's receive buffer holds.
 LAST_BYTES = 64 * 2**20
 #: Bytes in the outbox at which they leave though more may follow soon.
-FULL = 64 * 1024
+FLUSH_SIZE = 64 * 1024
 #: Sends in one turn of the loop after which the sender waits for the next: to a peer that
 #: takes everything at once, a loop of sends would else never let anybody else run.
 BURST = 256
 #: The system has no memory for a socket now. That passes, so the connection waits for so
 #: many seconds instead of ending.
-STARVED = {errno.ENOBUFS, errno.ENOMEM}
-STARVED_DELAY = 0.1
+OUT_OF_BUFFERS = {errno.ENOBUFS, errno.ENOMEM}
+OUT_OF_BUFFERS_DELAY = 0.1
 
 logger = logging.getLogger("endwell")
 
@@ -53,13 +53,13 @@ class Stream:
 
     def __init__(
         self,
-        commons: Commons,
+        reactor: Reactor,
         sock: _socket.socket,
         core: Connection,
         remote_address: object,
         tls: TLS | None = None,
     ) -> None:
-        self.loop = commons.loop
+        self.loop = reactor.loop
         self.core = core
         #: Who consumes what is read, if not the core: the opening.
         self.receive: Callable[[bytes, float], None] | None = None
@@ -67,9 +67,9 @@ class Stream:
         #: Called when something may have changed; True where a task may be resumed at once.
         self.changed: Callable[[bool], None] | None = None
         #: True while nothing may be read, whatever the core says.
-        self.held = False
+        self.reading_paused = False
         #: True while even the first send of a turn of the loop waits for what follows it.
-        self.gathers = False
+        self.delay_first_send = False
         #: Called when the socket is closed, which may be after the end was told.
         self.closed: Callable[[], object] | None = None
         #: A server's streams whose end was told before TCP ended; this one is added to them then.
@@ -80,13 +80,13 @@ class Stream:
         self._sock: _socket.socket | None = sock
         self._fd = sock.fileno()
         self._tls = tls
-        self._shaking = tls is not None
+        self._handshaking = tls is not None
         self._reading = False
         #: Not reading, but to be told of a reset.
-        self.muted = False
+        self.errors_only = False
         # So now, or for a while since the last tick.
-        self._deaf = False
-        self._starved = False
+        self._not_reading = False
+        self._out_of_buffers = False
         self._resuming = False
         # Why nothing can be written any more, and how much is still read then.
         self._failure: OSError | None = None
@@ -97,9 +97,9 @@ class Stream:
         self._corked = False
         self._burst = 0
         self._now = 0.0
-        commons.enter()
-        self._commons = commons
-        self._buffer = commons.buffer
+        reactor.enter()
+        self._reactor = reactor
+        self._buffer = reactor.buffer
 
     @property
     def local_address(self) -> object:
@@ -128,10 +128,10 @@ class Stream:
         """Do what the core wants by now."""
         if self._sock is not None:
             core = self.core
-            if self._shaking:
-                self._shake()
+            if self._handshaking:
+                self._do_handshake()
             unsent = core.wants_write() or (self._tls is not None and self._tls.unsent())
-            if unsent and not self._shaking and not self._starved:
+            if unsent and not self._handshaking and not self._out_of_buffers:
                 self._flush()
             if core.ended:
                 self._close()
@@ -165,9 +165,9 @@ class Stream:
         if not self._corked:
             self._corked = True
             self.loop.call_soon(self.uncork)
-            if not self.gathers:
+            if not self.delay_first_send:
                 self.settle()
-        elif self.core.outbox.size >= FULL:
+        elif self.core.outbox.size >= FLUSH_SIZE:
             self.settle()
         return self._burst >= BURST
 
@@ -180,7 +180,7 @@ class Stream:
         corked, self._corked = self._corked, True
         if corked or outbox.size or self._tls is not None:
             outbox.append(frame)
-            if not self._writing and (not corked or outbox.size >= FULL):
+            if not self._writing and (not corked or outbox.size >= FLUSH_SIZE):
                 self._flush()
             return not corked
         # Past the queue: of many connections, hardly anything is in the processor's cache.
@@ -198,7 +198,7 @@ class Stream:
                 self.core.sent(count, monotonic())
         return True
 
-    def full(self, limit: int) -> bool:
+    def exceeds(self, limit: int) -> bool:
         """Whether more than ``limit`` bytes wait for the peer; what is only held back leaves first."""
         outbox = self.core.outbox
         if outbox.size > limit and not self._writing:
@@ -213,24 +213,24 @@ class Stream:
             self.settle()
 
     def _watch(self) -> None:
-        reading = self._shaking or (not self._starved and self._may_read())
+        reading = self._handshaking or (not self._out_of_buffers and self._may_read())
         if reading is not self._reading:
             if reading:
                 self._listen()
-            elif self.held:
-                self._commons.remove_reader(self._fd)
+            elif self.reading_paused:
+                self._reactor.remove_reader(self._fd)
             else:
-                self._commons.mute(self._fd)
-                self.muted = self._deaf = True
+                self._reactor.watch_errors_only(self._fd)
+                self.errors_only = self._not_reading = True
             self._reading = reading
         if reading and self._has_more():
             self._read_on()
-        if self._shaking:
+        if self._handshaking:
             return  # the handshake watches for writing by itself
         writing = self.core.wants_write() or (self.core.half_close and not self._finished)
         if self._tls is not None:
             writing = (writing and not self._tls.blocked) or self._tls.unsent()
-        writing = writing and not self._starved and self._failure is None
+        writing = writing and not self._out_of_buffers and self._failure is None
         if writing is not self._writing:
             if writing:
                 self.loop.add_writer(self._fd, self.settle)
@@ -239,14 +239,18 @@ class Stream:
             self._writing = writing
 
     def _listen(self) -> None:
-        if self.muted:
-            self._commons.unmute(self._fd, self)
-            self.muted = False
+        if self.errors_only:
+            self._reactor.watch_reads(self._fd, self)
+            self.errors_only = False
         else:
-            self._commons.add_reader(self._fd, self)
+            self._reactor.add_reader(self._fd, self)
 
     def _may_read(self) -> bool:
-        return not self.held and self.core.wants_read() and (self._tls is None or not self._tls.congested())
+        return (
+            not self.reading_paused
+            and self.core.wants_read()
+            and (self._tls is None or not self._tls.congested())
+        )
 
     def _has_more(self) -> bool:
         """Whether something was read from the socket and has not been looked at."""
@@ -263,13 +267,13 @@ class Stream:
         self._resuming = False
         self._take_turn()
 
-    def _starve(self) -> None:
-        if not self._starved:
-            self._starved = True
-            self.loop.call_later(STARVED_DELAY, self._try_again)
+    def _wait_for_buffers(self) -> None:
+        if not self._out_of_buffers:
+            self._out_of_buffers = True
+            self.loop.call_later(OUT_OF_BUFFERS_DELAY, self._try_again)
 
     def _try_again(self) -> None:
-        self._starved = False
+        self._out_of_buffers = False
         self.settle()
 
     def _set_alarm(self) -> None:
@@ -277,11 +281,11 @@ class Stream:
         if self.core.deadline < self._alarm:
             self._unset_alarm()
             self._alarm = self.core.deadline
-            self._commons.set_alarm(self, self._alarm)
+            self._reactor.set_alarm(self, self._alarm)
 
     def _unset_alarm(self) -> None:
         if self._alarm != NEVER:
-            self._commons.unset_alarm(self, self._alarm)
+            self._reactor.unset_alarm(self, self._alarm)
             self._alarm = NEVER
 
     def tick(self) -> None:
@@ -304,11 +308,11 @@ class Stream:
 
     def _judge(self) -> None:
         silence = None
-        if self._deaf and self._sock is not None:
-            silence = silence_of(self._sock)
-            self._deaf = not self._reading
+        if self._not_reading and self._sock is not None:
+            silence = seconds_since_ack(self._sock)
+            self._not_reading = not self._reading
         now = monotonic()
-        self.core.tick(now, None if silence is None else now - silence + ROUNDING)
+        self.core.tick(now, None if silence is None else now - silence + ACK_CLOCK_ERROR)
         self.settle()
 
     # -- reading --------------------------------------------------------------
@@ -323,7 +327,7 @@ class Stream:
         core = self.core
         if self._failure is not None:
             self._read_last()
-        elif not self._shaking:
+        elif not self._handshaking:
             began = 0.0
             for _ in range(READS):
                 # What was read may have been answered, and the answer may have ended it all.
@@ -344,7 +348,7 @@ class Stream:
                     break  # another read would most likely bring nothing now
                 if monotonic() - began > READING_TIME:
                     break
-        if core.is_open and core.outbox.size and not self._writing and not self._starved:
+        if core.is_open and core.outbox.size and not self._writing and not self._out_of_buffers:
             self._flush()
             quiet = not core.outbox.size and not core.inbox.messages and not self._has_more()
             if core.is_open and quiet and core.deadline >= self._alarm:
@@ -353,11 +357,11 @@ class Stream:
                 if self.changed is not None:
                     self.changed(False)
                 return
-        if self._commons.ask_for_errors and self._sock is not None and (number := error_of(self._sock)):
+        if self._reactor.ask_for_errors and self._sock is not None and (number := error_of(self._sock)):
             self._read_what_is_left(OSError(number, os.strerror(number)))
         self.settle()
 
-    def arrived(self) -> bool:
+    def has_input(self) -> bool:
         """Whether there is something to read, or the end."""
         if self._sock is None:
             return False
@@ -373,7 +377,7 @@ class Stream:
 
     def hung_up(self) -> None:
         """There is an error, or the end, and nothing that was asked for."""
-        if not self.muted:
+        if not self.errors_only:
             self.readable()
         elif self._sock is not None:
             number = error_of(self._sock) or errno.ECONNRESET
@@ -406,10 +410,10 @@ class Stream:
                 count = receive_past(self._fd, codec.room, codec.there, codec.missing, self._buffer)
                 inside = min(count, codec.missing)
         except OSError as exc:
-            if exc.errno in STARVED:
-                self._starve()
+            if exc.errno in OUT_OF_BUFFERS:
+                self._wait_for_buffers()
             else:
-                self.core.lost(explained(exc, self._sock), monotonic(), isinstance(exc, ssl.SSLError))
+                self.core.lost(explain_timeout(exc, self._sock), monotonic(), isinstance(exc, ssl.SSLError))
             return 0
         if count > 0:
             if self.receive is None:
@@ -444,8 +448,8 @@ class Stream:
                 if count < 0:
                     return
         except OSError as exc:
-            if exc.errno in STARVED:
-                self._starve()
+            if exc.errno in OUT_OF_BUFFERS:
+                self._wait_for_buffers()
                 core.sent(0, self.now())
             else:
                 self._read_what_is_left(exc)
@@ -463,9 +467,9 @@ class Stream:
         """The socket failed with ``exc``: the peer's last words may still lie in the receive buffer."""
         if self._failure is not None or self._sock is None:
             return
-        self._failure = explained(exc, self._sock)
+        self._failure = explain_timeout(exc, self._sock)
         self.core.broken(self._failure, monotonic())
-        self._left = 0 if self._shaking else LAST_BYTES
+        self._left = 0 if self._handshaking else LAST_BYTES
         self._read_last()
 
     def _read_last(self) -> None:
@@ -488,12 +492,12 @@ class Stream:
 
     # -- TLS and the end ------------------------------------------------------
 
-    def _shake(self) -> None:
+    def _do_handshake(self) -> None:
         """A step of the TLS handshake."""
         assert self._tls is not None
         self.loop.remove_writer(self._fd)
         try:
-            done = self._tls.shake()
+            done = self._tls.handshake()
             if done < 0:
                 if self._tls.unsent():
                     self.loop.add_writer(self._fd, self.settle)
@@ -503,7 +507,7 @@ class Stream:
         else:
             if done == 0:
                 self._end_of_file()
-        self._shaking = False
+        self._handshaking = False
 
     def _finish(self) -> None:
         """Half-close: nothing more will be said, but reading goes on.
@@ -526,13 +530,13 @@ class Stream:
         sock, self._sock = self._sock, None
         if sock is None:
             return  # what was left to read after a failed write has been answered and ended
-        if self._reading or self.muted:
-            self._commons.remove_reader(self._fd)
-        if self._writing or self._shaking:
+        if self._reading or self.errors_only:
+            self._reactor.remove_reader(self._fd)
+        if self._writing or self._handshaking:
             self.loop.remove_writer(self._fd)
         self._unset_alarm()
-        self._commons.leave()
-        if self._tls is not None and not self._shaking and not self.core.abort:
+        self._reactor.leave()
+        if self._tls is not None and not self._handshaking and not self.core.abort:
             self._tls.notify()
         self._tls = None
         if self.core.abort or not self._finished:

@@ -12,14 +12,20 @@ from ..options import Options
 from ..protocol.closing import WindowClosed
 from ..protocol.deadline import LATE
 
-__all__ = ["ROUNDING", "explained", "limit_silence", "limit_unsent", "silence_of"]
+__all__ = [
+    "ACK_CLOCK_ERROR",
+    "explain_timeout",
+    "limit_unsent_bytes",
+    "seconds_since_ack",
+    "set_user_timeout",
+]
 
 #: Where Linux's ``struct tcp_info`` has tcpi_last_ack_recv: the milliseconds since the last
 #: segment that acknowledged anything.
 _LAST_ACK = 56
 #: Seconds by which the kernel's clock of acknowledgements may be off: it ticks 100 times
 #: a second at the least, and an acknowledgement comes a moment after what it is for.
-ROUNDING = 0.02
+ACK_CLOCK_ERROR = 0.02
 #: Linux's TCP_USER_TIMEOUT; None on systems without one.
 _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 #: The largest that it takes, in milliseconds: some 24 days.
@@ -28,10 +34,10 @@ _LONGEST = 2**31 - 1
 _NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 #: Bytes that the kernel takes beyond what it can send now. Measured on loopback, messages of 1 MiB: no slower than without
 #: a limit, from 64 KiB on; 16 KiB are a third slower.
-UNSENT = 128 * 1024
+MAX_UNSENT = 128 * 1024
 
 
-def limit_unsent(sock: _socket.socket) -> None:
+def limit_unsent_bytes(sock: _socket.socket) -> None:
     """Have the kernel take little that it cannot send yet; of a listening socket it is inherited.
 
     Otherwise it holds megabytes for a slow peer, which are seconds or minutes of messages that are out of date
@@ -39,10 +45,10 @@ def limit_unsent(sock: _socket.socket) -> None:
     limited, so the throughput is what it was.
     """
     if _NOTSENT_LOWAT is not None and sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT)
+        sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, MAX_UNSENT)
 
 
-def silence_of(sock: _socket.socket) -> float | None:
+def seconds_since_ack(sock: _socket.socket) -> float | None:
     """Seconds since the peer's system last confirmed to have got something; None if nobody knows."""
     if sys.platform != "linux" or sock.family == socket.AF_UNIX:
         return None
@@ -53,7 +59,7 @@ def silence_of(sock: _socket.socket) -> float | None:
     return int.from_bytes(info[_LAST_ACK:], sys.byteorder) / 1000
 
 
-def limit_silence(sock: _socket.socket, options: Options) -> None:
+def set_user_timeout(sock: _socket.socket, options: Options) -> None:
     """Have the kernel give up a peer that acknowledges or takes nothing; of a listening socket it is inherited.
 
     RFC 5482. It stands behind keepalive and ``write_timeout``, for the connections that those
@@ -69,15 +75,15 @@ def limit_silence(sock: _socket.socket, options: Options) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, min(limit, _LONGEST))
 
 
-def explained(exc: OSError, sock: _socket.socket) -> OSError:
+def explain_timeout(exc: OSError, sock: _socket.socket) -> OSError:
     """``exc``, or what it is called if the kernel gave up a peer that is there, but takes nothing.
 
     For a peer whose window stays closed TCP_USER_TIMEOUT strikes too, though it acknowledges each probe.
     """
     if exc.errno != errno.ETIMEDOUT or _USER_TIMEOUT is None:
         return exc
-    silence = silence_of(sock)
+    silence = seconds_since_ack(sock)
     limit = sock.getsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT) / 1000
-    if silence is None or silence + ROUNDING >= limit:
+    if silence is None or silence + ACK_CLOCK_ERROR >= limit:
         return exc
     return WindowClosed(exc.errno, exc.strerror)

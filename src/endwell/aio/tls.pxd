@@ -1,5 +1,5 @@
 from endwell.aio._syscalls cimport receive, send
-from endwell.aio.reactor cimport Commons
+from endwell.aio.reactor cimport Reactor
 from endwell.protocol.outbox cimport Outbox
 from endwell.wire._payload cimport binary
 
@@ -26,7 +26,7 @@ cdef class TLS:
     cdef bint _notified
     cdef bytearray _buffer
 
-    cpdef int shake(self) except -2
+    cpdef int handshake(self) except -2
     cpdef Py_ssize_t receive(self, bytearray buffer) except -2
     cdef Py_ssize_t _fill(self) except -2
     cdef Py_ssize_t _decrypt(self, bytearray buffer) except -2

@@ -14,7 +14,7 @@ from typing import cast
 
 from ..protocol.outbox import Outbox
 from ..wire.payload import binary
-from .reactor import Commons
+from .reactor import Reactor
 from .syscalls import receive, send
 
 __all__ = ["TLS"]
@@ -38,7 +38,7 @@ class TLS:
 
     def __init__(
         self,
-        commons: Commons,
+        reactor: Reactor,
         sock: _socket.socket,
         context: ssl.SSLContext,
         server_hostname: str | None = None,
@@ -68,9 +68,9 @@ class TLS:
         # How many bytes are in those two of what send() is given.
         self._sealed = 0
         self._notified = False
-        self._buffer = commons.encrypted
+        self._buffer = reactor.encrypted
 
-    def shake(self) -> int:
+    def handshake(self) -> int:
         """Go on with the handshake: 1 once it is done, 0 at the end of file, -1 if it has to wait."""
         done = False
         while not done:

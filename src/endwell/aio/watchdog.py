@@ -11,12 +11,12 @@ from contextvars import Context
 from ..protocol.deadline import LATE
 from .syscalls import monotonic
 
-__all__ = ["Pulse"]
+__all__ = ["StallDetector"]
 
 logger = logging.getLogger("endwell")
 
 #: Seconds from one beat to the next, and so the time after a sleep within which it is noticed.
-BEAT = 1.0
+CHECK_INTERVAL = 1.0
 
 
 def clock() -> float:
@@ -29,7 +29,7 @@ def clock() -> float:
     return time.time()
 
 
-class Pulse:
+class StallDetector:
     """Beats on an event loop while that has connections, and so notices when it has stood still."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -52,11 +52,11 @@ class Pulse:
         self._timer = self._tell = None
 
     def _set(self, now: float) -> None:
-        self._due = now + BEAT
+        self._due = now + CHECK_INTERVAL
         # In a context of nobody's, as all that connections share.
-        self._timer = self._loop.call_later(BEAT, self._beat, context=Context())
+        self._timer = self._loop.call_later(CHECK_INTERVAL, self._check, context=Context())
 
-    def _beat(self) -> None:
+    def _check(self) -> None:
         now = monotonic()
         due, ahead = self._due, self._ahead
         self._ahead = clock() - now

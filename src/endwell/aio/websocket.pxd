@@ -29,7 +29,7 @@ cdef class WebSocket:
     cdef public set _watchers
     cdef public dict _pings
     cdef readonly list _callbacks
-    cdef public tuple _place
+    cdef public tuple _created_at
 
     cpdef _answer_later(self)
     cpdef _guard(self, name)

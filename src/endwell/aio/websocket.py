@@ -21,8 +21,8 @@ from . import coroutines
 from .alive import Alive
 from .awaiting import DONE, Receive, Slot
 from .callbacks import call_back, check_callback
-from .draining import Draining
-from .quiescence import Idle, Receiver
+from .draining import DrainEvent
+from .quiescence import Quiescence, Receiver
 from .sending import hasten, mark
 from .stream import Stream
 from .syscalls import monotonic, thread_ident
@@ -32,7 +32,7 @@ __all__ = ["WebSocket"]
 logger = logging.getLogger("endwell")
 
 #: Seconds after which to look again whether a task still waits on a connection that is not referred to.
-LOOK_AGAIN = 1.0
+RECHECK_INTERVAL = 1.0
 
 hasten()
 
@@ -56,7 +56,7 @@ class WebSocket:
         response: Response | None,
         subprotocol: str | None,
         among: set[WebSocket] | None = None,
-        draining: Draining | None = None,
+        draining: DrainEvent | None = None,
     ) -> None:
         self._request = request
         self._response = response
@@ -80,7 +80,7 @@ class WebSocket:
         self._pings: dict[bytes, asyncio.Future[float]] | None = None
         self._callbacks: list[tuple[Callable[[Ending], object], Context]] | None = None
         #: Where a client's connection was opened: file and line.
-        self._place: tuple[str, int] | None = None
+        self._created_at: tuple[str, int] | None = None
         if among is not None:
             among.add(self)
             stream.changed = self._changed
@@ -146,14 +146,14 @@ class WebSocket:
         return "" if self._core.received is None else self._core.received.reason
 
     @property
-    def draining(self) -> Draining:
+    def draining(self) -> DrainEvent:
         """Whether the server is going to stop, and ``await ws.draining.wait()`` for it.
 
         It is told before the first connection is closed; a handler that returns then
         closes with the code and reason of the drain. Never true for a client.
         """
         if self._draining is None:
-            self._draining = Draining()
+            self._draining = DrainEvent()
         return self._draining
 
     @property
@@ -290,7 +290,7 @@ class WebSocket:
         self._core.stop_delivery = self._core.has_sent() or not self._core.messages_consumed()
         self.begin_close(Cause.SERVER_DRAINED, code, reason)
 
-    def when_idle(self, callback: Callable[[], object], quiet: float) -> Idle:
+    def quiesce(self, callback: Callable[[], object], quiet: float) -> Quiescence:
         """Have ``callback()`` called once, as soon as the application waits for a message and there is none.
 
         Neither here nor on the way, as far as this side can know. If it waits already,
@@ -300,9 +300,9 @@ class WebSocket:
         with the answer to the last message. Not called any more when the connection closes
         otherwise. With what is returned the peer can be held back.
         """
-        self._slot.idle = idle = Idle(self._stream, self._slot, quiet, callback)
-        idle.begin()
-        return idle
+        self._slot.quiescence = quiescence = Quiescence(self._stream, self._slot, quiet, callback)
+        quiescence.begin()
+        return quiescence
 
     def messages_consumed(self) -> int:
         """How many messages the application has taken."""
@@ -358,7 +358,7 @@ class WebSocket:
             # The garbage collector may run in any thread, and within any call.
             self._stream.loop.call_soon_threadsafe(self._abandon)
         except RuntimeError:  # the loop is closed
-            file, line = self._place or ("endwell", 1)
+            file, line = self._created_at or ("endwell", 1)
             warnings.warn_explicit(
                 f"{self!r} was not closed before its event loop; opened at {file}:{line}",
                 ResourceWarning,
@@ -375,7 +375,7 @@ class WebSocket:
         self._changed(False)
         if self._slot.busy:
             # As in `await (await connect(url)).recv()`.
-            self._stream.loop.call_later(LOOK_AGAIN, self._abandon)
+            self._stream.loop.call_later(RECHECK_INTERVAL, self._abandon)
         else:
             self.begin_close(Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE)
 
@@ -393,9 +393,9 @@ class WebSocket:
                 if waiter is not None and not waiter.done():
                     waiter.set_result(latency)
             core.keepalive.answered = None
-        if core.inbox.messages and self._slot.waits():
+        if core.inbox.messages and self._slot.is_waiting():
             self._slot.wake(inline)
-        if self._sender is not None or (core.partial_size and self._slot.waits()):
+        if self._sender is not None or (core.partial_size and self._slot.is_waiting()):
             core.want_message()
         if self._sender is not None and (not core.is_open or core.outbox.size <= self._write_limit):
             _wake(self._sender)
@@ -406,11 +406,11 @@ class WebSocket:
         """Have the peer's Close answered as soon as the application comes back for the next message."""
         core = self._core
         receiver = cast(Receiver, core.receiver)
-        if receiver.idle is None:
-            receiver.idle = idle = Idle(self._stream, receiver, 0.0, self._answer)
+        if receiver.quiescence is None:
+            receiver.quiescence = quiescence = Quiescence(self._stream, receiver, 0.0, self._answer)
             # A thread may have come back before it could see that it is waited for.
-            if not core.inbox.messages and receiver.waits():
-                idle()
+            if not core.inbox.messages and receiver.is_waiting():
+                quiescence()
 
     def _answer(self) -> None:
         self._core.handled(self._stream.now())
@@ -419,7 +419,7 @@ class WebSocket:
     def _ended(self, inline: bool) -> None:
         # Whoever asks makes the ending: most often nobody does.
         self._over = self._slot.over = True
-        self._core.receiver = self._slot.idle = None
+        self._core.receiver = self._slot.quiescence = None
         # No circle is left, so that all of it goes as soon as nobody holds it.
         self._stream.changed = None
         if not self._core.ended:

@@ -15,7 +15,7 @@ from typing import Any
 from ..aio.websocket import WebSocket
 from ..ending import Close, Ending
 from . import script
-from .address import add_address, cannot_listen, shown
+from .address import add_address, cannot_listen, format_address
 from .chat import Chat, who
 from .style import BOLD, DIM, GREEN, RED, paint, printable
 
@@ -69,9 +69,9 @@ async def _serve(host: str, ports: Sequence[int]) -> int:
             try:
                 await _listen(stack, chat, host, ports)
             except OSError as error:
-                cannot_listen("demo", shown(host, ports[-1]), error)
+                cannot_listen("demo", format_address(host, ports[-1]), error)
                 return 1
-            _welcome(shown(host, chat.server.port))
+            _welcome(format_address(host, chat.server.port))
             try:
                 await asyncio.Event().wait()
             finally:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..aio.websocket import WebSocket
 from ..ending import Ending
-from .address import shown
+from .address import format_address
 
 __all__ = ["EndingLog"]
 
@@ -42,7 +42,7 @@ class EndingLog:
         if not logger.isEnabledFor(level):
             return
         address = ws.remote_address
-        peer = shown(*address[:2]) if isinstance(address, tuple) else "somebody"
+        peer = format_address(*address[:2]) if isinstance(address, tuple) else "somebody"
         self._waiting.append((time.time(), level, peer, ws.request.path, ending))
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_later(DELAY, self.flush)

@@ -53,7 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             type=_number(option),
             default=argparse.SUPPRESS,
             metavar={"s": "SECONDS", "bytes": "BYTES"}.get(option.metadata["unit"], "N"),
-            help=f"default: {_shown(option.default)}. {option.metadata['consequence'].replace('%', '%%')}",
+            help=f"default: {_format_default(option.default)}. {option.metadata['consequence'].replace('%', '%%')}",
         )
     limits.add_argument("--no-compression", action="store_true", help="do not offer permessage-deflate")
     limits.add_argument(
@@ -96,7 +96,7 @@ def _number(option: Field[Any]) -> Callable[[str], float | None]:
     return parse
 
 
-def _shown(default: object) -> str:
+def _format_default(default: object) -> str:
     return "none" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ..server.app import Server
-from .address import add_address, cannot_listen, shown
+from .address import add_address, cannot_listen, format_address
 from .endings import EndingLog
 
 __all__ = ["add", "run"]
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     except SystemExit as exit_:
         if not isinstance(exit_.__cause__, OSError):
             raise
-        cannot_listen("serve", shown(args.host, args.port), exit_.__cause__)
+        cannot_listen("serve", format_address(args.host, args.port), exit_.__cause__)
         return 1
     finally:
         endings.flush()

@@ -80,7 +80,7 @@ class connect:
         self._ws: WebSocket | None = None
         # Where it is opened: for the warning about one that is not closed.
         caller = sys._getframe(1)
-        self._place = (caller.f_code.co_filename, caller.f_lineno)
+        self._created_at = (caller.f_code.co_filename, caller.f_lineno)
 
     def __await__(self) -> Generator[object, None, WebSocket]:
         return self._open().__await__()
@@ -101,7 +101,7 @@ class connect:
 
     async def _open(self) -> WebSocket:
         ws = await self._reach()
-        ws._place = self._place
+        ws._created_at = self._created_at
         return ws
 
     async def _reach(self) -> WebSocket:

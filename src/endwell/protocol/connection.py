@@ -72,7 +72,7 @@ _COME_BACK = RetryAdvice(0, 1).reason(Cause.LIFETIME_REACHED.meaning)
 class Receiver(Protocol):
     """Where an application waits for messages; the whole of it is in ``aio/quiescence.py``."""
 
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether it waits now: it has come back from all messages that it took."""
         ...
 
@@ -291,7 +291,7 @@ class Connection:
         """Whether the application has a message to take, or has not come back from one that it took."""
         if self.inbox.messages:
             return True
-        return self.receiver is not None and self.messages_consumed() > 0 and not self.receiver.waits()
+        return self.receiver is not None and self.messages_consumed() > 0 and not self.receiver.is_waiting()
 
     def _is_told_to_return(self, close: Close) -> bool:
         """Whether a server says to come back elsewhere or later, as one does that stops.
@@ -390,7 +390,7 @@ class Connection:
         if now - due > LATE:
             self.stalled(due, now - due, now)
         if self.state is _OPEN:
-            self._tick_open(now, deaf=confirmed is None and not self.wants_read())
+            self._tick_open(now, not_reading=confirmed is None and not self.wants_read())
         elif now >= self._state_deadline:
             self._cue(Cue.TIME_UP, now, Cause.HANDSHAKE_FAILED)
         elif now >= self._tell_at:
@@ -623,7 +623,7 @@ class Connection:
 
     # -- time -----------------------------------------------------------------
 
-    def _tick_open(self, now: float, deaf: bool) -> None:
+    def _tick_open(self, now: float, not_reading: bool) -> None:
         options = self.options
         if now >= self.outbox.stuck_at:
             self._end_for(Cause.WRITE_TIMEOUT, Cue.STUCK, now)
@@ -633,7 +633,7 @@ class Connection:
         elif now >= after(self._active, options.idle_timeout):
             self._end_for(Cause.IDLE_TIMEOUT, Cue.WE_CLOSE, now)
         else:
-            verdict = self.keepalive.tick(now, deaf)
+            verdict = self.keepalive.tick(now, not_reading)
             if verdict is Verdict.PING:
                 self.keepalive.last_payload = self.ping(None, now)
             elif verdict is Verdict.SILENT:

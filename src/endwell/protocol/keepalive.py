@@ -101,8 +101,8 @@ class Keepalive:
         self.deadline = self.last_ping + self.interval
         return True
 
-    def tick(self, now: float, deaf: bool) -> Verdict:
-        """The time is ``now``; ``deaf`` says that the peer cannot be heard, by our own doing."""
+    def tick(self, now: float, not_reading: bool) -> Verdict:
+        """The time is ``now``; ``not_reading`` says that the peer cannot be heard, by our own doing."""
         if now < self.deadline or self.interval is None:
             return Verdict.NOTHING
         if self.awaiting and self.timeout is not None and self.last_heard <= self.last_ping:
@@ -113,7 +113,7 @@ class Keepalive:
                 self.deadline = give_up
                 return Verdict.NOTHING
             # Nobody is declared dead for our own deafness: a fresh ping first.
-            return self.probe(now) if deaf else Verdict.SILENT
+            return self.probe(now) if not_reading else Verdict.SILENT
         self.awaiting = False
         if self.last_heard > self.last_ping:
             self._asked_anew = False

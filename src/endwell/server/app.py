@@ -16,10 +16,10 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar, Unpack
 
-from ..aio.bind import bind, shown
+from ..aio.bind import bind, format_address
 from ..aio.broadcast import BroadcastReport, Slow
 from ..aio.callbacks import check_callback, check_returned
-from ..aio.draining import Draining
+from ..aio.draining import DrainEvent
 from ..aio.listen import Listener, Opening
 from ..aio.websocket import WebSocket
 from ..codes import CloseCode
@@ -37,7 +37,7 @@ from .broadcast import broadcast_from_anywhere
 from .drain import Departure, DrainReport, tell
 from .files import browser_module, slash, static
 from .lifespan import start, stop
-from .refusals import SHOWN, Refusals
+from .refusals import MAX_LOGGED, Refusals
 from .respond import complete, response_from
 from .router import Route, Router, blocks
 from .run import Listen, run
@@ -73,7 +73,7 @@ class Server:
         self.options = (options or Options()).replace(**keywords)
         #: The connections that are open or closing.
         self.connections: set[WebSocket] = set()
-        self.draining = Draining()  #: As that of its WebSockets.
+        self.draining = DrainEvent()  #: As that of its WebSockets.
         #: What the server listens on: ``(host, port, ...)`` as the socket module gives it, or the path of a Unix socket.
         self.addresses: list[Any] = []
         #: The current connection of each user, device or tab, for handlers that say who they serve.
@@ -330,7 +330,7 @@ class Server:
     ) -> AsyncIterator[Server]:
         """:meth:`serving`, on the sockets that ``listen()`` returns.
 
-        Where other processes have them too, ``yields(connections)``, called with their number,
+        Where other processes have them too, ``should_defer(connections)``, called with their number,
         says whether to leave the next newcomer to those.
         """
         if self._listener is not None:
@@ -352,7 +352,7 @@ class Server:
     async def _listening(
         self, listen: Listen, ssl: tls.SSLContext | None, grace: float, yields: Callable[[int], bool] | None
     ) -> AsyncIterator[None]:
-        self.draining = Draining()
+        self.draining = DrainEvent()
         fair = yields and (lambda openings: yields(openings + len(self.connections)))
         listener = Listener(listen(), self.options, ssl, self._serve, self.draining, fair)
         self._listener = listener
@@ -420,7 +420,7 @@ class Server:
                 port: int = address[1]
                 return port
         raise ValueError(
-            f"the server has no port: it listens on {', '.join(map(shown, self.addresses))}"
+            f"the server has no port: it listens on {', '.join(map(format_address, self.addresses))}"
             if self.addresses
             else "the server has no port: it does not listen"
         )
@@ -433,7 +433,7 @@ class Server:
         elif self.departure is not None:
             self._answer(opening, head, self.departure.refuse())
         elif not self._answers_to(head):
-            host = f"it is for {(head.headers.get('Host') or '')[:SHOWN]!r}"
+            host = f"it is for {(head.headers.get('Host') or '')[:MAX_LOGGED]!r}"
             error = MisdirectedRequest("this server does not answer to the host of the request", detail=host)
             self._answer(opening, head, error)
         elif not self._hooks and wants_websocket(head):
@@ -653,7 +653,7 @@ def _tells_the_end(exc: BaseException, ws: WebSocket) -> bool:
 def _peer(request: Request) -> str:
     address = request.remote_address
     # The name of a Unix socket is the peer's to choose.
-    return shown(address) if isinstance(address, tuple) else repr(address)
+    return format_address(address) if isinstance(address, tuple) else repr(address)
 
 
 class _Asked:

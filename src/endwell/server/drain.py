@@ -21,7 +21,7 @@ from math import inf
 from typing import Any
 
 from ..aio.listen import Opening
-from ..aio.quiescence import Idle
+from ..aio.quiescence import Quiescence
 from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket
 from ..ending import Ending
@@ -184,7 +184,7 @@ class Departure:
         # Those that were sent their Close: when they are cut, unless their peer has taken something by then.
         self._closing: deque[tuple[float, WebSocket, int]] = deque()
         self._telling = self.timetable.begins(Phase.WAIT) + TELLING_TIME
-        self._idle: dict[WebSocket, Idle] = {}
+        self._quiescence: dict[WebSocket, Quiescence] = {}
         self._phase = Phase.CLOSE
         self._phases: dict[Phase, float] = {}
         self._began = self._entered = monotonic()
@@ -307,13 +307,15 @@ class Departure:
         while self._asked and self._asked[0][0] <= now:
             moment, ws = self._asked.popleft()
             if ws.is_open:
-                self._idle[ws] = self._face(ws).when_idle(partial(self.close, ws), min(QUIET, patience / 4))
+                self._quiescence[ws] = self._face(ws).quiesce(
+                    partial(self.close, ws), min(QUIET, patience / 4)
+                )
                 self._busy.append((moment + patience / 2, ws))
         while self._busy and self._busy[0][0] <= now:
             moment, ws = self._busy.popleft()
             if ws.is_open:
                 self._last.append((moment + patience / 2, ws))
-                self._idle[ws].hold()
+                self._quiescence[ws].stop_reading()
         while self._last and self._last[0][0] <= now:
             _, ws = self._last.popleft()
             if ws.is_open:
@@ -363,7 +365,7 @@ class Departure:
 
     def _ended(self, ws: WebSocket, ending: Ending) -> None:
         self._endings["clean" if ending.clean else ending.tcp.value] += 1
-        if (idle := self._idle.pop(ws, None)) is not None:
+        if (idle := self._quiescence.pop(ws, None)) is not None:
             idle.stop()
         self._bridges.pop(ws, None)
         if (taken := self._taken.pop(ws, None)) is not None:

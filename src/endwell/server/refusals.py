@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from ..aio.bind import shown
+from ..aio.bind import format_address
 from ..aio.callbacks import check_callback
 from ..http import Request
 
@@ -15,7 +15,7 @@ __all__ = ["Refusals"]
 logger = logging.getLogger("endwell.server")
 
 #: Characters of a path or an origin that are logged.
-SHOWN = 200
+MAX_LOGGED = 200
 
 
 class Refusals:
@@ -48,10 +48,10 @@ def _described(request: Request | None) -> str:
     if request is None:
         return "a malformed request"
     # Without the query, which may hold a token.
-    text = f"{request.method[:SHOWN]!r} {request.raw_path[:SHOWN]!r}"
+    text = f"{request.method[:MAX_LOGGED]!r} {request.raw_path[:MAX_LOGGED]!r}"
     origin = request.headers.get("Origin")
-    return text if origin is None else f"{text} (Origin {origin[:SHOWN]!r})"
+    return text if origin is None else f"{text} (Origin {origin[:MAX_LOGGED]!r})"
 
 
 def _peer(address: Any) -> str:
-    return shown(address) if isinstance(address, tuple) else "a Unix socket"
+    return format_address(address) if isinstance(address, tuple) else "a Unix socket"

@@ -42,7 +42,7 @@ HANDSHAKE_TIME = 2.0
 #: Seconds that tasks which are not ours have for their cleanup when the loop closes.
 WIND_UP_TIME = 0.2
 #: Seconds between two looks of the progress line.
-LOOK = 0.1
+POLL_INTERVAL = 0.1
 
 
 def run(
@@ -58,13 +58,13 @@ def run(
             "run() has an event loop of its own, and this thread runs one already (an async function, "
             "Jupyter): use 'async with server.serving(host, port): ...' here"
         )
-    place = found()
-    if place is not None:
-        channel, socks, loads = place.open()
+    config = found()
+    if config is not None:
+        channel, socks, loads = config.open()
         faulthandler.enable()  # a supervisor that has lost its patience sends SIGABRT
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which is the supervisor's
-        orders = Orders(place.share(drain), channel, loads)
-        _run(server, server.serve_on(lambda: socks, ssl, yields=loads.yields), orders)
+        orders = Orders(config.share(drain), channel, loads)
+        _run(server, server.serve_on(lambda: socks, ssl, yields=loads.should_defer), orders)
         return
     # These stay when we stop: whoever connects then waits for the next process that systemd starts.
     passed = systemd.sockets()
@@ -147,7 +147,7 @@ async def _progress(server: Server) -> None:
             if server.departure is not None:
                 # Back to its beginning, so that a line of the log overwrites it.
                 _show(f"{server.departure}\x1b[K\r")
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_INTERVAL)
     finally:
         _show("\x1b[K")
 

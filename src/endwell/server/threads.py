@@ -13,7 +13,7 @@ from ..aio.callbacks import check_returned
 from ..aio.websocket import WebSocket
 from ..errors import ServiceUnavailable
 from ..sync.bridge import Bridge
-from ..sync.draining import Draining
+from ..sync.draining import ThreadDrainEvent
 from ..sync.portal import Crossing
 from ..sync.threads import Threads
 from ..sync.websocket import WebSocket as BlockingWebSocket
@@ -44,7 +44,7 @@ class HandlerThreads:
         #: What still runs. A thread cannot be cancelled, so this may outlive the task that waits for it.
         self.running: set[asyncio.Future[Any]] = set()
         #: What blocking handlers know of the server's stopping.
-        self.draining = Draining()
+        self.draining = ThreadDrainEvent()
         self._reserved = 0
         #: Where ``on_close`` callbacks run, once there was a blocking handler.
         self._callbacks: Threads | None = None
@@ -52,7 +52,7 @@ class HandlerThreads:
 
     def begin(self) -> None:
         """The server serves, perhaps once more."""
-        self.draining = Draining()
+        self.draining = ThreadDrainEvent()
 
     def blocking(self, ws: WebSocket) -> BlockingWebSocket:
         """The blocking face of ``ws``."""

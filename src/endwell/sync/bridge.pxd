@@ -30,7 +30,7 @@ cdef class Bridge:
     cdef bint _sated
     cdef bint _reading
     cdef Waiting _receivers
-    cdef public object idle
+    cdef public object quiescence
     cdef set _at_work
     cdef object _gathering
     cdef Waiting _closers
@@ -47,7 +47,7 @@ cdef class Bridge:
     cdef bint _full(self) except -1
     cdef _regulate(self)
     cdef _admit(self)
-    cpdef bint waits(self) except -1
+    cpdef bint is_waiting(self) except -1
     cdef bint _room(self) except -1
     cpdef send(self, message)
     cdef _stage(self, message)

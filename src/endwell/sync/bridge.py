@@ -25,7 +25,7 @@ from sys import getsizeof
 from typing import TypeAlias
 
 from ..aio.callbacks import call_back
-from ..aio.quiescence import Idle
+from ..aio.quiescence import Quiescence
 from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket
 from ..codes import CloseCode
@@ -81,7 +81,7 @@ class Bridge:
         self._reading = False
         self._receivers = Waiting()
         #: Called in the loop when no thread has a message that it was given, and there is none to give.
-        self.idle: Idle | None = None
+        self.quiescence: Quiescence | None = None
         # The threads that took a message and have not come back for another.
         self._at_work: set[int] = set()
         self._gathering: asyncio.TimerHandle | None = None
@@ -105,11 +105,11 @@ class Bridge:
 
     def attend(self) -> None:
         """A thread has left word."""
-        if self.idle is None:
+        if self.quiescence is None:
             self._take()
-        elif self.waits():
+        elif self.is_waiting():
             self._take()
-            self.idle()
+            self.quiescence()
         elif self._staged and self._gathering is None:
             # The thread may come back at once: then the answer leaves with what idle() has to say.
             self._gathering = self._stream.loop.call_later(GATHERING_TIME, self._gathered)
@@ -198,7 +198,7 @@ class Bridge:
         self._crossing.surplus -= self._surplus
         self._surplus = 0
         self._sated = False
-        self.idle = None
+        self.quiescence = None
         if self._gathering is not None:
             self._gathering.cancel()
         self.ending = ending
@@ -237,13 +237,13 @@ class Bridge:
         self._core.close(code, reason, monotonic(), cause)
         self._stream.settle()
 
-    def when_idle(self, callback: Callable[[], object], quiet: float) -> Idle:
+    def quiesce(self, callback: Callable[[], object], quiet: float) -> Quiescence:
         """As that of the asyncio WebSocket."""
-        self.idle = idle = Idle(self._stream, self, quiet, callback)
-        idle.begin()
-        return idle
+        self.quiescence = quiescence = Quiescence(self._stream, self, quiet, callback)
+        quiescence.begin()
+        return quiescence
 
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether no message is there, and every thread that took one has come back for the next."""
         # In this order: whoever takes a message is at work before it is out of the inbox.
         return not self._inbox and not self._at_work
@@ -309,7 +309,7 @@ class Bridge:
                 if over:
                     self._guard_child()
                     return None
-                if self.idle is not None:
+                if self.quiescence is not None:
                     self._crossing.post(self)
             else:
                 if self._sated and len(self._inbox) <= self._low:

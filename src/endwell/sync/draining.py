@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 
-__all__ = ["Draining"]
+__all__ = ["ThreadDrainEvent"]
 
 
-class Draining(threading.Event):
+class ThreadDrainEvent(threading.Event):
     """An event that is also a truth value: set when the server begins to drain."""
 
     def __bool__(self) -> bool:

@@ -32,7 +32,7 @@ class Threads:
         self.busy = 0
         self._name = name
         self._lock = threading.Lock()
-        self._idle: list[_Worker] = []
+        self._idle: list[_PoolThread] = []
         self._jobs: deque[Callable[[], object]] = deque()
         self._started = 0
         self._dismissed = False
@@ -49,7 +49,7 @@ class Threads:
                 worker = self._idle.pop()
             elif self.busy < self.bound:
                 self._started += 1
-                worker = _Worker(self, f"{self._name} {self._started}")
+                worker = _PoolThread(self, f"{self._name} {self._started}")
             else:
                 self._jobs.append(job)
                 return
@@ -108,7 +108,7 @@ class Threads:
             worker.job = None
             worker.go()
 
-    def _next(self, worker: _Worker) -> bool:
+    def _next(self, worker: _PoolThread) -> bool:
         """Whether ``worker`` has another job, or may go; else it is idle."""
         with self._lock:
             if self._jobs:
@@ -120,7 +120,7 @@ class Threads:
             self._idle.append(worker)
             return False
 
-    def _retire(self, worker: _Worker) -> bool:
+    def _retire(self, worker: _PoolThread) -> bool:
         """Whether ``worker`` may go: False if it has been given a job this moment, or is to stay."""
         with self._lock:
             if worker not in self._idle or (self._kept and len(self._idle) == 1):
@@ -129,7 +129,7 @@ class Threads:
             return True
 
 
-class _Worker:
+class _PoolThread:
     """One thread."""
 
     def __init__(self, threads: Threads, name: str) -> None:

@@ -14,7 +14,7 @@ from ..http import Request, Response
 from ..wire.codec import NO_BINARY, Buffer, octets
 from ..wire.frames import close_payload
 from .bridge import Bridge
-from .draining import Draining
+from .draining import ThreadDrainEvent
 
 __all__ = ["WebSocket"]
 
@@ -37,7 +37,7 @@ class WebSocket:
 
     __slots__ = ("__weakref__", "_bridge", "_draining", "_ws")
 
-    def __init__(self, bridge: Bridge, draining: Draining | None = None) -> None:
+    def __init__(self, bridge: Bridge, draining: ThreadDrainEvent | None = None) -> None:
         self._bridge = bridge
         self._ws = bridge.ws
         self._draining = draining
@@ -85,14 +85,14 @@ class WebSocket:
         return self._ws.close_reason
 
     @property
-    def draining(self) -> Draining:
+    def draining(self) -> ThreadDrainEvent:
         """Whether the server is going to stop; ``ws.draining.wait(timeout)`` waits for it, as a threading.Event does.
 
         It is told before the first connection is closed; a handler that returns then
         closes with the code and reason of the drain. Never true for a client.
         """
         if self._draining is None:
-            self._draining = Draining()
+            self._draining = ThreadDrainEvent()
         return self._draining
 
     @property

@@ -24,7 +24,7 @@ logger = logging.getLogger("endwell.wire")
 handshake_logger = logging.getLogger("endwell.wire.handshake")
 
 #: Bytes of a payload that a line shows.
-SHOWN = 64
+MAX_LOGGED = 64
 
 #: RFC 6455 §5.2: "If 127, the following 8 bytes interpreted as a 64-bit unsigned integer".
 LENGTH_64 = 127
@@ -95,7 +95,7 @@ class TracedCodec(Codec):
         """The whole frame of a message."""
         payload = super().payload(message)
         whole = frame(self.first, payload, self.key())
-        self._log(">", self.first, len(payload), bytes(payload[:SHOWN]))
+        self._log(">", self.first, len(payload), bytes(payload[:MAX_LOGGED]))
         self.first = -1
         return whole
 
@@ -113,7 +113,7 @@ class TracedCodec(Codec):
             self._log("<", first, length, start)
 
     def _log(self, arrow: str, first: int, length: int, start: bytes) -> None:
-        logger.debug("#%d %s %s", self._number, arrow, _shown(first, length, start))
+        logger.debug("#%d %s %s", self._number, arrow, _format_frame(first, length, start))
 
 
 class _Frames:
@@ -137,7 +137,7 @@ class _Frames:
                 view = view[used:]
                 if self._start is None:
                     return
-            room = SHOWN - len(self._start)
+            room = MAX_LOGGED - len(self._start)
             self._start += bytes(view[: min(room, self._missing)])
             taken = min(self._missing, len(view))
             self._missing -= taken
@@ -170,7 +170,7 @@ class _Frames:
         return size - before
 
 
-def _shown(first: int, length: int, start: bytes) -> str:
+def _format_frame(first: int, length: int, start: bytes) -> str:
     opcode = first & 0x0F
     words = [_NAMES.get(opcode, f"opcode {opcode}")]
     if opcode == CLOSE and length >= 2:
@@ -178,7 +178,7 @@ def _shown(first: int, length: int, start: bytes) -> str:
         start = start[2:]
     if start:
         plain = opcode in (TEXT, CLOSE) and not first & RSV1
-        dots = "..." if length > SHOWN else ""
+        dots = "..." if length > MAX_LOGGED else ""
         # A character may be cut at the end.
         words.append(
             (repr(start.decode(errors="ignore" if dots else "replace")) if plain else start.hex()) + dots

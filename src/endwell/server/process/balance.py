@@ -17,43 +17,43 @@ __all__ = ["Loads"]
 SLACK = 8
 SHARE = 1 / 16
 #: Processes that can be told from each other; more count as one.
-PLACES = 1023
+SLOTS = 1023
 
 
 class Loads:
-    """The table; its ``file`` is passed on to the workers, each of which has a ``place`` in it from 1 on."""
+    """The table; its ``file`` is passed on to the workers, each of which has a ``slot`` in it from 1 on."""
 
-    def __init__(self, file: int | None = None, place: int = 0) -> None:
+    def __init__(self, file: int | None = None, slot: int = 0) -> None:
         if file is None:
             with tempfile.TemporaryFile() as stream:
-                stream.truncate(4 * (PLACES + 1))
+                stream.truncate(4 * (SLOTS + 1))
                 file = os.dup(stream.fileno())
         self.file = file
-        self._place = place
+        self._slot = slot
         # First the number of places that are looked at. Then of each its connections and one, or 0
         # where there is nobody.
-        self._table = memoryview(mmap.mmap(file, 4 * (PLACES + 1))).cast("I")
+        self._table = memoryview(mmap.mmap(file, 4 * (SLOTS + 1))).cast("I")
 
     def occupy(self, taken: set[int]) -> int:
         """A place that is not one of those ``taken``."""
-        place = next((number for number in range(1, PLACES) if number not in taken), PLACES)
-        self._table[0] = max(self._table[0], place)
-        return place
+        slot = next((number for number in range(1, SLOTS) if number not in taken), SLOTS)
+        self._table[0] = max(self._table[0], slot)
+        return slot
 
-    def vacate(self, place: int) -> None:
+    def vacate(self, slot: int) -> None:
         """Whoever had it is gone."""
-        self._table[place] = 0
+        self._table[slot] = 0
 
-    def yields(self, connections: int) -> bool:
+    def should_defer(self, connections: int) -> bool:
         """Whether this process, with so many connections, leaves the next one to another."""
         table, own = self._table, connections + 1
-        table[self._place] = own
+        table[self._slot] = own
         least = min(filter(None, table[1 : table[0] + 1]))
         return own > least + SLACK + SHARE * least
 
     def leave(self) -> None:
         """Nobody is to leave newcomers to this process any more."""
-        self.vacate(self._place)
+        self.vacate(self._slot)
 
     def close(self) -> None:
         """Close the file; what was mapped of it stays."""

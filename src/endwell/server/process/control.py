@@ -8,8 +8,8 @@ import sys
 from math import inf
 from typing import TYPE_CHECKING
 
-from ...aio.bind import shown
-from ...aio.draining import Draining
+from ...aio.bind import format_address
+from ...aio.draining import DrainEvent
 from ...aio.syscalls import monotonic
 from ...codes import CloseCode
 from ..timetable import Drain, DrainKeywords, Phase, Timetable
@@ -88,7 +88,7 @@ class Orders:
         if self._channel is not None:
             loop.add_reader(self._channel.fileno(), self._hear)
 
-    async def given(self, draining: Draining) -> Drain:
+    async def given(self, draining: DrainEvent) -> Drain:
         """Wait for the order to stop, or until the application drains by itself; how."""
         events = [asyncio.create_task(event.wait()) for event in (self._given, draining)]
         try:
@@ -139,11 +139,11 @@ class Orders:
         self._ready = True
         if self._channel is not None:
             if self._loads is not None:
-                self._loads.yields(0)  # from now on others leave newcomers to us
+                self._loads.should_defer(0)  # from now on others leave newcomers to us
             self._channel.say("ready", self.limit)
             return
         for address in server.addresses:
-            tell_listening(shown(address))
+            tell_listening(format_address(address))
         systemd.notify("READY=1")
 
     def stopping(self, server: Server) -> None:

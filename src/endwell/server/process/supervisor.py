@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from math import inf
 
-from ...aio.bind import shown, unlink
+from ...aio.bind import format_address, unlink
 from ...aio.syscalls import monotonic
 from ..drain import DrainReport
 from . import systemd
@@ -28,7 +28,7 @@ from .backoff import Backoff
 from .balance import Loads
 from .channel import Channel
 from .control import tell_listening
-from .worker import Place, command
+from .worker import WorkerConfig, command
 
 __all__ = ["Supervisor"]
 
@@ -47,15 +47,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 class Worker:
     """A process, as its supervisor knows it."""
 
-    def __init__(self, command: list[str], place: Place, generation: int) -> None:
-        self.number = place.number
-        self.load = place.load
+    def __init__(self, command: list[str], config: WorkerConfig, generation: int) -> None:
+        self.number = config.number
+        self.load = config.load
         #: The first are 0; each restart starts the next.
         self.generation = generation
         ours, theirs = socket.socketpair()
         self.channel = Channel(ours)
         try:
-            self.process = _process(command, replace(place, channel=theirs.fileno()))
+            self.process = _process(command, replace(config, channel=theirs.fileno()))
         except OSError:
             ours.close()
             raise
@@ -101,11 +101,11 @@ class Worker:
             return f"was ended by signal {-status}"
 
 
-def _process(command: list[str], place: Place) -> subprocess.Popen[bytes]:
+def _process(command: list[str], config: WorkerConfig) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603  (what this process was started with)
         command,
-        env=place.environment(),
-        pass_fds=place.descriptors,
+        env=config.environment(),
+        pass_fds=config.descriptors,
         # A terminal is for one process: Ctrl-C would come to all, and to each again from us.
         stdin=subprocess.DEVNULL,
         process_group=0,
@@ -282,7 +282,7 @@ class Supervisor:
 
     def _start(self, number: int, generation: int) -> bool:
         try:
-            worker = Worker(self._command, self._place(number), generation)
+            worker = Worker(self._command, self._set_up(number), generation)
         except OSError as error:  # no memory, or an interpreter that is just being installed
             self._lost(number, generation, monotonic(), f"worker {number} cannot be started ({error})")
             return False
@@ -291,8 +291,8 @@ class Supervisor:
         logger.debug("%s starts", worker)
         return True
 
-    def _place(self, number: int) -> Place:
-        return Place(
+    def _set_up(self, number: int) -> WorkerConfig:
+        return WorkerConfig(
             supervisor=os.getpid(),
             number=number,
             count=self._count,
@@ -313,7 +313,7 @@ class Supervisor:
         elif ready == self._count and not self._up:
             self._up = True
             for sock in self._socks:
-                tell_listening(f"{shown(sock.getsockname())}, with {self._count} workers")
+                tell_listening(f"{format_address(sock.getsockname())}, with {self._count} workers")
             systemd.notify("READY=1")
         if self._restart_again and self._up and not self._restarting:
             self._restarting, self._restart_again = True, False

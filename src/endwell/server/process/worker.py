@@ -18,13 +18,13 @@ from . import systemd
 from .balance import Loads
 from .channel import Channel
 
-__all__ = ["Place", "command", "found"]
+__all__ = ["WorkerConfig", "command", "found"]
 
 VARIABLE = "ENDWELL_WORKER"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkerConfig:
     """Of one worker among those of its supervisor."""
 
     #: The supervisor's process.
@@ -61,7 +61,7 @@ class Place:
         return Channel(socket.socket(fileno=self.channel)), socks, Loads(self.loads, self.load)
 
 
-def found() -> Place | None:
+def found() -> WorkerConfig | None:
     """That of this process; None if it is no worker. Found once: a second server is nobody's worker.
 
     Raises SystemExit for a worker whose supervisor is gone already.
@@ -69,10 +69,10 @@ def found() -> Place | None:
     text = os.environ.pop(VARIABLE, None)
     if text is None:
         return None
-    place = Place(**json.loads(text))
-    if place.supervisor != os.getppid():
+    config = WorkerConfig(**json.loads(text))
+    if config.supervisor != os.getppid():
         raise SystemExit(1)
-    return place
+    return config
 
 
 def command() -> list[str]:
