@@ -20,7 +20,7 @@ import endwell
 import endwell.sync
 from endwell import Cause, Close, CloseCode, RetryAdvice
 from endwell.server.timetable import Phase
-from endwell.sync.portal import Crossing
+from endwell.sync.portal import Portal
 from tests.face import ASYNCIO
 from tests.pair import until
 from tests.raw import BOUND, PROMPT, RawPeer
@@ -162,7 +162,7 @@ async def test_what_the_system_has_already_is_answered_before_the_close(transpor
             peer.push(peer.octets(TEXT, b"two"))
             # Before the server's loop has read it.
             (ws,) = work.server.connections
-            faces = list(Crossing.of(asyncio.get_running_loop()).bridges) or [ws]
+            faces = list(Portal.of(asyncio.get_running_loop()).bridges) or [ws]
             faces[0].quiesce(lambda: ws.begin_close(Cause.SERVER_DRAINED, 1001, "now"), 0)
             seen = await peer.read_to_the_end(answer=True)
             assert [frame.payload for frame in seen.frames] == [b"two"]

@@ -34,28 +34,28 @@ def test_two_blocking_peers_that_both_send_20_mib_before_they_read_both_finish(s
             talk(ws)
         until(lambda: len(sums) == 2)
     assert sums == [AMOUNT, AMOUNT]
-    assert ws._bridge._crossing.surplus == 0
+    assert ws._bridge._portal.surplus == 0
 
 
 def test_what_is_kept_for_a_blocked_sender_is_bounded(monkeypatch):
-    monkeypatch.setattr(bridge, "SURPLUS", 2**20)
+    monkeypatch.setattr(bridge, "DEADLOCK_ALLOWANCE", 2**20)
     with served() as (_, address):
         # The peer sends without end and reads nothing; our sends block.
         ws = sync.connect(address + "/flood", write_timeout=None, compression=None)
         sending = Background(_send_until_closed, ws)
-        crossing = ws._bridge._crossing
-        until(lambda: crossing.surplus >= 2**20)
-        most = crossing.surplus
+        portal = ws._bridge._portal
+        until(lambda: portal.surplus >= 2**20)
+        most = portal.surplus
         assert most < 2**20 + 2**19  # a read above it
         with pytest.raises(TimeoutError):
             ws.wait_closed(0.2)
-        assert crossing.surplus == most
+        assert portal.surplus == most
         assert ws.is_open
         for _ in range(2000):
             ws.recv(BOUND)
         ws.abort()
         sending.result()
-        assert crossing.surplus == 0
+        assert portal.surplus == 0
 
 
 def _send_until_closed(ws):

@@ -6,32 +6,32 @@ import asyncio
 import threading
 from collections import deque
 
-from endwell.sync.portal import ATTENDED, Crossing
+from endwell.sync.portal import MAX_ATTENDED, Portal
 from tests.pair import until
 
 
 class _Restless:
     """Has something to say again each time it has been attended to, as a thread may that sends without end."""
 
-    def __init__(self, crossing: Crossing) -> None:
-        self.crossing = crossing
+    def __init__(self, portal: Portal) -> None:
+        self.portal = portal
         self.attended = 0
         self.over = False
 
     def attend(self) -> None:
         self.attended += 1
         if not self.over:
-            self.crossing.post(self)
+            self.portal.post(self)
 
 
 async def test_whoever_has_always_more_to_say_does_not_keep_the_loop_to_itself():
-    crossing = Crossing.of(asyncio.get_running_loop())
-    restless = _Restless(crossing)
-    crossing.post(restless)
+    portal = Portal.of(asyncio.get_running_loop())
+    restless = _Restless(portal)
+    portal.post(restless)
     for turn in range(1, 10):
         await asyncio.sleep(0)
-        assert restless.attended <= ATTENDED * (turn + 1)
-    assert restless.attended >= ATTENDED * 4
+        assert restless.attended <= MAX_ATTENDED * (turn + 1)
+    assert restless.attended >= MAX_ATTENDED * 4
     restless.over = True
     await asyncio.sleep(0.01)
     attended = restless.attended
@@ -50,9 +50,9 @@ class _Counted:
 
 
 async def test_more_words_than_one_turn_attends_to_are_attended_to_in_later_turns():
-    crossing = Crossing.of(asyncio.get_running_loop())
-    bridges = [_Counted() for _ in range(3 * ATTENDED + 1)]
-    thread = threading.Thread(target=lambda: [crossing.post(bridge) for bridge in bridges])
+    portal = Portal.of(asyncio.get_running_loop())
+    bridges = [_Counted() for _ in range(3 * MAX_ATTENDED + 1)]
+    thread = threading.Thread(target=lambda: [portal.post(bridge) for bridge in bridges])
     thread.start()
     thread.join()  # the loop is busy meanwhile
     await until(lambda: all(bridge.attended for bridge in bridges))
@@ -67,14 +67,14 @@ async def test_a_word_whose_bridge_fails_does_not_silence_the_words_behind_it():
     loop = asyncio.get_running_loop()
     failures = []
     loop.set_exception_handler(lambda _, context: failures.append(str(context["exception"])))
-    crossing = Crossing.of(loop)
+    portal = Portal.of(loop)
     before, behind, later = Broken(), _Counted(), _Counted()
-    crossing.post(before)
-    crossing.post(behind)
+    portal.post(before)
+    portal.post(behind)
     await until(lambda: behind.attended)
-    crossing.post(before)
+    portal.post(before)
     await until(lambda: len(failures) == 2)
-    crossing.post(later)
+    portal.post(later)
     await until(lambda: later.attended)
     assert failures == ["broken", "broken"]
 
@@ -93,13 +93,13 @@ class _Loop:
 
 def test_at_most_one_callback_is_pending_however_many_threads_leave_word():
     loop = _Loop()
-    crossing = Crossing(loop)
+    portal = Portal(loop)
     bridges = [_Counted() for _ in range(4)]
-    posts = 5 * ATTENDED
+    posts = 5 * MAX_ATTENDED
 
     def leave_word(bridge):
         for _ in range(posts):
-            crossing.post(bridge)
+            portal.post(bridge)
 
     threads = [threading.Thread(target=leave_word, args=(bridge,)) for bridge in bridges]
     for thread in threads:

@@ -29,7 +29,7 @@ from ..http import Request, Response
 from ..options import OptionKeywords, Options
 from ..protocol.handshake import wants_websocket
 from ..protocol.opening import accept
-from ..sync.portal import Crossing
+from ..sync.portal import Portal
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.authority import is_among
 from ..wire.codec import Buffer
@@ -92,7 +92,7 @@ class Server:
         self._starters: list[Callable[[], object]] = []
         self._stoppers: list[Callable[[], object]] = []
         self._listener: Listener | None = None
-        self._crossing: Crossing | None = None
+        self._portal: Portal | None = None
         self._refusals = Refusals()
         #: The drain that is under way, or over.
         self.departure: Departure | None = None
@@ -260,7 +260,7 @@ class Server:
         Raises TypeError or ValueError for what is no message, no iterable of WebSockets, or no
         policy, and :exc:`ConcurrencyError` in another event loop; then nothing was sent.
         """
-        return broadcast_from_anywhere(connections, message, slow, self._crossing)
+        return broadcast_from_anywhere(connections, message, slow, self._portal)
 
     # -- running --------------------------------------------------------------
 
@@ -356,7 +356,7 @@ class Server:
         fair = yields and (lambda openings: yields(openings + len(self.connections)))
         listener = Listener(listen(), self.options, ssl, self._serve, self.draining, fair)
         self._listener = listener
-        self._crossing = Crossing.of(listener.loop)
+        self._portal = Portal.of(listener.loop)
         self._threads.begin()
         self._context = copy_context()
         self.addresses = [_address_of(sock) for sock in listener.socks]
@@ -367,7 +367,7 @@ class Server:
                 await self.drain(deadline=grace, listen=False)
             finally:
                 self._threads.dismiss()
-                self._listener = self._crossing = None
+                self._listener = self._portal = None
                 listener.close()
                 for opening in list(listener.openings):
                     opening.abort()

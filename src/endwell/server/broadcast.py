@@ -9,7 +9,7 @@ from dataclasses import replace
 from ..aio.broadcast import BroadcastReport, Slow, broadcast
 from ..aio.websocket import WebSocket
 from ..errors import ConcurrencyError
-from ..sync.portal import Crossing
+from ..sync.portal import Portal
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.codec import Buffer
 
@@ -20,11 +20,11 @@ Message = str | Buffer
 
 
 def broadcast_from_anywhere(
-    connections: Connections, message: Message, slow: Slow, crossing: Crossing | None
+    connections: Connections, message: Message, slow: Slow, portal: Portal | None
 ) -> BroadcastReport:
-    """Broadcast in the event loop of ``crossing``, which is that of the server while it serves."""
+    """Broadcast in the event loop of ``portal``, which is that of the server while it serves."""
     running = _running_loop()
-    if crossing is None or crossing.loop is running:
+    if portal is None or portal.loop is running:
         return _broadcast(connections, message, slow)
     if running is not None:
         raise ConcurrencyError(
@@ -32,7 +32,7 @@ def broadcast_from_anywhere(
             "loop.call_soon_threadsafe() with the server's loop"
         )
     # The iterable, such as Server.connections, may change in the loop at any time: the loop reads it.
-    return crossing.run(_broadcast_soon, connections, message, slow)
+    return portal.run(_broadcast_soon, connections, message, slow)
 
 
 async def _broadcast_soon(connections: Connections, message: Message, slow: Slow) -> BroadcastReport:
@@ -47,7 +47,7 @@ def _broadcast(connections: Connections, message: Message, slow: Slow) -> Broadc
     if not blocking:
         return broadcast(everybody, message, slow)  # type: ignore[arg-type]  # what else is in it, it refuses
     for ws in blocking.values():
-        if ws._bridge._crossing.loop is not asyncio.get_running_loop():
+        if ws._bridge._portal.loop is not asyncio.get_running_loop():
             raise ConcurrencyError(
                 "broadcast() has a blocking WebSocket of another event loop than the server's"
             )

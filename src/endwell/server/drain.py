@@ -27,7 +27,7 @@ from ..aio.websocket import WebSocket
 from ..ending import Ending
 from ..errors import ServiceUnavailable
 from ..sync.bridge import Bridge
-from ..sync.portal import Crossing
+from ..sync.portal import Portal
 from .router import Route
 from .threads import HandlerThreads
 from .timetable import CLEANUP_TIME, Drain, Phase, Timetable
@@ -169,9 +169,9 @@ class Departure:
         self._tasks = tasks
         self._threads = threads.running
         self._openings = openings
-        crossing = Crossing.of(asyncio.get_running_loop())
-        self._bridges = {bridge.ws: bridge for bridge in crossing.bridges}
-        self._callbacks = crossing.callbacks
+        portal = Portal.of(asyncio.get_running_loop())
+        self._bridges = {bridge.ws: bridge for bridge in portal.bridges}
+        self._callbacks = portal.callbacks
         self._handlers = handlers
         self._asked = deque(
             (self.timetable.moment(index, random.random()), ws)  # noqa: S311  (jitter, not a secret)

@@ -15,7 +15,7 @@ from ..aio.websocket import WebSocket
 from ..codes import CloseCode, Retry, describe
 from ..ending import Cause, Ending
 from ..errors import ConcurrencyError
-from ..sync.executor import Calls
+from ..sync.executor import SerialExecutor
 from ..sync.websocket import WebSocket as BlockingWebSocket
 
 __all__ = ["Sessions"]
@@ -33,7 +33,7 @@ class _Awaited(NamedTuple):
 
     timer: asyncio.TimerHandle
     ending: Ending
-    calls: Calls | None
+    calls: SerialExecutor | None
 
 
 class Sessions(Mapping[Hashable, Any]):
@@ -62,7 +62,7 @@ class Sessions(Mapping[Hashable, Any]):
         self._joined: list[Callable[[Any, Any], object]] = []
         self._left: list[Callable[[Any, Ending], object]] = []
         #: Where callbacks of plain handlers' connections run.
-        self._calls: Calls | None = None
+        self._calls: SerialExecutor | None = None
 
     # -- who is here ------------------------------------------------------------
 
@@ -108,7 +108,7 @@ class Sessions(Mapping[Hashable, Any]):
         WebSocket that it was given, nor that of the event loop.
         """
         if isinstance(ws, BlockingWebSocket):
-            ws._bridge._crossing.run(self._join_soon, key, ws)
+            ws._bridge._portal.run(self._join_soon, key, ws)
         elif _running_loop() is ws._stream.loop:
             self._join(key, ws, None)
         else:
@@ -143,16 +143,16 @@ class Sessions(Mapping[Hashable, Any]):
         self.close()
         if self._calls is not None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._calls.made(), CALLBACK_TIME)
+                await asyncio.wait_for(self._calls.flushed(), CALLBACK_TIME)
 
     # -- in the loop ---------------------------------------------------------------
 
     async def _join_soon(self, key: Hashable, ws: BlockingWebSocket) -> None:
         if self._calls is None:
-            self._calls = Calls(ws._bridge._crossing.callbacks)
+            self._calls = SerialExecutor(ws._bridge._portal.callbacks)
         self._join(key, ws, self._calls)
 
-    def _join(self, key: Hashable, ws: WebSocket | BlockingWebSocket, calls: Calls | None) -> None:
+    def _join(self, key: Hashable, ws: WebSocket | BlockingWebSocket, calls: SerialExecutor | None) -> None:
         current, engine = self._current.get(key), _engine(ws)
         if current is ws or not engine.is_open:
             return
@@ -171,7 +171,7 @@ class Sessions(Mapping[Hashable, Any]):
             _tell(calls, self._joined, key, ws)
 
     def _ended(
-        self, key: Hashable, ws: WebSocket | BlockingWebSocket, calls: Calls | None, ending: Ending
+        self, key: Hashable, ws: WebSocket | BlockingWebSocket, calls: SerialExecutor | None, ending: Ending
     ) -> None:
         if self._current.get(key) is not ws:
             return
@@ -213,7 +213,7 @@ def _register(callbacks: list[Callable[..., object]], callback: Callback) -> Cal
     return callback
 
 
-def _tell(calls: Calls | None, callbacks: list[Callable[..., object]], *args: object) -> None:
+def _tell(calls: SerialExecutor | None, callbacks: list[Callable[..., object]], *args: object) -> None:
     """Have the callbacks called, by ``calls`` if there are any to do it."""
     if calls is None:
         _call(callbacks, *args)

@@ -14,7 +14,7 @@ from ..aio.websocket import WebSocket
 from ..errors import ServiceUnavailable
 from ..sync.bridge import Bridge
 from ..sync.draining import ThreadDrainEvent
-from ..sync.portal import Crossing
+from ..sync.portal import Portal
 from ..sync.threads import Threads
 from ..sync.websocket import WebSocket as BlockingWebSocket
 
@@ -56,12 +56,12 @@ class HandlerThreads:
 
     def blocking(self, ws: WebSocket) -> BlockingWebSocket:
         """The blocking face of ``ws``."""
-        crossing = Crossing.of(asyncio.get_running_loop())
+        portal = Portal.of(asyncio.get_running_loop())
         if self._callbacks is None:
             # When the server stops, the system may have no thread to give.
-            self._callbacks = crossing.callbacks
+            self._callbacks = portal.callbacks
             self._callbacks.keep()
-        return BlockingWebSocket(Bridge(ws, crossing), self.draining)
+        return BlockingWebSocket(Bridge(ws, portal), self.draining)
 
     def reserve(self) -> None:
         """Keep a thread for a connection, to be used by :meth:`handle`. Raises ServiceUnavailable."""

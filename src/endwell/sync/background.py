@@ -12,7 +12,7 @@ from types import BuiltinFunctionType
 from ..aio.loop import loop_factory
 from ..codes import CloseCode
 from ..ending import Cause
-from .portal import Crossing
+from .portal import Portal
 
 __all__ = ["background", "exiting"]
 
@@ -24,7 +24,7 @@ class _Background:
     """The thread, from its start on."""
 
     def __init__(self) -> None:
-        self.crossing: Crossing | None = None
+        self.portal: Portal | None = None
         self.exiting = False
         self._stopped: asyncio.Event | None = None
         self._started = threading.Event()
@@ -38,26 +38,26 @@ class _Background:
 
     async def _live(self) -> None:
         self._stopped = asyncio.Event()
-        self.crossing = Crossing.of(asyncio.get_running_loop())
+        self.portal = Portal.of(asyncio.get_running_loop())
         self._started.set()
         await self._stopped.wait()
 
     def stop(self) -> None:
         """Close what is open, and end the thread."""
-        assert self.crossing is not None and self._stopped is not None
+        assert self.portal is not None and self._stopped is not None
         self.exiting = True
         try:
-            self.crossing.run(self._close_all, timeout=2 * EXIT_TIME)
+            self.portal.run(self._close_all, timeout=2 * EXIT_TIME)
         except TimeoutError:
             pass  # something blocks the loop
         # What on_close was given is called to its end, though the threads it runs in are nobody's to wait for.
-        self.crossing.callbacks.finish(EXIT_TIME)
-        self.crossing.soon(self._stopped.set)
+        self.portal.callbacks.finish(EXIT_TIME)
+        self.portal.soon(self._stopped.set)
         self._thread.join(EXIT_TIME)
 
     async def _close_all(self) -> None:
-        assert self.crossing is not None
-        open_ = [bridge.ws for bridge in self.crossing.bridges]
+        assert self.portal is not None
+        open_ = [bridge.ws for bridge in self.portal.bridges]
         closing = [
             asyncio.ensure_future(ws.close_for(Cause.APP_CLOSED, CloseCode.GOING_AWAY)) for ws in open_
         ]
@@ -72,7 +72,7 @@ _lock = threading.Lock()
 _background: _Background | None = None
 
 
-def background() -> Crossing:
+def background() -> Portal:
     """The way to the shared loop, which is started with the first connection.
 
     Raises RuntimeError where threads are not the system's.
@@ -86,8 +86,8 @@ def background() -> Crossing:
     with _lock:
         if _background is None:
             _background = _Background()
-        assert _background.crossing is not None
-        return _background.crossing
+        assert _background.portal is not None
+        return _background.portal
 
 
 def exiting() -> bool:

@@ -3,14 +3,14 @@ from endwell.aio.stream cimport Stream
 from endwell.aio.websocket cimport WebSocket
 from endwell.protocol.connection cimport Connection
 from endwell.protocol.inbox cimport Inbox
-from endwell.sync.portal cimport Crossing
+from endwell.sync.portal cimport Portal
 from endwell.sync.waiting cimport Waiting
 
 
 cdef class Bridge:
     cdef object __weakref__
     cdef readonly WebSocket ws
-    cdef readonly Crossing _crossing
+    cdef readonly Portal _portal
     cdef Connection _core
     cdef Stream _stream
     cdef Py_ssize_t _write_limit
@@ -27,7 +27,7 @@ cdef class Bridge:
     cdef Py_ssize_t _max_waiting
     cdef Py_ssize_t _waiting_size
     cdef Py_ssize_t _surplus
-    cdef bint _sated
+    cdef bint _inbox_full
     cdef bint _reading
     cdef Waiting _receivers
     cdef public object quiescence

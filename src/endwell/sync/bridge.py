@@ -32,15 +32,15 @@ from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed
 from ..protocol.connection import AHEAD
-from .portal import Crossing
-from .waiting import Waiting, raised, remaining
+from .portal import Portal
+from .waiting import Waiting, acquired_lock, remaining
 
 __all__ = ["Bridge"]
 
 #: Bytes that all connections of a loop together may hold above the limits of their inboxes
 #: while their sends are blocked. Two peers that both send before they read would else wait
 #: for each other; and a peer that never reads could else have all our memory.
-SURPLUS = 64 * 2**20
+DEADLOCK_ALLOWANCE = 64 * 2**20
 #: Seconds that waiting threads wait for ``on_close`` callbacks to return, before they are
 #: told the end all the same.
 CALLBACK_TIME = 1.0
@@ -54,9 +54,9 @@ _Callback: TypeAlias = tuple[Callable[[Ending], object], Context]
 class Bridge:
     """See the module. Made in the loop's thread."""
 
-    def __init__(self, ws: WebSocket, crossing: Crossing) -> None:
+    def __init__(self, ws: WebSocket, portal: Portal) -> None:
         self.ws = ws
-        self._crossing = crossing
+        self._portal = portal
         self._core = ws._core
         self._stream = ws._stream
         options = self._core.options
@@ -76,7 +76,7 @@ class Bridge:
         self._max_waiting = min(options.max_size or AHEAD, AHEAD)
         self._waiting_size = 0
         self._surplus = 0
-        self._sated = False
+        self._inbox_full = False
         #: Whether the stream is in the middle of a read, at whose end it settles by itself.
         self._reading = False
         self._receivers = Waiting()
@@ -95,7 +95,7 @@ class Bridge:
         self._stream.changed = self._changed
         self._core.last_call = self._last_call
         self._core.receiver = self
-        crossing.bridges.add(self)
+        portal.bridges.add(self)
         self._deliver()
         if self._core.answering:
             ws._answer_later()
@@ -113,7 +113,7 @@ class Bridge:
         elif self._staged and self._gathering is None:
             # The thread may come back at once: then the answer leaves with what idle() has to say.
             self._gathering = self._stream.loop.call_later(GATHERING_TIME, self._gathered)
-        if self._sated:
+        if self._inbox_full:
             self._regulate()
         self._want()
         if not self._reading:
@@ -166,16 +166,16 @@ class Bridge:
         count = 0
         while arrived:
             message = arrived.popleft()
-            if self._sated:
+            if self._inbox_full:
                 self._surplus += getsizeof(message)
-                self._crossing.surplus += getsizeof(message)
+                self._portal.surplus += getsizeof(message)
             self._waiting_size += len(message)
             inbox.append(message)
             count += 1
         if self._full():
             self._regulate()
         if self._receivers:
-            self._crossing.hand_over(self._receivers, count)
+            self._portal.hand_over(self._receivers, count)
 
     def _full(self) -> bool:
         return len(self._inbox) >= self._max_queue or self._waiting_size >= self._max_waiting
@@ -183,21 +183,21 @@ class Bridge:
     def _regulate(self) -> None:
         """Hold the peer back while threads have more than they take, unless that would block both sides."""
         # First of all, so that from here on whoever takes a message sees it and leaves word.
-        self._sated = True
+        self._inbox_full = True
         if len(self._inbox) < self._max_queue:
             self._waiting_size = sum(map(len, self._inbox.copy()))
         if self._full():
-            self._core.receiver_full = not (self._senders and self._crossing.surplus < SURPLUS)
+            self._core.receiver_full = not (self._senders and self._portal.surplus < DEADLOCK_ALLOWANCE)
             return
-        self._sated = self._core.receiver_full = False
-        self._crossing.surplus -= self._surplus
+        self._inbox_full = self._core.receiver_full = False
+        self._portal.surplus -= self._surplus
         self._surplus = 0
 
     def _ended(self, ending: Ending) -> None:
-        self._crossing.bridges.discard(self)
-        self._crossing.surplus -= self._surplus
+        self._portal.bridges.discard(self)
+        self._portal.surplus -= self._surplus
         self._surplus = 0
-        self._sated = False
+        self._inbox_full = False
         self.quiescence = None
         if self._gathering is not None:
             self._gathering.cancel()
@@ -209,7 +209,7 @@ class Bridge:
             return
         timer = self._stream.loop.call_later(CALLBACK_TIME, self._tell)
         job = partial(self._call_back, callbacks, ending, timer.cancel)
-        self._crossing.callbacks.submit_or_run(job)
+        self._portal.callbacks.submit_or_run(job)
 
     def _call_back(self, callbacks: list[_Callback], ending: Ending, cancel: Callable[[], object]) -> None:
         self._telling = threading.get_ident()
@@ -217,7 +217,7 @@ class Bridge:
             call_back(callback, context, ending)
         self._telling = 0
         self._tell()
-        self._crossing.tell(cancel)
+        self._portal.tell(cancel)
 
     def _tell(self) -> None:
         """Let the end be known to those who wait."""
@@ -270,18 +270,18 @@ class Bridge:
         self._staged.append(message)
         self._staged_size += len(message)
         if len(self._staged) == 1:
-            self._crossing.post(self)
+            self._portal.post(self)
 
     def _send_in_turn(self, message: str | bytes) -> bool:
         """Stage ``message`` after those who came earlier; False if the end came first."""
-        self._crossing.guard()
-        lock = raised()
+        self._portal.guard()
+        lock = acquired_lock()
         try:
             with self._gate:
                 self._senders.append(lock)
                 self._admit()
-            if self._sated or self._core.partial_size:
-                self._crossing.post(self)
+            if self._inbox_full or self._core.partial_size:
+                self._portal.post(self)
             while True:
                 lock.acquire()
                 with self._gate:
@@ -310,12 +310,12 @@ class Bridge:
                     self._guard_child()
                     return None
                 if self.quiescence is not None:
-                    self._crossing.post(self)
+                    self._portal.post(self)
             else:
-                if self._sated and len(self._inbox) <= self._low:
-                    self._crossing.post(self)
+                if self._inbox_full and len(self._inbox) <= self._low:
+                    self._portal.post(self)
                 return message
-            self._crossing.guard()
+            self._portal.guard()
             if deadline is not None and monotonic() >= deadline:
                 raise TimeoutError(f"no message within {timeout} s")
             self._receivers.wait(self._news, remaining(deadline, monotonic()))
@@ -324,7 +324,7 @@ class Bridge:
         if self._core.partial_size >= AHEAD:
             # After this thread has been counted among the receivers: either the loop sees it there
             # when it has read so much, or this sees that it has.
-            self._crossing.post(self)
+            self._portal.post(self)
         return bool(self._inbox) or self.over()
 
     def over(self) -> bool:
@@ -335,7 +335,7 @@ class Bridge:
         """The end. Raises TimeoutError."""
         deadline = None if timeout is None else monotonic() + timeout
         while not self.over():
-            self._crossing.guard()
+            self._portal.guard()
             if deadline is not None and monotonic() >= deadline:
                 raise TimeoutError(f"still open after {timeout} s")
             self._closers.wait(self.over, remaining(deadline, monotonic()))
@@ -345,30 +345,30 @@ class Bridge:
 
     def _guard_child(self) -> None:
         if self.ending is None:
-            self._crossing.guard()
+            self._portal.guard()
 
     def close(self, cause: Cause, code: int | None, reason: str) -> Ending:
         """Close and wait for the end."""
         if not self.over():
-            self._crossing.guard()
-            self._crossing.soon(self.close_now, cause, code, reason)
+            self._portal.guard()
+            self._portal.soon(self.close_now, cause, code, reason)
         return self.wait_closed(None)
 
     def abandon(self) -> None:
         """Nobody holds the connection any more; takes no lock, because the garbage collector calls it."""
         if not self._over:
-            self._crossing.tell(self.close_now, Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE, "")
+            self._portal.tell(self.close_now, Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE, "")
 
     def abort(self) -> None:
         """Cut the connection."""
-        self._crossing.guard()
-        self._crossing.soon(self.ws.abort)
+        self._portal.guard()
+        self._portal.soon(self.ws.abort)
 
     def ping(self, payload: bytes | None, timeout: float | None) -> float:
         """As that of the asyncio WebSocket."""
         if self.over():
             raise ConnectionClosed.of(self.wait_closed(None))
-        return self._crossing.run(self._ping, payload, timeout=timeout)
+        return self._portal.run(self._ping, payload, timeout=timeout)
 
     async def _ping(self, payload: bytes | None) -> float:
         self._take()

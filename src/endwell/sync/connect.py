@@ -12,7 +12,7 @@ from ..client.connect import connect as connect_async
 from ..options import OptionKeywords, Options
 from .background import background
 from .bridge import Bridge
-from .portal import Crossing
+from .portal import Portal
 from .websocket import WebSocket
 
 __all__ = ["connect", "serving"]
@@ -32,7 +32,7 @@ def connect(
     Parameters and exceptions are those of :class:`endwell.connect`. Leaving the ``with``
     block closes with 1000 and waits for the end.
     """
-    crossing = background()
+    portal = background()
     connecting = connect_async(
         uri,
         ssl=ssl,
@@ -41,11 +41,11 @@ def connect(
         options=options,
         **keywords,
     )
-    return crossing.run(_open, connecting, crossing)
+    return portal.run(_open, connecting, portal)
 
 
-async def _open(connecting: connect_async, crossing: Crossing) -> WebSocket:
-    return WebSocket(Bridge(await connecting, crossing))
+async def _open(connecting: connect_async, portal: Portal) -> WebSocket:
+    return WebSocket(Bridge(await connecting, portal))
 
 
 class _Server(Protocol):
@@ -58,10 +58,10 @@ S = TypeVar("S", bound=_Server)
 @contextmanager
 def serving(server: S, *args: Any, **keywords: Any) -> Iterator[S]:
     """``server.serving(...)`` for blocking code: it serves, in the shared loop, while the block runs."""
-    crossing = background()
+    portal = background()
     manager = server.serving(*args, **keywords)
-    crossing.run(manager.__aenter__)
+    portal.run(manager.__aenter__)
     try:
         yield server
     finally:
-        crossing.run(manager.__aexit__, None, None, None)
+        portal.run(manager.__aexit__, None, None, None)

@@ -10,10 +10,10 @@ from contextlib import suppress
 
 from .threads import Threads
 
-__all__ = ["Calls"]
+__all__ = ["SerialExecutor"]
 
 
-class Calls:
+class SerialExecutor:
     """Calls made by ``threads``, one at a time, in the order in which they were asked for."""
 
     def __init__(self, threads: Threads) -> None:
@@ -30,7 +30,7 @@ class Calls:
                 return
         self._threads.submit_or_run(self._run)
 
-    async def made(self) -> None:
+    async def flushed(self) -> None:
         """Wait until all that have been asked for are made."""
         loop, made = asyncio.get_running_loop(), asyncio.Event()
 

@@ -2,7 +2,7 @@ from endwell.aio._syscalls cimport monotonic
 from endwell.sync.waiting cimport Waiting
 
 
-cdef class Crossing:
+cdef class Portal:
     cdef object __weakref__
     cdef readonly object loop
     cdef public Py_ssize_t surplus
@@ -11,7 +11,7 @@ cdef class Crossing:
     cdef bint _inherited
     cdef object _thread
     cdef object _posted
-    cdef object _summons
+    cdef object _wakeup_pending
     cdef double _paused_until
 
     cpdef post(self, bridge)

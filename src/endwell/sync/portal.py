@@ -19,7 +19,7 @@ from .waiting import Waiting
 if TYPE_CHECKING:
     from .bridge import Bridge
 
-__all__ = ["Crossing"]
+__all__ = ["Portal"]
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ COMPUTING = 0.001
 PAUSE = 0.1
 #: Words that are attended to in one turn of the loop. The rest waits for the next turn: without this
 #: limit, a thread that never stops sending would starve the loop, and with it the close() of another thread.
-ATTENDED = 256
+MAX_ATTENDED = 256
 #: Why a call has no result.
 _CUT_OFF = (
     "this call was cut off: its event loop has ended, because the server stopped or the interpreter exits"
@@ -38,7 +38,7 @@ _CUT_OFF = (
 CALLBACKS = 8
 
 
-class Crossing:
+class Portal:
     """What the blocking connections of one event loop share.
 
     Everything that a connection remembers belongs to its loop's thread. Other threads
@@ -57,28 +57,28 @@ class Crossing:
         self._posted: deque[Bridge] = deque()
         # Held while the loop is going to attend: by one pending callback, or by the call that attends now. So
         # there is never more than one callback, however many threads leave word.
-        self._summons = threading.Lock()
+        self._wakeup_pending = threading.Lock()
         self._paused_until = 0.0
         _forkable.add(self)
 
     @staticmethod
-    def of(loop: asyncio.AbstractEventLoop) -> Crossing:
+    def of(loop: asyncio.AbstractEventLoop) -> Portal:
         """That of ``loop``; to be called in its thread."""
-        crossing = _crossings.get(loop)
-        if crossing is None:
-            crossing = _crossings[loop] = Crossing(loop)
-        return crossing
+        portal = _portals.get(loop)
+        if portal is None:
+            portal = _portals[loop] = Portal(loop)
+        return portal
 
     def post(self, bridge: Bridge) -> None:
         """Have the loop attend to ``bridge``; from any thread, and cheap if the loop knows already."""
         self._posted.append(bridge)
         # After the append: either the loop, which looks again after it has released the lock, sees our
         # bridge, or we get the lock and wake the loop.
-        if self._summons.acquire(False):
+        if self._wakeup_pending.acquire(False):
             self.loop.call_soon_threadsafe(self._attend)
 
     def _attend(self) -> None:
-        """Attend to what was posted; the caller holds ``_summons``, which is released or passed on."""
+        """Attend to what was posted; the caller holds ``_wakeup_pending``, which is released or passed on."""
         try:
             self._hear()
         finally:
@@ -86,15 +86,15 @@ class Crossing:
                 self.loop.call_soon(self._attend)
 
     def _more(self) -> bool:
-        """Whether there is more to attend to; if not, ``_summons`` is released."""
+        """Whether there is more to attend to; if not, ``_wakeup_pending`` is released."""
         if self._posted:
             return True
-        self._summons.release()
-        return bool(self._posted) and self._summons.acquire(False)
+        self._wakeup_pending.release()
+        return bool(self._posted) and self._wakeup_pending.acquire(False)
 
     def _hear(self) -> None:
         posted = self._posted
-        for _ in range(ATTENDED):
+        for _ in range(MAX_ATTENDED):
             if not posted:
                 break
             posted.popleft().attend()
@@ -106,7 +106,7 @@ class Crossing:
             waiting.wake(count)
             return
         # Meanwhile no thread needs to wake the loop: it attends below.
-        mine = self._summons.acquire(False)
+        mine = self._wakeup_pending.acquire(False)
         waiting.hand_over(count)
         if mine:
             self._attend()
@@ -162,17 +162,17 @@ class Crossing:
             bridge.forked()
 
 
-_crossings: WeakKeyDictionary[asyncio.AbstractEventLoop, Crossing] = WeakKeyDictionary()
-_forkable: WeakSet[Crossing] = WeakSet()
+_portals: WeakKeyDictionary[asyncio.AbstractEventLoop, Portal] = WeakKeyDictionary()
+_forkable: WeakSet[Portal] = WeakSet()
 #: The parent's loops, in a child: closing one would take the parent's sockets off the
 #: parent's watch, because both have the same epoll.
 _kept: list[asyncio.AbstractEventLoop] = []
 
 
 def _in_child() -> None:
-    for crossing in list(_forkable):
-        crossing._forked()
-    _crossings.clear()
+    for portal in list(_forkable):
+        portal._forked()
+    _portals.clear()
 
 
 os.register_at_fork(after_in_child=_in_child)

@@ -14,8 +14,8 @@ from ..ending import Ending
 from ..errors import ConcurrencyError, HandshakeError
 from .background import background, exiting
 from .bridge import Bridge
-from .executor import Calls
-from .portal import Crossing
+from .executor import SerialExecutor
+from .portal import Portal
 from .websocket import WebSocket
 
 __all__ = ["reconnecting"]
@@ -42,13 +42,13 @@ class reconnecting:
         on_ending: Callable[[Ending | HandshakeError, float | StopReason], object] | None = None,
         **keywords: Unpack[ConnectKeywords],
     ) -> None:
-        self._crossing = background()
+        self._portal = background()
         self._client = _Client(
-            self._crossing, url, policy=policy, on_attempt=on_attempt, on_ending=on_ending, **keywords
+            self._portal, url, policy=policy, on_attempt=on_attempt, on_ending=on_ending, **keywords
         )
 
     def __iter__(self) -> Iterator[WebSocket]:
-        self._crossing.run(self._begin)
+        self._portal.run(self._begin)
         return self._turns()
 
     def _turns(self) -> Iterator[WebSocket]:
@@ -65,7 +65,7 @@ class reconnecting:
         Raises what the loop raises.
         """
         try:
-            return None if exiting() else self._crossing.run(self._next)
+            return None if exiting() else self._portal.run(self._next)
         except ConcurrencyError:
             # Of a daemon thread: its loop ends, as by stop().
             if exiting():
@@ -77,26 +77,26 @@ class reconnecting:
 
     async def _next(self) -> WebSocket | None:
         ws = await self._client.next()
-        return None if ws is None else WebSocket(Bridge(ws, self._crossing))
+        return None if ws is None else WebSocket(Bridge(ws, self._portal))
 
     def stop(self) -> None:
         """End the loop, at once: no more waiting, no more connecting, and a Close 1000 for an open connection.
 
         From any thread, and from a signal handler. The loop ends quietly.
         """
-        self._crossing.tell(self._client.stop)
+        self._portal.tell(self._client.stop)
 
     def close(self) -> None:
         """:meth:`stop`, and wait for the end of the connection: for ``contextlib.closing``."""
-        self._crossing.run(self._client.aclose)
+        self._portal.run(self._client.aclose)
 
 
 class _Client(reconnecting_async):
     """The one in the loop. Its callbacks run in a thread, which the loop does not wait for."""
 
-    def __init__(self, crossing: Crossing, url: str, **keywords: Any) -> None:
+    def __init__(self, portal: Portal, url: str, **keywords: Any) -> None:
         super().__init__(url, **keywords)
-        self._calls = Calls(crossing.callbacks)
+        self._calls = SerialExecutor(portal.callbacks)
         self._context = copy_context()
 
     def _call(self, callback: Callable[..., object] | None, *arguments: Any) -> None:
@@ -106,4 +106,4 @@ class _Client(reconnecting_async):
     async def _announce(self) -> None:
         await super()._announce()
         if self._on_attempt is not None:
-            await self._calls.made()
+            await self._calls.flushed()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic, sleep
 
-from .waiting import raised
+from .waiting import acquired_lock
 
 __all__ = ["Threads"]
 
@@ -135,7 +135,7 @@ class _PoolThread:
     def __init__(self, threads: Threads, name: str) -> None:
         self.job: Callable[[], object] | None = None
         self._threads = threads
-        self._bell = raised()
+        self._bell = acquired_lock()
         self._thread: threading.Thread | None = None
         self._name = name
 

@@ -1,6 +1,6 @@
 from endwell.sync._locks cimport allocate, hand_over
 
-cpdef raised()
+cpdef acquired_lock()
 
 cdef class Waiting:
     cdef object _locks

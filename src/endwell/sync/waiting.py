@@ -8,10 +8,10 @@ from threading import TIMEOUT_MAX, Lock
 
 from .locks import allocate, hand_over
 
-__all__ = ["Waiting", "raised", "remaining"]
+__all__ = ["Waiting", "acquired_lock", "remaining"]
 
 
-def raised() -> Lock:
+def acquired_lock() -> Lock:
     """A lock that is held, for its holder to wait on until another releases it."""
     lock = allocate()
     lock.acquire()
@@ -43,7 +43,7 @@ class Waiting:
 
     def wait(self, ready: Callable[[], object], seconds: float) -> None:
         """Wait until woken, or so long (-1: for ever), or not at all if ``ready()``; perhaps for nothing."""
-        lock = raised()
+        lock = acquired_lock()
         self._locks.append(lock)
         try:
             # Asked again now that whoever makes it true can see us.
