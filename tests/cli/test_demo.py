@@ -185,7 +185,7 @@ async def test_the_feed_outlives_the_chat_when_the_server_stops():
         assert [row["cause"] for row in told] == ["server_drained"]
         assert feed.ending.received.code == 1001
     # The feed ended by itself, and the drain did not have to lose patience with it.
-    assert server.departure.report.last_called == 0
+    assert server._drain_run.report.last_called == 0
 
 
 #: What a phrase of the demo is in the cells of docs/endings.md.

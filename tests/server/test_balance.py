@@ -6,22 +6,22 @@ from collections import Counter
 import pytest
 
 import endwell
-from endwell.server.process.balance import SLOTS, Loads
+from endwell.server.process.balance import SLOTS, LoadTable
 from tests.server.program import running, write
 
 
 @pytest.fixture
 def table():
     """That of a supervisor."""
-    table = Loads()
+    table = LoadTable()
     yield table
     table.close()
 
 
 def two(table):
     """Those of two workers."""
-    one = Loads(table.file, table.occupy(set()))
-    other = Loads(table.file, table.occupy({1}))
+    one = LoadTable(table.file, table.occupy(set()))
+    other = LoadTable(table.file, table.occupy({1}))
     return one, other
 
 

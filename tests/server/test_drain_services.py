@@ -48,7 +48,7 @@ async def drained(server, **keywords):
 async def begun(server, **keywords):
     """A drain under way."""
     draining = asyncio.create_task(drained(server, **keywords))
-    while server.departure is None:
+    while server._drain_run is None:
         await asyncio.sleep(0)
     return draining
 

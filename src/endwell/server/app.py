@@ -34,7 +34,7 @@ from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.authority import is_among
 from ..wire.codec import Buffer
 from .broadcast import broadcast_from_anywhere
-from .drain import Departure, DrainReport, tell
+from .drain import DrainReport, DrainRun, tell
 from .files import browser_module, slash, static
 from .lifespan import start, stop
 from .refusals import MAX_LOGGED, Refusals
@@ -95,7 +95,7 @@ class Server:
         self._portal: Portal | None = None
         self._refusals = Refusals()
         #: The drain that is under way, or over.
-        self.departure: Departure | None = None
+        self._drain_run: DrainRun | None = None
 
     # -- routes ---------------------------------------------------------------
 
@@ -338,14 +338,14 @@ class Server:
                 "this Server serves already, and can do so once at a time; to listen on several addresses give a list of "
                 "hosts, and for another port or TLS beside it use another Server"
             )
-        self.departure = None
+        self._drain_run = None
         await start(self._starters)
         try:
             async with self._listening(listen, ssl, grace, yields):
                 yield self
         finally:
             await stop(
-                self._stoppers, STOP_TIME if self.departure is None else self.departure.left(STOP_TIME)
+                self._stoppers, STOP_TIME if self._drain_run is None else self._drain_run.left(STOP_TIME)
             )
 
     @asynccontextmanager
@@ -392,8 +392,8 @@ class Server:
         plan = (drain or Drain()).replace(**keywords)
         if self._listener is None:
             raise ValueError("drain() while the server does not serve")
-        if self.departure is not None:
-            return await self.departure.finished()
+        if self._drain_run is not None:
+            return await self._drain_run.finished()
         if not plan.listen:
             self._listener.close()
         self.draining.set()
@@ -401,10 +401,10 @@ class Server:
         for callback in self._drain_watchers:
             if rest := tell(callback, plan):
                 self._start(rest)
-        self.departure = Departure(
+        self._drain_run = DrainRun(
             plan, self.connections, self._tasks, self._threads, self._listener.openings, self._handling
         )
-        return await self.departure.run()
+        return await self._drain_run.run()
 
     async def hand_over(self, seconds: float) -> None:
         """Stop listening where others go on; wait so long for what was accepted to get through its handshake."""
@@ -430,8 +430,8 @@ class Server:
     def _serve(self, opening: Opening, head: Request | RequestRefused) -> None:
         if isinstance(head, RequestRefused):
             self._answer(opening, opening.request, head)
-        elif self.departure is not None:
-            self._answer(opening, head, self.departure.refuse())
+        elif self._drain_run is not None:
+            self._answer(opening, head, self._drain_run.refuse())
         elif not self._answers_to(head):
             host = f"it is for {(head.headers.get('Host') or '')[:MAX_LOGGED]!r}"
             error = MisdirectedRequest("this server does not answer to the host of the request", detail=host)
@@ -516,9 +516,9 @@ class Server:
         task = asyncio.current_task()
         if task is None or not task.cancelling():
             return self._broken(request, exc)
-        if self.departure is None:
+        if self._drain_run is None:
             return ServiceUnavailable("the server is stopping")
-        return self.departure.refuse()
+        return self._drain_run.refuse()
 
     def _broken(self, request: Request, exc: BaseException) -> Response:
         logger.error("answering %r for %s failed", request.raw_path, _peer(request), exc_info=exc)
@@ -574,8 +574,8 @@ class Server:
         accepted = accept(request, self.options)
         if opening.gone:
             return
-        if self.departure is not None:
-            raise self.departure.refuse()
+        if self._drain_run is not None:
+            raise self._drain_run.refuse()
         if route.blocking:
             self._threads.reserve()
         request.params = params
@@ -620,14 +620,14 @@ class Server:
             if not _tells_the_end(exc, ws):
                 await self._failed(ws, route, exc)
         else:
-            if self.departure is not None:
-                self.departure.close(ws)
+            if self._drain_run is not None:
+                self._drain_run.close(ws)
             ws.begin_close(Cause.HANDLER_RETURNED, CloseCode.NORMAL_CLOSURE)
             await ws.wait_closed()
 
     def _returned(self, ws: WebSocket) -> None:
-        if self.departure is not None:
-            self.departure.returned(ws)
+        if self._drain_run is not None:
+            self._drain_run.returned(ws)
         del self._handling[ws]
 
     async def _failed(self, ws: WebSocket, route: Route, exc: BaseException) -> None:

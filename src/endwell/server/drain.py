@@ -32,7 +32,7 @@ from .router import Route
 from .threads import HandlerThreads
 from .timetable import CLEANUP_TIME, Drain, Phase, Timetable
 
-__all__ = ["Departure", "DrainReport", "tell"]
+__all__ = ["DrainReport", "DrainRun", "tell"]
 
 logger = logging.getLogger("endwell.server")
 
@@ -147,7 +147,7 @@ async def _rest(callback: object, awaitable: Awaitable[object]) -> None:
         logger.exception("on_drain callback %r failed", callback)
 
 
-class Departure:
+class DrainRun:
     """A drain under way: carries the timetable out.
 
     ``connections``, ``tasks`` and ``openings`` are the server's own, and shrink as they end;

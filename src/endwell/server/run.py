@@ -20,7 +20,7 @@ from ..aio.loop import loop_factory
 from ..aio.syscalls import monotonic
 from ..sync.threads import Threads
 from .process import systemd
-from .process.control import OVERTIME, Orders
+from .process.control import OVERTIME, ProcessControl
 from .process.supervisor import Supervisor
 from .process.watchdog import Watchdog
 from .process.worker import found
@@ -63,8 +63,8 @@ def run(
         channel, socks, loads = config.open()
         faulthandler.enable()  # a supervisor that has lost its patience sends SIGABRT
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which is the supervisor's
-        orders = Orders(config.share(drain), channel, loads)
-        _run(server, server.serve_on(lambda: socks, ssl, yields=loads.should_defer), orders)
+        control = ProcessControl(config.share(drain), channel, loads)
+        _run(server, server.serve_on(lambda: socks, ssl, yields=loads.should_defer), control)
         return
     # These stay when we stop: whoever connects then waits for the next process that systemd starts.
     passed = systemd.sockets()
@@ -72,9 +72,9 @@ def run(
         supervisor = Supervisor(workers)
         supervisor.run(passed or _listening(listen), passed=bool(passed))
         return
-    orders = Orders(drain.replace(listen=False) if passed else drain)
+    control = ProcessControl(drain.replace(listen=False) if passed else drain)
     yields = _never if passed else None
-    _run(server, server.serve_on(lambda: passed or _listening(listen), ssl, yields=yields), orders)
+    _run(server, server.serve_on(lambda: passed or _listening(listen), ssl, yields=yields), control)
 
 
 def _listening(listen: Listen) -> list[_socket.socket]:
@@ -92,19 +92,19 @@ def _never(connections: int) -> bool:
     return False  # nobody else accepts while we do
 
 
-def _run(server: Server, serving: AbstractAsyncContextManager[Server], orders: Orders) -> None:
+def _run(server: Server, serving: AbstractAsyncContextManager[Server], control: ProcessControl) -> None:
     loop = (loop_factory() or asyncio.new_event_loop)()
     executor = _Executor()
     loop.set_default_executor(executor)
-    main = loop.create_task(_serve(server, serving, orders))
-    orders.begin(loop, main)
-    with _Signals(loop, orders.stop, orders.limit) as signals:
+    main = loop.create_task(_serve(server, serving, control))
+    control.begin(loop, main)
+    with _Signals(loop, control.stop, control.limit) as signals:
         try:
             _run_to_the_end(loop, main, signals)
         finally:
-            orders.over(server)
+            control.over(server)
             _wind_up(loop)
-            executor.finish(max(WIND_UP_TIME, orders.left()))
+            executor.finish(max(WIND_UP_TIME, control.left()))
 
 
 def _run_to_the_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[None], signals: _Signals) -> None:
@@ -124,14 +124,16 @@ def _run_to_the_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[None], s
         raise leaving
 
 
-async def _serve(server: Server, serving: AbstractAsyncContextManager[Server], orders: Orders) -> None:
+async def _serve(
+    server: Server, serving: AbstractAsyncContextManager[Server], control: ProcessControl
+) -> None:
     async with serving:
-        orders.ready(server)
-        plan = await orders.given(server.draining)
-        orders.stopping(server)
-        line = asyncio.create_task(_progress(server)) if orders.alone and sys.stderr.isatty() else None
+        control.ready(server)
+        plan = await control.given(server.draining)
+        control.stopping(server)
+        line = asyncio.create_task(_progress(server)) if control.alone and sys.stderr.isatty() else None
         try:
-            if not plan.listen and server.departure is None:
+            if not plan.listen and server._drain_run is None:
                 began = monotonic()
                 await server.hand_over(min(HANDSHAKE_TIME, plan.deadline / 10))
                 plan = plan.replace(deadline=max(0.0, plan.deadline - (monotonic() - began)))
@@ -144,9 +146,9 @@ async def _serve(server: Server, serving: AbstractAsyncContextManager[Server], o
 async def _progress(server: Server) -> None:
     try:
         while True:
-            if server.departure is not None:
+            if server._drain_run is not None:
                 # Back to its beginning, so that a line of the log overwrites it.
-                _show(f"{server.departure}\x1b[K\r")
+                _show(f"{server._drain_run}\x1b[K\r")
             await asyncio.sleep(POLL_INTERVAL)
     finally:
         _show("\x1b[K")

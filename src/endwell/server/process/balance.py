@@ -10,7 +10,7 @@ import mmap
 import os
 import tempfile
 
-__all__ = ["Loads"]
+__all__ = ["LoadTable"]
 
 #: How many connections more than another worker one may have without leaving newcomers to it: so
 #: many, and a share of what that one has.
@@ -20,7 +20,7 @@ SHARE = 1 / 16
 SLOTS = 1023
 
 
-class Loads:
+class LoadTable:
     """The table; its ``file`` is passed on to the workers, each of which has a ``slot`` in it from 1 on."""
 
     def __init__(self, file: int | None = None, slot: int = 0) -> None:

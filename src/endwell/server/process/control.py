@@ -14,13 +14,13 @@ from ...aio.syscalls import monotonic
 from ...codes import CloseCode
 from ..timetable import Drain, DrainKeywords, Phase, Timetable
 from . import systemd
-from .balance import Loads
+from .balance import LoadTable
 from .channel import Channel
 
 if TYPE_CHECKING:
     from ..app import Server
 
-__all__ = ["OVERTIME", "Orders", "tell_listening"]
+__all__ = ["OVERTIME", "ProcessControl", "tell_listening"]
 
 logger = logging.getLogger("endwell.server")
 
@@ -46,13 +46,13 @@ def tell_listening(where: str) -> None:
         sys.stderr.flush()
 
 
-class Orders:
+class ProcessControl:
     """Of one process, which drains as ``drain`` says.
 
     A worker has a ``channel`` to its supervisor, and a place in the table of ``loads``.
     """
 
-    def __init__(self, drain: Drain, channel: Channel | None = None, loads: Loads | None = None) -> None:
+    def __init__(self, drain: Drain, channel: Channel | None = None, loads: LoadTable | None = None) -> None:
         self._drain = drain
         self._channel = channel
         self._loads = loads
@@ -156,5 +156,9 @@ class Orders:
 
     def over(self, server: Server) -> None:
         """It has drained, if it ever served."""
-        if self._channel is not None and server.departure is not None and server.departure.report is not None:
-            self._channel.say("report", server.departure.report.as_dict())
+        if (
+            self._channel is not None
+            and server._drain_run is not None
+            and server._drain_run.report is not None
+        ):
+            self._channel.say("report", server._drain_run.report.as_dict())

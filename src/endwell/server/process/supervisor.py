@@ -25,7 +25,7 @@ from ...aio.syscalls import monotonic
 from ..drain import DrainReport
 from . import systemd
 from .backoff import Backoff
-from .balance import Loads
+from .balance import LoadTable
 from .channel import Channel
 from .control import tell_listening
 from .worker import WorkerConfig, command
@@ -128,7 +128,7 @@ class Supervisor:
             raise ValueError("workers need the main thread: signals come to no other")
         self._count = count
         self._command = command()
-        self._loads = Loads()
+        self._loads = LoadTable()
         self._socks: list[_socket.socket] = []
         self._passed = False
         self._workers: list[Worker] = []

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 from ..timetable import Drain
 from . import systemd
-from .balance import Loads
+from .balance import LoadTable
 from .channel import Channel
 
 __all__ = ["WorkerConfig", "command", "found"]
@@ -53,12 +53,12 @@ class WorkerConfig:
         """How this worker drains, if all do as ``drain`` says."""
         return drain if drain.rate is None else drain.replace(rate=drain.rate / self.count)
 
-    def open(self) -> tuple[Channel, list[_socket.socket], Loads]:
+    def open(self) -> tuple[Channel, list[_socket.socket], LoadTable]:
         """The way to the supervisor, the sockets, and the table."""
         for number in self.descriptors:
             os.set_inheritable(number, False)
         socks = [_socket.socket(fileno=number) for number in self.sockets]
-        return Channel(socket.socket(fileno=self.channel)), socks, Loads(self.loads, self.load)
+        return Channel(socket.socket(fileno=self.channel)), socks, LoadTable(self.loads, self.load)
 
 
 def found() -> WorkerConfig | None:
