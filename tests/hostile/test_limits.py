@@ -109,31 +109,31 @@ async def test_refusing_is_bounded_too():
 
 
 def test_a_server_without_limits_counts_nothing():
-    assert Admission(Options()).enter(("192.0.2.1", 1)) is UNLIMITED
+    assert Admission(Options()).admit(("192.0.2.1", 1)) is UNLIMITED
 
 
 def test_each_address_has_its_own_limit_and_a_64_of_ipv6_is_one():
     admission = Admission(Options(max_connections_per_address=1))
-    first = admission.enter(("192.0.2.1", 1))
+    first = admission.admit(("192.0.2.1", 1))
     assert not first.refused
-    assert admission.enter(("192.0.2.1", 2)).refused
-    assert not admission.enter(("192.0.2.2", 1)).refused
-    assert not admission.enter(("2001:db8::1", 1, 0, 0)).refused
-    assert admission.enter(("2001:db8::2", 1, 0, 0)).refused
-    assert not admission.enter(("2001:db8:0:1::1", 1, 0, 0)).refused
-    assert not admission.enter(("fe80::1%lo", 1, 0, 1)).refused
+    assert admission.admit(("192.0.2.1", 2)).refused
+    assert not admission.admit(("192.0.2.2", 1)).refused
+    assert not admission.admit(("2001:db8::1", 1, 0, 0)).refused
+    assert admission.admit(("2001:db8::2", 1, 0, 0)).refused
+    assert not admission.admit(("2001:db8:0:1::1", 1, 0, 0)).refused
+    assert not admission.admit(("fe80::1%lo", 1, 0, 1)).refused
     first.leave()
-    assert not admission.enter(("192.0.2.1", 3)).refused
+    assert not admission.admit(("192.0.2.1", 3)).refused
 
 
 def test_unix_sockets_count_in_all_but_have_no_address():
     admission = Admission(Options(max_connections=3, max_connections_per_address=1))
-    assert [admission.enter("").refused for _ in range(4)] == [False, False, False, True]
+    assert [admission.admit("").refused for _ in range(4)] == [False, False, False, True]
 
 
 def test_whoever_left_is_forgotten():
     admission = Admission(Options(max_connections=10))
-    places = [admission.enter((f"192.0.2.{n}", n)) for n in range(20)]
+    places = [admission.admit((f"192.0.2.{n}", n)) for n in range(20)]
     for place in places:
         place.leave()
     assert not admission._taken

@@ -59,8 +59,8 @@ def routed():
 
 
 VALUES = {
-    "Advice": RetryAdvice(2, 12),
-    "Broadcast": BroadcastReport(3, (), 1),
+    "RetryAdvice": RetryAdvice(2, 12),
+    "BroadcastReport": BroadcastReport(3, (), 1),
     "Cause": Cause.SLOW_PEER,
     "Close": Close(4000, "why"),
     "CloseCode": CloseCode.GOING_AWAY,
@@ -90,7 +90,7 @@ VALUES = {
     "Response": Response(404, Headers(FIELDS), b"no"),
     "Retry": Retry.NOW,
     "RetryPolicy": RetryPolicy(max_retries=3, codes={4000: Retry.NEVER}),
-    "Stop": StopReason.DONE,
+    "StopReason": StopReason.DONE,
     "TcpEnd": TcpEnd.RST,
 }
 
