@@ -173,7 +173,7 @@ async def cut(place: Place, clients: Clients, count: int, reason: str | None) ->
             if reason is None:
                 ws.abort()
             else:
-                ws.begin_close(endwell.Cause.APP_CLOSED, 1012, reason)
+                endwell.aio.websocket.begin_close(ws, endwell.Cause.APP_CLOSED, 1012, reason)
         async with asyncio.timeout(PATIENCE):
             while len(place.came) < 2 * count:
                 await asyncio.sleep(0.05)

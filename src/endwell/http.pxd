@@ -5,7 +5,6 @@ cdef class Headers:
     cdef public str _lines
     cdef public list _fields
 
-    cpdef pack(self)
     cpdef list names(self)
 
     @cython.locals(fields=list, line=str)
@@ -28,7 +27,7 @@ cdef class Request:
     cdef readonly object remote_address
     cdef readonly bint secure
     cdef public object params
-    cdef public bytes body
+    cdef readonly bytes _challenge
 
 
 cdef class Response:
@@ -41,3 +40,11 @@ cdef class Response:
 
 @cython.locals(lines=str)
 cdef bytes _head(first_line, Headers headers)
+
+cpdef Headers headers_of_lines(str lines)
+cpdef Headers checked_headers(list fields)
+cpdef pack(Headers headers)
+cpdef bytes challenge_of(Request request)
+cpdef set_challenge(Request request, bytes octets)
+@cython.locals(request=Request)
+cpdef Request _request(tuple head, dict params, bytes body)

@@ -9,7 +9,17 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-__all__ = ["Headers", "Query", "Request", "Response"]
+__all__ = [
+    "Headers",
+    "Query",
+    "Request",
+    "Response",
+    "challenge_of",
+    "checked_headers",
+    "headers_of_lines",
+    "pack",
+    "set_challenge",
+]
 
 #: Of most requests.
 NO_PARAMS: Mapping[str, str] = MappingProxyType({})
@@ -43,29 +53,6 @@ class Headers:
         self._fields: list[tuple[str, str]] | None = []
         for name, value in fields.items() if isinstance(fields, Mapping) else fields:
             self.add(name, value)
-
-    @classmethod
-    def checked(cls, fields: list[tuple[str, str]]) -> Headers:
-        """Fields that need not be checked."""
-        headers = cls()
-        headers._fields = fields
-        return headers
-
-    @classmethod
-    def of_lines(cls, lines: str) -> Headers:
-        """The fields of a head's lines; whoever has read them checks names and values.
-
-        Looking at them raises ValueError for a line without a colon.
-        """
-        headers = cls()
-        headers._lines = lines
-        headers._fields = None
-        return headers
-
-    def pack(self) -> None:
-        """Keep the lines only, if there are any: they take a third of the memory."""
-        if self._lines is not None:
-            self._fields = None
 
     def names(self) -> list[str]:
         """The name of each field, in order."""
@@ -167,6 +154,30 @@ class Headers:
         return [part for part in parts if part]
 
 
+def checked_headers(fields: list[tuple[str, str]]) -> Headers:
+    """Headers with ``fields``, whose names and values the caller has checked."""
+    headers = Headers()
+    headers._fields = fields
+    return headers
+
+
+def headers_of_lines(lines: str) -> Headers:
+    """Headers of the lines of a head; the caller has checked names and values.
+
+    They are split at the first access, which raises ValueError for a line without a colon.
+    """
+    headers = Headers()
+    headers._lines = lines
+    headers._fields = None
+    return headers
+
+
+def pack(headers: Headers) -> None:
+    """Keep only the lines, if there are any: they take a third of the memory."""
+    if headers._lines is not None:
+        headers._fields = None
+
+
 def _headers(lines: str | None, fields: list[tuple[str, str]] | None) -> Headers:
     headers = Headers()
     headers._lines = lines
@@ -210,11 +221,20 @@ class Request:
     """The head of an HTTP request.
 
     ``target`` is what stood on the request line (or, for a client, what will). Attributes
-    cannot be set, except ``params`` and ``body``; ``headers`` can be changed in place.
+    cannot be set, except ``params``; ``headers`` can be changed in place.
     ``repr()`` shows neither the query nor credentials.
     """
 
-    __slots__ = ("body", "headers", "method", "params", "remote_address", "secure", "target", "version")
+    __slots__ = (
+        "_challenge",
+        "headers",
+        "method",
+        "params",
+        "remote_address",
+        "secure",
+        "target",
+        "version",
+    )
 
     def __init__(
         self,
@@ -235,12 +255,12 @@ class Request:
         self.secure = secure
         #: Path parameters that the route matched, once there is a route.
         self.params: Mapping[str, str] = NO_PARAMS
-        #: The 8 octets after the head of a hixie-76 request, and nothing else.
-        self.body = b""
+        # The 8 octets after the head of a hixie-76 request.
+        self._challenge = b""
 
     def __reduce__(self) -> tuple[Any, ...]:
         head = (self.method, self.target, self.headers, self.version, self.remote_address, self.secure)
-        return _request, (head, dict(self.params), self.body)
+        return _request, (head, dict(self.params), self._challenge)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Request) and all(
@@ -273,19 +293,29 @@ class Request:
         return Query(parse_qsl(self.query_string, keep_blank_values=True))
 
     def serialize(self) -> bytes:
-        """Head and body as they go on the wire. Raises ValueError for a target that would break it apart."""
+        """The request in octets. Raises ValueError for a target that is not printable ASCII without spaces."""
         # RFC 9112 §3.2: "No whitespace is allowed in the request-target."
         if not self.target or not all("!" <= char <= "~" for char in self.target):
             raise ValueError(f"target {self.target!r} is not printable ASCII without spaces")
-        return _head(f"{self.method} {self.target} HTTP/{self.version}", self.headers) + self.body
+        return _head(f"{self.method} {self.target} HTTP/{self.version}", self.headers) + self._challenge
 
 
 def _request(head: tuple[Any, ...], params: dict[str, str], body: bytes) -> Request:
     request = Request(*head)
     if params:
         request.params = params
-    request.body = body
+    request._challenge = body
     return request
+
+
+def challenge_of(request: Request) -> bytes:
+    """The 8 octets after the head of a hixie-76 request; empty for every other request."""
+    return request._challenge
+
+
+def set_challenge(request: Request, octets: bytes) -> None:
+    """Set the 8 octets after the head of a hixie-76 request."""
+    request._challenge = octets
 
 
 class Response:
@@ -382,7 +412,7 @@ def _head(first_line: str, headers: Headers) -> bytes:
 
 
 def _set_once(value: Request | Response, name: str, to: object) -> None:
-    if not (isinstance(value, Request) and name in ("params", "body")) and hasattr(value, name):
+    if not (isinstance(value, Request) and name in ("params", "_challenge")) and hasattr(value, name):
         raise AttributeError(f"attribute {name!r} of {type(value).__name__!r} objects is not writable")
     object.__setattr__(value, name, to)
 

@@ -9,6 +9,7 @@ import pytest
 
 from endwell import ConcurrencyError, Server, connect
 from endwell.aio.broadcast import broadcast
+from endwell.aio.websocket import begin_close
 from tests.pair import pair, within
 from tests.wire.peer import TEXT
 
@@ -19,8 +20,7 @@ CALLS = {
     "__anext__": lambda ws: asyncio.run(as_it_is(anext(ws))),
     "ping": lambda ws: ws.ping(),
     "close": lambda ws: ws.close(),
-    "close_for": lambda ws: ws.close_for(None, 1000),
-    "begin_close": lambda ws: ws.begin_close(None, 1000),
+    "begin_close": lambda ws: begin_close(ws, None, 1000),
     "abort": lambda ws: ws.abort(),
     "wait_closed": lambda ws: ws.wait_closed(),
     "closed": lambda ws: asyncio.run(as_it_is(ws.closed)),

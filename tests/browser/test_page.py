@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from endwell import Cause, Close, RetryAdvice
+from endwell.aio.websocket import begin_close
 from tests.browser.conftest import BROWSERS
 from tests.browser.driver import Browser, running
 from tests.browser.hall import hall, until
@@ -62,7 +63,7 @@ async def test_a_crowd_that_is_closed_at_once_comes_back_spread(browser: Browser
         crowd = [await place.next() for _ in range(size - 1)] + list(place.server.connections)
         cut = time.monotonic()
         for ws in set(crowd):
-            ws.begin_close(Cause.APP_CLOSED, 1012, advice.reason() if advice else "")
+            begin_close(ws, Cause.APP_CLOSED, 1012, advice.reason() if advice else "")
         for _ in range(size):
             await place.next()
     moments = [moment - cut for moment in place.times[size:]]

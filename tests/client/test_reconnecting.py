@@ -180,7 +180,7 @@ def test_its_own_dice_fall_evenly():
     ending = replace(CLOSED, received=Close(1012), sent=Close(1012))
     for _ in range(1000):
         client = endwell.reconnecting("ws://127.0.0.1:1/", on_ending=lambda last, wait: waits.append(wait))
-        client._ended(ending)
+        client._connecting._ended(ending)
     counts = Counter(int(wait / 0.5) for wait in waits)
     assert set(counts) == set(range(10))
     assert 25 <= min(counts.values()) <= max(counts.values()) <= 175

@@ -15,7 +15,7 @@ from zlib import crc32
 from endwell.advice import RetryAdvice
 from endwell.ending import Close
 from endwell.errors import InvalidHandshake, PeerError, RequestRefused
-from endwell.http import Headers, Request
+from endwell.http import Headers, Request, set_challenge
 from endwell.options import LEGACY, Deflate, Options
 from endwell.protocol import opening
 from endwell.protocol.connection import Connection
@@ -256,7 +256,7 @@ def _offer(options: Options) -> Offer:
         "WebSocket-Protocol": "chat",
     }
     made = Request("GET", "/", Headers(fields))
-    made.body = b"^n:ds[4U"
+    set_challenge(made, b"^n:ds[4U")
     return Offer(made, NONCE, options)
 
 

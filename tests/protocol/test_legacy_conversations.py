@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from endwell.ending import Cause, TcpEnd
-from endwell.http import Headers, Request
+from endwell.http import Headers, Request, set_challenge
 from endwell.options import Options
 from endwell.protocol.connection import Connection
 from endwell.protocol.handshake import Offer
@@ -181,7 +181,7 @@ def test_endwell_as_the_client_of_a_recorded_server(one, bytewise):
     lines = client.head.decode().split("\r\n")[1:-2]
     fields = Headers([tuple(line.split(": ", 1)) for line in lines])
     asked = Request("GET", "/echo", fields)
-    asked.body = client.body
+    set_challenge(asked, client.body)
     made = Offer(asked, fields.get("Sec-WebSocket-Key") or "", options)
     assert made.request.serialize() == client.head + client.body
     reader, core = ResponseReader(options), Connection(True, options, 0.0)

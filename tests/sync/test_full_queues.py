@@ -34,7 +34,7 @@ def test_two_blocking_peers_that_both_send_20_mib_before_they_read_both_finish(s
             talk(ws)
         until(lambda: len(sums) == 2)
     assert sums == [AMOUNT, AMOUNT]
-    assert ws._bridge._portal.surplus == 0
+    assert ws._bridge.portal.surplus == 0
 
 
 def test_what_is_kept_for_a_blocked_sender_is_bounded(monkeypatch):
@@ -43,7 +43,7 @@ def test_what_is_kept_for_a_blocked_sender_is_bounded(monkeypatch):
         # The peer sends without end and reads nothing; our sends block.
         ws = sync.connect(address + "/flood", write_timeout=None, compression=None)
         sending = Background(_send_until_closed, ws)
-        portal = ws._bridge._portal
+        portal = ws._bridge.portal
         until(lambda: portal.surplus >= 2**20)
         most = portal.surplus
         assert most < 2**20 + 2**19  # a read above it

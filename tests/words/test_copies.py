@@ -32,7 +32,7 @@ from endwell import (
     TcpEnd,
 )
 from endwell.errors import GaveUp, HandshakeError, HandshakeRejected, ServiceUnavailable, UpgradeRequired
-from endwell.http import Query
+from endwell.http import Query, headers_of_lines, set_challenge
 from endwell.server.timetable import Phase
 
 #: What has a place in one process and is no value.
@@ -54,7 +54,7 @@ FIELDS = [("Host", "a"), ("Cookie", "b"), ("X", ""), ("x", "\xff")]
 def routed():
     request = Request("GET", "/chat/a?x=1&x=2", Headers(FIELDS), "1.1", ("::1", 80, 0, 0), True)
     request.params = {"room": "a"}
-    request.body = bytes(8)
+    set_challenge(request, bytes(8))
     return request
 
 
@@ -80,7 +80,7 @@ VALUES = {
     ),
     "Ending": FAULT,
     "Headers": Headers(FIELDS),
-    "Headers of a head": Headers.of_lines("Host: a\r\nX: b"),
+    "Headers of a head": headers_of_lines("Host: a\r\nX: b"),
     "History": History(tries=2, since=0.5),
     "Initiator": Initiator.PEER,
     "Options": Options(max_size=5, compression=Deflate(level=2), origins=["https://a"]),

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..ending import Cause, Ending
+from ..ending import Ending
 from ..errors import ConnectionClosed
 from ..wire.codec import Buffer
 from .syscalls import monotonic
@@ -19,7 +19,7 @@ from .syscalls import monotonic
 if TYPE_CHECKING:
     from .websocket import WebSocket
 
-__all__ = ["close", "close_for", "ping", "refuse", "send", "wait_closed", "yield_once"]
+__all__ = ["close", "ping", "refuse", "send", "wait_closed", "yield_once"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -95,13 +95,6 @@ async def close(ws: WebSocket, code: int | None, reason: str) -> Ending:
     """See :meth:`WebSocket.close`."""
     ws._core.close(code, reason, monotonic())
     ws._stream.settle()
-    return await ws.closed
-
-
-@_method("close_for")
-async def close_for(ws: WebSocket, cause: Cause, code: int, reason: str) -> Ending:
-    """See :meth:`WebSocket.close_for`."""
-    ws.begin_close(cause, code, reason)
     return await ws.closed
 
 

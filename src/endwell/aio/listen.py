@@ -11,7 +11,7 @@ from collections.abc import Callable
 from random import random
 
 from ..errors import RequestRefused, TooManyConnections
-from ..http import Request, Response
+from ..http import Request, Response, pack
 from ..options import Options
 from ..protocol.closing import State
 from ..protocol.connection import Connection
@@ -198,7 +198,7 @@ class Opening:
         stream.reading_paused = False
         self._listener.openings.discard(self)
         stream.lingering = self._listener.lingering
-        request.headers.pack()
+        pack(request.headers)
         ws = WebSocket(stream, request, None, accepted.subprotocol, among, self._listener.draining)
         if self._permit is not UNLIMITED:
             stream.closed = self._permit.leave

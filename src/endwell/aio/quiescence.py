@@ -24,7 +24,7 @@ class Receiver(Protocol):
 
 
 class Quiescence:
-    """Calls ``callback`` once, as soon as the application is idle; see ``WebSocket.quiesce``.
+    """Calls ``callback`` once, as soon as the application is idle; see :func:`~endwell.aio.websocket.quiesce`.
 
     It is what a receiver calls that is about to wait: the answers to what it took are queued,
     and leave with what the callback queues.

@@ -108,6 +108,11 @@ class Stream:
             self._local_address = _address(self._sock.getsockname)
         return self._local_address
 
+    @property
+    def sock(self) -> _socket.socket | None:
+        """The socket; None once it is closed."""
+        return self._sock
+
     def tls_object(self) -> ssl.SSLObject | None:
         """The TLS side of the socket, for certificates and the like; None if plain or over."""
         return None if self._tls is None else self._tls.ssl_object
@@ -116,6 +121,11 @@ class Stream:
         """Cut the connection, whatever its state."""
         self.core.lost(ConnectionAbortedError(errno.ECONNABORTED, "cut by this side"), monotonic())
         self.settle()
+
+    def forked(self) -> None:
+        """Close this process's descriptor after a fork; TCP and TLS go on in the parent, so nothing is sent."""
+        if self._sock is not None:
+            self._sock.close()
 
     def linger(self) -> None:
         """The end was told, and TCP goes on without anything that was told it."""

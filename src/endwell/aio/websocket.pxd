@@ -38,6 +38,19 @@ cdef class WebSocket:
     cdef _ended(self, bint inline)
 
 
+cpdef begin_close(WebSocket ws, cause, code, reason=*)
+cpdef close_for(WebSocket ws, cause, code, reason=*)
+cpdef dismiss(WebSocket ws, code, reason)
+cpdef quiesce(WebSocket ws, callback, double quiet)
+cpdef messages_consumed(WebSocket ws)
+cpdef bytes_sent(WebSocket ws)
+cpdef opened_at(WebSocket ws)
+cpdef loop_of(WebSocket ws)
+cpdef attach(WebSocket ws, receiver, changed)
+cpdef answer_later(WebSocket ws)
+cpdef socket_of(WebSocket ws)
+
+
 cdef class _Link:
     cdef object _ws
 

@@ -3,6 +3,7 @@
 # size: all the words of this face; half of it is what they mean.
 from __future__ import annotations
 
+import _socket
 import asyncio
 import logging
 import warnings
@@ -27,7 +28,20 @@ from .sending import hasten, mark
 from .stream import Stream
 from .syscalls import monotonic, thread_ident
 
-__all__ = ["WebSocket"]
+__all__ = [
+    "WebSocket",
+    "answer_later",
+    "attach",
+    "begin_close",
+    "bytes_sent",
+    "close_for",
+    "dismiss",
+    "loop_of",
+    "messages_consumed",
+    "opened_at",
+    "quiesce",
+    "socket_of",
+]
 
 logger = logging.getLogger("endwell")
 
@@ -267,47 +281,6 @@ class WebSocket:
         self._guard("close")
         return coroutines.close(self, code, reason)
 
-    def close_for(self, cause: Cause, code: int, reason: str = "") -> Coroutine[Any, Any, Ending]:
-        """Like :meth:`close`, with the cause that the ending will name."""
-        self._guard("close_for")
-        return coroutines.close_for(self, cause, code, reason)
-
-    def begin_close(self, cause: Cause, code: int, reason: str = "") -> None:
-        """The part of :meth:`close_for` that does not wait: the Close leaves, the end comes by itself."""
-        self._guard("begin_close")
-        if not self._over:
-            self._core.close(code, reason, monotonic(), cause)
-            self._stream.settle()
-
-    def dismiss(self, code: int, reason: str) -> None:
-        """Begin to close for SERVER_DRAINED, and take nothing more from a peer that may expect answers.
-
-        What crosses the Close could be handled, but not be answered, and the peer would ask
-        again elsewhere. A handler that took messages and has never sent any owes no answer: it
-        is given what still comes. Of a first message that crosses the Close it is not known
-        whether it is a question, so it is dropped, too.
-        """
-        self._core.stop_delivery = self._core.has_sent() or not self._core.messages_consumed()
-        self.begin_close(Cause.SERVER_DRAINED, code, reason)
-
-    def quiesce(self, callback: Callable[[], object], quiet: float) -> Quiescence:
-        """Have ``callback()`` called once, as soon as the application waits for a message and there is none.
-
-        Neither here nor on the way, as far as this side can know. If it waits already,
-        that is ``quiet`` seconds from now: a peer that asks again as soon as it is answered
-        has its next message on the way. If there never was a message, it is at once,
-        whatever the application does. A Close that is begun in the callback leaves together
-        with the answer to the last message. Not called any more when the connection closes
-        otherwise. With what is returned the peer can be held back.
-        """
-        self._slot.quiescence = quiescence = Quiescence(self._stream, self._slot, quiet, callback)
-        quiescence.begin()
-        return quiescence
-
-    def messages_consumed(self) -> int:
-        """How many messages the application has taken."""
-        return self._core.messages_consumed()
-
     def abort(self) -> None:
         """Cut the connection now: a Close 1001 if it fits, no waiting for an answer."""
         self._guard("abort")
@@ -377,7 +350,7 @@ class WebSocket:
             # As in `await (await connect(url)).recv()`.
             self._stream.loop.call_later(RECHECK_INTERVAL, self._abandon)
         else:
-            self.begin_close(Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE)
+            begin_close(self, Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE)
 
     def _changed(self, inline: bool) -> None:
         self._tell_all(inline)
@@ -442,6 +415,93 @@ class WebSocket:
             call_back(callback, context, self._core.ending)
 
 
+# What the other layers do with a connection and applications do not: functions, so that WebSocket has
+# only what a page explains.
+
+
+def begin_close(ws: WebSocket, cause: Cause, code: int, reason: str = "") -> None:
+    """Send the Close and return at once; ``cause`` is that of the ending. No effect after the end."""
+    ws._guard("begin_close")
+    if not ws._over:
+        ws._core.close(code, reason, monotonic(), cause)
+        ws._stream.settle()
+
+
+def close_for(ws: WebSocket, cause: Cause, code: int, reason: str = "") -> Coroutine[Any, Any, Ending]:
+    """Like :meth:`WebSocket.close`, with the cause of the ending; to be awaited."""
+    begin_close(ws, cause, code, reason)
+    return coroutines.wait_closed(ws)
+
+
+def dismiss(ws: WebSocket, code: int, reason: str) -> None:
+    """Begin to close for SERVER_DRAINED, and deliver no more messages to a handler that answers them.
+
+    A message that crosses the Close could be handled but not answered, and the peer would ask
+    again elsewhere. A handler that has consumed messages and has never sent one owes no answer, so
+    it still receives what comes. For a first message that crosses the Close it is unknown
+    whether it is a question, so it is dropped, too.
+    """
+    ws._core.stop_delivery = ws._core.has_sent() or not ws._core.messages_consumed()
+    begin_close(ws, Cause.SERVER_DRAINED, code, reason)
+
+
+def quiesce(ws: WebSocket, callback: Callable[[], object], quiet: float) -> Quiescence:
+    """Call ``callback()`` once, when the application waits for a message and none is there or on the way.
+
+    If the application waits already, that is ``quiet`` seconds from now: a peer that sends the next
+    question as soon as it has an answer has that question on the way. If no message has ever come,
+    the callback is called at once. A Close that the callback begins leaves together with the answer to
+    the last message. The callback is not called if the connection closes otherwise. The
+    :class:`Quiescence` that is returned can stop the reading from the peer.
+    """
+    ws._slot.quiescence = quiescence = Quiescence(ws._stream, ws._slot, quiet, callback)
+    quiescence.begin()
+    return quiescence
+
+
+def messages_consumed(ws: WebSocket) -> int:
+    """The number of messages that the application has received."""
+    return ws._core.messages_consumed()
+
+
+def bytes_sent(ws: WebSocket) -> int:
+    """The number of bytes that the kernel has accepted."""
+    return ws._core.outbox.bytes_sent
+
+
+def opened_at(ws: WebSocket) -> float:
+    """When the connection opened, in seconds of the monotonic clock."""
+    return ws._core.opened
+
+
+def loop_of(ws: WebSocket) -> asyncio.AbstractEventLoop:
+    """The event loop that the connection belongs to."""
+    loop: asyncio.AbstractEventLoop = ws._stream.loop
+    return loop
+
+
+def attach(
+    ws: WebSocket, receiver: Receiver, changed: Callable[[bool], None]
+) -> tuple[Stream, Callable[[bool], None]]:
+    """Deliver the messages of ``ws`` to ``receiver`` from now on; ``changed`` is called first after each change.
+
+    Returns the stream, and what ``changed`` has to call afterwards.
+    """
+    ws._stream.changed = changed
+    ws._core.receiver = receiver
+    return ws._stream, ws._changed
+
+
+def answer_later(ws: WebSocket) -> None:
+    """Answer the peer's Close when the application comes back for the next message."""
+    ws._answer_later()
+
+
+def socket_of(ws: WebSocket) -> _socket.socket | None:
+    """The socket; None after the end of TCP."""
+    return ws._stream.sock
+
+
 class _Link:
     """From a client's stream to its WebSocket, which only the application keeps alive."""
 
@@ -488,7 +548,6 @@ for _function in (
     WebSocket.send,
     WebSocket.ping,
     WebSocket.close,
-    WebSocket.close_for,
     WebSocket.wait_closed,
 ):
     mark(_function)

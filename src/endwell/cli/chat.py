@@ -14,7 +14,7 @@ from importlib import resources
 from typing import Unpack
 
 from ..advice import RetryAdvice
-from ..aio.websocket import WebSocket
+from ..aio.websocket import WebSocket, socket_of
 from ..codes import CloseCode
 from ..ending import Ending
 from ..http import Request, Response
@@ -182,7 +182,7 @@ async def _crash(ws: WebSocket) -> None:
 
 
 async def _unplug(ws: WebSocket) -> None:
-    sock = ws._stream._sock
+    sock = socket_of(ws)
     if sock is None:
         return  # it has just ended
     try:

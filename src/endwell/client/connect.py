@@ -12,7 +12,7 @@ from typing import Unpack
 from urllib.parse import urljoin
 
 from ..aio.dial import dial
-from ..aio.websocket import WebSocket
+from ..aio.websocket import WebSocket, close_for
 from ..codes import CloseCode
 from ..ending import Cause
 from ..errors import HandshakeRejected
@@ -95,7 +95,7 @@ class connect:
         assert self._ws is not None
         if kind is not None and not issubclass(kind, Exception):
             # Cancelled or interrupted: the peer is told so.
-            await self._ws.close_for(Cause.CANCELLED, CloseCode.GOING_AWAY)
+            await close_for(self._ws, Cause.CANCELLED, CloseCode.GOING_AWAY)
         else:
             await self._ws.close()
 

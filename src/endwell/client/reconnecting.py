@@ -11,40 +11,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any, Unpack
 
-from ..aio.websocket import WebSocket
+from ..aio.websocket import WebSocket, begin_close
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed, GaveUp, HandshakeError
 from .connect import ConnectKeywords, connect
 from .retry import History, RetryPolicy, StopReason
 
-__all__ = ["reconnecting"]
+__all__ = ["ReconnectLoop", "reconnecting"]
 
 logger = logging.getLogger("endwell.client")
 
 
-class reconnecting:
-    """Connect, and come back when the connection ends: ``async for ws in reconnecting(url):``.
-
-    - ``policy`` decides from the ending, or from the failed handshake, whether to come
-      back and when: see :class:`RetryPolicy`. The first connection is no exception: a
-      server that is not there yet is waited for.
-    - ``on_attempt(number)`` is called before each attempt; the first is number 1.
-    - ``on_ending(last, verdict)`` is called at once, for each :class:`Ending` and each
-      :exc:`HandshakeError`; ``verdict`` is the seconds to wait, or why not to come
-      back, a :class:`StopReason`.
-    - ``keywords``: those of :class:`connect`. Each attempt resolves the host name anew.
-
-    A connection is closed when its turn of the loop is over. Whoever ends it for good
-    ends the loop: ``break``, :meth:`stop`, ``ws.close()``, leaving the body while the
-    connection is open, and a server's 1000. The loop raises :exc:`ConnectionClosed` or
-    :exc:`HandshakeError` where coming back would end the same way, and
-    :exc:`GaveUp` when the policy's ``max_retries`` or ``max_time`` is used up.
-
-    One object is for one loop: one that begins after the last has ended, or after
-    :meth:`stop`, raises RuntimeError.
-
-    Raises ValueError and TypeError at the call, as :class:`connect` does.
-    """
+class ReconnectLoop:
+    """The attempts and connections of one :class:`reconnecting`, of either face."""
 
     def __init__(
         self,
@@ -74,10 +53,6 @@ class reconnecting:
         # Around whatever is waited for between two connections: stop() lets it expire.
         self._limit: asyncio.Timeout | None = None
 
-    def __aiter__(self) -> AsyncIterator[WebSocket]:
-        self.begin()
-        return _Turns(self)
-
     def begin(self) -> None:
         """A loop begins. Raises RuntimeError if it would end at once."""
         if self._stopped:
@@ -86,14 +61,11 @@ class reconnecting:
             )
 
     def stop(self) -> None:
-        """End the loop, at once: no more waiting, no more connecting, and a Close 1000 for an open connection.
-
-        Belongs to the event loop's thread. The loop ends quietly.
-        """
+        """See :meth:`reconnecting.stop`."""
         self._stop(Cause.APP_CLOSED)
 
     async def aclose(self) -> None:
-        """:meth:`stop`, and wait for the end of the connection."""
+        """See :meth:`reconnecting.aclose`."""
         self.stop()
         if self._ws is not None:
             await self._ws.closed
@@ -188,7 +160,7 @@ class reconnecting:
         self._stopped = True
         if self._ws is not None:
             assert cause.close_code is not None
-            self._ws.begin_close(cause, cause.close_code)
+            begin_close(self._ws, cause, cause.close_code)
 
     def leave(self) -> None:
         """Stop, because the loop was left: by break, return, an exception or a cancellation; from any thread."""
@@ -207,6 +179,59 @@ class reconnecting:
         self._stop(Cause.CANCELLED if task is not None and task.cancelling() else Cause.APP_CLOSED)
 
 
+class reconnecting:
+    """Connect, and come back when the connection ends: ``async for ws in reconnecting(url):``.
+
+    - ``policy`` decides from the ending, or from the failed handshake, whether to come
+      back and when: see :class:`RetryPolicy`. The first connection is no exception: a
+      server that is not there yet is waited for.
+    - ``on_attempt(number)`` is called before each attempt; the first is number 1.
+    - ``on_ending(last, verdict)`` is called at once, for each :class:`Ending` and each
+      :exc:`HandshakeError`; ``verdict`` is the seconds to wait, or why not to come
+      back, a :class:`StopReason`.
+    - ``keywords``: those of :class:`connect`. Each attempt resolves the host name anew.
+
+    A connection is closed when its turn of the loop is over. Whoever ends it for good
+    ends the loop: ``break``, :meth:`stop`, ``ws.close()``, leaving the body while the
+    connection is open, and a server's 1000. The loop raises :exc:`ConnectionClosed` or
+    :exc:`HandshakeError` where coming back would end the same way, and
+    :exc:`GaveUp` when the policy's ``max_retries`` or ``max_time`` is used up.
+
+    One object is for one loop: one that begins after the last has ended, or after
+    :meth:`stop`, raises RuntimeError.
+
+    Raises ValueError and TypeError at the call, as :class:`connect` does.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        policy: RetryPolicy | None = None,
+        on_attempt: Callable[[int], object] | None = None,
+        on_ending: Callable[[Ending | HandshakeError, float | StopReason], object] | None = None,
+        **keywords: Unpack[ConnectKeywords],
+    ) -> None:
+        self._connecting = ReconnectLoop(
+            url, policy=policy, on_attempt=on_attempt, on_ending=on_ending, **keywords
+        )
+
+    def __aiter__(self) -> AsyncIterator[WebSocket]:
+        self._connecting.begin()
+        return _Turns(self._connecting)
+
+    def stop(self) -> None:
+        """End the loop, at once: no more waiting, no more connecting, and a Close 1000 for an open connection.
+
+        Belongs to the event loop's thread. The loop ends quietly.
+        """
+        self._connecting.stop()
+
+    async def aclose(self) -> None:
+        """:meth:`stop`, and wait for the end of the connection."""
+        await self._connecting.aclose()
+
+
 class _Turns:
     """The iterator of one ``async for``, which alone holds it.
 
@@ -215,7 +240,7 @@ class _Turns:
     program ends after it.
     """
 
-    def __init__(self, client: reconnecting) -> None:
+    def __init__(self, client: ReconnectLoop) -> None:
         self._client = client
 
     def __aiter__(self) -> _Turns:

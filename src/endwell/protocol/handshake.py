@@ -12,7 +12,7 @@ from hashlib import sha1
 
 from ..build import __version__
 from ..errors import BadRequest, Forbidden, InvalidHandshake, MethodNotAllowed, UpgradeRequired
-from ..http import TOKEN, Headers, Request, Response
+from ..http import TOKEN, Headers, Request, Response, headers_of_lines
 from ..matching import Origins, is_origin_among, normal_origin
 from ..options import Options
 from ..wire import deflate
@@ -136,7 +136,7 @@ def accept(request: Request, options: Options) -> Accepted:
     if extensions and options.compression is not None:
         agreed = deflate.accept(extensions, options.compression)
 
-    answer = Headers.of_lines(SWITCHING + _accept_value(key))
+    answer = headers_of_lines(SWITCHING + _accept_value(key))
     if subprotocol is not None:
         answer.add("Sec-WebSocket-Protocol", subprotocol)
     if agreed is not None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from random import SystemRandom
 
 from ..errors import BadRequest, InvalidHandshake
-from ..http import Headers, Request, Response
+from ..http import Headers, Request, Response, challenge_of, set_challenge
 from ..options import Options
 from ..wire.codec import Codec
 from ..wire.hixie import CHALLENGE, PROVING, Hixie, proof
@@ -117,7 +117,7 @@ def offer(made: Offer) -> Offer:
         if name.lower() not in _OFFERED:
             headers.add(name, value)
     old = Request("GET", request.target, headers, secure=request.secure)
-    old.body = body
+    set_challenge(old, body)
     return replace(made, request=old)
 
 
@@ -154,7 +154,7 @@ def _prefix(version: str) -> str:
 def _proof(request: Request) -> bytes:
     """Raises ValueError unless each key is there once, and holds a number."""
     (key1,), (key2,) = (request.headers.get_all(f"Sec-WebSocket-Key{number}") for number in (1, 2))
-    return proof(key1, key2, request.body)
+    return proof(key1, key2, challenge_of(request))
 
 
 def _location(request: Request, secure: bool) -> str:

@@ -21,7 +21,7 @@ from ..aio.broadcast import BroadcastReport, Slow
 from ..aio.callbacks import check_callback, check_returned
 from ..aio.draining import DrainEvent
 from ..aio.listen import Listener, Opening
-from ..aio.websocket import WebSocket
+from ..aio.websocket import WebSocket, begin_close, close_for
 from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed, MisdirectedRequest, RequestRefused, ServiceUnavailable
@@ -318,10 +318,10 @@ class Server:
         Raises OSError if it cannot listen, with EADDRINUSE also if another process listens on ``unix_path``, and
         RuntimeError while it serves already.
         """
-        return self.serve_on(partial(bind, host, port, unix_path, unix_mode), ssl, grace)
+        return self._serve_on(partial(bind, host, port, unix_path, unix_mode), ssl, grace)
 
     @asynccontextmanager
-    async def serve_on(
+    async def _serve_on(
         self,
         listen: Listen,
         ssl: tls.SSLContext | None,
@@ -406,7 +406,7 @@ class Server:
         )
         return await self._drain_run.run()
 
-    async def hand_over(self, seconds: float) -> None:
+    async def _hand_over(self, seconds: float) -> None:
         """Stop listening where others go on; wait so long for what was accepted to get through its handshake."""
         if self._listener is not None:
             self._listener.close()
@@ -612,7 +612,7 @@ class Server:
                 if not route.blocking:
                     self._returned(ws)
         except asyncio.CancelledError:
-            await ws.close_for(Cause.CANCELLED, CloseCode.GOING_AWAY)
+            await close_for(ws, Cause.CANCELLED, CloseCode.GOING_AWAY)
             raise
         except (GeneratorExit, KeyboardInterrupt):
             raise
@@ -622,7 +622,7 @@ class Server:
         else:
             if self._drain_run is not None:
                 self._drain_run.close(ws)
-            ws.begin_close(Cause.HANDLER_RETURNED, CloseCode.NORMAL_CLOSURE)
+            begin_close(ws, Cause.HANDLER_RETURNED, CloseCode.NORMAL_CLOSURE)
             await ws.wait_closed()
 
     def _returned(self, ws: WebSocket) -> None:
@@ -634,7 +634,7 @@ class Server:
         # The traceback stays here: a peer is told that, not why.
         request = ws.request
         logger.error("handler %s of %r for %s failed", route.name, request.path, _peer(request), exc_info=exc)
-        await ws.close_for(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
+        await close_for(ws, Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
 
 
 async def _run(route: Route, ws: WebSocket, params: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from ..aio.websocket import WebSocket
 from ..errors import ConcurrencyError
 from ..sync.portal import Portal
 from ..sync.websocket import WebSocket as BlockingWebSocket
+from ..sync.websocket import bridge_of
 from ..wire.codec import Buffer
 
 __all__ = ["broadcast_from_anywhere"]
@@ -43,17 +44,17 @@ def _broadcast(connections: Connections, message: Message, slow: Slow) -> Broadc
     if not isinstance(connections, Iterable):
         return broadcast(connections, message, slow)  # which says so
     everybody = list(connections)
-    blocking = {ws._ws: ws for ws in everybody if isinstance(ws, BlockingWebSocket)}
+    blocking = {bridge_of(ws).ws: ws for ws in everybody if isinstance(ws, BlockingWebSocket)}
     if not blocking:
         return broadcast(everybody, message, slow)  # type: ignore[arg-type]  # what else is in it, it refuses
     for ws in blocking.values():
-        if ws._bridge._portal.loop is not asyncio.get_running_loop():
+        if bridge_of(ws).portal.loop is not asyncio.get_running_loop():
             raise ConcurrencyError(
                 "broadcast() has a blocking WebSocket of another event loop than the server's"
             )
         # What threads have sent before leaves before.
-        ws._bridge._take()
-    engines = [ws._ws if isinstance(ws, BlockingWebSocket) else ws for ws in everybody]
+        bridge_of(ws).queue_staged()
+    engines = [bridge_of(ws).ws if isinstance(ws, BlockingWebSocket) else ws for ws in everybody]
     report = broadcast(engines, message, slow)
     return replace(
         report,

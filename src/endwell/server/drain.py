@@ -23,10 +23,9 @@ from typing import Any
 from ..aio.listen import Opening
 from ..aio.quiescence import Quiescence
 from ..aio.syscalls import monotonic
-from ..aio.websocket import WebSocket
+from ..aio.websocket import WebSocket, bytes_sent, dismiss, messages_consumed, quiesce
 from ..ending import Ending
 from ..errors import ServiceUnavailable
-from ..sync.bridge import Bridge
 from ..sync.portal import Portal
 from .router import Route
 from .threads import HandlerThreads
@@ -222,12 +221,12 @@ class DrainRun:
     def close(self, ws: WebSocket) -> None:
         """Send ``ws`` its Close."""
         if ws.is_open:
-            self._taken[ws] = self._face(ws).messages_consumed()
-            ws.dismiss(self.timetable.drain.code, self.timetable.reason(self.at()))
+            self._taken[ws] = self._consumed(ws)
+            dismiss(ws, self.timetable.drain.code, self.timetable.reason(self.at()))
             self._watch(ws)
 
     def _watch(self, ws: WebSocket) -> None:
-        self._closing.append((self.at() + self.timetable.silence, ws, ws._core.outbox.bytes_sent))
+        self._closing.append((self.at() + self.timetable.silence, ws, bytes_sent(ws)))
 
     def __str__(self) -> str:
         """A line that says how far it is."""
@@ -307,9 +306,7 @@ class DrainRun:
         while self._asked and self._asked[0][0] <= now:
             moment, ws = self._asked.popleft()
             if ws.is_open:
-                self._quiescence[ws] = self._face(ws).quiesce(
-                    partial(self.close, ws), min(QUIET, patience / 4)
-                )
+                self._quiescence[ws] = self._quiesce(ws, min(QUIET, patience / 4))
                 self._busy.append((moment + patience / 2, ws))
         while self._busy and self._busy[0][0] <= now:
             moment, ws = self._busy.popleft()
@@ -324,7 +321,7 @@ class DrainRun:
         while self._closing and self._closing[0][0] <= now:
             _, ws, taken = self._closing.popleft()
             if ws in self._connections:
-                if ws._core.outbox.bytes_sent == taken:
+                if bytes_sent(ws) == taken:
                     ws.abort()
                 else:
                     self._watch(ws)
@@ -340,9 +337,13 @@ class DrainRun:
             left = max(0.0, self.timetable.begins(Phase.OVER) - self.at())
             logger.warning("the drain waits for handlers, %.1f s at most: %s", left, _counted(names))
 
-    def _face(self, ws: WebSocket) -> WebSocket | Bridge:
-        """Who knows what the handler is doing."""
-        return self._bridges.get(ws, ws)
+    def _consumed(self, ws: WebSocket) -> int:
+        bridge = self._bridges.get(ws)
+        return messages_consumed(ws) if bridge is None else bridge.messages_consumed()
+
+    def _quiesce(self, ws: WebSocket, quiet: float) -> Quiescence:
+        bridge, callback = self._bridges.get(ws), partial(self.close, ws)
+        return quiesce(ws, callback, quiet) if bridge is None else bridge.quiesce(callback, quiet)
 
     def _left(self) -> bool:
         return bool(self._connections or self._tasks or self._threads)

@@ -64,7 +64,7 @@ def run(
         faulthandler.enable()  # a supervisor that has lost its patience sends SIGABRT
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which is the supervisor's
         control = ProcessControl(config.share(drain), channel, loads)
-        _run(server, server.serve_on(lambda: socks, ssl, yields=loads.should_defer), control)
+        _run(server, server._serve_on(lambda: socks, ssl, yields=loads.should_defer), control)
         return
     # These stay when we stop: whoever connects then waits for the next process that systemd starts.
     passed = systemd.sockets()
@@ -74,7 +74,7 @@ def run(
         return
     control = ProcessControl(drain.replace(listen=False) if passed else drain)
     yields = _never if passed else None
-    _run(server, server.serve_on(lambda: passed or _listening(listen), ssl, yields=yields), control)
+    _run(server, server._serve_on(lambda: passed or _listening(listen), ssl, yields=yields), control)
 
 
 def _listening(listen: Listen) -> list[_socket.socket]:
@@ -135,7 +135,7 @@ async def _serve(
         try:
             if not plan.listen and server._drain_run is None:
                 began = monotonic()
-                await server.hand_over(min(HANDSHAKE_TIME, plan.deadline / 10))
+                await server._hand_over(min(HANDSHAKE_TIME, plan.deadline / 10))
                 plan = plan.replace(deadline=max(0.0, plan.deadline - (monotonic() - began)))
             await server.drain(plan)
         finally:

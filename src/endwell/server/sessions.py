@@ -11,12 +11,13 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from ..aio.callbacks import check_callback, check_returned
-from ..aio.websocket import WebSocket
+from ..aio.websocket import WebSocket, begin_close, loop_of, opened_at
 from ..codes import CloseCode, Retry, describe
 from ..ending import Cause, Ending
 from ..errors import ConcurrencyError
 from ..sync.executor import SerialExecutor
 from ..sync.websocket import WebSocket as BlockingWebSocket
+from ..sync.websocket import bridge_of
 
 __all__ = ["Sessions"]
 
@@ -108,8 +109,8 @@ class Sessions(Mapping[Hashable, Any]):
         WebSocket that it was given, nor that of the event loop.
         """
         if isinstance(ws, BlockingWebSocket):
-            ws._bridge._portal.run(self._join_soon, key, ws)
-        elif _running_loop() is ws._stream.loop:
+            bridge_of(ws).portal.run(self._join_soon, key, ws)
+        elif _running_loop() is loop_of(ws):
             self._join(key, ws, None)
         else:
             raise ConcurrencyError(
@@ -149,14 +150,14 @@ class Sessions(Mapping[Hashable, Any]):
 
     async def _join_soon(self, key: Hashable, ws: BlockingWebSocket) -> None:
         if self._calls is None:
-            self._calls = SerialExecutor(ws._bridge._portal.callbacks)
+            self._calls = SerialExecutor(bridge_of(ws).portal.callbacks)
         self._join(key, ws, self._calls)
 
     def _join(self, key: Hashable, ws: WebSocket | BlockingWebSocket, calls: SerialExecutor | None) -> None:
         current, engine = self._current.get(key), _engine(ws)
         if current is ws or not engine.is_open:
             return
-        if current is not None and _engine(current)._core.opened > engine._core.opened:
+        if current is not None and opened_at(_engine(current)) > opened_at(engine):
             _replace(ws)
             return
         with self._lock:
@@ -200,11 +201,11 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _engine(ws: WebSocket | BlockingWebSocket) -> WebSocket:
-    return ws._ws if isinstance(ws, BlockingWebSocket) else ws
+    return bridge_of(ws).ws if isinstance(ws, BlockingWebSocket) else ws
 
 
 def _replace(ws: WebSocket | BlockingWebSocket) -> None:
-    _engine(ws).begin_close(Cause.REPLACED, CloseCode.REPLACED, "replaced")
+    begin_close(_engine(ws), Cause.REPLACED, CloseCode.REPLACED, "replaced")
 
 
 def _register(callbacks: list[Callable[..., object]], callback: Callback) -> Callback:

@@ -10,6 +10,7 @@ import threading
 from types import BuiltinFunctionType
 
 from ..aio.loop import loop_factory
+from ..aio.websocket import close_for
 from ..codes import CloseCode
 from ..ending import Cause
 from .portal import Portal
@@ -59,7 +60,7 @@ class _Background:
         assert self.portal is not None
         open_ = [bridge.ws for bridge in self.portal.bridges]
         closing = [
-            asyncio.ensure_future(ws.close_for(Cause.APP_CLOSED, CloseCode.GOING_AWAY)) for ws in open_
+            asyncio.ensure_future(close_for(ws, Cause.APP_CLOSED, CloseCode.GOING_AWAY)) for ws in open_
         ]
         if closing:
             await asyncio.wait(closing, timeout=EXIT_TIME)

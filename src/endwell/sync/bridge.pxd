@@ -10,7 +10,7 @@ from endwell.sync.waiting cimport Waiting
 cdef class Bridge:
     cdef object __weakref__
     cdef readonly WebSocket ws
-    cdef readonly Portal _portal
+    cdef readonly Portal portal
     cdef Connection _core
     cdef Stream _stream
     cdef Py_ssize_t _write_limit
@@ -40,7 +40,7 @@ cdef class Bridge:
     cdef object _changed_below
 
     cpdef attend(self)
-    cpdef _take(self)
+    cpdef queue_staged(self)
     cdef _want(self)
     cdef _flush(self)
     cdef _deliver(self)

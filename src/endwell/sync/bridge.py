@@ -27,7 +27,7 @@ from typing import TypeAlias
 from ..aio.callbacks import call_back
 from ..aio.quiescence import Quiescence
 from ..aio.syscalls import monotonic
-from ..aio.websocket import WebSocket
+from ..aio.websocket import WebSocket, answer_later, attach
 from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed
@@ -56,9 +56,9 @@ class Bridge:
 
     def __init__(self, ws: WebSocket, portal: Portal) -> None:
         self.ws = ws
-        self._portal = portal
-        self._core = ws._core
-        self._stream = ws._stream
+        self.portal = portal
+        self._stream, self._changed_below = attach(ws, self, self._changed)
+        self._core = self._stream.core
         options = self._core.options
         self._write_limit = options.write_limit
         self.takes_binary = self._core.takes_binary()
@@ -91,14 +91,11 @@ class Bridge:
         self._over = False
         self._telling = 0
 
-        self._changed_below = ws._changed
-        self._stream.changed = self._changed
         self._core.last_call = self._last_call
-        self._core.receiver = self
         portal.bridges.add(self)
         self._deliver()
         if self._core.answering:
-            ws._answer_later()
+            answer_later(ws)
         ws.on_close(self._ended)
 
     # -- in the loop ----------------------------------------------------------
@@ -106,9 +103,9 @@ class Bridge:
     def attend(self) -> None:
         """A thread has left word."""
         if self.quiescence is None:
-            self._take()
+            self.queue_staged()
         elif self.is_waiting():
-            self._take()
+            self.queue_staged()
             self.quiescence()
         elif self._staged and self._gathering is None:
             # The thread may come back at once: then the answer leaves with what idle() has to say.
@@ -119,7 +116,8 @@ class Bridge:
         if not self._reading:
             self._stream.settle()
 
-    def _take(self) -> None:
+    def queue_staged(self) -> None:
+        """Move the staged messages to the outbox."""
         with self._gate:
             self._flush()
 
@@ -129,7 +127,7 @@ class Bridge:
 
     def _gathered(self) -> None:
         self._gathering = None
-        self._take()
+        self.queue_staged()
         self._stream.settle()
 
     def _flush(self) -> None:
@@ -168,14 +166,14 @@ class Bridge:
             message = arrived.popleft()
             if self._inbox_full:
                 self._surplus += getsizeof(message)
-                self._portal.surplus += getsizeof(message)
+                self.portal.surplus += getsizeof(message)
             self._waiting_size += len(message)
             inbox.append(message)
             count += 1
         if self._full():
             self._regulate()
         if self._receivers:
-            self._portal.hand_over(self._receivers, count)
+            self.portal.hand_over(self._receivers, count)
 
     def _full(self) -> bool:
         return len(self._inbox) >= self._max_queue or self._waiting_size >= self._max_waiting
@@ -187,15 +185,15 @@ class Bridge:
         if len(self._inbox) < self._max_queue:
             self._waiting_size = sum(map(len, self._inbox.copy()))
         if self._full():
-            self._core.receiver_full = not (self._senders and self._portal.surplus < DEADLOCK_ALLOWANCE)
+            self._core.receiver_full = not (self._senders and self.portal.surplus < DEADLOCK_ALLOWANCE)
             return
         self._inbox_full = self._core.receiver_full = False
-        self._portal.surplus -= self._surplus
+        self.portal.surplus -= self._surplus
         self._surplus = 0
 
     def _ended(self, ending: Ending) -> None:
-        self._portal.bridges.discard(self)
-        self._portal.surplus -= self._surplus
+        self.portal.bridges.discard(self)
+        self.portal.surplus -= self._surplus
         self._surplus = 0
         self._inbox_full = False
         self.quiescence = None
@@ -209,7 +207,7 @@ class Bridge:
             return
         timer = self._stream.loop.call_later(CALLBACK_TIME, self._tell)
         job = partial(self._call_back, callbacks, ending, timer.cancel)
-        self._portal.callbacks.submit_or_run(job)
+        self.portal.callbacks.submit_or_run(job)
 
     def _call_back(self, callbacks: list[_Callback], ending: Ending, cancel: Callable[[], object]) -> None:
         self._telling = threading.get_ident()
@@ -217,7 +215,7 @@ class Bridge:
             call_back(callback, context, ending)
         self._telling = 0
         self._tell()
-        self._portal.tell(cancel)
+        self.portal.tell(cancel)
 
     def _tell(self) -> None:
         """Let the end be known to those who wait."""
@@ -270,18 +268,18 @@ class Bridge:
         self._staged.append(message)
         self._staged_size += len(message)
         if len(self._staged) == 1:
-            self._portal.post(self)
+            self.portal.post(self)
 
     def _send_in_turn(self, message: str | bytes) -> bool:
         """Stage ``message`` after those who came earlier; False if the end came first."""
-        self._portal.guard()
+        self.portal.guard()
         lock = acquired_lock()
         try:
             with self._gate:
                 self._senders.append(lock)
                 self._admit()
             if self._inbox_full or self._core.partial_size:
-                self._portal.post(self)
+                self.portal.post(self)
             while True:
                 lock.acquire()
                 with self._gate:
@@ -310,12 +308,12 @@ class Bridge:
                     self._guard_child()
                     return None
                 if self.quiescence is not None:
-                    self._portal.post(self)
+                    self.portal.post(self)
             else:
                 if self._inbox_full and len(self._inbox) <= self._low:
-                    self._portal.post(self)
+                    self.portal.post(self)
                 return message
-            self._portal.guard()
+            self.portal.guard()
             if deadline is not None and monotonic() >= deadline:
                 raise TimeoutError(f"no message within {timeout} s")
             self._receivers.wait(self._news, remaining(deadline, monotonic()))
@@ -324,7 +322,7 @@ class Bridge:
         if self._core.partial_size >= AHEAD:
             # After this thread has been counted among the receivers: either the loop sees it there
             # when it has read so much, or this sees that it has.
-            self._portal.post(self)
+            self.portal.post(self)
         return bool(self._inbox) or self.over()
 
     def over(self) -> bool:
@@ -335,7 +333,7 @@ class Bridge:
         """The end. Raises TimeoutError."""
         deadline = None if timeout is None else monotonic() + timeout
         while not self.over():
-            self._portal.guard()
+            self.portal.guard()
             if deadline is not None and monotonic() >= deadline:
                 raise TimeoutError(f"still open after {timeout} s")
             self._closers.wait(self.over, remaining(deadline, monotonic()))
@@ -345,33 +343,33 @@ class Bridge:
 
     def _guard_child(self) -> None:
         if self.ending is None:
-            self._portal.guard()
+            self.portal.guard()
 
     def close(self, cause: Cause, code: int | None, reason: str) -> Ending:
         """Close and wait for the end."""
         if not self.over():
-            self._portal.guard()
-            self._portal.soon(self.close_now, cause, code, reason)
+            self.portal.guard()
+            self.portal.soon(self.close_now, cause, code, reason)
         return self.wait_closed(None)
 
     def abandon(self) -> None:
         """Nobody holds the connection any more; takes no lock, because the garbage collector calls it."""
         if not self._over:
-            self._portal.tell(self.close_now, Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE, "")
+            self.portal.tell(self.close_now, Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE, "")
 
     def abort(self) -> None:
         """Cut the connection."""
-        self._portal.guard()
-        self._portal.soon(self.ws.abort)
+        self.portal.guard()
+        self.portal.soon(self.ws.abort)
 
     def ping(self, payload: bytes | None, timeout: float | None) -> float:
         """As that of the asyncio WebSocket."""
         if self.over():
             raise ConnectionClosed.of(self.wait_closed(None))
-        return self._portal.run(self._ping, payload, timeout=timeout)
+        return self.portal.run(self._ping, payload, timeout=timeout)
 
     async def _ping(self, payload: bytes | None) -> float:
-        self._take()
+        self.queue_staged()
         return await self.ws.ping(payload)
 
     def on_close(self, callback: Callable[[Ending], object]) -> None:
@@ -390,7 +388,4 @@ class Bridge:
         self.is_open, self._over = False, True
         self._inbox.clear()
         self._callbacks = None
-        sock = self._stream._sock
-        if sock is not None:
-            # Nothing is sent: the parent's TCP and TLS go on.
-            sock.close()
+        self._stream.forked()

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Unpack
 
 from ..client.connect import ConnectKeywords
-from ..client.reconnecting import reconnecting as reconnecting_async
+from ..client.reconnecting import ReconnectLoop
 from ..client.retry import RetryPolicy, StopReason
 from ..ending import Ending
 from ..errors import ConcurrencyError, HandshakeError
@@ -53,17 +53,13 @@ class reconnecting:
 
     def _turns(self) -> Iterator[WebSocket]:
         try:
-            while (ws := self.next()) is not None:
+            while (ws := self._next_connection()) is not None:
                 yield ws
         finally:
             # However the loop was left, and in whatever thread; it waits for nothing.
             self._client.leave()
 
-    def next(self) -> WebSocket | None:
-        """The next connection, after closing the last one; None if there shall be none.
-
-        Raises what the loop raises.
-        """
+    def _next_connection(self) -> WebSocket | None:
         try:
             return None if exiting() else self._portal.run(self._next)
         except ConcurrencyError:
@@ -91,7 +87,7 @@ class reconnecting:
         self._portal.run(self._client.aclose)
 
 
-class _Client(reconnecting_async):
+class _Client(ReconnectLoop):
     """The one in the loop. Its callbacks run in a thread, which the loop does not wait for."""
 
     def __init__(self, portal: Portal, url: str, **keywords: Any) -> None:

@@ -16,7 +16,7 @@ from ..wire.frames import close_payload
 from .bridge import Bridge
 from .draining import ThreadDrainEvent
 
-__all__ = ["WebSocket"]
+__all__ = ["WebSocket", "bridge_of"]
 
 
 class WebSocket:
@@ -231,3 +231,8 @@ class WebSocket:
 
     def __del__(self) -> None:
         self._bridge.abandon()
+
+
+def bridge_of(ws: WebSocket) -> Bridge:
+    """What joins ``ws`` to its event loop."""
+    return ws._bridge

@@ -13,7 +13,7 @@ from sys import intern
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from ..errors import BadRequest, BodyTooLarge, EndwellError, HeadTooLarge, InvalidHandshake, MethodNotAllowed
-from ..http import TOKEN, Headers, Request, Response
+from ..http import TOKEN, Headers, Request, Response, checked_headers, headers_of_lines, set_challenge
 from ..options import Options
 from .answer import Start, unfolded
 from .authority import parse_authority, split_authority
@@ -74,7 +74,8 @@ class RequestReader:
         if len(self.rest) < CHALLENGE:
             self._challenged = request
             return None
-        request.body, self.rest = self.rest[:CHALLENGE], self.rest[CHALLENGE:]
+        set_challenge(request, self.rest[:CHALLENGE])
+        self.rest = self.rest[CHALLENGE:]
         return request
 
     def take_rest(self) -> bytes:
@@ -137,7 +138,7 @@ class ResponseReader:
         head = self._head.receive(data)
         while head is not None:
             status = _status(self._parser, self._message, unfolded(head))
-            response = Response(status, Headers.checked(self._message.fields.copy()))
+            response = Response(status, checked_headers(self._message.fields.copy()))
             if status == 101:
                 if self._proves and has_proof(response.headers):
                     return self._receive_proof(response, self._head.rest)
@@ -296,14 +297,14 @@ def _request(head: bytes, legacy: bool) -> tuple[str, str, str, Headers]:
     target, authority = _origin_form(target)
     if method not in _METHODS:
         raise MethodNotAllowed("the method is not known")
-    headers = Headers.of_lines(text[len(first) + 2 : -4])
+    headers = headers_of_lines(text[len(first) + 2 : -4])
     _check_names(headers)
     _check_host(headers, version)
     if authority is not None:
         # RFC 9112 §3.2.2: the server "MUST ignore the received Host header field
         # (if any) and instead use the host information of the request-target".
         others = [(name, value) for name, value in headers if name.lower() != "host"]
-        headers = Headers.checked([("Host", authority), *others])
+        headers = checked_headers([("Host", authority), *others])
         _check_host(headers, version)
     # A body would leave octets that another party takes for a request or for
     # frames (request smuggling); neither an upgrade nor a page needs one.
