@@ -91,12 +91,14 @@ def test_the_heads_are_shown_without_credentials(caplog):
     caplog.set_level(logging.DEBUG, "endwell.wire.handshake")
     names = ("Authorization", "proxy-authorization", "Cookie", "Set-Cookie")
     secret = Headers([(name, "secret") for name in names] + [("X", "a\xa0b")])
-    trace_request(Request("GET", "/x?token=secret&n=secret", secret))
+    trace_request(Request("GET", "/x?token=secret&n=secret&secret", secret))
+    secret.add("Location", "wss://example.org/?token=secret#secret")
     trace_response(Response(101, secret))
     lines = [record.getMessage() for record in caplog.records]
-    assert lines[0] == "> GET /x?token=...&n=... HTTP/1.1"
+    assert lines[0] == "> GET /x?token=...&n=...&... HTTP/1.1"
     assert "< HTTP 101 Switching Protocols" in lines
     assert "< Set-Cookie: ..." in lines
+    assert "< Location: wss://example.org/?token=..." in lines
     assert r"> X: a\xa0b" in lines
     assert "secret" not in str(lines)
 

@@ -7,7 +7,6 @@ ordinary codec, and pays nothing.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable
 from itertools import count, cycle
 from typing import Any
@@ -53,8 +52,7 @@ def traces() -> bool:
 def trace_request(request: Request) -> None:
     """Log a request that is sent, without credentials."""
     if handshake_logger.isEnabledFor(logging.DEBUG):
-        path, query, values = request.target.partition("?")
-        target = path + query + re.sub("=[^&]*", "=...", values)
+        target = _without_values(request.target)
         _trace_head(">", f"{request.method} {target} HTTP/{request.version}", request.headers)
 
 
@@ -67,9 +65,18 @@ def trace_response(response: Response) -> None:
 def _trace_head(arrow: str, first: str, fields: Iterable[tuple[str, str]]) -> None:
     handshake_logger.debug("%s %s", arrow, first)
     for name, value in fields:
-        handshake_logger.debug(
-            "%s %s: %s", arrow, name, "..." if name.lower() in CREDENTIALS else _escaped(value)
-        )
+        if name.lower() in CREDENTIALS:
+            value = "..."
+        elif name.lower() == "location":
+            value = _without_values(value)
+        handshake_logger.debug("%s %s: %s", arrow, name, _escaped(value))
+
+
+def _without_values(target: str) -> str:
+    """``target`` with the names of its query only; a parameter without a name may be a token as well."""
+    path, question, query = target.partition("?")
+    names = (part.partition("=") for part in query.split("&"))
+    return path + question + ("&".join(f"{name}=..." if equals else "..." for name, equals, _ in names) if query else "")
 
 
 class _Traced(Codec):
