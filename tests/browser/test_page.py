@@ -262,7 +262,9 @@ async def test_what_is_no_address_is_a_failed_handshake_and_not_connected_to(bro
         assert await tab.evaluate("ws.url") == ""
 
 
-@pytest.mark.parametrize("address", ["location", "new URL('/ws', location)", "async () => new URL('/ws', location)"])
+@pytest.mark.parametrize(
+    "address", ["location", "new URL('/ws', location)", "async () => new URL('/ws', location)"]
+)
 async def test_what_has_an_address_is_connected_to(browser: Browser, address: str):
     async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
         await place.open(tab)
@@ -327,9 +329,11 @@ async def test_it_has_what_a_websocket_has(browser: Browser):
         "new Worker('/worker.js', { type: 'module' })",
         "new SharedWorker('/worker.js', { type: 'module' })",
         "navigator.serviceWorker.register('/worker.js', { type: 'module' })",
-        "fetch('/worker.js').then((it) => it.text()).then((text) => new Worker(URL.createObjectURL("
-        "new Blob([text.replace('/endwell.js', location.origin + '/endwell.js')], "
-        "{ type: 'text/javascript' })), { type: 'module' })).then((it) => (window.worker = it))",
+        (
+            "fetch('/worker.js').then((it) => it.text()).then((text) => new Worker(URL.createObjectURL("
+            "new Blob([text.replace('/endwell.js', location.origin + '/endwell.js')], "
+            "{ type: 'text/javascript' })), { type: 'module' })).then((it) => (window.worker = it))"
+        ),
     ],
 )
 async def test_it_works_in_a_worker(browser: Browser, start: str):

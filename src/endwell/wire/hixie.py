@@ -17,7 +17,18 @@ from .frames import close_payload
 from .portions import Portioned
 from .utf8 import check, decode
 
-__all__ = ["CHALLENGE", "MARK", "PROOF", "PROVING", "SIZED", "Hixie", "has_proof", "is_challenged", "key_number", "proof"]
+__all__ = [
+    "CHALLENGE",
+    "MARK",
+    "PROOF",
+    "PROVING",
+    "SIZED",
+    "Hixie",
+    "has_proof",
+    "is_challenged",
+    "key_number",
+    "proof",
+]
 
 #: The protocols with this opening handshake.
 PROVING = frozenset(("hixie-76", "hybi-03"))

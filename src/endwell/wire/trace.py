@@ -13,7 +13,6 @@ from typing import Any
 
 from ..http import CREDENTIALS, Request, Response
 from .codec import Buffer, Codec
-from .deflate import PerMessageDeflate
 from .frames import BINARY, CLOSE, CONTINUATION, FIN, LENGTH_16, PING, PONG, RSV1, TEXT
 from .hixie import MARK, SIZED, Hixie
 from .hybi import Hybi03, first_of, modern
@@ -65,18 +64,24 @@ def trace_response(response: Response) -> None:
 def _trace_head(arrow: str, first: str, fields: Iterable[tuple[str, str]]) -> None:
     handshake_logger.debug("%s %s", arrow, first)
     for name, value in fields:
-        if name.lower() in CREDENTIALS:
-            value = "..."
-        elif name.lower() == "location":
-            value = _without_values(value)
-        handshake_logger.debug("%s %s: %s", arrow, name, _escaped(value))
+        handshake_logger.debug("%s %s: %s", arrow, name, _shown_value(name.lower(), value))
+
+
+def _shown_value(name: str, value: str) -> str:
+    if name in CREDENTIALS:
+        return "..."
+    return _escaped(_without_values(value) if name == "location" else value)
 
 
 def _without_values(target: str) -> str:
     """``target`` with the names of its query only; a parameter without a name may be a token as well."""
     path, question, query = target.partition("?")
     names = (part.partition("=") for part in query.split("&"))
-    return path + question + ("&".join(f"{name}=..." if equals else "..." for name, equals, _ in names) if query else "")
+    return (
+        path
+        + question
+        + ("&".join(f"{name}=..." if equals else "..." for name, equals, _ in names) if query else "")
+    )
 
 
 class _Traced(Codec):
