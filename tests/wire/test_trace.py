@@ -139,7 +139,7 @@ def test_the_frames_of_an_old_protocol_are_lines_however_they_are_cut(version, s
     for at in range(0, len(octets), size):
         for receiver, events in ((codec, messages), (plain, expected)):
             receiver.feed(bytearray(octets[at : at + size]), len(octets[at : at + size]), events)
-            while receiver.paused:
+            while receiver.has_unparsed:
                 receiver.feed(bytearray(), 0, events)
     assert messages == expected
     assert messages[:2] == ["hello", ""]

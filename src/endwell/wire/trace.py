@@ -64,10 +64,10 @@ def trace_response(response: Response) -> None:
 def _trace_head(arrow: str, first: str, fields: Iterable[tuple[str, str]]) -> None:
     handshake_logger.debug("%s %s", arrow, first)
     for name, value in fields:
-        handshake_logger.debug("%s %s: %s", arrow, name, _shown_value(name.lower(), value))
+        handshake_logger.debug("%s %s: %s", arrow, name, _format_value(name.lower(), value))
 
 
-def _shown_value(name: str, value: str) -> str:
+def _format_value(name: str, value: str) -> str:
     if name in CREDENTIALS:
         return "..."
     return _escaped(_without_values(value) if name == "location" else value)
