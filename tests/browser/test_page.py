@@ -252,6 +252,27 @@ async def test_an_address_that_fails_is_a_failed_handshake_and_is_asked_for_agai
     assert "TypeError" in rows[2]["error"]
 
 
+@pytest.mark.parametrize("value", ["undefined", "null", "5", "{}", "() => '/ws'"])
+async def test_what_is_no_address_is_a_failed_handshake_and_not_connected_to(browser: Browser, value: str):
+    async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
+        await place.open(tab)
+        await tab.evaluate(f"void (ws.close(), ws = open_(() => ({value})))")
+        rows = await place.told(tab, 2)
+        # That of the connection before it may come first or last.
+        assert ("handshake_failed", "TypeError: no address") in [(row["cause"], row["error"]) for row in rows]
+        assert await tab.evaluate("ws.url") == ""
+
+
+@pytest.mark.parametrize(
+    "address", ["location", "new URL('/ws', location)", "async () => new URL('/ws', location)"]
+)
+async def test_what_has_an_address_is_connected_to(browser: Browser, address: str):
+    async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
+        await place.open(tab)
+        await tab.evaluate(f"void (ws.close(), ws = open_({address}))")
+        await until(lambda: tab.evaluate("ws.url.startsWith('ws:')"))
+
+
 async def test_an_address_that_never_comes_is_given_up_after_open_timeout(browser: Browser):
     async with hall(SOON) as place, browser.tab(place.url) as tab:
         await place.open(tab)
@@ -309,6 +330,11 @@ async def test_it_has_what_a_websocket_has(browser: Browser):
         "new Worker('/worker.js', { type: 'module' })",
         "new SharedWorker('/worker.js', { type: 'module' })",
         "navigator.serviceWorker.register('/worker.js', { type: 'module' })",
+        (
+            "fetch('/worker.js').then((it) => it.text()).then((text) => new Worker(URL.createObjectURL("
+            "new Blob([text.replace('/endwell.js', location.origin + '/endwell.js')], "
+            "{ type: 'text/javascript' })), { type: 'module' })).then((it) => (window.worker = it))"
+        ),
     ],
 )
 async def test_it_works_in_a_worker(browser: Browser, start: str):

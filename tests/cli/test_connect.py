@@ -165,7 +165,7 @@ def test_bytes_go_in_and_come_out_as_they_are(url, tmp_path):
 
 def test_digits_go_in_and_come_out(url):
     with command("connect", f"{url}/echo", "--hex", *LONG) as process:
-        status, out, err = interrupt(process, "00ff\r\n0xAB cd\nno digits\nff\n", 2)
+        status, out, err = interrupt(process, "00ff\r\n0XAB cd\nno digits\nff\n", 2)
     assert (status, out) == (1, "00ff\nabcd\n")
     assert err.startswith("line 3 of the input is not hexadecimal; nothing is sent from there on\n" + NORMAL)
 
@@ -268,6 +268,23 @@ def test_a_reader_that_leaves_is_no_traceback(url):
         assert process.stderr.read() == ""
 
 
+def test_an_output_that_cannot_be_written_is_one_line(url):
+    with open("/dev/full", "w") as full, command("connect", f"{url}/ticks", stdout=full) as process:
+        status, _, err = finish(process)
+    assert (status, err) == (1, "endwell connect: cannot write the output: No space left on device\n")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_standard_stream_that_is_closed_is_like_dev_null(url, closed):
+    shell = ("sh", "-c", f'exec "$@" {closed}', "sh")
+    with command("connect", f"{url}/echo", "--wait", "0", prefix=shell) as process:
+        status, out, err = finish(process, "" if closed == "<&-" else "one\n")
+    assert status == 0
+    assert (out in ("", "one\n")) if closed == "2>&-" else out == ""
+    assert "Traceback" not in err
+    assert bool(err) is (closed != "2>&-")
+
+
 def test_a_server_that_is_not_there_is_told(capsys):
     assert main(["connect", "ws://127.0.0.1:1/"]) == 1
     assert "cannot connect to 127.0.0.1:1: Connection refused" in capsys.readouterr().err
@@ -306,6 +323,14 @@ def test_a_refusal_for_good_ends_it_even_if_it_is_asked_to_come_back(url):
         status, _, err = finish(process)
     refused = f"{url}/guarded: server refused with HTTP 403 Forbidden\n  ask at\n  the \\x1b[31mdoor\n"
     assert (status, err) == (1, refused)
+
+
+@pytest.mark.parametrize("wait", ["-1", "nan", "soon"])
+def test_a_time_to_wait_that_is_none_is_told(wait, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["connect", "ws://localhost/", f"--wait={wait}"])
+    assert ended.value.code == 2
+    assert "argument --wait" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import pytest
 from endwell.http import Headers, Request, Response
 from endwell.options import Deflate
 from endwell.protocol.handshake import Accepted
+from endwell.protocol.hixie import OldAccepted
 from endwell.wire.codec import Codec
 from endwell.wire.deflate import PerMessageDeflate
-from endwell.wire.trace import TracedCodec, trace_request, trace_response
+from endwell.wire.trace import TracedCodec, TracedHixie, TracedHybi03, trace_request, trace_response
 
 
 @pytest.fixture
@@ -90,11 +91,84 @@ def test_the_heads_are_shown_without_credentials(caplog):
     caplog.set_level(logging.DEBUG, "endwell.wire.handshake")
     names = ("Authorization", "proxy-authorization", "Cookie", "Set-Cookie")
     secret = Headers([(name, "secret") for name in names] + [("X", "a\xa0b")])
-    trace_request(Request("GET", "/x?token=secret&n=secret", secret))
+    trace_request(Request("GET", "/x?token=secret&n=secret&secret", secret))
+    secret.add("Location", "wss://example.org/?token=secret#secret")
     trace_response(Response(101, secret))
     lines = [record.getMessage() for record in caplog.records]
-    assert lines[0] == "> GET /x?token=...&n=... HTTP/1.1"
+    assert lines[0] == "> GET /x?token=...&n=...&... HTTP/1.1"
     assert "< HTTP 101 Switching Protocols" in lines
     assert "< Set-Cookie: ..." in lines
+    assert "< Location: wss://example.org/?token=..." in lines
     assert r"> X: a\xa0b" in lines
     assert "secret" not in str(lines)
+
+
+def opened(version, client):
+    """The codec of a connection in an old protocol."""
+    return OldAccepted(Response(101), None, version).codec(client, None)
+
+
+def old_said(codec, version):
+    """Frames of an old protocol, and what a log has to say of them."""
+    frames = [
+        (codec.message("hello"), "TEXT 'hello' (5 bytes)"),
+        (codec.message(""), "TEXT (0 bytes)"),
+        (codec.message("ü" * 100), f"TEXT '{'ü' * 32}'... (200 bytes)"),
+        (codec.message("a" * 70_000), f"TEXT '{'a' * 64}'... (70000 bytes)"),
+    ]
+    if version == "hybi-03":
+        frames += [
+            (codec.message(b"\x00\xff"), "BINARY 00ff (2 bytes)"),
+            (codec.ping(b"\x01"), "PING 01 (1 bytes)"),
+            (codec.pong(b""), "PONG (0 bytes)"),
+        ]
+    if version != "hixie-75":
+        frames.append((codec.close(1000), "CLOSE (0 bytes)"))
+    return frames
+
+
+@pytest.mark.parametrize("version", ["hixie-75", "hixie-76", "hybi-03"])
+@pytest.mark.parametrize("size", [1, 3, 1000, 10**6])
+def test_the_frames_of_an_old_protocol_are_lines_however_they_are_cut(version, size, lines, caplog):
+    caplog.set_level(logging.INFO, "endwell.wire")
+    plain, expected = opened(version, True), []
+    frames = old_said(opened(version, False), version)
+    caplog.set_level(logging.DEBUG, "endwell.wire")
+    codec, messages = opened(version, True), []
+    octets = b"".join(frame for frame, _ in frames)
+    for at in range(0, len(octets), size):
+        for receiver, events in ((codec, messages), (plain, expected)):
+            receiver.feed(bytearray(octets[at : at + size]), len(octets[at : at + size]), events)
+            while receiver.has_unparsed:
+                receiver.feed(bytearray(), 0, events)
+    assert messages == expected
+    assert messages[:2] == ["hello", ""]
+    assert codec.controls == plain.controls
+    assert lines() == [f"< {line}" for _, line in frames]
+
+
+@pytest.mark.parametrize("version", ["hixie-75", "hixie-76", "hybi-03"])
+def test_the_frames_that_an_old_protocol_sends_are_lines_and_what_they_were(version, lines, caplog):
+    caplog.set_level(logging.INFO, "endwell.wire")
+    plain = old_said(opened(version, True), version)
+    caplog.set_level(logging.DEBUG, "endwell.wire")
+    frames = old_said(opened(version, True), version)
+    assert frames == plain
+    assert lines() == [f"> {line}" for _, line in frames]
+
+
+def test_frames_that_hixie_skips_are_shown_with_their_type(lines):
+    codec = TracedHixie(True, None, True)
+    octets = b"\x01ab\xff\x80\x82\x00" + b"c" * 256 + b"\xff\x01d"
+    for octet in octets:
+        codec.feed(bytearray([octet]), 1, [])
+    assert lines() == [
+        "< type 0x01 6162 (2 bytes)",
+        f"< type 0x80 {'63' * 64}... (256 bytes)",
+        "< type 0xff 64 (1 bytes)",
+    ]
+
+
+def test_the_body_of_a_close_of_hybi_03_is_no_code(lines):
+    TracedHybi03(True, None).feed(bytearray(b"\x01\x02\x03\xe8"), 4, [])
+    assert lines() == ["< CLOSE 03e8 (2 bytes)"]

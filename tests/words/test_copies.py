@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +38,8 @@ from endwell import (
 from endwell.errors import GaveUp, HandshakeError, HandshakeRejected, ServiceUnavailable, UpgradeRequired
 from endwell.http import Query, headers_of_lines, set_challenge
 from endwell.server.timetable import Phase
+
+ROOT = Path(__file__).parents[2]
 
 #: What has a place in one process and is no value.
 NO_VALUES = {"Server", "Sessions", "WebSocket", "connect", "reconnecting"}
@@ -206,3 +212,37 @@ def test_a_copy_of_headers_is_changed_alone(way):
     headers = Headers(FIELDS)
     way(headers).add("Y", "z")
     assert list(headers) == FIELDS
+
+
+#: What a process of the other build does: read, compare with its own, write.
+OTHER = """
+import pickle, sys
+import endwell
+from tests.words.test_copies import alike, samples
+for theirs, ours in zip(pickle.load(sys.stdin.buffer), samples(), strict=True):
+    alike(theirs, ours)
+pickle.dump((len(endwell.compiled()), samples()), sys.stdout.buffer)
+"""
+
+
+def samples():
+    return [*VALUES.values(), *exceptions()]
+
+
+def test_what_one_build_has_pickled_the_other_one_reads():
+    environment = {key: value for key, value in os.environ.items() if key != "ENDWELL_PURE"}
+    if endwell.compiled():
+        environment["ENDWELL_PURE"] = "1"
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER],
+        input=pickle.dumps(samples()),
+        stdout=subprocess.PIPE,
+        env=environment,
+        check=True,
+    )
+    compiled, theirs = pickle.loads(done.stdout)
+    # Where there is no compiler, the other build is a plain one too.
+    assert not (compiled and endwell.compiled())
+    for one, other in zip(theirs, samples(), strict=True):
+        alike(one, other)

@@ -205,7 +205,8 @@ export declare class ReconnectingWebSocket extends ReconnectingWebSocket_base {
      */
     send(data: Data): boolean;
     /**
-     * Close for good. Throws what close() of a WebSocket throws, and then nothing has changed.
+     * Close for good. With a connection, or one that is opening, it throws what close() of a WebSocket
+     * throws, and then nothing has changed.
      * @param {number | null} code null: a Close without a code, and without a reason
      * @param {string} reason
      */

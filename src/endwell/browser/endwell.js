@@ -269,7 +269,8 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   }
 
   /**
-   * Close for good. Throws what close() of a WebSocket throws, and then nothing has changed.
+   * Close for good. With a connection, or one that is opening, it throws what close() of a WebSocket
+   * throws, and then nothing has changed.
    * @param {number | null} code null: a Close without a code, and without a reason
    * @param {string} reason
    */
@@ -328,7 +329,10 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   /** @param {Address} address */
   #open(address) {
     const { protocols, pingInterval } = this.#options;
-    const url = new URL(address, document?.baseURI ?? location?.href);
+    // Whatever else new URL() takes, it connects to "/undefined".
+    if (typeof address !== "string" && !address?.href) throw new TypeError("no address");
+    // A worker that was made of a Blob has the origin of its page.
+    const url = new URL(address, document?.baseURI ?? location?.href.replace("blob:", ""));
     url.protocol = url.protocol.replace("http", "ws");
     if (pingInterval) url.search += (url.search && "&") + QUERY;
     const ws = (this.#ws = new WebSocket(url, protocols));

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import platform
 import sys
 from collections.abc import Sequence
 
 from ..build import __version__, compiled
 from . import connect, demo, serve, why
+from .streams import discard_output, open_missing
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv`` (by default the process's) and return its exit status."""
+    open_missing()
     args = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A peer may send what the terminal's encoding does not have.
@@ -27,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as a shell has it
     except BrokenPipeError:
-        # Whoever read our output has left; Python would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of the output has left.
+        discard_output()
         return 1
     return status
 

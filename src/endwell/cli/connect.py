@@ -32,6 +32,7 @@ from .formats import Format
 from .line import Line
 from .log import logging_to
 from .options import add_options, keywords_of
+from .streams import discard_output
 from .style import BOLD, DIM, GREEN, RED, paint, printable
 
 __all__ = ["add", "run"]
@@ -64,7 +65,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--one-message", action="store_true", help="send the whole input as one message")
     parser.add_argument(
         "--wait",
-        type=float,
+        type=_seconds,
         default=1.0,
         metavar="SECONDS",
         help="after the end of a pipe, close when nothing came for this time (default: %(default)s)",
@@ -89,7 +90,23 @@ def run(args: argparse.Namespace) -> int:
         print(f"endwell connect: {error}", file=sys.stderr)
         return 2
     with logging_to(face.note, args.verbose):
-        return asyncio.run(talk)
+        try:
+            return asyncio.run(talk)
+        except _OutputError as error:
+            discard_output()
+            print(f"endwell connect: cannot write the output: {error}", file=sys.stderr)
+            return 1
+
+
+class _OutputError(Exception):
+    """Standard output cannot be written, and not because its reader has left."""
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds >= 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, nor nan: {text}")
+    return seconds
 
 
 async def _talk(opening: connect, face: _Pipe) -> int:
@@ -201,13 +218,20 @@ class _Pipe:
     def show(self, message: str | bytes) -> None:
         """A message came."""
         self._shown = time.monotonic()
-        output = self._form.output(message)
-        if isinstance(output, str):
-            sys.stdout.write(output)
-            sys.stdout.flush()
-        else:
-            sys.stdout.buffer.write(output)
-            sys.stdout.buffer.flush()
+        self._write_out(self._form.output(message))
+
+    def _write_out(self, output: str | bytes) -> None:
+        try:
+            if isinstance(output, str):
+                sys.stdout.write(output)
+                sys.stdout.flush()
+            else:
+                sys.stdout.buffer.write(output)
+                sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # a disk that is full
+            raise _OutputError(error.strerror) from None
 
     def tell(self, last: Ending | HandshakeError) -> None:
         """The connection has ended, or was not opened: say so in JSON, if that is wanted."""
@@ -219,7 +243,7 @@ class _Pipe:
             if isinstance(last, HandshakeRejected):
                 fields["status"] = last.response.status
             last = last.ending
-        print(self._form.record({**fields, "ending": last.as_dict()}), flush=True)
+        self._write_out(self._form.record({**fields, "ending": last.as_dict()}) + "\n")
 
     def note(self, text: str) -> None:
         """Say what belongs to no message."""

@@ -27,7 +27,7 @@ class Format:
     def message(self, line: bytes) -> str | bytes:
         """The message of ``line``, which is without its end. Raises ValueError if it is none."""
         if self._hexadecimal:
-            return bytes.fromhex(line.decode().strip().removeprefix("0x"))
+            return bytes.fromhex(line.decode().strip().lower().removeprefix("0x"))
         return line if self._binary else line.decode()
 
     def text(self, message: str | bytes) -> str:

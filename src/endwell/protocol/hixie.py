@@ -13,6 +13,7 @@ from ..options import Options
 from ..wire.codec import Codec
 from ..wire.hixie import CHALLENGE, PROVING, Hixie, proof
 from ..wire.hybi import Hybi03
+from ..wire.trace import TracedHixie, TracedHybi03, traces
 from .handshake import Accepted, Offer, check_origin, check_switch, check_upgrade, select_subprotocol
 
 __all__ = ["accept", "confirm", "offer"]
@@ -56,8 +57,8 @@ class OldAccepted(Accepted):
     def codec(self, client: bool, max_size: int | None) -> Codec:
         """See :meth:`Accepted.codec`."""
         if self.version.startswith("hybi-"):
-            return Hybi03(client, max_size)
-        return Hixie(client, max_size, has_close=self.version == "hixie-76")
+            return (TracedHybi03 if traces() else Hybi03)(client, max_size)
+        return (TracedHixie if traces() else Hixie)(client, max_size, self.version == "hixie-76")
 
 
 def accept(request: Request, options: Options, version: str) -> Accepted:

@@ -17,7 +17,18 @@ from .frames import close_payload
 from .portions import Portioned
 from .utf8 import check, decode
 
-__all__ = ["CHALLENGE", "PROOF", "PROVING", "Hixie", "has_proof", "is_challenged", "key_number", "proof"]
+__all__ = [
+    "CHALLENGE",
+    "MARK",
+    "PROOF",
+    "PROVING",
+    "SIZED",
+    "Hixie",
+    "has_proof",
+    "is_challenged",
+    "key_number",
+    "proof",
+]
 
 #: The protocols with this opening handshake.
 PROVING = frozenset(("hixie-76", "hybi-03"))
@@ -27,8 +38,8 @@ PROOF = 16
 
 _TEXT = 0x00
 #: From this type on, a length comes first; below it, a mark comes at the end.
-_SIZED = 0x80
-_MARK = 0xFF
+SIZED = 0x80
+MARK = 0xFF
 _CLOSE = b"\xff\x00"
 
 #: Octets of a length, at most: 63 bits, as in RFC 6455. The drafts have no limit.
@@ -109,7 +120,7 @@ class Hixie(Portioned):
                 if self._type is None:
                     self._type, self._size, self._counted = data[pos], 0, 0
                     pos += 1
-                elif self._type < _SIZED:
+                elif self._type < SIZED:
                     pos = self._until_mark(data, pos, end, messages)
                 elif self._counted <= _LENGTH:
                     self._count(data[pos])
@@ -123,7 +134,7 @@ class Hixie(Portioned):
 
     def _until_mark(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
         """Take what there is of a frame that ends with FF: where the rest starts."""
-        mark = data.find(_MARK, pos, end)
+        mark = data.find(MARK, pos, end)
         stop = end if mark < 0 else mark
         # Of a text that is too long, what fits is looked at first, so that the first wrong
         # byte decides in whatever pieces it came.

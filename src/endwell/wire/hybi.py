@@ -13,7 +13,7 @@ from .frames import BINARY, CLOSE, CONTINUATION, FIN, LENGTH_16, PING, PONG, TEX
 from .payload import frame
 from .portions import Portioned
 
-__all__ = ["Hybi03"]
+__all__ = ["Hybi03", "first_of", "modern"]
 
 #: The draft's opcodes in order: those of RFC 6455.
 _OPCODES = (CONTINUATION, CLOSE, PING, PONG, TEXT, BINARY)
@@ -21,7 +21,12 @@ _RESERVED = 0x0F  # is unknown to RFC 6455 too
 _MORE = 0x80  # in the place of FIN, and its opposite
 
 
-def _modern(first: int) -> int:
+def first_of(opcode: int) -> int:
+    """The first octet of a whole control frame, from the opcode of RFC 6455."""
+    return _OPCODES.index(opcode)
+
+
+def modern(first: int) -> int:
     """The first octet of a frame, as RFC 6455 has it."""
     opcode = first & 0x0F
     flags = (first ^ _MORE) & 0xF0
@@ -54,7 +59,7 @@ class Hybi03(Portioned):
                 pos += step
                 continue
             if self._digits is None:
-                data[pos] = _modern(data[pos])
+                data[pos] = modern(data[pos])
                 self._digits, self._length = -1, 0
             else:
                 self._count(data[pos])
@@ -101,4 +106,4 @@ class Hybi03(Portioned):
 
     def control(self, opcode: int, payload: bytes | bytearray | memoryview) -> bytes:
         """See :meth:`Codec.control`."""
-        return frame(_OPCODES.index(opcode), payload, b"")
+        return frame(first_of(opcode), payload, b"")

@@ -7,18 +7,18 @@ ordinary codec, and pays nothing.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable
 from itertools import count, cycle
 from typing import Any
 
 from ..http import CREDENTIALS, Request, Response
 from .codec import Buffer, Codec
-from .deflate import PerMessageDeflate
 from .frames import BINARY, CLOSE, CONTINUATION, FIN, LENGTH_16, PING, PONG, RSV1, TEXT
+from .hixie import MARK, SIZED, Hixie
+from .hybi import Hybi03, first_of, modern
 from .payload import frame
 
-__all__ = ["TracedCodec", "trace_request", "trace_response", "traces"]
+__all__ = ["TracedCodec", "TracedHixie", "TracedHybi03", "trace_request", "trace_response", "traces"]
 
 logger = logging.getLogger("endwell.wire")
 handshake_logger = logging.getLogger("endwell.wire.handshake")
@@ -28,6 +28,9 @@ MAX_LOGGED = 64
 
 #: RFC 6455 §5.2: "If 127, the following 8 bytes interpreted as a 64-bit unsigned integer".
 LENGTH_64 = 127
+
+#: hixie-76 §4.2: a frame of this type and of length 0 is the closing frame.
+HIXIE_CLOSE = 0xFF
 
 _NAMES = {
     CONTINUATION: "CONTINUATION",
@@ -48,8 +51,7 @@ def traces() -> bool:
 def trace_request(request: Request) -> None:
     """Log a request that is sent, without credentials."""
     if handshake_logger.isEnabledFor(logging.DEBUG):
-        path, query, values = request.target.partition("?")
-        target = path + query + re.sub("=[^&]*", "=...", values)
+        target = _without_values(request.target)
         _trace_head(">", f"{request.method} {target} HTTP/{request.version}", request.headers)
 
 
@@ -62,33 +64,46 @@ def trace_response(response: Response) -> None:
 def _trace_head(arrow: str, first: str, fields: Iterable[tuple[str, str]]) -> None:
     handshake_logger.debug("%s %s", arrow, first)
     for name, value in fields:
-        handshake_logger.debug(
-            "%s %s: %s", arrow, name, "..." if name.lower() in CREDENTIALS else _escaped(value)
-        )
+        handshake_logger.debug("%s %s: %s", arrow, name, _format_value(name.lower(), value))
 
 
-class TracedCodec(Codec):
-    """A codec that logs each frame of its connection, in both directions."""
+def _format_value(name: str, value: str) -> str:
+    if name in CREDENTIALS:
+        return "..."
+    return _escaped(_without_values(value) if name == "location" else value)
 
-    def __init__(
-        self, client: bool, max_size: int | None = 2**20, deflate: PerMessageDeflate | None = None
-    ) -> None:
-        super().__init__(client, max_size, deflate)
+
+def _without_values(target: str) -> str:
+    """``target`` with the names of its query only; a parameter without a name may be a token as well."""
+    path, question, query = target.partition("?")
+    names = (part.partition("=") for part in query.split("&"))
+    return (
+        path
+        + question
+        + ("&".join(f"{name}=..." if equals else "..." for name, equals, _ in names) if query else "")
+    )
+
+
+class _Traced(Codec):
+    """What the traced codecs share: each frame is logged, in both directions."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self._number = next(_numbers)
-        self._incoming = _Frames()
+        self._incoming: _Frames | _HixieFrames = _Frames()
         # A frame that another connection made for all would not be logged here.
         self.alike = None
 
     def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
         """See :meth:`Codec.feed`."""
         if end:
-            self._trace(self._incoming.feed(bytes(data[:end])))
+            self._trace(bytes(data[:end]))
         super().feed(data, end, messages)
 
     def read(self, count: int, messages: list[Any]) -> None:
         """See :meth:`Codec.read`."""
         assert self.room is not None
-        self._trace(self._incoming.feed(bytes(memoryview(self.room)[self.there : self.there + count])))
+        self._trace(bytes(memoryview(self.room)[self.there : self.there + count]))
         super().read(count, messages)
 
     def payload(self, message: str | Buffer) -> bytes:
@@ -105,15 +120,67 @@ class TracedCodec(Codec):
 
     def control(self, opcode: int, payload: bytes | bytearray | memoryview) -> bytes:
         """See :meth:`Codec.control`."""
-        self._log(">", FIN | opcode, len(payload), bytes(payload))
+        self._log(">", self._first_of(opcode), len(payload), bytes(payload))
         return super().control(opcode, payload)
 
-    def _trace(self, frames: Iterable[tuple[int, int, bytes]]) -> None:
-        for first, length, start in frames:
+    def _first_of(self, opcode: int) -> int:
+        return FIN | opcode
+
+    def _trace(self, data: bytes) -> None:
+        for first, length, start in self._incoming.feed(data):
             self._log("<", first, length, start)
 
     def _log(self, arrow: str, first: int, length: int, start: bytes) -> None:
-        logger.debug("#%d %s %s", self._number, arrow, _format_frame(first, length, start))
+        logger.debug("#%d %s %s", self._number, arrow, self._words(first, length, start))
+
+    def _words(self, first: int, length: int, start: bytes) -> str:
+        return _format_frame(first, length, start)
+
+
+class TracedCodec(_Traced):
+    """A codec of RFC 6455 that logs."""
+
+
+class TracedHybi03(_Traced, Hybi03):
+    """A codec of hybi-03 that logs, with the names that RFC 6455 has for the same frames."""
+
+    def _words(self, first: int, length: int, start: bytes) -> str:
+        # The body of a Close means nothing there.
+        return _format_frame(modern(first), length, start, has_codes=False)
+
+    def _first_of(self, opcode: int) -> int:
+        return first_of(opcode)
+
+
+class TracedHixie(_Traced, Hixie):
+    """A codec of hixie-75 or hixie-76 that logs."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._incoming = _HixieFrames()
+
+    def payload(self, message: str | Buffer) -> bytes:
+        """See :meth:`Hixie.payload`."""
+        whole = Hixie.payload(self, message)
+        self._log_whole(whole)
+        return whole
+
+    def close(self, code: int | None, reason: str = "") -> bytes:
+        """See :meth:`Hixie.close`."""
+        whole = super().close(code, reason)
+        self._log_whole(whole)
+        return whole
+
+    def _log_whole(self, whole: bytes) -> None:
+        for first, length, start in _HixieFrames().feed(whole):
+            self._log(">", first, length, start)
+
+    def _words(self, first: int, length: int, start: bytes) -> str:
+        if first == 0:
+            return _format_frame(FIN | TEXT, length, start)
+        if first == HIXIE_CLOSE and not length:
+            return _format_frame(FIN | CLOSE, 0, b"")
+        return f"type {first:#04x} {start.hex()}{'...' if length > MAX_LOGGED else ''} ({length} bytes)"
 
 
 class _Frames:
@@ -170,14 +237,57 @@ class _Frames:
         return size - before
 
 
-def _format_frame(first: int, length: int, start: bytes) -> str:
+class _HixieFrames:
+    """The same for hixie-75 and hixie-76: a type, then octets up to a mark, or a length and that many octets."""
+
+    def __init__(self) -> None:
+        #: The type of the frame that is coming; None: of none.
+        self._type: int | None = None
+        self._length = 0
+        #: Octets of the payload that are still to come; None: the length is not complete, or there is none.
+        self._missing: int | None = None
+        self._start = b""
+
+    def feed(self, data: bytes) -> Iterable[tuple[int, int, bytes]]:
+        """The type, the length and the beginning of each frame that ``data`` completes."""
+        pos = 0
+        while pos < len(data):
+            if self._type is None:
+                self._type, self._length, self._missing, self._start = data[pos], 0, None, b""
+                pos += 1
+                continue
+            if self._type < SIZED:
+                mark = data.find(MARK, pos)
+                stop = len(data) if mark < 0 else mark
+                self._length += stop - pos
+                over = mark >= 0
+                after = stop + 1 if over else stop
+            elif self._missing is None:
+                octet = data[pos]
+                stop, after = pos, pos + 1
+                self._length = self._length << 7 | octet & 0x7F
+                if not octet & 0x80:
+                    self._missing = self._length
+                over = self._missing == 0
+            else:
+                stop = after = pos + min(self._missing, len(data) - pos)
+                self._missing -= stop - pos
+                over = not self._missing
+            self._start += data[pos : min(stop, pos + MAX_LOGGED - len(self._start))]
+            pos = after
+            if over:
+                yield self._type, self._length, self._start
+                self._type = None
+
+
+def _format_frame(first: int, length: int, start: bytes, *, has_codes: bool = True) -> str:
     opcode = first & 0x0F
     words = [_NAMES.get(opcode, f"opcode {opcode}")]
-    if opcode == CLOSE and length >= 2:
+    if opcode == CLOSE and length >= 2 and has_codes:
         words.append(str(int.from_bytes(start[:2], "big")))
         start = start[2:]
     if start:
-        plain = opcode in (TEXT, CLOSE) and not first & RSV1
+        plain = opcode in ((TEXT, CLOSE) if has_codes else (TEXT,)) and not first & RSV1
         dots = "..." if length > MAX_LOGGED else ""
         # A character may be cut at the end.
         words.append(
