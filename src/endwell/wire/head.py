@@ -1,9 +1,8 @@
 """HTTP/1.1 heads: a request for a server, an answer for a client.
 
 A request is parsed here, and more strictly than llhttp does, which a test compares: no
-body, no folding, no second spelling of anything. An answer, with its body, is left to
-httptools (llhttp), but for where the head ends however the octets are split, the limits,
-and the places where it takes more than RFC 9112 does.
+body, no folding, no second spelling of anything. httptools (llhttp) parses an answer and its body,
+except for the end of the head, the limits, and what is accepted beyond RFC 9112.
 """
 
 from __future__ import annotations
