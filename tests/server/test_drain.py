@@ -808,7 +808,7 @@ async def test_a_process_ends_though_a_handler_blocks_the_event_loop():
 async def test_a_process_ends_though_a_thread_of_the_executor_does_not():
     status, out, err = await stopped("/thread", 0)
     assert (status, out) == (0, "")
-    assert "1 threads of asyncio.to_thread still run" in err
+    assert "threads of asyncio.to_thread that still run, and are left alone: 1" in err
 
 
 async def test_a_thread_of_the_executor_is_waited_for_up_to_the_deadline():
@@ -820,7 +820,7 @@ async def test_a_thread_of_the_executor_is_waited_for_up_to_the_deadline():
 async def test_a_program_ends_that_drains_its_server_by_itself():
     status, out, err = await stopped("/drains", 0.5, signals=0)
     assert (status, out) == (0, "")
-    assert "drained 1 connections" in err
+    assert "drained 1 connection in " in err
 
 
 def test_a_terminal_shows_how_far_it_is():
@@ -840,8 +840,8 @@ def test_a_terminal_shows_how_far_it_is():
                         text += octets
         finally:
             process.kill()
-    assert re.search(rb"draining: 0 of 1 closed, 1 handlers run, \d\.\d s\x1b\[K\r", text)
-    assert re.search(rb"draining: 1 of 1 closed, 1 handlers run, \d\.\d s", text)
+    assert re.search(rb"draining: 0 of 1 closed, 1 handler runs, \d\.\d s\x1b\[K\r", text)
+    assert re.search(rb"draining: 1 of 1 closed, 1 handler runs, \d\.\d s", text)
     assert b"handlers cancelled" not in text
     assert b"; stuck and left alone: 1 x plain\r\n" in text
 

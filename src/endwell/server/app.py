@@ -26,7 +26,7 @@ from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed, MisdirectedRequest, RequestRefused, ServiceUnavailable
 from ..http import Request, Response
-from ..options import OptionKeywords, Options
+from ..options import OptionKeywords, Options, check_keywords
 from ..protocol.handshake import wants_websocket
 from ..protocol.opening import accept
 from ..sync.portal import Portal
@@ -70,6 +70,9 @@ class Server:
     def __init__(
         self, options: Options | None = None, *, max_threads: int = 1000, **keywords: Unpack[OptionKeywords]
     ) -> None:
+        if not isinstance(options, Options | None):
+            raise TypeError(f"options must be an Options or None, not {options!r}")
+        check_keywords("Server", keywords, {*OptionKeywords.__optional_keys__, "options", "max_threads"})
         self.options = (options or Options()).replace(**keywords)
         #: The connections that are open or closing.
         self.connections: set[WebSocket] = set()
@@ -91,6 +94,7 @@ class Server:
         self._drain_watchers: list[Callable[[Drain], object]] = []
         self._starters: list[Callable[[], object]] = []
         self._stoppers: list[Callable[[], object]] = []
+        self._serves = False
         self._listener: Listener | None = None
         self._portal: Portal | None = None
         self._refusals = Refusals()
@@ -333,24 +337,35 @@ class Server:
         Where other processes have them too, ``should_defer(connections)``, called with their number,
         says whether to leave the next newcomer to those.
         """
-        if self._listener is not None:
+        if not isinstance(ssl, tls.SSLContext | None):
+            raise TypeError(f"ssl must be an ssl.SSLContext or None, not {ssl!r}")
+        try:
+            plan = Drain(deadline=grace, listen=False)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"grace is the deadline of the drain: {error}") from None
+        if self._serves:
             raise RuntimeError(
                 "this Server serves already, and can do so once at a time; to listen on several addresses give a list of "
                 "hosts, and for another port or TLS beside it use another Server"
             )
-        self._drain_run = None
-        await start(self._starters)
+        # Before anything is awaited: callbacks of on_start and on_stop belong to it.
+        self._serves = True
         try:
-            async with self._listening(listen, ssl, grace, yields):
-                yield self
+            self._drain_run = None
+            await start(self._starters)
+            try:
+                async with self._listening(listen, ssl, plan, yields):
+                    yield self
+            finally:
+                await stop(
+                    self._stoppers, STOP_TIME if self._drain_run is None else self._drain_run.left(STOP_TIME)
+                )
         finally:
-            await stop(
-                self._stoppers, STOP_TIME if self._drain_run is None else self._drain_run.left(STOP_TIME)
-            )
+            self._serves = False
 
     @asynccontextmanager
     async def _listening(
-        self, listen: Listen, ssl: tls.SSLContext | None, grace: float, yields: Callable[[int], bool] | None
+        self, listen: Listen, ssl: tls.SSLContext | None, plan: Drain, yields: Callable[[int], bool] | None
     ) -> AsyncIterator[None]:
         self.draining = DrainEvent()
         fair = yields and (lambda openings: yields(openings + len(self.connections)))
@@ -364,7 +379,7 @@ class Server:
             yield
         finally:
             try:
-                await self.drain(deadline=grace, listen=False)
+                await self.drain(plan)
             finally:
                 self._threads.dismiss()
                 self._listener = self._portal = None
@@ -389,6 +404,9 @@ class Server:
         Cancelled, it goes to the end at once. A handler must not wait for it, which would
         be waiting for itself. Raises ValueError while nothing is served.
         """
+        if not isinstance(drain, Drain | None):
+            raise TypeError(f"drain must be a Drain or None, not {drain!r}")
+        check_keywords("drain", keywords, {*DrainKeywords.__optional_keys__, "drain"})
         plan = (drain or Drain()).replace(**keywords)
         if self._listener is None:
             raise ValueError("drain() while the server does not serve")

@@ -240,7 +240,7 @@ class _Executor(ThreadPoolExecutor):
         """Wait for what still runs, but not longer than that."""
         self._work.finish(seconds)
         if self._work.busy:
-            logger.warning("%d threads of asyncio.to_thread still run, and are left alone", self._work.busy)
+            logger.warning("threads of asyncio.to_thread that still run, and are left alone: %d", self._work.busy)
 
 
 def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
