@@ -547,7 +547,7 @@ class Server:
         """The HTTP answer to the request; None if it may become a WebSocket."""
         request = asked.request
         for hook in self._hooks:
-            asked.work = f"the process_request hook {getattr(hook, '__qualname__', hook)!r}"
+            asked.begin(f"the process_request hook {getattr(hook, '__qualname__', hook)!r}")
             returned = await self._call(self._threads.hook, hook, blocks(hook), request)
             if returned is not None:
                 response = response_from(returned, hook)
@@ -560,7 +560,7 @@ class Server:
             return None
         route, params = self._router.match(request.raw_path, "http", request.method)
         request.params = params
-        asked.work = f"the page {route.pattern!r} ({route.name})"
+        asked.begin(f"the page {route.pattern!r} ({route.name})")
         returned = await self._call(self._threads.page, route.handler, route.blocking, request, **params)
         return response_from(returned, route.handler)
 
@@ -684,6 +684,12 @@ class _Asked:
         self.request = request
         #: What is at work on the answer, for the log.
         self.work = ""
+
+    def begin(self, work: str) -> None:
+        """``work`` is at work, in the current task."""
+        self.work = work
+        if (task := asyncio.current_task()) is not None:
+            task.set_name(work)  # for the log, should it go on after the server has stopped
 
 
 def _address_of(sock: _socket.socket) -> Any:

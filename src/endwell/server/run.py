@@ -251,6 +251,28 @@ def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
             task.cancel()
         if tasks:
             loop.run_until_complete(asyncio.wait(tasks, timeout=WIND_UP_TIME))
+            _leave_alone([task for task in tasks if not task.done()])
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
+
+
+def _leave_alone(tasks: list[asyncio.Task[Any]]) -> None:
+    """Name the tasks that go on although they were cancelled, but for the handlers, which the report of the drain names."""
+    names = []
+    for task in tasks:
+        # asyncio would say of each that it "was destroyed but it is pending".
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # typeshed has it not
+        name = getattr(task.get_coro(), "__qualname__", "")
+        if name == "Server._ask":
+            name = task.get_name()
+        if name != "Server._handle":
+            names.append(name)
+    _left.extend(tasks)
+    if names:
+        logger.warning("tasks that were cancelled, still run, and are left alone: %s", ", ".join(sorted(names)))
+
+
+#: Kept to the end of the process: destroyed, a coroutine that catches everything would have Python
+#: complain that it "ignored GeneratorExit".
+_left: list[asyncio.Task[Any]] = []
