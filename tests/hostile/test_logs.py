@@ -53,6 +53,7 @@ HERE = {
 }
 #: Those in which there is nothing but what the operating system or the application says.
 BY_NOBODY = {
+    "tasks that were cancelled, still run, and are left alone: %s",
     "threads of asyncio.to_thread that still run, and are left alone: %d",
     "%r failed",
     "%s",  # how a drain went: numbers, and the names of handlers

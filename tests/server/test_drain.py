@@ -762,6 +762,25 @@ async def drains(ws):
 async def job(ws):
     asyncio.get_running_loop().run_in_executor(None, wait, 0.5)
 
+async def swallow():
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except BaseException:
+            pass
+
+@server.get("/swallowing")
+async def page(request):
+    print("at work", file=sys.stderr, flush=True)
+    await swallow()
+
+@server.websocket("/swallows")
+async def swallows(ws):
+    ws.task = asyncio.create_task(swallow())
+    _, ws.writer = await asyncio.open_connection("127.0.0.1", server.port)
+    ws.writer.write(b"GET /swallowing HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n")
+    await swallow()
+
 server.run(port=0, drain=endwell.Drain(deadline=DEADLINE))
 """
 
@@ -809,6 +828,16 @@ async def test_a_process_ends_though_a_thread_of_the_executor_does_not():
     status, out, err = await stopped("/thread", 0)
     assert (status, out) == (0, "")
     assert "threads of asyncio.to_thread that still run, and are left alone: 1" in err
+
+
+async def test_what_swallows_its_cancellation_is_named_once_and_asyncio_says_nothing_of_it():
+    status, out, err = await stopped("/swallows", 0)
+    assert (status, out) == (0, "")
+    *_, report, rest = err.splitlines()
+    assert report.endswith("stuck and left alone: 1 x swallows")
+    assert rest == (
+        "tasks that were cancelled, still run, and are left alone: swallow, the page '/swallowing' (page)"
+    )
 
 
 async def test_a_thread_of_the_executor_is_waited_for_up_to_the_deadline():

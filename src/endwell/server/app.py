@@ -130,7 +130,8 @@ class Server:
         logged, and a coroutine function is cancelled. A plain function runs in a thread.
 
         With ``any_host`` the option ``allowed_hosts`` does not apply: for a health check of a load
-        balancer, which asks for the address of the machine.
+        balancer, which asks for the address of the machine. Hooks of :meth:`process_request` are called
+        first for every page, this one too: one that asks for credentials has to let its path pass.
         """
 
         def register(handler: Function) -> Function:
@@ -164,7 +165,7 @@ class Server:
         self._router.add("http", path, browser_module(self._threads.file))
 
     def process_request(self, hook: Function) -> Function:
-        """Decorate a ``hook(request)``, plain or async, that sees every request first.
+        """Decorate a ``hook(request)``, plain or async, that sees every request first, health checks too.
 
         It returns None to let the request pass, or a :class:`Response` that answers
         it: 401, 403, a redirect. Hooks are called one after the other, in the order of
@@ -319,8 +320,9 @@ class Server:
         Leaving the block drains the server with ``grace`` seconds as its deadline, unless
         :meth:`drain` has been called.
 
-        Raises OSError if it cannot listen, with EADDRINUSE also if another process listens on ``unix_path``, and
-        RuntimeError while it serves already.
+        Raises TypeError or ValueError for an argument that is wrong, OSError if it cannot listen, with EADDRINUSE also if
+        another process listens on ``unix_path``, and RuntimeError while it serves already, from the first ``on_start``
+        callback to the last ``on_stop`` callback.
         """
         return self.serve_on(partial(bind, host, port, unix_path, unix_mode), ssl, grace)
 

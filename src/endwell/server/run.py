@@ -268,11 +268,11 @@ def _leave_alone(tasks: list[asyncio.Task[Any]]) -> None:
             name = task.get_name()
         if name != "Server._handle":
             names.append(name)
-    _left.extend(tasks)
+        # Never destroyed, not even at exit: a coroutine that catches everything, in a loop, would catch the
+        # GeneratorExit, too, and Python would complain or not end.
+        with suppress(ImportError, AttributeError):
+            import ctypes  # noqa: PLC0415  (rarely needed, and not in every Python)
+
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))
     if names:
         logger.warning("tasks that were cancelled, still run, and are left alone: %s", ", ".join(sorted(names)))
-
-
-#: Kept to the end of the process: destroyed, a coroutine that catches everything would have Python
-#: complain that it "ignored GeneratorExit".
-_left: list[asyncio.Task[Any]] = []
