@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import inf
 from sys import maxsize
@@ -270,14 +270,14 @@ _ELSEWHERE = {
 }
 
 
-def check_keywords(called: str, keywords: Iterable[str], known: Iterable[str], hint: str = "") -> None:
+def check_keywords(called: str, keywords: Iterable[str], known: Collection[str], hint: str = "") -> None:
     """Raise TypeError for one of the ``keywords`` of a call that is none of ``known``; it names the nearest of those.
 
     Without it the error would name a class that the application has not called.
     """
     for keyword in keywords:
         if keyword not in known:
-            from difflib import get_close_matches  # noqa: PLC0415  (only an error needs it)
+            from difflib import get_close_matches  # only an error needs it
 
             elsewhere = _ELSEWHERE.get(keyword)
             near = [elsewhere] if elsewhere in known else get_close_matches(keyword, sorted(known), 1)

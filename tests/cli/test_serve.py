@@ -117,7 +117,16 @@ async def test_a_signal_closes_every_connection_and_ends_with_status_0(number):
 async def test_it_listens_on_a_unix_socket_and_drains_as_its_options_say(workers, tmp_path):
     path = tmp_path / "app.sock"
     how = ["--unix", str(path), "--unix-mode", "600", *workers]
-    drain = ["--drain-deadline", "30", "--drain-window", "0", "--drain-code", "1012", "--drain-reason", "back soon"]
+    drain = [
+        "--drain-deadline",
+        "30",
+        "--drain-window",
+        "0",
+        "--drain-code",
+        "1012",
+        "--drain-reason",
+        "back soon",
+    ]
     with command("serve", "app.py:server", *how, *drain, "--drain-rate", "none") as process:
         ready = await asyncio.to_thread(_line, process, f"listening on {path}")
         assert ready
@@ -178,7 +187,9 @@ def test_options_that_cannot_be_obeyed_are_an_error(argv, problem, capsys):
     assert problem in err
 
 
-@pytest.mark.parametrize("argv", [["--unix-mode", "9"], ["--unix-mode", "1000"], ["--drain-rate", "much"]], ids=str)
+@pytest.mark.parametrize(
+    "argv", [["--unix-mode", "9"], ["--unix-mode", "1000"], ["--drain-rate", "much"]], ids=str
+)
 def test_an_option_that_is_no_number_is_named(argv, capsys):
     with pytest.raises(SystemExit):
         main(["serve", "app:server", *argv])

@@ -47,6 +47,11 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--no-ending-log", action="store_true", help="log no line for each connection that ends"
     )
+    _add_drain(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_drain(parser: argparse.ArgumentParser) -> None:
     drain = parser.add_argument_group("drain", "how it stops: the fields of endwell.Drain")
     default = Drain()
     drain.add_argument(
@@ -61,11 +66,11 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         metavar="SECONDS",
         help=f"all is over then, at the latest (default: {default.deadline:g})",
     )
+    drain.add_argument("--drain-code", type=int, metavar="N", help=f"close code (default: {default.code:d})")
     drain.add_argument(
-        "--drain-code", type=int, metavar="N", help=f"close code (default: {default.code:d})"
-    )
-    drain.add_argument(
-        "--drain-reason", metavar="TEXT", help="before the advice when to come back (default: what the code means)"
+        "--drain-reason",
+        metavar="TEXT",
+        help="before the advice when to come back (default: what the code means)",
     )
     drain.add_argument(
         "--drain-rate",
@@ -81,7 +86,6 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         const=False,
         help="stop listening at once, instead of refusing newcomers with 503 meanwhile",
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -96,8 +100,7 @@ def run(args: argparse.Namespace) -> int:
     )
     try:
         drain = _drain(args)
-        if args.unix is None and args.unix_mode is not None:
-            raise ValueError("--unix-mode needs --unix")
+        path = _unix_path(args)
         context = _context(args.certfile, args.keyfile)
         server = _load(args.target)
     except ValueError as error:
@@ -106,9 +109,6 @@ def run(args: argparse.Namespace) -> int:
     endings = EndingLog(handler, "endwell.serve" if args.workers is None else f"{os.getpid()} endwell.serve")
     if not args.no_ending_log:
         server.on_close(endings.ended)
-    path = args.unix
-    if path is not None and path.startswith("@"):
-        path = f"\0{path[1:]}"
     try:
         server.run(
             args.host,
@@ -145,6 +145,16 @@ def _mode(text: str) -> int:
     if not 0 <= mode <= 0o777:
         raise argparse.ArgumentTypeError(f"permission bits are octal, such as 660, not {text!r}")
     return mode
+
+
+def _unix_path(args: argparse.Namespace) -> str | None:
+    """Raises ValueError."""
+    path: str | None = args.unix
+    if path is None:
+        if args.unix_mode is not None:
+            raise ValueError("--unix-mode needs --unix")
+        return None
+    return f"\0{path[1:]}" if path.startswith("@") else path
 
 
 def _rate(text: str) -> float | None:

@@ -240,7 +240,9 @@ class _Executor(ThreadPoolExecutor):
         """Wait for what still runs, but not longer than that."""
         self._work.finish(seconds)
         if self._work.busy:
-            logger.warning("threads of asyncio.to_thread that still run, and are left alone: %d", self._work.busy)
+            logger.warning(
+                "threads of asyncio.to_thread that still run, and are left alone: %d", self._work.busy
+            )
 
 
 def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
@@ -271,8 +273,10 @@ def _leave_alone(tasks: list[asyncio.Task[Any]]) -> None:
         # Never destroyed, not even at exit: a coroutine that catches everything, in a loop, would catch the
         # GeneratorExit, too, and Python would complain or not end.
         with suppress(ImportError, AttributeError):
-            import ctypes  # noqa: PLC0415  (rarely needed, and not in every Python)
+            import ctypes  # rarely needed, and not in every Python
 
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))
     if names:
-        logger.warning("tasks that were cancelled, still run, and are left alone: %s", ", ".join(sorted(names)))
+        logger.warning(
+            "tasks that were cancelled, still run, and are left alone: %s", ", ".join(sorted(names))
+        )
