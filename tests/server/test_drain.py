@@ -419,7 +419,7 @@ async def test_newcomers_are_refused_and_told_when_to_come_back():
         assert await ws.recv() == "hello"
         report = await draining
     assert report.refused == 1
-    assert "1 newcomers refused" in str(report)
+    assert "1 newcomer refused" in str(report)
 
 
 async def test_a_server_whose_address_others_serve_stops_listening():
