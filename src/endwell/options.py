@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import inf
 from sys import maxsize
@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 
 from .matching import Origins, check_hosts, check_origins, check_strings, check_subprotocols
 
-__all__ = ["LEGACY", "Deflate", "OptionKeywords", "Options"]
+__all__ = ["LEGACY", "Deflate", "OptionKeywords", "Options", "check_keywords"]
 
 #: The protocols before RFC 6455 (which is version "13") that can be spoken: ``docs/legacy.md``.
 LEGACY = ("hybi-08", "hybi-07", "hybi-03", "hixie-76", "hixie-75")
@@ -226,7 +226,8 @@ class Options:
         return self.legacy
 
     def replace(self, **changes: Unpack[OptionKeywords]) -> Options:
-        """A copy with ``changes``. Raises TypeError for a name that is no option, naming it."""
+        """A copy with ``changes``. Raises TypeError for a name that is no option, with the nearest one."""
+        check_keywords("Options.replace", changes, OptionKeywords.__optional_keys__)
         return replace(self, **changes) if changes else self
 
 
@@ -257,6 +258,31 @@ class OptionKeywords(TypedDict, total=False):
     allowed_hosts: Sequence[str] | None
     version: str
     legacy: bool | Sequence[str]
+
+
+#: Names of the same in websockets and aiohttp, which are near to another name here.
+_ELSEWHERE = {
+    "extra_headers": "additional_headers",
+    "headers": "additional_headers",
+    "heartbeat": "ping_interval",
+    "ssl_context": "ssl",
+    "timeout": "open_timeout",
+}
+
+
+def check_keywords(called: str, keywords: Iterable[str], known: Collection[str], hint: str = "") -> None:
+    """Raise TypeError for one of the ``keywords`` of a call that is none of ``known``; it names the nearest of those.
+
+    Without it the error would name a class that the application has not called.
+    """
+    for keyword in keywords:
+        if keyword not in known:
+            from difflib import get_close_matches  # only an error needs it
+
+            elsewhere = _ELSEWHERE.get(keyword)
+            near = [elsewhere] if elsewhere in known else get_close_matches(keyword, sorted(known), 1)
+            hint = hint or (f"; did you mean {near[0]!r}?" if near else "")
+            raise TypeError(f"{called}() got an unexpected keyword argument {keyword!r}{hint}")
 
 
 def option_table() -> list[Mapping[str, str]]:

@@ -59,3 +59,17 @@ def test_a_port_that_is_none_is_refused(port, capsys):
         main(["serve", "app:server", "--port", port])
     assert ended.value.code == 2
     assert "--port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("connect", "-v, --verbose show the handshake, without credentials; -vv: also each frame"),
+        ("serve", "-v, --verbose log everything, with tracebacks"),
+        ("demo", "-v, --verbose log everything, with tracebacks"),
+    ],
+)
+def test_the_help_of_a_command_names_verbose(command, text, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert text in " ".join(capsys.readouterr().out.split())

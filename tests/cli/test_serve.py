@@ -1,9 +1,11 @@
 """``endwell serve`` finds a Server, runs it, and stops on a signal."""
 
 import asyncio
+import dataclasses
 import re
 import signal
 import socket
+import stat
 import sys
 
 import pytest
@@ -109,6 +111,97 @@ async def test_a_signal_closes_every_connection_and_ends_with_status_0(number):
     assert re.search(
         r"INFO +endwell.serve: 127\.0\.0\.1:\d+ on '/echo': the server is stopping; we closed", err
     )
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["alone", "workers"])
+async def test_it_listens_on_a_unix_socket_and_drains_as_its_options_say(workers, tmp_path):
+    path = tmp_path / "app.sock"
+    how = ["--unix", str(path), "--unix-mode", "600", *workers]
+    drain = [
+        "--drain-deadline",
+        "30",
+        "--drain-window",
+        "0",
+        "--drain-code",
+        "1012",
+        "--drain-reason",
+        "back soon",
+    ]
+    with command("serve", "app.py:server", *how, *drain, "--drain-rate", "none") as process:
+        ready = await asyncio.to_thread(_line, process, f"listening on {path}")
+        assert ready
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        async with asyncio.timeout(PATIENCE):
+            ws = await endwell.connect("ws://localhost/echo", unix_path=path)
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
+            process.send_signal(signal.SIGTERM)
+            ending = await ws.closed
+        status, _, _ = await asyncio.to_thread(finish, process)
+    assert ending.received == endwell.Close(1012, "back soon")
+    assert status == 0
+    assert not path.exists()
+
+
+def _line(process, text):
+    """Wait for a line of its log that has ``text``."""
+    return any(text in line for line in process.stderr)
+
+
+async def test_a_unix_socket_whose_name_begins_with_an_at_sign_is_abstract(tmp_path):
+    name = f"endwell-test-{tmp_path}"[-100:]
+    with command("serve", "app.py:server", "--unix", f"@{name}") as process:
+        assert await asyncio.to_thread(_line, process, f"listening on @{name}")
+        async with (
+            asyncio.timeout(PATIENCE),
+            endwell.connect("ws://localhost/echo", unix_path=f"\0{name}") as ws,
+        ):
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
+
+
+def test_a_taken_unix_socket_is_an_error_without_a_word_of_ports(tmp_path, capsys):
+    path = str(tmp_path / "app.sock")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        other.listen()
+        assert main(["serve", "app:server", "--unix", path]) == 1
+    err = capsys.readouterr().err
+    assert err == (
+        f"endwell serve: cannot listen on {path}: Address already in use: another process listens on it\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "problem"),
+    [
+        (["--unix-mode", "660"], "--unix-mode needs --unix"),
+        (["--drain-deadline", "-1"], "deadline must be positive and finite, not -1.0"),
+        (["--drain-code", "1006"], "1006"),
+    ],
+)
+def test_options_that_cannot_be_obeyed_are_an_error(argv, problem, capsys):
+    assert main(["serve", "app:server", *argv]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("endwell serve: ")
+    assert problem in err
+
+
+@pytest.mark.parametrize(
+    "argv", [["--unix-mode", "9"], ["--unix-mode", "1000"], ["--drain-rate", "much"]], ids=str
+)
+def test_an_option_that_is_no_number_is_named(argv, capsys):
+    with pytest.raises(SystemExit):
+        main(["serve", "app:server", *argv])
+    assert f"argument {argv[0]}" in capsys.readouterr().err
+
+
+def test_each_field_of_drain_has_an_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    text = capsys.readouterr().out
+    for field in dataclasses.fields(endwell.Drain):
+        assert f"--drain-{'no-' if field.name == 'listen' else ''}{field.name}" in text
 
 
 async def test_workers_serve_on_one_port_and_name_themselves_in_the_log():

@@ -7,6 +7,7 @@ from urllib.parse import SplitResult
 import pytest
 
 import endwell
+import endwell.sync
 from endwell.client.connect import MAX_REDIRECTS
 from tests.pair import within
 from tests.raw import RawServer, wss
@@ -299,3 +300,22 @@ async def test_a_unix_socket_takes_the_request(tmp_path):
 def test_an_applications_mistake_raises_at_the_call_and_names_the_argument(keywords, error, name):
     with pytest.raises(error, match=name):
         endwell.connect(**keywords)
+
+
+@pytest.mark.parametrize("face", [endwell, endwell.sync])
+@pytest.mark.parametrize(
+    ("what", "keywords", "text"),
+    [
+        ("connect", {"max_sizes": 1}, r"^connect\(\) got .* 'max_sizes'; did you mean 'max_size'\?$"),
+        ("connect", {"headers": {}}, r"^connect\(\) .*'additional_headers'\?$"),
+        ("connect", {"timeout": 1}, r"^connect\(\) .*'open_timeout'\?$"),
+        ("connect", {"zzz": 1}, r"^connect\(\) got an unexpected keyword argument 'zzz'$"),
+        ("reconnecting", {"on_endings": print}, r"^reconnecting\(\) .*'on_ending'\?$"),
+        ("reconnecting", {"max_retries": 3}, r"^reconnecting\(\) .*policy=RetryPolicy\(max_retries=...\)$"),
+        ("reconnecting", {"policy": {}}, "policy must be a RetryPolicy or None, not {}"),
+        ("reconnecting", {"options": {}}, "options must be an Options or None, not {}"),
+    ],
+)
+def test_an_argument_that_a_client_does_not_have_is_named_with_the_nearest(face, what, keywords, text):
+    with pytest.raises(TypeError, match=text):
+        getattr(face, what)("ws://127.0.0.1:1/", **keywords)

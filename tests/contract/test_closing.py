@@ -229,6 +229,28 @@ async def test_after_the_end_everything_raises_or_returns_that_ending(how, meet)
         assert await within(both.ws.close(4000)) is ending
 
 
+@pytest.mark.needs("close", "pings")
+@pytest.mark.parametrize("how", ["FIN", "own"])
+async def test_after_the_end_a_mistake_of_the_application_still_raises_what_it_is(how, meet):
+    async with meet() as both:
+        if how == "own":
+            await closed(both)
+        else:
+            both.peer.fin()
+        await both.ending()
+        for message in (None, 7, ["list"]):
+            with pytest.raises(TypeError, match="message must be a str or bytes-like"):
+                await both.ws.send(message)
+        with pytest.raises(UnicodeEncodeError):
+            await both.ws.send("\ud800")
+        with pytest.raises(TypeError, match="payload must be bytes"):
+            await both.ws.ping("text")
+        with pytest.raises(ValueError, match="125"):
+            await both.ws.ping(bytes(126))
+        with pytest.raises(ValueError, match="1005"):
+            await both.ws.close(1005)
+
+
 # -- on_close() -------------------------------------------------------------------
 
 

@@ -40,7 +40,7 @@ async def refused(server, transport, request):
 
 
 REACHED = "%s (%d) is reached: more are refused with 503"
-OVER = "%s (%d) is no longer reached: %d were refused"
+OVER = "%s (%d) is no longer reached; refused meanwhile: %d"
 
 
 @pytest.mark.parametrize("option", ["max_connections", "max_connections_per_address"])

@@ -53,12 +53,13 @@ HERE = {
 }
 #: Those in which there is nothing but what the operating system or the application says.
 BY_NOBODY = {
-    "%d threads of asyncio.to_thread still run, and are left alone",
+    "tasks that were cancelled, still run, and are left alone: %s",
+    "threads of asyncio.to_thread that still run, and are left alone: %d",
     "%r failed",
     "%s",  # how a drain went: numbers, and the names of handlers
     "%s before all were ready: nothing is served",
     "%s before all were ready: the restart is off, the old workers stay",
-    "%s (%d) is no longer reached: %d were refused",
+    "%s (%d) is no longer reached; refused meanwhile: %d",
     "%s (%d) is reached: more are refused with 503",
     "%s does not %s, and is ended",
     "%s starts",
@@ -74,8 +75,7 @@ BY_NOBODY = {
     "restarting: new workers start",
     "restarting: the new workers are ready, the old ones drain",
     "something blocks the event loop, so the process ends without it; this is where:",
-    "stopping: %d connections",
-    "stopping: %d workers",
+    "stopping: %s",
     "the event loop stood still for %.1f s",
     "the report of %s is that of another version: %r",
     "the supervisor is gone",

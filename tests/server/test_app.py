@@ -490,3 +490,62 @@ async def test_the_module_for_pages_is_served_and_asked_for_anew_each_time():
     ):
         assert field in head
     assert "export class ReconnectingWebSocket" in module
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "text"),
+    [
+        ({"port": 70000}, ValueError, "port must be between 0 and 65535, not 70000"),
+        ({"port": -1}, ValueError, "port must be between 0 and 65535, not -1"),
+        ({"port": "80"}, TypeError, "port must be a number, not '80'"),
+        ({"port": True}, TypeError, "port must be a number, not True"),
+        ({"host": []}, TypeError, "host must be a str"),
+        ({"host": b"127.0.0.1"}, TypeError, "host must be a str"),
+        ({"host": 5}, TypeError, "host must be a str"),
+        ({"unix_path": b"/tmp/x"}, TypeError, "unix_path must be a path or None"),
+        ({"unix_path": 5}, TypeError, "unix_path must be a path or None"),
+        ({"unix_path": "/" + "x" * 107}, OSError, "the path of a Unix socket has at most 107 bytes"),
+        ({"ssl": True}, TypeError, "ssl must be an ssl.SSLContext or None, not True"),
+        ({"grace": "10"}, TypeError, "grace .* must be a number, not '10'"),
+        ({"grace": -1}, ValueError, "grace .* must be positive and finite, not -1"),
+    ],
+    ids=repr,
+)
+async def test_where_a_server_cannot_listen_the_argument_is_named_and_nothing_is_served(where, error, text):
+    server = endwell.Server()
+    with pytest.raises(error, match=text):
+        async with server.serving(**where):
+            pytest.fail("it serves")
+    assert server.addresses == []
+    async with server.serving():
+        assert server.port
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (
+            lambda: endwell.Server(max_sizes=1),
+            r"^Server\(\) got an unexpected keyword argument 'max_sizes'; did you mean 'max_size'\?$",
+        ),
+        (lambda: endwell.Server(max_thread=1), r"Server\(\) .*'max_threads'\?$"),
+        (lambda: endwell.Server(zzz=1), r"^Server\(\) got an unexpected keyword argument 'zzz'$"),
+        (lambda: endwell.Options().replace(origin=[]), r"^Options.replace\(\) .*'origins'\?$"),
+        (lambda: endwell.Drain().replace(windows=1), r"^Drain.replace\(\) .*'window'\?$"),
+        (lambda: endwell.Server({}), "options must be an Options or None, not {}"),
+        (lambda: endwell.Server("options"), "options must be an Options or None, not 'options'"),
+    ],
+)
+def test_an_argument_that_a_server_does_not_have_is_named_with_the_nearest(call, text):
+    with pytest.raises(TypeError, match=text):
+        call()
+
+
+async def test_an_argument_that_a_drain_does_not_have_is_named_with_the_nearest():
+    server = endwell.Server()
+    async with server.serving():
+        with pytest.raises(TypeError, match=r"^drain\(\) got .* 'deadlin'; did you mean 'deadline'\?$"):
+            await server.drain(deadlin=1)
+        with pytest.raises(TypeError, match="drain must be a Drain or None, not 5"):
+            await server.drain(5)
+        assert server._drain_run is None

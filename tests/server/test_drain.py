@@ -422,7 +422,7 @@ async def test_newcomers_are_refused_and_told_when_to_come_back():
         assert await ws.recv() == "hello"
         report = await draining
     assert report.refused == 1
-    assert "1 newcomers refused" in str(report)
+    assert "1 newcomer refused" in str(report)
 
 
 async def test_a_server_whose_address_others_serve_stops_listening():
@@ -765,6 +765,25 @@ async def drains(ws):
 async def job(ws):
     asyncio.get_running_loop().run_in_executor(None, wait, 0.5)
 
+async def swallow():
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except BaseException:
+            pass
+
+@server.get("/swallowing")
+async def page(request):
+    print("at work", file=sys.stderr, flush=True)
+    await swallow()
+
+@server.websocket("/swallows")
+async def swallows(ws):
+    ws.task = asyncio.create_task(swallow())
+    _, ws.writer = await asyncio.open_connection("127.0.0.1", server.port)
+    ws.writer.write(b"GET /swallowing HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n")
+    await swallow()
+
 server.run(port=0, drain=endwell.Drain(deadline=DEADLINE))
 """
 
@@ -811,7 +830,17 @@ async def test_a_process_ends_though_a_handler_blocks_the_event_loop():
 async def test_a_process_ends_though_a_thread_of_the_executor_does_not():
     status, out, err = await stopped("/thread", 0)
     assert (status, out) == (0, "")
-    assert "1 threads of asyncio.to_thread still run" in err
+    assert "threads of asyncio.to_thread that still run, and are left alone: 1" in err
+
+
+async def test_what_swallows_its_cancellation_is_named_once_and_asyncio_says_nothing_of_it():
+    status, out, err = await stopped("/swallows", 0)
+    assert (status, out) == (0, "")
+    *_, report, rest = err.splitlines()
+    assert report.endswith("stuck and left alone: 1 x swallows")
+    assert rest == (
+        "tasks that were cancelled, still run, and are left alone: swallow, the page '/swallowing' (page)"
+    )
 
 
 async def test_a_thread_of_the_executor_is_waited_for_up_to_the_deadline():
@@ -823,7 +852,7 @@ async def test_a_thread_of_the_executor_is_waited_for_up_to_the_deadline():
 async def test_a_program_ends_that_drains_its_server_by_itself():
     status, out, err = await stopped("/drains", 0.5, signals=0)
     assert (status, out) == (0, "")
-    assert "drained 1 connections" in err
+    assert "drained 1 connection in " in err
 
 
 def test_a_terminal_shows_how_far_it_is():
@@ -843,8 +872,8 @@ def test_a_terminal_shows_how_far_it_is():
                         text += octets
         finally:
             process.kill()
-    assert re.search(rb"draining: 0 of 1 closed, 1 handlers run, \d\.\d s\x1b\[K\r", text)
-    assert re.search(rb"draining: 1 of 1 closed, 1 handlers run, \d\.\d s", text)
+    assert re.search(rb"draining: 0 of 1 closed, 1 handler runs, \d\.\d s\x1b\[K\r", text)
+    assert re.search(rb"draining: 1 of 1 closed, 1 handler runs, \d\.\d s", text)
     assert b"handlers cancelled" not in text
     assert b"; stuck and left alone: 1 x plain\r\n" in text
 

@@ -196,6 +196,21 @@ def test_a_config_map_that_changes_between_looking_and_opening_is_followed(tmp_p
     assert get(tmp_path, "index.html").body == b"new"
 
 
+def test_a_config_map_that_changes_while_its_links_are_read_is_followed(tmp_path, monkeypatch):
+    publish(tmp_path, "2026_1", "old")
+    readlink = os.readlink
+
+    def slow(path, *args, **how):
+        leads = readlink(path, *args, **how)
+        if "2026_1" in os.fspath(leads) and not (tmp_path / "..2026_2").exists():
+            publish(tmp_path, "2026_2", "new")
+            shutil.rmtree(tmp_path / "..2026_1")
+        return leads
+
+    monkeypatch.setattr(os, "readlink", slow)
+    assert get(tmp_path, "index.html").body == b"new"
+
+
 def test_a_root_that_is_a_link_is_followed_on_every_request(tmp_path):
     for version in ("v1", "v2"):
         (tmp_path / version).mkdir()

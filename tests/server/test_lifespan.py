@@ -8,11 +8,13 @@ import logging
 import signal
 import sys
 import time
+from functools import partial
 
 import pytest
 
 import endwell
 from tests.pair import within
+from tests.raw import BOUND
 from tests.server.program import running, write
 
 WHO = contextvars.ContextVar("who", default="nobody")
@@ -78,6 +80,34 @@ async def test_one_that_fails_to_start_ends_the_start(exc):
             pytest.fail("served all the same")
 
 
+@pytest.mark.parametrize("when", ["start", "stop"])
+async def test_a_server_serves_once_at_a_time_from_its_first_callback_to_its_last(when):
+    server, calls = endwell.Server(), []
+    reached, release = asyncio.Event(), asyncio.Event()
+
+    async def callback(name):
+        calls.append(name)
+        if name == when:
+            reached.set()
+            await release.wait()
+
+    server.on_start(partial(callback, "start"))
+    server.on_stop(partial(callback, "stop"))
+
+    async def serve():
+        async with server.serving(grace=BOUND):
+            assert len(server.addresses) == 1
+
+    first = asyncio.ensure_future(serve())
+    await reached.wait()
+    with pytest.raises(RuntimeError, match="serves already"):
+        await serve()
+    release.set()
+    await first
+    assert calls == ["start", "stop"]
+    await serve()
+
+
 async def test_if_the_server_cannot_listen_what_was_started_is_stopped():
     server, told = endwell.Server(), []
     server.on_stop(lambda: told.append("stopped"))
@@ -141,7 +171,7 @@ async def test_each_worker_starts_before_the_port_is_ready_and_stops(tmp_path):
         status, log = await asyncio.to_thread(program.finish, None)
     assert status == 0
     assert log.count("INFO ended") == 2
-    assert log.index(f"ended {process}") > log.index("drained 1 connections")
+    assert log.index(f"ended {process}") > log.index("drained 1 connection in")
 
 
 @pytest.mark.parametrize("workers", [None, 1])

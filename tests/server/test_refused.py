@@ -167,7 +167,7 @@ async def test_max_connections_is_logged_once_when_it_is_reached_and_once_when_i
         reached = "max_connections (2) is reached: more are refused with 503"
         assert lines(caplog, logging.WARNING) == [reached]
         await first.close()
-        over = "max_connections (2) is no longer reached: 3 were refused"
+        over = "max_connections (2) is no longer reached; refused meanwhile: 3"
         await until(lambda: lines(caplog, logging.WARNING) == [reached, over])
         await second.close()
     assert heard == [("/ws", 503, "there are too many connections; try again later")] * 3
@@ -189,7 +189,7 @@ async def test_max_threads_is_logged_once_when_it_is_reached_and_once_when_it_is
         reached = "max_threads (1) is reached: more are refused with 503"
         assert lines(caplog, logging.WARNING) == [reached]
         await first.close()
-        over = "max_threads (1) is no longer reached: 3 were refused"
+        over = "max_threads (1) is no longer reached; refused meanwhile: 3"
         await until(lambda: lines(caplog, logging.WARNING) == [reached, over])
 
 

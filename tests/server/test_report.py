@@ -40,3 +40,27 @@ def test_reports_of_several_servers_are_added_up_also_from_other_processes():
     nobody = replace(one, slowest=None)
     assert DrainReport.from_dict(nobody.as_dict()) == nobody
     assert DrainReport.total([nobody]).slowest is None
+
+
+def test_one_connection_is_no_connections():
+    report = DrainReport(
+        connections=1,
+        endings={"clean": 1},
+        refused=1,
+        last_called=1,
+        unanswered=1,
+        cancelled=1,
+        stuck=(),
+        slowest=None,
+        phases={},
+        duration=1.5,
+    )
+    assert str(report) == (
+        "drained 1 connection in 1.5 s: 1 clean; 1 message unanswered; 1 closed while busy; 1 handler cancelled; "
+        "1 newcomer refused"
+    )
+    many = replace(report, connections=2, endings={}, refused=2, last_called=2, unanswered=2, cancelled=2)
+    assert str(many) == (
+        "drained 2 connections in 1.5 s: none; 2 messages unanswered; 2 closed while busy; 2 handlers cancelled; "
+        "2 newcomers refused"
+    )

@@ -143,7 +143,7 @@ async def test_sighup_drains_and_a_second_one_hastens_nothing(loop):
             await ws.send("slow")
             assert await asyncio.to_thread(server.process.stdout.readline) == "from here on\n"
             server.send(signal.SIGHUP)
-            await asyncio.to_thread(server.logged, "stopping: 1 connections")
+            await asyncio.to_thread(server.logged, "stopping: 1 connection")
             server.send(signal.SIGHUP)
             assert await within(ws.recv()) == "slow"
             assert (await within(ws.closed)).code == 1001

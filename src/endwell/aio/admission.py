@@ -40,7 +40,7 @@ class LimitLog:
         """One has gone; ``count`` are left."""
         if self._refused and count <= self._over:
             logger.warning(
-                "%s (%d) is no longer reached: %d were refused", self._name, self._limit, self._refused
+                "%s (%d) is no longer reached; refused meanwhile: %d", self._name, self._limit, self._refused
             )
             self._refused = 0
 

@@ -24,13 +24,21 @@ def bind(
 ) -> list[_socket.socket]:
     """Listening sockets on every address of ``host`` (None: all interfaces), or on a Unix path.
 
-    With port 0 the system chooses one, the same for all addresses. Raises OSError.
+    With port 0 the system chooses one, the same for all addresses. Raises OSError, and
+    TypeError or ValueError for an argument that names no address.
     """
     if unix_path is not None:
-        return [_bind_unix(os.fspath(unix_path), unix_mode)]
+        if not isinstance(unix_path, str | os.PathLike):
+            raise TypeError(f"unix_path must be a path or None, not {unix_path!r}")
+        return [_bind_unix(os.fsdecode(unix_path), unix_mode)]
     if unix_mode is not None:
         raise ValueError("unix_mode is the mode of a Unix socket's file, and there is no unix_path")
-    hosts = [host] if host is None or isinstance(host, str) else list(host)
+    # getaddrinfo() takes more: the name of a service, and 70000 as 4464.
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port must be a number, not {port!r}")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must be between 0 and 65535, not {port}")
+    hosts = _hosts(host)
     socks: list[_socket.socket] = []
     name: str | None = None
     try:
@@ -56,6 +64,15 @@ def bind(
             sock.close()
         raise
     return socks
+
+
+def _hosts(host: str | Iterable[str] | None) -> list[str | None]:
+    if host is None or isinstance(host, str):
+        return [host]
+    hosts: list[str | None] = [] if isinstance(host, bytes) or not isinstance(host, Iterable) else [*host]
+    if not hosts or not all(isinstance(each, str) for each in hosts):
+        raise TypeError(f"host must be a str, several of them, or None for all addresses, not {host!r}")
+    return hosts
 
 
 class _UnixSocket(_socket.socket):
@@ -84,6 +101,9 @@ def _bind_unix(path: str, mode: int | None) -> _socket.socket:
         raise ValueError("an abstract Unix socket has no file, so it has no unix_mode")
     if not abstract:
         _remove_dead(path)
+    # unix(7): sun_path has 108 bytes, and the last of a path is null. The socket module has no errno for it.
+    if len(os.fsencode(path)) > 107:
+        raise OSError(errno.ENAMETOOLONG, "the path of a Unix socket has at most 107 bytes", path)
     sock = _UnixSocket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(path)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..ending import Ending
 from ..errors import ConnectionClosed
-from ..wire.codec import Buffer
+from ..wire.codec import Buffer, check_message
 from .syscalls import monotonic
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ async def send(ws: WebSocket, message: str | Buffer) -> None:
     finally:
         ws._queued -= 1
     if not ws._core.send(message, monotonic()):
+        check_message(message)
         raise ConnectionClosed.of(await ws.closed)
     ws._stream.settle()
 

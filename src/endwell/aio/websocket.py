@@ -17,7 +17,7 @@ from ..ending import Cause, Ending
 from ..errors import ConnectionClosed
 from ..http import Request, Response
 from ..protocol.opening import accept
-from ..wire.codec import Buffer
+from ..wire.codec import Buffer, check_message
 from . import coroutines
 from .alive import Alive
 from .awaiting import DONE, Receive, Slot
@@ -248,6 +248,7 @@ class WebSocket:
         if self._queued or core.outbox.size > self._write_limit:
             return coroutines.send(self, message)
         if not core.send(message, self._stream.now()):
+            check_message(message)
             return coroutines.refuse(self)
         return coroutines.yield_once() if self._stream.wrote() else DONE
 

@@ -44,8 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     for command in (demo, serve, connect, why):
         command.add(commands)
     for subparser in commands.choices.values():
-        # Suppressed, or its default would undo a -v that stands before the command.
         subparser.add_argument(
-            "-v", "--verbose", action="count", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+            "-v",
+            "--verbose",
+            action="count",
+            # Or its default would undo a -v that stands before the command.
+            default=argparse.SUPPRESS,
+            help=subparser.get_default("verbose_help") or "log everything, with tracebacks",
         )
     return parser

@@ -17,9 +17,10 @@ def add_address(parser: argparse.ArgumentParser, port: int | None, port_help: st
     parser.add_argument("--port", type=_port, default=port, help=port_help)
 
 
-def cannot_listen(command: str, address: str, error: OSError) -> None:
-    """Say so, and what helps."""
-    hint = "; choose another --port, or 0 for any that is free" if error.errno == errno.EADDRINUSE else ""
+def cannot_listen(command: str, address: str, error: OSError, *, port: bool = True) -> None:
+    """Say so, and what helps; ``port``: whether the address has one."""
+    in_use = error.errno == errno.EADDRINUSE and port
+    hint = "; choose another --port, or 0 for any that is free" if in_use else ""
     print(f"endwell {command}: cannot listen on {address}: {error.strerror}{hint}", file=sys.stderr)
 
 

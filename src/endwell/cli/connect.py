@@ -72,7 +72,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     parser.add_argument("--reconnect", action="store_true", help="come back when the connection ends")
     add_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, verbose_help="show the handshake, without credentials; -vv: also each frame")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ..server.app import Server
+from ..server.timetable import Drain, DrainKeywords
 from .address import add_address, cannot_listen, format_address
 from .endings import EndingLog
 
@@ -27,6 +28,12 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "target", metavar="FILE_OR_MODULE:ATTR", help="such as app.py:server or package.module:server"
     )
     add_address(parser, 8080, "default: %(default)s; 0: any that is free")
+    parser.add_argument(
+        "--unix", metavar="PATH", help="listen on this Unix socket instead; @NAME: an abstract one"
+    )
+    parser.add_argument(
+        "--unix-mode", type=_mode, metavar="MODE", help="permission bits of its file in octal, such as 660"
+    )
     parser.add_argument("--certfile", help="certificate chain, PEM: serve wss and https")
     parser.add_argument("--keyfile", help="its private key, unless it is in the same file")
     parser.add_argument(
@@ -40,7 +47,45 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--no-ending-log", action="store_true", help="log no line for each connection that ends"
     )
+    _add_drain(parser)
     parser.set_defaults(run=run)
+
+
+def _add_drain(parser: argparse.ArgumentParser) -> None:
+    drain = parser.add_argument_group("drain", "how it stops: the fields of endwell.Drain")
+    default = Drain()
+    drain.add_argument(
+        "--drain-window",
+        type=float,
+        metavar="SECONDS",
+        help=f"the closings are spread over it, at most 2/5 of the deadline (default: {default.window:g})",
+    )
+    drain.add_argument(
+        "--drain-deadline",
+        type=float,
+        metavar="SECONDS",
+        help=f"all is over then, at the latest (default: {default.deadline:g})",
+    )
+    drain.add_argument("--drain-code", type=int, metavar="N", help=f"close code (default: {default.code:d})")
+    drain.add_argument(
+        "--drain-reason",
+        metavar="TEXT",
+        help="before the advice when to come back (default: what the code means)",
+    )
+    drain.add_argument(
+        "--drain-rate",
+        type=_rate,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help=f"clients that come back in a second, at most; 'none': no advice (default: {default.rate:g})",
+    )
+    drain.add_argument(
+        "--drain-no-listen",
+        dest="drain_listen",
+        action="store_const",
+        const=False,
+        help="stop listening at once, instead of refusing newcomers with 503 meanwhile",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,8 +99,10 @@ def run(args: argparse.Namespace) -> int:
         format=f"%(asctime)s %(levelname)-7s {who}%(name)s: %(message)s",
     )
     try:
-        server = _load(args.target)
+        drain = _drain(args)
+        path = _unix_path(args)
         context = _context(args.certfile, args.keyfile)
+        server = _load(args.target)
     except ValueError as error:
         print(f"endwell serve: {error}", file=sys.stderr)
         return 2
@@ -63,11 +110,20 @@ def run(args: argparse.Namespace) -> int:
     if not args.no_ending_log:
         server.on_close(endings.ended)
     try:
-        server.run(args.host, args.port, ssl=context, workers=args.workers)
+        server.run(
+            args.host,
+            args.port,
+            ssl=context,
+            unix_path=path,
+            unix_mode=args.unix_mode,
+            drain=drain,
+            workers=args.workers,
+        )
     except SystemExit as exit_:
         if not isinstance(exit_.__cause__, OSError):
             raise
-        cannot_listen("serve", format_address(args.host, args.port), exit_.__cause__)
+        where = format_address(args.host, args.port) if args.unix is None else args.unix
+        cannot_listen("serve", where, exit_.__cause__, port=args.unix is None)
         return 1
     finally:
         endings.flush()
@@ -79,6 +135,39 @@ def _count(text: str) -> int:
     if count < 1:
         raise argparse.ArgumentTypeError(f"there is at least one worker, not {count}")
     return count
+
+
+def _mode(text: str) -> int:
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise argparse.ArgumentTypeError(f"permission bits are octal, such as 660, not {text!r}")
+    return mode
+
+
+def _unix_path(args: argparse.Namespace) -> str | None:
+    """Raises ValueError."""
+    path: str | None = args.unix
+    if path is None:
+        if args.unix_mode is not None:
+            raise ValueError("--unix-mode needs --unix")
+        return None
+    return f"\0{path[1:]}" if path.startswith("@") else path
+
+
+def _rate(text: str) -> float | None:
+    return None if text == "none" else float(text)
+
+
+def _drain(args: argparse.Namespace) -> Drain:
+    """How it stops. Raises ValueError."""
+    given = {name: getattr(args, f"drain_{name}", None) for name in DrainKeywords.__optional_keys__}
+    keywords: DrainKeywords = {name: value for name, value in given.items() if value is not None}  # type: ignore[assignment]
+    if hasattr(args, "drain_rate"):
+        keywords["rate"] = args.drain_rate
+    return Drain(**keywords)
 
 
 def _load(target: str) -> Server:

@@ -17,7 +17,7 @@ from ..codes import CloseCode
 from ..ending import Cause
 from ..errors import HandshakeRejected
 from ..http import Headers
-from ..options import OptionKeywords, Options
+from ..options import OptionKeywords, Options, check_keywords
 from ..protocol.handshake import Offer
 from ..protocol.opening import offer
 from ..protocol.uri import WebSocketURI, parse_uri
@@ -75,6 +75,7 @@ class connect:
         self._ssl = ssl
         self._headers = _headers(additional_headers)
         self._unix_path = unix_path
+        check_keywords("connect", keywords, ConnectKeywords.__optional_keys__)
         self._options = (options or Options()).replace(**keywords)
         self._offer(self._uri, self._headers)  # an application's mistake raises here, not when it connects
         self._ws: WebSocket | None = None

@@ -7,13 +7,15 @@ import inspect
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
+from dataclasses import fields
 from typing import Any, Unpack
 
 from ..aio.websocket import WebSocket, begin_close
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed, GaveUp, HandshakeError
+from ..options import check_keywords
 from .connect import ConnectKeywords, connect
 from .retry import History, RetryPolicy, StopReason
 
@@ -37,6 +39,9 @@ class ReconnectLoop:
         for name, callback in (("on_attempt", on_attempt), ("on_ending", on_ending)):
             if callback is not None and (not callable(callback) or inspect.iscoroutinefunction(callback)):
                 raise TypeError(f"{name} must be a plain function, not {callback!r}")
+        if not isinstance(policy, RetryPolicy | None):
+            raise TypeError(f"policy must be a RetryPolicy or None, not {policy!r}")
+        _check_keywords(keywords)
         self._connect = connect(url, **keywords)
         self._policy = policy or RetryPolicy()
         self._on_attempt = on_attempt
@@ -230,6 +235,14 @@ class reconnecting:
     async def aclose(self) -> None:
         """:meth:`stop`, and wait for the end of the connection."""
         await self._connecting.aclose()
+
+
+def _check_keywords(keywords: Iterable[str]) -> None:
+    known = {*ConnectKeywords.__optional_keys__, "policy", "on_attempt", "on_ending"}
+    for name in keywords:
+        limit = any(name == field.name for field in fields(RetryPolicy))
+        hint = f"; it is one of the policy: policy=RetryPolicy({name}=...)" if limit else ""
+        check_keywords("reconnecting", [name], known, hint)
 
 
 class _Turns:

@@ -482,7 +482,11 @@ class Connection:
         Raises ValueError for a payload over 125 bytes, or one that is still unanswered,
         and Unsupported where there are no pings.
         """
-        if not self.is_open or self._codec is None:
+        if self._codec is None:
+            return None
+        if not self.is_open:
+            if payload is not None and self._codec.has_pings:
+                self._codec.ping(payload)  # an application's mistake raises at any time
             return None
         payload = self.keepalive.new_payload() if payload is None else payload
         frame = self._codec.ping(payload)

@@ -26,7 +26,7 @@ from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed, MisdirectedRequest, RequestRefused, ServiceUnavailable
 from ..http import Request, Response
-from ..options import OptionKeywords, Options
+from ..options import OptionKeywords, Options, check_keywords
 from ..protocol.handshake import wants_websocket
 from ..protocol.opening import accept
 from ..sync.portal import Portal
@@ -70,6 +70,9 @@ class Server:
     def __init__(
         self, options: Options | None = None, *, max_threads: int = 1000, **keywords: Unpack[OptionKeywords]
     ) -> None:
+        if not isinstance(options, Options | None):
+            raise TypeError(f"options must be an Options or None, not {options!r}")
+        check_keywords("Server", keywords, {*OptionKeywords.__optional_keys__, "options", "max_threads"})
         self.options = (options or Options()).replace(**keywords)
         #: The connections that are open or closing.
         self.connections: set[WebSocket] = set()
@@ -91,6 +94,7 @@ class Server:
         self._drain_watchers: list[Callable[[Drain], object]] = []
         self._starters: list[Callable[[], object]] = []
         self._stoppers: list[Callable[[], object]] = []
+        self._serves = False
         self._listener: Listener | None = None
         self._portal: Portal | None = None
         self._refusals = Refusals()
@@ -126,7 +130,8 @@ class Server:
         logged, and a coroutine function is cancelled. A plain function runs in a thread.
 
         With ``any_host`` the option ``allowed_hosts`` does not apply: for a health check of a load
-        balancer, which asks for the address of the machine.
+        balancer, which asks for the address of the machine. Hooks of :meth:`process_request` are called
+        first for every page, this one too: one that asks for credentials has to let its path pass.
         """
 
         def register(handler: Function) -> Function:
@@ -160,7 +165,7 @@ class Server:
         self._router.add("http", path, browser_module(self._threads.file))
 
     def process_request(self, hook: Function) -> Function:
-        """Decorate a ``hook(request)``, plain or async, that sees every request first.
+        """Decorate a ``hook(request)``, plain or async, that sees every request first, health checks too.
 
         It returns None to let the request pass, or a :class:`Response` that answers
         it: 401, 403, a redirect. Hooks are called one after the other, in the order of
@@ -315,8 +320,9 @@ class Server:
         Leaving the block drains the server with ``grace`` seconds as its deadline, unless
         :meth:`drain` has been called.
 
-        Raises OSError if it cannot listen, with EADDRINUSE also if another process listens on ``unix_path``, and
-        RuntimeError while it serves already.
+        Raises TypeError or ValueError for an argument that is wrong, OSError if it cannot listen, with EADDRINUSE also if
+        another process listens on ``unix_path``, and RuntimeError while it serves already, from the first ``on_start``
+        callback to the last ``on_stop`` callback.
         """
         return self._serve_on(partial(bind, host, port, unix_path, unix_mode), ssl, grace)
 
@@ -333,24 +339,35 @@ class Server:
         Where other processes have them too, ``should_defer(connections)``, called with their number,
         says whether to leave the next newcomer to those.
         """
-        if self._listener is not None:
+        if not isinstance(ssl, tls.SSLContext | None):
+            raise TypeError(f"ssl must be an ssl.SSLContext or None, not {ssl!r}")
+        try:
+            plan = Drain(deadline=grace, listen=False)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"grace is the deadline of the drain: {error}") from None
+        if self._serves:
             raise RuntimeError(
                 "this Server serves already, and can do so once at a time; to listen on several addresses give a list of "
                 "hosts, and for another port or TLS beside it use another Server"
             )
-        self._drain_run = None
-        await start(self._starters)
+        # Before anything is awaited: callbacks of on_start and on_stop belong to it.
+        self._serves = True
         try:
-            async with self._listening(listen, ssl, grace, yields):
-                yield self
+            self._drain_run = None
+            await start(self._starters)
+            try:
+                async with self._listening(listen, ssl, plan, yields):
+                    yield self
+            finally:
+                await stop(
+                    self._stoppers, STOP_TIME if self._drain_run is None else self._drain_run.left(STOP_TIME)
+                )
         finally:
-            await stop(
-                self._stoppers, STOP_TIME if self._drain_run is None else self._drain_run.left(STOP_TIME)
-            )
+            self._serves = False
 
     @asynccontextmanager
     async def _listening(
-        self, listen: Listen, ssl: tls.SSLContext | None, grace: float, yields: Callable[[int], bool] | None
+        self, listen: Listen, ssl: tls.SSLContext | None, plan: Drain, yields: Callable[[int], bool] | None
     ) -> AsyncIterator[None]:
         self.draining = DrainEvent()
         fair = yields and (lambda openings: yields(openings + len(self.connections)))
@@ -364,7 +381,7 @@ class Server:
             yield
         finally:
             try:
-                await self.drain(deadline=grace, listen=False)
+                await self.drain(plan)
             finally:
                 self._threads.dismiss()
                 self._listener = self._portal = None
@@ -389,6 +406,9 @@ class Server:
         Cancelled, it goes to the end at once. A handler must not wait for it, which would
         be waiting for itself. Raises ValueError while nothing is served.
         """
+        if not isinstance(drain, Drain | None):
+            raise TypeError(f"drain must be a Drain or None, not {drain!r}")
+        check_keywords("drain", keywords, {*DrainKeywords.__optional_keys__, "drain"})
         plan = (drain or Drain()).replace(**keywords)
         if self._listener is None:
             raise ValueError("drain() while the server does not serve")
@@ -529,7 +549,7 @@ class Server:
         """The HTTP answer to the request; None if it may become a WebSocket."""
         request = asked.request
         for hook in self._hooks:
-            asked.work = f"the process_request hook {getattr(hook, '__qualname__', hook)!r}"
+            asked.begin(f"the process_request hook {getattr(hook, '__qualname__', hook)!r}")
             returned = await self._call(self._threads.hook, hook, blocks(hook), request)
             if returned is not None:
                 response = response_from(returned, hook)
@@ -542,7 +562,7 @@ class Server:
             return None
         route, params = self._router.match(request.raw_path, "http", request.method)
         request.params = params
-        asked.work = f"the page {route.pattern!r} ({route.name})"
+        asked.begin(f"the page {route.pattern!r} ({route.name})")
         returned = await self._call(self._threads.page, route.handler, route.blocking, request, **params)
         return response_from(returned, route.handler)
 
@@ -666,6 +686,12 @@ class _Asked:
         self.request = request
         #: What is at work on the answer, for the log.
         self.work = ""
+
+    def begin(self, work: str) -> None:
+        """``work`` is at work, in the current task."""
+        self.work = work
+        if (task := asyncio.current_task()) is not None:
+            task.set_name(work)  # for the log, should it go on after the server has stopped
 
 
 def _address_of(sock: _socket.socket) -> Any:

@@ -31,7 +31,7 @@ from .router import Route
 from .threads import HandlerThreads
 from .timetable import CLEANUP_TIME, Drain, Phase, Timetable
 
-__all__ = ["DrainReport", "DrainRun", "tell"]
+__all__ = ["DrainReport", "DrainRun", "counted", "tell"]
 
 logger = logging.getLogger("endwell.server")
 
@@ -72,21 +72,22 @@ class DrainReport:
     def __str__(self) -> str:
         """One line."""
         ended = ", ".join(f"{count} {how}" for how, count in sorted(self.endings.items())) or "none"
-        parts = [f"drained {self.connections} connections in {self.duration:.1f} s: {ended}"]
-        parts += [f"{number} {what}" for number, what in self._troubles() if number]
+        parts = [f"drained {counted(self.connections, 'connection')} in {self.duration:.1f} s: {ended}"]
+        parts += self._troubles()
         if self.slowest is not None:
             parts.append(f"slowest handler: {self.slowest[0]}, {self.slowest[1]:.1f} s")
         if self.stuck:
-            parts.append(f"stuck and left alone: {_counted(self.stuck)}")
+            parts.append(f"stuck and left alone: {_by_name(self.stuck)}")
         return "; ".join(parts)
 
-    def _troubles(self) -> list[tuple[int, str]]:
-        return [
-            (self.unanswered, "messages unanswered"),
-            (self.last_called, "closed while busy"),
-            (self.cancelled, "handlers cancelled"),
-            (self.refused, "newcomers refused"),
+    def _troubles(self) -> list[str]:
+        troubles = [
+            (self.unanswered, f"{counted(self.unanswered, 'message')} unanswered"),
+            (self.last_called, f"{self.last_called} closed while busy"),
+            (self.cancelled, f"{counted(self.cancelled, 'handler')} cancelled"),
+            (self.refused, f"{counted(self.refused, 'newcomer')} refused"),
         ]
+        return [text for number, text in troubles if number]
 
     def as_dict(self) -> dict[str, Any]:
         """What :meth:`from_dict` makes a report of again, in another process; ready for JSON."""
@@ -123,7 +124,12 @@ class DrainReport:
         )
 
 
-def _counted(names: Iterable[str]) -> str:
+def counted(number: int, noun: str) -> str:
+    """``1 connection``, ``2 connections``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _by_name(names: Iterable[str]) -> str:
     return ", ".join(f"{count} x {name}" for name, count in Counter(names).items())
 
 
@@ -231,7 +237,9 @@ class DrainRun:
     def __str__(self) -> str:
         """A line that says how far it is."""
         done, count = sum(self._endings.values()), self.timetable.count
-        return f"draining: {done} of {count} closed, {len(self._handlers)} handlers run, {self.at():.1f} s"
+        handlers = counted(len(self._handlers), "handler")
+        runs = "runs" if len(self._handlers) == 1 else "run"
+        return f"draining: {done} of {count} closed, {handlers} {runs}, {self.at():.1f} s"
 
     async def finished(self) -> DrainReport:
         """Wait for it."""
@@ -335,7 +343,7 @@ class DrainRun:
         """Name the handlers that go on after their connection, so that one knows what a stop takes its time for."""
         if names := [route.name for ws, route in self._handlers.items() if ws not in self._connections]:
             left = max(0.0, self.timetable.begins(Phase.OVER) - self.at())
-            logger.warning("the drain waits for handlers, %.1f s at most: %s", left, _counted(names))
+            logger.warning("the drain waits for handlers, %.1f s at most: %s", left, _by_name(names))
 
     def _consumed(self, ws: WebSocket) -> int:
         bridge = self._bridges.get(ws)

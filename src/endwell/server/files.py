@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from email.utils import formatdate
 from mimetypes import MimeTypes
 from pathlib import Path
@@ -80,20 +81,20 @@ def browser_module(run: Run) -> Callable[[Request], Coroutine[Any, Any, Response
 
 
 def _serve(root: Path, request: Request, path: str, follow_links: bool) -> Response:
-    for _ in range(2):
+    for _ in range(3):
+        # A ConfigMap that is updated at this moment: what the link led to is gone, before it was found or
+        # before it was opened, and the link leads elsewhere.
         found = _find(root, request, path, follow_links)
         if isinstance(found, Response):
             return found
-        try:
-            return _file_response(found, request)
-        except FileNotFoundError:
-            # A ConfigMap that is updated at this moment: what the link led to is gone, and it leads elsewhere.
-            continue
-    return _missing()
+        if found is not None:
+            with suppress(FileNotFoundError):
+                return _file_response(found, request)
+    return NotFound("there is no such file").response()
 
 
-def _find(root: Path, request: Request, path: str, follow_links: bool) -> Path | Response:
-    """The file that ``path`` names, or the answer if there is none."""
+def _find(root: Path, request: Request, path: str, follow_links: bool) -> Path | Response | None:
+    """The file that ``path`` names, or a redirect to it; None if there is none."""
     file = _inside(root, path, follow_links)
     if file is not None and file.is_dir():
         named = bool(path) and not path.endswith("/")
@@ -103,11 +104,7 @@ def _find(root: Path, request: Request, path: str, follow_links: bool) -> Path |
     elif path.endswith("/"):
         file = None
     # Not exists(): opening a FIFO would wait for its writer.
-    return _missing() if file is None or not file.is_file() else file
-
-
-def _missing() -> Response:
-    return NotFound("there is no such file").response()
+    return None if file is None or not file.is_file() else file
 
 
 def _with_slash(request: Request) -> Response:

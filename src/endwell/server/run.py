@@ -240,7 +240,9 @@ class _Executor(ThreadPoolExecutor):
         """Wait for what still runs, but not longer than that."""
         self._work.finish(seconds)
         if self._work.busy:
-            logger.warning("%d threads of asyncio.to_thread still run, and are left alone", self._work.busy)
+            logger.warning(
+                "threads of asyncio.to_thread that still run, and are left alone: %d", self._work.busy
+            )
 
 
 def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
@@ -251,6 +253,30 @@ def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
             task.cancel()
         if tasks:
             loop.run_until_complete(asyncio.wait(tasks, timeout=WIND_UP_TIME))
+            _leave_alone([task for task in tasks if not task.done()])
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
+
+
+def _leave_alone(tasks: list[asyncio.Task[Any]]) -> None:
+    """Name the tasks that go on although they were cancelled, but for the handlers, which the report of the drain names."""
+    names = []
+    for task in tasks:
+        # asyncio would say of each that it "was destroyed but it is pending".
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # typeshed has it not
+        name = getattr(task.get_coro(), "__qualname__", "")
+        if name == "Server._ask":
+            name = task.get_name()
+        if name != "Server._handle":
+            names.append(name)
+        # Never destroyed, not even at exit: a coroutine that catches everything, in a loop, would catch the
+        # GeneratorExit, too, and Python would complain or not end.
+        with suppress(ImportError, AttributeError):
+            import ctypes  # rarely needed, and not in every Python
+
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))
+    if names:
+        logger.warning(
+            "tasks that were cancelled, still run, and are left alone: %s", ", ".join(sorted(names))
+        )

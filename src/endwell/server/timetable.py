@@ -9,6 +9,7 @@ from typing import TypedDict, Unpack
 
 from ..advice import MAX_SECONDS, RetryAdvice
 from ..codes import CloseCode
+from ..options import check_keywords
 from ..wire.frames import close_payload
 
 __all__ = ["CLEANUP_TIME", "Drain", "DrainKeywords", "Phase", "Timetable"]
@@ -79,7 +80,8 @@ class Drain:
         return "server restarting" if self.code == CloseCode.SERVICE_RESTART else "server stopping"
 
     def replace(self, **changes: Unpack[DrainKeywords]) -> Drain:
-        """A copy with ``changes``. Raises TypeError for a name that is no field, naming it."""
+        """A copy with ``changes``. Raises TypeError for a name that is no field, with the nearest one."""
+        check_keywords("Drain.replace", changes, DrainKeywords.__optional_keys__)
         return replace(self, **changes) if changes else self
 
 

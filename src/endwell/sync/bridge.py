@@ -365,6 +365,7 @@ class Bridge:
     def ping(self, payload: bytes | None, timeout: float | None) -> float:
         """As that of the asyncio WebSocket."""
         if self.over():
+            self._core.ping(payload, monotonic())  # which sends nothing, and raises for what is no payload
             raise ConnectionClosed.of(self.wait_closed(None))
         return self.portal.run(self._ping, payload, timeout=timeout)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     Buffer = bytes | bytearray | memoryview
 
-__all__ = ["NO_BINARY", "Buffer", "Codec", "Control", "Event", "Ping", "Pong", "octets"]
+__all__ = ["NO_BINARY", "Buffer", "Codec", "Control", "Event", "Ping", "Pong", "check_message", "octets"]
 
 #: Why bytes are refused where ``has_binary`` is False.
 NO_BINARY = "message must be a str: this old protocol has no binary messages"
@@ -488,3 +488,11 @@ def octets(data: Buffer, wanted: str) -> bytes | bytearray | memoryview:
     # array, mmap and others, which cannot change their size while there is a view of them.
     with view:
         return view.tobytes()
+
+
+def check_message(message: str | Buffer) -> None:
+    """Raise what sending ``message`` would raise in any protocol: TypeError, or UnicodeEncodeError for a lone surrogate."""
+    if isinstance(message, str):
+        message.encode()
+    elif not isinstance(message, bytes):
+        octets(message, "message must be a str")

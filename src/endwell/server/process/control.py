@@ -12,6 +12,7 @@ from ...aio.bind import format_address
 from ...aio.draining import DrainEvent
 from ...aio.syscalls import monotonic
 from ...codes import CloseCode
+from ..drain import counted
 from ..timetable import Drain, DrainKeywords, Phase, Timetable
 from . import systemd
 from .balance import LoadTable
@@ -148,7 +149,7 @@ class ProcessControl:
 
     def stopping(self, server: Server) -> None:
         """It drains."""
-        logger.info("stopping: %d connections", len(server.connections))
+        logger.info("stopping: %s", counted(len(server.connections), "connection"))
         if self.alone:
             systemd.notify("STOPPING=1")
         if self._loads is not None:

@@ -22,7 +22,7 @@ from math import inf
 
 from ...aio.bind import format_address, unlink
 from ...aio.syscalls import monotonic
-from ..drain import DrainReport
+from ..drain import DrainReport, counted
 from . import systemd
 from .backoff import Backoff
 from .balance import LoadTable
@@ -313,7 +313,7 @@ class Supervisor:
         elif ready == self._count and not self._up:
             self._up = True
             for sock in self._socks:
-                tell_listening(f"{format_address(sock.getsockname())}, with {self._count} workers")
+                tell_listening(f"{format_address(sock.getsockname())}, with {counted(self._count, 'worker')}")
             systemd.notify("READY=1")
         if self._restart_again and self._up and not self._restarting:
             self._restarting, self._restart_again = True, False
@@ -340,7 +340,7 @@ class Supervisor:
 
     def _stop(self, *, at_once: bool = False) -> None:
         if not self._stopping:
-            logger.info("stopping: %d workers", len(self._workers))
+            logger.info("stopping: %s", counted(len(self._workers), "worker"))
             systemd.notify("STOPPING=1")
         self._stopping, self._restarting, self._restart_again = True, False, False
         self._due.clear()
