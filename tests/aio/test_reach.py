@@ -158,6 +158,8 @@ async def test_a_label_that_is_too_long_is_a_name_that_does_not_resolve():
 
 PROGRAM = """
 import sys, threading
+if sys.argv.pop(1) == "asyncio":
+    sys.modules["uvloop"] = None  # which resolves names in threads of its own, whatever we do
 import endwell, endwell.sync
 
 def late():
@@ -178,9 +180,10 @@ def run(program, *argv):
     )
 
 
-def test_a_thread_connects_after_the_end_of_the_main_thread():
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_thread_connects_after_the_end_of_the_main_thread(loop):
     _, port = refusing()
-    ended = run(PROGRAM, f"ws://{HOST}:{port}/", f"ws://localhost:{port}/")
+    ended = run(PROGRAM, loop, f"ws://{HOST}:{port}/", f"ws://localhost:{port}/")
     assert (ended.stdout, ended.stderr) == ("ConnectionRefusedError\n" * 2, "")
     assert ended.returncode == 0
 

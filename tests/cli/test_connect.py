@@ -30,6 +30,11 @@ async def echo(ws):
     async for message in ws:
         await ws.send(message)
 
+@server.websocket("/ascii")
+async def shows(ws):
+    async for message in ws:
+        await ws.send(ascii(message))
+
 @server.websocket("/news")
 async def news(ws):
     for message in await ws.recv(), "two\\nlines", "\\x1b[31m", b"\\x00\\xff":
@@ -95,6 +100,12 @@ def test_each_line_of_a_pipe_is_sent_and_the_answers_are_printed(url):
         status, out, err = interrupt(process, "one\n\nthree ü\nlast", 4)
     assert (status, out) == (0, "one\n\nthree ü\nlast\n")
     assert err.startswith(NORMAL)
+
+
+def test_the_carriage_return_of_a_line_of_windows_is_not_sent(url):
+    with command("connect", f"{url}/ascii", *LONG) as process:
+        status, out, _ = interrupt(process, "one\r\n\r\na\rb\n", 3)
+    assert (status, out) == (0, "'one'\n''\n'a\\rb'\n")
 
 
 def test_after_the_end_of_a_pipe_it_closes_when_nothing_has_come_for_a_while(url):
