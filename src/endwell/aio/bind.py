@@ -10,6 +10,8 @@ import stat
 from collections.abc import Iterable
 from typing import Any
 
+from .loop import check_system
+
 __all__ = ["bind", "format_address", "unlink"]
 
 #: The queue of connections that the kernel keeps until they are accepted.
@@ -24,8 +26,9 @@ def bind(
 ) -> list[_socket.socket]:
     """Listening sockets on every address of ``host`` (None: all interfaces), or on a Unix path.
 
-    With port 0 the system chooses one, the same for all addresses. Raises OSError.
+    With port 0 the system chooses one, the same for all addresses. Raises OSError, and NotImplementedError on Windows.
     """
+    check_system()
     if unix_path is not None:
         return [_bind_unix(os.fspath(unix_path), unix_mode)]
     if unix_mode is not None:

@@ -9,6 +9,7 @@ import platform
 import sys
 from collections.abc import Sequence
 
+from ..aio.loop import check_system
 from ..build import __version__, compiled
 from . import connect, demo, serve, why
 
@@ -21,6 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A peer may send what the terminal's encoding does not have.
         sys.stdout.reconfigure(errors="backslashreplace")
+    if args.run is not why.run:
+        try:
+            check_system()
+        except NotImplementedError as error:
+            print(f"endwell: {error}", file=sys.stderr)
+            return 1
     try:
         status: int = args.run(args)
         sys.stdout.flush()
