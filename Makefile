@@ -120,6 +120,7 @@ bench: .venv-bench/installed
 clean:
 	rm -rf .venv .venv-bench tools/browser/node_modules build dist .coverage .hypothesis .*_cache src/*.egg-info
 	find src -name '*.so' -delete
+	rm -f src/endwell/not-compiled
 
 %/bin/pip:
 	sh tools/make_venv.sh '$(PYTHON)' $*

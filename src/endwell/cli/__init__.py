@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from ..aio.loop import check_system
-from ..build import __version__, compiled
+from ..build import __version__, compiled, failure
 from . import connect, demo, serve, why
 
 __all__ = ["main"]
@@ -43,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="endwell", description="WebSockets that end well.")
     build = "compiled" if compiled() else "pure Python"
+    reason = failure()
+    if reason is not None:
+        build += f", because it could not be compiled when it was installed: {reason}"
     python = f"{platform.python_implementation()} {platform.python_version()}"
     parser.add_argument("--version", action="version", version=f"endwell {__version__} ({build}) on {python}")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log everything, with tracebacks")
