@@ -105,10 +105,10 @@ types: .venv/built tools/browser/node_modules/installed
 	$(BIN)/python tools/browser_types.py
 
 conformance: .venv/built
-	$(BIN)/python tests/conformance/autobahn.py
+	$(BIN)/python -m tests.conformance.autobahn
 
 conformance-quick: .venv/built
-	$(BIN)/python tests/conformance/autobahn.py --quick
+	$(BIN)/python -m tests.conformance.autobahn --quick
 
 # Needs the peers of docs/legacy.md; what is not installed is left out.
 interop-legacy: .venv/built
@@ -120,6 +120,7 @@ bench: .venv-bench/installed
 clean:
 	rm -rf .venv .venv-bench tools/browser/node_modules build dist .coverage .hypothesis .*_cache src/*.egg-info
 	find src -name '*.so' -delete
+	rm -f src/endwell/not-compiled
 
 %/bin/pip:
 	sh tools/make_venv.sh '$(PYTHON)' $*

@@ -2,12 +2,13 @@
 
 Each is a .py file of the package, compiled by Cython as it stands, with types from
 the .pxd beside it if there is one. If the C compiler is missing or fails, the build
-continues without them. ENDWELL_PURE=1 compiles nothing; ENDWELL_PURE=0 makes a failure
-of the compiler an error.
+continues without them, and the file ``not-compiled`` in the package says why.
+ENDWELL_PURE=1 compiles nothing; ENDWELL_PURE=0 makes a failure of the compiler an error.
 """
 
 import os
 import sys
+import sysconfig
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -58,6 +59,11 @@ To compile it, install a C compiler and the headers of Python (Debian: gcc, pyth
 ENDWELL_PURE=0 turns this message into an error. `endwell --version` tells which build is running.
 """
 
+#: Read by endwell/build.py. It is written where the compiled modules would be, so an uninstallation removes it.
+MARKER = "not-compiled"
+#: Characters of the reason that are kept.
+REASON = 120
+
 
 def source(name: str) -> str:
     """The file of a module; a .pyx only where one function has a form that Python cannot say."""
@@ -69,6 +75,10 @@ def extensions() -> list[Extension]:
     """The modules to compile in this environment."""
     # PyPy's compiler sees through Python code, but not through an extension module.
     if os.environ.get("ENDWELL_PURE") == "1" or sys.implementation.name != "cpython":
+        return []
+    # The compiled modules are not shown to be safe without the GIL: the import of one would turn the GIL on for
+    # the whole process. On Windows the functions of sys/uio.h are missing.
+    if sysconfig.get_config_var("Py_GIL_DISABLED") or sys.platform == "win32":
         return []
     from Cython.Build import cythonize
 
@@ -101,9 +111,12 @@ class BuildExtensions(build_ext):
 
     def run(self) -> None:
         """Compile all modules; if one fails, remove the others and say so."""
+        marker = self._marker()
+        if os.path.exists(marker):
+            os.remove(marker)
         try:
             super().run()
-        except (BaseError, CCompilerError):
+        except (BaseError, CCompilerError) as error:
             if os.environ.get("ENDWELL_PURE") == "0":
                 raise
             for extension in self.extensions:
@@ -111,6 +124,10 @@ class BuildExtensions(build_ext):
                     if os.path.exists(path):
                         os.remove(path)
             self.extensions = []
+            os.makedirs(os.path.dirname(marker), exist_ok=True)
+            with open(marker, "w", encoding="utf-8") as file:
+                # A long one is the command line; what the compiler said is in the output of the installation.
+                print(error if len(str(error)) < REASON else "the C compiler failed", file=file)
             print(FALLBACK, file=sys.stderr)
 
     def build_extension(self, ext: Extension) -> None:
@@ -123,6 +140,9 @@ class BuildExtensions(build_ext):
         self._compiled += 1
         if os.path.getmtime(path) != before:
             print(f"[{self._compiled}/{len(self.extensions)}] compiled {ext.name}", flush=True)
+
+    def _marker(self) -> str:
+        return os.path.join("src" if self.inplace else self.build_lib, "endwell", MARKER)
 
     def _beside_its_source(self, extension: Extension) -> str:
         return os.path.join("src", self.get_ext_filename(extension.name))

@@ -8,15 +8,21 @@ before every other one of the package, so that the choice holds for all of them.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from importlib.machinery import SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, ModuleSpec, SourceFileLoader
 from types import ModuleType
 
-__all__ = ["PlainFinder", "__version__", "compiled"]
+__all__ = ["PlainFinder", "__version__", "compiled", "failure", "warn_of_failure"]
 
 __version__ = "0.1.0.dev0"
+
+logger = logging.getLogger("endwell")
+
+#: Written by setup.py if the compiler is missing or fails; it holds the reason.
+_MARKER = os.path.join(os.path.dirname(__file__), "not-compiled")
 
 
 class PlainFinder:
@@ -44,3 +50,34 @@ def compiled() -> tuple[str, ...]:
     modules = sorted(name for name in sys.modules if name.startswith("endwell."))
     specs = [getattr(sys.modules[name], "__spec__", None) for name in modules]
     return tuple(spec.name for spec in specs if spec and isinstance(spec.loader, ExtensionFileLoader))
+
+
+def failure() -> str | None:
+    """Why this package could not be compiled when it was installed; None if it is compiled, or plain by choice.
+
+    It is plain by choice with ``ENDWELL_PURE=1``, and if it was installed from a wheel without compiled modules.
+    """
+    if os.environ.get("ENDWELL_PURE") == "1" or compiled():
+        return None
+    try:
+        with open(_MARKER, encoding="utf-8") as file:
+            return " ".join(file.read().split())
+    except OSError:
+        return None
+
+
+def warn_of_failure() -> None:
+    """Log that compiling failed when this package was installed, if it did; once for each process."""
+    global _warned  # noqa: PLW0603  (once for each process)
+    if _warned:
+        return
+    _warned = True
+    if why := failure():
+        logger.warning(
+            "endwell runs as plain Python, and each message costs more CPU time, because it could not be compiled when "
+            "it was installed: %s (ENDWELL_PURE=1 in the environment omits this warning)",
+            why,
+        )
+
+
+_warned = False

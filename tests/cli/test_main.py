@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import endwell
+from endwell import cli
 from endwell.cli import main
 from tests.cli.process import command, finish
 
@@ -31,6 +32,15 @@ def test_the_version_names_package_and_python(capsys):
     out = capsys.readouterr().out
     assert out.startswith(f"endwell {endwell.__version__} (")
     assert ".".join(map(str, sys.version_info[:3])) in out
+
+
+def test_the_version_says_that_compiling_failed(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "compiled", tuple)
+    monkeypatch.setattr(cli, "failure", lambda: "command 'cc' failed")
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    out = " ".join(capsys.readouterr().out.split())  # argparse breaks the line
+    assert "(pure Python, because it could not be compiled when it was installed: command 'cc' failed)" in out
 
 
 def test_the_package_runs_as_a_module():

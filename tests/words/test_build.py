@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import runpy
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec, PathFinder
@@ -70,3 +71,56 @@ def test_compiled_names_the_extension_modules_of_this_package_only(monkeypatch: 
     monkeypatch.setitem(sys.modules, "endwell.odd", ModuleType("endwell.odd"))
 
     assert set(build.compiled()) - set(before) == {"endwell.fast"}
+
+
+@pytest.fixture
+def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the installation leaves if the compiler fails; and nothing is compiled, and nothing was warned about."""
+    path = tmp_path / "not-compiled"
+    path.write_text("command 'cc' failed:\nNo such file\n")
+    monkeypatch.setattr(build, "_MARKER", str(path))
+    monkeypatch.setattr(build, "_warned", False)
+    monkeypatch.setattr(build, "compiled", tuple)
+    monkeypatch.delenv("ENDWELL_PURE", raising=False)
+    return path
+
+
+def test_the_reason_why_compiling_failed_is_known(marker: Path) -> None:
+    assert build.failure() == "command 'cc' failed: No such file"
+
+
+def test_a_build_that_is_plain_by_choice_has_not_failed(
+    marker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDWELL_PURE", "1")
+    assert build.failure() is None
+
+
+def test_a_plain_wheel_has_not_failed(marker: Path) -> None:
+    marker.unlink()
+    assert build.failure() is None
+
+
+def test_a_compiled_build_has_not_failed(marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "compiled", lambda: ("endwell.http",))
+    assert build.failure() is None
+
+
+def test_a_build_that_failed_is_warned_about_once(marker: Path, caplog: pytest.LogCaptureFixture) -> None:
+    build.warn_of_failure()
+    build.warn_of_failure()
+
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("endwell", logging.WARNING)
+    assert (
+        "could not be compiled when it was installed: command 'cc' failed: No such file"
+        in record.getMessage()
+    )
+
+
+def test_a_build_that_did_not_fail_is_not_warned_about(
+    marker: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    marker.unlink()
+    build.warn_of_failure()
+    assert not caplog.records

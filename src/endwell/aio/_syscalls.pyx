@@ -6,9 +6,26 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.object cimport PyObject_AsFileDescriptor
 from libc.errno cimport EAGAIN, EINTR, errno
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.time cimport clock_gettime, clockid_t, timespec
+
+cdef extern from "time.h" nogil:
+    """
+    /* The clock of time.monotonic(), which the rest of the package reads. On macOS that is mach_absolute_time(). */
+    #ifdef __APPLE__
+    #define ENDWELL_CLOCK CLOCK_UPTIME_RAW
+    #else
+    #define ENDWELL_CLOCK CLOCK_MONOTONIC
+    #endif
+    """
+    clockid_t ENDWELL_CLOCK
 
 cdef extern from "sys/socket.h" nogil:
+    """
+    /* Old SDKs of macOS do not have it. Python ignores SIGPIPE in any case. */
+    #ifndef MSG_NOSIGNAL
+    #define MSG_NOSIGNAL 0
+    #endif
+    """
     ssize_t c_recv "recv" (int fd, void* buffer, size_t size, int flags)
     ssize_t c_send "send" (int fd, const void* buffer, size_t size, int flags)
     int getsockopt(int fd, int level, int name, void* value, unsigned int* size)
@@ -31,7 +48,7 @@ DEF IOV = 64
 
 cpdef double monotonic():
     cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
+    clock_gettime(ENDWELL_CLOCK, &now)
     return now.tv_sec + now.tv_nsec * 1e-9
 
 

@@ -10,6 +10,8 @@ import stat
 from collections.abc import Iterable
 from typing import Any
 
+from .loop import check_system
+
 __all__ = ["bind", "format_address", "unlink"]
 
 #: The queue of connections that the kernel keeps until they are accepted.
@@ -24,9 +26,10 @@ def bind(
 ) -> list[_socket.socket]:
     """Listening sockets on every address of ``host`` (None: all interfaces), or on a Unix path.
 
-    With port 0 the system chooses one, the same for all addresses. Raises OSError, and
-    TypeError or ValueError for an argument that names no address.
+    With port 0 the system chooses one, the same for all addresses. Raises OSError,
+    TypeError or ValueError for an argument that names no address, and NotImplementedError on Windows.
     """
+    check_system()
     if unix_path is not None:
         if not isinstance(unix_path, str | os.PathLike):
             raise TypeError(f"unix_path must be a path or None, not {unix_path!r}")

@@ -21,6 +21,7 @@ from ..protocol.opening import confirm
 from ..protocol.uri import WebSocketURI
 from ..wire.head import ResponseReader
 from ..wire.trace import trace_request, trace_response
+from .loop import check_system
 from .reach import Reach
 from .reactor import reactor_of
 from .stream import Stream
@@ -47,8 +48,9 @@ async def dial(
     the first request if a redirect led to this one, by default now.
 
     Raises :exc:`HandshakeRejected` for an HTTP answer other than 101, and
-    :exc:`HandshakeError` for everything else that keeps it from opening.
+    :exc:`HandshakeError` for everything else that keeps it from opening. Raises NotImplementedError on Windows.
     """
+    check_system()
     options = offer.options
     core = Connection(True, options, time.monotonic() if began is None else began, time.time())
     sock = await _reach(core, uri, unix_path)

@@ -14,6 +14,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from ..build import warn_of_failure
 from .syscalls import monotonic
 from .watchdog import StallDetector
 
@@ -170,5 +171,6 @@ def reactor_of(loop: asyncio.AbstractEventLoop) -> Reactor:
     """What the connections of ``loop`` share."""
     reactor = _all.get(id(loop))  # which is not another's, for they keep their loop alive
     if reactor is None:
+        warn_of_failure()
         reactor = _all[id(loop)] = Reactor(loop)
     return reactor

@@ -117,4 +117,5 @@ def _in_child() -> None:
     _lookups = _Lookups()
 
 
-os.register_at_fork(after_in_child=_in_child)
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_in_child)

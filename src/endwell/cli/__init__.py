@@ -8,7 +8,8 @@ import platform
 import sys
 from collections.abc import Sequence
 
-from ..build import __version__, compiled
+from ..aio.loop import check_system
+from ..build import __version__, compiled, failure
 from . import connect, demo, serve, why
 from .streams import discard_output, open_missing
 
@@ -22,6 +23,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A peer may send what the terminal's encoding does not have.
         sys.stdout.reconfigure(errors="backslashreplace")
+    if args.run is not why.run:
+        try:
+            check_system()
+        except NotImplementedError as error:
+            print(f"endwell: {error}", file=sys.stderr)
+            return 1
     try:
         status: int = args.run(args)
         sys.stdout.flush()
@@ -37,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="endwell", description="WebSockets that end well.")
     build = "compiled" if compiled() else "pure Python"
+    reason = failure()
+    if reason is not None:
+        build += f", because it could not be compiled when it was installed: {reason}"
     python = f"{platform.python_implementation()} {platform.python_version()}"
     parser.add_argument("--version", action="version", version=f"endwell {__version__} ({build}) on {python}")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log everything, with tracebacks")

@@ -12,9 +12,7 @@ import asyncio
 import os
 import signal
 import sys
-import termios
 import time
-import tty
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -34,6 +32,10 @@ from .log import logging_to
 from .options import add_options, keywords_of
 from .streams import discard_output
 from .style import BOLD, DIM, GREEN, RED, paint, printable
+
+if sys.platform != "win32":
+    import termios
+    import tty
 
 __all__ = ["add", "run"]
 

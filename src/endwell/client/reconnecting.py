@@ -7,7 +7,7 @@ import inspect
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import fields
 from typing import Any, Unpack
@@ -259,11 +259,17 @@ class _Turns:
     def __aiter__(self) -> _Turns:
         return self
 
-    async def __anext__(self) -> WebSocket:
-        ws = await self._client.next()
-        if ws is None:
-            raise StopAsyncIteration
-        return ws
+    def __anext__(self) -> Coroutine[Any, Any, WebSocket]:
+        # Not a coroutine of this object: from Python 3.12 on, the traceback of a failed attempt also keeps the callers'
+        # frames, and with a frame that has this object it would not be freed at the break.
+        return _next(self._client)
 
     def __del__(self) -> None:
         self._client.leave()
+
+
+async def _next(client: ReconnectLoop) -> WebSocket:
+    ws = await client.next()
+    if ws is None:
+        raise StopAsyncIteration
+    return ws

@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
-from ..aio.loop import loop_factory
+from ..aio.loop import check_system, loop_factory
 from ..aio.syscalls import monotonic
 from ..sync.threads import Threads
 from .process import systemd
@@ -51,8 +51,9 @@ def run(
     """Serve until SIGINT, SIGTERM or SIGHUP, then drain; or until the application has drained.
 
     By itself, as a worker if that is what this process was started for, or with ``workers``.
-    A second SIGINT or SIGTERM stops at once. Blocks.
+    A second SIGINT or SIGTERM stops at once. Blocks. Raises NotImplementedError on Windows.
     """
+    check_system()
     if asyncio._get_running_loop() is not None:
         raise RuntimeError(
             "run() has an event loop of its own, and this thread runs one already (an async function, "

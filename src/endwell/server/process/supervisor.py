@@ -41,7 +41,6 @@ OVERTIME = 1.0
 AT_ONCE = 4.0
 #: Seconds to say where it hangs.
 LAST_WORDS = 1.0
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 class Worker:
@@ -177,7 +176,9 @@ class Supervisor:
             theirs.setblocking(False)
             self._selector.register(ours, selectors.EVENT_READ)
             descriptor = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-            before = {number: signal.signal(number, self._signalled) for number in SIGNALS}
+            # Named here and not in a constant, because Windows, where this module can be imported, has two of them.
+            numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+            before = {number: signal.signal(number, self._signalled) for number in numbers}
             try:
                 yield
             finally:
