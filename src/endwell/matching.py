@@ -77,7 +77,19 @@ def check_origins(origins: Origins) -> Origins:
 
 def _is_origin(text: str) -> bool:
     match = _ORIGIN.fullmatch(text)
-    return match is not None and int((match[3] or ":0")[1:]) <= 65535
+    if match is None:
+        return False
+    wildcard, host, port = match.groups()
+    if host.startswith("["):
+        # RFC 6454 §6.2 leaves the form open; browsers send the shortest one (RFC 5952).
+        try:
+            host_matches = not wildcard and f"[{IPv6Address(host[1:-1])}]" == host
+        except ValueError:
+            return False
+    else:
+        host_matches = ".." not in host and not host.startswith(".")
+    # No browser sends leading zeros.
+    return host_matches and (port is None or (port[1] != "0" and int(port[1:]) <= 65535))
 
 
 def normal_origin(origin: str) -> str:

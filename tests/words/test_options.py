@@ -156,6 +156,13 @@ def test_an_allowed_host_is_a_name_or_a_network_and_no_more(host):
         "https://b\xfccher.example",
         "https://example.com\n",
         "Null ",
+        "https://a..example.com",
+        "https://.example.com",
+        "https://*.[::1]",
+        "https://[0:0:0:0:0:0:0:1]",
+        "https://[::::]",
+        "https://example.com:0443",
+        "https://example.com:0",
     ],
 )
 def test_an_origin_that_can_never_match_is_refused_with_right_ones(origin):
