@@ -350,13 +350,13 @@ async def tell():
         await asyncio.sleep(0.01)
     print(server.port, flush=True)
 
-original = server.serve_on
+original = server._serve_on
 @contextlib.asynccontextmanager
 async def serving(*args, **keywords):
     async with original(*args, **keywords):
         task = asyncio.create_task(tell())
         yield server
-server.serve_on = serving
+server._serve_on = serving
 server.run(port=0, drain=endwell.Drain(deadline=float(sys.argv[2])))
 print("stopped", flush=True)
 """
