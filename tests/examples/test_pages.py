@@ -45,7 +45,11 @@ def programs(page: Path, languages: str = "python") -> list[str]:
 
 @pytest.mark.parametrize("page", QUOTING, ids=lambda page: page.name)
 def test_every_piece_of_a_program_on_a_page_is_a_piece_of_an_example(page):
-    examples = [dedent(file.read_text()) for file in (ROOT / "examples").glob("*.py")]
+    examples = [
+        dedent(file.read_text())
+        for file in (ROOT / "examples").rglob("*.*")
+        if file.suffix in {".py", ".js", ".html"}
+    ]
     for piece in programs(page, "python|js"):
         assert any(piece in example for example in examples), piece
 
