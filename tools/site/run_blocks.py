@@ -20,11 +20,13 @@ from __future__ import annotations
 import ast
 import asyncio
 import faulthandler
+import logging
 import re
 import sys
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from functools import partialmethod
+from io import StringIO
 from pathlib import Path
 from textwrap import dedent, indent
 from types import CodeType
@@ -69,13 +71,15 @@ class Runner:
             for example in document.examples():
                 where = f"{path.relative_to(ROOT)}:{example.line}"
                 try:
-                    example.evaluate()
+                    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+                        example.evaluate()
                 except SkipTest as reason:
                     self.counts["not run"] += 1
                     self.reasons.append(f"{where}: {reason}")
                 except Exception:
                     self.faults.append(where)
                     print(f"{where}:\n{traceback.format_exc()}", flush=True)
+        logging.root.handlers.clear()  # those of a page that shows basicConfig()
         faulthandler.cancel_dump_traceback_later()
 
     def block(self, example: Example) -> None:
