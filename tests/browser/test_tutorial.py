@@ -10,8 +10,8 @@ from tests.browser.hall import until
 from tests.cli.process import ROOT, finish, listening, python
 
 PROGRAM = str(ROOT / "examples" / "tutorial" / "page.py")
-SHOWN = 'document.querySelector("#lines").textContent'
-STATE = 'document.querySelector("#state").textContent'
+SHOWN = 'document.querySelector("#lines")?.textContent ?? ""'
+STATE = 'document.querySelector("#state")?.textContent ?? ""'
 SEND = 'document.querySelector("#text").value = "{}"; document.querySelector("#form").requestSubmit()'
 
 
