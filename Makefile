@@ -17,7 +17,7 @@ GROUPS := core server peers faces
 SECONDS ?= 600
 TARGETS ?=
 
-.PHONY: build demo quick test test-all test-browser test-deploy test-network fuzz check docs types
+.PHONY: build demo quick test test-all test-browser test-deploy test-network fuzz check docs types site
 .PHONY: conformance conformance-quick interop-legacy bench clean
 .DELETE_ON_ERROR:
 
@@ -100,6 +100,12 @@ docs: .venv/built .venv/checkers
 	$(BIN)/python -m tools.endings_page
 	$(BIN)/python -m tools.browser_page
 
+# Into build/site. A broken link, a public name without an entry and a block that does not run are failures.
+site: .venv/built .venv/checkers
+	$(BIN)/python tools/site/run_blocks.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	$(BIN)/python tools/site/check.py
+
 # endwell.d.ts. Not one of the docs, because it wants npm; test-browser checks it.
 types: .venv/built tools/browser/node_modules/installed
 	$(BIN)/python tools/browser_types.py
@@ -110,7 +116,7 @@ conformance: .venv/built
 conformance-quick: .venv/built
 	$(BIN)/python -m tests.conformance.autobahn --quick
 
-# Needs the peers of docs/legacy.md; what is not installed is left out.
+# Needs the peers of docs/howto/legacy.md; what is not installed is left out.
 interop-legacy: .venv/built
 	$(BIN)/python tests/interop/legacy.py
 

@@ -5,7 +5,7 @@
 
 A document is made as the load generator makes its own: repeated names, short numbers, some
 words. Each row is one connection on which many of them are sent one after the other. The
-defaults of ``endwell.Deflate`` were chosen by this; ``docs/performance.md`` says how.
+defaults of ``endwell.Deflate`` were chosen by this; ``docs/explanation/performance.md`` says how.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The findings as tables, in a terminal and in docs/performance.md."""
+"""The findings as tables, in a terminal and in docs/explanation/performance.md."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def speeds(findings: Findings, loop: str) -> str:
 
 
 def figures(findings: Findings, run: Run) -> Iterator[str]:
-    """The generated part of docs/performance.md."""
+    """The generated part of docs/explanation/performance.md."""
     yield f"## Measured\n\n{conditions(findings, run)}"
     yield "![Cost of each library in relation to picows's listener](performance.png)\n"
     yield f"### What is promised\n\nA ratio is the median of those of each repetition.\n\n{promises(findings)}"

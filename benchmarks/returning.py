@@ -10,7 +10,7 @@
   for many to one address, one after the other, and then tells its page of a failed handshake.
 - advice: all are closed with 1012 and the advice to come back in 2 to 42 s.
 
-It fails if a bound of docs/reconnect.md is broken. Clients of a browser are WebSockets of one page;
+It fails if a bound of docs/howto/reconnect.md is broken. Clients of a browser are WebSockets of one page;
 its window is that of tests/browser.
 """
 

@@ -1,6 +1,6 @@
 """Measure endwell beside its peers, in one interleaved run.
 
-    python benchmarks/run.py                        everything; writes docs/performance.md
+    python benchmarks/run.py                        everything; writes docs/explanation/performance.md
     python benchmarks/run.py --quick                a few scenarios, short windows; writes into build/bench
     python benchmarks/run.py --only 'ws 1 KiB*' --contenders endwell 'picows listener' --repeat 3
     python benchmarks/run.py --quick --also before=/path/to/other/checkout/src
@@ -34,7 +34,7 @@ from plot import draw
 from scenarios import IDLE_CONNECTIONS, SCENARIOS, Kind, Scenario
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS = ROOT / "docs"
+DOCS = ROOT / "docs" / "explanation"
 
 
 def main() -> int:

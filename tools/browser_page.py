@@ -1,4 +1,4 @@
-"""Write the tables of docs/browser-close.md from those that the tests with real browsers hold both sides to.
+"""Write the tables of docs/explanation/browser-close.md from those that the tests with real browsers hold both sides to.
 
 `make docs` runs it; `make check` runs it with --check, which writes nothing and
 fails if the page is out of date.
@@ -15,7 +15,7 @@ from tests.browser.truth import CODES, TRUTH, code_says
 
 __all__ = ["PAGE", "filled"]
 
-PAGE = Path(__file__).parent.parent / "docs" / "browser-close.md"
+PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "browser-close.md"
 BLOCK = re.compile(
     r"(<!-- Made by tools/browser_page\.py [^\n]*-->\n).*?(<!-- End of what is made\. -->\n)", re.DOTALL
 )

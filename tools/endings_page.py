@@ -1,4 +1,4 @@
-"""Write the endwell column of docs/endings.md from the table that the tests hold the library to.
+"""Write the endwell column of docs/explanation/endings.md from the table that the tests hold the library to.
 
 `make docs` runs it; a test fails if the column is out of date.
 """
@@ -11,7 +11,7 @@ from tests.endings.truth import CLIENT_COLUMN, SERVER_COLUMN
 
 __all__ = ["PAGE", "filled"]
 
-PAGE = Path(__file__).parent.parent / "docs" / "endings.md"
+PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "endings.md"
 
 #: By the first cell of the table's head; endwell is its second column.
 COLUMNS = {"at a server": SERVER_COLUMN, "at a client": CLIENT_COLUMN}

@@ -112,7 +112,7 @@ def retry() -> str:
     return (
         "# The retry policy\n\n"
         f"{MADE.format(source='src/endwell/client/retry.py')}"
-        "How `endwell.reconnecting` comes back: [reconnect.md](../reconnect.md). Whether it does is a column\n"
+        "How `endwell.reconnecting` comes back: [reconnect.md](../howto/reconnect.md). Whether it does is a column\n"
         "of [codes.md](codes.md) and, where the server sent no Close, of [causes.md](causes.md).\n\n"
         f"After an HTTP answer other than 101 it comes back for {', '.join(passing)} and for 5xx but\n"
         f"{' and '.join(lasting)}. `RetryPolicy(codes={{...}})` says otherwise for single codes and statuses.\n\n"

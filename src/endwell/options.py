@@ -12,7 +12,7 @@ from .matching import Origins, check_hosts, check_origins, check_strings, check_
 
 __all__ = ["LEGACY", "Deflate", "OptionKeywords", "Options", "check_keywords"]
 
-#: The protocols before RFC 6455 (which is version "13") that can be spoken: ``docs/legacy.md``.
+#: The protocols before RFC 6455 (which is version "13") that can be spoken: ``docs/howto/legacy.md``.
 LEGACY = ("hybi-08", "hybi-07", "hybi-03", "hixie-76", "hixie-75")
 _NAMES = ", ".join(f'"{name}"' for name in LEGACY)
 
@@ -38,7 +38,7 @@ class Deflate:
     min_size: int = 32
     #: zlib's level (1 to 9) and memory level (1 to 9). Precedent: websockets uses a window
     #: of 12 bits and memory level 5, after measuring; level 6 is zlib's own default. Measured
-    #: again (docs/performance.md): 15 bits and level 8 make JSON 6 % shorter, for five
+    #: again (docs/explanation/performance.md): 15 bits and level 8 make JSON 6 % shorter, for five
     #: times the memory; level 3 makes it 10 % longer, for a fifth less of processor time.
     level: int = 6
     mem_level: int = 5
@@ -76,7 +76,7 @@ _SEQUENCES: Mapping[str, Callable[[Any], Any]] = {
 
 
 def _option(default: Any, unit: str, consequence: str, *, zero: bool = False, none: bool = True) -> Any:
-    """A field whose documentation travels with it: ``docs/limits.md`` is made from these."""
+    """A field whose documentation travels with it: ``docs/howto/limits.md`` is made from these."""
     return field(
         default=default, metadata={"unit": unit, "consequence": consequence, "zero": zero, "none": none}
     )

@@ -130,7 +130,7 @@ def test_its_declarations_are_those_of_its_comments():
 
 
 def test_what_the_docs_show_compiles_with_typescript(installed: Path):
-    docs = (ROOT / "docs" / "browser.md").read_text()
+    docs = (ROOT / "docs" / "howto" / "browser.md").read_text()
     (page,) = re.findall(r'<script type="module">\n(.*?)</script>', docs, re.DOTALL)
     assert '"/endwell.js"' in page
     head = "declare function show(text: string): void;\n"

@@ -1,6 +1,6 @@
 """What a server and its page are told, for each way in which a browser ends a connection.
 
-The tests hold the library and the browsers to this table, and docs/browser-close.md shows it.
+The tests hold the library and the browsers to this table, and docs/explanation/browser-close.md shows it.
 """
 
 from __future__ import annotations

@@ -188,12 +188,12 @@ async def test_the_feed_outlives_the_chat_when_the_server_stops():
     assert server._drain_run.report.last_called == 0
 
 
-#: What a phrase of the demo is in the cells of docs/endings.md.
+#: What a phrase of the demo is in the cells of docs/explanation/endings.md.
 CELLS = {"code and reason": "ok|1005", "code, reason lost": "4001, reason lost"}
 
 
 def test_what_other_servers_tell_is_what_was_measured():
-    page = Path(__file__).parents[2].joinpath("docs", "endings.md").read_text(encoding="utf-8")
+    page = Path(__file__).parents[2].joinpath("docs", "explanation", "endings.md").read_text(encoding="utf-8")
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if "|" in line
     ]

@@ -1,4 +1,4 @@
-"""The loops of docs/reconnect.md, against servers that refuse or close every connection: how often they come."""
+"""The loops of docs/howto/reconnect.md, against servers that refuse or close every connection: how often they come."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from endwell.client import reconnecting
 from endwell.sync.background import background
 from tests.served import refusal, serving
 
-PAGE = Path(__file__).parents[2] / "docs" / "reconnect.md"
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "reconnect.md"
 LOOPS = [
     block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "for ws in" in block
 ]

@@ -1,4 +1,4 @@
-"""The blocks of configuration of docs/deploy.md, as they stand there."""
+"""The blocks of configuration of docs/howto/deploy.md, as they stand there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from tests.cli.process import ROOT
 
-PAGE = (ROOT / "docs" / "deploy.md").read_text()
+PAGE = (ROOT / "docs" / "howto" / "deploy.md").read_text()
 
 
 def block(language: str, title: str = "") -> str:

@@ -1,4 +1,4 @@
-"""nginx and HAProxy, run from the very blocks of docs/deploy.md."""
+"""nginx and HAProxy, run from the very blocks of docs/howto/deploy.md."""
 
 from __future__ import annotations
 

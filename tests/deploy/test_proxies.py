@@ -1,4 +1,4 @@
-"""endwell behind nginx and HAProxy, configured as docs/deploy.md says."""
+"""endwell behind nginx and HAProxy, configured as docs/howto/deploy.md says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The units of docs/deploy.md: checked by systemd itself, and run by its systemd-socket-activate."""
+"""The units of docs/howto/deploy.md: checked by systemd itself, and run by its systemd-socket-activate."""
 
 from __future__ import annotations
 

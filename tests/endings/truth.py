@@ -1,7 +1,7 @@
 """The truth table: each way in which a connection can end, and what the application is told about it.
 
 It is the only place that says what is right. The tests hold the library to it, whatever
-the application is doing at the time, and the endwell column of ``docs/endings.md`` is written from it.
+the application is doing at the time, and the endwell column of ``docs/explanation/endings.md`` is written from it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The examples of docs/cookbook do what its pages say, as programs of their own."""
+"""The examples of the cookbook (docs/howto) do what its pages say, as programs of their own."""
 
 from __future__ import annotations
 

@@ -17,7 +17,12 @@ from endwell.options import OptionKeywords
 from tests.cli.process import ROOT
 
 DOCS = ROOT / "docs"
-QUOTING = [*sorted((DOCS / "cookbook").glob("*.md")), DOCS / "browser-close.md"]
+COOKBOOK = ("echo", "ping", "close", "binary", "tls", "timeouts")
+QUOTING = [
+    *(DOCS / "howto" / f"{name}.md" for name in COOKBOOK),
+    *sorted((DOCS / "tutorial").glob("*.md")),
+    DOCS / "explanation" / "browser-close.md",
+]
 PAGES = [*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md"))]
 
 #: What programs name, and the keywords of what takes options.
@@ -40,7 +45,11 @@ def programs(page: Path, languages: str = "python") -> list[str]:
 
 @pytest.mark.parametrize("page", QUOTING, ids=lambda page: page.name)
 def test_every_piece_of_a_program_on_a_page_is_a_piece_of_an_example(page):
-    examples = [dedent(file.read_text()) for file in (ROOT / "examples").glob("*.py")]
+    examples = [
+        dedent(file.read_text())
+        for file in (ROOT / "examples").rglob("*.*")
+        if file.suffix in {".py", ".js", ".html"}
+    ]
     for piece in programs(page, "python|js"):
         assert any(piece in example for example in examples), piece
 
@@ -68,7 +77,7 @@ def test_every_program_on_a_page_is_python_and_what_it_calls_exists(page):
         tree = compile(dedent(program), page.name, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in PUBLIC:
-                assert hasattr(PUBLIC[ast.unparse(node.value)], node.attr), ast.unparse(node)
+                assert node.attr in dir(PUBLIC[ast.unparse(node.value)]), ast.unparse(node)
             if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in KEYWORDS:
                 known = KEYWORDS[ast.unparse(node.func).rpartition(".")[2]]
                 assert {keyword.arg for keyword in node.keywords} <= known, ast.unparse(node)
@@ -85,7 +94,7 @@ def test_every_test_that_a_page_names_exists(page):
 
 
 def test_the_design_names_every_module():
-    parts = (DOCS / "design.md").read_text().partition("```\n")[2].partition("```")[0]
+    parts = (DOCS / "explanation" / "design.md").read_text().partition("```\n")[2].partition("```")[0]
     named = set(re.findall(r"\w+", parts))
     source = ROOT / "src" / "endwell"
     for module in source.rglob("*.py"):
@@ -93,7 +102,7 @@ def test_the_design_names_every_module():
 
 
 def test_each_promise_about_closing_has_a_test():
-    text = (DOCS / "cookbook" / "W03-close.md").read_text()
+    text = (DOCS / "howto" / "close.md").read_text()
     promises = text.partition("| promise | test |")[2].strip().splitlines()[1:]
     assert len(promises) >= 12
     assert all(re.search(r"`tests/[\w/]+\.py::\w+`", promise) for promise in promises)

@@ -1,4 +1,4 @@
-"""docs/security.md and docs/limits.md say nothing that the code and the tests do not know."""
+"""docs/explanation/security.md and docs/howto/limits.md say nothing that the code and the tests do not know."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from endwell import Drain, Options, Server
 
 ROOT = Path(__file__).parents[2]
-SECURITY = (ROOT / "docs" / "security.md").read_text()
-LIMITS = (ROOT / "docs" / "limits.md").read_text()
+SECURITY = (ROOT / "docs" / "explanation" / "security.md").read_text()
+LIMITS = (ROOT / "docs" / "howto" / "limits.md").read_text()
 
 
 def names():
@@ -89,5 +89,5 @@ def test_the_way_to_report_a_weakness_is_told():
     for heading in ("## Reporting", "## Supported versions", "## In scope"):
         assert heading in text
     for link in re.findall(r"\]\((\S+?)\)", text + SECURITY):
-        folders = (ROOT, ROOT / "docs")
+        folders = (ROOT, ROOT / "docs" / "explanation")
         assert any((folder / link).exists() for folder in folders), link

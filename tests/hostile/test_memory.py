@@ -1,6 +1,6 @@
 """A peer that does its worst, in each phase: what we hold for it stays below a cap that is known beforehand.
 
-``docs/limits.md`` has the same caps in words.
+``docs/howto/limits.md`` has the same caps in words.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python tests/interop/legacy.py [PEER ...]
 
-docs/legacy.md says what to install, and holds the table of the last run. Exit status: 0 if every exchange went
+docs/howto/legacy.md says what to install, and holds the table of the last run. Exit status: 0 if every exchange went
 through and every ending that endwell reported was true. What is not installed is left out.
 """
 

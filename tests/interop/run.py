@@ -2,7 +2,7 @@
 
     python tests/interop/run.py [PEER ...]
 
-docs/interop.md says what to install, and holds the tables of the last run. Exit status: 0 if every exchange
+docs/reference/interop.md says what to install, and holds the tables of the last run. Exit status: 0 if every exchange
 went through and every ending that endwell reported was true.
 """
 

@@ -3,7 +3,7 @@
 Why not an asyncio transport: a transport reports a failed write as the end of the
 connection and throws away what is still readable. A page that reloads while the
 server streams has sent Close 1001 by then, and it would be lost. Here a failed
-write only ends the writing (``docs/design.md``, "A Close must be seen").
+write only ends the writing (``docs/explanation/design.md``, "A Close must be seen").
 """
 
 # size: the one driver of a socket; what leaves at once, what later and what is left to read belong together.

@@ -1,7 +1,7 @@
 // Made by tools/browser_types.py from the comments of endwell.js: change those, then run `make types`.
 /**
  * A WebSocket for pages: it comes back as endwell's Python client does, and tells how each
- * connection ended. Times are in seconds. A page about it: docs/browser.md in endwell's repository.
+ * connection ended. Times are in seconds. A page about it: docs/howto/browser.md in endwell's repository.
  */
 declare const CAUSES: {
     readonly app_closed: readonly ["local", "never"];

@@ -1,6 +1,6 @@
 /**
  * A WebSocket for pages: it comes back as endwell's Python client does, and tells how each
- * connection ended. Times are in seconds. A page about it: docs/browser.md in endwell's repository.
+ * connection ended. Times are in seconds. A page about it: docs/howto/browser.md in endwell's repository.
  */
 
 // Made by tools/browser_constants.py: change what it reads, then run `make docs`.

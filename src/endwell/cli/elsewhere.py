@@ -1,6 +1,6 @@
 """What other servers tell about the endings that the demo shows.
 
-Taken from the measurements in ``docs/endings.md``, which names the versions; a test compares the two.
+Taken from the measurements in ``docs/explanation/endings.md``, which names the versions; a test compares the two.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["ROWS", "Row", "row_for"]
 
 
 class Row(NamedTuple):
-    """One row of the table in ``docs/endings.md``."""
+    """One row of the table in ``docs/explanation/endings.md``."""
 
     #: Its first cell.
     title: str

@@ -6,7 +6,7 @@ with an answer that nobody asked for: the page learns that this server knows the
 heartbeat, and never sends a question to one that would take it for a message. Then
 the page asks when it has heard nothing for a while. Neither reaches the application.
 
-Why not a subprotocol: ``docs/design.md``, "A heartbeat for pages".
+Why not a subprotocol: ``docs/explanation/design.md``, "A heartbeat for pages".
 """
 
 from __future__ import annotations

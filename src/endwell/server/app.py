@@ -292,7 +292,7 @@ class Server:
         With ``workers``, so many processes serve: this program, started again for each. This
         one supervises them: it replaces those that crash, and SIGHUP restarts them without
         a gap. Raises ValueError where the program is no file and no module, or outside of the
-        main thread; SystemExit if a worker ends before it listens. See ``docs/deploy.md``.
+        main thread; SystemExit if a worker ends before it listens. See ``docs/howto/deploy.md``.
 
         Raises SystemExit with one line if it cannot listen (OSError outside of the main thread), and
         RuntimeError in a thread whose event loop runs: there :meth:`serving` is meant. ``sys.exit()`` in a

@@ -20,7 +20,7 @@ _SERVER_BITS, _CLIENT_BITS = "server_max_window_bits", "client_max_window_bits"
 # inclusive", and 15 where nothing is said.
 _WINDOWS = {str(bits): bits for bits in range(8, 16)}
 _WIDEST = 15
-#: Of a server's compressor, if the application says nothing: ``docs/performance.md``, "Compression".
+#: Of a server's compressor, if the application says nothing: ``docs/explanation/performance.md``, "Compression".
 _SERVERS_BITS = 12
 
 #: What a sync flush ends with; RFC 7692 §7.2.1 removes it from the end of a message.

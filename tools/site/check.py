@@ -1,0 +1,92 @@
+"""Check the site that MkDocs has built: every public name has an entry, and no page loads anything from another host.
+
+MkDocs itself fails on a broken link or anchor (``strict`` in mkdocs.yml).
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import re
+import sys
+import zlib
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import endwell
+import endwell.sync
+
+SITE = Path(__file__).parent.parent.parent / "build" / "site"
+MODULES = (endwell, endwell.sync)
+#: What a page loads at once; a link for the reader (``a href``) may lead anywhere.
+LOADED = {"img": "src", "script": "src", "link": "href", "iframe": "src", "source": "src"}
+#: Values of ``link rel`` that load nothing.
+NOT_LOADED = {"canonical", "prev", "next"}
+
+
+def public_names() -> Iterator[tuple[str, str]]:
+    """The public path of each public name and of each public member, and the path of its definition."""
+    for module in MODULES:
+        for name in module.__all__:
+            path, found = f"{module.__name__}.{name}", getattr(module, name)
+            defined = f"{getattr(found, '__module__', path)}.{name}"
+            yield path, defined
+            if inspect.isclass(found):
+                for member in members(found):
+                    yield f"{path}.{member}", f"{defined}.{member}"
+
+
+def members(found: type) -> Iterator[str]:
+    """The public members of a class that this package defines: methods, properties, fields, members of an Enum."""
+    names: dict[str, None] = {}
+    for base in found.__mro__:
+        if base.__module__.partition(".")[0] == "endwell":
+            names |= dict.fromkeys(vars(base)) | dict.fromkeys(inspect.get_annotations(base))
+    if issubclass(found, enum.Enum):
+        names |= dict.fromkeys(found.__members__)
+    return (name for name in names if not name.startswith("_"))
+
+
+def entries() -> set[str]:
+    """What the API reference has an entry for: the inventory that mkdocstrings writes."""
+    head, _, rest = (SITE / "objects.inv").read_bytes().partition(b"compressed using zlib.\n")
+    assert head.startswith(b"# Sphinx inventory version 2")
+    return {line.split(" ", 1)[0] for line in zlib.decompress(rest).decode().splitlines()}
+
+
+class Loads(HTMLParser):
+    """The addresses that one page loads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note what an element loads."""
+        values = dict(attrs)
+        address = values.get(LOADED.get(tag, "")) or ""
+        if re.match(r"(https?:)?//", address) and values.get("rel") not in NOT_LOADED:
+            self.found.append(address)
+
+
+def main() -> int:
+    """Print the faults; 1 if there are any."""
+    known = entries()
+    faults = [
+        f"{path}: public, and no entry in docs/reference/api"
+        for path, defined in public_names()
+        if not {path, defined} & known
+    ]
+    pages = sorted(SITE.rglob("*.html"))
+    for page in pages:
+        loads = Loads()
+        loads.feed(page.read_text(encoding="utf-8"))
+        faults += [f"{page.relative_to(SITE)}: loads {address}" for address in loads.found]
+    print(*faults, sep="\n", end="\n" if faults else "")
+    print(f"{len(pages)} pages; {len(list(public_names()))} public names; {len(faults)} faults")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
