@@ -68,8 +68,10 @@ BY_NOBODY = {
     "%s took longer than open_timeout (%s s): the answer is 503",  # a route's pattern, a function's name
     "cannot accept connections for now: %s",
     "cannot tell systemd %s: %s",
-    "endwell runs as plain Python, and each message costs more CPU time, because it could not be compiled "
-    "when it was installed: %s (ENDWELL_PURE=1 in the environment omits this warning)",
+    (
+        "endwell runs as plain Python, and each message costs more CPU time, because it could not be compiled "
+        "when it was installed: %s (ENDWELL_PURE=1 in the environment omits this warning)"
+    ),
     "listening on %s",
     "the drain waits for handlers, %.1f s at most: %s",
     "on_stop callback %r failed",
