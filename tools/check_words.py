@@ -49,7 +49,10 @@ def sentences(docstring: str, first: int) -> Iterator[Fault]:
     prose = FENCE.sub("", docstring)
     for sentence in SENTENCE.split(prose):
         if sentence is not None and len(words := sentence.split()) > SENTENCE_WORDS:
-            yield first, f"a sentence of {len(words)} words, {SENTENCE_WORDS} allowed: {' '.join(words[:8])} ..."
+            yield (
+                first,
+                f"a sentence of {len(words)} words, {SENTENCE_WORDS} allowed: {' '.join(words[:8])} ...",
+            )
 
 
 def python_faults(source: str) -> Iterator[Fault]:
@@ -69,7 +72,11 @@ def markdown_faults(text: str) -> Iterator[Fault]:
     prose = FENCE.sub(lambda found: re.sub(r"[^\n]", "", found[0]), text)
     yield from wordings(prose)
     for number, line in enumerate(prose.split("\n"), 1):
-        if len(line) > LINE_LENGTH and not line.lstrip().startswith(("|", "<", "![", "[")) and " " in line.strip():
+        if (
+            len(line) > LINE_LENGTH
+            and not line.lstrip().startswith(("|", "<", "![", "["))
+            and " " in line.strip()
+        ):
             yield number, f"a line of {len(line)} characters, {LINE_LENGTH} allowed"
 
 
