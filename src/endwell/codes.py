@@ -1,8 +1,7 @@
 """The close codes, as one table.
 
-Everything else that knows about close codes (validity checks, the exception
-that is raised, the reconnect policy, ``endwell why``, the documentation) reads
-it from here, so adding a status touches one row.
+Validity checks, the choice of the exception, the retry policy, `endwell why` and the documentation all read
+this table, so a new code is one row.
 
 Sources: RFC 6455 §7.4 and the IANA registry "WebSocket Close Code Number".
 """
@@ -16,26 +15,42 @@ __all__ = ["RANGES", "CloseCode", "CodeRange", "Retry", "describe"]
 
 
 class Retry(Enum):
-    """Whether a client should come back after an ending."""
+    """Whether a client should reconnect after an ending.
 
-    NEVER = "never"  #: coming back would end the same way
-    NOW = "now"  #: at once, but for the jitter that spreads a crowd
-    LATER = "later"  #: after a back-off
+    Example:
+        ```python
+        from endwell import CloseCode, Retry
+
+        print(CloseCode.SERVICE_RESTART.retry is Retry.NOW)
+        ```
+    """
+
+    NEVER = "never"  #: Do not reconnect: the connection would end the same way.
+    NOW = "now"  #: Reconnect after a short random delay, which keeps many clients from reconnecting at once.
+    LATER = "later"  #: Reconnect after a back-off.
 
 
 class CloseCode(IntEnum):
-    """The registered close codes, and at the end endwell's own, of the range for private use.
+    """The close codes registered with IANA, and two codes of endwell in the range for private use.
 
-    Each member is an ``int`` and also its row of the table:
+    Sources: RFC 6455 §7.4 and the IANA registry "WebSocket Close Code Number". Each member is an `int` with
+    these attributes:
 
-    - ``meaning``: what the sender says with it;
-    - ``usual``: what is usually behind it;
-    - ``advice``: what to do when it is seen;
-    - ``may_send``: whether an application may pass it to ``close()``;
-    - ``may_receive``: whether it is legal in a Close frame;
-    - ``clean``: whether it is an ordinary ending
-      (:exc:`~endwell.ConnectionClosedOK`) or a fault;
-    - ``retry``: whether a client should come back.
+    - `meaning`: what the sender of the code states;
+    - `usual`: the usual cause;
+    - `advice`: what to do about it;
+    - `may_send`: whether an application may pass the code to `close()`;
+    - `may_receive`: whether the code is legal in a Close frame;
+    - `clean`: whether the code is a normal ending (`ConnectionClosedOK`) or a fault;
+    - `retry`: whether a client should reconnect.
+
+    Example:
+        ```python
+        from endwell import CloseCode
+
+        code = CloseCode(1001)
+        print(code.name, code.clean, code.retry, code.usual)
+        ```
     """
 
     meaning: str
@@ -239,8 +254,8 @@ class CloseCode(IntEnum):
         False,
         Retry.LATER,
     )
-    # What no registered code says. High, because applications begin at 4000, and those that
-    # borrow HTTP's statuses end below 4600.
+    # No registered code has these meanings. The numbers are high because applications number their codes from
+    # 4000 on, and applications that use 4000 plus an HTTP status stay below 4600.
     PAGE_LEFT = (
         4990,
         "the user left or hid the page, and endwell.js closed in time",
@@ -263,7 +278,7 @@ class CloseCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CodeRange:
-    """A range of codes without a name of their own; the same columns as :class:`CloseCode`."""
+    """A range of codes that have no name. The attributes are those of `CloseCode`."""
 
     first: int
     last: int
@@ -310,9 +325,9 @@ _REGISTERED = {int(row): row for row in CloseCode}
 
 
 def describe(code: int) -> CloseCode | CodeRange:
-    """The row of ``code``: its own if it is registered, else that of its range.
+    """The row of a close code: its `CloseCode` if it is registered, else the `CodeRange` that contains it.
 
-    Raises ValueError for a number that does not fit the two octets of a Close frame.
+    Raises ValueError for a number that does not fit into the two bytes of a Close frame.
     """
     if code in _REGISTERED:
         return _REGISTERED[code]
