@@ -393,7 +393,7 @@ def test_no_answer_is_no_compression() -> None:
 
 @pytest.mark.parametrize("answer", [*WRONG_PARAMETERS, "client_max_window_bits"])
 def test_a_client_refuses_an_answer_with_wrong_parameters(answer: str) -> None:
-    with pytest.raises(InvalidHandshake, match="server's answer to permessage-deflate has "):
+    with pytest.raises(InvalidHandshake, match="server's response to permessage-deflate has "):
         confirm(parse_extensions([f"permessage-deflate; {answer}"]), WIDE)
 
 

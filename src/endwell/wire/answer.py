@@ -32,7 +32,7 @@ class Start:
         self._octets = start = (self._octets + data[: 2 * _SHOWN]).lstrip(b"\r\n")
         if not start.startswith(_HTTP[: len(start)]):
             raise InvalidHandshake(
-                f"the answer is not HTTP: it begins with {start[:_SHOWN]!r}{_known(start)}"
+                f"the response is not HTTP: it begins with {start[:_SHOWN]!r}{_known(start)}"
             )
 
 

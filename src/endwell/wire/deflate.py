@@ -246,9 +246,9 @@ def confirm(answer: Iterable[Extension], settings: Deflate) -> PerMessageDeflate
     try:
         given = _read(parameters, in_offer=False)
     except ValueError as error:
-        raise InvalidHandshake(f"server's answer to {_NAME} has {error}") from None
+        raise InvalidHandshake(f"server's response to {_NAME} has {error}") from None
     if settings.server_no_context_takeover and _SERVER_FRESH not in given:
-        raise InvalidHandshake(f"server's answer to {_NAME} lacks {_SERVER_FRESH}")
+        raise InvalidHandshake(f"server's response to {_NAME} lacks {_SERVER_FRESH}")
     agreed = replace(
         settings,
         server_no_context_takeover=_SERVER_FRESH in given,

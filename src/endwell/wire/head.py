@@ -183,7 +183,7 @@ class ResponseReader:
         except (HttpParserError, HttpParserUpgrade) as error:
             # What follows a complete answer is nobody's: the connection ends here.
             if not message.complete:
-                raise InvalidHandshake(f"the answer's body is malformed: {error}") from None
+                raise InvalidHandshake(f"the response's body is malformed: {error}") from None
         if message.complete or not self._room:
             return Response(response.status, response.headers, bytes(message.body))
         return None
@@ -388,13 +388,13 @@ def _status(parser: HttpResponseParser, message: _Message, head: bytes) -> int:
     except (HttpParserError, HttpParserUpgrade) as error:
         # llhttp stops behind the fields of any 101.
         if not message.headed:
-            raise InvalidHandshake(f"the answer is malformed: {error}") from None
+            raise InvalidHandshake(f"the response is malformed: {error}") from None
     status = parser.get_status_code()
     # llhttp takes RTSP, ICE, HTTP/2.0, the status 000 and a NUL in the phrase as well.
     if not head.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")) or status < 100 or b"\0" in head:
-        raise InvalidHandshake("the answer's first line is not one of HTTP/1.1 or HTTP/1.0")
+        raise InvalidHandshake("the response's first line is not one of HTTP/1.1 or HTTP/1.0")
     # RFC 9110 §15.2: "Since HTTP/1.0 did not define any 1xx status codes, a server
     # MUST NOT send a 1xx response to an HTTP/1.0 client"; nor can it switch by one.
     if status < 200 and head.startswith(b"HTTP/1.0"):
-        raise InvalidHandshake(f"the answer has status {status} in HTTP/1.0")
+        raise InvalidHandshake(f"the response has status {status} in HTTP/1.0")
     return status
