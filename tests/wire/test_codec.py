@@ -207,7 +207,7 @@ def test_a_new_message_inside_a_fragmented_one_is_a_protocol_error(opcode: int, 
     events, error = receive(server(), data)
     assert events == []
     assert type(error) is ProtocolError
-    assert "before the last one has ended" in str(error)
+    assert "before the previous one has ended" in str(error)
 
 
 def test_after_the_last_fragment_there_is_nothing_to_continue() -> None:
