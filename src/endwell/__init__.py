@@ -1,4 +1,4 @@
-"""WebSocket servers and clients for asyncio. Every connection has one `Ending`, which says how and why it ended."""
+"""WebSocket servers and clients for asyncio. Every connection has an `Ending`: how and why it ended."""
 
 # This import is the first one, because it applies ENDWELL_PURE to the modules imported after it.
 from .build import __version__, compiled  # isort: split

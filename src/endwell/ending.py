@@ -148,7 +148,7 @@ class Close:
             return "no code"
         row = describe(self.code)
         name = f" {row.name}" if isinstance(row, CloseCode) else ""
-        # repr() escapes control characters, so that a peer's text cannot steer a terminal or break a log line.
+        # repr() escapes control characters, so that a peer's text cannot break a log line.
         not_transmitted = " (not transmitted)" if self.not_transmitted else ""
         return f"{self.code}{name}" + (f" {self.reason!r}" if self.reason else "") + not_transmitted
 
@@ -237,7 +237,7 @@ class Ending:
 
     @property
     def code(self) -> int:
-        """The code of the first Close, sent or received; 1005 if it carried none, 1006 if there was no Close."""
+        """The code of the first Close, sent or received; 1005 if it had no code, 1006 without a Close."""
         first = self._first
         if first is None:
             return CloseCode.ABNORMAL_CLOSURE

@@ -200,8 +200,8 @@ class HandshakeRejected(HandshakeError):
 
     Args:
         ending: How and why the connection ended; also the attribute `ending`.
-        response: The server's response; also the attribute `response`. It holds at most `max_refusal` bytes of
-            the body.
+        response: The server's response; also the attribute `response`. It holds at most `max_refusal` bytes
+            of the body.
         server: The server that answered, for the text of the exception.
 
     Example:
@@ -237,7 +237,7 @@ class GaveUp(EndwellError):
 
     Args:
         why: The limit that was reached.
-        last: The exception of the last attempt; also the attribute `last`. Its ending is the attribute `ending`.
+        last: The exception of the last attempt; also the attribute `last`. Its ending is `ending`.
 
     Example:
         ```python
@@ -264,7 +264,7 @@ class GaveUp(EndwellError):
         self.ending = last.ending
 
 
-# --- the peer broke a rule after the opening handshake: the connection is closed with a code ---
+# --- the peer broke a rule after the opening handshake: close with a code ----
 
 
 class PeerError(EndwellError):
@@ -281,7 +281,7 @@ class PeerError(EndwellError):
 
     @property
     def close(self) -> Close:
-        """The Close that is sent to the peer. Its reason is the text of the exception, cut to 123 bytes of UTF-8."""
+        """The Close that is sent to the peer; its reason is the text of the exception, cut to 123 bytes."""
         return Close(self.code, str(self).encode()[:123].decode(errors="ignore"))
 
 

@@ -37,11 +37,11 @@ REDACTED = "[redacted]"
 
 
 class Headers:
-    """HTTP header fields, in order. Names are case-insensitive (RFC 9110 §5.1). A name can occur several times.
+    """HTTP header fields, in order. Names are case-insensitive (RFC 9110 §5.1) and can repeat.
 
-    `headers["Name"]` is the first value. `headers["Name"] = value` is `set()`. `del headers["Name"]` removes all
-    fields of that name. Reading or deleting a missing field raises KeyError. Iteration gives pairs of a name and
-    a value. `repr()` hides the values of Authorization, Proxy-Authorization, Cookie and Set-Cookie.
+    `headers["Name"]` is the first value. `headers["Name"] = value` is `set()`. `del headers["Name"]` removes
+    all fields of that name. Reading or deleting a missing field raises KeyError. Iteration gives pairs of a
+    name and a value. `repr()` hides the values of Authorization, Proxy-Authorization, Cookie and Set-Cookie.
 
     Args:
         fields: A mapping, or pairs of a name and a value.
@@ -103,7 +103,7 @@ class Headers:
         self._lines = None
 
     def set(self, name: str, value: str) -> None:
-        """Replace all fields of a name with one. It takes the place of the first, or is appended if there is none.
+        """Replace all fields of a name with one field, at the place of the first or at the end.
 
         Args:
             name: The name of the field.

@@ -27,7 +27,7 @@ Origins: TypeAlias = Sequence[str | re.Pattern[str]] | Callable[[str], bool]
 
 #: RFC 6454 §6.2: scheme, "://", host, and the port unless it is the default port. In lower case.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\*\.)?([a-z0-9._~-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
-#: Values that are not such an origin. Browsers send "null" for a sandboxed page and "file://" for a local file.
+#: Other values. Browsers send "null" for a sandboxed page and "file://" for a local file.
 _SPECIAL = frozenset(("*", "null", "file://"))
 _RIGHT_ORIGINS = (
     'such as "https://example.com", "http://localhost:8080", "https://*.example.com" (all subdomains), '
@@ -84,8 +84,8 @@ def _is_origin(text: str) -> bool:
 def normal_origin(origin: str) -> str:
     """An origin in the form in which origins are compared.
 
-    RFC 6454 §4: scheme and host are in lower case, and the default port is left out. An origin has no path, so
-    no part of it is case-sensitive.
+    RFC 6454 §4: scheme and host are in lower case, and the default port is left out. An origin has no path,
+    so no part of it is case-sensitive.
     """
     scheme, colon, rest = origin.lower().partition("://")
     scheme = _SAME_SCHEMES.get(scheme, scheme)
@@ -93,10 +93,10 @@ def normal_origin(origin: str) -> str:
 
 
 def is_origin_among(origin: str, allowed: Origins) -> bool:
-    """Whether the checked option `origins` allows an origin. Raises TypeError if a callable returns no bool."""
+    """Whether the option `origins` allows an origin. Raises TypeError if a callable returns no bool."""
     if callable(allowed):
         answer = allowed(origin)
-        # Only a bool counts: an object that is always true, such as an unawaited coroutine, would allow any page.
+        # Only a bool counts: an object that is always true, such as an unawaited coroutine, would pass.
         if not isinstance(answer, bool):
             raise TypeError(f"origins: {allowed!r} must return True or False, not {type(answer).__name__}")
         return answer
@@ -196,7 +196,7 @@ def check_subprotocols(names: Sequence[str]) -> Sequence[str]:
 def check_strings(name: str, values: object, other: type | None = None) -> tuple[Any, ...]:
     """Return a collection of strings as a tuple.
 
-    Raises TypeError for an element that is neither a string nor an `other`, and ValueError for a repeated element.
+    Raises TypeError for an element of another type than str or `other`, and ValueError for a repeated one.
     """
     if isinstance(values, str):
         raise TypeError(f"{name} must be a sequence of strings, not one string: write [{values!r}]")

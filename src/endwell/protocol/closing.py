@@ -5,7 +5,7 @@ Rules of this file:
 1. `TABLE` has every transition. `Connection._cue()` looks the rows up; it is the only function that
    assigns the state.
 2. Each pair of a state and a cue is in `TABLE` or in `IGNORED`.
-3. The *first* closing cue determines the cause and the initiator of the ending. Later cues do not change them.
+3. The *first* closing cue determines the cause and the initiator of the ending.
 
 The server ends TCP first, so only it half-closes (``FIN``). RFC 6455 §7.1.1:
 "the underlying TCP connection, in most normal cases, SHOULD be closed first by
@@ -89,7 +89,7 @@ _ANSWERED = Row(State.LINGERING, (Do.FIN, Do.ARM))
 _DONE = Row(State.LINGERING, (Do.STOP_PARSING, Do.FIN, Do.ARM))
 _ECHOED = Row(State.LINGERING, (Do.ECHO_CLOSE, Do.FIN, Do.ARM))
 _CUT = Row(State.ENDED, (Do.ABORT,))
-# A peer that seems dead gets a Close only if the socket's send buffer has room for it: one attempt, no waiting.
+# A peer that seems dead gets a Close only if the send buffer has room for it: one attempt, no waiting.
 _CUT_WITH_CLOSE = Row(State.ENDED, (Do.SEND_CLOSE, Do.ABORT))
 _GONE = Row(State.ENDED, ())
 

@@ -47,8 +47,8 @@ from .outbox import Outbox
 __all__ = ["AHEAD", "Connection"]
 
 #: Bytes of messages, including an incomplete one, that are read before the application asks for more.
-#: Precedent: HTTP/2's flow control counts bytes, not messages. A message of the default ``max_size`` fits, so it
-#: is read even while the handler is busy.
+#: Precedent: HTTP/2's flow control counts bytes, not messages. A message of the default ``max_size`` fits, so
+#: it is read even while the handler is busy.
 AHEAD = 2**20
 _AHEAD = AHEAD  # a C constant in the compiled module; other modules cannot import that
 #: If at least this number of bytes is missing, reading directly into the payload's buffer is faster.
@@ -62,8 +62,8 @@ _LOCAL = Initiator.LOCAL
 #: The last cue and its exception, before the connection has ended.
 _NOTHING: tuple[Cue, BaseException | None] = (_WE_CLOSE, None)
 
-#: The share of ``max_lifetime`` by which a connection may end sooner, so that connections that opened together
-#: do not close together. Precedent: gRPC's MAX_CONNECTION_AGE varies by a tenth.
+#: The share of ``max_lifetime`` by which a connection may end sooner, so that connections that opened
+#: together do not close together. Precedent: gRPC's MAX_CONNECTION_AGE varies by a tenth.
 _SPREAD = 0.1
 #: The reason of that Close. It advises the client to reconnect within a second.
 _COME_BACK = RetryAdvice(0, 1).reason(Cause.LIFETIME_REACHED.meaning)
@@ -85,7 +85,7 @@ class Connection:
         self.client = client
         self.options = options
         self.state = _OPENING
-        #: Whether messages can be sent: the state is OPEN or ANSWERING. A flag, because every message tests it.
+        #: Whether messages can be sent: the state is OPEN or ANSWERING. Every message tests it.
         self.is_open = False
         #: Whether the state is ANSWERING.
         self.answering = False
@@ -166,7 +166,7 @@ class Connection:
             self._answer_heartbeat()
 
     def requested(self) -> None:
-        """Server: the request is complete. The application limits the time of its answer, so the deadline is removed."""
+        """Server: the request is complete. The application limits the time of its answer: no deadline."""
         self._state_deadline = NEVER
         self._rearm()
 
@@ -191,8 +191,8 @@ class Connection:
     def wants_read(self) -> bool:
         """Whether the driver should read from the socket.
 
-        Only an open connection pauses reading. A full inbox must not block the closing handshake, nor keep the
-        driver from reading the data that is left after a failed write.
+        Only an open connection pauses reading. A full inbox must not block the closing handshake, nor keep
+        the driver from reading the data that is left after a failed write.
         """
         return not self._eof and (self._must_read() or not (self._full() or self._ahead()))
 
@@ -229,7 +229,8 @@ class Connection:
     def room(self) -> Codec | None:
         """The codec, if a long payload is incomplete; else None.
 
-        The driver may then read directly into the codec's ``room``, and pass the number of bytes to :meth:`feed`.
+        The driver may then read directly into the codec's ``room``, and pass the number of bytes to
+        :meth:`feed`.
         """
         codec = self._codec
         return codec if codec is not None and codec.room is not None and codec.missing >= _LONG else None
@@ -308,13 +309,13 @@ class Connection:
         self._cue(Cue.HANDLED, now)
 
     def _take_heartbeats(self, messages: list[str | bytes | None], before: int) -> int:
-        """Remove the page's heartbeat questions from the new messages and answer them. Returns their number."""
+        """Remove and answer the page's heartbeat questions in the new messages. Returns their number."""
         rest = [message for message in messages[before:] if message != QUESTION]
         count = len(messages) - before - len(rest)
         if count:
             messages[before:] = rest
-            # One answer is enough for all questions. If the outbox is full, no answer is needed: the queued data
-            # proves the same once it is sent. So a page that sends questions without reading uses no memory.
+            # One answer is enough for all questions. If the outbox is full, no answer is needed: the queued
+            # data proves the same once it is sent. So a page that asks without reading uses no memory.
             if self.is_open and self.outbox.size <= self.options.write_limit:
                 self._answer_heartbeat()
         return count
@@ -334,10 +335,10 @@ class Connection:
             self._cue(_EOF, now, _PEER_VANISHED)
 
     def broken(self, exc: BaseException, now: float) -> None:
-        """A write failed. No more data can be sent, but the data that can still be read determines the ending.
+        """A write failed. No more data can be sent, but data that can still be read decides the ending.
 
-        A page that reloads sends Close 1001 and drops TCP. If the server writes at that moment, its write fails
-        before it has read the Close. So the driver continues to read, until ``eof`` or ``lost``.
+        A page that reloads sends Close 1001 and drops TCP. If the server writes at that moment, its write
+        fails before it has read the Close. So the driver continues to read, until ``eof`` or ``lost``.
         """
         self._write_error = exc
         self.outbox.stuck_at = NEVER
@@ -369,20 +370,20 @@ class Connection:
             self._cue(_EOF, now, _PEER_VANISHED)
         elif self._codec is None:
             if count:
-                # The client may read an HTTP response slowly, as long as it accepts some bytes within each deadline.
+                # The client may read an HTTP response slowly, if it accepts some bytes in time.
                 self._arm(now)
                 self._rearm()
         elif (self._eof and count) or (self._tell_at == NEVER and (self._eof or not self.outbox.size)):
-            # The local Close was sent. If the peer's FIN came before it, the only open question is whether the
-            # peer still accepts the answers.
+            # The local Close was sent. If the peer's FIN came before it, the only open question is whether
+            # the peer still accepts the answers.
             self._tell_at = now + self.options.linger_timeout
             self._rearm()
 
     def tick(self, now: float, confirmed: float | None = None) -> None:
         """Handle every deadline that has passed at ``now``.
 
-        ``confirmed`` is when the peer's kernel last acknowledged data. While reading is paused, that is the only
-        sign that the peer is alive.
+        ``confirmed`` is when the peer's kernel last acknowledged data. While reading is paused, that is the
+        only sign that the peer is alive.
         """
         due = self.deadline
         self._judge(now)
@@ -414,8 +415,8 @@ class Connection:
         """The loop, the process or the machine was stalled for ``seconds``, from ``since`` on.
 
         Time during which this process was stalled does not count against the peer: all deadlines move by that
-        amount. A client sends a ping immediately, to find out whether the peer is still there. A server sends its
-        pings when they are due, because otherwise it would send the pings of all connections at once.
+        amount. A client sends a ping immediately, to find out whether the peer is still there. A server sends
+        its pings when they are due, because otherwise it would send the pings of all connections at once.
         """
         if since < self._stalled_until:  # two timers reported the same stall
             seconds -= self._stalled_until - since
@@ -439,8 +440,8 @@ class Connection:
     def send(self, message: str | Buffer, now: float) -> bool:
         """Queue a message. False if the connection is not open; then nothing is queued.
 
-        Raises TypeError if ``message`` is neither a str nor bytes-like, and UnsupportedByProtocol for bytes if the
-        protocol has only text.
+        Raises TypeError if ``message`` is neither a str nor bytes-like, and UnsupportedByProtocol for bytes
+        if the protocol has only text.
         """
         codec = self._codec
         if not self.is_open or codec is None:
@@ -462,8 +463,8 @@ class Connection:
     def share(self, message: str | Buffer, frames: dict[object, bytes], now: float) -> bytes | None:
         """The frame of a broadcast message, which the caller queues; None if the connection is not open.
 
-        ``frames`` holds the frames made for other connections of the same broadcast, which this connection may
-        use. Raises as :meth:`send` does.
+        ``frames`` holds the frames made for other connections of the same broadcast, which this connection
+        may use. Raises as :meth:`send` does.
         """
         codec = self._codec
         if not self.is_open or codec is None:
@@ -480,8 +481,8 @@ class Connection:
     def ping(self, payload: bytes | None, now: float) -> bytes | None:
         """Queue a ping. Returns its payload, by which ``keepalive.answered`` names it; None if not open.
 
-        Raises ValueError for a payload above 125 bytes, or one of an unanswered ping, and UnsupportedByProtocol
-        if the protocol has no pings.
+        Raises ValueError for a payload above 125 bytes, or one of an unanswered ping, and
+        UnsupportedByProtocol if the protocol has no pings.
         """
         if self._codec is None:
             return None
@@ -508,7 +509,7 @@ class Connection:
 
     @property
     def ending(self) -> Ending | None:
-        """The `Ending` of the connection, computed at the first access after the end; None while it has not ended."""
+        """The `Ending` of the connection, computed at the first access after the end; None before."""
         if self._ending is None and self.over:
             assert self._cause is not None
             sent = self._sent if not self.outbox.size else None

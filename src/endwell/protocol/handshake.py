@@ -115,8 +115,8 @@ def accept(request: Request, options: Options) -> Accepted:
     """
     check_upgrade(request)
     headers = request.headers
-    # RFC 6455 §4.4: for any other version, the server responds with the version that it supports. A proxy that
-    # ignores the status and tunnels all the same must not get a WebSocket here.
+    # RFC 6455 §4.4: for any other version, the server responds with the version that it supports. A proxy
+    # that ignores the status and tunnels all the same must not get a WebSocket here.
     if _only(headers, "Sec-WebSocket-Version") != "13":
         raise UpgradeRequired("Sec-WebSocket-Version must be 13")
     key = _only(headers, "Sec-WebSocket-Key")
@@ -171,7 +171,7 @@ def check_upgrade(request: Request) -> None:
 
 
 def check_origin(request: Request, allowed: Origins | None) -> None:
-    """Refuse pages of other origins (RFC 6455 §10.2), because the browser sends the user's cookies with them."""
+    """Refuse pages of other origins (RFC 6455 §10.2), which would act with the user's cookies."""
     origins = request.headers.get_all("Origin")
     if len(origins) > 1:
         raise BadRequest("Origin must not be repeated")
@@ -216,8 +216,8 @@ def offer(host: str, port: int, secure: bool, target: str, headers: Headers, opt
     """The opening request of a client (RFC 6455 §4.1).
 
     ``host`` is in ASCII, an IPv6 address without brackets. ``target`` is path and query. ``headers`` are
-    additional fields; Host and User-Agent replace the default. Raises ValueError for a field that the handshake
-    sets itself, and for a value that does not fit into the request line or a field.
+    additional fields; Host and User-Agent replace the default. Raises ValueError for a field that the
+    handshake sets itself, and for a value that does not fit into the request line or a field.
     """
     if not (target.startswith("/") and target.isascii() and target.isprintable()) or {" ", "#"} & set(target):
         raise ValueError(f"target must be a path and query without spaces or a fragment, not {target!r}")

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 __all__ = ["Inbox"]
 
-# The slots of messages that were read are deleted in batches of this size, because the queue may never be empty.
+# The slots of messages that were read are deleted in batches of this size, because the queue may never be
+# empty.
 _TAKEN = 64
 
 
@@ -16,8 +17,8 @@ class Inbox:
     __slots__ = ("_head", "messages", "size")
 
     def __init__(self) -> None:
-        #: None for each message read since the last cleanup, then the unread messages. The list is empty if no
-        #: message is unread; testing that is cheaper than ``len(inbox)``.
+        #: None for each message read since the last cleanup, then the unread messages. The list is empty if
+        #: no message is unread; testing that is cheaper than ``len(inbox)``.
         self.messages: list[str | bytes | None] = []
         #: Bytes and characters of the unread messages that :meth:`count` has counted.
         self.size = 0

@@ -62,7 +62,8 @@ class Keepalive:
         self.latency: float | None = None
         #: The round-trip time in seconds, smoothed over about eight round trips.
         self.smoothed: float | None = None
-        #: Payload and round-trip time in seconds of each ping answered since the caller last cleared the list.
+        #: Payload and round-trip time in seconds of each ping answered since the caller last cleared the
+        #: list.
         self.answered: list[tuple[bytes, float]] | None = None
         #: The payload of the last automatic ping. Older ones are forgotten, because a peer may send data
         #: for ever and never answer a ping.
@@ -108,8 +109,8 @@ class Keepalive:
         if now < self.deadline or self.interval is None:
             return Verdict.NOTHING
         if self.awaiting and self.timeout is not None and self.last_heard <= self.last_ping:
-            # A peer whose application is busy does not answer pings, but it sends its own, usually at the same
-            # interval. So its last data counts as well: the limit is interval + timeout after that.
+            # A peer whose application is busy does not answer pings, but it sends its own, usually at the
+            # same interval. So its last data counts as well: the limit is interval + timeout after that.
             give_up = max(self.last_ping, self.last_heard + self.interval) + self.timeout
             if now < give_up:
                 self.deadline = give_up

@@ -19,7 +19,7 @@ _spare = [bytearray(_BLOCK)]
 
 
 class Outbox:
-    """Bytes for the socket. The driver writes :meth:`buffers`, and reports the written bytes to :meth:`take`."""
+    """Bytes for the socket. The driver writes :meth:`buffers`, and tells :meth:`take` how many it wrote."""
 
     __slots__ = ("block", "bytes_sent", "fill", "sealed", "size", "stuck_at", "write_timeout")
 

@@ -54,14 +54,15 @@ class WebSocketURI:
 
 
 def parse_uri(uri: str) -> WebSocketURI:
-    """Parse a ws or wss URI. Characters outside ASCII are encoded: the host as IDNA, the rest percent-encoded.
+    """Parse a ws or wss URI. Other than ASCII, the host is encoded as IDNA, the rest percent-encoded.
 
     Raises ValueError, and TypeError if ``uri`` is not a str. The text of the exception never quotes the
     userinfo, because exceptions are logged.
     """
     if not isinstance(uri, str):
         raise TypeError(f"uri must be a str, not {type(uri).__name__}")
-    # RFC 3986 §2 allows none of these characters. Libraries that drop or reinterpret them disagree about the host.
+    # RFC 3986 §2 allows none of these characters. Libraries that drop or reinterpret them disagree about the
+    # host.
     if any(char <= " " or char in "\\\x7f" for char in uri):
         raise ValueError("uri contains white space, a control character or a backslash")
     scheme, _, hierarchy = uri.partition("://")

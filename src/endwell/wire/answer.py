@@ -1,4 +1,4 @@
-"""Two things that llhttp does not do for a client: unfold header fields, and detect early that a response is not HTTP."""
+"""What llhttp does not do for a client: unfolding header fields, and early detection of another protocol."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Start:
     def take(self, data: bytes) -> None:
         """Add received bytes. Raises :exc:`InvalidHandshake` as soon as they cannot be HTTP.
 
-        The check does not wait for the end of a line, because a server of another protocol may never send one.
+        The check does not wait for the end of a line, because a server of another protocol may never send
+        one.
         """
         if len(self._octets) >= len(_HTTP):
             return
@@ -44,7 +45,8 @@ def unfolded(head: bytes) -> bytes:
     """
     if b"\r\n " not in head and b"\r\n\t" not in head:
         return head
-    # §2.2: white space between the first line and the first field is not a fold. It is kept, and refused later.
+    # §2.2: white space between the first line and the first field is not a fold. It is kept, and refused
+    # later.
     first, end, fields = head.partition(b"\r\n")
     return head if fields[:1] in (b" ", b"\t") else first + end + _FOLD.sub(b" ", fields)
 

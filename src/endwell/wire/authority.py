@@ -19,8 +19,8 @@ DIGITS = frozenset("0123456789")
 def parse_authority(text: str) -> tuple[str, int | None]:
     """The host and the port of an authority; the port is None if there is none.
 
-    The host is in lower case, an IPv6 address without brackets. Raises ValueError for a malformed authority, and
-    for one with userinfo.
+    The host is in lower case, an IPv6 address without brackets. Raises ValueError for a malformed authority,
+    and for one with userinfo.
     """
     if text.startswith("["):
         literal, bracket, port = text[1:].partition("]")

@@ -25,23 +25,23 @@ __all__ = ["NO_BINARY", "Buffer", "Codec", "Control", "Event", "Ping", "Pong", "
 #: The error for bytes if ``has_binary`` is False.
 NO_BINARY = "message must be a str: this old protocol has no binary messages"
 
-# A message may have _FREE_FRAGMENTS fragments, and one more for each _BYTES_PER_FRAGMENT bytes of data. Fragments
-# are joined as they arrive, so they cost no memory, only time. The limit ends a message of endless empty
-# fragments. Precedent: npm ws closes with 1008 "Too many message fragments" (CVE-2026-48779), but at a fixed
-# 16,384, which legitimate streams of small fragments exceed.
+# A message may have _FREE_FRAGMENTS fragments, and one more for each _BYTES_PER_FRAGMENT bytes of data.
+# Fragments are joined as they arrive, so they cost no memory, only time. The limit ends a message of endless
+# empty fragments. Precedent: npm ws closes with 1008 "Too many message fragments" (CVE-2026-48779), but at a
+# fixed 16,384, which legitimate streams of small fragments exceed.
 _FREE_FRAGMENTS = 2**17
 _BYTES_PER_FRAGMENT = 16
 
-# The work after which one call stops and leaves the rest for the next call, in inflated bytes. DEFLATE inflates
-# one byte to at most 1032, so one read of 256 KiB can hold hundreds of messages of max_size. It can also hold
-# 131,072 empty compressed blocks, or 43,690 pings.
+# The work after which one call stops and leaves the rest for the next call, in inflated bytes. DEFLATE
+# inflates one byte to at most 1032, so one read of 256 KiB can hold hundreds of messages of max_size. It can
+# also hold 131,072 empty compressed blocks, or 43,690 pings.
 _AT_ONCE = 2**18
 # The work of one frame. An uncompressed message in one frame is not counted as work; one call parses at most
 # _MESSAGES of those.
 _FRAME = 64
 _MESSAGES = 2**12
-# Compressed payloads are inflated in pieces of this many bytes, and the work is checked after each piece. zlib
-# needs at most a few milliseconds for a piece.
+# Compressed payloads are inflated in pieces of this many bytes, and the work is checked after each piece.
+# zlib needs at most a few milliseconds for a piece.
 _PIECE = 2**12
 
 _FINAL_TEXT = FIN | TEXT
@@ -77,8 +77,8 @@ Event = str | bytes | Control
 class Codec:
     """Parses received bytes to messages, and builds frames, for one connection.
 
-    ``client`` is the role of this side. A received message above ``max_size`` bytes, counted after decompression,
-    is refused; None: no limit.
+    ``client`` is the role of this side. A received message above ``max_size`` bytes, counted after
+    decompression, is refused; None: no limit.
 
     This class implements RFC 6455. The codecs of older protocol versions are subclasses (``hixie.py``,
     ``hybi.py``). A connection uses only the public attributes and methods of this class.
@@ -120,16 +120,16 @@ class Codec:
         self._client = client
         self._max_size = max_size
         self._deflate = deflate
-        #: Two codecs with equal values build the same frame for a message, so a broadcast can share it. None: no
-        #: other codec builds the same frame. A client uses a new masking key for each frame, and with context
-        #: takeover a frame depends on the messages before.
+        #: Two codecs with equal values build the same frame for a message, so a broadcast can share it. None:
+        #: no other codec builds the same frame. A client uses a new masking key for each frame, and with
+        #: context takeover a frame depends on the messages before.
         self.alike: object = None if client else () if deflate is None else deflate.alike
         # For the fast path: the second byte of a frame without payload, and the longest payload.
         self._low = 0 if client else 0x80
         self._limit = 2**16 - 1 if max_size is None else min(2**16 - 1, max_size)
         self._stopped = False
-        #: Features that older protocol versions may lack: the closing handshake, its codes and reasons, pings,
-        #: binary messages.
+        #: Features that older protocol versions may lack: the closing handshake, its codes and reasons,
+        #: pings, binary messages.
         self.has_close = self.has_codes = self.has_pings = self.has_binary = True
         #: Whether the peer answers a Close with a Close. If not, a server ends TCP after its own Close.
         self.has_reply = True
@@ -140,15 +140,15 @@ class Codec:
         #: Whether received bytes are not parsed yet. Then the caller calls :meth:`feed` again, without data.
         self.has_unparsed = False
         self._work = 0
-        #: Bytes of the current data frame's payload that have not arrived. If there is a ``room``, a driver may
-        #: read them directly into it, behind its first ``there`` bytes, and then call :meth:`read`.
+        #: Bytes of the current data frame's payload that have not arrived. If there is a ``room``, a driver
+        #: may read them directly into it, behind its first ``there`` bytes, and then call :meth:`read`.
         self.missing = 0
         self.room: bytearray | None = None
         self.there = 0
         #: The first byte of the frame for the payload that :meth:`payload` returned. Negative: the payload is
         #: the whole frame.
         self.first = 0
-        # Whether the received frame is the last of its message, and its masking key, rotated to the next byte.
+        # Whether the received frame is the last of its message, and its masking key at the next byte.
         self._final = False
         self._key = b""
         # The opcode of the incomplete message (0: none), its data, and how much of that is checked as UTF-8.
@@ -167,7 +167,7 @@ class Codec:
         return len(self._buffer) if self.room is None else self.there
 
     def receive(self, data: bytes | bytearray | memoryview, events: list[Event]) -> None:
-        """Parse the next bytes from the peer, and append all complete messages and control frames to ``events``.
+        """Parse the next bytes from the peer, and append messages and control frames to ``events``.
 
         Raises a PeerError if the peer broke a rule; ``events`` then has everything before the error. After an
         error or a Close, all further data is ignored.
@@ -180,8 +180,9 @@ class Codec:
     def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
         """Parse the first ``end`` bytes of a read buffer, whose contents may be changed.
 
-        Messages are appended to ``messages``, control frames to ``controls``. If the bytes are too much work for
-        one call, the rest is left for the next call and ``has_unparsed`` is True. Raises as :meth:`receive` does.
+        Messages are appended to ``messages``, control frames to ``controls``. If the bytes are too much work
+        for one call, the rest is left for the next call and ``has_unparsed`` is True. Raises as
+        :meth:`receive` does.
         """
         if self._stopped:
             return
@@ -217,8 +218,9 @@ class Codec:
         room = _MESSAGES if self._work <= _AT_ONCE else 0
         masked, low, limit = not self._client, self._low, self._limit
         while room and end - pos >= 2 and not self._stopped:
-            # The fast path, with the same result as _frame(). It handles most frames: a complete, uncompressed
-            # text or binary message in one frame, of less than 64 KiB. (No valid first byte lies between the two.)
+            # The fast path, with the same result as _frame(). It handles most frames: a complete,
+            # uncompressed text or binary message in one frame, of less than 64 KiB. (No valid first byte lies
+            # between the two.)
             first = data[pos]
             length = data[pos + 1] - low
             start = pos + 2
@@ -271,10 +273,10 @@ class Codec:
             self._continue(first)
         else:
             self._begin(first)
-        # Checked before memory is allocated. Not for a compressed frame: DEFLATE data of any length can inflate
-        # to nothing, so its length does not prove that the message is too big. Only the inflated data is kept,
-        # and that is limited.
-        # A difference, because in the compiled build the sum could exceed 63 bits and become negative.
+        # Checked before memory is allocated. Not for a compressed frame: DEFLATE data of any length can
+        # inflate to nothing, so its length does not prove that the message is too big. Only the inflated data
+        # is kept, and that is limited. Both sides are compared by their difference, because in the compiled
+        # build their sum could exceed 63 bits and become negative.
         if (
             self._max_size is not None
             and not self._compressed
@@ -304,7 +306,7 @@ class Codec:
         return close
 
     def closing(self, payload: bytes) -> Close:
-        """The code and reason of a received Close. Raises as :func:`~endwell.wire.frames.parse_close` does."""
+        """Parse the body of a received Close. Raises as :func:`~endwell.wire.frames.parse_close` does."""
         return frames.parse_close(payload)
 
     def _begin(self, first: int) -> None:
@@ -481,7 +483,8 @@ def octets(data: Buffer, wanted: str) -> bytes | bytearray | memoryview:
         view = memoryview(data)
     except TypeError:
         raise TypeError(f"{wanted} or bytes-like, not {type(data).__name__}") from None
-    # The copy releases the view, because objects such as array and mmap cannot be resized while a view exists.
+    # The copy releases the view, because objects such as array and mmap cannot be resized while a view
+    # exists.
     with view:
         return view.tobytes()
 

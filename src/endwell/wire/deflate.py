@@ -26,21 +26,21 @@ _SERVERS_BITS = 12
 #: The end of a sync flush. RFC 7692 §7.2.1 removes it from the end of a message.
 _TAIL = b"\x00\x00\xff\xff"
 
-# Bytes of input for one call of zlib. zlib copies the unused input of each call, so a message of many small final
-# blocks would cost quadratic time if every call got all of it.
+# Bytes of input for one call of zlib. zlib copies the unused input of each call, so a message of many small
+# final blocks would cost quadratic time if every call got all of it.
 _INPUT_STEP = 2**14
 # Bytes of output of one call of zlib, so that a decompression bomb never exceeds the limit by more than this.
 _OUTPUT_STEP = 2**16
-# The cost of one call of zlib and of one byte of input, in bytes of output. A block of two bytes can be empty, and
-# 11 bytes can make zlib rebuild its tables.
+# The cost of one call of zlib and of one byte of input, in bytes of output. A block of two bytes can be
+# empty, and 11 bytes can make zlib rebuild its tables.
 _CALL, _INPUT = 64, 2
 
 
 class PerMessageDeflate:
     """The compressor and decompressor of a connection that negotiated permessage-deflate.
 
-    The zlib objects are created for the first message that needs them. They are kept between messages only with
-    context takeover. ``agreed`` has the settings with the negotiated parameters.
+    The zlib objects are created for the first message that needs them. They are kept between messages only
+    with context takeover. ``agreed`` has the settings with the negotiated parameters.
     """
 
     __slots__ = (
@@ -65,8 +65,8 @@ class PerMessageDeflate:
         self._window = 1 << self._our_bits
         self._level = agreed.level
         self._mem_level = agreed.mem_level
-        #: Messages below this number of bytes are sent uncompressed. At least 1, because after a flush zlib has
-        #: no output for an empty message.
+        #: Messages below this number of bytes are sent uncompressed. At least 1, because after a flush zlib
+        #: has no output for an empty message.
         self.min_size = max(agreed.min_size, 1)
         #: Two connections with equal values compress a message to the same bytes. None with context takeover,
         #: because then the result depends on the messages before.
@@ -79,31 +79,32 @@ class PerMessageDeflate:
     def compress(self, data: bytes | bytearray | memoryview) -> bytes | None:
         """The payload of a compressed message (RFC 7692 §7.2.1). ``data`` is not empty.
 
-        None if the message is to be sent uncompressed, because it is large and compression does not shorten it.
+        None if the message is to be sent uncompressed, because it is large and compression does not shorten
+        it.
         """
         compressor = self._compressor or self._new_compressor()
         self._compressor = compressor if self._keep_compressor else None
         payload = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
         if len(data) >= self._window and len(payload) - len(_TAIL) >= len(data):
-            # A peer may compare its limit with the compressed length: `websockets` refuses a message of 1 MiB that
-            # compression made a few bytes longer. The compressor's window now has data that the peer will not
-            # inflate, so the compressor is dropped. Its window held only incompressible data.
+            # A peer may compare its limit with the compressed length: `websockets` refuses a message of 1 MiB
+            # that compression made a few bytes longer. The compressor's window now has data that the peer
+            # will not inflate, so the compressor is dropped. Its window held only incompressible data.
             self._compressor = None
             return None
         return payload[: -len(_TAIL)]
 
     def _new_compressor(self) -> zlib._Compress:
-        # zlib has no raw window of 8 bits. With 9 bits and Z_RLE ("to limit match distances to one"), any window
-        # can inflate the output.
+        # zlib has no raw window of 8 bits. With 9 bits and Z_RLE ("to limit match distances to one"), any
+        # window can inflate the output.
         bits, strategy = (9, zlib.Z_RLE) if self._our_bits == 8 else (self._our_bits, zlib.Z_DEFAULT_STRATEGY)
         return zlib.compressobj(self._level, zlib.DEFLATED, -bits, self._mem_level, strategy)
 
     def decompress(self, data: bytes, last: bool, into: bytearray, limit: int | None) -> int:
         """Inflate the next bytes of a compressed message, and append the result to ``into``.
 
-        ``last``: the message ends with these bytes. If the result is longer than ``limit``, ``into`` gets one byte
-        more than ``limit``, and the rest is ignored. Returns the work as a number of inflated bytes that cost as
-        much. Raises ProtocolError for data that is not DEFLATE.
+        ``last``: the message ends with these bytes. If the result is longer than ``limit``, ``into`` gets one
+        byte more than ``limit``, and the rest is ignored. Returns the work as a number of inflated bytes that
+        cost as much. Raises ProtocolError for data that is not DEFLATE.
         """
         before, calls = len(into), 0
         if last:
@@ -114,8 +115,8 @@ class PerMessageDeflate:
             for start in range(0, len(data), _INPUT_STEP):
                 calls += self._inflate(data[start : start + _INPUT_STEP], into, limit)
         except zlib.error:
-            # 1002, as in `websockets`. 1007 is for data "not consistent with the type of the message"; here the
-            # format of the extension is broken.
+            # 1002, as in `websockets`. 1007 is for data "not consistent with the type of the message"; here
+            # the format of the extension is broken.
             raise ProtocolError("compressed data is corrupt") from None
         if last and not self._keep_inflater:
             self._inflater = None
@@ -146,8 +147,8 @@ def offer(settings: Deflate) -> str:
     """The Sec-WebSocket-Extensions of a client: one element.
 
     RFC 7692 §7.1.3 allows several elements as alternatives, but libsoup 3.2 accepts all of them at once.
-    nhooyr.io/websocket 1.8.7 responds with 400 to ``server_max_window_bits``, so that parameter is offered only if
-    the application has set it.
+    nhooyr.io/websocket 1.8.7 responds with 400 to ``server_max_window_bits``, so that parameter is offered
+    only if the application has set it.
     """
     parameters: dict[str, int | None] = {}
     if settings.server_no_context_takeover:
@@ -200,16 +201,16 @@ def _answer(asked: Mapping[str, int], agreed: Deflate) -> str:
     """The element of the response: the offered parameters with the agreed values.
 
     A smaller window of the server, and no context takeover of the server, need no agreement: any client can
-    inflate the output. RFC 7692 §7.1.1.1 and §7.1.2.1 allow both parameters in the response to an offer without
-    them, but nhooyr.io/websocket 1.8.7 fails the connection then.
+    inflate the output. RFC 7692 §7.1.1.1 and §7.1.2.1 allow both parameters in the response to an offer
+    without them, but nhooyr.io/websocket 1.8.7 fails the connection then.
     """
     answer: dict[str, int | None] = {}
     if _SERVER_FRESH in asked:
         answer[_SERVER_FRESH] = None
-    # The client learns only from the response that it must not use context takeover. §7.1.1.2: "A server may include
-    # the "client_no_context_takeover" extension parameter in an extension negotiation response
-    # (...) even if the extension negotiation offer being accepted by the extension negotiation
-    # response didn't include" it. Off by default.
+    # The client learns only from the response that it must not use context takeover. §7.1.1.2: "A server may
+    # include the "client_no_context_takeover" extension parameter in an extension negotiation response (...)
+    # even if the extension negotiation offer being accepted by the extension negotiation response didn't
+    # include" it. Off by default.
     if agreed.client_no_context_takeover:
         answer[_CLIENT_FRESH] = None
     if _SERVER_BITS in asked:
@@ -248,7 +249,8 @@ def confirm(answer: Iterable[Extension], settings: Deflate) -> PerMessageDeflate
         settings,
         server_no_context_takeover=_SERVER_FRESH in given,
         client_no_context_takeover=settings.client_no_context_takeover or _CLIENT_FRESH in given,
-        # A server that cannot limit its window responds without the parameter. The widest window inflates all.
+        # A server that cannot limit its window responds without the parameter. The widest window inflates
+        # all.
         server_max_window_bits=given.get(_SERVER_BITS, _WIDEST),
         # The response may allow a wider window than the client's own setting.
         client_max_window_bits=min(settings.client_max_window_bits, given.get(_CLIENT_BITS, _WIDEST)),

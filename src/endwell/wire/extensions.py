@@ -14,8 +14,8 @@ Extension = tuple[str, Parameters]
 def parse_extensions(values: list[str]) -> list[Extension]:
     """The extensions in the values of all Sec-WebSocket-Extensions fields, in order.
 
-    Raises ValueError if they break the grammar. The parser looks at every character once: CVE-2021-32640 was a
-    regular expression for this grammar.
+    Raises ValueError if they break the grammar. The parser looks at every character once: CVE-2021-32640 was
+    a regular expression for this grammar.
 
     ::
 

@@ -43,9 +43,9 @@ LENGTH_16 = 126
 MAX_CONTROL = 125
 
 # RFC 6455 §10.3: "Clients MUST choose a new masking key for each frame, using an
-# algorithm that cannot be predicted by end applications that provide data". os.urandom() is such an algorithm. A
-# call for each frame would cost more than the frame, so keys are generated in batches. list.pop() and
-# list.extend() are atomic, so two threads never get the same key.
+# algorithm that cannot be predicted by end applications that provide data". os.urandom() is such an
+# algorithm. A call for each frame would cost more than the frame, so keys are generated in batches.
+# list.pop() and list.extend() are atomic, so two threads never get the same key.
 _BATCH = 256
 _keys: list[bytes] = []
 
@@ -76,8 +76,8 @@ def parse_header(data: bytearray, pos: int, end: int, masked: bool) -> tuple[int
     """Parse the frame header at ``pos``.
 
     Returns the first byte, the length of the payload, and where the payload starts; None if the header is
-    incomplete. A masking key is the four bytes before the payload. ``masked``: whether the peer's role requires a
-    masked frame. Raises ProtocolError for every error that is visible in the header alone.
+    incomplete. A masking key is the four bytes before the payload. ``masked``: whether the peer's role
+    requires a masked frame. Raises ProtocolError for every error that is visible in the header alone.
     """
     if end - pos < 2:
         return None

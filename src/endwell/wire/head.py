@@ -1,8 +1,8 @@
 """HTTP/1.1 heads: a server reads requests, a client reads responses.
 
 This module parses requests itself, and more strictly than llhttp (a test compares the two): no body, no line
-folding, no alternative spellings. httptools (llhttp) parses responses and their bodies. This module finds the end
-of the head, applies the limits, and refuses what llhttp accepts and RFC 9112 does not.
+folding, no alternative spellings. httptools (llhttp) parses responses and their bodies. This module finds the
+end of the head, applies the limits, and refuses what llhttp accepts and RFC 9112 does not.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class RequestReader:
         return request
 
     def _challenge(self, request: Request, data: bytes) -> Request | None:
-        """Add bytes after the head of a hixie-76 request. Returns the request once its 8 bytes have arrived."""
+        """Add bytes after the head of a hixie-76 request. Returns the request once it has 8 of them."""
         self.rest += data
         if len(self.rest) < CHALLENGE:
             self._challenged = request
@@ -81,15 +81,15 @@ class RequestReader:
         return request
 
     def take_rest(self) -> bytes:
-        """The bytes after the head. This object forgets them, because it may live as long as the connection."""
+        """Return and forget the bytes after the head; this object may live as long as the connection."""
         rest, self.rest, self._head = self.rest, b"", None
         return rest
 
     def _whole(self, data: bytes) -> bytes | None:
         """The fast path, with the same result as :class:`_Head`. Returns the head, or None.
 
-        It handles a head that is complete in the first read, not longer than ``max_line``, and whose lines all
-        end with CR LF.
+        It handles a head that is complete in the first read, not longer than ``max_line``, and whose lines
+        all end with CR LF.
         """
         end = data.find(b"\r\n\r\n") + len(b"\r\n\r\n")
         options = self._options
@@ -221,8 +221,8 @@ class _Head:
         while (newline := buffer.find(b"\n", self._searched)) >= 0:
             line, end = self._line, newline + 1
             self._limit(end)
-            # RFC 9112 §2.2 allows a recipient to accept a bare LF as a line end, and a bare CR as white space. Two
-            # parsers that choose differently make request smuggling possible, so both are refused.
+            # RFC 9112 §2.2 allows a recipient to accept a bare LF as a line end, and a bare CR as white
+            # space. Two parsers that choose differently make request smuggling possible, so both are refused.
             carriage_return = buffer.find(b"\r", line, end)
             if carriage_return < 0 or carriage_return + 2 != end:
                 raise self._malformed("a line of the head does not end with CR LF, or contains CR")
@@ -270,8 +270,8 @@ class _Message:
         self.complete = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # Latin-1 decodes every byte. RFC 9112 §5.1: white space around the value is not part of it; llhttp keeps
-        # trailing white space.
+        # Latin-1 decodes every byte. RFC 9112 §5.1: white space around the value is not part of it; llhttp
+        # keeps trailing white space.
         self.fields.append((name.decode("latin-1"), value.decode("latin-1").rstrip(" \t")))
 
     def on_headers_complete(self) -> None:
@@ -288,7 +288,8 @@ class _Message:
 def _request(head: bytes, legacy: bool) -> tuple[str, str, str, Headers]:
     """Parse the head of a request: method, target, version and fields."""
     text = head.decode("latin-1")
-    # Bytes that are invalid everywhere in a head. CR and LF occur only as line ends; the caller has checked that.
+    # Bytes that are invalid everywhere in a head. CR and LF occur only as line ends; the caller has checked
+    # that.
     if head.translate(None, _TEXT).strip(b"\r\n"):
         raise BadRequest("the head contains a control character")
     first = text[: text.find("\r\n")]
@@ -305,8 +306,8 @@ def _request(head: bytes, legacy: bool) -> tuple[str, str, str, Headers]:
         others = [(name, value) for name, value in headers if name.lower() != "host"]
         headers = checked_headers([("Host", authority), *others])
         _check_host(headers, version)
-    # The bytes of a body could be read as another request or as frames (request smuggling). Neither an upgrade nor
-    # a page needs a body.
+    # The bytes of a body could be read as another request or as frames (request smuggling). Neither an
+    # upgrade nor a page needs a body.
     if method in ("GET", "HEAD") and (
         "Transfer-Encoding" in headers
         or headers.get_all("Content-Length") not in ([], ["0"], _length_of_challenge(headers, legacy))
@@ -316,7 +317,7 @@ def _request(head: bytes, legacy: bool) -> tuple[str, str, str, Headers]:
 
 
 def _length_of_challenge(headers: Headers, legacy: bool) -> list[str]:
-    """The Content-Length that a hixie-76 request may have. The draft has no such field, but some clients send it."""
+    """The Content-Length that a hixie-76 request may have; the draft has none, but some clients send it."""
     return [str(CHALLENGE)] if legacy and is_challenged(headers) else []
 
 
@@ -339,8 +340,8 @@ def _request_line(line: str) -> tuple[str, str, str]:
 def _check_names(headers: Headers) -> None:
     """Check that each line is a name, a colon and a value. The caller has refused control characters.
 
-    RFC 9112 §5: field-line = field-name ":" OWS field-value OWS. So no line is folded. §5.1: "No whitespace is
-    allowed between the field name and colon."
+    RFC 9112 §5: field-line = field-name ":" OWS field-value OWS. So no line is folded. §5.1: "No whitespace
+    is allowed between the field name and colon."
     """
     try:
         names = headers.names()

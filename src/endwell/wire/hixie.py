@@ -1,7 +1,7 @@
 """The frames of hixie-75 and hixie-76 (draft-hixie-thewebsocketprotocol; hixie-76 is also hybi-00).
 
-A text message is ``00 UTF-8 FF``. ``FF 00`` is the closing frame. Every other frame is skipped. There are no binary
-messages, no pings and no close codes.
+A text message is ``00 UTF-8 FF``. ``FF 00`` is the closing frame. Every other frame is skipped. There are no
+binary messages, no pings and no close codes.
 """
 
 from __future__ import annotations
@@ -59,44 +59,45 @@ def has_proof(headers: Headers) -> bool:
 def key_number(value: str) -> int:
     """The number in a Sec-WebSocket-Key1 or -Key2 (hixie-76 §5.2).
 
-    It is the digits of the key as one number, divided by the number of spaces. Raises ValueError if no client of
-    the draft can have made the key.
+    It is the digits of the key as one number, divided by the number of spaces. Raises ValueError if no client
+    of the draft can have made the key.
     """
     digits = "".join(char for char in value if "0" <= char <= "9")
     spaces = value.count(" ")
     # §4.1: the product of number and spaces is at most 4,294,967,295, so it has at most ten digits.
     if not digits or len(digits) > 10 or int(digits) >= 2**32:
         raise ValueError("the key's digits are not a number of 32 bits")
-    # §5.2: "If either /spaces_1/ or /spaces_2/ is zero, then abort the WebSocket connection." The same holds if
-    # the digits are "not an integral multiple of" the spaces.
+    # §5.2: "If either /spaces_1/ or /spaces_2/ is zero, then abort the WebSocket connection." The same holds
+    # if the digits are "not an integral multiple of" the spaces.
     if not spaces or int(digits) % spaces:
         raise ValueError("the key's number is not a multiple of its spaces")
     return int(digits) // spaces
 
 
 def proof(key1: str, key2: str, challenge: bytes) -> bytes:
-    """The 16 bytes that the server computes from both keys and the 8 bytes. Raises as :func:`key_number` does."""
+    """The 16 bytes that the server computes from both keys and the challenge. Raises ValueError."""
     parts = key_number(key1).to_bytes(4, "big") + key_number(key2).to_bytes(4, "big")
     return md5(parts + challenge, usedforsecurity=False).digest()
 
 
 class Hixie(Portioned):
-    """The codec of hixie-76; without ``has_close``, the codec of hixie-75, in which the end of TCP is the Close."""
+    """The codec of hixie-76; without ``has_close``, of hixie-75, in which the end of TCP is the Close."""
 
     def __init__(self, client: bool, max_size: int | None = 2**20, has_close: bool = True) -> None:
         super().__init__(client, max_size)
         self.has_close = has_close
         self.has_codes = self.has_pings = self.has_binary = False
-        # The draft requires a reply (§4.2), but PhantomJS 1.9 and WebKit of that time ignore FF 00 and wait for
-        # the end of TCP.
+        # The draft requires a reply (§4.2), but PhantomJS 1.9 and WebKit of that time ignore FF 00 and wait
+        # for the end of TCP.
         self.has_reply = False
         # In both roles, because frames are not masked.
         self.alike = Hixie
         self._most = max_size
         # Whether all further data is ignored, and whether a closing frame was received.
         self._over = self._closed = False
-        # The type of the incomplete frame (None: there is none). Its size: the bytes so far; for a frame with a
-        # length, the bytes still missing once the length is known. The number of bytes of the length so far.
+        # The type of the incomplete frame (None: there is none). Its size: the bytes so far; for a frame with
+        # a length, the bytes still missing once the length is known. The number of bytes of the length so
+        # far.
         self._type: int | None = None
         self._size = 0
         self._counted = 0
@@ -136,8 +137,8 @@ class Hixie(Portioned):
         """Handle the bytes at ``pos`` of a frame that ends with FF. Returns where the rest starts."""
         mark = data.find(MARK, pos, end)
         stop = end if mark < 0 else mark
-        # The part of a text up to the limit is checked as UTF-8 before the size, so that the error does not depend
-        # on how the text was split.
+        # The part of a text up to the limit is checked as UTF-8 before the size, so that the error does not
+        # depend on how the text was split.
         fits = stop if self._most is None else min(stop, pos + self._most - self._size)
         self._size += stop - pos
         if self._type == _TEXT:
@@ -155,7 +156,7 @@ class Hixie(Portioned):
         return mark + 1
 
     def _count(self, octet: int) -> None:
-        """Handle one byte of a length: seven bits of the number, and one bit that says whether a byte follows."""
+        """Handle one byte of a length: seven bits of the number, and one bit for whether a byte follows."""
         self._size = self._size << 7 | octet & 0x7F
         self._counted += 1
         if octet & 0x80:
@@ -179,8 +180,8 @@ class Hixie(Portioned):
         return pos + step
 
     def _check_size(self) -> None:
-        # §4.2 about skipped frames: clients "may therefore impose implementation-specific limits on the lengths".
-        # Skipped frames have the same limit as text messages.
+        # §4.2 about skipped frames: clients "may therefore impose implementation-specific limits on the
+        # lengths". Skipped frames have the same limit as text messages.
         if self._most is not None and self._size > self._most:
             # The text does not give the size, which depends on how the frame was split.
             raise MessageTooBig(f"frame is above {self._most} bytes")
@@ -210,6 +211,6 @@ class Hixie(Portioned):
     def close(self, code: int | None, reason: str = "") -> bytes:
         """The closing frame. In hixie-75, only in answer to one. Raises as :meth:`Codec.close` does."""
         close_payload(code, reason)
-        # hixie-75 has no closing frame. Perl's Protocol::WebSocket sends one all the same and waits for the answer.
-        # All other peers would skip the frame.
+        # hixie-75 has no closing frame. Perl's Protocol::WebSocket sends one all the same and waits for the
+        # answer. All other peers would skip the frame.
         return _CLOSE if self.has_close or self._closed else b""

@@ -43,8 +43,9 @@ class Hybi03(Portioned):
         self.has_codes = False
         # The body of the received Close. It has no meaning in the draft, but the answer repeats it.
         self._body = b""
-        # The position in the frame. _digits: how many bytes of the length are missing (-1: unknown yet; None: the
-        # next byte is the first of a frame). _length: the length so far. _left: missing bytes of the payload.
+        # The position in the frame. _digits: how many bytes of the length are missing (-1: unknown yet; None:
+        # the next byte is the first of a frame). _length: the length so far. _left: missing bytes of the
+        # payload.
         self._digits: int | None = None
         self._length = 0
         self._left = 0

@@ -1,7 +1,8 @@
 """Payloads: masking, unmasking, and copying from a read buffer.
 
-In the compiled build, ``_payload.pyx`` replaces these functions (see ``codec.pxd`` and ``frames.pxd``). In plain
-Python, the only fast ways to mask are big integers and translation tables. A differential test compares both versions.
+In the compiled build, ``_payload.pyx`` replaces these functions (see ``codec.pxd`` and ``frames.pxd``). In
+plain Python, the only fast ways to mask are big integers and translation tables. A differential test compares
+both versions.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ _short_header = Struct("!BB").pack
 _medium_header = Struct("!BBH").pack
 _long_header = Struct("!BBQ").pack
 
-# From about this number of bytes on, bytes.translate() on every fourth byte is faster than one big integer. Below
-# it, the four slices cost more than they save.
+# From about this number of bytes on, bytes.translate() on every fourth byte is faster than one big integer.
+# Below it, the four slices cost more than they save.
 _LARGE = 1024
 
 
@@ -44,7 +45,7 @@ def mask(data: bytes | bytearray | memoryview, key: bytes | bytearray) -> bytes:
 
 
 def header(first: int, size: int, bit: int = 0) -> bytes:
-    """The header of a frame with a payload of ``size`` bytes, without the key; ``bit`` is 0x80 if there is a key."""
+    """The frame header for a payload of ``size`` bytes, without the key; ``bit`` is 0x80 with a key."""
     if size < 126:
         return _short_header(first, bit | size)
     if size < 2**16:
@@ -85,8 +86,8 @@ def text(data: bytearray, start: int, end: int, masked: bool) -> str:
     return binary(data, start, end, masked).decode()
 
 
-# A payload that arrives in several reads is assembled in the object that will be delivered, so that a long payload
-# is not copied again at its end.
+# A payload that arrives in several reads is assembled in the object that will be delivered, so that a long
+# payload is not copied again at its end.
 
 
 def reserve(size: int) -> bytearray:

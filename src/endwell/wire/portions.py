@@ -1,7 +1,7 @@
 """Parsing in portions, for codecs that are not compiled.
 
-A frame of an old protocol may have two bytes, so one read of 256 KiB may hold 131,072 frames. Without portions, the
-loop could serve no other connection while it parses them.
+A frame of an old protocol may have two bytes, so one read of 256 KiB may hold 131,072 frames. Without
+portions, the loop could serve no other connection while it parses them.
 """
 
 from __future__ import annotations

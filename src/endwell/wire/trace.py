@@ -1,7 +1,7 @@
-"""Two loggers at level DEBUG: ``endwell.wire`` logs each frame, ``endwell.wire.handshake`` logs the HTTP heads.
+"""Two loggers at level DEBUG: ``endwell.wire`` for frames, ``endwell.wire.handshake`` for HTTP heads.
 
-Whether a connection is traced is decided once, when it opens. A connection that is not traced has an ordinary codec
-and no extra cost.
+Whether a connection is traced is decided once, when it opens. A connection that is not traced has an ordinary
+codec and no extra cost.
 """
 
 from __future__ import annotations
@@ -300,5 +300,5 @@ def _format_frame(first: int, length: int, start: bytes, *, has_codes: bool = Tr
 
 
 def _escaped(text: str) -> str:
-    """``text`` with escaped control characters, so that a peer cannot break a log line or steer a terminal."""
+    """``text`` with escaped control characters, which could break a log line or steer a terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -31,8 +31,8 @@ def check(octets: bytes | bytearray, checked: int, end: int) -> int:
             checked += utf_8_decode(rest, "strict", False)[1]
         except UnicodeDecodeError as error:
             raise not_utf8(checked + error.start) from None
-    # For a surrogate, CPython's decoder waits for the third byte (because of "surrogatepass"), although in UTF-8
-    # the second byte cannot follow the first.
+    # For a surrogate, CPython's decoder waits for the third byte (because of "surrogatepass"), although in
+    # UTF-8 the second byte cannot follow the first.
     if b"\xed\xa0" <= octets[checked:end] < b"\xee":
         raise not_utf8(checked)
     return checked
