@@ -247,8 +247,9 @@ class GaveUp(EndwellError):
 
 
         async def main():
+            policy = RetryPolicy(base=0.1, max_retries=1)
             try:
-                async for ws in reconnecting("ws://127.0.0.1:9/", policy=RetryPolicy(base=0.1, max_retries=1)):
+                async for ws in reconnecting("ws://127.0.0.1:9/", policy=policy):
                     await ws.send("hello")
             except GaveUp as exc:
                 print(exc.last.ending.cause)
