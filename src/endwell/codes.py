@@ -94,7 +94,7 @@ class CloseCode(IntEnum):
     )
     GOING_AWAY = (
         1001,
-        "an endpoint is going away: a server stops, a page is left",
+        "an endpoint is going away: a server stops, or a user leaves a page",
         "a reload, a closed tab, a navigation, a deploy",
         "a client whose server went away reconnects; a server forgets the page",
         "send receive",
@@ -104,7 +104,7 @@ class CloseCode(IntEnum):
     PROTOCOL_ERROR = (
         1002,
         "the peer broke the WebSocket protocol",
-        "a bug in one of the two libraries, or something between them altering bytes",
+        "a bug in one of the two libraries, or a proxy that alters bytes",
         "read the reason: it names the rule; a capture of the bytes shows the frame",
         "send receive",
         False,
@@ -122,8 +122,8 @@ class CloseCode(IntEnum):
     RESERVED = (
         1004,
         "reserved: a meaning might be defined in the future",
-        "a peer that makes up codes",
-        "correct the peer: this code is never valid on the wire",
+        "a peer that uses invalid codes",
+        "fix the peer: this code is never valid on the wire",
         "nowhere",
         False,
         Retry.NEVER,
@@ -140,8 +140,8 @@ class CloseCode(IntEnum):
     ABNORMAL_CLOSURE = (
         1006,
         "the connection ended without a Close frame (local only, never on the wire)",
-        "a process killed, a proxy's idle timeout, a laptop asleep, a network gone",
-        "read ending.cause and ending.tcp, which tell these apart",
+        "a killed process, a proxy's idle timeout, a suspended laptop, a lost network",
+        "read ending.cause and ending.tcp, which distinguish these cases",
         "nowhere",
         False,
         Retry.NOW,
@@ -159,7 +159,7 @@ class CloseCode(IntEnum):
         1008,
         "a message violates the endpoint's policy",
         "a client that lost its authorization, or one that exceeded a limit",
-        "read the reason; coming back unchanged will end the same way",
+        "read the reason; an unchanged reconnect will end the same way",
         "send receive",
         False,
         Retry.NEVER,
@@ -186,7 +186,7 @@ class CloseCode(IntEnum):
         1011,
         "the server met an unexpected condition",
         "an exception in the server's handler: its log has the traceback",
-        "repair the handler; a client may try again later",
+        "fix the handler; a client may try again later",
         "send receive",
         False,
         Retry.LATER,
@@ -204,7 +204,7 @@ class CloseCode(IntEnum):
         1013,
         "the service is overloaded",
         "a limit on connections, or a server that sheds load",
-        "reconnect after a back-off, not at once",
+        "reconnect after a back-off, not immediately",
         "send receive",
         False,
         Retry.LATER,
@@ -213,7 +213,7 @@ class CloseCode(IntEnum):
         1014,
         "a gateway received an invalid response from the server behind it",
         "a proxy whose backend is down or restarting",
-        "look at the backend; a client may try again later",
+        "check the backend; a client may try again later",
         "send receive",
         False,
         Retry.LATER,
@@ -222,25 +222,25 @@ class CloseCode(IntEnum):
         1015,
         "the TLS handshake failed (local only, never on the wire)",
         "an expired or untrusted certificate, or a wrong host name",
-        "correct the certificate or the trust store",
+        "fix the certificate or the trust store",
         "nowhere",
         False,
         Retry.LATER,
     )
     UNAUTHORIZED = (
         3000,
-        "the endpoint must be authorized to perform this request",
+        "the client must be authorized to perform this request",
         "a token that is missing or expired",
-        "obtain a new token before coming back",
+        "obtain a new token before reconnecting",
         "send receive",
         False,
         Retry.NEVER,
     )
     FORBIDDEN = (
         3003,
-        "the endpoint is authorized but lacks the permission",
+        "the client is authorized but lacks the permission",
         "an account without access to this resource",
-        "nothing a reconnect could change",
+        "do not reconnect: the answer will be the same",
         "send receive",
         False,
         Retry.NEVER,
@@ -260,16 +260,16 @@ class CloseCode(IntEnum):
         4990,
         "the user left or hid the page, and endwell.js closed in time",
         "a reload, a closed tab, another page",
-        "wait a little before the user counts as gone: a page that was reloaded is back at once",
+        "wait a little before treating the user as gone: a reloaded page reconnects immediately",
         "send receive",
         True,
         Retry.NOW,
     )
     REPLACED = (
         4991,
-        "a newer connection of the same client has taken over",
-        "a reload whose new page was faster than the old one's Close, or a second tab",
-        "nothing: coming back would take over from the newer one",
+        "a newer connection of the same client has replaced this one",
+        "a reload whose new page connected before the old page's Close arrived, or a second tab",
+        "nothing: a reconnect would replace the newer connection",
         "send receive",
         True,
         Retry.NEVER,
@@ -291,7 +291,7 @@ class CodeRange:
     retry: Retry = Retry.NEVER
 
 
-_WRONG = ("a peer that makes up codes", "correct the peer: this code is never valid on the wire")
+_WRONG = ("a peer that uses invalid codes", "fix the peer: this code is never valid on the wire")
 
 #: RFC 6455 §7.4.2, "Reserved Status Code Ranges".
 RANGES = (
