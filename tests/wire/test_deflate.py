@@ -287,7 +287,7 @@ def test_an_offer_says_what_the_settings_say(settings: Deflate, value: str) -> N
 
 def agreed(deflate: PerMessageDeflate) -> tuple[int, int, bool, bool]:
     """Our window, theirs; whether our context is kept, theirs."""
-    return deflate._our_bits, deflate._their_bits, deflate._keep_compressor, deflate._keep_inflater
+    return deflate._local_bits, deflate._peer_bits, deflate._keep_compressor, deflate._keep_inflater
 
 
 @pytest.mark.parametrize(

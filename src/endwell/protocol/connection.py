@@ -469,11 +469,11 @@ class Connection:
         codec = self._codec
         if not self.is_open or codec is None:
             return None
-        frame = None if codec.alike is None else frames.get(codec.alike)
+        frame = None if codec.share_key is None else frames.get(codec.share_key)
         if frame is None:
             frame = codec.message(message)
-            if codec.alike is not None:
-                frames[codec.alike] = frame
+            if codec.share_key is not None:
+                frames[codec.share_key] = frame
         self._messages_out += 1
         self._active = now
         return frame

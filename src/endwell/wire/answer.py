@@ -21,7 +21,7 @@ class Start:
     def __init__(self) -> None:
         self._octets = b""
 
-    def take(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """Add received bytes. Raises :exc:`InvalidHandshake` as soon as they cannot be HTTP.
 
         The check does not wait for the end of a line, because a server of another protocol may never send

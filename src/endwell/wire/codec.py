@@ -35,14 +35,14 @@ _BYTES_PER_FRAGMENT = 16
 # The work after which one call stops and leaves the rest for the next call, in inflated bytes. DEFLATE
 # inflates one byte to at most 1032, so one read of 256 KiB can hold hundreds of messages of max_size. It can
 # also hold 131,072 empty compressed blocks, or 43,690 pings.
-_AT_ONCE = 2**18
+_MAX_WORK = 2**18
 # The work of one frame. An uncompressed message in one frame is not counted as work; one call parses at most
-# _MESSAGES of those.
-_FRAME = 64
-_MESSAGES = 2**12
+# _MAX_MESSAGES of those.
+_FRAME_WORK = 64
+_MAX_MESSAGES = 2**12
 # Compressed payloads are inflated in pieces of this many bytes, and the work is checked after each piece.
 # zlib needs at most a few milliseconds for a piece.
-_PIECE = 2**12
+_INFLATE_STEP = 2**12
 
 _FINAL_TEXT = FIN | TEXT
 _FINAL_BINARY = FIN | BINARY
@@ -90,17 +90,16 @@ class Codec:
         "_client",
         "_compressed",
         "_deflate",
+        "_fast_limit",
         "_final",
         "_fragments",
         "_key",
-        "_limit",
-        "_low",
+        "_mask_bit",
         "_max_size",
         "_opcode",
         "_partial",
         "_stopped",
         "_work",
-        "alike",
         "controls",
         "first",
         "has_binary",
@@ -111,7 +110,8 @@ class Codec:
         "has_unparsed",
         "missing",
         "room",
-        "there",
+        "room_fill",
+        "share_key",
     )
 
     def __init__(
@@ -123,10 +123,10 @@ class Codec:
         #: Two codecs with equal values build the same frame for a message, so a broadcast can share it. None:
         #: no other codec builds the same frame. A client uses a new masking key for each frame, and with
         #: context takeover a frame depends on the messages before.
-        self.alike: object = None if client else () if deflate is None else deflate.alike
+        self.share_key: object = None if client else () if deflate is None else deflate.share_key
         # For the fast path: the second byte of a frame without payload, and the longest payload.
-        self._low = 0 if client else 0x80
-        self._limit = 2**16 - 1 if max_size is None else min(2**16 - 1, max_size)
+        self._mask_bit = 0 if client else 0x80
+        self._fast_limit = 2**16 - 1 if max_size is None else min(2**16 - 1, max_size)
         self._stopped = False
         #: Features that older protocol versions may lack: the closing handshake, its codes and reasons,
         #: pings, binary messages.
@@ -141,10 +141,10 @@ class Codec:
         self.has_unparsed = False
         self._work = 0
         #: Bytes of the current data frame's payload that have not arrived. If there is a ``room``, a driver
-        #: may read them directly into it, behind its first ``there`` bytes, and then call :meth:`read`.
+        #: may read them directly into it, behind its first ``room_fill`` bytes, and then call :meth:`read`.
         self.missing = 0
         self.room: bytearray | None = None
-        self.there = 0
+        self.room_fill = 0
         #: The first byte of the frame for the payload that :meth:`payload` returned. Negative: the payload is
         #: the whole frame.
         self.first = 0
@@ -164,7 +164,7 @@ class Codec:
 
     def partial_size(self) -> int:
         """The number of bytes received of the incomplete message."""
-        return len(self._buffer) if self.room is None else self.there
+        return len(self._buffer) if self.room is None else self.room_fill
 
     def receive(self, data: bytes | bytearray | memoryview, events: list[Event]) -> None:
         """Parse the next bytes from the peer, and append messages and control frames to ``events``.
@@ -200,8 +200,8 @@ class Codec:
             room = self.room
             assert room is not None
             if self._key:
-                unmask(room, self.there, self.there + count, self._key)
-            self._put(count, messages)
+                unmask(room, self.room_fill, self.room_fill + count, self._key)
+            self._fill_room(count, messages)
         except PeerError:
             self._stop()
             raise
@@ -213,10 +213,10 @@ class Codec:
             end = len(data)
             self._partial = b""
         if self.missing:
-            pos = self._take(data, 0, end, messages)
+            pos = self._read_payload(data, 0, end, messages)
         # The number of messages that may still be parsed in this call.
-        room = _MESSAGES if self._work <= _AT_ONCE else 0
-        masked, low, limit = not self._client, self._low, self._limit
+        room = _MAX_MESSAGES if self._work <= _MAX_WORK else 0
+        masked, low, limit = not self._client, self._mask_bit, self._fast_limit
         while room and end - pos >= 2 and not self._stopped:
             # The fast path, with the same result as _frame(). It handles most frames: a complete,
             # uncompressed text or binary message in one frame, of less than 64 KiB. (No valid first byte lies
@@ -249,7 +249,7 @@ class Codec:
             if after < 0:
                 break
             pos = after
-            if self._work > _AT_ONCE:
+            if self._work > _MAX_WORK:
                 room = 0
         if pos < end and not self._stopped:
             self.has_unparsed = not room
@@ -260,7 +260,7 @@ class Codec:
         header = frames.parse_header(data, pos, end, not self._client)
         if header is None:
             return -1
-        self._work += _FRAME
+        self._work += _FRAME_WORK
         first, length, start = header
         opcode = first & 0x0F
         if opcode > BINARY:
@@ -270,9 +270,9 @@ class Codec:
             self.controls.append(self._control(opcode, binary(data, start, after, not self._client)))
             return after
         if opcode == CONTINUATION:
-            self._continue(first)
+            self._continue_message(first)
         else:
-            self._begin(first)
+            self._begin_message(first)
         # Checked before memory is allocated. Not for a compressed frame: DEFLATE data of any length can
         # inflate to nothing, so its length does not prove that the message is too big. Only the inflated data
         # is kept, and that is limited. Both sides are compared by their difference, because in the compiled
@@ -289,8 +289,8 @@ class Codec:
         alone = self._final and not self._compressed and not self._buffer
         if alone and end - start < length <= _RESERVED:
             self.room = reserve(length)
-            self.there = 0
-        return self._take(data, start, end, messages)
+            self.room_fill = 0
+        return self._read_payload(data, start, end, messages)
 
     def _control(self, opcode: int, payload: bytes) -> Control:
         # RFC 6455 §5.4: "Control frames MAY be injected in the middle of a fragmented
@@ -309,7 +309,7 @@ class Codec:
         """Parse the body of a received Close. Raises as :func:`~endwell.wire.frames.parse_close` does."""
         return frames.parse_close(payload)
 
-    def _begin(self, first: int) -> None:
+    def _begin_message(self, first: int) -> None:
         # RFC 6455 §5.4: "The fragments of one message MUST NOT be interleaved between the
         # fragments of another message".
         if self._opcode:
@@ -320,7 +320,7 @@ class Codec:
         self._opcode = first & 0x0F
         self._fragments = 1
 
-    def _continue(self, first: int) -> None:
+    def _continue_message(self, first: int) -> None:
         if not self._opcode:
             raise ProtocolError("a continuation frame came without a message to continue")
         # RFC 7692 §6.1, as in frames.py.
@@ -330,53 +330,53 @@ class Codec:
         if self._fragments > _FREE_FRAGMENTS + len(self._buffer) // _BYTES_PER_FRAGMENT:
             raise PolicyViolation(f"message has too many fragments for its {len(self._buffer)} bytes")
 
-    def _take(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
+    def _read_payload(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
         """Handle the part of the data frame's payload at ``pos``. Returns where the rest starts."""
         if self._compressed:
             return self._inflate(data, pos, end, messages)
         # min(), because in the compiled build the bounds of a slice must fit into Py_ssize_t.
         after = pos + min(self.missing, end - pos)
         if self.room is not None:
-            put(self.room, self.there, data, pos, after, self._key)
-            self._put(after - pos, messages)
+            put(self.room, self.room_fill, data, pos, after, self._key)
+            self._fill_room(after - pos, messages)
             return after
         chunk = piece(data, pos, after, self._key)
-        self._came(len(chunk))
+        self._advance(len(chunk))
         last = self._final and not self.missing
         if last and not self._buffer:
             # The message is complete in one piece.
             messages.append(chunk if self._opcode == BINARY else decode(chunk))
             self._opcode = 0
         else:
-            self._gather(chunk, last, messages)
+            self._append_chunk(chunk, last, messages)
         return after
 
     def _inflate(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
-        """Like :meth:`_take` for a compressed frame. Stops early if it is too much work for one call."""
+        """Like :meth:`_read_payload` for a compressed frame. Stops early if it is too much work for one call."""
         while True:
-            after = pos + min(self.missing, end - pos, _PIECE)
+            after = pos + min(self.missing, end - pos, _INFLATE_STEP)
             chunk = piece(data, pos, after, self._key)
-            self._came(after - pos)
+            self._advance(after - pos)
             pos = after
-            self._gather(chunk, self._final and not self.missing, messages)
-            if not self.missing or pos == end or self._work > _AT_ONCE:
+            self._append_chunk(chunk, self._final and not self.missing, messages)
+            if not self.missing or pos == end or self._work > _MAX_WORK:
                 return pos
 
-    def _came(self, count: int) -> None:
+    def _advance(self, count: int) -> None:
         self.missing -= count
         turn = count & 3
         if turn:
             self._key = self._key[turn:] + self._key[:turn]
 
-    def _put(self, count: int, messages: list[Any]) -> None:
+    def _fill_room(self, count: int, messages: list[Any]) -> None:
         """Handle ``count`` more bytes that are in ``room``."""
         room = self.room
         assert room is not None
-        self.there += count
-        self._came(count)
+        self.room_fill += count
+        self._advance(count)
         if self.missing:
             if self._opcode == TEXT:
-                self._checked = check(room, self._checked, self.there)
+                self._checked = check(room, self._checked, self.room_fill)
             return
         self.room = None
         payload = whole(room)
@@ -384,7 +384,7 @@ class Codec:
         self._checked = 0
         self._opcode = 0
 
-    def _gather(self, chunk: bytes, last: bool, messages: list[Any]) -> None:
+    def _append_chunk(self, chunk: bytes, last: bool, messages: list[Any]) -> None:
         buffer = self._buffer
         too_big = False
         if self._compressed:

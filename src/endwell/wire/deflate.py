@@ -13,7 +13,7 @@ from .extensions import Extension, Parameters
 __all__ = ["PerMessageDeflate", "accept", "confirm", "offer"]
 
 _NAME = "permessage-deflate"
-_SERVER_FRESH, _CLIENT_FRESH = "server_no_context_takeover", "client_no_context_takeover"
+_SERVER_NO_TAKEOVER, _CLIENT_NO_TAKEOVER = "server_no_context_takeover", "client_no_context_takeover"
 _SERVER_BITS, _CLIENT_BITS = "server_max_window_bits", "client_max_window_bits"
 
 # RFC 7692 §7.1.2: "a decimal integer value without leading zeroes between 8 to 15,
@@ -21,7 +21,7 @@ _SERVER_BITS, _CLIENT_BITS = "server_max_window_bits", "client_max_window_bits"
 _WINDOWS = {str(bits): bits for bits in range(8, 16)}
 _WIDEST = 15
 #: Default window of a server's compressor, in bits: ``docs/performance.md``, "Compression".
-_SERVERS_BITS = 12
+_DEFAULT_SERVER_BITS = 12
 
 #: The end of a sync flush. RFC 7692 §7.2.1 removes it from the end of a message.
 _TAIL = b"\x00\x00\xff\xff"
@@ -33,7 +33,7 @@ _INPUT_STEP = 2**14
 _OUTPUT_STEP = 2**16
 # The cost of one call of zlib and of one byte of input, in bytes of output. A block of two bytes can be
 # empty, and 11 bytes can make zlib rebuild its tables.
-_CALL, _INPUT = 64, 2
+_CALL_WORK, _INPUT_WORK = 64, 2
 
 
 class PerMessageDeflate:
@@ -49,20 +49,20 @@ class PerMessageDeflate:
         "_keep_compressor",
         "_keep_inflater",
         "_level",
+        "_local_bits",
         "_mem_level",
-        "_our_bits",
-        "_their_bits",
+        "_peer_bits",
         "_window",
-        "alike",
         "min_size",
+        "share_key",
     )
 
     def __init__(self, agreed: Deflate, client: bool) -> None:
         bits = (agreed.client_max_window_bits, _server_bits(agreed))
         keep = (not agreed.client_no_context_takeover, not agreed.server_no_context_takeover)
-        self._our_bits, self._their_bits = bits if client else bits[::-1]
+        self._local_bits, self._peer_bits = bits if client else bits[::-1]
         self._keep_compressor, self._keep_inflater = keep if client else keep[::-1]
-        self._window = 1 << self._our_bits
+        self._window = 1 << self._local_bits
         self._level = agreed.level
         self._mem_level = agreed.mem_level
         #: Messages below this number of bytes are sent uncompressed. At least 1, because after a flush zlib
@@ -70,8 +70,8 @@ class PerMessageDeflate:
         self.min_size = max(agreed.min_size, 1)
         #: Two connections with equal values compress a message to the same bytes. None with context takeover,
         #: because then the result depends on the messages before.
-        self.alike = (
-            None if self._keep_compressor else (self._our_bits, self._level, self._mem_level, self.min_size)
+        self.share_key = (
+            None if self._keep_compressor else (self._local_bits, self._level, self._mem_level, self.min_size)
         )
         self._compressor: zlib._Compress | None = None
         self._inflater: zlib._Decompress | None = None
@@ -96,7 +96,9 @@ class PerMessageDeflate:
     def _new_compressor(self) -> zlib._Compress:
         # zlib has no raw window of 8 bits. With 9 bits and Z_RLE ("to limit match distances to one"), any
         # window can inflate the output.
-        bits, strategy = (9, zlib.Z_RLE) if self._our_bits == 8 else (self._our_bits, zlib.Z_DEFAULT_STRATEGY)
+        bits, strategy = (
+            (9, zlib.Z_RLE) if self._local_bits == 8 else (self._local_bits, zlib.Z_DEFAULT_STRATEGY)
+        )
         return zlib.compressobj(self._level, zlib.DEFLATED, -bits, self._mem_level, strategy)
 
     def decompress(self, data: bytes, last: bool, into: bytearray, limit: int | None) -> int:
@@ -120,14 +122,14 @@ class PerMessageDeflate:
             raise ProtocolError("compressed data is corrupt") from None
         if last and not self._keep_inflater:
             self._inflater = None
-        return len(into) - before + calls * _CALL + len(data) * _INPUT
+        return len(into) - before + calls * _CALL_WORK + len(data) * _INPUT_WORK
 
     def _inflate(self, data: bytes, into: bytearray, limit: int | None) -> int:
         """Inflate one piece of input. Returns the number of zlib calls."""
         calls = 0
         while data:
             if self._inflater is None:
-                self._inflater = zlib.decompressobj(-self._their_bits)
+                self._inflater = zlib.decompressobj(-self._peer_bits)
             room = _OUTPUT_STEP if limit is None else min(_OUTPUT_STEP, limit + 1 - len(into))
             if room == 0:
                 break
@@ -152,9 +154,9 @@ def offer(settings: Deflate) -> str:
     """
     parameters: dict[str, int | None] = {}
     if settings.server_no_context_takeover:
-        parameters[_SERVER_FRESH] = None
+        parameters[_SERVER_NO_TAKEOVER] = None
     if settings.client_no_context_takeover:
-        parameters[_CLIENT_FRESH] = None
+        parameters[_CLIENT_NO_TAKEOVER] = None
     # RFC 7692 §7.1.2.2: "a client informs the peer server that even if the server doesn't
     # include the "client_max_window_bits" extension parameter (...) the client is not going
     # to use an LZ77 sliding window size greater than the size specified". A value would be only a hint, and a
@@ -181,8 +183,8 @@ def accept(offers: Iterable[Extension], settings: Deflate) -> tuple[str, PerMess
             continue
         agreed = replace(
             settings,
-            server_no_context_takeover=settings.server_no_context_takeover or _SERVER_FRESH in asked,
-            client_no_context_takeover=settings.client_no_context_takeover or _CLIENT_FRESH in asked,
+            server_no_context_takeover=settings.server_no_context_takeover or _SERVER_NO_TAKEOVER in asked,
+            client_no_context_takeover=settings.client_no_context_takeover or _CLIENT_NO_TAKEOVER in asked,
             server_max_window_bits=min(_server_bits(settings), asked.get(_SERVER_BITS, _WIDEST)),
             client_max_window_bits=min(settings.client_max_window_bits, asked[_CLIENT_BITS])
             if _CLIENT_BITS in asked
@@ -194,7 +196,9 @@ def accept(offers: Iterable[Extension], settings: Deflate) -> tuple[str, PerMess
 
 def _server_bits(settings: Deflate) -> int:
     """The largest window of the server's own compressor."""
-    return _SERVERS_BITS if settings.server_max_window_bits is None else settings.server_max_window_bits
+    return (
+        _DEFAULT_SERVER_BITS if settings.server_max_window_bits is None else settings.server_max_window_bits
+    )
 
 
 def _answer(asked: Mapping[str, int], agreed: Deflate) -> str:
@@ -205,14 +209,14 @@ def _answer(asked: Mapping[str, int], agreed: Deflate) -> str:
     without them, but nhooyr.io/websocket 1.8.7 fails the connection then.
     """
     answer: dict[str, int | None] = {}
-    if _SERVER_FRESH in asked:
-        answer[_SERVER_FRESH] = None
+    if _SERVER_NO_TAKEOVER in asked:
+        answer[_SERVER_NO_TAKEOVER] = None
     # The client learns only from the response that it must not use context takeover. §7.1.1.2: "A server may
     # include the "client_no_context_takeover" extension parameter in an extension negotiation response (...)
     # even if the extension negotiation offer being accepted by the extension negotiation response didn't
     # include" it. Off by default.
     if agreed.client_no_context_takeover:
-        answer[_CLIENT_FRESH] = None
+        answer[_CLIENT_NO_TAKEOVER] = None
     if _SERVER_BITS in asked:
         answer[_SERVER_BITS] = agreed.server_max_window_bits
     # RFC 7692 §7.1.2.2: "If a received extension negotiation offer doesn't have the
@@ -243,12 +247,12 @@ def confirm(answer: Iterable[Extension], settings: Deflate) -> PerMessageDeflate
         given = _read(parameters, in_offer=False)
     except ValueError as error:
         raise InvalidHandshake(f"the server's response to {_NAME} has {error}") from None
-    if settings.server_no_context_takeover and _SERVER_FRESH not in given:
-        raise InvalidHandshake(f"the server's response to {_NAME} lacks {_SERVER_FRESH}")
+    if settings.server_no_context_takeover and _SERVER_NO_TAKEOVER not in given:
+        raise InvalidHandshake(f"the server's response to {_NAME} lacks {_SERVER_NO_TAKEOVER}")
     agreed = replace(
         settings,
-        server_no_context_takeover=_SERVER_FRESH in given,
-        client_no_context_takeover=settings.client_no_context_takeover or _CLIENT_FRESH in given,
+        server_no_context_takeover=_SERVER_NO_TAKEOVER in given,
+        client_no_context_takeover=settings.client_no_context_takeover or _CLIENT_NO_TAKEOVER in given,
         # A server that cannot limit its window responds without the parameter. The widest window inflates
         # all.
         server_max_window_bits=given.get(_SERVER_BITS, _WIDEST),
@@ -264,7 +268,7 @@ def _read(parameters: Parameters, in_offer: bool) -> dict[str, int]:
     for name, value in parameters:
         if name in values:
             raise ValueError(f"{name} twice")
-        if name in (_SERVER_FRESH, _CLIENT_FRESH) and value is None:
+        if name in (_SERVER_NO_TAKEOVER, _CLIENT_NO_TAKEOVER) and value is None:
             values[name] = 1
         elif name in (_SERVER_BITS, _CLIENT_BITS) and value in _WINDOWS:
             values[name] = _WINDOWS[value]

@@ -52,8 +52,8 @@ class RequestReader:
         Raises a subclass of :exc:`RequestRefused`, which has the HTTP response.
         """
         if self._challenged is not None:
-            return self._challenge(self._challenged, data)
-        head = self._whole(data)
+            return self._read_challenge(self._challenged, data)
+        head = self._fast_path(data)
         if head is None:
             if self._head is None:
                 self._head = _Head(self._options, BadRequest, HeadTooLarge)
@@ -67,10 +67,10 @@ class RequestReader:
         request = Request(intern(method), target, headers, version, self._remote_address, self._secure)
         if legacy and is_challenged(headers):
             data, self.rest = self.rest, b""
-            return self._challenge(request, data)
+            return self._read_challenge(request, data)
         return request
 
-    def _challenge(self, request: Request, data: bytes) -> Request | None:
+    def _read_challenge(self, request: Request, data: bytes) -> Request | None:
         """Add bytes after the head of a hixie-76 request. Returns the request once it has 8 of them."""
         self.rest += data
         if len(self.rest) < CHALLENGE:
@@ -85,7 +85,7 @@ class RequestReader:
         rest, self.rest, self._head = self.rest, b"", None
         return rest
 
-    def _whole(self, data: bytes) -> bytes | None:
+    def _fast_path(self, data: bytes) -> bytes | None:
         """The fast path, with the same result as :class:`_Head`. Returns the head, or None.
 
         It handles a head that is complete in the first read, not longer than ``max_line``, and whose lines
@@ -120,7 +120,7 @@ class ResponseReader:
         self._room = options.max_refusal
         # A 101 of hixie-76, while the bytes after its head are incomplete.
         self._proven: Response | None = None
-        self._proves = options.version in PROVING
+        self._expects_proof = options.version in PROVING
         self._start = Start()
         #: The bytes after the head of a 101.
         self.rest = b""
@@ -135,13 +135,13 @@ class ResponseReader:
             return self._receive_body(self._response, data)
         if self._proven is not None:
             return self._receive_proof(self._proven, data)
-        self._start.take(data)
+        self._start.feed(data)
         head = self._head.receive(data)
         while head is not None:
             status = _status(self._parser, self._message, unfolded(head))
             response = Response(status, checked_headers(self._message.fields.copy()))
             if status == 101:
-                if self._proves and has_proof(response.headers):
+                if self._expects_proof and has_proof(response.headers):
                     return self._receive_proof(response, self._head.rest)
                 self.rest = self._head.rest
                 return response
@@ -220,7 +220,7 @@ class _Head:
         buffer += data
         while (newline := buffer.find(b"\n", self._searched)) >= 0:
             line, end = self._line, newline + 1
-            self._limit(end)
+            self._check_limits(end)
             # RFC 9112 §2.2 allows a recipient to accept a bare LF as a line end, and a bare CR as white
             # space. Two parsers that choose differently make request smuggling possible, so both are refused.
             carriage_return = buffer.find(b"\r", line, end)
@@ -237,11 +237,11 @@ class _Head:
                 # RFC 9112 §2.2: a server "SHOULD ignore at least one empty line
                 # (CRLF) received prior to the request-line".
                 self._start = end
-        self._limit(len(buffer))
+        self._check_limits(len(buffer))
         self._searched = len(buffer)
         return None
 
-    def _limit(self, end: int) -> None:
+    def _check_limits(self, end: int) -> None:
         """Raise if the line or the head that ends at ``end`` is too long."""
         max_line, max_head = self._options.max_line, self._options.max_head
         line = self._line + len(b"\r\n")  # no sum with max_line, which may be the largest C integer

@@ -91,8 +91,8 @@ class Hixie(Portioned):
         # for the end of TCP.
         self.has_reply = False
         # In both roles, because frames are not masked.
-        self.alike = Hixie
-        self._most = max_size
+        self.share_key = Hixie
+        self._size_limit = max_size
         # Whether all further data is ignored, and whether a closing frame was received.
         self._over = self._closed = False
         # The type of the incomplete frame (None: there is none). Its size: the bytes so far; for a frame with
@@ -113,8 +113,8 @@ class Hixie(Portioned):
         """See :meth:`Codec.partial_size`."""
         return len(self._text)
 
-    def take(self, data: bytearray, end: int, messages: list[Any]) -> None:
-        """See :meth:`Portioned.take`."""
+    def feed_portion(self, data: bytearray, end: int, messages: list[Any]) -> None:
+        """See :meth:`Portioned.feed_portion`."""
         pos = 0
         try:
             while pos < end and not self._over:
@@ -124,7 +124,7 @@ class Hixie(Portioned):
                 elif self._type < SIZED:
                     pos = self._until_mark(data, pos, end, messages)
                 elif self._counted <= _LENGTH:
-                    self._count(data[pos])
+                    self._read_length(data[pos])
                     pos += 1
                 else:
                     pos = self._skip(pos, end)
@@ -139,7 +139,7 @@ class Hixie(Portioned):
         stop = end if mark < 0 else mark
         # The part of a text up to the limit is checked as UTF-8 before the size, so that the error does not
         # depend on how the text was split.
-        fits = stop if self._most is None else min(stop, pos + self._most - self._size)
+        fits = stop if self._size_limit is None else min(stop, pos + self._size_limit - self._size)
         self._size += stop - pos
         if self._type == _TEXT:
             self._text += data[pos:fits]
@@ -155,7 +155,7 @@ class Hixie(Portioned):
         self._type = None
         return mark + 1
 
-    def _count(self, octet: int) -> None:
+    def _read_length(self, octet: int) -> None:
         """Handle one byte of a length: seven bits of the number, and one bit for whether a byte follows."""
         self._size = self._size << 7 | octet & 0x7F
         self._counted += 1
@@ -182,9 +182,9 @@ class Hixie(Portioned):
     def _check_size(self) -> None:
         # §4.2 about skipped frames: clients "may therefore impose implementation-specific limits on the
         # lengths". Skipped frames have the same limit as text messages.
-        if self._most is not None and self._size > self._most:
+        if self._size_limit is not None and self._size > self._size_limit:
             # The text does not give the size, which depends on how the frame was split.
-            raise MessageTooBig(f"frame is above {self._most} bytes")
+            raise MessageTooBig(f"frame is above {self._size_limit} bytes")
 
     def message(self, message: str | Buffer) -> bytes:
         """See :meth:`payload`."""

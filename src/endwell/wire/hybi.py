@@ -39,51 +39,51 @@ class Hybi03(Portioned):
     def __init__(self, client: bool, max_size: int | None = 2**20) -> None:
         # In both roles, the base class acts as a client, which expects unmasked frames.
         super().__init__(True, max_size)
-        self.alike = Hybi03
+        self.share_key = Hybi03
         self.has_codes = False
         # The body of the received Close. It has no meaning in the draft, but the answer repeats it.
         self._body = b""
-        # The position in the frame. _digits: how many bytes of the length are missing (-1: unknown yet; None:
-        # the next byte is the first of a frame). _length: the length so far. _left: missing bytes of the
+        # The position in the frame. _length_bytes: how many bytes of the length are missing (-1: unknown yet; None:
+        # the next byte is the first of a frame). _length: the length so far. _payload_left: missing bytes of the
         # payload.
-        self._digits: int | None = None
+        self._length_bytes: int | None = None
         self._length = 0
-        self._left = 0
+        self._payload_left = 0
 
-    def take(self, data: bytearray, end: int, messages: list[Any]) -> None:
-        """See :meth:`Portioned.take`."""
+    def feed_portion(self, data: bytearray, end: int, messages: list[Any]) -> None:
+        """See :meth:`Portioned.feed_portion`."""
         pos = 0
         while pos < end:
-            if self._left:
-                step = min(self._left, end - pos)
-                self._left -= step
+            if self._payload_left:
+                step = min(self._payload_left, end - pos)
+                self._payload_left -= step
                 pos += step
                 continue
-            if self._digits is None:
+            if self._length_bytes is None:
                 data[pos] = modern(data[pos])
-                self._digits, self._length = -1, 0
+                self._length_bytes, self._length = -1, 0
             else:
-                self._count(data[pos])
+                self._read_length(data[pos])
             pos += 1
-        super().take(data, end, messages)
+        super().feed_portion(data, end, messages)
 
     def read(self, count: int, messages: list[Any]) -> None:
         """See :meth:`Codec.read`."""
-        self._left -= count
+        self._payload_left -= count
         super().read(count, messages)
 
-    def _count(self, octet: int) -> None:
+    def _read_length(self, octet: int) -> None:
         """Handle one byte of a frame's length."""
-        assert self._digits is not None
-        if self._digits < 0:
-            self._digits = {LENGTH_16: 2, LENGTH_16 + 1: 8}.get(octet, 0)
-            self._length = 0 if self._digits else octet
+        assert self._length_bytes is not None
+        if self._length_bytes < 0:
+            self._length_bytes = {LENGTH_16: 2, LENGTH_16 + 1: 8}.get(octet, 0)
+            self._length = 0 if self._length_bytes else octet
         else:
-            self._digits -= 1
+            self._length_bytes -= 1
             self._length = self._length << 8 | octet
-        if not self._digits:
-            self._left = self._length
-            self._digits = None
+        if not self._length_bytes:
+            self._payload_left = self._length
+            self._length_bytes = None
 
     def payload(self, message: str | Buffer) -> bytes | bytearray | memoryview:
         """See :meth:`Codec.payload`."""

@@ -35,11 +35,11 @@ class Portioned(Codec):
         self._rest = bytes(data[portion:end])
         self.has_unparsed = False
         try:
-            self.take(data, portion, messages)
+            self.feed_portion(data, portion, messages)
         finally:
             self._left_over = self.has_unparsed
             self.has_unparsed = self._left_over or bool(self._rest)
 
-    def take(self, data: bytearray, end: int, messages: list[Any]) -> None:
+    def feed_portion(self, data: bytearray, end: int, messages: list[Any]) -> None:
         """Parse one portion, as :meth:`Codec.feed` does."""
         super().feed(data, end, messages)

@@ -92,7 +92,7 @@ class _Traced(Codec):
         self._number = next(_numbers)
         self._incoming: _Frames | _HixieFrames = _Frames()
         # No shared frames: this codec would not log a frame that another connection's codec has built.
-        self.alike = None
+        self.share_key = None
 
     def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
         """See :meth:`Codec.feed`."""
@@ -103,7 +103,7 @@ class _Traced(Codec):
     def read(self, count: int, messages: list[Any]) -> None:
         """See :meth:`Codec.read`."""
         assert self.room is not None
-        self._trace(bytes(memoryview(self.room)[self.there : self.there + count]))
+        self._trace(bytes(memoryview(self.room)[self.room_fill : self.room_fill + count]))
         super().read(count, messages)
 
     def payload(self, message: str | Buffer) -> bytes:
@@ -131,9 +131,9 @@ class _Traced(Codec):
             self._log("<", first, length, start)
 
     def _log(self, arrow: str, first: int, length: int, start: bytes) -> None:
-        logger.debug("#%d %s %s", self._number, arrow, self._words(first, length, start))
+        logger.debug("#%d %s %s", self._number, arrow, self._describe(first, length, start))
 
-    def _words(self, first: int, length: int, start: bytes) -> str:
+    def _describe(self, first: int, length: int, start: bytes) -> str:
         return _format_frame(first, length, start)
 
 
@@ -144,7 +144,7 @@ class TracedCodec(_Traced):
 class TracedHybi03(_Traced, Hybi03):
     """The codec of hybi-03, with logging. The log has the frame names of RFC 6455."""
 
-    def _words(self, first: int, length: int, start: bytes) -> str:
+    def _describe(self, first: int, length: int, start: bytes) -> str:
         # In hybi-03, the body of a Close has no meaning.
         return _format_frame(modern(first), length, start, has_codes=False)
 
@@ -175,7 +175,7 @@ class TracedHixie(_Traced, Hixie):
         for first, length, start in _HixieFrames().feed(whole):
             self._log(">", first, length, start)
 
-    def _words(self, first: int, length: int, start: bytes) -> str:
+    def _describe(self, first: int, length: int, start: bytes) -> str:
         if first == 0:
             return _format_frame(FIN | TEXT, length, start)
         if first == HIXIE_CLOSE and not length:
