@@ -1,6 +1,6 @@
-"""WebSockets that end well: one engine, one closing table, one truthful Ending for each connection."""
+"""WebSocket servers and clients for asyncio. Every connection has an `Ending`: how and why it ended."""
 
-# First of all, because it obeys ENDWELL_PURE for every module imported after it.
+# This import is the first one, because it applies ENDWELL_PURE to the modules imported after it.
 from .build import __version__, compiled  # isort: split
 
 from .advice import RetryAdvice

@@ -1,14 +1,13 @@
-"""When to come back, said in the reason of a Close: ``server restarting; retry 2-12s``.
+"""When to reconnect, written in the reason of a Close: `server restarting; retry 2-12s`.
 
-A server that closes many connections at once spreads their return with it. The
-whole grammar, in ABNF (RFC 5234), where TEXT is for people::
+A server that closes many connections at once uses it to spread the reconnections over time. The grammar in
+ABNF (RFC 5234), where TEXT is for people:
 
     reason  = [ TEXT "; " ] "retry " seconds "-" seconds "s"
     seconds = 1*5DIGIT
 
-The advice stands at the end, so that the last one counts. The first number is not
-above the second. Anything else is a reason like any other: a client that does not
-know the grammar, or a server that does not use it, sees an ordinary Close.
+The advice is the last part of the reason. The first number is at most the second. Any other reason has no
+advice. A client that does not know the grammar sees an ordinary Close.
 """
 
 from __future__ import annotations
@@ -19,22 +18,42 @@ from typing import NamedTuple
 __all__ = ["MAX_SECONDS", "MAX_TEXT", "RetryAdvice"]
 
 MAX_SECONDS = 99999
-#: Octets of UTF-8: RFC 6455 §5.5 leaves 123 to a reason, and the longest advice takes 20.
+#: Bytes of UTF-8. RFC 6455 §5.5 leaves 123 bytes for a reason, and the longest advice takes 20.
 MAX_TEXT = 123 - len(f"; retry {MAX_SECONDS}-{MAX_SECONDS}s")
 
-# Linear: it begins with a literal and is bounded. The same expression, with $ for \Z, serves JavaScript.
+# It matches in linear time, because it begins with a literal and is bounded. endwell.js uses the same
+# expression with $ instead of \Z.
 _GRAMMAR = re.compile(r"(?:^|; )retry ([0-9]{1,5})-([0-9]{1,5})s\Z")
 
 
 class RetryAdvice(NamedTuple):
-    """Come back at a random moment between ``earliest`` and ``latest`` seconds from now."""
+    """A server's advice to reconnect at a random time between `earliest` and `latest`.
 
+    Example:
+        ```python
+        from endwell import RetryAdvice
+
+        reason = RetryAdvice(2, 12).reason("server restarting")
+        print(reason)
+        print(RetryAdvice.parse(reason))
+        ```
+    """
+
+    #: Shortest wait, in seconds.
     earliest: int
+    #: Longest wait, in seconds.
     latest: int
 
     @classmethod
     def parse(cls, reason: str) -> RetryAdvice | None:
-        """The advice in a reason, or None if there is none; never raises."""
+        """Read the advice in the reason of a Close. Never raises.
+
+        Args:
+            reason: The reason of the Close.
+
+        Returns:
+            The advice; None if the reason has none.
+        """
         found = _GRAMMAR.search(reason)
         if found is None:
             return None
@@ -42,10 +61,13 @@ class RetryAdvice(NamedTuple):
         return advice if advice.earliest <= advice.latest else None
 
     def reason(self, text: str = "") -> str:
-        """``text`` with this advice, as the reason of a Close.
+        """The reason of a Close with this advice.
 
-        Raises ValueError for a ``text`` above 103 bytes of UTF-8, and for seconds that
-        are not in order or above 99999.
+        Args:
+            text: Text for people, before the advice; at most 103 bytes of UTF-8.
+
+        Raises:
+            ValueError: `text` is too long, `earliest` is above `latest`, or a number is outside 0 to 99999.
         """
         if not 0 <= self.earliest <= self.latest <= MAX_SECONDS:
             raise ValueError(

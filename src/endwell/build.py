@@ -1,9 +1,9 @@
-"""Which build of endwell is running: its version, and what of it is compiled.
+"""The version of endwell, and which of its modules are compiled.
 
-The modules on a message's path are ordinary Python files that Cython compiles as
-they stand. Python prefers an extension module to the ``.py`` file beside it;
-``ENDWELL_PURE=1`` in the environment turns that round. This module is imported
-before every other one of the package, so that the choice holds for all of them.
+The modules that every message passes through are ordinary Python files, which Cython compiles unchanged.
+Python prefers an extension module to the `.py` file beside it. With `ENDWELL_PURE=1` in the environment,
+this package uses the `.py` files instead. This module is imported before every other module of the package,
+so that the choice applies to all of them.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _MARKER = os.path.join(os.path.dirname(__file__), "not-compiled")
 
 
 class PlainFinder:
-    """Finds the modules of this package as ``.py`` files, whatever lies beside them."""
+    """An import finder that loads this package from its `.py` files and ignores extension modules."""
 
     @staticmethod
     def find_spec(
         fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module's ``.py`` file; None (ask the next finder) for another package's module."""
+        """The spec of the module's `.py` file; None for a module of another package."""
         if fullname.startswith("endwell."):
             for folder in path or ():
                 spec = FileFinder(folder, (SourceFileLoader, SOURCE_SUFFIXES)).find_spec(fullname)
@@ -46,7 +46,18 @@ if os.environ.get("ENDWELL_PURE") == "1":
 
 
 def compiled() -> tuple[str, ...]:
-    """The names of the loaded modules of this package that run compiled; none in the pure build."""
+    """The names of the loaded modules of this package that run compiled.
+
+    Returns:
+        The full module names, sorted. The tuple is empty in the pure Python build and with `ENDWELL_PURE=1`.
+
+    Example:
+        ```python
+        import endwell
+
+        print(len(endwell.compiled()), "compiled modules")
+        ```
+    """
     modules = sorted(name for name in sys.modules if name.startswith("endwell."))
     specs = [getattr(sys.modules[name], "__spec__", None) for name in modules]
     return tuple(spec.name for spec in specs if spec and isinstance(spec.loader, ExtensionFileLoader))

@@ -1,8 +1,7 @@
 """The close codes, as one table.
 
-Everything else that knows about close codes (validity checks, the exception
-that is raised, the reconnect policy, ``endwell why``, the documentation) reads
-it from here, so adding a status touches one row.
+Validity checks, the choice of the exception, the retry policy, `endwell why` and the documentation all read
+this table, so a new code is one row.
 
 Sources: RFC 6455 §7.4 and the IANA registry "WebSocket Close Code Number".
 """
@@ -16,26 +15,42 @@ __all__ = ["RANGES", "CloseCode", "CodeRange", "Retry", "describe"]
 
 
 class Retry(Enum):
-    """Whether a client should come back after an ending."""
+    """Whether a client should reconnect after an ending.
 
-    NEVER = "never"  #: coming back would end the same way
-    NOW = "now"  #: at once, but for the jitter that spreads a crowd
-    LATER = "later"  #: after a back-off
+    Example:
+        ```python
+        from endwell import CloseCode, Retry
+
+        print(CloseCode.SERVICE_RESTART.retry is Retry.NOW)
+        ```
+    """
+
+    NEVER = "never"  #: Do not reconnect: the connection would end the same way.
+    NOW = "now"  #: Reconnect after a short random delay, which keeps many clients from reconnecting at once.
+    LATER = "later"  #: Reconnect after a back-off.
 
 
 class CloseCode(IntEnum):
-    """The registered close codes, and at the end endwell's own, of the range for private use.
+    """The close codes registered with IANA, and two codes of endwell in the range for private use.
 
-    Each member is an ``int`` and also its row of the table:
+    Sources: RFC 6455 §7.4 and the IANA registry "WebSocket Close Code Number". Each member is an `int` with
+    these attributes:
 
-    - ``meaning``: what the sender says with it;
-    - ``usual``: what is usually behind it;
-    - ``advice``: what to do when it is seen;
-    - ``may_send``: whether an application may pass it to ``close()``;
-    - ``may_receive``: whether it is legal in a Close frame;
-    - ``clean``: whether it is an ordinary ending
-      (:exc:`~endwell.ConnectionClosedOK`) or a fault;
-    - ``retry``: whether a client should come back.
+    - `meaning`: what the sender of the code states;
+    - `usual`: the usual cause;
+    - `advice`: what to do about it;
+    - `may_send`: whether an application may pass the code to `close()`;
+    - `may_receive`: whether the code is legal in a Close frame;
+    - `clean`: whether the code is a normal ending (`ConnectionClosedOK`) or a fault;
+    - `retry`: whether a client should reconnect.
+
+    Example:
+        ```python
+        from endwell import CloseCode
+
+        code = CloseCode(1001)
+        print(code.name, code.clean, code.retry, code.usual)
+        ```
     """
 
     meaning: str
@@ -79,7 +94,7 @@ class CloseCode(IntEnum):
     )
     GOING_AWAY = (
         1001,
-        "an endpoint is going away: a server stops, a page is left",
+        "an endpoint is going away: a server stops, or a user leaves a page",
         "a reload, a closed tab, a navigation, a deploy",
         "a client whose server went away reconnects; a server forgets the page",
         "send receive",
@@ -89,7 +104,7 @@ class CloseCode(IntEnum):
     PROTOCOL_ERROR = (
         1002,
         "the peer broke the WebSocket protocol",
-        "a bug in one of the two libraries, or something between them altering bytes",
+        "a bug in one of the two libraries, or a proxy that alters bytes",
         "read the reason: it names the rule; a capture of the bytes shows the frame",
         "send receive",
         False,
@@ -107,8 +122,8 @@ class CloseCode(IntEnum):
     RESERVED = (
         1004,
         "reserved: a meaning might be defined in the future",
-        "a peer that makes up codes",
-        "correct the peer: this code is never valid on the wire",
+        "a peer that uses invalid codes",
+        "fix the peer: this code is never valid on the wire",
         "nowhere",
         False,
         Retry.NEVER,
@@ -125,8 +140,8 @@ class CloseCode(IntEnum):
     ABNORMAL_CLOSURE = (
         1006,
         "the connection ended without a Close frame (local only, never on the wire)",
-        "a process killed, a proxy's idle timeout, a laptop asleep, a network gone",
-        "read ending.cause and ending.tcp, which tell these apart",
+        "a killed process, a proxy's idle timeout, a suspended laptop, a lost network",
+        "read ending.cause and ending.tcp, which distinguish these cases",
         "nowhere",
         False,
         Retry.NOW,
@@ -144,7 +159,7 @@ class CloseCode(IntEnum):
         1008,
         "a message violates the endpoint's policy",
         "a client that lost its authorization, or one that exceeded a limit",
-        "read the reason; coming back unchanged will end the same way",
+        "read the reason; an unchanged reconnect will end the same way",
         "send receive",
         False,
         Retry.NEVER,
@@ -171,7 +186,7 @@ class CloseCode(IntEnum):
         1011,
         "the server met an unexpected condition",
         "an exception in the server's handler: its log has the traceback",
-        "repair the handler; a client may try again later",
+        "fix the handler; a client may try again later",
         "send receive",
         False,
         Retry.LATER,
@@ -189,7 +204,7 @@ class CloseCode(IntEnum):
         1013,
         "the service is overloaded",
         "a limit on connections, or a server that sheds load",
-        "reconnect after a back-off, not at once",
+        "reconnect after a back-off, not immediately",
         "send receive",
         False,
         Retry.LATER,
@@ -198,7 +213,7 @@ class CloseCode(IntEnum):
         1014,
         "a gateway received an invalid response from the server behind it",
         "a proxy whose backend is down or restarting",
-        "look at the backend; a client may try again later",
+        "check the backend; a client may try again later",
         "send receive",
         False,
         Retry.LATER,
@@ -207,25 +222,25 @@ class CloseCode(IntEnum):
         1015,
         "the TLS handshake failed (local only, never on the wire)",
         "an expired or untrusted certificate, or a wrong host name",
-        "correct the certificate or the trust store",
+        "fix the certificate or the trust store",
         "nowhere",
         False,
         Retry.LATER,
     )
     UNAUTHORIZED = (
         3000,
-        "the endpoint must be authorized to perform this request",
+        "the client must be authorized to perform this request",
         "a token that is missing or expired",
-        "obtain a new token before coming back",
+        "obtain a new token before reconnecting",
         "send receive",
         False,
         Retry.NEVER,
     )
     FORBIDDEN = (
         3003,
-        "the endpoint is authorized but lacks the permission",
+        "the client is authorized but lacks the permission",
         "an account without access to this resource",
-        "nothing a reconnect could change",
+        "do not reconnect: the answer will be the same",
         "send receive",
         False,
         Retry.NEVER,
@@ -239,22 +254,22 @@ class CloseCode(IntEnum):
         False,
         Retry.LATER,
     )
-    # What no registered code says. High, because applications begin at 4000, and those that
-    # borrow HTTP's statuses end below 4600.
+    # No registered code has these meanings. The numbers are high because applications number their codes from
+    # 4000 on, and applications that use 4000 plus an HTTP status stay below 4600.
     PAGE_LEFT = (
         4990,
         "the user left or hid the page, and endwell.js closed in time",
         "a reload, a closed tab, another page",
-        "wait a little before the user counts as gone: a page that was reloaded is back at once",
+        "wait a little before treating the user as gone: a reloaded page reconnects immediately",
         "send receive",
         True,
         Retry.NOW,
     )
     REPLACED = (
         4991,
-        "a newer connection of the same client has taken over",
-        "a reload whose new page was faster than the old one's Close, or a second tab",
-        "nothing: coming back would take over from the newer one",
+        "a newer connection of the same client has replaced this one",
+        "a reload whose new page connected before the old page's Close arrived, or a second tab",
+        "nothing: a reconnect would replace the newer connection",
         "send receive",
         True,
         Retry.NEVER,
@@ -263,7 +278,7 @@ class CloseCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CodeRange:
-    """A range of codes without a name of their own; the same columns as :class:`CloseCode`."""
+    """A range of codes that have no name. The attributes are those of `CloseCode`."""
 
     first: int
     last: int
@@ -276,7 +291,7 @@ class CodeRange:
     retry: Retry = Retry.NEVER
 
 
-_WRONG = ("a peer that makes up codes", "correct the peer: this code is never valid on the wire")
+_WRONG = ("a peer that uses invalid codes", "fix the peer: this code is never valid on the wire")
 
 #: RFC 6455 §7.4.2, "Reserved Status Code Ranges".
 RANGES = (
@@ -310,9 +325,9 @@ _REGISTERED = {int(row): row for row in CloseCode}
 
 
 def describe(code: int) -> CloseCode | CodeRange:
-    """The row of ``code``: its own if it is registered, else that of its range.
+    """The row of a close code: its `CloseCode` if it is registered, else the `CodeRange` that contains it.
 
-    Raises ValueError for a number that does not fit the two octets of a Close frame.
+    Raises ValueError for a number that does not fit into the two bytes of a Close frame.
     """
     if code in _REGISTERED:
         return _REGISTERED[code]

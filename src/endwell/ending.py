@@ -1,7 +1,7 @@
 """How a connection ended: one frozen record, computed once.
 
-Exceptions, logs, metrics and the reconnect policy read an :class:`Ending` and
-nothing else. Nobody has to parse the text of an exception.
+Exceptions, logs, metrics and the retry policy all read the same `Ending`. No caller has to parse the
+text of an exception.
 """
 
 from __future__ import annotations
@@ -16,34 +16,62 @@ __all__ = ["Cause", "Close", "Ending", "Initiator", "TcpEnd"]
 
 
 class Initiator(Enum):
-    """Who ended the connection."""
+    """The side that ended the connection.
 
-    PEER = "peer"  #: the other side, with a Close (or an HTTP refusal)
-    LOCAL = "local"  #: our application or this library
-    NETWORK = "network"  #: nobody said so: TCP or TLS ended below the protocol
+    Example:
+        ```python
+        from endwell import Cause, Initiator
+
+        print(Cause.PEER_VANISHED.initiator is Initiator.NETWORK)
+        ```
+    """
+
+    PEER = "peer"  #: The peer sent a Close, or refused the handshake with an HTTP status.
+    LOCAL = "local"  #: The local application or this library ended it.
+    NETWORK = "network"  #: TCP or TLS ended without a Close from either side.
 
 
 class TcpEnd(Enum):
-    """How the transport ended."""
+    """How the TCP connection ended.
 
-    FIN = "fin"  #: both sides ended TCP in order
-    RST = "rst"  #: the peer reset it
-    TIMEOUT = "timeout"  #: the peer did not end it in time, so we did
-    ABORTED = "aborted"  #: we cut it without waiting
-    ERROR = "error"  #: the system or TLS reported another error
-    OPEN = (
-        "open"  #: the peer had not ended it when the ending was told, ``linger_timeout`` after the last Close
-    )
-    NONE = "none"  #: there was no connection
+    Example:
+        ```python
+        from endwell import Cause, Ending, Initiator, TcpEnd
+
+        ending = Ending(
+            cause=Cause.CONNECTION_RESET, initiator=Initiator.NETWORK, clean=False, tcp=TcpEnd.RST
+        )
+        print(ending.tcp.value)
+        ```
+    """
+
+    FIN = "fin"  #: Both sides sent FIN.
+    RST = "rst"  #: The peer reset the connection.
+    TIMEOUT = "timeout"  #: The peer did not end TCP in time, so this side did.
+    ABORTED = "aborted"  #: This side aborted the connection without waiting.
+    ERROR = "error"  #: The operating system or TLS reported another error.
+    #: The peer had not ended TCP when the ending was reported, `linger_timeout` after the last Close.
+    OPEN = "open"
+    NONE = "none"  #: There was no TCP connection.
 
 
 class Cause(Enum):
-    """Why a connection ended: a bounded set, fit to be a metrics label.
+    """Why a connection ended. The set is small and fixed, so it can be a metrics label.
 
-    Each member is also its row: ``meaning``, ``initiator``, the ``close_code`` that
-    is sent when this side ends the connection for that cause (None: no Close is
-    sent), and ``retry``, whether a client should come back where the Close code
-    does not say.
+    Each member has these attributes:
+
+    - `meaning`: the cause as a phrase for people;
+    - `initiator`: the side that ends the connection;
+    - `close_code`: the close code that this side sends for the cause; None if it sends no Close;
+    - `retry`: whether a client should reconnect when no close code says so.
+
+    Example:
+        ```python
+        from endwell import Cause
+
+        cause = Cause("keepalive_timeout")
+        print(cause.meaning, cause.close_code, cause.retry)
+        ```
     """
 
     meaning: str
@@ -95,11 +123,24 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """A Close frame: its code (None if it carried none) and its reason."""
+    """A Close frame (RFC 6455 §5.5.1).
 
+    `str()` gives the code with its name, and the reason as a `repr`.
+
+    Example:
+        ```python
+        from endwell import Close
+
+        print(Close(1001, "server restarting"))
+        ```
+    """
+
+    #: The close code; None if the frame carried none.
     code: int | None = None
+    #: The reason; "" if the frame carried none.
     reason: str = ""
-    #: We closed with them, and the peer was not told: its protocol has no codes (hixie-76).
+    #: True if this side closed with the code and the reason but could not send them, because the
+    #: protocol has no codes (hixie-76).
     not_transmitted: bool = False
 
     def __str__(self) -> str:
@@ -107,51 +148,79 @@ class Close:
             return "no code"
         row = describe(self.code)
         name = f" {row.name}" if isinstance(row, CloseCode) else ""
-        # repr: a peer's text never reaches a log with its control characters alive.
-        not_transmitted = " (unsaid)" if self.not_transmitted else ""
+        # repr() escapes control characters, so that a peer's text cannot break a log line.
+        not_transmitted = " (not transmitted)" if self.not_transmitted else ""
         return f"{self.code}{name}" + (f" {self.reason!r}" if self.reason else "") + not_transmitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How and why a connection ended, told once and the same to everybody.
+    """How and why a connection ended.
 
-    Times are in seconds, sizes in bytes on the wire.
+    It is computed once. `ws.ending`, `ConnectionClosed.ending` and the `on_close` callbacks all get the same
+    object. Times are in seconds, sizes in bytes on the wire. `str()` gives one sentence for a log.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import Server, connect
+
+        server = Server()
+
+
+        @server.websocket("/")
+        async def bye(ws):
+            await ws.close(4001, "bye")
+
+
+        async def main():
+            async with server.serving(port=0):
+                async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+                    async for message in ws:
+                        print(message)
+            print(ws.ending)
+            print(ws.ending.cause, ws.ending.code, ws.ending.ok)
+
+
+        asyncio.run(main())
+        ```
     """
 
-    #: Why it ended.
+    #: Why the connection ended.
     cause: Cause
-    #: Who ended it: the first closing event decides.
+    #: The side that ended the connection. The first closing event decides.
     initiator: Initiator
-    #: Whether the closing handshake was completed in both directions;
-    #: None where the protocol has none (hixie-75).
+    #: Whether both sides completed the closing handshake; None if the protocol has none (hixie-75).
     clean: bool | None
-    #: The peer's Close, if one came.
+    #: The Close that the peer sent; None if none arrived.
     received: Close | None = None
-    #: Our Close, if it was handed to the system; its code and reason may have gone unsaid.
+    #: The Close that this side wrote to the socket; None if it wrote none.
     sent: Close | None = None
-    #: How the transport ended.
+    #: How the TCP connection ended.
     tcp: TcpEnd = TcpEnd.FIN
-    #: What the system, TLS or the protocol check reported, if anything.
+    #: The error that the operating system, TLS or the protocol check reported; None if there was none.
     exception: BaseException | None = None
-    #: Wall-clock time at which TCP was there, as ``time.time()``.
+    #: Wall-clock time at which the TCP connection was established, in seconds as `time.time()` counts them.
     opened_at: float = 0.0
-    #: Seconds from then to the end.
+    #: Seconds from `opened_at` to the end.
     duration: float = 0.0
-    #: Whole messages received, and accepted from the application.
+    #: Number of complete messages received.
     messages_in: int = 0
+    #: Number of messages accepted by `send()`.
     messages_out: int = 0
-    #: WebSocket octets received and sent, after the opening handshake.
+    #: Bytes received after the opening handshake.
     bytes_in: int = 0
+    #: Bytes sent after the opening handshake.
     bytes_out: int = 0
-    #: Bytes accepted by ``send()`` that never left this process.
+    #: Bytes accepted by `send()` that were never written to the socket.
     unsent_bytes: int = 0
-    #: Messages that came after our Close and found no room in the queue.
+    #: Number of messages that arrived after the local Close and were dropped because the queue was full.
     dropped_messages: int = 0
-    #: The last ping's round trip, if one was answered.
+    #: Round-trip time of the last answered ping, in seconds; None if no ping was answered.
     latency: float | None = None
-    #: Seconds for which our own side stood still after the peer's last sign of life: a blocked event
-    #: loop, a stopped process, a machine that slept. Only what lasted a second or two is noticed.
+    #: Seconds for which this process was stalled after the last data from the peer: a blocked event loop, a
+    #: stopped process, a suspended machine. Stalls shorter than a second or two are not detected.
     stalled: float = 0.0
 
     @property
@@ -162,13 +231,13 @@ class Ending:
 
     @property
     def _rejected(self) -> bool:
-        """Whether the peer answered our Close with PROTOCOL_ERROR."""
+        """Whether the peer answered this side's Close with PROTOCOL_ERROR."""
         answer = self.received if self.initiator is Initiator.LOCAL and self.sent is not None else None
         return answer is not None and answer.code == CloseCode.PROTOCOL_ERROR != self.code
 
     @property
     def code(self) -> int:
-        """The code of the Close that came first; 1005 if it said none, 1006 if there was no Close."""
+        """The code of the first Close, sent or received; 1005 if it had no code, 1006 without a Close."""
         first = self._first
         if first is None:
             return CloseCode.ABNORMAL_CLOSURE
@@ -176,21 +245,23 @@ class Ending:
 
     @property
     def reason(self) -> str:
-        """The reason of the Close that came first, or ``""``."""
+        """The reason of the first Close, sent or received; `""` if there is none."""
         return "" if self._first is None or self._first.not_transmitted else self._first.reason
 
     @property
     def ok(self) -> bool:
-        """Whether this was an ordinary ending.
+        """Whether the connection ended normally, without a fault.
 
-        A page that reloads sends Close 1001 and drops TCP without waiting for our
-        answer. That is ordinary, so the peer's Close decides, not ``clean``.
+        True if the peer sent a Close and the first close code is a normal one (`CloseCode.clean`).
 
-        A peer that answers our Close with 1002 has failed the connection, and its application was
-        told of a fault (WebKit does that to 1012, 1013 and 1014): that is not ordinary.
+        `clean` does not matter: a page that reloads sends Close 1001 and drops TCP without waiting for the
+        answer. That is a normal ending.
 
-        Where the protocol has no Close, TCP has to have ended in order, and no fault may
-        have been found. A code of ours counts even if it could not be said.
+        If the peer answers this side's Close with 1002, the value is False: the peer has failed the
+        connection and reported an error to its application. WebKit does that to 1012, 1013 and 1014.
+
+        A protocol without a Close (hixie-75) needs a FIN from both sides and no error instead. The local
+        close code counts even if the protocol could not transmit it.
         """
         if self.clean is None:
             closed = self.tcp is TcpEnd.FIN and self.exception is None
@@ -201,7 +272,7 @@ class Ending:
         return closed and describe(code).clean
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON-ready copy, with ``code``, ``reason`` and the sentence beside the fields."""
+        """A copy that `json.dumps()` accepts: every field, `code`, `reason`, and the sentence as `text`."""
         row: dict[str, Any] = {"code": self.code, "reason": self.reason, "text": str(self)}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -215,7 +286,7 @@ class Ending:
         return row
 
     def __str__(self) -> str:
-        """One plain sentence."""
+        """One sentence for people and logs."""
         if self.cause is Cause.PEER_CLOSED and self.received is not None:
             head = f"peer closed with {self.received}"
         elif self.sent is not None:
@@ -229,5 +300,5 @@ class Ending:
             if self.exception is not None:
                 head += f" ({type(self.exception).__name__}: {str(self.exception)!r})"
         clean = {True: "clean", False: "not clean", None: "without a closing handshake"}[self.clean]
-        stalled = f"; before that, this side stood still for {self.stalled:.1f} s" if self.stalled else ""
+        stalled = f"; before that, this side was stalled for {self.stalled:.1f} s" if self.stalled else ""
         return f"{head}; {clean}, after {self.duration:.1f} s{stalled}"

@@ -1,9 +1,10 @@
-"""Every exception of the package; each carries its consequence.
+"""Every exception of the package.
 
-Whoever raises one does not choose the close code or HTTP status, and whoever
-handles it does not either: it stands in the class.
+Each class carries its consequence, the close code or the HTTP status. The code that raises or handles an
+exception does not choose it.
 """
 
+# size: the classes are short; their documentation is not.
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -44,10 +45,29 @@ __all__ = [
 
 
 class EndwellError(Exception):
-    """The base of every exception that this package raises by itself."""
+    """The base class of every exception that this package defines.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import EndwellError, connect
+
+
+        async def main():
+            try:
+                async with connect("ws://127.0.0.1:9/", open_timeout=5) as ws:
+                    await ws.send("hello")
+            except EndwellError as exc:
+                print(exc)
+
+
+        asyncio.run(main())
+        ```
+    """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Not Exception's own way, which calls the class with the text alone: some take more.
+        # Exception.__reduce__ calls the class with the text alone; some of these classes need more arguments.
         return _restored, (type(self), self.args), self.__dict__
 
 
@@ -55,14 +75,43 @@ def _restored(cls: type[EndwellError], arguments: tuple[Any, ...]) -> EndwellErr
     return cls.__new__(cls, *arguments)
 
 
-# --- told to the application -------------------------------------------------
+# --- raised to the application -----------------------------------------------
 
 
 class ConnectionClosed(EndwellError):
-    """The connection has ended; :attr:`ending` says how.
+    """The connection has ended.
 
-    It is raised as one of its two subclasses. Catch this one unless the
-    difference matters.
+    It is always raised as one of its subclasses, `ConnectionClosedOK` or `ConnectionClosedError`. Catch
+    `ConnectionClosed` unless the difference matters.
+
+    Args:
+        ending: How and why the connection ended; also the attribute `ending`.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import ConnectionClosed, Server, connect
+
+        server = Server()
+
+
+        @server.websocket("/")
+        async def bye(ws):
+            await ws.close(4001, "bye")
+
+
+        async def main():
+            async with server.serving(port=0):
+                async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+                    try:
+                        await ws.recv()
+                    except ConnectionClosed as exc:
+                        print(exc.code, exc.reason, exc.ending.cause)
+
+
+        asyncio.run(main())
+        ```
     """
 
     def __init__(self, ending: Ending) -> None:
@@ -71,38 +120,75 @@ class ConnectionClosed(EndwellError):
 
     @property
     def code(self) -> int:
-        """:attr:`Ending.code`."""
+        """The close code: `ending.code`."""
         return self.ending.code
 
     @property
     def reason(self) -> str:
-        """:attr:`Ending.reason`."""
+        """The reason of the Close: `ending.reason`."""
         return self.ending.reason
 
     @staticmethod
     def of(ending: Ending) -> ConnectionClosed:
-        """The subclass that fits ``ending``."""
+        """The exception for an ending.
+
+        Args:
+            ending: How and why the connection ended.
+
+        Returns:
+            A `ConnectionClosedOK` if `ending.ok`, else a `ConnectionClosedError`.
+        """
         return (ConnectionClosedOK if ending.ok else ConnectionClosedError)(ending)
 
 
 class ConnectionClosedOK(ConnectionClosed):
-    """The connection ended in an ordinary way (:attr:`Ending.ok`)."""
+    """The connection ended normally, without a fault (`Ending.ok` is True)."""
 
 
 class ConnectionClosedError(ConnectionClosed):
-    """The connection ended by a fault."""
+    """The connection ended with a fault (`Ending.ok` is False)."""
 
 
 class ConcurrencyError(EndwellError, RuntimeError):
-    """A call that can never return: two tasks receive from one connection, or it blocks the event loop."""
+    """A call was made in the wrong task, thread, event loop or process.
+
+    Examples: two tasks receive from one connection at the same time; a blocking call is made in the thread of
+    the event loop, where it would never return. The text names the right way.
+    """
 
 
 class UnsupportedByProtocol(EndwellError, TypeError):
-    """The old protocol of this connection has no such thing: a binary message, a ping. Nothing was sent."""
+    """The protocol version of this connection has no such feature: binary messages, or pings.
+
+    Only versions before RFC 6455 lack a feature. Nothing was sent.
+    """
 
 
 class HandshakeError(EndwellError):
-    """A client's opening handshake failed; :attr:`ending` says how."""
+    """The opening handshake of a client failed. The base class of what `connect()` raises.
+
+    Args:
+        ending: How and why the connection ended; also the attribute `ending`.
+        message: The text of the exception. Default: the sentence of the ending.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import HandshakeError, connect
+
+
+        async def main():
+            try:
+                async with connect("ws://127.0.0.1:9/", open_timeout=5):
+                    pass
+            except HandshakeError as exc:
+                print(exc.ending.cause)
+
+
+        asyncio.run(main())
+        ```
+    """
 
     def __init__(self, ending: Ending, message: str = "") -> None:
         super().__init__(message or str(ending))
@@ -110,7 +196,35 @@ class HandshakeError(EndwellError):
 
 
 class HandshakeRejected(HandshakeError):
-    """The server answered the opening handshake with :attr:`response` instead of 101."""
+    """The server answered the opening handshake with an HTTP response other than 101.
+
+    Args:
+        ending: How and why the connection ended; also the attribute `ending`.
+        response: The server's response; also the attribute `response`. It holds at most `max_refusal` bytes
+            of the body.
+        server: The server that answered, for the text of the exception.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import HandshakeRejected, Server, connect
+
+        server = Server()
+
+
+        async def main():
+            async with server.serving(port=0):
+                try:
+                    async with connect(f"ws://127.0.0.1:{server.port}/nowhere"):
+                        pass
+                except HandshakeRejected as exc:
+                    print(exc.response.status)
+
+
+        asyncio.run(main())
+        ```
+    """
 
     def __init__(self, ending: Ending, response: Response, server: str = "") -> None:
         refusal = f"server refused with HTTP {response.status} {response.reason}".rstrip()
@@ -119,112 +233,147 @@ class HandshakeRejected(HandshakeError):
 
 
 class GaveUp(EndwellError):
-    """A reconnecting client has used up its retries or its time.
+    """A reconnecting client stopped trying, because it reached a limit of its `RetryPolicy`.
 
-    ``last`` is what ended its last try, :attr:`ending` says how.
+    Args:
+        why: The limit that was reached.
+        last: The exception of the last attempt; also the attribute `last`. Its ending is `ending`.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import GaveUp, RetryPolicy, reconnecting
+
+
+        async def main():
+            policy = RetryPolicy(base=0.1, max_retries=1)
+            try:
+                async for ws in reconnecting("ws://127.0.0.1:9/", policy=policy):
+                    await ws.send("hello")
+            except GaveUp as exc:
+                print(exc.last.ending.cause)
+
+
+        asyncio.run(main())
+        ```
     """
 
     def __init__(self, why: str, last: ConnectionClosed | HandshakeError) -> None:
-        super().__init__(f"{why}; the last time: {last}")
+        super().__init__(f"{why}; the last attempt: {last}")
         self.last = last
         self.ending = last.ending
 
 
-# --- a peer broke a rule after the opening: ends that connection with a code --
+# --- the peer broke a rule after the opening handshake: close with a code ----
 
 
 class PeerError(EndwellError):
-    """The peer broke a rule; the connection ends with ``code``."""
+    """The peer broke a rule. The connection is closed with `code`."""
 
     cause: ClassVar[Cause]
 
     @property
     def code(self) -> CloseCode:
-        """The close code that is sent for it."""
+        """The close code that is sent to the peer."""
         code = self.cause.close_code
         assert code is not None
         return code
 
     @property
     def close(self) -> Close:
-        """The Close that is sent for it: our own words, cut to the 123 bytes that a reason may have."""
+        """The Close that is sent to the peer; its reason is the text of the exception, cut to 123 bytes."""
         return Close(self.code, str(self).encode()[:123].decode(errors="ignore"))
 
 
 class ProtocolError(PeerError):
-    """The peer broke RFC 6455 or an extension's rules: 1002."""
+    """The peer broke a rule of RFC 6455 or of an extension. Close code: 1002."""
 
     cause = Cause.PROTOCOL_ERROR
 
 
 class InvalidData(PeerError):
-    """The peer sent text that is not UTF-8: 1007."""
+    """The peer sent text that is not UTF-8. Close code: 1007."""
 
     cause = Cause.INVALID_DATA
 
 
 class MessageTooBig(PeerError):
-    """The peer sent a message above ``max_size``: 1009."""
+    """The peer sent a message larger than `max_size`. Close code: 1009."""
 
     cause = Cause.MESSAGE_TOO_BIG
 
 
 class PolicyViolation(PeerError):
-    """The peer exceeded a limit other than ``max_size``: 1008."""
+    """The peer exceeded a limit other than `max_size`. Close code: 1008."""
 
     cause = Cause.POLICY_LIMIT
 
 
-# --- a client broke a rule in its request: answered with an HTTP status -------
+# --- the server refuses a request: it is answered with an HTTP status ---------
 
 
 class RequestRefused(EndwellError):
-    """A request that is not accepted; it is answered with ``status`` and ``headers``."""
+    """The server refuses a request.
 
+    Args:
+        message: The text of the exception, and the body of the response. It must not quote the client's data.
+        detail: More text for the server's log.
+
+    Example:
+        ```python
+        from endwell import RequestRefused
+
+        print(RequestRefused("the Host field is missing").response().status)
+        ```
+    """
+
+    #: The HTTP status of the response.
     status: ClassVar[int] = 400
+    #: The header fields of the response.
     headers: Iterable[tuple[str, str]] = ()
 
     def __init__(self, message: str = "", *, detail: str = "") -> None:
         super().__init__(message)
-        #: What is logged besides, with the peer's text only as its ``repr``; it is never sent.
+        #: More text for the log. It may quote the client's data, as a `repr`. It is never sent.
         self.detail = detail
 
     def response(self) -> Response:
-        """The answer. The text is this package's own words, never the peer's."""
+        """The HTTP response. Its body is the text of the exception, which never quotes the client's data."""
         return Response.text(f"{self}\n", self.status, Headers(self.headers))
 
 
 class BadRequest(RequestRefused):
-    """The request breaks HTTP or RFC 6455 §4.2.1: 400."""
+    """The request breaks HTTP or RFC 6455 §4.2.1. Status: 400."""
 
 
 class Forbidden(RequestRefused):
-    """The page's origin is not allowed: 403."""
+    """The page's origin is not allowed. Status: 403."""
 
     status = 403
 
 
 class NotFound(RequestRefused):
-    """No route has this path: 404."""
+    """No route has this path. Status: 404."""
 
     status = 404
 
 
 class MethodNotAllowed(RequestRefused):
-    """The route does not answer this method: 405."""
+    """The route does not serve this method. Status: 405."""
 
     status = 405
     headers = (("Allow", "GET, HEAD"),)
 
 
 class BodyTooLarge(RequestRefused):
-    """The request has a body where none is taken: 413."""
+    """The request has a body, and this server reads none. Status: 413."""
 
     status = 413
 
 
 class MisdirectedRequest(RequestRefused):
-    """The request is for a host that the server does not answer to (``allowed_hosts``): 421.
+    """The request is for a host that is not in `allowed_hosts`. Status: 421.
 
     RFC 9110 §7.4: "The 421 (Misdirected Request) status code in a response indicates that
     the origin server has rejected the request because it appears to have been misdirected".
@@ -234,13 +383,13 @@ class MisdirectedRequest(RequestRefused):
 
 
 class HeadTooLarge(RequestRefused):
-    """The request's head exceeds a limit: 431."""
+    """The head of the request exceeds a limit. Status: 431."""
 
     status = 431
 
 
 class UpgradeRequired(RequestRefused):
-    """The request asks for another version, or for none: 426.
+    """The request asks for an unsupported WebSocket version, or for none. Status: 426.
 
     RFC 6455 §4.4: "If the server doesn't support the requested version, it MUST
     respond with a |Sec-WebSocket-Version| header field (...) containing all
@@ -255,14 +404,14 @@ class UpgradeRequired(RequestRefused):
 
 
 class TooManyConnections(RequestRefused):
-    """The server has as many connections as it takes, in all or from this address: 503."""
+    """`max_connections` or `max_connections_per_address` is reached. Status: 503, with `Retry-After: 10`."""
 
     status = 503
     headers = (("Retry-After", "10"),)
 
 
 class ServiceUnavailable(RequestRefused):
-    """The server takes nobody for this now: 503; ``retry_after`` seconds later it may."""
+    """The server cannot serve this request now. Status: 503, with `retry_after` seconds as `Retry-After`."""
 
     status = 503
 
@@ -272,4 +421,7 @@ class ServiceUnavailable(RequestRefused):
 
 
 class InvalidHandshake(EndwellError):
-    """A server's 101 that breaks RFC 6455 §4.1; the client fails the connection."""
+    """The response of the server breaks HTTP or RFC 6455 §4.1. The client fails the connection.
+
+    It is the `exception` of the ending, and the cause of the `HandshakeError` that `connect()` raises.
+    """

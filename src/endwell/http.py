@@ -1,7 +1,6 @@
-"""The values of an opening handshake: headers, request, response."""
+"""The HTTP values of an opening handshake: headers, request, response."""
 
-# size: three public classes, and most lines say what they mean
-
+# size: three public classes; most lines document them
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +22,7 @@ __all__ = [
     "set_challenge",
 ]
 
-#: Of most requests.
+#: The path parameters of a request without any; shared, because most requests have none.
 NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 
 #: RFC 9110 §15.
@@ -32,32 +31,48 @@ PHRASES: dict[int, str] = {status.value: status.phrase for status in HTTPStatus}
 #: RFC 9110 §5.6.2: the characters of a token, such as a header's name.
 TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
-#: Fields whose values no repr() shows, because it ends up in logs (RFC 9110 §11.6, RFC 6265 §8.2).
+#: Fields whose values repr() hides, because a repr() is often logged (RFC 9110 §11.6, RFC 6265 §8.2).
 CREDENTIALS = frozenset(("authorization", "cookie", "proxy-authorization", "set-cookie"))
 REDACTED = "[redacted]"
 
 
 class Headers:
-    """HTTP header fields: in order, names compared without case, repeats kept.
+    """HTTP header fields, in order. Names are case-insensitive (RFC 9110 §5.1) and can repeat.
 
-    ``headers["Name"]`` is the first value; KeyError if there is none. ``headers["Name"] = value``
-    is :meth:`set`, and ``del headers["Name"]`` removes all fields of that name, a KeyError if
-    there is none. ``repr()`` does not show credentials: the values of Authorization,
-    Proxy-Authorization, Cookie and Set-Cookie.
+    `headers["Name"]` is the first value. `headers["Name"] = value` is `set()`. `del headers["Name"]` removes
+    all fields of that name. Reading or deleting a missing field raises KeyError. Iteration gives pairs of a
+    name and a value. `repr()` hides the values of Authorization, Proxy-Authorization, Cookie and Set-Cookie.
+
+    Args:
+        fields: A mapping, or pairs of a name and a value.
+
+    Raises:
+        TypeError: A name or a value is not a str.
+        ValueError: A name is not a token, or a value has CR, LF, NUL or a character outside latin-1.
+
+    Example:
+        ```python
+        from endwell import Headers
+
+        headers = Headers({"Content-Type": "text/plain"})
+        headers.add("Set-Cookie", "a=1")
+        headers.add("Set-Cookie", "b=2")
+        print(headers["content-type"], headers.get_all("set-cookie"), headers.get("ETag"))
+        ```
     """
 
     __slots__ = ("_fields", "_lines")
 
     def __init__(self, fields: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
-        #: The lines of a head that was checked, as they came; None if there is no such.
+        #: The lines of a checked head as received; None if the fields were set or changed here.
         self._lines: str | None = None
-        #: What they say; None while nobody asks.
+        #: The parsed fields; None until they are first read.
         self._fields: list[tuple[str, str]] | None = []
         for name, value in fields.items() if isinstance(fields, Mapping) else fields:
             self.add(name, value)
 
     def names(self) -> list[str]:
-        """The name of each field, in order."""
+        """The name of each field, in order. A repeated field repeats its name."""
         return [name for name, _ in self._unpacked()]
 
     def _unpacked(self) -> list[tuple[str, str]]:
@@ -73,42 +88,76 @@ class Headers:
         return fields
 
     def add(self, name: str, value: str) -> None:
-        """Append a field. Raises ValueError where it would break the head apart, and TypeError for no str."""
+        """Append a field.
+
+        Args:
+            name: The name of the field.
+            value: Its value.
+
+        Raises:
+            TypeError: `name` or `value` is not a str.
+            ValueError: `name` is not a token, or `value` has CR, LF, NUL or a character outside latin-1.
+        """
         _check(name, value)
         self._unpacked().append((name, value))
         self._lines = None
 
     def set(self, name: str, value: str) -> None:
-        """Have one field of this name, in place of the first, or at the end. Raises as :meth:`add` does."""
+        """Replace all fields of a name with one field, at the place of the first or at the end.
+
+        Args:
+            name: The name of the field.
+            value: Its value.
+
+        Raises:
+            TypeError: `name` or `value` is not a str.
+            ValueError: `name` is not a token, or `value` has CR, LF, NUL or a character outside latin-1.
+        """
         _check(name, value)
         key = name.lower()
         fields: list[tuple[str, str]] = []
-        there = False
+        found = False
         for field in self._unpacked():
             if field[0].lower() != key:
                 fields.append(field)
-            elif not there:
-                there = True
+            elif not found:
+                found = True
                 fields.append((name, value))
-        if not there:
+        if not found:
             fields.append((name, value))
         self._fields = fields
         self._lines = None
 
     def remove(self, name: str) -> None:
-        """Remove all fields of this name, if there are any."""
+        """Remove all fields of a name. It is no error if there are none.
+
+        Args:
+            name: The name of the fields.
+        """
         key = name.lower()
         self._fields = [field for field in self._unpacked() if field[0].lower() != key]
         self._lines = None
 
     def get_all(self, name: str) -> list[str]:
-        """All values of a field, in order."""
+        """All values of a field, in order.
+
+        Args:
+            name: The name of the field.
+
+        Returns:
+            The values; an empty list if there is no such field.
+        """
         name = name.lower()
         size = len(name)
         return [value for key, value in self._unpacked() if len(key) == size and key.lower() == name]
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """The first value of a field, or ``default``."""
+        """The first value of a field.
+
+        Args:
+            name: The name of the field.
+            default: The result if there is no such field.
+        """
         name = name.lower()
         size = len(name)
         for key, value in self._unpacked():
@@ -147,26 +196,32 @@ class Headers:
         return f"Headers({shown!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Not Cython's own way, which a plain build could not read.
+        # Not the pickle format of Cython, which a pure Python build cannot read.
         return _headers, (self._lines, None if self._fields is None else self._fields.copy())
 
     def list_of(self, name: str) -> list[str]:
-        """The elements of a comma-separated field over all its lines, without quoting rules."""
+        """The elements of a comma-separated field (RFC 9110 §5.6.1), over all fields of that name.
+
+        Quoted strings are not recognized: a comma inside quotes separates elements, too.
+
+        Args:
+            name: The name of the field.
+        """
         parts = [part.strip(" \t") for line in self.get_all(name) for part in line.split(",")]
         return [part for part in parts if part]
 
 
 def checked_headers(fields: list[tuple[str, str]]) -> Headers:
-    """Headers with ``fields``, whose names and values the caller has checked."""
+    """Headers from fields whose names and values the caller has checked."""
     headers = Headers()
     headers._fields = fields
     return headers
 
 
 def headers_of_lines(lines: str) -> Headers:
-    """Headers of the lines of a head; the caller has checked names and values.
+    """Headers from the lines of a head. The caller has checked the names and values.
 
-    They are split at the first access, which raises ValueError for a line without a colon.
+    The lines are split at the first access, which raises ValueError for a line without a colon.
     """
     headers = Headers()
     headers._lines = lines
@@ -175,7 +230,7 @@ def headers_of_lines(lines: str) -> Headers:
 
 
 def pack(headers: Headers) -> None:
-    """Keep only the lines, if there are any: they take a third of the memory."""
+    """Drop the parsed fields and keep the lines, if there are any: they take a third of the memory."""
     if headers._lines is not None:
         headers._fields = None
 
@@ -188,11 +243,11 @@ def _headers(lines: str | None, fields: list[tuple[str, str]] | None) -> Headers
 
 
 def _check(name: str, value: str) -> None:
-    """Raise as :meth:`Headers.add` does."""
+    """Check a field; raises as `Headers.add` does."""
     if not isinstance(name, str):
         raise TypeError(f"header name must be a str, not {name!r}")
     if not isinstance(value, str):
-        # Not its value: it may be a credential.
+        # The message does not show the value, which may be a credential.
         raise TypeError(f"value of header {name} must be a str, not {type(value).__name__}")
     if not name or not TOKEN.issuperset(name):
         raise ValueError(f"header name {name!r} is not a token")
@@ -201,30 +256,79 @@ def _check(name: str, value: str) -> None:
     if "\r" in value or "\n" in value or "\0" in value:
         raise ValueError(f"value of header {name} contains CR, LF or NUL")
     # RFC 9110 §5.5: "Field values are usually constrained to the range of
-    # US-ASCII"; what else comes or goes is latin-1, octet for octet.
+    # US-ASCII". Other octets are decoded and encoded as latin-1.
     if not value.isascii() and max(value) > "\xff":
         raise ValueError(f"value of header {name} has a character outside latin-1")
 
 
 class Query(dict[str, str]):
-    """The parameters of a query string: the last value of each, as a dict; all of them by :meth:`get_all`."""
+    """The parameters of a query string.
+
+    It is a dict with the last value of each parameter. `get_all()` gives all values of a repeated parameter.
+
+    Args:
+        pairs: Pairs of a name and a value.
+    """
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
-        #: Names and values, in order, repeats kept.
+        #: All pairs of a name and a value, in order.
         self.pairs = list(pairs)
         super().__init__(self.pairs)
 
     def get_all(self, name: str) -> list[str]:
-        """All values of a parameter, in order."""
+        """All values of a parameter, in order.
+
+        Args:
+            name: The name of the parameter.
+
+        Returns:
+            The values; an empty list if there is no such parameter.
+        """
         return [value for key, value in self.pairs if key == name]
 
 
 class Request:
     """The head of an HTTP request.
 
-    ``target`` is what stood on the request line (or, for a client, what will). Attributes
-    cannot be set, except ``params``; ``headers`` can be changed in place.
-    ``repr()`` shows neither the query nor credentials.
+    The attributes have the names of the arguments. They are read-only, except `params`. `headers` can
+    be changed in place. `repr()` hides the query and credentials.
+
+    Args:
+        method: The method, such as `"GET"`.
+        target: The request target as on the request line: path and query, percent-encoded.
+        headers: The header fields.
+        version: The HTTP version.
+        remote_address: The peer's address, as the `socket` module represents it.
+        secure: Whether the request came over TLS.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import Response, Server, connect
+
+        server = Server()
+
+
+        @server.process_request
+        def check(request):
+            if request.query.get("token") != "secret":
+                return Response.text("wrong token", 401)
+
+
+        @server.websocket("/rooms/{room}")
+        async def room(ws, room):
+            await ws.send(f"{ws.request.path} {ws.request.params['room']}")
+
+
+        async def main():
+            async with server.serving(port=0):
+                async with connect(f"ws://127.0.0.1:{server.port}/rooms/a?token=secret") as ws:
+                    print(await ws.recv())
+
+
+        asyncio.run(main())
+        ```
     """
 
     __slots__ = (
@@ -251,13 +355,13 @@ class Request:
         self.target = target
         self.headers = headers
         self.version = version
-        #: The peer's address, as the socket module gives it.
+        #: The peer's address, as the `socket` module represents it.
         self.remote_address = remote_address
-        #: Whether it came over TLS.
+        #: Whether the request came over TLS.
         self.secure = secure
-        #: Path parameters that the route matched, once there is a route.
+        #: The path parameters of the route; empty until the route is known.
         self.params: Mapping[str, str] = NO_PARAMS
-        # The 8 octets after the head of a hixie-76 request.
+        # The 8 bytes after the head of a hixie-76 request; empty for every other request.
         self._challenge = b""
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -275,8 +379,8 @@ class Request:
 
     @property
     def raw_path(self) -> str:
-        """The path as it stands in the target, still percent-encoded."""
-        # Not urlsplit(), which takes the path "//a/b" for the path "/b" on host "a".
+        """The path of the target, still percent-encoded."""
+        # urlsplit() would read the path "//a/b" as the path "/b" on the host "a".
         return self.target.partition("?")[0]
 
     @property
@@ -286,16 +390,23 @@ class Request:
 
     @property
     def query_string(self) -> str:
-        """The query as it stands in the target, still percent-encoded; ``""`` if there is none."""
+        """The query of the target, still percent-encoded; `""` if there is none."""
         return self.target.partition("?")[2]
 
     @property
     def query(self) -> Query:
-        """The query's parameters, decoded: a dict of the last value of each; ``query.get_all(name)`` has all of them."""
+        """The decoded parameters of the query: a dict with the last value of each.
+
+        `query.get_all(name)` gives all values of a repeated parameter.
+        """
         return Query(parse_qsl(self.query_string, keep_blank_values=True))
 
     def serialize(self) -> bytes:
-        """The request in octets. Raises ValueError for a target that is not printable ASCII without spaces."""
+        """The request as bytes.
+
+        Raises:
+            ValueError: The target is empty, or has a space or a character outside printable ASCII.
+        """
         # RFC 9112 §3.2: "No whitespace is allowed in the request-target."
         if not self.target or not all("!" <= char <= "~" for char in self.target):
             raise ValueError(f"target {self.target!r} is not printable ASCII without spaces")
@@ -311,24 +422,60 @@ def _request(head: tuple[Any, ...], params: dict[str, str], body: bytes) -> Requ
 
 
 def challenge_of(request: Request) -> bytes:
-    """The 8 octets after the head of a hixie-76 request; empty for every other request."""
+    """The 8 bytes after the head of a hixie-76 request; empty for every other request."""
     return request._challenge
 
 
 def set_challenge(request: Request, octets: bytes) -> None:
-    """Set the 8 octets after the head of a hixie-76 request."""
+    """Set the 8 bytes after the head of a hixie-76 request."""
     request._challenge = octets
 
 
 class Response:
-    """An HTTP answer. Attributes cannot be set; ``headers`` can be changed in place.
+    """An HTTP response.
 
-    ``headers`` is a :class:`Headers`, a mapping or pairs of a name and a value; ``body`` is
-    bytes-like; :meth:`text` and :meth:`html` take a str. For example
-    ``Response(401, {"WWW-Authenticate": "Bearer"})``.
+    The attributes have the names of the arguments. They are read-only. `headers` can be changed in place.
 
-    Raises TypeError for an argument of another type, and ValueError for a header that would
-    break the head apart.
+    Args:
+        status: The status code.
+        headers: The header fields: a `Headers`, a mapping, or pairs of a name and a value.
+        body: The body. `Response.text()` and `Response.html()` take a str.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: A header is invalid, see `Headers`.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import HandshakeRejected, Response, Server, connect
+
+        server = Server()
+
+
+        @server.get("/health")
+        async def health(request):
+            return Response.text("ok")
+
+
+        @server.process_request
+        async def authenticate(request):
+            if request.path != "/health" and "Authorization" not in request.headers:
+                return Response(401, {"WWW-Authenticate": "Bearer"})
+
+
+        async def main():
+            async with server.serving(port=0):
+                try:
+                    async with connect(f"ws://127.0.0.1:{server.port}/"):
+                        pass
+                except HandshakeRejected as exc:
+                    print(exc.response.status, exc.response.headers["WWW-Authenticate"])
+
+
+        asyncio.run(main())
+        ```
     """
 
     __slots__ = ("body", "headers", "status")
@@ -346,7 +493,7 @@ class Response:
                 f"body must be bytes-like, not {type(body).__name__}; Response.text() takes a str"
             )
         self.status = status
-        # The same object, if it is one already: most answers are made and sent at once.
+        # A Headers object is not copied: most responses are sent right after they are made.
         self.headers = (
             headers if isinstance(headers, Headers) else Headers(() if headers is None else headers)
         )
@@ -367,26 +514,43 @@ class Response:
 
     @property
     def reason(self) -> str:
-        """The standard phrase of the status."""
+        """The standard reason phrase of the status (RFC 9110 §15); `""` for an unknown status."""
         return PHRASES.get(self.status, "")
 
     @classmethod
     def text(
         cls, body: str, status: int = 200, headers: Headers | Mapping[str, str] | None = None
     ) -> Response:
-        """A plain-text answer."""
+        """A response with a plain text body, encoded as UTF-8.
+
+        Args:
+            body: The text.
+            status: The status code.
+            headers: More header fields. A Content-Type here replaces `text/plain; charset=utf-8`.
+        """
         return cls._typed("text/plain; charset=utf-8", body, status, headers)
 
     @classmethod
     def html(
         cls, body: str, status: int = 200, headers: Headers | Mapping[str, str] | None = None
     ) -> Response:
-        """An HTML page."""
+        """A response with an HTML body, encoded as UTF-8.
+
+        Args:
+            body: The page.
+            status: The status code.
+            headers: More header fields. A Content-Type here replaces `text/html; charset=utf-8`.
+        """
         return cls._typed("text/html; charset=utf-8", body, status, headers)
 
     @classmethod
     def redirect(cls, location: str, status: int = 302) -> Response:
-        """Send the client elsewhere."""
+        """A redirect.
+
+        Args:
+            location: The URI of the Location field.
+            status: The status code: 301, 302, 303, 307 or 308.
+        """
         return cls._typed(
             "text/plain; charset=utf-8", f"{location}\n", status, Headers({"Location": location})
         )
@@ -401,7 +565,7 @@ class Response:
         return cls(status, fields, body.encode())
 
     def serialize(self) -> bytes:
-        """Head and body as they go on the wire."""
+        """The response as bytes."""
         return _head(f"HTTP/1.1 {self.status} {self.reason}", self.headers) + self.body
 
 
@@ -419,7 +583,7 @@ def _set_once(value: Request | Response, name: str, to: object) -> None:
     object.__setattr__(value, name, to)
 
 
-# Compiled, the attributes are read-only by http.pxd, and the classes refuse this.
+# In the compiled build, http.pxd makes the attributes read-only, and setting __setattr__ raises TypeError.
 with suppress(TypeError):
     for _class in (Request, Response):
         _class.__setattr__ = _set_once  # type: ignore[assignment]

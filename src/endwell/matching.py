@@ -1,4 +1,4 @@
-"""What the options ``origins``, ``allowed_hosts`` and ``subprotocols`` may hold, and what they match."""
+"""The options `origins`, `allowed_hosts` and `subprotocols`: which values are valid, and what they match."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ __all__ = [
 #: The values of ``origins`` other than None.
 Origins: TypeAlias = Sequence[str | re.Pattern[str]] | Callable[[str], bool]
 
-#: RFC 6454 §6.2: scheme, "://", host, and the port unless it is the default one. In lower case.
+#: RFC 6454 §6.2: scheme, "://", host, and the port unless it is the default port. In lower case.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\*\.)?([a-z0-9._~-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
-#: What is no such origin and is sent all the same: by a sandboxed page, by a page from a file.
+#: Other values. Browsers send "null" for a sandboxed page and "file://" for a local file.
 _SPECIAL = frozenset(("*", "null", "file://"))
 _RIGHT_ORIGINS = (
-    'such as "https://example.com", "http://localhost:8080", "https://*.example.com" (all below it), '
-    '"null" or "*" (any), or a re.Pattern for the whole of it'
+    'such as "https://example.com", "http://localhost:8080", "https://*.example.com" (all subdomains), '
+    '"null" or "*" (any), or a re.Pattern that matches the whole Origin'
 )
 _LABELS = re.compile(r"[a-z0-9._~-]*[a-z0-9_-]", re.ASCII)
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-#: A WebSocket is opened by HTTP, so the schemes name the same origin.
+#: A WebSocket is opened by an HTTP request, so ws and wss name the same origin as http and https.
 _SAME_SCHEMES = {"ws": "http", "wss": "https"}
 
-#: A name, all names below one, or an IPv6 address.
+#: A name, "*." before a name (its subdomains), or an IPv6 address in brackets.
 _HOST = re.compile(r"(\*\.)?[\w-][\w.-]*|\[[0-9a-fA-F:.]+\]", re.ASCII)
 _RIGHT_HOSTS = 'such as "example.com", "*.example.com", "[::1]" or "10.0.0.0/8"'
 
@@ -47,19 +47,20 @@ _RIGHT_HOSTS = 'such as "example.com", "*.example.com", "[::1]" or "10.0.0.0/8"'
 
 
 def check_origins(origins: Origins) -> Origins:
-    """``origins``, as a tuple unless it is a callable.
+    """Check the option `origins`. The result is a tuple, or the callable.
 
-    Raises TypeError for anything else, and ValueError for a text that no origin can be equal to.
+    Raises TypeError for any other type, and ValueError for a string that cannot equal an origin.
     """
     if not isinstance(origins, Collection) and callable(origins):
-        called = getattr(origins, "__call__", None)  # noqa: B004 - of an object that is no function itself
+        called = getattr(origins, "__call__", None)  # noqa: B004 - an object with __call__
         if inspect.iscoroutinefunction(origins) or inspect.iscoroutinefunction(called):
             raise TypeError(
-                "origins must be a plain function: a coroutine function would let every origin pass"
+                "origins must be a plain function: the result of a coroutine function is always true, so every "
+                "origin would be allowed"
             )
         return origins
     if isinstance(origins, re.Pattern):
-        raise TypeError(f"origins must be a sequence: [{origins!r}]")
+        raise TypeError(f"origins must be a sequence: write [{origins!r}]")
     checked = check_strings("origins", origins, re.Pattern)
     for origin in checked:
         if isinstance(origin, re.Pattern):
@@ -67,7 +68,7 @@ def check_origins(origins: Origins) -> Origins:
                 raise TypeError(f"origins must have patterns for str, not {origin!r}")
         elif origin not in _SPECIAL and not _is_origin(origin.lower()):
             raise ValueError(
-                f"origins must be a scheme, a host and maybe a port, {_RIGHT_ORIGINS}; not {origin!r}"
+                f"origins must be a scheme, a host and an optional port, {_RIGHT_ORIGINS}; not {origin!r}"
             )
     _refuse_repeats(
         "origins", checked, [normal_origin(each) if isinstance(each, str) else each for each in checked]
@@ -95,8 +96,8 @@ def _is_origin(text: str) -> bool:
 def normal_origin(origin: str) -> str:
     """An origin in the form in which origins are compared.
 
-    RFC 6454 §4: scheme and host in lower case, and a default port is as good as none.
-    An origin has no path, so nothing in it depends on case.
+    RFC 6454 §4: scheme and host are in lower case, and the default port is left out. An origin has no path,
+    so no part of it is case-sensitive.
     """
     scheme, colon, rest = origin.lower().partition("://")
     scheme = _SAME_SCHEMES.get(scheme, scheme)
@@ -104,18 +105,18 @@ def normal_origin(origin: str) -> str:
 
 
 def is_origin_among(origin: str, allowed: Origins) -> bool:
-    """Whether ``allowed``, which was checked, has ``origin``. Raises TypeError if a callable returns no bool."""
+    """Whether the option `origins` allows an origin. Raises TypeError if a callable returns no bool."""
     if callable(allowed):
         answer = allowed(origin)
-        # Whatever is true, such as a coroutine that was never awaited, would let the page in.
+        # Only a bool counts: an object that is always true, such as an unawaited coroutine, would pass.
         if not isinstance(answer, bool):
             raise TypeError(f"origins: {allowed!r} must return True or False, not {type(answer).__name__}")
         return answer
     plain = normal_origin(origin)
-    return any(_has(each, origin, plain) for each in allowed)
+    return any(_matches_origin(each, origin, plain) for each in allowed)
 
 
-def _has(allowed: str | re.Pattern[str], origin: str, plain: str) -> bool:
+def _matches_origin(allowed: str | re.Pattern[str], origin: str, plain: str) -> bool:
     if isinstance(allowed, re.Pattern):
         return allowed.fullmatch(origin) is not None
     if allowed == "*":
@@ -126,7 +127,7 @@ def _has(allowed: str | re.Pattern[str], origin: str, plain: str) -> bool:
         return plain == allowed
     if not (plain.startswith(f"{scheme}://") and plain.endswith(below)):
         return False
-    # What stands for the "*" must be a part of the host, whatever a client has made up.
+    # The text that "*" matches must be host labels, because a client can send any Origin.
     return _LABELS.fullmatch(plain[len(scheme) + 3 : -len(below)]) is not None
 
 
@@ -134,16 +135,19 @@ def _has(allowed: str | re.Pattern[str], origin: str, plain: str) -> bool:
 
 
 def check_hosts(hosts: Sequence[str]) -> Sequence[str]:
-    """``hosts`` as a tuple. Raises TypeError, and ValueError for a text that no host can be equal to."""
+    """Check the option `allowed_hosts`, and return it as a tuple.
+
+    Raises TypeError, and ValueError for a string that cannot equal a host.
+    """
     checked = check_strings("allowed_hosts", hosts)
     for host in checked:
         try:
-            right = network(host) is not None or (_HOST.fullmatch(host) is not None and _is_address(host))
+            valid = network(host) is not None or (_HOST.fullmatch(host) is not None and _is_address(host))
         except ValueError as exc:
             raise ValueError(
                 f"allowed_hosts must be names without scheme and port, or networks, {_RIGHT_HOSTS}; {exc}"
             ) from None
-        if not right:
+        if not valid:
             raise ValueError(
                 f"allowed_hosts must be names without scheme and port, or networks, {_RIGHT_HOSTS}; not {host!r}"
             )
@@ -152,23 +156,23 @@ def check_hosts(hosts: Sequence[str]) -> Sequence[str]:
 
 
 def _is_address(host: str) -> bool:
-    """Whether a text in brackets is an IPv6 address; true of any other text."""
+    """Whether a text in brackets is an IPv6 address; True for any other text."""
     return not host.startswith("[") or bool(IPv6Address(host[1:-1]).compressed)
 
 
 @lru_cache(256)
 def network(text: str) -> IPv4Network | IPv6Network | None:
-    """The network that ``text`` is in CIDR notation, with or without brackets; None for a name.
+    """The network that a text names in CIDR notation, with or without brackets; None for a host name.
 
-    Raises ValueError for one that is malformed or has bits set beyond its prefix.
+    Raises ValueError for a network that is malformed or has host bits set.
     """
     return ip_network(text.replace("[", "").replace("]", "")) if "/" in text else None
 
 
 def is_host_among(host: str, names: Iterable[str]) -> bool:
-    """Whether ``host`` is one of ``names``, below one that begins with ``*.``, or in one that is a network.
+    """Whether a host equals one of `names`, is a subdomain of a `*.` name, or is in one of the networks.
 
-    ``host`` is in lower case, and an IPv6 address is without brackets.
+    `host` is in lower case; an IPv6 address has no brackets.
     """
     return any(_is_host(host, name.lower()) for name in names)
 
@@ -176,20 +180,20 @@ def is_host_among(host: str, names: Iterable[str]) -> bool:
 def _is_host(host: str, name: str) -> bool:
     if "/" in name:
         try:
-            # An address of the other version is in no network.
+            # An IPv4 address is never in an IPv6 network, and the reverse.
             return ip_address(host) in (network(name) or ())
-        except ValueError:  # a name
+        except ValueError:  # the host is a name
             return False
     if name.startswith("*."):
         return host.endswith(name[1:])
     return host == (str(IPv6Address(name[1:-1])) if name.startswith("[") else name)
 
 
-# --- subprotocols, and what all have in common ---------------------------------
+# --- subprotocols, and checks that all three options share ---------------------
 
 
 def check_subprotocols(names: Sequence[str]) -> Sequence[str]:
-    """``names`` as a tuple. Raises TypeError and ValueError."""
+    """Check the option `subprotocols`, and return it as a tuple. Raises TypeError and ValueError."""
     checked = check_strings("subprotocols", names)
     for name in checked:
         # RFC 6455 §4.1, item 10: "The elements that comprise this value MUST be non-empty strings with
@@ -202,14 +206,17 @@ def check_subprotocols(names: Sequence[str]) -> Sequence[str]:
 
 
 def check_strings(name: str, values: object, other: type | None = None) -> tuple[Any, ...]:
-    """``values`` as a tuple. Raises TypeError unless it is a collection of strings, or of ``other``, without repeats."""
+    """Return a collection of strings as a tuple.
+
+    Raises TypeError for an element of another type than str or `other`, and ValueError for a repeated one.
+    """
     if isinstance(values, str):
-        raise TypeError(f"{name} must be a sequence of strings, not one string: [{values!r}]")
+        raise TypeError(f"{name} must be a sequence of strings, not one string: write [{values!r}]")
     if not isinstance(values, Collection) or isinstance(values, bytes | bytearray | memoryview):
         raise TypeError(f"{name} must be a sequence of strings, not {values!r}")
     for value in values:
         if not isinstance(value, str) and not (other is not None and isinstance(value, other)):
-            raise TypeError(f"{name} must be a sequence of strings, and has {value!r}")
+            raise TypeError(f"{name} must be a sequence of strings, but contains {value!r}")
     checked = tuple(values)
     _refuse_repeats(name, checked, checked)
     return checked
@@ -218,4 +225,4 @@ def check_strings(name: str, values: object, other: type | None = None) -> tuple
 def _refuse_repeats(name: str, values: Sequence[object], compared: Sequence[object]) -> None:
     for index, value in enumerate(compared):
         if value in compared[:index]:
-            raise ValueError(f"{name} must be without repeats, and has {values[index]!r} twice")
+            raise ValueError(f"{name} must be without repeats, but contains {values[index]!r} twice")

@@ -1,4 +1,4 @@
-"""Every limit and timeout in one place: unit, default, what happens at it."""
+"""Every limit and timeout, with its unit, its default and what happens when it is reached."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .matching import Origins, check_hosts, check_origins, check_strings, check_
 
 __all__ = ["LEGACY", "Deflate", "OptionKeywords", "Options", "check_keywords"]
 
-#: The protocols before RFC 6455 (which is version "13") that can be spoken: ``docs/howto/legacy.md``.
+#: The supported protocols that are older than RFC 6455 (which is version "13"): ``docs/legacy.md``.
 LEGACY = ("hybi-08", "hybi-07", "hybi-03", "hixie-76", "hixie-75")
 _NAMES = ", ".join(f'"{name}"' for name in LEGACY)
 
@@ -21,26 +21,62 @@ _NAMES = ", ".join(f'"{name}"' for name in LEGACY)
 class Deflate:
     """Settings of permessage-deflate (RFC 7692).
 
-    The window bits (8 to 15) are 2**bits octets of memory for each direction of each
-    connection. Each side holds its own compressor to them without asking; a peer that cannot
-    be asked to is not refused. Without context takeover a connection holds no compressor
-    between messages, at the price of the ratio.
+    A window of `n` bits (8 to 15) costs 2**n bytes of memory for each direction of each connection.
+    Each side always limits its own compressor to the configured window. A peer that cannot limit its
+    compressor is accepted all the same.
+
+    With "no context takeover", a connection keeps no compressor between messages. That saves memory and
+    makes messages longer.
+
+    Raises:
+        ValueError: A window or a level is outside its range.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import Deflate, Server, connect
+
+
+        compression = Deflate(min_size=256, level=3)
+        server = Server(compression=compression)
+
+
+        @server.websocket("/")
+        async def echo(ws):
+            async for message in ws:
+                await ws.send(message)
+
+
+        async def main():
+            async with server.serving(port=0):
+                async with connect(f"ws://127.0.0.1:{server.port}/", compression=compression) as ws:
+                    await ws.send("a" * 1000)
+                    print(len(await ws.recv()))
+
+
+        asyncio.run(main())
+        ```
     """
 
-    #: Largest window of the server's compressor. None: 12 for a server's own, and a client does
-    #: not ask for one, because some servers refuse a request that does.
+    #: Largest window of the server's compressor, in bits, 8 to 15. Default: None. With None, a server uses
+    #: 12 bits, and a client does not ask for a limit, because some servers refuse a request that does.
     server_max_window_bits: int | None = None
-    #: Largest window of the client's compressor; a server asks for it if the client offers that.
+    #: Largest window of the client's compressor, in bits, 8 to 15. Default: 12. A server asks for it if the
+    #: client's offer allows that.
     client_max_window_bits: int = 12
+    #: Whether the server starts each message with an empty window. Default: False.
     server_no_context_takeover: bool = False
+    #: Whether the client starts each message with an empty window. Default: False.
     client_no_context_takeover: bool = False
-    #: Messages below this many bytes go out uncompressed.
+    #: Messages shorter than this number of bytes are sent uncompressed. Default: 32.
     min_size: int = 32
-    #: zlib's level (1 to 9) and memory level (1 to 9). Precedent: websockets uses a window
-    #: of 12 bits and memory level 5, after measuring; level 6 is zlib's own default. Measured
-    #: again (docs/explanation/performance.md): 15 bits and level 8 make JSON 6 % shorter, for five
-    #: times the memory; level 3 makes it 10 % longer, for a fifth less of processor time.
+    #: zlib's compression level, 1 to 9. Default: 6, which is zlib's own default. Measured
+    #: (docs/performance.md): level 3 makes JSON 10 % longer and takes a fifth less processor time.
     level: int = 6
+    #: zlib's memory level, 1 to 9. Default: 5. Precedent: `websockets` uses a window of 12 bits and memory
+    #: level 5, after measuring. Measured again (docs/performance.md): 15 bits and memory level 8 make JSON
+    #: 6 % shorter and take five times the memory.
     mem_level: int = 5
 
     def __post_init__(self) -> None:
@@ -66,7 +102,7 @@ def _check_legacy(versions: Sequence[str]) -> Sequence[str]:
     return checked
 
 
-#: What checks an option that is a sequence, and gives it as a tuple, which cannot change afterwards.
+#: For each option that is a sequence: the function that checks it and returns it as an immutable tuple.
 _SEQUENCES: Mapping[str, Callable[[Any], Any]] = {
     "subprotocols": check_subprotocols,
     "origins": check_origins,
@@ -76,7 +112,7 @@ _SEQUENCES: Mapping[str, Callable[[Any], Any]] = {
 
 
 def _option(default: Any, unit: str, consequence: str, *, zero: bool = False, none: bool = True) -> Any:
-    """A field whose documentation travels with it: ``docs/howto/limits.md`` is made from these."""
+    """A field that carries its documentation; ``docs/reference/options.md`` is generated from it."""
     return field(
         default=default, metadata={"unit": unit, "consequence": consequence, "zero": zero, "none": none}
     )
@@ -84,110 +120,158 @@ def _option(default: Any, unit: str, consequence: str, *, zero: bool = False, no
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How a connection behaves. Frozen, so that one object can serve many connections.
+    """The limits, timeouts and negotiated features of a connection.
 
-    A timeout or size of None switches it off, where that is allowed. Every field
-    can be given as a keyword to ``Server(...)`` and ``connect(...)``.
+    Each field is also a keyword of `Server(...)` and `connect(...)`. An `Options` object is frozen, so many
+    connections can share one. None switches a timeout or a limit off, where None is allowed.
+    The page "Options" lists each field with its unit, its default and what happens when it is reached.
+
+    Raises:
+        TypeError: A value has the wrong type.
+        ValueError: A value is out of range, or None is not allowed for this field.
+
+    Example:
+        ```python
+        from endwell import Options
+
+        options = Options(max_size=2**16, idle_timeout=60)
+        slower = options.replace(close_timeout=30)
+        print(slower.max_size, slower.close_timeout)
+        ```
     """
 
     # -- time, in seconds -----------------------------------------------------
     open_timeout: float | None = _option(
         10.0,
         "s",
-        "the opening handshake, absolute from the TCP connection on, for a client from its call on, with the name, "
-        "all addresses and redirects; then the connection is cut; a client raises HandshakeFailed. Hooks and pages "
-        "of a server have as long again, from the end of the request on; then the answer is 503, and a WARNING names the route",
+        "time for the opening handshake. A server counts from the TCP connection, and aborts the connection at the "
+        "deadline. A client counts from the call of `connect()`, including name resolution, all addresses and "
+        "redirects, and raises HandshakeError. A server's hooks and pages get `open_timeout` once more, counted from "
+        "the end of the request; at that deadline the answer is 503 and a WARNING names the route",
     )
     close_timeout: float = _option(
-        10.0, "s", "the closing handshake, and then the end of TCP; then the connection is cut", none=False
+        10.0,
+        "s",
+        "time for the peer's Close, and after it the same time for the end of TCP; at the deadline the connection is "
+        "aborted",
+        none=False,
     )
     answer_timeout: float = _option(
         1.0,
         "s",
-        "how long the answer to the peer's Close waits for the handler to come back from the messages that came "
-        "before the Close; 0: it does not wait",
+        "how long the answer to the peer's Close waits for the handler to finish the messages that arrived before "
+        "the Close; 0: the answer is sent immediately",
         zero=True,
         none=False,
     )
     linger_timeout: float = _option(
         1.0,
         "s",
-        "how long the end of TCP is waited for after the last Close; then the ending is told. A client cuts the "
-        "connection then; a server reads and discards until `close_timeout`",
+        "how long the connection waits for the end of TCP after the last Close. After that the ending is reported: a "
+        "client aborts the connection, and a server reads and discards data until `close_timeout`",
         none=False,
     )
     ping_interval: float | None = _option(
-        20.0, "s", "so often a ping is sent, whatever else flows; None: no keepalive"
+        20.0, "s", "interval between pings, which are sent even while messages flow; None: no keepalive"
     )
     ping_timeout: float | None = _option(
         20.0,
         "s",
-        "so long after a ping, and `ping_interval` more after anything else, a peer that has said nothing "
-        "since is given up: KEEPALIVE_TIMEOUT",
+        "the connection is closed (KEEPALIVE_TIMEOUT) when nothing arrives within `ping_timeout` of a ping and "
+        "nothing within `ping_interval + ping_timeout` of the last data; None: pings only measure the latency",
     )
     write_timeout: float | None = _option(
-        30.0, "s", "a peer that takes no data for so long ends the connection: WRITE_TIMEOUT"
+        30.0,
+        "s",
+        "the connection is closed (WRITE_TIMEOUT) when data waits to be sent and the peer accepts none for this time",
     )
     idle_timeout: float | None = _option(
-        None, "s", "no message either way for so long: Close 1001, IDLE_TIMEOUT"
+        None,
+        "s",
+        "the connection is closed with 1001 (IDLE_TIMEOUT) when no message is sent or received for this time",
     )
     max_lifetime: float | None = _option(
-        None, "s", "open for so long, or up to a tenth less, at random: Close 1012, LIFETIME_REACHED"
+        None,
+        "s",
+        "the connection is closed with 1012 (LIFETIME_REACHED) this long after it opened, or up to 10 % sooner, at "
+        "random",
     )
 
     # -- memory ---------------------------------------------------------------
     max_size: int | None = _option(
-        2**20, "bytes", "a message above it, after decompression, ends the connection with 1009"
+        2**20,
+        "bytes",
+        "largest message received, after decompression; a larger one closes the connection with 1009",
     )
     max_queue: int = _option(
-        16, "messages", "received and not yet taken; at it, reading from the socket pauses", none=False
+        16,
+        "messages",
+        "messages received that the application has not read yet; at this number, reading from the socket pauses",
+        none=False,
     )
     write_limit: int = _option(
-        2**16, "bytes", "not yet taken by the system; above it, send() waits", zero=True, none=False
+        2**16,
+        "bytes",
+        "bytes that wait for the kernel's send buffer; above it, `send()` waits",
+        zero=True,
+        none=False,
     )
-    max_line: int = _option(8192, "bytes", "one line of an HTTP head; above it 431", none=False)
-    max_headers: int = _option(128, "fields", "header fields of an HTTP head; above it 431", none=False)
-    max_head: int = _option(32768, "bytes", "a whole HTTP head; above it 431", none=False)
+    max_line: int = _option(
+        8192,
+        "bytes",
+        "longest line of an HTTP request or response head; above it a server answers 431",
+        none=False,
+    )
+    max_headers: int = _option(
+        128, "fields", "header fields of an HTTP head; above it a server answers 431", none=False
+    )
+    max_head: int = _option(
+        32768, "bytes", "size of a whole HTTP head; above it a server answers 431", none=False
+    )
     max_refusal: int = _option(
-        65536, "bytes", "of the body of a refused handshake that the client keeps", zero=True, none=False
+        65536,
+        "bytes",
+        "bytes that a client keeps of the response body when the server refuses the handshake",
+        zero=True,
+        none=False,
     )
 
     # -- a server's connections, whether WebSocket or HTTP -----------------------
     max_connections: int | None = _option(
-        None, "connections", "a server's connections at once; to one more the answer is 503"
+        None, "connections", "open connections of a server; further connections are answered with 503"
     )
     max_connections_per_address: int | None = _option(
         None,
         "connections",
-        "the same for one address, or one /64 of IPv6; not for a server behind a proxy, "
-        "where all come from the same",
+        "open connections from one IPv4 address or one IPv6 /64; further connections are answered with 503. Not "
+        "useful behind a proxy, where all connections come from the proxy's address",
     )
 
     # -- what is negotiated ---------------------------------------------------
     compression: Deflate | None = _option(
-        Deflate(), "", "permessage-deflate settings; None: not offered, not accepted"
+        Deflate(), "", "settings of permessage-deflate; None: compression is neither offered nor accepted"
     )
     subprotocols: Sequence[str] = _option(
-        (), "", "offered by a client, supported by a server; both in order of preference"
+        (), "", "subprotocols that a client offers or a server supports, in order of preference"
     )
     origins: Origins | None = _option(
         None,
         "",
-        'origins of pages that a server accepts, such as "https://example.com", "https://*.example.com" (all '
-        "below it) or a re.Pattern that matches the whole Origin; or one function `allowed(origin) -> bool`, "
-        'which must not block. None means the scheme and Host of the request, ["*"] means any; a request '
-        "without Origin is not from a page and passes",
+        'page origins that a server accepts: "https://example.com", "https://*.example.com" (all subdomains), a '
+        "re.Pattern that matches the whole Origin, or one function `allowed(origin) -> bool`, which must not block. "
+        'None: only the scheme and Host of the request; ["*"]: any origin. A request without Origin does not come '
+        "from a page and is accepted. Other origins are answered with 403",
     )
     allowed_hosts: Sequence[str] | None = _option(
         None,
         "",
-        'hosts that a server answers to, such as "example.com", "*.example.com" (those below it), "[::1]" or '
-        '"10.0.0.0/8", with any port; to another Host the answer is 421. None: to all, so that a page whose '
-        "name is made to point at a server on a private network is of the server's own origin (DNS rebinding)",
+        'hosts that a server serves: "example.com", "*.example.com" (all subdomains), "[::1]" or "10.0.0.0/8", with '
+        "any port; a request for another Host is answered with 421. None: all hosts. That allows DNS rebinding: an "
+        "attacker's name that resolves to a server on a private network makes a page same-origin with that server",
     )
-    version: str = _option("13", "", f'the protocol that a client speaks: "13" (RFC 6455), {_NAMES}')
+    version: str = _option("13", "", f'protocol version that a client uses: "13" (RFC 6455), {_NAMES}')
     legacy: bool | Sequence[str] = _option(
-        (), "", f"old protocols that a server speaks beside 13: {_NAMES}; or True for all"
+        (), "", f"old protocol versions that a server accepts besides 13: {_NAMES}; True for all"
     )
 
     def __post_init__(self) -> None:
@@ -199,7 +283,7 @@ class Options:
                 if not option.metadata["none"]:
                     raise ValueError(f"{option.name} must not be None")
                 continue
-            # Only time has fractions; and None, not infinity, switches an option off.
+            # Only times may be fractions. None switches an option off; infinity is refused.
             number = int | float if option.metadata["unit"] == "s" else int
             if isinstance(value, bool) or not isinstance(value, number):
                 raise TypeError(f"{option.name} must be a number of {option.metadata['unit']}, not {value!r}")
@@ -221,18 +305,27 @@ class Options:
 
     @property
     def spoken(self) -> Sequence[str]:
-        """:attr:`legacy`, spelled out."""
+        """The names in `legacy`; all names if `legacy` was given as True."""
         assert not isinstance(self.legacy, bool)
         return self.legacy
 
     def replace(self, **changes: Unpack[OptionKeywords]) -> Options:
-        """A copy with ``changes``. Raises TypeError for a name that is no option, with the nearest one."""
+        """A copy of these options with some fields changed.
+
+        Args:
+            **changes: Fields of `Options` with their new values.
+
+        Raises:
+            TypeError: A keyword is not the name of an option (the text names the most similar option), or its
+                value has the wrong type.
+            ValueError: A value is out of range.
+        """
         check_keywords("Options.replace", changes, OptionKeywords.__optional_keys__)
         return replace(self, **changes) if changes else self
 
 
 class OptionKeywords(TypedDict, total=False):
-    """The fields of :class:`Options` as keywords (a test keeps the two equal)."""
+    """The fields of `Options` as keyword arguments (a test keeps the two equal)."""
 
     open_timeout: float | None
     close_timeout: float
@@ -260,7 +353,7 @@ class OptionKeywords(TypedDict, total=False):
     legacy: bool | Sequence[str]
 
 
-#: Names of the same in websockets and aiohttp, which are near to another name here.
+#: Keywords of `websockets` and aiohttp, and the keyword with the same meaning here.
 _ELSEWHERE = {
     "extra_headers": "additional_headers",
     "headers": "additional_headers",
@@ -271,9 +364,10 @@ _ELSEWHERE = {
 
 
 def check_keywords(called: str, keywords: Iterable[str], known: Collection[str], hint: str = "") -> None:
-    """Raise TypeError for one of the ``keywords`` of a call that is none of ``known``; it names the nearest of those.
+    """Raise TypeError for the first of ``keywords`` that is not in ``known``; the text names the most similar one.
 
-    Without it the error would name a class that the application has not called.
+    Without this check, the error would name a class that the application has not called. ``hint`` replaces the
+    name of the most similar keyword.
     """
     for keyword in keywords:
         if keyword not in known:
@@ -286,7 +380,7 @@ def check_keywords(called: str, keywords: Iterable[str], known: Collection[str],
 
 
 def option_table() -> list[Mapping[str, str]]:
-    """One row for each option: name, unit, default, consequence. The docs are made from it."""
+    """One row for each option: name, unit, default, consequence. The reference page is generated from it."""
     return [
         {
             "name": option.name,

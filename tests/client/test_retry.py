@@ -188,7 +188,7 @@ def test_every_code_that_can_come_may_be_a_key_of_codes():
 
 
 def test_an_answer_that_breaks_the_handshake_would_be_the_same_next_time():
-    fault = InvalidHandshake("the answer is not HTTP")
+    fault = InvalidHandshake("the response is not HTTP")
     failure = HandshakeError(replace(ended(Cause.HANDSHAKE_FAILED, 0.0), exception=fault))
     assert POLICY.decide(FIRST, failure, 0.0, 0.5) is StopReason.REFUSED
 

@@ -59,7 +59,7 @@ async def test_a_ping_has_the_payload_that_was_asked_for_or_a_fresh_one(meet):
 async def test_a_ping_that_may_not_be_sent_is_refused_and_the_connection_goes_on(serve):
     async with serve() as both:
         task, received = await pinged(both, b"once")
-        with pytest.raises(ValueError, match="not answered yet"):
+        with pytest.raises(ValueError, match="unanswered ping"):
             await both.ws.ping(b"once")
         with pytest.raises(ValueError, match="125"):
             await both.ws.ping(bytes(126))

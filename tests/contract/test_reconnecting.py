@@ -191,7 +191,7 @@ async def test_used_up_retries_are_told_with_the_last_failure(face):
     async with serving(*[refusal(503)] * 9) as served:
         client = face.reconnecting(served.url, policy=RetryPolicy(base=0.01, max_retries=3))
         with pytest.raises(
-            endwell.GaveUp, match=r"max_retries is used up; the last time: .* HTTP 503"
+            endwell.GaveUp, match=r"max_retries is used up; the last attempt: .* HTTP 503"
         ) as caught:
             await loop(client)
         assert caught.value.__cause__ is caught.value.last

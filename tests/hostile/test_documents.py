@@ -71,7 +71,7 @@ def test_the_limits_that_are_no_options_have_the_values_of_the_code():
     told = [[int(number) for number in re.findall(r"\d+", row[1])] for row in rows(LIMITS, "in the code")]
     assert told == [
         [constant("wire/codec.py", "_FREE_FRAGMENTS"), constant("wire/codec.py", "_BYTES_PER_FRAGMENT")],
-        [constant("wire/codec.py", "_AT_ONCE")],
+        [constant("wire/codec.py", "_MAX_WORK")],
         [constant("wire/frames.py", "MAX_CONTROL"), constant("wire/frames.py", "MAX_CONTROL") - 2],
         [constant("aio/admission.py", "REFUSALS")],
         [constant("client/connect.py", "MAX_REDIRECTS")],

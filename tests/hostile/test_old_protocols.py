@@ -147,7 +147,7 @@ async def test_a_proof_that_is_wrong_fails_the_client():
         connecting = asyncio.ensure_future(_opened(listening.uri, version="hixie-76"))
         with await listening.reached() as peer:
             await peer.write((await peer.answer())[:-1] + b"\0")
-            with pytest.raises(HandshakeError, match="not made from this request's keys"):
+            with pytest.raises(HandshakeError, match="not computed from this request's keys"):
                 await within(connecting)
 
 

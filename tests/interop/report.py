@@ -94,7 +94,9 @@ class Row:
         if ending is None:
             return ""
         clean = {True: "clean", False: "not clean", None: "-"}[ending.clean]
-        not_transmitted = " (unsaid)" if ending.sent is not None and ending.sent.not_transmitted else ""
+        not_transmitted = (
+            " (not transmitted)" if ending.sent is not None and ending.sent.not_transmitted else ""
+        )
         closes = f"received {_pair(ending.received) or 'none'}, sent {_pair(ending.sent) or 'none'}{not_transmitted}"
         return f"{ending.cause.name} by {ending.initiator.name}; {closes}; {clean}; TCP {ending.tcp.name}"
 

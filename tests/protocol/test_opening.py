@@ -297,7 +297,7 @@ def test_other_headers_and_credentials_go_with_it():
 
 
 def test_only_one_subprotocol_can_be_offered_in_hixie():
-    with pytest.raises(ValueError, match="subprotocols must be one at most in hixie-76"):
+    with pytest.raises(ValueError, match="subprotocols must have at most one name in hixie-76"):
         offered("hixie-76", subprotocols=["a", "b"])
 
 
@@ -329,7 +329,7 @@ def test_an_answer_that_is_not_to_this_request_is_refused(version, name):
 def test_a_proof_that_is_not_made_from_the_keys_is_refused():
     made = offered("hixie-76")
     response, _ = agreed(made)
-    with pytest.raises(InvalidHandshake, match="not made from this request's keys"):
+    with pytest.raises(InvalidHandshake, match="not computed from this request's keys"):
         confirm(made, Response(101, response.headers, bytes(16)))
 
 

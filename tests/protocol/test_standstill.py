@@ -43,7 +43,7 @@ def test_a_peer_that_does_not_answer_that_ping_is_dead_and_told_with_our_own_sta
     core.tick(120.0)
     ending = core.ending
     assert (ending.cause, ending.stalled) == (Cause.KEEPALIVE_TIMEOUT, 60.0)
-    assert "before that, this side stood still for 60.0 s" in str(ending)
+    assert "before that, this side was stalled for 60.0 s" in str(ending)
 
 
 def test_a_tick_that_is_a_little_late_is_no_standstill():

@@ -57,7 +57,7 @@ def receive(codec: Codec, *reads: bytes, into_room: bool = False) -> tuple[list[
         try:
             if into_room and codec.room is not None:
                 inside = min(len(read), codec.missing)
-                form.put(codec.room, codec.there, bytearray(read), 0, inside, b"")
+                form.put(codec.room, codec.room_fill, bytearray(read), 0, inside, b"")
                 codec.read(inside, events)
                 codec.receive(read[inside:], events)
             else:

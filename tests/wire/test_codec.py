@@ -34,7 +34,7 @@ def compressing(client: bool, settings: Deflate | None = None, max_size: int | N
 
 def held(codec: Codec) -> int:
     """The bytes that it keeps of what it has received."""
-    return len(codec._buffer) + len(codec._partial) + (0 if codec.room is None else codec.there)
+    return len(codec._buffer) + len(codec._partial) + (0 if codec.room is None else codec.room_fill)
 
 
 def resident() -> int:
@@ -207,7 +207,7 @@ def test_a_new_message_inside_a_fragmented_one_is_a_protocol_error(opcode: int, 
     events, error = receive(server(), data)
     assert events == []
     assert type(error) is ProtocolError
-    assert "before the last one has ended" in str(error)
+    assert "before the previous one has ended" in str(error)
 
 
 def test_after_the_last_fragment_there_is_nothing_to_continue() -> None:
@@ -753,7 +753,7 @@ FRESH = Deflate(server_no_context_takeover=True)
     ],
 )
 def test_servers_that_agreed_on_the_same_frame_messages_alike(one: Codec, two: Codec) -> None:
-    assert one.alike == two.alike is not None
+    assert one.share_key == two.share_key is not None
     for text in ("Hello" * 100, "short", "Hello" * 100):
         assert one.message(text) == two.message(text)
 
@@ -769,7 +769,7 @@ def test_servers_that_agreed_on_the_same_frame_messages_alike(one: Codec, two: C
     ],
 )
 def test_servers_that_agreed_on_something_else_do_not(other: Codec) -> None:
-    assert compressing(False, FRESH).alike != other.alike is not None
+    assert compressing(False, FRESH).share_key != other.share_key is not None
 
 
 @pytest.mark.parametrize(
@@ -781,7 +781,7 @@ def test_servers_that_agreed_on_something_else_do_not(other: Codec) -> None:
     ],
 )
 def test_a_client_and_context_takeover_frame_the_same_message_otherwise_each_time(codec: Codec) -> None:
-    assert codec.alike is None
+    assert codec.share_key is None
     assert codec.message("Hello" * 100) != codec.message("Hello" * 100)
 
 

@@ -287,7 +287,7 @@ def test_an_offer_says_what_the_settings_say(settings: Deflate, value: str) -> N
 
 def agreed(deflate: PerMessageDeflate) -> tuple[int, int, bool, bool]:
     """Our window, theirs; whether our context is kept, theirs."""
-    return deflate._our_bits, deflate._their_bits, deflate._keep_compressor, deflate._keep_inflater
+    return deflate._local_bits, deflate._peer_bits, deflate._keep_compressor, deflate._keep_inflater
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_no_answer_is_no_compression() -> None:
 
 @pytest.mark.parametrize("answer", [*WRONG_PARAMETERS, "client_max_window_bits"])
 def test_a_client_refuses_an_answer_with_wrong_parameters(answer: str) -> None:
-    with pytest.raises(InvalidHandshake, match="server's answer to permessage-deflate has "):
+    with pytest.raises(InvalidHandshake, match="server's response to permessage-deflate has "):
         confirm(parse_extensions([f"permessage-deflate; {answer}"]), WIDE)
 
 

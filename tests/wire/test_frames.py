@@ -143,7 +143,7 @@ def test_a_wrong_header_is_refused_before_its_key_is_there(octets: str, words: s
 
 
 def test_a_client_refuses_a_masked_frame() -> None:
-    with pytest.raises(ProtocolError, match="server is masked"):
+    with pytest.raises(ProtocolError, match="server's frame is masked"):
         _parse(frame(TEXT), masked=False)
 
 

@@ -95,7 +95,7 @@ def test_an_ending_is_ok_if_the_peer_closed_with_an_ordinary_code(ok, end):
             ending(Cause.APP_CLOSED, received=Close(1000), sent=Close(1000, "user quit"), duration=1),
         ),
         (
-            "the application closed; we closed with 4001 'why' (unsaid); clean, after 0.0 s",
+            "the application closed; we closed with 4001 'why' (not transmitted); clean, after 0.0 s",
             ending(Cause.APP_CLOSED, received=Close(), sent=Close(4001, "why", not_transmitted=True)),
         ),
         (
@@ -115,7 +115,7 @@ def test_an_ending_is_ok_if_the_peer_closed_with_an_ordinary_code(ok, end):
             ending(Cause.CONNECTION_RESET, clean=False, exception=ConnectionResetError(104, "reset")),
         ),
         (
-            "the peer did not answer a ping; not clean, after 9.0 s; before that, this side stood still for 6.2 s",
+            "the peer did not answer a ping; not clean, after 9.0 s; before that, this side was stalled for 6.2 s",
             ending(Cause.KEEPALIVE_TIMEOUT, clean=False, duration=9.0, stalled=6.2),
         ),
     ],

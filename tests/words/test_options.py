@@ -197,7 +197,7 @@ def test_an_origin_is_what_a_page_sends_or_a_pattern(origin):
 
 @pytest.mark.parametrize("again", ["HTTP://A.example", "http://a.example:80", "ws://a.example"])
 def test_an_origin_that_is_listed_twice_in_other_words_is_refused(again):
-    with pytest.raises(ValueError, match=f"origins must be without repeats, and has '{again}' twice"):
+    with pytest.raises(ValueError, match=f"origins must be without repeats, but contains '{again}' twice"):
         Options(origins=["http://a.example", again])
 
 
@@ -240,7 +240,7 @@ def test_one_string_is_not_a_sequence_of_strings(name):
         with pytest.raises(TypeError, match=f"{name} must be a sequence of strings, not "):
             Options(**{name: wrong})
     for wrong in (5, None, b"hixie-76", ["hixie-76"]):
-        with pytest.raises(TypeError, match=f"{name} must be a sequence of strings, and has "):
+        with pytest.raises(TypeError, match=f"{name} must be a sequence of strings, but contains "):
             Options(**{name: [wrong]})
     with pytest.raises(ValueError, match=f"{name} must be without repeats"):
         Options(**{name: [given[0], given[0]]})

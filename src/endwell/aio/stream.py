@@ -417,7 +417,7 @@ class Stream:
             elif (codec := self.core.room()) is None or codec.room is None:
                 count = receive(self._fd, self._buffer)
             else:
-                count = receive_past(self._fd, codec.room, codec.there, codec.missing, self._buffer)
+                count = receive_past(self._fd, codec.room, codec.room_fill, codec.missing, self._buffer)
                 inside = min(count, codec.missing)
         except OSError as exc:
             if exc.errno in OUT_OF_BUFFERS:

@@ -1,1 +1,1 @@
-"""Layer 2: the sans-I/O machines. Time is an argument; no socket, clock, task or thread."""
+"""Layer 2: the sans-I/O state machines. Time is an argument; no sockets, clocks, tasks or threads."""

@@ -1,19 +1,18 @@
-"""How a connection moves from its first octet to its last: one table.
+"""The states of a connection and their transitions, in one table.
 
 Rules of this file:
 
-1. ``TABLE`` holds every transition. ``Connection`` looks rows up in one
-   function, and nobody else assigns the state.
-2. Each pair of a state and a cue stands in ``TABLE`` or in ``IGNORED``.
-3. The *first* closing cue names the cause and the initiator of the ending;
-   what comes after it only finishes the job.
+1. `TABLE` has every transition. `Connection._cue()` looks the rows up; it is the only function that
+   assigns the state.
+2. Each pair of a state and a cue is in `TABLE` or in `IGNORED`.
+3. The *first* closing cue determines the cause and the initiator of the ending.
 
 The server ends TCP first, so only it half-closes (``FIN``). RFC 6455 §7.1.1:
 "the underlying TCP connection, in most normal cases, SHOULD be closed first by
 the server, so that it holds the TIME_WAIT state and not the client".
 
-A Close takes its place behind the messages that came before it (``ANSWERING``). RFC 6455
-§5.5.1: "An endpoint MAY delay sending a Close frame until its current message is sent".
+A received Close is handled after the messages that arrived before it (`ANSWERING`). RFC 6455 §5.5.1: "An
+endpoint MAY delay sending a Close frame until its current message is sent".
 """
 
 from __future__ import annotations
@@ -29,58 +28,58 @@ __all__ = ["IGNORED", "TABLE", "Cue", "Do", "Row", "State", "WindowClosed", "cau
 
 
 class _Word(Enum):
-    """What the table is made of; looked up by identity, where Enum would hash its name by a call."""
+    """The base of the table's enums. It hashes by identity; Enum's own hash is a Python call per lookup."""
 
     __hash__ = object.__hash__
 
 
 class State(_Word):
-    """Where a connection stands."""
+    """The state of a connection."""
 
-    OPENING = "the opening handshake is under way"
-    OPEN = "messages flow"
-    ANSWERING = "the peer's Close came; the application handles the messages before it, and may still send"
-    CLOSING = "our Close is sent, theirs is awaited"
-    LINGERING = "nothing more to say; waiting for TCP to end"
-    DISCARDING = "the ending is told; a server reads and discards until TCP ends"
-    ENDED = "over"
+    OPENING = "the opening handshake is in progress"
+    OPEN = "messages can be sent and received"
+    ANSWERING = "a Close was received; the application handles the messages before it, and may still send"
+    CLOSING = "the local Close is sent, the peer's Close is awaited"
+    LINGERING = "nothing more will be sent; the end of TCP is awaited"
+    DISCARDING = "the ending is reported; a server reads and discards data until TCP ends"
+    ENDED = "the connection has ended"
 
 
 class Cue(_Word):
-    """Anything that can happen to the state."""
+    """An event that can change the state."""
 
     ACCEPTED = "the opening handshake succeeded"
-    REFUSED = "we answer the opening request with an HTTP status"
-    WE_CLOSE = "our application or this library closes"
-    THEY_CLOSE = "the peer's Close came, and no message that came before it is unread or being handled"
-    CLOSE_BEHIND = "the peer's Close came behind messages that are unread or being handled"
-    HANDLED = "the application has come back for the next message, and there is none"
-    THEY_ERR = "the peer broke a rule"
-    SILENT = "a ping went unanswered"
-    STUCK = "the peer takes no data"
-    TIME_UP = "the deadline of this state passed; for a client that lingers, linger_timeout too"
-    LINGERED = "server: linger_timeout passed since all was sent, and TCP has not ended"
+    REFUSED = "the server answers the opening request with an HTTP status"
+    WE_CLOSE = "the local application or this library closes the connection"
+    THEY_CLOSE = "a Close was received, and no message before it is unread or being handled"
+    CLOSE_BEHIND = "a Close was received after messages that are unread or being handled"
+    HANDLED = "the application asks for the next message, and there is none"
+    THEY_ERR = "the peer broke a rule of the protocol"
+    SILENT = "a ping was not answered"
+    STUCK = "the peer accepts no data"
+    TIME_UP = "the deadline of this state passed; for a client in LINGERING, also linger_timeout"
+    LINGERED = "server: linger_timeout passed since everything was sent, and TCP has not ended"
     EOF = "the peer ended TCP (FIN)"
     LOST = "TCP or TLS failed (RST and others)"
 
 
 class Do(_Word):
-    """What a transition asks for."""
+    """An action of a transition."""
 
-    SEND_CLOSE = "queue our Close"
-    ECHO_CLOSE = "queue our Close with the peer's code"
-    STOP_PARSING = "read and discard from here on"
-    FIN = "server: half-close TCP once everything queued has left"
-    HOLD_EOF = "keep the FIN of the peer until the answers have left, or until the peer has taken none of them for linger_timeout"
-    ARM = "give this state close_timeout seconds"
-    ARM_ANSWER = "give this state answer_timeout seconds"
-    DISARM = "take the deadline of the old state away"
-    KEEPALIVE = "start pinging"
-    ABORT = "cut the connection without waiting"
+    SEND_CLOSE = "queue the local Close"
+    ECHO_CLOSE = "queue a Close with the peer's code"
+    STOP_PARSING = "discard all data that is read from now on"
+    FIN = "server: half-close TCP once everything queued is sent"
+    HOLD_EOF = "handle the peer's FIN later: once the answers are sent, or once the peer has accepted none of them for linger_timeout"
+    ARM = "set the deadline of this state to close_timeout"
+    ARM_ANSWER = "set the deadline of this state to answer_timeout"
+    DISARM = "remove the deadline"
+    KEEPALIVE = "start to send pings"
+    ABORT = "abort the connection without waiting"
 
 
 class Row(NamedTuple):
-    """The answer to a cue: the next state, and what to do on the way."""
+    """A transition: the next state, and the actions on the way there."""
 
     state: State
     do: tuple[Do, ...]
@@ -90,7 +89,7 @@ _ANSWERED = Row(State.LINGERING, (Do.FIN, Do.ARM))
 _DONE = Row(State.LINGERING, (Do.STOP_PARSING, Do.FIN, Do.ARM))
 _ECHOED = Row(State.LINGERING, (Do.ECHO_CLOSE, Do.FIN, Do.ARM))
 _CUT = Row(State.ENDED, (Do.ABORT,))
-# "If it fits": a Close for a peer that seems dead is queued, tried once, and not waited for.
+# A peer that seems dead gets a Close only if the send buffer has room for it: one attempt, no waiting.
 _CUT_WITH_CLOSE = Row(State.ENDED, (Do.SEND_CLOSE, Do.ABORT))
 _GONE = Row(State.ENDED, ())
 
@@ -113,7 +112,7 @@ TABLE: dict[tuple[State, Cue], Row] = {
     # frame with an appropriate status code before proceeding to _Close the
     # WebSocket Connection_. (...) MUST NOT continue to attempt to process data".
     (State.OPEN,      Cue.THEY_ERR):   Row(State.LINGERING, (Do.SEND_CLOSE, Do.STOP_PARSING, Do.FIN, Do.ARM)),
-    # A peer that is dead costs no close_timeout.
+    # No close_timeout for a peer that seems dead.
     (State.OPEN,      Cue.SILENT):     _CUT_WITH_CLOSE,
     (State.OPEN,      Cue.STUCK):      _CUT_WITH_CLOSE,
     (State.OPEN,      Cue.EOF):        _GONE,
@@ -122,7 +121,7 @@ TABLE: dict[tuple[State, Cue], Row] = {
     (State.ANSWERING, Cue.HANDLED):    _ECHOED,
     (State.ANSWERING, Cue.WE_CLOSE):   _ECHOED,
     (State.ANSWERING, Cue.TIME_UP):    _ECHOED,
-    # It may be half of a close: the peer may still read the answers.
+    # The peer may have half-closed TCP, and may still read the answers.
     (State.ANSWERING, Cue.EOF):        Row(State.ANSWERING, (Do.HOLD_EOF,)),
     (State.ANSWERING, Cue.LOST):       _GONE,
 
@@ -137,20 +136,19 @@ TABLE: dict[tuple[State, Cue], Row] = {
     (State.LINGERING, Cue.LOST):       _CUT,
     (State.LINGERING, Cue.LINGERED):   Row(State.DISCARDING, ()),
 
-    # Under the deadline of LINGERING: close_timeout is for both together.
+    # The deadline of LINGERING stays: close_timeout covers both states together.
     (State.DISCARDING, Cue.EOF):       _GONE,
     (State.DISCARDING, Cue.TIME_UP):   _CUT,
     (State.DISCARDING, Cue.LOST):      _CUT,
 }
 # fmt: on
 
-#: Only the peer's Close, while the connection is open, and what follows it, has these.
+#: These cues matter only while a received Close is waiting to be answered, or while TCP is lingering.
 _BEHIND = [Cue.CLOSE_BEHIND, Cue.HANDLED, Cue.LINGERED]
 _OPENED = [Cue.ACCEPTED, Cue.REFUSED]
 _HEARD = [Cue.THEY_CLOSE, Cue.THEY_ERR, Cue.SILENT, Cue.STUCK]
 
-#: Pairs that change nothing: closing twice, a deadline that is another state's,
-#: anything after the end.
+#: Pairs that have no effect: a second close, the deadline of another state, any cue after the end.
 IGNORED: frozenset[tuple[State, Cue]] = frozenset(
     {
         *product([State.OPENING], [Cue.THEY_CLOSE, Cue.SILENT, Cue.STUCK, *_BEHIND]),
@@ -165,11 +163,11 @@ IGNORED: frozenset[tuple[State, Cue]] = frozenset(
 
 
 class WindowClosed(TimeoutError):
-    """The peer's system is there, but has taken no data for too long."""
+    """The peer's kernel answers window probes, but has accepted no data for too long."""
 
 
 def cause_of(exc: BaseException, tls: bool) -> Cause:
-    """The cause that an error of the system, or of TLS, stands for."""
+    """The cause of the ending for an error of the operating system, or of TLS."""
     if isinstance(exc, ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
         return Cause.CONNECTION_RESET
     if isinstance(exc, WindowClosed):
@@ -178,7 +176,7 @@ def cause_of(exc: BaseException, tls: bool) -> Cause:
 
 
 def tcp_end_of(cue: Cue, exc: BaseException | None) -> TcpEnd:
-    """How TCP ended, by the cue that was the last, and the error that came with it."""
+    """How TCP ended, from the last cue and the error that came with it."""
     if cue is Cue.EOF:
         return TcpEnd.FIN
     if cue is Cue.LINGERED:

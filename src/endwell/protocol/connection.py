@@ -1,29 +1,29 @@
-"""One connection, without I/O: bytes and time go in; messages, bytes and one deadline come out.
+"""One connection without I/O. Inputs are bytes and the time; outputs are messages, bytes and one deadline.
 
-A driver calls ``receive``, ``eof``, ``broken``, ``lost``, ``tick`` and ``sent``
-for what happened, ``send``, ``ping`` and ``close`` for what the application
-wants, and after each call looks at the plain attributes:
+A driver reports events with ``receive``, ``eof``, ``broken``, ``lost``, ``tick`` and ``sent``. It passes the
+application's calls to ``send``, ``ping`` and ``close``. After each call it reads these attributes:
 
 - ``inbox``: messages for the application;
-- ``outbox``: what is for the socket (then tell ``sent`` how much it took);
-- ``deadline``: when to call ``tick`` at the latest, NEVER if not at all; it may move later without
-  notice;
-- ``wants_read()``: False while the inbox is full, so that the peer is held back; a driver that
-  takes the messages elsewhere sets ``sated`` while that place is full. Also while ``AHEAD`` bytes
-  have come that the application has not asked for: call ``want`` when it waits, for a message or
-  for room to send, and ``coming``, what there is of the next message, is not 0;
-- ``parting``: set to give the application nothing more, for the connection is about to close;
-- ``has_unparsed()``: a part of what was received waits; while ``wants_read()``, ``feed`` again, with nothing;
-- ``half_close``: end the sending side of TCP once the outbox is empty;
-- ``abort``: try the outbox once, then cut;
-- ``answering``: the peer's Close waits for the application to come back from the messages before it: then
-  call ``handled``;
-- ``over`` and ``ending``: set once, when the ending is known; TCP may go on until ``ended``.
+- ``outbox``: bytes for the socket; the driver reports to ``sent`` how many were written;
+- ``deadline``: when to call ``tick`` at the latest, or NEVER; it may become later without notice;
+- ``wants_read()``: False while reading from the socket should pause. That is so while the inbox is full. A
+  driver that moves messages to another queue sets ``receiver_full`` while that queue is full. It is also so
+  while ``AHEAD`` bytes have arrived that the application has not asked for. The driver calls ``want_message``
+  when the application waits, for a message or for room to send, and ``partial_size`` is not 0;
+- ``stop_delivery``: the driver sets it when the application gets no more messages, because the connection is
+  about to be closed;
+- ``has_unparsed()``: True if received bytes are not parsed yet; while ``wants_read()``, the driver calls
+  ``feed`` again, without data;
+- ``half_close``: shut down the sending side of TCP once the outbox is empty;
+- ``abort``: try to write the outbox once, then abort the connection;
+- ``answering``: a received Close is not answered until the application has handled the messages before it;
+  the driver then calls ``handled``;
+- ``over`` and ``ending``: set once, when the ending is known; TCP may last until ``ended``.
 
-Precedent for the shape: aioquic's ``get_timer`` and ``handle_timer``.
+Precedent for the interface: aioquic's ``get_timer`` and ``handle_timer``.
 """
 
-# size: one state machine; a part of it apart would not be understood without the rest.
+# size: one state machine; its parts depend on each other.
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -46,73 +46,73 @@ from .outbox import Outbox
 
 __all__ = ["AHEAD", "Connection"]
 
-#: Bytes of messages, and of the one that is coming, that are read before the application wants
-#: more. Precedent: HTTP/2's flow control counts bytes, whatever they are bytes of. Not smaller: a
-#: message of the default ``max_size`` is taken from the peer though the handler is busy.
+#: Bytes of messages, including an incomplete one, that are read before the application asks for more.
+#: Precedent: HTTP/2's flow control counts bytes, not messages. A message of the default ``max_size`` fits, so
+#: it is read even while the handler is busy.
 AHEAD = 2**20
-_AHEAD = AHEAD  # compiled, a number of C, which other modules cannot import
-#: From so many missing bytes on, a read into the payload's room pays.
+_AHEAD = AHEAD  # a C constant in the compiled module; other modules cannot import that
+#: If at least this number of bytes is missing, reading directly into the payload's buffer is faster.
 _LONG = 16 * 1024
-# Those of each connection's life: Python 3.11 finds a member of an Enum by a call.
+# Module globals, because Python 3.11 looks up an Enum member with a call.
 _OPENING, _OPEN, _LINGERING, _ENDED = State.OPENING, State.OPEN, State.LINGERING, State.ENDED
 _ANSWERING, _DISCARDING = State.ANSWERING, State.DISCARDING
 _ACCEPTED, _WE_CLOSE, _THEY_CLOSE, _EOF = Cue.ACCEPTED, Cue.WE_CLOSE, Cue.THEY_CLOSE, Cue.EOF
 _PEER_CLOSED, _PEER_VANISHED = Cause.PEER_CLOSED, Cause.PEER_VANISHED
 _LOCAL = Initiator.LOCAL
-#: What ended a connection that has not ended.
+#: The last cue and its exception, before the connection has ended.
 _NOTHING: tuple[Cue, BaseException | None] = (_WE_CLOSE, None)
 
-#: The share of ``max_lifetime`` by which a connection may end sooner, so that those that came
-#: together do not leave together. Precedent: gRPC's MAX_CONNECTION_AGE varies by a tenth.
+#: The share of ``max_lifetime`` by which a connection may end sooner, so that connections that opened
+#: together do not close together. Precedent: gRPC's MAX_CONNECTION_AGE varies by a tenth.
 _SPREAD = 0.1
-#: What a client is told then: there is nothing to wait for.
+#: The reason of that Close. It advises the client to reconnect within a second.
 _COME_BACK = RetryAdvice(0, 1).reason(Cause.LIFETIME_REACHED.meaning)
 
 
 class Receiver(Protocol):
-    """Where an application waits for messages; the whole of it is in ``aio/quiescence.py``."""
+    """The part of an application's receiver that the connection needs; see ``aio/quiescence.py``."""
 
     def is_waiting(self) -> bool:
-        """Whether it waits now: it has come back from all messages that it took."""
+        """Whether the application waits for a message now, so it has handled all messages that it read."""
         ...
 
 
 class Connection:
-    """One side of a WebSocket connection. Times are seconds on any monotonic clock."""
+    """One side of a WebSocket connection. Times are seconds on a monotonic clock."""
 
     def __init__(self, client: bool, options: Options, now: float, opened_at: float = 0.0) -> None:
         # size: every attribute of the state machine, in one place.
         self.client = client
         self.options = options
         self.state = _OPENING
-        #: Whether messages can be sent, which is asked for with every one: the state is OPEN or ANSWERING.
+        #: Whether messages can be sent: the state is OPEN or ANSWERING. Every message tests it.
         self.is_open = False
-        #: Whether it is ANSWERING.
+        #: Whether the state is ANSWERING.
         self.answering = False
         #: Whether the ending is known: the state is DISCARDING or ENDED.
         self.over = False
-        #: Whether it is ENDED.
+        #: Whether the state is ENDED.
         self.ended = False
         self.inbox = Inbox()
-        #: The bytes of the message that is coming, and whether the application waits for it.
+        #: Bytes of the incomplete message, and whether the application waits for a message.
         self.partial_size, self.message_wanted = 0, False
         self.receiver_full = self.stop_delivery = False
         self._max_queue = options.max_queue
-        # One message always has room, so this holds back a second one only.
+        # A message of the allowed size always fits into an empty inbox.
         self._max_waiting = options.max_size or maxsize
         self.outbox = Outbox(options.write_timeout)
         self.keepalive = Keepalive(options.ping_interval, options.ping_timeout)
         self.deadline = self._expires = NEVER
         self.half_close = False
         self.abort = False
-        #: The peer's Close, as soon as it came.
+        #: The Close that was received; None before.
         self.received: Close | None = None
-        #: Whether there is a TCP connection at all; a client's driver sets it.
+        #: Whether there is a TCP connection; a client's driver sets it.
         self.connected = not client
-        #: Called once, before the connection stops being open: what has been accepted elsewhere
-        #: is sent now or never.
+        #: Called once, right before the connection stops being open. Messages that wait elsewhere are sent in
+        #: this call, or never.
         self.last_call: Callable[[], None] | None = None
-        #: Where the application waits for messages, if it has a place; cleared at the end.
+        #: The application's receiver, if it has one; cleared at the end.
         self.receiver: Receiver | None = None
 
         self._codec: Codec | None = None
@@ -126,38 +126,38 @@ class Connection:
         self._opened_at = opened_at
         self._began = self.opened = self._active = now
         self._state_deadline = after(now, options.open_timeout)
-        # When the end is told though TCP has not ended; whether the peer has ended its side of TCP, and
-        # our answer to its Close, or to its HTTP request, is still to leave.
+        # When the ending is reported even if TCP has not ended.
         self._tell_at = NEVER
+        # Whether the peer's FIN came before the answer to its Close, or to its HTTP request, was sent.
         self._eof = False
-        # When our own side stood still the last time, and for how long since the peer was heard.
+        # Start and end of the last stall of this process, and the stalled seconds since the peer's last data.
         self._stalled_since = self._stalled_until = self._stalled_for = 0.0
         self._messages_in = self._messages_out = self._bytes_in = self._dropped = 0
 
         self._cause: Cause | None = None
         self._initiator = _LOCAL
         self._exception: BaseException | None = None
-        # What ended it: TCP's end is told from these.
+        # The last cue and its exception, which determine `Ending.tcp`.
         self._last = _NOTHING
         self._ended = 0.0
         self._ending: Ending | None = None
         self._rearm()
 
-    # -- the opening ----------------------------------------------------------
+    # -- the opening handshake ------------------------------------------------
 
     def open(self, head: bytes) -> None:
-        """Queue a head of the opening handshake: a client's request, a server's 101."""
+        """Queue the head of the opening handshake: a client's request, a server's 101."""
         self.outbox.append(head)
 
     def accept(self, codec: Codec, now: float, heartbeat: bool = False, jitter: float = 0.0) -> None:
-        """The opening handshake succeeded; from here on ``codec`` reads and writes.
+        """The opening handshake succeeded. From now on ``codec`` parses and builds the frames.
 
-        ``heartbeat``: the client is a page that has asked for one. ``jitter``, in [0, 1), decides
-        how much sooner than after ``max_lifetime`` the connection ends.
+        ``heartbeat``: the client is a page that has requested a heartbeat. ``jitter``, in [0, 1), determines
+        how much earlier than ``max_lifetime`` the connection ends.
         """
         if self.options.max_lifetime is not None:
             self._expires = now + self.options.max_lifetime * (1 - _SPREAD * jitter)
-        self.outbox.bytes_sent = -self.outbox.size  # the ending counts what came after the heads
+        self.outbox.bytes_sent = -self.outbox.size  # the ending does not count the heads
         self._codec = codec
         self._parsing = True
         self._cue(_ACCEPTED, now)
@@ -166,14 +166,14 @@ class Connection:
             self._answer_heartbeat()
 
     def requested(self) -> None:
-        """Server: the whole request has come. The application bounds the time of its answer, so there is no deadline."""
+        """Server: the request is complete. The application limits the time of its answer: no deadline."""
         self._state_deadline = NEVER
         self._rearm()
 
     def refuse(self, response: bytes, now: float, exc: BaseException | None = None) -> None:
         """Server: answer the opening request with ``response``, then end TCP.
 
-        ``exc`` is the rule that the request broke, if it broke one.
+        ``exc`` names the rule that the request broke; None if it broke none.
         """
         self.outbox.append(response)
         self._cue(Cue.REFUSED if exc is None else Cue.THEY_ERR, now, Cause.HANDSHAKE_REJECTED, exc)
@@ -181,23 +181,23 @@ class Connection:
     def fail_opening(
         self, cause: Cause, now: float, exc: BaseException | None = None, initiator: Initiator | None = None
     ) -> None:
-        """Client: give the opening handshake up."""
+        """Client: the opening handshake failed."""
         self._cue(Cue.WE_CLOSE, now, cause, exc)
         if initiator is not None:
             self._initiator = initiator
 
-    # -- what happened --------------------------------------------------------
+    # -- events from the driver -----------------------------------------------
 
     def wants_read(self) -> bool:
         """Whether the driver should read from the socket.
 
-        Only an open connection holds its peer back: a full inbox must not block
-        the closing handshake, nor hide what is readable after a failed write.
+        Only an open connection pauses reading. A full inbox must not block the closing handshake, nor keep
+        the driver from reading the data that is left after a failed write.
         """
         return not self._eof and (self._must_read() or not (self._full() or self._ahead()))
 
     def has_unparsed(self) -> bool:
-        """Whether a part of what was received waits for the rest to be taken."""
+        """Whether received bytes are not parsed yet."""
         codec = self._codec
         return self._parsing and codec is not None and codec.has_unparsed
 
@@ -217,25 +217,29 @@ class Connection:
         return self.inbox.size + self.partial_size >= _AHEAD and not self.message_wanted
 
     def want_message(self) -> bool:
-        """The application waits, until the next message has come; True if the peer was held back meanwhile."""
+        """The application waits for the next message. True if reading was paused before this call."""
         held_back = not self.wants_read()
         self.message_wanted = True
         return held_back
 
     def receive(self, data: bytes | bytearray | memoryview, now: float) -> None:
-        """``data`` came."""
+        """``data`` was received."""
         self.feed(bytearray(data), len(data), now)
 
     def room(self) -> Codec | None:
-        """The codec, if a long payload is coming, which a read may put into its ``room``.
+        """The codec, if a long payload is incomplete; else None.
 
-        Then tell :meth:`feed` so.
+        The driver may then read directly into the codec's ``room``, and pass the number of bytes to
+        :meth:`feed`.
         """
         codec = self._codec
         return codec if codec is not None and codec.room is not None and codec.missing >= _LONG else None
 
     def feed(self, data: bytearray, end: int, now: float, inside: int = 0) -> None:
-        """``inside`` bytes came into the codec's room, then ``end`` into a read buffer, which may be changed."""
+        """``inside`` bytes were read into the codec's room, then ``end`` bytes into the read buffer ``data``.
+
+        The contents of ``data`` may be changed.
+        """
         if end or inside:
             self.keepalive.last_heard = now
         codec = self._codec
@@ -244,7 +248,7 @@ class Connection:
         self._bytes_in += inside + end
         messages = self.inbox.messages
         before = len(messages)
-        # Where the peer cannot be held back, messages that find no room are dropped.
+        # While reading cannot pause, messages that do not fit into the inbox are dropped.
         full = self._must_read() and self._full()
         try:
             if inside:
@@ -252,9 +256,9 @@ class Connection:
             if end or codec.has_unparsed:
                 codec.feed(data, end, messages)
         except PeerError as exc:
-            # 10 ms later: what came before it may still be answered, even by a client that
-            # has not got hold of its WebSocket yet, because all of it came with the 101.
-            # Autobahn calls only that strict (3.2-3.4, 4.*, 5.15).
+            # The connection fails 10 ms later, so that the application can answer the messages before the
+            # error. That includes a client whose messages came with the 101, before connect() has returned.
+            # Autobahn counts only that as strict (3.2-3.4, 4.*, 5.15).
             self._fault, self._state_deadline = exc, now + 0.01
             self._rearm()
         came = len(messages) - before
@@ -288,31 +292,30 @@ class Connection:
         controls.clear()
 
     def _handler_busy(self) -> bool:
-        """Whether the application has a message to take, or has not come back from one that it took."""
+        """Whether a message is unread, or the application is still handling a message that it has read."""
         if self.inbox.messages:
             return True
         return self.receiver is not None and self.messages_consumed() > 0 and not self.receiver.is_waiting()
 
     def _is_told_to_return(self, close: Close) -> bool:
-        """Whether a server says to come back elsewhere or later, as one does that stops.
+        """Client: whether the server's Close says to reconnect, as the Close of a server that stops does.
 
-        It takes no message any more, so a client must not believe that its next question was sent.
+        Such a server reads no more messages, so the client's application must not be able to send one.
         """
         return self.client and close.code is not None and describe(close.code).retry is Retry.NOW
 
     def handled(self, now: float) -> None:
-        """The application waits for a message, and there is none: a Close of the peer is answered now."""
+        """The application waits for a message, and there is none. A received Close is answered now."""
         self._cue(Cue.HANDLED, now)
 
     def _take_heartbeats(self, messages: list[str | bytes | None], before: int) -> int:
-        """Answer the page's questions among the new messages, and take them out: how many there were."""
+        """Remove and answer the page's heartbeat questions in the new messages. Returns their number."""
         rest = [message for message in messages[before:] if message != QUESTION]
         count = len(messages) - before - len(rest)
         if count:
             messages[before:] = rest
-            # One answer is as good as many; and where the peer takes nothing, none is needed:
-            # what is queued proves as much once it moves. So a page that asks without
-            # reading costs nothing.
+            # One answer is enough for all questions. If the outbox is full, no answer is needed: the queued
+            # data proves the same once it is sent. So a page that asks without reading uses no memory.
             if self.is_open and self.outbox.size <= self.options.write_limit:
                 self._answer_heartbeat()
         return count
@@ -326,32 +329,31 @@ class Connection:
         if self._write_error is not None:
             self.lost(self._write_error, now)
         elif self.state is _LINGERING and self._codec is None and self.wants_write():
-            # A client may end its side after the request ("nc -N") and still wait for the answer.
+            # A client may half-close TCP after the request ("nc -N") and still wait for the answer.
             self._eof = True
         else:
             self._cue(_EOF, now, _PEER_VANISHED)
 
     def broken(self, exc: BaseException, now: float) -> None:
-        """A write failed. Nothing more can leave, but what is left to read decides the ending.
+        """A write failed. No more data can be sent, but data that can still be read decides the ending.
 
-        A page that reloads sends Close 1001 and drops TCP; a server that is writing
-        at that moment sees its write fail first. So the driver reads on, to ``eof``
-        or ``lost``.
+        A page that reloads sends Close 1001 and drops TCP. If the server writes at that moment, its write
+        fails before it has read the Close. So the driver continues to read, until ``eof`` or ``lost``.
         """
         self._write_error = exc
         self.outbox.stuck_at = NEVER
         self._rearm()
 
     def wants_write(self) -> bool:
-        """Whether the outbox has something that could still leave."""
+        """Whether the outbox has data that can still be sent."""
         return self.outbox.size > 0 and self._write_error is None
 
     def lost(self, exc: BaseException, now: float, tls: bool = False) -> None:
-        """TCP failed with ``exc``, or ``tls`` did."""
+        """TCP failed with ``exc``; with ``tls``, TLS failed."""
         self._cue(Cue.LOST, now, cause_of(exc, tls), exc)
 
     def sent(self, count: int, now: float) -> None:
-        """The system took ``count`` bytes of the outbox; none, if it could take none."""
+        """The kernel accepted ``count`` bytes of the outbox; 0 if its send buffer was full."""
         stuck_at = self.outbox.stuck_at
         if self.outbox.take(count, now):
             self.keepalive.last_heard = now
@@ -363,25 +365,25 @@ class Connection:
             self._rearm()
 
     def _left(self, count: int, now: float) -> None:
-        """``count`` bytes have left while TCP is waited for."""
+        """``count`` bytes were sent in the state LINGERING."""
         if self._eof and not self.outbox.size:
             self._cue(_EOF, now, _PEER_VANISHED)
         elif self._codec is None:
             if count:
-                # An HTTP answer may take as long as its reader needs, if only it moves.
+                # The client may read an HTTP response slowly, if it accepts some bytes in time.
                 self._arm(now)
                 self._rearm()
         elif (self._eof and count) or (self._tell_at == NEVER and (self._eof or not self.outbox.size)):
-            # Our Close has left. With a FIN that came before it, there is nothing to learn any more but
-            # whether the peer still takes the answers.
+            # The local Close was sent. If the peer's FIN came before it, the only open question is whether
+            # the peer still accepts the answers.
             self._tell_at = now + self.options.linger_timeout
             self._rearm()
 
     def tick(self, now: float, confirmed: float | None = None) -> None:
-        """The time is ``now``.
+        """Handle every deadline that has passed at ``now``.
 
-        ``confirmed`` is when the peer's system last acknowledged something: of a peer that
-        is not read from nothing else can be known.
+        ``confirmed`` is when the peer's kernel last acknowledged data. While reading is paused, that is the
+        only sign that the peer is alive.
         """
         due = self.deadline
         self._judge(now)
@@ -398,7 +400,7 @@ class Connection:
         self._rearm()
 
     def has_partial_message(self) -> bool:
-        """Whether a message has begun to come, but not all of it has."""
+        """Whether a message is received in part."""
         return self._codec is not None and self._codec.has_partial_message()
 
     def has_sent(self) -> bool:
@@ -406,17 +408,17 @@ class Connection:
         return self._messages_out > 0
 
     def messages_consumed(self) -> int:
-        """How many messages the application has taken."""
+        """The number of messages that the application has read."""
         return self._messages_in - self._dropped - len(self.inbox)
 
     def stalled(self, since: float, seconds: float, now: float) -> None:
-        """Our own side stood still for ``seconds``, from ``since`` on: the loop, the process, the machine.
+        """The loop, the process or the machine was stalled for ``seconds``, from ``since`` on.
 
-        Nobody is judged by a time that we have let run down: as far as our clock went on
-        meanwhile, it does not count. A client asks at once whether the peer is still there. A
-        server's pings go out as they are due, or it would send them all in one moment.
+        Time during which this process was stalled does not count against the peer: all deadlines move by that
+        amount. A client sends a ping immediately, to find out whether the peer is still there. A server sends
+        its pings when they are due, because otherwise it would send the pings of all connections at once.
         """
-        if since < self._stalled_until:  # two clocks were late by the same standstill
+        if since < self._stalled_until:  # two timers reported the same stall
             seconds -= self._stalled_until - since
             since = self._stalled_until
         if seconds <= LATE or self.ended:
@@ -433,13 +435,13 @@ class Connection:
             self.keepalive.last_payload = self.ping(None, now)
         self._rearm()
 
-    # -- what the application wants -------------------------------------------
+    # -- calls of the application ---------------------------------------------
 
     def send(self, message: str | Buffer, now: float) -> bool:
-        """Queue a message. False: the connection is not open, and nothing was queued.
+        """Queue a message. False if the connection is not open; then nothing is queued.
 
-        Raises TypeError for anything that is no message, and Unsupported for bytes where
-        there is only text.
+        Raises TypeError if ``message`` is neither a str nor bytes-like, and UnsupportedByProtocol for bytes
+        if the protocol has only text.
         """
         codec = self._codec
         if not self.is_open or codec is None:
@@ -454,33 +456,33 @@ class Connection:
         return True
 
     def takes_binary(self) -> bool:
-        """Whether the protocol has binary messages, as all but the oldest have."""
+        """Whether the protocol has binary messages; only hixie-75 and -76 have none."""
         codec = self._codec
         return codec is None or codec.has_binary
 
     def share(self, message: str | Buffer, frames: dict[object, bytes], now: float) -> bytes | None:
-        """The frame of a message for many, which is not queued yet; None: the connection is not open.
+        """The frame of a broadcast message, which the caller queues; None if the connection is not open.
 
-        ``frames`` goes from one connection to the next, with what others can use. Raises as
-        :meth:`send` does.
+        ``frames`` holds the frames made for other connections of the same broadcast, which this connection
+        may use. Raises as :meth:`send` does.
         """
         codec = self._codec
         if not self.is_open or codec is None:
             return None
-        frame = None if codec.alike is None else frames.get(codec.alike)
+        frame = None if codec.share_key is None else frames.get(codec.share_key)
         if frame is None:
             frame = codec.message(message)
-            if codec.alike is not None:
-                frames[codec.alike] = frame
+            if codec.share_key is not None:
+                frames[codec.share_key] = frame
         self._messages_out += 1
         self._active = now
         return frame
 
     def ping(self, payload: bytes | None, now: float) -> bytes | None:
-        """Queue a ping; its payload, which ``answered`` will name, or None if not open.
+        """Queue a ping. Returns its payload, by which ``keepalive.answered`` names it; None if not open.
 
-        Raises ValueError for a payload over 125 bytes, or one that is still unanswered,
-        and Unsupported where there are no pings.
+        Raises ValueError for a payload above 125 bytes, or one of an unanswered ping, and
+        UnsupportedByProtocol if the protocol has no pings.
         """
         if self._codec is None:
             return None
@@ -495,9 +497,9 @@ class Connection:
         return payload
 
     def close(self, code: int | None, reason: str, now: float, cause: Cause = Cause.APP_CLOSED) -> None:
-        """Begin to close. Without effect if that has begun already.
+        """Start the closing handshake. Has no effect if it has started already.
 
-        Raises ValueError for a code or reason that may not be sent; then nothing changed.
+        Raises ValueError for a code or a reason that may not be sent; then nothing has changed.
         """
         close_payload(code, reason)
         self._close = self._close or Close(code, reason)
@@ -507,7 +509,7 @@ class Connection:
 
     @property
     def ending(self) -> Ending | None:
-        """How it ended, computed at the first look after the end; before it, None."""
+        """The `Ending` of the connection, computed at the first access after the end; None before."""
         if self._ending is None and self.over:
             assert self._cause is not None
             sent = self._sent if not self.outbox.size else None
@@ -536,7 +538,7 @@ class Connection:
     def _cue(
         self, cue: Cue, now: float, cause: Cause | None = None, exception: BaseException | None = None
     ) -> None:
-        """Look the row up and go there: the only place that assigns the state."""
+        """Make the transition for ``cue``. Only this method assigns the state."""
         self._judge(now)
         row = TABLE.get((self.state, cue))
         if row is None:
@@ -563,7 +565,7 @@ class Connection:
             self._last = cue, exception
             self._tell_at = NEVER
             if not self.ended:
-                # Made now: TCP goes on, and nothing of that belongs to it.
+                # Computed now, because TCP continues and later bytes do not belong to the ending.
                 self._ending = self.ending
         if self.ended:
             self._parsing = False
@@ -574,7 +576,7 @@ class Connection:
             self._left(0, now)
 
     def _judge(self, now: float) -> None:
-        """Fail the connection if the peer broke a rule; comes before any other cue."""
+        """Fail the connection if the peer broke a rule. Called before any other cue is handled."""
         fault, self._fault = self._fault, None
         if fault is not None:
             if self.state is _OPEN:
@@ -590,7 +592,7 @@ class Connection:
         not_transmitted = close.code is not None and not codec.has_codes
         self._sent = Close(close.code, close.reason, not_transmitted) if not_transmitted else close
         if not codec.has_close or not (codec.has_reply or self.client):
-            # The end of TCP has to say it: where there is no Close, in either role.
+            # The FIN takes the place of the Close: for a protocol without a Close, in either role.
             self.half_close = True
 
     def _echo_close(self, now: float) -> None:
@@ -648,7 +650,7 @@ class Connection:
         self._cue(cue, now, cause)
 
     def _rearm(self) -> None:
-        """Bring ``deadline`` up to date with everything that waits for a time."""
+        """Set ``deadline`` to the earliest of all deadlines."""
         if self.state is _OPEN:
             self.deadline = min(
                 self._state_deadline,
@@ -661,12 +663,12 @@ class Connection:
             self.deadline = min(self._state_deadline, self._tell_at)
 
     def _answer(self, payload: bytes) -> None:
-        """Answer a ping, or remember it while the peer takes nothing.
+        """Answer a ping; while the outbox is above ``write_limit``, only remember its payload.
 
         RFC 6455 §5.5.3: "If an endpoint receives a Ping frame and has not yet sent
         Pong frame(s) in response to previous Ping frame(s), the endpoint MAY elect
         to send a Pong frame for only the most recently processed Ping frame." So a
-        peer that pings without reading costs one payload.
+        peer that sends pings and does not read costs the memory of one payload.
         """
         if not self.is_open or self._codec is None:
             return
@@ -677,7 +679,7 @@ class Connection:
             self.outbox.append(self._codec.pong(payload))
 
 
-#: What each action of the closing table is here.
+#: The method for each action of the closing table.
 _DO = {
     Do.SEND_CLOSE: Connection._send_close,
     Do.ECHO_CLOSE: Connection._echo_close,

@@ -1,4 +1,4 @@
-"""The opening handshake of RFC 6455 §4, both roles, from values to values."""
+"""The opening handshake of RFC 6455 §4 in both roles, without I/O."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 #: RFC 4648 §4.
 BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 
-#: What the handshake itself says, and a body, which it cannot have.
+#: Fields that the handshake sets, and fields of a body, which the request does not have.
 RESERVED = frozenset(
     (
         "connection",
@@ -59,14 +59,14 @@ RESERVED = frozenset(
     )
 )
 
-#: The fields that every 101 begins with.
+#: The first fields of every 101.
 SWITCHING = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 
 USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} endwell/{__version__}"
 
 
 class Accepted:
-    """An opening handshake that succeeded, and what it agreed on."""
+    """A successful opening handshake, and the features that were negotiated."""
 
     __slots__ = ("deflate", "heartbeat", "response", "subprotocol")
 
@@ -80,21 +80,21 @@ class Accepted:
         self.response = response
         self.subprotocol = subprotocol
         self.deflate = deflate
-        #: Whether the client is a page that has asked for a heartbeat.
+        #: Whether the client is a page that has requested a heartbeat.
         self.heartbeat = heartbeat
 
     def serialize(self) -> bytes:
-        """The 101 as it goes on the wire."""
+        """The 101 as bytes."""
         return self.response.serialize()
 
     def codec(self, client: bool, max_size: int | None) -> Codec:
-        """What reads and writes from here on; ``client`` is our own role."""
+        """The codec of the connection; ``client`` is the role of this side."""
         return (TracedCodec if traces() else Codec)(client, max_size, self.deflate)
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A client's request, and what its answer is checked against."""
+    """A client's opening request, and the values that the response is checked against."""
 
     request: Request
     key: str
@@ -102,26 +102,26 @@ class Offer:
 
 
 def wants_websocket(request: Request) -> bool:
-    """Whether ``request`` asks for a WebSocket at all; else it is for a page."""
+    """Whether ``request`` asks for a WebSocket; else it is an ordinary HTTP request."""
     # RFC 9110 §7.8: "A server MUST ignore an Upgrade header field that is received
     # in an HTTP/1.0 request."
     return request.version != "1.0" and _lists(request.headers, "Upgrade", "websocket")
 
 
 def accept(request: Request, options: Options) -> Accepted:
-    """Accept ``request`` (RFC 6455 §4.2), with the 101 to send.
+    """Accept ``request`` (RFC 6455 §4.2). The result has the 101 to send.
 
-    Raises a subclass of :exc:`RequestRefused`, which carries the answer.
+    Raises a subclass of :exc:`RequestRefused`, which has the HTTP response.
     """
     check_upgrade(request)
     headers = request.headers
-    # RFC 6455 §4.4: of any version but its own the server says which that is. A
-    # proxy that tunnels without looking at the answer must find no WebSocket here.
+    # RFC 6455 §4.4: for any other version, the server responds with the version that it supports. A proxy
+    # that ignores the status and tunnels all the same must not get a WebSocket here.
     if _only(headers, "Sec-WebSocket-Version") != "13":
         raise UpgradeRequired("Sec-WebSocket-Version must be 13")
     key = _only(headers, "Sec-WebSocket-Key")
     if key is None or not _is_nonce(key):
-        raise BadRequest("Sec-WebSocket-Key must be there once, the base64 of 16 bytes")
+        raise BadRequest("Sec-WebSocket-Key must occur once, with the base64 of 16 bytes")
     check_origin(request, options.origins)
     subprotocol = None
     if "Sec-WebSocket-Protocol" in headers:
@@ -130,8 +130,7 @@ def accept(request: Request, options: Options) -> Accepted:
         extensions = parse_extensions(headers.get_all("Sec-WebSocket-Extensions"))
     except ValueError:
         raise BadRequest("Sec-WebSocket-Extensions is malformed") from None
-    # RFC 6455 §4.2.2: an extension that the server does not know is not an error,
-    # it is not in the answer.
+    # RFC 6455 §4.2.2: an unknown extension is not an error; the response leaves it out.
     agreed = None
     if extensions and options.compression is not None:
         agreed = deflate.accept(extensions, options.compression)
@@ -147,9 +146,9 @@ def accept(request: Request, options: Options) -> Accepted:
 
 
 def select_subprotocol(offered: Iterable[str], supported: Iterable[str]) -> str | None:
-    """The first of ``supported`` that is also ``offered``; None if there is none.
+    """The first of ``supported`` that is also in ``offered``; None if there is none.
 
-    RFC 6455 §4.2.2 then leaves the field out of the answer; the client may go on.
+    With None, the response has no Sec-WebSocket-Protocol (RFC 6455 §4.2.2), and the client may continue.
     """
     offered = frozenset(offered)
     for name in supported:
@@ -159,40 +158,40 @@ def select_subprotocol(offered: Iterable[str], supported: Iterable[str]) -> str 
 
 
 def check_upgrade(request: Request) -> None:
-    """RFC 6455 §4.2.1, items 1, 3 and 4."""
+    """Check items 1, 3 and 4 of RFC 6455 §4.2.1."""
     if request.method != "GET":
         raise MethodNotAllowed("a WebSocket is opened with GET")
     if request.version == "1.0":
         raise BadRequest("a WebSocket needs HTTP/1.1")
     if not wants_websocket(request):
-        raise UpgradeRequired('this is a WebSocket: Upgrade must contain "websocket"')
+        raise UpgradeRequired('this path serves a WebSocket: Upgrade must contain "websocket"')
     # Firefox sends "keep-alive, Upgrade".
     if not _lists(request.headers, "Connection", "upgrade"):
         raise BadRequest('Connection must contain "Upgrade"')
 
 
 def check_origin(request: Request, allowed: Origins | None) -> None:
-    """Refuse pages of other origins (RFC 6455 §10.2): they would act with the user's cookies."""
+    """Refuse pages of other origins (RFC 6455 §10.2), which would act with the user's cookies."""
     origins = request.headers.get_all("Origin")
     if len(origins) > 1:
         raise BadRequest("Origin must not be repeated")
-    if not origins:  # not from a page
+    if not origins:  # the client is not a browser page
         return
     if allowed is None:
         own = normal_origin(f"{'https' if request.secure else 'http'}://{request.headers.get('Host', '')}")
-        right = normal_origin(origins[0]) == own
+        is_allowed = normal_origin(origins[0]) == own
         detail = f"it is not {own[:200]!r}, the scheme and Host of the request"
     else:
-        right = is_origin_among(origins[0], allowed)
+        is_allowed = is_origin_among(origins[0], allowed)
         detail = "it is not in the option origins"
-    if not right:
+    if not is_allowed:
         raise Forbidden("pages of this origin may not connect here", detail=detail)
 
 
 def _offered_subprotocols(headers: Headers) -> list[str]:
-    """RFC 6455 §4.1, item 10: tokens.
+    """The subprotocols in the request: tokens (RFC 6455 §4.1, item 10).
 
-    Each of them once, it says too. Every other server takes a repeated one, which does no harm.
+    The RFC also forbids repeated ones. Every other server accepts them, and they do no harm.
     """
     names = headers.list_of("Sec-WebSocket-Protocol")
     if not names or not all(map(TOKEN.issuperset, names)):
@@ -203,8 +202,8 @@ def _offered_subprotocols(headers: Headers) -> list[str]:
 def _is_nonce(key: str) -> bool:
     """RFC 6455 §4.2.1, item 5: a base64-encoded value that, "when decoded, is 16 bytes in length".
 
-    The bits that are left over need not be zero: those of the example in §4.1 are not, and RFC 4648
-    §3.5 leaves it to the decoder.
+    The unused bits of the last character may be nonzero, as in the example of §4.1. RFC 4648 §3.5 leaves that
+    check to the decoder.
     """
     return len(key) == 24 and key.endswith("==") and BASE64.issuperset(key[:22])
 
@@ -214,12 +213,11 @@ def _base64(data: bytes) -> str:
 
 
 def offer(host: str, port: int, secure: bool, target: str, headers: Headers, options: Options) -> Offer:
-    """A request for a WebSocket (RFC 6455 §4.1).
+    """The opening request of a client (RFC 6455 §4.1).
 
-    ``host`` is in ASCII, an IPv6 address without brackets; ``target`` is path and
-    query. ``headers`` are additional ones: Host and User-Agent replace the default,
-    and one that the handshake itself needs is a ValueError, as is anything that
-    does not fit the request line or a field.
+    ``host`` is in ASCII, an IPv6 address without brackets. ``target`` is path and query. ``headers`` are
+    additional fields; Host and User-Agent replace the default. Raises ValueError for a field that the
+    handshake sets itself, and for a value that does not fit into the request line or a field.
     """
     if not (target.startswith("/") and target.isascii() and target.isprintable()) or {" ", "#"} & set(target):
         raise ValueError(f"target must be a path and query without spaces or a fragment, not {target!r}")
@@ -253,26 +251,28 @@ def offer(host: str, port: int, secure: bool, target: str, headers: Headers, opt
 
 
 def confirm(offer: Offer, response: Response) -> Accepted:
-    """Check a 101 against the offer (RFC 6455 §4.1, items 2 to 6 of what the server sends).
+    """Check a 101 against the offer (RFC 6455 §4.1, items 2 to 6 of the server's response).
 
-    Raises :exc:`InvalidHandshake`, which names the rule that is broken.
+    Raises :exc:`InvalidHandshake`, which names the broken rule.
     """
     headers = response.headers
     check_switch(headers)
     proof = _only(headers, "Sec-WebSocket-Accept")
-    # Latin-1, because compare_digest takes no str outside ASCII.
+    # Encoded, because compare_digest() accepts only ASCII in a str.
     if proof is None or not hmac.compare_digest(proof.encode("latin-1"), _accept_value(offer.key).encode()):
-        raise InvalidHandshake("the answer must have one Sec-WebSocket-Accept, made from this request's key")
+        raise InvalidHandshake(
+            "the response must have one Sec-WebSocket-Accept, computed from this request's key"
+        )
     return Accepted(response, _confirm_subprotocol(offer, headers), _confirm_extensions(offer, headers))
 
 
 def check_switch(headers: Headers) -> None:
-    """RFC 6455 §4.1, items 2 and 3 of what the server sends. Raises :exc:`InvalidHandshake`."""
+    """Check items 2 and 3 of the server's response (RFC 6455 §4.1). Raises :exc:`InvalidHandshake`."""
     upgrade = _only(headers, "Upgrade")
     if upgrade is None or upgrade.lower() != "websocket":
-        raise InvalidHandshake('the answer must have one Upgrade field, "websocket"')
+        raise InvalidHandshake('the response must have one Upgrade field, "websocket"')
     if not _lists(headers, "Connection", "upgrade"):
-        raise InvalidHandshake('the answer\'s Connection field must contain "Upgrade"')
+        raise InvalidHandshake('the response\'s Connection field must contain "Upgrade"')
 
 
 def _confirm_subprotocol(offer: Offer, headers: Headers) -> str | None:
@@ -281,9 +281,9 @@ def _confirm_subprotocol(offer: Offer, headers: Headers) -> str | None:
     if not chosen:
         return None
     if len(chosen) > 1:
-        raise InvalidHandshake("the answer repeats Sec-WebSocket-Protocol")
+        raise InvalidHandshake("the response repeats Sec-WebSocket-Protocol")
     if chosen[0] not in offer.options.subprotocols:
-        raise InvalidHandshake(f"the answer names a subprotocol that was not offered: {chosen[0][:80]!r}")
+        raise InvalidHandshake(f"the response names a subprotocol that was not offered: {chosen[0][:80]!r}")
     return chosen[0]
 
 
@@ -298,7 +298,7 @@ def _confirm_extensions(offer: Offer, headers: Headers) -> PerMessageDeflate | N
         return deflate.confirm(extensions, settings)
     if extensions:
         raise InvalidHandshake(
-            f"the answer names an extension, but none was offered: {extensions[0][0][:80]!r}"
+            f"the response names an extension, but none was offered: {extensions[0][0][:80]!r}"
         )
     return None
 
@@ -316,7 +316,7 @@ def _accept_value(key: str) -> str:
 
 
 def _only(headers: Headers, name: str) -> str | None:
-    """The value of a field that stands there exactly once, else None."""
+    """The value of a field that occurs exactly once; else None."""
     values = headers.get_all(name)
     return values[0] if len(values) == 1 else None
 
@@ -324,5 +324,5 @@ def _only(headers: Headers, name: str) -> str | None:
 def _lists(headers: Headers, name: str, token: str) -> bool:
     value = headers.get(name)
     if value is not None and value.lower() == token:
-        return True  # the short cut, for what nearly all send
+        return True  # the fast path: nearly all clients send exactly this
     return token in [element.lower() for element in headers.list_of(name)]

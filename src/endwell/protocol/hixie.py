@@ -1,4 +1,4 @@
-"""The openings of hixie-75, of hixie-76, and of hybi-03, which has that of hixie-76."""
+"""The opening handshakes of hixie-75, hixie-76 and hybi-03. That of hybi-03 is the one of hixie-76."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from .handshake import Accepted, Offer, check_origin, check_switch, check_upgrad
 
 __all__ = ["accept", "confirm", "offer"]
 
-#: hixie-76 §4.1, item 20: what is strewn into a key, "in the ranges U+0021 to U+002F and U+003A to U+007E".
-_STREWN = [chr(code) for code in (*range(0x21, 0x30), *range(0x3A, 0x7F))]
+#: hixie-76 §4.1, item 20: characters that are inserted into a key, "in the ranges U+0021 to U+002F and U+003A
+#: to U+007E".
+_INSERTED = [chr(code) for code in (*range(0x21, 0x30), *range(0x3A, 0x7F))]
 
-#: Fields of an offer that are made here, or have no meaning before RFC 6455.
+#: Fields of an offer that are set here, or that have no meaning before RFC 6455.
 _OFFERED = frozenset(
     (
         "connection",
@@ -35,7 +36,7 @@ _OFFERED = frozenset(
     )
 )
 
-#: hixie-75 §3.1: a client compares the answer's first octets, letter for letter.
+#: hixie-75 §3.1: a client compares the first bytes of the response with this text.
 _OLD_LINE = b"HTTP/1.1 101 Web Socket Protocol Handshake"
 _LINE = b"HTTP/1.1 101 WebSocket Protocol Handshake"
 
@@ -43,14 +44,14 @@ _random = SystemRandom()
 
 
 class OldAccepted(Accepted):
-    """An opening handshake that succeeded, and of which protocol."""
+    """A successful opening handshake of an old protocol version."""
 
     def __init__(self, response: Response, subprotocol: str | None, version: str) -> None:
         super().__init__(response, subprotocol, None)
         self.version = version
 
     def serialize(self) -> bytes:
-        """The 101 as it goes on the wire."""
+        """The 101 as bytes."""
         head = self.response.serialize()
         return (_LINE if self.version in PROVING else _OLD_LINE) + head[head.index(b"\r\n") :]
 
@@ -62,9 +63,9 @@ class OldAccepted(Accepted):
 
 
 def accept(request: Request, options: Options, version: str) -> Accepted:
-    """Accept ``request`` (hixie-76 §5.2, hixie-75 §4.2), with the 101 to send.
+    """Accept ``request`` (hixie-76 §5.2, hixie-75 §4.2). The result has the 101 to send.
 
-    Raises a subclass of :exc:`RequestRefused`, which carries the answer.
+    Raises a subclass of :exc:`RequestRefused`, which has the HTTP response.
     """
     check_upgrade(request)
     headers = request.headers
@@ -75,18 +76,18 @@ def accept(request: Request, options: Options, version: str) -> Accepted:
             body = _proof(request)
         except ValueError:
             raise BadRequest(
-                "Sec-WebSocket-Key1 and -Key2 must be there once, and hold a number each"
+                "Sec-WebSocket-Key1 and -Key2 must occur once, and contain a number each"
             ) from None
     check_origin(_comparable(request), options.origins)
-    # One name, not a list (hixie-76 §5.1).
+    # The field has one name, not a list (hixie-76 §5.1).
     subprotocol = select_subprotocol(headers.get_all(f"{prefix}Protocol"), options.subprotocols)
-    # hixie-75 §4.2 has them in this order.
+    # The order of the fields is that of hixie-75 §4.2.
     answer = Headers({"Upgrade": "WebSocket", "Connection": "Upgrade"})
     origin = headers.get("Origin")
     if origin is not None:
         answer.add(f"{prefix}Origin", origin)
-    # A client compares it with what it asked for, which may have been wss, at a proxy that
-    # ends TLS; whoever forges the field deceives nobody else. Precedent: websocket-driver.
+    # A client compares Location with its own URI, which is a wss URI if a proxy terminates TLS. A client that
+    # forges X-Forwarded-Proto deceives only itself. Precedent: websocket-driver.
     secure = request.secure or headers.get("X-Forwarded-Proto") == "https"
     answer.add(f"{prefix}Location", _location(request, secure))
     if subprotocol is not None:
@@ -95,15 +96,15 @@ def accept(request: Request, options: Options, version: str) -> Accepted:
 
 
 def offer(made: Offer) -> Offer:
-    """The offer of an old protocol for one of RFC 6455. Raises ValueError for several subprotocols."""
+    """Translate an offer of RFC 6455 to an old version. Raises ValueError for more than one subprotocol."""
     request, options = made.request, made.options
     if len(options.subprotocols) > 1:
         raise ValueError(
-            f"subprotocols must be one at most in {options.version}, not {options.subprotocols!r}"
+            f"subprotocols must have at most one name in {options.version}, not {options.subprotocols!r}"
         )
     host = request.headers["Host"]
     fields = {"Upgrade": "WebSocket", "Connection": "Upgrade", "Host": host}
-    # hixie-76 §4.1, item 12: it has to be there. Whoever is no page speaks for the server's.
+    # hixie-76 §4.1, item 12 requires an Origin. A client that is not a page sends the server's own origin.
     fields["Origin"] = request.headers.get("Origin") or f"{'https' if request.secure else 'http'}://{host}"
     for name in options.subprotocols:
         fields[f"{_prefix(options.version)}Protocol"] = name
@@ -125,7 +126,7 @@ def offer(made: Offer) -> Offer:
 def confirm(offer: Offer, response: Response) -> Accepted:
     """Check a 101 against the offer (hixie-76 §4.1, hixie-75 §3.1).
 
-    Raises :exc:`InvalidHandshake`, which names the rule that is broken.
+    Raises :exc:`InvalidHandshake`, which names the broken rule.
     """
     request, headers, version = offer.request, response.headers, offer.options.version
     prefix = _prefix(version)
@@ -135,16 +136,18 @@ def confirm(offer: Offer, response: Response) -> Accepted:
         ("Location", _location(request, request.secure)),
     ):
         if headers.get_all(f"{prefix}{name}") != [value]:
-            raise InvalidHandshake(f"the answer must have one {prefix}{name} field, {value!r}")
+            raise InvalidHandshake(f"the response must have one {prefix}{name} field, {value!r}")
     offered, chosen = request.headers.get(f"{prefix}Protocol"), headers.get(f"{prefix}Protocol")
-    # hixie-76 §4.1, item 39: it counts "if there was a /protocol/ specified". eventlet
-    # answers "default" to a client that wants none.
+    # hixie-76 §4.1, item 39 checks the field only "if there was a /protocol/ specified". eventlet sends
+    # "default" to a client that offers none.
     if offered is None:
         chosen = None
     elif chosen not in (None, offered):
-        raise InvalidHandshake(f"the answer names a subprotocol that was not offered: {chosen[:80]!r}")
+        raise InvalidHandshake(f"the response names a subprotocol that was not offered: {chosen[:80]!r}")
     if version in PROVING and not hmac.compare_digest(response.body, _proof(request)):
-        raise InvalidHandshake("the octets after the answer's head are not made from this request's keys")
+        raise InvalidHandshake(
+            "the bytes after the response's head are not computed from this request's keys"
+        )
     return OldAccepted(response, chosen, version)
 
 
@@ -153,18 +156,18 @@ def _prefix(version: str) -> str:
 
 
 def _proof(request: Request) -> bytes:
-    """Raises ValueError unless each key is there once, and holds a number."""
+    """The digest of a request. Raises ValueError unless each key occurs once and contains a number."""
     (key1,), (key2,) = (request.headers.get_all(f"Sec-WebSocket-Key{number}") for number in (1, 2))
     return proof(key1, key2, challenge_of(request))
 
 
 def _location(request: Request, secure: bool) -> str:
-    """hixie-76 §3.2: what the client asked for, as a URI with the host in lower case."""
+    """The URI of the request, with the host in lower case (hixie-76 §3.2)."""
     return f"{'wss' if secure else 'ws'}://{request.headers['Host'].lower()}{request.target}"
 
 
 def _comparable(request: Request) -> Request:
-    """With an origin that can be compared: that of websocket-client is a host and a port alone."""
+    """A request whose Origin has a scheme: websocket-client sends only a host and a port."""
     origins = request.headers.get_all("Origin")
     whole = [value if "://" in value or value == "null" else f"http://{value}" for value in origins]
     fields = [("Host", request.headers["Host"]), *(("Origin", value) for value in whole)]
@@ -172,11 +175,11 @@ def _comparable(request: Request) -> Request:
 
 
 def _key() -> str:
-    """A number of 32 bits at most, hidden (hixie-76 §4.1, items 16 to 21)."""
+    """A key that hides a number of at most 32 bits (hixie-76 §4.1, items 16 to 21)."""
     spaces = _random.randint(1, 12)
     key = list(str(_random.randint(0, (2**32 - 1) // spaces) * spaces))
     for _ in range(_random.randint(1, 12)):
-        key.insert(_random.randint(0, len(key)), _random.choice(_STREWN))
+        key.insert(_random.randint(0, len(key)), _random.choice(_INSERTED))
     for _ in range(spaces):
         # "At random positions (...) other than the start or end of the string".
         key.insert(_random.randint(1, len(key) - 1), " ")

@@ -1,7 +1,7 @@
-"""The openings of hybi-07 and -08, which differ from that of RFC 6455 in two fields.
+"""The opening handshakes of hybi-07 and hybi-08, which differ from RFC 6455 in two fields.
 
-Draft-ietf-hybi-thewebsocketprotocol-08 §5.1: the version is 8, and the origin of a page
-stands in Sec-WebSocket-Origin. So both are translated.
+Draft-ietf-hybi-thewebsocketprotocol-08 §5.1: the version is 8 (7 in -07), and the origin of a page is in
+Sec-WebSocket-Origin. This module translates both fields.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .handshake import Accepted, Offer
 
 __all__ = ["NUMBERS", "accept", "offer"]
 
-#: What stands in Sec-WebSocket-Version.
+#: Protocol names by the value of Sec-WebSocket-Version.
 NUMBERS = {"8": "hybi-08", "7": "hybi-07"}
 
 
@@ -23,7 +23,7 @@ def accept(request: Request, options: Options) -> Accepted:
     """Accept ``request``, as :func:`endwell.protocol.handshake.accept` does, but without extensions."""
     fields = [("Sec-WebSocket-Version", "13")]
     for name, value in request.headers:
-        # Origin too is heeded where it comes: nothing is lost by looking at both.
+        # A field Origin is kept and checked as well.
         if name.lower() == "sec-websocket-origin":
             fields.append(("Origin", value))
         elif name.lower() != "sec-websocket-version":
@@ -40,7 +40,7 @@ def accept(request: Request, options: Options) -> Accepted:
 
 
 def offer(made: Offer) -> Offer:
-    """The offer of the draft for one of RFC 6455."""
+    """Translate an offer of RFC 6455 to the draft."""
     (number,) = (number for number, name in NUMBERS.items() if name == made.options.version)
     fields = []
     for name, value in made.request.headers:

@@ -1,4 +1,4 @@
-"""Messages that the application has not taken yet: a queue, first in, first out."""
+"""The queue of messages that the application has not read yet."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ from collections.abc import Iterator
 
 __all__ = ["Inbox"]
 
-# What was taken is forgotten in lots: the queue may never be empty.
+# The slots of messages that were read are deleted in batches of this size, because the queue may never be
+# empty.
 _TAKEN = 64
 
 
 class Inbox:
-    """What ``collections.deque`` would do, over a list to which the codec appends by itself."""
+    """A FIFO queue like ``collections.deque``, over a list to which the codec appends directly."""
 
     __slots__ = ("_head", "messages", "size")
 
     def __init__(self) -> None:
-        #: The messages, and before them those that were taken lately (None). Empty if none waits:
-        #: looking at this costs less than calling ``len``.
+        #: None for each message read since the last cleanup, then the unread messages. The list is empty if
+        #: no message is unread; testing that is cheaper than ``len(inbox)``.
         self.messages: list[str | bytes | None] = []
-        #: Bytes and characters waiting, as far as :meth:`count` was told.
+        #: Bytes and characters of the unread messages that :meth:`count` has counted.
         self.size = 0
         self._head = 0
 
     def count(self, first: int) -> None:
-        """The codec has appended messages, the ``first`` of which is at this index."""
+        """Add the messages from index ``first`` on, which the codec has appended, to ``size``."""
         for at in range(first, len(self.messages)):
             message = self.messages[at]
             assert message is not None
             self.size += len(message)
 
     def popleft(self) -> str | bytes:
-        """Take the first one. Raises IndexError if there is none."""
+        """Remove and return the first message. Raises IndexError if there is none."""
         head, messages = self._head, self.messages
         message = messages[head]
         assert message is not None
@@ -49,12 +50,12 @@ class Inbox:
         return message
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Remove all messages."""
         self.messages.clear()
         self._head = self.size = 0
 
     def waiting(self) -> int:
-        """How many there are."""
+        """The number of unread messages."""
         return len(self.messages) - self._head
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""When to ping, when to give up, and how long a round trip took."""
+"""Keepalive: when to send a ping, when the peer counts as dead, and how long a round trip took."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from .deadline import NEVER, after
 
 __all__ = ["Keepalive", "Verdict"]
 
-#: What a round trip weighs in the smoothed one. RFC 6298 §2.3: "alpha=1/8", as TCP's own.
+#: The weight of a new round-trip time in the smoothed one. RFC 6298 §2.3: "alpha=1/8", as in TCP.
 _WEIGHT = 1 / 8
 
 
 class Verdict(Enum):
-    """What :meth:`Keepalive.tick` asks for."""
+    """The result of :meth:`Keepalive.tick`."""
 
-    NOTHING = "not yet"
+    NOTHING = "nothing is due"
     PING = "send a ping"
-    SILENT = "give the peer up"
+    SILENT = "the peer is dead: end the connection"
 
 
 class Keepalive:
-    """One connection's pings.
+    """The pings of one connection.
 
-    A ping goes out every ``interval`` seconds whatever else flows, because proxies
-    time each direction by itself and because the latency should be fresh. Not only a
-    pong but *anything* that is heard proves the peer alive: a pong cannot overtake a large
-    message that the peer is still sending. Who says nothing for ``interval + timeout`` seconds,
-    and nothing for ``timeout`` after a ping, is given up.
+    A ping is sent every ``interval`` seconds, even while messages flow. Proxies have a timeout for each
+    direction, and the latency should be recent. *Any* data from the peer proves that it is alive, not only a
+    pong: a pong cannot overtake a large message that the peer is still sending. The peer counts as dead when
+    nothing arrives within ``timeout`` of a ping and within ``interval + timeout`` of the last data.
 
     Precedent for the defaults (20 s and 20 s): websockets. Common proxies cut at 60 s.
     """
@@ -53,45 +52,46 @@ class Keepalive:
         self.timeout = timeout
         #: When the peer was last known to be alive.
         self.last_heard = 0.0
-        #: When the last ping went out, or the connection opened.
+        #: When the last ping was sent; before the first one, when the connection opened.
         self.last_ping = 0.0
-        #: Whether nothing has been heard since that ping, as far as was looked.
+        #: Whether data is still awaited since that ping. Updated only by :meth:`tick`.
         self.awaiting = False
-        #: When :meth:`tick` has something to say.
+        #: When :meth:`tick` has to be called next.
         self.deadline = NEVER
-        #: The last round trip, in seconds.
+        #: The last round-trip time, in seconds.
         self.latency: float | None = None
-        #: The same, smoothed over some eight of them.
+        #: The round-trip time in seconds, smoothed over about eight round trips.
         self.smoothed: float | None = None
-        #: Pings answered since somebody looked: payload and round trip in seconds.
+        #: Payload and round-trip time in seconds of each ping answered since the caller last cleared the
+        #: list.
         self.answered: list[tuple[bytes, float]] | None = None
-        #: The last ping that went out by itself. Only that one is remembered, for the sake
-        #: of a peer that talks and never answers.
+        #: The payload of the last automatic ping. Older ones are forgotten, because a peer may send data
+        #: for ever and never answer a ping.
         self.last_payload: bytes | None = None
         self._waiting: dict[bytes, float] | None = None
         self._serial = 0
-        # Whether the ping on its way stands for one that was lost in a standstill of ours.
+        # Whether the unanswered ping replaces one whose answer time fell into a stall of this process.
         self._asked_anew = False
 
     def start(self, now: float) -> None:
-        """The connection is open."""
+        """The connection has opened."""
         self.last_heard = self.last_ping = now
         self.deadline = after(now, self.interval)
 
     def stop(self) -> None:
-        """The connection is open no longer."""
+        """The connection is not open any more."""
         self.deadline = NEVER
 
     def stalled(self, seconds: float) -> bool:
-        """We stood still for so long, which does not count. True if the ping on its way says nothing any more.
+        """This process was stalled for ``seconds``, which do not count against the peer.
 
-        Then the next one decides. That goes for one ping only, or else a loop that is always late
-        would never give anybody up.
+        True if the unanswered ping is void and the next ping decides. Only one ping in a row can become void.
+        Otherwise a loop that is always late would never detect a dead peer.
         """
         if self.interval is None or self.deadline == NEVER:
             return False
         unanswered = self.awaiting and self.last_heard <= self.last_ping
-        self.last_heard = -NEVER  # whatever was heard, it was before
+        self.last_heard = -NEVER  # the last data arrived before the stall
         if unanswered and self._asked_anew:
             self.last_ping += seconds
             self.deadline += seconds
@@ -102,17 +102,20 @@ class Keepalive:
         return True
 
     def tick(self, now: float, not_reading: bool) -> Verdict:
-        """The time is ``now``; ``not_reading`` says that the peer cannot be heard, by our own doing."""
+        """Decide what is due at ``now``.
+
+        ``not_reading``: this side has paused reading, so no data from the peer can arrive.
+        """
         if now < self.deadline or self.interval is None:
             return Verdict.NOTHING
         if self.awaiting and self.timeout is not None and self.last_heard <= self.last_ping:
-            # A peer whose application is busy answers no ping, but sends its own, and most often
-            # as seldom as we do: so whoever was heard lately has the whole time from then on.
+            # A peer whose application is busy does not answer pings, but it sends its own, usually at the
+            # same interval. So its last data counts as well: the limit is interval + timeout after that.
             give_up = max(self.last_ping, self.last_heard + self.interval) + self.timeout
             if now < give_up:
                 self.deadline = give_up
                 return Verdict.NOTHING
-            # Nobody is declared dead for our own deafness: a fresh ping first.
+            # While reading is paused, silence proves nothing: send another ping.
             return self.probe(now) if not_reading else Verdict.SILENT
         self.awaiting = False
         if self.last_heard > self.last_ping:
@@ -124,24 +127,23 @@ class Keepalive:
         return Verdict.NOTHING
 
     def new_payload(self) -> bytes:
-        """A payload that no other ping of this connection has."""
+        """A payload that is unique among the pings of this connection."""
         self._serial += 1
         return self._serial.to_bytes(4, "big")
 
     def ping_sent(self, payload: bytes, now: float) -> None:
-        """A ping goes out. Raises ValueError for a payload that is still unanswered."""
+        """A ping was queued. Raises ValueError for a payload that is still unanswered."""
         if self._waiting is None:
             self._waiting = {}
         elif payload in self._waiting:
-            raise ValueError("payload is that of a ping which is not answered yet")
+            raise ValueError("payload must differ from that of every unanswered ping")
         self._waiting[payload] = now
 
     def pong_received(self, payload: bytes, now: float) -> None:
-        """A pong came: it answers its ping and the earlier ones.
+        """A pong arrived. It answers its ping and all earlier ones.
 
-        RFC 6455 §5.5.3: a peer "MAY elect to send a Pong frame for only the most
-        recently processed Ping frame", and a pong that nobody asked for is "a
-        unidirectional heartbeat".
+        RFC 6455 §5.5.3: a peer "MAY elect to send a Pong frame for only the most recently processed Ping
+        frame". An unsolicited pong is "a unidirectional heartbeat".
         """
         if self._waiting is None or payload not in self._waiting:
             return
@@ -159,7 +161,7 @@ class Keepalive:
             self._waiting = None
 
     def probe(self, now: float) -> Verdict:
-        """A ping goes out now, and decides."""
+        """Start a new round: the caller sends a ping now, and its answer decides."""
         assert self.interval is not None
         if self.last_payload is not None and self._waiting is not None:
             self._waiting.pop(self.last_payload, None)

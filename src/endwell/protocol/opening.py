@@ -1,7 +1,7 @@
-"""Which protocol a connection speaks: that of RFC 6455, unless an old one is asked for by name.
+"""Selects the protocol version of a connection: RFC 6455, or an old one that the options allow.
 
-A client of RFC 6455 never gets an old answer: it says ``Sec-WebSocket-Version: 13``, and
-no old client does.
+A client of RFC 6455 never gets the response of an old version: it sends ``Sec-WebSocket-Version: 13``, and no
+old client does.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["accept", "confirm", "offer"]
 
 
 def accept(request: Request, options: Options) -> Accepted:
-    """Accept ``request`` in the protocol that it is of, if ``options`` have it.
+    """Accept ``request`` in its protocol version, if ``options`` allow that version.
 
-    Raises a subclass of :exc:`RequestRefused`, which carries the answer.
+    Raises a subclass of :exc:`RequestRefused`, which has the HTTP response.
     """
     if not options.legacy:
         return handshake.accept(request, options)
@@ -28,7 +28,7 @@ def accept(request: Request, options: Options) -> Accepted:
         return handshake.accept(request, options)
     if version not in options.spoken:
         raise UpgradeRequired(
-            "the request is of no protocol that is spoken here",
+            "this server does not support the WebSocket version of the request",
             versions=["13", *(number for number, name in hybi.NUMBERS.items() if name in options.spoken)],
         )
     if version in hybi.NUMBERS.values():
@@ -37,7 +37,7 @@ def accept(request: Request, options: Options) -> Accepted:
 
 
 def offer(host: str, port: int, secure: bool, target: str, headers: Headers, options: Options) -> Offer:
-    """A request for a WebSocket of ``options.version``; see :func:`endwell.protocol.handshake.offer`."""
+    """The opening request of ``options.version``; see :func:`endwell.protocol.handshake.offer`."""
     made = handshake.offer(host, port, secure, target, headers, _plain(options))
     if options.version == "13":
         return made
@@ -45,7 +45,7 @@ def offer(host: str, port: int, secure: bool, target: str, headers: Headers, opt
 
 
 def confirm(offer: Offer, response: Response) -> Accepted:
-    """Check a 101 against the offer. Raises :exc:`InvalidHandshake`, which names the rule that is broken."""
+    """Check a 101 against the offer. Raises :exc:`InvalidHandshake`, which names the broken rule."""
     version = offer.options.version
     if version in PROVING or version == "hixie-75":
         return hixie.confirm(offer, response)
@@ -53,19 +53,19 @@ def confirm(offer: Offer, response: Response) -> Accepted:
 
 
 def _plain(options: Options) -> Options:
-    # The extensions of the drafts are not those of today.
+    # permessage-deflate is defined for RFC 6455 only.
     return options if options.version == "13" else options.replace(compression=None)
 
 
 def _version_of(headers: Headers) -> str:
-    """The protocol that a request is of, or something that is none."""
+    """The protocol version of a request; the result is not a known version if the request has none."""
     number = headers.get("Sec-WebSocket-Version")
     if number is not None:
         return hybi.NUMBERS.get(number, number)
     if is_challenged(headers):
         draft = headers.get("Sec-WebSocket-Draft")
-        # 0 is what pywebsocket's client says: hybi-00 is hixie-76.
+        # pywebsocket's client sends 0: hybi-00 is hixie-76.
         return "hixie-76" if draft in (None, "0") else f"hybi-0{draft}"
-    # hixie-75 has no field of its own, and no later protocol is without one.
+    # hixie-75 has no Sec-WebSocket- field; every later version has one.
     later = any(name.lower().startswith("sec-websocket-") for name, _ in headers)
     return "unknown" if later else "hixie-75"

@@ -1,4 +1,4 @@
-"""What waits to leave: buffers in order, their size, and since when the peer takes none."""
+"""The queue of bytes to send, its size, and the deadline of a peer that accepts none."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from .deadline import NEVER, after
 
 __all__ = ["Outbox"]
 
-#: What has fewer bytes is joined in a block: copying it costs less than handing it to the
-#: system by itself. Precedent: picows copies payloads up to 8 KiB behind their headers.
+#: Data below this number of bytes is copied into a common block: the copy costs less than a buffer of its
+#: own in the system call. Precedent: picows copies payloads up to 8 KiB behind their headers.
 _SMALL = 8192
-#: A block has room for all that is joined before it leaves. Precedent: uWebSockets' cork.
+#: Size of a block, in bytes. Precedent: uWebSockets' cork buffer.
 _BLOCK = 80 * 1024
 
-# One for all connections, because what is joined leaves before long. Whoever finds it
-# taken makes one of the size that it needs.
+# One block is shared by all connections, because its contents are usually sent soon. While it is in use,
+# another connection makes a block of the size that it needs.
 _spare = [bytearray(_BLOCK)]
 
 
 class Outbox:
-    """Bytes for the socket. The driver writes from the front and tells :meth:`take` what the system took."""
+    """Bytes for the socket. The driver writes :meth:`buffers`, and tells :meth:`take` how many it wrote."""
 
     __slots__ = ("block", "bytes_sent", "fill", "sealed", "size", "stuck_at", "write_timeout")
 
     def __init__(self, write_timeout: float | None) -> None:
-        #: Buffers that wait; after them come the first ``fill`` bytes of ``block``, if there is one.
+        #: Queued buffers. The first ``fill`` bytes of ``block``, if there is one, follow them.
         self.sealed: list[bytes | memoryview] = []
         self.block: bytearray | None = None
         self.fill = 0
-        #: Bytes waiting.
+        #: Number of queued bytes.
         self.size = 0
-        #: Bytes that have left.
+        #: Number of bytes written to the socket.
         self.bytes_sent = 0
         self.write_timeout = write_timeout
-        #: When the peer is given up for taking nothing; NEVER: nothing is blocked.
+        #: When the connection is ended because the peer accepts no data; NEVER while nothing is blocked.
         self.stuck_at = NEVER
 
     def append(self, data: bytes) -> None:
-        """Queue ``data`` behind the rest."""
+        """Queue ``data``."""
         self.size += len(data)
         if len(data) >= _SMALL:
             self._seal()
@@ -49,26 +49,26 @@ class Outbox:
             self.fill = end
 
     def append_frame(self, first: int, payload: bytes | bytearray | memoryview, key: bytes) -> None:
-        """Queue what :func:`~endwell.wire.payload.frame` makes; nothing is copied that can be spared."""
+        """Queue the frame that :func:`~endwell.wire.payload.frame` would return, without needless copies."""
         if len(payload) < _SMALL:
             end = write(self._open(), self.fill, first, payload, key)
             self.size += end - self.fill
             self.fill = end
-        elif key or type(payload) is not bytes:  # nor is it one of a subclass
+        elif key or type(payload) is not bytes:  # a subclass of bytes is copied, too
             self.append(frame(first, payload, key))
         else:
             self.append(header(first, len(payload)))
             self.append(payload)
 
     def buffers(self) -> list[bytes | memoryview]:
-        """All that waits."""
+        """All queued buffers, in order."""
         self._seal()
         return self.sealed
 
     def take(self, count: int, now: float) -> bool:
-        """The system took ``count`` bytes; none, if it could take none.
+        """The kernel accepted ``count`` bytes; 0 if its send buffer was full.
 
-        True if it had been full before, so that these bytes prove the peer's system alive.
+        True if the send buffer had been full before: then these bytes prove that the peer's kernel is alive.
         """
         alive = count > 0 and self.stuck_at != NEVER
         self.size -= count
@@ -78,7 +78,7 @@ class Outbox:
             self._release()
             self.stuck_at = NEVER
             return alive
-        # Not what has left with it: the peer may take long for the rest.
+        # The block is given back, because the peer may need long for the rest.
         self._seal()
         rest = count
         while rest:
@@ -93,11 +93,11 @@ class Outbox:
         return alive
 
     def _open(self) -> bytearray:
-        """The block, for more to be joined."""
+        """The block to append to; a new one if there is none."""
         block = self.block
         if block is None:
             try:
-                # Not while the peer takes nothing: others need it soon.
+                # A connection that is blocked by its peer does not take the shared block from the others.
                 block = bytearray() if self.sealed else _spare.pop()
             except IndexError:
                 block = bytearray()
@@ -105,7 +105,7 @@ class Outbox:
         return block
 
     def _seal(self) -> None:
-        """Let the block go: what it holds waits by itself, in just the memory that it needs."""
+        """Move the contents of the block into a buffer of exactly their size, and release the block."""
         block = self.block
         if block is not None:
             with memoryview(block) as view:

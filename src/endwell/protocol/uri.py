@@ -12,56 +12,57 @@ from ..wire.authority import join_authority, parse_authority, split_authority
 
 __all__ = ["WebSocketURI", "parse_uri"]
 
-#: RFC 3986 §2.2, §2.3: what may stand in a path or a query; "%" because it may be encoded already.
+#: RFC 3986 §2.2, §2.3: characters that are not percent-encoded in a path or a query. "%" is one of them,
+#: because the URI may be percent-encoded already.
 _SAFE = "/?:@!$&'()*+,;=-._~%"
 
 
-#: UTS 46 §7, "Deviation Characters": sharp s, final sigma, the two joiners. Python's codec replaces
-#: or deletes them, as IDNA 2003 did; browsers keep them. The capital sharp s is one since Unicode 15.1.
+#: UTS 46 §7, "Deviation Characters": sharp s, final sigma, the two joiners. Python's codec replaces or
+#: deletes them, as IDNA 2003 does; browsers keep them. The capital sharp s is included since Unicode 15.1.
 _DEVIATIONS = frozenset("\u00df\u1e9e\u03c2\u200c\u200d")
-#: RFC 3490 §3.1: what is taken for a dot between labels.
+#: RFC 3490 §3.1: characters that separate labels.
 _DOTS = re.compile("[.\u3002\uff0e\uff61]")
 
 
 @dataclass(frozen=True, slots=True)
 class WebSocketURI:
-    """Where to connect to, and what to ask for there."""
+    """A parsed ws or wss URI."""
 
+    #: Whether the scheme is wss.
     secure: bool
     #: A name in ASCII, an IPv4 address, or an IPv6 address without brackets.
     host: str
     port: int
-    #: Path and query as they go on the request line.
+    #: Path and query for the request line.
     target: str
     username: str | None = None
     password: str | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        """For errors and logs: without the userinfo, and without the query, in which tokens are passed."""
+        """The URI for errors and logs, without the userinfo and the query, which may hold credentials."""
         path, query, _ = self.target.partition("?")
         return f"{'wss' if self.secure else 'ws'}://{join_authority(self.host, self.port)}{path}{query and '?...'}"
 
     @property
     def authorization(self) -> str | None:
-        """The value of the Authorization field if the URI has userinfo (RFC 7617)."""
+        """The value of the Authorization field (RFC 7617); None if the URI has no userinfo."""
         if self.username is None:
             return None
-        # RFC 7617 §2.1: where the server does not name a charset, the client is free;
-        # UTF-8 is what browsers send.
+        # RFC 7617 §2.1: without a charset from the server, the client chooses one. Browsers use UTF-8.
         credentials = f"{self.username}:{self.password or ''}".encode()
         return f"Basic {b64encode(credentials).decode()}"
 
 
 def parse_uri(uri: str) -> WebSocketURI:
-    """Parse a ws or wss URI; letters outside ASCII are encoded as IDNA and percent-encoding say.
+    """Parse a ws or wss URI. Other than ASCII, the host is encoded as IDNA, the rest percent-encoded.
 
-    Raises ValueError, and TypeError if ``uri`` is no str. The text never holds the userinfo,
-    because it ends up in logs.
+    Raises ValueError, and TypeError if ``uri`` is not a str. The text of the exception never quotes the
+    userinfo, because exceptions are logged.
     """
     if not isinstance(uri, str):
         raise TypeError(f"uri must be a str, not {type(uri).__name__}")
-    # RFC 3986 §2 has none of these characters; libraries that drop or reinterpret
-    # them do not agree with each other on the host.
+    # RFC 3986 §2 allows none of these characters. Libraries that drop or reinterpret them disagree about the
+    # host.
     if any(char <= " " or char in "\\\x7f" for char in uri):
         raise ValueError("uri contains white space, a control character or a backslash")
     scheme, _, hierarchy = uri.partition("://")
@@ -86,7 +87,7 @@ def parse_uri(uri: str) -> WebSocketURI:
 
 
 def _ascii_host(authority: str) -> str:
-    """The authority with its host in ASCII (RFC 3490, as Python's codec has it).
+    """The authority with its host in ASCII (RFC 3490, by Python's ``idna`` codec).
 
     Raises ValueError for a host with a character of :data:`_DEVIATIONS`.
     """
@@ -95,17 +96,17 @@ def _ascii_host(authority: str) -> str:
     host, colon, port = authority.partition(":")
     if not _DEVIATIONS.isdisjoint(host):
         raise ValueError(
-            f"the host {host!r} has a character that IDNA 2003 replaces and IDNA 2008 keeps, "
-            f"so that it names two hosts; write {_a_labels(host)!r} for the one that browsers take"
+            f"the host {host!r} is ambiguous: it has a character that IDNA 2003 replaces and IDNA 2008 keeps; "
+            f"write {_a_labels(host)!r} for the host that browsers use"
         )
     return host.encode("idna").decode() + colon + port
 
 
 def _a_labels(host: str) -> str:
-    """The host as IDNA 2008 writes it in ASCII (RFC 5890 §2.3.2.1)."""
+    """The host as the A-labels of IDNA 2008 (RFC 5890 §2.3.2.1)."""
     labels = []
     for label in _DOTS.split(host):
-        # Character by character: str.lower() makes a final sigma of the last letter of a Greek word.
+        # Character by character, because str.lower() of a word turns its last sigma into a final sigma.
         small = "".join(map(str.lower, normalize("NFC", label)))
         labels.append(small if small.isascii() else f"xn--{small.encode('punycode').decode()}")
     return ".".join(labels)
@@ -113,7 +114,7 @@ def _a_labels(host: str) -> str:
 
 def _credentials(userinfo: str) -> tuple[str, str]:
     """User name and password, percent-decoded."""
-    # RFC 3986 §3.2.1 has no "@" in userinfo: which of two ends it is a guess.
+    # RFC 3986 §3.2.1 allows no "@" in the userinfo. With two, the end of the userinfo is ambiguous.
     if "@" in userinfo:
         raise ValueError('uri has "@" in its userinfo; write it as %40')
     name, _, password = userinfo.partition(":")

@@ -1,1 +1,1 @@
-"""Layer 1: functions over bytes; no socket, clock, task or thread."""
+"""Layer 1: parsing and building bytes, without sockets, clocks, tasks or threads."""

@@ -1,4 +1,4 @@
-"""What ``payload.py`` says, compiled: masking eight octets at a time, and no copy that can be spared."""
+"""The functions of ``payload.py``, compiled: they mask eight bytes at a time and avoid needless copies."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
@@ -9,7 +9,7 @@ from libc.string cimport memcpy
 
 
 cdef void _xor(unsigned char* to, const unsigned char* source, Py_ssize_t size, const unsigned char* key) noexcept nogil:
-    # memcpy: the octets lie at any address, and compilers make plain (vector) loads of it.
+    # memcpy(), because the data may be unaligned. Compilers turn it into plain (vector) loads.
     cdef uint32_t four
     cdef uint64_t eight, word
     cdef Py_ssize_t i = 0
@@ -90,7 +90,7 @@ cpdef Py_ssize_t write(bytearray block, Py_ssize_t at, int first, payload, bytes
     cdef Py_buffer view
     cdef Py_ssize_t end
     if type(payload) is bytes:
-        # What a message nearly always is, and needs no view.
+        # The usual case. bytes need no buffer view.
         return _write(block, at, first, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), key)
     PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
     try:
@@ -134,7 +134,7 @@ cpdef str text(bytearray data, Py_ssize_t start, Py_ssize_t end, bint masked):
     return PyUnicode_DecodeUTF8(<char*> octets + start, end - start, NULL)
 
 
-# The room is the very object that will be delivered: nobody else has seen it yet.
+# The functions below write into a bytes object. That is safe, because no other code has a reference to it yet.
 
 
 cpdef bytes reserve(Py_ssize_t size):

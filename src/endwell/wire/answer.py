@@ -1,4 +1,4 @@
-"""What a client takes of an answer that llhttp does not: folded fields; and what it refuses sooner."""
+"""What llhttp does not do for a client: unfolding header fields, and early detection of another protocol."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..errors import InvalidHandshake
 
 __all__ = ["Start", "unfolded"]
 
-#: Octets that are shown of an answer that is not HTTP.
+#: Number of bytes that the error shows of a response that is not HTTP.
 _SHOWN = 16
 _HTTP = b"HTTP/"
 #: RFC 9112 §5.2: obs-fold = OWS CRLF RWS.
@@ -16,42 +16,44 @@ _FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
 
 
 class Start:
-    """The first octets of an answer, until they are known to be those of HTTP."""
+    """Checks that the first bytes of a response are those of HTTP."""
 
     def __init__(self) -> None:
         self._octets = b""
 
-    def take(self, data: bytes) -> None:
-        """Take octets. Raises :exc:`InvalidHandshake` as soon as they are not HTTP.
+    def feed(self, data: bytes) -> None:
+        """Add received bytes. Raises :exc:`InvalidHandshake` as soon as they cannot be HTTP.
 
-        A server of another protocol may never send the end of a line.
+        The check does not wait for the end of a line, because a server of another protocol may never send
+        one.
         """
         if len(self._octets) >= len(_HTTP):
             return
-        # Empty lines may come before the first one.
+        # Empty lines may precede the status line.
         self._octets = start = (self._octets + data[: 2 * _SHOWN]).lstrip(b"\r\n")
         if not start.startswith(_HTTP[: len(start)]):
             raise InvalidHandshake(
-                f"the answer is not HTTP: it begins with {start[:_SHOWN]!r}{_known(start)}"
+                f"the response is not HTTP: it begins with {start[:_SHOWN]!r}{_protocol_hint(start)}"
             )
 
 
 def unfolded(head: bytes) -> bytes:
-    """The head of an answer with each of its fields on one line.
+    """The head of a response with each of its fields on one line.
 
     RFC 9112 §5.2: "A user agent that receives an obs-fold in a response message (...) MUST replace
     each received obs-fold with one or more SP octets prior to interpreting the field value."
     """
     if b"\r\n " not in head and b"\r\n\t" not in head:
         return head
-    # §2.2: white space between the first line and the first field is no fold. It stays, and is refused.
+    # §2.2: white space between the first line and the first field is not a fold. It is kept, and refused
+    # later.
     first, end, fields = head.partition(b"\r\n")
     return head if fields[:1] in (b" ", b"\t") else first + end + _FOLD.sub(b" ", fields)
 
 
-def _known(start: bytes) -> str:
-    """What the octets of another protocol are, if that is known."""
-    # RFC 8446 §5.1: an alert or a handshake record, of version 3.x.
+def _protocol_hint(start: bytes) -> str:
+    """The name of the other protocol, for the error; ``""`` if it is unknown."""
+    # RFC 8446 §5.1: an alert or a handshake record of version 3.x.
     if start[:2] in (b"\x15\x03", b"\x16\x03"):
         return "; this looks like TLS: use wss://?"
     return "; this looks like SSH" if start.startswith(b"SSH-") else ""

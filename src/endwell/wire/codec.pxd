@@ -6,10 +6,10 @@ from endwell.wire.frames cimport build, new_key
 cdef int _FINAL_TEXT
 cdef int _FINAL_BINARY
 cdef int _RSV1
-cdef Py_ssize_t _AT_ONCE
-cdef Py_ssize_t _FRAME
-cdef Py_ssize_t _PIECE
-cdef int _MESSAGES
+cdef Py_ssize_t _MAX_WORK
+cdef Py_ssize_t _FRAME_WORK
+cdef Py_ssize_t _INFLATE_STEP
+cdef int _MAX_MESSAGES
 
 
 cdef class Codec:
@@ -17,14 +17,14 @@ cdef class Codec:
     cdef bint _stopped
     cdef bint _final
     cdef bint _compressed
-    cdef int _low
-    cdef int _limit
+    cdef int _mask_bit
+    cdef int _fast_limit
     cdef int _opcode
     cdef Py_ssize_t _fragments
     cdef Py_ssize_t _checked
     cdef readonly long long missing
     cdef readonly bytes room
-    cdef readonly Py_ssize_t there
+    cdef readonly Py_ssize_t room_fill
     cdef public int first
     cdef public bint has_close
     cdef public bint has_codes
@@ -34,7 +34,7 @@ cdef class Codec:
     cdef readonly list controls
     cdef object _max_size
     cdef object _deflate
-    cdef public object alike
+    cdef public object share_key
     cdef bytes _key
     cdef readonly bytes _partial
     cdef public bint has_unparsed
@@ -57,21 +57,21 @@ cdef class Codec:
     cdef Py_ssize_t _frame(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list messages) except -2
 
     @cython.locals(chunk=bytes, last=cython.bint, after=cython.Py_ssize_t)
-    cdef Py_ssize_t _take(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list messages) except -2
+    cdef Py_ssize_t _read_payload(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list messages) except -2
 
     @cython.locals(chunk=bytes, after=cython.Py_ssize_t)
     cdef Py_ssize_t _inflate(self, bytearray data, Py_ssize_t pos, Py_ssize_t end, list messages) except -2
 
     @cython.locals(turn=cython.int)
-    cdef _came(self, Py_ssize_t count)
+    cdef _advance(self, Py_ssize_t count)
 
     @cython.locals(room=bytes)
-    cdef _put(self, Py_ssize_t count, list messages)
+    cdef _fill_room(self, Py_ssize_t count, list messages)
 
     cdef _control(self, int opcode, bytes payload)
-    cdef _begin(self, int first)
-    cdef _continue(self, int first)
-    cdef _gather(self, bytes chunk, bint last, list messages)
+    cdef _begin_message(self, int first)
+    cdef _continue_message(self, int first)
+    cdef _append_chunk(self, bytes chunk, bint last, list messages)
     cdef _stop(self)
 
     cpdef bytes message(self, message)

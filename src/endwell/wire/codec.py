@@ -1,6 +1,6 @@
-"""Messages of RFC 6455 §5.4-5.6 out of bytes, and into bytes, for one connection."""
+"""The codec of one connection: parses and builds the messages of RFC 6455 §5.4-5.6."""
 
-# size: one parser; what it knows of a message is read and written everywhere in it
+# size: one parser; all of its methods share the state of the incomplete message
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -15,41 +15,40 @@ from .payload import binary, frame, piece, put, reserve, text, unmask, whole
 from .utf8 import check, decode, not_utf8
 
 if TYPE_CHECKING:
-    # Whatever has the buffer protocol; collections.abc has a name for it since Python 3.12.
+    # Any object with the buffer protocol. collections.abc.Buffer exists since Python 3.12.
     from _typeshed import ReadableBuffer as Buffer
 else:
     Buffer = bytes | bytearray | memoryview
 
 __all__ = ["NO_BINARY", "Buffer", "Codec", "Control", "Event", "Ping", "Pong", "check_message", "octets"]
 
-#: Why bytes are refused where ``has_binary`` is False.
+#: The error for bytes if ``has_binary`` is False.
 NO_BINARY = "message must be a str: this old protocol has no binary messages"
 
-# A message may have so many fragments, and one more for each 16 bytes of it. Fragments
-# are joined as they come, so they cost time only, and a fragment that brings data has
-# paid for its time; this ends the endless message that brings none. Precedent: ws
-# closes with 1008 "Too many message fragments" (CVE-2026-48779), but at a bare
-# 16,384, which honest streams of small fragments exceed.
+# A message may have _FREE_FRAGMENTS fragments, and one more for each _BYTES_PER_FRAGMENT bytes of data.
+# Fragments are joined as they arrive, so they cost no memory, only time. The limit ends a message of endless
+# empty fragments. Precedent: npm ws closes with 1008 "Too many message fragments" (CVE-2026-48779), but at a
+# fixed 16,384, which legitimate streams of small fragments exceed.
 _FREE_FRAGMENTS = 2**17
 _BYTES_PER_FRAGMENT = 16
 
-# Work of one call after which the rest of a read has to wait, in bytes inflated. DEFLATE makes
-# up to 1032 bytes of one, and a read of 256 KiB would be as many messages of max_size; or it
-# would be 131,072 compressed blocks of nothing, or 43,690 pings.
-_AT_ONCE = 2**18
-# What a frame costs, but for a message that is all in one and not compressed; of those there are at
-# most so many in one call.
-_FRAME = 64
-_MESSAGES = 2**12
-# Bytes of a compressed payload that are looked at before the work is: as many as zlib can spend
-# a few milliseconds on.
-_PIECE = 2**12
+# The work after which one call stops and leaves the rest for the next call, in inflated bytes. DEFLATE
+# inflates one byte to at most 1032, so one read of 256 KiB can hold hundreds of messages of max_size. It can
+# also hold 131,072 empty compressed blocks, or 43,690 pings.
+_MAX_WORK = 2**18
+# The work of one frame. An uncompressed message in one frame is not counted as work; one call parses at most
+# _MAX_MESSAGES of those.
+_FRAME_WORK = 64
+_MAX_MESSAGES = 2**12
+# Compressed payloads are inflated in pieces of this many bytes, and the work is checked after each piece.
+# zlib needs at most a few milliseconds for a piece.
+_INFLATE_STEP = 2**12
 
 _FINAL_TEXT = FIN | TEXT
 _FINAL_BINARY = FIN | BINARY
 _RSV1 = RSV1
 
-# Up to here a payload's length is believed: room is reserved for all of it.
+# For a payload up to this length, memory is reserved as soon as its header arrives.
 _RESERVED = 2**26
 
 
@@ -69,20 +68,20 @@ class Pong:
     payload: bytes
 
 
-#: What can be received beside messages.
+#: A received control frame.
 Control = Ping | Pong | Close
-#: What can be received: a text message, a binary message, a control frame.
+#: A received text message, binary message or control frame.
 Event = str | bytes | Control
 
 
 class Codec:
-    """The wire of one connection; ``client`` is our own role.
+    """Parses received bytes to messages, and builds frames, for one connection.
 
-    A received message above ``max_size`` bytes (None: no limit), counted after
-    decompression, is refused.
+    ``client`` is the role of this side. A received message above ``max_size`` bytes, counted after
+    decompression, is refused; None: no limit.
 
-    This is RFC 6455. The codecs of older protocols are subclasses (``hixie.py``,
-    ``hybi.py``): what a connection asks of its codec is the public part of this class.
+    This class implements RFC 6455. The codecs of older protocol versions are subclasses (``hixie.py``,
+    ``hybi.py``). A connection uses only the public attributes and methods of this class.
     """
 
     __slots__ = (
@@ -91,17 +90,16 @@ class Codec:
         "_client",
         "_compressed",
         "_deflate",
+        "_fast_limit",
         "_final",
         "_fragments",
         "_key",
-        "_limit",
-        "_low",
+        "_mask_bit",
         "_max_size",
         "_opcode",
         "_partial",
         "_stopped",
         "_work",
-        "alike",
         "controls",
         "first",
         "has_binary",
@@ -112,7 +110,8 @@ class Codec:
         "has_unparsed",
         "missing",
         "room",
-        "there",
+        "room_fill",
+        "share_key",
     )
 
     def __init__(
@@ -121,39 +120,38 @@ class Codec:
         self._client = client
         self._max_size = max_size
         self._deflate = deflate
-        #: Codecs in which this is equal frame every message alike; None: no other does, because a
-        #: client masks with a new key each time, and context takeover remembers.
-        self.alike: object = None if client else () if deflate is None else deflate.alike
-        # For the short cut: the octet after the first of a frame without payload, and the
-        # longest payload that is taken by it.
-        self._low = 0 if client else 0x80
-        self._limit = 2**16 - 1 if max_size is None else min(2**16 - 1, max_size)
+        #: Two codecs with equal values build the same frame for a message, so a broadcast can share it. None:
+        #: no other codec builds the same frame. A client uses a new masking key for each frame, and with
+        #: context takeover a frame depends on the messages before.
+        self.share_key: object = None if client else () if deflate is None else deflate.share_key
+        # For the fast path: the second byte of a frame without payload, and the longest payload.
+        self._mask_bit = 0 if client else 0x80
+        self._fast_limit = 2**16 - 1 if max_size is None else min(2**16 - 1, max_size)
         self._stopped = False
-        #: What older protocols may lack: a closing handshake, codes and reasons in it, pings,
-        #: binary messages.
+        #: Features that older protocol versions may lack: the closing handshake, its codes and reasons,
+        #: pings, binary messages.
         self.has_close = self.has_codes = self.has_pings = self.has_binary = True
-        #: Whether a peer that gets our Close replies to it; else a server ends TCP behind its Close.
+        #: Whether the peer answers a Close with a Close. If not, a server ends TCP after its own Close.
         self.has_reply = True
-        #: The control frames that came, for whoever handles them to take away.
+        #: Received control frames; the caller removes them.
         self.controls: list[Any] = []
-        # An incomplete header or control frame, at most 130 bytes; or what waits, if paused.
+        # An incomplete header or control frame, at most 130 bytes; or the unparsed rest, if `has_unparsed`.
         self._partial = b""
-        #: Whether bytes wait to be looked at: then :meth:`feed` has more to say without any.
+        #: Whether received bytes are not parsed yet. Then the caller calls :meth:`feed` again, without data.
         self.has_unparsed = False
         self._work = 0
-        #: How much of a data frame's payload has not come yet. It may be read straight into
-        #: ``room``, if there is one, behind what is ``there``; then call :meth:`read`.
+        #: Bytes of the current data frame's payload that have not arrived. If there is a ``room``, a driver
+        #: may read them directly into it, behind its first ``room_fill`` bytes, and then call :meth:`read`.
         self.missing = 0
         self.room: bytearray | None = None
-        self.there = 0
-        #: The first octet of the frame for what :meth:`payload` has returned; if negative,
-        #: that is the whole frame.
+        self.room_fill = 0
+        #: The first byte of the frame for the payload that :meth:`payload` returned. Negative: the payload is
+        #: the whole frame.
         self.first = 0
-        # Whether that frame ends its message, and its key, turned to the next octet.
+        # Whether the received frame is the last of its message, and its masking key at the next byte.
         self._final = False
         self._key = b""
-        # The message that is coming (0: none), what there is of it, and how much of that
-        # is known to be UTF-8.
+        # The opcode of the incomplete message (0: none), its data, and how much of that is checked as UTF-8.
         self._opcode = 0
         self._compressed = False
         self._fragments = 0
@@ -161,18 +159,18 @@ class Codec:
         self._checked = 0
 
     def has_partial_message(self) -> bool:
-        """Whether a message has begun to come, but not all of it has."""
+        """Whether a message is received in part."""
         return self._opcode != 0 or self.missing > 0 or bool(self._partial)
 
     def partial_size(self) -> int:
-        """How many bytes there are of the message that is coming."""
-        return len(self._buffer) if self.room is None else self.there
+        """The number of bytes received of the incomplete message."""
+        return len(self._buffer) if self.room is None else self.room_fill
 
     def receive(self, data: bytes | bytearray | memoryview, events: list[Event]) -> None:
-        """Append to ``events`` what ``data``, the next bytes from the peer, completes.
+        """Parse the next bytes from the peer, and append messages and control frames to ``events``.
 
-        Raises the PeerError that the peer has committed; what came before it is in
-        ``events``. After an error or a Close, whatever comes is ignored.
+        Raises a PeerError if the peer broke a rule; ``events`` then has everything before the error. After an
+        error or a Close, all further data is ignored.
         """
         self.controls = events
         self.feed(bytearray(data), len(data), events)
@@ -180,10 +178,11 @@ class Codec:
             self.feed(bytearray(), 0, events)
 
     def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
-        """The same for the first ``end`` bytes of a read buffer, whose contents may be changed.
+        """Parse the first ``end`` bytes of a read buffer, whose contents may be changed.
 
-        Control frames go to ``controls``. A part of the bytes may be left for the next
-        call, if they are much work; then ``has_unparsed`` is True.
+        Messages are appended to ``messages``, control frames to ``controls``. If the bytes are too much work
+        for one call, the rest is left for the next call and ``has_unparsed`` is True. Raises as
+        :meth:`receive` does.
         """
         if self._stopped:
             return
@@ -196,13 +195,13 @@ class Codec:
             raise
 
     def read(self, count: int, messages: list[Any]) -> None:
-        """The same for ``count`` bytes that were read into ``room``."""
+        """Handle ``count`` bytes that were read into ``room``."""
         try:
             room = self.room
             assert room is not None
             if self._key:
-                unmask(room, self.there, self.there + count, self._key)
-            self._put(count, messages)
+                unmask(room, self.room_fill, self.room_fill + count, self._key)
+            self._fill_room(count, messages)
         except PeerError:
             self._stop()
             raise
@@ -214,14 +213,14 @@ class Codec:
             end = len(data)
             self._partial = b""
         if self.missing:
-            pos = self._take(data, 0, end, messages)
-        # 0 once it was enough work.
-        room = _MESSAGES if self._work <= _AT_ONCE else 0
-        masked, low, limit = not self._client, self._low, self._limit
+            pos = self._read_payload(data, 0, end, messages)
+        # The number of messages that may still be parsed in this call.
+        room = _MAX_MESSAGES if self._work <= _MAX_WORK else 0
+        masked, low, limit = not self._client, self._mask_bit, self._fast_limit
         while room and end - pos >= 2 and not self._stopped:
-            # The short cut, equal to _frame() for what most frames are: a message in one
-            # frame that is all here, text or binary (the two first octets between which
-            # there is no other), of less than 64 KiB.
+            # The fast path, with the same result as _frame(). It handles most frames: a complete,
+            # uncompressed text or binary message in one frame, of less than 64 KiB. (No valid first byte lies
+            # between the two.)
             first = data[pos]
             length = data[pos + 1] - low
             start = pos + 2
@@ -250,18 +249,18 @@ class Codec:
             if after < 0:
                 break
             pos = after
-            if self._work > _AT_ONCE:
+            if self._work > _MAX_WORK:
                 room = 0
         if pos < end and not self._stopped:
             self.has_unparsed = not room
             self._partial = binary(data, pos, end, False)
 
     def _frame(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
-        """Take the frame at ``pos``: where the rest starts, or -1 if it has to wait for more."""
+        """Parse the frame at ``pos``. Returns where the rest starts; -1 if the frame is incomplete."""
         header = frames.parse_header(data, pos, end, not self._client)
         if header is None:
             return -1
-        self._work += _FRAME
+        self._work += _FRAME_WORK
         first, length, start = header
         opcode = first & 0x0F
         if opcode > BINARY:
@@ -271,13 +270,13 @@ class Codec:
             self.controls.append(self._control(opcode, binary(data, start, after, not self._client)))
             return after
         if opcode == CONTINUATION:
-            self._continue(first)
+            self._continue_message(first)
         else:
-            self._begin(first)
-        # Before anything is allocated. Not for a compressed frame: DEFLATE may spend any
-        # number of bytes on nothing, so no length says that the message is too big; and
-        # of such a frame nothing is kept but what it inflates to, which is limited.
-        # Compared before anything is added: of 63 bits and one byte more the sum, compiled, is negative.
+            self._begin_message(first)
+        # Checked before memory is allocated. Not for a compressed frame: DEFLATE data of any length can
+        # inflate to nothing, so its length does not prove that the message is too big. Only the inflated data
+        # is kept, and that is limited. Both sides are compared by their difference, because in the compiled
+        # build their sum could exceed 63 bits and become negative.
         if (
             self._max_size is not None
             and not self._compressed
@@ -290,12 +289,12 @@ class Codec:
         alone = self._final and not self._compressed and not self._buffer
         if alone and end - start < length <= _RESERVED:
             self.room = reserve(length)
-            self.there = 0
-        return self._take(data, start, end, messages)
+            self.room_fill = 0
+        return self._read_payload(data, start, end, messages)
 
     def _control(self, opcode: int, payload: bytes) -> Control:
         # RFC 6455 §5.4: "Control frames MAY be injected in the middle of a fragmented
-        # message." So nothing of the message's state is touched.
+        # message." So the state of the incomplete message does not change.
         if opcode == PING:
             return Ping(payload)
         if opcode == PONG:
@@ -307,23 +306,23 @@ class Codec:
         return close
 
     def closing(self, payload: bytes) -> Close:
-        """What a received Close frame says. Raises what :func:`~endwell.wire.frames.parse_close` does."""
+        """Parse the body of a received Close. Raises as :func:`~endwell.wire.frames.parse_close` does."""
         return frames.parse_close(payload)
 
-    def _begin(self, first: int) -> None:
+    def _begin_message(self, first: int) -> None:
         # RFC 6455 §5.4: "The fragments of one message MUST NOT be interleaved between the
         # fragments of another message".
         if self._opcode:
-            raise ProtocolError("message starts before the last one has ended")
+            raise ProtocolError("a message starts before the previous one has ended")
         self._compressed = bool(first & RSV1)
         if self._compressed and self._deflate is None:
-            raise ProtocolError("RSV1 is set and compression was not agreed")
+            raise ProtocolError("RSV1 is set, but compression was not negotiated")
         self._opcode = first & 0x0F
         self._fragments = 1
 
-    def _continue(self, first: int) -> None:
+    def _continue_message(self, first: int) -> None:
         if not self._opcode:
-            raise ProtocolError("continuation of no message")
+            raise ProtocolError("a continuation frame came without a message to continue")
         # RFC 7692 §6.1, as in frames.py.
         if first & RSV1:
             raise ProtocolError("RSV1 is set on a continuation")
@@ -331,53 +330,53 @@ class Codec:
         if self._fragments > _FREE_FRAGMENTS + len(self._buffer) // _BYTES_PER_FRAGMENT:
             raise PolicyViolation(f"message has too many fragments for its {len(self._buffer)} bytes")
 
-    def _take(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
-        """Take what there is at ``pos`` of the data frame's payload: where the rest starts."""
+    def _read_payload(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
+        """Handle the part of the data frame's payload at ``pos``. Returns where the rest starts."""
         if self._compressed:
             return self._inflate(data, pos, end, messages)
-        # min: compiled, a slice's bounds have to fit a pointer; a frame's length need not.
+        # min(), because in the compiled build the bounds of a slice must fit into Py_ssize_t.
         after = pos + min(self.missing, end - pos)
         if self.room is not None:
-            put(self.room, self.there, data, pos, after, self._key)
-            self._put(after - pos, messages)
+            put(self.room, self.room_fill, data, pos, after, self._key)
+            self._fill_room(after - pos, messages)
             return after
         chunk = piece(data, pos, after, self._key)
-        self._came(len(chunk))
+        self._advance(len(chunk))
         last = self._final and not self.missing
         if last and not self._buffer:
-            # The whole message in one piece.
+            # The message is complete in one piece.
             messages.append(chunk if self._opcode == BINARY else decode(chunk))
             self._opcode = 0
         else:
-            self._gather(chunk, last, messages)
+            self._append_chunk(chunk, last, messages)
         return after
 
     def _inflate(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
-        """The same for a compressed one; a part may be left there, if it is much work."""
+        """Like :meth:`_read_payload` for a compressed frame. Stops early if it is too much work for one call."""
         while True:
-            after = pos + min(self.missing, end - pos, _PIECE)
+            after = pos + min(self.missing, end - pos, _INFLATE_STEP)
             chunk = piece(data, pos, after, self._key)
-            self._came(after - pos)
+            self._advance(after - pos)
             pos = after
-            self._gather(chunk, self._final and not self.missing, messages)
-            if not self.missing or pos == end or self._work > _AT_ONCE:
+            self._append_chunk(chunk, self._final and not self.missing, messages)
+            if not self.missing or pos == end or self._work > _MAX_WORK:
                 return pos
 
-    def _came(self, count: int) -> None:
+    def _advance(self, count: int) -> None:
         self.missing -= count
         turn = count & 3
         if turn:
             self._key = self._key[turn:] + self._key[:turn]
 
-    def _put(self, count: int, messages: list[Any]) -> None:
-        """``count`` more bytes of the message are in its room."""
+    def _fill_room(self, count: int, messages: list[Any]) -> None:
+        """Handle ``count`` more bytes that are in ``room``."""
         room = self.room
         assert room is not None
-        self.there += count
-        self._came(count)
+        self.room_fill += count
+        self._advance(count)
         if self.missing:
             if self._opcode == TEXT:
-                self._checked = check(room, self._checked, self.there)
+                self._checked = check(room, self._checked, self.room_fill)
             return
         self.room = None
         payload = whole(room)
@@ -385,7 +384,7 @@ class Codec:
         self._checked = 0
         self._opcode = 0
 
-    def _gather(self, chunk: bytes, last: bool, messages: list[Any]) -> None:
+    def _append_chunk(self, chunk: bytes, last: bool, messages: list[Any]) -> None:
         buffer = self._buffer
         too_big = False
         if self._compressed:
@@ -400,8 +399,7 @@ class Codec:
             self._checked = 0
             self._opcode = 0
             return
-        # Also before a message is called too big, so that the first wrong byte decides
-        # in whatever pieces it came.
+        # Checked before the size, so that the error does not depend on how the message was split.
         if self._opcode == TEXT:
             self._checked = check(buffer, self._checked, len(buffer))
         if too_big:
@@ -416,7 +414,7 @@ class Codec:
         self.room = None
 
     def message(self, message: str | Buffer) -> bytes:
-        """The frame of a message: text for a str, else binary.
+        """The frame of a message: a text frame for a str, a binary frame for bytes-like data.
 
         Raises TypeError for another type, and UnicodeEncodeError for a lone surrogate.
         """
@@ -424,7 +422,7 @@ class Codec:
         return frame(self.first, payload, self.key())
 
     def payload(self, message: str | Buffer) -> bytes | bytearray | memoryview:
-        """The payload of that frame; ``first`` is its first octet."""
+        """The payload of the frame that :meth:`message` builds; ``first`` is set to its first byte."""
         payload: bytes | bytearray | memoryview
         if isinstance(message, bytes):
             self.first, payload = _FINAL_BINARY, message
@@ -441,23 +439,23 @@ class Codec:
         return payload
 
     def key(self) -> bytes:
-        """The key that a frame of ours is masked with: a client's is new each time, a server has none."""
+        """The masking key of the next frame: a new key for a client, empty for a server."""
         return new_key() if self._client else b""
 
     def ping(self, payload: bytes | bytearray | memoryview) -> bytes:
-        """A ping frame. Raises ValueError for a payload over 125 bytes."""
+        """A ping frame. Raises ValueError for a payload above 125 bytes."""
         return self._build_control(PING, payload)
 
     def pong(self, payload: bytes | bytearray | memoryview) -> bytes:
-        """A pong frame. Raises ValueError for a payload over 125 bytes."""
+        """A pong frame. Raises ValueError for a payload above 125 bytes."""
         return self._build_control(PONG, payload)
 
     def close(self, code: int | None, reason: str = "") -> bytes:
-        """A Close frame. Raises what :func:`~endwell.wire.frames.close_payload` does."""
+        """A Close frame. Raises as :func:`~endwell.wire.frames.close_payload` does."""
         return self.control(frames.CLOSE, frames.close_payload(code, reason))
 
     def control(self, opcode: int, payload: bytes | bytearray | memoryview) -> bytes:
-        """A control frame; the payload is taken for what it may be."""
+        """A control frame. The payload is not checked."""
         return build(opcode, payload, self._client)
 
     def _build_control(self, opcode: int, payload: bytes | bytearray | memoryview) -> bytes:
@@ -475,7 +473,7 @@ def _text(data: bytearray, start: int, end: int, masked: bool) -> str:
 
 
 def octets(data: Buffer, wanted: str) -> bytes | bytearray | memoryview:
-    """``data`` such that its length counts bytes. Raises TypeError if it is not bytes-like."""
+    """``data`` as an object whose length is in bytes. Raises TypeError if it is not bytes-like."""
     if isinstance(data, memoryview):
         flat = data.ndim == 1 and data.itemsize == 1 and data.c_contiguous
         return data if flat else data.tobytes()
@@ -485,7 +483,8 @@ def octets(data: Buffer, wanted: str) -> bytes | bytearray | memoryview:
         view = memoryview(data)
     except TypeError:
         raise TypeError(f"{wanted} or bytes-like, not {type(data).__name__}") from None
-    # array, mmap and others, which cannot change their size while there is a view of them.
+    # The copy releases the view, because objects such as array and mmap cannot be resized while a view
+    # exists.
     with view:
         return view.tobytes()
 

@@ -6,16 +6,16 @@ from ..http import TOKEN
 
 __all__ = ["Extension", "Parameters", "parse_extensions"]
 
-#: Names and values in order, repeats kept; None where there is no value.
+#: Pairs of a name and a value, in order; the value is None if the parameter has none. Names can repeat.
 Parameters = list[tuple[str, str | None]]
 Extension = tuple[str, Parameters]
 
 
 def parse_extensions(values: list[str]) -> list[Extension]:
-    """The extensions of all the header's values, in order.
+    """The extensions in the values of all Sec-WebSocket-Extensions fields, in order.
 
-    Raises ValueError where they break the grammar. Every character is looked at
-    once: a regular expression for this grammar is what CVE-2021-32640 was.
+    Raises ValueError if they break the grammar. The parser looks at every character once: CVE-2021-32640 was
+    a regular expression for this grammar.
 
     ::
 
@@ -65,7 +65,7 @@ def _token(text: str, pos: int) -> tuple[str, int]:
 
 
 def _quoted(text: str, pos: int) -> tuple[str, int]:
-    """The rest of a quoted string, unescaped."""
+    """The rest of a quoted string, unescaped, and where it ends."""
     value: list[str] = []
     while pos < len(text) and text[pos] != '"':
         if text[pos] == "\\":

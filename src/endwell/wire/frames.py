@@ -1,4 +1,4 @@
-"""Frames of RFC 6455 §5.2: one header, one payload, the mask over it, the body of a Close."""
+"""Frames of RFC 6455 §5.2: the header, masking keys, and the body of a Close."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CLOSE, PING, PONG = 0x8, 0x9, 0xA
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 
 FIN, RSV1, _RSV2, _RSV3 = 0x80, 0x40, 0x20, 0x10
-_CONTROL = 0x08  # the opcode bit that all control frames have
+_CONTROL = 0x08  # the opcode bit that is set in all control frames
 _MASK = 0x80
 
 #: RFC 6455 §5.2: in place of a length, "If 126, the following 2 bytes interpreted as a
@@ -43,20 +43,19 @@ LENGTH_16 = 126
 MAX_CONTROL = 125
 
 # RFC 6455 §10.3: "Clients MUST choose a new masking key for each frame, using an
-# algorithm that cannot be predicted by end applications that provide data". The
-# system's generator is that algorithm; a call for each frame would cost more than
-# the frame, so keys are drawn in batches. list.pop and list.extend are atomic, so
-# two threads never share a key.
+# algorithm that cannot be predicted by end applications that provide data". os.urandom() is such an
+# algorithm. A call for each frame would cost more than the frame, so keys are generated in batches.
+# list.pop() and list.extend() are atomic, so two threads never get the same key.
 _BATCH = 256
 _keys: list[bytes] = []
 
 if hasattr(os, "register_at_fork"):
-    # Or else parent and child would mask with the same keys.
+    # Otherwise the parent and the child process would use the same keys.
     os.register_at_fork(after_in_child=_keys.clear)
 
 
 def new_key() -> bytes:
-    """A masking key that nobody can predict."""
+    """An unpredictable masking key."""
     try:
         return _keys.pop()
     except IndexError:
@@ -68,17 +67,17 @@ def new_key() -> bytes:
 def build(
     opcode: int, payload: bytes | bytearray | memoryview, masked: bool, fin: bool = True, rsv1: bool = False
 ) -> bytes:
-    """One frame as it goes on the wire; a memoryview has to be one of single bytes."""
+    """One frame as bytes. The items of a memoryview must be single bytes."""
     first = opcode | (FIN if fin else 0) | (RSV1 if rsv1 else 0)
     return frame(first, payload, new_key() if masked else b"")
 
 
 def parse_header(data: bytearray, pos: int, end: int, masked: bool) -> tuple[int, int, int] | None:
-    """The frame header at ``pos``: its first octet, the payload's length, where the payload starts.
+    """Parse the frame header at ``pos``.
 
-    None while bytes of it are missing. A masking key is the four bytes before the payload.
-    ``masked`` says what the peer's role demands. Raises ProtocolError for whatever
-    can be seen to be wrong in the frame alone.
+    Returns the first byte, the length of the payload, and where the payload starts; None if the header is
+    incomplete. A masking key is the four bytes before the payload. ``masked``: whether the peer's role
+    requires a masked frame. Raises ProtocolError for every error that is visible in the header alone.
     """
     if end - pos < 2:
         return None
@@ -88,7 +87,7 @@ def parse_header(data: bytearray, pos: int, end: int, masked: bool) -> tuple[int
     # RFC 6455 §5.1: "The server MUST close the connection upon receiving a frame
     # that is not masked"; "A client MUST close a connection if it detects a masked frame."
     if bool(second & _MASK) is not masked:
-        raise ProtocolError("frame of a client is not masked" if masked else "frame of a server is masked")
+        raise ProtocolError("a client's frame is not masked" if masked else "a server's frame is masked")
     start = pos + 2
     if length > 125:
         start += 2 if length == LENGTH_16 else 8
@@ -130,10 +129,10 @@ def _extended_length(field: bytearray) -> int:
     # RFC 6455 §5.2: "in all cases, the minimal number of bytes MUST be used to
     # encode the length"
     if length < (126 if len(field) == 2 else 2**16):
-        raise ProtocolError(f"length {length} is not in its shortest form")
+        raise ProtocolError(f"length {length} is not in the shortest form")
     # §5.2: "the most significant bit MUST be 0"
     if length >= 2**63:
-        raise ProtocolError("length has its most significant bit set")
+        raise ProtocolError("the most significant bit of the length is set")
     return length
 
 
@@ -141,30 +140,30 @@ def _extended_length(field: bytearray) -> int:
 
 
 def parse_close(payload: bytes) -> Close:
-    """The body of a received Close frame.
+    """Parse the body of a received Close frame.
 
-    Raises ProtocolError for one byte or a code that is not valid on the wire, and
-    InvalidData for a reason that is not UTF-8.
+    Raises ProtocolError for a body of one byte or a code that is not valid on the wire, and InvalidData for a
+    reason that is not UTF-8.
     """
     if not payload:
         return Close()
     # RFC 6455 §5.5.1: "If there is a body, the first two bytes of the body MUST be
     # a 2-byte unsigned integer (in network byte order) representing a status code"
     if len(payload) == 1:
-        raise ProtocolError("Close has a body of one byte")
+        raise ProtocolError("a Close has a body of one byte")
     code = int.from_bytes(payload[:2], "big")
     if not describe(code).may_receive:
         raise ProtocolError(f"close code {code} is not valid on the wire")
     try:
         return Close(code, payload[2:].decode())
     except UnicodeDecodeError:
-        raise InvalidData("reason of a Close is not UTF-8") from None
+        raise InvalidData("the reason of a Close is not UTF-8") from None
 
 
 def close_payload(code: int | None, reason: str) -> bytes:
-    """The body of a Close frame to be sent.
+    """The body of a Close frame to send.
 
-    Raises TypeError or ValueError, naming ``code`` or ``reason``, for what may not be sent.
+    Raises TypeError or ValueError for a ``code`` or a ``reason`` that may not be sent; the text names it.
     """
     if not isinstance(reason, str):
         raise TypeError(f"reason must be a str, not {type(reason).__name__}")

@@ -15,8 +15,8 @@ cdef class RequestReader:
     cpdef bytes take_rest(self)
 
     @cython.locals(end=cython.Py_ssize_t, lines=cython.Py_ssize_t)
-    cdef _whole(self, bytes data)
-    cdef _challenge(self, request, bytes data)
+    cdef _fast_path(self, bytes data)
+    cdef _read_challenge(self, request, bytes data)
 
 
 cdef class _Head:
@@ -33,7 +33,7 @@ cdef class _Head:
     cpdef receive(self, data)
 
     @cython.locals(max_line=cython.Py_ssize_t, max_head=cython.Py_ssize_t, line=cython.Py_ssize_t)
-    cdef _limit(self, Py_ssize_t end)
+    cdef _check_limits(self, Py_ssize_t end)
 
     cdef _count_line(self)
 

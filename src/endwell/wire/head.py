@@ -1,8 +1,8 @@
-"""HTTP/1.1 heads: a request for a server, an answer for a client.
+"""HTTP/1.1 heads: a server reads requests, a client reads responses.
 
-A request is parsed here, and more strictly than llhttp does, which a test compares: no
-body, no folding, no second spelling of anything. httptools (llhttp) parses an answer and its body,
-except for the end of the head, the limits, and what is accepted beyond RFC 9112.
+This module parses requests itself, and more strictly than llhttp (a test compares the two): no body, no line
+folding, no alternative spellings. httptools (llhttp) parses responses and their bodies. This module finds the
+end of the head, applies the limits, and refuses what llhttp accepts and RFC 9112 does not.
 """
 
 from __future__ import annotations
@@ -23,34 +23,37 @@ __all__ = ["RequestReader", "ResponseReader"]
 #: RFC 9110 §9, RFC 5789.
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
 _VERSIONS = {"HTTP/1.1": "1.1", "HTTP/1.0": "1.0"}
-#: The octets of a token, and those of a field's value (RFC 9110 §5.5): HTAB, SP, VCHAR, obs-text.
+#: The bytes of a token, and the bytes of a field value (RFC 9110 §5.5): HTAB, SP, VCHAR, obs-text.
 _TOKEN = "".join(TOKEN).encode()
 _TEXT = bytes((*b"\t ", *range(0x21, 0x7F), *range(0x80, 0x100)))
 
 
 class RequestReader:
-    """Reads one request head on the server's side; what it came over is told with the request."""
+    """Reads one request head for a server.
+
+    ``remote_address`` and ``secure`` describe the transport; they become attributes of the request.
+    """
 
     def __init__(self, options: Options, remote_address: object = None, secure: bool = False) -> None:
         self._options = options
         self._head: _Head | None = None
-        # A request of hixie-76 whose octets after the head have not all come.
+        # A request of hixie-76, while the bytes after its head are incomplete.
         self._challenged: Request | None = None
         self._remote_address = remote_address
         self._secure = secure
-        #: The octets after the head, once it is complete.
+        #: The bytes after the head, once it is complete.
         self.rest = b""
 
     def receive(self, data: bytes) -> Request | None:
-        """Take octets; the request once its head is complete, None before.
+        """Add received bytes. Returns the request once its head is complete; None before.
 
-        Where old protocols are spoken, a hixie-76 request is complete 8 octets later.
+        If old protocol versions are allowed, a hixie-76 request is complete 8 bytes after its head.
 
-        Raises a subclass of :exc:`RequestRefused`, which carries the answer.
+        Raises a subclass of :exc:`RequestRefused`, which has the HTTP response.
         """
         if self._challenged is not None:
-            return self._challenge(self._challenged, data)
-        head = self._whole(data)
+            return self._read_challenge(self._challenged, data)
+        head = self._fast_path(data)
         if head is None:
             if self._head is None:
                 self._head = _Head(self._options, BadRequest, HeadTooLarge)
@@ -60,15 +63,15 @@ class RequestReader:
             self.rest = self._head.rest
         legacy = bool(self._options.legacy)
         method, target, version, headers = _request(head, legacy)
-        # An interned string is one for all requests.
+        # Interned, so that all requests share one string.
         request = Request(intern(method), target, headers, version, self._remote_address, self._secure)
         if legacy and is_challenged(headers):
             data, self.rest = self.rest, b""
-            return self._challenge(request, data)
+            return self._read_challenge(request, data)
         return request
 
-    def _challenge(self, request: Request, data: bytes) -> Request | None:
-        """Take octets that follow the head of ``request``; it, once its own have come."""
+    def _read_challenge(self, request: Request, data: bytes) -> Request | None:
+        """Add bytes after the head of a hixie-76 request. Returns the request once it has 8 of them."""
         self.rest += data
         if len(self.rest) < CHALLENGE:
             self._challenged = request
@@ -78,15 +81,15 @@ class RequestReader:
         return request
 
     def take_rest(self) -> bytes:
-        """The octets after the head, once; whoever serves the connection may hold this object to its end."""
+        """Return and forget the bytes after the head; this object may live as long as the connection."""
         rest, self.rest, self._head = self.rest, b"", None
         return rest
 
-    def _whole(self, data: bytes) -> bytes | None:
-        """The short cut, equal to :class:`_Head` for what most heads are.
+    def _fast_path(self, data: bytes) -> bytes | None:
+        """The fast path, with the same result as :class:`_Head`. Returns the head, or None.
 
-        That is whole in the first read, not longer than a line may be, and every line of it
-        ends with CR LF.
+        It handles a head that is complete in the first read, not longer than ``max_line``, and whose lines
+        all end with CR LF.
         """
         end = data.find(b"\r\n\r\n") + len(b"\r\n\r\n")
         options = self._options
@@ -105,41 +108,40 @@ class RequestReader:
 
 
 class ResponseReader:
-    """Reads one answer on the client's side, with its body unless it is a 101."""
+    """Reads one response for a client, with its body unless it is a 101."""
 
     def __init__(self, options: Options) -> None:
         self._head = _Head(options, InvalidHandshake, InvalidHandshake)
         self._message = _Message()
         self._parser = HttpResponseParser(self._message)
         self._response: Response | None = None  # without its body, once the head is complete
-        # Octets of the body as they come, chunk sizes and trailers included: a
-        # bound on the octets kept alone would leave those without one.
+        # How many more bytes of the body are read. Chunk sizes and trailers count, too: a limit on the kept
+        # bytes alone would not bound them.
         self._room = options.max_refusal
-        # A 101 of hixie-76 whose octets after the head have not all come.
+        # A 101 of hixie-76, while the bytes after its head are incomplete.
         self._proven: Response | None = None
-        self._proves = options.version in PROVING
+        self._expects_proof = options.version in PROVING
         self._start = Start()
-        #: The octets after the head of a 101.
+        #: The bytes after the head of a 101.
         self.rest = b""
 
     def receive(self, data: bytes) -> Response | None:
-        """Take octets; the answer once it is complete, None before.
+        """Add received bytes. Returns the response once it is complete; None before.
 
-        The 101 of hixie-76 is complete 16 octets after its head, which are its body.
-        Of a body above ``max_refusal`` the beginning is returned. Raises
-        :exc:`InvalidHandshake` where the server breaks HTTP or a limit.
+        A 101 of hixie-76 has a body of 16 bytes. A body above ``max_refusal`` is cut off there. Raises
+        :exc:`InvalidHandshake` if the response breaks HTTP or a limit.
         """
         if self._response is not None:
             return self._receive_body(self._response, data)
         if self._proven is not None:
             return self._receive_proof(self._proven, data)
-        self._start.take(data)
+        self._start.feed(data)
         head = self._head.receive(data)
         while head is not None:
             status = _status(self._parser, self._message, unfolded(head))
             response = Response(status, checked_headers(self._message.fields.copy()))
             if status == 101:
-                if self._proves and has_proof(response.headers):
+                if self._expects_proof and has_proof(response.headers):
                     return self._receive_proof(response, self._head.rest)
                 self.rest = self._head.rest
                 return response
@@ -147,14 +149,14 @@ class ResponseReader:
                 self._response = response
                 return self._receive_body(response, self._head.rest)
             # RFC 9110 §15.2: "A client MUST be able to parse one or more 1xx
-            # responses received prior to a final response". max_head bounds them all.
+            # responses received prior to a final response". max_head limits all of them together.
             self._message = _Message()
             self._parser = HttpResponseParser(self._message)
             head = self._head.receive(b"")
         return None
 
     def eof(self) -> Response | None:
-        """TCP has ended; the answer if that was the mark of its end, else None."""
+        """The server has ended TCP. Returns the response if the end of TCP delimits its body; else None."""
         if self._response is None:
             return None
         # RFC 9112 §6.3: without a length and with no chunked coding at the end,
@@ -181,18 +183,18 @@ class ResponseReader:
         try:
             self._parser.feed_data(kept)
         except (HttpParserError, HttpParserUpgrade) as error:
-            # What follows a complete answer is nobody's: the connection ends here.
+            # Bytes after a complete response are ignored, because the connection ends here.
             if not message.complete:
-                raise InvalidHandshake(f"the answer's body is malformed: {error}") from None
+                raise InvalidHandshake(f"the response's body is malformed: {error}") from None
         if message.complete or not self._room:
             return Response(response.status, response.headers, bytes(message.body))
         return None
 
 
 class _Head:
-    """The octets of a head as they come, looked at once each, however they are split.
+    """Collects the bytes of a head and finds its end. It looks at each byte once.
 
-    A head parsed from its start at each read costs quadratic time (CVE-2023-43669).
+    A parser that starts again at each read costs quadratic time (CVE-2023-43669).
     """
 
     def __init__(
@@ -202,26 +204,25 @@ class _Head:
         self._malformed = malformed
         self._too_large = too_large
         self._buffer = bytearray()
-        self._start = 0  # of the head
-        self._line = 0  # start of the line that is coming
-        self._searched = 0  # no LF between the start of that line and here
-        self._lines = 0  # complete ones of the head
+        self._start = 0  # start of the head
+        self._line = 0  # start of the incomplete line
+        self._searched = 0  # there is no LF between the start of that line and here
+        self._lines = 0  # number of complete lines of the head
 
     @property
     def rest(self) -> bytes:
-        """What came after the head that was returned last."""
+        """The bytes after the last returned head."""
         return bytes(self._buffer[self._start :])
 
     def receive(self, data: bytes) -> bytes | None:
-        """The next head with its empty line, once it is complete."""
+        """Add received bytes. Returns the next head with its empty line, once it is complete."""
         buffer = self._buffer
         buffer += data
         while (newline := buffer.find(b"\n", self._searched)) >= 0:
             line, end = self._line, newline + 1
-            self._limit(end)
-            # RFC 9112 §2.2 lets a recipient take a bare LF as a line's end, and a
-            # bare CR as white space. Where two parsers choose differently a request
-            # can be smuggled, so neither is taken.
+            self._check_limits(end)
+            # RFC 9112 §2.2 allows a recipient to accept a bare LF as a line end, and a bare CR as white
+            # space. Two parsers that choose differently make request smuggling possible, so both are refused.
             carriage_return = buffer.find(b"\r", line, end)
             if carriage_return < 0 or carriage_return + 2 != end:
                 raise self._malformed("a line of the head does not end with CR LF, or contains CR")
@@ -236,15 +237,15 @@ class _Head:
                 # RFC 9112 §2.2: a server "SHOULD ignore at least one empty line
                 # (CRLF) received prior to the request-line".
                 self._start = end
-        self._limit(len(buffer))
+        self._check_limits(len(buffer))
         self._searched = len(buffer)
         return None
 
-    def _limit(self, end: int) -> None:
-        """Raise if the line that is coming, or the head with it, is too long at ``end``."""
+    def _check_limits(self, end: int) -> None:
+        """Raise if the line or the head that ends at ``end`` is too long."""
         max_line, max_head = self._options.max_line, self._options.max_head
-        line = self._line + len(b"\r\n")  # and no sum with max_line, which may be the largest integer
-        # Which of the two is named is a matter of the octets, not of how they are split.
+        line = self._line + len(b"\r\n")  # no sum with max_line, which may be the largest C integer
+        # Which limit the error names depends on the bytes only, not on how they were split.
         if end > max_head and max_head - line <= max_line:
             raise self._too_large(f"the head is above {max_head} bytes")
         if end - line > max_line:
@@ -253,12 +254,12 @@ class _Head:
     def _count_line(self) -> None:
         self._lines += 1
         limit = self._options.max_headers
-        if self._lines > 1 + limit:  # the first line is no field
+        if self._lines > 1 + limit:  # the first line is not a field
             raise self._too_large(f"the head has more than {limit} fields")
 
 
 class _Message:
-    """What httptools calls while it parses."""
+    """The callbacks of httptools."""
 
     __slots__ = ("body", "complete", "fields", "headed")
 
@@ -269,15 +270,15 @@ class _Message:
         self.complete = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # Latin-1 takes every octet. RFC 9112 §5.1 excludes the white space around
-        # the value from it; llhttp leaves what trails.
+        # Latin-1 decodes every byte. RFC 9112 §5.1: white space around the value is not part of it; llhttp
+        # keeps trailing white space.
         self.fields.append((name.decode("latin-1"), value.decode("latin-1").rstrip(" \t")))
 
     def on_headers_complete(self) -> None:
         self.headed = True
 
     def on_body(self, data: bytes) -> None:
-        if not self.complete:  # or it is that of another message in the same octets
+        if not self.complete:  # the bytes may hold a second message
             self.body += data
 
     def on_message_complete(self) -> None:
@@ -285,10 +286,10 @@ class _Message:
 
 
 def _request(head: bytes, legacy: bool) -> tuple[str, str, str, Headers]:
-    """Method, target, version and fields."""
+    """Parse the head of a request: method, target, version and fields."""
     text = head.decode("latin-1")
-    # Of an octet that may stand nowhere in a head nothing good can come. Its lines end with
-    # CR LF, so that there is no other CR, nor LF.
+    # Bytes that are invalid everywhere in a head. CR and LF occur only as line ends; the caller has checked
+    # that.
     if head.translate(None, _TEXT).strip(b"\r\n"):
         raise BadRequest("the head contains a control character")
     first = text[: text.find("\r\n")]
@@ -305,23 +306,23 @@ def _request(head: bytes, legacy: bool) -> tuple[str, str, str, Headers]:
         others = [(name, value) for name, value in headers if name.lower() != "host"]
         headers = checked_headers([("Host", authority), *others])
         _check_host(headers, version)
-    # A body would leave octets that another party takes for a request or for
-    # frames (request smuggling); neither an upgrade nor a page needs one.
+    # The bytes of a body could be read as another request or as frames (request smuggling). Neither an
+    # upgrade nor a page needs a body.
     if method in ("GET", "HEAD") and (
         "Transfer-Encoding" in headers
         or headers.get_all("Content-Length") not in ([], ["0"], _length_of_challenge(headers, legacy))
     ):
-        raise BodyTooLarge("a request with a body is not taken here")
+        raise BodyTooLarge("this server accepts no request with a body")
     return method, target, version, headers
 
 
 def _length_of_challenge(headers: Headers, legacy: bool) -> list[str]:
-    """What Content-Length may say of hixie-76's octets; its draft has none, but some clients do."""
+    """The Content-Length that a hixie-76 request may have; the draft has none, but some clients send it."""
     return [str(CHALLENGE)] if legacy and is_challenged(headers) else []
 
 
 def _request_line(line: str) -> tuple[str, str, str]:
-    """Method, target and version."""
+    """Parse the request line: method, target and version."""
     words = line.split(" ")
     if len(words) != 3:
         raise BadRequest("the request line is not a method, a target and a version, with one space between")
@@ -337,22 +338,22 @@ def _request_line(line: str) -> tuple[str, str, str]:
 
 
 def _check_names(headers: Headers) -> None:
-    """That each line is a name, a colon and a value; they hold no control character but HTAB.
+    """Check that each line is a name, a colon and a value. The caller has refused control characters.
 
-    RFC 9112 §5: field-line = field-name ":" OWS field-value OWS. So no line is folded,
-    and §5.1: "No whitespace is allowed between the field name and colon."
+    RFC 9112 §5: field-line = field-name ":" OWS field-value OWS. So no line is folded. §5.1: "No whitespace
+    is allowed between the field name and colon."
     """
     try:
         names = headers.names()
     except ValueError:
         raise BadRequest("a line of the head is not a name, a colon and a value") from None
-    # All at once, because one look at each costs more than all the rest.
+    # All names in one check: a check for each name costs more than everything else here.
     if "" in names or "".join(names).encode("latin-1").translate(None, _TOKEN):
         raise BadRequest("the name of a field is not a token")
 
 
 def _origin_form(target: str) -> tuple[str, str | None]:
-    """The target as path and query, and the authority if it was in absolute-form."""
+    """The target as path and query; and its authority, if it is in absolute-form."""
     # RFC 9112 §3.2: no form of a target has a fragment.
     if "#" in target:
         raise BadRequest("the target has a fragment")
@@ -378,23 +379,23 @@ def _check_host(headers: Headers, version: str) -> None:
         try:
             parse_authority(host)
         except ValueError:
-            raise BadRequest("the request's host is malformed") from None
+            raise BadRequest("the host of the request is malformed") from None
 
 
 def _status(parser: HttpResponseParser, message: _Message, head: bytes) -> int:
-    """Parse the head of an answer; its status."""
+    """Parse the head of a response. Returns its status."""
     try:
         parser.feed_data(head)
     except (HttpParserError, HttpParserUpgrade) as error:
-        # llhttp stops behind the fields of any 101.
+        # llhttp raises HttpParserUpgrade after the fields of any 101.
         if not message.headed:
-            raise InvalidHandshake(f"the answer is malformed: {error}") from None
+            raise InvalidHandshake(f"the response is malformed: {error}") from None
     status = parser.get_status_code()
-    # llhttp takes RTSP, ICE, HTTP/2.0, the status 000 and a NUL in the phrase as well.
+    # llhttp also accepts RTSP, ICE, HTTP/2.0, the status 000 and a NUL in the reason phrase.
     if not head.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")) or status < 100 or b"\0" in head:
-        raise InvalidHandshake("the answer's first line is not one of HTTP/1.1 or HTTP/1.0")
+        raise InvalidHandshake("the response's first line is not one of HTTP/1.1 or HTTP/1.0")
     # RFC 9110 §15.2: "Since HTTP/1.0 did not define any 1xx status codes, a server
-    # MUST NOT send a 1xx response to an HTTP/1.0 client"; nor can it switch by one.
+    # MUST NOT send a 1xx response to an HTTP/1.0 client". A 101 in HTTP/1.0 cannot switch protocols, either.
     if status < 200 and head.startswith(b"HTTP/1.0"):
-        raise InvalidHandshake(f"the answer has status {status} in HTTP/1.0")
+        raise InvalidHandshake(f"the response has status {status} in HTTP/1.0")
     return status

@@ -1,6 +1,6 @@
-"""The wire of hybi-03: frames of today's form with other numbers, and never masked.
+"""The frames of hybi-03: the format of RFC 6455 with other opcodes, and never masked.
 
-Draft-ietf-hybi-thewebsocketprotocol-03 §4.2. From -07 on it is that of RFC 6455.
+Draft-ietf-hybi-thewebsocketprotocol-03 §4.2. From draft -07 on, the frames are those of RFC 6455.
 """
 
 from __future__ import annotations
@@ -15,74 +15,75 @@ from .portions import Portioned
 
 __all__ = ["Hybi03", "first_of", "modern"]
 
-#: The draft's opcodes in order: those of RFC 6455.
+#: The opcode of RFC 6455 for each opcode of the draft, from 0 on.
 _OPCODES = (CONTINUATION, CLOSE, PING, PONG, TEXT, BINARY)
-_RESERVED = 0x0F  # is unknown to RFC 6455 too
-_MORE = 0x80  # in the place of FIN, and its opposite
+_RESERVED = 0x0F  # an opcode that RFC 6455 does not define, either
+_MORE = 0x80  # the same bit as FIN, with the opposite meaning
 
 
 def first_of(opcode: int) -> int:
-    """The first octet of a whole control frame, from the opcode of RFC 6455."""
+    """The first byte of a complete control frame; ``opcode`` is that of RFC 6455."""
     return _OPCODES.index(opcode)
 
 
 def modern(first: int) -> int:
-    """The first octet of a frame, as RFC 6455 has it."""
+    """Translate the first byte of a frame to RFC 6455."""
     opcode = first & 0x0F
     flags = (first ^ _MORE) & 0xF0
     return flags | (_OPCODES[opcode] if opcode < len(_OPCODES) else _RESERVED)
 
 
 class Hybi03(Portioned):
-    """Translates the first octet of each frame; all else is the codec of RFC 6455."""
+    """Translates the first byte of each frame, and leaves the rest to the codec of RFC 6455."""
 
     def __init__(self, client: bool, max_size: int | None = 2**20) -> None:
-        # A client: the peer of one does not mask.
+        # In both roles, the base class acts as a client, which expects unmasked frames.
         super().__init__(True, max_size)
-        self.alike = Hybi03
+        self.share_key = Hybi03
         self.has_codes = False
-        # What is in a Close, which means nothing here, but is in the answer too.
+        # The body of the received Close. It has no meaning in the draft, but the answer repeats it.
         self._body = b""
-        # Where in a frame the next octet is: what is missing of its length (-1: not known yet,
-        # None: its first octet), the length so far, and of its payload.
-        self._digits: int | None = None
+        # The position in the frame. _length_bytes: how many bytes of the length are missing (-1: unknown yet; None:
+        # the next byte is the first of a frame). _length: the length so far. _payload_left: missing bytes of the
+        # payload.
+        self._length_bytes: int | None = None
         self._length = 0
-        self._left = 0
+        self._payload_left = 0
 
-    def take(self, data: bytearray, end: int, messages: list[Any]) -> None:
-        """See :meth:`Portioned.take`."""
+    def feed_portion(self, data: bytearray, end: int, messages: list[Any]) -> None:
+        """See :meth:`Portioned.feed_portion`."""
         pos = 0
         while pos < end:
-            if self._left:
-                step = min(self._left, end - pos)
-                self._left -= step
+            if self._payload_left:
+                step = min(self._payload_left, end - pos)
+                self._payload_left -= step
                 pos += step
                 continue
-            if self._digits is None:
+            if self._length_bytes is None:
                 data[pos] = modern(data[pos])
-                self._digits, self._length = -1, 0
+                self._length_bytes, self._length = -1, 0
             else:
-                self._count(data[pos])
+                self._read_length(data[pos])
             pos += 1
-        super().take(data, end, messages)
+        super().feed_portion(data, end, messages)
 
     def read(self, count: int, messages: list[Any]) -> None:
         """See :meth:`Codec.read`."""
-        self._left -= count
+        self._payload_left -= count
         super().read(count, messages)
 
-    def _count(self, octet: int) -> None:
-        """Take an octet of a frame's length."""
-        assert self._digits is not None
-        if self._digits < 0:
-            self._digits = {LENGTH_16: 2, LENGTH_16 + 1: 8}.get(octet, 0)
-            self._length = 0 if self._digits else octet
+    def _read_length(self, octet: int) -> None:
+        """Handle one byte of a frame's length."""
+        assert self._length_bytes is not None
+        if self._length_bytes < 0:
+            self._length_bytes = {LENGTH_16: 2, LENGTH_16 + 1: 8}.get(octet, 0)
+            self._length = 0 if self._length_bytes else octet
         else:
-            self._digits -= 1
+            self._length_bytes -= 1
             self._length = self._length << 8 | octet
-        if not self._digits:
-            self._left = self._length
-            self._digits = None
+        if not self._length_bytes:
+            self._payload_left = self._length
+            self._length_bytes = None
 
     def payload(self, message: str | Buffer) -> bytes | bytearray | memoryview:
         """See :meth:`Codec.payload`."""
@@ -91,11 +92,11 @@ class Hybi03(Portioned):
         return payload
 
     def key(self) -> bytes:
-        """None, in either role."""
+        """An empty key: frames are not masked."""
         return b""
 
     def close(self, code: int | None, reason: str = "") -> bytes:
-        """A closing frame. Raises as :meth:`Codec.close` does."""
+        """The closing frame. Raises as :meth:`Codec.close` does."""
         close_payload(code, reason)
         return self.control(CLOSE, self._body)
 

@@ -1,8 +1,8 @@
-"""Payloads: masking, and taking them out of a read.
+"""Payloads: masking, unmasking, and copying from a read buffer.
 
-Compiled, ``_payload.pyx`` stands in for these functions (``codec.pxd`` and
-``frames.pxd`` say so): in Python, masking has no fast form but whole integers and
-tables. A differential test holds the two together.
+In the compiled build, ``_payload.pyx`` replaces these functions (see ``codec.pxd`` and ``frames.pxd``). In
+plain Python, the only fast ways to mask are big integers and translation tables. A differential test compares
+both versions.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ _short_header = Struct("!BB").pack
 _medium_header = Struct("!BBH").pack
 _long_header = Struct("!BBQ").pack
 
-# From about this many bytes on, translating every fourth byte at once beats one
-# big integer; below it, the four slices cost more than they save.
+# From about this number of bytes on, bytes.translate() on every fourth byte is faster than one big integer.
+# Below it, the four slices cost more than they save.
 _LARGE = 1024
 
 
@@ -26,12 +26,12 @@ def _xor(data: bytes | bytearray | memoryview, key: bytes | bytearray) -> bytes:
     return (int.from_bytes(data, "little") ^ int.from_bytes(keys, "little")).to_bytes(size, "little")
 
 
-# For each octet of a key: what it makes of each octet of a payload.
+# For each value of a key byte, the table that masks a payload byte.
 _TABLES = [_xor(bytes(range(256)), bytes((octet,)) * 4) for octet in range(256)]
 
 
 def mask(data: bytes | bytearray | memoryview, key: bytes | bytearray) -> bytes:
-    """``data`` masked, or unmasked, with the four octets of ``key``.
+    """Mask or unmask ``data`` with the four bytes of ``key``.
 
     RFC 6455 §5.3: "transformed-octet-i = original-octet-i XOR
     masking-key-octet-j", with "j = i MOD 4".
@@ -45,7 +45,7 @@ def mask(data: bytes | bytearray | memoryview, key: bytes | bytearray) -> bytes:
 
 
 def header(first: int, size: int, bit: int = 0) -> bytes:
-    """What is before a payload of ``size`` octets, up to its key; ``bit`` is 0x80 if there is one."""
+    """The frame header for a payload of ``size`` bytes, without the key; ``bit`` is 0x80 with a key."""
     if size < 126:
         return _short_header(first, bit | size)
     if size < 2**16:
@@ -54,14 +54,17 @@ def header(first: int, size: int, bit: int = 0) -> bytes:
 
 
 def frame(first: int, payload: bytes | bytearray | memoryview, key: bytes) -> bytes:
-    """The frame that begins with the octet ``first``; masked, unless ``key`` is empty (RFC 6455 §5.2)."""
+    """A frame (RFC 6455 §5.2) with the first byte ``first``; masked unless ``key`` is empty."""
     if key:
         return header(first, len(payload), 0x80) + key + mask(payload, key)
     return header(first, len(payload)) + payload
 
 
 def write(block: bytearray, at: int, first: int, payload: bytes | bytearray | memoryview, key: bytes) -> int:
-    """Put the same frame into ``block`` at ``at``, which grows if it must: where the frame ends."""
+    """Write the frame that :func:`frame` returns into ``block`` at ``at``. Returns where it ends.
+
+    ``block`` grows if necessary.
+    """
     made = frame(first, payload, key)
     end = at + len(made)
     block[at:end] = made
@@ -69,39 +72,39 @@ def write(block: bytearray, at: int, first: int, payload: bytes | bytearray | me
 
 
 def binary(data: bytearray, start: int, end: int, masked: bool) -> bytes:
-    """The payload at ``data[start:end]``; if ``masked``, its key is the four octets before it."""
+    """The payload ``data[start:end]``; if ``masked``, the four bytes before it are its key."""
     return mask(data[start:end], data[start - 4 : start]) if masked else bytes(data[start:end])
 
 
 def piece(data: bytearray, start: int, end: int, key: bytes) -> bytes:
-    """A piece of a payload, ``data[start:end]``; ``key`` is turned to its first octet, or empty."""
+    """A piece of a payload, ``data[start:end]``; ``key`` is rotated to its first byte, or empty."""
     return mask(data[start:end], key) if key else bytes(data[start:end])
 
 
 def text(data: bytearray, start: int, end: int, masked: bool) -> str:
-    """The same, decoded; ``data`` may be changed there. Raises UnicodeDecodeError."""
+    """Like :func:`binary`, decoded as UTF-8; may change ``data[start:end]``. Raises UnicodeDecodeError."""
     return binary(data, start, end, masked).decode()
 
 
-# A payload that comes in several reads is put together in what will be delivered, so
-# that a long one is not copied once more at its end.
+# A payload that arrives in several reads is assembled in the object that will be delivered, so that a long
+# payload is not copied again at its end.
 
 
 def reserve(size: int) -> bytearray:
-    """Room for a payload of ``size`` octets, which takes no memory before they come."""
+    """A buffer for a payload of ``size`` bytes. Its memory is not touched before the bytes arrive."""
     return bytearray()
 
 
 def put(room: bytearray, at: int, data: bytearray, start: int, end: int, key: bytes) -> None:
-    """Put :func:`piece` into ``room`` at ``at``, where the last piece has ended."""
+    """Write a :func:`piece` into ``room`` at ``at``, where the previous piece ended."""
     room[at:] = piece(data, start, end, key)
 
 
 def unmask(room: bytearray, at: int, end: int, key: bytes) -> None:
-    """Unmask the octets of ``room`` that a read has put there; ``key`` is turned to the first."""
+    """Unmask the bytes ``room[at:end]``, which were read into it; ``key`` is rotated to the first of them."""
     room[at:end] = mask(room[at:end], key)
 
 
 def whole(room: bytearray) -> bytes:
-    """The payload, when all of it has come."""
+    """The complete payload in ``room``."""
     return bytes(room)

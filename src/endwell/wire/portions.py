@@ -1,7 +1,7 @@
-"""A read in portions: for codecs that are not compiled.
+"""Parsing in portions, for codecs that are not compiled.
 
-An old protocol's frame may have two octets, so one read of 256 KiB may hold 131,072 of them, and
-nobody else is served while they are looked at.
+A frame of an old protocol may have two bytes, so one read of 256 KiB may hold 131,072 frames. Without
+portions, the loop could serve no other connection while it parses them.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from .codec import Codec
 
 __all__ = ["Portioned"]
 
-#: Octets looked at in one call. As many frames as they can hold take 10 ms, which is also
-#: how long a connection may read in one turn of the loop.
+#: Bytes that one call parses. The frames that fit into them take at most 10 ms, which is also the time that a
+#: connection may read in one iteration of the loop.
 PORTION = 2**14
 
 
 class Portioned(Codec):
-    """A codec that looks at no more than ``PORTION`` octets at a time: see :attr:`Codec.has_unparsed`."""
+    """A codec that parses at most ``PORTION`` bytes in one call: see :attr:`Codec.has_unparsed`."""
 
     def __init__(self, client: bool, max_size: int | None) -> None:
         super().__init__(client, max_size)
         self._rest = b""
-        # Whether a part of the last portion is left.
+        # Whether the base class has not parsed all of the last portion.
         self._left_over = False
 
     def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
@@ -35,11 +35,11 @@ class Portioned(Codec):
         self._rest = bytes(data[portion:end])
         self.has_unparsed = False
         try:
-            self.take(data, portion, messages)
+            self.feed_portion(data, portion, messages)
         finally:
             self._left_over = self.has_unparsed
             self.has_unparsed = self._left_over or bool(self._rest)
 
-    def take(self, data: bytearray, end: int, messages: list[Any]) -> None:
-        """What :meth:`feed` is of another codec, for a portion."""
+    def feed_portion(self, data: bytearray, end: int, messages: list[Any]) -> None:
+        """Parse one portion, as :meth:`Codec.feed` does."""
         super().feed(data, end, messages)

@@ -1,7 +1,7 @@
-"""The loggers ``endwell.wire``, one line for each frame, and ``endwell.wire.handshake``, the heads; both at DEBUG.
+"""Two loggers at level DEBUG: ``endwell.wire`` for frames, ``endwell.wire.handshake`` for HTTP heads.
 
-Whether a connection is traced is asked once, when it opens. One that is not has an
-ordinary codec, and pays nothing.
+Whether a connection is traced is decided once, when it opens. A connection that is not traced has an ordinary
+codec and no extra cost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["TracedCodec", "TracedHixie", "TracedHybi03", "trace_request", "trace
 logger = logging.getLogger("endwell.wire")
 handshake_logger = logging.getLogger("endwell.wire.handshake")
 
-#: Bytes of a payload that a line shows.
+#: Maximum number of payload bytes in a log line.
 MAX_LOGGED = 64
 
 #: RFC 6455 §5.2: "If 127, the following 8 bytes interpreted as a 64-bit unsigned integer".
@@ -44,19 +44,19 @@ _numbers = count(1)
 
 
 def traces() -> bool:
-    """Whether the frames of a connection that opens now are logged."""
+    """Whether a connection that opens now logs its frames."""
     return logger.isEnabledFor(logging.DEBUG)
 
 
 def trace_request(request: Request) -> None:
-    """Log a request that is sent, without credentials."""
+    """Log a sent request without credentials."""
     if handshake_logger.isEnabledFor(logging.DEBUG):
         target = _without_values(request.target)
         _trace_head(">", f"{request.method} {target} HTTP/{request.version}", request.headers)
 
 
 def trace_response(response: Response) -> None:
-    """Log an answer that came, without credentials."""
+    """Log a received response without credentials."""
     if handshake_logger.isEnabledFor(logging.DEBUG):
         _trace_head("<", f"HTTP {response.status} {response.reason}".rstrip(), response.headers)
 
@@ -74,7 +74,7 @@ def _format_value(name: str, value: str) -> str:
 
 
 def _without_values(target: str) -> str:
-    """``target`` with the names of its query only; a parameter without a name may be a token as well."""
+    """``target`` without the values of its query. A parameter without "=" may be a token and is hidden, too."""
     path, question, query = target.partition("?")
     names = (part.partition("=") for part in query.split("&"))
     return (
@@ -85,14 +85,14 @@ def _without_values(target: str) -> str:
 
 
 class _Traced(Codec):
-    """What the traced codecs share: each frame is logged, in both directions."""
+    """The base of the traced codecs. It logs each frame, in both directions."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._number = next(_numbers)
         self._incoming: _Frames | _HixieFrames = _Frames()
-        # A frame that another connection made for all would not be logged here.
-        self.alike = None
+        # No shared frames: this codec would not log a frame that another connection's codec has built.
+        self.share_key = None
 
     def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
         """See :meth:`Codec.feed`."""
@@ -103,7 +103,7 @@ class _Traced(Codec):
     def read(self, count: int, messages: list[Any]) -> None:
         """See :meth:`Codec.read`."""
         assert self.room is not None
-        self._trace(bytes(memoryview(self.room)[self.there : self.there + count]))
+        self._trace(bytes(memoryview(self.room)[self.room_fill : self.room_fill + count]))
         super().read(count, messages)
 
     def payload(self, message: str | Buffer) -> bytes:
@@ -131,21 +131,21 @@ class _Traced(Codec):
             self._log("<", first, length, start)
 
     def _log(self, arrow: str, first: int, length: int, start: bytes) -> None:
-        logger.debug("#%d %s %s", self._number, arrow, self._words(first, length, start))
+        logger.debug("#%d %s %s", self._number, arrow, self._describe(first, length, start))
 
-    def _words(self, first: int, length: int, start: bytes) -> str:
+    def _describe(self, first: int, length: int, start: bytes) -> str:
         return _format_frame(first, length, start)
 
 
 class TracedCodec(_Traced):
-    """A codec of RFC 6455 that logs."""
+    """The codec of RFC 6455, with logging."""
 
 
 class TracedHybi03(_Traced, Hybi03):
-    """A codec of hybi-03 that logs, with the names that RFC 6455 has for the same frames."""
+    """The codec of hybi-03, with logging. The log has the frame names of RFC 6455."""
 
-    def _words(self, first: int, length: int, start: bytes) -> str:
-        # The body of a Close means nothing there.
+    def _describe(self, first: int, length: int, start: bytes) -> str:
+        # In hybi-03, the body of a Close has no meaning.
         return _format_frame(modern(first), length, start, has_codes=False)
 
     def _first_of(self, opcode: int) -> int:
@@ -153,7 +153,7 @@ class TracedHybi03(_Traced, Hybi03):
 
 
 class TracedHixie(_Traced, Hixie):
-    """A codec of hixie-75 or hixie-76 that logs."""
+    """The codec of hixie-75 or hixie-76, with logging."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -175,7 +175,7 @@ class TracedHixie(_Traced, Hixie):
         for first, length, start in _HixieFrames().feed(whole):
             self._log(">", first, length, start)
 
-    def _words(self, first: int, length: int, start: bytes) -> str:
+    def _describe(self, first: int, length: int, start: bytes) -> str:
         if first == 0:
             return _format_frame(FIN | TEXT, length, start)
         if first == HIXIE_CLOSE and not length:
@@ -184,19 +184,19 @@ class TracedHixie(_Traced, Hixie):
 
 
 class _Frames:
-    """The frames in a stream of bytes, whatever a receiver thinks of them."""
+    """Finds the frames in a stream of bytes, without checking their validity."""
 
     def __init__(self) -> None:
         self._head = b""
         self._first = 0
         self._length = 0
         self._key = b""
-        #: Bytes of the payload that are still to come, and its beginning; None: a header comes.
+        #: Missing bytes of the payload, and the start of the payload; None while a header is expected.
         self._missing = 0
         self._start: bytes | None = None
 
     def feed(self, data: bytes) -> Iterable[tuple[int, int, bytes]]:
-        """The first octet, the length and the beginning of each frame that ``data`` completes."""
+        """The first byte, the length and the start of the payload of each frame that ``data`` completes."""
         view = memoryview(data)
         while True:
             if self._start is None:
@@ -217,7 +217,7 @@ class _Frames:
             yield self._first, self._length, start
 
     def _begin(self, data: bytes) -> int:
-        """Take of ``data`` what the header needs: how many bytes."""
+        """Add the bytes of ``data`` that belong to the header. Returns their number."""
         before = len(self._head)
         head = self._head + data
         size = 2
@@ -238,18 +238,18 @@ class _Frames:
 
 
 class _HixieFrames:
-    """The same for hixie-75 and hixie-76: a type, then octets up to a mark, or a length and that many octets."""
+    """Finds the frames of hixie-75 and hixie-76: a type, then data up to a mark, or a length and data."""
 
     def __init__(self) -> None:
-        #: The type of the frame that is coming; None: of none.
+        #: The type of the incomplete frame; None between frames.
         self._type: int | None = None
         self._length = 0
-        #: Octets of the payload that are still to come; None: the length is not complete, or there is none.
+        #: Missing bytes of the payload; None while the length is incomplete, or if there is none.
         self._missing: int | None = None
         self._start = b""
 
     def feed(self, data: bytes) -> Iterable[tuple[int, int, bytes]]:
-        """The type, the length and the beginning of each frame that ``data`` completes."""
+        """The type, the length and the start of the payload of each frame that ``data`` completes."""
         pos = 0
         while pos < len(data):
             if self._type is None:
@@ -289,7 +289,7 @@ def _format_frame(first: int, length: int, start: bytes, *, has_codes: bool = Tr
     if start:
         plain = opcode in ((TEXT, CLOSE) if has_codes else (TEXT,)) and not first & RSV1
         dots = "..." if length > MAX_LOGGED else ""
-        # A character may be cut at the end.
+        # The last character may be incomplete.
         words.append(
             (repr(start.decode(errors="ignore" if dots else "replace")) if plain else start.hex()) + dots
         )
@@ -300,5 +300,5 @@ def _format_frame(first: int, length: int, start: bytes, *, has_codes: bool = Tr
 
 
 def _escaped(text: str) -> str:
-    """``text`` such that no peer breaks a line of the log, or steers a terminal."""
+    """``text`` with escaped control characters, which could break a log line or steer a terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -1,4 +1,4 @@
-"""Text: what is UTF-8, and the first byte that is not."""
+"""UTF-8: decoding complete messages and checking incomplete ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["check", "decode", "not_utf8"]
 
 
 def decode(payload: bytes | bytearray) -> str:
-    """The text of a whole message. Raises InvalidData."""
+    """The text of a complete message. Raises InvalidData."""
     try:
         return payload.decode()
     except UnicodeDecodeError as error:
@@ -18,25 +18,26 @@ def decode(payload: bytes | bytearray) -> str:
 
 
 def check(octets: bytes | bytearray, checked: int, end: int) -> int:
-    """How many of the first ``end`` octets of an incomplete text are UTF-8; ``checked`` are known to be.
+    """Check the bytes of an incomplete text from ``checked`` to ``end``.
 
-    Raises InvalidData for the first that cannot become UTF-8 any more. RFC 6455 §8.1:
+    Returns how many bytes of the text are now checked; an incomplete character at the end is not. Raises
+    InvalidData at the first byte after which the text cannot be UTF-8. RFC 6455 §8.1:
     "When an endpoint is to interpret a byte stream as UTF-8 but finds that the byte
     stream is not, in fact, a valid UTF-8 stream, that endpoint MUST _Fail the
-    WebSocket Connection_." Autobahn (6.4.*) calls only the first byte strict.
+    WebSocket Connection_." Autobahn (6.4.*) counts only a failure at the first wrong byte as strict.
     """
     with memoryview(octets) as view, view[checked:end] as rest:
         try:
             checked += utf_8_decode(rest, "strict", False)[1]
         except UnicodeDecodeError as error:
             raise not_utf8(checked + error.start) from None
-    # Of a surrogate, CPython's decoder awaits the third byte (its "surrogatepass" may
-    # take it), though the second cannot follow the first in UTF-8.
+    # For a surrogate, CPython's decoder waits for the third byte (because of "surrogatepass"), although in
+    # UTF-8 the second byte cannot follow the first.
     if b"\xed\xa0" <= octets[checked:end] < b"\xee":
         raise not_utf8(checked)
     return checked
 
 
 def not_utf8(position: int) -> InvalidData:
-    """The error of a text that is wrong at ``position``."""
+    """The error for a text that is not UTF-8 at ``position``."""
     return InvalidData(f"text is not UTF-8 at byte {position}")
