@@ -12,7 +12,7 @@ from .matching import Origins, check_hosts, check_origins, check_strings, check_
 
 __all__ = ["LEGACY", "Deflate", "OptionKeywords", "Options", "check_keywords"]
 
-#: The supported protocols that are older than RFC 6455 (which is version "13"): ``docs/legacy.md``.
+#: The supported protocols that are older than RFC 6455 (which is version "13"): ``docs/howto/legacy.md``.
 LEGACY = ("hybi-08", "hybi-07", "hybi-03", "hixie-76", "hixie-75")
 _NAMES = ", ".join(f'"{name}"' for name in LEGACY)
 
@@ -72,10 +72,10 @@ class Deflate:
     #: Messages shorter than this number of bytes are sent uncompressed. Default: 32.
     min_size: int = 32
     #: zlib's compression level, 1 to 9. Default: 6, which is zlib's own default. Measured
-    #: (docs/performance.md): level 3 makes JSON 10 % longer and takes a fifth less processor time.
+    #: (docs/explanation/performance.md): level 3 makes JSON 10 % longer and takes a fifth less processor time.
     level: int = 6
     #: zlib's memory level, 1 to 9. Default: 5. Precedent: `websockets` uses a window of 12 bits and memory
-    #: level 5, after measuring. Measured again (docs/performance.md): 15 bits and memory level 8 make JSON
+    #: level 5, after measuring. Measured again (docs/explanation/performance.md): 15 bits and memory level 8 make JSON
     #: 6 % shorter and take five times the memory.
     mem_level: int = 5
 
