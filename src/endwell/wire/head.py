@@ -1,8 +1,7 @@
 """HTTP/1.1 heads: a server reads requests, a client reads responses.
 
 This module parses requests itself, and more strictly than llhttp (a test compares the two): no body, no line
-folding, no alternative spellings. httptools (llhttp) parses responses and their bodies. This module finds the
-end of the head, applies the limits, and refuses what llhttp accepts and RFC 9112 does not.
+folding, no alternative spellings. httptools (llhttp) parses responses and bodies; this module limits them.
 """
 
 from __future__ import annotations
