@@ -53,10 +53,10 @@ class ReconnectLoop:
         self._ws: WebSocket | None = None
         self._stopped = False
         # Whether a failed attempt is still worth a warning: none has succeeded, and none was told so.
-        self._unheard = True
+        self._warn_on_failure = True
         self._loop: asyncio.AbstractEventLoop | None = None
         # Around whatever is waited for between two connections: stop() lets it expire.
-        self._limit: asyncio.Timeout | None = None
+        self._timeout: asyncio.Timeout | None = None
 
     def begin(self) -> None:
         """A loop begins. Raises RuntimeError if it would end at once."""
@@ -84,13 +84,13 @@ class ReconnectLoop:
         if self._ws is not None:
             ending = await self._ws.close()
             self._ws = None
-            self._obey(ending)
+            self._apply_verdict(ending)
         while not self._stopped:
             try:
                 await self._attempt()
             except HandshakeError as failure:
                 self._ended(failure)
-                self._obey(failure)
+                self._apply_verdict(failure)
                 continue
             if self._ws is not None and not self._stopped:
                 return self._ws
@@ -99,17 +99,17 @@ class ReconnectLoop:
 
     async def _attempt(self) -> None:
         try:
-            async with asyncio.timeout(None) as self._limit:
+            async with asyncio.timeout(None) as self._timeout:
                 await asyncio.sleep(max(0.0, self._due - time.monotonic()))
                 await self._announce()
                 ws = self._ws = await self._connect
-                self._unheard = False
+                self._warn_on_failure = False
                 ws.on_close(self._ended)
         except TimeoutError:
             if not self._stopped:
                 raise
         finally:
-            self._limit = None
+            self._timeout = None
 
     async def _announce(self) -> None:
         self._attempts += 1
@@ -119,9 +119,9 @@ class ReconnectLoop:
         """Decide as soon as the end is known, however long the body still takes."""
         now = time.monotonic()
         self._history = self._policy.after(self._history, last, now)
-        dice = random.random()  # noqa: S311  (it spreads a crowd, it hides nothing)
+        jitter = random.random()  # noqa: S311  (it spreads a crowd, it hides nothing)
         self._verdict = (
-            StopReason.STOPPED if self._stopped else self._policy.decide(self._history, last, now, dice)
+            StopReason.STOPPED if self._stopped else self._policy.decide(self._history, last, now, jitter)
         )
         if isinstance(self._verdict, StopReason):
             logger.info("%s; not coming back: %s", last, self._verdict.value)
@@ -131,14 +131,14 @@ class ReconnectLoop:
         self._call(self._on_ending, last, self._verdict)
 
     def _log(self, last: Ending | HandshakeError, wait: float) -> None:
-        if self._unheard and isinstance(last, HandshakeError):
+        if self._warn_on_failure and isinstance(last, HandshakeError):
             # Without it, a wrong URL would look like a program that does nothing: INFO is not shown by default.
             logger.warning("%s; coming back in %.1f s (more failed attempts are logged as INFO)", last, wait)
-            self._unheard = False
+            self._warn_on_failure = False
         else:
             logger.info("%s; coming back in %.1f s", last, wait)
 
-    def _obey(self, last: Ending | HandshakeError) -> None:
+    def _apply_verdict(self, last: Ending | HandshakeError) -> None:
         """End the loop if that was the verdict on ``last``."""
         if not isinstance(self._verdict, StopReason):
             return
@@ -160,8 +160,8 @@ class ReconnectLoop:
 
     def _stop(self, cause: Cause) -> None:
         # Once: it cannot expire twice.
-        if self._limit is not None and self._loop is not None and not self._stopped:
-            self._limit.reschedule(self._loop.time())
+        if self._timeout is not None and self._loop is not None and not self._stopped:
+            self._timeout.reschedule(self._loop.time())
         self._stopped = True
         if self._ws is not None:
             assert cause.close_code is not None
@@ -223,7 +223,7 @@ class reconnecting:
 
     def __aiter__(self) -> AsyncIterator[WebSocket]:
         self._connecting.begin()
-        return _Turns(self._connecting)
+        return _Connections(self._connecting)
 
     def stop(self) -> None:
         """End the loop, at once: no more waiting, no more connecting, and a Close 1000 for an open connection.
@@ -245,7 +245,7 @@ def _check_keywords(keywords: Iterable[str]) -> None:
         check_keywords("reconnecting", [name], known, hint)
 
 
-class _Turns:
+class _Connections:
     """The iterator of one ``async for``, which alone holds it.
 
     ``async for`` does not tell its iterator that it is left. It drops it, though, so
@@ -256,7 +256,7 @@ class _Turns:
     def __init__(self, client: ReconnectLoop) -> None:
         self._client = client
 
-    def __aiter__(self) -> _Turns:
+    def __aiter__(self) -> _Connections:
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, WebSocket]:

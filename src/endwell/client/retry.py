@@ -110,9 +110,9 @@ class RetryPolicy:
         return History(1, now) if stable or not history.tries else History(history.tries + 1, history.since)
 
     def decide(
-        self, history: History, last: Ending | HandshakeError, now: float, dice: float
+        self, history: History, last: Ending | HandshakeError, now: float, jitter: float
     ) -> float | StopReason:
-        """Seconds to wait, or why to stop; ``history`` has ``last`` in it, ``dice`` is in [0, 1)."""
+        """Seconds to wait, or why to stop; ``history`` has ``last`` in it, ``jitter`` is in [0, 1)."""
         retry = self.retry(last)
         if retry is Retry.NEVER:
             return StopReason.DONE if _ordinary(last) else StopReason.REFUSED
@@ -127,7 +127,7 @@ class RetryPolicy:
             # the least: a server that always says "retry 0-0s" would get a storm.
             floor = asked[0] if first else max(floor, asked[0])
             spread = (asked[1] - asked[0]) if first else max(spread, asked[1] - asked[0])
-        wait = floor + dice * spread
+        wait = floor + jitter * spread
         if self.max_time is not None and now + wait - history.since > self.max_time:
             return StopReason.TIME
         return wait

@@ -49,9 +49,9 @@ class reconnecting:
 
     def __iter__(self) -> Iterator[WebSocket]:
         self._portal.run(self._begin)
-        return self._turns()
+        return self._connections()
 
-    def _turns(self) -> Iterator[WebSocket]:
+    def _connections(self) -> Iterator[WebSocket]:
         try:
             while (ws := self._next_connection()) is not None:
                 yield ws
