@@ -133,7 +133,9 @@ class ReconnectLoop:
     def _log(self, last: Ending | HandshakeError, wait: float) -> None:
         if self._warn_on_failure and isinstance(last, HandshakeError):
             # INFO is not shown by default: without a warning, nothing would tell the user of a wrong URL.
-            logger.warning("%s; reconnecting in %.1f s (further failed attempts are logged at INFO)", last, wait)
+            logger.warning(
+                "%s; reconnecting in %.1f s (further failed attempts are logged at INFO)", last, wait
+            )
             self._warn_on_failure = False
         else:
             logger.info("%s; reconnecting in %.1f s", last, wait)
