@@ -76,7 +76,7 @@ BY_NOBODY = {
     "restarting: the new workers are ready, the old ones drain",
     "something blocks the event loop, so the process ends without it; this is where:",
     "stopping: %s",
-    "the event loop stood still for %.1f s",
+    "the event loop was stalled for %.1f s",
     "the report of %s is that of another version: %r",
     "the supervisor is gone",
     "this machine slept for %.1f s",
