@@ -312,7 +312,7 @@ def test_it_comes_back_if_it_is_asked_to_and_the_input_goes_on(url):
         told = process.stderr.readline()
         status, out, err = interrupt(process, "two\nlast", 2)
     assert told.startswith(RESTARTING)
-    assert told.endswith(" s; coming back in 0.0 s\n")
+    assert told.endswith(" s; reconnecting in 0.0 s\n")
     assert (status, out) == (0, "two\nlast\n")
     assert err.startswith(NORMAL)
 
@@ -472,7 +472,7 @@ def test_a_terminal_keeps_what_was_being_typed_over_a_new_connection(session, te
     terminal.type("one\nhalf")
     terminal.until("> half")
     terminal.until(RESTARTING)
-    terminal.until("coming back in 0.0 s")
+    terminal.until("reconnecting in 0.0 s")
     terminal.until("connected; Ctrl-D closes")
     terminal.until("> half")
     terminal.type(" done\n")

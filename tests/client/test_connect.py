@@ -211,7 +211,7 @@ async def test_a_redirect_from_tls_to_plain_text_is_a_refusal_that_says_why():
 async def test_endless_redirects_end():
     async with answering(*[redirect("/again")] * 100) as (address, heads):
         with pytest.raises(
-            endwell.HandshakeRejected, match="is not followed: it is the redirect after 10 others"
+            endwell.HandshakeRejected, match="is not followed: 10 redirects have been followed already"
         ):
             await endwell.connect(f"ws://{address}/")
         assert len(heads) == MAX_REDIRECTS + 1

@@ -404,9 +404,9 @@ async def test_the_log_says_what_happened_and_what_comes_next(face, caplog):
         async for ws in face.reconnecting(url, policy=QUICK):
             await ws.wait_closed()
     one, two = [record.getMessage() for record in caplog.records if record.name == "endwell.client"]
-    assert one.startswith(f"{url}: server refused with HTTP 503 Service Unavailable; coming back in 0.0 s")
+    assert one.startswith(f"{url}: server refused with HTTP 503 Service Unavailable; reconnecting in 0.0 s")
     assert two.startswith("peer closed with 1000 NORMAL_CLOSURE; clean, after ")
-    assert two.endswith(" s; not coming back: it ended in an ordinary way, for good")
+    assert two.endswith(" s; not reconnecting: the connection ended in an ordinary way")
 
 
 async def test_a_client_that_never_succeeds_is_told_once_at_warning(face, caplog):

@@ -32,9 +32,9 @@ BY_A_PEER = {
     "#%d %s %s",
     "%s %s",
     "%s %s: %s",
-    "%s; coming back in %.1f s",
-    "%s; coming back in %.1f s (more failed attempts are logged as INFO)",
-    "%s; not coming back: %s",
+    "%s; reconnecting in %.1f s",
+    "%s; reconnecting in %.1f s (further failed attempts are logged at INFO)",
+    "%s; not reconnecting: %s",
     "answering %r for %s failed",
     "callback %r failed",
     "handler %s of %r for %s failed",
@@ -49,7 +49,7 @@ HERE = {
     text
     for text in BY_A_PEER
     # Those of a client, of a socket that fails, and of the frames.
-    if not any(part in text for part in ("coming back", "reading", "#%d")) and text[:5] != "%s %s"
+    if not any(part in text for part in ("reconnecting", "reading", "#%d")) and text[:5] != "%s %s"
 }
 #: Those in which there is nothing but what the operating system or the application says.
 BY_NOBODY = {
@@ -80,7 +80,7 @@ BY_NOBODY = {
     "restarting: the new workers are ready, the old ones drain",
     "something blocks the event loop, so the process ends without it; this is where:",
     "stopping: %s",
-    "the event loop stood still for %.1f s",
+    "the event loop was stalled for %.1f s",
     "the report of %s is that of another version: %r",
     "the supervisor is gone",
     "this machine slept for %.1f s",
@@ -255,8 +255,8 @@ async def test_no_text_of_a_server_reaches_the_log_of_a_client_that_comes_back(w
             assert await within(ws.read()) is None
         await within(serving)
     assert [record.msg for record in caplog.records] == [
-        "%s; coming back in %.1f s",
-        "%s; not coming back: %s",
+        "%s; reconnecting in %.1f s",
+        "%s; not reconnecting: %s",
     ]
     assert all("forged" in record.getMessage() for record in caplog.records)
 

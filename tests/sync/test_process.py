@@ -198,7 +198,7 @@ def test_a_call_that_the_exit_cuts_off_says_so():
     """
     with _Mute() as (silent, _):
         told = output(program, silent)
-    assert told.startswith("this call was cut off: its event loop has ended")
+    assert told.startswith("this call was interrupted: its event loop has ended")
     assert len(told.splitlines()) == 1
 
 

@@ -1,4 +1,4 @@
-"""How many connections a server takes, in all and from one address."""
+"""Limits for the connections of a server: in total and for each address."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ __all__ = ["UNLIMITED", "Admission", "LimitLog", "Permit"]
 
 logger = logging.getLogger("endwell.server")
 
-#: Connections above a limit that are told so at the same time. More are cut without a
-#: word, because each of them is a connection too.
+#: Connections above a limit that get a 503 at the same time. Further ones are closed without an
+#: answer, because each answer occupies a connection too.
 REFUSALS = 64
 
-#: Stands for every address.
+#: The key of the total count.
 _ALL = object()
 
 
 class LimitLog:
-    """Logs that a limit is reached, and that it no longer is: one line each, however many are refused meanwhile."""
+    """Logs when a limit is reached and when it is no longer reached: one line each."""
 
     def __init__(self, name: str, limit: int) -> None:
         self._name = name
         self._limit = limit
-        # It is over at nine tenths, so that one that comes and goes at the limit does not fill the log.
+        # The limit counts as left at nine tenths, so that a count that moves around the limit does not fill
+        # the log.
         self._over = min(limit - 1, limit * 9 // 10)
         self._refused = 0
 
     def refused(self) -> None:
-        """One was refused, because the limit is reached."""
+        """Count a refusal, because the limit is reached."""
         self._refused += 1
         if self._refused == 1:
             logger.warning("%s (%d) is reached: more are refused with 503", self._name, self._limit)
 
     def left(self, count: int) -> None:
-        """One has gone; ``count`` are left."""
+        """Note that a connection has ended and ``count`` remain."""
         if self._refused and count <= self._over:
             logger.warning(
                 "%s (%d) is no longer reached; refused meanwhile: %d", self._name, self._limit, self._refused
@@ -46,7 +47,7 @@ class LimitLog:
 
 
 class Permit:
-    """What one connection takes up, from the moment it is accepted to its end."""
+    """The share of one connection in the counts, from accept to its end."""
 
     __slots__ = ("_counts", "_key", "_log", "refused")
 
@@ -54,11 +55,11 @@ class Permit:
         self._counts = counts
         self._key = key
         self._log = log
-        #: Whether the connection is above a limit, and there only to be told.
+        #: Whether the connection is above a limit and only gets a 503.
         self.refused = refused
 
     def leave(self, *_: object) -> None:
-        """The connection has ended."""
+        """Release the share: the connection has ended."""
         for key in (_ALL, self._key):
             self._counts[key] -= 1
             if not self._counts[key]:
@@ -67,12 +68,12 @@ class Permit:
             self._log.left(self._counts[_ALL])
 
 
-#: That of every connection to a server without limits.
+#: The permit of every connection to a server without limits.
 UNLIMITED = Permit(Counter(), None, None, refused=False)
 
 
 class Admission:
-    """Counts connections where ``options`` has a limit for them."""
+    """Counts connections if ``options`` limits their number."""
 
     def __init__(self, options: Options) -> None:
         self._total = options.max_connections
@@ -82,7 +83,7 @@ class Admission:
         self._refused: Counter[object] = Counter()
 
     def admit(self, address: object) -> Permit | None:
-        """A place for a connection from ``address``; None if it is not even to be told that there is none."""
+        """Return a permit for a connection from ``address``; None to close it without an answer."""
         if self._total is None and self._each is None:
             return UNLIMITED
         key = _site(address)
@@ -103,9 +104,9 @@ def _permit(counts: Counter[object], key: object, log: LimitLog | None, refused:
 
 
 def _site(address: object) -> object:
-    """Whom an address stands for; None for a Unix socket, where everybody is this machine."""
+    """Return the key of an address; None for a Unix socket, whose peers are all on this machine."""
     if not isinstance(address, tuple):
         return None
     host: str = address[0]
-    # RFC 6177 §2 gives a site at least a /64: one attacker may have all of its addresses.
+    # RFC 6177 §2 gives a site at least a /64, and one attacker may own all of its addresses.
     return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8] if ":" in host else host

@@ -1,4 +1,4 @@
-"""A block of code that lasts no longer than a connection."""
+"""A block of code that is cancelled when a connection ends."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Alive:
         return self._ws
 
     def _end(self, ending: Ending) -> None:
-        # In a turn of its own: the end may have been noticed by this very task, in a
-        # send(), and a task that cancels itself would be hit somewhere after the body.
+        # In a separate turn of the loop. This task may have noticed the end itself, in a send(), and a task
+        # that cancels itself would be interrupted somewhere after the body.
         self._ws._stream.loop.call_soon(self._cancel)
 
     def _cancel(self) -> None:
@@ -55,13 +55,13 @@ class Alive:
             assert callbacks is not None
             callbacks[:] = [each for each in callbacks if each[0] != self._end]
             return
-        # Unless another cancellation of the task came too.
+        # False if another cancellation of the task came too.
         ours = self._fired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
         if exc is None or ours:
             raise ConnectionClosed.of(ending) from exc
         if self._fired and kind is asyncio.CancelledError and not exc.args:
-            # If ours came first in one turn of the loop, asyncio raises that, and the message of the other
-            # one, by which a scope of anyio knows its own, is left in the task.
+            # If this cancellation came first in one turn of the loop, asyncio raises it. The message of the
+            # other one, by which a cancel scope of anyio recognizes its own, is left in the task.
             message = getattr(task, "_cancel_message", None)
             if message is not None:
                 raise asyncio.CancelledError(message) from exc

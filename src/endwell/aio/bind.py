@@ -14,7 +14,7 @@ from .loop import check_system
 
 __all__ = ["bind", "format_address", "unlink"]
 
-#: The queue of connections that the kernel keeps until they are accepted.
+#: Connections that the kernel queues until they are accepted.
 BACKLOG = 1024
 
 
@@ -24,10 +24,9 @@ def bind(
     unix_path: str | os.PathLike[str] | None,
     unix_mode: int | None = None,
 ) -> list[_socket.socket]:
-    """Listening sockets on every address of ``host`` (None: all interfaces), or on a Unix path.
+    """Return listening sockets on every address of ``host`` (None: all interfaces), or on a Unix path.
 
-    With port 0 the system chooses one, the same for all addresses. Raises OSError,
-    TypeError or ValueError for an argument that names no address, and NotImplementedError on Windows.
+    Port 0 lets the system choose a port, the same one for all addresses. Raises OSError.
     """
     check_system()
     if unix_path is not None:
@@ -35,7 +34,7 @@ def bind(
             raise TypeError(f"unix_path must be a path or None, not {unix_path!r}")
         return [_bind_unix(os.fsdecode(unix_path), unix_mode)]
     if unix_mode is not None:
-        raise ValueError("unix_mode is the mode of a Unix socket's file, and there is no unix_path")
+        raise ValueError("unix_mode is given without unix_path")
     # getaddrinfo() takes more: the name of a service, and 70000 as 4464.
     if isinstance(port, bool) or not isinstance(port, int):
         raise TypeError(f"port must be a number, not {port!r}")
@@ -53,7 +52,7 @@ def bind(
                 sock = _socket.socket(family, kind, proto)
                 socks.append(sock)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                # A connection has it from the socket that accepts it.
+                # An accepted connection inherits it.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if family == socket.AF_INET6:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -62,7 +61,7 @@ def bind(
                 sock.setblocking(False)
     except BaseException as exc:
         if isinstance(exc, OSError):
-            exc.filename = format_address((name or "*", port))  # so that its text says where
+            exc.filename = format_address((name or "*", port))  # names the address in the error message
         for sock in socks:
             sock.close()
         raise
@@ -79,14 +78,14 @@ def _hosts(host: str | Iterable[str] | None) -> list[str | None]:
 
 
 class _UnixSocket(_socket.socket):
-    """A listening Unix socket that remembers which file it made."""
+    """A listening Unix socket that knows the file that it created."""
 
     path: str
     file: tuple[int, int] | None = None
 
     def unlink(self) -> None:
-        """Remove the file, unless another process has put its own in the place."""
-        # Must come before close(): until then the kernel cannot give the inode to another file.
+        """Remove the file, unless another process has replaced it."""
+        # Before close(): until then the kernel cannot give the inode to another file.
         try:
             if self.file is not None and _identity(os.lstat(self.path)) == self.file:
                 os.unlink(self.path)
@@ -128,13 +127,13 @@ def _bind_unix(path: str, mode: int | None) -> _socket.socket:
 
 
 def _remove_dead(path: str) -> None:
-    """Remove the socket file of a process that has ended. Raises OSError if a process listens on it."""
+    """Remove the socket file of a dead process. Raise OSError if a process listens on it."""
     try:
         before = os.stat(path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(before.st_mode):
-        return  # bind() will say that the address is in use
+        return  # bind() raises EADDRINUSE
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
@@ -145,7 +144,7 @@ def _remove_dead(path: str) -> None:
                 os.unlink(path)
             return
         except OSError:
-            pass  # such as EAGAIN: it listens, and its queue is full
+            pass  # for example EAGAIN: a process listens, and its queue is full
     raise OSError(errno.EADDRINUSE, "Address already in use: another process listens on it", path)
 
 
@@ -154,18 +153,18 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def format_address(address: Any) -> str:
-    """The address of a socket as it stands in a URL; that of a Unix socket is its path, or ``@`` and its abstract name."""
+    """Return the address of a socket as in a URL; for a Unix socket its path, or ``@`` and its name."""
     if isinstance(address, bytes):
         address = os.fsdecode(address)
     if isinstance(address, str):
-        # Precedent: ss(8) and systemd write abstract names so.
+        # Precedent: ss(8) and systemd write abstract names like this.
         return f"@{address[1:]}" if address.startswith("\0") else address
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def unlink(socks: Iterable[_socket.socket]) -> None:
-    """Remove the files of those that are Unix sockets and were bound by this process."""
+    """Remove the files of the Unix sockets that this process has bound."""
     for sock in socks:
         if isinstance(sock, _UnixSocket):
             sock.unlink()

@@ -1,4 +1,4 @@
-"""One message for many connections."""
+"""Sending one message to many connections."""
 
 from __future__ import annotations
 
@@ -14,21 +14,32 @@ from .websocket import WebSocket
 
 __all__ = ["BroadcastReport", "Slow", "broadcast"]
 
-#: What to do about a connection whose peer is slow.
+#: What a broadcast does with a connection whose send queue is full: see :meth:`endwell.Server.broadcast`.
 Slow = Literal["skip", "close", "queue"]
 
 
 @dataclass(frozen=True, slots=True)
 class BroadcastReport:
-    """What became of a broadcast; all of these together are the connections that were given, as they were given."""
+    """The result of :meth:`Server.broadcast`. Each connection that was given is counted in exactly one field.
 
-    #: How many connections took the message.
+    Example:
+        ```python
+        import endwell
+
+        server = endwell.Server()
+        report = server.broadcast(server.connections, "hello")
+        print(report.sent, len(report.slow), report.gone)
+        ```
+    """
+
+    #: Number of connections that sent or queued the message in time.
     sent: int
-    #: Those that were slow, and so were skipped, closed, or have it in their queue.
+    #: The connections that were slow. They were skipped or closed, or have the message in their queue.
     slow: tuple[Any, ...]
-    #: How many were closing, or had ended.
+    #: Number of connections that were closing or had ended.
     gone: int
-    #: Of a binary message, those that cannot get it: hixie-75 and -76 have only text.
+    #: For a binary message: the connections that cannot receive it, because hixie-75 and hixie-76 have only
+    #: text. Default: empty.
     unsupported: tuple[Any, ...] = ()
 
 
@@ -38,7 +49,7 @@ def broadcast(connections: Iterable[WebSocket], message: str | Buffer, slow: Slo
         raise ValueError(f"slow must be 'skip', 'close' or 'queue', not {slow!r}")
     everybody = _snapshot(connections)
     frames: dict[object, bytes] = {}
-    # Before anything is sent, and also if nobody is there, this raises for what is no message.
+    # Raises for an invalid message before anything is sent, also if there are no connections.
     Codec(client=False).message(message)
     now = monotonic()
     gone = 0
@@ -52,9 +63,9 @@ def broadcast(connections: Iterable[WebSocket], message: str | Buffer, slow: Slo
             if binary and core.is_open and not core.takes_binary():
                 unable.append(ws)
                 continue
-            # A send() that waits has the next place in the queue.
+            # A waiting send() has the next place in the queue.
             if core.is_open and (ws._queued or stream.exceeds(ws._write_limit)):
-                # Unless this is how it turned out that the peer is gone.
+                # exceeds() may have found that the peer is gone.
                 if core.is_open:
                     lagging.append(ws)
             else:
@@ -64,7 +75,7 @@ def broadcast(connections: Iterable[WebSocket], message: str | Buffer, slow: Slo
             gone += not core.is_open
     finally:
         if corked:
-            # One call for all of them; the others had one coming.
+            # One callback for all of them. The other streams have a scheduled uncork already.
             corked[0].loop.call_soon(_uncork, corked)
     if slow != "skip":
         _treat(lagging, message, frames, slow == "close")
@@ -80,7 +91,7 @@ def _snapshot(connections: Iterable[WebSocket]) -> list[WebSocket]:
         if not isinstance(ws, WebSocket):
             raise TypeError(f"connections must be an iterable of WebSocket, and has a {type(ws).__name__}")
     if everybody:
-        # Of one: they belong to one loop.
+        # One check suffices: all connections belong to one loop.
         everybody[0]._guard("broadcast")
     return everybody
 
@@ -98,7 +109,7 @@ def _treat(
             core.close(cause.close_code, cause.meaning, now, cause)
         elif (frame := core.share(message, frames, now)) is not None:
             core.outbox.append(frame)
-        # Not now: what is told of an ending may broadcast as well.
+        # Not immediately, because callbacks of an ending may broadcast as well.
         stream.loop.call_soon(stream.settle)
 
 

@@ -1,4 +1,4 @@
-"""What is called when a connection ends."""
+"""Callbacks that are called when a connection ends."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ logger = logging.getLogger("endwell")
 
 
 def check_callback(callback: object) -> None:
-    """Raise TypeError for what ``on_close`` cannot call."""
+    """Raise TypeError for an object that ``on_close`` cannot call."""
     if not callable(callback) or inspect.iscoroutinefunction(callback):
         raise TypeError(f"callback must be a plain function, not {callback!r}")
 
 
 def check_returned(returned: object, function: object) -> None:
-    """Raise TypeError if a plain ``function`` has returned what has to be awaited: then nothing of it has run."""
+    """Raise TypeError if a plain ``function`` has returned an awaitable: then its code has not run."""
     if returned is not None and inspect.isawaitable(returned):
         if inspect.iscoroutine(returned):
             returned.close()
@@ -32,10 +32,10 @@ def check_returned(returned: object, function: object) -> None:
 
 
 def call_back(callback: Callable[[Ending], object], context: Context, ending: Ending) -> None:
-    """Call what was given to ``on_close``, in the context of that."""
+    """Call an ``on_close`` callback, in the context of its registration."""
     try:
         check_returned(context.run(callback, ending), callback)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # sys.exit() too: a callback ends neither the loop nor a thread of the library
+    except BaseException:  # includes sys.exit(): a callback must not end the loop or a thread of the library
         logger.exception("on_close callback %r failed", callback)

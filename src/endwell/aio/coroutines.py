@@ -1,8 +1,8 @@
-"""The coroutines of the asyncio WebSocket: what its methods return where there is something to wait for.
+"""The coroutines that methods of the asyncio WebSocket return when they have to wait.
 
-Each is named after the method, because Python's warning about a coroutine that was never
-awaited and anyio's task names show that name. The module is not compiled: Cython's
-coroutines are no ``types.CoroutineType``, and anyio 4.13 starts nothing else.
+Each has the name of its method, because Python's warning about a coroutine that was never awaited
+and anyio's task names show it. The module is not compiled: Cython's coroutines are not
+``types.CoroutineType``, and anyio 4.13 accepts nothing else.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _method(name: str) -> Callable[[_Function], _Function]:
 
 @_method("send")
 async def send(ws: WebSocket, message: str | Buffer) -> None:
-    """Send when there is room and those that waited before have sent."""
+    """Send when the queue has room and the earlier waiting senders have sent."""
     ws._queued += 1
     if ws._turn is None:
         ws._turn = asyncio.Lock()
@@ -54,7 +54,7 @@ async def _room(ws: WebSocket) -> None:
     while core.is_open and core.outbox.size > ws._write_limit:
         ws._sender = ws._stream.loop.create_future()
         if core.want_message():
-            # Both sides may wait for room: then each has to read.
+            # Both peers may wait for room in their queues. Then each has to read.
             ws._stream.settle()
         try:
             await ws._sender
@@ -64,13 +64,13 @@ async def _room(ws: WebSocket) -> None:
 
 @_method("send")
 async def yield_once() -> None:
-    """Let others run: what was sent is in the queue."""
+    """Yield to other tasks; the message is in the queue."""
     await asyncio.sleep(0)
 
 
 @_method("send")
 async def refuse(ws: WebSocket) -> None:
-    """Raise the end."""
+    """Raise ConnectionClosed with the ending."""
     raise ConnectionClosed.of(await ws.closed)
 
 

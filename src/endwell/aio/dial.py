@@ -1,4 +1,4 @@
-"""Connecting: resolve, TCP, TLS, the opening handshake."""
+"""Connecting: name resolution, TCP, TLS, the opening handshake."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .websocket import WebSocket
 
 __all__ = ["dial"]
 
-#: What OpenSSL calls an answer that is no TLS record.
+#: OpenSSL's reasons for an answer that is not a TLS record.
 NOT_TLS = frozenset(("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"))
 
 
@@ -42,13 +42,13 @@ async def dial(
     unix_path: str | os.PathLike[str] | None = None,
     began: float | None = None,
 ) -> WebSocket:
-    """Connect and do the opening handshake, all within ``open_timeout`` from ``began`` on.
+    """Connect and do the opening handshake within ``open_timeout``, which starts at ``began``.
 
-    ``tls`` is used for wss; by default the system's trust store is. ``began`` is the time of
-    the first request if a redirect led to this one, by default now.
+    ``tls`` is the context for wss; by default it trusts the system's certificate authorities. ``began`` is
+    the time of the first request if this one follows a redirect; by default now.
 
-    Raises :exc:`HandshakeRejected` for an HTTP answer other than 101, and
-    :exc:`HandshakeError` for everything else that keeps it from opening. Raises NotImplementedError on Windows.
+    Raises :exc:`HandshakeRejected` for an HTTP status other than 101, :exc:`HandshakeError` for every other
+    failure, and NotImplementedError on Windows.
     """
     check_system()
     options = offer.options
@@ -65,7 +65,7 @@ async def dial(
             raise
     try:
         stream = Stream(reactor, sock, core, _peer(sock), layer)
-    except OSError as exc:  # there is no file descriptor left
+    except OSError as exc:  # no file descriptor is left
         sock.close()
         core.lost(exc, time.monotonic())
         raise _failure(core, uri, str(exc)) from exc
@@ -73,7 +73,7 @@ async def dial(
 
 
 class _Greeting:
-    """A connection on which the client's opening handshake is under way."""
+    """A connection during the client's opening handshake."""
 
     def __init__(self, stream: Stream, offer: Offer, uri: WebSocketURI, tls: ssl.SSLObject | None) -> None:
         self._stream = stream
@@ -93,11 +93,11 @@ class _Greeting:
         stream.settle()
 
     async def websocket(self) -> WebSocket:
-        """The connection once it is open; raises as :func:`dial` does."""
+        """Return the open connection. Raises as :func:`dial` does."""
         try:
             return await self._done
         except asyncio.CancelledError:
-            # close(), not fail_opening(): it may have opened in the same turn of the loop.
+            # close(), not fail_opening(): the connection may have opened in the same turn of the loop.
             self._core.close(CloseCode.GOING_AWAY, "", time.monotonic(), Cause.CANCELLED)
             self._stream.abort()
             raise
@@ -126,7 +126,7 @@ class _Greeting:
         ws = WebSocket(stream, offer.request, accepted.response, accepted.subprotocol)
         if self._reader.rest:
             core.receive(self._reader.rest, now)
-        if not self._done.cancelled():  # else `websocket` is about to hear of it, and closes
+        if not self._done.cancelled():  # if it is cancelled, websocket() closes the connection
             self._done.set_result(ws)
 
     def _eof(self, now: float) -> None:
@@ -146,7 +146,7 @@ class _Greeting:
             self._done.set_exception(_failure(self._core, self._uri, self._why(ending)))
 
     def _why(self, ending: Ending) -> str:
-        """Why there was no answer, and in which phase."""
+        """Return why no 101 came, and in which phase the handshake failed."""
         exc = ending.exception
         if isinstance(exc, InvalidHandshake):
             return f"the opening handshake failed: {exc}"
@@ -161,7 +161,7 @@ class _Greeting:
             return f"{phase} {_in_time(self._core)}"
         when = "within the TLS handshake" if shaking else "before the server had answered the request"
         why = f"{ending.cause.meaning} {when}" + (f": {exc}" if exc is not None else "")
-        # What OpenSSL does when a client speaks HTTP to it: it ends TCP and says nothing.
+        # An OpenSSL server to which a client speaks plain HTTP ends TCP without an answer.
         silent = ending.cause in (Cause.PEER_VANISHED, Cause.CONNECTION_RESET) and not self._heard
         return why + ("; if this is a TLS port, use wss://" if silent and self._tls is None else "")
 
@@ -169,7 +169,7 @@ class _Greeting:
 async def _reach(
     core: Connection, uri: WebSocketURI, unix_path: str | os.PathLike[str] | None
 ) -> socket.socket:
-    """A connection within what is left of ``open_timeout``. Raises HandshakeFailed."""
+    """Return a connected socket within the rest of ``open_timeout``. Raises HandshakeError."""
     while True:
         began = time.monotonic()
         limit = asyncio.timeout(None if core.deadline == NEVER else core.deadline - began)
@@ -182,7 +182,7 @@ async def _reach(
         except OSError as exc:
             now = time.monotonic()
             if late := _lateness(limit):
-                # From the beginning, because it begins anew: it may well be there by now.
+                # This process was stalled. Start again, because the server may be reachable by now.
                 core.stalled(began, late, now)
                 continue
             if limit.expired():
@@ -199,7 +199,7 @@ def _in_time(core: Connection) -> str:
 
 
 def _failure(core: Connection, uri: WebSocketURI, why: str) -> HandshakeError:
-    """The error of a connection that has ended before it was open; it names the server and the phase."""
+    """Return the error of a connection that ended before it was open. It names the server and the phase."""
     assert core.ending is not None
     failure = HandshakeError(core.ending, f"{uri}: {why}")
     failure.__cause__ = core.ending.exception
@@ -207,7 +207,7 @@ def _failure(core: Connection, uri: WebSocketURI, why: str) -> HandshakeError:
 
 
 def _lateness(limit: asyncio.Timeout) -> float:
-    """How late it struck, if that says that we ourselves stood still; else 0."""
+    """Return by how many seconds the timeout fired late if this process was stalled, otherwise 0."""
     when = limit.when()
     if when is None or not limit.expired():
         return 0.0
@@ -219,10 +219,10 @@ def _peer(sock: socket.socket) -> object:
     try:
         return sock.getpeername()
     except OSError:
-        return None  # gone already
+        return None  # disconnected already
 
 
 @cache
 def _default_tls() -> ssl.SSLContext:
-    # Once: loading the trust store takes longer than a whole connection.
+    # Cached: loading the trust store takes longer than a whole connection.
     return ssl.create_default_context()

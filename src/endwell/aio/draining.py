@@ -1,4 +1,4 @@
-"""What handlers learn of their server's stopping."""
+"""The drain event of coroutine handlers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["DrainEvent"]
 
 
 class DrainEvent(asyncio.Event):
-    """An event that is also a truth value: set when the server begins to drain."""
+    """An asyncio.Event that is also a truth value: set when the server begins to drain."""
 
     def __bool__(self) -> bool:
         return self.is_set()

@@ -1,4 +1,4 @@
-"""Listening sockets: an HTTP head comes in, a WebSocket or an HTTP answer goes out."""
+"""Listening sockets: they accept connections and answer each request with a WebSocket or an HTTP response."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ __all__ = ["Listener", "Opening"]
 
 logger = logging.getLogger("endwell.server")
 
-#: Connections taken in one turn of the loop.
+#: Maximum number of connections accepted in one turn of the loop.
 ACCEPTS = 128
-#: The same for a socket that several processes accept from, so that each has its share; and seconds
-#: for which one with many connections leaves newcomers to those with fewer.
+#: The same for a socket that several processes accept from, so that each gets a share. ``YIELD_TIME`` is
+#: how many seconds a process with many connections leaves new ones to the processes with fewer.
 SHARED_ACCEPTS = 8
 YIELD_TIME = 0.005
-#: Seconds until the next try where the process or the system has run out of something,
-#: such as file descriptors: accepting again at once would only spin. Those who connect
-#: meanwhile wait in the kernel's queue. Precedent: asyncio's ACCEPT_RETRY_DELAY.
+#: Seconds until the next accept after the process or the system has run out of a resource, such as file
+#: descriptors: accepting again immediately would only spin. New connections wait in the kernel's queue
+#: meanwhile. Precedent: asyncio's ACCEPT_RETRY_DELAY.
 RETRY_DELAY = 0.25
-#: Seconds between two looks whether all openings are through.
+#: Seconds between checks whether all openings are done.
 POLL_INTERVAL = 0.01
 
 
 class Listener:
-    """Accepts connections and reads the head of their request.
+    """Accepts connections and reads the head of each request.
 
-    ``serve(opening, head)`` is called once for each connection, as soon as its head
-    is complete or has broken a rule.
+    ``serve(opening, head)`` is called once for each connection, when the head is complete or has broken a
+    rule.
 
-    ``yields`` is given where other processes have the same sockets, which are then not ours to
-    remove. It is asked before connections are accepted, with the number of those whose handshake
-    is under way, and says whether to leave them to the others.
+    ``yields`` is given if other processes accept from the same sockets; their files are not removed then.
+    It is called before an accept, with the number of running handshakes, and returns whether to leave
+    the new connections to the other processes.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class Listener:
         self.socks = socks
         self.options = options
         self.serve = serve
-        #: Connections whose handshake is under way, or whose HTTP answer is.
+        #: Connections whose opening handshake or HTTP answer is not complete.
         self.openings: set[Opening] = set()
-        #: Connections whose end was told, and of which only TCP is left.
+        #: Connections that have ended for the application while TCP is still open.
         self.lingering: set[Stream] = set()
         self.reactor = reactor_of(self.loop)
-        #: What the WebSockets know of the server's stopping.
+        #: The drain event of all WebSockets of the server.
         self.draining = draining
         self._admission = Admission(options)
         self.tls = tls
@@ -87,7 +87,7 @@ class Listener:
             self._watch(sock)
 
     def close(self) -> None:
-        """Stop listening; connections go on."""
+        """Stop listening. Existing connections continue."""
         if self._should_defer is None:
             unlink(self.socks)
         for sock in self.socks:
@@ -100,9 +100,9 @@ class Listener:
         self.loop.call_later(seconds, self._watch, sock)
 
     async def settled(self, seconds: float) -> None:
-        """Wait, so long at most, until no opening is under way."""
+        """Wait, for at most ``seconds``, until no opening is running."""
         until = monotonic() + seconds
-        # Once in a process's life, so that no connection pays for an Event.
+        # Polling, because this runs once in the life of a process, and an Event would cost every connection.
         while self.openings and monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(POLL_INTERVAL)
 
@@ -113,7 +113,7 @@ class Listener:
     def _accept(self, listening: _socket.socket) -> None:
         accepts = ACCEPTS
         if self._should_defer is not None:
-            # Once: it may be that the others are busier than they look.
+            # Not twice in a row: the other processes may be busier than their numbers say.
             self._deferred = not self._deferred and self._should_defer(len(self.openings))
             if self._deferred:
                 self._pause(listening, YIELD_TIME)
@@ -126,7 +126,7 @@ class Listener:
                 self._exhausted = False
                 return
             except OSError as exc:
-                if not self._exhausted:  # once until all who wait have been taken
+                if not self._exhausted:  # log once, until the queue is empty
                     logger.error("cannot accept connections for now: %s", exc)
                 self._exhausted = True
                 self._pause(listening, RETRY_DELAY)
@@ -138,7 +138,7 @@ class Listener:
             try:
                 opening = Opening(self, sock, address, permit)
             except OSError:
-                sock.close()  # gone before it was looked at, or there is no room for it
+                sock.close()  # disconnected already, or out of file descriptors
                 permit.leave()
                 continue
             self.openings.add(opening)
@@ -146,7 +146,7 @@ class Listener:
 
 
 class Opening:
-    """An accepted connection, until it is a WebSocket or has been answered."""
+    """An accepted connection, until it becomes a WebSocket or has been answered."""
 
     def __init__(self, listener: Listener, sock: _socket.socket, address: object, permit: Permit) -> None:
         tls = listener.tls
@@ -158,38 +158,38 @@ class Opening:
         self._stream = Stream(listener.reactor, sock, self._core, address, layer)
         self._stream.receive = self._receive
         self._stream.changed = self._changed
-        #: The request, as soon as there is one.
+        #: The request; None until its head is complete.
         self.request: Request | None = None
-        #: Whether it has its answer, which may still be on its way.
+        #: Whether the answer is queued. It may not have been sent yet.
         self.answered = False
 
     def begin(self) -> None:
         """Start reading."""
         try:
             self._stream.settle()
-        except OSError:  # the loop cannot watch one more socket
+        except OSError:  # the loop cannot watch another socket
             self.abort()
 
     @property
     def gone(self) -> bool:
-        """Whether the connection has ended, so that an answer would reach nobody."""
+        """Whether the connection has ended, so that an answer could not be delivered."""
         return self._core.state is State.ENDED
 
     @property
     def remote_address(self) -> object:
-        """The peer's address, as the socket module gives it."""
+        """The peer's address, in the format of the socket module."""
         return self._stream.remote_address
 
     def wait_for_answer(self) -> None:
-        """The request is there: from here on ``open_timeout`` no longer counts, and the server answers in time."""
+        """End the ``open_timeout`` of a complete request. The server bounds the time of its answer."""
         self._core.requested()
 
     def unsent(self) -> int:
-        """How many bytes of an answer the system has not taken."""
+        """Return the number of bytes of the answer that the kernel has not accepted."""
         return self._core.outbox.size
 
     def accept(self, request: Request, accepted: Accepted, among: set[WebSocket]) -> WebSocket:
-        """Send the 101; from here on it is a WebSocket, and until its end one of those ``among``."""
+        """Send the 101 and return the WebSocket, which is in the set ``among`` until its end."""
         stream, core = self._stream, self._core
         now = monotonic()
         core.open(accepted.serialize())
@@ -208,10 +208,10 @@ class Opening:
         return ws
 
     def answer(self, response: Response, exc: RequestRefused | None = None) -> None:
-        """Send an HTTP answer and end the connection; ``exc`` is the rule that was broken, if one was.
+        """Send an HTTP answer and end the connection. ``exc`` is the broken rule, if there is one.
 
-        Never keep-alive: after an upgrade that was refused nobody knows whether
-        what follows is HTTP (RFC 9931).
+        There is no keep-alive: after a refused upgrade it is unknown whether the following bytes are HTTP
+        (RFC 9931).
         """
         self.answered = True
         self._stream.receive = None
@@ -221,7 +221,7 @@ class Opening:
         self._stream.settle()
 
     def abort(self) -> None:
-        """Cut it."""
+        """Cut the connection."""
         self._stream.abort()
 
     def _receive(self, data: bytes, now: float) -> None:
@@ -238,7 +238,7 @@ class Opening:
             if self._permit.refused:
                 head = TooManyConnections("there are too many connections; try again later")
             else:
-                # Frames that come early wait in the kernel until the 101 is out.
+                # Frames that come before the 101 wait in the kernel.
                 self._stream.reading_paused = True
         self._listener.serve(self, head)
 
@@ -249,8 +249,8 @@ class Opening:
 
 
 def _accepted(listening: _socket.socket) -> tuple[_socket.socket, object]:
-    """The next connection, and the address of its peer. Raises OSError, also where there is none."""
-    descriptor, address = listening._accept()  # type: ignore[attr-defined]  # typeshed has it not
+    """Return the next connection and its peer's address. Raises OSError, also if there is none."""
+    descriptor, address = listening._accept()  # type: ignore[attr-defined]  # missing in typeshed
     sock = _socket.socket(listening.family, listening.type, listening.proto, descriptor)
     sock.setblocking(False)
     return sock, address

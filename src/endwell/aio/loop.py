@@ -1,4 +1,4 @@
-"""Where connections can be served and opened, and which event loop runs if it is ours to choose."""
+"""The choice of the event loop where the library starts one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_system() -> None:
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """That of uvloop where it is installed, else None for asyncio's own."""
+    """Return uvloop's factory if uvloop is installed, otherwise None for asyncio's default."""
     try:
         import uvloop
     except ImportError:

@@ -1,4 +1,4 @@
-"""When an application is idle: it waits for a message and there is none, or there never was one."""
+"""Detects a quiescent application: it waits for a message and there is none, or there never was one."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["Quiescence", "Receiver"]
 
 
 class Receiver(Protocol):
-    """Where an application waits for messages."""
+    """What delivers messages to an application: a task's slot or the bridge to threads."""
 
-    #: To be called by it when it is about to wait.
+    #: The receiver calls it when the application is about to wait.
     quiescence: Quiescence | None
 
     def is_waiting(self) -> bool:
-        """Whether it waits now."""
+        """Whether the application waits for a message now."""
         ...
 
 
 class Quiescence:
-    """Calls ``callback`` once, as soon as the application is idle; see :func:`~endwell.aio.websocket.quiesce`.
+    """Calls ``callback`` once, when the application is quiescent; see :func:`~endwell.aio.websocket.quiesce`.
 
-    It is what a receiver calls that is about to wait: the answers to what it took are queued,
-    and leave with what the callback queues.
+    A receiver calls this object when the application is about to wait. The answers to the messages that it
+    consumed are queued by then, and leave together with what the callback queues.
     """
 
     def __init__(
@@ -38,22 +38,22 @@ class Quiescence:
         self._quiet = quiet
         self._callback = callback
         self._timer: asyncio.TimerHandle | None = None
-        # How many messages the application had taken when that was started, and when it was over.
+        # Messages that the application had consumed when the timer was started, and when it expired.
         self._timed = self._quiet_since = -1
-        # Whether _read() is going to be called: once in a turn of the loop, though a receiver is
+        # Whether a call of _read() is scheduled: at most one per turn of the loop, although a receiver is
         # about to wait after each message.
         self._reading = False
-        #: Whether the peer is held back, until the connection closes.
+        #: Whether reading from the peer is stopped until the connection closes.
         self.reading_stopped = False
 
     def begin(self) -> None:
-        """Judge for the first time, in the middle of whatever the application does."""
+        """Check for the first time, whatever the application does at the moment."""
         core = self._stream.core
-        # So that the last answer does not leave before the callback is called: a peer would ask again.
+        # Keeps the last answer until the callback is called: a peer that gets it would ask again.
         self._stream.delay_first_send = True
         if not (core.inbox or core.messages_consumed()):
-            # An application that was never given a message owes no answer. But a client that has just
-            # connected may have its first question on the way.
+            # An application that has received no message owes no answer. But a client that has just connected
+            # may have its first question on the way.
             self._quiet_since = 0
             young = core.opened + self._quiet - monotonic()
             if young > 0:
@@ -64,49 +64,49 @@ class Quiescence:
             self._wait()
 
     def stop(self) -> None:
-        """Judge no more: it is judged, or the connection closes."""
+        """Stop checking: the callback is called now, or the connection closes."""
         if self._receiver.quiescence is self:
             self._receiver.quiescence = None
         if self._timer is not None:
-            # It keeps hold of all that belongs to the connection.
+            # A pending timer would keep the objects of the connection alive.
             self._timer.cancel()
 
     def stop_reading(self) -> None:
-        """Read nothing more: a peer that always has the next message on the way leaves nobody idle.
+        """Stop reading: with a peer that always has the next message on the way, nothing else ends the wait.
 
-        The application is idle when it has taken what came, and is given nothing after that.
+        The application is quiescent when it has consumed the messages that came; it gets no others.
         """
         if self._receiver.quiescence is self:
-            # Of an open connection only: closing, it reads on, and drops what comes.
+            # Only while open. A closing connection reads on and drops the messages.
             self.reading_stopped = self._stream.core.stop_delivery = True
             self._stream.settle()
             if self._receiver.is_waiting():
                 self()
 
     def __call__(self) -> None:
-        """The inbox is empty, and somebody waits or is about to."""
+        """Check: the inbox is empty, and the application waits or is about to wait."""
         core = self._stream.core
         if not core.is_open:
             self.stop()
-        elif self.reading_stopped or core.answering:  # nothing more comes from the peer
+        elif self.reading_stopped or core.answering:  # the peer sends no more messages
             self.stop()
             self._callback()
         elif self._stream.has_input():
             if not self._reading:
-                # Not here: this may be within a read.
+                # Not now, because this may be called within a read.
                 self._reading = True
                 self._stream.loop.call_soon(self._read)
         elif core.has_partial_message():
             pass
         elif core.has_sent() and not core.outbox.size and core.messages_consumed() != self._quiet_since:
-            # The last answer has left before: the client may have asked again.
+            # The last answer was sent earlier, so the client may have asked again.
             self._wait()
         else:
             self.stop()
             self._callback()
 
     def _wait(self) -> None:
-        """Judge when nothing has come for ``quiet`` seconds."""
+        """Check again when nothing has come for ``quiet`` seconds."""
         taken = self._stream.core.messages_consumed()
         if self._timer is None or taken != self._timed:
             if self._timer is not None:
@@ -133,7 +133,7 @@ class Quiescence:
         if self._receiver.quiescence is self and not self.reading_stopped:
             self._stream.readable()
         core = self._stream.core
-        # Perhaps it was no message.
+        # The input may have contained no message.
         if self._receiver.quiescence is self and (
             self._receiver.is_waiting() or not (core.inbox or core.messages_consumed())
         ):

@@ -1,4 +1,4 @@
-"""A TCP connection to a server that has several addresses (RFC 8305, "Happy Eyeballs")."""
+"""Connecting TCP to a server with several addresses (RFC 8305, "Happy Eyeballs")."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from .resolve import Address, resolve
 
 __all__ = ["Reach"]
 
-#: Seconds until the next address is tried beside those that have not answered. RFC 8305 §5:
-#: "a default of 250 milliseconds is recommended".
+#: Seconds until the next address is tried in parallel. RFC 8305 §5: "a default of 250 milliseconds is
+#: recommended".
 ATTEMPT_DELAY = 0.25
-#: Seconds until a Unix socket with a full queue is tried again.
+#: Seconds until a Unix socket whose queue is full is tried again.
 QUEUE_DELAY = 0.01
 
 
 class Reach:
-    """One attempt to get a connection to a server.
+    """One attempt to connect to a server.
 
-    :attr:`phase` says what is being waited for, for the text of a time-out.
+    :attr:`phase` says what has not happened yet, for the message of a time-out.
     """
 
     def __init__(self) -> None:
         self.phase = "nothing was tried"
 
     async def tcp(self, host: str, port: int) -> socket.socket:
-        """A connection to the first address of ``host`` that takes one.
+        """Connect to the first address of ``host`` that accepts.
 
         Raises OSError, which names every address that was tried.
         """
@@ -46,7 +46,7 @@ class Reach:
         return await race.run()
 
     async def unix(self, path: str) -> socket.socket:
-        """A connection to the Unix socket at ``path``. Raises OSError."""
+        """Connect to the Unix socket at ``path``. Raises OSError."""
         self.phase = f"no connection to {path!r}"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -56,7 +56,7 @@ class Reach:
                     sock.connect(path)
                 except BlockingIOError:
                     # connect(2): "EAGAIN: For nonblocking UNIX domain sockets, the socket is nonblocking,
-                    # and the connection cannot be completed immediately." Nothing announces that it can.
+                    # and the connection cannot be completed immediately." No event announces when it can.
                     await asyncio.sleep(QUEUE_DELAY)
                 else:
                     return sock
@@ -69,7 +69,7 @@ class Reach:
 
 
 def interleaved(addresses: Sequence[Address]) -> list[Address]:
-    """The families in turn, each in its order, beginning with that of the first (RFC 8305 §4)."""
+    """Alternate the address families, beginning with that of the first address (RFC 8305 §4)."""
     if not addresses:
         return []
     first = [address for address in addresses if address[0] == addresses[0][0]]
@@ -78,7 +78,7 @@ def interleaved(addresses: Sequence[Address]) -> list[Address]:
 
 
 class _Race:
-    """Attempts to connect to ``addresses``: the first that succeeds wins, and the others are closed."""
+    """Parallel connection attempts: the first that succeeds wins, and the others are closed."""
 
     def __init__(self, addresses: Sequence[Address]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -89,7 +89,7 @@ class _Race:
         self._won: asyncio.Future[socket.socket] = self._loop.create_future()
 
     async def run(self) -> socket.socket:
-        """The winner. Raises OSError if there is none."""
+        """Return the connected socket. Raises OSError if every attempt fails."""
         try:
             self._next()
             sock = await self._won
@@ -103,7 +103,7 @@ class _Race:
                 loser.close()
 
     def _next(self) -> None:
-        """Begin the next attempt; the one after it begins when this one has failed, or some time later."""
+        """Start the next attempt. The one after it starts when this one fails, or after ``ATTEMPT_DELAY``."""
         self._unset_timer()
         if self._won.done():
             return
@@ -115,7 +115,7 @@ class _Race:
         self._timer = self._loop.call_later(ATTEMPT_DELAY, self._next)
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
-        except OSError as error:  # no descriptor left, or no such family here
+        except OSError as error:  # no file descriptor is left, or the family is not supported
             self._failed(address, error.errno)
             return
         self._connecting.add(sock)
@@ -152,14 +152,14 @@ class _Race:
 
 
 def _combined(errors: list[OSError]) -> OSError:
-    """One error that names every address; of the first one's class, because that address was preferred."""
+    """Return one error that names every address. It has the class of the first one, the preferred address."""
     if not errors:
         return OSError(errno.EADDRNOTAVAIL, "the name has no address")
     return _of(errors[0], "cannot connect to " + ", ".join(str(error.strerror) for error in errors))
 
 
 def _of(error: OSError, text: str) -> OSError:
-    """An error of the same class and number with another text."""
+    """Return an error of the same class and number with another text."""
     return OSError(error.errno, text) if error.errno else OSError(text)
 
 

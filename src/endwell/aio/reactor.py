@@ -1,9 +1,8 @@
-"""What all connections of one event loop share: a buffer to read into, their timers, their epoll.
+"""What all connections of one event loop share: read buffers, timers and an epoll instance.
 
-Where the system has epoll, the loop watches a single descriptor for all of them: an epoll of
-our own, which tells what can be read. A loop's add_reader makes a handle, a context and a
-watcher for each connection, half a KiB together; and on uvloop six system calls, and an
-error that is announced only once.
+Where the system has epoll, the loop watches a single descriptor for all connections: the epoll instance
+of this module. A loop's add_reader creates a handle, a context and a watcher for each connection,
+together half a KiB; uvloop also makes six system calls, and announces an error only once.
 """
 
 from __future__ import annotations
@@ -23,30 +22,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Reactor", "reactor_of"]
 
-#: One read of a socket, at most.
+#: Maximum number of bytes in one read of a socket.
 READ_SIZE = 256 * 1024
 HAS_EPOLL = hasattr(select, "epoll")
-#: One under TLS, and all of it is decrypted into the other buffer: see WRITE_SIZE in tls.py.
+#: The same under TLS. All of it is decrypted into the other buffer: see WRITE_SIZE in tls.py.
 ENCRYPTED_SIZE = 32 * 1024
-#: Connections read from in one turn of the loop.
+#: Maximum number of connections that are read from in one turn of the loop.
 EVENTS = 256
-#: Seconds by which an alarm may come late: those of so long a time have one timer of the loop
-#: together. A timer of its own would cost each connection more memory than its socket, and two
-#: calls of the loop in each life.
+#: Seconds by which an alarm may be late. The alarms of one such interval share a timer of the loop. A
+#: separate timer would cost each connection more memory than its socket, and two calls of the loop.
 GRAIN = 1 / 64
 
 
 class Reactor:
-    """One for each loop, for as long as it has connections: see :func:`reactor_of`."""
+    """The shared objects of one loop, while it has connections: see :func:`reactor_of`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        #: Whatever a read brought is consumed before the next one.
+        #: The read buffer. Its content is consumed before the next read.
         self.buffer = bytearray(READ_SIZE)
-        #: The same for TLS, before it is decrypted into the other.
+        #: The read buffer for encrypted data.
         self.encrypted = bytearray(ENCRYPTED_SIZE)
-        #: libuv announces an error once and watches no longer, so on uvloop a reset that comes
-        #: with data would go unseen behind it. A selector and epoll announce it again.
+        #: libuv announces an error once and then stops watching, so uvloop would miss a reset that comes
+        #: together with data. A selector and epoll announce it again.
         self.ask_for_errors = not HAS_EPOLL and not isinstance(loop, asyncio.SelectorEventLoop)
         self._members = 0
         self._epoll: select.epoll | None = None
@@ -56,17 +54,18 @@ class Reactor:
         self._stall_detector = StallDetector(loop)
 
     def enter(self) -> None:
-        """One connection more. Raises OSError where there is no file descriptor left for them all."""
+        """Add a connection. Raises OSError if there is no file descriptor left for the epoll instance."""
         if HAS_EPOLL and self._epoll is None:
             self._epoll = select.epoll()
-            # In a context of nobody's: whoever happened to be the first must not lend the others its own.
+            # In an empty context: the callbacks of all connections must not run in the context of the first
+            # one.
             Context().run(self.loop.add_reader, self._epoll.fileno(), self._poll)
         if not self._members:
             self._stall_detector.start(self._stalled)
         self._members += 1
 
     def leave(self) -> None:
-        """One connection less."""
+        """Remove a connection."""
         self._members -= 1
         if self._members:
             return
@@ -77,7 +76,7 @@ class Reactor:
             self._epoll = None
 
     def add_reader(self, fd: int, stream: Stream) -> None:
-        """Have ``stream.readable()`` called whenever there is something to read, or an error."""
+        """Call ``stream.readable()`` whenever there is data or an error."""
         if self._epoll is None:
             self.loop.add_reader(fd, stream.readable)
         else:
@@ -85,7 +84,7 @@ class Reactor:
             self._readers[fd] = stream
 
     def remove_reader(self, fd: int) -> None:
-        """Take that back."""
+        """Undo :meth:`add_reader`."""
         if self._epoll is None:
             self.loop.remove_reader(fd)
         else:
@@ -93,14 +92,14 @@ class Reactor:
             self._epoll.unregister(fd)
 
     def watch_errors_only(self, fd: int) -> None:
-        """Tell of nothing but a reset, which only epoll can; until :meth:`unmute`, or to the end."""
+        """Announce only a reset, until :meth:`watch_reads`. Only epoll can do that."""
         if self._epoll is None:
             self.loop.remove_reader(fd)
         else:
-            self._epoll.modify(fd, 0)  # EPOLLERR and EPOLLHUP are told unasked
+            self._epoll.modify(fd, 0)  # epoll always announces EPOLLERR and EPOLLHUP
 
     def watch_reads(self, fd: int, stream: Stream) -> None:
-        """Tell of everything again."""
+        """Announce data again."""
         if self._epoll is None:
             self.loop.add_reader(fd, stream.readable)
         else:
@@ -110,7 +109,7 @@ class Reactor:
         assert self._epoll is not None
         readable = select.EPOLLIN
         if len(self._readers) == 1:
-            # Whom else could it be about? A client most often has but one connection.
+            # The event can only be for this one. Most clients have a single connection.
             (only,) = self._readers.values()
             if not only.errors_only:
                 only.readable()
@@ -118,18 +117,18 @@ class Reactor:
         for fd, events in self._epoll.poll(0, EVENTS):
             stream = self._readers.get(fd)
             if stream is None:
-                continue  # one of those before it has closed it
+                continue  # an earlier callback of this loop has closed it
             try:
                 if events & readable:
                     stream.readable()
                 else:
                     stream.hung_up()
             except Exception as exc:
-                # What a loop does with a callback that fails.
+                # As a loop does with a callback that fails.
                 self.loop.call_exception_handler({"message": f"reading {stream!r} failed", "exception": exc})
 
     def set_alarm(self, stream: Stream, at: float) -> None:
-        """Have ``stream.tick()`` called when it is ``at``."""
+        """Call ``stream.tick()`` at the time ``at``."""
         number = int(at / GRAIN) + 1
         streams = self._alarms.get(number)
         if streams is None:
@@ -138,7 +137,7 @@ class Reactor:
         streams.add(stream)
 
     def unset_alarm(self, stream: Stream, at: float) -> None:
-        """Take back what was set."""
+        """Undo :meth:`set_alarm`."""
         number = int(at / GRAIN) + 1
         streams = self._alarms.get(number)
         if streams is None:
@@ -150,14 +149,14 @@ class Reactor:
 
     def _ring(self, number: int) -> None:
         del self._timers[number]
-        # In a call for each: whatever one of them raises is no business of the others.
+        # One call for each, so that an exception in one does not affect the others.
         for stream in self._alarms.pop(number):
             self.loop.call_soon(stream.tick)
 
     def _stalled(self, since: float, seconds: float) -> None:
         now = monotonic()
-        # Whoever has no alarm waits for nothing. All of them are told before any alarm rings:
-        # those that are due have only been handed to the loop.
+        # A stream without an alarm has no deadline. All streams are informed before any alarm runs: those
+        # that are due have only been scheduled.
         for streams in self._alarms.values():
             for stream in streams:
                 stream.core.stalled(since, seconds, now)
@@ -168,8 +167,8 @@ _all: WeakValueDictionary[int, Reactor] = WeakValueDictionary()
 
 
 def reactor_of(loop: asyncio.AbstractEventLoop) -> Reactor:
-    """What the connections of ``loop`` share."""
-    reactor = _all.get(id(loop))  # which is not another's, for they keep their loop alive
+    """Return the reactor of ``loop``."""
+    reactor = _all.get(id(loop))  # the id is unambiguous, because a reactor keeps its loop alive
     if reactor is None:
         warn_of_failure()
         reactor = _all[id(loop)] = Reactor(loop)

@@ -1,8 +1,8 @@
-"""Host names to addresses, in threads of our own.
+"""Name resolution in threads of this module.
 
-Not ``loop.getaddrinfo``: it uses the loop's default executor, whose few threads the
-application shares. There, lookups that hang delay those that do not. The interpreter waits
-for them at its exit, and refuses new ones after the end of the main thread.
+``loop.getaddrinfo`` uses the loop's default executor, which has few threads and is shared with the
+application. There, hanging lookups delay the others. The interpreter waits for these threads at its
+exit, and the executor refuses lookups after the end of the main thread.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from contextlib import suppress
 
 __all__ = ["Address", "resolve"]
 
-#: Family and address, as the socket module has them.
+#: Family and address, in the format of the socket module.
 Address = tuple[int, tuple[object, ...]]
 
-#: Lookups at once. Each has a thread while it runs; those above the limit wait.
+#: Maximum number of parallel lookups. Each has a thread while it runs; further ones wait.
 THREADS = 128
 
 
 async def resolve(host: str, port: int) -> list[Address]:
-    """The addresses of ``host``, in the system's order of preference (RFC 6724).
+    """Return the addresses of ``host``, in the system's order of preference (RFC 6724).
 
-    An IP address is never looked up. Raises OSError, of which socket.gaierror is one.
+    An IP address needs no lookup. Raises OSError, including socket.gaierror.
     """
     try:
         return _addresses(host, port, AI_NUMERICHOST)
@@ -35,15 +35,15 @@ async def resolve(host: str, port: int) -> list[Address]:
 
 
 def _addresses(host: str, port: int, flags: int = 0) -> list[Address]:
-    # As bytes, because of a str the socket module makes IDNA again, and refuses a long label by UnicodeError.
+    # As bytes: the socket module would IDNA-encode a str again, and raise UnicodeError for a long label.
     found = getaddrinfo(host.encode("ascii"), port, 0, SOCK_STREAM, 0, flags)
     return [(family, address) for family, _, _, _, address in found]
 
 
 class _Lookups:
-    """Lookups of the whole process, each in a daemon thread.
+    """The lookups of the process, each in a daemon thread.
 
-    A thread ends when nothing waits: a lookup costs more than starting one.
+    A thread ends when no lookup waits: a lookup costs more than starting a thread.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class _Lookups:
         self._threads = 0
 
     async def look_up(self, host: str, port: int) -> list[Address]:
-        """What :func:`resolve` says. A lookup that is given up before it began is not made."""
+        """See :func:`resolve`. A lookup that is cancelled before it starts is skipped."""
         lookup = _Lookup(host, port)
         with self._lock:
             self._waiting.append(lookup)
@@ -61,7 +61,7 @@ class _Lookups:
         if start:
             try:
                 threading.Thread(target=self._work, name="endwell resolver", daemon=True).start()
-            except RuntimeError as error:  # the system has no thread, or the interpreter exits
+            except RuntimeError as error:  # the system cannot start a thread, or the interpreter exits
                 with self._lock:
                     self._threads -= 1
                     with suppress(ValueError):  # another thread has taken it
@@ -89,7 +89,7 @@ class _Lookup:
         self.found: asyncio.Future[list[Address]] = self._loop.create_future()
 
     def run(self) -> None:
-        """Look it up, in a thread."""
+        """Do the lookup. Runs in a thread."""
         if self.found.cancelled():
             return
         answer: list[Address] | OSError

@@ -1,4 +1,4 @@
-"""How what is awaited hands over its value, and how a function says that it is to be awaited."""
+"""How awaitables return their value, and how functions are marked as coroutine functions."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["hasten", "mark"]
 def hasten() -> None:
     """Let ``Receive`` and ``Done`` return their value as a coroutine does.
 
-    Here there is nothing to do: a value travels in a StopIteration. Compiled,
-    ``_sending.pyx`` fills the slot that coroutines have for it, and which Cython has
-    no name for; it saves an exception for each message.
+    The pure build does nothing: a value is returned with StopIteration. In the compiled build
+    ``_sending.pyx`` fills the type slot ``am_send``, which Cython cannot express. It saves an exception for
+    each message.
     """
 
 
 def mark(function: Callable[..., Any]) -> None:
-    """Have ``inspect.iscoroutinefunction`` (Python 3.11: asyncio's) say so of a plain function that returns a coroutine.
+    """Make ``inspect.iscoroutinefunction`` true for a plain function that returns a coroutine.
 
-    ``unittest.mock`` asks it.
+    ``unittest.mock`` uses it. On Python 3.11 only asyncio's function knows the mark.
     """
     if sys.version_info >= (3, 12):
         inspect.markcoroutinefunction(function)

@@ -1,8 +1,7 @@
-"""The calls on a plain TCP socket that every message pays for.
+"""The system calls on a TCP socket that each message needs.
 
-Compiled, ``_syscalls.pyx`` stands in for these functions (``stream.pxd`` says so): a
-method of a socket object costs as much again as the call it makes. A test holds
-the two together.
+The compiled build uses ``_syscalls.pyx`` instead (see ``stream.pxd``): a method of a socket object costs
+as much again as the system call. A test compares the two modules.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from _thread import get_ident
 
 __all__ = ["error_of", "monotonic", "receive", "receive_past", "send", "send_many", "thread_ident"]
 
-#: Buffers handed to one ``writev``; Linux's IOV_MAX is 1024.
+#: Maximum number of buffers in one ``writev``. Linux's IOV_MAX is 1024.
 IOV = 64
 
 monotonic = time.monotonic
@@ -23,7 +22,10 @@ thread_ident = get_ident
 
 
 def receive(fd: int, buffer: bytearray) -> int:
-    """Read into ``buffer``: how many bytes came, 0 at the end of file, -1 for nothing now. Raises OSError."""
+    """Read into ``buffer``. Return the number of bytes, 0 at the end of file, -1 if nothing is available.
+
+    Raises OSError.
+    """
     try:
         return os.readv(fd, [buffer])
     except (BlockingIOError, InterruptedError):
@@ -31,7 +33,10 @@ def receive(fd: int, buffer: bytearray) -> int:
 
 
 def receive_past(fd: int, room: bytearray, at: int, size: int, buffer: bytearray) -> int:
-    """The same, but the first ``size`` bytes go into ``room`` at ``at``, its end, and what follows into ``buffer``."""
+    """Read the first ``size`` bytes into ``room`` at ``at``, its end, and the following ones into ``buffer``.
+
+    Returns as :func:`receive` does. Raises OSError.
+    """
     try:
         data = os.read(fd, size + len(buffer))
     except (BlockingIOError, InterruptedError):
@@ -42,7 +47,10 @@ def receive_past(fd: int, room: bytearray, at: int, size: int, buffer: bytearray
 
 
 def send(fd: int, data: bytes | bytearray | memoryview, size: int) -> int:
-    """Write the first ``size`` bytes: how many the system took, -1 if it takes nothing now. Raises OSError."""
+    """Write the first ``size`` bytes. Return the number of bytes that the kernel accepted, -1 for none now.
+
+    Raises OSError.
+    """
     try:
         with memoryview(data) as view:
             return os.write(fd, view[:size])
@@ -51,7 +59,7 @@ def send(fd: int, data: bytes | bytearray | memoryview, size: int) -> int:
 
 
 def send_many(fd: int, buffers: list[bytes | memoryview]) -> int:
-    """The same for the first of ``buffers``, in one call."""
+    """Like :func:`send`, for the first ``IOV`` buffers in one call."""
     try:
         return os.writev(fd, buffers[:IOV])
     except (BlockingIOError, InterruptedError):
@@ -59,5 +67,5 @@ def send_many(fd: int, buffers: list[bytes | memoryview]) -> int:
 
 
 def error_of(sock: _socket.socket) -> int:
-    """The error that is pending on the socket, which forgets it; 0 for none."""
+    """Return and clear the pending error of the socket (SO_ERROR); 0 for none."""
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

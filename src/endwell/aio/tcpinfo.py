@@ -1,4 +1,4 @@
-"""What the kernel knows of a peer that we ourselves hear nothing of."""
+"""What the kernel knows about a silent peer."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ __all__ = [
     "set_user_timeout",
 ]
 
-#: Where Linux's ``struct tcp_info`` has tcpi_last_ack_recv: the milliseconds since the last
-#: segment that acknowledged anything.
+#: Offset of tcpi_last_ack_recv in Linux's ``struct tcp_info``: milliseconds since the last segment that
+#: acknowledged data.
 _LAST_ACK = 56
-#: Seconds by which the kernel's clock of acknowledgements may be off: it ticks 100 times
-#: a second at the least, and an acknowledgement comes a moment after what it is for.
+#: Error in seconds of the kernel's clock of acknowledgements: it ticks at least 100 times a second, and an
+#: acknowledgement comes a moment after the segment that it is for.
 ACK_CLOCK_ERROR = 0.02
 #: Linux's TCP_USER_TIMEOUT; None on systems without one.
 _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
-#: The largest that it takes, in milliseconds: some 24 days.
+#: Its maximum in milliseconds: about 24 days.
 _LONGEST = 2**31 - 1
 #: Linux's and macOS's TCP_NOTSENT_LOWAT; None elsewhere.
 _NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-#: Bytes that the kernel takes beyond what it can send now. Measured on loopback, messages of 1 MiB: no slower than without
-#: a limit, from 64 KiB on; 16 KiB are a third slower.
+#: Bytes that the kernel accepts beyond what it can send now. Measured on loopback with messages of 1 MiB:
+#: from 64 KiB on not slower than without a limit; with 16 KiB a third slower.
 MAX_UNSENT = 128 * 1024
 
 
 def limit_unsent_bytes(sock: _socket.socket) -> None:
-    """Have the kernel take little that it cannot send yet; of a listening socket it is inherited.
+    """Limit the unsent data that the kernel accepts (TCP_NOTSENT_LOWAT). Accepted sockets inherit it.
 
-    Otherwise it holds megabytes for a slow peer, which are seconds or minutes of messages that are out of date
-    when they arrive, and ``write_limit`` notices nothing until then. What is on its way, unacknowledged, is not
-    limited, so the throughput is what it was.
+    Otherwise the kernel holds megabytes for a slow peer: seconds or minutes of messages that are out of date
+    when they arrive, and ``write_limit`` notices nothing until then. Data in flight is not limited, so the
+    throughput does not change.
     """
     if _NOTSENT_LOWAT is not None and sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, MAX_UNSENT)
 
 
 def seconds_since_ack(sock: _socket.socket) -> float | None:
-    """Seconds since the peer's system last confirmed to have got something; None if nobody knows."""
+    """Return the seconds since the peer's system last acknowledged data; None if the kernel cannot tell."""
     if sys.platform != "linux" or sock.family == socket.AF_UNIX:
         return None
     try:
@@ -60,12 +60,12 @@ def seconds_since_ack(sock: _socket.socket) -> float | None:
 
 
 def set_user_timeout(sock: _socket.socket, options: Options) -> None:
-    """Have the kernel give up a peer that acknowledges or takes nothing; of a listening socket it is inherited.
+    """Have the kernel give up a peer that acknowledges or accepts nothing. Accepted sockets inherit it.
 
-    RFC 5482. It stands behind keepalive and ``write_timeout``, for the connections that those
-    do not see: because our loop is blocked for good, the protocol has no pings, or the socket is
-    closed and only the kernel still holds what was sent. Twice the time of keepalive, because
-    the kernel goes on counting when we are stopped, and keepalive then asks anew.
+    TCP_USER_TIMEOUT (RFC 5482) backs up keepalive and ``write_timeout`` for the connections that those do
+    not cover: the loop is blocked for good, the protocol has no pings, or the socket is closed and only
+    the kernel still holds data. It is twice the time of keepalive, because the kernel keeps counting
+    while this process is stopped, and keepalive then sends a new ping.
     """
     seconds = (options.ping_interval, options.ping_timeout, options.write_timeout)
     if _USER_TIMEOUT is None or sock.family == socket.AF_UNIX or None in seconds:
@@ -76,9 +76,9 @@ def set_user_timeout(sock: _socket.socket, options: Options) -> None:
 
 
 def explain_timeout(exc: OSError, sock: _socket.socket) -> OSError:
-    """``exc``, or what it is called if the kernel gave up a peer that is there, but takes nothing.
+    """Return ``exc``, or a WindowClosed if the peer is reachable but its receive window stayed closed.
 
-    For a peer whose window stays closed TCP_USER_TIMEOUT strikes too, though it acknowledges each probe.
+    TCP_USER_TIMEOUT expires for such a peer too, although it acknowledges each probe.
     """
     if exc.errno != errno.ETIMEDOUT or _USER_TIMEOUT is None:
         return exc

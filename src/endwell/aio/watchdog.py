@@ -1,4 +1,4 @@
-"""Noticing that we ourselves stood still: a blocked event loop, a stopped process, a machine that slept."""
+"""Detects that this process was stalled: a blocked event loop, a stopped process, a sleeping machine."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["StallDetector"]
 
 logger = logging.getLogger("endwell")
 
-#: Seconds from one beat to the next, and so the time after a sleep within which it is noticed.
+#: Seconds between checks, and so the time after a sleep within which it is noticed.
 CHECK_INTERVAL = 1.0
 
 
 def clock() -> float:
-    """Seconds on a clock that goes on while the machine sleeps, as ``time.monotonic`` does not.
+    """Return the seconds of a clock that runs while the machine sleeps, unlike ``time.monotonic``.
 
-    Where there is only the wall clock for that, a step of it looks like a sleep, and costs a ping.
+    Where only the wall clock does, a step of it looks like a sleep, and costs one ping.
     """
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -30,7 +30,7 @@ def clock() -> float:
 
 
 class StallDetector:
-    """Beats on an event loop while that has connections, and so notices when it has stood still."""
+    """Runs a periodic timer on an event loop that has connections, and reports when it is late."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -39,21 +39,21 @@ class StallDetector:
         self._due = self._ahead = 0.0
 
     def start(self, tell: Callable[[float, float], None]) -> None:
-        """Begin. After a standstill ``tell(since, seconds)`` is called, before the timers that were due meanwhile."""
+        """Start. After a stall, call ``tell(since, seconds)`` before the timers that came due meanwhile."""
         now = monotonic()
         self._tell = tell
         self._ahead = clock() - now
         self._set(now)
 
     def stop(self) -> None:
-        """End, and refer to nobody."""
+        """Stop, and drop all references."""
         assert self._timer is not None
         self._timer.cancel()
         self._timer = self._tell = None
 
     def _set(self, now: float) -> None:
         self._due = now + CHECK_INTERVAL
-        # In a context of nobody's, as all that connections share.
+        # In an empty context, like everything that connections share.
         self._timer = self._loop.call_later(CHECK_INTERVAL, self._check, context=Context())
 
     def _check(self) -> None:
@@ -64,9 +64,9 @@ class StallDetector:
         assert self._tell is not None
         late, slept = now - due, self._ahead - ahead
         if slept > LATE:
-            # While a machine sleeps its monotonic clock stands still: so does ``since``.
+            # The monotonic clock does not advance while the machine sleeps, so the stall begins and ends now.
             logger.info("this machine slept for %.1f s", slept)
             self._tell(now, slept)
         elif late > LATE:
-            logger.info("the event loop stood still for %.1f s", late)
+            logger.info("the event loop was stalled for %.1f s", late)
             self._tell(due, late)

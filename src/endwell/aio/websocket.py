@@ -1,6 +1,6 @@
-"""The asyncio WebSocket: what handlers and clients hold in their hands."""
+"""The asyncio WebSocket."""
 
-# size: all the words of this face; half of it is what they mean.
+# size: the whole asyncio API; more than half of it is docstrings.
 from __future__ import annotations
 
 import _socket
@@ -45,22 +45,46 @@ __all__ = [
 
 logger = logging.getLogger("endwell")
 
-#: Seconds after which to look again whether a task still waits on a connection that is not referred to.
+#: Seconds between checks whether a task still waits on a connection that is otherwise unreferenced.
 RECHECK_INTERVAL = 1.0
 
 hasten()
 
 
 class WebSocket:
-    """One WebSocket connection, open from the moment it is handed out.
+    """One open WebSocket connection.
 
-    Messages are ``str`` (text) or ``bytes`` (binary). Iteration ends quietly for
-    every ending; :attr:`ending` then says how it was.
+    ``await connect(...)`` returns it, and coroutine handlers of a :class:`Server` get it. Messages are
+    ``str`` (text) or ``bytes`` (binary). ``async for message in ws`` receives them and stops without an
+    exception when the connection ends, however it ends; :attr:`ending` says how.
 
-    A client's connection that is not referred to any more is closed with 1000; if its event loop
-    is closed by then, a ResourceWarning names the line that opened it.
+    A client's connection without references is closed with 1000. If its event loop is closed by then, a
+    ResourceWarning names the line that opened the connection.
 
-    All methods belong to the event loop's thread: :exc:`ConcurrencyError` in another one.
+    All methods must be called in the thread of the event loop; otherwise they raise
+    :exc:`ConcurrencyError`. Use :mod:`endwell.sync` for threads.
+
+    Example:
+        ```python
+        import asyncio
+        import endwell
+
+        server = endwell.Server()
+
+        @server.websocket("/")
+        async def echo(ws):
+            async for message in ws:
+                await ws.send(message)
+
+        async def main():
+            async with server.serving(port=0):
+                async with endwell.connect(f"ws://127.0.0.1:{server.port}/") as ws:
+                    await ws.send("hello")
+                    print(await ws.recv())
+                print(ws.ending)
+
+        asyncio.run(main())
+        ```
     """
 
     def __init__(
@@ -78,11 +102,11 @@ class WebSocket:
         self._stream = stream
         self._core = stream.core
         self._over = False
-        # Those that are open or closing, of which this is one until its end.
+        # The server's set of connections that are open or closing; None for a client.
         self._among = among
         self._draining = draining
         self._core.receiver = self._slot = Slot(stream.loop)
-        # This and what follows is made when first wanted, for most connections never want it.
+        # The following attributes are created on first use, because most connections use few of them.
         self._recv: Coroutine[Any, Any, str | bytes] | None = None
         self._read: Coroutine[Any, Any, str | bytes | None] | None = None
         self._next: Coroutine[Any, Any, str | bytes] | None = None
@@ -93,7 +117,7 @@ class WebSocket:
         self._watchers: set[asyncio.Future[None]] | None = None
         self._pings: dict[bytes, asyncio.Future[float]] | None = None
         self._callbacks: list[tuple[Callable[[Ending], object], Context]] | None = None
-        #: Where a client's connection was opened: file and line.
+        #: For a client: the file and the line that opened the connection.
         self._created_at: tuple[str, int] | None = None
         if among is not None:
             among.add(self)
@@ -106,27 +130,27 @@ class WebSocket:
     # Properties, so that a mock of this class has them.
     @property
     def request(self) -> Request:
-        """The request of the opening handshake; its ``params`` are those of the route."""
+        """The request of the opening handshake. On a server its ``params`` are those of the route."""
         return self._request
 
     @property
     def subprotocol(self) -> str | None:
-        """The subprotocol agreed on, or None."""
+        """The negotiated subprotocol; None if there is none."""
         return self._subprotocol
 
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent.
 
-        After a Close of the peer it stays true while messages that came before the Close are
-        unread or being handled, for ``answer_timeout`` at most: a loop of ``while ws.is_open`` and
-        :meth:`read` handles and answers them all. After any other end it is false at once.
+        After a Close of the peer it stays true while messages that arrived before the Close are unread or
+        being handled, for at most ``answer_timeout``: a ``while ws.is_open`` loop with :meth:`read` handles
+        and answers all of them. After any other end it is false immediately.
         """
         return self._core.is_open
 
     @property
     def response(self) -> Response:
-        """The answer to it (101)."""
+        """The 101 response of the opening handshake."""
         if self._response is None:
             # A server's. To make it once more takes nothing while nobody asks for it.
             self._response = accept(self.request, self._core.options).response
@@ -134,17 +158,23 @@ class WebSocket:
 
     @property
     def ending(self) -> Ending | None:
-        """How the connection ended; None while it has not."""
+        """How the connection ended; None while it is open."""
         return self._core.ending if self._over else None
 
     @property
     def closed(self) -> _Closed:
-        """``await ws.closed`` waits for the end and is the :class:`Ending`."""
+        """An awaitable that waits for the end: ``ending = await ws.closed``.
+
+        Several tasks may await it; cancelling one of them does not affect the others.
+        """
         return _Closed(self)
 
     @property
     def close_code(self) -> int | None:
-        """The code that a browser would report: the peer's, 1005 or 1006; None before the end."""
+        """The close code that a browser would report; None while the connection is open.
+
+        It is the code of the peer's Close, 1005 if that Close had no code, or 1006 if no Close came.
+        """
         if not self._over:
             return None
         received = self._core.received
@@ -154,17 +184,18 @@ class WebSocket:
 
     @property
     def close_reason(self) -> str | None:
-        """The reason in the peer's Close, or ``""``; None before the end."""
+        """The reason in the peer's Close, ``""`` if there is none; None while the connection is open."""
         if not self._over:
             return None
         return "" if self._core.received is None else self._core.received.reason
 
     @property
     def draining(self) -> DrainEvent:
-        """Whether the server is going to stop, and ``await ws.draining.wait()`` for it.
+        """Set when the server begins to stop, before it closes the first connection.
 
-        It is told before the first connection is closed; a handler that returns then
-        closes with the code and reason of the drain. Never true for a client.
+        It works as a truth value and as an asyncio.Event: ``await ws.draining.wait()``. A handler that
+        returns while it is set closes with the code and the reason of the drain. It is never set for a
+        client.
         """
         if self._draining is None:
             self._draining = DrainEvent()
@@ -172,22 +203,22 @@ class WebSocket:
 
     @property
     def latency(self) -> float | None:
-        """Seconds of the last ping's round trip; None before the first pong."""
+        """The round trip of the last ping in seconds; None before the first pong."""
         return self._core.keepalive.latency
 
     @property
     def smoothed_latency(self) -> float | None:
-        """The same, smoothed over some eight pings, as TCP smooths its own round trips."""
+        """The smoothed round trip in seconds, over about eight pings, as TCP smooths it (RFC 6298)."""
         return self._core.keepalive.smoothed
 
     @property
     def remote_address(self) -> object:
-        """The peer's address, as the socket module gives it."""
+        """The peer's address, in the format of the socket module."""
         return self._stream.remote_address
 
     @property
     def local_address(self) -> object:
-        """Our own address, as the socket module gives it."""
+        """The local address, in the format of the socket module."""
         return self._stream.local_address
 
     def __repr__(self) -> str:
@@ -197,19 +228,28 @@ class WebSocket:
     # -- messages -------------------------------------------------------------
 
     def recv(self) -> Coroutine[Any, Any, str | bytes]:
-        """The next message, to be awaited.
+        """Receive the next message: ``str`` for text, ``bytes`` for binary. Await the result.
 
-        Messages that came before the end are delivered before the end is told.
+        Messages that arrived before the end of the connection are returned first. If the task is
+        cancelled, no message is lost.
 
-        Raises :exc:`ConnectionClosed` when there are no more, and
-        :exc:`ConcurrencyError` if another task is receiving. Safe to cancel.
+        Raises:
+            ConnectionClosed: If the connection has ended and there are no more messages.
+            ConcurrencyError: If another task is receiving.
         """
         if self._recv is None:
             self._recv = self._receive(Receive.RAISE)
         return self._recv
 
     def read(self) -> Coroutine[Any, Any, str | bytes | None]:
-        """The next message, or None once the connection is gone, cleanly or not; to be awaited."""
+        """Receive the next message, or None after the end of the connection. Await the result.
+
+        Messages that arrived before the end of the connection are returned first. If the task is
+        cancelled, no message is lost.
+
+        Raises:
+            ConcurrencyError: If another task is receiving.
+        """
         if self._read is None:
             self._read = self._receive(Receive.NONE)
         return self._read
@@ -227,24 +267,28 @@ class WebSocket:
         return cast("Coroutine[Any, Any, Any]", Receive(self._stream, self._slot, at_end))
 
     def send(self, message: str | Buffer) -> Coroutine[Any, Any, None]:
-        """Send a text message (``str``) or a binary one (bytes-like: array and mmap, too); to be awaited.
+        """Send a text message (``str``) or a binary one (any bytes-like object). Await the result.
 
-        The message is in the send queue when this returns; if that holds more than
-        ``write_limit`` bytes, awaiting it waits for room first. Cancelled while
-        waiting, it sends nothing.
+        When the ``await`` returns, the message is in the send queue. While the queue holds more than
+        ``write_limit`` bytes, the ``await`` waits; if the task is cancelled then, nothing is sent.
 
-        To be awaited always: where it has to wait and is not awaited, the message is not sent, and
+        Always await it: if the queue is full, a call without ``await`` does not send the message, and
         Python warns that "coroutine 'WebSocket.send' was never awaited".
 
-        Raises TypeError for anything that is no message, :exc:`UnsupportedByProtocol` (which is one)
-        for bytes in an old protocol that has only text, and when awaited
-        :exc:`ConnectionClosed` after the end.
+        Args:
+            message: The message.
+
+        Raises:
+            TypeError: If ``message`` is neither ``str`` nor bytes-like.
+            UnsupportedByProtocol: For a binary message in hixie-75 or hixie-76, which have only text. It is
+                a TypeError.
+            ConnectionClosed: When awaited, if the connection has ended or is closing.
         """
         if self._slot.thread != thread_ident():
             self._slot.guard("send")
         core = self._core
-        # Not self._turn.locked(): between two turns of the lock nobody has it, and whoever
-        # sends on and on would overtake those who wait.
+        # Not self._turn.locked(): the lock is free between two holders, and a task that sends continuously
+        # would overtake the waiting tasks.
         if self._queued or core.outbox.size > self._write_limit:
             return coroutines.send(self, message)
         if not core.send(message, self._stream.now()):
@@ -253,12 +297,20 @@ class WebSocket:
         return coroutines.yield_once() if self._stream.wrote() else DONE
 
     def ping(self, payload: bytes | None = None) -> Coroutine[Any, Any, float]:
-        """Send a ping, wait for its pong, return the round trip in seconds; to be awaited.
+        """Send a ping and wait for its pong. Await the result.
 
-        ``payload`` is at most 125 bytes; by default a fresh one is made.
+        Keepalive pings (``ping_interval``) are sent without this call.
 
-        Raises :exc:`ConnectionClosed` if the connection ends first, and ValueError for
-        a payload that is too long or still unanswered. Keepalive pings go by themselves.
+        Args:
+            payload: At most 125 bytes. Default: a payload that is different for each ping.
+
+        Returns:
+            The round trip in seconds.
+
+        Raises:
+            ConnectionClosed: If the connection ends first.
+            ValueError: If the payload is too long, or a ping with the same payload is unanswered.
+            UnsupportedByProtocol: In hixie-75 and hixie-76, which have no pings.
         """
         self._guard("ping")
         return coroutines.ping(self, payload)
@@ -268,55 +320,94 @@ class WebSocket:
     def close(
         self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = ""
     ) -> Coroutine[Any, Any, Ending]:
-        """Do the closing handshake, wait for the end, and return how it was; to be awaited.
+        """Do the closing handshake, wait for the end of the connection, and return how it ended.
 
-        May be called any number of times, from any task, whatever the state; only the
-        first closing event counts, and it is never an error. Messages sent before
-        it arrive before it. Takes ``close_timeout`` twice at the most. With None for the code
-        the Close has none, nor a reason.
+        May be called repeatedly, from any task and in any state; it is never an error. Only the first closing
+        event counts. Messages sent before the call arrive before the Close. Awaiting it takes at most twice
+        ``close_timeout``.
 
-        Raises ValueError for a code that an application may not send (1005, 1006,
-        1015, unassigned ones) or a reason over 123 bytes of UTF-8; then nothing
-        was sent and the connection goes on.
+        Args:
+            code: The close code. None sends a Close without code and reason. Default: 1000.
+            reason: At most 123 bytes of UTF-8. Default: empty.
+
+        Returns:
+            The :class:`Ending` of the connection.
+
+        Raises:
+            ValueError: If an application may not send ``code`` (1005, 1006, 1015, unassigned codes), or the
+                reason is too long. Nothing is sent, and the connection stays open.
         """
         self._guard("close")
         return coroutines.close(self, code, reason)
 
     def abort(self) -> None:
-        """Cut the connection now: a Close 1001 if it fits, no waiting for an answer."""
+        """Cut the connection immediately, without waiting for an answer.
+
+        A Close 1001 is sent if the socket has room for it.
+        """
         self._guard("abort")
         self._core.close(CloseCode.GOING_AWAY, "", monotonic())
         self._stream.abort()
 
     def wait_closed(self) -> Coroutine[Any, Any, Ending]:
-        """Wait for the end, and return how it was; to be awaited."""
+        """Wait for the end of the connection and return its :class:`Ending`. Await the result."""
         self._guard("wait_closed")
         return coroutines.wait_closed(self)
 
     def on_close(self, callback: Callable[[Ending], object]) -> None:
-        """Have ``callback(ending)`` called exactly once, at the end, on every path.
+        """Register ``callback(ending)``, which is called exactly once when the connection ends.
 
-        It is called from the event loop as soon as the end is known, also while the
-        handler sleeps; at once if the end is past. An exception in it is logged. A Close of the
-        peer that waits for the handler is not the end yet (``answer_timeout``), nor are both
-        Closes before TCP has ended (``linger_timeout``).
+        The event loop calls it as soon as the end is known, even while the handler waits for something else.
+        If the connection has ended already, it is called immediately. An exception in it is logged.
 
-        Raises TypeError for a coroutine function: there is nobody to await it.
+        Two states do not count as the end yet: the peer's Close is not answered yet because the handler
+        is busy (``answer_timeout``), or both Closes are exchanged and TCP is still open (``linger_timeout``).
+
+        Args:
+            callback: A plain function.
+
+        Raises:
+            TypeError: If ``callback`` is a coroutine function, because nothing would await it.
         """
         self._guard("on_close")
         check_callback(callback)
         if self._callbacks is None:
             self._callbacks = []
-        # The context is that of the registration, as a Future's callbacks have it.
+        # The callback runs in the context of the registration, like a Future's callbacks.
         self._callbacks.append((callback, copy_context()))
         if self._over:
             self._tell()
 
     def alive(self) -> Alive:
-        """``async with ws.alive():`` cancels its body when the connection ends.
+        """Cancel a block of code when the connection ends: ``async with ws.alive():``.
 
-        At its edge the cancellation becomes :exc:`ConnectionClosed`. For handlers
-        that wait on something else than the connection.
+        The cancellation leaves the block as :exc:`ConnectionClosed`. Use it in handlers that wait for
+        something other than the connection.
+
+        Raises:
+            ConnectionClosed: If the connection has ended, or ends while the block runs.
+
+        Example:
+            ```python
+            import asyncio
+            import endwell
+
+            server = endwell.Server()
+
+            @server.websocket("/")
+            async def ticks(ws):
+                async with ws.alive():
+                    while True:
+                        await ws.send("tick")
+                        await asyncio.sleep(60)
+
+            async def main():
+                async with server.serving(port=0):
+                    async with endwell.connect(f"ws://127.0.0.1:{server.port}/") as ws:
+                        print(await ws.recv())
+
+            asyncio.run(main())
+            ```
         """
         return Alive(self)
 
@@ -341,14 +432,14 @@ class WebSocket:
             )
 
     def _abandon(self) -> None:
-        """Close, because the application does not refer to this any more."""
+        """Close the connection, because the application has dropped its last reference."""
         if self._over:
             return
-        # Until the end, of which callbacks are told.
+        # Keeps this object until the end, so that its callbacks are called.
         self._stream.changed = self._changed
         self._changed(False)
         if self._slot.busy:
-            # As in `await (await connect(url)).recv()`.
+            # A task waits in `await (await connect(url)).recv()`.
             self._stream.loop.call_later(RECHECK_INTERVAL, self._abandon)
         else:
             begin_close(self, Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE)
@@ -357,7 +448,7 @@ class WebSocket:
         self._tell_all(inline)
 
     def _tell_all(self, inline: bool) -> None:
-        """Wake whoever waits for what has come to be; a receiver at once if ``inline``."""
+        """Wake the tasks whose condition may be true now; resume the receiver immediately if ``inline``."""
         core = self._core
         if core.answering:
             self._answer_later()
@@ -377,12 +468,12 @@ class WebSocket:
             self._ended(inline)
 
     def _answer_later(self) -> None:
-        """Have the peer's Close answered as soon as the application comes back for the next message."""
+        """Answer the peer's Close as soon as the application comes back for the next message."""
         core = self._core
         receiver = cast(Receiver, core.receiver)
         if receiver.quiescence is None:
             receiver.quiescence = quiescence = Quiescence(self._stream, receiver, 0.0, self._answer)
-            # A thread may have come back before it could see that it is waited for.
+            # A thread may have come back before it could see the new quiescence.
             if not core.inbox.messages and receiver.is_waiting():
                 quiescence()
 
@@ -391,10 +482,10 @@ class WebSocket:
         self._stream.settle()
 
     def _ended(self, inline: bool) -> None:
-        # Whoever asks makes the ending: most often nobody does.
+        # The Ending object is created on first access, because most connections never need it.
         self._over = self._slot.over = True
         self._core.receiver = self._slot.quiescence = None
-        # No circle is left, so that all of it goes as soon as nobody holds it.
+        # Break the reference cycle, so that the objects are freed with their last reference.
         self._stream.changed = None
         if not self._core.ended:
             self._stream.linger()
@@ -406,7 +497,7 @@ class WebSocket:
             if not waiter.done() and self.ending is not None:
                 waiter.set_exception(ConnectionClosed.of(self.ending))
         self._tell()
-        # Last, for it may go on at once, and everybody else is told before.
+        # Last, because the receiver may be resumed here, and the others must know the end before it runs.
         self._slot.wake(inline)
 
     def _tell(self) -> None:
@@ -416,12 +507,11 @@ class WebSocket:
             call_back(callback, context, self._core.ending)
 
 
-# What the other layers do with a connection and applications do not: functions, so that WebSocket has
-# only what a page explains.
+# Functions that only the library calls. They are not methods, so that WebSocket has only public members.
 
 
 def begin_close(ws: WebSocket, cause: Cause, code: int, reason: str = "") -> None:
-    """Send the Close and return at once; ``cause`` is that of the ending. No effect after the end."""
+    """Send the Close and return immediately; ``cause`` is that of the ending. No effect after the end."""
     ws._guard("begin_close")
     if not ws._over:
         ws._core.close(code, reason, monotonic(), cause)
@@ -429,7 +519,7 @@ def begin_close(ws: WebSocket, cause: Cause, code: int, reason: str = "") -> Non
 
 
 def close_for(ws: WebSocket, cause: Cause, code: int, reason: str = "") -> Coroutine[Any, Any, Ending]:
-    """Like :meth:`WebSocket.close`, with the cause of the ending; to be awaited."""
+    """Close like :meth:`WebSocket.close`, with ``cause`` as the cause of the ending. Await the result."""
     begin_close(ws, cause, code, reason)
     return coroutines.wait_closed(ws)
 
@@ -504,7 +594,7 @@ def socket_of(ws: WebSocket) -> _socket.socket | None:
 
 
 class _Link:
-    """From a client's stream to its WebSocket, which only the application keeps alive."""
+    """The weak reference from a client's stream to its WebSocket: only the application keeps it alive."""
 
     def __init__(self, ws: WebSocket) -> None:
         self._ws = ref(ws)
@@ -517,7 +607,7 @@ class _Link:
 
 
 class _Closed:
-    """The end, to be awaited any number of times; cancelling one wait harms no other."""
+    """See :attr:`WebSocket.closed`."""
 
     def __init__(self, ws: WebSocket) -> None:
         self._ws = ws
@@ -542,7 +632,7 @@ def _wake(waiter: asyncio.Future[None] | None) -> None:
         waiter.set_result(None)
 
 
-# They return coroutines, or what does for one: mocks of this class, and who else asks, are to know.
+# These methods return coroutines or equivalents. inspect and unittest.mock need the mark to know that.
 for _function in (
     WebSocket.recv,
     WebSocket.read,

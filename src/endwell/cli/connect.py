@@ -149,7 +149,7 @@ class _Return:
         return 1 if self._face.failed else self._status
 
     def _tell(self, last: Ending | HandshakeError, verdict: float | StopReason) -> None:
-        what_next = "" if isinstance(verdict, StopReason) else f"; coming back in {verdict:.1f} s"
+        what_next = "" if isinstance(verdict, StopReason) else f"; reconnecting in {verdict:.1f} s"
         self._face.tell(last)
         if isinstance(last, HandshakeError):
             self._status = 1

@@ -1,1 +1,1 @@
-"""Connecting to a server, and coming back."""
+"""The asyncio client: connecting and reconnecting."""

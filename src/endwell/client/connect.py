@@ -25,32 +25,66 @@ from ..wire.authority import join_authority
 
 __all__ = ["ConnectKeywords", "connect"]
 
-#: Redirects followed before the last one is told as a refusal. Precedent: websockets.
+#: Redirects that one :class:`connect` follows; the next one raises HandshakeRejected. Precedent: websockets.
 MAX_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-#: Characters of a Location that an error shows.
+#: Characters of the Location header that an error message quotes.
 MAX_LOCATION = 80
-#: Never sent again to another origin (Tomcat's client did: CVE-2026-42498).
+#: Lower-case names of the headers that are not sent to another origin after a redirect
+#: (Tomcat's client sent them: CVE-2026-42498).
 OWN_TO_ORIGIN = frozenset({"authorization", "cookie", "host", "proxy-authorization"})
 
 
 class connect:
-    """Open a connection: ``async with connect(uri) as ws:`` or ``ws = await connect(uri)``.
+    """Open a client connection: ``async with connect(uri) as ws:`` or ``ws = await connect(uri)``.
 
-    - ``uri``: ``ws://`` or ``wss://``; a user name and password in it become Basic
-      authorization.
-    - ``ssl``: a context for ``wss://``; by default the system's trust store decides.
-    - ``additional_headers``: sent with the request; those that carry credentials are
-      not sent again when a redirect leads to another origin.
-    - ``unix_path``: connect to this Unix socket; ``uri`` then only makes the request.
-    - ``options``: see :class:`~endwell.Options`; each of its fields can also be given
-      as a keyword.
+    The call itself checks the arguments and does no I/O. Entering the ``async with`` block, or awaiting
+    the object, resolves the host name, connects, does the TLS handshake and the opening handshake, and
+    returns a :class:`WebSocket`. All of that has to succeed within ``open_timeout``, redirects included.
 
-    Leaving the ``async with`` block closes with 1000 and waits for the end.
+    Leaving the ``async with`` block closes the connection with 1000 and waits for the end. If the task
+    is cancelled, the connection is closed with 1001.
 
-    Raises ValueError for a malformed ``uri`` or header, TypeError for an argument of
-    another type or name; and when it connects, :exc:`HandshakeRejected` for an HTTP refusal
-    (with its ``response``) and :exc:`HandshakeError` for anything else.
+    Args:
+        uri: A ``ws://`` or ``wss://`` URI. A user name and a password in it are sent as Basic
+            authorization (RFC 7617).
+        ssl: The TLS context for a ``wss://`` URI. Default: ``ssl.create_default_context()``, which
+            trusts the certificate authorities of the system.
+        additional_headers: Headers to send with the request: a mapping, or pairs of a name and a
+            value. After a redirect to another origin, Authorization, Cookie, Host and
+            Proxy-Authorization are not sent again.
+        unix_path: The path of a Unix socket to connect to. The URI then determines only the request
+            and the TLS host name.
+        options: The :class:`Options` of the connection. Default: ``Options()``.
+        **keywords: Fields of :class:`Options`, which override those of ``options``.
+
+    Raises:
+        ValueError: At the call, if ``uri``, a header or an option is malformed.
+        TypeError: At the call, if an argument has the wrong type or an unknown name.
+        HandshakeRejected: When connecting, if the server answers with an HTTP status other than 101;
+            its ``response`` is that answer. At most 10 redirects are followed.
+        HandshakeError: When connecting, for every other failure; its ``ending`` says which.
+
+    Example:
+        ```python
+        import asyncio
+        import endwell
+
+        server = endwell.Server()
+
+        @server.websocket("/")
+        async def echo(ws):
+            async for message in ws:
+                await ws.send(message)
+
+        async def main():
+            async with server.serving(port=0):
+                async with endwell.connect(f"ws://127.0.0.1:{server.port}/") as ws:
+                    await ws.send("hello")
+                    print(await ws.recv())
+
+        asyncio.run(main())
+        ```
     """
 
     def __init__(
@@ -77,9 +111,9 @@ class connect:
         self._unix_path = unix_path
         check_keywords("connect", keywords, ConnectKeywords.__optional_keys__)
         self._options = (options or Options()).replace(**keywords)
-        self._offer(self._uri, self._headers)  # an application's mistake raises here, not when it connects
+        self._offer(self._uri, self._headers)  # invalid arguments raise here, not when connecting
         self._ws: WebSocket | None = None
-        # Where it is opened: for the warning about one that is not closed.
+        # File and line of the call, for the ResourceWarning about a connection that was not closed.
         caller = sys._getframe(1)
         self._created_at = (caller.f_code.co_filename, caller.f_lineno)
 
@@ -95,7 +129,7 @@ class connect:
     ) -> None:
         assert self._ws is not None
         if kind is not None and not issubclass(kind, Exception):
-            # Cancelled or interrupted: the peer is told so.
+            # The task is cancelled or interrupted. The Close tells the peer that this side is going away.
             await close_for(self._ws, Cause.CANCELLED, CloseCode.GOING_AWAY)
         else:
             await self._ws.close()
@@ -120,7 +154,7 @@ class connect:
                     shown = location.partition("?")[0][:MAX_LOCATION]
                     refusal.args = (f"{refusal}; its redirect to {shown!r} is not followed: {error}",)
                     raise refusal from None
-                # As far as our own side stood still, the time was not the server's.
+                # Time during which this process was stalled does not count against the server.
                 began += refusal.ending.stalled
             if _origin(target) != _origin(uri):
                 headers = Headers(field for field in headers if field[0].lower() not in OWN_TO_ORIGIN)
@@ -133,23 +167,23 @@ class connect:
         return offer(uri.host, uri.port, uri.secure, uri.target, headers, self._options)
 
     def _redirect(self, uri: WebSocketURI, location: str, left: int) -> WebSocketURI:
-        """Where the server sends us. Raises ValueError, which says why that is not acceptable."""
+        """Return the URI that ``location`` redirects to. Raise ValueError with the reason to refuse it."""
         if self._unix_path is not None:
-            raise ValueError("unix_path says where to connect")
+            raise ValueError("the connection uses unix_path")
         if not left:
-            raise ValueError(f"it is the redirect after {MAX_REDIRECTS} others")
+            raise ValueError(f"{MAX_REDIRECTS} redirects have been followed already")
         target = urljoin(_text(uri), location)
         for http, ws in (("http://", "ws://"), ("https://", "wss://")):
             if target.lower().startswith(http):
                 target = ws + target[len(http) :]
         parsed = parse_uri(target)
         if uri.secure and not parsed.secure:
-            raise ValueError("it leads from TLS to plain text, which everybody could read")
+            raise ValueError("it leads from TLS to plain text")
         return parsed
 
 
 class ConnectKeywords(OptionKeywords, total=False):
-    """The keywords of :class:`connect`, for whoever passes them on (a test keeps the two equal)."""
+    """The keyword arguments of :class:`connect`, for functions that pass them on. A test compares the two."""
 
     ssl: tls.SSLContext | None
     additional_headers: Mapping[str, str] | Iterable[tuple[str, str]]
@@ -161,7 +195,7 @@ def _headers(fields: Mapping[str, str] | Iterable[tuple[str, str]]) -> Headers:
     if not isinstance(fields, Mapping | Headers):
         fields = [*fields] if isinstance(fields, Iterable) and not isinstance(fields, str | bytes) else [()]
         if not all(isinstance(field, tuple | list) and len(field) == 2 for field in fields):
-            raise TypeError("additional_headers must be a mapping or pairs of a name and a value")
+            raise TypeError("additional_headers must be a mapping or an iterable of (name, value) pairs")
     return Headers(fields)
 
 
@@ -170,5 +204,5 @@ def _origin(uri: WebSocketURI) -> tuple[bool, str, int]:
 
 
 def _text(uri: WebSocketURI) -> str:
-    """``uri`` without its userinfo."""
+    """Return ``uri`` as text, without its userinfo."""
     return f"{'wss' if uri.secure else 'ws'}://{join_authority(uri.host, uri.port)}{uri.target}"

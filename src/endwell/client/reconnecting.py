@@ -1,4 +1,4 @@
-"""The asyncio client that comes back: ``reconnecting``."""
+"""The asyncio client that reconnects: ``reconnecting``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger("endwell.client")
 
 
 class ReconnectLoop:
-    """The attempts and connections of one :class:`reconnecting`, of either face."""
+    """The attempts and connections of one ``reconnecting``, asyncio or blocking."""
 
     def __init__(
         self,
@@ -52,17 +52,17 @@ class ReconnectLoop:
         self._due = 0.0
         self._ws: WebSocket | None = None
         self._stopped = False
-        # Whether a failed attempt is still worth a warning: none has succeeded, and none was told so.
-        self._unheard = True
+        # True until an attempt has succeeded or a failed one has been logged as a warning.
+        self._warn_on_failure = True
         self._loop: asyncio.AbstractEventLoop | None = None
-        # Around whatever is waited for between two connections: stop() lets it expire.
-        self._limit: asyncio.Timeout | None = None
+        # Covers the wait, the callback and the attempt between two connections. stop() expires it.
+        self._timeout: asyncio.Timeout | None = None
 
     def begin(self) -> None:
-        """A loop begins. Raises RuntimeError if it would end at once."""
+        """Begin a loop. Raise RuntimeError if it would end immediately."""
         if self._stopped:
             raise RuntimeError(
-                "this client was stopped, or its loop has ended: create another reconnecting(...)"
+                "this client was stopped, or its loop has ended; create a new reconnecting(...)"
             )
 
     def stop(self) -> None:
@@ -76,7 +76,7 @@ class ReconnectLoop:
             await self._ws.closed
 
     async def next(self) -> WebSocket | None:
-        """The next connection, after closing the last one; None if there shall be none.
+        """Close the last connection and return the next one, or None at the end of the loop.
 
         Raises what the loop raises.
         """
@@ -84,13 +84,13 @@ class ReconnectLoop:
         if self._ws is not None:
             ending = await self._ws.close()
             self._ws = None
-            self._obey(ending)
+            self._apply_verdict(ending)
         while not self._stopped:
             try:
                 await self._attempt()
             except HandshakeError as failure:
                 self._ended(failure)
-                self._obey(failure)
+                self._apply_verdict(failure)
                 continue
             if self._ws is not None and not self._stopped:
                 return self._ws
@@ -99,47 +99,49 @@ class ReconnectLoop:
 
     async def _attempt(self) -> None:
         try:
-            async with asyncio.timeout(None) as self._limit:
+            async with asyncio.timeout(None) as self._timeout:
                 await asyncio.sleep(max(0.0, self._due - time.monotonic()))
                 await self._announce()
                 ws = self._ws = await self._connect
-                self._unheard = False
+                self._warn_on_failure = False
                 ws.on_close(self._ended)
         except TimeoutError:
             if not self._stopped:
                 raise
         finally:
-            self._limit = None
+            self._timeout = None
 
     async def _announce(self) -> None:
         self._attempts += 1
         self._call(self._on_attempt, self._attempts)
 
     def _ended(self, last: Ending | HandshakeError) -> None:
-        """Decide as soon as the end is known, however long the body still takes."""
+        """Ask the policy as soon as the end is known, even if the loop body takes longer."""
         now = time.monotonic()
         self._history = self._policy.after(self._history, last, now)
-        dice = random.random()  # noqa: S311  (it spreads a crowd, it hides nothing)
+        jitter = random.random()  # noqa: S311  (not for security)
         self._verdict = (
-            StopReason.STOPPED if self._stopped else self._policy.decide(self._history, last, now, dice)
+            StopReason.STOPPED if self._stopped else self._policy.decide(self._history, last, now, jitter)
         )
         if isinstance(self._verdict, StopReason):
-            logger.info("%s; not coming back: %s", last, self._verdict.value)
+            logger.info("%s; not reconnecting: %s", last, self._verdict.value)
         else:
             self._due = now + self._verdict
             self._log(last, self._verdict)
         self._call(self._on_ending, last, self._verdict)
 
     def _log(self, last: Ending | HandshakeError, wait: float) -> None:
-        if self._unheard and isinstance(last, HandshakeError):
-            # Without it, a wrong URL would look like a program that does nothing: INFO is not shown by default.
-            logger.warning("%s; coming back in %.1f s (more failed attempts are logged as INFO)", last, wait)
-            self._unheard = False
+        if self._warn_on_failure and isinstance(last, HandshakeError):
+            # INFO is not shown by default: without a warning, nothing would tell the user of a wrong URL.
+            logger.warning(
+                "%s; reconnecting in %.1f s (further failed attempts are logged at INFO)", last, wait
+            )
+            self._warn_on_failure = False
         else:
-            logger.info("%s; coming back in %.1f s", last, wait)
+            logger.info("%s; reconnecting in %.1f s", last, wait)
 
-    def _obey(self, last: Ending | HandshakeError) -> None:
-        """End the loop if that was the verdict on ``last``."""
+    def _apply_verdict(self, last: Ending | HandshakeError) -> None:
+        """End the loop if that is the policy's verdict on ``last``."""
         if not isinstance(self._verdict, StopReason):
             return
         self._stopped = True
@@ -159,16 +161,16 @@ class ReconnectLoop:
             logger.exception("callback %r failed", callback)
 
     def _stop(self, cause: Cause) -> None:
-        # Once: it cannot expire twice.
-        if self._limit is not None and self._loop is not None and not self._stopped:
-            self._limit.reschedule(self._loop.time())
+        # A Timeout cannot expire twice.
+        if self._timeout is not None and self._loop is not None and not self._stopped:
+            self._timeout.reschedule(self._loop.time())
         self._stopped = True
         if self._ws is not None:
             assert cause.close_code is not None
             begin_close(self._ws, cause, cause.close_code)
 
     def leave(self) -> None:
-        """Stop, because the loop was left: by break, return, an exception or a cancellation; from any thread."""
+        """Stop after a break, a return, an exception or a cancellation. May be called in any thread."""
         if self._stopped or self._loop is None:
             return
         try:
@@ -176,7 +178,7 @@ class ReconnectLoop:
         except RuntimeError:
             here = None
         if here is not self._loop:
-            # The garbage collector ran in another thread, or after the loop.
+            # The garbage collector ran in another thread, or after the event loop ended.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self.stop)
             return
@@ -185,27 +187,57 @@ class ReconnectLoop:
 
 
 class reconnecting:
-    """Connect, and come back when the connection ends: ``async for ws in reconnecting(url):``.
+    """Connect, and reconnect when the connection ends: ``async for ws in reconnecting(url):``.
 
-    - ``policy`` decides from the ending, or from the failed handshake, whether to come
-      back and when: see :class:`RetryPolicy`. The first connection is no exception: a
-      server that is not there yet is waited for.
-    - ``on_attempt(number)`` is called before each attempt; the first is number 1.
-    - ``on_ending(last, verdict)`` is called at once, for each :class:`Ending` and each
-      :exc:`HandshakeError`; ``verdict`` is the seconds to wait, or why not to come
-      back, a :class:`StopReason`.
-    - ``keywords``: those of :class:`connect`. Each attempt resolves the host name anew.
+    The loop body gets each connection once it is open. When the body is done, the connection is closed
+    with 1000 if it is still open, and the policy decides from its :class:`Ending` whether and when to
+    connect again. The policy applies to the first attempt too: a server that does not run yet is
+    tried again.
 
-    A connection is closed when its turn of the loop is over. Whoever ends it for good
-    ends the loop: ``break``, :meth:`stop`, ``ws.close()``, leaving the body while the
-    connection is open, and a server's 1000. The loop raises :exc:`ConnectionClosed` or
-    :exc:`HandshakeError` where coming back would end the same way, and
-    :exc:`GaveUp` when the policy's ``max_retries`` or ``max_time`` is used up.
+    The loop ends quietly after ``break``, :meth:`stop` and ``ws.close()``, when the body is left while the
+    connection is open, and when the server closes with 1000.
 
-    One object is for one loop: one that begins after the last has ended, or after
-    :meth:`stop`, raises RuntimeError.
+    One object serves one loop. A second loop raises RuntimeError.
 
-    Raises ValueError and TypeError at the call, as :class:`connect` does.
+    Args:
+        url: The URI, as in :class:`connect`. Each attempt resolves the host name anew.
+        policy: Decides from an :class:`Ending` or a :exc:`HandshakeError` whether to reconnect, and
+            when. Default: ``RetryPolicy()``.
+        on_attempt: ``on_attempt(number)`` is called before each attempt; the first is number 1.
+        on_ending: ``on_ending(last, verdict)`` is called for each :class:`Ending` and each
+            :exc:`HandshakeError`, as soon as it is known. ``verdict`` is the seconds until the next
+            attempt, or the :class:`StopReason`. Exceptions in a callback are logged.
+        **keywords: The other arguments of :class:`connect`.
+
+    Raises:
+        ValueError: At the call, as :class:`connect` does.
+        TypeError: At the call, as :class:`connect` does, and for a callback that is not a plain function.
+        RuntimeError: When the loop begins, if an earlier loop has ended or :meth:`stop` was called.
+        ConnectionClosed: In the loop, if a new connection would end in the same way
+            (:attr:`Retry.NEVER`).
+        HandshakeError: In the loop, if a new attempt would fail in the same way.
+        GaveUp: In the loop, if the policy's ``max_retries`` or ``max_time`` is exceeded.
+
+    Example:
+        ```python
+        import asyncio
+        import endwell
+
+        server = endwell.Server()
+
+        @server.websocket("/")
+        async def greet(ws):
+            await ws.send("hello")
+
+        async def main():
+            async with server.serving(port=0):
+                url = f"ws://127.0.0.1:{server.port}/"
+                async for ws in endwell.reconnecting(url, on_ending=print):
+                    async for message in ws:
+                        print(message)
+
+        asyncio.run(main())
+        ```
     """
 
     def __init__(
@@ -223,17 +255,18 @@ class reconnecting:
 
     def __aiter__(self) -> AsyncIterator[WebSocket]:
         self._connecting.begin()
-        return _Turns(self._connecting)
+        return _Connections(self._connecting)
 
     def stop(self) -> None:
-        """End the loop, at once: no more waiting, no more connecting, and a Close 1000 for an open connection.
+        """End the loop quietly, without waiting.
 
-        Belongs to the event loop's thread. The loop ends quietly.
+        A pending wait or attempt is cancelled, and an open connection is closed with 1000. Call this method
+        in the thread of the event loop.
         """
         self._connecting.stop()
 
     async def aclose(self) -> None:
-        """:meth:`stop`, and wait for the end of the connection."""
+        """Do what :meth:`stop` does, then wait for the end of the connection."""
         await self._connecting.aclose()
 
 
@@ -241,22 +274,22 @@ def _check_keywords(keywords: Iterable[str]) -> None:
     known = {*ConnectKeywords.__optional_keys__, "policy", "on_attempt", "on_ending"}
     for name in keywords:
         limit = any(name == field.name for field in fields(RetryPolicy))
-        hint = f"; it is one of the policy: policy=RetryPolicy({name}=...)" if limit else ""
+        hint = f"; it is a field of the policy: policy=RetryPolicy({name}=...)" if limit else ""
         check_keywords("reconnecting", [name], known, hint)
 
 
-class _Turns:
-    """The iterator of one ``async for``, which alone holds it.
+class _Connections:
+    """The iterator of one ``async for``, which holds the only reference to it.
 
-    ``async for`` does not tell its iterator that it is left. It drops it, though, so
-    the Close leaves within the ``break``, not in a task that may never run when the
-    program ends after it.
+    ``async for`` does not tell its iterator that the loop was left, but it drops the reference. So
+    the Close is sent within the ``break``, not in a task that may never run when the program ends
+    after it.
     """
 
     def __init__(self, client: ReconnectLoop) -> None:
         self._client = client
 
-    def __aiter__(self) -> _Turns:
+    def __aiter__(self) -> _Connections:
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, WebSocket]:

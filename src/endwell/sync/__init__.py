@@ -1,4 +1,4 @@
-"""The blocking face: the names of the asyncio one, without ``await``, for any number of threads."""
+"""The blocking API: the same names as the asyncio API, without ``await``, for any number of threads."""
 
 from .connect import connect, serving
 from .reconnecting import reconnecting

@@ -1,4 +1,4 @@
-"""What ``locks.py`` says, compiled."""
+"""The compiled form of ``locks.py``."""
 
 from cpython.exc cimport PyErr_CheckSignals
 
@@ -26,7 +26,7 @@ cdef class Lock:
 
     def __dealloc__(self):
         if self._lock is not NULL:
-            # As CPython does: it has to be free when it is freed.
+            # As CPython does: a lock must be unlocked when it is freed.
             PyThread_acquire_lock(self._lock, 0)
             PyThread_release_lock(self._lock)
             PyThread_free_lock(self._lock)

@@ -1,4 +1,4 @@
-"""The event loop of blocking clients: one thread for all of them."""
+"""The event loop of the blocking clients: one thread for all of them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .portal import Portal
 
 __all__ = ["background", "exiting"]
 
-#: Seconds for the closing handshakes of what is open when the interpreter exits.
+#: Seconds for the closing handshakes of the open connections when the interpreter exits.
 EXIT_TIME = 1.0
 
 
 class _Background:
-    """The thread, from its start on."""
+    """The thread that runs the event loop."""
 
     def __init__(self) -> None:
         self.portal: Portal | None = None
@@ -44,14 +44,14 @@ class _Background:
         await self._stopped.wait()
 
     def stop(self) -> None:
-        """Close what is open, and end the thread."""
+        """Close the open connections, and end the thread."""
         assert self.portal is not None and self._stopped is not None
         self.exiting = True
         try:
             self.portal.run(self._close_all, timeout=2 * EXIT_TIME)
         except TimeoutError:
-            pass  # something blocks the loop
-        # What on_close was given is called to its end, though the threads it runs in are nobody's to wait for.
+            pass  # the loop is blocked
+        # The interpreter does not wait for the threads of on_close callbacks, so wait for them here.
         self.portal.callbacks.finish(EXIT_TIME)
         self.portal.soon(self._stopped.set)
         self._thread.join(EXIT_TIME)
@@ -64,7 +64,7 @@ class _Background:
         ]
         if closing:
             await asyncio.wait(closing, timeout=EXIT_TIME)
-        # Who has not answered is cut, so that its on_close is called all the same.
+        # Cut the connections whose peer has not answered, so that their on_close callbacks are called too.
         for ws in open_:
             ws.abort()
 
@@ -74,16 +74,16 @@ _background: _Background | None = None
 
 
 def background() -> Portal:
-    """The way to the shared loop, which is started with the first connection.
+    """Return the portal of the shared event loop, which starts with the first connection.
 
-    Raises RuntimeError where threads are not the system's.
+    Raises RuntimeError if threads are monkey-patched.
     """
     if type(_thread.start_new_thread) is not BuiltinFunctionType:
-        # gevent and eventlet: the loop would run in a greenlet, which the caller's wait keeps from running.
+        # gevent or eventlet. The loop would run in a greenlet, which cannot run while the caller waits.
         raise RuntimeError(
             "threads are monkey-patched here (gevent or eventlet), and endwell.sync needs real ones"
         )
-    global _background  # noqa: PLW0603 - one for each process
+    global _background  # noqa: PLW0603  (one for each process)
     with _lock:
         if _background is None:
             _background = _Background()
@@ -92,18 +92,19 @@ def background() -> Portal:
 
 
 def exiting() -> bool:
-    """Whether the interpreter exits, so that the shared loop is about to end, or has ended."""
+    """Return whether the interpreter exits, so that the shared loop ends soon or has ended."""
     return _background is not None and _background.exiting
 
 
 def _at_exit() -> None:
-    # After the threads that Python waits for: they may still be using their connections.
+    # Python calls this after it has joined the non-daemon threads, which may use their connections until
+    # then.
     if _background is not None:
         _background.stop()
 
 
 def _in_child() -> None:
-    global _background, _lock  # the parent's thread is not here, nor whoever held the lock
+    global _background, _lock  # the child has none of the parent's threads
     _background, _lock = None, threading.Lock()
 
 

@@ -1,4 +1,4 @@
-"""What handlers in threads learn of their server's stopping."""
+"""The drain event of handlers in threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["ThreadDrainEvent"]
 
 
 class ThreadDrainEvent(threading.Event):
-    """An event that is also a truth value: set when the server begins to drain."""
+    """A threading.Event that is also a truth value: set when the server begins to drain."""
 
     def __bool__(self) -> bool:
         return self.is_set()

@@ -1,4 +1,4 @@
-"""Calls to an application's functions, which may block: one after the other, in a thread."""
+"""Calls of application functions, which may block: one after the other, in a thread."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["SerialExecutor"]
 
 
 class SerialExecutor:
-    """Calls made by ``threads``, one at a time, in the order in which they were asked for."""
+    """Runs calls in a thread of ``threads``, one at a time, in the order of :meth:`add`."""
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
         self._lock = threading.Lock()
-        #: The one that is being made, and those after it.
+        #: The running call, and the calls after it.
         self._calls: deque[Callable[[], object]] = deque()
 
     def add(self, call: Callable[[], object]) -> None:
-        """Make ``call``, which raises nothing, after those before it; waits for nobody."""
+        """Run ``call``, which must not raise, after the earlier calls. Returns without waiting."""
         with self._lock:
             self._calls.append(call)
             if len(self._calls) > 1:
@@ -31,11 +31,11 @@ class SerialExecutor:
         self._threads.submit_or_run(self._run)
 
     async def flushed(self) -> None:
-        """Wait until all that have been asked for are made."""
+        """Wait until all calls that were added so far have returned."""
         loop, made = asyncio.get_running_loop(), asyncio.Event()
 
         def tell() -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed, so no task waits
                 loop.call_soon_threadsafe(made.set)
 
         self.add(tell)

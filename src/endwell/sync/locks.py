@@ -1,8 +1,8 @@
-"""The lock that a thread waits on until another lets it go on.
+"""The lock that a thread waits on until another thread releases it.
 
-Compiled, ``_locks.pyx`` stands in: a lock with the same methods, and a way to let go
-without holding the interpreter meanwhile. A thread that is woken by one that holds it
-only wakes to wait again, for the interpreter; that costs as much as the message.
+The compiled build uses ``_locks.pyx`` instead: a lock with the same methods, and a way to release
+locks without holding the GIL. A thread that is woken while the waking thread holds the GIL has to
+wait again, for the GIL, which costs as much as the message.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ __all__ = ["allocate", "hand_over"]
 
 
 def allocate() -> Lock:
-    """A lock that is free."""
+    """Return an unlocked lock."""
     return Lock()
 
 
 def hand_over(locks: Iterable[Lock]) -> None:
-    """Release them, and let those who waited for them run, if they can at once."""
+    """Release the locks, and yield to the threads that waited for them."""
     for lock in locks:
         lock.release()

@@ -1,4 +1,4 @@
-"""The way from threads to an event loop, and back."""
+"""Calls between threads and an event loop."""
 
 from __future__ import annotations
 
@@ -23,62 +23,62 @@ __all__ = ["Portal"]
 
 T = TypeVar("T")
 
-#: Seconds after which whoever was let run first is taken to be computing, and seconds for which
-#: nobody is let run first then: each time would cost Python's switch interval.
+#: Seconds. A hand-over that takes longer than ``COMPUTING`` means that the woken thread computes. For
+#: ``PAUSE`` after it, threads are woken without a hand-over, which would cost Python's switch interval.
 COMPUTING = 0.001
 PAUSE = 0.1
-#: Words that are attended to in one turn of the loop. The rest waits for the next turn: without this
-#: limit, a thread that never stops sending would starve the loop, and with it the close() of another thread.
+#: Posted bridges that are processed in one turn of the loop. Without this limit, a thread that never stops
+#: sending would starve the loop, and with it the close() of another thread.
 MAX_ATTENDED = 256
-#: Why a call has no result.
+#: The message of the error when the loop ends during a call.
 _CUT_OFF = (
-    "this call was cut off: its event loop has ended, because the server stopped or the interpreter exits"
+    "this call was interrupted: its event loop has ended, because the server stopped or the interpreter exits"
 )
-#: Threads that run ``on_close`` callbacks, at most.
+#: Maximum number of threads that run ``on_close`` callbacks.
 CALLBACKS = 8
 
 
 class Portal:
     """What the blocking connections of one event loop share.
 
-    Everything that a connection remembers belongs to its loop's thread. Other threads
-    leave word (:meth:`post`), and the loop is woken once, however many have.
+    The state of a connection belongs to the loop's thread. Other threads :meth:`post` a bridge, which
+    wakes the loop once for any number of posts.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        #: Bytes that inboxes hold above their limits, so that sends may go on (see ``Bridge``).
+        #: Bytes that inboxes hold above their limits while sends are blocked (``bridge.DEADLOCK_ALLOWANCE``).
         self.surplus = 0
-        #: Where ``on_close`` callbacks run: they may block, which the loop may not.
+        #: The threads of ``on_close`` callbacks, which may block.
         self.callbacks = Threads(CALLBACKS, "endwell on_close")
         self.bridges: WeakSet[Bridge] = WeakSet()
         self._inherited = False
         self._thread = threading.get_ident()
         self._posted: deque[Bridge] = deque()
-        # Held while the loop is going to attend: by one pending callback, or by the call that attends now. So
-        # there is never more than one callback, however many threads leave word.
+        # Held while the posted bridges are going to be processed: by one pending callback of the loop, or by
+        # the call that processes them now. So at most one callback is pending, however many threads post.
         self._wakeup_pending = threading.Lock()
         self._paused_until = 0.0
         _forkable.add(self)
 
     @staticmethod
     def of(loop: asyncio.AbstractEventLoop) -> Portal:
-        """That of ``loop``; to be called in its thread."""
+        """Return the portal of ``loop``. Call it in the thread of that loop."""
         portal = _portals.get(loop)
         if portal is None:
             portal = _portals[loop] = Portal(loop)
         return portal
 
     def post(self, bridge: Bridge) -> None:
-        """Have the loop attend to ``bridge``; from any thread, and cheap if the loop knows already."""
+        """Have the loop process ``bridge``. May be called in any thread; cheap if a wake-up is pending."""
         self._posted.append(bridge)
-        # After the append: either the loop, which looks again after it has released the lock, sees our
-        # bridge, or we get the lock and wake the loop.
+        # After the append: either the loop, which checks the queue again after it has released the lock, sees
+        # this bridge, or this thread gets the lock and wakes the loop.
         if self._wakeup_pending.acquire(False):
             self.loop.call_soon_threadsafe(self._attend)
 
     def _attend(self) -> None:
-        """Attend to what was posted; the caller holds ``_wakeup_pending``, which is released or passed on."""
+        """Process the posted bridges. The caller holds ``_wakeup_pending``; it is released or passed on."""
         try:
             self._hear()
         finally:
@@ -86,7 +86,7 @@ class Portal:
                 self.loop.call_soon(self._attend)
 
     def _more(self) -> bool:
-        """Whether there is more to attend to; if not, ``_wakeup_pending`` is released."""
+        """Return whether bridges are left; if not, ``_wakeup_pending`` is released."""
         if self._posted:
             return True
         self._wakeup_pending.release()
@@ -100,12 +100,12 @@ class Portal:
             posted.popleft().attend()
 
     def hand_over(self, waiting: Waiting, count: int) -> None:
-        """Wake so many threads, and let them run first: what they answer at once leaves with this turn."""
+        """Wake at most ``count`` threads and yield to them: their immediate answers leave in this turn."""
         now = monotonic()
         if now < self._paused_until:
             waiting.wake(count)
             return
-        # Meanwhile no thread needs to wake the loop: it attends below.
+        # No thread has to wake the loop meanwhile, because the posts are processed below.
         mine = self._wakeup_pending.acquire(False)
         waiting.hand_over(count)
         if mine:
@@ -116,19 +116,23 @@ class Portal:
             self._paused_until = now + PAUSE
 
     def guard(self) -> None:
-        """Raise ConcurrencyError where waiting would wait for ever."""
+        """Raise ConcurrencyError where a blocking call could never return."""
         if self._inherited:
-            raise ConcurrencyError("this connection belongs to the process that opened it, not to its fork")
+            raise ConcurrencyError(
+                "this connection belongs to the process that opened it, not to a forked child"
+            )
         if threading.get_ident() == self._thread:
-            raise ConcurrencyError("this call blocks, but it was made in the thread of the event loop")
+            raise ConcurrencyError(
+                "this call would block the event loop, because it is made in the loop's thread"
+            )
 
     def run(
         self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, timeout: float | None = None
     ) -> T:
-        """The result of ``await function(*args)`` in the loop; waits for it, in any other thread.
+        """Run ``await function(*args)`` in the loop, wait for it in this thread, and return its result.
 
-        Raises TimeoutError, and ConcurrencyError if the loop ends first. Left early, by a
-        time-out or by Ctrl-C, the coroutine is cancelled.
+        Raises TimeoutError after ``timeout`` seconds, and ConcurrencyError if the loop ends first. After a
+        time-out or Ctrl-C the coroutine is cancelled.
         """
         self.guard()
         coroutine = function(*args)
@@ -145,11 +149,11 @@ class Portal:
             future.cancel()
 
     def soon(self, function: Callable[..., object], *args: Any) -> None:
-        """Call ``function(*args)`` in the loop."""
+        """Call ``function(*args)`` in the loop. May be called in any thread."""
         self.loop.call_soon_threadsafe(function, *args)
 
     def tell(self, function: Callable[..., object], *args: Any) -> None:
-        """The same, unless the loop is closed: then there is nobody to be told, and nothing to be done."""
+        """Like :meth:`soon`, but do nothing if the loop is closed."""
         try:
             self.soon(function, *args)
         except RuntimeError:
@@ -164,8 +168,8 @@ class Portal:
 
 _portals: WeakKeyDictionary[asyncio.AbstractEventLoop, Portal] = WeakKeyDictionary()
 _forkable: WeakSet[Portal] = WeakSet()
-#: The parent's loops, in a child: closing one would take the parent's sockets off the
-#: parent's watch, because both have the same epoll.
+#: In a child process: the parent's loops. Closing one would remove the parent's sockets from the epoll
+#: instance, which both processes share.
 _kept: list[asyncio.AbstractEventLoop] = []
 
 

@@ -1,4 +1,4 @@
-"""The blocking client that comes back: ``reconnecting``."""
+"""The blocking client that reconnects: ``reconnecting``."""
 
 from __future__ import annotations
 
@@ -22,15 +22,49 @@ __all__ = ["reconnecting"]
 
 
 class reconnecting:
-    """Connect, and come back when the connection ends: ``for ws in reconnecting(url):``.
+    """Connect, and reconnect when the connection ends: ``for ws in reconnecting(url):``.
 
-    Parameters, exceptions and what ends the loop are those of
-    :class:`endwell.reconnecting`. One thread runs the loop; :meth:`stop` and
-    :meth:`close` may be called from any other. Ctrl-C leaves the loop at once,
-    whatever it waits for.
+    It behaves like :class:`endwell.reconnecting`, with blocking connections. One thread runs the loop;
+    :meth:`stop` and :meth:`close` may be called from other threads. Ctrl-C leaves the loop
+    immediately, whatever it waits for.
 
-    ``on_attempt`` and ``on_ending`` are called in a thread kept for such callbacks, one
-    after the other, so they may block; an attempt waits for its ``on_attempt``.
+    The callbacks run one after the other in a separate thread, so they may block. An attempt waits until its
+    ``on_attempt`` has returned.
+
+    Args:
+        url: The URI, as in :func:`connect`. Each attempt resolves the host name anew.
+        policy: Decides from an :class:`endwell.Ending` or a :exc:`endwell.HandshakeError` whether to
+            reconnect, and when. Default: ``RetryPolicy()``.
+        on_attempt: ``on_attempt(number)`` is called before each attempt; the first is number 1.
+        on_ending: ``on_ending(last, verdict)`` is called for each :class:`endwell.Ending` and each
+            :exc:`endwell.HandshakeError`. ``verdict`` is the seconds until the next attempt, or the
+            :class:`endwell.StopReason`. Exceptions in a callback are logged.
+        **keywords: The other arguments of :func:`connect`.
+
+    Raises:
+        ValueError: At the call, as :func:`connect` does.
+        TypeError: At the call, as :func:`connect` does, and for a callback that is not a plain function.
+        RuntimeError: When the loop begins, if an earlier loop has ended or :meth:`stop` was called.
+        ConnectionClosed: In the loop, if a new connection would end in the same way.
+        HandshakeError: In the loop, if a new attempt would fail in the same way.
+        GaveUp: In the loop, if the policy's ``max_retries`` or ``max_time`` is exceeded.
+
+    Example:
+        ```python
+        import endwell
+        from endwell.sync import reconnecting, serving
+
+        server = endwell.Server()
+
+        @server.websocket("/")
+        def greet(ws):
+            ws.send("hello")
+
+        with serving(server, port=0):
+            for ws in reconnecting(f"ws://127.0.0.1:{server.port}/"):
+                for message in ws:
+                    print(message)
+        ```
     """
 
     def __init__(
@@ -49,21 +83,21 @@ class reconnecting:
 
     def __iter__(self) -> Iterator[WebSocket]:
         self._portal.run(self._begin)
-        return self._turns()
+        return self._connections()
 
-    def _turns(self) -> Iterator[WebSocket]:
+    def _connections(self) -> Iterator[WebSocket]:
         try:
             while (ws := self._next_connection()) is not None:
                 yield ws
         finally:
-            # However the loop was left, and in whatever thread; it waits for nothing.
+            # The loop may be left in any way, and the generator be closed in any thread. This does not wait.
             self._client.leave()
 
     def _next_connection(self) -> WebSocket | None:
         try:
             return None if exiting() else self._portal.run(self._next)
         except ConcurrencyError:
-            # Of a daemon thread: its loop ends, as by stop().
+            # The interpreter exits, and this is a daemon thread: its loop ends as after stop().
             if exiting():
                 return None
             raise
@@ -76,19 +110,23 @@ class reconnecting:
         return None if ws is None else WebSocket(Bridge(ws, self._portal))
 
     def stop(self) -> None:
-        """End the loop, at once: no more waiting, no more connecting, and a Close 1000 for an open connection.
+        """End the loop quietly, without waiting.
 
-        From any thread, and from a signal handler. The loop ends quietly.
+        A pending wait or attempt is cancelled, and an open connection is closed with 1000. May be called
+        from any thread and from a signal handler.
         """
         self._portal.tell(self._client.stop)
 
     def close(self) -> None:
-        """:meth:`stop`, and wait for the end of the connection: for ``contextlib.closing``."""
+        """Do what :meth:`stop` does, then wait for the end of the connection.
+
+        ``contextlib.closing`` calls it.
+        """
         self._portal.run(self._client.aclose)
 
 
 class _Client(ReconnectLoop):
-    """The one in the loop. Its callbacks run in a thread, which the loop does not wait for."""
+    """The asyncio client in the event loop. Its callbacks run in a thread."""
 
     def __init__(self, portal: Portal, url: str, **keywords: Any) -> None:
         super().__init__(url, **keywords)

@@ -1,4 +1,4 @@
-"""Threads that work: as many as there is work, up to a bound, and gone when there is none."""
+"""A thread pool: it starts threads on demand, up to a bound, and ends idle threads."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["Threads"]
 
 logger = logging.getLogger("endwell")
 
-#: Seconds without work after which a thread ends.
+#: Seconds after which an idle thread ends.
 IDLE_TIME = 5.0
 
 
 class Threads:
-    """A pool of daemon threads.
+    """A pool of at most ``bound`` daemon threads.
 
-    Not ``concurrent.futures``: its threads stay for ever, a process waits for them at
-    its exit, and it has no way to refuse.
+    Why not ``concurrent.futures``: its threads never end, a process waits for them at its exit, and it
+    cannot refuse a job.
     """
 
     def __init__(self, bound: int, name: str) -> None:
         self.bound = bound
-        #: Threads that work.
+        #: Number of threads that run a job.
         self.busy = 0
         self._name = name
         self._lock = threading.Lock()
@@ -39,9 +39,9 @@ class Threads:
         self._kept = 0
 
     def submit(self, job: Callable[[], object]) -> None:
-        """Run ``job`` in a thread, as soon as there is one.
+        """Run ``job`` in a thread, as soon as one is free.
 
-        Raises RuntimeError if the system gives no thread.
+        Raises RuntimeError if the system cannot start a thread.
         """
         with self._lock:
             self._dismissed = False
@@ -63,9 +63,10 @@ class Threads:
             raise
 
     def submit_or_run(self, job: Callable[[], object]) -> None:
-        """The same, or run ``job`` here if there is no thread to be had, such as at the exit of the interpreter.
+        """Like :meth:`submit`, but run ``job`` in this thread if no thread exists and none can be started.
 
-        If the system gives no further thread, the job waits for one that works.
+        That happens at the exit of the interpreter, for example. If only a further thread cannot be started,
+        the job waits for a busy one.
         """
         try:
             self.submit(job)
@@ -77,7 +78,7 @@ class Threads:
                 each()
 
     def keep(self) -> None:
-        """Start a thread now, and have it stay until :meth:`release`: later the system may have none to give."""
+        """Start a thread and keep it until :meth:`release`, because the system may refuse a later start."""
         with self._lock:
             self._kept += 1
             if self._kept > 1:
@@ -86,7 +87,7 @@ class Threads:
             self.submit(lambda: None)
 
     def release(self) -> None:
-        """Take back one :meth:`keep`."""
+        """Undo one :meth:`keep`."""
         with self._lock:
             self._kept -= 1
             if self._kept:
@@ -94,13 +95,13 @@ class Threads:
         self.dismiss()
 
     def finish(self, seconds: float) -> None:
-        """Wait until there is no work left, but not longer than that."""
+        """Wait until all jobs are done, for at most ``seconds``."""
         end = monotonic() + seconds
         while self.busy and monotonic() < end:
             sleep(0.001)
 
     def dismiss(self) -> None:
-        """Let those go that have no work, and the others when theirs is done, until there is more."""
+        """End the idle threads now and the others after their jobs, until there is a new job."""
         with self._lock:
             self._dismissed = True
             idle, self._idle = self._idle, []
@@ -109,7 +110,7 @@ class Threads:
             worker.go()
 
     def _next(self, worker: _PoolThread) -> bool:
-        """Whether ``worker`` has another job, or may go; else it is idle."""
+        """Return True if ``worker`` has a new job or shall end; False if it becomes idle."""
         with self._lock:
             if self._jobs:
                 worker.job = self._jobs.popleft()
@@ -121,7 +122,7 @@ class Threads:
             return False
 
     def _retire(self, worker: _PoolThread) -> bool:
-        """Whether ``worker`` may go: False if it has been given a job this moment, or is to stay."""
+        """Return whether ``worker`` may end: False if it has just got a job, or has to be kept."""
         with self._lock:
             if worker not in self._idle or (self._kept and len(self._idle) == 1):
                 return False
@@ -130,7 +131,7 @@ class Threads:
 
 
 class _PoolThread:
-    """One thread."""
+    """One thread of the pool."""
 
     def __init__(self, threads: Threads, name: str) -> None:
         self.job: Callable[[], object] | None = None
@@ -140,7 +141,7 @@ class _PoolThread:
         self._name = name
 
     def go(self) -> None:
-        """There is a job, or None: the end."""
+        """Start or wake the thread: it runs ``job``, or ends if ``job`` is None."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             self._thread.start()
@@ -151,9 +152,9 @@ class _PoolThread:
         while self.job is not None:
             try:
                 self.job()
-            except BaseException:  # sys.exit() too: this thread is not the job's to end
+            except BaseException:  # includes sys.exit(): a job must not end a thread of the pool
                 logger.exception("%r failed", self.job)
-            self.job = None  # nothing of it outlives it here
+            self.job = None  # drop the references that the job holds
             if self._threads._next(self):
                 continue
             if not self._bell.acquire(timeout=IDLE_TIME):

@@ -1,4 +1,4 @@
-"""Threads that wait for something."""
+"""Threads that wait for a condition."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ __all__ = ["Waiting", "acquired_lock", "remaining"]
 
 
 def acquired_lock() -> Lock:
-    """A lock that is held, for its holder to wait on until another releases it."""
+    """Return a locked lock, on which the caller waits until another thread releases it."""
     lock = allocate()
     lock.acquire()
     return lock
 
 
 def remaining(deadline: float | None, now: float) -> float:
-    """Seconds left, as ``Lock.acquire`` wants them: -1 for ever."""
+    """Return the seconds until ``deadline``, as ``Lock.acquire`` expects them: -1 without a deadline."""
     if deadline is None:
         return -1
     return min(max(0.0, deadline - now), TIMEOUT_MAX)
 
 
 class Waiting:
-    """Threads that wait, in the order in which they came.
+    """A first-in-first-out queue of waiting threads: a condition variable without a lock.
 
-    It takes no lock of its own: the steps of a deque are atomic. What is waited for has
-    to be true *before* :meth:`wake` is called, and whoever waits looks again after each
-    :meth:`wait`.
+    Single operations of a deque are atomic. The condition must be true *before* :meth:`wake` is called, and
+    a thread must check it again after each :meth:`wait`, which may return spuriously.
     """
 
     __slots__ = ("_locks",)
@@ -42,15 +41,15 @@ class Waiting:
         return len(self._locks)
 
     def wait(self, ready: Callable[[], object], seconds: float) -> None:
-        """Wait until woken, or so long (-1: for ever), or not at all if ``ready()``; perhaps for nothing."""
+        """Wait until woken, for at most ``seconds`` (-1: no limit), or not at all if ``ready()`` is true."""
         lock = acquired_lock()
         self._locks.append(lock)
         try:
-            # Asked again now that whoever makes it true can see us.
+            # Checked after the append: a thread that makes the condition true now also sees this lock.
             if not ready():
                 lock.acquire(True, seconds)
         except BaseException:
-            # Ctrl-C. If we were woken, what we were woken for is somebody else's now.
+            # Ctrl-C. If this thread was woken, the wake-up passes to the next thread.
             if not self._withdraw(lock):
                 self.wake(1)
             raise
@@ -64,16 +63,16 @@ class Waiting:
         return True
 
     def wake(self, count: int) -> None:
-        """Wake so many, at most; the first first."""
+        """Wake at most ``count`` threads, in the order in which they came."""
         for lock in self._next(count):
             lock.release()
 
     def hand_over(self, count: int) -> None:
-        """The same, and let them run first, if they can at once."""
+        """Wake at most ``count`` threads, and yield to them."""
         hand_over(self._next(count))
 
     def wake_all(self) -> None:
-        """Wake everybody."""
+        """Wake all threads."""
         self.wake(len(self._locks))
 
     def _next(self, count: int) -> list[Lock]:

@@ -20,19 +20,40 @@ __all__ = ["WebSocket", "bridge_of"]
 
 
 class WebSocket:
-    """One WebSocket connection, open from the moment it is handed out; its calls block.
+    """One open WebSocket connection with blocking methods.
 
-    Everything is as with the asyncio :class:`~endwell.WebSocket`, without ``await``, and may
-    be called from any thread, from several at once: each message goes to one of those who
-    receive, and those who send take turns. The connection is kept by an event loop in
-    another thread, so pings are answered, a Close is echoed and a drop is noticed also
-    while no call is made. Ctrl-C interrupts every call in the main thread.
+    :func:`endwell.sync.connect` returns it, and plain handlers of a :class:`endwell.Server` get it. It
+    behaves like the asyncio :class:`endwell.WebSocket`, without ``await``.
 
-    ``with ws:`` closes at its end, with 1000. A connection that nobody holds any more is
-    closed too.
+    All methods may be called from any thread, and from several at the same time: each message goes to
+    one of the receiving threads, and sending threads take turns. An event loop in another thread
+    keeps the connection: it answers pings, echoes a Close and notices a dropped connection even while no
+    method is called. Ctrl-C interrupts every call in the main thread.
 
-    Calls that would have to wait raise :exc:`ConcurrencyError` in the event loop's own
-    thread, and all do in a forked child.
+    Leaving a ``with ws:`` block closes with 1000. A connection without references is closed with
+    1000 too.
+
+    Methods that would have to wait raise :exc:`ConcurrencyError` in the thread of the event loop. In a
+    forked child all of them do.
+
+    Example:
+        ```python
+        import endwell
+        from endwell.sync import connect, serving
+
+        server = endwell.Server()
+
+        @server.websocket("/")
+        def echo(ws):
+            for message in ws:
+                ws.send(message)
+
+        with serving(server, port=0):
+            with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+                ws.send("hello")
+                print(ws.recv())
+            print(ws.ending)
+        ```
     """
 
     __slots__ = ("__weakref__", "_bridge", "_draining", "_ws")
@@ -46,50 +67,54 @@ class WebSocket:
 
     @property
     def request(self) -> Request:
-        """The request of the opening handshake; its ``params`` are those of the route."""
+        """The request of the opening handshake. On a server its ``params`` are those of the route."""
         return self._ws.request
 
     @property
     def response(self) -> Response:
-        """The answer to it (101)."""
+        """The 101 response of the opening handshake."""
         return self._ws.response
 
     @property
     def subprotocol(self) -> str | None:
-        """The subprotocol agreed on, or None."""
+        """The negotiated subprotocol; None if there is none."""
         return self._ws.subprotocol
 
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent.
 
-        After a Close of the peer it stays true while messages that came before the Close are
-        unread or being handled, for ``answer_timeout`` at most: a loop of ``while ws.is_open`` and
-        :meth:`read` handles and answers them all. After any other end it is false at once.
+        After a Close of the peer it stays true while messages that arrived before the Close are unread or
+        being handled, for at most ``answer_timeout``: a ``while ws.is_open`` loop with :meth:`read` handles
+        and answers all of them. After any other end it is false immediately.
         """
         return self._bridge.is_open
 
     @property
     def ending(self) -> Ending | None:
-        """How the connection ended; None while it has not."""
+        """How the connection ended; None while it is open."""
         return self._bridge.ending
 
     @property
     def close_code(self) -> int | None:
-        """The code that a browser would report: the peer's, 1005 or 1006; None before the end."""
+        """The close code that a browser would report; None while the connection is open.
+
+        It is the code of the peer's Close, 1005 if that Close had no code, or 1006 if no Close came.
+        """
         return self._ws.close_code
 
     @property
     def close_reason(self) -> str | None:
-        """The reason in the peer's Close, or ``""``; None before the end."""
+        """The reason in the peer's Close, ``""`` if there is none; None while the connection is open."""
         return self._ws.close_reason
 
     @property
     def draining(self) -> ThreadDrainEvent:
-        """Whether the server is going to stop; ``ws.draining.wait(timeout)`` waits for it, as a threading.Event does.
+        """Set when the server begins to stop, before it closes the first connection.
 
-        It is told before the first connection is closed; a handler that returns then
-        closes with the code and reason of the drain. Never true for a client.
+        It works as a truth value and as a threading.Event: ``ws.draining.wait(timeout)``. A handler
+        that returns while it is set closes with the code and the reason of the drain. It is never set for
+        a client.
         """
         if self._draining is None:
             self._draining = ThreadDrainEvent()
@@ -97,22 +122,22 @@ class WebSocket:
 
     @property
     def latency(self) -> float | None:
-        """Seconds of the last ping's round trip; None before the first pong."""
+        """The round trip of the last ping in seconds; None before the first pong."""
         return self._ws.latency
 
     @property
     def smoothed_latency(self) -> float | None:
-        """The same, smoothed over some eight pings, as TCP smooths its own round trips."""
+        """The smoothed round trip in seconds, over about eight pings, as TCP smooths it (RFC 6298)."""
         return self._ws.smoothed_latency
 
     @property
     def remote_address(self) -> object:
-        """The peer's address, as the socket module gives it."""
+        """The peer's address, in the format of the socket module."""
         return self._ws.remote_address
 
     @property
     def local_address(self) -> object:
-        """Our own address, as the socket module gives it."""
+        """The local address, in the format of the socket module."""
         return self._ws.local_address
 
     def __repr__(self) -> str:
@@ -121,13 +146,16 @@ class WebSocket:
     # -- messages -------------------------------------------------------------
 
     def recv(self, timeout: float | None = None) -> str | bytes:
-        """The next message.
+        """Return the next message: ``str`` for text, ``bytes`` for binary.
 
-        Messages that came before the end are delivered before the end is told.
+        Messages that arrived before the end of the connection are returned first.
 
-        Raises :exc:`ConnectionClosed` when there are no more, and TimeoutError if none
-        comes within ``timeout`` seconds (0 does not wait, None waits for ever); then nothing
-        is lost.
+        Args:
+            timeout: Seconds to wait. 0 does not wait. Default: None, no limit.
+
+        Raises:
+            ConnectionClosed: If the connection has ended and there are no more messages.
+            TimeoutError: If no message arrives within ``timeout``. No message is lost.
         """
         message = self._bridge.receive(timeout)
         if message is None:
@@ -135,7 +163,14 @@ class WebSocket:
         return message
 
     def read(self, timeout: float | None = None) -> str | bytes | None:
-        """The next message, or None once the connection is gone, cleanly or not; ``timeout`` as in :meth:`recv`."""
+        """Return the next message, or None if the connection has ended and there are no more messages.
+
+        Args:
+            timeout: Seconds to wait. 0 does not wait. Default: None, no limit.
+
+        Raises:
+            TimeoutError: If no message arrives within ``timeout``. No message is lost.
+        """
         return self._bridge.receive(timeout)
 
     def __iter__(self) -> WebSocket:
@@ -148,71 +183,105 @@ class WebSocket:
         return message
 
     def send(self, message: str | Buffer) -> None:
-        """Send a text message (``str``) or a binary one (bytes-like: array and mmap, too).
+        """Send a text message (``str``) or a binary one (any bytes-like object).
 
-        The message is in the send queue when this returns; if that holds more than
-        ``write_limit`` bytes, it waits for room first. Interrupted while waiting, it
-        sends nothing.
+        When the call returns, the message is in the send queue. While the queue holds more than
+        ``write_limit`` bytes, the call waits. If it is interrupted while it waits, nothing is sent.
 
-        Raises TypeError for anything that is no message, :exc:`UnsupportedByProtocol` (which is one)
-        for bytes in an old protocol that has only text, and :exc:`ConnectionClosed` after the end.
+        Args:
+            message: The message.
+
+        Raises:
+            TypeError: If ``message`` is neither ``str`` nor bytes-like.
+            UnsupportedByProtocol: For a binary message in hixie-75 or hixie-76, which have only text. It is
+                a TypeError.
+            ConnectionClosed: If the connection has ended or is closing.
         """
         if isinstance(message, str):
             if not message.isascii():
                 message.encode()  # a lone surrogate raises here, not in the loop
         else:
             if not isinstance(message, bytes):
-                # Copied, because it may change before it leaves.
+                # Copied, because the caller may change the buffer before the loop sends it.
                 message = bytes(octets(message, "message must be a str"))
             if not self._bridge.takes_binary and self._bridge.is_open:
                 raise UnsupportedByProtocol(NO_BINARY)
         self._bridge.send(message)
 
     def ping(self, payload: bytes | None = None, timeout: float | None = None) -> float:
-        """Send a ping, wait for its pong, return the round trip in seconds.
+        """Send a ping and wait for its pong.
 
-        ``payload`` is at most 125 bytes; by default a fresh one is made.
+        Keepalive pings (``ping_interval``) are sent without this call.
 
-        Raises :exc:`ConnectionClosed` if the connection ends first, TimeoutError after
-        ``timeout`` seconds, and ValueError for a payload that is too long or still
-        unanswered. Keepalive pings go by themselves.
+        Args:
+            payload: At most 125 bytes. Default: a payload that is different for each ping.
+            timeout: Seconds to wait for the pong. Default: None, no limit.
+
+        Returns:
+            The round trip in seconds.
+
+        Raises:
+            ConnectionClosed: If the connection ends first.
+            TimeoutError: If no pong arrives within ``timeout``.
+            ValueError: If the payload is too long, or a ping with the same payload is unanswered.
+            UnsupportedByProtocol: In hixie-75 and hixie-76, which have no pings.
         """
         return self._bridge.ping(payload, timeout)
 
     # -- the end --------------------------------------------------------------
 
     def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> Ending:
-        """Do the closing handshake, wait for the end, and return how it was.
+        """Do the closing handshake, wait for the end of the connection, and return how it ended.
 
-        May be called any number of times, from any thread, whatever the state; only the
-        first closing event counts, and it is never an error. Messages sent before
-        it arrive before it. A thread that is in :meth:`recv` sees the same end. Takes
-        ``close_timeout`` twice at the most. With None for the code the Close has none, nor a reason.
+        May be called repeatedly, from any thread and in any state; it is never an error. Only the first
+        closing event counts. Messages sent before the call arrive before the Close. A thread in :meth:`recv`
+        gets the same ending. The call takes at most twice ``close_timeout``.
 
-        Raises ValueError for a code that an application may not send (1005, 1006,
-        1015, unassigned ones) or a reason over 123 bytes of UTF-8; then nothing
-        was sent and the connection goes on.
+        Args:
+            code: The close code. None sends a Close without code and reason. Default: 1000.
+            reason: At most 123 bytes of UTF-8. Default: empty.
+
+        Returns:
+            The :class:`endwell.Ending` of the connection.
+
+        Raises:
+            ValueError: If an application may not send ``code`` (1005, 1006, 1015, unassigned codes), or the
+                reason is too long. Nothing is sent, and the connection stays open.
         """
         close_payload(code, reason)
         return self._bridge.close(Cause.APP_CLOSED, code, reason)
 
     def abort(self) -> None:
-        """Cut the connection now: a Close 1001 if it fits, no waiting for an answer."""
+        """Cut the connection immediately, without waiting for an answer.
+
+        A Close 1001 is sent if the socket has room for it.
+        """
         self._bridge.abort()
 
     def wait_closed(self, timeout: float | None = None) -> Ending:
-        """Wait for the end, and return how it was. Raises TimeoutError after ``timeout`` seconds."""
+        """Wait for the end of the connection and return how it ended.
+
+        Args:
+            timeout: Seconds to wait. Default: None, no limit.
+
+        Raises:
+            TimeoutError: If the connection is open after ``timeout``.
+        """
         return self._bridge.wait_closed(timeout)
 
     def on_close(self, callback: Callable[[Ending], object]) -> None:
-        """Have ``callback(ending)`` called exactly once, at the end, on every path.
+        """Register ``callback(ending)``, which is called exactly once when the connection ends.
 
-        It is called as soon as the end is known, also while no call is made, in a thread
-        kept for such callbacks; at once, in this thread, if the end is past. Calls that
-        wait for the end return after it, or after a second if it takes longer. An
-        exception in it is logged.
+        It is called in a separate thread as soon as the end is known, even if no method is called. If the
+        connection has ended already, it is called immediately, in this thread. Calls that wait for the end
+        return after the callbacks, or after 1 s if a callback takes longer. An exception in a callback is
+        logged.
 
-        Raises TypeError for a coroutine function: there is nobody to await it.
+        Args:
+            callback: A plain function.
+
+        Raises:
+            TypeError: If ``callback`` is a coroutine function, because nothing would await it.
         """
         check_callback(callback)
         self._bridge.on_close(callback)
@@ -224,7 +293,7 @@ class WebSocket:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None and not issubclass(kind, Exception):
-            # Interrupted: the peer is told so.
+            # An interruption: the Close tells the peer that this side is going away.
             self._bridge.close(Cause.CANCELLED, CloseCode.GOING_AWAY, "")
         else:
             self._bridge.close(Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE, "")
