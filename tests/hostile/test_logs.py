@@ -75,7 +75,7 @@ BY_NOBODY = {
     "listening on %s",
     "the drain waits for handlers, %.1f s at most: %s",
     "on_stop callback %r failed",
-    "on_stop callback %r still runs after %.1f s, and is cancelled",
+    "on_stop callback %r still runs after %.1f s: it is cancelled",
     "restarting: new workers start",
     "restarting: the new workers are ready, the old ones drain",
     "something blocks the event loop, so the process ends without it; this is where:",

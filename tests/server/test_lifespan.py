@@ -146,7 +146,7 @@ async def test_one_that_fails_or_hangs_at_the_end_keeps_no_other_from_it(caplog)
     assert [line.rpartition(">")[2] for line in text] == [
         " failed",
         " failed",
-        " still runs after 0.5 s, and is cancelled",
+        " still runs after 0.5 s: it is cancelled",
     ]
 
 
