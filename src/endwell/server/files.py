@@ -81,8 +81,8 @@ def browser_module(run: Run) -> Callable[[Request], Coroutine[Any, Any, Response
 
 def _serve(root: Path, request: Request, path: str, follow_links: bool) -> Response:
     for _ in range(3):
-        # A ConfigMap that is updated at this moment: what the link led to is gone, before it was found or
-        # before it was opened, and the link leads elsewhere.
+        # Try again if the file was deleted before it was found or opened. A Kubernetes ConfigMap does that
+        # while it is updated: the link has a new target then.
         found = _find(root, request, path, follow_links)
         if isinstance(found, Response):
             return found
