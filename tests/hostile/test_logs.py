@@ -53,8 +53,8 @@ HERE = {
 }
 #: Those in which there is nothing but what the operating system or the application says.
 BY_NOBODY = {
-    "tasks that were cancelled, still run, and are left alone: %s",
-    "threads of asyncio.to_thread that still run, and are left alone: %d",
+    "tasks that ignore their cancellation and are abandoned: %s",
+    "threads of asyncio.to_thread that still run and are abandoned: %d",
     "%r failed",
     "%s",  # how a drain went: numbers, and the names of handlers
     "%s before all workers were ready: the program exits",
@@ -73,7 +73,7 @@ BY_NOBODY = {
         "when it was installed: %s (ENDWELL_PURE=1 in the environment omits this warning)"
     ),
     "listening on %s",
-    "the drain waits for handlers, %.1f s at most: %s",
+    "the drain waits at most %.1f s for these handlers: %s",
     "on_stop callback %r failed",
     "on_stop callback %r still runs after %.1f s: it is cancelled",
     "restarting: new workers start",
