@@ -1,19 +1,19 @@
-# Every verb works in a fresh clone: it makes .venv and installs into it what it needs.
-# Wanted beforehand: python3 (3.11 or later), make; a C compiler only for the compiled build.
+# Every target works in a fresh clone: it creates .venv and installs its requirements there.
+# Prerequisites: python3 (3.11 or later) and make; a C compiler for the compiled build only.
 
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell find src/endwell -name '*.py' -o -name '*.pxd')
-# What has to be covered by tests: all that has no I/O.
+# The files whose coverage is measured: all modules without I/O.
 CORE := src/endwell/*.py,src/endwell/wire/*,src/endwell/protocol/*
-# By these tests. Coverage of the others would slow down what they measure.
+# The tests that run with coverage. Coverage would slow down the others, which measure times.
 CORE_TESTS := tests/words tests/wire tests/protocol
-# The other tests in groups of about equal time. Most of it is waiting, so the groups run at the same time.
+# The other tests, in groups of about equal duration. They mostly wait, so the groups run in parallel.
 SERVER_TESTS := tests/server
 PEER_TESTS := tests/cli tests/client tests/hostile tests/sync
 FACE_TESTS := $(addprefix --ignore=,$(CORE_TESTS) $(SERVER_TESTS) $(PEER_TESTS))
 GROUPS := core server peers faces
-# How long to fuzz, in sum, and what (nothing: everything).
+# Seconds of fuzzing in total, and the targets (empty: all).
 SECONDS ?= 600
 TARGETS ?=
 
@@ -23,26 +23,26 @@ TARGETS ?=
 
 build: .venv/built
 
-# Before anything is compiled the demo starts as plain Python, because compiling takes a minute or more.
+# Without a previous build, the demo runs as plain Python, because compiling takes a minute or more.
 demo: $(if $(wildcard .venv/built),.venv/built,.venv/ready)
-	@test -e .venv/built || echo "endwell is not compiled here and runs as plain Python; make build compiles it"
+	@test -e .venv/built || echo "endwell is not compiled, and runs as plain Python; 'make build' compiles it"
 	$(BIN)/endwell demo
 
-# The compiled build runs on uvloop, the plain one on asyncio's own loop.
+# The compiled build is tested on uvloop, the plain build on asyncio's own loop.
 COMPILED := ENDWELL_LOOP=uvloop $(BIN)/python -m pytest
 PLAIN := ENDWELL_PURE=1 $(BIN)/python -m pytest
 IS_COMPILED := test -n "`$(BIN)/python -c 'import endwell; print(*endwell.compiled())'`"
 AT_ONCE := $(MAKE) --no-print-directory --jobs=4 --output-sync=target
 
-# The tests of everything without I/O, and of both faces: for each change while it is made.
+# The tests without I/O, and the contract tests of both faces: to run while editing.
 quick: .venv/built
 	@$(AT_ONCE) quick-core quick-contract
 
-# Each behaviour once, in one build: compiled if there is a compiler.
+# Each behaviour once, in one build: the compiled one if there is a compiler.
 test: .venv/built
 	@$(AT_ONCE) $(GROUPS:%=once-%)
 
-# Each behaviour in every combination, in both builds, and how much of the core the tests cover.
+# Each behaviour in every combination, in both builds, with the coverage of the core.
 test-all: .venv/built
 	@$(AT_ONCE) $(GROUPS:%=compiled-%)
 	@$(AT_ONCE) $(GROUPS:%=plain-%)
@@ -59,7 +59,7 @@ quick-core quick-contract $(GROUPS:%=once-%):
 
 $(GROUPS:%=compiled-%):
 	@if $(IS_COMPILED); then $(COMPILED) $(TESTS); \
-	else echo "nothing is compiled here (no C compiler?): only the plain build is tested"; fi
+	else echo "endwell is not compiled (no C compiler?): only the plain build is tested"; fi
 
 plain-core:
 	ENDWELL_PURE=1 $(BIN)/coverage run -m pytest $(TESTS)
@@ -68,19 +68,19 @@ plain-core:
 plain-server plain-peers plain-faces:
 	$(PLAIN) $(TESTS)
 
-# Real browsers (chromium, firefox-esr), npm, and root for a network that can be cut.
+# Needs browsers (chromium, firefox-esr), npm, and root (to cut a network).
 test-browser: .venv/built tools/browser/node_modules/installed
 	$(BIN)/python -m pytest tests/browser
 
-# nginx, haproxy, and of systemd its systemd-analyze and systemd-socket-activate.
+# Needs nginx, haproxy, systemd-analyze and systemd-socket-activate.
 test-deploy: .venv/built
 	$(BIN)/python -m pytest tests/deploy
 
-# Root, and ip (iproute2), for networks that can be cut.
+# Needs root and ip (iproute2), to cut networks.
 test-network: .venv/built
 	$(BIN)/python -m pytest tests/network
 
-# What reaches something new is added to tests/fuzz/corpus; a find is a file find-TARGET-... here.
+# Inputs that reach new code are added to tests/fuzz/corpus. A failing input becomes a file find-TARGET-... here.
 fuzz: .venv/built
 	ENDWELL_PURE=1 nice $(BIN)/python -m tests.fuzz.run --keep --seconds $(SECONDS) $(TARGETS)
 
@@ -100,13 +100,13 @@ docs: .venv/built .venv/checkers
 	$(BIN)/python -m tools.endings_page
 	$(BIN)/python -m tools.browser_page
 
-# Into build/site. A broken link, a public name without an entry and a block that does not run are failures.
+# Writes build/site. Fails on a broken link, on a public name without an entry, and on a code block that fails.
 site: .venv/built .venv/checkers
 	$(BIN)/python tools/site/run_blocks.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	$(BIN)/python tools/site/check.py
 
-# endwell.d.ts. Not one of the docs, because it wants npm; test-browser checks it.
+# Writes endwell.d.ts. Not part of `docs`, because it needs npm; test-browser checks the file.
 types: .venv/built tools/browser/node_modules/installed
 	$(BIN)/python tools/browser_types.py
 
@@ -116,7 +116,7 @@ conformance: .venv/built
 conformance-quick: .venv/built
 	$(BIN)/python -m tests.conformance.autobahn --quick
 
-# Needs the peers of docs/howto/legacy.md; what is not installed is left out.
+# Uses the peers of docs/howto/legacy.md; skips those that are not installed.
 interop-legacy: .venv/built
 	$(BIN)/python tests/interop/legacy.py
 
@@ -131,9 +131,9 @@ clean:
 %/bin/pip:
 	sh tools/make_venv.sh '$(PYTHON)' $*
 
-# What the demo needs.
+# The requirements of the demo.
 .venv/ready: pyproject.toml | .venv/bin/pip
-	# The compiler stays in .venv, so that a changed source is compiled without the network.
+	# Install Cython into .venv, so that later builds do not need the network.
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 	| $(BIN)/pip install --quiet --requirement /dev/stdin
 	ENDWELL_PURE=1 $(BIN)/pip install --quiet --no-build-isolation --editable .
@@ -148,7 +148,7 @@ clean:
 	touch $@
 
 .venv/built: .venv/installed setup.py $(SOURCES)
-	@echo "compiling endwell (about a minute; make demo does not need it)"
+	@echo "compiling endwell (takes about a minute; 'make demo' works without it)"
 	$(BIN)/python setup.py --quiet build_ext --inplace
 	touch $@
 
@@ -156,7 +156,7 @@ tools/browser/node_modules/installed: tools/browser/package.json tools/browser/p
 	npm ci --prefix tools/browser --no-audit --no-fund
 	touch $@
 
-# The peers have an environment of their own; endwell is the same one, with what is compiled above.
+# The other libraries have a separate environment, which uses this endwell and its compiled modules.
 .venv-bench/installed: benchmarks/requirements.txt .venv/built | .venv-bench/bin/pip
 	ENDWELL_PURE=1 .venv-bench/bin/pip install --quiet --requirement benchmarks/requirements.txt --editable .
 	touch $@

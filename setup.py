@@ -1,9 +1,9 @@
 """The extension modules; everything else about the build is in pyproject.toml.
 
-Each is a .py file of the package, compiled by Cython as it stands, with types from
-the .pxd beside it if there is one. If the C compiler is missing or fails, the build
-continues without them, and the file ``not-compiled`` in the package says why.
-ENDWELL_PURE=1 compiles nothing; ENDWELL_PURE=0 makes a failure of the compiler an error.
+Each module is a .py file of the package. Cython compiles it unchanged, with the types in the .pxd file of the same
+name, if there is one. If the C compiler is missing or fails, the build continues without the extension modules,
+and the file ``not-compiled`` in the package contains the reason. ENDWELL_PURE=1 compiles nothing; ENDWELL_PURE=0
+makes a failure of the compiler an error.
 """
 
 import os
@@ -14,7 +14,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
-#: The modules on the path of a message and of a connection's life: this list is the only one.
+#: The compiled modules: those that run for each message or for each connection. No other list exists.
 MODULES = [
     "endwell.http",
     "endwell.wire._payload",
@@ -45,18 +45,19 @@ MODULES = [
 ]
 
 
-#: The compiler's options, after those that Python was built with (gcc: -O3 -g -Wall). With -O1, no debug information
-#: and no warnings about generated code, all modules compile in a third of the CPU time. A message costs the same
-#: within 1 %, counted in instructions.
+#: Compiler options; they follow those that Python was built with (gcc: -O3 -g -Wall). With -O1, without debug
+#: information and without warnings about generated code, compiling takes a third of the CPU time. The instructions
+#: for a message differ by less than 1 %.
 FLAGS = ["-O1", "-g0", "-w"]
 
-#: Masking is a loop over octets. -O3 vectorizes it, which saves 5 % of the instructions for a message of 1 KiB.
+#: Masking is a loop over octets. With -O3 the compiler vectorizes it, which saves 5 % of the instructions for a
+#: message of 1 KiB.
 VECTORIZED = {"endwell.wire._payload": ["-O3", "-g0", "-w"]}
 
 FALLBACK = """
-endwell could not be compiled, so it is installed as plain Python. Everything works, and each message costs more CPU time.
-To compile it, install a C compiler and the headers of Python (Debian: gcc, python3-dev) and install endwell again.
-ENDWELL_PURE=0 turns this message into an error. `endwell --version` tells which build is running.
+endwell could not be compiled, so it is installed as plain Python. Everything works, but each message costs more CPU time.
+To compile it, install a C compiler and the headers of Python (Debian: gcc, python3-dev), then install endwell again.
+ENDWELL_PURE=0 turns this message into an error. `endwell --version` shows which build is installed.
 """
 
 #: Read by endwell/build.py. It is written where the compiled modules would be, so an uninstallation removes it.
@@ -66,14 +67,14 @@ REASON = 120
 
 
 def source(name: str) -> str:
-    """The file of a module; a .pyx only where one function has a form that Python cannot say."""
+    """The source file of a module: a .py file, except where a function needs Cython syntax (.pyx)."""
     path = f"src/{name.replace('.', '/')}"
     return f"{path}.pyx" if os.path.exists(f"{path}.pyx") else f"{path}.py"
 
 
 def extensions() -> list[Extension]:
     """The modules to compile in this environment."""
-    # PyPy's compiler sees through Python code, but not through an extension module.
+    # PyPy's JIT compiler optimizes Python code, but not extension modules.
     if os.environ.get("ENDWELL_PURE") == "1" or sys.implementation.name != "cpython":
         return []
     # The compiled modules are not shown to be safe without the GIL: the import of one would turn the GIL on for
@@ -87,30 +88,30 @@ def extensions() -> list[Extension]:
         build_dir="build",
         compiler_directives={
             "language_level": "3",
-            # A type is what a .pxd says. An annotation stays a remark, as it is in
-            # Python: with it, `int` would turn into a C type, or refuse a subclass.
+            # Only a .pxd file declares C types. Annotations have no effect, as in Python; otherwise `int`
+            # would become a C type, and would reject subclasses.
             "annotation_typing": False,
             # Compiled functions keep their signature, defaults and docstring.
             "binding": True,
-            # Connections and queues are never pickled, and two more methods for each
-            # class are a tenth of the generated code. A value says how it is pickled.
+            # Connections and queues are never pickled, and the two methods for each class would be a tenth
+            # of the generated code. A class whose objects can be pickled defines __reduce__.
             "auto_pickle": False,
         },
     )
 
 
 class BuildExtensions(build_ext):
-    """Compiles all modules or none: a compiled module cannot use the types of a plain one."""
+    """Compiles all modules or none, because a compiled module cannot use the C types of a plain one."""
 
     def finalize_options(self) -> None:
-        """Compile with every processor, unless --parallel says otherwise."""
+        """Use all processors, unless --parallel is given."""
         super().finalize_options()
         if self.parallel is None:
             self.parallel = os.cpu_count()
         self._compiled = 0
 
     def run(self) -> None:
-        """Compile all modules; if one fails, remove the others and say so."""
+        """Compile all modules; if one fails, remove the others, write the marker file, and print a message."""
         marker = self._marker()
         if os.path.exists(marker):
             os.remove(marker)

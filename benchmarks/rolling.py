@@ -211,7 +211,7 @@ class Server:
 
     async def restart(self) -> None:
         self.process.send_signal(signal.SIGHUP)
-        await self._logged(f"^workers that ended: {self._scenario.workers};")
+        await self._logged(f"^workers exited: {self._scenario.workers};")
 
     async def stop(self) -> tuple[int, str]:
         """Its status and its log."""

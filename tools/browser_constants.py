@@ -1,4 +1,4 @@
-"""Write into endwell.js and its package.json what stands elsewhere in the code: defaults, codes, causes.
+"""Write constants of the Python code into endwell.js and its package.json: defaults, codes, causes.
 
 `make docs` runs it; `make check` runs it with --check, which writes nothing and
 fails if a file is out of date.
@@ -24,15 +24,15 @@ from endwell.protocol import heartbeat
 FOLDER = Path(__file__).parent.parent / "src" / "endwell" / "browser"
 BLOCK = re.compile(r"(?<=^// Made by ).*?(?=^// End of what is made\.$)", re.MULTILINE | re.DOTALL)
 
-#: The limits of Options that a page keeps as well.
+#: The limits of Options that endwell.js has, too.
 LIMITS = ("ping_interval", "ping_timeout", "open_timeout", "close_timeout")
-#: The endings that a page can tell apart, beside PEER_CLOSED: it never learns how TCP ended, nor an
-#: HTTP status.
+#: The causes that a page can distinguish, in addition to PEER_CLOSED. A page does not learn how TCP ended, nor
+#: the HTTP status.
 CAUSES = (Cause.APP_CLOSED, Cause.KEEPALIVE_TIMEOUT, Cause.PEER_VANISHED, Cause.HANDSHAKE_FAILED)
 
 
 def defaults() -> dict[str, Any]:
-    """The options of the module, by their names there."""
+    """The default options of endwell.js, by their names in JavaScript."""
     policy, limits = RetryPolicy(), Options()
     numbers = {limit.name: getattr(policy, limit.name) for limit in fields(policy) if limit.metadata}
     numbers |= {name: getattr(limits, name) for name in LIMITS}
@@ -40,18 +40,18 @@ def defaults() -> dict[str, Any]:
         "protocols": [],
         **{_camel(name): number for name, number in numbers.items()},
         "codes": {},
-        # Enough for what somebody types while a network is away, and no burden.
+        # Enough for what a user types during a network failure, and little memory.
         "maxQueue": 100,
         "whenFull": "refuse",
     }
 
 
 def retry() -> tuple[dict[int, str], str]:
-    """The codes that their range does not tell about, and an expression for the others."""
+    """The codes whose Retry differs from that of their range, and a JavaScript expression for all others."""
     later = [row for row in RANGES if row.retry is Retry.LATER]
     rest = {row.retry for row in RANGES} - {Retry.LATER}
     if rest != {Retry.NEVER}:
-        raise ValueError(f"the module knows two kinds of ranges, not {rest}")
+        raise ValueError(f"endwell.js supports ranges with LATER and NEVER, not {rest}")
     codes = {
         int(code): code.retry.value
         for code in CloseCode
@@ -61,8 +61,8 @@ def retry() -> tuple[dict[int, str], str]:
 
 
 def obeyed() -> str:
-    """A regular expression for the codes that the ending of a page can have."""
-    # The two that stand for a Close without a code, and for none at all.
+    """A regular expression for the codes that an ending in a page can have."""
+    # A Close without a code, and no Close.
     local = (CloseCode.NO_STATUS_RCVD, CloseCode.ABNORMAL_CLOSURE)
     tens: dict[int, str] = {}
     for code in range(1000, 3000):
@@ -73,7 +73,7 @@ def obeyed() -> str:
 
 
 def block() -> str:
-    """What is made, behind its first words."""
+    """The generated part of endwell.js, after its first words."""
     codes, later = retry()
     causes = {cause.value: [cause.initiator.value, cause.retry.value] for cause in CAUSES}
     options = "".join(f"  {name}: {_js(default)},\n" for name, default in defaults().items())
@@ -96,7 +96,7 @@ def block() -> str:
 
 
 def semver(version: str) -> str:
-    """A version of Python's (PEP 440) as npm takes it: 0.1.0.dev0 is 0.1.0-dev.0."""
+    """Convert a Python version (PEP 440) to npm's format: 0.1.0.dev0 becomes 0.1.0-dev.0."""
     return re.sub(r"\.?(a|b|rc|dev)(\d+)", r"-\1.\2", version, count=1)
 
 
@@ -112,7 +112,7 @@ def _camel(name: str) -> str:
 def _js(value: Any) -> str:
     match value:
         case None:
-            return "Infinity"  # a limit that there is not
+            return "Infinity"  # no limit
         case dict():
             return (
                 "{ " + ", ".join(f"{key}: {_js(item)}" for key, item in value.items()) + " }"
@@ -140,7 +140,7 @@ def main() -> int:
         old = path.read_text(encoding="utf-8")
         text, count = pattern.subn(lambda _, new=new: new, old)  # type: ignore[misc]
         if count != 1:
-            raise ValueError(f"{path} has {count} places to write to, not one")
+            raise ValueError(f"{path} has {count} generated parts, expected 1")
         if text != old:
             stale.append(name)
             if not check:

@@ -22,11 +22,11 @@ BLOCK = re.compile(
 
 
 def filled(text: str) -> str:
-    """``text`` with its tables written. Raises ValueError if there is no place for them."""
+    """Return ``text`` with the tables filled in. Raises ValueError if it does not have one place for them."""
     tables = f"\n{_ways()}\n{_codes()}\n"
     text, count = BLOCK.subn(lambda found: f"{found[1]}{tables}{found[2]}", text)
     if count != 1:
-        raise ValueError(f"the page has {count} places for the tables, not one")
+        raise ValueError(f"the page has {count} places for the tables, expected 1")
     return text
 
 

@@ -1,7 +1,7 @@
-"""Write endwell.d.ts, the declarations of endwell.js, from the types in its comments.
+"""Write endwell.d.ts, the TypeScript declarations of endwell.js, from the types in its comments.
 
 `make types` runs it; a test of tests/browser runs it with --check, which writes nothing and
-fails if the file is out of date. It wants the TypeScript that `make test-browser` installs.
+fails if the file is out of date. It needs the TypeScript that `make test-browser` installs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CAST = re.compile(r"(?<=extends )(?:/\*\*.*?\*/ )+")
 
 
 def declarations() -> str:
-    """What TypeScript reads in the comments, with each comment where the declarations have its type."""
+    """Return the declarations that TypeScript derives from the comments, each with its comment."""
     project = ROOT / "tools" / "browser"
     with tempfile.TemporaryDirectory() as folder:
         command: list[str | Path] = [

@@ -15,7 +15,7 @@ RELEASED = re.compile(r"(\S+) \(\d{4}-\d{2}-\d{2}\)")
 
 
 def faults(tag: str, source: str, changelog: str) -> list[str]:
-    """What keeps ``tag`` from being a release of this source and this changelog."""
+    """The reasons why ``tag`` cannot be a release of this source and this changelog."""
     found = VERSION.search(source)
     version = found[1] if found else None
     headings = HEADING.findall(changelog)
@@ -31,7 +31,7 @@ def faults(tag: str, source: str, changelog: str) -> list[str]:
 
 
 def main(tag: str) -> int:
-    """Print what is wrong; 1 if anything is."""
+    """Print the faults; returns 1 if there are any."""
     source = (ROOT / "src" / "endwell" / "build.py").read_text(encoding="utf-8")
     told = faults(tag, source, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
     print(*told, sep="\n", end="\n" if told else "")

@@ -1,7 +1,6 @@
-"""Bound what a reader has to hold in mind: lines of a file, lines of a function, parameters.
+"""Limit the lines of a file, the lines of a function, and the number of parameters.
 
-What is larger for a good reason carries it: a comment ``# size: REASON`` at the
-start of a line for the file, or in the head of the function.
+A comment ``# size: REASON`` lifts the limits: at the start of a line for the file, or in the head of a function.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def oversized(text: str) -> Iterator[tuple[int, str]]:
-    """The line and the fault of everything in a source text that is too large and gives no reason."""
+    """Yield the line and the fault of each thing in a source text that is too large and has no reason."""
     lines = text.splitlines()
     if len(lines) > FILE_LINES and not any(map(REASON.match, lines)):
         yield 1, f"{len(lines)} lines, {FILE_LINES} allowed"
@@ -41,14 +40,14 @@ def oversized(text: str) -> Iterator[tuple[int, str]]:
 
 
 def parameters(arguments: ast.arguments) -> int:
-    """How many parameters a caller has to know."""
+    """The number of parameters, without self and cls."""
     named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     own = bool(named) and named[0].arg in {"self", "cls"}
     return len(named) - own + (arguments.vararg is not None) + (arguments.kwarg is not None)
 
 
 def main() -> int:
-    """Check every source file; 1 if something is too large."""
+    """Check every source file; returns 1 if something is too large."""
     faults = [
         f"{path}:{line}: {fault}"
         for path in sorted(Path("src").rglob("*.py"))

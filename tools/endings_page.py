@@ -1,4 +1,4 @@
-"""Write the endwell column of docs/explanation/endings.md from the table that the tests hold the library to.
+"""Write the endwell column of docs/explanation/endings.md from the table that the tests check.
 
 `make docs` runs it; a test fails if the column is out of date.
 """
@@ -13,14 +13,14 @@ __all__ = ["PAGE", "filled"]
 
 PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "endings.md"
 
-#: By the first cell of the table's head; endwell is its second column.
+#: The columns by the first cell of the table's head; endwell is the second column.
 COLUMNS = {"at a server": SERVER_COLUMN, "at a client": CLIENT_COLUMN}
 
 
 def filled(text: str) -> str:
-    """``text`` with its endwell columns written.
+    """Return ``text`` with the endwell columns filled in.
 
-    Raises KeyError for a row that the tests do not know, and ValueError for one that is missing.
+    Raises KeyError for a row that the tests do not have, and ValueError for a missing row.
     """
     lines = text.splitlines(keepends=True)
     missing = {table: set(column) for table, column in COLUMNS.items()}

@@ -43,7 +43,7 @@ def closing() -> str:
     return (
         "# The closing table\n\n"
         f"{MADE.format(source='src/endwell/protocol/closing.py')}"
-        "How a connection moves from its first octet to its last. The first closing cue names the\n"
+        "The states of a connection, from its first octet to its last. The first closing cue determines the\n"
         "cause and the initiator of the ending.\n\n"
         f"```mermaid\nstateDiagram-v2\n    [*] --> OPENING\n{arrows}    ENDED --> [*]\n```\n\n"
         f"{table(('state', 'cue', 'next state', 'do'), rows)}\n"
@@ -61,15 +61,15 @@ def codes() -> str:
         wire = {(True, True): "yes", (False, False): "never"}[of.may_send, of.may_receive]
         return code, name, of.meaning, wire, "yes" if of.clean else "no", of.retry.value
 
-    head = ("code", "name", "meaning", "on the wire", "ordinary", "come back")
+    head = ("code", "name", "meaning", "on the wire", "ordinary", "reconnect")
     named = [row(str(int(code)), code.name, code) for code in CloseCode]
     ranges = [row(f"{each.first}-{each.last}", "", each) for each in RANGES]
     return (
         "# Close codes\n\n"
         f"{MADE.format(source='src/endwell/codes.py')}"
-        '`endwell why CODE` tells the usual causes and what to do. "Ordinary" decides between\n'
+        '`endwell why CODE` shows the usual causes and what to do. "Ordinary" decides between\n'
         "`ConnectionClosedOK` and `ConnectionClosedError`.\n\n"
-        f"{table(head, named)}\nRanges, where a code has no row of its own:\n\n{table(head, ranges)}"
+        f"{table(head, named)}\nThe ranges apply to codes without a row of their own:\n\n{table(head, ranges)}"
     )
 
 
@@ -85,7 +85,7 @@ def causes() -> str:
         )
         for cause in Cause
     ]
-    head = ("cause", "meaning", "initiator", "Close sent", "come back")
+    head = ("cause", "meaning", "initiator", "Close sent", "reconnect")
     return f"# Causes\n\n{MADE.format(source='src/endwell/ending.py')}{table(head, rows)}"
 
 
@@ -96,7 +96,7 @@ def options() -> str:
         "# Options\n\n"
         f"{MADE.format(source='src/endwell/options.py')}"
         "Each is a field of `endwell.Options` and a keyword of `Server(...)` and `connect(...)`.\n\n"
-        f"{table(('option', 'default', 'unit', 'what happens at it'), rows)}"
+        f"{table(('option', 'default', 'unit', 'meaning'), rows)}"
     )
 
 
@@ -112,10 +112,10 @@ def retry() -> str:
     return (
         "# The retry policy\n\n"
         f"{MADE.format(source='src/endwell/client/retry.py')}"
-        "How `endwell.reconnecting` comes back: [reconnect.md](../howto/reconnect.md). Whether it does is a column\n"
-        "of [codes.md](codes.md) and, where the server sent no Close, of [causes.md](causes.md).\n\n"
-        f"After an HTTP answer other than 101 it comes back for {', '.join(passing)} and for 5xx but\n"
-        f"{' and '.join(lasting)}. `RetryPolicy(codes={{...}})` says otherwise for single codes and statuses.\n\n"
+        "When `endwell.reconnecting` reconnects: [reconnect.md](../howto/reconnect.md). Whether it does is a column\n"
+        "of [codes.md](codes.md) and, if the server sent no Close, of [causes.md](causes.md).\n\n"
+        f"After an HTTP response other than 101, it reconnects for {', '.join(passing)} and for 5xx except\n"
+        f"{' and '.join(lasting)}. `RetryPolicy(codes={{...}})` overrides this for single codes and statuses.\n\n"
         f"{table(('field', 'default', 'unit', 'meaning'), limits)}\n"
         f"{table(('why it stops', 'meaning'), [(stop.name, stop.value) for stop in StopReason])}"
     )

@@ -178,7 +178,9 @@ def test_digits_go_in_and_come_out(url):
     with command("connect", f"{url}/echo", "--hex", *LONG) as process:
         status, out, err = interrupt(process, "00ff\r\n0XAB cd\nno digits\nff\n", 2)
     assert (status, out) == (1, "00ff\nabcd\n")
-    assert err.startswith("line 3 of the input is not hexadecimal; nothing is sent from there on\n" + NORMAL)
+    assert err.startswith(
+        "line 3 of the input is not hexadecimal; this and the rest of the input are not sent\n" + NORMAL
+    )
 
 
 def test_the_whole_input_can_be_one_message_and_the_output_json(url):
@@ -258,7 +260,9 @@ def test_input_that_is_not_utf_8_is_told_and_what_stood_before_it_answered(url, 
     ):
         status, out, err = interrupt(process, None, 1)
     assert (status, out) == (1, "good\n")
-    assert err.startswith("line 2 of the input is not UTF-8; nothing is sent from there on\n" + NORMAL)
+    assert err.startswith(
+        "line 2 of the input is not UTF-8; this and the rest of the input are not sent\n" + NORMAL
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

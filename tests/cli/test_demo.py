@@ -92,7 +92,7 @@ async def test_a_taken_port_is_told_and_the_next_one_taken(capsys):
         async with AsyncExitStack() as stack:
             await demo._listen(stack, chat, "127.0.0.1", [taken, 0])
             assert chat.server.port != taken
-    assert capsys.readouterr().out == f"port {taken} is taken, trying the next\n"
+    assert capsys.readouterr().out == f"port {taken} is in use, trying the next one\n"
 
 
 async def read_all(ws: endwell.WebSocket) -> None:

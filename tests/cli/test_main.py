@@ -75,8 +75,8 @@ def test_a_port_that_is_none_is_refused(port, capsys):
     ("command", "text"),
     [
         ("connect", "-v, --verbose show the handshake, without credentials; -vv: also each frame"),
-        ("serve", "-v, --verbose log everything, with tracebacks"),
-        ("demo", "-v, --verbose log everything, with tracebacks"),
+        ("serve", "-v, --verbose more log output, with tracebacks"),
+        ("demo", "-v, --verbose more log output, with tracebacks"),
     ],
 )
 def test_the_help_of_a_command_names_verbose(command, text, capsys):

@@ -16,9 +16,9 @@ def test_the_script_tells_every_ending_right(capsys):
     lines = lines_of(capsys)
     titles = [line.split(":")[0] for line in lines if line.startswith("\N{CHECK MARK}")]
     assert titles == [f"\N{CHECK MARK} {scene.title}" for scene in [*SCENES, STOP]]
-    assert re.fullmatch(r"11 endings, all told right, in \d\.\d s", lines[-1])
+    assert re.fullmatch(r"11 endings, all as expected, in \d\.\d s", lines[-1])
     for expected, told in zip(lines[1:-1:3], lines[2:-1:3], strict=True):
-        assert expected.replace("expected", "told    ") == told
+        assert expected.replace("expected", "reported") == told
 
 
 def test_an_ending_that_is_told_wrong_fails_the_script(capsys, monkeypatch):
@@ -29,8 +29,8 @@ def test_an_ending_that_is_told_wrong_fails_the_script(capsys, monkeypatch):
     lines = lines_of(capsys)
     assert lines[0].startswith("\N{BALLOT X} clean close: peer closed with 1000")
     assert lines[1].split()[:2] == ["expected", "peer_vanished"]
-    assert lines[2].split()[:2] == ["told", "peer_closed"]
-    assert lines[-1].startswith("2 endings, 1 told wrong")
+    assert lines[2].split()[:2] == ["reported", "peer_closed"]
+    assert lines[-1].startswith("2 endings, 1 wrong")
 
 
 def test_an_ending_that_is_not_told_fails_the_script(capsys, monkeypatch):
@@ -40,7 +40,7 @@ def test_an_ending_that_is_not_told_fails_the_script(capsys, monkeypatch):
     monkeypatch.setattr(script, "PATIENCE", 0.2)
     monkeypatch.setattr(script, "SCENES", [Scene("nothing", nothing, STOP.expected)])
     assert main(["demo", "--script"]) == 1
-    assert lines_of(capsys)[0] == "\N{BALLOT X} nothing: no ending was told"
+    assert lines_of(capsys)[0] == "\N{BALLOT X} nothing: no ending was reported"
 
 
 def test_an_ending_that_is_told_twice_fails_the_script(capsys, monkeypatch):
@@ -53,4 +53,4 @@ def test_an_ending_that_is_told_twice_fails_the_script(capsys, monkeypatch):
     monkeypatch.setattr(script, "SCENES", [])
     monkeypatch.setattr(script._Script, "_ended", twice)
     assert main(["demo", "--script"]) == 1
-    assert lines_of(capsys)[-1].startswith("1 endings, 1 told wrong")
+    assert lines_of(capsys)[-1].startswith("1 endings, 1 wrong")

@@ -217,9 +217,7 @@ async def test_workers_serve_on_one_port_and_name_themselves_in_the_log():
     named = set(re.findall(r"INFO +(\d+) endwell.serve: \S+ on '/echo': the server is stopping", err))
     assert 1 <= len(named) <= 2
     assert str(process.pid) not in named
-    assert re.search(
-        rf"INFO +{process.pid} endwell.server: workers that ended: 2; drained 8 connections", err
-    )
+    assert re.search(rf"INFO +{process.pid} endwell.server: workers exited: 2; drained 8 connections", err)
 
 
 @pytest.mark.parametrize(

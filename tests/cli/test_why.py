@@ -34,7 +34,7 @@ def test_a_code_is_explained_with_what_to_do(capsys):
         "close() may send it  no: ValueError\n"
         "a peer may send it   no: answered with 1002\n"
         "an ordinary ending   no, a fault\n"
-        "a client comes back  yes, at once, but for the jitter that spreads a crowd\n"
+        "a client reconnects  yes, immediately, with jitter\n"
     )
 
 
@@ -44,7 +44,7 @@ def test_an_ordinary_code_may_be_sent_and_is_no_fault(capsys):
     assert "close() may send it  yes" in lines
     assert "a peer may send it   yes" in lines
     assert "an ordinary ending   yes" in lines
-    assert "a client comes back  no" in lines
+    assert "a client reconnects  no" in lines
 
 
 @pytest.mark.parametrize("name", ["going_away", "GOING_AWAY", "Going-Away", "going away", " going_away "])
@@ -84,13 +84,13 @@ def test_what_is_no_code_is_an_error_that_says_how_to_find_one(code, problem, ca
     assert run(code) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == f"endwell why: {problem}; without an argument it lists them all\n"
+    assert err == f"endwell why: {problem}; run it without an argument for a list\n"
 
 
 def test_without_a_code_the_whole_table_is_printed(capsys):
     assert run() == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["code", "name", "come", "back", "meaning"]
+    assert lines[0].split() == ["code", "name", "reconnect", "meaning"]
     first_words = [line.split()[0] for line in lines[1:] if not line.startswith(" ")]
     codes = {str(code.value) for code in CloseCode} | {f"{row.first}-{row.last}" for row in RANGES}
     assert sorted(first_words) == sorted(codes)

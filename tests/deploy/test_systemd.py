@@ -83,7 +83,7 @@ async def test_the_unit_serves_reloads_and_stops_with_what_systemd_passes(comman
                 assert (await within(ws.closed)).received.code == 1012
                 assert [told(), told()] == ["RELOADING=1", "READY=1"]
                 async with endwell.connect(f"ws://127.0.0.1:{port}/chat") as ws:
-                    program.logged("workers that ended: 4; drained")
+                    program.logged("workers exited: 4; drained")
                     program.send(signal.SIGTERM)
                     assert (await within(ws.closed)).received.code == 1001
                 assert told() == "STOPPING=1"

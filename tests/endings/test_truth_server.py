@@ -211,7 +211,7 @@ async def test_a_server_that_stops_tells_a_sleeping_handler_at_once_and_waits_no
     # A thread cannot be cancelled. It is left alone, and that is said.
     assert not witness.left.is_set()
     assert {record.levelno for record in faults(caplog)} == {logging.WARNING}
-    assert "stuck and left alone: 1 x " in caplog.text
+    assert "handlers still running: 1 x " in caplog.text
     witness.release.set()
     await until(witness.left.is_set)
 

@@ -53,38 +53,38 @@ HERE = {
 }
 #: Those in which there is nothing but what the operating system or the application says.
 BY_NOBODY = {
-    "tasks that were cancelled, still run, and are left alone: %s",
-    "threads of asyncio.to_thread that still run, and are left alone: %d",
+    "tasks that ignore their cancellation and are abandoned: %s",
+    "threads of asyncio.to_thread that still run and are abandoned: %d",
     "%r failed",
     "%s",  # how a drain went: numbers, and the names of handlers
-    "%s before all were ready: nothing is served",
-    "%s before all were ready: the restart is off, the old workers stay",
+    "%s before all workers were ready: the program exits",
+    "%s before all new workers were ready: the restart failed, the old workers go on",
     "%s (%d) is no longer reached; refused meanwhile: %d",
     "%s (%d) is reached: more are refused with 503",
-    "%s does not %s, and is ended",
+    "%s did not %s in time: it is killed",
     "%s starts",
-    "%s %s while it stopped",
-    "%s%s; a new one starts %s",
+    "%s %s while it was stopping",
+    "%s%s; a new worker starts %s",
     "%s took longer than open_timeout (%s s): the answer is 503",  # a route's pattern, a function's name
     "cannot accept connections for now: %s",
-    "cannot tell systemd %s: %s",
+    "cannot notify systemd of %s: %s",
     (
         "endwell runs as plain Python, and each message costs more CPU time, because it could not be compiled "
         "when it was installed: %s (ENDWELL_PURE=1 in the environment omits this warning)"
     ),
     "listening on %s",
-    "the drain waits for handlers, %.1f s at most: %s",
+    "the drain waits at most %.1f s for these handlers: %s",
     "on_stop callback %r failed",
-    "on_stop callback %r still runs after %.1f s, and is cancelled",
+    "on_stop callback %r still runs after %.1f s: it is cancelled",
     "restarting: new workers start",
     "restarting: the new workers are ready, the old ones drain",
-    "something blocks the event loop, so the process ends without it; this is where:",
+    "the event loop is blocked: the process exits; these are the stacks of its threads:",
     "stopping: %s",
-    "the event loop was stalled for %.1f s",
-    "the report of %s is that of another version: %r",
-    "the supervisor is gone",
+    "the event loop stood still for %.1f s",
+    "the drain report of %s is of another version: %r",
+    "the supervisor has exited: this worker drains",
     "this machine slept for %.1f s",
-    "workers that ended: %d; %s",
+    "workers exited: %d; %s",
 }
 
 

@@ -66,7 +66,7 @@ async def test_a_stop_is_over_at_its_deadline_whoever_misbehaves_and_all_cleanup
     # A coroutine is cancelled once more when the loop closes; nothing stops a thread that sleeps.
     left = len(outcome.clients) - (stuck if base == "/threads" else 0)
     assert outcome.counts["finally"] == left
-    assert f"stuck and left alone: {stuck} x " in outcome.report
+    assert f"handlers still running: {stuck} x " in outcome.report
     assert outcome.seconds < drain.deadline + PROMPT
 
 

@@ -287,7 +287,7 @@ def test_a_file_at_the_bound_is_served_and_one_above_is_an_error_that_names_it(f
     (folder / "big.bin").write_bytes(b"x" * 10)
     assert get(folder, "big.bin").body == b"x" * 10
     (folder / "big.bin").write_bytes(b"x" * 11)
-    with pytest.raises(ValueError, match=r"big\.bin' is larger than 10 bytes: let a proxy serve it"):
+    with pytest.raises(ValueError, match=r"big\.bin' is larger than 10 bytes: use a proxy to serve it"):
         get(folder, "big.bin")
 
 

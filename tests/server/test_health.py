@@ -52,7 +52,7 @@ async def test_during_a_restart_it_is_never_anything_but_200(tmp_path):
 
         asking = asyncio.create_task(ask())
         program.send(signal.SIGHUP)
-        await asyncio.to_thread(program.logged, "workers that ended: 1; drained")
+        await asyncio.to_thread(program.logged, "workers exited: 1; drained")
         over.set()
         await asking
         assert set(seen) == {(200, None)}

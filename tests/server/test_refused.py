@@ -70,7 +70,7 @@ ORIGIN = "pages of this origin may not connect here"
     [
         (get("/none?token=s"), ("/none", 404, "no route has this path"), "'GET' '/none' from 127.0.0.1:"),
         (get("/none", *UPGRADE), ("/none", 404, "no route has this path"), "'GET' '/none' from 127.0.0.1:"),
-        (get("/ws"), ("/ws", 426, "this path is a WebSocket: ask for an upgrade"), "'GET' '/ws' from"),
+        (get("/ws"), ("/ws", 426, "this path is a WebSocket endpoint: send an Upgrade"), "'GET' '/ws' from"),
         (
             get("/ws", *UPGRADE, "Origin: http://localhost:8080"),
             ("/ws", 403, ORIGIN),
@@ -288,7 +288,7 @@ async def test_a_server_that_serves_refuses_to_serve_a_second_time_at_once_and_g
     server.get("/")(lambda request: "here")
     async with server.serving():
         port = server.port
-        with pytest.raises(RuntimeError, match="serves already"):
+        with pytest.raises(RuntimeError, match="already serves"):
             async with server.serving():
                 raise AssertionError("it must not start")
         assert server.port == port

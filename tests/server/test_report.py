@@ -57,10 +57,10 @@ def test_one_connection_is_no_connections():
     )
     assert str(report) == (
         "drained 1 connection in 1.5 s: 1 clean; 1 message unanswered; 1 closed while busy; 1 handler cancelled; "
-        "1 newcomer refused"
+        "1 request refused"
     )
     many = replace(report, connections=2, endings={}, refused=2, last_called=2, unanswered=2, cancelled=2)
     assert str(many) == (
         "drained 2 connections in 1.5 s: none; 2 messages unanswered; 2 closed while busy; 2 handlers cancelled; "
-        "2 newcomers refused"
+        "2 requests refused"
     )

@@ -55,13 +55,13 @@ def test_anything_else_is_a_type_error_that_names_the_handler(returned, kind):
 
 @pytest.mark.parametrize("value", [{"a": object()}, [math.nan], [math.inf], {(1, 2): 3}])
 def test_what_json_cannot_express_is_a_type_error_that_names_the_handler(value):
-    with pytest.raises(TypeError, match=r"^index returned what JSON cannot express"):
+    with pytest.raises(TypeError, match=r"^index returned a value that JSON cannot express"):
         response_from(value, index)
 
 
 @pytest.mark.parametrize("status", [0, 100, 101, 199, 600])
 def test_a_status_that_ends_no_request_is_refused(status):
-    with pytest.raises(ValueError, match=f"^index answered with status {status}"):
+    with pytest.raises(ValueError, match=f"^index returned status {status};"):
         response_from(Response(status), index)
 
 

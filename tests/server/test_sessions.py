@@ -326,7 +326,7 @@ async def test_joining_in_a_thread_that_is_not_the_connections_says_what_to_do()
 
         @server.websocket("/async")
         async def handler(ws):
-            with pytest.raises(endwell.ConcurrencyError, match="a plain handler joins the WebSocket that it"):
+            with pytest.raises(endwell.ConcurrencyError, match="plain handler must pass its own WebSocket"):
                 await asyncio.to_thread(server.sessions.join, "ada", ws)
             await ws.send("told")
 

@@ -116,7 +116,7 @@ def test_who_is_not_run_by_systemd_tells_nobody(monkeypatch, caplog):
 def test_a_systemd_that_does_not_hear_is_no_reason_to_fail(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "missing"))
     systemd.notify("READY=1")
-    assert "cannot tell systemd READY=1" in caplog.text
+    assert "cannot notify systemd of READY=1" in caplog.text
 
 
 def test_a_server_tells_when_it_listens_and_when_it_stops(notified, tmp_path):
@@ -140,7 +140,7 @@ def test_a_supervisor_tells_for_its_workers_and_restarts_are_reloads(notified, t
         assert notified.told()[0] == "RELOADING=1"
         assert notified.told() == [
             "READY=1",
-            "STATUS=the last restart failed, the workers from before it serve",
+            "STATUS=the last restart failed, the old workers serve",
         ]
         assert program.finish()[0] == 0
     assert notified.told() == ["STOPPING=1"]
@@ -194,7 +194,7 @@ def test_a_socket_that_does_not_listen_is_named(tmp_path):
     with ours, theirs, activated(write(tmp_path, workers=None), theirs) as program:
         status, log = program.finish(None)
     assert status == 1
-    assert "ValueError: descriptor 3 of systemd's is no socket that listens for streams" in log
+    assert "ValueError: descriptor 3 from systemd is not a listening stream socket" in log
 
 
 def test_sockets_that_were_passed_to_another_process_are_not_ours(monkeypatch):

@@ -88,7 +88,7 @@ async def test_a_stop_drains_all_workers_and_reports_their_sum(tmp_path):
     assert status == 0
     # 250 connections in a second are the share of each of the two workers.
     assert [ending.received for ending in endings] == [endwell.Close(1001, "server stopping; retry 1-2s")] * 2
-    assert re.search(r"INFO workers that ended: 2; drained 2 connections in \S+ s: 2 clean", log)
+    assert re.search(r"INFO workers exited: 2; drained 2 connections in \S+ s: 2 clean", log)
     assert not any(map(is_there, connections))
 
 
@@ -118,7 +118,9 @@ async def test_a_worker_that_crashes_is_replaced_and_the_others_go_on(tmp_path):
         (killed, lost), (stays, kept) = (await both(program)).items()
         os.kill(killed, signal.SIGKILL)
         assert (await ended(lost))[0].code == 1006
-        program.logged(rf"ERROR worker [12] \(process {killed}\) was ended by SIGKILL; a new one starts now")
+        program.logged(
+            rf"ERROR worker [12] \(process {killed}\) was killed by SIGKILL; a new worker starts now"
+        )
         await kept.send("hello")
         assert await within(kept.recv()) == "hello"
         assert stays in (new := await both(program))
@@ -132,7 +134,7 @@ async def test_a_worker_that_is_told_to_end_drains_and_is_replaced(tmp_path):
         (told, drained), (_, kept) = (await both(program)).items()
         os.kill(told, signal.SIGTERM)
         assert (await ended(drained))[0].code == 1001
-        program.logged(rf"\(process {told}\) ended with status 0; a new one starts now")
+        program.logged(rf"\(process {told}\) exited with status 0; a new worker starts now")
         assert told not in await both(program)
         assert kept.is_open
         assert (await asyncio.to_thread(program.finish))[0] == 0
@@ -145,13 +147,13 @@ async def test_workers_that_crash_again_and_again_are_waited_for_ever_longer(tmp
         began = time.monotonic()
         os.kill(process, signal.SIGKILL)
         await ended(ws)
-        program.logged(r"was ended by SIGKILL; a new one starts now\n")
-        program.logged(r"ended with status 7, 2 in a row; a new one starts in 1 s\n")
-        program.logged(r"ended with status 7, 3 in a row; a new one starts in 2 s\n")
+        program.logged(r"was killed by SIGKILL; a new worker starts now\n")
+        program.logged(r"exited with status 7, 2 crashes in a row; a new worker starts in 1 s\n")
+        program.logged(r"exited with status 7, 3 crashes in a row; a new worker starts in 2 s\n")
         assert time.monotonic() - began >= 1
         status, log = await asyncio.to_thread(program.finish)
     assert status == 0
-    assert log.count("ended with status 7") >= 2
+    assert log.count("exited with status 7") >= 2
 
 
 def test_where_a_worker_cannot_begin_the_program_ends_with_status_1(tmp_path):
@@ -161,7 +163,7 @@ def test_where_a_worker_cannot_begin_the_program_ends_with_status_1(tmp_path):
         status, log = program.finish(None)
     assert status == 1
     assert log.count("CRITICAL worker") == 1
-    assert "ended with status 7 before all were ready: nothing is served" in log
+    assert "exited with status 7 before all workers were ready: the program exits" in log
     assert "Traceback" not in log
 
 
@@ -170,7 +172,9 @@ async def test_a_restart_takes_new_code_and_one_that_fails_leaves_the_old_worker
         connections = await both(program)
         write(tmp_path, **{"ANSWER = ": "raise RuntimeError('broken') #"})
         program.send(signal.SIGHUP)
-        program.logged("ERROR worker .* before all were ready: the restart is off, the old workers stay")
+        program.logged(
+            "ERROR worker .* before all new workers were ready: the restart failed, the old workers go on"
+        )
         for ws in connections.values():
             await ws.send("hello")
             assert await within(ws.recv()) == "hello"
@@ -182,9 +186,9 @@ async def test_a_restart_takes_new_code_and_one_that_fails_leaves_the_old_worker
             endwell.Close(1012, "server restarting; retry 0-1s")
         ] * 2
         assert (await program.greeted())[2] == "new"
-        program.logged("workers that ended: 2; drained")
+        program.logged("workers exited: 2; drained")
         status, log = await asyncio.to_thread(program.finish)
-    assert (status, log.count("the restart is off")) == (0, 1)
+    assert (status, log.count("the restart failed")) == (0, 1)
 
 
 async def test_when_the_supervisor_dies_its_workers_drain_and_free_the_port(tmp_path):
@@ -206,9 +210,9 @@ async def test_a_worker_whose_loop_is_blocked_says_where_and_is_ended(tmp_path):
         status, log = await asyncio.to_thread(program.finish)
         assert (await ended(ws))[0].code == 1006
     assert status == 0
-    assert re.search(r"ERROR worker 1 \(process \d+\) does not end, and is ended", log)
+    assert re.search(r"ERROR worker 1 \(process \d+\) did not exit in time: it is killed", log)
     assert re.search(r'app.py", line \d+ in blocked', log)
-    assert "was ended by SIGABRT while it stopped" in log
+    assert "was killed by SIGABRT while it was stopping" in log
 
 
 async def test_the_file_of_a_unix_socket_is_there_until_the_supervisor_ends(tmp_path):
@@ -217,7 +221,7 @@ async def test_the_file_of_a_unix_socket_is_there_until_the_supervisor_ends(tmp_
     with running(file) as program:
         program.logged("listening on")
         program.send(signal.SIGHUP)
-        program.logged("workers that ended: 1;")
+        program.logged("workers exited: 1;")
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(PATIENCE)
             sock.connect(str(path))
@@ -276,10 +280,10 @@ async def test_a_restart_for_which_nothing_can_be_started_leaves_the_old_workers
         ws, process, _ = await program.greeted()
         interpreter.unlink()
         program.send(signal.SIGHUP)
-        program.logged("ERROR worker 1 cannot be started .*: the restart is off, the old workers stay")
+        program.logged("ERROR worker 1 cannot be started .*: the restart failed, the old workers go on")
         os.kill(process, signal.SIGKILL)
         await ended(ws)
-        program.logged(r"ERROR worker 1 cannot be started .*, 2 in a row; a new one starts in 1 s")
+        program.logged(r"ERROR worker 1 cannot be started .*, 2 crashes in a row; a new worker starts in 1 s")
         install()
         assert (await program.greeted())[1] != process
         assert (await asyncio.to_thread(program.finish))[0] == 0
@@ -287,7 +291,7 @@ async def test_a_restart_for_which_nothing_can_be_started_leaves_the_old_workers
 
 @pytest.mark.parametrize("workers", ["2", 1.5, True])
 def test_workers_that_are_no_number_are_refused(workers):
-    with pytest.raises(TypeError, match="workers must be a number of processes"):
+    with pytest.raises(TypeError, match="workers must be an integer"):
         endwell.Server().run(port=0, workers=workers)
 
 
@@ -308,7 +312,7 @@ def test_workers_outside_of_the_main_thread_are_refused():
     thread = threading.Thread(target=run)
     thread.start()
     thread.join(PATIENCE)
-    assert refused == ["workers need the main thread: signals come to no other"]
+    assert refused == ["workers need the main thread, because only it receives signals"]
 
 
 def test_a_program_that_cannot_be_started_again_is_refused():
@@ -316,4 +320,4 @@ def test_a_program_that_cannot_be_started_again_is_refused():
     with python() as process:
         status, _, err = finish(process, program)
     assert status == 1
-    assert "ValueError: workers start this program again, so it must be a file or a module" in err
+    assert "ValueError: workers start this program again, so the program must be a file or a module" in err

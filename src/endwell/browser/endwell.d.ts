@@ -1,7 +1,7 @@
 // Made by tools/browser_types.py from the comments of endwell.js: change those, then run `make types`.
 /**
- * A WebSocket for pages: it comes back as endwell's Python client does, and tells how each
- * connection ended. Times are in seconds. A page about it: docs/howto/browser.md in endwell's repository.
+ * A WebSocket for web pages that reconnects like endwell's Python client and reports how each connection
+ * ended. All times are in seconds. Documentation: docs/howto/browser.md in endwell's repository.
  */
 declare const CAUSES: {
     readonly app_closed: readonly ["local", "never"];
@@ -9,22 +9,22 @@ declare const CAUSES: {
     readonly peer_vanished: readonly ["network", "now"];
     readonly handshake_failed: readonly ["local", "later"];
 };
-/** whether to come back */
+/** whether to reconnect: never, immediately, or after a back-off */
 export type Retry = "never" | "now" | "later";
-/** why not to come back */
+/** why there is no further attempt */
 export type Stop = "done" | "refused" | "retries" | "time";
 /** why a connection ended */
 export type Cause = "peer_closed" | keyof typeof CAUSES;
-/** a Close frame; its code is null if it had none */
+/** a Close frame; null for a Close without a code */
 export type Close = {
     code: number | null;
     reason: string;
 };
 /** a message */
 export type Data = Parameters<WebSocket["send"]>[0];
-/** where to connect to, relative to the page or the worker's script */
+/** a URL, relative to the page or to the worker's script */
 export type Address = string | URL;
-/** How a connection ended: what endwell.Ending says, but for what no page can know. */
+/** How a connection ended: the fields of endwell.Ending that a page can know. */
 export type Ending = {
     cause: Cause;
     initiator: "peer" | "local" | "network";
@@ -37,11 +37,11 @@ export type Ending = {
      */
     received: Close | null;
     /**
-     * ours
+     * the Close that this side sent
      */
     sent: Close | null;
     /**
-     * that of the Close that came first; 1005 if it had none, 1006 if there was no Close
+     * the code of the first Close; 1005 for a Close without a code, 1006 without a Close
      */
     code: number;
     reason: string;
@@ -50,18 +50,21 @@ export type Ending = {
      */
     ok: boolean;
     /**
-     * wall-clock time
+     * wall-clock time, in seconds since 1970
      */
     opened_at: number;
+    /**
+     * seconds
+     */
     duration: number;
     messages_in: number;
     messages_out: number;
     /**
-     * taken by the browser, and not sent
+     * bytes that the browser had not sent
      */
     unsent_bytes: number;
     /**
-     * the last heartbeat's round trip
+     * round-trip time of the last heartbeat, in seconds
      */
     latency: number | null;
 };
@@ -72,59 +75,59 @@ export type Options = {
      */
     protocols: string | string[];
     /**
-     * the scale of the back-off; and the least wait, except for the first "now"
+     * seconds: scale of the back-off, and minimum wait, except for the first "now"
      */
     base: number;
     /**
-     * where the back-off stops growing
+     * seconds: maximum of the back-off
      */
     maxDelay: number;
     /**
-     * a connection that lasted so long was stable: counting begins anew
+     * seconds: a connection that lasts this long resets the count of attempts
      */
     stableAfter: number;
     /**
-     * the longest wait that a server can ask for; more is cut to it
+     * seconds: maximum wait that a server can request; longer ones are cut to it
      */
     maxAdvised: number;
     /**
-     * in a row; then it gives up
+     * maximum attempts in a row
      */
     maxRetries: number;
     /**
-     * for the tries in a row
+     * seconds: maximum duration of the attempts in a row
      */
     maxTime: number;
     /**
-     * your own word on close codes; 1006: it was open, and no Close came
+     * your decision for close codes; 1006: a connection ended without a Close
      */
     codes: Record<number, Retry>;
     /**
-     * after so much silence the server is asked whether it is there; 0: never
+     * seconds without a message until a heartbeat is sent; 0: no heartbeat
      */
     pingInterval: number;
     /**
-     * unanswered for so long, the connection has ended
+     * seconds without an answer to a heartbeat until the connection is closed
      */
     pingTimeout: number;
     /**
-     * the opening handshake
+     * seconds: maximum duration of the opening handshake
      */
     openTimeout: number;
     /**
-     * the closing handshake
+     * seconds: maximum duration of the closing handshake
      */
     closeTimeout: number;
     /**
-     * messages that wait for the next connection
+     * maximum number of messages that wait for the next connection
      */
     maxQueue: number;
     /**
-     * what then happens: send() returns false, or the oldest is dropped
+     * with a full queue, send() returns false, or the oldest message is dropped
      */
     whenFull: "refuse" | "drop";
 };
-/** endings in a row, and when the first of them came */
+/** number of endings in a row, and time of the first one */
 export type History = {
     tries: number;
     since: number;
@@ -140,27 +143,28 @@ export type EventMap = {
     message: MessageEvent;
     ending: EndingEvent;
 };
-/** EventTarget with the types of these events, as TypeScript has them for a WebSocket. */
+/** EventTarget with the types of these events, as TypeScript declares them for WebSocket. */
 export type Typed = {
     addEventListener: <K extends keyof EventMap>(type: K, listener: (event: EventMap[K]) => void, options?: boolean | AddEventListenerOptions) => void;
     removeEventListener: <K extends keyof EventMap>(type: K, listener: (event: EventMap[K]) => void, options?: boolean | EventListenerOptions) => void;
 };
 /**
- * When to come back: what RetryPolicy.decide says.
+ * When to reconnect. The result is the same as that of RetryPolicy.decide.
  * @param {Options} policy
- * @param {History} history with `ending` in it
+ * @param {History} history including `ending`
  * @param {Ending} ending
  * @param {number} now
- * @param {number} dice in [0, 1)
- * @returns {number | Stop} how long to wait
+ * @param {number} dice random number in [0, 1)
+ * @returns {number | Stop} seconds to wait, or why there is no further attempt
  */
 export declare function decide(policy: Options, history: History, { cause, code, reason, ok }: Ending, now: number, dice: number): number | Stop;
 declare const ReconnectingWebSocket_base: new () => Typed & EventTarget;
 /**
- * Events: "open", for each connection; "message"; and "ending", once for each connection. An
- * EndingEvent has the `ending`, and either `wait`, the time until the next try, or `stop`, why there is
- * none. Both are null while the browser keeps the page out of sight; it comes back when it is shown.
- * `error` is what the url function threw, if that was the end of it.
+ * A WebSocket that reconnects. Its events are "open", once for each connection; "message"; and "ending",
+ * once for each connection and failed attempt. An EndingEvent has the `ending`, and either `wait`, the
+ * seconds until the next attempt, or `stop`, the reason why there is none. Both are null if the browser
+ * keeps the page in its back/forward cache; the next attempt follows when the page is shown again. `error`
+ * is the exception of the url function, if that caused the ending.
  */
 export declare class ReconnectingWebSocket extends ReconnectingWebSocket_base {
     #private;
@@ -172,9 +176,9 @@ export declare class ReconnectingWebSocket extends ReconnectingWebSocket_base {
     /** @readonly */ readonly OPEN: 1;
     /** @readonly */ readonly CLOSING: 2;
     /** @readonly */ readonly CLOSED: 3;
-    /** @type {Ending | null} that of the last connection that has ended */
+    /** @type {Ending | null} the ending of the previous connection */
     ending: Ending | null;
-    /** @type {BinaryType} of the next connection */
+    /** @type {BinaryType} applies to the next connection */
     binaryType: BinaryType;
     /** @type {((event: Event) => void) | null} */
     onopen: ((event: Event) => void) | null;
@@ -183,35 +187,36 @@ export declare class ReconnectingWebSocket extends ReconnectingWebSocket_base {
     /** @type {((event: EndingEvent) => void) | null} */
     onending: ((event: EndingEvent) => void) | null;
     /**
-     * Throws what a WebSocket throws, and RangeError for `codes` that can match nothing.
-     * @param {Address | (() => Address | PromiseLike<Address>)} url a function is called, and awaited, for
-     * each connection; if it throws, that is a failed handshake
+     * Connects immediately. Throws what WebSocket's constructor throws, and RangeError for `codes` that no
+     * ending can have.
+     * @param {Address | (() => Address | PromiseLike<Address>)} url an address, or a function that returns
+     * one or a promise of one; it is called for each connection, and an exception is a failed handshake
      * @param {Partial<Options>} options
      */
     constructor(url: Address | (() => Address | PromiseLike<Address>), options?: Partial<Options>);
-    /** As of a WebSocket; while it waits for the next connection it is CONNECTING. */
+    /** As for WebSocket; CONNECTING while waiting for the next connection. */
     get readyState(): 0 | 1 | 2 | 3;
-    /** The subprotocol agreed on, or "". */
+    /** The selected subprotocol, or "". */
     get protocol(): string;
-    /** The extensions agreed on, or "". */
+    /** The negotiated extensions, or "". */
     get extensions(): string;
-    /** The address of this connection, or of the last one; "" before a url function has given the first. */
+    /** The address of the current or previous connection; "" before the url function has returned the first. */
     get url(): string;
-    /** Bytes that were sent and have not gone out, with those that wait for the next connection. */
+    /** Bytes that the browser has not sent yet, and those that wait for the next connection. */
     get bufferedAmount(): number;
     /**
-     * Send a message, or keep it for the next connection; false if it was neither.
+     * Send a message, or queue it for the next connection. Returns false if it was neither sent nor queued.
      * @param {Data} data
      */
     send(data: Data): boolean;
     /**
-     * Close for good. With a connection, or one that is opening, it throws what close() of a WebSocket
-     * throws, and then nothing has changed.
-     * @param {number | null} code null: a Close without a code, and without a reason
+     * Close the connection, and do not reconnect. With an open or opening connection, it throws what close()
+     * of WebSocket throws, and then has no effect.
+     * @param {number | null} code null for a Close without a code and a reason
      * @param {string} reason
      */
     close(code?: number | null, reason?: string): void;
-    /** Try now, even if it was closed for good. */
+    /** Connect now, instead of waiting, or after close(). */
     reconnect(): void;
 }
 export {};

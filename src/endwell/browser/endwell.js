@@ -1,6 +1,6 @@
 /**
- * A WebSocket for pages: it comes back as endwell's Python client does, and tells how each
- * connection ended. Times are in seconds. A page about it: docs/howto/browser.md in endwell's repository.
+ * A WebSocket for web pages that reconnects like endwell's Python client and reports how each connection
+ * ended. All times are in seconds. Documentation: docs/howto/browser.md in endwell's repository.
  */
 
 // Made by tools/browser_constants.py: change what it reads, then run `make docs`.
@@ -35,74 +35,74 @@ const QUESTION = "\u0005";
 const ANSWER = "\u0006";
 // End of what is made.
 
-/** @typedef {"never" | "now" | "later"} Retry whether to come back */
-/** @typedef {"done" | "refused" | "retries" | "time"} Stop why not to come back */
+/** @typedef {"never" | "now" | "later"} Retry whether to reconnect: never, immediately, or after a back-off */
+/** @typedef {"done" | "refused" | "retries" | "time"} Stop why there is no further attempt */
 /** @typedef {"peer_closed" | keyof typeof CAUSES} Cause why a connection ended */
-/** @typedef {{code: number | null, reason: string}} Close a Close frame; its code is null if it had none */
+/** @typedef {{code: number | null, reason: string}} Close a Close frame; null for a Close without a code */
 /** @typedef {Parameters<WebSocket["send"]>[0]} Data a message */
-/** @typedef {string | URL} Address where to connect to, relative to the page or the worker's script */
+/** @typedef {string | URL} Address a URL, relative to the page or to the worker's script */
 
 /**
- * How a connection ended: what endwell.Ending says, but for what no page can know.
+ * How a connection ended: the fields of endwell.Ending that a page can know.
  * @typedef {object} Ending
  * @property {Cause} cause
  * @property {"peer" | "local" | "network"} initiator
  * @property {boolean} clean whether the closing handshake was completed
  * @property {Close | null} received the server's Close
- * @property {Close | null} sent ours
- * @property {number} code that of the Close that came first; 1005 if it had none, 1006 if there was no Close
+ * @property {Close | null} sent the Close that this side sent
+ * @property {number} code the code of the first Close; 1005 for a Close without a code, 1006 without a Close
  * @property {string} reason
  * @property {boolean} ok whether it was an ordinary ending
- * @property {number} opened_at wall-clock time
- * @property {number} duration
+ * @property {number} opened_at wall-clock time, in seconds since 1970
+ * @property {number} duration seconds
  * @property {number} messages_in
  * @property {number} messages_out
- * @property {number} unsent_bytes taken by the browser, and not sent
- * @property {number | null} latency the last heartbeat's round trip
+ * @property {number} unsent_bytes bytes that the browser had not sent
+ * @property {number | null} latency round-trip time of the last heartbeat, in seconds
  */
 
 /**
  * @typedef {object} Options the policy of endwell.RetryPolicy, and the limits of endwell.Options
  * @property {string | string[]} protocols subprotocols, as for WebSocket
- * @property {number} base the scale of the back-off; and the least wait, except for the first "now"
- * @property {number} maxDelay where the back-off stops growing
- * @property {number} stableAfter a connection that lasted so long was stable: counting begins anew
- * @property {number} maxAdvised the longest wait that a server can ask for; more is cut to it
- * @property {number} maxRetries in a row; then it gives up
- * @property {number} maxTime for the tries in a row
- * @property {Record<number, Retry>} codes your own word on close codes; 1006: it was open, and no Close came
- * @property {number} pingInterval after so much silence the server is asked whether it is there; 0: never
- * @property {number} pingTimeout unanswered for so long, the connection has ended
- * @property {number} openTimeout the opening handshake
- * @property {number} closeTimeout the closing handshake
- * @property {number} maxQueue messages that wait for the next connection
- * @property {"refuse" | "drop"} whenFull what then happens: send() returns false, or the oldest is dropped
+ * @property {number} base seconds: scale of the back-off, and minimum wait, except for the first "now"
+ * @property {number} maxDelay seconds: maximum of the back-off
+ * @property {number} stableAfter seconds: a connection that lasts this long resets the count of attempts
+ * @property {number} maxAdvised seconds: maximum wait that a server can request; longer ones are cut to it
+ * @property {number} maxRetries maximum attempts in a row
+ * @property {number} maxTime seconds: maximum duration of the attempts in a row
+ * @property {Record<number, Retry>} codes your decision for close codes; 1006: a connection ended without a Close
+ * @property {number} pingInterval seconds without a message until a heartbeat is sent; 0: no heartbeat
+ * @property {number} pingTimeout seconds without an answer to a heartbeat until the connection is closed
+ * @property {number} openTimeout seconds: maximum duration of the opening handshake
+ * @property {number} closeTimeout seconds: maximum duration of the closing handshake
+ * @property {number} maxQueue maximum number of messages that wait for the next connection
+ * @property {"refuse" | "drop"} whenFull with a full queue, send() returns false, or the oldest message is dropped
  */
 
-/** @typedef {{tries: number, since: number}} History endings in a row, and when the first of them came */
+/** @typedef {{tries: number, since: number}} History number of endings in a row, and time of the first one */
 /** @typedef {Event & {ending: Ending, wait: number | null, stop: Stop | null, error: unknown}} EndingEvent */
 /** @typedef {{open: Event, message: MessageEvent, ending: EndingEvent}} EventMap */
 /**
- * EventTarget with the types of these events, as TypeScript has them for a WebSocket.
+ * EventTarget with the types of these events, as TypeScript declares them for WebSocket.
  * @typedef {object} Typed
  * @property {<K extends keyof EventMap>(type: K, listener: (event: EventMap[K]) => void, options?: boolean | AddEventListenerOptions) => void} addEventListener
  * @property {<K extends keyof EventMap>(type: K, listener: (event: EventMap[K]) => void, options?: boolean | EventListenerOptions) => void} removeEventListener
  */
 
 /**
- * When to come back: what RetryPolicy.decide says.
+ * When to reconnect. The result is the same as that of RetryPolicy.decide.
  * @param {Options} policy
- * @param {History} history with `ending` in it
+ * @param {History} history including `ending`
  * @param {Ending} ending
  * @param {number} now
- * @param {number} dice in [0, 1)
- * @returns {number | Stop} how long to wait
+ * @param {number} dice random number in [0, 1)
+ * @returns {number | Stop} seconds to wait, or why there is no further attempt
  */
 export function decide(policy, history, { cause, code, reason, ok }, now, dice) {
   const { base, maxAdvised } = policy;
   const theirs = cause === "peer_closed";
   const ours = cause === "app_closed";
-  // A failed opening is 1006, too; it had no connection that could end abnormally.
+  // A failed opening handshake has the code 1006, too, but `codes` only applies to connections that were open.
   const own = theirs || ours || (code === 1006 && cause !== "handshake_failed");
   const retry = (own && policy.codes[code]) || (theirs ? retryOf(code) : CAUSES[cause][1]);
   if (retry === "never") return ok || ours ? "done" : "refused";
@@ -126,21 +126,22 @@ const clock = () => performance.now() / 1000;
 /** @type {(callback: () => void, seconds: number) => number} */
 const after = (callback, seconds) => setTimeout(callback, seconds * 1000);
 
-// A worker has no document, and Node.js has none of these: there they are undefined.
+// In a worker, `document` is undefined; in Node.js, all of these are.
 const { document, location, navigator, addEventListener } = globalThis;
 
-/** Whether nobody looks at the page, or a connection has little chance: then it takes its time. */
+/** Whether the page is hidden or the browser offline: then attempts are less urgent. */
 const idle = () => document?.hidden || navigator?.onLine === false;
 
-// Seconds from Firefox's Close until the page is known to have stayed, after a download for example. If the
-// next page takes longer to answer, this one has connected again by then.
+// Seconds after Firefox's Close at which the page is assumed to stay, for example after a download. If the next
+// page takes longer to answer, this page has reconnected by then.
 const LEAVING = 5;
 
 /**
- * Events: "open", for each connection; "message"; and "ending", once for each connection. An
- * EndingEvent has the `ending`, and either `wait`, the time until the next try, or `stop`, why there is
- * none. Both are null while the browser keeps the page out of sight; it comes back when it is shown.
- * `error` is what the url function threw, if that was the end of it.
+ * A WebSocket that reconnects. Its events are "open", once for each connection; "message"; and "ending",
+ * once for each connection and failed attempt. An EndingEvent has the `ending`, and either `wait`, the
+ * seconds until the next attempt, or `stop`, the reason why there is none. Both are null if the browser
+ * keeps the page in its back/forward cache; the next attempt follows when the page is shown again. `error`
+ * is the exception of the url function, if that caused the ending.
  */
 export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTarget} */ (EventTarget) {
   /** @readonly */ static CONNECTING = /** @type {const} */ (0);
@@ -152,9 +153,9 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   /** @readonly */ CLOSING = /** @type {const} */ (2);
   /** @readonly */ CLOSED = /** @type {const} */ (3);
 
-  /** @type {Ending | null} that of the last connection that has ended */
+  /** @type {Ending | null} the ending of the previous connection */
   ending = null;
-  /** @type {BinaryType} of the next connection */
+  /** @type {BinaryType} applies to the next connection */
   binaryType = "blob";
   /** @type {((event: Event) => void) | null} */
   onopen = null;
@@ -171,22 +172,22 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   /** @type {WebSocket | null} */
   #ws = null;
   #opened = false;
-  /** @type {Close | null} what we have closed it with */
+  /** @type {Close | null} the Close that was sent */
   #sent = null;
   #over = false;
-  /** Whether the browser keeps the page out of sight. */
+  /** Whether the page is in the back/forward cache, or frozen. */
   #away = false;
   /** Whether the browser may be about to leave the page. */
   #leaving = false;
   /** @type {Data[]} */
   #queue = [];
   #listening = new AbortController();
-  /** Of the two handshakes, and of the wait. */
+  /** For the opening handshake, the closing handshake, and the wait between connections. */
   #timer = 0;
 
   /** @type {History} */
   #history = { tries: 0, since: 0 };
-  // The next try: when it may be, when it should be, and when, if nobody looks.
+  // The time of the next attempt: at the earliest; normally; and while the page is hidden or offline.
   #floor = 0;
   #due = 0;
   #idleDue = 0;
@@ -205,9 +206,10 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   #backlog = 0;
 
   /**
-   * Throws what a WebSocket throws, and RangeError for `codes` that can match nothing.
-   * @param {Address | (() => Address | PromiseLike<Address>)} url a function is called, and awaited, for
-   * each connection; if it throws, that is a failed handshake
+   * Connects immediately. Throws what WebSocket's constructor throws, and RangeError for `codes` that no
+   * ending can have.
+   * @param {Address | (() => Address | PromiseLike<Address>)} url an address, or a function that returns
+   * one or a promise of one; it is called for each connection, and an exception is a failed handshake
    * @param {Partial<Options>} options
    */
   constructor(url, options = {}) {
@@ -223,38 +225,38 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     this.#listen();
   }
 
-  /** As of a WebSocket; while it waits for the next connection it is CONNECTING. */
+  /** As for WebSocket; CONNECTING while waiting for the next connection. */
   get readyState() {
     return this.#over ? 3 : this.#sent ? 2 : this.#ws?.readyState === 1 ? 1 : 0;
   }
 
-  /** The subprotocol agreed on, or "". */
+  /** The selected subprotocol, or "". */
   get protocol() {
     return this.#ws?.protocol ?? "";
   }
 
-  /** The extensions agreed on, or "". */
+  /** The negotiated extensions, or "". */
   get extensions() {
     return this.#ws?.extensions ?? "";
   }
 
-  /** The address of this connection, or of the last one; "" before a url function has given the first. */
+  /** The address of the current or previous connection; "" before the url function has returned the first. */
   get url() {
     return this.#address;
   }
 
-  /** Bytes that were sent and have not gone out, with those that wait for the next connection. */
+  /** Bytes that the browser has not sent yet, and those that wait for the next connection. */
   get bufferedAmount() {
     return (this.#ws?.bufferedAmount ?? 0) + new Blob(this.#queue).size;
   }
 
   /**
-   * Send a message, or keep it for the next connection; false if it was neither.
+   * Send a message, or queue it for the next connection. Returns false if it was neither sent nor queued.
    * @param {Data} data
    */
   send(data) {
     const { maxQueue, whenFull } = this.#options;
-    if (data === QUESTION) throw new TypeError("this message is the heartbeat's");
+    if (data === QUESTION) throw new TypeError("this message is reserved for the heartbeat");
     if (this.readyState > 1) return false;
     if (this.readyState) {
       this.#ws?.send(data);
@@ -269,9 +271,9 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   }
 
   /**
-   * Close for good. With a connection, or one that is opening, it throws what close() of a WebSocket
-   * throws, and then nothing has changed.
-   * @param {number | null} code null: a Close without a code, and without a reason
+   * Close the connection, and do not reconnect. With an open or opening connection, it throws what close()
+   * of WebSocket throws, and then has no effect.
+   * @param {number | null} code null for a Close without a code and a reason
    * @param {string} reason
    */
   close(code = 1000, reason = "") {
@@ -282,7 +284,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     }
   }
 
-  /** Try now, even if it was closed for good. */
+  /** Connect now, instead of waiting, or after close(). */
   reconnect() {
     if (this.#ws) return;
     if (this.#over) this.#listen();
@@ -304,7 +306,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     addEventListener?.("online", look, { signal });
     addEventListener?.("offline", look, { signal });
     document?.addEventListener("visibilitychange", look, { signal });
-    // Chromium stops a page that has been hidden for long, and does not deliver its messages any more.
+    // Chromium freezes a page that has been hidden for long, and stops delivering its messages.
     document?.addEventListener("freeze", () => this.#hide(true), { signal });
     document?.addEventListener("resume", () => this.#show(), { signal });
   }
@@ -317,7 +319,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     this.#latency = null;
     this.#set(() => this.#end("handshake_failed"), this.#options.openTimeout);
     if (typeof url !== "function") return this.#open(url);
-    // Until there is an address, in place of a WebSocket that is connecting.
+    // A placeholder for the connecting WebSocket, until there is an address.
     const asked = (this.#ws = /** @type {any} */ ({ close() {} }));
     /** @type {(then: (value: any) => void) => (value: any) => void} */
     const still = (then) => (value) => asked === this.#ws && !this.#sent && then(value);
@@ -329,9 +331,9 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   /** @param {Address} address */
   #open(address) {
     const { protocols, pingInterval } = this.#options;
-    // Whatever else new URL() takes, it connects to "/undefined".
+    // new URL() accepts any value: undefined would become "/undefined".
     if (typeof address !== "string" && !address?.href) throw new TypeError("no address");
-    // A worker that was made of a Blob has the origin of its page.
+    // A worker that was created from a Blob has the origin of its page.
     const url = new URL(address, document?.baseURI ?? location?.href.replace("blob:", ""));
     url.protocol = url.protocol.replace("http", "ws");
     if (pingInterval) url.search += (url.search && "&") + QUERY;
@@ -341,25 +343,26 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
       this.#opened = true;
       clearTimeout(this.#timer);
       ws.binaryType = this.binaryType;
-      // First what its listeners have to say on each connection, then what has waited.
+      // Messages of the "open" listeners go first, then the queued ones.
       this.dispatchEvent(new Event("open"));
       for (const data of this.#queue.splice(0)) this.send(data);
     };
     ws.onmessage = ({ data }) => this.#hear(data);
     ws.onclose = ({ code, reason, wasClean }) => {
       // RFC 6455 section 7.4.1: 1006 and 1015 "MUST NOT be set as a status code in a Close control
-      // frame". Firefox calls it clean if a server does.
+      // frame". If a server does that, Firefox reports a clean close.
       const close = wasClean && code !== 1006 && code !== 1015;
       const received = close ? { code: code === 1005 ? null : code, reason } : null;
       const end = () => {
         const network = this.#opened ? "peer_vanished" : "handshake_failed";
         if (ws === this.#ws) this.#end(this.#sent ? "app_closed" : close ? "peer_closed" : network, received);
       };
-      // The heartbeat has nothing to ask any more.
+      // Stop the heartbeat.
       this.#beats = false;
       clearTimeout(this.#pulse);
-      // Firefox closes as soon as it begins to leave a page, even on a reload, and tells the page at once:
-      // 1001 without a reason, or 1006 for an opening handshake. The pagehide comes with the next page.
+      // Firefox closes WebSockets as soon as it starts to leave a page, even on a reload, and reports it to
+      // the page immediately: 1001 without a reason, or 1006 for an opening handshake. The pagehide event
+      // follows only when the next page arrives.
       if (this.#leaving && !reason && (code === 1001 || !this.#opened)) after(end, LEAVING);
       else if (code === 1001) after(end, 0.2);
       else end();
@@ -374,7 +377,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   }
 
   /**
-   * The connection has ended, or is given up.
+   * Record that the connection has ended, and schedule the next attempt.
    * @param {Cause} cause
    * @param {Close | null} received
    * @param {unknown} error
@@ -387,7 +390,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     clearTimeout(this.#pulse);
     const now = clock();
     const duration = now - this.#began;
-    // A browser answers with what it got.
+    // A browser answers a Close with the code that it received.
     const sent = (this.#opened && this.#sent) || received;
     const ending = (this.ending = {
       cause,
@@ -448,12 +451,12 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     return seconds;
   }
 
-  // -- the page: seen or not, online or not, and kept by the browser ---------------------
+  // -- page events: visibility, online state, back/forward cache --------------------------
 
   #look() {
     if (this.#away || this.#over) return;
     if (!this.#ws) {
-      // Within a second, because a network that is back wakes all its pages at once.
+      // At a random time within a second, because a network that returns wakes all pages at the same time.
       const soon = Math.max(this.#floor, clock() + Math.random());
       this.#wait(idle() ? this.#idleDue : Math.min(this.#due, soon));
     } else if (this.#beats && !document?.hidden && this.#asked <= this.#heard) {
@@ -468,7 +471,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     clearTimeout(this.#timer);
     if (!this.#ws) return;
     if (this.readyState) this.#close(PAGE_LEFT, kept ? "page hidden" : "page left");
-    else this.#sent = { code: 1001, reason: "" }; // the browser was faster: Firefox always is
+    else this.#sent = { code: 1001, reason: "" }; // the browser has already closed it, as Firefox always does
     this.#end("app_closed");
   }
 
@@ -478,7 +481,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     this.#wait(this.#floor);
   }
 
-  // -- the heartbeat, which a server that knows it begins ---------------------------------
+  // -- the heartbeat, which starts when the server sends the first answer ------------------
 
   /** @param {Data} data */
   #hear(data) {
@@ -517,8 +520,8 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     const { pingInterval, pingTimeout } = this.#options;
     const rest = pingInterval - (clock() - this.#heard);
     if (this.#asked <= this.#heard && rest > 0) this.#check(rest);
-    // Late is our own fault: the machine slept, or the page's timers did. And a queue that
-    // moves proves that somebody is there.
+    // A late timer means that the machine slept or the browser throttled the page: ask again. A send queue
+    // that shrinks proves that the server is reading.
     else if (!this.#asks || (late && this.#asks < 2) || (this.#ws?.bufferedAmount ?? 0) < this.#backlog)
       this.#ask(pingTimeout);
     else {

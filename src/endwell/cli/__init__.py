@@ -17,11 +17,11 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with ``argv`` (by default the process's) and return its exit status."""
+    """Run the command line ``argv`` (default: ``sys.argv[1:]``); returns the exit status."""
     open_missing()
     args = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A peer may send what the terminal's encoding does not have.
+        # A peer may send characters that the terminal's encoding does not have.
         sys.stdout.reconfigure(errors="backslashreplace")
     if args.run is not why.run:
         try:
@@ -33,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = args.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        return 130  # 128 + SIGINT, as a shell has it
+        return 130  # 128 + SIGINT, the convention of shells
     except BrokenPipeError:
-        # The reader of the output has left.
+        # The reader of the output has exited.
         discard_output()
         return 1
     return status
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         build += f", because it could not be compiled when it was installed: {reason}"
     python = f"{platform.python_implementation()} {platform.python_version()}"
     parser.add_argument("--version", action="version", version=f"endwell {__version__} ({build}) on {python}")
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="log everything, with tracebacks")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="more log output, with tracebacks")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     for command in (demo, serve, connect, why):
         command.add(commands)
@@ -58,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
             "-v",
             "--verbose",
             action="count",
-            # Or its default would undo a -v that stands before the command.
+            # Without SUPPRESS, the default would overwrite a -v that comes before the command.
             default=argparse.SUPPRESS,
-            help=subparser.get_default("verbose_help") or "log everything, with tracebacks",
+            help=subparser.get_default("verbose_help") or "more log output, with tracebacks",
         )
     return parser

@@ -1,4 +1,4 @@
-"""Where a command listens: its arguments, and what to say when that is impossible."""
+"""The address on which a command listens: its arguments, and the message if it cannot be bound."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def add_address(parser: argparse.ArgumentParser, port: int | None, port_help: st
 
 
 def cannot_listen(command: str, address: str, error: OSError, *, port: bool = True) -> None:
-    """Say so, and what helps; ``port``: whether the address has one."""
+    """Print the error and a hint; ``port``: whether the address has a port."""
     in_use = error.errno == errno.EADDRINUSE and port
-    hint = "; choose another --port, or 0 for any that is free" if in_use else ""
+    hint = "; choose another --port, or 0 for any free port" if in_use else ""
     print(f"endwell {command}: cannot listen on {address}: {error.strerror}{hint}", file=sys.stderr)
 
 

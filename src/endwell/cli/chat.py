@@ -1,4 +1,4 @@
-"""The chat of the demo: rooms, the page that joins them, and a feed of how each connection ended."""
+"""The chat of the demo: rooms, a page that joins them, and a feed of the endings of all connections."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from .style import printable
 
 __all__ = ["Chat", "who"]
 
-#: Endings that a page is told when it opens.
+#: Number of past endings that a page receives when it opens.
 HISTORY = 100
-#: Characters of a name, and of the identifiers that a page gives itself and its connections.
+#: Maximum characters of a name, and of the identifiers of a page and of its connections.
 NAME = 24
-#: Seconds that the slow handler takes.
+#: Seconds for which the handler reads nothing after ``/slow``.
 SLOW = 6.0
-#: Of asm-generic/socket.h; Python's socket module does not have it.
+#: From asm-generic/socket.h; Python's socket module does not have it.
 SO_ATTACH_FILTER = 26
-#: When a client comes back after ``/restart``.
+#: The retry advice after ``/restart``.
 BACK = RetryAdvice(3, 8)
 
 
@@ -42,17 +42,17 @@ class Chat:
     """``/chat/{room}?name=...`` is the chat, ``/`` its page, ``/endings`` the feed.
 
     A connection with ``key=...`` replaces an older one with the same key. The feed echoes its
-    ``id=...``, by which a page recognizes its own connections. The messages that end a connection:
+    ``id=...``, by which a page recognizes its own connections. These messages end a connection:
 
-    - ``/quit``: the answer is ``goodbye`` and Close 1000 "user quit";
-    - ``/kick``: Close 1008 "kicked";
-    - ``/restart``: Close 1012 with the advice to come back in 3 to 8 s;
+    - ``/quit``: the server sends ``goodbye`` and Close 1000 "user quit";
+    - ``/kick``: the server sends Close 1008 "kicked";
+    - ``/restart``: the server sends Close 1012 with the advice to reconnect in 3 to 8 s;
     - ``/return``: the handler returns;
     - ``/crash``: the handler raises an exception;
     - ``/slow``: the handler reads nothing for 6 s;
-    - ``/unplug``: the system drops what arrives from this client (Linux only).
+    - ``/unplug``: the kernel drops all packets from this client (Linux only).
 
-    The feed begins when its client has sent a message. Its rows come from :meth:`Server.on_close` only.
+    The feed starts after the first message of its client. All its rows come from :meth:`Server.on_close`.
     """
 
     def __init__(self, **keywords: Unpack[OptionKeywords]) -> None:
@@ -68,7 +68,7 @@ class Chat:
             "/unplug": _unplug,
         }
         self._endings: deque[str] = deque(maxlen=HISTORY)
-        # None: no ending will follow.
+        # None marks the end: no further ending follows.
         self._feeds: set[asyncio.Queue[str | None]] = set()
         self._page = resources.files(__package__).joinpath("demo.html").read_text("utf-8")
         self.server.get("/")(self._index)
@@ -111,14 +111,14 @@ class Chat:
             self._slow.discard(ws)
 
     def _tell(self, members: set[WebSocket], text: str) -> None:
-        # Nobody waits for a slow member: that one is closed, so that nobody here has missed a line.
+        # A slow member is closed. So no member waits for it, and no member that stays has missed a line.
         self.server.broadcast(members, text, slow="close")
 
     # -- the feed -------------------------------------------------------------
 
     async def _feed(self, ws: WebSocket) -> None:
-        # A drain closes a connection at once if no message ever came on it. This one stays open
-        # until the endings that the drain brings about have been sent.
+        # A drain closes a connection without any message immediately. After a message, the connection
+        # stays open until this handler returns, so that it can send the endings of the drain.
         await ws.recv()
         queue: asyncio.Queue[str | None] = asyncio.Queue()
         for row in self._endings:
@@ -134,7 +134,7 @@ class Chat:
     def _ended(self, ws: WebSocket, ending: Ending) -> None:
         room = ws.request.params.get("room")
         if room is None:
-            return  # a feed; its end is no news
+            return  # the ending of a feed is not shown
         busy = ws in self._slow
         others = row_for(ending, busy)
         row = {
@@ -155,7 +155,7 @@ class Chat:
         self._finish()
 
     def _finish(self, ended: WebSocket | None = None) -> None:
-        """End the feeds if no chat is left."""
+        """End the feeds if no chat connection is open."""
         if not any("room" in ws.request.params for ws in self.server.connections if ws is not ended):
             self._publish(None)
 
@@ -184,33 +184,34 @@ async def _crash(ws: WebSocket) -> None:
 async def _unplug(ws: WebSocket) -> None:
     sock = socket_of(ws)
     if sock is None:
-        return  # it has just ended
+        return  # the connection has just ended
     try:
         _drop_all(sock)
     except OSError as error:
         await ws.send(f"* cannot unplug: {error}")
     else:
-        # The other direction still works; only a real cable cuts both.
+        # The other direction still works, unlike with a real cable.
         await ws.send("* unplugged: nothing that this page sends arrives any more")
 
 
 def _drop_all(sock: _socket.socket) -> None:
-    """Have the system drop every packet that arrives for ``sock``, acknowledgements too; Linux only.
+    """Make the kernel drop every packet that arrives for ``sock``, including acknowledgements.
 
-    Raises OSError where the system cannot.
+    Raises:
+        OSError: The system is not Linux, or the kernel refuses.
     """
     # A classic BPF program of one instruction: BPF_RET | BPF_K, accept 0 bytes (linux/filter.h).
     program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
     if sys.platform != "linux":
-        raise OSError("only Linux can")
+        raise OSError("this needs Linux")
     sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
 
 
 def _given(ws: WebSocket, parameter: str) -> str:
-    """What the client gave for a parameter of the query, fit to be shown; ``""`` if nothing."""
+    """Return a parameter of the query with control characters escaped; ``""`` if it is missing."""
     return printable(ws.request.query.get(parameter, "")[:NAME]).strip()
 
 
 def who(ws: WebSocket) -> str:
-    """The name that a connection gave itself, fit to be shown."""
+    """Return the name of the connection's user with control characters escaped."""
     return _given(ws, "name") or "somebody"

@@ -1,8 +1,9 @@
-"""``endwell connect``: talk to a WebSocket server, typing on a terminal or through a pipe.
+"""``endwell connect``: exchange messages with a WebSocket server, on a terminal or through a pipe.
 
-Each line of the input, which ends with LF or CR LF, is sent as a text message; what comes is
-printed, binary as hexadecimal. -v shows the handshake, -vv also each frame. At the end the Ending is told, and the exit status is 0 if it was an
-ordinary one. With --reconnect it comes back, unless the ending says that it should not.
+Each line of the input, ended by LF or CR LF, is sent as a text message. Received messages are printed, binary
+ones in hexadecimal. -v shows the handshake, -vv also each frame. At the end, the command prints the Ending;
+the exit status is 0 for an ordinary ending, else 1. With --reconnect, it connects again, unless the ending
+rules that out.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ if sys.platform != "win32":
 
 __all__ = ["add", "run"]
 
-#: Characters of the body of a refusal that are shown.
+#: Maximum characters of the body of an HTTP error response that are shown.
 MAX_BODY = 2000
-#: Bytes read from the input at once.
+#: Maximum bytes of one read from the input.
 CHUNK = 2**16
-#: Go to the line's beginning and erase it (ECMA-48 §8.3.41).
+#: Moves the cursor to the start of the line and erases the line (ECMA-48 §8.3.41).
 ERASE = "\r\x1b[K"
 
 
@@ -54,15 +55,15 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("url", metavar="URL", help="ws://... or wss://...")
     form = parser.add_mutually_exclusive_group()
     form.add_argument(
-        "--binary", action="store_true", help="send binary messages, and write those that come as they are"
+        "--binary", action="store_true", help="send binary messages, and write received ones as raw bytes"
     )
     form.add_argument(
         "--hex",
         action="store_true",
-        help="send binary messages given in hexadecimal, and show all that come so",
+        help="send binary messages that are typed in hexadecimal, and print all messages in hexadecimal",
     )
     parser.add_argument(
-        "--json", action="store_true", help="print a JSON object for each message and the ending"
+        "--json", action="store_true", help="print a JSON object for each message and for the ending"
     )
     parser.add_argument("--one-message", action="store_true", help="send the whole input as one message")
     parser.add_argument(
@@ -70,15 +71,15 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         type=_seconds,
         default=1.0,
         metavar="SECONDS",
-        help="after the end of a pipe, close when nothing came for this time (default: %(default)s)",
+        help="after the end of a piped input, close when no message arrives for this time (default: %(default)s)",
     )
-    parser.add_argument("--reconnect", action="store_true", help="come back when the connection ends")
+    parser.add_argument("--reconnect", action="store_true", help="connect again when the connection ends")
     add_options(parser)
     parser.set_defaults(run=run, verbose_help="show the handshake, without credentials; -vv: also each frame")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Connect and talk. Returns 0 if the connection ended in an ordinary way, 1 if not, 2 for bad arguments."""
+    """Run the command. Returns 0 after an ordinary ending, 1 after any other, 2 for wrong arguments."""
     form = Format(binary=args.binary, hexadecimal=args.hex, in_json=args.json)
     try:
         keywords = keywords_of(args)
@@ -127,7 +128,7 @@ async def _talk(opening: connect, face: _Pipe) -> int:
 
 
 class _Return:
-    """The same with one connection after the other."""
+    """The command with ``--reconnect``: one connection after the other."""
 
     def __init__(self, url: str, keywords: ConnectKeywords, face: _Pipe) -> None:
         self._client = reconnecting(url, on_ending=self._tell, **keywords)
@@ -136,9 +137,9 @@ class _Return:
         self._farewell = ""
 
     async def talk(self) -> int:
-        """Talk until there is nothing to come back for."""
+        """Connect, and connect again until the client stops; returns the exit status."""
         _on_signal(self._client.stop)
-        # What the loop raises has been told by then.
+        # The `on_ending` callback has shown what the loop raises.
         with suppress(ConnectionClosed, HandshakeError):
             async for ws in self._client:
                 with self._face:
@@ -155,7 +156,7 @@ class _Return:
             self._status = 1
             _show_failure(last, what_next)
         else:
-            # Not said here: the face still has the terminal.
+            # Printed later, because the face still controls the terminal.
             self._status = 0 if last.ok else 1
             self._farewell = f"{last}{what_next}"
 
@@ -164,7 +165,7 @@ async def _converse(ws: WebSocket, face: _Pipe) -> None:
     typing = asyncio.create_task(_type(ws, face))
 
     def leave() -> None:
-        # The first Ctrl-C closes, the second one does not wait for the peer.
+        # The first Ctrl-C closes the connection; the second one aborts it.
         if ws.is_open:
             typing.cancel()
         else:
@@ -186,7 +187,7 @@ def _on_signal(leave: Callable[[], object]) -> None:
 
 
 async def _type(ws: WebSocket, face: _Pipe) -> None:
-    """Send the lines of the input; at its end, close."""
+    """Send the messages of the input, then close the connection."""
     try:
         with suppress(ConnectionClosed):
             async for message in face.messages():
@@ -197,16 +198,16 @@ async def _type(ws: WebSocket, face: _Pipe) -> None:
 
 
 class _Pipe:
-    """Standard input and output as they are: lines in, messages out."""
+    """Reads messages from standard input and writes received ones to standard output."""
 
     def __init__(self, form: Format, wait: float = 0.0, *, whole: bool = False) -> None:
-        #: Whether the input held what cannot be sent.
+        #: Whether the input contained a line that cannot be sent.
         self.failed = False
         self._form = form
         self._wait = wait
         self._whole = whole
         self._shown = 0.0
-        # Here and not in the generators, which end with each connection.
+        # Kept here, because the generators end with each connection.
         self._lines: deque[bytes] = deque()
         self._parts: list[bytes] = []
         self._number = 0
@@ -218,7 +219,7 @@ class _Pipe:
         pass
 
     def show(self, message: str | bytes) -> None:
-        """A message came."""
+        """Write a received message."""
         self._shown = time.monotonic()
         self._write_out(self._form.output(message))
 
@@ -236,7 +237,7 @@ class _Pipe:
             raise _OutputError(error.strerror) from None
 
     def tell(self, last: Ending | HandshakeError) -> None:
-        """The connection has ended, or was not opened: say so in JSON, if that is wanted."""
+        """With ``--json``, print the ending of the connection, or the failure to open it."""
         if not self._form.in_json:
             return
         fields: dict[str, Any] = {}
@@ -248,18 +249,18 @@ class _Pipe:
         self._write_out(self._form.record({**fields, "ending": last.as_dict()}) + "\n")
 
     def note(self, text: str) -> None:
-        """Say what belongs to no message."""
+        """Print a remark, such as a log line."""
         _say(text, DIM)
 
     async def messages(self) -> AsyncIterator[str | bytes]:
-        """The messages of the input, to its end or to a line that is none."""
+        """Yield the messages of the input, up to its end or to the first malformed line."""
         async for line in self._raw_lines():
             try:
                 message = self._form.message(line.removesuffix(b"\r"))
             except ValueError:
                 self.failed = True
                 what = "the input" if self._whole else f"line {self._number + 1} of the input"
-                _say(f"{what} is not {self._form.wanted}; nothing is sent from there on", RED)
+                _say(f"{what} is not {self._form.wanted}; this and the rest of the input are not sent", RED)
                 return
             yield message
 
@@ -268,7 +269,7 @@ class _Pipe:
         while True:
             while self._lines:
                 yield self._lines[0]
-                # Sent by now: else we were not asked for the next one.
+                # The consumer has sent the line, because it asks for the next one.
                 self._lines.popleft()
                 self._number += 1
             chunk = await anext(chunks, None)
@@ -287,19 +288,18 @@ class _Pipe:
             self._parts = []
 
     async def quiet(self) -> None:
-        """The input has ended: return when nothing has come for a while.
+        """Wait after the end of the input, until no message has arrived for the ``--wait`` time.
 
-        Whether a message answers another one only the application knows. Precedent:
-        websocat closes at once, and then prints no answer to "echo hello | websocat";
-        wscat has ``--wait``.
+        Only the application knows whether an answer will follow. Precedents: websocat closes immediately,
+        and so prints no answer to "echo hello | websocat"; wscat has ``--wait``.
         """
         self._shown = time.monotonic()
-        while (rest := self._shown + self._wait - time.monotonic()) > 0:  # noqa: ASYNC110  (mostly one turn)
+        while (rest := self._shown + self._wait - time.monotonic()) > 0:  # noqa: ASYNC110  (usually a single iteration)
             await asyncio.sleep(rest)
 
 
 class _Terminal(_Pipe):
-    """A line to type on, always the last of the screen; messages appear above it."""
+    """An input line at the bottom of the terminal; received messages appear above it."""
 
     def __init__(self, form: Format) -> None:
         super().__init__(form)
@@ -336,7 +336,7 @@ class _Terminal(_Pipe):
                     if line:
                         yield self._form.message(line.encode())
                 except ValueError:
-                    self.note(f"this is not {self._form.wanted}, and was not sent")
+                    self.note(f"not sent: the line is not {self._form.wanted}")
             self._write()
             if self._line.ended:
                 return
@@ -348,13 +348,13 @@ class _Terminal(_Pipe):
 
 
 async def _chunks(fd: int) -> AsyncIterator[bytes]:
-    """What can be read, as it comes. No thread: one that waits for input cannot be stopped."""
+    """Yield what can be read from ``fd``. Uses the loop, because a thread in read() cannot be stopped."""
     while True:
         await _readable(fd)
         try:
             chunk = os.read(fd, CHUNK)
         except OSError:
-            return  # EIO: the terminal is gone
+            return  # EIO: the terminal was closed
         if not chunk:
             return
         yield chunk
@@ -366,7 +366,7 @@ async def _readable(fd: int) -> None:
     try:
         loop.add_reader(fd, ready.set)
     except PermissionError:
-        return  # a file, or /dev/null: epoll(7) refuses what is always readable
+        return  # a regular file or /dev/null, which is always readable: epoll(7) does not support it
     try:
         await ready.wait()
     finally:
@@ -380,12 +380,12 @@ def _show_failure(failure: HandshakeError, what_next: str = "") -> None:
 
 
 def _show_body(response: Response) -> None:
-    """A refusal's body, if it is text, for it often says why."""
+    """Print the start of an error response's body, which often contains the reason."""
     body = response.body.decode(errors="replace").strip()[:MAX_BODY]
     for line in body.splitlines():
         _say(f"  {printable(line)}", DIM)
 
 
 def _say(text: str, style: str) -> None:
-    # Not to standard output, which holds messages and nothing else.
+    # Standard output contains only messages.
     print(paint(text, style, sys.stderr), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""``endwell demo``: a chat that shows how every connection ends, in a browser or as a script."""
+"""``endwell demo``: a chat that shows how each connection ends, in a browser or as a script."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .style import BOLD, DIM, GREEN, RED, paint, printable
 
 __all__ = ["add", "run"]
 
-#: Tried in turn where --port is not given: something else on 8080 is common, and
-#: nobody depends on a demo's port. Precedent: Vite and Jupyter.
+#: The ports that are tried in order without --port, because 8080 is often in use, and no client depends on
+#: the port of a demo. Precedent: Vite and Jupyter.
 PORTS = range(8080, 8090)
 
-#: Seconds until a peer that fell silent is given up: somebody is watching.
+#: ``ping_interval`` and ``ping_timeout`` in seconds: short, because a user waits for the result.
 PING = 5.0
-#: Bytes of a message; the page has a button that sends more.
+#: Maximum bytes of a message. The page has a button that sends a larger one.
 MAX_SIZE = 2**14
-#: Seconds that a closing handshake may take when the demo stops.
+#: Seconds until the drain deadline when the demo stops.
 GRACE = 3.0
 
 
@@ -37,17 +37,19 @@ GRACE = 3.0
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
     parser = subparsers.add_parser(
-        "demo", help="a chat in the browser that shows how every connection ends", description=__doc__
+        "demo", help="a chat in the browser that shows how each connection ends", description=__doc__
     )
-    add_address(parser, None, f"default: {PORTS[0]}, or the next one that is free")
+    add_address(parser, None, f"default: {PORTS[0]}, or the next free port")
     parser.add_argument(
-        "--script", action="store_true", help="end connections in every way, without a browser, and check"
+        "--script",
+        action="store_true",
+        help="end connections in eleven ways, without a browser, and check each Ending",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until Ctrl-C, or play the script. Returns 1 if it cannot listen, or was told wrong."""
+    """Serve until Ctrl-C, or run the script. Returns 1 if it cannot listen, or if an Ending was wrong."""
     if args.script:
         return script.run(verbose=bool(args.verbose))
     handler = logging.StreamHandler()
@@ -63,7 +65,7 @@ async def _serve(host: str, ports: Sequence[int]) -> int:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    # Ctrl-C cancels this task; leaving the block is what stops the server.
+    # Ctrl-C cancels this task; the end of the block stops the server.
     with suppress(asyncio.CancelledError):
         async with AsyncExitStack() as stack:
             try:
@@ -75,28 +77,28 @@ async def _serve(host: str, ports: Sequence[int]) -> int:
             try:
                 await asyncio.Event().wait()
             finally:
-                print("\nstopping: every connection gets 1001", flush=True)
+                print("\nstopping: every connection is closed with 1001", flush=True)
     return 0
 
 
 async def _listen(stack: AsyncExitStack, chat: Chat, host: str, ports: Sequence[int]) -> None:
-    """Serve on the first of ``ports`` that is free; raises OSError if none is."""
+    """Serve on the first free port of ``ports``; raises OSError if none is free."""
     for port in ports:
         try:
             await stack.enter_async_context(chat.server.serving(host, port, grace=GRACE))
         except OSError as error:
             if error.errno != errno.EADDRINUSE or port == ports[-1]:
                 raise
-            print(f"port {port} is taken, trying the next")
+            print(f"port {port} is in use, trying the next one")
         else:
             return
 
 
 def _welcome(address: str) -> None:
     print(
-        f"open {paint(f'http://{address}/', BOLD)} in some tabs, or: endwell connect ws://{address}/chat/lobby"
+        f"open {paint(f'http://{address}/', BOLD)} in some tabs, or run: endwell connect ws://{address}/chat/lobby"
     )
-    print(paint("every ending is told here and on the page; Ctrl-C stops", DIM), flush=True)
+    print(paint("every ending appears here and on the page; Ctrl-C stops the server", DIM), flush=True)
 
 
 def _show(ws: WebSocket, ending: Ending) -> None:
@@ -121,7 +123,7 @@ def _code(close: Close | None) -> str:
 
 
 class _Brief(logging.Formatter):
-    """A log record without the traceback, which would bury what the demo shows."""
+    """Formats log records without tracebacks, which would hide the demo's own output."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  (logging's name)
         return f"{type(ei[1]).__name__}: {ei[1]}"

@@ -1,6 +1,6 @@
-"""What other servers tell about the endings that the demo shows.
+"""What other servers report about the endings that the demo shows.
 
-Taken from the measurements in ``docs/explanation/endings.md``, which names the versions; a test compares the two.
+The data are the measurements in ``docs/explanation/endings.md``, which names the versions. A test compares the two.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ __all__ = ["ROWS", "Row", "row_for"]
 class Row(NamedTuple):
     """One row of the table in ``docs/explanation/endings.md``."""
 
-    #: Its first cell.
+    #: The first cell.
     title: str
-    #: Who is told: the application of the other server, or the page that it serves.
+    #: The side that gets the report: the application of the other server, or the page that it serves.
     told: str
-    #: What is told, and by which servers. The order is that of the table.
+    #: The servers by what they report, in the order of the table.
     says: dict[str, tuple[str, ...]]
 
 
@@ -158,7 +158,7 @@ _TITLES = {
     Cause.HANDLER_ERROR: "handler raises",
     Cause.SERVER_DRAINED: "stop, reading handler",
 }
-#: While the handler does something else than reading.
+#: The rows for a handler that is not reading.
 _BUSY = {
     Cause.PEER_CLOSED: "Close 1000, handler busy",
     Cause.CONNECTION_RESET: "RST, handler busy",
@@ -167,7 +167,7 @@ _BUSY = {
 
 
 def row_for(ending: Ending, busy: bool) -> Row | None:
-    """The measurement of this ending, or None if there is none."""
+    """Return the row for ``ending``, or None if it was not measured; ``busy``: the handler was not reading."""
     if busy:
         title = _BUSY.get(ending.cause)
     elif ending.cause is Cause.PEER_CLOSED:

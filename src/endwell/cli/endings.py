@@ -1,4 +1,4 @@
-"""The lines of ``endwell serve`` about endings: many of them in one write."""
+"""The log of ``endwell serve`` about endings: many lines in one write."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ __all__ = ["EndingLog"]
 
 logger = logging.getLogger("endwell.serve")
 
-#: Seconds after which a line is written, and lines at which all are.
+#: Maximum seconds until a line is written.
 DELAY = 0.1
+#: Number of waiting lines at which they are written immediately.
 MANY = 500
 
 
 class EndingLog:
-    """Logs endings to ``handler`` as the logger ``endwell.serve`` would, at a quarter of its cost.
+    """Logs endings to ``handler`` like the logger ``endwell.serve``, at a quarter of the cost.
 
-    A record of its own for each ending, and a write, cost as much as the rest of a short
-    connection. So lines are formatted here, and written together. Where the application has
-    set up logging otherwise, they are records as all others. ``who`` stands before the text.
+    A log record and a write for each ending cost as much as the rest of a short connection. So this class
+    formats the lines itself and writes them together. If the application has configured logging
+    differently, each ending is an ordinary log record. ``who`` is the prefix of each text.
     """
 
     def __init__(self, handler: logging.StreamHandler[Any], who: str) -> None:
@@ -37,7 +38,7 @@ class EndingLog:
         self._clock = ""
 
     def ended(self, ws: WebSocket, ending: Ending) -> None:
-        """A callback for ``server.on_close``."""
+        """The callback for ``server.on_close``."""
         level = logging.INFO if ending.ok else logging.WARNING
         if not logger.isEnabledFor(level):
             return
@@ -50,7 +51,7 @@ class EndingLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the waiting lines."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
@@ -64,7 +65,7 @@ class EndingLog:
         )
         self._handler.acquire()
         try:
-            # As logging does, a server goes on without its log.
+            # Like the logging module, ignore a failure to write.
             with suppress(OSError):
                 self._handler.stream.write(lines)
                 self._handler.flush()
@@ -72,7 +73,7 @@ class EndingLog:
             self._handler.release()
 
     def _time(self, when: float) -> str:
-        """As ``%(asctime)s`` is by default."""
+        """Format a time like the default of ``%(asctime)s``."""
         second = int(when)
         if second != self._second:
             self._second, self._clock = second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))

@@ -1,7 +1,7 @@
-"""The line being typed on a terminal, without the terminal: keys go in, whole lines come out.
+"""A line editor without I/O: the caller feeds the keys, and gets the completed lines.
 
-Not ``readline``: its ``input()`` blocks a thread that nobody can stop when the
-connection ends, and it does not know that something was printed below its cursor.
+``readline`` is unsuitable. Its ``input()`` blocks a thread that cannot be stopped when the connection ends,
+and it does not notice output that appears while the user is typing.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from unicodedata import category, east_asian_width
 
 __all__ = ["Line"]
 
-#: Lines that the up key brings back, and characters of an escape sequence.
+#: Maximum lines of the history.
 HISTORY = 500
+#: Maximum characters of an escape sequence.
 MAX_ESCAPE = 16
 
 
@@ -24,16 +25,16 @@ class Line:
         self.prompt = prompt
         self.text = ""
         self.cursor = 0
-        #: Ctrl-D came on an empty line.
+        #: Whether Ctrl-D was typed on an empty line.
         self.ended = False
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._escape = ""
-        #: The lines so far, and at the end the one being typed.
+        #: The previous lines, followed by the line being typed.
         self._history = [""]
         self._index = 0
 
     def feed(self, data: bytes) -> Iterator[str]:
-        """The terminal sent ``data``; yields each line that Enter completed."""
+        """Process ``data`` from the terminal; yields each line that Enter completes."""
         for char in self._decoder.decode(data):
             if self.ended:
                 return
@@ -49,7 +50,7 @@ class Line:
                 self._replace(self.cursor, self.cursor, char)
 
     def draw(self, columns: int) -> str:
-        """What shows the line on a terminal's last row; of a long one, the part around the cursor."""
+        """Return the output that draws the line on the last row; of a long line, the part around the cursor."""
         room = columns - 1 - sum(map(_width, self.prompt))
         start = self.cursor
         while start and (needed := _width(self.text[start - 1])) <= room:
@@ -60,7 +61,7 @@ class Line:
             room -= needed
             end += 1
         behind = sum(map(_width, self.text[self.cursor : end]))
-        # Erased before it is written, because at the last column a terminal would erase that.
+        # Erase first: after writing up to the last column, a terminal would erase that column, too.
         return f"\r\x1b[K{self.prompt}{self.text[start:end]}" + (f"\x1b[{behind}D" if behind else "")
 
     # -- keys -----------------------------------------------------------------
@@ -105,10 +106,10 @@ class Line:
         else:
             self.ended = True
 
-    # -- what they are made of --------------------------------------------------
+    # -- editing ----------------------------------------------------------------
 
     def _continue(self, char: str) -> None:
-        """One more character of an escape sequence (ECMA-48 §5.4: parameters, then a final byte)."""
+        """Process the next character of an escape sequence (ECMA-48 §5.4: parameters, then a final byte)."""
         self._escape += char
         if self._escape in ("\x1b[", "\x1bO"):
             return
@@ -142,7 +143,7 @@ class Line:
         self.cursor = len(self.text)
 
 
-#: What keys send, as xterm and those who follow it have it.
+#: The methods by the sequences that xterm and compatible terminals send for keys.
 _KEYS = {
     "\x01": Line._home,
     "\x02": Line._left,
@@ -173,7 +174,7 @@ _KEYS = {
 
 
 def _width(char: str) -> int:
-    """The columns that a character takes (Unicode's UAX 11)."""
+    """The number of columns of a character (Unicode UAX #11)."""
     if category(char) in ("Mn", "Me"):
         return 0
     return 2 if east_asian_width(char) in "WF" else 1

@@ -1,4 +1,4 @@
-"""What ``endwell connect`` logs, and where."""
+"""The logging configuration of ``endwell connect``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ __all__ = ["logging_to"]
 
 @contextmanager
 def logging_to(note: Callable[[str], object], verbosity: int) -> Iterator[None]:
-    """Within the block: ``note`` the handshake if ``verbosity`` is 1, every frame if it is 2.
+    """Configure logging for the block. ``note`` receives the handshake (verbosity 1) and every frame (2).
 
-    All else goes to standard error: warnings, with 1 also INFO, with 2 also DEBUG of this package.
+    All other records go to standard error: warnings; with verbosity 1 also INFO; with 2 also DEBUG of this
+    package.
     """
     logging.basicConfig(level=logging.INFO if verbosity else logging.WARNING)
     wire = logging.getLogger("endwell.wire")
@@ -21,7 +22,7 @@ def logging_to(note: Callable[[str], object], verbosity: int) -> Iterator[None]:
         logging.getLogger("endwell"): logging.DEBUG if verbosity > 1 else logging.NOTSET,
         wire: logging.DEBUG if verbosity > 1 else logging.WARNING,
         wire.getChild("handshake"): logging.DEBUG if verbosity else logging.WARNING,
-        # The command itself says what this logger would.
+        # The command itself prints the same information.
         logging.getLogger("endwell.client"): logging.ERROR,
     }
     before = {logger: logger.level for logger in levels}

@@ -1,4 +1,4 @@
-"""The arguments of ``endwell connect`` that say how to connect."""
+"""The arguments of ``endwell connect`` that become arguments of :class:`~endwell.connect`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..options import LEGACY, Options
 
 __all__ = ["add_options", "keywords_of"]
 
-#: Options that only a server has, and those that have an argument of another form.
+#: Options that only a server uses, and options whose argument has a special form.
 _OTHER = frozenset(
     (
         "allowed_hosts",
@@ -29,23 +29,35 @@ _OTHER = frozenset(
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add them to ``parser``."""
+    """Add the arguments to ``parser``."""
     parser.add_argument(
-        "--header", action="append", default=[], metavar="'NAME: VALUE'", help="sent with the request"
+        "--header",
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="add a header field to the request (repeatable)",
     )
     parser.add_argument(
-        "--subprotocol", action="append", default=[], metavar="NAME", help="offered, in order"
+        "--subprotocol",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="offer a subprotocol (repeatable, in order of preference)",
     )
     parser.add_argument(
-        "--unix-socket", metavar="PATH", help="connect to this Unix socket; URL makes the request"
+        "--unix-socket",
+        metavar="PATH",
+        help="connect to this Unix socket; the URL only determines the request",
     )
     tls = parser.add_argument_group("TLS")
-    tls.add_argument("--cafile", help="certificates to trust instead of the system's, PEM")
-    tls.add_argument("--cert", help="certificate chain of this client, PEM")
-    tls.add_argument("--key", help="its private key, unless it is in the same file")
-    tls.add_argument("-k", "--insecure", action="store_true", help="trust any certificate")
+    tls.add_argument(
+        "--cafile", metavar="FILE", help="trust the certificates in this PEM file, instead of the system's"
+    )
+    tls.add_argument("--cert", metavar="FILE", help="PEM file with the certificate chain of this client")
+    tls.add_argument("--key", metavar="FILE", help="PEM file with the private key, unless --cert contains it")
+    tls.add_argument("-k", "--insecure", action="store_true", help="accept any certificate")
     limits = parser.add_argument_group(
-        "limits and protocol", "the fields of endwell.Options; 'none' switches one off"
+        "limits and protocol", "the fields of endwell.Options; 'none' disables a limit"
     )
     for option in _numbers():
         limits.add_argument(
@@ -60,12 +72,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         choices=("13", *LEGACY),
         default="13",
-        help="the version to speak (default: %(default)s)",
+        help="the version of the WebSocket protocol (default: %(default)s)",
     )
 
 
 def keywords_of(args: argparse.Namespace) -> ConnectKeywords:
-    """What ``args`` say to :class:`~endwell.connect`. Raises ValueError."""
+    """Convert ``args`` to keyword arguments of :class:`~endwell.connect`. Raises ValueError if one is wrong."""
     keywords: dict[str, Any] = {
         option.name: getattr(args, option.name) for option in _numbers() if hasattr(args, option.name)
     }
@@ -91,7 +103,7 @@ def _number(option: Field[Any]) -> Callable[[str], float | None]:
             return None
         return float(text) if option.metadata["unit"] == "s" else int(text)
 
-    # argparse names it where the text is neither.
+    # argparse puts this name into the error message.
     parse.__name__ = "number"
     return parse
 
@@ -118,7 +130,7 @@ def _context(args: argparse.Namespace) -> ssl.SSLContext | None:
         if args.cert:
             name = args.cert
             context.load_cert_chain(args.cert, args.key)
-    except OSError as error:  # also what OpenSSL says about a file that holds something else
+    except OSError as error:  # ssl.SSLError, for a file with other contents, is an OSError, too
         raise ValueError(f"cannot use {name!r}: {error}") from None
     if args.insecure:
         context.check_hostname = False

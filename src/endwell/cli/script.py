@@ -1,6 +1,6 @@
-"""``endwell demo --script``: connections that end in every way, and what the server is told of each.
+"""``endwell demo --script``: ends connections in eleven ways, and checks the server's Ending of each.
 
-The peers that behave are this library's own client; the others are raw sockets.
+The peers that follow the protocol use this library's client; the others use raw sockets.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ from .style import BOLD, DIM, GREEN, RED, paint
 
 __all__ = ["run"]
 
-#: Seconds: pings come quickly, so that a silent peer is soon given up, but not while a slow machine
-#: only takes its time; and within PATIENCE every ending has to be told.
+#: ``ping_interval`` and ``ping_timeout`` in seconds: short enough to wait for, long enough for a slow machine.
 PING = 1.0
+#: Maximum seconds to wait for each Ending.
 PATIENCE = 20.0
+#: Maximum bytes of a message.
 MAX_SIZE = 1000
 
 
 class Told(NamedTuple):
-    """What has to be right about an ending."""
+    """The checked fields of an Ending."""
 
     cause: Cause
     initiator: Initiator
     clean: bool | None
-    #: The codes of the peer's Close and of ours; 1005 for one without, None for no Close.
+    #: The codes of the received and the sent Close; 1005 for a Close without a code, None for no Close.
     received: int | None
     sent: int | None
 
     @classmethod
     def by(cls, ending: Ending) -> Told:
-        """What ``ending`` says."""
+        """Return the checked fields of ``ending``."""
         received, sent = _code(ending.received), _code(ending.sent)
         return cls(ending.cause, ending.initiator, ending.clean, received, sent)
 
@@ -54,7 +55,7 @@ class Told(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """One way to end; ``play(url)`` is the peer's part of it."""
+    """One way to end a connection; ``play(url)`` is the peer's part."""
 
     title: str
     play: Callable[[str], Awaitable[object]]
@@ -62,7 +63,7 @@ class Scene(NamedTuple):
 
 
 class Peer:
-    """A raw TCP peer that says what it is told to, octet by octet."""
+    """A raw TCP peer that sends arbitrary bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -70,7 +71,7 @@ class Peer:
 
     @classmethod
     async def open(cls, url: str) -> Peer:
-        """Connect, do the opening handshake, and wait for the greeting."""
+        """Connect, perform the opening handshake, and wait for the greeting."""
         parts = urlsplit(url)
         peer = cls(*await asyncio.open_connection(parts.hostname, parts.port))
         peer.send(
@@ -78,25 +79,25 @@ class Peer:
             "Upgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
         )
-        # Unread input would turn the FIN of a later close into RST.
+        # With unread input, a later close() would send RST instead of FIN.
         await peer._reader.readuntil(b" here")
         return peer
 
     def send(self, octets: bytes) -> None:
-        """Say them."""
+        """Send ``octets``."""
         self._writer.write(octets)
 
     async def read(self) -> None:
-        """Read to the end, whatever comes; answer nothing."""
+        """Read until EOF without answering, then close."""
         await self._reader.read()
         self._writer.close()
 
     def fin(self) -> None:
-        """End TCP in order."""
+        """End the TCP connection with FIN."""
         self._writer.close()
 
     def rst(self) -> None:
-        """Reset TCP."""
+        """End the TCP connection with RST."""
         sock: socket.socket = self._writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
@@ -126,7 +127,7 @@ async def _oversized(url: str) -> None:
 
 
 async def _reload(url: str) -> None:
-    # What every browser does: Close 1001, and gone, without waiting for the answer.
+    # Every browser does this: it sends Close 1001, and closes TCP without waiting for the answer.
     peer = await Peer.open(url)
     peer.send(b"\x88\x82\0\0\0\0\x03\xe9")
     peer.fin()
@@ -170,8 +171,8 @@ STOP = Scene("server stop", connect, Told(Cause.SERVER_DRAINED, LOCAL, True, 100
 
 
 def run(*, verbose: bool) -> int:
-    """Play every scene and print what was told. Returns 1 if anything was told wrong."""
-    # The handler that crashes is logged; here, only on request.
+    """Run every scene and print the Endings. Returns 1 if an Ending was wrong."""
+    # Hide the log line of the crashing handler, except with -v.
     logging.basicConfig(level=logging.DEBUG if verbose else logging.CRITICAL)
     return asyncio.run(_Script().play())
 
@@ -192,20 +193,20 @@ class _Script:
             for scene in SCENES:
                 await self._play(scene, server.port)
                 await self._check(scene)
-            # The peer stays open until the server stops: one that the program no longer refers to is closed.
+            # Keep a reference until the server stops, because an unreferenced WebSocket closes itself.
             peer = await self._play(STOP, server.port)
         await self._check(STOP)
         del peer
-        # Whatever is left was told a second time.
+        # Entries that are left were reported twice.
         wrong = self._wrong + self._told.qsize()
-        verdict = paint(f"{wrong} told wrong", RED) if wrong else paint("all told right", GREEN)
+        verdict = paint(f"{wrong} wrong", RED) if wrong else paint("all as expected", GREEN)
         print(f"{len(SCENES) + 1} endings, {verdict}, in {time.monotonic() - began:.1f} s")
         return 1 if wrong else 0
 
     async def _play(self, scene: Scene, port: int) -> object:
-        # A room for each, so that nobody hears of another's coming and going.
+        # Each scene has its own room, so that peers do not get messages about each other.
         url = f"ws://127.0.0.1:{port}/chat/{quote(scene.title, safe='')}"
-        # A peer that waits in vain: that its ending was not told says it better.
+        # If the peer's part takes too long, the check reports the missing Ending.
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 return await scene.play(url)
@@ -216,7 +217,7 @@ class _Script:
             async with asyncio.timeout(PATIENCE):
                 title, ending = await self._told.get()
         except TimeoutError:
-            title, told, sentence = scene.title, "nothing", "no ending was told"
+            title, told, sentence = scene.title, "nothing", "no ending was reported"
         else:
             told, sentence = str(Told.by(ending)), str(ending)
         right = (title, told) == (scene.title, str(scene.expected))
@@ -224,7 +225,7 @@ class _Script:
         mark = paint("\N{CHECK MARK}", GREEN) if right else paint("\N{BALLOT X}", RED)
         print(f"{mark} {paint(title, BOLD)}: {sentence}")
         print(f"{paint('    expected', DIM)}  {scene.expected}")
-        print(f"{paint('    told    ', DIM)}  {told}", flush=True)
+        print(f"{paint('    reported', DIM)}  {told}", flush=True)
 
 
 def _code(close: Close | None) -> int | None:

@@ -27,69 +27,79 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "target", metavar="FILE_OR_MODULE:ATTR", help="such as app.py:server or package.module:server"
     )
-    add_address(parser, 8080, "default: %(default)s; 0: any that is free")
+    add_address(parser, 8080, "default: %(default)s; 0: any free port")
     parser.add_argument(
-        "--unix", metavar="PATH", help="listen on this Unix socket instead; @NAME: an abstract one"
+        "--unix", metavar="PATH", help="listen on this Unix socket instead of TCP; @NAME: an abstract socket"
     )
     parser.add_argument(
-        "--unix-mode", type=_mode, metavar="MODE", help="permission bits of its file in octal, such as 660"
+        "--unix-mode",
+        type=_mode,
+        metavar="MODE",
+        help="permission bits of the socket's file in octal, such as 660",
     )
-    parser.add_argument("--certfile", help="certificate chain, PEM: serve wss and https")
-    parser.add_argument("--keyfile", help="its private key, unless it is in the same file")
     parser.add_argument(
-        "--workers", type=_count, metavar="N", help="so many processes on the one port; SIGHUP renews them"
+        "--certfile", metavar="FILE", help="PEM file with the certificate chain: serve wss and https"
+    )
+    parser.add_argument(
+        "--keyfile", metavar="FILE", help="PEM file with the private key, unless --certfile contains it"
+    )
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        metavar="N",
+        help="number of worker processes; SIGHUP replaces them without downtime",
     )
     parser.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error", "critical"),
-        help="the least that is logged (default: info; with -v debug)",
+        help="the lowest level that is logged (default: info; debug with -v)",
     )
     parser.add_argument(
-        "--no-ending-log", action="store_true", help="log no line for each connection that ends"
+        "--no-ending-log", action="store_true", help="do not log a line for each connection that ends"
     )
     _add_drain(parser)
     parser.set_defaults(run=run)
 
 
 def _add_drain(parser: argparse.ArgumentParser) -> None:
-    drain = parser.add_argument_group("drain", "how it stops: the fields of endwell.Drain")
+    drain = parser.add_argument_group("drain", "how the server stops: the fields of endwell.Drain")
     default = Drain()
     drain.add_argument(
         "--drain-window",
         type=float,
         metavar="SECONDS",
-        help=f"the closings are spread over it, at most 2/5 of the deadline (default: {default.window:g})",
+        help=f"time over which closings are spread, at most 2/5 of the deadline (default: {default.window:g})",
     )
     drain.add_argument(
         "--drain-deadline",
         type=float,
         metavar="SECONDS",
-        help=f"all is over then, at the latest (default: {default.deadline:g})",
+        help=f"maximum time of the drain (default: {default.deadline:g})",
     )
     drain.add_argument("--drain-code", type=int, metavar="N", help=f"close code (default: {default.code:d})")
     drain.add_argument(
         "--drain-reason",
         metavar="TEXT",
-        help="before the advice when to come back (default: what the code means)",
+        help="text of the close reason, before the retry advice (default: the meaning of the code)",
     )
     drain.add_argument(
         "--drain-rate",
         type=_rate,
         default=argparse.SUPPRESS,
         metavar="N",
-        help=f"clients that come back in a second, at most; 'none': no advice (default: {default.rate:g})",
+        help=f"maximum clients that reconnect per second; 'none': no retry advice (default: {default.rate:g})",
     )
     drain.add_argument(
         "--drain-no-listen",
         dest="drain_listen",
         action="store_const",
         const=False,
-        help="stop listening at once, instead of refusing newcomers with 503 meanwhile",
+        help="stop listening immediately, instead of refusing new connections with 503 during the drain",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM. Returns 2 if there is no such Server, 1 if it cannot listen."""
+    """Serve until SIGINT or SIGTERM. Returns 2 for wrong arguments, 1 if the server cannot listen."""
     level = args.log_level or ("debug" if args.verbose else "info")
     who = "" if args.workers is None else "%(process)d "
     handler = logging.StreamHandler()
@@ -133,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
 def _count(text: str) -> int:
     count = int(text)
     if count < 1:
-        raise argparse.ArgumentTypeError(f"there is at least one worker, not {count}")
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {count}")
     return count
 
 
@@ -162,7 +172,7 @@ def _rate(text: str) -> float | None:
 
 
 def _drain(args: argparse.Namespace) -> Drain:
-    """How it stops. Raises ValueError."""
+    """Convert the drain arguments. Raises ValueError if one is wrong."""
     given = {name: getattr(args, f"drain_{name}", None) for name in DrainKeywords.__optional_keys__}
     keywords: DrainKeywords = {name: value for name, value in given.items() if value is not None}  # type: ignore[assignment]
     if hasattr(args, "drain_rate"):
@@ -171,7 +181,10 @@ def _drain(args: argparse.Namespace) -> Drain:
 
 
 def _load(target: str) -> Server:
-    """The Server that ``FILE_OR_MODULE:ATTR`` names. Raises ValueError; what the code itself raises passes."""
+    """Import the Server that ``FILE_OR_MODULE:ATTR`` names.
+
+    Raises ValueError if there is none. Exceptions of the imported code propagate.
+    """
     name, colon, attribute = target.rpartition(":")
     if not (name and colon and attribute):
         raise ValueError(f"{target!r} is not FILE_OR_MODULE:ATTR, such as app.py:server")
@@ -190,25 +203,25 @@ def _load(target: str) -> Server:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}")
-    # As "python FILE" has it.
+    # As "python FILE" does.
     sys.path.insert(0, str(path.parent.resolve()))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{str(path)!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickles look their module up by its name.
+    # Dataclasses and pickle look up the module by its name.
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
 
 
 def _import(name: str) -> ModuleType:
-    # As "python -m MODULE" has it.
+    # As "python -m MODULE" does.
     sys.path.insert(0, os.getcwd())
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # A module that is there, but misses another one, is the traceback's to tell.
+        # If the module exists, but imports a missing one, show the traceback.
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         raise ValueError(f"there is no module {error.name!r}") from None
@@ -222,6 +235,6 @@ def _context(certfile: str | None, keyfile: str | None) -> ssl.SSLContext | None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(certfile, keyfile)
-    except OSError as error:  # also what OpenSSL says about a file that holds something else
+    except OSError as error:  # ssl.SSLError, for a file with other contents, is an OSError, too
         raise ValueError(f"cannot use {certfile!r}: {error}") from None
     return context

@@ -1,4 +1,4 @@
-"""``endwell why``: what a close code means, and what to do about it."""
+"""``endwell why``: the meaning of a close code, and what to do about it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["add", "run"]
 
 WIDTH = 80
 
-_COME_BACK = {
+_RECONNECTS = {
     Retry.NEVER: "no",
-    Retry.NOW: "yes, at once, but for the jitter that spreads a crowd",
+    Retry.NOW: "yes, immediately, with jitter",
     Retry.LATER: "yes, after a back-off",
 }
 
@@ -24,13 +24,13 @@ _COME_BACK = {
 # argparse has no public name for the type.
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = subparsers.add_parser("why", help="what a close code means and what to do", description=__doc__)
-    parser.add_argument("code", nargs="?", help="such as 1006 or going-away; without it, the whole table")
+    parser = subparsers.add_parser("why", help="explain a close code", description=__doc__)
+    parser.add_argument("code", nargs="?", help="such as 1006 or going-away; without it, list all codes")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Explain ``args.code``, or list every code. Returns 2 if there is no such code."""
+    """Explain ``args.code``, or list all codes. Returns 2 if there is no such code."""
     if args.code is None:
         print("\n".join(_table()))
         return 0
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         code = _parse(args.code)
         row = describe(code)
     except ValueError as error:
-        print(f"endwell why: {error}; without an argument it lists them all", file=sys.stderr)
+        print(f"endwell why: {error}; run it without an argument for a list", file=sys.stderr)
         return 2
     print("\n".join(_page(code, row)))
     return 0
@@ -64,14 +64,14 @@ def _page(code: int, row: CloseCode | CodeRange) -> Iterator[str]:
         "close() may send it": "yes" if row.may_send else "no: ValueError",
         "a peer may send it": "yes" if row.may_receive else "no: answered with 1002",
         "an ordinary ending": ordinary,
-        "a client comes back": _COME_BACK[row.retry],
+        "a client reconnects": _RECONNECTS[row.retry],
     }
     for label, text in lines.items():
         yield from _columns([(label, 19, DIM)], text)
 
 
 def _table() -> Iterator[str]:
-    yield from _columns([("code", 10, BOLD), ("name", 19, BOLD), ("come back", 9, BOLD)], "meaning")
+    yield from _columns([("code", 10, BOLD), ("name", 19, BOLD), ("reconnect", 9, BOLD)], "meaning")
     for row in _rows():
         code = str(row.value) if isinstance(row, CloseCode) else f"{row.first}-{row.last}"
         name = row.name if isinstance(row, CloseCode) else "(all others)"
@@ -82,7 +82,7 @@ def _table() -> Iterator[str]:
 
 
 def _rows() -> Iterator[CloseCode | CodeRange]:
-    """Each range after the codes in it that have a name."""
+    """Yield the named codes of each range, followed by the range."""
     for row in RANGES:
         yield from (code for code in CloseCode if row.first <= code <= row.last)
         yield row
@@ -93,7 +93,7 @@ def _name(row: CloseCode | CodeRange) -> str:
 
 
 def _columns(cells: list[tuple[str, int, str]], text: str) -> Iterator[str]:
-    """Cells of text, width and style, and then ``text``, wrapped in what is left of the line."""
+    """Format ``cells`` (text, width, style), followed by ``text``, wrapped to the rest of the line."""
     indent = sum(width + 2 for _, width, _ in cells)
     head = "".join(paint(f"{cell:{width}}", style) + "  " for cell, width, style in cells)
     for line in wrap(text, WIDTH - indent):

@@ -1,6 +1,6 @@
-"""The server: routes, answers to plain HTTP requests, and what runs the handlers.
+"""The server: routes, plain HTTP responses, handlers, and draining.
 
-``router`` decides which handler a path belongs to, ``respond`` turns what an
-HTTP handler returns into an answer and serves files, ``app`` is the
-:class:`~endwell.Server` that an application writes its handlers on.
+``app`` is the :class:`~endwell.Server`. ``router`` maps a path to its handler. ``respond`` turns the return
+value of an HTTP handler into a response, and ``files`` serves files. ``run`` runs a server as a program,
+``process`` supervises workers, and ``drain`` stops a server by the schedule in ``timetable``.
 """

@@ -1,5 +1,5 @@
-"""The server: routes, handlers, running and stopping."""
-# size: the face of a server stands in one place, and half of it is what its methods promise
+"""The :class:`Server`: routes, handlers, running and stopping."""
+# size: the public interface of a server is one class, and more than half of the file is its documentation
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ __all__ = ["Server"]
 
 logger = logging.getLogger("endwell.server")
 
-#: Seconds that ``on_stop`` callbacks have at least, whatever the deadline.
+#: Minimum seconds for the ``on_stop`` callbacks, whatever the deadline.
 STOP_TIME = 0.5
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -59,12 +59,38 @@ Hook = Callable[[Request], Response | Awaitable[Response | None] | None]
 class Server:
     """A WebSocket and HTTP server for one or more addresses.
 
-    ``options`` holds for every connection; each of its fields can also be given as
-    a keyword. Raises TypeError for an unknown one.
+    A handler is a coroutine function, or a plain function, which may block and runs in a thread.
 
-    Handlers are coroutine functions, or plain functions, which may block: those run in
-    threads, at most ``max_threads`` for WebSockets at a time. One more connection for
-    them is refused with 503; all others go on.
+    Args:
+        options: The options of every connection. Default: ``Options()``.
+        max_threads: Maximum number of WebSocket connections whose handler is a plain function. Further
+            connections for such handlers are refused with 503. Default: 1000.
+        **keywords: Fields of :class:`Options`, which override ``options``.
+
+    Raises:
+        TypeError: A keyword is not a field of ``Options``, or an argument has the wrong type.
+        ValueError: A value is out of range.
+
+    Example:
+        ```python
+        import asyncio
+        import endwell
+
+        server = endwell.Server(ping_interval=10)
+
+        @server.websocket("/echo/{room}")
+        async def echo(ws, room):
+            async for message in ws:
+                await ws.send(f"{room}: {message}")
+
+        async def main():
+            async with server.serving(port=0):
+                async with endwell.connect(f"ws://127.0.0.1:{server.port}/echo/lobby") as ws:
+                    await ws.send("hello")
+                    print(await ws.recv())  # lobby: hello
+
+        asyncio.run(main())
+        ```
     """
 
     def __init__(
@@ -73,23 +99,26 @@ class Server:
         if not isinstance(options, Options | None):
             raise TypeError(f"options must be an Options or None, not {options!r}")
         check_keywords("Server", keywords, {*OptionKeywords.__optional_keys__, "options", "max_threads"})
+        #: The options of every connection.
         self.options = (options or Options()).replace(**keywords)
         #: The connections that are open or closing.
         self.connections: set[WebSocket] = set()
-        self.draining = DrainEvent()  #: As that of its WebSockets.
-        #: What the server listens on: ``(host, port, ...)`` as the socket module gives it, or the path of a Unix socket.
+        #: An event that is set when the server starts to drain; the same as :attr:`WebSocket.draining`.
+        self.draining = DrainEvent()
+        #: The addresses on which the server listens: ``(host, port, ...)`` as from ``socket.getsockname()``, or
+        #: the path of a Unix socket. Empty while the server does not listen.
         self.addresses: list[Any] = []
-        #: The current connection of each user, device or tab, for handlers that say who they serve.
+        #: The current connection of each user, device or tab, for handlers that call ``sessions.join()``.
         self.sessions = Sessions()
         self._router = Router()
         self._hooks: list[Hook] = []
         self._watchers: list[Callable[[Any, Ending], object]] = []
-        # No set, whose table grows fourfold: idle connections pay for it.
+        # A dict, because the table of a set grows by a factor of four, and each idle connection pays for it.
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._forget = self._tasks.pop
         self._context = Context()
         self._threads = HandlerThreads(max_threads)
-        # Whose handler runs, and where it is registered.
+        # The connections whose handler runs, with their routes.
         self._handling: dict[WebSocket, Route] = {}
         self._drain_watchers: list[Callable[[Drain], object]] = []
         self._starters: list[Callable[[], object]] = []
@@ -98,22 +127,30 @@ class Server:
         self._listener: Listener | None = None
         self._portal: Portal | None = None
         self._refusals = Refusals()
-        #: The drain that is under way, or over.
+        #: The current or finished drain; None before it.
         self._drain_run: DrainRun | None = None
 
     # -- routes ---------------------------------------------------------------
 
     def websocket(self, path: str, *, cancel_on_end: bool = False) -> Callable[[Function], Function]:
-        """Decorate the ``handler(ws, **params)``, plain or async, of a path's connections.
+        """Decorator for the ``handler(ws, **params)`` of the WebSocket connections of a path.
 
-        A plain function runs in a thread and gets the blocking :class:`endwell.sync.WebSocket`.
-        A handler that returns closes with 1000; one that raises closes with 1011, and
-        the exception is logged once. A handler is not cancelled when its connection
-        ends, so that the code at its end always runs; ``cancel_on_end`` asks for it, of
-        a coroutine function.
+        A coroutine function gets a :class:`WebSocket`. A plain function runs in a thread, and gets the
+        blocking :class:`endwell.sync.WebSocket`.
 
-        Raises ValueError for a pattern that is malformed, taken, or whose parameters
-        the handler does not accept.
+        When the handler returns, the connection is closed with 1000. When it raises, the connection is closed
+        with 1011, and the exception is logged once. The handler is not cancelled when its connection ends, so
+        that its cleanup code always runs.
+
+        Args:
+            path: The pattern of the path: literal segments, ``{name}`` for one segment that is not empty,
+                and at the end ``{name:path}`` for the rest. Each name is a keyword argument of the handler.
+            cancel_on_end: Cancel the handler when its connection ends. Only for coroutine functions.
+                Default: False.
+
+        Raises:
+            ValueError: The pattern is malformed or in use, the handler does not accept the parameters, or
+                ``cancel_on_end`` is given for a plain function.
         """
 
         def register(handler: Function) -> Function:
@@ -123,15 +160,22 @@ class Server:
         return register
 
     def get(self, path: str, *, any_host: bool = False) -> Callable[[Function], Function]:
-        """Decorate the ``handler(request, **params)``, plain or async, of a path's GET and HEAD requests.
+        """Decorator for the ``handler(request, **params)`` of the GET and HEAD requests of a path.
 
-        It returns a :class:`Response`, ``str``, ``bytes``, or a dict or list for
-        JSON, within ``open_timeout`` of the request: after that the answer is 503, a WARNING is
-        logged, and a coroutine function is cancelled. A plain function runs in a thread.
+        The handler is a coroutine function, or a plain function, which runs in a thread. It returns a
+        :class:`Response`, a ``str`` (plain text), ``bytes``, a dict or list (JSON), or None (204). It must
+        return within ``open_timeout`` seconds of the request. After that, the client gets a 503, a WARNING is
+        logged, and a coroutine function is cancelled.
 
-        With ``any_host`` the option ``allowed_hosts`` does not apply: for a health check of a load
-        balancer, which asks for the address of the machine. Hooks of :meth:`process_request` are called
-        first for every page, this one too: one that asks for credentials has to let its path pass.
+        Args:
+            path: The pattern of the path, as in :meth:`websocket`.
+            any_host: Answer whatever the option ``allowed_hosts`` says. For the health check of a load
+                balancer, whose Host is the address of the machine. Default: False. The hooks of
+                :meth:`process_request` run for such a path, too; a hook that requires credentials must
+                let it pass.
+
+        Raises:
+            ValueError: The pattern is malformed or in use, or the handler does not accept the parameters.
         """
 
         def register(handler: Function) -> Function:
@@ -141,14 +185,21 @@ class Server:
         return register
 
     def static(self, path: str, folder: str | os.PathLike[str], *, follow_links: bool = False) -> None:
-        """Serve the files of ``folder`` below ``path``; a directory is answered with its ``index.html``.
+        """Serve the files of a folder. A request for a directory gets its ``index.html``.
 
-        Names that begin with a dot are not served. Links are followed as long as they stay in the
-        folder; with ``follow_links`` also those that lead out of it. Browsers ask each time whether
-        a file has changed (``Cache-Control: no-cache``); one range of a file is sent if it is asked for.
-        At most 16 MiB are sent: for more than that use a proxy. Files are read in threads of their own.
+        Names that begin with a dot are not served. Files are read in separate threads. Browsers check each
+        time whether a file has changed (``Cache-Control: no-cache``). Requests for a single range are
+        supported. A response has at most 16 MiB; use a proxy for larger files.
 
-        Raises OSError if there is no such folder, and ValueError for a path that is taken.
+        Args:
+            path: The path below which the files appear, without parameters.
+            folder: The folder.
+            follow_links: Follow symbolic links whose target is outside the folder. Links within the folder
+                are always followed. Default: False.
+
+        Raises:
+            OSError: The folder does not exist.
+            ValueError: The path is malformed or in use.
         """
         path = path.rstrip("/")
         self._router.add(
@@ -158,22 +209,26 @@ class Server:
             self._router.add("http", path, slash, default=True)
 
     def browser_module(self, path: str = "/endwell.js") -> None:
-        """Serve ``endwell.js``, the WebSocket for pages, at ``path``.
+        """Serve ``endwell.js``, the reconnecting WebSocket for web pages, at ``path``.
 
         It is an ES module: ``import { ReconnectingWebSocket } from "/endwell.js"``.
+
+        Raises:
+            ValueError: The path is malformed or in use.
         """
         self._router.add("http", path, browser_module(self._threads.file))
 
     def process_request(self, hook: Function) -> Function:
-        """Decorate a ``hook(request)``, plain or async, that sees every request first, health checks too.
+        """Decorator for a ``hook(request)`` that runs before the routing of every request, WebSocket or HTTP.
 
-        It returns None to let the request pass, or a :class:`Response` that answers
-        it: 401, 403, a redirect. Hooks are called one after the other, in the order of
-        their registration; the first Response is the answer, and no later hook is called.
-        Answer soon: a browser opens no second connection to this server while one
-        handshake hangs. A plain function runs in a thread.
+        The hook is a coroutine function, or a plain function, which runs in a thread. It returns None to let
+        the request pass, or a :class:`Response`, such as 401, 403 or a redirect, that is sent instead. Hooks
+        run one after the other in the order of their registration, until one returns a Response.
 
-        Raises TypeError for what cannot be called.
+        A hook should be fast: a browser opens no second connection to this server during a handshake.
+
+        Raises:
+            TypeError: ``hook`` is not callable.
         """
         if not callable(hook):
             raise TypeError(f"process_request takes a function, not {hook!r}")
@@ -181,30 +236,35 @@ class Server:
         return hook
 
     def on_start(self, callback: Function) -> Function:
-        """Have ``callback()``, plain or async, called before the server listens, in the event loop.
+        """Decorator for a ``callback()`` that runs in the event loop before the server listens.
 
-        For pools and background tasks; under ``run(workers=...)`` it is called in each worker. Callbacks
-        run in the order of registration. One that raises ends the start with that exception. What it
-        sets in context variables, handlers see. SIGTERM cancels it.
+        Use it for connection pools and background tasks. The callback is a plain function or a coroutine
+        function. Callbacks run in the order of their registration, with ``run(workers=...)`` in each worker.
+        If one raises, the server does not start, and the exception is raised. SIGTERM cancels a callback.
+        Handlers see the context variables that it sets.
         """
         self._starters.append(callback)
         return callback
 
     def on_stop(self, callback: Function) -> Function:
-        """Have ``callback()``, plain or async, called when the server has stopped and no handler runs any more.
+        """Decorator for a ``callback()`` that runs after the drain, when the server has stopped.
 
-        Last registered, first called; only if every ``on_start`` callback returned. They have what is left
-        of the drain's deadline, at least half a second; one that takes longer is cancelled. Exceptions are logged.
+        The callback is a plain function or a coroutine function. Callbacks run in reverse order of
+        registration, and only if every ``on_start`` callback returned. Together they have the rest of the
+        drain's deadline, but at least 0.5 s; a callback that takes longer is cancelled. Exceptions are logged.
         """
         self._stoppers.insert(0, callback)
         return callback
 
     def on_close(self, callback: Callable[[Any, Ending], object]) -> Callable[[Any, Ending], object]:
-        """Have ``callback(ws, ending)`` called once for each connection that ends.
+        """Decorator for a plain function ``callback(ws, ending)`` that runs once when a connection ends.
 
-        Of a plain handler it gets the blocking WebSocket, and may block too.
+        For a connection of a plain handler, ``ws`` is the blocking WebSocket, and the callback runs in a
+        thread, so it may block. For other connections, it runs in the event loop, and must not block.
+        Exceptions are logged.
 
-        Raises TypeError for a coroutine function: there is nobody to await it.
+        Raises:
+            TypeError: ``callback`` is a coroutine function, or not callable.
         """
         check_callback(callback)
         self._watchers.append(callback)
@@ -213,23 +273,27 @@ class Server:
     def on_refused(
         self, callback: Callable[[Request | None, int, str], object]
     ) -> Callable[[Request | None, int, str], object]:
-        """Have ``callback(request, status, reason)`` called for each request that is refused.
+        """Decorator for a plain function ``callback(request, status, reason)`` that runs for each refused request.
 
-        That is one that gets an HTTP error instead of its WebSocket or its page: no such route,
-        another origin, a limit, a :class:`Response` from 400 on of a ``process_request`` hook, a
-        hook or a page that fails or takes too long. ``request`` is None if it could not be
-        parsed; ``reason`` is never the peer's text. Called in the event loop, so it must not block.
-        A line at INFO says the same, and what was compared.
+        A request is refused if it gets an HTTP error instead of a WebSocket or a page. Reasons are: no route
+        matches, the origin is not allowed, a limit is reached, a ``process_request`` hook returns a
+        :class:`Response` with a status of 400 or more, or a hook or handler fails or takes too long.
 
-        Raises TypeError for a coroutine function: there is nobody to await it.
+        ``request`` is None if it could not be parsed. ``reason`` never contains text from the peer. A log line
+        at INFO has the same information, and the values that were compared. The callback runs in the event
+        loop, and must not block. Exceptions are logged.
+
+        Raises:
+            TypeError: ``callback`` is a coroutine function, or not callable.
         """
         self._refusals.add(callback)
         return callback
 
     def on_drain(self, callback: Function) -> Function:
-        """Have ``callback(drain)``, plain or async, called once when the server begins to drain.
+        """Decorator for a ``callback(drain)`` that runs once when the server starts to drain.
 
-        Before the first connection is closed; its :class:`Drain` tells how long there is.
+        The callback is a plain function or a coroutine function. It starts before the first connection is
+        closed, and gets the :class:`Drain`, which contains the deadline. Exceptions are logged.
         """
         self._drain_watchers.append(callback)
         return callback
@@ -241,29 +305,33 @@ class Server:
         *,
         slow: Slow = "skip",
     ) -> BroadcastReport:
-        """Send ``message`` on all of ``connections``, such as :attr:`connections`; waits for nobody.
+        """Send a message on many connections, without waiting for slow peers.
 
-        A text message (``str``) or a binary one is framed once for all, and compressed
-        once for those that compress alike (without context takeover). It comes after
-        what was sent before it, and the connections may be any mixture, of any server.
+        The message is framed once for all connections, and compressed once for all connections with the same
+        compression parameters (without context takeover). Each connection receives it after the messages that
+        were sent before. In the server's event loop the call does not block; in another thread, such as that
+        of a plain handler, it waits for the event loop.
 
-        A connection is slow while more than its ``write_limit`` bytes wait for the peer,
-        or a ``send()`` does. What happens to those is ``slow``:
+        A connection is slow while more than ``write_limit`` bytes wait to be sent, or a ``send()`` waits.
 
-        - ``"skip"``: they miss this message, for streams in which the next one makes up for it;
-        - ``"close"``: they end with SLOW_PEER, so that whoever is connected has missed nothing;
-        - ``"queue"``: they get it late, and only ``write_timeout`` and keepalive bound the
-          queue, so it is for rare messages and for peers that are trusted.
+        Args:
+            connections: The WebSockets, such as :attr:`connections`; asyncio and blocking ones, of any server
+                in this event loop.
+            message: ``str`` for a text message, a bytes-like object for a binary message.
+            slow: What happens to slow connections. ``"skip"`` (default): they do not get this message; for
+                streams in which the next message replaces it. ``"close"``: they end with SLOW_PEER, so that no
+                open connection has missed a message. ``"queue"``: the message is queued; only
+                ``write_timeout`` and keepalive limit the queue, so use it for rare messages and trusted peers.
 
-        The report counts the messages ``sent``, the connections already ``gone``, and names
-        the ``slow`` ones, and the ``unsupported``: hixie-75 and -76 have no binary messages.
-        No callback runs before it is returned.
+        Returns:
+            A report. It counts the messages that were ``sent`` and the connections that were already ``gone``,
+            and lists the ``slow`` and the ``unsupported`` connections (hixie-75 and hixie-76 have no binary
+            messages). No callback runs before it is returned.
 
-        WebSockets of plain handlers are taken as well, and in a thread, such as that of a plain
-        handler, the call waits for the event loop.
-
-        Raises TypeError or ValueError for what is no message, no iterable of WebSockets, or no
-        policy, and :exc:`ConcurrencyError` in another event loop; then nothing was sent.
+        Raises:
+            TypeError: ``message`` or ``connections`` has the wrong type. Nothing was sent.
+            ValueError: ``slow`` is not a policy. Nothing was sent.
+            ConcurrencyError: The call is made in another event loop. Nothing was sent.
         """
         return broadcast_from_anywhere(connections, message, slow, self._portal)
 
@@ -280,27 +348,35 @@ class Server:
         drain: Drain | None = None,
         workers: int | None = None,
     ) -> None:
-        """Serve until SIGINT, SIGTERM or SIGHUP, then :meth:`drain` as ``drain`` says; blocks.
+        """Serve until SIGINT, SIGTERM or SIGHUP, then :meth:`drain`; blocks.
 
-        A second SIGINT or SIGTERM stops at once. After a drain of the application's own it returns, too.
-        Where it listens is logged, or printed if the program has not set up logging. On a terminal
-        a line shows how far the drain is. uvloop is used where it is installed.
-        Where systemd passes sockets, those are used instead of ``host``, ``port`` and
-        ``unix_path``; it is told READY and STOPPING. ``unix_path`` and ``unix_mode`` are those of
-        :meth:`serving`.
+        A second SIGINT or SIGTERM stops immediately. The call also returns after a drain that the application
+        started. It uses uvloop if that is installed. It logs the address, or prints it if the program has not
+        configured logging. On a terminal, a line shows the progress of the drain. If systemd passes sockets,
+        they replace ``host``, ``port`` and ``unix_path``; systemd is notified of READY and STOPPING.
+        ``sys.exit()`` in a task of the application starts the drain; SystemExit is raised after it.
 
-        With ``workers``, so many processes serve: this program, started again for each. This
-        one supervises them: it replaces those that crash, and SIGHUP restarts them without
-        a gap. Raises ValueError where the program is no file and no module, or outside of the
-        main thread; SystemExit if a worker ends before it listens. See ``docs/howto/deploy.md``.
+        Args:
+            host: As in :meth:`serving`.
+            port: As in :meth:`serving`. Default: 8080.
+            ssl: As in :meth:`serving`.
+            unix_path: As in :meth:`serving`.
+            unix_mode: As in :meth:`serving`.
+            drain: How to stop. Default: ``Drain()``, whose deadline is 25 s.
+            workers: Number of worker processes. Each one runs this program again, and this process supervises
+                them: it replaces workers that crash, and SIGHUP replaces all of them without downtime. See
+                ``docs/howto/deploy.md``. Default: None, serve in this process.
 
-        Raises SystemExit with one line if it cannot listen (OSError outside of the main thread), and
-        RuntimeError in a thread whose event loop runs: there :meth:`serving` is meant. ``sys.exit()`` in a
-        task of the application has the server drain, and is raised then.
+        Raises:
+            SystemExit: The server cannot listen (in the main thread; OSError in any other), or a worker exits
+                before all workers listen.
+            RuntimeError: An event loop runs in this thread; use :meth:`serving` there.
+            ValueError: ``workers`` is given, but the program is neither a file nor a module, or this is not
+                the main thread.
         """
         run(self, partial(bind, host, port, unix_path, unix_mode), ssl, drain or Drain(), workers)
 
-    def serving(
+    def serving(  # size: most of it is documentation
         self,
         host: str | Iterable[str] | None = "127.0.0.1",
         port: int = 0,
@@ -310,19 +386,37 @@ class Server:
         unix_mode: int | None = None,
         grace: float = 10.0,
     ) -> AbstractAsyncContextManager[Server]:
-        """Serve while the block runs, in this event loop, without touching its signals.
+        """Return an async context manager that serves in the running event loop, without signal handlers.
 
-        Port 0 lets the system choose; :attr:`port` tells. With ``unix_path`` it listens on that
-        Unix socket instead; a name that begins with a null byte is an abstract one. The file that a
-        dead process left behind is replaced. ``unix_mode`` is the permission bits of the file, such as
-        ``0o660``; None leaves them to the umask.
+        The end of the block drains the server, unless :meth:`drain` was called before.
 
-        Leaving the block drains the server with ``grace`` seconds as its deadline, unless
-        :meth:`drain` has been called.
+        Args:
+            host: Address or host name, or several of them; None for all interfaces. Default: ``"127.0.0.1"``.
+            port: TCP port; 0 selects a free port, which :attr:`port` returns. Default: 0.
+            ssl: Context for wss and https. Default: None, no TLS.
+            unix_path: Listen on this Unix socket instead of TCP. A name that begins with a null byte is an
+                abstract socket. The file of a process that no longer runs is replaced. Default: None.
+            unix_mode: Permission bits of the socket's file, such as ``0o660``. Default: None, from the umask.
+            grace: Deadline in seconds of the drain at the end of the block. Default: 10.
 
-        Raises TypeError or ValueError for an argument that is wrong, OSError if it cannot listen, with EADDRINUSE also if
-        another process listens on ``unix_path``, and RuntimeError while it serves already, from the first ``on_start``
-        callback to the last ``on_stop`` callback.
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: An argument is out of range.
+            OSError: The server cannot listen. With EADDRINUSE, another process may listen on ``unix_path``.
+            RuntimeError: This server already serves. It serves from its first ``on_start`` callback until its
+                last ``on_stop`` callback has returned.
+
+        Example:
+            ```python
+            import asyncio
+            from endwell import Server
+
+            async def main():
+                async with Server().serving(port=0) as server:
+                    print(server.port)
+
+            asyncio.run(main())
+            ```
         """
         return self._serve_on(partial(bind, host, port, unix_path, unix_mode), ssl, grace)
 
@@ -334,10 +428,10 @@ class Server:
         grace: float = 0,
         yields: Callable[[int], bool] | None = None,
     ) -> AsyncIterator[Server]:
-        """:meth:`serving`, on the sockets that ``listen()`` returns.
+        """Serve as :meth:`serving`, on the sockets that ``listen()`` returns.
 
-        Where other processes have them too, ``should_defer(connections)``, called with their number,
-        says whether to leave the next newcomer to those.
+        If other processes accept from the same sockets, ``yields(connections)`` is called with the number of
+        this server's connections. It returns whether to leave the next connection to the other processes.
         """
         if not isinstance(ssl, tls.SSLContext | None):
             raise TypeError(f"ssl must be an ssl.SSLContext or None, not {ssl!r}")
@@ -347,10 +441,10 @@ class Server:
             raise type(error)(f"grace is the deadline of the drain: {error}") from None
         if self._serves:
             raise RuntimeError(
-                "this Server serves already, and can do so once at a time; to listen on several addresses give a list of "
-                "hosts, and for another port or TLS beside it use another Server"
+                "this Server already serves; to listen on several addresses, pass a list of hosts; for a second "
+                "port, or for TLS beside plain TCP, create a second Server"
             )
-        # Before anything is awaited: callbacks of on_start and on_stop belong to it.
+        # Set before the first await, because on_start and on_stop callbacks are part of serving.
         self._serves = True
         try:
             self._drain_run = None
@@ -394,17 +488,28 @@ class Server:
                 await self.sessions.aclose()
 
     async def drain(self, drain: Drain | None = None, **keywords: Unpack[DrainKeywords]) -> DrainReport:
-        """Stop so that nobody is hurt, and return how that went; the report is logged too.
+        """Close all connections in order, without losing messages, and wait until the server has stopped.
 
-        Newcomers are refused and handlers told (:attr:`WebSocket.draining`,
-        :meth:`on_drain`) at once. Connections are closed over a window of time, each as
-        soon as its handler waits for a message and none is there, so that what came was
-        answered. Who stays busy for 1/5 of the deadline is closed all the same, handlers are
-        cancelled at 4/5 of it, and what is left is cut before it. ``drain``, or its
-        fields as keywords, says the rest. A second call waits for the first.
+        New connections are refused immediately, and handlers are notified (:attr:`WebSocket.draining`,
+        :meth:`on_drain`). Over a window of time, each connection is closed as soon as its handler waits for a
+        message and none has arrived, so that all received messages are answered. A connection whose handler
+        stays busy for 1/5 of the deadline is closed, too. Handlers are cancelled at 4/5 of the deadline, and
+        the remaining connections are aborted before it.
 
-        Cancelled, it goes to the end at once. A handler must not wait for it, which would
-        be waiting for itself. Raises ValueError while nothing is served.
+        A second call waits for the first one. If the call is cancelled, the drain skips to its end: handlers
+        are cancelled and connections aborted. A handler must not await this method, because the drain waits
+        for the handler.
+
+        Args:
+            drain: How to stop. Default: ``Drain()``.
+            **keywords: Fields of :class:`Drain`, which override ``drain``.
+
+        Returns:
+            A report, which is also logged.
+
+        Raises:
+            ValueError: The server does not serve, or a value is out of range.
+            TypeError: A keyword is not a field of ``Drain``, or an argument has the wrong type.
         """
         if not isinstance(drain, Drain | None):
             raise TypeError(f"drain must be a Drain or None, not {drain!r}")
@@ -427,14 +532,18 @@ class Server:
         return await self._drain_run.run()
 
     async def _hand_over(self, seconds: float) -> None:
-        """Stop listening where others go on; wait so long for what was accepted to get through its handshake."""
+        """Stop listening, and wait at most ``seconds`` for the opening handshakes in progress."""
         if self._listener is not None:
             self._listener.close()
             await self._listener.settled(seconds)
 
     @property
     def port(self) -> int:
-        """The first TCP port that the server listens on. Raises ValueError if there is none."""
+        """The first TCP port on which the server listens.
+
+        Raises:
+            ValueError: The server does not listen, or only on Unix sockets.
+        """
         for address in self.addresses:
             if isinstance(address, tuple):
                 port: int = address[1]
@@ -454,7 +563,7 @@ class Server:
             self._answer(opening, head, self._drain_run.refuse())
         elif not self._answers_to(head):
             host = f"it is for {(head.headers.get('Host') or '')[:MAX_LOGGED]!r}"
-            error = MisdirectedRequest("this server does not answer to the host of the request", detail=host)
+            error = MisdirectedRequest("the host of the request is not allowed here", detail=host)
             self._answer(opening, head, error)
         elif not self._hooks and wants_websocket(head):
             self._respond(opening, head, None)
@@ -462,9 +571,9 @@ class Server:
             self._begin_to_ask(opening, head)
 
     def _answers_to(self, request: Request) -> bool:
-        """Whether the host that ``request`` is for is one of ours."""
+        """Whether ``allowed_hosts`` contains the host of ``request``, or its route accepts any host."""
         names = self.options.allowed_hosts
-        host = request.headers.get("Host")  # which a head of HTTP/1.0 may lack
+        host = request.headers.get("Host")  # optional in HTTP/1.0
         if names is None or (host is not None and is_among(host, names)):
             return True
         try:
@@ -474,7 +583,7 @@ class Server:
         return route.any_host and not wants_websocket(request)
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        # In the context of the call that serves, which no callback of the loop has.
+        # Use the context of the call that serves; callbacks of the loop run in other contexts.
         task = self._context.run(asyncio.get_running_loop().create_task, coroutine)
         self._tasks[task] = None
         task.add_done_callback(self._forget, context=self._context)
@@ -496,7 +605,8 @@ class Server:
         except RequestRefused as exc:
             answer = exc
         except asyncio.CancelledError as exc:
-            # By open_timeout, which has answered; by a stop; or it awaited something that was cancelled.
+            # The cause is open_timeout, after which a response was sent; or a stop of the server; or the
+            # handler awaited something that was cancelled.
             if not asked.opening.answered:
                 self._respond(asked.opening, asked.request, self._cancelled(asked.request, exc))
             raise
@@ -514,7 +624,7 @@ class Server:
         logger.warning("%s took longer than open_timeout (%s s): the answer is 503", asked.work, limit)
         answer = ServiceUnavailable("the answer took too long").response()
         self._refusals.tell(asked.request, answer.status, "the answer took too long")
-        # First, because a coroutine may swallow its cancellation.
+        # Answer before the cancellation, because a coroutine may suppress it.
         self._answer(asked.opening, asked.request, answer)
         task.cancel()
 
@@ -546,7 +656,7 @@ class Server:
         return Response.text("internal error\n", 500)
 
     async def _page(self, asked: _Asked) -> Response | None:
-        """The HTTP answer to the request; None if it may become a WebSocket."""
+        """Run the hooks and the HTTP handler. Returns the response; None if the request may become a WebSocket."""
         request = asked.request
         for hook in self._hooks:
             asked.begin(f"the process_request hook {getattr(hook, '__qualname__', hook)!r}")
@@ -617,7 +727,7 @@ class Server:
     async def _handle(
         self, ws: WebSocket, held: WebSocket | BlockingWebSocket, route: Route, params: Mapping[str, str]
     ) -> None:
-        """Run the handler; however it leaves, the connection is closed for that cause."""
+        """Run the handler, then close the connection with the cause that follows from the handler's outcome."""
         self._handling[ws] = route
         try:
             try:
@@ -651,20 +761,20 @@ class Server:
         del self._handling[ws]
 
     async def _failed(self, ws: WebSocket, route: Route, exc: BaseException) -> None:
-        # The traceback stays here: a peer is told that, not why.
+        # The traceback is logged; the peer only gets the code 1011.
         request = ws.request
         logger.error("handler %s of %r for %s failed", route.name, request.path, _peer(request), exc_info=exc)
         await close_for(ws, Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
 
 
 async def _run(route: Route, ws: WebSocket, params: Mapping[str, str]) -> None:
-    # Of a wrapper that is no coroutine function, it may be None instead of a coroutine.
+    # A wrapper that is not a coroutine function may return None instead of a coroutine.
     if (coroutine := route.handler(ws, **params)) is not None:
         await coroutine
 
 
 def _tells_the_end(exc: BaseException, ws: WebSocket) -> bool:
-    """Whether it says that ``ws`` has ended, and nothing else; task groups put it into a group."""
+    """Whether ``exc`` is the ConnectionClosed of ``ws``, or a group of only such exceptions (from a TaskGroup)."""
     if isinstance(exc, BaseExceptionGroup):
         return all(_tells_the_end(each, ws) for each in exc.exceptions)
     return isinstance(exc, ConnectionClosed) and exc.ending is ws.ending
@@ -672,29 +782,29 @@ def _tells_the_end(exc: BaseException, ws: WebSocket) -> bool:
 
 def _peer(request: Request) -> str:
     address = request.remote_address
-    # The name of a Unix socket is the peer's to choose.
+    # A peer chooses the name of its Unix socket, so log the repr.
     return format_address(address) if isinstance(address, tuple) else repr(address)
 
 
 class _Asked:
-    """A request that a hook or a page is to answer."""
+    """A request for which a hook or an HTTP handler runs."""
 
     __slots__ = ("opening", "request", "work")
 
     def __init__(self, opening: Opening, request: Request) -> None:
         self.opening = opening
         self.request = request
-        #: What is at work on the answer, for the log.
+        #: The hook or handler that runs, for log lines.
         self.work = ""
 
     def begin(self, work: str) -> None:
-        """``work`` is at work, in the current task."""
+        """Record that ``work``, a hook or handler, starts in the current task."""
         self.work = work
         if (task := asyncio.current_task()) is not None:
-            task.set_name(work)  # for the log, should it go on after the server has stopped
+            task.set_name(work)  # for the log line about tasks that still run after the server has stopped
 
 
 def _address_of(sock: _socket.socket) -> Any:
     address = sock.getsockname()
-    # Of an abstract Unix socket it is bytes: text again, as it was given, and as connect() takes it.
+    # The name of an abstract Unix socket is bytes; decode it to the text that the caller passed.
     return os.fsdecode(address) if isinstance(address, bytes) else address

@@ -1,4 +1,4 @@
-"""A broadcast to WebSockets of both faces, from any thread."""
+"""``Server.broadcast()``: asyncio and blocking WebSockets together, called from any thread."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Message = str | Buffer
 def broadcast_from_anywhere(
     connections: Connections, message: Message, slow: Slow, portal: Portal | None
 ) -> BroadcastReport:
-    """Broadcast in the event loop of ``portal``, which is that of the server while it serves."""
+    """Broadcast in the event loop of ``portal``; None while the server does not serve."""
     running = _running_loop()
     if portal is None or portal.loop is running:
         return _broadcast(connections, message, slow)
@@ -32,7 +32,7 @@ def broadcast_from_anywhere(
             "broadcast() was called in another event loop than the server's; use "
             "loop.call_soon_threadsafe() with the server's loop"
         )
-    # The iterable, such as Server.connections, may change in the loop at any time: the loop reads it.
+    # Iterate in the loop, because an iterable such as Server.connections changes there at any time.
     return portal.run(_broadcast_soon, connections, message, slow)
 
 
@@ -42,19 +42,19 @@ async def _broadcast_soon(connections: Connections, message: Message, slow: Slow
 
 def _broadcast(connections: Connections, message: Message, slow: Slow) -> BroadcastReport:
     if not isinstance(connections, Iterable):
-        return broadcast(connections, message, slow)  # which says so
-    everybody = list(connections)
-    blocking = {bridge_of(ws).ws: ws for ws in everybody if isinstance(ws, BlockingWebSocket)}
+        return broadcast(connections, message, slow)  # raises the TypeError
+    receivers = list(connections)
+    blocking = {bridge_of(ws).ws: ws for ws in receivers if isinstance(ws, BlockingWebSocket)}
     if not blocking:
-        return broadcast(everybody, message, slow)  # type: ignore[arg-type]  # what else is in it, it refuses
+        return broadcast(receivers, message, slow)  # type: ignore[arg-type]  # broadcast() refuses other types
     for ws in blocking.values():
         if bridge_of(ws).portal.loop is not asyncio.get_running_loop():
             raise ConcurrencyError(
-                "broadcast() has a blocking WebSocket of another event loop than the server's"
+                "broadcast() got a blocking WebSocket whose event loop is not the server's"
             )
-        # What threads have sent before leaves before.
+        # Keep the order: messages that threads have sent before go out before the broadcast.
         bridge_of(ws).queue_staged()
-    engines = [bridge_of(ws).ws if isinstance(ws, BlockingWebSocket) else ws for ws in everybody]
+    engines = [bridge_of(ws).ws if isinstance(ws, BlockingWebSocket) else ws for ws in receivers]
     report = broadcast(engines, message, slow)
     return replace(
         report,

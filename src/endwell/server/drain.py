@@ -1,10 +1,12 @@
-"""Stopping so that nobody is hurt: what carries the timetable out.
+"""The drain of a server: closes all connections by the schedule in ``timetable``.
 
-Newcomers are refused and handlers told at once. Then connections are closed, spread over a
-window, each as soon as its handler waits for a message and none is there, so that what was
-received is answered before the Close. Who stays busy is closed some time later; then handlers
-are cancelled, and what is left is cut. Whatever anybody does, it ends in time.
+New connections are refused and handlers are notified immediately. The closings are spread over a window. Each
+connection is closed as soon as its handler waits for a message and none has arrived, so that every received
+message is answered before the Close. Connections whose handler stays busy are closed some time later. Then
+handlers are cancelled, and the remaining connections are aborted. The drain ends in time, whatever the handlers
+and peers do.
 """
+# size: the public report is half documentation
 
 from __future__ import annotations
 
@@ -35,49 +37,67 @@ __all__ = ["DrainReport", "DrainRun", "counted", "tell"]
 
 logger = logging.getLogger("endwell.server")
 
-#: Seconds for which nothing comes from a client that has nothing on the way: a round trip.
+#: If nothing arrives for this number of seconds, about a round trip, then no message is in transit.
 QUIET = 0.25
-#: Seconds after the last closings until the handlers that still run are named in the log.
+#: Seconds after the last closings until a log line names the handlers that still run.
 TELLING_TIME = 1.0
-#: Seconds between two looks at the timetable while closings are due.
+#: Seconds between two checks of the schedule while closings are due.
 TICK = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class DrainReport:
-    """How a drain went."""
+    """The result of a drain, as returned by :meth:`Server.drain`. ``str()`` of it is one line of text.
 
-    #: Connections at its beginning.
+    Example:
+        ```python
+        import asyncio
+        from endwell import Server
+
+        async def main():
+            server = Server()
+            async with server.serving(port=0):
+                report = await server.drain()
+            print(report)  # drained 0 connections in 0.0 s: none
+            assert not report.stuck
+
+        asyncio.run(main())
+        ```
+    """
+
+    #: Number of connections at the start of the drain.
     connections: int
-    #: How many of them ended how: "clean", else the way in which TCP ended (``TcpEnd``), such
-    #: as "aborted"; "open" for those that had not ended when it was over.
+    #: Number of connections by how they ended: "clean" after a complete closing handshake, else how TCP ended
+    #: (a value of ``TcpEnd``, such as "aborted"); "open" if the connection was still open at the end.
     endings: Mapping[str, int]
-    #: Newcomers that were refused.
+    #: Number of new connections and requests that were refused with 503.
     refused: int
-    #: Connections that were closed though their handler was busy.
+    #: Number of connections that were closed although their handler was busy.
     last_called: int
-    #: Messages that came, then or later, but were not taken by a handler when its Close was sent.
+    #: Number of messages that arrived before the connection ended, but that no handler had received when the
+    #: Close was sent.
     unanswered: int
-    #: Handlers that had to be cancelled; those in threads cannot be.
+    #: Number of handlers that were cancelled. Handlers in threads cannot be cancelled.
     cancelled: int
-    #: The names of handlers that went on even so, and were left alone.
+    #: Names of the handlers that still ran at the end.
     stuck: tuple[str, ...]
-    #: The name of the handler that returned last, and the seconds it took; None without any.
+    #: Name of the handler that returned last, and the seconds from the start of the drain until then; None if
+    #: no handler returned.
     slowest: tuple[str, float] | None
     #: Seconds spent in each phase.
     phases: Mapping[Phase, float]
-    #: Seconds in all.
+    #: Seconds of the whole drain.
     duration: float
 
     def __str__(self) -> str:
-        """One line."""
+        """Return the report as one line of text."""
         ended = ", ".join(f"{count} {how}" for how, count in sorted(self.endings.items())) or "none"
         parts = [f"drained {counted(self.connections, 'connection')} in {self.duration:.1f} s: {ended}"]
         parts += self._troubles()
         if self.slowest is not None:
             parts.append(f"slowest handler: {self.slowest[0]}, {self.slowest[1]:.1f} s")
         if self.stuck:
-            parts.append(f"stuck and left alone: {_by_name(self.stuck)}")
+            parts.append(f"handlers still running: {_by_name(self.stuck)}")
         return "; ".join(parts)
 
     def _troubles(self) -> list[str]:
@@ -85,19 +105,24 @@ class DrainReport:
             (self.unanswered, f"{counted(self.unanswered, 'message')} unanswered"),
             (self.last_called, f"{self.last_called} closed while busy"),
             (self.cancelled, f"{counted(self.cancelled, 'handler')} cancelled"),
-            (self.refused, f"{counted(self.refused, 'newcomer')} refused"),
+            (self.refused, f"{counted(self.refused, 'request')} refused"),
         ]
         return [text for number, text in troubles if number]
 
     def as_dict(self) -> dict[str, Any]:
-        """What :meth:`from_dict` makes a report of again, in another process; ready for JSON."""
+        """Return a dict that can be serialized as JSON; :meth:`from_dict` is the inverse."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         phases = {phase.name: seconds for phase, seconds in self.phases.items()}
         return {**named, "stuck": Counter(self.stuck), "phases": phases}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> DrainReport:
-        """What :meth:`as_dict` was called on."""
+        """Return the report from which :meth:`as_dict` made ``values``.
+
+        Raises:
+            KeyError: A field is missing.
+            TypeError: ``values`` has an unknown field.
+        """
         slowest, stuck = values["slowest"], values["stuck"]
         return DrainReport(
             **{
@@ -110,7 +135,11 @@ class DrainReport:
 
     @staticmethod
     def total(reports: Sequence[DrainReport]) -> DrainReport:
-        """How several servers drained that began at the same time; raises ValueError for none."""
+        """Return the sum of the reports of several servers that started to drain at the same time.
+
+        Raises:
+            ValueError: ``reports`` is empty.
+        """
         slowest = [report.slowest for report in reports if report.slowest is not None]
         phases = {phase for report in reports for phase in report.phases}
         counts = ("connections", "refused", "last_called", "unanswered", "cancelled")
@@ -125,7 +154,7 @@ class DrainReport:
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 connection``, ``2 connections``."""
+    """Format a number and a noun: ``1 connection``, ``2 connections``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -134,7 +163,7 @@ def _by_name(names: Iterable[str]) -> str:
 
 
 def tell(callback: Callable[[Drain], object], drain: Drain) -> Coroutine[Any, Any, None] | None:
-    """Call an ``on_drain`` callback; what is left to be awaited, if it is async."""
+    """Call an ``on_drain`` callback; if it is async, return a coroutine that the caller must run."""
     try:
         returned = callback(drain)
     except KeyboardInterrupt:
@@ -153,10 +182,10 @@ async def _rest(callback: object, awaitable: Awaitable[object]) -> None:
 
 
 class DrainRun:
-    """A drain under way: carries the timetable out.
+    """Performs one drain.
 
-    ``connections``, ``tasks`` and ``openings`` are the server's own, and shrink as they end;
-    ``handlers`` are those that run, of connections that may have ended before.
+    ``connections``, ``tasks`` and ``openings`` are the server's own collections, from which finished entries
+    disappear. ``handlers`` are the running handlers; their connections may already have ended.
     """
 
     def __init__(
@@ -182,11 +211,12 @@ class DrainRun:
             (self.timetable.moment(index, random.random()), ws)  # noqa: S311  (jitter, not a secret)
             for index, ws in enumerate(connections)
         )
-        # Those that were asked and have stayed busy: the peers of the former are held back
-        # when it is time, the latter are closed then.
+        # Connections that are due, but whose handler is busy. At the time in `_busy`, reading from the peer is
+        # paused; at the time in `_last`, the connection is closed.
         self._busy: deque[tuple[float, WebSocket]] = deque()
         self._last: deque[tuple[float, WebSocket]] = deque()
-        # Those that were sent their Close: when they are cut, unless their peer has taken something by then.
+        # Connections whose Close was sent. At the given time they are aborted, unless the number of sent bytes
+        # has changed.
         self._closing: deque[tuple[float, WebSocket, int]] = deque()
         self._telling = self.timetable.begins(Phase.WAIT) + TELLING_TIME
         self._quiescence: dict[WebSocket, Quiescence] = {}
@@ -205,27 +235,27 @@ class DrainRun:
             waited.add_done_callback(self._look)
 
     def at(self) -> float:
-        """Seconds since it began."""
+        """Seconds since the start of the drain."""
         return monotonic() - self._began
 
     def left(self, least: float) -> float:
-        """Seconds until the deadline, and ``least`` if those are fewer."""
+        """Seconds until the deadline, but at least ``least``."""
         return max(least, self.timetable.drain.deadline - self.at())
 
     # -- called by the server -------------------------------------------------
 
     def refuse(self) -> ServiceUnavailable:
-        """A newcomer is refused: what it is told."""
+        """Count a refused connection; returns the error to send."""
         self._refused += 1
         retry_after = self.timetable.retry_after(self.at(), random.random())  # noqa: S311  (jitter)
         return ServiceUnavailable("the server is stopping", retry_after=retry_after)
 
     def returned(self, ws: WebSocket) -> None:
-        """Its handler did."""
+        """Record that the handler of ``ws`` has returned."""
         self._slowest = self._handlers[ws].name, self.at()
 
     def close(self, ws: WebSocket) -> None:
-        """Send ``ws`` its Close."""
+        """Send a Close on ``ws``."""
         if ws.is_open:
             self._taken[ws] = self._consumed(ws)
             dismiss(ws, self.timetable.drain.code, self.timetable.reason(self.at()))
@@ -235,22 +265,22 @@ class DrainRun:
         self._closing.append((self.at() + self.timetable.silence, ws, bytes_sent(ws)))
 
     def __str__(self) -> str:
-        """A line that says how far it is."""
+        """The progress as one line of text."""
         done, count = sum(self._endings.values()), self.timetable.count
         handlers = counted(len(self._handlers), "handler")
         runs = "runs" if len(self._handlers) == 1 else "run"
         return f"draining: {done} of {count} closed, {handlers} {runs}, {self.at():.1f} s"
 
     async def finished(self) -> DrainReport:
-        """Wait for it."""
+        """Wait for the end of the drain."""
         await self._finished.wait()
         assert self.report is not None
         return self.report
 
-    # -- the course of it -----------------------------------------------------
+    # -- phases ---------------------------------------------------------------
 
     async def run(self) -> DrainReport:
-        """Carry it out. Cancelled, it goes to the end at once: what is left is cancelled and cut."""
+        """Perform the drain. If this is cancelled, handlers are cancelled and connections aborted immediately."""
         try:
             for phase, following in pairwise(Phase):
                 if not self._left():
@@ -285,7 +315,7 @@ class DrainRun:
                 ws.abort()
 
     async def _wait(self, until: float) -> None:
-        """Close what is due, until nothing is left or the time has come."""
+        """Close connections when they are due, until none is left or the time ``until`` has come."""
         while self._left():
             now = self.at()
             due = self._close_due(now)
@@ -298,10 +328,9 @@ class DrainRun:
                 pass
 
     async def _hear_out(self) -> None:
-        """Wait for what tells nobody when it is over.
+        """Wait for the ``on_close`` callbacks in threads and for HTTP responses that are not yet sent.
 
-        That is ``on_close`` callbacks of blocking handlers, in threads of their own, and the
-        answers to HTTP requests.
+        These do not notify the drain when they finish, so it polls.
         """
         while self.at() < self.timetable.begins(Phase.OVER):
             if not self._callbacks.busy and not any(opening.unsent() for opening in self._openings):
@@ -309,7 +338,7 @@ class DrainRun:
             await asyncio.sleep(TICK)
 
     def _close_due(self, now: float) -> float:
-        """Ask those to close whose time has come, and make those that stay busy; when to look again."""
+        """Process the connections that are due; returns the next time at which one is due."""
         patience = self.timetable.patience
         while self._asked and self._asked[0][0] <= now:
             moment, ws = self._asked.popleft()
@@ -340,10 +369,10 @@ class DrainRun:
         return min([self._telling, *(queue[0][0] for queue in queues if queue)])
 
     def _tell(self) -> None:
-        """Name the handlers that go on after their connection, so that one knows what a stop takes its time for."""
+        """Log the handlers that still run after their connection has ended, and so delay the stop."""
         if names := [route.name for ws, route in self._handlers.items() if ws not in self._connections]:
             left = max(0.0, self.timetable.begins(Phase.OVER) - self.at())
-            logger.warning("the drain waits for handlers, %.1f s at most: %s", left, _by_name(names))
+            logger.warning("the drain waits at most %.1f s for these handlers: %s", left, _by_name(names))
 
     def _consumed(self, ws: WebSocket) -> int:
         bridge = self._bridges.get(ws)

@@ -1,4 +1,4 @@
-"""Files as HTTP answers: a folder, and the module for pages."""
+"""HTTP handlers for static files: a folder, and the browser module ``endwell.js``."""
 
 from __future__ import annotations
 
@@ -17,42 +17,41 @@ from ..http import Headers, Request, Response
 
 __all__ = ["MAX_FILE", "browser_module", "slash", "static"]
 
-#: What calls a function in a thread, because a slow disk must not hold up the loop.
+#: Calls a function in a thread, so that a slow disk does not block the loop.
 Run: TypeAlias = Callable[..., Awaitable[Response]]
 
-#: The module for pages, which comes with the package.
+#: The browser module, which is part of the package.
 BROWSER_MODULE = Path(__file__).parent.parent / "browser" / "endwell.js"
 
-#: Bytes of the largest file, or part of a file, that is sent. It is read whole, once
-#: for each request, which suits the pages beside a WebSocket; what is bigger belongs
-#: behind a proxy, and would cost this much memory for each client that asks for it.
+#: Maximum bytes of a file, or of a range of a file, in one response. A response is read into memory as a
+#: whole, once for each request. That suits the pages beside a WebSocket; a proxy should serve larger files.
 MAX_FILE = 16 * 2**20
 
-# Without the system's tables, so that a file has the same type on every machine; and with
-# what the standard library learns after Python 3.11 (RFC 9239 §6 for the first two).
+# Does not read the system's tables, so that a file has the same type on every machine. The added types
+# are in the standard library only after Python 3.11 (RFC 9239 §6 for the first two).
 _TYPES = MimeTypes()
 _TYPES.add_type("text/javascript", ".js")
 _TYPES.add_type("text/javascript", ".mjs")
 _TYPES.add_type("font/woff2", ".woff2")
 _TYPES.add_type("image/webp", ".webp")
 
-#: RFC 9110 §14.1.2: first-pos "-" [ last-pos ], or "-" suffix-length. One range only.
+#: RFC 9110 §14.1.2: first-pos "-" [ last-pos ], or "-" suffix-length. Only a single range matches.
 _RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{1,18})?|-([0-9]{1,18}))", re.ASCII | re.IGNORECASE)
 
 
 def static(
     folder: str | os.PathLike[str], run: Run, *, follow_links: bool = False
 ) -> Callable[[Request, str], Coroutine[Any, Any, Response]]:
-    """A handler that serves the files of ``folder``, for a route that ends in ``{path:path}``.
+    """Return a handler that serves the files of ``folder``, for a route that ends in ``{path:path}``.
 
-    A directory is answered with its ``index.html``. Names that start with a dot are not
-    served. A link is followed if what it leads to is in the folder, or with ``follow_links``
-    wherever it is. A file above :data:`MAX_FILE` raises ValueError when it is asked for,
-    which a server answers with 500 and logs.
+    A request for a directory gets its ``index.html``. Names that start with a dot are not served. A
+    symbolic link is followed if its target is in the folder; with ``follow_links``, it is always followed.
+    A request for a file above :data:`MAX_FILE` raises ValueError; the server logs it and answers with 500.
 
-    Raises OSError if the folder is missing.
+    Raises:
+        OSError: The folder does not exist.
     """
-    # Not resolved: where the folder itself is a link, each request goes where it leads then.
+    # Do not resolve the folder here: if it is a symbolic link, each request uses the link's current target.
     root = Path(os.path.abspath(folder))
     if not root.resolve(strict=True).is_dir():
         raise NotADirectoryError(f"{os.fspath(folder)!r} is not a folder")
@@ -64,16 +63,16 @@ def static(
 
 
 async def slash(request: Request) -> Response:
-    """The handler of a folder's path without its last slash, without which a page's relative links would miss it."""
+    """Redirect a folder's path to the path with a trailing slash, which the page's relative links need."""
     return _with_slash(request)
 
 
 def browser_module(run: Run) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-    """A handler that serves ``endwell.js``."""
+    """Return a handler that serves ``endwell.js``."""
 
     async def serve(request: Request) -> Response:
         response = await run(_file_response, BROWSER_MODULE, request)
-        # It is public; a page of another origin that may connect here may have it, too.
+        # The module is public, and pages of other origins may connect here, too.
         response.headers.add("Access-Control-Allow-Origin", "*")
         return response
 
@@ -82,8 +81,8 @@ def browser_module(run: Run) -> Callable[[Request], Coroutine[Any, Any, Response
 
 def _serve(root: Path, request: Request, path: str, follow_links: bool) -> Response:
     for _ in range(3):
-        # A ConfigMap that is updated at this moment: what the link led to is gone, before it was found or
-        # before it was opened, and the link leads elsewhere.
+        # Try again if the file was deleted before it was found or opened. A Kubernetes ConfigMap does that
+        # while it is updated: the link has a new target then.
         found = _find(root, request, path, follow_links)
         if isinstance(found, Response):
             return found
@@ -94,7 +93,7 @@ def _serve(root: Path, request: Request, path: str, follow_links: bool) -> Respo
 
 
 def _find(root: Path, request: Request, path: str, follow_links: bool) -> Path | Response | None:
-    """The file that ``path`` names, or a redirect to it; None if there is none."""
+    """Return the file that ``path`` names, or a redirect to it; None if there is no such file."""
     file = _inside(root, path, follow_links)
     if file is not None and file.is_dir():
         named = bool(path) and not path.endswith("/")
@@ -103,7 +102,7 @@ def _find(root: Path, request: Request, path: str, follow_links: bool) -> Path |
             return _with_slash(request)
     elif path.endswith("/"):
         file = None
-    # Not exists(): opening a FIFO would wait for its writer.
+    # is_file() instead of exists(), because opening a FIFO blocks until it has a writer.
     return None if file is None or not file.is_file() else file
 
 
@@ -113,16 +112,16 @@ def _with_slash(request: Request) -> Response:
 
 
 def _inside(root: Path, path: str, follow_links: bool) -> Path | None:
-    """What ``path`` names below ``root``, links followed; None if it is not there or not to be seen."""
-    # An empty part begins an absolute path; a dot begins ".", "..", and what is hidden. What a link leads
-    # to may be hidden: in a ConfigMap of Kubernetes each file is a link into "..data".
+    """Return the resolved path of ``path`` below ``root``; None if it does not exist or may not be served."""
+    # An empty part would start an absolute path. A dot starts ".", ".." and hidden names. The target of a
+    # link may be hidden, because in a Kubernetes ConfigMap each file is a link into "..data".
     *folders, name = path.split("/")
     if not all(folders) or any(part.startswith(".") for part in (*folders, name)):
         return None
     try:
         found = root.joinpath(*folders, name).resolve(strict=True)
         within = follow_links or found.is_relative_to(root.resolve(strict=True))
-    except (OSError, RuntimeError, ValueError):  # missing or too long; a loop of links; NUL
+    except (OSError, RuntimeError, ValueError):  # missing or too long; a link loop; a null byte
         return None
     return found if within else None
 
@@ -130,7 +129,7 @@ def _inside(root: Path, path: str, follow_links: bool) -> Path | None:
 def _file_response(file: Path, request: Request) -> Response:
     with file.open("rb") as stream:
         status = os.fstat(stream.fileno())
-        # Precedent: nginx makes its ETag of these two.
+        # Precedent: nginx builds its ETag from the same two values.
         etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
         # RFC 9110 §8.8.2.1: an origin server "MUST NOT generate a Last-Modified date that
         # is later than the server's time of message origination".
@@ -139,10 +138,10 @@ def _file_response(file: Path, request: Request) -> Response:
             {
                 "ETag": etag,
                 "Last-Modified": modified,
-                # RFC 9111 §4.2.2: without it a browser may guess how long a file is fresh, and go on
-                # with the old one long after the server has a new one.
+                # RFC 9111 §4.2.2: without this field, a browser may estimate how long a file is fresh,
+                # and use the old file long after it has changed.
                 "Cache-Control": "no-cache",
-                # A browser that guesses a type could run an uploaded text as a script.
+                # A browser that guesses the content type could run an uploaded text as a script.
                 "X-Content-Type-Options": "nosniff",
             }
         )
@@ -152,9 +151,9 @@ def _file_response(file: Path, request: Request) -> Response:
         part = _part(request, status.st_size, etag, modified)
         wanted = range(status.st_size) if part is None else part
         if len(wanted) > MAX_FILE:
-            raise ValueError(f"{str(file)!r} is larger than {MAX_FILE} bytes: let a proxy serve it")
+            raise ValueError(f"{str(file)!r} is larger than {MAX_FILE} bytes: use a proxy to serve it")
         stream.seek(wanted.start)
-        # Of a file that is not on a disk, as in /proc, the size is not known.
+        # The size of a file that is not on a disk, such as one in /proc, is unknown: st_size is 0.
         body = stream.read(MAX_FILE if part is None else len(part))
     if part is not None and not body:
         headers.add("Content-Range", f"bytes */{status.st_size}")
@@ -167,15 +166,15 @@ def _file_response(file: Path, request: Request) -> Response:
 
 
 def _part(request: Request, size: int, etag: str, modified: str) -> range | None:
-    """The bytes that the request asks for: an empty range if the file has none of them, None for the whole file."""
+    """Return the requested range of bytes: empty if it is not satisfiable, None for the whole file."""
     # RFC 9110 §14.2: "A server MUST ignore a Range header field received with a request method that is
     # unrecognized or for which range handling is not defined. For this specification, GET is the only
-    # method for which range handling is defined." And it "MAY ignore the Range header field": we do if there
-    # is more than one range.
+    # method for which range handling is defined." A server "MAY ignore the Range header field". We ignore
+    # a field with more than one range.
     match = _RANGE.fullmatch(request.headers.get("Range", "") or "")
     if match is None or request.method != "GET":
         return None
-    # §13.1.5: it is compared by the strong function, so a weak tag is equal to none; a date has to be the same.
+    # §13.1.5: the comparison is strong, so a weak tag never matches; a date must be identical.
     if request.headers.get("If-Range", etag) not in (etag, modified):
         return None
     first, last, suffix = (None if digits is None else int(digits) for digits in match.groups())
@@ -183,25 +182,25 @@ def _part(request: Request, size: int, etag: str, modified: str) -> range | None
         return range(max(0, size - suffix), size)
     assert first is not None
     if last is not None and last < first:
-        return None  # §14.1.1: it "is invalid", and so to be ignored
+        return None  # §14.1.1: such a range "is invalid", and the field is ignored
     return range(min(first, size), size if last is None else min(last + 1, size))
 
 
 def _is_fresh(headers: Headers, etag: str, modified: str) -> bool:
-    """Whether the client has this version of the file already."""
+    """Whether the client already has this version of the file."""
     if "If-None-Match" in headers:
         # RFC 9110 §13.1.2: "A recipient MUST use the weak comparison function"; and
         # §13.1.3: "MUST ignore If-Modified-Since if the request contains an
         # If-None-Match header field".
         tags = [tag.removeprefix("W/") for tag in headers.list_of("If-None-Match")]
         return etag in tags or tags == ["*"]
-    # Compared as text: a client sends back what it got. Precedent: nginx's
-    # "if_modified_since exact", its default.
+    # Compared as text, because a client sends back the text that it received. Precedent: nginx's default,
+    # "if_modified_since exact".
     return headers.get("If-Modified-Since") == modified
 
 
 def _content_type(name: str) -> str:
     kind, encoding = _TYPES.guess_type(name)
-    if kind is None or encoding is not None:  # a .tar.gz is not the tar that its type would say
+    if kind is None or encoding is not None:  # the type of a .tar.gz would be that of a .tar
         return "application/octet-stream"
     return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind

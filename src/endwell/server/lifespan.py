@@ -1,4 +1,4 @@
-"""What an application does before its server serves, and after it has stopped."""
+"""The ``on_start`` and ``on_stop`` callbacks of a server."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Callback = Callable[[], object]
 
 
 async def start(callbacks: Iterable[Callback]) -> None:
-    """Call and await ``callbacks`` in order; the first that raises is the last."""
+    """Call and await ``callbacks`` in order; stop at the first exception, which is raised."""
     for callback in callbacks:
         await _call(callback)
 
 
 async def stop(callbacks: Iterable[Callback], seconds: float) -> None:
-    """Call and await ``callbacks``, each whatever becomes of the others, within ``seconds`` in all.
+    """Call and await all ``callbacks`` in order, even if some fail, within ``seconds`` in total.
 
-    One that takes longer is cancelled, and left alone if it goes on even so.
+    A callback that exceeds the time is cancelled. If it ignores the cancellation, it is abandoned.
     """
     until = monotonic() + seconds
     for callback in callbacks:
@@ -34,7 +34,7 @@ async def stop(callbacks: Iterable[Callback], seconds: float) -> None:
         finally:
             task.cancel()
         if not task.done():
-            logger.warning("on_stop callback %r still runs after %.1f s, and is cancelled", callback, seconds)
+            logger.warning("on_stop callback %r still runs after %.1f s: it is cancelled", callback, seconds)
 
 
 async def _stop(callback: Callback) -> None:

@@ -1,4 +1,4 @@
-"""Requests that are refused: who is told of them."""
+"""Log lines and ``on_refused`` callbacks for refused requests."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ __all__ = ["Refusals"]
 
 logger = logging.getLogger("endwell.server")
 
-#: Characters of a path or an origin that are logged.
+#: Maximum characters of a path or an origin in a log line.
 MAX_LOGGED = 200
 
 
 class Refusals:
-    """Tells the log and the callbacks of each refused request."""
+    """Logs each refused request, and calls the ``on_refused`` callbacks."""
 
     def __init__(self) -> None:
         self._callbacks: list[Callable[[Request | None, int, str], object]] = []
 
     def add(self, callback: Callable[[Request | None, int, str], object]) -> None:
-        """Have ``callback(request, status, reason)`` called for each."""
+        """Register ``callback(request, status, reason)``."""
         check_callback(callback)
         self._callbacks.append(callback)
 
     def log(self, request: Request | None, address: object, status: int, reason: str) -> None:
-        """One line, in which the peer's text stands as its ``repr``."""
+        """Log one line. Text from the peer is logged as its ``repr``."""
         logger.info("refused %s from %s with %d: %s", _described(request), _peer(address), status, reason)
 
     def tell(self, request: Request | None, status: int, reason: str) -> None:
@@ -47,7 +47,7 @@ class Refusals:
 def _described(request: Request | None) -> str:
     if request is None:
         return "a malformed request"
-    # Without the query, which may hold a token.
+    # Omit the query, because it may contain a token.
     text = f"{request.method[:MAX_LOGGED]!r} {request.raw_path[:MAX_LOGGED]!r}"
     origin = request.headers.get("Origin")
     return text if origin is None else f"{text} (Origin {origin[:MAX_LOGGED]!r})"

@@ -1,4 +1,4 @@
-"""What an HTTP route answers: from a handler's return value to a complete response."""
+"""From the return value of an HTTP handler to a complete response."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from ..http import Headers, Request, Response
 
 __all__ = ["complete", "response_from"]
 
-# What follows from the body and from how the connection goes on is not the handler's to say.
+# The server sets these fields, because they depend on the body and on the state of the connection.
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
 
 
 def response_from(returned: object, handler: Callable[..., object]) -> Response:
-    """The answer that an HTTP handler means by what it returned.
+    """Convert the return value of an HTTP handler into a Response.
 
-    A Response is taken as it is, text is plain text (:meth:`Response.html` makes a
-    page), bytes are an ``application/octet-stream``, a dict or list is JSON, None is
+    A Response is returned unchanged. A string becomes ``text/plain`` (use :meth:`Response.html` for a
+    page), bytes become ``application/octet-stream``, a dict or list becomes JSON, and None becomes
     204 No Content.
 
-    Raises TypeError for anything else and ValueError for a status that is not a
-    final one (200 to 599); both name the handler.
+    Raises:
+        TypeError: The value has another type, or JSON cannot express it.
+        ValueError: The status is not a final one (200 to 599).
     """
     match returned:
         case Response():
             if not 200 <= returned.status <= 599:
                 raise ValueError(
-                    f"{_name(handler)} answered with status {returned.status}, which ends no request"
+                    f"{_name(handler)} returned status {returned.status}; a final status is from 200 to 599"
                 )
             return returned
         case str():
@@ -50,7 +51,7 @@ def _json(value: object, handler: Callable[..., object]) -> bytes:
         # (such as Infinity and NaN) are not permitted."
         return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{_name(handler)} returned what JSON cannot express: {error}") from error
+        raise TypeError(f"{_name(handler)} returned a value that JSON cannot express: {error}") from error
 
 
 def _name(handler: Callable[..., object]) -> str:
@@ -58,11 +59,11 @@ def _name(handler: Callable[..., object]) -> str:
 
 
 def complete(response: Response, request: Request | None, now: float) -> Response:
-    """``response`` with the fields that HTTP asks for and without the body that it forbids.
+    """Return ``response`` with the fields that HTTP requires, and without a body where HTTP forbids one.
 
-    ``request`` is None if none could be parsed; ``now`` is ``time.time()``. The
-    connection is never kept alive, so that bytes sent for a WebSocket that was
-    refused are never parsed as a request (RFC 9931).
+    ``request`` is None if the request could not be parsed; ``now`` is ``time.time()``. The connection is
+    never kept alive. So bytes that a client sends for a refused WebSocket are never parsed as a request
+    (RFC 9931).
     """
     headers = Headers(field for field in response.headers if field[0].lower() not in _FRAMING)
     if "Date" not in headers:
@@ -76,8 +77,8 @@ def complete(response: Response, request: Request | None, now: float) -> Respons
     # section"; §15.3.6: "a server MUST NOT generate content in a 205 response".
     body = b"" if response.status in (204, 205, 304) else response.body
     # §8.6: "A server MUST NOT send a Content-Length header field in any response with
-    # a status code of 1xx (Informational) or 204 (No Content)"; in a 304 it would have
-    # to be the length of the 200.
+    # a status code of 1xx (Informational) or 204 (No Content)". In a 304, the field would have
+    # to be the length of the body of the 200.
     if response.status not in (204, 304):
         headers.add("Content-Length", str(len(body)))
     # §9.3.2: "The HEAD method is identical to GET except that the server MUST NOT send

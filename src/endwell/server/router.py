@@ -1,4 +1,4 @@
-"""Which handler a path belongs to: one table for HTTP and WebSocket routes."""
+"""The routing table, which maps a path to its HTTP or WebSocket handler."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Handler: TypeAlias = Callable[..., Any]
 
 
 class _Rank(IntEnum):
-    """What a segment of a pattern accepts; where several would do, the lowest is tried first."""
+    """What a segment of a pattern matches. A lower rank is tried first."""
 
     LITERAL = 0  #: exactly its text
     PARAMETER = 1  #: any one segment that is not empty
-    REST = 2  #: everything that is left, even nothing
+    REST = 2  #: the rest of the path, which may be empty
 
 
 _Segment: TypeAlias = tuple[_Rank, str]  # the text of a literal, the name of a parameter
@@ -33,10 +33,10 @@ _Segment: TypeAlias = tuple[_Rank, str]  # the text of a literal, the name of a 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A pattern and the handler of the paths that it accepts.
+    """A pattern, and the handler of the paths that it matches.
 
-    The handler is called with the WebSocket or the request, and with the path
-    parameters as keyword arguments.
+    The handler is called with the WebSocket or the request, and with the path parameters as keyword
+    arguments.
     """
 
     kind: Kind
@@ -45,25 +45,25 @@ class Route:
     segments: tuple[_Segment, ...]
     #: Whether the handler's task is cancelled when its connection ends.
     cancel_on_end: bool = False
-    #: Whether the handler is a plain function, and runs in a thread.
+    #: Whether the handler is a plain function, which runs in a thread.
     blocking: bool = False
-    #: Whether another route of the same paths takes its place.
+    #: Whether another route that matches the same paths replaces this one.
     default: bool = False
-    #: Whether it answers whatever the option ``allowed_hosts`` says.
+    #: Whether the option ``allowed_hosts`` does not apply to this route.
     any_host: bool = False
 
     @property
     def name(self) -> str:
-        """The handler's, for people."""
+        """The name of the handler, for log lines."""
         return getattr(self.handler, "__qualname__", repr(self.handler))
 
     @property
     def shape(self) -> tuple[_Segment, ...]:
-        """Equal for patterns that accept the same paths; sorted, the more specific comes first."""
+        """The sort key. Patterns that match the same paths have equal keys; a more specific one sorts first."""
         return tuple((rank, text if rank is _Rank.LITERAL else "") for rank, text in self.segments)
 
     def params(self, segments: list[str]) -> dict[str, str] | None:
-        """The path parameters if this route accepts the decoded ``segments``, else None."""
+        """The path parameters if this route matches the decoded ``segments``, else None."""
         last = len(self.segments) - 1
         takes_rest = self.segments[last][0] is _Rank.REST
         if len(segments) <= last or (len(segments) - 1 > last and not takes_rest):
@@ -83,31 +83,32 @@ class Route:
 
 
 class Router:
-    """The table of routes.
+    """The routing table.
 
-    A pattern is a path, written decoded: literal segments, ``{name}`` for one
-    segment that is not empty, and at its end ``{name:path}`` for the rest, which
-    may be empty and may hold slashes. Where several patterns accept a path, a
-    literal beats a parameter and a parameter beats the rest, segment by segment
-    from the left; the order of registration plays no part. A trailing slash
-    counts: ``/x`` does not answer ``/x/``.
+    A pattern is a path without percent-encoding. It consists of literal segments and ``{name}`` for one
+    segment that is not empty. It may end in ``{name:path}`` for the rest of the path, which may be empty
+    and may contain slashes. If several patterns match a path, segments are compared from the left: a
+    literal takes precedence over a parameter, and a parameter over the rest. The order of registration is
+    irrelevant. A trailing slash is significant: ``/x`` does not match ``/x/``.
     """
 
     def __init__(self) -> None:
         self._routes: dict[Kind, list[Route]] = {"websocket": [], "http": []}
-        # Those without a parameter, by their path: no other is more specific.
+        # Routes without a parameter, by path. No other route can be more specific.
         self._literal: dict[Kind, dict[str, Route]] = {"websocket": {}, "http": {}}
 
     def add(self, kind: Kind, pattern: str, handler: Handler, **how: bool) -> None:
-        """Let ``handler`` answer ``pattern``; ``how`` are ``cancel_on_end``, ``default`` and ``any_host`` of the Route.
+        """Add a route. ``how`` may contain ``cancel_on_end``, ``default`` and ``any_host`` of :class:`Route`.
 
-        Raises ValueError for a malformed or duplicate pattern, for a handler that
-        does not accept the path parameters, and for a plain function that is to be
-        cancelled.
+        Raises:
+            ValueError: The pattern is malformed or a duplicate, the handler does not accept the path
+                parameters, or ``cancel_on_end`` is given for a plain function.
         """
         blocking = blocks(handler)
         if blocking and how.get("cancel_on_end"):
-            raise ValueError(f"route {pattern!r}: a thread cannot be cancelled, so not with cancel_on_end")
+            raise ValueError(
+                f"route {pattern!r}: cancel_on_end needs a coroutine function, because a thread cannot be cancelled"
+            )
         route = Route(kind, pattern, handler, _parse(pattern), blocking=blocking, **how)
         _check_handler(route)
         for other in self._routes[kind]:
@@ -117,21 +118,22 @@ class Router:
                 if other.default:
                     self._routes[kind].remove(other)
                     break
-                raise ValueError(f"{kind} route {pattern!r} accepts the same paths as {other.pattern!r}")
+                raise ValueError(f"{kind} route {pattern!r} matches the same paths as {other.pattern!r}")
         insort(self._routes[kind], route, key=lambda each: each.shape)
         if all(rank is _Rank.LITERAL for rank, _ in route.segments):
             self._literal[kind][pattern] = route
 
     def match(self, path: str, kind: Kind, method: str = "GET") -> tuple[Route, Mapping[str, str]]:
-        """The route of ``path``, and its path parameters.
+        """Return the route of ``path``, and its path parameters.
 
-        ``path`` is still percent-encoded: decoded before it is split, ``%2F``
-        would become a slash that the client did not mean as one.
+        ``path`` is still percent-encoded. It is split before it is decoded, because ``%2F`` is not a
+        separator.
 
-        Raises NotFound where no route of this kind has the path; for a plain
-        request UpgradeRequired where only a WebSocket route has it, and
-        MethodNotAllowed for any method but GET and HEAD; BadRequest for a path
-        whose escapes are not UTF-8.
+        Raises:
+            NotFound: No route of this kind matches the path.
+            UpgradeRequired: The request is a plain one, and only a WebSocket route matches.
+            MethodNotAllowed: The method of a plain request is neither GET nor HEAD.
+            BadRequest: The percent-encoding is not UTF-8.
         """
         literal = self._literal[kind].get(path)
         if literal is not None and method in ("GET", "HEAD"):
@@ -140,7 +142,7 @@ class Router:
             root, *segments = [unquote(segment, errors="strict") for segment in path.split("/")]
         except UnicodeDecodeError:
             raise BadRequest("the path's percent-encoding is not UTF-8") from None
-        if root:  # RFC 9112 §3.2: "*" and host:port are targets too, but no paths
+        if root:  # RFC 9112 §3.2: the targets "*" and host:port are valid, but not paths
             raise NotFound("the request's target is not a path")
         found = self._find(kind, segments)
         if found is None and (kind == "websocket" or self._find("websocket", segments) is None):
@@ -148,7 +150,7 @@ class Router:
         if kind == "http" and method not in ("GET", "HEAD"):
             raise MethodNotAllowed("this path answers GET and HEAD only")
         if found is None:
-            raise UpgradeRequired("this path is a WebSocket: ask for an upgrade")
+            raise UpgradeRequired("this path is a WebSocket endpoint: send an Upgrade")
         return found
 
     def _find(self, kind: Kind, segments: list[str]) -> tuple[Route, dict[str, str]] | None:
@@ -160,15 +162,15 @@ class Router:
 
 
 def blocks(function: Callable[..., Any]) -> bool:
-    """Whether it is a plain function, so that calling it may block.
+    """Whether ``function`` is a plain function, so that a call may block.
 
-    A plain function that wraps a coroutine function, and says so (``functools.wraps``), is none: it
-    returns the coroutine, which has to be awaited.
+    A plain function that wraps a coroutine function with ``functools.wraps`` does not count, because it
+    returns a coroutine.
     """
     called: Any = function
     while called is not None:
-        of_an_object = getattr(called, "__call__", None)  # noqa: B004 - of what is no function itself
-        if inspect.iscoroutinefunction(called) or inspect.iscoroutinefunction(of_an_object):
+        call_method = getattr(called, "__call__", None)  # noqa: B004 - for objects that are not functions
+        if inspect.iscoroutinefunction(called) or inspect.iscoroutinefunction(call_method):
             return False
         called = called.func if isinstance(called, partial) else getattr(called, "__wrapped__", None)
     return True
@@ -178,13 +180,15 @@ def _parse(pattern: str) -> tuple[_Segment, ...]:
     if not pattern.startswith("/"):
         raise ValueError(f"route {pattern!r} does not start with '/'")
     if any(char in pattern for char in "?#%"):
-        raise ValueError(f"route {pattern!r} is not a decoded path: it contains '?', '#' or '%'")
+        raise ValueError(
+            f"route {pattern!r} contains '?', '#' or '%': write the path without percent-encoding"
+        )
     segments = [_parse_segment(pattern, text) for text in pattern[1:].split("/")]
     if any(rank is _Rank.REST for rank, _ in segments[:-1]):
-        raise ValueError(f"route {pattern!r} goes on after the rest of the path")
+        raise ValueError(f"route {pattern!r} has segments after {{name:path}}")
     names = [text for rank, text in segments if rank is not _Rank.LITERAL]
     if len(set(names)) < len(names):
-        raise ValueError(f"route {pattern!r} names a parameter twice")
+        raise ValueError(f"route {pattern!r} has two parameters of the same name")
     return tuple(segments)
 
 
@@ -193,12 +197,12 @@ def _parse_segment(pattern: str, text: str) -> _Segment:
         return _Rank.LITERAL, text
     name, colon, suffix = text[1:-1].partition(":")
     if text[0] + text[-1] != "{}" or not name.isidentifier() or (colon and suffix != "path"):
-        raise ValueError(f"route {pattern!r}: {text!r} is neither a literal, {{name}} nor {{name:path}}")
+        raise ValueError(f"route {pattern!r}: {text!r} must be a literal, {{name}} or {{name:path}}")
     return (_Rank.REST if colon else _Rank.PARAMETER), name
 
 
 def _check_handler(route: Route) -> None:
-    """Found out when the route is added, not when the first client comes."""
+    """Check the handler's signature when the route is added, not at the first request."""
     signature = inspect.signature(route.handler)
     params = {text: "" for rank, text in route.segments if rank is not _Rank.LITERAL}
     try:

@@ -1,4 +1,4 @@
-"""Running a server as a program: until a signal says otherwise, and never for longer."""
+"""``Server.run()``: serves until a signal, drains, and exits within the deadline."""
 
 from __future__ import annotations
 
@@ -37,37 +37,41 @@ logger = logging.getLogger("endwell.server")
 
 T = TypeVar("T")
 
-#: Seconds that connections have for their opening handshake when others go on listening: a few round trips.
+#: Maximum seconds for opening handshakes in progress when other processes take over the sockets: a few round trips.
 HANDSHAKE_TIME = 2.0
-#: Seconds that tasks which are not ours have for their cleanup when the loop closes.
+#: Seconds that the application's own tasks have for their cleanup when the loop closes.
 WIND_UP_TIME = 0.2
-#: Seconds between two looks of the progress line.
+#: Seconds between two updates of the progress line.
 POLL_INTERVAL = 0.1
 
 
 def run(
     server: Server, listen: Listen, ssl: tls.SSLContext | None, drain: Drain, workers: int | None
 ) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP, then drain; or until the application has drained.
+    """Serve until SIGINT, SIGTERM or SIGHUP, then drain; or until the application has drained. Blocks.
 
-    By itself, as a worker if that is what this process was started for, or with ``workers``.
-    A second SIGINT or SIGTERM stops at once. Blocks. Raises NotImplementedError on Windows.
+    The process serves alone, or as a worker if a supervisor started it, or it supervises ``workers``. A second
+    SIGINT or SIGTERM stops immediately.
+
+    Raises:
+        NotImplementedError: The system is Windows.
     """
     check_system()
     if asyncio._get_running_loop() is not None:
         raise RuntimeError(
-            "run() has an event loop of its own, and this thread runs one already (an async function, "
+            "run() starts its own event loop, but this thread already runs one (an async function, "
             "Jupyter): use 'async with server.serving(host, port): ...' here"
         )
     config = found()
     if config is not None:
         channel, socks, loads = config.open()
-        faulthandler.enable()  # a supervisor that has lost its patience sends SIGABRT
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which is the supervisor's
+        faulthandler.enable()  # the supervisor sends SIGABRT to a worker that does not exit in time
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # only the supervisor handles it
         control = ProcessControl(config.share(drain), channel, loads)
         _run(server, server._serve_on(lambda: socks, ssl, yields=loads.should_defer), control)
         return
-    # These stay when we stop: whoever connects then waits for the next process that systemd starts.
+    # systemd keeps these sockets open. Clients that connect after our exit wait in the accept queue for the
+    # next process that systemd starts.
     passed = systemd.sockets()
     if workers is not None:
         supervisor = Supervisor(workers)
@@ -79,18 +83,18 @@ def run(
 
 
 def _listening(listen: Listen) -> list[_socket.socket]:
-    """The sockets; SystemExit with one line, not a traceback, if they cannot be had."""
+    """Return the listening sockets. Raises SystemExit, whose message is one line, if they cannot be opened."""
     try:
         return listen()
     except OSError as error:
         if threading.current_thread() is not threading.main_thread():
-            raise  # in another thread, SystemExit would not be shown
+            raise  # in another thread, SystemExit would be silent
         where = "" if error.filename is None else f" on {error.filename}"
         raise SystemExit(f"endwell: cannot listen{where}: {error.strerror}") from error
 
 
 def _never(connections: int) -> bool:
-    return False  # nobody else accepts while we do
+    return False  # with systemd's sockets, no other process accepts at the same time
 
 
 def _run(server: Server, serving: AbstractAsyncContextManager[Server], control: ProcessControl) -> None:
@@ -117,8 +121,7 @@ def _run_to_the_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[None], s
         except SystemExit as exc:
             if main.done():
                 raise
-            # sys.exit() in a task or a callback of the application, and not in what serves a connection: it
-            # wants the process to end, and the connections are drained before.
+            # sys.exit() in a task or a callback of the application, but not in a handler: drain, then exit.
             leaving = leaving or exc
             signals.begin()
     if leaving is not None:
@@ -148,7 +151,7 @@ async def _progress(server: Server) -> None:
     try:
         while True:
             if server._drain_run is not None:
-                # Back to its beginning, so that a line of the log overwrites it.
+                # End with a carriage return, so that a log line overwrites the progress line.
                 _show(f"{server._drain_run}\x1b[K\r")
             await asyncio.sleep(POLL_INTERVAL)
     finally:
@@ -162,10 +165,10 @@ def _show(text: str) -> None:
 
 
 class _Signals:
-    """Has ``stop`` called in the loop for SIGINT, SIGTERM and SIGHUP, while the block runs.
+    """Calls ``stop`` in the loop after SIGINT, SIGTERM and SIGHUP, while the block runs.
 
-    A handler that blocks the event loop itself keeps everybody from stopping. So the process
-    ends when ``limit`` seconds have passed since the first signal.
+    A handler that blocks the event loop prevents the stop. So the process exits ``limit`` seconds after the
+    first signal, even then.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, stop: Callable[[], object], limit: float) -> None:
@@ -182,10 +185,10 @@ class _Signals:
             self._watchdog = Watchdog()
             numbers = [signal.SIGINT, signal.SIGTERM]
             if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-                # Not where it is ignored (nohup, a worker), or means something to the application.
+                # Leave SIGHUP alone if it is ignored (nohup, a worker), or if the application handles it.
                 numbers.append(signal.SIGHUP)
             for number in numbers:
-                # Not loop.add_signal_handler: a loop that is blocked would not see it.
+                # Not loop.add_signal_handler(), whose handler does not run while the loop is blocked.
                 self._before[number] = signal.signal(number, self._came)
         return self
 
@@ -196,35 +199,35 @@ class _Signals:
             self._watchdog.dismiss()
 
     def begin(self) -> None:
-        """Stop, unless that has begun."""
+        """Stop, unless a stop has begun."""
         if not self._begun:
             self._order()
 
     def _came(self, number: int, _frame: FrameType | None) -> None:
-        # A terminal that is closed may send SIGHUP twice, by the kernel and by the shell.
+        # When a terminal closes, SIGHUP may arrive twice: from the kernel and from the shell.
         if number == signal.SIGHUP:
             self.begin()
         else:
             self._order()
 
     def _order(self) -> None:
-        # In a signal handler: nothing here may need what the system can run out of.
+        # Runs in a signal handler, so it must not need resources that may be exhausted, such as a new thread.
         if self._watchdog is not None:
             self._watchdog.limit(OVERTIME if self._begun else self._limit)
         self._begun = True
-        with suppress(RuntimeError):  # the loop is closed: it is over anyway
+        with suppress(RuntimeError):  # the loop is already closed
             self._loop.call_soon_threadsafe(self._stop)
 
 
 class _Executor(ThreadPoolExecutor):
-    """That of ``asyncio.to_thread``, in daemon threads: at its exit Python waits for ever for any other."""
+    """The executor of ``asyncio.to_thread``. Its threads are daemons, because Python's exit waits for all others."""
 
     def __init__(self) -> None:
         super().__init__()
         self._work = Threads(self._max_workers, "endwell executor")
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """As that of its class."""
+        """Run ``fn`` in a thread, as :meth:`concurrent.futures.Executor.submit`."""
         future: Future[T] = Future()
 
         def job() -> None:
@@ -238,16 +241,16 @@ class _Executor(ThreadPoolExecutor):
         return future
 
     def finish(self, seconds: float) -> None:
-        """Wait for what still runs, but not longer than that."""
+        """Wait at most ``seconds`` for the calls that still run."""
         self._work.finish(seconds)
         if self._work.busy:
             logger.warning(
-                "threads of asyncio.to_thread that still run, and are left alone: %d", self._work.busy
+                "threads of asyncio.to_thread that still run and are abandoned: %d", self._work.busy
             )
 
 
 def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
-    """Close the loop. Not asyncio.Runner: it waits for ever for a task that swallows its cancellation."""
+    """Close the loop. Unlike asyncio.Runner, do not wait forever for a task that ignores its cancellation."""
     try:
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
@@ -261,23 +264,21 @@ def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _leave_alone(tasks: list[asyncio.Task[Any]]) -> None:
-    """Name the tasks that go on although they were cancelled, but for the handlers, which the report of the drain names."""
+    """Log the tasks that ignore their cancellation, except handlers, which the drain report lists."""
     names = []
     for task in tasks:
-        # asyncio would say of each that it "was destroyed but it is pending".
-        task._log_destroy_pending = False  # type: ignore[attr-defined]  # typeshed has it not
+        # Otherwise asyncio logs "Task was destroyed but it is pending" for each.
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # missing in typeshed
         name = getattr(task.get_coro(), "__qualname__", "")
         if name == "Server._ask":
             name = task.get_name()
         if name != "Server._handle":
             names.append(name)
-        # Never destroyed, not even at exit: a coroutine that catches everything, in a loop, would catch the
-        # GeneratorExit, too, and Python would complain or not end.
+        # Keep the task alive, even at exit. A coroutine that catches all exceptions in a loop would catch
+        # GeneratorExit, too, and Python would report an error or not exit.
         with suppress(ImportError, AttributeError):
-            import ctypes  # rarely needed, and not in every Python
+            import ctypes  # rarely needed, and missing in some builds of Python
 
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))
     if names:
-        logger.warning(
-            "tasks that were cancelled, still run, and are left alone: %s", ", ".join(sorted(names))
-        )
+        logger.warning("tasks that ignore their cancellation and are abandoned: %s", ", ".join(sorted(names)))

@@ -1,4 +1,4 @@
-"""Who is here: for each key one connection, the newest."""
+"""Sessions: the current connection of each key, such as a user."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["Sessions"]
 
 logger = logging.getLogger("endwell.server")
 
-#: Seconds for callbacks that block when everybody has left: a server's deadline is not theirs.
+#: Maximum seconds for the callbacks in threads when the server stops, in addition to its drain deadline.
 CALLBACK_TIME = 1.0
 
 Callback = TypeVar("Callback", bound=Callable[..., object])
 
 
 class _Awaited(NamedTuple):
-    """Whoever has a moment left to come back."""
+    """A key without a connection, which has not yet left."""
 
     timer: asyncio.TimerHandle
     ending: Ending
@@ -38,34 +38,57 @@ class _Awaited(NamedTuple):
 
 
 class Sessions(Mapping[Hashable, Any]):
-    """The current connection of each key: a user, a device, a tab. The newest wins.
+    """The current connection of each key, such as a user, a device or a browser tab.
 
-    As a mapping it holds the connections that are there now, as their handlers have
-    them: of a plain handler the blocking WebSocket. :attr:`present` has also
-    the keys whose connection has ended a moment ago, and who are awaited back: a page
-    that is reloaded, a client that lost its network. ``joined`` and ``left`` tell of
-    those who come and go, and not of reloads.
+    A newer connection of a key replaces the older one. As a mapping, the object contains the current
+    connections: a :class:`WebSocket`, or the blocking WebSocket of a plain handler. :attr:`present` also
+    contains the keys whose connection ended less than ``grace`` seconds ago, because a page that is reloaded,
+    or a client that lost its network, reconnects within that time. The callbacks :meth:`joined` and
+    :meth:`left` report users that come and go, but not reloads.
 
-    ``grace`` is in seconds. Belongs to one event loop; threads of its plain handlers may
-    call :meth:`join` with their WebSocket, and read.
+    The object belongs to one event loop. Threads of plain handlers may read it, and call :meth:`join` with
+    their WebSocket. :attr:`Server.sessions` is such an object.
+
+    Args:
+        grace: Seconds after the end of a connection until its key has left. Default: 10.
+
+    Example:
+        ```python
+        import asyncio
+        import endwell
+
+        server = endwell.Server()
+
+        @server.websocket("/user/{name}")
+        async def user(ws, name):
+            server.sessions.join(name, ws)
+            await ws.send(f"here: {sorted(server.sessions.present)}")
+
+        async def main():
+            async with server.serving(port=0):
+                async with endwell.connect(f"ws://127.0.0.1:{server.port}/user/ada") as ws:
+                    print(await ws.recv())  # here: ['ada']
+
+        asyncio.run(main())
+        ```
     """
 
-    # A reload is back as soon as the page has loaded; a client whose network failed within
-    # the first wait of RetryPolicy, 5 s, and a handshake.
+    # 10 s is enough for the reload of a page, and for the first wait of RetryPolicy (5 s) plus a handshake
+    # after a network failure.
     def __init__(self, grace: float = 10.0) -> None:
-        #: Seconds that a key has to come back before it has left. Who was closed with a code
-        #: that says not to come back (1000, 1008, ...), or said so, has left at once.
+        #: Seconds after the end of a connection until its key has left. After a close code that forbids a
+        #: reconnection, such as 1000 or 1008, from either side, the key has left immediately. Default: 10.
         self.grace = grace
-        # Changed in the loop only, and with the lock held, so that threads see both in the same moment.
+        # Changed only in the loop and with the lock held, so that threads see a consistent state of both.
         self._lock = threading.Lock()
         self._current: dict[Hashable, WebSocket | BlockingWebSocket] = {}
         self._awaited: dict[Hashable, _Awaited] = {}
         self._joined: list[Callable[[Any, Any], object]] = []
         self._left: list[Callable[[Any, Ending], object]] = []
-        #: Where callbacks of plain handlers' connections run.
+        #: Runs the callbacks for connections of plain handlers.
         self._calls: SerialExecutor | None = None
 
-    # -- who is here ------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------
 
     def __getitem__(self, key: Hashable) -> Any:
         return self._current[key]
@@ -77,11 +100,11 @@ class Sessions(Mapping[Hashable, Any]):
         return len(self._current)
 
     def values(self) -> ValuesView[Any]:
-        """The connections of this moment."""
+        """Return a snapshot of the current connections."""
         return self._now().values()
 
     def items(self) -> ItemsView[Hashable, Any]:
-        """The keys and connections of this moment."""
+        """Return a snapshot of the keys and their current connections."""
         return self._now().items()
 
     def _now(self) -> dict[Hashable, Any]:
@@ -90,23 +113,26 @@ class Sessions(Mapping[Hashable, Any]):
 
     @property
     def present(self) -> set[Hashable]:
-        """The keys that have joined and not left."""
+        """The keys that have joined and have not left."""
         with self._lock:
             return {*self._current, *self._awaited}
 
-    # -- coming and going ---------------------------------------------------------
+    # -- joining and leaving --------------------------------------------------------
 
     def join(self, key: Hashable, ws: WebSocket | BlockingWebSocket) -> None:
-        """Make ``ws`` the current connection of ``key``; call it in the handler, once that is known.
+        """Make ``ws`` the current connection of ``key``. A handler calls it when it knows the key.
 
-        An older connection of the key is closed with 4991 "replaced", and its ending says
-        REPLACED. If a newer one is there already, because this handler was slower to
-        find out the key, it is ``ws`` that is closed so. When ``ws`` ends, its entry
-        goes with it, unless another connection has taken over by then. A connection that
-        is ending joins nothing.
+        An older connection of the key is closed with 4991 "replaced", and its Ending has the cause REPLACED.
+        If a newer connection has already joined, ``ws`` is closed in this way instead; this happens if the
+        handler of ``ws`` was slower. When ``ws`` ends, it is removed, unless another connection has replaced
+        it. A connection that is closing does not join.
 
-        Raises :exc:`ConcurrencyError` in a thread that is neither a plain handler's, with the
-        WebSocket that it was given, nor that of the event loop.
+        Args:
+            key: The user, device or tab: any hashable object.
+            ws: The WebSocket of the handler.
+
+        Raises:
+            ConcurrencyError: ``ws`` is an asyncio WebSocket, and this thread does not run its event loop.
         """
         if isinstance(ws, BlockingWebSocket):
             bridge_of(ws).portal.run(self._join_soon, key, ws)
@@ -114,33 +140,40 @@ class Sessions(Mapping[Hashable, Any]):
             self._join(key, ws, None)
         else:
             raise ConcurrencyError(
-                "join() of an asyncio WebSocket was called in a thread that is not its event loop's; a plain "
-                "handler joins the WebSocket that it was given, others use loop.call_soon_threadsafe()"
+                "join() was called with an asyncio WebSocket in a thread that does not run its event loop; a "
+                "plain handler must pass its own WebSocket, other threads use loop.call_soon_threadsafe()"
             )
 
     def joined(self, callback: Callback) -> Callback:
-        """Decorate a ``callback(key, ws)``, a plain function, that is told of each key that comes.
+        """Decorator for a plain function ``callback(key, ws)`` that runs when a key joins.
 
-        Of a plain handler's connection it gets the blocking WebSocket, is called in a
-        thread, one callback after the other, and may block; else in the event loop.
+        For a connection of a plain handler, ``ws`` is the blocking WebSocket; the callback runs in a thread,
+        one call after the other, and may block. For other connections, it runs in the event loop, and must
+        not block. Exceptions are logged.
+
+        Raises:
+            TypeError: ``callback`` is a coroutine function, or not callable.
         """
         return _register(self._joined, callback)
 
     def left(self, callback: Callback) -> Callback:
-        """Decorate a ``callback(key, ending)``, a plain function, that is told of each key that has gone.
+        """Decorator for a plain function ``callback(key, ending)`` that runs when a key has left.
 
-        ``ending`` is that of its last connection; where that was a plain handler's, the callback runs in a thread, as
-        in :meth:`joined`. At a server's end all have gone.
+        ``ending`` is the Ending of its last connection. The callback runs in a thread or in the event loop, as
+        in :meth:`joined`. When the server stops, all keys leave. Exceptions are logged.
+
+        Raises:
+            TypeError: ``callback`` is a coroutine function, or not callable.
         """
         return _register(self._left, callback)
 
     def close(self) -> None:
-        """Wait for nobody any more: those who are awaited back have left."""
+        """End all grace periods: keys without a connection have left."""
         for key in list(self._awaited):
             self._leave(key)
 
     async def aclose(self) -> None:
-        """:meth:`close`, and wait for the callbacks in threads, a second at most. A server does it when it stops."""
+        """Call :meth:`close`, then wait at most 1 s for callbacks in threads. A server does this when it stops."""
         self.close()
         if self._calls is not None:
             with suppress(TimeoutError):
@@ -176,7 +209,7 @@ class Sessions(Mapping[Hashable, Any]):
     ) -> None:
         if self._current.get(key) is not ws:
             return
-        # Both sides know the code, and a client goes by it.
+        # The code tells the client, too, whether to reconnect.
         gone = not self.grace or describe(ending.code).retry is Retry.NEVER
         with self._lock:
             del self._current[key]
@@ -215,7 +248,7 @@ def _register(callbacks: list[Callable[..., object]], callback: Callback) -> Cal
 
 
 def _tell(calls: SerialExecutor | None, callbacks: list[Callable[..., object]], *args: object) -> None:
-    """Have the callbacks called, by ``calls`` if there are any to do it."""
+    """Call ``callbacks`` in the executor ``calls``, or directly if it is None."""
     if calls is None:
         _call(callbacks, *args)
     else:

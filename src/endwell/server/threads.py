@@ -1,4 +1,4 @@
-"""Handlers that block: each runs in a thread, and the event loop goes on."""
+"""Threads for blocking handlers, so that they do not block the event loop."""
 
 from __future__ import annotations
 
@@ -20,51 +20,56 @@ from ..sync.websocket import WebSocket as BlockingWebSocket
 
 __all__ = ["HandlerThreads"]
 
-#: Threads that answer HTTP requests, at most; more requests wait. Apart from those of
-#: WebSockets, which are busy for as long as a connection lasts.
+#: Maximum threads for HTTP handlers; further requests wait. WebSocket handlers have their own threads,
+#: because each of them runs as long as its connection.
 PAGES = 32
-#: The same for ``process_request``, so that no page keeps a WebSocket from being accepted.
+#: Maximum threads for ``process_request`` hooks, so that slow HTTP handlers do not delay a WebSocket.
 HOOKS = 32
-#: The same for files, so that no page keeps another page's scripts waiting.
+#: Maximum threads that read files, so that slow HTTP handlers do not delay the scripts of a page.
 FILES = 8
 
 
 class HandlerThreads:
-    """The threads of one server."""
+    """The threads of one server, for WebSocket handlers, HTTP handlers, hooks and files."""
 
     def __init__(self, max_threads: int) -> None:
         if isinstance(max_threads, bool) or not isinstance(max_threads, int):
-            raise TypeError(f"max_threads must be a number of threads, not {max_threads!r}")
+            raise TypeError(f"max_threads must be an integer, not {max_threads!r}")
         if max_threads < 1:
             raise ValueError(f"max_threads must be positive, not {max_threads!r}")
         self._handlers = Threads(max_threads, "endwell handler")
         self._pages = Threads(PAGES, "endwell page")
         self._hooks = Threads(HOOKS, "endwell hook")
         self._files = Threads(FILES, "endwell file")
-        #: What still runs. A thread cannot be cancelled, so this may outlive the task that waits for it.
+        #: A future for each call that still runs. A thread cannot be cancelled, so the call may outlive the
+        #: task that waits for it.
         self.running: set[asyncio.Future[Any]] = set()
-        #: What blocking handlers know of the server's stopping.
+        #: The ``draining`` event of the blocking WebSockets.
         self.draining = ThreadDrainEvent()
         self._reserved = 0
-        #: Where ``on_close`` callbacks run, once there was a blocking handler.
+        #: The threads of ``on_close`` callbacks; None before the first connection of a blocking handler.
         self._callbacks: Threads | None = None
         self._log = LimitLog("max_threads", max_threads)
 
     def begin(self) -> None:
-        """The server serves, perhaps once more."""
+        """Reset the state when the server starts, which it may do several times."""
         self.draining = ThreadDrainEvent()
 
     def blocking(self, ws: WebSocket) -> BlockingWebSocket:
-        """The blocking face of ``ws``."""
+        """Return the blocking WebSocket for ``ws``."""
         portal = Portal.of(asyncio.get_running_loop())
         if self._callbacks is None:
-            # When the server stops, the system may have no thread to give.
+            # Keep a thread now, because the system may be unable to start one when the server stops.
             self._callbacks = portal.callbacks
             self._callbacks.keep()
         return BlockingWebSocket(Bridge(ws, portal), self.draining)
 
     def reserve(self) -> None:
-        """Keep a thread for a connection, to be used by :meth:`handle`. Raises ServiceUnavailable."""
+        """Reserve a thread for the connection that is passed to :meth:`handle` next.
+
+        Raises:
+            ServiceUnavailable: All ``max_threads`` are reserved.
+        """
         if self._reserved >= self._handlers.bound:
             self._log.refused()
             raise ServiceUnavailable("all threads are busy")
@@ -77,9 +82,10 @@ class HandlerThreads:
         params: Mapping[str, str],
         returned: Callable[[], object],
     ) -> None:
-        """Run the handler of a connection, in the thread that was reserved for it.
+        """Run the handler of a connection in the reserved thread.
 
-        ``returned()`` is called in the loop when it has, whoever still waits for that here.
+        ``returned()`` is called in the loop after the handler has returned, even if the caller of this
+        method was cancelled before.
         """
 
         def after(done: object) -> None:
@@ -90,15 +96,15 @@ class HandlerThreads:
         await self._run(self._handlers, partial(_handle, handler, ws, params), after)
 
     async def page(self, handler: Callable[..., object], *args: object, **params: str) -> Any:
-        """What the ``handler`` of a page returns."""
+        """Call an HTTP ``handler`` in a thread; returns its return value."""
         return await self._run(self._pages, partial(handler, *args, **params))
 
     async def hook(self, hook: Callable[..., object], *args: object) -> Any:
-        """What a ``process_request`` hook returns."""
+        """Call a ``process_request`` hook in a thread; returns its return value."""
         return await self._run(self._hooks, partial(hook, *args))
 
     async def file(self, read: Callable[..., object], *args: object) -> Any:
-        """What ``read`` returns, which reads a file."""
+        """Call ``read``, which reads a file, in a thread; returns its return value."""
         return await self._run(self._files, partial(read, *args))
 
     async def _run(
@@ -116,7 +122,7 @@ class HandlerThreads:
             try:
                 loop.call_soon_threadsafe(done.set_result, outcome)
             except RuntimeError:
-                pass  # the loop is closed: nobody waits any more
+                pass  # the loop is closed, so no task waits for the outcome
 
         self.running.add(done)
         done.add_done_callback(self.running.discard)
@@ -124,20 +130,20 @@ class HandlerThreads:
             done.add_done_callback(after)
         try:
             threads.submit(job)
-        except RuntimeError as refused:  # the system has no thread to give
+        except RuntimeError as refused:  # the system cannot start a thread
             done.set_result((None, refused))
-        # A thread cannot be cancelled: it is left, and a drain waits for it.
+        # A thread cannot be cancelled. It goes on if this task is cancelled, and a drain waits for it.
         returned, exc = await asyncio.shield(done)
         if isinstance(exc, Exception):
             raise exc
         if exc is not None:
-            # sys.exit() ends what was called, and neither the loop nor the process.
+            # sys.exit() in a thread ends the call, and neither the loop nor the process.
             raise RuntimeError(f"{exc!r} in a thread of a handler") from exc
         return returned
 
     def dismiss(self) -> None:
-        """The server has stopped: idle threads may go, and those that still work are left alone."""
-        # And no more: a task that never began has given nothing back.
+        """End the idle threads when the server has stopped; busy threads end after their current call."""
+        # Set instead of decremented, because a task that never started has not released its reservation.
         self._reserved = len(self.running)
         self._log.left(self._reserved)
         self._handlers.dismiss()
@@ -149,5 +155,5 @@ class HandlerThreads:
 
 
 def _handle(handler: Callable[..., object], ws: BlockingWebSocket, params: Mapping[str, str]) -> None:
-    # It was given the blocking WebSocket already, so awaiting what it returned would help nobody.
+    # An awaitable result is an error: this handler has the blocking WebSocket, and runs outside the loop.
     check_returned(handler(ws, **params), handler)

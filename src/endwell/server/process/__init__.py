@@ -1,1 +1,1 @@
-"""One process that serves, alone or as one of several workers: signals, supervision, balance."""
+"""A serving process, alone or as one of several workers: signals, supervision, load balancing."""

@@ -1,26 +1,26 @@
-"""When a worker that crashed is replaced: no clock in here."""
+"""The delay before a crashed worker is replaced. The caller reads the clock."""
 
 from __future__ import annotations
 
 __all__ = ["Backoff"]
 
-#: Seconds before a worker is replaced, by how many crashes there were in a row; then always the
-#: last. The first is an accident, and its clients are coming back now.
+#: Seconds before a worker is replaced, after one, two, three ... crashes in a row; the last value repeats.
+#: The first delay is 0, because the clients of the crashed worker reconnect immediately.
 DELAYS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-#: Seconds after which a crash is the first again. Precedent: Kubernetes forgets what a container
-#: did before 10 minutes of running well; but nobody waits 5 minutes for the next start here.
+#: A worker that ran for this number of seconds before its crash resets the count. Precedent: Kubernetes
+#: resets its back-off after 10 minutes; but its longest delay is 5 minutes, ours 30 s.
 FORGIVEN = 60.0
 
 
 class Backoff:
-    """Of one place among the workers."""
+    """The crashes in a row of the worker with a certain number."""
 
     def __init__(self) -> None:
         #: Crashes in a row.
         self.crashes = 0
 
     def crashed(self, lived: float) -> float:
-        """A worker has, after so many seconds; returns how many to wait before the next one starts."""
+        """Record a crash after ``lived`` seconds; returns the seconds to wait before the replacement starts."""
         if lived >= FORGIVEN:
             self.crashes = 0
         self.crashes += 1

@@ -1,7 +1,8 @@
-"""How many connections each worker has, in memory that all see: newcomers go to those with few.
+"""Load balancing: the number of connections of each worker, in shared memory.
 
-All workers wake for a newcomer, and the fastest accepts. That is who has nothing to do, or who
-woke first; and as connections stay, one worker may end up with ten times as many as another.
+The kernel wakes all workers for a new connection, and the fastest one accepts it. Connections are long-lived,
+so without balancing one worker may end up with ten times as many connections as another. A worker with many
+connections leaves new ones to the other workers.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ import tempfile
 
 __all__ = ["LoadTable"]
 
-#: How many connections more than another worker one may have without leaving newcomers to it: so
-#: many, and a share of what that one has.
+#: A worker defers if it has more connections than ``least + SLACK + SHARE * least``, where ``least`` is the
+#: number of connections of the worker with the fewest.
 SLACK = 8
 SHARE = 1 / 16
-#: Processes that can be told from each other; more count as one.
+#: Number of slots in the table. Workers beyond it share the last slot.
 SLOTS = 1023
 
 
 class LoadTable:
-    """The table; its ``file`` is passed on to the workers, each of which has a ``slot`` in it from 1 on."""
+    """The table. Workers inherit its ``file`` descriptor; each has a ``slot`` of its own, from 1."""
 
     def __init__(self, file: int | None = None, slot: int = 0) -> None:
         if file is None:
@@ -30,31 +31,31 @@ class LoadTable:
                 file = os.dup(stream.fileno())
         self.file = file
         self._slot = slot
-        # First the number of places that are looked at. Then of each its connections and one, or 0
-        # where there is nobody.
+        # Entry 0 is the highest slot in use. The entry of a slot is the number of connections plus 1, or 0 if
+        # the slot is free.
         self._table = memoryview(mmap.mmap(file, 4 * (SLOTS + 1))).cast("I")
 
     def occupy(self, taken: set[int]) -> int:
-        """A place that is not one of those ``taken``."""
+        """Return a slot that is not in ``taken``."""
         slot = next((number for number in range(1, SLOTS) if number not in taken), SLOTS)
         self._table[0] = max(self._table[0], slot)
         return slot
 
     def vacate(self, slot: int) -> None:
-        """Whoever had it is gone."""
+        """Free the slot of a process that has exited."""
         self._table[slot] = 0
 
     def should_defer(self, connections: int) -> bool:
-        """Whether this process, with so many connections, leaves the next one to another."""
+        """Record the number of connections of this process; returns whether it leaves the next one to others."""
         table, own = self._table, connections + 1
         table[self._slot] = own
         least = min(filter(None, table[1 : table[0] + 1]))
         return own > least + SLACK + SHARE * least
 
     def leave(self) -> None:
-        """Nobody is to leave newcomers to this process any more."""
+        """Free the slot of this process, so that the others no longer defer to it."""
         self.vacate(self._slot)
 
     def close(self) -> None:
-        """Close the file; what was mapped of it stays."""
+        """Close the file descriptor; the mapping stays."""
         os.close(self.file)

@@ -1,4 +1,4 @@
-"""What a supervisor and a worker say to each other: a line for each word, over a pair of sockets."""
+"""Messages between a supervisor and a worker: one JSON line each, over a socket pair."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ __all__ = ["Channel"]
 
 
 class Channel:
-    """One end. Whoever has the other is gone when :attr:`ended` says so.
+    """One end of the channel.
 
-    After an update the two may be of different versions: a word that is not known is none.
+    After an update, the two processes may run different versions, so the receiver ignores unknown words.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._received = b""
-        #: Whether the other end is closed, as a process that has ended leaves it.
+        #: Whether the other end is closed, which also happens when its process exits.
         self.ended = False
 
     def fileno(self) -> int:
-        """For a selector."""
+        """The file descriptor, for a selector."""
         return self._sock.fileno()
 
     def say(self, word: str, value: object = None) -> None:
-        """Send it. All that is said in a worker's life fits into the system's buffer, so it never waits."""
+        """Send a message; never blocks, because all messages of a worker fit into the socket's buffer."""
         try:
             self._sock.send(json.dumps([word, value]).encode() + b"\n")
         except OSError:
-            pass  # that the other end is gone is told by `hear`
+            pass  # the other end is closed, which `hear` reports
 
     def hear(self) -> list[tuple[str, Any]]:
-        """The words that have come, each with its value."""
+        """Return the messages that have arrived, each as a word and its value."""
         try:
             while data := self._sock.recv(65536):
                 self._received += data

@@ -1,4 +1,4 @@
-"""What a process that serves is told, and what it tells: signals and systemd, or its supervisor."""
+"""Control of a serving process: by signals and systemd, or by its supervisor."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = ["OVERTIME", "ProcessControl", "tell_listening"]
 
 logger = logging.getLogger("endwell.server")
 
-#: Seconds past the deadline after which a process whose event loop is blocked ends itself.
+#: Seconds after the drain deadline at which a process exits although its event loop is blocked.
 OVERTIME = 2.0
 
 
-#: How a worker drains that is told so: as all do; as a process that will have a successor on
-#: the same sockets; as one that has it already.
+#: How each word of the supervisor changes the drain of a worker. "stop": not at all. "leave": another process
+#: will accept from the same sockets later. "restart": the new workers already accept from them.
 _CHANGES: dict[str, DrainKeywords] = {
     "stop": {},
     "leave": {"listen": False},
@@ -39,7 +39,7 @@ _CHANGES: dict[str, DrainKeywords] = {
 
 
 def tell_listening(where: str) -> None:
-    """Log where the server listens, or print it where the program has not set up logging."""
+    """Log where the server listens; print it if the program has not configured logging."""
     if logger.hasHandlers():
         logger.info("listening on %s", where)
     elif sys.stderr is not None:
@@ -48,9 +48,9 @@ def tell_listening(where: str) -> None:
 
 
 class ProcessControl:
-    """Of one process, which drains as ``drain`` says.
+    """Control of one process: when it stops, and what it reports.
 
-    A worker has a ``channel`` to its supervisor, and a place in the table of ``loads``.
+    ``drain`` is how it stops. A worker has a ``channel`` to its supervisor, and a slot in the table ``loads``.
     """
 
     def __init__(self, drain: Drain, channel: Channel | None = None, loads: LoadTable | None = None) -> None:
@@ -66,31 +66,31 @@ class ProcessControl:
 
     @property
     def alone(self) -> bool:
-        """Whether nobody supervises this process."""
+        """Whether this process has no supervisor."""
         return self._channel is None
 
     @property
     def limit(self) -> float:
-        """Seconds that a drain takes at most, whatever blocks the event loop."""
+        """Maximum seconds from a stop request to the exit, even if the event loop is blocked."""
         return self._over() + OVERTIME
 
     def left(self) -> float:
-        """Seconds that are left until all is over; endlessly few if it was to be over at once."""
+        """Seconds until the drain deadline; ``-inf`` after a request to stop immediately."""
         return self._over() - (monotonic() - self._began)
 
     def _over(self) -> float:
         return Timetable(self._drain, 0).begins(Phase.OVER)
 
-    # -- what it is told ----------------------------------------------------------
+    # -- stop requests ------------------------------------------------------------
 
     def begin(self, loop: asyncio.AbstractEventLoop, main: asyncio.Task[None]) -> None:
-        """Listen to the supervisor; ``main`` is cancelled if it has to be over at once."""
+        """Start reading from the supervisor; ``main`` is cancelled by a request to stop immediately."""
         self._loop, self._main = loop, main
         if self._channel is not None:
             loop.add_reader(self._channel.fileno(), self._hear)
 
     async def given(self, draining: DrainEvent) -> Drain:
-        """Wait for the order to stop, or until the application drains by itself; how."""
+        """Wait for a stop request, or until the application starts a drain; returns how to drain."""
         events = [asyncio.create_task(event.wait()) for event in (self._given, draining)]
         try:
             await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
@@ -100,7 +100,7 @@ class ProcessControl:
         return self._plan or self._drain
 
     def stop(self) -> None:
-        """A signal says so; the second one means at once."""
+        """Handle a stop signal: the first one starts the drain, the second one stops immediately."""
         if self._plan is None:
             self._order(self._drain)
         else:
@@ -111,7 +111,7 @@ class ProcessControl:
             self._plan, self._began = plan, monotonic()
             self._given.set()
             if not self._ready and self._main is not None:
-                # It still starts, and may wait for a database that is not there: nobody is connected.
+                # The server is still starting, perhaps waiting for a database; no client is connected yet.
                 self._main.cancel()
 
     def _stop_at_once(self) -> None:
@@ -129,18 +129,18 @@ class ProcessControl:
         if self._channel.ended:
             self._loop.remove_reader(self._channel.fileno())
             if self._plan is None:
-                logger.error("the supervisor is gone")
-            # So that the address is free for another one.
+                logger.error("the supervisor has exited: this worker drains")
+            # Close the sockets, so that another supervisor can bind the address.
             self._order(self._drain.replace(listen=False))
 
-    # -- what it tells --------------------------------------------------------------
+    # -- reports --------------------------------------------------------------------
 
     def ready(self, server: Server) -> None:
-        """It listens."""
+        """Report that ``server`` listens."""
         self._ready = True
         if self._channel is not None:
             if self._loads is not None:
-                self._loads.should_defer(0)  # from now on others leave newcomers to us
+                self._loads.should_defer(0)  # enters this worker into the table, so that others defer to it
             self._channel.say("ready", self.limit)
             return
         for address in server.addresses:
@@ -148,7 +148,7 @@ class ProcessControl:
         systemd.notify("READY=1")
 
     def stopping(self, server: Server) -> None:
-        """It drains."""
+        """Report that ``server`` drains."""
         logger.info("stopping: %s", counted(len(server.connections), "connection"))
         if self.alone:
             systemd.notify("STOPPING=1")
@@ -156,7 +156,7 @@ class ProcessControl:
             self._loads.leave()
 
     def over(self, server: Server) -> None:
-        """It has drained, if it ever served."""
+        """Send the drain report to the supervisor, if there is one."""
         if (
             self._channel is not None
             and server._drain_run is not None

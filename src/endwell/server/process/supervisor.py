@@ -1,8 +1,8 @@
-"""Several processes on one port: started, replaced when they crash, renewed without a gap, stopped.
+"""The supervisor of several worker processes: starts, replaces, restarts and stops them.
 
-All workers accept from the same sockets, which this process opened and keeps. So the queue of
-those who connect belongs to no worker, and nobody in it is lost when one ends; with SO_REUSEPORT
-each would have a queue of its own, and what is in it would be reset.
+All workers accept from the same sockets, which the supervisor opens and keeps open. So they share one accept
+queue, and no connection in it is lost when a worker exits. With SO_REUSEPORT, each worker would have its own
+queue, and the kernel would reset the connections in it.
 """
 
 from __future__ import annotations
@@ -34,22 +34,23 @@ __all__ = ["Supervisor"]
 
 logger = logging.getLogger("endwell.server")
 
-#: Seconds that a worker has from its start until it listens.
+#: Maximum seconds from the start of a worker until it listens.
 START_TIME = 120.0
-#: Seconds that a worker has to end past those that it said it needs, and if it has to be at once.
+#: Seconds that a worker has to exit in addition to the time limit that it reported when it was ready.
 OVERTIME = 1.0
+#: Seconds that a worker has to exit after a request to stop immediately.
 AT_ONCE = 4.0
-#: Seconds to say where it hangs.
+#: Seconds between SIGABRT and SIGKILL, in which ``faulthandler`` prints where the worker hangs.
 LAST_WORDS = 1.0
 
 
 class Worker:
-    """A process, as its supervisor knows it."""
+    """A worker process, seen from the supervisor."""
 
     def __init__(self, command: list[str], config: WorkerConfig, generation: int) -> None:
         self.number = config.number
         self.load = config.load
-        #: The first are 0; each restart starts the next.
+        #: 0 for the first workers; each restart starts the next generation.
         self.generation = generation
         ours, theirs = socket.socketpair()
         self.channel = Channel(ours)
@@ -63,81 +64,87 @@ class Worker:
         self.started = monotonic()
         #: Whether it listens.
         self.ready = False
-        #: Whether it was told to end.
+        #: Whether it was asked to exit.
         self.leaving = False
-        #: Seconds that it says it needs for that.
+        #: Maximum seconds that it needs to drain, as it reported.
         self.deadline = 0.0
-        #: When our patience with it ends, and whether it has.
+        #: The time at which the supervisor kills it.
         self.due = self.started + START_TIME
+        #: Whether SIGABRT was sent.
         self.overdue = False
 
     def __str__(self) -> str:
         return f"worker {self.number} (process {self.process.pid})"
 
     def tell(self, word: str, seconds: float) -> None:
-        """Have it end within ``seconds``."""
+        """Ask it to exit within ``seconds``; ``word`` says how."""
         self.leaving = True
         self.due = monotonic() + seconds
         self.channel.say(word)
         if not self.ready:
-            self.process.terminate()  # nobody is connected to it, and it does not hear us yet
+            self.process.terminate()  # it has no connections yet, and may not read the channel yet
 
     def end(self) -> None:
-        """Have the system end it, at the first call so that it still says where it hangs."""
+        """Kill it: with SIGABRT at the first call, so that it prints where it hangs, then with SIGKILL."""
         # Precedent: gunicorn's murder_workers.
         self.due = inf if self.overdue else monotonic() + LAST_WORDS
         self.process.send_signal(signal.SIGKILL if self.overdue else signal.SIGABRT)
         self.overdue = True
 
     def fate(self) -> str:
-        """How the process ended."""
+        """How the process exited, as text."""
         status: int = self.process.returncode
         if status >= 0:
-            return f"ended with status {status}"
+            return f"exited with status {status}"
         try:
-            return f"was ended by {signal.Signals(-status).name}"
-        except ValueError:  # one of those for real time, which have no names
-            return f"was ended by signal {-status}"
+            return f"was killed by {signal.Signals(-status).name}"
+        except ValueError:  # real-time signals have no names
+            return f"was killed by signal {-status}"
 
 
 def _process(command: list[str], config: WorkerConfig) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603  (what this process was started with)
+    return subprocess.Popen(  # noqa: S603  (the command line of this process)
         command,
         env=config.environment(),
         pass_fds=config.descriptors,
-        # A terminal is for one process: Ctrl-C would come to all, and to each again from us.
+        # Detached from the terminal, because Ctrl-C would otherwise reach each worker directly and through us.
         stdin=subprocess.DEVNULL,
         process_group=0,
     )
 
 
 class Supervisor:
-    """Keeps ``count`` workers running until a signal says otherwise.
+    """Keeps ``count`` workers running until a signal stops it.
 
-    SIGTERM and SIGINT have them drain, and end at once if it is the second; SIGHUP starts
-    new ones, and has the old drain when those listen. Raises ValueError where that cannot be.
+    The first SIGTERM or SIGINT makes all workers drain; the second one stops them immediately. SIGHUP starts
+    new workers, and makes the old ones drain as soon as the new ones listen.
+
+    Raises:
+        TypeError: ``count`` is not an integer.
+        ValueError: ``count`` is not positive, this is not the main thread, or the program cannot be started
+            again.
     """
 
     def __init__(self, count: int) -> None:
         if isinstance(count, bool) or not isinstance(count, int):
-            raise TypeError(f"workers must be a number of processes, not {count!r}")
+            raise TypeError(f"workers must be an integer, not {count!r}")
         if count < 1:
             raise ValueError(f"workers must be positive, not {count!r}")
         if threading.current_thread() is not threading.main_thread():
-            raise ValueError("workers need the main thread: signals come to no other")
+            raise ValueError("workers need the main thread, because only it receives signals")
         self._count = count
         self._command = command()
         self._loads = LoadTable()
         self._socks: list[_socket.socket] = []
         self._passed = False
         self._workers: list[Worker] = []
-        #: Of the workers that serve. Those that a restart has started are of the next one.
+        #: The generation of the workers that serve. The workers that a restart starts have the next one.
         self._generation = 0
-        #: Whether all have been ready once.
+        #: Whether all workers have been ready once.
         self._up = False
         self._restarting = self._restart_again = False
         self._stopping = self._failed = False
-        #: When the place of a worker that crashed is filled again.
+        #: The times at which the replacements of crashed workers start, by the number of the worker.
         self._due: dict[int, float] = {}
         self._backoffs = {number: Backoff() for number in range(1, count + 1)}
         self._reports: list[DrainReport] = []
@@ -145,9 +152,14 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
 
     def run(self, socks: list[_socket.socket], *, passed: bool) -> None:
-        """Have them accept from ``socks``, which may have been ``passed`` by systemd; blocks.
+        """Run the workers until a signal stops them; blocks.
 
-        Raises SystemExit if a worker ends before all listen.
+        Args:
+            socks: The listening sockets.
+            passed: Whether systemd passed them.
+
+        Raises:
+            SystemExit: A worker exited before all workers were ready.
         """
         self._socks, self._passed = socks, passed
         try:
@@ -156,7 +168,7 @@ class Supervisor:
                 while self._workers or not self._stopping:
                     self._turn()
         finally:
-            for worker in self._workers:  # none, unless something is wrong with us
+            for worker in self._workers:  # empty, except after an exception in the supervisor
                 worker.channel.close()
             if not passed:
                 unlink(socks)
@@ -166,7 +178,7 @@ class Supervisor:
         if self._failed:
             raise SystemExit(1)
 
-    # -- what happens -----------------------------------------------------------
+    # -- events -----------------------------------------------------------------
 
     @contextmanager
     def _hearing_signals(self) -> Iterator[None]:
@@ -190,14 +202,14 @@ class Supervisor:
         self._signals.append(number)
 
     def _turn(self) -> None:
-        """Wait until something happens, and see to it."""
+        """Wait for events and deadlines, and handle them."""
         moment = min([*self._due.values(), *(worker.due for worker in self._workers)], default=inf)
         wait = None if moment == inf else max(moment - monotonic(), 0.0)
         for key, _ in self._selector.select(wait):
             if isinstance(key.data, Worker):
                 self._hear(key.data)
             elif isinstance(key.fileobj, socket.socket):
-                key.fileobj.recv(4096)  # a signal: it only woke us
+                key.fileobj.recv(4096)  # written by a signal, to wake the selector
         while self._signals:
             self._obey(self._signals.pop(0))
         for worker in [each for each in self._workers if each.process.poll() is not None]:
@@ -215,7 +227,7 @@ class Supervisor:
                 try:
                     self._reports.append(DrainReport.from_dict(value))
                 except (KeyError, TypeError):
-                    logger.warning("the report of %s is that of another version: %r", worker, value)
+                    logger.warning("the drain report of %s is of another version: %r", worker, value)
         if worker.channel.ended:
             self._forget(worker)
 
@@ -231,7 +243,7 @@ class Supervisor:
             self._go_on()
 
     def _gone(self, worker: Worker) -> None:
-        """Its process has ended."""
+        """Handle the exit of a worker."""
         self._hear(worker)
         self._forget(worker)
         self._loads.vacate(worker.load)
@@ -240,28 +252,30 @@ class Supervisor:
         if not worker.leaving:
             self._lost(worker.number, worker.generation, worker.started, f"{worker} {worker.fate()}")
         elif worker.ready and worker.process.returncode:
-            logger.error("%s %s while it stopped", worker, worker.fate())
+            logger.error("%s %s while it was stopping", worker, worker.fate())
         self._go_on()
 
     def _lost(self, number: int, generation: int, started: float, what: str) -> None:
-        """A place is empty that should not be."""
+        """Handle a worker that exited without a request, or could not be started."""
         if not self._up:
-            logger.critical("%s before all were ready: nothing is served", what)
+            logger.critical("%s before all workers were ready: the program exits", what)
             self._failed = True
             self._stop(at_once=True)
         elif generation > self._generation:
-            logger.error("%s before all were ready: the restart is off, the old workers stay", what)
+            logger.error(
+                "%s before all new workers were ready: the restart failed, the old workers go on", what
+            )
             self._restarting = False
             for worker in self._workers:
                 if worker.generation == generation:
                     worker.tell("now", AT_ONCE)
-            systemd.notify("READY=1", "STATUS=the last restart failed, the workers from before it serve")
+            systemd.notify("READY=1", "STATUS=the last restart failed, the old workers serve")
         else:
             backoff, now = self._backoffs[number], monotonic()
             wait = backoff.crashed(now - started)
             self._due[number] = now + wait
-            row = f", {backoff.crashes} in a row" if backoff.crashes > 1 else ""
-            logger.error("%s%s; a new one starts %s", what, row, f"in {wait:g} s" if wait else "now")
+            row = f", {backoff.crashes} crashes in a row" if backoff.crashes > 1 else ""
+            logger.error("%s%s; a new worker starts %s", what, row, f"in {wait:g} s" if wait else "now")
 
     def _see_to_time(self, now: float) -> None:
         for number in [number for number, due in self._due.items() if due <= now]:
@@ -270,11 +284,11 @@ class Supervisor:
         for worker in self._workers:
             if worker.due <= now:
                 if not worker.overdue:
-                    what = "end" if worker.leaving else "get ready"
-                    logger.error("%s does not %s, and is ended", worker, what)
+                    what = "exit" if worker.leaving else "become ready"
+                    logger.error("%s did not %s in time: it is killed", worker, what)
                 worker.end()
 
-    # -- what follows from it -----------------------------------------------------
+    # -- actions ------------------------------------------------------------------
 
     def _start_all(self, generation: int) -> None:
         for number in range(1, self._count + 1):
@@ -284,7 +298,7 @@ class Supervisor:
     def _start(self, number: int, generation: int) -> bool:
         try:
             worker = Worker(self._command, self._set_up(number), generation)
-        except OSError as error:  # no memory, or an interpreter that is just being installed
+        except OSError as error:  # out of memory, or the interpreter is being reinstalled
             self._lost(number, generation, monotonic(), f"worker {number} cannot be started ({error})")
             return False
         self._workers.append(worker)
@@ -298,13 +312,13 @@ class Supervisor:
             number=number,
             count=self._count,
             load=self._loads.occupy({worker.load for worker in self._workers}),
-            channel=-1,  # each worker makes its own
+            channel=-1,  # set by Worker
             loads=self._loads.file,
             sockets=[sock.fileno() for sock in self._socks],
         )
 
     def _go_on(self) -> None:
-        """Do what was waiting for something that may have happened now."""
+        """Take the steps that are possible in the present state."""
         generation = self._generation + self._restarting
         ready = sum(
             each.ready and not each.leaving and each.generation == generation for each in self._workers
@@ -322,11 +336,11 @@ class Supervisor:
             systemd.reloading()
             self._start_all(self._generation + 1)
         if self._reports and not any(worker.leaving for worker in self._workers):
-            logger.info("workers that ended: %d; %s", len(self._reports), DrainReport.total(self._reports))
+            logger.info("workers exited: %d; %s", len(self._reports), DrainReport.total(self._reports))
             self._reports = []
 
     def _switch(self) -> None:
-        """The new workers listen. All of the old stop at once: a client that comes back finds a new one."""
+        """Stop all old workers at the same time, so that their clients reconnect to new ones."""
         logger.info("restarting: the new workers are ready, the old ones drain")
         old = self._generation
         self._generation, self._restarting = old + 1, False
@@ -346,7 +360,7 @@ class Supervisor:
         self._stopping, self._restarting, self._restart_again = True, False, False
         self._due.clear()
         for sock in self._socks:
-            # Workers that do not listen while they drain leave the port to somebody else.
+            # If the workers stop listening, another process can bind the port.
             if sock.family != socket.AF_UNIX:
                 sock.close()
         if at_once:

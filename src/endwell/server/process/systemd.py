@@ -1,6 +1,6 @@
-"""What systemd passes to a service, and what it wants to hear: sd_listen_fds(3) and sd_notify(3).
+"""Socket activation and notifications of systemd: sd_listen_fds(3) and sd_notify(3).
 
-Both are a few environment variables, and no library of systemd's is needed.
+Both use environment variables and sockets, so systemd's library is not needed.
 """
 
 from __future__ import annotations
@@ -15,39 +15,40 @@ __all__ = ["VARIABLES", "notify", "reloading", "sockets"]
 
 logger = logging.getLogger("endwell.server")
 
-#: "SD_LISTEN_FDS_START": the sockets are this descriptor and those after it.
+#: The first passed descriptor: "SD_LISTEN_FDS_START".
 FIRST = 3
-#: Seconds that a word to systemd may take.
+#: Maximum seconds for sending a notification.
 PATIENCE = 1.0
-#: What is meant for this process alone, and for none that it starts.
+#: Environment variables for this process only, which its child processes do not inherit.
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 
 def sockets() -> list[_socket.socket]:
-    """The listening sockets that were passed to this process, which a .socket unit does; taken once.
+    """Return the listening sockets that a .socket unit passed to this process; a second call returns none.
 
-    Raises ValueError for one that does not listen, as with ``Accept=yes`` or ``ListenDatagram=``.
+    Raises:
+        ValueError: A socket does not listen, as with ``Accept=yes`` or ``ListenDatagram=``.
     """
     pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)
-    # sd_listen_fds(3): "If the PID does not match, the function returns 0": they were meant for the
+    # sd_listen_fds(3): "If the PID does not match, the function returns 0". The sockets are then for the
     # process that started this one.
     if pid != str(os.getpid()):
         return []
     socks = [_socket.socket(fileno=FIRST + index) for index in range(int(count))]
     for sock in socks:
-        # What sd_listen_fds(3) does: they are not for whatever this process starts.
+        # As sd_listen_fds(3) does: child processes do not inherit the sockets.
         os.set_inheritable(sock.fileno(), False)
         if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise ValueError(f"descriptor {sock.fileno()} of systemd's is no socket that listens for streams")
+            raise ValueError(f"descriptor {sock.fileno()} from systemd is not a listening stream socket")
         if sock.family != socket.AF_UNIX:
-            # As our own have it. A connection has it from the socket that accepts it.
+            # As on the sockets that endwell opens. A connection inherits it from the listening socket.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return socks
 
 
 def notify(*fields: str) -> None:
-    """Tell systemd, if it wants to hear: ``READY=1``, ``STOPPING=1``. Never fails; logs if it cannot."""
+    """Send ``fields``, such as ``READY=1``, to systemd if NOTIFY_SOCKET is set; logs a failure."""
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:
         return
@@ -58,11 +59,11 @@ def notify(*fields: str) -> None:
             sock.settimeout(PATIENCE)
             sock.sendto("\n".join(fields).encode(), address)
     except OSError as error:
-        logger.warning("cannot tell systemd %s: %s", fields[0], error)
+        logger.warning("cannot notify systemd of %s: %s", fields[0], error)
 
 
 def reloading() -> None:
-    """Tell systemd that a reload has begun; ``READY=1`` ends it."""
+    """Notify systemd that a reload has begun; ``READY=1`` ends it."""
     # sd_notify(3): RELOADING=1 must come with MONOTONIC_USEC, "the CLOCK_MONOTONIC timestamp in
     # µs when the notification message was generated", for Type=notify-reload.
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")

@@ -1,4 +1,4 @@
-"""Ends the process when a stop takes longer than it may, because something blocks the event loop."""
+"""Exits the process when a stop exceeds its time limit because the event loop is blocked."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ __all__ = ["Watchdog"]
 
 logger = logging.getLogger("endwell.server")
 
-#: Seconds to say where it hangs. The log may hang too: whatever blocks the loop may hold a lock of it.
+#: Seconds for the report. Logging may hang, too, because the code that blocks the loop may hold a logging lock.
 LAST_WORDS = 1.0
 
 
 class Watchdog:
-    """Ends the process with status 1 at the earliest of the times that it is given.
+    """Exits the process with status 1 at the earliest of the limits.
 
-    Its threads are started with it, because at the moment of a stop the system may have no thread to give.
+    The threads start in the constructor, because the system may be unable to start a thread at the stop.
     """
 
     def __init__(self) -> None:
         self._threads = [_Alarm(0.0, _report), _Alarm(LAST_WORDS, lambda: None)]
 
     def limit(self, seconds: float) -> None:
-        """End the process in ``seconds``; may be called in a signal handler."""
+        """Exit the process in ``seconds``; may be called in a signal handler."""
         for each in self._threads:
             each.due.put(monotonic() + seconds)
 
     def dismiss(self) -> None:
-        """The stop is over: end nothing."""
+        """Cancel all limits and end the threads."""
         for each in self._threads:
             each.due.put(-inf)
 
 
 class _Alarm:
-    """A thread that calls ``last`` and ends the process, ``delay`` seconds after the first time that it is told."""
+    """A thread that calls ``last`` and exits the process, ``delay`` seconds after the earliest time in ``due``."""
 
     def __init__(self, delay: float, last: Callable[[], object]) -> None:
-        #: Times; -inf: never. Its put() is the one of the standard library that a signal handler may call at
-        #: any moment: "put() ... is reentrant".
+        #: Times of the monotonic clock; -inf ends the thread. SimpleQueue, because a signal handler may call
+        #: its put() at any time: "put() ... is reentrant".
         self.due: SimpleQueue[float] = SimpleQueue()
         self._delay = delay
         self._last = last
@@ -67,6 +67,6 @@ class _Alarm:
 
 
 def _report() -> None:
-    logger.critical("something blocks the event loop, so the process ends without it; this is where:")
+    logger.critical("the event loop is blocked: the process exits; these are the stacks of its threads:")
     faulthandler.dump_traceback()
     logging.shutdown()

@@ -1,7 +1,7 @@
-"""What a worker process is told when it is started: whose it is, and what it listens on.
+"""The configuration that a supervisor passes to a worker process.
 
-A worker is the same program, started again: it imports the code that is there now, has dice and
-locks of its own, and comes to the same ``run()``, which finds here that it is a worker's.
+A worker is the same program, started again. It imports the current code, and has its own random numbers and
+locks. It reaches the same ``run()``, which finds the configuration here and runs as a worker.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ VARIABLE = "ENDWELL_WORKER"
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """Of one worker among those of its supervisor."""
+    """The configuration of one worker."""
 
-    #: The supervisor's process.
+    #: Process ID of the supervisor.
     supervisor: int
-    #: Which worker this is, from 1 on, and of how many.
+    #: The number of this worker, from 1, and the number of workers.
     number: int
     count: int
-    #: Its own in the table of loads.
+    #: The slot of this worker in the load table.
     load: int
-    #: Descriptors: the way to the supervisor; what all share, the table and the listening sockets.
+    #: File descriptors: of the channel to the supervisor, of the load table, and of the listening sockets.
     channel: int
     loads: int
     sockets: list[int]
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """All of them."""
+        """All file descriptors."""
         return self.channel, self.loads, *self.sockets
 
     def environment(self) -> dict[str, str]:
-        """That of the process."""
+        """The environment variables of the worker process."""
         inherited = {name: value for name, value in os.environ.items() if name not in systemd.VARIABLES}
         return {**inherited, VARIABLE: json.dumps(asdict(self))}
 
     def share(self, drain: Drain) -> Drain:
-        """How this worker drains, if all do as ``drain`` says."""
+        """This worker's share of ``drain``: the rate is divided among the workers."""
         return drain if drain.rate is None else drain.replace(rate=drain.rate / self.count)
 
     def open(self) -> tuple[Channel, list[_socket.socket], LoadTable]:
-        """The way to the supervisor, the sockets, and the table."""
+        """Open the channel to the supervisor, the sockets, and the load table."""
         for number in self.descriptors:
             os.set_inheritable(number, False)
         socks = [_socket.socket(fileno=number) for number in self.sockets]
@@ -62,9 +62,12 @@ class WorkerConfig:
 
 
 def found() -> WorkerConfig | None:
-    """That of this process; None if it is no worker. Found once: a second server is nobody's worker.
+    """Return the configuration of this process, or None if it is not a worker.
 
-    Raises SystemExit for a worker whose supervisor is gone already.
+    A second call returns None, because a second server of this process is not supervised.
+
+    Raises:
+        SystemExit: The supervisor has already exited.
     """
     text = os.environ.pop(VARIABLE, None)
     if text is None:
@@ -76,8 +79,12 @@ def found() -> WorkerConfig | None:
 
 
 def command() -> list[str]:
-    """What starts this program again. Raises ValueError where it came from a terminal or a pipe."""
+    """Return the command line that starts this program again.
+
+    Raises:
+        ValueError: The program was read from a terminal or a pipe.
+    """
     file = getattr(sys.modules["__main__"], "__file__", "<stdin>")
     if not sys.executable or (file == "<stdin>" and "-c" not in sys.orig_argv):
-        raise ValueError("workers start this program again, so it must be a file or a module")
+        raise ValueError("workers start this program again, so the program must be a file or a module")
     return [sys.executable, *sys.orig_argv[1:]]
