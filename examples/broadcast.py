@@ -19,10 +19,10 @@ async def board(ws: endwell.WebSocket) -> None:
     async for message in ws:
         text = f"{names[ws]} {message}"
         if text.split()[2:3] == ["draw"]:
-            # Whoever cannot follow is closed: who is connected has seen every stroke.
+            # A slow client is closed, so every connected client has seen every stroke.
             server.broadcast(names, text, slow="close")
         else:
-            # Whoever cannot follow skips this one, because the next makes up for it.
+            # A slow client misses this message; the next one replaces it.
             server.broadcast(names.keys() - {ws}, text)
 
 

@@ -46,7 +46,7 @@ def wordings(text: str, first: int = 1) -> Iterator[Fault]:
 
 def sentences(docstring: str, first: int) -> Iterator[Fault]:
     """The sentences of a docstring that are too long."""
-    prose = FENCE.sub("", docstring)
+    prose = QUOTATION.sub("QUOTATION", FENCE.sub("", docstring))
     for sentence in SENTENCE.split(prose):
         if sentence is not None and len(words := sentence.split()) > SENTENCE_WORDS:
             yield (

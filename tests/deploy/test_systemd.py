@@ -74,7 +74,7 @@ async def test_the_unit_serves_reloads_and_stops_with_what_systemd_passes(comman
         ) as process:
             try:
                 program = Program(process)
-                program.logged("Listening on ")  # says systemd; the server is started by whoever comes first
+                program.logged("Listening on ")  # says systemd; the first client starts the server
                 ws = await within(endwell.connect(f"ws://127.0.0.1:{port}/chat"))
                 await ws.send("hello")
                 assert await within(ws.recv()) == "hello"

@@ -109,7 +109,7 @@ class End:
     exception: type[BaseException] | None = None
     #: What makes us find out that the peer says nothing, after so many seconds together.
     options: Mapping[str, float] = field(default_factory=dict)
-    #: Whether the peer does not even acknowledge, which its system notices for whoever sends.
+    #: Whether the peer's kernel acknowledges nothing; the sender's kernel notices that.
     lost: bool = False
 
 

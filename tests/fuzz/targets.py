@@ -83,7 +83,7 @@ def _said(error: Exception | None) -> str:
 def _received(made: Callable[[int], Codec], data: bytes, cuts: list[int]) -> object:
     """The events and the error, the same whether long payloads are read into their room or not.
 
-    ``made`` makes a codec for messages of so many bytes.
+    ``made(size)`` makes a codec for messages of at most ``size`` bytes.
     """
     size = SIZES[data[0] >> 1 & 3] if data else SIZES[0]
     reads = _reads(data, 1, cuts)

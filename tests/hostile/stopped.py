@@ -2,8 +2,8 @@
 
     python -m tests.hostile.stopped 60 20 20
 
-stops endwell, once as a server and once as a client, for so many seconds, with this
-``ping_interval`` and ``ping_timeout``. Of its two peers one lives all the while; the other
+stops endwell, once as a server and once as a client, for 60 seconds, with a
+``ping_interval`` of 20 s and a ``ping_timeout`` of 20 s. Of its two peers one lives all the while; the other
 one has died before the stop.
 """
 

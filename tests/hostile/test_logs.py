@@ -80,7 +80,7 @@ BY_NOBODY = {
     "restarting: the new workers are ready, the old ones drain",
     "the event loop is blocked: the process exits; these are the stacks of its threads:",
     "stopping: %s",
-    "the event loop stood still for %.1f s",
+    "the event loop was stalled for %.1f s",
     "the drain report of %s is of another version: %r",
     "the supervisor has exited: this worker drains",
     "this machine slept for %.1f s",

@@ -215,7 +215,7 @@ def _fragments(peer, data):
 @pytest.mark.parametrize("handler", [ignore, take], ids=["idle", "taking"])
 @pytest.mark.parametrize("name", FLOODS)
 async def test_a_flood_delays_nobody_else(name, handler, transport, compressor):
-    # A ping shows that the attacker is gone to whoever does not read.
+    # A handler that does not read notices by an unanswered ping that the attacker is gone.
     async with attacked(handler, transport, ping_interval=0.2) as both:
         with await compressing(both.port, transport.client) as peer:
             flood = FLOODS[name](peer, lambda data: compress(compressor, data))

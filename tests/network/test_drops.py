@@ -39,8 +39,8 @@ def test_both_sides_know_within_ping_interval_and_ping_timeout_and_a_second(at_s
             with side(network.client_prefix, role="client", doing=at_client, port=port, **common) as client:
                 assert says(client)
                 assert says(server)
-                # Longer than a peer may be silent: nobody is given up while the network is there,
-                # and whoever writes has filled all buffers by then.
+                # Longer than a peer may be silent: no connection is closed while the network works,
+                # and a side that writes has filled all buffers by then.
                 time.sleep(IN_TIME)
                 cut = time.monotonic()
                 network.cut()

@@ -27,7 +27,7 @@ def two(table):
 
 def test_who_has_many_more_connections_than_another_leaves_newcomers_to_it(table):
     one, other = two(table)
-    assert not other.should_defer(100)  # nobody else is there yet
+    assert not other.should_defer(100)  # there is no other process yet
     assert not one.should_defer(0)
     assert other.should_defer(100)
     assert not one.should_defer(9)

@@ -22,7 +22,7 @@ __all__ = ["WebSocket", "bridge_of"]
 class WebSocket:
     """One open WebSocket connection with blocking methods.
 
-    :func:`endwell.sync.connect` returns it, and plain handlers of a :class:`endwell.Server` get it. It
+    ``endwell.sync.connect()`` returns it, and plain handlers of a :class:`endwell.Server` get it. It
     behaves like the asyncio :class:`endwell.WebSocket`, without ``await``.
 
     All methods may be called from any thread, and from several at the same time: each message goes to
