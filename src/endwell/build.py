@@ -66,7 +66,8 @@ def compiled() -> tuple[str, ...]:
 def failure() -> str | None:
     """Why this package could not be compiled when it was installed; None if it is compiled, or plain by choice.
 
-    It is plain by choice with ``ENDWELL_PURE=1``, and if it was installed from a wheel without compiled modules.
+    It is plain by choice with ``ENDWELL_PURE=1``, and if it was installed from a wheel without compiled
+    modules.
     """
     if os.environ.get("ENDWELL_PURE") == "1" or compiled():
         return None

@@ -366,8 +366,8 @@ _ELSEWHERE = {
 def check_keywords(called: str, keywords: Iterable[str], known: Collection[str], hint: str = "") -> None:
     """Raise TypeError for the first of ``keywords`` that is not in ``known``; the text names the most similar one.
 
-    Without this check, the error would name a class that the application has not called. ``hint`` replaces the
-    name of the most similar keyword.
+    Without this check, the error would name a class that the application has not called. ``hint`` replaces
+    the name of the most similar keyword.
     """
     for keyword in keywords:
         if keyword not in known:

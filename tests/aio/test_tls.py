@@ -132,7 +132,7 @@ async def test_only_bytes_that_the_system_took_are_called_sent(transport):
             count = tls.send(outbox) if outbox.size else tls.flush()
             if outbox.size and count > 0:
                 counts.append(count)
-                outbox.take(count, 0.0)
+                outbox.consume(count, 0.0)
             waiting = int.from_bytes(fcntl.ioctl(theirs, termios.FIONREAD, bytes(4)), sys.byteorder)
             assert outbox.bytes_sent <= below + waiting
             if waiting:

@@ -644,7 +644,7 @@ def test_a_peer_that_talks_and_never_answers_a_ping_costs_one_payload():
         core.tick(20.0 * turn)
         leave(core)
     assert core.is_open
-    assert len(core.keepalive._waiting) == 2
+    assert len(core.keepalive._unanswered) == 2
     core.receive(frame(core, "pong", core.keepalive.last_payload), 2000.0)
     assert [payload for payload, _ in core.keepalive.answered] == [mine, core.keepalive.last_payload]
 

@@ -29,7 +29,7 @@ def test_frames_leave_in_order_whatever_leaves_between_them(frames, data):
         if data.draw(st.booleans()):
             count = data.draw(st.integers(0, outbox.size))
             left += waiting(outbox)[:count]
-            outbox.take(count, 0.0)
+            outbox.consume(count, 0.0)
     outbox.append(b"last")
     assert left + b"".join(outbox.buffers()) == expected + b"last"
 
@@ -52,7 +52,7 @@ def test_what_waits_long_keeps_no_more_memory_than_it_needs():
     boxes = [Outbox(None) for _ in range(3)]
     for outbox in boxes:
         outbox.append(bytes(1000))
-        outbox.take(100, 0.0)
+        outbox.consume(100, 0.0)
     assert all(outbox.block is None for outbox in boxes)
     for outbox in boxes:
         outbox.append(b"more")
@@ -68,7 +68,7 @@ def test_taken_in_any_portions_the_bytes_leave_in_order(buffers, data):
     while outbox.size:
         count = data.draw(st.integers(1, outbox.size))
         left += b"".join(outbox.buffers())[:count]
-        outbox.take(count, 0.0)
+        outbox.consume(count, 0.0)
     assert left == b"".join(buffers)
     assert not outbox.buffers()
     assert outbox.bytes_sent == len(left)
@@ -77,24 +77,24 @@ def test_taken_in_any_portions_the_bytes_leave_in_order(buffers, data):
 def test_a_blocked_queue_has_a_deadline_that_only_progress_moves():
     outbox = Outbox(30.0)
     outbox.append(b"abcd")
-    assert outbox.take(0, 1.0) is False
+    assert outbox.consume(0, 1.0) is False
     assert outbox.stuck_at == 31.0
-    outbox.take(0, 5.0)
+    outbox.consume(0, 5.0)
     assert outbox.stuck_at == 31.0
-    assert outbox.take(1, 10.0) is True
+    assert outbox.consume(1, 10.0) is True
     assert outbox.stuck_at == 40.0
-    outbox.take(3, 11.0)
+    outbox.consume(3, 11.0)
     assert outbox.stuck_at == NEVER
 
 
 def test_bytes_that_leave_at_once_prove_nothing_about_the_peer():
     outbox = Outbox(30.0)
     outbox.append(b"abcd")
-    assert outbox.take(4, 1.0) is False
+    assert outbox.consume(4, 1.0) is False
 
 
 def test_without_a_write_timeout_nothing_is_ever_stuck():
     outbox = Outbox(None)
     outbox.append(b"abcd")
-    outbox.take(0, 1.0)
+    outbox.consume(0, 1.0)
     assert outbox.stuck_at == NEVER

@@ -27,13 +27,13 @@ from ..ending import Cause, TcpEnd
 __all__ = ["IGNORED", "TABLE", "Cue", "Do", "Row", "State", "WindowClosed", "cause_of", "tcp_end_of"]
 
 
-class _Word(Enum):
+class _IdentityEnum(Enum):
     """The base of the table's enums. It hashes by identity; Enum's own hash is a Python call per lookup."""
 
     __hash__ = object.__hash__
 
 
-class State(_Word):
+class State(_IdentityEnum):
     """The state of a connection."""
 
     OPENING = "the opening handshake is in progress"
@@ -45,7 +45,7 @@ class State(_Word):
     ENDED = "the connection has ended"
 
 
-class Cue(_Word):
+class Cue(_IdentityEnum):
     """An event that can change the state."""
 
     ACCEPTED = "the opening handshake succeeded"
@@ -63,7 +63,7 @@ class Cue(_Word):
     LOST = "TCP or TLS failed (RST and others)"
 
 
-class Do(_Word):
+class Do(_IdentityEnum):
     """An action of a transition."""
 
     SEND_CLOSE = "queue the local Close"
@@ -144,19 +144,21 @@ TABLE: dict[tuple[State, Cue], Row] = {
 # fmt: on
 
 #: These cues matter only while a received Close is waiting to be answered, or while TCP is lingering.
-_BEHIND = [Cue.CLOSE_BEHIND, Cue.HANDLED, Cue.LINGERED]
-_OPENED = [Cue.ACCEPTED, Cue.REFUSED]
-_HEARD = [Cue.THEY_CLOSE, Cue.THEY_ERR, Cue.SILENT, Cue.STUCK]
+_DELAYED_CUES = [Cue.CLOSE_BEHIND, Cue.HANDLED, Cue.LINGERED]
+_HANDSHAKE_CUES = [Cue.ACCEPTED, Cue.REFUSED]
+_PEER_CUES = [Cue.THEY_CLOSE, Cue.THEY_ERR, Cue.SILENT, Cue.STUCK]
 
 #: Pairs that have no effect: a second close, the deadline of another state, any cue after the end.
 IGNORED: frozenset[tuple[State, Cue]] = frozenset(
     {
-        *product([State.OPENING], [Cue.THEY_CLOSE, Cue.SILENT, Cue.STUCK, *_BEHIND]),
+        *product([State.OPENING], [Cue.THEY_CLOSE, Cue.SILENT, Cue.STUCK, *_DELAYED_CUES]),
         *product([State.OPEN], [Cue.ACCEPTED, Cue.REFUSED, Cue.TIME_UP, Cue.HANDLED, Cue.LINGERED]),
-        *product([State.ANSWERING], [*_OPENED, *_HEARD, Cue.CLOSE_BEHIND, Cue.LINGERED]),
-        *product([State.CLOSING], [*_OPENED, Cue.WE_CLOSE, Cue.SILENT, Cue.STUCK, *_BEHIND]),
-        *product([State.LINGERING], [*_OPENED, *_HEARD, Cue.WE_CLOSE, Cue.CLOSE_BEHIND, Cue.HANDLED]),
-        *product([State.DISCARDING], [*_OPENED, *_HEARD, Cue.WE_CLOSE, *_BEHIND]),
+        *product([State.ANSWERING], [*_HANDSHAKE_CUES, *_PEER_CUES, Cue.CLOSE_BEHIND, Cue.LINGERED]),
+        *product([State.CLOSING], [*_HANDSHAKE_CUES, Cue.WE_CLOSE, Cue.SILENT, Cue.STUCK, *_DELAYED_CUES]),
+        *product(
+            [State.LINGERING], [*_HANDSHAKE_CUES, *_PEER_CUES, Cue.WE_CLOSE, Cue.CLOSE_BEHIND, Cue.HANDLED]
+        ),
+        *product([State.DISCARDING], [*_HANDSHAKE_CUES, *_PEER_CUES, Cue.WE_CLOSE, *_DELAYED_CUES]),
         *product([State.ENDED], Cue),
     }
 )

@@ -21,8 +21,8 @@ cdef object _EOF
 cdef object _PEER_CLOSED
 cdef object _PEER_VANISHED
 cdef object _LOCAL
-cdef tuple _NOTHING
-cdef long long _LONG
+cdef tuple _NO_CUE
+cdef long long _DIRECT_READ
 cdef Py_ssize_t _AHEAD
 
 
@@ -61,14 +61,14 @@ cdef class Connection:
     cdef object _write_error
     cdef object _fault
     cdef double _opened_at
-    cdef double _began
+    cdef double _began_at
     cdef readonly double opened
-    cdef double _active
-    cdef double _ended
+    cdef double _last_message_at
+    cdef double _ended_at
     cdef double _state_deadline
-    cdef double _tell_at
+    cdef double _report_at
     cdef bint _eof
-    cdef double _expires
+    cdef double _expires_at
     cdef double _stalled_since
     cdef double _stalled_until
     cdef double _stalled_for
@@ -79,7 +79,7 @@ cdef class Connection:
     cdef object _cause
     cdef object _initiator
     cdef object _exception
-    cdef tuple _last
+    cdef tuple _last_cue
     cdef object _ending
 
     cpdef receive(self, data, double now)
@@ -94,13 +94,13 @@ cdef class Connection:
     @cython.locals(codec=Codec)
     cpdef Codec room(self)
 
-    @cython.locals(full=cython.bint, messages=list, codec=Codec, before=cython.Py_ssize_t, came=cython.Py_ssize_t)
+    @cython.locals(full=cython.bint, messages=list, codec=Codec, before=cython.Py_ssize_t, arrived=cython.Py_ssize_t)
     cpdef feed(self, bytearray data, Py_ssize_t end, double now, Py_ssize_t inside=*)
 
     cdef Py_ssize_t _take_heartbeats(self, list messages, Py_ssize_t before) except -1
-    cdef _control(self, list controls, double now)
+    cdef _handle_controls(self, list controls, double now)
     cdef bint _handler_busy(self) except -1
-    cdef _left(self, Py_ssize_t count, double now)
+    cdef _sent_in_lingering(self, Py_ssize_t count, double now)
     cpdef sent(self, Py_ssize_t count, double now)
     @cython.locals(codec=Codec)
     cpdef bint send(self, message, double now) except -1
@@ -110,8 +110,8 @@ cdef class Connection:
     cpdef bytes share(self, message, dict frames, double now)
     cpdef stalled(self, double since, double seconds, double now)
     cdef bint _must_read(self)
-    cdef bint _full(self)
-    cdef bint _ahead(self)
-    cdef _answer(self, bytes payload)
+    cdef bint _inbox_full(self)
+    cdef bint _has_read_ahead(self)
+    cdef _answer_ping(self, bytes payload)
     cdef _rearm(self)
 

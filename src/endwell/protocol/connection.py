@@ -52,7 +52,7 @@ __all__ = ["AHEAD", "Connection"]
 AHEAD = 2**20
 _AHEAD = AHEAD  # a C constant in the compiled module; other modules cannot import that
 #: If at least this number of bytes is missing, reading directly into the payload's buffer is faster.
-_LONG = 16 * 1024
+_DIRECT_READ = 16 * 1024
 # Module globals, because Python 3.11 looks up an Enum member with a call.
 _OPENING, _OPEN, _LINGERING, _ENDED = State.OPENING, State.OPEN, State.LINGERING, State.ENDED
 _ANSWERING, _DISCARDING = State.ANSWERING, State.DISCARDING
@@ -60,13 +60,13 @@ _ACCEPTED, _WE_CLOSE, _THEY_CLOSE, _EOF = Cue.ACCEPTED, Cue.WE_CLOSE, Cue.THEY_C
 _PEER_CLOSED, _PEER_VANISHED = Cause.PEER_CLOSED, Cause.PEER_VANISHED
 _LOCAL = Initiator.LOCAL
 #: The last cue and its exception, before the connection has ended.
-_NOTHING: tuple[Cue, BaseException | None] = (_WE_CLOSE, None)
+_NO_CUE: tuple[Cue, BaseException | None] = (_WE_CLOSE, None)
 
 #: The share of ``max_lifetime`` by which a connection may end sooner, so that connections that opened
 #: together do not close together. Precedent: gRPC's MAX_CONNECTION_AGE varies by a tenth.
-_SPREAD = 0.1
+_LIFETIME_JITTER = 0.1
 #: The reason of that Close. It advises the client to reconnect within a second.
-_COME_BACK = RetryAdvice(0, 1).reason(Cause.LIFETIME_REACHED.meaning)
+_RECONNECT_REASON = RetryAdvice(0, 1).reason(Cause.LIFETIME_REACHED.meaning)
 
 
 class Receiver(Protocol):
@@ -102,7 +102,7 @@ class Connection:
         self._max_waiting = options.max_size or maxsize
         self.outbox = Outbox(options.write_timeout)
         self.keepalive = Keepalive(options.ping_interval, options.ping_timeout)
-        self.deadline = self._expires = NEVER
+        self.deadline = self._expires_at = NEVER
         self.half_close = False
         self.abort = False
         #: The Close that was received; None before.
@@ -124,10 +124,10 @@ class Connection:
         self._fault: PeerError | None = None
         self._write_error: BaseException | None = None
         self._opened_at = opened_at
-        self._began = self.opened = self._active = now
+        self._began_at = self.opened = self._last_message_at = now
         self._state_deadline = after(now, options.open_timeout)
         # When the ending is reported even if TCP has not ended.
-        self._tell_at = NEVER
+        self._report_at = NEVER
         # Whether the peer's FIN came before the answer to its Close, or to its HTTP request, was sent.
         self._eof = False
         # Start and end of the last stall of this process, and the stalled seconds since the peer's last data.
@@ -138,8 +138,8 @@ class Connection:
         self._initiator = _LOCAL
         self._exception: BaseException | None = None
         # The last cue and its exception, which determine `Ending.tcp`.
-        self._last = _NOTHING
-        self._ended = 0.0
+        self._last_cue = _NO_CUE
+        self._ended_at = 0.0
         self._ending: Ending | None = None
         self._rearm()
 
@@ -156,7 +156,7 @@ class Connection:
         how much earlier than ``max_lifetime`` the connection ends.
         """
         if self.options.max_lifetime is not None:
-            self._expires = now + self.options.max_lifetime * (1 - _SPREAD * jitter)
+            self._expires_at = now + self.options.max_lifetime * (1 - _LIFETIME_JITTER * jitter)
         self.outbox.bytes_sent = -self.outbox.size  # the ending does not count the heads
         self._codec = codec
         self._parsing = True
@@ -194,7 +194,7 @@ class Connection:
         Only an open connection pauses reading. A full inbox must not block the closing handshake, nor keep
         the driver from reading the data that is left after a failed write.
         """
-        return not self._eof and (self._must_read() or not (self._full() or self._ahead()))
+        return not self._eof and (self._must_read() or not (self._inbox_full() or self._has_read_ahead()))
 
     def has_unparsed(self) -> bool:
         """Whether received bytes are not parsed yet."""
@@ -204,7 +204,7 @@ class Connection:
     def _must_read(self) -> bool:
         return not self._parsing or not self.is_open or self._write_error is not None
 
-    def _full(self) -> bool:
+    def _inbox_full(self) -> bool:
         inbox = self.inbox
         return (
             self.receiver_full
@@ -213,7 +213,7 @@ class Connection:
             or inbox.size >= self._max_waiting
         )
 
-    def _ahead(self) -> bool:
+    def _has_read_ahead(self) -> bool:
         return self.inbox.size + self.partial_size >= _AHEAD and not self.message_wanted
 
     def want_message(self) -> bool:
@@ -233,7 +233,9 @@ class Connection:
         :meth:`feed`.
         """
         codec = self._codec
-        return codec if codec is not None and codec.room is not None and codec.missing >= _LONG else None
+        return (
+            codec if codec is not None and codec.room is not None and codec.missing >= _DIRECT_READ else None
+        )
 
     def feed(self, data: bytearray, end: int, now: float, inside: int = 0) -> None:
         """``inside`` bytes were read into the codec's room, then ``end`` bytes into the read buffer ``data``.
@@ -249,7 +251,7 @@ class Connection:
         messages = self.inbox.messages
         before = len(messages)
         # While reading cannot pause, messages that do not fit into the inbox are dropped.
-        full = self._must_read() and self._full()
+        full = self._must_read() and self._inbox_full()
         try:
             if inside:
                 codec.read(inside, messages)
@@ -261,33 +263,33 @@ class Connection:
             # Autobahn counts only that as strict (3.2-3.4, 4.*, 5.15).
             self._fault, self._state_deadline = exc, now + 0.01
             self._rearm()
-        came = len(messages) - before
-        if came and self._heartbeat:
-            came -= self._take_heartbeats(messages, before)
+        arrived = len(messages) - before
+        if arrived and self._heartbeat:
+            arrived -= self._take_heartbeats(messages, before)
         self.partial_size = codec.partial_size()
-        if came:
+        if arrived:
             self.message_wanted = False
-            self._messages_in += came
-            self._active = now
+            self._messages_in += arrived
+            self._last_message_at = now
             if full:
-                self._dropped += came
+                self._dropped += arrived
                 del messages[before:]
             else:
                 self.inbox.count(before)
         if codec.controls:
-            self._control(codec.controls, now)
+            self._handle_controls(codec.controls, now)
         if not self.is_open or not self.inbox.messages:
-            self._judge(now)
+            self._fail_on_fault(now)
 
-    def _control(self, controls: list[Control], now: float) -> None:
+    def _handle_controls(self, controls: list[Control], now: float) -> None:
         for control in controls:
             if isinstance(control, Ping):
-                self._answer(control.payload)
+                self._answer_ping(control.payload)
             elif isinstance(control, Pong):
                 self.keepalive.pong_received(control.payload, now)
             else:
                 self.received = control
-                behind = self.is_open and self._handler_busy() and not self._is_told_to_return(control)
+                behind = self.is_open and self._handler_busy() and not self._says_reconnect(control)
                 self._cue(Cue.CLOSE_BEHIND if behind else _THEY_CLOSE, now, _PEER_CLOSED)
         controls.clear()
 
@@ -297,7 +299,7 @@ class Connection:
             return True
         return self.receiver is not None and self.messages_consumed() > 0 and not self.receiver.is_waiting()
 
-    def _is_told_to_return(self, close: Close) -> bool:
+    def _says_reconnect(self, close: Close) -> bool:
         """Client: whether the server's Close says to reconnect, as the Close of a server that stops does.
 
         Such a server reads no more messages, so the client's application must not be able to send one.
@@ -355,16 +357,16 @@ class Connection:
     def sent(self, count: int, now: float) -> None:
         """The kernel accepted ``count`` bytes of the outbox; 0 if its send buffer was full."""
         stuck_at = self.outbox.stuck_at
-        if self.outbox.take(count, now):
+        if self.outbox.consume(count, now):
             self.keepalive.last_heard = now
         if self.state is _LINGERING:
-            self._left(count, now)
+            self._sent_in_lingering(count, now)
         if self._pong is not None and self.outbox.size <= self.options.write_limit:
-            self._answer(self._pong)
+            self._answer_ping(self._pong)
         if self.outbox.stuck_at != stuck_at:
             self._rearm()
 
-    def _left(self, count: int, now: float) -> None:
+    def _sent_in_lingering(self, count: int, now: float) -> None:
         """``count`` bytes were sent in the state LINGERING."""
         if self._eof and not self.outbox.size:
             self._cue(_EOF, now, _PEER_VANISHED)
@@ -373,10 +375,10 @@ class Connection:
                 # The client may read an HTTP response slowly, if it accepts some bytes in time.
                 self._arm(now)
                 self._rearm()
-        elif (self._eof and count) or (self._tell_at == NEVER and (self._eof or not self.outbox.size)):
+        elif (self._eof and count) or (self._report_at == NEVER and (self._eof or not self.outbox.size)):
             # The local Close was sent. If the peer's FIN came before it, the only open question is whether
             # the peer still accepts the answers.
-            self._tell_at = now + self.options.linger_timeout
+            self._report_at = now + self.options.linger_timeout
             self._rearm()
 
     def tick(self, now: float, confirmed: float | None = None) -> None:
@@ -386,7 +388,7 @@ class Connection:
         only sign that the peer is alive.
         """
         due = self.deadline
-        self._judge(now)
+        self._fail_on_fault(now)
         if confirmed is not None:
             self.keepalive.last_heard = max(self.keepalive.last_heard, confirmed)
         if now - due > LATE:
@@ -395,7 +397,7 @@ class Connection:
             self._tick_open(now, not_reading=confirmed is None and not self.wants_read())
         elif now >= self._state_deadline:
             self._cue(Cue.TIME_UP, now, Cause.HANDSHAKE_FAILED)
-        elif now >= self._tell_at:
+        elif now >= self._report_at:
             self._cue(_EOF if self._eof else Cue.TIME_UP if self.client else Cue.LINGERED, now)
         self._rearm()
 
@@ -428,7 +430,7 @@ class Connection:
         self._stalled_since, self._stalled_until = since, now
         self._stalled_for += seconds
         self._state_deadline += now - since
-        self._tell_at += now - since
+        self._report_at += now - since
         self.outbox.stuck_at += now - since
         if self.keepalive.stalled(now - since) and self.client:
             self.keepalive.probe(now)
@@ -452,7 +454,7 @@ class Connection:
         else:
             self.outbox.append(bytes(payload))
         self._messages_out += 1
-        self._active = now
+        self._last_message_at = now
         return True
 
     def takes_binary(self) -> bool:
@@ -475,7 +477,7 @@ class Connection:
             if codec.share_key is not None:
                 frames[codec.share_key] = frame
         self._messages_out += 1
-        self._active = now
+        self._last_message_at = now
         return frame
 
     def ping(self, payload: bytes | None, now: float) -> bytes | None:
@@ -520,10 +522,10 @@ class Connection:
                 clean=clean if self._codec is None or self._codec.has_close else None,
                 received=self.received,
                 sent=sent,
-                tcp=tcp_end_of(*self._last) if self.connected else TcpEnd.NONE,
+                tcp=tcp_end_of(*self._last_cue) if self.connected else TcpEnd.NONE,
                 exception=self._exception,
                 opened_at=self._opened_at,
-                duration=self._ended - self._began,
+                duration=self._ended_at - self._began_at,
                 messages_in=self._messages_in,
                 messages_out=self._messages_out,
                 bytes_in=self._bytes_in,
@@ -539,7 +541,7 @@ class Connection:
         self, cue: Cue, now: float, cause: Cause | None = None, exception: BaseException | None = None
     ) -> None:
         """Make the transition for ``cue``. Only this method assigns the state."""
-        self._judge(now)
+        self._fail_on_fault(now)
         row = TABLE.get((self.state, cue))
         if row is None:
             return
@@ -561,9 +563,9 @@ class Connection:
             self.keepalive.stop()
         if not self.over and (self.ended or self.state is _DISCARDING):
             self.over = True
-            self._ended = now
-            self._last = cue, exception
-            self._tell_at = NEVER
+            self._ended_at = now
+            self._last_cue = cue, exception
+            self._report_at = NEVER
             if not self.ended:
                 # Computed now, because TCP continues and later bytes do not belong to the ending.
                 self._ending = self.ending
@@ -573,9 +575,9 @@ class Connection:
             self.receiver = None
         self._rearm()
         if self.state is _LINGERING:
-            self._left(0, now)
+            self._sent_in_lingering(0, now)
 
-    def _judge(self, now: float) -> None:
+    def _fail_on_fault(self, now: float) -> None:
         """Fail the connection if the peer broke a rule. Called before any other cue is handled."""
         fault, self._fault = self._fault, None
         if fault is not None:
@@ -620,11 +622,11 @@ class Connection:
         self._state_deadline = NEVER
 
     def _start_keepalive(self, now: float) -> None:
-        self.opened = self._active = now
+        self.opened = self._last_message_at = now
         if self._codec is not None and self._codec.has_pings:
             self.keepalive.start(now)
 
-    def _cut(self, now: float) -> None:
+    def _abort(self, now: float) -> None:
         self.abort = True
 
     # -- time -----------------------------------------------------------------
@@ -632,20 +634,20 @@ class Connection:
     def _tick_open(self, now: float, not_reading: bool) -> None:
         options = self.options
         if now >= self.outbox.stuck_at:
-            self._end_for(Cause.WRITE_TIMEOUT, Cue.STUCK, now)
-        elif now >= self._expires:
-            reason = Cause.LIFETIME_REACHED.meaning if self.client else _COME_BACK
-            self._end_for(Cause.LIFETIME_REACHED, Cue.WE_CLOSE, now, reason)
-        elif now >= after(self._active, options.idle_timeout):
-            self._end_for(Cause.IDLE_TIMEOUT, Cue.WE_CLOSE, now)
+            self._end_with(Cause.WRITE_TIMEOUT, Cue.STUCK, now)
+        elif now >= self._expires_at:
+            reason = Cause.LIFETIME_REACHED.meaning if self.client else _RECONNECT_REASON
+            self._end_with(Cause.LIFETIME_REACHED, Cue.WE_CLOSE, now, reason)
+        elif now >= after(self._last_message_at, options.idle_timeout):
+            self._end_with(Cause.IDLE_TIMEOUT, Cue.WE_CLOSE, now)
         else:
             verdict = self.keepalive.tick(now, not_reading)
             if verdict is Verdict.PING:
                 self.keepalive.last_payload = self.ping(None, now)
             elif verdict is Verdict.SILENT:
-                self._end_for(Cause.KEEPALIVE_TIMEOUT, Cue.SILENT, now)
+                self._end_with(Cause.KEEPALIVE_TIMEOUT, Cue.SILENT, now)
 
-    def _end_for(self, cause: Cause, cue: Cue, now: float, reason: str = "") -> None:
+    def _end_with(self, cause: Cause, cue: Cue, now: float, reason: str = "") -> None:
         self._close = Close(cause.close_code, reason or cause.meaning)
         self._cue(cue, now, cause)
 
@@ -656,13 +658,13 @@ class Connection:
                 self._state_deadline,
                 self.keepalive.deadline,
                 self.outbox.stuck_at,
-                after(self._active, self.options.idle_timeout),
-                self._expires,
+                after(self._last_message_at, self.options.idle_timeout),
+                self._expires_at,
             )
         else:
-            self.deadline = min(self._state_deadline, self._tell_at)
+            self.deadline = min(self._state_deadline, self._report_at)
 
-    def _answer(self, payload: bytes) -> None:
+    def _answer_ping(self, payload: bytes) -> None:
         """Answer a ping; while the outbox is above ``write_limit``, only remember its payload.
 
         RFC 6455 §5.5.3: "If an endpoint receives a Ping frame and has not yet sent
@@ -690,5 +692,5 @@ _DO = {
     Do.ARM_ANSWER: Connection._arm_answer,
     Do.DISARM: Connection._disarm,
     Do.KEEPALIVE: Connection._start_keepalive,
-    Do.ABORT: Connection._cut,
+    Do.ABORT: Connection._abort,
 }

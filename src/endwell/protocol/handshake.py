@@ -105,7 +105,7 @@ def wants_websocket(request: Request) -> bool:
     """Whether ``request`` asks for a WebSocket; else it is an ordinary HTTP request."""
     # RFC 9110 §7.8: "A server MUST ignore an Upgrade header field that is received
     # in an HTTP/1.0 request."
-    return request.version != "1.0" and _lists(request.headers, "Upgrade", "websocket")
+    return request.version != "1.0" and _has_token(request.headers, "Upgrade", "websocket")
 
 
 def accept(request: Request, options: Options) -> Accepted:
@@ -117,9 +117,9 @@ def accept(request: Request, options: Options) -> Accepted:
     headers = request.headers
     # RFC 6455 §4.4: for any other version, the server responds with the version that it supports. A proxy
     # that ignores the status and tunnels all the same must not get a WebSocket here.
-    if _only(headers, "Sec-WebSocket-Version") != "13":
+    if _single(headers, "Sec-WebSocket-Version") != "13":
         raise UpgradeRequired("Sec-WebSocket-Version must be 13")
-    key = _only(headers, "Sec-WebSocket-Key")
+    key = _single(headers, "Sec-WebSocket-Key")
     if key is None or not _is_nonce(key):
         raise BadRequest("Sec-WebSocket-Key must occur once, with the base64 of 16 bytes")
     check_origin(request, options.origins)
@@ -166,7 +166,7 @@ def check_upgrade(request: Request) -> None:
     if not wants_websocket(request):
         raise UpgradeRequired('this path serves a WebSocket: Upgrade must contain "websocket"')
     # Firefox sends "keep-alive, Upgrade".
-    if not _lists(request.headers, "Connection", "upgrade"):
+    if not _has_token(request.headers, "Connection", "upgrade"):
         raise BadRequest('Connection must contain "Upgrade"')
 
 
@@ -257,7 +257,7 @@ def confirm(offer: Offer, response: Response) -> Accepted:
     """
     headers = response.headers
     check_switch(headers)
-    proof = _only(headers, "Sec-WebSocket-Accept")
+    proof = _single(headers, "Sec-WebSocket-Accept")
     # Encoded, because compare_digest() accepts only ASCII in a str.
     if proof is None or not hmac.compare_digest(proof.encode("latin-1"), _accept_value(offer.key).encode()):
         raise InvalidHandshake(
@@ -268,10 +268,10 @@ def confirm(offer: Offer, response: Response) -> Accepted:
 
 def check_switch(headers: Headers) -> None:
     """Check items 2 and 3 of the server's response (RFC 6455 §4.1). Raises :exc:`InvalidHandshake`."""
-    upgrade = _only(headers, "Upgrade")
+    upgrade = _single(headers, "Upgrade")
     if upgrade is None or upgrade.lower() != "websocket":
         raise InvalidHandshake('the response must have one Upgrade field, "websocket"')
-    if not _lists(headers, "Connection", "upgrade"):
+    if not _has_token(headers, "Connection", "upgrade"):
         raise InvalidHandshake('the response\'s Connection field must contain "Upgrade"')
 
 
@@ -315,13 +315,13 @@ def _accept_value(key: str) -> str:
     return _base64(sha1(key.encode() + GUID, usedforsecurity=False).digest())
 
 
-def _only(headers: Headers, name: str) -> str | None:
+def _single(headers: Headers, name: str) -> str | None:
     """The value of a field that occurs exactly once; else None."""
     values = headers.get_all(name)
     return values[0] if len(values) == 1 else None
 
 
-def _lists(headers: Headers, name: str, token: str) -> bool:
+def _has_token(headers: Headers, name: str, token: str) -> bool:
     value = headers.get(name)
     if value is not None and value.lower() == token:
         return True  # the fast path: nearly all clients send exactly this

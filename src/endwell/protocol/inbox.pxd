@@ -1,6 +1,6 @@
 cimport cython
 
-cdef Py_ssize_t _TAKEN
+cdef Py_ssize_t _BATCH
 
 
 cdef class Inbox:

@@ -8,7 +8,7 @@ __all__ = ["Inbox"]
 
 # The slots of messages that were read are deleted in batches of this size, because the queue may never be
 # empty.
-_TAKEN = 64
+_BATCH = 64
 
 
 class Inbox:
@@ -41,7 +41,7 @@ class Inbox:
         if head == len(messages):
             messages.clear()
             head = 0
-        elif head == _TAKEN:
+        elif head == _BATCH:
             del messages[:head]
             head = 0
         else:

@@ -14,9 +14,9 @@ cdef class Keepalive:
     cdef readonly object smoothed
     cdef public list answered
     cdef public object last_payload
-    cdef readonly dict _waiting
+    cdef readonly dict _unanswered
     cdef long long _serial
-    cdef bint _asked_anew
+    cdef bint _reprobed
 
     cpdef bint stalled(self, double seconds) except -1
     cpdef object probe(self, double now)

@@ -32,9 +32,9 @@ class Keepalive:
     """
 
     __slots__ = (
-        "_asked_anew",
+        "_reprobed",
         "_serial",
-        "_waiting",
+        "_unanswered",
         "answered",
         "awaiting",
         "deadline",
@@ -68,10 +68,10 @@ class Keepalive:
         #: The payload of the last automatic ping. Older ones are forgotten, because a peer may send data
         #: for ever and never answer a ping.
         self.last_payload: bytes | None = None
-        self._waiting: dict[bytes, float] | None = None
+        self._unanswered: dict[bytes, float] | None = None
         self._serial = 0
         # Whether the unanswered ping replaces one whose answer time fell into a stall of this process.
-        self._asked_anew = False
+        self._reprobed = False
 
     def start(self, now: float) -> None:
         """The connection has opened."""
@@ -92,11 +92,11 @@ class Keepalive:
             return False
         unanswered = self.awaiting and self.last_heard <= self.last_ping
         self.last_heard = -NEVER  # the last data arrived before the stall
-        if unanswered and self._asked_anew:
+        if unanswered and self._reprobed:
             self.last_ping += seconds
             self.deadline += seconds
             return False
-        self._asked_anew = self._asked_anew or unanswered
+        self._reprobed = self._reprobed or unanswered
         self.awaiting = False
         self.deadline = self.last_ping + self.interval
         return True
@@ -119,7 +119,7 @@ class Keepalive:
             return self.probe(now) if not_reading else Verdict.SILENT
         self.awaiting = False
         if self.last_heard > self.last_ping:
-            self._asked_anew = False
+            self._reprobed = False
         due = self.last_ping + self.interval
         if now >= due:
             return self.probe(now)
@@ -133,11 +133,11 @@ class Keepalive:
 
     def ping_sent(self, payload: bytes, now: float) -> None:
         """A ping was queued. Raises ValueError for a payload that is still unanswered."""
-        if self._waiting is None:
-            self._waiting = {}
-        elif payload in self._waiting:
+        if self._unanswered is None:
+            self._unanswered = {}
+        elif payload in self._unanswered:
             raise ValueError("payload must differ from that of every unanswered ping")
-        self._waiting[payload] = now
+        self._unanswered[payload] = now
 
     def pong_received(self, payload: bytes, now: float) -> None:
         """A pong arrived. It answers its ping and all earlier ones.
@@ -145,26 +145,26 @@ class Keepalive:
         RFC 6455 §5.5.3: a peer "MAY elect to send a Pong frame for only the most recently processed Ping
         frame". An unsolicited pong is "a unidirectional heartbeat".
         """
-        if self._waiting is None or payload not in self._waiting:
+        if self._unanswered is None or payload not in self._unanswered:
             return
         if self.answered is None:
             self.answered = []
-        for earlier in list(self._waiting):
-            self.latency = latency = now - self._waiting.pop(earlier)
+        for earlier in list(self._unanswered):
+            self.latency = latency = now - self._unanswered.pop(earlier)
             self.smoothed = (
                 latency if self.smoothed is None else (self.smoothed + _WEIGHT * (latency - self.smoothed))
             )
             self.answered.append((earlier, latency))
             if earlier == payload:
                 break
-        if not self._waiting:
-            self._waiting = None
+        if not self._unanswered:
+            self._unanswered = None
 
     def probe(self, now: float) -> Verdict:
         """Start a new round: the caller sends a ping now, and its answer decides."""
         assert self.interval is not None
-        if self.last_payload is not None and self._waiting is not None:
-            self._waiting.pop(self.last_payload, None)
+        if self.last_payload is not None and self._unanswered is not None:
+            self._unanswered.pop(self.last_payload, None)
         self.last_ping = now
         self.awaiting = True
         wait = self.interval if self.timeout is None else min(self.interval, self.timeout)

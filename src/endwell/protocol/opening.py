@@ -38,7 +38,7 @@ def accept(request: Request, options: Options) -> Accepted:
 
 def offer(host: str, port: int, secure: bool, target: str, headers: Headers, options: Options) -> Offer:
     """The opening request of ``options.version``; see :func:`endwell.protocol.handshake.offer`."""
-    made = handshake.offer(host, port, secure, target, headers, _plain(options))
+    made = handshake.offer(host, port, secure, target, headers, _without_compression(options))
     if options.version == "13":
         return made
     return hybi.offer(made) if options.version in hybi.NUMBERS.values() else hixie.offer(made)
@@ -52,7 +52,7 @@ def confirm(offer: Offer, response: Response) -> Accepted:
     return handshake.confirm(offer, response)
 
 
-def _plain(options: Options) -> Options:
+def _without_compression(options: Options) -> Options:
     # permessage-deflate is defined for RFC 6455 only.
     return options if options.version == "13" else options.replace(compression=None)
 

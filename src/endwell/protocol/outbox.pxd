@@ -3,8 +3,8 @@ cimport cython
 from endwell.protocol.deadline cimport after
 from endwell.wire._payload cimport frame, header, write
 
-cdef Py_ssize_t _SMALL
-cdef Py_ssize_t _BLOCK
+cdef Py_ssize_t _COPY_LIMIT
+cdef Py_ssize_t _BLOCK_SIZE
 cdef double NEVER
 cdef list _spare
 
@@ -26,14 +26,14 @@ cdef class Outbox:
 
     cpdef list buffers(self)
 
-    @cython.locals(alive=cython.bint, rest=cython.Py_ssize_t)
-    cpdef bint take(self, Py_ssize_t count, double now) except -1
+    @cython.locals(was_full=cython.bint, rest=cython.Py_ssize_t)
+    cpdef bint consume(self, Py_ssize_t count, double now) except -1
 
     @cython.locals(block=bytearray)
-    cdef bytearray _open(self)
+    cdef bytearray _open_block(self)
 
     @cython.locals(block=bytearray)
-    cdef _seal(self)
+    cdef _seal_block(self)
 
     @cython.locals(block=bytearray)
-    cdef _release(self)
+    cdef _release_block(self)

@@ -9,17 +9,17 @@ __all__ = ["Outbox"]
 
 #: Data below this number of bytes is copied into a common block: the copy costs less than a buffer of its
 #: own in the system call. Precedent: picows copies payloads up to 8 KiB behind their headers.
-_SMALL = 8192
+_COPY_LIMIT = 8192
 #: Size of a block, in bytes. Precedent: uWebSockets' cork buffer.
-_BLOCK = 80 * 1024
+_BLOCK_SIZE = 80 * 1024
 
 # One block is shared by all connections, because its contents are usually sent soon. While it is in use,
 # another connection makes a block of the size that it needs.
-_spare = [bytearray(_BLOCK)]
+_spare = [bytearray(_BLOCK_SIZE)]
 
 
 class Outbox:
-    """Bytes for the socket. The driver writes :meth:`buffers`, and tells :meth:`take` how many it wrote."""
+    """Bytes for the socket. The driver writes :meth:`buffers`, and tells :meth:`consume` how many it wrote."""
 
     __slots__ = ("block", "bytes_sent", "fill", "sealed", "size", "stuck_at", "write_timeout")
 
@@ -39,19 +39,19 @@ class Outbox:
     def append(self, data: bytes) -> None:
         """Queue ``data``."""
         self.size += len(data)
-        if len(data) >= _SMALL:
-            self._seal()
+        if len(data) >= _COPY_LIMIT:
+            self._seal_block()
             self.sealed.append(data)
         else:
-            block = self._open()
+            block = self._open_block()
             end = self.fill + len(data)
             block[self.fill : end] = data
             self.fill = end
 
     def append_frame(self, first: int, payload: bytes | bytearray | memoryview, key: bytes) -> None:
         """Queue the frame that :func:`~endwell.wire.payload.frame` would return, without needless copies."""
-        if len(payload) < _SMALL:
-            end = write(self._open(), self.fill, first, payload, key)
+        if len(payload) < _COPY_LIMIT:
+            end = write(self._open_block(), self.fill, first, payload, key)
             self.size += end - self.fill
             self.fill = end
         elif key or type(payload) is not bytes:  # a subclass of bytes is copied, too
@@ -62,24 +62,24 @@ class Outbox:
 
     def buffers(self) -> list[bytes | memoryview]:
         """All queued buffers, in order."""
-        self._seal()
+        self._seal_block()
         return self.sealed
 
-    def take(self, count: int, now: float) -> bool:
+    def consume(self, count: int, now: float) -> bool:
         """The kernel accepted ``count`` bytes; 0 if its send buffer was full.
 
         True if the send buffer had been full before: then these bytes prove that the peer's kernel is alive.
         """
-        alive = count > 0 and self.stuck_at != NEVER
+        was_full = count > 0 and self.stuck_at != NEVER
         self.size -= count
         self.bytes_sent += count
         if not self.size:
             self.sealed.clear()
-            self._release()
+            self._release_block()
             self.stuck_at = NEVER
-            return alive
+            return was_full
         # The block is given back, because the peer may need long for the rest.
-        self._seal()
+        self._seal_block()
         rest = count
         while rest:
             head = self.sealed[0]
@@ -90,9 +90,9 @@ class Outbox:
             del self.sealed[0]
         if count or self.stuck_at == NEVER:
             self.stuck_at = after(now, self.write_timeout)
-        return alive
+        return was_full
 
-    def _open(self) -> bytearray:
+    def _open_block(self) -> bytearray:
         """The block to append to; a new one if there is none."""
         block = self.block
         if block is None:
@@ -104,17 +104,17 @@ class Outbox:
             self.block = block
         return block
 
-    def _seal(self) -> None:
+    def _seal_block(self) -> None:
         """Move the contents of the block into a buffer of exactly their size, and release the block."""
         block = self.block
         if block is not None:
             with memoryview(block) as view:
                 self.sealed.append(bytes(view[: self.fill]))
-            self._release()
+            self._release_block()
 
-    def _release(self) -> None:
+    def _release_block(self) -> None:
         block = self.block
         self.block = None
         self.fill = 0
-        if block is not None and len(block) >= _BLOCK and not _spare:
+        if block is not None and len(block) >= _BLOCK_SIZE and not _spare:
             _spare.append(block)

@@ -43,9 +43,9 @@ class Hybi03(Portioned):
         self.has_codes = False
         # The body of the received Close. It has no meaning in the draft, but the answer repeats it.
         self._body = b""
-        # The position in the frame. _length_bytes: how many bytes of the length are missing (-1: unknown yet; None:
-        # the next byte is the first of a frame). _length: the length so far. _payload_left: missing bytes of the
-        # payload.
+        # The position in the frame. _length_bytes: how many bytes of the length are missing (-1: unknown yet;
+        # None: the next byte is the first of a frame). _length: the length so far. _payload_left: missing
+        # bytes of the payload.
         self._length_bytes: int | None = None
         self._length = 0
         self._payload_left = 0
