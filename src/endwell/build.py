@@ -64,10 +64,10 @@ def compiled() -> tuple[str, ...]:
 
 
 def failure() -> str | None:
-    """Why this package could not be compiled when it was installed; None if it is compiled, or plain by choice.
+    """The reason why this package could not be compiled when it was installed.
 
-    It is plain by choice with ``ENDWELL_PURE=1``, and if it was installed from a wheel without compiled
-    modules.
+    None if it is compiled. Also None if the plain Python build was intended: with `ENDWELL_PURE=1`, or when
+    the package was installed from a wheel without compiled modules.
     """
     if os.environ.get("ENDWELL_PURE") == "1" or compiled():
         return None
@@ -79,7 +79,7 @@ def failure() -> str | None:
 
 
 def warn_of_failure() -> None:
-    """Log that compiling failed when this package was installed, if it did; once for each process."""
+    """Log a warning, once for each process, if this package could not be compiled when it was installed."""
     global _warned  # noqa: PLW0603  (once for each process)
     if _warned:
         return

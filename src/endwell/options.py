@@ -72,11 +72,12 @@ class Deflate:
     #: Messages shorter than this number of bytes are sent uncompressed. Default: 32.
     min_size: int = 32
     #: zlib's compression level, 1 to 9. Default: 6, which is zlib's own default. Measured
-    #: (docs/explanation/performance.md): level 3 makes JSON 10 % longer and takes a fifth less processor time.
+    #: (docs/explanation/performance.md): level 3 makes JSON 10 % longer and takes a fifth less processor
+    #: time.
     level: int = 6
     #: zlib's memory level, 1 to 9. Default: 5. Precedent: `websockets` uses a window of 12 bits and memory
-    #: level 5, after measuring. Measured again (docs/explanation/performance.md): 15 bits and memory level 8 make JSON
-    #: 6 % shorter and take five times the memory.
+    #: level 5, after measuring. Measured again (docs/explanation/performance.md): 15 bits and memory level 8
+    #: make JSON 6 % shorter and take five times the memory.
     mem_level: int = 5
 
     def __post_init__(self) -> None:
@@ -364,7 +365,7 @@ _ELSEWHERE = {
 
 
 def check_keywords(called: str, keywords: Iterable[str], known: Collection[str], hint: str = "") -> None:
-    """Raise TypeError for the first of ``keywords`` that is not in ``known``; the text names the most similar one.
+    """Raise TypeError for the first keyword that is not in ``known``. The text names the most similar one.
 
     Without this check, the error would name a class that the application has not called. ``hint`` replaces
     the name of the most similar keyword.

@@ -19,7 +19,7 @@ _spare = [bytearray(_BLOCK_SIZE)]
 
 
 class Outbox:
-    """Bytes for the socket. The driver writes :meth:`buffers`, and tells :meth:`consume` how many it wrote."""
+    """Bytes for the socket. The driver writes :meth:`buffers`, then calls :meth:`consume`."""
 
     __slots__ = ("block", "bytes_sent", "fill", "sealed", "size", "stuck_at", "write_timeout")
 

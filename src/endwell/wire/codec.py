@@ -352,7 +352,7 @@ class Codec:
         return after
 
     def _inflate(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
-        """Like :meth:`_read_payload` for a compressed frame. Stops early if it is too much work for one call."""
+        """Like :meth:`_read_payload` for a compressed frame. Stops early if one call is too much work."""
         while True:
             after = pos + min(self.missing, end - pos, _INFLATE_STEP)
             chunk = piece(data, pos, after, self._key)
@@ -490,7 +490,7 @@ def octets(data: Buffer, wanted: str) -> bytes | bytearray | memoryview:
 
 
 def check_message(message: str | Buffer) -> None:
-    """Raise what sending ``message`` would raise in any protocol: TypeError, or UnicodeEncodeError for a lone surrogate."""
+    """Raise TypeError for a message of a wrong type, and UnicodeEncodeError for a lone surrogate."""
     if isinstance(message, str):
         message.encode()
     elif not isinstance(message, bytes):

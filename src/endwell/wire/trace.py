@@ -74,7 +74,7 @@ def _format_value(name: str, value: str) -> str:
 
 
 def _without_values(target: str) -> str:
-    """``target`` without the values of its query. A parameter without "=" may be a token and is hidden, too."""
+    """``target`` without the values of its query. A parameter without "=" may be a token: it is hidden."""
     path, question, query = target.partition("?")
     names = (part.partition("=") for part in query.split("&"))
     return (
