@@ -142,11 +142,65 @@ class ConnectionClosed(EndwellError):
 
 
 class ConnectionClosedOK(ConnectionClosed):
-    """The connection ended normally, without a fault (`Ending.ok` is True)."""
+    """The connection ended normally, without a fault (`Ending.ok` is True).
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import ConnectionClosedOK, Server, connect
+
+        server = Server()
+
+
+        @server.websocket("/")
+        async def handler(ws):
+            await ws.close(1000, "done")
+
+
+        async def main():
+            async with server.serving(port=0):
+                async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+                    try:
+                        await ws.recv()
+                    except ConnectionClosedOK as exc:
+                        print(exc.code)
+
+
+        asyncio.run(main())
+        ```
+    """
 
 
 class ConnectionClosedError(ConnectionClosed):
-    """The connection ended with a fault (`Ending.ok` is False)."""
+    """The connection ended with a fault (`Ending.ok` is False).
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import ConnectionClosedError, Server, connect
+
+        server = Server()
+
+
+        @server.websocket("/")
+        async def handler(ws):
+            await ws.close(1011, "the database is down")
+
+
+        async def main():
+            async with server.serving(port=0):
+                async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+                    try:
+                        await ws.recv()
+                    except ConnectionClosedError as exc:
+                        print(exc.code)
+
+
+        asyncio.run(main())
+        ```
+    """
 
 
 class ConcurrencyError(EndwellError, RuntimeError):
@@ -154,6 +208,35 @@ class ConcurrencyError(EndwellError, RuntimeError):
 
     Examples: two tasks receive from one connection at the same time; a blocking call is made in the thread of
     the event loop, where it would never return. The text names the right way.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import ConcurrencyError, Server, connect
+
+        server = Server()
+
+
+        @server.websocket("/")
+        async def handler(ws):
+            await ws.wait_closed()
+
+
+        async def main():
+            async with server.serving(port=0):
+                async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+                    first = asyncio.create_task(ws.recv())
+                    await asyncio.sleep(0)
+                    try:
+                        await ws.recv()
+                    except ConcurrencyError as exc:
+                        print(exc)
+                    first.cancel()
+
+
+        asyncio.run(main())
+        ```
     """
 
 
@@ -161,6 +244,32 @@ class UnsupportedByProtocol(EndwellError, TypeError):
     """The protocol version of this connection has no such feature: binary messages, or pings.
 
     Only versions before RFC 6455 lack a feature. Nothing was sent.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import Server, UnsupportedByProtocol, connect
+
+        server = Server(legacy=True)
+
+
+        @server.websocket("/")
+        async def handler(ws):
+            await ws.wait_closed()
+
+
+        async def main():
+            async with server.serving(port=0):
+                async with connect(f"ws://127.0.0.1:{server.port}/", version="hixie-76") as ws:
+                    try:
+                        await ws.send(b"binary")
+                    except UnsupportedByProtocol as exc:
+                        print(exc)
+
+
+        asyncio.run(main())
+        ```
     """
 
 
@@ -287,25 +396,82 @@ class PeerError(EndwellError):
 
 
 class ProtocolError(PeerError):
-    """The peer broke a rule of RFC 6455 or of an extension. Close code: 1002."""
+    """The peer broke a rule of RFC 6455 or of an extension. Close code: 1002.
+
+    The application finds it in `Ending.exception`.
+
+    Example:
+        ```python
+        from endwell import ProtocolError
+
+        print(ProtocolError("RSV2 or RSV3 is set").close)
+        ```
+    """
 
     cause = Cause.PROTOCOL_ERROR
 
 
 class InvalidData(PeerError):
-    """The peer sent text that is not UTF-8. Close code: 1007."""
+    """The peer sent text that is not UTF-8. Close code: 1007.
+
+    The application finds it in `Ending.exception`.
+
+    Example:
+        ```python
+        from endwell import InvalidData
+
+        print(InvalidData("text is not UTF-8 at byte 3").close)
+        ```
+    """
 
     cause = Cause.INVALID_DATA
 
 
 class MessageTooBig(PeerError):
-    """The peer sent a message larger than `max_size`. Close code: 1009."""
+    """The peer sent a message larger than `max_size`. Close code: 1009.
+
+    The application finds it in `Ending.exception`.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import MessageTooBig, Server, connect
+
+        server = Server()
+
+
+        @server.websocket("/")
+        async def handler(ws):
+            await ws.send("a" * 1000)
+
+
+        async def main():
+            async with server.serving(port=0):
+                async with connect(f"ws://127.0.0.1:{server.port}/", max_size=100) as ws:
+                    await ws.read()
+                print(isinstance(ws.ending.exception, MessageTooBig))
+
+
+        asyncio.run(main())
+        ```
+    """
 
     cause = Cause.MESSAGE_TOO_BIG
 
 
 class PolicyViolation(PeerError):
-    """The peer exceeded a limit other than `max_size`. Close code: 1008."""
+    """The peer exceeded a limit other than `max_size`. Close code: 1008.
+
+    The application finds it in `Ending.exception`.
+
+    Example:
+        ```python
+        from endwell import PolicyViolation
+
+        print(PolicyViolation("message has too many fragments").close)
+        ```
+    """
 
     cause = Cause.POLICY_LIMIT
 
@@ -423,5 +589,33 @@ class ServiceUnavailable(RequestRefused):
 class InvalidHandshake(EndwellError):
     """The response of the server breaks HTTP or RFC 6455 §4.1. The client fails the connection.
 
-    It is the `exception` of the ending, and the cause of the `HandshakeError` that `connect()` raises.
+    The application finds it in the `Ending.exception` of the `HandshakeError` that `connect()` raises.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import HandshakeError, connect
+
+
+        async def greet(reader, writer):
+            writer.write(b"SSH-2.0-example")
+            await writer.drain()
+            await reader.read()
+            writer.close()
+
+
+        async def main():
+            server = await asyncio.start_server(greet, "127.0.0.1", 0)
+            port = server.sockets[0].getsockname()[1]
+            try:
+                async with connect(f"ws://127.0.0.1:{port}/"):
+                    pass
+            except HandshakeError as exc:
+                print(repr(exc.ending.exception))
+            server.close()
+
+
+        asyncio.run(main())
+        ```
     """
