@@ -355,7 +355,7 @@ class Request:
         self.target = target
         self.headers = headers
         self.version = version
-        #: The peer's address, as the `socket` module represents it.
+        #: The peer's address, as the `socket` module represents it: ``(host, port, ...)``; ``""`` on a Unix socket.
         self.remote_address = remote_address
         #: Whether the request came over TLS.
         self.secure = secure

@@ -356,7 +356,8 @@ def test_a_time_to_wait_that_is_none_is_told(wait, capsys):
         (["ws://localhost/", "--header", "a b: c"], "header name 'a b' is not a token"),
         (["ws://localhost/", "--max-size", "0"], "max_size must be positive and finite, not 0"),
         (["ws://localhost/", "--close-timeout", "none"], "close_timeout must not be None"),
-        (["ws://localhost/", "-k"], "ssl is given, but uri is not wss://"),
+        (["ws://localhost/", "-k"], "--cafile, --cert and --insecure need a wss:// URL"),
+        (["ws://localhost/", "--cafile", "/nowhere"], "--cafile, --cert and --insecure need a wss:// URL"),
         (["wss://localhost/", "--key", "key.pem"], "--key needs --cert"),
         (
             ["wss://localhost/", "--cert", "/nowhere"],

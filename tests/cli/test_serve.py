@@ -137,8 +137,10 @@ async def test_it_listens_on_a_unix_socket_and_drains_as_its_options_say(workers
             assert await ws.recv() == "hello"
             process.send_signal(signal.SIGTERM)
             ending = await ws.closed
-        status, _, _ = await asyncio.to_thread(finish, process)
+        status, _, err = await asyncio.to_thread(finish, process)
     assert ending.received == endwell.Close(1012, "back soon")
+    if not workers:
+        assert "endwell.serve: a Unix socket on '/echo': the server is stopping; we closed with 1012" in err
     assert status == 0
     assert not path.exists()
 

@@ -401,6 +401,45 @@ async def test_a_second_signal_stops_at_once():
         process.wait()
 
 
+TWO_SIGNALS = """
+import asyncio, endwell, signal
+server = endwell.Server()
+
+@server.websocket("/")
+async def handler(ws):
+    # Both have come before the loop attends to the first.
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+    await asyncio.sleep(3600)
+
+@server.on_drain
+def draining(drain):
+    print(int(drain.code), drain.reason, drain.deadline, flush=True)
+
+@server.on_start
+async def begin():
+    async def connect():
+        while not server.addresses:
+            await asyncio.sleep(0.01)
+        async with endwell.connect(f"ws://127.0.0.1:{server.port}/") as ws:
+            print((await ws.closed).received, flush=True)
+    global task
+    task = asyncio.create_task(connect())
+
+@server.on_stop
+async def end():
+    await task
+
+server.run(port=0, drain=endwell.Drain(code=1012, reason="deploy", rate=None))
+"""
+
+
+def test_two_signals_at_once_drain_with_the_code_and_the_reason_of_the_application():
+    program = [sys.executable, "-c", TWO_SIGNALS]
+    done = subprocess.run(program, check=False, capture_output=True, text=True, timeout=2 * BOUND)
+    assert (done.returncode, done.stdout) == (0, "1012 deploy 0\n1012 SERVICE_RESTART 'deploy'\n")
+
+
 WHO = contextvars.ContextVar("who", default="nobody")
 
 

@@ -569,3 +569,13 @@ async def test_a_broadcast_in_another_event_loop_raises_and_says_what_to_do():
         _, _, raised = await room.enter()
         assert isinstance(raised, ConcurrencyError)
         assert "call_soon_threadsafe" in str(raised)
+
+
+async def test_a_broadcast_in_a_thread_after_the_server_has_stopped_raises_and_says_so():
+    async with plain_hall(PLAIN, lambda server, ws: None) as room:
+        _, ws, _ = await room.enter()
+    with pytest.raises(ConcurrencyError, match="while its server does not serve"):
+        await asyncio.to_thread(room.server.broadcast, [ws], "x")
+    assert await asyncio.to_thread(room.server.broadcast, room.server.connections, "x") == BroadcastReport(
+        0, (), 0
+    )

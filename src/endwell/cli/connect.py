@@ -30,7 +30,7 @@ from ..http import Response
 from .formats import Format
 from .line import Line
 from .log import logging_to
-from .options import add_options, keywords_of
+from .options import add_options, check_tls, keywords_of
 from .streams import discard_output
 from .style import BOLD, DIM, GREEN, RED, paint, printable
 
@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command. Returns 0 after an ordinary ending, 1 after any other, 2 for wrong arguments."""
     form = Format(binary=args.binary, hexadecimal=args.hex, in_json=args.json)
     try:
+        check_tls(args, args.url)
         keywords = keywords_of(args)
         terminal = sys.stdin.isatty() and sys.stdout.isatty() and not (args.json or args.one_message)
         face = _Terminal(form) if terminal else _Pipe(form, args.wait, whole=args.one_message)

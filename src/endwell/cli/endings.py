@@ -43,7 +43,7 @@ class EndingLog:
         if not logger.isEnabledFor(level):
             return
         address = ws.remote_address
-        peer = format_address(*address[:2]) if isinstance(address, tuple) else "somebody"
+        peer = format_address(*address[:2]) if isinstance(address, tuple) else "a Unix socket"
         self._waiting.append((time.time(), level, peer, ws.request.path, ending))
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_later(DELAY, self.flush)

@@ -11,7 +11,7 @@ from typing import Any
 from ..client.connect import ConnectKeywords
 from ..options import LEGACY, Options
 
-__all__ = ["add_options", "keywords_of"]
+__all__ = ["add_options", "check_tls", "keywords_of"]
 
 #: Options that only a server uses, and options whose argument has a special form.
 _OTHER = frozenset(
@@ -117,6 +117,12 @@ def _field(text: str) -> tuple[str, str]:
     if not colon:
         raise ValueError(f"header {text!r} is not 'NAME: VALUE'")
     return name.strip(), value.strip()
+
+
+def check_tls(args: argparse.Namespace, url: str) -> None:
+    """Raise ValueError if the options of TLS are given and ``url`` is without TLS."""
+    if (args.cafile or args.cert or args.insecure) and url.lower().startswith("ws:"):
+        raise ValueError("--cafile, --cert and --insecure need a wss:// URL")
 
 
 def _context(args: argparse.Namespace) -> ssl.SSLContext | None:

@@ -277,7 +277,8 @@ class Server:
 
         A request is refused if it gets an HTTP error instead of a WebSocket or a page. Reasons are: no route
         matches, the origin is not allowed, a limit is reached, a ``process_request`` hook returns a
-        :class:`Response` with a status of 400 or more, or a hook or handler fails or takes too long.
+        :class:`Response` with a status of 400 or more, or a hook or handler fails or takes too long. The answer
+        of a page itself is not a refusal, such as the 404 of :meth:`static` for a file that does not exist.
 
         ``request`` is None if it could not be parsed. ``reason`` never contains text from the peer. A log line
         at INFO has the same information, and the values that were compared. The callback runs in the event
@@ -331,7 +332,8 @@ class Server:
         Raises:
             TypeError: ``message`` or ``connections`` has the wrong type. Nothing was sent.
             ValueError: ``slow`` is not a policy. Nothing was sent.
-            ConcurrencyError: The call is made in another event loop. Nothing was sent.
+            ConcurrencyError: The call is made in another event loop, or in a thread while the server does not
+                serve. Nothing was sent.
         """
         return broadcast_from_anywhere(connections, message, slow, self._portal)
 

@@ -25,6 +25,10 @@ def broadcast_from_anywhere(
 ) -> BroadcastReport:
     """Broadcast in the event loop of ``portal``; None while the server does not serve."""
     running = _running_loop()
+    if portal is None and running is None and isinstance(connections, Iterable):
+        connections = list(connections)
+        if connections:
+            raise ConcurrencyError("broadcast() was called in a thread while its server does not serve")
     if portal is None or portal.loop is running:
         return _broadcast(connections, message, slow)
     if running is not None:

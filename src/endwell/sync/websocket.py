@@ -132,7 +132,7 @@ class WebSocket:
 
     @property
     def remote_address(self) -> object:
-        """The peer's address, in the format of the socket module."""
+        """The peer's address, in the format of the socket module: ``(host, port, ...)``; ``""`` on a Unix socket."""
         return self._ws.remote_address
 
     @property

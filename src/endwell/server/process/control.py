@@ -94,6 +94,12 @@ class ProcessControl:
         events = [asyncio.create_task(event.wait()) for event in (self._given, draining)]
         try:
             await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            # Two signals before the loop came to the first, as timeout(1) sends them: at once, but with the
+            # code and the reason of the plan.
+            if self._plan is None:
+                raise
+            return self._plan.replace(deadline=0)
         finally:
             for event in events:
                 event.cancel()
