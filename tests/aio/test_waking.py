@@ -107,10 +107,10 @@ async def test_a_task_that_was_resumed_in_a_read_may_cancel_itself_or_others():
                 other.cancel()
             if message == "yourself":
                 asyncio.current_task().cancel()
-                await asyncio.sleep(10)
+                await asyncio.Event().wait()
 
     async with pair("server", handler=handler) as both:
-        others.append(asyncio.ensure_future(asyncio.sleep(10)))
+        others.append(asyncio.ensure_future(asyncio.Event().wait()))
         await both.peer.frame(TEXT, b"others")
         with pytest.raises(asyncio.CancelledError):
             await within(others[0])
