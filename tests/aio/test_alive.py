@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from endwell import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, TcpEnd
-from tests.pair import pair, until_reset, within
+from tests.pair import pair, turns, until_reset, within
 from tests.raw import BOUND
 
 
@@ -120,7 +120,7 @@ async def test_a_body_that_swallows_the_cancellation_meets_the_end_at_the_edge()
 async def test_a_cancellation_from_outside_passes_as_a_cancellation():
     async with pair("server") as both:
         task = asyncio.ensure_future(living(both.ws))
-        await asyncio.sleep(0.01)
+        await turns()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -130,7 +130,7 @@ async def test_a_cancellation_from_outside_passes_as_a_cancellation():
 async def test_a_cancellation_from_outside_at_the_moment_of_the_end_is_not_lost():
     async with pair("server") as both:
         task = asyncio.ensure_future(living(both.ws))
-        await asyncio.sleep(0.01)
+        await turns()
         both.ws.on_close(lambda _: task.cancel())
         both.ws.abort()
         with pytest.raises(asyncio.CancelledError):
@@ -146,7 +146,7 @@ async def test_of_two_connections_the_one_that_ended_is_told(which):
                 await for_ever()
 
         task = asyncio.ensure_future(body())
-        await asyncio.sleep(0.01)
+        await turns()
         both = (one, two)[which]
         both.peer.fin()
         with pytest.raises(ConnectionClosed) as raised:
@@ -214,7 +214,7 @@ async def test_a_body_that_ends_the_connection_is_cancelled_where_it_waits_next(
 async def test_several_tasks_may_be_alive_on_one_connection():
     async with pair("server") as both:
         tasks = [asyncio.ensure_future(living(both.ws)) for _ in range(3)]
-        await asyncio.sleep(0.01)
+        await turns()
         both.peer.fin()
         results = await within(asyncio.gather(*tasks, return_exceptions=True))
         assert [result.ending for result in results] == [both.ws.ending] * 3

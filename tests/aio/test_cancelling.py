@@ -13,7 +13,7 @@ import pytest
 import endwell
 from endwell import ConcurrencyError, Server, connect, reconnecting
 from tests.pair import QUIET, pair, until, within
-from tests.raw import RawServer
+from tests.raw import BOUND, RawServer
 from tests.wire.peer import TEXT
 
 HUGE = bytes(2 * 2**20)
@@ -96,7 +96,7 @@ async def test_a_scope_of_anyio_ends_at_its_edge_and_the_next_message_arrives(ro
                 await waits(both.ws)
         assert asyncio.current_task().cancelling() == 0
         await both.peer.frame(TEXT, b"next")
-        with anyio.fail_after(5):
+        with anyio.fail_after(BOUND):
             assert await both.ws.recv() == "next"
 
 
@@ -138,7 +138,7 @@ async def test_a_handler_may_use_scopes_and_task_groups_of_anyio():
         async with anyio.create_task_group() as group:
             group.start_soon(ws.send, "from a task")
             group.start_soon(ws.ping)
-            with anyio.fail_after(5):
+            with anyio.fail_after(BOUND):
                 assert await ws.recv() == "hello"
             group.start_soon(ws.recv)
             group.start_soon(ws.wait_closed)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from endwell import ConnectionClosed, Server, connect
-from tests.pair import pair, within
+from tests.pair import pair, turns, within
 from tests.wire.peer import BINARY, TEXT
 
 SMALL = 16384
@@ -29,7 +29,7 @@ async def waiting(*sends):
     for send in sends:
         tasks.append(asyncio.ensure_future(send))
         await asyncio.sleep(0)
-    await asyncio.sleep(0.01)
+    await turns()
     assert not any(task.done() for task in tasks)
     return tasks
 
@@ -279,7 +279,7 @@ async def test_a_low_write_limit_does_not_hold_an_answer_of_many_messages_back(r
                 await both.ws.send(b"x" * 90)
 
         task = asyncio.create_task(answer())
-        await asyncio.sleep(0.01)
+        await turns()
         await both.peer.frame(TEXT, b"go")
         await within(task)
         for _ in range(10):

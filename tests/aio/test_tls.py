@@ -263,10 +263,10 @@ async def test_a_peer_that_wants_a_new_handshake_and_does_not_go_on_with_it_keep
         # Finished was record 0 under these keys, and the head of the handshake record 1.
         await both.peer.transmit(record_12(master, client_random, server_random, 2, HELLO_REQUEST))
         assert (await both.peer.octets_below())[0] == 22  # a handshake: our ClientHello, by itself
-        began = time.process_time()
+        began = time.thread_time()
         await both.ws.send("in vain")
         ending = await within(both.ws.closed)
-        assert time.process_time() - began < 0.15
+        assert time.thread_time() - began < 0.15
     assert (ending.cause, ending.unsent_bytes > 0) == (Cause.WRITE_TIMEOUT, True)
 
 

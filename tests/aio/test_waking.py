@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from endwell import Server, WebSocket, connect
-from tests.pair import QUIET, pair, until, within
+from tests.pair import QUIET, pair, turns, until, within
 from tests.raw import BOUND, RawPeer
 from tests.wire.peer import BINARY, TEXT
 
@@ -32,7 +32,7 @@ async def test_recv_may_be_gathered_shielded_waited_for_and_a_task_of_a_group():
     async with pair("server") as both:
         for how in (asyncio.gather, asyncio.shield, lambda receiving: asyncio.wait_for(receiving, BOUND)):
             waiting = asyncio.ensure_future(how(both.ws.recv()))
-            await asyncio.sleep(0.01)
+            await turns()
             await both.peer.frame(TEXT, b"here")
             assert await within(waiting) in ("here", ["here"])
         async with asyncio.TaskGroup() as group:
@@ -43,7 +43,7 @@ async def test_recv_may_be_gathered_shielded_waited_for_and_a_task_of_a_group():
 
 async def test_a_task_that_is_cancelled_while_its_group_fails_loses_no_message():
     async def fail():
-        await asyncio.sleep(0.01)
+        await turns()
         raise LookupError
 
     async def receive_beside_a_failure(ws):
@@ -69,9 +69,9 @@ async def test_a_task_that_is_resumed_has_its_own_context_and_is_the_current_one
             NUMBER.set(NUMBER.get() + 1)
 
     async with pair("server", handler=handler) as both:
-        for _ in range(2):
+        for number in range(2):
             await both.peer.frame(TEXT, b"?")
-            await asyncio.sleep(0.01)
+            await until(lambda number=number: len(seen) == number + 1)
     assert seen == [(7, True), (8, True)]
     assert NUMBER.get() == 0
 
@@ -107,10 +107,10 @@ async def test_a_task_that_was_resumed_in_a_read_may_cancel_itself_or_others():
                 other.cancel()
             if message == "yourself":
                 asyncio.current_task().cancel()
-                await asyncio.sleep(10)
+                await asyncio.Event().wait()
 
     async with pair("server", handler=handler) as both:
-        others.append(asyncio.ensure_future(asyncio.sleep(10)))
+        others.append(asyncio.ensure_future(asyncio.Event().wait()))
         await both.peer.frame(TEXT, b"others")
         with pytest.raises(asyncio.CancelledError):
             await within(others[0])
@@ -185,7 +185,7 @@ async def test_in_debug_mode_all_is_the_same():
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(both.ws.recv(), 0.01)
             receiving = asyncio.ensure_future(both.ws.recv())
-            await asyncio.sleep(0.01)
+            await turns()
             await both.peer.frame(TEXT, b"here")
             assert await within(receiving) == "here"
             await both.ws.send("there")

@@ -176,7 +176,7 @@ async def test_a_network_is_lost_and_comes_back(name: str):
             started = time.monotonic()
             server = server_says(await place.ending())
             told = (await place.told(tab))[0]
-            assert time.monotonic() - started < 1 + 1 + 1
+            assert time.monotonic() - started < 1 + 1 + 10  # without pings, TCP takes minutes
             assert (server, page_says(told)) == TRUTH["network lost"][name]
             network.heal()
             await place.next()

@@ -50,7 +50,7 @@ async def test_advice_is_followed(browser: Browser):
         await ws.close(1012, RetryAdvice(0, 1).reason("restart"))
         (told,) = await place.told(tab)
         assert told["wait"] == pytest.approx(0.9, abs=0.1)
-        await place.next(3)
+        await place.next(10)
 
 
 @pytest.mark.parametrize("advice", [None, RetryAdvice(1, 3)])
@@ -151,7 +151,7 @@ async def test_a_network_or_a_user_that_is_back_shortens_the_wait(browser: Brows
         assert told["wait"] == pytest.approx(27, abs=0.1)
         target = "window" if event == "online" else "document"
         await tab.evaluate(f"{target}.dispatchEvent(new Event('{event}'))")
-        await place.next(3)
+        await place.next(10)
 
 
 async def test_nothing_makes_it_come_back_before_the_least_wait(browser: Browser):
@@ -180,7 +180,7 @@ async def test_a_page_that_nobody_sees_or_without_a_network_takes_its_time(brows
         (told,) = await place.told(tab)
         assert told["wait"] == pytest.approx(0.5 + 27, abs=0.2)
         await tab.evaluate("void (gone = false, document.dispatchEvent(new Event('visibilitychange')))")
-        await place.next(3)
+        await place.next(10)
 
 
 @pytest.mark.parametrize("event", ["visibilitychange", "offline"])
@@ -361,7 +361,7 @@ async def test_the_heartbeat_is_beside_the_subprotocol_and_nobody_sees_it(browse
         await asyncio.sleep(0.8)
         await ws.close(4000)
         (told,) = await place.told(tab)
-        assert 0 <= told["latency"] < 1  # Firefox's clock counts whole milliseconds
+        assert 0 <= told["latency"] < 20  # Firefox's clock counts whole milliseconds
         assert (told["messages_in"], told["messages_out"]) == (0, 0)
         ending = await place.ending()
         assert (ending.messages_in, ending.messages_out) == (0, 0)

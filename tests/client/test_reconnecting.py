@@ -23,7 +23,7 @@ from endwell.client import connect as connecting
 from endwell.client import reconnecting
 from endwell.client.connect import ConnectKeywords
 from tests.pair import nothing_left_behind, within
-from tests.raw import RawServer
+from tests.raw import BOUND, PROMPT, RawServer
 from tests.served import QUICK, SLOW, Served, refusal, serving
 
 CLOSED = endwell.Ending(cause=Cause.PEER_CLOSED, initiator=Cause.PEER_CLOSED.initiator, clean=True)
@@ -199,7 +199,13 @@ async def test_its_task_is_cancelled_at_once(when):
         else:
             served = await stack.enter_async_context(serving(*[refusal(503)] * (when == "waiting")))
             url = served.url
-        client = endwell.reconnecting(url, policy=SLOW, on_ending=lambda last, verdict: reached.set())
+        client = endwell.reconnecting(
+            url,
+            policy=SLOW,
+            on_ending=lambda last, verdict: reached.set(),
+            open_timeout=3 * PROMPT,
+            close_timeout=3 * PROMPT,
+        )
         task = asyncio.create_task(loop(client))
         if when == "connecting":
             stack.enter_context(await listening.reached())
@@ -209,8 +215,8 @@ async def test_its_task_is_cancelled_at_once(when):
             while not served.opened:
                 await asyncio.sleep(0.01)
         task.cancel()
-        # What it waits for lasts at least 10 s: open_timeout, close_timeout; the wait of SLOW, 60 s.
-        await asyncio.wait({task}, timeout=5)
+        # What it waits for lasts three times as long: open_timeout, close_timeout; the wait of SLOW, 60 s.
+        await asyncio.wait({task}, timeout=PROMPT)
         assert task.cancelled()
         if when == "open":
             ending = await within(served.opened[0].closed)
@@ -302,7 +308,7 @@ async def test_a_program_that_ends_with_the_loop_has_said_its_close():
     async with serving() as served:
         program = [sys.executable, "-c", PROGRAM, served.url]
         process = await asyncio.to_thread(
-            subprocess.run, program, stderr=subprocess.PIPE, timeout=20, check=False
+            subprocess.run, program, stderr=subprocess.PIPE, timeout=BOUND, check=False
         )
         assert (process.returncode, process.stderr) == (0, b"")
         assert (await within(served.opened[0].closed)).received == Close(1000)

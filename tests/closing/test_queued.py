@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from endwell import Cause, Close, ConnectionClosed, ConnectionClosedOK, TcpEnd
-from tests.pair import pair, until, within
+from tests.pair import pair, turns, until, within
 from tests.wire.peer import BINARY, PING, PONG, TEXT
 
 #: Bytes that the peer's kernel takes; ours keeps a few hundred kilobytes, and the rest waits with us.
@@ -85,7 +85,7 @@ async def test_a_send_that_waits_when_we_close_sends_nothing_and_all_before_it_a
     async with pair(role, transport, buffer=SMALL) as both:
         await block(both)
         waiting = [asyncio.ensure_future(both.ws.send(f"too late {number}")) for number in range(3)]
-        await asyncio.sleep(0.01)
+        await turns()
         assert not any(task.done() for task in waiting)
         closing = asyncio.ensure_future(both.ws.close(4000))
         await asyncio.sleep(0)
@@ -119,7 +119,8 @@ async def test_a_full_inbox_holds_the_peer_back_and_then_tells_everything_in_ord
             await both.peer.frame(TEXT, str(number).encode())
             await asyncio.sleep(0.005)
         await both.peer.close(4001)
-        await asyncio.sleep(0.02)
+        await both.peer.delivered()
+        await until(lambda: not both.core.wants_read())
         assert both.ws.is_open
         assert len(both.core.inbox) <= (2 if bytewise else 3)
         assert [message async for message in both.ws if both.peer.fin() is None] == list("01234")

@@ -25,7 +25,6 @@ async def refused(transport, **options):
         with await RawPeer.reach(server.port, context, bytewise=bytewise, buffer=buffer) as peer:
             await peer.shake()
             yield peer
-        await asyncio.sleep(0.01)
 
 
 async def body(peer):
@@ -64,11 +63,14 @@ async def test_a_refusal_reaches_a_client_whose_head_never_ends(transport):
 
 
 async def test_a_client_that_does_not_end_tcp_after_a_refusal_is_cut_after_close_timeout(transport):
-    async with refused(transport, close_timeout=0.2) as peer:
-        await peer.write(peer.request())
-        await body(peer)
-        assert peer.tcp_state is TcpState.CLOSE_WAIT
-        await asyncio.sleep(0.3)
+    server = Server(close_timeout=0.2)
+    async with server.serving(ssl=transport.server, grace=0), nothing_left_behind():
+        with await RawPeer.reach(server.port, transport.client) as peer:
+            await peer.shake()
+            await peer.write(peer.request())
+            await body(peer)
+            assert peer.tcp_state is TcpState.CLOSE_WAIT
+            await until(lambda: not server._listener.openings)
 
 
 @pytest.mark.parametrize("how", ["a refusal", "a page", "a file"])

@@ -9,7 +9,7 @@ from mmap import mmap
 import pytest
 
 from endwell import Cause, UnsupportedByProtocol
-from tests.pair import within
+from tests.pair import until, within
 from tests.wire.peer import BINARY, CONTINUATION, TEXT
 
 LARGE = bytes(range(256)) * 1024  # 256 KiB
@@ -140,7 +140,8 @@ async def test_a_peer_that_sends_more_than_is_taken_is_held_back_and_nothing_is_
     async with meet(max_queue=2) as both:
         count = 40  # 14 MiB, more than the kernel keeps
         sending = asyncio.ensure_future(both.peer.write(both.peer.octets(TEXT, LONG.encode()) * count))
-        await asyncio.sleep(0.05)
+        core = both.face.engine(both.ws)._core
+        await until(lambda: not core.wants_read())
         assert not sending.done()
         for _ in range(count):
             assert await within(both.ws.recv()) == LONG

@@ -18,7 +18,7 @@ import endwell
 from endwell import Cause, Close, HandshakeRejected, Retry, RetryPolicy, StopReason
 from endwell.aio import resolve
 from tests.pair import nothing_left_behind, until, within
-from tests.raw import RawServer, wss
+from tests.raw import PROMPT, RawServer, wss
 from tests.served import QUICK, SLOW, Served, refusal, serving
 
 
@@ -257,7 +257,13 @@ async def test_it_is_stopped_from_outside_at_once(how, when, face):
         else:
             served = await stack.enter_async_context(serving(*[refusal(503)] * (when == "waiting")))
             url = served.url
-        client = face.reconnecting(url, policy=SLOW, on_ending=lambda last, verdict: reached.set())
+        client = face.reconnecting(
+            url,
+            policy=SLOW,
+            on_ending=lambda last, verdict: reached.set(),
+            open_timeout=3 * PROMPT,
+            close_timeout=3 * PROMPT,
+        )
         task = asyncio.create_task(loop(client, reached))
         if when == "connecting":
             stack.enter_context(await listening.reached())
@@ -268,8 +274,8 @@ async def test_it_is_stopped_from_outside_at_once(how, when, face):
             client.stop()
         else:
             await within(client.aclose())
-        # What it waits for lasts at least 10 s: open_timeout, close_timeout; the wait of SLOW, 60 s.
-        await asyncio.wait({task}, timeout=5)
+        # What it waits for lasts three times as long: open_timeout, close_timeout; the wait of SLOW, 60 s.
+        await asyncio.wait({task}, timeout=PROMPT)
         assert task.result() is None
         if when == "open":
             ending = await within(served.opened[0].closed)

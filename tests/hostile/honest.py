@@ -11,7 +11,7 @@ from typing import Any
 
 from endwell import Ending, Server, WebSocket, connect
 from tests.pair import within
-from tests.raw import HOST, PLAIN, Transport
+from tests.raw import BOUND, HOST, PLAIN, Transport
 
 __all__ = ["MOST", "Attacked", "attacked", "piece_of_work"]
 
@@ -49,7 +49,7 @@ class Attacked:
 
     async def ended(self, count: int = 1) -> Ending:
         """Wait until so many have ended; the last one."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND):
             while len(self.endings) < count:
                 await asyncio.sleep(0.001)
         return self.endings[count - 1]
@@ -57,7 +57,7 @@ class Attacked:
     async def honest_trips(self, count: int) -> None:
         """Wait until the honest connection has made so many round trips more."""
         count += self.trips
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(BOUND):
             while self.trips < count:
                 await asyncio.sleep(0.001)
 
@@ -120,7 +120,7 @@ async def attacked(
             before = _held()
             yield both
             # Not nothing_left_behind(): the honest client has timers, and its are not the same ones.
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(BOUND):
                 while len(server.connections) > 1 or any(map(int.__gt__, _held(), before)):
                     await asyncio.sleep(0.001)
             if not task.done():

@@ -8,6 +8,7 @@ import pytest
 
 from endwell import Cause, TcpEnd
 from tests.pair import pair
+from tests.raw import BOUND
 from tests.wire.peer import BINARY, PING
 
 KEEPALIVE = {"ping_interval": 0.3, "ping_timeout": 0.3, "write_timeout": None}
@@ -22,7 +23,7 @@ HUGE = bytes(2**24)
 async def fill_inbox(both):
     for _ in range(20):
         await both.peer.frame(BINARY, b"unread")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(BOUND):
         while both.core.wants_read():
             await asyncio.sleep(0.001)
 

@@ -14,7 +14,7 @@ from endwell import Cause, HandshakeError, connect
 from tests.cli.process import python
 from tests.conftest import LOOP
 from tests.pair import within
-from tests.raw import HOST, RawPeer
+from tests.raw import BOUND, HOST, RawPeer
 from tests.wire.peer import TEXT
 
 #: Echoes, with room for so many descriptors beside the listening socket: that of the
@@ -54,7 +54,6 @@ def cpu_of(process):
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-@pytest.mark.timeout(20)
 async def test_without_file_descriptors_old_connections_work_cpu_is_idle_one_line_is_logged_and_it_recovers():
     with python("-c", SERVER, "4", LOOP) as process, contextlib.ExitStack() as stack:
         port = int(process.stdout.readline())
@@ -76,7 +75,7 @@ async def test_without_file_descriptors_old_connections_work_cpu_is_idle_one_lin
         for number, peer in enumerate(waiting[1:], 1):
             waiting[number - 1].drop()
             assert (await peer.read_head()).startswith("HTTP/1.1 101 ")
-        assert await asyncio.to_thread(process.communicate, timeout=5) == (
+        assert await asyncio.to_thread(process.communicate, timeout=BOUND) == (
             "",
             "cannot accept connections for now: [Errno 24] Too many open files\n",
         )

@@ -24,8 +24,11 @@ from endwell import Cause, CloseCode, Server, connect
 from tests.cli.process import ROOT
 from tests.hostile.honest import attacked
 from tests.pair import nothing_left_behind, within
-from tests.raw import HOST, RawPeer
+from tests.raw import BOUND, HOST, PROMPT, RawPeer
 from tests.wire.peer import BINARY, CONTINUATION, PING, TEXT
+
+#: Seconds of a drain: 4/5 of it are the time of a handler for its answer, on a machine that stalls besides.
+DEADLINE = 5.0
 
 TIMES = {
     "open_timeout": 0.6,
@@ -208,7 +211,7 @@ async def test_a_fault_ends_its_connection_once_with_the_right_ending_and_nothin
             reading.cancel()
             with suppress(asyncio.CancelledError, OSError, TimeoutError):
                 await reading
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(BOUND):
             while application.cleaned < application.began:
                 await asyncio.sleep(0.001)
     cause, code = RIGHT[fault]
@@ -244,7 +247,7 @@ async def test_a_loop_that_was_blocked_ends_nothing(stage, transport, caplog):
             await within(peer.read_to_the_end())
             peer.fin()
             ending = await both.ended()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(BOUND):
             while application.cleaned < application.began:
                 await asyncio.sleep(0.001)
     assert ending.cause is (Cause.APP_CLOSED if stage is closing else Cause.PEER_CLOSED)
@@ -288,7 +291,7 @@ async def test_a_fault_while_the_server_drains_ends_its_connection_once_and_cost
                 await stage(peer)
                 await ws.send("question")
                 await asyncio.sleep(0.01)
-                draining = asyncio.ensure_future(server.drain(deadline=1.5))
+                draining = asyncio.ensure_future(server.drain(deadline=DEADLINE))
                 await asyncio.sleep(0)
                 await fault(peer, application)
                 assert await within(ws.recv()) == "question"
@@ -300,12 +303,15 @@ async def test_a_fault_while_the_server_drains_ends_its_connection_once_and_cost
                 with suppress(asyncio.CancelledError, OSError, TimeoutError):
                     await reading
             assert (await within(ws.closed)).received.code == CloseCode.GOING_AWAY
-    assert report.duration < 1.5 + 3
+    assert report.duration < DEADLINE + PROMPT
     assert (report.connections, report.stuck) == (2, ())
     (ending,) = endings
     right = [Cause.SERVER_DRAINED, Cause.APP_CLOSED if stage is closing else RIGHT[fault][0]]
     if stage is receiving and fault in (closes_bytewise, stuck):
-        right.append(Cause.PEER_VANISHED)  # what comes is a part of the message
+        right += [
+            Cause.PEER_VANISHED,
+            Cause.KEEPALIVE_TIMEOUT,
+        ]  # what comes is a part of the message, and no pong
     assert ending.cause in right
     assert application.began == application.cleaned == 1
     assert application.received[:5] == list("01234")
@@ -318,7 +324,7 @@ async def test_a_fault_while_the_server_drains_ends_its_connection_once_and_cost
 def test_any_system_call_may_fail_once_and_what_only_passes_ends_nothing():
     arguments = [sys.executable, "-m", "tests.hostile.starving"]
     pure = {**os.environ, "ENDWELL_PURE": "1"}
-    run = subprocess.run(arguments, cwd=ROOT, env=pure, capture_output=True, timeout=29, check=False)
+    run = subprocess.run(arguments, cwd=ROOT, env=pure, capture_output=True, timeout=3 * BOUND, check=False)
     assert run.returncode == 0, run.stderr.decode()
     assert len(run.stdout.splitlines()) == 6 + 2 + 3 * 6
 

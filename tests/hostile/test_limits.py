@@ -13,7 +13,7 @@ from endwell.aio.admission import REFUSALS, UNLIMITED, Admission
 from endwell.aio.listen import Opening
 from endwell.options import Options
 from tests.pair import idle, nothing_left_behind, until
-from tests.raw import RawPeer
+from tests.raw import BOUND, RawPeer
 
 PAGE = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -58,14 +58,14 @@ async def test_a_connection_too_many_is_answered_with_503_and_retry_after(option
             # Those who were there go on, and a place that becomes free is given away.
             assert len(server.connections) == 2
             two.drop()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(BOUND):
                 while len(server.connections) == 2:
                     await asyncio.sleep(0.001)
             with await RawPeer.connect(server.port, transport.client) as three:
                 assert len(server.connections) == 2
                 three.drop()
             one.drop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(BOUND):
             while server.connections:
                 await asyncio.sleep(0.001)
     # One line each, however many are refused; an address at its own limit causes no line.
@@ -74,7 +74,7 @@ async def test_a_connection_too_many_is_answered_with_503_and_retry_after(option
 
 
 async def test_pages_and_unfinished_openings_count_too():
-    server = serve(max_connections=1, open_timeout=1.5)
+    server = serve(max_connections=1, open_timeout=2.5)
     async with server.serving(grace=0), nothing_left_behind():
         with await RawPeer.reach(server.port) as peer:
             await until(lambda: server._listener.openings)
@@ -97,7 +97,7 @@ async def test_refusing_is_bounded_too():
     async with server.serving(grace=0), nothing_left_behind():
         with await RawPeer.connect(server.port) as one:
             crowd = [await RawPeer.reach(server.port) for _ in range(REFUSALS + 10)]
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(BOUND):
                 for peer in crowd[REFUSALS:]:
                     assert not await peer.more()  # cut
             await crowd[0].write(crowd[0].request())
@@ -151,6 +151,6 @@ async def test_a_connection_that_ended_before_it_was_looked_at_is_forgotten(tran
             await peer.shake()
             await peer.write(PAGE)
             assert (await peer.read_head()).startswith("HTTP/1.1 200 ")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(BOUND):
             while gc.collect() or any(isinstance(left, Opening) for left in gc.get_objects()):
                 await asyncio.sleep(0.01)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.hostile.honest import attacked
 from tests.pair import within
-from tests.raw import NONCE, RawPeer
+from tests.raw import BOUND, NONCE, PROMPT, RawPeer
 from tests.wire.peer import TEXT
 
 
@@ -107,7 +107,7 @@ async def test_a_bad_request_is_answered_with_its_status_and_ends_that_connectio
 async def answer_of(peer):
     """The head of the answer, and all that comes behind it, to the end of TCP by FIN."""
     head = await peer.read_head()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(BOUND):
         while await peer.more():
             pass
     assert peer.seen.tcp.name == "FIN"
@@ -166,8 +166,8 @@ async def test_open_timeout_is_absolute_however_the_octets_of_an_opening_dribble
                 await peer.shake()
                 octets, send = b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 100, peer.write
             sending = asyncio.create_task(dribble(send, octets, stage))
-            # All of it would take 6 seconds, or for ever.
-            async with asyncio.timeout(4):
+            # All of it would take 30 seconds, or for ever.
+            async with asyncio.timeout(PROMPT):
                 while await peer.more():
                     pass
             assert asyncio.get_running_loop().time() - began > 0.28
@@ -180,7 +180,7 @@ async def dribble(send, octets, stage):
     await send(octets[: start % len(octets)])
     if stage != "nothing":
         for at in range(start, len(octets)):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
             await send(octets[at : at + 1])
 
 

@@ -301,11 +301,12 @@ def test_a_handler_in_a_thread_can_wait_for_the_drain_too():
 
 async def test_threads_that_share_a_connection_are_idle_when_all_have_come_back(transport):
     server = endwell.Server()
-    answered = []
+    answered, release = [], threading.Event()
 
     def work(ws):
         for message in ws:
-            time.sleep(float(message))
+            if message == "slow":
+                release.wait(BOUND)
             ws.send(message)
             answered.append(message)
 
@@ -318,11 +319,13 @@ async def test_threads_that_share_a_connection_are_idle_when_all_have_come_back(
             thread.join()
 
     async with server.serving(ssl=transport.server), visiting(server, transport) as ws:
-        for seconds in ("0.3", "0.02", "0.02", "0.02"):
-            await ws.send(seconds)
-        assert await ws.recv() == "0.02"
-        report = await drained(server)
-        assert sorted([message async for message in ws]) == ["0.02", "0.02", "0.3"]
+        for message in ("slow", "quick", "quick", "quick"):
+            await ws.send(message)
+        assert await ws.recv() == "quick"
+        draining = await begun(server)
+        release.set()
+        assert sorted([message async for message in ws]) == ["quick", "quick", "slow"]
+        report = await draining
     assert len(answered) == 4
     assert (report.endings, report.last_called) == ({"clean": 1}, 0)
 
@@ -484,7 +487,7 @@ async def test_a_drain_that_is_cancelled_goes_to_the_end_at_once():
         await ws.send("hello")
         await work.begun.wait()
         draining = asyncio.create_task(work.server.drain())
-        await asyncio.sleep(0.05)
+        await until(lambda: work.server._drain_run and not work.server._drain_run._asked)
         draining.cancel()
         with pytest.raises(asyncio.CancelledError):
             await draining
@@ -844,7 +847,7 @@ async def test_what_swallows_its_cancellation_is_named_once_and_asyncio_says_not
 
 
 async def test_a_thread_of_the_executor_is_waited_for_up_to_the_deadline():
-    status, out, err = await stopped("/job", 5)
+    status, out, err = await stopped("/job", 20)
     assert (status, out) == (0, "waited\n")
     assert "still run" not in err
 
