@@ -39,7 +39,7 @@ cdef PySendResult _done(PyObject* self, PyObject* value, PyObject** result) noex
     return PYGEN_RETURN
 
 
-cpdef hasten():
+cpdef install_am_send():
     (<PyTypeObject*> Receive).tp_as_async.am_send = _receive
     (<PyTypeObject*> Done).tp_as_async.am_send = _done
     PyType_Modified(<PyTypeObject*> Receive)

@@ -29,8 +29,8 @@ class _NoLoop:
 
 
 #: A completed Future, which is passed to the wake-up callback of a task.
-_COME: asyncio.Future[None] = asyncio.Future(loop=cast("asyncio.AbstractEventLoop", _NoLoop()))
-_COME.set_result(None)
+_DONE_FUTURE: asyncio.Future[None] = asyncio.Future(loop=cast("asyncio.AbstractEventLoop", _NoLoop()))
+_DONE_FUTURE.set_result(None)
 
 
 def _coroutine_type(_awaitable: object) -> type:
@@ -70,7 +70,7 @@ class Slot:
         self._loop = loop
         # Whether a task was woken, or cancelled, and has not been resumed yet.
         self._woken = False
-        self._leaving = False
+        self._cancelling = False
         self._callback: Callable[[Any], object] | None = None
         self._context: Context | None = None
 
@@ -100,24 +100,24 @@ class Slot:
         if inline:
             self.busy = False
             # Not self: asyncio's Task reads the result of a Future without a call.
-            context.run(callback, _COME)
+            context.run(callback, _DONE_FUTURE)
         else:
             self._woken = True
-            self._loop.call_soon(self._go_on, callback, context=context)
+            self._loop.call_soon(self._resume, callback, context=context)
 
-    def _go_on(self, callback: Callable[[Any], object]) -> None:
+    def _resume(self, callback: Callable[[Any], object]) -> None:
         self._woken = self.busy = False
-        callback(_COME)
+        callback(_DONE_FUTURE)
 
     def add_done_callback(self, fn: Callable[[Any], object], *, context: Context | None = None) -> None:
         """Set the wake-up callback of the task, which calls this."""
         if context is None:
             context = copy_context()
-        if self._leaving:
+        if self._cancelling:
             # The cancelled task still refers to this slot, and cancel() does not know which task is
             # cancelled. So this task waits only after the cancelled one was resumed: one turn later.
             self._woken = True
-            self._loop.call_soon(self._go_on, fn, context=context)
+            self._loop.call_soon(self._resume, fn, context=context)
         else:
             self._callback = fn
             self._context = context
@@ -137,12 +137,12 @@ class Slot:
             return False
         self._callback = self._context = None
         self.busy = False
-        self._leaving = True
-        self._loop.call_soon(self._leave, callback, msg, context=context)
+        self._cancelling = True
+        self._loop.call_soon(self._deliver_cancel, callback, msg, context=context)
         return True
 
-    def _leave(self, callback: Callable[[Any], object], msg: object) -> None:
-        self._leaving = False
+    def _deliver_cancel(self, callback: Callable[[Any], object], msg: object) -> None:
+        self._cancelling = False
         cancelled = self._loop.create_future()
         cancelled.cancel(msg)
         callback(cancelled)

@@ -28,10 +28,10 @@ __all__ = ["Stream"]
 
 #: Maximum number of reads in one turn of the loop, and seconds after which no other one follows, so that
 #: one flooding peer does not starve the other connections.
-READS = 4
+MAX_READS = 4
 READING_TIME = 0.01
 #: Maximum number of bytes read after a failed write: more than a kernel's receive buffer holds.
-LAST_BYTES = 64 * 2**20
+MAX_BYTES_AFTER_FAILURE = 64 * 2**20
 #: Bytes in the outbox from which on they are written without waiting for more.
 FLUSH_SIZE = 64 * 1024
 #: Sends in one turn of the loop after which the sender waits for the next turn. If the peer accepts all
@@ -90,10 +90,10 @@ class Stream:
         self._out_of_buffers = False
         self._resuming = False
         # The error of the failed write, and how many bytes may still be read after it.
-        self._failure: OSError | None = None
-        self._left = 0
+        self._write_error: OSError | None = None
+        self._bytes_left = 0
         self._writing = False
-        self._finished = False
+        self._half_closed = False
         self._alarm = NEVER
         self._corked = False
         self._burst = 0
@@ -147,8 +147,8 @@ class Stream:
             if core.ended:
                 self._close()
             else:
-                if core.half_close and not self._finished and not core.wants_write():
-                    self._finish()
+                if core.half_close and not self._half_closed and not core.wants_write():
+                    self._half_close()
                 try:
                     self._watch()
                 except OSError as exc:
@@ -201,7 +201,7 @@ class Stream:
             count = max(0, send(self._fd, frame, len(frame)))
         except OSError as exc:
             outbox.append(frame)
-            self._read_what_is_left(exc)
+            self._write_failed(exc)
         else:
             if count == len(frame):
                 outbox.bytes_sent += count
@@ -228,7 +228,7 @@ class Stream:
         reading = self._handshaking or (not self._out_of_buffers and self._may_read())
         if reading is not self._reading:
             if reading:
-                self._listen()
+                self._watch_reads()
             elif self.reading_paused:
                 self._reactor.remove_reader(self._fd)
             else:
@@ -239,10 +239,10 @@ class Stream:
             self._read_on()
         if self._handshaking:
             return  # _do_handshake() watches for writing
-        writing = self.core.wants_write() or (self.core.half_close and not self._finished)
+        writing = self.core.wants_write() or (self.core.half_close and not self._half_closed)
         if self._tls is not None:
             writing = (writing and not self._tls.blocked) or self._tls.unsent()
-        writing = writing and not self._out_of_buffers and self._failure is None
+        writing = writing and not self._out_of_buffers and self._write_error is None
         if writing is not self._writing:
             if writing:
                 self.loop.add_writer(self._fd, self.settle)
@@ -250,7 +250,7 @@ class Stream:
                 self.loop.remove_writer(self._fd)
             self._writing = writing
 
-    def _listen(self) -> None:
+    def _watch_reads(self) -> None:
         if self.errors_only:
             self._reactor.watch_reads(self._fd, self)
             self.errors_only = False
@@ -277,7 +277,7 @@ class Stream:
     def _resume(self) -> None:
         assert self._resuming, "a second call to read on in one turn of the loop"
         self._resuming = False
-        self._take_turn()
+        self._read_turn()
 
     def _wait_for_buffers(self) -> None:
         if not self._out_of_buffers:
@@ -303,22 +303,22 @@ class Stream:
     def tick(self) -> None:
         """Check the deadlines: the alarm has expired."""
         try:
-            self._catch_up()
+            self._do_late_io()
         finally:  # also after an exception
-            self._unset_alarm()  # _catch_up() may have set another one
-            self._judge()
+            self._unset_alarm()  # _do_late_io() may have set another one
+            self._check_deadlines()
 
-    def _catch_up(self) -> None:
+    def _do_late_io(self) -> None:
         """Do the I/O that a late loop has not done yet.
 
         Data in the kernel's buffer may prove that the peer is alive, or be the Close that is waited for.
         """
         if self._reading:
-            self._take_turn()
+            self._read_turn()
         if self._writing and self._sock is not None:
             self._flush()
 
-    def _judge(self) -> None:
+    def _check_deadlines(self) -> None:
         silence = None
         if self._not_reading and self._sock is not None:
             silence = seconds_since_ack(self._sock)
@@ -332,16 +332,16 @@ class Stream:
     def readable(self) -> None:
         """Read: there is data or an error."""
         if not self._resuming:  # otherwise _resume() reads in this turn
-            self._take_turn()
+            self._read_turn()
 
-    def _take_turn(self) -> None:
+    def _read_turn(self) -> None:
         """Read as much as one connection may in a turn of the loop."""
         core = self.core
-        if self._failure is not None:
-            self._read_last()
+        if self._write_error is not None:
+            self._read_after_failure()
         elif not self._handshaking:
             began = 0.0
-            for _ in range(READS):
+            for _ in range(MAX_READS):
                 # The answer to the last read may have ended the connection.
                 if self._sock is None or not self._may_read():
                     break
@@ -370,7 +370,7 @@ class Stream:
                     self.changed(False)
                 return
         if self._reactor.ask_for_errors and self._sock is not None and (number := error_of(self._sock)):
-            self._read_what_is_left(OSError(number, os.strerror(number)))
+            self._write_failed(OSError(number, os.strerror(number)))
         self.settle()
 
     def has_input(self) -> bool:
@@ -393,7 +393,7 @@ class Stream:
             self.readable()
         elif self._sock is not None:
             number = error_of(self._sock) or errno.ECONNRESET
-            self._read_what_is_left(OSError(number, os.strerror(number)))
+            self._write_failed(OSError(number, os.strerror(number)))
             self.settle()
 
     def _read_or_end(self) -> int:
@@ -449,7 +449,7 @@ class Stream:
     def _flush(self) -> None:
         assert self._sock is not None  # after close() the descriptor may belong to another socket
         core = self.core
-        if self._failure is not None:
+        if self._write_error is not None:
             return
         try:
             if self._tls is not None and not core.outbox.size:
@@ -464,7 +464,7 @@ class Stream:
                 self._wait_for_buffers()
                 core.sent(0, self.now())
             else:
-                self._read_what_is_left(exc)
+                self._write_failed(exc)
 
     def _write(self) -> int:
         outbox = self.core.outbox
@@ -475,29 +475,29 @@ class Stream:
         assert outbox.block is not None
         return send(self._fd, outbox.block, outbox.fill)
 
-    def _read_what_is_left(self, exc: OSError) -> None:
+    def _write_failed(self, exc: OSError) -> None:
         """Handle a failed write: the peer's last messages may still be in the receive buffer."""
-        if self._failure is not None or self._sock is None:
+        if self._write_error is not None or self._sock is None:
             return
-        self._failure = explain_timeout(exc, self._sock)
-        self.core.broken(self._failure, monotonic())
-        self._left = 0 if self._handshaking else LAST_BYTES
-        self._read_last()
+        self._write_error = explain_timeout(exc, self._sock)
+        self.core.broken(self._write_error, monotonic())
+        self._bytes_left = 0 if self._handshaking else MAX_BYTES_AFTER_FAILURE
+        self._read_after_failure()
 
-    def _read_last(self) -> None:
+    def _read_after_failure(self) -> None:
         """Read on after a failed write, as much as one connection may in a turn of the loop; then end."""
         began = monotonic()
-        for _ in range(READS):
-            if self._left <= 0 or self._sock is None or monotonic() - began > READING_TIME:
+        for _ in range(MAX_READS):
+            if self._bytes_left <= 0 or self._sock is None or monotonic() - began > READING_TIME:
                 break
             count = self._read_or_end()
             if not count:
-                self._left = 0
-            self._left -= count
-        if self._left > 0 and self._sock is not None:
+                self._bytes_left = 0
+            self._bytes_left -= count
+        if self._bytes_left > 0 and self._sock is not None:
             self._read_on()
             return
-        failure = self._failure
+        failure = self._write_error
         assert failure is not None
         # No effect if an EOF or an error has ended the connection already.
         self.core.lost(failure, monotonic(), isinstance(failure, ssl.SSLError))
@@ -521,7 +521,7 @@ class Stream:
                 self._end_of_file()
         self._handshaking = False
 
-    def _finish(self) -> None:
+    def _half_close(self) -> None:
         """Half-close: send nothing more, but continue to read.
 
         A close with unread input would make the kernel send RST, which can destroy the Close in the peer's
@@ -532,7 +532,7 @@ class Stream:
             return
         # Later input is discarded without decryption.
         self._tls = None
-        self._finished = True
+        self._half_closed = True
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
@@ -551,7 +551,7 @@ class Stream:
         if self._tls is not None and not self._handshaking and not self.core.abort:
             self._tls.notify()
         self._tls = None
-        if self.core.abort or not self._finished:
+        if self.core.abort or not self._half_closed:
             try:
                 # close() alone does not end TCP while a forked child also has the descriptor.
                 sock.shutdown(socket.SHUT_RDWR)

@@ -24,9 +24,9 @@ __all__ = ["TLS"]
 WRITE_SIZE = 2 * 2**14
 #: Bytes of TLS itself that may wait for the kernel before reading is paused. That is enough for the
 #: certificates of a renegotiation, and for the overhead of the records of ``send``.
-OWN_SIZE = 2**14
+MAX_OWN_BYTES = 2**14
 #: Up to this size a copy costs less than a memoryview.
-FEW = 8192
+COPY_LIMIT = 8192
 
 
 class TLS:
@@ -62,11 +62,11 @@ class TLS:
         # An error that is raised after the data before it was returned.
         self._error: ssl.SSLError | None = None
         # Whether data was read and not decrypted yet, or an end or error was found and not reported yet.
-        self._left = False
+        self._pending = False
         # Encrypted data that the kernel has not accepted, except for what is in the outgoing BIO.
-        self._rest: bytes | memoryview = b""
+        self._unsent: bytes | memoryview = b""
         # How many plain bytes given to send() these two contain.
-        self._sealed = 0
+        self._encrypted = 0
         self._notified = False
         self._buffer = reactor.encrypted
 
@@ -97,7 +97,7 @@ class TLS:
                         raise failure
                     return count
         # Data that came together with the end of the handshake is not announced again.
-        self._left = self.waiting = self._incoming.pending > 0
+        self._pending = self.waiting = self._incoming.pending > 0
         return 1
 
     def receive(self, buffer: bytearray) -> int:
@@ -108,20 +108,20 @@ class TLS:
         if self._error is not None:
             raise self._error
         full = False
-        if not self._left:
+        if not self._pending:
             count = self._fill()
             if count <= 0:
                 self.waiting = False
                 return count
             full = count == len(self._buffer)
         count = self._decrypt(buffer)
-        self.waiting = full or self._left
+        self.waiting = full or self._pending
         return count
 
     def _fill(self) -> int:
         count = receive(self._fd, self._buffer)
         if count > 0:
-            few = count <= FEW
+            few = count <= COPY_LIMIT
             self._incoming.write(
                 binary(self._buffer, 0, count, False) if few else memoryview(self._buffer)[:count]
             )
@@ -129,7 +129,7 @@ class TLS:
         return count
 
     def _decrypt(self, buffer: bytearray) -> int:
-        self._left = ended = False
+        self._pending = ended = False
         got = 0
         try:
             # As long as a whole record fits, OpenSSL keeps none of it. Asking for more than there is would
@@ -148,7 +148,7 @@ class TLS:
             if not got:
                 raise
             self._error = exc
-        self._left = got > 0 and (ended or self._error is not None)
+        self._pending = got > 0 and (ended or self._error is not None)
         return got
 
     def send(self, outbox: Outbox) -> int:
@@ -156,24 +156,24 @@ class TLS:
 
         The remaining bytes stay queued, and are not encrypted again.
         """
-        if not self._sealed:
+        if not self._encrypted:
             data = _first(outbox)
             size = len(data)
             try:
                 self._write(data)
-                self._sealed = size
+                self._encrypted = size
             except ssl.SSLWantReadError:
                 self.blocked = True
             finally:
                 del data  # a view that an exception refers to would prevent the block from growing
         # The rest of the encrypted data contains at most as many plain bytes as it is long.
-        count = self._sealed - min(self.flush(), self._sealed)
-        self._sealed -= count
+        count = self._encrypted - min(self.flush(), self._encrypted)
+        self._encrypted -= count
         return count or -1
 
     def unsent(self) -> bool:
         """Whether encrypted data waits for the kernel."""
-        return bool(self._rest) or self._outgoing.pending > 0
+        return bool(self._unsent) or self._outgoing.pending > 0
 
     def congested(self) -> bool:
         """Whether so much data of TLS itself waits for the peer that reading has to pause.
@@ -182,20 +182,20 @@ class TLS:
         send a KeyUpdate of its own". OpenSSL does that for each request, even if the last answer was not sent
         yet.
         """
-        return len(self._rest) + self._outgoing.pending > self._sealed + OWN_SIZE
+        return len(self._unsent) + self._outgoing.pending > self._encrypted + MAX_OWN_BYTES
 
     def flush(self) -> int:
         """Write the encrypted data. Return the number of bytes that are left."""
         while True:
-            fresh = not self._rest
+            fresh = not self._unsent
             if fresh:
-                self._rest = self._outgoing.read()
-            if self._rest:
-                count = send(self._fd, self._rest, len(self._rest))
-                if count < len(self._rest):
-                    self._rest = memoryview(self._rest)[max(count, 0) :]
-                    return len(self._rest) + self._outgoing.pending
-                self._rest = b""
+                self._unsent = self._outgoing.read()
+            if self._unsent:
+                count = send(self._fd, self._unsent, len(self._unsent))
+                if count < len(self._unsent):
+                    self._unsent = memoryview(self._unsent)[max(count, 0) :]
+                    return len(self._unsent) + self._outgoing.pending
+                self._unsent = b""
             if fresh:
                 return 0
 
@@ -217,7 +217,7 @@ def _first(outbox: Outbox) -> bytes | memoryview:
     """Return the first queued bytes for one write: many small frames make one record."""
     if not outbox.sealed:
         assert outbox.block is not None
-        if outbox.fill <= FEW:
+        if outbox.fill <= COPY_LIMIT:
             return binary(outbox.block, 0, outbox.fill, False)
         return memoryview(outbox.block)[: min(outbox.fill, WRITE_SIZE)]
     buffers = outbox.buffers()

@@ -82,12 +82,12 @@ class Bridge:
         self.quiescence: Quiescence | None = None
         # The threads that have consumed a message and have not come back for the next one.
         self._at_work: set[int] = set()
-        self._gathering: asyncio.TimerHandle | None = None
+        self._answer_timer: asyncio.TimerHandle | None = None
         self._closers = Waiting()
         #: The ending of the connection; None while it is open.
         self.ending: Ending | None = None
         self._over = False
-        self._telling = 0
+        self._callback_thread = 0
 
         self._core.last_call = self._last_call
         portal.bridges.add(self)
@@ -98,20 +98,20 @@ class Bridge:
 
     # -- in the loop ----------------------------------------------------------
 
-    def attend(self) -> None:
+    def process_posted(self) -> None:
         """Process what a thread has posted."""
         if self.quiescence is None:
             self.queue_staged()
         elif self.is_waiting():
             self.queue_staged()
             self.quiescence()
-        elif self._staged and self._gathering is None:
+        elif self._staged and self._answer_timer is None:
             # The thread may come back immediately. Then the answer leaves together with the quiescence's
             # Close.
-            self._gathering = self._stream.loop.call_later(GATHERING_TIME, self._gathered)
+            self._answer_timer = self._stream.loop.call_later(GATHERING_TIME, self._answer_timeout)
         if self._inbox_full:
             self._regulate()
-        self._want()
+        self._want_message()
         if not self._reading:
             self._stream.settle()
 
@@ -120,12 +120,12 @@ class Bridge:
         with self._gate:
             self._flush()
 
-    def _want(self) -> None:
+    def _want_message(self) -> None:
         if self._senders or (self._core.partial_size and self._receivers):
             self._core.want_message()
 
-    def _gathered(self) -> None:
-        self._gathering = None
+    def _answer_timeout(self) -> None:
+        self._answer_timer = None
         self.queue_staged()
         self._stream.settle()
 
@@ -153,7 +153,7 @@ class Bridge:
         if self._senders:
             with self._gate:
                 self._admit()
-        self._want()
+        self._want_message()
         self._changed_below(inline)
 
     def _deliver(self) -> None:
@@ -196,27 +196,27 @@ class Bridge:
         self._surplus = 0
         self._inbox_full = False
         self.quiescence = None
-        if self._gathering is not None:
-            self._gathering.cancel()
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
         self.ending = ending
         with self._gate:
             callbacks, self._callbacks = self._callbacks, None
         if not callbacks:
-            self._tell()
+            self._publish_end()
             return
-        timer = self._stream.loop.call_later(CALLBACK_TIME, self._tell)
+        timer = self._stream.loop.call_later(CALLBACK_TIME, self._publish_end)
         job = partial(self._call_back, callbacks, ending, timer.cancel)
         self.portal.callbacks.submit_or_run(job)
 
     def _call_back(self, callbacks: list[_Callback], ending: Ending, cancel: Callable[[], object]) -> None:
-        self._telling = threading.get_ident()
+        self._callback_thread = threading.get_ident()
         for callback, context in callbacks:
             call_back(callback, context, ending)
-        self._telling = 0
-        self._tell()
+        self._callback_thread = 0
+        self._publish_end()
         self.portal.tell(cancel)
 
-    def _tell(self) -> None:
+    def _publish_end(self) -> None:
         """Make the end known to the waiting threads."""
         self._over = True
         self._receivers.wake_all()
@@ -326,7 +326,7 @@ class Bridge:
 
     def over(self) -> bool:
         """Whether this thread knows the end. A thread that runs an ``on_close`` callback knows it first."""
-        return self._over or self._telling == threading.get_ident()
+        return self._over or self._callback_thread == threading.get_ident()
 
     def wait_closed(self, timeout: float | None) -> Ending:
         """Wait for the end and return it. Raises TimeoutError."""
