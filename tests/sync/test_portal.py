@@ -18,7 +18,7 @@ class _Restless:
         self.attended = 0
         self.over = False
 
-    def attend(self) -> None:
+    def process_posted(self) -> None:
         self.attended += 1
         if not self.over:
             self.portal.post(self)
@@ -45,7 +45,7 @@ class _Counted:
     def __init__(self) -> None:
         self.attended = 0
 
-    def attend(self) -> None:
+    def process_posted(self) -> None:
         self.attended += 1
 
 
@@ -61,7 +61,7 @@ async def test_more_words_than_one_turn_attends_to_are_attended_to_in_later_turn
 
 async def test_a_word_whose_bridge_fails_does_not_silence_the_words_behind_it():
     class Broken:
-        def attend(self) -> None:
+        def process_posted(self) -> None:
             raise RuntimeError("broken")
 
     loop = asyncio.get_running_loop()

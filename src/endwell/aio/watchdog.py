@@ -39,7 +39,7 @@ class StallDetector:
         self._due = self._offset = 0.0
 
     def start(self, callback: Callable[[float, float], None]) -> None:
-        """Start. After a stall, call ``callback(since, seconds)`` before the timers that came due meanwhile."""
+        """Start. After a stall, call ``callback(since, seconds)`` before the timers that are overdue."""
         now = monotonic()
         self._callback = callback
         self._offset = clock() - now

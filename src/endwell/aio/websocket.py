@@ -287,8 +287,8 @@ class WebSocket:
         if self._slot.thread != thread_ident():
             self._slot.guard("send")
         core = self._core
-        # Not self._send_lock.locked(): the lock is free between two holders, and a task that sends continuously
-        # would overtake the waiting tasks.
+        # Not self._send_lock.locked(): the lock is free between two holders, and a task that sends
+        # continuously would overtake the waiting tasks.
         if self._queued or core.outbox.size > self._write_limit:
             return coroutines.send(self, message)
         if not core.send(message, self._stream.now()):
@@ -574,7 +574,7 @@ def loop_of(ws: WebSocket) -> asyncio.AbstractEventLoop:
 def attach(
     ws: WebSocket, receiver: Receiver, changed: Callable[[bool], None]
 ) -> tuple[Stream, Callable[[bool], None]]:
-    """Deliver the messages of ``ws`` to ``receiver`` from now on; ``changed`` is called first after each change.
+    """Deliver messages to ``receiver`` from now on; ``changed`` is called first after each change.
 
     Returns the stream, and what ``changed`` has to call afterwards.
     """
