@@ -136,7 +136,7 @@ def test_whoever_left_is_forgotten():
     places = [admission.admit((f"192.0.2.{n}", n)) for n in range(20)]
     for place in places:
         place.leave()
-    assert not admission._taken
+    assert not admission._admitted
     assert not admission._refused
 
 

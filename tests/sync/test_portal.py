@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections import deque
 
-from endwell.sync.portal import MAX_ATTENDED, Portal
+from endwell.sync.portal import MAX_POSTED_PER_TURN, Portal
 from tests.pair import until
 
 
@@ -18,7 +18,7 @@ class _Restless:
         self.attended = 0
         self.over = False
 
-    def attend(self) -> None:
+    def process_posted(self) -> None:
         self.attended += 1
         if not self.over:
             self.portal.post(self)
@@ -30,8 +30,8 @@ async def test_whoever_has_always_more_to_say_does_not_keep_the_loop_to_itself()
     portal.post(restless)
     for turn in range(1, 10):
         await asyncio.sleep(0)
-        assert restless.attended <= MAX_ATTENDED * (turn + 1)
-    assert restless.attended >= MAX_ATTENDED * 4
+        assert restless.attended <= MAX_POSTED_PER_TURN * (turn + 1)
+    assert restless.attended >= MAX_POSTED_PER_TURN * 4
     restless.over = True
     await asyncio.sleep(0.01)
     attended = restless.attended
@@ -45,13 +45,13 @@ class _Counted:
     def __init__(self) -> None:
         self.attended = 0
 
-    def attend(self) -> None:
+    def process_posted(self) -> None:
         self.attended += 1
 
 
 async def test_more_words_than_one_turn_attends_to_are_attended_to_in_later_turns():
     portal = Portal.of(asyncio.get_running_loop())
-    bridges = [_Counted() for _ in range(3 * MAX_ATTENDED + 1)]
+    bridges = [_Counted() for _ in range(3 * MAX_POSTED_PER_TURN + 1)]
     thread = threading.Thread(target=lambda: [portal.post(bridge) for bridge in bridges])
     thread.start()
     thread.join()  # the loop is busy meanwhile
@@ -61,7 +61,7 @@ async def test_more_words_than_one_turn_attends_to_are_attended_to_in_later_turn
 
 async def test_a_word_whose_bridge_fails_does_not_silence_the_words_behind_it():
     class Broken:
-        def attend(self) -> None:
+        def process_posted(self) -> None:
             raise RuntimeError("broken")
 
     loop = asyncio.get_running_loop()
@@ -95,7 +95,7 @@ def test_at_most_one_callback_is_pending_however_many_threads_leave_word():
     loop = _Loop()
     portal = Portal(loop)
     bridges = [_Counted() for _ in range(4)]
-    posts = 5 * MAX_ATTENDED
+    posts = 5 * MAX_POSTED_PER_TURN
 
     def leave_word(bridge):
         for _ in range(posts):

@@ -1,1 +1,1 @@
-cpdef hasten()
+cpdef install_am_send()

@@ -1,4 +1,4 @@
-"""What ``sending.py`` says, compiled: ``am_send`` (PEP 525's tp slot since Python 3.10)."""
+"""The compiled form of ``sending.py``: the type slot ``am_send`` (since Python 3.10)."""
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
@@ -18,7 +18,7 @@ cdef extern from "Python.h":
     void PyType_Modified(PyTypeObject* cls)
     PyObject* Py_None
 
-# A call whose NULL is left to the caller, where Cython would take care of it.
+# A call whose NULL result is passed on to the caller; Cython itself would raise here.
 ctypedef PyObject* (*Step)(PyObject* self) noexcept
 
 
@@ -39,7 +39,7 @@ cdef PySendResult _done(PyObject* self, PyObject* value, PyObject** result) noex
     return PYGEN_RETURN
 
 
-cpdef hasten():
+cpdef install_am_send():
     (<PyTypeObject*> Receive).tp_as_async.am_send = _receive
     (<PyTypeObject*> Done).tp_as_async.am_send = _done
     PyType_Modified(<PyTypeObject*> Receive)

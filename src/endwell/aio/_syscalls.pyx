@@ -1,4 +1,4 @@
-"""What ``syscalls.py`` says, compiled."""
+"""The compiled form of ``syscalls.py``."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
@@ -81,7 +81,7 @@ cpdef Py_ssize_t receive_past(int fd, bytes room, Py_ssize_t at, Py_ssize_t size
 cpdef Py_ssize_t send(int fd, data, Py_ssize_t size) except -2:
     cdef Py_buffer view
     if type(data) is bytearray:
-        # What it nearly always is, and needs no view.
+        # The usual type, which needs no view.
         return _result(c_send(fd, PyByteArray_AS_STRING(data), size, MSG_NOSIGNAL))
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
@@ -102,7 +102,7 @@ cpdef Py_ssize_t send_many(int fd, list buffers) except -2:
             count += 1
             if count == IOV:
                 break
-        # The process ignores SIGPIPE, as every Python does, so writev is sendmsg.
+        # Python ignores SIGPIPE, so writev() is as safe as sendmsg() with MSG_NOSIGNAL.
         return _result(writev(fd, parts, count))
     finally:
         for i in range(count):

@@ -79,22 +79,22 @@ class Admission:
         self._total = options.max_connections
         self._each = options.max_connections_per_address
         self._log = None if self._total is None else LimitLog("max_connections", self._total)
-        self._taken: Counter[object] = Counter()
+        self._admitted: Counter[object] = Counter()
         self._refused: Counter[object] = Counter()
 
     def admit(self, address: object) -> Permit | None:
         """Return a permit for a connection from ``address``; None to close it without an answer."""
         if self._total is None and self._each is None:
             return UNLIMITED
-        key = _site(address)
-        full = self._total is not None and self._taken[_ALL] >= self._total
+        key = _address_key(address)
+        full = self._total is not None and self._admitted[_ALL] >= self._total
         if full and self._log is not None:
             self._log.refused()
-        if full or (self._each is not None and key is not None and self._taken[key] >= self._each):
+        if full or (self._each is not None and key is not None and self._admitted[key] >= self._each):
             if self._refused[_ALL] >= REFUSALS:
                 return None
             return _permit(self._refused, key, None, refused=True)
-        return _permit(self._taken, key, self._log, refused=False)
+        return _permit(self._admitted, key, self._log, refused=False)
 
 
 def _permit(counts: Counter[object], key: object, log: LimitLog | None, refused: bool) -> Permit:
@@ -103,7 +103,7 @@ def _permit(counts: Counter[object], key: object, log: LimitLog | None, refused:
     return Permit(counts, key, log, refused)
 
 
-def _site(address: object) -> object:
+def _address_key(address: object) -> object:
     """Return the key of an address; None for a Unix socket, whose peers are all on this machine."""
     if not isinstance(address, tuple):
         return None

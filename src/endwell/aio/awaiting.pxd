@@ -14,7 +14,7 @@ cdef class Slot:
     cdef public unsigned long thread
     cdef object _loop
     cdef bint _woken
-    cdef bint _leaving
+    cdef bint _cancelling
     cdef object _callback
     cdef object _context
 

@@ -1,8 +1,8 @@
 """What ``recv()`` and ``send()`` return: awaitables without a coroutine or a Future.
 
-A task that waits for a message waits on the connection's one :class:`Slot`. When a
-message is there, the task goes on at once, inside the read callback, instead of a
-loop turn later. A message that is there already never suspends anybody.
+A task that waits for a message waits on the :class:`Slot` of the connection. When a message arrives, the
+task is resumed immediately, inside the read callback, instead of one loop turn later. A message that
+has arrived already is returned without suspending the task.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class _NoLoop:
         return False
 
 
-#: What has come to be for whoever is woken: a Future that is done, and which nobody waits on.
-_COME: asyncio.Future[None] = asyncio.Future(loop=cast("asyncio.AbstractEventLoop", _NoLoop()))
-_COME.set_result(None)
+#: A completed Future, which is passed to the wake-up callback of a task.
+_DONE_FUTURE: asyncio.Future[None] = asyncio.Future(loop=cast("asyncio.AbstractEventLoop", _NoLoop()))
+_DONE_FUTURE.set_result(None)
 
 
 def _coroutine_type(_awaitable: object) -> type:
@@ -38,7 +38,7 @@ def _coroutine_type(_awaitable: object) -> type:
 
 
 def _name(awaitable: object, attribute: str, method: str) -> str:
-    """What a coroutine's attribute ``attribute`` is, of an awaitable that the WebSocket's ``method`` returns."""
+    """Return the coroutine attribute ``attribute`` of what the WebSocket's ``method`` returns."""
     if attribute == "__name__":
         return method
     if attribute == "__qualname__":
@@ -47,39 +47,39 @@ def _name(awaitable: object, attribute: str, method: str) -> str:
 
 
 class Slot:
-    """The place of the one task that waits for a message: what a Future is to it.
+    """What the one task that receives waits on, like a Future.
 
-    ``busy`` belongs to the task that waits, until it goes on: a task that is only
-    refused, or cancelled before it began to wait, changes nothing here.
+    ``busy`` belongs to the waiting task until that task is resumed. A task that is refused, or cancelled
+    before it began to wait, does not change the slot.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        # What asyncio.Task looks for in whatever a coroutine yields to it.
+        # asyncio.Task checks this attribute of the object that a coroutine yields to it.
         self._asyncio_future_blocking = False
-        #: Whether a task waits, or was woken and has not gone on yet.
+        #: Whether a task waits, or was woken and has not been resumed yet.
         self.busy = False
-        #: Called by a receiver that is about to wait.
+        #: Called when the application is about to wait.
         self.quiescence: Quiescence | None = None
-        #: Whether the connection is.
+        #: Whether the connection has ended.
         self.over = False
-        #: Called by the task: the loop that it must be of. A reference, which all slots
-        #: of a loop share, is called faster than a method.
+        #: Called by the task to check the loop. A weak reference, which all slots of a loop share, is faster
+        #: to call than a method.
         self.get_loop = ref(loop)
         #: The thread of the loop.
         self.thread = thread_ident()
         self._loop = loop
-        # Whether a task was woken that has not gone on yet; whether one was cancelled that has not.
+        # Whether a task was woken, or cancelled, and has not been resumed yet.
         self._woken = False
-        self._leaving = False
+        self._cancelling = False
         self._callback: Callable[[Any], object] | None = None
         self._context: Context | None = None
 
     def is_waiting(self) -> bool:
-        """Whether a task is to be woken."""
+        """Whether a task waits."""
         return self._callback is not None
 
     def take(self) -> Slot:
-        """What a task that has no message waits on. Raises :exc:`ConcurrencyError` if another one does."""
+        """Occupy the slot, for a task to wait on. Raise :exc:`ConcurrencyError` if another task waits."""
         if self.busy:
             raise ConcurrencyError("another task is already receiving from this connection")
         self.busy = True
@@ -87,43 +87,43 @@ class Slot:
         return self
 
     def release(self) -> None:
-        """The coroutine that waits here is closed. That of a task is not before the task goes on."""
+        """Free the slot, unless a task holds it: that slot stays busy until the task is resumed."""
         if self._callback is None and not self._woken:
             self.busy = False
 
     def wake(self, inline: bool) -> None:
-        """Let the waiting task go on: now if ``inline``, which no task may call for, or in the next turn."""
+        """Resume the waiting task: now if ``inline`` (not allowed in a task), otherwise in the next turn."""
         callback, context = self._callback, self._context
         if callback is None or context is None:
             return
         self._callback = self._context = None
         if inline:
             self.busy = False
-            # Not self: asyncio's Task asks a Future for its result without a call.
-            context.run(callback, _COME)
+            # Not self: asyncio's Task reads the result of a Future without a call.
+            context.run(callback, _DONE_FUTURE)
         else:
             self._woken = True
-            self._loop.call_soon(self._go_on, callback, context=context)
+            self._loop.call_soon(self._resume, callback, context=context)
 
-    def _go_on(self, callback: Callable[[Any], object]) -> None:
+    def _resume(self, callback: Callable[[Any], object]) -> None:
         self._woken = self.busy = False
-        callback(_COME)
+        callback(_DONE_FUTURE)
 
     def add_done_callback(self, fn: Callable[[Any], object], *, context: Context | None = None) -> None:
-        """Called by the task, with its wake-up."""
+        """Set the wake-up callback of the task, which calls this."""
         if context is None:
             context = copy_context()
-        if self._leaving:
+        if self._cancelling:
             # The cancelled task still refers to this slot, and cancel() does not know which task is
-            # cancelled. So this task waits only after the cancelled one has gone on: a turn later.
+            # cancelled. So this task waits only after the cancelled one was resumed: one turn later.
             self._woken = True
-            self._loop.call_soon(self._go_on, fn, context=context)
+            self._loop.call_soon(self._resume, fn, context=context)
         else:
             self._callback = fn
             self._context = context
 
     def remove_done_callback(self, fn: Callable[[Any], object]) -> int:
-        """Take a wake-up back."""
+        """Remove the wake-up callback."""
         if self._callback != fn:
             return 0
         self._callback = self._context = None
@@ -131,18 +131,18 @@ class Slot:
         return 1
 
     def cancel(self, msg: object = None) -> bool:
-        """Cancel the wait, in the next turn of the loop as a Future does; the task is told ``msg``."""
+        """Cancel the wait with ``msg``, in the next turn of the loop as a Future does."""
         callback, context = self._callback, self._context
         if callback is None or context is None:
             return False
         self._callback = self._context = None
         self.busy = False
-        self._leaving = True
-        self._loop.call_soon(self._leave, callback, msg, context=context)
+        self._cancelling = True
+        self._loop.call_soon(self._deliver_cancel, callback, msg, context=context)
         return True
 
-    def _leave(self, callback: Callable[[Any], object], msg: object) -> None:
-        self._leaving = False
+    def _deliver_cancel(self, callback: Callable[[Any], object], msg: object) -> None:
+        self._cancelling = False
         cancelled = self._loop.create_future()
         cancelled.cancel(msg)
         callback(cancelled)
@@ -152,28 +152,28 @@ class Slot:
         return self._callback is None
 
     def guard(self, name: str) -> None:
-        """Raise :exc:`ConcurrencyError` outside of the event loop, for the method ``name``."""
-        # asyncio's own look at the thread, which costs more than the comparison that comes first.
+        """Raise :exc:`ConcurrencyError` outside of the event loop; ``name`` is the called method."""
+        # asyncio's check of the thread, which costs more than the comparison that the caller has done.
         if asyncio._get_running_loop() is not self._loop:
             raise ConcurrencyError(
                 f"{name}() of an asyncio WebSocket was called in a thread that is not its event loop's: "
                 "call it by asyncio.run_coroutine_threadsafe() or loop.call_soon_threadsafe(), or use endwell.sync"
             )
-        # A loop may be run in one thread after another.
+        # A loop may be run in several threads, one after the other.
         self.thread = thread_ident()
 
 
 class Receive:
-    """The next message, to be awaited any number of times, by one task at a time.
+    """The awaitable of a receiving method. It may be awaited repeatedly, by one task at a time.
 
-    ``at_end`` is what happens when there are no more: RAISE, STOP (the iteration) or NONE.
-    All calls of a method share one, so it knows nothing of those that await it: the slot does.
+    ``at_end`` says what happens after the last message: RAISE ConnectionClosed, STOP the iteration or return
+    NONE. All calls of a method share one object, so the state of a wait is in the slot.
     """
 
     RAISE, STOP, NONE = 0, 1, 2
 
-    # inspect.iscoroutine() is what anyio 4.13 asks of whatever a task is made of, and the state by
-    # inspect.getcoroutinestate() before it cancels that task.
+    # anyio 4.13 checks inspect.iscoroutine() when it starts a task, and inspect.getcoroutinestate() before it
+    # cancels the task.
     __class__ = property(_coroutine_type)
     cr_running, cr_suspended, cr_frame = False, True, None
 
@@ -200,7 +200,7 @@ class Receive:
         return self._slot
 
     def step(self) -> Slot | str | bytes | None:
-        """The message, None for the end, or the slot to wait on. Raises what awaiting this raises."""
+        """Return the message, None for the end, or the slot to wait on. Raises what awaiting this raises."""
         slot = self._slot
         if slot.thread != thread_ident():
             slot.guard(self.__name__)
@@ -219,11 +219,11 @@ class Receive:
                 raise StopAsyncIteration
             return None
         if self._core.partial_size and self._core.want_message():
-            self._stream.settle()  # the rest of the message was left to the kernel
+            self._stream.settle()  # the rest of the message is still in the kernel's buffer
         return slot.take()
 
     def send(self, value: None) -> Slot:
-        """A coroutine's method, for whoever drives this as one."""
+        """Resume, as a coroutine's ``send`` does."""
         return self.__next__()
 
     def throw(
@@ -232,17 +232,17 @@ class Receive:
         value: BaseException | None = None,
         trace: TracebackType | None = None,
     ) -> NoReturn:
-        """A coroutine's method: the task is cancelled."""
+        """Cancel the wait, as a coroutine's ``throw`` does."""
         self._slot.release()
         raise kind if value is None else value
 
     def close(self) -> None:
-        """A coroutine's method: nobody waits any more."""
+        """End the wait, as a coroutine's ``close`` does."""
         self._slot.release()
 
 
 class Done:
-    """Something that is done: awaiting it never suspends."""
+    """A completed awaitable: awaiting it never suspends the task."""
 
     __class__ = property(_coroutine_type)
     cr_running, cr_suspended, cr_frame = False, True, None
@@ -276,7 +276,7 @@ class Done:
         """A coroutine's method."""
 
 
-#: For everybody: it has no state.
+#: One object for all connections, because it has no state.
 DONE = cast("Coroutine[Any, Any, None]", Done())
 
 # So that asyncio.create_task(ws.recv()) works as with a coroutine.

@@ -36,10 +36,10 @@ def _method(name: str) -> Callable[[_Function], _Function]:
 async def send(ws: WebSocket, message: str | Buffer) -> None:
     """Send when the queue has room and the earlier waiting senders have sent."""
     ws._queued += 1
-    if ws._turn is None:
-        ws._turn = asyncio.Lock()
+    if ws._send_lock is None:
+        ws._send_lock = asyncio.Lock()
     try:
-        async with ws._turn:
+        async with ws._send_lock:
             await _room(ws)
     finally:
         ws._queued -= 1

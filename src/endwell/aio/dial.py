@@ -69,10 +69,10 @@ async def dial(
         sock.close()
         core.lost(exc, time.monotonic())
         raise _failure(core, uri, str(exc)) from exc
-    return await _Greeting(stream, offer, uri, None if layer is None else layer.ssl_object).websocket()
+    return await _ClientHandshake(stream, offer, uri, None if layer is None else layer.ssl_object).websocket()
 
 
-class _Greeting:
+class _ClientHandshake:
     """A connection during the client's opening handshake."""
 
     def __init__(self, stream: Stream, offer: Offer, uri: WebSocketURI, tls: ssl.SSLObject | None) -> None:
@@ -83,7 +83,7 @@ class _Greeting:
         self._offer = offer
         self._reader = ResponseReader(offer.options)
         self._refusal: Response | None = None
-        self._heard = False
+        self._received_any = False
         self._done: asyncio.Future[WebSocket] = stream.loop.create_future()
         stream.receive = self._receive
         stream.eof = self._eof
@@ -103,7 +103,7 @@ class _Greeting:
             raise
 
     def _receive(self, data: bytes, now: float) -> None:
-        self._heard = True
+        self._received_any = True
         try:
             response = self._reader.receive(data)
             if response is not None:
@@ -162,7 +162,7 @@ class _Greeting:
         when = "within the TLS handshake" if shaking else "before the server had answered the request"
         why = f"{ending.cause.meaning} {when}" + (f": {exc}" if exc is not None else "")
         # An OpenSSL server to which a client speaks plain HTTP ends TCP without an answer.
-        silent = ending.cause in (Cause.PEER_VANISHED, Cause.CONNECTION_RESET) and not self._heard
+        silent = ending.cause in (Cause.PEER_VANISHED, Cause.CONNECTION_RESET) and not self._received_any
         return why + ("; if this is a TLS port, use wss://" if silent and self._tls is None else "")
 
 

@@ -51,7 +51,7 @@ class Listener:
     ``serve(opening, head)`` is called once for each connection, when the head is complete or has broken a
     rule.
 
-    ``yields`` is given if other processes accept from the same sockets; their files are not removed then.
+    ``should_defer`` is given if other processes accept from the same sockets. Socket files are not removed then.
     It is called before an accept, with the number of running handshakes, and returns whether to leave
     the new connections to the other processes.
     """
@@ -63,7 +63,7 @@ class Listener:
         tls: ssl.SSLContext | None,
         serve: Callable[[Opening, Request | RequestRefused], object],
         draining: DrainEvent,
-        yields: Callable[[int], bool] | None = None,
+        should_defer: Callable[[int], bool] | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.socks = socks
@@ -79,7 +79,7 @@ class Listener:
         self._admission = Admission(options)
         self.tls = tls
         self._exhausted = False
-        self._should_defer = yields
+        self._should_defer = should_defer
         self._deferred = False
         for sock in socks:
             set_user_timeout(sock, options)

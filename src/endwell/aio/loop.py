@@ -10,7 +10,7 @@ __all__ = ["check_system", "loop_factory"]
 
 
 def check_system() -> None:
-    """Raise NotImplementedError on Windows, which has no descriptors that a loop can watch and ``os.readv`` can read."""
+    """Raise NotImplementedError on Windows, whose sockets are not descriptors for ``os.readv``."""
     if sys.platform == "win32":
         raise NotImplementedError(
             "endwell serves and opens no connections on Windows itself: use Linux, macOS or the Windows Subsystem for Linux"

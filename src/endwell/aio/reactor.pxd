@@ -2,7 +2,7 @@ cimport cython
 
 from endwell.aio._syscalls cimport monotonic
 
-cdef double GRAIN
+cdef double ALARM_RESOLUTION
 
 
 cdef class Reactor:

@@ -31,7 +31,7 @@ ENCRYPTED_SIZE = 32 * 1024
 EVENTS = 256
 #: Seconds by which an alarm may be late. The alarms of one such interval share a timer of the loop. A
 #: separate timer would cost each connection more memory than its socket, and two calls of the loop.
-GRAIN = 1 / 64
+ALARM_RESOLUTION = 1 / 64
 
 
 class Reactor:
@@ -129,16 +129,18 @@ class Reactor:
 
     def set_alarm(self, stream: Stream, at: float) -> None:
         """Call ``stream.tick()`` at the time ``at``."""
-        number = int(at / GRAIN) + 1
+        number = int(at / ALARM_RESOLUTION) + 1
         streams = self._alarms.get(number)
         if streams is None:
             streams = self._alarms[number] = set()
-            self._timers[number] = self.loop.call_later(number * GRAIN - monotonic(), self._ring, number)
+            self._timers[number] = self.loop.call_later(
+                number * ALARM_RESOLUTION - monotonic(), self._alarms_due, number
+            )
         streams.add(stream)
 
     def unset_alarm(self, stream: Stream, at: float) -> None:
         """Undo :meth:`set_alarm`."""
-        number = int(at / GRAIN) + 1
+        number = int(at / ALARM_RESOLUTION) + 1
         streams = self._alarms.get(number)
         if streams is None:
             return
@@ -147,7 +149,7 @@ class Reactor:
             del self._alarms[number]
             self._timers.pop(number).cancel()
 
-    def _ring(self, number: int) -> None:
+    def _alarms_due(self, number: int) -> None:
         del self._timers[number]
         # One call for each, so that an exception in one does not affect the others.
         for stream in self._alarms.pop(number):

@@ -98,9 +98,9 @@ class _Lookup:
         except OSError as error:
             answer = error
         with suppress(RuntimeError):  # the loop is closed: nothing waits for the answer
-            self._loop.call_soon_threadsafe(self._tell, answer)
+            self._loop.call_soon_threadsafe(self._set_answer, answer)
 
-    def _tell(self, answer: list[Address] | OSError) -> None:
+    def _set_answer(self, answer: list[Address] | OSError) -> None:
         if self.found.done():
             return
         if isinstance(answer, OSError):

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["hasten", "mark"]
+__all__ = ["install_am_send", "mark_coroutine_function"]
 
 
-def hasten() -> None:
+def install_am_send() -> None:
     """Let ``Receive`` and ``Done`` return their value as a coroutine does.
 
     The pure build does nothing: a value is returned with StopIteration. In the compiled build
@@ -20,7 +20,7 @@ def hasten() -> None:
     """
 
 
-def mark(function: Callable[..., Any]) -> None:
+def mark_coroutine_function(function: Callable[..., Any]) -> None:
     """Make ``inspect.iscoroutinefunction`` true for a plain function that returns a coroutine.
 
     ``unittest.mock`` uses it. On Python 3.11 only asyncio's function knows the mark.

@@ -10,7 +10,7 @@ from endwell.wire.codec cimport Codec
 cdef double NEVER
 cdef Py_ssize_t READ_SIZE
 cdef Py_ssize_t FLUSH_SIZE
-cdef int READS
+cdef int MAX_READS
 cdef int BURST
 
 
@@ -36,10 +36,10 @@ cdef class Stream:
     cdef bint _not_reading
     cdef bint _out_of_buffers
     cdef bint _resuming
-    cdef object _failure
-    cdef Py_ssize_t _left
+    cdef object _write_error
+    cdef Py_ssize_t _bytes_left
     cdef bint _writing
-    cdef bint _finished
+    cdef bint _half_closed
     cdef readonly double _alarm
     cdef bint _corked
     cdef int _burst
@@ -56,15 +56,15 @@ cdef class Stream:
     cpdef bint exceeds(self, Py_ssize_t limit) except -1
     cpdef uncork(self)
     cdef _watch(self)
-    cdef _listen(self)
+    cdef _watch_reads(self)
     cdef _set_alarm(self)
     cdef _unset_alarm(self)
     cdef _end_of_file(self)
-    cdef _catch_up(self)
-    cdef _judge(self)
+    cdef _do_late_io(self)
+    cdef _check_deadlines(self)
 
     @cython.locals(began=cython.double, count=cython.Py_ssize_t, core=Connection, quiet=cython.bint)
-    cdef _take_turn(self)
+    cdef _read_turn(self)
     cpdef readable(self)
     cdef bint _may_read(self) except -1
     cdef bint _has_more(self)
@@ -75,7 +75,7 @@ cdef class Stream:
     cdef _flush(self)
     @cython.locals(outbox=Outbox)
     cdef Py_ssize_t _write(self) except -2
-    cdef _read_what_is_left(self, exc)
+    cdef _write_failed(self, exc)
     @cython.locals(began=cython.double, count=cython.Py_ssize_t)
-    cdef _read_last(self)
+    cdef _read_after_failure(self)
     cdef _read_on(self)

@@ -1,12 +1,12 @@
-"""A connection's socket, plain or TLS, on the event loop.
+"""The driver of a connection's socket, plain or TLS, on the event loop.
 
-Why not an asyncio transport: a transport reports a failed write as the end of the
-connection and throws away what is still readable. A page that reloads while the
-server streams has sent Close 1001 by then, and it would be lost. Here a failed
-write only ends the writing (``docs/explanation/design.md``, "A Close must be seen").
+Why not an asyncio transport: a transport reports a failed write as the end of the connection and
+discards what is still readable. A page that reloads while the server streams has sent Close 1001 by
+then, and that Close would be lost. Here a failed write only ends the writing
+(``docs/explanation/design.md``, "A Close must be seen").
 """
 
-# size: the one driver of a socket; what leaves at once, what later and what is left to read belong together.
+# size: the one driver of a socket; corking, fairness and the reads after a failed write depend on each other.
 from __future__ import annotations
 
 import _socket
@@ -26,19 +26,19 @@ from .tls import TLS
 
 __all__ = ["Stream"]
 
-#: Reads in one turn of the loop, and seconds after which there is no other, so that one
-#: flooding peer starves nobody.
-READS = 4
+#: Maximum number of reads in one turn of the loop, and seconds after which no other one follows, so that
+#: one flooding peer does not starve the other connections.
+MAX_READS = 4
 READING_TIME = 0.01
-#: Bytes read after a failed write, at most: more than a kernel's receive buffer holds.
-LAST_BYTES = 64 * 2**20
-#: Bytes in the outbox at which they leave though more may follow soon.
+#: Maximum number of bytes read after a failed write: more than a kernel's receive buffer holds.
+MAX_BYTES_AFTER_FAILURE = 64 * 2**20
+#: Bytes in the outbox from which on they are written without waiting for more.
 FLUSH_SIZE = 64 * 1024
-#: Sends in one turn of the loop after which the sender waits for the next: to a peer that
-#: takes everything at once, a loop of sends would else never let anybody else run.
+#: Sends in one turn of the loop after which the sender waits for the next turn. If the peer accepts all
+#: data, a loop of sends would starve the other tasks without this limit.
 BURST = 256
-#: The system has no memory for a socket now. That passes, so the connection waits for so
-#: many seconds instead of ending.
+#: Errors that mean that the system has no memory for the socket now. That passes, so the connection waits
+#: for ``OUT_OF_BUFFERS_DELAY`` seconds instead of ending.
 OUT_OF_BUFFERS = {errno.ENOBUFS, errno.ENOMEM}
 OUT_OF_BUFFERS_DELAY = 0.1
 
@@ -46,9 +46,9 @@ logger = logging.getLogger("endwell")
 
 
 class Stream:
-    """Joins one socket to one :class:`~endwell.protocol.connection.Connection`.
+    """Connects one socket to one :class:`~endwell.protocol.connection.Connection`.
 
-    :meth:`settle` is the only place that turns the core's wishes into I/O.
+    :meth:`settle` is the only method that does the I/O that the core asks for.
     """
 
     def __init__(
@@ -61,20 +61,21 @@ class Stream:
     ) -> None:
         self.loop = reactor.loop
         self.core = core
-        #: Who consumes what is read, if not the core: the opening.
+        #: Consumers of the data and of the end of file during the opening handshake. Otherwise the core gets
+        #: both.
         self.receive: Callable[[bytes, float], None] | None = None
         self.eof: Callable[[float], None] | None = None
-        #: Called when something may have changed; True where a task may be resumed at once.
+        #: Called when the state may have changed; the argument is True if a task may be resumed immediately.
         self.changed: Callable[[bool], None] | None = None
-        #: True while nothing may be read, whatever the core says.
+        #: True while reading is paused, whatever the core wants.
         self.reading_paused = False
-        #: True while even the first send of a turn of the loop waits for what follows it.
+        #: True while even the first send of a turn of the loop waits for the following ones.
         self.delay_first_send = False
-        #: Called when the socket is closed, which may be after the end was told.
+        #: Called when the socket is closed, which may be after the end of the connection.
         self.closed: Callable[[], object] | None = None
-        #: A server's streams whose end was told before TCP ended; this one is added to them then.
+        #: A server's set of streams that have ended for the application while TCP is still open.
         self.lingering: set[Stream] | None = None
-        #: The peer's, as the socket module gives it.
+        #: The peer's address, in the format of the socket module.
         self.remote_address = remote_address
         self._local_address: object = None
         self._sock: _socket.socket | None = sock
@@ -82,17 +83,17 @@ class Stream:
         self._tls = tls
         self._handshaking = tls is not None
         self._reading = False
-        #: Not reading, but to be told of a reset.
+        #: True while reading is paused but a reset is noticed.
         self.errors_only = False
-        # So now, or for a while since the last tick.
+        # True if that is so now, or was at any time since the last tick.
         self._not_reading = False
         self._out_of_buffers = False
         self._resuming = False
-        # Why nothing can be written any more, and how much is still read then.
-        self._failure: OSError | None = None
-        self._left = 0
+        # The error of the failed write, and how many bytes may still be read after it.
+        self._write_error: OSError | None = None
+        self._bytes_left = 0
         self._writing = False
-        self._finished = False
+        self._half_closed = False
         self._alarm = NEVER
         self._corked = False
         self._burst = 0
@@ -103,7 +104,7 @@ class Stream:
 
     @property
     def local_address(self) -> object:
-        """Our own, asked for at the first look; None where the connection was over by then."""
+        """The local address, queried at the first access; None if the socket was closed by then."""
         if self._local_address is None and self._sock is not None:
             self._local_address = _address(self._sock.getsockname)
         return self._local_address
@@ -114,7 +115,7 @@ class Stream:
         return self._sock
 
     def tls_object(self) -> ssl.SSLObject | None:
-        """The TLS side of the socket, for certificates and the like; None if plain or over."""
+        """Return the SSLObject, for certificates and the like; None for a plain or closed socket."""
         return None if self._tls is None else self._tls.ssl_object
 
     def abort(self) -> None:
@@ -123,19 +124,19 @@ class Stream:
         self.settle()
 
     def forked(self) -> None:
-        """Close this process's descriptor after a fork; TCP and TLS go on in the parent, so nothing is sent."""
+        """Close the descriptor in a forked child. Nothing is sent: TCP and TLS continue in the parent."""
         if self._sock is not None:
             self._sock.close()
 
     def linger(self) -> None:
-        """The end was told, and TCP goes on without anything that was told it."""
+        """Note that the application knows the end while TCP is still open."""
         if self.lingering is not None:
             self.lingering.add(self)
 
-    # -- the one place that turns wishes into I/O --------------------------------
+    # -- what the core asks for becomes I/O --------------------------------------
 
     def settle(self) -> None:
-        """Do what the core wants by now."""
+        """Do the I/O that the core asks for."""
         if self._sock is not None:
             core = self.core
             if self._handshaking:
@@ -146,12 +147,12 @@ class Stream:
             if core.ended:
                 self._close()
             else:
-                if core.half_close and not self._finished and not core.wants_write():
-                    self._finish()
+                if core.half_close and not self._half_closed and not core.wants_write():
+                    self._half_close()
                 try:
                     self._watch()
                 except OSError as exc:
-                    # The system can watch no socket more (ENOSPC, ENOMEM): nobody would ever hear of it.
+                    # The loop cannot watch another socket (ENOSPC, ENOMEM), so no event would ever arrive.
                     core.lost(exc, monotonic())
                     self._close()
                 else:
@@ -160,16 +161,17 @@ class Stream:
             self.changed(False)
 
     def now(self) -> float:
-        """The time; while a read is being handled, that of the read."""
+        """Return the time; during a read, the time of that read."""
         return self._now or monotonic()
 
     def wrote(self) -> bool:
-        """The application has queued something: let it leave, with what follows soon.
+        """Send what the application has queued, together with what follows soon.
 
-        True if it has queued so much in this turn of the loop that others should have one.
+        True if the application has queued so much in this turn of the loop that other tasks should run.
 
-        While a read is being handled, answers collect until that is done. Otherwise the first of a turn of
-        the loop leaves at once, later ones at its end: nothing is held while the application waits.
+        While a read is handled, answers are collected until the end of the read. Otherwise the first message
+        of a turn of the loop is written immediately, and the later ones at the end of the turn: nothing is
+        delayed while the application waits.
         """
         self._burst += 1
         if not self._corked:
@@ -182,9 +184,9 @@ class Stream:
         return self._burst >= BURST
 
     def push(self, frame: bytes) -> bool:
-        """Send ``frame`` as after :meth:`wrote`, but run nobody's code, whatever becomes of the socket.
+        """Send ``frame`` as after :meth:`wrote`, but call no callback, even if the socket fails.
 
-        True if the caller has to have :meth:`uncork` called in the next turn of the loop.
+        True if the caller has to schedule :meth:`uncork` for the next turn of the loop.
         """
         outbox = self.core.outbox
         corked, self._corked = self._corked, True
@@ -193,13 +195,13 @@ class Stream:
             if not self._writing and (not corked or outbox.size >= FLUSH_SIZE):
                 self._flush()
             return not corked
-        # Past the queue: of many connections, hardly anything is in the processor's cache.
+        # Bypass the queue: with many connections, hardly any of their data is in the processor's cache.
         count = 0
         try:
             count = max(0, send(self._fd, frame, len(frame)))
         except OSError as exc:
             outbox.append(frame)
-            self._read_what_is_left(exc)
+            self._write_failed(exc)
         else:
             if count == len(frame):
                 outbox.bytes_sent += count
@@ -209,14 +211,14 @@ class Stream:
         return True
 
     def exceeds(self, limit: int) -> bool:
-        """Whether more than ``limit`` bytes wait for the peer; what is only held back leaves first."""
+        """Whether more than ``limit`` bytes wait for the peer. Corked bytes are written first."""
         outbox = self.core.outbox
         if outbox.size > limit and not self._writing:
             self._flush()
         return outbox.size > limit
 
     def uncork(self) -> None:
-        """A turn of the loop is over: what was held back in it leaves."""
+        """Write what was corked: a turn of the loop is over."""
         self._corked = False
         self._burst = 0
         if self.core.outbox.size:
@@ -226,7 +228,7 @@ class Stream:
         reading = self._handshaking or (not self._out_of_buffers and self._may_read())
         if reading is not self._reading:
             if reading:
-                self._listen()
+                self._watch_reads()
             elif self.reading_paused:
                 self._reactor.remove_reader(self._fd)
             else:
@@ -236,11 +238,11 @@ class Stream:
         if reading and self._has_more():
             self._read_on()
         if self._handshaking:
-            return  # the handshake watches for writing by itself
-        writing = self.core.wants_write() or (self.core.half_close and not self._finished)
+            return  # _do_handshake() watches for writing
+        writing = self.core.wants_write() or (self.core.half_close and not self._half_closed)
         if self._tls is not None:
             writing = (writing and not self._tls.blocked) or self._tls.unsent()
-        writing = writing and not self._out_of_buffers and self._failure is None
+        writing = writing and not self._out_of_buffers and self._write_error is None
         if writing is not self._writing:
             if writing:
                 self.loop.add_writer(self._fd, self.settle)
@@ -248,7 +250,7 @@ class Stream:
                 self.loop.remove_writer(self._fd)
             self._writing = writing
 
-    def _listen(self) -> None:
+    def _watch_reads(self) -> None:
         if self.errors_only:
             self._reactor.watch_reads(self._fd, self)
             self.errors_only = False
@@ -263,19 +265,19 @@ class Stream:
         )
 
     def _has_more(self) -> bool:
-        """Whether something was read from the socket and has not been looked at."""
+        """Whether data was read from the socket and is not parsed yet."""
         return self.core.has_unparsed() or (self._tls is not None and self._tls.waiting)
 
     def _read_on(self) -> None:
         """Read in the next turn of the loop what the kernel does not announce again."""
-        if not self._resuming:  # one call at a time, or they would multiply from turn to turn
+        if not self._resuming:  # at most one pending call; otherwise they would multiply
             self._resuming = True
             self.loop.call_soon(self._resume)
 
     def _resume(self) -> None:
         assert self._resuming, "a second call to read on in one turn of the loop"
         self._resuming = False
-        self._take_turn()
+        self._read_turn()
 
     def _wait_for_buffers(self) -> None:
         if not self._out_of_buffers:
@@ -287,7 +289,7 @@ class Stream:
         self.settle()
 
     def _set_alarm(self) -> None:
-        # One that is too early looks again then: cheaper than moving it each time.
+        # An alarm that is too early only checks again: cheaper than moving it each time.
         if self.core.deadline < self._alarm:
             self._unset_alarm()
             self._alarm = self.core.deadline
@@ -299,24 +301,24 @@ class Stream:
             self._alarm = NEVER
 
     def tick(self) -> None:
-        """The alarm rings."""
+        """Check the deadlines: the alarm has expired."""
         try:
-            self._catch_up()
-        finally:  # whatever that has led to, time goes on
-            self._unset_alarm()  # one that was set since this one rang would ring beside the next
-            self._judge()
+            self._do_late_io()
+        finally:  # also after an exception
+            self._unset_alarm()  # _do_late_io() may have set another one
+            self._check_deadlines()
 
-    def _catch_up(self) -> None:
-        """Do what the loop may have come too late for.
+    def _do_late_io(self) -> None:
+        """Do the I/O that a late loop has not done yet.
 
-        What lies in the kernel's buffer may prove that the peer lives, or be the Close that is waited for.
+        Data in the kernel's buffer may prove that the peer is alive, or be the Close that is waited for.
         """
         if self._reading:
-            self._take_turn()
+            self._read_turn()
         if self._writing and self._sock is not None:
             self._flush()
 
-    def _judge(self) -> None:
+    def _check_deadlines(self) -> None:
         silence = None
         if self._not_reading and self._sock is not None:
             silence = seconds_since_ack(self._sock)
@@ -328,19 +330,19 @@ class Stream:
     # -- reading --------------------------------------------------------------
 
     def readable(self) -> None:
-        """There is something to read, or an error."""
-        if not self._resuming:  # else this connection has its turn anyway
-            self._take_turn()
+        """Read: there is data or an error."""
+        if not self._resuming:  # otherwise _resume() reads in this turn
+            self._read_turn()
 
-    def _take_turn(self) -> None:
-        """Read, as much as one connection may in a turn of the loop."""
+    def _read_turn(self) -> None:
+        """Read as much as one connection may in a turn of the loop."""
         core = self.core
-        if self._failure is not None:
-            self._read_last()
+        if self._write_error is not None:
+            self._read_after_failure()
         elif not self._handshaking:
             began = 0.0
-            for _ in range(READS):
-                # What was read may have been answered, and the answer may have ended it all.
+            for _ in range(MAX_READS):
+                # The answer to the last read may have ended the connection.
                 if self._sock is None or not self._may_read():
                     break
                 self._now = monotonic()
@@ -355,24 +357,24 @@ class Stream:
                 self._now = 0.0
                 self._burst = 0
                 if count < READ_SIZE and not (self._tls is not None and self._tls.waiting):
-                    break  # another read would most likely bring nothing now
+                    break  # another read would most likely return no data
                 if monotonic() - began > READING_TIME:
                     break
         if core.is_open and core.outbox.size and not self._writing and not self._out_of_buffers:
             self._flush()
             quiet = not core.outbox.size and not core.inbox.messages and not self._has_more()
             if core.is_open and quiet and core.deadline >= self._alarm:
-                # All is said: the socket took it, so it has no error, and nothing else has
-                # changed but that there is room again for whoever waits to send.
+                # Everything is written. So the socket has no error, and the only change is room for waiting
+                # senders.
                 if self.changed is not None:
                     self.changed(False)
                 return
         if self._reactor.ask_for_errors and self._sock is not None and (number := error_of(self._sock)):
-            self._read_what_is_left(OSError(number, os.strerror(number)))
+            self._write_failed(OSError(number, os.strerror(number)))
         self.settle()
 
     def has_input(self) -> bool:
-        """Whether there is something to read, or the end."""
+        """Whether there is data or the end of file to read."""
         if self._sock is None:
             return False
         if self._has_more():
@@ -382,30 +384,30 @@ class Stream:
         except BlockingIOError:
             return False
         except OSError:
-            pass  # reading will say which
+            pass  # the next read raises the error
         return True
 
     def hung_up(self) -> None:
-        """There is an error, or the end, and nothing that was asked for."""
+        """Handle an event that announces an error or a hang-up, but no data."""
         if not self.errors_only:
             self.readable()
         elif self._sock is not None:
             number = error_of(self._sock) or errno.ECONNRESET
-            self._read_what_is_left(OSError(number, os.strerror(number)))
+            self._write_failed(OSError(number, os.strerror(number)))
             self.settle()
 
     def _read_or_end(self) -> int:
         try:
             return self._read()
         except Exception as exc:
-            # No memory, or a fault of ours: what was read is lost, so this connection
-            # cannot go on; every other one can.
+            # Out of memory, or a defect of this library: the data is lost, so this connection cannot
+            # continue. The others can.
             logger.exception("reading from %r failed", self.remote_address)
             self.core.lost(exc, monotonic())
             return 0
 
     def _read(self) -> int:
-        """One read: how many bytes it brought, 0 for none, at the end too."""
+        """Read once. Return the number of bytes; 0 for none and for the end of file."""
         assert self._sock is not None
         if self.core.has_unparsed():
             self.core.feed(self._buffer, 0, self.now())
@@ -445,13 +447,13 @@ class Stream:
     # -- writing --------------------------------------------------------------
 
     def _flush(self) -> None:
-        assert self._sock is not None  # or the descriptor may be another's by now
+        assert self._sock is not None  # after close() the descriptor may belong to another socket
         core = self.core
-        if self._failure is not None:
+        if self._write_error is not None:
             return
         try:
             if self._tls is not None and not core.outbox.size:
-                self._tls.flush()  # of TLS's own
+                self._tls.flush()  # records of TLS itself
             while core.outbox.size and core.wants_write():
                 count = self._write()
                 core.sent(max(count, 0), self.now())
@@ -462,7 +464,7 @@ class Stream:
                 self._wait_for_buffers()
                 core.sent(0, self.now())
             else:
-                self._read_what_is_left(exc)
+                self._write_failed(exc)
 
     def _write(self) -> int:
         outbox = self.core.outbox
@@ -473,37 +475,37 @@ class Stream:
         assert outbox.block is not None
         return send(self._fd, outbox.block, outbox.fill)
 
-    def _read_what_is_left(self, exc: OSError) -> None:
-        """The socket failed with ``exc``: the peer's last words may still lie in the receive buffer."""
-        if self._failure is not None or self._sock is None:
+    def _write_failed(self, exc: OSError) -> None:
+        """Handle a failed write: the peer's last messages may still be in the receive buffer."""
+        if self._write_error is not None or self._sock is None:
             return
-        self._failure = explain_timeout(exc, self._sock)
-        self.core.broken(self._failure, monotonic())
-        self._left = 0 if self._handshaking else LAST_BYTES
-        self._read_last()
+        self._write_error = explain_timeout(exc, self._sock)
+        self.core.broken(self._write_error, monotonic())
+        self._bytes_left = 0 if self._handshaking else MAX_BYTES_AFTER_FAILURE
+        self._read_after_failure()
 
-    def _read_last(self) -> None:
-        """Read on after a failed write, as much as one connection may in a turn of the loop; then it is over."""
+    def _read_after_failure(self) -> None:
+        """Read on after a failed write, as much as one connection may in a turn of the loop; then end."""
         began = monotonic()
-        for _ in range(READS):
-            if self._left <= 0 or self._sock is None or monotonic() - began > READING_TIME:
+        for _ in range(MAX_READS):
+            if self._bytes_left <= 0 or self._sock is None or monotonic() - began > READING_TIME:
                 break
             count = self._read_or_end()
             if not count:
-                self._left = 0
-            self._left -= count
-        if self._left > 0 and self._sock is not None:
+                self._bytes_left = 0
+            self._bytes_left -= count
+        if self._bytes_left > 0 and self._sock is not None:
             self._read_on()
             return
-        failure = self._failure
+        failure = self._write_error
         assert failure is not None
-        # Unless EOF or an error came, which decided: nothing more is to be had.
+        # No effect if an EOF or an error has ended the connection already.
         self.core.lost(failure, monotonic(), isinstance(failure, ssl.SSLError))
 
     # -- TLS and the end ------------------------------------------------------
 
     def _do_handshake(self) -> None:
-        """A step of the TLS handshake."""
+        """Do one step of the TLS handshake."""
         assert self._tls is not None
         self.loop.remove_writer(self._fd)
         try:
@@ -519,27 +521,27 @@ class Stream:
                 self._end_of_file()
         self._handshaking = False
 
-    def _finish(self) -> None:
-        """Half-close: nothing more will be said, but reading goes on.
+    def _half_close(self) -> None:
+        """Half-close: send nothing more, but continue to read.
 
-        Closing with unread input would make the kernel send RST, which can destroy
-        the Close in the peer's buffer (RFC 9112 §9.6 tells the same of HTTP).
+        A close with unread input would make the kernel send RST, which can destroy the Close in the peer's
+        receive buffer (RFC 9112 §9.6 describes the same for HTTP).
         """
         assert self._sock is not None
         if self._tls is not None and not self._tls.notify():
             return
-        # What still comes is discarded undecrypted.
+        # Later input is discarded without decryption.
         self._tls = None
-        self._finished = True
+        self._half_closed = True
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
-            pass  # ENOTCONN: the peer is gone already, and reading will say how
+            pass  # ENOTCONN: the peer is gone, and the next read reports how
 
     def _close(self) -> None:
         sock, self._sock = self._sock, None
         if sock is None:
-            return  # what was left to read after a failed write has been answered and ended
+            return  # the reads after a failed write have ended the connection
         if self._reading or self.errors_only:
             self._reactor.remove_reader(self._fd)
         if self._writing or self._handshaking:
@@ -549,12 +551,12 @@ class Stream:
         if self._tls is not None and not self._handshaking and not self.core.abort:
             self._tls.notify()
         self._tls = None
-        if self.core.abort or not self._finished:
+        if self.core.abort or not self._half_closed:
             try:
-                # close() alone ends nothing while a forked child has the descriptor, too.
+                # close() alone does not end TCP while a forked child also has the descriptor.
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
-                pass  # ENOTCONN: the peer has ended it
+                pass  # ENOTCONN: the peer has ended TCP
         sock.close()
         if self.lingering is not None:
             self.lingering.discard(self)
@@ -564,7 +566,7 @@ class Stream:
 
 
 def _address(ask: Callable[[], object]) -> object:
-    """The address, or None where there is none any more."""
+    """Return the address, or None if the socket has none any more."""
     try:
         return ask()
     except OSError:

@@ -4,8 +4,8 @@ from endwell.protocol.outbox cimport Outbox
 from endwell.wire._payload cimport binary
 
 cdef Py_ssize_t WRITE_SIZE
-cdef Py_ssize_t FEW
-cdef Py_ssize_t OWN_SIZE
+cdef Py_ssize_t COPY_LIMIT
+cdef Py_ssize_t MAX_OWN_BYTES
 
 cdef _first(Outbox outbox)
 
@@ -20,9 +20,9 @@ cdef class TLS:
     cdef object _read
     cdef object _write
     cdef object _error
-    cdef bint _left
-    cdef object _rest
-    cdef Py_ssize_t _sealed
+    cdef bint _pending
+    cdef object _unsent
+    cdef Py_ssize_t _encrypted
     cdef bint _notified
     cdef bytearray _buffer
 

@@ -1,8 +1,8 @@
-"""TLS over a non-blocking socket, by way of memory.
+"""TLS over a non-blocking socket, through memory BIOs.
 
-Why not ssl.SSLSocket: OpenSSL reads its socket twice for each record, the header and then the
-body. Here one read brings all records that have come, and one write takes all that are to
-leave. It also keeps the system's errors as they are: SSLSocket makes an end of file of a reset.
+Why not ssl.SSLSocket: OpenSSL reads its socket twice for each record, the header and then the body.
+Here one read gets all records that have arrived, and one write sends all that wait. It also keeps the
+system's errors: SSLSocket turns a reset into an end of file.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from .syscalls import receive, send
 
 __all__ = ["TLS"]
 
-#: Bytes encrypted at a time, at most, in records of 2**14 (RFC 8446 §5.1). Twice as many cost
-#: 5 % less for messages of 1 MiB, and OpenSSL keeps a third more memory than the most that it had.
+#: Maximum number of bytes encrypted at a time, in records of 2**14 (RFC 8446 §5.1). Twice as many save 5 %
+#: for messages of 1 MiB, but OpenSSL then keeps a third more than its peak memory.
 WRITE_SIZE = 2 * 2**14
-#: Bytes of TLS's own that may wait for the system to take them before nothing more is read: a
-#: renegotiation's certificates have room, and the overhead of what ``send`` is given.
-OWN_SIZE = 2**14
-#: So few bytes are sooner copied than a view of them is made.
-FEW = 8192
+#: Bytes of TLS itself that may wait for the kernel before reading is paused. That is enough for the
+#: certificates of a renegotiation, and for the overhead of the records of ``send``.
+MAX_OWN_BYTES = 2**14
+#: Up to this size a copy costs less than a memoryview.
+COPY_LIMIT = 8192
 
 
 class TLS:
     """TLS on ``sock``, from the handshake to the close_notify of both sides.
 
-    Counts as the functions of ``syscalls.py`` do. Raises OSError, of which ssl.SSLError is
-    one, and at first whatever ``context`` has against ``server_hostname``.
+    The return values are those of ``syscalls.py``. Raises OSError, including ssl.SSLError; the constructor
+    raises what ``context`` raises for ``server_hostname``.
     """
 
     def __init__(
@@ -51,27 +51,27 @@ class TLS:
         self.ssl_object = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server, server_hostname=server_hostname
         )
-        #: True if :meth:`receive` may have something though the system announces nothing.
+        #: True if :meth:`receive` may return data although the system announces none.
         self.waiting = False
-        #: True if nothing can be sent before something is received: a renegotiation.
+        #: True if nothing can be sent before something is received: during a renegotiation.
         self.blocked = False
-        # The object inside has the same two methods, without a Python function around each.
+        # The inner object has the same two methods, without a Python function around each.
         inner = getattr(self.ssl_object, "_sslobj", self.ssl_object)
         self._read = cast("Callable[[int, bytearray | memoryview], int]", inner.read)
         self._write = inner.write
-        # The error that is told when what came before it has been.
+        # An error that is raised after the data before it was returned.
         self._error: ssl.SSLError | None = None
-        # Whether something was read and not yet decrypted, or decrypted and not yet told.
-        self._left = False
-        # What OpenSSL has encrypted and the system has not taken, but for the outgoing BIO.
-        self._rest: bytes | memoryview = b""
-        # How many bytes are in those two of what send() is given.
-        self._sealed = 0
+        # Whether data was read and not decrypted yet, or an end or error was found and not reported yet.
+        self._pending = False
+        # Encrypted data that the kernel has not accepted, except for what is in the outgoing BIO.
+        self._unsent: bytes | memoryview = b""
+        # How many plain bytes given to send() these two contain.
+        self._encrypted = 0
         self._notified = False
         self._buffer = reactor.encrypted
 
     def handshake(self) -> int:
-        """Go on with the handshake: 1 once it is done, 0 at the end of file, -1 if it has to wait."""
+        """Continue the handshake: 1 when it is done, 0 at the end of file, -1 if it has to wait."""
         done = False
         while not done:
             failure: OSError | None = None
@@ -82,46 +82,46 @@ class TLS:
                 pass
             except ssl.SSLError:
                 try:
-                    self.flush()  # the alert, which tells the peer why
+                    self.flush()  # the alert with the reason
                 except OSError:
                     pass
                 raise
             try:
                 self.flush()
             except OSError as exc:
-                failure = exc  # the peer's alert, which says why, may still be readable
+                failure = exc  # the peer's alert with the reason may still be readable
             if not done or failure is not None:
                 count = self._fill()
                 if count <= 0:
                     if failure is not None:
                         raise failure
                     return count
-        # What came right behind the handshake is not announced again.
-        self._left = self.waiting = self._incoming.pending > 0
+        # Data that came together with the end of the handshake is not announced again.
+        self._pending = self.waiting = self._incoming.pending > 0
         return 1
 
     def receive(self, buffer: bytearray) -> int:
-        """Read into ``buffer`` what is there, decrypted: how many bytes, 0 at the end, -1 for nothing now.
+        """Read and decrypt into ``buffer``. Return the number of bytes, 0 at the end, -1 for none now.
 
         The peer's close_notify is an end, too.
         """
         if self._error is not None:
             raise self._error
         full = False
-        if not self._left:
+        if not self._pending:
             count = self._fill()
             if count <= 0:
                 self.waiting = False
                 return count
             full = count == len(self._buffer)
         count = self._decrypt(buffer)
-        self.waiting = full or self._left
+        self.waiting = full or self._pending
         return count
 
     def _fill(self) -> int:
         count = receive(self._fd, self._buffer)
         if count > 0:
-            few = count <= FEW
+            few = count <= COPY_LIMIT
             self._incoming.write(
                 binary(self._buffer, 0, count, False) if few else memoryview(self._buffer)[:count]
             )
@@ -129,11 +129,11 @@ class TLS:
         return count
 
     def _decrypt(self, buffer: bytearray) -> int:
-        self._left = ended = False
+        self._pending = ended = False
         got = 0
         try:
-            # As long as a whole record has room, none of it stays in OpenSSL. Asking it for
-            # more than there is would cost an exception.
+            # As long as a whole record fits, OpenSSL keeps none of it. Asking for more than there is would
+            # cost an exception.
             while True:
                 count = self._read(len(buffer), memoryview(buffer)[got:] if got else buffer)
                 got += count
@@ -143,70 +143,70 @@ class TLS:
         except ssl.SSLWantReadError:
             return got or -1
         except ssl.SSLZeroReturnError:
-            ended = True  # what their close_notify is called if ours is on its way already
+            ended = True  # the peer's close_notify, after this side has sent its own
         except ssl.SSLError as exc:
             if not got:
                 raise
             self._error = exc
-        self._left = got > 0 and (ended or self._error is not None)
+        self._pending = got > 0 and (ended or self._error is not None)
         return got
 
     def send(self, outbox: Outbox) -> int:
-        """Encrypt and write the first of what waits: how many bytes the system took, -1 for none now.
+        """Encrypt and write the first queued bytes. Return how many the kernel accepted, -1 for none now.
 
-        What it did not take still waits, and is not encrypted again.
+        The remaining bytes stay queued, and are not encrypted again.
         """
-        if not self._sealed:
+        if not self._encrypted:
             data = _first(outbox)
             size = len(data)
             try:
                 self._write(data)
-                self._sealed = size
+                self._encrypted = size
             except ssl.SSLWantReadError:
                 self.blocked = True
             finally:
-                del data  # a view that an error keeps would keep the block from growing
-        # What is left of the encrypted bytes holds no more of ours than it is long.
-        count = self._sealed - min(self.flush(), self._sealed)
-        self._sealed -= count
+                del data  # a view that an exception refers to would prevent the block from growing
+        # The rest of the encrypted data contains at most as many plain bytes as it is long.
+        count = self._encrypted - min(self.flush(), self._encrypted)
+        self._encrypted -= count
         return count or -1
 
     def unsent(self) -> bool:
-        """Whether something encrypted waits for the system to take it."""
-        return bool(self._rest) or self._outgoing.pending > 0
+        """Whether encrypted data waits for the kernel."""
+        return bool(self._unsent) or self._outgoing.pending > 0
 
     def congested(self) -> bool:
-        """Whether the peer has to take what TLS itself has to say before it is read from.
+        """Whether so much data of TLS itself waits for the peer that reading has to pause.
 
-        RFC 8446 §4.6.3: "If the request_update field is set to "update_requested", then the
-        receiver MUST send a KeyUpdate of its own". OpenSSL does that for each one, whether or
-        not the last answer has left.
+        RFC 8446 §4.6.3: "If the request_update field is set to "update_requested", then the receiver MUST
+        send a KeyUpdate of its own". OpenSSL does that for each request, even if the last answer was not sent
+        yet.
         """
-        return len(self._rest) + self._outgoing.pending > self._sealed + OWN_SIZE
+        return len(self._unsent) + self._outgoing.pending > self._encrypted + MAX_OWN_BYTES
 
     def flush(self) -> int:
-        """Write what is encrypted: how many bytes of it are left."""
+        """Write the encrypted data. Return the number of bytes that are left."""
         while True:
-            fresh = not self._rest
+            fresh = not self._unsent
             if fresh:
-                self._rest = self._outgoing.read()
-            if self._rest:
-                count = send(self._fd, self._rest, len(self._rest))
-                if count < len(self._rest):
-                    self._rest = memoryview(self._rest)[max(count, 0) :]
-                    return len(self._rest) + self._outgoing.pending
-                self._rest = b""
+                self._unsent = self._outgoing.read()
+            if self._unsent:
+                count = send(self._fd, self._unsent, len(self._unsent))
+                if count < len(self._unsent):
+                    self._unsent = memoryview(self._unsent)[max(count, 0) :]
+                    return len(self._unsent) + self._outgoing.pending
+                self._unsent = b""
             if fresh:
                 return 0
 
     def notify(self) -> bool:
-        """Send our close_notify; False if there is no room for it now."""
+        """Send the close_notify of this side; False if the kernel does not accept it now."""
         try:
             if not self._notified:
                 self._notified = True
                 self.ssl_object.unwrap()
         except (OSError, ValueError):
-            pass  # WantRead: theirs has not come yet, which nobody waits for
+            pass  # WantRead: the peer's close_notify has not come; it is not waited for
         try:
             return not self.flush()
         except OSError:
@@ -214,10 +214,10 @@ class TLS:
 
 
 def _first(outbox: Outbox) -> bytes | memoryview:
-    """The first bytes that wait, for one write: many small frames make one record."""
+    """Return the first queued bytes for one write: many small frames make one record."""
     if not outbox.sealed:
         assert outbox.block is not None
-        if outbox.fill <= FEW:
+        if outbox.fill <= COPY_LIMIT:
             return binary(outbox.block, 0, outbox.fill, False)
         return memoryview(outbox.block)[: min(outbox.fill, WRITE_SIZE)]
     buffers = outbox.buffers()

@@ -34,22 +34,22 @@ class StallDetector:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._tell: Callable[[float, float], None] | None = None
+        self._callback: Callable[[float, float], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._due = self._ahead = 0.0
+        self._due = self._offset = 0.0
 
-    def start(self, tell: Callable[[float, float], None]) -> None:
-        """Start. After a stall, call ``tell(since, seconds)`` before the timers that came due meanwhile."""
+    def start(self, callback: Callable[[float, float], None]) -> None:
+        """Start. After a stall, call ``callback(since, seconds)`` before the timers that are overdue."""
         now = monotonic()
-        self._tell = tell
-        self._ahead = clock() - now
+        self._callback = callback
+        self._offset = clock() - now
         self._set(now)
 
     def stop(self) -> None:
         """Stop, and drop all references."""
         assert self._timer is not None
         self._timer.cancel()
-        self._timer = self._tell = None
+        self._timer = self._callback = None
 
     def _set(self, now: float) -> None:
         self._due = now + CHECK_INTERVAL
@@ -58,15 +58,15 @@ class StallDetector:
 
     def _check(self) -> None:
         now = monotonic()
-        due, ahead = self._due, self._ahead
-        self._ahead = clock() - now
+        due, offset = self._due, self._offset
+        self._offset = clock() - now
         self._set(now)
-        assert self._tell is not None
-        late, slept = now - due, self._ahead - ahead
+        assert self._callback is not None
+        late, slept = now - due, self._offset - offset
         if slept > LATE:
             # The monotonic clock does not advance while the machine sleeps, so the stall begins and ends now.
             logger.info("this machine slept for %.1f s", slept)
-            self._tell(now, slept)
+            self._callback(now, slept)
         elif late > LATE:
             logger.info("the event loop was stalled for %.1f s", late)
-            self._tell(due, late)
+            self._callback(due, late)

@@ -1,6 +1,6 @@
 cimport cython
 
-from endwell.aio._sending cimport hasten
+from endwell.aio._sending cimport install_am_send
 from endwell.aio._syscalls cimport monotonic, thread_ident
 from endwell.aio.awaiting cimport Slot
 from endwell.aio.stream cimport Stream
@@ -16,14 +16,14 @@ cdef class WebSocket:
     cdef readonly Stream _stream
     cdef readonly Connection _core
     cdef bint _over
-    cdef set _among
+    cdef set _open_set
     cdef object _draining
     cdef Slot _slot
     cdef object _recv
     cdef object _read
     cdef object _next
     cdef public object _sender
-    cdef public object _turn
+    cdef public object _send_lock
     cdef public Py_ssize_t _queued
     cdef public Py_ssize_t _write_limit
     cdef public set _watchers
@@ -34,7 +34,7 @@ cdef class WebSocket:
     cpdef _answer_later(self)
     cpdef _guard(self, name)
     @cython.locals(core=Connection)
-    cdef _tell_all(self, bint inline)
+    cdef _wake_waiters(self, bint inline)
     cdef _ended(self, bint inline)
 
 
@@ -51,7 +51,7 @@ cpdef answer_later(WebSocket ws)
 cpdef socket_of(WebSocket ws)
 
 
-cdef class _Link:
+cdef class _WeakLink:
     cdef object _ws
 
     @cython.locals(ws=WebSocket)

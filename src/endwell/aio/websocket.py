@@ -24,7 +24,7 @@ from .awaiting import DONE, Receive, Slot
 from .callbacks import call_back, check_callback
 from .draining import DrainEvent
 from .quiescence import Quiescence, Receiver
-from .sending import hasten, mark
+from .sending import install_am_send, mark_coroutine_function
 from .stream import Stream
 from .syscalls import monotonic, thread_ident
 
@@ -48,7 +48,7 @@ logger = logging.getLogger("endwell")
 #: Seconds between checks whether a task still waits on a connection that is otherwise unreferenced.
 RECHECK_INTERVAL = 1.0
 
-hasten()
+install_am_send()
 
 
 class WebSocket:
@@ -103,7 +103,7 @@ class WebSocket:
         self._core = stream.core
         self._over = False
         # The server's set of connections that are open or closing; None for a client.
-        self._among = among
+        self._open_set = among
         self._draining = draining
         self._core.receiver = self._slot = Slot(stream.loop)
         # The following attributes are created on first use, because most connections use few of them.
@@ -111,7 +111,7 @@ class WebSocket:
         self._read: Coroutine[Any, Any, str | bytes | None] | None = None
         self._next: Coroutine[Any, Any, str | bytes] | None = None
         self._sender: asyncio.Future[None] | None = None
-        self._turn: asyncio.Lock | None = None
+        self._send_lock: asyncio.Lock | None = None
         self._queued = 0
         self._write_limit = stream.core.options.write_limit
         self._watchers: set[asyncio.Future[None]] | None = None
@@ -123,7 +123,7 @@ class WebSocket:
             among.add(self)
             stream.changed = self._changed
         else:
-            stream.changed = _Link(self).changed
+            stream.changed = _WeakLink(self).changed
 
     # -- state ----------------------------------------------------------------
 
@@ -287,8 +287,8 @@ class WebSocket:
         if self._slot.thread != thread_ident():
             self._slot.guard("send")
         core = self._core
-        # Not self._turn.locked(): the lock is free between two holders, and a task that sends continuously
-        # would overtake the waiting tasks.
+        # Not self._send_lock.locked(): the lock is free between two holders, and a task that sends
+        # continuously would overtake the waiting tasks.
         if self._queued or core.outbox.size > self._write_limit:
             return coroutines.send(self, message)
         if not core.send(message, self._stream.now()):
@@ -376,7 +376,7 @@ class WebSocket:
         # The callback runs in the context of the registration, like a Future's callbacks.
         self._callbacks.append((callback, copy_context()))
         if self._over:
-            self._tell()
+            self._call_callbacks()
 
     def alive(self) -> Alive:
         """Cancel a block of code when the connection ends: ``async with ws.alive():``.
@@ -417,7 +417,7 @@ class WebSocket:
             self._slot.guard(name)
 
     def __del__(self) -> None:
-        if self._over or self._among is not None:
+        if self._over or self._open_set is not None:
             return
         try:
             # The garbage collector may run in any thread, and within any call.
@@ -445,9 +445,9 @@ class WebSocket:
             begin_close(self, Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE)
 
     def _changed(self, inline: bool) -> None:
-        self._tell_all(inline)
+        self._wake_waiters(inline)
 
-    def _tell_all(self, inline: bool) -> None:
+    def _wake_waiters(self, inline: bool) -> None:
         """Wake the tasks whose condition may be true now; resume the receiver immediately if ``inline``."""
         core = self._core
         if core.answering:
@@ -489,18 +489,18 @@ class WebSocket:
         self._stream.changed = None
         if not self._core.ended:
             self._stream.linger()
-        if self._among is not None:
-            self._among.discard(self)
+        if self._open_set is not None:
+            self._open_set.discard(self)
         for watcher in self._watchers or ():
             _wake(watcher)
         for waiter in self._pings.values() if self._pings else ():
             if not waiter.done() and self.ending is not None:
                 waiter.set_exception(ConnectionClosed.of(self.ending))
-        self._tell()
+        self._call_callbacks()
         # Last, because the receiver may be resumed here, and the others must know the end before it runs.
         self._slot.wake(inline)
 
-    def _tell(self) -> None:
+    def _call_callbacks(self) -> None:
         callbacks, self._callbacks = self._callbacks, None
         for callback, context in callbacks or ():
             assert self._core.ending is not None
@@ -574,7 +574,7 @@ def loop_of(ws: WebSocket) -> asyncio.AbstractEventLoop:
 def attach(
     ws: WebSocket, receiver: Receiver, changed: Callable[[bool], None]
 ) -> tuple[Stream, Callable[[bool], None]]:
-    """Deliver the messages of ``ws`` to ``receiver`` from now on; ``changed`` is called first after each change.
+    """Deliver messages to ``receiver`` from now on; ``changed`` is called first after each change.
 
     Returns the stream, and what ``changed`` has to call afterwards.
     """
@@ -593,7 +593,7 @@ def socket_of(ws: WebSocket) -> _socket.socket | None:
     return ws._stream.sock
 
 
-class _Link:
+class _WeakLink:
     """The weak reference from a client's stream to its WebSocket: only the application keeps it alive."""
 
     def __init__(self, ws: WebSocket) -> None:
@@ -603,7 +603,7 @@ class _Link:
         """See ``WebSocket._changed``."""
         ws = self._ws()
         if ws is not None:
-            ws._tell_all(inline)
+            ws._wake_waiters(inline)
 
 
 class _Closed:
@@ -641,4 +641,4 @@ for _function in (
     WebSocket.close,
     WebSocket.wait_closed,
 ):
-    mark(_function)
+    mark_coroutine_function(_function)

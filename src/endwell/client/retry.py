@@ -262,7 +262,7 @@ def _ordinary(last: Ending | HandshakeError) -> bool:
 
 
 def _retry_after(response: Response, ending: Ending) -> float | None:
-    """Return the seconds until ``Retry-After``, or None. RFC 9110 §10.2.3: a date, or a number of seconds."""
+    """Return the seconds until ``Retry-After`` (RFC 9110 §10.2.3: a date or a number of seconds), or None."""
     value = response.headers.get("Retry-After") or ""
     if value.isascii() and value.isdigit():
         return float(value)

@@ -428,11 +428,11 @@ class Server:
         listen: Listen,
         ssl: tls.SSLContext | None,
         grace: float = 0,
-        yields: Callable[[int], bool] | None = None,
+        should_defer: Callable[[int], bool] | None = None,
     ) -> AsyncIterator[Server]:
         """Serve as :meth:`serving`, on the sockets that ``listen()`` returns.
 
-        If other processes accept from the same sockets, ``yields(connections)`` is called with the number of
+        If other processes accept from the same sockets, ``should_defer(connections)`` gets the number of
         this server's connections. It returns whether to leave the next connection to the other processes.
         """
         if not isinstance(ssl, tls.SSLContext | None):
@@ -452,7 +452,7 @@ class Server:
             self._drain_run = None
             await start(self._starters)
             try:
-                async with self._listening(listen, ssl, plan, yields):
+                async with self._listening(listen, ssl, plan, should_defer):
                     yield self
             finally:
                 await stop(
@@ -463,10 +463,14 @@ class Server:
 
     @asynccontextmanager
     async def _listening(
-        self, listen: Listen, ssl: tls.SSLContext | None, plan: Drain, yields: Callable[[int], bool] | None
+        self,
+        listen: Listen,
+        ssl: tls.SSLContext | None,
+        plan: Drain,
+        should_defer: Callable[[int], bool] | None,
     ) -> AsyncIterator[None]:
         self.draining = DrainEvent()
-        fair = yields and (lambda openings: yields(openings + len(self.connections)))
+        fair = should_defer and (lambda openings: should_defer(openings + len(self.connections)))
         listener = Listener(listen(), self.options, ssl, self._serve, self.draining, fair)
         self._listener = listener
         self._portal = Portal.of(listener.loop)

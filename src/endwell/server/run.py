@@ -68,7 +68,7 @@ def run(
         faulthandler.enable()  # the supervisor sends SIGABRT to a worker that does not exit in time
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # only the supervisor handles it
         control = ProcessControl(config.share(drain), channel, loads)
-        _run(server, server._serve_on(lambda: socks, ssl, yields=loads.should_defer), control)
+        _run(server, server._serve_on(lambda: socks, ssl, should_defer=loads.should_defer), control)
         return
     # systemd keeps these sockets open. Clients that connect after our exit wait in the accept queue for the
     # next process that systemd starts.
@@ -78,8 +78,12 @@ def run(
         supervisor.run(passed or _listening(listen), passed=bool(passed))
         return
     control = ProcessControl(drain.replace(listen=False) if passed else drain)
-    yields = _never if passed else None
-    _run(server, server._serve_on(lambda: passed or _listening(listen), ssl, yields=yields), control)
+    should_defer = _never if passed else None
+    _run(
+        server,
+        server._serve_on(lambda: passed or _listening(listen), ssl, should_defer=should_defer),
+        control,
+    )
 
 
 def _listening(listen: Listen) -> list[_socket.socket]:

@@ -32,16 +32,16 @@ cdef class Bridge:
     cdef Waiting _receivers
     cdef public object quiescence
     cdef set _at_work
-    cdef object _gathering
+    cdef object _answer_timer
     cdef Waiting _closers
     cdef readonly object ending
     cdef bint _over
-    cdef object _telling
+    cdef object _callback_thread
     cdef object _changed_below
 
-    cpdef attend(self)
+    cpdef process_posted(self)
     cpdef queue_staged(self)
-    cdef _want(self)
+    cdef _want_message(self)
     cdef _flush(self)
     cdef _deliver(self)
     cdef bint _full(self) except -1

@@ -1,16 +1,14 @@
 """One connection between its event loop and any number of threads.
 
-The connection itself belongs to the loop's thread, which alone touches the core. What
-crosses over:
+The connection belongs to the loop's thread; only that thread touches the core. Three things cross:
 
-- messages to a thread: the loop moves them from the core's inbox to a deque, and wakes
-  one waiting thread for each. While the deque is full the core is told that it is sated, and
-  the peer is held back as ever;
-- messages from a thread: they are *staged*, under a small lock, and the loop is told. It
-  moves them to the core's outbox. Before the core leaves OPEN, for whatever reason, it
-  makes its last call: what is staged by then is queued before the Close, and nothing is
-  staged after it. So what ``send()`` has taken was never lost between the two;
-- the end, to everybody.
+- Messages to a thread: the loop moves them from the core's inbox to a deque, and wakes one waiting
+  thread for each. While the deque is full, ``receiver_full`` pauses reading from the peer.
+- Messages from a thread: they are *staged* under a small lock, and the bridge is posted to the loop, which
+  moves them to the core's outbox. Before the core leaves OPEN, for any reason, it calls
+  ``last_call``: the staged messages are queued before the Close, and nothing is staged afterwards. So no
+  message that ``send()`` has accepted is lost between staging and sending.
+- The end of the connection, to all waiting threads.
 """
 
 from __future__ import annotations
@@ -37,14 +35,14 @@ from .waiting import Waiting, acquired_lock, remaining
 
 __all__ = ["Bridge"]
 
-#: Bytes that all connections of a loop together may hold above the limits of their inboxes
-#: while their sends are blocked. Two peers that both send before they read would else wait
-#: for each other; and a peer that never reads could else have all our memory.
+#: Bytes that all connections of a loop together may hold above the limits of their inboxes while their
+#: sends are blocked. Without an allowance, two peers that both send before they read would wait for each
+#: other. Without a limit, a peer that never reads could occupy all memory.
 DEADLOCK_ALLOWANCE = 64 * 2**20
-#: Seconds that waiting threads wait for ``on_close`` callbacks to return, before they are
-#: told the end all the same.
+#: Seconds that waiting threads wait for ``on_close`` callbacks before they get the ending anyway.
 CALLBACK_TIME = 1.0
-#: Seconds for which an answer waits for its thread to come back for the next message, while that is awaited.
+#: While the application's quiescence is awaited: seconds for which a staged answer waits for its thread to
+#: come back for the next message.
 GATHERING_TIME = 0.01
 
 
@@ -52,7 +50,7 @@ _Callback: TypeAlias = tuple[Callable[[Ending], object], Context]
 
 
 class Bridge:
-    """See the module. Made in the loop's thread."""
+    """See the module. Created in the loop's thread."""
 
     def __init__(self, ws: WebSocket, portal: Portal) -> None:
         self.ws = ws
@@ -62,7 +60,7 @@ class Bridge:
         options = self._core.options
         self._write_limit = options.write_limit
         self.takes_binary = self._core.takes_binary()
-        # From here on what is marked so is changed only with this lock held.
+        # The attributes marked "gate" are changed only while this lock is held.
         self._gate = threading.Lock()
         self.is_open = self._core.is_open  # gate
         self._staged: list[str | bytes] = []  # gate
@@ -77,19 +75,19 @@ class Bridge:
         self._waiting_size = 0
         self._surplus = 0
         self._inbox_full = False
-        #: Whether the stream is in the middle of a read, at whose end it settles by itself.
+        #: Whether the stream handles a read, after which it settles anyway.
         self._reading = False
         self._receivers = Waiting()
-        #: Called in the loop when no thread has a message that it was given, and there is none to give.
+        #: Called in the loop when no thread handles a message and none is queued.
         self.quiescence: Quiescence | None = None
-        # The threads that took a message and have not come back for another.
+        # The threads that have consumed a message and have not come back for the next one.
         self._at_work: set[int] = set()
-        self._gathering: asyncio.TimerHandle | None = None
+        self._answer_timer: asyncio.TimerHandle | None = None
         self._closers = Waiting()
-        #: The one that everybody is told: the core makes it when it is first asked for.
+        #: The ending of the connection; None while it is open.
         self.ending: Ending | None = None
         self._over = False
-        self._telling = 0
+        self._callback_thread = 0
 
         self._core.last_call = self._last_call
         portal.bridges.add(self)
@@ -100,19 +98,20 @@ class Bridge:
 
     # -- in the loop ----------------------------------------------------------
 
-    def attend(self) -> None:
-        """A thread has left word."""
+    def process_posted(self) -> None:
+        """Process what a thread has posted."""
         if self.quiescence is None:
             self.queue_staged()
         elif self.is_waiting():
             self.queue_staged()
             self.quiescence()
-        elif self._staged and self._gathering is None:
-            # The thread may come back at once: then the answer leaves with what idle() has to say.
-            self._gathering = self._stream.loop.call_later(GATHERING_TIME, self._gathered)
+        elif self._staged and self._answer_timer is None:
+            # The thread may come back immediately. Then the answer leaves together with the quiescence's
+            # Close.
+            self._answer_timer = self._stream.loop.call_later(GATHERING_TIME, self._answer_timeout)
         if self._inbox_full:
             self._regulate()
-        self._want()
+        self._want_message()
         if not self._reading:
             self._stream.settle()
 
@@ -121,12 +120,12 @@ class Bridge:
         with self._gate:
             self._flush()
 
-    def _want(self) -> None:
+    def _want_message(self) -> None:
         if self._senders or (self._core.partial_size and self._receivers):
             self._core.want_message()
 
-    def _gathered(self) -> None:
-        self._gathering = None
+    def _answer_timeout(self) -> None:
+        self._answer_timer = None
         self.queue_staged()
         self._stream.settle()
 
@@ -154,7 +153,7 @@ class Bridge:
         if self._senders:
             with self._gate:
                 self._admit()
-        self._want()
+        self._want_message()
         self._changed_below(inline)
 
     def _deliver(self) -> None:
@@ -179,8 +178,8 @@ class Bridge:
         return len(self._inbox) >= self._max_queue or self._waiting_size >= self._max_waiting
 
     def _regulate(self) -> None:
-        """Hold the peer back while threads have more than they take, unless that would block both sides."""
-        # First of all, so that from here on whoever takes a message sees it and leaves word.
+        """Pause reading while the inbox is full, unless that would deadlock both peers."""
+        # First, so that a thread that consumes a message from now on sees it and posts the bridge.
         self._inbox_full = True
         if len(self._inbox) < self._max_queue:
             self._waiting_size = sum(map(len, self._inbox.copy()))
@@ -197,28 +196,28 @@ class Bridge:
         self._surplus = 0
         self._inbox_full = False
         self.quiescence = None
-        if self._gathering is not None:
-            self._gathering.cancel()
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
         self.ending = ending
         with self._gate:
             callbacks, self._callbacks = self._callbacks, None
         if not callbacks:
-            self._tell()
+            self._publish_end()
             return
-        timer = self._stream.loop.call_later(CALLBACK_TIME, self._tell)
+        timer = self._stream.loop.call_later(CALLBACK_TIME, self._publish_end)
         job = partial(self._call_back, callbacks, ending, timer.cancel)
         self.portal.callbacks.submit_or_run(job)
 
     def _call_back(self, callbacks: list[_Callback], ending: Ending, cancel: Callable[[], object]) -> None:
-        self._telling = threading.get_ident()
+        self._callback_thread = threading.get_ident()
         for callback, context in callbacks:
             call_back(callback, context, ending)
-        self._telling = 0
-        self._tell()
+        self._callback_thread = 0
+        self._publish_end()
         self.portal.tell(cancel)
 
-    def _tell(self) -> None:
-        """Let the end be known to those who wait."""
+    def _publish_end(self) -> None:
+        """Make the end known to the waiting threads."""
         self._over = True
         self._receivers.wake_all()
         self._closers.wake_all()
@@ -226,7 +225,7 @@ class Bridge:
             self._admit()
 
     def _admit(self) -> None:
-        """Let the first of those who wait to send look again; ``gate`` is held."""
+        """Wake the first waiting sender if it can continue; ``gate`` is held."""
         if self._senders and (not self.is_open or self._room()) and self._senders[0].locked():
             self._senders[0].release()
 
@@ -236,18 +235,18 @@ class Bridge:
         self._stream.settle()
 
     def quiesce(self, callback: Callable[[], object], quiet: float) -> Quiescence:
-        """As that of the asyncio WebSocket."""
+        """See :func:`endwell.aio.websocket.quiesce`."""
         self.quiescence = quiescence = Quiescence(self._stream, self, quiet, callback)
         quiescence.begin()
         return quiescence
 
     def is_waiting(self) -> bool:
-        """Whether no message is there, and every thread that took one has come back for the next."""
-        # In this order: whoever takes a message is at work before it is out of the inbox.
+        """Whether no message is queued, and every thread that consumed one has come back for the next."""
+        # In this order: a thread is in _at_work before its message leaves the inbox.
         return not self._inbox and not self._at_work
 
     def messages_consumed(self) -> int:
-        """How many messages the application has taken."""
+        """Return the number of messages that the application has received."""
         return self._core.messages_consumed() - len(self._inbox)
 
     # -- in any thread --------------------------------------------------------
@@ -256,7 +255,7 @@ class Bridge:
         return self._staged_size + self._core.outbox.size <= self._write_limit
 
     def send(self, message: str | bytes) -> None:
-        """Stage ``message``, when there is room."""
+        """Stage ``message`` when there is room."""
         with self._gate:
             if self.is_open and not self._senders and self._room():
                 self._stage(message)
@@ -271,7 +270,7 @@ class Bridge:
             self.portal.post(self)
 
     def _send_in_turn(self, message: str | bytes) -> bool:
-        """Stage ``message`` after those who came earlier; False if the end came first."""
+        """Stage ``message`` after those of earlier senders; False if the connection ended first."""
         self.portal.guard()
         lock = acquired_lock()
         try:
@@ -294,7 +293,7 @@ class Bridge:
                 self._admit()
 
     def receive(self, timeout: float | None) -> str | bytes | None:
-        """The next message; None once there are no more. Raises TimeoutError."""
+        """Return the next message, or None if there are no more. Raises TimeoutError."""
         deadline = None if timeout is None else monotonic() + timeout
         me = threading.get_ident()
         while True:
@@ -320,17 +319,17 @@ class Bridge:
 
     def _news(self) -> bool:
         if self._core.partial_size >= AHEAD:
-            # After this thread has been counted among the receivers: either the loop sees it there
-            # when it has read so much, or this sees that it has.
+            # Called after this thread was added to the receivers. So either the loop sees it there when it
+            # has read that much, or this thread sees that the loop has.
             self.portal.post(self)
         return bool(self._inbox) or self.over()
 
     def over(self) -> bool:
-        """Whether the end is known; a callback of ``on_close`` knows it before others are told."""
-        return self._over or self._telling == threading.get_ident()
+        """Whether this thread knows the end. A thread that runs an ``on_close`` callback knows it first."""
+        return self._over or self._callback_thread == threading.get_ident()
 
     def wait_closed(self, timeout: float | None) -> Ending:
-        """The end. Raises TimeoutError."""
+        """Wait for the end and return it. Raises TimeoutError."""
         deadline = None if timeout is None else monotonic() + timeout
         while not self.over():
             self.portal.guard()
@@ -353,7 +352,7 @@ class Bridge:
         return self.wait_closed(None)
 
     def abandon(self) -> None:
-        """Nobody holds the connection any more; takes no lock, because the garbage collector calls it."""
+        """Close, because no reference is left. Takes no lock, because the garbage collector calls it."""
         if not self._over:
             self.portal.tell(self.close_now, Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE, "")
 
@@ -363,9 +362,9 @@ class Bridge:
         self.portal.soon(self.ws.abort)
 
     def ping(self, payload: bytes | None, timeout: float | None) -> float:
-        """As that of the asyncio WebSocket."""
+        """See :meth:`endwell.sync.WebSocket.ping`."""
         if self.over():
-            self._core.ping(payload, monotonic())  # which sends nothing, and raises for what is no payload
+            self._core.ping(payload, monotonic())  # sends nothing now, but raises for an invalid payload
             raise ConnectionClosed.of(self.wait_closed(None))
         return self.portal.run(self._ping, payload, timeout=timeout)
 
@@ -374,7 +373,7 @@ class Bridge:
         return await self.ws.ping(payload)
 
     def on_close(self, callback: Callable[[Ending], object]) -> None:
-        """As that of the asyncio WebSocket; called in a thread."""
+        """See :meth:`endwell.sync.WebSocket.on_close`."""
         with self._gate:
             if self._callbacks is not None:
                 self._callbacks.append((callback, copy_context()))
@@ -384,8 +383,8 @@ class Bridge:
         call_back(callback, copy_context(), self.ending)
 
     def forked(self) -> None:
-        """This is a child process now: let go of the parent's connection."""
-        self._gate = threading.Lock()  # that of the parent may be held for ever
+        """Release the parent's connection in a forked child."""
+        self._gate = threading.Lock()  # the parent's lock may be held for ever
         self.is_open, self._over = False, True
         self._inbox.clear()
         self._callbacks = None

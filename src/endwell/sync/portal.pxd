@@ -17,6 +17,6 @@ cdef class Portal:
     cpdef post(self, bridge)
     cpdef hand_over(self, Waiting waiting, Py_ssize_t count)
     cpdef guard(self)
-    cpdef _attend(self)
-    cdef bint _more(self) except -1
-    cdef _hear(self)
+    cpdef _process_posted(self)
+    cdef bint _keep_or_release_wakeup(self) except -1
+    cdef _process_batch(self)

@@ -23,15 +23,16 @@ __all__ = ["Portal"]
 
 T = TypeVar("T")
 
-#: Seconds. A hand-over that takes longer than ``COMPUTING`` means that the woken thread computes. For
-#: ``PAUSE`` after it, threads are woken without a hand-over, which would cost Python's switch interval.
-COMPUTING = 0.001
-PAUSE = 0.1
+#: Seconds. A hand-over that takes longer than ``MAX_HANDOVER_TIME`` means that the woken thread computes.
+#: For ``HANDOVER_PAUSE`` after it, threads are woken without a hand-over, which would cost Python's switch
+#: interval.
+MAX_HANDOVER_TIME = 0.001
+HANDOVER_PAUSE = 0.1
 #: Posted bridges that are processed in one turn of the loop. Without this limit, a thread that never stops
 #: sending would starve the loop, and with it the close() of another thread.
-MAX_ATTENDED = 256
+MAX_POSTED_PER_TURN = 256
 #: The message of the error when the loop ends during a call.
-_CUT_OFF = (
+_LOOP_ENDED = (
     "this call was interrupted: its event loop has ended, because the server stopped or the interpreter exits"
 )
 #: Maximum number of threads that run ``on_close`` callbacks.
@@ -75,29 +76,29 @@ class Portal:
         # After the append: either the loop, which checks the queue again after it has released the lock, sees
         # this bridge, or this thread gets the lock and wakes the loop.
         if self._wakeup_pending.acquire(False):
-            self.loop.call_soon_threadsafe(self._attend)
+            self.loop.call_soon_threadsafe(self._process_posted)
 
-    def _attend(self) -> None:
+    def _process_posted(self) -> None:
         """Process the posted bridges. The caller holds ``_wakeup_pending``; it is released or passed on."""
         try:
-            self._hear()
+            self._process_batch()
         finally:
-            if self._more():
-                self.loop.call_soon(self._attend)
+            if self._keep_or_release_wakeup():
+                self.loop.call_soon(self._process_posted)
 
-    def _more(self) -> bool:
+    def _keep_or_release_wakeup(self) -> bool:
         """Return whether bridges are left; if not, ``_wakeup_pending`` is released."""
         if self._posted:
             return True
         self._wakeup_pending.release()
         return bool(self._posted) and self._wakeup_pending.acquire(False)
 
-    def _hear(self) -> None:
+    def _process_batch(self) -> None:
         posted = self._posted
-        for _ in range(MAX_ATTENDED):
+        for _ in range(MAX_POSTED_PER_TURN):
             if not posted:
                 break
-            posted.popleft().attend()
+            posted.popleft().process_posted()
 
     def hand_over(self, waiting: Waiting, count: int) -> None:
         """Wake at most ``count`` threads and yield to them: their immediate answers leave in this turn."""
@@ -109,11 +110,11 @@ class Portal:
         mine = self._wakeup_pending.acquire(False)
         waiting.hand_over(count)
         if mine:
-            self._attend()
+            self._process_posted()
         elif self._posted:
-            self._hear()
-        if monotonic() - now > COMPUTING:
-            self._paused_until = now + PAUSE
+            self._process_batch()
+        if monotonic() - now > MAX_HANDOVER_TIME:
+            self._paused_until = now + HANDOVER_PAUSE
 
     def guard(self) -> None:
         """Raise ConcurrencyError where a blocking call could never return."""
@@ -140,11 +141,11 @@ class Portal:
             future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         except RuntimeError:  # the loop is closed
             coroutine.close()
-            raise ConcurrencyError(_CUT_OFF) from None
+            raise ConcurrencyError(_LOOP_ENDED) from None
         try:
             return future.result(timeout)
         except CancelledError:
-            raise ConcurrencyError(_CUT_OFF) from None
+            raise ConcurrencyError(_LOOP_ENDED) from None
         finally:
             future.cancel()
 

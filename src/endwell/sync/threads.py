@@ -136,7 +136,7 @@ class _PoolThread:
     def __init__(self, threads: Threads, name: str) -> None:
         self.job: Callable[[], object] | None = None
         self._threads = threads
-        self._bell = acquired_lock()
+        self._wakeup = acquired_lock()
         self._thread: threading.Thread | None = None
         self._name = name
 
@@ -146,7 +146,7 @@ class _PoolThread:
             self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             self._thread.start()
         else:
-            self._bell.release()
+            self._wakeup.release()
 
     def _work(self) -> None:
         while self.job is not None:
@@ -157,7 +157,7 @@ class _PoolThread:
             self.job = None  # drop the references that the job holds
             if self._threads._next(self):
                 continue
-            if not self._bell.acquire(timeout=IDLE_TIME):
+            if not self._wakeup.acquire(timeout=IDLE_TIME):
                 if self._threads._retire(self):
                     return
-                self._bell.acquire()
+                self._wakeup.acquire()
