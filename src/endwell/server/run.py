@@ -23,7 +23,7 @@ from .process import systemd
 from .process.control import OVERTIME, ProcessControl
 from .process.supervisor import Supervisor
 from .process.watchdog import Watchdog
-from .process.worker import found
+from .process.worker import find_config
 from .timetable import Drain
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def run(
             "run() starts its own event loop, but this thread already runs one (an async function, "
             "Jupyter): use 'async with server.serving(host, port): ...' here"
         )
-    config = found()
+    config = find_config()
     if config is not None:
         channel, socks, loads = config.open()
         faulthandler.enable()  # the supervisor sends SIGABRT to a worker that does not exit in time
@@ -107,9 +107,9 @@ def _run(server: Server, serving: AbstractAsyncContextManager[Server], control: 
         try:
             _run_to_the_end(loop, main, signals)
         finally:
-            control.over(server)
+            control.send_report(server)
             _wind_up(loop)
-            executor.finish(max(WIND_UP_TIME, control.left()))
+            executor.finish(max(WIND_UP_TIME, control.seconds_left()))
 
 
 def _run_to_the_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[None], signals: _Signals) -> None:
@@ -133,9 +133,11 @@ async def _serve(
 ) -> None:
     async with serving:
         control.ready(server)
-        plan = await control.given(server.draining)
+        plan = await control.wait_for_stop(server.draining)
         control.stopping(server)
-        line = asyncio.create_task(_progress(server)) if control.alone and sys.stderr.isatty() else None
+        line = (
+            asyncio.create_task(_progress(server)) if control.unsupervised and sys.stderr.isatty() else None
+        )
         try:
             if not plan.listen and server._drain_run is None:
                 began = monotonic()
@@ -196,7 +198,7 @@ class _Signals:
         for number, before in self._before.items():
             signal.signal(number, before)
         if self._watchdog is not None:
-            self._watchdog.dismiss()
+            self._watchdog.cancel()
 
     def begin(self) -> None:
         """Stop, unless a stop has begun."""
