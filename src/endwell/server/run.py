@@ -40,7 +40,7 @@ T = TypeVar("T")
 #: Maximum seconds for opening handshakes in progress when other processes take over the sockets: a few round trips.
 HANDSHAKE_TIME = 2.0
 #: Seconds that the application's own tasks have for their cleanup when the loop closes.
-WIND_UP_TIME = 0.2
+TASK_CLEANUP_TIME = 0.2
 #: Seconds between two updates of the progress line.
 POLL_INTERVAL = 0.1
 
@@ -68,7 +68,7 @@ def run(
         faulthandler.enable()  # the supervisor sends SIGABRT to a worker that does not exit in time
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # only the supervisor handles it
         control = ProcessControl(config.share(drain), channel, loads)
-        _run(server, server._serve_on(lambda: socks, ssl, yields=loads.should_defer), control)
+        _run(server, server._serve_on(lambda: socks, ssl, should_defer=loads.should_defer), control)
         return
     # systemd keeps these sockets open. Clients that connect after our exit wait in the accept queue for the
     # next process that systemd starts.
@@ -78,8 +78,12 @@ def run(
         supervisor.run(passed or _listening(listen), passed=bool(passed))
         return
     control = ProcessControl(drain.replace(listen=False) if passed else drain)
-    yields = _never if passed else None
-    _run(server, server._serve_on(lambda: passed or _listening(listen), ssl, yields=yields), control)
+    should_defer = _never if passed else None
+    _run(
+        server,
+        server._serve_on(lambda: passed or _listening(listen), ssl, should_defer=should_defer),
+        control,
+    )
 
 
 def _listening(listen: Listen) -> list[_socket.socket]:
@@ -108,8 +112,8 @@ def _run(server: Server, serving: AbstractAsyncContextManager[Server], control: 
             _run_to_the_end(loop, main, signals)
         finally:
             control.send_report(server)
-            _wind_up(loop)
-            executor.finish(max(WIND_UP_TIME, control.seconds_left()))
+            _close_loop(loop)
+            executor.finish(max(TASK_CLEANUP_TIME, control.seconds_left()))
 
 
 def _run_to_the_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[None], signals: _Signals) -> None:
@@ -154,13 +158,13 @@ async def _progress(server: Server) -> None:
         while True:
             if server._drain_run is not None:
                 # End with a carriage return, so that a log line overwrites the progress line.
-                _show(f"{server._drain_run}\x1b[K\r")
+                _write_line(f"{server._drain_run}\x1b[K\r")
             await asyncio.sleep(POLL_INTERVAL)
     finally:
-        _show("\x1b[K")
+        _write_line("\x1b[K")
 
 
-def _show(text: str) -> None:
+def _write_line(text: str) -> None:
     with suppress(OSError):  # EIO: the terminal was closed
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -191,7 +195,7 @@ class _Signals:
                 numbers.append(signal.SIGHUP)
             for number in numbers:
                 # Not loop.add_signal_handler(), whose handler does not run while the loop is blocked.
-                self._before[number] = signal.signal(number, self._came)
+                self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -203,16 +207,16 @@ class _Signals:
     def begin(self) -> None:
         """Stop, unless a stop has begun."""
         if not self._begun:
-            self._order()
+            self._request_stop()
 
-    def _came(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # When a terminal closes, SIGHUP may arrive twice: from the kernel and from the shell.
         if number == signal.SIGHUP:
             self.begin()
         else:
-            self._order()
+            self._request_stop()
 
-    def _order(self) -> None:
+    def _request_stop(self) -> None:
         # Runs in a signal handler, so it must not need resources that may be exhausted, such as a new thread.
         if self._watchdog is not None:
             self._watchdog.limit(OVERTIME if self._begun else self._limit)
@@ -251,28 +255,28 @@ class _Executor(ThreadPoolExecutor):
             )
 
 
-def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
+def _close_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Close the loop. Unlike asyncio.Runner, do not wait forever for a task that ignores its cancellation."""
     try:
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
             task.cancel()
         if tasks:
-            loop.run_until_complete(asyncio.wait(tasks, timeout=WIND_UP_TIME))
-            _leave_alone([task for task in tasks if not task.done()])
+            loop.run_until_complete(asyncio.wait(tasks, timeout=TASK_CLEANUP_TIME))
+            _abandon([task for task in tasks if not task.done()])
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
 
 
-def _leave_alone(tasks: list[asyncio.Task[Any]]) -> None:
+def _abandon(tasks: list[asyncio.Task[Any]]) -> None:
     """Log the tasks that ignore their cancellation, except handlers, which the drain report lists."""
     names = []
     for task in tasks:
         # Otherwise asyncio logs "Task was destroyed but it is pending" for each.
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # missing in typeshed
         name = getattr(task.get_coro(), "__qualname__", "")
-        if name == "Server._ask":
+        if name == "Server._answer_http":
             name = task.get_name()
         if name != "Server._handle":
             names.append(name)
