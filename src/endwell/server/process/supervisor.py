@@ -188,7 +188,7 @@ class Supervisor:
             theirs.setblocking(False)
             self._selector.register(ours, selectors.EVENT_READ)
             descriptor = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-            # Named here and not in a constant, because Windows, where this module can be imported, has two of them.
+            # Not a constant, because the module can be imported on Windows, which has only two of these signals.
             numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
             before = {number: signal.signal(number, self._on_signal) for number in numbers}
             try:
