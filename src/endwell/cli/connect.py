@@ -51,7 +51,9 @@ ERASE = "\r\x1b[K"
 # argparse has no public name for the type.
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = subparsers.add_parser("connect", help="exchange messages with a WebSocket server", description=__doc__)
+    parser = subparsers.add_parser(
+        "connect", help="exchange messages with a WebSocket server", description=__doc__
+    )
     parser.add_argument("url", metavar="URL", help="ws://... or wss://...")
     form = parser.add_mutually_exclusive_group()
     form.add_argument(

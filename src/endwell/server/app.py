@@ -105,8 +105,8 @@ class Server:
         self.connections: set[WebSocket] = set()
         #: An event that is set when the server starts to drain; the same as :attr:`WebSocket.draining`.
         self.draining = DrainEvent()
-        #: The addresses on which the server listens: ``(host, port, ...)`` as from ``socket.getsockname()``, or
-        #: the path of a Unix socket. Empty while the server does not listen.
+        #: The addresses on which the server listens: ``(host, port, ...)`` as from ``socket.getsockname()``,
+        #: or the path of a Unix socket. Empty while the server does not listen.
         self.addresses: list[Any] = []
         #: The current connection of each user, device or tab, for handlers that call ``sessions.join()``.
         self.sessions = Sessions()
@@ -251,7 +251,8 @@ class Server:
 
         The callback is a plain function or a coroutine function. Callbacks run in reverse order of
         registration, and only if every ``on_start`` callback returned. Together they have the rest of the
-        drain's deadline, but at least 0.5 s; a callback that takes longer is cancelled. Exceptions are logged.
+        drain's deadline, but at least 0.5 s; a callback that takes longer is cancelled. Exceptions are
+        logged.
         """
         self._stop_callbacks.insert(0, callback)
         return callback
@@ -280,9 +281,9 @@ class Server:
         :class:`Response` with a status of 400 or more, or a hook or handler fails or takes too long. The answer
         of a page itself is not a refusal, such as the 404 of :meth:`static` for a file that does not exist.
 
-        ``request`` is None if it could not be parsed. ``reason`` never contains text from the peer. A log line
-        at INFO has the same information, and the values that were compared. The callback runs in the event
-        loop, and must not block. Exceptions are logged.
+        ``request`` is None if it could not be parsed. ``reason`` never contains text from the peer. A log
+        line at INFO has the same information, and the values that were compared. The callback runs in the
+        event loop, and must not block. Exceptions are logged.
 
         Raises:
             TypeError: ``callback`` is a coroutine function, or not callable.
@@ -320,14 +321,15 @@ class Server:
                 in this event loop.
             message: ``str`` for a text message, a bytes-like object for a binary message.
             slow: What happens to slow connections. ``"skip"`` (default): they do not get this message; for
-                streams in which the next message replaces it. ``"close"``: they end with SLOW_PEER, so that no
-                open connection has missed a message. ``"queue"``: the message is queued; only
-                ``write_timeout`` and keepalive limit the queue, so use it for rare messages and trusted peers.
+                streams in which the next message replaces it. ``"close"``: they end with SLOW_PEER, so that
+                no open connection has missed a message. ``"queue"``: the message is queued; only
+                ``write_timeout`` and keepalive limit the queue, so use it for rare messages and trusted
+                peers.
 
         Returns:
-            A report. It counts the messages that were ``sent`` and the connections that were already ``gone``,
-            and lists the ``slow`` and the ``unsupported`` connections (hixie-75 and hixie-76 have no binary
-            messages). No callback runs before it is returned.
+            A report. It counts the messages that were ``sent`` and the connections that were already
+            ``gone``, and lists the ``slow`` and the ``unsupported`` connections (hixie-75 and hixie-76 have
+            no binary messages). No callback runs before it is returned.
 
         Raises:
             TypeError: ``message`` or ``connections`` has the wrong type. Nothing was sent.
@@ -432,8 +434,9 @@ class Server:
     ) -> AsyncIterator[Server]:
         """Serve as :meth:`serving`, on the sockets that ``listen()`` returns.
 
-        If other processes accept from the same sockets, ``should_defer(connections)`` is called with the number of
-        this server's connections. It returns whether to leave the next connection to the other processes.
+        If other processes accept from the same sockets, ``should_defer(connections)`` is called with the
+        number of this server's connections. It returns whether to leave the next connection to the other
+        processes.
         """
         if not isinstance(ssl, tls.SSLContext | None):
             raise TypeError(f"ssl must be an ssl.SSLContext or None, not {ssl!r}")

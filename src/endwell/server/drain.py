@@ -3,8 +3,8 @@
 New connections are refused and handlers are notified immediately. The closings are spread over a window. Each
 connection is closed as soon as its handler waits for a message and none has arrived, so that every received
 message is answered before the Close. Connections whose handler stays busy are closed some time later. Then
-handlers are cancelled, and the remaining connections are aborted. The drain ends in time, whatever the handlers
-and peers do.
+handlers are cancelled, and the remaining connections are aborted. The drain ends in time, whatever the
+handlers and peers do.
 """
 # size: the public report is half documentation
 
@@ -211,12 +211,12 @@ class DrainRun:
             (self.timetable.close_time(index, random.random()), ws)  # noqa: S311  (jitter, not a secret)
             for index, ws in enumerate(connections)
         )
-        # Connections that are due, but whose handler is busy. At the time in `_busy`, reading from the peer is
-        # paused; at the time in `_last_calls`, the connection is closed.
+        # Connections that are due, but whose handler is busy. At the time in `_busy`, reading from the peer
+        # is paused; at the time in `_last_calls`, the connection is closed.
         self._busy: deque[tuple[float, WebSocket]] = deque()
         self._last_calls: deque[tuple[float, WebSocket]] = deque()
-        # Connections whose Close was sent. At the given time they are aborted, unless the number of sent bytes
-        # has changed.
+        # Connections whose Close was sent. At the given time they are aborted, unless the number of sent
+        # bytes has changed.
         self._closing: deque[tuple[float, WebSocket, int]] = deque()
         self._log_due = self.timetable.begins(Phase.WAIT) + LOG_DELAY
         self._quiescence: dict[WebSocket, Quiescence] = {}

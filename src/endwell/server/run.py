@@ -37,7 +37,8 @@ logger = logging.getLogger("endwell.server")
 
 T = TypeVar("T")
 
-#: Maximum seconds for opening handshakes in progress when other processes take over the sockets: a few round trips.
+#: Maximum seconds for opening handshakes in progress when other processes take over the sockets: a few round
+#: trips.
 HANDSHAKE_TIME = 2.0
 #: Seconds that the application's own tasks have for their cleanup when the loop closes.
 TASK_CLEANUP_TIME = 0.2
@@ -50,8 +51,8 @@ def run(
 ) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP, then drain; or until the application has drained. Blocks.
 
-    The process serves alone, or as a worker if a supervisor started it, or it supervises ``workers``. A second
-    SIGINT or SIGTERM stops immediately.
+    The process serves alone, or as a worker if a supervisor started it, or it supervises ``workers``. A
+    second SIGINT or SIGTERM stops immediately.
 
     Raises:
         NotImplementedError: The system is Windows.

@@ -159,8 +159,8 @@ class Sessions(Mapping[Hashable, Any]):
     def left(self, callback: Callback) -> Callback:
         """Decorator for a plain function ``callback(key, ending)`` that runs when a key has left.
 
-        ``ending`` is the Ending of its last connection. The callback runs in a thread or in the event loop, as
-        in :meth:`joined`. When the server stops, all keys leave. Exceptions are logged.
+        ``ending`` is the Ending of its last connection. The callback runs in a thread or in the event loop,
+        as in :meth:`joined`. When the server stops, all keys leave. Exceptions are logged.
 
         Raises:
             TypeError: ``callback`` is a coroutine function, or not callable.

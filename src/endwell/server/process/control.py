@@ -50,7 +50,8 @@ def tell_listening(where: str) -> None:
 class ProcessControl:
     """Control of one process: when it stops, and what it reports.
 
-    ``drain`` is how it stops. A worker has a ``channel`` to its supervisor, and a slot in the table ``loads``.
+    ``drain`` is how it stops. A worker has a ``channel`` to its supervisor, and a slot in the table
+    ``loads``.
     """
 
     def __init__(self, drain: Drain, channel: Channel | None = None, loads: LoadTable | None = None) -> None:

@@ -107,7 +107,8 @@ def _process(command: list[str], config: WorkerConfig) -> subprocess.Popen[bytes
         command,
         env=config.environment(),
         pass_fds=config.descriptors,
-        # Detached from the terminal, because Ctrl-C would otherwise reach each worker directly and through us.
+        # Detached from the terminal, because Ctrl-C would otherwise reach each worker directly and through
+        # us.
         stdin=subprocess.DEVNULL,
         process_group=0,
     )
@@ -188,7 +189,8 @@ class Supervisor:
             theirs.setblocking(False)
             self._selector.register(ours, selectors.EVENT_READ)
             descriptor = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-            # Not a constant, because the module can be imported on Windows, which has only two of these signals.
+            # Not a constant, because the module can be imported on Windows, which has only two of these
+            # signals.
             numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
             before = {number: signal.signal(number, self._on_signal) for number in numbers}
             try:

@@ -15,7 +15,8 @@ __all__ = ["Watchdog"]
 
 logger = logging.getLogger("endwell.server")
 
-#: Seconds for the report. Logging may hang, too, because the code that blocks the loop may hold a logging lock.
+#: Seconds for the report. Logging may hang, too, because the code that blocks the loop may hold a logging
+#: lock.
 REPORT_TIME = 1.0
 
 
