@@ -26,8 +26,8 @@ BLOCK = re.compile(r"(?<=^// Made by ).*?(?=^// End of what is made\.$)", re.MUL
 
 #: The limits of Options that endwell.js has, too.
 LIMITS = ("ping_interval", "ping_timeout", "open_timeout", "close_timeout")
-#: The causes that a page can distinguish, in addition to PEER_CLOSED. A page does not learn how TCP ended, nor
-#: the HTTP status.
+#: The causes that a page can distinguish, in addition to PEER_CLOSED. A page does not learn how TCP ended,
+#: nor the HTTP status.
 CAUSES = (Cause.APP_CLOSED, Cause.KEEPALIVE_TIMEOUT, Cause.PEER_VANISHED, Cause.HANDSHAKE_FAILED)
 
 

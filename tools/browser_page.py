@@ -1,4 +1,4 @@
-"""Write the tables of docs/explanation/browser-close.md from those that the tests with real browsers hold both sides to.
+"""Write the tables of docs/explanation/browser-close.md from those that the browser tests check.
 
 `make docs` runs it; `make check` runs it with --check, which writes nothing and
 fails if the page is out of date.

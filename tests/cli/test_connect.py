@@ -130,7 +130,7 @@ async def test_each_answer_lets_it_wait_anew(monkeypatch, capsys):
     monkeypatch.setattr(connecting, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr(connecting, "asyncio", types.SimpleNamespace(sleep=sleep))
     pipe = connecting._Pipe(Format(), 1.0)
-    await pipe.quiet()
+    await pipe.wait_until_quiet()
     assert waits == [1.0, 0.75, 0.75]
 
 

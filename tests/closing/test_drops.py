@@ -124,7 +124,7 @@ async def test_a_client_that_drops_while_the_hook_runs_ends_as_soon_as_that_has_
             decide.set()
             while server._tasks:
                 await asyncio.sleep(0.001)
-            del server._watchers[:]
+            del server._close_callbacks[:]
     assert [(ending.cause, ending.tcp) for ending in endings] == (
         [told_as(drop)] if answer == "upgrade" else []
     )

@@ -76,7 +76,7 @@ async def drained(server, **keywords):
 async def begun(server, **keywords):
     """A drain under way, in which each connection has been asked to close."""
     draining = asyncio.create_task(drained(server, **keywords))
-    await until(lambda: server._drain_run and not server._drain_run._asked)
+    await until(lambda: server._drain_run and not server._drain_run._scheduled)
     return draining
 
 

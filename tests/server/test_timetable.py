@@ -53,7 +53,7 @@ def test_a_server_with_few_connections_has_a_short_window():
 
 def test_the_closings_are_random_but_never_many_in_one_moment():
     table = timetable(10_000)
-    moments = [table.moment(index, random.random()) for index in range(10_000)]
+    moments = [table.close_time(index, random.random()) for index in range(10_000)]
     assert moments == sorted(moments)
     assert moments[0] >= 0
     assert moments[-1] < table.window
@@ -72,18 +72,18 @@ def test_the_phases_follow_each_other_and_end_before_the_deadline(deadline, coun
 
 def test_who_is_busy_has_its_time_after_its_own_moment_and_not_after_everybodys():
     table = timetable(100_000)
-    assert table.patience == 5
-    assert table.begins(Phase.WAIT) == table.window + table.patience < table.begins(Phase.CANCEL)
+    assert table.busy_time == 5
+    assert table.begins(Phase.WAIT) == table.window + table.busy_time < table.begins(Phase.CANCEL)
 
 
 def test_a_peer_that_takes_nothing_and_answers_nothing_has_a_fifth_of_the_deadline_and_two_seconds_at_least():
-    assert timetable(1).silence == 5
-    assert timetable(1, deadline=3).silence == 2
+    assert timetable(1).abort_delay == 5
+    assert timetable(1, deadline=3).abort_delay == 2
 
 
 def test_the_advice_is_after_the_server_has_gone_if_nobody_else_listens():
     table = timetable(2000)
-    assert table.spread() == 5
+    assert table.return_window() == 5
     assert RetryAdvice.parse(table.reason(0)) == RetryAdvice(11, 16)
     assert RetryAdvice.parse(table.reason(9.5)) == RetryAdvice(1, 6)
     assert RetryAdvice.parse(table.reason(14)) == RetryAdvice(1, 6)
@@ -99,7 +99,7 @@ def test_clients_come_back_at_the_rate_or_slower_in_any_second(listen, count):
     dice = random.Random(count)
     back = []
     for index in range(count):
-        at = table.moment(index, dice.random())
+        at = table.close_time(index, dice.random())
         earliest, latest = RetryAdvice.parse(table.reason(at))
         if listen:
             assert at + earliest >= table.window

@@ -51,7 +51,9 @@ ERASE = "\r\x1b[K"
 # argparse has no public name for the type.
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = subparsers.add_parser("connect", help="talk to a WebSocket server", description=__doc__)
+    parser = subparsers.add_parser(
+        "connect", help="exchange messages with a WebSocket server", description=__doc__
+    )
     parser.add_argument("url", metavar="URL", help="ws://... or wss://...")
     form = parser.add_mutually_exclusive_group()
     form.add_argument(
@@ -87,15 +89,15 @@ def run(args: argparse.Namespace) -> int:
         terminal = sys.stdin.isatty() and sys.stdout.isatty() and not (args.json or args.one_message)
         face = _Terminal(form) if terminal else _Pipe(form, args.wait, whole=args.one_message)
         if args.reconnect:
-            talk = _Return(args.url, keywords, face).talk()
+            session = _Reconnecting(args.url, keywords, face).run()
         else:
-            talk = _talk(connect(args.url, **keywords), face)
+            session = _connect_once(connect(args.url, **keywords), face)
     except ValueError as error:
         print(f"endwell connect: {error}", file=sys.stderr)
         return 2
     with logging_to(face.note, args.verbose):
         try:
-            return asyncio.run(talk)
+            return asyncio.run(session)
         except _OutputError as error:
             discard_output()
             print(f"endwell connect: cannot write the output: {error}", file=sys.stderr)
@@ -103,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _OutputError(Exception):
-    """Standard output cannot be written, and not because its reader has left."""
+    """Standard output cannot be written, for another reason than a closed pipe."""
 
 
 def _seconds(text: str) -> float:
@@ -113,62 +115,62 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-async def _talk(opening: connect, face: _Pipe) -> int:
+async def _connect_once(opening: connect, face: _Pipe) -> int:
     try:
         ws = await opening
     except HandshakeError as failure:
-        face.tell(failure)
+        face.report_end(failure)
         _show_failure(failure)
         return 1
     with face:
-        await _converse(ws, face)
+        await _exchange(ws, face)
     ending = await ws.closed
-    face.tell(ending)
-    _say(str(ending), GREEN if ending.ok else RED)
+    face.report_end(ending)
+    _print(str(ending), GREEN if ending.ok else RED)
     return 0 if ending.ok and not face.failed else 1
 
 
-class _Return:
+class _Reconnecting:
     """The command with ``--reconnect``: one connection after the other."""
 
     def __init__(self, url: str, keywords: ConnectKeywords, face: _Pipe) -> None:
-        self._client = reconnecting(url, on_ending=self._tell, **keywords)
+        self._client = reconnecting(url, on_ending=self._on_ending, **keywords)
         self._face = face
         self._status = 0
-        self._farewell = ""
+        self._end_text = ""
 
-    async def talk(self) -> int:
+    async def run(self) -> int:
         """Connect, and connect again until the client stops; returns the exit status."""
         _on_signal(self._client.stop)
         # The `on_ending` callback has shown what the loop raises.
         with suppress(ConnectionClosed, HandshakeError):
             async for ws in self._client:
                 with self._face:
-                    await _converse(ws, self._face)
+                    await _exchange(ws, self._face)
                     await ws.closed
                 _on_signal(self._client.stop)
-                _say(self._farewell, RED if self._status else GREEN)
+                _print(self._end_text, RED if self._status else GREEN)
         return 1 if self._face.failed else self._status
 
-    def _tell(self, last: Ending | HandshakeError, verdict: float | StopReason) -> None:
+    def _on_ending(self, last: Ending | HandshakeError, verdict: float | StopReason) -> None:
         what_next = "" if isinstance(verdict, StopReason) else f"; reconnecting in {verdict:.1f} s"
-        self._face.tell(last)
+        self._face.report_end(last)
         if isinstance(last, HandshakeError):
             self._status = 1
             _show_failure(last, what_next)
         else:
             # Printed later, because the face still controls the terminal.
             self._status = 0 if last.ok else 1
-            self._farewell = f"{last}{what_next}"
+            self._end_text = f"{last}{what_next}"
 
 
-async def _converse(ws: WebSocket, face: _Pipe) -> None:
-    typing = asyncio.create_task(_type(ws, face))
+async def _exchange(ws: WebSocket, face: _Pipe) -> None:
+    sending = asyncio.create_task(_send_input(ws, face))
 
     def leave() -> None:
         # The first Ctrl-C closes the connection; the second one aborts it.
         if ws.is_open:
-            typing.cancel()
+            sending.cancel()
         else:
             ws.abort()
 
@@ -177,9 +179,9 @@ async def _converse(ws: WebSocket, face: _Pipe) -> None:
         async for message in ws:
             face.show(message)
     finally:
-        typing.cancel()
+        sending.cancel()
         with suppress(asyncio.CancelledError):
-            await typing
+            await sending
 
 
 def _on_signal(leave: Callable[[], object]) -> None:
@@ -187,13 +189,13 @@ def _on_signal(leave: Callable[[], object]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, leave)
 
 
-async def _type(ws: WebSocket, face: _Pipe) -> None:
+async def _send_input(ws: WebSocket, face: _Pipe) -> None:
     """Send the messages of the input, then close the connection."""
     try:
         with suppress(ConnectionClosed):
             async for message in face.messages():
                 await ws.send(message)
-            await face.quiet()
+            await face.wait_until_quiet()
     finally:
         await ws.close(CloseCode.NORMAL_CLOSURE)
 
@@ -234,10 +236,10 @@ class _Pipe:
                 sys.stdout.buffer.flush()
         except BrokenPipeError:
             raise
-        except OSError as error:  # a disk that is full
+        except OSError as error:  # such as a full disk
             raise _OutputError(error.strerror) from None
 
-    def tell(self, last: Ending | HandshakeError) -> None:
+    def report_end(self, last: Ending | HandshakeError) -> None:
         """With ``--json``, print the ending of the connection, or the failure to open it."""
         if not self._form.in_json:
             return
@@ -251,7 +253,7 @@ class _Pipe:
 
     def note(self, text: str) -> None:
         """Print a remark, such as a log line."""
-        _say(text, DIM)
+        _print(text, DIM)
 
     async def messages(self) -> AsyncIterator[str | bytes]:
         """Yield the messages of the input, up to its end or to the first malformed line."""
@@ -261,7 +263,7 @@ class _Pipe:
             except ValueError:
                 self.failed = True
                 what = "the input" if self._whole else f"line {self._number + 1} of the input"
-                _say(f"{what} is not {self._form.wanted}; this and the rest of the input are not sent", RED)
+                _print(f"{what} is not {self._form.wanted}; this and the rest of the input are not sent", RED)
                 return
             yield message
 
@@ -288,7 +290,7 @@ class _Pipe:
             yield last
             self._parts = []
 
-    async def quiet(self) -> None:
+    async def wait_until_quiet(self) -> None:
         """Wait after the end of the input, until no message has arrived for the ``--wait`` time.
 
         Only the application knows whether an answer will follow. Precedents: websocat closes immediately,
@@ -310,7 +312,7 @@ class _Terminal(_Pipe):
     def __enter__(self) -> None:
         self._modes = termios.tcgetattr(sys.stdin)
         tty.setcbreak(sys.stdin)
-        _say("connected; Ctrl-D closes", DIM)
+        _print("connected; Ctrl-D closes", DIM)
         self._write()
 
     def __exit__(self, *_exc: object) -> None:
@@ -375,7 +377,7 @@ async def _readable(fd: int) -> None:
 
 
 def _show_failure(failure: HandshakeError, what_next: str = "") -> None:
-    _say(f"{failure}{what_next}", RED)
+    _print(f"{failure}{what_next}", RED)
     if isinstance(failure, HandshakeRejected):
         _show_body(failure.response)
 
@@ -384,9 +386,9 @@ def _show_body(response: Response) -> None:
     """Print the start of an error response's body, which often contains the reason."""
     body = response.body.decode(errors="replace").strip()[:MAX_BODY]
     for line in body.splitlines():
-        _say(f"  {printable(line)}", DIM)
+        _print(f"  {printable(line)}", DIM)
 
 
-def _say(text: str, style: str) -> None:
+def _print(text: str, style: str) -> None:
     # Standard output contains only messages.
     print(paint(text, style, sys.stderr), file=sys.stderr)

@@ -1,6 +1,7 @@
 """What other servers report about the endings that the demo shows.
 
-The data are the measurements in ``docs/explanation/endings.md``, which names the versions. A test compares the two.
+The data are the measurements in ``docs/explanation/endings.md``, which names the versions. A test compares
+the two.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ from .style import BOLD, DIM, GREEN, RED, paint
 
 __all__ = ["run"]
 
-#: ``ping_interval`` and ``ping_timeout`` in seconds: short enough to wait for, long enough for a slow machine.
+#: ``ping_interval`` and ``ping_timeout`` in seconds: short enough to wait for, long enough for a slow
+#: machine.
 PING = 1.0
 #: Maximum seconds to wait for each Ending.
 PATIENCE = 20.0

@@ -1,4 +1,4 @@
-"""The standard streams of a command, where they are closed or cannot be written."""
+"""Standard streams that are closed or cannot be written."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["discard_output", "open_missing"]
 def open_missing() -> None:
     """Open /dev/null in place of each standard stream that was closed (``<&-``, ``>&-``).
 
-    Python has None for such a stream, and print() to standard error then goes to standard
-    output. The number is free as well: the first file or socket would take it.
+    Python sets such a stream to None, and print() to standard error then writes to standard output. The file
+    descriptor is also unused, so the first file or socket would get it.
     """
     for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is not None:
@@ -25,5 +25,5 @@ def open_missing() -> None:
 
 
 def discard_output() -> None:
-    """Drop what cannot be written to standard output: Python would complain when it flushes at exit."""
+    """Discard the buffered output, because Python would report an error when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -34,7 +34,7 @@ from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.authority import is_among
 from ..wire.codec import Buffer
 from .broadcast import broadcast_from_anywhere
-from .drain import DrainReport, DrainRun, tell
+from .drain import DrainReport, DrainRun, call_on_drain
 from .files import browser_module, slash, static
 from .lifespan import start, stop
 from .refusals import MAX_LOGGED, Refusals
@@ -105,14 +105,14 @@ class Server:
         self.connections: set[WebSocket] = set()
         #: An event that is set when the server starts to drain; the same as :attr:`WebSocket.draining`.
         self.draining = DrainEvent()
-        #: The addresses on which the server listens: ``(host, port, ...)`` as from ``socket.getsockname()``, or
-        #: the path of a Unix socket. Empty while the server does not listen.
+        #: The addresses on which the server listens: ``(host, port, ...)`` as from ``socket.getsockname()``,
+        #: or the path of a Unix socket. Empty while the server does not listen.
         self.addresses: list[Any] = []
         #: The current connection of each user, device or tab, for handlers that call ``sessions.join()``.
         self.sessions = Sessions()
         self._router = Router()
         self._hooks: list[Hook] = []
-        self._watchers: list[Callable[[Any, Ending], object]] = []
+        self._close_callbacks: list[Callable[[Any, Ending], object]] = []
         # A dict, because the table of a set grows by a factor of four, and each idle connection pays for it.
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._forget = self._tasks.pop
@@ -120,9 +120,9 @@ class Server:
         self._threads = HandlerThreads(max_threads)
         # The connections whose handler runs, with their routes.
         self._handling: dict[WebSocket, Route] = {}
-        self._drain_watchers: list[Callable[[Drain], object]] = []
-        self._starters: list[Callable[[], object]] = []
-        self._stoppers: list[Callable[[], object]] = []
+        self._drain_callbacks: list[Callable[[Drain], object]] = []
+        self._start_callbacks: list[Callable[[], object]] = []
+        self._stop_callbacks: list[Callable[[], object]] = []
         self._serves = False
         self._listener: Listener | None = None
         self._portal: Portal | None = None
@@ -243,7 +243,7 @@ class Server:
         If one raises, the server does not start, and the exception is raised. SIGTERM cancels a callback.
         Handlers see the context variables that it sets.
         """
-        self._starters.append(callback)
+        self._start_callbacks.append(callback)
         return callback
 
     def on_stop(self, callback: Function) -> Function:
@@ -251,9 +251,10 @@ class Server:
 
         The callback is a plain function or a coroutine function. Callbacks run in reverse order of
         registration, and only if every ``on_start`` callback returned. Together they have the rest of the
-        drain's deadline, but at least 0.5 s; a callback that takes longer is cancelled. Exceptions are logged.
+        drain's deadline, but at least 0.5 s; a callback that takes longer is cancelled. Exceptions are
+        logged.
         """
-        self._stoppers.insert(0, callback)
+        self._stop_callbacks.insert(0, callback)
         return callback
 
     def on_close(self, callback: Callable[[Any, Ending], object]) -> Callable[[Any, Ending], object]:
@@ -267,7 +268,7 @@ class Server:
             TypeError: ``callback`` is a coroutine function, or not callable.
         """
         check_callback(callback)
-        self._watchers.append(callback)
+        self._close_callbacks.append(callback)
         return callback
 
     def on_refused(
@@ -280,9 +281,9 @@ class Server:
         :class:`Response` with a status of 400 or more, or a hook or handler fails or takes too long. The answer
         of a page itself is not a refusal, such as the 404 of :meth:`static` for a file that does not exist.
 
-        ``request`` is None if it could not be parsed. ``reason`` never contains text from the peer. A log line
-        at INFO has the same information, and the values that were compared. The callback runs in the event
-        loop, and must not block. Exceptions are logged.
+        ``request`` is None if it could not be parsed. ``reason`` never contains text from the peer. A log
+        line at INFO has the same information, and the values that were compared. The callback runs in the
+        event loop, and must not block. Exceptions are logged.
 
         Raises:
             TypeError: ``callback`` is a coroutine function, or not callable.
@@ -296,7 +297,7 @@ class Server:
         The callback is a plain function or a coroutine function. It starts before the first connection is
         closed, and gets the :class:`Drain`, which contains the deadline. Exceptions are logged.
         """
-        self._drain_watchers.append(callback)
+        self._drain_callbacks.append(callback)
         return callback
 
     def broadcast(
@@ -320,14 +321,15 @@ class Server:
                 in this event loop.
             message: ``str`` for a text message, a bytes-like object for a binary message.
             slow: What happens to slow connections. ``"skip"`` (default): they do not get this message; for
-                streams in which the next message replaces it. ``"close"``: they end with SLOW_PEER, so that no
-                open connection has missed a message. ``"queue"``: the message is queued; only
-                ``write_timeout`` and keepalive limit the queue, so use it for rare messages and trusted peers.
+                streams in which the next message replaces it. ``"close"``: they end with SLOW_PEER, so that
+                no open connection has missed a message. ``"queue"``: the message is queued; only
+                ``write_timeout`` and keepalive limit the queue, so use it for rare messages and trusted
+                peers.
 
         Returns:
-            A report. It counts the messages that were ``sent`` and the connections that were already ``gone``,
-            and lists the ``slow`` and the ``unsupported`` connections (hixie-75 and hixie-76 have no binary
-            messages). No callback runs before it is returned.
+            A report. It counts the messages that were ``sent`` and the connections that were already
+            ``gone``, and lists the ``slow`` and the ``unsupported`` connections (hixie-75 and hixie-76 have
+            no binary messages). No callback runs before it is returned.
 
         Raises:
             TypeError: ``message`` or ``connections`` has the wrong type. Nothing was sent.
@@ -432,8 +434,9 @@ class Server:
     ) -> AsyncIterator[Server]:
         """Serve as :meth:`serving`, on the sockets that ``listen()`` returns.
 
-        If other processes accept from the same sockets, ``should_defer(connections)`` gets the number of
-        this server's connections. It returns whether to leave the next connection to the other processes.
+        If other processes accept from the same sockets, ``should_defer(connections)`` is called with the
+        number of this server's connections. It returns whether to leave the next connection to the other
+        processes.
         """
         if not isinstance(ssl, tls.SSLContext | None):
             raise TypeError(f"ssl must be an ssl.SSLContext or None, not {ssl!r}")
@@ -450,13 +453,14 @@ class Server:
         self._serves = True
         try:
             self._drain_run = None
-            await start(self._starters)
+            await start(self._start_callbacks)
             try:
                 async with self._listening(listen, ssl, plan, should_defer):
                     yield self
             finally:
                 await stop(
-                    self._stoppers, STOP_TIME if self._drain_run is None else self._drain_run.left(STOP_TIME)
+                    self._stop_callbacks,
+                    STOP_TIME if self._drain_run is None else self._drain_run.seconds_left(STOP_TIME),
                 )
         finally:
             self._serves = False
@@ -470,8 +474,8 @@ class Server:
         should_defer: Callable[[int], bool] | None,
     ) -> AsyncIterator[None]:
         self.draining = DrainEvent()
-        fair = should_defer and (lambda openings: should_defer(openings + len(self.connections)))
-        listener = Listener(listen(), self.options, ssl, self._serve, self.draining, fair)
+        defer = should_defer and (lambda openings: should_defer(openings + len(self.connections)))
+        listener = Listener(listen(), self.options, ssl, self._serve, self.draining, defer)
         self._listener = listener
         self._portal = Portal.of(listener.loop)
         self._threads.begin()
@@ -529,8 +533,8 @@ class Server:
             self._listener.close()
         self.draining.set()
         self._threads.draining.set()
-        for callback in self._drain_watchers:
-            if rest := tell(callback, plan):
+        for callback in self._drain_callbacks:
+            if rest := call_on_drain(callback, plan):
                 self._start(rest)
         self._drain_run = DrainRun(
             plan, self.connections, self._tasks, self._threads, self._listener.openings, self._handling
@@ -574,7 +578,7 @@ class Server:
         elif not self._hooks and wants_websocket(head):
             self._respond(opening, head, None)
         else:
-            self._begin_to_ask(opening, head)
+            self._start_answering(opening, head)
 
     def _answers_to(self, request: Request) -> bool:
         """Whether ``allowed_hosts`` contains the host of ``request``, or its route accepts any host."""
@@ -595,55 +599,55 @@ class Server:
         task.add_done_callback(self._forget, context=self._context)
         return task
 
-    def _begin_to_ask(self, opening: Opening, request: Request) -> None:
-        asked = _Asked(opening, request)
-        task = self._start(self._ask(asked))
+    def _start_answering(self, opening: Opening, request: Request) -> None:
+        pending = _PendingAnswer(opening, request)
+        task = self._start(self._answer_http(pending))
         opening.wait_for_answer()
         limit = self.options.open_timeout
         if limit is not None:
-            timer = asyncio.get_running_loop().call_later(limit, self._too_slow, asked, task)
+            timer = asyncio.get_running_loop().call_later(limit, self._time_out, pending, task)
             task.add_done_callback(lambda _: timer.cancel())
 
-    async def _ask(self, asked: _Asked) -> None:
+    async def _answer_http(self, pending: _PendingAnswer) -> None:
         answer: Response | RequestRefused | None
         try:
-            answer = await self._page(asked)
+            answer = await self._page(pending)
         except RequestRefused as exc:
             answer = exc
         except asyncio.CancelledError as exc:
             # The cause is open_timeout, after which a response was sent; or a stop of the server; or the
             # handler awaited something that was cancelled.
-            if not asked.opening.answered:
-                self._respond(asked.opening, asked.request, self._cancelled(asked.request, exc))
+            if not pending.opening.answered:
+                self._respond(pending.opening, pending.request, self._cancelled(pending.request, exc))
             raise
         except (GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            answer = self._broken(asked.request, exc)
-        if not asked.opening.answered:
-            self._respond(asked.opening, asked.request, answer)
+            answer = self._internal_error(pending.request, exc)
+        if not pending.opening.answered:
+            self._respond(pending.opening, pending.request, answer)
 
-    def _too_slow(self, asked: _Asked, task: asyncio.Task[None]) -> None:
-        if task.done() or asked.opening.gone:
+    def _time_out(self, pending: _PendingAnswer, task: asyncio.Task[None]) -> None:
+        if task.done() or pending.opening.gone:
             return
         limit = self.options.open_timeout
-        logger.warning("%s took longer than open_timeout (%s s): the answer is 503", asked.work, limit)
+        logger.warning("%s took longer than open_timeout (%s s): the answer is 503", pending.work, limit)
         answer = ServiceUnavailable("the answer took too long").response()
-        self._refusals.tell(asked.request, answer.status, "the answer took too long")
+        self._refusals.notify(pending.request, answer.status, "the answer took too long")
         # Answer before the cancellation, because a coroutine may suppress it.
-        self._answer(asked.opening, asked.request, answer)
+        self._answer(pending.opening, pending.request, answer)
         task.cancel()
 
     def _respond(self, opening: Opening, request: Request, answer: Response | RequestRefused | None) -> None:
         if answer is None:
             try:
-                self._converse(opening, request)
+                self._accept(opening, request)
             except RequestRefused as exc:
                 answer = exc
             except KeyboardInterrupt:
                 raise
             except BaseException as exc:
-                answer = self._broken(request, exc)
+                answer = self._internal_error(request, exc)
             else:
                 return
         self._answer(opening, request, answer)
@@ -651,34 +655,34 @@ class Server:
     def _cancelled(self, request: Request, exc: BaseException) -> Response | RequestRefused:
         task = asyncio.current_task()
         if task is None or not task.cancelling():
-            return self._broken(request, exc)
+            return self._internal_error(request, exc)
         if self._drain_run is None:
             return ServiceUnavailable("the server is stopping")
         return self._drain_run.refuse()
 
-    def _broken(self, request: Request, exc: BaseException) -> Response:
+    def _internal_error(self, request: Request, exc: BaseException) -> Response:
         logger.error("answering %r for %s failed", request.raw_path, _peer(request), exc_info=exc)
-        self._refusals.tell(request, 500, "internal error")
+        self._refusals.notify(request, 500, "internal error")
         return Response.text("internal error\n", 500)
 
-    async def _page(self, asked: _Asked) -> Response | None:
+    async def _page(self, pending: _PendingAnswer) -> Response | None:
         """Run the hooks and the HTTP handler. Returns the response; None if the request may become a WebSocket."""
-        request = asked.request
+        request = pending.request
         for hook in self._hooks:
-            asked.begin(f"the process_request hook {getattr(hook, '__qualname__', hook)!r}")
+            pending.begin(f"the process_request hook {getattr(hook, '__qualname__', hook)!r}")
             returned = await self._call(self._threads.hook, hook, blocks(hook), request)
             if returned is not None:
                 response = response_from(returned, hook)
                 if response.status >= 400:
-                    reason = f"answered by {asked.work}"
+                    reason = f"answered by {pending.work}"
                     self._refusals.log(request, request.remote_address, response.status, reason)
-                    self._refusals.tell(request, response.status, reason)
+                    self._refusals.notify(request, response.status, reason)
                 return response
         if wants_websocket(request):
             return None
         route, params = self._router.match(request.raw_path, "http", request.method)
         request.params = params
-        asked.begin(f"the page {route.pattern!r} ({route.name})")
+        pending.begin(f"the page {route.pattern!r} ({route.name})")
         returned = await self._call(self._threads.page, route.handler, route.blocking, request, **params)
         return response_from(returned, route.handler)
 
@@ -697,15 +701,15 @@ class Server:
         return await returned if inspect.isawaitable(returned) else returned
 
     def _answer(self, opening: Opening, request: Request | None, answer: Response | RequestRefused) -> None:
-        broken = answer if isinstance(answer, RequestRefused) else None
+        refusal = answer if isinstance(answer, RequestRefused) else None
         response = answer.response() if isinstance(answer, RequestRefused) else answer
-        if broken is not None:
-            detail = f" ({broken.detail})" if broken.detail else ""
-            self._refusals.log(request, opening.remote_address, broken.status, f"{broken}{detail}")
-            self._refusals.tell(request, broken.status, str(broken))
-        opening.answer(complete(response, request, time.time()), broken)
+        if refusal is not None:
+            detail = f" ({refusal.detail})" if refusal.detail else ""
+            self._refusals.log(request, opening.remote_address, refusal.status, f"{refusal}{detail}")
+            self._refusals.notify(request, refusal.status, str(refusal))
+        opening.answer(complete(response, request, time.time()), refusal)
 
-    def _converse(self, opening: Opening, request: Request) -> None:
+    def _accept(self, opening: Opening, request: Request) -> None:
         route, params = self._router.match(request.raw_path, "websocket")
         accepted = accept(request, self.options)
         if opening.gone:
@@ -716,29 +720,33 @@ class Server:
             self._threads.reserve()
         request.params = params
         ws = opening.accept(request, accepted, self.connections)
-        held = self._threads.blocking(ws) if route.blocking else ws
-        if self._watchers:
-            self._context.run(held.on_close, lambda ending: self._ended(held, ending))
-        self._start(self._handle(ws, held, route, params))
+        handler_ws = self._threads.blocking(ws) if route.blocking else ws
+        if self._close_callbacks:
+            self._context.run(handler_ws.on_close, lambda ending: self._ended(handler_ws, ending))
+        self._start(self._handle(ws, handler_ws, route, params))
 
     def _ended(self, ws: WebSocket | BlockingWebSocket, ending: Ending) -> None:
-        for watcher in self._watchers:
+        for callback in self._close_callbacks:
             try:
-                check_returned(watcher(ws, ending), watcher)
+                check_returned(callback(ws, ending), callback)
             except KeyboardInterrupt:
                 raise
             except BaseException:
-                logger.exception("on_close callback %r failed", watcher)
+                logger.exception("on_close callback %r failed", callback)
 
     async def _handle(
-        self, ws: WebSocket, held: WebSocket | BlockingWebSocket, route: Route, params: Mapping[str, str]
+        self,
+        ws: WebSocket,
+        handler_ws: WebSocket | BlockingWebSocket,
+        route: Route,
+        params: Mapping[str, str],
     ) -> None:
         """Run the handler, then close the connection with the cause that follows from the handler's outcome."""
         self._handling[ws] = route
         try:
             try:
-                if isinstance(held, BlockingWebSocket):
-                    await self._threads.handle(route.handler, held, params, partial(self._returned, ws))
+                if isinstance(handler_ws, BlockingWebSocket):
+                    await self._threads.handle(route.handler, handler_ws, params, partial(self._returned, ws))
                 elif route.cancel_on_end:
                     async with ws.alive():
                         await _run(route, ws, params)
@@ -753,7 +761,7 @@ class Server:
         except (GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            if not _tells_the_end(exc, ws):
+            if not _is_end_of(exc, ws):
                 await self._failed(ws, route, exc)
         else:
             if self._drain_run is not None:
@@ -779,10 +787,10 @@ async def _run(route: Route, ws: WebSocket, params: Mapping[str, str]) -> None:
         await coroutine
 
 
-def _tells_the_end(exc: BaseException, ws: WebSocket) -> bool:
+def _is_end_of(exc: BaseException, ws: WebSocket) -> bool:
     """Whether ``exc`` is the ConnectionClosed of ``ws``, or a group of only such exceptions (from a TaskGroup)."""
     if isinstance(exc, BaseExceptionGroup):
-        return all(_tells_the_end(each, ws) for each in exc.exceptions)
+        return all(_is_end_of(each, ws) for each in exc.exceptions)
     return isinstance(exc, ConnectionClosed) and exc.ending is ws.ending
 
 
@@ -792,7 +800,7 @@ def _peer(request: Request) -> str:
     return format_address(address) if isinstance(address, tuple) else repr(address)
 
 
-class _Asked:
+class _PendingAnswer:
     """A request for which a hook or an HTTP handler runs."""
 
     __slots__ = ("opening", "request", "work")

@@ -3,8 +3,8 @@
 New connections are refused and handlers are notified immediately. The closings are spread over a window. Each
 connection is closed as soon as its handler waits for a message and none has arrived, so that every received
 message is answered before the Close. Connections whose handler stays busy are closed some time later. Then
-handlers are cancelled, and the remaining connections are aborted. The drain ends in time, whatever the handlers
-and peers do.
+handlers are cancelled, and the remaining connections are aborted. The drain ends in time, whatever the
+handlers and peers do.
 """
 # size: the public report is half documentation
 
@@ -33,14 +33,14 @@ from .router import Route
 from .threads import HandlerThreads
 from .timetable import CLEANUP_TIME, Drain, Phase, Timetable
 
-__all__ = ["DrainReport", "DrainRun", "counted", "tell"]
+__all__ = ["DrainReport", "DrainRun", "call_on_drain", "counted"]
 
 logger = logging.getLogger("endwell.server")
 
 #: If nothing arrives for this number of seconds, about a round trip, then no message is in transit.
 QUIET = 0.25
 #: Seconds after the last closings until a log line names the handlers that still run.
-TELLING_TIME = 1.0
+LOG_DELAY = 1.0
 #: Seconds between two checks of the schedule while closings are due.
 TICK = 0.01
 
@@ -162,7 +162,7 @@ def _by_name(names: Iterable[str]) -> str:
     return ", ".join(f"{count} x {name}" for name, count in Counter(names).items())
 
 
-def tell(callback: Callable[[Drain], object], drain: Drain) -> Coroutine[Any, Any, None] | None:
+def call_on_drain(callback: Callable[[Drain], object], drain: Drain) -> Coroutine[Any, Any, None] | None:
     """Call an ``on_drain`` callback; if it is async, return a coroutine that the caller must run."""
     try:
         returned = callback(drain)
@@ -171,10 +171,10 @@ def tell(callback: Callable[[Drain], object], drain: Drain) -> Coroutine[Any, An
     except BaseException:
         logger.exception("on_drain callback %r failed", callback)
         return None
-    return _rest(callback, returned) if inspect.isawaitable(returned) else None
+    return _await_callback(callback, returned) if inspect.isawaitable(returned) else None
 
 
-async def _rest(callback: object, awaitable: Awaitable[object]) -> None:
+async def _await_callback(callback: object, awaitable: Awaitable[object]) -> None:
     try:
         await awaitable
     except (Exception, SystemExit):
@@ -207,24 +207,24 @@ class DrainRun:
         self._bridges = {bridge.ws: bridge for bridge in portal.bridges}
         self._callbacks = portal.callbacks
         self._handlers = handlers
-        self._asked = deque(
-            (self.timetable.moment(index, random.random()), ws)  # noqa: S311  (jitter, not a secret)
+        self._scheduled = deque(
+            (self.timetable.close_time(index, random.random()), ws)  # noqa: S311  (jitter, not a secret)
             for index, ws in enumerate(connections)
         )
-        # Connections that are due, but whose handler is busy. At the time in `_busy`, reading from the peer is
-        # paused; at the time in `_last`, the connection is closed.
+        # Connections that are due, but whose handler is busy. At the time in `_busy`, reading from the peer
+        # is paused; at the time in `_last_calls`, the connection is closed.
         self._busy: deque[tuple[float, WebSocket]] = deque()
-        self._last: deque[tuple[float, WebSocket]] = deque()
-        # Connections whose Close was sent. At the given time they are aborted, unless the number of sent bytes
-        # has changed.
+        self._last_calls: deque[tuple[float, WebSocket]] = deque()
+        # Connections whose Close was sent. At the given time they are aborted, unless the number of sent
+        # bytes has changed.
         self._closing: deque[tuple[float, WebSocket, int]] = deque()
-        self._telling = self.timetable.begins(Phase.WAIT) + TELLING_TIME
+        self._log_due = self.timetable.begins(Phase.WAIT) + LOG_DELAY
         self._quiescence: dict[WebSocket, Quiescence] = {}
         self._phase = Phase.CLOSE
         self._phases: dict[Phase, float] = {}
         self._began = self._entered = monotonic()
         self._endings: Counter[str] = Counter()
-        self._taken: dict[WebSocket, int] = {}
+        self._consumed_at_close: dict[WebSocket, int] = {}
         self._refused = self._last_called = self._unanswered = self._cancelled = 0
         self._slowest: tuple[str, float] | None = None
         self._nothing_left = asyncio.Event()
@@ -232,44 +232,44 @@ class DrainRun:
         for ws in connections:
             ws.on_close(partial(self._ended, ws))
         for waited in (*tasks, *threads.running):
-            waited.add_done_callback(self._look)
+            waited.add_done_callback(self._check_finished)
 
-    def at(self) -> float:
+    def elapsed(self) -> float:
         """Seconds since the start of the drain."""
         return monotonic() - self._began
 
-    def left(self, least: float) -> float:
-        """Seconds until the deadline, but at least ``least``."""
-        return max(least, self.timetable.drain.deadline - self.at())
+    def seconds_left(self, minimum: float) -> float:
+        """Seconds until the deadline, but at least ``minimum``."""
+        return max(minimum, self.timetable.drain.deadline - self.elapsed())
 
     # -- called by the server -------------------------------------------------
 
     def refuse(self) -> ServiceUnavailable:
         """Count a refused connection; returns the error to send."""
         self._refused += 1
-        retry_after = self.timetable.retry_after(self.at(), random.random())  # noqa: S311  (jitter)
+        retry_after = self.timetable.retry_after(self.elapsed(), random.random())  # noqa: S311  (jitter)
         return ServiceUnavailable("the server is stopping", retry_after=retry_after)
 
     def returned(self, ws: WebSocket) -> None:
         """Record that the handler of ``ws`` has returned."""
-        self._slowest = self._handlers[ws].name, self.at()
+        self._slowest = self._handlers[ws].name, self.elapsed()
 
     def close(self, ws: WebSocket) -> None:
         """Send a Close on ``ws``."""
         if ws.is_open:
-            self._taken[ws] = self._consumed(ws)
-            dismiss(ws, self.timetable.drain.code, self.timetable.reason(self.at()))
-            self._watch(ws)
+            self._consumed_at_close[ws] = self._consumed(ws)
+            dismiss(ws, self.timetable.drain.code, self.timetable.reason(self.elapsed()))
+            self._schedule_abort(ws)
 
-    def _watch(self, ws: WebSocket) -> None:
-        self._closing.append((self.at() + self.timetable.silence, ws, bytes_sent(ws)))
+    def _schedule_abort(self, ws: WebSocket) -> None:
+        self._closing.append((self.elapsed() + self.timetable.abort_delay, ws, bytes_sent(ws)))
 
     def __str__(self) -> str:
         """The progress as one line of text."""
         done, count = sum(self._endings.values()), self.timetable.count
         handlers = counted(len(self._handlers), "handler")
         runs = "runs" if len(self._handlers) == 1 else "run"
-        return f"draining: {done} of {count} closed, {handlers} {runs}, {self.at():.1f} s"
+        return f"draining: {done} of {count} closed, {handlers} {runs}, {self.elapsed():.1f} s"
 
     async def finished(self) -> DrainReport:
         """Wait for the end of the drain."""
@@ -283,15 +283,15 @@ class DrainRun:
         """Perform the drain. If this is cancelled, handlers are cancelled and connections aborted immediately."""
         try:
             for phase, following in pairwise(Phase):
-                if not self._left():
+                if not self._unfinished():
                     break
                 self._enter(phase)
                 await self._wait(self.timetable.begins(following))
-            await self._hear_out()
+            await self._wait_for_responses()
         except asyncio.CancelledError:
             self._enter(Phase.CANCEL)
             self._enter(Phase.ABORT)
-            await self._wait(self.at() + CLEANUP_TIME)
+            await self._wait(self.elapsed() + CLEANUP_TIME)
             raise
         finally:
             self._enter(Phase.OVER)
@@ -316,8 +316,8 @@ class DrainRun:
 
     async def _wait(self, until: float) -> None:
         """Close connections when they are due, until none is left or the time ``until`` has come."""
-        while self._left():
-            now = self.at()
+        while self._unfinished():
+            now = self.elapsed()
             due = self._close_due(now)
             if now >= until:
                 return
@@ -327,31 +327,31 @@ class DrainRun:
             except TimeoutError:
                 pass
 
-    async def _hear_out(self) -> None:
+    async def _wait_for_responses(self) -> None:
         """Wait for the ``on_close`` callbacks in threads and for HTTP responses that are not yet sent.
 
         These do not notify the drain when they finish, so it polls.
         """
-        while self.at() < self.timetable.begins(Phase.OVER):
+        while self.elapsed() < self.timetable.begins(Phase.OVER):
             if not self._callbacks.busy and not any(opening.unsent() for opening in self._openings):
                 break
             await asyncio.sleep(TICK)
 
     def _close_due(self, now: float) -> float:
         """Process the connections that are due; returns the next time at which one is due."""
-        patience = self.timetable.patience
-        while self._asked and self._asked[0][0] <= now:
-            moment, ws = self._asked.popleft()
+        busy_time = self.timetable.busy_time
+        while self._scheduled and self._scheduled[0][0] <= now:
+            moment, ws = self._scheduled.popleft()
             if ws.is_open:
-                self._quiescence[ws] = self._quiesce(ws, min(QUIET, patience / 4))
-                self._busy.append((moment + patience / 2, ws))
+                self._quiescence[ws] = self._quiesce(ws, min(QUIET, busy_time / 4))
+                self._busy.append((moment + busy_time / 2, ws))
         while self._busy and self._busy[0][0] <= now:
             moment, ws = self._busy.popleft()
             if ws.is_open:
-                self._last.append((moment + patience / 2, ws))
+                self._last_calls.append((moment + busy_time / 2, ws))
                 self._quiescence[ws].stop_reading()
-        while self._last and self._last[0][0] <= now:
-            _, ws = self._last.popleft()
+        while self._last_calls and self._last_calls[0][0] <= now:
+            _, ws = self._last_calls.popleft()
             if ws.is_open:
                 self._last_called += 1
             self.close(ws)
@@ -361,17 +361,17 @@ class DrainRun:
                 if bytes_sent(ws) == taken:
                     ws.abort()
                 else:
-                    self._watch(ws)
-        if self._telling <= now:
-            self._telling = inf
-            self._tell()
-        queues = (self._asked, self._busy, self._last, self._closing)
-        return min([self._telling, *(queue[0][0] for queue in queues if queue)])
+                    self._schedule_abort(ws)
+        if self._log_due <= now:
+            self._log_due = inf
+            self._log_running_handlers()
+        queues = (self._scheduled, self._busy, self._last_calls, self._closing)
+        return min([self._log_due, *(queue[0][0] for queue in queues if queue)])
 
-    def _tell(self) -> None:
+    def _log_running_handlers(self) -> None:
         """Log the handlers that still run after their connection has ended, and so delay the stop."""
         if names := [route.name for ws, route in self._handlers.items() if ws not in self._connections]:
-            left = max(0.0, self.timetable.begins(Phase.OVER) - self.at())
+            left = max(0.0, self.timetable.begins(Phase.OVER) - self.elapsed())
             logger.warning("the drain waits at most %.1f s for these handlers: %s", left, _by_name(names))
 
     def _consumed(self, ws: WebSocket) -> int:
@@ -382,7 +382,7 @@ class DrainRun:
         bridge, callback = self._bridges.get(ws), partial(self.close, ws)
         return quiesce(ws, callback, quiet) if bridge is None else bridge.quiesce(callback, quiet)
 
-    def _left(self) -> bool:
+    def _unfinished(self) -> bool:
         return bool(self._connections or self._tasks or self._threads)
 
     def _report(self) -> DrainReport:
@@ -398,7 +398,7 @@ class DrainRun:
             stuck=tuple(sorted(route.name for route in self._handlers.values())),
             slowest=self._slowest,
             phases=self._phases,
-            duration=self.at(),
+            duration=self.elapsed(),
         )
 
     def _ended(self, ws: WebSocket, ending: Ending) -> None:
@@ -406,10 +406,10 @@ class DrainRun:
         if (idle := self._quiescence.pop(ws, None)) is not None:
             idle.stop()
         self._bridges.pop(ws, None)
-        if (taken := self._taken.pop(ws, None)) is not None:
+        if (taken := self._consumed_at_close.pop(ws, None)) is not None:
             self._unanswered += ending.messages_in - taken
-        self._look()
+        self._check_finished()
 
-    def _look(self, _task: object = None) -> None:
-        if not self._left():
+    def _check_finished(self, _task: object = None) -> None:
+        if not self._unfinished():
             self._nothing_left.set()

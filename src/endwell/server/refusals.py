@@ -33,7 +33,7 @@ class Refusals:
         """Log one line. Text from the peer is logged as its ``repr``."""
         logger.info("refused %s from %s with %d: %s", _described(request), _peer(address), status, reason)
 
-    def tell(self, request: Request | None, status: int, reason: str) -> None:
+    def notify(self, request: Request | None, status: int, reason: str) -> None:
         """Call the callbacks."""
         for callback in self._callbacks:
             try:

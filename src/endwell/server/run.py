@@ -23,7 +23,7 @@ from .process import systemd
 from .process.control import OVERTIME, ProcessControl
 from .process.supervisor import Supervisor
 from .process.watchdog import Watchdog
-from .process.worker import found
+from .process.worker import find_config
 from .timetable import Drain
 
 if TYPE_CHECKING:
@@ -37,10 +37,11 @@ logger = logging.getLogger("endwell.server")
 
 T = TypeVar("T")
 
-#: Maximum seconds for opening handshakes in progress when other processes take over the sockets: a few round trips.
+#: Maximum seconds for opening handshakes in progress when other processes take over the sockets: a few round
+#: trips.
 HANDSHAKE_TIME = 2.0
 #: Seconds that the application's own tasks have for their cleanup when the loop closes.
-WIND_UP_TIME = 0.2
+TASK_CLEANUP_TIME = 0.2
 #: Seconds between two updates of the progress line.
 POLL_INTERVAL = 0.1
 
@@ -50,8 +51,8 @@ def run(
 ) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP, then drain; or until the application has drained. Blocks.
 
-    The process serves alone, or as a worker if a supervisor started it, or it supervises ``workers``. A second
-    SIGINT or SIGTERM stops immediately.
+    The process serves alone, or as a worker if a supervisor started it, or it supervises ``workers``. A
+    second SIGINT or SIGTERM stops immediately.
 
     Raises:
         NotImplementedError: The system is Windows.
@@ -62,7 +63,7 @@ def run(
             "run() starts its own event loop, but this thread already runs one (an async function, "
             "Jupyter): use 'async with server.serving(host, port): ...' here"
         )
-    config = found()
+    config = find_config()
     if config is not None:
         channel, socks, loads = config.open()
         faulthandler.enable()  # the supervisor sends SIGABRT to a worker that does not exit in time
@@ -111,9 +112,9 @@ def _run(server: Server, serving: AbstractAsyncContextManager[Server], control: 
         try:
             _run_to_the_end(loop, main, signals)
         finally:
-            control.over(server)
-            _wind_up(loop)
-            executor.finish(max(WIND_UP_TIME, control.left()))
+            control.send_report(server)
+            _close_loop(loop)
+            executor.finish(max(TASK_CLEANUP_TIME, control.seconds_left()))
 
 
 def _run_to_the_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[None], signals: _Signals) -> None:
@@ -137,9 +138,11 @@ async def _serve(
 ) -> None:
     async with serving:
         control.ready(server)
-        plan = await control.given(server.draining)
+        plan = await control.wait_for_stop(server.draining)
         control.stopping(server)
-        line = asyncio.create_task(_progress(server)) if control.alone and sys.stderr.isatty() else None
+        line = (
+            asyncio.create_task(_progress(server)) if control.unsupervised and sys.stderr.isatty() else None
+        )
         try:
             if not plan.listen and server._drain_run is None:
                 began = monotonic()
@@ -156,13 +159,13 @@ async def _progress(server: Server) -> None:
         while True:
             if server._drain_run is not None:
                 # End with a carriage return, so that a log line overwrites the progress line.
-                _show(f"{server._drain_run}\x1b[K\r")
+                _write_line(f"{server._drain_run}\x1b[K\r")
             await asyncio.sleep(POLL_INTERVAL)
     finally:
-        _show("\x1b[K")
+        _write_line("\x1b[K")
 
 
-def _show(text: str) -> None:
+def _write_line(text: str) -> None:
     with suppress(OSError):  # EIO: the terminal was closed
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -193,28 +196,28 @@ class _Signals:
                 numbers.append(signal.SIGHUP)
             for number in numbers:
                 # Not loop.add_signal_handler(), whose handler does not run while the loop is blocked.
-                self._before[number] = signal.signal(number, self._came)
+                self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
         if self._watchdog is not None:
-            self._watchdog.dismiss()
+            self._watchdog.cancel()
 
     def begin(self) -> None:
         """Stop, unless a stop has begun."""
         if not self._begun:
-            self._order()
+            self._request_stop()
 
-    def _came(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # When a terminal closes, SIGHUP may arrive twice: from the kernel and from the shell.
         if number == signal.SIGHUP:
             self.begin()
         else:
-            self._order()
+            self._request_stop()
 
-    def _order(self) -> None:
+    def _request_stop(self) -> None:
         # Runs in a signal handler, so it must not need resources that may be exhausted, such as a new thread.
         if self._watchdog is not None:
             self._watchdog.limit(OVERTIME if self._begun else self._limit)
@@ -253,28 +256,28 @@ class _Executor(ThreadPoolExecutor):
             )
 
 
-def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
+def _close_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Close the loop. Unlike asyncio.Runner, do not wait forever for a task that ignores its cancellation."""
     try:
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
             task.cancel()
         if tasks:
-            loop.run_until_complete(asyncio.wait(tasks, timeout=WIND_UP_TIME))
-            _leave_alone([task for task in tasks if not task.done()])
+            loop.run_until_complete(asyncio.wait(tasks, timeout=TASK_CLEANUP_TIME))
+            _abandon([task for task in tasks if not task.done()])
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
 
 
-def _leave_alone(tasks: list[asyncio.Task[Any]]) -> None:
+def _abandon(tasks: list[asyncio.Task[Any]]) -> None:
     """Log the tasks that ignore their cancellation, except handlers, which the drain report lists."""
     names = []
     for task in tasks:
         # Otherwise asyncio logs "Task was destroyed but it is pending" for each.
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # missing in typeshed
         name = getattr(task.get_coro(), "__qualname__", "")
-        if name == "Server._ask":
+        if name == "Server._answer_http":
             name = task.get_name()
         if name != "Server._handle":
             names.append(name)

@@ -29,12 +29,12 @@ CALLBACK_TIME = 1.0
 Callback = TypeVar("Callback", bound=Callable[..., object])
 
 
-class _Awaited(NamedTuple):
+class _GracePeriod(NamedTuple):
     """A key without a connection, which has not yet left."""
 
     timer: asyncio.TimerHandle
     ending: Ending
-    calls: SerialExecutor | None
+    executor: SerialExecutor | None
 
 
 class Sessions(Mapping[Hashable, Any]):
@@ -82,11 +82,11 @@ class Sessions(Mapping[Hashable, Any]):
         # Changed only in the loop and with the lock held, so that threads see a consistent state of both.
         self._lock = threading.Lock()
         self._current: dict[Hashable, WebSocket | BlockingWebSocket] = {}
-        self._awaited: dict[Hashable, _Awaited] = {}
+        self._grace_periods: dict[Hashable, _GracePeriod] = {}
         self._joined: list[Callable[[Any, Any], object]] = []
         self._left: list[Callable[[Any, Ending], object]] = []
         #: Runs the callbacks for connections of plain handlers.
-        self._calls: SerialExecutor | None = None
+        self._executor: SerialExecutor | None = None
 
     # -- reading ------------------------------------------------------------------
 
@@ -94,20 +94,20 @@ class Sessions(Mapping[Hashable, Any]):
         return self._current[key]
 
     def __iter__(self) -> Iterator[Hashable]:
-        return iter(self._now())
+        return iter(self._snapshot())
 
     def __len__(self) -> int:
         return len(self._current)
 
     def values(self) -> ValuesView[Any]:
         """Return a snapshot of the current connections."""
-        return self._now().values()
+        return self._snapshot().values()
 
     def items(self) -> ItemsView[Hashable, Any]:
         """Return a snapshot of the keys and their current connections."""
-        return self._now().items()
+        return self._snapshot().items()
 
-    def _now(self) -> dict[Hashable, Any]:
+    def _snapshot(self) -> dict[Hashable, Any]:
         with self._lock:
             return self._current.copy()
 
@@ -115,7 +115,7 @@ class Sessions(Mapping[Hashable, Any]):
     def present(self) -> set[Hashable]:
         """The keys that have joined and have not left."""
         with self._lock:
-            return {*self._current, *self._awaited}
+            return {*self._current, *self._grace_periods}
 
     # -- joining and leaving --------------------------------------------------------
 
@@ -159,8 +159,8 @@ class Sessions(Mapping[Hashable, Any]):
     def left(self, callback: Callback) -> Callback:
         """Decorator for a plain function ``callback(key, ending)`` that runs when a key has left.
 
-        ``ending`` is the Ending of its last connection. The callback runs in a thread or in the event loop, as
-        in :meth:`joined`. When the server stops, all keys leave. Exceptions are logged.
+        ``ending`` is the Ending of its last connection. The callback runs in a thread or in the event loop,
+        as in :meth:`joined`. When the server stops, all keys leave. Exceptions are logged.
 
         Raises:
             TypeError: ``callback`` is a coroutine function, or not callable.
@@ -169,61 +169,67 @@ class Sessions(Mapping[Hashable, Any]):
 
     def close(self) -> None:
         """End all grace periods: keys without a connection have left."""
-        for key in list(self._awaited):
+        for key in list(self._grace_periods):
             self._leave(key)
 
     async def aclose(self) -> None:
         """Call :meth:`close`, then wait at most 1 s for callbacks in threads. A server does this when it stops."""
         self.close()
-        if self._calls is not None:
+        if self._executor is not None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._calls.flushed(), CALLBACK_TIME)
+                await asyncio.wait_for(self._executor.flushed(), CALLBACK_TIME)
 
     # -- in the loop ---------------------------------------------------------------
 
     async def _join_soon(self, key: Hashable, ws: BlockingWebSocket) -> None:
-        if self._calls is None:
-            self._calls = SerialExecutor(bridge_of(ws).portal.callbacks)
-        self._join(key, ws, self._calls)
+        if self._executor is None:
+            self._executor = SerialExecutor(bridge_of(ws).portal.callbacks)
+        self._join(key, ws, self._executor)
 
-    def _join(self, key: Hashable, ws: WebSocket | BlockingWebSocket, calls: SerialExecutor | None) -> None:
-        current, engine = self._current.get(key), _engine(ws)
-        if current is ws or not engine.is_open:
+    def _join(
+        self, key: Hashable, ws: WebSocket | BlockingWebSocket, executor: SerialExecutor | None
+    ) -> None:
+        current, asyncio_ws = self._current.get(key), _asyncio_ws(ws)
+        if current is ws or not asyncio_ws.is_open:
             return
-        if current is not None and opened_at(_engine(current)) > opened_at(engine):
-            _replace(ws)
+        if current is not None and opened_at(_asyncio_ws(current)) > opened_at(asyncio_ws):
+            _close_replaced(ws)
             return
         with self._lock:
             self._current[key] = ws
-            awaited = self._awaited.pop(key, None)
-        engine.on_close(lambda ending: self._ended(key, ws, calls, ending))
+            period = self._grace_periods.pop(key, None)
+        asyncio_ws.on_close(lambda ending: self._ended(key, ws, executor, ending))
         if current is not None:
-            _replace(current)
-        elif awaited is not None:
-            awaited.timer.cancel()
+            _close_replaced(current)
+        elif period is not None:
+            period.timer.cancel()
         else:
-            _tell(calls, self._joined, key, ws)
+            _notify(executor, self._joined, key, ws)
 
     def _ended(
-        self, key: Hashable, ws: WebSocket | BlockingWebSocket, calls: SerialExecutor | None, ending: Ending
+        self,
+        key: Hashable,
+        ws: WebSocket | BlockingWebSocket,
+        executor: SerialExecutor | None,
+        ending: Ending,
     ) -> None:
         if self._current.get(key) is not ws:
             return
         # The code tells the client, too, whether to reconnect.
-        gone = not self.grace or describe(ending.code).retry is Retry.NEVER
+        leaves = not self.grace or describe(ending.code).retry is Retry.NEVER
         with self._lock:
             del self._current[key]
-            if not gone:
+            if not leaves:
                 timer = asyncio.get_running_loop().call_later(self.grace, self._leave, key)
-                self._awaited[key] = _Awaited(timer, ending, calls)
-        if gone:
-            _tell(calls, self._left, key, ending)
+                self._grace_periods[key] = _GracePeriod(timer, ending, executor)
+        if leaves:
+            _notify(executor, self._left, key, ending)
 
     def _leave(self, key: Hashable) -> None:
         with self._lock:
-            timer, ending, calls = self._awaited.pop(key)
+            timer, ending, executor = self._grace_periods.pop(key)
         timer.cancel()
-        _tell(calls, self._left, key, ending)
+        _notify(executor, self._left, key, ending)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -233,12 +239,12 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _engine(ws: WebSocket | BlockingWebSocket) -> WebSocket:
+def _asyncio_ws(ws: WebSocket | BlockingWebSocket) -> WebSocket:
     return bridge_of(ws).ws if isinstance(ws, BlockingWebSocket) else ws
 
 
-def _replace(ws: WebSocket | BlockingWebSocket) -> None:
-    begin_close(_engine(ws), Cause.REPLACED, CloseCode.REPLACED, "replaced")
+def _close_replaced(ws: WebSocket | BlockingWebSocket) -> None:
+    begin_close(_asyncio_ws(ws), Cause.REPLACED, CloseCode.REPLACED, "replaced")
 
 
 def _register(callbacks: list[Callable[..., object]], callback: Callback) -> Callback:
@@ -247,12 +253,12 @@ def _register(callbacks: list[Callable[..., object]], callback: Callback) -> Cal
     return callback
 
 
-def _tell(calls: SerialExecutor | None, callbacks: list[Callable[..., object]], *args: object) -> None:
-    """Call ``callbacks`` in the executor ``calls``, or directly if it is None."""
-    if calls is None:
+def _notify(executor: SerialExecutor | None, callbacks: list[Callable[..., object]], *args: object) -> None:
+    """Call ``callbacks`` in ``executor``, or directly if it is None."""
+    if executor is None:
         _call(callbacks, *args)
     else:
-        calls.add(partial(_call, callbacks, *args))
+        executor.add(partial(_call, callbacks, *args))
 
 
 def _call(callbacks: list[Callable[..., object]], *args: object) -> None:

@@ -131,7 +131,7 @@ class Timetable:
         return min(self.drain.window, self.count * SPACING, 0.4 * self.drain.deadline)
 
     @property
-    def patience(self) -> float:
+    def busy_time(self) -> float:
         """Seconds from the due time of a connection until it is closed although its handler is busy.
 
         The time counts for each connection separately, so the late closings are spread, too. After half
@@ -141,11 +141,11 @@ class Timetable:
         return 0.2 * self.drain.deadline
 
     @property
-    def silence(self) -> float:
+    def abort_delay(self) -> float:
         """Seconds from the Close until the abort of a connection whose peer neither answers nor reads."""
         return max(ANSWER_TIME, 0.2 * self.drain.deadline)
 
-    def moment(self, index: int, jitter: float) -> float:
+    def close_time(self, index: int, jitter: float) -> float:
         """The time at which connection ``index`` becomes due for closing; ``jitter`` is in [0, 1).
 
         Each connection has its own slot of the window and a random time within it. This bounds the number
@@ -162,14 +162,14 @@ class Timetable:
         return {
             Phase.CLOSE: 0.0,
             Phase.LAST_CALL: self.window,
-            Phase.WAIT: self.window + self.patience,
+            Phase.WAIT: self.window + self.busy_time,
             Phase.CANCEL: cancel,
             # Halfway, because a handler's cleanup may wait for the end of its connection.
             Phase.ABORT: (cancel + over) / 2 if deadline else 0.0,
             Phase.OVER: over,
         }[phase]
 
-    def away(self, at: float) -> float:
+    def downtime(self, at: float) -> float:
         """Seconds from ``at`` until the next server may accept connections on this address.
 
         If this server keeps listening, it refuses every client until its window has passed, so a client
@@ -177,7 +177,7 @@ class Timetable:
         """
         return max(0.0, self.window - at) + RESTART_TIME if self.drain.listen else 0.0
 
-    def spread(self) -> float:
+    def return_window(self) -> float:
         """Seconds over which the clients return, long enough to stay below the rate in every second."""
         if self.drain.rate is None:
             return 0.0
@@ -190,9 +190,11 @@ class Timetable:
         """The reason of a Close that is sent at time ``at``."""
         if self.drain.rate is None:
             return self.drain.text
-        earliest = min(int(self.away(at)), MAX_SECONDS)
-        return RetryAdvice(earliest, min(earliest + ceil(self.spread()), MAX_SECONDS)).reason(self.drain.text)
+        earliest = min(int(self.downtime(at)), MAX_SECONDS)
+        return RetryAdvice(earliest, min(earliest + ceil(self.return_window()), MAX_SECONDS)).reason(
+            self.drain.text
+        )
 
     def retry_after(self, at: float, jitter: float) -> int:
         """Seconds for the Retry-After field (RFC 9110 §10.2.3) of a refusal at ``at``; ``jitter`` is in [0, 1)."""
-        return max(1, ceil(self.away(at) + jitter * self.spread()))
+        return max(1, ceil(self.downtime(at) + jitter * self.return_window()))

@@ -35,9 +35,9 @@ class LoadTable:
         # the slot is free.
         self._table = memoryview(mmap.mmap(file, 4 * (SLOTS + 1))).cast("I")
 
-    def occupy(self, taken: set[int]) -> int:
-        """Return a slot that is not in ``taken``."""
-        slot = next((number for number in range(1, SLOTS) if number not in taken), SLOTS)
+    def occupy(self, used: set[int]) -> int:
+        """Return a slot that is not in ``used``."""
+        slot = next((number for number in range(1, SLOTS) if number not in used), SLOTS)
         self._table[0] = max(self._table[0], slot)
         return slot
 

@@ -26,14 +26,14 @@ class Channel:
         """The file descriptor, for a selector."""
         return self._sock.fileno()
 
-    def say(self, word: str, value: object = None) -> None:
+    def send(self, word: str, value: object = None) -> None:
         """Send a message; never blocks, because all messages of a worker fit into the socket's buffer."""
         try:
             self._sock.send(json.dumps([word, value]).encode() + b"\n")
         except OSError:
-            pass  # the other end is closed, which `hear` reports
+            pass  # the other end is closed, which `receive` reports
 
-    def hear(self) -> list[tuple[str, Any]]:
+    def receive(self) -> list[tuple[str, Any]]:
         """Return the messages that have arrived, each as a word and its value."""
         try:
             while data := self._sock.recv(65536):

@@ -31,7 +31,7 @@ OVERTIME = 2.0
 
 #: How each word of the supervisor changes the drain of a worker. "stop": not at all. "leave": another process
 #: will accept from the same sockets later. "restart": the new workers already accept from them.
-_CHANGES: dict[str, DrainKeywords] = {
+_DRAIN_CHANGES: dict[str, DrainKeywords] = {
     "stop": {},
     "leave": {"listen": False},
     "restart": {"listen": False, "code": CloseCode.SERVICE_RESTART},
@@ -50,7 +50,8 @@ def tell_listening(where: str) -> None:
 class ProcessControl:
     """Control of one process: when it stops, and what it reports.
 
-    ``drain`` is how it stops. A worker has a ``channel`` to its supervisor, and a slot in the table ``loads``.
+    ``drain`` is how it stops. A worker has a ``channel`` to its supervisor, and a slot in the table
+    ``loads``.
     """
 
     def __init__(self, drain: Drain, channel: Channel | None = None, loads: LoadTable | None = None) -> None:
@@ -58,27 +59,27 @@ class ProcessControl:
         self._channel = channel
         self._loads = loads
         self._plan: Drain | None = None
-        self._given = asyncio.Event()
+        self._stop_requested = asyncio.Event()
         self._began = -inf
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[None] | None = None
         self._ready = False
 
     @property
-    def alone(self) -> bool:
+    def unsupervised(self) -> bool:
         """Whether this process has no supervisor."""
         return self._channel is None
 
     @property
     def limit(self) -> float:
         """Maximum seconds from a stop request to the exit, even if the event loop is blocked."""
-        return self._over() + OVERTIME
+        return self._drain_time() + OVERTIME
 
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds until the drain deadline; ``-inf`` after a request to stop immediately."""
-        return self._over() - (monotonic() - self._began)
+        return self._drain_time() - (monotonic() - self._began)
 
-    def _over(self) -> float:
+    def _drain_time(self) -> float:
         return Timetable(self._drain, 0).begins(Phase.OVER)
 
     # -- stop requests ------------------------------------------------------------
@@ -87,11 +88,11 @@ class ProcessControl:
         """Start reading from the supervisor; ``main`` is cancelled by a request to stop immediately."""
         self._loop, self._main = loop, main
         if self._channel is not None:
-            loop.add_reader(self._channel.fileno(), self._hear)
+            loop.add_reader(self._channel.fileno(), self._read_channel)
 
-    async def given(self, draining: DrainEvent) -> Drain:
+    async def wait_for_stop(self, draining: DrainEvent) -> Drain:
         """Wait for a stop request, or until the application starts a drain; returns how to drain."""
-        events = [asyncio.create_task(event.wait()) for event in (self._given, draining)]
+        events = [asyncio.create_task(event.wait()) for event in (self._stop_requested, draining)]
         try:
             await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -108,14 +109,14 @@ class ProcessControl:
     def stop(self) -> None:
         """Handle a stop signal: the first one starts the drain, the second one stops immediately."""
         if self._plan is None:
-            self._order(self._drain)
+            self._request_stop(self._drain)
         else:
             self._stop_at_once()
 
-    def _order(self, plan: Drain) -> None:
+    def _request_stop(self, plan: Drain) -> None:
         if self._plan is None:
             self._plan, self._began = plan, monotonic()
-            self._given.set()
+            self._stop_requested.set()
             if not self._ready and self._main is not None:
                 # The server is still starting, perhaps waiting for a database; no client is connected yet.
                 self._main.cancel()
@@ -125,19 +126,19 @@ class ProcessControl:
         self._began = -inf
         self._main.cancel()
 
-    def _hear(self) -> None:
+    def _read_channel(self) -> None:
         assert self._channel is not None and self._loop is not None
-        for word, _ in self._channel.hear():
+        for word, _ in self._channel.receive():
             if word == "now":
                 self._stop_at_once()
-            elif word in _CHANGES:
-                self._order(self._drain.replace(**_CHANGES[word]))
+            elif word in _DRAIN_CHANGES:
+                self._request_stop(self._drain.replace(**_DRAIN_CHANGES[word]))
         if self._channel.ended:
             self._loop.remove_reader(self._channel.fileno())
             if self._plan is None:
                 logger.error("the supervisor has exited: this worker drains")
             # Close the sockets, so that another supervisor can bind the address.
-            self._order(self._drain.replace(listen=False))
+            self._request_stop(self._drain.replace(listen=False))
 
     # -- reports --------------------------------------------------------------------
 
@@ -147,7 +148,7 @@ class ProcessControl:
         if self._channel is not None:
             if self._loads is not None:
                 self._loads.should_defer(0)  # enters this worker into the table, so that others defer to it
-            self._channel.say("ready", self.limit)
+            self._channel.send("ready", self.limit)
             return
         for address in server.addresses:
             tell_listening(format_address(address))
@@ -156,16 +157,16 @@ class ProcessControl:
     def stopping(self, server: Server) -> None:
         """Report that ``server`` drains."""
         logger.info("stopping: %s", counted(len(server.connections), "connection"))
-        if self.alone:
+        if self.unsupervised:
             systemd.notify("STOPPING=1")
         if self._loads is not None:
             self._loads.leave()
 
-    def over(self, server: Server) -> None:
+    def send_report(self, server: Server) -> None:
         """Send the drain report to the supervisor, if there is one."""
         if (
             self._channel is not None
             and server._drain_run is not None
             and server._drain_run.report is not None
         ):
-            self._channel.say("report", server._drain_run.report.as_dict())
+            self._channel.send("report", server._drain_run.report.as_dict())

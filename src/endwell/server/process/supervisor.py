@@ -39,9 +39,9 @@ START_TIME = 120.0
 #: Seconds that a worker has to exit in addition to the time limit that it reported when it was ready.
 OVERTIME = 1.0
 #: Seconds that a worker has to exit after a request to stop immediately.
-AT_ONCE = 4.0
+IMMEDIATE_EXIT_TIME = 4.0
 #: Seconds between SIGABRT and SIGKILL, in which ``faulthandler`` prints where the worker hangs.
-LAST_WORDS = 1.0
+ABORT_TIME = 1.0
 
 
 class Worker:
@@ -71,27 +71,27 @@ class Worker:
         #: The time at which the supervisor kills it.
         self.due = self.started + START_TIME
         #: Whether SIGABRT was sent.
-        self.overdue = False
+        self.aborted = False
 
     def __str__(self) -> str:
         return f"worker {self.number} (process {self.process.pid})"
 
-    def tell(self, word: str, seconds: float) -> None:
+    def request_exit(self, word: str, seconds: float) -> None:
         """Ask it to exit within ``seconds``; ``word`` says how."""
         self.leaving = True
         self.due = monotonic() + seconds
-        self.channel.say(word)
+        self.channel.send(word)
         if not self.ready:
             self.process.terminate()  # it has no connections yet, and may not read the channel yet
 
-    def end(self) -> None:
+    def kill(self) -> None:
         """Kill it: with SIGABRT at the first call, so that it prints where it hangs, then with SIGKILL."""
         # Precedent: gunicorn's murder_workers.
-        self.due = inf if self.overdue else monotonic() + LAST_WORDS
-        self.process.send_signal(signal.SIGKILL if self.overdue else signal.SIGABRT)
-        self.overdue = True
+        self.due = inf if self.aborted else monotonic() + ABORT_TIME
+        self.process.send_signal(signal.SIGKILL if self.aborted else signal.SIGABRT)
+        self.aborted = True
 
-    def fate(self) -> str:
+    def exit_status(self) -> str:
         """How the process exited, as text."""
         status: int = self.process.returncode
         if status >= 0:
@@ -107,7 +107,8 @@ def _process(command: list[str], config: WorkerConfig) -> subprocess.Popen[bytes
         command,
         env=config.environment(),
         pass_fds=config.descriptors,
-        # Detached from the terminal, because Ctrl-C would otherwise reach each worker directly and through us.
+        # Detached from the terminal, because Ctrl-C would otherwise reach each worker directly and through
+        # us.
         stdin=subprocess.DEVNULL,
         process_group=0,
     )
@@ -163,10 +164,10 @@ class Supervisor:
         """
         self._socks, self._passed = socks, passed
         try:
-            with self._selector, self._hearing_signals():
+            with self._selector, self._signal_handlers():
                 self._start_all(self._generation)
                 while self._workers or not self._stopping:
-                    self._turn()
+                    self._run_once()
         finally:
             for worker in self._workers:  # empty, except after an exception in the supervisor
                 worker.channel.close()
@@ -181,16 +182,17 @@ class Supervisor:
     # -- events -----------------------------------------------------------------
 
     @contextmanager
-    def _hearing_signals(self) -> Iterator[None]:
+    def _signal_handlers(self) -> Iterator[None]:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
             theirs.setblocking(False)
             self._selector.register(ours, selectors.EVENT_READ)
             descriptor = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-            # Named here and not in a constant, because Windows, where this module can be imported, has two of them.
+            # Not a constant, because the module can be imported on Windows, which has only two of these
+            # signals.
             numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-            before = {number: signal.signal(number, self._signalled) for number in numbers}
+            before = {number: signal.signal(number, self._on_signal) for number in numbers}
             try:
                 yield
             finally:
@@ -198,64 +200,66 @@ class Supervisor:
                     signal.signal(number, handler)
                 signal.set_wakeup_fd(descriptor)
 
-    def _signalled(self, number: int, _frame: object) -> None:
+    def _on_signal(self, number: int, _frame: object) -> None:
         self._signals.append(number)
 
-    def _turn(self) -> None:
+    def _run_once(self) -> None:
         """Wait for events and deadlines, and handle them."""
         moment = min([*self._due.values(), *(worker.due for worker in self._workers)], default=inf)
         wait = None if moment == inf else max(moment - monotonic(), 0.0)
         for key, _ in self._selector.select(wait):
             if isinstance(key.data, Worker):
-                self._hear(key.data)
+                self._read_messages(key.data)
             elif isinstance(key.fileobj, socket.socket):
                 key.fileobj.recv(4096)  # written by a signal, to wake the selector
         while self._signals:
-            self._obey(self._signals.pop(0))
+            self._handle_signal(self._signals.pop(0))
         for worker in [each for each in self._workers if each.process.poll() is not None]:
-            self._gone(worker)
-        self._see_to_time(monotonic())
+            self._worker_exited(worker)
+        self._check_deadlines(monotonic())
 
-    def _hear(self, worker: Worker) -> None:
-        for word, value in worker.channel.hear():
+    def _read_messages(self, worker: Worker) -> None:
+        for word, value in worker.channel.receive():
             if word == "ready":
                 worker.ready, worker.deadline = True, value
                 if not worker.leaving:
                     worker.due = inf
-                    self._go_on()
+                    self._advance()
             elif word == "report":
                 try:
                     self._reports.append(DrainReport.from_dict(value))
                 except (KeyError, TypeError):
                     logger.warning("the drain report of %s is of another version: %r", worker, value)
         if worker.channel.ended:
-            self._forget(worker)
+            self._unregister(worker)
 
-    def _forget(self, worker: Worker) -> None:
+    def _unregister(self, worker: Worker) -> None:
         if worker.channel in self._selector.get_map():
             self._selector.unregister(worker.channel)
 
-    def _obey(self, number: int) -> None:
+    def _handle_signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
             self._stop(at_once=self._stopping)
         elif number == signal.SIGHUP and not self._stopping:
             self._restart_again = True
-            self._go_on()
+            self._advance()
 
-    def _gone(self, worker: Worker) -> None:
+    def _worker_exited(self, worker: Worker) -> None:
         """Handle the exit of a worker."""
-        self._hear(worker)
-        self._forget(worker)
+        self._read_messages(worker)
+        self._unregister(worker)
         self._loads.vacate(worker.load)
         worker.channel.close()
         self._workers.remove(worker)
         if not worker.leaving:
-            self._lost(worker.number, worker.generation, worker.started, f"{worker} {worker.fate()}")
+            self._worker_lost(
+                worker.number, worker.generation, worker.started, f"{worker} {worker.exit_status()}"
+            )
         elif worker.ready and worker.process.returncode:
-            logger.error("%s %s while it was stopping", worker, worker.fate())
-        self._go_on()
+            logger.error("%s %s while it was stopping", worker, worker.exit_status())
+        self._advance()
 
-    def _lost(self, number: int, generation: int, started: float, what: str) -> None:
+    def _worker_lost(self, number: int, generation: int, started: float, what: str) -> None:
         """Handle a worker that exited without a request, or could not be started."""
         if not self._up:
             logger.critical("%s before all workers were ready: the program exits", what)
@@ -268,7 +272,7 @@ class Supervisor:
             self._restarting = False
             for worker in self._workers:
                 if worker.generation == generation:
-                    worker.tell("now", AT_ONCE)
+                    worker.request_exit("now", IMMEDIATE_EXIT_TIME)
             systemd.notify("READY=1", "STATUS=the last restart failed, the old workers serve")
         else:
             backoff, now = self._backoffs[number], monotonic()
@@ -277,16 +281,16 @@ class Supervisor:
             row = f", {backoff.crashes} crashes in a row" if backoff.crashes > 1 else ""
             logger.error("%s%s; a new worker starts %s", what, row, f"in {wait:g} s" if wait else "now")
 
-    def _see_to_time(self, now: float) -> None:
+    def _check_deadlines(self, now: float) -> None:
         for number in [number for number, due in self._due.items() if due <= now]:
             del self._due[number]
             self._start(number, self._generation)
         for worker in self._workers:
             if worker.due <= now:
-                if not worker.overdue:
+                if not worker.aborted:
                     what = "exit" if worker.leaving else "become ready"
                     logger.error("%s did not %s in time: it is killed", worker, what)
-                worker.end()
+                worker.kill()
 
     # -- actions ------------------------------------------------------------------
 
@@ -297,16 +301,16 @@ class Supervisor:
 
     def _start(self, number: int, generation: int) -> bool:
         try:
-            worker = Worker(self._command, self._set_up(number), generation)
+            worker = Worker(self._command, self._worker_config(number), generation)
         except OSError as error:  # out of memory, or the interpreter is being reinstalled
-            self._lost(number, generation, monotonic(), f"worker {number} cannot be started ({error})")
+            self._worker_lost(number, generation, monotonic(), f"worker {number} cannot be started ({error})")
             return False
         self._workers.append(worker)
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         logger.debug("%s starts", worker)
         return True
 
-    def _set_up(self, number: int) -> WorkerConfig:
+    def _worker_config(self, number: int) -> WorkerConfig:
         return WorkerConfig(
             supervisor=os.getpid(),
             number=number,
@@ -317,14 +321,14 @@ class Supervisor:
             sockets=[sock.fileno() for sock in self._socks],
         )
 
-    def _go_on(self) -> None:
+    def _advance(self) -> None:
         """Take the steps that are possible in the present state."""
         generation = self._generation + self._restarting
         ready = sum(
             each.ready and not each.leaving and each.generation == generation for each in self._workers
         )
         if ready == self._count and self._restarting:
-            self._switch()
+            self._switch_generations()
         elif ready == self._count and not self._up:
             self._up = True
             for sock in self._socks:
@@ -339,7 +343,7 @@ class Supervisor:
             logger.info("workers exited: %d; %s", len(self._reports), DrainReport.total(self._reports))
             self._reports = []
 
-    def _switch(self) -> None:
+    def _switch_generations(self) -> None:
         """Stop all old workers at the same time, so that their clients reconnect to new ones."""
         logger.info("restarting: the new workers are ready, the old ones drain")
         old = self._generation
@@ -351,7 +355,7 @@ class Supervisor:
     def _drain(self, word: str, chosen: Callable[[Worker], bool]) -> None:
         for worker in self._workers:
             if not worker.leaving and chosen(worker):
-                worker.tell(word, worker.deadline + OVERTIME)
+                worker.request_exit(word, worker.deadline + OVERTIME)
 
     def _stop(self, *, at_once: bool = False) -> None:
         if not self._stopping:
@@ -365,6 +369,6 @@ class Supervisor:
                 sock.close()
         if at_once:
             for worker in self._workers:
-                worker.tell("now", AT_ONCE)
+                worker.request_exit("now", IMMEDIATE_EXIT_TIME)
         else:
             self._drain("leave" if self._passed else "stop", lambda worker: True)

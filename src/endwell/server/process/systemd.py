@@ -18,7 +18,7 @@ logger = logging.getLogger("endwell.server")
 #: The first passed descriptor: "SD_LISTEN_FDS_START".
 FIRST = 3
 #: Maximum seconds for sending a notification.
-PATIENCE = 1.0
+SEND_TIMEOUT = 1.0
 #: Environment variables for this process only, which its child processes do not inherit.
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
@@ -56,7 +56,7 @@ def notify(*fields: str) -> None:
     address = "\0" + path[1:] if path.startswith("@") else path
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(PATIENCE)
+            sock.settimeout(SEND_TIMEOUT)
             sock.sendto("\n".join(fields).encode(), address)
     except OSError as error:
         logger.warning("cannot notify systemd of %s: %s", fields[0], error)

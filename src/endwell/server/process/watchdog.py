@@ -15,8 +15,9 @@ __all__ = ["Watchdog"]
 
 logger = logging.getLogger("endwell.server")
 
-#: Seconds for the report. Logging may hang, too, because the code that blocks the loop may hold a logging lock.
-LAST_WORDS = 1.0
+#: Seconds for the report. Logging may hang, too, because the code that blocks the loop may hold a logging
+#: lock.
+REPORT_TIME = 1.0
 
 
 class Watchdog:
@@ -26,14 +27,14 @@ class Watchdog:
     """
 
     def __init__(self) -> None:
-        self._threads = [_Alarm(0.0, _report), _Alarm(LAST_WORDS, lambda: None)]
+        self._threads = [_Alarm(0.0, _report), _Alarm(REPORT_TIME, lambda: None)]
 
     def limit(self, seconds: float) -> None:
         """Exit the process in ``seconds``; may be called in a signal handler."""
         for each in self._threads:
             each.due.put(monotonic() + seconds)
 
-    def dismiss(self) -> None:
+    def cancel(self) -> None:
         """Cancel all limits and end the threads."""
         for each in self._threads:
             each.due.put(-inf)
@@ -54,12 +55,12 @@ class _Alarm:
         due = inf
         while (left := due + self._delay - monotonic()) > 0:
             try:
-                told = self.due.get(timeout=min(left, threading.TIMEOUT_MAX))
+                limit = self.due.get(timeout=min(left, threading.TIMEOUT_MAX))
             except Empty:
                 continue
-            if told == -inf:
+            if limit == -inf:
                 return
-            due = min(due, told)
+            due = min(due, limit)
         try:
             self._last()
         finally:

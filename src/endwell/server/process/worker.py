@@ -18,7 +18,7 @@ from . import systemd
 from .balance import LoadTable
 from .channel import Channel
 
-__all__ = ["WorkerConfig", "command", "found"]
+__all__ = ["WorkerConfig", "command", "find_config"]
 
 VARIABLE = "ENDWELL_WORKER"
 
@@ -61,7 +61,7 @@ class WorkerConfig:
         return Channel(socket.socket(fileno=self.channel)), socks, LoadTable(self.loads, self.load)
 
 
-def found() -> WorkerConfig | None:
+def find_config() -> WorkerConfig | None:
     """Return the configuration of this process, or None if it is not a worker.
 
     A second call returns None, because a second server of this process is not supervised.
