@@ -13,7 +13,7 @@ def check_system() -> None:
     """Raise NotImplementedError on Windows, whose sockets are not descriptors for ``os.readv``."""
     if sys.platform == "win32":
         raise NotImplementedError(
-            "endwell serves and opens no connections on Windows itself: use Linux, macOS or the Windows Subsystem for Linux"
+            "endwell does not run on Windows itself: use Linux, macOS or the Windows Subsystem for Linux"
         )
 
 
