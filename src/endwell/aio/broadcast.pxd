@@ -8,7 +8,7 @@ from endwell.wire.codec cimport Codec
 
 
 @cython.locals(
-    everybody=list, lagging=list, unable=list, corked=list, binary=cython.bint, frames=dict, now=cython.double, gone=cython.Py_ssize_t,
+    targets=list, lagging=list, unable=list, corked=list, binary=cython.bint, frames=dict, now=cython.double, gone=cython.Py_ssize_t,
     ws=WebSocket, core=Connection, stream=Stream,frame=bytes,
 )
 cpdef broadcast(connections, message, slow)

@@ -47,7 +47,7 @@ def broadcast(connections: Iterable[WebSocket], message: str | Buffer, slow: Slo
     """See :meth:`endwell.Server.broadcast`."""
     if slow not in ("skip", "close", "queue"):
         raise ValueError(f"slow must be 'skip', 'close' or 'queue', not {slow!r}")
-    everybody = _snapshot(connections)
+    targets = _snapshot(connections)
     frames: dict[object, bytes] = {}
     # Raises for an invalid message before anything is sent, also if there are no connections.
     Codec(client=False).message(message)
@@ -58,7 +58,7 @@ def broadcast(connections: Iterable[WebSocket], message: str | Buffer, slow: Slo
     binary = not isinstance(message, str)
     corked: list[Stream] = []
     try:
-        for ws in everybody:
+        for ws in targets:
             core, stream = ws._core, ws._stream
             if binary and core.is_open and not core.takes_binary():
                 unable.append(ws)
@@ -79,21 +79,21 @@ def broadcast(connections: Iterable[WebSocket], message: str | Buffer, slow: Slo
             corked[0].loop.call_soon(_uncork, corked)
     if slow != "skip":
         _treat(lagging, message, frames, slow == "close")
-    sent = len(everybody) - len(lagging) - len(unable) - gone
+    sent = len(targets) - len(lagging) - len(unable) - gone
     return BroadcastReport(sent, tuple(lagging), gone, tuple(unable))
 
 
 def _snapshot(connections: Iterable[WebSocket]) -> list[WebSocket]:
     if not isinstance(connections, Iterable):
         raise TypeError(f"connections must be an iterable of WebSocket, not {type(connections).__name__}")
-    everybody = list(connections)
-    for ws in everybody:
+    targets = list(connections)
+    for ws in targets:
         if not isinstance(ws, WebSocket):
             raise TypeError(f"connections must be an iterable of WebSocket, and has a {type(ws).__name__}")
-    if everybody:
+    if targets:
         # One check suffices: all connections belong to one loop.
-        everybody[0]._guard("broadcast")
-    return everybody
+        targets[0]._guard("broadcast")
+    return targets
 
 
 def _treat(

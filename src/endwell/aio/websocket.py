@@ -152,7 +152,7 @@ class WebSocket:
     def response(self) -> Response:
         """The 101 response of the opening handshake."""
         if self._response is None:
-            # A server's. To make it once more takes nothing while nobody asks for it.
+            # A server does not keep its 101. It is computed again on first access.
             self._response = accept(self.request, self._core.options).response
         return self._response
 
@@ -541,7 +541,7 @@ def quiesce(ws: WebSocket, callback: Callable[[], object], quiet: float) -> Quie
 
     If the application waits already, that is ``quiet`` seconds from now: a peer that sends the next
     question as soon as it has an answer has that question on the way. If no message has ever come,
-    the callback is called at once. A Close that the callback begins leaves together with the answer to
+    the callback is called immediately. A Close that the callback begins leaves together with the answer to
     the last message. The callback is not called if the connection closes otherwise. The
     :class:`Quiescence` that is returned can stop the reading from the peer.
     """

@@ -64,6 +64,7 @@ class connect:
         HandshakeRejected: When connecting, if the server answers with an HTTP status other than 101;
             its ``response`` is that answer. At most 10 redirects are followed.
         HandshakeError: When connecting, for every other failure; its ``ending`` says which.
+        NotImplementedError: When connecting, on Windows.
 
     Example:
         ```python

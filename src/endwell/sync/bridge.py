@@ -384,7 +384,7 @@ class Bridge:
 
     def forked(self) -> None:
         """Release the parent's connection in a forked child."""
-        self._gate = threading.Lock()  # the parent's lock may be held for ever
+        self._gate = threading.Lock()  # the parent's lock may never be released
         self.is_open, self._over = False, True
         self._inbox.clear()
         self._callbacks = None
