@@ -51,8 +51,8 @@ class Listener:
     ``serve(opening, head)`` is called once for each connection, when the head is complete or has broken a
     rule.
 
-    ``should_defer`` is given if other processes accept from the same sockets. Socket files are not removed then.
-    It is called before an accept, with the number of running handshakes, and returns whether to leave
+    ``should_defer`` is given if other processes accept from the same sockets; this process then removes no
+    socket files. It is called before an accept, with the number of running handshakes, and returns whether to leave
     the new connections to the other processes.
     """
 

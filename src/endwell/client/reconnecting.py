@@ -293,8 +293,8 @@ class _Connections:
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, WebSocket]:
-        # A function, not a coroutine method: from Python 3.12 on, the traceback of a failed attempt also refers to
-        # the frames of the callers. A frame that refers to this object would keep it alive after the break.
+        # A function, not a coroutine method: from Python 3.12 on, the traceback of a failed attempt also refers
+        # to the frames of the callers. A frame that refers to this object would keep it alive after the break.
         return _next(self._client)
 
     def __del__(self) -> None:
