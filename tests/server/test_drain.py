@@ -487,7 +487,7 @@ async def test_a_drain_that_is_cancelled_goes_to_the_end_at_once():
         await ws.send("hello")
         await work.begun.wait()
         draining = asyncio.create_task(work.server.drain())
-        await until(lambda: work.server._drain_run and not work.server._drain_run._asked)
+        await until(lambda: work.server._drain_run and not work.server._drain_run._scheduled)
         draining.cancel()
         with pytest.raises(asyncio.CancelledError):
             await draining
