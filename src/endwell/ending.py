@@ -279,7 +279,7 @@ class Ending:
             if isinstance(value, Enum):
                 value = value.value
             elif isinstance(value, Close):
-                value = {"code": value.code, "reason": value.reason, "unsaid": value.not_transmitted}
+                value = {"code": value.code, "reason": value.reason, "not_transmitted": value.not_transmitted}
             elif isinstance(value, BaseException):
                 value = f"{type(value).__name__}: {value}"
             row[field.name] = value

@@ -76,7 +76,7 @@ async def test_the_feed_tells_every_ending_but_those_of_feeds():
             await feed.send("what has ended?")
             told = json.loads(await feed.recv())
             assert (told["name"], told["room"], told["cause"]) == ("early", "lobby", "peer_closed")
-            assert told["received"] == {"code": 4001, "reason": "bye", "unsaid": False}
+            assert told["received"] == {"code": 4001, "reason": "bye", "not_transmitted": False}
             async with endwell.connect(f"{base}/chat/lobby?name=late%1b%5b2J"):
                 pass
             told = json.loads(await feed.recv())

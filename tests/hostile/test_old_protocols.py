@@ -152,7 +152,7 @@ async def test_a_proof_that_is_wrong_fails_the_client():
 
 # -- messages -------------------------------------------------------------------------
 
-#: By name: the code that goes unsaid, and the octets.
+#: By name: the code that is not transmitted, and the octets.
 FAULTS = {
     "a text without its mark": (1009, b"\0" + b"x" * (MAX_SIZE + 1)),
     "a text above max_size": (1009, b"\0" + b"x" * (MAX_SIZE + 1) + b"\xff"),

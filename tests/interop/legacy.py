@@ -106,7 +106,7 @@ class OldRow(Row):
         checks = super().checks(ending, wire)
         # What could not be said is told all the same, and marked.
         not_transmitted = ending.initiator is Initiator.LOCAL and self.version in (*HIXIE, EARLY)
-        checks["unsaid"] = (ending.sent is not None and ending.sent.not_transmitted, not_transmitted)
+        checks["not transmitted"] = (ending.sent is not None and ending.sent.not_transmitted, not_transmitted)
         if not_transmitted:
             del checks["sent"]
         if self.version == "hixie-75":

@@ -103,7 +103,7 @@ def test_a_hixie_76_server_ends_tcp_behind_its_close_and_a_client_waits_for_the_
 
 
 @ROLES
-def test_a_close_without_a_code_has_left_nothing_unsaid(client):
+def test_a_close_without_a_code_is_transmitted_whole(client):
     core = hixie76(client)
     core.close(None, "", 1.0)
     assert leave(core) == CLOSE

@@ -183,7 +183,7 @@ def test_an_ending_as_a_dict_is_json_with_every_field():
         "cause": "connection_reset",
         "initiator": "network",
         "clean": False,
-        "received": {"code": 1001, "reason": "späť", "unsaid": False},
+        "received": {"code": 1001, "reason": "späť", "not_transmitted": False},
         "sent": None,
         "tcp": "rst",
         "exception": "ConnectionResetError: gone",
