@@ -218,7 +218,7 @@ def test_no_exit_waits_for_a_lookup(face):
     """It would last for 60 s."""
     ended = run(HANGING, face)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout == ("TimeoutError\n" if face == "asyncio" else "HandshakeFailed\n")
+    assert ended.stdout == ("TimeoutError\n" if face == "asyncio" else "HandshakeError\n")
 
 
 def test_a_child_has_a_lock_of_its_own_whatever_the_parent_was_doing():
