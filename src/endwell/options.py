@@ -123,8 +123,8 @@ def _option(default: Any, unit: str, consequence: str, *, zero: bool = False, no
 class Options:
     """The limits, timeouts and negotiated features of a connection.
 
-    Each field is also a keyword of `Server(...)` and `connect(...)`. An `Options` object is frozen, so many
-    connections can share one. None switches a timeout or a limit off, where None is allowed.
+    Each field is also a keyword of `Server(...)` and `connect(...)`. An `Options` object is frozen, so
+    several connections can share it. None switches a timeout or a limit off, where None is allowed.
     The page "Options" lists each field with its unit, its default and what happens when it is reached.
 
     Raises:

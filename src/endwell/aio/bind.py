@@ -10,9 +10,10 @@ import stat
 from collections.abc import Iterable
 from typing import Any
 
+from ..wire.authority import join_authority
 from .loop import check_system
 
-__all__ = ["bind", "format_address", "unlink"]
+__all__ = ["bind", "format_address", "format_peer", "unlink"]
 
 #: Connections that the kernel queues until they are accepted.
 BACKLOG = 1024
@@ -159,8 +160,12 @@ def format_address(address: Any) -> str:
     if isinstance(address, str):
         # Precedent: ss(8) and systemd write abstract names like this.
         return f"@{address[1:]}" if address.startswith("\0") else address
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return join_authority(*address[:2])
+
+
+def format_peer(address: Any) -> str:
+    """Return a peer's address. A client chooses the name of its Unix socket, so that name is not shown."""
+    return format_address(address) if isinstance(address, tuple) else "a Unix socket"
 
 
 def unlink(socks: Iterable[_socket.socket]) -> None:

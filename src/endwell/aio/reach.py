@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import chain, zip_longest
 
-from ..wire.authority import join_authority
+from .bind import format_address
 from .resolve import Address, resolve
 
 __all__ = ["Reach"]
@@ -42,7 +42,7 @@ class Reach:
         except socket.gaierror as error:
             raise socket.gaierror(error.errno, f"cannot resolve {host!r}: {error.strerror}") from None
         race = _Race(interleaved(addresses))
-        self.phase = f"no connection to {', '.join(_format_address(address) for _, address in addresses)}"
+        self.phase = f"no connection to {', '.join(format_address(address) for _, address in addresses)}"
         return await race.run()
 
     async def unix(self, path: str) -> socket.socket:
@@ -142,7 +142,7 @@ class _Race:
 
     def _failed(self, address: tuple[object, ...], number: int | None) -> None:
         why = os.strerror(number) if number else "unknown error"
-        self._errors.append(OSError(number or errno.EIO, f"{_format_address(address)}: {why}"))
+        self._errors.append(OSError(number or errno.EIO, f"{format_address(address)}: {why}"))
         self._next()
 
     def _unset_timer(self) -> None:
@@ -161,8 +161,3 @@ def _combined(errors: list[OSError]) -> OSError:
 def _of(error: OSError, text: str) -> OSError:
     """Return an error of the same class and number with another text."""
     return OSError(error.errno, text) if error.errno else OSError(text)
-
-
-def _format_address(address: tuple[object, ...]) -> str:
-    host, port, *_ = address
-    return join_authority(str(host), port if isinstance(port, int) else 0)

@@ -6,9 +6,7 @@ import argparse
 import errno
 import sys
 
-from ..wire.authority import join_authority as format_address
-
-__all__ = ["add_address", "cannot_listen", "format_address"]
+__all__ = ["add_address", "cannot_listen"]
 
 
 def add_address(parser: argparse.ArgumentParser, port: int | None, port_help: str) -> None:

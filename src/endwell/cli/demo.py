@@ -14,8 +14,9 @@ from typing import Any
 
 from ..aio.websocket import WebSocket
 from ..ending import Close, Ending
+from ..wire.authority import join_authority
 from . import script
-from .address import add_address, cannot_listen, format_address
+from .address import add_address, cannot_listen
 from .chat import Chat, who
 from .style import BOLD, DIM, GREEN, RED, paint, printable
 
@@ -71,9 +72,9 @@ async def _serve(host: str, ports: Sequence[int]) -> int:
             try:
                 await _listen(stack, chat, host, ports)
             except OSError as error:
-                cannot_listen("demo", format_address(host, ports[-1]), error)
+                cannot_listen("demo", join_authority(host, ports[-1]), error)
                 return 1
-            _welcome(format_address(host, chat.server.port))
+            _welcome(join_authority(host, chat.server.port))
             try:
                 await asyncio.Event().wait()
             finally:

@@ -8,9 +8,9 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from ..aio.bind import format_peer
 from ..aio.websocket import WebSocket
 from ..ending import Ending
-from .address import format_address
 
 __all__ = ["EndingLog"]
 
@@ -42,8 +42,7 @@ class EndingLog:
         level = logging.INFO if ending.ok else logging.WARNING
         if not logger.isEnabledFor(level):
             return
-        address = ws.remote_address
-        peer = format_address(*address[:2]) if isinstance(address, tuple) else "a Unix socket"
+        peer = format_peer(ws.remote_address)
         self._waiting.append((time.time(), level, peer, ws.request.path, ending))
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_later(DELAY, self.flush)

@@ -14,7 +14,8 @@ from types import ModuleType
 
 from ..server.app import Server
 from ..server.timetable import Drain, DrainKeywords
-from .address import add_address, cannot_listen, format_address
+from ..wire.authority import join_authority
+from .address import add_address, cannot_listen
 from .endings import EndingLog
 
 __all__ = ["add", "run"]
@@ -132,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
     except SystemExit as exit_:
         if not isinstance(exit_.__cause__, OSError):
             raise
-        where = format_address(args.host, args.port) if args.unix is None else args.unix
+        where = join_authority(args.host, args.port) if args.unix is None else args.unix
         cannot_listen("serve", where, exit_.__cause__, port=args.unix is None)
         return 1
     finally:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
-from ..aio.bind import format_address
+from ..aio.bind import format_peer
 from ..aio.callbacks import check_callback
 from ..http import Request
 
@@ -31,7 +30,9 @@ class Refusals:
 
     def log(self, request: Request | None, address: object, status: int, reason: str) -> None:
         """Log one line. Text from the peer is logged as its ``repr``."""
-        logger.info("refused %s from %s with %d: %s", _described(request), _peer(address), status, reason)
+        logger.info(
+            "refused %s from %s with %d: %s", _described(request), format_peer(address), status, reason
+        )
 
     def notify(self, request: Request | None, status: int, reason: str) -> None:
         """Call the callbacks."""
@@ -51,7 +52,3 @@ def _described(request: Request | None) -> str:
     text = f"{request.method[:MAX_LOGGED]!r} {request.raw_path[:MAX_LOGGED]!r}"
     origin = request.headers.get("Origin")
     return text if origin is None else f"{text} (Origin {origin[:MAX_LOGGED]!r})"
-
-
-def _peer(address: Any) -> str:
-    return format_address(address) if isinstance(address, tuple) else "a Unix socket"
