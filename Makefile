@@ -7,7 +7,7 @@ SOURCES := $(shell find src/endwell -name '*.py' -o -name '*.pxd')
 # The files whose coverage is measured: all modules without I/O.
 CORE := src/endwell/*.py,src/endwell/wire/*,src/endwell/protocol/*
 # The tests that run with coverage. Coverage would slow down the others, which measure times.
-CORE_TESTS := tests/words tests/wire tests/protocol
+CORE_TESTS := $(wildcard tests/test_*.py) tests/wire tests/protocol
 # The other tests, in groups of about equal duration. They mostly wait, so the groups run in parallel.
 SERVER_TESTS := tests/server
 PEER_TESTS := tests/cli tests/client tests/hostile tests/sync
@@ -52,7 +52,7 @@ test-all: .venv/built
 %-server: TESTS = $(SERVER_TESTS)
 %-peers: TESTS = $(PEER_TESTS)
 %-faces: TESTS = $(FACE_TESTS)
-%-contract: TESTS = tests/closing tests/contract tests/endings
+%-contract: TESTS = tests/contract
 
 quick-core quick-contract $(GROUPS:%=once-%):
 	@if $(IS_COMPILED); then $(COMPILED) --once $(TESTS); else $(PLAIN) --once $(TESTS); fi

@@ -23,8 +23,8 @@ from .selection import once
 
 TESTS = Path(__file__).parent
 
-#: The layers without a socket and a clock; their tests have none either.
-SANS_IO = {"words", "wire", "protocol"}
+#: The folders of the layers without a socket and a clock. The tests of layer 0 are files of this folder.
+SANS_IO = {"wire", "protocol"}
 
 #: The loop of the tests: "asyncio" or "uvloop".
 LOOP = os.environ.get("ENDWELL_LOOP", "asyncio")
@@ -34,7 +34,7 @@ hypothesis.settings.register_profile("endwell", hypothesis.settings(), deadline=
 hypothesis.settings.register_profile("once", hypothesis.settings(), deadline=None, max_examples=20)
 
 # So that their asserts show what they compared.
-pytest.register_assert_rewrite("tests.raw", "tests.pair", "tests.endings.witness")
+pytest.register_assert_rewrite("tests.raw", "tests.pair", "tests.contract.endings.witness")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -81,13 +81,14 @@ def pytest_report_header() -> str:
 @pytest.fixture(autouse=True)
 def sans_io(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the tests of the layers without I/O, a socket or a sleep fails the test."""
-    if request.path.relative_to(TESTS).parts[0] in SANS_IO:
+    folder = request.path.relative_to(TESTS).parts[:-1]
+    if not folder or folder[0] in SANS_IO:
         monkeypatch.setattr(socket.socket, "__init__", _refuse)
         monkeypatch.setattr(time, "sleep", _refuse)
 
 
 def _refuse(*_args: object, **_kwargs: object) -> None:
-    pytest.fail("the words, wire and protocol layers have no socket and never sleep; nor do their tests")
+    pytest.fail("layers 0 to 2 open no socket and never sleep, and neither do their tests")
 
 
 @pytest.fixture(params=["ws", "wss"])

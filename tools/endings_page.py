@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.endings.truth import CLIENT_COLUMN, SERVER_COLUMN
+from tests.contract.endings.truth import CLIENT_COLUMN, SERVER_COLUMN
 
 __all__ = ["PAGE", "filled"]
 

@@ -2,7 +2,7 @@
 
 A test that does not fit all of it says less: by the fixture that it takes (``serve``), by
 ``@pytest.mark.needs("pings", ...)``, what its protocol must have, and by ``lacks``, what not; by
-``alike``, that it is long and no matter of the protocol, or that ``tests/endings`` has it in each.
+``alike``, that it is long and no matter of the protocol, or that ``tests/contract/endings`` has it in each.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ Meet = Callable[..., AbstractAsyncContextManager[Pair]]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "way" not in metafunc.fixturenames:
+    chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "way" not in metafunc.fixturenames or any("way" in names for names in chosen):
         return
     markers = [*metafunc.definition.iter_markers("needs")], [*metafunc.definition.iter_markers("lacks")]
     needs, lacks = ({what for marker in marks for what in marker.args} for marks in markers)
@@ -30,6 +31,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     versions = [version for version in spoken if lacks <= LACKS[version] and not needs & LACKS[version]]
     ways = ["ws" if version == "13" else version for version in versions]
     metafunc.parametrize("way", [*ways, *(["wss"] if "ws" in ways else [])], indirect=True)
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "bytewise"])
+def bytewise(request: pytest.FixtureRequest) -> bool:
+    """Whether the peer sends each octet in a segment of its own."""
+    return request.param
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ application is told one ending, the right one; its cleanup has run once; and no 
 that was answered is lost or came twice. ``attacked`` holds the first two.
 
 The other faults of the matrix are tested where they are at home: signals in tests/server, TLS's
-own in tests/closing, EMFILE in test_exhaustion.
+own in tests/contract, EMFILE in test_exhaustion.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ async def test_a_killed_client_is_a_reset_if_it_has_left_something_unread(client
 
 
 def test_the_docs_say_which_causes_a_killed_client_can_have():
-    page = Path(__file__).parents[2] / "docs" / "explanation" / "endings.md"
+    page = Path(__file__).parents[3] / "docs" / "explanation" / "endings.md"
     (paragraph,) = (each for each in page.read_text(encoding="utf-8").split("\n\n") if "SIGKILL" in each)
     for cause in (endwell.Cause.PEER_VANISHED, endwell.Cause.CONNECTION_RESET):
         assert f"`{cause.name}`" in paragraph

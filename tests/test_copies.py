@@ -39,7 +39,7 @@ from endwell.errors import GaveUp, HandshakeError, HandshakeRejected, ServiceUna
 from endwell.http import Query, headers_of_lines, set_challenge
 from endwell.server.timetable import Phase
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 #: What has a place in one process and is no value.
 NO_VALUES = {"Server", "Sessions", "WebSocket", "connect", "reconnecting"}
@@ -218,7 +218,7 @@ def test_a_copy_of_headers_is_changed_alone(way):
 OTHER = """
 import pickle, sys
 import endwell
-from tests.words.test_copies import alike, samples
+from tests.test_copies import alike, samples
 for theirs, ours in zip(pickle.load(sys.stdin.buffer), samples(), strict=True):
     alike(theirs, ours)
 pickle.dump((len(endwell.compiled()), samples()), sys.stdout.buffer)
