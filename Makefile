@@ -18,7 +18,7 @@ SECONDS ?= 600
 TARGETS ?=
 
 .PHONY: build demo quick test test-all test-browser test-deploy test-network fuzz check docs types site
-.PHONY: conformance conformance-quick interop-legacy bench clean
+.PHONY: conformance conformance-quick interop-legacy bench instructions clean
 .DELETE_ON_ERROR:
 
 build: .venv/built
@@ -123,6 +123,10 @@ interop-legacy: .venv/built
 
 bench: .venv-bench/installed
 	.venv-bench/bin/python benchmarks/run.py
+
+# Needs valgrind and a C compiler. Fails if a path needs more instructions than benchmarks/instructions.json says.
+instructions: .venv/built
+	$(BIN)/python benchmarks/instructions.py
 
 clean:
 	rm -rf .venv .venv-bench tools/browser/node_modules build dist .coverage .hypothesis .*_cache src/*.egg-info

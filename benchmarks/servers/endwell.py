@@ -35,5 +35,7 @@ def serving_by(server: endwell.Server) -> Serving:
     return serving
 
 
+serving = serving_by(server)
+
 if __name__ == "__main__":
-    run(serving_by(server))
+    run(serving)

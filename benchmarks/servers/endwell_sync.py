@@ -16,5 +16,7 @@ def echo(ws: endwell.sync.WebSocket) -> None:
         ws.send(message)
 
 
+serving = serving_by(server)
+
 if __name__ == "__main__":
-    run(serving_by(server))
+    run(serving)

@@ -7,5 +7,7 @@ import picows.websockets
 from .program import run
 from .websockets import serving_with
 
+serving = serving_with(picows.websockets)
+
 if __name__ == "__main__":
-    run(serving_with(picows.websockets))
+    run(serving)
