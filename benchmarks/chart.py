@@ -1,6 +1,6 @@
-"""The chart at the top of docs/explanation/performance.md, drawn from the tables of that page.
+"""The summary at the top of docs/explanation/performance.md, made from the tables of that page.
 
-    python benchmarks/chart.py        writes docs/explanation/performance.svg
+    python benchmarks/chart.py        writes docs/explanation/performance.svg and the table of factors
 
 ``run.py`` calls it after it has written the tables. It needs only the standard library.
 """
@@ -28,6 +28,32 @@ PANELS = {
     "blocking 1 KiB 64x1": "blocking handlers, 1 KiB, 64 connections",
     "idle, 5000 connections": "memory of an idle connection",
 }
+
+#: The rows of the table of factors: the name of a row, and its title.
+FACTORS = {
+    "ws 1 KiB 64x16": "1 KiB, 64 connections, 16 messages in flight on each",
+    "ws 1 KiB 64x1": "1 KiB, 64 connections, 1 message in flight on each",
+    "ws 1 KiB 1x1": "1 KiB, 1 connection, 1 message in flight",
+    "ws 64 KiB 64x1": "64 KiB, 64 connections, 1 message in flight on each",
+    "ws 1 MiB 8x4": "1 MiB, 8 connections, 4 messages in flight on each",
+    "wss 1 KiB 64x16": "TLS, 1 KiB, 64 connections, 16 messages in flight on each",
+    "wss 1 KiB 64x1": "TLS, 1 KiB, 64 connections, 1 message in flight on each",
+    "deflate 1 KiB JSON 64x1": "1 KiB of JSON with permessage-deflate, 64 connections",
+    "churn, 32 at once": "a whole connection: connect, one echo, close",
+    "broadcast 1 KiB to 1000": "broadcast of 1 KiB to 1000 connections",
+    "client 1 KiB 1x1": "a client, 1 KiB, 1 message in flight",
+    "client 1 KiB 1x16": "a client, 1 KiB, 16 messages in flight",
+    "idle, 5000 connections": "memory of an idle connection",
+}
+#: The libraries of that table, by the heads of the columns, and their titles.
+OTHERS = {
+    "picows listener": "picows",
+    "aiohttp": "aiohttp",
+    "websockets": "websockets",
+    "uvicorn": "uvicorn + Starlette",
+}
+BEGIN = "<!-- Made by benchmarks/chart.py from the table below: do not edit up to the end mark. -->\n"
+END = "<!-- End of the factors. -->\n"
 
 WIDTH, PANEL_WIDTH, LABEL, BAR, STEP = 940, 455, 118, 200, 20
 #: From the top of a panel to its first bar, and the height that it has besides its bars.
@@ -96,12 +122,35 @@ def chart(page: str) -> str:
     )
 
 
-def write(page: Path) -> Path:
-    """Draw the chart of a page into the file beside it, and return its path."""
-    path = page.with_suffix(".svg")
-    path.write_text(chart(page.read_text(encoding="utf-8")), encoding="utf-8")
-    return path
+def factors(page: str) -> str:
+    """The costs of the other libraries in relation to endwell's, as a table."""
+    head, found = rows(page)
+    lines = ["| | " + " | ".join(OTHERS.values()) + " |", "| --- |" + " ---: |" * len(OTHERS)]
+    for name, title in FACTORS.items():
+        medians = {library: float(median) for library, median in bars(head, found[name])}
+        cells = [
+            f"{medians[other] / medians['endwell']:#.2g}".rstrip(".") if other in medians else "-"
+            for other in OTHERS
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def filled(page: str) -> str:
+    """The page with the table of factors, which must have its place there."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError("the page has no place for the table of factors")
+    return f"{before}{BEGIN}\n{factors(page)}\n{END}{after}"
+
+
+def write(path: Path) -> None:
+    """Write the table of factors into a page, and the chart into the file beside it."""
+    page = path.read_text(encoding="utf-8")
+    path.write_text(filled(page), encoding="utf-8")
+    path.with_suffix(".svg").write_text(chart(page), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    print(f"written: {write(PAGE)}")
+    write(PAGE)
