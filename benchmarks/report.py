@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from contenders import BASELINE, versions
@@ -28,15 +30,21 @@ class Run:
 
 
 def conditions(findings: Findings, run: Run) -> str:
-    """What has to be known of the machine and the versions to read the figures."""
+    """The machine, the versions and the number of repetitions."""
     compiled = len(endwell.compiled())
-    return (
-        f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
-        f"{platform.python_implementation()} {platform.python_version()}; {', '.join(versions())}. "
-        f"endwell {endwell.__version__}, {f'{compiled} modules compiled' if compiled else 'pure'}. "
-        f"Medians of {run.repeat} repetitions of {run.seconds:g} s; load average before the run {run.busy:.1f}; "
-        f"{len(findings.faults) or 'no'} faults.\n"
+    return prose(
+        f"Measured on {datetime.now(UTC).date().isoformat()}: {_processor()}, {os.cpu_count()} cores, {platform.system()} "
+        f"{platform.release()}, {platform.python_implementation()} {platform.python_version()}; "
+        f"{', '.join(versions())}. "
+        f"endwell {endwell.__version__}, {f'{compiled} modules compiled' if compiled else 'plain build'}. "
+        f"Medians of {run.repeat} repetitions of {run.seconds:g} s. Load average before the run: {run.busy:.1f}. "
+        f"Wrong replies: {len(findings.faults) or 'none'}."
     )
+
+
+def prose(text: str) -> str:
+    """A paragraph in lines as wide as the prose of the pages."""
+    return textwrap.fill(text, 110, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def promises(findings: Findings) -> str:
@@ -56,11 +64,11 @@ def promises(findings: Findings) -> str:
                 "yes" if verdict.kept else "**no**",
             )
         )
-    return table(("scenario", "loop", "endwell", "beside", "ratio", "at most", "kept"), rows)
+    return table(("scenario", "loop", "endwell", "compared with", "ratio", "goal", "met"), rows)
 
 
 def costs(findings: Findings, loop: str) -> str:
-    """Medians of the cost, with their spread, and below them the ratio to the baseline."""
+    """Medians of the cost, with their spread and their ratio to the baseline."""
     names = [contender.name for contender in findings.contenders]
     rows = []
     for scenario in findings.scenarios:
@@ -97,19 +105,28 @@ def speeds(findings: Findings, loop: str) -> str:
 
 def figures(findings: Findings, run: Run) -> Iterator[str]:
     """The generated part of docs/explanation/performance.md."""
-    yield f"## Measured\n\n{conditions(findings, run)}"
+    yield f"## All figures\n\n{conditions(findings, run)}"
     yield "![Cost of each library in relation to picows's listener](performance.png)\n"
-    yield f"### What is promised\n\nA ratio is the median of those of each repetition.\n\n{promises(findings)}"
+    yield "### Goals\n"
+    yield prose(
+        "A goal is the highest acceptable ratio of endwell's cost (in the rows with p99: latency) to that of the "
+        "other library. The ratio is the median of the ratios of the repetitions. The goal of the row *idle* is in KiB."
+    )
+    yield promises(findings)
     for loop in findings.loops:
-        yield (
-            f"### Cost on {loop}\n\nMedian ± half of the range = **ratio to {BASELINE}** (where that has no "
-            f"compression, to aiohttp).\n\n{costs(findings, loop)}"
+        yield f"### Cost on {loop}\n"
+        yield prose(
+            f"The median, ± half of the range, = **the ratio to {BASELINE}**. The row *deflate* has the ratio to "
+            f"aiohttp, because {BASELINE} has no compression."
         )
+        yield costs(findings, loop)
     for loop in findings.loops:
-        yield (
-            f"### Rate and latency on {loop}\n\nThousands a second: p50 / p99 in µs (of an echo; in churn from our "
-            f"Close to the end of TCP; in broadcast until all have it).\n\n{speeds(findings, loop)}"
+        yield f"### Rate and latency on {loop}\n"
+        yield prose(
+            "Thousands per second: p50 / p99 in µs. The latency is that of an echo; in *churn* it lasts from the "
+            "load generator's Close to the end of TCP, in *broadcast* until all connections have the message."
         )
+        yield speeds(findings, loop)
     if findings.faults:
         yield "### Faults\n\n" + "".join(f"- {fault}\n" for fault in findings.faults)
 

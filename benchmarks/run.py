@@ -23,6 +23,7 @@ from contextlib import ExitStack
 from fnmatch import fnmatch
 from pathlib import Path
 
+import chart
 import instruments
 import report
 import trustme
@@ -175,13 +176,15 @@ def rotated(contenders: Sequence[Contender], turn: int) -> list[Contender]:
 
 
 def publish(findings: Findings, run: report.Run, folder: Path) -> None:
-    """Tables and plot, to the terminal and into ``folder``."""
+    """Tables to the terminal and into ``folder``, and the plot into ``folder``; the chart only for the docs."""
     folder.mkdir(parents=True, exist_ok=True)
     text = "\n".join(report.figures(findings, run))
     print(f"\n{text}")
     draw(findings, folder / "performance.png")
     report.write(folder / "performance.md", text)
-    print(f"written: {folder / 'performance.md'} and performance.png")
+    if folder == DOCS:
+        chart.write(folder / "performance.md")
+    print(f"written: {folder / 'performance.md'} and its pictures")
 
 
 def certificate(folder: Path) -> Path:

@@ -36,7 +36,7 @@ class Scenario:
     kind: Kind
     arguments: tuple[str, ...]
     #: Of its cost.
-    unit: str = "µs a message"
+    unit: str = "µs per message"
     promises: tuple[Promise, ...] = ()
     tls: bool = False
     deflate: bool = False
@@ -134,7 +134,7 @@ def _scenarios() -> Iterator[Scenario]:
         "churn, 32 at once",
         Kind.LOAD,
         ("churn", "--size=32", "--connections=32"),
-        "µs a connection",
+        "µs per connection",
         (Promise(0.75),),
         quick=True,
     )
@@ -142,7 +142,7 @@ def _scenarios() -> Iterator[Scenario]:
         f"broadcast 1 KiB to {RECEIVERS}",
         Kind.LOAD,
         ("broadcast", "--path=/broadcast", "--size=1024", f"--connections={RECEIVERS}"),
-        "µs a delivery",
+        "µs per delivery",
         (Promise(1.00),),
         quick=True,
     )
@@ -153,7 +153,7 @@ def _scenarios() -> Iterator[Scenario]:
         f"idle, {IDLE_CONNECTIONS} connections",
         Kind.IDLE,
         ("idle", "--size=32", f"--connections={IDLE_CONNECTIONS}"),
-        "KiB a connection",
+        "KiB per connection",
         (Promise(4.0, absolute=True),),
     )
 

@@ -14,7 +14,7 @@ __all__ = ["CODES", "NOTHING", "TRUTH", "code_says", "page_says", "server_says"]
 
 NOTHING = "-"
 
-#: Way: browser: what the server's Ending says, what the page's does.
+#: For each way and each browser: the server's Ending, and the page's.
 TRUTH: dict[str, dict[str, tuple[str, str]]] = {
     "reload": {
         "chromium": ("PEER_CLOSED 4990 'page left', ok", "app_closed 4990 'page left'"),
@@ -22,7 +22,7 @@ TRUTH: dict[str, dict[str, tuple[str, str]]] = {
     },
     "download a file": {
         "chromium": (NOTHING, NOTHING),
-        "firefox": ("PEER_CLOSED 1001 '', ok", "peer_closed 1001 '', comes back"),
+        "firefox": ("PEER_CLOSED 1001 '', ok", "peer_closed 1001 '', reconnects"),
     },
     "close the tab": {
         "chromium": ("PEER_CLOSED 4990 'page left', ok", "app_closed 4990 'page left'"),
@@ -59,30 +59,30 @@ TRUTH: dict[str, dict[str, tuple[str, str]]] = {
     "network lost": {
         "chromium": (
             "KEEPALIVE_TIMEOUT 1001 'the peer did not answer a ping', not ok",
-            "keepalive_timeout 3008 'no answer', comes back",
+            "keepalive_timeout 3008 'no answer', reconnects",
         ),
         "firefox": (
             "KEEPALIVE_TIMEOUT 1001 'the peer did not answer a ping', not ok",
-            "keepalive_timeout 3008 'no answer', comes back",
+            "keepalive_timeout 3008 'no answer', reconnects",
         ),
     },
     "server stops": {
         "chromium": (
             "SERVER_DRAINED 1001 'server stopping; retry 0-1s', ok",
-            "peer_closed 1001 'server stopping; retry 0-1s', comes back",
+            "peer_closed 1001 'server stopping; retry 0-1s', reconnects",
         ),
         "firefox": (
             "SERVER_DRAINED 1001 'server stopping; retry 0-1s', ok",
-            "peer_closed 1001 'server stopping; retry 0-1s', comes back",
+            "peer_closed 1001 'server stopping; retry 0-1s', reconnects",
         ),
     },
     "TCP ends without a Close": {
-        "chromium": (NOTHING, "peer_vanished 1006 '', comes back"),
-        "firefox": (NOTHING, "peer_vanished 1006 '', comes back"),
+        "chromium": (NOTHING, "peer_vanished 1006 '', reconnects"),
+        "firefox": (NOTHING, "peer_vanished 1006 '', reconnects"),
     },
     "handshake refused (403)": {
-        "chromium": (NOTHING, "handshake_failed 1006 '', comes back"),
-        "firefox": (NOTHING, "handshake_failed 1006 '', comes back"),
+        "chromium": (NOTHING, "handshake_failed 1006 '', reconnects"),
+        "firefox": (NOTHING, "handshake_failed 1006 '', reconnects"),
     },
 }
 
@@ -94,7 +94,7 @@ def code_says(code: int) -> tuple[str, str]:
     """What both sides say of a server that closes with ``code``: in every browser what ``codes.py`` says."""
     of = describe(code)
     stop = "done" if of.clean else "refused"
-    verdict = stop if of.retry is Retry.NEVER else f"comes back ({of.retry.value})"
+    verdict = stop if of.retry is Retry.NEVER else f"reconnects ({of.retry.value})"
     return f"APP_CLOSED, {'ok' if of.clean else 'not ok'}", f"peer_closed, {verdict}"
 
 
@@ -104,8 +104,8 @@ def server_says(ending: Ending) -> str:
 
 
 def page_says(ending: dict[str, Any]) -> str:
-    """The page's."""
+    """The page's ending in the words of the table."""
     verdict = (
-        ", comes back" if ending["wait"] is not None else f", {ending['stop']}" if ending["stop"] else ""
+        ", reconnects" if ending["wait"] is not None else f", {ending['stop']}" if ending["stop"] else ""
     )
     return f"{ending['cause']} {ending['code']} {ending['reason']!r}{verdict}"

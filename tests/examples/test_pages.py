@@ -93,8 +93,13 @@ def test_every_test_that_a_page_names_exists(page):
         assert f"def {name}(" in (ROOT / file).read_text(), name
 
 
-def test_the_design_names_every_module():
-    parts = (DOCS / "explanation" / "design.md").read_text().partition("```\n")[2].partition("```")[0]
+def test_the_architecture_names_every_module():
+    parts = (
+        (DOCS / "explanation" / "architecture.md")
+        .read_text()
+        .partition("### The modules")[2]
+        .partition("\n## ")[0]
+    )
     named = set(re.findall(r"\w+", parts))
     source = ROOT / "src" / "endwell"
     for module in source.rglob("*.py"):

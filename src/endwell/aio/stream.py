@@ -3,7 +3,7 @@
 Why not an asyncio transport: a transport reports a failed write as the end of the connection and
 discards what is still readable. A page that reloads while the server streams has sent Close 1001 by
 then, and that Close would be lost. Here a failed write only ends the writing
-(``docs/explanation/design.md``, "A Close must be seen").
+(``docs/explanation/decisions.md``, "A Close must be seen").
 """
 
 # size: the one driver of a socket; corking, fairness and the reads after a failed write depend on each other.

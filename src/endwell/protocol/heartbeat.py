@@ -6,7 +6,7 @@ the page that this server knows the heartbeat: a server that does not know it wo
 its application as a message. The page sends a question when it has received nothing for a while. Neither the
 question nor the answer reaches the application.
 
-Why not a subprotocol: ``docs/explanation/design.md``, "A heartbeat for pages".
+Why not a subprotocol: ``docs/explanation/decisions.md``, "A heartbeat for pages".
 """
 
 from __future__ import annotations

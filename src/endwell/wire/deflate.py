@@ -20,7 +20,7 @@ _SERVER_BITS, _CLIENT_BITS = "server_max_window_bits", "client_max_window_bits"
 # inclusive"; 15 is the default.
 _WINDOWS = {str(bits): bits for bits in range(8, 16)}
 _WIDEST = 15
-#: Default window of a server's compressor, in bits: ``docs/explanation/performance.md``, "Compression".
+#: Default window of a server's compressor, in bits: ``docs/explanation/performance.md``, "permessage-deflate".
 _DEFAULT_SERVER_BITS = 12
 
 #: The end of a sync flush. RFC 7692 §7.2.1 removes it from the end of a message.
