@@ -32,11 +32,7 @@ def public_paths(package: griffe.Module) -> dict[str, str]:
         for name in map(str, members.exports or ()):
             if name in members.members:
                 found = members[name]
-                if found.is_module:
-                    # A submodule of the same name hides the object that the package exports.
-                    paths[f"{found.path}.{name}"] = f"{found.path}.{name}"
-                else:
-                    paths[found.target_path if found.is_alias else found.path] = f"{module}.{name}"
+                paths[found.target_path if found.is_alias else found.path] = f"{module}.{name}"
     return paths
 
 

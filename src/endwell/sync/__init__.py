@@ -1,7 +1,7 @@
 """The blocking API: the same names as the asyncio API, without ``await``, for any number of threads."""
 
-from .connect import connect, serving
-from .reconnecting import reconnecting
+from .client import connect, reconnecting
+from .server import serving
 from .websocket import WebSocket
 
 __all__ = ["WebSocket", "connect", "reconnecting", "serving"]

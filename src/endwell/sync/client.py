@@ -1,24 +1,96 @@
-"""The blocking client that reconnects: ``reconnecting``."""
+"""The blocking client: ``connect``, and ``reconnecting``, which connects again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import ssl as tls
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Unpack
 
 from ..client.connect import ConnectKeywords
+from ..client.connect import connect as connect_async
 from ..client.reconnecting import ReconnectLoop
 from ..client.retry import RetryPolicy, StopReason
 from ..ending import Ending
 from ..errors import ConcurrencyError, HandshakeError
+from ..options import OptionKeywords, Options
 from .background import background, exiting
 from .bridge import Bridge
 from .executor import SerialExecutor
 from .portal import Portal
 from .websocket import WebSocket
 
-__all__ = ["reconnecting"]
+__all__ = ["connect", "reconnecting"]
+
+
+def connect(  # size: the documentation of the arguments
+    uri: str,
+    *,
+    ssl: tls.SSLContext | None = None,
+    additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+    unix_path: str | os.PathLike[str] | None = None,
+    options: Options | None = None,
+    **keywords: Unpack[OptionKeywords],
+) -> WebSocket:
+    """Open a client connection and return it; blocks until the opening handshake is done.
+
+    Use the connection in a ``with`` block, or call its ``close()``. Leaving the block closes with 1000 and
+    waits for the end; an interruption (Ctrl-C) in the block closes with 1001.
+
+    All arguments are those of :class:`endwell.connect`.
+
+    Args:
+        uri: A ``ws://`` or ``wss://`` URI. A user name and a password in it are sent as Basic
+            authorization (RFC 7617).
+        ssl: The TLS context for a ``wss://`` URI. Default: ``ssl.create_default_context()``.
+        additional_headers: Headers to send with the request: a mapping, or pairs of a name and a value.
+        unix_path: The path of a Unix socket to connect to. The URI then determines only the request
+            and the TLS host name.
+        options: The :class:`endwell.Options` of the connection. Default: ``Options()``.
+        **keywords: Fields of :class:`endwell.Options`, which override those of ``options``.
+
+    Raises:
+        ValueError: If ``uri``, a header or an option is malformed.
+        TypeError: If an argument has the wrong type or an unknown name.
+        HandshakeRejected: If the server answers with an HTTP status other than 101.
+        HandshakeError: For every other failure to connect.
+        ConcurrencyError: In the thread of the library's event loop, where the call would wait for itself.
+        RuntimeError: If threads are monkey-patched by gevent or eventlet.
+
+    Example:
+        ```python
+        import endwell
+        from endwell.sync import connect, serving
+
+        server = endwell.Server()
+
+        @server.websocket("/")
+        def echo(ws):
+            for message in ws:
+                ws.send(message)
+
+        with serving(server, port=0):
+            with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+                ws.send("hello")
+                print(ws.recv())
+        ```
+    """
+    portal = background()
+    connecting = connect_async(
+        uri,
+        ssl=ssl,
+        additional_headers=additional_headers,
+        unix_path=unix_path,
+        options=options,
+        **keywords,
+    )
+    return portal.run(_open, connecting, portal)
+
+
+async def _open(connecting: connect_async, portal: Portal) -> WebSocket:
+    return WebSocket(Bridge(await connecting, portal))
 
 
 class reconnecting:
