@@ -1,7 +1,8 @@
-"""Refuse wordings that make readers translate: in src, tests, docs, examples and the README.
+"""Refuse wordings that make readers translate: in src, tests, examples and the pages.
 
 Each pattern comes with the plain wording. Docstrings may not have a sentence of more than 40 words, and a line of
-prose in Markdown may not be longer than 110 characters. Quotations of RFCs, in double quotes, are not judged.
+prose in Markdown may not be longer than 110 characters. Quotations, in double quotes, are not judged; neither are code,
+tables and link definitions in Markdown.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ WORDINGS = {
 PATTERNS = {re.compile(pattern, re.IGNORECASE): plain for pattern, plain in WORDINGS.items()}
 
 QUOTATION = re.compile(r'"[^"\n]*(?:\n[^"\n]+)*"')
-FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^ *(```|~~~).*?^ *\1", re.MULTILINE | re.DOTALL)
+#: What is not prose in Markdown. A comment may hold code that the page does not show.
+CODE = re.compile(FENCE.pattern + r"|<!--.*?-->|(?<!`)`[^`\n]+`", re.MULTILINE | re.DOTALL)
+#: What cannot be wrapped: a row of a table, HTML, a picture, a link definition, a word alone.
+UNWRAPPABLE = re.compile(r"\s*(\||<|!\[|\[[^\]]*\]:|\S+$)")
 SENTENCE = re.compile(r"(?<=[.!?:;])\s+|\n\s*\n|\n\s*[-*|#>]|\n\s*(?:Args|Returns|Raises|Example):")
 
 Fault = tuple[int, str]
@@ -68,15 +73,11 @@ def python_faults(source: str) -> Iterator[Fault]:
 
 
 def markdown_faults(text: str) -> Iterator[Fault]:
-    """The faults of a page; code blocks and tables may be as wide as they are."""
+    """The faults of a page; what is not prose may be as wide as it is."""
+    yield from wordings(CODE.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text))
     prose = FENCE.sub(lambda found: re.sub(r"[^\n]", "", found[0]), text)
-    yield from wordings(prose)
     for number, line in enumerate(prose.split("\n"), 1):
-        if (
-            len(line) > LINE_LENGTH
-            and not line.lstrip().startswith(("|", "<", "![", "["))
-            and " " in line.strip()
-        ):
+        if len(line) > LINE_LENGTH and not UNWRAPPABLE.match(line):
             yield number, f"a line of {len(line)} characters, {LINE_LENGTH} allowed"
 
 
