@@ -1,4 +1,4 @@
-"""A drawing board: pointers may be skipped, strokes may not: python examples/broadcast.py [port]."""
+"""A drawing board that may skip pointers, but no strokes: python examples/broadcast.py [port]."""
 
 import logging
 import sys
@@ -6,7 +6,7 @@ from itertools import count
 
 import endwell
 
-# What is told to all is compressed once, not once for each connection.
+# A broadcast is compressed once, not once for each connection.
 server = endwell.Server(compression=endwell.Deflate(server_no_context_takeover=True))
 numbers = count(1)
 names: dict[endwell.WebSocket, str] = {}
@@ -14,7 +14,7 @@ names: dict[endwell.WebSocket, str] = {}
 
 @server.websocket("/board")
 async def board(ws: endwell.WebSocket) -> None:
-    """Tell everybody ``at X,Y`` (a pointer) and ``draw X,Y X,Y`` (a stroke)."""
+    """Send ``at X,Y`` (a pointer) and ``draw X,Y X,Y`` (a stroke) to all artists."""
     names[ws] = f"artist {next(numbers)}"
     async for message in ws:
         text = f"{names[ws]} {message}"
@@ -28,7 +28,7 @@ async def board(ws: endwell.WebSocket) -> None:
 
 @server.on_close
 def left(ws: endwell.WebSocket, ending: endwell.Ending) -> None:
-    """Tell everybody, whatever the ending was."""
+    """Tell the other artists, however the connection ended."""
     name = names.pop(ws, None)
     if name is not None:
         server.broadcast(names, f"{name} left", slow="close")

@@ -1,4 +1,4 @@
-"""A chat with rooms; /quit says goodbye: python examples/chat.py [port]."""
+"""A chat with rooms and /quit: python examples/chat.py [port]."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ rooms: defaultdict[str, set[endwell.WebSocket]] = defaultdict(set)
 
 @server.websocket("/chat/{room}")
 async def chat(ws: endwell.WebSocket, room: str) -> None:
-    """Pass every message on to everybody in the room."""
+    """Send each message to every connection in the room."""
     rooms[room].add(ws)
     try:
         async for message in ws:
@@ -20,7 +20,7 @@ async def chat(ws: endwell.WebSocket, room: str) -> None:
                 await ws.send("goodbye")
                 await ws.close(endwell.CloseCode.NORMAL_CLOSURE, "user quit")
                 break
-            # Nobody waits for a slow member: that one is closed, and may come back.
+            # broadcast() does not wait for a slow client: it closes that connection.
             server.broadcast(rooms[room], message, slow="close")
     finally:
         rooms[room].discard(ws)
@@ -28,7 +28,7 @@ async def chat(ws: endwell.WebSocket, room: str) -> None:
 
 @server.on_close
 def left(ws: endwell.WebSocket, ending: endwell.Ending) -> None:
-    """A clean close and a lost connection both arrive here."""
+    """Called for every ending: a clean close, a lost connection."""
     logging.getLogger("chat").info("left %s: %s", ws.request.path, ending)
 
 

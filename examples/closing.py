@@ -1,21 +1,20 @@
-"""Notice every ending, and close with any status: python examples/closing.py [port]."""
+"""Clean up after every ending, and close with any code: python examples/closing.py [port]."""
 
 import logging
 import sys
 
 import endwell
-from endwell import sync
 
 server = endwell.Server()
 users: set[object] = set()
 
 
 @server.websocket("/chat")
-def chat(ws: sync.WebSocket) -> None:
-    """Whatever ends the connection, the last two lines run."""
+async def chat(ws: endwell.WebSocket) -> None:
+    """The last two lines run however the connection ends."""
     users.add(ws.remote_address)
     try:
-        while (message := ws.read()) is not None:
+        while (message := await ws.read()) is not None:
             print("message:", message, flush=True)
     finally:
         users.discard(ws.remote_address)
@@ -23,12 +22,12 @@ def chat(ws: sync.WebSocket) -> None:
 
 
 @server.websocket("/close/{code}")
-def close(ws: sync.WebSocket, code: str) -> None:
-    """Close with the status that the path names."""
+async def close(ws: endwell.WebSocket, code: str) -> None:
+    """Close with the code in the path."""
     try:
-        ws.close(int(code), "as you wish")
+        await ws.close(int(code), "as you wish")
     except ValueError as exc:
-        ws.send(str(exc))
+        await ws.send(str(exc))
 
 
 if __name__ == "__main__":

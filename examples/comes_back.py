@@ -1,34 +1,38 @@
-"""A client that looks at the status and decides whether to come back: python examples/comes_back.py [URL]."""
+"""A client that decides from the ending whether to reconnect: python examples/comes_back.py [URL]."""
 
+import asyncio
 import sys
-import time
 
 import endwell
-from endwell import CloseCode, sync
-
-url = sys.argv[1] if len(sys.argv) > 1 else "ws://127.0.0.1:8080/chat"
+from endwell import CloseCode
 
 
 def comes_back(ending: endwell.Ending) -> bool:
-    """A server that restarts will be there again, and so may the network; anything else is an answer."""
+    """Reconnect after a restart of the server and after a network failure."""
     restarts = ending.code in {CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART}
     return restarts or ending.initiator is endwell.Initiator.NETWORK
 
 
-failures = 0
-while failures < 10:
-    try:
-        with sync.connect(url) as ws:
-            failures = 0
-            for message in ws:
-                print(message, flush=True)
-    except endwell.HandshakeRejected as exc:
-        sys.exit(f"refused: {exc}")
-    except endwell.HandshakeError as exc:
-        failures += 1
-        print(exc, flush=True)
-    else:
-        print(ws.ending, flush=True)
-        if not comes_back(ws.ending):
-            break
-    time.sleep(0.1 * 2**failures)
+async def main(url: str) -> None:
+    """Print messages until the server closes for good."""
+    failures = 0
+    while failures < 10:
+        try:
+            async with endwell.connect(url) as ws:
+                failures = 0
+                async for message in ws:
+                    print(message, flush=True)
+        except endwell.HandshakeRejected as exc:
+            sys.exit(f"refused: {exc}")
+        except endwell.HandshakeError as exc:
+            failures += 1
+            print(exc, flush=True)
+        else:
+            print(ws.ending, flush=True)
+            if not comes_back(ws.ending):
+                break
+        await asyncio.sleep(0.1 * 2**failures)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "ws://127.0.0.1:8080/chat"))

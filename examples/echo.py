@@ -10,7 +10,7 @@ server = endwell.Server()
 
 @server.websocket("/{path:path}")
 async def echo(ws: endwell.WebSocket, path: str) -> None:
-    """Send back what comes, text as text and binary as binary."""
+    """Send each message back: text as text, binary as binary."""
     async for message in ws:
         await ws.send(message)
 

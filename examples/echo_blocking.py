@@ -11,8 +11,8 @@ server = endwell.Server()
 
 @server.websocket("/{path:path}")
 def echo(ws: sync.WebSocket, path: str) -> None:
-    """Send back what comes, text as text and binary as binary."""
-    while (message := ws.read()) is not None:  # None: the connection is gone, cleanly or not
+    """Send each message back: text as text, binary as binary."""
+    while (message := ws.read()) is not None:  # None: the connection has ended, cleanly or not
         ws.send(message)
 
 

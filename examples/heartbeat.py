@@ -1,30 +1,27 @@
-"""Notice a peer that fell silent: python examples/heartbeat.py [port [seconds]]."""
+"""Detect a peer that stopped answering: python examples/heartbeat.py [port [seconds]]."""
 
 import logging
 import sys
-import time
 
 import endwell
-from endwell import sync
 
 seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 15.0
 server = endwell.Server(ping_interval=seconds, ping_timeout=seconds)
 
 
 @server.websocket("/chat")
-def chat(ws: sync.WebSocket) -> None:
-    """Pings go out and are answered whatever this thread does; here it hardly reads at all."""
-    while ws.is_open:
-        time.sleep(0.1)
-    if ws.wait_closed().cause is endwell.Cause.KEEPALIVE_TIMEOUT:
-        print("fell silent:", ws.ending, flush=True)
+async def chat(ws: endwell.WebSocket) -> None:
+    """Pings are sent and answered although this handler does not read."""
+    ending = await ws.wait_closed()
+    if ending.cause is endwell.Cause.KEEPALIVE_TIMEOUT:
+        print("no answer:", ending, flush=True)
 
 
 @server.websocket("/latency")
-def latency(ws: sync.WebSocket) -> None:
-    """A ping of our own, and how long its answer took."""
-    for _ in ws:
-        ws.send(f"{ws.ping() * 1000:.1f} ms")
+async def latency(ws: endwell.WebSocket) -> None:
+    """Answer each message with the round-trip time of a ping."""
+    async for _ in ws:
+        await ws.send(f"{await ws.ping() * 1000:.1f} ms")
 
 
 if __name__ == "__main__":

@@ -1,33 +1,33 @@
-"""Send a picture and take one: python examples/picture.py FILE [port]."""
+"""Send a picture, and receive messages of both types: python examples/picture.py FILE [port]."""
 
+import asyncio
 import json
 import logging
 import sys
 from pathlib import Path
 
 import endwell
-from endwell import sync
 
 server = endwell.Server(max_size=16 * 2**20)
 picture = Path(sys.argv[1] if len(sys.argv) > 1 else "picture.png")
 
 
 @server.websocket("/image")
-def image(ws: sync.WebSocket) -> None:
-    """Text says what the binary message after it is."""
-    data = picture.read_bytes()
-    ws.send(json.dumps({"name": picture.name, "size": len(data)}))
-    ws.send(data)
+async def image(ws: endwell.WebSocket) -> None:
+    """A text message describes the binary message that follows."""
+    data = await asyncio.to_thread(picture.read_bytes)
+    await ws.send(json.dumps({"name": picture.name, "size": len(data)}))
+    await ws.send(data)
 
 
 @server.websocket("/upload")
-def upload(ws: sync.WebSocket) -> None:
-    """The type of a message is the type of the object."""
-    for message in ws:
+async def upload(ws: endwell.WebSocket) -> None:
+    """A binary message is bytes, a text message is str."""
+    async for message in ws:
         if isinstance(message, bytes):
-            ws.send(f"binary: {len(message)} bytes")
+            await ws.send(f"binary: {len(message)} bytes")
         else:
-            ws.send(f"text: {len(message)} characters")
+            await ws.send(f"text: {len(message)} characters")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Who is here, live; a reload is no news: python examples/presence.py [port]."""
+"""Show who is connected; a reload does not count as leaving: python examples/presence.py [port]."""
 
 import logging
 import sys
@@ -21,7 +21,7 @@ server.sessions.left(lambda name, ending: ensure_future(tell()))
 
 
 async def tell() -> None:
-    """Everybody hears who is here."""
+    """Send the names to every user."""
     for ws in server.sessions.values():
         with suppress(endwell.ConnectionClosed):
             await ws.send("here: " + ", ".join(sorted(server.sessions.present)))
@@ -29,7 +29,7 @@ async def tell() -> None:
 
 @server.websocket("/here")
 async def here(ws: endwell.WebSocket) -> None:
-    """Join, and stay."""
+    """Join the sessions until the connection ends."""
     server.sessions.join(ws.request.query.get("name", "somebody"), ws)
     await tell()
     await ws.closed

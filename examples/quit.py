@@ -4,20 +4,19 @@ import logging
 import sys
 
 import endwell
-from endwell import sync
 
 server = endwell.Server()
 
 
 @server.websocket("/chat")
-def chat(ws: sync.WebSocket) -> None:
-    """Echo until the user wants to leave."""
-    while (message := ws.read()) is not None:
+async def chat(ws: endwell.WebSocket) -> None:
+    """Echo each message until the user sends /quit."""
+    while (message := await ws.read()) is not None:
         if message == "/quit":
-            ws.send("goodbye")
-            ws.close(endwell.CloseCode.NORMAL_CLOSURE, "user quit")
+            await ws.send("goodbye")
+            await ws.close(endwell.CloseCode.NORMAL_CLOSURE, "user quit")
             break
-        ws.send(f"echo: {message}")
+        await ws.send(f"echo: {message}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Count, across every restart of an echo server: python examples/reconnecting.py [url]."""
+"""Count, and continue after each restart of an echo server: python examples/reconnecting.py [url]."""
 
 import asyncio
 import signal
@@ -9,19 +9,19 @@ import endwell
 
 
 def tell(last: endwell.Ending | endwell.HandshakeError, verdict: float | endwell.StopReason) -> None:
-    """Say how it ended and what comes next."""
+    """Print how the connection ended and when the next attempt is."""
     stops = isinstance(verdict, endwell.StopReason)
     print(f"{last}; {verdict.value if stops else f'back in {verdict:.1f} s'}", flush=True)
 
 
 async def main(url: str) -> None:
-    """Go on where the last connection ended."""
+    """Continue to count after each reconnect."""
     client = endwell.reconnecting(url, on_ending=tell)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, client.stop)
     count = 1
     async for ws in client:
-        # recv() and send() raise at the end of the connection, not of the loop.
+        # At the end of a connection, recv() and send() raise. The loop goes on.
         with suppress(endwell.ConnectionClosed):
             while True:
                 await ws.send(str(count))

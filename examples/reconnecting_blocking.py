@@ -1,4 +1,4 @@
-"""Count, across every restart of an echo server, in blocking style: python examples/reconnecting_blocking.py [url]."""
+"""Count, and continue after each restart, in blocking style: python examples/reconnecting_blocking.py [url]."""
 
 import signal
 import sys
@@ -10,13 +10,13 @@ from endwell import sync
 
 
 def tell(last: endwell.Ending | endwell.HandshakeError, verdict: float | endwell.StopReason) -> None:
-    """Say how it ended and what comes next."""
+    """Print how the connection ended and when the next attempt is."""
     stops = isinstance(verdict, endwell.StopReason)
     show(f"{last}; {verdict.value if stops else f'back in {verdict:.1f} s'}")
 
 
 def show(text: object) -> None:
-    """Print a line in one write: on_ending runs in another thread, and print() writes the end of the line apart."""
+    """Print a line in one write, because on_ending runs in another thread."""
     print(f"{text}\n", end="", flush=True)
 
 
@@ -26,7 +26,7 @@ if __name__ == "__main__":
     client = sync.reconnecting(url, on_ending=tell)
     signal.signal(signal.SIGTERM, lambda *_: client.stop())
     for ws in client:
-        # recv() and send() raise at the end of the connection, not of the loop.
+        # At the end of a connection, recv() and send() raise. The loop goes on.
         with suppress(endwell.ConnectionClosed):
             while True:
                 ws.send(str(count))

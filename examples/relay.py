@@ -1,38 +1,36 @@
-"""One thread that sends what is queued and reads what comes: python examples/relay.py [port]."""
+"""One task sends what is queued and reads what arrives: python examples/relay.py [port]."""
 
+import asyncio
 import logging
-import queue
 import sys
-from contextlib import suppress
 
 import endwell
-from endwell import sync
 
 server = endwell.Server(open_timeout=5, write_timeout=10, idle_timeout=300)
-outgoing: queue.SimpleQueue[str | bytes] = queue.SimpleQueue()
+outgoing: asyncio.Queue[str | bytes] = asyncio.Queue()
 
 
 @server.websocket("/in")
-def collect(ws: sync.WebSocket) -> None:
-    """Everything that comes here goes out there."""
-    for message in ws:
-        outgoing.put(message)
+async def collect(ws: endwell.WebSocket) -> None:
+    """Queue each message for /out."""
+    async for message in ws:
+        outgoing.put_nowait(message)
 
 
 @server.websocket("/out")
-def deliver(ws: sync.WebSocket) -> None:
-    """A timeout is no end: nothing came, nothing is lost, the connection is open."""
+async def deliver(ws: endwell.WebSocket) -> None:
+    """After a timeout the connection is still open, and no message is lost."""
     while True:
-        with suppress(queue.Empty):
-            while True:
-                ws.send(outgoing.get_nowait())
+        while not outgoing.empty():
+            await ws.send(outgoing.get_nowait())
         try:
-            message = ws.read(timeout=0.1)
+            async with asyncio.timeout(0.1):
+                message = await ws.read()
         except TimeoutError:
             continue
         if message is None:
             break
-        ws.send(f"you said {message!r}")
+        await ws.send(f"you said {message!r}")
 
 
 if __name__ == "__main__":

@@ -5,16 +5,15 @@ import ssl
 import sys
 
 import endwell
-from endwell import sync
 
 server = endwell.Server()
 
 
 @server.websocket("/{path:path}")
-def echo(ws: sync.WebSocket, path: str) -> None:
+async def echo(ws: endwell.WebSocket, path: str) -> None:
     """The same handler as without TLS."""
-    for message in ws:
-        ws.send(message)
+    async for message in ws:
+        await ws.send(message)
 
 
 if __name__ == "__main__":
@@ -22,7 +21,7 @@ if __name__ == "__main__":
     certificate, key, clients = sys.argv[1:4]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    # Without these two lines clients need no certificate.
+    # Without these two lines, clients need no certificate.
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(clients)
     server.run("127.0.0.1", int(sys.argv[4]) if len(sys.argv) > 4 else 8443, ssl=context)

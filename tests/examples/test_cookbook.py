@@ -1,4 +1,4 @@
-"""The examples of the cookbook (docs/howto) do what its pages say, as programs of their own."""
+"""The programs of the cookbook (docs/howto) do what its pages say, in both styles."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ from tests.cli.process import PATIENCE, ROOT, finish, listening, python
 from tests.pair import within
 from tests.raw import HOST, RawPeer
 from tests.wire.peer import TEXT
+
+
+@pytest.fixture(scope="module", params=["asyncio", "blocking"])
+def face(request):
+    """What the file names of this style end with."""
+    return "" if request.param == "asyncio" else "_blocking"
 
 
 def program(name, *argv):
@@ -60,18 +66,18 @@ def stack():
 # -- W01 ------------------------------------------------------------------------
 
 
-async def test_the_client_program_talks_to_the_server_program():
+async def test_the_client_program_talks_to_the_server_program(face):
     with (
-        serving("echo_blocking", 0) as (_, port),
-        program("echo_client", f"ws://{HOST}:{port}/echo") as client,
+        serving(f"echo{face}", 0) as (_, port),
+        program(f"echo_client{face}", f"ws://{HOST}:{port}/echo") as client,
     ):
         status, out = await finished(client)
     assert status == 0
     assert out.startswith("received: Hello, WebSocket!\nthe application closed; we closed with 1000")
 
 
-async def test_the_client_program_says_why_it_cannot_connect():
-    with program("echo_client", f"ws://{HOST}:1/") as client:
+async def test_the_client_program_says_why_it_cannot_connect(face):
+    with program(f"echo_client{face}", f"ws://{HOST}:1/") as client:
         status, out = await finished(client)
     assert status == 1
     assert out.startswith("failed to connect: ")
@@ -80,12 +86,12 @@ async def test_the_client_program_says_why_it_cannot_connect():
 # -- W02 ------------------------------------------------------------------------
 
 
-async def test_the_heartbeat_notices_a_silent_peer_although_its_handler_does_not_read():
+async def test_the_heartbeat_notices_a_silent_peer_although_its_handler_does_not_read(face):
     # Seconds for which the client below may not stall.
-    with serving("heartbeat", 0, 2.5) as (process, port):
+    with serving(f"heartbeat{face}", 0, 2.5) as (process, port):
         with await reach(port, "/chat"):
             told = await line(process)
-        assert told.startswith("fell silent: the peer did not answer a ping; we closed with 1001")
+        assert told.startswith("no answer: the peer did not answer a ping; we closed with 1001")
         async with endwell.connect(f"ws://{HOST}:{port}/latency") as ws:
             await ws.send("how long?")
             assert re.fullmatch(r"\d+\.\d ms", await within(ws.recv()))
@@ -119,9 +125,9 @@ time.sleep(60)
 
 
 @pytest.fixture(scope="module")
-def closing():
-    """The one example for all tests of W03."""
-    with serving("closing", 0) as both:
+def closing(face):
+    """One process for all tests of W03."""
+    with serving(f"closing{face}", 0) as both:
         yield both
 
 
@@ -195,8 +201,8 @@ async def test_a_status_that_may_not_be_sent_raises_and_the_connection_goes_on(c
         assert (await within(ws.closed)).received == endwell.Close(1000)
 
 
-async def test_the_chat_says_goodbye_and_quits():
-    with serving("quit", 0) as (_, port):
+async def test_the_chat_says_goodbye_and_quits(face):
+    with serving(f"quit{face}", 0) as (_, port):
         async with endwell.connect(f"ws://{HOST}:{port}/chat") as ws:
             await ws.send("hello")
             assert await within(ws.recv()) == "echo: hello"
@@ -205,7 +211,7 @@ async def test_the_chat_says_goodbye_and_quits():
     assert ws.ending.received == endwell.Close(1000, "user quit")
 
 
-async def test_a_client_comes_back_to_a_server_that_went_away_and_not_after_a_goodbye(stack):
+async def test_a_client_comes_back_to_a_server_that_went_away_and_not_after_a_goodbye(stack, face):
     server = endwell.Server()
     visits = []
 
@@ -218,7 +224,7 @@ async def test_a_client_comes_back_to_a_server_that_went_away_and_not_after_a_go
 
     async with server.serving():
         port = server.port
-        process = stack.enter_context(program("comes_back", f"ws://{HOST}:{port}/chat"))
+        process = stack.enter_context(program(f"comes_back{face}", f"ws://{HOST}:{port}/chat"))
         assert await line(process) == "welcome"
     assert (await line(process)).startswith("peer closed with 1001 GOING_AWAY 'server stopping; retry 0-1s'")
     async with server.serving(port=port):
@@ -231,14 +237,14 @@ async def test_a_client_comes_back_to_a_server_that_went_away_and_not_after_a_go
 # -- W04 ------------------------------------------------------------------------
 
 
-async def test_a_picture_arrives_octet_for_octet(tmp_path):
+async def test_a_picture_arrives_byte_for_byte(tmp_path, face):
     picture = tmp_path / "picture.png"
     picture.write_bytes(os.urandom(3 * 2**20))
     folder = tmp_path / "received"
     folder.mkdir()
     with (
-        serving("picture", picture, 0) as (_, port),
-        program("picture_client", f"ws://{HOST}:{port}/image", folder) as client,
+        serving(f"picture{face}", picture, 0) as (_, port),
+        program(f"picture_client{face}", f"ws://{HOST}:{port}/image", folder) as client,
     ):
         assert await finished(client) == (0, f"saved picture.png: {3 * 2**20} of {3 * 2**20} bytes\n")
         async with endwell.connect(f"ws://{HOST}:{port}/image", max_size=2**22) as ws:
@@ -254,7 +260,7 @@ async def test_a_picture_arrives_octet_for_octet(tmp_path):
 # -- W05 ------------------------------------------------------------------------
 
 
-async def test_tls_checks_the_certificates_of_both_sides(tmp_path):
+async def test_tls_checks_the_certificates_of_both_sides(tmp_path, face):
     authority, stranger = trustme.CA(), trustme.CA()
     files = {}
     for name, certificate in (
@@ -267,12 +273,12 @@ async def test_tls_checks_the_certificates_of_both_sides(tmp_path):
     for name, ca in (("ours", authority), ("another", stranger)):
         files[name] = tmp_path / f"{name}.ca"
         ca.cert_pem.write_to_path(files[name])
-    with serving("tls_server", *files["server"], files["ours"], 0) as (_, port):
+    with serving(f"tls_server{face}", *files["server"], files["ours"], 0) as (_, port):
         url = f"wss://{HOST}:{port}/"
         with (
-            program("tls_client", url, files["ours"], *files["client"]) as known,
-            program("tls_client", url, files["ours"]) as unknown,
-            program("tls_client", url, files["another"], *files["client"]) as wary,
+            program(f"tls_client{face}", url, files["ours"], *files["client"]) as known,
+            program(f"tls_client{face}", url, files["ours"]) as unknown,
+            program(f"tls_client{face}", url, files["another"], *files["client"]) as wary,
         ):
             assert await finished(known) == (0, "received: hello\n")
             for client in (unknown, wary):
@@ -284,8 +290,8 @@ async def test_tls_checks_the_certificates_of_both_sides(tmp_path):
 # -- W06 ------------------------------------------------------------------------
 
 
-async def test_one_thread_delivers_what_is_queued_and_answers_what_comes():
-    with serving("relay", 0) as (_, port):
+async def test_one_handler_sends_what_is_queued_and_answers_what_arrives(face):
+    with serving(f"relay{face}", 0) as (_, port):
         async with (
             endwell.connect(f"ws://{HOST}:{port}/out") as out,
             endwell.connect(f"ws://{HOST}:{port}/in") as into,
