@@ -101,7 +101,8 @@ docs: .venv/built .venv/checkers
 	$(BIN)/python -m tools.endings_page
 	$(BIN)/python -m tools.browser_page
 
-# Writes build/site. Fails on a broken link, on a public name without an entry, and on a code block that fails.
+# Writes build/site. Fails on a broken link, on a public name without an entry, and on a code block of a page
+# or a docstring that fails.
 site: .venv/built .venv/checkers
 	$(BIN)/python tools/site/run_blocks.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
