@@ -60,7 +60,7 @@ def retry() -> tuple[dict[int, str], str]:
     return codes, " || ".join(f"(code >= {row.first} && code <= {row.last})" for row in later)
 
 
-def obeyed() -> str:
+def overridable() -> str:
     """A regular expression for the codes that an ending in a page can have."""
     # A Close without a code, and no Close.
     local = (CloseCode.NO_STATUS_RCVD, CloseCode.ABNORMAL_CLOSURE)
@@ -85,7 +85,7 @@ def block() -> str:
         "/** @type {(code: number) => Retry} */\n"
         f'const retryOf = (code) => CODES[code] ?? ({later} ? "later" : "never");\n'
         f"const CLEAN = {_js(clean)};\n"
-        f"const OBEYED = /^({obeyed()}),({'|'.join(retry.value for retry in Retry)})$/;\n"
+        f"const OVERRIDABLE = /^({overridable()}),({'|'.join(retry.value for retry in Retry)})$/;\n"
         f"const CAUSES = /** @type {{const}} */ ({_js(causes)});\n"
         f"const PAGE_LEFT = {int(CloseCode.PAGE_LEFT)};\n"
         f"const TIMEOUT = {int(CloseCode.TIMEOUT)};\n"

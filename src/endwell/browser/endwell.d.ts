@@ -154,10 +154,10 @@ export type Typed = {
  * @param {History} history including `ending`
  * @param {Ending} ending
  * @param {number} now
- * @param {number} dice random number in [0, 1)
+ * @param {number} jitter random number in [0, 1)
  * @returns {number | Stop} seconds to wait, or why there is no further attempt
  */
-export declare function decide(policy: Options, history: History, { cause, code, reason, ok }: Ending, now: number, dice: number): number | Stop;
+export declare function decide(policy: Options, history: History, { cause, code, reason, ok }: Ending, now: number, jitter: number): number | Stop;
 declare const ReconnectingWebSocket_base: new () => Typed & EventTarget;
 /**
  * A WebSocket that reconnects. Its events are "open", once for each connection; "message"; and "ending",

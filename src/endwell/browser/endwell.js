@@ -26,7 +26,7 @@ const CODES = { 1001: "now", 1005: "later", 1006: "now", 1011: "later", 1012: "n
 /** @type {(code: number) => Retry} */
 const retryOf = (code) => CODES[code] ?? ((code >= 3000 && code <= 3999) || (code >= 4000 && code <= 4999) ? "later" : "never");
 const CLEAN = [1000, 1001, 1005, 1012, 4990, 4991];
-const OBEYED = /^(100[012356789]|101[01234]|[34]\d{3}),(never|now|later)$/;
+const OVERRIDABLE = /^(100[012356789]|101[01234]|[34]\d{3}),(never|now|later)$/;
 const CAUSES = /** @type {const} */ ({ app_closed: ["local", "never"], keepalive_timeout: ["local", "now"], peer_vanished: ["network", "now"], handshake_failed: ["local", "later"] });
 const PAGE_LEFT = 4990;
 const TIMEOUT = 3008;
@@ -95,10 +95,10 @@ const ANSWER = "\u0006";
  * @param {History} history including `ending`
  * @param {Ending} ending
  * @param {number} now
- * @param {number} dice random number in [0, 1)
+ * @param {number} jitter random number in [0, 1)
  * @returns {number | Stop} seconds to wait, or why there is no further attempt
  */
-export function decide(policy, history, { cause, code, reason, ok }, now, dice) {
+export function decide(policy, history, { cause, code, reason, ok }, now, jitter) {
   const { base, maxAdvised } = policy;
   const theirs = cause === "peer_closed";
   const ours = cause === "app_closed";
@@ -117,7 +117,7 @@ export function decide(policy, history, { cause, code, reason, ok }, now, dice) 
     floor = first ? earliest : Math.max(floor, earliest);
     spread = first ? width : Math.max(spread, width);
   }
-  const wait = floor + dice * spread;
+  const wait = floor + jitter * spread;
   return now + wait - history.since > policy.maxTime ? "time" : wait;
 }
 
@@ -134,7 +134,7 @@ const idle = () => document?.hidden || navigator?.onLine === false;
 
 // Seconds after Firefox's Close at which the page is assumed to stay, for example after a download. If the next
 // page takes longer to answer, this page has reconnected by then.
-const LEAVING = 5;
+const LEAVE_DELAY = 5;
 
 /**
  * A WebSocket that reconnects. Its events are "open", once for each connection; "message"; and "ending",
@@ -173,37 +173,37 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   #ws = null;
   #opened = false;
   /** @type {Close | null} the Close that was sent */
-  #sent = null;
-  #over = false;
+  #closeSent = null;
+  #stopped = false;
   /** Whether the page is in the back/forward cache, or frozen. */
-  #away = false;
+  #inCache = false;
   /** Whether the browser may be about to leave the page. */
   #leaving = false;
   /** @type {Data[]} */
   #queue = [];
-  #listening = new AbortController();
+  #pageListeners = new AbortController();
   /** For the opening handshake, the closing handshake, and the wait between connections. */
   #timer = 0;
 
   /** @type {History} */
   #history = { tries: 0, since: 0 };
   // The time of the next attempt: at the earliest; normally; and while the page is hidden or offline.
-  #floor = 0;
-  #due = 0;
-  #idleDue = 0;
+  #earliest = 0;
+  #nextAttempt = 0;
+  #nextIdleAttempt = 0;
 
-  #began = 0;
-  #in = 0;
-  #out = 0;
+  #started = 0;
+  #messagesIn = 0;
+  #messagesOut = 0;
   /** @type {number | null} */
   #latency = null;
 
-  #beats = false;
-  #pulse = 0;
-  #heard = 0;
-  #asked = 0;
-  #asks = 0;
-  #backlog = 0;
+  #heartbeatOn = false;
+  #heartbeatTimer = 0;
+  #lastReceived = 0;
+  #heartbeatSent = 0;
+  #unanswered = 0;
+  #bufferedBefore = 0;
 
   /**
    * Connects immediately. Throws what WebSocket's constructor throws, and RangeError for `codes` that no
@@ -217,17 +217,17 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     this.#url = url;
     this.#options = { ...DEFAULTS, ...options };
     for (const row of Object.entries(this.#options.codes))
-      if (!OBEYED.test(`${row}`)) throw new RangeError(`codes cannot have ${row}`);
+      if (!OVERRIDABLE.test(`${row}`)) throw new RangeError(`codes cannot have ${row}`);
     this.addEventListener("open", (event) => this.onopen?.(event));
     this.addEventListener("message", (event) => this.onmessage?.(event));
     this.addEventListener("ending", (event) => this.onending?.(event));
     this.#connect();
-    this.#listen();
+    this.#listenToPage();
   }
 
   /** As for WebSocket; CONNECTING while waiting for the next connection. */
   get readyState() {
-    return this.#over ? 3 : this.#sent ? 2 : this.#ws?.readyState === 1 ? 1 : 0;
+    return this.#stopped ? 3 : this.#closeSent ? 2 : this.#ws?.readyState === 1 ? 1 : 0;
   }
 
   /** The selected subprotocol, or "". */
@@ -260,7 +260,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     if (this.readyState > 1) return false;
     if (this.readyState) {
       this.#ws?.send(data);
-      this.#out++;
+      this.#messagesOut++;
       return true;
     }
     this.#queue.push(data);
@@ -277,54 +277,54 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
    * @param {string} reason
    */
   close(code = 1000, reason = "") {
-    if (!this.#ws) this.#finish();
-    else if (!this.#sent) {
+    if (!this.#ws) this.#stop();
+    else if (!this.#closeSent) {
       this.#close(code, reason);
-      this.#set(() => this.#end("app_closed"), this.#ws.url ? this.#options.closeTimeout : 0);
+      this.#startTimer(() => this.#end("app_closed"), this.#ws.url ? this.#options.closeTimeout : 0);
     }
   }
 
   /** Connect now, instead of waiting, or after close(). */
   reconnect() {
     if (this.#ws) return;
-    if (this.#over) this.#listen();
-    this.#away = false;
+    if (this.#stopped) this.#listenToPage();
+    this.#inCache = false;
     this.#history = { tries: 0, since: 0 };
     this.#connect();
   }
 
-  #listen() {
-    this.#listening.abort();
-    const { signal } = (this.#listening = new AbortController());
-    const look = () => this.#look();
+  #listenToPage() {
+    this.#pageListeners.abort();
+    const { signal } = (this.#pageListeners = new AbortController());
+    const reschedule = () => this.#reschedule();
     const leave = () => {
       this.#leaving = true;
     };
     addEventListener?.("beforeunload", leave, { signal });
-    addEventListener?.("pagehide", (event) => this.#hide(event.persisted), { signal });
-    addEventListener?.("pageshow", () => this.#show(), { signal });
-    addEventListener?.("online", look, { signal });
-    addEventListener?.("offline", look, { signal });
-    document?.addEventListener("visibilitychange", look, { signal });
+    addEventListener?.("pagehide", (event) => this.#pageHidden(event.persisted), { signal });
+    addEventListener?.("pageshow", () => this.#pageShown(), { signal });
+    addEventListener?.("online", reschedule, { signal });
+    addEventListener?.("offline", reschedule, { signal });
+    document?.addEventListener("visibilitychange", reschedule, { signal });
     // Chromium freezes a page that has been hidden for long, and stops delivering its messages.
-    document?.addEventListener("freeze", () => this.#hide(true), { signal });
-    document?.addEventListener("resume", () => this.#show(), { signal });
+    document?.addEventListener("freeze", () => this.#pageHidden(true), { signal });
+    document?.addEventListener("resume", () => this.#pageShown(), { signal });
   }
 
   #connect() {
     const url = this.#url;
-    this.#over = this.#opened = this.#beats = this.#leaving = false;
-    this.#began = clock();
-    this.#in = this.#out = 0;
+    this.#stopped = this.#opened = this.#heartbeatOn = this.#leaving = false;
+    this.#started = clock();
+    this.#messagesIn = this.#messagesOut = 0;
     this.#latency = null;
-    this.#set(() => this.#end("handshake_failed"), this.#options.openTimeout);
+    this.#startTimer(() => this.#end("handshake_failed"), this.#options.openTimeout);
     if (typeof url !== "function") return this.#open(url);
     // A placeholder for the connecting WebSocket, until there is an address.
-    const asked = (this.#ws = /** @type {any} */ ({ close() {} }));
+    const pending = (this.#ws = /** @type {any} */ ({ close() {} }));
     /** @type {(then: (value: any) => void) => (value: any) => void} */
-    const still = (then) => (value) => asked === this.#ws && !this.#sent && then(value);
-    const open = still((address) => this.#open(address));
-    const fail = still((error) => this.#end("handshake_failed", null, error));
+    const ifCurrent = (then) => (value) => pending === this.#ws && !this.#closeSent && then(value);
+    const open = ifCurrent((address) => this.#open(address));
+    const fail = ifCurrent((error) => this.#end("handshake_failed", null, error));
     (async () => url())().then(open).catch(fail);
   }
 
@@ -347,7 +347,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
       this.dispatchEvent(new Event("open"));
       for (const data of this.#queue.splice(0)) this.send(data);
     };
-    ws.onmessage = ({ data }) => this.#hear(data);
+    ws.onmessage = ({ data }) => this.#receive(data);
     ws.onclose = ({ code, reason, wasClean }) => {
       // RFC 6455 section 7.4.1: 1006 and 1015 "MUST NOT be set as a status code in a Close control
       // frame". If a server does that, Firefox reports a clean close.
@@ -355,15 +355,15 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
       const received = close ? { code: code === 1005 ? null : code, reason } : null;
       const end = () => {
         const network = this.#opened ? "peer_vanished" : "handshake_failed";
-        if (ws === this.#ws) this.#end(this.#sent ? "app_closed" : close ? "peer_closed" : network, received);
+        if (ws === this.#ws) this.#end(this.#closeSent ? "app_closed" : close ? "peer_closed" : network, received);
       };
       // Stop the heartbeat.
-      this.#beats = false;
-      clearTimeout(this.#pulse);
+      this.#heartbeatOn = false;
+      clearTimeout(this.#heartbeatTimer);
       // Firefox closes WebSockets as soon as it starts to leave a page, even on a reload, and reports it to
       // the page immediately: 1001 without a reason, or 1006 for an opening handshake. The pagehide event
       // follows only when the next page arrives.
-      if (this.#leaving && !reason && (code === 1001 || !this.#opened)) after(end, LEAVING);
+      if (this.#leaving && !reason && (code === 1001 || !this.#opened)) after(end, LEAVE_DELAY);
       else if (code === 1001) after(end, 0.2);
       else end();
     };
@@ -373,7 +373,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   #close(code, reason) {
     if (code === null) this.#ws?.close();
     else this.#ws?.close(code, reason);
-    this.#sent = { code, reason: code === null ? "" : reason };
+    this.#closeSent = { code, reason: code === null ? "" : reason };
   }
 
   /**
@@ -387,11 +387,11 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     if (!ws) return;
     ws.onopen = ws.onmessage = ws.onclose = null;
     ws.close();
-    clearTimeout(this.#pulse);
+    clearTimeout(this.#heartbeatTimer);
     const now = clock();
-    const duration = now - this.#began;
+    const duration = now - this.#started;
     // A browser answers a Close with the code that it received.
-    const sent = (this.#opened && this.#sent) || received;
+    const sent = (this.#opened && this.#closeSent) || received;
     const ending = (this.ending = {
       cause,
       initiator: cause === "peer_closed" ? "peer" : CAUSES[cause][0],
@@ -403,127 +403,127 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
       ok: !!received && CLEAN.includes(sent?.code ?? 1005),
       opened_at: Date.now() / 1000 - duration,
       duration,
-      messages_in: this.#in,
-      messages_out: this.#out,
+      messages_in: this.#messagesIn,
+      messages_out: this.#messagesOut,
       unsent_bytes: ws.bufferedAmount ?? 0,
       latency: this.#latency,
     });
-    this.#ws = this.#sent = null;
+    this.#ws = this.#closeSent = null;
     let wait = null;
     let stop = null;
-    if (!this.#away) {
+    if (!this.#inCache) {
       const { base, maxDelay, stableAfter } = this.#options;
       const { tries, since } = this.#history;
       const stable = this.#opened && duration >= stableAfter;
       const history = (this.#history = stable || !tries ? { tries: 1, since: now } : { tries: tries + 1, since });
-      const dice = Math.random();
-      const verdict = decide(this.#options, history, ending, now, dice);
+      const jitter = Math.random();
+      const verdict = decide(this.#options, history, ending, now, jitter);
       if (typeof verdict === "string") {
         stop = verdict;
-        this.#finish();
+        this.#stop();
       } else {
-        this.#floor = now + Number(decide(this.#options, history, ending, now, 0));
-        this.#due = now + verdict;
-        this.#idleDue = Math.max(this.#due, now + base + dice * maxDelay);
-        wait = this.#wait(idle() ? this.#idleDue : this.#due);
+        this.#earliest = now + Number(decide(this.#options, history, ending, now, 0));
+        this.#nextAttempt = now + verdict;
+        this.#nextIdleAttempt = Math.max(this.#nextAttempt, now + base + jitter * maxDelay);
+        wait = this.#connectAt(idle() ? this.#nextIdleAttempt : this.#nextAttempt);
       }
     }
     this.dispatchEvent(Object.assign(new Event("ending"), { ending, wait, stop, error }));
   }
 
-  #finish() {
-    this.#over = true;
+  #stop() {
+    this.#stopped = true;
     this.#queue = [];
     clearTimeout(this.#timer);
-    this.#listening.abort();
+    this.#pageListeners.abort();
   }
 
   /** @type {(callback: () => void, seconds: number) => void} */
-  #set(callback, seconds) {
+  #startTimer(callback, seconds) {
     clearTimeout(this.#timer);
     this.#timer = after(callback, seconds);
   }
 
   /** @param {number} due */
-  #wait(due) {
+  #connectAt(due) {
     const seconds = Math.max(0, due - clock());
-    this.#set(() => this.#connect(), seconds);
+    this.#startTimer(() => this.#connect(), seconds);
     return seconds;
   }
 
   // -- page events: visibility, online state, back/forward cache --------------------------
 
-  #look() {
-    if (this.#away || this.#over) return;
+  #reschedule() {
+    if (this.#inCache || this.#stopped) return;
     if (!this.#ws) {
       // At a random time within a second, because a network that returns wakes all pages at the same time.
-      const soon = Math.max(this.#floor, clock() + Math.random());
-      this.#wait(idle() ? this.#idleDue : Math.min(this.#due, soon));
-    } else if (this.#beats && !document?.hidden && this.#asked <= this.#heard) {
-      this.#ask(this.#options.pingTimeout / 2);
+      const soon = Math.max(this.#earliest, clock() + Math.random());
+      this.#connectAt(idle() ? this.#nextIdleAttempt : Math.min(this.#nextAttempt, soon));
+    } else if (this.#heartbeatOn && !document?.hidden && this.#heartbeatSent <= this.#lastReceived) {
+      this.#sendHeartbeat(this.#options.pingTimeout / 2);
     }
   }
 
-  /** @param {boolean} kept */
-  #hide(kept) {
-    if (this.#sent || this.#over) return;
-    this.#away = true;
+  /** @param {boolean} kept whether the browser keeps the page */
+  #pageHidden(kept) {
+    if (this.#closeSent || this.#stopped) return;
+    this.#inCache = true;
     clearTimeout(this.#timer);
     if (!this.#ws) return;
     if (this.readyState) this.#close(PAGE_LEFT, kept ? "page hidden" : "page left");
-    else this.#sent = { code: 1001, reason: "" }; // the browser has already closed it, as Firefox always does
+    else this.#closeSent = { code: 1001, reason: "" }; // the browser has already closed it, as Firefox always does
     this.#end("app_closed");
   }
 
-  #show() {
-    if (!this.#away) return;
-    this.#away = false;
-    this.#wait(this.#floor);
+  #pageShown() {
+    if (!this.#inCache) return;
+    this.#inCache = false;
+    this.#connectAt(this.#earliest);
   }
 
   // -- the heartbeat, which starts when the server sends the first answer ------------------
 
   /** @param {Data} data */
-  #hear(data) {
+  #receive(data) {
     const { pingInterval } = this.#options;
-    this.#heard = clock();
-    this.#asks = 0;
+    this.#lastReceived = clock();
+    this.#unanswered = 0;
     if (pingInterval && data === ANSWER) {
-      if (this.#beats) this.#latency = this.#heard - this.#asked;
-      this.#beats = true;
-      this.#check(pingInterval);
+      if (this.#heartbeatOn) this.#latency = this.#lastReceived - this.#heartbeatSent;
+      this.#heartbeatOn = true;
+      this.#scheduleCheck(pingInterval);
     } else {
-      this.#in++;
+      this.#messagesIn++;
       this.dispatchEvent(new MessageEvent("message", { data }));
     }
   }
 
-  /** @param {number} patience */
-  #ask(patience) {
-    this.#asks++;
-    this.#asked = clock();
-    this.#backlog = this.#ws?.bufferedAmount ?? 0;
+  /** @param {number} timeout */
+  #sendHeartbeat(timeout) {
+    this.#unanswered++;
+    this.#heartbeatSent = clock();
+    this.#bufferedBefore = this.#ws?.bufferedAmount ?? 0;
     this.#ws?.send(QUESTION);
-    this.#check(patience);
+    this.#scheduleCheck(timeout);
   }
 
   /** @param {number} seconds */
-  #check(seconds) {
-    clearTimeout(this.#pulse);
+  #scheduleCheck(seconds) {
+    clearTimeout(this.#heartbeatTimer);
     const due = Date.now() + seconds * 1000;
-    this.#pulse = after(() => this.#beat(Date.now() - due > 2000), seconds);
+    this.#heartbeatTimer = after(() => this.#checkHeartbeat(Date.now() - due > 2000), seconds);
   }
 
-  /** @param {boolean} late */
-  #beat(late) {
-    if (this.#sent) return;
+  /** @param {boolean} late whether the timer ran late */
+  #checkHeartbeat(late) {
+    if (this.#closeSent) return;
     const { pingInterval, pingTimeout } = this.#options;
-    const rest = pingInterval - (clock() - this.#heard);
-    if (this.#asked <= this.#heard && rest > 0) this.#check(rest);
+    const rest = pingInterval - (clock() - this.#lastReceived);
+    if (this.#heartbeatSent <= this.#lastReceived && rest > 0) this.#scheduleCheck(rest);
     // A late timer means that the machine slept or the browser throttled the page: ask again. A send queue
     // that shrinks proves that the server is reading.
-    else if (!this.#asks || (late && this.#asks < 2) || (this.#ws?.bufferedAmount ?? 0) < this.#backlog)
-      this.#ask(pingTimeout);
+    else if (!this.#unanswered || (late && this.#unanswered < 2) || (this.#ws?.bufferedAmount ?? 0) < this.#bufferedBefore)
+      this.#sendHeartbeat(pingTimeout);
     else {
       this.#close(TIMEOUT, "no answer");
       this.#end("keepalive_timeout");
