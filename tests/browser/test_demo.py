@@ -80,13 +80,13 @@ async def demo(browser: Browser, fragment: str = "", **options: Any) -> AsyncIte
             yield Demo(chat, tab, serving)
 
 
-async def test_one_card_has_the_word_of_the_server_and_of_the_page(browser: Browser):
+async def test_one_card_has_the_reports_of_the_server_and_of_the_page(browser: Browser):
     async with demo(browser) as shown:
         card = await shown.end("crash", "The handler raised an exception", "The server closed with 1011")
         assert "this tab" in card
-        # In words, not by colour alone; and what a page hears elsewhere.
+        # In words, not by colour alone; and what other servers report.
         assert card.count("fault") == 2
-        assert "Other servers tell the page: 1006 aiohttp, uvicorn; 1011 websockets, hypercorn." in card
+        assert "Other servers report to the page: 1006 aiohttp, uvicorn; 1011 websockets, hypercorn." in card
         assert await shown.text("#counter") == "1 ending: 0 ordinary, 1 fault"
         assert await shown.says(".legend", "ordinary", "fault")
         card = await shown.end("close", "Peer closed with 1000", "The page closed with 1000")
@@ -105,10 +105,10 @@ WAYS = {
 }
 
 
-async def test_each_way_to_end_it_is_told_by_both_sides(browser: Browser):
+async def test_each_way_to_end_it_is_reported_to_both_sides(browser: Browser):
     async with demo(browser) as shown:
         for way, words in WAYS.items():
-            await shown.end(way, *words, "Server was told", "Page was told")
+            await shown.end(way, *words, "Reported to the server", "Reported to the page")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux drops the packets of one socket")
@@ -123,22 +123,22 @@ async def test_a_second_tab_with_the_same_key_replaces_the_first(browser: Browse
         (key,) = shown.server.sessions
         url = f"ws://127.0.0.1:{shown.server.port}/chat/lobby?name=other&key={key}"
         async with endwell.connect(url) as other:
-            await shown.says(".card", "A newer connection took over", "4991", "stays away")
+            await shown.says(".card", "A newer connection took over", "4991", "does not reconnect")
             assert other.is_open
 
 
-async def test_what_a_stopping_server_was_told_is_shown_and_its_absence_is_no_good_news(browser: Browser):
+async def test_the_ending_of_a_stopping_server_is_shown_and_then_its_absence_as_a_fault(browser: Browser):
     async with demo(browser) as shown:
         await shown.open()
         await shown.stop()
         await shown.says(
             "#cards", "The server is stopping; we closed with 1001", "The server closed with 1001"
         )
-        # Then the page tries again, in vain.
-        card = await shown.says(".card", "No connection came about")
+        # The next attempt of the page fails.
+        card = await shown.says(".card", "The page could not connect")
         assert "fault" in card
         assert "ordinary" not in card
-        assert await shown.text("#feed") == "The server is gone; trying again."
+        assert await shown.text("#feed") == "The server cannot be reached; trying again."
         assert not await shown.tab.evaluate("!!document.querySelector('.dot.open')")
 
 
@@ -159,7 +159,7 @@ async def test_a_connection_of_the_same_name_is_not_that_of_this_tab(browser: Br
         assert "this tab" not in card
 
 
-async def test_a_reload_keeps_the_words_of_this_tab(browser: Browser):
+async def test_a_reload_keeps_the_reports_of_this_tab(browser: Browser):
     async with demo(browser) as shown:
         await shown.open()
         await shown.tab.do("document.querySelector('[data-way=reload]').click()")
@@ -171,16 +171,16 @@ async def test_while_it_waits_the_countdown_runs_and_reconnect_works(browser: Br
     async with demo(browser) as shown:
         await shown.open()
         await shown.press("restart")
-        before = await shown.says("#state", "comes back in ")
+        before = await shown.says("#state", "reconnects in ")
 
         async def moved() -> bool:
             return await shown.text("#state") != before
 
         await until(moved)
-        await shown.says("#state", "comes back in ")
+        await shown.says("#state", "reconnects in ")
         assert await shown.tab.evaluate("document.querySelector('[data-way=again]').ariaDisabled") == "false"
         await shown.press("again")
-        assert "comes back" not in await shown.text("#state")
+        assert "reconnects" not in await shown.text("#state")
         await shown.open()
 
 
@@ -194,7 +194,7 @@ async def test_the_focus_is_never_lost(browser: Browser):
         await shown.open()
         await shown.tab.evaluate("document.querySelector('[data-way=close]').focus()")
         await shown.press("close")
-        await shown.says("#state", "stays away")
+        await shown.says("#state", "does not reconnect")
         assert await shown.tab.evaluate(focus) == "again"
 
 
@@ -256,7 +256,7 @@ async def test_the_answer_is_in_sight_on_every_screen_and_nothing_sticks_out(bro
             told = f"{frame}.querySelector('.card')"
             await until(
                 lambda told=told: shown.tab.evaluate(
-                    f"{told}?.textContent.includes('Page was told') && {told}.textContent.includes('kicked')"
+                    f"{told}?.textContent.includes('Reported to the page') && {told}.textContent.includes('kicked')"
                 )
             )
             verdicts = (

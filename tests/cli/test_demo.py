@@ -136,8 +136,8 @@ async def test_the_feed_tells_what_a_client_calls_its_connection_and_what_other_
     async with Chat(max_size=1000).server.serving() as server:
         told = await told_about(server.port, "x" * 1001, query="name=Ada&id=tab.1")
     assert told["id"] == "tab.1"
-    assert told["others"]["told"] == "the application"
-    assert told["others"]["says"]["1009"] == ["uvicorn"]
+    assert told["others"]["reported_to"] == "the application"
+    assert told["others"]["reports"]["1009"] == ["uvicorn"]
 
 
 async def test_the_end_is_told_while_the_handler_is_busy():
@@ -200,7 +200,7 @@ def test_what_other_servers_tell_is_what_was_measured():
     columns = lines[0]
     rows = {line[0]: dict(zip(columns, line, strict=True)) for line in lines if len(line) == len(columns)}
     for row in ROWS.values():
-        for phrase, servers in row.says.items():
+        for phrase, servers in row.reports.items():
             for server in servers:
                 column = "uvicorn+starlette (default)" if server == "uvicorn" else server
                 cell = rows[row.title][column]

@@ -3,7 +3,7 @@
 import re
 
 from endwell.cli import main, script
-from endwell.cli.script import SCENES, STOP, Scene
+from endwell.cli.script import CASES, STOP, Case
 from endwell.ending import Cause
 
 
@@ -15,16 +15,16 @@ def test_the_script_tells_every_ending_right(capsys):
     assert main(["demo", "--script"]) == 0
     lines = lines_of(capsys)
     titles = [line.split(":")[0] for line in lines if line.startswith("\N{CHECK MARK}")]
-    assert titles == [f"\N{CHECK MARK} {scene.title}" for scene in [*SCENES, STOP]]
+    assert titles == [f"\N{CHECK MARK} {case.title}" for case in [*CASES, STOP]]
     assert re.fullmatch(r"11 endings, all as expected, in \d\.\d s", lines[-1])
     for expected, told in zip(lines[1:-1:3], lines[2:-1:3], strict=True):
         assert expected.replace("expected", "reported") == told
 
 
 def test_an_ending_that_is_told_wrong_fails_the_script(capsys, monkeypatch):
-    first = SCENES[0]
+    first = CASES[0]
     wrong = first.expected._replace(cause=Cause.PEER_VANISHED)
-    monkeypatch.setattr(script, "SCENES", [first._replace(expected=wrong)])
+    monkeypatch.setattr(script, "CASES", [first._replace(expected=wrong)])
     assert main(["demo", "--script"]) == 1
     lines = lines_of(capsys)
     assert lines[0].startswith("\N{BALLOT X} clean close: peer closed with 1000")
@@ -38,19 +38,19 @@ def test_an_ending_that_is_not_told_fails_the_script(capsys, monkeypatch):
         pass
 
     monkeypatch.setattr(script, "PATIENCE", 0.2)
-    monkeypatch.setattr(script, "SCENES", [Scene("nothing", nothing, STOP.expected)])
+    monkeypatch.setattr(script, "CASES", [Case("nothing", nothing, STOP.expected)])
     assert main(["demo", "--script"]) == 1
     assert lines_of(capsys)[0] == "\N{BALLOT X} nothing: no ending was reported"
 
 
 def test_an_ending_that_is_told_twice_fails_the_script(capsys, monkeypatch):
-    told_once = script._Script._ended
+    reported_once = script._Script._on_close
 
     def twice(self, ws, ending):
-        told_once(self, ws, ending)
-        told_once(self, ws, ending)
+        reported_once(self, ws, ending)
+        reported_once(self, ws, ending)
 
-    monkeypatch.setattr(script, "SCENES", [])
-    monkeypatch.setattr(script._Script, "_ended", twice)
+    monkeypatch.setattr(script, "CASES", [])
+    monkeypatch.setattr(script._Script, "_on_close", twice)
     assert main(["demo", "--script"]) == 1
     assert lines_of(capsys)[-1].startswith("1 endings, 1 wrong")

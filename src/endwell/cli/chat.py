@@ -24,18 +24,18 @@ from ..server.timetable import Drain
 from .elsewhere import row_for
 from .style import printable
 
-__all__ = ["Chat", "who"]
+__all__ = ["Chat", "user_name"]
 
 #: Number of past endings that a page receives when it opens.
 HISTORY = 100
 #: Maximum characters of a name, and of the identifiers of a page and of its connections.
-NAME = 24
+MAX_NAME = 24
 #: Seconds for which the handler reads nothing after ``/slow``.
-SLOW = 6.0
+SLOW_SECONDS = 6.0
 #: From asm-generic/socket.h; Python's socket module does not have it.
 SO_ATTACH_FILTER = 26
 #: The retry advice after ``/restart``.
-BACK = RetryAdvice(3, 8)
+RETRY_ADVICE = RetryAdvice(3, 8)
 
 
 class Chat:
@@ -75,19 +75,19 @@ class Chat:
         self.server.browser_module()
         self.server.websocket("/chat/{room}")(self._chat)
         self.server.websocket("/endings")(self._feed)
-        self.server.on_close(self._ended)
-        self.server.on_drain(self._drained)
+        self.server.on_close(self._on_close)
+        self.server.on_drain(self._on_drain)
 
     def _index(self, request: Request) -> Response:
         return Response.html(self._page)
 
     async def _chat(self, ws: WebSocket, room: str) -> None:
-        name, members = who(ws), self._rooms[room]
-        if key := _given(ws, "key"):
+        name, members = user_name(ws), self._rooms[room]
+        if key := _query_parameter(ws, "key"):
             self.server.sessions.join(key, ws)
         members.add(ws)
         try:
-            self._tell(members, f"* {name} joined, {len(members)} here")
+            self._broadcast(members, f"* {name} joined, {len(members)} here")
             async for message in ws:
                 if message == "/return":
                     break
@@ -95,23 +95,23 @@ class Chat:
                     await self._commands[message](ws)
                 else:
                     text = message if isinstance(message, str) else f"0x{message.hex()}"
-                    self._tell(members, f"{name}: {text}")
+                    self._broadcast(members, f"{name}: {text}")
         finally:
             members.discard(ws)
-            self._tell(members, f"* {name} left, {len(members)} here")
+            self._broadcast(members, f"* {name} left, {len(members)} here")
             if not members:
                 self._rooms.pop(room, None)
 
     async def _sleep(self, ws: WebSocket) -> None:
         self._slow.add(ws)
         try:
-            await ws.send(f"* the handler now reads nothing for {SLOW:.0f} s")
-            await asyncio.sleep(SLOW)
+            await ws.send(f"* the handler now reads nothing for {SLOW_SECONDS:.0f} s")
+            await asyncio.sleep(SLOW_SECONDS)
         finally:
             self._slow.discard(ws)
 
-    def _tell(self, members: set[WebSocket], text: str) -> None:
-        # A slow member is closed. So no member waits for it, and no member that stays has missed a line.
+    def _broadcast(self, members: set[WebSocket], text: str) -> None:
+        # A slow member is closed, so no member waits for it, and each member that stays has every line.
         self.server.broadcast(members, text, slow="close")
 
     # -- the feed -------------------------------------------------------------
@@ -121,17 +121,17 @@ class Chat:
         # stays open until this handler returns, so that it can send the endings of the drain.
         await ws.recv()
         queue: asyncio.Queue[str | None] = asyncio.Queue()
-        for row in self._endings:
-            queue.put_nowait(row)
+        for past in self._endings:
+            queue.put_nowait(past)
         self._feeds.add(queue)
         try:
             async with ws.alive():
-                while (told := await queue.get()) is not None:
-                    await ws.send(told)
+                while (row := await queue.get()) is not None:
+                    await ws.send(row)
         finally:
             self._feeds.discard(queue)
 
-    def _ended(self, ws: WebSocket, ending: Ending) -> None:
+    def _on_close(self, ws: WebSocket, ending: Ending) -> None:
         room = ws.request.params.get("room")
         if room is None:
             return  # the ending of a feed is not shown
@@ -140,28 +140,29 @@ class Chat:
         row = {
             **ending.as_dict(),
             "ok": ending.ok,
-            "name": who(ws),
+            "name": user_name(ws),
             "room": printable(room),
-            "id": _given(ws, "id"),
+            "id": _query_parameter(ws, "id"),
             "busy": busy,
             "others": None if others is None else others._asdict(),
         }
-        self._endings.append(told := json.dumps(row))
-        self._publish(told)
+        text = json.dumps(row)
+        self._endings.append(text)
+        self._publish(text)
         if self.server.draining:
-            self._finish(ws)
+            self._end_feeds(ws)
 
-    def _drained(self, _drain: Drain) -> None:
-        self._finish()
+    def _on_drain(self, _drain: Drain) -> None:
+        self._end_feeds()
 
-    def _finish(self, ended: WebSocket | None = None) -> None:
+    def _end_feeds(self, ended: WebSocket | None = None) -> None:
         """End the feeds if no chat connection is open."""
         if not any("room" in ws.request.params for ws in self.server.connections if ws is not ended):
             self._publish(None)
 
-    def _publish(self, told: str | None) -> None:
+    def _publish(self, row: str | None) -> None:
         for queue in self._feeds:
-            queue.put_nowait(told)
+            queue.put_nowait(row)
 
 
 async def _quit(ws: WebSocket) -> None:
@@ -174,11 +175,11 @@ async def _kick(ws: WebSocket) -> None:
 
 
 async def _restart(ws: WebSocket) -> None:
-    await ws.close(CloseCode.SERVICE_RESTART, BACK.reason("back soon"))
+    await ws.close(CloseCode.SERVICE_RESTART, RETRY_ADVICE.reason("back soon"))
 
 
 async def _crash(ws: WebSocket) -> None:
-    raise RuntimeError(f"{who(ws)} asked for it")
+    raise RuntimeError(f"{user_name(ws)} asked for it")
 
 
 async def _unplug(ws: WebSocket) -> None:
@@ -207,11 +208,11 @@ def _drop_all(sock: _socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
 
 
-def _given(ws: WebSocket, parameter: str) -> str:
+def _query_parameter(ws: WebSocket, parameter: str) -> str:
     """Return a parameter of the query with control characters escaped; ``""`` if it is missing."""
-    return printable(ws.request.query.get(parameter, "")[:NAME]).strip()
+    return printable(ws.request.query.get(parameter, "")[:MAX_NAME]).strip()
 
 
-def who(ws: WebSocket) -> str:
+def user_name(ws: WebSocket) -> str:
     """Return the name of the connection's user with control characters escaped."""
-    return _given(ws, "name") or "somebody"
+    return _query_parameter(ws, "name") or "somebody"

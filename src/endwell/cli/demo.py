@@ -17,7 +17,7 @@ from ..ending import Close, Ending
 from ..wire.authority import join_authority
 from . import script
 from .address import add_address, cannot_listen
-from .chat import Chat, who
+from .chat import Chat, user_name
 from .style import BOLD, DIM, GREEN, RED, paint, printable
 
 __all__ = ["add", "run"]
@@ -108,7 +108,7 @@ def _show(ws: WebSocket, ending: Ending) -> None:
 
 
 def _line(ws: WebSocket, ending: Ending) -> str:
-    name = f"{who(ws)} in {printable(ws.request.params['room'])}"
+    name = f"{user_name(ws)} in {printable(ws.request.params['room'])}"
     sentence = paint(str(ending), GREEN if ending.ok else RED)
     details = (
         f"{ending.cause.value}, by {ending.initiator.value}, received {_code(ending.received)}, "

@@ -19,9 +19,9 @@ class Row(NamedTuple):
     #: The first cell.
     title: str
     #: The side that gets the report: the application of the other server, or the page that it serves.
-    told: str
+    reported_to: str
     #: The servers by what they report, in the order of the table.
-    says: dict[str, tuple[str, ...]]
+    reports: dict[str, tuple[str, ...]]
 
 
 _APPLICATION = "the application"

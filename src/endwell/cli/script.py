@@ -33,8 +33,8 @@ PATIENCE = 20.0
 MAX_SIZE = 1000
 
 
-class Told(NamedTuple):
-    """The checked fields of an Ending."""
+class Reported(NamedTuple):
+    """The fields of an Ending that the script checks."""
 
     cause: Cause
     initiator: Initiator
@@ -44,7 +44,7 @@ class Told(NamedTuple):
     sent: int | None
 
     @classmethod
-    def by(cls, ending: Ending) -> Told:
+    def of(cls, ending: Ending) -> Reported:
         """Return the checked fields of ``ending``."""
         received, sent = _code(ending.received), _code(ending.sent)
         return cls(ending.cause, ending.initiator, ending.clean, received, sent)
@@ -55,12 +55,12 @@ class Told(NamedTuple):
         return f"{row}  received {self.received or '-':<4}  sent {self.sent or '-'}"
 
 
-class Scene(NamedTuple):
-    """One way to end a connection; ``play(url)`` is the peer's part."""
+class Case(NamedTuple):
+    """One way to end a connection; ``end(url)`` is the peer's part."""
 
     title: str
-    play: Callable[[str], Awaitable[object]]
-    expected: Told
+    end: Callable[[str], Awaitable[object]]
+    expected: Reported
 
 
 class Peer:
@@ -109,22 +109,22 @@ async def _close(url: str) -> None:
         await ws.close(CloseCode.NORMAL_CLOSURE, "bye")
 
 
-async def _say(url: str, text: str) -> None:
+async def _send(url: str, text: str) -> None:
     async with connect(url) as ws:
         await ws.send(text)
         await ws.closed
 
 
 async def _quit(url: str) -> None:
-    await _say(url, "/quit")
+    await _send(url, "/quit")
 
 
 async def _crash(url: str) -> None:
-    await _say(url, "/crash")
+    await _send(url, "/crash")
 
 
 async def _oversized(url: str) -> None:
-    await _say(url, "x" * (MAX_SIZE + 1))
+    await _send(url, "x" * (MAX_SIZE + 1))
 
 
 async def _reload(url: str) -> None:
@@ -155,78 +155,78 @@ async def _silence(url: str) -> None:
 PEER, LOCAL, NETWORK = Initiator.PEER, Initiator.LOCAL, Initiator.NETWORK
 
 # fmt: off
-SCENES = [
-    Scene("clean close", _close, Told(Cause.PEER_CLOSED, PEER, True, 1000, 1000)),
-    Scene("/quit", _quit, Told(Cause.APP_CLOSED, LOCAL, True, 1000, 1000)),
-    Scene("reload", _reload, Told(Cause.PEER_CLOSED, PEER, True, 1001, 1001)),
-    Scene("the page is back", _close, Told(Cause.PEER_CLOSED, PEER, True, 1000, 1000)),
-    Scene("FIN without Close", _fin, Told(Cause.PEER_VANISHED, NETWORK, False, None, None)),
-    Scene("RST", _rst, Told(Cause.CONNECTION_RESET, NETWORK, False, None, None)),
-    Scene("protocol error", _bad_opcode, Told(Cause.PROTOCOL_ERROR, LOCAL, False, None, 1002)),
-    Scene("silent peer", _silence, Told(Cause.KEEPALIVE_TIMEOUT, LOCAL, False, None, 1001)),
-    Scene("oversized message", _oversized, Told(Cause.MESSAGE_TOO_BIG, LOCAL, False, None, 1009)),
-    Scene("handler crash", _crash, Told(Cause.HANDLER_ERROR, LOCAL, True, 1011, 1011)),
+CASES = [
+    Case("clean close", _close, Reported(Cause.PEER_CLOSED, PEER, True, 1000, 1000)),
+    Case("/quit", _quit, Reported(Cause.APP_CLOSED, LOCAL, True, 1000, 1000)),
+    Case("reload", _reload, Reported(Cause.PEER_CLOSED, PEER, True, 1001, 1001)),
+    Case("the page is back", _close, Reported(Cause.PEER_CLOSED, PEER, True, 1000, 1000)),
+    Case("FIN without Close", _fin, Reported(Cause.PEER_VANISHED, NETWORK, False, None, None)),
+    Case("RST", _rst, Reported(Cause.CONNECTION_RESET, NETWORK, False, None, None)),
+    Case("protocol error", _bad_opcode, Reported(Cause.PROTOCOL_ERROR, LOCAL, False, None, 1002)),
+    Case("silent peer", _silence, Reported(Cause.KEEPALIVE_TIMEOUT, LOCAL, False, None, 1001)),
+    Case("oversized message", _oversized, Reported(Cause.MESSAGE_TOO_BIG, LOCAL, False, None, 1009)),
+    Case("handler crash", _crash, Reported(Cause.HANDLER_ERROR, LOCAL, True, 1011, 1011)),
 ]
-STOP = Scene("server stop", connect, Told(Cause.SERVER_DRAINED, LOCAL, True, 1001, 1001))
+STOP = Case("server stop", connect, Reported(Cause.SERVER_DRAINED, LOCAL, True, 1001, 1001))
 # fmt: on
 
 
 def run(*, verbose: bool) -> int:
-    """Run every scene and print the Endings. Returns 1 if an Ending was wrong."""
+    """Run every case and print the Endings. Returns 1 if an Ending was wrong."""
     # Hide the log line of the crashing handler, except with -v.
     logging.basicConfig(level=logging.DEBUG if verbose else logging.CRITICAL)
-    return asyncio.run(_Script().play())
+    return asyncio.run(_Script().run())
 
 
 class _Script:
     def __init__(self) -> None:
         self._chat = Chat(ping_interval=PING, ping_timeout=PING, max_size=MAX_SIZE)
-        self._chat.server.on_close(self._ended)
-        self._told: asyncio.Queue[tuple[str, Ending]] = asyncio.Queue()
+        self._chat.server.on_close(self._on_close)
+        self._endings: asyncio.Queue[tuple[str, Ending]] = asyncio.Queue()
         self._wrong = 0
 
-    def _ended(self, ws: WebSocket, ending: Ending) -> None:
-        self._told.put_nowait((ws.request.params["room"], ending))
+    def _on_close(self, ws: WebSocket, ending: Ending) -> None:
+        self._endings.put_nowait((ws.request.params["room"], ending))
 
-    async def play(self) -> int:
+    async def run(self) -> int:
         began = time.monotonic()
         async with self._chat.server.serving(grace=PATIENCE) as server:
-            for scene in SCENES:
-                await self._play(scene, server.port)
-                await self._check(scene)
+            for case in CASES:
+                await self._end(case, server.port)
+                await self._check(case)
             # Keep a reference until the server stops, because an unreferenced WebSocket closes itself.
-            peer = await self._play(STOP, server.port)
+            peer = await self._end(STOP, server.port)
         await self._check(STOP)
         del peer
         # Entries that are left were reported twice.
-        wrong = self._wrong + self._told.qsize()
+        wrong = self._wrong + self._endings.qsize()
         verdict = paint(f"{wrong} wrong", RED) if wrong else paint("all as expected", GREEN)
-        print(f"{len(SCENES) + 1} endings, {verdict}, in {time.monotonic() - began:.1f} s")
+        print(f"{len(CASES) + 1} endings, {verdict}, in {time.monotonic() - began:.1f} s")
         return 1 if wrong else 0
 
-    async def _play(self, scene: Scene, port: int) -> object:
-        # Each scene has its own room, so that peers do not get messages about each other.
-        url = f"ws://127.0.0.1:{port}/chat/{quote(scene.title, safe='')}"
+    async def _end(self, case: Case, port: int) -> object:
+        # Each case has its own room, so that peers do not get messages about each other.
+        url = f"ws://127.0.0.1:{port}/chat/{quote(case.title, safe='')}"
         # If the peer's part takes too long, the check reports the missing Ending.
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                return await scene.play(url)
+                return await case.end(url)
         return None
 
-    async def _check(self, scene: Scene) -> None:
+    async def _check(self, case: Case) -> None:
         try:
             async with asyncio.timeout(PATIENCE):
-                title, ending = await self._told.get()
+                title, ending = await self._endings.get()
         except TimeoutError:
-            title, told, sentence = scene.title, "nothing", "no ending was reported"
+            title, reported, sentence = case.title, "nothing", "no ending was reported"
         else:
-            told, sentence = str(Told.by(ending)), str(ending)
-        right = (title, told) == (scene.title, str(scene.expected))
-        self._wrong += not right
-        mark = paint("\N{CHECK MARK}", GREEN) if right else paint("\N{BALLOT X}", RED)
+            reported, sentence = str(Reported.of(ending)), str(ending)
+        as_expected = (title, reported) == (case.title, str(case.expected))
+        self._wrong += not as_expected
+        mark = paint("\N{CHECK MARK}", GREEN) if as_expected else paint("\N{BALLOT X}", RED)
         print(f"{mark} {paint(title, BOLD)}: {sentence}")
-        print(f"{paint('    expected', DIM)}  {scene.expected}")
-        print(f"{paint('    reported', DIM)}  {told}", flush=True)
+        print(f"{paint('    expected', DIM)}  {case.expected}")
+        print(f"{paint('    reported', DIM)}  {reported}", flush=True)
 
 
 def _code(close: Close | None) -> int | None:
