@@ -35,10 +35,20 @@ async def served():
     async with server.serving():
         pass
 
+async def looped():
+    async for ws in endwell.reconnecting("ws://127.0.0.1:1/"):
+        pass
+
+def loop_blocking():
+    for ws in endwell.sync.reconnecting("ws://127.0.0.1:1/"):
+        pass
+
 calls = {
     "connect": lambda: asyncio.run(opened()),
     "sync.connect": lambda: endwell.sync.connect("ws://127.0.0.1:1/"),
     "sync.connect to a Unix socket": lambda: endwell.sync.connect("ws://localhost/", unix_path="path"),
+    "reconnecting": lambda: asyncio.run(looped()),
+    "sync.reconnecting": loop_blocking,
     "serving": lambda: asyncio.run(served()),
     "run": server.run,
     "run on a Unix socket": lambda: server.run(unix_path="path"),
@@ -86,6 +96,8 @@ def test_every_module_can_be_imported_on_windows(told):
         "connect",
         "sync.connect",
         "sync.connect to a Unix socket",
+        "reconnecting",
+        "sync.reconnecting",
         "serving",
         "run",
         "run on a Unix socket",

@@ -217,6 +217,7 @@ class reconnecting:
             (:attr:`Retry.NEVER`).
         HandshakeError: In the loop, if a new attempt would fail in the same way.
         GaveUp: In the loop, if the policy's ``max_retries`` or ``max_time`` is exceeded.
+        NotImplementedError: In the loop, on Windows.
 
     Example:
         ```python

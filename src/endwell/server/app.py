@@ -377,6 +377,7 @@ class Server:
             RuntimeError: An event loop runs in this thread; use :meth:`serving` there.
             ValueError: ``workers`` is given, but the program is neither a file nor a module, or this is not
                 the main thread.
+            NotImplementedError: The system is Windows.
         """
         run(self, partial(bind, host, port, unix_path, unix_mode), ssl, drain or Drain(), workers)
 
@@ -407,6 +408,7 @@ class Server:
             TypeError: An argument has the wrong type.
             ValueError: An argument is out of range.
             OSError: The server cannot listen. With EADDRINUSE, another process may listen on ``unix_path``.
+            NotImplementedError: When the block is entered, on Windows.
             RuntimeError: This server already serves. It serves from its first ``on_start`` callback until its
                 last ``on_stop`` callback has returned.
 

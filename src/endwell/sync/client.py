@@ -58,6 +58,7 @@ def connect(  # size: the documentation of the arguments
         HandshakeError: For every other failure to connect.
         ConcurrencyError: In the thread of the library's event loop, where the call would wait for itself.
         RuntimeError: If threads are monkey-patched by gevent or eventlet.
+        NotImplementedError: On Windows.
 
     Example:
         ```python
@@ -120,6 +121,7 @@ class reconnecting:
         ConnectionClosed: In the loop, if a new connection would end in the same way.
         HandshakeError: In the loop, if a new attempt would fail in the same way.
         GaveUp: In the loop, if the policy's ``max_retries`` or ``max_time`` is exceeded.
+        NotImplementedError: In the loop, on Windows.
 
     Example:
         ```python

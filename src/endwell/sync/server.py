@@ -32,6 +32,7 @@ def serving(server: S, *args: Any, **keywords: Any) -> Iterator[S]:
     Raises:
         OSError: If the server cannot listen on the address.
         RuntimeError: If the server serves already, or threads are monkey-patched by gevent or eventlet.
+        NotImplementedError: On Windows.
 
     Example:
         ```python
