@@ -27,13 +27,13 @@ def say(line: str) -> None:
 
 @server.sessions.joined
 def joined(name: str, ws: endwell.WebSocket) -> None:
-    """A user who was not here has come."""
+    """A user who had no connection has connected."""
     say(f"* {name} joined")
 
 
 @server.sessions.left
 def left(name: str, ending: endwell.Ending) -> None:
-    """A user has had no connection for 10 s, or closed for good."""
+    """A user has had no connection for 10 s, or will not reconnect."""
     say(f"* {name} left")
 
 
