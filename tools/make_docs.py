@@ -19,6 +19,10 @@ from endwell.options import option_table
 from endwell.protocol.closing import IGNORED, TABLE, Cue, Do, State
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
+RECONNECT = (
+    '\nThe column "reconnect" says what `reconnecting` does: `never` connects again, connects `now` (within a few\n'
+    "seconds), or `later` (after a back-off). [Reconnecting](../howto/reconnect.md#when) has the times.\n"
+)
 MADE = "<!-- Made by tools/make_docs.py from {source}: change that, then run `make docs`. -->\n\n"
 
 
@@ -43,8 +47,9 @@ def closing() -> str:
     return (
         "# The closing table\n\n"
         f"{MADE.format(source='src/endwell/protocol/closing.py')}"
-        "The states of a connection, from its first octet to its last. The first closing cue determines the\n"
-        "cause and the initiator of the ending.\n\n"
+        "The states of a connection, from its first byte to its last. In each state, a cue (an event, such as a\n"
+        'received Close) leads to the next state and to the actions in the column "do". The first cue that\n'
+        "closes determines the cause and the initiator of the ending.\n\n"
         f"```mermaid\nstateDiagram-v2\n    [*] --> OPENING\n{arrows}    ENDED --> [*]\n```\n\n"
         f"{table(('state', 'cue', 'next state', 'do'), rows)}\n"
         f"The other {len(IGNORED)} pairs change nothing.\n\n"
@@ -67,8 +72,9 @@ def codes() -> str:
     return (
         "# Close codes\n\n"
         f"{MADE.format(source='src/endwell/codes.py')}"
-        '`endwell why CODE` shows the usual causes and what to do. "Ordinary" decides between\n'
-        "`ConnectionClosedOK` and `ConnectionClosedError`.\n\n"
+        '`endwell why CODE` shows the usual causes of a code and what to do. An "ordinary" code raises\n'
+        "`ConnectionClosedOK`, any other `ConnectionClosedError`.\n"
+        f"{RECONNECT}\n"
         f"{table(head, named)}\nThe ranges apply to codes without a row of their own:\n\n{table(head, ranges)}"
     )
 
@@ -86,7 +92,15 @@ def causes() -> str:
         for cause in Cause
     ]
     head = ("cause", "meaning", "initiator", "Close sent", "reconnect")
-    return f"# Causes\n\n{MADE.format(source='src/endwell/ending.py')}{table(head, rows)}"
+    return (
+        "# Causes\n\n"
+        f"{MADE.format(source='src/endwell/ending.py')}"
+        '`Ending.cause` is one of these. "Close sent" is the code of the Close that endwell sends for this cause,\n'
+        "unless the application chooses another one. After PEER_CLOSED, the code of the received Close decides\n"
+        "about reconnecting ([codes](codes.md)).\n"
+        f"{RECONNECT}\n"
+        f"{table(head, rows)}"
+    )
 
 
 def options() -> str:

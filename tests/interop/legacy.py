@@ -56,7 +56,7 @@ CATALOG = (
 )
 
 HEADER = """\
-| endwell is | protocol | what happens | the peer saw | endwell was told | on the wire | true |
+| endwell is | protocol | what happens | the peer reported | endwell reported | on the wire | correct |
 |---|---|---|---|---|---|---|"""
 
 

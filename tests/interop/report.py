@@ -10,7 +10,7 @@ import endwell
 from endwell import Cause, Ending, Initiator, TcpEnd, WebSocket
 
 HEADER = """\
-| endwell is | what happens | the peer was told | endwell was told | on the wire | deflate | true |
+| endwell is | what happens | the peer reported | endwell reported | on the wire | deflate | correct |
 |---|---|---|---|---|---|---|"""
 
 #: What the cause is when the peer's TCP ends before anybody's Close.
