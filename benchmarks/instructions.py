@@ -2,7 +2,7 @@
 
     python benchmarks/instructions.py             compare with benchmarks/instructions.json
     python benchmarks/instructions.py --record    write benchmarks/instructions.json
-    python benchmarks/instructions.py --contenders endwell 'picows listener'   where the difference is
+    python benchmarks/instructions.py --contenders endwell 'picows listener' --where 8
 
 The server runs in Python under valgrind's callgrind, in one thread with its load. Only the server's turns of the
 event loop are counted: all requests of a round are in the receive buffers before counting starts, and the replies
@@ -332,8 +332,8 @@ def main() -> int:
                 print(
                     f"{contender:17} {row:17} {total / units:>11,.0f} instructions: {UNITS[row]}", flush=True
                 )
-                if len(args.contenders) > 1:
-                    for name, count in where.most_common(8):
+                if args.where:
+                    for name, count in where.most_common(args.where):
                         print(f"{'':36} {count / units:>11,.0f} {name}")
     return judge(counts.get("endwell", {}), args.loop, record=args.record)
 
@@ -348,6 +348,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--contenders", nargs="+", choices=list(CONTENDERS), default=["endwell"], metavar="NAME"
     )
+    parser.add_argument("--where", type=int, default=0, metavar="N", help="show the N files that cost most")
     parser.add_argument("--loop", choices=LOOPS, default="uvloop")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--answer-pings", type=int, help=argparse.SUPPRESS)

@@ -48,9 +48,13 @@ def _broadcast(connections: Connections, message: Message, slow: Slow) -> Broadc
     if not isinstance(connections, Iterable):
         return broadcast(connections, message, slow)  # raises the TypeError
     receivers = list(connections)
-    blocking = {bridge_of(ws).ws: ws for ws in receivers if isinstance(ws, BlockingWebSocket)}
-    if not blocking:
+    try:
+        # A second test of each member would add a third to the cost of a broadcast.
         return broadcast(receivers, message, slow)  # type: ignore[arg-type]  # broadcast() refuses other types
+    except TypeError:  # raised before anything is sent
+        blocking = {bridge_of(ws).ws: ws for ws in receivers if isinstance(ws, BlockingWebSocket)}
+        if not blocking:
+            raise
     for ws in blocking.values():
         if bridge_of(ws).portal.loop is not asyncio.get_running_loop():
             raise ConcurrencyError(
