@@ -12,6 +12,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import suppress
 from typing import Any, Protocol
 
 import endwell
@@ -232,17 +233,22 @@ async def _in_a_thread(function: Callable[..., Any], *args: Any) -> Any:
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[Any] = loop.create_future()
 
-    def settle(set_: Callable[[Any], None], value: Any) -> None:
+    def settle(result: list[Any]) -> None:
+        value, set_ = result.pop(), result.pop()
         if not outcome.done():
             set_(value)
 
     def run() -> None:
+        nonlocal function, args
         try:
-            report = (settle, outcome.set_result, function(*args))
+            result = [outcome.set_result, function(*args)]
         except BaseException as exc:
-            report = (settle, outcome.set_exception, exc)
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(*report)
+            result = [outcome.set_exception, exc]
+        # The test continues before this thread has ended. What the test drops then must not live on here:
+        # dropping an iterator ends its loop, and dropping a connection closes it.
+        del function, args
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, result)
 
     threading.Thread(target=run, daemon=True).start()
     return await outcome
