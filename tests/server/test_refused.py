@@ -199,7 +199,7 @@ async def test_max_threads_is_logged_once_when_it_is_reached_and_once_when_it_is
 @pytest.mark.parametrize("what", ["page", "hook", "hook of a WebSocket"])
 @pytest.mark.parametrize("how", ["async", "async, swallows its cancellation", "plain"])
 async def test_what_is_slower_than_open_timeout_is_answered_with_503_and_named(what, how, caplog):
-    server, heard, cancelled, release = Server(open_timeout=1), [], [], threading.Event()
+    server, heard, cancelled, release = Server(), [], [], threading.Event()
     server.on_refused(lambda request, status, reason: heard.append((request.path, status)))
 
     async def slow(request, name="x"):
@@ -221,6 +221,8 @@ async def test_what_is_slower_than_open_timeout_is_answered_with_503_and_named(w
     else:
         server.process_request(function)
     async with nothing_left_behind(), server.serving():
+        # The sockets keep the default, within which a busy machine delivers the request.
+        server.options = server.options.replace(open_timeout=0.2)
         head = await answer(server, get("/page/a?x=1", *(UPGRADE if "WebSocket" in what else ())))
         release.set()
         await until(lambda: not server._tasks)
@@ -231,9 +233,27 @@ async def test_what_is_slower_than_open_timeout_is_answered_with_503_and_named(w
     assert heard == [("/page/a", 503)]
     assert cancelled == ([] if how == "plain" else [True])
     (line,) = lines(caplog, logging.WARNING)
-    assert line.endswith(" took longer than open_timeout (1 s): the answer is 503")
+    assert line.endswith(" took longer than open_timeout (0.2 s): the answer is 503")
     assert line.startswith("the page '/page/{name}' (" if what == "page" else "the process_request hook ")
     assert function.__qualname__ in line
+
+
+async def test_a_stall_before_the_hook_begins_is_no_part_of_its_open_timeout(monkeypatch):
+    server = Server(open_timeout=2.5)
+    serve = Server._serve
+
+    def stalled(self, opening, head):
+        serve(self, opening, head)
+        time.sleep(2.6)
+
+    monkeypatch.setattr(Server, "_serve", stalled)
+
+    @server.process_request
+    async def hook(request):
+        return Response(204)
+
+    async with server.serving():
+        assert (await answer(server, get("/"))).startswith("HTTP/1.1 204 ")
 
 
 async def test_a_page_has_open_timeout_from_the_end_of_the_request_on():

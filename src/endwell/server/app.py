@@ -602,16 +602,17 @@ class Server:
         return task
 
     def _start_answering(self, opening: Opening, request: Request) -> None:
-        pending = _PendingAnswer(opening, request)
-        task = self._start(self._answer_http(pending))
+        self._start(self._answer_http(_PendingAnswer(opening, request)))
         opening.wait_for_answer()
-        limit = self.options.open_timeout
-        if limit is not None:
-            timer = asyncio.get_running_loop().call_later(limit, self._time_out, pending, task)
-            task.add_done_callback(lambda _: timer.cancel())
 
     async def _answer_http(self, pending: _PendingAnswer) -> None:
         answer: Response | RequestRefused | None
+        limit, task = self.options.open_timeout, asyncio.current_task()
+        if limit is not None and task is not None:
+            # The time begins with the first step of the task. uvloop runs overdue timers before new tasks: after
+            # a stall, a hook or handler would be cancelled before it has begun.
+            timer = asyncio.get_running_loop().call_later(limit, self._time_out, pending, task)
+            task.add_done_callback(lambda _: timer.cancel())
         try:
             answer = await self._page(pending)
         except RequestRefused as exc:
