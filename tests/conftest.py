@@ -19,6 +19,7 @@ import pytest
 
 import endwell
 
+from .leftovers import pytest_runtest_protocol  # noqa: F401  (a hook)
 from .selection import once
 
 TESTS = Path(__file__).parent

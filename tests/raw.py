@@ -17,7 +17,8 @@ import socket
 import ssl
 import struct
 import termios
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -156,16 +157,18 @@ class RawPeer:
         sock = socket.socket()
         if buffer is not None:
             _limit(sock, buffer)
-        sock.setblocking(False)
-        async with asyncio.timeout(BOUND):
-            await asyncio.get_running_loop().sock_connect(sock, (HOST, port))
-        return cls(sock, context, server=False, bytewise=bytewise)
+        peer = cls(sock, context, server=False, bytewise=bytewise)
+        with _closed_if_it_fails(peer):
+            async with asyncio.timeout(BOUND):
+                await asyncio.get_running_loop().sock_connect(sock, (HOST, port))
+        return peer
 
     @classmethod
     async def connect(cls, port: int, context: ssl.SSLContext | None = None, **how: Any) -> RawPeer:
         """A client whose opening handshake is done; ``how`` goes to :meth:`reach`."""
         peer = await cls.reach(port, context, **how)
-        await peer.upgrade()
+        with _closed_if_it_fails(peer):
+            await peer.upgrade()
         return peer
 
     def __enter__(self) -> RawPeer:
@@ -448,8 +451,19 @@ class RawServer:
     async def accept(self, response: bytes | None = None) -> RawPeer:
         """A server whose opening handshake is done, or answered with ``response``."""
         peer = await self.reached()
-        await peer.upgrade(response)
+        with _closed_if_it_fails(peer):
+            await peer.upgrade(response)
         return peer
+
+
+@contextmanager
+def _closed_if_it_fails(peer: RawPeer) -> Iterator[None]:
+    """Close the socket of ``peer`` if the block raises, because then no test has the peer."""
+    try:
+        yield
+    except BaseException:
+        peer.drop()
+        raise
 
 
 def _limit(sock: socket.socket, buffer: int) -> None:
