@@ -14,8 +14,8 @@ from tests.browser.driver import Tab
 
 __all__ = ["PATIENCE", "Hall", "hall", "until"]
 
-#: Seconds for what a browser has to do.
-PATIENCE = 20
+#: Seconds for what a browser has to do. Only a hang lasts that long.
+PATIENCE = 60
 
 # What a page was told is kept where the next page, or another tab, can read it.
 PAGE = """<!doctype html><meta charset="utf-8"><title>a page</title>

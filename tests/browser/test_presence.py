@@ -14,7 +14,7 @@ from tests.browser.hall import PAGE, PATIENCE, until
 RELOADS = 200
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(900)
 async def test_a_user_who_reloads_200_times_is_there_once_and_all_the_time(browser: Browser):
     server, told, dice = endwell.Server(), [], random.Random(RELOADS)
     sessions = server.sessions
