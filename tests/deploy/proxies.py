@@ -78,6 +78,8 @@ def configuration(name: str, folder: Path, ports: list[int], idle: float | None)
         "bind :443": f"bind 127.0.0.1:{own}",
         "/etc/ssl/chat.pem": f"{folder}/chat.pem",
         "inter 2s": "inter 100ms",
+        # HAProxy would wait no longer than ``inter`` for the health page. A stalled server is not down.
+        "timeout connect 5s": "timeout connect 60s\n    timeout check 60s",
     }
     (folder / "haproxy.cfg").write_text(changed(block("haproxy"), changes | quicker))
     return ["haproxy", "-db", "-f", str(folder / "haproxy.cfg")]
