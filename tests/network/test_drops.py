@@ -14,24 +14,40 @@ import pytest
 from tests.cli.process import python
 from tests.network.namespaces import Network
 
-KEEPALIVE = {"ping_interval": 0.5, "ping_timeout": 0.5}
-IN_TIME = sum(KEEPALIVE.values()) + 1.0
+#: A process that stalls for less than 2.5 s is not given up before the network is lost. The others take so long
+#: that none of them can be what ends a connection in time.
+OPTIONS = {"ping_interval": 0.5, "ping_timeout": 2.5, "close_timeout": 60, "write_timeout": 60}
+IN_TIME = OPTIONS["ping_interval"] + OPTIONS["ping_timeout"] + 1.0
+ATTEMPTS = 5
 
 
 def side(prefix: Iterable[str], **how: Any) -> AbstractContextManager[subprocess.Popen[str]]:
-    return python("-m", "tests.network.side", json.dumps({**how, "options": KEEPALIVE}), prefix=prefix)
+    return python("-m", "tests.network.side", json.dumps({**how, "options": OPTIONS}), prefix=prefix)
 
 
 def says(process: subprocess.Popen[str]) -> Any:
     return json.loads(process.stdout.readline())
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("blocking", [False, True], ids=["asyncio", "sync"])
 @pytest.mark.parametrize(
     ("at_server", "at_client"),
     [("reads", "reads"), ("sleeps", "sleeps"), ("writes", "sleeps"), ("sleeps", "writes")],
 )
 def test_both_sides_know_within_ping_interval_and_ping_timeout_and_a_second(at_server, at_client, blocking):
+    # A process that stalls is told late, and gives up the other one early. So one of several attempts has to be
+    # undisturbed.
+    seen = []
+    for _ in range(ATTEMPTS):
+        seen.append(lose_a_network(at_server, at_client, blocking))
+        if all(0 < told < IN_TIME for told in seen[-1]):
+            return
+    raise AssertionError(f"seconds after the loss at which both sides were told, in each attempt: {seen}")
+
+
+def lose_a_network(at_server: str, at_client: str, blocking: bool) -> list[float]:
+    """When both sides are told, in seconds after the loss."""
     with Network() as network:
         common = {"blocking": blocking, "host": network.address}
         with side(network.server_prefix, role="server", doing=at_server, port=0, **common) as server:
@@ -42,9 +58,10 @@ def test_both_sides_know_within_ping_interval_and_ping_timeout_and_a_second(at_s
                 # Longer than a peer may be silent: no connection is closed while the network works,
                 # and a side that writes has filled all buffers by then.
                 time.sleep(IN_TIME)
-                cut = time.monotonic()
                 network.cut()
-                for process in (client, server):
-                    told, cause, stalled = says(process)
-                    assert cut < told < cut + IN_TIME + stalled  # which a busy machine brings about
-                    assert cause == "KEEPALIVE_TIMEOUT"
+                cut = time.monotonic()
+                both = [says(process) for process in (client, server)]
+    after = [told - cut for told, _ in both]
+    if min(after) > 0:
+        assert {cause for _, cause in both} == {"KEEPALIVE_TIMEOUT"}
+    return after
