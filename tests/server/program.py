@@ -35,6 +35,11 @@ async def stuck(ws):
         except asyncio.CancelledError:
             pass
 
+@server.websocket("/held")
+async def held(ws):
+    while not os.path.exists(__file__ + ".released"):
+        await asyncio.sleep(0.01)
+
 @server.websocket("/blocked")
 async def blocked(ws):
     sys.stderr.write("blocks\\n")
@@ -113,6 +118,11 @@ def write(folder, *, workers=2, deadline=60.0, **changes):
     file = folder / "app.py"
     file.write_text(text)
     return file
+
+
+def release(file):
+    """Have the handlers of ``/held`` return, which neither read nor end before."""
+    file.with_name(file.name + ".released").touch()
 
 
 @contextmanager

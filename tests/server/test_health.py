@@ -12,7 +12,7 @@ import pytest
 import endwell
 from tests.cli.process import PATIENCE
 from tests.pair import within
-from tests.server.program import running, write
+from tests.server.program import release, running, write
 
 
 def health(port):
@@ -27,16 +27,17 @@ def health(port):
 
 @pytest.mark.parametrize("workers", [None, 2])
 async def test_any_page_turns_503_while_the_server_drains(workers, tmp_path):
-    # So that it is not over before it has been asked.
-    with running(write(tmp_path, workers=workers, deadline=4.0)) as program:
+    # No limit of the drain passes before the test has asked.
+    file = write(tmp_path, workers=workers, deadline=3600.0)
+    with running(file) as program:
         assert health(program.port) == (200, None)
-        # Neither goes when it is told to, so that there is something to wait for.
-        kept = [await endwell.connect(program.url("/stuck")) for _ in range(8)]
+        kept = [await endwell.connect(program.url("/held"), open_timeout=PATIENCE) for _ in range(8)]
         program.send(signal.SIGTERM)
         program.logged("stopping: [0-9] connections?", workers or 1)
         status, retry = await asyncio.to_thread(health, program.port)
         assert status == 503
         assert int(retry) >= 1
+        release(file)
         for ws in kept:
             assert (await within(ws.closed)).code == 1001
         assert (await asyncio.to_thread(program.finish, None))[0] == 0

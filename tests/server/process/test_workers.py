@@ -17,7 +17,7 @@ import endwell
 from benchmarks.rolling import Scenario, play
 from tests.cli.process import PATIENCE, finish, python
 from tests.pair import within
-from tests.server.program import eventually, running, write
+from tests.server.program import eventually, release, running, write
 
 
 def is_there(process):
@@ -232,9 +232,10 @@ async def test_the_file_of_a_unix_socket_is_there_until_the_supervisor_ends(tmp_
 
 
 async def test_workers_that_are_to_leave_the_port_while_they_drain_do_and_so_does_the_supervisor(tmp_path):
-    # So that it is not over before the test has seen it.
-    with running(write(tmp_path, workers=1, deadline=4.0, **{"window=": "listen=False, window="})) as program:
-        port, ws = program.port, await endwell.connect(program.url("/stuck"))
+    # No limit of the drain passes before the test has seen it.
+    file = write(tmp_path, workers=1, deadline=3600.0, **{"window=": "listen=False, window="})
+    with running(file) as program:
+        port, ws = program.port, await endwell.connect(program.url("/held"))
         program.send(signal.SIGTERM)
 
         def refused():
@@ -246,6 +247,8 @@ async def test_workers_that_are_to_leave_the_port_while_they_drain_do_and_so_doe
 
         await eventually(refused)
         assert program.process.poll() is None
+        assert ws.is_open
+        release(file)
         await ended(ws)
         assert (await asyncio.to_thread(program.finish, None))[0] == 0
 
