@@ -155,7 +155,7 @@ async def _leaving_nothing_behind(test: Coroutine[Any, Any, None], limit: float)
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     if tasks:
         # A task that is about to end may do so, on a busy machine too; one that waits for a timeout may not.
-        _, tasks = await asyncio.wait(tasks, timeout=10)
+        _, tasks = await asyncio.wait(tasks, timeout=30)
     assert not tasks, f"the test left tasks behind: {tasks}"
     for fault in faults:
         raise AssertionError(f"reported to the loop: {fault['message']}") from fault.get("exception")

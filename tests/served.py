@@ -9,7 +9,7 @@ import endwell
 from endwell import Close, Response, RetryPolicy
 from tests.pair import nothing_left_behind
 
-__all__ = ["QUICK", "SLOW", "Served", "refusal", "serving"]
+__all__ = ["QUICK", "SLOW", "Served", "ended_at", "refusal", "serving"]
 
 #: The defaults, 250 times as fast.
 QUICK = RetryPolicy(base=0.02, max_delay=0.24, stable_after=10)
@@ -59,6 +59,12 @@ async def serving(*turns, **where):
     served = Served(*turns)
     async with nothing_left_behind(), served.server.serving(**where):
         yield served
+
+
+def ended_at(ending):
+    """When the connection ended, by ``time.monotonic()``; a stall during this call makes it earlier, never later."""
+    now = time.monotonic()
+    return now - (time.time() - ending.opened_at - ending.duration)
 
 
 def refusal(status, **headers):

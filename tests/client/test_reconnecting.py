@@ -24,7 +24,7 @@ from endwell.client import reconnecting
 from endwell.client.connect import ConnectKeywords
 from tests.pair import nothing_left_behind, within
 from tests.raw import BOUND, PROMPT, RawServer
-from tests.served import QUICK, SLOW, Served, refusal, serving
+from tests.served import QUICK, SLOW, Served, ended_at, refusal, serving
 
 CLOSED = endwell.Ending(cause=Cause.PEER_CLOSED, initiator=Cause.PEER_CLOSED.initiator, clean=True)
 
@@ -124,7 +124,7 @@ async def crowd(monkeypatch, policy, end):
         async def client():
             def tell(last, wait):
                 waits.append(wait)
-                due.append(time.monotonic() + wait)
+                due.append(ended_at(last) + wait)
 
             due = []
             async for ws in endwell.reconnecting(served.url, policy=policy, compression=None, on_ending=tell):

@@ -19,7 +19,7 @@ async def test_no_kept_input_of_the_fuzzer_hurts_a_running_server(opened, legacy
         if opened
         else ["request", "response", "extensions"]
     )
-    async with attacked(legacy=legacy, open_timeout=1.0) as both:
+    async with attacked(legacy=legacy, open_timeout=2.5) as both:
         for name in names:
             for data in corpus(name):
                 with await RawPeer.reach(both.port) as peer:

@@ -11,7 +11,7 @@ import pytest
 
 from endwell import Server
 from tests.pair import nothing_left_behind, until
-from tests.raw import RawPeer
+from tests.raw import BOUND, RawPeer
 from tests.wire.peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 
 #: Rounds before it is counted, and those that are.
@@ -79,7 +79,7 @@ ROUND = {
 
 @pytest.mark.parametrize("name", ROUND)
 async def test_nothing_is_kept_of_a_connection_that_is_over(name):
-    server = Server(ping_interval=None, close_timeout=1.0, open_timeout=1.0)
+    server = Server(ping_interval=None, close_timeout=2 * BOUND, open_timeout=2 * BOUND)
     server.websocket("/")(reading)
     server.get("/page")(lambda request: "a page")
 

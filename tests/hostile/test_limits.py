@@ -19,7 +19,7 @@ PAGE = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def serve(**options):
-    server = Server(ping_interval=None, close_timeout=1.0, **options)
+    server = Server(ping_interval=None, close_timeout=2 * BOUND, **options)
     server.websocket("/")(idle)
     server.get("/page")(lambda request: "a page")
     return server

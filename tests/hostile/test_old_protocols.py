@@ -188,8 +188,8 @@ async def test_a_fault_ends_the_connection_and_is_told_as_its_cause(name, versio
 
 @pytest.mark.parametrize("version", HIXIE)
 async def test_a_text_that_drips_without_its_mark_is_no_message_and_idle_timeout_ends_it(version, role):
+    began = time.monotonic()
     async with pair(role, version=version, idle_timeout=0.3) as both:
-        began = time.monotonic()
         await both.peer.write(b"\0")
         while both.ws.is_open:
             await both.peer.write(b"x")

@@ -102,7 +102,7 @@ DRIBBLES = {
 @pytest.mark.parametrize("name", DRIBBLES)
 async def test_open_timeout_is_absolute_however_the_answer_dribbles_in(name, transport):
     with RawServer(transport.server) as listening:
-        connecting = asyncio.ensure_future(opened(listening.uri, ssl=transport.client, open_timeout=0.3))
+        connecting = asyncio.ensure_future(opened(listening.uri, ssl=transport.client, open_timeout=2.5))
         with await listening.reached() as peer:
             await peer.shake()
             await peer.read_head()

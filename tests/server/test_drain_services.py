@@ -15,6 +15,7 @@ from endwell import Cause, Close, CloseCode, HandshakeRejected, RetryAdvice
 from tests.old import OldPeer
 from tests.pair import until, within
 from tests.raw import BOUND
+from tests.served import ended_at
 from tests.wire.peer import CLOSE, TEXT
 
 
@@ -130,7 +131,7 @@ async def test_our_clients_come_back_in_the_window_they_were_given_and_not_above
     def told(last, verdict):
         if last.code == CloseCode.SERVICE_RESTART:
             advised.append((RetryAdvice.parse(last.reason), verdict))
-            returns.append(time.monotonic() + verdict)
+            returns.append(ended_at(last) + verdict)
 
     async def client():
         clients = endwell.reconnecting(url(server), on_ending=told)
