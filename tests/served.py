@@ -9,7 +9,7 @@ import endwell
 from endwell import Close, Response, RetryPolicy
 from tests.pair import nothing_left_behind
 
-__all__ = ["QUICK", "SLOW", "Served", "ended_at", "refusal", "serving"]
+__all__ = ["QUICK", "SLOW", "Served", "due", "refusal", "serving"]
 
 #: The defaults, 250 times as fast.
 QUICK = RetryPolicy(base=0.02, max_delay=0.24, stable_after=10)
@@ -61,10 +61,9 @@ async def serving(*turns, **where):
         yield served
 
 
-def ended_at(ending):
-    """When the connection ended, by ``time.monotonic()``; a stall during this call makes it earlier, never later."""
-    now = time.monotonic()
-    return now - (time.time() - ending.opened_at - ending.duration)
+def due(client):
+    """When ``client`` has chosen to make its next attempt; its callback has no exact time of its own."""
+    return client._connecting._due
 
 
 def refusal(status, **headers):

@@ -24,7 +24,7 @@ from endwell.client import reconnecting
 from endwell.client.connect import ConnectKeywords
 from tests.pair import nothing_left_behind, within
 from tests.raw import BOUND, PROMPT, RawServer
-from tests.served import QUICK, SLOW, Served, ended_at, refusal, serving
+from tests.served import QUICK, SLOW, Served, due, refusal, serving
 
 CLOSED = endwell.Ending(cause=Cause.PEER_CLOSED, initiator=Cause.PEER_CLOSED.initiator, clean=True)
 
@@ -121,27 +121,30 @@ async def crowd(monkeypatch, policy, end):
     async with serving(*["idle"] * 2 * size) as served:
         done, waits, early = asyncio.Event(), [], []
 
-        async def client():
+        async def visit():
             def tell(last, wait):
                 waits.append(wait)
-                due.append(ended_at(last) + wait)
+                chosen.append((due(client), wait))
 
-            due = []
-            async for ws in endwell.reconnecting(served.url, policy=policy, compression=None, on_ending=tell):
-                if not due:
+            chosen = []
+            client = endwell.reconnecting(served.url, policy=policy, compression=None, on_ending=tell)
+            async for ws in client:
+                if not chosen:
                     await ws.closed
                 else:
+                    moment, wait = chosen[0]
                     # 0.02: a timer of uvloop's counts whole milliseconds, and may ring one early.
-                    early.append(time.monotonic() < due[0] - 0.02)
+                    early.append(moment < began + wait or time.monotonic() < moment - 0.02)
                     await done.wait()
                     break
 
         async with asyncio.TaskGroup() as group:
             for _ in range(size):
-                group.create_task(client())
+                group.create_task(visit())
             while len(served.opened) < size:
                 await asyncio.sleep(0.01)
             monkeypatch.setattr(random, "random", lambda: dice.pop() if dice else 0.0)
+            began = time.monotonic()
             await end(served.opened[:size])
             while len(early) < size:
                 await asyncio.sleep(0.01)

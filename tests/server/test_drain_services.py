@@ -15,7 +15,7 @@ from endwell import Cause, Close, CloseCode, HandshakeRejected, RetryAdvice
 from tests.old import OldPeer
 from tests.pair import until, within
 from tests.raw import BOUND
-from tests.served import ended_at
+from tests.served import due
 from tests.wire.peer import CLOSE, TEXT
 
 
@@ -128,12 +128,12 @@ async def test_our_clients_come_back_in_the_window_they_were_given_and_not_above
         async for _ in ws:
             pass
 
-    def told(last, verdict):
-        if last.code == CloseCode.SERVICE_RESTART:
-            advised.append((RetryAdvice.parse(last.reason), verdict))
-            returns.append(ended_at(last) + verdict)
-
     async def client():
+        def told(last, verdict):
+            if last.code == CloseCode.SERVICE_RESTART:
+                advised.append((RetryAdvice.parse(last.reason), verdict))
+                returns.append(due(clients))
+
         clients = endwell.reconnecting(url(server), on_ending=told)
         async for ws in clients:
             if (await ws.closed).code != CloseCode.SERVICE_RESTART:
@@ -146,6 +146,7 @@ async def test_our_clients_come_back_in_the_window_they_were_given_and_not_above
                 group.create_task(client())
             while len(came) < count:
                 await asyncio.sleep(0.01)
+            began = time.monotonic()
             await drained(server, code=CloseCode.SERVICE_RESTART, rate=rate)
         came.clear()
         async with server.serving(port=port), asyncio.timeout(BOUND):
@@ -154,6 +155,7 @@ async def test_our_clients_come_back_in_the_window_they_were_given_and_not_above
             await server.drain(code=CloseCode.NORMAL_CLOSURE, rate=None)
     assert len(returns) == len(came) == count
     assert all(advice.earliest <= wait <= advice.latest for advice, wait in advised)
+    assert all(moment >= began + wait for moment, (_, wait) in zip(returns, advised, strict=True))
     # Not sooner than they chose to; later only by what the machine stalls.
     assert all(moment > chosen - 0.1 for moment, chosen in zip(sorted(came), sorted(returns), strict=True))
     # The waits are spread over 3 s. Of 50 in [0, 3) more than 40 are in one second with a probability below 1e-9.
