@@ -5,8 +5,11 @@ from itertools import product
 
 import pytest
 
-from endwell.ending import Cause, TcpEnd
-from endwell.protocol.closing import IGNORED, TABLE, Cue, Do, State, cause_of, tcp_end_of
+from endwell.ending import Cause, Initiator, TcpEnd
+from endwell.options import Options
+from endwell.protocol.closing import IGNORED, TABLE, Closing, Cue, Do, State, cause_of, tcp_end_of
+from endwell.protocol.liveness import Verdict
+from tests.protocol.core import opened, said
 
 
 def test_every_pair_of_a_state_and_a_cue_is_in_the_table_or_is_ignored_and_never_both():
@@ -90,3 +93,53 @@ def test_how_tcp_ended_follows_from_the_last_cue():
     assert tcp_end_of(Cue.LINGERED, None) is TcpEnd.OPEN
     assert tcp_end_of(Cue.TIME_UP, None) is TcpEnd.TIMEOUT
     assert tcp_end_of(Cue.SILENT, None) is tcp_end_of(Cue.STUCK, None) is TcpEnd.ABORTED
+
+
+@pytest.mark.parametrize(
+    "cue", [cue for state, cue in TABLE if state is State.OPENING and cue is not Cue.ACCEPTED]
+)
+def test_a_machine_goes_where_the_table_says(cue):
+    row = TABLE[State.OPENING, cue]
+    machine = Closing(False, Options(), 0.0)
+    machine.cue(cue, 1.0, Cause.HANDSHAKE_FAILED)
+    assert (machine.state, machine.ended) == (row.state, row.state is State.ENDED)
+    assert machine.abort is (Do.ABORT in row.do)
+    assert machine.half_close is (Do.FIN in row.do)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "cause", "state"),
+    [
+        (Verdict.SILENT, Cause.KEEPALIVE_TIMEOUT, State.ENDED),
+        (Verdict.STUCK, Cause.WRITE_TIMEOUT, State.ENDED),
+        (Verdict.EXPIRED, Cause.LIFETIME_REACHED, State.CLOSING),
+        (Verdict.IDLE, Cause.IDLE_TIMEOUT, State.CLOSING),
+    ],
+)
+def test_what_liveness_decides_has_its_cause_and_its_close(verdict, cause, state):
+    core = opened()
+    core.end_for(verdict, 1.0)
+    assert core.state is state
+    assert [close.code for close in said(core)] == [cause.close_code]
+    core.lost(ConnectionResetError("x"), 2.0)
+    assert core.ending.cause is cause
+
+
+def test_the_first_cause_stays():
+    machine = Closing(False, Options(close_timeout=10), 0.0)
+    machine.cue(Cue.REFUSED, 1.0, Cause.HANDSHAKE_REJECTED)
+    assert (machine.state, machine.deadline) == (State.LINGERING, 11.0)
+    machine.lost(ConnectionResetError("x"), 2.0)
+    ending = machine.ending
+    assert (ending.cause, ending.initiator) == (Cause.HANDSHAKE_REJECTED, Initiator.LOCAL)
+    assert (ending.tcp, ending.duration) == (TcpEnd.RST, 2.0)
+    machine.cue(Cue.EOF, 3.0, Cause.PEER_VANISHED)
+    assert machine.ending is ending
+
+
+def test_an_ignored_cue_changes_nothing():
+    machine = Closing(False, Options(open_timeout=10), 0.0)
+    for state, cue in IGNORED:
+        if state is State.OPENING:
+            machine.cue(cue, 1.0, Cause.APP_CLOSED)
+    assert (machine.state, machine.deadline, machine.ending) == (State.OPENING, 10.0, None)

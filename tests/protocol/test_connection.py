@@ -126,7 +126,7 @@ def test_what_waits_does_not_prove_the_peer_alive():
     core.accept(Codec(False, deflate=PerMessageDeflate(Deflate(), client=False)), 0.0)
     core.receive(bombs(2), 1.0)
     core.feed(bytearray(), 0, 2.0)
-    assert core.keepalive.last_heard == 1.0
+    assert core.last_heard == 1.0
 
 
 def test_a_full_inbox_never_blocks_the_closing_handshake():
@@ -183,7 +183,7 @@ def test_a_pong_tells_the_round_trip():
     payload = core.ping(None, 1.0)
     assert said(core) == [Ping(payload)]
     core.receive(frame(core, "pong", payload), 1.25)
-    assert core.keepalive.answered == [(payload, 0.25)]
+    assert core.answered == [(payload, 0.25)]
     core.eof(2.0)
     assert core.ending.latency == 0.25
 
@@ -644,9 +644,9 @@ def test_a_peer_that_talks_and_never_answers_a_ping_costs_one_payload():
         core.tick(20.0 * turn)
         leave(core)
     assert core.is_open
-    assert len(core.keepalive._unanswered) == 2
-    core.receive(frame(core, "pong", core.keepalive.last_payload), 2000.0)
-    assert [payload for payload, _ in core.keepalive.answered] == [mine, core.keepalive.last_payload]
+    assert len(core._unanswered) == 2
+    core.receive(frame(core, "pong", core.last_payload), 2000.0)
+    assert [payload for payload, _ in core.answered] == [mine, core.last_payload]
 
 
 def test_a_peer_that_takes_nothing_is_cut_after_write_timeout():

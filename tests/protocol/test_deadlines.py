@@ -174,7 +174,7 @@ def test_a_peer_that_dies_right_after_a_pong_is_gone_no_later(client):
     core = opened(client)
     core.tick(20.0)
     left(core, 20.0)
-    core.receive(Codec(not client).pong(core.keepalive.last_payload), 20.1)
+    core.receive(Codec(not client).pong(core.last_payload), 20.1)
     assert seconds_to_the_end(core, 20.1) <= 45
 
 

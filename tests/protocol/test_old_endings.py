@@ -263,10 +263,10 @@ def test_bytes_are_refused_before_anything_is_sent_and_the_connection_goes_on(ol
 def test_hybi_03_has_pings_and_binary_messages_and_no_codes(client):
     core = opened(client, Hybi03(client), ping_interval=1, ping_timeout=1)
     core.tick(1.0)
-    payload = core.keepalive.last_payload
+    payload = core.last_payload
     assert leave(core) == b"\x02\x04" + payload
     core.receive(b"\x03\x04" + payload + b"\x02\x01p" + b"\x05\x02\0\xff", 1.5)
-    assert core.keepalive.latency == 0.5
+    assert core.latency == 0.5
     assert list(core.inbox) == [b"\0\xff"]
     assert leave(core) == b"\x03\x01p"
     core.close(4001, "why", 2.0)

@@ -16,7 +16,7 @@ def pings(core, now):
 
 
 def answer(core, now):
-    core.receive(frame(core, "pong", core.keepalive.last_payload), now)
+    core.receive(frame(core, "pong", core.last_payload), now)
 
 
 @pytest.mark.parametrize("client", [True, False])

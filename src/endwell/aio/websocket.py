@@ -204,12 +204,12 @@ class WebSocket:
     @property
     def latency(self) -> float | None:
         """The round trip of the last ping in seconds; None before the first pong."""
-        return self._core.keepalive.latency
+        return self._core.latency
 
     @property
     def smoothed_latency(self) -> float | None:
         """The smoothed round trip in seconds, over about eight pings, as TCP smooths it (RFC 6298)."""
-        return self._core.keepalive.smoothed
+        return self._core.smoothed_latency
 
     @property
     def remote_address(self) -> object:
@@ -452,12 +452,12 @@ class WebSocket:
         core = self._core
         if core.answering:
             self._answer_later()
-        if core.keepalive.answered:
-            for payload, latency in core.keepalive.answered:
+        if core.answered:
+            for payload, latency in core.answered:
                 waiter = None if self._pings is None else self._pings.get(payload)
                 if waiter is not None and not waiter.done():
                     waiter.set_result(latency)
-            core.keepalive.answered = None
+            core.answered = None
         if core.inbox.messages and self._slot.is_waiting():
             self._slot.wake(inline)
         if self._sender is not None or (core.partial_size and self._slot.is_waiting()):
