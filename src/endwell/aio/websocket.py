@@ -212,6 +212,36 @@ class WebSocket:
         return self._core.smoothed_latency
 
     @property
+    def messages_in(self) -> int:
+        """Number of complete messages received, including those that are not read yet.
+
+        This counter and the following four count from the opening on. After the end they are those of the
+        :class:`Ending`.
+        """
+        return self._core.messages_in
+
+    @property
+    def messages_out(self) -> int:
+        """Number of messages accepted by :meth:`send`."""
+        return self._core.messages_out
+
+    @property
+    def bytes_in(self) -> int:
+        """Number of bytes received after the opening handshake."""
+        return self._core.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        """Number of bytes sent after the opening handshake; those that wait in the send queue do not count."""
+        ending = self.ending
+        return self._core.bytes_out if ending is None else ending.bytes_out
+
+    @property
+    def dropped_messages(self) -> int:
+        """Number of messages that arrived after the local Close and were dropped because the queue was full."""
+        return self._core.dropped_messages
+
+    @property
     def remote_address(self) -> object:
         """The peer's address, in the format of the socket module: ``(host, port, ...)``; ``""`` on a Unix socket."""
         return self._stream.remote_address

@@ -99,9 +99,10 @@ class Liveness:
 
     def stop(self) -> None:
         """The connection is not open any more."""
-        self._live = False
-        self._keepalive_at = NEVER
-        self.rearm()
+        if self._live:
+            self._live = False
+            self._keepalive_at = NEVER
+            self.rearm()
 
     def limit_lifetime(self, now: float, jitter: float) -> None:
         """Limit the lifetime to ``max_lifetime``, shortened by a share that ``jitter``, in [0, 1), determines."""

@@ -254,6 +254,15 @@ class Bridge:
     def _room(self) -> bool:
         return self._staged_size + self._core.outbox.size <= self._write_limit
 
+    def messages_out(self) -> int:
+        """The number of messages that :meth:`send` has accepted."""
+        with self._gate:
+            return self._core.messages_out + len(self._staged)
+
+    def bytes_out(self) -> int:
+        """The number of bytes sent. Not that of the ending, which only the loop's thread may compute."""
+        return self._core.bytes_out
+
     def send(self, message: str | bytes) -> None:
         """Stage ``message`` when there is room."""
         with self._gate:
