@@ -25,6 +25,7 @@ MODULES = [
     "endwell.protocol.deadline",
     "endwell.protocol.inbox",
     "endwell.protocol.outbox",
+    "endwell.protocol.receiver",
     "endwell.protocol.liveness",
     "endwell.protocol.closing",
     "endwell.protocol.connection",
@@ -41,6 +42,7 @@ MODULES = [
     "endwell.sync._locks",
     "endwell.sync.waiting",
     "endwell.sync.portal",
+    "endwell.sync.inbox",
     "endwell.sync.bridge",
     "endwell.sync.websocket",
 ]

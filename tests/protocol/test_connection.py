@@ -11,6 +11,9 @@ from endwell.errors import BadRequest, InvalidHandshake, ProtocolError
 from endwell.options import Deflate
 from endwell.protocol.closing import State
 from endwell.protocol.deadline import NEVER
+from endwell.protocol.inbox import Inbox
+from endwell.protocol.pause import Pause
+from endwell.protocol.receiver import Receiver
 from endwell.wire.codec import Codec, Ping, Pong
 from endwell.wire.deflate import PerMessageDeflate
 from endwell.wire.frames import BINARY, build
@@ -356,11 +359,13 @@ def test_a_close_that_does_not_leave_has_close_timeout_and_is_told_when_that_is_
 # -- a Close behind messages --------------------------------------------------------
 
 
-class Application:
+class Application(Receiver):
     """Where the application waits for messages, if it does."""
 
-    def __init__(self, waiting=False):
+    def __init__(self, core, waiting=False, last_call=lambda: None):
+        super().__init__(core.inbox)
         self.waiting = waiting
+        self.last_call = last_call
 
     def is_waiting(self):
         return self.waiting
@@ -369,7 +374,7 @@ class Application:
 def asked(client=False, **options):
     """A connection whose application has taken a question, behind which a Close came."""
     core = opened(client, ping_interval=None, **options)
-    core.receiver = Application()
+    core.deliver_to(Application(core))
     core.receive(frame(core, "message", "question") + frame(core, "close", 4001, "bye"), 1.0)
     assert core.inbox.popleft() == "question"
     assert (core.state, core.is_open, core.answering) == (State.ANSWERING, True, True)
@@ -410,7 +415,8 @@ def test_our_close_answers_that_of_the_peer_and_the_peers_was_the_first():
 @pytest.mark.parametrize("why", ["never took a message", "waits", "answer_timeout is 0"])
 def test_a_close_with_nothing_pending_before_it_is_answered_at_once(why):
     core = opened(answer_timeout=0 if why == "answer_timeout is 0" else 1.0)
-    core.receiver = application = Application()
+    application = Application(core)
+    core.deliver_to(application)
     if why != "never took a message":
         core.receive(frame(core, "message", "question"), 1.0)
         core.inbox.popleft()
@@ -481,7 +487,7 @@ def test_a_reset_behind_the_close_ends_it_and_the_close_is_what_ended_it():
 
 def test_what_was_accepted_elsewhere_precedes_the_answer_to_a_close():
     core = asked()
-    core.last_call = lambda: core.send("staged", 1.2)
+    core.deliver_to(Application(core, last_call=lambda: core.send("staged", 1.2)))
     core.handled(1.2)
     assert said(core, 1.2) == ["staged", Close(4001, "bye")]
 
@@ -846,14 +852,28 @@ def test_the_heads_of_the_opening_are_not_counted():
     assert core.ending.bytes_out == 4
 
 
-# -- a driver that takes the messages elsewhere ---------------------------------
+# -- the receiver -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("why", ["receiver_full", "stop_delivery"])
-def test_a_driver_that_takes_nothing_more_holds_the_peer_back_until_the_connection_closes(why):
+class Full(Inbox):
+    def is_full(self):
+        return True
+
+
+def fill(core):
+    core.deliver_to(Receiver(Full()))
+
+
+def end_delivery(core):
+    core.pause(Pause.DELIVERY)
+
+
+@pytest.mark.parametrize(("pause", "why"), [(fill, Pause.INBOX), (end_delivery, Pause.DELIVERY)])
+def test_a_receiver_that_takes_nothing_more_holds_the_peer_back_until_the_connection_closes(pause, why):
     core = opened(max_queue=4)
-    setattr(core, why, True)
+    pause(core)
     assert not core.wants_read()
+    assert core.pauses() == why
     core.close(1000, "", 1.0)
     assert core.wants_read()
     core.receive(frame(core, "message", "late"), 2.0)
@@ -895,10 +915,50 @@ def test_the_last_call_comes_once_and_what_it_sends_precedes_the_close(cue):
         calls.append(core.is_open)
         assert core.send("last words", 1.0)
 
-    core.last_call = last_call
+    core.deliver_to(Application(core, last_call=last_call))
     cue(core)
     core.close(1000, "", 1.0)
     core.lost(RESET, 2.0)
     assert calls == [True]
     assert said(core)[0] == "last words"
     assert core.ending.messages_out == 1
+
+
+def test_each_reason_to_pause_reading_is_told():
+    core = opened(max_queue=1, max_size=2**21)
+    assert core.pauses() == 0
+    core.receive(frame(core, "message", "x"), 1.0)
+    core.pause(Pause.DELIVERY)
+    assert core.pauses() == Pause.DELIVERY | Pause.INBOX
+    core.resume(Pause.DELIVERY)
+    core.inbox.popleft()
+    assert core.wants_read()
+    core.receive(frame(core, "message", "x" * 2**21)[:-1], 2.0)
+    assert core.pauses() == Pause.AHEAD
+    core.want_message()
+    assert core.pauses() == 0
+
+
+def test_a_server_reads_nothing_while_it_answers_the_request():
+    core = connection()
+    core.pause(Pause.REQUEST)
+    assert core.pauses() == Pause.REQUEST
+    core.accept(Codec(False), 1.0)
+    assert core.wants_read()
+    core = connection()
+    core.pause(Pause.REQUEST)
+    core.refuse(b"HTTP/1.1 404 Not Found\r\n\r\n", 1.0)
+    assert core.wants_read()
+
+
+def test_a_new_receiver_gets_the_unread_messages_first():
+    core = opened()
+    core.receive(frame(core, "message", "first") + frame(core, "message", "second"), 1.0)
+    core.inbox.popleft()
+    receiver = Receiver(Inbox(max_messages=2))
+    core.deliver_to(receiver)
+    assert core.inbox is receiver.inbox
+    assert (core.messages_consumed(), core.wants_read()) == (1, True)
+    core.receive(frame(core, "message", "third"), 2.0)
+    assert list(receiver.inbox) == ["second", "third"]
+    assert core.pauses() == Pause.INBOX

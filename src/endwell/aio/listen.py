@@ -16,10 +16,11 @@ from ..options import Options
 from ..protocol.closing import State
 from ..protocol.connection import Connection
 from ..protocol.handshake import Accepted
+from ..protocol.pause import Pause
 from ..wire.head import RequestReader
 from .admission import UNLIMITED, Admission, Permit
 from .bind import unlink
-from .draining import DrainEvent
+from .flag import Flag
 from .reactor import reactor_of
 from .stream import Stream
 from .syscalls import monotonic
@@ -62,7 +63,7 @@ class Listener:
         options: Options,
         tls: ssl.SSLContext | None,
         serve: Callable[[Opening, Request | RequestRefused], object],
-        draining: DrainEvent,
+        stopping: Flag,
         should_defer: Callable[[int], bool] | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -74,8 +75,8 @@ class Listener:
         #: Connections that have ended for the application while TCP is still open.
         self.lingering: set[Stream] = set()
         self.reactor = reactor_of(self.loop)
-        #: The drain event of all WebSockets of the server.
-        self.draining = draining
+        #: Set when the server begins to stop; one for all its WebSockets.
+        self.stopping = stopping
         self._admission = Admission(options)
         self.tls = tls
         self._exhausted = False
@@ -195,11 +196,10 @@ class Opening:
         core.open(accepted.serialize())
         jitter = random()  # noqa: S311  (jitter)
         core.accept(accepted.codec(False, self._listener.options.max_size), now, accepted.heartbeat, jitter)
-        stream.reading_paused = False
         self._listener.openings.discard(self)
         stream.lingering = self._listener.lingering
         pack(request.headers)
-        ws = WebSocket(stream, request, None, accepted.subprotocol, among, self._listener.draining)
+        ws = WebSocket(stream, request, None, accepted.subprotocol, among, self._listener.stopping)
         if self._permit is not UNLIMITED:
             stream.closed = self._permit.leave
         if rest := self._reader.take_rest():
@@ -215,7 +215,6 @@ class Opening:
         """
         self.answered = True
         self._stream.receive = None
-        self._stream.reading_paused = False
         self._reader.take_rest()
         self._core.refuse(response.serialize(), monotonic(), exc)
         self._stream.settle()
@@ -239,7 +238,7 @@ class Opening:
                 head = TooManyConnections("there are too many connections; try again later")
             else:
                 # Frames that come before the 101 wait in the kernel.
-                self._stream.reading_paused = True
+                self._core.pause(Pause.REQUEST)
         self._listener.serve(self, head)
 
     def _changed(self, inline: bool) -> None:

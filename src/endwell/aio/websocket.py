@@ -17,25 +17,26 @@ from ..ending import Cause, Ending
 from ..errors import ConnectionClosed
 from ..http import Request, Response
 from ..protocol.opening import accept
+from ..protocol.pause import Pause
+from ..protocol.receiver import Receiver
 from ..wire.codec import Buffer, check_message
 from . import coroutines
 from .alive import Alive
 from .awaiting import DONE, Receive, Slot
 from .callbacks import call_back, check_callback
-from .draining import DrainEvent
-from .quiescence import Quiescence, Receiver
+from .flag import Flag
+from .quiescence import Quiescence
 from .sending import install_am_send, mark_coroutine_function
 from .stream import Stream
 from .syscalls import monotonic, thread_ident
 
 __all__ = [
     "WebSocket",
-    "answer_later",
-    "attach",
     "begin_close",
     "bytes_sent",
     "close_for",
-    "dismiss",
+    "deliver_to",
+    "end_delivery",
     "loop_of",
     "messages_consumed",
     "opened_at",
@@ -94,7 +95,7 @@ class WebSocket:
         response: Response | None,
         subprotocol: str | None,
         among: set[WebSocket] | None = None,
-        draining: DrainEvent | None = None,
+        draining: Flag | None = None,
     ) -> None:
         self._request = request
         self._response = response
@@ -105,7 +106,8 @@ class WebSocket:
         # The server's set of connections that are open or closing; None for a client.
         self._open_set = among
         self._draining = draining
-        self._core.receiver = self._slot = Slot(stream.loop)
+        self._slot = Slot(stream.loop, stream.core.inbox)
+        stream.core.deliver_to(self._slot)
         # The following attributes are created on first use, because most connections use few of them.
         self._recv: Coroutine[Any, Any, str | bytes] | None = None
         self._read: Coroutine[Any, Any, str | bytes | None] | None = None
@@ -190,7 +192,7 @@ class WebSocket:
         return "" if self._core.received is None else self._core.received.reason
 
     @property
-    def draining(self) -> DrainEvent:
+    def draining(self) -> Flag:
         """Set when the server begins to stop, before it closes the first connection.
 
         It works as a truth value and as an asyncio.Event: ``await ws.draining.wait()``. A handler that
@@ -198,7 +200,7 @@ class WebSocket:
         client.
         """
         if self._draining is None:
-            self._draining = DrainEvent()
+            self._draining = Flag()
         return self._draining
 
     @property
@@ -488,8 +490,8 @@ class WebSocket:
                 if waiter is not None and not waiter.done():
                     waiter.set_result(latency)
             core.answered = None
-        if core.inbox.messages and self._slot.is_waiting():
-            self._slot.wake(inline)
+        if core.receiver is not None:
+            core.receiver.deliver(inline)
         if self._sender is not None or (core.partial_size and self._slot.is_waiting()):
             core.want_message()
         if self._sender is not None and (not core.is_open or core.outbox.size <= self._write_limit):
@@ -499,12 +501,11 @@ class WebSocket:
 
     def _answer_later(self) -> None:
         """Answer the peer's Close as soon as the application comes back for the next message."""
-        core = self._core
-        receiver = cast(Receiver, core.receiver)
-        if receiver.quiescence is None:
+        core, receiver = self._core, self._core.receiver
+        if receiver is not None and receiver.quiescence is None:
             receiver.quiescence = quiescence = Quiescence(self._stream, receiver, 0.0, self._answer)
             # A thread may have come back before it could see the new quiescence.
-            if not core.inbox.messages and receiver.is_waiting():
+            if not core.inbox and receiver.is_waiting():
                 quiescence()
 
     def _answer(self) -> None:
@@ -554,16 +555,20 @@ def close_for(ws: WebSocket, cause: Cause, code: int, reason: str = "") -> Corou
     return coroutines.wait_closed(ws)
 
 
-def dismiss(ws: WebSocket, code: int, reason: str) -> None:
-    """Begin to close for SERVER_DRAINED, and deliver no more messages to a handler that answers them.
+def end_delivery(ws: WebSocket, cause: Cause, code: int, reason: str) -> None:
+    """Begin to close for ``cause``, and deliver no more messages to a handler that answers them.
 
     A message that crosses the Close could be handled but not answered, and the peer would ask
     again elsewhere. A handler that has consumed messages and has never sent one owes no answer, so
     it still receives what comes. For a first message that crosses the Close it is unknown
     whether it is a question, so it is dropped, too.
     """
-    ws._core.stop_delivery = ws._core.has_sent() or not ws._core.messages_consumed()
-    begin_close(ws, Cause.SERVER_DRAINED, code, reason)
+    core = ws._core
+    if core.has_sent() or not core.messages_consumed():
+        core.pause(Pause.DELIVERY)
+    else:
+        core.resume(Pause.DELIVERY)
+    begin_close(ws, cause, code, reason)
 
 
 def quiesce(ws: WebSocket, callback: Callable[[], object], quiet: float) -> Quiescence:
@@ -575,7 +580,9 @@ def quiesce(ws: WebSocket, callback: Callable[[], object], quiet: float) -> Quie
     the last message. The callback is not called if the connection closes otherwise. The
     :class:`Quiescence` that is returned can stop the reading from the peer.
     """
-    ws._slot.quiescence = quiescence = Quiescence(ws._stream, ws._slot, quiet, callback)
+    receiver = ws._core.receiver
+    assert receiver is not None
+    receiver.quiescence = quiescence = Quiescence(ws._stream, receiver, quiet, callback)
     quiescence.begin()
     return quiescence
 
@@ -601,21 +608,12 @@ def loop_of(ws: WebSocket) -> asyncio.AbstractEventLoop:
     return loop
 
 
-def attach(
-    ws: WebSocket, receiver: Receiver, changed: Callable[[bool], None]
-) -> tuple[Stream, Callable[[bool], None]]:
-    """Deliver messages to ``receiver`` from now on; ``changed`` is called first after each change.
-
-    Returns the stream, and what ``changed`` has to call afterwards.
-    """
-    ws._stream.changed = changed
-    ws._core.receiver = receiver
-    return ws._stream, ws._changed
-
-
-def answer_later(ws: WebSocket) -> None:
-    """Answer the peer's Close when the application comes back for the next message."""
-    ws._answer_later()
+def deliver_to(ws: WebSocket, receiver: Receiver) -> None:
+    """Deliver messages to ``receiver`` from now on, instead of to tasks."""
+    ws._core.deliver_to(receiver)
+    receiver.deliver(False)
+    if ws._core.answering:
+        ws._answer_later()
 
 
 def socket_of(ws: WebSocket) -> _socket.socket | None:

@@ -1,4 +1,5 @@
 from endwell.protocol.liveness cimport Liveness
+from endwell.protocol.receiver cimport Receiver
 from endwell.wire.codec cimport Codec
 
 cdef double NEVER
@@ -30,8 +31,7 @@ cdef class Closing(Liveness):
     cdef readonly bint abort
     cdef readonly object received
     cdef public bint connected
-    cdef public object last_call
-    cdef public object receiver
+    cdef public Receiver receiver
     cdef readonly Py_ssize_t messages_in
     cdef readonly Py_ssize_t messages_out
     cdef readonly Py_ssize_t dropped_messages
@@ -54,6 +54,7 @@ cdef class Closing(Liveness):
     cdef tuple _last_cue
     cdef object _ending
 
+    cdef _init_closing(self, bint client, options, double now, double opened_at)
     cpdef bint wants_write(self)
     cpdef end_for(self, verdict, double now)
     cpdef time_up(self, double now)

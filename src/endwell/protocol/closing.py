@@ -19,10 +19,8 @@ endpoint MAY delay sending a Close frame until its current message is sent".
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from enum import Enum
 from itertools import product
-from typing import Protocol
 
 from ..advice import RetryAdvice
 from ..ending import Cause, Close, Ending, Initiator, TcpEnd
@@ -32,6 +30,7 @@ from ..wire.codec import Codec
 from ..wire.frames import close_payload
 from .deadline import NEVER
 from .liveness import Liveness, Verdict
+from .receiver import Receiver
 
 __all__ = [
     "IGNORED",
@@ -228,19 +227,15 @@ _NO_CUE: tuple[Cue, BaseException | None] = (_WE_CLOSE, None)
 _RECONNECT_REASON = RetryAdvice(0, 1).reason(Cause.LIFETIME_REACHED.meaning)
 
 
-class Receiver(Protocol):
-    """The part of an application's receiver that the connection needs; see ``aio/quiescence.py``."""
-
-    def is_waiting(self) -> bool:
-        """Whether the application waits for a message now, so it has handled all messages that it read."""
-        ...
-
-
 class Closing(Liveness):
     """The closing machine of one connection. Its inputs are cues and the time, its output is the `Ending`."""
 
     def __init__(self, client: bool, options: Options, now: float, opened_at: float = 0.0) -> None:
-        super().__init__(options, now)
+        self._init_closing(client, options, now, opened_at)
+
+    def _init_closing(self, client: bool, options: Options, now: float, opened_at: float) -> None:
+        # size: every attribute of the class, in one place
+        self._init_liveness(options, now)
         self.client = client
         self.state = _OPENING
         #: Whether messages can be sent: the state is OPEN or ANSWERING. Every message tests it.
@@ -259,10 +254,7 @@ class Closing(Liveness):
         self.received: Close | None = None
         #: Whether there is a TCP connection; a client's driver sets it.
         self.connected = not client
-        #: Called once, right before the connection stops being open. Messages that wait elsewhere are sent in
-        #: this call, or never.
-        self.last_call: Callable[[], None] | None = None
-        #: The application's receiver, if it has one; cleared at the end.
+        #: The application's receiver; None before there is an application, and after the end.
         self.receiver: Receiver | None = None
         #: Numbers of messages: received, sent, and dropped because the inbox was full.
         self.messages_in = self.messages_out = self.dropped_messages = 0
@@ -399,9 +391,8 @@ class Closing(Liveness):
         if row is None:
             return
         is_open = row.state is _OPEN or row.state is _ANSWERING
-        if self.is_open and not is_open and self.last_call is not None:
-            self.last_call()
-            self.last_call = None
+        if self.is_open and not is_open and self.receiver is not None:
+            self.receiver.last_call()
         if self._cause is None and cause is not None:
             self._cause = cause
             self._initiator = cause.initiator
@@ -425,7 +416,6 @@ class Closing(Liveness):
         if self.ended:
             self._parsing = False
             self._state_deadline = NEVER
-            self.receiver = None
         self.rearm()
         if self.state is _LINGERING:
             self.sent_in_lingering(0, now)

@@ -2,6 +2,7 @@ cimport cython
 
 from endwell.protocol.closing cimport Closing
 from endwell.protocol.inbox cimport Inbox
+from endwell.protocol.receiver cimport Receiver
 from endwell.wire.codec cimport Codec
 
 cdef double LATE
@@ -13,24 +14,30 @@ cdef object _THEY_CLOSE
 cdef object _PEER_CLOSED
 cdef object _NOTHING
 cdef object _PING
+cdef int _REQUEST
+cdef int _DELIVERY
+cdef int _INBOX
+cdef int _NOT_ASKED
+cdef int _EOF
 cdef long long _DIRECT_READ
 cdef Py_ssize_t _AHEAD
 
 
 cdef class Connection(Closing):
     cdef readonly Inbox inbox
-    cdef public bint receiver_full
-    cdef public bint stop_delivery
     cdef readonly Py_ssize_t partial_size
     cdef readonly bint message_wanted
-    cdef Py_ssize_t _max_queue
-    cdef Py_ssize_t _max_waiting
+    cdef int _paused
     cdef bint _heartbeat
     cdef readonly bytes _pong
 
     cpdef receive(self, data, double now)
 
-    cpdef bint wants_read(self)
+    cpdef bint wants_read(self) except -1
+    cpdef int pauses(self) except -1
+    cpdef pause(self, int reason)
+    cpdef resume(self, int reason)
+    cpdef deliver_to(self, Receiver receiver)
     cpdef bint want_message(self) except -1
 
     @cython.locals(codec=Codec)
@@ -54,7 +61,5 @@ cdef class Connection(Closing):
     cpdef bytes share(self, message, dict frames, double now)
     cpdef stalled(self, double since, double seconds, double now)
     cdef bint _must_read(self)
-    cdef bint _inbox_full(self)
-    cdef bint _has_read_ahead(self)
     cdef _answer_ping(self, bytes payload)
 

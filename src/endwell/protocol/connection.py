@@ -3,15 +3,14 @@
 A driver reports events with ``receive``, ``eof``, ``broken``, ``lost``, ``tick`` and ``sent``. It passes the
 application's calls to ``send``, ``ping`` and ``close``. After each call it reads these attributes:
 
-- ``inbox``: messages for the application;
+- ``receiver``: the application; after each event the driver calls its ``deliver``;
+- ``inbox``: messages for the application, the queue of the receiver;
 - ``outbox``: bytes for the socket; the driver reports to ``sent`` how many were written;
 - ``deadline``: when to call ``tick`` at the latest, or NEVER; it may become later without notice;
-- ``wants_read()``: False while reading from the socket should pause. That is so while the inbox is full. A
-  driver that moves messages to another queue sets ``receiver_full`` while that queue is full. It is also so
-  while ``AHEAD`` bytes have arrived that the application has not asked for. The driver calls ``want_message``
-  when the application waits, for a message or for room to send, and ``partial_size`` is not 0;
-- ``stop_delivery``: the driver sets it when the application gets no more messages, because the connection is
-  about to be closed;
+- ``wants_read()``: False while reading from the socket should pause; ``pauses()`` has the reasons. That is so
+  while the inbox is full, and while ``AHEAD`` bytes have arrived that the application has not asked for. The
+  receiver calls ``want_message`` when the application waits, for a message or for room to send, and
+  ``partial_size`` is not 0;
 - ``has_unparsed()``: True if received bytes are not parsed yet; while ``wants_read()``, the driver calls
   ``feed`` again, without data;
 - ``half_close``: shut down the sending side of TCP once the outbox is empty;
@@ -38,6 +37,8 @@ from .deadline import LATE, NEVER
 from .heartbeat import ANSWER, QUESTION
 from .inbox import Inbox
 from .liveness import Verdict
+from .pause import Pause
+from .receiver import Receiver
 
 __all__ = ["AHEAD", "Connection"]
 
@@ -53,20 +54,21 @@ _OPEN, _LINGERING = State.OPEN, State.LINGERING
 _ACCEPTED, _THEY_CLOSE = Cue.ACCEPTED, Cue.THEY_CLOSE
 _PEER_CLOSED = Cause.PEER_CLOSED
 _NOTHING, _PING = Verdict.NOTHING, Verdict.PING
+_REQUEST, _DELIVERY, _EOF = int(Pause.REQUEST), int(Pause.DELIVERY), int(Pause.EOF)
+_INBOX, _NOT_ASKED = int(Pause.INBOX), int(Pause.AHEAD)
 
 
 class Connection(Closing):
     """One side of a WebSocket connection. Times are seconds on a monotonic clock."""
 
     def __init__(self, client: bool, options: Options, now: float, opened_at: float = 0.0) -> None:
-        super().__init__(client, options, now, opened_at)
-        self.inbox = Inbox()
+        self._init_closing(client, options, now, opened_at)
+        # A message of the allowed size always fits into an empty inbox.
+        self.inbox = Inbox(options.max_queue, options.max_size or maxsize)
         #: Bytes of the incomplete message, and whether the application waits for a message.
         self.partial_size, self.message_wanted = 0, False
-        self.receiver_full = self.stop_delivery = False
-        self._max_queue = options.max_queue
-        # A message of the allowed size always fits into an empty inbox.
-        self._max_waiting = options.max_size or maxsize
+        # The reasons to pause reading that were set from outside.
+        self._paused = 0
         self._heartbeat = False
         self._pong: bytes | None = None
 
@@ -86,6 +88,7 @@ class Connection(Closing):
         self.outbox.bytes_sent = -self.outbox.size  # the ending does not count the heads
         self._codec = codec
         self._parsing = True
+        self.resume(Pause.REQUEST)
         self.cue(_ACCEPTED, now)
         if heartbeat:
             self._heartbeat = True
@@ -101,18 +104,46 @@ class Connection(Closing):
 
         ``exc`` names the rule that the request broke; None if it broke none.
         """
+        self.resume(Pause.REQUEST)
         self.outbox.append(response)
         self.cue(Cue.REFUSED if exc is None else Cue.THEY_ERR, now, Cause.HANDSHAKE_REJECTED, exc)
 
     # -- events from the driver -----------------------------------------------
 
     def wants_read(self) -> bool:
-        """Whether the driver should read from the socket.
+        """Whether the driver should read from the socket."""
+        return not self.pauses()
 
-        Only an open connection pauses reading. A full inbox must not block the closing handshake, nor keep
-        the driver from reading the data that is left after a failed write.
+    def pauses(self) -> int:
+        """The reasons for which reading is paused, as bits of :class:`Pause`; 0 if it is not.
+
+        Only an open connection pauses reading for its application. A full inbox must not block the closing
+        handshake, nor keep the driver from reading the data that is left after a failed write.
         """
-        return not self._eof and (self._must_read() or not (self._inbox_full() or self._has_read_ahead()))
+        if self._eof:
+            return _EOF
+        if self._must_read():
+            return self._paused & _REQUEST
+        if self.inbox.is_full():
+            return self._paused | _INBOX
+        if self.inbox.size + self.partial_size >= _AHEAD and not self.message_wanted:
+            return self._paused | _NOT_ASKED
+        return self._paused
+
+    def pause(self, reason: Pause) -> None:
+        """Pause reading for ``reason``, until :meth:`resume`."""
+        self._paused |= int(reason)
+
+    def resume(self, reason: Pause) -> None:
+        """End a pause."""
+        self._paused &= ~int(reason)
+
+    def deliver_to(self, receiver: Receiver) -> None:
+        """Deliver messages to ``receiver``: the unread ones now, the others when they come."""
+        unread, self.inbox, self.receiver = self.inbox, receiver.inbox, receiver
+        if unread is not self.inbox:
+            self.inbox.messages.extend(unread)
+            self.inbox.count(0)
 
     def has_unparsed(self) -> bool:
         """Whether received bytes are not parsed yet."""
@@ -121,18 +152,6 @@ class Connection(Closing):
 
     def _must_read(self) -> bool:
         return not self._parsing or not self.is_open or self._write_error is not None
-
-    def _inbox_full(self) -> bool:
-        inbox = self.inbox
-        return (
-            self.receiver_full
-            or self.stop_delivery
-            or inbox.waiting() >= self._max_queue
-            or inbox.size >= self._max_waiting
-        )
-
-    def _has_read_ahead(self) -> bool:
-        return self.inbox.size + self.partial_size >= _AHEAD and not self.message_wanted
 
     def want_message(self) -> bool:
         """The application waits for the next message. True if reading was paused before this call."""
@@ -169,7 +188,7 @@ class Connection(Closing):
         messages = self.inbox.messages
         before = len(messages)
         # While reading cannot pause, messages that do not fit into the inbox are dropped.
-        full = self._must_read() and self._inbox_full()
+        full = self._must_read() and (self._paused & _DELIVERY or self.inbox.is_full())
         try:
             if inside:
                 codec.read(inside, messages)
@@ -196,7 +215,7 @@ class Connection(Closing):
                 self.inbox.count(before)
         if codec.controls:
             self._handle_controls(codec.controls, now)
-        if not self.is_open or not self.inbox.messages:
+        if self._fault is not None and (not self.is_open or not self.inbox.waiting()):
             self.fail_on_fault(now)
 
     def _handle_controls(self, controls: list[Control], now: float) -> None:
@@ -213,7 +232,7 @@ class Connection(Closing):
 
     def _handler_busy(self) -> bool:
         """Whether a message is unread, or the application is still handling a message that it has read."""
-        if self.inbox.messages:
+        if self.inbox.waiting():
             return True
         return self.receiver is not None and self.messages_consumed() > 0 and not self.receiver.is_waiting()
 

@@ -33,6 +33,7 @@ cdef class Liveness:
     cdef double _stalled_until
     cdef double _stalled_for
 
+    cdef _init_liveness(self, options, double now)
     cpdef begin(self, double now, bint pings=*)
     cpdef stop(self)
     cpdef limit_lifetime(self, double now, double jitter)

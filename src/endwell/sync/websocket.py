@@ -14,7 +14,7 @@ from ..http import Request, Response
 from ..wire.codec import NO_BINARY, Buffer, octets
 from ..wire.frames import close_payload
 from .bridge import Bridge
-from .draining import ThreadDrainEvent
+from .flag import ThreadFlag
 
 __all__ = ["WebSocket", "bridge_of"]
 
@@ -58,7 +58,7 @@ class WebSocket:
 
     __slots__ = ("__weakref__", "_bridge", "_draining", "_ws")
 
-    def __init__(self, bridge: Bridge, draining: ThreadDrainEvent | None = None) -> None:
+    def __init__(self, bridge: Bridge, draining: ThreadFlag | None = None) -> None:
         self._bridge = bridge
         self._ws = bridge.ws
         self._draining = draining
@@ -109,7 +109,7 @@ class WebSocket:
         return self._ws.close_reason
 
     @property
-    def draining(self) -> ThreadDrainEvent:
+    def draining(self) -> ThreadFlag:
         """Set when the server begins to stop, before it closes the first connection.
 
         It works as a truth value and as a threading.Event: ``ws.draining.wait(timeout)``. A handler
@@ -117,7 +117,7 @@ class WebSocket:
         a client.
         """
         if self._draining is None:
-            self._draining = ThreadDrainEvent()
+            self._draining = ThreadFlag()
         return self._draining
 
     @property
