@@ -165,7 +165,7 @@ def close(data: bytes, cuts: list[int]) -> object:
         received = parse_close(data[:MAX_CONTROL])
     except PeerError as error:
         return _said(error)
-    assert close_payload(received.code, received.reason) == data[:MAX_CONTROL]
+    assert close_payload(received) == data[:MAX_CONTROL]
     assert str(received).isprintable()
     return received, RetryAdvice.parse(received.reason)
 
@@ -186,7 +186,7 @@ def connection(data: bytes, cuts: list[int]) -> object:
         while core.inbox and not core.wants_read():
             taken.append(core.inbox.popleft())
     if how & 4:
-        core.close(1000, "", 0.0)
+        core.close(Close(1000, ""), 0.0)
     core.eof(0.0)
     while core.inbox:
         taken.append(core.inbox.popleft())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from endwell.ending import Close
 from endwell.options import Options
 from endwell.protocol.connection import Connection
 from endwell.wire.codec import Codec
@@ -41,4 +42,6 @@ def said(core, now=0.0):
 
 def frame(core, name, *args):
     """A frame from the peer of ``core``."""
+    if name == "close":
+        args = [Close(*args)]
     return getattr(Codec(not core.client), name)(*args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from endwell.ending import Close
 from endwell.http import Headers, Request
 from endwell.options import Options
 from endwell.protocol import heartbeat
@@ -90,7 +91,7 @@ def test_a_page_that_asks_without_reading_costs_nothing():
 
 def test_no_answer_follows_a_close():
     core = opened()
-    core.close(1000, "", 1.0)
+    core.close(Close(1000, ""), 1.0)
     said(core)
     core.receive(message(QUESTION), 2.0)
     assert not core.outbox.size

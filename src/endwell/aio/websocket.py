@@ -13,7 +13,7 @@ from typing import Any, cast
 from weakref import ref
 
 from ..codes import CloseCode
-from ..ending import Cause, Ending
+from ..ending import Cause, Close, Ending
 from ..errors import ConnectionClosed
 from ..http import Request, Response
 from ..protocol.opening import accept
@@ -378,7 +378,7 @@ class WebSocket:
         A Close 1001 is sent if the socket has room for it.
         """
         self._guard("abort")
-        self._core.close(CloseCode.GOING_AWAY, "", monotonic())
+        self._core.close(Close(CloseCode.GOING_AWAY), monotonic())
         self._stream.abort()
 
     def wait_closed(self) -> Coroutine[Any, Any, Ending]:
@@ -545,7 +545,7 @@ def begin_close(ws: WebSocket, cause: Cause, code: int, reason: str = "") -> Non
     """Send the Close and return immediately; ``cause`` is that of the ending. No effect after the end."""
     ws._guard("begin_close")
     if not ws._over:
-        ws._core.close(code, reason, monotonic(), cause)
+        ws._core.close(Close(code, reason), monotonic(), cause)
         ws._stream.settle()
 
 

@@ -27,7 +27,6 @@ from ..ending import Cause, Close, Ending, Initiator, TcpEnd
 from ..errors import PeerError
 from ..options import Options
 from ..wire.codec import Codec
-from ..wire.frames import close_payload
 from .deadline import NEVER
 from .liveness import Liveness, Verdict
 from .receiver import Receiver
@@ -317,13 +316,9 @@ class Closing(Liveness):
 
     # -- cues -----------------------------------------------------------------
 
-    def close(self, code: int | None, reason: str, now: float, cause: Cause = Cause.APP_CLOSED) -> None:
-        """Start the closing handshake. Has no effect if it has started already.
-
-        Raises ValueError for a code or a reason that may not be sent; then nothing has changed.
-        """
-        close_payload(code, reason)
-        self._close = self._close or Close(code, reason)
+    def close(self, close: Close, now: float, cause: Cause = Cause.APP_CLOSED) -> None:
+        """Start the closing handshake with ``close``. Has no effect if it has started already."""
+        self._close = self._close or close
         self.cue(_WE_CLOSE, now, cause)
 
     def handled(self, now: float) -> None:
@@ -448,7 +443,7 @@ class Closing(Liveness):
     def _send_close(self, now: float) -> None:
         close, codec = self._close, self._codec
         assert close is not None and codec is not None
-        frame = codec.close(close.code, close.reason)
+        frame = codec.close(close)
         self._close_size = len(frame)
         self.outbox.append(frame)
         not_transmitted = close.code is not None and not codec.has_codes

@@ -25,7 +25,7 @@ from ..aio.callbacks import call_back
 from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket, deliver_to
 from ..codes import CloseCode
-from ..ending import Cause, Ending
+from ..ending import Cause, Close, Ending
 from ..errors import ConnectionClosed
 from ..protocol.connection import AHEAD
 from ..protocol.receiver import Receiver
@@ -179,9 +179,9 @@ class Bridge(Receiver):
         if self._senders and (not self.is_open or self._room()) and self._senders[0].locked():
             self._senders[0].release()
 
-    def close_now(self, cause: Cause, code: int | None, reason: str) -> None:
+    def close_now(self, cause: Cause, close: Close) -> None:
         """Begin to close."""
-        self._core.close(code, reason, monotonic(), cause)
+        self._core.close(close, monotonic(), cause)
         self._stream.settle()
 
     def is_waiting(self) -> bool:
@@ -293,17 +293,17 @@ class Bridge(Receiver):
         if self.ending is None:
             self.portal.guard()
 
-    def close(self, cause: Cause, code: int | None, reason: str) -> Ending:
+    def close(self, cause: Cause, close: Close) -> Ending:
         """Close and wait for the end."""
         if not self.over():
             self.portal.guard()
-            self.portal.soon(self.close_now, cause, code, reason)
+            self.portal.soon(self.close_now, cause, close)
         return self.wait_closed(None)
 
     def abandon(self) -> None:
         """Close, because no reference is left. Takes no lock, because the garbage collector calls it."""
         if not self._over:
-            self.portal.tell(self.close_now, Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE, "")
+            self.portal.tell(self.close_now, Cause.APP_CLOSED, Close(CloseCode.NORMAL_CLOSURE))
 
     def abort(self) -> None:
         """Cut the connection."""

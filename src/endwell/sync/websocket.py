@@ -8,11 +8,10 @@ from typing import Self
 
 from ..aio.callbacks import check_callback
 from ..codes import CloseCode
-from ..ending import Cause, Ending
+from ..ending import Cause, Close, Ending
 from ..errors import ConnectionClosed, UnsupportedByProtocol
 from ..http import Request, Response
 from ..wire.codec import NO_BINARY, Buffer, octets
-from ..wire.frames import close_payload
 from .bridge import Bridge
 from .flag import ThreadFlag
 
@@ -278,8 +277,7 @@ class WebSocket:
             ValueError: If an application may not send ``code`` (1005, 1006, 1015, unassigned codes), or the
                 reason is too long. Nothing is sent, and the connection stays open.
         """
-        close_payload(code, reason)
-        return self._bridge.close(Cause.APP_CLOSED, code, reason)
+        return self._bridge.close(Cause.APP_CLOSED, Close(code, reason))
 
     def abort(self) -> None:
         """Cut the connection immediately, without waiting for an answer.
@@ -324,9 +322,9 @@ class WebSocket:
     ) -> None:
         if kind is not None and not issubclass(kind, Exception):
             # An interruption: the Close tells the peer that this side is going away.
-            self._bridge.close(Cause.CANCELLED, CloseCode.GOING_AWAY, "")
+            self._bridge.close(Cause.CANCELLED, Close(CloseCode.GOING_AWAY))
         else:
-            self._bridge.close(Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE, "")
+            self._bridge.close(Cause.APP_CLOSED, Close(CloseCode.NORMAL_CLOSURE))
 
     def __del__(self) -> None:
         self._bridge.abandon()
