@@ -9,13 +9,14 @@ from endwell.http import Headers, Request
 from endwell.options import Options
 from endwell.protocol import heartbeat
 from endwell.protocol.connection import Connection
-from endwell.protocol.heartbeat import ANSWER, QUESTION
+from endwell.protocol.control import ControlChannel
+from endwell.protocol.heartbeat import ANSWER, HEARTBEAT, QUESTION
 from endwell.wire.codec import Codec
 
 
 def opened(heartbeat=True, **options):
     core = Connection(False, Options(**options), 0.0)
-    core.accept(Codec(False), 0.0, heartbeat)
+    core.accept(Codec(False), 0.0, ControlChannel(HEARTBEAT) if heartbeat else None)
     return core
 
 

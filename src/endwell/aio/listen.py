@@ -15,7 +15,9 @@ from ..http import Request, Response, pack
 from ..options import Options
 from ..protocol.closing import State
 from ..protocol.connection import Connection
+from ..protocol.control import ControlChannel
 from ..protocol.handshake import Accepted
+from ..protocol.heartbeat import HEARTBEAT
 from ..protocol.pause import Pause
 from ..wire.head import RequestReader
 from .admission import UNLIMITED, Admission, Permit
@@ -195,7 +197,8 @@ class Opening:
         now = monotonic()
         core.open(accepted.serialize())
         jitter = random()  # noqa: S311  (jitter)
-        core.accept(accepted.codec(False, self._listener.options.max_size), now, accepted.heartbeat, jitter)
+        control = ControlChannel(HEARTBEAT) if accepted.heartbeat else None
+        core.accept(accepted.codec(False, self._listener.options.max_size), now, control, jitter)
         self._listener.openings.discard(self)
         stream.lingering = self._listener.lingering
         pack(request.headers)

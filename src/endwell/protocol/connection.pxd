@@ -28,7 +28,7 @@ cdef class Connection(Closing):
     cdef readonly Py_ssize_t partial_size
     cdef readonly bint message_wanted
     cdef int _paused
-    cdef bint _heartbeat
+    cdef object _control
     cdef readonly bytes _pong
 
     cpdef receive(self, data, double now)
@@ -49,7 +49,7 @@ cdef class Connection(Closing):
     @cython.locals(full=cython.bint, messages=list, codec=Codec, before=cython.Py_ssize_t, arrived=cython.Py_ssize_t)
     cpdef feed(self, bytearray data, Py_ssize_t end, double now, Py_ssize_t inside=*)
 
-    cdef Py_ssize_t _take_heartbeats(self, list messages, Py_ssize_t before) except -1
+    cdef _send_control(self, list messages)
     cdef _handle_controls(self, list controls, double now)
     cdef bint _handler_busy(self) except -1
     cpdef sent(self, Py_ssize_t count, double now)

@@ -33,8 +33,8 @@ from ..errors import PeerError
 from ..options import Options
 from ..wire.codec import Buffer, Codec, Control, Ping, Pong
 from .closing import Closing, Cue, State
+from .control import ControlChannel
 from .deadline import LATE, NEVER
-from .heartbeat import ANSWER, QUESTION
 from .inbox import Inbox
 from .liveness import Verdict
 from .pause import Pause
@@ -69,7 +69,7 @@ class Connection(Closing):
         self.partial_size, self.message_wanted = 0, False
         # The reasons to pause reading that were set from outside.
         self._paused = 0
-        self._heartbeat = False
+        self._control: ControlChannel | None = None
         self._pong: bytes | None = None
 
     # -- the opening handshake ------------------------------------------------
@@ -78,11 +78,13 @@ class Connection(Closing):
         """Queue the head of the opening handshake: a client's request, a server's 101."""
         self.outbox.append(head)
 
-    def accept(self, codec: Codec, now: float, heartbeat: bool = False, jitter: float = 0.0) -> None:
+    def accept(
+        self, codec: Codec, now: float, control: ControlChannel | None = None, jitter: float = 0.0
+    ) -> None:
         """The opening handshake succeeded. From now on ``codec`` parses and builds the frames.
 
-        ``heartbeat``: the client is a page that has requested a heartbeat. ``jitter``, in [0, 1), determines
-        how much earlier than ``max_lifetime`` the connection ends.
+        ``control``: the control channel that the peer has asked for, if it has. ``jitter``, in [0, 1),
+        determines how much earlier than ``max_lifetime`` the connection ends.
         """
         self.limit_lifetime(now, jitter)
         self.outbox.bytes_sent = -self.outbox.size  # the ending does not count the heads
@@ -90,9 +92,9 @@ class Connection(Closing):
         self._parsing = True
         self.resume(Pause.REQUEST)
         self.cue(_ACCEPTED, now)
-        if heartbeat:
-            self._heartbeat = True
-            self._answer_heartbeat()
+        if control is not None:
+            self._control = control
+            self._send_control(control.greetings())
 
     def requested(self) -> None:
         """Server: the request is complete. The application limits the time of its answer: no deadline."""
@@ -201,8 +203,13 @@ class Connection(Closing):
             self._fault, self._state_deadline = exc, now + 0.01
             self.rearm()
         arrived = len(messages) - before
-        if arrived and self._heartbeat:
-            arrived -= self._take_heartbeats(messages, before)
+        if arrived and self._control is not None:
+            answers = self._control.take(messages, before)
+            arrived = len(messages) - before
+            # If the outbox is full, no answer is needed: the queued data proves the same once it is sent. So a
+            # peer that asks without reading uses no memory.
+            if self.is_open and self.outbox.size <= self.options.write_limit:
+                self._send_control(answers)
         self.partial_size = codec.partial_size()
         if arrived:
             self.message_wanted = False
@@ -243,21 +250,11 @@ class Connection(Closing):
         """
         return self.client and close.code is not None and describe(close.code).retry is Retry.NOW
 
-    def _take_heartbeats(self, messages: list[str | bytes | None], before: int) -> int:
-        """Remove and answer the page's heartbeat questions in the new messages. Returns their number."""
-        rest = [message for message in messages[before:] if message != QUESTION]
-        count = len(messages) - before - len(rest)
-        if count:
-            messages[before:] = rest
-            # One answer is enough for all questions. If the outbox is full, no answer is needed: the queued
-            # data proves the same once it is sent. So a page that asks without reading uses no memory.
-            if self.is_open and self.outbox.size <= self.options.write_limit:
-                self._answer_heartbeat()
-        return count
-
-    def _answer_heartbeat(self) -> None:
+    def _send_control(self, messages: list[str]) -> None:
+        """Send messages of the control channel, which are not counted."""
         assert self._codec is not None
-        self.outbox.append(self._codec.message(ANSWER))
+        for message in messages:
+            self.outbox.append(self._codec.message(message))
 
     def sent(self, count: int, now: float) -> None:
         """The kernel accepted ``count`` bytes of the outbox; 0 if its send buffer was full."""
