@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import pytest
 
+from endwell.advice import RetryAdvice
+from endwell.ending import Cause, Close, Initiator, TcpEnd
 from endwell.options import Options
+from endwell.protocol.closing import State
 from endwell.protocol.deadline import NEVER
 from endwell.protocol.liveness import Liveness, Verdict
+from endwell.wire.codec import Codec, Ping
+from tests.protocol.core import connection, frame, leave, opened, said
 
 
 def started(interval=20.0, timeout=20.0, now=100.0, **options):
@@ -265,3 +270,124 @@ def test_a_stall_that_two_timers_report_counts_once():
     stalled(liveness, 10.0, 111.0)
     assert not stalled(liveness, 9.0, 111.5)
     assert liveness.seconds_stalled() == 10.0
+
+
+# -- on a connection ---------------------------------------------------------------------------
+
+
+def test_a_silent_peer_is_pinged_and_then_cut_with_a_close_if_it_fits():
+    core = opened(ping_interval=20, ping_timeout=20)
+    assert core.deadline == 20.0
+    core.tick(20.0)
+    assert isinstance(said(core)[0], Ping)
+    core.tick(40.0)
+    assert core.abort
+    assert said(core) == [Close(1001, Cause.KEEPALIVE_TIMEOUT.meaning)]
+    ending = core.ending
+    assert (ending.cause, ending.initiator, ending.sent.code, ending.tcp) == (
+        Cause.KEEPALIVE_TIMEOUT,
+        Initiator.LOCAL,
+        1001,
+        TcpEnd.ABORTED,
+    )
+    assert not ending.ok
+
+
+def test_a_peer_that_talks_and_never_answers_a_ping_costs_one_payload():
+    core = opened(ping_interval=20, ping_timeout=20)
+    mine = core.ping(b"mine", 0.0)
+    for turn in range(1, 100):
+        core.receive(frame(core, "message", "still here"), 20.0 * turn + 1)
+        core.inbox.clear()
+        core.tick(20.0 * turn)
+        leave(core)
+    assert core.is_open
+    assert len(core._unanswered) == 2
+    core.receive(frame(core, "pong", core.last_payload), 2000.0)
+    assert [payload for payload, _ in core.answered] == [mine, core.last_payload]
+
+
+def test_a_peer_that_takes_nothing_is_cut_after_write_timeout():
+    core = opened(write_timeout=30, ping_interval=None)
+    core.send("x", 0.0)
+    core.sent(0, 0.0)
+    assert core.deadline == 30.0
+    core.tick(30.0)
+    assert core.abort
+    assert (core.ending.cause, core.ending.sent) == (Cause.WRITE_TIMEOUT, None)
+
+
+def test_a_dead_peer_that_we_were_not_reading_from_is_given_up_by_the_word_of_its_system():
+    core = opened(max_queue=1, ping_interval=20.0, ping_timeout=20.0)
+    core.receive(frame(core, "message", "x"), 1.0)
+    core.tick(20.0, confirmed=15.0)
+    assert [type(event) for event in said(core)] == [Ping]
+    core.tick(40.0, confirmed=20.1)  # it has the ping
+    assert core.is_open
+    assert [type(event) for event in said(core)] == [Ping]
+    core.tick(60.0, confirmed=20.1)  # but not this one
+    assert core.is_open
+    core.tick(60.1, confirmed=20.1)
+    assert core.ending.cause is Cause.KEEPALIVE_TIMEOUT
+
+
+def test_a_peer_that_we_were_not_reading_from_is_not_given_up_if_nobody_knows():
+    core = opened(max_queue=1, ping_interval=20.0, ping_timeout=20.0)
+    core.receive(frame(core, "message", "x"), 1.0)
+    for now in (20.0, 40.0, 60.0, 80.0):
+        core.tick(now)
+    assert core.is_open
+
+
+def test_a_queue_that_moves_proves_the_peer_alive_though_it_says_nothing():
+    core = opened(ping_interval=20, ping_timeout=20)
+    core.send("x" * 100, 19.0)
+    core.sent(0, 19.0)
+    core.tick(20.0)
+    core.sent(1, 35.0)
+    core.tick(40.0)
+    assert core.state is State.OPEN
+
+
+def test_an_idle_connection_is_closed_if_asked_for():
+    core = opened(idle_timeout=60, ping_interval=None)
+    core.receive(frame(core, "ping", b""), 30.0)
+    core.receive(frame(core, "message", "x"), 40.0)
+    core.tick(60.0)
+    assert core.state is State.OPEN
+    assert core.deadline == 100.0
+    core.tick(100.0)
+    assert (core.state, said(core)[-1].code) == (State.CLOSING, 1001)
+    core.eof(100.0)
+    assert core.ending.cause is Cause.IDLE_TIMEOUT
+
+
+def test_a_server_closes_at_the_maximum_lifetime_and_says_when_to_come_back():
+    core = opened(max_lifetime=60, ping_interval=None)
+    assert core.deadline == 60.0
+    core.tick(60.0)
+    (close,) = said(core)
+    assert close == Close(1012, "the connection reached its maximum lifetime; retry 0-1s")
+    assert RetryAdvice.parse(close.reason) == (0, 1)
+    core.eof(60.0)
+    assert core.ending.cause is Cause.LIFETIME_REACHED
+
+
+def test_a_client_closes_at_the_maximum_lifetime_and_advises_nobody():
+    core = opened(client=True, max_lifetime=60, ping_interval=None)
+    core.tick(60.0)
+    assert said(core) == [Close(1012, "the connection reached its maximum lifetime")]
+
+
+def test_lifetimes_differ_by_up_to_a_tenth_so_that_who_came_together_does_not_leave_together():
+    for jitter, end in ((0.0, 60.0), (0.5, 57.0), (0.999, 54.006)):
+        core = connection(max_lifetime=60, ping_interval=None)
+        core.accept(Codec(False), 0.0, jitter=jitter)
+        assert core.deadline == pytest.approx(end)
+
+
+def test_with_every_timeout_off_there_is_no_deadline():
+    core = opened(ping_interval=None, write_timeout=None)
+    core.send("x", 0.0)
+    core.sent(0, 0.0)
+    assert core.deadline == NEVER
