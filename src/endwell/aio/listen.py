@@ -34,6 +34,9 @@ __all__ = ["Listener", "Opening"]
 
 logger = logging.getLogger("endwell.server")
 
+# A module global, because Python 3.11 looks up an Enum member with a call.
+_REQUEST = Pause.REQUEST
+
 #: Maximum number of connections accepted in one turn of the loop.
 ACCEPTS = 128
 #: The same for a socket that several processes accept from, so that each gets a share. ``YIELD_TIME`` is
@@ -241,7 +244,7 @@ class Opening:
                 head = TooManyConnections("there are too many connections; try again later")
             else:
                 # Frames that come before the 101 wait in the kernel.
-                self._core.pause(Pause.REQUEST)
+                self._core.pause(_REQUEST)
         self._listener.serve(self, head)
 
     def _changed(self, inline: bool) -> None:

@@ -1,3 +1,5 @@
+cimport cython
+
 from endwell.protocol.liveness cimport Liveness
 from endwell.protocol.receiver cimport Receiver
 from endwell.wire.codec cimport Codec
@@ -11,6 +13,7 @@ cdef object _DISCARDING
 cdef object _ENDED
 cdef object _WE_CLOSE
 cdef object _EOF
+cdef object _PEER_VANISHED
 cdef object _LOCAL
 cdef tuple _NO_CUE
 
@@ -58,6 +61,7 @@ cdef class Closing(Liveness):
     cpdef bint wants_write(self)
     cpdef end_for(self, verdict, double now)
     cpdef time_up(self, double now)
+    @cython.locals(row=Row, is_open=cython.bint)
     cpdef cue(self, cue, double now, cause=*, exception=*)
     cpdef fail_on_fault(self, double now)
     cpdef sent_in_lingering(self, Py_ssize_t count, double now)

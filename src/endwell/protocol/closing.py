@@ -219,6 +219,7 @@ def tcp_end_of(cue: Cue, exc: BaseException | None) -> TcpEnd:
 _OPENING, _OPEN, _ANSWERING, _LINGERING = State.OPENING, State.OPEN, State.ANSWERING, State.LINGERING
 _DISCARDING, _ENDED = State.DISCARDING, State.ENDED
 _WE_CLOSE, _EOF = Cue.WE_CLOSE, Cue.EOF
+_PEER_VANISHED = Cause.PEER_VANISHED
 _LOCAL = Initiator.LOCAL
 #: The last cue and its exception, before the connection has ended.
 _NO_CUE: tuple[Cue, BaseException | None] = (_WE_CLOSE, None)
@@ -333,7 +334,7 @@ class Closing(Liveness):
             # A client may half-close TCP after the request ("nc -N") and still wait for the answer.
             self._eof = True
         else:
-            self.cue(_EOF, now, Cause.PEER_VANISHED)
+            self.cue(_EOF, now, _PEER_VANISHED)
 
     def broken(self, exc: BaseException, now: float) -> None:
         """A write failed. No more data can be sent, but data that can still be read decides the ending.
@@ -426,7 +427,7 @@ class Closing(Liveness):
     def sent_in_lingering(self, count: int, now: float) -> None:
         """``count`` bytes were sent in the state LINGERING."""
         if self._eof and not self.outbox.size:
-            self.cue(_EOF, now, Cause.PEER_VANISHED)
+            self.cue(_EOF, now, _PEER_VANISHED)
         elif self._codec is None:
             if count:
                 # The client may read an HTTP response slowly, if it accepts some bytes in time.

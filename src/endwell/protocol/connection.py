@@ -90,7 +90,7 @@ class Connection(Closing):
         self.outbox.bytes_sent = -self.outbox.size  # the ending does not count the heads
         self._codec = codec
         self._parsing = True
-        self.resume(Pause.REQUEST)
+        self._paused &= ~_REQUEST
         self.cue(_ACCEPTED, now)
         if control is not None:
             self._control = control
@@ -106,7 +106,7 @@ class Connection(Closing):
 
         ``exc`` names the rule that the request broke; None if it broke none.
         """
-        self.resume(Pause.REQUEST)
+        self._paused &= ~_REQUEST
         self.outbox.append(response)
         self.cue(Cue.REFUSED if exc is None else Cue.THEY_ERR, now, Cause.HANDSHAKE_REJECTED, exc)
 
