@@ -25,7 +25,9 @@ MODULES = [
     "endwell.protocol.deadline",
     "endwell.protocol.inbox",
     "endwell.protocol.outbox",
-    "endwell.protocol.keepalive",
+    "endwell.protocol.receiver",
+    "endwell.protocol.liveness",
+    "endwell.protocol.closing",
     "endwell.protocol.connection",
     "endwell.protocol.handshake",
     "endwell.aio._syscalls",
@@ -40,6 +42,7 @@ MODULES = [
     "endwell.sync._locks",
     "endwell.sync.waiting",
     "endwell.sync.portal",
+    "endwell.sync.inbox",
     "endwell.sync.bridge",
     "endwell.sync.websocket",
 ]

@@ -203,3 +203,55 @@ def test_an_ending_as_a_dict_is_json_with_every_field():
 def test_the_code_of_an_ending_without_a_close_is_json_too():
     row = json.loads(json.dumps(ending(Cause.PEER_VANISHED, clean=False).as_dict()))
     assert row["code"] == CloseCode.ABNORMAL_CLOSURE
+
+
+# -- a Close is valid, or is not made -----------------------------------------
+
+
+@pytest.mark.parametrize(
+    "code", [None, 1000, CloseCode.GOING_AWAY, *range(1007, 1015), 3000, 3999, 4000, 4999]
+)
+def test_a_close_has_no_code_or_one_that_may_stand_in_a_frame(code):
+    assert Close(code).code == code
+
+
+# Autobahn's 7.9.* and the ranges of RFC 6455 §7.4.2.
+@pytest.mark.parametrize("code", [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535])
+def test_a_code_that_is_never_in_a_frame_is_in_no_close(code):
+    with pytest.raises(ValueError, match=rf"^code {code} "):
+        Close(code)
+
+
+@pytest.mark.parametrize("code", [-1, 65536, 10**9])
+def test_a_code_that_does_not_fit_two_bytes_is_in_no_close(code):
+    with pytest.raises(ValueError, match=r"^code must be between 0 and 65535"):
+        Close(code)
+
+
+def test_a_reason_may_have_123_bytes_of_utf8_and_no_more():
+    reason = "ü" * 61 + "x"
+    assert Close(1000, reason).reason == reason
+    with pytest.raises(ValueError, match=r"^reason must be at most 123 bytes of UTF-8, not 124"):
+        Close(1000, "ü" * 62)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "error", "words"),
+    [
+        (None, "bye", ValueError, "^reason needs a code"),
+        (1000, "\ud800", ValueError, "^reason contains a lone surrogate"),
+        ("1000", "", TypeError, "^code must be an int or None, not str"),
+        (1000.0, "", TypeError, "^code must be an int or None, not float"),
+        (1000, b"bye", TypeError, "^reason must be a str, not bytes"),
+        (None, None, TypeError, "^reason must be a str, not NoneType"),
+        (True, "", ValueError, "^code 1 "),
+    ],
+)
+def test_the_mistakes_of_an_application_are_named(code, reason, error, words):
+    with pytest.raises(error, match=words):
+        Close(code, reason)
+
+
+def test_a_changed_copy_is_checked_too():
+    with pytest.raises(ValueError, match=r"^code 1005 "):
+        dataclasses.replace(Close(1000, "bye"), code=1005)

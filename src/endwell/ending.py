@@ -12,7 +12,10 @@ from typing import Any
 
 from .codes import CloseCode, Retry, describe
 
-__all__ = ["Cause", "Close", "Ending", "Initiator", "TcpEnd"]
+__all__ = ["MAX_REASON", "Cause", "Close", "Ending", "Initiator", "TcpEnd"]
+
+#: Maximum number of bytes in the reason of a Close: a control frame has at most 125 (RFC 6455 §5.5).
+MAX_REASON = 123
 
 
 class Initiator(Enum):
@@ -127,6 +130,11 @@ class Close:
 
     `str()` gives the code with its name, and the reason as a `repr`.
 
+    Raises:
+        ValueError: The code is never valid in a Close (1005, 1006, 1015, unassigned codes), the reason is longer
+            than 123 bytes of UTF-8 or contains a lone surrogate, or there is a reason without a code.
+        TypeError: The code is not an int or None, or the reason is not a str.
+
     Example:
         ```python
         from endwell import Close
@@ -142,6 +150,28 @@ class Close:
     #: True if this side closed with the code and the reason but could not send them, because the
     #: protocol has no codes (hixie-76).
     not_transmitted: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.reason, str):
+            raise TypeError(f"reason must be a str, not {type(self.reason).__name__}")
+        if self.code is None:
+            # RFC 6455 §5.5.1: "If there is a body, the first two bytes of the body MUST be a 2-byte
+            # unsigned integer (...) representing a status code".
+            if self.reason:
+                raise ValueError("reason needs a code: a Close carries both or neither")
+            return
+        if not isinstance(self.code, int):
+            raise TypeError(f"code must be an int or None, not {type(self.code).__name__}")
+        # The rules of RFC 6455 §7.4 are the same for a Close that is sent and for one that is received.
+        if not describe(self.code).may_send:
+            raise ValueError(f"code {int(self.code)} may not be sent in a Close")
+        try:
+            size = len(self.reason.encode())
+        except UnicodeEncodeError:
+            raise ValueError("reason contains a lone surrogate, which UTF-8 cannot encode") from None
+        # §5.5: "All control frames MUST have a payload length of 125 bytes or less".
+        if size > MAX_REASON:
+            raise ValueError(f"reason must be at most {MAX_REASON} bytes of UTF-8, not {size}")
 
     def __str__(self) -> str:
         if self.code is None:

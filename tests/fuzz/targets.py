@@ -19,7 +19,9 @@ from endwell.http import Headers, Request, set_challenge
 from endwell.options import LEGACY, Deflate, Options
 from endwell.protocol import opening
 from endwell.protocol.connection import Connection
+from endwell.protocol.control import ControlChannel
 from endwell.protocol.handshake import Offer
+from endwell.protocol.heartbeat import HEARTBEAT
 from endwell.protocol.uri import parse_uri
 from endwell.wire import deflate
 from endwell.wire.codec import Codec
@@ -165,7 +167,7 @@ def close(data: bytes, cuts: list[int]) -> object:
         received = parse_close(data[:MAX_CONTROL])
     except PeerError as error:
         return _said(error)
-    assert close_payload(received.code, received.reason) == data[:MAX_CONTROL]
+    assert close_payload(received) == data[:MAX_CONTROL]
     assert str(received).isprintable()
     return received, RetryAdvice.parse(received.reason)
 
@@ -177,7 +179,7 @@ def connection(data: bytes, cuts: list[int]) -> object:
     options = Options(max_size=400, max_queue=3, ping_interval=None)
     core = Connection(client, options, 0.0)
     core.connected = True
-    core.accept(Codec(client, 400), 0.0, heartbeat=bool(how & 2))
+    core.accept(Codec(client, 400), 0.0, control=ControlChannel(HEARTBEAT) if how & 2 else None)
     taken: list[str | bytes] = []
     for read in _reads(data, 1, cuts):
         core.receive(read, 0.0)
@@ -186,7 +188,7 @@ def connection(data: bytes, cuts: list[int]) -> object:
         while core.inbox and not core.wants_read():
             taken.append(core.inbox.popleft())
     if how & 4:
-        core.close(1000, "", 0.0)
+        core.close(Close(1000, ""), 0.0)
     core.eof(0.0)
     while core.inbox:
         taken.append(core.inbox.popleft())

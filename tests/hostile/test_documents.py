@@ -80,7 +80,7 @@ def test_the_limits_that_are_no_options_have_the_values_of_the_code():
         [constant("aio/tcpinfo.py", "MAX_UNSENT")],
         [constant("aio/stream.py", "MAX_READS"), 10],
         [constant("protocol/connection.py", "AHEAD")],
-        [constant("sync/bridge.py", "DEADLOCK_ALLOWANCE")],
+        [constant("sync/inbox.py", "DEADLOCK_ALLOWANCE")],
     ]
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+
+from endwell.ending import Close
 from endwell.options import Options
 from endwell.protocol.connection import Connection
+from endwell.protocol.receiver import Receiver
 from endwell.wire.codec import Codec
 
-__all__ = ["connection", "frame", "frames_of", "leave", "opened", "said"]
+__all__ = ["RESET", "Application", "connection", "frame", "frames_of", "leave", "opened", "said"]
+
+RESET = ConnectionResetError(errno.ECONNRESET, "reset")
 
 
 def connection(client=False, now=0.0, **options):
@@ -41,4 +47,18 @@ def said(core, now=0.0):
 
 def frame(core, name, *args):
     """A frame from the peer of ``core``."""
+    if name == "close":
+        args = [Close(*args)]
     return getattr(Codec(not core.client), name)(*args)
+
+
+class Application(Receiver):
+    """Where the application waits for messages, if it does."""
+
+    def __init__(self, core, waiting=False, last_call=lambda: None):
+        super().__init__(core.inbox)
+        self.waiting = waiting
+        self.last_call = last_call
+
+    def is_waiting(self):
+        return self.waiting

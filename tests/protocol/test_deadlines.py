@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from endwell.ending import Cause
+from endwell.ending import Cause, Close
 from endwell.errors import BadRequest
 from endwell.options import Options
 from endwell.protocol.connection import Connection
@@ -66,21 +66,21 @@ def refused(client):
 
 def closing(client):
     core = opened(client)
-    core.close(1000, "", 0.0)
+    core.close(Close(1000, ""), 0.0)
     left(core, 0.0)
     return core
 
 
 def closing_and_blocked(client):
     core = opened(client)
-    core.close(1000, "", 0.0)
+    core.close(Close(1000, ""), 0.0)
     core.sent(0, 0.0)
     return core
 
 
 def lingering(client):
     core = opened(client)
-    core.receive(Codec(not client).close(1000), 0.0)
+    core.receive(Codec(not client).close(Close(1000)), 0.0)
     left(core, 0.0)
     return core
 
@@ -174,7 +174,7 @@ def test_a_peer_that_dies_right_after_a_pong_is_gone_no_later(client):
     core = opened(client)
     core.tick(20.0)
     left(core, 20.0)
-    core.receive(Codec(not client).pong(core.keepalive.last_payload), 20.1)
+    core.receive(Codec(not client).pong(core.last_payload), 20.1)
     assert seconds_to_the_end(core, 20.1) <= 45
 
 
@@ -186,5 +186,5 @@ def test_an_old_protocol_without_pings_has_the_same_deadlines_for_all_else():
     assert seconds_to_the_end(core, 0.0) == 30
     core = Connection(False, Options(), 0.0)
     core.accept(Hixie(False), 0.0)
-    core.close(1000, "", 0.0)
+    core.close(Close(1000, ""), 0.0)
     assert seconds_to_the_end(core, 0.0) <= 10

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from endwell.ending import Close
 from endwell.http import Headers, Request
 from endwell.options import Options
 from endwell.protocol import heartbeat
 from endwell.protocol.connection import Connection
-from endwell.protocol.heartbeat import ANSWER, QUESTION
+from endwell.protocol.control import ControlChannel
+from endwell.protocol.heartbeat import ANSWER, HEARTBEAT, QUESTION
 from endwell.wire.codec import Codec
 
 
 def opened(heartbeat=True, **options):
     core = Connection(False, Options(**options), 0.0)
-    core.accept(Codec(False), 0.0, heartbeat)
+    core.accept(Codec(False), 0.0, ControlChannel(HEARTBEAT) if heartbeat else None)
     return core
 
 
@@ -90,7 +92,7 @@ def test_a_page_that_asks_without_reading_costs_nothing():
 
 def test_no_answer_follows_a_close():
     core = opened()
-    core.close(1000, "", 1.0)
+    core.close(Close(1000, ""), 1.0)
     said(core)
     core.receive(message(QUESTION), 2.0)
     assert not core.outbox.size

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from endwell.ending import Cause, TcpEnd
+from endwell.ending import Cause, Close, TcpEnd
 from endwell.http import Headers, Request, set_challenge
 from endwell.options import Options
 from endwell.protocol.connection import Connection
@@ -162,7 +162,7 @@ def _echo(core: Connection) -> bytes:
     while core.inbox:
         message = core.inbox.popleft()
         if message == "!close":
-            core.close(1000, "", 0.0)
+            core.close(Close(1000, ""), 0.0)
         else:
             core.send(message, 0.0)
     return leave(core)
@@ -205,7 +205,7 @@ def test_endwell_as_the_client_of_a_recorded_server(one, bytewise):
         while core.inbox:
             messages.append(core.inbox.popleft())
             if one["closer"] == "client" and messages == sent:
-                core.close(1000, "", 0.0)
+                core.close(Close(1000, ""), 0.0)
         said += leave(core)
     finish(core, server.steps)
     ours = Said.by(one["draft"], said)

@@ -56,7 +56,7 @@ def told(ending: Ending) -> tuple[object, ...]:
 def test_hixie_76_closes_with_a_handshake_that_has_no_words(client):
     core = hixie76(client)
     core.send("bye", 1.0)
-    core.close(4001, "why", 1.0)
+    core.close(Close(4001, "why"), 1.0)
     assert leave(core) == b"\0bye\xff" + CLOSE
     assert core.state is State.CLOSING
     core.receive(b"\0late\xff" + CLOSE, 2.0)
@@ -93,7 +93,7 @@ def test_hixie_76_answers_a_close(client):
 @ROLES
 def test_a_hixie_76_server_ends_tcp_behind_its_close_and_a_client_waits_for_the_answer(client):
     core = hixie76(client)
-    core.close(1001, "", 1.0)
+    core.close(Close(1001, ""), 1.0)
     assert leave(core) == CLOSE
     assert core.half_close is not client
     # As PhantomJS 1.9 does: it ignores the closing frame, and ends TCP when we do.
@@ -105,7 +105,7 @@ def test_a_hixie_76_server_ends_tcp_behind_its_close_and_a_client_waits_for_the_
 @ROLES
 def test_a_close_without_a_code_is_transmitted_whole(client):
     core = hixie76(client)
-    core.close(None, "", 1.0)
+    core.close(Close(None, ""), 1.0)
     assert leave(core) == CLOSE
     core.receive(CLOSE, 2.0)
     core.eof(2.0)
@@ -116,7 +116,7 @@ def test_a_close_without_a_code_is_transmitted_whole(client):
 def test_hixie_76_without_an_answer_is_not_clean(client):
     # em-websocket and txWS end TCP instead.
     core = hixie76(client)
-    core.close(1000, "", 1.0)
+    core.close(Close(1000, ""), 1.0)
     leave(core)
     core.eof(2.0)
     assert (core.ending.clean, core.ending.code, core.ending.ok) == (False, 1005, False)
@@ -125,7 +125,7 @@ def test_hixie_76_without_an_answer_is_not_clean(client):
 @ROLES
 def test_a_handler_s_error_is_a_fault_though_the_peer_is_not_told(client):
     core = hixie76(client)
-    core.close(1011, "", 1.0, Cause.HANDLER_ERROR)
+    core.close(Close(1011, ""), 1.0, Cause.HANDLER_ERROR)
     leave(core)
     core.receive(CLOSE, 2.0)
     core.eof(2.0)
@@ -139,7 +139,7 @@ def test_a_handler_s_error_is_a_fault_though_the_peer_is_not_told(client):
 def test_hixie_75_closes_by_ending_tcp_in_either_role(client):
     core = hixie75(client)
     core.send("bye", 1.0)
-    core.close(4001, "why", 1.0)
+    core.close(Close(4001, "why"), 1.0)
     assert leave(core) == b"\0bye\xff"
     assert core.half_close
     core.receive(b"\0late\xff", 2.0)
@@ -178,7 +178,7 @@ def test_a_closing_frame_in_hixie_75_is_answered_as_perl_awaits_it(client):
 @ROLES
 def test_a_peer_that_keeps_tcp_open_costs_the_close_timeout_and_no_more(client):
     core = hixie75(client, close_timeout=3)
-    core.close(1000, "", 1.0)
+    core.close(Close(1000, ""), 1.0)
     leave(core)
     core.tick(4.0)
     assert (core.ended, core.ending.tcp, core.ending.ok) == (True, TcpEnd.TIMEOUT, False)
@@ -263,13 +263,13 @@ def test_bytes_are_refused_before_anything_is_sent_and_the_connection_goes_on(ol
 def test_hybi_03_has_pings_and_binary_messages_and_no_codes(client):
     core = opened(client, Hybi03(client), ping_interval=1, ping_timeout=1)
     core.tick(1.0)
-    payload = core.keepalive.last_payload
+    payload = core.last_payload
     assert leave(core) == b"\x02\x04" + payload
     core.receive(b"\x03\x04" + payload + b"\x02\x01p" + b"\x05\x02\0\xff", 1.5)
-    assert core.keepalive.latency == 0.5
+    assert core.latency == 0.5
     assert list(core.inbox) == [b"\0\xff"]
     assert leave(core) == b"\x03\x01p"
-    core.close(4001, "why", 2.0)
+    core.close(Close(4001, "why"), 2.0)
     assert leave(core) == b"\x01\0"
     core.receive(b"\x01\0", 2.0)
     core.eof(2.0)

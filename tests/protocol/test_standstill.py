@@ -16,7 +16,7 @@ def pings(core, now):
 
 
 def answer(core, now):
-    core.receive(frame(core, "pong", core.keepalive.last_payload), now)
+    core.receive(frame(core, "pong", core.last_payload), now)
 
 
 @pytest.mark.parametrize("client", [True, False])
@@ -133,7 +133,7 @@ def test_a_peer_that_could_not_be_written_to_has_all_its_time_for_it():
 
 def test_a_close_has_all_its_time_for_its_answer_and_for_the_end_of_tcp():
     core = opened(close_timeout=10, linger_timeout=10, ping_interval=None)
-    core.close(1000, "", 0.0)
+    core.close(Close(1000, ""), 0.0)
     leave(core)
     core.stalled(5.0, 60.0, 65.0)
     assert (core.state, core.deadline) == (State.CLOSING, 70.0)
@@ -155,7 +155,7 @@ def test_an_opening_has_all_its_time(client):
 
 def test_a_sleep_takes_no_time_from_anybody_because_the_clock_stands_still_too():
     core = opened(close_timeout=10, ping_interval=None)
-    core.close(1000, "", 0.0)
+    core.close(Close(1000, ""), 0.0)
     core.stalled(5.0, 3600.0, 5.0)
     assert core.deadline == 10.0
 

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from endwell.ending import Close
 from endwell.errors import UnsupportedByProtocol
 from endwell.options import Options
 from endwell.protocol.closing import State
@@ -104,7 +105,7 @@ class TwoCores(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1), code=CODES)
     def close(self, which, code):
-        self.side(which).core.close(code, "" if code is None else "why", self.now)
+        self.side(which).core.close(Close(code, "" if code is None else "why"), self.now)
 
     @rule(which=st.integers(0, 1))
     def ping(self, which):

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 import weakref
-from functools import partial
 
 import pytest
 
@@ -22,7 +21,6 @@ import endwell.sync
 from endwell import Cause, Close, CloseCode, RetryAdvice
 from endwell.aio.websocket import begin_close, quiesce
 from endwell.server.timetable import Phase
-from endwell.sync.portal import Portal
 from tests.face import ASYNCIO
 from tests.pair import until
 from tests.raw import BOUND, PROMPT, RawPeer
@@ -165,9 +163,7 @@ async def test_what_the_system_has_already_is_answered_before_the_close(transpor
             peer.push(peer.octets(TEXT, b"two"))
             # Before the server's loop has read it.
             (ws,) = work.server.connections
-            bridges = list(Portal.of(asyncio.get_running_loop()).bridges)
-            quiet = bridges[0].quiesce if bridges else partial(quiesce, ws)
-            quiet(lambda: begin_close(ws, Cause.SERVER_DRAINED, 1001, "now"), 0)
+            quiesce(ws, lambda: begin_close(ws, Cause.SERVER_DRAINED, 1001, "now"), 0)
             seen = await peer.read_to_the_end(answer=True)
             assert [frame.payload for frame in seen.frames] == [b"two"]
             assert seen.close == Close(1001, "now")

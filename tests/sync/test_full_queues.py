@@ -11,7 +11,7 @@ import pytest
 
 import endwell
 from endwell import ConnectionClosed, sync
-from endwell.sync import bridge
+from endwell.sync import inbox
 from tests.raw import BOUND
 from tests.sync.background import Background, served, until
 
@@ -38,7 +38,7 @@ def test_two_blocking_peers_that_both_send_20_mib_before_they_read_both_finish(s
 
 
 def test_what_is_kept_for_a_blocked_sender_is_bounded(monkeypatch):
-    monkeypatch.setattr(bridge, "DEADLOCK_ALLOWANCE", 2**20)
+    monkeypatch.setattr(inbox, "DEADLOCK_ALLOWANCE", 2**20)
     with served() as (_, address):
         # The peer sends without end and reads nothing; our sends block.
         ws = sync.connect(address + "/flood", write_timeout=None, compression=None)
@@ -73,7 +73,7 @@ def test_a_peer_is_held_back_while_nobody_reads():
         with pytest.raises(TimeoutError):
             ws.wait_closed(0.3)
         # One read of the socket may go beyond it.
-        assert len(ws._bridge._inbox) < 4 + 300
+        assert len(ws._bridge.inbox) < 4 + 300
         assert not ws._ws._core.wants_read()
         for _ in range(2000):
             assert ws.recv(BOUND) == bytes(1000)

@@ -288,7 +288,7 @@ def test_a_child_cannot_use_an_inherited_connection_and_harms_it_not():
     with served() as (_server, address):
         ws = sync.connect(address + "/echo")
         ws.send("unread")
-        until(lambda: ws._bridge._inbox)
+        until(lambda: ws._bridge.inbox)
 
         def inherited() -> str:
             calls = [ws.recv, ws.read, ws.ping, ws.close, ws.wait_closed, ws.abort, lambda: ws.send("x")]

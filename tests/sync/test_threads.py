@@ -10,6 +10,7 @@ import pytest
 
 import endwell
 from endwell import Cause, ConcurrencyError, ConnectionClosed, sync
+from endwell.ending import Close
 from endwell.sync import bridge
 from tests.raw import BOUND, PROMPT
 from tests.sync.background import Background, served, until
@@ -191,7 +192,7 @@ def test_what_came_before_the_end_is_delivered_before_it_is_told():
         def say() -> None:
             for number in range(10):
                 peer.send(str(number))
-            peer._core.close(4001, "that was all", 0.0)
+            peer._core.close(Close(4001, "that was all"), 0.0)
             peer._stream.settle()
 
         peer._stream.loop.call_soon_threadsafe(say)

@@ -707,17 +707,17 @@ def test_control_frames_are_built_and_bounded(method: str) -> None:
 
 
 def test_closes_are_built() -> None:
-    assert server().close(None) == frame(CLOSE, key=None)
-    assert server().close(1011) == frame(CLOSE, b"\x03\xf3", key=None)
-    assert server().close(1002, "no") == frame(CLOSE, b"\x03\xeano", key=None)
+    assert server().close(Close(None)) == frame(CLOSE, key=None)
+    assert server().close(Close(1011)) == frame(CLOSE, b"\x03\xf3", key=None)
+    assert server().close(Close(1002, "no")) == frame(CLOSE, b"\x03\xeano", key=None)
     with pytest.raises(ValueError, match="code"):
-        server().close(1006)
+        server().close(Close(1006))
 
 
 def test_a_clients_frames_are_masked() -> None:
     client = Codec(client=True)
     data = client.message("text") + client.message(b"data") + client.ping(b"1") + client.pong(b"2")
-    assert receive(server(), data + client.close(1000, "bye")) == (
+    assert receive(server(), data + client.close(Close(1000, "bye"))) == (
         ["text", b"data", Ping(b"1"), Pong(b"2"), Close(1000, "bye")],
         None,
     )
@@ -811,7 +811,7 @@ def test_what_one_codec_sends_the_other_receives(
         Codec(client, deflate=settings and PerMessageDeflate(settings, client)) for client in (True, False)
     ]
     for sender, receiver in (pair, pair[::-1]):
-        data = b"".join(map(sender.message, sent)) + sender.close(1000)
+        data = b"".join(map(sender.message, sent)) + sender.close(Close(1000))
         reads = (data[i : i + step] for i in range(0, len(data), step))
         assert receive(receiver, *reads) == ([*sent, Close(1000)], None)
 

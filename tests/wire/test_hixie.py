@@ -222,16 +222,16 @@ def test_there_are_no_pings():
 
 def test_a_close_says_nothing_but_has_the_rules_of_one_that_does():
     codec = Hixie(client=False)
-    assert codec.close(4001, "why") == codec.close(None) == b"\xff\0"
+    assert codec.close(Close(4001, "why")) == codec.close(Close(None)) == b"\xff\0"
     with pytest.raises(ValueError, match="code 1005 may not be sent"):
-        codec.close(1005)
+        codec.close(Close(1005))
 
 
 def test_hixie_75_has_no_closing_frame_but_answers_one():
     codec = Hixie(client=False, has_close=False)
-    assert codec.close(1000) == b""
+    assert codec.close(Close(1000)) == b""
     assert receive(codec, b"\xff\0") == ([Close()], None)
-    assert codec.close(None) == b"\xff\0"
+    assert codec.close(Close(None)) == b"\xff\0"
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,9 @@ def test_whatever_is_sent_is_in_the_draft_s_own_numbers_and_never_masked(client)
     assert codec.message(BLOB) == frame(BINARY, BLOB)
     assert codec.ping(b"1") == frame(PING, b"1")
     assert codec.pong(b"1") == frame(PONG, b"1")
-    assert codec.close(4001, "why") == codec.close(None) == frame(CLOSE)
+    assert codec.close(Close(4001, "why")) == codec.close(Close(None)) == frame(CLOSE)
     with pytest.raises(ValueError, match="code 1005 may not be sent"):
-        codec.close(1005)
+        codec.close(Close(1005))
     with pytest.raises(ValueError, match="at most 125 bytes"):
         codec.ping(bytes(126))
 
@@ -85,7 +85,7 @@ def test_whatever_is_sent_is_in_the_draft_s_own_numbers_and_never_masked(client)
 def test_a_close_may_have_any_body_which_means_nothing_and_is_in_the_answer(body):
     codec = Hybi03(client=False)
     assert receive(codec, frame(CLOSE, body)) == ([Close()], None)
-    assert codec.close(None) == frame(CLOSE, body)
+    assert codec.close(Close(None)) == frame(CLOSE, body)
 
 
 @given(st.binary(max_size=60), st.integers(1, 7))

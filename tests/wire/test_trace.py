@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from endwell.ending import Close
 from endwell.http import Headers, Request, Response
 from endwell.options import Deflate
 from endwell.protocol.handshake import Accepted
@@ -34,7 +35,7 @@ def said(codec):
         (codec.pong(b""), "PONG (0 bytes)"),
         (b"\x01\x01a" if not codec.key() else b"\x01\x81\0\0\0\0a", "TEXT 'a' (1 bytes, to be continued)"),
         (b"\x80\x01b" if not codec.key() else b"\x80\x81\0\0\0\0b", "CONTINUATION 62 (1 bytes)"),
-        (codec.close(1001, "bye"), "CLOSE 1001 'bye' (5 bytes)"),
+        (codec.close(Close(1001, "bye")), "CLOSE 1001 'bye' (5 bytes)"),
     ]
 
 
@@ -123,7 +124,7 @@ def old_said(codec, version):
             (codec.pong(b""), "PONG (0 bytes)"),
         ]
     if version != "hixie-75":
-        frames.append((codec.close(1000), "CLOSE (0 bytes)"))
+        frames.append((codec.close(Close(1000)), "CLOSE (0 bytes)"))
     return frames
 
 

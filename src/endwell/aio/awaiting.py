@@ -16,7 +16,8 @@ from weakref import ref
 
 from ..ending import Ending
 from ..errors import ConcurrencyError, ConnectionClosed
-from .quiescence import Quiescence
+from ..protocol.inbox import Inbox
+from ..protocol.receiver import Receiver
 from .stream import Stream
 from .syscalls import thread_ident
 
@@ -46,20 +47,19 @@ def _name(awaitable: object, attribute: str, method: str) -> str:
     raise AttributeError(f"{type(awaitable).__name__!r} object has no attribute {attribute!r}")
 
 
-class Slot:
-    """What the one task that receives waits on, like a Future.
+class Slot(Receiver):
+    """The receiver of the asyncio face: what the one task that receives waits on, like a Future.
 
     ``busy`` belongs to the waiting task until that task is resumed. A task that is refused, or cancelled
     before it began to wait, does not change the slot.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, inbox: Inbox) -> None:
+        self._init_receiver(inbox)
         # asyncio.Task checks this attribute of the object that a coroutine yields to it.
         self._asyncio_future_blocking = False
         #: Whether a task waits, or was woken and has not been resumed yet.
         self.busy = False
-        #: Called when the application is about to wait.
-        self.quiescence: Quiescence | None = None
         #: Whether the connection has ended.
         self.over = False
         #: Called by the task to check the loop. A weak reference, which all slots of a loop share, is faster
@@ -73,6 +73,11 @@ class Slot:
         self._cancelling = False
         self._callback: Callable[[Any], object] | None = None
         self._context: Context | None = None
+
+    def deliver(self, inline: bool) -> None:
+        """Wake the task if it waits and there is a message."""
+        if self._callback is not None and self.inbox.messages:
+            self.wake(inline)
 
     def is_waiting(self) -> bool:
         """Whether a task waits."""
@@ -180,7 +185,6 @@ class Receive:
     def __init__(self, stream: Stream, slot: Slot, at_end: int) -> None:
         self._stream = stream
         self._core = stream.core
-        self._inbox = stream.core.inbox
         self._slot = slot
         self._at_end = at_end
 
@@ -204,9 +208,9 @@ class Receive:
         slot = self._slot
         if slot.thread != thread_ident():
             slot.guard(self.__name__)
-        if self._inbox.messages:
+        if slot.inbox.messages:
             held_back = not self._core.wants_read()
-            message = self._inbox.popleft()
+            message = slot.inbox.popleft()
             if held_back:
                 self._stream.settle()
             return message

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..ending import Cause
+from ..ending import Cause, Close
 from ..wire.codec import Buffer, Codec
 from .stream import Stream
 from .syscalls import monotonic
@@ -106,7 +106,7 @@ def _treat(
     for ws in lagging:
         core, stream = ws._core, ws._stream
         if close:
-            core.close(cause.close_code, cause.meaning, now, cause)
+            core.close(Close(cause.close_code, cause.meaning), now, cause)
         elif (frame := core.share(message, frames, now)) is not None:
             core.outbox.append(frame)
         # Not immediately, because callbacks of an ending may broadcast as well.

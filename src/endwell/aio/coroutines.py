@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..ending import Ending
+from ..ending import Close, Ending
 from ..errors import ConnectionClosed
 from ..wire.codec import Buffer, check_message
 from .syscalls import monotonic
@@ -94,7 +94,7 @@ async def ping(ws: WebSocket, payload: bytes | None) -> float:
 @_method("close")
 async def close(ws: WebSocket, code: int | None, reason: str) -> Ending:
     """See :meth:`WebSocket.close`."""
-    ws._core.close(code, reason, monotonic())
+    ws._core.close(Close(code, reason), monotonic())
     ws._stream.settle()
     return await ws.closed
 

@@ -11,7 +11,7 @@ from functools import cache
 from random import random
 
 from ..codes import CloseCode
-from ..ending import Cause, Ending, Initiator, TcpEnd
+from ..ending import Cause, Close, Ending, Initiator, TcpEnd
 from ..errors import HandshakeError, HandshakeRejected, InvalidHandshake
 from ..http import Response
 from ..protocol.connection import Connection
@@ -98,7 +98,7 @@ class _ClientHandshake:
             return await self._done
         except asyncio.CancelledError:
             # close(), not fail_opening(): the connection may have opened in the same turn of the loop.
-            self._core.close(CloseCode.GOING_AWAY, "", time.monotonic(), Cause.CANCELLED)
+            self._core.close(Close(CloseCode.GOING_AWAY), time.monotonic(), Cause.CANCELLED)
             self._stream.abort()
             raise
 

@@ -13,7 +13,7 @@ cdef class Listener:
     cdef readonly set openings
     cdef readonly set lingering
     cdef readonly Reactor reactor
-    cdef readonly object draining
+    cdef readonly object stopping
     cdef object _admission
     cdef readonly object tls
     cdef bint _exhausted

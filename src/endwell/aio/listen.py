@@ -15,11 +15,14 @@ from ..http import Request, Response, pack
 from ..options import Options
 from ..protocol.closing import State
 from ..protocol.connection import Connection
+from ..protocol.control import ControlChannel
 from ..protocol.handshake import Accepted
+from ..protocol.heartbeat import HEARTBEAT
+from ..protocol.pause import Pause
 from ..wire.head import RequestReader
 from .admission import UNLIMITED, Admission, Permit
 from .bind import unlink
-from .draining import DrainEvent
+from .flag import Flag
 from .reactor import reactor_of
 from .stream import Stream
 from .syscalls import monotonic
@@ -30,6 +33,9 @@ from .websocket import WebSocket
 __all__ = ["Listener", "Opening"]
 
 logger = logging.getLogger("endwell.server")
+
+# A module global, because Python 3.11 looks up an Enum member with a call.
+_REQUEST = Pause.REQUEST
 
 #: Maximum number of connections accepted in one turn of the loop.
 ACCEPTS = 128
@@ -62,7 +68,7 @@ class Listener:
         options: Options,
         tls: ssl.SSLContext | None,
         serve: Callable[[Opening, Request | RequestRefused], object],
-        draining: DrainEvent,
+        stopping: Flag,
         should_defer: Callable[[int], bool] | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -74,8 +80,8 @@ class Listener:
         #: Connections that have ended for the application while TCP is still open.
         self.lingering: set[Stream] = set()
         self.reactor = reactor_of(self.loop)
-        #: The drain event of all WebSockets of the server.
-        self.draining = draining
+        #: Set when the server begins to stop; one for all its WebSockets.
+        self.stopping = stopping
         self._admission = Admission(options)
         self.tls = tls
         self._exhausted = False
@@ -194,12 +200,12 @@ class Opening:
         now = monotonic()
         core.open(accepted.serialize())
         jitter = random()  # noqa: S311  (jitter)
-        core.accept(accepted.codec(False, self._listener.options.max_size), now, accepted.heartbeat, jitter)
-        stream.reading_paused = False
+        control = ControlChannel(HEARTBEAT) if accepted.heartbeat else None
+        core.accept(accepted.codec(False, self._listener.options.max_size), now, control, jitter)
         self._listener.openings.discard(self)
         stream.lingering = self._listener.lingering
         pack(request.headers)
-        ws = WebSocket(stream, request, None, accepted.subprotocol, among, self._listener.draining)
+        ws = WebSocket(stream, request, None, accepted.subprotocol, among, self._listener.stopping)
         if self._permit is not UNLIMITED:
             stream.closed = self._permit.leave
         if rest := self._reader.take_rest():
@@ -215,7 +221,6 @@ class Opening:
         """
         self.answered = True
         self._stream.receive = None
-        self._stream.reading_paused = False
         self._reader.take_rest()
         self._core.refuse(response.serialize(), monotonic(), exc)
         self._stream.settle()
@@ -239,7 +244,7 @@ class Opening:
                 head = TooManyConnections("there are too many connections; try again later")
             else:
                 # Frames that come before the 101 wait in the kernel.
-                self._stream.reading_paused = True
+                self._core.pause(_REQUEST)
         self._listener.serve(self, head)
 
     def _changed(self, inline: bool) -> None:

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
 
+from ..protocol.pause import Pause
+from ..protocol.receiver import Receiver
 from .stream import Stream
 from .syscalls import monotonic
 
-__all__ = ["Quiescence", "Receiver"]
-
-
-class Receiver(Protocol):
-    """What delivers messages to an application: a task's slot or the bridge to threads."""
-
-    #: The receiver calls it when the application is about to wait.
-    quiescence: Quiescence | None
-
-    def is_waiting(self) -> bool:
-        """Whether the application waits for a message now."""
-        ...
+__all__ = ["Quiescence"]
 
 
 class Quiescence:
@@ -78,7 +68,8 @@ class Quiescence:
         """
         if self._receiver.quiescence is self:
             # Only while open. A closing connection reads on and drops the messages.
-            self.reading_stopped = self._stream.core.stop_delivery = True
+            self.reading_stopped = True
+            self._stream.core.pause(Pause.DELIVERY)
             self._stream.settle()
             if self._receiver.is_waiting():
                 self()

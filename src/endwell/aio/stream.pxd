@@ -12,6 +12,7 @@ cdef Py_ssize_t READ_SIZE
 cdef Py_ssize_t FLUSH_SIZE
 cdef int MAX_READS
 cdef int BURST
+cdef int _REQUEST
 
 
 cdef class Stream:
@@ -21,7 +22,6 @@ cdef class Stream:
     cdef public object receive
     cdef public object eof
     cdef public object changed
-    cdef public bint reading_paused
     cdef public bint delay_first_send
     cdef public object closed
     cdef public set lingering

@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 from ..protocol.connection import Connection
 from ..protocol.deadline import NEVER
+from ..protocol.pause import Pause
 from .reactor import READ_SIZE, Reactor
 from .syscalls import error_of, monotonic, receive, receive_past, send, send_many
 from .tcpinfo import ACK_CLOCK_ERROR, explain_timeout, seconds_since_ack
@@ -44,6 +45,8 @@ OUT_OF_BUFFERS_DELAY = 0.1
 
 logger = logging.getLogger("endwell")
 
+_REQUEST = int(Pause.REQUEST)
+
 
 class Stream:
     """Connects one socket to one :class:`~endwell.protocol.connection.Connection`.
@@ -67,8 +70,6 @@ class Stream:
         self.eof: Callable[[float], None] | None = None
         #: Called when the state may have changed; the argument is True if a task may be resumed immediately.
         self.changed: Callable[[bool], None] | None = None
-        #: True while reading is paused, whatever the core wants.
-        self.reading_paused = False
         #: True while even the first send of a turn of the loop waits for the following ones.
         self.delay_first_send = False
         #: Called when the socket is closed, which may be after the end of the connection.
@@ -229,7 +230,7 @@ class Stream:
         if reading is not self._reading:
             if reading:
                 self._watch_reads()
-            elif self.reading_paused:
+            elif self.core.pauses() & _REQUEST:
                 self._reactor.remove_reader(self._fd)
             else:
                 self._reactor.watch_errors_only(self._fd)
@@ -258,11 +259,7 @@ class Stream:
             self._reactor.add_reader(self._fd, self)
 
     def _may_read(self) -> bool:
-        return (
-            not self.reading_paused
-            and self.core.wants_read()
-            and (self._tls is None or not self._tls.congested())
-        )
+        return self.core.wants_read() and (self._tls is None or not self._tls.congested())
 
     def _has_more(self) -> bool:
         """Whether data was read from the socket and is not parsed yet."""

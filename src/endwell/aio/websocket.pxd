@@ -5,6 +5,7 @@ from endwell.aio._syscalls cimport monotonic, thread_ident
 from endwell.aio.awaiting cimport Slot
 from endwell.aio.stream cimport Stream
 from endwell.protocol.connection cimport Connection
+from endwell.protocol.receiver cimport Receiver
 
 
 cdef class WebSocket:
@@ -40,14 +41,15 @@ cdef class WebSocket:
 
 cpdef begin_close(WebSocket ws, cause, code, reason=*)
 cpdef close_for(WebSocket ws, cause, code, reason=*)
-cpdef dismiss(WebSocket ws, code, reason)
+@cython.locals(core=Connection)
+cpdef end_delivery(WebSocket ws, cause, code, reason)
+@cython.locals(receiver=Receiver)
 cpdef quiesce(WebSocket ws, callback, double quiet)
 cpdef messages_consumed(WebSocket ws)
 cpdef bytes_sent(WebSocket ws)
 cpdef opened_at(WebSocket ws)
 cpdef loop_of(WebSocket ws)
-cpdef attach(WebSocket ws, receiver, changed)
-cpdef answer_later(WebSocket ws)
+cpdef deliver_to(WebSocket ws, Receiver receiver)
 cpdef socket_of(WebSocket ws)
 
 

@@ -13,29 +13,30 @@ from typing import Any, cast
 from weakref import ref
 
 from ..codes import CloseCode
-from ..ending import Cause, Ending
+from ..ending import Cause, Close, Ending
 from ..errors import ConnectionClosed
 from ..http import Request, Response
 from ..protocol.opening import accept
+from ..protocol.pause import Pause
+from ..protocol.receiver import Receiver
 from ..wire.codec import Buffer, check_message
 from . import coroutines
 from .alive import Alive
 from .awaiting import DONE, Receive, Slot
 from .callbacks import call_back, check_callback
-from .draining import DrainEvent
-from .quiescence import Quiescence, Receiver
+from .flag import Flag
+from .quiescence import Quiescence
 from .sending import install_am_send, mark_coroutine_function
 from .stream import Stream
 from .syscalls import monotonic, thread_ident
 
 __all__ = [
     "WebSocket",
-    "answer_later",
-    "attach",
     "begin_close",
     "bytes_sent",
     "close_for",
-    "dismiss",
+    "deliver_to",
+    "end_delivery",
     "loop_of",
     "messages_consumed",
     "opened_at",
@@ -94,7 +95,7 @@ class WebSocket:
         response: Response | None,
         subprotocol: str | None,
         among: set[WebSocket] | None = None,
-        draining: DrainEvent | None = None,
+        draining: Flag | None = None,
     ) -> None:
         self._request = request
         self._response = response
@@ -105,7 +106,8 @@ class WebSocket:
         # The server's set of connections that are open or closing; None for a client.
         self._open_set = among
         self._draining = draining
-        self._core.receiver = self._slot = Slot(stream.loop)
+        self._slot = Slot(stream.loop, stream.core.inbox)
+        stream.core.deliver_to(self._slot)
         # The following attributes are created on first use, because most connections use few of them.
         self._recv: Coroutine[Any, Any, str | bytes] | None = None
         self._read: Coroutine[Any, Any, str | bytes | None] | None = None
@@ -190,7 +192,7 @@ class WebSocket:
         return "" if self._core.received is None else self._core.received.reason
 
     @property
-    def draining(self) -> DrainEvent:
+    def draining(self) -> Flag:
         """Set when the server begins to stop, before it closes the first connection.
 
         It works as a truth value and as an asyncio.Event: ``await ws.draining.wait()``. A handler that
@@ -198,18 +200,48 @@ class WebSocket:
         client.
         """
         if self._draining is None:
-            self._draining = DrainEvent()
+            self._draining = Flag()
         return self._draining
 
     @property
     def latency(self) -> float | None:
         """The round trip of the last ping in seconds; None before the first pong."""
-        return self._core.keepalive.latency
+        return self._core.latency
 
     @property
     def smoothed_latency(self) -> float | None:
         """The smoothed round trip in seconds, over about eight pings, as TCP smooths it (RFC 6298)."""
-        return self._core.keepalive.smoothed
+        return self._core.smoothed_latency
+
+    @property
+    def messages_in(self) -> int:
+        """Number of complete messages received, including those that are not read yet.
+
+        This counter and the following four count from the opening on. After the end they are those of the
+        :class:`Ending`.
+        """
+        return self._core.messages_in
+
+    @property
+    def messages_out(self) -> int:
+        """Number of messages accepted by :meth:`send`."""
+        return self._core.messages_out
+
+    @property
+    def bytes_in(self) -> int:
+        """Number of bytes received after the opening handshake."""
+        return self._core.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        """Number of bytes sent after the opening handshake; those that wait in the send queue do not count."""
+        ending = self.ending
+        return self._core.bytes_out if ending is None else ending.bytes_out
+
+    @property
+    def dropped_messages(self) -> int:
+        """Number of messages that arrived after the local Close and were dropped because the queue was full."""
+        return self._core.dropped_messages
 
     @property
     def remote_address(self) -> object:
@@ -346,7 +378,7 @@ class WebSocket:
         A Close 1001 is sent if the socket has room for it.
         """
         self._guard("abort")
-        self._core.close(CloseCode.GOING_AWAY, "", monotonic())
+        self._core.close(Close(CloseCode.GOING_AWAY), monotonic())
         self._stream.abort()
 
     def wait_closed(self) -> Coroutine[Any, Any, Ending]:
@@ -452,14 +484,14 @@ class WebSocket:
         core = self._core
         if core.answering:
             self._answer_later()
-        if core.keepalive.answered:
-            for payload, latency in core.keepalive.answered:
+        if core.answered:
+            for payload, latency in core.answered:
                 waiter = None if self._pings is None else self._pings.get(payload)
                 if waiter is not None and not waiter.done():
                     waiter.set_result(latency)
-            core.keepalive.answered = None
-        if core.inbox.messages and self._slot.is_waiting():
-            self._slot.wake(inline)
+            core.answered = None
+        if core.receiver is not None:
+            core.receiver.deliver(inline)
         if self._sender is not None or (core.partial_size and self._slot.is_waiting()):
             core.want_message()
         if self._sender is not None and (not core.is_open or core.outbox.size <= self._write_limit):
@@ -469,12 +501,11 @@ class WebSocket:
 
     def _answer_later(self) -> None:
         """Answer the peer's Close as soon as the application comes back for the next message."""
-        core = self._core
-        receiver = cast(Receiver, core.receiver)
-        if receiver.quiescence is None:
+        core, receiver = self._core, self._core.receiver
+        if receiver is not None and receiver.quiescence is None:
             receiver.quiescence = quiescence = Quiescence(self._stream, receiver, 0.0, self._answer)
             # A thread may have come back before it could see the new quiescence.
-            if not core.inbox.messages and receiver.is_waiting():
+            if not core.inbox and receiver.is_waiting():
                 quiescence()
 
     def _answer(self) -> None:
@@ -514,7 +545,7 @@ def begin_close(ws: WebSocket, cause: Cause, code: int, reason: str = "") -> Non
     """Send the Close and return immediately; ``cause`` is that of the ending. No effect after the end."""
     ws._guard("begin_close")
     if not ws._over:
-        ws._core.close(code, reason, monotonic(), cause)
+        ws._core.close(Close(code, reason), monotonic(), cause)
         ws._stream.settle()
 
 
@@ -524,16 +555,20 @@ def close_for(ws: WebSocket, cause: Cause, code: int, reason: str = "") -> Corou
     return coroutines.wait_closed(ws)
 
 
-def dismiss(ws: WebSocket, code: int, reason: str) -> None:
-    """Begin to close for SERVER_DRAINED, and deliver no more messages to a handler that answers them.
+def end_delivery(ws: WebSocket, cause: Cause, code: int, reason: str) -> None:
+    """Begin to close for ``cause``, and deliver no more messages to a handler that answers them.
 
     A message that crosses the Close could be handled but not answered, and the peer would ask
     again elsewhere. A handler that has consumed messages and has never sent one owes no answer, so
     it still receives what comes. For a first message that crosses the Close it is unknown
     whether it is a question, so it is dropped, too.
     """
-    ws._core.stop_delivery = ws._core.has_sent() or not ws._core.messages_consumed()
-    begin_close(ws, Cause.SERVER_DRAINED, code, reason)
+    core = ws._core
+    if core.has_sent() or not core.messages_consumed():
+        core.pause(Pause.DELIVERY)
+    else:
+        core.resume(Pause.DELIVERY)
+    begin_close(ws, cause, code, reason)
 
 
 def quiesce(ws: WebSocket, callback: Callable[[], object], quiet: float) -> Quiescence:
@@ -545,7 +580,9 @@ def quiesce(ws: WebSocket, callback: Callable[[], object], quiet: float) -> Quie
     the last message. The callback is not called if the connection closes otherwise. The
     :class:`Quiescence` that is returned can stop the reading from the peer.
     """
-    ws._slot.quiescence = quiescence = Quiescence(ws._stream, ws._slot, quiet, callback)
+    receiver = ws._core.receiver
+    assert receiver is not None
+    receiver.quiescence = quiescence = Quiescence(ws._stream, receiver, quiet, callback)
     quiescence.begin()
     return quiescence
 
@@ -571,21 +608,12 @@ def loop_of(ws: WebSocket) -> asyncio.AbstractEventLoop:
     return loop
 
 
-def attach(
-    ws: WebSocket, receiver: Receiver, changed: Callable[[bool], None]
-) -> tuple[Stream, Callable[[bool], None]]:
-    """Deliver messages to ``receiver`` from now on; ``changed`` is called first after each change.
-
-    Returns the stream, and what ``changed`` has to call afterwards.
-    """
-    ws._stream.changed = changed
-    ws._core.receiver = receiver
-    return ws._stream, ws._changed
-
-
-def answer_later(ws: WebSocket) -> None:
-    """Answer the peer's Close when the application comes back for the next message."""
-    ws._answer_later()
+def deliver_to(ws: WebSocket, receiver: Receiver) -> None:
+    """Deliver messages to ``receiver`` from now on, instead of to tasks."""
+    ws._core.deliver_to(receiver)
+    receiver.deliver(False)
+    if ws._core.answering:
+        ws._answer_later()
 
 
 def socket_of(ws: WebSocket) -> _socket.socket | None:

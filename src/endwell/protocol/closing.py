@@ -1,9 +1,9 @@
-"""The states of a connection and their transitions, in one table.
+"""The states of a connection, their transitions in one table, and the machine that makes them.
 
 Rules of this file:
 
-1. `TABLE` has every transition. `Connection._cue()` looks the rows up; it is the only function that
-   assigns the state.
+1. `TABLE` has every transition. `Closing.cue()` looks the rows up; it is the only function that assigns the
+   state.
 2. Each pair of a state and a cue is in `TABLE` or in `IGNORED`.
 3. The *first* closing cue determines the cause and the initiator of the ending.
 
@@ -15,16 +15,34 @@ A received Close is handled after the messages that arrived before it (`ANSWERIN
 endpoint MAY delay sending a Close frame until its current message is sent".
 """
 
+# size: the table and its machine; more than half of it is the table.
 from __future__ import annotations
 
 import errno
 from enum import Enum
 from itertools import product
-from typing import NamedTuple
 
-from ..ending import Cause, TcpEnd
+from ..advice import RetryAdvice
+from ..ending import Cause, Close, Ending, Initiator, TcpEnd
+from ..errors import PeerError
+from ..options import Options
+from ..wire.codec import Codec
+from .deadline import NEVER
+from .liveness import Liveness, Verdict
+from .receiver import Receiver
 
-__all__ = ["IGNORED", "TABLE", "Cue", "Do", "Row", "State", "WindowClosed", "cause_of", "tcp_end_of"]
+__all__ = [
+    "IGNORED",
+    "TABLE",
+    "Closing",
+    "Cue",
+    "Do",
+    "Row",
+    "State",
+    "WindowClosed",
+    "cause_of",
+    "tcp_end_of",
+]
 
 
 class _IdentityEnum(Enum):
@@ -74,15 +92,18 @@ class Do(_IdentityEnum):
     ARM = "set the deadline of this state to close_timeout"
     ARM_ANSWER = "set the deadline of this state to answer_timeout"
     DISARM = "remove the deadline"
-    KEEPALIVE = "start to send pings"
+    LIVENESS = "start to send pings and to watch the limits of an open connection"
     ABORT = "abort the connection without waiting"
 
 
-class Row(NamedTuple):
+class Row:
     """A transition: the next state, and the actions on the way there."""
 
-    state: State
-    do: tuple[Do, ...]
+    __slots__ = ("do", "state")
+
+    def __init__(self, state: State, do: tuple[Do, ...]) -> None:
+        self.state = state
+        self.do = do
 
 
 _ANSWERED = Row(State.LINGERING, (Do.FIN, Do.ARM))
@@ -95,7 +116,7 @@ _GONE = Row(State.ENDED, ())
 
 # fmt: off
 TABLE: dict[tuple[State, Cue], Row] = {
-    (State.OPENING,   Cue.ACCEPTED):   Row(State.OPEN, (Do.DISARM, Do.KEEPALIVE)),
+    (State.OPENING,   Cue.ACCEPTED):   Row(State.OPEN, (Do.DISARM, Do.LIVENESS)),
     (State.OPENING,   Cue.REFUSED):    _ANSWERED,
     (State.OPENING,   Cue.THEY_ERR):   _ANSWERED,
     (State.OPENING,   Cue.WE_CLOSE):   _CUT,
@@ -192,3 +213,295 @@ def tcp_end_of(cue: Cue, exc: BaseException | None) -> TcpEnd:
     if isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT:
         return TcpEnd.TIMEOUT
     return TcpEnd.ERROR
+
+
+# Module globals, because Python 3.11 looks up an Enum member with a call.
+_OPENING, _OPEN, _ANSWERING, _LINGERING = State.OPENING, State.OPEN, State.ANSWERING, State.LINGERING
+_DISCARDING, _ENDED = State.DISCARDING, State.ENDED
+_WE_CLOSE, _EOF = Cue.WE_CLOSE, Cue.EOF
+_PEER_VANISHED = Cause.PEER_VANISHED
+_LOCAL = Initiator.LOCAL
+#: The last cue and its exception, before the connection has ended.
+_NO_CUE: tuple[Cue, BaseException | None] = (_WE_CLOSE, None)
+#: The reason of the Close after `max_lifetime`. It advises the client to reconnect within a second.
+_RECONNECT_REASON = RetryAdvice(0, 1).reason(Cause.LIFETIME_REACHED.meaning)
+
+
+class Closing(Liveness):
+    """The closing machine of one connection. Its inputs are cues and the time, its output is the `Ending`."""
+
+    def __init__(self, client: bool, options: Options, now: float, opened_at: float = 0.0) -> None:
+        self._init_closing(client, options, now, opened_at)
+
+    def _init_closing(self, client: bool, options: Options, now: float, opened_at: float) -> None:
+        # size: every attribute of the class, in one place
+        self._init_liveness(options, now)
+        self.client = client
+        self.state = _OPENING
+        #: Whether messages can be sent: the state is OPEN or ANSWERING. Every message tests it.
+        self.is_open = False
+        #: Whether the state is ANSWERING.
+        self.answering = False
+        #: Whether the ending is known: the state is DISCARDING or ENDED.
+        self.over = False
+        #: Whether the state is ENDED.
+        self.ended = False
+        #: Whether the driver should half-close TCP once the outbox is empty.
+        self.half_close = False
+        #: Whether the driver should try to write the outbox once, then abort the connection.
+        self.abort = False
+        #: The Close that was received; None before.
+        self.received: Close | None = None
+        #: Whether there is a TCP connection; a client's driver sets it.
+        self.connected = not client
+        #: The application's receiver; None before there is an application, and after the end.
+        self.receiver: Receiver | None = None
+        #: Numbers of messages: received, sent, and dropped because the inbox was full.
+        self.messages_in = self.messages_out = self.dropped_messages = 0
+        #: Number of bytes received after the opening handshake.
+        self.bytes_in = 0
+
+        self._codec: Codec | None = None
+        # Whether received data is parsed; otherwise it is discarded.
+        self._parsing = False
+        self._close: Close | None = None
+        self._close_size = 0
+        self._sent: Close | None = None
+        self._fault: PeerError | None = None
+        self._write_error: BaseException | None = None
+        # Whether the peer's FIN came before the answer to its Close, or to its HTTP request, was sent.
+        self._eof = False
+        self._opened_at = opened_at
+        self._began_at = now
+        self._ended_at = 0.0
+        self._cause: Cause | None = None
+        self._initiator = _LOCAL
+        self._exception: BaseException | None = None
+        # The last cue and its exception, which determine `Ending.tcp`.
+        self._last_cue = _NO_CUE
+        self._ending: Ending | None = None
+        self.rearm()
+
+    @property
+    def bytes_out(self) -> int:
+        """Number of bytes sent after the opening handshake."""
+        return max(0, self.outbox.bytes_sent)
+
+    @property
+    def ending(self) -> Ending | None:
+        """The `Ending` of the connection, computed at the first access after the end; None before."""
+        if self._ending is None and self.over:
+            assert self._cause is not None
+            sent = self._sent if not self.outbox.size else None
+            clean = self.received is not None and sent is not None
+            self._ending = Ending(
+                cause=self._cause,
+                initiator=self._initiator,
+                clean=clean if self._codec is None or self._codec.has_close else None,
+                received=self.received,
+                sent=sent,
+                tcp=tcp_end_of(*self._last_cue) if self.connected else TcpEnd.NONE,
+                exception=self._exception,
+                opened_at=self._opened_at,
+                duration=self._ended_at - self._began_at,
+                messages_in=self.messages_in,
+                messages_out=self.messages_out,
+                bytes_in=self.bytes_in,
+                bytes_out=self.bytes_out,
+                unsent_bytes=max(0, self.outbox.size - self._close_size),
+                dropped_messages=self.dropped_messages,
+                latency=self.latency,
+                stalled=self.seconds_stalled(),
+            )
+        return self._ending
+
+    # -- cues -----------------------------------------------------------------
+
+    def close(self, close: Close, now: float, cause: Cause = Cause.APP_CLOSED) -> None:
+        """Start the closing handshake with ``close``. Has no effect if it has started already."""
+        self._close = self._close or close
+        self.cue(_WE_CLOSE, now, cause)
+
+    def handled(self, now: float) -> None:
+        """The application waits for a message, and there is none. A received Close is answered now."""
+        self.cue(Cue.HANDLED, now)
+
+    def eof(self, now: float) -> None:
+        """The peer ended its side of TCP."""
+        if self._write_error is not None:
+            self.lost(self._write_error, now)
+        elif self.state is _LINGERING and self._codec is None and self.wants_write():
+            # A client may half-close TCP after the request ("nc -N") and still wait for the answer.
+            self._eof = True
+        else:
+            self.cue(_EOF, now, _PEER_VANISHED)
+
+    def broken(self, exc: BaseException, now: float) -> None:
+        """A write failed. No more data can be sent, but data that can still be read decides the ending.
+
+        A page that reloads sends Close 1001 and drops TCP. If the server writes at that moment, its write
+        fails before it has read the Close. So the driver continues to read, until ``eof`` or ``lost``.
+        """
+        self._write_error = exc
+        self.outbox.stuck_at = NEVER
+        self.rearm()
+
+    def lost(self, exc: BaseException, now: float, tls: bool = False) -> None:
+        """TCP failed with ``exc``; with ``tls``, TLS failed."""
+        self.cue(Cue.LOST, now, cause_of(exc, tls), exc)
+
+    def fail_opening(
+        self, cause: Cause, now: float, exc: BaseException | None = None, initiator: Initiator | None = None
+    ) -> None:
+        """Client: the opening handshake failed."""
+        self.cue(_WE_CLOSE, now, cause, exc)
+        if initiator is not None:
+            self._initiator = initiator
+
+    def wants_write(self) -> bool:
+        """Whether the outbox has data that can still be sent."""
+        return self.outbox.size > 0 and self._write_error is None
+
+    def end_for(self, verdict: Verdict, now: float) -> None:
+        """End the open connection for the reason that ``verdict`` names."""
+        cause, cue = _ENDINGS[verdict]
+        reason = cause.meaning
+        if verdict is Verdict.EXPIRED and not self.client:
+            reason = _RECONNECT_REASON
+        self._close = Close(cause.close_code, reason)
+        self.cue(cue, now, cause)
+
+    def time_up(self, now: float) -> None:
+        """The deadline of a state other than OPEN may have passed."""
+        if now >= self._state_deadline:
+            self.cue(Cue.TIME_UP, now, Cause.HANDSHAKE_FAILED)
+        elif now >= self._report_at:
+            self.cue(_EOF if self._eof else Cue.TIME_UP if self.client else Cue.LINGERED, now)
+
+    def cue(
+        self, cue: Cue, now: float, cause: Cause | None = None, exception: BaseException | None = None
+    ) -> None:
+        """Make the transition for ``cue``. Only this method assigns the state."""
+        self.fail_on_fault(now)
+        row = TABLE.get((self.state, cue))
+        if row is None:
+            return
+        is_open = row.state is _OPEN or row.state is _ANSWERING
+        if self.is_open and not is_open and self.receiver is not None:
+            self.receiver.last_call()
+        if self._cause is None and cause is not None:
+            self._cause = cause
+            self._initiator = cause.initiator
+        self._exception = self._exception or exception
+        self.state = row.state
+        self.is_open = is_open
+        self.answering = row.state is _ANSWERING
+        self.ended = row.state is _ENDED
+        for do in row.do:
+            _DO[do](self, now)
+        if self.state is not _OPEN:
+            self.stop()
+        if not self.over and (self.ended or self.state is _DISCARDING):
+            self.over = True
+            self._ended_at = now
+            self._last_cue = cue, exception
+            self._report_at = NEVER
+            if not self.ended:
+                # Computed now, because TCP continues and later bytes do not belong to the ending.
+                self._ending = self.ending
+        if self.ended:
+            self._parsing = False
+            self._state_deadline = NEVER
+        self.rearm()
+        if self.state is _LINGERING:
+            self.sent_in_lingering(0, now)
+
+    def fail_on_fault(self, now: float) -> None:
+        """Fail the connection if the peer broke a rule. Called before any other cue is handled."""
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            if self.state is _OPEN:
+                self._close = fault.close
+            self.cue(Cue.THEY_ERR, now, fault.cause, fault)
+
+    def sent_in_lingering(self, count: int, now: float) -> None:
+        """``count`` bytes were sent in the state LINGERING."""
+        if self._eof and not self.outbox.size:
+            self.cue(_EOF, now, _PEER_VANISHED)
+        elif self._codec is None:
+            if count:
+                # The client may read an HTTP response slowly, if it accepts some bytes in time.
+                self._arm(now)
+                self.rearm()
+        elif (self._eof and count) or (self._report_at == NEVER and (self._eof or not self.outbox.size)):
+            # The local Close was sent. If the peer's FIN came before it, the only open question is whether
+            # the peer still accepts the answers.
+            self._report_at = now + self.options.linger_timeout
+            self.rearm()
+
+    # -- actions --------------------------------------------------------------
+
+    def _send_close(self, now: float) -> None:
+        close, codec = self._close, self._codec
+        assert close is not None and codec is not None
+        frame = codec.close(close)
+        self._close_size = len(frame)
+        self.outbox.append(frame)
+        not_transmitted = close.code is not None and not codec.has_codes
+        self._sent = Close(close.code, close.reason, not_transmitted) if not_transmitted else close
+        if not codec.has_close or not (codec.has_reply or self.client):
+            # The FIN takes the place of the Close: for a protocol without a Close, in either role.
+            self.half_close = True
+
+    def _echo_close(self, now: float) -> None:
+        # RFC 6455 §5.5.1: "When sending a Close frame in response, the endpoint
+        # typically echos the status code it received."
+        self._close = self.received
+        self._send_close(now)
+
+    def _stop_parsing(self, now: float) -> None:
+        self._parsing = False
+
+    def _fin(self, now: float) -> None:
+        self.half_close = self.half_close or not self.client
+
+    def _hold_eof(self, now: float) -> None:
+        self._eof = True
+
+    def _arm(self, now: float) -> None:
+        self._state_deadline = now + self.options.close_timeout
+
+    def _arm_answer(self, now: float) -> None:
+        self._state_deadline = now + self.options.answer_timeout
+
+    def _disarm(self, now: float) -> None:
+        self._state_deadline = NEVER
+
+    def _begin_liveness(self, now: float) -> None:
+        self.begin(now, self._codec is not None and self._codec.has_pings)
+
+    def _abort(self, now: float) -> None:
+        self.abort = True
+
+
+#: The method for each action of the table.
+_DO = {
+    Do.SEND_CLOSE: Closing._send_close,
+    Do.ECHO_CLOSE: Closing._echo_close,
+    Do.STOP_PARSING: Closing._stop_parsing,
+    Do.FIN: Closing._fin,
+    Do.HOLD_EOF: Closing._hold_eof,
+    Do.ARM: Closing._arm,
+    Do.ARM_ANSWER: Closing._arm_answer,
+    Do.DISARM: Closing._disarm,
+    Do.LIVENESS: Closing._begin_liveness,
+    Do.ABORT: Closing._abort,
+}
+
+#: The cause and the cue for each verdict that ends a connection.
+_ENDINGS = {
+    Verdict.SILENT: (Cause.KEEPALIVE_TIMEOUT, Cue.SILENT),
+    Verdict.STUCK: (Cause.WRITE_TIMEOUT, Cue.STUCK),
+    Verdict.EXPIRED: (Cause.LIFETIME_REACHED, Cue.WE_CLOSE),
+    Verdict.IDLE: (Cause.IDLE_TIMEOUT, Cue.WE_CLOSE),
+}

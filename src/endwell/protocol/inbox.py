@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from sys import maxsize
 
 __all__ = ["Inbox"]
 
@@ -14,14 +15,17 @@ _BATCH = 64
 class Inbox:
     """A FIFO queue like ``collections.deque``, over a list to which the codec appends directly."""
 
-    __slots__ = ("_head", "messages", "size")
+    __slots__ = ("_head", "max_bytes", "max_messages", "messages", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, max_messages: int = maxsize, max_bytes: int = maxsize) -> None:
         #: None for each message read since the last cleanup, then the unread messages. The list is empty if
         #: no message is unread; testing that is cheaper than ``len(inbox)``.
         self.messages: list[str | bytes | None] = []
         #: Bytes and characters of the unread messages that :meth:`count` has counted.
         self.size = 0
+        #: With that many messages, or bytes and characters, the inbox is full.
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
         self._head = 0
 
     def count(self, first: int) -> None:
@@ -30,6 +34,10 @@ class Inbox:
             message = self.messages[at]
             assert message is not None
             self.size += len(message)
+
+    def is_full(self) -> bool:
+        """Whether reading from the peer should pause until the application has read messages."""
+        return len(self.messages) - self._head >= self.max_messages or self.size >= self.max_bytes
 
     def popleft(self) -> str | bytes:
         """Remove and return the first message. Raises IndexError if there is none."""

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, Unpack
 from ..aio.bind import bind, format_address
 from ..aio.broadcast import BroadcastReport, Slow
 from ..aio.callbacks import check_callback, check_returned
-from ..aio.draining import DrainEvent
+from ..aio.flag import Flag
 from ..aio.listen import Listener, Opening
 from ..aio.websocket import WebSocket, begin_close, close_for
 from ..codes import CloseCode
@@ -104,7 +104,7 @@ class Server:
         #: The connections that are open or closing.
         self.connections: set[WebSocket] = set()
         #: An event that is set when the server starts to drain; the same as :attr:`WebSocket.draining`.
-        self.draining = DrainEvent()
+        self.draining = Flag()
         #: The addresses on which the server listens: ``(host, port, ...)`` as from ``socket.getsockname()``,
         #: or the path of a Unix socket. Empty while the server does not listen.
         self.addresses: list[Any] = []
@@ -475,7 +475,7 @@ class Server:
         plan: Drain,
         should_defer: Callable[[int], bool] | None,
     ) -> AsyncIterator[None]:
-        self.draining = DrainEvent()
+        self.draining = Flag()
         defer = should_defer and (lambda openings: should_defer(openings + len(self.connections)))
         listener = Listener(listen(), self.options, ssl, self._serve, self.draining, defer)
         self._listener = listener

@@ -25,8 +25,8 @@ from typing import Any
 from ..aio.listen import Opening
 from ..aio.quiescence import Quiescence
 from ..aio.syscalls import monotonic
-from ..aio.websocket import WebSocket, bytes_sent, dismiss, messages_consumed, quiesce
-from ..ending import Ending
+from ..aio.websocket import WebSocket, bytes_sent, end_delivery, messages_consumed, quiesce
+from ..ending import Cause, Ending
 from ..errors import ServiceUnavailable
 from ..sync.portal import Portal
 from .router import Route
@@ -203,9 +203,7 @@ class DrainRun:
         self._tasks = tasks
         self._threads = threads.running
         self._openings = openings
-        portal = Portal.of(asyncio.get_running_loop())
-        self._bridges = {bridge.ws: bridge for bridge in portal.bridges}
-        self._callbacks = portal.callbacks
+        self._callbacks = Portal.of(asyncio.get_running_loop()).callbacks
         self._handlers = handlers
         self._scheduled = deque(
             (self.timetable.close_time(index, random.random()), ws)  # noqa: S311  (jitter, not a secret)
@@ -257,8 +255,9 @@ class DrainRun:
     def close(self, ws: WebSocket) -> None:
         """Send a Close on ``ws``."""
         if ws.is_open:
-            self._consumed_at_close[ws] = self._consumed(ws)
-            dismiss(ws, self.timetable.drain.code, self.timetable.reason(self.elapsed()))
+            self._consumed_at_close[ws] = messages_consumed(ws)
+            code, reason = self.timetable.drain.code, self.timetable.reason(self.elapsed())
+            end_delivery(ws, Cause.SERVER_DRAINED, code, reason)
             self._schedule_abort(ws)
 
     def _schedule_abort(self, ws: WebSocket) -> None:
@@ -343,7 +342,7 @@ class DrainRun:
         while self._scheduled and self._scheduled[0][0] <= now:
             moment, ws = self._scheduled.popleft()
             if ws.is_open:
-                self._quiescence[ws] = self._quiesce(ws, min(QUIET, busy_time / 4))
+                self._quiescence[ws] = quiesce(ws, partial(self.close, ws), min(QUIET, busy_time / 4))
                 self._busy.append((moment + busy_time / 2, ws))
         while self._busy and self._busy[0][0] <= now:
             moment, ws = self._busy.popleft()
@@ -374,14 +373,6 @@ class DrainRun:
             left = max(0.0, self.timetable.begins(Phase.OVER) - self.elapsed())
             logger.warning("the drain waits at most %.1f s for these handlers: %s", left, _by_name(names))
 
-    def _consumed(self, ws: WebSocket) -> int:
-        bridge = self._bridges.get(ws)
-        return messages_consumed(ws) if bridge is None else bridge.messages_consumed()
-
-    def _quiesce(self, ws: WebSocket, quiet: float) -> Quiescence:
-        bridge, callback = self._bridges.get(ws), partial(self.close, ws)
-        return quiesce(ws, callback, quiet) if bridge is None else bridge.quiesce(callback, quiet)
-
     def _unfinished(self) -> bool:
         return bool(self._connections or self._tasks or self._threads)
 
@@ -405,7 +396,6 @@ class DrainRun:
         self._endings["clean" if ending.clean else ending.tcp.value] += 1
         if (idle := self._quiescence.pop(ws, None)) is not None:
             idle.stop()
-        self._bridges.pop(ws, None)
         if (taken := self._consumed_at_close.pop(ws, None)) is not None:
             self._unanswered += ending.messages_in - taken
         self._check_finished()

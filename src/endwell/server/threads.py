@@ -13,7 +13,7 @@ from ..aio.callbacks import check_returned
 from ..aio.websocket import WebSocket
 from ..errors import ServiceUnavailable
 from ..sync.bridge import Bridge
-from ..sync.draining import ThreadDrainEvent
+from ..sync.flag import ThreadFlag
 from ..sync.portal import Portal
 from ..sync.threads import Threads
 from ..sync.websocket import WebSocket as BlockingWebSocket
@@ -45,7 +45,7 @@ class HandlerThreads:
         #: task that waits for it.
         self.running: set[asyncio.Future[Any]] = set()
         #: The ``draining`` event of the blocking WebSockets.
-        self.draining = ThreadDrainEvent()
+        self.draining = ThreadFlag()
         self._reserved = 0
         #: The threads of ``on_close`` callbacks; None before the first connection of a blocking handler.
         self._callbacks: Threads | None = None
@@ -53,7 +53,7 @@ class HandlerThreads:
 
     def begin(self) -> None:
         """Reset the state when the server starts, which it may do several times."""
-        self.draining = ThreadDrainEvent()
+        self.draining = ThreadFlag()
 
     def blocking(self, ws: WebSocket) -> BlockingWebSocket:
         """Return the blocking WebSocket for ``ws``."""

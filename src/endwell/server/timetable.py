@@ -9,8 +9,8 @@ from typing import TypedDict, Unpack
 
 from ..advice import MAX_SECONDS, RetryAdvice
 from ..codes import CloseCode
+from ..ending import Close
 from ..options import check_keywords
-from ..wire.frames import close_payload
 
 __all__ = ["CLEANUP_TIME", "Drain", "DrainKeywords", "Phase", "Timetable"]
 
@@ -87,7 +87,7 @@ class Drain:
                 raise TypeError(f"{name} must be a number, not {value!r}")
             if not 0 <= value < inf or (name == "rate" and not value):
                 raise ValueError(f"{name} must be positive and finite, not {value!r}")
-        close_payload(self.code, RetryAdvice(0, MAX_SECONDS).reason(self.text))
+        Close(self.code, RetryAdvice(0, MAX_SECONDS).reason(self.text))
 
     @property
     def text(self) -> str:

@@ -1,13 +1,16 @@
+cimport cython
+
 from endwell.aio._syscalls cimport monotonic
 from endwell.aio.stream cimport Stream
 from endwell.aio.websocket cimport WebSocket
 from endwell.protocol.connection cimport Connection
-from endwell.protocol.inbox cimport Inbox
+from endwell.protocol.receiver cimport Receiver
+from endwell.sync.inbox cimport ThreadInbox
 from endwell.sync.portal cimport Portal
 from endwell.sync.waiting cimport Waiting
 
 
-cdef class Bridge:
+cdef class Bridge(Receiver):
     cdef object __weakref__
     cdef readonly WebSocket ws
     cdef readonly Portal portal
@@ -21,33 +24,24 @@ cdef class Bridge:
     cdef Py_ssize_t _staged_size
     cdef object _senders
     cdef list _callbacks
-    cdef readonly object _inbox
-    cdef Py_ssize_t _max_queue
-    cdef Py_ssize_t _low
-    cdef Py_ssize_t _max_waiting
-    cdef Py_ssize_t _waiting_size
-    cdef Py_ssize_t _surplus
-    cdef bint _inbox_full
     cdef bint _reading
+    cdef readonly ThreadInbox _inbox
+    cdef object _queue
     cdef Waiting _receivers
-    cdef public object quiescence
     cdef set _at_work
     cdef object _answer_timer
     cdef Waiting _closers
     cdef readonly object ending
     cdef bint _over
     cdef object _callback_thread
-    cdef object _changed_below
 
     cpdef process_posted(self)
     cpdef queue_staged(self)
     cdef _want_message(self)
     cdef _flush(self)
-    cdef _deliver(self)
-    cdef bint _full(self) except -1
-    cdef _regulate(self)
+    @cython.locals(inbox=ThreadInbox, count=cython.Py_ssize_t)
+    cpdef deliver(self, bint inline)
     cdef _admit(self)
-    cpdef bint is_waiting(self) except -1
     cdef bint _room(self) except -1
     cpdef send(self, message)
     cdef _stage(self, message)

@@ -2,8 +2,8 @@
 
 The connection belongs to the loop's thread; only that thread touches the core. Three things cross:
 
-- Messages to a thread: the loop moves them from the core's inbox to a deque, and wakes one waiting
-  thread for each. While the deque is full, ``receiver_full`` pauses reading from the peer.
+- Messages to a thread: the core delivers them to a :class:`ThreadInbox`, and the bridge wakes one waiting
+  thread for each.
 - Messages from a thread: they are *staged* under a small lock, and the bridge is posted to the loop, which
   moves them to the core's outbox. Before the core leaves OPEN, for any reason, it calls
   ``last_call``: the staged messages are queued before the Close, and nothing is staged afterwards. So no
@@ -19,26 +19,22 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
-from sys import getsizeof
 from typing import TypeAlias
 
 from ..aio.callbacks import call_back
-from ..aio.quiescence import Quiescence
 from ..aio.syscalls import monotonic
-from ..aio.websocket import WebSocket, answer_later, attach
+from ..aio.websocket import WebSocket, deliver_to
 from ..codes import CloseCode
-from ..ending import Cause, Ending
+from ..ending import Cause, Close, Ending
 from ..errors import ConnectionClosed
 from ..protocol.connection import AHEAD
+from ..protocol.receiver import Receiver
+from .inbox import ThreadInbox
 from .portal import Portal
 from .waiting import Waiting, acquired_lock, remaining
 
 __all__ = ["Bridge"]
 
-#: Bytes that all connections of a loop together may hold above the limits of their inboxes while their
-#: sends are blocked. Without an allowance, two peers that both send before they read would wait for each
-#: other. Without a limit, a peer that never reads could occupy all memory.
-DEADLOCK_ALLOWANCE = 64 * 2**20
 #: Seconds that waiting threads wait for ``on_close`` callbacks before they get the ending anyway.
 CALLBACK_TIME = 1.0
 #: While the application's quiescence is awaited: seconds for which a staged answer waits for its thread to
@@ -49,37 +45,29 @@ GATHERING_TIME = 0.01
 _Callback: TypeAlias = tuple[Callable[[Ending], object], Context]
 
 
-class Bridge:
-    """See the module. Created in the loop's thread."""
+class Bridge(Receiver):
+    """The receiver of the blocking face; see the module. Created in the loop's thread."""
 
     def __init__(self, ws: WebSocket, portal: Portal) -> None:
         self.ws = ws
         self.portal = portal
-        self._stream, self._changed_below = attach(ws, self, self._changed)
-        self._core = self._stream.core
-        options = self._core.options
-        self._write_limit = options.write_limit
+        self._core, self._stream = ws._core, ws._stream
+        self._senders: deque[threading.Lock] = deque()  # gate
+        self._inbox = ThreadInbox(self._core.options, portal, self._senders)
+        self._init_receiver(self._inbox)
+        self._queue = self._inbox.queue
+        self._write_limit = self._core.options.write_limit
         self.takes_binary = self._core.takes_binary()
         # The attributes marked "gate" are changed only while this lock is held.
         self._gate = threading.Lock()
         self.is_open = self._core.is_open  # gate
         self._staged: list[str | bytes] = []  # gate
         self._staged_size = 0  # gate
-        self._senders: deque[threading.Lock] = deque()  # gate
         self._callbacks: list[_Callback] | None = []  # gate; None: called
 
-        self._inbox: deque[str | bytes] = deque()
-        self._max_queue = options.max_queue
-        self._low = options.max_queue // 2
-        self._max_waiting = min(options.max_size or AHEAD, AHEAD)
-        self._waiting_size = 0
-        self._surplus = 0
-        self._inbox_full = False
         #: Whether the stream handles a read, after which it settles anyway.
         self._reading = False
         self._receivers = Waiting()
-        #: Called in the loop when no thread handles a message and none is queued.
-        self.quiescence: Quiescence | None = None
         # The threads that have consumed a message and have not come back for the next one.
         self._at_work: set[int] = set()
         self._answer_timer: asyncio.TimerHandle | None = None
@@ -89,11 +77,8 @@ class Bridge:
         self._over = False
         self._callback_thread = 0
 
-        self._core.last_call = self._last_call
         portal.bridges.add(self)
-        self._deliver()
-        if self._core.answering:
-            answer_later(ws)
+        deliver_to(ws, self)
         ws.on_close(self._ended)
 
     # -- in the loop ----------------------------------------------------------
@@ -109,8 +94,6 @@ class Bridge:
             # The thread may come back immediately. Then the answer leaves together with the quiescence's
             # Close.
             self._answer_timer = self._stream.loop.call_later(GATHERING_TIME, self._answer_timeout)
-        if self._inbox_full:
-            self._regulate()
         self._want_message()
         if not self._reading:
             self._stream.settle()
@@ -138,63 +121,30 @@ class Bridge:
             staged.clear()
             self._staged_size = 0
 
-    def _last_call(self) -> None:
+    def last_call(self) -> None:
+        """Queue what threads have staged; nothing is staged afterwards."""
         with self._gate:
             self._flush()
             self.is_open = False
 
-    def _changed(self, inline: bool) -> None:
-        if self._core.inbox:
+    def deliver(self, inline: bool) -> None:
+        """Wake a thread for each message that has arrived, and the first sender if there is room."""
+        inbox = self._inbox
+        count, inbox.arrived = inbox.arrived, 0
+        if count and self._receivers:
             self._reading = inline
             try:
-                self._deliver()
+                self.portal.hand_over(self._receivers, count)
             finally:
                 self._reading = False
         if self._senders:
             with self._gate:
                 self._admit()
         self._want_message()
-        self._changed_below(inline)
-
-    def _deliver(self) -> None:
-        arrived, inbox = self._core.inbox, self._inbox
-        if not inbox:
-            self._waiting_size = 0
-        count = 0
-        while arrived:
-            message = arrived.popleft()
-            if self._inbox_full:
-                self._surplus += getsizeof(message)
-                self.portal.surplus += getsizeof(message)
-            self._waiting_size += len(message)
-            inbox.append(message)
-            count += 1
-        if self._full():
-            self._regulate()
-        if self._receivers:
-            self.portal.hand_over(self._receivers, count)
-
-    def _full(self) -> bool:
-        return len(self._inbox) >= self._max_queue or self._waiting_size >= self._max_waiting
-
-    def _regulate(self) -> None:
-        """Pause reading while the inbox is full, unless that would deadlock both peers."""
-        # First, so that a thread that consumes a message from now on sees it and posts the bridge.
-        self._inbox_full = True
-        if len(self._inbox) < self._max_queue:
-            self._waiting_size = sum(map(len, self._inbox.copy()))
-        if self._full():
-            self._core.receiver_full = not (self._senders and self.portal.surplus < DEADLOCK_ALLOWANCE)
-            return
-        self._inbox_full = self._core.receiver_full = False
-        self.portal.surplus -= self._surplus
-        self._surplus = 0
 
     def _ended(self, ending: Ending) -> None:
         self.portal.bridges.discard(self)
-        self.portal.surplus -= self._surplus
-        self._surplus = 0
-        self._inbox_full = False
+        self._inbox.release()
         self.quiescence = None
         if self._answer_timer is not None:
             self._answer_timer.cancel()
@@ -229,30 +179,29 @@ class Bridge:
         if self._senders and (not self.is_open or self._room()) and self._senders[0].locked():
             self._senders[0].release()
 
-    def close_now(self, cause: Cause, code: int | None, reason: str) -> None:
+    def close_now(self, cause: Cause, close: Close) -> None:
         """Begin to close."""
-        self._core.close(code, reason, monotonic(), cause)
+        self._core.close(close, monotonic(), cause)
         self._stream.settle()
-
-    def quiesce(self, callback: Callable[[], object], quiet: float) -> Quiescence:
-        """See :func:`endwell.aio.websocket.quiesce`."""
-        self.quiescence = quiescence = Quiescence(self._stream, self, quiet, callback)
-        quiescence.begin()
-        return quiescence
 
     def is_waiting(self) -> bool:
         """Whether no message is queued, and every thread that consumed one has come back for the next."""
         # In this order: a thread is in _at_work before its message leaves the inbox.
-        return not self._inbox and not self._at_work
-
-    def messages_consumed(self) -> int:
-        """Return the number of messages that the application has received."""
-        return self._core.messages_consumed() - len(self._inbox)
+        return not self._queue and not self._at_work
 
     # -- in any thread --------------------------------------------------------
 
     def _room(self) -> bool:
         return self._staged_size + self._core.outbox.size <= self._write_limit
+
+    def messages_out(self) -> int:
+        """The number of messages that :meth:`send` has accepted."""
+        with self._gate:
+            return self._core.messages_out + len(self._staged)
+
+    def bytes_out(self) -> int:
+        """The number of bytes sent. Not that of the ending, which only the loop's thread may compute."""
+        return self._core.bytes_out
 
     def send(self, message: str | bytes) -> None:
         """Stage ``message`` when there is room."""
@@ -277,7 +226,7 @@ class Bridge:
             with self._gate:
                 self._senders.append(lock)
                 self._admit()
-            if self._inbox_full or self._core.partial_size:
+            if self._inbox.paused or self._core.partial_size:
                 self.portal.post(self)
             while True:
                 lock.acquire()
@@ -300,7 +249,7 @@ class Bridge:
             over = self.over()
             self._at_work.add(me)
             try:
-                message = self._inbox.popleft()
+                message = self._queue.popleft()
             except IndexError:
                 self._at_work.discard(me)
                 if over:
@@ -309,7 +258,7 @@ class Bridge:
                 if self.quiescence is not None:
                     self.portal.post(self)
             else:
-                if self._inbox_full and len(self._inbox) <= self._low:
+                if self._inbox.paused and len(self._queue) <= self._inbox.low:
                     self.portal.post(self)
                 return message
             self.portal.guard()
@@ -322,7 +271,7 @@ class Bridge:
             # Called after this thread was added to the receivers. So either the loop sees it there when it
             # has read that much, or this thread sees that the loop has.
             self.portal.post(self)
-        return bool(self._inbox) or self.over()
+        return bool(self._queue) or self.over()
 
     def over(self) -> bool:
         """Whether this thread knows the end. A thread that runs an ``on_close`` callback knows it first."""
@@ -344,17 +293,17 @@ class Bridge:
         if self.ending is None:
             self.portal.guard()
 
-    def close(self, cause: Cause, code: int | None, reason: str) -> Ending:
+    def close(self, cause: Cause, close: Close) -> Ending:
         """Close and wait for the end."""
         if not self.over():
             self.portal.guard()
-            self.portal.soon(self.close_now, cause, code, reason)
+            self.portal.soon(self.close_now, cause, close)
         return self.wait_closed(None)
 
     def abandon(self) -> None:
         """Close, because no reference is left. Takes no lock, because the garbage collector calls it."""
         if not self._over:
-            self.portal.tell(self.close_now, Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE, "")
+            self.portal.tell(self.close_now, Cause.APP_CLOSED, Close(CloseCode.NORMAL_CLOSURE))
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -386,6 +335,6 @@ class Bridge:
         """Release the parent's connection in a forked child."""
         self._gate = threading.Lock()  # the parent's lock may never be released
         self.is_open, self._over = False, True
-        self._inbox.clear()
+        self._queue.clear()
         self._callbacks = None
         self._stream.forked()

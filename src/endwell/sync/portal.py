@@ -48,7 +48,7 @@ class Portal:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        #: Bytes that inboxes hold above their limits while sends are blocked (``bridge.DEADLOCK_ALLOWANCE``).
+        #: Bytes that inboxes hold above their limits while sends are blocked (``inbox.DEADLOCK_ALLOWANCE``).
         self.surplus = 0
         #: The threads of ``on_close`` callbacks, which may block.
         self.callbacks = Threads(CALLBACKS, "endwell on_close")

@@ -22,7 +22,7 @@ S = TypeVar("S", bound=_Server)
 def serving(server: S, *args: Any, **keywords: Any) -> Iterator[S]:
     """Run ``server.serving(...)`` for blocking code, in the library's event loop, while the block runs.
 
-    Leaving the block drains the server, as :meth:`endwell.Server.serving` does.
+    Leaving the block stops the server gracefully, as :meth:`endwell.Server.serving` does.
 
     Args:
         server: The :class:`endwell.Server`.

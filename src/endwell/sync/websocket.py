@@ -8,13 +8,12 @@ from typing import Self
 
 from ..aio.callbacks import check_callback
 from ..codes import CloseCode
-from ..ending import Cause, Ending
+from ..ending import Cause, Close, Ending
 from ..errors import ConnectionClosed, UnsupportedByProtocol
 from ..http import Request, Response
 from ..wire.codec import NO_BINARY, Buffer, octets
-from ..wire.frames import close_payload
 from .bridge import Bridge
-from .draining import ThreadDrainEvent
+from .flag import ThreadFlag
 
 __all__ = ["WebSocket", "bridge_of"]
 
@@ -58,7 +57,7 @@ class WebSocket:
 
     __slots__ = ("__weakref__", "_bridge", "_draining", "_ws")
 
-    def __init__(self, bridge: Bridge, draining: ThreadDrainEvent | None = None) -> None:
+    def __init__(self, bridge: Bridge, draining: ThreadFlag | None = None) -> None:
         self._bridge = bridge
         self._ws = bridge.ws
         self._draining = draining
@@ -109,7 +108,7 @@ class WebSocket:
         return self._ws.close_reason
 
     @property
-    def draining(self) -> ThreadDrainEvent:
+    def draining(self) -> ThreadFlag:
         """Set when the server begins to stop, before it closes the first connection.
 
         It works as a truth value and as a threading.Event: ``ws.draining.wait(timeout)``. A handler
@@ -117,7 +116,7 @@ class WebSocket:
         a client.
         """
         if self._draining is None:
-            self._draining = ThreadDrainEvent()
+            self._draining = ThreadFlag()
         return self._draining
 
     @property
@@ -129,6 +128,36 @@ class WebSocket:
     def smoothed_latency(self) -> float | None:
         """The smoothed round trip in seconds, over about eight pings, as TCP smooths it (RFC 6298)."""
         return self._ws.smoothed_latency
+
+    @property
+    def messages_in(self) -> int:
+        """Number of complete messages received, including those that are not read yet.
+
+        This counter and the following four count from the opening on. After the end they are those of the
+        :class:`endwell.Ending`.
+        """
+        return self._ws.messages_in
+
+    @property
+    def messages_out(self) -> int:
+        """Number of messages accepted by :meth:`send`."""
+        return self._bridge.messages_out()
+
+    @property
+    def bytes_in(self) -> int:
+        """Number of bytes received after the opening handshake."""
+        return self._ws.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        """Number of bytes sent after the opening handshake; those that wait in the send queue do not count."""
+        ending = self.ending
+        return self._bridge.bytes_out() if ending is None else ending.bytes_out
+
+    @property
+    def dropped_messages(self) -> int:
+        """Number of messages that arrived after the local Close and were dropped because the queue was full."""
+        return self._ws.dropped_messages
 
     @property
     def remote_address(self) -> object:
@@ -248,8 +277,7 @@ class WebSocket:
             ValueError: If an application may not send ``code`` (1005, 1006, 1015, unassigned codes), or the
                 reason is too long. Nothing is sent, and the connection stays open.
         """
-        close_payload(code, reason)
-        return self._bridge.close(Cause.APP_CLOSED, code, reason)
+        return self._bridge.close(Cause.APP_CLOSED, Close(code, reason))
 
     def abort(self) -> None:
         """Cut the connection immediately, without waiting for an answer.
@@ -294,9 +322,9 @@ class WebSocket:
     ) -> None:
         if kind is not None and not issubclass(kind, Exception):
             # An interruption: the Close tells the peer that this side is going away.
-            self._bridge.close(Cause.CANCELLED, CloseCode.GOING_AWAY, "")
+            self._bridge.close(Cause.CANCELLED, Close(CloseCode.GOING_AWAY))
         else:
-            self._bridge.close(Cause.APP_CLOSED, CloseCode.NORMAL_CLOSURE, "")
+            self._bridge.close(Cause.APP_CLOSED, Close(CloseCode.NORMAL_CLOSURE))
 
     def __del__(self) -> None:
         self._bridge.abandon()

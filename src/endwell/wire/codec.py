@@ -450,9 +450,9 @@ class Codec:
         """A pong frame. Raises ValueError for a payload above 125 bytes."""
         return self._build_control(PONG, payload)
 
-    def close(self, code: int | None, reason: str = "") -> bytes:
-        """A Close frame. Raises as :func:`~endwell.wire.frames.close_payload` does."""
-        return self.control(frames.CLOSE, frames.close_payload(code, reason))
+    def close(self, close: Close) -> bytes:
+        """A Close frame."""
+        return self.control(frames.CLOSE, frames.close_payload(close))
 
     def control(self, opcode: int, payload: bytes | bytearray | memoryview) -> bytes:
         """A control frame. The payload is not checked."""

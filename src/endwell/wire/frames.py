@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from ..codes import describe
 from ..ending import Close
 from ..errors import InvalidData, ProtocolError
 from .payload import frame
@@ -152,33 +151,16 @@ def parse_close(payload: bytes) -> Close:
     if len(payload) == 1:
         raise ProtocolError("a Close has a body of one byte")
     code = int.from_bytes(payload[:2], "big")
-    if not describe(code).may_receive:
-        raise ProtocolError(f"close code {code} is not valid on the wire")
     try:
-        return Close(code, payload[2:].decode())
+        reason = payload[2:].decode()
     except UnicodeDecodeError:
         raise InvalidData("the reason of a Close is not UTF-8") from None
-
-
-def close_payload(code: int | None, reason: str) -> bytes:
-    """The body of a Close frame to send.
-
-    Raises TypeError or ValueError for a ``code`` or a ``reason`` that may not be sent; the text names it.
-    """
-    if not isinstance(reason, str):
-        raise TypeError(f"reason must be a str, not {type(reason).__name__}")
-    if code is None:
-        if reason:
-            raise ValueError("reason needs a code: a Close carries both or neither")
-        return b""
-    if not isinstance(code, int):
-        raise TypeError(f"code must be an int or None, not {type(code).__name__}")
-    if not describe(code).may_send:
-        raise ValueError(f"code {int(code)} may not be sent in a Close")
     try:
-        body = reason.encode()
-    except UnicodeEncodeError:
-        raise ValueError("reason contains a lone surrogate, which UTF-8 cannot encode") from None
-    if len(body) > MAX_CONTROL - 2:
-        raise ValueError(f"reason must be at most {MAX_CONTROL - 2} bytes of UTF-8, not {len(body)}")
-    return code.to_bytes(2, "big") + body
+        return Close(code, reason)
+    except ValueError:
+        raise ProtocolError(f"close code {code} is not valid on the wire") from None
+
+
+def close_payload(close: Close) -> bytes:
+    """The body of a Close frame to send."""
+    return b"" if close.code is None else close.code.to_bytes(2, "big") + close.reason.encode()

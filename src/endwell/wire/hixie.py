@@ -13,7 +13,6 @@ from ..ending import Close
 from ..errors import MessageTooBig, PeerError, ProtocolError, UnsupportedByProtocol
 from ..http import Headers
 from .codec import NO_BINARY, Buffer, octets
-from .frames import close_payload
 from .portions import Portioned
 from .utf8 import check, decode
 
@@ -208,9 +207,8 @@ class Hixie(Portioned):
         """Raises UnsupportedByProtocol."""
         raise UnsupportedByProtocol("this old protocol has no pings")
 
-    def close(self, code: int | None, reason: str = "") -> bytes:
-        """The closing frame. In hixie-75, only in answer to one. Raises as :meth:`Codec.close` does."""
-        close_payload(code, reason)
+    def close(self, close: Close) -> bytes:
+        """The closing frame. In hixie-75, only in answer to one."""
         # hixie-75 has no closing frame. Perl's Protocol::WebSocket sends one all the same and waits for the
         # answer. All other peers would skip the frame.
         return _CLOSE if self.has_close or self._closed else b""

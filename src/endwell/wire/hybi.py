@@ -9,7 +9,7 @@ from typing import Any
 
 from ..ending import Close
 from .codec import Buffer
-from .frames import BINARY, CLOSE, CONTINUATION, FIN, LENGTH_16, PING, PONG, TEXT, close_payload
+from .frames import BINARY, CLOSE, CONTINUATION, FIN, LENGTH_16, PING, PONG, TEXT
 from .payload import frame
 from .portions import Portioned
 
@@ -95,9 +95,8 @@ class Hybi03(Portioned):
         """An empty key: frames are not masked."""
         return b""
 
-    def close(self, code: int | None, reason: str = "") -> bytes:
-        """The closing frame. Raises as :meth:`Codec.close` does."""
-        close_payload(code, reason)
+    def close(self, close: Close) -> bytes:
+        """The closing frame, without code and reason."""
         return self.control(CLOSE, self._body)
 
     def closing(self, payload: bytes) -> Close:

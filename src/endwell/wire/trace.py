@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from itertools import count, cycle
 from typing import Any
 
+from ..ending import Close
 from ..http import CREDENTIALS, Request, Response
 from .codec import Buffer, Codec
 from .frames import BINARY, CLOSE, CONTINUATION, FIN, LENGTH_16, PING, PONG, RSV1, TEXT
@@ -165,9 +166,9 @@ class TracedHixie(_Traced, Hixie):
         self._log_whole(whole)
         return whole
 
-    def close(self, code: int | None, reason: str = "") -> bytes:
+    def close(self, close: Close) -> bytes:
         """See :meth:`Hixie.close`."""
-        whole = super().close(code, reason)
+        whole = super().close(close)
         self._log_whole(whole)
         return whole
 

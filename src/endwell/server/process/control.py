@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ...aio.bind import format_address
-from ...aio.draining import DrainEvent
+from ...aio.flag import Flag
 from ...aio.syscalls import monotonic
 from ...codes import CloseCode
 from ..drain import counted
@@ -90,7 +90,7 @@ class ProcessControl:
         if self._channel is not None:
             loop.add_reader(self._channel.fileno(), self._read_channel)
 
-    async def wait_for_stop(self, draining: DrainEvent) -> Drain:
+    async def wait_for_stop(self, draining: Flag) -> Drain:
         """Wait for a stop request, or until the application starts a drain; returns how to drain."""
         events = [asyncio.create_task(event.wait()) for event in (self._stop_requested, draining)]
         try:

@@ -1,0 +1,67 @@
+cimport cython
+
+from endwell.protocol.liveness cimport Liveness
+from endwell.protocol.receiver cimport Receiver
+from endwell.wire.codec cimport Codec
+
+cdef double NEVER
+cdef object _OPENING
+cdef object _OPEN
+cdef object _ANSWERING
+cdef object _LINGERING
+cdef object _DISCARDING
+cdef object _ENDED
+cdef object _WE_CLOSE
+cdef object _EOF
+cdef object _PEER_VANISHED
+cdef object _LOCAL
+cdef tuple _NO_CUE
+
+
+cdef class Row:
+    cdef readonly object state
+    cdef readonly tuple do
+
+
+cdef class Closing(Liveness):
+    cdef readonly bint client
+    cdef readonly object state
+    cdef readonly bint is_open
+    cdef readonly bint answering
+    cdef readonly bint over
+    cdef readonly bint ended
+    cdef readonly bint half_close
+    cdef readonly bint abort
+    cdef readonly object received
+    cdef public bint connected
+    cdef public Receiver receiver
+    cdef readonly Py_ssize_t messages_in
+    cdef readonly Py_ssize_t messages_out
+    cdef readonly Py_ssize_t dropped_messages
+    cdef readonly Py_ssize_t bytes_in
+
+    cdef Codec _codec
+    cdef bint _parsing
+    cdef object _close
+    cdef Py_ssize_t _close_size
+    cdef object _sent
+    cdef object _fault
+    cdef object _write_error
+    cdef bint _eof
+    cdef double _opened_at
+    cdef double _began_at
+    cdef double _ended_at
+    cdef object _cause
+    cdef object _initiator
+    cdef object _exception
+    cdef tuple _last_cue
+    cdef object _ending
+
+    cdef _init_closing(self, bint client, options, double now, double opened_at)
+    cpdef bint wants_write(self)
+    cpdef end_for(self, verdict, double now)
+    cpdef time_up(self, double now)
+    @cython.locals(row=Row, is_open=cython.bint)
+    cpdef cue(self, cue, double now, cause=*, exception=*)
+    cpdef fail_on_fault(self, double now)
+    cpdef sent_in_lingering(self, Py_ssize_t count, double now)

@@ -1,0 +1,108 @@
+"""The inbox that threads read from: one queue, and its limits."""
+
+from __future__ import annotations
+
+from collections import deque
+from sys import getsizeof
+from types import SimpleNamespace
+
+import pytest
+
+from endwell.options import Options
+from endwell.sync import inbox as module
+from endwell.sync.inbox import ThreadInbox
+from endwell.sync.portal import Portal
+
+
+@pytest.fixture
+def portal():
+    return Portal(SimpleNamespace())
+
+
+def filled(portal, *messages, senders=(), **options):
+    inbox = ThreadInbox(Options(**options), portal, senders)
+    deliver(inbox, *messages)
+    return inbox
+
+
+def deliver(inbox, *messages):
+    inbox.messages.extend(messages)
+    inbox.count(0)
+
+
+def test_what_is_delivered_is_in_the_queue_of_the_threads(portal):
+    inbox = filled(portal, "first", b"second")
+    assert (inbox.messages, list(inbox), len(inbox), inbox.arrived) == ([], ["first", b"second"], 2, 2)
+    assert inbox.popleft() == "first"
+    assert inbox.queue.popleft() == b"second"
+    with pytest.raises(IndexError):
+        inbox.popleft()
+    assert not inbox
+    deliver(inbox, "third")
+    inbox.clear()
+    assert not inbox
+
+
+def test_it_is_full_with_max_queue_messages_until_half_of_them_are_read(portal):
+    inbox = filled(portal, "1", "2", "3", max_queue=4)
+    assert not inbox.is_full()
+    deliver(inbox, "4")
+    assert inbox.is_full()
+    assert inbox.paused
+    inbox.popleft()
+    assert inbox.is_full()
+    inbox.popleft()
+    assert not inbox.is_full()
+    assert not inbox.paused
+    deliver(inbox, "5")
+    assert not inbox.is_full()
+
+
+def test_it_is_full_with_max_size_bytes_that_are_still_unread(portal):
+    inbox = filled(portal, b"x" * 6, max_size=10)
+    assert not inbox.is_full()
+    inbox.popleft()
+    deliver(inbox, b"x" * 6, b"x" * 4)
+    assert inbox.is_full()
+    inbox.popleft()
+    assert not inbox.is_full()
+
+
+def test_a_queue_that_was_empty_meanwhile_counts_its_bytes_anew(portal):
+    inbox = filled(portal, max_size=10)
+    for _ in range(5):
+        deliver(inbox, b"x" * 6)
+        assert not inbox.is_full()
+        inbox.popleft()
+
+
+def test_while_a_sender_is_blocked_it_takes_more_within_the_allowance_of_the_loop(portal, monkeypatch):
+    monkeypatch.setattr(module, "DEADLOCK_ALLOWANCE", 3 * getsizeof(b"x"))
+    senders = deque(["blocked"])
+    inbox = filled(portal, b"x", b"x", senders=senders, max_queue=2)
+    assert not inbox.is_full()
+    assert inbox.paused
+    for taken in (1, 2):
+        deliver(inbox, b"x")
+        assert portal.surplus == taken * getsizeof(b"x")
+        assert not inbox.is_full()
+    deliver(inbox, b"x")
+    assert inbox.is_full()
+    other = filled(portal, b"x", b"x", senders=senders, max_queue=2)
+    assert other.is_full()
+    for _ in range(4):
+        inbox.popleft()
+    assert not inbox.is_full()
+    assert portal.surplus == 0
+    assert not other.is_full()
+
+
+def test_without_a_blocked_sender_there_is_no_allowance(portal):
+    senders = deque(["blocked"])
+    inbox = filled(portal, b"x", b"x", senders=senders, max_queue=2)
+    assert not inbox.is_full()
+    deliver(inbox, b"x")
+    senders.clear()
+    assert inbox.is_full()
+    inbox.release()
+    assert portal.surplus == 0
