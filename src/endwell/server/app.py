@@ -100,16 +100,16 @@ class Server:
             raise TypeError(f"options must be an Options or None, not {options!r}")
         check_keywords("Server", keywords, {*OptionKeywords.__optional_keys__, "options", "max_threads"})
         #: The options of every connection.
-        self.options = (options or Options()).replace(**keywords)
+        self.options: Options = (options or Options()).replace(**keywords)
         #: The connections that are open or closing.
         self.connections: set[WebSocket] = set()
         #: An event that is set when the server starts to drain; the same as :attr:`WebSocket.draining`.
-        self.draining = Flag()
+        self.draining: Flag = Flag()
         #: The addresses on which the server listens: ``(host, port, ...)`` as from ``socket.getsockname()``,
         #: or the path of a Unix socket. Empty while the server does not listen.
         self.addresses: list[Any] = []
         #: The current connection of each user, device or tab, for handlers that call ``sessions.join()``.
-        self.sessions = Sessions()
+        self.sessions: Sessions = Sessions()
         self._router = Router()
         self._hooks: list[Hook] = []
         self._close_callbacks: list[Callable[[Any, Ending], object]] = []
