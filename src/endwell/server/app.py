@@ -225,13 +225,14 @@ class Server:
         the request pass, or a :class:`Response`, such as 401, 403 or a redirect, that is sent instead. Hooks
         run one after the other in the order of their registration, until one returns a Response.
 
-        A hook should be fast: a browser opens no second connection to this server during a handshake.
+        If a hook raises, the request is answered with 500, and the exception is logged. If the hooks take
+        longer than ``open_timeout``, it is answered with 503. A browser opens only one WebSocket to a server at
+        a time (RFC 6455 §4.1), so a slow hook also delays the other WebSockets of its client.
 
         Raises:
             TypeError: ``hook`` is not callable.
         """
-        if not callable(hook):
-            raise TypeError(f"process_request takes a function, not {hook!r}")
+        _check_function("process_request", hook)
         self._hooks.append(hook)
         return hook
 
@@ -242,18 +243,26 @@ class Server:
         function. Callbacks run in the order of their registration, with ``run(workers=...)`` in each worker.
         If one raises, the server does not start, and the exception is raised. SIGTERM cancels a callback.
         Handlers see the context variables that it sets.
+
+        Raises:
+            TypeError: ``callback`` is not callable.
         """
+        _check_function("on_start", callback)
         self._start_callbacks.append(callback)
         return callback
 
     def on_stop(self, callback: Function) -> Function:
         """Decorator for a ``callback()`` that runs after the drain, when the server has stopped.
 
-        The callback is a plain function or a coroutine function. Callbacks run in reverse order of
-        registration, and only if every ``on_start`` callback returned. Together they have the rest of the
-        drain's deadline, but at least 0.5 s; a callback that takes longer is cancelled. Exceptions are
-        logged.
+        The callback is a coroutine function, or a plain function, which runs in the event loop and must not
+        block. Callbacks run one after the other, in reverse order of registration, and only if every
+        ``on_start`` callback returned. Together they have the rest of the drain's deadline, but at least 0.5 s.
+        A coroutine that takes longer is cancelled. An exception is logged, and the next callback runs.
+
+        Raises:
+            TypeError: ``callback`` is not callable.
         """
+        _check_function("on_stop", callback)
         self._stop_callbacks.insert(0, callback)
         return callback
 
@@ -296,7 +305,11 @@ class Server:
 
         The callback is a plain function or a coroutine function. It starts before the first connection is
         closed, and gets the :class:`Drain`, which contains the deadline. Exceptions are logged.
+
+        Raises:
+            TypeError: ``callback`` is not callable.
         """
+        _check_function("on_drain", callback)
         self._drain_callbacks.append(callback)
         return callback
 
@@ -354,7 +367,8 @@ class Server:
     ) -> None:
         """Serve until SIGINT, SIGTERM or SIGHUP, then :meth:`drain`; blocks.
 
-        A second SIGINT or SIGTERM stops immediately. The call also returns after a drain that the application
+        A second SIGINT or SIGTERM ends the drain: connections are cut, and handlers that still run are
+        cancelled, with 1 s for their cleanup. The call also returns after a drain that the application
         started. It uses uvloop if that is installed. It logs the address, or prints it if the program has not
         configured logging. On a terminal, a line shows the progress of the drain. If systemd passes sockets,
         they replace ``host``, ``port`` and ``unix_path``; systemd is notified of READY and STOPPING.
@@ -788,6 +802,11 @@ async def _run(route: Route, ws: WebSocket, params: Mapping[str, str]) -> None:
     # A wrapper that is not a coroutine function may return None instead of a coroutine.
     if (coroutine := route.handler(ws, **params)) is not None:
         await coroutine
+
+
+def _check_function(decorator: str, function: object) -> None:
+    if not callable(function):
+        raise TypeError(f"{decorator} takes a function, not {function!r}")
 
 
 def _is_end_of(exc: BaseException, ws: WebSocket) -> bool:

@@ -23,10 +23,11 @@ __all__ = ["Portal"]
 
 T = TypeVar("T")
 
-#: Seconds. A hand-over that takes longer than ``MAX_HANDOVER_TIME`` means that the woken thread computes.
-#: For ``HANDOVER_PAUSE`` after it, threads are woken without a hand-over, which would cost Python's switch
-#: interval.
+#: In a hand-over, the loop's thread wakes a thread and yields the GIL to it. If the woken thread computes
+#: instead of waiting again, the loop gets the GIL back only after Python's switch interval (5 ms by default).
+#: A hand-over that takes longer than this number of seconds is a sign of that.
 MAX_HANDOVER_TIME = 0.001
+#: For this number of seconds after it, threads are woken without yielding to them.
 HANDOVER_PAUSE = 0.1
 #: Posted bridges that are processed in one turn of the loop. Without this limit, a thread that never stops
 #: sending would starve the loop, and with it the close() of another thread.
@@ -79,7 +80,10 @@ class Portal:
             self.loop.call_soon_threadsafe(self._process_posted)
 
     def _process_posted(self) -> None:
-        """Process the posted bridges. The caller holds ``_wakeup_pending``; it is released or passed on."""
+        """Process the posted bridges, in several turns of the loop if they are many.
+
+        The caller holds ``_wakeup_pending``. It is released when no posted bridge is left.
+        """
         try:
             self._process_batch()
         finally:
@@ -101,12 +105,15 @@ class Portal:
             posted.popleft().process_posted()
 
     def hand_over(self, waiting: Waiting, count: int) -> None:
-        """Wake at most ``count`` threads and yield to them: their immediate answers leave in this turn."""
+        """Wake at most ``count`` threads and yield the GIL to them.
+
+        What they send before they wait again is written in this turn of the loop.
+        """
         now = monotonic()
         if now < self._paused_until:
             waiting.wake(count)
             return
-        # No thread has to wake the loop meanwhile, because the posts are processed below.
+        # Holding the lock saves the woken threads from waking the loop: their posts are processed below.
         mine = self._wakeup_pending.acquire(False)
         waiting.hand_over(count)
         if mine:
