@@ -236,12 +236,13 @@ class Server:
         return hook
 
     def on_start(self, callback: Function) -> Function:
-        """Decorator for a ``callback()`` that runs in the event loop before the server listens.
+        """Decorator for a ``callback()`` that runs before the server listens.
 
-        Use it for connection pools and background tasks. The callback is a plain function or a coroutine
-        function. Callbacks run in the order of their registration, with ``run(workers=...)`` in each worker.
-        If one raises, the server does not start, and the exception is raised. SIGTERM cancels a callback.
-        Handlers see the context variables that it sets.
+        Use it for connection pools and background tasks. The callback is a coroutine function, or a plain
+        function, which may block and runs in a thread; to create a task, use a coroutine function. Callbacks
+        run in the order of their registration, with ``run(workers=...)`` in each worker. If one raises, the
+        server does not start, and the exception is raised. SIGTERM cancels a coroutine function, and abandons
+        a thread. Handlers see the context variables that a callback sets.
         """
         self._start_callbacks.append(callback)
         return callback
@@ -249,10 +250,10 @@ class Server:
     def on_stop(self, callback: Function) -> Function:
         """Decorator for a ``callback()`` that runs after the drain, when the server has stopped.
 
-        The callback is a plain function or a coroutine function. Callbacks run in reverse order of
-        registration, and only if every ``on_start`` callback returned. Together they have the rest of the
-        drain's deadline, but at least 0.5 s; a callback that takes longer is cancelled. Exceptions are
-        logged.
+        The callback is a coroutine function, or a plain function, which may block and runs in a thread.
+        Callbacks run in reverse order of registration, and only if every ``on_start`` callback returned.
+        Together they have the rest of the drain's deadline, but at least 0.5 s; a callback that takes longer
+        is cancelled, or abandoned if it runs in a thread. Exceptions are logged.
         """
         self._stop_callbacks.insert(0, callback)
         return callback
@@ -294,8 +295,9 @@ class Server:
     def on_drain(self, callback: Function) -> Function:
         """Decorator for a ``callback(drain)`` that runs once when the server starts to drain.
 
-        The callback is a plain function or a coroutine function. It starts before the first connection is
-        closed, and gets the :class:`Drain`, which contains the deadline. Exceptions are logged.
+        The callback is a coroutine function, or a plain function, which may block and runs in a thread. It
+        starts before the first connection is closed, and gets the :class:`Drain`, which contains the
+        deadline. The drain waits for it until the deadline. Exceptions are logged.
         """
         self._drain_callbacks.append(callback)
         return callback
@@ -334,8 +336,8 @@ class Server:
         Raises:
             TypeError: ``message`` or ``connections`` has the wrong type. Nothing was sent.
             ValueError: ``slow`` is not a policy. Nothing was sent.
-            ConcurrencyError: The call is made in another event loop, or in a thread while the server does not
-                serve. Nothing was sent.
+            ConcurrencyError: The call is made in another event loop; or it is made in a thread, and the server
+                does not serve, or the event loop has been blocked for 30 s. Nothing was sent.
         """
         return broadcast_from_anywhere(connections, message, slow, self._portal)
 
@@ -453,9 +455,17 @@ class Server:
             )
         # Set before the first await, because on_start and on_stop callbacks are part of serving.
         self._serves = True
+        callbacks: list[Callable[..., object]] = [
+            *self._start_callbacks,
+            *self._drain_callbacks,
+            *self._stop_callbacks,
+        ]
+        blocking = any(blocks(callback) for callback in callbacks)
+        if blocking:
+            self._threads.keep_lifespan_thread()
         try:
             self._drain_run = None
-            await start(self._start_callbacks)
+            await start(self._start_callbacks, self._threads)
             try:
                 async with self._listening(listen, ssl, plan, should_defer):
                     yield self
@@ -463,9 +473,12 @@ class Server:
                 await stop(
                     self._stop_callbacks,
                     STOP_TIME if self._drain_run is None else self._drain_run.seconds_left(STOP_TIME),
+                    self._threads,
                 )
         finally:
             self._serves = False
+            if blocking:
+                self._threads.release_lifespan_thread()
 
     @asynccontextmanager
     async def _listening(
@@ -536,8 +549,7 @@ class Server:
         self.draining.set()
         self._threads.draining.set()
         for callback in self._drain_callbacks:
-            if rest := call_on_drain(callback, plan):
-                self._start(rest)
+            self._start(call_on_drain(callback, plan, self._threads))
         self._drain_run = DrainRun(
             plan, self.connections, self._tasks, self._threads, self._listener.openings, self._handling
         )
