@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import os
 import signal
+import ssl
 import sys
 import time
 from collections import deque
@@ -42,6 +43,10 @@ __all__ = ["add", "run"]
 
 #: Maximum characters of the body of an HTTP error response that are shown.
 MAX_BODY = 2000
+#: The results of a verification that --cafile can change: X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT,
+#: _DEPTH_ZERO_SELF_SIGNED_CERT, _SELF_SIGNED_CERT_IN_CHAIN, _UNABLE_TO_GET_ISSUER_CERT_LOCALLY and
+#: _UNABLE_TO_VERIFY_LEAF_SIGNATURE (x509_vfy.h of OpenSSL). Others are an expired certificate or a wrong name.
+_UNTRUSTED = frozenset((2, 18, 19, 20, 21))
 #: Maximum bytes of one read from the input.
 CHUNK = 2**16
 #: Moves the cursor to the start of the line and erases the line (ECMA-48 §8.3.41).
@@ -71,9 +76,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--wait",
         type=_seconds,
-        default=1.0,
         metavar="SECONDS",
-        help="after the end of a piped input, close when no message arrives for this time (default: %(default)s)",
+        help="after the end of the input, close when no message arrives for this time (default: 1; on a terminal 0)",
     )
     parser.add_argument("--reconnect", action="store_true", help="connect again when the connection ends")
     add_options(parser)
@@ -87,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
         check_tls(args, args.url)
         keywords = keywords_of(args)
         terminal = sys.stdin.isatty() and sys.stdout.isatty() and not (args.json or args.one_message)
-        face = _Terminal(form) if terminal else _Pipe(form, args.wait, whole=args.one_message)
+        wait = args.wait if args.wait is not None else 0.0 if terminal else 1.0
+        face = _Terminal(form, wait) if terminal else _Pipe(form, wait, whole=args.one_message)
         if args.reconnect:
             session = _Reconnecting(args.url, keywords, face).run()
         else:
@@ -304,8 +309,8 @@ class _Pipe:
 class _Terminal(_Pipe):
     """An input line at the bottom of the terminal; received messages appear above it."""
 
-    def __init__(self, form: Format) -> None:
-        super().__init__(form)
+    def __init__(self, form: Format, wait: float) -> None:
+        super().__init__(form, wait)
         self._line = Line("> ")
         self._modes: list[Any] = []
 
@@ -378,8 +383,18 @@ async def _readable(fd: int) -> None:
 
 def _show_failure(failure: HandshakeError, what_next: str = "") -> None:
     _print(f"{failure}{what_next}", RED)
+    if hint := _certificate_hint(failure.ending.exception):
+        _print(hint, DIM)
     if isinstance(failure, HandshakeRejected):
         _show_body(failure.response)
+
+
+def _certificate_hint(exc: BaseException | None) -> str:
+    """Return the options that accept the server's certificate; empty if ``exc`` is not about it."""
+    if not isinstance(exc, ssl.SSLCertVerificationError):
+        return ""
+    trust = "--cafile FILE trusts the certificates in a file, " if exc.verify_code in _UNTRUSTED else ""
+    return f"{trust}-k accepts any certificate"
 
 
 def _show_body(response: Response) -> None:

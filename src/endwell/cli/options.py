@@ -10,6 +10,7 @@ from typing import Any
 
 from ..client.connect import ConnectKeywords
 from ..options import LEGACY, Options
+from .address import refuse_together, unix_path
 
 __all__ = ["add_options", "check_tls", "keywords_of"]
 
@@ -45,9 +46,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="offer a subprotocol (repeatable, in order of preference)",
     )
     parser.add_argument(
-        "--unix-socket",
+        "--unix",
         metavar="PATH",
-        help="connect to this Unix socket; the URL only determines the request",
+        help="connect to this Unix socket instead of TCP; the URL only determines the request; @NAME: an abstract "
+        "socket",
     )
     tls = parser.add_argument_group("TLS")
     tls.add_argument(
@@ -87,7 +89,7 @@ def keywords_of(args: argparse.Namespace) -> ConnectKeywords:
         "ssl": _context(args),
         "additional_headers": [_field(text) for text in args.header],
         "subprotocols": args.subprotocol,
-        "unix_path": args.unix_socket,
+        "unix_path": unix_path(args.unix),
         "version": args.protocol,
         **keywords,  # type: ignore[typeddict-item]
     }
@@ -128,6 +130,7 @@ def check_tls(args: argparse.Namespace, url: str) -> None:
 def _context(args: argparse.Namespace) -> ssl.SSLContext | None:
     if args.key and not args.cert:
         raise ValueError("--key needs --cert")
+    refuse_together(args, "--insecure", ("--cafile",))
     if not (args.cafile or args.cert or args.insecure):
         return None
     name = args.cafile
