@@ -1,4 +1,4 @@
-"""The loops of docs/howto/reconnect.md, against servers that refuse or close every connection: how often they come."""
+"""The loops of docs/howto/reconnect.md and of the examples, against servers that refuse or close every connection: how often they come."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import re
+import runpy
 import textwrap
 import types
 from pathlib import Path
@@ -19,6 +20,7 @@ from endwell.sync.background import background
 from tests.served import refusal, serving
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "reconnect.md"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "comes_back.py"
 LOOPS = [
     block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "for ws in" in block
 ]
@@ -89,6 +91,25 @@ TURNS = {
     # The new client of each turn of an outer loop comes back at once after its first 1012.
     "1012, 401": [Close(1012), refusal(401)],
 }
+
+
+@pytest.mark.parametrize("turn", [Close(1012), Close(1001), "abort"], ids=str)
+async def test_the_loop_of_an_example_makes_at_most_6_handshakes_in_30_s(turn, monkeypatch):
+    background()
+    times = []
+
+    def sleep(seconds):
+        times.append(seconds)
+        if sum(times) >= WHILE:
+            raise Over
+
+    async with serving(*[turn] * 99) as served:
+        monkeypatch.setattr("sys.argv", ["comes_back.py", served.url])
+        monkeypatch.setattr("time.sleep", sleep)
+        with contextlib.suppress(Over):
+            await asyncio.to_thread(runpy.run_path, str(EXAMPLE))
+        monkeypatch.undo()
+        assert 2 <= len(served.times) <= MOST
 
 
 @pytest.mark.parametrize("turns", TURNS.values(), ids=TURNS)
