@@ -8,6 +8,7 @@ together half a KiB; uvloop also makes six system calls, and announces an error 
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 from contextvars import Context
 from typing import TYPE_CHECKING
@@ -164,6 +165,16 @@ class Reactor:
                 stream.core.stalled(since, seconds, now)
                 self.loop.call_soon(stream.settle)
 
+    def forked(self) -> None:
+        """Release the parent's connections in a forked child, which shares the epoll instance with the parent."""
+        for stream in set(self._readers.values()).union(*self._alarms.values()):
+            stream.forked()
+        self._readers.clear()
+        if self._epoll is not None:
+            # Not through the loop: it would remove the parent's descriptor from the parent's own epoll instance.
+            self._epoll.close()
+            self._epoll = select.epoll()
+
 
 _all: WeakValueDictionary[int, Reactor] = WeakValueDictionary()
 
@@ -175,3 +186,12 @@ def reactor_of(loop: asyncio.AbstractEventLoop) -> Reactor:
         warn_of_failure()
         reactor = _all[id(loop)] = Reactor(loop)
     return reactor
+
+
+def _in_child() -> None:
+    for reactor in list(_all.values()):
+        reactor.forked()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_in_child)
