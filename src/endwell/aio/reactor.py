@@ -26,6 +26,9 @@ __all__ = ["Reactor", "reactor_of"]
 #: Maximum number of bytes in one read of a socket.
 READ_SIZE = 256 * 1024
 HAS_EPOLL = hasattr(select, "epoll")
+if HAS_EPOLL:
+    # Kept, because gevent and eventlet remove it from the module, also after this import.
+    from select import epoll
 #: The same under TLS. All of it is decrypted into the other buffer: see WRITE_SIZE in tls.py.
 ENCRYPTED_SIZE = 32 * 1024
 #: Maximum number of connections that are read from in one turn of the loop.
@@ -57,7 +60,7 @@ class Reactor:
     def enter(self) -> None:
         """Add a connection. Raises OSError if there is no file descriptor left for the epoll instance."""
         if HAS_EPOLL and self._epoll is None:
-            self._epoll = select.epoll()
+            self._epoll = epoll()
             # In an empty context: the callbacks of all connections must not run in the context of the first
             # one.
             Context().run(self.loop.add_reader, self._epoll.fileno(), self._poll)
@@ -173,7 +176,7 @@ class Reactor:
         if self._epoll is not None:
             # Not through the loop: it would remove the parent's descriptor from the parent's own epoll instance.
             self._epoll.close()
-            self._epoll = select.epoll()
+            self._epoll = epoll()
 
 
 _all: WeakValueDictionary[int, Reactor] = WeakValueDictionary()
