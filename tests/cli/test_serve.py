@@ -25,6 +25,10 @@ server = endwell.Server()
 async def echo(ws):
     async for message in ws:
         await ws.send(message)
+
+@server.websocket("/crash")
+async def crash(ws):
+    raise RuntimeError
 """
 
 
@@ -135,9 +139,12 @@ async def test_it_listens_on_a_unix_socket_and_drains_as_its_options_say(workers
             ws = await endwell.connect("ws://localhost/echo", unix_path=path)
             await ws.send("hello")
             assert await ws.recv() == "hello"
+            crashed = await endwell.connect("ws://localhost/crash", unix_path=path)
+            await crashed.closed
             process.send_signal(signal.SIGTERM)
             ending = await ws.closed
         status, _, err = await asyncio.to_thread(finish, process)
+    assert "handler crash of '/crash' for a Unix socket failed" in err
     assert ending.received == endwell.Close(1012, "back soon")
     if not workers:
         assert "endwell.serve: a Unix socket on '/echo': the server is stopping; we closed with 1012" in err

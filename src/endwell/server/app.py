@@ -16,7 +16,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar, Unpack
 
-from ..aio.bind import bind, format_address
+from ..aio.bind import bind, format_address, format_peer
 from ..aio.broadcast import BroadcastReport, Slow
 from ..aio.callbacks import check_callback, check_returned
 from ..aio.flag import Flag
@@ -677,7 +677,9 @@ class Server:
         return self._drain_run.refuse()
 
     def _internal_error(self, request: Request, exc: BaseException) -> Response:
-        logger.error("answering %r for %s failed", request.raw_path, _peer(request), exc_info=exc)
+        logger.error(
+            "answering %r for %s failed", request.raw_path, format_peer(request.remote_address), exc_info=exc
+        )
         self._refusals.notify(request, 500, "internal error")
         return Response.text("internal error\n", 500)
 
@@ -793,7 +795,13 @@ class Server:
     async def _failed(self, ws: WebSocket, route: Route, exc: BaseException) -> None:
         # The traceback is logged; the peer only gets the code 1011.
         request = ws.request
-        logger.error("handler %s of %r for %s failed", route.name, request.path, _peer(request), exc_info=exc)
+        logger.error(
+            "handler %s of %r for %s failed",
+            route.name,
+            request.path,
+            format_peer(request.remote_address),
+            exc_info=exc,
+        )
         await close_for(ws, Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
 
 
@@ -808,12 +816,6 @@ def _is_end_of(exc: BaseException, ws: WebSocket) -> bool:
     if isinstance(exc, BaseExceptionGroup):
         return all(_is_end_of(each, ws) for each in exc.exceptions)
     return isinstance(exc, ConnectionClosed) and exc.ending is ws.ending
-
-
-def _peer(request: Request) -> str:
-    address = request.remote_address
-    # A peer chooses the name of its Unix socket, so log the repr.
-    return format_address(address) if isinstance(address, tuple) else repr(address)
 
 
 class _PendingAnswer:
