@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import os
 import signal
-import ssl
 import sys
 import time
 from collections import deque
@@ -31,7 +30,7 @@ from ..http import Response
 from .formats import Format
 from .line import Line
 from .log import logging_to
-from .options import add_options, check_tls, keywords_of
+from .options import add_options, certificate_hint, check_tls, keywords_of
 from .streams import discard_output
 from .style import BOLD, DIM, GREEN, RED, paint, printable
 
@@ -43,10 +42,6 @@ __all__ = ["add", "run"]
 
 #: Maximum characters of the body of an HTTP error response that are shown.
 MAX_BODY = 2000
-#: The results of a verification that --cafile can change: X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT,
-#: _DEPTH_ZERO_SELF_SIGNED_CERT, _SELF_SIGNED_CERT_IN_CHAIN, _UNABLE_TO_GET_ISSUER_CERT_LOCALLY and
-#: _UNABLE_TO_VERIFY_LEAF_SIGNATURE (x509_vfy.h of OpenSSL). Others are an expired certificate or a wrong name.
-_UNTRUSTED = frozenset((2, 18, 19, 20, 21))
 #: Maximum bytes of one read from the input.
 CHUNK = 2**16
 #: Moves the cursor to the start of the line and erases the line (ECMA-48 §8.3.41).
@@ -383,18 +378,10 @@ async def _readable(fd: int) -> None:
 
 def _show_failure(failure: HandshakeError, what_next: str = "") -> None:
     _print(f"{failure}{what_next}", RED)
-    if hint := _certificate_hint(failure.ending.exception):
+    if hint := certificate_hint(failure.ending.exception):
         _print(hint, DIM)
     if isinstance(failure, HandshakeRejected):
         _show_body(failure.response)
-
-
-def _certificate_hint(exc: BaseException | None) -> str:
-    """Return the options that accept the server's certificate; empty if ``exc`` is not about it."""
-    if not isinstance(exc, ssl.SSLCertVerificationError):
-        return ""
-    trust = "--cafile FILE trusts the certificates in a file, " if exc.verify_code in _UNTRUSTED else ""
-    return f"{trust}-k accepts any certificate"
 
 
 def _show_body(response: Response) -> None:

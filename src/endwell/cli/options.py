@@ -12,7 +12,7 @@ from ..client.connect import ConnectKeywords
 from ..options import LEGACY, Options
 from .address import refuse_together, unix_path
 
-__all__ = ["add_options", "check_tls", "keywords_of"]
+__all__ = ["add_options", "certificate_hint", "check_tls", "keywords_of"]
 
 #: Options that only a server uses, and options whose argument has a special form.
 _OTHER = frozenset(
@@ -27,6 +27,10 @@ _OTHER = frozenset(
         "version",
     )
 )
+#: The results of a verification that --cafile can change: X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT,
+#: _DEPTH_ZERO_SELF_SIGNED_CERT, _SELF_SIGNED_CERT_IN_CHAIN, _UNABLE_TO_GET_ISSUER_CERT_LOCALLY and
+#: _UNABLE_TO_VERIFY_LEAF_SIGNATURE (x509_vfy.h of OpenSSL). Others are an expired certificate or a wrong name.
+_UNTRUSTED = frozenset((2, 18, 19, 20, 21))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -125,6 +129,14 @@ def check_tls(args: argparse.Namespace, url: str) -> None:
     """Raise ValueError if the options of TLS are given and ``url`` is without TLS."""
     if (args.cafile or args.cert or args.insecure) and url.lower().startswith("ws:"):
         raise ValueError("--cafile, --cert and --insecure need a wss:// URL")
+
+
+def certificate_hint(exc: BaseException | None) -> str:
+    """Return the options that accept the server's certificate; empty if ``exc`` is not about it."""
+    if not isinstance(exc, ssl.SSLCertVerificationError):
+        return ""
+    trust = "--cafile FILE trusts the certificates in a file, " if exc.verify_code in _UNTRUSTED else ""
+    return f"{trust}-k accepts any certificate"
 
 
 def _context(args: argparse.Namespace) -> ssl.SSLContext | None:
