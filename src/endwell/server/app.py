@@ -340,7 +340,7 @@ class Server:
             ConcurrencyError: The call is made in another event loop; or it is made in a thread, and the server
                 does not serve, or the event loop has been blocked for 30 s. Nothing was sent.
         """
-        return broadcast_from_anywhere(connections, message, slow, self._portal)
+        return broadcast_from_anywhere(connections, message, slow, lambda: self._portal)
 
     # -- running --------------------------------------------------------------
 
