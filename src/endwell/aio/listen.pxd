@@ -6,6 +6,7 @@ from endwell.wire.head cimport RequestReader
 
 
 cdef class Listener:
+    cdef object __weakref__
     cdef readonly object loop
     cdef public list socks
     cdef readonly object options

@@ -5,10 +5,12 @@ from __future__ import annotations
 import _socket
 import asyncio
 import logging
+import os
 import ssl
 import time
 from collections.abc import Callable
 from random import random
+from weakref import WeakSet
 
 from ..errors import RequestRefused, TooManyConnections
 from ..http import Request, Response, pack
@@ -87,6 +89,7 @@ class Listener:
         self._exhausted = False
         self._should_defer = should_defer
         self._deferred = False
+        _listeners.add(self)
         for sock in socks:
             set_user_timeout(sock, options)
             limit_unsent_bytes(sock)
@@ -98,6 +101,12 @@ class Listener:
             unlink(self.socks)
         for sock in self.socks:
             self.loop.remove_reader(sock.fileno())
+            sock.close()
+        self.socks = []
+
+    def forked(self) -> None:
+        """Close the descriptors in a forked child. The parent continues to listen, and keeps its socket files."""
+        for sock in self.socks:
             sock.close()
         self.socks = []
 
@@ -251,6 +260,19 @@ class Opening:
         if self.gone and self in self._listener.openings:
             self._listener.openings.discard(self)
             self._permit.leave()
+
+
+_listeners: WeakSet[Listener] = WeakSet()
+
+
+def _in_child() -> None:
+    for listener in list(_listeners):
+        listener.forked()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    # While a child holds the descriptors, the port stays in use, and the kernel accepts connections for it.
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _accepted(listening: _socket.socket) -> tuple[_socket.socket, object]:

@@ -16,7 +16,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar, Unpack
 
-from ..aio.bind import bind, format_address
+from ..aio.bind import bind, format_address, format_peer
 from ..aio.broadcast import BroadcastReport, Slow
 from ..aio.callbacks import check_callback, check_returned
 from ..aio.flag import Flag
@@ -237,15 +237,13 @@ class Server:
         return hook
 
     def on_start(self, callback: Function) -> Function:
-        """Decorator for a ``callback()`` that runs in the event loop before the server listens.
+        """Decorator for a ``callback()`` that runs before the server listens.
 
-        Use it for connection pools and background tasks. The callback is a plain function or a coroutine
-        function. Callbacks run in the order of their registration, with ``run(workers=...)`` in each worker.
-        If one raises, the server does not start, and the exception is raised. SIGTERM cancels a callback.
-        Handlers see the context variables that it sets.
-
-        Raises:
-            TypeError: ``callback`` is not callable.
+        Use it for connection pools and background tasks. The callback is a coroutine function, or a plain
+        function, which may block and runs in a thread; to create a task, use a coroutine function. Callbacks
+        run in the order of their registration, with ``run(workers=...)`` in each worker. If one raises, the
+        server does not start, and the exception is raised. SIGTERM cancels a coroutine function, and abandons
+        a thread. Handlers see the context variables that a callback sets.
         """
         _check_function("on_start", callback)
         self._start_callbacks.append(callback)
@@ -254,13 +252,10 @@ class Server:
     def on_stop(self, callback: Function) -> Function:
         """Decorator for a ``callback()`` that runs after the drain, when the server has stopped.
 
-        The callback is a coroutine function, or a plain function, which runs in the event loop and must not
-        block. Callbacks run one after the other, in reverse order of registration, and only if every
-        ``on_start`` callback returned. Together they have the rest of the drain's deadline, but at least 0.5 s.
-        A coroutine that takes longer is cancelled. An exception is logged, and the next callback runs.
-
-        Raises:
-            TypeError: ``callback`` is not callable.
+        The callback is a coroutine function, or a plain function, which may block and runs in a thread.
+        Callbacks run in reverse order of registration, and only if every ``on_start`` callback returned.
+        Together they have the rest of the drain's deadline, but at least 0.5 s; a callback that takes longer
+        is cancelled, or abandoned if it runs in a thread. Exceptions are logged.
         """
         _check_function("on_stop", callback)
         self._stop_callbacks.insert(0, callback)
@@ -285,10 +280,11 @@ class Server:
     ) -> Callable[[Request | None, int, str], object]:
         """Decorator for a plain function ``callback(request, status, reason)`` that runs for each refused request.
 
-        A request is refused if it gets an HTTP error instead of a WebSocket or a page. Reasons are: no route
-        matches, the origin is not allowed, a limit is reached, a ``process_request`` hook returns a
-        :class:`Response` with a status of 400 or more, or a hook or handler fails or takes too long. The answer
-        of a page itself is not a refusal, such as the 404 of :meth:`static` for a file that does not exist.
+        A request is refused if the server itself answers it with an HTTP error: no route matches,
+        :meth:`static` has no such file, the origin or host is not allowed, a limit is reached, or the server
+        drains. It is also refused if a ``process_request`` hook returns a :class:`Response` with a status of
+        400 or more, or if a hook or page fails, takes too long or raises :exc:`RequestRefused`. A Response
+        that a page returns is not a refusal, whatever its status is: the page decides what it means.
 
         ``request`` is None if it could not be parsed. ``reason`` never contains text from the peer. A log
         line at INFO has the same information, and the values that were compared. The callback runs in the
@@ -303,11 +299,9 @@ class Server:
     def on_drain(self, callback: Function) -> Function:
         """Decorator for a ``callback(drain)`` that runs once when the server starts to drain.
 
-        The callback is a plain function or a coroutine function. It starts before the first connection is
-        closed, and gets the :class:`Drain`, which contains the deadline. Exceptions are logged.
-
-        Raises:
-            TypeError: ``callback`` is not callable.
+        The callback is a coroutine function, or a plain function, which may block and runs in a thread. It
+        starts before the first connection is closed, and gets the :class:`Drain`, which contains the
+        deadline. The drain waits for it until the deadline. Exceptions are logged.
         """
         _check_function("on_drain", callback)
         self._drain_callbacks.append(callback)
@@ -347,10 +341,10 @@ class Server:
         Raises:
             TypeError: ``message`` or ``connections`` has the wrong type. Nothing was sent.
             ValueError: ``slow`` is not a policy. Nothing was sent.
-            ConcurrencyError: The call is made in another event loop, or in a thread while the server does not
-                serve. Nothing was sent.
+            ConcurrencyError: The call is made in another event loop; or it is made in a thread, and the server
+                does not serve, or the event loop has been blocked for 30 s. Nothing was sent.
         """
-        return broadcast_from_anywhere(connections, message, slow, self._portal)
+        return broadcast_from_anywhere(connections, message, slow, lambda: self._portal)
 
     # -- running --------------------------------------------------------------
 
@@ -467,9 +461,17 @@ class Server:
             )
         # Set before the first await, because on_start and on_stop callbacks are part of serving.
         self._serves = True
+        callbacks: list[Callable[..., object]] = [
+            *self._start_callbacks,
+            *self._drain_callbacks,
+            *self._stop_callbacks,
+        ]
+        blocking = any(blocks(callback) for callback in callbacks)
+        if blocking:
+            self._threads.keep_lifespan_thread()
         try:
             self._drain_run = None
-            await start(self._start_callbacks)
+            await start(self._start_callbacks, self._threads)
             try:
                 async with self._listening(listen, ssl, plan, should_defer):
                     yield self
@@ -477,9 +479,12 @@ class Server:
                 await stop(
                     self._stop_callbacks,
                     STOP_TIME if self._drain_run is None else self._drain_run.seconds_left(STOP_TIME),
+                    self._threads,
                 )
         finally:
             self._serves = False
+            if blocking:
+                self._threads.release_lifespan_thread()
 
     @asynccontextmanager
     async def _listening(
@@ -550,8 +555,7 @@ class Server:
         self.draining.set()
         self._threads.draining.set()
         for callback in self._drain_callbacks:
-            if rest := call_on_drain(callback, plan):
-                self._start(rest)
+            self._start(call_on_drain(callback, plan, self._threads))
         self._drain_run = DrainRun(
             plan, self.connections, self._tasks, self._threads, self._listener.openings, self._handling
         )
@@ -678,7 +682,9 @@ class Server:
         return self._drain_run.refuse()
 
     def _internal_error(self, request: Request, exc: BaseException) -> Response:
-        logger.error("answering %r for %s failed", request.raw_path, _peer(request), exc_info=exc)
+        logger.error(
+            "answering %r for %s failed", request.raw_path, format_peer(request.remote_address), exc_info=exc
+        )
         self._refusals.notify(request, 500, "internal error")
         return Response.text("internal error\n", 500)
 
@@ -794,7 +800,13 @@ class Server:
     async def _failed(self, ws: WebSocket, route: Route, exc: BaseException) -> None:
         # The traceback is logged; the peer only gets the code 1011.
         request = ws.request
-        logger.error("handler %s of %r for %s failed", route.name, request.path, _peer(request), exc_info=exc)
+        logger.error(
+            "handler %s of %r for %s failed",
+            route.name,
+            request.path,
+            format_peer(request.remote_address),
+            exc_info=exc,
+        )
         await close_for(ws, Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
 
 
@@ -814,12 +826,6 @@ def _is_end_of(exc: BaseException, ws: WebSocket) -> bool:
     if isinstance(exc, BaseExceptionGroup):
         return all(_is_end_of(each, ws) for each in exc.exceptions)
     return isinstance(exc, ConnectionClosed) and exc.ending is ws.ending
-
-
-def _peer(request: Request) -> str:
-    address = request.remote_address
-    # A peer chooses the name of its Unix socket, so log the repr.
-    return format_address(address) if isinstance(address, tuple) else repr(address)
 
 
 class _PendingAnswer:

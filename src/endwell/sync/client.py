@@ -206,7 +206,7 @@ class _Client(ReconnectLoop):
 
     def __init__(self, portal: Portal, url: str, **keywords: Any) -> None:
         super().__init__(url, **keywords)
-        self._calls = SerialExecutor(portal.callbacks)
+        self._calls = SerialExecutor(portal.reconnecting_callbacks)
         self._context = copy_context()
 
     def _call(self, callback: Callable[..., object] | None, *arguments: Any) -> None:
