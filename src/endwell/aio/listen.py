@@ -22,14 +22,15 @@ from ..protocol.handshake import Accepted
 from ..protocol.heartbeat import HEARTBEAT
 from ..protocol.pause import Pause
 from ..wire.head import RequestReader
+from .acceptor import Acceptor
 from .admission import UNLIMITED, Admission, Permit
 from .bind import unlink
+from .choice import driver_of
+from .driver import Driver
 from .flag import Flag
 from .reactor import reactor_of
-from .stream import Stream
 from .syscalls import monotonic
 from .tcpinfo import limit_unsent_bytes, set_user_timeout
-from .tls import TLS
 from .websocket import WebSocket
 
 __all__ = ["Listener", "Opening"]
@@ -80,7 +81,7 @@ class Listener:
         #: Connections whose opening handshake or HTTP answer is not complete.
         self.openings: set[Opening] = set()
         #: Connections that have ended for the application while TCP is still open.
-        self.lingering: set[Stream] = set()
+        self.lingering: set[Driver] = set()
         self.reactor = reactor_of(self.loop)
         #: Set when the server begins to stop; one for all its WebSockets.
         self.stopping = stopping
@@ -90,6 +91,8 @@ class Listener:
         self._should_defer = should_defer
         self._deferred = False
         _listeners.add(self)
+        # On a loop without readers.
+        self._acceptors: dict[_socket.socket, Acceptor] = {}
         for sock in socks:
             set_user_timeout(sock, options)
             limit_unsent_bytes(sock)
@@ -100,18 +103,20 @@ class Listener:
         if self._should_defer is None:
             unlink(self.socks)
         for sock in self.socks:
-            self.loop.remove_reader(sock.fileno())
+            self._unwatch(sock)
             sock.close()
         self.socks = []
 
     def forked(self) -> None:
         """Close the descriptors in a forked child. The parent continues to listen, and keeps its socket files."""
+        for acceptor in self._acceptors.values():
+            acceptor.forked()
         for sock in self.socks:
             sock.close()
         self.socks = []
 
     def _pause(self, sock: _socket.socket, seconds: float) -> None:
-        self.loop.remove_reader(sock.fileno())
+        self._unwatch(sock)
         self.loop.call_later(seconds, self._watch, sock)
 
     async def settled(self, seconds: float) -> None:
@@ -122,12 +127,22 @@ class Listener:
             await asyncio.sleep(POLL_INTERVAL)
 
     def _watch(self, sock: _socket.socket) -> None:
-        if sock in self.socks:
+        if sock not in self.socks:
+            return
+        if self.reactor.has_readers:
             self.loop.add_reader(sock.fileno(), self._accept, sock)
+        else:
+            self._acceptors[sock] = Acceptor(self.loop, sock, self._accept)
+
+    def _unwatch(self, sock: _socket.socket) -> None:
+        if self.reactor.has_readers:
+            self.loop.remove_reader(sock.fileno())
+        elif (acceptor := self._acceptors.pop(sock, None)) is not None:
+            acceptor.stop()
 
     def _accept(self, listening: _socket.socket) -> None:
         accepts = ACCEPTS
-        if self._should_defer is not None:
+        if self._should_defer is not None and self.reactor.has_readers:
             # Not twice in a row: the other processes may be busier than their numbers say.
             self._deferred = not self._deferred and self._should_defer(len(self.openings))
             if self._deferred:
@@ -136,7 +151,8 @@ class Listener:
             accepts = SHARED_ACCEPTS
         for _ in range(accepts):
             try:
-                sock, address = _accepted(listening)
+                acceptor = self._acceptors.get(listening)
+                sock, address = _accepted(listening) if acceptor is None else acceptor.take()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 self._exhausted = False
                 return
@@ -169,8 +185,7 @@ class Opening:
         self._permit = permit
         self._reader = RequestReader(listener.options, address, tls is not None)
         self._core = Connection(False, listener.options, monotonic(), time.time())
-        layer = None if tls is None else TLS(listener.reactor, sock, tls, server=True)
-        self._stream = Stream(listener.reactor, sock, self._core, address, layer)
+        self._stream = driver_of(listener.reactor, sock, self._core, address, tls)
         self._stream.receive = self._receive
         self._stream.changed = self._changed
         #: The request; None until its head is complete.
