@@ -73,6 +73,8 @@ async def run(loop, url):
     }
     blocking = "sync." in loop
     loop = re.sub(r'"wss://[^"]*"', "url", loop)
+    # A body that does nothing would close before the Close of the server arrives.
+    loop = re.sub(r"(async for ws in .*:\s+)\.\.\.\n", r"\1await ws.wait_closed()\n", loop)
     program = f"{'' if blocking else 'async '}def main():\n{textwrap.indent(loop, '    ')}"
     exec(program, names)
     await (asyncio.to_thread(names["main"]) if blocking else names["main"]())
