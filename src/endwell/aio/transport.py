@@ -69,10 +69,14 @@ class TransportDriver(Driver):
         driver = (TlsTransportDriver if of_tls else TransportDriver)(
             reactor, core, transport.get_extra_info("peername")
         )
-        driver._arrived, driver._waiting = received, bool(received)
-        transport.set_protocol(cast("asyncio.Protocol", driver))
-        driver._attach(transport)
+        driver.take_over(transport, received)
         return driver
+
+    def take_over(self, transport: asyncio.Transport, received: bytes) -> None:
+        """Become the protocol of ``transport``; ``received`` is data that has arrived already."""
+        self._arrived, self._waiting = received, bool(received)
+        transport.set_protocol(self._protocol())
+        self._attach(transport)
 
     def start(
         self, sock: _socket.socket, tls: ssl.SSLContext | None = None, server_hostname: str | None = None

@@ -9,7 +9,7 @@ import pytest
 
 from endwell import ConnectionClosed, Server, connect
 from tests.pair import pair, within
-from tests.raw import PLAIN, PROMPT, RawPeer
+from tests.raw import PROMPT, RawPeer
 
 from .old import CLOSING
 from .truth import MAX_SIZE, Told
@@ -42,7 +42,7 @@ async def test_a_client_of_rfc_6455_is_served_beside_old_ones(transport):
         async for message in ws:
             await ws.send(message)
 
-    scheme = "ws" if transport is PLAIN else "wss"
+    scheme = "ws" if transport.server is None else "wss"
     async with server.serving(ssl=transport.server):
         for version in ("13", "hixie-76", "hybi-08", "hybi-07", "hybi-03", "hixie-75"):
             uri = f"{scheme}://127.0.0.1:{server.port}/"
