@@ -16,7 +16,9 @@ from setuptools.errors import BaseError, CCompilerError
 
 #: The compiled modules: those that run for each message or for each connection. No other list exists.
 MODULES = [
-    "endwell.http",
+    "endwell.http.headers",
+    "endwell.http.request",
+    "endwell.http.response",
     "endwell.wire._payload",
     "endwell.wire.head",
     "endwell.wire.frames",

@@ -1,6 +1,8 @@
 cimport cython
 
-from endwell.http cimport Headers, Request, Response
+from endwell.http.headers cimport Headers
+from endwell.http.request cimport Request
+from endwell.http.response cimport Response
 
 
 cdef class Accepted:

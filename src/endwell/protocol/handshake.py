@@ -12,7 +12,9 @@ from hashlib import sha1
 
 from ..build import __version__
 from ..errors import BadRequest, Forbidden, InvalidHandshake, MethodNotAllowed, UpgradeRequired
-from ..http import TOKEN, Headers, Request, Response, headers_of_lines
+from ..http.headers import TOKEN, Headers, headers_of_lines
+from ..http.request import Request
+from ..http.response import Response
 from ..matching import Origins, is_origin_among, normal_origin
 from ..options import Options
 from ..wire import deflate

@@ -1,6 +1,6 @@
 cimport cython
 
-from endwell.http cimport Headers
+from endwell.http.headers cimport Headers
 
 
 cdef class RequestReader:

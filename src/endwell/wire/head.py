@@ -11,7 +11,9 @@ from sys import intern
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from ..errors import BadRequest, BodyTooLarge, EndwellError, HeadTooLarge, InvalidHandshake, MethodNotAllowed
-from ..http import TOKEN, Headers, Request, Response, checked_headers, headers_of_lines, set_challenge
+from ..http.headers import TOKEN, Headers, checked_headers, headers_of_lines
+from ..http.request import Request, set_challenge
+from ..http.response import Response
 from ..options import Options
 from .answer import Start, unfolded
 from .authority import parse_authority, split_authority

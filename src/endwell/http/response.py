@@ -1,0 +1,164 @@
+"""An HTTP response."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+from .headers import Headers, serialize_head
+
+__all__ = ["Response"]
+
+#: RFC 9110 §15.
+PHRASES: dict[int, str] = {status.value: status.phrase for status in HTTPStatus}
+
+
+class Response:
+    """An HTTP response.
+
+    The attributes have the names of the arguments. They are read-only. `headers` can be changed in place.
+
+    Args:
+        status: The status code.
+        headers: The header fields: a `Headers`, a mapping, or pairs of a name and a value.
+        body: The body. `Response.text()` and `Response.html()` take a str.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: A header is invalid, see `Headers`.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import HandshakeRejected, Response, Server, connect
+
+        server = Server()
+
+
+        @server.get("/health")
+        async def health(request):
+            return Response.text("ok")
+
+
+        @server.process_request
+        async def authenticate(request):
+            if request.path != "/health" and "Authorization" not in request.headers:
+                return Response(401, {"WWW-Authenticate": "Bearer"})
+
+
+        async def main():
+            async with server.serving(port=0):
+                try:
+                    async with connect(f"ws://127.0.0.1:{server.port}/"):
+                        pass
+                except HandshakeRejected as exc:
+                    print(exc.response.status, exc.response.headers["WWW-Authenticate"])
+
+
+        asyncio.run(main())
+        ```
+    """
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(
+        self,
+        status: int,
+        headers: Headers | Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        body: bytes | bytearray | memoryview = b"",
+    ) -> None:
+        if not isinstance(status, int):
+            raise TypeError(f"status must be an int, not {status!r}")
+        if not isinstance(body, bytes | bytearray | memoryview):
+            raise TypeError(
+                f"body must be bytes-like, not {type(body).__name__}; Response.text() takes a str"
+            )
+        self.status = status
+        # A Headers object is not copied: most responses are sent right after they are made.
+        self.headers = (
+            headers if isinstance(headers, Headers) else Headers(() if headers is None else headers)
+        )
+        self.body = bytes(body)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.status, self.headers, self.body)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Response) and (self.status, self.headers, self.body) == (
+            other.status,
+            other.headers,
+            other.body,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.headers!r}, {len(self.body)} bytes>"
+
+    @property
+    def reason(self) -> str:
+        """The standard reason phrase of the status (RFC 9110 §15); `""` for an unknown status."""
+        return PHRASES.get(self.status, "")
+
+    @classmethod
+    def text(
+        cls, body: str, status: int = 200, headers: Headers | Mapping[str, str] | None = None
+    ) -> Response:
+        """A response with a plain text body, encoded as UTF-8.
+
+        Args:
+            body: The text.
+            status: The status code.
+            headers: More header fields. A Content-Type here replaces `text/plain; charset=utf-8`.
+        """
+        return cls._typed("text/plain; charset=utf-8", body, status, headers)
+
+    @classmethod
+    def html(
+        cls, body: str, status: int = 200, headers: Headers | Mapping[str, str] | None = None
+    ) -> Response:
+        """A response with an HTML body, encoded as UTF-8.
+
+        Args:
+            body: The page.
+            status: The status code.
+            headers: More header fields. A Content-Type here replaces `text/html; charset=utf-8`.
+        """
+        return cls._typed("text/html; charset=utf-8", body, status, headers)
+
+    @classmethod
+    def redirect(cls, location: str, status: int = 302) -> Response:
+        """A redirect.
+
+        Args:
+            location: The URI of the Location field.
+            status: The status code: 301, 302, 303, 307 or 308.
+        """
+        return cls._typed(
+            "text/plain; charset=utf-8", f"{location}\n", status, Headers({"Location": location})
+        )
+
+    @classmethod
+    def _typed(
+        cls, content_type: str, body: str, status: int, headers: Headers | Mapping[str, str] | None
+    ) -> Response:
+        fields = Headers(headers or ())
+        if "Content-Type" not in fields:
+            fields.add("Content-Type", content_type)
+        return cls(status, fields, body.encode())
+
+    def serialize(self) -> bytes:
+        """The response as bytes."""
+        return serialize_head(f"HTTP/1.1 {self.status} {self.reason}", self.headers) + self.body
+
+
+def _set_once(response: Response, name: str, to: object) -> None:
+    if hasattr(response, name):
+        raise AttributeError(f"attribute {name!r} of 'Response' objects is not writable")
+    object.__setattr__(response, name, to)
+
+
+# In the compiled build, response.pxd makes the attributes read-only, and setting __setattr__ raises TypeError.
+with suppress(TypeError):
+    Response.__setattr__ = _set_once  # type: ignore[method-assign, assignment]
