@@ -31,6 +31,7 @@ MODULES = [
     "endwell.protocol.liveness",
     "endwell.protocol.closing",
     "endwell.protocol.connection",
+    "endwell.protocol.negotiation",
     "endwell.protocol.handshake",
     "endwell.aio._syscalls",
     "endwell.aio.reactor",

@@ -24,9 +24,9 @@ from endwell.protocol.handshake import (
     accept,
     confirm,
     offer,
-    select_subprotocol,
     wants_websocket,
 )
+from endwell.protocol.negotiation import select_subprotocol
 from endwell.wire.deflate import PerMessageDeflate
 from endwell.wire.head import RequestReader, ResponseReader
 

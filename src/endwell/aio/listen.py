@@ -16,8 +16,8 @@ from ..options import Options
 from ..protocol.closing import State
 from ..protocol.connection import Connection
 from ..protocol.control import ControlChannel
-from ..protocol.handshake import Accepted
 from ..protocol.heartbeat import HEARTBEAT
+from ..protocol.negotiation import Accepted
 from ..protocol.pause import Pause
 from ..wire.head import RequestReader
 from .admission import UNLIMITED, Admission, Permit

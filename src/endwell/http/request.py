@@ -165,7 +165,9 @@ class Request:
         # RFC 9112 §3.2: "No whitespace is allowed in the request-target."
         if not self.target or not all("!" <= char <= "~" for char in self.target):
             raise ValueError(f"target {self.target!r} is not printable ASCII without spaces")
-        return serialize_head(f"{self.method} {self.target} HTTP/{self.version}", self.headers) + self._challenge
+        return (
+            serialize_head(f"{self.method} {self.target} HTTP/{self.version}", self.headers) + self._challenge
+        )
 
 
 def _request(head: tuple[Any, ...], params: dict[str, str], body: bytes) -> Request:

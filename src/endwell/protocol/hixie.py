@@ -14,7 +14,8 @@ from ..wire.codec import Codec
 from ..wire.hixie import CHALLENGE, PROVING, Hixie, proof
 from ..wire.hybi import Hybi03
 from ..wire.trace import TracedHixie, TracedHybi03, traces
-from .handshake import Accepted, Offer, check_origin, check_switch, check_upgrade, select_subprotocol
+from .handshake import Offer, check_switch, check_upgrade
+from .negotiation import Accepted, check_origin, select_subprotocol
 
 __all__ = ["accept", "confirm", "offer"]
 
