@@ -40,6 +40,7 @@ MODULES = [
     "endwell.aio.awaiting",
     "endwell.aio._sending",
     "endwell.aio.websocket",
+    "endwell.aio.exchange",
     "endwell.aio.listen",
     "endwell.aio.broadcast",
     "endwell.sync._locks",

@@ -1,4 +1,4 @@
-"""Listening sockets: they accept connections and answer each request with a WebSocket or an HTTP response."""
+"""Listening sockets: they accept connections."""
 
 from __future__ import annotations
 
@@ -6,36 +6,19 @@ import _socket
 import asyncio
 import logging
 import ssl
-import time
 from collections.abc import Callable
-from random import random
 
-from ..errors import RequestRefused, TooManyConnections
-from ..http import Request, Response, pack
 from ..options import Options
-from ..protocol.closing import State
-from ..protocol.connection import Connection
-from ..protocol.control import ControlChannel
-from ..protocol.heartbeat import HEARTBEAT
-from ..protocol.negotiation import Accepted
-from ..protocol.pause import Pause
-from ..wire.head import RequestReader
-from .admission import UNLIMITED, Admission, Permit
+from .admission import Admission
 from .bind import unlink
-from .flag import Flag
-from .reactor import reactor_of
-from .stream import Stream
+from .exchange import Application, Exchange, Site
 from .syscalls import monotonic
 from .tcpinfo import limit_unsent_bytes, set_user_timeout
-from .tls import TLS
 from .websocket import WebSocket
 
-__all__ = ["Listener", "Opening"]
+__all__ = ["Listener"]
 
 logger = logging.getLogger("endwell.server")
-
-# A module global, because Python 3.11 looks up an Enum member with a call.
-_REQUEST = Pause.REQUEST
 
 #: Maximum number of connections accepted in one turn of the loop.
 ACCEPTS = 128
@@ -51,11 +34,11 @@ RETRY_DELAY = 0.25
 POLL_INTERVAL = 0.01
 
 
-class Listener:
-    """Accepts connections and reads the head of each request.
+class Listener(Site):
+    """Accepts connections. Each one is an :class:`Exchange`, which reads a request.
 
-    ``serve(opening, head)`` is called once for each connection, when the head is complete or has broken a
-    rule.
+    ``application(exchange)`` is called once for each connection, when the head is complete or has broken a
+    rule. ``connections`` is the set of the WebSockets that are open or closing.
 
     ``should_defer`` is given if other processes accept from the same sockets; this process then removes no
     socket files. It is called before an accept, with the number of running handshakes, and returns whether to leave
@@ -67,23 +50,13 @@ class Listener:
         socks: list[_socket.socket],
         options: Options,
         tls: ssl.SSLContext | None,
-        serve: Callable[[Opening, Request | RequestRefused], object],
-        stopping: Flag,
+        application: Application,
+        connections: set[WebSocket],
         should_defer: Callable[[int], bool] | None = None,
     ) -> None:
-        self.loop = asyncio.get_running_loop()
+        super().__init__(options, tls, application, connections)
         self.socks = socks
-        self.options = options
-        self.serve = serve
-        #: Connections whose opening handshake or HTTP answer is not complete.
-        self.openings: set[Opening] = set()
-        #: Connections that have ended for the application while TCP is still open.
-        self.lingering: set[Stream] = set()
-        self.reactor = reactor_of(self.loop)
-        #: Set when the server begins to stop; one for all its WebSockets.
-        self.stopping = stopping
         self._admission = Admission(options)
-        self.tls = tls
         self._exhausted = False
         self._should_defer = should_defer
         self._deferred = False
@@ -142,115 +115,13 @@ class Listener:
                 sock.close()
                 continue
             try:
-                opening = Opening(self, sock, address, permit)
+                exchange = Exchange(self, sock, address, permit)
             except OSError:
                 sock.close()  # disconnected already, or out of file descriptors
                 permit.leave()
                 continue
-            self.openings.add(opening)
-            opening.begin()
-
-
-class Opening:
-    """An accepted connection, until it becomes a WebSocket or has been answered."""
-
-    def __init__(self, listener: Listener, sock: _socket.socket, address: object, permit: Permit) -> None:
-        tls = listener.tls
-        self._listener = listener
-        self._permit = permit
-        self._reader = RequestReader(listener.options, address, tls is not None)
-        self._core = Connection(False, listener.options, monotonic(), time.time())
-        layer = None if tls is None else TLS(listener.reactor, sock, tls, server=True)
-        self._stream = Stream(listener.reactor, sock, self._core, address, layer)
-        self._stream.receive = self._receive
-        self._stream.changed = self._changed
-        #: The request; None until its head is complete.
-        self.request: Request | None = None
-        #: Whether the answer is queued. It may not have been sent yet.
-        self.answered = False
-
-    def begin(self) -> None:
-        """Start reading."""
-        try:
-            self._stream.settle()
-        except OSError:  # the loop cannot watch another socket
-            self.abort()
-
-    @property
-    def gone(self) -> bool:
-        """Whether the connection has ended, so that an answer could not be delivered."""
-        return self._core.state is State.ENDED
-
-    @property
-    def remote_address(self) -> object:
-        """The peer's address, in the format of the socket module."""
-        return self._stream.remote_address
-
-    def wait_for_answer(self) -> None:
-        """End the ``open_timeout`` of a complete request. The server bounds the time of its answer."""
-        self._core.requested()
-
-    def unsent(self) -> int:
-        """Return the number of bytes of the answer that the kernel has not accepted."""
-        return self._core.outbox.size
-
-    def accept(self, request: Request, accepted: Accepted, among: set[WebSocket]) -> WebSocket:
-        """Send the 101 and return the WebSocket, which is in the set ``among`` until its end."""
-        stream, core = self._stream, self._core
-        now = monotonic()
-        core.open(accepted.serialize())
-        jitter = random()  # noqa: S311  (jitter)
-        control = ControlChannel(HEARTBEAT) if accepted.heartbeat else None
-        core.accept(accepted.codec(False, self._listener.options.max_size), now, control, jitter)
-        self._listener.openings.discard(self)
-        stream.lingering = self._listener.lingering
-        pack(request.headers)
-        ws = WebSocket(stream, request, None, accepted.subprotocol, among, self._listener.stopping)
-        if self._permit is not UNLIMITED:
-            stream.closed = self._permit.leave
-        if rest := self._reader.take_rest():
-            core.receive(rest, now)
-        stream.settle()
-        return ws
-
-    def answer(self, response: Response, exc: RequestRefused | None = None) -> None:
-        """Send an HTTP answer and end the connection. ``exc`` is the broken rule, if there is one.
-
-        There is no keep-alive: after a refused upgrade it is unknown whether the following bytes are HTTP
-        (RFC 9931).
-        """
-        self.answered = True
-        self._stream.receive = None
-        self._reader.take_rest()
-        self._core.refuse(response.serialize(), monotonic(), exc)
-        self._stream.settle()
-
-    def abort(self) -> None:
-        """Cut the connection."""
-        self._stream.abort()
-
-    def _receive(self, data: bytes, now: float) -> None:
-        head: Request | RequestRefused | None
-        try:
-            head = self._reader.receive(data)
-        except RequestRefused as exc:
-            head = exc
-        if head is None:
-            return
-        self._stream.receive = None
-        if isinstance(head, Request):
-            self.request = head
-            if self._permit.refused:
-                head = TooManyConnections("there are too many connections; try again later")
-            else:
-                # Frames that come before the 101 wait in the kernel.
-                self._core.pause(_REQUEST)
-        self._listener.serve(self, head)
-
-    def _changed(self, inline: bool) -> None:
-        if self.gone and self in self._listener.openings:
-            self._listener.openings.discard(self)
-            self._permit.leave()
+            self.openings.add(exchange)
+            exchange.begin()
 
 
 def _accepted(listening: _socket.socket) -> tuple[_socket.socket, object]:

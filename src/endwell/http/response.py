@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
+from .cookies import SameSite, serialize_cookie
 from .headers import Headers, serialize_head
 
 __all__ = ["Response"]
@@ -147,6 +149,56 @@ class Response:
         if "Content-Type" not in fields:
             fields.add("Content-Type", content_type)
         return cls(status, fields, body.encode())
+
+    def set_cookie(  # size: the attributes of a cookie are one list
+        self,
+        name: str,
+        value: str = "",
+        *,
+        max_age: int | None = None,
+        expires: datetime | None = None,
+        path: str | None = "/",
+        domain: str | None = None,
+        secure: bool = False,
+        httponly: bool = False,
+        samesite: SameSite | None = "lax",
+        partitioned: bool = False,
+    ) -> None:
+        """Add a Set-Cookie field (RFC 6265). The names and defaults are those of Starlette.
+
+        Args:
+            name: The name of the cookie.
+            value: Its value.
+            max_age: Seconds until the cookie expires; 0 deletes it. None: it ends with the browser's session.
+            expires: When the cookie expires, with a time zone.
+            path: The path below which the browser sends the cookie. Default: `"/"`.
+            domain: The domain to which the browser sends it, with subdomains. None: only this host.
+            secure: Whether the browser sends the cookie over TLS only.
+            httponly: Whether scripts cannot read the cookie.
+            samesite: `"lax"` (default), `"strict"`, `"none"`, or None for no attribute.
+            partitioned: Whether the cookie is separate for each top-level site.
+
+        Raises:
+            ValueError: `name` is not a token, `value` has a character that a cookie cannot contain, or an
+                attribute is invalid.
+        """
+        cookie = serialize_cookie(
+            name,
+            value,
+            max_age=max_age,
+            expires=expires,
+            path=path,
+            domain=domain,
+            secure=secure,
+            httponly=httponly,
+            samesite=samesite,
+            partitioned=partitioned,
+        )
+        self.headers.add("Set-Cookie", cookie)
+
+    def delete_cookie(self, name: str, *, path: str | None = "/", domain: str | None = None) -> None:
+        """Add a Set-Cookie field that deletes a cookie; `path` and `domain` must be those of the cookie."""
+        self.headers.add("Set-Cookie", serialize_cookie(name, "", max_age=0, path=path, domain=domain))
 
     def serialize(self) -> bytes:
         """The response as bytes."""

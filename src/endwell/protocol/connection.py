@@ -96,6 +96,11 @@ class Connection(Closing):
             self._control = control
             self._send_control(control.greetings())
 
+    def use(self, options: Options) -> None:
+        """Server, before :meth:`accept`: the route's options, which differ in what is negotiated and in ``max_size``."""
+        self.options = options
+        self.inbox = Inbox(options.max_queue, options.max_size or maxsize)
+
     def requested(self) -> None:
         """Server: the request is complete. The application limits the time of its answer: no deadline."""
         self._state_deadline = NEVER

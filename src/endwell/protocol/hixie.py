@@ -51,6 +51,10 @@ class OldAccepted(Accepted):
         super().__init__(response, subprotocol, None)
         self.version = version
 
+    @property
+    def _protocol_field(self) -> str:  # type: ignore[override]
+        return f"{_prefix(self.version)}Protocol"
+
     def serialize(self) -> bytes:
         """The 101 as bytes."""
         head = self.response.serialize()

@@ -7,7 +7,7 @@ from endwell.http.response cimport Response
 
 cdef class Accepted:
     cdef readonly Response response
-    cdef readonly object subprotocol
+    cdef public object subprotocol
     cdef readonly object deflate
     cdef readonly bint heartbeat
 

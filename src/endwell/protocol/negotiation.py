@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import BadRequest, Forbidden, InvalidHandshake
+from ..http.accept import Accept
 from ..http.headers import TOKEN, Headers
 from ..http.request import Request
 from ..http.response import Response
@@ -38,6 +39,9 @@ class Accepted:
 
     __slots__ = ("deflate", "heartbeat", "response", "subprotocol")
 
+    #: The field of the subprotocol, in the request and in the response.
+    _protocol_field = "Sec-WebSocket-Protocol"
+
     def __init__(
         self,
         response: Response,
@@ -50,6 +54,23 @@ class Accepted:
         self.deflate = deflate
         #: Whether the client is a page that has requested a heartbeat.
         self.heartbeat = heartbeat
+
+    def add(self, request: Request, accept: Accept) -> bool:
+        """Add what the application says to the response. Returns whether it says anything.
+
+        Raises ValueError if the client does not offer the subprotocol.
+        """
+        answer, subprotocol = self.response.headers, accept.subprotocol
+        if subprotocol is not None and subprotocol != self.subprotocol:
+            name = self._protocol_field
+            # RFC 6455 §4.2.2, item 5: the value "MUST be derived from the client's handshake".
+            if subprotocol not in request.headers.list_of(name):
+                raise ValueError(f"the client does not offer the subprotocol {subprotocol!r}")
+            answer.set(name, subprotocol)
+            self.subprotocol = subprotocol
+        for field in accept.headers:
+            answer.add(*field)
+        return subprotocol is not None or len(accept.headers) > 0
 
     def serialize(self) -> bytes:
         """The response as bytes."""

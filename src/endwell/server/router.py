@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from ..errors import BadRequest, MethodNotAllowed, NotFound, UpgradeRequired
 from ..http import NO_PARAMS
+from ..options import Options
 
 __all__ = ["Kind", "Route", "Router", "blocks"]
 
@@ -51,6 +52,8 @@ class Route:
     default: bool = False
     #: Whether the option ``allowed_hosts`` does not apply to this route.
     any_host: bool = False
+    #: The options of the route's WebSockets; None for those of the server.
+    options: Options | None = None
 
     @property
     def name(self) -> str:
@@ -97,7 +100,7 @@ class Router:
         # Routes without a parameter, by path. No other route can be more specific.
         self._literal: dict[Kind, dict[str, Route]] = {"websocket": {}, "http": {}}
 
-    def add(self, kind: Kind, pattern: str, handler: Handler, **how: bool) -> None:
+    def add(self, kind: Kind, pattern: str, handler: Handler, **how: Any) -> None:
         """Add a route. ``how`` may contain ``cancel_on_end``, ``default`` and ``any_host`` of :class:`Route`.
 
         Raises:

@@ -1,0 +1,218 @@
+"""One HTTP request, and the ways to answer it: with a WebSocket, with a response, or not at all."""
+
+from __future__ import annotations
+
+import _socket
+import asyncio
+import ssl
+import time
+from collections.abc import Callable, Iterable, Mapping
+from random import random
+from typing import TypeAlias
+
+from ..errors import RequestRefused, TooManyConnections
+from ..http import Accept, Headers, Request, Response, pack
+from ..options import Options
+from ..protocol.closing import State
+from ..protocol.connection import Connection
+from ..protocol.control import ControlChannel
+from ..protocol.heartbeat import HEARTBEAT
+from ..protocol.negotiation import Accepted
+from ..protocol.opening import accept
+from ..protocol.pause import Pause
+from ..protocol.responding import complete
+from ..wire.head import RequestReader
+from .admission import UNLIMITED, Permit
+from .flag import Flag
+from .reactor import reactor_of
+from .stream import Stream
+from .syscalls import monotonic
+from .tls import TLS
+from .websocket import WebSocket
+
+__all__ = ["Application", "Exchange", "Site"]
+
+
+# A module global, because Python 3.11 looks up an Enum member with a call.
+_REQUEST = Pause.REQUEST
+
+
+class Site:
+    """What all exchanges of one listener share."""
+
+    def __init__(
+        self,
+        options: Options,
+        tls: ssl.SSLContext | None,
+        application: Application,
+        connections: set[WebSocket],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.options = options
+        self.tls = tls
+        self.application = application
+        #: The WebSockets that are open or closing.
+        self.connections = connections
+        #: Set when the server begins to stop; one for all its WebSockets.
+        self.stopping = Flag()
+        #: Connections whose opening handshake or HTTP answer is not complete.
+        self.openings: set[Exchange] = set()
+        #: Connections that have ended for the application while TCP is still open.
+        self.lingering: set[Stream] = set()
+        self.reactor = reactor_of(self.loop)
+
+
+class Exchange:
+    """One HTTP request on a connection of its own, and the ways to answer it.
+
+    The application is called in the event loop, once, when the head of the request is complete or has broken
+    a rule. It answers then or later: with :meth:`accept` or :meth:`respond`, or with :meth:`abort`.
+    """
+
+    def __init__(self, site: Site, sock: _socket.socket, address: object, permit: Permit) -> None:
+        tls = site.tls
+        self._site = site
+        self._permit = permit
+        self._reader = RequestReader(site.options, address, tls is not None)
+        self._core = Connection(False, site.options, monotonic(), time.time())
+        layer = None if tls is None else TLS(site.reactor, sock, tls, server=True)
+        self._stream = Stream(site.reactor, sock, self._core, address, layer)
+        self._stream.receive = self._receive
+        self._stream.changed = self._changed
+        #: The request; None until its head is complete, and if it could not be parsed.
+        self.request: Request | None = None
+        #: The rule that the request has broken, or the limit that it has reached; None if there is none.
+        self.refusal: RequestRefused | None = None
+        #: Whether the answer has begun. It may not have been sent yet.
+        self.answered = False
+
+    def begin(self) -> None:
+        """Start reading."""
+        try:
+            self._stream.settle()
+        except OSError:  # the loop cannot watch another socket
+            self.abort()
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection has ended, so that an answer could not be delivered."""
+        return self._core.state is State.ENDED
+
+    @property
+    def remote_address(self) -> object:
+        """The peer's address, in the format of the socket module."""
+        return self._stream.remote_address
+
+    def wait_for_answer(self) -> None:
+        """End the ``open_timeout`` of a complete request. The application bounds the time of its answer."""
+        self._core.requested()
+
+    def unsent(self) -> int:
+        """Return the number of bytes of the answer that the kernel has not accepted."""
+        return self._core.outbox.size
+
+    # -- answers ----------------------------------------------------------------
+
+    async def accept(
+        self,
+        *,
+        subprotocol: str | None = None,
+        headers: Headers | Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        options: Options | None = None,
+    ) -> WebSocket:
+        """Answer with a WebSocket.
+
+        Args:
+            subprotocol: One of the subprotocols that the client offers. None: the one that ``options``
+                selects.
+            headers: More fields of the response.
+            options: The options of the connection. None: those of the listener.
+
+        Raises:
+            RequestRefused: The request does not ask for a WebSocket in the right way, or ``options`` do not
+                allow it. Nothing was sent.
+            ValueError: The client does not offer ``subprotocol``, or ``headers`` has a field of the
+                handshake. Nothing was sent.
+            ConnectionError: The client has disconnected.
+        """
+        assert self.request is not None, "the request has no head"
+        options = options or self._site.options
+        accepted = accept(self.request, options)
+        kept = accepted.add(self.request, Accept(subprotocol=subprotocol, headers=headers))
+        if self.gone:
+            raise ConnectionResetError("the client has disconnected")
+        return self.switch(accepted, options, kept)
+
+    async def respond(self, response: Response) -> None:
+        """Answer with an HTTP response, and end the connection."""
+        self.answer(response)
+
+    def switch(self, accepted: Accepted, options: Options, keep: bool = False) -> WebSocket:
+        """Send the response of a WebSocket, and return the WebSocket.
+
+        ``keep``: the response cannot be computed again from the request and ``options``.
+        """
+        stream, core, request, site = self._stream, self._core, self.request, self._site
+        assert request is not None
+        now = monotonic()
+        if options is not core.options:
+            core.use(options)
+        core.open(accepted.serialize())
+        jitter = random()  # noqa: S311  (jitter)
+        control = ControlChannel(HEARTBEAT) if accepted.heartbeat else None
+        core.accept(accepted.codec(False, options.max_size), now, control, jitter)
+        self.answered = True
+        site.openings.discard(self)
+        stream.lingering = site.lingering
+        pack(request.headers)
+        response = accepted.response if keep else None
+        ws = WebSocket(stream, request, response, accepted.subprotocol, site.connections, site.stopping)
+        if self._permit is not UNLIMITED:
+            stream.closed = self._permit.leave
+        if rest := self._reader.take_rest():
+            core.receive(rest, now)
+        stream.settle()
+        return ws
+
+    def answer(self, response: Response, exc: RequestRefused | None = None) -> None:
+        """Send an HTTP response and end the connection. ``exc`` is the broken rule, if there is one.
+
+        There is no keep-alive: after a refused upgrade it is unknown whether the following bytes are HTTP
+        (RFC 9931).
+        """
+        self.answered = True
+        self._stream.receive = None
+        self._reader.take_rest()
+        whole = complete(response, self.request, time.time())
+        self._core.refuse(whole.serialize(), monotonic(), exc)
+        self._stream.settle()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._stream.abort()
+
+    # -- what the connection reports ----------------------------------------------
+
+    def _receive(self, data: bytes, now: float) -> None:
+        try:
+            self.request = self._reader.receive(data)
+        except RequestRefused as exc:
+            self.refusal = exc
+        if self.request is None and self.refusal is None:
+            return
+        self._stream.receive = None
+        if self._permit.refused and self.refusal is None:
+            self.refusal = TooManyConnections("there are too many connections; try again later")
+        if self.refusal is None:
+            # Frames that come before the 101 wait in the kernel.
+            self._core.pause(_REQUEST)
+        self._site.application(self)
+
+    def _changed(self, inline: bool) -> None:
+        if self.gone and self in self._site.openings:
+            self._site.openings.discard(self)
+            self._permit.leave()
+
+
+#: A server. It is called in the event loop for each exchange whose head is complete or has broken a rule.
+Application: TypeAlias = Callable[[Exchange], object]
