@@ -73,10 +73,10 @@ class Exchange:
         tls = site.tls
         self._site = site
         self._permit = permit
-        self._reader = RequestReader(site.options, address, tls is not None)
         self._core = Connection(False, site.options, monotonic(), time.time())
         layer = None if tls is None else TLS(site.reactor, sock, tls, server=True)
         self._stream = Stream(site.reactor, sock, self._core, address, layer)
+        self._reader = RequestReader(site.options, address, None if tls is None else self._stream)
         self._stream.receive = self._receive
         self._stream.changed = self._changed
         #: The request; None until its head is complete, and if it could not be parsed.

@@ -2,8 +2,9 @@
 
 from .accept import Accept
 from .headers import CREDENTIALS, TOKEN, Headers, checked_headers, headers_of_lines, pack
-from .request import NO_PARAMS, Query, Request, challenge_of, set_challenge
+from .request import NO_PARAMS, Query, Request, challenge_of, forward, set_body, set_challenge, set_link
 from .response import Response
+from .tls import TLSInfo
 
 __all__ = [
     "CREDENTIALS",
@@ -14,9 +15,13 @@ __all__ = [
     "Query",
     "Request",
     "Response",
+    "TLSInfo",
     "challenge_of",
     "checked_headers",
+    "forward",
     "headers_of_lines",
     "pack",
+    "set_body",
     "set_challenge",
+    "set_link",
 ]

@@ -9,12 +9,18 @@ cdef class Request:
     cdef readonly Headers headers
     cdef readonly object version
     cdef readonly object remote_address
-    cdef readonly bint secure
     cdef public object params
-    cdef readonly bytes _challenge
+    cdef object _link
+    cdef object _rare
 
 
+cdef _rare_of(Request request)
+cdef _source(Request request)
 cpdef bytes challenge_of(Request request)
 cpdef set_challenge(Request request, bytes octets)
+cpdef set_body(Request request, body)
+cpdef set_link(Request request, link)
+@cython.locals(original=Request)
+cpdef Request forward(Request request, remote_address, bint secure, Headers headers)
 @cython.locals(request=Request)
 cpdef Request _request(tuple head, dict params, bytes body)

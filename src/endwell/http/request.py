@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol, cast
 from urllib.parse import parse_qsl, unquote
 
+from .cookies import parse_cookies
 from .headers import Headers, serialize_head
+from .tls import TLSInfo, tls_info
 
-__all__ = ["NO_PARAMS", "Query", "Request", "challenge_of", "set_challenge"]
+__all__ = [
+    "NO_PARAMS",
+    "Body",
+    "Link",
+    "Query",
+    "Request",
+    "challenge_of",
+    "forward",
+    "set_body",
+    "set_challenge",
+    "set_link",
+]
 
 #: The path parameters of a request without any; shared, because most requests have none.
 NO_PARAMS: Mapping[str, str] = MappingProxyType({})
@@ -87,12 +100,12 @@ class Request:
     """
 
     __slots__ = (
-        "_challenge",
+        "_link",
+        "_rare",
         "headers",
         "method",
         "params",
         "remote_address",
-        "secure",
         "target",
         "version",
     )
@@ -112,21 +125,19 @@ class Request:
         self.version = version
         #: The peer's address, as the `socket` module represents it: ``(host, port, ...)``; ``""`` on a Unix socket.
         self.remote_address = remote_address
-        #: Whether the request came over TLS.
-        self.secure = secure
         #: The path parameters of the route; empty until the route is known.
         self.params: Mapping[str, str] = NO_PARAMS
-        # The 8 bytes after the head of a hixie-76 request; empty for every other request.
-        self._challenge = b""
+        # None if the request did not come over TLS. Else True, or the object that knows the TLS session.
+        self._link: object = secure or None
+        # What few requests have; None if this one has none of it.
+        self._rare: _Rare | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         head = (self.method, self.target, self.headers, self.version, self.remote_address, self.secure)
-        return _request, (head, dict(self.params), self._challenge)
+        return _request, (head, dict(self.params), challenge_of(self))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Request) and all(
-            getattr(self, name) == getattr(other, name) for name in Request.__slots__
-        )
+        return isinstance(other, Request) and self.__reduce__()[1] == other.__reduce__()[1]
 
     def __repr__(self) -> str:
         query = "?..." if self.query_string else ""
@@ -156,6 +167,80 @@ class Request:
         """
         return Query(parse_qsl(self.query_string, keep_blank_values=True))
 
+    @property
+    def secure(self) -> bool:
+        """Whether the request came over TLS. Behind a proxy of `proxy_headers`: over TLS to the proxy."""
+        return self._link is not None
+
+    @property
+    def tls(self) -> TLSInfo | None:
+        """The TLS session, with the certificate of the peer; None without TLS.
+
+        It is that of the connection to this server, even behind a proxy. If it is first read after the end of
+        the connection, it is None.
+        """
+        if self._link is None and self._rare is None:
+            return None
+        rare = _rare_of(self)
+        if rare.tls is None:
+            source = rare.link or self._link
+            ssl_object = None if source is None or source is True else cast("Link", source).tls_object()
+            rare.tls = None if ssl_object is None else tls_info(ssl_object)
+        return rare.tls
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies of the request, by name. Of a repeated name, it has the first value."""
+        return parse_cookies(self.headers.get_all("Cookie"))
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """A dict for what the application knows about the request, such as its user.
+
+        A `process_request` hook or an `accept` function fills it, and the handler reads it as
+        `ws.request.state`. Nothing of it comes from the client.
+        """
+        rare = _rare_of(self)
+        if rare.state is None:
+            rare.state = {}
+        return rare.state
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        if not isinstance(state, dict):
+            raise TypeError(f"state must be a dict, not {state!r}")
+        _rare_of(self).state = state
+
+    async def body(self) -> bytes:
+        """The body of the request. It can be read several times.
+
+        Raises:
+            RequestRefused: The body is larger than the option `max_body` (413), is malformed or incomplete
+                (400), or does not arrive within `body_timeout` (408). If the handler does not catch it, it is
+                the answer.
+        """
+        source = _rare_of(self).body
+        return b"" if source is None else await source.read()
+
+    async def json(self) -> Any:
+        """The body, parsed as JSON.
+
+        Raises:
+            RequestRefused: The body is not JSON (400); and as `body()`.
+        """
+        octets = await self.body()
+        return _source(self).json(octets)
+
+    async def form(self) -> Query:
+        """The fields of the body, an `application/x-www-form-urlencoded` form.
+
+        Raises:
+            RequestRefused: The Content-Type is another one (415), or the form is malformed (400); and as
+                `body()`.
+        """
+        octets = await self.body()
+        return _source(self).form(octets)
+
     def serialize(self) -> bytes:
         """The request as bytes.
 
@@ -165,31 +250,101 @@ class Request:
         # RFC 9112 §3.2: "No whitespace is allowed in the request-target."
         if not self.target or not all("!" <= char <= "~" for char in self.target):
             raise ValueError(f"target {self.target!r} is not printable ASCII without spaces")
-        return (
-            serialize_head(f"{self.method} {self.target} HTTP/{self.version}", self.headers) + self._challenge
-        )
+        first_line = f"{self.method} {self.target} HTTP/{self.version}"
+        return serialize_head(first_line, self.headers) + challenge_of(self)
 
 
 def _request(head: tuple[Any, ...], params: dict[str, str], body: bytes) -> Request:
     request = Request(*head)
     if params:
         request.params = params
-    request._challenge = body
+    if body:
+        set_challenge(request, body)
     return request
+
+
+class _Rare:
+    """What few requests have."""
+
+    __slots__ = ("body", "challenge", "link", "state", "tls")
+
+    def __init__(self) -> None:
+        self.challenge = b""
+        self.state: dict[str, Any] | None = None
+        self.tls: TLSInfo | None = None
+        # The object that knows the TLS session to a proxy, if the client speaks plain HTTP to the proxy.
+        self.link: object = None
+        self.body: Body | None = None
+
+
+class Link(Protocol):
+    """The connection of a request that came over TLS."""
+
+    def tls_object(self) -> Any:
+        """The ``ssl.SSLObject``; None after the end."""
+
+
+class Body(Protocol):
+    """The body of a request, as a server reads it. Each method raises a subclass of ``RequestRefused``."""
+
+    async def read(self) -> bytes:
+        """The whole body."""
+
+    def json(self, octets: bytes) -> Any:
+        """``octets`` as JSON."""
+
+    def form(self, octets: bytes) -> Query:
+        """``octets`` as a form."""
+
+
+def _rare_of(request: Request) -> _Rare:
+    if request._rare is None:
+        request._rare = _Rare()
+    return request._rare
+
+
+def _source(request: Request) -> Body:
+    source = _rare_of(request).body
+    if source is None:
+        raise ValueError("the request has no body")
+    return source
 
 
 def challenge_of(request: Request) -> bytes:
     """The 8 bytes after the head of a hixie-76 request; empty for every other request."""
-    return request._challenge
+    return b"" if request._rare is None else request._rare.challenge
 
 
 def set_challenge(request: Request, octets: bytes) -> None:
     """Set the 8 bytes after the head of a hixie-76 request."""
-    request._challenge = octets
+    _rare_of(request).challenge = octets
+
+
+def set_body(request: Request, body: Body) -> None:
+    """Set the source of :meth:`Request.body`."""
+    _rare_of(request).body = body
+
+
+def set_link(request: Request, link: Link | bool) -> None:
+    """Name the connection that knows the TLS session of ``request``."""
+    request._link = link
+
+
+def forward(request: Request, remote_address: object, secure: bool, headers: Headers) -> Request:
+    """The request as the client has sent it to a proxy, from the one that the proxy has sent."""
+    original = Request(request.method, request.target, headers, request.version, remote_address, secure)
+    if request._link is not None:
+        _rare_of(original).link = request._link
+    if request._rare is not None:
+        set_challenge(original, request._rare.challenge)
+    return original
+
+
+_WRITABLE = frozenset(("params", "state", "_link", "_rare"))
 
 
 def _set_once(request: Request, name: str, to: object) -> None:
-    if name not in ("params", "_challenge") and hasattr(request, name):
+    if name not in _WRITABLE and hasattr(request, name):
         raise AttributeError(f"attribute {name!r} of 'Request' objects is not writable")
     object.__setattr__(request, name, to)
 

@@ -23,7 +23,7 @@ from ..sync.portal import Portal
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.codec import Buffer
 from .broadcast import broadcast_from_anywhere
-from .dispatch import Dispatcher
+from .dispatch import AcceptFunction, Dispatcher, RouteKeywords
 from .drain import DrainReport, DrainRun, call_on_drain
 from .files import browser_module, slash, static
 from .lifespan import start, stop
@@ -107,7 +107,14 @@ class Server:
 
     # -- routes ---------------------------------------------------------------
 
-    def websocket(self, path: str, *, cancel_on_end: bool = False) -> Callable[[Function], Function]:
+    def websocket(
+        self,
+        path: str,
+        *,
+        accept: AcceptFunction | None = None,
+        cancel_on_end: bool = False,
+        **options: Unpack[RouteKeywords],
+    ) -> Callable[[Function], Function]:
         """Decorator for the ``handler(ws, **params)`` of the WebSocket connections of a path.
 
         A coroutine function gets a :class:`WebSocket`. A plain function runs in a thread, and gets the
@@ -120,16 +127,30 @@ class Server:
         Args:
             path: The pattern of the path: literal segments, ``{name}`` for one segment that is not empty,
                 and at the end ``{name:path}`` for the rest. Each name is a keyword argument of the handler.
+            accept: A function ``accept(request)`` that decides about each connection, after the handshake
+                and the origin are checked. It is a coroutine function, or a plain function, which runs in a
+                thread. It returns None to accept, an :class:`Accept`, which adds header fields, cookies,
+                a subprotocol or state, or a :class:`Response` to refuse. Its time is limited like that of a
+                :meth:`process_request` hook.
             cancel_on_end: Cancel the handler when its connection ends. Only for coroutine functions.
                 Default: False.
+            **options: ``max_size``, ``subprotocols``, ``compression`` or ``origins`` of :class:`Options`, for
+                this route.
 
         Raises:
-            ValueError: The pattern is malformed or in use, the handler does not accept the parameters, or
-                ``cancel_on_end`` is given for a plain function.
+            TypeError: A keyword is not an option of a route, or has the wrong type.
+            ValueError: The pattern is malformed or in use, the handler does not accept the parameters,
+                ``cancel_on_end`` is given for a plain function, or an option is out of range.
         """
+        if accept is not None and not callable(accept):
+            raise TypeError(f"accept must be a function or None, not {accept!r}")
+        names = {"accept", "cancel_on_end", *RouteKeywords.__optional_keys__}
+        check_keywords("websocket", options, names)
+        own = self.options.replace(**options) if options else None
 
         def register(handler: Function) -> Function:
-            self._router.add("websocket", path, handler, cancel_on_end=cancel_on_end)
+            how = {"accept": accept, "cancel_on_end": cancel_on_end, "options": own}
+            self._router.add("websocket", path, handler, **how)
             return handler
 
         return register

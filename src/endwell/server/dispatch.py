@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias, TypedDict
 
 from ..aio.bind import format_address
 from ..aio.exchange import Exchange
@@ -16,23 +16,40 @@ from ..aio.websocket import WebSocket, begin_close, close_for
 from ..codes import CloseCode
 from ..ending import Cause
 from ..errors import ConnectionClosed, MisdirectedRequest, RequestRefused, ServiceUnavailable
-from ..http import Request, Response
-from ..options import Options
+from ..http import Accept, Request, Response
+from ..matching import Origins
+from ..options import Deflate, Options
 from ..protocol.handshake import wants_websocket
+from ..protocol.negotiation import Accepted
 from ..protocol.opening import accept
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.authority import is_among
 from .drain import DrainRun
 from .observers import MAX_LOGGED, Observers
 from .respond import response_from
-from .router import Route, Router, blocks
+from .router import Route, Router, blocks, name_of
 from .threads import HandlerThreads
 
-__all__ = ["Dispatcher", "Hook"]
+__all__ = ["AcceptFunction", "Dispatcher", "Hook", "RouteKeywords"]
 
 logger = logging.getLogger("endwell.server")
 
+#: The response of a WebSocket, and whether it cannot be computed again.
+_Decision: TypeAlias = tuple[Accepted, bool]
+
 Hook = Callable[[Request], Response | Awaitable[Response | None] | None]
+
+#: The ``accept`` function of a WebSocket route.
+AcceptFunction: TypeAlias = Callable[[Request], Any]
+
+
+class RouteKeywords(TypedDict, total=False):
+    """The options that a WebSocket route may have of its own."""
+
+    max_size: int | None
+    subprotocols: Sequence[str]
+    compression: Deflate | None
+    origins: Origins | None
 
 
 class Dispatcher:
@@ -127,7 +144,7 @@ class Dispatcher:
         except BaseException as exc:
             answer = self._internal_error(pending.request, exc)
         if not pending.exchange.answered:
-            self._respond(pending.exchange, pending.request, answer)
+            self._respond(pending.exchange, pending.request, answer, pending.decision)
 
     def _time_out(self, pending: _PendingAnswer, task: asyncio.Task[None]) -> None:
         if task.done() or pending.exchange.gone:
@@ -141,11 +158,15 @@ class Dispatcher:
         task.cancel()
 
     def _respond(
-        self, exchange: Exchange, request: Request, answer: Response | RequestRefused | None
+        self,
+        exchange: Exchange,
+        request: Request,
+        answer: Response | RequestRefused | None,
+        decision: _Decision | None = None,
     ) -> None:
         if answer is None:
             try:
-                self._accept(exchange, request)
+                self._accept(exchange, request, decision)
             except RequestRefused as exc:
                 answer = exc
             except KeyboardInterrupt:
@@ -178,12 +199,35 @@ class Dispatcher:
             if returned is not None:
                 return self._refused_by_code(pending, response_from(returned, hook))
         if wants_websocket(request):
-            return None
+            return await self._decide(pending)
         route, params = self._router.match(request.raw_path, "http", request.method)
         request.params = params
         pending.begin(f"the page {route.pattern!r} ({route.name})")
         returned = await self._call(self.threads.page, route.handler, route.blocking, request, **params)
         return response_from(returned, route.handler)
+
+    async def _decide(self, pending: _PendingAnswer) -> Response | None:
+        """Call the route's ``accept`` function, if it has one. Returns its Response, if it refuses."""
+        request = pending.request
+        route, request.params = self._router.match(request.raw_path, "websocket")
+        function = route.accept
+        if function is None:
+            return None
+        # A request that the handshake refuses does not reach the application.
+        accepted = accept(request, route.options or self.options)
+        pending.begin(f"the accept function of {route.pattern!r} ({name_of(function)})")
+        returned = await self._call(self.threads.hook, function, blocks(function), request)
+        if isinstance(returned, Response):
+            return self._refused_by_code(pending, response_from(returned, function))
+        if not isinstance(returned, Accept | None):
+            raise TypeError(
+                f"{name_of(function)} returned {type(returned).__name__}, not Accept, Response or None"
+            )
+        if returned is not None and returned.state:
+            request.state.update(returned.state)
+        kept = returned is not None and accepted.add(request, returned)
+        pending.decision = accepted, kept
+        return None
 
     def _refused_by_code(self, pending: _PendingAnswer, response: Response) -> Response:
         """Report the response of a hook, if it is an error."""
@@ -221,10 +265,13 @@ class Dispatcher:
 
     # -- WebSockets -------------------------------------------------------------
 
-    def _accept(self, exchange: Exchange, request: Request) -> None:
+    def _accept(self, exchange: Exchange, request: Request, decision: _Decision | None = None) -> None:
         route, params = self._router.match(request.raw_path, "websocket")
+        if decision is None and route.accept is not None:
+            self._start_answering(exchange, request)
+            return
         options = route.options or self.options
-        accepted = accept(request, options)
+        accepted, kept = decision or (accept(request, options), False)
         if exchange.gone:
             return
         if self.drain_run is not None:
@@ -232,7 +279,7 @@ class Dispatcher:
         if route.blocking:
             self.threads.reserve()
         request.params = params
-        ws = exchange.switch(accepted, options)
+        ws = exchange.switch(accepted, options, kept)
         handler_ws = self.threads.blocking(ws) if route.blocking else ws
         handler = route.handler
         observers = self._observers
@@ -326,13 +373,15 @@ def _peer(request: Request) -> str:
 
 
 class _PendingAnswer:
-    """A request for which a hook or an HTTP handler runs."""
+    """A request for which a hook, an ``accept`` function or an HTTP handler runs."""
 
-    __slots__ = ("exchange", "request", "work")
+    __slots__ = ("decision", "exchange", "request", "work")
 
     def __init__(self, exchange: Exchange, request: Request) -> None:
         self.exchange = exchange
         self.request = request
+        #: What the route's ``accept`` function has decided; None before, and for a route without one.
+        self.decision: _Decision | None = None
         #: The hook or handler that runs, for log lines.
         self.work = ""
 

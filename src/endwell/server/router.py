@@ -15,7 +15,7 @@ from ..errors import BadRequest, MethodNotAllowed, NotFound, UpgradeRequired
 from ..http import NO_PARAMS
 from ..options import Options
 
-__all__ = ["Kind", "Route", "Router", "blocks"]
+__all__ = ["Kind", "Route", "Router", "blocks", "name_of"]
 
 Kind: TypeAlias = Literal["websocket", "http"]
 Handler: TypeAlias = Callable[..., Any]
@@ -54,11 +54,13 @@ class Route:
     any_host: bool = False
     #: The options of the route's WebSockets; None for those of the server.
     options: Options | None = None
+    #: The function that decides whether a WebSocket is accepted; None if all are.
+    accept: Handler | None = None
 
     @property
     def name(self) -> str:
         """The name of the handler, for log lines."""
-        return getattr(self.handler, "__qualname__", repr(self.handler))
+        return name_of(self.handler)
 
     @property
     def shape(self) -> tuple[_Segment, ...]:
@@ -164,6 +166,11 @@ class Router:
         return None
 
 
+def name_of(function: Callable[..., Any]) -> str:
+    """The name of a function, for log lines and errors."""
+    return getattr(function, "__qualname__", repr(function))
+
+
 def blocks(function: Callable[..., Any]) -> bool:
     """Whether ``function`` is a plain function, so that a call may block.
 
@@ -211,7 +218,7 @@ def _check_handler(route: Route) -> None:
     try:
         signature.bind(None, **params)
     except TypeError as error:
-        name = getattr(route.handler, "__qualname__", repr(route.handler))
+        name = name_of(route.handler)
         wanted = ", ".join([route.kind if route.kind == "websocket" else "request", *params])
         raise ValueError(
             f"route {route.pattern!r} calls {name}({wanted}), but {name}{signature}: {error}"

@@ -12,7 +12,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from ..errors import BadRequest, BodyTooLarge, EndwellError, HeadTooLarge, InvalidHandshake, MethodNotAllowed
 from ..http.headers import TOKEN, Headers, checked_headers, headers_of_lines
-from ..http.request import Request, set_challenge
+from ..http.request import Link, Request, set_challenge, set_link
 from ..http.response import Response
 from ..options import Options
 from .answer import Start, unfolded
@@ -32,16 +32,18 @@ _TEXT = bytes((*b"\t ", *range(0x21, 0x7F), *range(0x80, 0x100)))
 class RequestReader:
     """Reads one request head for a server.
 
-    ``remote_address`` and ``secure`` describe the transport; they become attributes of the request.
+    ``remote_address`` becomes an attribute of the request. ``link`` is the connection, or True, if it has TLS.
     """
 
-    def __init__(self, options: Options, remote_address: object = None, secure: bool = False) -> None:
+    def __init__(
+        self, options: Options, remote_address: object = None, link: Link | bool | None = None
+    ) -> None:
         self._options = options
         self._head: _Head | None = None
         # A request of hixie-76, while the bytes after its head are incomplete.
         self._challenged: Request | None = None
         self._remote_address = remote_address
-        self._secure = secure
+        self._link = link
         #: The bytes after the head, once it is complete.
         self.rest = b""
 
@@ -65,7 +67,9 @@ class RequestReader:
         legacy = bool(self._options.legacy)
         method, target, version, headers = _request(head, legacy)
         # Interned, so that all requests share one string.
-        request = Request(intern(method), target, headers, version, self._remote_address, self._secure)
+        request = Request(intern(method), target, headers, version, self._remote_address)
+        if self._link:
+            set_link(request, self._link)
         if legacy and is_challenged(headers):
             data, self.rest = self.rest, b""
             return self._read_challenge(request, data)
