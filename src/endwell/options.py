@@ -150,6 +150,12 @@ class Options:
         "redirects, and raises HandshakeError. A server's hooks and pages get `open_timeout` once more, counted from "
         "the end of the request; at that deadline the answer is 503 and a WARNING names the route",
     )
+    body_timeout: float | None = _option(
+        30.0,
+        "s",
+        "time for the whole body of an HTTP request, from when the handler asks for it; at the deadline the answer is "
+        "408",
+    )
     close_timeout: float = _option(
         10.0,
         "s",
@@ -228,6 +234,11 @@ class Options:
     )
     max_head: int = _option(
         32768, "bytes", "size of a whole HTTP head; above it a server answers 431", none=False
+    )
+    max_body: int | None = _option(
+        2**20,
+        "bytes",
+        "largest body of an HTTP request that a server reads for a handler; a larger one is answered with 413",
     )
     max_refusal: int = _option(
         65536,
@@ -329,6 +340,7 @@ class OptionKeywords(TypedDict, total=False):
     """The fields of `Options` as keyword arguments (a test keeps the two equal)."""
 
     open_timeout: float | None
+    body_timeout: float | None
     close_timeout: float
     answer_timeout: float
     linger_timeout: float
@@ -343,6 +355,7 @@ class OptionKeywords(TypedDict, total=False):
     max_line: int
     max_headers: int
     max_head: int
+    max_body: int | None
     max_refusal: int
     max_connections: int | None
     max_connections_per_address: int | None

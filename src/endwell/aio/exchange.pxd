@@ -26,5 +26,7 @@ cdef class Exchange:
     cdef readonly object request
     cdef readonly object refusal
     cdef readonly bint answered
+    cdef object _body
+    cdef object _streamed
 
     cpdef switch(self, accepted, options, bint keep=*)

@@ -6,12 +6,12 @@ import _socket
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from random import random
 from typing import TypeAlias
 
 from ..errors import RequestRefused, TooManyConnections
-from ..http import Accept, Headers, Request, Response, pack
+from ..http import Accept, Headers, Request, Response, StreamingResponse, pack, set_body
 from ..options import Options
 from ..protocol.closing import State
 from ..protocol.connection import Connection
@@ -23,9 +23,11 @@ from ..protocol.pause import Pause
 from ..protocol.responding import complete
 from ..wire.head import RequestReader
 from .admission import UNLIMITED, Permit
+from .body import RequestBody
 from .flag import Flag
 from .reactor import reactor_of
 from .stream import Stream
+from .streaming import StreamedAnswer
 from .syscalls import monotonic
 from .tls import TLS
 from .websocket import WebSocket
@@ -83,6 +85,8 @@ class Exchange:
         self.request: Request | None = None
         #: The rule that the request has broken, or the limit that it has reached; None if there is none.
         self.refusal: RequestRefused | None = None
+        self._body: RequestBody | None = None
+        self._streamed: StreamedAnswer | None = None
         #: Whether the answer has begun. It may not have been sent yet.
         self.answered = False
 
@@ -143,9 +147,51 @@ class Exchange:
             raise ConnectionResetError("the client has disconnected")
         return self.switch(accepted, options, kept)
 
+    async def body(self) -> AsyncIterator[bytes]:
+        """The body of the request, part by part: ``async for chunk in exchange.body()``.
+
+        Raises:
+            RequestRefused: The body is malformed, incomplete, too large or too slow.
+        """
+        body = self.request_body()
+        while chunk := await body.chunk():
+            yield chunk
+
+    def request_body(self) -> RequestBody:
+        """The body, which is also that of :attr:`request` from now on."""
+        if self._body is None:
+            assert self.request is not None
+            rest = self._reader.take_rest()
+            self._body = RequestBody(self._stream, self._core, self.request, rest)
+            set_body(self.request, self._body)
+        return self._body
+
+    def seconds_left(self, seconds: float) -> float:
+        """How much of ``seconds`` is left since the end of the body; 0 or less if the body came with the head."""
+        body = self._body
+        if body is None or body.is_arriving:
+            return 0.0 if body is None else seconds
+        return body.completed_at + seconds - monotonic()
+
     async def respond(self, response: Response) -> None:
-        """Answer with an HTTP response, and end the connection."""
-        self.answer(response)
+        """Answer with an HTTP response, and end the connection.
+
+        For a :meth:`Response.stream`, whose chunks must be an async iterable, the call returns when all of it
+        is sent or queued. If the iterable raises, the connection is aborted, and the exception is raised here.
+        """
+        if not isinstance(response, StreamingResponse):
+            self.answer(response)
+            return
+        assert self.request is not None
+        self.answered = True
+        self._stop_body()
+        self._core.requested()
+        self._streamed = StreamedAnswer(self._stream, self._core, self.request)
+        await self._streamed.send(response)
+
+    def _stop_body(self) -> None:
+        if self._body is not None:
+            self._body.close()
 
     def switch(self, accepted: Accepted, options: Options, keep: bool = False) -> WebSocket:
         """Send the response of a WebSocket, and return the WebSocket.
@@ -181,6 +227,7 @@ class Exchange:
         (RFC 9931).
         """
         self.answered = True
+        self._stop_body()
         self._stream.receive = None
         self._reader.take_rest()
         whole = complete(response, self.request, time.time())
@@ -209,7 +256,10 @@ class Exchange:
         self._site.application(self)
 
     def _changed(self, inline: bool) -> None:
+        if self._streamed is not None:
+            self._streamed.changed()
         if self.gone and self in self._site.openings:
+            self._stop_body()
             self._site.openings.discard(self)
             self._permit.leave()
 

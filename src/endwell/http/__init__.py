@@ -2,8 +2,8 @@
 
 from .accept import Accept
 from .headers import CREDENTIALS, TOKEN, Headers, checked_headers, headers_of_lines, pack
-from .request import NO_PARAMS, Query, Request, challenge_of, forward, set_body, set_challenge, set_link
-from .response import Response
+from .request import NO_PARAMS, Body, Query, Request, challenge_of, forward, set_body, set_challenge, set_link
+from .response import Response, StreamingResponse
 from .tls import TLSInfo
 
 __all__ = [
@@ -11,10 +11,12 @@ __all__ = [
     "NO_PARAMS",
     "TOKEN",
     "Accept",
+    "Body",
     "Headers",
     "Query",
     "Request",
     "Response",
+    "StreamingResponse",
     "TLSInfo",
     "challenge_of",
     "checked_headers",

@@ -90,5 +90,15 @@ class Accept:
         """Add a Set-Cookie field. The arguments are those of `Response.set_cookie()`."""
         self.headers.add("Set-Cookie", serialize_cookie(name, value, **attributes))
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Accept) and self.__reduce__()[1] == other.__reduce__()[1]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _accept, (self.subprotocol, self.headers, self.state)
+
     def __repr__(self) -> str:
         return f"<Accept {self.subprotocol!r} {self.headers!r}>"
+
+
+def _accept(subprotocol: str | None, headers: Headers, state: dict[str, Any]) -> Accept:
+    return Accept(subprotocol=subprotocol, headers=headers, state=state)

@@ -340,6 +340,13 @@ def forward(request: Request, remote_address: object, secure: bool, headers: Hea
     return original
 
 
+def imitate(request: Request, original: Request) -> None:
+    """Give ``request`` all that its constructor does not take."""
+    request.params = original.params
+    request._link = original._link
+    request._rare = _rare_of(original)
+
+
 _WRITABLE = frozenset(("params", "state", "_link", "_rare"))
 
 

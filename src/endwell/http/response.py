@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from http import HTTPStatus
@@ -11,7 +11,7 @@ from typing import Any
 from .cookies import SameSite, serialize_cookie
 from .headers import Headers, serialize_head
 
-__all__ = ["Response"]
+__all__ = ["Response", "StreamingResponse"]
 
 #: RFC 9110 §15.
 PHRASES: dict[int, str] = {status.value: status.phrase for status in HTTPStatus}
@@ -150,6 +150,44 @@ class Response:
             fields.add("Content-Type", content_type)
         return cls(status, fields, body.encode())
 
+    @staticmethod
+    def stream(
+        chunks: AsyncIterable[bytes | str] | Iterable[bytes | str],
+        status: int = 200,
+        headers: Headers | Mapping[str, str] | None = None,
+    ) -> StreamingResponse:
+        r"""A response whose body is sent while `chunks` produces it, as fast as the client reads.
+
+        If `chunks` raises, the exception is logged and the connection is aborted, so that the client sees an
+        incomplete body. If the client disconnects, `chunks` is closed.
+
+        Args:
+            chunks: An async iterable, such as an async generator, of bytes or text (UTF-8). Or a plain
+                iterable, whose items are produced in a thread.
+            status: The status code.
+            headers: More header fields. Default Content-Type: `application/octet-stream`.
+
+        Example:
+            ```python
+            import asyncio
+
+            from endwell import Response, Server
+
+            server = Server()
+
+
+            @server.get("/events")
+            async def events(request):
+                async def ticks():
+                    while True:
+                        yield "data: tick\n\n"
+                        await asyncio.sleep(1)
+
+                return Response.stream(ticks(), headers={"Content-Type": "text/event-stream"})
+            ```
+        """
+        return StreamingResponse(chunks, status, headers)
+
     def set_cookie(  # size: the attributes of a cookie are one list
         self,
         name: str,
@@ -203,6 +241,26 @@ class Response:
     def serialize(self) -> bytes:
         """The response as bytes."""
         return serialize_head(f"HTTP/1.1 {self.status} {self.reason}", self.headers) + self.body
+
+
+class StreamingResponse(Response):
+    """What :meth:`Response.stream` returns. ``body`` is empty."""
+
+    def __init__(
+        self,
+        chunks: AsyncIterable[bytes | str] | Iterable[bytes | str],
+        status: int = 200,
+        headers: Headers | Mapping[str, str] | None = None,
+    ) -> None:
+        if isinstance(chunks, str | bytes) or not isinstance(chunks, AsyncIterable | Iterable):
+            raise TypeError(f"chunks must be an async or plain iterable, not {type(chunks).__name__}")
+        super().__init__(status, Headers(headers or ()))
+        if "Content-Type" not in self.headers:
+            self.headers.add("Content-Type", "application/octet-stream")
+        self.chunks = chunks
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("a streaming response cannot be pickled")
 
 
 def _set_once(response: Response, name: str, to: object) -> None:

@@ -112,7 +112,8 @@ class Connection(Closing):
         ``exc`` names the rule that the request broke; None if it broke none.
         """
         self._paused &= ~_REQUEST
-        self.outbox.append(response)
+        if response:
+            self.outbox.append(response)
         self.cue(Cue.REFUSED if exc is None else Cue.THEY_ERR, now, Cause.HANDSHAKE_REJECTED, exc)
 
     # -- events from the driver -----------------------------------------------

@@ -28,7 +28,7 @@ from .drain import DrainReport, DrainRun, call_on_drain
 from .files import browser_module, slash, static
 from .lifespan import start, stop
 from .observers import Observers
-from .router import Router
+from .router import Router, check_methods
 from .run import Listen, run
 from .sessions import Sessions
 from .timetable import Drain, DrainKeywords
@@ -151,6 +151,58 @@ class Server:
         def register(handler: Function) -> Function:
             how = {"accept": accept, "cancel_on_end": cancel_on_end, "options": own}
             self._router.add("websocket", path, handler, **how)
+            return handler
+
+        return register
+
+    def route(
+        self, path: str, *, methods: Iterable[str] = ("GET",), any_host: bool = False
+    ) -> Callable[[Function], Function]:
+        """Decorator for the ``handler(request, **params)`` of the HTTP requests of a path.
+
+        A coroutine function gets a :class:`Request`, whose body it reads with ``await request.body()``,
+        ``await request.json()`` or ``await request.form()``. A plain function runs in a thread, and gets an
+        :class:`endwell.sync.Request`, whose body has arrived. The body has at most ``max_body`` bytes, and
+        must arrive within ``body_timeout`` seconds.
+
+        The handler returns what a handler of :meth:`get` returns, within ``open_timeout`` seconds of the end
+        of the request, including the body that it reads. A :meth:`Response.stream` must begin in that time.
+        It may return a generator or an async generator, which is streamed in the same way.
+
+        Several handlers can have the same path, if their methods differ. A request with another method is
+        answered with 405 and the field Allow.
+
+        Args:
+            path: The pattern of the path, as in :meth:`websocket`.
+            methods: GET, which includes HEAD, POST, PUT, PATCH, DELETE or OPTIONS. Default: ``["GET"]``.
+                A request with GET or HEAD must not have a body.
+            any_host: As in :meth:`get`.
+
+        Raises:
+            TypeError: ``methods`` is not a list of strings.
+            ValueError: The pattern is malformed or in use with one of the methods, a method is unknown, or
+                the handler does not accept the parameters.
+
+        Example:
+            ```python
+            from endwell import Response, Server
+
+            server = Server()
+
+            @server.route("/login", methods=["POST"])
+            async def login(request):
+                form = await request.form()
+                if form.get("password") != "secret":
+                    return Response.text("wrong password", 401)
+                response = Response.redirect("/", 303)
+                response.set_cookie("session", "abc", httponly=True, secure=True)
+                return response
+            ```
+        """
+        allowed = check_methods(methods)
+
+        def register(handler: Function) -> Function:
+            self._router.add("http", path, handler, methods=allowed, any_host=any_host)
             return handler
 
         return register

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeAlias, TypedDict
@@ -16,12 +16,13 @@ from ..aio.websocket import WebSocket, begin_close, close_for
 from ..codes import CloseCode
 from ..ending import Cause
 from ..errors import ConnectionClosed, MisdirectedRequest, RequestRefused, ServiceUnavailable
-from ..http import Accept, Request, Response
+from ..http import Accept, Request, Response, StreamingResponse
 from ..matching import Origins
 from ..options import Deflate, Options
 from ..protocol.handshake import wants_websocket
 from ..protocol.negotiation import Accepted
 from ..protocol.opening import accept
+from ..sync.request import Request as BlockingRequest
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.authority import is_among
 from .drain import DrainRun
@@ -82,9 +83,11 @@ class Dispatcher:
     def __call__(self, exchange: Exchange) -> None:
         """Answer the exchange, now or in a task."""
         request = exchange.request
-        if exchange.refusal is not None or request is None:
-            self._answer(exchange, exchange.refusal or ServiceUnavailable())
-        elif self.drain_run is not None:
+        if exchange.refusal is not None:
+            self._answer(exchange, exchange.refusal)
+            return
+        assert request is not None
+        if self.drain_run is not None:
             self._answer(exchange, self.drain_run.refuse())
         elif not self._answers_to(request):
             host = f"it is for {(request.headers.get('Host') or '')[:MAX_LOGGED]!r}"
@@ -143,13 +146,37 @@ class Dispatcher:
             raise
         except BaseException as exc:
             answer = self._internal_error(pending.request, exc)
-        if not pending.exchange.answered:
+        if pending.exchange.answered:
+            return
+        if isinstance(answer, StreamingResponse):
+            await self._stream(pending, answer)
+        else:
             self._respond(pending.exchange, pending.request, answer, pending.decision)
 
+    async def _stream(self, pending: _PendingAnswer, response: StreamingResponse) -> None:
+        try:
+            if not isinstance(response.chunks, AsyncIterable):
+                chunks = self.threads.iterate(response.chunks)
+                response = StreamingResponse(chunks, response.status, response.headers)
+            await pending.exchange.respond(response)
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            # The status is sent, so the client only sees that the connection was aborted.
+            request = pending.request
+            logger.error("answering %r for %s failed", request.raw_path, _peer(request), exc_info=exc)
+            pending.exchange.abort()
+
     def _time_out(self, pending: _PendingAnswer, task: asyncio.Task[None]) -> None:
-        if task.done() or pending.exchange.gone:
-            return
         limit = self.options.open_timeout
+        if task.done() or pending.exchange.gone or pending.exchange.answered or limit is None:
+            return
+        later = pending.exchange.seconds_left(limit)
+        if later > 0:  # the body of the request arrived meanwhile, or arrives now
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(later, self._time_out, pending, task)
+            task.add_done_callback(lambda _: timer.cancel())
+            return
         logger.warning("%s took longer than open_timeout (%s s): the answer is 503", pending.work, limit)
         answer = ServiceUnavailable("the answer took too long").response()
         self._observers.refused(pending.request, answer.status, "the answer took too long")
@@ -193,16 +220,21 @@ class Dispatcher:
     async def _page(self, pending: _PendingAnswer) -> Response | None:
         """Run the hooks and the HTTP handler. Returns the response; None if the request may become a WebSocket."""
         request = pending.request
+        if not (upgrades := wants_websocket(request)):
+            body = pending.exchange.request_body()
         for hook in self.hooks:
             pending.begin(f"the process_request hook {getattr(hook, '__qualname__', hook)!r}")
             returned = await self._call(self.threads.hook, hook, blocks(hook), request)
             if returned is not None:
                 return self._refused_by_code(pending, response_from(returned, hook))
-        if wants_websocket(request):
+        if upgrades:
             return await self._decide(pending)
         route, params = self._router.match(request.raw_path, "http", request.method)
         request.params = params
         pending.begin(f"the page {route.pattern!r} ({route.name})")
+        if route.blocking:
+            # Read here, so that a slow client does not occupy a thread.
+            request = BlockingRequest(request, await body.read(), body)
         returned = await self._call(self.threads.page, route.handler, route.blocking, request, **params)
         return response_from(returned, route.handler)
 

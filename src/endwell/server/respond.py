@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from ..http import Headers, Response
 
@@ -14,8 +14,8 @@ def response_from(returned: object, handler: Callable[..., object]) -> Response:
     """Convert the return value of an HTTP handler into a Response.
 
     A Response is returned unchanged. A string becomes ``text/plain`` (use :meth:`Response.html` for a
-    page), bytes become ``application/octet-stream``, a dict or list becomes JSON, and None becomes
-    204 No Content.
+    page), bytes become ``application/octet-stream``, a dict or list becomes JSON, None becomes
+    204 No Content, and an iterator, such as a generator, is streamed.
 
     Raises:
         TypeError: The value has another type, or JSON cannot express it.
@@ -36,8 +36,10 @@ def response_from(returned: object, handler: Callable[..., object]) -> Response:
             return Response(200, Headers({"Content-Type": "application/json"}), _json(returned, handler))
         case None:
             return Response(204)
+        case AsyncIterator() | Iterator():
+            return Response.stream(returned)
     raise TypeError(
-        f"{_name(handler)} returned {type(returned).__name__}, not Response, str, bytes, dict, list or None"
+        f"{_name(handler)} returned {type(returned).__name__}, not Response, str, bytes, dict, list, iterator or None"
     )
 
 

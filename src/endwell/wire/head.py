@@ -10,13 +10,14 @@ from sys import intern
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from ..errors import BadRequest, BodyTooLarge, EndwellError, HeadTooLarge, InvalidHandshake, MethodNotAllowed
+from ..errors import BadRequest, EndwellError, HeadTooLarge, InvalidHandshake, MethodNotAllowed
 from ..http.headers import TOKEN, Headers, checked_headers, headers_of_lines
 from ..http.request import Link, Request, set_challenge, set_link
 from ..http.response import Response
 from ..options import Options
 from .answer import Start, unfolded
 from .authority import parse_authority, split_authority
+from .body import check_body
 from .hixie import CHALLENGE, PROOF, PROVING, has_proof, is_challenged
 
 __all__ = ["RequestReader", "ResponseReader"]
@@ -311,19 +312,9 @@ def _request(head: bytes, legacy: bool) -> tuple[str, str, str, Headers]:
         others = [(name, value) for name, value in headers if name.lower() != "host"]
         headers = checked_headers([("Host", authority), *others])
         _check_host(headers, version)
-    # The bytes of a body could be read as another request or as frames (request smuggling). Neither an
-    # upgrade nor a page needs a body.
-    if method in ("GET", "HEAD") and (
-        "Transfer-Encoding" in headers
-        or headers.get_all("Content-Length") not in ([], ["0"], _length_of_challenge(headers, legacy))
-    ):
-        raise BodyTooLarge("this server accepts no request with a body")
+    if method != "GET" or "Transfer-Encoding" in headers or "Content-Length" in headers:
+        check_body(method, version, headers, legacy)
     return method, target, version, headers
-
-
-def _length_of_challenge(headers: Headers, legacy: bool) -> list[str]:
-    """The Content-Length that a hixie-76 request may have; the draft has none, but some clients send it."""
-    return [str(CHALLENGE)] if legacy and is_challenged(headers) else []
 
 
 def _request_line(line: str) -> tuple[str, str, str]:
