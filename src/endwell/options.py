@@ -1,5 +1,7 @@
 """Every limit and timeout, with its unit, its default and what happens when it is reached."""
 
+# size: one table of all options, with their documentation.
+
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

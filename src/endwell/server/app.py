@@ -23,12 +23,12 @@ from ..sync.portal import Portal
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.codec import Buffer
 from .broadcast import broadcast_from_anywhere
-from .dispatch import AcceptFunction, Dispatcher, RouteKeywords
+from .dispatch import Dispatcher
 from .drain import DrainReport, DrainRun, call_on_drain
 from .files import browser_module, slash, static
 from .lifespan import start, stop
 from .observers import Observers
-from .router import Router, check_methods
+from .router import AcceptFunction, RouteKeywords, Router, check_methods
 from .run import Listen, run
 from .sessions import Sessions
 from .timetable import Drain, DrainKeywords
@@ -155,7 +155,7 @@ class Server:
 
         return register
 
-    def route(
+    def route(  # size: most of it is documentation
         self, path: str, *, methods: Iterable[str] = ("GET",), any_host: bool = False
     ) -> Callable[[Function], Function]:
         """Decorator for the ``handler(request, **params)`` of the HTTP requests of a path.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mapping
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, TypeAlias, TypedDict
+from typing import Any
 
 from ..aio.bind import format_address
 from ..aio.exchange import Exchange
@@ -17,40 +17,22 @@ from ..codes import CloseCode
 from ..ending import Cause
 from ..errors import ConnectionClosed, MisdirectedRequest, RequestRefused, ServiceUnavailable
 from ..http import Accept, Request, Response, StreamingResponse
-from ..matching import Origins
-from ..options import Deflate, Options
+from ..options import Options
 from ..protocol.handshake import wants_websocket
-from ..protocol.negotiation import Accepted
 from ..protocol.opening import accept
 from ..sync.request import Request as BlockingRequest
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.authority import is_among
 from .drain import DrainRun
 from .observers import MAX_LOGGED, Observers
+from .pending import Decision, PendingAnswer
 from .respond import response_from
-from .router import Route, Router, blocks, name_of
+from .router import Hook, Route, Router, blocks, name_of
 from .threads import HandlerThreads
 
-__all__ = ["AcceptFunction", "Dispatcher", "Hook", "RouteKeywords"]
+__all__ = ["Dispatcher"]
 
 logger = logging.getLogger("endwell.server")
-
-#: The response of a WebSocket, and whether it cannot be computed again.
-_Decision: TypeAlias = tuple[Accepted, bool]
-
-Hook = Callable[[Request], Response | Awaitable[Response | None] | None]
-
-#: The ``accept`` function of a WebSocket route.
-AcceptFunction: TypeAlias = Callable[[Request], Any]
-
-
-class RouteKeywords(TypedDict, total=False):
-    """The options that a WebSocket route may have of its own."""
-
-    max_size: int | None
-    subprotocols: Sequence[str]
-    compression: Deflate | None
-    origins: Origins | None
 
 
 class Dispatcher:
@@ -121,10 +103,10 @@ class Dispatcher:
     # -- HTTP answers -----------------------------------------------------------
 
     def _start_answering(self, exchange: Exchange, request: Request) -> None:
-        self.start(self._answer_http(_PendingAnswer(exchange, request)))
+        self.start(self._answer_http(PendingAnswer(exchange, request)))
         exchange.wait_for_answer()
 
-    async def _answer_http(self, pending: _PendingAnswer) -> None:
+    async def _answer_http(self, pending: PendingAnswer) -> None:
         answer: Response | RequestRefused | None
         limit, task = self.options.open_timeout, asyncio.current_task()
         if limit is not None and task is not None:
@@ -153,7 +135,7 @@ class Dispatcher:
         else:
             self._respond(pending.exchange, pending.request, answer, pending.decision)
 
-    async def _stream(self, pending: _PendingAnswer, response: StreamingResponse) -> None:
+    async def _stream(self, pending: PendingAnswer, response: StreamingResponse) -> None:
         try:
             if not isinstance(response.chunks, AsyncIterable):
                 chunks = self.threads.iterate(response.chunks)
@@ -167,7 +149,7 @@ class Dispatcher:
             logger.error("answering %r for %s failed", request.raw_path, _peer(request), exc_info=exc)
             pending.exchange.abort()
 
-    def _time_out(self, pending: _PendingAnswer, task: asyncio.Task[None]) -> None:
+    def _time_out(self, pending: PendingAnswer, task: asyncio.Task[None]) -> None:
         limit = self.options.open_timeout
         if task.done() or pending.exchange.gone or pending.exchange.answered or limit is None:
             return
@@ -189,7 +171,7 @@ class Dispatcher:
         exchange: Exchange,
         request: Request,
         answer: Response | RequestRefused | None,
-        decision: _Decision | None = None,
+        decision: Decision | None = None,
     ) -> None:
         if answer is None:
             try:
@@ -217,7 +199,7 @@ class Dispatcher:
         self._observers.refused(request, 500, "internal error")
         return Response.text("internal error\n", 500)
 
-    async def _page(self, pending: _PendingAnswer) -> Response | None:
+    async def _page(self, pending: PendingAnswer) -> Response | None:
         """Run the hooks and the HTTP handler. Returns the response; None if the request may become a WebSocket."""
         request = pending.request
         if not (upgrades := wants_websocket(request)):
@@ -238,7 +220,7 @@ class Dispatcher:
         returned = await self._call(self.threads.page, route.handler, route.blocking, request, **params)
         return response_from(returned, route.handler)
 
-    async def _decide(self, pending: _PendingAnswer) -> Response | None:
+    async def _decide(self, pending: PendingAnswer) -> Response | None:
         """Call the route's ``accept`` function, if it has one. Returns its Response, if it refuses."""
         request = pending.request
         route, request.params = self._router.match(request.raw_path, "websocket")
@@ -261,7 +243,7 @@ class Dispatcher:
         pending.decision = accepted, kept
         return None
 
-    def _refused_by_code(self, pending: _PendingAnswer, response: Response) -> Response:
+    def _refused_by_code(self, pending: PendingAnswer, response: Response) -> Response:
         """Report the response of a hook, if it is an error."""
         if response.status >= 400:
             request, reason = pending.request, f"answered by {pending.work}"
@@ -297,7 +279,7 @@ class Dispatcher:
 
     # -- WebSockets -------------------------------------------------------------
 
-    def _accept(self, exchange: Exchange, request: Request, decision: _Decision | None = None) -> None:
+    def _accept(self, exchange: Exchange, request: Request, decision: Decision | None = None) -> None:
         route, params = self._router.match(request.raw_path, "websocket")
         if decision is None and route.accept is not None:
             self._start_answering(exchange, request)
@@ -402,23 +384,3 @@ def _peer(request: Request) -> str:
     address = request.remote_address
     # A peer chooses the name of its Unix socket, so log the repr.
     return format_address(address) if isinstance(address, tuple) else repr(address)
-
-
-class _PendingAnswer:
-    """A request for which a hook, an ``accept`` function or an HTTP handler runs."""
-
-    __slots__ = ("decision", "exchange", "request", "work")
-
-    def __init__(self, exchange: Exchange, request: Request) -> None:
-        self.exchange = exchange
-        self.request = request
-        #: What the route's ``accept`` function has decided; None before, and for a route without one.
-        self.decision: _Decision | None = None
-        #: The hook or handler that runs, for log lines.
-        self.work = ""
-
-    def begin(self, work: str) -> None:
-        """Record that ``work``, a hook or handler, starts in the current task."""
-        self.work = work
-        if (task := asyncio.current_task()) is not None:
-            task.set_name(work)  # for the log line about tasks that still run after the server has stopped

@@ -4,21 +4,47 @@ from __future__ import annotations
 
 import inspect
 from bisect import insort
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict
 from urllib.parse import unquote
 
 from ..errors import BadRequest, MethodNotAllowed, NotFound, UpgradeRequired
-from ..http import NO_PARAMS
-from ..options import Options
+from ..http import NO_PARAMS, Request, Response
+from ..matching import Origins
+from ..options import Deflate, Options
 
-__all__ = ["Kind", "Route", "Router", "blocks", "check_methods", "name_of"]
+__all__ = [
+    "AcceptFunction",
+    "Hook",
+    "Kind",
+    "Route",
+    "RouteKeywords",
+    "Router",
+    "blocks",
+    "check_methods",
+    "name_of",
+]
 
 Kind: TypeAlias = Literal["websocket", "http"]
 Handler: TypeAlias = Callable[..., Any]
+
+
+Hook = Callable[[Request], Response | Awaitable[Response | None] | None]
+
+#: The ``accept`` function of a WebSocket route.
+AcceptFunction: TypeAlias = Callable[[Request], Any]
+
+
+class RouteKeywords(TypedDict, total=False):
+    """The options that a WebSocket route may have of its own."""
+
+    max_size: int | None
+    subprotocols: Sequence[str]
+    compression: Deflate | None
+    origins: Origins | None
 
 
 class _Rank(IntEnum):
