@@ -78,7 +78,7 @@ class Exchange:
         self._core = Connection(False, site.options, monotonic(), time.time())
         layer = None if tls is None else TLS(site.reactor, sock, tls, server=True)
         self._stream = Stream(site.reactor, sock, self._core, address, layer)
-        self._reader = RequestReader(site.options, address, None if tls is None else self._stream)
+        self._reader = RequestReader(site.options, address, None if layer is None else layer.ssl_object)
         self._stream.receive = self._receive
         self._stream.changed = self._changed
         #: The request; None until its head is complete, and if it could not be parsed.

@@ -126,6 +126,7 @@ class WebSocket:
             stream.changed = self._changed
         else:
             stream.changed = _WeakLink(self).changed
+            set_link(request, stream.tls_object())
 
     # -- state ----------------------------------------------------------------
 
@@ -256,13 +257,9 @@ class WebSocket:
     def tls(self) -> TLSInfo | None:
         """The TLS session, with the certificate of the peer; None without TLS.
 
-        It is that of the connection to this process, even behind a proxy. If it is first read after the end of
-        the connection, it is None.
+        It is that of the connection to this process, even behind a proxy.
         """
-        request = self._request
-        if request.tls is None and self._stream.tls_object() is not None:
-            set_link(request, self._stream)
-        return request.tls
+        return self._request.tls
 
     @property
     def local_address(self) -> object:

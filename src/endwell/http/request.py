@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote
 
 from .cookies import parse_cookies
@@ -15,7 +15,6 @@ from .tls import TLSInfo, tls_info
 __all__ = [
     "NO_PARAMS",
     "Body",
-    "Link",
     "Query",
     "Request",
     "challenge_of",
@@ -127,7 +126,7 @@ class Request:
         self.remote_address = remote_address
         #: The path parameters of the route; empty until the route is known.
         self.params: Mapping[str, str] = NO_PARAMS
-        # None if the request did not come over TLS. Else True, or the object that knows the TLS session.
+        # None if the request did not come over TLS. Else the ssl.SSLObject, or True if it is unknown.
         self._link: object = secure or None
         # What few requests have; None if this one has none of it.
         self._rare: _Rare | None = None
@@ -176,16 +175,14 @@ class Request:
     def tls(self) -> TLSInfo | None:
         """The TLS session, with the certificate of the peer; None without TLS.
 
-        It is that of the connection to this server, even behind a proxy. If it is first read after the end of
-        the connection, it is None.
+        It is that of the connection to this server, even behind a proxy.
         """
         if self._link is None and self._rare is None:
             return None
         rare = _rare_of(self)
         if rare.tls is None:
-            source = rare.link or self._link
-            ssl_object = None if source is None or source is True else cast("Link", source).tls_object()
-            rare.tls = None if ssl_object is None else tls_info(ssl_object)
+            ssl_object = rare.link or self._link
+            rare.tls = None if ssl_object is None or ssl_object is True else tls_info(ssl_object)
         return rare.tls
 
     @property
@@ -272,16 +269,9 @@ class _Rare:
         self.challenge = b""
         self.state: dict[str, Any] | None = None
         self.tls: TLSInfo | None = None
-        # The object that knows the TLS session to a proxy, if the client speaks plain HTTP to the proxy.
+        # The ssl.SSLObject of the connection from a proxy, if the client speaks plain HTTP to the proxy.
         self.link: object = None
         self.body: Body | None = None
-
-
-class Link(Protocol):
-    """The connection of a request that came over TLS."""
-
-    def tls_object(self) -> Any:
-        """The ``ssl.SSLObject``; None after the end."""
 
 
 class Body(Protocol):
@@ -325,8 +315,8 @@ def set_body(request: Request, body: Body) -> None:
     _rare_of(request).body = body
 
 
-def set_link(request: Request, link: Link | bool) -> None:
-    """Name the connection that knows the TLS session of ``request``."""
+def set_link(request: Request, link: object) -> None:
+    """Note that ``request`` came over TLS. ``link`` is the ``ssl.SSLObject`` of the connection, or True."""
     request._link = link
 
 

@@ -171,8 +171,7 @@ class WebSocket:
     def tls(self) -> TLSInfo | None:
         """The TLS session, with the certificate of the peer; None without TLS.
 
-        It is that of the connection to this process, even behind a proxy. If it is first read after the end of
-        the connection, it is None.
+        It is that of the connection to this process, even behind a proxy.
         """
         return self._ws.tls
 

@@ -12,7 +12,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from ..errors import BadRequest, EndwellError, HeadTooLarge, InvalidHandshake, MethodNotAllowed
 from ..http.headers import TOKEN, Headers, checked_headers, headers_of_lines
-from ..http.request import Link, Request, set_challenge, set_link
+from ..http.request import Request, set_challenge, set_link
 from ..http.response import Response
 from ..options import Options
 from .answer import Start, unfolded
@@ -33,12 +33,11 @@ _TEXT = bytes((*b"\t ", *range(0x21, 0x7F), *range(0x80, 0x100)))
 class RequestReader:
     """Reads one request head for a server.
 
-    ``remote_address`` becomes an attribute of the request. ``link`` is the connection, or True, if it has TLS.
+    ``remote_address`` becomes an attribute of the request. ``link`` is the ``ssl.SSLObject`` of
+    a connection with TLS.
     """
 
-    def __init__(
-        self, options: Options, remote_address: object = None, link: Link | bool | None = None
-    ) -> None:
+    def __init__(self, options: Options, remote_address: object = None, link: object = None) -> None:
         self._options = options
         self._head: _Head | None = None
         # A request of hixie-76, while the bytes after its head are incomplete.
