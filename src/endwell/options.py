@@ -10,7 +10,14 @@ from math import inf
 from sys import maxsize
 from typing import Any, TypedDict, Unpack
 
-from .matching import Origins, check_hosts, check_origins, check_strings, check_subprotocols
+from .matching import (
+    Origins,
+    check_hosts,
+    check_origins,
+    check_proxies,
+    check_strings,
+    check_subprotocols,
+)
 
 __all__ = ["LEGACY", "Deflate", "OptionKeywords", "Options", "check_keywords"]
 
@@ -111,6 +118,7 @@ _SEQUENCES: Mapping[str, Callable[[Any], Any]] = {
     "origins": check_origins,
     "allowed_hosts": check_hosts,
     "legacy": _check_legacy,
+    "proxy_headers": check_proxies,
 }
 
 
@@ -283,6 +291,21 @@ class Options:
         "any port; a request for another Host is answered with 421. None: all hosts. That allows DNS rebinding: an "
         "attacker's name that resolves to a server on a private network makes a page same-origin with that server",
     )
+    proxy_headers: Sequence[str] = _option(
+        (),
+        "",
+        'addresses and networks of proxies, such as "10.0.0.0/8" or "::1", and "unix" for proxies on a Unix socket. '
+        "`X-Forwarded-For`, `-Proto` and `-Host`, and `Forwarded`, are believed from these addresses only; then "
+        "`remote_address`, `secure`, the Host and the check of the Origin are those of the client. From other addresses "
+        "they are ignored",
+    )
+    proxy_protocol: bool = _option(
+        False,
+        "",
+        "whether each connection begins with the preamble of HAProxy's PROXY protocol, version 1 or 2, before TLS; "
+        "`remote_address` is the client's. A connection without it is aborted. Every peer that reaches the port can "
+        "claim any address, so only the proxy may reach it",
+    )
     version: str = _option("13", "", f'protocol version that a client uses: "13" (RFC 6455), {_NAMES}')
     legacy: bool | Sequence[str] = _option(
         (), "", f"old protocol versions that a server accepts besides 13: {_NAMES}; True for all"
@@ -311,6 +334,8 @@ class Options:
             value = getattr(self, name)
             if value is not None or name not in ("origins", "allowed_hosts"):
                 object.__setattr__(self, name, check(value))
+        if not isinstance(self.proxy_protocol, bool):
+            raise TypeError(f"proxy_protocol must be True or False, not {self.proxy_protocol!r}")
         if self.compression is not None and not isinstance(self.compression, Deflate):
             raise TypeError(f"compression must be a Deflate or None, not {self.compression!r}")
         if self.version not in ("13", *LEGACY):
@@ -365,6 +390,8 @@ class OptionKeywords(TypedDict, total=False):
     subprotocols: Sequence[str]
     origins: Origins | None
     allowed_hosts: Sequence[str] | None
+    proxy_headers: Sequence[str]
+    proxy_protocol: bool
     version: str
     legacy: bool | Sequence[str]
 

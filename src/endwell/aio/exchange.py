@@ -16,6 +16,7 @@ from ..options import Options
 from ..protocol.closing import State
 from ..protocol.connection import Connection
 from ..protocol.control import ControlChannel
+from ..protocol.forwarding import original_request
 from ..protocol.heartbeat import HEARTBEAT
 from ..protocol.negotiation import Accepted
 from ..protocol.opening import accept
@@ -104,8 +105,8 @@ class Exchange:
 
     @property
     def remote_address(self) -> object:
-        """The peer's address, in the format of the socket module."""
-        return self._stream.remote_address
+        """The client's address, in the format of the socket module. Behind a proxy it may differ from the peer's."""
+        return self._stream.remote_address if self.request is None else self.request.remote_address
 
     def wait_for_answer(self) -> None:
         """End the ``open_timeout`` of a complete request. The application bounds the time of its answer."""
@@ -248,12 +249,20 @@ class Exchange:
         if self.request is None and self.refusal is None:
             return
         self._stream.receive = None
+        if self.request is not None and self._site.options.proxy_headers:
+            self._trust_proxy(self.request)
         if self._permit.refused and self.refusal is None:
             self.refusal = TooManyConnections("there are too many connections; try again later")
         if self.refusal is None:
             # Frames that come before the 101 wait in the kernel.
             self._core.pause(_REQUEST)
         self._site.application(self)
+
+    def _trust_proxy(self, request: Request) -> None:
+        try:
+            self.request = original_request(request, self._site.options.proxy_headers)
+        except RequestRefused as exc:
+            self.refusal = exc
 
     def _changed(self, inline: bool) -> None:
         if self._streamed is not None:
