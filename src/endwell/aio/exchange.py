@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from random import random
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from ..errors import RequestRefused, TooManyConnections
 from ..http import Accept, Headers, Request, Response, StreamingResponse, pack, set_body
@@ -33,7 +33,7 @@ from .syscalls import monotonic
 from .tls import TLS
 from .websocket import WebSocket
 
-__all__ = ["Application", "Exchange", "Site"]
+__all__ = ["Application", "Exchange", "Opening", "Site"]
 
 
 # A module global, because Python 3.11 looks up an Enum member with a call.
@@ -59,7 +59,7 @@ class Site:
         #: Set when the server begins to stop; one for all its WebSockets.
         self.stopping = Flag()
         #: Connections whose opening handshake or HTTP answer is not complete.
-        self.openings: set[Exchange] = set()
+        self.openings: set[Opening] = set()
         #: Connections that have ended for the application while TCP is still open.
         self.lingering: set[Stream] = set()
         self.reactor = reactor_of(self.loop)
@@ -271,6 +271,16 @@ class Exchange:
             self._stop_body()
             self._site.openings.discard(self)
             self._permit.leave()
+
+
+class Opening(Protocol):
+    """A connection whose opening handshake or HTTP answer is not complete."""
+
+    def abort(self) -> None:
+        """Cut the connection."""
+
+    def unsent(self) -> int:
+        """Return the number of bytes of the answer that the kernel has not accepted."""
 
 
 #: A server. It is called in the event loop for each exchange whose head is complete or has broken a rule.

@@ -5,6 +5,7 @@ from endwell.aio.exchange cimport Exchange, Site
 cdef class Listener(Site):
     cdef public list socks
     cdef object _admission
+    cdef public object refused
     cdef bint _exhausted
     cdef object _should_defer
     cdef bint _deferred

@@ -9,9 +9,10 @@ import ssl
 from collections.abc import Callable
 
 from ..options import Options
-from .admission import Admission
+from .admission import Admission, Permit
 from .bind import unlink
 from .exchange import Application, Exchange, Site
+from .preamble import Preamble
 from .syscalls import monotonic
 from .tcpinfo import limit_unsent_bytes, set_user_timeout
 from .websocket import WebSocket
@@ -57,6 +58,8 @@ class Listener(Site):
         super().__init__(options, tls, application, connections)
         self.socks = socks
         self._admission = Admission(options)
+        #: Called with the peer's address and the reason if a connection has no valid preamble.
+        self.refused: Callable[[object, str], object] | None = None
         self._exhausted = False
         self._should_defer = should_defer
         self._deferred = False
@@ -114,14 +117,54 @@ class Listener(Site):
             if permit is None:
                 sock.close()
                 continue
-            try:
-                exchange = Exchange(self, sock, address, permit)
-            except OSError:
-                sock.close()  # disconnected already, or out of file descriptors
-                permit.leave()
-                continue
-            self.openings.add(exchange)
-            exchange.begin()
+            if self.options.proxy_protocol:
+                self.openings.add(_Preceded(self, sock, address, permit))
+            else:
+                self._begin(sock, address, permit)
+
+    def _begin(self, sock: _socket.socket, address: object, permit: Permit) -> None:
+        try:
+            exchange = Exchange(self, sock, address, permit)
+        except OSError:
+            sock.close()  # disconnected already, or out of file descriptors
+            permit.leave()
+            return
+        self.openings.add(exchange)
+        exchange.begin()
+
+
+class _Preceded:
+    """A connection whose preamble is not complete; one of the openings until then."""
+
+    def __init__(self, listener: Listener, sock: _socket.socket, address: object, permit: Permit) -> None:
+        self._listener = listener
+        self._sock = sock
+        self._address = address
+        self._permit = permit
+        self._preamble = Preamble(sock, listener.options.open_timeout, self._complete, self._fail)
+        # Not in the constructor: the listener learns of this object first.
+        listener.loop.call_soon(self._preamble.begin)
+
+    def unsent(self) -> int:
+        """Return 0: nothing is sent before the preamble."""
+        return 0
+
+    def abort(self) -> None:
+        """Close the connection."""
+        self._preamble.close()
+        self._listener.openings.discard(self)
+        self._permit.leave()
+        self._sock.close()
+
+    def _complete(self, address: object) -> None:
+        self._listener.openings.discard(self)
+        self._listener._begin(self._sock, self._address if address is None else address, self._permit)
+
+    def _fail(self, reason: str) -> None:
+        # No answer: before TLS the client could not read it.
+        self.abort()
+        if self._listener.refused is not None:
+            self._listener.refused(self._address, reason)
 
 
 def _accepted(listening: _socket.socket) -> tuple[_socket.socket, object]:

@@ -562,6 +562,7 @@ class Server:
     ) -> AsyncIterator[None]:
         defer = should_defer and (lambda openings: should_defer(openings + len(self.connections)))
         listener = Listener(listen(), self.options, ssl, self._dispatcher, self.connections, defer)
+        listener.refused = self._observers.no_preamble
         self._listener = listener
         self.draining = listener.stopping
         self._portal = Portal.of(listener.loop)

@@ -22,7 +22,7 @@ from itertools import pairwise
 from math import inf
 from typing import Any
 
-from ..aio.exchange import Exchange
+from ..aio.exchange import Opening
 from ..aio.quiescence import Quiescence
 from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket, bytes_sent, end_delivery, messages_consumed, quiesce
@@ -194,7 +194,7 @@ class DrainRun:
         connections: set[WebSocket],
         tasks: Collection[asyncio.Task[None]],
         threads: HandlerThreads,
-        openings: set[Exchange],
+        openings: set[Opening],
         handlers: Mapping[WebSocket, Route],
     ) -> None:
         self.report: DrainReport | None = None

@@ -79,6 +79,11 @@ class Observers:
             except BaseException:
                 logger.exception("on_refused callback %r failed", callback)
 
+    def no_preamble(self, address: object, reason: str) -> None:
+        """A connection does not begin with a valid preamble of the PROXY protocol."""
+        self.log_refusal(None, address, 400, reason)
+        self.refused(None, 400, reason)
+
     @staticmethod
     def log_refusal(request: Request | None, address: object, status: int, reason: str) -> None:
         """Log one line. Text from the peer is logged as its ``repr``."""
