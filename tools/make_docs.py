@@ -126,8 +126,8 @@ def retry() -> str:
     return (
         "# The retry policy\n\n"
         f"{MADE.format(source='src/endwell/client/retry.py')}"
-        "When `endwell.reconnecting` reconnects: [reconnect.md](../howto/reconnect.md). Whether it does is a column\n"
-        "of [codes.md](codes.md) and, if the server sent no Close, of [causes.md](causes.md).\n\n"
+        "When `endwell.reconnecting` reconnects: [reconnecting](../howto/reconnect.md). Whether it does is a column\n"
+        "of [the codes](codes.md) and, if the server sent no Close, of [the causes](causes.md).\n\n"
         f"After an HTTP response other than 101, it reconnects for {', '.join(passing)} and for 5xx except\n"
         f"{' and '.join(lasting)}. `RetryPolicy(codes={{...}})` overrides this for single codes and statuses.\n\n"
         f"{table(('field', 'default', 'unit', 'meaning'), limits)}\n"

@@ -39,5 +39,4 @@ def left(name: str, ending: endwell.Ending) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    restart = endwell.Drain(code=endwell.CloseCode.SERVICE_RESTART)
-    server.run("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8080, drain=restart)
+    server.run("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)

@@ -267,7 +267,11 @@ class Ending:
 
     @property
     def code(self) -> int:
-        """The code of the first Close, sent or received; 1005 if it had no code, 1006 without a Close."""
+        """The code of the first Close frame of the connection, sent or received.
+
+        1006 if there was no Close frame. 1005 if it had no code, or if the protocol could not transmit the
+        code (hixie-76).
+        """
         first = self._first
         if first is None:
             return CloseCode.ABNORMAL_CLOSURE
@@ -290,8 +294,8 @@ class Ending:
         If the peer answers this side's Close with 1002, the value is False: the peer has failed the
         connection and reported an error to its application. WebKit does that to 1012, 1013 and 1014.
 
-        A protocol without a Close (hixie-75) needs a FIN from both sides and no error instead. The local
-        close code counts even if the protocol could not transmit it.
+        hixie-75 has no Close. There, both sides must have sent FIN, without an error. If this side closed with
+        a code that its protocol could not transmit (hixie-76), that code decides.
         """
         if self.clean is None:
             closed = self.tcp is TcpEnd.FIN and self.exception is None

@@ -375,7 +375,7 @@ class GaveUp(EndwellError):
     def __init__(self, why: str, last: ConnectionClosed | HandshakeError) -> None:
         super().__init__(f"{why}; the last attempt: {last}")
         self.last = last
-        self.ending = last.ending
+        self.ending: Ending = last.ending
 
 
 # --- the peer broke a rule after the opening handshake: close with a code ----

@@ -344,7 +344,10 @@ class Options:
 
     @property
     def spoken(self) -> Sequence[str]:
-        """The names in `legacy`; all names if `legacy` was given as True."""
+        """The names of the enabled protocols that are older than RFC 6455, such as ``"hixie-76"``.
+
+        These are the names in `legacy`, all five names if `legacy` was given as True, or none.
+        """
         assert not isinstance(self.legacy, bool)
         return self.legacy
 

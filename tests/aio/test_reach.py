@@ -15,12 +15,12 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from endwell import Cause, HandshakeError, TcpEnd, connect
+from endwell import Cause, HandshakeError, Server, TcpEnd, connect
 from endwell.aio import reach, resolve
 from endwell.aio.reach import interleaved
 from endwell.sync.background import background
-from tests.pair import nothing_left_behind, until, within
-from tests.raw import BOUND, HOST, RawServer
+from tests.pair import nothing_left_behind, turns, until, within
+from tests.raw import BOUND, HOST, PLAIN, RawServer, wss
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
@@ -365,3 +365,76 @@ async def test_a_unix_socket_that_is_not_there_is_named(tmp_path, face):
         await within(face.connect("ws://name/", unix_path=tmp_path / "socket"))
     assert str(caught.value).endswith(f"cannot connect to '{tmp_path}/socket': No such file or directory")
     assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_a_connect_that_is_cancelled_in_any_turn_of_the_loop_leaves_nothing(scheme, monkeypatch):
+    """Through the lookup, a race of three addresses, TLS and the opening handshake."""
+    transport = wss() if scheme == "wss" else PLAIN
+    server = Server()
+
+    @server.websocket("/")
+    async def handler(ws):
+        await ws.closed
+
+    async def look_up(host, port):
+        await asyncio.sleep(0)
+        return [(V4, dead), (V4, refusing()), (V4, (HOST, server.port)), (V4, (HOST, server.port))]
+
+    monkeypatch.setattr(reach, "resolve", look_up)
+    monkeypatch.setattr(reach, "ATTEMPT_DELAY", 0.0)
+    with swallowing() as dead:
+        async with server.serving(ssl=transport.server, grace=0):
+            opened, count = False, 0
+            while not opened:
+                async with nothing_left_behind():
+                    task = asyncio.ensure_future(connect(f"{scheme}://{HOST}/", ssl=transport.client))
+                    await turns(count)
+                    opened = not task.cancel()
+                    if opened:
+                        (await task).abort()
+                    else:
+                        with pytest.raises(asyncio.CancelledError):
+                            await within(task)
+                count += 1
+            assert count > 5
+
+
+async def test_a_winner_that_is_reset_before_it_is_used_is_closed(monkeypatch):
+    """setsockopt(2) on such a socket fails with EINVAL on macOS."""
+
+    def refuse(*_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    with RawServer() as listening:
+        monkeypatch.setattr(socket.socket, "setsockopt", refuse)
+        async with nothing_left_behind():
+            with pytest.raises(HandshakeError, match="Invalid argument") as failed:
+                await connect(listening.uri)
+            del failed
+
+
+async def test_an_address_that_the_loop_cannot_watch_fails_and_the_next_is_tried(monkeypatch):
+    """epoll_ctl(2): "ENOSPC: The limit imposed by /proc/sys/fs/epoll/max_user_watches was encountered"."""
+    loop = asyncio.get_running_loop()
+    watch, refused = loop.add_writer, []
+
+    class Loop:
+        def __getattr__(self, name):
+            return getattr(loop, name)
+
+        def add_writer(self, fd, *args):
+            if not refused:
+                refused.append(fd)
+                raise OSError(errno.ENOSPC, "No space left on device")
+            watch(fd, *args)
+
+    monkeypatch.setattr(reach, "ATTEMPT_DELAY", 60.0)
+    with swallowing() as dead, RawServer() as listening:
+        async with nothing_left_behind():
+            race = reach._Race([(V4, dead), (V4, address_of(listening))])
+            race._loop = Loop()
+            sock = await within(race.run())
+            assert sock.getpeername() == address_of(listening)
+            sock.close()
+    assert refused

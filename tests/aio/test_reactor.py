@@ -146,7 +146,7 @@ async def test_a_connection_whose_socket_cannot_be_watched_ends_at_once_and_alon
             return getattr(self.real, name)
 
     epoll, asked = select.epoll, []
-    monkeypatch.setattr(select, "epoll", Full)
+    monkeypatch.setattr("endwell.aio.reactor.epoll", Full)
     # No timeout is what ends it within BOUND.
     lasting = {"ping_interval": None, "open_timeout": 2 * BOUND}
     server = Server(**lasting)

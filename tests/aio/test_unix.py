@@ -158,3 +158,33 @@ async def test_an_abstract_name_is_served_and_has_no_file():
     with pytest.raises(ValueError, match="no unix_mode"):
         async with server.serving(unix_path=name, unix_mode=0o600):
             raise AssertionError("it must not start")
+
+
+@pytest.mark.parametrize("kind", ["directory", "link to a socket", "link to nothing", "file"])
+async def test_what_replaces_the_socket_while_it_is_served_is_left_and_named_by_the_next_start(
+    tmp_path, kind
+):
+    path, target = tmp_path / "socket", tmp_path / "other"
+    async with AsyncExitStack() as stack:
+        async with echoing().serving(unix_path=path):
+            path.unlink()
+            if kind == "directory":
+                path.mkdir()
+            elif kind == "file":
+                path.touch()
+            else:
+                path.symlink_to(target)
+            if kind == "link to a socket":
+                await stack.enter_async_context(echoing().serving(unix_path=target))
+        before = os.lstat(path)
+        why = {
+            "directory": "it is not a socket",
+            "file": "it is not a socket",
+            "link to nothing": "it is a link to a file that does not exist",
+            "link to a socket": "another process listens on it",
+        }
+        with pytest.raises(OSError, match=why[kind]) as raised:
+            async with echoing().serving(unix_path=path):
+                raise AssertionError("it must not start")
+        assert (raised.value.errno, raised.value.filename) == (errno.EADDRINUSE, str(path))
+        assert os.lstat(path).st_ino == before.st_ino

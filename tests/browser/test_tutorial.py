@@ -12,6 +12,11 @@ from tests.cli.process import ROOT, finish, listening, python
 PROGRAM = str(ROOT / "examples" / "tutorial" / "page.py")
 SHOWN = 'document.querySelector("#lines")?.textContent ?? ""'
 STATE = 'document.querySelector("#state")?.textContent ?? ""'
+RECORD = """
+window.states = [];
+new MutationObserver(() => states.push(document.querySelector("#state").textContent)).observe(
+  document.querySelector("#state"), { childList: true });
+"""
 SEND = 'document.querySelector("#text").value = "{}"; document.querySelector("#form").requestSubmit()'
 
 
@@ -42,13 +47,14 @@ async def test_the_page_of_the_tutorial_survives_a_reload_and_a_deploy(browser: 
             await until(reloaded)
             assert await tab.evaluate("sessionStorage.name") == name
             await says("reloaded")
+            await tab.evaluate(RECORD)
             # The deploy: the old process drains, and a new one takes its address.
             process.send_signal(signal.SIGTERM)
             status, _, _ = await asyncio.to_thread(finish, process)
             assert status == 0
 
             async def told() -> bool:
-                return "server restarting" in await tab.evaluate(STATE)
+                return "server stopping; retry " in await tab.evaluate("states.join()")
 
             await until(told)
             with python(PROGRAM, str(port)) as renewed:

@@ -222,7 +222,8 @@ def test_verbose_shows_the_handshake_and_twice_also_each_frame(url, verbosity):
     )
 
 
-async def test_a_unix_socket_takes_the_request(tmp_path):
+@pytest.mark.parametrize("abstract", [False, True])
+async def test_a_unix_socket_takes_the_request(tmp_path, abstract):
     server = endwell.Server()
 
     @server.websocket("/x")
@@ -230,10 +231,10 @@ async def test_a_unix_socket_takes_the_request(tmp_path):
         await ws.send(ws.request.headers["Host"])
 
     path = str(tmp_path / "socket")
-    async with server.serving(unix_path=path):
-        with command(
-            "connect", "ws://name/x", "--unix-socket", path, *LONG, stdin=subprocess.DEVNULL
-        ) as process:
+    if abstract:
+        path = f"@endwell-test-{path}"[:100]
+    async with server.serving(unix_path=path.replace("@", "\0")):
+        with command("connect", "ws://name/x", "--unix", path, *LONG, stdin=subprocess.DEVNULL) as process:
             status, out, _ = await asyncio.to_thread(finish, process)
     assert (status, out) == (0, "name\n")
 
@@ -359,6 +360,7 @@ def test_a_time_to_wait_that_is_none_is_told(wait, capsys):
         (["ws://localhost/", "-k"], "--cafile, --cert and --insecure need a wss:// URL"),
         (["ws://localhost/", "--cafile", "/nowhere"], "--cafile, --cert and --insecure need a wss:// URL"),
         (["wss://localhost/", "--key", "key.pem"], "--key needs --cert"),
+        (["wss://localhost/", "-k", "--cafile", "ca.pem"], "--insecure and --cafile exclude each other"),
         (
             ["wss://localhost/", "--cert", "/nowhere"],
             "cannot use '/nowhere': [Errno 2] No such file or directory",
@@ -450,6 +452,13 @@ def test_control_d_on_a_terminal_closes_at_once(session, terminal):
     assert process.wait(PATIENCE) == 0
     assert "<" not in terminal.format_address
     assert termios.tcgetattr(terminal.slave) == terminal.modes
+
+
+def test_wait_delays_the_close_on_a_terminal_too(session, terminal):
+    process = session("/restarting/wait", *LONG)
+    terminal.type("one\n\x04")
+    terminal.until("peer closed with 1012 SERVICE_RESTART")
+    assert process.wait(PATIENCE) == 0
 
 
 def test_an_interrupt_on_a_terminal_leaves_it_as_it_was(session, terminal):

@@ -234,6 +234,11 @@ def test_borders_and_texts_of_the_page_have_enough_contrast(scheme):
     assert contrast("text", "mine") >= 4.5
 
 
+def test_the_script_listens_nowhere_so_an_address_is_an_error(capsys):
+    assert main(["demo", "--script", "--port", "0"]) == 2
+    assert capsys.readouterr().err == "endwell demo: --script and --port exclude each other\n"
+
+
 def test_a_taken_port_that_was_asked_for_is_an_error(capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]

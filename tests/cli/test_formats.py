@@ -61,7 +61,7 @@ def test_every_option_of_a_client_has_an_argument():
 
 def test_arguments_become_keywords_of_connect():
     argv = ["--max-size", "5", "--ping-interval", "none", "--open-timeout", "2.5", "--no-compression"]
-    given = keywords(*argv, "--protocol", "hybi-07", "--unix-socket", "/s", "--subprotocol", "chat")
+    given = keywords(*argv, "--protocol", "hybi-07", "--unix", "/s", "--subprotocol", "chat")
     assert given == {
         "ssl": None,
         "additional_headers": [],

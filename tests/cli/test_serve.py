@@ -25,6 +25,10 @@ server = endwell.Server()
 async def echo(ws):
     async for message in ws:
         await ws.send(message)
+
+@server.websocket("/crash")
+async def crash(ws):
+    raise RuntimeError
 """
 
 
@@ -135,9 +139,12 @@ async def test_it_listens_on_a_unix_socket_and_drains_as_its_options_say(workers
             ws = await endwell.connect("ws://localhost/echo", unix_path=path)
             await ws.send("hello")
             assert await ws.recv() == "hello"
+            crashed = await endwell.connect("ws://localhost/crash", unix_path=path)
+            await crashed.closed
             process.send_signal(signal.SIGTERM)
             ending = await ws.closed
         status, _, err = await asyncio.to_thread(finish, process)
+    assert "handler crash of '/crash' for a Unix socket failed" in err
     assert ending.received == endwell.Close(1012, "back soon")
     if not workers:
         assert "endwell.serve: a Unix socket on '/echo': the server is stopping; we closed with 1012" in err
@@ -178,6 +185,10 @@ def test_a_taken_unix_socket_is_an_error_without_a_word_of_ports(tmp_path, capsy
     ("argv", "problem"),
     [
         (["--unix-mode", "660"], "--unix-mode needs --unix"),
+        (["--unix", "@name", "--unix-mode", "660"], "--unix-mode needs a file"),
+        (["--unix", "x.sock", "--port", "0"], "--unix and --port exclude each other"),
+        (["--unix", "x.sock", "--host", "::1"], "--unix and --host exclude each other"),
+        (["--log-level", "info", "-v"], "--log-level and -v exclude each other"),
         (["--drain-deadline", "-1"], "deadline must be positive and finite, not -1.0"),
         (["--drain-code", "1006"], "1006"),
     ],
@@ -224,7 +235,7 @@ async def test_workers_serve_on_one_port_and_name_themselves_in_the_log():
 
 @pytest.mark.parametrize(
     ("options", "listens", "ends"),
-    [(["--no-ending-log"], True, False), (["--log-level", "warning"], False, False), (["-v"], True, True)],
+    [(["--no-ending-log"], True, False), (["--log-level", "WARNING"], False, False), (["-v"], True, True)],
     ids=str,
 )
 async def test_how_much_is_logged_can_be_chosen(options, listens, ends):
@@ -265,6 +276,12 @@ def test_with_a_certificate_it_serves_wss(tmp_path):
             status, out, err = finish(client, "secret\n")
         assert (status, out) == (1, "")
         assert "certificate verify failed" in err
+        assert err.endswith("--cafile FILE trusts the certificates in a file, -k accepts any certificate\n")
+        with command("connect", url.replace("127.0.0.1", "localhost"), "--cafile", "ca.pem") as client:
+            status, out, err = finish(client, "secret\n")
+        assert (status, out) == (1, "")
+        assert "Hostname mismatch" in err
+        assert err.endswith("\n-k accepts any certificate\n")
         with command("connect", url, "--insecure", "--wait", "60") as client:
             status, out, _ = interrupt(client, "secret\n", 1)
         assert (status, out) == (0, "secret\n")

@@ -1,4 +1,4 @@
-"""The loops of docs/howto/reconnect.md, against servers that refuse or close every connection: how often they come."""
+"""The loops of docs/howto/reconnect.md and of the examples, against servers that refuse or close every connection: how often they come."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import re
+import runpy
 import textwrap
 import types
 from pathlib import Path
@@ -19,6 +20,7 @@ from endwell.sync.background import background
 from tests.served import refusal, serving
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "reconnect.md"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 LOOPS = [
     block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "for ws in" in block
 ]
@@ -81,15 +83,49 @@ def test_the_page_has_loops():
     assert sum("401" in loop for loop in LOOPS) == 1
 
 
-@pytest.mark.parametrize("turn", [refusal(401), refusal(503), Close(1013), Close(1008)], ids=str)
-@pytest.mark.parametrize("number", range(len(LOOPS)))
-async def test_a_documented_loop_makes_at_most_6_handshakes_in_30_s(number, turn, monkeypatch):
-    background()  # it stays once it is started, and is not what a test left behind
+TURNS = {
+    "401": [refusal(401)],
+    "503": [refusal(503)],
+    "1013": [Close(1013)],
+    "1008": [Close(1008)],
+    # The new client of each turn of an outer loop comes back at once after its first 1012.
+    "1012, 401": [Close(1012), refusal(401)],
+}
+
+
+@pytest.mark.parametrize("turn", [Close(1012), Close(1001), "abort"], ids=str)
+@pytest.mark.parametrize("name", ["comes_back", "comes_back_blocking"])
+async def test_the_loop_of_an_example_makes_at_most_6_handshakes_in_30_s(name, turn, monkeypatch):
+    background()
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if sum(slept) >= WHILE:
+            raise Over
+
     async with serving(*[turn] * 99) as served:
+        program = str(EXAMPLES / f"{name}.py")
+        with contextlib.suppress(Over), skipping(monkeypatch):
+            if name == "comes_back":
+                await runpy.run_path(program)["main"](served.url)
+            else:
+                with monkeypatch.context() as patch:
+                    patch.setattr("sys.argv", [program, served.url])
+                    patch.setattr("time.sleep", sleep)
+                    await asyncio.to_thread(runpy.run_path, program)
+        assert 2 <= len(served.times) <= MOST
+
+
+@pytest.mark.parametrize("turns", TURNS.values(), ids=TURNS)
+@pytest.mark.parametrize("number", range(len(LOOPS)))
+async def test_a_documented_loop_makes_at_most_6_handshakes_in_30_s(number, turns, monkeypatch):
+    background()  # it stays once it is started, and is not what a test left behind
+    async with serving(*turns * 99) as served:
         ends = (Over, endwell.HandshakeRejected, endwell.ConnectionClosed)
         with skipping(monkeypatch) as clock, contextlib.suppress(*ends):
             await run(LOOPS[number], served.url)
         assert 1 <= len(served.times) <= MOST
-        if "401" in LOOPS[number] and isinstance(turn, Response):
+        if "401" in LOOPS[number] and isinstance(turns[-1], Response):
             # The recipe for an expired token is still at it.
             assert clock.now >= WHILE - 1e-6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from contextlib import asynccontextmanager
 
@@ -43,6 +44,16 @@ async def reads(ws, message):
 @pytest.mark.parametrize("file", sorted(FOLDER.rglob("*.[phj]*")), ids=lambda file: file.name)
 def test_a_program_of_the_tutorial_has_at_most_50_lines(file):
     assert len(file.read_text().splitlines()) <= 50
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.rglob("*.[phj]*")), ids=lambda file: file.name)
+def test_the_pages_show_every_line_of_a_program_except_its_docstring(file):
+    pages = "".join(page.read_text() for page in sorted((ROOT / "docs" / "tutorial").glob("*.md")))
+    blocks = re.findall(r"^```(?:python|js|html)\n(.*?)^```", pages, re.MULTILINE | re.DOTALL)
+    rest = re.sub(r'\A""".*"""\n', "", file.read_text())
+    for block in sorted(blocks, key=len, reverse=True):
+        rest = rest.replace(block, "")
+    assert not rest.strip()
 
 
 async def test_step_1_the_client_gets_its_message_back_and_the_ending():
@@ -117,13 +128,13 @@ async def test_step_5_a_user_is_back_after_a_deploy():
             ada = await anext(visits)
             await ada.send("hello")
             await reads(ada, "Ada: hello")
-        assert (await ada.closed).received.code == endwell.CloseCode.SERVICE_RESTART
+        assert (await ada.closed).received.code == endwell.CloseCode.GOING_AWAY
         async with serving("page", port):
             ada = await anext(visits)
             await ada.send("still here")
             await reads(ada, "Ada: still here")
             await client.aclose()
-    assert endings[0].received.code == endwell.CloseCode.SERVICE_RESTART
+    assert re.fullmatch(r"server stopping; retry \d+-\d+s", endings[0].received.reason)
 
 
 async def test_step_6_a_reload_is_no_news_and_a_goodbye_is():

@@ -183,7 +183,7 @@ async def watched(nth: int, number: int) -> bool:
         return epolls[-1]
 
     descriptors = len(os.listdir("/proc/self/fd"))
-    reactor.select.epoll = epoll
+    reactor.epoll = epoll
     try:
         async with echoing().serving(grace=1) as server:
             # An epoll lasts as long as there are connections, so one of ours stays.
@@ -191,7 +191,7 @@ async def watched(nth: int, number: int) -> bool:
                 async with connect(f"ws://127.0.0.1:{server.port}/", ping_interval=None):
                     assert await conversations(server, 3) >= 2
     finally:
-        reactor.select.epoll = EPOLL
+        reactor.epoll = EPOLL
     assert len(os.listdir("/proc/self/fd")) == descriptors
     return any(each.left <= 0 for each in epolls)
 

@@ -76,7 +76,7 @@ BY_NOBODY = {
     "listening on %s",
     "the drain waits at most %.1f s for these handlers: %s",
     "on_stop callback %r failed",
-    "on_stop callback %r still runs after %.1f s: it is cancelled",
+    "on_stop callback %r still runs after %.1f s: %s",
     "restarting: new workers start",
     "restarting: the new workers are ready, the old ones drain",
     "the event loop is blocked: the process exits; these are the stacks of its threads:",

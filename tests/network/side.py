@@ -1,7 +1,7 @@
 """One side of a connection, as a process of its own in a network of its own; run by test_drops.py.
 
 It writes JSON lines: the port, if it is a server; when the connection was open; and when it
-was told the end, with its cause.
+was told the end, with its cause and for how long this side stalled itself.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def _be(role: str, blocking: bool, doing: str, host: str, port: int, optio
     face = BLOCKING if blocking else ASYNCIO
 
     async def application(ws: Any) -> None:
-        ws.on_close(lambda ending: _say([time.monotonic(), ending.cause.name]))
+        ws.on_close(lambda ending: _say([time.monotonic(), ending.cause.name, ending.stalled]))
         _say(time.monotonic())
         await DOINGS[doing](face, ws)
 

@@ -36,18 +36,23 @@ def says(process: subprocess.Popen[str]) -> Any:
     [("reads", "reads"), ("sleeps", "sleeps"), ("writes", "sleeps"), ("sleeps", "writes")],
 )
 def test_both_sides_know_within_ping_interval_and_ping_timeout_and_a_second(at_server, at_client, blocking):
-    # A process that stalls is told late, and gives up the other one early. So one of several attempts has to be
-    # undisturbed.
+    # A process that stalls for less than a second is told late, and one that stalls for longer is given up early.
+    # So one of several attempts has to be undisturbed.
     seen = []
     for _ in range(ATTEMPTS):
         seen.append(lose_a_network(at_server, at_client, blocking))
-        if all(0 < told < IN_TIME for told in seen[-1]):
+        if all(0 < told < IN_TIME + excused(stalled) for told, stalled in seen[-1]):
             return
-    raise AssertionError(f"seconds after the loss at which both sides were told, in each attempt: {seen}")
+    raise AssertionError(f"seconds after the loss until each side was told, and that it stalled: {seen}")
 
 
-def lose_a_network(at_server: str, at_client: str, blocking: bool) -> list[float]:
-    """When both sides are told, in seconds after the loss."""
+def excused(stalled: float) -> float:
+    """The seconds for a stall that the connection noticed: it sends another ping, which has all its time."""
+    return stalled + OPTIONS["ping_timeout"] if stalled else 0.0
+
+
+def lose_a_network(at_server: str, at_client: str, blocking: bool) -> list[tuple[float, float]]:
+    """For both sides: the seconds from the loss until it was told, and for how long it stalled itself."""
     with Network() as network:
         common = {"blocking": blocking, "host": network.address}
         with side(network.server_prefix, role="server", doing=at_server, port=0, **common) as server:
@@ -61,7 +66,6 @@ def lose_a_network(at_server: str, at_client: str, blocking: bool) -> list[float
                 network.cut()
                 cut = time.monotonic()
                 both = [says(process) for process in (client, server)]
-    after = [told - cut for told, _ in both]
-    if min(after) > 0:
-        assert {cause for _, cause in both} == {"KEEPALIVE_TIMEOUT"}
-    return after
+    if all(told > cut for told, _, _ in both):
+        assert {cause for _, cause, _ in both} == {"KEEPALIVE_TIMEOUT"}
+    return [(told - cut, stalled) for told, _, stalled in both]

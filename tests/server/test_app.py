@@ -174,8 +174,12 @@ async def test_all_hooks_run_in_order_and_the_first_response_is_the_answer():
         async with endwell.connect(url(server, "/new?token=right")) as ws:
             assert await ws.recv() == "here"
         assert called == ["authenticate", "redirect", "count"]
-    with pytest.raises(TypeError, match="process_request takes a function, not None"):
-        server.process_request(None)
+
+
+@pytest.mark.parametrize("decorator", ["process_request", "on_start", "on_stop", "on_drain"])
+def test_a_callback_that_cannot_be_called_is_refused_when_it_is_registered(decorator):
+    with pytest.raises(TypeError, match=f"{decorator} takes a function, not None"):
+        getattr(endwell.Server(), decorator)(None)
 
 
 async def test_a_hook_or_page_that_fails_is_answered_with_500_and_logged_once(caplog):

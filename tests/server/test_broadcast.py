@@ -579,3 +579,18 @@ async def test_a_broadcast_in_a_thread_after_the_server_has_stopped_raises_and_s
     assert await asyncio.to_thread(room.server.broadcast, room.server.connections, "x") == BroadcastReport(
         0, (), 0
     )
+
+
+async def test_a_thread_may_broadcast_in_the_moment_in_which_the_server_begins_to_serve():
+    """The portal and the first connection come between the two looks of the thread."""
+    async with plain_hall(PLAIN, lambda server, ws: None) as room:
+        peer, ws, _ = await room.enter()
+        portal, room.server._portal = room.server._portal, None
+
+        def connections():
+            room.server._portal = portal
+            yield ws
+
+        report = await asyncio.to_thread(room.server.broadcast, connections(), "x")
+        assert report == BroadcastReport(1, (), 0)
+        assert await heard(peer) == b"x"

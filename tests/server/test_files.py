@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from endwell.errors import NotFound
 from endwell.http import Headers, Request
 from endwell.protocol.responding import complete
 from endwell.server import files
@@ -41,9 +42,17 @@ async def run(function, *args):
     return function(*args)
 
 
+def ask(serve, request, path):
+    """The answer of the handler, or the refusal that it raises."""
+    try:
+        return asyncio.run(serve(request, path))
+    except NotFound as refusal:
+        return refusal.response()
+
+
 def get(folder, path, target="/files/x", *, method="GET", follow_links=False, **headers):
     serve = static(folder, run, follow_links=follow_links)
-    return asyncio.run(serve(request(method, target, **headers), path))
+    return ask(serve, request(method, target, **headers), path)
 
 
 @pytest.mark.parametrize(
@@ -173,12 +182,12 @@ def publish(volume, version, text):
 def test_a_mounted_config_map_is_served_and_followed_when_it_changes(tmp_path):
     publish(tmp_path, "2026_1", "old")
     serve = static(tmp_path, run)
-    assert asyncio.run(serve(request(), "index.html")).body == b"old"
+    assert ask(serve, request(), "index.html").body == b"old"
     publish(tmp_path, "2026_2", "new")
     shutil.rmtree(tmp_path / "..2026_1")
-    assert asyncio.run(serve(request(), "")).body == b"new"
+    assert ask(serve, request(), "").body == b"new"
     for hidden in ("..data/index.html", "..2026_2/index.html"):
-        assert asyncio.run(serve(request(), hidden)).status == 404
+        assert ask(serve, request(), hidden).status == 404
 
 
 def test_a_config_map_that_changes_between_looking_and_opening_is_followed(tmp_path, monkeypatch):
@@ -217,12 +226,12 @@ def test_a_root_that_is_a_link_is_followed_on_every_request(tmp_path):
         (tmp_path / version / "a.txt").write_text(version)
     (tmp_path / "current").symlink_to("v1")
     serve = static(tmp_path / "current", run)
-    assert asyncio.run(serve(request(), "a.txt")).body == b"v1"
+    assert ask(serve, request(), "a.txt").body == b"v1"
     (tmp_path / "next").symlink_to("v2")
     (tmp_path / "next").rename(tmp_path / "current")
-    assert asyncio.run(serve(request(), "a.txt")).body == b"v2"
+    assert ask(serve, request(), "a.txt").body == b"v2"
     (tmp_path / "current").unlink()
-    assert asyncio.run(serve(request(), "a.txt")).status == 404
+    assert ask(serve, request(), "a.txt").status == 404
 
 
 def test_links_that_lead_out_are_followed_if_that_is_asked_for(folder):

@@ -7,21 +7,22 @@ import contextvars
 import logging
 import signal
 import sys
+import threading
 import time
 from functools import partial
 
 import pytest
 
 import endwell
-from tests.pair import within
-from tests.raw import BOUND
+from tests.pair import until, within
+from tests.raw import BOUND, PROMPT
 from tests.server.program import running, write
 
 WHO = contextvars.ContextVar("who", default="nobody")
 
 
-async def connected(server):
-    return await endwell.connect(f"ws://127.0.0.1:{server.port}/")
+def connected(server):
+    return endwell.connect(f"ws://127.0.0.1:{server.port}/")
 
 
 async def test_callbacks_run_before_the_server_listens_and_after_its_last_handler():
@@ -184,3 +185,118 @@ async def test_a_stop_does_not_wait_for_a_start_that_hangs(workers, tmp_path):
     assert status == 0
     assert "listening" not in log
     assert "Traceback" not in log
+
+
+async def test_a_plain_callback_may_wait_for_a_thread_that_waits_for_the_event_loop():
+    server, loop, told = endwell.Server(), asyncio.get_running_loop(), []
+
+    def join(name):
+        async def tell():
+            told.append(name)
+
+        thread = threading.Thread(
+            target=lambda: asyncio.run_coroutine_threadsafe(tell(), loop).result(BOUND), daemon=True
+        )
+        thread.start()
+        thread.join()
+
+    server.on_start(partial(join, "start"))
+    server.on_drain(lambda drain: join("drain"))
+    server.on_stop(partial(join, "stop"))
+    async with server.serving(grace=3 * PROMPT):
+        pass
+    assert told == ["start", "drain", "stop"]
+
+
+async def test_on_drain_and_on_stop_may_join_a_thread_that_broadcasts():
+    server = endwell.Server()
+    stopping, reports = threading.Event(), []
+
+    def tick():
+        while not stopping.is_set():
+            reports.append(server.broadcast(server.connections, "tick").sent)
+
+    threads = [threading.Thread(target=tick, daemon=True) for _ in range(2)]
+
+    @server.on_start
+    def begin():
+        for thread in threads:
+            thread.start()
+
+    @server.on_drain
+    def end_one(drain):
+        reports.append(server.broadcast(server.connections, "drain").sent)
+        stopping.set()
+        threads[0].join()
+
+    @server.on_stop
+    def end_other():
+        threads[1].join()
+
+    @server.websocket("/")
+    async def handler(ws):
+        async for _ in ws:
+            pass
+
+    async with server.serving(grace=BOUND), connected(server) as ws:
+        assert await within(ws.recv()) == "tick"
+        report = await within(server.drain(deadline=BOUND))
+    assert not any(thread.is_alive() for thread in threads)
+    assert report.duration < PROMPT
+    assert 1 in reports
+
+
+@pytest.mark.parametrize("exc", [RuntimeError("no database"), SystemExit("no database")])
+async def test_a_plain_callback_that_fails_to_start_ends_the_start_with_its_exception(exc):
+    server = endwell.Server()
+
+    @server.on_start
+    def fails():
+        raise exc
+
+    with pytest.raises(type(exc), match="no database"):
+        async with server.serving():
+            pytest.fail("served all the same")
+
+
+async def test_handlers_see_the_context_variables_that_a_plain_callback_sets():
+    server = endwell.Server()
+    threads = []
+
+    @server.on_start
+    def begin():
+        WHO.set("a pool")
+        threads.append(threading.current_thread())
+
+    @server.websocket("/")
+    async def handler(ws):
+        await ws.send(WHO.get())
+
+    async with server.serving(), connected(server) as ws:
+        assert await within(ws.recv()) == "a pool"
+    assert threads != [threading.current_thread()]
+
+
+async def test_a_plain_on_stop_that_hangs_is_abandoned_and_the_next_one_runs(caplog):
+    server, told, release = endwell.Server(), [], threading.Event()
+    server.on_stop(lambda: told.append("last"))
+    server.on_stop(lambda: release.wait(6 * PROMPT))
+    began = time.monotonic()
+    async with server.serving(grace=0):
+        pass
+    assert time.monotonic() - began < PROMPT
+    release.set()
+    await until(lambda: told)
+    assert "still runs after 0.5 s: its thread is abandoned" in caplog.text
+
+
+async def test_a_plain_on_stop_runs_although_the_system_gives_no_thread_at_the_end(monkeypatch):
+    server, told = endwell.Server(), []
+    server.on_stop(lambda: told.append("stopped"))
+
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    async with server.serving():
+        monkeypatch.setattr("threading.Thread.start", refuse)
+    assert told == ["stopped"]

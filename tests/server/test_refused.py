@@ -6,10 +6,11 @@ import asyncio
 import logging
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from endwell import HandshakeRejected, Response, Server, connect
+from endwell import HandshakeRejected, RequestRefused, Response, Server, connect
 from endwell.server.dispatch import Dispatcher
 from tests.pair import nothing_left_behind, until
 from tests.raw import BOUND, RawPeer
@@ -47,6 +48,11 @@ def refusing(**options):
             Response(401) if request.path == "/secret" else Response(302) if request.path == "/old" else None
         )
 
+    @server.get("/raises")
+    def raises(request):
+        raise RequestRefused("not for you")
+
+    server.static("/files", Path(__file__).parent)
     server.get("/page")(lambda request: Response(404))
     server.get("/broken")(lambda request: 1 / 0)
 
@@ -82,6 +88,8 @@ ORIGIN = "pages of this origin may not connect here"
             ("/secret", 401, "answered by the process_request hook"),
             "'GET' '/secret' from",
         ),
+        (get("/files/none"), ("/files/none", 404, "there is no such file"), "'GET' '/files/none' from"),
+        (get("/raises"), ("/raises", 400, "not for you"), "'GET' '/raises' from"),
         (b"nonsense\r\n\r\n", (None, 400, "the "), "a malformed request from 127.0.0.1:"),
     ],
 )

@@ -288,6 +288,28 @@ async def test_a_thread_that_never_returns_is_left_alone_with_a_line_in_the_log(
     release.set()
 
 
+async def test_a_page_that_outlives_a_stop_takes_no_place_of_a_handler():
+    server = endwell.Server(max_threads=1)
+    entered, release = threading.Event(), threading.Event()
+
+    @server.get("/page")
+    def page(request):
+        entered.set()
+        release.wait()
+
+    @server.websocket("/")
+    def handle(ws):
+        ws.send("here")
+
+    async with server.serving(grace=0):
+        fetching = asyncio.ensure_future(fetch(server, "/page"))
+        await asyncio.to_thread(entered.wait)
+    release.set()
+    await asyncio.wait([fetching])
+    async with server.serving(), endwell.connect(url(server)) as ws:
+        assert await within(ws.recv()) == "here"
+
+
 async def test_a_handler_for_which_the_system_has_no_thread_fails_and_is_forgotten(monkeypatch, caplog):
     server = endwell.Server()
 

@@ -106,3 +106,19 @@ def test_without_a_blocked_sender_there_is_no_allowance(portal):
     assert inbox.is_full()
     inbox.release()
     assert portal.surplus == 0
+
+
+def test_whether_a_long_queue_is_full_is_known_without_a_look_at_each_message(portal):
+    asked = []
+
+    class Message(bytes):
+        def __len__(self):
+            asked.append(self)
+            return 1
+
+    inbox = filled(portal, *(Message() for _ in range(1000)), senders=["blocked"], max_queue=4, max_size=10)
+    asked.clear()
+    for _ in range(10):
+        assert not inbox.is_full()
+    assert not asked
+    assert inbox.paused

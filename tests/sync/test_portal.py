@@ -5,9 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from functools import partial
 
+import pytest
+
+import endwell
+from endwell import ConcurrencyError, sync
 from endwell.sync.portal import MAX_POSTED_PER_TURN, Portal
 from tests.pair import until
+from tests.raw import BOUND
+from tests.sync.background import Background, served
+from tests.sync.background import until as until_true
 
 
 class _Restless:
@@ -112,3 +120,62 @@ def test_at_most_one_callback_is_pending_however_many_threads_leave_word():
             callback(*args)
     assert [bridge.attended for bridge in bridges] == [posts] * 4
     assert most == 1
+
+
+def block_loop(call, loop):
+    """Have ``loop`` wait for a thread that makes ``call``, and return what the call raised."""
+    raised = []
+
+    def wait():
+        thread = Background(call)
+        try:
+            thread.result(2 * BOUND)
+        except Exception as exc:
+            raised.append(exc)
+
+    Background(lambda: asyncio.run_coroutine_threadsafe(_call(wait), loop).result(3 * BOUND)).result(
+        3 * BOUND
+    )
+    return raised[0]
+
+
+async def _call(function):
+    function()
+
+
+CALLS = {
+    "broadcast": lambda server, ws: server.broadcast(server.connections, "x"),
+    "close": lambda server, ws: ws.close(),
+    "connect": lambda server, ws: sync.connect(f"ws://127.0.0.1:{server.port}/echo"),
+    "ping": lambda server, ws: ws.ping(),
+    "send": lambda server, ws: [ws.send(bytes(1000)) for _ in range(1000)],
+    "serving": lambda server, ws: sync.serving(endwell.Server()).__enter__(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_raises_if_the_event_loop_waits_for_its_thread(call, monkeypatch):
+    with served() as (server, address), sync.connect(address + "/hold") as ws:
+        with monkeypatch.context() as patch:
+            for module in ("portal", "bridge"):
+                patch.setattr(f"endwell.sync.{module}.MAX_LOOP_WAIT", 0.2)
+            raised = block_loop(partial(CALLS[call], server, ws), ws._bridge.portal.loop)
+        assert isinstance(raised, ConcurrencyError)
+        assert "the event loop has not begun this call within" in str(raised)
+        # The loop goes on, without the calls that have raised.
+        if call == "send":
+            ws.abort()
+        elif call != "close":
+            assert ws.ping() > 0
+            assert len(server.connections) == 1
+
+
+def test_a_call_that_the_closing_loop_drops_raises():
+    """A thread has called it after the last turn of the loop, and before the loop was closed."""
+    loop = asyncio.new_event_loop()
+    portal = Portal(loop)
+    call = Background(portal.run, asyncio.sleep, 0)
+    until_true(lambda: loop._ready)
+    loop.close()
+    with pytest.raises(ConcurrencyError, match="its event loop has ended"):
+        call.result()

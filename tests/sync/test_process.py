@@ -223,6 +223,47 @@ def test_where_threads_are_monkey_patched_it_refuses_instead_of_hanging():
     )
 
 
+PATCHED_LATE = """
+    import asyncio, _thread, endwell, select
+    start = _thread.start_new_thread
+    _thread.start_new_thread = lambda *how: start(*how)
+    vars(select).pop("epoll", None)
+    server = endwell.Server()
+
+    @server.websocket("/async")
+    async def echo(ws):
+        await ws.send("hello")
+
+    @server.websocket("/plain")
+    def plain(ws):
+        ws.send("hello")
+
+    async def main():
+        async with server.serving():
+            for path in "async", "plain":
+                async with endwell.connect(f"ws://127.0.0.1:{server.port}/{path}") as ws:
+                    print(await ws.read())
+                    await ws.closed
+                print(ws.ending.code)
+
+    asyncio.run(main())
+"""
+
+
+def test_patched_after_the_import_coroutines_work_and_a_plain_handler_fails_with_the_reason():
+    lines = output(PATCHED_LATE).splitlines()
+    assert [line for line in lines if line in ("hello", "1000", "None", "1011")] == [
+        "hello",
+        "1000",
+        "None",
+        "1011",
+    ]
+    assert (
+        "RuntimeError: threads were monkey-patched (gevent or eventlet) after the import of endwell; patch them before"
+        in lines
+    )
+
+
 def test_at_exit_whoever_does_not_answer_is_cut_and_on_close_is_called_all_the_same():
     program = """
         import sys

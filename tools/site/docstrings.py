@@ -2,6 +2,7 @@
 
 - The fields of ``endwell.Options``, ``Deflate`` and ``RetryPolicy`` carry their documentation as arguments (unit,
   consequence), because tables are made from it. Here that becomes the docstring of the field.
+- An attribute that ``__init__`` sets is shown with its type, and without the expression that is assigned.
 - A Sphinx role such as ``:class:`Response``` becomes a link, if the object is public, or code.
 """
 
@@ -37,7 +38,7 @@ def public_paths(package: griffe.Module) -> dict[str, str]:
 
 
 class DocstringsExtension(griffe.Extension):
-    """Give documented fields their docstrings, and docstrings their links."""
+    """Give documented fields their docstrings, attributes their types, and docstrings their links."""
 
     def on_attribute_instance(self, *, node: Any, attr: griffe.Attribute, **rest: Any) -> None:
         """Write the docstring of a field that ``_option`` or ``_limit`` makes."""
@@ -63,10 +64,24 @@ class DocstringsExtension(griffe.Extension):
         names = {path.rpartition(".")[2]: path for path in reversed(public.values())}
         for path, shown in public.items():
             found = pkg[path.removeprefix("endwell.")]
+            if isinstance(found, griffe.Class):
+                _show_types(found)
             for each in (found, *found.members.values()):
                 if not each.is_alias and each.docstring is not None:
                     link = partial(_link, found=found, shown=shown, names=names)
                     each.docstring.value = ROLE.sub(link, each.docstring.value)
+
+
+def _show_types(found: griffe.Class) -> None:
+    """Remove the values of instance attributes. One without a type has that of the parameter that it stores."""
+    init = found.members.get("__init__")
+    parameters = init.parameters if isinstance(init, griffe.Function) else ()
+    types = {each.name: each.annotation for each in parameters}
+    for each in found.members.values():
+        if isinstance(each, griffe.Attribute) and each.labels == {"instance-attribute"}:
+            if each.annotation is None:
+                each.annotation = types.get(str(each.value))
+            each.value = None
 
 
 def _link(role: re.Match[str], found: griffe.Object, shown: str, names: dict[str, str]) -> str:

@@ -52,7 +52,7 @@ def example_page(file: Path) -> str:
 
 def examples_page() -> str:
     """The list of the examples, each with the first sentence of its docstring."""
-    rows = ["# Examples", "", "Each is a program of at most 40 lines, and a test runs it.", ""]
+    rows = ["# Examples", "", "Each is a program of at most 50 lines, and a test runs it.", ""]
     for file in examples():
         path = file.relative_to(ROOT).as_posix()
         says = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n\n")[0]

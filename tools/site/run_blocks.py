@@ -13,8 +13,8 @@ The blocks of a page run in their order and share one namespace. At its beginnin
 A block of a docstring is a complete program: it runs alone, in an empty namespace.
 
 A block may await. ``server.run()`` does not block: it serves on a free port until the end of the page or docstring, and
-the port in the URLs of the page is replaced by this port. A block that is, word for word, a part of a program of
-examples/ does not run here, because tests run the program.
+the port in the URLs of the page is replaced by this port. ``serving(port=8080)`` uses a free port, too. A block that
+is, word for word, a part of a program of examples/ does not run here, because tests run the program.
 """
 
 from __future__ import annotations
@@ -123,6 +123,7 @@ class Runner:
             example.namespace["__name__"] = "__main__"
         for named, port in self.ports.items():
             source = re.sub(rf"(?<=:){named}\b", str(port), source)
+        source = re.sub(r"(?<=serving\(port=)\d+", "0", source)
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         code = compile("\n" * example.line + dedent(source), example.path, "exec", flags, dont_inherit=True)
         self.loop.run(execute(code, example.namespace))

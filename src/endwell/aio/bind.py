@@ -128,13 +128,15 @@ def _bind_unix(path: str, mode: int | None) -> _socket.socket:
 
 
 def _remove_dead(path: str) -> None:
-    """Remove the socket file of a dead process. Raise OSError if a process listens on it."""
+    """Remove the socket file of a dead process. Raise OSError for any other file that is there."""
     try:
         before = os.stat(path)
     except FileNotFoundError:
+        if os.path.islink(path):
+            raise _in_use(path, "it is a link to a file that does not exist") from None
         return
     if not stat.S_ISSOCK(before.st_mode):
-        return  # bind() raises EADDRINUSE
+        raise _in_use(path, "it is not a socket")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
@@ -146,7 +148,11 @@ def _remove_dead(path: str) -> None:
             return
         except OSError:
             pass  # for example EAGAIN: a process listens, and its queue is full
-    raise OSError(errno.EADDRINUSE, "Address already in use: another process listens on it", path)
+    raise _in_use(path, "another process listens on it")
+
+
+def _in_use(path: str, why: str) -> OSError:
+    return OSError(errno.EADDRINUSE, f"Address already in use: {why}", path)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

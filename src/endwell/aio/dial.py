@@ -45,8 +45,9 @@ async def dial(
 ) -> WebSocket:
     """Connect and do the opening handshake within ``open_timeout``, which starts at ``began``.
 
-    ``tls`` is the context for wss; by default it trusts the system's certificate authorities. ``began`` is
-    the time of the first request if this one follows a redirect; by default now.
+    ``tls`` is the context for wss; by default it trusts the system's certificate authorities. ``began`` is a
+    time of ``time.monotonic()``; by default now. After a redirect it is the time of the first request, because
+    ``open_timeout`` includes the redirects.
 
     Raises :exc:`HandshakeRejected` for an HTTP status other than 101, :exc:`HandshakeError` for every other
     failure, and NotImplementedError on Windows.

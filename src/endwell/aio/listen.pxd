@@ -3,6 +3,7 @@ from endwell.aio.exchange cimport Exchange, Site
 
 
 cdef class Listener(Site):
+    cdef object __weakref__
     cdef public list socks
     cdef object _admission
     cdef public object refused

@@ -5,8 +5,10 @@ from __future__ import annotations
 import _socket
 import asyncio
 import logging
+import os
 import ssl
 from collections.abc import Callable
+from weakref import WeakSet
 
 from ..options import Options
 from .admission import Admission, Permit
@@ -63,6 +65,7 @@ class Listener(Site):
         self._exhausted = False
         self._should_defer = should_defer
         self._deferred = False
+        _listeners.add(self)
         for sock in socks:
             set_user_timeout(sock, options)
             limit_unsent_bytes(sock)
@@ -74,6 +77,12 @@ class Listener(Site):
             unlink(self.socks)
         for sock in self.socks:
             self.loop.remove_reader(sock.fileno())
+            sock.close()
+        self.socks = []
+
+    def forked(self) -> None:
+        """Close the descriptors in a forked child. The parent continues to listen, and keeps its socket files."""
+        for sock in self.socks:
             sock.close()
         self.socks = []
 
@@ -165,6 +174,19 @@ class _Preceded:
         self.abort()
         if self._listener.refused is not None:
             self._listener.refused(self._address, reason)
+
+
+_listeners: WeakSet[Listener] = WeakSet()
+
+
+def _in_child() -> None:
+    for listener in list(_listeners):
+        listener.forked()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    # While a child holds the descriptors, the port stays in use, and the kernel accepts connections for it.
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _accepted(listening: _socket.socket) -> tuple[_socket.socket, object]:

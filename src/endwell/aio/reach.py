@@ -93,8 +93,9 @@ class _Race:
         try:
             self._next()
             sock = await self._won
-            self._connecting.remove(sock)
+            # macOS: EINVAL if the peer has reset the connection since then. The socket is closed below.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._connecting.remove(sock)
             return sock
         finally:
             self._unset_timer()
@@ -122,7 +123,10 @@ class _Race:
         sock.setblocking(False)
         number = sock.connect_ex(address)
         if number in (errno.EINPROGRESS, errno.EINTR):
-            self._loop.add_writer(sock.fileno(), self._connected, sock, address)
+            try:
+                self._loop.add_writer(sock.fileno(), self._connected, sock, address)
+            except OSError as error:  # epoll_ctl(2): ENOSPC at the limit of max_user_watches
+                self._judge(sock, address, error.errno or errno.EIO)
         else:
             self._judge(sock, address, number)
 

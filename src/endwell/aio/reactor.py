@@ -8,6 +8,7 @@ together half a KiB; uvloop also makes six system calls, and announces an error 
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 from contextvars import Context
 from typing import TYPE_CHECKING
@@ -25,6 +26,9 @@ __all__ = ["Reactor", "reactor_of"]
 #: Maximum number of bytes in one read of a socket.
 READ_SIZE = 256 * 1024
 HAS_EPOLL = hasattr(select, "epoll")
+if HAS_EPOLL:
+    # Kept, because gevent and eventlet remove it from the module, also after this import.
+    from select import epoll
 #: The same under TLS. All of it is decrypted into the other buffer: see WRITE_SIZE in tls.py.
 ENCRYPTED_SIZE = 32 * 1024
 #: Maximum number of connections that are read from in one turn of the loop.
@@ -56,7 +60,7 @@ class Reactor:
     def enter(self) -> None:
         """Add a connection. Raises OSError if there is no file descriptor left for the epoll instance."""
         if HAS_EPOLL and self._epoll is None:
-            self._epoll = select.epoll()
+            self._epoll = epoll()
             # In an empty context: the callbacks of all connections must not run in the context of the first
             # one.
             Context().run(self.loop.add_reader, self._epoll.fileno(), self._poll)
@@ -164,6 +168,16 @@ class Reactor:
                 stream.core.stalled(since, seconds, now)
                 self.loop.call_soon(stream.settle)
 
+    def forked(self) -> None:
+        """Release the parent's connections in a forked child, which shares the epoll instance with the parent."""
+        for stream in set(self._readers.values()).union(*self._alarms.values()):
+            stream.forked()
+        self._readers.clear()
+        if self._epoll is not None:
+            # Not through the loop: it would remove the parent's descriptor from the parent's own epoll instance.
+            self._epoll.close()
+            self._epoll = epoll()
+
 
 _all: WeakValueDictionary[int, Reactor] = WeakValueDictionary()
 
@@ -175,3 +189,12 @@ def reactor_of(loop: asyncio.AbstractEventLoop) -> Reactor:
         warn_of_failure()
         reactor = _all[id(loop)] = Reactor(loop)
     return reactor
+
+
+def _in_child() -> None:
+    for reactor in list(_all.values()):
+        reactor.forked()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_in_child)

@@ -125,9 +125,14 @@ class Stream:
         self.settle()
 
     def forked(self) -> None:
-        """Close the descriptor in a forked child. Nothing is sent: TCP and TLS continue in the parent."""
+        """Close the descriptor in a forked child. Nothing is sent: TCP and TLS continue in the parent.
+
+        Whatever the child does with the connection later fails with EBADF.
+        """
         if self._sock is not None:
             self._sock.close()
+            self._fd = -1
+            self._writing = self._handshaking = False
 
     def linger(self) -> None:
         """Note that the application knows the end while TCP is still open."""
@@ -539,13 +544,14 @@ class Stream:
         sock, self._sock = self._sock, None
         if sock is None:
             return  # the reads after a failed write have ended the connection
-        if self._reading or self.errors_only:
+        forked = self._fd < 0
+        if (self._reading or self.errors_only) and not forked:
             self._reactor.remove_reader(self._fd)
-        if self._writing or self._handshaking:
+        if (self._writing or self._handshaking) and not forked:
             self.loop.remove_writer(self._fd)
         self._unset_alarm()
         self._reactor.leave()
-        if self._tls is not None and not self._handshaking and not self.core.abort:
+        if self._tls is not None and not self._handshaking and not self.core.abort and not forked:
             self._tls.notify()
         self._tls = None
         if self.core.abort or not self._half_closed:

@@ -152,7 +152,7 @@ class Chat:
         if self.server.draining:
             self._end_feeds(ws)
 
-    def _on_drain(self, _drain: Drain) -> None:
+    async def _on_drain(self, _drain: Drain) -> None:
         self._end_feeds()
 
     def _end_feeds(self, ended: WebSocket | None = None) -> None:

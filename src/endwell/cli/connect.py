@@ -30,7 +30,7 @@ from ..http import Response
 from .formats import Format
 from .line import Line
 from .log import logging_to
-from .options import add_options, check_tls, keywords_of
+from .options import add_options, certificate_hint, check_tls, keywords_of
 from .streams import discard_output
 from .style import BOLD, DIM, GREEN, RED, paint, printable
 
@@ -71,9 +71,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--wait",
         type=_seconds,
-        default=1.0,
         metavar="SECONDS",
-        help="after the end of a piped input, close when no message arrives for this time (default: %(default)s)",
+        help="after the end of the input, close when no message arrives for this time (default: 1; on a terminal 0)",
     )
     parser.add_argument("--reconnect", action="store_true", help="connect again when the connection ends")
     add_options(parser)
@@ -87,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
         check_tls(args, args.url)
         keywords = keywords_of(args)
         terminal = sys.stdin.isatty() and sys.stdout.isatty() and not (args.json or args.one_message)
-        face = _Terminal(form) if terminal else _Pipe(form, args.wait, whole=args.one_message)
+        wait = args.wait if args.wait is not None else 0.0 if terminal else 1.0
+        face = _Terminal(form, wait) if terminal else _Pipe(form, wait, whole=args.one_message)
         if args.reconnect:
             session = _Reconnecting(args.url, keywords, face).run()
         else:
@@ -304,8 +304,8 @@ class _Pipe:
 class _Terminal(_Pipe):
     """An input line at the bottom of the terminal; received messages appear above it."""
 
-    def __init__(self, form: Format) -> None:
-        super().__init__(form)
+    def __init__(self, form: Format, wait: float) -> None:
+        super().__init__(form, wait)
         self._line = Line("> ")
         self._modes: list[Any] = []
 
@@ -378,6 +378,8 @@ async def _readable(fd: int) -> None:
 
 def _show_failure(failure: HandshakeError, what_next: str = "") -> None:
     _print(f"{failure}{what_next}", RED)
+    if hint := certificate_hint(failure.ending.exception):
+        _print(hint, DIM)
     if isinstance(failure, HandshakeRejected):
         _show_body(failure.response)
 

@@ -7,6 +7,7 @@ import asyncio
 import errno
 import logging
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
@@ -16,7 +17,7 @@ from ..aio.websocket import WebSocket
 from ..ending import Close, Ending
 from ..wire.authority import join_authority
 from . import script
-from .address import add_address, cannot_listen
+from .address import DEFAULT_HOST, add_address, cannot_listen, refuse_together
 from .chat import Chat, user_name
 from .style import BOLD, DIM, GREEN, RED, paint, printable
 
@@ -40,7 +41,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser(
         "demo", help="a chat in the browser that shows how each connection ends", description=__doc__
     )
-    add_address(parser, None, f"default: {PORTS[0]}, or the next free port")
+    add_address(parser, f"default: {PORTS[0]}, or the next free port")
     parser.add_argument(
         "--script",
         action="store_true",
@@ -50,14 +51,24 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until Ctrl-C, or run the script. Returns 1 if it cannot listen, or if an Ending was wrong."""
+    """Serve until Ctrl-C, or run the script.
+
+    Returns 1 if it cannot listen, or if an Ending was wrong; 2 for wrong arguments.
+    """
+    try:
+        refuse_together(args, "--script", ("--host", "--port"))
+    except ValueError as error:
+        print(f"endwell demo: {error}", file=sys.stderr)
+        return 2
     if args.script:
         return script.run(verbose=bool(args.verbose))
     handler = logging.StreamHandler()
     if not args.verbose:
         handler.setFormatter(_Brief())
     logging.basicConfig(handlers=[handler], level=logging.DEBUG if args.verbose else logging.WARNING)
-    return asyncio.run(_serve(args.host, PORTS if args.port is None else [args.port]))
+    return asyncio.run(
+        _serve(DEFAULT_HOST if args.host is None else args.host, PORTS if args.port is None else [args.port])
+    )
 
 
 async def _serve(host: str, ports: Sequence[int]) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 
 from ..client.connect import ConnectKeywords
 from ..options import LEGACY, Options
+from .address import refuse_together, unix_path
 
-__all__ = ["add_options", "check_tls", "keywords_of"]
+__all__ = ["add_options", "certificate_hint", "check_tls", "keywords_of"]
 
 #: Options that only a server uses, and options whose argument has a special form.
 _OTHER = frozenset(
@@ -26,6 +27,10 @@ _OTHER = frozenset(
         "version",
     )
 )
+#: The results of a verification that --cafile can change: X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT,
+#: _DEPTH_ZERO_SELF_SIGNED_CERT, _SELF_SIGNED_CERT_IN_CHAIN, _UNABLE_TO_GET_ISSUER_CERT_LOCALLY and
+#: _UNABLE_TO_VERIFY_LEAF_SIGNATURE (x509_vfy.h of OpenSSL). Others are an expired certificate or a wrong name.
+_UNTRUSTED = frozenset((2, 18, 19, 20, 21))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -45,9 +50,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="offer a subprotocol (repeatable, in order of preference)",
     )
     parser.add_argument(
-        "--unix-socket",
+        "--unix",
         metavar="PATH",
-        help="connect to this Unix socket; the URL only determines the request",
+        help="connect to this Unix socket instead of TCP; the URL only determines the request; @NAME: an abstract "
+        "socket",
     )
     tls = parser.add_argument_group("TLS")
     tls.add_argument(
@@ -87,7 +93,7 @@ def keywords_of(args: argparse.Namespace) -> ConnectKeywords:
         "ssl": _context(args),
         "additional_headers": [_field(text) for text in args.header],
         "subprotocols": args.subprotocol,
-        "unix_path": args.unix_socket,
+        "unix_path": unix_path(args.unix),
         "version": args.protocol,
         **keywords,  # type: ignore[typeddict-item]
     }
@@ -125,9 +131,18 @@ def check_tls(args: argparse.Namespace, url: str) -> None:
         raise ValueError("--cafile, --cert and --insecure need a wss:// URL")
 
 
+def certificate_hint(exc: BaseException | None) -> str:
+    """Return the options that accept the server's certificate; empty if ``exc`` is not about it."""
+    if not isinstance(exc, ssl.SSLCertVerificationError):
+        return ""
+    trust = "--cafile FILE trusts the certificates in a file, " if exc.verify_code in _UNTRUSTED else ""
+    return f"{trust}-k accepts any certificate"
+
+
 def _context(args: argparse.Namespace) -> ssl.SSLContext | None:
     if args.key and not args.cert:
         raise ValueError("--key needs --cert")
+    refuse_together(args, "--insecure", ("--cafile",))
     if not (args.cafile or args.cert or args.insecure):
         return None
     name = args.cafile

@@ -15,10 +15,12 @@ from types import ModuleType
 from ..server.app import Server
 from ..server.timetable import Drain, DrainKeywords
 from ..wire.authority import join_authority
-from .address import add_address, cannot_listen
+from .address import DEFAULT_HOST, add_address, cannot_listen, refuse_together, unix_path
 from .endings import EndingLog
 
 __all__ = ["add", "run"]
+
+DEFAULT_PORT = 8080
 
 
 # argparse has no public name for the type.
@@ -28,7 +30,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "target", metavar="FILE_OR_MODULE:ATTR", help="such as app.py:server or package.module:server"
     )
-    add_address(parser, 8080, "default: %(default)s; 0: any free port")
+    add_address(parser, f"default: {DEFAULT_PORT}; 0: any free port")
     parser.add_argument(
         "--unix", metavar="PATH", help="listen on this Unix socket instead of TCP; @NAME: an abstract socket"
     )
@@ -52,8 +54,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     parser.add_argument(
         "--log-level",
+        type=str.lower,
         choices=("debug", "info", "warning", "error", "critical"),
-        help="the lowest level that is logged (default: info; debug with -v)",
+        help="the lowest level that is logged, in any case (default: info; debug with -v)",
     )
     parser.add_argument(
         "--no-ending-log", action="store_true", help="do not log a line for each connection that ends"
@@ -101,6 +104,8 @@ def _add_drain(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM. Returns 2 for wrong arguments, 1 if the server cannot listen."""
+    host = DEFAULT_HOST if args.host is None else args.host
+    port = DEFAULT_PORT if args.port is None else args.port
     level = args.log_level or ("debug" if args.verbose else "info")
     who = "" if args.workers is None else "%(process)d "
     handler = logging.StreamHandler()
@@ -110,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
         format=f"%(asctime)s %(levelname)-7s {who}%(name)s: %(message)s",
     )
     try:
+        _refuse_contradictions(args)
         drain = _drain(args)
         path = _unix_path(args)
         context = _context(args.certfile, args.keyfile)
@@ -122,8 +128,8 @@ def run(args: argparse.Namespace) -> int:
         server.on_close(endings.ended)
     try:
         server.run(
-            args.host,
-            args.port,
+            host,
+            port,
             ssl=context,
             unix_path=path,
             unix_mode=args.unix_mode,
@@ -133,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
     except SystemExit as exit_:
         if not isinstance(exit_.__cause__, OSError):
             raise
-        where = join_authority(args.host, args.port) if args.unix is None else args.unix
+        where = join_authority(host, port) if args.unix is None else args.unix
         cannot_listen("serve", where, exit_.__cause__, port=args.unix is None)
         return 1
     finally:
@@ -158,6 +164,13 @@ def _mode(text: str) -> int:
     return mode
 
 
+def _refuse_contradictions(args: argparse.Namespace) -> None:
+    """Raise ValueError if an option would be ignored because of another one."""
+    refuse_together(args, "--unix", ("--host", "--port"))
+    if args.log_level and args.verbose:
+        raise ValueError("--log-level and -v exclude each other")
+
+
 def _unix_path(args: argparse.Namespace) -> str | None:
     """Raises ValueError."""
     path: str | None = args.unix
@@ -165,7 +178,9 @@ def _unix_path(args: argparse.Namespace) -> str | None:
         if args.unix_mode is not None:
             raise ValueError("--unix-mode needs --unix")
         return None
-    return f"\0{path[1:]}" if path.startswith("@") else path
+    if path.startswith("@") and args.unix_mode is not None:
+        raise ValueError(f"--unix-mode needs a file, and the abstract socket {path} has none")
+    return unix_path(path)
 
 
 def _rate(text: str) -> float | None:

@@ -139,11 +139,11 @@ class Headers:
         return [value for key, value in self._unpacked() if len(key) == size and key.lower() == name]
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """The first value of a field.
+        """The first value of a field; :meth:`get_all` gives all of them.
 
         Args:
-            name: The name of the field.
-            default: The result if there is no such field.
+            name: The name of the field, in any case.
+            default: The result if there is no such field. Default: None.
         """
         name = name.lower()
         size = len(name)

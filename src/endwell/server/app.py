@@ -28,7 +28,7 @@ from .drain import DrainReport, DrainRun, call_on_drain
 from .files import browser_module, slash, static
 from .lifespan import start, stop
 from .observers import Observers
-from .router import AcceptFunction, RouteKeywords, Router, check_methods
+from .router import AcceptFunction, RouteKeywords, Router, blocks, check_methods
 from .run import Listen, run
 from .sessions import Sessions
 from .timetable import Drain, DrainKeywords
@@ -85,14 +85,14 @@ class Server:
             raise TypeError(f"options must be an Options or None, not {options!r}")
         check_keywords("Server", keywords, {*OptionKeywords.__optional_keys__, "options", "max_threads"})
         #: The options of every connection.
-        self.options = (options or Options()).replace(**keywords)
+        self.options: Options = (options or Options()).replace(**keywords)
         #: An event that is set when the server starts to drain; the same as :attr:`WebSocket.draining`.
-        self.draining = Flag()
+        self.draining: Flag = Flag()
         #: The addresses on which the server listens: ``(host, port, ...)`` as from ``socket.getsockname()``,
         #: or the path of a Unix socket. Empty while the server does not listen.
         self.addresses: list[Any] = []
         #: The current connection of each user, device or tab, for handlers that call ``sessions.join()``.
-        self.sessions = Sessions()
+        self.sessions: Sessions = Sessions()
         self._router = Router()
         self._observers = Observers()
         self._dispatcher = Dispatcher(self.options, self._router, self._observers, max_threads)
@@ -275,35 +275,39 @@ class Server:
         the request pass, or a :class:`Response`, such as 401, 403 or a redirect, that is sent instead. Hooks
         run one after the other in the order of their registration, until one returns a Response.
 
-        A hook should be fast: a browser opens no second connection to this server during a handshake.
+        If a hook raises, the request is answered with 500, and the exception is logged. If the hooks take
+        longer than ``open_timeout``, it is answered with 503. A browser opens only one WebSocket to a server at
+        a time (RFC 6455 §4.1), so a slow hook also delays the other WebSockets of its client.
 
         Raises:
             TypeError: ``hook`` is not callable.
         """
-        if not callable(hook):
-            raise TypeError(f"process_request takes a function, not {hook!r}")
+        _check_function("process_request", hook)
         self._dispatcher.hooks.append(hook)
         return hook
 
     def on_start(self, callback: Function) -> Function:
-        """Decorator for a ``callback()`` that runs in the event loop before the server listens.
+        """Decorator for a ``callback()`` that runs before the server listens.
 
-        Use it for connection pools and background tasks. The callback is a plain function or a coroutine
-        function. Callbacks run in the order of their registration, with ``run(workers=...)`` in each worker.
-        If one raises, the server does not start, and the exception is raised. SIGTERM cancels a callback.
-        Handlers see the context variables that it sets.
+        Use it for connection pools and background tasks. The callback is a coroutine function, or a plain
+        function, which may block and runs in a thread; to create a task, use a coroutine function. Callbacks
+        run in the order of their registration, with ``run(workers=...)`` in each worker. If one raises, the
+        server does not start, and the exception is raised. SIGTERM cancels a coroutine function, and abandons
+        a thread. Handlers see the context variables that a callback sets.
         """
+        _check_function("on_start", callback)
         self._start_callbacks.append(callback)
         return callback
 
     def on_stop(self, callback: Function) -> Function:
         """Decorator for a ``callback()`` that runs after the drain, when the server has stopped.
 
-        The callback is a plain function or a coroutine function. Callbacks run in reverse order of
-        registration, and only if every ``on_start`` callback returned. Together they have the rest of the
-        drain's deadline, but at least 0.5 s; a callback that takes longer is cancelled. Exceptions are
-        logged.
+        The callback is a coroutine function, or a plain function, which may block and runs in a thread.
+        Callbacks run in reverse order of registration, and only if every ``on_start`` callback returned.
+        Together they have the rest of the drain's deadline, but at least 0.5 s; a callback that takes longer
+        is cancelled, or abandoned if it runs in a thread. Exceptions are logged.
         """
+        _check_function("on_stop", callback)
         self._stop_callbacks.insert(0, callback)
         return callback
 
@@ -361,10 +365,11 @@ class Server:
     ) -> Callable[[Request | None, int, str], object]:
         """Decorator for a plain function ``callback(request, status, reason)`` that runs for each refused request.
 
-        A request is refused if it gets an HTTP error instead of a WebSocket or a page. Reasons are: no route
-        matches, the origin is not allowed, a limit is reached, a ``process_request`` hook returns a
-        :class:`Response` with a status of 400 or more, or a hook or handler fails or takes too long. The answer
-        of a page itself is not a refusal, such as the 404 of :meth:`static` for a file that does not exist.
+        A request is refused if the server itself answers it with an HTTP error: no route matches,
+        :meth:`static` has no such file, the origin or host is not allowed, a limit is reached, or the server
+        drains. It is also refused if a ``process_request`` hook returns a :class:`Response` with a status of
+        400 or more, or if a hook or page fails, takes too long or raises :exc:`RequestRefused`. A Response
+        that a page returns is not a refusal, whatever its status is: the page decides what it means.
 
         ``request`` is None if it could not be parsed. ``reason`` never contains text from the peer. A log
         line at INFO has the same information, and the values that were compared. The callback runs in the
@@ -379,9 +384,11 @@ class Server:
     def on_drain(self, callback: Function) -> Function:
         """Decorator for a ``callback(drain)`` that runs once when the server starts to drain.
 
-        The callback is a plain function or a coroutine function. It starts before the first connection is
-        closed, and gets the :class:`Drain`, which contains the deadline. Exceptions are logged.
+        The callback is a coroutine function, or a plain function, which may block and runs in a thread. It
+        starts before the first connection is closed, and gets the :class:`Drain`, which contains the
+        deadline. The drain waits for it until the deadline. Exceptions are logged.
         """
+        _check_function("on_drain", callback)
         self._drain_callbacks.append(callback)
         return callback
 
@@ -419,10 +426,10 @@ class Server:
         Raises:
             TypeError: ``message`` or ``connections`` has the wrong type. Nothing was sent.
             ValueError: ``slow`` is not a policy. Nothing was sent.
-            ConcurrencyError: The call is made in another event loop, or in a thread while the server does not
-                serve. Nothing was sent.
+            ConcurrencyError: The call is made in another event loop; or it is made in a thread, and the server
+                does not serve, or the event loop has been blocked for 30 s. Nothing was sent.
         """
-        return broadcast_from_anywhere(connections, message, slow, self._portal)
+        return broadcast_from_anywhere(connections, message, slow, lambda: self._portal)
 
     # -- running --------------------------------------------------------------
 
@@ -439,7 +446,8 @@ class Server:
     ) -> None:
         """Serve until SIGINT, SIGTERM or SIGHUP, then :meth:`drain`; blocks.
 
-        A second SIGINT or SIGTERM stops immediately. The call also returns after a drain that the application
+        A second SIGINT or SIGTERM ends the drain: connections are cut, and handlers that still run are
+        cancelled, with 1 s for their cleanup. The call also returns after a drain that the application
         started. It uses uvloop if that is installed. It logs the address, or prints it if the program has not
         configured logging. On a terminal, a line shows the progress of the drain. If systemd passes sockets,
         they replace ``host``, ``port`` and ``unix_path``; systemd is notified of READY and STOPPING.
@@ -538,9 +546,17 @@ class Server:
             )
         # Set before the first await, because on_start and on_stop callbacks are part of serving.
         self._serves = True
+        callbacks: list[Callable[..., object]] = [
+            *self._start_callbacks,
+            *self._drain_callbacks,
+            *self._stop_callbacks,
+        ]
+        blocking = any(blocks(callback) for callback in callbacks)
+        if blocking:
+            self._dispatcher.threads.keep_lifespan_thread()
         try:
             self._dispatcher.drain_run = None
-            await start(self._start_callbacks)
+            await start(self._start_callbacks, self._dispatcher.threads)
             try:
                 async with self._listening(listen, ssl, plan, should_defer):
                     yield self
@@ -548,9 +564,12 @@ class Server:
                 await stop(
                     self._stop_callbacks,
                     STOP_TIME if self._drain_run is None else self._drain_run.seconds_left(STOP_TIME),
+                    self._dispatcher.threads,
                 )
         finally:
             self._serves = False
+            if blocking:
+                self._dispatcher.threads.release_lifespan_thread()
 
     @asynccontextmanager
     async def _listening(
@@ -622,8 +641,7 @@ class Server:
         dispatcher = self._dispatcher
         dispatcher.threads.draining.set()
         for callback in self._drain_callbacks:
-            if rest := call_on_drain(callback, plan):
-                dispatcher.start(rest)
+            dispatcher.start(call_on_drain(callback, plan, dispatcher.threads))
         dispatcher.drain_run = DrainRun(
             plan,
             self.connections,
@@ -661,6 +679,11 @@ class Server:
             if self.addresses
             else "the server has no port: it does not listen"
         )
+
+
+def _check_function(decorator: str, function: object) -> None:
+    if not callable(function):
+        raise TypeError(f"{decorator} takes a function, not {function!r}")
 
 
 def _address_of(sock: _socket.socket) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ..aio.broadcast import BroadcastReport, Slow, broadcast
@@ -21,13 +21,14 @@ Message = str | Buffer
 
 
 def broadcast_from_anywhere(
-    connections: Connections, message: Message, slow: Slow, portal: Portal | None
+    connections: Connections, message: Message, slow: Slow, find_portal: Callable[[], Portal | None]
 ) -> BroadcastReport:
-    """Broadcast in the event loop of ``portal``; None while the server does not serve."""
-    running = _running_loop()
+    """Broadcast in the event loop of ``find_portal()``, which is None while the server does not serve."""
+    running, portal = _running_loop(), find_portal()
     if portal is None and running is None and isinstance(connections, Iterable):
         connections = list(connections)
-        if connections:
+        portal = find_portal()  # the server may have begun to serve before the connections were listed
+        if connections and portal is None:
             raise ConcurrencyError("broadcast() was called in a thread while its server does not serve")
     if portal is None or portal.loop is running:
         return _broadcast(connections, message, slow)

@@ -10,7 +10,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
 
-from ..aio.bind import format_address
+from ..aio.bind import format_peer
 from ..aio.exchange import Exchange
 from ..aio.websocket import WebSocket, begin_close, close_for
 from ..codes import CloseCode
@@ -146,7 +146,12 @@ class Dispatcher:
         except BaseException as exc:
             # The status is sent, so the client only sees that the connection was aborted.
             request = pending.request
-            logger.error("answering %r for %s failed", request.raw_path, _peer(request), exc_info=exc)
+            logger.error(
+                "answering %r for %s failed",
+                request.raw_path,
+                format_peer(request.remote_address),
+                exc_info=exc,
+            )
             pending.exchange.abort()
 
     def _time_out(self, pending: PendingAnswer, task: asyncio.Task[None]) -> None:
@@ -195,7 +200,9 @@ class Dispatcher:
         return self.drain_run.refuse()
 
     def _internal_error(self, request: Request, exc: BaseException) -> Response:
-        logger.error("answering %r for %s failed", request.raw_path, _peer(request), exc_info=exc)
+        logger.error(
+            "answering %r for %s failed", request.raw_path, format_peer(request.remote_address), exc_info=exc
+        )
         self._observers.refused(request, 500, "internal error")
         return Response.text("internal error\n", 500)
 
@@ -363,7 +370,13 @@ class Dispatcher:
     async def _failed(self, ws: WebSocket, route: Route, exc: BaseException) -> None:
         # The traceback is logged; the peer only gets the code 1011.
         request = ws.request
-        logger.error("handler %s of %r for %s failed", route.name, request.path, _peer(request), exc_info=exc)
+        logger.error(
+            "handler %s of %r for %s failed",
+            route.name,
+            request.path,
+            format_peer(request.remote_address),
+            exc_info=exc,
+        )
         await close_for(ws, Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
 
 
@@ -378,9 +391,3 @@ def _is_end_of(exc: BaseException, ws: WebSocket) -> bool:
     if isinstance(exc, BaseExceptionGroup):
         return all(_is_end_of(each, ws) for each in exc.exceptions)
     return isinstance(exc, ConnectionClosed) and exc.ending is ws.ending
-
-
-def _peer(request: Request) -> str:
-    address = request.remote_address
-    # A peer chooses the name of its Unix socket, so log the repr.
-    return format_address(address) if isinstance(address, tuple) else repr(address)

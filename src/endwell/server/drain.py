@@ -11,16 +11,16 @@ handlers and peers do.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import random
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import pairwise
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 from ..aio.exchange import Opening
 from ..aio.quiescence import Quiescence
@@ -29,8 +29,8 @@ from ..aio.websocket import WebSocket, bytes_sent, end_delivery, messages_consum
 from ..ending import Cause, Ending
 from ..errors import ServiceUnavailable
 from ..sync.portal import Portal
-from .router import Route
-from .threads import HandlerThreads
+from .router import Route, blocks
+from .threads import HandlerThreads, result_of
 from .timetable import CLEANUP_TIME, Drain, Phase, Timetable
 
 __all__ = ["DrainReport", "DrainRun", "call_on_drain", "counted"]
@@ -162,21 +162,23 @@ def _by_name(names: Iterable[str]) -> str:
     return ", ".join(f"{count} x {name}" for name, count in Counter(names).items())
 
 
-def call_on_drain(callback: Callable[[Drain], object], drain: Drain) -> Coroutine[Any, Any, None] | None:
-    """Call an ``on_drain`` callback; if it is async, return a coroutine that the caller must run."""
-    try:
-        returned = callback(drain)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        logger.exception("on_drain callback %r failed", callback)
-        return None
-    return _await_callback(callback, returned) if inspect.isawaitable(returned) else None
+def call_on_drain(
+    callback: Callable[[Drain], object], drain: Drain, threads: HandlerThreads
+) -> Coroutine[Any, Any, None]:
+    """Start an ``on_drain`` callback, a plain one in a thread. Returns a coroutine that the caller must run."""
+    if blocks(callback):
+        # Started here, because a second signal may cancel the coroutine before its first step.
+        return _await_callback(
+            callback, partial(result_of, threads.start(callback, drain, context=copy_context()))
+        )
+    return _await_callback(callback, partial(callback, drain))
 
 
-async def _await_callback(callback: object, awaitable: Awaitable[object]) -> None:
+async def _await_callback(callback: object, call: Callable[[], object]) -> None:
     try:
-        await awaitable
+        # A wrapper that is not a coroutine function may return None instead of a coroutine.
+        if (awaitable := call()) is not None:
+            await cast("Awaitable[object]", awaitable)
     except (Exception, SystemExit):
         logger.exception("on_drain callback %r failed", callback)
 
@@ -229,7 +231,8 @@ class DrainRun:
         self._finished = asyncio.Event()
         for ws in connections:
             ws.on_close(partial(self._ended, ws))
-        for waited in (*tasks, *threads.running):
+        running: list[asyncio.Future[Any]] = [*tasks, *threads.running]
+        for waited in running:
             waited.add_done_callback(self._check_finished)
 
     def elapsed(self) -> float:

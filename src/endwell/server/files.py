@@ -46,7 +46,8 @@ def static(
 
     A request for a directory gets its ``index.html``. Names that start with a dot are not served. A
     symbolic link is followed if its target is in the folder; with ``follow_links``, it is always followed.
-    A request for a file above :data:`MAX_FILE` raises ValueError; the server logs it and answers with 500.
+    A request for a file that does not exist raises NotFound, and the server refuses it. One for a file above
+    :data:`MAX_FILE` raises ValueError; the server logs it and answers with 500.
 
     Raises:
         OSError: The folder does not exist.
@@ -89,7 +90,8 @@ def _serve(root: Path, request: Request, path: str, follow_links: bool) -> Respo
         if found is not None:
             with suppress(FileNotFoundError):
                 return _file_response(found, request)
-    return NotFound("there is no such file").response()
+    # Raised, so that the server logs it and calls on_refused, as for a path without a route.
+    raise NotFound("there is no such file")
 
 
 def _find(root: Path, request: Request, path: str, follow_links: bool) -> Path | Response | None:

@@ -40,11 +40,11 @@ class _GracePeriod(NamedTuple):
 class Sessions(Mapping[Hashable, Any]):
     """The current connection of each key, such as a user, a device or a browser tab.
 
-    A newer connection of a key replaces the older one. As a mapping, the object contains the current
-    connections: a :class:`WebSocket`, or the blocking WebSocket of a plain handler. :attr:`present` also
-    contains the keys whose connection ended less than ``grace`` seconds ago, because a page that is reloaded,
-    or a client that lost its network, reconnects within that time. The callbacks :meth:`joined` and
-    :meth:`left` report users that come and go, but not reloads.
+    A newer connection of a key replaces the older one, which is closed with 4991 (REPLACED). As a mapping,
+    the object contains the current connections: a :class:`WebSocket`, or the blocking WebSocket of a plain
+    handler. :attr:`present` also contains the keys whose connection ended less than ``grace`` seconds ago,
+    because a page that is reloaded, or a client that lost its network, reconnects within that time. The
+    callbacks :meth:`joined` and :meth:`left` report users that come and go, but not reloads.
 
     The object belongs to one event loop. Threads of plain handlers may read it, and call :meth:`join` with
     their WebSocket. :attr:`Server.sessions` is such an object.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..aio.admission import LimitLog
 from ..aio.callbacks import check_returned
@@ -19,7 +20,7 @@ from ..sync.portal import Portal
 from ..sync.threads import Threads
 from ..sync.websocket import WebSocket as BlockingWebSocket
 
-__all__ = ["HandlerThreads"]
+__all__ = ["HandlerThreads", "Outcome", "result_of"]
 
 #: Maximum threads for HTTP handlers; further requests wait. WebSocket handlers have their own threads,
 #: because each of them runs as long as its connection.
@@ -28,10 +29,15 @@ PAGES = 32
 HOOKS = 32
 #: Maximum threads that read files, so that slow HTTP handlers do not delay the scripts of a page.
 FILES = 8
+#: Maximum threads for ``on_start``, ``on_drain`` and ``on_stop`` callbacks.
+LIFESPAN = 32
+
+#: What a call has returned, and None; or None, and what it has raised.
+Outcome: TypeAlias = tuple[object, BaseException | None]
 
 
 class HandlerThreads:
-    """The threads of one server, for WebSocket handlers, HTTP handlers, hooks and files."""
+    """The threads of one server, for WebSocket handlers, HTTP handlers, hooks, files and lifespan callbacks."""
 
     def __init__(self, max_threads: int) -> None:
         if isinstance(max_threads, bool) or not isinstance(max_threads, int):
@@ -42,9 +48,10 @@ class HandlerThreads:
         self._pages = Threads(PAGES, "endwell page")
         self._hooks = Threads(HOOKS, "endwell hook")
         self._files = Threads(FILES, "endwell file")
-        #: A future for each call that still runs. A thread cannot be cancelled, so the call may outlive the
-        #: task that waits for it.
-        self.running: set[asyncio.Future[Any]] = set()
+        self._lifespan = Threads(LIFESPAN, "endwell callback")
+        #: A future for each call that still runs, and whether it is a WebSocket handler. A thread cannot be
+        #: cancelled, so the call may outlive the task that waits for it.
+        self.running: dict[asyncio.Future[Outcome], bool] = {}
         #: The ``draining`` event of the blocking WebSockets.
         self.draining = ThreadFlag()
         self._reserved = 0
@@ -120,14 +127,44 @@ class HandlerThreads:
         """Call ``read``, which reads a file, in a thread; returns its return value."""
         return await self._run(self._files, partial(read, *args))
 
+    def keep_lifespan_thread(self) -> None:
+        """Start a thread for ``on_stop`` callbacks, because the system may be unable to start one later."""
+        self._lifespan.keep()
+
+    def release_lifespan_thread(self) -> None:
+        """Undo one :meth:`keep_lifespan_thread`."""
+        self._lifespan.release()
+
+    def start(
+        self, callback: Callable[..., object], *args: object, context: Context
+    ) -> asyncio.Future[Outcome]:
+        """Start a lifespan ``callback`` in a thread, in ``context``. :func:`result_of` waits for it."""
+        return self._submit(self._lifespan, partial(callback, *args), context)
+
     async def _run(
         self, threads: Threads, call: Callable[[], object], after: Callable[[object], None] | None = None
     ) -> Any:
-        loop, context = asyncio.get_running_loop(), copy_context()
-        done: asyncio.Future[tuple[object, BaseException | None]] = loop.create_future()
+        # A thread cannot be cancelled. It goes on if this task is cancelled, and a drain waits for it.
+        returned, exc = await asyncio.shield(self._submit(threads, call, copy_context(), after))
+        if isinstance(exc, Exception):
+            raise exc
+        if exc is not None:
+            # sys.exit() in a thread ends the call, and neither the loop nor the process.
+            raise RuntimeError(f"{exc!r} in a thread of a handler") from exc
+        return returned
+
+    def _submit(
+        self,
+        threads: Threads,
+        call: Callable[[], object],
+        context: Context,
+        after: Callable[[object], None] | None = None,
+    ) -> asyncio.Future[Outcome]:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Outcome] = loop.create_future()
 
         def job() -> None:
-            outcome: tuple[object, BaseException | None]
+            outcome: Outcome
             try:
                 outcome = context.run(call), None
             except BaseException as exc:
@@ -137,27 +174,20 @@ class HandlerThreads:
             except RuntimeError:
                 pass  # the loop is closed, so no task waits for the outcome
 
-        self.running.add(done)
-        done.add_done_callback(self.running.discard)
+        self.running[done] = threads is self._handlers
+        done.add_done_callback(self.running.pop)
         if after is not None:
             done.add_done_callback(after)
         try:
             threads.submit(job)
         except RuntimeError as refused:  # the system cannot start a thread
             done.set_result((None, refused))
-        # A thread cannot be cancelled. It goes on if this task is cancelled, and a drain waits for it.
-        returned, exc = await asyncio.shield(done)
-        if isinstance(exc, Exception):
-            raise exc
-        if exc is not None:
-            # sys.exit() in a thread ends the call, and neither the loop nor the process.
-            raise RuntimeError(f"{exc!r} in a thread of a handler") from exc
-        return returned
+        return done
 
     def dismiss(self) -> None:
         """End the idle threads when the server has stopped; busy threads end after their current call."""
         # Set instead of decremented, because a task that never started has not released its reservation.
-        self._reserved = len(self.running)
+        self._reserved = sum(self.running.values())
         self._log.left(self._reserved)
         self._handlers.dismiss()
         for threads in (self._pages, self._hooks, self._files):
@@ -165,6 +195,16 @@ class HandlerThreads:
         if self._callbacks is not None:
             self._callbacks.release()
             self._callbacks = None
+
+
+async def result_of(done: asyncio.Future[Outcome]) -> object:
+    """Wait for the end of a lifespan callback in a thread. Await its result if it is awaitable."""
+    returned, exc = await asyncio.shield(done)
+    if isinstance(exc, Exception | SystemExit):
+        raise exc
+    if exc is not None:
+        raise RuntimeError(f"{exc!r} in a thread of a callback") from exc
+    return await returned if inspect.isawaitable(returned) else returned
 
 
 def _handle(handler: Callable[..., object], ws: BlockingWebSocket, params: Mapping[str, str]) -> None:

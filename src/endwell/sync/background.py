@@ -7,6 +7,7 @@ import asyncio
 import atexit
 import os
 import threading
+from time import monotonic
 from types import BuiltinFunctionType
 
 from ..aio.loop import loop_factory
@@ -51,8 +52,10 @@ class _Background:
             self.portal.run(self._close_all, timeout=2 * EXIT_TIME)
         except TimeoutError:
             pass  # the loop is blocked
-        # The interpreter does not wait for the threads of on_close callbacks, so wait for them here.
-        self.portal.callbacks.finish(EXIT_TIME)
+        # The interpreter does not wait for the threads of callbacks, so wait for them here.
+        deadline = monotonic() + EXIT_TIME
+        for threads in (self.portal.callbacks, self.portal.reconnecting_callbacks):
+            threads.finish(deadline - monotonic())
         self.portal.soon(self._stopped.set)
         self._thread.join(EXIT_TIME)
 

@@ -30,7 +30,7 @@ from ..errors import ConnectionClosed
 from ..protocol.connection import AHEAD
 from ..protocol.receiver import Receiver
 from .inbox import ThreadInbox
-from .portal import Portal
+from .portal import MAX_LOOP_WAIT, Portal
 from .waiting import Waiting, acquired_lock, remaining
 
 __all__ = ["Bridge"]
@@ -229,7 +229,9 @@ class Bridge(Receiver):
             if self._inbox.paused or self._core.partial_size:
                 self.portal.post(self)
             while True:
-                lock.acquire()
+                if not lock.acquire(True, MAX_LOOP_WAIT):
+                    self.portal.check_loop()
+                    continue
                 with self._gate:
                     if not self.is_open:
                         return False
@@ -298,6 +300,10 @@ class Bridge(Receiver):
         if not self.over():
             self.portal.guard()
             self.portal.soon(self.close_now, cause, close)
+        while not self.over():
+            self._closers.wait(self.over, MAX_LOOP_WAIT)
+            if not self.over():
+                self.portal.check_loop()
         return self.wait_closed(None)
 
     def abandon(self) -> None:

@@ -36,6 +36,8 @@ def connect(  # size: the documentation of the arguments
 ) -> WebSocket:
     """Open a client connection and return it; blocks until the opening handshake is done.
 
+    The wait is at most ``open_timeout`` (default: 10 s).
+
     Use the connection in a ``with`` block, or call its ``close()``. Leaving the block closes with 1000 and
     waits for the end; an interruption (Ctrl-C) in the block closes with 1001.
 
@@ -204,7 +206,7 @@ class _Client(ReconnectLoop):
 
     def __init__(self, portal: Portal, url: str, **keywords: Any) -> None:
         super().__init__(url, **keywords)
-        self._calls = SerialExecutor(portal.callbacks)
+        self._calls = SerialExecutor(portal.reconnecting_callbacks)
         self._context = copy_context()
 
     def _call(self, callback: Callable[..., object] | None, *arguments: Any) -> None:

@@ -63,7 +63,7 @@ class ThreadInbox(Inbox):
         if len(self.queue) >= limit or self._bytes >= self.max_bytes:
             # First, so that a thread that reads a message from now on sees it and posts the bridge.
             self.paused = True
-            if self._bytes >= self.max_bytes:
+            if len(self.queue) < limit:  # few enough to count their bytes each time
                 self._bytes = sum(map(len, self.queue.copy()))
             if len(self.queue) >= limit or self._bytes >= self.max_bytes:
                 return not (self._senders and self._portal.surplus < DEADLOCK_ALLOWANCE)

@@ -7,6 +7,7 @@ cdef class Portal:
     cdef readonly object loop
     cdef public Py_ssize_t surplus
     cdef readonly object callbacks
+    cdef readonly object reconnecting_callbacks
     cdef readonly object bridges
     cdef bint _inherited
     cdef object _thread

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -23,10 +26,11 @@ __all__ = ["Portal"]
 
 T = TypeVar("T")
 
-#: Seconds. A hand-over that takes longer than ``MAX_HANDOVER_TIME`` means that the woken thread computes.
-#: For ``HANDOVER_PAUSE`` after it, threads are woken without a hand-over, which would cost Python's switch
-#: interval.
+#: In a hand-over, the loop's thread wakes a thread and yields the GIL to it. If the woken thread computes
+#: instead of waiting again, the loop gets the GIL back only after Python's switch interval (5 ms by default).
+#: A hand-over that takes longer than this number of seconds is a sign of that.
 MAX_HANDOVER_TIME = 0.001
+#: For this number of seconds after it, threads are woken without yielding to them.
 HANDOVER_PAUSE = 0.1
 #: Posted bridges that are processed in one turn of the loop. Without this limit, a thread that never stops
 #: sending would starve the loop, and with it the close() of another thread.
@@ -34,6 +38,15 @@ MAX_POSTED_PER_TURN = 256
 #: The message of the error when the loop ends during a call.
 _LOOP_ENDED = (
     "this call was interrupted: its event loop has ended, because the server stopped or the interpreter exits"
+)
+#: Seconds after which a call raises ConcurrencyError if the loop has not begun it. asyncio has no such limit, but
+#: the loop may be blocked by a callback that waits for the calling thread.
+MAX_LOOP_WAIT = 30.0
+#: Seconds between two checks whether the loop is closed. asyncio drops the callbacks that it has not called then.
+LOOP_CHECK_INTERVAL = 1.0
+_LOOP_BLOCKED = (
+    "the event loop has not begun this call within %.0f s: it does not run, or a callback or async function in "
+    "it blocks, and may wait for this thread"
 )
 #: Maximum number of threads that run ``on_close`` callbacks.
 CALLBACKS = 8
@@ -52,6 +65,9 @@ class Portal:
         self.surplus = 0
         #: The threads of ``on_close`` callbacks, which may block.
         self.callbacks = Threads(CALLBACKS, "endwell on_close")
+        #: The threads of callbacks of ``reconnecting``. Without a bound, because each attempt waits for its
+        #: callback: ``on_close`` callbacks that occupy all threads may wait for attempts.
+        self.reconnecting_callbacks = Threads(sys.maxsize, "endwell reconnecting")
         self.bridges: WeakSet[Bridge] = WeakSet()
         self._inherited = False
         self._thread = threading.get_ident()
@@ -79,7 +95,10 @@ class Portal:
             self.loop.call_soon_threadsafe(self._process_posted)
 
     def _process_posted(self) -> None:
-        """Process the posted bridges. The caller holds ``_wakeup_pending``; it is released or passed on."""
+        """Process the posted bridges, in several turns of the loop if they are many.
+
+        The caller holds ``_wakeup_pending``. It is released when no posted bridge is left.
+        """
         try:
             self._process_batch()
         finally:
@@ -101,12 +120,15 @@ class Portal:
             posted.popleft().process_posted()
 
     def hand_over(self, waiting: Waiting, count: int) -> None:
-        """Wake at most ``count`` threads and yield to them: their immediate answers leave in this turn."""
+        """Wake at most ``count`` threads and yield the GIL to them.
+
+        What they send before they wait again is written in this turn of the loop.
+        """
         now = monotonic()
         if now < self._paused_until:
             waiting.wake(count)
             return
-        # No thread has to wake the loop meanwhile, because the posts are processed below.
+        # Holding the lock saves the woken threads from waking the loop: their posts are processed below.
         mine = self._wakeup_pending.acquire(False)
         waiting.hand_over(count)
         if mine:
@@ -132,22 +154,46 @@ class Portal:
     ) -> T:
         """Run ``await function(*args)`` in the loop, wait for it in this thread, and return its result.
 
-        Raises TimeoutError after ``timeout`` seconds, and ConcurrencyError if the loop ends first. After a
-        time-out or Ctrl-C the coroutine is cancelled.
+        Raises TimeoutError after ``timeout`` seconds, and ConcurrencyError if the loop ends first, or is
+        blocked. After a time-out or Ctrl-C the coroutine is cancelled.
         """
         self.guard()
-        coroutine = function(*args)
+        begun = threading.Lock()
+        coroutine = _begin(begun, function, args)
         try:
             future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         except RuntimeError:  # the loop is closed
             coroutine.close()
             raise ConcurrencyError(_LOOP_ENDED) from None
         try:
-            return future.result(timeout)
+            return self._wait(future, begun, timeout)
         except CancelledError:
             raise ConcurrencyError(_LOOP_ENDED) from None
         finally:
             future.cancel()
+            if self.loop.is_closed() and begun.acquire(False):
+                coroutine.close()
+
+    def _wait(self, future: Future[T], begun: threading.Lock, timeout: float | None) -> T:
+        start = monotonic()
+        end = inf if timeout is None else start + timeout
+        while not future.done():
+            now = monotonic()
+            if now >= end:
+                raise TimeoutError
+            if self.loop.is_closed():
+                raise CancelledError
+            # The thread that locks ``begun`` first decides: the loop begins the call, or this thread raises.
+            if now - start >= MAX_LOOP_WAIT and begun.acquire(False):
+                raise ConcurrencyError(_LOOP_BLOCKED % MAX_LOOP_WAIT)
+            seconds = MAX_LOOP_WAIT if begun.locked() else min(LOOP_CHECK_INTERVAL, MAX_LOOP_WAIT)
+            with suppress(TimeoutError):
+                return future.result(min(seconds, end - now))
+        return future.result()
+
+    def check_loop(self) -> None:
+        """Raise ConcurrencyError if the loop is blocked or has ended; returns as soon as the loop answers."""
+        self.run(asyncio.sleep, 0)
 
     def soon(self, function: Callable[..., object], *args: Any) -> None:
         """Call ``function(*args)`` in the loop. May be called in any thread."""
@@ -165,6 +211,14 @@ class Portal:
         _kept.append(self.loop)
         for bridge in list(self.bridges):
             bridge.forked()
+
+
+async def _begin(
+    begun: threading.Lock, function: Callable[..., Coroutine[Any, Any, T]], args: tuple[Any, ...]
+) -> T:
+    if not begun.acquire(False):
+        raise asyncio.CancelledError  # the thread has given up
+    return await function(*args)
 
 
 _portals: WeakKeyDictionary[asyncio.AbstractEventLoop, Portal] = WeakKeyDictionary()

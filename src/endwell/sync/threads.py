@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import threading
 from collections import deque
@@ -15,6 +16,9 @@ __all__ = ["Threads"]
 
 logger = logging.getLogger("endwell")
 
+#: What starts a thread. If gevent or eventlet replaces it after this import, the locks of this library are still
+#: real ones: they would block the one thread in which all greenlets run.
+_START = _thread.start_new_thread
 #: Seconds after which an idle thread ends.
 IDLE_TIME = 5.0
 
@@ -143,6 +147,10 @@ class _PoolThread:
     def go(self) -> None:
         """Start or wake the thread: it runs ``job``, or ends if ``job`` is None."""
         if self._thread is None:
+            if _thread.start_new_thread is not _START:
+                raise RuntimeError(
+                    "threads were monkey-patched (gevent or eventlet) after the import of endwell; patch them before"
+                )
             self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             self._thread.start()
         else:

@@ -126,7 +126,10 @@ class WebSocket:
 
     @property
     def smoothed_latency(self) -> float | None:
-        """The smoothed round trip in seconds, over about eight pings, as TCP smooths it (RFC 6298)."""
+        """The moving average of :attr:`latency` in seconds; None before the first pong.
+
+        Each new round trip has a weight of 1/8, as in TCP (RFC 6298 §2.3).
+        """
         return self._ws.smoothed_latency
 
     @property
