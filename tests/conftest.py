@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,20 +92,36 @@ def _refuse(*_args: object, **_kwargs: object) -> None:
     pytest.fail("layers 0 to 2 open no socket and never sleep, and neither do their tests")
 
 
-@pytest.fixture(params=["ws", "wss"])
-def transport(request: pytest.FixtureRequest) -> Any:
-    from tests.raw import PLAIN, wss
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Return the transport of a name, and have our side use it."""
+    from endwell.aio import reactor
+    from tests.raw import RawPeer, named
 
-    return PLAIN if request.param == "ws" else wss()
+    def use(name: str) -> Any:
+        transport = named(name)
+        if transport.foreign:
+            monkeypatch.setenv("ENDWELL_DRIVER", "transport")
+            monkeypatch.setattr(RawPeer, "answers_notify", True)
+            reactor._all.clear()  # a reactor reads the variable once, and the background loop may have one
+        return transport
+
+    yield use
+    reactor._all.clear()
+
+
+@pytest.fixture(params=["ws", "wss"])
+def transport(request: pytest.FixtureRequest, use: Callable[[str], Any]) -> Any:
+    return use(request.param)
 
 
 @pytest.fixture
-def way(request: pytest.FixtureRequest) -> Any:
-    """The transport and the protocol: for a test with the parameter "ws", "wss" or an old protocol's name."""
-    from tests.raw import PLAIN, wss
+def way(request: pytest.FixtureRequest, use: Callable[[str], Any]) -> Any:
+    """The transport and the protocol: for a test with a transport's or an old protocol's name as parameter."""
+    from tests.raw import PLAIN, TRANSPORTS
 
-    if request.param in ("ws", "wss"):
-        return (PLAIN if request.param == "ws" else wss()), "13"
+    if request.param in TRANSPORTS:
+        return use(request.param), "13"
     return PLAIN, request.param
 
 

@@ -181,7 +181,8 @@ def _descriptors() -> set[tuple[str, str]]:
     for name in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):  # the one that lists them
             found.add((name, os.readlink(f"/proc/self/fd/{name}")))
-    return found
+    # libuv opens it at the first transport that is closed on a loop, and keeps it.
+    return {(name, target) for name, target in found if target != os.devnull}
 
 
 def _timers() -> set[asyncio.TimerHandle]:
@@ -199,7 +200,7 @@ async def turns(count: int = 5) -> None:
 def until_reset(ws: Any) -> None:
     """Wait until our system has the peer's RST; the loop does not run meanwhile, so that it knows nothing of it."""
     for _ in range(int(BOUND * 1000)):
-        if ws._stream._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TcpState.CLOSE.value:
+        if ws._stream.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TcpState.CLOSE.value:
             return
         time.sleep(0.001)
     raise AssertionError("no RST has come")

@@ -19,7 +19,7 @@ import struct
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
 from typing import Any, NamedTuple
@@ -35,12 +35,14 @@ __all__ = [
     "NONCE",
     "PLAIN",
     "PROMPT",
+    "TRANSPORTS",
     "Frame",
     "RawPeer",
     "RawServer",
     "Seen",
     "TcpState",
     "Transport",
+    "named",
     "wss",
 ]
 
@@ -66,6 +68,13 @@ class Transport:
 
     server: ssl.SSLContext | None = None
     client: ssl.SSLContext | None = None
+    #: Whether our side uses asyncio's transports instead of the reactor.
+    foreign: bool = False
+
+    @property
+    def fin(self) -> TcpEnd:
+        """What ``Ending.tcp`` is after a FIN: a TLS transport does not show it."""
+        return TcpEnd.UNKNOWN if self.foreign and self.server is not None else TcpEnd.FIN
 
 
 PLAIN = Transport()
@@ -80,6 +89,15 @@ def wss() -> Transport:
     client = ssl.create_default_context()
     authority.configure_trust(client)
     return Transport(server, client)
+
+
+#: The names of the transports in a test's parameters.
+TRANSPORTS = ("ws", "wss", "ws over a transport", "wss over a transport")
+
+
+def named(name: str) -> Transport:
+    """The transport of that name."""
+    return replace(wss() if name.startswith("wss") else PLAIN, foreign=name.endswith("transport"))
 
 
 class TcpState(Enum):
@@ -124,6 +142,10 @@ class RawPeer:
 
     With ``bytewise`` each octet leaves in a segment of its own.
     """
+
+    #: Whether close_notify is answered with close_notify, which asyncio's transports wait for. Others do not:
+    #: RFC 8446 §6.1, "This does not have any effect on its write side".
+    answers_notify = False
 
     def __init__(
         self, sock: socket.socket, context: ssl.SSLContext | None, *, server: bool, bytewise: bool = False
@@ -345,6 +367,9 @@ class RawPeer:
         else:
             self._in.write(octets)
             self._open(self._tls)
+            if self.answers_notify and self.seen.notified and not self._fin:
+                with suppress(OSError):
+                    await self.notify()
         return True
 
     async def octets_below(self) -> bytes:

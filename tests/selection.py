@@ -19,7 +19,7 @@ __all__ = ["once"]
 AXES = {"application", "bytewise", "face", "role", "transport", "way"}
 
 #: The protocol of today, for a behaviour that is also tested in the old ones.
-CURRENT = {"ws", "wss"}
+CURRENT = {"ws", "wss", "ws over a transport", "wss over a transport"}
 
 
 def once(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:

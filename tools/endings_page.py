@@ -1,4 +1,4 @@
-"""Write the endwell column of docs/explanation/endings.md from the table that the tests check.
+"""Write the columns of endwell in docs/explanation/endings.md from the table that the tests check.
 
 `make docs` runs it; a test fails if the column is out of date.
 """
@@ -7,23 +7,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.contract.endings.truth import CLIENT_COLUMN, SERVER_COLUMN
+from tests.contract.endings.truth import (
+    CLIENT_COLUMN,
+    CLIENT_TRANSPORT_COLUMN,
+    SERVER_COLUMN,
+    SERVER_TRANSPORT_COLUMN,
+)
 
 __all__ = ["PAGE", "filled"]
 
 PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "endings.md"
 
-#: The columns by the first cell of the table's head; endwell is the second column.
-COLUMNS = {"at a server": SERVER_COLUMN, "at a client": CLIENT_COLUMN}
+#: The second column and the third by the first cell of the table's head: endwell, and endwell over a transport.
+COLUMNS = {
+    "at a server": (SERVER_COLUMN, SERVER_TRANSPORT_COLUMN),
+    "at a client": (CLIENT_COLUMN, CLIENT_TRANSPORT_COLUMN),
+}
 
 
 def filled(text: str) -> str:
-    """Return ``text`` with the endwell columns filled in.
+    """Return ``text`` with the columns of endwell filled in.
 
     Raises KeyError for a row that the tests do not have, and ValueError for a missing row.
     """
     lines = text.splitlines(keepends=True)
-    missing = {table: set(column) for table, column in COLUMNS.items()}
+    missing = {table: set(columns[0]) for table, columns in COLUMNS.items()}
     table = ""
     for number, line in enumerate(lines):
         cells = line.split(" | ")
@@ -33,7 +41,7 @@ def filled(text: str) -> str:
         elif not line.startswith("|"):
             table = ""
         elif table and title != "---":
-            cells[1] = COLUMNS[table][title]
+            cells[1:3] = [column[title] for column in COLUMNS[table]]
             missing[table].discard(title)
             lines[number] = " | ".join(cells)
     if any(missing.values()):

@@ -55,6 +55,9 @@ class TcpEnd(Enum):
     ERROR = "error"  #: The operating system or TLS reported another error.
     #: The peer had not ended TCP when the ending was reported, `linger_timeout` after the last Close.
     OPEN = "open"
+    #: TCP has ended, and an asyncio transport did not tell how. Only `ENDWELL_DRIVER=transport`, a loop without
+    #: `add_reader` and a foreign server use one.
+    UNKNOWN = "unknown"
     NONE = "none"  #: There was no TCP connection.
 
 

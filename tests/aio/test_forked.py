@@ -12,6 +12,7 @@ import textwrap
 import pytest
 
 import endwell
+from endwell.aio.websocket import begin_close
 from tests.pair import within
 from tests.raw import BOUND, HOST, PLAIN, wss
 
@@ -88,9 +89,7 @@ async def test_a_child_that_closes_its_connections_sends_no_close(transport):
 
             def close():
                 for each in (ws, *server.accepted):
-                    each.close().close()
-                    each._core.close(1000, "", 0.0)
-                    each._stream.settle()
+                    begin_close(each, endwell.Cause.APP_CLOSED, endwell.CloseCode.NORMAL_CLOSURE)
 
             await in_child(close)
             await ws.send("after")

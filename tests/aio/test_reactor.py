@@ -125,7 +125,7 @@ async def test_without_epoll_the_loop_watches_each_connection(monkeypatch, role,
 
 async def test_no_message_waits_for_others_to_fill_a_packet(role):
     async with pair(role) as both:
-        assert both.ws._stream._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert both.ws._stream.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize("victim", [1, 2])

@@ -26,7 +26,7 @@ def limited(**options) -> int:
 
 async def test_every_connection_has_the_limit_of_its_options(role, transport):
     async with pair(role, transport, **DEFAULTS) as both:
-        assert limit(both.ws._stream._sock) == 81_000
+        assert limit(both.ws._stream.sock) == 81_000
 
 
 def test_a_unix_socket_has_none():
@@ -47,7 +47,7 @@ def test_whoever_switches_one_of_them_off_has_no_limit(option):
 
 
 def set_limit(both, milliseconds):
-    both.ws._stream._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+    both.ws._stream.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 async def test_a_peer_that_acknowledges_nothing_is_told_as_a_network_that_is_lost(role, transport):

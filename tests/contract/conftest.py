@@ -1,4 +1,4 @@
-"""The whole matrix: {asyncio, sync} x {client, server} x {ws, wss, ws in each old protocol}.
+"""The whole matrix: {asyncio, sync} x {client, server} x {ws, wss, both over a transport, ws in each old protocol}.
 
 A test that does not fit all of it says less: by the fixture that it takes (``serve``), by
 ``@pytest.mark.needs("pings", ...)``, what its protocol must have, and by ``lacks``, what not; by
@@ -13,10 +13,11 @@ from functools import partial
 
 import pytest
 
+from tests.contract.drivers import reason_to_skip
 from tests.face import Face
 from tests.old import LACKS
 from tests.pair import Pair, pair
-from tests.raw import Transport
+from tests.raw import TRANSPORTS, Transport
 
 Meet = Callable[..., AbstractAsyncContextManager[Pair]]
 
@@ -30,7 +31,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     spoken = ["13"] if metafunc.definition.get_closest_marker("alike") else LACKS
     versions = [version for version in spoken if lacks <= LACKS[version] and not needs & LACKS[version]]
     ways = ["ws" if version == "13" else version for version in versions]
-    metafunc.parametrize("way", [*ways, *(["wss"] if "ws" in ways else [])], indirect=True)
+    metafunc.parametrize("way", [*ways, *(TRANSPORTS[1:] if "ws" in ways else [])], indirect=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what a driver cannot do."""
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        name = getattr(item, "originalname", item.name)
+        if (reason := reason_to_skip(name, params)) is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest, use: Callable[[str], Transport]) -> Transport:
+    """Also over an asyncio transport."""
+    return use(request.param)
 
 
 @pytest.fixture(params=[False, True], ids=["whole", "bytewise"])

@@ -61,7 +61,7 @@ async def test_messages_before_a_close_are_handled_and_answered_before_the_close
     assert loop.after_the_loop == [True]
     assert [frame.payload.decode() for frame in seen.frames] == [f"answer to {text}" for text in FIVE]
     assert (seen.close, seen.closes, seen.tcp) == (Close(4001), 1, TcpEnd.FIN)
-    assert (ending.cause, ending.clean, ending.tcp) == (Cause.PEER_CLOSED, True, TcpEnd.FIN)
+    assert (ending.cause, ending.clean, ending.tcp) == (Cause.PEER_CLOSED, True, transport.fin)
     assert (ending.received, ending.sent) == (Close(4001), Close(4001))
 
 
@@ -260,6 +260,7 @@ async def test_the_end_is_told_within_linger_timeout_although_the_peer_keeps_tcp
     called = []
     async with pair(role, transport, face, handler=idle, close_timeout=60.0, linger_timeout=0.1) as both:
         peer = both.peer
+        peer.answers_notify = False
         both.ws.on_close(called.append)
         began = time.monotonic()
         closing = asyncio.ensure_future(both.ws.close(4000)) if first == "we" else None
@@ -286,13 +287,13 @@ async def test_a_server_reads_on_behind_the_end_that_it_told_and_then_cuts(trans
         await peer.close(4001)
         ending = await within(both.ws.closed)
         stream = both.ws._stream
-        assert stream._sock is not None
+        assert stream.sock is not None
         await peer.write(peer.octets(TEXT, bytes(60_000)) * 20)
         await peer.delivered()
         assert await peer.read_close() == Close(4001)
         seen = await peer.read_to_the_end()
         assert seen.tcp is TcpEnd.FIN  # not a reset, which would destroy a Close that is unread
-        await until(lambda: stream._sock is None)
+        await until(lambda: stream.sock is None)
     assert both.ws.ending is ending
     assert (ending.clean, ending.tcp) == (True, TcpEnd.OPEN)
 
@@ -302,9 +303,9 @@ async def test_a_server_that_stops_keeps_no_socket_of_an_end_that_was_told(trans
         await both.peer.close(4001)
         await within(both.ws.closed)
         stream = both.ws._stream
-        assert stream._sock is not None
+        assert stream.sock is not None
         both.peer.drop()
-        await until(lambda: stream._sock is None)
+        await until(lambda: stream.sock is None)
 
 
 async def test_an_end_that_was_told_keeps_its_place_among_max_connections_until_tcp_ends():

@@ -59,7 +59,7 @@ async def test_two_faces_talk_to_each_other_with_compression(face, transport):
             assert await within(ws.recv()) == message
         ending = await within(ws.close())
     assert "permessage-deflate" in ws.response.headers["Sec-WebSocket-Extensions"]
-    assert (ending.clean, ending.tcp) == (True, TcpEnd.FIN)
+    assert (ending.clean, ending.tcp) == (True, transport.fin)
     assert ending.bytes_out < 10_000
 
 

@@ -1,7 +1,7 @@
 """Every system call of a connection fails once, each time another one; run by test_faults.py.
 
 In the pure build, because a compiled one calls the system without asking Python; both are
-made of the same stream.py.
+made of the same tcp.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from contextlib import suppress
 
 from endwell import Cause, HandshakeError, Server, compiled, connect
-from endwell.aio import listen, reactor, stream
+from endwell.aio import listen, reactor, tcp
 from tests.pair import within
 
 #: What only passes, and what ends a connection, with the cause that it then has.
@@ -33,7 +33,7 @@ class Failing:
     """One of the calls, which fails the ``nth`` time that it is made on our side's socket."""
 
     def __init__(self, name: str, nth: int, number: int) -> None:
-        self.real = getattr(stream, name)
+        self.real = getattr(tcp, name)
         self.left = nth
         self.number = number
         self.victim: int | None = None
@@ -69,7 +69,7 @@ async def session(name: str, nth: int, number: int) -> bool:
         endings.append(ending)
 
     server.on_close(ended)
-    setattr(stream, name, failing)
+    setattr(tcp, name, failing)
     try:
         async with server.serving(grace=1):
             got = []
@@ -85,7 +85,7 @@ async def session(name: str, nth: int, number: int) -> bool:
                 await other.send("x")
                 assert await within(other.recv()) == "x"
     finally:
-        setattr(stream, name, failing.real)
+        setattr(tcp, name, failing.real)
     assert len(endings) == len(cleaned) == 2, (endings, cleaned)
     happened = failing.left <= 0
     if number in PASSING or not happened:

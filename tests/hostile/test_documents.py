@@ -78,7 +78,7 @@ def test_the_limits_that_are_no_options_have_the_values_of_the_code():
         [constant("server/files.py", "MAX_FILE")],
         [constant("server/threads.py", name) for name in ("PAGES", "HOOKS", "FILES")],
         [constant("aio/tcpinfo.py", "MAX_UNSENT")],
-        [constant("aio/stream.py", "MAX_READS"), 10],
+        [constant("aio/driver.py", "MAX_READS"), 10],
         [constant("protocol/connection.py", "AHEAD")],
         [constant("sync/inbox.py", "DEADLOCK_ALLOWANCE")],
     ]

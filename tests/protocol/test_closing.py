@@ -94,6 +94,7 @@ def test_an_error_of_the_system_names_its_cause_and_how_tcp_ended(exc, tls, caus
 def test_how_tcp_ended_follows_from_the_last_cue():
     assert tcp_end_of(Cue.EOF, None) is TcpEnd.FIN
     assert tcp_end_of(Cue.LINGERED, None) is TcpEnd.OPEN
+    assert tcp_end_of(Cue.GONE, None) is TcpEnd.UNKNOWN
     assert tcp_end_of(Cue.TIME_UP, None) is TcpEnd.TIMEOUT
     assert tcp_end_of(Cue.SILENT, None) is tcp_end_of(Cue.STUCK, None) is TcpEnd.ABORTED
 

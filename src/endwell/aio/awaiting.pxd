@@ -1,5 +1,5 @@
 from endwell.aio._syscalls cimport thread_ident
-from endwell.aio.stream cimport Stream
+from endwell.aio.driver cimport Driver
 from endwell.protocol.connection cimport Connection
 from endwell.protocol.inbox cimport Inbox
 from endwell.protocol.receiver cimport Receiver
@@ -26,7 +26,7 @@ cdef class Slot(Receiver):
 
 cdef class Receive:
     cdef object __weakref__
-    cdef Stream _stream
+    cdef Driver _stream
     cdef Connection _core
     cdef Slot _slot
     cdef int _at_end

@@ -18,7 +18,7 @@ from ..ending import Ending
 from ..errors import ConcurrencyError, ConnectionClosed
 from ..protocol.inbox import Inbox
 from ..protocol.receiver import Receiver
-from .stream import Stream
+from .driver import Driver
 from .syscalls import thread_ident
 
 __all__ = ["DONE", "Done", "Receive", "Slot"]
@@ -182,7 +182,7 @@ class Receive:
     __class__ = property(_coroutine_type)
     cr_running, cr_suspended, cr_frame = False, True, None
 
-    def __init__(self, stream: Stream, slot: Slot, at_end: int) -> None:
+    def __init__(self, stream: Driver, slot: Slot, at_end: int) -> None:
         self._stream = stream
         self._core = stream.core
         self._slot = slot

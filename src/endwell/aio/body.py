@@ -14,7 +14,7 @@ from ..options import Options
 from ..protocol.connection import Connection
 from ..protocol.pause import Pause
 from ..wire.body import BodyReader, body_length
-from .stream import Stream
+from .driver import Driver
 from .syscalls import monotonic
 
 __all__ = ["RequestBody"]
@@ -29,7 +29,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class RequestBody:
     """Reads the body of ``request``. ``rest`` are the bytes that came with its head."""
 
-    def __init__(self, stream: Stream, core: Connection, request: Request, rest: bytes) -> None:
+    def __init__(self, stream: Driver, core: Connection, request: Request, rest: bytes) -> None:
         self._stream = stream
         self._core = core
         self._request = request

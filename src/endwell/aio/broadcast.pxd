@@ -1,7 +1,7 @@
 cimport cython
 
 from endwell.aio._syscalls cimport monotonic
-from endwell.aio.stream cimport Stream
+from endwell.aio.driver cimport Driver
 from endwell.aio.websocket cimport WebSocket
 from endwell.protocol.connection cimport Connection
 from endwell.wire.codec cimport Codec
@@ -9,9 +9,9 @@ from endwell.wire.codec cimport Codec
 
 @cython.locals(
     targets=list, lagging=list, unable=list, corked=list, binary=cython.bint, frames=dict, now=cython.double, gone=cython.Py_ssize_t,
-    ws=WebSocket, core=Connection, stream=Stream,frame=bytes,
+    ws=WebSocket, core=Connection, stream=Driver,frame=bytes,
 )
 cpdef broadcast(connections, message, slow)
 
-@cython.locals(stream=Stream)
+@cython.locals(stream=Driver)
 cpdef _uncork(list streams)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..ending import Cause, Close
 from ..wire.codec import Buffer, Codec
-from .stream import Stream
+from .driver import Driver
 from .syscalls import monotonic
 from .websocket import WebSocket
 
@@ -56,7 +56,7 @@ def broadcast(connections: Iterable[WebSocket], message: str | Buffer, slow: Slo
     lagging: list[WebSocket] = []
     unable: list[WebSocket] = []
     binary = not isinstance(message, str)
-    corked: list[Stream] = []
+    corked: list[Driver] = []
     try:
         for ws in targets:
             core, stream = ws._core, ws._stream
@@ -113,6 +113,6 @@ def _treat(
         stream.loop.call_soon(stream.settle)
 
 
-def _uncork(streams: list[Stream]) -> None:
+def _uncork(streams: list[Driver]) -> None:
     for stream in streams:
         stream.uncork()

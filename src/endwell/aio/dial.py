@@ -22,12 +22,12 @@ from ..protocol.opening import confirm
 from ..protocol.uri import WebSocketURI
 from ..wire.head import ResponseReader
 from ..wire.trace import trace_request, trace_response
+from .choice import driver_of
+from .driver import Driver
 from .loop import check_system
 from .reach import Reach
 from .reactor import reactor_of
-from .stream import Stream
 from .tcpinfo import set_user_timeout
-from .tls import TLS
 from .websocket import WebSocket
 
 __all__ = ["dial"]
@@ -55,32 +55,29 @@ async def dial(
     check_system()
     options = offer.options
     core = Connection(True, options, time.monotonic() if began is None else began, time.time())
+    reactor = reactor_of(asyncio.get_running_loop())
     sock = await _reach(core, uri, unix_path)
     set_user_timeout(sock, options)
     core.connected = True
-    reactor, layer = reactor_of(asyncio.get_running_loop()), None
-    if uri.secure:
-        try:
-            layer = TLS(reactor, sock, tls or _default_tls(), uri.host)
-        except BaseException:
-            sock.close()
-            raise
     try:
-        stream = Stream(reactor, sock, core, _peer(sock), layer)
+        context = (tls or _default_tls()) if uri.secure else None
+        stream = driver_of(reactor, sock, core, _peer(sock), context, uri.host)
     except OSError as exc:  # no file descriptor is left
         sock.close()
         core.lost(exc, time.monotonic())
         raise _failure(core, uri, str(exc)) from exc
-    return await _ClientHandshake(stream, offer, uri, None if layer is None else layer.ssl_object).websocket()
+    except BaseException:
+        sock.close()
+        raise
+    return await _ClientHandshake(stream, offer, uri).websocket()
 
 
 class _ClientHandshake:
     """A connection during the client's opening handshake."""
 
-    def __init__(self, stream: Stream, offer: Offer, uri: WebSocketURI, tls: ssl.SSLObject | None) -> None:
+    def __init__(self, stream: Driver, offer: Offer, uri: WebSocketURI) -> None:
         self._stream = stream
         self._uri = uri
-        self._tls = tls
         self._core = stream.core
         self._offer = offer
         self._reader = ResponseReader(offer.options)
@@ -124,7 +121,7 @@ class _ClientHandshake:
     def _accept(self, accepted: Accepted, now: float) -> None:
         core, stream, offer = self._core, self._stream, self._offer
         core.accept(accepted.codec(True, offer.options.max_size), now, jitter=random())  # noqa: S311  (jitter)
-        stream.receive, stream.eof = None, core.eof
+        stream.receive = stream.eof = None
         ws = WebSocket(stream, offer.request, accepted.response, accepted.subprotocol)
         if self._reader.rest:
             core.receive(self._reader.rest, now)
@@ -155,7 +152,7 @@ class _ClientHandshake:
         if ending.cause is Cause.TLS_ERROR:
             plain = isinstance(exc, ssl.SSLError) and exc.reason in NOT_TLS
             return f"TLS failed: {exc}" + ("; this does not look like TLS: use ws://?" if plain else "")
-        shaking = self._tls is not None and self._tls.version() is None
+        shaking = not self._stream.has_shaken_hands()
         if exc is None and ending.tcp is TcpEnd.TIMEOUT:
             phase = (
                 "the TLS handshake was not complete" if shaking else "the server did not answer the request"
@@ -165,7 +162,7 @@ class _ClientHandshake:
         why = f"{ending.cause.meaning} {when}" + (f": {exc}" if exc is not None else "")
         # An OpenSSL server to which a client speaks plain HTTP ends TCP without an answer.
         silent = ending.cause in (Cause.PEER_VANISHED, Cause.CONNECTION_RESET) and not self._received_any
-        return why + ("; if this is a TLS port, use wss://" if silent and self._tls is None else "")
+        return why + ("; if this is a TLS port, use wss://" if silent and not self._uri.secure else "")
 
 
 async def _reach(

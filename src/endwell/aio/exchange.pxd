@@ -1,6 +1,6 @@
 from endwell.aio._syscalls cimport monotonic
 from endwell.aio.reactor cimport Reactor
-from endwell.aio.stream cimport Stream
+from endwell.aio.driver cimport Driver
 from endwell.protocol.connection cimport Connection
 from endwell.wire.head cimport RequestReader
 
@@ -21,7 +21,7 @@ cdef class Exchange:
     cdef Site _site
     cdef RequestReader _reader
     cdef Connection _core
-    cdef Stream _stream
+    cdef Driver _stream
     cdef object _permit
     cdef readonly object request
     cdef readonly object refusal

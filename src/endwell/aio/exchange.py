@@ -11,7 +11,7 @@ from random import random
 from typing import Protocol, TypeAlias
 
 from ..errors import RequestRefused, TooManyConnections
-from ..http import Accept, Headers, Request, Response, StreamingResponse, pack, set_body
+from ..http import Accept, Headers, Request, Response, StreamingResponse, pack, set_body, set_link
 from ..options import Options
 from ..protocol.closing import State
 from ..protocol.connection import Connection
@@ -25,12 +25,12 @@ from ..protocol.responding import complete
 from ..wire.head import RequestReader
 from .admission import UNLIMITED, Permit
 from .body import RequestBody
+from .choice import driver_of
+from .driver import Driver
 from .flag import Flag
 from .reactor import reactor_of
-from .stream import Stream
 from .streaming import StreamedAnswer
 from .syscalls import monotonic
-from .tls import TLS
 from .websocket import WebSocket
 
 __all__ = ["Application", "Exchange", "Opening", "Site"]
@@ -61,7 +61,7 @@ class Site:
         #: Connections whose opening handshake or HTTP answer is not complete.
         self.openings: set[Opening] = set()
         #: Connections that have ended for the application while TCP is still open.
-        self.lingering: set[Stream] = set()
+        self.lingering: set[Driver] = set()
         self.reactor = reactor_of(self.loop)
 
 
@@ -77,9 +77,8 @@ class Exchange:
         self._site = site
         self._permit = permit
         self._core = Connection(False, site.options, monotonic(), time.time())
-        layer = None if tls is None else TLS(site.reactor, sock, tls, server=True)
-        self._stream = Stream(site.reactor, sock, self._core, address, layer)
-        self._reader = RequestReader(site.options, address, None if layer is None else layer.ssl_object)
+        self._stream = driver_of(site.reactor, sock, self._core, address, tls)
+        self._reader = RequestReader(site.options, address, tls is not None)
         self._stream.receive = self._receive
         self._stream.changed = self._changed
         #: The request; None until its head is complete, and if it could not be parsed.
@@ -249,6 +248,8 @@ class Exchange:
         if self.request is None and self.refusal is None:
             return
         self._stream.receive = None
+        if self.request is not None and self._site.tls is not None:
+            set_link(self.request, self._stream.tls_object() or True)
         if self.request is not None and self._site.options.proxy_headers:
             self._trust_proxy(self.request)
         if self._permit.refused and self.refusal is None:

@@ -10,6 +10,7 @@ cdef class Listener(Site):
     cdef bint _exhausted
     cdef object _should_defer
     cdef bint _deferred
+    cdef dict _acceptors
 
 
 cdef _accepted(listening)

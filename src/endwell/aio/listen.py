@@ -11,6 +11,7 @@ from collections.abc import Callable
 from weakref import WeakSet
 
 from ..options import Options
+from .acceptor import Acceptor
 from .admission import Admission, Permit
 from .bind import unlink
 from .exchange import Application, Exchange, Site
@@ -66,6 +67,8 @@ class Listener(Site):
         self._should_defer = should_defer
         self._deferred = False
         _listeners.add(self)
+        # On a loop without readers.
+        self._acceptors: dict[_socket.socket, Acceptor] = {}
         for sock in socks:
             set_user_timeout(sock, options)
             limit_unsent_bytes(sock)
@@ -76,18 +79,20 @@ class Listener(Site):
         if self._should_defer is None:
             unlink(self.socks)
         for sock in self.socks:
-            self.loop.remove_reader(sock.fileno())
+            self._unwatch(sock)
             sock.close()
         self.socks = []
 
     def forked(self) -> None:
         """Close the descriptors in a forked child. The parent continues to listen, and keeps its socket files."""
+        for acceptor in self._acceptors.values():
+            acceptor.forked()
         for sock in self.socks:
             sock.close()
         self.socks = []
 
     def _pause(self, sock: _socket.socket, seconds: float) -> None:
-        self.loop.remove_reader(sock.fileno())
+        self._unwatch(sock)
         self.loop.call_later(seconds, self._watch, sock)
 
     async def settled(self, seconds: float) -> None:
@@ -98,12 +103,22 @@ class Listener(Site):
             await asyncio.sleep(POLL_INTERVAL)
 
     def _watch(self, sock: _socket.socket) -> None:
-        if sock in self.socks:
+        if sock not in self.socks:
+            return
+        if self.reactor.has_readers:
             self.loop.add_reader(sock.fileno(), self._accept, sock)
+        else:
+            self._acceptors[sock] = Acceptor(self.loop, sock, self._accept)
+
+    def _unwatch(self, sock: _socket.socket) -> None:
+        if self.reactor.has_readers:
+            self.loop.remove_reader(sock.fileno())
+        elif (acceptor := self._acceptors.pop(sock, None)) is not None:
+            acceptor.stop()
 
     def _accept(self, listening: _socket.socket) -> None:
         accepts = ACCEPTS
-        if self._should_defer is not None:
+        if self._should_defer is not None and self.reactor.has_readers:
             # Not twice in a row: the other processes may be busier than their numbers say.
             self._deferred = not self._deferred and self._should_defer(len(self.openings))
             if self._deferred:
@@ -112,7 +127,8 @@ class Listener(Site):
             accepts = SHARED_ACCEPTS
         for _ in range(accepts):
             try:
-                sock, address = _accepted(listening)
+                acceptor = self._acceptors.get(listening)
+                sock, address = _accepted(listening) if acceptor is None else acceptor.take()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 self._exhausted = False
                 return

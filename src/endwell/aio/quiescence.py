@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ..protocol.pause import Pause
 from ..protocol.receiver import Receiver
-from .stream import Stream
+from .driver import Driver
 from .syscalls import monotonic
 
 __all__ = ["Quiescence"]
@@ -21,7 +21,7 @@ class Quiescence:
     """
 
     def __init__(
-        self, stream: Stream, receiver: Receiver, quiet: float, callback: Callable[[], object]
+        self, stream: Driver, receiver: Receiver, quiet: float, callback: Callable[[], object]
     ) -> None:
         self._stream = stream
         self._receiver = receiver

@@ -8,9 +8,11 @@ import os
 import socket
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain, zip_longest
 
 from .bind import format_address
+from .reactor import reactor_of
 from .resolve import Address, resolve
 
 __all__ = ["Reach"]
@@ -84,6 +86,10 @@ class _Race:
         self._loop = asyncio.get_running_loop()
         self._waiting = deque(addresses)
         self._connecting: set[socket.socket] = set()
+        # On a loop that cannot watch a socket: its own calls.
+        self._calls: dict[socket.socket, asyncio.Task[None]] | None = None
+        if not reactor_of(self._loop).has_readers:
+            self._calls = {}
         self._errors: list[OSError] = []
         self._timer: asyncio.TimerHandle | None = None
         self._won: asyncio.Future[socket.socket] = self._loop.create_future()
@@ -100,7 +106,10 @@ class _Race:
         finally:
             self._unset_timer()
             for loser in self._connecting:
-                self._loop.remove_writer(loser.fileno())
+                if self._calls is None:
+                    self._loop.remove_writer(loser.fileno())
+                else:
+                    self._calls.pop(loser).cancel()
                 loser.close()
 
     def _next(self) -> None:
@@ -121,6 +130,10 @@ class _Race:
             return
         self._connecting.add(sock)
         sock.setblocking(False)
+        if self._calls is not None:
+            self._calls[sock] = task = self._loop.create_task(self._loop.sock_connect(sock, address))
+            task.add_done_callback(partial(self._called, sock, address))
+            return
         number = sock.connect_ex(address)
         if number in (errno.EINPROGRESS, errno.EINTR):
             try:
@@ -133,6 +146,13 @@ class _Race:
     def _connected(self, sock: socket.socket, address: tuple[object, ...]) -> None:
         self._loop.remove_writer(sock.fileno())
         self._judge(sock, address, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def _called(self, sock: socket.socket, address: tuple[object, ...], task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        failure = task.exception()
+        number = 0 if failure is None else getattr(failure, "errno", None) or errno.EIO
+        self._judge(sock, address, number)
 
     def _judge(self, sock: socket.socket, address: tuple[object, ...], number: int) -> None:
         if self._won.done():

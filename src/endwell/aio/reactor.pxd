@@ -11,6 +11,7 @@ cdef class Reactor:
     cdef readonly bytearray buffer
     cdef readonly bytearray encrypted
     cdef readonly bint ask_for_errors
+    cdef readonly bint has_readers
     cdef Py_ssize_t _members
     cdef object _epoll
     cdef dict _readers
@@ -18,15 +19,15 @@ cdef class Reactor:
     cdef dict _timers
     cdef object _stall_detector
 
-    cpdef enter(self)
+    cpdef enter(self, bint watches=*)
     cpdef leave(self)
-    cpdef add_reader(self, int fd, stream)
+    cpdef add_reader(self, int fd, driver)
     cpdef remove_reader(self, int fd)
     cpdef watch_errors_only(self, int fd)
-    cpdef watch_reads(self, int fd, stream)
+    cpdef watch_reads(self, int fd, driver)
 
-    @cython.locals(streams=set)
-    cpdef set_alarm(self, stream, double at)
+    @cython.locals(drivers=set)
+    cpdef set_alarm(self, driver, double at)
 
-    @cython.locals(streams=set)
-    cpdef unset_alarm(self, stream, double at)
+    @cython.locals(drivers=set)
+    cpdef unset_alarm(self, driver, double at)

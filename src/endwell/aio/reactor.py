@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import socket
 from contextvars import Context
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -19,7 +20,8 @@ from .syscalls import monotonic
 from .watchdog import StallDetector
 
 if TYPE_CHECKING:
-    from .stream import Stream
+    from .driver import Driver
+    from .tcp import TcpDriver
 
 __all__ = ["Reactor", "reactor_of"]
 
@@ -50,16 +52,21 @@ class Reactor:
         #: libuv announces an error once and then stops watching, so uvloop would miss a reset that comes
         #: together with data. A selector and epoll announce it again.
         self.ask_for_errors = not HAS_EPOLL and not isinstance(loop, asyncio.SelectorEventLoop)
+        #: Whether sockets can be watched. If not, connections use a transport of the loop.
+        self.has_readers = _can_watch(loop)
         self._members = 0
         self._epoll: select.epoll | None = None
-        self._readers: dict[int, Stream] = {}
-        self._alarms: dict[int, set[Stream]] = {}
+        self._readers: dict[int, TcpDriver] = {}
+        self._alarms: dict[int, set[Driver]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._stall_detector = StallDetector(loop)
 
-    def enter(self) -> None:
-        """Add a connection. Raises OSError if there is no file descriptor left for the epoll instance."""
-        if HAS_EPOLL and self._epoll is None:
+    def enter(self, watches: bool = True) -> None:
+        """Add a connection. Raises OSError if there is no file descriptor left for the epoll instance.
+
+        ``watches``: whether :meth:`add_reader` will be called.
+        """
+        if watches and HAS_EPOLL and self._epoll is None:
             self._epoll = epoll()
             # In an empty context: the callbacks of all connections must not run in the context of the first
             # one.
@@ -79,13 +86,13 @@ class Reactor:
             self._epoll.close()
             self._epoll = None
 
-    def add_reader(self, fd: int, stream: Stream) -> None:
-        """Call ``stream.readable()`` whenever there is data or an error."""
+    def add_reader(self, fd: int, driver: TcpDriver) -> None:
+        """Call ``driver.readable()`` whenever there is data or an error."""
         if self._epoll is None:
-            self.loop.add_reader(fd, stream.readable)
+            self.loop.add_reader(fd, driver.readable)
         else:
             self._epoll.register(fd, select.EPOLLIN)
-            self._readers[fd] = stream
+            self._readers[fd] = driver
 
     def remove_reader(self, fd: int) -> None:
         """Undo :meth:`add_reader`."""
@@ -102,10 +109,10 @@ class Reactor:
         else:
             self._epoll.modify(fd, 0)  # epoll always announces EPOLLERR and EPOLLHUP
 
-    def watch_reads(self, fd: int, stream: Stream) -> None:
+    def watch_reads(self, fd: int, driver: TcpDriver) -> None:
         """Announce data again."""
         if self._epoll is None:
-            self.loop.add_reader(fd, stream.readable)
+            self.loop.add_reader(fd, driver.readable)
         else:
             self._epoll.modify(fd, select.EPOLLIN)
 
@@ -119,64 +126,80 @@ class Reactor:
                 only.readable()
                 return
         for fd, events in self._epoll.poll(0, EVENTS):
-            stream = self._readers.get(fd)
-            if stream is None:
+            driver = self._readers.get(fd)
+            if driver is None:
                 continue  # an earlier callback of this loop has closed it
             try:
                 if events & readable:
-                    stream.readable()
+                    driver.readable()
                 else:
-                    stream.hung_up()
+                    driver.hung_up()
             except Exception as exc:
                 # As a loop does with a callback that fails.
-                self.loop.call_exception_handler({"message": f"reading {stream!r} failed", "exception": exc})
+                self.loop.call_exception_handler({"message": f"reading {driver!r} failed", "exception": exc})
 
-    def set_alarm(self, stream: Stream, at: float) -> None:
-        """Call ``stream.tick()`` at the time ``at``."""
+    def set_alarm(self, driver: Driver, at: float) -> None:
+        """Call ``driver.tick()`` at the time ``at``."""
         number = int(at / ALARM_RESOLUTION) + 1
-        streams = self._alarms.get(number)
-        if streams is None:
-            streams = self._alarms[number] = set()
+        drivers = self._alarms.get(number)
+        if drivers is None:
+            drivers = self._alarms[number] = set()
             self._timers[number] = self.loop.call_later(
                 number * ALARM_RESOLUTION - monotonic(), self._alarms_due, number
             )
-        streams.add(stream)
+        drivers.add(driver)
 
-    def unset_alarm(self, stream: Stream, at: float) -> None:
+    def unset_alarm(self, driver: Driver, at: float) -> None:
         """Undo :meth:`set_alarm`."""
         number = int(at / ALARM_RESOLUTION) + 1
-        streams = self._alarms.get(number)
-        if streams is None:
+        drivers = self._alarms.get(number)
+        if drivers is None:
             return
-        streams.discard(stream)
-        if not streams:
+        drivers.discard(driver)
+        if not drivers:
             del self._alarms[number]
             self._timers.pop(number).cancel()
 
     def _alarms_due(self, number: int) -> None:
         del self._timers[number]
         # One call for each, so that an exception in one does not affect the others.
-        for stream in self._alarms.pop(number):
-            self.loop.call_soon(stream.tick)
+        for driver in self._alarms.pop(number):
+            self.loop.call_soon(driver.tick)
 
     def _stalled(self, since: float, seconds: float) -> None:
         now = monotonic()
-        # A stream without an alarm has no deadline. All streams are informed before any alarm runs: those
+        # A driver without an alarm has no deadline. All drivers are informed before any alarm runs: those
         # that are due have only been scheduled.
-        for streams in self._alarms.values():
-            for stream in streams:
-                stream.core.stalled(since, seconds, now)
-                self.loop.call_soon(stream.settle)
+        for drivers in self._alarms.values():
+            for driver in drivers:
+                driver.core.stalled(since, seconds, now)
+                self.loop.call_soon(driver.settle)
 
     def forked(self) -> None:
         """Release the parent's connections in a forked child, which shares the epoll instance with the parent."""
-        for stream in set(self._readers.values()).union(*self._alarms.values()):
-            stream.forked()
+        drivers: set[Driver] = set(self._readers.values())
+        for driver in drivers.union(*self._alarms.values()):
+            driver.forked()
         self._readers.clear()
         if self._epoll is not None:
             # Not through the loop: it would remove the parent's descriptor from the parent's own epoll instance.
             self._epoll.close()
             self._epoll = epoll()
+
+
+def _can_watch(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether ``loop`` has ``add_reader``. Windows' default loop has not."""
+    if os.environ.get("ENDWELL_DRIVER") == "transport":
+        return False
+    try:
+        with socket.socket() as probe:
+            loop.add_reader(probe.fileno(), bool)
+            loop.remove_reader(probe.fileno())
+    except NotImplementedError:
+        return False
+    except OSError:
+        pass  # no file descriptor is left
+    return True
 
 
 _all: WeakValueDictionary[int, Reactor] = WeakValueDictionary()

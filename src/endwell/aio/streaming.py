@@ -10,7 +10,7 @@ from ..http import Request, StreamingResponse
 from ..protocol.connection import Connection
 from ..protocol.pause import Pause
 from ..protocol.responding import complete_head, has_body
-from .stream import Stream
+from .driver import Driver
 
 __all__ = ["StreamedAnswer"]
 
@@ -22,7 +22,7 @@ class StreamedAnswer:
     incomplete. A client of HTTP/1.0 gets the bytes until the end of TCP.
     """
 
-    def __init__(self, stream: Stream, core: Connection, request: Request) -> None:
+    def __init__(self, stream: Driver, core: Connection, request: Request) -> None:
         self._stream = stream
         self._core = core
         self._request = request

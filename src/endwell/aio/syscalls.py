@@ -1,6 +1,6 @@
 """The system calls on a TCP socket that each message needs.
 
-The compiled build uses ``_syscalls.pyx`` instead (see ``stream.pxd``): a method of a socket object costs
+The compiled build uses ``_syscalls.pyx`` instead (see ``tcp.pxd``): a method of a socket object costs
 as much again as the system call. A test compares the two modules.
 """
 

@@ -3,7 +3,7 @@ cimport cython
 from endwell.aio._sending cimport install_am_send
 from endwell.aio._syscalls cimport monotonic, thread_ident
 from endwell.aio.awaiting cimport Slot
-from endwell.aio.stream cimport Stream
+from endwell.aio.driver cimport Driver
 from endwell.protocol.connection cimport Connection
 from endwell.protocol.receiver cimport Receiver
 
@@ -14,7 +14,7 @@ cdef class WebSocket:
     cdef object _request
     cdef object _response
     cdef object _subprotocol
-    cdef readonly Stream _stream
+    cdef readonly Driver _stream
     cdef readonly Connection _core
     cdef bint _over
     cdef set _open_set

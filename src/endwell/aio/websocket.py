@@ -24,10 +24,10 @@ from . import coroutines
 from .alive import Alive
 from .awaiting import DONE, Receive, Slot
 from .callbacks import call_back, check_callback
+from .driver import Driver
 from .flag import Flag
 from .quiescence import Quiescence
 from .sending import install_am_send, mark_coroutine_function
-from .stream import Stream
 from .syscalls import monotonic, thread_ident
 
 __all__ = [
@@ -90,7 +90,7 @@ class WebSocket:
 
     def __init__(
         self,
-        stream: Stream,
+        stream: Driver,
         request: Request,
         response: Response | None,
         subprotocol: str | None,

@@ -79,6 +79,7 @@ class Cue(_IdentityEnum):
     LINGERED = "server: linger_timeout passed since everything was sent, and TCP has not ended"
     EOF = "the peer ended TCP (FIN)"
     LOST = "TCP or TLS failed (RST and others)"
+    GONE = "TCP has ended, and the driver does not know how"
 
 
 class Do(_IdentityEnum):
@@ -123,6 +124,7 @@ TABLE: dict[tuple[State, Cue], Row] = {
     (State.OPENING,   Cue.TIME_UP):    _CUT,
     (State.OPENING,   Cue.EOF):        _CUT,
     (State.OPENING,   Cue.LOST):       _CUT,
+    (State.OPENING,   Cue.GONE):       _CUT,
 
     (State.OPEN,      Cue.WE_CLOSE):   Row(State.CLOSING, (Do.SEND_CLOSE, Do.ARM)),
     # RFC 6455 §5.5.1: "If an endpoint receives a Close frame and did not
@@ -138,6 +140,7 @@ TABLE: dict[tuple[State, Cue], Row] = {
     (State.OPEN,      Cue.STUCK):      _CUT_WITH_CLOSE,
     (State.OPEN,      Cue.EOF):        _GONE,
     (State.OPEN,      Cue.LOST):       _GONE,
+    (State.OPEN,      Cue.GONE):       _GONE,
 
     (State.ANSWERING, Cue.HANDLED):    _ECHOED,
     (State.ANSWERING, Cue.WE_CLOSE):   _ECHOED,
@@ -145,22 +148,26 @@ TABLE: dict[tuple[State, Cue], Row] = {
     # The peer may have half-closed TCP, and may still read the answers.
     (State.ANSWERING, Cue.EOF):        Row(State.ANSWERING, (Do.HOLD_EOF,)),
     (State.ANSWERING, Cue.LOST):       _GONE,
+    (State.ANSWERING, Cue.GONE):       _GONE,
 
     (State.CLOSING,   Cue.THEY_CLOSE): _DONE,
     (State.CLOSING,   Cue.THEY_ERR):   _DONE,
     (State.CLOSING,   Cue.TIME_UP):    _CUT,
     (State.CLOSING,   Cue.EOF):        _CUT,
     (State.CLOSING,   Cue.LOST):       _CUT,
+    (State.CLOSING,   Cue.GONE):       _CUT,
 
     (State.LINGERING, Cue.EOF):        _GONE,
     (State.LINGERING, Cue.TIME_UP):    _CUT,
     (State.LINGERING, Cue.LOST):       _CUT,
+    (State.LINGERING, Cue.GONE):       _GONE,
     (State.LINGERING, Cue.LINGERED):   Row(State.DISCARDING, ()),
 
     # The deadline of LINGERING stays: close_timeout covers both states together.
     (State.DISCARDING, Cue.EOF):       _GONE,
     (State.DISCARDING, Cue.TIME_UP):   _CUT,
     (State.DISCARDING, Cue.LOST):      _CUT,
+    (State.DISCARDING, Cue.GONE):       _GONE,
 }
 # fmt: on
 
@@ -202,6 +209,8 @@ def tcp_end_of(cue: Cue, exc: BaseException | None) -> TcpEnd:
     """How TCP ended, from the last cue and the error that came with it."""
     if cue is Cue.EOF:
         return TcpEnd.FIN
+    if cue is Cue.GONE:
+        return TcpEnd.UNKNOWN
     if cue is Cue.LINGERED:
         return TcpEnd.OPEN
     if cue is not Cue.LOST:
@@ -349,6 +358,10 @@ class Closing(Liveness):
     def lost(self, exc: BaseException, now: float, tls: bool = False) -> None:
         """TCP failed with ``exc``; with ``tls``, TLS failed."""
         self.cue(Cue.LOST, now, cause_of(exc, tls), exc)
+
+    def gone(self, now: float) -> None:
+        """TCP has ended, and the driver does not know how. No effect if an EOF or an error came before."""
+        self.cue(Cue.GONE, now, _PEER_VANISHED)
 
     def fail_opening(
         self, cause: Cause, now: float, exc: BaseException | None = None, initiator: Initiator | None = None

@@ -1,7 +1,7 @@
 """One connection without I/O. Inputs are bytes and the time; outputs are messages, bytes and one deadline.
 
-A driver reports events with ``receive``, ``eof``, ``broken``, ``lost``, ``tick`` and ``sent``. It passes the
-application's calls to ``send``, ``ping`` and ``close``. After each call it reads these attributes:
+A driver reports events with ``receive``, ``eof``, ``broken``, ``lost``, ``gone``, ``tick`` and ``sent``. It
+passes the application's calls to ``send``, ``ping`` and ``close``. After each call it reads these attributes:
 
 - ``receiver``: the application; after each event the driver calls its ``deliver``;
 - ``inbox``: messages for the application, the queue of the receiver;

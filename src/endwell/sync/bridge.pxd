@@ -1,7 +1,7 @@
 cimport cython
 
 from endwell.aio._syscalls cimport monotonic
-from endwell.aio.stream cimport Stream
+from endwell.aio.driver cimport Driver
 from endwell.aio.websocket cimport WebSocket
 from endwell.protocol.connection cimport Connection
 from endwell.protocol.receiver cimport Receiver
@@ -15,7 +15,7 @@ cdef class Bridge(Receiver):
     cdef readonly WebSocket ws
     cdef readonly Portal portal
     cdef Connection _core
-    cdef Stream _stream
+    cdef Driver _stream
     cdef Py_ssize_t _write_limit
     cdef readonly bint takes_binary
     cdef object _gate

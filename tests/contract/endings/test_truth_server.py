@@ -13,7 +13,7 @@ from endwell import Cause, Close, ConnectionClosed, Initiator, Server, TcpEnd
 from tests.face import ASYNCIO
 from tests.old import kept, speaking
 from tests.pair import until
-from tests.raw import BOUND, PROMPT, Frame
+from tests.raw import BOUND, PROMPT, TRANSPORTS, Frame
 from tests.wire.peer import TEXT
 
 from .old import OLD, TRUTH, TRUTH_OF_OURS
@@ -126,7 +126,7 @@ async def _raising(witness, ws):
 
 
 #: Beside ``transport``, where a test holds in the old protocols too.
-WAYS = pytest.mark.parametrize("way", ["ws", "wss", *OLD], indirect=True)
+WAYS = pytest.mark.parametrize("way", [*TRANSPORTS, *OLD], indirect=True)
 
 
 @WAYS

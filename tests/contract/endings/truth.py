@@ -7,7 +7,7 @@ the application is doing at the time, and the endwell column of ``docs/explanati
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from endwell import (
     Cause,
@@ -23,14 +23,18 @@ from endwell import (
     TcpEnd,
     WebSocket,
 )
+from endwell.aio.driver import Driver
+from endwell.aio.transport import TlsTransportDriver
 from tests.raw import RawPeer, Seen
 from tests.wire.peer import TEXT
 
 __all__ = [
     "CLIENT_COLUMN",
+    "CLIENT_TRANSPORT_COLUMN",
     "ENDINGS",
     "OURS",
     "SERVER_COLUMN",
+    "SERVER_TRANSPORT_COLUMN",
     "End",
     "Told",
     "answers",
@@ -87,6 +91,11 @@ class Told:
             type(raised),
             ending.sent is not None and ending.sent.not_transmitted,
         )
+
+    def by_driver(self, driver: type[Driver]) -> Told:
+        """What ``driver`` lets the application know: without a half-close, it does not see how TCP ends."""
+        unknown = self.tcp is TcpEnd.FIN and not driver.half_close
+        return replace(self, tcp=TcpEnd.UNKNOWN) if unknown else self
 
     def __str__(self) -> str:
         """As the documentation puts it."""
@@ -266,4 +275,51 @@ CLIENT_COLUMN: dict[str, str] = {
     "server protocol error": _client("bad opcode"),
     "silent server": _client("silent peer"),
     "503 + `Retry-After: 7`": "`HandshakeRejected`, with the whole `response`",
+}
+
+
+def _over_a_transport(*endings: End) -> str:
+    """How a cell differs over an asyncio transport; the tests check that nothing else does."""
+    unknown = any(end.told.by_driver(TlsTransportDriver) != end.told for end in endings)
+    return "the same; with TLS, `tcp` is `UNKNOWN`" if unknown else "the same"
+
+
+_BY_NAME = {**ENDINGS, **OURS}
+
+#: The column of the driver over an asyncio transport, by the row's title.
+SERVER_TRANSPORT_COLUMN: dict[str, str] = {
+    title: _over_a_transport(*(_BY_NAME[name] for name in names))
+    for title, names in {
+        'peer Close 1000 "bye"': ["Close 1000"],
+        'peer Close 4001 "custom"': ["Close 4001"],
+        "peer Close, no code": ["Close without a code"],
+        "FIN, no Close": ["FIN"],
+        "RST": ["RST"],
+        "bad opcode": ["bad opcode"],
+        "bad UTF-8": ["bad UTF-8"],
+        "message too big": ["message too big"],
+        "silent peer, reading": ["silent peer"],
+        "silent peer, handler busy": ["silent peer"],
+        "RST, handler busy": ["RST"],
+        "Close 1000, handler busy": ["Close 1000"],
+        "RST, send-only handler": ["RST"],
+        "Close 1000, send-only": ["Close 1000"],
+        "*peer's view:* handler returns": ["handler returns"],
+        "handler raises": ["handler raises"],
+        "stop, reading handler": ["stop"],
+        "stop, sleeping handler": ["stop"],
+    }.items()
+}
+
+CLIENT_TRANSPORT_COLUMN: dict[str, str] = {
+    title: _over_a_transport(*(_BY_NAME[name] for name in names))
+    for title, names in {
+        "1000 / 1001": ["Close 1000", "Close 1001"],
+        "1012 / 4001": ["Close 1012", "Close 4001"],
+        "no code": ["Close without a code"],
+        "FIN / RST": ["FIN", "RST"],
+        "server protocol error": ["bad opcode"],
+        "silent server": ["silent peer"],
+        "503 + `Retry-After: 7`": [],
+    }.items()
 }

@@ -17,7 +17,7 @@ from endwell.protocol.deadline import NEVER
 from tests.face import Face
 from tests.old import LACKS, heard
 from tests.pair import LASTING, until
-from tests.raw import BOUND, Seen
+from tests.raw import BOUND, TRANSPORTS, Seen
 
 from .old import OLD, TRUTH
 from .truth import ENDINGS, End, Told
@@ -71,7 +71,7 @@ class Witness:
 
     def hurry(self) -> None:
         """Have the system give a peer up that acknowledges nothing for 0.3 s."""
-        sock = self.face.engine(self.ws)._stream._sock
+        sock = self.face.engine(self.ws)._stream.sock
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)
 
     async def check(self, end: End, seen: Seen | None, version: str = "13") -> None:
@@ -80,13 +80,13 @@ class Witness:
         await until(self.told.is_set)  # in a thread of its own, if the handler blocks
         (ending,) = self.endings
         raised = await self._ask_everywhere(ending)
-        assert Told.by(ws, raised) == end.told
+        stream = self.face.engine(ws)._stream
+        assert Told.by(ws, raised) == end.told.by_driver(type(stream))
         assert ws.close_reason == ("" if ending.received is None else ending.received.reason)
         assert isinstance(ending.exception, end.exception or type(None))
         assert str(raised) == str(ending)
-        stream = self.face.engine(ws)._stream
         # The loop of a blocking client may still be at it.
-        await until(lambda: stream._sock is None and stream._alarm == NEVER)
+        await until(lambda: stream.sock is None and stream._alarm == NEVER)
         if seen is not None:
             said = None if ending.sent is None else heard(version, ending.sent.code, ending.sent.reason)
             if "close" in LACKS[version] and end.told.cause is not Cause.PEER_CLOSED:
@@ -179,7 +179,7 @@ APPLICATIONS: dict[str, Application] = {
 CELLS = [
     *(
         (way, ending, application)
-        for way, ending, application in product(("ws", "wss"), ENDINGS, APPLICATIONS)
+        for way, ending, application in product(TRANSPORTS, ENDINGS, APPLICATIONS)
         if not (ENDINGS[ending].options and application == "blocked")
         and not (ENDINGS[ending].lost and application != "sending")
     ),

@@ -1,31 +1,34 @@
-"""The driver of a connection's socket, plain or TLS, on the event loop.
+"""What all drivers have in common: a driver connects one core to the way by which its bytes come and go.
 
-Why not an asyncio transport: a transport reports a failed write as the end of the connection and
+The subclasses are ``tcp.py`` and ``tls.py``, on the reactor, and ``transport.py``, over any asyncio transport.
+
+Why not always an asyncio transport: a transport reports a failed write as the end of the connection and
 discards what is still readable. A page that reloads while the server streams has sent Close 1001 by
-then, and that Close would be lost. Here a failed write only ends the writing
+then, and that Close would be lost. With the reactor, a failed write only ends the writing
 (``docs/explanation/decisions.md``, "A Close must be seen").
 """
 
-# size: the one driver of a socket; corking, fairness and the reads after a failed write depend on each other.
+# size: corking, fairness and the reads after a failed write depend on each other.
 from __future__ import annotations
 
-import _socket
 import errno
 import logging
-import os
-import socket
 import ssl
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..protocol.connection import Connection
+from ..protocol.core import Core
 from ..protocol.deadline import NEVER
 from ..protocol.pause import Pause
 from .reactor import READ_SIZE, Reactor
-from .syscalls import error_of, monotonic, receive, receive_past, send, send_many
-from .tcpinfo import ACK_CLOCK_ERROR, explain_timeout, seconds_since_ack
-from .tls import TLS
+from .syscalls import monotonic
+from .tcpinfo import ACK_CLOCK_ERROR
 
-__all__ = ["Stream"]
+if TYPE_CHECKING:
+    import _socket
+
+__all__ = ["Driver"]
 
 #: Maximum number of reads in one turn of the loop, and seconds after which no other one follows, so that
 #: one flooding peer does not starve the other connections.
@@ -48,20 +51,29 @@ logger = logging.getLogger("endwell")
 _REQUEST = int(Pause.REQUEST)
 
 
-class Stream:
-    """Connects one socket to one :class:`~endwell.protocol.connection.Connection`.
+class Driver:
+    """Does the I/O of one :class:`~endwell.protocol.connection.Connection`, in :meth:`settle`.
 
-    :meth:`settle` is the only method that does the I/O that the core asks for.
+    A subclass declares what its way of I/O can do, and implements ``_read``, ``_write``, ``_watch``,
+    ``_half_close`` and ``_close``.
     """
 
-    def __init__(
-        self,
-        reactor: Reactor,
-        sock: _socket.socket,
-        core: Connection,
-        remote_address: object,
-        tls: TLS | None = None,
-    ) -> None:
+    #: Whether this side can end its sending and continue to read. If not, TCP is closed instead.
+    half_close = False
+    #: Whether data that has arrived can still be read after a write has failed.
+    reads_after_failed_write = False
+    #: Whether the kernel tells when the peer last acknowledged data, and whether a reset is noticed while
+    #: reading is paused.
+    tcp_info = False
+    #: Whether the bytes that the driver counts as sent were accepted by the kernel, which holds at most
+    #: ``MAX_UNSENT`` of them (``tcpinfo.py``).
+    not_sent_limit = False
+
+    def __init__(self, reactor: Reactor, core: Connection, remote_address: object) -> None:
+        self._init_driver(reactor, core, remote_address)
+
+    # Not super().__init__(), which costs a compiled class thousands of instructions.
+    def _init_driver(self, reactor: Reactor, core: Connection, remote_address: object) -> None:
         self.loop = reactor.loop
         self.core = core
         #: Consumers of the data and of the end of file during the opening handshake. Otherwise the core gets
@@ -74,20 +86,18 @@ class Stream:
         self.delay_first_send = False
         #: Called when the socket is closed, which may be after the end of the connection.
         self.closed: Callable[[], object] | None = None
-        #: A server's set of streams that have ended for the application while TCP is still open.
-        self.lingering: set[Stream] | None = None
+        #: A server's set of drivers whose connection has ended for the application while TCP is still open.
+        self.lingering: set[Driver] | None = None
         #: The peer's address, in the format of the socket module.
         self.remote_address = remote_address
         self._local_address: object = None
-        self._sock: _socket.socket | None = sock
-        self._fd = sock.fileno()
-        self._tls = tls
-        self._handshaking = tls is not None
+        # Whether the driver can still do I/O.
+        self._is_open = True
         self._reading = False
-        #: True while reading is paused but a reset is noticed.
-        self.errors_only = False
-        # True if that is so now, or was at any time since the last tick.
+        # True if reading is paused now, or was at any time since the last tick.
         self._not_reading = False
+        # True if a read may return data although no event announces it.
+        self._waiting = False
         self._out_of_buffers = False
         self._resuming = False
         # The error of the failed write, and how many bytes may still be read after it.
@@ -99,25 +109,28 @@ class Stream:
         self._corked = False
         self._burst = 0
         self._now = 0.0
-        reactor.enter()
         self._reactor = reactor
         self._buffer = reactor.buffer
 
     @property
     def local_address(self) -> object:
         """The local address, queried at the first access; None if the socket was closed by then."""
-        if self._local_address is None and self._sock is not None:
-            self._local_address = _address(self._sock.getsockname)
+        if self._local_address is None:
+            self._local_address = self._ask_local_address()
         return self._local_address
 
     @property
     def sock(self) -> _socket.socket | None:
-        """The socket; None once it is closed."""
-        return self._sock
+        """The socket; None if there is none, or once it is closed."""
+        return None
 
     def tls_object(self) -> ssl.SSLObject | None:
         """Return the SSLObject, for certificates and the like; None for a plain or closed socket."""
-        return None if self._tls is None else self._tls.ssl_object
+        return None
+
+    def has_shaken_hands(self) -> bool:
+        """Whether the TLS handshake was completed, or there is no TLS."""
+        return True
 
     def abort(self) -> None:
         """Cut the connection, whatever its state."""
@@ -129,26 +142,55 @@ class Stream:
 
         Whatever the child does with the connection later fails with EBADF.
         """
-        if self._sock is not None:
-            self._sock.close()
-            self._fd = -1
-            self._writing = self._handshaking = False
 
     def linger(self) -> None:
         """Note that the application knows the end while TCP is still open."""
         if self.lingering is not None:
             self.lingering.add(self)
 
+    # -- what a subclass implements -----------------------------------------------
+
+    def _ask_local_address(self) -> object:
+        return None
+
+    def _read(self) -> int:
+        """Read once. Return the number of bytes; 0 for none and for the end of file."""
+        raise NotImplementedError
+
+    def _write(self) -> int:
+        """Write from the outbox. Return the number of bytes that were accepted, -1 for none now."""
+        raise NotImplementedError
+
+    def _watch(self) -> None:
+        """Ask for the events that are wanted now. Raises OSError if that is impossible."""
+        raise NotImplementedError
+
+    def _half_close(self) -> None:
+        """Send nothing more, but continue to read."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        """Close, and release what the driver uses. May be called again."""
+        raise NotImplementedError
+
+    def _look_for_error(self) -> None:
+        """Handle an error that no event announces."""
+
+    def _silence(self) -> float | None:
+        """Return the seconds since the peer's system last acknowledged data; None if that is unknown."""
+        return None
+
+    def has_input(self) -> bool:
+        """Whether there is data or the end of file to read."""
+        return self._is_open and self._has_more()
+
     # -- what the core asks for becomes I/O --------------------------------------
 
     def settle(self) -> None:
         """Do the I/O that the core asks for."""
-        if self._sock is not None:
-            core = self.core
-            if self._handshaking:
-                self._do_handshake()
-            unsent = core.wants_write() or (self._tls is not None and self._tls.unsent())
-            if unsent and not self._handshaking and not self._out_of_buffers:
+        if self._is_open:
+            core: Core = self.core
+            if core.wants_write() and not self._out_of_buffers:
                 self._flush()
             if core.ended:
                 self._close()
@@ -196,25 +238,10 @@ class Stream:
         """
         outbox = self.core.outbox
         corked, self._corked = self._corked, True
-        if corked or outbox.size or self._tls is not None:
-            outbox.append(frame)
-            if not self._writing and (not corked or outbox.size >= FLUSH_SIZE):
-                self._flush()
-            return not corked
-        # Bypass the queue: with many connections, hardly any of their data is in the processor's cache.
-        count = 0
-        try:
-            count = max(0, send(self._fd, frame, len(frame)))
-        except OSError as exc:
-            outbox.append(frame)
-            self._write_failed(exc)
-        else:
-            if count == len(frame):
-                outbox.bytes_sent += count
-            else:
-                outbox.append(frame)
-                self.core.sent(count, monotonic())
-        return True
+        outbox.append(frame)
+        if not self._writing and (not corked or outbox.size >= FLUSH_SIZE):
+            self._flush()
+        return not corked
 
     def exceeds(self, limit: int) -> bool:
         """Whether more than ``limit`` bytes wait for the peer. Corked bytes are written first."""
@@ -230,48 +257,15 @@ class Stream:
         if self.core.outbox.size:
             self.settle()
 
-    def _watch(self) -> None:
-        reading = self._handshaking or (not self._out_of_buffers and self._may_read())
-        if reading is not self._reading:
-            if reading:
-                self._watch_reads()
-            elif self.core.pauses() & _REQUEST:
-                self._reactor.remove_reader(self._fd)
-            else:
-                self._reactor.watch_errors_only(self._fd)
-                self.errors_only = self._not_reading = True
-            self._reading = reading
-        if reading and self._has_more():
-            self._read_on()
-        if self._handshaking:
-            return  # _do_handshake() watches for writing
-        writing = self.core.wants_write() or (self.core.half_close and not self._half_closed)
-        if self._tls is not None:
-            writing = (writing and not self._tls.blocked) or self._tls.unsent()
-        writing = writing and not self._out_of_buffers and self._write_error is None
-        if writing is not self._writing:
-            if writing:
-                self.loop.add_writer(self._fd, self.settle)
-            else:
-                self.loop.remove_writer(self._fd)
-            self._writing = writing
-
-    def _watch_reads(self) -> None:
-        if self.errors_only:
-            self._reactor.watch_reads(self._fd, self)
-            self.errors_only = False
-        else:
-            self._reactor.add_reader(self._fd, self)
-
     def _may_read(self) -> bool:
-        return self.core.wants_read() and (self._tls is None or not self._tls.congested())
+        return self.core.wants_read()
 
     def _has_more(self) -> bool:
-        """Whether data was read from the socket and is not parsed yet."""
-        return self.core.has_unparsed() or (self._tls is not None and self._tls.waiting)
+        """Whether data has arrived here and is not parsed yet."""
+        return self.core.has_unparsed() or self._waiting
 
     def _read_on(self) -> None:
-        """Read in the next turn of the loop what the kernel does not announce again."""
+        """Read in the next turn of the loop what no event announces again."""
         if not self._resuming:  # at most one pending call; otherwise they would multiply
             self._resuming = True
             self.loop.call_soon(self._resume)
@@ -289,6 +283,8 @@ class Stream:
     def _try_again(self) -> None:
         self._out_of_buffers = False
         self.settle()
+
+    # -- time -----------------------------------------------------------------
 
     def _set_alarm(self) -> None:
         # An alarm that is too early only checks again: cheaper than moving it each time.
@@ -317,13 +313,13 @@ class Stream:
         """
         if self._reading:
             self._read_turn()
-        if self._writing and self._sock is not None:
+        if self._writing and self._is_open:
             self._flush()
 
     def _check_deadlines(self) -> None:
         silence = None
-        if self._not_reading and self._sock is not None:
-            silence = seconds_since_ack(self._sock)
+        if self._not_reading and self._is_open:
+            silence = self._silence()
             self._not_reading = not self._reading
         now = monotonic()
         self.core.tick(now, None if silence is None else now - silence + ACK_CLOCK_ERROR)
@@ -338,14 +334,14 @@ class Stream:
 
     def _read_turn(self) -> None:
         """Read as much as one connection may in a turn of the loop."""
-        core = self.core
+        core: Core = self.core
         if self._write_error is not None:
             self._read_after_failure()
-        elif not self._handshaking:
+        else:
             began = 0.0
             for _ in range(MAX_READS):
                 # The answer to the last read may have ended the connection.
-                if self._sock is None or not self._may_read():
+                if not self._is_open or not self._may_read():
                     break
                 self._now = monotonic()
                 began = began or self._now
@@ -358,7 +354,7 @@ class Stream:
                         self._corked = corked
                 self._now = 0.0
                 self._burst = 0
-                if count < READ_SIZE and not (self._tls is not None and self._tls.waiting):
+                if count < READ_SIZE and not self._waiting:
                     break  # another read would most likely return no data
                 if monotonic() - began > READING_TIME:
                     break
@@ -371,32 +367,9 @@ class Stream:
                 if self.changed is not None:
                     self.changed(False)
                 return
-        if self._reactor.ask_for_errors and self._sock is not None and (number := error_of(self._sock)):
-            self._write_failed(OSError(number, os.strerror(number)))
+        if self._reactor.ask_for_errors:
+            self._look_for_error()
         self.settle()
-
-    def has_input(self) -> bool:
-        """Whether there is data or the end of file to read."""
-        if self._sock is None:
-            return False
-        if self._has_more():
-            return True
-        try:
-            self._sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # the next read raises the error
-        return True
-
-    def hung_up(self) -> None:
-        """Handle an event that announces an error or a hang-up, but no data."""
-        if not self.errors_only:
-            self.readable()
-        elif self._sock is not None:
-            number = error_of(self._sock) or errno.ECONNRESET
-            self._write_failed(OSError(number, os.strerror(number)))
-            self.settle()
 
     def _read_or_end(self) -> int:
         try:
@@ -408,38 +381,6 @@ class Stream:
             self.core.lost(exc, monotonic())
             return 0
 
-    def _read(self) -> int:
-        """Read once. Return the number of bytes; 0 for none and for the end of file."""
-        assert self._sock is not None
-        if self.core.has_unparsed():
-            self.core.feed(self._buffer, 0, self.now())
-            return READ_SIZE
-        inside = 0
-        try:
-            if self._tls is not None:
-                count = self._tls.receive(self._buffer)
-            elif (codec := self.core.room()) is None or codec.room is None:
-                count = receive(self._fd, self._buffer)
-            else:
-                count = receive_past(self._fd, codec.room, codec.room_fill, codec.missing, self._buffer)
-                inside = min(count, codec.missing)
-        except OSError as exc:
-            if exc.errno in OUT_OF_BUFFERS:
-                self._wait_for_buffers()
-            else:
-                self.core.lost(explain_timeout(exc, self._sock), monotonic(), isinstance(exc, ssl.SSLError))
-            return 0
-        if count > 0:
-            if self.receive is None:
-                self.core.feed(self._buffer, count - inside, self.now(), inside)
-            else:
-                self.receive(bytes(self._buffer[:count]), self.now())
-        elif count < 0:
-            return 0
-        else:
-            self._end_of_file()
-        return count
-
     def _end_of_file(self) -> None:
         if self.eof is None:
             self.core.eof(monotonic())
@@ -449,54 +390,46 @@ class Stream:
     # -- writing --------------------------------------------------------------
 
     def _flush(self) -> None:
-        assert self._sock is not None  # after close() the descriptor may belong to another socket
-        core = self.core
-        if self._write_error is not None:
+        core: Core = self.core
+        # After _close() the descriptor may belong to another socket.
+        if self._write_error is not None or not self._is_open:
             return
         try:
-            if self._tls is not None and not core.outbox.size:
-                self._tls.flush()  # records of TLS itself
             while core.outbox.size and core.wants_write():
                 count = self._write()
                 core.sent(max(count, 0), self.now())
                 if count < 0:
                     return
         except OSError as exc:
-            if exc.errno in OUT_OF_BUFFERS:
-                self._wait_for_buffers()
-                core.sent(0, self.now())
-            else:
-                self._write_failed(exc)
+            self._not_written(exc)
 
-    def _write(self) -> int:
-        outbox = self.core.outbox
-        if self._tls is not None:
-            return self._tls.send(outbox)
-        if outbox.sealed:
-            return send_many(self._fd, outbox.buffers())
-        assert outbox.block is not None
-        return send(self._fd, outbox.block, outbox.fill)
+    def _not_written(self, exc: OSError) -> None:
+        if exc.errno in OUT_OF_BUFFERS:
+            self._wait_for_buffers()
+            self.core.sent(0, self.now())
+        else:
+            self._write_failed(exc)
 
     def _write_failed(self, exc: OSError) -> None:
         """Handle a failed write: the peer's last messages may still be in the receive buffer."""
-        if self._write_error is not None or self._sock is None:
+        if self._write_error is not None or not self._is_open:
             return
-        self._write_error = explain_timeout(exc, self._sock)
-        self.core.broken(self._write_error, monotonic())
-        self._bytes_left = 0 if self._handshaking else MAX_BYTES_AFTER_FAILURE
+        self._write_error = exc
+        self.core.broken(exc, monotonic())
+        self._bytes_left = MAX_BYTES_AFTER_FAILURE
         self._read_after_failure()
 
     def _read_after_failure(self) -> None:
         """Read on after a failed write, as much as one connection may in a turn of the loop; then end."""
         began = monotonic()
         for _ in range(MAX_READS):
-            if self._bytes_left <= 0 or self._sock is None or monotonic() - began > READING_TIME:
+            if self._bytes_left <= 0 or not self._is_open or monotonic() - began > READING_TIME:
                 break
             count = self._read_or_end()
             if not count:
                 self._bytes_left = 0
             self._bytes_left -= count
-        if self._bytes_left > 0 and self._sock is not None:
+        if self._bytes_left > 0 and self._is_open:
             self._read_on()
             return
         failure = self._write_error
@@ -504,73 +437,12 @@ class Stream:
         # No effect if an EOF or an error has ended the connection already.
         self.core.lost(failure, monotonic(), isinstance(failure, ssl.SSLError))
 
-    # -- TLS and the end ------------------------------------------------------
+    # -- the end --------------------------------------------------------------
 
-    def _do_handshake(self) -> None:
-        """Do one step of the TLS handshake."""
-        assert self._tls is not None
-        self.loop.remove_writer(self._fd)
-        try:
-            done = self._tls.handshake()
-            if done < 0:
-                if self._tls.unsent():
-                    self.loop.add_writer(self._fd, self.settle)
-                return
-        except OSError as exc:
-            self.core.lost(exc, monotonic(), isinstance(exc, ssl.SSLError))
-        else:
-            if done == 0:
-                self._end_of_file()
-        self._handshaking = False
-
-    def _half_close(self) -> None:
-        """Half-close: send nothing more, but continue to read.
-
-        A close with unread input would make the kernel send RST, which can destroy the Close in the peer's
-        receive buffer (RFC 9112 §9.6 describes the same for HTTP).
-        """
-        assert self._sock is not None
-        if self._tls is not None and not self._tls.notify():
-            return
-        # Later input is discarded without decryption.
-        self._tls = None
-        self._half_closed = True
-        try:
-            self._sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # ENOTCONN: the peer is gone, and the next read reports how
-
-    def _close(self) -> None:
-        sock, self._sock = self._sock, None
-        if sock is None:
-            return  # the reads after a failed write have ended the connection
-        forked = self._fd < 0
-        if (self._reading or self.errors_only) and not forked:
-            self._reactor.remove_reader(self._fd)
-        if (self._writing or self._handshaking) and not forked:
-            self.loop.remove_writer(self._fd)
-        self._unset_alarm()
-        self._reactor.leave()
-        if self._tls is not None and not self._handshaking and not self.core.abort and not forked:
-            self._tls.notify()
-        self._tls = None
-        if self.core.abort or not self._half_closed:
-            try:
-                # close() alone does not end TCP while a forked child also has the descriptor.
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # ENOTCONN: the peer has ended TCP
-        sock.close()
+    def _released(self) -> None:
+        """Tell that TCP has ended."""
         if self.lingering is not None:
             self.lingering.discard(self)
         if self.closed is not None:
             self.closed()
             self.closed = None
-
-
-def _address(ask: Callable[[], object]) -> object:
-    """Return the address, or None if the socket has none any more."""
-    try:
-        return ask()
-    except OSError:
-        return None

@@ -1,0 +1,40 @@
+"""The choice of the driver for a socket."""
+
+from __future__ import annotations
+
+import _socket
+import ssl
+
+from ..protocol.connection import Connection
+from .driver import Driver
+from .reactor import Reactor
+from .tcp import TcpDriver
+from .tls import TlsDriver
+from .transport import TlsTransportDriver, TransportDriver
+
+__all__ = ["driver_of"]
+
+
+def driver_of(
+    reactor: Reactor,
+    sock: _socket.socket,
+    core: Connection,
+    remote_address: object,
+    tls: ssl.SSLContext | None = None,
+    server_hostname: str | None = None,
+) -> Driver:
+    """Return the driver of a connected socket; ``tls`` is the context of a TLS connection.
+
+    The reactor's drivers are the default, because they know more: see their capabilities. Where the loop
+    has no ``add_reader``, the socket gets a transport.
+
+    Raises OSError if there is no file descriptor left, and what ``tls`` raises for ``server_hostname``.
+    """
+    if not reactor.has_readers:
+        kind = TransportDriver if tls is None else TlsTransportDriver
+        driver = kind(reactor, core, remote_address)
+        driver.start(sock, tls, server_hostname)
+        return driver
+    if tls is None:
+        return TcpDriver(reactor, sock, core, remote_address)
+    return TlsDriver(reactor, sock, core, remote_address, tls, server_hostname)
