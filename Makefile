@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell find src/endwell -name '*.py' -o -name '*.pxd')
 # The files whose coverage is measured: all modules without I/O.
-CORE := src/endwell/*.py,src/endwell/wire/*,src/endwell/protocol/*
+CORE := src/endwell/*.py,src/endwell/http/*,src/endwell/wire/*,src/endwell/protocol/*
 # The tests that run with coverage. Coverage would slow down the others, which measure times.
 CORE_TESTS := $(wildcard tests/test_*.py) tests/wire tests/protocol
 # The other tests, in groups of about equal duration. They mostly wait, so the groups run in parallel.

@@ -16,7 +16,9 @@ from setuptools.errors import BaseError, CCompilerError
 
 #: The compiled modules: those that run for each message or for each connection. No other list exists.
 MODULES = [
-    "endwell.http",
+    "endwell.http.headers",
+    "endwell.http.request",
+    "endwell.http.response",
     "endwell.wire._payload",
     "endwell.wire.head",
     "endwell.wire.frames",
@@ -29,6 +31,7 @@ MODULES = [
     "endwell.protocol.liveness",
     "endwell.protocol.closing",
     "endwell.protocol.connection",
+    "endwell.protocol.negotiation",
     "endwell.protocol.handshake",
     "endwell.aio._syscalls",
     "endwell.aio.reactor",
@@ -39,6 +42,7 @@ MODULES = [
     "endwell.aio.awaiting",
     "endwell.aio._sending",
     "endwell.aio.websocket",
+    "endwell.aio.exchange",
     "endwell.aio.listen",
     "endwell.aio.broadcast",
     "endwell.sync._locks",

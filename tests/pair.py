@@ -135,7 +135,7 @@ async def _pair_of_server(
             with await speaking(version).reach(server.port, transport.client, **peers) as peer:
                 await peer.upgrade()
                 yield await within(opened)
-            await until(lambda: not server._tasks)
+            await until(lambda: not server._dispatcher.tasks)
         assert not server.connections
 
 

@@ -102,7 +102,7 @@ def test_a_plain_wheel_has_not_failed(marker: Path) -> None:
 
 
 def test_a_compiled_build_has_not_failed(marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "compiled", lambda: ("endwell.http",))
+    monkeypatch.setattr(build, "compiled", lambda: ("endwell.http.headers",))
     assert build.failure() is None
 
 

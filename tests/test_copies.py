@@ -15,6 +15,7 @@ import pytest
 import endwell
 import endwell.errors
 from endwell import (
+    Accept,
     BroadcastReport,
     Cause,
     Close,
@@ -34,6 +35,7 @@ from endwell import (
     RetryPolicy,
     StopReason,
     TcpEnd,
+    TLSInfo,
 )
 from endwell.errors import GaveUp, HandshakeError, HandshakeRejected, ServiceUnavailable, UpgradeRequired
 from endwell.http import Query, headers_of_lines, set_challenge
@@ -65,6 +67,8 @@ def routed():
 
 
 VALUES = {
+    "Accept": Accept(subprotocol="a", headers=FIELDS, state={"user": "ann"}),
+    "TLSInfo": TLSInfo({"subject": ()}, b"der", "TLSv1.3", "TLS_AES_256_GCM_SHA384", None),
     "RetryAdvice": RetryAdvice(2, 12),
     "BroadcastReport": BroadcastReport(3, (), 1),
     "Cause": Cause.SLOW_PEER,

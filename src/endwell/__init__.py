@@ -28,7 +28,7 @@ from .errors import (
     RequestRefused,
     UnsupportedByProtocol,
 )
-from .http import Headers, Request, Response
+from .http import Accept, Headers, Request, Response, TLSInfo
 from .options import Deflate, Options
 from .server.app import Server
 from .server.drain import DrainReport
@@ -36,6 +36,7 @@ from .server.sessions import Sessions
 from .server.timetable import Drain
 
 __all__ = [
+    "Accept",
     "BroadcastReport",
     "Cause",
     "Close",
@@ -70,6 +71,7 @@ __all__ = [
     "Server",
     "Sessions",
     "StopReason",
+    "TLSInfo",
     "TcpEnd",
     "UnsupportedByProtocol",
     "WebSocket",

@@ -29,6 +29,7 @@ __all__ = [
     "HeadTooLarge",
     "InvalidData",
     "InvalidHandshake",
+    "LengthRequired",
     "MessageTooBig",
     "MethodNotAllowed",
     "MisdirectedRequest",
@@ -37,9 +38,12 @@ __all__ = [
     "PolicyViolation",
     "ProtocolError",
     "RequestRefused",
+    "RequestTimeout",
     "ServiceUnavailable",
     "TooManyConnections",
     "UnsupportedByProtocol",
+    "UnsupportedCoding",
+    "UnsupportedMediaType",
     "UpgradeRequired",
 ]
 
@@ -529,13 +533,34 @@ class MethodNotAllowed(RequestRefused):
     """The route does not serve this method. Status: 405."""
 
     status = 405
-    headers = (("Allow", "GET, HEAD"),)
+
+    def __init__(self, message: str = "", *, allow: Iterable[str] = ("GET", "HEAD")) -> None:
+        super().__init__(message)
+        self.headers = (("Allow", ", ".join(allow)),)
+
+
+class RequestTimeout(RequestRefused):
+    """The body of the request did not arrive in time. Status: 408."""
+
+    status = 408
+
+
+class LengthRequired(RequestRefused):
+    """The request needs a Content-Length. Status: 411."""
+
+    status = 411
 
 
 class BodyTooLarge(RequestRefused):
-    """The request has a body, and this server reads none. Status: 413."""
+    """The body of the request is too large, or the request must not have one. Status: 413."""
 
     status = 413
+
+
+class UnsupportedMediaType(RequestRefused):
+    """The handler cannot read a body of this Content-Type. Status: 415."""
+
+    status = 415
 
 
 class MisdirectedRequest(RequestRefused):
@@ -567,6 +592,12 @@ class UpgradeRequired(RequestRefused):
     def __init__(self, message: str = "", versions: Iterable[str] = ("13",)) -> None:
         super().__init__(message)
         self.headers = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", ", ".join(versions)))
+
+
+class UnsupportedCoding(RequestRefused):
+    """The server does not decode the Transfer-Encoding of the request. Status: 501."""
+
+    status = 501
 
 
 class TooManyConnections(RequestRefused):

@@ -189,6 +189,44 @@ def _is_host(host: str, name: str) -> bool:
     return host == (str(IPv6Address(name[1:-1])) if name.startswith("[") else name)
 
 
+# --- proxies ---------------------------------------------------------------
+
+
+def check_proxies(proxies: Sequence[str]) -> Sequence[str]:
+    """Check the option `proxy_headers`, and return it as a tuple. Raises TypeError and ValueError."""
+    checked = check_strings("proxy_headers", proxies)
+    for text in checked:
+        try:
+            valid = text == "unix" or ip_network(text) is not None
+        except ValueError:  # its text would not name the option
+            valid = False
+        if not valid:
+            raise ValueError(
+                'proxy_headers must be addresses or networks, such as ["10.0.0.0/8", "::1"], or "unix"; '
+                f"not {text!r}"
+            )
+    return checked
+
+
+@lru_cache(64)
+def _network(text: str) -> IPv4Network | IPv6Network:
+    return ip_network(text)
+
+
+def is_address_among(address: object, proxies: Sequence[str]) -> bool:
+    """Whether an address of the socket module is one of the networks, or, with `"unix"`, a Unix socket."""
+    if not isinstance(address, tuple):
+        return "unix" in proxies
+    try:
+        host = ip_address(address[0])
+    except ValueError:
+        return False
+    if isinstance(host, IPv6Address):
+        # An IPv4 client of a socket for both families.
+        host = host.ipv4_mapped or IPv6Address(host.packed)
+    return any(host in _network(text) for text in proxies if text != "unix")
+
+
 # --- subprotocols, and checks that all three options share ---------------------
 
 

@@ -1,5 +1,7 @@
 """Every limit and timeout, with its unit, its default and what happens when it is reached."""
 
+# size: one table of all options, with their documentation.
+
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -8,7 +10,14 @@ from math import inf
 from sys import maxsize
 from typing import Any, TypedDict, Unpack
 
-from .matching import Origins, check_hosts, check_origins, check_strings, check_subprotocols
+from .matching import (
+    Origins,
+    check_hosts,
+    check_origins,
+    check_proxies,
+    check_strings,
+    check_subprotocols,
+)
 
 __all__ = ["LEGACY", "Deflate", "OptionKeywords", "Options", "check_keywords"]
 
@@ -109,6 +118,7 @@ _SEQUENCES: Mapping[str, Callable[[Any], Any]] = {
     "origins": check_origins,
     "allowed_hosts": check_hosts,
     "legacy": _check_legacy,
+    "proxy_headers": check_proxies,
 }
 
 
@@ -149,6 +159,12 @@ class Options:
         "deadline. A client counts from the call of `connect()`, including name resolution, all addresses and "
         "redirects, and raises HandshakeError. A server's hooks and pages get `open_timeout` once more, counted from "
         "the end of the request; at that deadline the answer is 503 and a WARNING names the route",
+    )
+    body_timeout: float | None = _option(
+        30.0,
+        "s",
+        "time for the whole body of an HTTP request, from when the handler asks for it; at the deadline the answer is "
+        "408",
     )
     close_timeout: float = _option(
         10.0,
@@ -229,6 +245,11 @@ class Options:
     max_head: int = _option(
         32768, "bytes", "size of a whole HTTP head; above it a server answers 431", none=False
     )
+    max_body: int | None = _option(
+        2**20,
+        "bytes",
+        "largest body of an HTTP request that a server reads for a handler; a larger one is answered with 413",
+    )
     max_refusal: int = _option(
         65536,
         "bytes",
@@ -270,6 +291,21 @@ class Options:
         "any port; a request for another Host is answered with 421. None: all hosts. That allows DNS rebinding: an "
         "attacker's name that resolves to a server on a private network makes a page same-origin with that server",
     )
+    proxy_headers: Sequence[str] = _option(
+        (),
+        "",
+        'addresses and networks of proxies, such as "10.0.0.0/8" or "::1", and "unix" for proxies on a Unix socket. '
+        "`X-Forwarded-For`, `-Proto` and `-Host`, and `Forwarded`, are believed from these addresses only; then "
+        "`remote_address`, `secure`, the Host and the check of the Origin are those of the client. From other addresses "
+        "they are ignored",
+    )
+    proxy_protocol: bool = _option(
+        False,
+        "",
+        "whether each connection begins with the preamble of HAProxy's PROXY protocol, version 1 or 2, before TLS; "
+        "`remote_address` is the client's. A connection without it is aborted. Every peer that reaches the port can "
+        "claim any address, so only the proxy may reach it",
+    )
     version: str = _option("13", "", f'protocol version that a client uses: "13" (RFC 6455), {_NAMES}')
     legacy: bool | Sequence[str] = _option(
         (), "", f"old protocol versions that a server accepts besides 13: {_NAMES}; True for all"
@@ -298,6 +334,8 @@ class Options:
             value = getattr(self, name)
             if value is not None or name not in ("origins", "allowed_hosts"):
                 object.__setattr__(self, name, check(value))
+        if not isinstance(self.proxy_protocol, bool):
+            raise TypeError(f"proxy_protocol must be True or False, not {self.proxy_protocol!r}")
         if self.compression is not None and not isinstance(self.compression, Deflate):
             raise TypeError(f"compression must be a Deflate or None, not {self.compression!r}")
         if self.version not in ("13", *LEGACY):
@@ -332,6 +370,7 @@ class OptionKeywords(TypedDict, total=False):
     """The fields of `Options` as keyword arguments (a test keeps the two equal)."""
 
     open_timeout: float | None
+    body_timeout: float | None
     close_timeout: float
     answer_timeout: float
     linger_timeout: float
@@ -346,6 +385,7 @@ class OptionKeywords(TypedDict, total=False):
     max_line: int
     max_headers: int
     max_head: int
+    max_body: int | None
     max_refusal: int
     max_connections: int | None
     max_connections_per_address: int | None
@@ -353,6 +393,8 @@ class OptionKeywords(TypedDict, total=False):
     subprotocols: Sequence[str]
     origins: Origins | None
     allowed_hosts: Sequence[str] | None
+    proxy_headers: Sequence[str]
+    proxy_protocol: bool
     version: str
     legacy: bool | Sequence[str]
 

@@ -50,7 +50,7 @@ async def test_a_drop_over_a_unix_socket_is_told(tmp_path):
             peer = RawPeer(sock, None, server=False)
             await peer.write(peer.request("/attic"))
             await peer.read_head()
-        await until(lambda: endings and not server._tasks)
+        await until(lambda: endings and not server._dispatcher.tasks)
     assert [ending.cause for ending in endings] == [Cause.PEER_VANISHED]
 
 

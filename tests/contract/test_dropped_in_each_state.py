@@ -122,9 +122,9 @@ async def test_a_client_that_drops_while_the_hook_runs_ends_as_soon_as_that_has_
             end_tcp(peer, drop)
             await asyncio.sleep(0.01)
             decide.set()
-            while server._tasks:
+            while server._dispatcher.tasks:
                 await asyncio.sleep(0.001)
-            del server._close_callbacks[:]
+            del server._observers.close_callbacks[:]
     assert [(ending.cause, ending.tcp) for ending in endings] == (
         [told_as(drop)] if answer == "upgrade" else []
     )

@@ -218,7 +218,7 @@ def request(data: bytes, cuts: list[int]) -> object:
     options = base.replace(
         legacy=bool(how & 2), origins=["*"] if how & 4 else None, subprotocols=["chat", "constructor"]
     )
-    reader = RequestReader(options, ("192.0.2.1", 1), secure=bool(how & 8))
+    reader = RequestReader(options, ("192.0.2.1", 1), link=bool(how & 8))
     reads = iter(_reads(data, 1, cuts))
     made = None
     try:

@@ -10,7 +10,7 @@ import pytest
 
 from endwell import Server
 from endwell.aio.admission import REFUSALS, UNLIMITED, Admission
-from endwell.aio.listen import Opening
+from endwell.aio.exchange import Exchange
 from endwell.options import Options
 from tests.pair import idle, nothing_left_behind, until
 from tests.raw import BOUND, RawPeer
@@ -152,5 +152,5 @@ async def test_a_connection_that_ended_before_it_was_looked_at_is_forgotten(tran
             await peer.write(PAGE)
             assert (await peer.read_head()).startswith("HTTP/1.1 200 ")
         async with asyncio.timeout(BOUND):
-            while gc.collect() or any(isinstance(left, Opening) for left in gc.get_objects()):
+            while gc.collect() or any(isinstance(left, Exchange) for left in gc.get_objects()):
                 await asyncio.sleep(0.01)

@@ -40,6 +40,7 @@ BY_A_PEER = {
     "handler %s of %r for %s failed",
     "on_close callback %r failed",
     "on_drain callback %r failed",
+    "on_open callback %r failed",
     "on_refused callback %r failed",
     "reading from %r failed",
     "refused %s from %s with %d: %s",
@@ -166,6 +167,7 @@ async def test_no_text_of_a_peer_reaches_the_log_alive_whatever_fails(written, c
     async def close(ws, name):
         await ws.closed
 
+    server.on_open(fail)
     server.on_close(fail)
     server.on_close(EndingLog(logging.StreamHandler(), "").ended)
     server.on_drain(fail)

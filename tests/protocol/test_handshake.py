@@ -17,16 +17,16 @@ from endwell.errors import (
     RequestRefused,
     UpgradeRequired,
 )
-from endwell.http import Headers, Request, Response
+from endwell.http import Accept, Headers, Request, Response
 from endwell.options import Deflate, Options
 from endwell.protocol.handshake import (
     Offer,
     accept,
     confirm,
     offer,
-    select_subprotocol,
     wants_websocket,
 )
+from endwell.protocol.negotiation import select_subprotocol
 from endwell.wire.deflate import PerMessageDeflate
 from endwell.wire.head import RequestReader, ResponseReader
 
@@ -740,3 +740,18 @@ def test_the_proof_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("endwell.protocol.handshake.hmac.compare_digest", compare)
     confirm(SAMPLE, answer())
     assert compared == [(SAMPLE_ACCEPT.encode(), SAMPLE_ACCEPT.encode())]
+
+
+# --- what the application adds ------------------------------------------------
+
+
+def test_an_application_adds_fields_and_chooses_an_offered_subprotocol() -> None:
+    opening = request(("Sec-WebSocket-Protocol", "a, b"))
+    accepted = accept(opening, Options(subprotocols=["a"]))
+    assert not accepted.add(opening, Accept())
+    assert accepted.add(opening, Accept(subprotocol="b", headers=[("X", "1"), ("X", "2")]))
+    assert accepted.subprotocol == "b"
+    assert accepted.response.headers.get_all("Sec-WebSocket-Protocol") == ["b"]
+    assert accepted.response.headers.get_all("X") == ["1", "2"]
+    with pytest.raises(ValueError, match="does not offer the subprotocol 'c'"):
+        accepted.add(opening, Accept(subprotocol="c"))

@@ -15,7 +15,8 @@ from endwell.errors import (
 )
 from endwell.http import Headers, Request, Response, challenge_of, set_challenge
 from endwell.options import LEGACY, Options
-from endwell.protocol.handshake import Accepted, Offer
+from endwell.protocol.handshake import Offer
+from endwell.protocol.negotiation import Accepted
 from endwell.protocol.opening import accept, confirm, offer
 from endwell.wire.codec import Codec
 from endwell.wire.head import RequestReader, ResponseReader

@@ -384,7 +384,7 @@ async def test_a_reset_found_by_it_is_told_afterwards_and_callbacks_may_broadcas
         assert len(report.slow) + report.gone == 3
         await until(lambda: len(told) == 3)
         assert await heard(peer, 4) == [b"news", *[b"somebody left"] * 3]
-        room.server._close_callbacks.clear()
+        room.server._observers.close_callbacks.clear()
     assert {ending.cause for ending in told} <= {Cause.CONNECTION_RESET, Cause.SLOW_PEER}
 
 

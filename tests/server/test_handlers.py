@@ -57,7 +57,7 @@ async def test_the_end_of_a_handler_with_a_task_group_is_an_ordinary_ending(capl
             assert (await peer.read_frame()).payload == b"hello"
             await peer.close(1000)
             await peer.read_to_the_end()
-        await until(lambda: endings and not server._tasks)
+        await until(lambda: endings and not server._dispatcher.tasks)
     assert endings[0].cause is Cause.PEER_CLOSED
     assert not errors(caplog)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from endwell import HandshakeRejected, RequestRefused, Response, Server, connect
+from endwell.server.dispatch import Dispatcher
 from tests.pair import nothing_left_behind, until
 from tests.raw import BOUND, RawPeer
 
@@ -230,10 +231,10 @@ async def test_what_is_slower_than_open_timeout_is_answered_with_503_and_named(w
         server.process_request(function)
     async with nothing_left_behind(), server.serving():
         # The sockets keep the default, within which a busy machine delivers the request.
-        server.options = server.options.replace(open_timeout=0.2)
+        server._dispatcher.options = server.options.replace(open_timeout=0.2)
         head = await answer(server, get("/page/a?x=1", *(UPGRADE if "WebSocket" in what else ())))
         release.set()
-        await until(lambda: not server._tasks)
+        await until(lambda: not server._dispatcher.tasks)
     assert head.startswith("HTTP/1.1 503 ")
     assert "\r\nRetry-After: " in head
     assert head.count("HTTP/1.1") == 1
@@ -248,13 +249,13 @@ async def test_what_is_slower_than_open_timeout_is_answered_with_503_and_named(w
 
 async def test_a_stall_before_the_hook_begins_is_no_part_of_its_open_timeout(monkeypatch):
     server = Server(open_timeout=2.5)
-    serve = Server._serve
+    dispatch = Dispatcher.__call__
 
-    def stalled(self, opening, head):
-        serve(self, opening, head)
+    def stalled(self, exchange):
+        dispatch(self, exchange)
         time.sleep(2.6)
 
-    monkeypatch.setattr(Server, "_serve", stalled)
+    monkeypatch.setattr(Dispatcher, "__call__", stalled)
 
     @server.process_request
     async def hook(request):

@@ -2,14 +2,12 @@
 
 import math
 import re
-from email.utils import formatdate
 from functools import partial
 
 import pytest
 
-from endwell.errors import UpgradeRequired
-from endwell.http import Headers, Request, Response
-from endwell.server.respond import complete, response_from
+from endwell.http import Response
+from endwell.server.respond import response_from
 
 # --- what a handler may return -----------------------------------------------
 
@@ -68,74 +66,3 @@ def test_a_status_that_ends_no_request_is_refused(status):
 def test_a_handler_without_a_name_is_named_by_its_repr():
     with pytest.raises(TypeError, match=re.escape("functools.partial(")):
         response_from(5, partial(index))
-
-
-# --- a complete answer -------------------------------------------------------
-
-NOW = 784111777.0  # the example of RFC 9110 §5.6.7
-
-
-def request(method="GET", target="/", **headers):
-    return Request(method, target, Headers({name.replace("_", "-"): text for name, text in headers.items()}))
-
-
-def fields(response, method="GET"):
-    return dict(complete(response, request(method), NOW).headers)
-
-
-def test_an_answer_has_a_length_a_date_and_ends_its_connection():
-    response = complete(Response.text("grüß"), request(), NOW)
-    assert response.serialize() == (
-        b"HTTP/1.1 200 OK\r\n"
-        b"Content-Type: text/plain; charset=utf-8\r\n"
-        b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
-        b"Connection: close\r\n"
-        b"Content-Length: 6\r\n\r\n" + "grüß".encode()
-    )
-
-
-def test_an_answer_to_a_request_that_could_not_be_parsed_is_complete_too():
-    response = complete(Response(400, body=b"no"), None, NOW)
-    assert response.body == b"no"
-    assert response.headers["Content-Length"] == "2"
-
-
-def test_what_frames_the_answer_is_not_the_handlers_to_say():
-    wrong = {"content-length": "99", "Transfer-Encoding": "chunked", "CONNECTION": "keep-alive"}
-    headers = fields(Response(200, Headers(wrong), b"x"))
-    assert headers == {"Content-Length": "1", "Connection": "close", "Date": formatdate(NOW, usegmt=True)}
-
-
-def test_a_date_of_the_handler_stays():
-    headers = complete(Response(200, Headers({"date": "then"})), request(), NOW).headers
-    assert headers.get_all("Date") == ["then"]
-
-
-def test_repeated_fields_stay_repeated():
-    cookies = Headers([("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")])
-    assert complete(Response(200, cookies), request(), NOW).headers.get_all("Set-Cookie") == ["a=1", "b=2"]
-
-
-def test_an_answer_that_demands_an_upgrade_says_so_in_connection_too():
-    assert fields(UpgradeRequired("version 13 only").response())["Connection"] == "close, Upgrade"
-
-
-@pytest.mark.parametrize(("status", "length"), [(204, None), (205, "0"), (304, None)])
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_status_without_content_has_no_body(status, length, method):
-    response = complete(Response(status, Headers({"Content-Length": "3"}), b"abc"), request(method), NOW)
-    assert response.body == b""
-    assert response.headers.get("Content-Length") == length
-
-
-def test_head_is_answered_like_get_without_the_body():
-    get, head = (complete(Response.text("abc"), request(method), NOW) for method in ("GET", "HEAD"))
-    assert head.headers == get.headers
-    assert head.headers["Content-Length"] == "3"
-    assert (get.body, head.body) == (b"abc", b"")
-
-
-def test_the_response_given_is_not_changed():
-    response = Response.text("abc")
-    complete(response, request(), NOW)
-    assert list(response.headers) == [("Content-Type", "text/plain; charset=utf-8")]

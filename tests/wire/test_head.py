@@ -333,9 +333,7 @@ def test_an_ambiguous_length_is_refused(lines: list[bytes]) -> None:
     assert caught.value.status in (400, 413)
 
 
-@pytest.mark.parametrize(
-    "line", [b"Content-Length: 5", b"Transfer-Encoding: chunked", b"Transfer-Encoding: x"]
-)
+@pytest.mark.parametrize("line", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
 def test_the_head_of_another_method_is_returned_without_its_body(line: bytes) -> None:
     reader = RequestReader(OPTIONS)
     read = reader.receive(request(line, first=b"POST / HTTP/1.1") + b"hello")

@@ -9,8 +9,8 @@ import pytest
 from endwell.ending import Close
 from endwell.http import Headers, Request, Response
 from endwell.options import Deflate
-from endwell.protocol.handshake import Accepted
 from endwell.protocol.hixie import OldAccepted
+from endwell.protocol.negotiation import Accepted
 from endwell.wire.codec import Codec
 from endwell.wire.deflate import PerMessageDeflate
 from endwell.wire.trace import TracedCodec, TracedHixie, TracedHybi03, trace_request, trace_response

@@ -16,7 +16,8 @@ from ..errors import HandshakeError, HandshakeRejected, InvalidHandshake
 from ..http import Response
 from ..protocol.connection import Connection
 from ..protocol.deadline import LATE, NEVER
-from ..protocol.handshake import Accepted, Offer
+from ..protocol.handshake import Offer
+from ..protocol.negotiation import Accepted
 from ..protocol.opening import confirm
 from ..protocol.uri import WebSocketURI
 from ..wire.head import ResponseReader

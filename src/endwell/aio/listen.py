@@ -1,4 +1,4 @@
-"""Listening sockets: they accept connections and answer each request with a WebSocket or an HTTP response."""
+"""Listening sockets: they accept connections."""
 
 from __future__ import annotations
 
@@ -7,38 +7,22 @@ import asyncio
 import logging
 import os
 import ssl
-import time
 from collections.abc import Callable
-from random import random
 from weakref import WeakSet
 
-from ..errors import RequestRefused, TooManyConnections
-from ..http import Request, Response, pack
 from ..options import Options
-from ..protocol.closing import State
-from ..protocol.connection import Connection
-from ..protocol.control import ControlChannel
-from ..protocol.handshake import Accepted
-from ..protocol.heartbeat import HEARTBEAT
-from ..protocol.pause import Pause
-from ..wire.head import RequestReader
 from .acceptor import Acceptor
-from .admission import UNLIMITED, Admission, Permit
+from .admission import Admission, Permit
 from .bind import unlink
-from .choice import driver_of
-from .driver import Driver
-from .flag import Flag
-from .reactor import reactor_of
+from .exchange import Application, Exchange, Site
+from .preamble import Preamble
 from .syscalls import monotonic
 from .tcpinfo import limit_unsent_bytes, set_user_timeout
 from .websocket import WebSocket
 
-__all__ = ["Listener", "Opening"]
+__all__ = ["Listener"]
 
 logger = logging.getLogger("endwell.server")
-
-# A module global, because Python 3.11 looks up an Enum member with a call.
-_REQUEST = Pause.REQUEST
 
 #: Maximum number of connections accepted in one turn of the loop.
 ACCEPTS = 128
@@ -54,11 +38,11 @@ RETRY_DELAY = 0.25
 POLL_INTERVAL = 0.01
 
 
-class Listener:
-    """Accepts connections and reads the head of each request.
+class Listener(Site):
+    """Accepts connections. Each one is an :class:`Exchange`, which reads a request.
 
-    ``serve(opening, head)`` is called once for each connection, when the head is complete or has broken a
-    rule.
+    ``application(exchange)`` is called once for each connection, when the head is complete or has broken a
+    rule. ``connections`` is the set of the WebSockets that are open or closing.
 
     ``should_defer`` is given if other processes accept from the same sockets; this process then removes no
     socket files. It is called before an accept, with the number of running handshakes, and returns whether to leave
@@ -70,23 +54,15 @@ class Listener:
         socks: list[_socket.socket],
         options: Options,
         tls: ssl.SSLContext | None,
-        serve: Callable[[Opening, Request | RequestRefused], object],
-        stopping: Flag,
+        application: Application,
+        connections: set[WebSocket],
         should_defer: Callable[[int], bool] | None = None,
     ) -> None:
-        self.loop = asyncio.get_running_loop()
+        super().__init__(options, tls, application, connections)
         self.socks = socks
-        self.options = options
-        self.serve = serve
-        #: Connections whose opening handshake or HTTP answer is not complete.
-        self.openings: set[Opening] = set()
-        #: Connections that have ended for the application while TCP is still open.
-        self.lingering: set[Driver] = set()
-        self.reactor = reactor_of(self.loop)
-        #: Set when the server begins to stop; one for all its WebSockets.
-        self.stopping = stopping
         self._admission = Admission(options)
-        self.tls = tls
+        #: Called with the peer's address and the reason if a connection has no valid preamble.
+        self.refused: Callable[[object, str], object] | None = None
         self._exhausted = False
         self._should_defer = should_defer
         self._deferred = False
@@ -166,115 +142,54 @@ class Listener:
             if permit is None:
                 sock.close()
                 continue
-            try:
-                opening = Opening(self, sock, address, permit)
-            except OSError:
-                sock.close()  # disconnected already, or out of file descriptors
-                permit.leave()
-                continue
-            self.openings.add(opening)
-            opening.begin()
+            if self.options.proxy_protocol:
+                self.openings.add(_Preceded(self, sock, address, permit))
+            else:
+                self._begin(sock, address, permit)
+
+    def _begin(self, sock: _socket.socket, address: object, permit: Permit) -> None:
+        try:
+            exchange = Exchange(self, sock, address, permit)
+        except OSError:
+            sock.close()  # disconnected already, or out of file descriptors
+            permit.leave()
+            return
+        self.openings.add(exchange)
+        exchange.begin()
 
 
-class Opening:
-    """An accepted connection, until it becomes a WebSocket or has been answered."""
+class _Preceded:
+    """A connection whose preamble is not complete; one of the openings until then."""
 
     def __init__(self, listener: Listener, sock: _socket.socket, address: object, permit: Permit) -> None:
-        tls = listener.tls
         self._listener = listener
+        self._sock = sock
+        self._address = address
         self._permit = permit
-        self._reader = RequestReader(listener.options, address, tls is not None)
-        self._core = Connection(False, listener.options, monotonic(), time.time())
-        self._stream = driver_of(listener.reactor, sock, self._core, address, tls)
-        self._stream.receive = self._receive
-        self._stream.changed = self._changed
-        #: The request; None until its head is complete.
-        self.request: Request | None = None
-        #: Whether the answer is queued. It may not have been sent yet.
-        self.answered = False
-
-    def begin(self) -> None:
-        """Start reading."""
-        try:
-            self._stream.settle()
-        except OSError:  # the loop cannot watch another socket
-            self.abort()
-
-    @property
-    def gone(self) -> bool:
-        """Whether the connection has ended, so that an answer could not be delivered."""
-        return self._core.state is State.ENDED
-
-    @property
-    def remote_address(self) -> object:
-        """The peer's address, in the format of the socket module."""
-        return self._stream.remote_address
-
-    def wait_for_answer(self) -> None:
-        """End the ``open_timeout`` of a complete request. The server bounds the time of its answer."""
-        self._core.requested()
+        self._preamble = Preamble(sock, listener.options.open_timeout, self._complete, self._fail)
+        # Not in the constructor: the listener learns of this object first.
+        listener.loop.call_soon(self._preamble.begin)
 
     def unsent(self) -> int:
-        """Return the number of bytes of the answer that the kernel has not accepted."""
-        return self._core.outbox.size
-
-    def accept(self, request: Request, accepted: Accepted, among: set[WebSocket]) -> WebSocket:
-        """Send the 101 and return the WebSocket, which is in the set ``among`` until its end."""
-        stream, core = self._stream, self._core
-        now = monotonic()
-        core.open(accepted.serialize())
-        jitter = random()  # noqa: S311  (jitter)
-        control = ControlChannel(HEARTBEAT) if accepted.heartbeat else None
-        core.accept(accepted.codec(False, self._listener.options.max_size), now, control, jitter)
-        self._listener.openings.discard(self)
-        stream.lingering = self._listener.lingering
-        pack(request.headers)
-        ws = WebSocket(stream, request, None, accepted.subprotocol, among, self._listener.stopping)
-        if self._permit is not UNLIMITED:
-            stream.closed = self._permit.leave
-        if rest := self._reader.take_rest():
-            core.receive(rest, now)
-        stream.settle()
-        return ws
-
-    def answer(self, response: Response, exc: RequestRefused | None = None) -> None:
-        """Send an HTTP answer and end the connection. ``exc`` is the broken rule, if there is one.
-
-        There is no keep-alive: after a refused upgrade it is unknown whether the following bytes are HTTP
-        (RFC 9931).
-        """
-        self.answered = True
-        self._stream.receive = None
-        self._reader.take_rest()
-        self._core.refuse(response.serialize(), monotonic(), exc)
-        self._stream.settle()
+        """Return 0: nothing is sent before the preamble."""
+        return 0
 
     def abort(self) -> None:
-        """Cut the connection."""
-        self._stream.abort()
+        """Close the connection."""
+        self._preamble.close()
+        self._listener.openings.discard(self)
+        self._permit.leave()
+        self._sock.close()
 
-    def _receive(self, data: bytes, now: float) -> None:
-        head: Request | RequestRefused | None
-        try:
-            head = self._reader.receive(data)
-        except RequestRefused as exc:
-            head = exc
-        if head is None:
-            return
-        self._stream.receive = None
-        if isinstance(head, Request):
-            self.request = head
-            if self._permit.refused:
-                head = TooManyConnections("there are too many connections; try again later")
-            else:
-                # Frames that come before the 101 wait in the kernel.
-                self._core.pause(_REQUEST)
-        self._listener.serve(self, head)
+    def _complete(self, address: object) -> None:
+        self._listener.openings.discard(self)
+        self._listener._begin(self._sock, self._address if address is None else address, self._permit)
 
-    def _changed(self, inline: bool) -> None:
-        if self.gone and self in self._listener.openings:
-            self._listener.openings.discard(self)
-            self._permit.leave()
+    def _fail(self, reason: str) -> None:
+        # No answer: before TLS the client could not read it.
+        self.abort()
+        if self._listener.refused is not None:
+            self._listener.refused(self._address, reason)
 
 
 _listeners: WeakSet[Listener] = WeakSet()

@@ -15,7 +15,7 @@ from weakref import ref
 from ..codes import CloseCode
 from ..ending import Cause, Close, Ending
 from ..errors import ConnectionClosed
-from ..http import Request, Response
+from ..http import Request, Response, TLSInfo, set_link
 from ..protocol.opening import accept
 from ..protocol.pause import Pause
 from ..protocol.receiver import Receiver
@@ -126,6 +126,7 @@ class WebSocket:
             stream.changed = self._changed
         else:
             stream.changed = _WeakLink(self).changed
+            set_link(request, stream.tls_object())
 
     # -- state ----------------------------------------------------------------
 
@@ -248,8 +249,20 @@ class WebSocket:
 
     @property
     def remote_address(self) -> object:
-        """The peer's address, in the format of the socket module: ``(host, port, ...)``; ``""`` on a Unix socket."""
-        return self._stream.remote_address
+        """The peer's address, in the format of the socket module: ``(host, port, ...)``; ``""`` on a Unix socket.
+
+        Behind a proxy of the option ``proxy_headers`` or ``proxy_protocol``, it is the client's address.
+        """
+        address = self._request.remote_address
+        return self._stream.remote_address if address is None else address
+
+    @property
+    def tls(self) -> TLSInfo | None:
+        """The TLS session, with the certificate of the peer; None without TLS.
+
+        It is that of the connection to this process, even behind a proxy.
+        """
+        return self._request.tls
 
     @property
     def local_address(self) -> object:

@@ -96,6 +96,11 @@ class Connection(Closing):
             self._control = control
             self._send_control(control.greetings())
 
+    def use(self, options: Options) -> None:
+        """Server, before :meth:`accept`: the route's options, which differ in what is negotiated and in ``max_size``."""
+        self.options = options
+        self.inbox = Inbox(options.max_queue, options.max_size or maxsize)
+
     def requested(self) -> None:
         """Server: the request is complete. The application limits the time of its answer: no deadline."""
         self._state_deadline = NEVER
@@ -107,7 +112,8 @@ class Connection(Closing):
         ``exc`` names the rule that the request broke; None if it broke none.
         """
         self._paused &= ~_REQUEST
-        self.outbox.append(response)
+        if response:
+            self.outbox.append(response)
         self.cue(Cue.REFUSED if exc is None else Cue.THEY_ERR, now, Cause.HANDSHAKE_REJECTED, exc)
 
     # -- events from the driver -----------------------------------------------

@@ -1,16 +1,9 @@
 cimport cython
 
-from endwell.http cimport Headers, Request, Response
-
-
-cdef class Accepted:
-    cdef readonly Response response
-    cdef readonly object subprotocol
-    cdef readonly object deflate
-    cdef readonly bint heartbeat
-
-    cpdef bytes serialize(self)
-    cpdef codec(self, client, max_size)
+from endwell.http.headers cimport Headers, headers_of_lines
+from endwell.http.request cimport Request
+from endwell.http.response cimport Response
+from endwell.protocol.negotiation cimport negotiate
 
 
 cpdef bint wants_websocket(Request request)
@@ -18,13 +11,8 @@ cpdef bint wants_websocket(Request request)
 @cython.locals(headers=Headers)
 cpdef accept(Request request, options)
 
-cpdef select_subprotocol(offered, supported)
 cpdef check_upgrade(Request request)
 
-@cython.locals(headers=Headers)
-cpdef check_origin(Request request, allowed)
-
-cdef list _offered_subprotocols(Headers headers)
 cdef bint _is_nonce(key)
 cdef _base64(data)
 cdef _accept_value(key)

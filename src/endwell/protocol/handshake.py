@@ -1,4 +1,4 @@
-"""The opening handshake of RFC 6455 §4 in both roles, without I/O."""
+"""The opening handshake of RFC 6455 §4 over HTTP/1.1 in both roles, without I/O."""
 
 from __future__ import annotations
 
@@ -6,32 +6,24 @@ import hmac
 import os
 import sys
 from binascii import b2a_base64
-from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha1
 
 from ..build import __version__
-from ..errors import BadRequest, Forbidden, InvalidHandshake, MethodNotAllowed, UpgradeRequired
-from ..http import TOKEN, Headers, Request, Response, headers_of_lines
-from ..matching import Origins, is_origin_among, normal_origin
+from ..errors import BadRequest, InvalidHandshake, MethodNotAllowed, UpgradeRequired
+from ..http.headers import Headers, headers_of_lines
+from ..http.request import Request
+from ..http.response import Response
 from ..options import Options
-from ..wire import deflate
-from ..wire.codec import Codec
-from ..wire.deflate import PerMessageDeflate
-from ..wire.extensions import parse_extensions
-from ..wire.trace import TracedCodec, traces
-from . import heartbeat
+from .negotiation import Accepted, confirm_features, negotiate, offer_features
 
 __all__ = [
-    "Accepted",
     "Offer",
     "accept",
-    "check_origin",
     "check_switch",
     "check_upgrade",
     "confirm",
     "offer",
-    "select_subprotocol",
     "wants_websocket",
 ]
 
@@ -65,33 +57,6 @@ SWITCHING = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: 
 USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} endwell/{__version__}"
 
 
-class Accepted:
-    """A successful opening handshake, and the features that were negotiated."""
-
-    __slots__ = ("deflate", "heartbeat", "response", "subprotocol")
-
-    def __init__(
-        self,
-        response: Response,
-        subprotocol: str | None,
-        deflate: PerMessageDeflate | None,
-        heartbeat: bool = False,
-    ) -> None:
-        self.response = response
-        self.subprotocol = subprotocol
-        self.deflate = deflate
-        #: Whether the client is a page that has requested a heartbeat.
-        self.heartbeat = heartbeat
-
-    def serialize(self) -> bytes:
-        """The 101 as bytes."""
-        return self.response.serialize()
-
-    def codec(self, client: bool, max_size: int | None) -> Codec:
-        """The codec of the connection; ``client`` is the role of this side."""
-        return (TracedCodec if traces() else Codec)(client, max_size, self.deflate)
-
-
 @dataclass(frozen=True, slots=True)
 class Offer:
     """A client's opening request, and the values that the response is checked against."""
@@ -122,39 +87,7 @@ def accept(request: Request, options: Options) -> Accepted:
     key = _single(headers, "Sec-WebSocket-Key")
     if key is None or not _is_nonce(key):
         raise BadRequest("Sec-WebSocket-Key must occur once, with the base64 of 16 bytes")
-    check_origin(request, options.origins)
-    subprotocol = None
-    if "Sec-WebSocket-Protocol" in headers:
-        subprotocol = select_subprotocol(_offered_subprotocols(headers), options.subprotocols)
-    try:
-        extensions = parse_extensions(headers.get_all("Sec-WebSocket-Extensions"))
-    except ValueError:
-        raise BadRequest("Sec-WebSocket-Extensions is malformed") from None
-    # RFC 6455 §4.2.2: an unknown extension is not an error; the response leaves it out.
-    agreed = None
-    if extensions and options.compression is not None:
-        agreed = deflate.accept(extensions, options.compression)
-
-    answer = headers_of_lines(SWITCHING + _accept_value(key))
-    if subprotocol is not None:
-        answer.add("Sec-WebSocket-Protocol", subprotocol)
-    if agreed is not None:
-        answer.add("Sec-WebSocket-Extensions", agreed[0])
-    return Accepted(
-        Response(101, answer), subprotocol, agreed[1] if agreed else None, heartbeat.asked_for(request)
-    )
-
-
-def select_subprotocol(offered: Iterable[str], supported: Iterable[str]) -> str | None:
-    """The first of ``supported`` that is also in ``offered``; None if there is none.
-
-    With None, the response has no Sec-WebSocket-Protocol (RFC 6455 §4.2.2), and the client may continue.
-    """
-    offered = frozenset(offered)
-    for name in supported:
-        if name in offered:
-            return name
-    return None
+    return negotiate(request, options, Response(101, headers_of_lines(SWITCHING + _accept_value(key))))
 
 
 def check_upgrade(request: Request) -> None:
@@ -168,35 +101,6 @@ def check_upgrade(request: Request) -> None:
     # Firefox sends "keep-alive, Upgrade".
     if not _has_token(request.headers, "Connection", "upgrade"):
         raise BadRequest('Connection must contain "Upgrade"')
-
-
-def check_origin(request: Request, allowed: Origins | None) -> None:
-    """Refuse pages of other origins (RFC 6455 §10.2), which would act with the user's cookies."""
-    origins = request.headers.get_all("Origin")
-    if len(origins) > 1:
-        raise BadRequest("Origin must not be repeated")
-    if not origins:  # the client is not a browser page
-        return
-    if allowed is None:
-        own = normal_origin(f"{'https' if request.secure else 'http'}://{request.headers.get('Host', '')}")
-        is_allowed = normal_origin(origins[0]) == own
-        detail = f"it is not {own[:200]!r}, the scheme and Host of the request"
-    else:
-        is_allowed = is_origin_among(origins[0], allowed)
-        detail = "it is not in the option origins"
-    if not is_allowed:
-        raise Forbidden("pages of this origin may not connect here", detail=detail)
-
-
-def _offered_subprotocols(headers: Headers) -> list[str]:
-    """The subprotocols in the request: tokens (RFC 6455 §4.1, item 10).
-
-    The RFC also forbids repeated ones. Every other server accepts them, and they do no harm.
-    """
-    names = headers.list_of("Sec-WebSocket-Protocol")
-    if not names or not all(map(TOKEN.issuperset, names)):
-        raise BadRequest("Sec-WebSocket-Protocol must be a list of tokens")
-    return names
 
 
 def _is_nonce(key: str) -> bool:
@@ -238,10 +142,7 @@ def offer(host: str, port: int, secure: bool, target: str, headers: Headers, opt
             "Sec-WebSocket-Version": "13",
         }
     )
-    if options.subprotocols:
-        fields.add("Sec-WebSocket-Protocol", ", ".join(options.subprotocols))
-    if options.compression is not None:
-        fields.add("Sec-WebSocket-Extensions", deflate.offer(options.compression))
+    offer_features(fields, options)
     if "User-Agent" not in headers:
         fields.add("User-Agent", USER_AGENT)
     for name, value in headers:
@@ -263,7 +164,7 @@ def confirm(offer: Offer, response: Response) -> Accepted:
         raise InvalidHandshake(
             "the response must have one Sec-WebSocket-Accept, computed from this request's key"
         )
-    return Accepted(response, _confirm_subprotocol(offer, headers), _confirm_extensions(offer, headers))
+    return confirm_features(offer.options, response)
 
 
 def check_switch(headers: Headers) -> None:
@@ -273,34 +174,6 @@ def check_switch(headers: Headers) -> None:
         raise InvalidHandshake('the response must have one Upgrade field, "websocket"')
     if not _has_token(headers, "Connection", "upgrade"):
         raise InvalidHandshake('the response\'s Connection field must contain "Upgrade"')
-
-
-def _confirm_subprotocol(offer: Offer, headers: Headers) -> str | None:
-    """RFC 6455 §4.1, item 6; §11.3.4: the field "MUST NOT appear more than once" in an answer."""
-    chosen = headers.get_all("Sec-WebSocket-Protocol")
-    if not chosen:
-        return None
-    if len(chosen) > 1:
-        raise InvalidHandshake("the response repeats Sec-WebSocket-Protocol")
-    if chosen[0] not in offer.options.subprotocols:
-        raise InvalidHandshake(f"the response names a subprotocol that was not offered: {chosen[0][:80]!r}")
-    return chosen[0]
-
-
-def _confirm_extensions(offer: Offer, headers: Headers) -> PerMessageDeflate | None:
-    """RFC 6455 §4.1, item 5."""
-    try:
-        extensions = parse_extensions(headers.get_all("Sec-WebSocket-Extensions"))
-    except ValueError as error:
-        raise InvalidHandshake(str(error)) from None
-    settings = offer.options.compression
-    if settings is not None:
-        return deflate.confirm(extensions, settings)
-    if extensions:
-        raise InvalidHandshake(
-            f"the response names an extension, but none was offered: {extensions[0][0][:80]!r}"
-        )
-    return None
 
 
 def _host(host: str, port: int, secure: bool) -> str:

@@ -14,7 +14,8 @@ from ..wire.codec import Codec
 from ..wire.hixie import CHALLENGE, PROVING, Hixie, proof
 from ..wire.hybi import Hybi03
 from ..wire.trace import TracedHixie, TracedHybi03, traces
-from .handshake import Accepted, Offer, check_origin, check_switch, check_upgrade, select_subprotocol
+from .handshake import Offer, check_switch, check_upgrade
+from .negotiation import Accepted, check_origin, select_subprotocol
 
 __all__ = ["accept", "confirm", "offer"]
 
@@ -49,6 +50,10 @@ class OldAccepted(Accepted):
     def __init__(self, response: Response, subprotocol: str | None, version: str) -> None:
         super().__init__(response, subprotocol, None)
         self.version = version
+
+    @property
+    def _protocol_field(self) -> str:  # type: ignore[override]
+        return f"{_prefix(self.version)}Protocol"
 
     def serialize(self) -> bytes:
         """The 101 as bytes."""

@@ -11,7 +11,8 @@ from dataclasses import replace
 from ..http import Headers, Request
 from ..options import Options
 from . import handshake
-from .handshake import Accepted, Offer
+from .handshake import Offer
+from .negotiation import Accepted
 
 __all__ = ["NUMBERS", "accept", "offer"]
 

@@ -11,7 +11,8 @@ from ..http import Headers, Request, Response
 from ..options import Options
 from ..wire.hixie import PROVING, is_challenged
 from . import handshake, hixie, hybi
-from .handshake import Accepted, Offer
+from .handshake import Offer
+from .negotiation import Accepted
 
 __all__ = ["accept", "confirm", "offer"]
 

@@ -4,56 +4,41 @@
 from __future__ import annotations
 
 import _socket
-import asyncio
-import inspect
-import logging
 import os
 import ssl as tls
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar, Unpack
 
-from ..aio.bind import bind, format_address, format_peer
+from ..aio.bind import bind, format_address
 from ..aio.broadcast import BroadcastReport, Slow
-from ..aio.callbacks import check_callback, check_returned
 from ..aio.flag import Flag
-from ..aio.listen import Listener, Opening
-from ..aio.websocket import WebSocket, begin_close, close_for
-from ..codes import CloseCode
-from ..ending import Cause, Ending
-from ..errors import ConnectionClosed, MisdirectedRequest, RequestRefused, ServiceUnavailable
-from ..http import Request, Response
+from ..aio.listen import Listener
+from ..aio.websocket import WebSocket
+from ..ending import Ending
+from ..http import Request
 from ..options import OptionKeywords, Options, check_keywords
-from ..protocol.handshake import wants_websocket
-from ..protocol.opening import accept
 from ..sync.portal import Portal
 from ..sync.websocket import WebSocket as BlockingWebSocket
-from ..wire.authority import is_among
 from ..wire.codec import Buffer
 from .broadcast import broadcast_from_anywhere
+from .dispatch import Dispatcher
 from .drain import DrainReport, DrainRun, call_on_drain
 from .files import browser_module, slash, static
 from .lifespan import start, stop
-from .refusals import MAX_LOGGED, Refusals
-from .respond import complete, response_from
-from .router import Route, Router, blocks
+from .observers import Observers
+from .router import AcceptFunction, RouteKeywords, Router, blocks, check_methods
 from .run import Listen, run
 from .sessions import Sessions
-from .threads import HandlerThreads
 from .timetable import Drain, DrainKeywords
 
 __all__ = ["Server"]
-
-logger = logging.getLogger("endwell.server")
 
 #: Minimum seconds for the ``on_stop`` callbacks, whatever the deadline.
 STOP_TIME = 0.5
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-Hook = Callable[[Request], Response | Awaitable[Response | None] | None]
 
 
 class Server:
@@ -101,8 +86,6 @@ class Server:
         check_keywords("Server", keywords, {*OptionKeywords.__optional_keys__, "options", "max_threads"})
         #: The options of every connection.
         self.options: Options = (options or Options()).replace(**keywords)
-        #: The connections that are open or closing.
-        self.connections: set[WebSocket] = set()
         #: An event that is set when the server starts to drain; the same as :attr:`WebSocket.draining`.
         self.draining: Flag = Flag()
         #: The addresses on which the server listens: ``(host, port, ...)`` as from ``socket.getsockname()``,
@@ -111,28 +94,27 @@ class Server:
         #: The current connection of each user, device or tab, for handlers that call ``sessions.join()``.
         self.sessions: Sessions = Sessions()
         self._router = Router()
-        self._hooks: list[Hook] = []
-        self._close_callbacks: list[Callable[[Any, Ending], object]] = []
-        # A dict, because the table of a set grows by a factor of four, and each idle connection pays for it.
-        self._tasks: dict[asyncio.Task[None], None] = {}
-        self._forget = self._tasks.pop
-        self._context = Context()
-        self._threads = HandlerThreads(max_threads)
-        # The connections whose handler runs, with their routes.
-        self._handling: dict[WebSocket, Route] = {}
+        self._observers = Observers()
+        self._dispatcher = Dispatcher(self.options, self._router, self._observers, max_threads)
+        #: The connections that are open or closing.
+        self.connections = self._dispatcher.connections
         self._drain_callbacks: list[Callable[[Drain], object]] = []
         self._start_callbacks: list[Callable[[], object]] = []
         self._stop_callbacks: list[Callable[[], object]] = []
         self._serves = False
         self._listener: Listener | None = None
         self._portal: Portal | None = None
-        self._refusals = Refusals()
-        #: The current or finished drain; None before it.
-        self._drain_run: DrainRun | None = None
 
     # -- routes ---------------------------------------------------------------
 
-    def websocket(self, path: str, *, cancel_on_end: bool = False) -> Callable[[Function], Function]:
+    def websocket(
+        self,
+        path: str,
+        *,
+        accept: AcceptFunction | None = None,
+        cancel_on_end: bool = False,
+        **options: Unpack[RouteKeywords],
+    ) -> Callable[[Function], Function]:
         """Decorator for the ``handler(ws, **params)`` of the WebSocket connections of a path.
 
         A coroutine function gets a :class:`WebSocket`. A plain function runs in a thread, and gets the
@@ -145,16 +127,82 @@ class Server:
         Args:
             path: The pattern of the path: literal segments, ``{name}`` for one segment that is not empty,
                 and at the end ``{name:path}`` for the rest. Each name is a keyword argument of the handler.
+            accept: A function ``accept(request)`` that decides about each connection, after the handshake
+                and the origin are checked. It is a coroutine function, or a plain function, which runs in a
+                thread. It returns None to accept, an :class:`Accept`, which adds header fields, cookies,
+                a subprotocol or state, or a :class:`Response` to refuse. Its time is limited like that of a
+                :meth:`process_request` hook.
             cancel_on_end: Cancel the handler when its connection ends. Only for coroutine functions.
                 Default: False.
+            **options: ``max_size``, ``subprotocols``, ``compression`` or ``origins`` of :class:`Options`, for
+                this route.
 
         Raises:
-            ValueError: The pattern is malformed or in use, the handler does not accept the parameters, or
-                ``cancel_on_end`` is given for a plain function.
+            TypeError: A keyword is not an option of a route, or has the wrong type.
+            ValueError: The pattern is malformed or in use, the handler does not accept the parameters,
+                ``cancel_on_end`` is given for a plain function, or an option is out of range.
         """
+        if accept is not None and not callable(accept):
+            raise TypeError(f"accept must be a function or None, not {accept!r}")
+        names = {"accept", "cancel_on_end", *RouteKeywords.__optional_keys__}
+        check_keywords("websocket", options, names)
+        own = self.options.replace(**options) if options else None
 
         def register(handler: Function) -> Function:
-            self._router.add("websocket", path, handler, cancel_on_end=cancel_on_end)
+            how = {"accept": accept, "cancel_on_end": cancel_on_end, "options": own}
+            self._router.add("websocket", path, handler, **how)
+            return handler
+
+        return register
+
+    def route(  # size: most of it is documentation
+        self, path: str, *, methods: Iterable[str] = ("GET",), any_host: bool = False
+    ) -> Callable[[Function], Function]:
+        """Decorator for the ``handler(request, **params)`` of the HTTP requests of a path.
+
+        A coroutine function gets a :class:`Request`, whose body it reads with ``await request.body()``,
+        ``await request.json()`` or ``await request.form()``. A plain function runs in a thread, and gets an
+        :class:`endwell.sync.Request`, whose body has arrived. The body has at most ``max_body`` bytes, and
+        must arrive within ``body_timeout`` seconds.
+
+        The handler returns what a handler of :meth:`get` returns, within ``open_timeout`` seconds of the end
+        of the request, including the body that it reads. A :meth:`Response.stream` must begin in that time.
+        It may return a generator or an async generator, which is streamed in the same way.
+
+        Several handlers can have the same path, if their methods differ. A request with another method is
+        answered with 405 and the field Allow.
+
+        Args:
+            path: The pattern of the path, as in :meth:`websocket`.
+            methods: GET, which includes HEAD, POST, PUT, PATCH, DELETE or OPTIONS. Default: ``["GET"]``.
+                A request with GET or HEAD must not have a body.
+            any_host: As in :meth:`get`.
+
+        Raises:
+            TypeError: ``methods`` is not a list of strings.
+            ValueError: The pattern is malformed or in use with one of the methods, a method is unknown, or
+                the handler does not accept the parameters.
+
+        Example:
+            ```python
+            from endwell import Response, Server
+
+            server = Server()
+
+            @server.route("/login", methods=["POST"])
+            async def login(request):
+                form = await request.form()
+                if form.get("password") != "secret":
+                    return Response.text("wrong password", 401)
+                response = Response.redirect("/", 303)
+                response.set_cookie("session", "abc", httponly=True, secure=True)
+                return response
+            ```
+        """
+        allowed = check_methods(methods)
+
+        def register(handler: Function) -> Function:
+            self._router.add("http", path, handler, methods=allowed, any_host=any_host)
             return handler
 
         return register
@@ -203,7 +251,9 @@ class Server:
         """
         path = path.rstrip("/")
         self._router.add(
-            "http", f"{path}/{{path:path}}", static(folder, self._threads.file, follow_links=follow_links)
+            "http",
+            f"{path}/{{path:path}}",
+            static(folder, self._dispatcher.threads.file, follow_links=follow_links),
         )
         if path:
             self._router.add("http", path, slash, default=True)
@@ -216,7 +266,7 @@ class Server:
         Raises:
             ValueError: The path is malformed or in use.
         """
-        self._router.add("http", path, browser_module(self._threads.file))
+        self._router.add("http", path, browser_module(self._dispatcher.threads.file))
 
     def process_request(self, hook: Function) -> Function:
         """Decorator for a ``hook(request)`` that runs before the routing of every request, WebSocket or HTTP.
@@ -233,7 +283,7 @@ class Server:
             TypeError: ``hook`` is not callable.
         """
         _check_function("process_request", hook)
-        self._hooks.append(hook)
+        self._dispatcher.hooks.append(hook)
         return hook
 
     def on_start(self, callback: Function) -> Function:
@@ -261,6 +311,42 @@ class Server:
         self._stop_callbacks.insert(0, callback)
         return callback
 
+    def on_open(self, callback: Callable[[Any], object]) -> Callable[[Any], object]:
+        """Decorator for a plain function ``callback(ws)`` that runs once when a connection opens.
+
+        It runs before the handler, and before any :meth:`on_close` callback of the connection. For a
+        connection of a plain handler, ``ws`` is the blocking WebSocket, and the callback runs in the
+        handler's thread, so it may block. For other connections, it runs in the event loop, and must not
+        block. Exceptions are logged. Refused requests are reported to :meth:`on_refused` instead.
+
+        Raises:
+            TypeError: ``callback`` is a coroutine function, or not callable.
+
+        Example:
+            ```python
+            import asyncio
+            from endwell import Server, connect
+
+            server = Server()
+
+            @server.on_open
+            def opened(ws):
+                print("opened", ws.request.path)
+
+            @server.websocket("/")
+            async def handler(ws):
+                await ws.closed
+
+            async def main():
+                async with server.serving(port=0), connect(f"ws://127.0.0.1:{server.port}/"):
+                    pass
+
+            asyncio.run(main())
+            ```
+        """
+        self._observers.add_open(callback)
+        return callback
+
     def on_close(self, callback: Callable[[Any, Ending], object]) -> Callable[[Any, Ending], object]:
         """Decorator for a plain function ``callback(ws, ending)`` that runs once when a connection ends.
 
@@ -271,8 +357,7 @@ class Server:
         Raises:
             TypeError: ``callback`` is a coroutine function, or not callable.
         """
-        check_callback(callback)
-        self._close_callbacks.append(callback)
+        self._observers.add_close(callback)
         return callback
 
     def on_refused(
@@ -293,7 +378,7 @@ class Server:
         Raises:
             TypeError: ``callback`` is a coroutine function, or not callable.
         """
-        self._refusals.add(callback)
+        self._observers.add_refused(callback)
         return callback
 
     def on_drain(self, callback: Function) -> Function:
@@ -468,10 +553,10 @@ class Server:
         ]
         blocking = any(blocks(callback) for callback in callbacks)
         if blocking:
-            self._threads.keep_lifespan_thread()
+            self._dispatcher.threads.keep_lifespan_thread()
         try:
-            self._drain_run = None
-            await start(self._start_callbacks, self._threads)
+            self._dispatcher.drain_run = None
+            await start(self._start_callbacks, self._dispatcher.threads)
             try:
                 async with self._listening(listen, ssl, plan, should_defer):
                     yield self
@@ -479,12 +564,12 @@ class Server:
                 await stop(
                     self._stop_callbacks,
                     STOP_TIME if self._drain_run is None else self._drain_run.seconds_left(STOP_TIME),
-                    self._threads,
+                    self._dispatcher.threads,
                 )
         finally:
             self._serves = False
             if blocking:
-                self._threads.release_lifespan_thread()
+                self._dispatcher.threads.release_lifespan_thread()
 
     @asynccontextmanager
     async def _listening(
@@ -494,13 +579,13 @@ class Server:
         plan: Drain,
         should_defer: Callable[[int], bool] | None,
     ) -> AsyncIterator[None]:
-        self.draining = Flag()
         defer = should_defer and (lambda openings: should_defer(openings + len(self.connections)))
-        listener = Listener(listen(), self.options, ssl, self._serve, self.draining, defer)
+        listener = Listener(listen(), self.options, ssl, self._dispatcher, self.connections, defer)
+        listener.refused = self._observers.no_preamble
         self._listener = listener
+        self.draining = listener.stopping
         self._portal = Portal.of(listener.loop)
-        self._threads.begin()
-        self._context = copy_context()
+        self._dispatcher.begin()
         self.addresses = [_address_of(sock) for sock in listener.socks]
         try:
             yield
@@ -508,11 +593,11 @@ class Server:
             try:
                 await self.drain(plan)
             finally:
-                self._threads.dismiss()
+                self._dispatcher.threads.dismiss()
                 self._listener = self._portal = None
                 listener.close()
-                for opening in list(listener.openings):
-                    opening.abort()
+                for exchange in list(listener.openings):
+                    exchange.abort()
                 for stream in list(listener.lingering):
                     stream.abort()
                 self.addresses = []
@@ -553,13 +638,24 @@ class Server:
         if not plan.listen:
             self._listener.close()
         self.draining.set()
-        self._threads.draining.set()
+        dispatcher = self._dispatcher
+        dispatcher.threads.draining.set()
         for callback in self._drain_callbacks:
-            self._start(call_on_drain(callback, plan, self._threads))
-        self._drain_run = DrainRun(
-            plan, self.connections, self._tasks, self._threads, self._listener.openings, self._handling
+            dispatcher.start(call_on_drain(callback, plan, dispatcher.threads))
+        dispatcher.drain_run = DrainRun(
+            plan,
+            self.connections,
+            dispatcher.tasks,
+            dispatcher.threads,
+            self._listener.openings,
+            dispatcher.handling,
         )
-        return await self._drain_run.run()
+        return await dispatcher.drain_run.run()
+
+    @property
+    def _drain_run(self) -> DrainRun | None:
+        """The current or finished drain; None before it."""
+        return self._dispatcher.drain_run
 
     async def _hand_over(self, seconds: float) -> None:
         """Stop listening, and wait at most ``seconds`` for the opening handshakes in progress."""
@@ -584,266 +680,10 @@ class Server:
             else "the server has no port: it does not listen"
         )
 
-    # -- one connection -------------------------------------------------------
-
-    def _serve(self, opening: Opening, head: Request | RequestRefused) -> None:
-        if isinstance(head, RequestRefused):
-            self._answer(opening, opening.request, head)
-        elif self._drain_run is not None:
-            self._answer(opening, head, self._drain_run.refuse())
-        elif not self._answers_to(head):
-            host = f"it is for {(head.headers.get('Host') or '')[:MAX_LOGGED]!r}"
-            error = MisdirectedRequest("the host of the request is not allowed here", detail=host)
-            self._answer(opening, head, error)
-        elif not self._hooks and wants_websocket(head):
-            self._respond(opening, head, None)
-        else:
-            self._start_answering(opening, head)
-
-    def _answers_to(self, request: Request) -> bool:
-        """Whether ``allowed_hosts`` contains the host of ``request``, or its route accepts any host."""
-        names = self.options.allowed_hosts
-        host = request.headers.get("Host")  # optional in HTTP/1.0
-        if names is None or (host is not None and is_among(host, names)):
-            return True
-        try:
-            route, _ = self._router.match(request.raw_path, "http", request.method)
-        except RequestRefused:
-            return False
-        return route.any_host and not wants_websocket(request)
-
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        # Use the context of the call that serves; callbacks of the loop run in other contexts.
-        task = self._context.run(asyncio.get_running_loop().create_task, coroutine)
-        self._tasks[task] = None
-        task.add_done_callback(self._forget, context=self._context)
-        return task
-
-    def _start_answering(self, opening: Opening, request: Request) -> None:
-        self._start(self._answer_http(_PendingAnswer(opening, request)))
-        opening.wait_for_answer()
-
-    async def _answer_http(self, pending: _PendingAnswer) -> None:
-        answer: Response | RequestRefused | None
-        limit, task = self.options.open_timeout, asyncio.current_task()
-        if limit is not None and task is not None:
-            # The time begins with the first step of the task. uvloop runs overdue timers before new tasks: after
-            # a stall, a hook or handler would be cancelled before it has begun.
-            timer = asyncio.get_running_loop().call_later(limit, self._time_out, pending, task)
-            task.add_done_callback(lambda _: timer.cancel())
-        try:
-            answer = await self._page(pending)
-        except RequestRefused as exc:
-            answer = exc
-        except asyncio.CancelledError as exc:
-            # The cause is open_timeout, after which a response was sent; or a stop of the server; or the
-            # handler awaited something that was cancelled.
-            if not pending.opening.answered:
-                self._respond(pending.opening, pending.request, self._cancelled(pending.request, exc))
-            raise
-        except (GeneratorExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            answer = self._internal_error(pending.request, exc)
-        if not pending.opening.answered:
-            self._respond(pending.opening, pending.request, answer)
-
-    def _time_out(self, pending: _PendingAnswer, task: asyncio.Task[None]) -> None:
-        if task.done() or pending.opening.gone:
-            return
-        limit = self.options.open_timeout
-        logger.warning("%s took longer than open_timeout (%s s): the answer is 503", pending.work, limit)
-        answer = ServiceUnavailable("the answer took too long").response()
-        self._refusals.notify(pending.request, answer.status, "the answer took too long")
-        # Answer before the cancellation, because a coroutine may suppress it.
-        self._answer(pending.opening, pending.request, answer)
-        task.cancel()
-
-    def _respond(self, opening: Opening, request: Request, answer: Response | RequestRefused | None) -> None:
-        if answer is None:
-            try:
-                self._accept(opening, request)
-            except RequestRefused as exc:
-                answer = exc
-            except KeyboardInterrupt:
-                raise
-            except BaseException as exc:
-                answer = self._internal_error(request, exc)
-            else:
-                return
-        self._answer(opening, request, answer)
-
-    def _cancelled(self, request: Request, exc: BaseException) -> Response | RequestRefused:
-        task = asyncio.current_task()
-        if task is None or not task.cancelling():
-            return self._internal_error(request, exc)
-        if self._drain_run is None:
-            return ServiceUnavailable("the server is stopping")
-        return self._drain_run.refuse()
-
-    def _internal_error(self, request: Request, exc: BaseException) -> Response:
-        logger.error(
-            "answering %r for %s failed", request.raw_path, format_peer(request.remote_address), exc_info=exc
-        )
-        self._refusals.notify(request, 500, "internal error")
-        return Response.text("internal error\n", 500)
-
-    async def _page(self, pending: _PendingAnswer) -> Response | None:
-        """Run the hooks and the HTTP handler. Returns the response; None if the request may become a WebSocket."""
-        request = pending.request
-        for hook in self._hooks:
-            pending.begin(f"the process_request hook {getattr(hook, '__qualname__', hook)!r}")
-            returned = await self._call(self._threads.hook, hook, blocks(hook), request)
-            if returned is not None:
-                response = response_from(returned, hook)
-                if response.status >= 400:
-                    reason = f"answered by {pending.work}"
-                    self._refusals.log(request, request.remote_address, response.status, reason)
-                    self._refusals.notify(request, response.status, reason)
-                return response
-        if wants_websocket(request):
-            return None
-        route, params = self._router.match(request.raw_path, "http", request.method)
-        request.params = params
-        pending.begin(f"the page {route.pattern!r} ({route.name})")
-        returned = await self._call(self._threads.page, route.handler, route.blocking, request, **params)
-        return response_from(returned, route.handler)
-
-    async def _call(
-        self,
-        in_thread: Callable[..., Awaitable[Any]],
-        function: Callable[..., Any],
-        blocking: bool,
-        request: Request,
-        **params: str,
-    ) -> Any:
-        if blocking:
-            returned = await in_thread(function, request, **params)
-        else:
-            returned = function(request, **params)
-        return await returned if inspect.isawaitable(returned) else returned
-
-    def _answer(self, opening: Opening, request: Request | None, answer: Response | RequestRefused) -> None:
-        refusal = answer if isinstance(answer, RequestRefused) else None
-        response = answer.response() if isinstance(answer, RequestRefused) else answer
-        if refusal is not None:
-            detail = f" ({refusal.detail})" if refusal.detail else ""
-            self._refusals.log(request, opening.remote_address, refusal.status, f"{refusal}{detail}")
-            self._refusals.notify(request, refusal.status, str(refusal))
-        opening.answer(complete(response, request, time.time()), refusal)
-
-    def _accept(self, opening: Opening, request: Request) -> None:
-        route, params = self._router.match(request.raw_path, "websocket")
-        accepted = accept(request, self.options)
-        if opening.gone:
-            return
-        if self._drain_run is not None:
-            raise self._drain_run.refuse()
-        if route.blocking:
-            self._threads.reserve()
-        request.params = params
-        ws = opening.accept(request, accepted, self.connections)
-        handler_ws = self._threads.blocking(ws) if route.blocking else ws
-        if self._close_callbacks:
-            self._context.run(handler_ws.on_close, lambda ending: self._ended(handler_ws, ending))
-        self._start(self._handle(ws, handler_ws, route, params))
-
-    def _ended(self, ws: WebSocket | BlockingWebSocket, ending: Ending) -> None:
-        for callback in self._close_callbacks:
-            try:
-                check_returned(callback(ws, ending), callback)
-            except KeyboardInterrupt:
-                raise
-            except BaseException:
-                logger.exception("on_close callback %r failed", callback)
-
-    async def _handle(
-        self,
-        ws: WebSocket,
-        handler_ws: WebSocket | BlockingWebSocket,
-        route: Route,
-        params: Mapping[str, str],
-    ) -> None:
-        """Run the handler, then close the connection with the cause that follows from the handler's outcome."""
-        self._handling[ws] = route
-        try:
-            try:
-                if isinstance(handler_ws, BlockingWebSocket):
-                    await self._threads.handle(route.handler, handler_ws, params, partial(self._returned, ws))
-                elif route.cancel_on_end:
-                    async with ws.alive():
-                        await _run(route, ws, params)
-                else:
-                    await _run(route, ws, params)
-            finally:
-                if not route.blocking:
-                    self._returned(ws)
-        except asyncio.CancelledError:
-            await close_for(ws, Cause.CANCELLED, CloseCode.GOING_AWAY)
-            raise
-        except (GeneratorExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            if not _is_end_of(exc, ws):
-                await self._failed(ws, route, exc)
-        else:
-            if self._drain_run is not None:
-                self._drain_run.close(ws)
-            begin_close(ws, Cause.HANDLER_RETURNED, CloseCode.NORMAL_CLOSURE)
-            await ws.wait_closed()
-
-    def _returned(self, ws: WebSocket) -> None:
-        if self._drain_run is not None:
-            self._drain_run.returned(ws)
-        del self._handling[ws]
-
-    async def _failed(self, ws: WebSocket, route: Route, exc: BaseException) -> None:
-        # The traceback is logged; the peer only gets the code 1011.
-        request = ws.request
-        logger.error(
-            "handler %s of %r for %s failed",
-            route.name,
-            request.path,
-            format_peer(request.remote_address),
-            exc_info=exc,
-        )
-        await close_for(ws, Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
-
-
-async def _run(route: Route, ws: WebSocket, params: Mapping[str, str]) -> None:
-    # A wrapper that is not a coroutine function may return None instead of a coroutine.
-    if (coroutine := route.handler(ws, **params)) is not None:
-        await coroutine
-
 
 def _check_function(decorator: str, function: object) -> None:
     if not callable(function):
         raise TypeError(f"{decorator} takes a function, not {function!r}")
-
-
-def _is_end_of(exc: BaseException, ws: WebSocket) -> bool:
-    """Whether ``exc`` is the ConnectionClosed of ``ws``, or a group of only such exceptions (from a TaskGroup)."""
-    if isinstance(exc, BaseExceptionGroup):
-        return all(_is_end_of(each, ws) for each in exc.exceptions)
-    return isinstance(exc, ConnectionClosed) and exc.ending is ws.ending
-
-
-class _PendingAnswer:
-    """A request for which a hook or an HTTP handler runs."""
-
-    __slots__ = ("opening", "request", "work")
-
-    def __init__(self, opening: Opening, request: Request) -> None:
-        self.opening = opening
-        self.request = request
-        #: The hook or handler that runs, for log lines.
-        self.work = ""
-
-    def begin(self, work: str) -> None:
-        """Record that ``work``, a hook or handler, starts in the current task."""
-        self.work = work
-        if (task := asyncio.current_task()) is not None:
-            task.set_name(work)  # for the log line about tasks that still run after the server has stopped
 
 
 def _address_of(sock: _socket.socket) -> Any:

@@ -22,7 +22,7 @@ from itertools import pairwise
 from math import inf
 from typing import Any, cast
 
-from ..aio.listen import Opening
+from ..aio.exchange import Opening
 from ..aio.quiescence import Quiescence
 from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket, bytes_sent, end_delivery, messages_consumed, quiesce

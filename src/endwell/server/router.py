@@ -4,20 +4,47 @@ from __future__ import annotations
 
 import inspect
 from bisect import insort
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict
 from urllib.parse import unquote
 
 from ..errors import BadRequest, MethodNotAllowed, NotFound, UpgradeRequired
-from ..http import NO_PARAMS
+from ..http import NO_PARAMS, Request, Response
+from ..matching import Origins
+from ..options import Deflate, Options
 
-__all__ = ["Kind", "Route", "Router", "blocks"]
+__all__ = [
+    "AcceptFunction",
+    "Hook",
+    "Kind",
+    "Route",
+    "RouteKeywords",
+    "Router",
+    "blocks",
+    "check_methods",
+    "name_of",
+]
 
 Kind: TypeAlias = Literal["websocket", "http"]
 Handler: TypeAlias = Callable[..., Any]
+
+
+Hook = Callable[[Request], Response | Awaitable[Response | None] | None]
+
+#: The ``accept`` function of a WebSocket route.
+AcceptFunction: TypeAlias = Callable[[Request], Any]
+
+
+class RouteKeywords(TypedDict, total=False):
+    """The options that a WebSocket route may have of its own."""
+
+    max_size: int | None
+    subprotocols: Sequence[str]
+    compression: Deflate | None
+    origins: Origins | None
 
 
 class _Rank(IntEnum):
@@ -43,6 +70,8 @@ class Route:
     pattern: str
     handler: Handler
     segments: tuple[_Segment, ...]
+    #: The methods of an HTTP route.
+    methods: tuple[str, ...] = ()
     #: Whether the handler's task is cancelled when its connection ends.
     cancel_on_end: bool = False
     #: Whether the handler is a plain function, which runs in a thread.
@@ -51,11 +80,15 @@ class Route:
     default: bool = False
     #: Whether the option ``allowed_hosts`` does not apply to this route.
     any_host: bool = False
+    #: The options of the route's WebSockets; None for those of the server.
+    options: Options | None = None
+    #: The function that decides whether a WebSocket is accepted; None if all are.
+    accept: Handler | None = None
 
     @property
     def name(self) -> str:
         """The name of the handler, for log lines."""
-        return getattr(self.handler, "__qualname__", repr(self.handler))
+        return name_of(self.handler)
 
     @property
     def shape(self) -> tuple[_Segment, ...]:
@@ -94,11 +127,14 @@ class Router:
 
     def __init__(self) -> None:
         self._routes: dict[Kind, list[Route]] = {"websocket": [], "http": []}
-        # Routes without a parameter, by path. No other route can be more specific.
-        self._literal: dict[Kind, dict[str, Route]] = {"websocket": {}, "http": {}}
+        # Routes without a parameter, by path, or by method and path. No other route can be more specific.
+        self._literal_websockets: dict[str, Route] = {}
+        self._literal_pages: dict[tuple[str, str], Route] = {}
 
-    def add(self, kind: Kind, pattern: str, handler: Handler, **how: bool) -> None:
-        """Add a route. ``how`` may contain ``cancel_on_end``, ``default`` and ``any_host`` of :class:`Route`.
+    def add(self, kind: Kind, pattern: str, handler: Handler, **how: Any) -> None:
+        """Add a route. ``how`` may contain the optional fields of :class:`Route`.
+
+        The default ``methods`` of an HTTP route are GET and HEAD.
 
         Raises:
             ValueError: The pattern is malformed or a duplicate, the handler does not accept the path
@@ -109,10 +145,13 @@ class Router:
             raise ValueError(
                 f"route {pattern!r}: cancel_on_end needs a coroutine function, because a thread cannot be cancelled"
             )
+        if kind == "http":
+            how.setdefault("methods", ("GET", "HEAD"))
         route = Route(kind, pattern, handler, _parse(pattern), blocking=blocking, **how)
         _check_handler(route)
         for other in self._routes[kind]:
-            if other.shape == route.shape:
+            same_methods = kind == "websocket" or not set(other.methods).isdisjoint(route.methods)
+            if other.shape == route.shape and same_methods:
                 if route.default:
                     return
                 if other.default:
@@ -121,7 +160,10 @@ class Router:
                 raise ValueError(f"{kind} route {pattern!r} matches the same paths as {other.pattern!r}")
         insort(self._routes[kind], route, key=lambda each: each.shape)
         if all(rank is _Rank.LITERAL for rank, _ in route.segments):
-            self._literal[kind][pattern] = route
+            if kind == "websocket":
+                self._literal_websockets[pattern] = route
+            for method in route.methods:
+                self._literal_pages[method, pattern] = route
 
     def match(self, path: str, kind: Kind, method: str = "GET") -> tuple[Route, Mapping[str, str]]:
         """Return the route of ``path``, and its path parameters.
@@ -132,11 +174,12 @@ class Router:
         Raises:
             NotFound: No route of this kind matches the path.
             UpgradeRequired: The request is a plain one, and only a WebSocket route matches.
-            MethodNotAllowed: The method of a plain request is neither GET nor HEAD.
+            MethodNotAllowed: No route of the path has the method of a plain request.
             BadRequest: The percent-encoding is not UTF-8.
         """
-        literal = self._literal[kind].get(path)
-        if literal is not None and method in ("GET", "HEAD"):
+        websocket = kind == "websocket"
+        literal = self._literal_websockets.get(path) if websocket else self._literal_pages.get((method, path))
+        if literal is not None:
             return literal, NO_PARAMS
         try:
             root, *segments = [unquote(segment, errors="strict") for segment in path.split("/")]
@@ -144,21 +187,48 @@ class Router:
             raise BadRequest("the path's percent-encoding is not UTF-8") from None
         if root:  # RFC 9112 §3.2: the targets "*" and host:port are valid, but not paths
             raise NotFound("the request's target is not a path")
-        found = self._find(kind, segments)
-        if found is None and (kind == "websocket" or self._find("websocket", segments) is None):
-            raise NotFound("no route has this path")
-        if kind == "http" and method not in ("GET", "HEAD"):
-            raise MethodNotAllowed("this path answers GET and HEAD only")
-        if found is None:
-            raise UpgradeRequired("this path is a WebSocket endpoint: send an Upgrade")
-        return found
-
-    def _find(self, kind: Kind, segments: list[str]) -> tuple[Route, dict[str, str]] | None:
+        others: list[str] = []
         for route in self._routes[kind]:
             params = route.params(segments)
-            if params is not None:
+            if params is None:
+                continue
+            if websocket or method in route.methods:
                 return route, params
-        return None
+            others += route.methods
+        if others:
+            # RFC 9110 §15.5.6: "The origin server MUST generate an Allow header field in a 405 response
+            # containing a list of the target resource's currently supported methods."
+            raise MethodNotAllowed("this path does not answer this method", allow=dict.fromkeys(others))
+        if websocket or all(route.params(segments) is None for route in self._routes["websocket"]):
+            raise NotFound("no route has this path")
+        if method not in ("GET", "HEAD"):
+            raise MethodNotAllowed("this path answers GET and HEAD only")
+        raise UpgradeRequired("this path is a WebSocket endpoint: send an Upgrade")
+
+
+#: The methods that a route may have. RFC 9110 §9.3.6 and §9.3.8: CONNECT and TRACE are for proxies.
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+def check_methods(methods: Iterable[str]) -> tuple[str, ...]:
+    """The methods of a route, in upper case; GET includes HEAD. Raises TypeError or ValueError."""
+    if isinstance(methods, str) or not isinstance(methods, Iterable):
+        raise TypeError(f"methods must be a list of strings, not {methods!r}")
+    names: list[str] = []
+    for name in methods:
+        if not isinstance(name, str):
+            raise TypeError(f"methods must be a list of strings, not {name!r} in one")
+        if name.upper() not in METHODS:
+            raise ValueError(f"method {name!r} is not one of {', '.join(METHODS)}")
+        names += ["GET", "HEAD"] if name.upper() == "GET" else [name.upper()]
+    if not names:
+        raise ValueError("methods must not be empty")
+    return tuple(dict.fromkeys(names))
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """The name of a function, for log lines and errors."""
+    return getattr(function, "__qualname__", repr(function))
 
 
 def blocks(function: Callable[..., Any]) -> bool:
@@ -170,10 +240,14 @@ def blocks(function: Callable[..., Any]) -> bool:
     called: Any = function
     while called is not None:
         call_method = getattr(called, "__call__", None)  # noqa: B004 - for objects that are not functions
-        if inspect.iscoroutinefunction(called) or inspect.iscoroutinefunction(call_method):
+        if any(map(_is_async, (called, call_method))):
             return False
         called = called.func if isinstance(called, partial) else getattr(called, "__wrapped__", None)
     return True
+
+
+def _is_async(function: object) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _parse(pattern: str) -> tuple[_Segment, ...]:
@@ -208,7 +282,7 @@ def _check_handler(route: Route) -> None:
     try:
         signature.bind(None, **params)
     except TypeError as error:
-        name = getattr(route.handler, "__qualname__", repr(route.handler))
+        name = name_of(route.handler)
         wanted = ", ".join([route.kind if route.kind == "websocket" else "request", *params])
         raise ValueError(
             f"route {route.pattern!r} calls {name}({wanted}), but {name}{signature}: {error}"

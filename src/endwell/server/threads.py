@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeAlias
@@ -105,6 +106,18 @@ class HandlerThreads:
     async def page(self, handler: Callable[..., object], *args: object, **params: str) -> Any:
         """Call an HTTP ``handler`` in a thread; returns its return value."""
         return await self._run(self._pages, partial(handler, *args, **params))
+
+    async def iterate(self, iterable: Iterable[bytes | str]) -> AsyncIterator[bytes | str]:
+        """The items of ``iterable``, each produced in a thread; a generator is closed there, too."""
+        iterator = await self._run(self._pages, partial(iter, iterable))
+        try:
+            while (item := await self._run(self._pages, partial(next, iterator, None))) is not None:
+                yield item
+        finally:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                with suppress(ValueError):  # the generator still runs in its thread
+                    await self._run(self._pages, close)
 
     async def hook(self, hook: Callable[..., object], *args: object) -> Any:
         """Call a ``process_request`` hook in a thread; returns its return value."""

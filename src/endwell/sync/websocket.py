@@ -10,7 +10,7 @@ from ..aio.callbacks import check_callback
 from ..codes import CloseCode
 from ..ending import Cause, Close, Ending
 from ..errors import ConnectionClosed, UnsupportedByProtocol
-from ..http import Request, Response
+from ..http import Request, Response, TLSInfo
 from ..wire.codec import NO_BINARY, Buffer, octets
 from .bridge import Bridge
 from .flag import ThreadFlag
@@ -164,8 +164,19 @@ class WebSocket:
 
     @property
     def remote_address(self) -> object:
-        """The peer's address, in the format of the socket module: ``(host, port, ...)``; ``""`` on a Unix socket."""
+        """The peer's address, in the format of the socket module: ``(host, port, ...)``; ``""`` on a Unix socket.
+
+        Behind a proxy of the option ``proxy_headers`` or ``proxy_protocol``, it is the client's address.
+        """
         return self._ws.remote_address
+
+    @property
+    def tls(self) -> TLSInfo | None:
+        """The TLS session, with the certificate of the peer; None without TLS.
+
+        It is that of the connection to this process, even behind a proxy.
+        """
+        return self._ws.tls
 
     @property
     def local_address(self) -> object:

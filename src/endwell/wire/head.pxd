@@ -1,6 +1,6 @@
 cimport cython
 
-from endwell.http cimport Headers
+from endwell.http.headers cimport Headers
 
 
 cdef class RequestReader:
@@ -9,7 +9,7 @@ cdef class RequestReader:
     cdef readonly _Head _head
     cdef object _challenged
     cdef object _remote_address
-    cdef bint _secure
+    cdef object _link
 
     cpdef receive(self, data)
     cpdef bytes take_rest(self)

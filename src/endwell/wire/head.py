@@ -10,11 +10,14 @@ from sys import intern
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from ..errors import BadRequest, BodyTooLarge, EndwellError, HeadTooLarge, InvalidHandshake, MethodNotAllowed
-from ..http import TOKEN, Headers, Request, Response, checked_headers, headers_of_lines, set_challenge
+from ..errors import BadRequest, EndwellError, HeadTooLarge, InvalidHandshake, MethodNotAllowed
+from ..http.headers import TOKEN, Headers, checked_headers, headers_of_lines
+from ..http.request import Request, set_challenge, set_link
+from ..http.response import Response
 from ..options import Options
 from .answer import Start, unfolded
 from .authority import parse_authority, split_authority
+from .body import check_body
 from .hixie import CHALLENGE, PROOF, PROVING, has_proof, is_challenged
 
 __all__ = ["RequestReader", "ResponseReader"]
@@ -30,16 +33,17 @@ _TEXT = bytes((*b"\t ", *range(0x21, 0x7F), *range(0x80, 0x100)))
 class RequestReader:
     """Reads one request head for a server.
 
-    ``remote_address`` and ``secure`` describe the transport; they become attributes of the request.
+    ``remote_address`` becomes an attribute of the request. ``link`` is the ``ssl.SSLObject`` of
+    a connection with TLS.
     """
 
-    def __init__(self, options: Options, remote_address: object = None, secure: bool = False) -> None:
+    def __init__(self, options: Options, remote_address: object = None, link: object = None) -> None:
         self._options = options
         self._head: _Head | None = None
         # A request of hixie-76, while the bytes after its head are incomplete.
         self._challenged: Request | None = None
         self._remote_address = remote_address
-        self._secure = secure
+        self._link = link
         #: The bytes after the head, once it is complete.
         self.rest = b""
 
@@ -63,7 +67,9 @@ class RequestReader:
         legacy = bool(self._options.legacy)
         method, target, version, headers = _request(head, legacy)
         # Interned, so that all requests share one string.
-        request = Request(intern(method), target, headers, version, self._remote_address, self._secure)
+        request = Request(intern(method), target, headers, version, self._remote_address)
+        if self._link:
+            set_link(request, self._link)
         if legacy and is_challenged(headers):
             data, self.rest = self.rest, b""
             return self._read_challenge(request, data)
@@ -305,19 +311,9 @@ def _request(head: bytes, legacy: bool) -> tuple[str, str, str, Headers]:
         others = [(name, value) for name, value in headers if name.lower() != "host"]
         headers = checked_headers([("Host", authority), *others])
         _check_host(headers, version)
-    # The bytes of a body could be read as another request or as frames (request smuggling). Neither an
-    # upgrade nor a page needs a body.
-    if method in ("GET", "HEAD") and (
-        "Transfer-Encoding" in headers
-        or headers.get_all("Content-Length") not in ([], ["0"], _length_of_challenge(headers, legacy))
-    ):
-        raise BodyTooLarge("this server accepts no request with a body")
+    if method != "GET" or "Transfer-Encoding" in headers or "Content-Length" in headers:
+        check_body(method, version, headers, legacy)
     return method, target, version, headers
-
-
-def _length_of_challenge(headers: Headers, legacy: bool) -> list[str]:
-    """The Content-Length that a hixie-76 request may have; the draft has none, but some clients send it."""
-    return [str(CHALLENGE)] if legacy and is_challenged(headers) else []
 
 
 def _request_line(line: str) -> tuple[str, str, str]:

@@ -52,7 +52,7 @@ class Scene:
 
     async def over(self):
         """Wait for the handler to leave; then nothing of the connection may be left in the server."""
-        await until(lambda: self.witness.left.is_set() and not self.server._tasks)
+        await until(lambda: self.witness.left.is_set() and not self.server._dispatcher.tasks)
         assert not self.server.connections
 
 

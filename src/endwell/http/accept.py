@@ -1,0 +1,104 @@
+"""What an application adds to the response that opens a WebSocket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .cookies import serialize_cookie
+from .headers import TOKEN, Headers
+
+__all__ = ["Accept"]
+
+#: Fields that the handshake sets, besides all those that begin with ``sec-websocket-``, and fields of a body.
+RESERVED = frozenset(("connection", "content-length", "transfer-encoding", "upgrade"))
+
+
+class Accept:
+    """The answer of an `accept` function: the connection is accepted, with these additions.
+
+    See `Server.websocket()`.
+
+    Args:
+        subprotocol: The subprotocol to select, one of those that the client offers. Default: None, the one
+            that the option `subprotocols` selects.
+        headers: More header fields of the 101 response: a `Headers`, a mapping, or pairs of a name and a value.
+        state: Entries for `request.state`, which the handler reads as `ws.request.state`.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: `subprotocol` is not a token, a header is invalid (see `Headers`), or it is a field of the
+            handshake itself: Upgrade, Connection, Sec-WebSocket-*, Content-Length or Transfer-Encoding.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import Accept, Response, Server, connect
+
+        server = Server()
+
+
+        def check(request):
+            if request.query.get("token") != "secret":
+                return Response.text("wrong token", 401)
+            return Accept(headers={"X-Server": "blue"}, state={"user": "ann"})
+
+
+        @server.websocket("/", accept=check)
+        async def greet(ws):
+            await ws.send(f"hello, {ws.request.state['user']}")
+
+
+        async def main():
+            async with server.serving(port=0):
+                async with connect(f"ws://127.0.0.1:{server.port}/?token=secret") as ws:
+                    print(ws.response.headers["X-Server"], await ws.recv())
+
+
+        asyncio.run(main())
+        ```
+    """
+
+    __slots__ = ("headers", "state", "subprotocol")
+
+    def __init__(
+        self,
+        *,
+        subprotocol: str | None = None,
+        headers: Headers | Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(subprotocol, str | None):
+            raise TypeError(f"subprotocol must be a str or None, not {subprotocol!r}")
+        if subprotocol is not None and (not subprotocol or not TOKEN.issuperset(subprotocol)):
+            raise ValueError(f"subprotocol {subprotocol!r} is not a token")
+        if not isinstance(state, Mapping | None):
+            raise TypeError(f"state must be a dict or None, not {state!r}")
+        #: The subprotocol to select; None for the one that the option `subprotocols` selects.
+        self.subprotocol = subprotocol
+        #: More header fields of the 101 response.
+        self.headers = Headers(() if headers is None else headers)
+        #: Entries for `request.state`.
+        self.state = dict(state or {})
+        for name in self.headers.names():
+            key = name.lower()
+            if key in RESERVED or key.startswith("sec-websocket-"):
+                raise ValueError(f"header {name} is set by the handshake")
+
+    def set_cookie(self, name: str, value: str = "", **attributes: Any) -> None:
+        """Add a Set-Cookie field. The arguments are those of `Response.set_cookie()`."""
+        self.headers.add("Set-Cookie", serialize_cookie(name, value, **attributes))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Accept) and self.__reduce__()[1] == other.__reduce__()[1]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _accept, (self.subprotocol, self.headers, self.state)
+
+    def __repr__(self) -> str:
+        return f"<Accept {self.subprotocol!r} {self.headers!r}>"
+
+
+def _accept(subprotocol: str | None, headers: Headers, state: dict[str, Any]) -> Accept:
+    return Accept(subprotocol=subprotocol, headers=headers, state=state)

@@ -1,0 +1,393 @@
+"""From a request to the handler of its route, and from the handler's outcome to the end of the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mapping
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any
+
+from ..aio.bind import format_peer
+from ..aio.exchange import Exchange
+from ..aio.websocket import WebSocket, begin_close, close_for
+from ..codes import CloseCode
+from ..ending import Cause
+from ..errors import ConnectionClosed, MisdirectedRequest, RequestRefused, ServiceUnavailable
+from ..http import Accept, Request, Response, StreamingResponse
+from ..options import Options
+from ..protocol.handshake import wants_websocket
+from ..protocol.opening import accept
+from ..sync.request import Request as BlockingRequest
+from ..sync.websocket import WebSocket as BlockingWebSocket
+from ..wire.authority import is_among
+from .drain import DrainRun
+from .observers import MAX_LOGGED, Observers
+from .pending import Decision, PendingAnswer
+from .respond import response_from
+from .router import Hook, Route, Router, blocks, name_of
+from .threads import HandlerThreads
+
+__all__ = ["Dispatcher"]
+
+logger = logging.getLogger("endwell.server")
+
+
+class Dispatcher:
+    """The application of a :class:`Server`: it answers each exchange as the routes say."""
+
+    def __init__(self, options: Options, router: Router, observers: Observers, max_threads: int) -> None:
+        self.options = options
+        self._router = router
+        self._observers = observers
+        self.threads = HandlerThreads(max_threads)
+        #: The ``process_request`` hooks.
+        self.hooks: list[Hook] = []
+        #: The connections that are open or closing.
+        self.connections: set[WebSocket] = set()
+        #: The connections whose handler runs, with their routes.
+        self.handling: dict[WebSocket, Route] = {}
+        #: The tasks of handlers, pages and hooks.
+        # A dict, because the table of a set grows by a factor of four, and each idle connection pays for it.
+        self.tasks: dict[asyncio.Task[None], None] = {}
+        self._forget = self.tasks.pop
+        #: The current or finished drain; None before it.
+        self.drain_run: DrainRun | None = None
+        self._context = Context()
+
+    def begin(self) -> None:
+        """The server starts to listen. Handlers see the context variables of the caller."""
+        self.threads.begin()
+        self._context = copy_context()
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Answer the exchange, now or in a task."""
+        request = exchange.request
+        if exchange.refusal is not None:
+            self._answer(exchange, exchange.refusal)
+            return
+        assert request is not None
+        if self.drain_run is not None:
+            self._answer(exchange, self.drain_run.refuse())
+        elif not self._answers_to(request):
+            host = f"it is for {(request.headers.get('Host') or '')[:MAX_LOGGED]!r}"
+            error = MisdirectedRequest("the host of the request is not allowed here", detail=host)
+            self._answer(exchange, error)
+        elif not self.hooks and wants_websocket(request):
+            self._respond(exchange, request, None)
+        else:
+            self._start_answering(exchange, request)
+
+    def _answers_to(self, request: Request) -> bool:
+        """Whether ``allowed_hosts`` contains the host of ``request``, or its route accepts any host."""
+        names = self.options.allowed_hosts
+        host = request.headers.get("Host")  # optional in HTTP/1.0
+        if names is None or (host is not None and is_among(host, names)):
+            return True
+        try:
+            route, _ = self._router.match(request.raw_path, "http", request.method)
+        except RequestRefused:
+            return False
+        return route.any_host and not wants_websocket(request)
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run ``coroutine`` as a task of the server."""
+        # Use the context of the call that serves; callbacks of the loop run in other contexts.
+        task = self._context.run(asyncio.get_running_loop().create_task, coroutine)
+        self.tasks[task] = None
+        task.add_done_callback(self._forget, context=self._context)
+        return task
+
+    # -- HTTP answers -----------------------------------------------------------
+
+    def _start_answering(self, exchange: Exchange, request: Request) -> None:
+        self.start(self._answer_http(PendingAnswer(exchange, request)))
+        exchange.wait_for_answer()
+
+    async def _answer_http(self, pending: PendingAnswer) -> None:
+        answer: Response | RequestRefused | None
+        limit, task = self.options.open_timeout, asyncio.current_task()
+        if limit is not None and task is not None:
+            # The time begins with the first step of the task. uvloop runs overdue timers before new tasks: after
+            # a stall, a hook or handler would be cancelled before it has begun.
+            timer = asyncio.get_running_loop().call_later(limit, self._time_out, pending, task)
+            task.add_done_callback(lambda _: timer.cancel())
+        try:
+            answer = await self._page(pending)
+        except RequestRefused as exc:
+            answer = exc
+        except asyncio.CancelledError as exc:
+            # The cause is open_timeout, after which a response was sent; or a stop of the server; or the
+            # handler awaited something that was cancelled.
+            if not pending.exchange.answered:
+                self._respond(pending.exchange, pending.request, self._cancelled(pending.request, exc))
+            raise
+        except (GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            answer = self._internal_error(pending.request, exc)
+        if pending.exchange.answered:
+            return
+        if isinstance(answer, StreamingResponse):
+            await self._stream(pending, answer)
+        else:
+            self._respond(pending.exchange, pending.request, answer, pending.decision)
+
+    async def _stream(self, pending: PendingAnswer, response: StreamingResponse) -> None:
+        try:
+            if not isinstance(response.chunks, AsyncIterable):
+                chunks = self.threads.iterate(response.chunks)
+                response = StreamingResponse(chunks, response.status, response.headers)
+            await pending.exchange.respond(response)
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            # The status is sent, so the client only sees that the connection was aborted.
+            request = pending.request
+            logger.error(
+                "answering %r for %s failed",
+                request.raw_path,
+                format_peer(request.remote_address),
+                exc_info=exc,
+            )
+            pending.exchange.abort()
+
+    def _time_out(self, pending: PendingAnswer, task: asyncio.Task[None]) -> None:
+        limit = self.options.open_timeout
+        if task.done() or pending.exchange.gone or pending.exchange.answered or limit is None:
+            return
+        later = pending.exchange.seconds_left(limit)
+        if later > 0:  # the body of the request arrived meanwhile, or arrives now
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(later, self._time_out, pending, task)
+            task.add_done_callback(lambda _: timer.cancel())
+            return
+        logger.warning("%s took longer than open_timeout (%s s): the answer is 503", pending.work, limit)
+        answer = ServiceUnavailable("the answer took too long").response()
+        self._observers.refused(pending.request, answer.status, "the answer took too long")
+        # Answer before the cancellation, because a coroutine may suppress it.
+        self._answer(pending.exchange, answer)
+        task.cancel()
+
+    def _respond(
+        self,
+        exchange: Exchange,
+        request: Request,
+        answer: Response | RequestRefused | None,
+        decision: Decision | None = None,
+    ) -> None:
+        if answer is None:
+            try:
+                self._accept(exchange, request, decision)
+            except RequestRefused as exc:
+                answer = exc
+            except KeyboardInterrupt:
+                raise
+            except BaseException as exc:
+                answer = self._internal_error(request, exc)
+            else:
+                return
+        self._answer(exchange, answer)
+
+    def _cancelled(self, request: Request, exc: BaseException) -> Response | RequestRefused:
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():
+            return self._internal_error(request, exc)
+        if self.drain_run is None:
+            return ServiceUnavailable("the server is stopping")
+        return self.drain_run.refuse()
+
+    def _internal_error(self, request: Request, exc: BaseException) -> Response:
+        logger.error(
+            "answering %r for %s failed", request.raw_path, format_peer(request.remote_address), exc_info=exc
+        )
+        self._observers.refused(request, 500, "internal error")
+        return Response.text("internal error\n", 500)
+
+    async def _page(self, pending: PendingAnswer) -> Response | None:
+        """Run the hooks and the HTTP handler. Returns the response; None if the request may become a WebSocket."""
+        request = pending.request
+        if not (upgrades := wants_websocket(request)):
+            body = pending.exchange.request_body()
+        for hook in self.hooks:
+            pending.begin(f"the process_request hook {getattr(hook, '__qualname__', hook)!r}")
+            returned = await self._call(self.threads.hook, hook, blocks(hook), request)
+            if returned is not None:
+                return self._refused_by_code(pending, response_from(returned, hook))
+        if upgrades:
+            return await self._decide(pending)
+        route, params = self._router.match(request.raw_path, "http", request.method)
+        request.params = params
+        pending.begin(f"the page {route.pattern!r} ({route.name})")
+        if route.blocking:
+            # Read here, so that a slow client does not occupy a thread.
+            request = BlockingRequest(request, await body.read(), body)
+        returned = await self._call(self.threads.page, route.handler, route.blocking, request, **params)
+        return response_from(returned, route.handler)
+
+    async def _decide(self, pending: PendingAnswer) -> Response | None:
+        """Call the route's ``accept`` function, if it has one. Returns its Response, if it refuses."""
+        request = pending.request
+        route, request.params = self._router.match(request.raw_path, "websocket")
+        function = route.accept
+        if function is None:
+            return None
+        # A request that the handshake refuses does not reach the application.
+        accepted = accept(request, route.options or self.options)
+        pending.begin(f"the accept function of {route.pattern!r} ({name_of(function)})")
+        returned = await self._call(self.threads.hook, function, blocks(function), request)
+        if isinstance(returned, Response):
+            return self._refused_by_code(pending, response_from(returned, function))
+        if not isinstance(returned, Accept | None):
+            raise TypeError(
+                f"{name_of(function)} returned {type(returned).__name__}, not Accept, Response or None"
+            )
+        if returned is not None and returned.state:
+            request.state.update(returned.state)
+        kept = returned is not None and accepted.add(request, returned)
+        pending.decision = accepted, kept
+        return None
+
+    def _refused_by_code(self, pending: PendingAnswer, response: Response) -> Response:
+        """Report the response of a hook, if it is an error."""
+        if response.status >= 400:
+            request, reason = pending.request, f"answered by {pending.work}"
+            self._observers.log_refusal(request, request.remote_address, response.status, reason)
+            self._observers.refused(request, response.status, reason)
+        return response
+
+    async def _call(
+        self,
+        in_thread: Callable[..., Awaitable[Any]],
+        function: Callable[..., Any],
+        blocking: bool,
+        request: Request,
+        **params: str,
+    ) -> Any:
+        if blocking:
+            returned = await in_thread(function, request, **params)
+        else:
+            returned = function(request, **params)
+        return await returned if inspect.isawaitable(returned) else returned
+
+    def _answer(self, exchange: Exchange, answer: Response | RequestRefused) -> None:
+        refusal = answer if isinstance(answer, RequestRefused) else None
+        response = answer.response() if isinstance(answer, RequestRefused) else answer
+        if refusal is not None:
+            request = exchange.request
+            detail = f" ({refusal.detail})" if refusal.detail else ""
+            self._observers.log_refusal(
+                request, exchange.remote_address, refusal.status, f"{refusal}{detail}"
+            )
+            self._observers.refused(request, refusal.status, str(refusal))
+        exchange.answer(response, refusal)
+
+    # -- WebSockets -------------------------------------------------------------
+
+    def _accept(self, exchange: Exchange, request: Request, decision: Decision | None = None) -> None:
+        route, params = self._router.match(request.raw_path, "websocket")
+        if decision is None and route.accept is not None:
+            self._start_answering(exchange, request)
+            return
+        options = route.options or self.options
+        accepted, kept = decision or (accept(request, options), False)
+        if exchange.gone:
+            return
+        if self.drain_run is not None:
+            raise self.drain_run.refuse()
+        if route.blocking:
+            self.threads.reserve()
+        request.params = params
+        ws = exchange.switch(accepted, options, kept)
+        handler_ws = self.threads.blocking(ws) if route.blocking else ws
+        handler = route.handler
+        observers = self._observers
+        if route.blocking and observers.open_callbacks:
+            handler = partial(self._open_and_handle, handler)
+        else:
+            if observers.open_callbacks:
+                self._context.run(observers.opened, ws)
+            if observers.close_callbacks:
+                self._context.run(self._observe_close, handler_ws)
+        self.start(self._handle(ws, handler_ws, route, handler, params))
+
+    def _observe_close(self, ws: WebSocket | BlockingWebSocket) -> None:
+        ws.on_close(lambda ending: self._observers.ended(ws, ending))
+
+    def _open_and_handle(
+        self, handler: Callable[..., object], ws: BlockingWebSocket, **params: str
+    ) -> object:
+        """Call the ``on_open`` callbacks and the handler, in the handler's thread."""
+        self._observers.opened(ws)
+        # Registered here, so that on_close callbacks run after those of on_open.
+        if self._observers.close_callbacks:
+            self._observe_close(ws)
+        return handler(ws, **params)
+
+    async def _handle(
+        self,
+        ws: WebSocket,
+        handler_ws: WebSocket | BlockingWebSocket,
+        route: Route,
+        handler: Callable[..., Any],
+        params: Mapping[str, str],
+    ) -> None:
+        """Run the handler, then close the connection with the cause that follows from the handler's outcome."""
+        self.handling[ws] = route
+        try:
+            try:
+                if isinstance(handler_ws, BlockingWebSocket):
+                    await self.threads.handle(handler, handler_ws, params, partial(self._returned, ws))
+                elif route.cancel_on_end:
+                    async with ws.alive():
+                        await _run(handler, ws, params)
+                else:
+                    await _run(handler, ws, params)
+            finally:
+                if not route.blocking:
+                    self._returned(ws)
+        except asyncio.CancelledError:
+            await close_for(ws, Cause.CANCELLED, CloseCode.GOING_AWAY)
+            raise
+        except (GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            if not _is_end_of(exc, ws):
+                await self._failed(ws, route, exc)
+        else:
+            if self.drain_run is not None:
+                self.drain_run.close(ws)
+            begin_close(ws, Cause.HANDLER_RETURNED, CloseCode.NORMAL_CLOSURE)
+            await ws.wait_closed()
+
+    def _returned(self, ws: WebSocket) -> None:
+        if self.drain_run is not None:
+            self.drain_run.returned(ws)
+        del self.handling[ws]
+
+    async def _failed(self, ws: WebSocket, route: Route, exc: BaseException) -> None:
+        # The traceback is logged; the peer only gets the code 1011.
+        request = ws.request
+        logger.error(
+            "handler %s of %r for %s failed",
+            route.name,
+            request.path,
+            format_peer(request.remote_address),
+            exc_info=exc,
+        )
+        await close_for(ws, Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
+
+
+async def _run(handler: Callable[..., Any], ws: WebSocket, params: Mapping[str, str]) -> None:
+    # A wrapper that is not a coroutine function may return None instead of a coroutine.
+    if (coroutine := handler(ws, **params)) is not None:
+        await coroutine
+
+
+def _is_end_of(exc: BaseException, ws: WebSocket) -> bool:
+    """Whether ``exc`` is the ConnectionClosed of ``ws``, or a group of only such exceptions (from a TaskGroup)."""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(_is_end_of(each, ws) for each in exc.exceptions)
+    return isinstance(exc, ConnectionClosed) and exc.ending is ws.ending

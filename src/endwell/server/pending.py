@@ -1,0 +1,35 @@
+"""A request that waits for the application's code."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeAlias
+
+from ..aio.exchange import Exchange
+from ..http import Request
+from ..protocol.negotiation import Accepted
+
+__all__ = ["Decision", "PendingAnswer"]
+
+#: The response of a WebSocket, and whether it cannot be computed again.
+Decision: TypeAlias = tuple[Accepted, bool]
+
+
+class PendingAnswer:
+    """A request for which a hook, an ``accept`` function or an HTTP handler runs."""
+
+    __slots__ = ("decision", "exchange", "request", "work")
+
+    def __init__(self, exchange: Exchange, request: Request) -> None:
+        self.exchange = exchange
+        self.request = request
+        #: What the route's ``accept`` function has decided; None before, and for a route without one.
+        self.decision: Decision | None = None
+        #: The hook or handler that runs, for log lines.
+        self.work = ""
+
+    def begin(self, work: str) -> None:
+        """Record that ``work``, a hook or handler, starts in the current task."""
+        self.work = work
+        if (task := asyncio.current_task()) is not None:
+            task.set_name(work)  # for the log line about tasks that still run after the server has stopped

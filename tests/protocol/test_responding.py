@@ -1,0 +1,96 @@
+"""The fields that a response has in HTTP/1.1."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+
+import pytest
+
+from endwell.errors import UpgradeRequired
+from endwell.http import Headers, Request, Response
+from endwell.protocol.responding import complete, complete_head, has_body
+
+NOW = 784111777.0  # the example of RFC 9110 §5.6.7
+
+
+def request(method="GET", target="/", **headers):
+    return Request(method, target, Headers({name.replace("_", "-"): text for name, text in headers.items()}))
+
+
+def fields(response, method="GET"):
+    return dict(complete(response, request(method), NOW).headers)
+
+
+def test_an_answer_has_a_length_a_date_and_ends_its_connection():
+    response = complete(Response.text("grüß"), request(), NOW)
+    assert response.serialize() == (
+        b"HTTP/1.1 200 OK\r\n"
+        b"Content-Type: text/plain; charset=utf-8\r\n"
+        b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+        b"Connection: close\r\n"
+        b"Content-Length: 6\r\n\r\n" + "grüß".encode()
+    )
+
+
+def test_an_answer_to_a_request_that_could_not_be_parsed_is_complete_too():
+    response = complete(Response(400, body=b"no"), None, NOW)
+    assert response.body == b"no"
+    assert response.headers["Content-Length"] == "2"
+
+
+def test_what_frames_the_answer_is_not_the_handlers_to_say():
+    wrong = {"content-length": "99", "Transfer-Encoding": "chunked", "CONNECTION": "keep-alive"}
+    headers = fields(Response(200, Headers(wrong), b"x"))
+    assert headers == {"Content-Length": "1", "Connection": "close", "Date": formatdate(NOW, usegmt=True)}
+
+
+def test_a_date_of_the_handler_stays():
+    headers = complete(Response(200, Headers({"date": "then"})), request(), NOW).headers
+    assert headers.get_all("Date") == ["then"]
+
+
+def test_repeated_fields_stay_repeated():
+    cookies = Headers([("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")])
+    assert complete(Response(200, cookies), request(), NOW).headers.get_all("Set-Cookie") == ["a=1", "b=2"]
+
+
+def test_an_answer_that_demands_an_upgrade_says_so_in_connection_too():
+    assert fields(UpgradeRequired("version 13 only").response())["Connection"] == "close, Upgrade"
+
+
+@pytest.mark.parametrize(("status", "length"), [(204, None), (205, "0"), (304, None)])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_status_without_content_has_no_body(status, length, method):
+    response = complete(Response(status, Headers({"Content-Length": "3"}), b"abc"), request(method), NOW)
+    assert response.body == b""
+    assert response.headers.get("Content-Length") == length
+
+
+def test_head_is_answered_like_get_without_the_body():
+    get, head = (complete(Response.text("abc"), request(method), NOW) for method in ("GET", "HEAD"))
+    assert head.headers == get.headers
+    assert head.headers["Content-Length"] == "3"
+    assert (get.body, head.body) == (b"abc", b"")
+
+
+def test_the_response_given_is_not_changed():
+    response = Response.text("abc")
+    complete(response, request(), NOW)
+    assert list(response.headers) == [("Content-Type", "text/plain; charset=utf-8")]
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "chunked"), [("1.1", 200, True), ("1.0", 200, False), ("1.1", 204, False)]
+)
+def test_a_response_of_unknown_length_is_chunked_where_http_allows_it(version, status, chunked):
+    streamed = Response(status, {"Content-Length": "5", "Connection": "keep-alive"})
+    head = complete_head(streamed, Request("GET", "/", Headers(), version), NOW)
+    assert head.headers.get_all("Transfer-Encoding") == (["chunked"] if chunked else [])
+    assert "Content-Length" not in head.headers
+    assert head.headers["Connection"] == "close"
+
+
+def test_which_responses_have_a_body():
+    assert has_body(Response(200), request())
+    assert not has_body(Response(200), request("HEAD"))
+    assert not has_body(Response(304), request())
