@@ -41,6 +41,7 @@ MODULES = [
     "endwell.aio.websocket",
     "endwell.aio.listen",
     "endwell.aio.broadcast",
+    "endwell.asgi.events",
     "endwell.sync._locks",
     "endwell.sync.waiting",
     "endwell.sync.portal",

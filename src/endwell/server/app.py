@@ -29,6 +29,7 @@ from ..http import Request, Response
 from ..options import OptionKeywords, Options, check_keywords
 from ..protocol.handshake import wants_websocket
 from ..protocol.opening import accept
+from ..protocol.responding import complete
 from ..sync.portal import Portal
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.authority import is_among
@@ -38,7 +39,7 @@ from .drain import DrainReport, DrainRun, call_on_drain
 from .files import browser_module, slash, static
 from .lifespan import start, stop
 from .refusals import MAX_LOGGED, Refusals
-from .respond import complete, response_from
+from .respond import response_from
 from .router import Route, Router, blocks
 from .run import Listen, run
 from .sessions import Sessions

@@ -1,0 +1,151 @@
+"""A connection of another server, which has read the request and hands the connection over."""
+
+from __future__ import annotations
+
+import _socket
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from random import random
+
+from ..ending import Ending
+from ..http import Request, Response, pack
+from ..options import Options
+from ..protocol.connection import Connection
+from ..protocol.handshake import Accepted
+from ..protocol.responding import complete
+from .draining import DrainEvent
+from .reactor import reactor_of
+from .stream import Stream
+from .syscalls import monotonic
+from .tcpinfo import limit_unsent_bytes, set_user_timeout
+from .websocket import WebSocket
+
+__all__ = ["Handover"]
+
+#: Bytes that are read before the request is answered. Further data waits in the kernel. Reading is the only
+#: way to learn that the client has disconnected.
+MAX_EARLY = 64 * 1024
+
+
+def take_over(
+    loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, core: Connection, remote_address: object
+) -> Stream:
+    """Return a driver for the connection of ``transport``. The transport is aborted.
+
+    The driver has a duplicate of the descriptor, so the peer sees neither FIN nor RST. Raises OSError if there
+    is no descriptor left, and NotImplementedError if the transport has no plain socket.
+    """
+    theirs = transport.get_extra_info("socket")
+    if theirs is None or transport.get_extra_info("sslcontext") is not None:
+        raise NotImplementedError("only a connection without TLS can be handed over")
+    sock = _socket.socket(theirs.family, theirs.type, theirs.proto, os.dup(theirs.fileno()))
+    try:
+        sock.setblocking(False)
+        set_user_timeout(sock, core.options)
+        limit_unsent_bytes(sock)
+        driver = Stream(reactor_of(loop), sock, core, remote_address)
+    except BaseException:
+        sock.close()
+        raise
+    transport.abort()
+    return driver
+
+
+class Handover:
+    """An opening handshake whose request another server has read.
+
+    ``changed()`` is called when the client disconnects before the answer, and ``closed()`` when TCP has ended.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        transport: asyncio.Transport,
+        request: Request,
+        options: Options,
+        changed: Callable[[], object],
+        closed: Callable[[], object],
+    ) -> None:
+        self.request = request
+        self.options = options
+        self._changed = changed
+        self._early = b""
+        self._core = Connection(False, options, monotonic(), time.time())
+        # The application bounds the time of its answer.
+        self._core.requested()
+        self._stream = take_over(loop, transport, self._core, request.remote_address)
+        self._stream.receive = self._receive
+        self._stream.changed = self._check
+        self._stream.closed = closed
+        #: Whether the answer is queued.
+        self.answered = False
+
+    def begin(self) -> None:
+        """Start reading."""
+        try:
+            self._stream.settle()
+        except OSError:  # the loop cannot watch another socket
+            self.abort()
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection has ended, so that an answer could not be delivered."""
+        return self._core.ended
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the connection ended; None before."""
+        return self._core.ending
+
+    def unsent(self) -> int:
+        """Return the number of bytes of the answer that the kernel has not accepted."""
+        return self._core.outbox.size
+
+    def accept(
+        self,
+        accepted: Accepted,
+        among: set[WebSocket],
+        draining: DrainEvent,
+        lingering: set[Stream],
+    ) -> WebSocket:
+        """Send the 101 and return the WebSocket, which is in the set ``among`` until its end."""
+        stream, core, now = self._stream, self._core, monotonic()
+        core.open(accepted.serialize())
+        jitter = random()  # noqa: S311  (jitter)
+        core.accept(accepted.codec(False, self.options.max_size), now, accepted.heartbeat, jitter)
+        self.answered = True
+        stream.receive = None
+        stream.reading_paused = False
+        stream.lingering = lingering
+        pack(self.request.headers)
+        ws = WebSocket(stream, self.request, None, accepted.subprotocol, among, draining)
+        early, self._early = self._early, b""
+        if early:
+            core.receive(early, now)
+        stream.settle()
+        return ws
+
+    def answer(self, response: Response, exc: BaseException | None = None) -> None:
+        """Send an HTTP answer and end the connection. ``exc`` is the broken rule, if there is one."""
+        self.answered = True
+        self._stream.receive = None
+        self._stream.reading_paused = False
+        self._early = b""
+        self._core.refuse(complete(response, self.request, time.time()).serialize(), monotonic(), exc)
+        self._stream.settle()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._stream.abort()
+
+    def _receive(self, data: bytes, now: float) -> None:
+        self._early += data
+        if len(self._early) >= MAX_EARLY:
+            self._stream.reading_paused = True
+
+    def _check(self, inline: bool) -> None:
+        if self.gone and not self.answered:
+            self._stream.changed = None
+            self._changed()

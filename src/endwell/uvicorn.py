@@ -1,0 +1,361 @@
+"""WebSockets of uvicorn: ``uvicorn app:app --ws endwell.uvicorn:Protocol``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+from weakref import WeakKeyDictionary
+
+from uvicorn.protocols.utils import (
+    get_client_addr,
+    get_local_addr,
+    get_path_with_query_string,
+    get_remote_addr,
+)
+
+from .aio.draining import DrainEvent
+from .aio.handover import Handover
+from .aio.stream import Stream
+from .aio.websocket import WebSocket
+from .asgi.websocket import WebSocketCall, scope_of
+from .ending import Ending
+from .errors import BadRequest, RequestRefused
+from .http import Headers, Request
+from .options import Deflate, Options
+from .protocol.handshake import Accepted
+from .protocol.opening import accept
+from .server.drain import DrainRun
+from .server.threads import HandlerThreads
+from .server.timetable import Drain
+from .wire.head import RequestReader
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+__all__ = ["DEFAULTS", "Protocol"]
+
+#: The names of the environment variables with options, as JSON.
+OPTIONS_VARIABLE, DRAIN_VARIABLE = "ENDWELL_OPTIONS", "ENDWELL_DRAIN"
+
+#: The default options. They differ from those of :class:`Server` where uvicorn has a default of its own, and in
+#: the origins: uvicorn does not check them, and a framework may.
+DEFAULTS = Options(max_size=16 * 2**20, max_queue=32, origins=["*"], max_head=2**16, max_line=2**16)
+
+#: The defaults of uvicorn's own settings. A setting with another value replaces the option.
+_UVICORN = {
+    "ws_max_size": 16 * 2**20,
+    "ws_max_queue": 32,
+    "ws_ping_interval": 20.0,
+    "ws_ping_timeout": 20.0,
+    "ws_per_message_deflate": True,
+}
+
+
+class Protocol(asyncio.Protocol):
+    """uvicorn's WebSocket class. It has no other use.
+
+    A subclass changes the options; see ``docs/howto/asgi.md``.
+    """
+
+    #: The options of the connections. uvicorn's ``ws_*`` settings replace them if they are not the defaults.
+    options: ClassVar[Options] = DEFAULTS
+    #: How the connections are closed when uvicorn stops. Its ``deadline`` is at most uvicorn's
+    #: ``timeout_graceful_shutdown``.
+    drain: ClassVar[Drain] = Drain()
+    #: Whether the application's task is cancelled when the connection ends while the task is not waiting in
+    #: ``receive()``. Default: False.
+    cancel_on_end: ClassVar[bool] = False
+
+    __slots__ = (
+        "_app_state",
+        "_call",
+        "_config",
+        "_exchange",
+        "_loop",
+        "_site",
+        "_state",
+        "_task",
+        "_transport",
+        "logger",
+    )
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        self._config = config
+        self._loop = _loop or asyncio.get_running_loop()
+        self._state = server_state
+        self._app_state = app_state
+        self._site = _site_of(server_state, type(self), config)
+        self._transport: asyncio.Transport | None = None
+        self._exchange: Handover | None = None
+        self._call: WebSocketCall | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.logger = logging.getLogger("uvicorn.error")
+
+    # -- what uvicorn calls ---------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called before :meth:`data_received`."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
+        self._state.connections.add(self)  # type: ignore[arg-type]  # the set's type names uvicorn's own classes
+
+    def data_received(self, data: bytes) -> None:
+        """Called once, with the head of the request."""
+        transport, self._transport = self._transport, None
+        if transport is None:
+            return
+        client = get_remote_addr(transport)
+        server = get_local_addr(transport)
+        reader = RequestReader(self._site.options, client)
+        request: Request | None = None
+        refusal: RequestRefused | None = None
+        try:
+            request = reader.receive(data)
+            accepted = None if request is None else accept(request, self._site.options)
+        except RequestRefused as exc:
+            refusal, accepted = exc, None
+        if request is None or accepted is None:
+            refusal = refusal or BadRequest("the request is incomplete")
+            request = request or Request("GET", "/", Headers(), remote_address=client)
+        exchange = Handover(
+            self._loop, transport, request, self._site.options, self._gone, self._closed
+        )
+        self._exchange = exchange
+        self._site.openings.add(exchange)
+        if refusal is not None or accepted is None:
+            assert refusal is not None
+            self.logger.warning("Invalid WebSocket request: %s", refusal)
+            exchange.answer(refusal.response(), refusal)
+            return
+        scope = scope_of(
+            request,
+            scheme="ws",
+            client=client,
+            server=server,
+            root_path=self._config.root_path,
+            version=self._config.asgi_version,
+        )
+        scope["state"] = self._app_state.copy()
+        self._call = call = WebSocketCall(exchange, accepted, scope, self)
+        if self._site.run is not None:
+            self.refuse_stopping()
+            return
+        self._task = task = self._loop.create_task(call.run(self._config.loaded_app))
+        self._state.tasks.add(task)
+        self._site.tasks[task] = None
+        task.add_done_callback(self._done)
+        exchange.begin()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Means nothing: the connection has left this transport."""
+
+    def shutdown(self) -> None:
+        """Called when uvicorn stops, for each connection in ``server_state.connections``."""
+        self._site.shutdown(self._loop, self._state)
+
+    # -- what the call needs ----------------------------------------------------------
+
+    @property
+    def draining(self) -> DrainEvent:
+        """Set when uvicorn begins to stop."""
+        return self._site.draining
+
+    def headers(self) -> Iterable[tuple[bytes, bytes]]:
+        """uvicorn's default headers."""
+        return self._state.default_headers
+
+    def log(self, outcome: str) -> None:
+        """Write the line that uvicorn's own classes write."""
+        if self.logger.isEnabledFor(logging.INFO):
+            assert self._call is not None
+            scope = self._call.scope
+            self.logger.info(
+                '%s - "WebSocket %s" %s',
+                get_client_addr(scope),  # type: ignore[arg-type]
+                get_path_with_query_string(scope),  # type: ignore[arg-type]
+                outcome,
+            )
+
+    def accept(self, accepted: Accepted) -> WebSocket:
+        """Send the 101 and return the WebSocket."""
+        exchange, site = self._exchange, self._site
+        assert exchange is not None
+        site.openings.discard(exchange)
+        ws = exchange.accept(accepted, site.websockets, site.draining, site.lingering)
+        self._exchange = None
+        assert self._call is not None
+        site.handling[ws] = self
+        if self.logger.isEnabledFor(logging.INFO):
+            ws.on_close(self._log_ending)
+        if self.cancel_on_end:
+            ws.on_close(self._cancel)
+        return ws
+
+    def returned(self, ws: WebSocket | None) -> None:
+        """The application has returned or raised."""
+        site = self._site
+        if ws is not None:
+            if site.run is not None:
+                site.run.returned(ws)
+                site.run.close(ws)
+            del site.handling[ws]
+
+    # -- for the report of the drain ---------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The path, for log lines about applications that still run."""
+        return "" if self._call is None else get_path_with_query_string(self._call.scope)  # type: ignore[arg-type]
+
+    @property
+    def blocking(self) -> bool:
+        """An ASGI application runs in the event loop."""
+        return False
+
+    # -- events -------------------------------------------------------------------------
+
+    def refuse_stopping(self) -> None:
+        """Answer a request that the application has not answered with 503, because the server stops."""
+        exchange, call, run = self._exchange, self._call, self._site.run
+        if exchange is not None and call is not None and run is not None and not exchange.answered:
+            refusal = run.refuse()
+            exchange.answer(refusal.response(), refusal)
+            call.gone()
+
+    def _gone(self) -> None:
+        if self._call is not None:
+            self._call.gone()
+
+    def _closed(self) -> None:
+        self._state.connections.discard(self)  # type: ignore[arg-type]
+        if self._exchange is not None:
+            self._site.openings.discard(self._exchange)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._state.tasks.discard(task)
+        self._site.tasks.pop(task, None)
+        self._task = None
+
+    def _cancel(self, ending: Ending) -> None:
+        ws = None if self._call is None else self._call.ws
+        if self._task is not None and ws is not None and not ws._slot.is_waiting():
+            self._task.cancel()
+
+    def _log_ending(self, ending: Ending) -> None:
+        self.log(f"[{ending}]")
+
+
+class _Site:
+    """What the connections of one server share."""
+
+    def __init__(self, options: Options, drain: Drain) -> None:
+        self.options = options
+        self.drain = drain
+        self.draining = DrainEvent()
+        self.websockets: set[WebSocket] = set()
+        self.lingering: set[Stream] = set()
+        self.openings: set[Any] = set()
+        self.handling: dict[WebSocket, Any] = {}
+        self.tasks: dict[asyncio.Task[None], None] = {}
+        self.run: DrainRun | None = None
+
+    def shutdown(self, loop: asyncio.AbstractEventLoop, state: ServerState) -> None:
+        """Begin to drain, unless that has begun."""
+        if self.run is not None:
+            return
+        self.draining.set()
+        self.run = DrainRun(
+            self.drain, self.websockets, self.tasks, HandlerThreads(1), self.openings, self.handling
+        )
+        for connection in list(state.connections):
+            if isinstance(connection, Protocol):
+                connection.refuse_stopping()
+        task = loop.create_task(self._drain(self.run, state))
+        # uvicorn waits for the task, and cancels it after timeout_graceful_shutdown.
+        state.tasks.add(task)
+        task.add_done_callback(state.tasks.discard)
+
+    async def _drain(self, run: DrainRun, state: ServerState) -> None:
+        try:
+            await run.run()
+        finally:
+            # uvicorn waits without a limit for what is in its sets.
+            for opening in list(self.openings):
+                opening.abort()
+            for stream in list(self.lingering):
+                stream.abort()
+            for connection in list(state.connections):
+                if isinstance(connection, Protocol):
+                    state.connections.discard(connection)
+            for task in list(self.tasks):
+                state.tasks.discard(task)
+
+
+_sites: WeakKeyDictionary[ServerState, _Site] = WeakKeyDictionary()
+
+
+def _site_of(state: ServerState, protocol: type[Protocol], config: Config) -> _Site:
+    site = _sites.get(state)
+    if site is None:
+        site = _sites[state] = _Site(_options(protocol, config), _drain(protocol, config))
+    return site
+
+
+def _options(protocol: type[Protocol], config: Config) -> Options:
+    """The options of a class, with those of the environment and uvicorn's settings in front of them."""
+    options = protocol.options.replace(**_ENVIRONMENT_OPTIONS)
+    values = {
+        name: getattr(config, name)
+        for name, default in _UVICORN.items()
+        if getattr(config, name) != default
+    }
+    changes: dict[str, Any] = {}
+    for name in ("max_size", "max_queue"):
+        if f"ws_{name}" in values:
+            changes[name] = values[f"ws_{name}"]
+    for name in ("ping_interval", "ping_timeout"):
+        if f"ws_{name}" in values:
+            changes[name] = values[f"ws_{name}"] or None  # for uvicorn, 0 means none, too
+    if "ws_per_message_deflate" in values:
+        changes["compression"] = None
+    return options.replace(**changes)
+
+
+def _drain(protocol: type[Protocol], config: Config) -> Drain:
+    drain = protocol.drain.replace(**_ENVIRONMENT_DRAIN)
+    limit = config.timeout_graceful_shutdown
+    # uvicorn closes its listening socket, so the next server may have the address at once.
+    return drain.replace(listen=False, deadline=drain.deadline if limit is None else min(limit, drain.deadline))
+
+
+def _read(variable: str, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The JSON object of an environment variable; empty if it is not set. Raises ValueError."""
+    text = environment.get(variable, "").strip()
+    try:
+        values = json.loads(text) if text else {}
+    except ValueError as error:
+        raise ValueError(f"{variable} must be a JSON object: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{variable} must be a JSON object, not {text[:80]!r}")
+    if isinstance(values.get("compression"), dict):
+        values["compression"] = Deflate(**values["compression"])
+    return values
+
+
+# Read at the import, so that a mistake stops uvicorn's start and not its first connection.
+_ENVIRONMENT_OPTIONS: Any = _read(OPTIONS_VARIABLE)
+_ENVIRONMENT_DRAIN: Any = _read(DRAIN_VARIABLE)
+DEFAULTS.replace(**_ENVIRONMENT_OPTIONS)
+Drain().replace(**_ENVIRONMENT_DRAIN)
