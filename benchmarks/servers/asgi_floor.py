@@ -60,7 +60,9 @@ class Floor(asyncio.Protocol):
         if event["type"] == "websocket.send":
             self.transport.write(self.reply)
             return
-        key = next(line[19:] for line in self.head.split(b"\r\n") if line[:18].lower() == b"sec-websocket-key:")
+        key = next(
+            line[19:] for line in self.head.split(b"\r\n") if line[:18].lower() == b"sec-websocket-key:"
+        )
         proof = base64.b64encode(hashlib.sha1(key + GUID).digest())
         self.transport.write(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

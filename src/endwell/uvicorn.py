@@ -116,29 +116,36 @@ class Protocol(asyncio.Protocol):
         transport, self._transport = self._transport, None
         if transport is None:
             return
-        client = get_remote_addr(transport)
-        server = get_local_addr(transport)
-        reader = RequestReader(self._site.options, client)
-        request: Request | None = None
-        refusal: RequestRefused | None = None
         try:
-            request = reader.receive(data)
-            accepted = None if request is None else accept(request, self._site.options)
+            self._open(transport, data)
+        except Exception:
+            # Without a descriptor, for example. uvicorn waits without a limit for what is in its sets.
+            self._closed()
+            transport.abort()
+            raise
+
+    def _open(self, transport: asyncio.Transport, head: bytes) -> None:
+        options, client = self._site.options, get_remote_addr(transport)
+        server = get_local_addr(transport)
+        request = Request("GET", "/", Headers(), remote_address=client)
+        refusal: RequestRefused | None = None
+        accepted: Accepted | None = None
+        try:
+            read = RequestReader(options, client).receive(head)
+            if read is None:
+                raise BadRequest("the head of the request is incomplete")
+            request = read
+            accepted = accept(request, options)
         except RequestRefused as exc:
-            refusal, accepted = exc, None
-        if request is None or accepted is None:
-            refusal = refusal or BadRequest("the request is incomplete")
-            request = request or Request("GET", "/", Headers(), remote_address=client)
-        exchange = Handover(
-            self._loop, transport, request, self._site.options, self._gone, self._closed
-        )
+            refusal = exc
+        exchange = Handover(self._loop, transport, request, options, self._gone, self._closed)
         self._exchange = exchange
-        self._site.openings.add(exchange)
         if refusal is not None or accepted is None:
             assert refusal is not None
             self.logger.warning("Invalid WebSocket request: %s", refusal)
             exchange.answer(refusal.response(), refusal)
             return
+        self._site.openings.add(exchange)
         scope = scope_of(
             request,
             scheme="ws",
@@ -173,7 +180,7 @@ class Protocol(asyncio.Protocol):
         return self._site.draining
 
     def headers(self) -> Iterable[tuple[bytes, bytes]]:
-        """uvicorn's default headers."""
+        """Return uvicorn's default headers."""
         return self._state.default_headers
 
     def log(self, outcome: str) -> None:
@@ -239,9 +246,11 @@ class Protocol(asyncio.Protocol):
             self._call.gone()
 
     def _closed(self) -> None:
-        self._state.connections.discard(self)  # type: ignore[arg-type]
+        self._state.connections.discard(self)
         if self._exchange is not None:
             self._site.openings.discard(self._exchange)
+            if self._call is not None:
+                self._call.over()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._state.tasks.discard(task)
@@ -317,9 +326,7 @@ def _options(protocol: type[Protocol], config: Config) -> Options:
     """The options of a class, with those of the environment and uvicorn's settings in front of them."""
     options = protocol.options.replace(**_ENVIRONMENT_OPTIONS)
     values = {
-        name: getattr(config, name)
-        for name, default in _UVICORN.items()
-        if getattr(config, name) != default
+        name: getattr(config, name) for name, default in _UVICORN.items() if getattr(config, name) != default
     }
     changes: dict[str, Any] = {}
     for name in ("max_size", "max_queue"):
@@ -337,7 +344,9 @@ def _drain(protocol: type[Protocol], config: Config) -> Drain:
     drain = protocol.drain.replace(**_ENVIRONMENT_DRAIN)
     limit = config.timeout_graceful_shutdown
     # uvicorn closes its listening socket, so the next server may have the address at once.
-    return drain.replace(listen=False, deadline=drain.deadline if limit is None else min(limit, drain.deadline))
+    return drain.replace(
+        listen=False, deadline=drain.deadline if limit is None else min(limit, drain.deadline)
+    )
 
 
 def _read(variable: str, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -348,7 +357,9 @@ def _read(variable: str, environment: Mapping[str, str] = os.environ) -> dict[st
     except ValueError as error:
         raise ValueError(f"{variable} must be a JSON object: {error}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{variable} must be a JSON object, not {text[:80]!r}")
+        raise ValueError(  # noqa: TRY004  (the type is right)
+            f"{variable} must be a JSON object, not {text[:80]!r}"
+        )
     if isinstance(values.get("compression"), dict):
         values["compression"] = Deflate(**values["compression"])
     return values

@@ -76,9 +76,7 @@ async def test_a_close_before_the_acceptance_is_403_and_the_application_gets_a_d
     assert body == b""
     assert app.raised is None
     assert not errors(caplog)
-    assert any(
-        record.getMessage().endswith('- "WebSocket /a/b?x=%20" 403') for record in caplog.records
-    )
+    assert any(record.getMessage().endswith('- "WebSocket /a/b?x=%20" 403') for record in caplog.records)
 
 
 async def test_a_denial_response_has_the_applications_status_fields_and_whole_body():
@@ -164,7 +162,9 @@ async def test_a_wrong_event_on_an_open_websocket_raises_at_the_call_and_sends_n
     assert seen.close == Close(1000)
 
 
-@pytest.mark.parametrize("event", [CLOSE, {**CLOSE, "code": 4001, "reason": "bye"}, {**CLOSE, "reason": None}])
+@pytest.mark.parametrize(
+    "event", [CLOSE, {**CLOSE, "code": 4001, "reason": "bye"}, {**CLOSE, "reason": None}]
+)
 async def test_the_applications_close_is_a_closing_handshake_behind_its_messages(event):
     async def script(scope, receive, send):
         await send(ACCEPT)

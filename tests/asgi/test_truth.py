@@ -49,7 +49,9 @@ def check(told, end, seen):
     truth = end.told
     assert (ending.cause, ending.initiator, ending.clean) == (truth.cause, truth.initiator, truth.clean)
     assert (ending.received, ending.code, ending.tcp) == (truth.received, truth.code, truth.tcp)
-    assert (None if ending.sent is None else 1005 if ending.sent.code is None else ending.sent.code) == truth.sent
+    assert (
+        None if ending.sent is None else 1005 if ending.sent.code is None else ending.sent.code
+    ) == truth.sent
     assert isinstance(ending.exception, end.exception or type(None))
     if told.disconnect is not None:
         assert told.disconnect == (truth.code, ending.reason)

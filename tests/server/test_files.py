@@ -9,9 +9,9 @@ import pytest
 
 from endwell.errors import NotFound
 from endwell.http import Headers, Request
+from endwell.protocol.responding import complete
 from endwell.server import files
 from endwell.server.files import static
-from endwell.server.respond import complete
 
 NOW = 784111777.0  # the example of RFC 9110 §5.6.7
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextvars import copy_context
 from typing import Any, Protocol
 from urllib.parse import unquote
 
 from ..aio.awaiting import DONE
+from ..aio.callbacks import call_back, check_callback
 from ..aio.draining import DrainEvent
 from ..aio.websocket import WebSocket, begin_close
 from ..codes import CloseCode
@@ -52,10 +54,15 @@ class Exchange(Protocol):
 class Host(Protocol):
     """The server that runs the application."""
 
-    #: Set when the server begins to stop.
-    draining: DrainEvent
-    #: The server's log.
-    logger: logging.Logger
+    @property
+    def draining(self) -> DrainEvent:
+        """Set when the server begins to stop."""
+        ...
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The server's log."""
+        ...
 
     def headers(self) -> Iterable[tuple[bytes, bytes]]:
         """The fields that the server adds to each response."""
@@ -135,10 +142,13 @@ class WebSocketCall:
 
     def on_close(self, callback: Callable[[Ending], object]) -> None:
         """Register a callback: see :meth:`WebSocket.on_close`."""
-        if self.ws is None:
-            self._callbacks.append(callback)
-        else:
+        if self.ws is not None:
             self.ws.on_close(callback)
+            return
+        check_callback(callback)
+        self._callbacks.append(callback)
+        if self._exchange.ending is not None:
+            self.over()
 
     # -- the application's task ---------------------------------------------------
 
@@ -153,13 +163,13 @@ class WebSocketCall:
             raise
         except BaseException as exc:
             if not self._tells_the_end(exc):
-                self._host.logger.error("Exception in ASGI application\n", exc_info=exc)
+                self._host.logger.error("Exception in ASGI application", exc_info=exc)
             self._finish(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
         else:
             if not self._answered() and not self._exchange.gone:
                 self._host.logger.error("ASGI callable returned without completing handshake.")
             elif returned is not None:
-                self._host.logger.error("ASGI callable should return None, but returned '%s'.", returned)
+                self._host.logger.error("ASGI callable should return None, but returned %r.", returned)
             self._finish(Cause.HANDLER_RETURNED, CloseCode.NORMAL_CLOSURE)
 
     def _tells_the_end(self, exc: BaseException) -> bool:
@@ -222,17 +232,16 @@ class WebSocketCall:
         return {"type": "websocket.disconnect", "code": int(ending.code), "reason": ending.reason}
 
     def gone(self) -> None:
-        """The client has disconnected before the answer, or the server has answered."""
+        """The request is answered without a WebSocket, or the client has disconnected before the answer."""
         self._accepted = None
         self._wake()
-        ending = self._exchange.ending
+
+    def over(self) -> None:
+        """TCP has ended."""
         callbacks, self._callbacks = self._callbacks, []
-        if ending is not None:
+        if (ending := self.ending()) is not None:
             for callback in callbacks:
-                try:
-                    callback(ending)
-                except Exception:
-                    self._host.logger.exception("on_close callback %r failed", callback)
+                call_back(callback, copy_context(), ending)
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
@@ -251,9 +260,7 @@ class WebSocketCall:
             return self._send_open(kind, event)
         if self._start is not None:
             if kind != "websocket.http.response.body":
-                raise RuntimeError(
-                    f"Expected ASGI message 'websocket.http.response.body' but got '{kind}'."
-                )
+                raise RuntimeError(f"Expected ASGI message 'websocket.http.response.body' but got '{kind}'.")
             return self._send_body(event)
         if kind not in ("websocket.accept", "websocket.close", "websocket.http.response.start"):
             raise RuntimeError(

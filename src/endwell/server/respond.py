@@ -9,6 +9,7 @@ from ..http import Headers, Response
 
 __all__ = ["response_from"]
 
+
 def response_from(returned: object, handler: Callable[..., object]) -> Response:
     """Convert the return value of an HTTP handler into a Response.
 
