@@ -9,7 +9,8 @@ import pytest
 
 from endwell.errors import UpgradeRequired
 from endwell.http import Headers, Request, Response
-from endwell.server.respond import complete, response_from
+from endwell.protocol.responding import complete
+from endwell.server.respond import response_from
 
 # --- what a handler may return -----------------------------------------------
 
