@@ -11,7 +11,7 @@ from tests.raw import BOUND
 
 __all__ = ["DOING", "FRAMEWORKS", "Told", "application"]
 
-FRAMEWORKS = ("raw", "starlette", "fastapi")
+FRAMEWORKS = ("raw", "starlette", "fastapi", "channels")
 
 
 class Told:
@@ -152,6 +152,8 @@ def application(framework: str, script: Callable[[Told, Any], Awaitable[None]], 
             await _run(script, told, Starlette(told, ws))
 
         return Application(routes=[WebSocketRoute("/", route)])
+    if framework == "channels":
+        return _consumer(script, told)
     import fastapi
 
     async def endpoint(ws: Any) -> None:
@@ -163,3 +165,40 @@ def application(framework: str, script: Callable[[Told, Any], Awaitable[None]], 
     api = fastapi.FastAPI()
     api.websocket("/")(endpoint)
     return api
+
+
+def _consumer(script: Callable[[Told, Any], Awaitable[None]], told: Told) -> Any:
+    """A consumer of Django Channels. It has no ``receive()`` to await: its methods are called for each event."""
+    from channels.exceptions import StopConsumer
+    from channels.generic.websocket import AsyncWebsocketConsumer
+    from django.conf import settings
+
+    if not settings.configured:
+        settings.configure()
+
+    class Consumer(AsyncWebsocketConsumer):
+        async def connect(self) -> None:
+            told.begin(self.scope)
+            await self.accept()
+            if script is _busy:
+                await told.release.wait()
+            elif script is not _receiving:
+                await script(told, self)
+                raise StopConsumer
+
+        async def websocket_disconnect(self, message: dict[str, Any]) -> None:
+            told.disconnect = message["code"], message.get("reason", "")
+            await super().websocket_disconnect(message)
+
+    consumer = Consumer.as_asgi()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await consumer(scope, receive, send)
+        except BaseException as exc:
+            told.raised = exc
+            raise
+        finally:
+            told.left.set()
+
+    return app
