@@ -57,32 +57,33 @@ _UVICORN = {
 
 
 class Protocol(asyncio.Protocol):
-    """uvicorn's WebSocket class. It has no other use.
+    """The WebSocket class for uvicorn.
 
-    A subclass changes the options; see ``docs/howto/asgi.md``.
+    uvicorn makes an object of it for each connection. Applications only make subclasses, which change the options.
+
+    Example:
+        ```python
+        from endwell import Drain
+        from endwell.uvicorn import DEFAULTS, Protocol
+
+
+        class MyProtocol(Protocol):  # uvicorn app:app --ws mymodule:MyProtocol
+            options = DEFAULTS.replace(idle_timeout=60)
+            drain = Drain(deadline=10)
+        ```
     """
 
-    #: The options of the connections. uvicorn's ``ws_*`` settings replace them if they are not the defaults.
+    #: The options of the connections. The environment variable ENDWELL_OPTIONS (JSON) replaces some of them, and
+    #: uvicorn's ``ws_*`` settings do, if they are not uvicorn's defaults. Default: :data:`DEFAULTS`.
     options: ClassVar[Options] = DEFAULTS
-    #: How the connections are closed when uvicorn stops. Its ``deadline`` is at most uvicorn's
-    #: ``timeout_graceful_shutdown``.
+    #: How the connections are closed when uvicorn stops; ENDWELL_DRAIN (JSON) replaces some of it. Its ``deadline``
+    #: is at most uvicorn's ``timeout_graceful_shutdown``. Default: ``Drain()``.
     drain: ClassVar[Drain] = Drain()
-    #: Whether the application's task is cancelled when the connection ends while the task is not waiting in
-    #: ``receive()``. Default: False.
+    #: Whether the application's task is cancelled when the connection ends while the task does something else than
+    #: wait in ``receive()``. Default: False.
     cancel_on_end: ClassVar[bool] = False
 
-    __slots__ = (
-        "_app_state",
-        "_call",
-        "_config",
-        "_exchange",
-        "_loop",
-        "_site",
-        "_state",
-        "_task",
-        "_transport",
-        "logger",
-    )
+    __slots__ = ("_app_state", "_config", "_connection", "_state", "_transport")
 
     def __init__(
         self,
@@ -94,20 +95,13 @@ class Protocol(asyncio.Protocol):
         if not config.loaded:
             config.load()
         self._config = config
-        self._loop = _loop or asyncio.get_running_loop()
         self._state = server_state
         self._app_state = app_state
-        self._site = _site_of(server_state, type(self), config)
         self._transport: asyncio.Transport | None = None
-        self._exchange: Handover | None = None
-        self._call: WebSocketCall | None = None
-        self._task: asyncio.Task[None] | None = None
-        self.logger = logging.getLogger("uvicorn.error")
-
-    # -- what uvicorn calls ---------------------------------------------------------
+        self._connection: _Connection | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called before :meth:`data_received`."""
+        """Called first."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
         self._state.connections.add(self)  # type: ignore[arg-type]  # the set's type names uvicorn's own classes
 
@@ -116,15 +110,42 @@ class Protocol(asyncio.Protocol):
         transport, self._transport = self._transport, None
         if transport is None:
             return
+        site = _site_of(self._state, type(self), self._config)
+        self._connection = connection = _Connection(site, self._state, self)
         try:
-            self._open(transport, data)
+            connection.open(transport, data, self._config, self._app_state)
         except Exception:
             # Without a descriptor, for example. uvicorn waits without a limit for what is in its sets.
-            self._closed()
+            connection.closed()
             transport.abort()
             raise
 
-    def _open(self, transport: asyncio.Transport, head: bytes) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Means nothing: the connection has left this transport."""
+
+    def shutdown(self) -> None:
+        """Called when uvicorn stops, for each connection in ``server_state.connections``."""
+        _site_of(self._state, type(self), self._config).shutdown(self._state)
+
+
+class _Connection:
+    """One connection: the host of its application's call."""
+
+    __slots__ = ("_call", "_exchange", "_protocol", "_site", "_state", "_task", "logger")
+
+    def __init__(self, site: _Site, state: ServerState, protocol: Protocol) -> None:
+        self._site = site
+        self._state = state
+        self._protocol = protocol
+        self._exchange: Handover | None = None
+        self._call: WebSocketCall | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.logger = logging.getLogger("uvicorn.error")
+
+    def open(
+        self, transport: asyncio.Transport, head: bytes, config: Config, app_state: dict[str, Any]
+    ) -> None:
+        """Take over the connection and call the application, unless the request is refused."""
         options, client = self._site.options, get_remote_addr(transport)
         server = get_local_addr(transport)
         request = Request("GET", "/", Headers(), remote_address=client)
@@ -138,8 +159,8 @@ class Protocol(asyncio.Protocol):
             accepted = accept(request, options)
         except RequestRefused as exc:
             refusal = exc
-        exchange = Handover(self._loop, transport, request, options, self._gone, self._closed)
-        self._exchange = exchange
+        loop = asyncio.get_running_loop()
+        exchange = self._exchange = Handover(loop, transport, request, options, self._gone, self.closed)
         if refusal is not None or accepted is None:
             assert refusal is not None
             self.logger.warning("Invalid WebSocket request: %s", refusal)
@@ -151,26 +172,19 @@ class Protocol(asyncio.Protocol):
             scheme="ws",
             client=client,
             server=server,
-            root_path=self._config.root_path,
-            version=self._config.asgi_version,
+            root_path=config.root_path,
+            version=config.asgi_version,
         )
-        scope["state"] = self._app_state.copy()
+        scope["state"] = app_state.copy()
         self._call = call = WebSocketCall(exchange, accepted, scope, self)
         if self._site.run is not None:
             self.refuse_stopping()
             return
-        self._task = task = self._loop.create_task(call.run(self._config.loaded_app))
+        self._task = task = loop.create_task(call.run(config.loaded_app))
         self._state.tasks.add(task)
         self._site.tasks[task] = None
         task.add_done_callback(self._done)
         exchange.begin()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Means nothing: the connection has left this transport."""
-
-    def shutdown(self) -> None:
-        """Called when uvicorn stops, for each connection in ``server_state.connections``."""
-        self._site.shutdown(self._loop, self._state)
 
     # -- what the call needs ----------------------------------------------------------
 
@@ -185,15 +199,9 @@ class Protocol(asyncio.Protocol):
 
     def log(self, outcome: str) -> None:
         """Write the line that uvicorn's own classes write."""
-        if self.logger.isEnabledFor(logging.INFO):
-            assert self._call is not None
-            scope = self._call.scope
-            self.logger.info(
-                '%s - "WebSocket %s" %s',
-                get_client_addr(scope),  # type: ignore[arg-type]
-                get_path_with_query_string(scope),  # type: ignore[arg-type]
-                outcome,
-            )
+        if self.logger.isEnabledFor(logging.INFO) and self._call is not None:
+            client = get_client_addr(self._call.scope)  # type: ignore[arg-type]
+            self.logger.info('%s - "WebSocket %s" %s', client, self.name, outcome)
 
     def accept(self, accepted: Accepted) -> WebSocket:
         """Send the 101 and return the WebSocket."""
@@ -202,11 +210,10 @@ class Protocol(asyncio.Protocol):
         site.openings.discard(exchange)
         ws = exchange.accept(accepted, site.websockets, site.draining, site.lingering)
         self._exchange = None
-        assert self._call is not None
         site.handling[ws] = self
         if self.logger.isEnabledFor(logging.INFO):
             ws.on_close(self._log_ending)
-        if self.cancel_on_end:
+        if self._protocol.cancel_on_end:
             ws.on_close(self._cancel)
         return ws
 
@@ -219,11 +226,11 @@ class Protocol(asyncio.Protocol):
                 site.run.close(ws)
             del site.handling[ws]
 
-    # -- for the report of the drain ---------------------------------------------------
+    # -- what the report of the drain needs --------------------------------------------
 
     @property
     def name(self) -> str:
-        """The path, for log lines about applications that still run."""
+        """The path and the query, percent-encoded."""
         return "" if self._call is None else get_path_with_query_string(self._call.scope)  # type: ignore[arg-type]
 
     @property
@@ -241,16 +248,17 @@ class Protocol(asyncio.Protocol):
             exchange.answer(refusal.response(), refusal)
             call.gone()
 
-    def _gone(self) -> None:
-        if self._call is not None:
-            self._call.gone()
-
-    def _closed(self) -> None:
-        self._state.connections.discard(self)
+    def closed(self) -> None:
+        """TCP has ended."""
+        self._state.connections.discard(self._protocol)
         if self._exchange is not None:
             self._site.openings.discard(self._exchange)
             if self._call is not None:
                 self._call.over()
+
+    def _gone(self) -> None:
+        if self._call is not None:
+            self._call.gone()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._state.tasks.discard(task)
@@ -280,7 +288,7 @@ class _Site:
         self.tasks: dict[asyncio.Task[None], None] = {}
         self.run: DrainRun | None = None
 
-    def shutdown(self, loop: asyncio.AbstractEventLoop, state: ServerState) -> None:
+    def shutdown(self, state: ServerState) -> None:
         """Begin to drain, unless that has begun."""
         if self.run is not None:
             return
@@ -289,9 +297,9 @@ class _Site:
             self.drain, self.websockets, self.tasks, HandlerThreads(1), self.openings, self.handling
         )
         for connection in list(state.connections):
-            if isinstance(connection, Protocol):
-                connection.refuse_stopping()
-        task = loop.create_task(self._drain(self.run, state))
+            if isinstance(connection, Protocol) and connection._connection is not None:
+                connection._connection.refuse_stopping()
+        task = asyncio.get_running_loop().create_task(self._drain(self.run, state))
         # uvicorn waits for the task, and cancels it after timeout_graceful_shutdown.
         state.tasks.add(task)
         task.add_done_callback(state.tasks.discard)

@@ -259,7 +259,7 @@ async def test_frames_that_come_before_the_acceptance_are_kept():
             await until(lambda: app.scope)
             sending = asyncio.gather(peer.frame(TEXT, b"early"), peer.frame(BINARY, large))
             (connection,) = served.connections
-            await until(lambda: connection._exchange._early)
+            await until(lambda: connection._connection._exchange._early)
             go.set()
             await within(sending)
             assert (await peer.read_head()).startswith("HTTP/1.1 101 ")

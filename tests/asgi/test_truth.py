@@ -68,7 +68,7 @@ def faults(caplog):
 def hurry(served):
     """Have the system give a peer up that acknowledges nothing for 0.3 s."""
     (connection,) = served.connections
-    connection._call.ws._stream.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)
+    connection._connection._call.ws._stream.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)
 
 
 @pytest.mark.parametrize("application", FRAMEWORKS)

@@ -153,7 +153,7 @@ async def test_the_handover_shows_the_peer_neither_fin_nor_rst_and_leaves_no_sec
         before = sockets()
         with await served.connect() as peer:
             (connection,) = served.connections
-            fd = connection._call.ws._stream.sock.fileno()
+            fd = connection._connection._call.ws._stream.sock.fileno()
             await until(lambda: _sockets_to(peer) == [fd])
             await peer.close()
             assert (await peer.read_to_the_end()).close.code == 1000

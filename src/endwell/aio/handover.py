@@ -59,6 +59,8 @@ class Handover:
     ``changed()`` is called when the client disconnects before the answer, and ``closed()`` when TCP has ended.
     """
 
+    __slots__ = ("_changed", "_core", "_early", "_stream", "answered", "options", "request")
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

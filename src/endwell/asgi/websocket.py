@@ -111,6 +111,22 @@ class WebSocketCall:
     accepts or not.
     """
 
+    __slots__ = (
+        "_accepted",
+        "_body",
+        "_callbacks",
+        "_exchange",
+        "_finished",
+        "_host",
+        "_start",
+        "_told",
+        "_waiters",
+        "connected",
+        "events",
+        "scope",
+        "ws",
+    )
+
     def __init__(self, exchange: Exchange, accepted: Accepted, scope: dict[str, Any], host: Host) -> None:
         self.scope = scope
         self.events = Events(self)
