@@ -58,7 +58,6 @@ CONTENDERS = {
     # An ASGI application on uvicorn: docs/howto/asgi.md.
     "asgi endwell": ("asgi_endwell", ASGI_ROWS),
     "asgi websockets": ("asgi_websockets", ASGI_ROWS),
-    "asgi wsproto": ("asgi_wsproto", ASGI_ROWS),
     "asgi floor": ("asgi_floor", ASGI_ROWS),
 }
 UNITS = {
