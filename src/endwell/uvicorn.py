@@ -15,11 +15,12 @@ from uvicorn.protocols.utils import (
     get_local_addr,
     get_path_with_query_string,
     get_remote_addr,
+    is_ssl,
 )
 
-from .aio.draining import DrainEvent
+from .aio.driver import Driver
+from .aio.flag import Flag
 from .aio.handover import Handover
-from .aio.stream import Stream
 from .aio.websocket import WebSocket
 from .asgi.websocket import WebSocketCall, scope_of
 from .ending import Ending
@@ -111,7 +112,7 @@ class Protocol(asyncio.Protocol):
         if transport is None:
             return
         site = _site_of(self._state, type(self), self._config)
-        self._connection = connection = _Connection(site, self._state, self)
+        connection = self._connection = _Connection(site, self._state, self)
         try:
             connection.open(transport, data, self._config, self._app_state)
         except Exception:
@@ -119,6 +120,11 @@ class Protocol(asyncio.Protocol):
             connection.closed()
             transport.abort()
             raise
+
+        driver = connection.driver
+        if driver is not None:
+            # After this call, uvicorn makes this object the protocol of the transport.
+            asyncio.get_running_loop().call_soon(transport.set_protocol, driver)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Means nothing: the connection has left this transport."""
@@ -148,11 +154,12 @@ class _Connection:
         """Take over the connection and call the application, unless the request is refused."""
         options, client = self._site.options, get_remote_addr(transport)
         server = get_local_addr(transport)
+        secure = is_ssl(transport)
         request = Request("GET", "/", Headers(), remote_address=client)
         refusal: RequestRefused | None = None
         accepted: Accepted | None = None
         try:
-            read = RequestReader(options, client).receive(head)
+            read = RequestReader(options, client, secure).receive(head)
             if read is None:
                 raise BadRequest("the head of the request is incomplete")
             request = read
@@ -169,7 +176,7 @@ class _Connection:
         self._site.openings.add(exchange)
         scope = scope_of(
             request,
-            scheme="ws",
+            scheme="wss" if secure else "ws",
             client=client,
             server=server,
             root_path=config.root_path,
@@ -186,10 +193,15 @@ class _Connection:
         task.add_done_callback(self._done)
         exchange.begin()
 
+    @property
+    def driver(self) -> asyncio.Protocol | None:
+        """The protocol of the transport; None if the connection has left the transport."""
+        return None if self._exchange is None else self._exchange.protocol
+
     # -- what the call needs ----------------------------------------------------------
 
     @property
-    def draining(self) -> DrainEvent:
+    def draining(self) -> Flag:
         """Set when uvicorn begins to stop."""
         return self._site.draining
 
@@ -280,9 +292,9 @@ class _Site:
     def __init__(self, options: Options, drain: Drain) -> None:
         self.options = options
         self.drain = drain
-        self.draining = DrainEvent()
+        self.draining = Flag()
         self.websockets: set[WebSocket] = set()
-        self.lingering: set[Stream] = set()
+        self.lingering: set[Driver] = set()
         self.openings: set[Any] = set()
         self.handling: dict[WebSocket, Any] = {}
         self.tasks: dict[asyncio.Task[None], None] = {}

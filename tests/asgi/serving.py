@@ -36,11 +36,15 @@ class Served:
 
     async def reach(self) -> RawPeer:
         """A client with a TCP connection."""
-        return await RawPeer.reach(self.port, self.transport.client)
+        peer = await RawPeer.reach(self.port, self.transport.client)
+        peer.answers_notify = True  # asyncio's transports wait for it
+        return peer
 
     async def connect(self) -> RawPeer:
         """A client with a WebSocket."""
-        return await RawPeer.connect(self.port, self.transport.client)
+        peer = await self.reach()
+        await peer.upgrade()
+        return peer
 
 
 @asynccontextmanager

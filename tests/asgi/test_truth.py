@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from endwell import Cause, Close, TcpEnd
+from endwell.aio.tcp import TcpDriver
+from endwell.aio.transport import TlsTransportDriver
 from endwell.asgi import ClientDisconnected
 from tests.contract.endings.truth import ENDINGS, MAX_SIZE, OURS
 from tests.contract.endings.witness import PATIENT
@@ -42,11 +44,16 @@ class Scene:
                 yield served, peer
 
 
-def check(told, end, seen):
+def driver_of(transport):
+    """Over TLS, the connection stays in uvicorn's transport."""
+    return TcpDriver if transport.server is None else TlsTransportDriver
+
+
+def check(told, end, seen, driver):
     """All that the application and the peer were told is the truth."""
     (ending,) = told.endings
     assert told.extension["ending"]() is ending
-    truth = end.told
+    truth = end.told.by_driver(driver)
     assert (ending.cause, ending.initiator, ending.clean) == (truth.cause, truth.initiator, truth.clean)
     assert (ending.received, ending.code, ending.tcp) == (truth.received, truth.code, truth.tcp)
     assert (
@@ -93,7 +100,7 @@ async def test_an_application_is_told_the_truth_at_once_whatever_it_does(
             told.release.set()
         await until(told.left.is_set)
         await until(lambda: not served.connections and not served.server.server_state.tasks)
-        check(told, end, seen)
+        check(told, end, seen, driver_of(transport))
     if doing == "sending":
         assert told.disconnect is None
         gone = told.raised if isinstance(told.raised, ClientDisconnected) else told.raised.__context__
@@ -121,7 +128,7 @@ async def test_an_application_that_returns_closes_with_1000(application, transpo
         seen = await peer.read_to_the_end(answer=True)
         peer.sock.close()
         await until(scene.told.known.is_set)
-        check(scene.told, OURS["handler returns"], seen)
+        check(scene.told, OURS["handler returns"], seen, driver_of(transport))
     assert seen.frames == [Frame(TEXT, b"last words")]
     assert not faults(caplog)
 
@@ -135,7 +142,7 @@ async def test_an_application_that_raises_closes_with_1011_tells_no_internals_an
         seen = await peer.read_to_the_end(answer=True)
         peer.sock.close()
         await until(scene.told.known.is_set)
-        check(scene.told, OURS["handler raises"], seen)
+        check(scene.told, OURS["handler raises"], seen, driver_of(transport))
     assert seen.frames == [Frame(TEXT, b"last words")]
     (record,) = faults(caplog)
     assert record.exc_info[1] is scene.told.raised
@@ -154,7 +161,7 @@ async def test_a_stop_closes_with_1001_and_the_application_leaves_by_itself(
         await served.server.shutdown()
         assert time.monotonic() - began < PROMPT
         seen = await reading
-    check(scene.told, OURS["stop"], seen)
+    check(scene.told, OURS["stop"], seen, driver_of(transport))
     assert scene.told.extension["draining"].is_set()
     assert seen.close == Close(1001, "server stopping; retry 0-1s")
     assert not faults(caplog)
@@ -174,7 +181,7 @@ async def test_a_stop_tells_a_busy_application_and_cancels_it_within_the_deadlin
         await served.server.shutdown()  # uvicorn itself would wait for ever
         assert time.monotonic() - began < PROMPT
         seen = await reading
-    check(scene.told, OURS["stop"], seen)
+    check(scene.told, OURS["stop"], seen, driver_of(transport))
     assert isinstance(scene.told.raised, asyncio.CancelledError)
     assert scene.told.endings[0].cause is Cause.SERVER_DRAINED
     assert not faults(caplog)

@@ -8,18 +8,24 @@ import os
 import time
 from collections.abc import Callable
 from random import random
+from typing import cast
 
 from ..ending import Ending
 from ..http import Request, Response, pack
 from ..options import Options
 from ..protocol.connection import Connection
+from ..protocol.control import ControlChannel
 from ..protocol.handshake import Accepted
+from ..protocol.heartbeat import HEARTBEAT
+from ..protocol.pause import Pause
 from ..protocol.responding import complete
-from .draining import DrainEvent
+from .driver import Driver
+from .flag import Flag
 from .reactor import reactor_of
-from .stream import Stream
 from .syscalls import monotonic
+from .tcp import TcpDriver
 from .tcpinfo import limit_unsent_bytes, set_user_timeout
+from .transport import TransportDriver
 from .websocket import WebSocket
 
 __all__ = ["Handover"]
@@ -31,21 +37,23 @@ MAX_EARLY = 64 * 1024
 
 def take_over(
     loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, core: Connection, remote_address: object
-) -> Stream:
-    """Return a driver for the connection of ``transport``. The transport is aborted.
+) -> Driver:
+    """Return a driver for the connection of ``transport``.
 
-    The driver has a duplicate of the descriptor, so the peer sees neither FIN nor RST. Raises OSError if there
-    is no descriptor left, and NotImplementedError if the transport has no plain socket.
+    Without TLS, the driver has a duplicate of the descriptor, and the transport is aborted. The peer sees neither
+    FIN nor RST. Otherwise, the driver is the new protocol of the transport. Raises OSError if there is no
+    descriptor left.
     """
+    reactor = reactor_of(loop)
     theirs = transport.get_extra_info("socket")
-    if theirs is None or transport.get_extra_info("sslcontext") is not None:
-        raise NotImplementedError("only a connection without TLS can be handed over")
+    if theirs is None or transport.get_extra_info("sslcontext") is not None or not reactor.has_readers:
+        return TransportDriver.over(reactor, transport, core)
     sock = _socket.socket(theirs.family, theirs.type, theirs.proto, os.dup(theirs.fileno()))
     try:
         sock.setblocking(False)
         set_user_timeout(sock, core.options)
         limit_unsent_bytes(sock)
-        driver = Stream(reactor_of(loop), sock, core, remote_address)
+        driver = TcpDriver(reactor, sock, core, remote_address)
     except BaseException:
         sock.close()
         raise
@@ -92,6 +100,12 @@ class Handover:
             self.abort()
 
     @property
+    def protocol(self) -> asyncio.Protocol | None:
+        """The protocol of the transport, which it must keep; None if the connection has left the transport."""
+        driver = self._stream
+        return cast("asyncio.Protocol", driver) if isinstance(driver, TransportDriver) else None
+
+    @property
     def gone(self) -> bool:
         """Whether the connection has ended, so that an answer could not be delivered."""
         return self._core.ended
@@ -109,17 +123,17 @@ class Handover:
         self,
         accepted: Accepted,
         among: set[WebSocket],
-        draining: DrainEvent,
-        lingering: set[Stream],
+        draining: Flag,
+        lingering: set[Driver],
     ) -> WebSocket:
         """Send the 101 and return the WebSocket, which is in the set ``among`` until its end."""
         stream, core, now = self._stream, self._core, monotonic()
         core.open(accepted.serialize())
         jitter = random()  # noqa: S311  (jitter)
-        core.accept(accepted.codec(False, self.options.max_size), now, accepted.heartbeat, jitter)
+        control = ControlChannel(HEARTBEAT) if accepted.heartbeat else None
+        core.accept(accepted.codec(False, self.options.max_size), now, control, jitter)
         self.answered = True
         stream.receive = None
-        stream.reading_paused = False
         stream.lingering = lingering
         pack(self.request.headers)
         ws = WebSocket(stream, self.request, None, accepted.subprotocol, among, draining)
@@ -133,7 +147,6 @@ class Handover:
         """Send an HTTP answer and end the connection. ``exc`` is the broken rule, if there is one."""
         self.answered = True
         self._stream.receive = None
-        self._stream.reading_paused = False
         self._early = b""
         self._core.refuse(complete(response, self.request, time.time()).serialize(), monotonic(), exc)
         self._stream.settle()
@@ -145,7 +158,7 @@ class Handover:
     def _receive(self, data: bytes, now: float) -> None:
         self._early += data
         if len(self._early) >= MAX_EARLY:
-            self._stream.reading_paused = True
+            self._core.pause(Pause.REQUEST)
 
     def _check(self, inline: bool) -> None:
         if self.gone and not self.answered:

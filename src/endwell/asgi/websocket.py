@@ -11,14 +11,13 @@ from urllib.parse import unquote
 
 from ..aio.awaiting import DONE
 from ..aio.callbacks import call_back, check_callback
-from ..aio.draining import DrainEvent
+from ..aio.flag import Flag
 from ..aio.websocket import WebSocket, begin_close
 from ..codes import CloseCode
-from ..ending import Cause, Ending
+from ..ending import Cause, Close, Ending
 from ..errors import ClientDisconnected
 from ..http import Headers, Request, Response
 from ..protocol.handshake import Accepted
-from ..wire.frames import close_payload
 from . import coroutines
 from .events import Events
 
@@ -55,7 +54,7 @@ class Host(Protocol):
     """The server that runs the application."""
 
     @property
-    def draining(self) -> DrainEvent:
+    def draining(self) -> Flag:
         """Set when the server begins to stop."""
         ...
 
@@ -307,7 +306,7 @@ class WebSocketCall:
             return coroutines.refuse(self)
         code, reason = event.get("code"), event.get("reason") or ""
         code = CloseCode.NORMAL_CLOSURE if code is None else code
-        close_payload(code, reason)  # raises ValueError; then nothing was sent
+        Close(code, reason)  # raises ValueError; then nothing was sent
         self._finished = True
         self.events.close()
         begin_close(self.ws, Cause.APP_CLOSED, code, reason)
