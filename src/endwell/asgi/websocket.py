@@ -323,7 +323,7 @@ class WebSocketCall:
             # RFC 6455 §4.2.2, item 5: the value "MUST be derived from the client's handshake".
             if subprotocol not in self.scope["subprotocols"]:
                 raise ValueError(f"the client does not offer the subprotocol {subprotocol!r}")
-            accepted.subprotocol = subprotocol
+            accepted = Accepted(accepted.response, subprotocol, accepted.deflate, accepted.heartbeat)
             answer.add("Sec-WebSocket-Protocol", subprotocol)
         for name, value in fields:
             answer.add(name, value)
