@@ -69,10 +69,15 @@ class TransportDriver(Driver):
         driver = (TlsTransportDriver if of_tls else TransportDriver)(
             reactor, core, transport.get_extra_info("peername")
         )
-        driver._arrived, driver._waiting = received, bool(received)
-        transport.set_protocol(cast("asyncio.Protocol", driver))
-        driver._attach(transport)
+        driver.adopt(transport, received)
         return driver
+
+    # Only a method can set the attributes of a compiled class.
+    def adopt(self, transport: asyncio.Transport, received: bytes) -> None:
+        """Become the protocol of ``transport``: see :meth:`over`."""
+        self._arrived, self._waiting = received, bool(received)
+        transport.set_protocol(self._protocol())
+        self._attach(transport)
 
     def start(
         self, sock: _socket.socket, tls: ssl.SSLContext | None = None, server_hostname: str | None = None
