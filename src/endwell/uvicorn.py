@@ -84,7 +84,7 @@ class Protocol(asyncio.Protocol):
     #: wait in ``receive()``. Default: False.
     cancel_on_end: ClassVar[bool] = False
 
-    __slots__ = ("_app_state", "_config", "_connection", "_state", "_transport")
+    __slots__ = ("_app_state", "_config", "_connection", "_driver", "_state", "_transport")
 
     def __init__(
         self,
@@ -100,6 +100,8 @@ class Protocol(asyncio.Protocol):
         self._app_state = app_state
         self._transport: asyncio.Transport | None = None
         self._connection: _Connection | None = None
+        # The new protocol of the transport; None if the connection has left the transport.
+        self._driver: asyncio.Protocol | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called first."""
@@ -107,9 +109,11 @@ class Protocol(asyncio.Protocol):
         self._state.connections.add(self)  # type: ignore[arg-type]  # the set's type names uvicorn's own classes
 
     def data_received(self, data: bytes) -> None:
-        """Called once, with the head of the request."""
+        """Called first with the head of the request."""
         transport, self._transport = self._transport, None
         if transport is None:
+            if self._driver is not None:
+                self._driver.data_received(data)
             return
         site = _site_of(self._state, type(self), self._config)
         connection = self._connection = _Connection(site, self._state, self)
@@ -120,14 +124,28 @@ class Protocol(asyncio.Protocol):
             connection.closed()
             transport.abort()
             raise
+        self._driver = connection.driver
+        if self._driver is not None:
+            # After this call, uvicorn makes this object the protocol of the transport. Until the next turn of the
+            # loop, this object passes on what it is called with.
+            asyncio.get_running_loop().call_soon(transport.set_protocol, self._driver)
 
-        driver = connection.driver
-        if driver is not None:
-            # After this call, uvicorn makes this object the protocol of the transport.
-            asyncio.get_running_loop().call_soon(transport.set_protocol, driver)
+    def eof_received(self) -> bool | None:
+        """Called at the end of the client's sending."""
+        return None if self._driver is None else self._driver.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Means nothing: the connection has left this transport."""
+        """Called at the end of the transport. The connection may have left it."""
+        if self._driver is not None:
+            self._driver.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Called when the transport has more data to write than it should."""
+
+    def resume_writing(self) -> None:
+        """Called when the transport has written its data."""
+        if self._driver is not None:
+            self._driver.resume_writing()
 
     def shutdown(self) -> None:
         """Called when uvicorn stops, for each connection in ``server_state.connections``."""

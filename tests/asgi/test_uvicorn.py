@@ -17,6 +17,7 @@ from endwell.uvicorn import DEFAULTS, Protocol
 from tests.contract.endings.witness import sockets
 from tests.hostile.test_logs import ENCODED, FORGED
 from tests.pair import until, within
+from tests.raw import wss
 
 from .serving import protocol, serving
 
@@ -214,3 +215,34 @@ async def test_a_websocket_of_another_origin_is_the_applications_to_judge():
             assert (await peer.read_head()).startswith("HTTP/1.1 101 ")
             await peer.close()
             await peer.read_to_the_end()
+
+
+async def test_over_tls_data_that_comes_before_the_transport_has_its_new_protocol_is_passed_on():
+    received = []
+
+    async def app(scope, receive, send):
+        assert scope["scheme"] == "wss"
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            received.append(event["bytes"])
+
+    seen = []
+
+    class Eager(protocol()):
+        __slots__ = ()
+
+        def data_received(self, data):
+            super().data_received(data)
+            if not seen:
+                # As uvloop does, which reads again in the same turn of the loop.
+                seen.append(data)
+                super().data_received(b"\x82\x81\0\0\0\0x")
+
+    async with serving(app, Eager, wss()) as served:
+        with await served.connect() as peer:
+            await until(lambda: received)
+            await peer.close()
+            await peer.read_to_the_end()
+        await until(lambda: not served.connections)
+    assert received == [b"x"]
