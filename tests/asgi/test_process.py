@@ -7,13 +7,16 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trustme
 
 from endwell import ConnectionClosed, TcpEnd, connect
 from tests.conftest import LOOP
@@ -47,7 +50,7 @@ class Program:
     async def listens(self):
         async for line in self.process.stdout:
             self.log.append(line.decode())
-            if found := re.search(r"running on http://127\.0\.0\.1:(\d+)", self.log[-1]):
+            if found := re.search(r"running on https?://127\.0\.0\.1:(\d+)", self.log[-1]):
                 self.port = int(found[1])
                 return
         raise AssertionError("".join(self.log))
@@ -89,10 +92,10 @@ async def uvicorn(*arguments, path=""):
             await process.wait()
 
 
-async def ask(port, begun):
+async def ask(url, tls, begun):
     """Ask until the server closes. Returns the number of answers, and the ending."""
     answers = 0
-    async with connect(f"ws://{HOST}:{port}/ask") as ws:
+    async with connect(f"{url}/ask", ssl=tls) as ws:
         try:
             while True:
                 await ws.send(f"{answers}")
@@ -103,18 +106,19 @@ async def ask(port, begun):
             return answers, exc.ending
 
 
-async def listen(port, begun):
+async def listen(url, tls, begun):
     """Receive until the server closes. Returns the number of messages, and the ending."""
     count = 0
-    async with connect(f"ws://{HOST}:{port}/push") as ws:
+    async with connect(f"{url}/push", ssl=tls) as ws:
         async for _ in ws:
             count += 1
             begun()
     return count, ws.ending
 
 
-async def stopping(program, connections):
+async def stopping(program, connections, tls=None):
     """Stop a server with busy connections, and check that nothing was lost. Returns the seconds that it took."""
+    url = f"{'wss' if tls else 'ws'}://{HOST}:{program.port}"
     everybody = set(range(connections))
     all_busy = asyncio.Event()
 
@@ -124,9 +128,7 @@ async def stopping(program, connections):
             all_busy.set()
 
     clients = [
-        asyncio.create_task(
-            (listen if number % 2 else ask)(program.port, lambda number=number: begun(number))
-        )
+        asyncio.create_task((listen if number % 2 else ask)(url, tls, partial(begun, number)))
         for number in range(connections)
     ]
     async with asyncio.timeout(BOUND):
@@ -159,6 +161,18 @@ async def test_a_stop_with_busy_connections_loses_nothing_and_resets_none(
     factory = ["--factory"] if application == "api" else []
     async with uvicorn(f"tests.asgi.program:{application}", *factory, "--http", http, path=path) as program:
         await stopping(program, 20)
+
+
+async def test_over_tls_a_stop_with_busy_connections_loses_nothing_and_resets_none(tmp_path):
+    authority = trustme.CA()
+    pair = authority.issue_cert(HOST)
+    pair.private_key_pem.write_to_path(tmp_path / "key.pem")
+    pair.cert_chain_pems[0].write_to_path(tmp_path / "certificate.pem")
+    tls = ssl.create_default_context()
+    authority.configure_trust(tls)
+    files = ["--ssl-keyfile", tmp_path / "key.pem", "--ssl-certfile", tmp_path / "certificate.pem"]
+    async with uvicorn("tests.asgi.program:raw", *files) as program:
+        await stopping(program, 20, tls)
 
 
 async def test_a_mistake_in_the_environment_stops_the_start(monkeypatch):
