@@ -139,9 +139,6 @@ class Protocol(asyncio.Protocol):
         if self._driver is not None:
             self._driver.connection_lost(exc)
 
-    def pause_writing(self) -> None:
-        """Called when the transport has more data to write than it should."""
-
     def resume_writing(self) -> None:
         """Called when the transport has written its data."""
         if self._driver is not None:
@@ -363,17 +360,12 @@ def _site_of(state: ServerState, protocol: type[Protocol], config: Config) -> _S
 def _options(protocol: type[Protocol], config: Config) -> Options:
     """The options of a class, with those of the environment and uvicorn's settings in front of them."""
     options = protocol.options.replace(**_ENVIRONMENT_OPTIONS)
-    values = {
-        name: getattr(config, name) for name, default in _UVICORN.items() if getattr(config, name) != default
-    }
     changes: dict[str, Any] = {}
-    for name in ("max_size", "max_queue"):
-        if f"ws_{name}" in values:
-            changes[name] = values[f"ws_{name}"]
-    for name in ("ping_interval", "ping_timeout"):
-        if f"ws_{name}" in values:
-            changes[name] = values[f"ws_{name}"] or None  # for uvicorn, 0 means none, too
-    if "ws_per_message_deflate" in values:
+    for name in ("max_size", "max_queue", "ping_interval", "ping_timeout"):
+        value = getattr(config, f"ws_{name}")
+        if value != _UVICORN[f"ws_{name}"]:
+            changes[name] = value or None  # for uvicorn, an interval of 0 means none, too
+    if not config.ws_per_message_deflate:
         changes["compression"] = None
     return options.replace(**changes)
 
