@@ -253,11 +253,9 @@ class _Connection:
                 site.run.close(ws)
             del site.handling[ws]
 
-    # -- what the report of the drain needs --------------------------------------------
-
     @property
     def name(self) -> str:
-        """The path and the query, percent-encoded."""
+        """The path and the query, percent-encoded: the name in the report of the drain."""
         return "" if self._call is None else get_path_with_query_string(self._call.scope)  # type: ignore[arg-type]
 
     @property
