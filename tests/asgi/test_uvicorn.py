@@ -137,7 +137,7 @@ async def test_without_a_file_descriptor_the_connection_ends_and_uvicorn_does_no
 
     async with serving(accepting) as served:
         asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
-        monkeypatch.setattr("endwell.aio.handover.os.dup", dup)
+        monkeypatch.setattr("endwell.aio.handover._socket.dup", dup)
         with await served.reach() as peer:
             await peer.write(peer.request())
             while await peer.more():

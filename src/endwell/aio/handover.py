@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _socket
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from random import random
@@ -48,7 +47,7 @@ def take_over(
     theirs = transport.get_extra_info("socket")
     if theirs is None or transport.get_extra_info("sslcontext") is not None or not reactor.has_readers:
         return TransportDriver.over(reactor, transport, core)
-    sock = _socket.socket(theirs.family, theirs.type, theirs.proto, os.dup(theirs.fileno()))
+    sock = _socket.socket(theirs.family, theirs.type, theirs.proto, _socket.dup(theirs.fileno()))
     try:
         sock.setblocking(False)
         set_user_timeout(sock, core.options)
