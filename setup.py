@@ -45,6 +45,7 @@ MODULES = [
     "endwell.aio.exchange",
     "endwell.aio.listen",
     "endwell.aio.broadcast",
+    "endwell.asgi.events",
     "endwell.sync._locks",
     "endwell.sync.waiting",
     "endwell.sync.portal",

@@ -48,15 +48,23 @@ RECORD = HERE / "instructions.json"
 #: The share by which a row may exceed its record.
 TOLERANCE = {"wss 64x1": 0.05, "idle minute": 0.2}
 DEFAULT_TOLERANCE = 0.03
+#: The rows of the contenders that run an ASGI application.
+ASGI_ROWS = ("64x1", "64x16", "32 B 64x1", "32 B 64x16")
 #: The module of each contender in benchmarks/servers, and the rows that it has.
 CONTENDERS = {
     "endwell": ("endwell", ("64x1", "64x16", "wss 64x1", "lifecycle", "broadcast member", "idle minute")),
     "picows coroutine": ("picows_coroutine", ("64x1", "64x16", "wss 64x1", "lifecycle")),
     "picows listener": ("picows_listener", ("64x1", "64x16", "wss 64x1", "lifecycle")),
+    # An ASGI application on uvicorn: docs/howto/asgi.md.
+    "asgi endwell": ("asgi_endwell", ASGI_ROWS),
+    "asgi websockets": ("asgi_websockets", ASGI_ROWS),
+    "asgi floor": ("asgi_floor", ASGI_ROWS),
 }
 UNITS = {
     "64x1": "a message of 1 KiB, 64 connections, one message each in flight",
     "64x16": "the same with 16 messages each in flight",
+    "32 B 64x1": "64x1 with messages of 32 B",
+    "32 B 64x16": "64x16 with messages of 32 B",
     "wss 64x1": "64x1 over TLS",
     "lifecycle": "a connection from accept() to its end: handshake, closing handshake, no message",
     "broadcast member": "a member of a broadcast of 1 KiB to 64 connections",
@@ -79,6 +87,9 @@ KEY = b"\x37\xfa\x21\x3d"  # RFC 6455 §5.7
 #: A binary message of 1 KiB; only the length matters, so the payload is one octet, masked.
 MESSAGE = b"\x82\xfe\x04\x00" + KEY + bytes(octet ^ ord("x") for octet in KEY) * 256
 REPLY_SIZE = 4 + 1024
+#: The same with 32 B.
+SHORT = b"\x82\xa0" + KEY + bytes(octet ^ ord("x") for octet in KEY) * 8
+SHORT_REPLY_SIZE = 2 + 32
 CLOSE = b"\x88\x82" + KEY + bytes(a ^ b for a, b in zip(b"\x03\xe8", KEY, strict=False))
 
 
@@ -189,12 +200,13 @@ async def peers(port: int, path: bytes, tls: ssl.SSLContext | None = None) -> As
 
 async def messages(counting: Counting, row: str, port: int, tls: ssl.SSLContext | None, each: int) -> None:
     """Count rounds of ``each`` messages on every connection."""
+    message, size = (SHORT, SHORT_REPLY_SIZE) if row.startswith("32 B") else (MESSAGE, REPLY_SIZE)
     async with peers(port, b"echo", tls) as crowd:
         for number in range(WARM + ROUNDS):
             for peer in crowd:
-                peer.send(MESSAGE * each)
+                peer.send(message * each)
             await (counting.turns() if number >= WARM else asyncio.sleep(0))
-            await settled(crowd, each * REPLY_SIZE, 0 if number >= WARM else TURNS)
+            await settled(crowd, each * size, 0 if number >= WARM else TURNS)
     counting.write(row, ROUNDS * CONNECTIONS * each)
 
 

@@ -17,6 +17,7 @@ from .http import Headers, Response
 __all__ = [
     "BadRequest",
     "BodyTooLarge",
+    "ClientDisconnected",
     "ConcurrencyError",
     "ConnectionClosed",
     "ConnectionClosedError",
@@ -203,6 +204,33 @@ class ConnectionClosedError(ConnectionClosed):
 
 
         asyncio.run(main())
+        ```
+    """
+
+
+class ClientDisconnected(ConnectionClosed, OSError):
+    """An ASGI application called `send()` after the end of the connection.
+
+    It is an OSError, because the ASGI specification asks for one: "the server should raise a server-specific
+    subclass of OSError". It has the attributes of `ConnectionClosed`: `ending`, `code` and `reason`. Starlette
+    replaces it by a `WebSocketDisconnect` with the code 1006; this exception is then its `__context__`.
+
+    Args:
+        ending: How and why the connection ended; also the attribute `ending`.
+
+    Example:
+        ```python
+        from endwell.asgi import ClientDisconnected
+
+
+        async def app(scope, receive, send):
+            await receive()
+            await send({"type": "websocket.accept"})
+            try:
+                while True:
+                    await send({"type": "websocket.send", "text": "tick"})
+            except ClientDisconnected as exc:
+                print(exc.ending)
         ```
     """
 

@@ -15,10 +15,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import endwell
+import endwell.asgi
 import endwell.sync
 
 SITE = Path(__file__).parent.parent.parent / "build" / "site"
-MODULES = (endwell, endwell.sync)
+MODULES = (endwell, endwell.asgi, endwell.sync)
 #: What a page loads at once; a link for the reader (``a href``) may lead anywhere.
 LOADED = {"img": "src", "script": "src", "link": "href", "iframe": "src", "source": "src"}
 #: Values of ``link rel`` that load nothing.

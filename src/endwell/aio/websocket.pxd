@@ -19,7 +19,7 @@ cdef class WebSocket:
     cdef bint _over
     cdef set _open_set
     cdef object _draining
-    cdef Slot _slot
+    cdef readonly Slot _slot
     cdef object _recv
     cdef object _read
     cdef object _next

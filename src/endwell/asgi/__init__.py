@@ -1,0 +1,5 @@
+"""ASGI applications on endwell."""
+
+from ..errors import ClientDisconnected
+
+__all__ = ["ClientDisconnected"]

@@ -1,0 +1,370 @@
+"""One call of an ASGI application for one WebSocket, from the opening handshake to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextvars import copy_context
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+from ..aio.awaiting import DONE
+from ..aio.callbacks import call_back, check_callback
+from ..aio.flag import Flag
+from ..aio.websocket import WebSocket, begin_close
+from ..codes import CloseCode
+from ..ending import Cause, Close, Ending
+from ..errors import ClientDisconnected
+from ..http import Headers, Request, Response
+from ..protocol.negotiation import Accepted
+from . import coroutines
+from .events import Events
+
+__all__ = ["Application", "Host", "WebSocketCall", "scope_of"]
+
+#: The version of the specification, www.rst, that the events follow. 2.5 added ``reason`` to the event of the end.
+SPEC_VERSION = "2.5"
+
+#: An ASGI 3 application.
+Application = Callable[[Any, Callable[[], Any], Callable[[Any], Any]], Awaitable[object]]
+
+
+class Exchange(Protocol):
+    """The request, and the ways to answer it."""
+
+    request: Request
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has disconnected before the answer."""
+        ...
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the connection ended; None before."""
+        ...
+
+    def answer(self, response: Response) -> None:
+        """Send an HTTP answer, and end the connection."""
+        ...
+
+
+class Host(Protocol):
+    """The server that runs the application."""
+
+    @property
+    def draining(self) -> Flag:
+        """Set when the server begins to stop."""
+        ...
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The server's log."""
+        ...
+
+    def headers(self) -> Iterable[tuple[bytes, bytes]]:
+        """The fields that the server adds to each response."""
+        ...
+
+    def log(self, outcome: str) -> None:
+        """Write a line of the access log."""
+        ...
+
+    def accept(self, accepted: Accepted) -> WebSocket:
+        """Send the 101 and return the WebSocket."""
+        ...
+
+    def returned(self, ws: WebSocket | None) -> None:
+        """The application has returned or raised."""
+        ...
+
+
+def scope_of(
+    request: Request, *, scheme: str, client: object, server: object, root_path: str, version: str
+) -> dict[str, Any]:
+    """The scope of a WebSocket, without ``state`` and ``extensions``."""
+    path, _, query = request.target.partition("?")
+    headers = request.headers
+    offered = headers.list_of("Sec-WebSocket-Protocol") if "Sec-WebSocket-Protocol" in headers else []
+    return {
+        "type": "websocket",
+        "asgi": {"version": version, "spec_version": SPEC_VERSION},
+        "http_version": request.version,
+        "scheme": scheme,
+        "server": server,
+        "client": client,
+        "root_path": root_path,
+        "path": root_path + unquote(path),
+        "raw_path": f"{root_path}{path}".encode("latin-1"),
+        "query_string": query.encode("latin-1"),
+        "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers],
+        "subprotocols": offered,
+    }
+
+
+class WebSocketCall:
+    """Runs an application for one WebSocket.
+
+    Adds its extensions to ``scope``. ``accepted`` is the negotiated opening handshake, which the application
+    accepts or not.
+    """
+
+    __slots__ = (
+        "_accepted",
+        "_body",
+        "_callbacks",
+        "_exchange",
+        "_finished",
+        "_host",
+        "_start",
+        "_told",
+        "_waiters",
+        "connected",
+        "events",
+        "scope",
+        "ws",
+    )
+
+    def __init__(self, exchange: Exchange, accepted: Accepted, scope: dict[str, Any], host: Host) -> None:
+        self.scope = scope
+        self.events = Events(self)
+        #: The WebSocket, once the application has accepted.
+        self.ws: WebSocket | None = None
+        #: Whether the application has received ``websocket.connect``.
+        self.connected = False
+        self._exchange = exchange
+        self._accepted: Accepted | None = accepted
+        self._host = host
+        # The status and the fields of an HTTP answer, and the parts of its body.
+        self._start: tuple[int, Headers] | None = None
+        self._body: list[bytes] = []
+        # Whether the application may send nothing more, and whether it knows the end.
+        self._finished = self._told = False
+        self._waiters: list[asyncio.Future[None]] = []
+        # The on_close callbacks that were registered before the answer.
+        self._callbacks: list[Callable[[Ending], object]] = []
+        scope["extensions"] = {
+            "websocket.http.response": {},
+            "endwell": {"ending": self.ending, "on_close": self.on_close, "draining": host.draining},
+        }
+
+    # -- the extension ----------------------------------------------------------
+
+    def ending(self) -> Ending | None:
+        """How the connection ended; None before."""
+        return self._exchange.ending if self.ws is None else self.ws.ending
+
+    def on_close(self, callback: Callable[[Ending], object]) -> None:
+        """Register a callback: see :meth:`WebSocket.on_close`."""
+        if self.ws is not None:
+            self.ws.on_close(callback)
+            return
+        check_callback(callback)
+        self._callbacks.append(callback)
+        if self._exchange.ending is not None:
+            self.over()
+
+    # -- the application's task ---------------------------------------------------
+
+    async def run(self, application: Application) -> None:
+        """Call the application; then close the connection if it is still open."""
+        try:
+            returned = await application(self.scope, self.events.receive, self.events.send)
+        except asyncio.CancelledError:
+            self._finish(Cause.CANCELLED, CloseCode.GOING_AWAY)
+            raise
+        except (GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            if not self._tells_the_end(exc):
+                self._host.logger.error("Exception in ASGI application", exc_info=exc)
+            self._finish(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
+        else:
+            if not self._answered() and not self._exchange.gone:
+                self._host.logger.error("ASGI callable returned without completing handshake.")
+            elif returned is not None:
+                self._host.logger.error("ASGI callable should return None, but returned %r.", returned)
+            self._finish(Cause.HANDLER_RETURNED, CloseCode.NORMAL_CLOSURE)
+
+    def _tells_the_end(self, exc: BaseException) -> bool:
+        """Whether ``exc`` only says that the connection has ended, so that it is not a fault."""
+        if isinstance(exc, BaseExceptionGroup):
+            return all(map(self._tells_the_end, exc.exceptions))
+        if isinstance(exc, ClientDisconnected):
+            return exc.ending is self.ending()
+        # Starlette's, by name, because Starlette may not be installed.
+        return type(exc).__name__ == "WebSocketDisconnect" and self.ending() is not None
+
+    def _finish(self, cause: Cause, code: int) -> None:
+        """Answer the request or close the WebSocket, whichever the application has not done."""
+        self._finished = True
+        self.events.close()
+        self._host.returned(self.ws)
+        if self.ws is not None:
+            begin_close(self.ws, cause, code)
+        elif self._start is not None and not self._body:
+            self._respond()  # the body may be empty
+        elif not self._answered() and not self._exchange.gone:
+            self._host.log("500")
+            self._refuse(Response(500, Headers(self._fields(())), b"Internal Server Error"))
+
+    def _answered(self) -> bool:
+        return self._accepted is None or self._start is not None
+
+    # -- receive --------------------------------------------------------------------
+
+    def receive(self) -> Coroutine[Any, Any, dict[str, Any]]:
+        """Receive an event before the request is answered, or after it was refused."""
+        return coroutines.connect(self)
+
+    async def answered(self) -> None:
+        """Wait until the request is answered or the client has disconnected."""
+        while self._accepted is not None and not self._exchange.gone:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    async def ended(self) -> Ending:
+        """Wait for the end of the WebSocket."""
+        if self.ws is not None:
+            return await self.ws.closed
+        ending = self._exchange.ending
+        assert ending is not None
+        return ending
+
+    def disconnected(self) -> dict[str, Any]:
+        """The event ``websocket.disconnect``. Raises RuntimeError the second time."""
+        if self._told:
+            # Not the event again: an application that ignores it would loop for ever without suspending.
+            raise RuntimeError("receive() was called after 'websocket.disconnect'.")
+        self._told = True
+        ending = None if self.ws is None else self.ws.ending
+        if ending is None or (ending.received is None and ending.sent is None):
+            # The specification has no code for a connection that ends without a Close. Its author calls 1006
+            # "the best one to use" (django/asgiref#364).
+            return {"type": "websocket.disconnect", "code": int(CloseCode.ABNORMAL_CLOSURE)}
+        return {"type": "websocket.disconnect", "code": int(ending.code), "reason": ending.reason}
+
+    def gone(self) -> None:
+        """The request is answered without a WebSocket, or the client has disconnected before the answer."""
+        self._accepted = None
+        self._wake()
+
+    def over(self) -> None:
+        """TCP has ended."""
+        callbacks, self._callbacks = self._callbacks, []
+        if (ending := self.ending()) is not None:
+            for callback in callbacks:
+                call_back(callback, copy_context(), ending)
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # -- send -------------------------------------------------------------------------
+
+    def send(self, event: dict[str, Any]) -> Coroutine[Any, Any, None]:
+        """Handle any event but a message on an open WebSocket. Raises RuntimeError for one out of order."""
+        kind = event["type"]
+        if self._finished:
+            raise RuntimeError(f"Unexpected ASGI message '{kind}', after sending 'websocket.close'.")
+        if self.ws is not None:
+            return self._send_open(kind, event)
+        if self._start is not None:
+            if kind != "websocket.http.response.body":
+                raise RuntimeError(f"Expected ASGI message 'websocket.http.response.body' but got '{kind}'.")
+            return self._send_body(event)
+        if kind not in ("websocket.accept", "websocket.close", "websocket.http.response.start"):
+            raise RuntimeError(
+                "Expected ASGI message 'websocket.accept', 'websocket.close' or "
+                f"'websocket.http.response.start' but got '{kind}'."
+            )
+        if self._exchange.gone:
+            return coroutines.refuse(self)
+        if self._accepted is None:  # the server has answered, because it stops
+            return DONE
+        if kind == "websocket.accept":
+            self._accept(self._accepted, event)
+        elif kind == "websocket.close":
+            self._finished = True
+            self._host.log("403")
+            self._refuse(Response(403, Headers(self._fields(()))))
+        else:
+            self._begin_response(event)
+        return DONE
+
+    def _send_open(self, kind: str, event: dict[str, Any]) -> Coroutine[Any, Any, None]:
+        assert self.ws is not None
+        if kind not in ("websocket.send", "websocket.close"):
+            raise RuntimeError(
+                f"Expected ASGI message 'websocket.send' or 'websocket.close', but got '{kind}'."
+            )
+        if not self.ws.is_open:
+            return coroutines.refuse(self)
+        code, reason = event.get("code"), event.get("reason") or ""
+        code = CloseCode.NORMAL_CLOSURE if code is None else code
+        Close(code, reason)  # raises ValueError; then nothing was sent
+        self._finished = True
+        self.events.close()
+        begin_close(self.ws, Cause.APP_CLOSED, code, reason)
+        return DONE
+
+    def _accept(self, accepted: Accepted, event: dict[str, Any]) -> None:
+        subprotocol = event.get("subprotocol")
+        answer = accepted.response.headers
+        fields = self._fields(event.get("headers") or ())
+        for name, _ in fields:
+            if name.lower() in _HANDSHAKE or name.lower().startswith("sec-websocket-"):
+                raise ValueError(f"header {name} is set by the handshake")
+        if subprotocol is not None:
+            # RFC 6455 §4.2.2, item 5: the value "MUST be derived from the client's handshake".
+            if subprotocol not in self.scope["subprotocols"]:
+                raise ValueError(f"the client does not offer the subprotocol {subprotocol!r}")
+            accepted = Accepted(accepted.response, subprotocol, accepted.deflate, accepted.heartbeat)
+            answer.add("Sec-WebSocket-Protocol", subprotocol)
+        for name, value in fields:
+            answer.add(name, value)
+        self._accepted = None
+        self._host.log("[accepted]")
+        self.ws = self._host.accept(accepted)
+        self.events.open(self.ws)
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            self.ws.on_close(callback)
+        self._wake()
+
+    def _begin_response(self, event: dict[str, Any]) -> None:
+        status = event["status"]
+        if not 200 <= status <= 599:
+            raise RuntimeError(f"Invalid HTTP status code '{status}' in response.")
+        self._start = status, Headers(self._fields(event.get("headers") or ()))
+        self._host.log(str(status))
+
+    def _send_body(self, event: dict[str, Any]) -> Coroutine[Any, Any, None]:
+        self._body.append(event.get("body") or b"")
+        if not event.get("more_body"):
+            self._finished = True
+            self._respond()
+        return DONE
+
+    def _respond(self) -> None:
+        if self._exchange.gone or self._accepted is None:
+            return
+        assert self._start is not None
+        status, headers = self._start
+        self._refuse(Response(status, headers, b"".join(self._body)))
+
+    def _refuse(self, response: Response) -> None:
+        self._exchange.answer(response)
+        self.gone()
+
+    def _fields(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+        fields = [*self._host.headers(), *headers]
+        return [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in fields]
+
+
+#: Fields of the 101 that an application may not set.
+_HANDSHAKE = frozenset(("connection", "content-length", "transfer-encoding", "upgrade"))

@@ -1,0 +1,187 @@
+"""The truth table through ASGI: what an application on uvicorn is told about an ending, whatever it does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+
+from endwell import Cause, Close, TcpEnd
+from endwell.aio.tcp import TcpDriver
+from endwell.aio.transport import TlsTransportDriver
+from endwell.asgi import ClientDisconnected
+from tests.contract.endings.truth import ENDINGS, MAX_SIZE, OURS
+from tests.contract.endings.witness import PATIENT
+from tests.pair import until
+from tests.raw import PROMPT, Frame
+from tests.wire.peer import TEXT
+
+from .apps import DOING, FRAMEWORKS, Told, application
+from .serving import protocol, serving
+
+#: Each ending, while the application does each thing. A network that is lost is noticed by a write.
+CELLS = [
+    (ending, doing) for ending in ENDINGS for doing in DOING if not ENDINGS[ending].lost or doing == "sending"
+]
+
+
+class Scene:
+    """An application that is watched, on uvicorn."""
+
+    def __init__(self, framework, script, drain=None, **options):
+        self.told = Told()
+        self.application = application(framework, script, self.told)
+        self.protocol = protocol(drain, max_size=MAX_SIZE, **{**PATIENT, **options})
+
+    @asynccontextmanager
+    async def serving(self, transport):
+        async with serving(self.application, self.protocol, transport) as served:
+            with await served.connect() as peer:
+                yield served, peer
+
+
+def driver_of(transport):
+    """Over TLS, the connection stays in uvicorn's transport."""
+    return TcpDriver if transport.server is None else TlsTransportDriver
+
+
+def check(told, end, seen, driver):
+    """All that the application and the peer were told is the truth."""
+    (ending,) = told.endings
+    assert told.extension["ending"]() is ending
+    truth = end.told.by_driver(driver)
+    assert (ending.cause, ending.initiator, ending.clean) == (truth.cause, truth.initiator, truth.clean)
+    assert (ending.received, ending.code, ending.tcp) == (truth.received, truth.code, truth.tcp)
+    assert (
+        None if ending.sent is None else 1005 if ending.sent.code is None else ending.sent.code
+    ) == truth.sent
+    assert isinstance(ending.exception, end.exception or type(None))
+    if told.disconnect is not None:
+        assert told.disconnect == (truth.code, ending.reason)
+    if seen is not None:
+        assert seen.close == ending.sent
+        assert seen.closes == (ending.sent is not None)
+        assert seen.tcp is TcpEnd.FIN
+
+
+def faults(caplog):
+    return [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def hurry(served):
+    """Have the system give a peer up that acknowledges nothing for 0.3 s."""
+    (connection,) = served.connections
+    connection._connection._call.ws._stream.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)
+
+
+@pytest.mark.parametrize("application", FRAMEWORKS)
+@pytest.mark.parametrize(("ending", "doing"), CELLS)
+async def test_an_application_is_told_the_truth_at_once_whatever_it_does(
+    ending, doing, application, transport, caplog
+):
+    end = ENDINGS[ending]
+    scene = Scene(application, DOING[doing], **end.options)
+    told = scene.told
+    async with scene.serving(transport) as (served, peer):
+        if end.lost:
+            hurry(served)
+        began = time.monotonic()
+        seen = await end.act(peer)
+        if not end.lost:
+            peer.sock.close()
+        await until(told.known.is_set)
+        assert time.monotonic() - began < PROMPT + sum(end.options.values())
+        if doing == "busy":
+            assert not told.left.is_set()
+            told.release.set()
+        await until(told.left.is_set)
+        await until(lambda: not served.connections and not served.server.server_state.tasks)
+        check(told, end, seen, driver_of(transport))
+    if doing == "sending":
+        assert told.disconnect is None
+        gone = told.raised if isinstance(told.raised, ClientDisconnected) else told.raised.__context__
+        assert isinstance(gone, OSError)
+        assert gone.ending is told.endings[0]
+    else:
+        assert told.disconnect is not None
+        assert told.raised is None
+    assert not faults(caplog)
+
+
+async def _returning(told, connection):
+    await connection.send("last words")
+
+
+async def _raising(told, connection):
+    await connection.send("last words")
+    raise RuntimeError("secret")
+
+
+@pytest.mark.parametrize("application", FRAMEWORKS)
+async def test_an_application_that_returns_closes_with_1000(application, transport, caplog):
+    scene = Scene(application, _returning)
+    async with scene.serving(transport) as (_, peer):
+        seen = await peer.read_to_the_end(answer=True)
+        peer.sock.close()
+        await until(scene.told.known.is_set)
+        check(scene.told, OURS["handler returns"], seen, driver_of(transport))
+    assert seen.frames == [Frame(TEXT, b"last words")]
+    assert not faults(caplog)
+
+
+@pytest.mark.parametrize("application", FRAMEWORKS)
+async def test_an_application_that_raises_closes_with_1011_tells_no_internals_and_is_logged_once(
+    application, transport, caplog
+):
+    scene = Scene(application, _raising)
+    async with scene.serving(transport) as (_, peer):
+        seen = await peer.read_to_the_end(answer=True)
+        peer.sock.close()
+        await until(scene.told.known.is_set)
+        check(scene.told, OURS["handler raises"], seen, driver_of(transport))
+    assert seen.frames == [Frame(TEXT, b"last words")]
+    (record,) = faults(caplog)
+    assert record.exc_info[1] is scene.told.raised
+
+
+@pytest.mark.parametrize("application", FRAMEWORKS)
+@pytest.mark.parametrize("doing", ["receiving", "sending"])
+async def test_a_stop_closes_with_1001_and_the_application_leaves_by_itself(
+    doing, application, transport, caplog
+):
+    scene = Scene(application, DOING[doing])
+    async with scene.serving(transport) as (served, peer):
+        reading = asyncio.create_task(peer.read_to_the_end(answer=True))
+        reading.add_done_callback(lambda _: peer.sock.close())
+        began = time.monotonic()
+        await served.server.shutdown()
+        assert time.monotonic() - began < PROMPT
+        seen = await reading
+    check(scene.told, OURS["stop"], seen, driver_of(transport))
+    assert scene.told.extension["draining"].is_set()
+    assert seen.close == Close(1001, "server stopping; retry 0-1s")
+    assert not faults(caplog)
+
+
+@pytest.mark.parametrize("application", FRAMEWORKS)
+async def test_a_stop_tells_a_busy_application_and_cancels_it_within_the_deadline(
+    application, transport, caplog
+):
+    from endwell import Drain
+
+    scene = Scene(application, DOING["busy"], Drain(deadline=0.3))
+    async with scene.serving(transport) as (served, peer):
+        reading = asyncio.create_task(peer.read_to_the_end(answer=True))
+        reading.add_done_callback(lambda _: peer.sock.close())
+        began = time.monotonic()
+        await served.server.shutdown()  # uvicorn itself would wait for ever
+        assert time.monotonic() - began < PROMPT
+        seen = await reading
+    check(scene.told, OURS["stop"], seen, driver_of(transport))
+    assert isinstance(scene.told.raised, asyncio.CancelledError)
+    assert scene.told.endings[0].cause is Cause.SERVER_DRAINED
+    assert not faults(caplog)

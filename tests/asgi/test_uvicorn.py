@@ -1,0 +1,248 @@
+"""uvicorn's WebSocket class: its options, its log, and what uvicorn asks of such a class."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+
+import pytest
+import uvicorn
+
+import endwell.uvicorn
+from endwell import Deflate, Drain
+from endwell.uvicorn import DEFAULTS, Protocol
+from tests.contract.endings.witness import sockets
+from tests.hostile.test_logs import ENCODED, FORGED
+from tests.pair import until, within
+from tests.raw import wss
+
+from .serving import protocol, serving
+
+
+async def accepting(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
+def options_of(cls=Protocol, **settings):
+    config = uvicorn.Config(accepting, log_config=None, **settings)
+    return endwell.uvicorn._options(cls, config)
+
+
+def drain_of(cls=Protocol, **settings):
+    return endwell.uvicorn._drain(cls, uvicorn.Config(accepting, log_config=None, **settings))
+
+
+def test_the_default_options_are_uvicorns():
+    config = uvicorn.Config(accepting, log_config=None)
+    options = options_of()
+    assert options == DEFAULTS
+    assert {name: getattr(config, name) for name in endwell.uvicorn._UVICORN} == endwell.uvicorn._UVICORN
+    assert options.max_size == config.ws_max_size
+    assert options.max_queue == config.ws_max_queue
+    assert (options.ping_interval, options.ping_timeout) == (config.ws_ping_interval, config.ws_ping_timeout)
+    assert options.compression == Deflate()
+
+
+def test_a_setting_of_uvicorn_replaces_the_option_and_0_means_none():
+    options = options_of(
+        protocol(max_size=1, idle_timeout=9),
+        ws_max_size=5,
+        ws_max_queue=6,
+        ws_ping_interval=0.0,
+        ws_ping_timeout=None,
+        ws_per_message_deflate=False,
+    )
+    assert (options.max_size, options.max_queue, options.idle_timeout) == (5, 6, 9)
+    assert (options.ping_interval, options.ping_timeout, options.compression) == (None, None, None)
+
+
+def test_a_subclass_has_options_of_its_own():
+    assert options_of(protocol(max_size=1)).max_size == 1
+    assert drain_of(protocol(Drain(deadline=3, code=1012))).code == 1012
+
+
+def test_the_environment_replaces_the_options_of_the_class(monkeypatch):
+    values = endwell.uvicorn._read(
+        "X", {"X": '{"idle_timeout": 60, "origins": ["https://example.com"], "compression": {"level": 3}}'}
+    )
+    monkeypatch.setattr(endwell.uvicorn, "_ENVIRONMENT_OPTIONS", values)
+    options = options_of(protocol(idle_timeout=1))
+    assert (options.idle_timeout, options.compression) == (60, Deflate(level=3))
+    assert endwell.uvicorn._read("X", {}) == {}
+    for wrong in ("[1]", "{", "5"):
+        with pytest.raises(ValueError, match="X must be a JSON object"):
+            endwell.uvicorn._read("X", {"X": wrong})
+
+
+@pytest.mark.parametrize(("limit", "deadline"), [(None, 20), (30, 20), (10, 10), (0, 0)])
+def test_the_drain_ends_before_uvicorns_own_limit(limit, deadline):
+    drain = drain_of(protocol(Drain(deadline=20)), timeout_graceful_shutdown=limit)
+    assert drain.deadline == deadline
+    assert not drain.listen
+
+
+async def test_a_stop_answers_a_request_that_the_application_has_not_answered_with_503():
+    told = []
+
+    async def app(scope, receive, send):
+        assert (await receive())["type"] == "websocket.connect"
+        told.append(await receive())
+        await send({"type": "websocket.accept"})  # too late, and no error
+
+    async with serving(app) as served:
+        with await served.reach() as peer:
+            await peer.write(peer.request())
+            await until(lambda: served.connections and served.server.server_state.tasks)
+            stop = asyncio.create_task(served.server.shutdown())
+            head = await peer.read_head()
+            peer.sock.close()
+            await within(stop)
+    assert head.startswith("HTTP/1.1 503 ")
+    assert "\r\nRetry-After: " in head
+    assert told == [{"type": "websocket.disconnect", "code": 1006}]
+
+
+async def test_uvicorns_own_limit_cancels_the_applications_and_ends_the_drain():
+    raised = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as exc:
+            raised.append(exc)
+            raise
+
+    cls = protocol(Drain(deadline=100))
+    async with serving(app, cls) as served:
+        served.server.config.timeout_graceful_shutdown = 1  # the drain does not know of it
+        with await served.connect() as peer:
+            await within(served.server.shutdown())
+            seen = await peer.read_to_the_end()
+            await until(lambda: raised)
+        await until(lambda: not served.server.server_state.tasks)
+    assert seen.close is not None
+
+
+async def test_without_a_file_descriptor_the_connection_ends_and_uvicorn_does_not_wait_for_it(monkeypatch):
+    def dup(fd):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with serving(accepting) as served:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+        monkeypatch.setattr("endwell.aio.handover._socket.dup", dup)
+        with await served.reach() as peer:
+            await peer.write(peer.request())
+            while await peer.more():
+                pass
+        assert not served.connections
+        monkeypatch.undo()
+        with await served.connect() as peer:
+            await peer.close()
+            await peer.read_to_the_end()
+
+
+async def test_the_handover_shows_the_peer_neither_fin_nor_rst_and_leaves_no_second_descriptor():
+    async with serving(accepting) as served:
+        before = sockets()
+        with await served.connect() as peer:
+            (connection,) = served.connections
+            fd = connection._connection._call.ws._stream.sock.fileno()
+            await until(lambda: _sockets_to(peer) == [fd])
+            await peer.close()
+            assert (await peer.read_to_the_end()).close.code == 1000
+        await until(lambda: not served.connections)
+        await until(lambda: sockets() == before)
+
+
+def _sockets_to(peer):
+    """The descriptors of this process whose other end is ``peer``."""
+    found = []
+    for name in os.listdir("/dev/fd"):
+        try:
+            sock = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue
+        with sock:
+            try:
+                if sock.getpeername() == peer.sock.getsockname():
+                    found.append(int(name))
+            except OSError:
+                pass
+    return found
+
+
+async def test_no_text_of_a_peer_reaches_uvicorns_log_alive(caplog):
+    caplog.set_level(logging.INFO)
+
+    async def app(scope, receive, send):
+        await accepting(scope, receive, send)
+        return scope["path"]
+
+    async with serving(app) as served:
+        with await served.reach() as peer:
+            await peer.write(peer.request(f"/{ENCODED}?{ENCODED}"))
+            await peer.read_head()
+            await peer.close(1011, FORGED)
+            await peer.read_to_the_end()
+        with await served.reach() as peer:
+            await peer.write(peer.request().replace(b"Sec-WebSocket-Key", f"X-{ENCODED}".encode()))
+            while await peer.more():
+                pass
+        await until(lambda: not served.connections)
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("uvicorn")]
+    assert any("[accepted]" in line for line in lines)
+    assert any("peer closed with 1011" in line for line in lines)
+    assert any("returned" in line for line in lines)
+    assert any("Invalid WebSocket request" in line for line in lines)
+    for line in lines:
+        assert line.isprintable(), line
+
+
+async def test_a_websocket_of_another_origin_is_the_applications_to_judge():
+    async with serving(accepting) as served:
+        with await served.reach() as peer:
+            await peer.write(
+                peer.request().replace(b"\r\n\r\n", b"\r\nOrigin: https://elsewhere.example\r\n\r\n")
+            )
+            assert (await peer.read_head()).startswith("HTTP/1.1 101 ")
+            await peer.close()
+            await peer.read_to_the_end()
+
+
+async def test_over_tls_data_that_comes_before_the_transport_has_its_new_protocol_is_passed_on():
+    received = []
+
+    async def app(scope, receive, send):
+        assert scope["scheme"] == "wss"
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            received.append(event["bytes"])
+
+    seen = []
+
+    class Eager(protocol()):
+        __slots__ = ()
+
+        def data_received(self, data):
+            super().data_received(data)
+            if not seen:
+                # As uvloop does, which reads again in the same turn of the loop.
+                seen.append(data)
+                super().data_received(b"\x82\x81\0\0\0\0x")
+
+    async with serving(app, Eager, wss()) as served:
+        with await served.connect() as peer:
+            await until(lambda: received)
+            await peer.close()
+            await peer.read_to_the_end()
+        await until(lambda: not served.connections)
+    assert received == [b"x"]
