@@ -24,6 +24,7 @@ import unittest.mock
 import webbrowser
 
 import httptools
+import uvicorn
 
 LOADED = (
     asyncio,
@@ -38,6 +39,7 @@ LOADED = (
     subprocess,
     tempfile,
     unittest.mock,
+    uvicorn,
     webbrowser,
 )
 

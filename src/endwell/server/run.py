@@ -277,9 +277,9 @@ def _abandon(tasks: list[asyncio.Task[Any]]) -> None:
         # Otherwise asyncio logs "Task was destroyed but it is pending" for each.
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # missing in typeshed
         name = getattr(task.get_coro(), "__qualname__", "")
-        if name == "Server._answer_http":
+        if name == "Dispatcher._answer_http":
             name = task.get_name()
-        if name != "Server._handle":
+        if name != "Dispatcher._handle":
             names.append(name)
         # Keep the task alive, even at exit. A coroutine that catches all exceptions in a loop would catch
         # GeneratorExit, too, and Python would report an error or not exit.
