@@ -77,7 +77,9 @@ class EndwellError(Exception):
 
 
 def _restored(cls: type[EndwellError], arguments: tuple[Any, ...]) -> EndwellError:
-    return cls.__new__(cls, *arguments)
+    error = cls.__new__(cls, *arguments)
+    error.args = arguments  # OSError.__new__() leaves this to __init__(), which is not called
+    return error
 
 
 # --- raised to the application -----------------------------------------------

@@ -238,14 +238,14 @@ async def test_workers_serve_on_one_port_and_name_themselves_in_the_log():
     [(["--no-ending-log"], True, False), (["--log-level", "WARNING"], False, False), (["-v"], True, True)],
     ids=str,
 )
-async def test_how_much_is_logged_can_be_chosen(options, listens, ends):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with command("serve", "app.py:server", "--port", str(port), *options) as process:
+async def test_how_much_is_logged_can_be_chosen(options, listens, ends, tmp_path):
+    # A path, because a port that was free a moment ago may belong to another process.
+    path = str(tmp_path / "socket")
+    with command("serve", "app.py:server", "--unix", path, *options) as process:
         async with asyncio.timeout(PATIENCE):
             # It does not say when it listens.
             async for ws in endwell.reconnecting(
-                f"ws://127.0.0.1:{port}/echo", policy=endwell.RetryPolicy(base=0.05)
+                "ws://localhost/echo", unix_path=path, policy=endwell.RetryPolicy(base=0.05)
             ):
                 await ws.close()
         process.send_signal(signal.SIGTERM)

@@ -23,7 +23,7 @@ OFF = {
 def test_every_limit_is_finite_by_default():
     limits = {field.name: field.default for field in fields(Options) if field.metadata["unit"]}
     assert {name for name, default in limits.items() if default is None} == set(OFF)
-    assert Server()._threads._handlers.bound == 1000
+    assert Server()._dispatcher.threads._handlers.bound == 1000
 
 
 def test_old_protocols_are_off_and_compression_is_bounded_by_default():
