@@ -21,12 +21,12 @@ class Lack(NamedTuple):
 
 LACKING = [
     Lack(
-        "test_large_answers_to_a_peer_that_has_ended_its_side_of_tcp_arrive",
+        "test_large_answers_reach_a_peer_that_has_half_closed",
         "wss",
         "half_close: a TLS transport that has received the end of file sends no more",
     ),
     Lack(
-        "test_the_end_is_told_when_the_ending_is_known",
+        "test_recv_raises_only_when_the_ending_is_known",
         "wss",
         "half_close: the server's close_notify, which the peer answers, is its end",
     ),
@@ -72,8 +72,8 @@ LACKING = [
         )
         for ending in ("FIN", "RST")
         for test in (
-            "test_a_client_is_told_the_truth_at_once_whatever_it_does",
-            "test_a_handler_is_told_the_truth_at_once_whatever_it_does",
+            "test_a_client_learns_the_true_ending_at_once_in_any_state",
+            "test_a_handler_learns_the_true_ending_at_once_in_any_state",
         )
     ),
 ]
