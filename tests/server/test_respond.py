@@ -1,4 +1,4 @@
-"""What an HTTP route answers."""
+"""The HTTP response of a route."""
 
 import math
 import re
@@ -15,7 +15,7 @@ from endwell.server.respond import complete, response_from
 
 
 def index():
-    """A handler, for its name."""
+    """A handler with a name."""
 
 
 @pytest.mark.parametrize(
@@ -29,19 +29,19 @@ def index():
         ([1, 2], "application/json", b"[1, 2]"),
     ],
 )
-def test_a_handler_may_return_text_bytes_or_what_json_can_express(returned, content_type, body):
+def test_a_handler_may_return_text_bytes_or_json_values(returned, content_type, body):
     response = response_from(returned, index)
     assert response.status == 200
     assert response.headers.get_all("Content-Type") == [content_type]
     assert response.body == body
 
 
-def test_a_response_is_taken_as_it_is():
+def test_a_returned_response_is_sent_unchanged():
     response = Response.html("<p>", 404)
     assert response_from(response, index) is response
 
 
-def test_none_is_no_content():
+def test_none_gives_204_no_content():
     assert response_from(None, index) == Response(204)
 
 
@@ -54,13 +54,13 @@ def test_anything_else_is_a_type_error_that_names_the_handler(returned, kind):
 
 
 @pytest.mark.parametrize("value", [{"a": object()}, [math.nan], [math.inf], {(1, 2): 3}])
-def test_what_json_cannot_express_is_a_type_error_that_names_the_handler(value):
+def test_a_value_that_is_not_json_is_a_type_error(value):
     with pytest.raises(TypeError, match=r"^index returned a value that JSON cannot express"):
         response_from(value, index)
 
 
 @pytest.mark.parametrize("status", [0, 100, 101, 199, 600])
-def test_a_status_that_ends_no_request_is_refused(status):
+def test_a_status_that_is_not_final_is_refused(status):
     with pytest.raises(ValueError, match=f"^index returned status {status};"):
         response_from(Response(status), index)
 
@@ -70,7 +70,7 @@ def test_a_handler_without_a_name_is_named_by_its_repr():
         response_from(5, partial(index))
 
 
-# --- a complete answer -------------------------------------------------------
+# --- a complete response -----------------------------------------------------
 
 NOW = 784111777.0  # the example of RFC 9110 §5.6.7
 
@@ -83,7 +83,7 @@ def fields(response, method="GET"):
     return dict(complete(response, request(method), NOW).headers)
 
 
-def test_an_answer_has_a_length_a_date_and_ends_its_connection():
+def test_a_response_has_length_and_date_and_closes_its_connection():
     response = complete(Response.text("grüß"), request(), NOW)
     assert response.serialize() == (
         b"HTTP/1.1 200 OK\r\n"
@@ -94,29 +94,29 @@ def test_an_answer_has_a_length_a_date_and_ends_its_connection():
     )
 
 
-def test_an_answer_to_a_request_that_could_not_be_parsed_is_complete_too():
+def test_a_response_to_an_unparsable_request_is_complete():
     response = complete(Response(400, body=b"no"), None, NOW)
     assert response.body == b"no"
     assert response.headers["Content-Length"] == "2"
 
 
-def test_what_frames_the_answer_is_not_the_handlers_to_say():
+def test_a_handler_cannot_set_the_framing_headers():
     wrong = {"content-length": "99", "Transfer-Encoding": "chunked", "CONNECTION": "keep-alive"}
     headers = fields(Response(200, Headers(wrong), b"x"))
     assert headers == {"Content-Length": "1", "Connection": "close", "Date": formatdate(NOW, usegmt=True)}
 
 
-def test_a_date_of_the_handler_stays():
+def test_a_date_set_by_the_handler_is_kept():
     headers = complete(Response(200, Headers({"date": "then"})), request(), NOW).headers
     assert headers.get_all("Date") == ["then"]
 
 
-def test_repeated_fields_stay_repeated():
+def test_repeated_fields_are_kept():
     cookies = Headers([("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")])
     assert complete(Response(200, cookies), request(), NOW).headers.get_all("Set-Cookie") == ["a=1", "b=2"]
 
 
-def test_an_answer_that_demands_an_upgrade_says_so_in_connection_too():
+def test_a_response_with_upgrade_names_it_in_connection():
     assert fields(UpgradeRequired("version 13 only").response())["Connection"] == "close, Upgrade"
 
 
@@ -128,14 +128,14 @@ def test_a_status_without_content_has_no_body(status, length, method):
     assert response.headers.get("Content-Length") == length
 
 
-def test_head_is_answered_like_get_without_the_body():
+def test_head_is_like_get_without_the_body():
     get, head = (complete(Response.text("abc"), request(method), NOW) for method in ("GET", "HEAD"))
     assert head.headers == get.headers
     assert head.headers["Content-Length"] == "3"
     assert (get.body, head.body) == (b"abc", b"")
 
 
-def test_the_response_given_is_not_changed():
+def test_the_given_response_is_not_changed():
     response = Response.text("abc")
     complete(response, request(), NOW)
     assert list(response.headers) == [("Content-Type", "text/plain; charset=utf-8")]
