@@ -121,7 +121,7 @@ def test_a_connection_without_upgrade_is_refused(value: str | None) -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", "8", "12", "14", "013", "+13", "13.0", "13, 8", "\xb9\xb3"])
-def test_another_version_is_answered_with_ours(value: str | None) -> None:
+def test_a_refused_version_is_answered_with_the_supported_one(value: str | None) -> None:
     fields = [("Sec-WebSocket-Version", value)] if value is not None else []
     with pytest.raises(UpgradeRequired) as caught:
         accept(request(*fields, without="Sec-WebSocket-Version"), PLAIN)
