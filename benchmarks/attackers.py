@@ -1,6 +1,6 @@
-"""Peers that end their connections in every way there is, most of them badly: a part of soak.py.
+"""Peers that end their connections in every possible way, mostly badly: a part of soak.py.
 
-Each is a raw socket: what it sends, what it reads, and how it leaves is in its own hand.
+Each is a raw socket that controls what it sends, what it reads, and how it ends TCP.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from endwell.wire.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, b
 __all__ = ["ATTACKS", "Crowd"]
 
 NONCE = b"dGhlIHNhbXBsZSBub25jZQ=="
-#: Seconds after which an attacker leaves whatever happens; the server's own limits are shorter.
+#: Seconds after which an attacker leaves in any case; the limits of the server are shorter.
 PATIENCE = 9.0
-#: Attackers at the same time, at most.
+#: The maximum number of attackers at the same time.
 CROWD = 120
 
 
@@ -35,7 +35,7 @@ class Peer:
         self._loop = asyncio.get_running_loop()
 
     async def reach(self, buffer: int | None = None) -> None:
-        """Connect; ``buffer`` is how much the kernel takes of what comes."""
+        """Connect; ``buffer`` is the size of the kernel's receive buffer."""
         if buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         await self._loop.sock_connect(self.sock, ("127.0.0.1", self.port))
@@ -92,7 +92,7 @@ def deflated(data: bytes) -> bytes:
     return (deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-# -- endings in order ------------------------------------------------------------------
+# -- closing handshakes ------------------------------------------------------------------
 
 
 async def they_close(peer: Peer) -> None:
@@ -123,7 +123,7 @@ async def a_page(peer: Peer) -> None:
     await peer.to_the_end()
 
 
-# -- TCP ends instead --------------------------------------------------------------------
+# -- end of TCP without a Close ------------------------------------------------------------
 
 
 async def rst(peer: Peer) -> None:
@@ -197,7 +197,7 @@ async def no_opening(peer: Peer) -> None:
     await asyncio.sleep(PATIENCE)
 
 
-# -- broken rules ------------------------------------------------------------------------
+# -- protocol errors -----------------------------------------------------------------------
 
 
 async def bad_opening(peer: Peer) -> None:
@@ -275,7 +275,7 @@ async def octet_by_octet(peer: Peer) -> None:
 
 
 ATTACKS: dict[Callable[[Peer], Awaitable[None]], int | None] = {
-    # None: with the kernel's own buffer
+    # None: the default buffer of the kernel
     **dict.fromkeys((they_close, we_close, compressed, a_page, rst, half_close, reload)),
     **dict.fromkeys(
         (no_answer_to_close, no_end_of_tcp, silent, silent_in_a_message, slow_opening, no_opening)
@@ -287,19 +287,19 @@ ATTACKS: dict[Callable[[Peer], Awaitable[None]], int | None] = {
 
 
 class Crowd:
-    """So many attackers in a second, of each kind in turn, until it is told to pause."""
+    """Start ``rate`` attackers per second, of each kind in turn, until paused."""
 
     def __init__(self, port: int, rate: float) -> None:
         self.port = port
         self.rate = rate
-        #: How many there were of each kind.
+        #: The number of attackers of each kind.
         self.played: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._coming: asyncio.Task[None] | None = None
 
     def resume(self) -> None:
-        """Go on."""
-        self._coming = asyncio.ensure_future(self._come())
+        """Resume."""
+        self._coming = asyncio.ensure_future(self._attack_once())
 
     async def pause(self) -> None:
         """Wait until all have left."""
@@ -308,7 +308,7 @@ class Crowd:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _come(self) -> None:
+    async def _attack_once(self) -> None:
         while True:
             kinds = list(ATTACKS)
             random.shuffle(kinds)
@@ -323,10 +323,10 @@ class Crowd:
         self.played[kind.__name__] += 1
         peer = Peer(self.port)
         try:
-            # Whatever the server does to it is its own fault.
+            # An attacker ignores all errors that the server causes it.
             with suppress(OSError, TimeoutError):
                 async with asyncio.timeout(PATIENCE):
-                    await peer.reach(ATTACKS[kind])
+                    await peer.connect_tcp(ATTACKS[kind])
                     await kind(peer)
         finally:
             peer.sock.close()

@@ -56,7 +56,7 @@ BEGIN = "<!-- Made by benchmarks/chart.py from the table below: do not edit up t
 END = "<!-- End of the factors. -->\n"
 
 WIDTH, PANEL_WIDTH, LABEL, BAR, STEP = 940, 455, 118, 200, 20
-#: From the top of a panel to its first bar, and the height that it has besides its bars.
+#: The offset of the first bar in a panel, and the height of a panel without its bars.
 TITLE, REST = 30, 50
 PER_ROW = 2
 
@@ -100,7 +100,7 @@ def panel(title: str, unit: str, medians: list[tuple[str, str]], x: int, y: int)
 
 
 def chart(page: str) -> str:
-    """The chart, as SVG, of the figures of a page."""
+    """The chart of the figures of a page, as SVG."""
     head, found = rows(page)
     body: list[str] = []
     y, names = 10, list(PANELS)

@@ -1,4 +1,4 @@
-"""Who is measured."""
+"""The libraries that are measured."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Contender:
 
     name: str
     module: str
-    #: Of others, that do the work.
+    #: The packages that do the work for it.
     packages: tuple[str, ...] = ()
     has_client: bool = True
     has_deflate: bool = True
-    #: Whether its calls block; those are measured beside each other only.
+    #: Whether its calls block; blocking contenders are compared only with each other.
     blocking: bool = False
-    #: Another tree of endwell's sources than the installed one.
+    #: Another source tree of endwell than the installed one.
     source: Path | None = None
 
 
@@ -42,7 +42,7 @@ CONTENDERS = (
 
 
 def another(text: str) -> Contender:
-    """Other sources of endwell, from ``NAME=FOLDER``."""
+    """Another source tree of endwell, from ``NAME=FOLDER``."""
     name, _, folder = text.partition("=")
     source = Path(folder).resolve()
     if not (source / "endwell").is_dir():
@@ -51,6 +51,6 @@ def another(text: str) -> Contender:
 
 
 def versions() -> Iterator[str]:
-    """Name and version of every package of theirs that does the work."""
+    """Name and version of every package that does the work."""
     for name in sorted({"uvloop"}.union(*(contender.packages for contender in CONTENDERS))):
         yield f"{name} {version(name)}"

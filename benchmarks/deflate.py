@@ -1,10 +1,10 @@
 """What permessage-deflate costs and saves: window bits x memory level x level, for JSON messages.
 
-    python benchmarks/deflate.py                              # the grid, with the zlib that Python has
-    python benchmarks/deflate.py --library zlib zlib-ng isal  # those that are installed beside each other
+    python benchmarks/deflate.py                              # the grid, with Python's own zlib
+    python benchmarks/deflate.py --library zlib zlib-ng isal  # the installed libraries side by side
 
-A document is made as the load generator makes its own: repeated names, short numbers, some
-words. Each row is one connection on which many of them are sent one after the other. The
+A document is like those of the load generator: repeated names, short numbers, some
+words. Each row is one connection on which many documents are sent one after the other. The
 defaults of ``endwell.Deflate`` were chosen by this; ``docs/explanation/performance.md`` says how.
 """
 
@@ -29,13 +29,13 @@ WORDS = ["amber", "basalt", "cobalt", "delta", "ember", "fjord", "garnet", "harb
 TAIL = b"\x00\x00\xff\xff"
 DOCUMENTS = 64
 REPEATS = 5
-#: So many compressors at once show what one of them takes.
+#: The number of compressors that exist at once to measure the memory of one.
 ALIVE = 200
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to compress; ``fresh`` is without context takeover."""
+    """One set of parameters; ``fresh`` is without context takeover."""
 
     library: str
     bits: int
@@ -84,7 +84,7 @@ def _microseconds(work: Callable[[], object]) -> float:
 
 
 def measure(setting: Setting, messages: list[bytes]) -> tuple[float, float, float, float]:
-    """Bytes and microseconds to deflate and to inflate a message, and KiB that both take between two."""
+    """Bytes and microseconds to deflate and inflate a message, and KiB that both use between two."""
     module = importlib.import_module(MODULES[setting.library])
     deflated: list[bytes] = []
 
@@ -109,13 +109,13 @@ def measure(setting: Setting, messages: list[bytes]) -> tuple[float, float, floa
 
 
 def _kibibytes(module: ModuleType, setting: Setting, messages: list[bytes]) -> float:
-    """By the growth of a process of its own, whose heap nobody has used before."""
+    """Measured by the growth of a separate process with a fresh heap."""
     reading, writing = os.pipe()
     if os.fork() == 0:
         before, alive = _resident(), []
         for _ in range(ALIVE):
             one, other = _compressor(module, setting), module.decompressobj(-setting.bits)
-            for message in messages[: max(4, 2**17 // len(messages[0]))]:  # the widest window full, and more
+            for message in messages[: max(4, 2**17 // len(messages[0]))]:  # fills the widest window, and more
                 other.decompress(one.compress(message) + one.flush(module.Z_SYNC_FLUSH), 2**20)
             alive.append((one, other))
         os.write(writing, str((_resident() - before) / 1024 / ALIVE).encode())
@@ -149,7 +149,7 @@ def _table(size: int, settings: Iterable[Setting]) -> None:
 
 
 def main() -> None:
-    """Measure every combination that is asked for."""
+    """Measure every requested combination."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

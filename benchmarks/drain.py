@@ -3,7 +3,7 @@
     python benchmarks/drain.py            all scenarios, as a table
     python benchmarks/drain.py idle       one of them
 
-The server is a process of its own. The clients are raw, so that they tell a RST from a FIN.
+The server is a process of its own. The clients are raw sockets, to tell a RST from a FIN.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from endwell.client.retry import History
 HOST = "127.0.0.1"
 #: Seconds of work for each message.
 WORK = 0.05
-#: Seconds that a scenario may take besides its deadline.
+#: Seconds that a scenario may take beyond its deadline.
 PATIENCE = 30.0
 CLOSE = 8
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is connected when the signal comes: how many clients of which kind, at which handler."""
+    """The connections at the time of the signal: the number of clients of each kind, at each handler."""
 
     name: str
-    #: kind of client and path of the handler: how many
+    #: kind of client and path of the handler: number of clients
     clients: dict[tuple[str, str], int]
     tls: bool = False
     drain: endwell.Drain = field(default_factory=lambda: endwell.Drain(window=2, deadline=10))
@@ -78,7 +78,7 @@ SCENARIOS = [
 
 
 def serve(drain: endwell.Drain, certificate: str) -> None:
-    """Serve until the signal; then print what the handlers went through."""
+    """Serve until the signal; then print the events of the handlers."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     server = endwell.Server(ping_interval=None)
     counts: Counter[str] = Counter()
@@ -168,7 +168,7 @@ def add_blocking(server: endwell.Server, count: Callable[[str], None]) -> None:
 
 @dataclass
 class Client:
-    """One client, and what it saw."""
+    """One client, and what it received."""
 
     kind: str
     code: int | None = None
@@ -179,8 +179,8 @@ class Client:
     answered: int = 0
 
     async def talk(self, port: int, path: str, context: ssl.SSLContext | None, ready: asyncio.Event) -> None:
-        """Connect, do what the kind says, and answer the Close."""
-        # A small window, so that whoever does not read is soon full.
+        """Connect, act by its kind, and answer the Close."""
+        # A small window, so that the buffers of a client that does not read fill up soon.
         limit = 2048 if self.kind == "deaf" else 65536
         reader, writer = await asyncio.open_connection(HOST, port, ssl=context, limit=limit)
         try:
@@ -213,7 +213,7 @@ class Client:
             if first & 15 == CLOSE:
                 break
             self.answered += 1
-            # What came together with the answer is seen first, as by any client.
+            # Data that arrived with the response is processed first, as in any client.
             if not _close_is_there(reader):
                 self._ask(writer)
         self.closed_at = time.monotonic()
@@ -222,7 +222,7 @@ class Client:
         await asyncio.sleep(0)
         if self.kind == "holds":
             await asyncio.sleep(3600)
-        # Whatever still comes: the end is what counts.
+        # Other data is ignored: the end is measured.
         self.tcp = "fin" if await reader.read() == b"" else "data after the Close"
 
     def _ask(self, writer: asyncio.StreamWriter) -> None:
@@ -244,11 +244,11 @@ def _masked(opcode: int, payload: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a scenario."""
+    """The result of a scenario."""
 
     scenario: Scenario
     clients: list[Client]
-    #: The server's own counts, and its report.
+    #: The counts of the server, and its report.
     counts: dict[str, int]
     report: str
     status: int
@@ -256,7 +256,7 @@ class Outcome:
     seconds: float
 
     def kinds(self, *kinds: str) -> list[Client]:
-        """The clients of some kinds."""
+        """The clients of the given kinds."""
         return [client for client in self.clients if client.kind in kinds]
 
     def line(self) -> dict[str, object]:
@@ -274,7 +274,7 @@ class Outcome:
         }
 
     def returns(self) -> list[int]:
-        """How many obedient clients would come back in each second."""
+        """The number of well-behaved clients that would reconnect in each second."""
         policy, times = endwell.RetryPolicy(), []
         for client in self.clients:
             if client.code is None:
@@ -294,7 +294,7 @@ class Outcome:
 
 
 async def play(scenario: Scenario, load: float = 1.0) -> Outcome:
-    """Start the server, connect everybody, let them work for ``load`` seconds, and send SIGTERM."""
+    """Start the server, connect all clients, let them work for ``load`` seconds, and send SIGTERM."""
     with tempfile.TemporaryDirectory() as folder:
         certificate, context = _tls(Path(folder)) if scenario.tls else ("", None)
         drain = scenario.drain
@@ -365,7 +365,7 @@ def _tls(folder: Path) -> tuple[str, ssl.SSLContext]:
 
 
 def main() -> None:
-    """Play what is asked for."""
+    """Run the requested scenarios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO")
     wanted = parser.parse_args().scenarios

@@ -1,4 +1,4 @@
-"""What was measured: every result, medians of them, ratios of what was measured side by side."""
+"""The measurements: every result, medians, and ratios of results measured side by side."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ class Figure:
 
     @property
     def spread(self) -> str:
-        """Half of the range, as a part of the median."""
+        """Half of the range, relative to the median."""
         return f"±{50 * (self.most - self.least) / self.median:.0f} %" if self.median else ""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a promise on one loop."""
+    """The result of a promise on one loop."""
 
     scenario: Scenario
     promise: Promise
     loop: str
     ours: Figure
     theirs: Figure | None
-    #: Of ours to theirs; or ours, where the promise is absolute.
+    #: The ratio of ours to theirs; or our figure, if the promise is absolute.
     found: Figure
 
     @property
     def kept(self) -> bool:
-        """As exactly as it is shown."""
+        """The value, rounded as it is printed."""
         return round(self.found.median, 2) <= self.promise.at_most
 
 
@@ -76,14 +76,14 @@ class Findings:
         return _figure([getattr(result, name) for result in found if result])
 
     def ratio(self, scenario: Scenario, contender: str, loop: str, name: str = "cost") -> Figure | None:
-        """To the baseline, from the results of each repetition, which were taken within seconds of each other."""
+        """The ratio to the baseline, from results of each repetition, which were measured within seconds."""
         ours = self.results.get((scenario.name, contender, loop), [])
         theirs = self.results.get((scenario.name, scenario.baseline, loop), [])
         pairs = [(getattr(a, name), getattr(b, name)) for a, b in zip(ours, theirs, strict=False) if a and b]
         return _figure([a / b for a, b in pairs if b])
 
     def verdicts(self) -> Iterator[Verdict]:
-        """What became of the promises that this run was about."""
+        """The results of the promises that this run covers."""
         for scenario in self.scenarios:
             for promise, loop in product(scenario.promises, self.loops):
                 ours = self.figure(scenario, scenario.ours, loop, promise.figure)
@@ -113,5 +113,5 @@ def _figure(values: Sequence[float]) -> Figure | None:
 
 
 def shown(value: float) -> str:
-    """Three digits, or all of those before the point."""
+    """Three significant digits, or all before the point."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

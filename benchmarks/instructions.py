@@ -74,7 +74,7 @@ CONNECTIONS = 64
 #: Turns of the event loop after which the server has answered everything.
 TURNS = 32
 WARM, ROUNDS = 20, 20
-#: The names of what is counted without being a row.
+#: The names of counts that are not rows.
 WARM_UP, EMPTY = "warm-up", "empty turns"
 #: Seconds that are counted as the idle minute.
 MINUTE = 60.0
@@ -104,7 +104,7 @@ class Counting:
         self._toggle = self._library.toggle
         self._turns = 0
 
-    async def turns(self, count: int = TURNS) -> None:
+    async def loop_turns(self, count: int = TURNS) -> None:
         """Count some turns of the event loop."""
         self._turns += count
         self._toggle()
@@ -119,13 +119,13 @@ class Counting:
         self._toggle()
 
     def write(self, row: str, units: int) -> None:
-        """Write what was counted as ``row``, for ``units`` messages or connections."""
+        """Write the counts as ``row``, for ``units`` messages or connections."""
         self._library.dump(f"{row}/{units}/{self._turns}".encode())
         self._turns = 0
 
 
 class Peer:
-    """A raw client. It reads and writes while nothing is counted."""
+    """A raw client. It reads and writes only while counting is stopped."""
 
     def __init__(self, port: int, path: bytes, tls: ssl.SSLContext | None) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port))
@@ -170,7 +170,7 @@ class Peer:
             raise SystemExit("the kernel has no room for a round's messages")
 
     def received(self) -> bytes:
-        """Return what has arrived."""
+        """Return the received octets."""
         if self._tls is None:
             try:
                 return self.sock.recv(2**18)
@@ -234,7 +234,7 @@ async def settled(crowd: list[Peer], size: int, turns: int) -> None:
 
 
 async def lifecycles(counting: Counting, port: int) -> None:
-    """Count the lives of connections: everything from accept() to close()."""
+    """Count whole connections: everything from accept() to close()."""
     for number in range(4):
         measured = number > 0
         crowd = [Peer(port, b"echo", None) for _ in range(CONNECTIONS)]
@@ -254,7 +254,7 @@ async def lifecycles(counting: Counting, port: int) -> None:
 
 
 async def pause(turns: int) -> None:
-    """Let the loop turn."""
+    """Run some iterations of the loop."""
     for _ in range(turns):
         await asyncio.sleep(0)
 
@@ -323,7 +323,7 @@ async def measure(contender: str, rows: list[str], library: str, certificate: st
 
 
 def main() -> int:
-    """Run what the command line asks for."""
+    """Run what the command line requests."""
     args = arguments()
     if args.answer_pings:
         asyncio.run(answer_pings(args.answer_pings))

@@ -1,4 +1,4 @@
-"""The load generator and the fast server: compiled, and tried before they are believed."""
+"""The load generator and the fast server: compiled, and verified before use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SOURCES = Path(__file__).parent / "load"
 WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wconversion")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 
-#: What the fast server can be told to do wrongly, each of which the load generator has to notice.
+#: The faults that the fast server can simulate; the load generator must detect each.
 FAULTS = ("flip", "stamp", "lengthen", "shorten", "stale", "drop", "twice", "close", "reset")
 
 NOT_COMPILED = """\
@@ -29,7 +29,7 @@ class Instruments:
 
 
 def compiled(folder: Path, *, sanitize: bool) -> Instruments:
-    """Both programs, freshly compiled into ``folder``."""
+    """Compile both programs into ``folder``."""
     instruments = Instruments(folder / "load", folder / "fast_server")
     flags = ["-O2", "-D_GNU_SOURCE", *WARNINGS, *(SANITIZERS if sanitize else ())]
     try:
@@ -46,7 +46,7 @@ def compiled(folder: Path, *, sanitize: bool) -> Instruments:
 
 @contextmanager
 def fast_server(program: Path, *arguments: str) -> Iterator[int]:
-    """A fast server while the block runs; yields its port."""
+    """Run a fast server during the block; yields its port."""
     pipe = subprocess.PIPE
     with subprocess.Popen([program, *arguments], stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
@@ -57,7 +57,7 @@ def fast_server(program: Path, *arguments: str) -> Iterator[int]:
 
 
 def check(instruments: Instruments) -> None:
-    """Raise SystemExit if the load generator misses a fault, or sees one where there is none."""
+    """Raise SystemExit if the load generator misses a fault, or reports one where there is none."""
     for fault in ("", *FAULTS):
         with fast_server(instruments.fast_server, fault) as port:
             command = [str(instruments.load), "echo", f"--port={port}", "--connections=4", "--depth=4"]

@@ -9,7 +9,7 @@ LOOPS = ("uvloop", "asyncio")
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """The event loop of this name."""
+    """The event loop with this name."""
     if name == "asyncio":
         return asyncio.new_event_loop
     import uvloop

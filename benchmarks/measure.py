@@ -19,21 +19,21 @@ from scenarios import IDLE_CONNECTIONS, Kind, Scenario
 import endwell
 
 HERE = Path(__file__).parent
-#: The cores of the measured process, and of all else; one and the same if there is only one.
+#: The cores of the measured process, and of everything else; the same if there is only one.
 MEASURED, LOADING, *_ = sorted(os.sched_getaffinity(0)) * 2
-#: Where endwell is found, unless a contender says otherwise.
+#: The folder of endwell, unless a contender has another one.
 INSTALLED = Path(endwell.__file__).resolve().parent.parent
-#: Seconds beyond its window after which a measurement is given up.
+#: Seconds beyond its window after which a measurement is aborted.
 PATIENCE = 90
 
 
 class Fault(Exception):
-    """A measurement found a wrong reply, or did not come to its end."""
+    """A measurement found a wrong reply, or did not end."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that is up."""
+    """A running server."""
 
     pid: int
     port: int
@@ -41,34 +41,34 @@ class Server:
 
 @dataclass(frozen=True)
 class Result:
-    """One measurement. ``cost`` is in the unit of the scenario; latencies in µs, 0 where there are none."""
+    """One measurement. ``cost`` is in the unit of the scenario; latencies in µs, 0 if there are none."""
 
     cost: float
     rate: float = 0.0
     p50: float = 0.0
     p99: float = 0.0
-    #: The part of its core that the load generator used: near 1, it is what limits the rate.
+    #: The part of its core that the load generator used: near 1, it limits the rate.
     load_share: float = 0.0
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What measurements have in common."""
+    """What all measurements share."""
 
     instruments: Instruments
     certificate: Path
-    #: What the servers and clients say on their standard error.
+    #: The file for the standard error of servers and clients.
     log: Path
     warmup: float
     seconds: float
 
     def window(self) -> list[str]:
-        """The arguments that tell how long to measure."""
+        """The arguments for the length of the measurement."""
         return [f"--warmup={self.warmup}", f"--seconds={self.seconds}"]
 
     @contextmanager
     def serving(self, contender: Contender, loop: str, *, tls: bool = False) -> Iterator[Server]:
-        """The contender's server while the block runs."""
+        """Run the server of the contender during the block."""
         command = _program(f"servers.{contender.module}", loop)
         if tls:
             command.append(f"--certificate={self.certificate}")
@@ -93,7 +93,7 @@ class Bench:
                 process.kill()
 
     def measure(self, scenario: Scenario, contender: Contender, loop: str, server: Server | None) -> Result:
-        """Measure it once; ``server`` is the contender's, where the scenario needs one that runs for long.
+        """Measure it once; ``server`` is the contender's, if the scenario needs a long-running one.
 
         Raises Fault.
         """
@@ -123,7 +123,7 @@ class Bench:
         return Result(1e6 * found["cpu"] / found["count"], found["count"] / found["seconds"])
 
     def _idle(self, scenario: Scenario, server: Server) -> Result:
-        # A few whole lives first, so that what is loaded with the first connection is not counted.
+        # A few whole connections first, to exclude what is loaded with the first one.
         churn = [str(self.instruments.load), "churn", f"--port={server.port}", "--size=32"]
         self._run([*churn, "--connections=2", "--warmup=0", "--seconds=0.05"])
         before = _resident(server.pid)
@@ -138,7 +138,7 @@ class Bench:
                 process.kill()
 
     def _run(self, command: Sequence[str], **keywords: Any) -> dict[str, float]:
-        """What the program found, which it prints as JSON."""
+        """The result of the program, which it prints as JSON."""
         try:
             done = subprocess.run(
                 command,
@@ -157,7 +157,7 @@ class Bench:
 
 
 def _program(module: str, loop: str) -> list[str]:
-    """The command of a Python program that is measured."""
+    """The command of a measured Python program."""
     return ["taskset", "--cpu-list", str(MEASURED), sys.executable, "-m", module, f"--loop={loop}"]
 
 

@@ -1,4 +1,4 @@
-"""The handler of benchmarks/rolling.py, as an ASGI application for its peers."""
+"""The handler of benchmarks/rolling.py as an ASGI application, for other servers."""
 
 from __future__ import annotations
 

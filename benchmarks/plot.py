@@ -1,4 +1,4 @@
-"""The findings as a picture: the cost of each contender in relation to the baseline."""
+"""The results as a plot: the cost of each contender relative to the baseline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TICKS = (0.1, 0.2, 0.5, 1, 2, 5)
 
 
 def draw(findings: Findings, path: Path) -> None:
-    """One panel for each loop, one line for each scenario, one mark for each contender."""
+    """One panel per loop, one line per scenario, one mark per contender."""
     scenarios = list(findings.scenarios)
     height = 1.6 + 0.3 * len(scenarios)
     figure, panels = plt.subplots(

@@ -1,4 +1,4 @@
-"""The findings as tables, in a terminal and in docs/explanation/performance.md."""
+"""The results as tables, in a terminal and in docs/explanation/performance.md."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ END = "<!-- End of the figures. -->"
 
 @dataclass(frozen=True)
 class Run:
-    """How the findings came about."""
+    """The conditions of the measurement."""
 
     repeat: int
     seconds: float
-    #: Of the machine, before the run: what is above 0 took part in it.
+    #: The load of the machine before the run: a value above 0 affected it.
     busy: float
 
 
@@ -48,7 +48,7 @@ def prose(text: str) -> str:
 
 
 def promises(findings: Findings) -> str:
-    """What is promised beside what was measured."""
+    """The promises beside the measurements."""
     rows = []
     for verdict in findings.verdicts():
         scenario, promise = verdict.scenario, verdict.promise
@@ -132,7 +132,7 @@ def figures(findings: Findings, run: Run) -> Iterator[str]:
 
 
 def write(path: Path, text: str) -> None:
-    """Put the figures between the marks of a page, or make the page; the prose around them stays."""
+    """Put the figures between the marks of a page, or create the page; the prose around them stays."""
     page = path.read_text(encoding="utf-8") if path.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -140,7 +140,7 @@ def write(path: Path, text: str) -> None:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table whose columns also stand below each other in a terminal."""
+    """A Markdown table whose columns are aligned for a terminal."""
     lines = [list(head), *(list(row) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     lines.insert(1, ["-" * width for width in widths])

@@ -1,16 +1,16 @@
-"""What a server gets when its clients come back: with every default, in real time, over real sockets.
+"""What a server receives when its clients reconnect: with the defaults, in real time, over real sockets.
 
     python -m benchmarks.returning                       asyncio and blocking clients
     python -m benchmarks.returning chromium firefox      real pages with endwell.js
     python -m benchmarks.returning asyncio --what cut    one of them
 
 - full: the server accepts each connection and closes it with 1013; how many does a client make in 30 s?
-- cut: all connections are cut at once; how many come back in the worst second?
-- closed: the same, closed with 1012; Firefox lets whoever was cut wait by itself, up to a minute
-  for many to one address, one after the other, and then tells its page of a failed handshake.
-- advice: all are closed with 1012 and the advice to come back in 2 to 42 s.
+- cut: all connections are aborted at once; how many clients reconnect in the worst second?
+- closed: the same, closed with 1012. Firefox delays aborted clients by itself, up to a minute
+  for many to one address, one after the other, and then reports a failed handshake to its page.
+- advice: all are closed with 1012 and the advice to reconnect in 2 to 42 s.
 
-It fails if a bound of docs/howto/reconnect.md is broken. Clients of a browser are WebSockets of one page;
+It fails if a bound of docs/howto/reconnect.md is exceeded. Clients of a browser are WebSockets of one page;
 its window is that of tests/browser.
 """
 
@@ -34,7 +34,7 @@ from tests.browser.driver import running
 from tests.browser.hall import PAGE
 
 HOST = "127.0.0.1"
-#: Seconds in which a server that is full counts, and for all clients to connect at first.
+#: Seconds in which a full server counts connections, and seconds for all clients to connect at first.
 WATCHED = 30.0
 PATIENCE = 60.0
 ADVICE = endwell.RetryAdvice(2, 42)
@@ -42,20 +42,20 @@ ADVICE = endwell.RetryAdvice(2, 42)
 
 @dataclass(frozen=True)
 class Run:
-    """How many clients, and the most that there may be: connections of each, or of all in any second."""
+    """The number of clients, and the limits: connections of each client, or of all in any second."""
 
     clients: int
     most: int
 
 
 PYTHON = {"full": Run(50, 6), "cut": Run(1000, 300), "advice": Run(1000, 60)}
-# Firefox opens 200 WebSockets at the most.
+# Firefox opens at most 200 WebSockets.
 CHROMIUM = {"full": Run(20, 6), "cut": Run(100, 45), "closed": Run(100, 45), "advice": Run(100, 14)}
 FIREFOX = {what: run for what, run in CHROMIUM.items() if what != "cut"}
 
 
 class Place:
-    """A server, and when each of its clients came; they say in the query who they are."""
+    """A server, and the times at which each client connected; clients are identified in the query."""
 
     def __init__(self) -> None:
         self.server = endwell.Server(compression=None)
@@ -144,13 +144,13 @@ PYTHON_KINDS = ("asyncio", "sync")
 
 
 def worst_second(moments: list[float]) -> int:
-    """The most in any one second."""
+    """The most connections in any one second."""
     moments = sorted(moments)
     return max(bisect_left(moments, moment + 1.0) - index for index, moment in enumerate(moments))
 
 
 async def full(place: Place, clients: Clients, count: int) -> tuple[int, str]:
-    """The most connections of one client, and what is worth telling."""
+    """The most connections of one client, and remarks."""
     place.full = True
     async with clients(place.server.port, count):
         await asyncio.sleep(WATCHED + 5)
@@ -163,7 +163,7 @@ async def full(place: Place, clients: Clients, count: int) -> tuple[int, str]:
 
 
 async def cut(place: Place, clients: Clients, count: int, reason: str | None) -> tuple[int, str]:
-    """The most that came back in one second, and what is worth telling; without a ``reason`` there is no Close 1012."""
+    """The most reconnections in one second, and remarks; without a ``reason`` there is no Close 1012."""
     async with clients(place.server.port, count):
         async with asyncio.timeout(PATIENCE):
             while len(place.clients) < count:
@@ -186,7 +186,7 @@ REASONS = {"cut": None, "closed": "", "advice": ADVICE.reason("server restarting
 
 
 async def measure(kind: str, what: str) -> bool:
-    """Whether the bound was kept."""
+    """Whether the bound holds."""
     clients, runs = KINDS[kind]
     run, place = runs[what], Place()
     async with place.server.serving(HOST):
@@ -200,14 +200,14 @@ async def measure(kind: str, what: str) -> bool:
 
 
 async def main() -> bool:
-    """Whether all bounds were kept."""
+    """Whether all bounds hold."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("kinds", nargs="*", choices=[[], *KINDS], default=[])
     parser.add_argument("--what", nargs="*", choices=list(CHROMIUM), default=list(CHROMIUM))
     arguments = parser.parse_args()
-    # Both ends of each connection are here.
+    # Both ends of each connection are in this process.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))

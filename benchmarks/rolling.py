@@ -1,13 +1,13 @@
-"""What a rolling restart does to its clients: SIGHUP again and again, while clients come, go and stay.
+"""What a rolling restart does to its clients: SIGHUP again and again, while clients connect, leave and stay.
 
     python benchmarks/rolling.py                     20 restarts of 4 workers, as a line
     python benchmarks/rolling.py --restarts 3        fewer
     python benchmarks/rolling.py --threads           with a plain function as handler
-    python benchmarks/rolling.py --peer uvicorn      another server, which has to be installed; as its HUP does it
+    python benchmarks/rolling.py --peer uvicorn      another installed server, restarted by its own HUP
 
 Every client numbers its messages and waits for each answer. The handler keeps them in memory,
-and writes them down when its connection has ended. So a message is lost if it was acknowledged
-and is in no file: because a worker was ended before its handlers had done their cleanup.
+and writes them to a file when its connection has ended. So a message is lost if it was acknowledged
+and is in no file, because a worker ended before the cleanup of its handlers.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ import endwell
 import endwell.sync
 
 HOST = "127.0.0.1"
-#: Seconds of work for each message, and between two of a client.
+#: Seconds of work for each message, and between two messages of a client.
 WORK = 0.005
 PAUSE = 0.01
-#: Messages of a client that comes and goes.
+#: The number of messages of a short-lived client.
 VISIT = 3
-#: Seconds that anything may take.
+#: The timeout of each step in seconds.
 PATIENCE = 60.0
-#: Other servers, and seconds from one SIGHUP of theirs to the next: they do not say when it is over.
+#: Other servers, and the seconds between two SIGHUPs: they do not report the end of a restart.
 PEERS = {
     "uvicorn": "uvicorn notes:app --workers {workers} --port {port} --timeout-graceful-shutdown {deadline}",
     "gunicorn": "gunicorn notes:app -w {workers} -k uvicorn_worker.UvicornWorker -b 127.0.0.1:{port} "
@@ -54,12 +54,12 @@ PACE = 5.0
 
 @dataclass(frozen=True)
 class Scenario:
-    """How many of what."""
+    """The parameters of a run."""
 
     workers: int = 4
     restarts: int = 20
-    #: Clients that stay until they are closed and come back at once, and those that leave
-    #: after some messages and come back at once.
+    #: The number of clients that stay until they are closed, and of clients that leave after some messages.
+    #: All of them reconnect at once.
     stay: int = 100
     go: int = 20
     drain: endwell.Drain = field(default_factory=lambda: endwell.Drain(window=1, deadline=10))
@@ -110,19 +110,19 @@ def serve(workers: int, window: float, deadline: float, folder: str, face: str) 
 
 @dataclass
 class Tally:
-    """What the clients saw, all together."""
+    """What all clients observed together."""
 
     connections: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     endings: Counter[str] = field(default_factory=Counter)
-    #: How many messages of each client were acknowledged.
+    #: The number of acknowledged messages of each client.
     acknowledged: Counter[int] = field(default_factory=Counter)
-    #: Messages that were sent, and not answered when the connection ended: they are sent again.
+    #: Messages without an answer when the connection ended: they are sent again.
     unanswered: int = 0
 
 
 async def client(number: int, url: str, stays: bool, tally: Tally, over: asyncio.Event) -> None:
-    """Connect and talk, and come back at once whatever happens, until it is over."""
+    """Connect and send, and reconnect at once after any ending, until the run is over."""
     while not over.is_set():
         try:
             ws = await endwell.connect(url)
@@ -146,16 +146,16 @@ async def client(number: int, url: str, stays: bool, tally: Tally, over: asyncio
         tally.endings[f"{ending.code}{'' if ending.clean else ' not clean'}"] += 1
 
 
-# -- the whole --------------------------------------------------------------------
+# -- one run -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it."""
+    """The result of a run."""
 
     scenario: Scenario
     tally: Tally
-    #: The messages that were written down, of each client.
+    #: The messages in the files, of each client.
     notes: dict[int, set[int]]
     #: Seconds from each SIGHUP to the end of the last old worker.
     seconds: list[float]
@@ -164,7 +164,7 @@ class Outcome:
 
     @property
     def lost(self) -> int:
-        """How many messages were acknowledged, and are nowhere."""
+        """The number of acknowledged messages that are in no file."""
         return sum(
             len(set(range(number)) - self.notes.get(who, set()))
             for who, number in self.tally.acknowledged.items()
@@ -189,7 +189,7 @@ class Outcome:
 
 
 class Server:
-    """endwell's workers, and what they say."""
+    """The workers of endwell, and their log."""
 
     def __init__(self, process: asyncio.subprocess.Process, scenario: Scenario) -> None:
         self.process = process
@@ -233,7 +233,7 @@ class Server:
 
 
 class Peer(Server):
-    """Another server, of which nothing is known but its port and its pace."""
+    """Another server, of which only the port and the restart interval are known."""
 
     _port: int
 
@@ -264,7 +264,7 @@ class Peer(Server):
                 except OSError:
                     await asyncio.sleep(0.1)
                 else:
-                    await asyncio.sleep(PACE)  # until all workers are there
+                    await asyncio.sleep(PACE)  # until all workers have started
                     return self._port
 
     async def restart(self) -> None:
@@ -273,14 +273,14 @@ class Peer(Server):
 
 
 async def play(scenario: Scenario) -> Outcome:
-    """Start the workers, let the clients in, restart as often as asked for, and stop."""
+    """Start the workers, connect the clients, do the restarts, and stop."""
     with tempfile.TemporaryDirectory() as folder:
         server = await (Server if scenario.peer is None else Peer).start(scenario, folder)
         try:
             return await _play(server, scenario, Path(folder))
         finally:
             if server.process.returncode is None:
-                server.process.kill()  # endwell's workers notice
+                server.process.kill()  # endwell's workers detect the end
                 await server.process.wait()
 
 
@@ -311,7 +311,7 @@ def _notes(folder: Path) -> Iterator[tuple[int, int]]:
 
 
 def main() -> None:
-    """Play it."""
+    """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--restarts", type=int, default=Scenario.restarts)
     parser.add_argument("--peer", choices=PEERS)

@@ -1,14 +1,14 @@
-"""Measure endwell beside its peers, in one interleaved run.
+"""Measure endwell beside other libraries, in one interleaved run.
 
     python benchmarks/run.py                        everything; writes docs/explanation/performance.md
     python benchmarks/run.py --quick                a few scenarios, short windows; writes into build/bench
     python benchmarks/run.py --only 'ws 1 KiB*' --contenders endwell 'picows listener' --repeat 3
     python benchmarks/run.py --quick --also before=/path/to/other/checkout/src
 
-In each repetition all servers are up, and each scenario visits all of them in an order that rotates. A server
+In each repetition all servers run, and each scenario visits all of them in an order that rotates. A server
 runs on one core, the load generator on another. It needs the packages of benchmarks/requirements.txt.
 
-Exit status: 1 if a reply of endwell was wrong or missing, else 0, whatever became of the promises.
+Exit status: 1 if a reply of endwell was wrong or missing, else 0, whether or not the promises hold.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DOCS = ROOT / "docs" / "explanation"
 
 
 def main() -> int:
-    """Run what the command line asks for."""
+    """Run what the command line requests."""
     args = arguments()
     findings = Findings(chosen_scenarios(args), chosen_contenders(args), args.loops)
     busy = os.getloadavg()[0]
@@ -109,7 +109,7 @@ def whole(args: argparse.Namespace) -> bool:
 
 
 def chosen_scenarios(args: argparse.Namespace) -> list[Scenario]:
-    """Those that are asked for."""
+    """The requested contenders."""
     if args.only:
         chosen = [each for each in SCENARIOS if any(fnmatch(each.name, pattern) for pattern in args.only)]
     else:
@@ -120,7 +120,7 @@ def chosen_scenarios(args: argparse.Namespace) -> list[Scenario]:
 
 
 def chosen_contenders(args: argparse.Namespace) -> list[Contender]:
-    """Those that are asked for."""
+    """The requested contenders."""
     return [*(each for each in CONTENDERS if each.name in (args.contenders or [each.name])), *args.also]
 
 
@@ -158,7 +158,7 @@ def start(stack: ExitStack, bench: Bench, findings: Findings) -> dict[tuple[str,
 
 
 def takers(scenario: Scenario, contenders: Sequence[Contender]) -> list[Contender]:
-    """Those that have what the scenario is about."""
+    """The contenders that support the scenario."""
     return [
         each
         for each in contenders
@@ -170,7 +170,7 @@ def takers(scenario: Scenario, contenders: Sequence[Contender]) -> list[Contende
 
 
 def rotated(contenders: Sequence[Contender], turn: int) -> list[Contender]:
-    """Every order begins with another one, so that none always comes after the same."""
+    """The order rotates, so that no contender always runs after the same one."""
     start = turn % len(contenders)
     return [*contenders[start:], *contenders[:start]]
 
@@ -195,7 +195,7 @@ def certificate(folder: Path) -> Path:
 
 
 def allow_connections(number: int) -> None:
-    """Raise the limit of open files, for this process and all that it starts."""
+    """Raise the limit of open files for this process and its children."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < number:
         sys.exit(f"{number} open files are needed, {hard} allowed: ulimit -Hn")

@@ -20,32 +20,32 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Promise:
-    """A figure of endwell is at most so many times that of the scenario's baseline on the same loop."""
+    """A promise: a figure is at most ``at_most`` times that of the scenario's baseline on the same loop."""
 
     at_most: float
     figure: str = "cost"
-    #: ``at_most`` is the figure itself.
+    #: If set, ``at_most`` is the figure itself.
     absolute: bool = False
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One row: the arguments of the load generator, or of the client that is measured."""
+    """One row: the arguments of the load generator, or of the measured client."""
 
     name: str
     kind: Kind
     arguments: tuple[str, ...]
-    #: Of its cost.
+    #: The unit of its cost.
     unit: str = "µs per message"
     promises: tuple[Promise, ...] = ()
     tls: bool = False
     deflate: bool = False
     baseline: str = BASELINE
     ours: str = OURS
-    #: Whether it is about clients and handlers that block.
+    #: Whether it is about blocking clients and handlers.
     blocking: bool = False
     quick: bool = False
-    #: Visits in each repetition; if more than one, of ours and the baseline only.
+    #: Visits in each repetition; if more than one, only endwell and the baseline are visited.
     rounds: int = 1
 
 
@@ -53,7 +53,7 @@ SIZES = {"32 B": 32, "1 KiB": 1024, "64 KiB": 65536, "1 MiB": 2**20}
 IDLE_CONNECTIONS = 5000
 RECEIVERS = 1000
 
-#: At most so many times the listener of picows.
+#: The cost is at most ``at_most`` times that of the picows listener.
 ECHO = {
     ("32 B", 64, 1): 1.00,
     ("1 KiB", 64, 1): 1.00,
@@ -82,7 +82,7 @@ def _echo(size: str, connections: int, depth: int, *how: str) -> Scenario:
 
 
 def _tail(size: str) -> Scenario:
-    # What else the machine does makes a tail twice as long in one second as in the next.
+    # Other processes on the machine can double a tail latency from one second to the next.
     echo = _echo(size, 64, 1)
     promises = (Promise(1.00, figure="p99"),)
     return replace(echo, name=f"tail {size} 64x1", promises=promises, quick=False, rounds=5)
@@ -127,7 +127,7 @@ def _scenarios() -> Iterator[Scenario]:
         ("echo", "--size=1024", "--connections=64", "--deflate"),
         promises=(Promise(1.00),),
         deflate=True,
-        baseline="aiohttp",  # picows's listener has no compression
+        baseline="aiohttp",  # the picows listener has no compression
         quick=True,
     )
     yield Scenario(

@@ -2,24 +2,24 @@
 
     python benchmarks/soak.py --minutes 30 --loop uvloop
 
-Four processes: the server; another one just like it that nobody attacks; a crowd of raw peers that
-end their connections in every way there is (attackers.py); and this one, whose honest connections ask
-both servers in turn. Once a minute the crowd pauses until its last connection is gone; then the
-server's memory, file descriptors, tasks and threads are looked at.
+Four processes: the server; an identical one without attackers; a crowd of raw peers that
+end their connections in every possible way (attackers.py); and this one, whose honest connections send
+requests to both servers in turn. Once a minute the crowd pauses until its last connection is gone; then the
+server's memory, file descriptors, tasks and threads are measured.
 
-The exit status is 1 where a bound is missed:
+The exit status is 1 if a bound is exceeded:
 
 - memory grows by less than 1 MiB/h: the slope of the least squares through the pauses after the
-  warm-up, of what is held: the resident set when the allocator has given back what is free
-  (malloc_trim). The slope without that is told as well. The servers have one arena of glibc's malloc
-  (MALLOC_ARENA_MAX, unless it is set); by default threads share 8 for each processor, each of which
-  takes its time to grow to what it will ever need, which is some MiB in an hour, and no leak. Below
-  20 minutes nothing is judged;
-- file descriptors and tasks are at the end what they were at the start;
-- no answer to an honest client takes more than 250 ms. The machine may be busy with other things, so
-  what counts is the time of a round trip without the longest for which one thread of the server, and the
-  client, could have run and had no processor (/proc/PID/task/TID/schedstat, from the kernel's
-  scheduler). The plain time is told as well, and so is that of the server which nobody attacks.
+  warm-up, of the resident set after the allocator has returned free memory (malloc_trim). The slope
+  without malloc_trim is reported too. The servers use one arena of glibc's malloc
+  (MALLOC_ARENA_MAX, unless it is set). By default threads share 8 arenas for each processor, each of which
+  takes its time to grow to its final size: some MiB in an hour, and no leak. Runs below
+  20 minutes are not judged;
+- file descriptors and tasks are the same at the end as at the start;
+- no answer to an honest client takes more than 250 ms. Other processes may use the machine. So
+  scheduling delay is subtracted from the time of a round trip: the longest time for which one thread of
+  the server, and the client, was runnable without a processor (/proc/PID/task/TID/schedstat). The plain
+  time is reported too, and so is that of the server without attackers.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ import endwell
 from endwell.wire.frames import PING, PONG, TEXT, build
 
 MIB = 2**20
-#: The bounds: MiB in an hour, and seconds.
+#: The bounds: MiB per hour, and seconds.
 GROWTH, DELAY = 1.0, 0.25
-#: Minutes from which on the slope is judged, and of which the first ones are the warm-up.
+#: The minimum minutes of a run whose slope is judged, and the minutes of its warm-up.
 JUDGED, WARM = 20.0, 5
-#: Honest connections to each server, and seconds between two questions.
+#: The number of honest connections to each server, and seconds between two requests.
 HONEST, PAUSE = 5, 0.02
-#: Seconds before the end of a minute at which the crowd is told to leave.
+#: Seconds before the end of a minute at which the crowd is paused.
 LEAVING = 15.0
 QUESTION = build(TEXT, b"still there?" * 20, masked=True)
 
@@ -74,8 +74,8 @@ LIMITS: dict[str, Any] = {
 
 
 def serve(loop: str) -> None:
-    """Serve until the end of standard input; for each line of it, a line of figures."""
-    logging.disable()  # handlers that raise are a part of it
+    """Serve until the end of standard input; answer each line of it with a line of figures."""
+    logging.disable()  # handlers that raise are a part of the test
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
         runner.run(_serve())
 
@@ -155,7 +155,7 @@ def _resident() -> float:
 
 
 async def _drain_another() -> None:
-    """A server that comes and goes, with clients of ours."""
+    """A server that starts and stops, with clients of ours."""
     server = endwell.Server(**LIMITS)
 
     @server.websocket("/")
@@ -176,7 +176,7 @@ async def _drain_another() -> None:
 
 
 def attack(port: int, rate: float) -> None:
-    """Attack in the pauses of which a line of standard input tells: each changes it."""
+    """Attack, with pauses: each line of standard input starts or ends one."""
     os.nice(5)
     asyncio.run(_attack(port, rate))
 
@@ -191,11 +191,11 @@ async def _attack(port: int, rate: float) -> None:
         print(json.dumps(crowd.played), flush=True)
 
 
-# -- who asks them ------------------------------------------------------------------------
+# -- the other processes -----------------------------------------------------------------------
 
 
 class Process:
-    """One of the others."""
+    """One of the other processes."""
 
     def __init__(self, *arguments: str) -> None:
         pipe = subprocess.PIPE
@@ -205,7 +205,7 @@ class Process:
         self.pid = self._process.pid
 
     def read(self) -> Any:
-        """A line from it."""
+        """Read a line from it."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -213,7 +213,7 @@ class Process:
         return json.loads(line)
 
     def tell(self) -> None:
-        """A line for it."""
+        """Write a line to it."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -224,7 +224,7 @@ class Process:
         return self.read()
 
     def cpu(self) -> float:
-        """Seconds of processor that it has had, in all its threads."""
+        """The CPU time of all its threads, in seconds."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -239,7 +239,7 @@ class Process:
 
 @contextmanager
 def process(*arguments: str) -> Iterator[Process]:
-    """One of the others, while the block runs."""
+    """Run one of the other processes during the block."""
     started = Process(*arguments)
     try:
         yield started
@@ -248,7 +248,7 @@ def process(*arguments: str) -> Iterator[Process]:
 
 
 def waits(pid: int | str) -> dict[str, int]:
-    """For each thread of a process, the nanoseconds in which it could have run and had no processor."""
+    """For each thread of a process, the nanoseconds in which it was runnable without a processor."""
     found = {}
     for thread in os.listdir(f"/proc/{pid}/task"):
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
@@ -257,17 +257,17 @@ def waits(pid: int | str) -> dict[str, int]:
 
 
 def waited(before: dict[str, int], after: dict[str, int]) -> float:
-    """The seconds for which one of its threads did at the most: any of them may have held the others up."""
+    """The longest such time of one thread, in seconds: any of them may have delayed the others."""
     return max(count - before.get(thread, 0) for thread, count in after.items()) / 1e9
 
 
 @dataclass
 class Delays:
-    """What the honest clients of one server have found, in seconds."""
+    """The results of the honest clients of one server, in seconds."""
 
     trips: int = 0
     worst: float = 0.0
-    #: Without the waiting for a processor.
+    #: Without the scheduling delay.
     worst_of_it: float = 0.0
     late: int = 0
 
@@ -280,7 +280,7 @@ class Delays:
 
 
 class Honest:
-    """A connection that stays."""
+    """A connection that stays open."""
 
     def __init__(self, port: int, server: Process) -> None:
         self._server = server
@@ -335,14 +335,14 @@ def slope(samples: list[tuple[float, float]]) -> float:
 
 @dataclass
 class Soak:
-    """A run, and what it has found."""
+    """A run, and its results."""
 
     minutes: int
     start: dict[str, Any] = field(default_factory=dict)
     last: dict[str, Any] = field(default_factory=dict)
     attacked: Delays = field(default_factory=Delays)
     spared: Delays = field(default_factory=Delays)
-    #: Seconds, MiB, MiB untrimmed.
+    #: Seconds, MiB, MiB without malloc_trim.
     samples: list[tuple[float, float, float]] = field(default_factory=list)
     played: dict[str, int] = field(default_factory=dict)
 
@@ -353,7 +353,7 @@ class Soak:
             crowd = stack.enter_context(process("--attack", str(ports[0]), str(rate)))
             honest = [Honest(ports[0], server) for _ in range(HONEST)]
             control = [Honest(ports[1], other) for _ in range(HONEST)]
-            # The first look makes what is made once.
+            # The first measurement creates objects that exist once.
             server.ask()
             self.start = server.ask()
             print(self._line(0, self.start), flush=True)
@@ -442,7 +442,7 @@ class Soak:
 
 
 def main() -> int:
-    """Run it; 1 if a bound is missed."""
+    """Run it; 1 if a bound is exceeded."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=int, default=30)
     parser.add_argument("--loop", choices=LOOPS, default="uvloop")

@@ -1,4 +1,8 @@
-"""What holds for every test: no I/O below the engine, coroutines run, nothing is left behind; and what many are run with."""
+"""Rules for every test, and the fixtures that many tests share.
+
+The tests of the layers without I/O open no socket. Coroutines run on a loop of their own and leave no task
+behind.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +28,17 @@ from .selection import once
 
 TESTS = Path(__file__).parent
 
-#: The folders of the layers without a socket and a clock. The tests of layer 0 are files of this folder.
+#: The folders of the layers without I/O and without a clock. The tests of layer 0 are files of this folder.
 SANS_IO = {"wire", "protocol"}
 
 #: The loop of the tests: "asyncio" or "uvloop".
 LOOP = os.environ.get("ENDWELL_LOOP", "asyncio")
 
-# A busy machine is not a fault of the code; the timeout of each test bounds its examples too.
+# A busy machine is not a fault of the code. The timeout of each test bounds its examples too.
 hypothesis.settings.register_profile("endwell", hypothesis.settings(), deadline=None)
 hypothesis.settings.register_profile("once", hypothesis.settings(), deadline=None, max_examples=20)
 
-# So that their asserts show what they compared.
+# Makes a failing assert of these modules show the compared values.
 pytest.register_assert_rewrite("tests.raw", "tests.pair", "tests.contract.endings.witness")
 
 
@@ -49,15 +53,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse to test an extension module that its source has left behind; let programs be interrupted."""
+    """Refuse to test an extension module that is older than its source; let child programs be interrupted."""
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
-        # As in many container images. Each process that a test starts would compile the whole package again.
+        # Many container images set this. Each process that a test starts would compile the whole package
+        # again.
         sys.dont_write_bytecode = False
         sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(
             TESTS.parent / ".pytest_cache" / "bytecode"
         )
     hypothesis.settings.load_profile("once" if config.getoption("once") else "endwell")
-    # As a shell starts what runs in its background, and nohup what it runs. The programs of the tests would inherit it.
+    # A shell starts background jobs with SIGINT ignored, and nohup ignores SIGHUP. The tests' child
+    # programs would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -72,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str:
-    """Say what is being tested."""
+    """What is being tested."""
     modules = ", ".join(name.removeprefix("endwell.") for name in endwell.compiled())
     build = f"compiled: {modules}" if modules else "pure Python"
     python = f"{platform.python_implementation()} {platform.python_version()}"
@@ -81,7 +87,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(autouse=True)
 def sans_io(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the tests of the layers without I/O, a socket or a sleep fails the test."""
+    """Fail a test of the layers without I/O if it opens a socket or sleeps."""
     folder = request.path.relative_to(TESTS).parts[:-1]
     if not folder or folder[0] in SANS_IO:
         monkeypatch.setattr(socket.socket, "__init__", _refuse)
@@ -127,7 +133,7 @@ def way(request: pytest.FixtureRequest, use: Callable[[str], Any]) -> Any:
 
 @pytest.fixture(params=["server", "client"])
 def role(request: pytest.FixtureRequest) -> str:
-    """Ours; the raw peer plays the other one."""
+    """The role of endwell; the raw peer has the other role."""
     return request.param
 
 
@@ -136,7 +142,7 @@ def face(request: pytest.FixtureRequest) -> Any:
     from endwell.sync.background import background
     from tests.face import ASYNCIO, BLOCKING
 
-    background()  # it stays once it is started, and is not what a test left behind
+    background()  # the background loop stays once it is started: no test leaves it behind
     return ASYNCIO if request.param == "asyncio" else BLOCKING
 
 
@@ -165,12 +171,13 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 async def _leaving_nothing_behind(test: Coroutine[Any, Any, None], limit: float) -> None:
     faults: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
-    # Sooner than pytest-timeout, whose signal does not show where the coroutine waits.
+    # Ends before pytest-timeout, whose signal does not show where the coroutine waits.
     async with asyncio.timeout(0.9 * limit):
         await test
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     if tasks:
-        # A task that is about to end may do so, on a busy machine too; one that waits for a timeout may not.
+        # A task that is about to end may need time on a busy machine; a task that waits for a timeout may
+        # not.
         _, tasks = await asyncio.wait(tasks, timeout=30)
     assert not tasks, f"the test left tasks behind: {tasks}"
     for fault in faults:

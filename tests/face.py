@@ -1,9 +1,9 @@
-"""The two faces of endwell in the same words, so that a test of both is written once.
+"""The asyncio and the blocking face of endwell with the same calls, so that one test covers both.
 
-A test is an ``async def`` on its own loop, whichever face it holds: with the blocking one
-each call of it runs in a thread and is awaited. A *script* is an ``async def`` that runs on
-the application's side, as its handler: with the asyncio face as a task; with the blocking
-one in a thread, where each call blocks in its place, so that the coroutine never suspends.
+A test is an ``async def`` on its own loop, for both faces: with the blocking one each call runs in a thread
+and is awaited. A *script* is an ``async def`` that runs as the handler of the application. With the asyncio
+face it is a task. With the blocking face it runs in a thread, where each call blocks in place, so that the
+coroutine never suspends.
 """
 
 from __future__ import annotations
@@ -20,52 +20,52 @@ import endwell.sync
 
 __all__ = ["ASYNCIO", "BLOCKING", "Face", "Script"]
 
-#: What runs on the application's side, with the connection and the route's parameters.
+#: A handler: takes the connection and the parameters of the route.
 Script = Callable[..., Coroutine[Any, Any, None]]
 
 
 class Face(Protocol):
-    """What differs between the faces; everything else is the same words."""
+    """What differs between the faces; all other calls are the same."""
 
-    def again(self, ws: Any) -> Any:
-        """A script's connection for the test."""
+    def for_test(self, ws: Any) -> Any:
+        """The connection of a script, as an object for the test."""
 
     def engine(self, ws: Any) -> endwell.WebSocket:
-        """The connection of the engine below."""
+        """The asyncio connection below."""
 
-    def held(self, ws: Any) -> Any:
-        """A script's connection as its handler was given it."""
+    def for_handler(self, ws: Any) -> Any:
+        """The connection of a script, as the object that its handler was given."""
 
     def handler(self, script: Script) -> Callable[..., object]:
         """``script`` as the handler of a route."""
 
     async def run(self, script: Script, ws: Any) -> None:
-        """Run ``script`` with the test's connection."""
+        """Run ``script`` with the connection of the test."""
 
     async def connect(self, uri: str, **how: Any) -> Any:
-        """A client's connection for the test."""
+        """A client connection for the test."""
 
-    async def visit(self, script: Script, uri: str, **how: Any) -> None:
-        """Run ``script`` in the block of a client's connection."""
+    async def run_client(self, script: Script, uri: str, **how: Any) -> None:
+        """Run ``script`` inside the ``with`` block of a client connection."""
 
     def reconnecting(self, url: str, **how: Any) -> Any:
-        """A client that comes back, for the test."""
+        """A reconnecting client for the test."""
 
     async def recv(self, ws: Any, seconds: float) -> str | bytes:
-        """``ws.recv()``, or TimeoutError after so long."""
+        """``ws.recv()``; TimeoutError after ``seconds``."""
 
     async def pause(self, seconds: float) -> None:
-        """Have a script sleep."""
+        """Sleep in a script."""
 
 
 class _Asyncio:
-    def again(self, ws: endwell.WebSocket) -> endwell.WebSocket:
+    def for_test(self, ws: endwell.WebSocket) -> endwell.WebSocket:
         return ws
 
     def engine(self, ws: endwell.WebSocket) -> endwell.WebSocket:
         return ws
 
-    def held(self, ws: endwell.WebSocket) -> endwell.WebSocket:
+    def for_handler(self, ws: endwell.WebSocket) -> endwell.WebSocket:
         return ws
 
     def handler(self, script: Script) -> Script:
@@ -77,7 +77,7 @@ class _Asyncio:
     async def connect(self, uri: str, **how: Any) -> endwell.WebSocket:
         return await endwell.connect(uri, **how)
 
-    async def visit(self, script: Script, uri: str, **how: Any) -> None:
+    async def run_client(self, script: Script, uri: str, **how: Any) -> None:
         async with endwell.connect(uri, **how) as ws:
             await script(ws)
 
@@ -93,39 +93,39 @@ class _Asyncio:
 
 
 class _Blocking:
-    def again(self, ws: _Words) -> _Words:
-        return _Words(ws._ws, _in_a_thread)
+    def for_test(self, ws: _AwaitedWebSocket) -> _AwaitedWebSocket:
+        return _AwaitedWebSocket(ws._ws, _in_a_thread)
 
-    def engine(self, ws: _Words) -> endwell.WebSocket:
+    def engine(self, ws: _AwaitedWebSocket) -> endwell.WebSocket:
         return ws._ws._ws
 
-    def held(self, ws: _Words) -> endwell.sync.WebSocket:
+    def for_handler(self, ws: _AwaitedWebSocket) -> endwell.sync.WebSocket:
         return ws._ws
 
     def handler(self, script: Script) -> Callable[..., None]:
         def handle(ws: endwell.sync.WebSocket, **params: str) -> None:
-            _finish(script(_Words(ws, _in_place), **params))
+            _finish(script(_AwaitedWebSocket(ws, _in_place), **params))
 
         return handle
 
-    async def run(self, script: Script, ws: _Words) -> None:
-        await _in_a_thread(_finish, script(_Words(ws._ws, _in_place)))
+    async def run(self, script: Script, ws: _AwaitedWebSocket) -> None:
+        await _in_a_thread(_finish, script(_AwaitedWebSocket(ws._ws, _in_place)))
 
-    async def connect(self, uri: str, **how: Any) -> _Words:
+    async def connect(self, uri: str, **how: Any) -> _AwaitedWebSocket:
         ws = await _in_a_thread(lambda: endwell.sync.connect(uri, **how))
-        return _Words(ws, _in_a_thread)
+        return _AwaitedWebSocket(ws, _in_a_thread)
 
-    async def visit(self, script: Script, uri: str, **how: Any) -> None:
-        def visit() -> None:
+    async def run_client(self, script: Script, uri: str, **how: Any) -> None:
+        def run() -> None:
             with endwell.sync.connect(uri, **how) as ws:
-                _finish(script(_Words(ws, _in_place)))
+                _finish(script(_AwaitedWebSocket(ws, _in_place)))
 
-        await _in_a_thread(visit)
+        await _in_a_thread(run)
 
-    def reconnecting(self, url: str, **how: Any) -> _Returning:
-        return _Returning(endwell.sync.reconnecting(url, **how))
+    def reconnecting(self, url: str, **how: Any) -> _AwaitedReconnecting:
+        return _AwaitedReconnecting(endwell.sync.reconnecting(url, **how))
 
-    async def recv(self, ws: _Words, seconds: float) -> str | bytes:
+    async def recv(self, ws: _AwaitedWebSocket, seconds: float) -> str | bytes:
         message: str | bytes = await ws._call(ws._ws.recv, seconds)
         return message
 
@@ -137,8 +137,8 @@ ASYNCIO: Face = _Asyncio()
 BLOCKING: Face = _Blocking()
 
 
-class _Words:
-    """A blocking connection whose methods are awaited. What does not block is the connection's own."""
+class _AwaitedWebSocket:
+    """A blocking connection whose blocking methods are awaited."""
 
     def __init__(self, ws: endwell.sync.WebSocket, call: Callable[..., Awaitable[Any]]) -> None:
         self._ws = ws
@@ -174,7 +174,7 @@ class _Words:
 
         return ending()
 
-    def __aiter__(self) -> _Words:
+    def __aiter__(self) -> _AwaitedWebSocket:
         return self
 
     async def __anext__(self) -> Any:
@@ -185,8 +185,8 @@ class _Words:
         return message
 
 
-class _Returning:
-    """A blocking client that comes back, whose methods are awaited."""
+class _AwaitedReconnecting:
+    """A blocking reconnecting client whose methods are awaited."""
 
     def __init__(self, client: endwell.sync.reconnecting) -> None:
         self._client = client
@@ -197,25 +197,25 @@ class _Returning:
     async def aclose(self) -> None:
         await _in_a_thread(self._client.close)
 
-    def __aiter__(self) -> _Turns:
-        return _Turns(iter(self._client))
+    def __aiter__(self) -> _AwaitedIterator:
+        return _AwaitedIterator(iter(self._client))
 
 
-class _Turns:
-    """The iterator of one loop; dropped, it drops the blocking one."""
+class _AwaitedIterator:
+    """The iterator of one loop. Dropping it drops the blocking iterator."""
 
-    def __init__(self, turns: Iterator[endwell.sync.WebSocket]) -> None:
-        self._turns = turns
+    def __init__(self, connections: Iterator[endwell.sync.WebSocket]) -> None:
+        self._connections = connections
 
-    async def __anext__(self) -> _Words:
-        ws = await _in_a_thread(next, self._turns, None)
+    async def __anext__(self) -> _AwaitedWebSocket:
+        ws = await _in_a_thread(next, self._connections, None)
         if ws is None:
             raise StopAsyncIteration
-        return _Words(ws, _in_a_thread)
+        return _AwaitedWebSocket(ws, _in_a_thread)
 
 
 def _finish(script: Coroutine[Any, Any, None]) -> None:
-    """Run a script whose calls block in place from its start to its end."""
+    """Run a script whose calls block in place, from its start to its end."""
     try:
         script.send(None)
     except StopIteration:
@@ -229,7 +229,7 @@ async def _in_place(function: Callable[..., Any], *args: Any) -> Any:
 
 
 async def _in_a_thread(function: Callable[..., Any], *args: Any) -> Any:
-    """As ``asyncio.to_thread``, but a call that hangs does not keep the loop from being closed."""
+    """Like ``asyncio.to_thread``, but a call that hangs does not keep the loop from being closed."""
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[Any] = loop.create_future()
 
@@ -244,8 +244,8 @@ async def _in_a_thread(function: Callable[..., Any], *args: Any) -> Any:
             result = [outcome.set_result, function(*args)]
         except BaseException as exc:
             result = [outcome.set_exception, exc]
-        # The test continues before this thread has ended. What the test drops then must not live on here:
-        # dropping an iterator ends its loop, and dropping a connection closes it.
+        # The test continues before this thread has ended. Objects that the test releases must not stay
+        # referenced here: releasing an iterator ends its loop, and releasing a connection closes it.
         del function, args
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, result)

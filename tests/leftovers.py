@@ -1,4 +1,4 @@
-"""What a failed test leaves behind is collected with that test, so that no later test fails because of it."""
+"""Garbage of a failed test is collected with that test, so that no later test fails because of it."""
 
 from __future__ import annotations
 

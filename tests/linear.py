@@ -1,4 +1,4 @@
-"""Whether work grows with the size of its input or with the square of it, on a machine of any speed."""
+"""Measures whether the cost of work is linear in the size of its input, on a machine of any speed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ __all__ = ["takes_linear_time"]
 
 T = TypeVar("T")
 
-#: How many parts of the input the work is compared with.
+#: The number of parts of the input.
 PARTS = 16
 
 
-def takes_linear_time(work: Callable[[T], object], made: Callable[[int], T], size: int) -> bool:
-    """Whether ``work(made(size))`` takes less than 4 times as long as its parts, each of a sixteenth of ``size``.
+def takes_linear_time(work: Callable[[T], object], make_input: Callable[[int], T], size: int) -> bool:
+    """Whether ``work(make_input(size))`` costs less than 4 times as much as its ``PARTS`` parts together.
 
-    Quadratic work takes 16 times as long. Only the time for which this thread had a processor
-    counts, and one of several comparisons has to hold, because caches are shared too.
+    Quadratic work costs 16 times as much. Only the CPU time of this thread counts. One of five comparisons
+    must hold, because other processes share the caches.
     """
-    part, whole = made(size // PARTS), made(size)
+    part, whole = make_input(size // PARTS), make_input(size)
     return any(_cost(work, whole) < 4 * PARTS * min(_cost(work, part) for _ in range(3)) for _ in range(5))
 
 

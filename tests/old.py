@@ -1,4 +1,4 @@
-"""Raw peers that speak the protocols before RFC 6455, by the letter of the drafts."""
+"""Raw peers that speak the protocols before RFC 6455, as the drafts say."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from endwell import Close
 from tests.raw import BOUND, NONCE, Frame, RawPeer
 from tests.wire.peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 
-__all__ = ["LACKS", "OldPeer", "heard", "kept", "speaking"]
+__all__ = ["MISSING_FEATURES", "OldPeer", "close_received", "close_sent", "peer_type"]
 
-#: What each has not, of what RFC 6455 has; hybi-07 is hybi-08 with another number.
-LACKS: dict[str, set[str]] = {
+#: What each protocol lacks of RFC 6455. hybi-07 is hybi-08 with another number.
+MISSING_FEATURES: dict[str, set[str]] = {
     "13": set(),
     "hybi-08": set(),
     "hybi-03": {"codes"},
@@ -30,55 +30,55 @@ _OFFERS = {
     "hybi-07": f"Sec-WebSocket-Version: 7\r\nSec-WebSocket-Key: {NONCE}\r\n",
     "hybi-08": f"Sec-WebSocket-Version: 8\r\nSec-WebSocket-Key: {NONCE}\r\n",
 }
-#: Those with the answer and the frames of RFC 6455.
-_MODERN = {"hybi-07", "hybi-08"}
-#: Those whose opening ends with 8 octets of the client's and 16 of the server's.
-_PROVING = {"hixie-76", "hybi-03"}
-#: hybi-03 §4.2: its opcodes, in their order.
+#: The protocols with the handshake and the frames of RFC 6455.
+_LIKE_RFC_6455 = {"hybi-07", "hybi-08"}
+#: The protocols whose opening handshake ends with 8 octets from the client and 16 from the server.
+_WITH_CHALLENGE = {"hixie-76", "hybi-03"}
+#: hybi-03 §4.2: its opcodes, in the order of their numbers.
 _OPCODES = [CONTINUATION, CLOSE, PING, PONG, TEXT, BINARY]
 
 
-def heard(version: str, code: int, reason: str = "") -> Close:
-    """What is left of a Close when it has come to the other side."""
-    return Close() if "codes" in LACKS[version] else Close(code, reason)
+def close_received(version: str, code: int, reason: str = "") -> Close:
+    """A Close as the other side receives it."""
+    return Close() if "codes" in MISSING_FEATURES[version] else Close(code, reason)
 
 
-def kept(version: str, code: int, reason: str = "") -> Close:
-    """What ``Ending.sent`` says after such a Close of ours."""
-    return Close(code, reason, not_transmitted="codes" in LACKS[version])
+def close_sent(version: str, code: int, reason: str = "") -> Close:
+    """``Ending.sent`` after endwell sent this Close."""
+    return Close(code, reason, not_transmitted="codes" in MISSING_FEATURES[version])
 
 
-def speaking(version: str) -> type[RawPeer]:
-    """The raw peers of a protocol."""
+def peer_type(version: str) -> type[RawPeer]:
+    """The class of the raw peers of a protocol."""
     return RawPeer if version == "13" else type("Peer", (OldPeer,), {"version": version})
 
 
 class OldPeer(RawPeer):
-    """A raw peer of an old protocol; in hixie its frames are ``00 ... FF`` and ``FF 00``."""
+    """A raw peer of an old protocol. Frames of hixie are ``00 ... FF`` and ``FF 00``."""
 
     version = ""
 
     def request(self, target: str = "/") -> bytes:
         head = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n"
-        body = CHALLENGE if self.version in _PROVING else b""
+        body = CHALLENGE if self.version in _WITH_CHALLENGE else b""
         return f"{head}{_OFFERS[self.version]}\r\n".encode() + body
 
     async def upgrade(self, response: bytes | None = None) -> None:
-        if self.version in _MODERN:
+        if self.version in _LIKE_RFC_6455:
             await super().upgrade(response)
             return
-        await self.shake()
+        await self.tls_handshake()
         if self.server:
-            await self.write(response or await self.answer())
+            await self.write(response or await self.switching_protocols())
             return
         await self.write(self.request())
         head = await self.read_head()
         assert head.startswith("HTTP/1.1 101 "), head
-        if self.version in _PROVING:
-            await self._take(16)
+        if self.version in _WITH_CHALLENGE:
+            await self._read_exactly(16)
 
-    async def answer(self) -> bytes:
-        """A server's 101 to the request that comes, with its proof."""
+    async def switching_protocols(self) -> bytes:
+        """The 101 of a server to the request that it reads, with the proof."""
         lines = (await self.read_head()).split("\r\n")
         fields = dict(line.split(": ", 1) for line in lines[1:])
         prefix = "WebSocket-" if self.version == "hixie-75" else "Sec-WebSocket-"
@@ -87,12 +87,12 @@ class OldPeer(RawPeer):
             f"{prefix}Origin: {fields['Origin']}\r\n"
             f"{prefix}Location: ws://{fields['Host']}{lines[0].split()[1]}\r\n\r\n"
         ).encode()
-        if self.version not in _PROVING:
+        if self.version not in _WITH_CHALLENGE:
             return head
-        parts = b"".join(_part(fields[f"Sec-WebSocket-Key{number}"]) for number in (1, 2))
-        return head + hashlib.md5(parts + await self._take(8)).digest()
+        parts = b"".join(_key_number(fields[f"Sec-WebSocket-Key{number}"]) for number in (1, 2))
+        return head + hashlib.md5(parts + await self._read_exactly(8)).digest()
 
-    async def _take(self, size: int) -> bytes:
+    async def _read_exactly(self, size: int) -> bytes:
         async with asyncio.timeout(BOUND):
             while len(self._received) < size:
                 assert await self.more(), "the connection ended within the handshake"
@@ -101,7 +101,7 @@ class OldPeer(RawPeer):
         return octets
 
     def octets(self, opcode: int, payload: bytes = b"", **fields: Any) -> bytes:
-        if self.version in _MODERN:
+        if self.version in _LIKE_RFC_6455:
             return super().octets(opcode, payload, **fields)
         if self.version == "hybi-03":
             modern = frame(opcode, payload, key=None, fin=not fields.get("fin", True))
@@ -110,7 +110,7 @@ class OldPeer(RawPeer):
         return {TEXT: b"\0" + payload + b"\xff", CLOSE: b"\xff\0"}[opcode]
 
     def close_octets(self, code: int | None = 1000, reason: str = "") -> bytes:
-        if self.version in _MODERN:
+        if self.version in _LIKE_RFC_6455:
             return super().close_octets(code, reason)
         return self.octets(CLOSE)
 
@@ -121,12 +121,12 @@ class OldPeer(RawPeer):
             mark = data.find(b"\xff")
             return None if mark < 0 else (Frame(TEXT, bytes(data[1:mark])), mark + 1)
         parsed = super().parse(data)
-        if parsed is None or self.version in _MODERN:
+        if parsed is None or self.version in _LIKE_RFC_6455:
             return parsed
         (opcode, payload), size = parsed
         return Frame(_OPCODES[opcode], payload), size
 
 
-def _part(key: str) -> bytes:
+def _key_number(key: str) -> bytes:
     digits = int("".join(char for char in key if char.isdigit()))
     return (digits // key.count(" ")).to_bytes(4, "big")

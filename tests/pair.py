@@ -1,4 +1,4 @@
-"""One connection between endwell, in either role and with either face, and a raw peer; and what it left behind."""
+"""One connection between endwell and a raw peer, in either role, with either face; and a check for leaks."""
 
 from __future__ import annotations
 
@@ -14,55 +14,55 @@ from typing import Any
 from endwell import Close, Ending, Server
 from endwell.protocol.connection import Connection
 from tests.face import ASYNCIO, Face, Script
-from tests.old import heard, kept, speaking
+from tests.old import close_received, close_sent, peer_type
 from tests.raw import BOUND, PLAIN, RawPeer, RawServer, TcpState, Transport
 
 __all__ = [
     "LASTING",
     "Pair",
     "idle",
+    "loop_turns",
     "nothing_left_behind",
     "pair",
-    "turns",
     "until",
     "until_reset",
     "within",
 ]
 
-#: No frames but those that a test asks for.
+#: Only the frames that a test asks for are sent.
 QUIET: dict[str, Any] = {"compression": None, "ping_interval": None}
 
 
-#: No timeout brings about within BOUND what a test waits for.
+#: None of these timeouts expires within BOUND.
 LASTING: dict[str, Any] = dict.fromkeys(("close_timeout", "linger_timeout", "write_timeout"), 2 * BOUND)
 
 
 @dataclass
 class Pair:
-    """Our side, and the peer's."""
+    """Both sides of the connection: ``ws`` is endwell's."""
 
     ws: Any
     peer: RawPeer
     face: Face
-    #: The protocol.
+    #: The protocol version.
     version: str = "13"
-    #: What on_close was told, as soon as it was told it.
+    #: The endings that ``on_close`` received, as soon as it received them.
     endings: list[Ending] = field(default_factory=list)
 
-    def heard(self, code: int, reason: str = "") -> Close:
-        """What is left of a Close, from either side, when it has come to the other."""
-        return heard(self.version, code, reason)
+    def close_received(self, code: int, reason: str = "") -> Close:
+        """A Close from either side, as the other side receives it."""
+        return close_received(self.version, code, reason)
 
-    def kept(self, code: int, reason: str = "") -> Close:
-        """What ``Ending.sent`` says after such a Close of ours."""
-        return kept(self.version, code, reason)
+    def close_sent(self, code: int, reason: str = "") -> Close:
+        """``Ending.sent`` after endwell sent this Close."""
+        return close_sent(self.version, code, reason)
 
     @property
     def core(self) -> Connection:
         return self.face.engine(self.ws)._core
 
     async def ending(self) -> Ending:
-        """The end, which everybody is told once and alike."""
+        """The ending, after a check that every way to ask for it gives the same one, once."""
         ending = await within(self.ws.closed)
         await until(lambda: self.endings)
         assert self.endings == [ending]
@@ -72,7 +72,7 @@ class Pair:
 
 
 async def within(awaitable: Awaitable[Any], seconds: float = BOUND) -> Any:
-    """Its result, if it comes in time."""
+    """The result of ``awaitable``; TimeoutError after ``seconds``."""
 
     async def wait() -> Any:
         return await awaitable
@@ -97,9 +97,11 @@ async def pair(
     version: str = "13",
     **options: Any,
 ) -> AsyncIterator[Pair]:
-    """``role`` ("server" or "client") and ``face`` are ours; ``handler`` runs on our side.
+    """A connection in which endwell has ``role`` ("server" or "client") and ``face``; ``handler`` runs on
+    its side.
 
-    Leaving the block ends the peer's TCP; then ours has to end and to leave nothing behind.
+    Leaving the block closes the peer's socket. Then endwell's connection has to end and to leave nothing
+    behind.
     """
     options = {**QUIET, **LASTING, **options}
     peers = {"bytewise": bytewise, "buffer": buffer}
@@ -124,7 +126,7 @@ async def _pair_of_server(
     opened: asyncio.Future[Pair] = loop.create_future()
 
     async def handle(ws: Any) -> None:
-        both = Pair(face.again(ws), peer, face, version)
+        both = Pair(face.for_test(ws), peer, face, version)
         ws.on_close(both.endings.append)
         loop.call_soon_threadsafe(opened.set_result, both)
         await handler(ws)
@@ -132,7 +134,7 @@ async def _pair_of_server(
     server.websocket("/")(face.handler(handle))
     async with server.serving(ssl=transport.server, grace=0):
         async with nothing_left_behind():
-            with await speaking(version).reach(server.port, transport.client, **peers) as peer:
+            with await peer_type(version).connect_tcp(server.port, transport.client, **peers) as peer:
                 await peer.upgrade()
                 yield await within(opened)
             await until(lambda: not server._dispatcher.tasks)
@@ -148,7 +150,7 @@ async def _pair_of_client(
     peers: dict[str, Any],
     options: dict[str, Any],
 ) -> AsyncIterator[Pair]:
-    with RawServer(transport.server, peers=speaking(version), **peers) as listening:
+    with RawServer(transport.server, peers=peer_type(version), **peers) as listening:
         async with nothing_left_behind(), AsyncExitStack() as stack:
             connecting = asyncio.ensure_future(
                 face.connect(listening.uri, ssl=transport.client, version=version, **options)
@@ -166,11 +168,11 @@ async def _pair_of_client(
 
 @asynccontextmanager
 async def nothing_left_behind() -> AsyncIterator[None]:
-    """When the block is left, there are no file descriptors, tasks and timers that were not there before."""
+    """Check at the end of the block that it left no new file descriptors, tasks or timers."""
     descriptors, tasks, timers = _descriptors(), asyncio.all_tasks(), _timers()
     yield
     await until(lambda: asyncio.all_tasks() <= tasks)
-    with suppress(TimeoutError):  # another thread's loop closes a socket when it comes to it
+    with suppress(TimeoutError):  # the loop of another thread may close a socket later
         await until(lambda: _descriptors() <= descriptors)
     assert _descriptors() - descriptors == set()
     assert _timers() - timers == set()
@@ -179,26 +181,30 @@ async def nothing_left_behind() -> AsyncIterator[None]:
 def _descriptors() -> set[tuple[str, str]]:
     found = set()
     for name in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # the one that lists them
+        with suppress(FileNotFoundError):  # the descriptor of this listing
             found.add((name, os.readlink(f"/proc/self/fd/{name}")))
     # libuv opens it at the first transport that is closed on a loop, and keeps it.
     return {(name, target) for name, target in found if target != os.devnull}
 
 
 def _timers() -> set[asyncio.TimerHandle]:
-    # uvloop does not show its own.
+    # uvloop does not show its timers.
     timers = getattr(asyncio.get_running_loop(), "_scheduled", [])
     return {timer for timer in timers if not timer.cancelled()}
 
 
-async def turns(count: int = 5) -> None:
-    """Turns of the loop: it reads what the kernel has, and every task goes on as far as it can."""
+async def loop_turns(count: int = 5) -> None:
+    """Let the loop iterate ``count`` times: it reads what the kernel has, and every task runs until it has
+    to wait.
+    """
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 def until_reset(ws: Any) -> None:
-    """Wait until our system has the peer's RST; the loop does not run meanwhile, so that it knows nothing of it."""
+    """Block until the kernel has received the peer's RST. The loop does not run, so endwell does not learn
+    of it.
+    """
     for _ in range(int(BOUND * 1000)):
         if ws._stream.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TcpState.CLOSE.value:
             return
@@ -207,7 +213,7 @@ def until_reset(ws: Any) -> None:
 
 
 async def until(reached: Callable[[], object]) -> None:
-    """Wait until it is so."""
+    """Wait until ``reached()`` is true."""
     async with asyncio.timeout(BOUND):
         while not reached():
             await asyncio.sleep(0.001)

@@ -1,9 +1,8 @@
-"""The raw peer: one end of a connection in the test's own hand, plain or over TLS.
+"""The raw peer: one end of a connection, plain or over TLS, that the test controls octet by octet.
 
-It writes octets as it is told, right or wrong, ends TCP as it is told (FIN, RST, not
-at all), and reports what the kernel and TLS showed it. TLS runs in memory, so that the
-TCP below it is in the test's hand too: one octet to a segment, FIN without
-close_notify, RST in the middle of a record.
+It writes any octets, right or wrong, ends TCP with FIN, with RST or not at all, and records what the kernel
+and TLS showed it. TLS runs in memory, so that the test controls TCP below it too: one octet per segment,
+FIN without close_notify, RST in the middle of a record.
 """
 
 from __future__ import annotations
@@ -48,12 +47,12 @@ __all__ = [
 
 HOST = "127.0.0.1"
 
-#: Seconds after which a wait has failed. Only a hang lasts that long: a busy machine may stop a
-#: process for several seconds at a time.
+#: The timeout of a wait, in seconds. Only a hang reaches it: a busy machine may stop a process for several
+#: seconds.
 BOUND = 30.0
 
-#: Seconds within which something happens "at once". What a test rules out by it takes at least
-#: three times as long, so that a stall of the machine is not taken for it.
+#: The bound for "at once", in seconds. The behaviour that a test rules out with it takes at least three
+#: times as long, so that a stall of the machine is not mistaken for it.
 PROMPT = 10.0
 
 NONCE = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 §1.3
@@ -101,7 +100,7 @@ def named(name: str) -> Transport:
 
 
 class TcpState(Enum):
-    """Linux's ``include/net/tcp_states.h``, as far as a socket that is open can be in them."""
+    """The states of Linux's ``include/net/tcp_states.h`` that an open socket can have."""
 
     ESTABLISHED = 1
     FIN_WAIT1 = 4
@@ -114,7 +113,7 @@ class TcpState(Enum):
 
 
 class Frame(NamedTuple):
-    """One frame that came."""
+    """A received frame."""
 
     opcode: int
     payload: bytes
@@ -122,25 +121,25 @@ class Frame(NamedTuple):
 
 @dataclass
 class Seen:
-    """What reached the peer until TCP ended."""
+    """What the peer received until TCP ended."""
 
-    #: All frames but the Closes.
+    #: All frames except Close frames.
     frames: list[Frame] = field(default_factory=list)
-    #: The first Close, and how many came.
+    #: The first Close, and the number of Close frames.
     close: Close | None = None
     closes: int = 0
-    #: Whether TLS was ended with close_notify; None without TLS.
-    notified: bool | None = None
-    #: TLS's fatal alert. OpenSSL's answer to a FIN that came without close_notify is "decode error".
+    #: Whether TLS ended with close_notify; None without TLS.
+    close_notify: bool | None = None
+    #: The fatal TLS alert. OpenSSL answers a FIN without close_notify with "decode error".
     alert: str | None = None
     #: FIN or RST.
     tcp: TcpEnd | None = None
 
 
 class RawPeer:
-    """A client, or a server, that does what the test says and nothing by itself.
+    """A client or server that does only what the test says.
 
-    With ``bytewise`` each octet leaves in a segment of its own.
+    With ``bytewise`` each octet is sent in a segment of its own.
     """
 
     #: Whether close_notify is answered with close_notify, which asyncio's transports wait for. Others do not:
@@ -156,7 +155,7 @@ class RawPeer:
         self.sock = sock
         self.server = server
         self.bytewise = bytewise
-        self.seen = Seen(notified=None if context is None else False)
+        self.seen = Seen(close_notify=None if context is None else False)
         self._loop = asyncio.get_running_loop()
         self._fin = False
         self._received = bytearray()
@@ -167,7 +166,7 @@ class RawPeer:
             self._tls = context.wrap_bio(self._in, self._out, server_side=server, server_hostname=name)
 
     @classmethod
-    async def reach(
+    async def connect_tcp(
         cls,
         port: int,
         context: ssl.SSLContext | None = None,
@@ -175,10 +174,10 @@ class RawPeer:
         bytewise: bool = False,
         buffer: int | None = None,
     ) -> RawPeer:
-        """A client that has a TCP connection; ``buffer`` is how many bytes the kernel takes from the other side."""
+        """A client with a TCP connection only; ``buffer`` is the size in bytes of its receive buffer."""
         sock = socket.socket()
         if buffer is not None:
-            _limit(sock, buffer)
+            _limit_receive_buffer(sock, buffer)
         peer = cls(sock, context, server=False, bytewise=bytewise)
         with _closed_if_it_fails(peer):
             async with asyncio.timeout(BOUND):
@@ -187,8 +186,8 @@ class RawPeer:
 
     @classmethod
     async def connect(cls, port: int, context: ssl.SSLContext | None = None, **how: Any) -> RawPeer:
-        """A client whose opening handshake is done; ``how`` goes to :meth:`reach`."""
-        peer = await cls.reach(port, context, **how)
+        """A client after the opening handshake; ``how`` goes to :meth:`connect_tcp`."""
+        peer = await cls.connect_tcp(port, context, **how)
         with _closed_if_it_fails(peer):
             await peer.upgrade()
         return peer
@@ -202,11 +201,11 @@ class RawPeer:
     # -- writing --------------------------------------------------------------
 
     async def write(self, data: bytes) -> None:
-        """Send octets."""
-        await self.transmit(self.sealed(data))
+        """Send octets, encrypted if there is TLS."""
+        await self.send_tcp(self.encrypt(data))
 
-    async def transmit(self, octets: bytes) -> None:
-        """Send octets below TLS."""
+    async def send_tcp(self, octets: bytes) -> None:
+        """Send octets over TCP, below TLS."""
         async with asyncio.timeout(BOUND):
             if not self.bytewise:
                 await self._loop.sock_sendall(self.sock, octets)
@@ -215,19 +214,19 @@ class RawPeer:
                 await self._loop.sock_sendall(self.sock, octets[at : at + 1])
                 await asyncio.sleep(0)
 
-    async def delivered(self) -> None:
-        """Wait until the other side's kernel has all that was sent: RST would destroy the rest."""
+    async def until_acknowledged(self) -> None:
+        """Wait until the other kernel has acknowledged all that was sent: RST would destroy the rest."""
         async with asyncio.timeout(BOUND):
             while fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)) != bytes(4):
                 await asyncio.sleep(0.001)
 
-    def push(self, data: bytes) -> None:
-        """Send octets before anything else can run; they have to fit into the kernel's buffer."""
-        octets = self.sealed(data)
+    def send_at_once(self, data: bytes) -> None:
+        """Send octets before the loop runs on; they have to fit into the kernel's buffer."""
+        octets = self.encrypt(data)
         assert self.sock.send(octets) == len(octets)
 
-    def sealed(self, data: bytes) -> bytes:
-        """What ``data`` is below TLS."""
+    def encrypt(self, data: bytes) -> bytes:
+        """The TLS records of ``data``; ``data`` itself without TLS."""
         if self._tls is None:
             return data
         if data:
@@ -239,7 +238,7 @@ class RawPeer:
         return frame(opcode, payload, **{"key": None if self.server else KEY, **fields})
 
     def close_octets(self, code: int | None = 1000, reason: str = "") -> bytes:
-        """A Close."""
+        """A Close frame."""
         return self.octets(CLOSE, b"" if code is None else struct.pack("!H", code) + reason.encode())
 
     async def frame(self, opcode: int, payload: bytes = b"", **fields: Any) -> None:
@@ -247,50 +246,50 @@ class RawPeer:
         await self.write(self.octets(opcode, payload, **fields))
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
-        """Send a Close."""
+        """Send a Close frame."""
         await self.write(self.close_octets(code, reason))
 
     # -- ending ---------------------------------------------------------------
 
-    async def notify(self) -> None:
+    async def send_close_notify(self) -> None:
         """Send TLS's close_notify, if there is TLS."""
         if self._tls is not None:
-            with suppress(ssl.SSLWantReadError):  # theirs has not come yet
+            with suppress(ssl.SSLWantReadError):  # the other close_notify has not come yet
                 self._tls.unwrap()
-            await self.transmit(self._out.read())
+            await self.send_tcp(self._out.read())
 
     def fin(self) -> None:
-        """End TCP without a word: no Close, no close_notify."""
+        """Send a FIN without a Close or close_notify."""
         if not self._fin:
             self._fin = True
             self.sock.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
-        """End TCP with RST."""
+        """Send a RST."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
 
     def drop(self) -> None:
-        """Close the socket as the end of a process does: RST if anything is unread, else FIN."""
+        """Close the socket as the end of a process does: RST if there is unread data, else FIN."""
         self.sock.close()
 
     async def vanish(self) -> None:
-        """From now on whatever comes is lost on its way: no FIN, no RST, no acknowledgement."""
-        await self.delivered()  # or else the kernel sends it again and again, as no dead one does
-        # <linux/filter.h>: a filter of one instruction, which lets 0 octets pass.
+        """Drop all packets that arrive from now on: no FIN, no RST, no acknowledgement."""
+        await self.until_acknowledged()  # otherwise the kernel retransmits it, which a dead peer does not
+        # <linux/filter.h>: a filter of one instruction that accepts 0 octets.
         drop = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))
         program = struct.pack("@HP", 1, ctypes.addressof(drop))
         self.sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
     @property
     def tcp_state(self) -> TcpState:
-        """Where our half of TCP stands: the first octet of Linux's ``struct tcp_info``."""
+        """The state of this end of TCP: the first octet of Linux's ``struct tcp_info``."""
         return TcpState(self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0])
 
     # -- reading --------------------------------------------------------------
 
     async def read_head(self) -> str:
-        """The head of the other's opening handshake."""
+        """The head of the request or response of the opening handshake."""
         async with asyncio.timeout(BOUND):
             while b"\r\n\r\n" not in self._received:
                 assert await self.more(), "the connection ended within the head"
@@ -312,15 +311,15 @@ class RawPeer:
         return _parse(data)
 
     async def read_close(self) -> Close:
-        """A Close, which is what has to come next."""
+        """The next frame, which has to be a Close."""
         received = await self.read_frame()
         assert received is not None, f"TCP ended: {self.seen.tcp}"
         return close_of(received)
 
     async def read_to_the_end(self, *, answer: bool = False) -> Seen:
-        """Read until the other side ends TCP; no ping is answered.
+        """Read until the other side ends TCP; pings get no answer.
 
-        ``answer`` echoes its Close. A server ends TCP after a Close, as RFC 6455 §7.1.1 wants it.
+        ``answer`` echoes the Close. A server ends TCP after a Close, as RFC 6455 §7.1.1 asks.
         """
         while (received := await self.read_frame()) is not None:
             if received.opcode != CLOSE:
@@ -335,13 +334,13 @@ class RawPeer:
             self.seen.closes += 1
         return self.seen
 
-    async def until_notified(self) -> None:
-        """Read until TLS's close_notify; what comes before it is kept."""
-        while not self.seen.notified:
+    async def until_close_notify(self) -> None:
+        """Read until TLS's close_notify; data before it stays in the buffer."""
+        while not self.seen.close_notify:
             assert await self.more(), f"TCP ended first: {self.seen.tcp}"
 
-    async def silence(self, seconds: float) -> bool:
-        """Whether nothing comes for so long, nor the end."""
+    async def is_silent(self, seconds: float) -> bool:
+        """Whether neither data nor the end of TCP arrives for ``seconds``."""
         try:
             async with asyncio.timeout(seconds):
                 await self.more()
@@ -350,10 +349,10 @@ class RawPeer:
         return False
 
     async def more(self) -> bool:
-        """Read once; False at the end of TCP, which is noted in ``seen``."""
+        """Read once; False at the end of TCP, which is recorded in ``seen``."""
         if self.seen.tcp is not None:
             return False
-        await asyncio.sleep(0)  # sock_recv() does not suspend while there is something to read
+        await asyncio.sleep(0)  # sock_recv() does not suspend while there is data to read
         try:
             octets = await self._loop.sock_recv(self.sock, 2**18)
         except ConnectionResetError:
@@ -366,35 +365,35 @@ class RawPeer:
             self._received += octets
         else:
             self._in.write(octets)
-            self._open(self._tls)
-            if self.answers_notify and self.seen.notified and not self._fin:
+            self._decrypt(self._tls)
+            if self.answers_notify and self.seen.close_notify and not self._fin:
                 with suppress(OSError):
-                    await self.notify()
+                    await self.send_close_notify()
         return True
 
-    async def octets_below(self) -> bytes:
-        """One read below TLS, which TLS does not learn of."""
+    async def recv_tcp(self) -> bytes:
+        """One read of TCP, below TLS: TLS does not receive the data."""
         async with asyncio.timeout(BOUND):
             return await self._loop.sock_recv(self.sock, 2**18)
 
-    def _open(self, tls: ssl.SSLObject) -> None:
-        # What comes after close_notify is looked at by nobody.
-        while not self.seen.notified and self.seen.alert is None:
+    def _decrypt(self, tls: ssl.SSLObject) -> None:
+        # Data after close_notify is ignored.
+        while not self.seen.close_notify and self.seen.alert is None:
             try:
                 data = tls.read(2**16)
             except ssl.SSLWantReadError:
                 return
             except ssl.SSLZeroReturnError:
-                data = b""  # which it is called once we have said it too
+                data = b""  # SSLZeroReturnError, once we have sent close_notify too
             except ssl.SSLError as exc:
                 self.seen.alert = exc.reason
                 return
-            self.seen.notified = not data
+            self.seen.close_notify = not data
             self._received += data
 
     # -- the openings ---------------------------------------------------------
 
-    async def shake(self) -> None:
+    async def tls_handshake(self) -> None:
         """Do the TLS handshake, if there is TLS."""
         if self._tls is None:
             return
@@ -402,17 +401,17 @@ class RawPeer:
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
-                await self.transmit(self._out.read())
-                octets = await self.octets_below()
+                await self.send_tcp(self._out.read())
+                octets = await self.recv_tcp()
                 assert octets, "the connection ended within the TLS handshake"
                 self._in.write(octets)
             else:
                 break
-        await self.transmit(self._out.read())
-        self._open(self._tls)
+        await self.send_tcp(self._out.read())
+        self._decrypt(self._tls)
 
-    def flight(self, received: bytes = b"") -> bytes:
-        """What the TLS handshake would say to what was ``received``, instead of saying it."""
+    def tls_flight(self, received: bytes = b"") -> bytes:
+        """The next flight of the TLS handshake after ``received``, without sending it."""
         assert self._tls is not None
         self._in.write(received)
         with suppress(ssl.SSLWantReadError):
@@ -420,8 +419,10 @@ class RawPeer:
         return self._out.read()
 
     async def upgrade(self, response: bytes | None = None) -> None:
-        """Do the opening handshakes of TLS and WebSocket; a server may answer with another ``response``."""
-        await self.shake()
+        """Do the opening handshakes of TLS and WebSocket; a server sends ``response`` instead of its own if
+        given.
+        """
+        await self.tls_handshake()
         if self.server:
             await self.write(response or switching_protocols(await self.read_head()))
         else:
@@ -453,12 +454,12 @@ class RawServer:
         self._bytewise = bytewise
         self._sock = socket.socket()
         if buffer is not None:
-            _limit(self._sock, buffer)
+            _limit_receive_buffer(self._sock, buffer)
         self._sock.bind((HOST, 0))
         self._sock.listen()
         self._sock.setblocking(False)
         scheme = "ws" if context is None else "wss"
-        #: Where a client finds it.
+        #: The URI of this server.
         self.uri = f"{scheme}://{HOST}:{self._sock.getsockname()[1]}/"
 
     def __enter__(self) -> RawServer:
@@ -467,15 +468,15 @@ class RawServer:
     def __exit__(self, *_: object) -> None:
         self._sock.close()
 
-    async def reached(self) -> RawPeer:
-        """A server that has a TCP connection."""
+    async def accept_tcp(self) -> RawPeer:
+        """A server peer with a TCP connection only."""
         async with asyncio.timeout(BOUND):
             sock, _ = await asyncio.get_running_loop().sock_accept(self._sock)
         return self._peers(sock, self._context, server=True, bytewise=self._bytewise)
 
     async def accept(self, response: bytes | None = None) -> RawPeer:
-        """A server whose opening handshake is done, or answered with ``response``."""
-        peer = await self.reached()
+        """A server peer after the opening handshake, answered with ``response`` if given."""
+        peer = await self.accept_tcp()
         with _closed_if_it_fails(peer):
             await peer.upgrade(response)
         return peer
@@ -483,7 +484,7 @@ class RawServer:
 
 @contextmanager
 def _closed_if_it_fails(peer: RawPeer) -> Iterator[None]:
-    """Close the socket of ``peer`` if the block raises, because then no test has the peer."""
+    """Close the socket of ``peer`` if the block raises, because then no test can close it."""
     try:
         yield
     except BaseException:
@@ -491,10 +492,10 @@ def _closed_if_it_fails(peer: RawPeer) -> Iterator[None]:
         raise
 
 
-def _limit(sock: socket.socket, buffer: int) -> None:
-    """Have the kernel take so many bytes from the other side, and no more; before there is a connection."""
+def _limit_receive_buffer(sock: socket.socket, buffer: int) -> None:
+    """Set the size of the kernel's receive buffer and a small segment size, before there is a connection."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    # Loopback's segments of 64 KiB would not fit, and then TCP only sends by timer.
+    # The 64 KiB segments of loopback would not fit, and then TCP sends only by timer.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
 
 
@@ -511,7 +512,7 @@ def switching_protocols(request: str) -> bytes:
 
 
 def close_of(received: Frame) -> Close:
-    """What a Close frame says."""
+    """The code and reason of a Close frame."""
     assert received.opcode == CLOSE, received
     code = int.from_bytes(received.payload[:2], "big") if received.payload else None
     return Close(code, received.payload[2:].decode())

@@ -1,8 +1,9 @@
-"""Which tests ``make test`` runs: each behaviour once.
+"""Selects the tests of ``make test``: each behaviour once.
 
-Many behaviours are tested in a product: both faces, both roles, ws and wss, each kind of application. ``make test-all``
-runs the whole product. ``pytest --once`` runs one combination of it for each behaviour and each of its own cases. The
-combinations rotate from test to test, so that the selection as a whole contains every face, role and transport.
+Many behaviours are tested in a product: both faces, both roles, ws and wss, each kind of application.
+``make test-all`` runs the whole product. ``pytest --once`` runs one combination for each behaviour and each
+of its own cases. The combinations rotate from test to test, so that the selection as a whole contains every
+face, role and transport.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import pytest
 
 __all__ = ["once"]
 
-#: The parameters that repeat a behaviour. All others are its cases.
+#: The parameters that repeat a behaviour. All others are cases of their own.
 AXES = {"application", "bytewise", "face", "role", "transport", "way"}
 
-#: The protocol of today, for a behaviour that is also tested in the old ones.
+#: The current protocol, for a behaviour that is also tested with the old ones.
 CURRENT = {"ws", "wss", "ws over a transport", "wss over a transport"}
 
 
@@ -42,7 +43,7 @@ def _behaviour(item: pytest.Item) -> Hashable:
 
 
 def _key(value: object) -> Hashable:
-    """A case is the same object in each combination, or an equal one if it can be hashed."""
+    """The identity of a case: the same object in each combination, or an equal one if it is hashable."""
     try:
         hash(value)
     except (TypeError, ValueError):  # ValueError: a memoryview of a bytearray
@@ -52,5 +53,5 @@ def _key(value: object) -> Hashable:
 
 def _choose(variants: list[pytest.Item]) -> pytest.Item:
     current = [item for item in variants if _params(item).get("way", "ws") in CURRENT] or variants
-    # A hash of the name, because Python's own differs from run to run.
+    # A hash of the name, because Python's own hash differs from run to run.
     return current[crc32(variants[0].nodeid.encode()) % len(current)]

@@ -1,4 +1,4 @@
-"""A server for clients that come back: what it does to the first, the second, the third connection."""
+"""A server for tests of reconnecting clients: a script says what each connection meets."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import endwell
 from endwell import Close, Response, RetryPolicy
 from tests.pair import nothing_left_behind
 
-__all__ = ["QUICK", "SLOW", "Served", "due", "refusal", "serving"]
+__all__ = ["QUICK", "SLOW", "ScriptedServer", "due", "refusal", "serving"]
 
 #: The defaults, 250 times as fast.
 QUICK = RetryPolicy(base=0.02, max_delay=0.24, stable_after=10)
-#: One that is still waiting when the test is over.
+#: A policy that is still waiting when the test ends.
 SLOW = RetryPolicy(base=60)
 
 
-class Served:
-    """A server whose n-th connection meets the n-th of ``turns``, and whose later ones echo."""
+class ScriptedServer:
+    """A server that treats its n-th connection as the n-th of ``turns`` says, and echoes on later ones."""
 
     def __init__(self, *turns, **options):
         self.turns = list(turns)
         self.server = endwell.Server(legacy=True, **options)
-        #: When each connection came, and the sockets of those that opened.
-        self.times = []
+        #: The times of all requests, and the connections that were accepted.
+        self.request_times = []
         self.opened = []
         self.server.process_request(self._request)
         self.server.websocket("/")(self._handle)
@@ -34,7 +34,7 @@ class Served:
         return f"ws://127.0.0.1:{self.server.port}/"
 
     async def _request(self, request):
-        self.times.append(time.monotonic())
+        self.request_times.append(time.monotonic())
         turn = self.turns[0] if self.turns else None
         if isinstance(turn, Response):
             return self.turns.pop(0)
@@ -56,13 +56,13 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def serving(*turns, **where):
-    served = Served(*turns)
+    served = ScriptedServer(*turns)
     async with nothing_left_behind(), served.server.serving(**where):
         yield served
 
 
 def due(client):
-    """When ``client`` has chosen to make its next attempt; its callback has no exact time of its own."""
+    """The time that ``client`` has chosen for its next attempt; its callback reports no exact time."""
     return client._connecting._due
 
 

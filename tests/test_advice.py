@@ -1,4 +1,4 @@
-"""The grammar of "come back then" in the reason of a Close."""
+"""The retry advice ("retry 2-12s") in the reason of a Close."""
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,7 @@ seconds = st.integers(0, MAX_SECONDS)
         ("zurück gleich ✓; retry 1-2s", (1, 2)),
     ],
 )
-def test_a_reason_that_ends_with_advice_gives_its_window(reason, window):
+def test_advice_at_the_end_of_a_reason_is_parsed(reason, window):
     assert RetryAdvice.parse(reason) == window
 
 
@@ -53,15 +53,15 @@ def test_a_reason_that_ends_with_advice_gives_its_window(reason, window):
         "restarting;retry 2-12s",
         "do not retry 2-12s",
         "retry 2-12s; server restarting",
-        "retry \u0662-\u0669s",  # digits, but not these
+        "retry \u0662-\u0669s",  # digits, but not ASCII
     ],
 )
-def test_any_other_reason_is_a_reason_like_any_other(reason):
+def test_a_reason_without_valid_advice_parses_to_none(reason):
     assert RetryAdvice.parse(reason) is None
 
 
 @given(seconds, seconds, st.text(st.characters(codec="utf-8"), max_size=MAX_TEXT))
-def test_what_is_written_is_read_and_fits_a_close(one, other, text):
+def test_advice_round_trips_and_fits_into_a_close(one, other, text):
     text = text.encode()[:MAX_TEXT].decode(errors="ignore")
     advice = RetryAdvice(min(one, other), max(one, other))
     reason = advice.reason(text)
@@ -71,13 +71,13 @@ def test_what_is_written_is_read_and_fits_a_close(one, other, text):
 
 
 @given(st.text())
-def test_reading_never_fails(reason):
+def test_parsing_advice_never_fails(reason):
     advice = RetryAdvice.parse(reason)
     assert advice is None or 0 <= advice.earliest <= advice.latest <= MAX_SECONDS
 
 
-def test_reading_takes_linear_time():
-    # It does not, if each beginning runs on to the end of the text.
+def test_parsing_advice_takes_linear_time():
+    # Quadratic if each match attempt runs on to the end of the text.
     assert takes_linear_time(RetryAdvice.parse, lambda count: "; retry 99999-99999" * count, 50_000)
 
 
@@ -87,12 +87,12 @@ def test_advice_alone_needs_no_text():
 
 
 @pytest.mark.parametrize("window", [(-1, 2), (2, 1), (0, 100000)])
-def test_a_window_that_cannot_be_said_is_refused(window):
+def test_a_window_that_cannot_be_written_is_refused(window):
     with pytest.raises(ValueError, match="earliest and latest"):
         RetryAdvice(*window).reason()
 
 
-def test_a_text_that_would_not_fit_is_refused_by_its_bytes():
+def test_the_limit_of_a_text_counts_bytes():
     assert len(RetryAdvice(99999, 99999).reason("x" * MAX_TEXT).encode()) == 123
     for text in ("x" * (MAX_TEXT + 1), "ü" * 52):
         with pytest.raises(ValueError, match="text must be at most 103 bytes"):

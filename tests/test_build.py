@@ -1,4 +1,4 @@
-"""Which build runs: the plain finder and what it says of itself."""
+"""Which build runs: the plain finder, and the reason of a failed compilation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from endwell import build
 
 
-def test_the_plain_finder_prefers_a_py_file_to_the_extension_module_beside_it(tmp_path: Path) -> None:
+def test_the_plain_finder_prefers_a_py_file_to_an_extension_module(tmp_path: Path) -> None:
     source = tmp_path / "frames.py"
     extension = tmp_path / f"frames{EXTENSION_SUFFIXES[0]}"
     source.touch()
@@ -42,7 +42,7 @@ def test_the_plain_finder_leaves_other_packages_alone(name: str, tmp_path: Path)
     assert build.PlainFinder.find_spec(name, [str(tmp_path)]) is None
 
 
-def test_the_plain_finder_does_not_make_up_a_module(tmp_path: Path) -> None:
+def test_the_plain_finder_finds_no_missing_module(tmp_path: Path) -> None:
     assert build.PlainFinder.find_spec("endwell.nothing", [str(tmp_path)]) is None
     assert build.PlainFinder.find_spec("endwell.nothing") is None
 
@@ -62,7 +62,7 @@ def test_endwell_pure_puts_the_plain_finder_first(
     assert sys.meta_path == [found["PlainFinder"]] * pure + others
 
 
-def test_compiled_names_the_extension_modules_of_this_package_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_lists_extension_modules_of_this_package_only(monkeypatch: pytest.MonkeyPatch) -> None:
     before = build.compiled()
     for name in ("endwell.fast", "elsewhere.fast"):
         module = ModuleType(name)
@@ -75,7 +75,9 @@ def test_compiled_names_the_extension_modules_of_this_package_only(monkeypatch: 
 
 @pytest.fixture
 def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the installation leaves if the compiler fails; and nothing is compiled, and nothing was warned about."""
+    """The file that an installation writes if the compiler fails; no module is compiled, no warning was
+    given.
+    """
     path = tmp_path / "not-compiled"
     path.write_text("command 'cc' failed:\nNo such file\n")
     monkeypatch.setattr(build, "_MARKER", str(path))
@@ -85,28 +87,26 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_the_reason_why_compiling_failed_is_known(marker: Path) -> None:
+def test_the_reason_for_a_failed_compilation_is_known(marker: Path) -> None:
     assert build.failure() == "command 'cc' failed: No such file"
 
 
-def test_a_build_that_is_plain_by_choice_has_not_failed(
-    marker: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_plain_build_by_choice_is_no_failure(marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENDWELL_PURE", "1")
     assert build.failure() is None
 
 
-def test_a_plain_wheel_has_not_failed(marker: Path) -> None:
+def test_a_plain_wheel_is_no_failure(marker: Path) -> None:
     marker.unlink()
     assert build.failure() is None
 
 
-def test_a_compiled_build_has_not_failed(marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_build_is_no_failure(marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "compiled", lambda: ("endwell.http.headers",))
     assert build.failure() is None
 
 
-def test_a_build_that_failed_is_warned_about_once(marker: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_compilation_is_warned_about_once(marker: Path, caplog: pytest.LogCaptureFixture) -> None:
     build.warn_of_failure()
     build.warn_of_failure()
 
@@ -118,9 +118,7 @@ def test_a_build_that_failed_is_warned_about_once(marker: Path, caplog: pytest.L
     )
 
 
-def test_a_build_that_did_not_fail_is_not_warned_about(
-    marker: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_build_without_failure_is_not_warned_about(marker: Path, caplog: pytest.LogCaptureFixture) -> None:
     marker.unlink()
     build.warn_of_failure()
     assert not caplog.records

@@ -1,4 +1,4 @@
-"""Every exception and value that the package hands out can be pickled and copied."""
+"""Every public exception and value can be pickled and copied."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from endwell.server.timetable import Phase
 
 ROOT = Path(__file__).parents[1]
 
-#: What has a place in one process and is no value.
+#: Objects that belong to one process and are not values.
 NO_VALUES = {"Server", "Sessions", "WebSocket", "connect", "reconnecting"}
 
 FAULT = Ending(
@@ -141,28 +141,28 @@ def way(request):
 
 
 def public(value):
-    """The attributes that are no methods."""
+    """The public attributes that are not methods."""
     names = [name for name in dir(value) if not name.startswith("_") and name != "with_traceback"]
     found = {name: getattr(value, name) for name in names if hasattr(value, name)}
     return {name: what for name, what in found.items() if not callable(what)}
 
 
-def alike(one, other):
-    """Whether two values or exceptions say the same in every attribute."""
+def equal_in_every_attribute(one, other):
+    """Whether two values or exceptions are equal in every attribute."""
     if isinstance(one, BaseException):
         assert type(one) is type(other)
         assert (str(one), one.args, repr(one)) == (str(other), other.args, repr(other))
         ours, theirs = public(one), public(other)
         assert ours.keys() == theirs.keys()
         for name, value in ours.items():
-            alike(value, theirs[name])
+            equal_in_every_attribute(value, theirs[name])
     else:
         assert type(one) is type(other)
         assert one == other
         assert repr(one) == repr(other)
 
 
-def test_every_public_class_is_here():
+def test_every_public_class_is_covered():
     classes = {name for name in endwell.__all__ if inspect.isclass(getattr(endwell, name))}
     errors = {name for name in classes if issubclass(getattr(endwell, name), BaseException)}
     assert errors <= set(endwell.errors.__all__)
@@ -171,14 +171,14 @@ def test_every_public_class_is_here():
 
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
 def test_a_value_and_its_copy_are_equal(value, way):
-    alike(value, way(value))
+    equal_in_every_attribute(value, way(value))
     if isinstance(value, Query):
         assert way(value).pairs == value.pairs
 
 
 @pytest.mark.parametrize("error", list(exceptions()), ids=lambda error: type(error).__name__)
-def test_an_exception_and_its_copy_say_the_same(error, way):
-    alike(error, way(error))
+def test_an_exception_and_its_copy_are_equal(error, way):
+    equal_in_every_attribute(error, way(error))
 
 
 def test_an_ending_with_an_exception_is_copied_with_it(way):
@@ -190,10 +190,10 @@ def test_an_ending_with_an_exception_is_copied_with_it(way):
     )
     copied = way(ending)
     assert (str(copied), copied.as_dict()) == (str(ending), ending.as_dict())
-    alike(endwell.ConnectionClosed.of(ending).ending.exception, copied.exception)
+    equal_in_every_attribute(endwell.ConnectionClosed.of(ending).ending.exception, copied.exception)
 
 
-def test_an_exception_keeps_its_notes_and_what_an_application_has_hung_on_it(way):
+def test_a_copied_exception_keeps_notes_and_added_attributes(way):
     error = HandshakeRejected(FAULT, Response(401))
     error.add_note("at the second try")
     error.number = 2
@@ -201,7 +201,7 @@ def test_an_exception_keeps_its_notes_and_what_an_application_has_hung_on_it(way
     assert (copied.__notes__, copied.number) == (["at the second try"], 2)
 
 
-def test_a_subclass_of_an_application_is_copied_whatever_it_takes(way):
+def test_an_application_subclass_with_its_own_arguments_is_copied(way):
     copied = way(Busy(3, seconds=5))
     assert (type(copied), str(copied), copied.seconds) == (Busy, "busy: 3", 5)
 
@@ -212,19 +212,19 @@ class Busy(endwell.EndwellError):
         self.seconds = seconds
 
 
-def test_a_copy_of_headers_is_changed_alone(way):
+def test_changing_a_copy_of_headers_leaves_the_original(way):
     headers = Headers(FIELDS)
     way(headers).add("Y", "z")
     assert list(headers) == FIELDS
 
 
-#: What a process of the other build does: read, compare with its own, write.
+#: Runs in the other build: read, compare with its own, write.
 OTHER = """
 import pickle, sys
 import endwell
-from tests.test_copies import alike, samples
+from tests.test_copies import equal_in_every_attribute, samples
 for theirs, ours in zip(pickle.load(sys.stdin.buffer), samples(), strict=True):
-    alike(theirs, ours)
+    equal_in_every_attribute(theirs, ours)
 pickle.dump((len(endwell.compiled()), samples()), sys.stdout.buffer)
 """
 
@@ -233,7 +233,7 @@ def samples():
     return [*VALUES.values(), *exceptions()]
 
 
-def test_what_one_build_has_pickled_the_other_one_reads():
+def test_a_pickle_of_one_build_loads_in_the_other():
     environment = {key: value for key, value in os.environ.items() if key != "ENDWELL_PURE"}
     if endwell.compiled():
         environment["ENDWELL_PURE"] = "1"
@@ -246,7 +246,7 @@ def test_what_one_build_has_pickled_the_other_one_reads():
         check=True,
     )
     compiled, theirs = pickle.loads(done.stdout)
-    # Where there is no compiler, the other build is a plain one too.
+    # Without a compiler, the other build is plain too.
     assert not (compiled and endwell.compiled())
     for one, other in zip(theirs, samples(), strict=True):
-        alike(one, other)
+        equal_in_every_attribute(one, other)

@@ -1,4 +1,4 @@
-"""What an Ending says, in words, in numbers and as JSON."""
+"""An Ending as a sentence, as numbers and as JSON."""
 
 import dataclasses
 import json
@@ -39,10 +39,10 @@ def test_code_and_reason_are_those_of_the_first_close(initiator, received, sent,
     [
         (True, ending(received=Close(1000), sent=Close(1000))),
         (True, ending(received=Close(), sent=Close())),
-        # A page that reloads does not wait for our Close.
+        # A page that reloads does not wait for the server's Close.
         (True, ending(received=Close(1001), clean=False, tcp=TcpEnd.RST)),
         (True, ending(Cause.SERVER_DRAINED, received=Close(1001), sent=Close(1001))),
-        # hixie-75 has no closing handshake: the end of TCP is the Close, if it comes in order.
+        # hixie-75 has no closing handshake: an orderly end of TCP is the Close.
         (True, ending(clean=None)),
         (True, ending(Cause.PEER_VANISHED, clean=None, tcp=TcpEnd.FIN)),
         (True, ending(Cause.APP_CLOSED, clean=None, sent=Close(1000, not_transmitted=True))),
@@ -53,19 +53,19 @@ def test_code_and_reason_are_those_of_the_first_close(initiator, received, sent,
         (False, ending(Cause.HANDLER_ERROR, clean=None, sent=Close(1011, not_transmitted=True))),
         (False, ending(Cause.CONNECTION_RESET, clean=None, tcp=TcpEnd.RST)),
         (False, ending(Cause.INVALID_DATA, clean=None, exception=ValueError())),
-        # A code of ours counts, said or not.
+        # Our own code counts, whether transmitted or not.
         (True, ending(Cause.HANDLER_RETURNED, received=Close(), sent=Close(1000, not_transmitted=True))),
         (False, ending(Cause.HANDLER_ERROR, received=Close(), sent=Close(1011, not_transmitted=True))),
-        # We closed, and never heard the answer.
+        # We sent a Close and received no answer.
         (False, ending(Cause.APP_CLOSED, sent=Close(1000), clean=False, tcp=TcpEnd.TIMEOUT)),
         (False, ending(received=Close(1011), sent=Close(1011))),
         (False, ending(received=Close(4001), sent=Close(4001))),
-        # Answered, but for a fault.
+        # Answered, except in an error.
         (False, ending(Cause.PROTOCOL_ERROR, received=Close(1002), sent=Close(1002))),
         (False, ending(Cause.PEER_VANISHED, clean=False)),
-        # WebKit answers a 1012 so, and tells its page 1006.
+        # WebKit answers a 1012 like this, and reports 1006 to its page.
         (False, ending(Cause.APP_CLOSED, received=Close(1002), sent=Close(1012))),
-        # Both closed at once: no answer.
+        # Both sides closed at the same time: no answer.
         (True, ending(Cause.APP_CLOSED, received=Close(4001), sent=Close(1000))),
     ],
     ids=str,
@@ -120,7 +120,7 @@ def test_an_ending_is_ok_if_the_peer_closed_with_an_ordinary_code(ok, end):
         ),
     ],
 )
-def test_an_ending_is_one_plain_sentence(sentence, end):
+def test_the_text_of_an_ending_is_one_sentence(sentence, end):
     assert str(end) == sentence
 
 
@@ -136,13 +136,13 @@ HOSTILE = "\x1b[2J\r\n\0\u202e"
     ],
     ids=lambda end: end.cause.value,
 )
-def test_no_control_character_of_a_peer_lives_in_the_sentence(end):
+def test_control_characters_from_the_peer_are_escaped_in_the_sentence(end):
     assert str(end).isprintable()
     assert "\\x1b[2J" in str(end)
 
 
 @pytest.mark.parametrize("cause", Cause)
-def test_every_cause_has_a_meaning_and_one_who_began_it(cause):
+def test_every_cause_has_a_meaning_and_an_initiator(cause):
     assert cause.meaning
     assert isinstance(cause.initiator, Initiator)
     assert Cause(cause.value) is cause
@@ -150,19 +150,19 @@ def test_every_cause_has_a_meaning_and_one_who_began_it(cause):
 
 
 @pytest.mark.parametrize("cause", Cause)
-def test_a_cause_closes_with_a_code_that_may_be_sent_only_if_it_is_local(cause):
+def test_only_local_causes_have_a_close_code_to_send(cause):
     if cause.close_code is not None:
         assert cause.close_code.may_send
         assert cause.initiator is Initiator.LOCAL
 
 
-def test_a_new_ending_is_compared_by_value_and_cannot_be_changed():
+def test_endings_compare_by_value_and_are_immutable():
     assert ending(received=Close(1000)) == ending(received=Close(1000, ""))
     with pytest.raises(dataclasses.FrozenInstanceError):
         ending().cause = Cause.CANCELLED
 
 
-def test_an_ending_as_a_dict_is_json_with_every_field():
+def test_as_dict_has_every_field_and_is_json():
     end = ending(
         Cause.CONNECTION_RESET,
         clean=False,
@@ -200,7 +200,7 @@ def test_an_ending_as_a_dict_is_json_with_every_field():
     }
 
 
-def test_the_code_of_an_ending_without_a_close_is_json_too():
+def test_as_dict_without_a_close_is_json():
     row = json.loads(json.dumps(ending(Cause.PEER_VANISHED, clean=False).as_dict()))
     assert row["code"] == CloseCode.ABNORMAL_CLOSURE
 
@@ -211,24 +211,24 @@ def test_the_code_of_an_ending_without_a_close_is_json_too():
 @pytest.mark.parametrize(
     "code", [None, 1000, CloseCode.GOING_AWAY, *range(1007, 1015), 3000, 3999, 4000, 4999]
 )
-def test_a_close_has_no_code_or_one_that_may_stand_in_a_frame(code):
+def test_a_close_has_no_code_or_one_allowed_in_a_frame(code):
     assert Close(code).code == code
 
 
-# Autobahn's 7.9.* and the ranges of RFC 6455 §7.4.2.
+# Autobahn's 7.9.*, and the ranges of RFC 6455 §7.4.2.
 @pytest.mark.parametrize("code", [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535])
-def test_a_code_that_is_never_in_a_frame_is_in_no_close(code):
+def test_a_code_not_allowed_in_a_frame_is_refused(code):
     with pytest.raises(ValueError, match=rf"^code {code} "):
         Close(code)
 
 
 @pytest.mark.parametrize("code", [-1, 65536, 10**9])
-def test_a_code_that_does_not_fit_two_bytes_is_in_no_close(code):
+def test_a_close_code_that_does_not_fit_two_octets_is_refused(code):
     with pytest.raises(ValueError, match=r"^code must be between 0 and 65535"):
         Close(code)
 
 
-def test_a_reason_may_have_123_bytes_of_utf8_and_no_more():
+def test_a_reason_may_have_at_most_123_bytes_of_utf8():
     reason = "ü" * 61 + "x"
     assert Close(1000, reason).reason == reason
     with pytest.raises(ValueError, match=r"^reason must be at most 123 bytes of UTF-8, not 124"):
@@ -247,11 +247,11 @@ def test_a_reason_may_have_123_bytes_of_utf8_and_no_more():
         (True, "", ValueError, "^code 1 "),
     ],
 )
-def test_the_mistakes_of_an_application_are_named(code, reason, error, words):
+def test_wrong_arguments_of_a_close_are_named(code, reason, error, words):
     with pytest.raises(error, match=words):
         Close(code, reason)
 
 
-def test_a_changed_copy_is_checked_too():
+def test_replace_validates_the_copy():
     with pytest.raises(ValueError, match=r"^code 1005 "):
         dataclasses.replace(Close(1000, "bye"), code=1005)

@@ -1,4 +1,4 @@
-"""Every exception carries its consequence."""
+"""Every exception carries its consequence: a close code or an HTTP status."""
 
 import ast
 from pathlib import Path
@@ -53,7 +53,7 @@ ENDING = Ending(
 FAULT = Ending(cause=Cause.PEER_VANISHED, initiator=Cause.PEER_VANISHED.initiator, clean=False)
 
 
-def test_every_exception_of_the_package_can_be_caught_as_one():
+def test_every_exception_has_the_common_base_class():
     assert all(issubclass(getattr(errors, name), EndwellError) for name in errors.__all__)
 
 
@@ -90,32 +90,32 @@ def test_a_handshake_error_has_the_http_status_of_its_class():
 
 
 @pytest.mark.parametrize("cls", family(RequestRefused))
-def test_the_answer_to_a_refused_request_is_the_error_as_plain_text(cls):
+def test_a_refusal_response_is_the_error_as_plain_text(cls):
     response = cls("the reason").response()
     assert response.body == b"the reason\n"
     assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
 
 
-def test_another_version_is_answered_with_ours():
+def test_a_refused_version_is_answered_with_the_supported_one():
     headers = UpgradeRequired("version 13 only").response().headers
     assert (headers["Upgrade"], headers["Sec-WebSocket-Version"]) == ("websocket", "13")
 
 
-def test_another_version_is_answered_with_all_that_are_spoken():
+def test_a_refused_version_is_answered_with_all_supported_ones():
     headers = UpgradeRequired("no", versions=["13", "8"]).response().headers
     assert headers["Sec-WebSocket-Version"] == "13, 8"
 
 
-def test_another_method_is_answered_with_those_there_are():
+def test_a_refused_method_is_answered_with_the_allowed_ones():
     assert MethodNotAllowed("no").response().headers["Allow"] == "GET, HEAD"
 
 
-# What a refusal may quote: the HTTP parser's fixed words.
+# What a refusal may quote: the fixed texts of the HTTP parser.
 OURS = {"problem"}
 
 
 def refusals():
-    """Each ``RequestRefused`` that the package creates, as (place, its text)."""
+    """Each ``RequestRefused`` that the package creates, as (place, text)."""
     names = {cls.__name__ for cls in family(RequestRefused)}
     source = Path(endwell.__file__).parent
     for file in sorted(source.rglob("*.py")):
@@ -134,7 +134,7 @@ def test_a_refusal_never_quotes_the_peer(place, args):
 
 
 @pytest.mark.parametrize(("ending", "cls"), [(ENDING, ConnectionClosedOK), (FAULT, ConnectionClosedError)])
-def test_the_end_is_told_by_the_class_that_fits_the_ending(ending, cls):
+def test_the_exception_class_follows_from_the_ending(ending, cls):
     error = ConnectionClosed.of(ending)
     assert type(error) is cls
     assert isinstance(error, ConnectionClosed)
@@ -143,18 +143,18 @@ def test_the_end_is_told_by_the_class_that_fits_the_ending(ending, cls):
     assert str(error) == str(ending)
 
 
-def test_two_receivers_are_a_runtime_error():
+def test_two_concurrent_receivers_raise_a_runtime_error():
     assert issubclass(ConcurrencyError, RuntimeError)
 
 
-def test_a_failed_handshake_tells_its_ending_unless_there_is_more_to_say():
+def test_a_handshake_error_shows_its_ending_or_a_better_message():
     assert str(HandshakeError(FAULT)) == str(FAULT)
     assert str(HandshakeError(FAULT, "certificate expired")) == "certificate expired"
     assert HandshakeError(FAULT).ending is FAULT
 
 
 @pytest.mark.parametrize(("status", "text"), [(403, "HTTP 403 Forbidden"), (799, "HTTP 799")])
-def test_a_rejected_handshake_keeps_the_servers_answer(status, text):
+def test_a_rejected_handshake_keeps_the_response(status, text):
     response = Response(status, body=b"no")
     error = HandshakeRejected(FAULT, response)
     assert error.response is response

@@ -18,7 +18,7 @@ from endwell.http import (
 # --- headers -----------------------------------------------------------------
 
 
-def test_names_are_compared_without_case_and_kept_as_they_came():
+def test_header_names_are_case_insensitive_and_keep_their_case():
     headers = Headers({"Sec-WebSocket-Key": "x"})
     assert headers["sec-websocket-key"] == headers.get("SEC-WEBSOCKET-KEY") == "x"
     assert "Sec-Websocket-Key" in headers
@@ -33,7 +33,7 @@ def test_repeated_fields_are_kept_in_order_and_the_first_one_counts():
     assert len(headers) == 3
 
 
-def test_a_field_that_is_not_there_is_a_key_error_or_the_default():
+def test_a_missing_field_is_a_key_error_or_the_default():
     headers = Headers()
     with pytest.raises(KeyError, match="Host"):
         headers["Host"]
@@ -45,18 +45,18 @@ def test_a_field_that_is_not_there_is_a_key_error_or_the_default():
 
 @pytest.mark.parametrize("char", ["\r", "\n", "\0"])
 @pytest.mark.parametrize("value", ["{}", "a{}", "{}b", "a{}b"])
-def test_a_value_that_would_break_the_head_apart_is_refused(value, char):
+def test_a_header_value_with_a_line_break_is_refused(value, char):
     with pytest.raises(ValueError, match="CR, LF or NUL"):
         Headers({"X": value.format(char)})
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "a:", "a\r\nb", "ä", "a\0", "(", '"'])
-def test_a_name_that_is_no_token_is_refused(name):
+def test_a_header_name_that_is_not_a_token_is_refused(name):
     with pytest.raises(ValueError, match="not a token"):
         Headers([(name, "x")])
 
 
-def test_octets_above_ascii_pass_as_latin_1_and_nothing_else_does():
+def test_header_values_are_latin_1_only():
     assert Response(200, Headers({"X": "\xff\x80"})).serialize().endswith(b"X: \xff\x80\r\n\r\n")
     with pytest.raises(ValueError, match="latin-1"):
         Headers({"X": "€"})
@@ -70,7 +70,7 @@ def test_octets_above_ascii_pass_as_latin_1_and_nothing_else_does():
         )
     )
 )
-def test_what_headers_accept_is_one_line_for_each_field(fields):
+def test_every_accepted_header_serializes_to_one_line(fields):
     head = Response(200, Headers(fields)).serialize()
     status, *lines, blank, body = head.decode("latin-1").split("\r\n")
     assert status == "HTTP/1.1 200 OK"
@@ -78,19 +78,19 @@ def test_what_headers_accept_is_one_line_for_each_field(fields):
     assert (blank, body) == ("", "")
 
 
-def test_a_comma_separated_field_is_one_list_over_all_its_lines():
+def test_a_comma_separated_field_is_joined_over_its_lines():
     headers = Headers([("Connection", "keep-alive, Upgrade"), ("connection", " ,\tx ,")])
     assert headers.list_of("Connection") == ["keep-alive", "Upgrade", "x"]
     assert headers.list_of("Via") == []
 
 
-def test_headers_are_equal_by_their_fields_and_show_them():
+def test_headers_compare_by_their_fields_and_show_them():
     assert Headers({"A": "b"}) == Headers([("A", "b")]) != Headers()
     assert Headers({"A": "b"}) != [("A", "b")]
     assert repr(Headers({"A": "b"})) == "Headers([('A', 'b')])"
 
 
-def test_the_lines_of_a_head_are_read_when_somebody_asks_and_can_be_packed_again():
+def test_a_head_is_parsed_lazily_and_serializes_again():
     fields = [("Host", "a:80"), ("X", "b:\t c"), ("x", "")]
     headers = headers_of_lines("Host: a:80\r\nX:  b:\t c\t \r\nx:")
     for _ in range(2):
@@ -106,7 +106,7 @@ def test_the_lines_of_a_head_are_read_when_somebody_asks_and_can_be_packed_again
         len(headers_of_lines("Host: a\r\nX"))
 
 
-def test_a_field_is_set_in_the_place_of_the_first_of_its_name():
+def test_setting_a_field_replaces_the_first_of_its_name():
     headers = Headers([("A", "1"), ("X", "2"), ("B", "3"), ("x", "4")])
     headers.set("x", "5")
     assert list(headers) == [("A", "1"), ("x", "5"), ("B", "3")]
@@ -115,7 +115,7 @@ def test_a_field_is_set_in_the_place_of_the_first_of_its_name():
     assert list(headers) == [("a", "7"), ("x", "5"), ("B", "3"), ("C", "6")]
 
 
-def test_all_fields_of_a_name_are_removed():
+def test_deleting_a_name_removes_all_its_fields():
     headers = Headers([("A", "1"), ("X", "2"), ("x", "3")])
     headers.remove("x")
     headers.remove("y")
@@ -126,7 +126,7 @@ def test_all_fields_of_a_name_are_removed():
     assert not list(headers)
 
 
-def test_the_lines_of_a_head_follow_what_is_set_and_removed():
+def test_changes_of_headers_show_in_the_serialized_head():
     headers = headers_of_lines("A: 1\r\nX: 2\r\nx: 3")
     headers.set("X", "4")
     assert Response(200, headers).serialize() == b"HTTP/1.1 200 OK\r\nA: 1\r\nX: 4\r\n\r\n"
@@ -139,7 +139,7 @@ def test_the_lines_of_a_head_follow_what_is_set_and_removed():
 @pytest.mark.parametrize(
     ("name", "value"), [("", "x"), ("a b", "x"), ("X", "a\r\nY: b"), ("X", "\0"), ("X", "€")]
 )
-def test_a_field_that_would_break_the_head_apart_is_not_set(name, value):
+def test_setting_a_value_with_a_line_break_is_refused(name, value):
     headers = Headers({"X": "1"})
     with pytest.raises(ValueError, match=r"."):
         headers.set(name, value)
@@ -175,7 +175,7 @@ def request(target):
         ),
         ("/a%2Fb", "/a%2Fb", "/a/b", {}),
         ("/x?a=/b?c", "/x", "/x", {"a": "/b?c"}),
-        # Not the path "/b" on the host "a", nor a malformed IPv6 address.
+        # Neither the path "/b" on the host "a" nor a malformed IPv6 address.
         ("//a/b", "//a/b", "//a/b", {}),
         ("//[", "//[", "//[", {}),
         ("/%ff", "/%ff", "/\N{REPLACEMENT CHARACTER}", {}),
@@ -192,7 +192,7 @@ def test_no_repr_shows_a_query():
     assert repr(request("/chat")) == "<Request GET '/chat' Headers([])>"
 
 
-def test_a_query_is_a_dict_that_keeps_what_is_repeated():
+def test_a_query_is_a_dict_that_keeps_repeated_values():
     query = request("/?n=1&m=%C3%BC&n=2&n=").query
     assert isinstance(query, dict)
     assert query == {"n": "", "m": "ü"}
@@ -205,7 +205,7 @@ def test_a_query_is_a_dict_that_keeps_what_is_repeated():
     ("target", "query_string"),
     [("/", ""), ("/?", ""), ("/x?a=%20b&a", "a=%20b&a"), ("/?a?b=/c", "a?b=/c")],
 )
-def test_a_query_can_be_had_as_it_came(target, query_string):
+def test_the_raw_query_is_available(target, query_string):
     assert request(target).query_string == query_string
 
 
@@ -225,20 +225,20 @@ def test_attributes_cannot_be_set_in_either_build(value, names):
         assert getattr(value, name, None) == before
 
 
-def test_the_parameters_of_a_route_and_the_body_of_a_request_can_be_set():
+def test_route_parameters_and_request_body_can_be_set():
     made = request("/")
     made.params = {"room": "a"}
     set_challenge(made, b"octets")
     assert (made.params, challenge_of(made)) == ({"room": "a"}, b"octets")
 
 
-def test_a_request_is_serialized_as_its_line_and_fields():
+def test_a_request_serializes_to_request_line_and_fields():
     head = Request("GET", "/chat?x=1", Headers([("Host", "example.org"), ("X", "1")])).serialize()
     assert head == b"GET /chat?x=1 HTTP/1.1\r\nHost: example.org\r\nX: 1\r\n\r\n"
 
 
 @pytest.mark.parametrize("target", ["", "/a b", "/a\r\nX: y", "/\0", "/\x7f", "/ä", "/\u2028"])
-def test_a_target_that_would_break_the_request_line_is_not_sent(target):
+def test_a_target_that_breaks_the_request_line_is_refused(target):
     with pytest.raises(ValueError, match="not printable ASCII"):
         request(target).serialize()
 
@@ -262,13 +262,13 @@ def test_a_response_of_text_has_one_content_type(response, status, content_type,
     assert response.body == body
 
 
-def test_a_redirect_has_a_location_without_line_breaks():
+def test_a_redirect_refuses_line_breaks_in_its_location():
     assert Response.redirect("/x").headers["Location"] == "/x"
     with pytest.raises(ValueError, match="CR, LF or NUL"):
         Response.redirect("/x\r\nSet-Cookie: y")
 
 
-def test_the_headers_given_to_a_response_are_not_changed():
+def test_a_response_does_not_change_the_given_headers():
     headers = Headers({"X": "1"})
     Response.text("x", headers=headers)
     assert list(headers) == [("X", "1")]
@@ -278,14 +278,14 @@ def test_the_headers_given_to_a_response_are_not_changed():
     ("status", "line"),
     [(200, b"HTTP/1.1 200 OK"), (426, b"HTTP/1.1 426 Upgrade Required"), (599, b"HTTP/1.1 599 ")],
 )
-def test_a_response_is_serialized_with_the_standard_phrase(status, line):
+def test_a_response_serializes_with_the_standard_reason_phrase(status, line):
     response = Response(status, Headers({"X": "1"}), b"\x00body")
     assert response.serialize() == line + b"\r\nX: 1\r\n\r\n\x00body"
 
 
 @pytest.mark.parametrize("headers", [{"X": "1"}, [("X", "1")], Headers({"X": "1"})])
 @pytest.mark.parametrize("body", [b"a", bytearray(b"a"), memoryview(b"a")])
-def test_a_response_takes_headers_and_a_body_of_each_kind(headers, body):
+def test_a_response_accepts_each_type_of_headers_and_body(headers, body):
     assert Response(401, headers, body).serialize() == b"HTTP/1.1 401 Unauthorized\r\nX: 1\r\n\r\na"
 
 
@@ -298,6 +298,6 @@ def test_a_response_takes_headers_and_a_body_of_each_kind(headers, body):
         ((200, None, None), "body"),
     ],
 )
-def test_an_argument_of_a_wrong_type_is_refused_when_the_response_is_made(arguments, named):
+def test_a_response_refuses_arguments_of_the_wrong_type(arguments, named):
     with pytest.raises(TypeError, match=named):
         Response(*arguments)

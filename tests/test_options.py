@@ -1,4 +1,4 @@
-"""Options are checked when they are made, and never change."""
+"""Options are validated when they are created, and are immutable."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from endwell.options import LEGACY, Deflate, OptionKeywords, Options, option_tab
 NUMBERS = {field.name: field for field in dataclasses.fields(Options) if field.metadata["unit"]}
 SECONDS = [name for name, field in NUMBERS.items() if field.metadata["unit"] == "s"]
 COUNTS = [name for name in NUMBERS if name not in SECONDS]
-# What None would leave unbounded or meaningless.
+# The options for which None would mean unbounded or nothing.
 NEVER_NONE = {
     "close_timeout",
     "answer_timeout",
@@ -43,13 +43,13 @@ def test_the_defaults_are_the_documented_ones():
 
 
 @pytest.mark.parametrize("name", SECONDS)
-def test_a_time_is_any_positive_number(name):
+def test_a_time_may_be_any_positive_number(name):
     assert getattr(Options(**{name: 0.25}), name) == 0.25
     assert getattr(Options(**{name: 3}), name) == 3
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_a_size_is_a_whole_number(name):
+def test_a_size_must_be_an_integer(name):
     assert getattr(Options(**{name: 3}), name) == 3
     with pytest.raises(TypeError, match=rf"{name} must be a number of \w+, not 1\.5"):
         Options(**{name: 1.5})
@@ -57,19 +57,19 @@ def test_a_size_is_a_whole_number(name):
 
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("value", ["10", True, [1]])
-def test_what_is_no_number_is_refused_by_name(name, value):
+def test_a_value_that_is_no_number_is_refused_by_option_name(name, value):
     with pytest.raises(TypeError, match=f"{name} must be a number of"):
         Options(**{name: value})
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_a_negative_number_is_refused_by_name(name):
+def test_a_negative_number_is_refused_by_option_name(name):
     with pytest.raises(ValueError, match=f"{name} must be positive and finite, not -1"):
         Options(**{name: -1})
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_a_size_is_at_most_what_a_compiled_integer_holds(name):
+def test_a_size_is_at_most_sys_maxsize(name):
     assert getattr(Options(**{name: sys.maxsize}), name) == sys.maxsize
     with pytest.raises(ValueError, match=rf"{name} must be at most sys\.maxsize"):
         Options(**{name: sys.maxsize + 1})
@@ -77,13 +77,13 @@ def test_a_size_is_at_most_what_a_compiled_integer_holds(name):
 
 @pytest.mark.parametrize("name", SECONDS)
 @pytest.mark.parametrize("value", [math.inf, math.nan])
-def test_a_time_without_end_is_refused_by_name(name, value):
+def test_an_infinite_time_is_refused_by_option_name(name, value):
     with pytest.raises(ValueError, match=f"{name} must be positive and finite"):
         Options(**{name: value})
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_zero_is_refused_but_for_two_sizes_and_a_time(name):
+def test_zero_is_refused_except_for_three_options(name):
     if name in MAY_BE_ZERO:
         assert getattr(Options(**{name: 0}), name) == 0
     else:
@@ -92,7 +92,7 @@ def test_zero_is_refused_but_for_two_sizes_and_a_time(name):
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_none_switches_off_what_may_be_off(name):
+def test_none_disables_the_options_that_may_be_disabled(name):
     if name in NEVER_NONE:
         with pytest.raises(ValueError, match=f"{name} must not be None"):
             Options(**{name: None})
@@ -121,7 +121,7 @@ def test_none_switches_off_what_may_be_off(name):
         "example.com/8",
     ],
 )
-def test_an_allowed_host_is_a_name_or_a_network_and_no_more(host):
+def test_an_allowed_host_must_be_a_name_or_a_network(host):
     with pytest.raises(
         ValueError, match=r'allowed_hosts must be names without scheme and port.* "10\.0\.0\.0/8"'
     ):
@@ -165,7 +165,7 @@ def test_an_allowed_host_is_a_name_or_a_network_and_no_more(host):
         "https://example.com:0",
     ],
 )
-def test_an_origin_that_can_never_match_is_refused_with_right_ones(origin):
+def test_an_origin_that_can_never_match_is_refused_with_examples(origin):
     with pytest.raises(
         ValueError, match=r'^origins must be .* such as "https://example\.com", .*; not '
     ) as raised:
@@ -191,44 +191,44 @@ def test_an_origin_that_can_never_match_is_refused_with_right_ones(origin):
         re.compile("https://.*"),
     ],
 )
-def test_an_origin_is_what_a_page_sends_or_a_pattern(origin):
+def test_an_origin_may_be_exact_or_a_pattern(origin):
     assert Options(origins=[origin]).origins == (origin,)
 
 
 @pytest.mark.parametrize("again", ["HTTP://A.example", "http://a.example:80", "ws://a.example"])
-def test_an_origin_that_is_listed_twice_in_other_words_is_refused(again):
+def test_two_spellings_of_one_origin_are_refused(again):
     with pytest.raises(ValueError, match=f"origins must be without repeats, but contains '{again}' twice"):
         Options(origins=["http://a.example", again])
 
 
-def test_a_function_may_decide_on_origins_but_no_coroutine_function():
+def test_origins_may_be_a_function_but_not_a_coroutine_function():
     assert Options(origins=str.isascii).origins is str.isascii
 
-    async def anybody(origin):
+    async def accept_all(origin):
         return False
 
-    class Anybody:
-        __call__ = staticmethod(anybody)
+    class AcceptAll:
+        __call__ = staticmethod(accept_all)
 
-    for wrong in (anybody, Anybody()):
+    for wrong in (accept_all, AcceptAll()):
         with pytest.raises(TypeError, match="origins must be a plain function"):
             Options(origins=wrong)
 
 
 @pytest.mark.parametrize("wrong", [re.compile("a"), [re.compile(b"a")], [None]])
-def test_a_pattern_of_origins_is_one_of_a_sequence_and_for_text(wrong):
+def test_an_origin_pattern_must_be_a_text_pattern_in_a_sequence(wrong):
     with pytest.raises(TypeError, match="origins must "):
         Options(origins=wrong)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a,b", "\xe9", '"a"', "a/b", " a"])
-def test_a_subprotocol_is_a_token(name):
+def test_a_subprotocol_must_be_a_token(name):
     with pytest.raises(ValueError, match=r'subprotocols must be tokens without repeats, such as \["chat", '):
         Options(subprotocols=["chat", name])
 
 
 @pytest.mark.parametrize("name", ["subprotocols", "origins", "allowed_hosts", "legacy"])
-def test_one_string_is_not_a_sequence_of_strings(name):
+def test_a_string_is_refused_where_a_sequence_is_expected(name):
     given = ["http://hixie-76" if name == "origins" else "hixie-76"]
     options = Options(**{name: given})
     given.append("a b")
@@ -246,7 +246,7 @@ def test_one_string_is_not_a_sequence_of_strings(name):
         Options(**{name: [given[0], given[0]]})
 
 
-def test_old_protocols_are_off_and_are_asked_for_by_name():
+def test_old_protocols_are_off_and_enabled_by_name():
     assert (Options().version, Options().legacy) == ("13", ())
     assert Options(legacy=True).spoken == LEGACY
     assert Options(legacy=False).spoken == ()
@@ -256,7 +256,7 @@ def test_old_protocols_are_off_and_are_asked_for_by_name():
 
 
 @pytest.mark.parametrize("version", ["14", "hixie-77", "", 13, None])
-def test_a_version_that_nobody_speaks_is_refused_by_name(version):
+def test_an_unknown_version_is_refused_by_option_name(version):
     with pytest.raises(ValueError, match=r"version must be one of '13', 'hybi-08', .*, 'hixie-75', not "):
         Options(version=version)
     if isinstance(version, str):
@@ -266,25 +266,25 @@ def test_a_version_that_nobody_speaks_is_refused_by_name(version):
             Options(legacy=["hixie-76", version])
 
 
-def test_thirteen_is_no_old_protocol():
+def test_version_13_is_not_a_legacy_protocol():
     with pytest.raises(ValueError, match="legacy must be True or some of"):
         Options(legacy=["13"])
 
 
-def test_compression_is_settings_or_none():
+def test_compression_must_be_deflate_or_none():
     assert Options(compression=None).compression is None
     with pytest.raises(TypeError, match="compression must be a Deflate or None, not True"):
         Options(compression=True)
 
 
-def test_options_cannot_be_changed():
+def test_options_are_immutable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Options().max_size = 1
     with pytest.raises(dataclasses.FrozenInstanceError):
         Deflate().level = 1
 
 
-def test_a_copy_has_the_changes_and_is_checked_too():
+def test_replace_changes_and_validates_a_copy():
     options = Options(max_size=5)
     copy = options.replace(max_queue=2)
     assert (copy.max_size, copy.max_queue) == (5, 2)
@@ -294,7 +294,7 @@ def test_a_copy_has_the_changes_and_is_checked_too():
         options.replace(max_queue=0)
 
 
-def test_a_keyword_that_is_no_option_is_named():
+def test_an_unknown_option_is_named_in_the_error():
     with pytest.raises(TypeError, match="ping_intervall"):
         Options().replace(ping_intervall=5)
 
@@ -328,7 +328,7 @@ def test_every_option_is_in_the_table_with_its_consequence():
         ("mem_level", 1, 9),
     ],
 )
-def test_a_deflate_setting_outside_its_bounds_is_refused_by_name(name, low, high):
+def test_a_deflate_setting_out_of_bounds_is_refused_by_name(name, low, high):
     for value in (low, high):
         assert getattr(Deflate(**{name: value}), name) == value
     for value in (low - 1, high + 1, True, "9", 9.0):

@@ -1,6 +1,7 @@
 """Makes this process look like Python on Windows, as far as an import and a first call can see it.
 
-Imported by a test's process before endwell: what of the standard library asks for the system is imported first.
+A test's child process imports this before endwell. The modules of the standard library that check the
+platform are imported first.
 """
 
 import asyncio
@@ -43,7 +44,7 @@ LOADED = (
     webbrowser,
 )
 
-#: Modules that Python has on POSIX alone; and uvloop, which has no build for Windows.
+#: Modules that exist on POSIX only; and uvloop, which has no build for Windows.
 MODULES = (
     "curses",
     "fcntl",
@@ -59,7 +60,7 @@ MODULES = (
     "uvloop",
 )
 
-#: What modules that Windows has too do not have there.
+#: Attributes that do not exist on Windows in modules that do.
 ATTRIBUTES = {
     os: "fork forkpty getpgid getuid getgid geteuid killpg mkfifo pread preadv pwrite pwritev readv writev "
     "register_at_fork sched_getaffinity setsid getloadavg chown fchown fchmod pipe2 sendfile uname wait3 wait4 "
@@ -72,7 +73,7 @@ ATTRIBUTES = {
     "sethostname",
 }
 
-# Windows has socketpair() and select(), and the event loop is made of both.
+# Windows has socketpair() and select(), and the event loop uses both.
 socket.socketpair = functools.partial(socket.socketpair, socket.AF_UNIX)
 for name in MODULES:
     sys.modules[name] = None

@@ -1,4 +1,4 @@
-"""endwell's blocking face."""
+"""The blocking face of endwell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""picows's coroutine API."""
+"""The coroutine API of picows."""
 
 from __future__ import annotations
 

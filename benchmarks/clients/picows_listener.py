@@ -1,4 +1,4 @@
-"""picows's own interface: callbacks."""
+"""The native interface of picows: callbacks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Echo(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.BINARY:
-            # Not as a memoryview, which CPython compares octet by octet.
+            # Not compared as a memoryview, which CPython compares octet by octet.
             transport.send(WSMsgType.BINARY, self.exchange.next(frame.get_payload_as_bytes()))
         if self.exchange.over:
             transport.disconnect()

@@ -1,4 +1,4 @@
-"""What every client of the benchmark does alike: its options, its loop, the messages, the window."""
+"""What all clients of the benchmark share: options, loop, messages, measuring window."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from collections.abc import Awaitable, Callable
 
 from loops import LOOPS, loop_factory
 
-#: So many different payloads go round: more than are in flight.
+#: The number of different payloads: more than there are messages in flight.
 PAYLOADS = 64
-#: With less than this a window is prolonged: on a crowded machine somebody was kept from running.
+#: A window with less CPU than this is prolonged: on a busy machine a process was not scheduled.
 ENOUGH = 20
 
 
 class Exchange:
-    """The messages of one connection, checked and counted; the window begins some time after it has opened.
+    """The messages of one connection, checked and counted; the window starts some time after the opening.
 
-    ``later(seconds, function)`` calls a function when the time has come.
+    ``later(seconds, function)`` calls a function after that time.
     """
 
     def __init__(
@@ -40,15 +40,15 @@ class Exchange:
         self._begin: tuple[int, float, float] = (0, 0.0, 0.0)
 
     def first(self) -> list[bytes]:
-        """What is sent as soon as the connection is open."""
+        """The messages to send when the connection is open."""
         self._later(self._warmup, self._warm)
         return self._payloads[: self.depth]
 
     def next(self, reply: str | bytes) -> bytes:
-        """What to send after this reply, which has to be the next one."""
+        """The message to send after this reply, which must be the next one."""
         count = self._count
         if reply != self._payloads[count % PAYLOADS]:
-            # Not by an exception, which a callback's caller may swallow.
+            # Not by an exception, which the caller of a callback may swallow.
             print(f"message {count} differs", file=sys.stderr, flush=True)
             os._exit(1)
         self._count = count + 1
@@ -83,7 +83,7 @@ def arguments() -> argparse.Namespace:
 
 
 def run(echo: Callable[[Exchange], Awaitable[None]]) -> None:
-    """Have ``echo`` send and receive until the exchange is over."""
+    """Run ``echo`` until the exchange is over."""
     args = arguments()
 
     async def main() -> None:
@@ -95,7 +95,7 @@ def run(echo: Callable[[Exchange], Awaitable[None]]) -> None:
 
 
 def run_blocking(echo: Callable[[Exchange], None]) -> None:
-    """The same for a client that blocks; it has no loop of its own to choose."""
+    """The same for a blocking client, which has no loop to choose."""
 
     def later(seconds: float, function: Callable[[], None]) -> None:
         timer = threading.Timer(seconds, function)

@@ -1,4 +1,4 @@
-"""An echo, as people write it with the names that websockets has; endwell and picows have them too."""
+"""An echo with the API of websockets, which endwell and picows share."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from .program import Exchange
 
-#: Connects to a URL; the block of what it returns is that of a connection.
+#: Connects to a URL; the result is a context manager of the connection.
 Connect = Callable[[str], Any]
 
 
 def echo_with(connect: Connect) -> Callable[[Exchange], Awaitable[None]]:
-    """An echo of coroutines."""
+    """An echo with coroutines."""
 
     async def echo(exchange: Exchange) -> None:
         async with connect(exchange.url) as ws:
@@ -27,7 +27,7 @@ def echo_with(connect: Connect) -> Callable[[Exchange], Awaitable[None]]:
 
 
 def blocking_echo_with(connect: Connect) -> Callable[[Exchange], None]:
-    """The same of calls that block."""
+    """The same with blocking calls."""
 
     def echo(exchange: Exchange) -> None:
         with connect(exchange.url) as ws:

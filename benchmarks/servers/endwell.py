@@ -1,4 +1,4 @@
-"""endwell, as people write it."""
+"""endwell with a coroutine as the handler."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def broadcast(ws: endwell.WebSocket) -> None:
 
 
 def serving_by(server: endwell.Server) -> Serving:
-    """What ``run`` wants of a server."""
+    """What ``run`` expects of a server."""
 
     @asynccontextmanager
     async def serving(context: ssl.SSLContext | None) -> Ports:

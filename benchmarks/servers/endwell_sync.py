@@ -1,4 +1,4 @@
-"""endwell's blocking face: a plain function as the handler."""
+"""The blocking face of endwell: a plain function as the handler."""
 
 from __future__ import annotations
 

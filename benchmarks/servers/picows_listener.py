@@ -1,4 +1,4 @@
-"""picows's own interface: callbacks, payloads without a copy."""
+"""The native interface of picows: callbacks, payloads without a copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every server of the benchmark does alike: its options, its loop, its beginning and its end."""
+"""What all servers of the benchmark share: options, loop, start and end."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def run(serving: Serving) -> None:
 async def _serve(serving: Serving, context: ssl.SSLContext | None) -> None:
     async with serving(context) as port:
         print(port, flush=True)
-        # Thousands of connections may be open: nobody waits for them.
+        # Thousands of connections may be open: the program does not wait for them.
         asyncio.get_running_loop().add_reader(0, os._exit, 0)
         await asyncio.Event().wait()

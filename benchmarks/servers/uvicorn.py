@@ -1,4 +1,4 @@
-"""uvicorn with starlette, on the fastest of its WebSocket implementations."""
+"""uvicorn with starlette, with its fastest WebSocket implementation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def broadcast(ws: WebSocket) -> None:
             for each in list(everybody):
                 await each.send_bytes(message)
     except WebSocketDisconnect:
-        pass  # one of the others
+        pass  # another implementation
     finally:
         everybody.discard(ws)
 

@@ -1,4 +1,4 @@
-"""websockets, and what has its names."""
+"""websockets, and libraries with the same API."""
 
 from __future__ import annotations
 

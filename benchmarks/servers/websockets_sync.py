@@ -1,4 +1,4 @@
-"""The threads of websockets; they have no event loop."""
+"""The threading implementation of websockets, without an event loop."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from endwell import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, TcpEnd
-from tests.pair import pair, turns, until_reset, within
+from tests.pair import loop_turns, pair, until_reset, within
 from tests.raw import BOUND
 
 
@@ -23,13 +23,13 @@ async def living(ws, body=for_ever):
 
 
 async def still_works():
-    """Whether this task can be used after it was cancelled from within."""
+    """Whether this task can be used after it was cancelled from the inside."""
     await asyncio.sleep(0)
     await asyncio.sleep(0.001)
     assert asyncio.current_task().cancelling() == 0
 
 
-async def test_the_body_is_cancelled_when_the_connection_ends_and_its_edge_raises(role, transport):
+async def test_alive_cancels_its_body_at_the_end_and_raises(role, transport):
     told = []
 
     async def handler(ws):
@@ -54,7 +54,7 @@ async def test_the_body_is_cancelled_when_the_connection_ends_and_its_edge_raise
     assert told == ["cancelled", "cleaned up"]
 
 
-async def test_a_body_that_is_done_is_left_alone_and_forgotten():
+async def test_a_body_that_returned_is_not_cancelled():
     async with pair("server") as both:
         before = list(both.ws._callbacks or ())
         for _ in range(3):
@@ -66,7 +66,7 @@ async def test_a_body_that_is_done_is_left_alone_and_forgotten():
         await still_works()
 
 
-async def test_it_is_not_entered_after_the_end():
+async def test_alive_is_not_entered_after_the_end():
     async with pair("server") as both:
         both.peer.fin()
         await both.ending()
@@ -75,7 +75,7 @@ async def test_it_is_not_entered_after_the_end():
         await still_works()
 
 
-async def test_an_exception_in_the_body_passes_as_it_is():
+async def test_an_exception_of_the_body_propagates():
     async def body():
         raise KeyError("of the application")
 
@@ -86,7 +86,7 @@ async def test_an_exception_in_the_body_passes_as_it_is():
         both.peer.fin()
 
 
-async def test_an_exception_in_the_cleanup_of_the_body_passes_as_it_is():
+async def test_an_exception_in_the_cleanup_of_the_body_propagates():
     async def body():
         try:
             await for_ever()
@@ -102,7 +102,7 @@ async def test_an_exception_in_the_cleanup_of_the_body_passes_as_it_is():
         both.peer.fin()
 
 
-async def test_a_body_that_swallows_the_cancellation_meets_the_end_at_the_edge():
+async def test_alive_raises_although_the_body_swallowed_the_cancellation():
     async def body():
         with suppress(asyncio.CancelledError):
             await for_ever()
@@ -117,20 +117,20 @@ async def test_a_body_that_swallows_the_cancellation_meets_the_end_at_the_edge()
         both.peer.fin()
 
 
-async def test_a_cancellation_from_outside_passes_as_a_cancellation():
+async def test_a_cancellation_from_outside_propagates():
     async with pair("server") as both:
         task = asyncio.ensure_future(living(both.ws))
-        await turns()
+        await loop_turns()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         both.peer.fin()
 
 
-async def test_a_cancellation_from_outside_at_the_moment_of_the_end_is_not_lost():
+async def test_a_cancellation_from_outside_during_the_end_is_not_lost():
     async with pair("server") as both:
         task = asyncio.ensure_future(living(both.ws))
-        await turns()
+        await loop_turns()
         both.ws.on_close(lambda _: task.cancel())
         both.ws.abort()
         with pytest.raises(asyncio.CancelledError):
@@ -138,7 +138,7 @@ async def test_a_cancellation_from_outside_at_the_moment_of_the_end_is_not_lost(
 
 
 @pytest.mark.parametrize("which", [0, 1])
-async def test_of_two_connections_the_one_that_ended_is_told(which):
+async def test_nested_alive_raises_for_the_connection_that_ended(which):
     async with pair("server") as one, pair("client") as two:
 
         async def body():
@@ -146,7 +146,7 @@ async def test_of_two_connections_the_one_that_ended_is_told(which):
                 await for_ever()
 
         task = asyncio.ensure_future(body())
-        await turns()
+        await loop_turns()
         both = (one, two)[which]
         both.peer.fin()
         with pytest.raises(ConnectionClosed) as raised:
@@ -155,7 +155,7 @@ async def test_of_two_connections_the_one_that_ended_is_told(which):
 
 
 @pytest.mark.parametrize("outside", [True, False])
-async def test_it_nests_with_asyncio_timeout(outside):
+async def test_alive_nests_with_asyncio_timeout(outside):
     async def both_limits(ws, seconds):
         if outside:
             async with asyncio.timeout(seconds), ws.alive():
@@ -174,7 +174,7 @@ async def test_it_nests_with_asyncio_timeout(outside):
         await still_works()
 
 
-async def test_the_body_itself_may_be_what_ends_the_connection():
+async def test_the_body_may_end_the_connection():
     async with pair("server") as both:
 
         async def body():
@@ -185,7 +185,7 @@ async def test_the_body_itself_may_be_what_ends_the_connection():
         await still_works()
 
 
-async def test_the_body_itself_may_be_the_first_to_notice_the_end():
+async def test_the_body_may_be_the_first_to_detect_the_end():
     async with pair("server") as both:
 
         async def body():
@@ -199,7 +199,7 @@ async def test_the_body_itself_may_be_the_first_to_notice_the_end():
         await still_works()
 
 
-async def test_a_body_that_ends_the_connection_is_cancelled_where_it_waits_next():
+async def test_a_body_that_ends_the_connection_is_cancelled_at_its_next_await():
     async with pair("server") as both:
 
         async def body():
@@ -214,7 +214,7 @@ async def test_a_body_that_ends_the_connection_is_cancelled_where_it_waits_next(
 async def test_several_tasks_may_be_alive_on_one_connection():
     async with pair("server") as both:
         tasks = [asyncio.ensure_future(living(both.ws)) for _ in range(3)]
-        await turns()
+        await loop_turns()
         both.peer.fin()
         results = await within(asyncio.gather(*tasks, return_exceptions=True))
         assert [result.ending for result in results] == [both.ws.ending] * 3

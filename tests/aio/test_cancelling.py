@@ -1,4 +1,4 @@
-"""What asyncio.Task, asyncio.timeout and anyio ask of an awaitable when they cancel it."""
+"""What asyncio.Task, asyncio.timeout and anyio require of an awaitable that they cancel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def alive(ws):
 
 
 async def full(ws):
-    """Send more than the kernel takes for a peer that does not read, and then wait for room."""
+    """Send more than the kernel accepts for a peer that does not read, and then wait for room."""
     await ws.send(HUGE)
     await ws.send("next")
 
@@ -34,7 +34,7 @@ async def unanswered(ws):
     await ws.close()
 
 
-#: Everything that waits, by what it is called.
+#: Every call that waits, by its name.
 WAITS = {
     "recv": lambda ws: ws.recv(),
     "read": lambda ws: ws.read(),
@@ -66,7 +66,7 @@ async def suspended(task):
     await until(lambda: task._fut_waiter is not None)
 
 
-async def test_a_cancelled_task_is_told_why(role, waits):
+async def test_a_cancelled_task_receives_the_message(role, waits):
     async with pair(role, buffer=16384) as both:
         task = as_a_task(waits(both.ws))
         await suspended(task)
@@ -86,7 +86,7 @@ async def test_a_cancellation_without_a_message_has_none(waits):
         assert raised.value.args == ()
 
 
-async def test_a_scope_of_anyio_ends_at_its_edge_and_the_next_message_arrives(role, waits):
+async def test_a_cancel_scope_of_anyio_loses_no_message(role, waits):
     async with pair(role, buffer=16384) as both:
         with anyio.move_on_after(0.01) as scope:
             await waits(both.ws)
@@ -100,7 +100,7 @@ async def test_a_scope_of_anyio_ends_at_its_edge_and_the_next_message_arrives(ro
             assert await both.ws.recv() == "next"
 
 
-async def test_connecting_in_a_scope_of_anyio_ends_at_its_edge():
+async def test_connect_can_be_cancelled_by_a_scope_of_anyio():
     with RawServer() as silent:
         with anyio.move_on_after(0.05) as scope:
             await connect(silent.uri)
@@ -111,7 +111,7 @@ async def test_connecting_in_a_scope_of_anyio_ends_at_its_edge():
         assert scope.cancelled_caught
 
 
-async def test_the_body_of_reconnecting_in_a_scope_of_anyio_ends_at_its_edge():
+async def test_reconnecting_can_be_cancelled_by_a_scope_of_anyio():
     server = Server()
 
     @server.websocket("/")
@@ -158,7 +158,7 @@ async def test_a_handler_may_use_scopes_and_task_groups_of_anyio():
 
 
 @pytest.mark.parametrize("first", ["scope", "end"])
-async def test_a_scope_of_anyio_that_is_cancelled_in_the_turn_in_which_the_connection_ends(first):
+async def test_a_scope_of_anyio_may_be_cancelled_as_the_connection_ends(first):
     async with pair("server") as both, pair("server") as other:
         loop = asyncio.get_running_loop()
         with anyio.CancelScope() as scope:
@@ -166,7 +166,7 @@ async def test_a_scope_of_anyio_that_is_cancelled_in_the_turn_in_which_the_conne
             def cancel(_ending):
                 loop.call_soon(scope.cancel)
 
-            # alive() cancels by such a callback too, and they run in order.
+            # alive() cancels by such a callback too, and callbacks run in order.
             if first == "scope":
                 both.ws.on_close(cancel)
             async with both.ws.alive():
@@ -179,7 +179,7 @@ async def test_a_scope_of_anyio_that_is_cancelled_in_the_turn_in_which_the_conne
         assert both.ws.ending
 
 
-async def test_whatever_a_method_returns_is_a_coroutine_to_inspect():
+async def test_every_awaitable_method_returns_a_coroutine_for_inspect():
     async with pair("server") as both:
         ws = both.ws
         for awaitable, name in (
@@ -191,7 +191,7 @@ async def test_whatever_a_method_returns_is_a_coroutine_to_inspect():
             (ws.close(), "close"),
             (ws.wait_closed(), "wait_closed"),
         ):
-            # anyio 4.13 starts nothing else.
+            # anyio 4.13 accepts nothing else.
             assert isinstance(awaitable, types.CoroutineType)
             assert inspect.iscoroutine(awaitable)
             assert inspect.getcoroutinestate(awaitable)
@@ -220,7 +220,7 @@ def thrown(ws):
 
 
 @pytest.mark.parametrize("meddle", [never_begun, without_time, closed, thrown])
-async def test_a_recv_that_never_waited_changes_nothing_for_the_one_that_does(meddle):
+async def test_an_unawaited_recv_does_not_affect_a_waiting_one(meddle):
     async with pair("server") as both:
         first = asyncio.ensure_future(both.ws.recv())
         await suspended(first)
@@ -238,7 +238,7 @@ async def test_a_recv_that_never_waited_changes_nothing_for_the_one_that_does(me
             await within(third)
 
 
-async def test_the_place_of_a_cancelled_recv_is_free_at_once_and_the_next_one_is_not_cancelled():
+async def test_recv_is_possible_at_once_after_a_cancelled_recv():
     async with pair("server") as both:
         first = asyncio.ensure_future(both.ws.recv())
         await suspended(first)
@@ -246,7 +246,7 @@ async def test_the_place_of_a_cancelled_recv_is_free_at_once_and_the_next_one_is
         async def receive():
             first.cancel("first")
             receiving = asyncio.ensure_future(both.ws.recv())
-            await asyncio.sleep(0)  # it waits; the first has not gone on
+            await asyncio.sleep(0)  # it waits; the first one has not resumed
             first.cancel("again")
             return await receiving
 
@@ -259,7 +259,7 @@ async def test_the_place_of_a_cancelled_recv_is_free_at_once_and_the_next_one_is
 
 
 @pytest.mark.parametrize("late", [False, True])
-async def test_a_task_that_takes_the_place_of_a_cancelled_one_keeps_it_and_only_it_is_cancelled(late):
+async def test_cancelling_a_recv_does_not_affect_the_recv_that_follows(late):
     async with pair("server") as both:
         first_was_told, first_waits = [], asyncio.Event()
 
@@ -281,7 +281,9 @@ async def test_a_task_that_takes_the_place_of_a_cancelled_one_keeps_it_and_only_
         first, second = asyncio.ensure_future(receive_again()), asyncio.ensure_future(receive())
         await suspended(first)
         await suspended(second)
-        begin.set_result(None)  # the second goes on, and waits before the first is told that it is cancelled
+        begin.set_result(
+            None
+        )  # the second one resumes, and waits before the first one's cancellation is delivered
         first.cancel("first")
         if late:
             asyncio.get_running_loop().call_soon(second.cancel, "second")

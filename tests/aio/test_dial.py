@@ -1,4 +1,4 @@
-"""The client's way to an open connection, given up at every stage."""
+"""connect(), cancelled or timed out at every stage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def opened(uri, transport, **options):
 
 @asynccontextmanager
 async def a_server_that_does_not_accept():
-    """Yields its URI; the kernel's queue is full, so that connecting takes for ever."""
+    """Yields the URI of a server whose accept queue is full, so that connecting never ends."""
     with socket.socket() as listening:
         listening.bind((HOST, 0))
         listening.listen(0)
@@ -38,7 +38,7 @@ async def a_server_that_does_not_accept():
 
 @asynccontextmanager
 async def half_open(stage):
-    """Yields a client task, which has come to ``stage``."""
+    """Yields a client task that has reached ``stage``."""
     transport = wss() if stage == "TLS" else PLAIN
     if stage == "TCP":
         async with a_server_that_does_not_accept() as uri:
@@ -49,7 +49,7 @@ async def half_open(stage):
 
 
 @pytest.mark.parametrize("stage", ["TCP", "TLS", "HTTP"])
-async def test_open_timeout_holds_for_all_stages_together(stage):
+async def test_open_timeout_covers_all_stages_together(stage):
     async with half_open(stage) as (connecting, _), nothing_left_behind():
         with pytest.raises(HandshakeError) as raised:
             await within(connecting(open_timeout=2.5))
@@ -70,14 +70,14 @@ async def test_a_cancelled_connect_leaves_nothing_behind(stage):
             await task
 
 
-async def test_a_connect_cancelled_as_it_opens_closes_what_it_opened():
+async def test_a_connect_cancelled_as_it_opens_closes_the_connection():
     with RawServer() as listening:
         async with nothing_left_behind():
             task = asyncio.ensure_future(opened(listening.uri, PLAIN))
-            with await listening.reached() as peer:
+            with await listening.accept_tcp() as peer:
                 head = await peer.read_head()
-                peer.push(switching_protocols(head))
-                while not task._fut_waiter.done():  # the answer is there, the task has not run yet
+                peer.send_at_once(switching_protocols(head))
+                while not task._fut_waiter.done():  # the response has arrived, the task has not resumed yet
                     await asyncio.sleep(0)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
@@ -86,14 +86,14 @@ async def test_a_connect_cancelled_as_it_opens_closes_what_it_opened():
     assert seen.close == Close(1001)
 
 
-async def test_a_connect_cancelled_just_before_it_opens_closes_what_it_opened(caplog):
+async def test_a_connect_cancelled_just_before_it_opens_closes_the_connection(caplog):
     with RawServer() as listening:
         async with nothing_left_behind():
             task = asyncio.ensure_future(opened(listening.uri, PLAIN))
-            with await listening.reached() as peer:
+            with await listening.accept_tcp() as peer:
                 head = await peer.read_head()
-                # In one turn of the loop: the cancellation first, then the answer that is read.
-                peer.push(switching_protocols(head))
+                # In one iteration of the loop: the cancellation first, then the response is read.
+                peer.send_at_once(switching_protocols(head))
                 asyncio.get_running_loop().call_soon(task.cancel)
                 with pytest.raises(asyncio.CancelledError):
                     await task
@@ -102,7 +102,7 @@ async def test_a_connect_cancelled_just_before_it_opens_closes_what_it_opened(ca
     assert caplog.text == ""
 
 
-async def test_nobody_listens_is_told_as_the_network_it_was():
+async def test_connection_refused_is_reported_as_a_network_error():
     with socket.socket() as sock:
         sock.bind((HOST, 0))
         async with nothing_left_behind():
@@ -118,10 +118,10 @@ async def test_nobody_listens_is_told_as_the_network_it_was():
     assert raised.value.__cause__ is ending.exception
 
 
-async def test_frames_that_come_with_the_101_are_not_lost():
+async def test_frames_received_with_the_101_are_not_lost():
     with RawServer() as listening:
         task = asyncio.ensure_future(opened(listening.uri, PLAIN, compression=None))
-        with await listening.reached() as peer:
+        with await listening.accept_tcp() as peer:
             response = switching_protocols(await peer.read_head())
             await peer.write(response + peer.octets(1, b"early") + peer.close_octets(4000, "and gone"))
             ws = await within(task)
@@ -130,11 +130,11 @@ async def test_frames_that_come_with_the_101_are_not_lost():
             assert (await within(ws.closed)).received == Close(4000, "and gone")
 
 
-async def test_a_drop_that_comes_with_the_101_is_told_by_the_connection():
+async def test_a_drop_received_with_the_101_is_an_ending_of_the_connection():
     with RawServer() as listening:
         async with nothing_left_behind():
             task = asyncio.ensure_future(opened(listening.uri, PLAIN, compression=None))
-            with await listening.reached() as peer:
+            with await listening.accept_tcp() as peer:
                 await peer.write(switching_protocols(await peer.read_head()) + peer.octets(1, b"early"))
                 peer.fin()
                 ws = await within(task)

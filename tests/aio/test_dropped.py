@@ -1,4 +1,4 @@
-"""A client's connection that the application does not refer to any more."""
+"""A client connection that the application no longer references."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ async def _connected(uri, **options):
 
 
 async def end(peer):
-    """The peer does its part."""
+    """The peer answers and ends TCP."""
     with peer:
         await peer.close(1000)
         peer.fin()
         await peer.read_to_the_end()
 
 
-async def test_it_is_closed_with_1000_and_its_callbacks_are_told(transport):
+async def test_an_unreferenced_connection_is_closed_with_1000_and_runs_callbacks(transport):
     endings = []
     with RawServer(transport.server) as listening:
         async with nothing_left_behind():
@@ -49,7 +49,7 @@ async def test_it_is_closed_with_1000_and_its_callbacks_are_told(transport):
     assert endings[0].clean
 
 
-async def test_it_is_closed_when_the_garbage_collector_finds_it():
+async def test_a_connection_in_a_cycle_is_closed_by_the_garbage_collector():
     class Client:
         def __init__(self, ws):
             self.ws = ws
@@ -67,7 +67,7 @@ async def test_it_is_closed_when_the_garbage_collector_finds_it():
         await end(peer)
 
 
-async def test_it_is_not_closed_while_a_task_waits_for_a_message_of_it():
+async def test_a_connection_stays_open_while_a_task_waits_in_recv():
     with RawServer() as listening:
         ws, peer = await opened(listening)
         receiving = asyncio.ensure_future(ws.recv())
@@ -81,7 +81,7 @@ async def test_it_is_not_closed_while_a_task_waits_for_a_message_of_it():
         await end(peer)
 
 
-async def test_what_holds_it_keeps_it_open():
+async def test_a_reference_keeps_a_connection_open():
     with RawServer() as listening:
         ws, peer = await opened(listening)
         send, closed = ws.send, asyncio.ensure_future(ws.wait_closed())
@@ -119,7 +119,7 @@ def test_a_program_that_ends_without_a_close_sends_one():
             asyncio.run(hear())
 
 
-def test_one_that_outlives_its_loop_is_warned_about_with_the_place_that_opened_it():
+def test_a_connection_that_outlives_its_loop_warns_with_its_origin():
     async def main(listening):
         ws, peer = await opened(listening)
         return ws, peer
@@ -140,7 +140,7 @@ def test_one_that_outlives_its_loop_is_warned_about_with_the_place_that_opened_i
     assert str(ours[0].message).endswith(f"was not closed before its event loop; opened at {__file__}:{line}")
 
 
-async def test_one_that_has_ended_is_dropped_without_a_word():
+async def test_an_ended_connection_is_collected_without_a_warning():
     with RawServer() as listening:
         ws, peer = await opened(listening)
         peer.fin()
@@ -154,7 +154,7 @@ async def test_one_that_has_ended_is_dropped_without_a_word():
 
 
 @pytest.mark.parametrize("late", [0, 1, 2])
-async def test_one_whose_opening_is_cancelled_is_not_left_open(late):
+async def test_a_cancelled_connect_leaves_no_open_connection(late):
     with RawServer() as listening:
         async with nothing_left_behind():
             connecting = asyncio.ensure_future(_connected(listening.uri))
@@ -164,5 +164,5 @@ async def test_one_whose_opening_is_cancelled_is_not_left_open(late):
                 connecting.cancel()
                 await asyncio.gather(connecting, return_exceptions=True)
                 del connecting  # it may have opened by then
-                with contextlib.suppress(OSError):  # it may be cut
+                with contextlib.suppress(OSError):  # it may have been aborted
                     await peer.read_to_the_end(answer=True)

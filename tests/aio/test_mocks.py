@@ -34,7 +34,7 @@ def ws(request):
     return KINDS[request.param]()
 
 
-async def test_a_mock_of_a_websocket_is_awaited_as_the_websocket_is(ws):
+async def test_a_mock_of_a_websocket_is_awaitable_like_the_websocket(ws):
     ws.recv.return_value = "answer"
     ws.read.return_value = None
     ws.wait_closed.return_value = "ending"
@@ -45,7 +45,7 @@ async def test_a_mock_of_a_websocket_is_awaited_as_the_websocket_is(ws):
     ws.close.assert_awaited_once_with(1000, "/chat")
 
 
-async def test_what_is_no_method_to_be_awaited_is_none_of_a_mock(ws):
+async def test_methods_that_are_not_awaitable_are_plain_in_a_mock(ws):
     ws.on_close(print)
     ws.abort()
     assert not isinstance(ws.abort, AsyncMock)
@@ -54,7 +54,7 @@ async def test_what_is_no_method_to_be_awaited_is_none_of_a_mock(ws):
         ws.sned("x")
 
 
-async def test_a_mock_of_a_connection_is_one_too():
+async def test_a_mock_specified_by_a_connection_works_too():
     async with pair("server") as both:
         ws = AsyncMock(spec=both.ws)
         ws.recv.side_effect = ["answer", ConnectionClosed]

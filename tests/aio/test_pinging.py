@@ -1,4 +1,4 @@
-"""ping(), pongs and keepalive on a live connection."""
+"""ping(), pongs and keepalive on an open connection."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_a_pong_answers_the_pings_before_it_too():
         both.peer.fin()
 
 
-async def test_pongs_that_nobody_asked_for_are_taken_and_ignored():
+async def test_unsolicited_pongs_are_ignored():
     async with pair("server") as both:
         await both.peer.frame(PONG, b"unsolicited")
         task, received = await pinged(both)
@@ -42,7 +42,7 @@ async def test_pongs_that_nobody_asked_for_are_taken_and_ignored():
         both.peer.fin()
 
 
-async def test_a_payload_that_was_too_long_is_not_waited_for():
+async def test_a_ping_with_a_too_long_payload_leaves_no_waiter():
     async with pair("server") as both:
         for _ in range(2):
             with pytest.raises(ValueError, match="125"):
@@ -50,7 +50,7 @@ async def test_a_payload_that_was_too_long_is_not_waited_for():
         both.peer.fin()
 
 
-async def test_a_cancelled_ping_does_no_harm_when_its_pong_comes():
+async def test_a_pong_to_a_cancelled_ping_is_ignored():
     async with pair("server") as both:
         task, received = await pinged(both)
         task.cancel()

@@ -1,4 +1,4 @@
-"""Names and addresses: what is looked up, in which threads, and which of several addresses is taken."""
+"""Names and addresses: what is resolved, in which threads, and which of several addresses is used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from endwell import Cause, HandshakeError, Server, TcpEnd, connect
 from endwell.aio import reach, resolve
 from endwell.aio.reach import interleaved
 from endwell.sync.background import background
-from tests.pair import nothing_left_behind, turns, until, within
+from tests.pair import loop_turns, nothing_left_behind, until, within
 from tests.raw import BOUND, HOST, PLAIN, RawServer, wss
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -27,7 +27,7 @@ V4, V6 = socket.AF_INET, socket.AF_INET6
 
 @pytest.fixture
 def names(monkeypatch):
-    """Names of the test's own: a function that returns the addresses, or blocks, or raises."""
+    """Fake name resolution: a function that returns the addresses, or blocks, or raises."""
     known = {}
 
     def getaddrinfo(host, port, *how):
@@ -42,7 +42,7 @@ def names(monkeypatch):
 
 @contextmanager
 def hung(names, name="hangs.test"):
-    """A name whose lookup takes as long as the block."""
+    """A name whose lookup hangs until the end of the block."""
     over = threading.Event()
 
     def wait():
@@ -58,7 +58,7 @@ def hung(names, name="hangs.test"):
 
 @contextmanager
 def swallowing(host=HOST):
-    """The address of a server whose kernel drops what would open a connection: its queue is full."""
+    """The address of a server whose kernel drops SYN segments: its accept queue is full."""
     with ExitStack() as stack:
         listening = stack.enter_context(socket.socket(V6 if ":" in host else V4))
         listening.bind((host, 0))
@@ -71,7 +71,7 @@ def swallowing(host=HOST):
 
 
 def refusing():
-    """An address where nothing listens."""
+    """An address on which no server listens."""
     with socket.socket() as sock:
         sock.bind((HOST, 0))
         return sock.getsockname()
@@ -84,11 +84,11 @@ def address_of(listening):
 # --- lookups ----------------------------------------------------------------------
 
 
-async def test_lookups_that_hang_delay_no_address_and_no_other_name(names, face):
+async def test_hanging_lookups_delay_neither_addresses_nor_other_names(names, face):
     with hung(names) as hanging, RawServer() as listening:
         address = address_of(listening)
         names["lives.test"] = lambda: [(V4, address)]
-        # As many as would fill each executor that could be in the way: 2 cores + 4, and libuv's 4.
+        # Enough to fill each executor that could be in the way: 2 cores + 4, and libuv's 4.
         stuck = [asyncio.ensure_future(face.connect(hanging, open_timeout=BOUND)) for _ in range(16)]
         for uri in (listening.uri, f"ws://lives.test:{address[1]}/"):
             task = asyncio.ensure_future(face.connect(uri))
@@ -104,7 +104,7 @@ async def test_lookups_that_hang_delay_no_address_and_no_other_name(names, face)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "127.1"])
-async def test_an_address_is_never_looked_up(host, monkeypatch, face):
+async def test_a_numeric_address_is_not_resolved(host, monkeypatch, face):
     def refuse(*_):
         raise AssertionError("a lookup")
 
@@ -117,7 +117,7 @@ async def test_an_address_is_never_looked_up(host, monkeypatch, face):
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
 
-async def test_more_lookups_than_threads_wait_and_those_given_up_are_not_made(names, monkeypatch):
+async def test_excess_lookups_wait_and_cancelled_ones_are_skipped(names, monkeypatch):
     monkeypatch.setattr(resolve, "THREADS", 1)
     monkeypatch.setattr(resolve, "_lookups", resolve._Lookups())
     made = []
@@ -140,7 +140,7 @@ async def test_more_lookups_than_threads_wait_and_those_given_up_are_not_made(na
     await until(lambda: resolve._lookups._threads == 0)
 
 
-async def test_no_thread_to_be_had_fails_the_handshake(names, monkeypatch):
+async def test_a_failure_to_start_a_lookup_thread_fails_the_handshake(names, monkeypatch):
     def start(_thread):
         raise RuntimeError("can't start new thread")
 
@@ -151,7 +151,7 @@ async def test_no_thread_to_be_had_fails_the_handshake(names, monkeypatch):
     assert not resolve._lookups._waiting
 
 
-async def test_a_label_that_is_too_long_is_a_name_that_does_not_resolve():
+async def test_a_too_long_label_does_not_resolve():
     with pytest.raises(HandshakeError, match="cannot resolve"):
         await within(connect(f"ws://{'a' * 64}.test/"))
 
@@ -181,7 +181,7 @@ def run(program, *argv):
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_a_thread_connects_after_the_end_of_the_main_thread(loop):
+def test_a_thread_can_connect_after_the_main_thread_ended(loop):
     _, port = refusing()
     ended = run(PROGRAM, loop, f"ws://{HOST}:{port}/", f"ws://localhost:{port}/")
     assert (ended.stdout, ended.stderr) == ("ConnectionRefusedError\n" * 2, "")
@@ -214,14 +214,14 @@ except (TimeoutError, endwell.HandshakeError) as error:
 
 
 @pytest.mark.parametrize("face", ["asyncio", "sync"])
-def test_no_exit_waits_for_a_lookup(face):
-    """It would last for 60 s."""
+def test_the_exit_of_the_process_waits_for_no_lookup(face):
+    """The lookup would last for 60 s."""
     ended = run(HANGING, face)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == ("TimeoutError\n" if face == "asyncio" else "HandshakeError\n")
 
 
-def test_a_child_has_a_lock_of_its_own_whatever_the_parent_was_doing():
+def test_a_forked_child_can_resolve_names_during_a_parents_lookup():
     with resolve._lookups._lock:
         child = os.fork()
         if child == 0:
@@ -232,7 +232,7 @@ def test_a_child_has_a_lock_of_its_own_whatever_the_parent_was_doing():
 # --- several addresses ------------------------------------------------------------
 
 
-def test_families_take_turns_beginning_with_the_first():
+def test_address_families_alternate_starting_with_the_first():
     a, b, c, x, y = (V6, ("a",)), (V6, ("b",)), (V6, ("c",)), (V4, ("x",)), (V4, ("y",))
     assert interleaved([a, b, c, x, y]) == [a, x, b, y, c]
     assert interleaved([x, a, b]) == [x, a, b]
@@ -240,7 +240,7 @@ def test_families_take_turns_beginning_with_the_first():
     assert interleaved([]) == []
 
 
-async def test_an_address_that_swallows_packets_does_not_keep_the_next_from_being_tried(names, face):
+async def test_an_unresponsive_address_does_not_block_the_next(names, face):
     with swallowing("::1") as dead, swallowing() as dead_too, RawServer() as listening:
         names["both.test"] = lambda: [(V6, dead), (V4, dead_too), (V4, address_of(listening))]
         async with nothing_left_behind():
@@ -253,8 +253,8 @@ async def test_an_address_that_swallows_packets_does_not_keep_the_next_from_bein
                 peer.drop()
 
 
-async def test_the_next_address_is_tried_after_the_delay_or_at_once_after_a_failure(names, monkeypatch):
-    """With a delay that does not pass within the test, only failures begin the next attempt."""
+async def test_the_next_attempt_starts_after_the_delay_or_a_failure(names, monkeypatch):
+    """With a delay longer than the test, only failures start the next attempt."""
     monkeypatch.setattr(reach, "ATTEMPT_DELAY", 60.0)
     with RawServer() as listening:
         names["both.test"] = lambda: [(V4, refusing()), (V4, refusing()), (V4, address_of(listening))]
@@ -268,7 +268,7 @@ async def test_the_next_address_is_tried_after_the_delay_or_at_once_after_a_fail
             await within(connect("ws://both.test/", open_timeout=0.2))
 
 
-async def test_the_first_that_connects_wins_and_no_other_socket_is_left(names, monkeypatch):
+async def test_the_first_connected_socket_wins_and_others_are_closed(names, monkeypatch):
     monkeypatch.setattr(reach, "ATTEMPT_DELAY", 0.0)
     with RawServer() as one, RawServer() as two:
         names["both.test"] = lambda: [(V4, address_of(one)), (V4, address_of(two))]
@@ -285,7 +285,7 @@ async def test_the_first_that_connects_wins_and_no_other_socket_is_left(names, m
 
 
 @pytest.mark.parametrize(("when", "method"), [("connecting", "_next"), ("connected", "_judge")])
-async def test_a_race_that_is_cancelled_leaves_no_socket(names, monkeypatch, when, method):
+async def test_a_cancelled_race_leaves_no_socket(names, monkeypatch, when, method):
     step = getattr(reach._Race, method)
 
     def step_and_cancel(self, *arguments):
@@ -314,7 +314,7 @@ async def test_the_error_names_every_address(names, face):
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
 
-async def test_a_time_out_names_every_address_and_the_option(names, face):
+async def test_a_timeout_names_every_address_and_the_option(names, face):
     with swallowing() as one, swallowing("::1") as two:
         names["both.test"] = lambda: [(V4, one), (V6, two)]
         with pytest.raises(HandshakeError) as caught:
@@ -325,7 +325,7 @@ async def test_a_time_out_names_every_address_and_the_option(names, face):
     assert (caught.value.ending.cause, caught.value.ending.tcp) == (Cause.HANDSHAKE_FAILED, TcpEnd.NONE)
 
 
-async def test_a_lookup_is_within_open_timeout_too(names, face):
+async def test_open_timeout_covers_the_lookup(names, face):
     with hung(names) as uri:
         began = time.monotonic()
         with pytest.raises(HandshakeError) as caught:
@@ -336,8 +336,8 @@ async def test_a_lookup_is_within_open_timeout_too(names, face):
     )
 
 
-async def test_a_unix_socket_with_a_full_queue_is_waited_for(tmp_path):
-    """connect(2) says EAGAIN then, which is not that the connection is on its way."""
+async def test_connect_waits_for_a_unix_socket_with_a_full_queue(tmp_path):
+    """connect(2) fails with EAGAIN then, which does not mean that the connection is in progress."""
     path = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
@@ -360,7 +360,7 @@ async def test_a_unix_socket_with_a_full_queue_is_waited_for(tmp_path):
             each.close()
 
 
-async def test_a_unix_socket_that_is_not_there_is_named(tmp_path, face):
+async def test_a_missing_unix_socket_is_named(tmp_path, face):
     with pytest.raises(HandshakeError) as caught:
         await within(face.connect("ws://name/", unix_path=tmp_path / "socket"))
     assert str(caught.value).endswith(f"cannot connect to '{tmp_path}/socket': No such file or directory")
@@ -389,7 +389,7 @@ async def test_a_connect_that_is_cancelled_in_any_turn_of_the_loop_leaves_nothin
             while not opened:
                 async with nothing_left_behind():
                     task = asyncio.ensure_future(connect(f"{scheme}://{HOST}/", ssl=transport.client))
-                    await turns(count)
+                    await loop_turns(count)
                     opened = not task.cancel()
                     if opened:
                         (await task).abort()

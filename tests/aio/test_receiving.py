@@ -11,17 +11,17 @@ from tests.pair import pair, until, within
 from tests.wire.peer import BINARY, TEXT
 
 
-async def soon(task):
+async def run_until_waiting(task):
     """Let ``task`` run until it waits."""
     for _ in range(5):
         await asyncio.sleep(0)
     assert not task.done()
 
 
-async def test_a_second_task_that_receives_is_refused_and_the_first_is_not_disturbed():
+async def test_a_second_receiving_task_raises_and_the_first_continues():
     async with pair("server") as both:
         first = asyncio.ensure_future(both.ws.recv())
-        await soon(first)
+        await run_until_waiting(first)
         for another in (both.ws.recv, both.ws.read, both.ws.__anext__):
             with pytest.raises(ConcurrencyError, match="another task"):
                 await another()
@@ -32,11 +32,11 @@ async def test_a_second_task_that_receives_is_refused_and_the_first_is_not_distu
 
 
 @pytest.mark.parametrize("late", [0, 1, 2, 3])
-async def test_a_recv_cancelled_just_as_the_message_comes_loses_nothing(late):
+async def test_a_recv_cancelled_as_the_message_arrives_loses_nothing(late):
     async with pair("server") as both:
         receiving = asyncio.ensure_future(both.ws.recv())
-        await soon(receiving)
-        both.peer.push(both.peer.octets(TEXT, b"at that moment"))
+        await run_until_waiting(receiving)
+        both.peer.send_at_once(both.peer.octets(TEXT, b"at that moment"))
         for _ in range(late):
             await asyncio.sleep(0)
         receiving.cancel()
@@ -47,12 +47,12 @@ async def test_a_recv_cancelled_just_as_the_message_comes_loses_nothing(late):
         assert message == "at that moment"
 
 
-async def test_a_recv_cancelled_after_it_was_woken_leaves_the_message_to_the_next():
+async def test_a_recv_cancelled_after_wakeup_leaves_its_message():
     async with pair("server") as both:
         receiving = asyncio.ensure_future(both.ws.recv())
-        await soon(receiving)
+        await run_until_waiting(receiving)
         both.core.receive(both.peer.octets(TEXT, b"at that moment"), 0.0)
-        both.ws._stream.settle()  # wakes it; it has not run yet
+        both.ws._stream.settle()  # wakes it; it has not resumed yet
         receiving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await receiving
@@ -60,9 +60,7 @@ async def test_a_recv_cancelled_after_it_was_woken_leaves_the_message_to_the_nex
 
 
 @pytest.mark.parametrize("max_queue", [1, 3])
-async def test_a_full_inbox_holds_the_peer_back_and_reading_goes_on_where_it_stopped(
-    role, transport, max_queue
-):
+async def test_a_full_inbox_pauses_reading_and_loses_nothing(role, transport, max_queue):
     async with pair(role, transport, max_queue=max_queue) as both:
         octets = both.peer.octets(BINARY, bytes(2**18))
         sending = asyncio.ensure_future(both.peer.write(octets * 40))  # 10 MiB

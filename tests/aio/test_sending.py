@@ -7,18 +7,18 @@ import asyncio
 import pytest
 
 from endwell import ConnectionClosed, Server, connect
-from tests.pair import pair, turns, within
+from tests.pair import loop_turns, pair, within
 from tests.wire.peer import BINARY, TEXT
 
 SMALL = 16384
-#: Sends in one turn of the loop after which the next one waits for another turn.
+#: The number of sends in one loop iteration after which the next send yields to the loop.
 BURST = 256
-#: More than our kernel takes for a peer that does not read.
+#: More octets than our kernel accepts for a peer that does not read.
 HUGE = bytes(2 * 2**20)
 
 
 async def block(both):
-    """Have our queue over its limit for as long as the peer does not read."""
+    """Keep our outbox over its limit until the peer reads."""
     await both.ws.send(HUGE)
     assert both.core.outbox.size > both.core.options.write_limit
 
@@ -29,7 +29,7 @@ async def waiting(*sends):
     for send in sends:
         tasks.append(asyncio.ensure_future(send))
         await asyncio.sleep(0)
-    await turns()
+    await loop_turns()
     assert not any(task.done() for task in tasks)
     return tasks
 
@@ -38,7 +38,7 @@ async def payloads(peer, count):
     return [(await peer.read_frame()).payload for _ in range(count)]
 
 
-async def test_where_there_is_room_send_does_not_suspend():
+async def test_send_does_not_suspend_below_write_limit():
     async with pair("server") as both:
         coroutine = both.ws.send("at once")
         with pytest.raises(StopIteration):
@@ -106,14 +106,14 @@ async def test_every_kind_of_message_arrives_compressed(kind):
     assert ws.ending.bytes_in + ws.ending.bytes_out < 2000
 
 
-async def test_text_beyond_ascii_goes_as_utf_8(role):
+async def test_text_beyond_ascii_is_sent_as_utf_8(role):
     async with pair(role) as both:
         await both.ws.send("Grüße, 世界 🌍")
         assert await both.peer.read_frame() == (TEXT, "Grüße, 世界 🌍".encode())
         both.peer.fin()
 
 
-async def test_a_buffer_may_be_used_again_once_send_has_returned(role):
+async def test_a_buffer_may_be_reused_after_send(role):
     async with pair(role, buffer=SMALL) as both:
         await block(both)
         both.ws._write_limit = 2**30
@@ -125,7 +125,7 @@ async def test_a_buffer_may_be_used_again_once_send_has_returned(role):
 
 
 @pytest.mark.parametrize("message", [None, 1, ["x"], object()])
-async def test_what_is_no_message_is_refused_and_the_connection_goes_on(role, message):
+async def test_an_invalid_message_raises_and_leaves_the_connection_open(role, message):
     async with pair(role) as both:
         with pytest.raises(TypeError, match="message must be"):
             await both.ws.send(message)
@@ -134,7 +134,7 @@ async def test_what_is_no_message_is_refused_and_the_connection_goes_on(role, me
         both.peer.fin()
 
 
-async def test_a_lone_surrogate_is_refused_and_the_connection_goes_on(role):
+async def test_a_lone_surrogate_raises_and_leaves_the_connection_open(role):
     async with pair(role) as both:
         with pytest.raises(UnicodeEncodeError):
             await both.ws.send("x\ud800")
@@ -143,7 +143,7 @@ async def test_a_lone_surrogate_is_refused_and_the_connection_goes_on(role):
         both.peer.fin()
 
 
-async def test_above_write_limit_send_waits_until_the_peer_has_taken_enough(role, transport):
+async def test_send_waits_above_write_limit(role, transport):
     async with pair(role, transport, buffer=SMALL) as both:
         await block(both)
         (task,) = await waiting(both.ws.send("next"))
@@ -152,7 +152,7 @@ async def test_above_write_limit_send_waits_until_the_peer_has_taken_enough(role
         both.peer.fin()
 
 
-async def test_sends_that_wait_go_out_in_the_order_in_which_they_were_called(role, transport):
+async def test_waiting_sends_are_sent_in_call_order(role, transport):
     async with pair(role, transport, buffer=SMALL) as both:
         await block(both)
         tasks = await waiting(*(both.ws.send(str(number)) for number in range(10)))
@@ -161,7 +161,7 @@ async def test_sends_that_wait_go_out_in_the_order_in_which_they_were_called(rol
         both.peer.fin()
 
 
-async def test_a_task_that_sends_on_and_on_does_not_overtake_those_that_wait():
+async def test_a_loop_of_sends_does_not_overtake_waiting_sends():
     async def two():
         await both.ws.send("a1")
         await both.ws.send("a2")
@@ -174,7 +174,7 @@ async def test_a_task_that_sends_on_and_on_does_not_overtake_those_that_wait():
         both.peer.fin()
 
 
-async def test_a_newcomer_does_not_overtake_one_that_has_just_been_woken():
+async def test_a_new_send_does_not_overtake_a_woken_one():
     async with pair("server", buffer=SMALL) as both:
         await block(both)
         first, second = await waiting(both.ws.send("first"), both.ws.send("second"))
@@ -191,7 +191,7 @@ async def test_a_newcomer_does_not_overtake_one_that_has_just_been_woken():
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
-async def test_a_cancelled_send_that_waited_sends_nothing_and_holds_up_nobody(which):
+async def test_a_cancelled_waiting_send_sends_nothing_and_delays_no_other(which):
     async with pair("server", buffer=SMALL) as both:
         await block(both)
         tasks = await waiting(*(both.ws.send(str(number)) for number in range(3)))
@@ -207,12 +207,12 @@ async def test_a_cancelled_send_that_waited_sends_nothing_and_holds_up_nobody(wh
     assert both.ws.ending.messages_out == 4
 
 
-async def test_a_send_cancelled_after_it_was_woken_sends_nothing_and_the_next_has_its_turn():
+async def test_a_send_cancelled_after_wakeup_wakes_the_next():
     async with pair("server", buffer=SMALL) as both:
         await block(both)
         first, second = await waiting(both.ws.send("first"), both.ws.send("second"))
         both.ws._sender.set_result(None)
-        first.cancel()  # it has not run yet
+        first.cancel()  # it has not resumed yet
         with pytest.raises(asyncio.CancelledError):
             await first
         assert not second.done()
@@ -221,7 +221,7 @@ async def test_a_send_cancelled_after_it_was_woken_sends_nothing_and_the_next_ha
         both.peer.fin()
 
 
-async def test_sends_that_wait_are_told_the_end(role):
+async def test_waiting_sends_raise_when_the_connection_ends(role):
     async with pair(role, buffer=SMALL) as both:
         await block(both)
         tasks = await waiting(*(both.ws.send(str(number)) for number in range(3)))
@@ -233,7 +233,7 @@ async def test_sends_that_wait_are_told_the_end(role):
     assert both.ws.ending.messages_out == 1
 
 
-async def test_many_tasks_send_at_once_and_no_message_is_torn(role, transport):
+async def test_concurrent_sends_of_tasks_keep_each_message_whole(role, transport):
     async with pair(role, transport, buffer=SMALL) as both:
         messages = [f"{number:05}" * 2000 for number in range(100)]
         sending = asyncio.gather(*(both.ws.send(message) for message in messages))
@@ -243,7 +243,7 @@ async def test_many_tasks_send_at_once_and_no_message_is_torn(role, transport):
     assert [payload.decode() for payload in received] == messages
 
 
-async def test_a_loop_of_sends_that_never_waits_lets_others_run(role):
+async def test_a_loop_of_sends_yields_to_other_tasks(role):
     async with pair(role) as both:
         stop = asyncio.Event()
         sent = most = 0
@@ -270,7 +270,7 @@ async def test_a_loop_of_sends_that_never_waits_lets_others_run(role):
     assert most <= 256  # a loop of sends yields once in 256
 
 
-async def test_a_low_write_limit_does_not_hold_an_answer_of_many_messages_back(role):
+async def test_many_messages_are_sent_at_once_with_a_low_write_limit(role):
     async with pair(role, write_limit=100) as both:
 
         async def answer():
@@ -279,7 +279,7 @@ async def test_a_low_write_limit_does_not_hold_an_answer_of_many_messages_back(r
                 await both.ws.send(b"x" * 90)
 
         task = asyncio.create_task(answer())
-        await turns()
+        await loop_turns()
         await both.peer.frame(TEXT, b"go")
         await within(task)
         for _ in range(10):
@@ -287,7 +287,7 @@ async def test_a_low_write_limit_does_not_hold_an_answer_of_many_messages_back(r
         both.peer.fin()
 
 
-async def test_a_send_that_has_to_wait_and_is_not_awaited_is_warned_about_by_its_name(role):
+async def test_an_unawaited_send_that_would_wait_warns_by_name(role):
     async with pair(role, buffer=SMALL) as both:
         await block(both)
         with pytest.warns(RuntimeWarning, match=r"^coroutine 'WebSocket\.send' was never awaited$") as warned:
@@ -299,18 +299,18 @@ async def test_a_send_that_has_to_wait_and_is_not_awaited_is_warned_about_by_its
         both.peer.fin()
 
 
-async def test_a_loop_of_sends_that_are_not_awaited_is_warned_about_though_the_peer_is_fast():
+async def test_a_loop_of_unawaited_sends_warns_with_a_fast_peer():
     async with pair("server") as both:
         for _ in range(BURST - 1):
             both.ws.send("x")
         with pytest.warns(RuntimeWarning, match=r"^coroutine 'WebSocket\.send' was never awaited$"):
             both.ws.send("x")
-        # Those were sent all the same.
+        # The messages were sent all the same.
         assert await payloads(both.peer, BURST) == [b"x"] * BURST
         both.peer.fin()
 
 
-async def test_a_send_after_the_end_that_is_not_awaited_is_warned_about_by_its_name():
+async def test_an_unawaited_send_after_the_end_warns_by_name():
     async with pair("server") as both:
         both.peer.fin()
         await both.ending()

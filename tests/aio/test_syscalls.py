@@ -13,7 +13,7 @@ import pytest
 from endwell.aio import syscalls
 from endwell.wire import payload
 
-#: The plain functions with the room they fill, and the compiled ones where they are built.
+#: The plain functions with the buffer they fill, and the compiled ones if they are built.
 FORMS = [(syscalls, payload)]
 if find_spec("endwell.aio._syscalls"):
     FORMS.append((import_module("endwell.aio._syscalls"), import_module("endwell.wire._payload")))
@@ -37,7 +37,7 @@ def ends():
         yield ours, theirs
 
 
-def test_a_read_brings_what_has_come_then_nothing_then_the_end(forms, ends):
+def test_a_read_returns_data_then_would_block_then_eof(forms, ends):
     calls, _ = forms
     ours, theirs = ends
     buffer = bytearray(100)
@@ -51,7 +51,7 @@ def test_a_read_brings_what_has_come_then_nothing_then_the_end(forms, ends):
 
 
 @pytest.mark.parametrize("count", [1, 9, 10, 11, 17])
-def test_a_read_fills_the_room_first_and_then_the_buffer(forms, ends, count):
+def test_a_read_fills_the_given_room_before_the_buffer(forms, ends, count):
     calls, payloads = forms
     ours, theirs = ends
     room, buffer, read = payloads.reserve(12), bytearray(100), bytearray(b"..ab")
@@ -69,14 +69,14 @@ def test_a_read_fills_the_room_first_and_then_the_buffer(forms, ends, count):
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_the_first_bytes_of_a_buffer_are_written(forms, ends, kind):
+def test_send_writes_the_given_number_of_bytes(forms, ends, kind):
     calls, _ = forms
     ours, theirs = ends
     assert calls.send(ours.fileno(), kind(b"octets"), 4) == 4
     assert theirs.recv(100) == b"octe"
 
 
-def test_many_buffers_leave_in_one_write_of_at_most_64(forms, ends):
+def test_at_most_64_buffers_are_written_in_one_call(forms, ends):
     calls, _ = forms
     ours, theirs = ends
     assert calls.send_many(ours.fileno(), [b"a", memoryview(b"xbc")[1:]]) == 3
@@ -84,7 +84,7 @@ def test_many_buffers_leave_in_one_write_of_at_most_64(forms, ends):
     assert calls.send_many(ours.fileno(), [b"."] * 100) == 64
 
 
-def test_a_full_socket_takes_nothing_and_a_broken_one_raises(forms, ends):
+def test_a_full_socket_accepts_nothing_and_a_broken_one_raises(forms, ends):
     calls, _ = forms
     ours, theirs = ends
     data = bytes(2**16)
@@ -100,7 +100,7 @@ def test_a_full_socket_takes_nothing_and_a_broken_one_raises(forms, ends):
         calls.send_many(ours.fileno(), [data, data])
 
 
-def test_a_reset_is_an_error_that_is_told_once(forms):
+def test_a_reset_raises_once(forms):
     calls, _ = forms
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())

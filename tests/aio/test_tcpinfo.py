@@ -1,4 +1,4 @@
-"""What the kernel is told, and tells, of a peer that acknowledges or takes nothing."""
+"""Socket options and TCP_INFO for a peer that acknowledges or reads nothing."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def limited(**options) -> int:
         return limit(sock)
 
 
-async def test_every_connection_has_the_limit_of_its_options(role, transport):
+async def test_every_socket_has_the_user_timeout_of_its_options(role, transport):
     async with pair(role, transport, **DEFAULTS) as both:
         assert limit(both.ws._stream.sock) == 81_000
 
 
-def test_a_unix_socket_has_none():
+def test_a_unix_socket_has_no_user_timeout():
     with socket.socket(socket.AF_UNIX) as sock:
         set_user_timeout(sock, Options())
 
 
-def test_the_limit_is_twice_that_of_keepalive_or_that_of_writing_if_it_is_longer_and_a_second():
+def test_the_user_timeout_follows_from_keepalive_and_write_timeout():
     assert limited() == 81_000
     assert limited(write_timeout=100) == 101_000
     assert limited(ping_interval=0.25, ping_timeout=0.125, write_timeout=0.25) == 1_750
@@ -42,7 +42,7 @@ def test_the_limit_is_twice_that_of_keepalive_or_that_of_writing_if_it_is_longer
 
 
 @pytest.mark.parametrize("option", DEFAULTS)
-def test_whoever_switches_one_of_them_off_has_no_limit(option):
+def test_disabling_a_timeout_disables_the_user_timeout(option):
     assert limited(**{option: None}) == 0
 
 
@@ -50,7 +50,7 @@ def set_limit(both, milliseconds):
     both.ws._stream.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
-async def test_a_peer_that_acknowledges_nothing_is_told_as_a_network_that_is_lost(role, transport):
+async def test_a_peer_that_acknowledges_nothing_is_a_network_error(role, transport):
     async with pair(role, transport, write_timeout=None) as both:
         set_limit(both, 300)
         await both.peer.vanish()
@@ -61,9 +61,9 @@ async def test_a_peer_that_acknowledges_nothing_is_told_as_a_network_that_is_los
     assert isinstance(ending.exception, TimeoutError)
 
 
-async def test_a_peer_that_acknowledges_and_takes_nothing_is_told_as_such(role):
+async def test_a_peer_with_a_zero_window_is_a_write_timeout(role):
     async with pair(role, buffer=65536, write_timeout=None) as both:
-        set_limit(both, 2000)  # time for some probes of its window, which it answers
+        set_limit(both, 2000)  # time for some zero-window probes, which the peer answers
         await both.ws.send(bytes(2**24))
         ending = await both.ending()
     assert (ending.cause, ending.initiator) == (Cause.WRITE_TIMEOUT, Initiator.LOCAL)

@@ -1,4 +1,4 @@
-"""close(), closed, on_close() and whatever else tells the end."""
+"""close(), closed, on_close() and other ways to learn of the end."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import pytest
 
 from endwell import Cause, Close, Initiator, TcpEnd
 from endwell.protocol.closing import State
-from tests.pair import pair, turns, within
+from tests.pair import loop_turns, pair, within
 
 # -- close() ----------------------------------------------------------------------
 
 
-async def test_a_cancelled_close_goes_on_closing():
+async def test_a_cancelled_close_continues_to_close():
     async with pair("server") as both:
         closing = asyncio.ensure_future(both.ws.close(4000))
-        await turns()
+        await loop_turns()
         closing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await closing
@@ -26,19 +26,19 @@ async def test_a_cancelled_close_goes_on_closing():
         assert (await both.ending()).clean
 
 
-async def test_one_cancelled_wait_for_the_end_harms_no_other():
+async def test_cancelling_one_wait_for_the_end_leaves_others():
     async with pair("server") as both:
         waits = [asyncio.ensure_future(both.ws.wait_closed()) for _ in range(3)]
-        await turns()
+        await loop_turns()
         waits[1].cancel()
-        await turns()
+        await loop_turns()
         both.peer.fin()
         await within(asyncio.gather(waits[0], waits[2]))
         assert waits[1].cancelled()
     assert not both.ws._watchers
 
 
-async def test_abort_cuts_at_once_with_a_close_on_the_way(role, transport):
+async def test_abort_ends_a_closing_handshake_at_once(role, transport):
     async with pair(role, transport) as both:
         both.ws.abort()
         ending = both.ws.ending
@@ -53,18 +53,18 @@ async def test_abort_cuts_at_once_with_a_close_on_the_way(role, transport):
 # -- is_open, close_code, repr ----------------------------------------------------
 
 
-async def test_is_open_is_false_as_soon_as_we_close():
+async def test_is_open_is_false_as_soon_as_close_is_called():
     async with pair("server") as both:
         assert both.ws.is_open
         closing = asyncio.ensure_future(both.ws.close())
-        await turns()
+        await loop_turns()
         assert not both.ws.is_open
         assert both.ws.ending is None
         both.peer.fin()
         await within(closing)
 
 
-async def test_close_code_is_the_peers_even_where_ours_was_first():
+async def test_close_code_is_the_peers_even_if_ours_was_first():
     async with pair("server") as both:
         closing = asyncio.ensure_future(both.ws.close(4000))
         assert await both.peer.read_close() == Close(4000)
@@ -74,11 +74,11 @@ async def test_close_code_is_the_peers_even_where_ours_was_first():
         assert (both.ws.close_code, ending.code) == (4001, 4000)
 
 
-async def test_repr_tells_the_state_and_then_the_ending():
+async def test_repr_shows_the_state_and_then_the_ending():
     async with pair("server") as both:
         assert repr(both.ws).endswith(" open>")
         closing = asyncio.ensure_future(both.ws.close(4000))
-        await turns()
+        await loop_turns()
         assert repr(both.ws).endswith(" closing>")
         assert "'/'" in repr(both.ws)
         both.peer.fin()
@@ -86,7 +86,7 @@ async def test_repr_tells_the_state_and_then_the_ending():
         assert str(ending) in repr(both.ws)
 
 
-async def test_the_addresses_of_both_sides_are_those_of_the_sockets(role):
+async def test_the_addresses_are_those_of_the_sockets(role):
     async with pair(role) as both:
         assert both.ws.remote_address == both.peer.sock.getsockname()
         assert both.ws.local_address == both.peer.sock.getpeername()
@@ -99,7 +99,7 @@ async def test_the_addresses_of_both_sides_are_those_of_the_sockets(role):
 # -- on_close() -------------------------------------------------------------------
 
 
-async def test_on_close_is_called_once_at_once_and_in_order(caplog):
+async def test_on_close_callbacks_run_once_and_in_order(caplog):
     async with pair("server") as both:
         calls = []
         both.ws.on_close(lambda ending: calls.append((1, ending, both.ws.is_open, both.ws.ending)))
@@ -112,7 +112,7 @@ async def test_on_close_is_called_once_at_once_and_in_order(caplog):
         assert len(calls) == 2
 
 
-async def test_on_close_is_told_before_a_reader_goes_on(role, transport):
+async def test_on_close_runs_before_a_reader_resumes(role, transport):
     async with pair(role, transport) as both:
         told = []
 
@@ -121,7 +121,7 @@ async def test_on_close_is_told_before_a_reader_goes_on(role, transport):
             told.append("reader")
 
         reading = asyncio.ensure_future(read())
-        await turns()
+        await loop_turns()
         both.ws.on_close(lambda ending: told.append("on_close"))
         await both.peer.close()
         both.peer.fin()
@@ -129,7 +129,7 @@ async def test_on_close_is_told_before_a_reader_goes_on(role, transport):
         assert told == ["on_close", "reader"]
 
 
-async def test_a_callback_may_use_the_connection_that_has_ended():
+async def test_a_callback_may_use_the_ended_connection():
     calls = []
 
     def callback(ending):

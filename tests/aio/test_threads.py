@@ -1,4 +1,4 @@
-"""An asyncio WebSocket in a thread that is not its event loop's."""
+"""An asyncio WebSocket used from a thread other than that of its event loop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def as_it_is(awaitable):
 
 @pytest.mark.parametrize("waiting", [False, True], ids=["a message is there", "none is there"])
 @pytest.mark.parametrize("name", CALLS)
-async def test_every_call_in_another_thread_is_refused_and_changes_nothing(name, waiting):
+async def test_every_call_from_another_thread_raises_without_effect(name, waiting):
     async with pair("server") as both:
         if not waiting:
             await both.peer.frame(TEXT, b"for the loop")
@@ -52,7 +52,7 @@ async def test_every_call_in_another_thread_is_refused_and_changes_nothing(name,
         both.peer.fin()
 
 
-async def test_a_broadcast_in_another_thread_is_refused():
+async def test_a_broadcast_from_another_thread_raises():
     async with pair("server") as both:
         with pytest.raises(ConcurrencyError, match=r"^broadcast\(\) of an asyncio WebSocket"):
             await asyncio.to_thread(broadcast, [both.ws], "x", "skip")
@@ -61,7 +61,7 @@ async def test_a_broadcast_in_another_thread_is_refused():
         both.peer.fin()
 
 
-async def test_many_threads_that_send_leave_the_compressed_stream_whole():
+async def test_sends_from_many_threads_keep_the_compressed_stream_valid():
     server = Server()
 
     @server.websocket("/")
@@ -90,7 +90,7 @@ async def test_many_threads_that_send_leave_the_compressed_stream_whole():
     assert ws.ending.ok
 
 
-def test_a_loop_may_be_run_in_one_thread_after_another():
+def test_a_loop_may_run_in_different_threads_one_after_another():
     loop = asyncio.new_event_loop()
     server = Server()
 

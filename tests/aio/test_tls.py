@@ -1,4 +1,4 @@
-"""TLS by way of memory: nothing that came stays in it unseen, nothing is called sent that is still in it."""
+"""TLS over memory BIOs: no received data stays unread in them, and no unsent data counts as sent."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from endwell import Cause, Options, Server, TcpEnd
 from endwell.aio.reactor import reactor_of
 from endwell.aio.tls import TlsDriver
 from endwell.protocol.connection import Connection
-from tests.pair import pair, turns, within
+from tests.pair import loop_turns, pair, within
 from tests.raw import RawPeer, wss
 from tests.wire.peer import BINARY, TEXT
 
-READ = 32768  # one read of the socket; four of them are a turn
+READ = 32768  # one read of the socket; a loop iteration does four
 KEY_UPDATE = b"\x18\x00\x00\x01\x01"  # RFC 8446 §4.6.3, update_requested
 HELLO_REQUEST = b"\x00\x00\x00\x00"  # RFC 5246 §7.4.1.1
 
 
 @pytest.fixture
 def transport():
-    """Contexts of the test's own, which it may change."""
+    """Contexts that the test may change."""
     return wss.__wrapped__()
 
 
-# -- what came ------------------------------------------------------------------
+# -- received data ---------------------------------------------------------------
 
 
-async def test_a_message_and_the_close_notify_behind_it_are_both_told_without_a_fin(role, transport):
+async def test_a_message_and_a_close_notify_behind_it_are_both_processed(role, transport):
     async with pair(role, transport) as both:
-        octets = both.peer.sealed(both.peer.octets(TEXT, b"last"))
+        octets = both.peer.encrypt(both.peer.octets(TEXT, b"last"))
         with pytest.raises(ssl.SSLWantReadError):
             both.peer._tls.unwrap()
-        await both.peer.transmit(octets + both.peer._out.read())
+        await both.peer.send_tcp(octets + both.peer._out.read())
         assert await within(both.ws.recv()) == "last"
         ending = await within(both.ws.closed)
         assert both.peer._fin is False
     assert (ending.cause, ending.tcp, ending.messages_in) == (Cause.PEER_VANISHED, TcpEnd.FIN, 1)
 
 
-async def test_the_end_behind_as_much_as_one_turn_reads_is_told_in_another(role, transport):
+async def test_an_end_beyond_one_iteration_of_reads_is_found_in_the_next(role, transport):
     async with pair(role, transport, max_size=None) as both:
-        octets = both.peer.sealed(both.peer.octets(BINARY, bytes(110_000)))
+        octets = both.peer.encrypt(both.peer.octets(BINARY, bytes(110_000)))
         with pytest.raises(ssl.SSLWantReadError):
             both.peer._tls.unwrap()
         octets += both.peer._out.read()
@@ -62,10 +62,10 @@ async def test_the_end_behind_as_much_as_one_turn_reads_is_told_in_another(role,
         await within(both.ws.closed)
 
 
-async def test_a_message_and_the_broken_record_behind_it_are_both_told(role, transport):
+async def test_a_message_and_a_broken_record_behind_it_are_both_processed(role, transport):
     async with pair(role, transport) as both:
-        octets = both.peer.sealed(both.peer.octets(TEXT, b"last"))
-        await both.peer.transmit(octets + b"\x17\x03\x03\x00\x20" + bytes(32))
+        octets = both.peer.encrypt(both.peer.octets(TEXT, b"last"))
+        await both.peer.send_tcp(octets + b"\x17\x03\x03\x00\x20" + bytes(32))
         assert await within(both.ws.recv()) == "last"
         ending = await within(both.ws.closed)
         await both.peer.read_to_the_end()
@@ -74,18 +74,18 @@ async def test_a_message_and_the_broken_record_behind_it_are_both_told(role, tra
     assert isinstance(ending.exception, ssl.SSLError)
 
 
-async def test_more_records_in_a_read_than_a_full_inbox_takes_are_kept_and_come(role, transport):
+async def test_records_beyond_a_full_inbox_are_kept_and_delivered(role, transport):
     many = [b"%d" % number for number in range(500)]
     async with pair(role, transport, max_queue=4) as both:
         for payload in many:
             both.peer._tls.write(both.peer.octets(BINARY, payload))
-        await both.peer.transmit(both.peer.sealed(b""))
-        await both.peer.delivered()
+        await both.peer.send_tcp(both.peer.encrypt(b""))
+        await both.peer.until_acknowledged()
         await asyncio.sleep(0.01)
         assert [await within(both.ws.recv()) for _ in many] == many
 
 
-async def test_a_client_that_speaks_with_its_last_flight_is_heard(transport):
+async def test_data_with_the_clients_last_handshake_flight_is_processed(transport):
     server = Server()
 
     @server.websocket("/")
@@ -94,16 +94,16 @@ async def test_a_client_that_speaks_with_its_last_flight_is_heard(transport):
             await ws.send(message)
 
     async with server.serving(ssl=transport.server, grace=0):
-        with await RawPeer.reach(server.port, transport.client) as peer:
-            await peer.transmit(peer.flight())
-            rest = peer.flight(await peer.octets_below())
-            await peer.transmit(rest + peer.sealed(peer.request()))
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.send_tcp(peer.tls_flight())
+            rest = peer.tls_flight(await peer.recv_tcp())
+            await peer.send_tcp(rest + peer.encrypt(peer.request()))
             assert (await peer.read_head()).startswith("HTTP/1.1 101 ")
             await peer.close()
             await peer.read_to_the_end()
 
 
-async def test_a_message_of_many_full_reads_comes_whole(role, transport):
+async def test_a_message_of_many_full_reads_arrives_whole(role, transport):
     payload = bytes(range(256)) * 2000
     async with pair(role, transport) as both:
         sending = asyncio.ensure_future(both.peer.frame(BINARY, payload))
@@ -111,10 +111,10 @@ async def test_a_message_of_many_full_reads_comes_whole(role, transport):
         await sending
 
 
-# -- what leaves ----------------------------------------------------------------
+# -- sent data -------------------------------------------------------------------
 
 
-async def test_only_bytes_that_the_system_took_are_called_sent(transport):
+async def test_only_bytes_accepted_by_the_kernel_count_as_sent(transport):
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
@@ -122,10 +122,10 @@ async def test_only_bytes_that_the_system_took_are_called_sent(transport):
         peer = RawPeer(theirs, transport.client, server=False)
         core = Connection(False, Options(write_timeout=None), time.monotonic())
         driver = TlsDriver(reactor_of(asyncio.get_running_loop()), ours, core, None, transport.server)
-        await peer.transmit(peer.flight())
+        await peer.send_tcp(peer.tls_flight())
         driver.settle()
         while not driver.has_shaken_hands():
-            await peer.transmit(peer.flight(await peer.octets_below()))
+            await peer.send_tcp(peer.tls_flight(await peer.recv_tcp()))
             driver.settle()
         outbox, payload = core.outbox, bytes(range(256)) * 1000
         outbox.append(payload[:200_000])
@@ -159,7 +159,7 @@ def opened(peer):
             return data
 
 
-async def test_a_close_of_which_a_part_is_still_encrypted_with_us_was_not_sent(transport):
+async def test_a_close_that_is_partly_unsent_counts_as_not_sent(transport):
     async with pair("server", transport, buffer=4096, close_timeout=0.2) as both:
         closing = asyncio.ensure_future(both.ws.send(bytes(8 * 2**20)))
         await asyncio.sleep(0)
@@ -169,10 +169,10 @@ async def test_a_close_of_which_a_part_is_still_encrypted_with_us_was_not_sent(t
     assert ending.unsent_bytes > 0
 
 
-# -- new keys, and a new handshake ----------------------------------------------
+# -- key update and renegotiation --------------------------------------------------
 
 
-async def test_a_peer_that_asks_for_new_keys_gets_them_before_the_next_message(role, transport, tmp_path):
+async def test_a_key_update_request_is_answered_before_the_next_message(role, transport, tmp_path):
     log = tmp_path / "keys"
     transport.server.num_tickets = 0
     for context in (transport.server, transport.client):
@@ -184,20 +184,18 @@ async def test_a_peer_that_asks_for_new_keys_gets_them_before_the_next_message(r
         size = 32 if "AES_128" in both.peer._tls.cipher()[0] else 48
         assert "GCM" in both.peer._tls.cipher()[0]
         # The head of the handshake was record 0.
-        await both.peer.transmit(record_13(secret, size, 1, KEY_UPDATE))
-        await both.peer.delivered()
-        await turns()  # in which it is read
+        await both.peer.send_tcp(record_13(secret, size, 1, KEY_UPDATE))
+        await both.peer.until_acknowledged()
+        await loop_turns()  # in which it is read
         await both.ws.send("under a new key")
-        octets = await both.peer.octets_below()
+        octets = await both.peer.recv_tcp()
         assert octets[3:5] == (len(KEY_UPDATE) + 17).to_bytes(2, "big")
         both.peer._in.write(octets)
-        both.peer._open(both.peer._tls)
+        both.peer._decrypt(both.peer._tls)
         assert await both.peer.read_frame() == (TEXT, b"under a new key")
 
 
-async def test_a_peer_that_asks_for_new_keys_again_and_again_is_not_read_until_it_reads(
-    role, transport, tmp_path
-):
+async def test_key_update_requests_pause_reading_until_the_peer_reads(role, transport, tmp_path):
     log = tmp_path / "keys"
     transport.server.num_tickets = 0
     for context in (transport.server, transport.client):
@@ -219,14 +217,14 @@ async def test_a_peer_that_asks_for_new_keys_again_and_again_is_not_read_until_i
         sent = 0
         with contextlib.suppress(TimeoutError):
             while sent < len(octets):
-                # linger_timeout after the last octets were taken, everything in both kernels has arrived.
+                # linger_timeout after the last octets were sent, everything in both kernels has arrived.
                 async with asyncio.timeout(0.5):
                     count = await send_some(both.peer.sock, octets[sent:])
                 sent += count
         assert sent < 110_000 < len(octets)
-        # Once it reads, so do we.
+        # Once the peer reads, so do we.
         reading = asyncio.ensure_future(discard(both.peer.sock))
-        await both.peer.transmit(octets[sent:])
+        await both.peer.send_tcp(octets[sent:])
         assert await within(both.ws.recv()) == "under the last key"
         reading.cancel()
 
@@ -237,7 +235,7 @@ async def discard(sock):
 
 
 async def send_some(sock, octets):
-    """Wait until the kernel takes some: how many."""
+    """Wait until the kernel accepts some octets; their number."""
     while True:
         try:
             return sock.send(octets[:4096])
@@ -245,13 +243,11 @@ async def send_some(sock, octets):
             await asyncio.sleep(0.001)
 
 
-async def test_a_peer_that_wants_a_new_handshake_and_does_not_go_on_with_it_keeps_nothing_spinning(
-    transport, tmp_path, monkeypatch
-):
+async def test_an_unfinished_renegotiation_causes_no_busy_loop(transport, tmp_path, monkeypatch):
     flights = []
-    transmit = RawPeer.transmit
+    send_tcp = RawPeer.send_tcp
     monkeypatch.setattr(
-        RawPeer, "transmit", lambda self, octets: flights.append(octets) or transmit(self, octets)
+        RawPeer, "send_tcp", lambda self, octets: flights.append(octets) or send_tcp(self, octets)
     )
     log = tmp_path / "keys"
     for context in (transport.server, transport.client):
@@ -260,11 +256,11 @@ async def test_a_peer_that_wants_a_new_handshake_and_does_not_go_on_with_it_keep
     transport.client.keylog_filename = str(log)
     async with pair("client", transport, write_timeout=0.3) as both:
         master, client_random = secret_of(log, "CLIENT_RANDOM"), random_of(log)
-        # Behind the headers of the record and of ServerHello, and its version.
+        # After the headers of the record and of ServerHello, and its version.
         server_random = next(filter(None, flights))[11:43]
         # Finished was record 0 under these keys, and the head of the handshake record 1.
-        await both.peer.transmit(record_12(master, client_random, server_random, 2, HELLO_REQUEST))
-        assert (await both.peer.octets_below())[0] == 22  # a handshake: our ClientHello, by itself
+        await both.peer.send_tcp(record_12(master, client_random, server_random, 2, HELLO_REQUEST))
+        assert (await both.peer.recv_tcp())[0] == 22  # a handshake record: our ClientHello alone
         began = time.thread_time()
         await both.ws.send("in vain")
         ending = await within(both.ws.closed)
@@ -298,7 +294,7 @@ def expand(secret, size, label, length):
 
 
 def record_12(master, client_random, server_random, number, handshake):
-    """The same from a server of TLS 1.2 with AES-128-GCM (RFC 5246 §5, §6.3, RFC 5288 §3)."""
+    """A record from a server of TLS 1.2 with AES-128-GCM (RFC 5246 §5, §6.3, RFC 5288 §3)."""
     seed = b"key expansion" + server_random + client_random
     block, chain = b"", seed
     while len(block) < 40:

@@ -15,7 +15,7 @@ from endwell.aio.tls import TlsDriver
 from endwell.aio.transport import TlsTransportDriver, TransportDriver
 from endwell.protocol.connection import Connection
 from endwell.wire.codec import Codec
-from tests.pair import idle, pair, turns, until, within
+from tests.pair import idle, loop_turns, pair, until, within
 from tests.raw import BOUND, PLAIN, named, wss
 from tests.wire.peer import CLOSE, KEY, TEXT, frame
 
@@ -129,10 +129,10 @@ async def test_a_full_inbox_pauses_the_transport(name, use, role):
         for _ in range(4):
             await both.peer.write(octets)
         await until(lambda: not both.core.wants_read())
-        await turns()
+        await loop_turns()
         before = len(both.core.inbox.messages)
         await both.peer.write(octets)
-        await turns()
+        await loop_turns()
         assert len(both.core.inbox.messages) == before == 4
         for _ in range(5):
             assert await within(both.ws.recv()) == "x"

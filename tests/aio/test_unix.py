@@ -27,7 +27,7 @@ def echoing():
     return server
 
 
-async def test_messages_and_closes_go_over_a_unix_socket(tmp_path):
+async def test_messages_and_closes_work_over_a_unix_socket(tmp_path):
     path = tmp_path / "socket"
     server = echoing()
     async with nothing_left_behind(), server.serving(unix_path=path):
@@ -40,7 +40,7 @@ async def test_messages_and_closes_go_over_a_unix_socket(tmp_path):
     assert not path.exists()
 
 
-async def test_a_drop_over_a_unix_socket_is_told(tmp_path):
+async def test_a_drop_over_a_unix_socket_is_reported(tmp_path):
     endings = []
     server = echoing()
     server.on_close(lambda ws, ending: endings.append(ending))
@@ -54,7 +54,7 @@ async def test_a_drop_over_a_unix_socket_is_told(tmp_path):
     assert [ending.cause for ending in endings] == [Cause.PEER_VANISHED]
 
 
-async def test_a_socket_file_that_a_dead_server_left_behind_is_replaced(tmp_path):
+async def test_a_stale_socket_file_is_replaced(tmp_path):
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
@@ -73,7 +73,7 @@ async def test_a_file_that_is_no_socket_is_not_replaced(tmp_path):
     assert path.read_text() == "precious"
 
 
-async def test_a_unix_socket_that_is_not_there_fails_the_handshake(tmp_path):
+async def test_a_missing_unix_socket_fails_the_handshake(tmp_path):
     async with nothing_left_behind():
         with pytest.raises(HandshakeError) as raised:
             await within(connect("ws://localhost/", unix_path=tmp_path / "socket"))
@@ -81,7 +81,7 @@ async def test_a_unix_socket_that_is_not_there_fails_the_handshake(tmp_path):
     assert raised.value.ending.tcp is TcpEnd.NONE
 
 
-async def test_a_path_on_which_a_server_answers_is_in_use(tmp_path):
+async def test_a_path_with_a_running_server_is_in_use(tmp_path):
     path = tmp_path / "socket"
     async with echoing().serving(unix_path=path):
         with pytest.raises(OSError, match="in use: another process listens") as raised:
@@ -93,7 +93,7 @@ async def test_a_path_on_which_a_server_answers_is_in_use(tmp_path):
             assert await within(ws.recv()) == "attic: hi"
 
 
-async def test_a_path_whose_queue_is_full_is_in_use(tmp_path):
+async def test_a_path_with_a_full_accept_queue_is_in_use(tmp_path):
     path = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as waiting:
         listening.bind(path)
@@ -106,11 +106,11 @@ async def test_a_path_whose_queue_is_full_is_in_use(tmp_path):
 
 
 @pytest.mark.parametrize("early", [False, True], ids=["stop", "drain"])
-async def test_a_stop_leaves_the_socket_file_of_the_next_process(tmp_path, early):
+async def test_stop_keeps_the_socket_file_of_another_process(tmp_path, early):
     path, old, new = tmp_path / "socket", echoing(), echoing()
     async with AsyncExitStack() as stack:
         async with old.serving(unix_path=path):
-            # As a deployment does that renames its socket into the place.
+            # Like a deployment that renames its socket into place.
             await stack.enter_async_context(new.serving(unix_path=tmp_path / "next"))
             os.rename(tmp_path / "next", path)
             if early:
@@ -121,13 +121,13 @@ async def test_a_stop_leaves_the_socket_file_of_the_next_process(tmp_path, early
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
-async def test_the_socket_file_has_the_mode_that_was_asked_for(tmp_path, mode):
+async def test_the_socket_file_has_the_requested_mode(tmp_path, mode):
     async with echoing().serving(unix_path=tmp_path / "socket", unix_mode=mode):
         assert stat.S_IMODE(os.stat(tmp_path / "socket").st_mode) == mode
 
 
 @pytest.mark.parametrize("mode", [True, -1, 0o1777, "660"])
-async def test_a_mode_that_is_none_is_refused_and_no_file_is_left(tmp_path, mode):
+async def test_an_invalid_mode_is_refused_and_no_file_is_left(tmp_path, mode):
     with pytest.raises(ValueError, match="such as 0o660"):
         async with echoing().serving(unix_path=tmp_path / "socket", unix_mode=mode):
             raise AssertionError("it must not start")
@@ -143,7 +143,7 @@ async def test_a_unix_socket_has_no_port(tmp_path):
             _ = server.port
 
 
-async def test_an_abstract_name_is_served_and_has_no_file():
+async def test_an_abstract_socket_name_works_without_a_file():
     name = f"\0endwell-{os.getpid()}-\N{SNOWMAN}"
     server = echoing()
     async with server.serving(unix_path=name):

@@ -1,4 +1,4 @@
-"""Tasks are resumed inside the read callback: nothing that asyncio promises them may change."""
+"""Tasks are resumed inside the read callback: all guarantees of asyncio must hold for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from endwell import Server, WebSocket, connect
-from tests.pair import QUIET, pair, turns, until, within
+from tests.pair import QUIET, loop_turns, pair, until, within
 from tests.raw import BOUND, RawPeer
 from tests.wire.peer import BINARY, TEXT
 
@@ -28,11 +28,11 @@ async def test_a_timeout_around_recv_cancels_it_and_nothing_else():
                 assert await both.ws.recv() == str(attempt)
 
 
-async def test_recv_may_be_gathered_shielded_waited_for_and_a_task_of_a_group():
+async def test_recv_works_in_gather_shield_wait_for_and_task_groups():
     async with pair("server") as both:
         for how in (asyncio.gather, asyncio.shield, lambda receiving: asyncio.wait_for(receiving, BOUND)):
             waiting = asyncio.ensure_future(how(both.ws.recv()))
-            await turns()
+            await loop_turns()
             await both.peer.frame(TEXT, b"here")
             assert await within(waiting) in ("here", ["here"])
         async with asyncio.TaskGroup() as group:
@@ -41,9 +41,9 @@ async def test_recv_may_be_gathered_shielded_waited_for_and_a_task_of_a_group():
         assert task.result() == "in a group"
 
 
-async def test_a_task_that_is_cancelled_while_its_group_fails_loses_no_message():
+async def test_a_recv_cancelled_by_its_failing_task_group_loses_no_message():
     async def fail():
-        await turns()
+        await loop_turns()
         raise LookupError
 
     async def receive_beside_a_failure(ws):
@@ -58,7 +58,7 @@ async def test_a_task_that_is_cancelled_while_its_group_fails_loses_no_message()
         assert await within(both.ws.recv()) == "later"
 
 
-async def test_a_task_that_is_resumed_has_its_own_context_and_is_the_current_one():
+async def test_a_resumed_task_has_its_own_context_and_is_current():
     seen = []
 
     async def handler(ws):
@@ -77,7 +77,7 @@ async def test_a_task_that_is_resumed_has_its_own_context_and_is_the_current_one
 
 
 @pytest.mark.parametrize("what", ["close", "abort", "return", "raise"])
-async def test_a_task_that_was_resumed_in_a_read_may_end_the_connection(what, caplog):
+async def test_a_task_resumed_by_a_read_may_end_the_connection(what, caplog):
     async def handler(ws):
         async for _ in ws:
             if what == "close":
@@ -89,16 +89,16 @@ async def test_a_task_that_was_resumed_in_a_read_may_end_the_connection(what, ca
             return
 
     async with pair("server", handler=handler) as both:
-        # The rest of the read, and the next, come when all is over.
-        both.peer.push(both.peer.octets(TEXT, b"now") + both.peer.octets(TEXT, b"late"))
-        both.peer.push(both.peer.octets(BINARY, bytes(300_000)))
+        # The rest of the read, and the next read, come when everything has ended.
+        both.peer.send_at_once(both.peer.octets(TEXT, b"now") + both.peer.octets(TEXT, b"late"))
+        both.peer.send_at_once(both.peer.octets(BINARY, bytes(300_000)))
         both.peer.fin()
         ending = await both.ending()
         assert ending.sent is not None
         assert ending.sent.code == {"close": 4000, "abort": 1001, "return": 1000, "raise": 1011}[what]
 
 
-async def test_a_task_that_was_resumed_in_a_read_may_cancel_itself_or_others():
+async def test_a_task_resumed_by_a_read_may_cancel_tasks():
     others = []
 
     async def handler(ws):
@@ -118,7 +118,7 @@ async def test_a_task_that_was_resumed_in_a_read_may_cancel_itself_or_others():
         assert (await both.peer.read_close()).code == 1001
 
 
-async def test_what_is_sent_leaves_while_the_handler_awaits_something_else():
+async def test_messages_are_sent_while_the_handler_awaits_something_else():
     gate = asyncio.Event()
 
     async def handler(ws):
@@ -136,8 +136,8 @@ async def test_what_is_sent_leaves_while_the_handler_awaits_something_else():
         assert (await both.peer.read_frame()).payload == b"third"
 
 
-async def test_a_flood_on_one_connection_holds_up_no_other():
-    """256 KiB of messages in each read, and a handler that never waits for anything but them."""
+async def test_a_flood_on_one_connection_does_not_delay_others():
+    """256 KiB of messages per read, and a handler that awaits only them."""
     server = Server(**QUIET)
     echoed = 0
 
@@ -160,7 +160,7 @@ async def test_a_flood_on_one_connection_holds_up_no_other():
                 at = (at + peer.sock.send(octets[at:])) % len(octets)
 
     async with server.serving(grace=0):
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await peer.upgrade()
             flooding = asyncio.ensure_future(asyncio.to_thread(flood, peer))
             async with connect(f"ws://127.0.0.1:{server.port}/", **QUIET) as honest:
@@ -173,11 +173,11 @@ async def test_a_flood_on_one_connection_holds_up_no_other():
                     most = max(most, echoed - before)
             done.set()
             await within(flooding)
-    # A read may bring 2473 of them. Without its turn, the honest one would wait for all that ever come.
+    # A read may contain 2473 messages. Without fairness, the other connection would wait for all of them.
     assert most < 4 * 2473
 
 
-async def test_in_debug_mode_all_is_the_same():
+async def test_debug_mode_changes_nothing():
     loop = asyncio.get_running_loop()
     loop.set_debug(True)
     try:
@@ -185,7 +185,7 @@ async def test_in_debug_mode_all_is_the_same():
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(both.ws.recv(), 0.01)
             receiving = asyncio.ensure_future(both.ws.recv())
-            await turns()
+            await loop_turns()
             await both.peer.frame(TEXT, b"here")
             assert await within(receiving) == "here"
             await both.ws.send("there")
@@ -195,7 +195,7 @@ async def test_in_debug_mode_all_is_the_same():
 
 
 @pytest.mark.parametrize("end", ["reset", "fin", "close"])
-async def test_an_end_in_the_middle_of_a_long_message_is_told_and_the_message_is_not(end):
+async def test_an_end_within_a_long_message_drops_the_message(end):
     async with pair("server") as both:
         receiving = asyncio.ensure_future(both.ws.read())
         octets = both.peer.octets(BINARY, bytes(500_000))
@@ -207,7 +207,7 @@ async def test_an_end_in_the_middle_of_a_long_message_is_told_and_the_message_is
             await asyncio.sleep(0.01)
             await both.peer.write(octets[300_000:])
             await both.peer.close(1000)
-            # It came after the Close had gone out, and is delivered still.
+            # It arrived after our Close was sent, and is still delivered.
             assert await within(receiving) == bytes(500_000)
             both.peer.fin()
             await within(closing)

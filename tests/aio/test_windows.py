@@ -1,4 +1,4 @@
-"""Windows, as far as another system can tell: the package imports, and what it does not serve there is one sentence."""
+"""Windows, as far as Linux can tell: the package imports, and names each unsupported feature."""
 
 import json
 import os
@@ -71,7 +71,7 @@ print(json.dumps(told))
 
 @pytest.fixture(scope="module")
 def told():
-    # The plain build: a compiled module is compiled for this system.
+    # The plain build: compiled modules are compiled for this platform.
     environment = {**os.environ, "ENDWELL_PURE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, ROOT / "src" / "endwell"],
@@ -104,13 +104,13 @@ def test_every_module_can_be_imported_on_windows(told):
         "run with workers",
     ],
 )
-def test_what_windows_has_not_is_told_in_one_sentence(told, call):
+def test_an_unsupported_feature_on_windows_says_so_in_one_sentence(told, call):
     assert told[call].startswith("endwell does not run on Windows")
     assert "\n" not in told[call]
 
 
 @pytest.mark.parametrize("command", ["connect", "serve", "demo"])
-def test_a_command_that_windows_has_not_says_so(told, command):
+def test_an_unsupported_command_on_windows_says_so(told, command):
     status, output, errors = told[f"endwell {command}"]
     assert (status, output) == (1, "")
     assert errors.startswith("endwell: endwell does not run on Windows")

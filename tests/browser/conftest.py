@@ -1,4 +1,4 @@
-"""The browsers of the tests: one process of each, for all tests that do not end it."""
+"""Browsers for the tests: one process of each, shared by all tests that do not end it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BROWSERS = ("chromium", "firefox")
 
 @pytest.fixture(scope="session", params=BROWSERS)
 def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
-    """A browser that lives on."""
+    """A running browser, shared by the tests."""
     with running(request.param) as made:
         yield made
 

@@ -1,4 +1,4 @@
-"""A real browser, headless, driven over its own protocol: DevTools or WebDriver BiDi, with nothing between."""
+"""A real headless browser, driven directly over DevTools or WebDriver BiDi."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ import pytest
 
 import endwell
 
-#: Seconds for a browser to start, and for each command.
+#: The timeout in seconds for the start of a browser, and for each command.
 PATIENCE = 60
 
-# What a new Firefox does by itself is network traffic that no test has asked for. The
-# preferences that Mozilla recommends for automation would also change what is tested.
+# Stops network traffic that a new Firefox starts by itself. The preferences that Mozilla recommends for
+# automation would also change what is tested.
 FIREFOX = {
     "remote.prefs.recommended": False,
     "app.normandy.enabled": False,
@@ -39,7 +39,7 @@ FIREFOX = {
 
 
 class Wire:
-    """Commands as JSON over a WebSocket, each with its answer."""
+    """Commands as JSON over a WebSocket, each with its response."""
 
     def __init__(self, ws: endwell.WebSocket) -> None:
         self._ws = ws
@@ -133,7 +133,7 @@ class Firefox:
         return told["result"].get("value")
 
     async def close(self, tab: str) -> None:
-        # Without it, the page would not be asked, as the user's own closing does.
+        # Otherwise beforeunload would not run, as it does when a user closes the tab.
         await self._call("browsingContext.close", context=tab, promptUnload=True)
 
     async def leave(self) -> None:
@@ -141,7 +141,7 @@ class Firefox:
 
 
 class Browser:
-    """A browser's process; :meth:`tab` speaks to it."""
+    """The process of a browser; :meth:`tab` opens a tab."""
 
     def __init__(self, name: str, process: subprocess.Popen[str], url: str) -> None:
         self.name = name
@@ -151,7 +151,7 @@ class Browser:
 
     @asynccontextmanager
     async def tab(self, url: str = "about:blank") -> AsyncIterator[Tab]:
-        """A tab of its own that shows ``url``."""
+        """A new tab that shows ``url``."""
         ws = await endwell.connect(self._url, max_size=None, ping_interval=None, compression=None)
         wire = Wire(ws)
         made = (Firefox if self.name == "firefox" else Chromium)(wire)
@@ -162,7 +162,7 @@ class Browser:
                 await tab.navigate(url)
                 yield tab
             finally:
-                # Also after a test that failed: its page would go on in those after it.
+                # Also after a failed test: its page would stay open during later tests.
                 if not self._killed:
                     await tab.close()
         finally:
@@ -171,13 +171,13 @@ class Browser:
             await wire.close()
 
     def kill(self) -> None:
-        """As an out-of-memory killer would: all its processes, at once."""
+        """Kill all its processes at once, as an out-of-memory killer does."""
         self._killed = True
         os.killpg(self._process.pid, signal.SIGKILL)
 
 
 class Tab:
-    """A page in sight."""
+    """A visible page."""
 
     def __init__(self, protocol: Chromium | Firefox, handle: Any) -> None:
         self._protocol = protocol
@@ -188,15 +188,15 @@ class Tab:
         await self._protocol.navigate(self._handle, url)
 
     async def evaluate(self, expression: str) -> Any:
-        """The value of an expression, which is a string, a number or a boolean."""
+        """The value of an expression: a string, a number or a boolean."""
         return await self._protocol.evaluate(self._handle, expression)
 
     async def do(self, statement: str) -> None:
-        """Run a statement that may end the page, a moment after it was asked for."""
+        """Run a statement that may end the page, shortly after the command returned."""
         await self.evaluate(f"void setTimeout(() => {{ {statement} }})")
 
     async def freeze(self, frozen: bool = True) -> None:
-        """Stop the page as Chromium stops one that has been hidden for long, or let it go on."""
+        """Freeze the page, as Chromium freezes a page that was hidden for long, or resume it."""
         assert isinstance(self._protocol, Chromium), "no other browser does this"
         await self._protocol.freeze(self._handle, frozen)
 
@@ -208,7 +208,7 @@ class Tab:
 
 @contextmanager
 def running(name: str, prefix: tuple[str, ...] = ()) -> Iterator[Browser]:
-    """The browser ``name``, started by ``prefix``; it surely ends with the block."""
+    """The browser ``name``, started with the command prefix ``prefix``; it ends with the block."""
     program = shutil.which({"chromium": "chromium", "firefox": "firefox-esr"}[name])
     if program is None:
         pytest.fail(f"{name} is not installed; on Debian: apt-get install chromium firefox-esr")
@@ -255,7 +255,7 @@ def _address(process: subprocess.Popen[str]) -> str:
 
 
 def _drain(process: subprocess.Popen[str]) -> None:
-    """Let it talk on: a full pipe would stop it."""
+    """Read its output: a full pipe would block it."""
     import threading
 
     def read() -> None:

@@ -1,4 +1,4 @@
-"""A server, the page that it serves, and what both are told."""
+"""A server, the page that it serves, and a record of what each side learns of an ending."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.browser.driver import Tab
 
 __all__ = ["PATIENCE", "Hall", "hall", "until"]
 
-#: Seconds for what a browser has to do. Only a hang lasts that long.
+#: The timeout in seconds for an action of a browser. Only a hang reaches it.
 PATIENCE = 60
 
-# What a page was told is kept where the next page, or another tab, can read it.
+# The page stores its events where the next page, or another tab, can read them.
 PAGE = """<!doctype html><meta charset="utf-8"><title>a page</title>
 <script type="module">
 import { ReconnectingWebSocket } from "/endwell.js";
@@ -45,7 +45,7 @@ addEventListener("pageshow", (event) => { window.kept = event.persisted; });
 </script>"""
 
 
-# Says hello, and after each ending its code.
+# Sends hello, and after each ending its code.
 WORKER = """
 import { ReconnectingWebSocket } from "/endwell.js";
 const ws = new ReconnectingWebSocket("/ws", { base: 0.1, maxDelay: 1 });
@@ -54,22 +54,22 @@ ws.addEventListener("open", () => ws.send(ws.ending ? `after ${ws.ending.code}` 
 
 
 class Hall:
-    """A server whose handler echoes, and closes or not as the path says."""
+    """A server whose handler echoes, and closes if the path says so."""
 
     def __init__(self, page: dict[str, Any], **options: Any) -> None:
         self.server = endwell.Server(**options)
-        #: The connections of ``/ws`` as they come, and the moments.
+        #: The connections of ``/ws`` in order, and their times.
         self.came: asyncio.Queue[endwell.WebSocket] = asyncio.Queue()
         self.times: list[float] = []
         self.endings: asyncio.Queue[endwell.Ending] = asyncio.Queue()
         self.messages: list[str | bytes] = []
-        #: Seconds that the page takes to be answered.
+        #: The delay in seconds of each response with the page.
         self.delay = 0.0
-        #: Set: a page has asked for ``/nothing``, which leaves it where it is.
+        #: Set when a page has requested ``/nothing``, which does not replace it.
         self.nothing = asyncio.Event()
-        #: Set: no page may connect.
+        #: If set, no page may connect.
         self.refuses = False
-        #: The code with which ``/ws`` closes at once, if it does.
+        #: The code with which ``/ws`` closes at once, or None.
         self.closes: int | None = None
         self.server.browser_module()
 
@@ -134,8 +134,8 @@ class Hall:
         """The next ending."""
         return await asyncio.wait_for(self.endings.get(), seconds)
 
-    async def told(self, tab: Tab, count: int = 1) -> list[dict[str, Any]]:
-        """What pages of this server were told, once it is so much."""
+    async def reports(self, tab: Tab, count: int = 1) -> list[dict[str, Any]]:
+        """The events that pages of this server recorded, once there are ``count``."""
 
         async def enough() -> list[dict[str, Any]]:
             rows = json.loads(await tab.evaluate("localStorage.told ?? '[]'"))
@@ -145,7 +145,7 @@ class Hall:
 
 
 async def until(condition: Any, seconds: float = PATIENCE) -> Any:
-    """What the async ``condition`` returns, once that is true."""
+    """The result of the async ``condition``, once it is true."""
     async with asyncio.timeout(seconds):
         while not (value := await condition()):
             await asyncio.sleep(0.02)
@@ -156,7 +156,7 @@ async def until(condition: Any, seconds: float = PATIENCE) -> Any:
 async def hall(
     page: dict[str, Any] | None = None, host: str = "127.0.0.1", **options: Any
 ) -> AsyncIterator[Hall]:
-    """A hall whose page has these options of the module."""
+    """A hall whose page uses these options of the module."""
     made = Hall(page or {}, **options)
     async with made.server.serving(host, grace=1.0):
         yield made

@@ -15,7 +15,7 @@ from endwell.cli.chat import Chat
 from tests.browser.driver import Browser, Tab
 from tests.browser.hall import until
 
-#: Where the cards of this tab are, newest first.
+#: The storage key of the cards of this tab, newest first.
 CARDS = "[...document.querySelectorAll('.card')]"
 
 
@@ -36,7 +36,7 @@ class Demo:
         return await self.tab.evaluate(f"document.querySelector('{selector}')?.textContent ?? ''")
 
     async def says(self, selector: str, *words: str) -> str:
-        """The text, once it contains all ``words``."""
+        """The text of the element, once it contains all ``words``."""
 
         async def said() -> str:
             text = await self.text(selector)
@@ -48,7 +48,7 @@ class Demo:
         await self.tab.evaluate(f"document.querySelector('[data-way={way}]').click()")
 
     async def open(self) -> None:
-        """Wait until the page says that it is open."""
+        """Wait until the page shows that the connection is open."""
         await self.says("#state", "open as ")
 
     async def end(self, way: str, *words: str) -> str:
@@ -69,22 +69,22 @@ class Demo:
 
 @asynccontextmanager
 async def demo(browser: Browser, fragment: str = "", **options: Any) -> AsyncIterator[Demo]:
-    """The demo, served and shown."""
+    """The demo, served and shown in a tab."""
     async with AsyncExitStack() as serving:
         chat = Chat(max_size=2**14, **options)
         server = await serving.enter_async_context(chat.server.serving(grace=3.0))
         async with browser.tab(f"http://127.0.0.1:{server.port}/{fragment}") as tab:
-            # Whatever window the machine of the tests has: a page out of sight takes its time.
+            # Visibility must not depend on the windows of the machine: a hidden page waits longer.
             await until(lambda: tab.evaluate("!!document.querySelector('#state')"))
             await tab.evaluate("void Object.defineProperty(document, 'hidden', { value: false })")
             yield Demo(chat, tab, serving)
 
 
-async def test_one_card_has_the_reports_of_the_server_and_of_the_page(browser: Browser):
+async def test_a_card_has_the_reports_of_the_server_and_the_page(browser: Browser):
     async with demo(browser) as shown:
         card = await shown.end("crash", "The handler raised an exception", "The server closed with 1011")
         assert "this tab" in card
-        # In words, not by colour alone; and what other servers report.
+        # As text, not only as a colour; with a column for what other servers report.
         assert card.count("fault") == 2
         assert "Other servers report to the page: 1006 aiohttp, uvicorn; 1011 websockets, hypercorn." in card
         assert await shown.text("#counter") == "1 ending: 0 ordinary, 1 fault"
@@ -105,7 +105,7 @@ WAYS = {
 }
 
 
-async def test_each_way_to_end_it_is_reported_to_both_sides(browser: Browser):
+async def test_each_way_to_end_a_connection_is_reported_by_both_sides(browser: Browser):
     async with demo(browser) as shown:
         for way, words in WAYS.items():
             await shown.end(way, *words, "Reported to the server", "Reported to the page")
@@ -113,9 +113,9 @@ async def test_each_way_to_end_it_is_reported_to_both_sides(browser: Browser):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux drops the packets of one socket")
 @pytest.mark.timeout(300)
-async def test_both_sides_notice_an_unplugged_network_by_themselves(browser: Browser):
-    # The server's own ping_timeout, and the 3 s of the page, must not pass before the network is unplugged. A side
-    # that stalls for longer ends the connection earlier: then there is another attempt.
+async def test_both_sides_detect_an_unplugged_network(browser: Browser):
+    # Neither the ping_timeout of the server nor the 3 s of the page may expire before the network is
+    # unplugged. If a side stalls for longer and ends the connection earlier, there is another attempt.
     async with demo(browser, ping_interval=0.5, ping_timeout=5) as shown:
         for _ in range(3):
             with suppress(TimeoutError):
@@ -134,7 +134,7 @@ async def test_a_second_tab_with_the_same_key_replaces_the_first(browser: Browse
             assert other.is_open
 
 
-async def test_the_ending_of_a_stopping_server_is_shown_and_then_its_absence_as_a_fault(browser: Browser):
+async def test_the_ending_of_a_stopping_server_and_its_absence_are_shown(browser: Browser):
     async with demo(browser) as shown:
         await shown.open()
         await shown.stop()
@@ -150,12 +150,12 @@ async def test_the_ending_of_a_stopping_server_is_shown_and_then_its_absence_as_
 
 
 @pytest.mark.parametrize("fragment", ["#%", "#..", "#" + quote("a" * 23 + "\N{GRINNING FACE}")])
-async def test_whatever_the_fragment_is_the_page_works(browser: Browser, fragment: str):
+async def test_the_page_works_with_any_fragment(browser: Browser, fragment: str):
     async with demo(browser, fragment) as shown:
         await shown.open()
 
 
-async def test_a_connection_of_the_same_name_is_not_that_of_this_tab(browser: Browser):
+async def test_a_connection_with_the_same_name_belongs_to_another_tab(browser: Browser):
     async with demo(browser) as shown:
         await shown.open()
         name = await shown.tab.evaluate("sessionStorage.name")
@@ -174,7 +174,7 @@ async def test_a_reload_keeps_the_reports_of_this_tab(browser: Browser):
         assert card.count("ordinary") == 2
 
 
-async def test_while_it_waits_the_countdown_runs_and_reconnect_works(browser: Browser):
+async def test_the_countdown_runs_and_the_reconnect_button_works(browser: Browser):
     async with demo(browser) as shown:
         await shown.open()
         await shown.press("restart")
@@ -222,7 +222,7 @@ async def test_the_room_does_not_jump_while_its_reader_has_scrolled_up(browser: 
             assert await shown.tab.evaluate(f"{list_}.scrollTop") == 20
 
 
-async def test_what_is_shown_can_be_filtered_and_cleared_for_good(browser: Browser):
+async def test_the_feed_can_be_filtered_and_cleared(browser: Browser):
     shows = f"{CARDS}.filter((card) => !card.hidden).length"
     async with demo(browser) as shown:
         url = f"ws://127.0.0.1:{shown.server.port}/chat/lobby?name=cli"
@@ -243,12 +243,12 @@ async def test_what_is_shown_can_be_filtered_and_cleared_for_good(browser: Brows
         assert "cli" not in await shown.text("#cards")
 
 
-async def test_the_answer_is_in_sight_on_every_screen_and_nothing_sticks_out(browser: Browser):
+async def test_the_page_fits_on_every_screen(browser: Browser):
     async with demo(browser) as shown:
         await shown.tab.navigate(f"http://127.0.0.1:{shown.server.port}/endwell.js")
         await until(lambda: shown.tab.evaluate("location.pathname === '/endwell.js' && !!document.body"))
         for width, height in [(320, 568), (390, 844), (768, 1024), (1440, 900)]:
-            # A frame has media queries of its own.
+            # A frame evaluates media queries by its own size.
             await shown.tab.evaluate(
                 "void document.body.replaceChildren(Object.assign(document.createElement('iframe'), "
                 f"{{ width: {width}, height: {height}, src: '/', style: 'border: 0' }}))"

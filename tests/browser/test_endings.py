@@ -1,4 +1,4 @@
-"""Real browsers: what the server's Ending says, and what the page's does."""
+"""Real browsers: the server's Ending and the page's, for each way to end a connection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.raw import PROMPT, RawServer
 
 pytestmark = pytest.mark.timeout(300)
 
-#: A page that does not keep a test waiting.
+#: A page that reconnects quickly.
 SOON = {"base": 0.1, "maxDelay": 1}
 LEAVING = {"reload": "location.reload()", "go to another page": "location.href = '/blank'"}
 
@@ -32,17 +32,17 @@ async def test_a_page_is_left(browser: Browser, way: str):
         server = server_says(await place.ending())
         if way == "reload":
             await place.next()
-        page = page_says((await place.told(tab))[0])
+        page = page_says((await place.reports(tab))[0])
         assert (server, page) == TRUTH[way][browser.name]
 
 
-#: Makes the longer waits of a page ten times as long, so that none is over while a slow machine works.
+#: Makes the longer delays of a page ten times as long, so that none ends while a slow machine works.
 PATIENT = """void (globalThis.setTimeout = ((set) => (callback, wait) =>
 set(callback, wait >= 1000 ? wait * 10 : wait))(setTimeout))"""
 DELAYS = (0.1, 0.4, 0.8, 1.5)
 
 
-async def test_a_page_that_is_left_is_not_told_of_a_server_that_went_away_however_late_the_next_one_is(
+async def test_leaving_a_page_is_reported_with_a_slow_next_page(
     browser: Browser,
 ):
     async with hall(SOON) as place, browser.tab(place.url) as tab:
@@ -54,26 +54,26 @@ async def test_a_page_that_is_left_is_not_told_of_a_server_that_went_away_howeve
             await tab.do("location.reload()" if way == "reload" else f"location.href = '/?{delay}'")
             assert server_says(await place.ending()) == TRUTH[way][browser.name][0]
         await place.open(tab)
-        told = [page_says(row) for row in await place.told(tab, len(ways))]
+        told = [page_says(row) for row in await place.reports(tab, len(ways))]
         assert told == [TRUTH[way][browser.name][1] for way in ways]
         assert len(place.times) == 1 + len(ways)
 
 
-async def test_a_page_that_is_left_while_it_connects_is_not_told_of_a_failed_handshake(browser: Browser):
+async def test_leaving_a_connecting_page_reports_no_failed_handshake(browser: Browser):
     async with hall(SOON) as place, browser.tab(place.url) as tab:
         await place.open(tab)
         await tab.evaluate(PATIENT)
         place.delay = 0.8
         with RawServer() as raw:
             await tab.evaluate(f"void open_({json.dumps(raw.uri)})")
-            with await raw.reached():
+            with await raw.accept_tcp():
                 await tab.do("location.reload()")
                 await place.open(tab)
-        told = {row["path"]: page_says(row) for row in await place.told(tab, 2)}
+        told = {row["path"]: page_says(row) for row in await place.reports(tab, 2)}
         assert told == {"/ws": TRUTH["reload"][browser.name][1], raw.uri: "app_closed 1006 ''"}
 
 
-async def test_a_page_stays_because_what_it_went_to_is_no_page(browser: Browser):
+async def test_a_navigation_to_no_content_keeps_the_page(browser: Browser):
     server_truth, page_truth = TRUTH["download a file"][browser.name]
     async with hall(SOON) as place, browser.tab(place.url) as tab:
         await place.open(tab)
@@ -82,7 +82,7 @@ async def test_a_page_stays_because_what_it_went_to_is_no_page(browser: Browser)
             await asyncio.wait_for(place.nothing.wait(), PATIENCE)
         else:
             assert server_says(await place.ending()) == server_truth
-            assert page_says((await place.told(tab))[0]) == page_truth
+            assert page_says((await place.reports(tab))[0]) == page_truth
             await place.open(tab)
         await tab.evaluate("void ws.send('hello')")
         await until(lambda: tab.evaluate("messages.includes('hello')"))
@@ -95,17 +95,17 @@ async def test_a_tab_is_closed(browser: Browser):
         async with browser.tab(place.url) as tab:
             await place.open(tab)
             await tab.close()
-            # Firefox: one or the other.
+            # Firefox shows one or the other.
             assert server_says(await place.ending()) in server_truth.split("; or ")
-        # Another page of the site knows what that one was told, if the browser still let it write.
+        # Another page of the site can read what that page recorded, if the browser still let it write.
         if page_truth != NOTHING:
             async with browser.tab(f"{place.url}/blank") as tab:
-                assert page_says((await place.told(tab))[0]) == page_truth
+                assert page_says((await place.reports(tab))[0]) == page_truth
 
 
 async def test_a_user_goes_back_and_forward(browser: Browser):
     async def back_at(way: str) -> None:
-        """Its page is there again, and its connection works."""
+        """The page at this end of the history is shown again, and its connection works."""
         await place.next()
         kept = await until(lambda: tab.evaluate("'kept' in window && String(kept)"))
         page = "the page that was kept" if kept == "true" else "a new page"
@@ -130,7 +130,7 @@ async def test_a_user_goes_back_and_forward(browser: Browser):
         await tab.do("history.back()")
         server = server_says(await place.ending())
         await at_the_other()
-        page = page_says((await place.told(tab))[0])
+        page = page_says((await place.reports(tab))[0])
         assert (server, page) == TRUTH["leave it with Back"][browser.name]
         await tab.do("history.forward()")
         await back_at("come back with Forward")
@@ -143,7 +143,7 @@ async def test_a_page_is_frozen_and_resumed(browser: Browser):
         await tab.evaluate("void (window.kept = true)")
         await tab.freeze()
         server = server_says(await place.ending())
-        page = page_says((await place.told(tab))[0])
+        page = page_says((await place.reports(tab))[0])
         assert (server, page) == TRUTH["a hidden page is frozen"][browser.name]
         await tab.freeze(False)
         await place.open(tab)
@@ -161,11 +161,12 @@ async def test_a_browser_is_killed(name: str):
 
 
 async def test_a_network_is_lost_and_comes_back(name: str):
-    # A browser that stalls for less than 5 s is not given up before the network is lost.
+    # A stall of the browser of less than 5 s does not end the connection before the network is lost.
     page = {**SOON, "pingInterval": 1, "pingTimeout": 5, "openTimeout": 5}
     with Network() as network, running(name, network.client_prefix) as browser:
         async with AsyncExitStack() as stack:
-            # A socket belongs to where it was made, and so do those that a listening one accepts.
+            # A socket belongs to the namespace where it was created, and so do those that a listening
+            # socket accepts.
             with network.inside(network.server):
                 place = await stack.enter_async_context(
                     hall(page, network.address, ping_interval=1, ping_timeout=5)
@@ -176,7 +177,7 @@ async def test_a_network_is_lost_and_comes_back(name: str):
             network.cut()
             started = time.monotonic()
             server = server_says(await place.ending())
-            told = (await place.told(tab))[0]
+            told = (await place.reports(tab))[0]
             assert time.monotonic() - started < 1 + 5 + PROMPT  # without pings, TCP takes minutes
             assert (server, page_says(told)) == TRUTH["network lost"][name]
             network.heal()
@@ -189,7 +190,7 @@ async def test_a_server_stops(browser: Browser):
             tab = await stack.enter_async_context(browser.tab(place.url))
             await place.open(tab)
         server = server_says(await place.ending())
-        page = page_says((await place.told(tab))[0])
+        page = page_says((await place.reports(tab))[0])
         assert (server, page) == TRUTH["server stops"][browser.name]
 
 
@@ -201,7 +202,7 @@ async def test_tcp_ends_without_a_close(browser: Browser):
             with await raw.accept() as peer:
                 await until(lambda: tab.evaluate("opened === 2"))
                 peer.fin()
-                page = page_says((await place.told(tab))[0])
+                page = page_says((await place.reports(tab))[0])
         assert page == TRUTH["TCP ends without a Close"][browser.name][1]
 
 
@@ -209,7 +210,7 @@ async def test_a_handshake_is_refused(browser: Browser):
     async with hall(SOON) as place:
         place.refuses = True
         async with browser.tab(place.url) as tab:
-            page = page_says((await place.told(tab))[0])
+            page = page_says((await place.reports(tab))[0])
             assert page == TRUTH["handshake refused (403)"][browser.name][1]
             place.refuses = False
             await place.next()
@@ -218,10 +219,10 @@ async def test_a_handshake_is_refused(browser: Browser):
 async def test_a_server_closes_with_any_code(browser: Browser):
     async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
         await place.open(tab)
-        # So that nobody is back before the last of them is closed: Chromium opens many slowly.
+        # No page may reconnect before the last of them is closed: Chromium opens many slowly.
         await tab.evaluate("void (Math.random = () => 0.5)")
         await tab.evaluate(f"void {json.dumps(CODES)}.map((code) => open_(`/close/${{code}}`))")
-        told = {row["path"]: row for row in await place.told(tab, len(CODES))}
+        told = {row["path"]: row for row in await place.reports(tab, len(CODES))}
         for _ in CODES:
             ending = await place.ending()
             code, close = ending.code, Close(ending.code, f"because of {ending.code}")

@@ -1,4 +1,4 @@
-"""The module by itself: its types, its size, and its policy, which is that of the Python client."""
+"""The module by itself: its types, its size, and its retry policy, which is that of the Python client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from endwell.errors import HandshakeError
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "src" / "endwell" / "browser" / "endwell.js"
-#: Minified and compressed, in bytes.
+#: The size limit, minified and compressed, in bytes.
 MOST = 3000
 
 DECIDE = """
@@ -97,18 +97,18 @@ def tool(name: str) -> str:
     return str(ROOT / "tools" / "browser" / "node_modules" / ".bin" / name)
 
 
-def test_its_types_are_right():
+def test_the_module_passes_the_type_checker():
     run(tool("tsc"), "--project", "tools/browser")
 
 
-def test_it_has_at_most_3_kilobytes():
+def test_the_module_has_at_most_3_kilobytes():
     minified = run(tool("esbuild"), "--minify", "--format=esm", str(MODULE))
     assert len(gzip.compress(minified.encode(), 9)) <= MOST
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where the package is installed, from what npm packs."""
+    """A folder in which the package that npm packs is installed."""
     folder = tmp_path_factory.mktemp("npm")
     pack = ("npm", "pack", "--json", "--offline", "--pack-destination", str(folder), str(MODULE.parent))
     (packed,) = json.loads(run(*pack))
@@ -118,18 +118,18 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_its_folder_is_an_npm_package(installed: Path):
+def test_the_folder_of_the_module_is_an_npm_package(installed: Path):
     (installed / "page.mjs").write_text(
         "import * as all from 'endwell'; console.log(Object.keys(all).sort() + '');"
     )
     assert run("node", str(installed / "page.mjs")) == "ReconnectingWebSocket,decide\n"
 
 
-def test_its_declarations_are_those_of_its_comments():
+def test_the_type_declarations_match_the_comments():
     run(sys.executable, "tools/browser_types.py", "--check")
 
 
-def test_what_the_docs_show_compiles_with_typescript(installed: Path):
+def test_the_programs_in_the_docs_compile_with_typescript(installed: Path):
     docs = (ROOT / "docs" / "howto" / "browser.md").read_text()
     (page,) = re.findall(r'<script type="module">\n(.*?)</script>', docs, re.DOTALL)
     assert '"/endwell.js"' in page
@@ -141,7 +141,7 @@ def test_what_the_docs_show_compiles_with_typescript(installed: Path):
     compile_strictly(installed / "token.ts")
 
 
-def test_typescript_knows_its_events_and_its_options(installed: Path):
+def test_typescript_knows_the_events_and_options(installed: Path):
     (installed / "typed.ts").write_text(TYPED)
     compile_strictly(installed / "typed.ts")
 
@@ -162,27 +162,27 @@ def compile_strictly(page: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["404", "999", "1004", "1015", "2000", "5000", "1e3", "4001 ", "gone"])
-def test_a_key_of_codes_that_no_ending_can_have_raises(key: str):
+def test_an_impossible_key_in_codes_raises(key: str):
     assert construct({key: "later"}) == f"RangeError: codes cannot have {key},later"
 
 
-def test_a_value_of_codes_that_says_nothing_raises():
+def test_an_invalid_value_in_codes_raises():
     assert construct({"4001": "always"}) == "RangeError: codes cannot have 4001,always"
 
 
-def test_a_key_of_codes_that_an_ending_can_have_is_taken():
+def test_a_possible_key_in_codes_is_accepted():
     codes = [code for code in range(1000, 5000) if describe(code).may_receive]
     assert construct(dict.fromkeys([*codes, 1005, 1006], "never")) == "no error"
 
 
 def construct(codes: dict[Any, str]) -> str:
-    """What the constructor throws."""
+    """The error that the constructor throws."""
     script = CONSTRUCT % (json.dumps(str(MODULE)), json.dumps(codes))
     return run("node", "--input-type=module", "--eval", script).strip()
 
 
-async def test_it_works_in_node():
-    """Without a page or its events; and after close() nothing keeps the process alive."""
+async def test_the_module_works_in_node():
+    """Without a page or its events; and after close() the process can end."""
     server, messages = endwell.Server(), []
 
     @server.websocket("/ws")
@@ -242,7 +242,7 @@ def endings(dice: random.Random) -> Ending:
     return Ending(cause=cause, initiator=Initiator.LOCAL, clean=bool(answer), received=answer, sent=received)
 
 
-def test_1006_of_codes_is_obeyed_for_a_connection_that_was_open():
+def test_1006_in_codes_applies_to_a_connection_that_was_open():
     policy = of_page(RetryPolicy()) | {"codes": {1006: "never"}}
     lost = Ending(cause=Cause.PEER_VANISHED, initiator=Initiator.NETWORK, clean=False)
     failed = Ending(cause=Cause.HANDSHAKE_FAILED, initiator=Initiator.LOCAL, clean=False)
@@ -268,7 +268,7 @@ def of_page(policy: RetryPolicy) -> dict[str, object]:
     }
 
 
-def test_it_decides_as_the_python_client_does():
+def test_the_module_decides_like_the_python_client():
     dice, given, expected = random.Random(1), [], []
     for _ in range(5000):
         policy, ending = policies(dice), endings(dice)

@@ -1,4 +1,4 @@
-"""What the module does in a page: when it comes back, what waits until then, how it notices a dead server."""
+"""The module in a page: when it reconnects, what waits meanwhile, and how it detects a dead server."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.browser.hall import hall, until
 
 pytestmark = pytest.mark.timeout(300)
 
-#: The die of a page that throws it high.
+#: Makes the jitter of a page large.
 HIGH = "void (Math.random = () => 0.9)"
-#: Has a page keep the seconds of each timer that is pending, so that a test need not wait for it.
+#: Makes a page record the seconds of each pending timer, so that a test need not wait for it.
 TIMERS = """void (globalThis.pending = new Map(),
 globalThis.setTimeout = ((set) => (callback, wait) => {
   const timer = set(() => { pending.delete(timer); callback(); }, wait);
@@ -30,7 +30,7 @@ globalThis.setTimeout = ((set) => (callback, wait) => {
 })(setTimeout),
 globalThis.clearTimeout = ((clear) => (timer) => { pending.delete(timer); clear(timer); })(clearTimeout))"""
 PENDING = "JSON.stringify([...pending.values()])"
-#: Has a page count the answers to its heartbeat, from its next one on.
+#: Makes a page count the answers to its heartbeats, starting with the next one.
 ANSWERS = """void (globalThis.answers = 0, WebSocket.prototype.send = ((send) => function (data) {
   this.counts ??= !this.addEventListener("message", ({ data }) => { answers += data === "\\u0006"; });
   return send.call(this, data);
@@ -38,7 +38,7 @@ ANSWERS = """void (globalThis.answers = 0, WebSocket.prototype.send = ((send) =>
 SOON = {"base": 0.1, "maxDelay": 1}
 
 
-async def test_a_server_that_accepts_and_closes_gets_six_connections_in_30_seconds_at_most():
+async def test_a_server_that_closes_gets_at_most_6_connections_in_30_s():
     async with AsyncExitStack() as stack:
         places = []
         for name in BROWSERS:
@@ -63,13 +63,13 @@ async def test_advice_is_followed(browser: Browser):
         ws = await place.open(tab)
         await tab.evaluate(HIGH)
         await ws.close(1012, RetryAdvice(0, 1).reason("restart"))
-        (told,) = await place.told(tab)
+        (told,) = await place.reports(tab)
         assert told["wait"] == pytest.approx(0.9, abs=0.1)
         await place.next(10)
 
 
 @pytest.mark.parametrize("advice", [None, RetryAdvice(1, 3)])
-async def test_a_crowd_that_is_closed_at_once_comes_back_spread(browser: Browser, advice: RetryAdvice | None):
+async def test_pages_closed_at_once_reconnect_spread_out(browser: Browser, advice: RetryAdvice | None):
     size, page = 40, {"base": 2.0, "pingInterval": 0}
     async with hall(page) as place, browser.tab(f"{place.url}/blank") as tab:
         await tab.navigate(place.url)
@@ -81,21 +81,22 @@ async def test_a_crowd_that_is_closed_at_once_comes_back_spread(browser: Browser
             begin_close(ws, Cause.APP_CLOSED, 1012, advice.reason() if advice else "")
         for _ in range(size):
             await place.next()
-        waits = [row["wait"] for row in await place.told(tab, size)]
+        waits = [row["wait"] for row in await place.reports(tab, size)]
     begins = advice.earliest if advice else 0
-    # What the pages chose, which a slow machine does not change; and none comes before its time.
+    # The delays that the pages chose do not depend on the machine; no page reconnects before its delay.
     assert max(waits) < begins + 2
     assert min(place.times[size:]) - cut > begins - 0.05  # 0.05 s: browsers round the time
-    # 4 are to be expected in each of the 10 parts of the window. False alarm: below 10 x P(B(40, 0.1) > 22) = 2e-12.
+    # 4 are expected in each of the 10 parts of the window. Probability of a false alarm: below 10 x P(B(40,
+    # 0.1) > 22) = 2e-12.
     assert max(Counter(int((wait - begins) / 0.2) for wait in waits).values()) <= 22
 
 
-async def test_what_is_sent_while_away_is_kept_up_to_a_bound(browser: Browser):
+async def test_messages_sent_while_disconnected_are_queued_up_to_a_limit(browser: Browser):
     async with hall({**SOON, "maxQueue": 3}) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
         place.refuses = True
         await ws.close(1012)
-        await place.told(tab)
+        await place.reports(tab)
         taken = [await tab.evaluate(f"ws.send('{number}')") for number in range(5)]
         assert taken == [True, True, True, False, False]
         place.refuses = False
@@ -104,13 +105,13 @@ async def test_what_is_sent_while_away_is_kept_up_to_a_bound(browser: Browser):
         assert place.messages == ["0", "1", "2"]
 
 
-async def test_the_oldest_gives_way_where_that_is_wanted_and_what_open_says_comes_first(browser: Browser):
+async def test_the_queue_may_drop_the_oldest_and_open_sends_first(browser: Browser):
     async with hall({**SOON, "maxQueue": 2, "whenFull": "drop"}) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
         await tab.evaluate("void (ws.onopen = () => ws.send('hello'))")
         place.refuses = True
         await ws.close(1012)
-        await place.told(tab)
+        await place.reports(tab)
         assert [await tab.evaluate(f"ws.send('{number}')") for number in range(4)] == [True] * 4
         place.refuses = False
         await place.next()
@@ -118,14 +119,14 @@ async def test_the_oldest_gives_way_where_that_is_wanted_and_what_open_says_come
         assert place.messages == ["hello", "2", "3"]
 
 
-async def test_a_page_that_closes_is_over_and_can_be_opened_again(browser: Browser):
+async def test_a_closed_socket_can_be_opened_again(browser: Browser):
     async with hall(SOON) as place, browser.tab(place.url) as tab:
         await place.open(tab)
         with pytest.raises(AssertionError, match="InvalidAccessError"):
             await tab.evaluate("ws.close(1001)")
         assert await tab.evaluate("ws.readyState") == 1
         assert await tab.evaluate("ws.close(4001, 'bye'), ws.send('x') === false && ws.readyState") == 2
-        (told,) = await place.told(tab)
+        (told,) = await place.reports(tab)
         assert (told["cause"], told["initiator"], told["clean"]) == ("app_closed", "local", True)
         assert (told["code"], told["reason"], told["wait"], told["stop"]) == (4001, "bye", None, "done")
         assert told["sent"] == told["received"] == {"code": 4001, "reason": "bye"}
@@ -135,23 +136,23 @@ async def test_a_page_that_closes_is_over_and_can_be_opened_again(browser: Brows
         await place.open(tab)
 
 
-async def test_a_page_closes_without_a_code(browser: Browser):
+async def test_close_works_without_a_code(browser: Browser):
     async with hall(SOON) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
         await tab.evaluate("ws.close(null)")
-        (told,) = await place.told(tab)
+        (told,) = await place.reports(tab)
         assert (told["cause"], told["code"], told["ok"], told["stop"]) == ("app_closed", 1005, True, "done")
         assert told["sent"] == told["received"] == {"code": None, "reason": ""}
         ending = await ws.closed
         assert (ending.cause, ending.received, ending.ok) == (Cause.PEER_CLOSED, Close(None), True)
 
 
-async def test_close_ends_the_waiting_too(browser: Browser):
+async def test_close_cancels_a_pending_reconnect(browser: Browser):
     async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
         await tab.evaluate(TIMERS)
         await ws.close(1013)
-        await place.told(tab)
+        await place.reports(tab)
         assert await tab.evaluate("ws.readyState") == 0
         assert len(json.loads(await tab.evaluate(PENDING))) == 1
         assert await tab.evaluate("ws.close(), ws.readyState") == 3
@@ -159,24 +160,24 @@ async def test_close_ends_the_waiting_too(browser: Browser):
 
 
 @pytest.mark.parametrize("event", ["online", "visibilitychange"])
-async def test_a_network_or_a_user_that_is_back_shortens_the_wait(browser: Browser, event: str):
+async def test_becoming_online_or_visible_shortens_the_wait(browser: Browser, event: str):
     async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
         await tab.evaluate(HIGH)
         await ws.close(1012)
-        (told,) = await place.told(tab)
+        (told,) = await place.reports(tab)
         assert told["wait"] == pytest.approx(27, abs=0.1)
         target = "window" if event == "online" else "document"
         await tab.evaluate(f"{target}.dispatchEvent(new Event('{event}'))")
         await place.next(10)
 
 
-async def test_nothing_makes_it_come_back_before_the_least_wait(browser: Browser):
+async def test_no_event_reconnects_before_the_minimum_delay(browser: Browser):
     async with hall({"base": 1.5}) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
         closed = time.monotonic()
         await ws.close(1013)
-        await place.told(tab)
+        await place.reports(tab)
         for _ in range(20):
             await tab.evaluate("window.dispatchEvent(new Event('online'))")
         await place.next()
@@ -187,28 +188,28 @@ async def test_nothing_makes_it_come_back_before_the_least_wait(browser: Browser
 @pytest.mark.parametrize(
     "why", ["document, 'hidden', { get: () => gone }", "navigator, 'onLine', { get: () => !gone }"]
 )
-async def test_a_page_that_nobody_sees_or_without_a_network_takes_its_time(browser: Browser, why: str):
+async def test_a_hidden_or_offline_page_waits_longer(browser: Browser, why: str):
     async with hall({"base": 0.5, "maxDelay": 30}) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
         await tab.evaluate(
             f"void (window.gone = true, Object.defineProperty({why}), Math.random = () => 0.9)"
         )
         await ws.close(1012)
-        (told,) = await place.told(tab)
+        (told,) = await place.reports(tab)
         assert told["wait"] == pytest.approx(0.5 + 27, abs=0.2)
         await tab.evaluate("void (gone = false, document.dispatchEvent(new Event('visibilitychange')))")
         await place.next(10)
 
 
 @pytest.mark.parametrize("event", ["visibilitychange", "offline"])
-async def test_a_page_that_is_hidden_or_offline_while_it_waits_waits_longer(browser: Browser, event: str):
+async def test_becoming_hidden_or_offline_lengthens_the_wait(browser: Browser, event: str):
     async with hall({"base": 20, "maxDelay": 60}) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
         await tab.evaluate(HIGH)
         await tab.evaluate(TIMERS)
         closed = time.monotonic()
         await ws.close(1012)
-        (told,) = await place.told(tab)
+        (told,) = await place.reports(tab)
         assert told["wait"] == pytest.approx(18, abs=0.2)
         hidden = event == "visibilitychange"
         state = (
@@ -218,22 +219,22 @@ async def test_a_page_that_is_hidden_or_offline_while_it_waits_waits_longer(brow
         )
         await tab.evaluate(f"void Object.defineProperty({state})")
         await tab.evaluate(f"{'document' if hidden else 'window'}.dispatchEvent(new Event('{event}'))")
-        # What is left of 20 + 0.9 x 60 s, and no other timer.
+        # The rest of 20 + 0.9 x 60 s, and no other timer.
         (wait,) = json.loads(await tab.evaluate(PENDING))
         assert 74 - (time.monotonic() - closed) - 0.2 < wait < 74 + 0.2
         assert place.came.empty()
 
 
 @pytest.mark.parametrize("waiting", [False, True])
-async def test_a_page_that_is_kept_and_shown_again_goes_on(browser: Browser, waiting: bool):
+async def test_a_page_restored_from_the_bfcache_reconnects(browser: Browser, waiting: bool):
     async with hall(SOON) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
         if waiting:
             place.refuses = True
             await ws.close(1013)
-            await place.told(tab)
+            await place.reports(tab)
         await tab.evaluate("void dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
-        told = (await place.told(tab))[-1]
+        told = (await place.reports(tab))[-1]
         if not waiting:
             assert (await place.ending()).received == Close(4990, "page hidden")
             assert (told["code"], told["wait"], told["stop"]) == (4990, None, None)
@@ -246,7 +247,7 @@ async def test_a_page_that_is_kept_and_shown_again_goes_on(browser: Browser, wai
         await until(lambda: tab.evaluate("messages.includes('kept')"))
 
 
-async def test_an_address_is_asked_for_and_awaited_for_each_connection(browser: Browser):
+async def test_the_url_function_is_awaited_for_each_connection(browser: Browser):
     async with hall(SOON) as place, browser.tab(place.url) as tab:
         await place.open(tab)
         await tab.evaluate(
@@ -258,14 +259,14 @@ async def test_an_address_is_asked_for_and_awaited_for_each_connection(browser: 
             await ws.close(1012)
 
 
-async def test_an_address_that_fails_is_a_failed_handshake_and_is_asked_for_again(browser: Browser):
+async def test_a_failing_url_function_is_a_failed_handshake_and_retried(browser: Browser):
     ways = "() => { throw new Error('no token') }, async () => { throw new Error('none') }, () => 'http://['"
     async with hall({"base": 0.1, "maxDelay": 0.2}) as place, browser.tab(place.url) as tab:
         await place.open(tab)
         await tab.evaluate(
             f"void (window.ways = [{ways}, () => '/ws?token=1'], ws = open_(() => ways.shift()()))"
         )
-        rows = await place.told(tab, 3)
+        rows = await place.reports(tab, 3)
         assert (await place.next()).request.query["token"] == "1"
     for row in rows:
         assert (row["cause"], row["code"], row["stop"]) == ("handshake_failed", 1006, None)
@@ -275,12 +276,12 @@ async def test_an_address_that_fails_is_a_failed_handshake_and_is_asked_for_agai
 
 
 @pytest.mark.parametrize("value", ["undefined", "null", "5", "{}", "() => '/ws'"])
-async def test_what_is_no_address_is_a_failed_handshake_and_not_connected_to(browser: Browser, value: str):
+async def test_an_invalid_url_is_a_failed_handshake(browser: Browser, value: str):
     async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
         await place.open(tab)
         await tab.evaluate(f"void (ws.close(), ws = open_(() => ({value})))")
-        rows = await place.told(tab, 2)
-        # That of the connection before it may come first or last.
+        rows = await place.reports(tab, 2)
+        # The event of the earlier connection may come first or last.
         assert ("handshake_failed", "TypeError: no address") in [(row["cause"], row["error"]) for row in rows]
         assert await tab.evaluate("ws.url") == ""
 
@@ -288,18 +289,18 @@ async def test_what_is_no_address_is_a_failed_handshake_and_not_connected_to(bro
 @pytest.mark.parametrize(
     "address", ["location", "new URL('/ws', location)", "async () => new URL('/ws', location)"]
 )
-async def test_what_has_an_address_is_connected_to(browser: Browser, address: str):
+async def test_a_location_or_url_object_is_accepted(browser: Browser, address: str):
     async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
         await place.open(tab)
         await tab.evaluate(f"void (ws.close(), ws = open_({address}))")
         await until(lambda: tab.evaluate("ws.url.startsWith('ws:')"))
 
 
-async def test_an_address_that_never_comes_is_given_up_after_open_timeout(browser: Browser):
+async def test_a_pending_url_function_fails_after_open_timeout(browser: Browser):
     async with hall(SOON) as place, browser.tab(place.url) as tab:
         await place.open(tab)
         await tab.evaluate("void open_(() => new Promise(() => {}), { openTimeout: 0.1 })")
-        (row, *_) = await place.told(tab)
+        (row, *_) = await place.reports(tab)
         assert (row["cause"], row["error"]) == ("handshake_failed", None)
         assert row["wait"] is not None
 
@@ -307,24 +308,24 @@ async def test_an_address_that_never_comes_is_given_up_after_open_timeout(browse
 @pytest.mark.parametrize(
     "end", ["ws.close(4001, 'bye')", "dispatchEvent(new PageTransitionEvent('pagehide'))"]
 )
-async def test_an_address_that_comes_after_the_end_opens_nothing(browser: Browser, end: str):
+async def test_a_url_that_resolves_after_close_opens_nothing(browser: Browser, end: str):
     async with hall(SOON) as place, browser.tab(place.url) as tab:
         await place.open(tab)
         await tab.evaluate(
             "void (ws.close(), ws = open_(() => new Promise((resolve) => { window.give = resolve; })))"
         )
-        await place.told(tab)
+        await place.reports(tab)
         assert await tab.evaluate("ws.readyState") == 0
         await tab.evaluate(f"void {end}")
-        row = (await place.told(tab, 2))[1]
+        row = (await place.reports(tab, 2))[1]
         assert (row["cause"], row["code"], row["wait"]) == ("app_closed", 1006, None)
         await tab.evaluate("give('/ws?token=late')")
-        # One that would have come before this one.
+        # An address that would have come before this one.
         await tab.evaluate("void open_('/ws?token=other')")
         assert (await place.next()).request.query["token"] == "other"
 
 
-async def test_it_has_what_a_websocket_has(browser: Browser):
+async def test_the_class_has_the_members_of_websocket(browser: Browser):
     names = ["CONNECTING", "OPEN", "CLOSING", "CLOSED"]
     async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
@@ -338,7 +339,7 @@ async def test_it_has_what_a_websocket_has(browser: Browser):
         assert ws.response.headers["Sec-WebSocket-Extensions"].startswith(extensions)
         assert await tab.evaluate("ws.bufferedAmount") == 0
         await ws.close(1013)
-        await place.told(tab)
+        await place.reports(tab)
         assert (
             await tab.evaluate("ws.send('h\u00e9') && ws.send(new Uint16Array(2)) && ws.bufferedAmount") == 7
         )
@@ -359,7 +360,7 @@ async def test_it_has_what_a_websocket_has(browser: Browser):
         ),
     ],
 )
-async def test_it_works_in_a_worker(browser: Browser, start: str):
+async def test_the_module_works_in_a_worker(browser: Browser, start: str):
     async with hall() as place, browser.tab(f"{place.url}/blank") as tab:
         await until(lambda: tab.evaluate("document.title === 'blank'"))
         await tab.evaluate(f"void (window.worker = {start})")
@@ -375,7 +376,7 @@ async def test_it_works_in_a_worker(browser: Browser, start: str):
         await ws.close(1000)
 
 
-async def test_the_heartbeat_is_beside_the_subprotocol_and_nobody_sees_it(browser: Browser):
+async def test_the_heartbeat_works_with_a_subprotocol_and_is_invisible(browser: Browser):
     page = {"protocols": ["other", "chat"], "pingInterval": 0.1}
     async with hall(page, subprotocols=["chat"]) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
@@ -383,7 +384,7 @@ async def test_the_heartbeat_is_beside_the_subprotocol_and_nobody_sees_it(browse
         await tab.evaluate(ANSWERS)
         await until(lambda: tab.evaluate("answers >= 3"))
         await ws.close(4000)
-        (told,) = await place.told(tab)
+        (told,) = await place.reports(tab)
         assert 0 <= told["latency"] < 20  # Firefox's clock counts whole milliseconds
         assert (told["messages_in"], told["messages_out"]) == (0, 0)
         ending = await place.ending()
@@ -392,9 +393,7 @@ async def test_the_heartbeat_is_beside_the_subprotocol_and_nobody_sees_it(browse
         assert place.messages == []
 
 
-async def test_a_server_that_does_not_know_the_heartbeat_never_hears_of_it(
-    browser: Browser, monkeypatch: pytest.MonkeyPatch
-):
+async def test_a_server_without_heartbeat_receives_none(browser: Browser, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("endwell.protocol.heartbeat.asked_for", lambda request: False)
     async with hall({"pingInterval": 0.1, "pingTimeout": 0.1}) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)

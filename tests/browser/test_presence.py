@@ -1,4 +1,4 @@
-"""Who is here, while a real page is reloaded again and again."""
+"""Presence, while a real page is reloaded again and again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RELOADS = 200
 
 
 @pytest.mark.timeout(900)
-async def test_a_user_who_reloads_200_times_is_there_once_and_all_the_time(browser: Browser):
+async def test_a_user_who_reloads_200_times_stays_present_once(browser: Browser):
     server, told, dice = endwell.Server(), [], random.Random(RELOADS)
     sessions = server.sessions
     sessions.joined(lambda key, ws: told.append(f"{key} joined"))
@@ -26,7 +26,7 @@ async def test_a_user_who_reloads_200_times_is_there_once_and_all_the_time(brows
 
     @server.websocket("/ws")
     async def live(ws: endwell.WebSocket) -> None:
-        # As if the user had to be looked up, now and then slowly.
+        # Simulates a lookup of the user that is sometimes slow.
         await asyncio.sleep(dice.choice([0, 0, 0.05]))
         sessions.join("ada", ws)
         came.put_nowait(ws)
@@ -38,8 +38,8 @@ async def test_a_user_who_reloads_200_times_is_there_once_and_all_the_time(brows
     async with server.serving(), browser.tab(f"http://127.0.0.1:{server.port}/") as tab:
         await joined()
         for _ in range(RELOADS):
-            # To Firefox a page that goes before it has its connection is a failure of the server,
-            # and it lets the next one wait, for seconds in the end.
+            # Firefox treats a page that leaves before its connection opened as a failure of the server, and
+            # delays the next connection, by seconds in the end.
             await until(lambda: tab.evaluate("globalThis.ws?.readyState === 1"))
             await tab.do("location.reload()")
             ws = await joined()

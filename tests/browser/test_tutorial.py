@@ -1,4 +1,4 @@
-"""The page of docs/tutorial, in a real browser: it survives a reload of itself and a deploy of its server."""
+"""The page of docs/tutorial in a real browser: it survives a reload of itself and a deploy of its server."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ async def test_the_page_of_the_tutorial_survives_a_reload_and_a_deploy(browser: 
             assert await tab.evaluate("sessionStorage.name") == name
             await says("reloaded")
             await tab.evaluate(RECORD)
-            # The deploy: the old process drains, and a new one takes its address.
+            # The deploy: the old process drains, and a new one takes over its address.
             process.send_signal(signal.SIGTERM)
             status, _, _ = await asyncio.to_thread(finish, process)
             assert status == 0
 
-            async def told() -> bool:
+            async def restart_shown() -> bool:
                 return "server stopping; retry " in await tab.evaluate("states.join()")
 
-            await until(told)
+            await until(restart_shown)
             with python(PROGRAM, str(port)) as renewed:
                 await asyncio.to_thread(listening, renewed)
                 await until(connected)

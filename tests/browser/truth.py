@@ -1,6 +1,7 @@
-"""What a server and its page are told, for each way in which a browser ends a connection.
+"""What a server and its page learn, for each way in which a browser ends a connection.
 
-The tests hold the library and the browsers to this table, and docs/explanation/browser-close.md shows it.
+The tests compare the library and the browsers with this table, and docs/explanation/browser-close.md shows
+it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ __all__ = ["CODES", "NOTHING", "TRUTH", "code_says", "page_says", "server_says"]
 
 NOTHING = "-"
 
-#: For each way and each browser: the server's Ending, and the page's.
+#: For each way and each browser: the server's Ending, and the page's ending.
 TRUTH: dict[str, dict[str, tuple[str, str]]] = {
     "reload": {
         "chromium": ("PEER_CLOSED 4990 'page left', ok", "app_closed 4990 'page left'"),
@@ -45,7 +46,7 @@ TRUTH: dict[str, dict[str, tuple[str, str]]] = {
         "chromium": ("a new connection, of the page that was kept", NOTHING),
         "firefox": ("a new connection, of a new page", NOTHING),
     },
-    # Firefox has nothing like it: it unloads whole tabs.
+    # Firefox has no equivalent: it unloads whole tabs.
     "a hidden page is frozen": {
         "chromium": ("PEER_CLOSED 4990 'page hidden', ok", "app_closed 4990 'page hidden'"),
     },
@@ -86,12 +87,12 @@ TRUTH: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 
-#: The codes that a server may close with: each that has a meaning, and some of the ranges.
+#: The codes that a server may close with: each defined code, and some of the ranges.
 CODES = (*(code.value for code in CloseCode if code.may_send), 3500, 4000, 4999)
 
 
 def code_says(code: int) -> tuple[str, str]:
-    """What both sides say of a server that closes with ``code``: in every browser what ``codes.py`` says."""
+    """The expected endings of both sides after a Close with ``code``, in every browser (``codes.py``)."""
     of = describe(code)
     stop = "done" if of.clean else "refused"
     verdict = stop if of.retry is Retry.NEVER else f"reconnects ({of.retry.value})"

@@ -1,4 +1,4 @@
-"""Processes that a test starts and that surely end with it."""
+"""Child processes of a test that end with it in any case."""
 
 import os
 import re
@@ -16,13 +16,14 @@ import endwell
 ROOT = Path(__file__).parents[2]
 SOURCES = Path(endwell.__file__).parents[1]
 
-#: Seconds for anything that a process has to do; a test that needs them all has failed, on a busy machine too.
+#: The timeout in seconds for anything that a process has to do. Only a hang reaches it, even on a busy
+#: machine.
 PATIENCE = 60
 
 
 @contextmanager
 def python(*argv: str, prefix: Iterable[str] = (), **keywords) -> Iterator[subprocess.Popen]:
-    """``python argv...`` with its output in pipes; ``prefix`` stands before it."""
+    """Run ``python argv...`` with its output in pipes, after the command prefix ``prefix``."""
     keywords = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **keywords}
     path = os.pathsep.join([str(SOURCES), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
@@ -36,12 +37,12 @@ def python(*argv: str, prefix: Iterable[str] = (), **keywords) -> Iterator[subpr
 
 
 def command(*argv: str, **keywords):
-    """``endwell argv...``."""
+    """Run ``endwell argv...``."""
     return python("-m", "endwell", *argv, **keywords)
 
 
 def listening(process: subprocess.Popen) -> int:
-    """The port that a server's log names; waits for it."""
+    """The port in the log of a server; waits for it."""
     for line in process.stderr:
         if found := re.search(r"listening on 127\.0\.0\.1:(\d+)", line):
             return int(found[1])
@@ -49,7 +50,7 @@ def listening(process: subprocess.Popen) -> int:
 
 
 def interrupt(process: subprocess.Popen, typed: str | None, lines: int) -> tuple[int, str, str]:
-    """What :func:`finish` says, of a process that is interrupted once it has put out ``lines`` lines."""
+    """The result of :func:`finish` for a process that is interrupted after it has printed ``lines`` lines."""
     _type(process, typed)
     out = "".join(process.stdout.readline() for _ in range(lines))
     process.send_signal(signal.SIGINT)
@@ -58,9 +59,9 @@ def interrupt(process: subprocess.Popen, typed: str | None, lines: int) -> tuple
 
 
 def finish(process: subprocess.Popen, typed: str | None = None) -> tuple[int, str, str]:
-    """Exit status, output and error output, once it has ended by itself; ``typed`` is its last input.
+    """Exit status, output and error output of a process that ends by itself; ``typed`` is its last input.
 
-    Not ``communicate()``: it does not know of what ``readline()`` has read ahead.
+    Not ``communicate()``, which ignores what ``readline()`` has buffered.
     """
     _type(process, typed)
     overdue = threading.Event()

@@ -77,7 +77,7 @@ def guard(request):
         return endwell.Response.text("ask at\\nthe \\x1b[31mdoor", 403)
 """
 
-#: So that only the test ends it, however long an answer takes.
+#: Longer than any response takes, so that only the test ends it.
 LONG = ("--wait", "60")
 NORMAL = "the application closed; we closed with 1000 NORMAL_CLOSURE; clean, after "
 
@@ -88,39 +88,39 @@ def url(tmp_path_factory):
     (folder / "app.py").write_text(APP)
     with command("serve", "app.py:server", "--port", "0", cwd=folder, stdout=subprocess.DEVNULL) as process:
         port = listening(process)
-        # Read on, or a full pipe would stop the server's log, and the server.
+        # Keep reading: a full pipe would block the server at its log.
         with subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL):
             yield f"ws://127.0.0.1:{port}"
             process.terminate()
             assert process.wait(PATIENCE) == 0
 
 
-def test_each_line_of_a_pipe_is_sent_and_the_answers_are_printed(url):
+def test_each_line_of_a_pipe_is_sent_and_answers_are_printed(url):
     with command("connect", f"{url}/echo", *LONG) as process:
         status, out, err = interrupt(process, "one\n\nthree ü\nlast", 4)
     assert (status, out) == (0, "one\n\nthree ü\nlast\n")
     assert err.startswith(NORMAL)
 
 
-def test_the_carriage_return_of_a_line_of_windows_is_not_sent(url):
+def test_the_carriage_return_of_a_crlf_line_is_not_sent(url):
     with command("connect", f"{url}/ascii", *LONG) as process:
         status, out, _ = interrupt(process, "one\r\n\r\na\rb\n", 3)
     assert (status, out) == (0, "'one'\n''\n'a\\rb'\n")
 
 
-def test_after_the_end_of_a_pipe_it_closes_when_nothing_has_come_for_a_while(url):
+def test_after_the_end_of_a_pipe_it_closes_when_idle(url):
     with command("connect", f"{url}/echo", "--wait", "0.1") as process:
         status, out, err = finish(process, "")
     assert (status, out) == (0, "")
     assert err.startswith(NORMAL)
 
 
-async def test_each_answer_lets_it_wait_anew(monkeypatch, capsys):
+async def test_each_answer_restarts_the_idle_wait(monkeypatch, capsys):
     clock, waits, answers = types.SimpleNamespace(now=100.0), [], [0.75, 0.5]
 
     async def sleep(seconds):
         waits.append(seconds)
-        # An answer comes before the end of the wait, until there are no more.
+        # An answer arrives before the end of each wait, until there are no more.
         due = clock.now + seconds
         if answers:
             clock.now += answers.pop(0)
@@ -144,7 +144,7 @@ def test_a_file_can_be_the_input(url, tmp_path):
     assert (status, out) == (0, (tmp_path / "lines").read_text())
 
 
-def test_text_stays_as_it_is_and_binary_is_shown_as_hexadecimal(url):
+def test_text_is_printed_unchanged_and_binary_as_hexadecimal(url):
     with command("connect", f"{url}/news", *LONG) as process:
         status, out, _ = interrupt(process, "go\n", 5)
     assert (status, out) == (0, "go\ntwo\nlines\n\x1b[31m\n0x00ff\n")
@@ -158,7 +158,7 @@ def test_headers_and_subprotocols_are_sent(url):
     assert err.startswith("peer closed with 1000 NORMAL_CLOSURE; clean, after ")
 
 
-def test_bytes_go_in_and_come_out_as_they_are(url, tmp_path):
+def test_raw_bytes_are_sent_and_printed_unchanged(url, tmp_path):
     (tmp_path / "in").write_bytes(b"\xff\xfe\x00\n\x01\r\nlast\xff")
     with (
         (tmp_path / "in").open("rb") as given,
@@ -166,7 +166,7 @@ def test_bytes_go_in_and_come_out_as_they_are(url, tmp_path):
         command("connect", f"{url}/echo", "--binary", *LONG, stdin=given, stdout=taken) as process,
     ):
         deadline = time.monotonic() + PATIENCE
-        # Three messages, and nothing between them.
+        # Three messages without separators.
         while (tmp_path / "out").read_bytes() != b"\xff\xfe\x00\x01last\xff":
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -174,7 +174,7 @@ def test_bytes_go_in_and_come_out_as_they_are(url, tmp_path):
         assert process.wait(PATIENCE) == 0
 
 
-def test_digits_go_in_and_come_out(url):
+def test_hexadecimal_digits_are_sent_and_printed(url):
     with command("connect", f"{url}/echo", "--hex", *LONG) as process:
         status, out, err = interrupt(process, "00ff\r\n0XAB cd\nno digits\nff\n", 2)
     assert (status, out) == (1, "00ff\nabcd\n")
@@ -192,7 +192,7 @@ def test_the_whole_input_can_be_one_message_and_the_output_json(url):
     assert err.startswith(NORMAL)
 
 
-def test_a_refusal_is_told_in_json_too(url):
+def test_a_refusal_is_printed_as_json(url):
     with command("connect", f"{url}/guarded", "--json") as process:
         status, out, _ = finish(process)
     (told,) = map(json.loads, out.splitlines())
@@ -200,7 +200,7 @@ def test_a_refusal_is_told_in_json_too(url):
 
 
 @pytest.mark.parametrize("verbosity", ["-v", "-vv"])
-def test_verbose_shows_the_handshake_and_twice_also_each_frame(url, verbosity):
+def test_verbose_shows_the_handshake_and_twice_each_frame(url, verbosity):
     secret = ["--header", "Authorization: Bearer secret", "--header", "Cookie: secret"]
     with command("connect", f"{url}/echo?token=secret", verbosity, *secret, *LONG) as process:
         status, out, err = interrupt(process, "one\n", 1)
@@ -223,7 +223,7 @@ def test_verbose_shows_the_handshake_and_twice_also_each_frame(url, verbosity):
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-async def test_a_unix_socket_takes_the_request(tmp_path, abstract):
+async def test_connect_works_over_a_unix_socket(tmp_path, abstract):
     server = endwell.Server()
 
     @server.websocket("/x")
@@ -239,21 +239,21 @@ async def test_a_unix_socket_takes_the_request(tmp_path, abstract):
     assert (status, out) == (0, "name\n")
 
 
-def test_a_fault_is_told_by_the_exit_status(url):
+def test_an_error_sets_the_exit_status(url):
     with command("connect", f"{url}/crash", *LONG) as process:
         status, out, err = finish(process)
     assert (status, out) == (1, "")
     assert err.startswith("peer closed with 1011 INTERNAL_ERROR; clean, after ")
 
 
-def test_a_refusal_is_told_with_status_and_body(url):
+def test_a_refusal_prints_status_and_body(url):
     with command("connect", f"{url}/guarded") as process:
         status, out, err = finish(process)
     assert (status, out) == (1, "")
     assert err == f"{url}/guarded: server refused with HTTP 403 Forbidden\n  ask at\n  the \\x1b[31mdoor\n"
 
 
-def test_input_that_is_not_utf_8_is_told_and_what_stood_before_it_answered(url, tmp_path):
+def test_invalid_utf_8_input_is_an_error_after_earlier_answers(url, tmp_path):
     (tmp_path / "lines").write_bytes(b"good\nb\xffd\nlate\n")
     with (
         (tmp_path / "lines").open() as lines,
@@ -267,7 +267,7 @@ def test_input_that_is_not_utf_8_is_told_and_what_stood_before_it_answered(url, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_closes_in_an_ordinary_way(url, number):
+def test_a_signal_closes_normally(url, number):
     with command("connect", f"{url}/ticks") as process:
         assert process.stdout.readline() == "tick\n"
         process.send_signal(number)
@@ -276,7 +276,7 @@ def test_a_signal_closes_in_an_ordinary_way(url, number):
     assert err.startswith(NORMAL)
 
 
-def test_a_reader_that_leaves_is_no_traceback(url):
+def test_a_broken_pipe_prints_no_traceback(url):
     with command("connect", f"{url}/ticks") as process:
         assert process.stdout.readline() == "tick\n"
         process.stdout.close()
@@ -284,14 +284,14 @@ def test_a_reader_that_leaves_is_no_traceback(url):
         assert process.stderr.read() == ""
 
 
-def test_an_output_that_cannot_be_written_is_one_line(url):
+def test_a_write_error_prints_one_line(url):
     with open("/dev/full", "w") as full, command("connect", f"{url}/ticks", stdout=full) as process:
         status, _, err = finish(process)
     assert (status, err) == (1, "endwell connect: cannot write the output: No space left on device\n")
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
-def test_a_standard_stream_that_is_closed_is_like_dev_null(url, closed):
+def test_a_closed_standard_stream_is_like_dev_null(url, closed):
     shell = ("sh", "-c", f'exec "$@" {closed}', "sh")
     with command("connect", f"{url}/echo", "--wait", "0", prefix=shell) as process:
         status, out, err = finish(process, "" if closed == "<&-" else "one\n")
@@ -301,7 +301,7 @@ def test_a_standard_stream_that_is_closed_is_like_dev_null(url, closed):
     assert bool(err) is (closed != "2>&-")
 
 
-def test_a_server_that_is_not_there_is_told(capsys):
+def test_a_missing_server_is_reported(capsys):
     assert main(["connect", "ws://127.0.0.1:1/"]) == 1
     assert "cannot connect to 127.0.0.1:1: Connection refused" in capsys.readouterr().err
 
@@ -309,7 +309,7 @@ def test_a_server_that_is_not_there_is_told(capsys):
 RESTARTING = "peer closed with 1012 SERVICE_RESTART 'server restarting; retry 0-0s'; clean, after "
 
 
-def test_it_comes_back_if_it_is_asked_to_and_the_input_goes_on(url):
+def test_with_reconnect_the_input_continues_on_a_new_connection(url):
     with command("connect", f"{url}/restarting/pipe", "--reconnect", *LONG) as process:
         process.stdin.write("one\n")
         process.stdin.flush()
@@ -329,12 +329,12 @@ def test_a_signal_ends_the_wait_for_the_next_connection(url, number):
             "peer closed with 1013 TRY_AGAIN_LATER 'full'; clean, after "
         )
         process.send_signal(number)
-        # It would come back after 5 to 10 s, and be told once more that the server is full.
+        # It would reconnect after 5 to 10 s, and log once more that the server is full.
         assert process.wait(PATIENCE) == 1
         assert process.stderr.read() == ""
 
 
-def test_a_refusal_for_good_ends_it_even_if_it_is_asked_to_come_back(url):
+def test_a_permanent_refusal_ends_it_despite_reconnect(url):
     with command("connect", f"{url}/guarded", "--reconnect") as process:
         status, _, err = finish(process)
     refused = f"{url}/guarded: server refused with HTTP 403 Forbidden\n  ask at\n  the \\x1b[31mdoor\n"
@@ -342,7 +342,7 @@ def test_a_refusal_for_good_ends_it_even_if_it_is_asked_to_come_back(url):
 
 
 @pytest.mark.parametrize("wait", ["-1", "nan", "soon"])
-def test_a_time_to_wait_that_is_none_is_told(wait, capsys):
+def test_an_invalid_wait_time_is_an_error(wait, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["connect", "ws://localhost/", f"--wait={wait}"])
     assert ended.value.code == 2
@@ -371,13 +371,13 @@ def test_a_time_to_wait_that_is_none_is_told(wait, capsys):
         ),
     ],
 )
-def test_bad_arguments_are_told(argv, problem, capsys):
+def test_bad_arguments_are_errors(argv, problem, capsys):
     assert main(["connect", *argv]) == 2
     assert capsys.readouterr().err == f"endwell connect: {problem}\n"
 
 
 class Terminal:
-    """A pseudo-terminal, and what has appeared on it."""
+    """A pseudo-terminal, and the text that has appeared on it."""
 
     def __init__(self) -> None:
         self.master, self.slave = pty.openpty()
@@ -393,7 +393,7 @@ class Terminal:
         os.write(self.master, keys.encode())
 
     def until(self, text: str) -> None:
-        """Wait until ``text`` appears, and forget what came up to it."""
+        """Wait until ``text`` appears, and discard the output up to it."""
         deadline = time.monotonic() + PATIENCE
         while text not in self.format_address:
             ready, _, _ = select.select([self.master], [], [], max(0, deadline - time.monotonic()))
@@ -411,7 +411,7 @@ def terminal():
 
 @pytest.fixture
 def session(url, terminal):
-    """Start a session on the terminal, of a path."""
+    """Start a session with a path on the terminal."""
     processes = []
 
     def start(path: str, *options: str) -> subprocess.Popen:
@@ -428,7 +428,7 @@ def session(url, terminal):
         manager.__exit__(None, None, None)
 
 
-def test_a_terminal_has_a_line_to_type_on_and_keeps_it_below_the_messages(session, terminal):
+def test_a_terminal_keeps_the_input_line_below_the_messages(session, terminal):
     process = session("/news")
     terminal.type("hé\n")
     terminal.until("> hé\r\n\r\x1b[K> ")
@@ -461,7 +461,7 @@ def test_wait_delays_the_close_on_a_terminal_too(session, terminal):
     assert process.wait(PATIENCE) == 0
 
 
-def test_an_interrupt_on_a_terminal_leaves_it_as_it_was(session, terminal):
+def test_an_interrupt_restores_the_terminal(session, terminal):
     process = session("/ticks")
     terminal.type("half")
     terminal.until("tick\r\n\r\x1b[K> half")
@@ -471,7 +471,7 @@ def test_an_interrupt_on_a_terminal_leaves_it_as_it_was(session, terminal):
     assert termios.tcgetattr(terminal.slave) == terminal.modes
 
 
-def test_frames_are_shown_above_the_line_that_is_being_typed(session, terminal):
+def test_frames_are_shown_above_the_input_line(session, terminal):
     process = session("/ticks", "-vv")
     terminal.type("half")
     terminal.until("#1 < TEXT 'tick' (4 bytes)")
@@ -481,7 +481,7 @@ def test_frames_are_shown_above_the_line_that_is_being_typed(session, terminal):
     assert process.wait(PATIENCE) == 0
 
 
-def test_a_terminal_keeps_what_was_being_typed_over_a_new_connection(session, terminal):
+def test_a_terminal_keeps_its_input_line_across_connections(session, terminal):
     process = session("/restarting/terminal", "--reconnect")
     terminal.type("one\nhalf")
     terminal.until("> half")

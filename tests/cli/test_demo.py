@@ -27,7 +27,7 @@ async def fetch(port: int, path: str) -> str:
     return answer
 
 
-async def test_the_page_needs_nothing_from_elsewhere():
+async def test_the_page_loads_nothing_from_other_origins():
     async with Chat().server.serving() as server:
         head, _, page = (await fetch(server.port, "/")).partition("\r\n\r\n")
     assert head.startswith("HTTP/1.1 200 ")
@@ -37,7 +37,7 @@ async def test_the_page_needs_nothing_from_elsewhere():
     assert "innerHTML" not in page
 
 
-async def test_a_message_reaches_everybody_in_the_room_and_nobody_else():
+async def test_a_message_reaches_only_the_clients_in_its_room():
     async with Chat().server.serving() as server:
         base = f"ws://127.0.0.1:{server.port}/chat"
         async with (
@@ -65,7 +65,7 @@ async def test_quit_says_goodbye_and_closes():
         assert ws.ending.received == endwell.Close(1000, "user quit")
 
 
-async def test_the_feed_tells_every_ending_but_those_of_feeds():
+async def test_the_feed_reports_every_ending_except_those_of_feeds():
     async with Chat().server.serving() as server:
         base = f"ws://127.0.0.1:{server.port}"
         async with endwell.connect(f"{base}/chat/lobby?name=early") as early:
@@ -85,7 +85,7 @@ async def test_the_feed_tells_every_ending_but_those_of_feeds():
             assert await feed.read() is None
 
 
-async def test_a_taken_port_is_told_and_the_next_one_taken(capsys):
+async def test_a_port_in_use_is_reported_and_the_next_one_used(capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         chat = Chat()
@@ -100,18 +100,18 @@ async def read_all(ws: endwell.WebSocket) -> None:
         pass
 
 
-async def told_about(port: int, *messages: str, query: str = "name=Ada") -> dict:
-    """What the feed tells of a connection that sends these."""
+async def feed_entry(port: int, *messages: str, query: str = "name=Ada") -> dict:
+    """The feed's entry about a connection that sends these messages."""
     base = f"ws://127.0.0.1:{port}"
     async with endwell.connect(f"{base}/endings") as feed:
         await feed.send("what has ended?")
         async with endwell.connect(f"{base}/chat/lobby?{query}") as ws:
             for message in messages:
                 await ws.send(message)
-            # A client that left messages unread would delay its answer to a Close.
+            # A client with unread messages would delay its answer to a Close.
             reading = asyncio.create_task(read_all(ws))
             told = json.loads(await feed.recv())
-            # What is unplugged may never hear of its end.
+            # An unplugged client may never learn of its end.
             ws.abort()
             await reading
         feed.abort()
@@ -128,19 +128,19 @@ async def told_about(port: int, *messages: str, query: str = "name=Ada") -> dict
 )
 async def test_a_message_ends_the_connection(message, cause, code, reason):
     async with Chat().server.serving() as server:
-        told = await told_about(server.port, message)
+        told = await feed_entry(server.port, message)
     assert (told["cause"], told["code"], told["reason"]) == (cause, code, reason)
 
 
-async def test_the_feed_tells_what_a_client_calls_its_connection_and_what_other_servers_tell():
+async def test_the_feed_names_the_connection_and_what_other_servers_report():
     async with Chat(max_size=1000).server.serving() as server:
-        told = await told_about(server.port, "x" * 1001, query="name=Ada&id=tab.1")
+        told = await feed_entry(server.port, "x" * 1001, query="name=Ada&id=tab.1")
     assert told["id"] == "tab.1"
     assert told["others"]["reported_to"] == "the application"
     assert told["others"]["reports"]["1009"] == ["uvicorn"]
 
 
-async def test_the_end_is_told_while_the_handler_is_busy():
+async def test_the_feed_reports_the_end_while_the_handler_is_busy():
     # Without grace the handler is cancelled in the end.
     async with Chat().server.serving(grace=0) as server:
         base = f"ws://127.0.0.1:{server.port}"
@@ -164,10 +164,10 @@ async def test_a_newer_connection_with_the_same_key_replaces_the_older_one():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux drops the packets of one socket")
-async def test_nothing_arrives_from_a_client_that_is_unplugged():
+async def test_an_unplugged_client_sends_nothing():
     async with Chat(ping_interval=0.2, ping_timeout=2.5).server.serving() as server:
-        told = await told_about(server.port, "/unplug")
-    # The system may give up the unanswered ping first.
+        told = await feed_entry(server.port, "/unplug")
+    # The kernel may give up the unanswered ping first.
     assert told["cause"] in {"keepalive_timeout", "network_error"}
     assert told["received"] is None
 
@@ -184,15 +184,15 @@ async def test_the_feed_outlives_the_chat_when_the_server_stops():
             await stopping
         assert [row["cause"] for row in told] == ["server_drained"]
         assert feed.ending.received.code == 1001
-    # The feed ended by itself, and the drain did not have to lose patience with it.
+    # The feed ended by itself, and the drain did not have to abort it.
     assert server._drain_run.report.last_called == 0
 
 
-#: What a phrase of the demo is in the cells of docs/explanation/endings.md.
+#: The text of a demo phrase in the cells of docs/explanation/endings.md.
 CELLS = {"code and reason": "ok|1005", "code, reason lost": "4001, reason lost"}
 
 
-def test_what_other_servers_tell_is_what_was_measured():
+def test_reports_of_other_servers_match_the_measurements():
     page = Path(__file__).parents[2].joinpath("docs", "explanation", "endings.md").read_text(encoding="utf-8")
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if "|" in line
@@ -239,7 +239,7 @@ def test_the_script_listens_nowhere_so_an_address_is_an_error(capsys):
     assert capsys.readouterr().err == "endwell demo: --script and --port exclude each other\n"
 
 
-def test_a_taken_port_that_was_asked_for_is_an_error(capsys):
+def test_an_explicit_port_in_use_is_an_error(capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         assert main(["demo", "--port", str(taken)]) == 1
@@ -265,7 +265,7 @@ async def talk(address: str) -> endwell.WebSocket:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_the_terminal_shows_a_line_for_every_ending_and_a_signal_stops_cleanly(number):
+async def test_the_terminal_logs_every_ending_and_a_signal_stops_cleanly(number):
     with command("demo", "--port", "0") as process:
         staying = await talk(address_in(process))
         process.send_signal(number)
@@ -282,6 +282,6 @@ async def test_the_terminal_shows_a_line_for_every_ending_and_a_signal_stops_cle
     assert lines[1].startswith("Eve in lobby: the handler raised an exception; we closed with 1011 ")
     assert lines[2].startswith("Bob in lobby: the server is stopping; we closed with 1001 ")
     assert len(lines) == 3
-    # Without -v an exception is told, but its traceback does not bury the rest.
+    # Without -v an exception is logged, but without its traceback.
     told = r"handler \S*chat of '/chat/lobby' for 127\.0\.0\.1:\d+ failed\nRuntimeError: Eve asked for it\n"
     assert re.fullmatch(told, err)

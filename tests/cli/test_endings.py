@@ -1,4 +1,4 @@
-"""The lines about endings: what they say, and how many writes they cost."""
+"""The log lines about endings: their text, and the number of writes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def connection(number=1):
 
 
 class Counted(io.StringIO):
-    """Output that counts its writes."""
+    """An output that counts its writes."""
 
     writes = 0
 
@@ -37,7 +37,7 @@ class Counted(io.StringIO):
 
 
 def only_handler(monkeypatch):
-    """The root logger's, as the command sets it up; in the test itself, because pytest adds its own before."""
+    """The root logger's only handler, set up as in the command; called in a test, after pytest has added its own."""
     handler = logging.StreamHandler(Counted())
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s 7 %(name)s: %(message)s"))
     monkeypatch.setattr(logging.root, "handlers", [handler])
@@ -52,7 +52,7 @@ def levels():
     logging.root.manager._clear_cache()
 
 
-async def test_many_endings_are_one_write_and_no_record(monkeypatch):
+async def test_many_endings_are_one_write_without_log_records(monkeypatch):
     handler = only_handler(monkeypatch)
     log = EndingLog(handler, "7 endwell.serve")
     monkeypatch.setattr(logging.Logger, "makeRecord", None)
@@ -70,7 +70,7 @@ async def test_many_endings_are_one_write_and_no_record(monkeypatch):
     ]
 
 
-async def test_a_flood_of_endings_does_not_pile_up(monkeypatch):
+async def test_a_flood_of_endings_does_not_accumulate(monkeypatch):
     handler = only_handler(monkeypatch)
     log = EndingLog(handler, "7 endwell.serve")
     for _ in range(3 * MANY):
@@ -80,8 +80,8 @@ async def test_a_flood_of_endings_does_not_pile_up(monkeypatch):
     log.flush()
 
 
-async def test_a_line_is_that_of_the_logger(monkeypatch):
-    """Which writes it where the application has its own handlers."""
+async def test_a_line_has_the_format_of_the_logger(monkeypatch):
+    """The logger writes it if the application has its own handlers."""
     handler = only_handler(monkeypatch)
     log = EndingLog(handler, "7 endwell.serve")
     log.ended(connection(), FAULT)
@@ -93,7 +93,7 @@ async def test_a_line_is_that_of_the_logger(monkeypatch):
     assert one.groups() == two.groups()
 
 
-async def test_what_the_level_excludes_costs_no_line(monkeypatch):
+async def test_endings_below_the_log_level_format_no_line(monkeypatch):
     handler = only_handler(monkeypatch)
     logging.root.setLevel(logging.WARNING)
     log = EndingLog(handler, "7 endwell.serve")

@@ -24,12 +24,12 @@ from endwell.cli.options import add_options, keywords_of
         (Format(binary=True, in_json=True), b"\xff", b"\xff", '{"binary": "ff"}\n'),
     ],
 )
-def test_a_line_becomes_a_message_and_a_message_output(form, line, message, output):
+def test_lines_become_messages_and_messages_become_output(form, line, message, output):
     assert form.message(line) == message
     assert form.output(message) == output
 
 
-def test_text_among_bytes_and_bytes_among_text_are_told_apart():
+def test_text_and_binary_output_are_distinguishable():
     assert Format().output(b"\xff") == "0xff\n"
     assert Format(binary=True).output("a") == "a\n"
     assert Format(hexadecimal=True).output("a") == "61\n"
@@ -38,7 +38,7 @@ def test_text_among_bytes_and_bytes_among_text_are_told_apart():
 @pytest.mark.parametrize(
     ("form", "line", "why"), [(Format(), b"\xff", "utf-8"), (Format(hexadecimal=True), b"0f0", "hexadecimal")]
 )
-def test_a_line_that_is_no_message_is_a_value_error(form, line, why):
+def test_an_invalid_line_is_a_value_error(form, line, why):
     with pytest.raises(ValueError, match=why):
         form.message(line)
 
@@ -77,7 +77,7 @@ def test_arguments_become_keywords_of_connect():
 
 
 @pytest.mark.parametrize("argv", [["--max-size", "many"], ["--max-size", "1.5"], ["--protocol", "14"]])
-def test_an_argument_that_is_no_number_is_refused(argv, capsys):
+def test_an_argument_that_is_not_a_number_is_refused(argv, capsys):
     with pytest.raises(SystemExit):
         keywords(*argv)
     assert argv[0] in capsys.readouterr().err

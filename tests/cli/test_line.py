@@ -1,4 +1,4 @@
-"""The line being typed: editing, history, and what is drawn."""
+"""The line editor: editing, history, and drawing."""
 
 import pytest
 from hypothesis import given
@@ -55,7 +55,7 @@ def test_keys_edit_the_line(keys, text, cursor):
     assert (line.text, line.cursor) == (text, cursor)
 
 
-def test_an_escape_sequence_without_end_swallows_little():
+def test_an_unterminated_escape_sequence_swallows_little():
     assert typed(b"\x1b[" + b"1" * 1000).text.count("1") > 900
 
 
@@ -67,7 +67,7 @@ def test_control_d_ends_the_input_only_on_an_empty_line():
     assert line.text == ""
 
 
-def test_the_up_key_brings_lines_back_and_the_down_key_the_one_being_typed():
+def test_up_and_down_keys_move_through_the_history():
     line = Line("> ")
     list(line.feed(b"one\ntwo\n\ntwo\nthr"))
     seen = []
@@ -85,13 +85,13 @@ def test_the_history_is_bounded():
     assert line.text == str(2 * HISTORY + 1)
 
 
-def test_a_short_line_is_drawn_whole_with_the_cursor_at_its_place():
+def test_a_short_line_is_drawn_whole_with_its_cursor():
     assert typed(b"abc").draw(80) == "\r\x1b[K> abc"
     assert typed(b"abc", LEFT, LEFT).draw(80) == "\r\x1b[K> abc\x1b[2D"
     assert typed("日本".encode(), LEFT).draw(80) == "\r\x1b[K> 日本\x1b[2D"
 
 
-def test_of_a_long_line_the_part_around_the_cursor_is_drawn():
+def test_a_long_line_is_drawn_around_the_cursor():
     line = typed(b"0123456789")
     assert line.draw(8) == "\r\x1b[K> 56789"
     list(line.feed(b"\x01"))
@@ -99,11 +99,11 @@ def test_of_a_long_line_the_part_around_the_cursor_is_drawn():
 
 
 @given(st.text(), st.integers(0, 20), st.integers(4, 30))
-def test_what_is_drawn_fits_on_one_row(text, steps, columns):
+def test_the_drawn_line_fits_on_one_row(text, steps, columns):
     line = Line("> ")
     list(line.feed(text.encode() + LEFT * steps))
     format_address = line.draw(columns).removeprefix("\r\x1b[K").partition("\x1b")[0]
-    # Not even the last column: a cursor behind it would be on the next row, on some terminals.
+    # Not even in the last column: on some terminals the cursor after it would be on the next row.
     assert sum(map(_width, format_address)) < columns
     assert all(char.isprintable() for char in format_address)
 

@@ -34,7 +34,7 @@ def test_the_version_names_package_and_python(capsys):
     assert ".".join(map(str, sys.version_info[:3])) in out
 
 
-def test_the_version_says_that_compiling_failed(capsys, monkeypatch):
+def test_the_version_reports_a_failed_compilation(capsys, monkeypatch):
     monkeypatch.setattr(cli, "compiled", tuple)
     monkeypatch.setattr(cli, "failure", lambda: "command 'cc' failed")
     with pytest.raises(SystemExit):
@@ -50,7 +50,7 @@ def test_the_package_runs_as_a_module():
     assert out.startswith("1006 ABNORMAL_CLOSURE\n")
 
 
-def test_a_reader_that_leaves_is_no_traceback():
+def test_a_broken_pipe_prints_no_traceback():
     with command("why", stdout=subprocess.PIPE) as process:
         process.stdout.close()
         status = process.wait(20)
@@ -64,7 +64,7 @@ def test_verbose_may_stand_before_or_after_the_command(argv, capsys):
 
 
 @pytest.mark.parametrize("port", ["65536", "-1", "http"])
-def test_a_port_that_is_none_is_refused(port, capsys):
+def test_an_invalid_port_is_refused(port, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["serve", "app:server", "--port", port])
     assert ended.value.code == 2

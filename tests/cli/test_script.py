@@ -1,4 +1,4 @@
-"""``endwell demo --script`` tells every ending right, and would notice if one were told wrong."""
+"""``endwell demo --script`` reports every ending correctly, and would detect a wrong report."""
 
 import re
 
@@ -11,7 +11,7 @@ def lines_of(capsys):
     return capsys.readouterr().out.splitlines()
 
 
-def test_the_script_tells_every_ending_right(capsys):
+def test_the_script_reports_every_ending_correctly(capsys):
     assert main(["demo", "--script"]) == 0
     lines = lines_of(capsys)
     titles = [line.split(":")[0] for line in lines if line.startswith("\N{CHECK MARK}")]
@@ -21,7 +21,7 @@ def test_the_script_tells_every_ending_right(capsys):
         assert expected.replace("expected", "reported") == told
 
 
-def test_an_ending_that_is_told_wrong_fails_the_script(capsys, monkeypatch):
+def test_a_wrongly_reported_ending_fails_the_script(capsys, monkeypatch):
     first = CASES[0]
     wrong = first.expected._replace(cause=Cause.PEER_VANISHED)
     monkeypatch.setattr(script, "CASES", [first._replace(expected=wrong)])
@@ -33,7 +33,7 @@ def test_an_ending_that_is_told_wrong_fails_the_script(capsys, monkeypatch):
     assert lines[-1].startswith("2 endings, 1 wrong")
 
 
-def test_an_ending_that_is_not_told_fails_the_script(capsys, monkeypatch):
+def test_an_unreported_ending_fails_the_script(capsys, monkeypatch):
     async def nothing(url):
         pass
 
@@ -43,7 +43,7 @@ def test_an_ending_that_is_not_told_fails_the_script(capsys, monkeypatch):
     assert lines_of(capsys)[0] == "\N{BALLOT X} nothing: no ending was reported"
 
 
-def test_an_ending_that_is_told_twice_fails_the_script(capsys, monkeypatch):
+def test_an_ending_reported_twice_fails_the_script(capsys, monkeypatch):
     reported_once = script._Script._on_close
 
     def twice(self, ws, ending):

@@ -34,7 +34,7 @@ async def crash(ws):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """The current folder, with a Server in app.py; what the command imports is forgotten afterwards."""
+    """The current folder, with a Server in app.py; imported modules are removed afterwards."""
     (tmp_path / "app.py").write_text(APP)
     (tmp_path / "neighbour.py").write_text("")
     (tmp_path / "misses.py").write_text("import not_there_at_all")
@@ -49,7 +49,7 @@ def test_a_server_is_found_in_a_file_or_a_module(target):
     assert isinstance(serve._load(target), endwell.Server)
 
 
-def test_a_file_elsewhere_finds_its_neighbours(folder, monkeypatch, tmp_path_factory):
+def test_a_file_in_another_folder_can_import_its_neighbours(folder, monkeypatch, tmp_path_factory):
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     assert isinstance(serve._load(f"{folder}/app.py:server"), endwell.Server)
 
@@ -69,13 +69,13 @@ def test_a_file_elsewhere_finds_its_neighbours(folder, monkeypatch, tmp_path_fac
         ("app.py:number", "'number' of app.py is of type int, not a Server"),
     ],
 )
-def test_what_is_no_server_is_named(target, problem, capsys):
+def test_an_object_that_is_no_server_is_named(target, problem, capsys):
     assert main(["serve", target]) == 2
     assert capsys.readouterr().err == f"endwell serve: {problem}\n"
 
 
 @pytest.mark.parametrize("target", ["misses:server", "misses.py:server"])
-def test_an_import_that_fails_inside_keeps_its_traceback(target):
+def test_a_failing_import_keeps_its_traceback(target):
     with pytest.raises(ModuleNotFoundError, match="not_there_at_all"):
         main(["serve", target])
 
@@ -87,12 +87,12 @@ def test_an_import_that_fails_inside_keeps_its_traceback(target):
         (["--certfile", "missing.pem"], "cannot use 'missing.pem': [Errno 2] No such file or directory"),
     ],
 )
-def test_a_certificate_that_is_not_there_is_an_error(argv, problem, capsys):
+def test_a_missing_certificate_is_an_error(argv, problem, capsys):
     assert main(["serve", "app:server", *argv]) == 2
     assert capsys.readouterr().err == f"endwell serve: {problem}\n"
 
 
-def test_a_taken_port_is_an_error(capsys):
+def test_a_port_in_use_is_an_error(capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert main(["serve", "app:server", "--port", str(port)]) == 1
@@ -118,7 +118,7 @@ async def test_a_signal_closes_every_connection_and_ends_with_status_0(number):
 
 
 @pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["alone", "workers"])
-async def test_it_listens_on_a_unix_socket_and_drains_as_its_options_say(workers, tmp_path):
+async def test_it_listens_on_a_unix_socket_and_drains_by_its_options(workers, tmp_path):
     path = tmp_path / "app.sock"
     how = ["--unix", str(path), "--unix-mode", "600", *workers]
     drain = [
@@ -153,11 +153,11 @@ async def test_it_listens_on_a_unix_socket_and_drains_as_its_options_say(workers
 
 
 def _line(process, text):
-    """Wait for a line of its log that has ``text``."""
+    """Wait for a line of its log that contains ``text``."""
     return any(text in line for line in process.stderr)
 
 
-async def test_a_unix_socket_whose_name_begins_with_an_at_sign_is_abstract(tmp_path):
+async def test_a_unix_socket_name_starting_with_an_at_sign_is_abstract(tmp_path):
     name = f"endwell-test-{tmp_path}"[-100:]
     with command("serve", "app.py:server", "--unix", f"@{name}") as process:
         assert await asyncio.to_thread(_line, process, f"listening on @{name}")
@@ -169,7 +169,7 @@ async def test_a_unix_socket_whose_name_begins_with_an_at_sign_is_abstract(tmp_p
             assert await ws.recv() == "hello"
 
 
-def test_a_taken_unix_socket_is_an_error_without_a_word_of_ports(tmp_path, capsys):
+def test_a_unix_socket_in_use_is_an_error_that_mentions_no_port(tmp_path, capsys):
     path = str(tmp_path / "app.sock")
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(path)
@@ -193,7 +193,7 @@ def test_a_taken_unix_socket_is_an_error_without_a_word_of_ports(tmp_path, capsy
         (["--drain-code", "1006"], "1006"),
     ],
 )
-def test_options_that_cannot_be_obeyed_are_an_error(argv, problem, capsys):
+def test_invalid_option_values_are_an_error(argv, problem, capsys):
     assert main(["serve", "app:server", *argv]) == 2
     err = capsys.readouterr().err
     assert err.startswith("endwell serve: ")
@@ -203,7 +203,7 @@ def test_options_that_cannot_be_obeyed_are_an_error(argv, problem, capsys):
 @pytest.mark.parametrize(
     "argv", [["--unix-mode", "9"], ["--unix-mode", "1000"], ["--drain-rate", "much"]], ids=str
 )
-def test_an_option_that_is_no_number_is_named(argv, capsys):
+def test_an_option_that_is_not_a_number_is_named(argv, capsys):
     with pytest.raises(SystemExit):
         main(["serve", "app:server", *argv])
     assert f"argument {argv[0]}" in capsys.readouterr().err
@@ -217,7 +217,7 @@ def test_each_field_of_drain_has_an_option(capsys):
         assert f"--drain-{'no-' if field.name == 'listen' else ''}{field.name}" in text
 
 
-async def test_workers_serve_on_one_port_and_name_themselves_in_the_log():
+async def test_workers_share_one_port_and_log_their_names():
     with command("serve", "app.py:server", "--port", "0", "--workers", "2") as process:
         url = f"ws://127.0.0.1:{listening(process)}/echo"
         async with asyncio.timeout(PATIENCE):
@@ -238,12 +238,12 @@ async def test_workers_serve_on_one_port_and_name_themselves_in_the_log():
     [(["--no-ending-log"], True, False), (["--log-level", "WARNING"], False, False), (["-v"], True, True)],
     ids=str,
 )
-async def test_how_much_is_logged_can_be_chosen(options, listens, ends, tmp_path):
+async def test_the_log_level_can_be_chosen(options, listens, ends, tmp_path):
     # A path, because a port that was free a moment ago may belong to another process.
     path = str(tmp_path / "socket")
     with command("serve", "app.py:server", "--unix", path, *options) as process:
         async with asyncio.timeout(PATIENCE):
-            # It does not say when it listens.
+            # It does not log its address.
             async for ws in endwell.reconnecting(
                 "ws://localhost/echo", unix_path=path, policy=endwell.RetryPolicy(base=0.05)
             ):
@@ -257,7 +257,7 @@ async def test_how_much_is_logged_can_be_chosen(options, listens, ends, tmp_path
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "many"])
-def test_a_number_of_workers_that_is_none_is_an_error(count, capsys):
+def test_an_invalid_number_of_workers_is_an_error(count, capsys):
     with pytest.raises(SystemExit):
         main(["serve", "app:server", "--workers", count])
     assert "--workers" in capsys.readouterr().err

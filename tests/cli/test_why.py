@@ -21,7 +21,7 @@ def run(*argv):
     return args.run(args)
 
 
-def test_a_code_is_explained_with_what_to_do(capsys):
+def test_a_code_is_explained_with_advice(capsys):
     assert run("1006") == 0
     assert capsys.readouterr().out == (
         "1006 ABNORMAL_CLOSURE\n"
@@ -38,7 +38,7 @@ def test_a_code_is_explained_with_what_to_do(capsys):
     )
 
 
-def test_an_ordinary_code_may_be_sent_and_is_no_fault(capsys):
+def test_a_clean_code_may_be_sent_and_is_no_error(capsys):
     assert run("1000") == 0
     lines = capsys.readouterr().out.splitlines()
     assert "close() may send it  yes" in lines
@@ -48,7 +48,7 @@ def test_an_ordinary_code_may_be_sent_and_is_no_fault(capsys):
 
 
 @pytest.mark.parametrize("name", ["going_away", "GOING_AWAY", "Going-Away", "going away", " going_away "])
-def test_a_name_is_as_good_as_a_number(name, capsys):
+def test_a_code_can_be_given_by_name(name, capsys):
     assert run(name) == 0
     assert capsys.readouterr().out.startswith("1001 GOING_AWAY\n")
 
@@ -80,7 +80,7 @@ def test_a_code_without_a_name_is_explained_by_its_range(code, head, capsys):
         ("\x1b[2J", r"no close code is called '\x1b[2J'"),
     ],
 )
-def test_what_is_no_code_is_an_error_that_says_how_to_find_one(code, problem, capsys):
+def test_an_unknown_code_is_an_error_with_help(code, problem, capsys):
     assert run(code) == 2
     out, err = capsys.readouterr()
     assert out == ""

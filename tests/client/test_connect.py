@@ -15,7 +15,7 @@ from tests.raw import RawServer, wss
 
 @contextlib.asynccontextmanager
 async def served(**options):
-    """An echo server that keeps the requests it saw."""
+    """An echo server that records its requests."""
     server = endwell.Server(**options)
     server.seen = []
 
@@ -35,7 +35,7 @@ async def served(**options):
 
 @contextlib.asynccontextmanager
 async def answering(*answers):
-    """A server that answers its n-th connection with the n-th of ``answers``; the heads it got."""
+    """A server that answers its n-th connection with the n-th of ``answers``; yields the request heads."""
     heads, rest = [], list(answers)
 
     async def serve(reader, writer):
@@ -54,7 +54,7 @@ async def answering(*answers):
 
 @contextlib.asynccontextmanager
 async def silent():
-    """A server that takes the request and never answers; set once it has one."""
+    """A server that reads the request and never answers; the event is set once it has a request."""
     asked = asyncio.Event()
 
     async def serve(reader, writer):
@@ -72,7 +72,7 @@ def redirect(location, status=302):
     return f"HTTP/1.1 {status} Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
 
 
-async def test_it_can_be_awaited_or_entered():
+async def test_connect_can_be_awaited_or_entered():
     async with served() as server:
         ws = await endwell.connect(server.url)
         await ws.send("a")
@@ -85,7 +85,7 @@ async def test_it_can_be_awaited_or_entered():
         assert ws.ending.clean
 
 
-async def test_leaving_the_block_by_cancellation_says_so():
+async def test_leaving_the_block_by_cancellation_has_cause_cancelled():
     async with served() as server:
         entered = asyncio.Event()
         sockets = []
@@ -117,7 +117,7 @@ async def test_headers_subprotocols_and_credentials_reach_the_server():
         assert request.headers["Authorization"] == "Basic dXNlcjpwQHNz"
 
 
-async def test_a_refusal_shows_its_answer():
+async def test_a_refusal_has_the_response():
     async with served() as server:
 
         @server.process_request
@@ -165,7 +165,7 @@ async def test_a_redirect_within_the_origin_keeps_the_credentials():
         assert "Cookie: c" in heads[1]
 
 
-async def test_an_http_location_is_understood_as_ws():
+async def test_an_http_location_counts_as_ws():
     async with served() as server:
         location = server.url.replace("ws://", "http://") + "/x"
         async with (
@@ -186,7 +186,7 @@ async def test_an_http_location_is_understood_as_ws():
         ("ws://127.0.0.1/#f", "to 'ws://127.0.0.1/#f' is not followed: uri has a fragment"),
     ],
 )
-async def test_a_redirect_that_leads_nowhere_is_a_refusal_that_says_why(location, why):
+async def test_an_invalid_redirect_is_a_refusal_with_a_reason(location, why):
     async with answering(redirect(location)) as (address, _):
         with pytest.raises(endwell.HandshakeRejected) as caught:
             await endwell.connect(f"ws://{address}/")
@@ -195,7 +195,7 @@ async def test_a_redirect_that_leads_nowhere_is_a_refusal_that_says_why(location
     assert "secret" not in str(caught.value)
 
 
-async def test_a_redirect_from_tls_to_plain_text_is_a_refusal_that_says_why():
+async def test_a_redirect_from_wss_to_ws_is_a_refusal_with_a_reason():
     transport = wss()
     with RawServer(transport.server) as listening:
         task = asyncio.ensure_future(endwell.connect(listening.uri, ssl=transport.client))
@@ -208,7 +208,7 @@ async def test_a_redirect_from_tls_to_plain_text_is_a_refusal_that_says_why():
             await within(task)
 
 
-async def test_endless_redirects_end():
+async def test_redirects_are_limited():
     async with answering(*[redirect("/again")] * 100) as (address, heads):
         with pytest.raises(
             endwell.HandshakeRejected, match="is not followed: 10 redirects have been followed already"
@@ -217,7 +217,7 @@ async def test_endless_redirects_end():
         assert len(heads) == MAX_REDIRECTS + 1
 
 
-async def test_a_server_that_never_answers_costs_open_timeout():
+async def test_connect_ends_after_open_timeout_without_an_answer():
     async with silent() as (url, _):
         with pytest.raises(endwell.HandshakeError) as caught:
             await endwell.connect(url, open_timeout=2.5)
@@ -226,7 +226,7 @@ async def test_a_server_that_never_answers_costs_open_timeout():
     assert ending.duration >= 2.49
 
 
-async def test_a_port_where_nobody_listens_is_a_network_error_without_tcp():
+async def test_connection_refused_is_a_network_error_without_tcp():
     with pytest.raises(endwell.HandshakeError) as caught:
         await endwell.connect("ws://127.0.0.1:1/")
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
@@ -236,7 +236,7 @@ async def test_a_port_where_nobody_listens_is_a_network_error_without_tcp():
     )
 
 
-async def test_an_answer_that_breaks_the_handshake_is_told_with_the_rule():
+async def test_an_invalid_response_names_the_broken_rule():
     answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
     async with answering(answer) as (address, _):
         with pytest.raises(endwell.HandshakeError, match="handshake failed") as caught:
@@ -244,7 +244,7 @@ async def test_an_answer_that_breaks_the_handshake_is_told_with_the_rule():
         assert isinstance(caught.value.__cause__, endwell.InvalidHandshake)
 
 
-async def test_cancelling_while_it_connects_leaves_nothing():
+async def test_a_connect_cancelled_in_any_phase_leaves_nothing():
     async with silent() as (url, asked):
         task = asyncio.ensure_future(endwell.connect(url))
         await asked.wait()
@@ -253,7 +253,7 @@ async def test_cancelling_while_it_connects_leaves_nothing():
             await task
 
 
-async def test_a_unix_socket_takes_the_request(tmp_path):
+async def test_connect_works_over_a_unix_socket(tmp_path):
     server = endwell.Server()
 
     @server.websocket("/x")
@@ -297,7 +297,7 @@ async def test_a_unix_socket_takes_the_request(tmp_path):
         ({"uri": "ws://x/", "max_size": -1}, ValueError, "max_size"),
     ],
 )
-def test_an_applications_mistake_raises_at_the_call_and_names_the_argument(keywords, error, name):
+def test_a_wrong_argument_raises_at_the_call_and_is_named(keywords, error, name):
     with pytest.raises(error, match=name):
         endwell.connect(**keywords)
 
@@ -316,6 +316,6 @@ def test_an_applications_mistake_raises_at_the_call_and_names_the_argument(keywo
         ("reconnecting", {"options": {}}, "options must be an Options or None, not {}"),
     ],
 )
-def test_an_argument_that_a_client_does_not_have_is_named_with_the_nearest(face, what, keywords, text):
+def test_an_unknown_client_argument_is_named_with_a_suggestion(face, what, keywords, text):
     with pytest.raises(TypeError, match=text):
         getattr(face, what)("ws://127.0.0.1:1/", **keywords)

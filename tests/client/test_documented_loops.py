@@ -24,23 +24,23 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 LOOPS = [
     block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "for ws in" in block
 ]
-#: Seconds in which a server gets a limited number of handshakes from one client.
+#: The period in seconds over which handshakes per client are limited.
 WHILE, MOST = 30.0, 6
 
 
 class Over(BaseException):
-    """The time is over."""
+    """The simulated time is over."""
 
 
 @contextlib.contextmanager
 def skipping(monkeypatch):
-    """Sleeping takes no time and moves this clock; dice always fall for the shortest wait."""
+    """Sleep advances a fake clock at once; random delays are always the shortest."""
     clock, sleep = types.SimpleNamespace(now=0.0), asyncio.sleep
 
     async def skip(seconds):
         if seconds > 0:
             clock.now += seconds
-            # What is due at the very end is late.
+            # A sleep that ends after the period stops the test.
             if clock.now >= WHILE - 1e-6:
                 raise Over
         await sleep(0)
@@ -54,7 +54,7 @@ def skipping(monkeypatch):
 
 
 async def run(loop, url):
-    """Run ``loop`` as it stands in the page, with what it takes for granted."""
+    """Run ``loop`` as written in the page, with the names it uses."""
 
     async def token():
         return "Bearer expired"
@@ -116,18 +116,18 @@ async def test_the_loop_of_an_example_makes_at_most_6_handshakes_in_30_s(name, t
                     patch.setattr("sys.argv", [program, served.url])
                     patch.setattr("time.sleep", sleep)
                     await asyncio.to_thread(runpy.run_path, program)
-        assert 2 <= len(served.times) <= MOST
+        assert 2 <= len(served.request_times) <= MOST
 
 
 @pytest.mark.parametrize("turns", TURNS.values(), ids=TURNS)
 @pytest.mark.parametrize("number", range(len(LOOPS)))
-async def test_a_documented_loop_makes_at_most_6_handshakes_in_30_s(number, turns, monkeypatch):
-    background()  # it stays once it is started, and is not what a test left behind
+async def test_documented_loops_make_at_most_6_handshakes_in_30_s(number, turns, monkeypatch):
+    background()  # it stays once it is started: no test leaves it behind
     async with serving(*turns * 99) as served:
         ends = (Over, endwell.HandshakeRejected, endwell.ConnectionClosed)
         with skipping(monkeypatch) as clock, contextlib.suppress(*ends):
             await run(LOOPS[number], served.url)
-        assert 1 <= len(served.times) <= MOST
+        assert 1 <= len(served.request_times) <= MOST
         if "401" in LOOPS[number] and isinstance(turns[-1], Response):
-            # The recipe for an expired token is still at it.
+            # The recipe for an expired token is still running.
             assert clock.now >= WHILE - 1e-6

@@ -1,4 +1,7 @@
-"""The client that comes back, over real sockets: what only the asyncio one has. The rest: ``tests/contract``."""
+"""The asyncio reconnecting client over real sockets: what is specific to it.
+
+The rest is in ``tests/contract``.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from endwell.client import reconnecting
 from endwell.client.connect import ConnectKeywords
 from tests.pair import nothing_left_behind, within
 from tests.raw import BOUND, PROMPT, RawServer
-from tests.served import QUICK, SLOW, Served, due, refusal, serving
+from tests.served import QUICK, SLOW, ScriptedServer, due, refusal, serving
 
 CLOSED = endwell.Ending(cause=Cause.PEER_CLOSED, initiator=Cause.PEER_CLOSED.initiator, clean=True)
 
@@ -35,12 +38,12 @@ async def loop(client):
             pass
 
 
-# --- coming back ------------------------------------------------------------------
+# --- reconnecting -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("turn", [Close(1000), Close(1012), "abort"], ids=str)
 @pytest.mark.parametrize("version", ["hixie-76", "hixie-75"])
-async def test_without_codes_it_comes_back_whatever_it_was_and_one_more_refusal_too(version, turn):
+async def test_without_codes_the_client_reconnects_after_any_ending(version, turn):
     async with serving(turn, refusal(503)) as served:
         answers, told = [], []
         async for ws in endwell.reconnecting(
@@ -51,16 +54,16 @@ async def test_without_codes_it_comes_back_whatever_it_was_and_one_more_refusal_
                 answers.append(await ws.recv())
                 break
         assert answers == ["hello"]
-        assert (len(served.times), len(told)) == (3, 2)
+        assert (len(served.request_times), len(told)) == (3, 2)
         assert isinstance(told[1], HandshakeRejected)
 
 
-async def test_it_comes_back_within_the_second_that_a_server_advises_whose_connections_have_a_lifetime(
+async def test_the_client_reconnects_as_advised_after_max_lifetime(
     monkeypatch,
 ):
-    # Without advice, such dice would have it wait for 60 s.
+    # Without advice, this jitter would cause a wait of 60 s.
     monkeypatch.setattr(random, "random", lambda: 0.999)
-    served, waits = Served(max_lifetime=0.1), []
+    served, waits = ScriptedServer(max_lifetime=0.1), []
     async with nothing_left_behind(), served.server.serving():
         async for ws in endwell.reconnecting(
             served.url, policy=SLOW, on_ending=lambda last, verdict: waits.append(verdict)
@@ -72,7 +75,7 @@ async def test_it_comes_back_within_the_second_that_a_server_advises_whose_conne
     assert (ending.received.code, ending.ok) == (1012, True)
 
 
-async def test_a_server_that_is_not_there_yet_is_waited_for():
+async def test_the_client_waits_for_a_server_that_starts_later():
     with RawServer() as listening:
         url = listening.uri
     port = int(url.rpartition(":")[2].strip("/"))
@@ -87,16 +90,16 @@ async def test_a_server_that_is_not_there_yet_is_waited_for():
     task = asyncio.create_task(client())
     while not failures:
         await asyncio.sleep(0.01)
-    async with Served().server.serving(port=port):
+    async with ScriptedServer().server.serving(port=port):
         await within(task)
     assert isinstance(failures[0].__cause__, ConnectionRefusedError)
     assert failures[-1].cause is Cause.APP_CLOSED
 
 
-# --- not coming back --------------------------------------------------------------
+# --- not reconnecting -------------------------------------------------------------
 
 
-async def test_after_the_end_there_is_nothing_more():
+async def test_an_ended_loop_stays_ended():
     async with serving(Close(1008)) as served:
         turns = aiter(endwell.reconnecting(served.url, policy=QUICK))
         ws = await anext(turns)
@@ -111,9 +114,9 @@ async def test_after_the_end_there_is_nothing_more():
 
 
 async def crowd(monkeypatch, policy, end):
-    """200 clients, cut at once by ``end()``, whose dice fall evenly: what each chose to wait.
+    """The delays that 200 clients choose after ``end()`` ends them all, with evenly spread jitter.
 
-    Each came back, and not before that; how much later is the machine's affair.
+    Each client reconnects, not before its delay; how much later depends on the machine.
     """
     size = 200
     dice = [number / size for number in range(size)]
@@ -133,7 +136,7 @@ async def crowd(monkeypatch, policy, end):
                     await ws.closed
                 else:
                     moment, wait = chosen[0]
-                    # 0.02: a timer of uvloop's counts whole milliseconds, and may ring one early.
+                    # 0.02: a timer of uvloop counts whole milliseconds, and may fire one early.
                     early.append(moment < began + wait or time.monotonic() < moment - 0.02)
                     await done.wait()
                     break
@@ -153,7 +156,7 @@ async def crowd(monkeypatch, policy, end):
     return sorted(waits[:size])
 
 
-async def test_200_clients_cut_at_once_come_back_spread(monkeypatch):
+async def test_200_clients_aborted_at_once_reconnect_spread_out(monkeypatch):
     async def cut(connections):
         for ws in connections:
             ws.abort()
@@ -162,21 +165,22 @@ async def test_200_clients_cut_at_once_come_back_spread(monkeypatch):
     assert waits == pytest.approx([number / 200 for number in range(200)])
 
 
-async def test_200_clients_with_advice_come_back_within_its_window(monkeypatch):
+async def test_200_clients_with_advice_reconnect_within_its_window(monkeypatch):
     reason = RetryAdvice(1, 2).reason("server restarting")
 
     async def close(connections):
         await asyncio.gather(*[ws.close(1012, reason) for ws in connections])
 
-    # The policy's own window would be over before.
+    # The window of the policy itself would be over before.
     waits = await crowd(monkeypatch, QUICK, close)
     assert waits == pytest.approx([1 + number / 200 for number in range(200)])
 
 
-def test_its_own_dice_fall_evenly():
-    """In each tenth of the window are 100 of 1000 waits, 75 more or less.
+def test_the_default_jitter_is_uniform():
+    """Each tenth of the window contains 100 of 1000 delays, plus or minus 75.
 
-    The false alarm: of the number in one tenth the variance is 90, so by Bernstein's inequality it is off by
+    Probability of a false alarm: the count in one tenth has variance 90, so by Bernstein's inequality it is
+    off by
     75 with a probability of at most 2 exp(-75**2 / (2 * (90 + 75 / 3))) < 5e-11; for ten of them, 5e-10.
     """
     waits = []
@@ -193,11 +197,11 @@ def test_its_own_dice_fall_evenly():
 
 
 @pytest.mark.parametrize("when", ["waiting", "connecting", "open"])
-async def test_its_task_is_cancelled_at_once(when):
+async def test_cancelling_the_task_ends_the_loop_at_once(when):
     async with contextlib.AsyncExitStack() as stack:
         reached = asyncio.Event()
         if when == "connecting":
-            listening = stack.enter_context(RawServer())  # takes the connection and never answers
+            listening = stack.enter_context(RawServer())  # accepts the connection and never answers
             url = listening.uri
         else:
             served = await stack.enter_async_context(serving(*[refusal(503)] * (when == "waiting")))
@@ -211,14 +215,15 @@ async def test_its_task_is_cancelled_at_once(when):
         )
         task = asyncio.create_task(loop(client))
         if when == "connecting":
-            stack.enter_context(await listening.reached())
+            stack.enter_context(await listening.accept_tcp())
         elif when == "waiting":
             await within(reached.wait())
         else:
             while not served.opened:
                 await asyncio.sleep(0.01)
         task.cancel()
-        # What it waits for lasts three times as long: open_timeout, close_timeout; the wait of SLOW, 60 s.
+        # What it waits for lasts three times as long: open_timeout, close_timeout; the wait of SLOW is 60
+        # s.
         await asyncio.wait({task}, timeout=PROMPT)
         assert task.cancelled()
         if when == "open":
@@ -227,7 +232,7 @@ async def test_its_task_is_cancelled_at_once(when):
             assert ending.clean
 
 
-async def test_stopped_in_the_very_turn_in_which_it_opened_it_closes_again(monkeypatch):
+async def test_stop_in_the_iteration_of_the_opening_closes_the_connection(monkeypatch):
     dial = connecting.dial
 
     async def dial_and_stop(*arguments):
@@ -242,7 +247,7 @@ async def test_stopped_in_the_very_turn_in_which_it_opened_it_closes_again(monke
         assert (await within(served.opened[0].closed)).received == Close(1000)
 
 
-async def test_stopped_it_stays_stopped_whatever_the_policy_says_of_the_ending():
+async def test_a_stopped_client_does_not_reconnect_by_policy():
     told, policy = [], RetryPolicy(codes={1000: Retry.NOW})
     async with serving() as served:
         client = endwell.reconnecting(served.url, policy=policy, on_ending=lambda *what: told.append(what))
@@ -264,7 +269,7 @@ async def test_aclose_waits_for_the_end():
 
 
 @pytest.mark.parametrize("way", ["break", "return", "raise", "cancel"])
-async def test_however_the_loop_is_left_the_close_leaves_with_it(way):
+async def test_leaving_the_loop_in_any_way_sends_the_close(way):
     async with serving() as served:
         opened, ready = [], asyncio.Event()
 
@@ -279,7 +284,7 @@ async def test_however_the_loop_is_left_the_close_leaves_with_it(way):
                     raise KeyError
                 ready.set()
                 await asyncio.sleep(60)
-            # Nothing has been awaited since, and the Close is on its way.
+            # The test has not awaited since, and the Close was sent.
             assert not ws.is_open
 
         task = asyncio.create_task(body())
@@ -307,7 +312,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_program_that_ends_with_the_loop_has_said_its_close():
+async def test_a_program_that_ends_after_the_loop_has_sent_its_close():
     async with serving() as served:
         program = [sys.executable, "-c", PROGRAM, served.url]
         process = await asyncio.to_thread(
@@ -327,7 +332,7 @@ async def test_an_iterator_dropped_by_another_thread_closes_too():
         assert (await within(ws.closed)).sent == Close(1000)
 
 
-def test_an_iterator_dropped_after_its_event_loop_is_no_fault(capsys):
+def test_an_iterator_dropped_after_its_event_loop_is_no_error(capsys):
     turns = None
 
     async def begin():
@@ -343,8 +348,8 @@ def test_an_iterator_dropped_after_its_event_loop_is_no_fault(capsys):
     assert capsys.readouterr().err == ""
 
 
-async def test_a_wait_that_is_given_up_can_be_taken_up_again(monkeypatch):
-    """It goes on, and does not begin anew: judged by a clock that only this test moves."""
+async def test_a_cancelled_wait_can_be_continued(monkeypatch):
+    """It continues the wait and does not restart it, by a fake clock."""
     clock, asked, sleep = types.SimpleNamespace(now=100.0), [], asyncio.sleep
 
     async def wait(seconds):
@@ -370,9 +375,9 @@ async def test_a_wait_that_is_given_up_can_be_taken_up_again(monkeypatch):
         del turns
 
 
-# --- what it tells ----------------------------------------------------------------------
+# --- reports --------------------------------------------------------------------------------
 
 
-def test_the_keywords_that_are_passed_on_are_those_of_connect():
+def test_reconnecting_has_the_keywords_of_connect():
     names = set(inspect.signature(endwell.connect).parameters) - {"uri", "keywords"}
     assert set(ConnectKeywords.__annotations__) - set(endwell.options.OptionKeywords.__annotations__) == names

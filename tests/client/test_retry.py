@@ -1,4 +1,4 @@
-"""The policy of coming back, as the pure function it is: no socket, no sleep, dice from outside."""
+"""The retry policy as a pure function: no socket, no sleep, random numbers as an argument."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ dice = st.floats(0, 1, exclude_max=True)
 
 
 def closed(code, reason="", duration=60.0):
-    """The server closed."""
+    """An ending with a Close from the server."""
     close = Close(None if code == 1005 else code, reason)
     return Ending(
         cause=Cause.PEER_CLOSED,
@@ -52,20 +52,20 @@ def closed(code, reason="", duration=60.0):
 
 
 def ended(cause, duration=60.0):
-    """It ended for another cause."""
+    """An ending with another cause."""
     sent = Close(cause.close_code) if cause.close_code else None
     return Ending(cause=cause, initiator=cause.initiator, clean=False, sent=sent, duration=duration)
 
 
 def rejected(status, **headers):
-    """The server refused the handshake, at noon and half a second."""
+    """A handshake refused by the server, at half a second past noon."""
     ending = replace(ended(Cause.HANDSHAKE_REJECTED, 0.5), initiator=Initiator.PEER, opened_at=NOON)
     fields = Headers({name.replace("_", "-"): value for name, value in headers.items()})
     return HandshakeRejected(ending, Response(status, fields))
 
 
 def failed(cause=Cause.NETWORK_ERROR):
-    """The handshake failed."""
+    """A failed handshake."""
     return HandshakeError(ended(cause, 0.0))
 
 
@@ -82,23 +82,23 @@ ALL = [
 
 
 def bounds(last, history=FIRST, policy=POLICY):
-    """The least and the greatest wait."""
+    """The smallest and the largest delay."""
     low = policy.decide(history, last, history.since, 0.0)
     high = policy.decide(history, last, history.since, 1.0)
     return low, high
 
 
-# --- whether --------------------------------------------------------------------
+# --- whether to retry -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [code for code in CloseCode if code.may_receive], ids=str)
-def test_the_servers_code_says_whether_to_come_back(code):
+def test_the_servers_code_decides_whether_to_retry(code):
     assert POLICY.retry(closed(code)) is code.retry
     assert isinstance(POLICY.decide(FIRST, closed(code), 0.0, 0.5), StopReason) is (code.retry is Retry.NEVER)
 
 
 @pytest.mark.parametrize("cause", [cause for cause in Cause if cause is not Cause.PEER_CLOSED])
-def test_where_the_server_sent_no_close_the_cause_says_it(cause):
+def test_without_a_close_the_cause_decides_whether_to_retry(cause):
     assert POLICY.retry(ended(cause)) is cause.retry
 
 
@@ -111,12 +111,12 @@ def test_where_the_server_sent_no_close_the_cause_says_it(cause):
         *[(status, Retry.NEVER) for status in (501, 505, 600, 999)],
     ],
 )
-def test_a_refused_handshake_says_it_by_its_status(status, retry):
+def test_the_status_of_a_refusal_decides_whether_to_retry(status, retry):
     assert retry_of_status(status) is retry
     assert POLICY.retry(rejected(status)) is retry
 
 
-def test_a_handshake_that_failed_without_an_answer_is_tried_again():
+def test_a_handshake_that_failed_without_a_response_is_retried():
     for cause in (Cause.NETWORK_ERROR, Cause.TLS_ERROR, Cause.HANDSHAKE_FAILED, Cause.PEER_VANISHED):
         assert POLICY.retry(failed(cause)) is not Retry.NEVER
 
@@ -138,7 +138,7 @@ def test_a_handshake_that_failed_without_an_answer_is_tried_again():
     ],
     ids=str,
 )
-def test_stopping_is_told_as_done_or_as_refused(last, stop):
+def test_a_stop_reason_is_done_or_refused(last, stop):
     assert POLICY.decide(FIRST, last, 0.0, 0.5) is stop
 
 
@@ -158,12 +158,12 @@ def test_stopping_is_told_as_done_or_as_refused(last, stop):
     ],
     ids=str,
 )
-def test_your_own_word_on_a_code_or_status_goes_first(last, code, retry):
+def test_codes_of_the_policy_take_precedence(last, code, retry):
     assert POLICY.retry(last) is not retry
     assert RetryPolicy(codes={code: retry}).retry(last) is retry
 
 
-def test_a_word_on_1006_is_not_about_a_handshake_that_failed_nor_a_task_that_was_cancelled():
+def test_a_rule_for_1006_ignores_failed_handshakes_and_cancellation():
     assert RetryPolicy(codes={1006: Retry.NEVER}).retry(failed()) is Retry.LATER
     cancelled = replace(ended(Cause.CANCELLED), sent=None)
     assert cancelled.code == 1006
@@ -171,40 +171,40 @@ def test_a_word_on_1006_is_not_about_a_handshake_that_failed_nor_a_task_that_was
 
 
 @pytest.mark.parametrize("key", ["4001", None, 4001.5, True])
-def test_a_key_of_codes_that_is_no_number_is_a_type_error(key):
+def test_a_key_in_codes_that_is_no_integer_is_a_type_error(key):
     with pytest.raises(TypeError, match="codes must have numbers as keys"):
         RetryPolicy(codes={key: Retry.NEVER})
 
 
 @pytest.mark.parametrize("key", [-1, 0, 101, 199, 1004, 1015, 1016, 2999, 5000])
-def test_a_key_of_codes_that_can_match_nothing_is_a_value_error(key):
+def test_a_key_in_codes_that_can_never_match_is_a_value_error(key):
     with pytest.raises(ValueError, match=rf"codes\[{key}\]"):
         RetryPolicy(codes={key: Retry.NEVER})
 
 
-def test_every_code_that_can_come_may_be_a_key_of_codes():
+def test_every_possible_code_may_be_a_key_in_codes():
     codes = [200, 301, 404, 599, 1005, 1006, 3500, 4999, *(code for code in CloseCode if code.may_receive)]
     RetryPolicy(codes=dict.fromkeys(codes, Retry.NOW))
 
 
-def test_an_answer_that_breaks_the_handshake_would_be_the_same_next_time():
+def test_an_invalid_handshake_response_is_not_retried():
     fault = InvalidHandshake("the response is not HTTP")
     failure = HandshakeError(replace(ended(Cause.HANDSHAKE_FAILED, 0.0), exception=fault))
     assert POLICY.decide(FIRST, failure, 0.0, 0.5) is StopReason.REFUSED
 
 
-def test_a_handshake_that_failed_is_never_tried_again_without_a_wait():
+def test_a_failed_handshake_is_never_retried_without_a_delay():
     for cause in (Cause.PEER_VANISHED, Cause.CONNECTION_RESET, Cause.NETWORK_ERROR):
         assert bounds(failed(cause))[0] == POLICY.base
 
 
-def test_a_word_on_a_close_code_is_not_about_what_the_library_sent_for_a_fault():
+def test_a_rule_for_a_code_ignores_codes_the_library_sent():
     policy = RetryPolicy(codes={1001: Retry.NEVER})
     assert ended(Cause.KEEPALIVE_TIMEOUT).code == 1001
     assert policy.retry(ended(Cause.KEEPALIVE_TIMEOUT)) is Retry.NOW
 
 
-# --- when -----------------------------------------------------------------------
+# --- when to retry --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -219,14 +219,14 @@ def test_a_word_on_a_close_code_is_not_about_what_the_library_sent_for_a_fault()
         (100_000, (5, 65), (5, 65)),
     ],
 )
-def test_the_back_off_is_drawn_from_these_windows(tries, now, later):
+def test_the_backoff_windows_are_these(tries, now, later):
     history = History(tries, 0.0)
     assert bounds(CUT, history) == now
     assert bounds(closed(1013), history) == later
 
 
 @given(dice)
-def test_the_draw_is_even_over_the_whole_window(jitter):
+def test_the_delay_is_uniform_over_the_window(jitter):
     assert POLICY.decide(FIRST, CUT, 0.0, jitter) == 5 * jitter
 
 
@@ -247,7 +247,7 @@ def test_the_draw_is_even_over_the_whole_window(jitter):
         (rejected(503, Retry_After="Sat Nov 21 12:00:30 2026"), (29.5, 34.5)),
         (rejected(503, Retry_After="Sat, 21 Nov 2026 11:00:00 GMT"), (0, 5)),  # past
         (rejected(503, Retry_After="Fri, 31 Dec 9999 23:59:59 GMT"), (3600, 3605)),
-        # By the server's clock, which is years off.
+        # By the clock of the server, which is years off.
         (
             rejected(
                 503,
@@ -263,18 +263,18 @@ def test_the_draw_is_even_over_the_whole_window(jitter):
     ],
     ids=str,
 )
-def test_the_servers_word_moves_the_window(last, window):
+def test_advice_of_the_server_moves_the_window(last, window):
     assert bounds(last) == pytest.approx(window)
 
 
 @pytest.mark.parametrize(
     "last", [rejected(401, Retry_After="1"), closed(1008, "retry 1-2s"), closed(1000, "retry 1-2s")], ids=str
 )
-def test_it_says_when_not_whether(last):
+def test_advice_decides_when_but_not_whether(last):
     assert isinstance(POLICY.decide(FIRST, last, 0.0, 0.5), StopReason)
 
 
-def test_advice_in_the_answer_to_our_own_close_is_not_for_us():
+def test_advice_in_the_answer_to_our_close_is_ignored():
     answered = replace(ended(Cause.KEEPALIVE_TIMEOUT), received=Close(1001, "retry 60-70s"))
     assert bounds(answered) == (0, 5)
 
@@ -290,21 +290,21 @@ def test_advice_in_the_answer_to_our_own_close_is_not_for_us():
     ],
     ids=str,
 )
-def test_advice_that_did_not_help_is_only_the_least(last, window):
+def test_repeated_advice_is_a_lower_bound_of_the_backoff(last, window):
     assert bounds(last, History(3, 0.0)) == window
 
 
 @given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, ?[0-9]{1,3}.[A-Z][a-z]{2}.[0-9]{2,5} [0-9:]{5,9}.*"))
-def test_nothing_that_a_server_says_breaks_the_decision(text):
+def test_no_server_input_breaks_the_decision(text):
     text = "".join(char for char in text if char >= " " and char.isascii())
     wait = POLICY.decide(FIRST, rejected(503, Retry_After=text, Date=text), 0.0, 0.5)
     assert 0 <= wait <= 3602.5
 
 
-# --- the row --------------------------------------------------------------------
+# --- the count of attempts in a row --------------------------------------------
 
 
-def test_the_row_begins_anew_only_after_a_stable_connection():
+def test_the_count_of_attempts_resets_only_after_a_stable_connection():
     history = POLICY.after(History(), CUT, 100.0)
     assert history == History(1, 100.0)
     history = POLICY.after(history, closed(1013, duration=9.9), 120.0)
@@ -314,13 +314,13 @@ def test_the_row_begins_anew_only_after_a_stable_connection():
     assert POLICY.after(history, closed(1013, duration=10.0), 200.0) == History(1, 200.0)
 
 
-def test_a_refusal_that_took_its_time_was_no_stable_connection():
+def test_a_slow_refusal_is_no_stable_connection():
     slow = rejected(503)
     slow = HandshakeRejected(replace(slow.ending, duration=30.0), slow.response)
     assert POLICY.after(History(4, 0.0), slow, 40.0).tries == 5
 
 
-def test_the_budget_of_tries_counts_those_in_a_row():
+def test_max_retries_counts_attempts_in_a_row():
     policy = RetryPolicy(max_retries=2)
     assert [policy.decide(History(tries, 0.0), CUT, 0.0, 0.0) for tries in (1, 2, 3)] == [
         0,
@@ -329,24 +329,24 @@ def test_the_budget_of_tries_counts_those_in_a_row():
     ]
 
 
-def test_the_budget_of_time_is_over_when_the_next_wait_would_exceed_it():
+def test_the_time_budget_ends_before_a_wait_that_exceeds_it():
     policy = RetryPolicy(max_time=30)
     assert policy.decide(History(2, 100.0), CUT, 115.0, 0.999) == pytest.approx(14.99)
     assert policy.decide(History(2, 100.0), CUT, 115.1, 0.999) is StopReason.TIME
     assert policy.decide(History(1, 100.0), rejected(503, Retry_After="31"), 100.0, 0.0) is StopReason.TIME
 
 
-def test_what_stops_anyway_is_not_blamed_on_the_budget():
+def test_a_final_ending_is_not_attributed_to_the_budget():
     policy = RetryPolicy(max_retries=1, max_time=1)
     assert policy.decide(History(9, 0.0), closed(1000), 99.0, 0.0) is StopReason.DONE
     assert policy.decide(History(9, 0.0), rejected(401), 99.0, 0.0) is StopReason.REFUSED
 
 
-# --- what servers get -------------------------------------------------------------
+# --- the load on servers -----------------------------------------------------------
 
 
 def attempts(last, draw, until, policy=POLICY):
-    """The times of the attempts before ``until`` at a server that ends each of them at once with ``last``."""
+    """The times of the attempts before ``until`` if the server ends each connection with ``last``."""
     times, now, history = [], 0.0, History()
     while now < until:
         times.append(now)
@@ -359,13 +359,13 @@ def attempts(last, draw, until, policy=POLICY):
 
 
 @given(st.lists(dice, min_size=40, max_size=40))
-def test_a_server_that_accepts_and_closes_1013_gets_6_connections_in_30_s_at_the_most(rolls):
+def test_a_server_that_closes_with_1013_receives_6_connections_in_30_s(rolls):
     rolls = iter(rolls)
     assert len(attempts(closed(1013, duration=0.0), lambda: next(rolls), 30.0)) <= 6
 
 
 @given(st.sampled_from(ALL), st.lists(dice, min_size=40, max_size=40))
-def test_whatever_a_server_says_tries_after_the_first_are_5_s_apart(last, rolls):
+def test_later_attempts_are_5_s_apart_with_any_advice(last, rolls):
     if isinstance(last, Ending):
         last = replace(last, duration=0.0)
     rolls = iter(rolls)
@@ -374,18 +374,18 @@ def test_whatever_a_server_says_tries_after_the_first_are_5_s_apart(last, rolls)
 
 
 def peak(times):
-    """The most in any one second."""
+    """The most attempts in any one second."""
     times = sorted(times)
     return max(bisect_left(times, time + 1.0) - index for index, time in enumerate(times))
 
 
 @pytest.mark.parametrize(("last", "most"), [(CUT, 260), (closed(1001), 260), (closed(1013), 260)], ids=str)
-def test_a_thousand_clients_cut_at_once_come_back_spread(last, most):
+def test_a_thousand_clients_aborted_at_once_reconnect_spread_out(last, most):
     draw = random.Random(1).random
     assert peak([POLICY.decide(FIRST, last, 0.0, draw()) for _ in range(1000)]) <= most
 
 
-def test_a_thousand_clients_with_advice_come_back_within_its_window():
+def test_a_thousand_clients_with_advice_reconnect_within_its_window():
     draw = random.Random(1).random
     last = closed(1012, RetryAdvice(2, 42).reason("server restarting"))
     times = [POLICY.decide(FIRST, last, 0.0, draw()) for _ in range(1000)]
@@ -394,10 +394,10 @@ def test_a_thousand_clients_with_advice_come_back_within_its_window():
     assert peak(times) <= 50
 
 
-def test_a_thousand_clients_of_a_server_that_stays_away_spread_further():
+def test_a_thousand_clients_of_a_dead_server_spread_further():
     draw = random.Random(1).random
     rows = [attempts(failed(), draw, 300.0) for _ in range(1000)]
-    # All began at once; what matters is what comes then.
+    # All clients start at the same time; later attempts count.
     assert peak([time for row in rows for time in row if time > 0]) <= 260
     assert peak([time for row in rows for time in row if time > 60]) <= 80
 
@@ -423,7 +423,7 @@ def test_a_policy_is_frozen_and_compared_by_value():
         (True, TypeError),
     ],
 )
-def test_a_limit_that_is_none_is_refused_by_name(name, value, error):
+def test_an_invalid_limit_is_refused_by_name(name, value, error):
     with pytest.raises(error, match=name):
         RetryPolicy(**{name: value})
 
@@ -434,6 +434,6 @@ def test_only_budgets_can_be_none():
         RetryPolicy(base=None)
 
 
-def test_a_word_on_a_code_that_is_no_retry_is_refused():
+def test_a_value_in_codes_that_is_no_retry_is_refused():
     with pytest.raises(TypeError, match="4001"):
         RetryPolicy(codes={4001: "never"})

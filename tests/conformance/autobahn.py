@@ -1,9 +1,10 @@
-"""Autobahn's cases against our server and our client; nothing is allowed to fail, not even NON-STRICT.
+"""Autobahn's cases against our server and our client; no failure is allowed, not even NON-STRICT.
 
     python -m tests.conformance.autobahn [--quick] [--jobs N] [CASE ...]
 
-The compiled modules are tried where there are any; with ENDWELL_PURE=1 the plain ones. The suite is a
-Python 2.7 program: suite.py says where it looks for one. Exit status: 0 all passed, 1 something failed, 2 the
+The compiled modules are tested if there are any; with ENDWELL_PURE=1 the plain ones. The suite is a
+Python 2.7 program: suite.py says where it looks for one. Exit status: 0 all passed, 1 something failed, 2
+the
 suite could not be run.
 """
 
@@ -25,8 +26,8 @@ from .verdict import faults, reports, summary
 
 HERE = Path(__file__).resolve().parent
 
-#: All of the protocol, and of its extension one case for each set of parameters; what is left out moves
-#: megabytes: 9.* (sizes), the rest of 12.* and 13.* (sizes again, compressed).
+#: All of the protocol, and one case of the extension for each set of parameters. The rest moves megabytes:
+#: 9.* (sizes), the other cases of 12.* and 13.* (sizes again, compressed).
 QUICK = [
     *(f"{group}.*" for group in (1, 2, 3, 4, 5, 6, 7, 10)),
     *(f"12.{data}.1" for data in range(1, 6)),
@@ -60,7 +61,7 @@ def main() -> int:
 
 
 def judged(role: str, cases: list[str], suite: Suite, jobs: int) -> int:
-    """How many of ``cases`` failed."""
+    """The number of ``cases`` that failed."""
     print(f"{role}: {len(cases)} cases", flush=True)
     began = time.monotonic()
     run: Callable[[Suite, list[str], int, Path], None] = try_server if role == "server" else try_client

@@ -1,4 +1,4 @@
-"""The client that Autobahn tries: it echoes every message of every case. Arguments: URL AGENT."""
+"""The client under test: it echoes every message of every case. Arguments: URL AGENT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server that Autobahn tries: it echoes every message, and prints its port."""
+"""The server under test: it echoes every message, and prints its port."""
 
 from __future__ import annotations
 

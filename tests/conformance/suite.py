@@ -1,7 +1,7 @@
-"""The Autobahn testsuite: its environment, its list of cases, and its processes, which this module starts and ends.
+"""The Autobahn testsuite: its environment, its list of cases, and its processes.
 
-The suite is a program for Python 2.7, and its authors publish no other. What is found first is used: the interpreter
-that PYTHON2 names, ``python2.7`` on the PATH, one of pyenv's. Everything else comes from PyPI, pinned.
+The suite is a program for Python 2.7, and its authors publish no other. The first interpreter found is
+used: PYTHON2, ``python2.7`` on the PATH, one of pyenv's. Everything else comes from PyPI, pinned.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pathlib import Path
 __all__ = ["CannotRun", "Suite"]
 
 SUITE = "autobahntestsuite==25.10.1"
-#: What the suite's own requirements.txt pins, and wsaccel: masks and checks UTF-8 in C. Without it, 9.*, 12.* and 13.*
-#: take many times as long.
+#: The versions that the suite's own requirements.txt pins, and wsaccel, which masks and validates UTF-8 in
+#: C. Without it, 9.*, 12.* and 13.* take many times as long.
 PINS = [
     "setuptools==44.0.0",
     "txaio==2.1.0",
@@ -40,9 +40,10 @@ PINS = [
     "unittest2==1.1.0",
     "six==1.16.0",
 ]
-#: These are built with the setuptools above: today's no longer runs on Python 2.7. In this order.
+#: Built with the setuptools above, in this order: a current setuptools does not run on Python 2.7.
 NOT_ISOLATED = [["Twisted==19.10.0"], ["autobahn==0.10.9", "wsaccel==0.6.2"]]
-#: The last virtualenv that makes an environment for Python 2.7. It runs on any Python 3, so Python 2.7 needs no pip.
+#: The last virtualenv that creates an environment for Python 2.7. It runs on any Python 3, so Python 2.7
+#: needs no pip.
 VIRTUALENV = "virtualenv==20.21.1"
 
 #: The suite's command, listening on loopback only, whatever the URL says.
@@ -68,7 +69,7 @@ found = cases.parseSpecCases({"cases": json.loads(sys.argv[1]), "exclude-cases":
 sys.stdout.write(json.dumps([c if isinstance(c, basestring) else cases.caseClasstoId(c) for c in found]))
 """
 
-#: Seconds until a suite listens, and for all of its cases.
+#: The timeouts in seconds for the start of a suite, and for all of its cases.
 START_TIME = 30.0
 RUN_TIME = 3600.0
 #: Seconds that a process has to end after SIGTERM.
@@ -80,11 +81,11 @@ package python2.7), or from pyenv (`pyenv install 2.7.18`). Its packages are ins
 
 
 class CannotRun(Exception):
-    """The suite could not be run, so it says nothing about conformance."""
+    """The suite could not be run, so there is no result about conformance."""
 
 
 class Suite:
-    """The suite, in an environment of its own that is made if it is missing."""
+    """The suite, in an environment of its own that is created if it is missing."""
 
     def __init__(self) -> None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -92,7 +93,7 @@ class Suite:
         self._python = _installed(Path(folder))
 
     def cases(self, patterns: Sequence[str]) -> list[str]:
-        """The cases that ``patterns`` such as ``7.1.1`` and ``6.*`` stand for, in the suite's order."""
+        """The cases that match ``patterns`` such as ``7.1.1`` and ``6.*``, in the suite's order."""
         listed = subprocess.run(
             [self._python, "-c", LIST_CASES, json.dumps(list(patterns))],
             capture_output=True,
@@ -105,7 +106,7 @@ class Suite:
         return found
 
     def try_server(self, url: str, cases: Sequence[str], jobs: int, folder: Path) -> None:
-        """Run ``cases``, up to ``jobs`` at once, against the server at ``url``; the reports are in ``folder`` then."""
+        """Run ``cases``, up to ``jobs`` at once, against the server at ``url``, with reports in ``folder``."""
         parts = split(cases, jobs)
         suites = [
             self._start(
@@ -118,7 +119,7 @@ class Suite:
             _finish(suite, over - time.monotonic())
 
     def try_client(self, command: Sequence[str], cases: Sequence[str], jobs: int, folder: Path) -> None:
-        """The same for the client that ``command``, followed by a URL and an agent's name, starts."""
+        """The same for the client that ``command`` starts, with a URL and an agent name as arguments."""
         threads = [
             threading.Thread(target=self._try_client, args=(command, part, folder / str(index)))
             for index, part in enumerate(split(cases, jobs))
@@ -133,7 +134,7 @@ class Suite:
         url = f"ws://127.0.0.1:{port}"
         suite = self._start("fuzzingserver", {"url": url}, cases, folder)
         try:
-            # Without a suite there is no report, which counts as a failure of each case.
+            # A suite that does not run writes no report, which counts as a failure of each case.
             if _listens(port, suite):
                 _finish(subprocess.Popen([*command, url, "endwell"], start_new_session=True), RUN_TIME)
         finally:
@@ -148,7 +149,7 @@ class Suite:
             "cases": list(cases),
             "exclude-cases": [],
             "exclude-agent-cases": {},
-            # The peer's closing handshake is judged, so the suite makes one after a failure as well.
+            # The peer's closing handshake is judged, so the suite also does one after a failure.
             "options": {"failByDrop": False},
             **target,
         }
@@ -162,7 +163,7 @@ class Suite:
 
 
 def split(cases: Sequence[str], jobs: int) -> list[list[str]]:
-    """``cases`` in up to ``jobs`` lists that take about the same time, each in the order of ``cases``."""
+    """``cases`` in up to ``jobs`` lists of about the same duration, each in the order of ``cases``."""
     weights = [0] * max(1, min(jobs, len(cases)))
     parts: list[list[str]] = [[] for _ in weights]
     for case in sorted(cases, key=_weight, reverse=True):
@@ -181,7 +182,10 @@ def _weight(case: str) -> int:
 
 
 def _installed(folder: Path) -> Path:
-    """The environment's Python; it is made if it is not there. What is installed last shows that all of it is there."""
+    """The Python of the environment, which is created if it is missing.
+
+    The module that is installed last shows that it is complete.
+    """
     python = folder / "bin" / "python"
     if (folder / "bin" / "wstest").exists():
         return python
@@ -199,7 +203,7 @@ def _installed(folder: Path) -> Path:
 
 @contextmanager
 def _virtualenv() -> Iterator[list[str | Path]]:
-    """The command that makes environments, for as long as the block runs."""
+    """The command that creates environments, valid inside the block."""
     with tempfile.TemporaryDirectory(prefix="virtualenv-") as folder:
         _call([sys.executable, "-m", "venv", folder])
         python = Path(folder, "bin", "python")
@@ -208,7 +212,7 @@ def _virtualenv() -> Iterator[list[str | Path]]:
 
 
 def _call(command: Sequence[str | Path]) -> None:
-    # pip tells at each call that Python 2.7 is old, and that there is another pip.
+    # pip warns at each call that Python 2.7 is old, and that there is a newer pip.
     quiet = {
         "PYTHONWARNINGS": "ignore",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
@@ -238,7 +242,7 @@ def _python2() -> str:
                 check=True,
             )
         except (OSError, subprocess.CalledProcessError):
-            continue  # such as a shim of pyenv for a version that is not switched on
+            continue  # such as a shim of pyenv for a version that is not enabled
         return path
     raise CannotRun(NO_PYTHON2)
 
@@ -254,7 +258,7 @@ def _free_port() -> int:
 
 
 def _listens(port: int, process: subprocess.Popen[bytes]) -> bool:
-    """Whether ``process`` comes to listen."""
+    """Whether ``process`` starts to listen in time."""
     over = time.monotonic() + START_TIME
     while time.monotonic() < over and process.poll() is None:
         try:
@@ -268,7 +272,7 @@ def _listens(port: int, process: subprocess.Popen[bytes]) -> bool:
 
 
 def _finish(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Wait until it has ended; end it if it takes longer."""
+    """Wait until it has ended; end it after ``seconds``."""
     try:
         process.wait(max(1.0, seconds))
     except subprocess.TimeoutExpired:
@@ -278,7 +282,7 @@ def _finish(process: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it, and the processes that it has started."""
+    """End it, and its child processes."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:
             return

@@ -1,4 +1,4 @@
-"""What counts as a failure of Autobahn's cases, and how they are divided."""
+"""Which reports of Autobahn count as failures, and how the cases are divided."""
 
 import json
 
@@ -11,21 +11,21 @@ GOOD = {"behavior": "OK", "behaviorClose": "OK"}
 
 
 @pytest.mark.parametrize("behavior", ["OK", "INFORMATIONAL"])
-def test_a_good_report_is_no_fault(behavior):
+def test_a_good_report_is_no_failure(behavior):
     assert list(faults(["1.1.1"], {"1.1.1": {**GOOD, "behavior": behavior}})) == []
 
 
 @pytest.mark.parametrize("behavior", ["FAILED", "NON-STRICT", "UNIMPLEMENTED", "FAILED BY CLIENT"])
-def test_any_other_behavior_is_a_fault(behavior):
+def test_any_other_behavior_is_a_failure(behavior):
     assert list(faults(["1.1.1"], {"1.1.1": {**GOOD, "behavior": behavior}}))
 
 
 @pytest.mark.parametrize("behavior", ["FAILED", "WRONG CODE", "UNCLEAN", "FAILED BY CLIENT"])
-def test_a_bad_close_is_a_fault(behavior):
+def test_a_bad_close_is_a_failure(behavior):
     assert list(faults(["1.1.1"], {"1.1.1": {**GOOD, "behaviorClose": behavior}}))
 
 
-def test_a_case_without_a_report_is_a_fault():
+def test_a_case_without_a_report_is_a_failure():
     assert list(faults(["1.1.1", "1.1.2"], {"1.1.1": GOOD})) == ["1.1.2: there is no report"]
 
 

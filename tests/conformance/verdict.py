@@ -1,4 +1,4 @@
-"""What the reports of the Autobahn testsuite say: which cases failed, and why."""
+"""Reads the reports of the Autobahn testsuite: which cases failed, and why."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["faults", "reports", "summary"]
 
 Report = Mapping[str, Any]
 
-#: Not NON-STRICT, where a "SHOULD" is not obeyed, nor UNIMPLEMENTED, as every case of 12.* and 13.* is without
-#: permessage-deflate.
+#: Excludes NON-STRICT, where a "SHOULD" is not obeyed, and UNIMPLEMENTED, the result of 12.* and 13.*
+#: without permessage-deflate.
 GOOD = {"OK", "INFORMATIONAL"}
 
 
 def reports(folder: Path) -> dict[str, Report]:
-    """The report of each case, from the parts of a run."""
+    """The report of each case, from all parts of a run."""
     found: dict[str, Report] = {}
     for index in sorted(folder.glob("*/index.json")):
         for agent in json.loads(index.read_text(encoding="utf-8")).values():
@@ -30,7 +30,7 @@ def reports(folder: Path) -> dict[str, Report]:
 
 
 def faults(cases: Sequence[str], found: Mapping[str, Report]) -> Iterator[str]:
-    """A line for each of ``cases`` that failed; one without a report has failed."""
+    """A line for each of ``cases`` that failed; a missing report is a failure."""
     for case in cases:
         report = found.get(case)
         if report is None:
@@ -46,7 +46,7 @@ def faults(cases: Sequence[str], found: Mapping[str, Report]) -> Iterator[str]:
 
 
 def summary(found: Mapping[str, Report]) -> Iterator[str]:
-    """How many cases of each group were judged how, as lines."""
+    """The number of cases with each verdict, by group, as lines."""
     groups: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for case, report in found.items():
         groups[int(case.partition(".")[0])][report["behavior"]] += 1

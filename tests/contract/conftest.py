@@ -15,11 +15,11 @@ import pytest
 
 from tests.contract.drivers import reason_to_skip
 from tests.face import Face
-from tests.old import LACKS
+from tests.old import MISSING_FEATURES
 from tests.pair import Pair, pair
 from tests.raw import TRANSPORTS, Transport
 
-Meet = Callable[..., AbstractAsyncContextManager[Pair]]
+OpenPair = Callable[..., AbstractAsyncContextManager[Pair]]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -28,8 +28,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     markers = [*metafunc.definition.iter_markers("needs")], [*metafunc.definition.iter_markers("lacks")]
     needs, lacks = ({what for marker in marks for what in marker.args} for marks in markers)
-    spoken = ["13"] if metafunc.definition.get_closest_marker("alike") else LACKS
-    versions = [version for version in spoken if lacks <= LACKS[version] and not needs & LACKS[version]]
+    spoken = ["13"] if metafunc.definition.get_closest_marker("current_protocol") else MISSING_FEATURES
+    versions = [
+        version
+        for version in spoken
+        if lacks <= MISSING_FEATURES[version] and not needs & MISSING_FEATURES[version]
+    ]
     ways = ["ws" if version == "13" else version for version in versions]
     metafunc.parametrize("way", [*ways, *(TRANSPORTS[1:] if "ws" in ways else [])], indirect=True)
 
@@ -56,14 +60,14 @@ def bytewise(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def meet(role: str, way: tuple[Transport, str], face: Face) -> Meet:
-    """A connection in either role."""
+def open_pair(role: str, way: tuple[Transport, str], face: Face) -> OpenPair:
+    """Opens a connection in either role."""
     transport, version = way
     return partial(pair, role, transport, face, version=version)
 
 
 @pytest.fixture
-def serve(way: tuple[Transport, str], face: Face) -> Meet:
-    """A connection of a server: for what only servers have."""
+def open_server_pair(way: tuple[Transport, str], face: Face) -> OpenPair:
+    """Opens a connection as a server: for behaviour of servers only."""
     transport, version = way
     return partial(pair, "server", transport, face, version=version)

@@ -1,4 +1,4 @@
-"""Connections that end because they are idle, or old: switched off unless asked for, on either side."""
+"""Connections that end by idle_timeout or max_lifetime, on either side; both are off by default."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.pair import within
 from tests.raw import Seen
 from tests.wire.peer import PING, PONG, TEXT
 
-pytestmark = pytest.mark.alike
+pytestmark = pytest.mark.current_protocol
 
 
-async def test_a_connection_without_messages_is_closed_with_1001_though_pings_flow(meet):
+async def test_pings_do_not_count_as_activity_for_idle_timeout(open_pair):
     began = time.monotonic()
-    async with meet(idle_timeout=0.3, ping_interval=0.05) as both:
+    async with open_pair(idle_timeout=0.3, ping_interval=0.05) as both:
         while (received := await both.peer.read_frame()).opcode == PING:
             await both.peer.frame(PONG, received.payload)
         assert time.monotonic() - began > 0.29
@@ -32,12 +32,13 @@ async def test_a_connection_without_messages_is_closed_with_1001_though_pings_fl
     assert ending.ok
 
 
-async def test_messages_either_way_keep_a_connection_from_being_idle(meet):
-    # A machine that stalls makes it idle rightly; so one of several attempts has to be undisturbed.
+async def test_messages_in_either_direction_prevent_idle_timeout(open_pair):
+    # On a stalled machine the connection is rightly idle; so one of several attempts has to run
+    # undisturbed.
     for _ in range(10):
         moments = [time.monotonic()]
-        async with meet(idle_timeout=2.5) as both:
-            # First only ours, then only theirs, for longer than 2.5 s each.
+        async with open_pair(idle_timeout=2.5) as both:
+            # First only we send, then only the peer, for longer than 2.5 s each.
             for theirs in [False] * 3 + [True] * 3:
                 await asyncio.sleep(0.85)
                 if theirs:
@@ -53,9 +54,9 @@ async def test_messages_either_way_keep_a_connection_from_being_idle(meet):
     raise AssertionError("it never was undisturbed")
 
 
-async def test_an_old_connection_is_closed_with_1012_and_a_server_says_when_to_come_back(meet, role):
+async def test_max_lifetime_closes_with_1012_and_retry_advice(open_pair, role):
     began = time.monotonic()
-    async with meet(max_lifetime=0.3) as both:
+    async with open_pair(max_lifetime=0.3) as both:
         seen: Seen = await both.peer.read_to_the_end(answer=True)
         assert time.monotonic() - began > 0.9 * 0.3 - 0.01
         both.peer.fin()

@@ -1,4 +1,4 @@
-"""close(), is_open, on_close() and what comes after the end."""
+"""close(), is_open, on_close() and calls after the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.wire.peer import TEXT
 
 
 async def closed(both, *how):
-    """Close as ``how`` says; the peer does its part."""
+    """Close with the arguments ``how``; the peer answers and ends TCP."""
     closing = asyncio.ensure_future(both.ws.close(*how))
     received = await both.peer.read_close()
     await both.peer.close(received.code)
@@ -24,17 +24,17 @@ async def closed(both, *how):
 
 
 @pytest.mark.needs("close")
-async def test_close_without_arguments_is_1000(meet):
-    async with meet() as both:
+async def test_close_without_arguments_is_1000(open_pair):
+    async with open_pair() as both:
         ending, received = await closed(both)
-    assert (received, ending.sent) == (both.heard(1000), both.kept(1000))
+    assert (received, ending.sent) == (both.close_received(1000), both.close_sent(1000))
     assert (ending.cause, ending.initiator, ending.clean) == (Cause.APP_CLOSED, Initiator.LOCAL, True)
 
 
 @pytest.mark.needs("codes")
 @pytest.mark.parametrize("code", [1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 3000, 4999])
-async def test_close_takes_each_code_that_an_application_may_send(code, serve):
-    async with serve() as both:
+async def test_close_accepts_each_code_that_an_application_may_send(code, open_server_pair):
+    async with open_server_pair() as both:
         ending, received = await closed(both, code, "x" * 123)
     assert received == ending.sent == Close(code, "x" * 123)
     assert ending.clean
@@ -46,8 +46,8 @@ async def test_close_takes_each_code_that_an_application_may_send(code, serve):
     [(code, "") for code in (-1, 0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 70000)]
     + [(1000, "x" * 124), (1000, "ü" * 62), (4000, "\ud800")],
 )
-async def test_a_close_that_may_not_be_sent_raises_and_the_connection_goes_on(code, reason, serve):
-    async with serve() as both:
+async def test_an_invalid_close_raises_and_leaves_the_connection_open(code, reason, open_server_pair):
+    async with open_server_pair() as both:
         with pytest.raises(ValueError, match=r"."):
             await both.ws.close(code, reason)
         assert both.ws.is_open
@@ -56,13 +56,13 @@ async def test_a_close_that_may_not_be_sent_raises_and_the_connection_goes_on(co
         await both.peer.frame(TEXT, b"on both sides")
         assert await within(both.ws.recv()) == "on both sides"
         ending, received = await closed(both, 4000)
-    assert received == both.heard(4000)
+    assert received == both.close_received(4000)
     assert ending.cause is Cause.APP_CLOSED
 
 
 @pytest.mark.needs("close")
-async def test_close_returns_the_same_ending_any_number_of_times_and_to_all_who_call_it(meet):
-    async with meet() as both:
+async def test_every_call_of_close_returns_the_same_ending(open_pair):
+    async with open_pair() as both:
         closings = [asyncio.ensure_future(both.ws.close(4000 + number, "me")) for number in range(3)]
         received = await both.peer.read_close()
         await both.peer.close(4000)
@@ -75,12 +75,12 @@ async def test_close_returns_the_same_ending_any_number_of_times_and_to_all_who_
     assert {id(ending) for ending in endings} == {id(both.ws.ending)}
     sent = both.ws.ending.sent
     assert sent.code in {4000, 4001, 4002}
-    assert (sent, received) == (both.kept(sent.code, "me"), both.heard(sent.code, "me"))
+    assert (sent, received) == (both.close_sent(sent.code, "me"), both.close_received(sent.code, "me"))
 
 
 @pytest.mark.needs("codes")
-async def test_close_after_the_peers_close_is_no_error(meet):
-    async with meet() as both:
+async def test_close_after_the_peers_close_does_not_raise(open_pair):
+    async with open_pair() as both:
         await both.peer.close(4001, "they")
         both.peer.fin()
         ending = await both.ending()
@@ -93,8 +93,8 @@ async def test_close_after_the_peers_close_is_no_error(meet):
 
 
 @pytest.mark.needs("close")
-async def test_close_while_another_receives_ends_both_at_once_with_the_same_ending(meet):
-    async with meet() as both:
+async def test_close_wakes_a_concurrent_recv_with_the_same_ending(open_pair):
+    async with open_pair() as both:
         receiving = asyncio.ensure_future(both.ws.recv())
         await asyncio.sleep(0.02)
         began = time.monotonic()
@@ -106,7 +106,7 @@ async def test_close_while_another_receives_ends_both_at_once_with_the_same_endi
 
 
 @pytest.mark.needs("close")
-async def test_close_while_another_sends_ends_both_with_the_same_ending(meet):
+async def test_close_wakes_a_concurrent_send_with_the_same_ending(open_pair):
     async def stream(ws):
         while True:
             await ws.send("x" * 2**20)
@@ -117,7 +117,7 @@ async def test_close_while_another_sends_ends_both_with_the_same_ending(meet):
         raises.append(raised.value)
 
     raises = []
-    async with meet(handler=streaming, buffer=16384) as both:
+    async with open_pair(handler=streaming, buffer=16384) as both:
         await asyncio.sleep(0.05)  # it waits for room
         closing = asyncio.ensure_future(both.ws.close(4000))
         await until(lambda: not both.ws.is_open)
@@ -127,12 +127,12 @@ async def test_close_while_another_sends_ends_both_with_the_same_ending(meet):
         ending = await within(closing)
         await until(lambda: raises)
     assert [raised.ending is ending for raised in raises] == [True]
-    assert (seen.close, len(seen.frames)) == (both.heard(4000), ending.messages_out)
+    assert (seen.close, len(seen.frames)) == (both.close_received(4000), ending.messages_out)
 
 
 @pytest.mark.needs("close")
 @pytest.mark.parametrize("who", ["we", "they"])
-async def test_what_send_has_taken_arrives_although_the_close_comes_meanwhile(who, meet, face):
+async def test_messages_accepted_by_send_arrive_despite_a_concurrent_close(who, open_pair, face):
     taken = []
 
     async def count(ws):
@@ -146,7 +146,7 @@ async def test_what_send_has_taken_arrives_although_the_close_comes_meanwhile(wh
         with pytest.raises(ConnectionClosed):
             await count(ws)
 
-    async with meet(handler=counting) as both:
+    async with open_pair(handler=counting) as both:
         await until(lambda: len(taken) > 10)
         if who == "we":
             closing = asyncio.ensure_future(both.ws.close(4000))
@@ -159,23 +159,23 @@ async def test_what_send_has_taken_arrives_although_the_close_comes_meanwhile(wh
         if who == "we":
             await within(closing)
     assert [frame.payload.decode() for frame in seen.frames] == [str(n) for n in range(len(taken))]
-    assert (seen.close, ending.messages_out) == (both.heard(4000), len(taken))
+    assert (seen.close, ending.messages_out) == (both.close_received(4000), len(taken))
 
 
 @pytest.mark.needs("close")
-async def test_a_peer_that_does_not_answer_a_close_costs_close_timeout_and_no_more(meet):
-    async with meet(close_timeout=0.2) as both:
+async def test_close_returns_after_close_timeout_without_an_answer(open_pair):
+    async with open_pair(close_timeout=0.2) as both:
         began = time.monotonic()
         ending = await within(both.ws.close(4000))
         # 0.19: uvloop's clock counts whole milliseconds.
         assert 0.19 <= time.monotonic() - began < PROMPT  # not the default
-    assert (ending.sent, ending.received, ending.clean) == (both.kept(4000), None, False)
+    assert (ending.sent, ending.received, ending.clean) == (both.close_sent(4000), None, False)
     assert ending.tcp is TcpEnd.TIMEOUT
 
 
 @pytest.mark.parametrize("how", ["Close", "FIN", "RST", "fault", "own"])
-async def test_is_open_is_false_although_nobody_reads(how, meet):
-    async with meet() as both:
+async def test_is_open_becomes_false_without_a_reader(how, open_pair):
+    async with open_pair() as both:
         assert both.ws.is_open
         closing = None
         if how == "Close":
@@ -198,8 +198,8 @@ async def test_is_open_is_false_although_nobody_reads(how, meet):
 @pytest.mark.parametrize(
     ("close", "code", "reason"), [((1001, "bye"), 1001, "bye"), ((None,), 1005, ""), (None, 1006, "")]
 )
-async def test_close_code_and_reason_are_what_a_browser_would_tell(close, code, reason, meet):
-    async with meet() as both:
+async def test_close_code_and_reason_are_those_of_a_browser(close, code, reason, open_pair):
+    async with open_pair() as both:
         assert (both.ws.close_code, both.ws.close_reason, both.ws.ending) == (None, None, None)
         if close is not None:
             await both.peer.close(*close)
@@ -210,8 +210,8 @@ async def test_close_code_and_reason_are_what_a_browser_would_tell(close, code, 
 
 @pytest.mark.needs("close")
 @pytest.mark.parametrize("how", ["Close", "FIN", "RST", "own"])
-async def test_after_the_end_everything_raises_or_returns_that_ending(how, meet):
-    async with meet() as both:
+async def test_after_the_end_every_call_raises_or_returns_the_ending(how, open_pair):
+    async with open_pair() as both:
         if how == "own":
             await closed(both)
         elif how == "Close":
@@ -231,8 +231,8 @@ async def test_after_the_end_everything_raises_or_returns_that_ending(how, meet)
 
 @pytest.mark.needs("close", "pings")
 @pytest.mark.parametrize("how", ["FIN", "own"])
-async def test_after_the_end_a_mistake_of_the_application_still_raises_what_it_is(how, meet):
-    async with meet() as both:
+async def test_after_the_end_wrong_arguments_still_raise_their_own_error(how, open_pair):
+    async with open_pair() as both:
         if how == "own":
             await closed(both)
         else:
@@ -256,8 +256,8 @@ async def test_after_the_end_a_mistake_of_the_application_still_raises_what_it_i
 
 @pytest.mark.needs("close")
 @pytest.mark.parametrize("how", ["Close", "FIN", "RST", "fault", "own", "timeout"])
-async def test_on_close_is_called_exactly_once_on_every_path(how, meet):
-    async with meet(close_timeout=0.1 if how == "timeout" else 2 * BOUND) as both:
+async def test_on_close_is_called_exactly_once_on_every_path(how, open_pair):
+    async with open_pair(close_timeout=0.1 if how == "timeout" else 2 * BOUND) as both:
         calls = []
         both.ws.on_close(lambda ending: calls.append((1, ending, both.ws.is_open, both.ws.ending)))
         both.ws.on_close(lambda ending: calls.append((2, ending, both.ws.is_open, both.ws.ending)))
@@ -278,8 +278,8 @@ async def test_on_close_is_called_exactly_once_on_every_path(how, meet):
     assert calls == [(1, ending, False, ending), (2, ending, False, ending)]
 
 
-async def test_on_close_after_the_end_is_called_at_once(meet):
-    async with meet() as both:
+async def test_on_close_after_the_end_is_called_at_once(open_pair):
+    async with open_pair() as both:
         both.peer.fin()
         ending = await both.ending()
         calls = []
@@ -287,11 +287,11 @@ async def test_on_close_after_the_end_is_called_at_once(meet):
         assert calls == [ending]
 
 
-async def test_a_callback_that_fails_is_logged_and_keeps_nothing_from_the_others(serve, caplog):
+async def test_a_failing_callback_is_logged_and_the_others_run(open_server_pair, caplog):
     def failing(ending):
         raise RuntimeError("oops")
 
-    async with serve() as both:
+    async with open_server_pair() as both:
         calls = []
         both.ws.on_close(failing)
         both.ws.on_close(calls.append)
@@ -304,20 +304,20 @@ async def test_a_callback_that_fails_is_logged_and_keeps_nothing_from_the_others
     assert all("failing" in record.getMessage() for record in caplog.records)
 
 
-async def test_on_close_wants_a_plain_function(serve):
+async def test_on_close_refuses_a_coroutine_function(open_server_pair):
     async def coroutine_function(ending):
         raise AssertionError("it is never called")
 
-    async with serve() as both:
+    async with open_server_pair() as both:
         for wrong in (None, "x", coroutine_function):
             with pytest.raises(TypeError, match="plain function"):
                 both.ws.on_close(wrong)
         both.peer.fin()
 
 
-@pytest.mark.alike
-async def test_wait_closed_returns_the_ending_at_the_end_and_after_it(meet):
-    async with meet() as both:
+@pytest.mark.current_protocol
+async def test_wait_closed_returns_the_ending(open_pair):
+    async with open_pair() as both:
         waiting = asyncio.ensure_future(both.ws.wait_closed())
         both.peer.fin()
         ending = await within(waiting)

@@ -1,4 +1,4 @@
-"""The closing handshake on the wire: who says what, who ends TCP, and how the kernel saw it."""
+"""The closing handshake on the wire: which side sends what, which side ends TCP, and the TCP states."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tests.pair import pair, within
 from tests.raw import BOUND, PROMPT, TcpState
 from tests.wire.peer import BINARY, CONTINUATION, PING, TEXT
 
-#: Seconds in which nothing happens, to show that nothing does.
+#: Seconds without activity that show that none follows.
 WHILE = 0.05
 
 
 async def leave_in_order(peer):
-    """Read to the end of TCP, which the server's side begins, and end it too."""
+    """Read to the end of TCP, which the server ends first, and end it too."""
     if peer.server:
-        assert await peer.silence(WHILE)
+        assert await peer.is_silent(WHILE)
         assert peer.tcp_state is TcpState.ESTABLISHED  # the client waits for the server
-        await peer.notify()
+        await peer.send_close_notify()
         peer.fin()
     seen = await peer.read_to_the_end()
     assert seen.tcp is TcpEnd.FIN
-    assert seen.notified in {None, True}
+    assert seen.close_notify in {None, True}
     if not peer.server:
         assert peer.tcp_state is TcpState.CLOSE_WAIT  # the server ended TCP, the peer did not
     peer.sock.close()
@@ -37,11 +37,11 @@ async def collect(ws, messages):
         messages.append(message)
 
 
-# -- both sides say Close ---------------------------------------------------------
+# -- both sides send a Close -----------------------------------------------------
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, "bye"), (4999, "ü" * 61), (None, "")])
-async def test_the_peers_close_is_answered_with_its_code_and_the_server_ends_tcp_first(
+async def test_the_peers_close_is_echoed_and_the_server_ends_tcp_first(
     role, transport, bytewise, code, reason
 ):
     async with pair(role, transport, bytewise=bytewise) as both:
@@ -51,7 +51,7 @@ async def test_the_peers_close_is_answered_with_its_code_and_the_server_ends_tcp
         assert not both.ws.is_open
         seen = await leave_in_order(both.peer)
         ending = await both.ending()
-    assert seen.closes == 0  # but the one that was read above
+    assert seen.closes == 0  # besides the Close that was read above
     assert (ending.cause, ending.initiator) == (Cause.PEER_CLOSED, Initiator.PEER)
     assert ending.received == ending.sent == Close(code, reason)
     assert (ending.clean, ending.tcp) == (True, TcpEnd.FIN)
@@ -61,8 +61,8 @@ async def test_our_close_is_answered_and_the_server_ends_tcp_first(role, transpo
     async with pair(role, transport, bytewise=bytewise) as both:
         closing = asyncio.ensure_future(both.ws.close(4000, "enough"))
         assert await both.peer.read_close() == Close(4000, "enough")
-        assert await both.peer.silence(WHILE)
-        assert both.peer.tcp_state is TcpState.ESTABLISHED  # nobody ends TCP before the answer
+        assert await both.peer.is_silent(WHILE)
+        assert both.peer.tcp_state is TcpState.ESTABLISHED  # neither side ends TCP before the answer
         await both.peer.close(4000)
         seen = await leave_in_order(both.peer)
         ending = await both.ending()
@@ -73,14 +73,12 @@ async def test_our_close_is_answered_and_the_server_ends_tcp_first(role, transpo
     assert (ending.clean, ending.tcp) == (True, TcpEnd.FIN)
 
 
-async def test_when_both_close_at_once_each_sends_one_close_and_the_handshake_is_complete(
-    role, transport, bytewise
-):
+async def test_simultaneous_closes_complete_the_closing_handshake(role, transport, bytewise):
     async with pair(role, transport, bytewise=bytewise) as both:
         closing = asyncio.ensure_future(both.ws.close(4000, "ours"))
         await asyncio.sleep(0)
         assert both.core.state is State.CLOSING
-        await both.peer.close(4001, "theirs")  # which has not read ours
+        await both.peer.close(4001, "theirs")  # which has not read our Close
         assert await both.peer.read_close() == Close(4000, "ours")
         seen = await leave_in_order(both.peer)
         ending = await within(closing)
@@ -90,7 +88,7 @@ async def test_when_both_close_at_once_each_sends_one_close_and_the_handshake_is
     assert (ending.clean, ending.tcp) == (True, TcpEnd.FIN)
 
 
-async def test_what_the_peer_sends_after_its_close_is_read_and_forgotten(role, transport, bytewise):
+async def test_data_after_the_peers_close_is_discarded(role, transport, bytewise):
     messages = []
     async with pair(role, transport, bytewise=bytewise, handler=lambda ws: collect(ws, messages)) as both:
         peer = both.peer
@@ -105,7 +103,7 @@ async def test_what_the_peer_sends_after_its_close_is_read_and_forgotten(role, t
     assert both.ws.ending.tcp is TcpEnd.FIN
 
 
-async def test_a_fault_after_our_close_ends_the_handshake_without_a_second_close(role, transport, bytewise):
+async def test_a_protocol_error_after_our_close_sends_no_second_close(role, transport, bytewise):
     async with pair(role, transport, bytewise=bytewise) as both:
         closing = asyncio.ensure_future(both.ws.close(4000))
         assert await both.peer.read_close() == Close(4000)
@@ -116,7 +114,7 @@ async def test_a_fault_after_our_close_ends_the_handshake_without_a_second_close
     assert (ending.cause, ending.clean, ending.tcp) == (Cause.APP_CLOSED, False, TcpEnd.FIN)
 
 
-async def test_messages_that_come_after_our_close_are_still_delivered(role, transport, bytewise):
+async def test_messages_received_after_our_close_are_delivered(role, transport, bytewise):
     messages = []
     async with pair(role, transport, bytewise=bytewise, handler=lambda ws: collect(ws, messages)) as both:
         closing = asyncio.ensure_future(both.ws.close())
@@ -129,10 +127,10 @@ async def test_messages_that_come_after_our_close_are_still_delivered(role, tran
     assert messages == ["one", "two"]
 
 
-# -- one side does not ------------------------------------------------------------
+# -- one side does not close ------------------------------------------------------
 
 
-async def test_a_peer_that_never_answers_our_close_is_cut_after_close_timeout(role, transport):
+async def test_a_peer_that_never_answers_our_close_is_aborted_after_close_timeout(role, transport):
     async with pair(role, transport, close_timeout=0.2) as both:
         ending = await within(both.ws.close(4000))
         seen = await both.peer.read_to_the_end()
@@ -140,11 +138,13 @@ async def test_a_peer_that_never_answers_our_close_is_cut_after_close_timeout(ro
     assert (ending.cause, ending.initiator) == (Cause.APP_CLOSED, Initiator.LOCAL)
     assert (ending.sent, ending.received, ending.clean) == (Close(4000), None, False)
     assert ending.tcp is TcpEnd.TIMEOUT
-    assert 0.2 <= ending.duration < PROMPT  # and not the default
+    assert 0.2 <= ending.duration < PROMPT  # not the default
 
 
-async def test_a_peer_that_answers_but_does_not_end_tcp_is_cut_after_close_timeout(role, transport, bytewise):
-    # Not so short that a stall of the machine keeps the answer from coming in time.
+async def test_a_peer_that_answers_but_keeps_tcp_open_is_aborted_after_close_timeout(
+    role, transport, bytewise
+):
+    # Long enough for the answer to come in time on a stalled machine.
     async with pair(role, transport, bytewise=bytewise, close_timeout=2.5, linger_timeout=10.0) as both:
         closing = asyncio.ensure_future(both.ws.close(4000))
         assert await both.peer.read_close() == Close(4000)
@@ -157,7 +157,9 @@ async def test_a_peer_that_answers_but_does_not_end_tcp_is_cut_after_close_timeo
     assert 2.5 <= ending.duration < PROMPT
 
 
-async def test_a_peer_that_closes_but_does_not_end_tcp_is_cut_after_close_timeout(role, transport, bytewise):
+async def test_a_peer_that_closes_but_keeps_tcp_open_is_aborted_after_close_timeout(
+    role, transport, bytewise
+):
     async with pair(role, transport, bytewise=bytewise, close_timeout=0.2) as both:
         await both.peer.close(4001)
         ending = await both.ending()
@@ -170,7 +172,7 @@ async def test_a_peer_that_closes_but_does_not_end_tcp_is_cut_after_close_timeou
 # -- the peer half-closes ---------------------------------------------------------
 
 
-async def test_a_peer_that_half_closes_without_a_close_gets_fin_and_no_close(role, transport):
+async def test_half_closing_without_a_close_is_answered_with_fin_only(role, transport):
     async with pair(role, transport) as both:
         both.peer.fin()
         seen = await both.peer.read_to_the_end()
@@ -190,7 +192,7 @@ async def test_a_peer_that_half_closes_after_its_close_gets_the_answer(role, tra
     assert both.ws.ending.tcp is TcpEnd.FIN
 
 
-async def test_a_peer_that_half_closes_instead_of_answering_our_close_is_not_clean(role, transport):
+async def test_half_closing_instead_of_answering_our_close_is_not_clean(role, transport):
     async with pair(role, transport) as both:
         closing = asyncio.ensure_future(both.ws.close(4000))
         assert await both.peer.read_close() == Close(4000)
@@ -205,13 +207,13 @@ async def test_a_peer_that_half_closes_instead_of_answering_our_close_is_not_cle
 
 
 def flood(peer, bytewise):
-    """More than the kernel's buffers hold, so that it meets a closing that is under way."""
+    """More data than the kernel's buffers hold, so that it arrives while a closing handshake is under way."""
     if bytewise:
         return peer.octets(BINARY, bytes(100)) * 10
     return peer.octets(BINARY, bytes(60_000)) * 100
 
 
-async def test_our_close_reaches_a_peer_that_goes_on_sending(role, transport, bytewise):
+async def test_our_close_reaches_a_peer_that_keeps_sending(role, transport, bytewise):
     async with pair(role, transport, bytewise=bytewise, close_timeout=2 * BOUND) as both:
         peer = both.peer
         closing = asyncio.ensure_future(both.ws.close(4000, "enough"))
@@ -223,13 +225,13 @@ async def test_our_close_reaches_a_peer_that_goes_on_sending(role, transport, by
     assert (seen.closes, seen.frames) == (0, [])
     assert (ending.clean, ending.tcp) == (True, TcpEnd.FIN)
     if not bytewise:
-        # Nobody reads them; a full inbox has not blocked the closing handshake.
+        # The application reads nothing; a full inbox has not blocked the closing handshake.
         assert ending.messages_in == 100
         assert 0 < ending.dropped_messages <= 100 - both.core.options.max_queue
         assert len(both.core.inbox) == 100 - ending.dropped_messages
 
 
-async def test_our_answer_reaches_a_peer_that_goes_on_sending_after_its_close(role, transport, bytewise):
+async def test_our_answer_reaches_a_peer_that_keeps_sending_after_its_close(role, transport, bytewise):
     async with pair(role, transport, bytewise=bytewise, close_timeout=2 * BOUND) as both:
         await both.peer.close(4001)
         await both.peer.write(flood(both.peer, bytewise))
@@ -239,7 +241,7 @@ async def test_our_answer_reaches_a_peer_that_goes_on_sending_after_its_close(ro
     assert (both.ws.ending.clean, both.ws.ending.tcp) == (True, TcpEnd.FIN)
 
 
-async def test_the_code_of_a_fault_reaches_a_peer_that_goes_on_sending(role, transport, bytewise):
+async def test_an_error_code_reaches_a_peer_that_keeps_sending(role, transport, bytewise):
     async with pair(role, transport, bytewise=bytewise, close_timeout=2 * BOUND) as both:
         await both.peer.frame(CONTINUATION, b"of nothing")
         await both.peer.write(flood(both.peer, bytewise))
@@ -250,7 +252,7 @@ async def test_the_code_of_a_fault_reaches_a_peer_that_goes_on_sending(role, tra
     assert (ending.cause, ending.clean, ending.sent.code) == (Cause.PROTOCOL_ERROR, False, 1002)
 
 
-async def test_a_peer_that_never_stops_sending_is_cut_after_close_timeout(role, transport):
+async def test_a_peer_that_never_stops_sending_is_aborted_after_close_timeout(role, transport):
     async def send_on(peer):
         octets = peer.octets(BINARY, bytes(60_000))
         while True:
@@ -262,4 +264,4 @@ async def test_a_peer_that_never_stops_sending_is_cut_after_close_timeout(role, 
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             await within(sending)
     assert (ending.clean, ending.tcp) == (False, TcpEnd.TIMEOUT)
-    assert 0.2 <= ending.duration < PROMPT  # and not the default
+    assert 0.2 <= ending.duration < PROMPT  # not the default

@@ -1,4 +1,4 @@
-"""What went over a connection is counted: while it is open, and the same in its ending."""
+"""The counters of a connection, while it is open and in its ending."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ def counters(source):
     return {name: getattr(source, name) for name in COUNTERS}
 
 
-async def test_the_opening_handshake_does_not_count(meet):
-    async with meet() as both:
+async def test_the_opening_handshake_does_not_count(open_pair):
+    async with open_pair() as both:
         assert counters(both.ws) == dict.fromkeys(COUNTERS, 0)
         both.peer.fin()
 
 
-async def test_each_message_counts_as_soon_as_it_is_read_or_sent(meet):
-    async with meet() as both:
+async def test_each_message_counts_as_soon_as_it_is_read_or_sent(open_pair):
+    async with open_pair() as both:
         for number, octets_out in ((1, 8), (2, 16)):
             await both.peer.frame(TEXT, b"hello")
             await within(both.ws.recv())
@@ -31,16 +31,16 @@ async def test_each_message_counts_as_soon_as_it_is_read_or_sent(meet):
         both.peer.fin()
 
 
-async def test_a_message_that_was_not_read_yet_counts_as_received(meet):
-    async with meet() as both:
+async def test_a_message_that_was_not_read_yet_counts_as_received(open_pair):
+    async with open_pair() as both:
         await both.peer.frame(TEXT, b"hello")
         await until(lambda: both.ws.messages_in == 1)
         assert await within(both.ws.recv()) == "hello"
         both.peer.fin()
 
 
-async def test_the_ending_has_the_same_figures(meet):
-    async with meet() as both:
+async def test_the_ending_has_the_same_figures(open_pair):
+    async with open_pair() as both:
         await both.peer.frame(TEXT, b"hello")
         await within(both.ws.recv())
         await within(both.ws.send("good day"))

@@ -1,4 +1,4 @@
-"""TCP ends, by FIN or by RST, in every state of a connection."""
+"""TCP ends, by FIN or RST, in every state of a connection."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.pair import nothing_left_behind, pair, within
 from tests.raw import RawPeer, RawServer
 from tests.wire.peer import BINARY, TEXT
 
-#: Of the ClientHello and the ServerHello: enough to be neither nothing nor all.
+#: The octets to send of the ClientHello and the ServerHello: a part of each.
 SOME = 40
 
 
@@ -42,8 +42,8 @@ def end_tcp(peer, drop):
         peer.reset()
 
 
-def told_as(drop):
-    """Cause and transport's end, where nothing else came first."""
+def expected_end(drop):
+    """Cause and TCP end, if the drop is the first event."""
     if drop == "FIN":
         return Cause.PEER_VANISHED, TcpEnd.FIN
     return Cause.CONNECTION_RESET, TcpEnd.RST
@@ -54,7 +54,7 @@ def told_as(drop):
 
 @asynccontextmanager
 async def server_of(handler, transport, hook=None, **options):
-    """A server which has nothing left of its connections when the block is left, and goes on serving."""
+    """A server that keeps serving, and has no connections left at the end of the block."""
     server = Server(compression=None, ping_interval=None, **options)
     server.websocket("/")(handler)
     if hook is not None:
@@ -83,15 +83,15 @@ STAGES = pytest.mark.parametrize(
 
 
 @STAGES
-async def test_a_client_that_drops_before_its_head_is_complete_is_forgotten(
+async def test_a_client_that_drops_within_its_request_head_leaves_nothing(
     stage, drop, transport, bytewise, caplog
 ):
     async with server_of(echo, transport) as server:
-        with await RawPeer.reach(server.port, transport.client, bytewise=bytewise) as peer:
+        with await RawPeer.connect_tcp(server.port, transport.client, bytewise=bytewise) as peer:
             if stage == "within TLS":
-                await peer.transmit(peer.flight()[:SOME])
+                await peer.send_tcp(peer.tls_flight()[:SOME])
             elif stage.endswith("head"):
-                await peer.shake()
+                await peer.tls_handshake()
                 if stage == "within the head":
                     await peer.write(peer.request()[:SOME])
             await asyncio.sleep(0.01)
@@ -101,22 +101,22 @@ async def test_a_client_that_drops_before_its_head_is_complete_is_forgotten(
 
 
 @pytest.mark.parametrize("answer", ["upgrade", "refusal"])
-async def test_a_client_that_drops_while_the_hook_runs_ends_as_soon_as_that_has_decided(
+async def test_a_client_that_drops_during_the_hook_ends_when_the_hook_returns(
     answer, drop, transport, caplog
 ):
     endings, entered, decide = [], asyncio.Event(), asyncio.Event()
 
     async def hook(request):
         if entered.is_set():
-            return None  # the one that is served afterwards
+            return None  # the client that is served afterwards
         entered.set()
         await decide.wait()
         return Response.text("no", 403) if answer == "refusal" else None
 
     async with server_of(echo, transport, hook) as server:
         server.on_close(lambda ws, ending: endings.append(ending))
-        with await RawPeer.reach(server.port, transport.client) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
             await peer.write(peer.request())
             await within(entered.wait())
             end_tcp(peer, drop)
@@ -126,15 +126,15 @@ async def test_a_client_that_drops_while_the_hook_runs_ends_as_soon_as_that_has_
                 await asyncio.sleep(0.001)
             del server._observers.close_callbacks[:]
     assert [(ending.cause, ending.tcp) for ending in endings] == (
-        [told_as(drop)] if answer == "upgrade" else []
+        [expected_end(drop)] if answer == "upgrade" else []
     )
     assert not caplog.records
 
 
-async def test_a_client_whose_junk_is_refused_and_that_is_gone_by_then_does_no_harm(drop, transport, caplog):
+async def test_refusing_the_junk_of_a_client_that_is_gone_does_no_harm(drop, transport, caplog):
     async with server_of(echo, transport) as server:
-        with await RawPeer.reach(server.port, transport.client) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
             await peer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * 300_000)
             end_tcp(peer, drop)
             await asyncio.sleep(0.02)
@@ -145,19 +145,19 @@ async def test_a_client_whose_junk_is_refused_and_that_is_gone_by_then_does_no_h
 
 
 @STAGES
-async def test_a_server_that_drops_before_its_head_is_complete_fails_the_handshake(
+async def test_a_server_that_drops_within_its_response_head_fails_the_handshake(
     stage, drop, transport, bytewise
 ):
     with RawServer(transport.server, bytewise=bytewise) as listening:
         async with nothing_left_behind():
             connecting = asyncio.ensure_future(opened(listening.uri, transport.client))
-            with await listening.reached() as peer:
+            with await listening.accept_tcp() as peer:
                 if stage == "before TLS":
-                    await peer.octets_below()
+                    await peer.recv_tcp()
                 elif stage == "within TLS":
-                    await peer.transmit(peer.flight(await peer.octets_below())[:SOME])
+                    await peer.send_tcp(peer.tls_flight(await peer.recv_tcp())[:SOME])
                 else:
-                    await peer.shake()
+                    await peer.tls_handshake()
                     await peer.read_head()
                     if stage == "within the head":
                         await peer.write(b"HTTP/1.1 101 Switching Proto")
@@ -166,7 +166,7 @@ async def test_a_server_that_drops_before_its_head_is_complete_fails_the_handsha
                 with pytest.raises(HandshakeError) as raised:
                     await within(connecting)
     ending = raised.value.ending
-    assert (ending.cause, ending.tcp) == told_as(drop)
+    assert (ending.cause, ending.tcp) == expected_end(drop)
     assert (ending.initiator, ending.clean, ending.code) == (Initiator.NETWORK, False, 1006)
 
 
@@ -178,7 +178,7 @@ async def opened(uri, context, **options):
 
 
 @pytest.mark.parametrize("stage", ["idle", "within a frame's header", "within a frame", "within a message"])
-async def test_a_drop_without_a_close_is_told_as_what_it_was(stage, drop, role, transport, bytewise):
+async def test_a_drop_without_a_close_is_reported_as_fin_or_rst(stage, drop, role, transport, bytewise):
     async with pair(role, transport, bytewise=bytewise) as both:
         frame = both.peer.octets(BINARY, bytes(500))
         if stage == "within a frame's header":
@@ -193,12 +193,12 @@ async def test_a_drop_without_a_close_is_told_as_what_it_was(stage, drop, role, 
         ending = await both.ending()
         with pytest.raises(ConnectionClosedError):
             await within(receiving)
-    assert (ending.cause, ending.tcp) == told_as(drop)
+    assert (ending.cause, ending.tcp) == expected_end(drop)
     assert (ending.initiator, ending.clean, ending.code) == (Initiator.NETWORK, False, 1006)
     assert (ending.sent, ending.received, ending.messages_in) == (None, None, 0)
 
 
-async def test_a_drop_is_told_to_a_handler_that_only_waits(drop, role, transport):
+async def test_a_waiting_handler_learns_of_a_drop(drop, role, transport):
     async def handler(ws):
         with pytest.raises(ConnectionClosedError):
             async with ws.alive():
@@ -206,23 +206,23 @@ async def test_a_drop_is_told_to_a_handler_that_only_waits(drop, role, transport
 
     async with pair(role, transport, handler=handler) as both:
         end_tcp(both.peer, drop)
-        assert (await both.ending()).cause is told_as(drop)[0]
+        assert (await both.ending()).cause is expected_end(drop)[0]
 
 
-async def test_messages_that_came_just_before_a_drop_are_delivered_before_it_is_told(drop, role, transport):
+async def test_messages_before_a_drop_are_delivered_before_the_ending(drop, role, transport):
     async with pair(role, transport) as both:
-        both.peer.push(both.peer.octets(TEXT, b"one"))
-        both.peer.push(both.peer.octets(TEXT, b"two"))
+        both.peer.send_at_once(both.peer.octets(TEXT, b"one"))
+        both.peer.send_at_once(both.peer.octets(TEXT, b"two"))
         end_tcp(both.peer, drop)
         ending = await both.ending()
         assert [message async for message in both.ws] == ["one", "two"]
-    assert (ending.cause, ending.tcp) == told_as(drop)
+    assert (ending.cause, ending.tcp) == expected_end(drop)
 
 
 # -- CLOSING ----------------------------------------------------------------------
 
 
-async def test_a_drop_after_our_close_leaves_it_unanswered(drop, role, transport):
+async def test_a_drop_after_our_close_is_an_unanswered_close(drop, role, transport):
     async with pair(role, transport) as both:
         closing = asyncio.ensure_future(both.ws.close(4000))
         assert await both.peer.read_close() == Close(4000)
@@ -230,12 +230,10 @@ async def test_a_drop_after_our_close_leaves_it_unanswered(drop, role, transport
         ending = await within(closing)
     assert (ending.cause, ending.initiator) == (Cause.APP_CLOSED, Initiator.LOCAL)
     assert (ending.sent, ending.received, ending.clean) == (Close(4000), None, False)
-    assert ending.tcp is told_as(drop)[1]
+    assert ending.tcp is expected_end(drop)[1]
 
 
-async def test_a_drop_in_the_middle_of_the_answer_leaves_our_close_unanswered(
-    drop, role, transport, bytewise
-):
+async def test_a_drop_within_the_answer_is_an_unanswered_close(drop, role, transport, bytewise):
     async with pair(role, transport, bytewise=bytewise) as both:
         closing = asyncio.ensure_future(both.ws.close(4000))
         assert await both.peer.read_close() == Close(4000)
@@ -244,14 +242,14 @@ async def test_a_drop_in_the_middle_of_the_answer_leaves_our_close_unanswered(
         end_tcp(both.peer, drop)
         ending = await within(closing)
     assert (ending.sent, ending.received, ending.clean) == (Close(4000), None, False)
-    assert ending.tcp is told_as(drop)[1]
+    assert ending.tcp is expected_end(drop)[1]
 
 
 # -- LINGERING --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("first", ["we", "they"])
-async def test_a_drop_after_both_closes_is_still_a_clean_ending(first, drop, role, transport, bytewise):
+async def test_a_drop_after_both_closes_is_clean(first, drop, role, transport, bytewise):
     async with pair(role, transport, bytewise=bytewise) as both:
         if first == "we":
             closing = asyncio.ensure_future(both.ws.close(4000))
@@ -267,10 +265,10 @@ async def test_a_drop_after_both_closes_is_still_a_clean_ending(first, drop, rol
             assert await within(closing) is ending
     assert (ending.clean, ending.received, ending.sent) == (True, Close(4000), Close(4000))
     assert ending.cause is (Cause.APP_CLOSED if first == "we" else Cause.PEER_CLOSED)
-    assert ending.tcp is told_as(drop)[1]
+    assert ending.tcp is expected_end(drop)[1]
 
 
-async def test_a_drop_after_the_answer_to_a_fault_is_told_as_that_fault(drop, role, transport, bytewise):
+async def test_a_drop_after_the_answer_to_an_error_reports_the_error(drop, role, transport, bytewise):
     async with pair(role, transport, bytewise=bytewise) as both:
         await both.peer.frame(TEXT, b"\xff")
         assert (await both.peer.read_close()).code == 1007
@@ -279,13 +277,11 @@ async def test_a_drop_after_the_answer_to_a_fault_is_told_as_that_fault(drop, ro
         with pytest.raises(ConnectionClosedError):
             await both.ws.recv()
     assert (ending.cause, ending.clean) == (Cause.INVALID_DATA, False)
-    assert ending.tcp is told_as(drop)[1]
+    assert ending.tcp is expected_end(drop)[1]
 
 
 @pytest.mark.parametrize("state", ["open", "closing", "lingering"])
-async def test_whatever_is_said_after_the_end_raises_what_the_ending_was(
-    state, drop, role, transport, caplog
-):
+async def test_every_call_after_the_end_raises_with_the_ending(state, drop, role, transport, caplog):
     caplog.set_level(logging.WARNING)
     async with pair(role, transport) as both:
         if state == "closing":

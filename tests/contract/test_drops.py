@@ -1,4 +1,4 @@
-"""The peer is gone without a word: it is known at once, whatever the application does."""
+"""The peer ends TCP without a Close: the application learns of it at once, whatever it does."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def drop(request):
 
 
 def end(peer, drop):
-    """End TCP; a process that holds the socket is killed as by a crash or the OOM killer."""
+    """End TCP. A process that holds the socket is killed, as by a crash or the OOM killer."""
     if drop == "FIN":
         peer.fin()
     elif drop == "RST":
         peer.reset()
     else:
         with subprocess.Popen(["sleep", "60"], pass_fds=[peer.sock.fileno()]) as holder:
-            peer.drop()  # the process has it still
+            peer.drop()  # the process still has it
             holder.kill()
 
 
@@ -78,9 +78,9 @@ async def _blocked(ws, face, stop):
 APPLICATIONS = [_waiting, _reading, _iterating, _receiving, _sending, _blocked]
 
 
-@pytest.mark.alike
+@pytest.mark.current_protocol
 @pytest.mark.parametrize("application", APPLICATIONS, ids=lambda function: function.__name__[1:])
-async def test_a_drop_is_known_at_once_and_the_code_at_the_end_runs(application, drop, meet, face):
+async def test_a_drop_is_reported_at_once_and_the_handlers_cleanup_runs(application, drop, open_pair, face):
     begun, stop, told, left = (threading.Event() for _ in range(4))
 
     async def handler(ws):
@@ -89,10 +89,10 @@ async def test_a_drop_is_known_at_once_and_the_code_at_the_end_runs(application,
         await application(ws, face, stop)
         left.set()
 
-    # Every timeout that could bring a drop about lasts several times longer than PROMPT.
-    async with meet(handler=handler, buffer=16384) as both:
+    # Every timeout that could cause the end lasts several times longer than PROMPT.
+    async with open_pair(handler=handler, buffer=16384) as both:
         await until(begun.is_set)
-        await asyncio.sleep(0.02)  # it is at work, or waits
+        await asyncio.sleep(0.02)  # it works or waits
         began = time.monotonic()
         end(both.peer, drop)
         await until(told.is_set)
@@ -110,12 +110,12 @@ async def test_a_drop_is_known_at_once_and_the_code_at_the_end_runs(application,
 
 
 def held_by_a_child(peer):
-    """Our end of the peer's connection, open a second time, as in a child that was forked meanwhile."""
+    """Our socket of the connection to the peer, duplicated as in a child that was forked meanwhile."""
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
                 held = socket.socket(fileno=os.dup(int(name)))
-                with contextlib.suppress(OSError):  # it is not connected
+                with contextlib.suppress(OSError):  # not connected
                     if held.getpeername() == peer.sock.getsockname():
                         return held
                 held.close()
@@ -127,17 +127,15 @@ CUTS = {
     "keepalive": {
         "ping_interval": 2.0,
         "ping_timeout": 0.4,
-    },  # not before the test holds it, though the machine stalls
+    },  # not before the test has duplicated it, even on a stalled machine
     "close timeout": {"close_timeout": 0.05},
 }
 
 
-@pytest.mark.alike
+@pytest.mark.current_protocol
 @pytest.mark.parametrize("cut", CUTS)
-async def test_a_connection_that_is_cut_ends_for_the_peer_though_a_forked_child_holds_the_descriptor(
-    meet, face, cut
-):
-    async with meet(**CUTS[cut]) as both:
+async def test_abort_ends_tcp_although_a_forked_child_holds_the_descriptor(open_pair, face, cut):
+    async with open_pair(**CUTS[cut]) as both:
         with held_by_a_child(both.peer):
             if cut == "abort":
                 await asyncio.to_thread(both.ws.abort) if face is BLOCKING else both.ws.abort()

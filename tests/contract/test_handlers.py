@@ -1,4 +1,4 @@
-"""A server's handler: what follows from how it leaves, and that it leaves by itself."""
+"""The handler of a server: what its result means for the connection, and that it ends with the connection."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def faults(caplog):
         ("fault", Cause.PROTOCOL_ERROR),
     ],
 )
-async def test_the_cleanup_at_the_end_runs_for_every_ending(loop, how, cause, serve, caplog):
+async def test_the_handlers_cleanup_runs_for_every_ending(loop, how, cause, open_server_pair, caplog):
     handled, cleaned = [], []
     handle_message = handled.append
 
@@ -48,7 +48,7 @@ async def test_the_cleanup_at_the_end_runs_for_every_ending(loop, how, cause, se
                 handle_message(message)
         cleaned.append((ws.request.path, ws.ending))
 
-    async with serve(handler=handler) as both:
+    async with open_server_pair(handler=handler) as both:
         await both.peer.frame(TEXT, b"one")
         await until(lambda: handled)
         if how == "FIN":
@@ -99,14 +99,16 @@ async def _ended_by_itself(ws):
         (_ended_by_itself, Cause.APP_CLOSED, (4000, "enough")),
     ],
 )
-async def test_how_a_handler_leaves_is_what_the_peer_is_told(script, cause, close, serve, caplog):
-    async with serve(handler=script) as both:
+async def test_the_close_code_follows_from_the_result_of_the_handler(
+    script, cause, close, open_server_pair, caplog
+):
+    async with open_server_pair(handler=script) as both:
         seen = await both.peer.read_to_the_end(answer=True)
         both.peer.fin()
         ending = await both.ending()
     assert seen.frames == [Frame(TEXT, b"last words")]
-    assert (seen.close, seen.closes) == (both.heard(*close), 1)
-    assert (ending.cause, ending.sent, ending.clean) == (cause, both.kept(*close), True)
+    assert (seen.close, seen.closes) == (both.close_received(*close), 1)
+    assert (ending.cause, ending.sent, ending.clean) == (cause, both.close_sent(*close), True)
     logged = faults(caplog)
     failed = script in (_raising, _exiting)
     assert [record.levelno for record in logged] == ([logging.ERROR] if failed else [])
@@ -115,12 +117,12 @@ async def test_how_a_handler_leaves_is_what_the_peer_is_told(script, cause, clos
         assert re.search(r"handler \S+ of '/' for 127\.0\.0\.1:\d+ failed", record.getMessage())
 
 
-async def test_a_handler_that_lets_the_end_pass_through_is_no_error(serve, caplog):
+async def test_a_handler_that_propagates_connection_closed_is_no_error(open_server_pair, caplog):
     async def handler(ws):
         while True:
             await ws.recv()
 
-    async with serve(handler=handler) as both:
+    async with open_server_pair(handler=handler) as both:
         await both.peer.close(4000, "fault")
         await both.peer.read_to_the_end()
         both.peer.fin()
@@ -130,7 +132,9 @@ async def test_a_handler_that_lets_the_end_pass_through_is_no_error(serve, caplo
 
 @pytest.mark.needs("close")
 @pytest.mark.parametrize("other", [None, ValueError("mine")])
-async def test_a_group_of_exceptions_is_an_error_if_one_of_them_is_not_the_end(other, serve, caplog):
+async def test_an_exception_group_is_an_error_unless_all_are_connection_closed(
+    other, open_server_pair, caplog
+):
     async def handler(ws):
         try:
             while True:
@@ -139,7 +143,7 @@ async def test_a_group_of_exceptions_is_an_error_if_one_of_them_is_not_the_end(o
             leaves = [exc, *([] if other is None else [other])]
             raise BaseExceptionGroup("outer", [exc, BaseExceptionGroup("inner", leaves)]) from None
 
-    async with serve(handler=handler) as both:
+    async with open_server_pair(handler=handler) as both:
         await both.peer.close(1000)
         await both.peer.read_to_the_end()
         both.peer.fin()
@@ -149,30 +153,30 @@ async def test_a_group_of_exceptions_is_an_error_if_one_of_them_is_not_the_end(o
 
 
 @pytest.mark.needs("close")
-async def test_another_connections_end_is_an_error_of_the_handler(serve, caplog):
-    async with serve() as other:
+async def test_connection_closed_of_another_connection_is_a_handler_error(open_server_pair, caplog):
+    async with open_server_pair() as other:
         other.peer.fin()
         theirs = await other.ending()
 
     async def handler(ws):
         raise ConnectionClosed.of(theirs)
 
-    async with serve(handler=handler) as both:
+    async with open_server_pair(handler=handler) as both:
         seen = await both.peer.read_to_the_end(answer=True)
-    assert seen.close == both.heard(1011)
-    assert both.ws.ending.sent == both.kept(1011)
+    assert seen.close == both.close_received(1011)
+    assert both.ws.ending.sent == both.close_sent(1011)
     assert len(faults(caplog)) == 1
 
 
-async def test_a_handler_gets_the_routes_parameters_and_the_request(face, transport):
+async def test_a_handler_receives_route_parameters_and_the_request(face, transport):
     async def handler(ws, room, rest):
         await ws.send(f"{room} {rest} {ws.request.params} {ws.request.query} {ws.request.headers['Host']}")
 
     server = Server()
     server.websocket("/chat/{room}/{rest:path}")(face.handler(handler))
     async with server.serving(ssl=transport.server):
-        with await RawPeer.reach(server.port, transport.client) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
             await peer.write(peer.request("/chat/a%20b/c/d?x=1"))
             await peer.read_head()
             frame = await peer.read_frame()
@@ -180,9 +184,7 @@ async def test_a_handler_gets_the_routes_parameters_and_the_request(face, transp
     assert frame.payload.decode() == "a b c/d {'room': 'a b', 'rest': 'c/d'} {'x': '1'} localhost"
 
 
-async def test_a_server_that_stops_closes_with_1001_and_its_handlers_leave_by_themselves(
-    face, transport, caplog
-):
+async def test_stop_closes_with_1001_and_handlers_return_by_themselves(face, transport, caplog):
     left = []
 
     async def handler(ws):

@@ -1,4 +1,4 @@
-"""A Close takes its place behind the messages that came before it."""
+"""A Close is processed after the messages that were received before it."""
 
 from __future__ import annotations
 
@@ -45,12 +45,10 @@ class Loop:
 
 
 @pytest.mark.parametrize("fin", [False, True], ids=["Close", "Close and FIN"])
-async def test_messages_before_a_close_are_handled_and_answered_before_the_close_is(
-    fin, role, transport, face
-):
+async def test_messages_before_a_close_are_answered_before_the_close(fin, role, transport, face):
     loop = Loop()
     async with pair(role, transport, face, handler=loop, answer_timeout=TOO_LATE) as both:
-        both.peer.push(five_and_close(both.peer))
+        both.peer.send_at_once(five_and_close(both.peer))
         if fin:
             both.peer.fin()
         seen = await both.peer.read_to_the_end()
@@ -65,7 +63,7 @@ async def test_messages_before_a_close_are_handled_and_answered_before_the_close
     assert (ending.received, ending.sent) == (Close(4001), Close(4001))
 
 
-async def test_a_reset_behind_a_close_hangs_nothing_and_the_cleanup_runs(role, transport, face):
+async def test_after_a_close_and_a_reset_the_cleanup_runs(role, transport, face):
     loop = Loop()
     called = []
 
@@ -75,8 +73,8 @@ async def test_a_reset_behind_a_close_hangs_nothing_and_the_cleanup_runs(role, t
 
     async with pair(role, transport, face, handler=handler, answer_timeout=TOO_LATE) as both:
         both.ws.on_close(called.append)
-        both.peer.push(five_and_close(both.peer))
-        await both.peer.delivered()
+        both.peer.send_at_once(five_and_close(both.peer))
+        await both.peer.until_acknowledged()
         both.peer.reset()
         ending = await both.ending()
         await until(lambda: loop.cleaned_up and called)
@@ -84,9 +82,7 @@ async def test_a_reset_behind_a_close_hangs_nothing_and_the_cleanup_runs(role, t
     assert (ending.cause, ending.received, ending.code) == (Cause.PEER_CLOSED, Close(4001), 4001)
 
 
-async def test_a_reset_is_told_at_once_while_the_handler_works_on_what_preceded_the_close(
-    role, transport, face
-):
+async def test_a_reset_is_reported_while_the_handler_works_on_earlier_messages(role, transport, face):
     working, go_on = [], []
 
     async def handler(ws):
@@ -96,7 +92,7 @@ async def test_a_reset_is_told_at_once_while_the_handler_works_on_what_preceded_
             await face.pause(0.005)
 
     async with pair(role, transport, face, handler=handler, answer_timeout=TOO_LATE) as both:
-        both.peer.push(five_and_close(both.peer))
+        both.peer.send_at_once(five_and_close(both.peer))
         await until(lambda: working and both.core.received)
         assert both.ws.is_open
         both.peer.reset()
@@ -107,7 +103,7 @@ async def test_a_reset_is_told_at_once_while_the_handler_works_on_what_preceded_
     assert (ending.sent, ending.clean) == (None, False)
 
 
-async def test_send_works_until_the_handler_comes_back_and_then_the_close_is_answered(role, transport, face):
+async def test_send_works_until_the_handler_receives_again(role, transport, face):
     working, go_on, raised = [], [], []
 
     async def handler(ws):
@@ -123,11 +119,11 @@ async def test_send_works_until_the_handler_comes_back_and_then_the_close_is_ans
 
     async with pair(role, transport, face, handler=handler, answer_timeout=TOO_LATE) as both:
         peer = both.peer
-        peer.push(peer.octets(TEXT, b"question") + peer.close_octets(4001, "bye"))
+        peer.send_at_once(peer.octets(TEXT, b"question") + peer.close_octets(4001, "bye"))
         await until(lambda: working and both.core.received)
         assert both.ws.is_open
         assert both.ws.ending is None
-        assert await peer.silence(0.02)
+        assert await peer.is_silent(0.02)
         go_on.append(True)
         frame = await peer.read_frame()
         assert frame is not None
@@ -141,9 +137,7 @@ async def test_send_works_until_the_handler_comes_back_and_then_the_close_is_ans
 
 
 @pytest.mark.parametrize("pending", ["unread", "at work"])
-async def test_a_close_is_answered_after_answer_timeout_whatever_the_handler_does(
-    pending, role, transport, face
-):
+async def test_a_close_is_answered_after_at_most_answer_timeout(pending, role, transport, face):
     go_on = []
 
     async def handler(ws):
@@ -155,7 +149,7 @@ async def test_a_close_is_answered_after_answer_timeout_whatever_the_handler_doe
     async with pair(role, transport, face, handler=handler, answer_timeout=0.1) as both:
         peer = both.peer
         began = time.monotonic()
-        peer.push(peer.octets(TEXT, b"question") + peer.close_octets(4001))
+        peer.send_at_once(peer.octets(TEXT, b"question") + peer.close_octets(4001))
         assert await peer.read_close() == Close(4001)
         assert time.monotonic() - began >= 0.09
         assert not both.ws.is_open
@@ -189,7 +183,7 @@ async def test_with_nothing_pending_a_close_is_answered_at_once(state, role, tra
         go_on.append(True)
 
 
-async def test_a_handler_that_returns_or_closes_has_come_back(role, transport, face):
+async def test_a_close_is_answered_when_the_handler_returns_or_closes(role, transport, face):
     go_on = []
 
     async def handler(ws):
@@ -201,20 +195,20 @@ async def test_a_handler_that_returns_or_closes_has_come_back(role, transport, f
 
     async with pair(role, transport, face, handler=handler, answer_timeout=TOO_LATE) as both:
         peer = both.peer
-        peer.push(peer.octets(TEXT, b"question") + peer.close_octets(4001))
+        peer.send_at_once(peer.octets(TEXT, b"question") + peer.close_octets(4001))
         await until(lambda: both.core.received)
         go_on.append(True)
         frame = await peer.read_frame()
         assert frame is not None
         assert frame.payload == b"answer"
-        # The first closing event counts: the peer's.
+        # The first closing event counts: the peer's Close.
         assert await peer.read_close() == Close(4001)
         peer.fin()
         ending = await both.ending()
     assert (ending.cause, ending.sent) == (Cause.PEER_CLOSED, Close(4001))
 
 
-async def test_large_answers_to_a_peer_that_has_ended_its_side_of_tcp_arrive(role, transport, face):
+async def test_large_answers_reach_a_peer_that_has_half_closed(role, transport, face):
     large = bytes(400_000)
 
     async def handler(ws):
@@ -222,7 +216,7 @@ async def test_large_answers_to_a_peer_that_has_ended_its_side_of_tcp_arrive(rol
             await ws.send(large)
 
     async with pair(role, transport, face, handler=handler, buffer=16384, answer_timeout=TOO_LATE) as both:
-        both.peer.push(five_and_close(both.peer))
+        both.peer.send_at_once(five_and_close(both.peer))
         both.peer.fin()
         seen = await both.peer.read_to_the_end()
         ending = await both.ending()
@@ -230,7 +224,7 @@ async def test_large_answers_to_a_peer_that_has_ended_its_side_of_tcp_arrive(rol
     assert (seen.close, ending.clean, ending.unsent_bytes) == (Close(4001), True, 0)
 
 
-async def test_an_end_of_tcp_that_waits_for_the_answer_costs_no_processor_time(role, transport):
+async def test_a_pending_end_of_tcp_costs_no_cpu_time(role, transport):
     async def handler(ws):
         await ws.recv()
         await asyncio.sleep(0.3)
@@ -238,7 +232,7 @@ async def test_an_end_of_tcp_that_waits_for_the_answer_costs_no_processor_time(r
             pass
 
     async with pair(role, transport, handler=handler, answer_timeout=TOO_LATE) as both:
-        both.peer.push(five_and_close(both.peer))
+        both.peer.send_at_once(five_and_close(both.peer))
         both.peer.fin()
         await until(lambda: both.core.received)
         await asyncio.sleep(0.05)
@@ -250,11 +244,11 @@ async def test_an_end_of_tcp_that_waits_for_the_answer_costs_no_processor_time(r
     assert (ending.cause, ending.received) == (Cause.PEER_CLOSED, Close(4001))
 
 
-# -- the end is told, whatever TCP does -------------------------------------------
+# -- the ending is reported, whatever TCP does -------------------------------------
 
 
 @pytest.mark.parametrize("first", ["we", "they", "fault"])
-async def test_the_end_is_told_within_linger_timeout_although_the_peer_keeps_tcp_open(
+async def test_the_ending_is_reported_within_linger_timeout_while_tcp_stays_open(
     first, role, transport, face
 ):
     called = []
@@ -281,7 +275,7 @@ async def test_the_end_is_told_within_linger_timeout_although_the_peer_keeps_tcp
     assert ending.tcp is (TcpEnd.OPEN if role == "server" else TcpEnd.TIMEOUT)
 
 
-async def test_a_server_reads_on_behind_the_end_that_it_told_and_then_cuts(transport):
+async def test_a_server_keeps_reading_after_the_ending_and_then_aborts(transport):
     async with pair("server", transport, linger_timeout=0.05, close_timeout=2.5) as both:
         peer = both.peer
         await peer.close(4001)
@@ -289,16 +283,16 @@ async def test_a_server_reads_on_behind_the_end_that_it_told_and_then_cuts(trans
         stream = both.ws._stream
         assert stream.sock is not None
         await peer.write(peer.octets(TEXT, bytes(60_000)) * 20)
-        await peer.delivered()
+        await peer.until_acknowledged()
         assert await peer.read_close() == Close(4001)
         seen = await peer.read_to_the_end()
-        assert seen.tcp is TcpEnd.FIN  # not a reset, which would destroy a Close that is unread
+        assert seen.tcp is TcpEnd.FIN  # not a reset, which would destroy an unread Close
         await until(lambda: stream.sock is None)
     assert both.ws.ending is ending
     assert (ending.clean, ending.tcp) == (True, TcpEnd.OPEN)
 
 
-async def test_a_server_that_stops_keeps_no_socket_of_an_end_that_was_told(transport):
+async def test_stop_closes_the_sockets_of_reported_endings(transport):
     async with pair("server", transport, linger_timeout=0.05, close_timeout=60.0) as both:
         await both.peer.close(4001)
         await within(both.ws.closed)
@@ -308,7 +302,7 @@ async def test_a_server_that_stops_keeps_no_socket_of_an_end_that_was_told(trans
         await until(lambda: stream.sock is None)
 
 
-async def test_an_end_that_was_told_keeps_its_place_among_max_connections_until_tcp_ends():
+async def test_an_ended_connection_counts_for_max_connections_until_tcp_ends():
     ended = []
     server = Server(max_connections=1, linger_timeout=0.05, close_timeout=60.0, ping_interval=None)
     server.on_close(lambda ws, ending: ended.append(ending))
@@ -318,7 +312,7 @@ async def test_an_end_that_was_told_keeps_its_place_among_max_connections_until_
         await ws.wait_closed()
 
     async def answer():
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(peer.request())
             return (await peer.read_head()).splitlines()[0]
 
@@ -335,7 +329,7 @@ async def test_an_end_that_was_told_keeps_its_place_among_max_connections_until_
 # -- a Close without a code -------------------------------------------------------
 
 
-async def test_a_close_without_a_code_is_sent_as_one(role, transport, face):
+async def test_close_without_a_code_sends_no_code(role, transport, face):
     async with pair(role, transport, face) as both:
         closing = asyncio.ensure_future(both.ws.close(None))
         assert await both.peer.read_close() == Close(None)

@@ -1,4 +1,4 @@
-"""What is sent arrives whole, in order and as what it was."""
+"""Messages arrive whole, in order and with their type."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def echo(ws):
 
 
 @pytest.mark.needs("binary")
-async def test_an_echo_returns_text_as_text_and_binary_as_binary(meet):
+async def test_an_echo_returns_text_as_text_and_binary_as_binary(open_pair):
     messages = [
         (TEXT, "grüß dich".encode()),
         (BINARY, b"\x00\xff"),
@@ -36,7 +36,7 @@ async def test_an_echo_returns_text_as_text_and_binary_as_binary(meet):
         (BINARY, b""),
         (BINARY, LARGE),
     ]
-    async with meet(handler=echo) as both:
+    async with open_pair(handler=echo) as both:
         for message in messages:
             await both.peer.frame(*message)
             assert await both.peer.read_frame() == message
@@ -44,8 +44,8 @@ async def test_an_echo_returns_text_as_text_and_binary_as_binary(meet):
 
 
 @pytest.mark.needs("binary")
-async def test_text_is_str_and_binary_is_bytes(meet):
-    async with meet() as both:
+async def test_text_is_str_and_binary_is_bytes(open_pair):
+    async with open_pair() as both:
         await both.peer.frame(TEXT, "grüß dich".encode())
         await both.peer.frame(BINARY, b"\x00\xff")
         assert await within(both.ws.recv()) == "grüß dich"
@@ -66,16 +66,16 @@ async def test_text_is_str_and_binary_is_bytes(meet):
     ],
     ids=repr,
 )
-async def test_str_goes_as_text_and_everything_like_bytes_as_binary(message, frame, meet):
-    async with meet() as both:
+async def test_str_is_sent_as_text_and_bytes_like_objects_as_binary(message, frame, open_pair):
+    async with open_pair() as both:
         await within(both.ws.send(message))
         assert await both.peer.read_frame() == frame
         both.peer.fin()
 
 
 @pytest.mark.parametrize("message", [None, 7, ["list"]])
-async def test_what_is_no_message_is_refused_at_the_call_and_nothing_is_lost(message, meet):
-    async with meet() as both:
+async def test_an_invalid_message_raises_at_the_call_and_nothing_is_lost(message, open_pair):
+    async with open_pair() as both:
         with pytest.raises(TypeError, match="message"):
             await both.ws.send(message)
         await within(both.ws.send("still there"))
@@ -89,10 +89,8 @@ async def test_what_is_no_message_is_refused_at_the_call_and_nothing_is_lost(mes
     [b"", b"\x00\xff", bytearray(b"bytearray"), memoryview(b"view"), array("B", b"array")],
     ids=repr,
 )
-async def test_bytes_and_pings_where_there_is_only_text_are_refused_at_the_call_and_nothing_is_lost(
-    message, meet
-):
-    async with meet(handler=echo) as both:
+async def test_bytes_and_pings_raise_in_a_protocol_of_text_only(message, open_pair):
+    async with open_pair(handler=echo) as both:
         await within(both.ws.send("before"))
         with pytest.raises(UnsupportedByProtocol, match=r"message must be a str: .* no binary messages"):
             await both.ws.send(message)
@@ -107,8 +105,8 @@ async def test_bytes_and_pings_where_there_is_only_text_are_refused_at_the_call_
     assert (ending.messages_out, ending.unsent_bytes) == (3, 0)
 
 
-async def test_messages_keep_their_order_both_ways(meet):
-    async with meet(handler=echo) as both:
+async def test_messages_keep_their_order_in_both_directions(open_pair):
+    async with open_pair(handler=echo) as both:
         octets = [both.peer.octets(TEXT, str(number).encode()) for number in range(500)]
         writing = asyncio.ensure_future(both.peer.write(b"".join(octets)))
         for number in range(500):
@@ -118,16 +116,16 @@ async def test_messages_keep_their_order_both_ways(meet):
 
 
 @pytest.mark.needs("fragments")
-async def test_a_message_in_fragments_arrives_as_one(meet):
-    async with meet() as both:
+async def test_a_message_in_fragments_arrives_as_one(open_pair):
+    async with open_pair() as both:
         await both.peer.frame(TEXT, b"in ", fin=False)
         await both.peer.frame(CONTINUATION, b"two ", fin=False)
         await both.peer.frame(CONTINUATION, b"or three")
         assert await within(both.ws.recv()) == "in two or three"
 
 
-async def test_many_may_send_at_once_and_no_message_is_torn(meet):
-    async with meet(buffer=16384) as both:
+async def test_concurrent_sends_keep_each_message_whole(open_pair):
+    async with open_pair(buffer=16384) as both:
         messages = {f"{number:05}" * 2000 for number in range(30)}
         sending = asyncio.gather(*(both.ws.send(message) for message in messages))
         received = {(await both.peer.read_frame()).payload.decode() for _ in messages}
@@ -136,9 +134,9 @@ async def test_many_may_send_at_once_and_no_message_is_torn(meet):
     assert received == messages
 
 
-async def test_a_peer_that_sends_more_than_is_taken_is_held_back_and_nothing_is_lost(meet):
-    async with meet(max_queue=2) as both:
-        count = 40  # 14 MiB, more than the kernel keeps
+async def test_a_fast_sender_is_paused_and_no_message_is_lost(open_pair):
+    async with open_pair(max_queue=2) as both:
+        count = 40  # 14 MiB, more than the kernel buffers
         sending = asyncio.ensure_future(both.peer.write(both.peer.octets(TEXT, LONG.encode()) * count))
         core = both.face.engine(both.ws)._core
         await until(lambda: not core.wants_read())
@@ -150,8 +148,8 @@ async def test_a_peer_that_sends_more_than_is_taken_is_held_back_and_nothing_is_
 
 
 @pytest.mark.needs("close")
-async def test_a_message_of_max_size_is_taken_and_a_larger_one_ends_with_1009(meet):
-    async with meet(max_size=1000) as both:
+async def test_a_message_larger_than_max_size_ends_with_1009(open_pair):
+    async with open_pair(max_size=1000) as both:
         await both.peer.frame(TEXT, b"x" * 1000)
         assert await within(both.ws.recv()) == "x" * 1000
         await both.peer.frame(TEXT, b"x" * 1001)
@@ -160,12 +158,12 @@ async def test_a_message_of_max_size_is_taken_and_a_larger_one_ends_with_1009(me
         assert await within(both.ws.read()) is None
         ending = await both.ending()
     assert (ending.cause, ending.sent.code) == (Cause.MESSAGE_TOO_BIG, 1009)
-    assert seen.close == both.heard(1009, ending.sent.reason)
+    assert seen.close == both.close_received(1009, ending.sent.reason)
 
 
 @pytest.mark.needs("close")
-async def test_what_was_sent_before_close_arrives_before_the_close(meet):
-    async with meet(buffer=16384, write_limit=16 * 2**20) as both:
+async def test_messages_sent_before_close_arrive_before_the_close(open_pair):
+    async with open_pair(buffer=16384, write_limit=16 * 2**20) as both:
         for number in range(8):
             await within(both.ws.send(f"{number} {LONG}"))
         await within(both.ws.send("last words"))
@@ -173,7 +171,7 @@ async def test_what_was_sent_before_close_arrives_before_the_close(meet):
         for number in range(8):
             assert (await both.peer.read_frame()).payload.decode() == f"{number} {LONG}"
         assert await both.peer.read_frame() == (TEXT, b"last words")
-        assert await both.peer.read_close() == both.heard(4000)
+        assert await both.peer.read_close() == both.close_received(4000)
         await both.peer.close(4000)
         both.peer.fin()
         ending = await within(closing)

@@ -12,7 +12,7 @@ import endwell.sync
 
 @pytest.mark.parametrize("package", [endwell, endwell.sync], ids=lambda package: package.__name__)
 def test_no_submodule_has_the_name_of_a_public_object(package):
-    # The import of such a submodule may bind the name in the package anew, and tools that read the source
+    # Importing such a submodule may rebind the name in the package, and tools that read the source
     # (documentation, IDEs) find the submodule instead of the object.
     modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
     assert not modules & set(package.__all__)

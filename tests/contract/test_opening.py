@@ -1,4 +1,4 @@
-"""connect(), the block around it, and what both sides agree on."""
+"""connect(), its ``with`` block, and what both sides negotiate."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_headers_and_the_subprotocol_reach_both_sides(face, transport):
     assert seen == [("1", "chat.v1")]
 
 
-async def test_two_faces_talk_to_each_other_with_compression(face, transport):
+async def test_the_asyncio_and_the_blocking_face_interoperate_with_compression(face, transport):
     async def echo(ws):
         async for message in ws:
             await ws.send(message)
@@ -63,16 +63,16 @@ async def test_two_faces_talk_to_each_other_with_compression(face, transport):
     assert ending.bytes_out < 10_000
 
 
-async def visited(face, transport, script):
-    """What ``script`` did in a client's block: the exception that left it, the Close that came, the ending."""
+async def outcome_of_block(face, transport, script):
+    """The outcome of ``script`` in the block of a client: the raised exception, the Close, the ending."""
     connections = []
 
-    async def noting(ws):
+    async def recording(ws):
         connections.append(ws)
         await script(ws)
 
     with RawServer(transport.server) as listening:
-        visiting = asyncio.ensure_future(face.visit(noting, listening.uri, ssl=transport.client))
+        visiting = asyncio.ensure_future(face.run_client(recording, listening.uri, ssl=transport.client))
         with await listening.accept() as peer:
             seen = await peer.read_to_the_end(answer=True)
         (left,) = await within(asyncio.gather(visiting, return_exceptions=True))
@@ -83,7 +83,7 @@ async def test_leaving_the_block_closes_with_1000(face, transport):
     async def script(ws):
         await ws.send("bye")
 
-    left, close, ending = await visited(face, transport, script)
+    left, close, ending = await outcome_of_block(face, transport, script)
     assert (left, close) == (None, Close(1000))
     assert (ending.cause, ending.clean) == (Cause.APP_CLOSED, True)
 
@@ -92,21 +92,21 @@ async def test_leaving_the_block_by_an_exception_closes_too(face, transport):
     async def script(ws):
         raise KeyError("x")
 
-    left, close, ending = await visited(face, transport, script)
+    left, close, ending = await outcome_of_block(face, transport, script)
     assert isinstance(left, KeyError)
     assert close == ending.sent == Close(1000)
 
 
-async def test_leaving_the_block_after_a_close_changes_nothing(face, transport):
+async def test_leaving_the_block_after_a_close_sends_nothing(face, transport):
     async def script(ws):
         await ws.close(4000, "mine")
 
-    left, close, ending = await visited(face, transport, script)
+    left, close, ending = await outcome_of_block(face, transport, script)
     assert (left, close) == (None, Close(4000, "mine"))
     assert ending.sent == close
 
 
-async def test_a_refusal_shows_its_answer(face, transport):
+async def test_a_refusal_has_the_response(face, transport):
     answer = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\nContent-Length: 4\r\n\r\nbusy"
     with RawServer(transport.server) as listening:
         connecting = asyncio.ensure_future(face.connect(listening.uri, ssl=transport.client))
@@ -120,7 +120,7 @@ async def test_a_refusal_shows_its_answer(face, transport):
     assert caught.value.ending.cause is Cause.HANDSHAKE_REJECTED
 
 
-async def test_a_port_where_nobody_listens_fails_the_handshake(face):
+async def test_connection_refused_fails_the_handshake(face):
     with socket.socket() as sock:
         sock.bind((HOST, 0))
         port = sock.getsockname()[1]
@@ -129,7 +129,7 @@ async def test_a_port_where_nobody_listens_fails_the_handshake(face):
     assert isinstance(caught.value.ending.exception, ConnectionRefusedError)
 
 
-async def test_a_server_that_never_answers_costs_open_timeout_and_no_more(face, transport):
+async def test_connect_fails_after_open_timeout_without_an_answer(face, transport):
     with RawServer(transport.server) as listening:
         began = time.monotonic()
         with pytest.raises(HandshakeError) as caught:
@@ -140,13 +140,13 @@ async def test_a_server_that_never_answers_costs_open_timeout_and_no_more(face, 
 
 
 async def test_open_timeout_bounds_all_redirects_together(face):
-    """With a new limit for each, ten redirects of half the limit would be followed, and the last one told."""
+    """With a new limit for each, ten redirects of half the limit would all be followed."""
     redirect = b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n"
     with RawServer() as listening:
 
         async def send_on():
             while True:
-                with await listening.reached() as peer:
+                with await listening.accept_tcp() as peer:
                     await peer.read_head()
                     await asyncio.sleep(0.5)
                     await peer.write(redirect)
@@ -180,10 +180,10 @@ async def test_open_timeout_bounds_all_redirects_together(face):
     ],
     ids=["TLS", "SSH", "nothing", "a part"],
 )
-async def test_what_is_no_answer_is_told_with_the_url_and_the_phase_at_once(answer, why, face):
+async def test_an_invalid_response_fails_at_once_with_url_and_phase(answer, why, face):
     with RawServer() as listening:
         connecting = asyncio.ensure_future(face.connect(listening.uri + "?token=secret", open_timeout=None))
-        with await listening.reached() as peer:
+        with await listening.accept_tcp() as peer:
             await peer.read_head()
             await peer.write(answer)
             if b"\r\n" not in answer:
@@ -194,7 +194,7 @@ async def test_what_is_no_answer_is_told_with_the_url_and_the_phase_at_once(answ
     assert str(caught.value).endswith(f" {why}")
 
 
-async def test_a_time_out_is_told_with_its_phase(face, transport):
+async def test_a_timeout_names_its_phase(face, transport):
     with RawServer(transport.server) as listening, pytest.raises(HandshakeError) as caught:
         await within(face.connect(listening.uri, ssl=transport.client, open_timeout=2.5))
     phase = (
@@ -205,14 +205,14 @@ async def test_a_time_out_is_told_with_its_phase(face, transport):
     assert str(caught.value) == f"{listening.uri}: {phase} within 2.5 s (open_timeout)"
 
 
-async def test_plain_text_to_a_tls_port_is_told_as_that(face):
+async def test_ws_to_a_tls_port_is_reported_as_such(face):
     server = Server()
     async with server.serving(ssl=wss().server):
         with pytest.raises(HandshakeError, match="use wss://"):
             await within(face.connect(f"ws://{HOST}:{server.port}/"))
 
 
-async def test_tls_to_a_port_without_it_is_told_as_that(face):
+async def test_wss_to_a_plain_port_is_reported_as_such(face):
     server = Server()
     async with server.serving():
         url = uri(server, wss())
@@ -222,7 +222,7 @@ async def test_tls_to_a_port_without_it_is_told_as_that(face):
     assert str(caught.value).endswith("; this does not look like TLS: use ws://?")
 
 
-async def test_a_certificate_that_is_not_trusted_fails_the_handshake(face):
+async def test_an_untrusted_certificate_fails_the_handshake(face):
     server = Server()
     server.websocket("/")(face.handler(idle))
     async with server.serving(ssl=wss().server):
@@ -240,8 +240,6 @@ async def test_a_certificate_that_is_not_trusted_fails_the_handshake(face):
         ("ws://x/", {"max_size": -1}, ValueError, "max_size"),
     ],
 )
-async def test_an_applications_mistake_raises_at_the_call_and_names_the_argument(
-    uri, keywords, error, name, face
-):
+async def test_a_wrong_argument_raises_at_the_call_and_is_named(uri, keywords, error, name, face):
     with pytest.raises(error, match=name):
         await face.connect(uri, **keywords)

@@ -21,8 +21,8 @@ async def pinged(both, payload=None):
     return task, await both.peer.read_frame()
 
 
-async def test_a_ping_returns_the_round_trip_in_seconds(meet):
-    async with meet() as both:
+async def test_a_ping_returns_the_round_trip_in_seconds(open_pair):
+    async with open_pair() as both:
         assert both.ws.latency is both.ws.smoothed_latency is None
         began = time.monotonic()
         task, received = await pinged(both)
@@ -32,7 +32,7 @@ async def test_a_ping_returns_the_round_trip_in_seconds(meet):
         latency = await within(task)
         assert (
             0.04 <= latency <= time.monotonic() - began
-        )  # loops' timers may be early by a millisecond or so
+        )  # timers of loops may be early by about a millisecond
         assert both.ws.latency == both.ws.smoothed_latency == latency
         task, received = await pinged(both)
         await both.peer.frame(PONG, received.payload)
@@ -43,8 +43,8 @@ async def test_a_ping_returns_the_round_trip_in_seconds(meet):
         assert (await both.ending()).latency == second
 
 
-async def test_a_ping_has_the_payload_that_was_asked_for_or_a_fresh_one(meet):
-    async with meet() as both:
+async def test_a_ping_has_the_given_payload_or_a_random_one(open_pair):
+    async with open_pair() as both:
         one, first = await pinged(both)
         two, second = await pinged(both)
         three, third = await pinged(both, b"of the application")
@@ -56,8 +56,8 @@ async def test_a_ping_has_the_payload_that_was_asked_for_or_a_fresh_one(meet):
         both.peer.fin()
 
 
-async def test_a_ping_that_may_not_be_sent_is_refused_and_the_connection_goes_on(serve):
-    async with serve() as both:
+async def test_an_invalid_ping_raises_and_leaves_the_connection_open(open_server_pair):
+    async with open_server_pair() as both:
         task, received = await pinged(both, b"once")
         with pytest.raises(ValueError, match="unanswered ping"):
             await both.ws.ping(b"once")
@@ -65,7 +65,7 @@ async def test_a_ping_that_may_not_be_sent_is_refused_and_the_connection_goes_on
             await both.ws.ping(bytes(126))
         await both.peer.frame(PONG, received.payload)
         await within(task)
-        for payload in (b"once", bytes(125)):  # free again; as long as it may be
+        for payload in (b"once", bytes(125)):  # free again, with the longest payload
             task, received = await pinged(both, payload)
             assert received == (PING, payload)
             await both.peer.frame(PONG, payload)
@@ -73,8 +73,8 @@ async def test_a_ping_that_may_not_be_sent_is_refused_and_the_connection_goes_on
         both.peer.fin()
 
 
-async def test_a_ping_that_waits_is_told_the_end(meet):
-    async with meet() as both:
+async def test_a_waiting_ping_raises_when_the_connection_ends(open_pair):
+    async with open_pair() as both:
         tasks = [(await pinged(both))[0] for _ in range(2)]
         both.peer.fin()
         for task in tasks:
@@ -83,29 +83,29 @@ async def test_a_ping_that_waits_is_told_the_end(meet):
             assert raised.value.ending is both.ws.ending
 
 
-async def test_pings_and_a_close_are_answered_while_the_application_does_something_else(meet, face):
+async def test_pings_and_a_close_are_answered_while_the_application_is_busy(open_pair, face):
     stop = threading.Event()
 
     async def busy(ws):
         while not stop.is_set():
             await face.pause(0.005)
 
-    async with meet(handler=busy) as both:
+    async with open_pair(handler=busy) as both:
         await both.peer.frame(TEXT, b"unread")
         await both.peer.frame(PING, b"are you there?")
         assert await both.peer.read_frame() == (PONG, b"are you there?")
         await both.peer.close(4001)
-        assert await both.peer.read_close() == both.heard(4001)
+        assert await both.peer.read_close() == both.close_received(4001)
         assert not both.ws.is_open
         both.peer.fin()
         await both.ending()
         stop.set()
 
 
-@pytest.mark.alike
-async def test_keepalive_pings_by_itself_and_measures_the_latency(meet):
+@pytest.mark.current_protocol
+async def test_keepalive_sends_pings_and_measures_latency(open_pair):
     began = time.monotonic()
-    async with meet(ping_interval=0.05) as both:
+    async with open_pair(ping_interval=0.05) as both:
         for _ in range(2):
             received = await both.peer.read_frame()
             assert received.opcode == PING
@@ -115,13 +115,13 @@ async def test_keepalive_pings_by_itself_and_measures_the_latency(meet):
         both.peer.fin()
 
 
-async def test_a_peer_that_answers_no_ping_is_given_up(meet):
-    async with meet(ping_interval=0.1, ping_timeout=0.1) as both:
+async def test_a_peer_that_answers_no_ping_is_closed(open_pair):
+    async with open_pair(ping_interval=0.1, ping_timeout=0.1) as both:
         receiving = asyncio.ensure_future(both.ws.recv())
         seen = await both.peer.read_to_the_end()
         ending = await both.ending()
         with pytest.raises(ConnectionClosed):
             await within(receiving)
     assert ending.cause is Cause.KEEPALIVE_TIMEOUT
-    assert ending.sent == both.kept(1001, ending.sent.reason)
-    assert seen.close == both.heard(1001, ending.sent.reason)
+    assert ending.sent == both.close_sent(1001, ending.sent.reason)
+    assert seen.close == both.close_received(1001, ending.sent.reason)

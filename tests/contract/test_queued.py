@@ -1,4 +1,4 @@
-"""Close with a queue: what was sent before it arrives before it, and full queues do not hold it up."""
+"""Closing with full queues: messages sent before the Close arrive before it, and the queues do not delay it."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ import asyncio
 import pytest
 
 from endwell import Cause, Close, ConnectionClosed, ConnectionClosedOK, TcpEnd
-from tests.pair import pair, turns, until, within
+from tests.pair import loop_turns, pair, until, within
 from tests.wire.peer import BINARY, PING, PONG, TEXT
 
-#: Bytes that the peer's kernel takes; ours keeps a few hundred kilobytes, and the rest waits with us.
+#: The receive buffer of the peer's kernel, in bytes. Our kernel keeps a few hundred kilobytes; the rest
+#: waits in our outbox.
 SMALL = 16384
 CHUNK = bytes(range(256)) * 256  # 64 KiB
-#: Messages of that size: 4 MiB.
+#: The number of such messages: 4 MiB in total.
 MANY = 64
 
 
-#: More than our kernel takes for a peer that does not read.
+#: More octets than our kernel accepts for a peer that does not read.
 HUGE = bytes(2 * 2**20)
 
 
 async def leave(peer):
-    """Read everything there is, then end TCP too."""
+    """Read everything, then end TCP too."""
     seen = await peer.read_to_the_end()
     peer.sock.close()
     return seen
 
 
 async def block(both):
-    """Have our queue over its limit for as long as the peer does not read."""
+    """Keep our outbox over its limit until the peer reads."""
     await both.ws.send(HUGE)
     assert both.core.outbox.size > both.core.options.write_limit
 
@@ -47,7 +48,7 @@ async def test_everything_sent_before_close_arrives_before_the_close(role, trans
             received = await both.peer.read_frame()
             assert received.payload == number.to_bytes(2, "big") + CHUNK
             if number % 8 == 0:
-                await asyncio.sleep(0.002)  # it is slow
+                await asyncio.sleep(0.002)  # a slow reader
         assert await both.peer.read_frame() == (TEXT, b"last words")
         assert await both.peer.read_close() == Close(4000)
         both.peer.fin()
@@ -70,22 +71,22 @@ async def test_one_large_message_sent_before_close_arrives_before_the_close(role
     assert (ending.clean, ending.unsent_bytes) == (True, 0)
 
 
-async def test_everything_sent_before_the_peers_close_arrives_before_our_answer(role, transport):
+async def test_messages_sent_before_the_peers_close_arrive_before_our_answer(role, transport):
     async with pair(role, transport, buffer=SMALL) as both:
         await block(both)
         await both.peer.close(4001)
-        await both.peer.delivered()
+        await both.peer.until_acknowledged()
         seen = await leave(both.peer)
     assert seen.frames == [(BINARY, HUGE)]
     assert (seen.close, seen.closes, seen.tcp) == (Close(4001), 1, TcpEnd.FIN)
     assert (both.ws.ending.clean, both.ws.ending.cause) == (True, Cause.PEER_CLOSED)
 
 
-async def test_a_send_that_waits_when_we_close_sends_nothing_and_all_before_it_arrives(role, transport):
+async def test_close_cancels_a_waiting_send_and_keeps_earlier_messages(role, transport):
     async with pair(role, transport, buffer=SMALL) as both:
         await block(both)
         waiting = [asyncio.ensure_future(both.ws.send(f"too late {number}")) for number in range(3)]
-        await turns()
+        await loop_turns()
         assert not any(task.done() for task in waiting)
         closing = asyncio.ensure_future(both.ws.close(4000))
         await asyncio.sleep(0)
@@ -101,7 +102,7 @@ async def test_a_send_that_waits_when_we_close_sends_nothing_and_all_before_it_a
     assert (ending.clean, ending.messages_out) == (True, 1)
 
 
-async def test_a_peer_that_reads_nothing_during_our_close_is_cut_after_close_timeout(role, transport):
+async def test_a_peer_that_reads_nothing_during_our_close_is_aborted_after_close_timeout(role, transport):
     async with pair(role, transport, buffer=SMALL, close_timeout=0.2) as both:
         await block(both)
         ending = await within(both.ws.close(4000))
@@ -113,13 +114,13 @@ async def test_a_peer_that_reads_nothing_during_our_close_is_cut_after_close_tim
 # -- the inbox is full ------------------------------------------------------------
 
 
-async def test_a_full_inbox_holds_the_peer_back_and_then_tells_everything_in_order(role, transport, bytewise):
+async def test_a_full_inbox_pauses_reading_and_then_delivers_in_order(role, transport, bytewise):
     async with pair(role, transport, bytewise=bytewise, max_queue=2) as both:
         for number in range(5):
             await both.peer.frame(TEXT, str(number).encode())
             await asyncio.sleep(0.005)
         await both.peer.close(4001)
-        await both.peer.delivered()
+        await both.peer.until_acknowledged()
         await until(lambda: not both.core.wants_read())
         assert both.ws.is_open
         assert len(both.core.inbox) <= (2 if bytewise else 3)
@@ -129,7 +130,7 @@ async def test_a_full_inbox_holds_the_peer_back_and_then_tells_everything_in_ord
     assert both.ws.ending.dropped_messages == 0
 
 
-async def test_a_full_inbox_does_not_hold_up_our_own_close(role, transport, bytewise):
+async def test_a_full_inbox_does_not_delay_our_close(role, transport, bytewise):
     async with pair(role, transport, bytewise=bytewise, max_queue=2) as both:
         for _ in range(5):
             await both.peer.frame(TEXT, b"unread")
@@ -148,9 +149,7 @@ async def test_a_full_inbox_does_not_hold_up_our_own_close(role, transport, byte
 # -- the outbox is full -----------------------------------------------------------
 
 
-async def test_a_peer_that_closes_with_our_outbox_full_gets_everything_and_then_the_answer(
-    role, transport, bytewise
-):
+async def test_a_peer_that_closes_receives_a_full_outbox_before_the_answer(role, transport, bytewise):
     async def stream(ws):
         while True:
             await ws.send(HUGE)
@@ -162,7 +161,7 @@ async def test_a_peer_that_closes_with_our_outbox_full_gets_everything_and_then_
     async with pair(role, transport, handler=streaming, bytewise=bytewise, buffer=SMALL) as both:
         await until(lambda: both.core.outbox.size > both.core.options.write_limit)
         await both.peer.close(1001)
-        await both.peer.delivered()
+        await both.peer.until_acknowledged()
         while both.ws.is_open:
             await asyncio.sleep(0.001)
         seen = await leave(both.peer)
@@ -171,7 +170,7 @@ async def test_a_peer_that_closes_with_our_outbox_full_gets_everything_and_then_
     assert (both.ws.ending.clean, both.ws.ending.unsent_bytes) == (True, 0)
 
 
-async def test_a_peer_that_drops_with_our_outbox_full_is_told_as_that(role, transport):
+async def test_a_drop_with_a_full_outbox_is_reported_as_such(role, transport):
     async with pair(role, transport, buffer=SMALL) as both:
         await block(both)
         both.peer.reset()
@@ -180,7 +179,7 @@ async def test_a_peer_that_drops_with_our_outbox_full_is_told_as_that(role, tran
     assert ending.unsent_bytes > 0
 
 
-async def test_a_peer_that_takes_nothing_is_given_up_after_write_timeout(role, transport):
+async def test_a_peer_that_reads_nothing_is_closed_after_write_timeout(role, transport):
     async with pair(role, transport, buffer=SMALL, write_timeout=0.2) as both:
         await block(both)
         ending = await both.ending()
@@ -188,8 +187,9 @@ async def test_a_peer_that_takes_nothing_is_given_up_after_write_timeout(role, t
     assert ending.tcp is TcpEnd.ABORTED
 
 
-async def test_a_peer_that_takes_its_time_is_not_given_up(role, transport):
-    # Longer in all, but never so long without taking anything, though the machine stalls besides.
+async def test_a_slow_reader_is_not_closed(role, transport):
+    # Longer in total than write_timeout, but never without progress for that long, even on a stalled
+    # machine.
     async with pair(role, transport, buffer=65536, write_timeout=2.5) as both:
         await both.ws.send(HUGE * 2)
         for _ in range(20):
@@ -203,7 +203,7 @@ async def test_a_peer_that_takes_its_time_is_not_given_up(role, transport):
 # -- pings ------------------------------------------------------------------------
 
 
-async def test_a_peer_that_pings_without_reading_gets_no_unbounded_queue(role, transport):
+async def test_pings_from_a_peer_that_does_not_read_queue_no_unbounded_pongs(role, transport):
     async with pair(role, transport, buffer=SMALL) as both:
         peer, outbox = both.peer, both.core.outbox
         flood = peer.octets(PING, bytes(125)) * 1000
@@ -213,7 +213,7 @@ async def test_a_peer_that_pings_without_reading_gets_no_unbounded_queue(role, t
             rounds += outbox.size > both.core.options.write_limit
             largest, most = max(largest, outbox.size), max(most, len(outbox.sealed))
         await peer.frame(PING, b"the last one")
-        await peer.delivered()
+        await peer.until_acknowledged()
         largest = max(largest, outbox.size)
         assert both.core.options.write_limit < largest <= both.core.options.write_limit + 131
         assert most <= largest // 127 + 1
@@ -225,12 +225,12 @@ async def test_a_peer_that_pings_without_reading_gets_no_unbounded_queue(role, t
     assert (seen.close, seen.tcp) == (Close(4000), TcpEnd.FIN)
 
 
-async def test_when_a_peer_reads_again_it_finds_the_pong_to_its_newest_ping(role, transport, bytewise):
+async def test_a_peer_that_reads_again_finds_the_pong_to_its_newest_ping(role, transport, bytewise):
     async with pair(role, transport, buffer=SMALL, bytewise=bytewise) as both:
         await block(both)
         for number in range(10):
             await both.peer.frame(PING, str(number).encode())
-        await both.peer.delivered()
+        await both.peer.until_acknowledged()
         while both.core._pong != b"9":
             await asyncio.sleep(0.001)
         assert await both.peer.read_frame() == (BINARY, HUGE)

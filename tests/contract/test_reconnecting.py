@@ -1,4 +1,6 @@
-"""The client that comes back, of both faces: whether, when, stopped from outside, and what it tells."""
+"""The reconnecting client with both faces: whether and when it reconnects, how it is stopped, what it
+reports.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from endwell import Cause, Close, HandshakeRejected, Retry, RetryPolicy, StopRea
 from endwell.aio import resolve
 from tests.pair import nothing_left_behind, until, within
 from tests.raw import PROMPT, RawServer, wss
-from tests.served import QUICK, SLOW, Served, refusal, serving
+from tests.served import QUICK, SLOW, ScriptedServer, refusal, serving
 
 
 async def loop(client, reached=None):
@@ -30,7 +32,7 @@ async def loop(client, reached=None):
             pass
 
 
-# --- coming back ------------------------------------------------------------------
+# --- reconnecting -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ async def loop(client, reached=None):
     [Close(1001), Close(1012, "server restarting"), Close(1013), Close(1011), Close(4000), "abort"],
     ids=str,
 )
-async def test_it_comes_back_and_goes_on(turn, face):
+async def test_the_client_reconnects_and_the_loop_continues(turn, face):
     async with serving(turn) as served:
         answers = []
         async for ws in face.reconnecting(served.url, policy=QUICK):
@@ -51,7 +53,7 @@ async def test_it_comes_back_and_goes_on(turn, face):
         assert (await within(served.opened[1].closed)).received == Close(1000)
 
 
-async def test_it_comes_back_over_tls(face):
+async def test_the_client_reconnects_over_tls(face):
     transport = wss()
     async with serving(refusal(503), Close(1012), ssl=transport.server) as served:
         url = served.url.replace("ws:", "wss:")
@@ -62,17 +64,17 @@ async def test_it_comes_back_over_tls(face):
         assert (await within(served.opened[1].closed)).received == Close(1000)
 
 
-async def test_refusals_that_pass_are_waited_out(face):
+async def test_temporary_refusals_are_retried(face):
     async with serving(refusal(503), refusal(429), refusal(500)) as served:
         async for ws in face.reconnecting(served.url, policy=QUICK):
             await ws.send("hello")
             assert await ws.recv() == "hello"
             break
-        assert len(served.times) == 4
+        assert len(served.request_times) == 4
 
 
-async def test_a_server_restarts_on_its_port_and_the_client_goes_on(face):
-    numbers, first = [], Served()
+async def test_the_client_reconnects_to_a_restarted_server(face):
+    numbers, first = [], ScriptedServer()
 
     async def client(url):
         async for ws in face.reconnecting(url, policy=QUICK):
@@ -95,17 +97,20 @@ async def test_a_server_restarts_on_its_port_and_the_client_goes_on(face):
             port = first.server.port
             task = asyncio.create_task(client(first.url))
             await within(third.wait())
-        # For a while nobody listens there.
+        # For a while no server listens on the port.
         await asyncio.sleep(0.1)
         restarted.set()
         await asyncio.sleep(0.1)
-        async with Served().server.serving(port=port):
+        async with ScriptedServer().server.serving(port=port):
             await within(task)
     assert numbers == ["0", "1", "2", "3", "4", "5"]
 
 
-async def test_every_attempt_resolves_the_name_anew(face, monkeypatch):
-    async with serving(Close(1012)) as old, Served().server.serving("127.0.0.2", old.server.port) as new:
+async def test_every_attempt_resolves_the_name_again(face, monkeypatch):
+    async with (
+        serving(Close(1012)) as old,
+        ScriptedServer().server.serving("127.0.0.2", old.server.port) as new,
+    ):
         addresses = ["127.0.0.1", "127.0.0.2"]
 
         def getaddrinfo(host, port, *how):
@@ -124,17 +129,17 @@ async def test_every_attempt_resolves_the_name_anew(face, monkeypatch):
         await until(lambda: not new.connections)
 
 
-async def test_the_keywords_reach_every_attempt(face, tmp_path):
+async def test_every_attempt_uses_the_keyword_arguments(face, tmp_path):
     async with serving(refusal(503), unix_path=tmp_path / "socket") as served:
         async for ws in face.reconnecting(
             "ws://name/", policy=QUICK, unix_path=tmp_path / "socket", additional_headers={"X-Token": "t"}
         ):
             assert ws.request.headers["X-Token"] == "t"
             break
-        assert len(served.times) == 2
+        assert len(served.request_times) == 2
 
 
-# --- not coming back --------------------------------------------------------------
+# --- not reconnecting -------------------------------------------------------------
 
 
 async def test_a_normal_closure_ends_the_loop_quietly(face):
@@ -144,7 +149,7 @@ async def test_a_normal_closure_ends_the_loop_quietly(face):
 
 
 @pytest.mark.parametrize("leave", ["close", "abort", "leave open"])
-async def test_whoever_ends_it_himself_is_done(leave, face):
+async def test_a_loop_that_closes_its_connection_ends(leave, face):
     async with serving() as served:
         async for ws in face.reconnecting(served.url, policy=QUICK):
             if leave == "close":
@@ -153,13 +158,13 @@ async def test_whoever_ends_it_himself_is_done(leave, face):
                 ws.abort()
         ending = await within(ws.closed)
         assert ending.cause is Cause.APP_CLOSED
-        assert len(served.times) == 1
+        assert len(served.request_times) == 1
         if leave == "leave open":
             assert ending.sent == Close(1000)
             assert ending.clean
 
 
-async def test_a_code_of_ones_own_closes_and_comes_back(face):
+async def test_an_application_code_with_retry_reconnects(face):
     policy = RetryPolicy(base=0.02, codes={4000: Retry.NOW})
     async with serving() as served:
         async for ws in face.reconnecting(served.url, policy=policy):
@@ -170,24 +175,24 @@ async def test_a_code_of_ones_own_closes_and_comes_back(face):
 
 
 @pytest.mark.parametrize("code", [1002, 1003, 1007, 1008, 1009, 3000, 3003])
-async def test_a_code_that_says_never_is_raised(code, face):
+async def test_a_code_with_retry_never_is_raised(code, face):
     async with serving(Close(code, "no")) as served:
         with pytest.raises(endwell.ConnectionClosedError) as caught:
             await loop(face.reconnecting(served.url, policy=QUICK))
         assert (caught.value.code, caught.value.reason) == (code, "no")
-        assert len(served.times) == 1
+        assert len(served.request_times) == 1
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-async def test_a_refusal_for_good_is_raised(status, face):
+async def test_a_permanent_refusal_is_raised(status, face):
     async with serving(refusal(status, Retry_After="0")) as served:
         with pytest.raises(HandshakeRejected) as caught:
             await loop(face.reconnecting(served.url, policy=QUICK))
         assert caught.value.response.status == status
-        assert len(served.times) == 1
+        assert len(served.request_times) == 1
 
 
-async def test_used_up_retries_are_told_with_the_last_failure(face):
+async def test_exhausted_retries_raise_with_the_last_failure(face):
     async with serving(*[refusal(503)] * 9) as served:
         client = face.reconnecting(served.url, policy=RetryPolicy(base=0.01, max_retries=3))
         with pytest.raises(
@@ -197,34 +202,34 @@ async def test_used_up_retries_are_told_with_the_last_failure(face):
         assert caught.value.__cause__ is caught.value.last
         assert caught.value.last.response.status == 503
         assert caught.value.ending.cause is Cause.HANDSHAKE_REJECTED
-        assert len(served.times) == 4
+        assert len(served.request_times) == 4
 
 
-async def test_used_up_time_is_told_with_the_last_ending(face):
+async def test_exhausted_time_raises_with_the_last_ending(face):
     async with serving(*[Close(1013, "full")] * 99) as served:
         policy = RetryPolicy(base=0.02, max_delay=0.02, max_time=0.2)
         with pytest.raises(endwell.GaveUp, match=r"max_time is used up; .* 'full'") as caught:
             await loop(face.reconnecting(served.url, policy=policy))
         assert isinstance(caught.value.last, endwell.ConnectionClosedError)
         assert caught.value.ending.code == 1013
-        # Waits of at least 0.02 s; fewer on a machine that takes longer for a connection.
-        assert 1 <= len(served.times) <= 11
+        # Waits of at least 0.02 s; fewer connections if connecting takes longer.
+        assert 1 <= len(served.request_times) <= 11
 
 
 # --- when ---------------------------------------------------------------------------
 
 
-async def test_a_server_that_accepts_and_closes_1013_gets_few_connections(face):
-    # The defaults, 50 times as fast: so no more than 6 come in 30 s / 50, wherever these begin.
+async def test_a_server_that_closes_with_1013_receives_few_connections(face):
+    # The defaults, 50 times as fast: so at most 6 connections in any window of 30 s / 50.
     policy = RetryPolicy(base=5 / 50, max_delay=60 / 50)
     async with serving(*[Close(1013)] * 99) as served:
         client = face.reconnecting(served.url, policy=policy)
         task = asyncio.create_task(loop(client))
-        await until(lambda: len(served.times) >= 4)
+        await until(lambda: len(served.request_times) >= 4)
         client.stop()
         await within(task)
     # 0.098: uvloop's timers count whole milliseconds.
-    assert all(later - sooner >= 0.098 for sooner, later in pairwise(served.times))
+    assert all(later - sooner >= 0.098 for sooner, later in pairwise(served.request_times))
 
 
 @pytest.mark.parametrize(("status", "form"), [(503, "seconds"), (429, "date")])
@@ -237,9 +242,9 @@ async def test_retry_after_is_obeyed(status, form, face):
             served.url, policy=QUICK, on_ending=lambda last, verdict: waits.append(verdict)
         ):
             break
-        first, second = served.times
+        first, second = served.request_times
         assert second - first >= 0.99
-    # The jitter keeps a crowd from coming in one moment.
+    # The jitter spreads a crowd of clients over time.
     assert 1.0 <= waits[0] <= 1.0 + QUICK.base
 
 
@@ -248,11 +253,11 @@ async def test_retry_after_is_obeyed(status, form, face):
 
 @pytest.mark.parametrize("how", ["stop", "aclose"])
 @pytest.mark.parametrize("when", ["waiting", "connecting", "open"])
-async def test_it_is_stopped_from_outside_at_once(how, when, face):
+async def test_stop_ends_the_loop_at_once_in_any_phase(how, when, face):
     async with contextlib.AsyncExitStack() as stack:
         reached = threading.Event()
         if when == "connecting":
-            listening = stack.enter_context(RawServer())  # takes the connection and never answers
+            listening = stack.enter_context(RawServer())  # accepts the connection and never answers
             url = listening.uri
         else:
             served = await stack.enter_async_context(serving(*[refusal(503)] * (when == "waiting")))
@@ -266,15 +271,16 @@ async def test_it_is_stopped_from_outside_at_once(how, when, face):
         )
         task = asyncio.create_task(loop(client, reached))
         if when == "connecting":
-            stack.enter_context(await listening.reached())
+            stack.enter_context(await listening.accept_tcp())
         else:
             await until(reached.is_set)
-        # The blocking one runs in another thread.
+        # The blocking client runs in another thread.
         if how == "stop":
             client.stop()
         else:
             await within(client.aclose())
-        # What it waits for lasts three times as long: open_timeout, close_timeout; the wait of SLOW, 60 s.
+        # What it waits for lasts three times as long: open_timeout, close_timeout; the wait of SLOW is 60
+        # s.
         await asyncio.wait({task}, timeout=PROMPT)
         assert task.result() is None
         if when == "open":
@@ -283,18 +289,18 @@ async def test_it_is_stopped_from_outside_at_once(how, when, face):
             assert ending.clean
 
 
-async def test_stopped_before_it_began_it_connects_nowhere(face):
+async def test_a_client_stopped_before_its_loop_does_not_connect(face):
     async with serving() as served:
         client = face.reconnecting(served.url)
         client.stop()
         await client.aclose()
         with pytest.raises(RuntimeError, match="stopped"):
             await loop(client)
-        assert served.times == []
+        assert served.request_times == []
 
 
 @pytest.mark.parametrize("turn", [Close(1000), Close(1008), "break"], ids=str)
-async def test_a_second_loop_over_the_same_client_raises_instead_of_ending_at_once(turn, face):
+async def test_a_second_loop_over_the_same_client_raises(turn, face):
     async with serving(turn) as served:
         client = face.reconnecting(served.url, policy=QUICK)
         with contextlib.suppress(endwell.ConnectionClosed):
@@ -304,10 +310,10 @@ async def test_a_second_loop_over_the_same_client_raises_instead_of_ending_at_on
                 await ws.wait_closed()
         with pytest.raises(RuntimeError, match="its loop has ended"):
             await loop(client)
-        assert len(served.times) == 1
+        assert len(served.request_times) == 1
 
 
-async def test_it_can_be_stopped_by_its_own_callback(face):
+async def test_a_callback_can_stop_the_client(face):
     async with serving() as served:
         client = face.reconnecting(served.url, on_attempt=lambda number: client.stop())
         assert [ws async for ws in client] == []
@@ -315,15 +321,15 @@ async def test_it_can_be_stopped_by_its_own_callback(face):
 
 
 @pytest.mark.parametrize("when", ["waiting", "connecting", "open"])
-async def test_it_may_be_stopped_any_number_of_times(when, face):
+async def test_stop_is_idempotent(when, face):
     with RawServer() as silent:
         async with serving(*[refusal(503)] * (when == "waiting")) as served:
             client = face.reconnecting(silent.uri if when == "connecting" else served.url, policy=SLOW)
             task = asyncio.create_task(loop(client))
             if when == "connecting":
-                peer = await silent.reached()
+                peer = await silent.accept_tcp()
             else:
-                await until(lambda: served.times)
+                await until(lambda: served.request_times)
             while not task.done():
                 client.stop()
                 await asyncio.sleep(0)
@@ -333,7 +339,7 @@ async def test_it_may_be_stopped_any_number_of_times(when, face):
 
 
 @pytest.mark.parametrize("leave", ["break", "return", "raise"])
-async def test_however_the_loop_is_left_the_close_leaves_with_it(leave, face):
+async def test_leaving_the_loop_in_any_way_sends_the_close(leave, face):
     async with serving() as served:
 
         async def body():
@@ -351,16 +357,16 @@ async def test_however_the_loop_is_left_the_close_leaves_with_it(leave, face):
         assert ending.clean
 
 
-# --- what it tells ----------------------------------------------------------------------
+# --- reports ------------------------------------------------------------------------------
 
 
-async def test_attempts_and_endings_are_told_as_they_come(face):
+async def test_attempts_and_endings_are_reported_as_they_occur(face):
     told = []
     async with serving(refusal(503), Close(1012, "a"), Close(1000, "b")) as served:
         async for ws in face.reconnecting(
             served.url,
             policy=QUICK,
-            on_attempt=lambda number: told.append((number, len(served.times))),
+            on_attempt=lambda number: told.append((number, len(served.request_times))),
             on_ending=lambda *what: told.append(what),
         ):
             ending = await ws.closed
@@ -377,7 +383,7 @@ async def test_attempts_and_endings_are_told_as_they_come(face):
     assert closed[1] is StopReason.DONE
 
 
-async def test_an_ending_after_the_loop_was_left_is_told_too(face):
+async def test_an_ending_after_the_loop_is_reported_too(face):
     told = []
     async with serving() as served:
         async for _ in face.reconnecting(served.url, on_ending=lambda *what: told.append(what)):
@@ -403,7 +409,7 @@ async def test_a_callback_that_raises_is_logged_and_changes_nothing(face, caplog
     assert set(errors()) == {"endwell.client"}
 
 
-async def test_the_log_says_what_happened_and_what_comes_next(face, caplog):
+async def test_the_log_names_the_failure_and_the_next_attempt(face, caplog):
     caplog.set_level(logging.INFO, "endwell.client")
     async with serving(refusal(503), Close(1000)) as served:
         url = served.url
@@ -415,7 +421,7 @@ async def test_the_log_says_what_happened_and_what_comes_next(face, caplog):
     assert two.endswith(" s; not reconnecting: the connection ended in an ordinary way")
 
 
-async def test_a_client_that_never_succeeds_is_told_once_at_warning(face, caplog):
+async def test_a_client_that_never_connects_logs_one_warning(face, caplog):
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         url = f"ws://127.0.0.1:{sock.getsockname()[1]}/"
@@ -427,7 +433,7 @@ async def test_a_client_that_never_succeeds_is_told_once_at_warning(face, caplog
     assert warning.getMessage().startswith(f"{url}: cannot connect to 127.0.0.1:")
 
 
-async def test_a_client_that_has_been_connected_is_told_at_info_only(face, caplog):
+async def test_a_client_that_was_connected_logs_at_info_only(face, caplog):
     async with serving("abort", refusal(503)) as served:
         async for ws in face.reconnecting(served.url, policy=QUICK):
             if len(served.opened) == 2:
@@ -436,10 +442,10 @@ async def test_a_client_that_has_been_connected_is_told_at_info_only(face, caplo
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_an_answer_that_is_not_http_is_raised_at_once(face):
+async def test_a_response_that_is_not_http_raises_at_once(face):
     with RawServer() as listening:
         task = asyncio.create_task(loop(face.reconnecting(listening.uri, policy=QUICK)))
-        with await listening.reached() as peer:
+        with await listening.accept_tcp() as peer:
             await peer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
             with pytest.raises(endwell.HandshakeError, match="this looks like SSH"):
                 await within(task)
@@ -455,6 +461,6 @@ async def test_an_answer_that_is_not_http_is_raised_at_once(face):
         ("ws://x/", {"on_ending": loop}, TypeError, "on_ending"),
     ],
 )
-def test_an_applications_mistake_raises_at_the_call_and_names_the_argument(url, keywords, error, name, face):
+def test_a_wrong_argument_raises_at_the_call_and_is_named(url, keywords, error, name, face):
     with pytest.raises(error, match=name):
         face.reconnecting(url, **keywords)

@@ -1,4 +1,4 @@
-"""Connections that end with an HTTP answer: it has to arrive whole, like a Close."""
+"""Connections that end with an HTTP response, which has to arrive whole, like a Close."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ BODY = b"no, " * 2**20  # 4 MiB
 
 @asynccontextmanager
 async def refused(transport, **options):
-    """A raw client of a server that refuses everything; afterwards there is nothing left of it."""
+    """A raw client of a server that refuses everything; the server has no connections left afterwards."""
     bytewise, buffer = options.pop("bytewise", False), options.pop("buffer", None)
     server = Server(**options)
     server.process_request(lambda request: Response(403, body=BODY if request.path == "/large" else b"no"))
     async with server.serving(ssl=transport.server, grace=0), nothing_left_behind():
         context = transport.client
-        with await RawPeer.reach(server.port, context, bytewise=bytewise, buffer=buffer) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, context, bytewise=bytewise, buffer=buffer) as peer:
+            await peer.tls_handshake()
             yield peer
 
 
 async def body(peer):
-    """Read to the end of TCP, all of it."""
+    """Everything until the end of TCP."""
     async with asyncio.timeout(BOUND):
         while await peer.more():
             pass
     return bytes(peer._received)
 
 
-async def test_a_refusal_arrives_and_then_the_server_ends_tcp_first(transport, bytewise):
+async def test_a_refusal_arrives_whole_and_the_server_ends_tcp_first(transport, bytewise):
     async with refused(transport, bytewise=bytewise) as peer:
         await peer.write(peer.request())
         assert (await peer.read_head()).startswith("HTTP/1.1 403 ")
         assert await body(peer) == b"no"
         assert peer.tcp_state is TcpState.CLOSE_WAIT
-    assert (peer.seen.tcp, peer.seen.notified) == (TcpEnd.FIN, None if transport.server is None else True)
+    assert (peer.seen.tcp, peer.seen.close_notify) == (TcpEnd.FIN, None if transport.server is None else True)
 
 
-async def test_a_refusal_reaches_a_client_that_goes_on_sending(transport):
+async def test_a_refusal_reaches_a_client_that_keeps_sending(transport):
     async with refused(transport) as peer:
         await peer.write(peer.request() + bytes(3_000_000))
-        await peer.delivered()
+        await peer.until_acknowledged()
         assert (await peer.read_head()).startswith("HTTP/1.1 403 ")
         assert await body(peer) == b"no"
     assert peer.seen.tcp is TcpEnd.FIN
@@ -56,17 +56,17 @@ async def test_a_refusal_reaches_a_client_that_goes_on_sending(transport):
 async def test_a_refusal_reaches_a_client_whose_head_never_ends(transport):
     async with refused(transport) as peer:
         await peer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * 3_000_000)
-        await peer.delivered()
+        await peer.until_acknowledged()
         assert (await peer.read_head()).startswith("HTTP/1.1 431 ")
         await body(peer)
     assert peer.seen.tcp is TcpEnd.FIN
 
 
-async def test_a_client_that_does_not_end_tcp_after_a_refusal_is_cut_after_close_timeout(transport):
+async def test_a_refused_client_that_keeps_tcp_open_is_aborted_after_close_timeout(transport):
     server = Server(close_timeout=0.2)
     async with server.serving(ssl=transport.server, grace=0), nothing_left_behind():
-        with await RawPeer.reach(server.port, transport.client) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
             await peer.write(peer.request())
             await body(peer)
             assert peer.tcp_state is TcpState.CLOSE_WAIT
@@ -74,9 +74,7 @@ async def test_a_client_that_does_not_end_tcp_after_a_refusal_is_cut_after_close
 
 
 @pytest.mark.parametrize("how", ["a refusal", "a page", "a file"])
-async def test_an_answer_arrives_whole_at_a_client_that_ends_its_side_after_the_request(
-    how, transport, tmp_path
-):
+async def test_a_half_closed_client_receives_the_whole_response(how, transport, tmp_path):
     (tmp_path / "large").write_bytes(BODY)
     server = Server()
     server.static("/files", tmp_path)
@@ -84,43 +82,43 @@ async def test_an_answer_arrives_whole_at_a_client_that_ends_its_side_after_the_
     server.process_request(lambda request: Response(403, body=BODY) if request.path == "/none" else None)
     path = {"a refusal": "/none", "a page": "/page", "a file": "/files/large"}[how]
     async with server.serving(ssl=transport.server), nothing_left_behind():
-        with await RawPeer.reach(server.port, transport.client, buffer=65536) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client, buffer=65536) as peer:
+            await peer.tls_handshake()
             await peer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            await peer.notify()
+            await peer.send_close_notify()
             peer.fin()
             await peer.read_head()
             assert len(await body(peer)) == len(BODY)
         assert peer.seen.tcp is TcpEnd.FIN
 
 
-async def test_a_client_that_has_ended_its_side_and_takes_nothing_is_cut_after_close_timeout(transport):
+async def test_a_half_closed_client_that_reads_nothing_is_aborted_after_close_timeout(transport):
     server = Server(close_timeout=0.2)
     server.get("/")(lambda request: BODY)
     async with server.serving(ssl=transport.server), nothing_left_behind():
-        with await RawPeer.reach(server.port, transport.client, buffer=65536) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client, buffer=65536) as peer:
+            await peer.tls_handshake()
             await peer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            await peer.notify()
+            await peer.send_close_notify()
             peer.fin()
             await peer.read_head()
             await until(lambda: not server._listener.openings)
 
 
-async def test_a_large_answer_arrives_whole_at_a_client_that_takes_its_time(transport):
+async def test_a_slow_client_receives_a_large_response_whole(transport):
     async with refused(transport, buffer=65536, close_timeout=2.5) as peer:
         await peer.write(peer.request("/large"))
         began = asyncio.get_running_loop().time()
         assert (await peer.read_head()).startswith("HTTP/1.1 403 ")
         while len(peer._received) < len(BODY):
-            # Longer than close_timeout in all, but never so long without taking anything.
+            # Longer in total than close_timeout, but never without progress for that long.
             await asyncio.sleep(0.1 if asyncio.get_running_loop().time() - began < 3.0 else 0)
             assert await peer.more()
         assert await body(peer) == BODY
     assert peer.seen.tcp is TcpEnd.FIN
 
 
-async def test_a_client_that_drops_in_the_middle_of_an_answer_is_forgotten(transport, caplog):
+async def test_a_client_that_drops_within_a_response_leaves_nothing(transport, caplog):
     async with refused(transport, buffer=16384) as peer:
         await peer.write(peer.request("/large"))
         await peer.read_head()
@@ -129,7 +127,7 @@ async def test_a_client_that_drops_in_the_middle_of_an_answer_is_forgotten(trans
 
 
 @pytest.mark.parametrize("end", ["FIN", "RST"])
-async def test_our_client_has_the_answer_of_a_server_that_then_drops(end, transport, bytewise):
+async def test_our_client_has_the_response_of_a_server_that_then_drops(end, transport, bytewise):
     async def opened(uri):
         return await connect(uri, ssl=transport.client)
 
@@ -137,9 +135,9 @@ async def test_our_client_has_the_answer_of_a_server_that_then_drops(end, transp
     with RawServer(transport.server, bytewise=bytewise) as listening:
         async with nothing_left_behind():
             connecting = asyncio.ensure_future(opened(listening.uri))
-            with await listening.reached() as peer:
+            with await listening.accept_tcp() as peer:
                 await peer.upgrade(answer)
-                await peer.delivered()
+                await peer.until_acknowledged()
                 if end == "FIN":
                     peer.fin()
                 else:

@@ -1,4 +1,4 @@
-"""What a connection says and hears is the same while its frames are logged."""
+"""A connection sends and receives the same while its frames are logged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.raw import HOST
 MESSAGES = ["grüß dich", b"\x00\xff", "", bytes(300_000), "ü" * 200_000]
 
 
-async def test_a_traced_connection_carries_the_same_messages(face, transport, caplog):
+async def test_a_logged_connection_carries_the_same_messages(face, transport, caplog):
     async def echo(ws):
         async for message in ws:
             await ws.send(message)

@@ -1,4 +1,4 @@
-"""The blocks of configuration of docs/howto/deploy.md, as they stand there."""
+"""The configuration blocks of docs/howto/deploy.md, unchanged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PAGE = (ROOT / "docs" / "howto" / "deploy.md").read_text()
 
 
 def block(language: str, title: str = "") -> str:
-    """The block in ``language`` whose first line has ``title``."""
+    """The block in ``language`` whose first line contains ``title``."""
     found = [
         text
         for text in re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -21,7 +21,7 @@ def block(language: str, title: str = "") -> str:
 
 
 def changed(text: str, changes: dict[str, str]) -> str:
-    """``text`` with each key, which must be there, replaced by its value."""
+    """``text`` with each key replaced by its value; each key has to occur."""
     for old, new in changes.items():
         assert old in text, old
         text = text.replace(old, new)

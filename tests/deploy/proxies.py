@@ -1,4 +1,4 @@
-"""nginx and HAProxy, run from the very blocks of docs/howto/deploy.md."""
+"""nginx and HAProxy, run with the configuration blocks of docs/howto/deploy.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import trustme
 from tests.cli.process import PATIENCE
 from tests.deploy.page import block, changed
 
-#: What makes a whole of a file for conf.d, in a folder of our own and without root.
+#: Completes a file for conf.d, to run in a folder of the test and without root.
 NGINX = """
 daemon off;
 pid {folder}/nginx.pid;
@@ -35,35 +35,38 @@ http {{
 
 
 def free_port() -> int:
-    """One that nobody listens on at this moment."""
+    """A port on which no process listens at this moment."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return sock.getsockname()[1]
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """One that runs."""
+    """A running proxy."""
 
     port: int
     tls: ssl.SSLContext
-    #: What it says.
+    #: The log of the proxy.
     log: Path
 
     @property
     def origin(self) -> str:
-        """That of its pages."""
+        """The base URL of its pages."""
         return f"https://127.0.0.1:{self.port}"
 
     def url(self, path: str = "/") -> str:
-        """Of a WebSocket."""
+        """The URL of a WebSocket."""
         return f"wss://127.0.0.1:{self.port}{path}"
 
 
 def configuration(name: str, folder: Path, ports: list[int], idle: float | None) -> list[str]:
-    """Write it; the command that runs the proxy. The first port is its own, two servers have the others."""
+    """Write the configuration; the command that runs the proxy.
+
+    The first port is its own; two servers have the others.
+    """
     own, one, two = ports
     changes = {"127.0.0.1:8080": f"127.0.0.1:{one}", "127.0.0.1:8081": f"127.0.0.1:{two}"}
-    # Not of 10 minutes, or tests would take as long.
+    # Shorter than the 10 minutes of the page, which a test cannot wait for.
     quicker = {} if idle is None else {"75s": f"{idle:g}s"}
     if name == "nginx":
         changes |= {
@@ -78,7 +81,7 @@ def configuration(name: str, folder: Path, ports: list[int], idle: float | None)
         "bind :443": f"bind 127.0.0.1:{own}",
         "/etc/ssl/chat.pem": f"{folder}/chat.pem",
         "inter 2s": "inter 100ms",
-        # HAProxy would wait no longer than ``inter`` for the health page. A stalled server is not down.
+        # Otherwise HAProxy would wait only ``inter`` for the health page. A stalled server is not down.
         "timeout connect 5s": "timeout connect 60s\n    timeout check 60s",
     }
     (folder / "haproxy.cfg").write_text(changed(block("haproxy"), changes | quicker))
@@ -87,7 +90,7 @@ def configuration(name: str, folder: Path, ports: list[int], idle: float | None)
 
 @contextmanager
 def running(name: str, folder: Path, one: int, two: int, *, idle: float | None = None) -> Iterator[Proxy]:
-    """The proxy in front of two servers; ``idle`` is its patience with silence, if not the page's."""
+    """A proxy in front of two servers; ``idle`` replaces the idle timeout of the page."""
     authority, port = trustme.CA(), free_port()
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(folder / "chat.pem")
     context = ssl.create_default_context()

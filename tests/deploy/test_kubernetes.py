@@ -1,4 +1,4 @@
-"""The times of the block for Kubernetes; that a health page turns 503 is in tests/server/test_health.py."""
+"""The times in the block for Kubernetes; tests/server/test_health.py tests that a health page turns 503."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def test_the_grace_period_covers_the_pause_before_the_signal_and_a_drain():
     assert seconds(POD, "terminationGracePeriodSeconds") > int(pause) + endwell.Drain().deadline + 3
 
 
-def test_a_pod_is_asked_for_the_health_page_that_the_program_has():
+def test_the_readiness_probe_requests_the_programs_health_page():
     (path,) = re.findall(r"path: (\S+)", POD)
     assert f'@server.get("{path}")' in block("python", "app.py")
 
 
-def test_the_pod_is_out_of_the_service_before_the_signal_comes():
+def test_the_pod_leaves_the_service_before_the_signal():
     (pause,) = re.findall(r'"sleep", "(\d+)"', POD)
     assert int(pause) > seconds(POD, "periodSeconds") * seconds(POD, "failureThreshold")

@@ -1,4 +1,4 @@
-"""endwell behind nginx and HAProxy, configured as docs/howto/deploy.md says."""
+"""endwell behind nginx and HAProxy, configured as in docs/howto/deploy.md."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ ANY = ["*"]
 
 @pytest.fixture(params=["nginx", "haproxy"])
 def proxy(request, tmp_path):
-    """Starts one: ``proxy(port, port, idle=seconds)``."""
+    """Starts a proxy: ``proxy(port, port, idle=seconds)``."""
     return lambda one, two, **keywords: running(request.param, tmp_path, one, two, **keywords)
 
 
 class Chat:
-    """A server, and the endings that it saw."""
+    """A server, and the endings that it recorded."""
 
     def __init__(self, **keywords):
         self.server = endwell.Server(**{"origins": ANY, **keywords})
@@ -71,7 +71,7 @@ class Chat:
 
 @asynccontextmanager
 async def served(proxy, chat, **keywords):
-    """One server behind the proxy, which finds nobody at the place of the other."""
+    """One server behind the proxy; no server runs in place of the other."""
     async with chat.server.serving():
         with proxy(chat.server.port, free_port(), **keywords) as front:
             yield front
@@ -81,12 +81,12 @@ def connect(front, path="/", **keywords):
     return endwell.connect(front.url(path), ssl=front.tls, **keywords)
 
 
-async def test_a_websocket_passes_and_the_handler_is_told_who_it_is_and_not_what_the_client_invents(proxy):
+async def test_a_proxy_overwrites_forwarding_headers_of_the_client(proxy):
     chat = Chat()
     invented = {"X-Forwarded-For": "192.0.2.1"}
     async with served(proxy, chat) as front, connect(front, additional_headers=invented) as ws:
         seen = json.loads(await within(ws.recv()))
-        assert seen["remote"] == "127.0.0.1"  # the proxy, which is here too
+        assert seen["remote"] == "127.0.0.1"  # the address of the proxy, which is local too
         assert seen["forwarded"] == ["127.0.0.1"]
         assert seen["host"] == f"127.0.0.1:{front.port}"
         for message in ("hello", b"\x00\xff" * 50_000):
@@ -94,7 +94,7 @@ async def test_a_websocket_passes_and_the_handler_is_told_who_it_is_and_not_what
             assert await within(ws.recv()) == message
 
 
-async def test_close_codes_and_reasons_pass_in_both_directions(proxy):
+async def test_proxies_forward_close_codes_and_reasons_in_both_directions(proxy):
     chat = Chat()
     async with served(proxy, chat) as front:
         ws = await within(connect(front))
@@ -108,7 +108,7 @@ async def test_close_codes_and_reasons_pass_in_both_directions(proxy):
         assert (ending.received, ending.clean) == (endwell.Close(4002, "my own wish"), True)
 
 
-async def test_a_drain_is_told_through_the_proxy(proxy):
+async def test_the_close_of_a_drain_passes_the_proxy(proxy):
     chat = Chat()
     async with served(proxy, chat) as front:
         connections = [await within(connect(front)) for _ in range(5)]
@@ -120,7 +120,7 @@ async def test_a_drain_is_told_through_the_proxy(proxy):
         assert report.endings == {"clean": 5}
 
 
-async def test_one_of_two_servers_drains_and_every_newcomer_is_taken_by_the_other(proxy):
+async def test_new_connections_go_to_the_server_that_does_not_drain(proxy):
     one, two = Chat(), Chat()
     async with one.server.serving(), two.server.serving():
         with proxy(one.server.port, two.server.port) as front:
@@ -138,29 +138,30 @@ async def test_one_of_two_servers_drains_and_every_newcomer_is_taken_by_the_othe
                 await within(ws.close())
 
 
-async def test_a_proxy_cuts_a_connection_on_which_nothing_flows(proxy):
+async def test_a_proxy_ends_an_idle_connection(proxy):
     chat = Chat(ping_interval=None)
     async with served(proxy, chat, idle=3) as front:
         ws = await within(connect(front, ping_interval=None))
         assert (await within(ws.closed)).code == 1006
 
 
-async def test_keepalive_alone_keeps_a_silent_connection_through_a_proxy(proxy):
-    # The limit of the proxy runs on while this process stalls. So one of several attempts has to be undisturbed.
+async def test_keepalive_keeps_an_idle_connection_through_a_proxy(proxy):
+    # The timeout of the proxy continues while this process stalls. So one of several attempts has to run
+    # undisturbed.
     chat = Chat(ping_interval=0.3)
     async with served(proxy, chat, idle=2) as front:
         for _ in range(10):
             with suppress(endwell.ConnectionClosed, endwell.HandshakeError):
                 async with connect(front, ping_interval=None) as ws:
                     await within(ws.recv())
-                    # Twice as long as the proxy lets it be silent.
+                    # Twice the idle timeout of the proxy.
                     with pytest.raises(TimeoutError):
                         await within(ws.recv(), 4)
                     return
     raise AssertionError("the proxy always cut it")
 
 
-def test_the_patience_of_the_proxies_is_longer_than_our_silence():
+def test_the_proxies_idle_timeouts_are_longer_than_ping_interval():
     silence = endwell.Options().ping_interval
     for language, setting in [
         ("nginx", "proxy_read_timeout"),
@@ -170,7 +171,7 @@ def test_the_patience_of_the_proxies_is_longer_than_our_silence():
         assert seconds(block(language), setting) > 2 * silence
 
 
-async def test_a_page_behind_tls_of_the_proxy_must_be_named(proxy):
+async def test_a_page_behind_a_tls_proxy_must_be_listed_in_origins(proxy):
     chat = Chat(origins=None)
     async with served(proxy, chat) as front:
         with pytest.raises(endwell.HandshakeRejected, match="403"):
@@ -180,12 +181,12 @@ async def test_a_page_behind_tls_of_the_proxy_must_be_named(proxy):
             assert await within(ws.recv())
 
 
-async def test_haproxy_asks_for_the_health_page_and_leaves_who_drains(tmp_path):
+async def test_haproxy_requests_the_health_page_and_avoids_a_draining_server(tmp_path):
     one, two = Chat(), Chat()
     async with one.server.serving(), two.server.serving():
         with running("haproxy", tmp_path, one.server.port, two.server.port) as front:
             kept = [await within(connect(front, "/kept")) for _ in range(4)]
-            # HAProxy calls a server down after three failed checks ("fall").
+            # HAProxy considers a server down after three failed checks ("fall").
             await until(lambda: min(one.asked, two.asked) > 3)
             assert "DOWN" not in front.log.read_text()
             draining = asyncio.create_task(one.server.drain(deadline=8 * BOUND))

@@ -1,4 +1,4 @@
-"""The units of docs/howto/deploy.md: checked by systemd itself, and run by its systemd-socket-activate."""
+"""The units of docs/howto/deploy.md: checked by systemd-analyze, and run by systemd-socket-activate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.server.program import Program
 SOCKET, SERVICE = block("ini", "chat.socket"), block("ini", "chat.service")
 
 
-def test_systemd_itself_finds_no_fault_with_the_units(tmp_path):
+def test_systemd_analyze_accepts_the_units(tmp_path):
     (tmp_path / "chat.socket").write_text(SOCKET)
     service = changed(SERVICE, {"/srv/chat/.venv/bin/endwell": sys.executable})
     (tmp_path / "chat.service").write_text(service)
@@ -34,25 +34,25 @@ def test_systemd_itself_finds_no_fault_with_the_units(tmp_path):
         text=True,
         timeout=PATIENCE,
     )
-    # It also judges the units of the machine that these refer to.
+    # It also checks the units of this machine that these refer to.
     ours = [line for line in done.stderr.splitlines() if "chat." in line]
     assert ours == [], done.stderr
 
 
-def test_systemd_waits_longer_than_a_drain_may_take():
+def test_the_stop_timeout_of_systemd_is_longer_than_a_drain():
     assert seconds(SERVICE, "TimeoutStopSec") > endwell.Drain().deadline + 3
 
 
 @pytest.fixture
 def command(tmp_path):
-    """ExecStart of the unit, with the app of the page."""
+    """ExecStart of the unit, with the application of the page."""
     (tmp_path / "app.py").write_text(block("python", "app.py"))
     (start,) = re.findall(r"^ExecStart=(.*)$", SERVICE, re.MULTILINE)
     changes = {"/srv/chat/.venv/bin/endwell": f"{sys.executable} -m endwell", "/srv/chat": str(tmp_path)}
     return shlex.split(changed(start, changes))
 
 
-async def test_the_unit_serves_reloads_and_stops_with_what_systemd_passes(command, tmp_path):
+async def test_the_unit_serves_reloads_and_stops_under_systemd(command, tmp_path):
     port = free_port()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(tmp_path / "notify"))
@@ -74,7 +74,7 @@ async def test_the_unit_serves_reloads_and_stops_with_what_systemd_passes(comman
         ) as process:
             try:
                 program = Program(process)
-                program.logged("Listening on ")  # says systemd; the first client starts the server
+                program.logged("Listening on ")  # a line of systemd; the first client starts the server
                 ws = await within(endwell.connect(f"ws://127.0.0.1:{port}/chat"))
                 await ws.send("hello")
                 assert await within(ws.recv()) == "hello"

@@ -1,4 +1,4 @@
-"""Each step of docs/tutorial does what its page says, with the programs of examples/tutorial."""
+"""Each step of docs/tutorial works as described, with the programs of examples/tutorial."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def program(name, *argv):
 
 @asynccontextmanager
 async def serving(name, port=0):
-    """A program that serves, and its port; SIGTERM ends it in order."""
+    """A server program and its port; it receives SIGTERM at the end."""
     with program(name, port) as process:
         yield process, await asyncio.to_thread(listening, process)
         process.send_signal(signal.SIGTERM)
@@ -56,7 +56,7 @@ def test_the_pages_show_every_line_of_a_program_except_its_docstring(file):
     assert not rest.strip()
 
 
-async def test_step_1_the_client_gets_its_message_back_and_the_ending():
+async def test_step_1_the_client_receives_its_message_and_the_ending():
     async with serving("echo") as (_, port):
         with program("client", f"ws://{HOST}:{port}/echo") as client:
             status, out, err = await asyncio.to_thread(finish, client)
@@ -75,7 +75,7 @@ async def test_step_1_the_command_line_serves_and_connects():
     assert "hello" in out
 
 
-async def test_steps_2_and_3_a_room_hears_its_messages_and_each_ending_is_printed():
+async def test_steps_2_and_3_a_room_receives_messages_and_endings_are_printed():
     async with serving("rooms") as (process, port):
         lobby, other = f"ws://{HOST}:{port}/chat/lobby", f"ws://{HOST}:{port}/chat/other"
         async with (
@@ -137,13 +137,13 @@ async def test_step_5_a_user_is_back_after_a_deploy():
     assert re.fullmatch(r"server stopping; retry \d+-\d+s", endings[0].received.reason)
 
 
-async def test_step_6_a_reload_is_no_news_and_a_goodbye_is():
+async def test_step_6_a_goodbye_is_announced_and_a_reload_is_not():
     async with serving("page") as (_, port):
         base = f"ws://{HOST}:{port}/chat?name="
         async with endwell.connect(base + "Ada") as ada:
             eve = await endwell.connect(base + "Eve")
             await reads(ada, "* Eve joined")
-            # What a browser sends when the page is reloaded.
+            # The browser sends this when the page is reloaded.
             await eve.close(1001)
             async with endwell.connect(base + "Eve") as eve:
                 await eve.send("back")

@@ -1,4 +1,4 @@
-"""The programs of the cookbook (docs/howto) do what its pages say, in both styles."""
+"""The programs of the cookbook (docs/howto) work as described, in both styles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.wire.peer import TEXT
 
 @pytest.fixture(scope="module", params=["asyncio", "blocking"])
 def face(request):
-    """What the file names of this style end with."""
+    """The suffix of the file names of this style."""
     return "" if request.param == "asyncio" else "_blocking"
 
 
@@ -32,26 +32,26 @@ def program(name, *argv):
 
 @contextmanager
 def serving(name, *argv):
-    """An example that serves, and its port."""
+    """An example that is a server, and its port."""
     with program(name, *argv) as process:
         yield process, listening(process)
 
 
 async def line(process):
-    """The next line that a program prints."""
+    """The next line of the program's output."""
     async with asyncio.timeout(PATIENCE):
         return (await asyncio.to_thread(process.stdout.readline)).rstrip("\n")
 
 
 async def finished(process):
-    """Its status and its output, once it has ended by itself."""
+    """The exit status and the output of a program that ends by itself."""
     status, out, err = await asyncio.to_thread(finish, process)
     return status, out + err
 
 
 async def reach(port, path):
     """A raw client of ``path``."""
-    peer = await RawPeer.reach(port)
+    peer = await RawPeer.connect_tcp(port)
     await peer.write(peer.request(path))
     assert (await peer.read_head()).startswith("HTTP/1.1 101 ")
     return peer
@@ -86,8 +86,8 @@ async def test_the_client_program_says_why_it_cannot_connect(face):
 # -- W02 ------------------------------------------------------------------------
 
 
-async def test_the_heartbeat_notices_a_silent_peer_although_its_handler_does_not_read(face):
-    # Seconds for which the client below may not stall.
+async def test_the_heartbeat_detects_a_silent_peer_of_a_non_reading_handler(face):
+    # The longest permitted stall of the client below, in seconds.
     with serving(f"heartbeat{face}", 0, 2.5) as (process, port):
         with await reach(port, "/chat"):
             told = await line(process)
@@ -140,7 +140,7 @@ def closing(face):
         ("RST", "the connection was reset (ConnectionResetError"),
     ],
 )
-async def test_the_cleanup_at_the_end_of_the_handler_runs_for_a_close_and_for_a_drop(how, told, closing):
+async def test_the_handlers_cleanup_runs_for_a_close_and_for_a_drop(how, told, closing):
     process, port = closing
     with await reach(port, "/chat") as peer:
         await peer.frame(TEXT, b"hi")
@@ -164,7 +164,7 @@ async def test_the_cleanup_runs_when_the_peers_process_is_killed(closing):
         assert (await line(process)).startswith("disconnected: the peer ended TCP without a Close; not clean")
 
 
-async def test_a_client_that_leaves_its_block_has_closed_with_1000(closing):
+async def test_a_client_that_leaves_its_block_closes_with_1000(closing):
     process, port = closing
     with python("-c", IN_A_BLOCK, f"ws://{HOST}:{port}/chat", "0"):
         assert await line(process) == "message: hi"
@@ -179,7 +179,7 @@ async def test_a_program_that_ends_with_an_open_connection_closes_with_1001(clos
         assert await finished(client) == (0, "")
 
 
-async def test_a_client_that_nobody_holds_any_more_closes_with_1000(closing):
+async def test_an_unreferenced_client_closes_with_1000(closing):
     process, port = closing
     with python("-c", FORGOTTEN, f"ws://{HOST}:{port}/chat"):
         assert await line(process) == "message: hi"
@@ -195,7 +195,7 @@ async def test_the_server_closes_with_each_status(code, closing):
 
 
 @pytest.mark.parametrize("code", [1005, 1006, 1015, 99])
-async def test_a_status_that_may_not_be_sent_raises_and_the_connection_goes_on(code, closing):
+async def test_an_invalid_status_raises_and_leaves_the_connection_open(code, closing):
     async with endwell.connect(f"ws://{HOST}:{closing[1]}/close/{code}") as ws:
         assert str(code) in await within(ws.recv())
         assert (await within(ws.closed)).received == endwell.Close(1000)
@@ -211,7 +211,7 @@ async def test_the_chat_says_goodbye_and_quits(face):
     assert ws.ending.received == endwell.Close(1000, "user quit")
 
 
-async def test_a_client_comes_back_to_a_server_that_went_away_and_not_after_a_goodbye(stack, face):
+async def test_a_client_reconnects_after_going_away_but_not_after_a_goodbye(stack, face):
     server = endwell.Server()
     visits = []
 
@@ -237,7 +237,7 @@ async def test_a_client_comes_back_to_a_server_that_went_away_and_not_after_a_go
 # -- W04 ------------------------------------------------------------------------
 
 
-async def test_a_picture_arrives_byte_for_byte(tmp_path, face):
+async def test_a_picture_arrives_unchanged(tmp_path, face):
     picture = tmp_path / "picture.png"
     picture.write_bytes(os.urandom(3 * 2**20))
     folder = tmp_path / "received"
@@ -290,7 +290,7 @@ async def test_tls_checks_the_certificates_of_both_sides(tmp_path, face):
 # -- W06 ------------------------------------------------------------------------
 
 
-async def test_one_handler_sends_what_is_queued_and_answers_what_arrives(face):
+async def test_one_handler_sends_its_queue_and_answers_messages(face):
     with serving(f"relay{face}", 0) as (_, port):
         async with (
             endwell.connect(f"ws://{HOST}:{port}/out") as out,
@@ -309,9 +309,9 @@ async def test_one_handler_sends_what_is_queued_and_answers_what_arrives(face):
 
 
 @pytest.mark.parametrize("code", [1000, 1001])
-async def test_a_page_that_closes_and_one_that_is_reloaded_reach_the_last_line(code):
+async def test_handlers_reach_the_last_line_after_a_close_or_a_reload(code):
     with serving("live", 0) as (process, port):
-        with await RawPeer.reach(port) as browser:
+        with await RawPeer.connect_tcp(port) as browser:
             await browser.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert (await browser.read_head()).startswith("HTTP/1.1 200 ")
         with await reach(port, "/live") as peer:

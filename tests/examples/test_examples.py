@@ -1,4 +1,4 @@
-"""Each example runs as a program and under ``endwell serve``, and is short enough to be read at once."""
+"""Each example runs as a program and under ``endwell serve``, and is short."""
 
 import asyncio
 import signal
@@ -32,7 +32,7 @@ async def chats(base: str) -> None:
         endwell.connect(room) as grace,
         endwell.connect(other) as eve,
     ):
-        # One message each, so that all have joined before the one that counts.
+        # One message each, so that all have joined before the message that is checked.
         for ws in (ada, grace, eve):
             await ws.send("here")
             while await ws.recv() != "here":
@@ -76,7 +76,7 @@ async def test_an_example_works_and_stops_on_a_signal(name, play, served):
     assert (status, out) == (0, "")
 
 
-async def test_who_is_here_is_told_without_the_reloads():
+async def test_presence_is_reported_without_reloads():
     with python(str(ROOT / "examples" / "presence.py"), "0") as process:
         async with asyncio.timeout(PATIENCE):
             base = f"ws://127.0.0.1:{listening(process)}/here?name="
@@ -97,12 +97,12 @@ async def test_who_is_here_is_told_without_the_reloads():
 
 
 def told(line: str) -> bool:
-    """Whether it tells of an ending, instead of counting."""
+    """Whether the line reports an ending instead of counting."""
     return not line.strip().isdigit()
 
 
 @pytest.mark.parametrize("name", ["reconnecting", "reconnecting_blocking"])
-async def test_the_client_that_comes_back_counts_on_and_stops_on_a_signal(name):
+async def test_the_reconnecting_client_continues_to_count_and_stops_on_a_signal(name):
     server, connections = endwell.Server(), []
 
     @server.websocket("/")
@@ -117,7 +117,7 @@ async def test_the_client_that_comes_back_counts_on_and_stops_on_a_signal(name):
         with python(str(ROOT / "examples" / f"{name}.py"), f"ws://127.0.0.1:{server.port}/") as process:
             async with asyncio.timeout(PATIENCE):
                 lines = []
-                # The blocking one is told in another thread than that which counts on meanwhile.
+                # The blocking client reports it in another thread than the one that continues to count.
                 while "3\n" not in lines or not any(map(told, lines)):
                     lines.append(await asyncio.to_thread(process.stdout.readline))
                     assert lines[-1]

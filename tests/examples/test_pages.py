@@ -1,4 +1,4 @@
-"""What the pages say is so: programs, links, tests; the cookbook quotes the examples word for word."""
+"""The pages are correct: programs, links, tests; the cookbook quotes the examples verbatim."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUOTING = [
 ]
 PAGES = [*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md"))]
 
-#: What programs name, and the keywords of what takes options.
+#: The names that programs may use, and the keywords of functions with options.
 PUBLIC = {"endwell": endwell, "sync": sync, "server": endwell.Server()}
 KEYWORDS = {
     "Server": {*get_type_hints(OptionKeywords), "max_threads"},
@@ -44,7 +44,7 @@ def programs(page: Path, languages: str = "python") -> list[str]:
 
 
 @pytest.mark.parametrize("page", QUOTING, ids=lambda page: page.name)
-def test_every_piece_of_a_program_on_a_page_is_a_piece_of_an_example(page):
+def test_every_program_excerpt_on_a_page_is_from_an_example(page):
     examples = [
         dedent(file.read_text())
         for file in (ROOT / "examples").rglob("*.*")
@@ -54,7 +54,7 @@ def test_every_piece_of_a_program_on_a_page_is_a_piece_of_an_example(page):
         assert any(piece in example for example in examples), piece
 
 
-def test_what_the_readme_shows_runs_as_it_says(capsys):
+def test_the_programs_of_the_readme_work_as_described(capsys):
     server, client, blocking = programs(ROOT / "README.md")
     routes, run, where = server.partition("server.run(")
     assert run
@@ -72,7 +72,7 @@ def test_what_the_readme_shows_runs_as_it_says(capsys):
     assert any(line.startswith("the application closed; we closed with 1000 NORMAL") for line in lines)
 
 
-def test_every_program_on_a_page_is_python_and_what_it_calls_exists(page):
+def test_every_program_on_a_page_is_valid_and_calls_existing_names(page):
     for program in programs(page):
         tree = compile(dedent(program), page.name, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         for node in ast.walk(tree):
@@ -83,12 +83,12 @@ def test_every_program_on_a_page_is_python_and_what_it_calls_exists(page):
                 assert {keyword.arg for keyword in node.keywords} <= known, ast.unparse(node)
 
 
-def test_every_link_of_a_page_leads_somewhere(page):
+def test_every_link_of_a_page_has_a_target(page):
     for target in re.findall(r"\]\(([^)#]*)[^)]*\)", page.read_text()):
         assert not target or "://" in target or (page.parent / target).exists(), target
 
 
-def test_every_test_that_a_page_names_exists(page):
+def test_every_test_named_on_a_page_exists(page):
     for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text()):
         assert f"def {name}(" in (ROOT / file).read_text(), name
 

@@ -1,7 +1,7 @@
-"""The other build in a process of its own, which is asked what it makes of the same octets.
+"""The other build in a process of its own, which processes the same octets.
 
-As a program it answers: a line with a target, whether every split is to be tried, and the
-octets in hexadecimal; the answer is a line of JSON.
+Run as a program, it reads lines with a target, whether to try every split, and the octets in hexadecimal.
+It answers each with a line of JSON.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COMPILED = "endwell.wire.codec" in compiled()
 
 
 def outcome(name: str, data: bytes, every: bool = False) -> str:
-    """What this build makes of ``data``; a find begins with "FIND"."""
+    """The result of this build for ``data``; a find begins with "FIND"."""
     try:
         return check(name, data, every)
     except Exception:
@@ -35,7 +35,7 @@ def outcome(name: str, data: bytes, every: bool = False) -> str:
 
 
 class Other:
-    """The build that this process does not run; the same, where none is compiled."""
+    """The build that this process does not run; the same build, if none is compiled."""
 
     def __enter__(self) -> Other:
         pure = "0" if os.environ.get("ENDWELL_PURE") == "1" else "1"
@@ -56,7 +56,7 @@ class Other:
         self._process.communicate(timeout=BOUND)
 
     def outcome(self, name: str, data: bytes, every: bool = False) -> str:
-        """What the other build makes of ``data``; a process that dies of it is a find too."""
+        """The result of the other build for ``data``; a crash of its process is a find too."""
         stdin = self._process.stdin
         assert stdin is not None
         stdin.write(f"{name} {int(every)} {data.hex()}\n")
@@ -76,7 +76,7 @@ class Other:
 
 
 def main() -> None:
-    """Say which build this is, then answer until there are no more questions."""
+    """Print which build this is, then answer requests until the end of the input."""
     print(json.dumps(str(COMPILED)), flush=True)
     for line in sys.stdin:
         name, every, octets = line.rstrip("\n").split(" ")

@@ -1,4 +1,4 @@
-"""Octets made out of octets, as a peer that means harm, or has a fault, might."""
+"""Mutates octets into what a malicious or faulty peer might send."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.fuzz.targets import LONGEST
 
 __all__ = ["mutated"]
 
-#: Single octets at which parsers change their mind: lengths, flags, ends of ranges.
+#: Single octets at which parsers branch: lengths, flags, ends of ranges.
 ODD = (0, 1, 9, 10, 13, 32, 34, 44, 58, 59, 61, 92, 125, 126, 127, 128, 129, 136, 137, 138, 193, 254, 255)
 
 WORDS = (

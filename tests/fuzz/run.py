@@ -1,10 +1,9 @@
 """Fuzz every target for a while: ``make fuzz``, or ``make fuzz SECONDS=3600 TARGETS="frames close"``.
 
-Inputs are changed at random; one that reaches a line by a way on which no other has come goes
-into the corpus, and is changed in turn. (The pure build is traced for that; the compiled one has
-to make the same of every input.) What breaks a property, raises what it must not, takes long,
-or is not the same in both builds is a find: it is printed, its input is kept, and the exit
-status is 1.
+Inputs are mutated at random. An input that takes a new path through the code is added to the corpus and
+mutated in turn. (The pure build is traced for that; the compiled build must give the same result for every
+input.) A find is an input that violates a property, raises an undocumented exception, takes long, or
+differs between the builds. It is printed, its input is kept, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -28,23 +27,23 @@ __all__ = ["CORPUS", "corpus"]
 CORPUS = Path(__file__).parent / "corpus"
 SOURCE = str(Path(endwell.__file__).parent)
 
-#: Seconds of one input in one build, at all its splits, that are too many.
+#: Seconds for one input in one build, with all its splits, that count as too slow.
 SLOW = 2.0
 
-#: Finds of a target after which it rests: they are probably one.
+#: The number of finds after which a target pauses: they probably have the same cause.
 ENOUGH = 10
 
 Way = tuple[object, ...]
 
 
 def corpus(name: str) -> list[bytes]:
-    """The kept inputs of a target, the shortest first."""
+    """The corpus of a target, the shortest inputs first."""
     inputs = [path.read_bytes() for path in sorted((CORPUS / name).iterdir())]
     return sorted(inputs, key=len)
 
 
 def ways_of(name: str, data: bytes) -> set[Way]:
-    """Every step from line to line of the package that an input takes, whole and in two halves."""
+    """All line-to-line steps in the package that an input causes, whole and in two halves."""
     ways: set[Way] = set()
     last = 0
 
@@ -60,7 +59,7 @@ def ways_of(name: str, data: bytes) -> set[Way]:
         sys.settrace(begin)
         try:
             TARGETS[name](data, cuts)
-        except Exception:  # outcome() tells it
+        except Exception:  # outcome() reports it
             pass
         finally:
             sys.settrace(None)
@@ -68,7 +67,7 @@ def ways_of(name: str, data: bytes) -> set[Way]:
 
 
 class Target:
-    """One target's inputs, and where they lead."""
+    """The inputs of one target, and the paths they take."""
 
     def __init__(self, name: str, other: Other, keep: bool) -> None:
         self.name = name
@@ -80,7 +79,7 @@ class Target:
         self.slowest = 0.0
 
     def load(self) -> None:
-        """Run the kept inputs; those that lead nowhere new are not changed further."""
+        """Run the corpus; inputs without a new path are not mutated."""
         for data in corpus(self.name):
             self.run(data, kept=True)
 
@@ -106,7 +105,7 @@ class Target:
                 (CORPUS / self.name / sha256(data).hexdigest()[:12]).write_bytes(data)
 
     def find(self, data: bytes, what: str) -> None:
-        """Say it, and keep the input where the corpus does not have it yet."""
+        """Print the find, and keep its input if the corpus does not have it yet."""
         self.finds += 1
         path = Path(f"find-{self.name}-{sha256(data).hexdigest()[:12]}")
         path.write_bytes(data)
@@ -120,7 +119,7 @@ class Target:
 
 
 def main() -> int:
-    """Take turns among the targets until the time is up; 1 if there are finds."""
+    """Alternate between the targets until the time is up; 1 if there are finds."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=600.0, help="in sum")
     parser.add_argument(
@@ -141,7 +140,7 @@ def main() -> int:
         while time.monotonic() < until:
             for target in targets:
                 for _ in range(20 if target.finds < ENOUGH else 0):
-                    # Half of the time one of the newest: they have been changed least.
+                    # Half of the time one of the newest, which have been mutated least.
                     pool = target.inputs if dice.random() < 0.5 else target.inputs[-20:]
                     target.run(mutated(dice.choice(pool), target.inputs, dice))
             if time.monotonic() - told > 60:

@@ -1,9 +1,8 @@
-"""What is fuzzed: each parser of a peer's octets, as a function from octets to what it made of them.
+"""The fuzz targets: each parser of a peer's octets, as a function from octets to its result.
 
-A target is given octets, of which the first ones choose its options, and the places at which the
-rest of them is cut into reads. It returns what a test can compare, and raises AssertionError
-where something does not hold that has to hold for all octets. An exception other than those
-that the parser documents is a find too.
+A target receives octets, the first of which select its options, and the places at which the rest is split
+into reads. It returns a comparable result, and raises AssertionError if a property is violated that must
+hold for all octets. An exception that the parser does not document is a find too.
 """
 
 from __future__ import annotations
@@ -36,22 +35,22 @@ from tests.wire.peer import receive
 
 __all__ = ["TARGETS", "check"]
 
-#: The longest input; what only long ones show is tested elsewhere (tests/wire, tests/hostile).
+#: The longest input; other tests cover effects of long input (tests/wire, tests/hostile).
 LONGEST = 4096
 
 SIZES = (2**20, 400, 125, 1)
 TIGHT = Options(max_line=60, max_headers=7, max_head=300, max_refusal=5, compression=None)
 
-#: What may stand in no line of a head (RFC 9110 §5.5).
+#: The octets that are forbidden in a line of a head (RFC 9110 §5.5).
 CONTROLS = {*range(9), *range(10, 32), 127}
 
 Target = Callable[[bytes, list[int]], object]
 
 
 def check(name: str, data: bytes, every: bool = False) -> str:
-    """What the target makes of ``data``, which is the same however it is split.
+    """The result of the target for ``data``, which must be the same for any split.
 
-    ``every``: at every single place; else in the whole, octet by octet, and at one place.
+    ``every``: split at every single place; otherwise whole, octet by octet, and at one place.
     """
     target = TARGETS[name]
     whole = target(data, [])
@@ -65,13 +64,13 @@ def check(name: str, data: bytes, every: bool = False) -> str:
 
 
 def _reads(data: bytes, skipped: int, cuts: list[int]) -> list[bytes]:
-    """``data`` behind the octets that choose options, in pieces; ``cuts`` count from its start."""
+    """``data`` after the octets that select options, in pieces; ``cuts`` count from its start."""
     edges = [skipped, *(cut for cut in cuts if cut > skipped), len(data)]
     return [data[a:b] for a, b in pairwise(edges)]
 
 
 def _said(error: Exception | None) -> str:
-    """An error, of which nothing may reach a log or a header alive."""
+    """An error as text, which must contain no control characters for a log or a header."""
     if error is None:
         return ""
     assert str(error).isprintable(), repr(error)
@@ -83,7 +82,7 @@ def _said(error: Exception | None) -> str:
 
 
 def _received(made: Callable[[int], Codec], data: bytes, cuts: list[int]) -> object:
-    """The events and the error, the same whether long payloads are read into their room or not.
+    """The events and the error, the same whether long payloads are read into the codec's room or not.
 
     ``made(size)`` makes a codec for messages of at most ``size`` bytes.
     """
@@ -114,8 +113,8 @@ def frames(data: bytes, cuts: list[int]) -> object:
         return Codec(client, size, PerMessageDeflate(agreed, client) if compressed else None)
 
     events, error = _received(made, data, cuts)  # type: ignore[misc]
-    # zlib keeps to itself the output of a call that fails: where DEFLATE is corrupt, and what it
-    # held before that was too long or no text, the pieces decide which of these is seen.
+    # zlib does not return the output of a call that fails. If the DEFLATE data is corrupt and the text
+    # before that is too long or not UTF-8, the split decides which error is raised.
     return events, "a fault" if compressed and error else error
 
 
@@ -136,13 +135,13 @@ def hybi(data: bytes, cuts: list[int]) -> object:
 
 
 def inflate(data: bytes, cuts: list[int]) -> object:
-    """Two compressed messages of one connection; the second octet is the size of the first of them."""
+    """Two compressed messages of one connection; the second octet is the size of the first message."""
     how, size, rest = data[0] if data else 0, data[1] if len(data) > 1 else 0, data[2:]
     limit = (2**20, 1000, 10, 0)[how >> 1 & 3]
     agreed = Deflate(client_max_window_bits=8 + (how >> 4 & 7), client_no_context_takeover=bool(how & 8))
     if agreed.client_max_window_bits < 15:
-        # Data that reaches further back than was agreed is found by zlib only if it is no longer
-        # at hand, which is a matter of the pieces. With the widest window nothing reaches further.
+        # zlib detects a distance beyond the negotiated window only if the data is no longer in its buffer,
+        # which depends on the split. With the widest window no distance is too far.
         cuts = []
     inflater = PerMessageDeflate(agreed, client=False)
     messages: list[bytes] = []
@@ -162,7 +161,7 @@ def inflate(data: bytes, cuts: list[int]) -> object:
 
 
 def close(data: bytes, cuts: list[int]) -> object:
-    """The payload of a Close, and what is read out of its reason."""
+    """The payload of a Close, and the advice in its reason."""
     try:
         received = parse_close(data[:MAX_CONTROL])
     except PeerError as error:
@@ -173,7 +172,7 @@ def close(data: bytes, cuts: list[int]) -> object:
 
 
 def connection(data: bytes, cuts: list[int]) -> object:
-    """A whole connection: what it takes, what it answers, how it ends."""
+    """A whole connection: what it receives, what it answers, how it ends."""
     how = data[0] if data else 0
     client = bool(how & 1)
     options = Options(max_size=400, max_queue=3, ping_interval=None)
@@ -193,15 +192,15 @@ def connection(data: bytes, cuts: list[int]) -> object:
     while core.inbox:
         taken.append(core.inbox.popleft())
     if core.answering:
-        core.handled(0.0)  # the application has taken what came before the Close
+        core.handled(0.0)  # the application has received the messages before the Close
     said = b"".join(map(bytes, core.outbox.buffers()))
     core.sent(len(said), 0.0)
     core.tick(100.0)
-    core.tick(200.0)  # the deadline of the first tick may have begun another wait
+    core.tick(200.0)  # the deadline of the first tick may have started another wait
     ending = core.ending
     assert ending is not None, "it has not ended"
     assert str(ending).isprintable()
-    # What is said, a peer understands.
+    # The peer can parse what is sent.
     answers, error = receive(Codec(not client), said)
     assert error is None
     assert sum(isinstance(answer, Close) for answer in answers) <= 1
@@ -212,7 +211,7 @@ def connection(data: bytes, cuts: list[int]) -> object:
 
 
 def request(data: bytes, cuts: list[int]) -> object:
-    """A request, what is accepted of it, and the answer."""
+    """A request, what is negotiated for it, and the response."""
     how = data[0] if data else 0
     base = TIGHT if how & 1 else Options()
     options = base.replace(
@@ -239,7 +238,7 @@ def request(data: bytes, cuts: list[int]) -> object:
 
 
 def _well_formed(answer: bytes) -> None:
-    """No octet of a peer has broken our answer apart."""
+    """No octet of a peer breaks the framing of our response."""
     lines = answer.partition(b"\r\n\r\n")[0].split(b"\r\n")
     assert not any(set(line) & CONTROLS for line in lines)
     names = [line.partition(b":")[0].decode() for line in lines[1:]]
@@ -248,7 +247,7 @@ def _well_formed(answer: bytes) -> None:
 
 
 def _offer(options: Options) -> Offer:
-    """A request with keys that are known; those of hixie-76 are its draft's own example."""
+    """A request with known keys; those of hixie-76 are the example of its draft."""
     fields = {
         "Host": "localhost",
         "Origin": "http://localhost",
@@ -263,7 +262,7 @@ def _offer(options: Options) -> Offer:
 
 
 def response(data: bytes, cuts: list[int]) -> object:
-    """An answer to a client, and what is agreed to."""
+    """A response to a client, and what is negotiated."""
     how = data[0] if data else 0
     base = TIGHT if how & 1 else Options()
     version = ("13", *LEGACY)[(how >> 1) % 6]
@@ -282,14 +281,15 @@ def response(data: bytes, cuts: list[int]) -> object:
             return answer
         accepted = opening.confirm(_offer(options), answer)
     except InvalidHandshake as error:
-        # The sentence about an answer that is not HTTP quotes what has come of it, which depends on the split.
+        # The error about a response that is not HTTP quotes the octets received so far, which depends on
+        # the split.
         return _said(error).partition(": it begins with ")[0]
     assert accepted.subprotocol in (None, "chat")
     return answer, reader.rest + b"".join(reads), accepted.subprotocol, accepted.deflate is not None
 
 
 def extensions(data: bytes, cuts: list[int]) -> object:
-    """The lines of Sec-WebSocket-Extensions: what they say, what a server and a client agree to."""
+    """The lines of Sec-WebSocket-Extensions: their parameters, and what a server and a client negotiate."""
     lines = data.decode("latin-1").split("\n")
     try:
         parsed = parse_extensions(lines)
@@ -300,7 +300,7 @@ def extensions(data: bytes, cuts: list[int]) -> object:
     for settings in (Deflate(), narrow):
         accepted = deflate.accept(parsed, settings)
         agreed.append(accepted and accepted[0])
-        # An answer that a server of ours gives is one that a client may get.
+        # A client accepts the response of our server.
         if accepted is not None:
             parse_extensions([accepted[0]])
         try:
@@ -311,14 +311,14 @@ def extensions(data: bytes, cuts: list[int]) -> object:
 
 
 def uri(data: bytes, cuts: list[int]) -> object:
-    """A URI, as a redirect may name one."""
+    """A URI, for example from a redirect."""
     try:
         parsed = parse_uri(data.decode("utf-8", "replace"))
     except ValueError as error:
         return _said(error)
     made = opening.offer(parsed.host, parsed.port, parsed.secure, parsed.target, Headers(), TIGHT)
     head = made.request.serialize()
-    # What a client sends, a server takes.
+    # A server accepts what a client sends.
     again = RequestReader(Options(max_line=4 * LONGEST)).receive(head)
     assert again is not None
     assert again.target == parsed.target

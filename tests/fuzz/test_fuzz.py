@@ -1,4 +1,4 @@
-"""A short run of the fuzzer, the inputs that it has kept, and the two builds side by side; ``make fuzz`` runs for long."""
+"""A short run of the fuzzer, its corpus, and both builds side by side; ``make fuzz`` runs for long."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ def other():
 
 
 @each_target
-def test_the_kept_inputs_hold_every_property_and_both_builds_make_the_same_of_them_at_every_split(
-    name, other
-):
+def test_both_builds_give_the_same_result_for_the_corpus_at_every_split(name, other):
     inputs = corpus(name)
     assert inputs
     for data in inputs:
@@ -36,7 +34,7 @@ def test_the_kept_inputs_hold_every_property_and_both_builds_make_the_same_of_th
 
 
 @each_target
-def test_a_short_run_finds_nothing(name, other):
+def test_a_short_fuzzer_run_finds_nothing(name, other):
     dice = Random(name)
     inputs = corpus(name)
     for _ in range(100):
@@ -47,7 +45,7 @@ def test_a_short_run_finds_nothing(name, other):
 
 
 def inputs_of(name):
-    """What a peer might send: kept inputs, changed here and there, and joined."""
+    """Inputs of a peer: corpus inputs, mutated and joined."""
     pieces = st.sampled_from(corpus(name)) | st.sampled_from(WORDS) | st.binary(max_size=8)
     return st.builds(
         lambda start, *rest: start + b"".join(rest), st.sampled_from(corpus(name)), pieces, pieces
@@ -55,7 +53,7 @@ def inputs_of(name):
 
 
 def _damaged(data):
-    """``data`` with an octet or two of it changed or gone."""
+    """``data`` with one or two octets changed or removed."""
     places = st.integers(0, max(0, len(data) - 1))
     damage = st.lists(st.tuples(places, st.none() | st.integers(0, 255)), max_size=2)
     return damage.map(lambda changes: _changed(data, changes))
@@ -72,7 +70,7 @@ def _changed(data, changes):
 
 
 @each_target
-def test_the_compiled_and_the_pure_build_give_the_same_events_for_the_same_bytes_at_every_split(name, other):
+def test_both_builds_give_the_same_events_at_every_split(name, other):
     @settings(max_examples=30)
     @given(inputs_of(name))
     def same(data):
@@ -81,11 +79,11 @@ def test_the_compiled_and_the_pure_build_give_the_same_events_for_the_same_bytes
     same()
 
 
-def test_the_other_build_is_the_other_one(other):
+def test_the_other_process_runs_the_other_build(other):
     built = find_spec("endwell.wire._payload") is not None
     assert {COMPILED, other.compiled} == ({True, False} if built else {False})
 
 
-def test_the_ways_of_an_input_are_seen_in_the_pure_build():
+def test_the_paths_of_an_input_are_traced_in_the_pure_build():
     ways = ways_of("close", b"\x03\xe8bye")
     assert any(str(path).endswith("wire/frames.py") for path, *_ in ways) is not COMPILED

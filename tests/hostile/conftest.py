@@ -1,4 +1,4 @@
-"""Asserts of the shared parts show what they compared."""
+"""Makes failing asserts of the shared modules show the compared values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A peer that sends as fast as the other side takes it, from a thread of its own."""
+"""A peer that sends as fast as the other side reads, from a thread of its own."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.raw import RawPeer
 
 __all__ = ["flooding"]
 
-#: Bytes that are given to TLS, or to the kernel, at a time.
+#: The number of bytes passed to TLS or to the kernel at a time.
 STEP = 2**16
-#: Milliseconds between two looks whether to stop, while the other side takes nothing.
+#: Milliseconds between two checks of the stop flag while the other side reads nothing.
 POLL_INTERVAL = 20
 
 
@@ -25,18 +25,18 @@ class Flood:
     def __init__(self, peer: RawPeer, octets: bytes) -> None:
         self._peer = peer
         self._octets = octets
-        # What is left in the kernel when the peer is gone is still looked at, and a bomb is a
-        # thousand times as much.
+        # The other side still processes what is in the kernel when the peer is gone, and a bomb inflates a
+        # thousandfold.
         peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, STEP)
-        # The thread's own: the number of the peer's may be given to another socket.
+        # A duplicate for the thread: the descriptor number of the peer may be given to another socket.
         self._fd = os.dup(peer.sock.fileno())
         self._stopping = False
         self.thread = threading.Thread(target=self._run)
-        #: Bytes that the kernel took.
+        #: The number of bytes that the kernel accepted.
         self.sent = 0
 
     def stop(self) -> None:
-        """Send no more, and wait for the thread."""
+        """Stop sending, and wait for the thread."""
         self._stopping = True
         self.thread.join()
 
@@ -44,11 +44,11 @@ class Flood:
         try:
             while True:
                 for at in range(0, len(self._octets), STEP):
-                    self._send(self._peer.sealed(self._octets[at : at + STEP]))
+                    self._send(self._peer.encrypt(self._octets[at : at + STEP]))
                     if self._stopping:
                         return
         except OSError:
-            pass  # the other side has ended it
+            pass  # the other side has ended TCP
         finally:
             os.close(self._fd)
 
@@ -66,7 +66,7 @@ class Flood:
 
 @contextmanager
 def flooding(peer: RawPeer, octets: bytes) -> Iterator[Flood]:
-    """``octets`` leave again and again while the block runs; then the peer ends TCP, in the middle of a frame."""
+    """Send ``octets`` again and again during the block; then end TCP, in the middle of a frame."""
     flood = Flood(peer, octets)
     flood.thread.start()
     try:

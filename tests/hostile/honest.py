@@ -1,4 +1,4 @@
-"""A server under attack, and an honest client beside the attacker that must not feel it."""
+"""A server under attack, and an honest client beside the attacker that must not be delayed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tests.raw import BOUND, HOST, PLAIN, Transport
 
 __all__ = ["MOST", "Attacked", "attacked", "piece_of_work"]
 
-#: How much work an honest connection may have to wait for, whatever another one sends: as much CPU
-#: of the loop's thread as so many pieces of work take on the machine that the test runs on. How
-#: fast that is, and how busy else, does not matter. A turn of a flood is below a tenth of it; the
-#: faults that it rules out were twice to 200 times as much. The pure build parses ten times slower.
+#: The longest permitted delay of an honest connection, whatever another one sends. It is CPU time of the
+#: loop's thread, as a number of pieces of work measured on the same machine, so that neither speed nor load
+#: matters. A loop iteration during a flood takes less than a tenth of it; the faults that it excludes took
+#: 2 to 200 times as much. The pure build parses ten times slower.
 MOST = 100 if os.environ.get("ENDWELL_PURE") == "1" else 50
 
 
 def piece_of_work() -> float:
-    """The CPU seconds of some work of an interpreter, some milliseconds: the least of three tries."""
+    """The CPU seconds of a piece of interpreter work of some milliseconds: the least of three tries."""
     return min(_work() for _ in range(3))
 
 
@@ -35,34 +35,34 @@ def _work() -> float:
 
 
 class Attacked:
-    """The server, what it was told of the connections that ended, and how the honest one fared."""
+    """The server, the endings of its connections, and the delays of the honest client."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.port = server.port
         self.endings: list[Ending] = []
-        #: Connections whose handler runs.
+        #: The connections whose handler runs.
         self.handled: list[WebSocket] = []
         #: The longest round trip of the honest connection, in CPU seconds of this thread.
         self.longest = 0.0
         self.trips = 0
 
     async def ended(self, count: int = 1) -> Ending:
-        """Wait until so many have ended; the last one."""
+        """Wait until ``count`` connections have ended; the last ending."""
         async with asyncio.timeout(BOUND):
             while len(self.endings) < count:
                 await asyncio.sleep(0.001)
         return self.endings[count - 1]
 
     async def honest_trips(self, count: int) -> None:
-        """Wait until the honest connection has made so many round trips more."""
+        """Wait until the honest connection has made ``count`` more round trips."""
         count += self.trips
         async with asyncio.timeout(BOUND):
             while self.trips < count:
                 await asyncio.sleep(0.001)
 
     async def forget(self) -> None:
-        """Forget how long it waited so far: for the test itself, which is in the same thread."""
+        """Reset the longest round trip: to exclude the work of the test itself in the same thread."""
         await self.honest_trips(2)
         self.longest = 0.0
 
@@ -75,7 +75,7 @@ class Attacked:
             longest.append(self.longest)
         self.longest = min(longest)
 
-    async def _be_honest(self, ws: WebSocket) -> None:
+    async def _run_honest_client(self, ws: WebSocket) -> None:
         while True:
             began = time.thread_time()
             await ws.send("still there?")
@@ -101,7 +101,7 @@ async def attacked(
 ) -> AsyncIterator[Attacked]:
     """A server, and an honest client that never waits for more than ``MOST`` pieces of work.
 
-    When the block is left, nothing of the other connections is left.
+    At the end of the block no other connection is left.
     """
     server = Server(**{"ping_interval": None, "close_timeout": 2.0, **options})
 
@@ -124,11 +124,11 @@ async def attacked(
         both = Attacked(server)
         uri = f"{scheme}://{HOST}:{server.port}/honest"
         async with connect(uri, ssl=transport.client, ping_interval=None) as ws:
-            task = asyncio.create_task(both._be_honest(ws))
+            task = asyncio.create_task(both._run_honest_client(ws))
             await asyncio.sleep(0.005)
             before = _held()
             yield both
-            # Not nothing_left_behind(): the honest client has timers, and its are not the same ones.
+            # Not nothing_left_behind(): the honest client has timers, which change.
             async with asyncio.timeout(BOUND):
                 while len(server.connections) > 1 or any(map(int.__gt__, _held(), before)):
                     await asyncio.sleep(0.001)
@@ -138,6 +138,6 @@ async def attacked(
             await asyncio.wait([task])
             assert task.cancelled(), task.exception()
             assert ws.is_open
-    # Measured only where it may matter.
+    # Measured only if it may matter.
     most = MOST * (piece_of_work() if both.longest > 0.05 else 1.0)
     assert both.longest < most, f"an honest connection waited {both.longest:.3f} s, above {most:.3f} s"

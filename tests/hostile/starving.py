@@ -18,7 +18,7 @@ from endwell import Cause, HandshakeError, Server, compiled, connect
 from endwell.aio import listen, reactor, tcp
 from tests.pair import within
 
-#: What only passes, and what ends a connection, with the cause that it then has.
+#: Errors that are temporary, and errors that end a connection, with the cause of the ending.
 PASSING = [errno.ENOBUFS, errno.ENOMEM]
 ENDING = {
     errno.ECONNRESET: Cause.CONNECTION_RESET,
@@ -30,7 +30,7 @@ CALLS = ("receive", "send", "send_many")
 
 
 class Failing:
-    """One of the calls, which fails the ``nth`` time that it is made on our side's socket."""
+    """A call that fails the ``nth`` time it is made on our socket."""
 
     def __init__(self, name: str, nth: int, number: int) -> None:
         self.real = getattr(tcp, name)
@@ -47,7 +47,7 @@ class Failing:
 
 
 async def session(name: str, nth: int, number: int) -> bool:
-    """A conversation of one server and two clients, in which one call fails; False if it was not made so often."""
+    """A conversation of one server and two clients, in which one call fails; False if it was not made."""
     failing = Failing(name, nth, number)
     endings = []
     cleaned = []
@@ -58,7 +58,7 @@ async def session(name: str, nth: int, number: int) -> bool:
         failing.victim = ws._stream._fd if failing.victim is None else failing.victim
         try:
             async for message in ws:
-                # Large enough to be queued as it is, beside a small one: send_many.
+                # Large enough to be queued without a copy, beside a small one: send_many.
                 await ws.send(message)
                 await ws.send(message * 10_000)
         finally:
@@ -98,9 +98,9 @@ async def session(name: str, nth: int, number: int) -> bool:
     return happened
 
 
-#: What accept(2) fails with: the whole system's lack of something, or one that was gone by then.
+#: Errors of accept(2): a lack of resources in the system, or a connection that is already gone.
 ACCEPTING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED, errno.EINTR)
-#: What epoll_ctl(2) fails with where a socket is to be watched.
+#: Errors of epoll_ctl(2) when a socket is added.
 WATCHING = (errno.ENOMEM, errno.ENOSPC)
 
 
@@ -108,7 +108,7 @@ EPOLL = select.epoll
 
 
 class FailingEpoll:
-    """An epoll that cannot watch the ``nth`` socket that it is given."""
+    """An epoll that cannot add the ``nth`` socket."""
 
     def __init__(self, nth: int, number: int) -> None:
         self.real = EPOLL()
@@ -126,7 +126,7 @@ class FailingEpoll:
 
 
 async def conversations(server: Server, count: int) -> int:
-    """How many of so many clients, one after the other, are served; the others fail in order."""
+    """The number of ``count`` clients, one after the other, that are served; the others fail in order."""
     served = 0
     for _ in range(count):
         with suppress(HandshakeError):
@@ -149,7 +149,7 @@ def echoing() -> Server:
 
 
 async def accepting(number: int) -> None:
-    """accept(2) fails once; whoever connects waits a moment and is served."""
+    """accept(2) fails once; the client waits a moment and is served."""
     real, fails = listen._accepted, [number]
 
     def accepted(sock: object) -> object:
@@ -167,7 +167,7 @@ async def accepting(number: int) -> None:
 
 
 async def watching(number: int) -> int:
-    """epoll_ctl(2) fails once, each time for another socket, of either side; for how many there were."""
+    """epoll_ctl(2) fails once, for a different socket of either side each time; the number of sockets."""
     nth = 1
     while await watched(nth, number):
         nth += 1
@@ -175,7 +175,7 @@ async def watching(number: int) -> int:
 
 
 async def watched(nth: int, number: int) -> bool:
-    """It fails for the ``nth`` socket: only that connection does. False if there were not so many."""
+    """It fails for the ``nth`` socket, and only that connection fails. False if there were fewer."""
     epolls = []
 
     def epoll() -> FailingEpoll:
@@ -186,7 +186,7 @@ async def watched(nth: int, number: int) -> bool:
     reactor.epoll = epoll
     try:
         async with echoing().serving(grace=1) as server:
-            # An epoll lasts as long as there are connections, so one of ours stays.
+            # An epoll lasts as long as there are connections, so one of ours stays open.
             with suppress(HandshakeError):
                 async with connect(f"ws://127.0.0.1:{server.port}/", ping_interval=None):
                     assert await conversations(server, 3) >= 2
@@ -197,7 +197,7 @@ async def watched(nth: int, number: int) -> bool:
 
 
 async def main() -> None:
-    """Every call, the first time it is made, the second time, and so on."""
+    """Every call fails the first time it is made, then the second time, and so on."""
     assert not compiled()
     logging.disable()
     for number in ACCEPTING:

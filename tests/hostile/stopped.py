@@ -1,10 +1,11 @@
-"""A process that is stopped and goes on: who is declared dead, and when.
+"""A process that is stopped and continued: which peers time out, and when.
 
     python -m tests.hostile.stopped 60 20 20
 
 stops endwell, once as a server and once as a client, for 60 seconds, with a
-``ping_interval`` of 20 s and a ``ping_timeout`` of 20 s. Of its two peers one lives all the while; the other
-one has died before the stop.
+``ping_interval`` of 20 s and a ``ping_timeout`` of 20 s. One of its two peers is alive all the time; the
+other
+one died before the stop.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ __all__ = ["Report", "stopped"]
 
 
 class Report(NamedTuple):
-    """What became of the two peers; times are in seconds since the process went on."""
+    """The result for the two peers; times are in seconds since the process continued."""
 
-    #: When the peer that lives got the first ping.
+    #: The time at which the live peer received the first ping.
     pinged: float
-    #: Whether it was still connected when it had been pinged three times more.
+    #: Whether the live peer was still connected after three more pings.
     kept: bool
-    #: The end of the other one: when it was told, and the ``Ending``.
+    #: The ending of the dead peer: the time of the report, and the ``Ending``.
     ended: float
     ending: dict[str, Any]
 
 
 async def stopped(role: str, seconds: float, interval: float, patience: float) -> Report:
-    """Stop a process that plays ``role`` for so long, and see."""
+    """Stop a process that plays ``role`` for ``seconds``, and report."""
     with RawServer() as listening:
         how = json.dumps({"role": role, "uri": listening.uri, "interval": interval, "patience": patience})
         with python("-m", "tests.hostile.stopped", "child", how) as child:
@@ -54,7 +55,7 @@ async def stopped(role: str, seconds: float, interval: float, patience: float) -
                     peers.append(await RawPeer.connect(port))
             with peers[0] as alive, peers[1] as dead:
                 await dead.vanish()
-                # Both have an unanswered ping when it stops.
+                # Both peers have an unanswered ping when the process stops.
                 assert (await alive.read_frame(None)).opcode == PING
                 child.send_signal(signal.SIGSTOP)
                 os.waitpid(child.pid, os.WUNTRACED)  # noqa: ASYNC222 - at once
@@ -69,7 +70,7 @@ async def stopped(role: str, seconds: float, interval: float, patience: float) -
 
 
 async def _answer(peer: RawPeer, count: int) -> list[float]:
-    """Answer so many pings that are sent from now on; when they came."""
+    """Answer ``count`` pings that are sent from now on; the times at which they arrived."""
     came: list[float] = []
     while len(came) < count and (received := await peer.read_frame(None)) is not None:
         if received.opcode == PING:
@@ -79,7 +80,7 @@ async def _answer(peer: RawPeer, count: int) -> list[float]:
 
 
 class _Lines:
-    """What a child writes, as JSON."""
+    """The output of a child, as JSON lines."""
 
     def __init__(self, child: subprocess.Popen[str]) -> None:
         self._child = child
@@ -93,7 +94,7 @@ class _Lines:
 # -- the child -------------------------------------------------------------------
 
 
-async def _be(role: str, uri: str, interval: float, patience: float) -> None:
+async def _run_child(role: str, uri: str, interval: float, patience: float) -> None:
     options = {"ping_interval": interval, "ping_timeout": patience}
 
     def tell(ending: endwell.Ending) -> None:
@@ -101,7 +102,7 @@ async def _be(role: str, uri: str, interval: float, patience: float) -> None:
 
     if role == "client":
         print("0", flush=True)
-        # They are held, because a connection that nothing refers to is closed.
+        # Referenced, because a connection without references is closed.
         held = [await endwell.connect(uri, **options) for _ in range(2)]
         for ws in held:
             ws.on_close(tell)
@@ -118,7 +119,7 @@ async def _be(role: str, uri: str, interval: float, patience: float) -> None:
         await asyncio.Event().wait()
 
 
-# -- by hand ---------------------------------------------------------------------
+# -- from the command line --------------------------------------------------------
 
 
 async def _main(seconds: float, interval: float, patience: float) -> None:
@@ -132,6 +133,6 @@ async def _main(seconds: float, interval: float, patience: float) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "child":
         with suppress(KeyboardInterrupt):
-            asyncio.run(_be(**json.loads(sys.argv[2])))
+            asyncio.run(_run_child(**json.loads(sys.argv[2])))
     else:
         asyncio.run(_main(*map(float, sys.argv[1:])))

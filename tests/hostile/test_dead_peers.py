@@ -1,4 +1,4 @@
-"""A peer that is gone without a word is noticed in time, whatever else goes on."""
+"""A dead peer is detected in time, whatever else happens."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.wire.peer import BINARY, PING
 
 KEEPALIVE = {"ping_interval": 0.3, "ping_timeout": 0.3, "write_timeout": None}
 
-#: Seconds after which nothing but the close timeout would end it: more than a test waits.
+#: Seconds after which only the close timeout would end the connection: longer than a test waits.
 LONG = 60.0
 
-#: More than any kernel buffers on the way.
+#: More octets than the kernel buffers on the path hold.
 HUGE = bytes(2**24)
 
 
@@ -38,7 +38,7 @@ async def nothing(both):
 
 
 @pytest.mark.parametrize("before", [nothing, block_writes, fill_inbox])
-async def test_a_dead_peer_is_gone_within_ping_interval_and_ping_timeout(before, role, transport):
+async def test_a_dead_peer_is_closed_within_ping_interval_and_ping_timeout(before, role, transport):
     async with pair(role, transport, buffer=65536, close_timeout=LONG, **KEEPALIVE) as both:
         await before(both)
         await both.peer.vanish()
@@ -46,7 +46,7 @@ async def test_a_dead_peer_is_gone_within_ping_interval_and_ping_timeout(before,
     assert (ending.cause, ending.tcp, ending.clean) == (Cause.KEEPALIVE_TIMEOUT, TcpEnd.ABORTED, False)
 
 
-async def test_a_dead_peer_is_gone_with_its_inbox_full_and_the_queue_to_it_blocked(role, transport):
+async def test_a_dead_peer_is_closed_with_full_inbox_and_blocked_outbox(role, transport):
     async with pair(role, transport, buffer=65536, **KEEPALIVE) as both:
         await block_writes(both)
         await fill_inbox(both)
@@ -54,8 +54,8 @@ async def test_a_dead_peer_is_gone_with_its_inbox_full_and_the_queue_to_it_block
         assert (await both.ending()).cause is Cause.KEEPALIVE_TIMEOUT
 
 
-async def test_a_reset_is_told_at_once_though_messages_wait_for_a_busy_handler(role, transport):
-    # Without keepalive nothing else would ever tell it.
+async def test_a_reset_is_reported_at_once_while_messages_wait(role, transport):
+    # Without keepalive nothing else would report it.
     async with pair(role, transport, close_timeout=LONG) as both:
         await fill_inbox(both)
         both.peer.reset()
@@ -64,7 +64,7 @@ async def test_a_reset_is_told_at_once_though_messages_wait_for_a_busy_handler(r
     assert (ending.cause, ending.tcp) == (Cause.CONNECTION_RESET, TcpEnd.RST)
 
 
-async def test_a_peer_that_has_closed_its_socket_is_gone_with_the_next_ping_though_messages_wait(role):
+async def test_a_ping_detects_a_closed_socket_while_messages_wait(role):
     async with pair(role, ping_interval=0.1, ping_timeout=LONG, close_timeout=LONG) as both:
         await fill_inbox(both)
         both.peer.drop()
@@ -72,7 +72,7 @@ async def test_a_peer_that_has_closed_its_socket_is_gone_with_the_next_ping_thou
     assert (ending.cause, ending.tcp) == (Cause.CONNECTION_RESET, TcpEnd.RST)
 
 
-async def test_whoever_is_held_back_by_turns_goes_on_each_time_and_is_not_taken_for_reset(role, transport):
+async def test_a_peer_that_is_repeatedly_paused_is_not_reset(role, transport):
     async def slow(ws):
         async for message in ws:
             await asyncio.sleep(0)
@@ -85,19 +85,19 @@ async def test_whoever_is_held_back_by_turns_goes_on_each_time_and_is_not_taken_
                 assert await both.peer.read_frame() == (BINARY, b"again")
 
 
-async def test_a_peer_whose_messages_wait_for_a_busy_handler_is_not_given_up(role, transport):
+async def test_a_peer_whose_messages_wait_does_not_time_out(role, transport):
     async with pair(role, transport, **KEEPALIVE) as both:
         await fill_inbox(both)
-        for _ in range(4):  # the last one leaves long after the first should have been answered
+        for _ in range(4):  # the last one is sent long after the first should have been answered
             assert (await both.peer.read_frame()).opcode == PING
         assert both.ws.is_open
-        # Nor is it at the moment at which the handler takes them, though no pong was read.
+        # Nor at the moment at which the handler receives them, although no pong was read.
         for _ in range(20):
             assert await both.ws.recv() == b"unread"
         assert both.ws.is_open
 
 
-async def test_a_peer_that_takes_nothing_is_gone_after_write_timeout_without_any_keepalive(role, transport):
+async def test_write_timeout_works_without_keepalive(role, transport):
     async with pair(role, transport, buffer=65536, write_timeout=0.2, close_timeout=LONG) as both:
         await fill_inbox(both)
         await block_writes(both)

@@ -1,4 +1,4 @@
-"""Safe without a word of configuration: finite limits, the same origin, no old protocols, nobody's headers believed."""
+"""Safe without configuration: finite limits, same origin, no old protocols, no trust in proxy headers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.hostile.honest import attacked
 from tests.pair import until
 from tests.raw import RawPeer
 
-#: What is off by default, and why nothing is unbounded by that.
+#: The options that are off by default, and why nothing is unbounded without them.
 OFF = {
     "idle_timeout": "keepalive ends dead peers; an honest idle one may stay",
     "max_lifetime": "likewise",
@@ -42,9 +42,9 @@ FORWARDED = [
 ]
 
 
-async def test_what_a_peer_says_of_itself_in_the_headers_of_proxies_is_not_believed():
+async def test_proxy_headers_of_a_peer_are_not_trusted():
     async with attacked() as both:
-        with await RawPeer.reach(both.port) as peer:
+        with await RawPeer.connect_tcp(both.port) as peer:
             await peer.write(peer.request()[:-2] + b"\r\n".join(FORWARDED) + b"\r\n\r\n")
             await peer.read_head()
             await until(lambda: both.handled)
@@ -56,9 +56,9 @@ async def test_what_a_peer_says_of_itself_in_the_headers_of_proxies_is_not_belie
 
 
 @pytest.mark.parametrize("header", [*FORWARDED, b"X-Original-Host: victim.example"])
-async def test_no_header_of_a_proxy_makes_another_origin_ones_own(header):
+async def test_no_proxy_header_makes_another_origin_the_same_origin(header):
     async with attacked() as both:
-        with await RawPeer.reach(both.port) as peer:
+        with await RawPeer.connect_tcp(both.port) as peer:
             origin = b"Origin: https://victim.example"
             await peer.write(peer.request()[:-2] + header + b"\r\n" + origin + b"\r\n\r\n")
             assert (await peer.read_head()).startswith("HTTP/1.1 403 ")

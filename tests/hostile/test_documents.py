@@ -1,4 +1,4 @@
-"""docs/explanation/security.md and docs/howto/limits.md say nothing that the code and the tests do not know."""
+"""docs/explanation/security.md and docs/howto/limits.md agree with the code and the tests."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LIMITS = (ROOT / "docs" / "howto" / "limits.md").read_text()
 
 
 def names():
-    """The name of every test there is."""
+    """The names of all tests."""
     for path in (ROOT / "tests").rglob("test_*.py"):
         yield from re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
 
 
 def rows(text, head):
-    """The cells of a Markdown table, by its first heading."""
+    """The cells of a Markdown table, found by its first heading."""
     lines = iter(text.splitlines())
     while not next(lines).startswith(f"| {head} |"):
         pass
@@ -34,7 +34,7 @@ def rows(text, head):
         yield [cell.strip() for cell in line.strip("|").split(" | ")]
 
 
-def test_every_test_that_is_named_exists():
+def test_every_named_test_exists():
     named = set(re.findall(r"`(test_\w+)`", SECURITY))
     assert len(named) > 50
     assert named <= set(names()), named - set(names())
@@ -47,7 +47,7 @@ def test_every_attack_and_every_promise_has_a_test(head):
     assert not [row for row in table if "`test_" not in row[-1]]
 
 
-def test_every_limit_has_its_default_a_reason_and_what_the_peer_sees():
+def test_every_limit_has_a_default_a_reason_and_an_effect():
     limits = {field.name: field.default for field in fields(Options) if field.metadata["unit"]}
     limits["max_threads"] = inspect.signature(Server).parameters["max_threads"].default
     limits["grace"] = inspect.signature(Server.serving).parameters["grace"].default
@@ -61,13 +61,13 @@ def test_every_limit_has_its_default_a_reason_and_what_the_peer_sees():
 
 
 def constant(path, name):
-    """A number of the sources, compiled or not."""
+    """A number in the sources, compiled or not."""
     source = (ROOT / "src" / "endwell" / path).read_text()
     (value,) = re.findall(rf"^{name} = ([0-9 */]+)$", source, re.MULTILINE)
     return eval(value)
 
 
-def test_the_limits_that_are_no_options_have_the_values_of_the_code():
+def test_limits_that_are_no_options_have_the_values_of_the_code():
     told = [[int(number) for number in re.findall(r"\d+", row[1])] for row in rows(LIMITS, "in the code")]
     assert told == [
         [constant("wire/codec.py", "_FREE_FRAGMENTS"), constant("wire/codec.py", "_BYTES_PER_FRAGMENT")],
@@ -84,7 +84,7 @@ def test_the_limits_that_are_no_options_have_the_values_of_the_code():
     ]
 
 
-def test_the_way_to_report_a_weakness_is_told():
+def test_the_docs_say_how_to_report_a_vulnerability():
     text = (ROOT / "SECURITY.md").read_text()
     for heading in ("## Reporting", "## Supported versions", "## In scope"):
         assert heading in text

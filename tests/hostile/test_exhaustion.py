@@ -1,4 +1,4 @@
-"""The process has no file descriptor left: those who are connected notice nothing, and it passes."""
+"""The process has no file descriptors left: open connections are not affected, and it recovers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.pair import within
 from tests.raw import BOUND, HOST, RawPeer
 from tests.wire.peer import TEXT
 
-#: Echoes, with room for so many descriptors beside the listening socket: that of the
-#: connections' epoll, and one for each of them.
+#: An echo server with a few descriptors beside the listening socket: one for the epoll, one for each
+#: connection.
 SERVER = """
 import asyncio, logging, os, resource, sys
 from endwell import Server
@@ -48,17 +48,17 @@ else:
 
 
 def cpu_of(process):
-    """Seconds of CPU that it has used."""
+    """The seconds of CPU time that the process has used."""
     with open(f"/proc/{process.pid}/stat") as file:
         user, system = file.read().rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-async def test_without_file_descriptors_old_connections_work_cpu_is_idle_one_line_is_logged_and_it_recovers():
+async def test_a_server_without_file_descriptors_stays_idle_and_recovers():
     with python("-c", SERVER, "4", LOOP) as process, contextlib.ExitStack() as stack:
         port = int(process.stdout.readline())
         old = [stack.enter_context(await RawPeer.connect(port)) for _ in range(3)]
-        waiting = [stack.enter_context(await RawPeer.reach(port)) for _ in range(4)]
+        waiting = [stack.enter_context(await RawPeer.connect_tcp(port)) for _ in range(4)]
         for peer in waiting:
             await peer.write(peer.request())
         await asyncio.sleep(0.1)
@@ -68,7 +68,8 @@ async def test_without_file_descriptors_old_connections_work_cpu_is_idle_one_lin
                 await peer.frame(TEXT, b"still there?")
                 assert (await peer.read_frame()).payload == b"still there?"
             await asyncio.sleep(0.1)
-        # The echoes took some hundredths of it. A loop that accepts again and again takes all there is.
+        # The echoes took some hundredths of a second. A loop that calls accept again and again takes all of
+        # it.
         assert cpu_of(process) - before < 0.4
         old.pop().drop()
         assert (await waiting[0].read_head()).startswith("HTTP/1.1 101 ")
@@ -83,10 +84,10 @@ async def test_without_file_descriptors_old_connections_work_cpu_is_idle_one_lin
 
 
 @pytest.mark.parametrize("left", [0, 1])
-async def test_a_client_without_file_descriptors_fails_and_says_why(left):
+async def test_a_client_without_file_descriptors_fails_with_the_reason(left):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.create_server((HOST, 0)) as listening:
-        await asyncio.get_running_loop().run_in_executor(None, int)  # its thread is there
+        await asyncio.get_running_loop().run_in_executor(None, int)  # its thread has started
         with socket.socket() as last:
             resource.setrlimit(resource.RLIMIT_NOFILE, (last.fileno() + left, hard))
         try:

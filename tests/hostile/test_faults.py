@@ -1,11 +1,11 @@
-"""Stages and faults: whatever goes wrong, and whenever, five things hold.
+"""Stages and faults: whatever fails, and in any stage, five guarantees hold.
 
-Other connections notice nothing; file descriptors and tasks are back where they were; the
-application is told one ending, the right one; its cleanup has run once; and no message
-that was answered is lost or came twice. ``attacked`` holds the first two.
+Other connections are not affected; file descriptors and tasks are released; the application gets one
+ending, the right one; its cleanup runs once; and no answered message is lost or duplicated. ``attacked``
+checks the first two.
 
-The other faults of the matrix are tested where they are at home: signals in tests/server, TLS's
-own in tests/contract, EMFILE in test_exhaustion.
+The other faults of the matrix are tested elsewhere: signals in tests/server, TLS faults in tests/contract,
+EMFILE in test_exhaustion.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.pair import nothing_left_behind, within
 from tests.raw import BOUND, HOST, PROMPT, RawPeer
 from tests.wire.peer import BINARY, CONTINUATION, PING, TEXT
 
-#: Seconds of a drain: 4/5 of it are the time of a handler for its answer, on a machine that stalls besides.
+#: Seconds of a drain: a handler has 4/5 of them for its answer, even on a stalled machine.
 DEADLINE = 5.0
 
 TIMES = {
@@ -40,7 +40,7 @@ TIMES = {
 
 
 class Application:
-    """A handler that echoes, and goes wrong when told."""
+    """A handler that echoes, and fails when told to."""
 
     def __init__(self):
         self.fault = asyncio.get_running_loop().create_future()
@@ -83,11 +83,11 @@ async def accept(peer):
 
 
 async def tls(peer):
-    await peer.transmit(peer.flight()[:40])
+    await peer.send_tcp(peer.tls_flight()[:40])
 
 
 async def handshake(peer):
-    await peer.shake()
+    await peer.tls_handshake()
     await peer.write(peer.request()[:40])
 
 
@@ -173,16 +173,16 @@ RIGHT = {
 
 @pytest.mark.parametrize("fault", [reset, fin, silence, closes_bytewise], ids=lambda fault: fault.__name__)
 @pytest.mark.parametrize("stage", BEFORE, ids=lambda stage: stage.__name__)
-async def test_a_fault_before_a_connection_is_open_is_nobodys_business(stage, fault, transport, caplog):
+async def test_a_fault_before_a_connection_opens_is_not_reported(stage, fault, transport, caplog):
     if stage is tls and transport.client is None:
         stage = accept
     async with attacked(transport=transport, **TIMES) as both:
-        with await RawPeer.reach(both.port, transport.client) as peer:
+        with await RawPeer.connect_tcp(both.port, transport.client) as peer:
             await stage(peer)
             if fault is closes_bytewise:
                 peer.bytewise = True
-                with suppress(ConnectionError):  # it may be cut in the middle
-                    await peer.transmit(b"\x00" * 50)
+                with suppress(ConnectionError):  # it may be aborted in the middle
+                    await peer.send_tcp(b"\x00" * 50)
             else:
                 await fault(peer, None)
             await asyncio.sleep(0.01)
@@ -193,14 +193,12 @@ async def test_a_fault_before_a_connection_is_open_is_nobodys_business(stage, fa
 
 @pytest.mark.parametrize("fault", RIGHT, ids=lambda fault: fault.__name__)
 @pytest.mark.parametrize("stage", [*OPEN, closing], ids=lambda stage: stage.__name__)
-async def test_a_fault_ends_its_connection_once_with_the_right_ending_and_nothing_else(
-    stage, fault, transport, caplog
-):
+async def test_a_fault_ends_only_its_connection_with_the_right_ending(stage, fault, transport, caplog):
     application = Application()
     async with attacked(application.handler, transport, **TIMES) as both:
-        with await RawPeer.reach(both.port, transport.client, buffer=65536) as peer:
+        with await RawPeer.connect_tcp(both.port, transport.client, buffer=65536) as peer:
             await stage(peer)
-            # It waits for no end of a message, nor for the peer to read; so this is the end.
+            # It waits neither for the end of a message nor for the peer to read; so this is the end.
             if fault is closes_bytewise and stage in (receiving, fragment):
                 await finish(stage, peer)
             await fault(peer, application)
@@ -218,10 +216,10 @@ async def test_a_fault_ends_its_connection_once_with_the_right_ending_and_nothin
     if stage is closing:
         cause, code = Cause.APP_CLOSED, 4000
     elif fault in (closes_bytewise, stuck) and stage is receiving:
-        cause, code = ending.cause, ending.code  # what comes is a part of the message
+        cause, code = ending.cause, ending.code  # what follows is a part of the message
     assert ending.cause is cause
     if code is not None:
-        # Where the peer takes nothing, our Close leaves only if the kernel takes it.
+        # If the peer reads nothing, our Close is sent only if the kernel accepts it.
         assert ending.code in ([code, CloseCode.ABNORMAL_CLOSURE] if stage is blocked else [code])
     assert len(both.endings) == 1
     assert application.began == application.cleaned == 1
@@ -229,17 +227,17 @@ async def test_a_fault_ends_its_connection_once_with_the_right_ending_and_nothin
     assert ending.messages_in == 5 + (stage in (blocked, closing)) + (
         stage in (receiving, fragment) and fault is closes_bytewise
     )
-    # One line for a handler that fails, unless the end was decided by then.
+    # One line for a handler that fails, unless the ending was decided by then.
     assert len(caplog.records) == (fault is raises)
 
 
 @pytest.mark.parametrize("stage", [*OPEN, closing], ids=lambda stage: stage.__name__)
-async def test_a_loop_that_was_blocked_ends_nothing(stage, transport, caplog):
+async def test_a_blocked_loop_ends_no_connection(stage, transport, caplog):
     application = Application()
     async with attacked(application.handler, transport, **TIMES) as both:
-        with await RawPeer.reach(both.port, transport.client, buffer=65536) as peer:
+        with await RawPeer.connect_tcp(both.port, transport.client, buffer=65536) as peer:
             await stage(peer)
-            # Longer than all there is to be exceeded, and nobody's fault but ours.
+            # Longer than every timeout, and caused by our own process.
             time.sleep(0.8)  # noqa: ASYNC251
             if stage in (receiving, fragment):
                 await finish(stage, peer)
@@ -258,7 +256,7 @@ async def test_a_loop_that_was_blocked_ends_nothing(stage, transport, caplog):
 
 
 async def finish(stage, peer):
-    """The rest of what the stage has begun."""
+    """The rest of what the stage has started."""
     if stage is receiving:
         await peer.write(bytes(500 + 8))
     else:
@@ -270,9 +268,7 @@ async def finish(stage, peer):
 
 @pytest.mark.parametrize("fault", RIGHT, ids=lambda fault: fault.__name__)
 @pytest.mark.parametrize("stage", [*OPEN, closing], ids=lambda stage: stage.__name__)
-async def test_a_fault_while_the_server_drains_ends_its_connection_once_and_costs_the_others_no_answer(
-    stage, fault, caplog
-):
+async def test_a_fault_during_a_drain_ends_only_its_connection(stage, fault, caplog):
     application, endings = Application(), []
     server = Server(**TIMES)
     server.websocket("/")(application.handler)
@@ -287,7 +283,7 @@ async def test_a_fault_while_the_server_drains_ends_its_connection_once_and_cost
     async with server.serving(grace=1), nothing_left_behind():
         uri = f"ws://{HOST}:{server.port}/honest"
         async with connect(uri, ping_interval=None) as ws:
-            with await RawPeer.reach(server.port, buffer=65536) as peer:
+            with await RawPeer.connect_tcp(server.port, buffer=65536) as peer:
                 await stage(peer)
                 await ws.send("question")
                 await asyncio.sleep(0.01)
@@ -311,7 +307,7 @@ async def test_a_fault_while_the_server_drains_ends_its_connection_once_and_cost
         right += [
             Cause.PEER_VANISHED,
             Cause.KEEPALIVE_TIMEOUT,
-        ]  # what comes is a part of the message, and no pong
+        ]  # what follows is a part of the message, and no pong
     assert ending.cause in right
     assert application.began == application.cleaned == 1
     assert application.received[:5] == list("01234")
@@ -321,7 +317,7 @@ async def test_a_fault_while_the_server_drains_ends_its_connection_once_and_cost
 # -- system calls, and memory -------------------------------------------------------
 
 
-def test_any_system_call_may_fail_once_and_what_only_passes_ends_nothing():
+def test_temporary_errors_of_any_system_call_end_no_connection():
     arguments = [sys.executable, "-m", "tests.hostile.starving"]
     pure = {**os.environ, "ENDWELL_PURE": "1"}
     run = subprocess.run(arguments, cwd=ROOT, env=pure, capture_output=True, timeout=3 * BOUND, check=False)
@@ -330,7 +326,7 @@ def test_any_system_call_may_fail_once_and_what_only_passes_ends_nothing():
 
 
 @pytest.mark.parametrize("nth", [1, 2])
-async def test_no_memory_for_a_message_ends_that_connection_and_is_logged_once(nth, monkeypatch, caplog):
+async def test_a_memory_error_ends_its_connection_and_is_logged_once(nth, monkeypatch, caplog):
     real, calls = zlib.decompressobj, []
 
     class Failing:
@@ -352,7 +348,7 @@ async def test_no_memory_for_a_message_ends_that_connection_and_is_logged_once(n
     application = Application()
     async with attacked(application.handler) as both:
         monkeypatch.setattr(zlib, "decompressobj", Failing)
-        with await RawPeer.reach(both.port) as peer:
+        with await RawPeer.connect_tcp(both.port) as peer:
             extension = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
             await peer.write(peer.request()[:-2] + extension)
             await peer.read_head()

@@ -1,4 +1,4 @@
-"""Nothing is kept of what is over: of each kind of frame, each way to end, each outcome of an opening."""
+"""Nothing remains of ended connections, for each kind of frame, of ending and of handshake result."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.pair import nothing_left_behind, until
 from tests.raw import BOUND, RawPeer
 from tests.wire.peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 
-#: Rounds before it is counted, and those that are.
+#: The number of warm-up rounds, and of counted rounds.
 WARM, ROUNDS = 10, 50
-#: Bytes that a round may leave on average: less than any object.
+#: The average number of bytes that a round may leave: less than any object.
 NOTHING = 32
 
 
@@ -78,14 +78,14 @@ ROUND = {
 
 
 @pytest.mark.parametrize("name", ROUND)
-async def test_nothing_is_kept_of_a_connection_that_is_over(name):
+async def test_nothing_remains_of_an_ended_connection(name):
     server = Server(ping_interval=None, close_timeout=2 * BOUND, open_timeout=2 * BOUND)
     server.websocket("/")(reading)
     server.get("/page")(lambda request: "a page")
 
     async def play(rounds):
         for _ in range(rounds):
-            with await RawPeer.reach(server.port) as peer:
+            with await RawPeer.connect_tcp(server.port) as peer:
                 await ROUND[name](peer)
             await until(lambda: not server.connections and not server._listener.openings)
         await asyncio.sleep(0.02)  # the last callbacks
@@ -95,7 +95,7 @@ async def test_nothing_is_kept_of_a_connection_that_is_over(name):
         gc.collect()
         tracemalloc.start()
         try:
-            await play(2)  # whatever is made once while it traces
+            await play(2)  # objects that are created once while it traces
             gc.collect()
             before = tracemalloc.take_snapshot()
             await play(ROUNDS)
@@ -110,12 +110,12 @@ async def test_nothing_is_kept_of_a_connection_that_is_over(name):
 
 
 class Params(dict):
-    """What hangs on a connection, and can be watched."""
+    """An attribute of a connection that can be weakly referenced."""
 
 
 @pytest.mark.parametrize("when", ["answered", "answer_timeout"])
-async def test_a_connection_that_is_over_is_freed_at_once(when, face):
-    """It has no circle for the garbage collector, nor has a Close that waited for its handler left one."""
+async def test_an_ended_connection_is_freed_at_once(when, face):
+    """It is in no reference cycle, nor does a Close that waited for its handler leave one."""
     server = Server(answer_timeout=0.05 if when == "answer_timeout" else 60.0, ping_interval=None)
     held = []
 

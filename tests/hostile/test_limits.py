@@ -1,4 +1,4 @@
-"""More connections than a server takes."""
+"""More connections than a server accepts."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def serve(**options):
 
 
 async def refused(server, transport, request):
-    """What a connection too many is told."""
-    with await RawPeer.reach(server.port, transport.client) as peer:
-        await peer.shake()
+    """The response to an excess connection."""
+    with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+        await peer.tls_handshake()
         await peer.write(request)
         head = await peer.read_head()
         while await peer.more():
             pass
         assert peer.seen.tcp.name == "FIN"
-        await peer.notify()
+        await peer.send_close_notify()
         peer.fin()
         return head
 
@@ -44,7 +44,7 @@ OVER = "%s (%d) is no longer reached; refused meanwhile: %d"
 
 
 @pytest.mark.parametrize("option", ["max_connections", "max_connections_per_address"])
-async def test_a_connection_too_many_is_answered_with_503_and_retry_after(option, transport, caplog):
+async def test_an_excess_connection_gets_503_with_retry_after(option, transport, caplog):
     server = serve(**{option: 2})
     async with server.serving(ssl=transport.server, grace=0), nothing_left_behind():
         with (
@@ -55,7 +55,7 @@ async def test_a_connection_too_many_is_answered_with_503_and_retry_after(option
                 head = await refused(server, transport, request)
                 assert head.startswith("HTTP/1.1 503 ")
                 assert "\r\nRetry-After: 10" in head
-            # Those who were there go on, and a place that becomes free is given away.
+            # Existing connections continue, and a slot that becomes free is reused.
             assert len(server.connections) == 2
             two.drop()
             async with asyncio.timeout(BOUND):
@@ -68,22 +68,22 @@ async def test_a_connection_too_many_is_answered_with_503_and_retry_after(option
         async with asyncio.timeout(BOUND):
             while server.connections:
                 await asyncio.sleep(0.001)
-    # One line each, however many are refused; an address at its own limit causes no line.
+    # One line each, for any number of refusals; an address at its own limit causes no line.
     told = [record.msg for record in caplog.records]
     assert told == ([REACHED, OVER] if option == "max_connections" else [])
 
 
-async def test_pages_and_unfinished_openings_count_too():
+async def test_pages_and_unfinished_handshakes_count_for_max_connections():
     server = serve(max_connections=1, open_timeout=2.5)
     async with server.serving(grace=0), nothing_left_behind():
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await until(lambda: server._listener.openings)
-            with await RawPeer.reach(server.port) as other:
+            with await RawPeer.connect_tcp(server.port) as other:
                 await other.write(PAGE)
                 assert (await other.read_head()).startswith("HTTP/1.1 503 ")
-            assert await peer.read_frame() is None  # cut after open_timeout
-        for _ in range(3):  # and each place is free again
-            with await RawPeer.reach(server.port) as peer:
+            assert await peer.read_frame() is None  # aborted after open_timeout
+        for _ in range(3):  # and each slot is free again
+            with await RawPeer.connect_tcp(server.port) as peer:
                 await peer.write(PAGE)
                 assert (await peer.read_head()).startswith("HTTP/1.1 200 ")
                 peer.fin()
@@ -92,14 +92,14 @@ async def test_pages_and_unfinished_openings_count_too():
             await until(lambda: not server._listener.openings)
 
 
-async def test_refusing_is_bounded_too():
+async def test_pending_refusals_are_bounded():
     server = serve(max_connections=1)
     async with server.serving(grace=0), nothing_left_behind():
         with await RawPeer.connect(server.port) as one:
-            crowd = [await RawPeer.reach(server.port) for _ in range(REFUSALS + 10)]
+            crowd = [await RawPeer.connect_tcp(server.port) for _ in range(REFUSALS + 10)]
             async with asyncio.timeout(BOUND):
                 for peer in crowd[REFUSALS:]:
-                    assert not await peer.more()  # cut
+                    assert not await peer.more()  # aborted
             await crowd[0].write(crowd[0].request())
             assert (await crowd[0].read_head()).startswith("HTTP/1.1 503 ")
             for peer in crowd:
@@ -108,11 +108,11 @@ async def test_refusing_is_bounded_too():
             assert await one.read_close()
 
 
-def test_a_server_without_limits_counts_nothing():
+def test_a_server_without_limits_accepts_all():
     assert Admission(Options()).admit(("192.0.2.1", 1)) is UNLIMITED
 
 
-def test_each_address_has_its_own_limit_and_a_64_of_ipv6_is_one():
+def test_each_address_or_ipv6_64_prefix_has_its_own_limit():
     admission = Admission(Options(max_connections_per_address=1))
     first = admission.admit(("192.0.2.1", 1))
     assert not first.refused
@@ -126,12 +126,12 @@ def test_each_address_has_its_own_limit_and_a_64_of_ipv6_is_one():
     assert not admission.admit(("192.0.2.1", 3)).refused
 
 
-def test_unix_sockets_count_in_all_but_have_no_address():
+def test_unix_sockets_count_for_the_total_limit_only():
     admission = Admission(Options(max_connections=3, max_connections_per_address=1))
     assert [admission.admit("").refused for _ in range(4)] == [False, False, False, True]
 
 
-def test_whoever_left_is_forgotten():
+def test_ended_connections_leave_no_admission_records():
     admission = Admission(Options(max_connections=10))
     places = [admission.admit((f"192.0.2.{n}", n)) for n in range(20)]
     for place in places:
@@ -140,15 +140,15 @@ def test_whoever_left_is_forgotten():
     assert not admission._refused
 
 
-async def test_a_connection_that_ended_before_it_was_looked_at_is_forgotten(transport):
+async def test_a_connection_that_ended_before_accept_leaves_nothing(transport):
     server = serve(max_connections=100)
     async with server.serving(ssl=transport.server, grace=0), nothing_left_behind():
         socks = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
         for sock in socks:
             sock.send(b"junk\r\n\r\n")
             sock.close()
-        with await RawPeer.reach(server.port, transport.client) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
             await peer.write(PAGE)
             assert (await peer.read_head()).startswith("HTTP/1.1 200 ")
         async with asyncio.timeout(BOUND):

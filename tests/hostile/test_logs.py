@@ -1,6 +1,6 @@
-"""Every line of the log that a peer can bring about, with a peer that would forge another one.
+"""Every log line that a peer can cause, with a peer that tries to forge another one.
 
-CWE-117: control characters in what a peer says end a line, or steer the terminal that shows it.
+CWE-117: control characters in the input of a peer end a line, or control the terminal that shows it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from tests.pair import until, within
 from tests.raw import RawPeer, RawServer, switching_protocols
 from tests.wire.peer import TEXT
 
-#: An end of line, the line that is forged, a colour, and what turns the direction of the text.
+#: An end of line, the forged line, a colour, and a change of the text direction.
 FORGED = "\r\nCRITICAL forged \x1b[31m\N{RIGHT-TO-LEFT OVERRIDE}\N{LINE SEPARATOR}\0"
-#: The same as it stands in a path.
+#: The same, encoded in a path.
 ENCODED = "%0D%0ACRITICAL%20forged%1B"
 
-#: The lines there are, by the text that they are made of.
+#: The known lines, by their format.
 BY_A_PEER = {
     "%s on %r: %s",
     "#%d %s %s",
@@ -45,19 +45,19 @@ BY_A_PEER = {
     "reading from %r failed",
     "refused %s from %s with %d: %s",
 }
-#: Those of a server whose handlers and callbacks fail.
+#: The lines of a server whose handlers and callbacks fail.
 HERE = {
     text
     for text in BY_A_PEER
-    # Those of a client, of a socket that fails, and of the frames.
+    # The lines of a client, of a socket that fails, and of the frames.
     if not any(part in text for part in ("reconnecting", "reading", "#%d")) and text[:5] != "%s %s"
 }
-#: Those in which there is nothing but what the operating system or the application says.
+#: The lines that contain only texts of the operating system or the application.
 BY_NOBODY = {
     "tasks that ignore their cancellation and are abandoned: %s",
     "threads of asyncio.to_thread that still run and are abandoned: %d",
     "%r failed",
-    "%s",  # how a drain went: numbers, and the names of handlers
+    "%s",  # the result of a drain: numbers, and names of handlers
     "%s before all workers were ready: the program exits",
     "%s before all new workers were ready: the restart failed, the old workers go on",
     "%s (%d) is no longer reached; refused meanwhile: %d",
@@ -66,7 +66,7 @@ BY_NOBODY = {
     "%s starts",
     "%s %s while it was stopping",
     "%s%s; a new worker starts %s",
-    "%s took longer than open_timeout (%s s): the answer is 503",  # a route's pattern, a function's name
+    "%s took longer than open_timeout (%s s): the answer is 503",  # the pattern of a route, the name of a function
     "cannot accept connections for now: %s",
     "cannot notify systemd of %s: %s",
     (
@@ -101,7 +101,7 @@ METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 
 
 def texts():
-    """The text of every line that the package logs."""
+    """The format of every line that the package logs."""
     for path in Path(endwell.__file__).parent.rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text())):
             called = ast.unparse(call.func) if isinstance(call, ast.Call) else ""
@@ -110,13 +110,13 @@ def texts():
                 yield next(each.value for each in call.args if isinstance(each, ast.Constant))
 
 
-def test_every_line_that_is_logged_is_known_here():
+def test_every_log_line_is_listed_here():
     assert set(texts()) == BY_A_PEER | BY_NOBODY | OF_UVICORN
 
 
 @pytest.fixture
 def written(caplog):
-    """The log as a file would have it, each line told by its text; nothing in it is forged."""
+    """The log as in a file, with the format of each line; nothing in it is forged."""
     lines = {}
     yield lines
     for record in caplog.records:
@@ -128,7 +128,7 @@ def written(caplog):
 
 
 async def closed_by_a_forger():
-    """The exception of a connection whose peer has closed it with a forged reason."""
+    """The exception of a connection that its peer closed with a forged reason."""
     with RawServer() as listening:
         connecting = asyncio.ensure_future(opened(listening.uri))
         with await listening.accept() as peer:
@@ -144,7 +144,7 @@ async def opened(uri, **options):
     return await connect(uri, ping_interval=None, **options)
 
 
-async def test_no_text_of_a_peer_reaches_the_log_alive_whatever_fails(written, caplog):
+async def test_every_text_of_a_peer_is_escaped_in_the_log(written, caplog):
     caplog.set_level(logging.INFO, "endwell.serve")
     caplog.set_level(logging.INFO, "endwell.server")
     server = Server(ping_interval=None)
@@ -183,24 +183,24 @@ async def test_no_text_of_a_peer_reaches_the_log_alive_whatever_fails(written, c
     server.sessions.joined(fail)
     async with server.serving(grace=1):
         for kind in ("handler", "thread", "key"):
-            with await RawPeer.reach(server.port) as peer:
+            with await RawPeer.connect_tcp(server.port) as peer:
                 await peer.write(peer.request(f"/{kind}/{ENCODED}?token=secret"))
                 await peer.read_head()
                 await peer.read_to_the_end(answer=True)
                 peer.fin()
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(peer.request(f"/close/{ENCODED}?token=secret"))
             await peer.read_head()
             await peer.close(1011, FORGED)
             await peer.read_to_the_end()
             peer.fin()
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(f"GET /page/{ENCODED}?token=secret HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             head = await peer.read_head()
             assert head.startswith("HTTP/1.1 500 ")
             assert "forged" not in head
             peer.fin()
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             request = peer.request(f"/nowhere/{ENCODED}")
             await peer.write(request[:-2] + b"Origin: http://forged\x85\r\n\r\n")
             assert (await peer.read_head()).startswith("HTTP/1.1 404 ")
@@ -208,14 +208,14 @@ async def test_no_text_of_a_peer_reaches_the_log_alive_whatever_fails(written, c
     await until(lambda: {record.msg for record in caplog.records} >= HERE)
     for record in caplog.records:
         if record.msg == "%s":
-            continue  # how the drain went
-        # It is told, in a form that cannot do anything.
+            continue  # the result of the drain
+        # It is logged, in a harmless form.
         assert "forged" in logging.Formatter().format(record)
-        # What a page says in its query is often a token.
+        # The query of a page is often a token.
         assert "secret" not in logging.Formatter().format(record)
 
 
-async def test_the_name_of_a_peers_socket_is_escaped_too(written, caplog, tmp_path, monkeypatch):
+async def test_the_name_of_a_peers_socket_is_escaped_in_the_log(written, caplog, tmp_path, monkeypatch):
     monkeypatch.setattr(zlib, "decompressobj", _no_memory)
     shown = []
     server = Server(ping_interval=None)
@@ -248,7 +248,7 @@ def _no_memory(wbits):
     raise MemoryError
 
 
-async def test_no_text_of_a_server_reaches_the_log_of_a_client_that_comes_back(written, caplog):
+async def test_texts_of_a_server_are_escaped_in_the_log_of_reconnecting(written, caplog):
     caplog.set_level(logging.INFO, "endwell")
     with RawServer() as listening:
 
@@ -280,10 +280,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-async def test_what_a_server_says_is_escaped_in_the_error_of_a_client(name):
+async def test_texts_of_a_server_are_escaped_in_errors_of_a_client(name):
     with RawServer() as listening:
         connecting = asyncio.ensure_future(opened(listening.uri, subprotocols=["chat"]))
-        with await listening.reached() as peer:
+        with await listening.accept_tcp() as peer:
             head = switching_protocols(await peer.read_head())
             await peer.write(head[:-2] + WRONG[name] + b"\r\n\r\n")
             with pytest.raises(HandshakeError) as raised:
@@ -298,9 +298,9 @@ async def test_what_a_server_says_is_escaped_in_the_error_of_a_client(name):
         assert len(text) < 300
 
 
-async def test_the_ending_of_a_peer_that_would_forge_a_line_is_one_line():
+async def test_an_ending_with_a_forged_line_is_one_line():
     exception = await closed_by_a_forger()
-    assert exception.ending.reason == FORGED  # the application has it as it came
+    assert exception.ending.reason == FORGED  # the application has it unchanged
     for text in (str(exception), repr(exception.ending), exception.ending.as_dict()["text"]):
         assert "forged" in text
         assert text.isprintable()

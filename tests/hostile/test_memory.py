@@ -1,4 +1,4 @@
-"""A peer that does its worst, in each phase: what we hold for it stays below a cap that is known beforehand.
+"""The worst that a peer can do in each phase: the memory held for it stays below a known cap.
 
 ``docs/howto/limits.md`` has the same caps in words.
 """
@@ -20,8 +20,8 @@ from tests.wire.peer import BINARY, CONTINUATION, PING, TEXT
 
 KiB, MiB = 2**10, 2**20
 
-#: One read of the socket, and what there is of it beside the messages: 4096 of them as Python's
-#: objects, the rest as it came and copied once to go on; and a message while it is copied.
+#: One read of the socket, and its events apart from the messages: 4096 of them as Python objects, the rest
+#: as received and copied once; and a message while it is copied.
 READ = 256 * KiB
 OBJECTS = 12 * READ
 
@@ -29,8 +29,8 @@ LIMITS = {"max_size": MiB, "max_queue": 16, "write_limit": 64 * KiB, "max_head":
 
 
 @contextmanager
-def at_most(cap):
-    """What is allocated in the block, and at any moment of it, is below ``cap``."""
+def peak_below(cap):
+    """The memory allocated in the block stays below ``cap`` at any moment."""
     gc.collect()
     tracemalloc.start()
     try:
@@ -41,8 +41,8 @@ def at_most(cap):
     assert held < cap, f"{held / KiB:.0f} KiB held, {cap / KiB:.0f} KiB allowed"
 
 
-async def pour(peer, octets, seconds=0.5):
-    """Send as much as the other side takes."""
+async def send_all_accepted(peer, octets, seconds=0.5):
+    """Send as much as the other side reads."""
     with suppress(TimeoutError, ConnectionError):
         async with asyncio.timeout(seconds):
             await asyncio.get_running_loop().sock_sendall(peer.sock, octets)
@@ -52,7 +52,7 @@ async def pour(peer, octets, seconds=0.5):
 
 
 @pytest.mark.parametrize("head", ["one line", "many fields", "empty lines"])
-async def test_the_head_of_a_request_costs_max_head_and_a_read(head):
+async def test_a_request_head_costs_at_most_max_head_and_a_read(head):
     octets = {
         "one line": b"GET /" + b"x" * 10 * MiB,
         "many fields": b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * MiB,
@@ -60,11 +60,11 @@ async def test_the_head_of_a_request_costs_max_head_and_a_read(head):
     }[head]
     server = Server(max_line=2**15, max_head=2**15, max_headers=2**15)
     async with server.serving(grace=0):
-        with await RawPeer.reach(server.port) as peer, at_most(Options().max_head + 4 * READ):
-            await pour(peer, octets)
+        with await RawPeer.connect_tcp(server.port) as peer, peak_below(Options().max_head + 4 * READ):
+            await send_all_accepted(peer, octets)
 
 
-async def test_frames_that_come_before_their_time_cost_a_read_and_wait_in_the_kernel():
+async def test_early_frames_cost_a_read_and_wait_in_the_kernel():
     server = Server(**LIMITS)
     decide = asyncio.Event()
 
@@ -73,14 +73,14 @@ async def test_frames_that_come_before_their_time_cost_a_read_and_wait_in_the_ke
         await decide.wait()
 
     async with server.serving(grace=0):
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             octets = peer.request() + peer.octets(BINARY, bytes(1000)) * 20_000
-            with at_most(4 * READ):
-                await pour(peer, octets)
+            with peak_below(4 * READ):
+                await send_all_accepted(peer, octets)
 
 
 @pytest.mark.parametrize("answer", ["fields", "interim", "body", "chunks", "trailers"])
-async def test_the_answer_to_a_client_costs_max_head_max_refusal_and_a_read(answer):
+async def test_a_response_costs_at_most_max_head_max_refusal_and_a_read(answer):
     head = b"HTTP/1.1 403 Forbidden\r\n"
     octets = {
         "fields": head + b"X: y\r\n" * MiB,
@@ -91,10 +91,10 @@ async def test_the_answer_to_a_client_costs_max_head_max_refusal_and_a_read(answ
     }[answer]
     with RawServer() as listening:
         connecting = asyncio.ensure_future(_opened(listening.uri))
-        with await listening.reached() as peer:
+        with await listening.accept_tcp() as peer:
             await peer.read_head()
-            with at_most(Options().max_head + 12 * Options().max_refusal + 4 * READ):
-                await pour(peer, octets)
+            with peak_below(Options().max_head + 12 * Options().max_refusal + 4 * READ):
+                await send_all_accepted(peer, octets)
                 with pytest.raises(HandshakeError) as raised:
                     await within(connecting)
             if answer == "body":
@@ -108,8 +108,8 @@ async def _opened(uri, **options):
 
 # -- open, and closing --------------------------------------------------------------
 
-#: What waits in the inbox and the message that is coming; as text, Python may spend four
-#: bytes on a character, and both forms are there while one becomes the other.
+#: What waits in the inbox and the message in progress. As text, Python may use four bytes per character,
+#: and both forms exist during the conversion.
 RECEIVED = 2 * MiB + OBJECTS + MiB
 
 FLOODS = {
@@ -127,17 +127,15 @@ FLOODS = {
 
 @pytest.mark.parametrize("state", ["open", "open, over TLS", "closing", "lingering"])
 @pytest.mark.parametrize("name", FLOODS)
-async def test_a_connection_costs_max_size_twice_and_a_read_whatever_comes_and_whoever_reads(
-    name, state, role
-):
+async def test_a_connection_costs_at_most_max_size_twice_and_a_read(name, state, role):
     transport = wss() if "TLS" in state else PLAIN
     async with pair(role, transport, close_timeout=0.6, **LIMITS) as both:
         if state == "lingering":
             await both.peer.close()
-        octets = both.peer.sealed(FLOODS[name](both.peer.octets))
-        with at_most(RECEIVED + LIMITS["write_limit"]):
+        octets = both.peer.encrypt(FLOODS[name](both.peer.octets))
+        with peak_below(RECEIVED + LIMITS["write_limit"]):
             closing = asyncio.ensure_future(both.ws.close()) if state == "closing" else None
-            await pour(both.peer, octets, 0.4)
+            await send_all_accepted(both.peer, octets, 0.4)
         both.peer.drop()
         both.ws.abort()
         if closing is not None:
@@ -146,15 +144,15 @@ async def test_a_connection_costs_max_size_twice_and_a_read_whatever_comes_and_w
 
 async def test_text_costs_four_bytes_for_each_character(role):
     async with pair(role, **LIMITS) as both:
-        # One character that Python has to store in four bytes makes it spend them on all.
+        # One character that needs four bytes makes Python use four bytes for each.
         text = both.peer.octets(TEXT, b"x" * (MiB - 4) + "\N{GRINNING FACE}".encode())
-        with at_most(RECEIVED + 4 * 3 * MiB):  # two wait, and one is made
-            await pour(both.peer, text * 5, 0.4)
+        with peak_below(RECEIVED + 4 * 3 * MiB):  # two wait, and one is in progress
+            await send_all_accepted(both.peer, text * 5, 0.4)
         both.ws.abort()
 
 
 @pytest.mark.parametrize("state", ["open", "closing"])
-async def test_compressed_messages_cost_no_more_than_others(state):
+async def test_compressed_messages_cost_no_more_than_uncompressed_ones(state):
     server = Server(ping_interval=None, close_timeout=0.6, **LIMITS)
 
     @server.websocket("/")
@@ -164,31 +162,31 @@ async def test_compressed_messages_cost_no_more_than_others(state):
     compressor = zlib.compressobj(9, wbits=-12)
     bomb = (compressor.compress(bytes(MiB)) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
     async with server.serving(grace=0):
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             octets = peer.octets(BINARY, bomb, rsv=4) * 500
             extension = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
             await peer.write(peer.request()[:-2] + extension)
             assert "permessage-deflate" in await peer.read_head()
-            with at_most(RECEIVED + MiB):
-                await pour(peer, octets, 0.4)
+            with peak_below(RECEIVED + MiB):
+                await send_all_accepted(peer, octets, 0.4)
 
 
-async def test_a_server_that_compresses_costs_a_client_no_more():
+async def test_compressed_messages_cost_a_client_no_more():
     with RawServer() as listening:
         connecting = asyncio.ensure_future(_opened(listening.uri, ping_interval=None, **LIMITS))
-        with await listening.reached() as peer:
+        with await listening.accept_tcp() as peer:
             head = switching_protocols(await peer.read_head())
             await peer.write(head[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
             ws = await within(connecting)
             compressor = zlib.compressobj(9, wbits=-15)
             bomb = (compressor.compress(bytes(MiB)) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
             octets = peer.octets(BINARY, bomb, rsv=4) * 500
-            with at_most(RECEIVED + MiB):
-                await pour(peer, octets, 0.4)
+            with peak_below(RECEIVED + MiB):
+                await send_all_accepted(peer, octets, 0.4)
             ws.abort()
 
 
-async def test_a_peer_that_never_reads_costs_write_limit_and_one_message(role):
+async def test_a_peer_that_never_reads_costs_write_limit_and_a_message(role):
     async def stream(ws):
         with suppress(Exception):
             while True:
@@ -196,20 +194,20 @@ async def test_a_peer_that_never_reads_costs_write_limit_and_one_message(role):
 
     message = bytes(100 * KiB)
     async with pair(role, handler=stream, buffer=16384, write_limit=64 * KiB) as both:
-        with at_most(64 * KiB + 2 * len(message) + 64 * KiB):
+        with peak_below(64 * KiB + 2 * len(message) + 64 * KiB):
             await asyncio.sleep(0.3)
         assert both.core.outbox.size < 64 * KiB + len(message) + 14
 
 
-async def test_a_peer_that_has_its_messages_echoed_and_never_reads_costs_no_more(role, transport):
+async def test_a_peer_that_never_reads_its_echoes_costs_no_more(role, transport):
     async def echo(ws):
         with suppress(Exception):
             async for message in ws:
                 await ws.send(message)
 
     async with pair(role, transport, handler=echo, buffer=16384, **LIMITS) as both:
-        octets = both.peer.sealed(both.peer.octets(BINARY, bytes(10_000)) * 1000)
-        with at_most(RECEIVED + 64 * KiB + MiB):
-            await pour(both.peer, octets, 0.4)
+        octets = both.peer.encrypt(both.peer.octets(BINARY, bytes(10_000)) * 1000)
+        with peak_below(RECEIVED + 64 * KiB + MiB):
+            await send_all_accepted(both.peer, octets, 0.4)
         assert both.core.outbox.size < 64 * KiB + 10_100
         both.ws.abort()

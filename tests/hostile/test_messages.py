@@ -1,4 +1,4 @@
-"""What a peer in either role may send instead of decent messages, and the code that ends it."""
+"""Invalid messages from a peer in either role, and the code that ends the connection."""
 
 from __future__ import annotations
 
@@ -72,18 +72,16 @@ CAUSES = {
 
 
 def _declared(frame, length):
-    """The frame with another length, of which nothing follows."""
+    """The frame with another length, without the rest of the payload."""
     return frame[:1] + bytes([frame[1] | 127]) + length.to_bytes(8, "big") + frame[2:]
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_a_fault_ends_the_connection_with_its_code_and_is_told_as_its_cause(
-    name, role, transport, caplog
-):
+async def test_a_fault_ends_the_connection_with_its_code_and_cause(name, role, transport, caplog):
     code, octets = FAULTS[name]
     async with pair(role, transport, max_size=2**16) as both:
         both.peer.bytewise = len(octets(both.peer.octets)) < 100
-        # What follows a fault is not looked at.
+        # Data after a fault is ignored.
         await both.peer.write(octets(both.peer.octets) + both.peer.octets(TEXT, b"smuggled") * 10)
         seen = await both.peer.read_to_the_end(answer=True)
         both.peer.fin()
@@ -94,7 +92,7 @@ async def test_a_fault_ends_the_connection_with_its_code_and_is_told_as_its_caus
     assert not caplog.records
 
 
-async def test_a_frame_of_a_server_must_not_be_masked_and_one_of_a_client_must_be(role):
+async def test_a_client_must_mask_and_a_server_must_not(role):
     async with pair(role) as both:
         await both.peer.frame(TEXT, b"x", key=None if role == "server" else b"abcd")
         assert (await both.peer.read_close()).code == 1002
@@ -115,8 +113,8 @@ def compress(compressor, data):
 
 async def compressing(port, context=None):
     """A client with permessage-deflate."""
-    peer = await RawPeer.reach(port, context)
-    await peer.shake()
+    peer = await RawPeer.connect_tcp(port, context)
+    await peer.tls_handshake()
     extension = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
     await peer.write(peer.request()[:-2] + extension)
     assert "permessage-deflate" in await peer.read_head()
@@ -159,8 +157,8 @@ async def test_a_compressed_fault_of_a_server_ends_the_connection_with_its_code(
     code, octets = BOMBS[name]
     with RawServer(transport.server) as listening:
         connecting = asyncio.ensure_future(opened(listening.uri, ssl=transport.client))
-        with await listening.reached() as peer:
-            await peer.shake()
+        with await listening.accept_tcp() as peer:
+            await peer.tls_handshake()
             head = switching_protocols(await peer.read_head())
             await peer.write(head[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
             ws = await within(connecting)
@@ -177,7 +175,7 @@ async def opened(uri, **options):
 
 
 async def ignore(ws):
-    """A handler that takes nothing."""
+    """A handler that reads nothing."""
     await ws.closed
 
 
@@ -187,7 +185,7 @@ async def take(ws):
         pass
 
 
-#: Each again and again, as fast as it is taken.
+#: Each is sent again and again, as fast as possible.
 FLOODS = {
     "pings": lambda peer, deflate: peer.octets(PING) * 50_000,
     "pings of 125 bytes": lambda peer, deflate: peer.octets(PING, bytes(125)) * 3000,
@@ -214,8 +212,8 @@ def _fragments(peer, data):
 
 @pytest.mark.parametrize("handler", [ignore, take], ids=["idle", "taking"])
 @pytest.mark.parametrize("name", FLOODS)
-async def test_a_flood_delays_nobody_else(name, handler, transport, compressor):
-    # A handler that does not read notices by an unanswered ping that the attacker is gone.
+async def test_a_flood_does_not_delay_other_connections(name, handler, transport, compressor):
+    # A handler that does not read detects by an unanswered ping that the attacker is gone.
     async with attacked(handler, transport, ping_interval=0.2) as both:
         with await compressing(both.port, transport.client) as peer:
             flood = FLOODS[name](peer, lambda data: compress(compressor, data))
@@ -224,7 +222,7 @@ async def test_a_flood_delays_nobody_else(name, handler, transport, compressor):
                 await both.least_of(3, trips=4)
 
 
-async def test_a_peer_that_sends_octet_by_octet_for_ever_delays_nobody_else(transport):
+async def test_a_peer_that_sends_octet_by_octet_delays_no_other(transport):
     async with attacked(transport=transport) as both:
         with await RawPeer.connect(both.port, transport.client) as peer:
             peer.bytewise = True
@@ -232,7 +230,7 @@ async def test_a_peer_that_sends_octet_by_octet_for_ever_delays_nobody_else(tran
             assert len((await peer.read_frame()).payload) == 1000
 
 
-async def test_a_peer_that_never_reads_delays_nobody_else_and_is_gone_after_write_timeout(transport):
+async def test_a_peer_that_never_reads_delays_no_other_until_write_timeout(transport):
     async def stream(ws):
         while True:
             await ws.send(bytes(2**16))

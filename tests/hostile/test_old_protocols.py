@@ -1,4 +1,4 @@
-"""The worst that a peer of an old protocol does, in either role: the same limits and deadlines as in RFC 6455."""
+"""The worst that a peer of an old protocol can do: the limits and deadlines are those of RFC 6455."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from endwell import Cause, HandshakeError, TcpEnd, connect
 from endwell.options import LEGACY
 from tests.hostile.flood import flooding
 from tests.hostile.honest import attacked
-from tests.hostile.test_memory import LIMITS, RECEIVED, at_most, pour
-from tests.old import speaking
+from tests.hostile.test_memory import LIMITS, RECEIVED, peak_below, send_all_accepted
+from tests.old import peer_type
 from tests.pair import nothing_left_behind, pair, until, within
 from tests.raw import PROMPT, RawPeer, RawServer
 
@@ -22,7 +22,7 @@ OPEN_TIMEOUT = 0.3
 
 
 def is_about(seconds, expected):
-    """Whether it was the limit that struck; what else there is takes 10 seconds (open_timeout's default), or does not end."""
+    """Whether the expected limit applied; other limits take 10 seconds (``open_timeout``) or never apply."""
     return expected - 0.01 <= seconds < 9
 
 
@@ -31,10 +31,10 @@ def is_about(seconds, expected):
 
 @pytest.mark.parametrize("version", ["hixie-76", "hybi-03"])
 @pytest.mark.parametrize("came", [0, 1, 7])
-async def test_challenge_octets_that_never_come_cost_open_timeout_and_no_more(came, version):
+async def test_missing_challenge_octets_end_after_open_timeout(came, version):
     async with attacked(legacy=True, open_timeout=OPEN_TIMEOUT) as server:
         began = time.monotonic()
-        with await speaking(version).reach(server.port) as peer:
+        with await peer_type(version).connect_tcp(server.port) as peer:
             request = peer.request()
             await peer.write(request[: len(request) - 8 + came])
             await peer.read_to_the_end()
@@ -42,10 +42,10 @@ async def test_challenge_octets_that_never_come_cost_open_timeout_and_no_more(ca
         assert not server.handled
 
 
-async def test_challenge_octets_that_drip_do_not_move_the_deadline():
+async def test_slow_challenge_octets_do_not_extend_open_timeout():
     async with attacked(legacy=True, open_timeout=2.5) as server:
         began = time.monotonic()
-        with await speaking("hixie-76").reach(server.port) as peer:
+        with await peer_type("hixie-76").connect_tcp(server.port) as peer:
             request = peer.request()
             await peer.write(request[:-8])
             for octet in request[-8:-1]:
@@ -55,14 +55,14 @@ async def test_challenge_octets_that_drip_do_not_move_the_deadline():
                 except ConnectionError:
                     break
             await peer.read_to_the_end()
-            # If an octet moved it, seven of them would make it 16.5 s.
+            # If an octet extended it, seven of them would make it 16.5 s.
             assert 2.49 <= time.monotonic() - began < 2.5 + PROMPT
 
 
 @pytest.mark.parametrize("version", LEGACY)
-async def test_a_client_of_an_old_protocol_that_is_not_spoken_is_told_so(version):
+async def test_a_client_of_a_disabled_old_protocol_gets_426(version):
     async with attacked(legacy=[name for name in LEGACY if name != version]) as server:
-        with await speaking(version).reach(server.port) as peer:
+        with await peer_type(version).connect_tcp(server.port) as peer:
             await peer.write(peer.request())
             head = await peer.read_head()
             assert head.startswith("HTTP/1.1 426 ")
@@ -73,15 +73,15 @@ async def test_a_client_of_an_old_protocol_that_is_not_spoken_is_told_so(version
 @pytest.mark.parametrize("version", HIXIE)
 async def test_a_page_of_another_origin_is_refused(version):
     async with attacked(legacy=True) as server:
-        with await speaking(version).reach(server.port) as peer:
+        with await peer_type(version).connect_tcp(server.port) as peer:
             await peer.write(peer.request().replace(b"Host:", b"Origin: http://evil.example\r\nHost:", 1))
             assert (await peer.read_head()).startswith("HTTP/1.1 403 ")
         assert not server.handled
 
 
-async def test_a_client_of_rfc_6455_gets_no_old_answer_though_it_has_old_fields_too():
+async def test_a_client_of_rfc_6455_with_old_fields_gets_no_old_response():
     async with attacked(legacy=True) as server:
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             keys = b"Sec-WebSocket-Key1: 1 2\r\nSec-WebSocket-Key2: 1 2\r\nSec-WebSocket-Draft: 3\r\n"
             await peer.write(peer.request().replace(b"Upgrade:", keys + b"Upgrade:", 1))
             head = await peer.read_head()
@@ -101,11 +101,11 @@ async def test_a_client_of_rfc_6455_gets_no_old_answer_though_it_has_old_fields_
         *(("hixie-75", answered) for answered in ("13", "hixie-76")),
     ],
 )
-async def test_a_client_takes_no_answer_of_another_protocol(offered, answered):
+async def test_a_client_refuses_a_response_of_another_protocol(offered, answered):
     async with nothing_left_behind():
-        with RawServer(peers=speaking(offered)) as listening:
+        with RawServer(peers=peer_type(offered)) as listening:
             connecting = asyncio.ensure_future(_opened(listening.uri, version=offered))
-            with await listening.reached() as peer:
+            with await listening.accept_tcp() as peer:
                 await peer.read_head()
                 await peer.write(ANSWERS[answered])
                 with pytest.raises(HandshakeError) as raised:
@@ -127,13 +127,13 @@ async def _opened(uri, **options):
 
 
 @pytest.mark.parametrize("came", [0, 15])
-async def test_a_server_whose_proof_never_comes_costs_open_timeout_and_no_more(came):
+async def test_a_missing_proof_of_a_server_ends_after_open_timeout(came):
     async with nothing_left_behind():
-        with RawServer(peers=speaking("hixie-76")) as listening:
+        with RawServer(peers=peer_type("hixie-76")) as listening:
             began = time.monotonic()
             connecting = asyncio.ensure_future(_opened(listening.uri, version="hixie-76", open_timeout=2.5))
-            with await listening.reached() as peer:
-                answer = await peer.answer()
+            with await listening.accept_tcp() as peer:
+                answer = await peer.switching_protocols()
                 await peer.write(answer[: len(answer) - 16 + came])
                 with pytest.raises(HandshakeError) as raised:
                     await within(connecting)
@@ -141,11 +141,11 @@ async def test_a_server_whose_proof_never_comes_costs_open_timeout_and_no_more(c
     assert raised.value.ending.tcp is TcpEnd.TIMEOUT
 
 
-async def test_a_proof_that_is_wrong_fails_the_client():
-    with RawServer(peers=speaking("hixie-76")) as listening:
+async def test_a_wrong_proof_fails_the_handshake():
+    with RawServer(peers=peer_type("hixie-76")) as listening:
         connecting = asyncio.ensure_future(_opened(listening.uri, version="hixie-76"))
-        with await listening.reached() as peer:
-            await peer.write((await peer.answer())[:-1] + b"\0")
+        with await listening.accept_tcp() as peer:
+            await peer.write((await peer.switching_protocols())[:-1] + b"\0")
             with pytest.raises(HandshakeError, match="not computed from this request's keys"):
                 await within(connecting)
 
@@ -169,12 +169,12 @@ CAUSES = {1002: Cause.PROTOCOL_ERROR, 1007: Cause.INVALID_DATA, 1009: Cause.MESS
 
 @pytest.mark.parametrize("version", HIXIE)
 @pytest.mark.parametrize("name", FAULTS)
-async def test_a_fault_ends_the_connection_and_is_told_as_its_cause(name, version, role, caplog):
+async def test_a_fault_ends_the_connection_with_its_cause(name, version, role, caplog):
     code, octets = FAULTS[name]
     async with pair(role, version=version, max_size=MAX_SIZE) as both:
         both.peer.bytewise = len(octets) < 100
         await both.peer.write(b"\0good\xff")
-        # What follows a fault is not looked at.
+        # Data after a fault is ignored.
         await both.peer.write(octets + b"\0smuggled\xff" * 10)
         seen = await both.peer.read_to_the_end(answer=True)
         both.peer.fin()
@@ -182,12 +182,12 @@ async def test_a_fault_ends_the_connection_and_is_told_as_its_cause(name, versio
         assert [message async for message in both.ws] == ["good"]
     assert seen.closes == (version == "hixie-76")
     assert (ending.cause, ending.code) == (CAUSES[code], 1005)
-    assert ending.sent == both.kept(code, ending.sent.reason)
+    assert ending.sent == both.close_sent(code, ending.sent.reason)
     assert not caplog.records
 
 
 @pytest.mark.parametrize("version", HIXIE)
-async def test_a_text_that_drips_without_its_mark_is_no_message_and_idle_timeout_ends_it(version, role):
+async def test_an_unterminated_slow_text_is_ended_by_idle_timeout(version, role):
     began = time.monotonic()
     async with pair(role, version=version, idle_timeout=0.3) as both:
         await both.peer.write(b"\0")
@@ -211,20 +211,20 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("name", FLOODS)
-async def test_a_flood_costs_the_memory_that_it_costs_in_rfc_6455(name, role):
+async def test_a_flood_costs_no_more_memory_than_in_rfc_6455(name, role):
     version, octets = FLOODS[name]
     async with pair(role, version=version, close_timeout=0.6, **LIMITS) as both:
-        with at_most(RECEIVED + LIMITS["write_limit"]):
-            await pour(both.peer, octets, 0.4)
+        with peak_below(RECEIVED + LIMITS["write_limit"]):
+            await send_all_accepted(both.peer, octets, 0.4)
         both.peer.drop()
         both.ws.abort()
 
 
 @pytest.mark.parametrize("name", FLOODS)
-async def test_a_flood_delays_nobody_else(name):
+async def test_a_flood_does_not_delay_other_connections(name):
     version, octets = FLOODS[name]
     async with attacked(legacy=True, max_size=2**24) as server:
-        with await speaking(version).connect(server.port) as peer:
+        with await peer_type(version).connect(server.port) as peer:
             await server.forget()
             with flooding(peer, octets) as flooded:
                 await until(lambda: flooded.sent > 2**16)

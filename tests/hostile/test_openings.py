@@ -1,4 +1,4 @@
-"""What a client may send instead of a decent request, and what the running server answers to it."""
+"""Invalid requests of a client, and the response of the running server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.wire.peer import TEXT
 
 
 def request(*more, line=b"GET / HTTP/1.1", without=()):
-    """A request for a WebSocket, with fields replaced, added or left out."""
+    """A WebSocket request, with fields replaced, added or removed."""
     fields = {
         b"Host": b"localhost",
         b"Upgrade": b"websocket",
@@ -87,11 +87,11 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_a_bad_request_is_answered_with_its_status_and_ends_that_connection_alone(name, caplog):
+async def test_a_bad_request_gets_its_status_and_ends_only_its_connection(name, caplog):
     status, octets = REFUSED[name]
     async with attacked() as both:
-        with await RawPeer.reach(both.port) as peer:
-            # Neither a request nor a frame behind one that is refused is ever looked at.
+        with await RawPeer.connect_tcp(both.port) as peer:
+            # Data after a refused request is ignored.
             await peer.write(octets + GET + peer.octets(TEXT, b"smuggled"))
             head, rest = await answer_of(peer)
         assert head.startswith(f"HTTP/1.1 {status} "), head
@@ -105,7 +105,7 @@ async def test_a_bad_request_is_answered_with_its_status_and_ends_that_connectio
 
 
 async def answer_of(peer):
-    """The head of the answer, and all that comes behind it, to the end of TCP by FIN."""
+    """The head of the response, and all that follows, to the end of TCP by FIN."""
     head = await peer.read_head()
     async with asyncio.timeout(BOUND):
         while await peer.more():
@@ -140,9 +140,9 @@ ACCEPTED = {
 
 @pytest.mark.parametrize("bytewise", [False, True], ids=["whole", "bytewise"])
 @pytest.mark.parametrize("name", ACCEPTED)
-async def test_an_odd_but_legal_request_is_accepted_and_nothing_hostile_is_agreed_to(name, bytewise, caplog):
+async def test_an_odd_but_legal_request_is_accepted_without_hostile_offers(name, bytewise, caplog):
     async with attacked(subprotocols=["constructor", "chat"]) as both:
-        with await RawPeer.reach(both.port, bytewise=bytewise) as peer:
+        with await RawPeer.connect_tcp(both.port, bytewise=bytewise) as peer:
             await peer.write(ACCEPTED[name])
             head = await peer.read_head()
             assert head.startswith("HTTP/1.1 101 "), head
@@ -154,19 +154,19 @@ async def test_an_odd_but_legal_request_is_accepted_and_nothing_hostile_is_agree
 
 
 @pytest.mark.parametrize("stage", ["tls", "nothing", "the request line", "the fields", "octet by octet"])
-async def test_open_timeout_is_absolute_however_the_octets_of_an_opening_dribble_in(stage, transport):
+async def test_open_timeout_is_absolute_for_a_slow_request(stage, transport):
     if stage == "tls" and transport.client is None:
         return  # one stage less
     async with attacked(transport=transport, open_timeout=2.5) as both:
         began = asyncio.get_running_loop().time()
-        with await RawPeer.reach(both.port, transport.client) as peer:
+        with await RawPeer.connect_tcp(both.port, transport.client) as peer:
             if stage == "tls":
-                octets, send = peer.flight(), peer.transmit
+                octets, send = peer.tls_flight(), peer.send_tcp
             else:
-                await peer.shake()
+                await peer.tls_handshake()
                 octets, send = b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 100, peer.write
             sending = asyncio.create_task(dribble(send, octets, stage))
-            # All of it would take 30 seconds, or for ever.
+            # All of it would take 30 seconds, or never end.
             async with asyncio.timeout(PROMPT):
                 while await peer.more():
                     pass
@@ -184,11 +184,11 @@ async def dribble(send, octets, stage):
             await send(octets[at : at + 1])
 
 
-async def test_hundreds_of_unfinished_openings_keep_nobody_from_opening_one():
+async def test_hundreds_of_unfinished_handshakes_block_no_other():
     async with attacked(open_timeout=60.0) as both:
-        crowd = [await RawPeer.reach(both.port) for _ in range(300)]
+        crowd = [await RawPeer.connect_tcp(both.port) for _ in range(300)]
         for peer in crowd:
-            peer.push(b"GET / HTTP/1.1\r\nX: ")
+            peer.send_at_once(b"GET / HTTP/1.1\r\nX: ")
         with await within(RawPeer.connect(both.port)) as peer:
             await peer.frame(TEXT, b"hello")
             assert (await peer.read_frame()).payload == b"hello"

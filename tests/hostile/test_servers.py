@@ -1,4 +1,4 @@
-"""What a server may answer to our client instead of a decent 101, and how that fails."""
+"""Invalid responses of a server to our client, and how the handshake fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.wire.peer import TEXT
 
 
 def switched(request, *more, without=b""):
-    """A 101, with fields added or one left out."""
+    """A 101, with fields added or removed."""
     lines = switching_protocols(request).split(b"\r\n")[:-2]
     lines = [line for line in lines if not without or not line.startswith(without)]
     return b"\r\n".join([*lines, *more, b"", b""])
@@ -66,13 +66,13 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_an_answer_that_breaks_a_rule_fails_the_handshake_and_leaves_nothing(name, caplog):
+async def test_an_invalid_response_fails_the_handshake_and_leaves_nothing(name, caplog):
     with RawServer() as listening:
         async with nothing_left_behind():
             connecting = asyncio.ensure_future(opened(listening.uri, subprotocols=["chat"]))
-            with await listening.reached() as peer:
+            with await listening.accept_tcp() as peer:
                 answer = FAULTS[name](await peer.read_head())
-                # Of the frames behind it none is looked at.
+                # None of the frames after it is parsed.
                 await peer.write(answer + peer.octets(TEXT, b"smuggled"))
                 with pytest.raises(HandshakeError) as raised:
                     await within(connecting)
@@ -100,14 +100,14 @@ DRIBBLES = {
 
 
 @pytest.mark.parametrize("name", DRIBBLES)
-async def test_open_timeout_is_absolute_however_the_answer_dribbles_in(name, transport):
+async def test_open_timeout_is_absolute_for_a_slow_response(name, transport):
     with RawServer(transport.server) as listening:
         connecting = asyncio.ensure_future(opened(listening.uri, ssl=transport.client, open_timeout=2.5))
-        with await listening.reached() as peer:
-            await peer.shake()
+        with await listening.accept_tcp() as peer:
+            await peer.tls_handshake()
             await peer.read_head()
             sending = asyncio.ensure_future(dribble(peer, DRIBBLES[name]))
-            # All of it would take 30 seconds at the least.
+            # All of it would take at least 30 seconds.
             with pytest.raises(HandshakeError) as raised:
                 await within(connecting, PROMPT)
             sending.cancel()
@@ -124,10 +124,10 @@ async def dribble(peer, octets):
         await peer.write(octets[at : at + 1])
 
 
-async def test_octets_outside_ascii_in_an_answer_are_taken_as_they_are():
+async def test_octets_outside_ascii_in_a_response_are_kept():
     with RawServer() as listening:
         connecting = asyncio.ensure_future(opened(listening.uri))
-        with await listening.reached() as peer:
+        with await listening.accept_tcp() as peer:
             await peer.write(switched(await peer.read_head(), b"X: \xff\xfe"))
             ws = await within(connecting)
             assert ws.response.headers["X"] == "\xff\xfe"

@@ -1,4 +1,4 @@
-"""A turn of the loop: however fast a peer uploads, a connection has one callback in it for each purpose."""
+"""Loop iterations: however fast a peer uploads, a connection has one callback per purpose in each."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.wire.peer import BINARY
 
 
 class Turns:
-    """What a loop has been given by ``call_soon`` and has not run yet, of our own objects."""
+    """The pending ``call_soon`` callbacks of a loop that are methods of our own objects."""
 
     def __init__(self, loop):
         self._real = loop.call_soon
-        #: By object and name of the method: how often it is pending.
+        #: By object and method name: the number of pending calls.
         self.pending = Counter()
-        #: The same, at its highest.
+        #: The maximum of these numbers.
         self.most = Counter()
         self.turns = 0
 
@@ -32,7 +32,7 @@ class Turns:
         owner = getattr(callback, "__self__", None)
         if not type(owner).__module__.startswith(("endwell.aio.", "endwell.sync.")):
             return self._real(callback, *args, context=context)
-        # The object itself, which so keeps its identity.
+        # The object itself, which keeps its identity this way.
         key = owner, callback.__name__
         self.pending[key] += 1
         self.most[key] = max(self.most[key], self.pending[key])
@@ -44,7 +44,7 @@ class Turns:
         return self._real(run, context=context)
 
     def count(self):
-        """Once in each turn."""
+        """Once in each iteration."""
         self.turns += 1
         self._counting = self._real(self.count)
 
@@ -54,7 +54,7 @@ class Turns:
 
 @contextmanager
 def counted_turns():
-    """The callbacks that endwell's objects have the loop call while the block runs."""
+    """Count the callbacks that endwell's objects schedule during the block."""
     loop = asyncio.get_running_loop()
     turns = Turns(loop)
     loop.call_soon = turns.call_soon
@@ -76,14 +76,14 @@ async def hungry(ws):
 
 
 async def slow(ws):
-    """It lets others run after each message, so its inbox is full again and again."""
+    """It lets other tasks run after each message, so its inbox is full again and again."""
     async for message in ws:
         await asyncio.sleep(0)
         yield message
 
 
 @pytest.mark.parametrize("takes", [hungry, slow])
-async def test_an_uploader_has_one_callback_in_a_turn_for_each_purpose(takes, transport, role):
+async def test_an_uploader_has_one_callback_per_purpose_and_iteration(takes, transport, role):
     enough = asyncio.Event()
 
     async def sink(ws):
@@ -100,7 +100,7 @@ async def test_an_uploader_has_one_callback_in_a_turn_for_each_purpose(takes, tr
     assert max(turns.most.values(), default=0) <= 1, turns.most.most_common(3)
 
 
-async def test_during_a_drain_too(transport, face):
+async def test_an_uploader_has_one_callback_per_purpose_during_a_drain(transport, face):
     server = Server(compression=None)
     loop, began = asyncio.get_running_loop(), asyncio.Event()
 
@@ -120,8 +120,8 @@ async def test_during_a_drain_too(transport, face):
 
 
 @pytest.mark.parametrize("ending", ["open", "reset"])
-async def test_compressed_blocks_of_nothing_are_inflated_some_at_a_time(ending, transport, monkeypatch):
-    # RFC 7692 §7.2.3.5: two octets, for each of which zlib begins anew.
+async def test_empty_compressed_blocks_are_inflated_in_steps(ending, transport, monkeypatch):
+    # RFC 7692 §7.2.3.5: two octets, for each of which zlib starts again.
     blocks = b"\x03\x00" * 100_000 + b"\x00"
     opened = asyncio.get_running_loop().create_future()
     server = Server(ping_interval=None, close_timeout=1.0)
@@ -146,12 +146,12 @@ async def test_compressed_blocks_of_nothing_are_inflated_some_at_a_time(ending, 
                 await until(lambda: begun.total() > 20_000)
                 flooded.stop()
                 if ending == "reset":
-                    # What the kernel has is still read, because a Close may be behind it.
+                    # Data in the kernel is still read, because a Close may follow.
                     peer.reset()
                     with suppress(ConnectionClosed):
                         await ws.send("it fails")
                     assert (await within(ws.closed)).tcp is TcpEnd.RST
-    # A step of 4 KiB may follow what is the most, and there are four reads in a turn. A write that fails reads
-    # what is left at once, which may be in a turn that has read already: once in a connection's life.
+    # A step of 4 KiB may follow the maximum, and there are four reads per iteration. A failed write reads
+    # the rest at once, possibly in an iteration that has read already: once in the life of a connection.
     times = 2 if ending == "reset" else 1
     assert max(begun.values()) <= times * 4 * (2**18 // 64 + 2**12 // 2)

@@ -1,4 +1,4 @@
-"""One connection with a browser: a page plays the scenario, and tells what the browser told it."""
+"""One connection with a browser: a page plays the scenario, and reports what the browser reported to it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def browse(peer: Peer, scenario: str) -> Row:
         home = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         async with server.serving():
             tap.target = server.port
-            # That one is about what the kernel does with a write that comes too late: no tap between.
+            # That scenario is about what the kernel does with a late write: no tap between.
             port = server.port if scenario == STREAM else tap.port
             query = urlencode({"scenario": scenario, "desk": desk.port})
             page_url = f"http://127.0.0.1:{port}/page?{query}"

@@ -1,7 +1,7 @@
 """The peers: how each is found and started. Each is a program of its own in peers/.
 
-A peer's program is called as ``version``, ``client URL SCENARIO`` or ``server``. A client prints at the end what
-its library told it; a server prints its port, and then that for each connection.
+A peer's program is called as ``version``, ``client URL SCENARIO`` or ``server``. A client prints at the end
+what its library reported; a server prints its port, and then the report for each connection.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCENARIOS = ("client-closes", "server-closes", "server-stops", "reset")
-#: What only a browser does.
+#: Scenarios of browsers only.
 RELOAD, STREAM, QUIT, KILLED = "reload", "reload while we stream", "quit (SIGTERM)", "killed (SIGKILL)"
 MESSAGES = ("hello", "é" * 2**19, os.urandom(2**20))
-#: Seconds for one line of a peer.
+#: The timeout in seconds for one line of a peer.
 PATIENCE = 15
 
 _PEERS = Path(__file__).parent / "peers"
-#: The Python that has the peers' packages, if they are not where endwell is.
+#: The Python with the peers' packages, if it is not the one that runs endwell.
 _PYTHON = os.environ.get("INTEROP_PYTHON", sys.executable)
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A program, and which scenarios it can play in which role."""
+    """A program, and the scenarios that it can play in each role."""
 
     name: str
     command: tuple[str, ...]
     as_client: tuple[str, ...] = SCENARIOS
     as_server: tuple[str, ...] = SCENARIOS
-    #: What it is to echo as a server.
+    #: The messages that it echoes as a server.
     messages: tuple[str | bytes, ...] = MESSAGES
     #: The argument that makes it print its version.
     ask: str = "version"
@@ -50,7 +50,7 @@ class Peer:
         return None if failure else next(word for word in told.split() if word[0].isdigit())
 
     async def run(self, *args: str) -> tuple[str, str]:
-        """The last line that it prints, and why it failed, if it did."""
+        """The last line of its output, and the reason if it failed."""
         async with self.running(*args) as process:
             out, err = await process.communicate()
         lines = out.decode().splitlines() or [""]
@@ -61,7 +61,7 @@ class Peer:
 
     @asynccontextmanager
     async def running(self, *args: str, home: str = "") -> AsyncIterator[Process]:
-        """A process of it, in a session of its own, so that what it starts ends with it.
+        """A process of it, in a session of its own, so that its children end with it.
 
         ``home`` is a folder of its own, if it needs one.
         """
@@ -77,7 +77,7 @@ class Peer:
             await process.wait()
 
     async def line(self, process: Process) -> str:
-        """The next line that it prints."""
+        """The next line of its output."""
         assert process.stdout is not None
         async with asyncio.timeout(PATIENCE):
             return (await process.stdout.readline()).decode().strip()
@@ -105,7 +105,7 @@ PEERS = (
     _python("websockets, threads", "websockets_sync.py"),
     _python("aiohttp", "aiohttp_peer.py"),
     _python("libcurl (pycurl)", "pycurl_peer.py", as_server=()),
-    # As a server it can only be told to echo, and knows one type of message.
+    # As a server it can only echo, and supports one type of message.
     _python(
         "websocat",
         "websocat_peer.py",

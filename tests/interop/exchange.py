@@ -1,4 +1,4 @@
-"""One connection with a peer that is a program: it is the client, or it is the server."""
+"""One connection with a peer that is a program, as the client or as the server."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tap import Tap
 import endwell
 from endwell import Cause
 
-#: Short, because some peers are known to leave a Close unanswered.
+#: Short, because some peers leave a Close unanswered.
 OPTIONS = endwell.Options(close_timeout=3)
-#: What may still be on its way through the tap when both sides are done.
+#: Seconds for data that may still be in the tap when both sides have finished.
 SETTLE = 0.1
 
 
 async def serve(peer: Peer, scenario: str) -> Row:
-    """The peer is the client; what it leaves to endwell it asks for by the scenario's name."""
+    """The peer is the client; it requests an action of endwell by the name of the scenario."""
     row = Row("server", scenario, Cause.SERVER_DRAINED if scenario == "server-stops" else Cause.APP_CLOSED)
     server = endwell.Server(OPTIONS)
     tap = Tap()
@@ -45,7 +45,7 @@ async def serve(peer: Peer, scenario: str) -> Row:
 
 
 async def obey(ws: endwell.WebSocket, message: str | bytes, tap: Tap, stop: asyncio.Event) -> None:
-    """Do what the peer asks for, or echo."""
+    """Do what the peer requests, or echo."""
     match message.strip() if isinstance(message, str) else message:  # a line, where the peer is a filter
         case "server-closes":
             await ws.close(4001, "srv")

@@ -1,9 +1,10 @@
-"""Run endwell against implementations of the protocols before RFC 6455, and print what each side saw.
+"""Run endwell against implementations of the protocols before RFC 6455, and print what each side observed.
 
     python tests/interop/legacy.py [PEER ...]
 
-docs/howto/legacy.md says what to install, and holds the table of the last run. Exit status: 0 if every exchange went
-through and every ending that endwell reported was true. What is not installed is left out.
+docs/howto/legacy.md says what to install, and has the table of the last run. Exit status: 0 if every
+exchange
+succeeded and every ending that endwell reported was true. Peers that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from endwell import Ending, Initiator, WebSocket
 SCENARIOS = ("client-closes", "server-closes", "drop", "reset")
 MESSAGES = ("hello", "é" * 200)
 PATIENCE = 20
-#: What may still be on its way through the tap when both sides are done.
+#: Seconds for data that may still be in the tap when both sides have finished.
 SETTLE = 0.1
 OPTIONS = endwell.Options(close_timeout=2, legacy=True)
 PEERS = Path(__file__).parent / "peers"
@@ -36,7 +37,7 @@ EARLY = "hybi-03"
 
 @dataclass(frozen=True)
 class OldPeer:
-    """A program, and the protocols that it speaks in each role."""
+    """A program, and the protocols that it supports in each role."""
 
     peer: Peer
     as_client: tuple[str, ...]
@@ -104,7 +105,7 @@ class OldRow(Row):
 
     def checks(self, ending: Ending, wire: Wire) -> dict[str, tuple[object, object]]:
         checks = super().checks(ending, wire)
-        # What could not be said is told all the same, and marked.
+        # A code that could not be sent is reported too, and marked.
         not_transmitted = ending.initiator is Initiator.LOCAL and self.version in (*HIXIE, EARLY)
         checks["not transmitted"] = (ending.sent is not None and ending.sent.not_transmitted, not_transmitted)
         if not_transmitted:
@@ -187,11 +188,11 @@ async def main(names: list[str]) -> int:
 
 
 async def show(play, old: OldPeer, row: OldRow) -> bool:
-    """Play one scenario and print its row; whether something was wrong."""
+    """Play one scenario and print its row; whether there was a fault."""
     try:
         async with asyncio.timeout(PATIENCE):
             await play(old, row)
-    except Exception as exc:  # one peer that fails must not hide the others
+    except Exception as exc:  # one failing peer must not hide the others
         row.faults.append(repr(exc))
     print(row.judge(), flush=True)
     return bool(row.faults)

@@ -1,4 +1,4 @@
-"""One line of the table, and whether the ending that endwell reported is what the wire shows."""
+"""One line of the table, and whether the ending that endwell reported matches the wire."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEADER = """\
 | endwell is | what happens | the peer reported | endwell reported | on the wire | deflate | correct |
 |---|---|---|---|---|---|---|"""
 
-#: What the cause is when the peer's TCP ends before anybody's Close.
+#: The cause when the peer's TCP ends before any Close.
 _NETWORK = {"FIN": Cause.PEER_VANISHED, "RST": Cause.CONNECTION_RESET}
 _TCP = {"FIN": TcpEnd.FIN, "RST": TcpEnd.RST}
 
@@ -29,11 +29,11 @@ class Row:
     faults: list[str] = field(default_factory=list)
     ending: Ending | None = None
     wire: Wire | None = None
-    #: What had passed the tap when endwell reported the ending.
+    #: The events at the tap when endwell reported the ending.
     before: tuple[Event, ...] = ()
 
     def watch(self, ws: WebSocket, tap: Tap) -> None:
-        """Note the ending of ``ws``, and the wire of that moment."""
+        """Record the ending of ``ws``, and the wire at that moment."""
         address = ws.remote_address if self.role == "server" else ws.local_address
 
         def note(ending: Ending) -> None:
@@ -45,7 +45,7 @@ class Row:
         ws.on_close(note)
 
     def judge(self) -> Row:
-        """Note what is not true."""
+        """Record what does not match."""
         if self.ending is None:
             self.faults.append("no ending")
         elif self.wire is not None:
@@ -54,9 +54,9 @@ class Row:
         return self
 
     def checks(self, ending: Ending, wire: Wire) -> dict[str, tuple[object, object]]:
-        """What is told, and what is true by the wire."""
+        """Pairs of the reported value and the value on the wire."""
         side, peer = self.role, {"server": "client", "client": "server"}[self.role]
-        # The peer's words and its end pass the tap before endwell can know them; endwell's own later.
+        # The peer's Close and end pass the tap before endwell can receive them; endwell's own pass later.
         received = next((event.close for event in self.before if event.side == peer and event.close), None)
         sent = next((event.close for event in wire.events if event.side == side and event.close), None)
         ends = (event.what for event in self.before if event.side in (peer, "tap") and not event.close)
@@ -73,7 +73,7 @@ class Row:
             "received": (_pair(ending.received), received),
             "sent": (_pair(ending.sent), sent),
             "clean": (ending.clean, received is not None and sent is not None),
-            # A server tells of both Closes before it gives up waiting for TCP.
+            # A server reports after both Closes, before the end of TCP.
             "tcp": (
                 ending.tcp,
                 _TCP.get(
@@ -84,7 +84,7 @@ class Row:
         }
 
     def cells(self) -> list[str]:
-        """What stands before the verdict."""
+        """The cells before the verdict."""
         deflate = "" if self.wire is None else " ".join(self.wire.compressing) or "no"
         return [self.role, self.scenario, self.told, self.ours(), str(self.wire or ""), deflate]
 

@@ -1,9 +1,10 @@
-"""Run endwell against the WebSocket implementations that are installed here, and print what each side saw.
+"""Run endwell against the installed WebSocket implementations, and print what each side observed.
 
     python tests/interop/run.py [PEER ...]
 
-docs/reference/interop.md says what to install, and holds the tables of the last run. Exit status: 0 if every exchange
-went through and every ending that endwell reported was true.
+docs/reference/interop.md says what to install, and has the tables of the last run. Exit status: 0 if every
+exchange
+succeeded and every ending that endwell reported was true.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from report import HEADER, Row
 
 import endwell
 
-#: Seconds for one scenario.
+#: The timeout in seconds for one scenario.
 PATIENCE = 60
 
 
@@ -44,11 +45,11 @@ async def main(names: list[str]) -> int:
 
 
 async def show(play: Callable[[Peer, str], Awaitable[Row]], peer: Peer, role: str, scenario: str) -> bool:
-    """Play one scenario with endwell in ``role`` and print its row; whether something was wrong."""
+    """Play one scenario with endwell in ``role`` and print its row; whether there was a fault."""
     try:
         async with asyncio.timeout(PATIENCE):
             row = await play(peer, scenario)
-    except Exception as exc:  # one peer that fails must not hide the others
+    except Exception as exc:  # one failing peer must not hide the others
         row = Row(role, scenario, faults=[repr(exc)])
     print(row, flush=True)
     return bool(row.faults)

@@ -1,6 +1,6 @@
-"""A TCP relay that writes down what each side put on the wire, and how it ended TCP.
+"""A TCP relay that records what each side sends, and how it ends TCP.
 
-It shares no code with endwell, so that it can be held against what endwell says.
+It shares no code with endwell, so that endwell's reports can be compared with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ READ_SIZE = 65536
 
 
 class Close(NamedTuple):
-    """What a Close frame holds."""
+    """The content of a Close frame."""
 
     code: int | None
     reason: str
@@ -27,7 +27,7 @@ class Close(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Something on the wire: ``side`` is "client", "server" or "tap"."""
+    """An event on the wire: ``side`` is "client", "server" or "tap"."""
 
     side: str
     what: str  # "Close", "FIN" or "RST"
@@ -92,13 +92,13 @@ class Wire:
 
     events: list[Event] = field(default_factory=list)
     frames: dict[str, Frames] = field(default_factory=lambda: {"client": Frames(), "server": Frames()})
-    #: The sides to which nothing can be written any more.
+    #: The sides that can no longer be written to.
     broken: set[str] = field(default_factory=set)
-    #: The client's port, and the tap's own towards the server.
+    #: The client's port, and the tap's own port towards the server.
     ports: set[int] = field(default_factory=set)
 
     def of(self, side: str, *what: str) -> Event | None:
-        """The first event of ``side`` that is one of ``what``."""
+        """The first event of ``side`` whose kind is in ``what``."""
         return next((event for event in self.events if event.side == side and event.what in what), None)
 
     @property
@@ -111,7 +111,7 @@ class Wire:
 
 
 class Tap:
-    """While it runs, what connects to ``port`` is relayed to ``target``."""
+    """Relays connections from ``port`` to ``target``."""
 
     def __init__(self, target: int = 0, frames: Callable[[], Frames] = Frames) -> None:
         self.target = target
@@ -133,15 +133,15 @@ class Tap:
         self._listening.close()
 
     def wire_at(self, port: int) -> Wire:
-        """The connection with ``port``: for a client its own port, for a server that of its peer."""
+        """The connection with ``port``: the own port of a client, or the peer's port of a server."""
         return next(wire for wire in self.wires.values() if port in wire.ports)
 
     def reset(self) -> None:
-        """Cut every connection, in both directions, with an RST."""
+        """End every connection, in both directions, with RST."""
         self._cut("RST")
 
     def drop(self) -> None:
-        """Cut every connection, in both directions, with a FIN."""
+        """End every connection, in both directions, with FIN."""
         self._cut("FIN")
 
     def _cut(self, what: str) -> None:
@@ -169,7 +169,7 @@ class Tap:
                     relays.create_task(_relay(wire, ("server", server), ("client", client)))
             except (ExceptionGroup, asyncio.CancelledError):
                 for sock in (client, server) if not wire.of("tap", "FIN") else ():
-                    # So that closing it sends RST.
+                    # Makes close() send RST.
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
@@ -177,7 +177,7 @@ End = tuple[str, socket.socket]
 
 
 async def _relay(wire: Wire, source: End, target: End) -> None:
-    """Carry what ``source`` says until its FIN. Raises ConnectionResetError once a side has reset."""
+    """Relay the data of ``source`` until its FIN. Raises ConnectionResetError once a side has reset."""
     loop = asyncio.get_running_loop()
     side = source[0]
     try:
@@ -195,7 +195,7 @@ async def _relay(wire: Wire, source: End, target: End) -> None:
 
 
 async def _pass_on(wire: Wire, data: bytes, target: End) -> None:
-    """Write ``data``. What a side said before it reset is still read, by the other relay, after a write failed."""
+    """Write ``data``. After a failed write, the other relay still reads what a side sent before its reset."""
     side, sock = target
     if side in wire.broken:
         return

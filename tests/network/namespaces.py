@@ -1,4 +1,4 @@
-"""Two network namespaces and a cable between them, which can be cut without a sound."""
+"""Two network namespaces and a link between them that can be cut without FIN or RST."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import pytest
 __all__ = ["Network"]
 
 CLONE_NEWNET = 0x40000000
-#: Hardware addresses that nobody has.
+#: Unassigned hardware addresses.
 NOBODY = "02:00:00:00:00:99"
 
 
 class Network:
-    """A server's side and a client's. Packets that are sent while it is cut are lost; nobody is told."""
+    """The network of a server and of a client. While it is cut, packets are lost silently."""
 
     address = "10.77.0.1"
 
     def __init__(self) -> None:
         self._holders = [_holder(), _holder()]
         self.server, self.client = (holder.pid for holder in self._holders)
-        #: Before a command, these have it run on that side.
+        #: Command prefixes that run a command on that side.
         self.server_prefix, self.client_prefix = _inside(self.server), _inside(self.client)
         self._ends = (
             (self.server, "cable0", self.address, "10.77.0.2"),
@@ -48,19 +48,19 @@ class Network:
             holder.wait()
 
     def cut(self) -> None:
-        """Lose every packet, both ways."""
-        # Sent to a hardware address that nobody has, which works without a packet filter.
+        """Lose every packet in both directions."""
+        # Packets go to an unassigned hardware address, which works without a packet filter.
         for pid, device, _, other in self._ends:
             _ip(pid, "neighbour", "replace", other, "lladdr", NOBODY, "dev", device, "nud", "permanent")
 
     def heal(self) -> None:
-        """Lose no more."""
+        """Stop losing packets."""
         for pid, device, _, other in self._ends:
             _ip(pid, "neighbour", "delete", other, "dev", device)
 
     @contextmanager
     def inside(self, pid: int) -> Iterator[None]:
-        """Sockets that this thread makes here belong to that side."""
+        """Sockets that this thread creates in the block belong to that side."""
         own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         other = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
         try:
@@ -75,7 +75,7 @@ class Network:
 
 
 def _holder() -> subprocess.Popen[bytes]:
-    """A process whose network namespace is its own, and which keeps it."""
+    """A process with its own network namespace, which keeps the namespace alive."""
     command = ["unshare", "--net", "--", "sh", "-c", "echo; exec sleep 600"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
@@ -99,7 +99,7 @@ def _ip(pid: int, *command: str) -> None:
 
 
 def _enter(namespace: int) -> None:
-    # os.setns came with Python 3.12.
+    # os.setns exists since Python 3.12.
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(namespace, CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "setns")

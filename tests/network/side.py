@@ -15,7 +15,7 @@ from typing import Any
 import endwell
 from tests.face import ASYNCIO, BLOCKING, Face
 
-__all__ = ["DOINGS"]
+__all__ = ["APPLICATIONS"]
 
 
 async def _reads(face: Face, ws: Any) -> None:
@@ -32,21 +32,21 @@ async def _writes(face: Face, ws: Any) -> None:
         await ws.send(bytes(2**16))
 
 
-#: What an application does: the second takes nothing, so that the third has its buffers full.
-DOINGS = {"reads": _reads, "sleeps": _sleeps, "writes": _writes}
+#: What an application does. The second reads nothing, so that the buffers of the third fill up.
+APPLICATIONS = {"reads": _reads, "sleeps": _sleeps, "writes": _writes}
 
 
-def _say(what: object) -> None:
+def _print_json(what: object) -> None:
     print(json.dumps(what), flush=True)
 
 
-async def _be(role: str, blocking: bool, doing: str, host: str, port: int, options: dict[str, Any]) -> None:
+async def _main(role: str, blocking: bool, doing: str, host: str, port: int, options: dict[str, Any]) -> None:
     face = BLOCKING if blocking else ASYNCIO
 
     async def application(ws: Any) -> None:
-        ws.on_close(lambda ending: _say([time.monotonic(), ending.cause.name, ending.stalled]))
-        _say(time.monotonic())
-        await DOINGS[doing](face, ws)
+        ws.on_close(lambda ending: _print_json([time.monotonic(), ending.cause.name, ending.stalled]))
+        _print_json(time.monotonic())
+        await APPLICATIONS[doing](face, ws)
 
     if role == "client":
         await face.run(application, await face.connect(f"ws://{host}:{port}/", **options))
@@ -54,9 +54,9 @@ async def _be(role: str, blocking: bool, doing: str, host: str, port: int, optio
         server = endwell.Server(**options)
         server.websocket("/")(face.handler(application))
         async with server.serving(host):
-            _say(server.port)
+            _print_json(server.port)
             await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(_be(**json.loads(sys.argv[1])))
+    asyncio.run(_main(**json.loads(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""A network that is lost without a sound: both sides know in time, whatever their applications do."""
+"""The network is lost silently: both sides detect it in time, whatever their applications do."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from tests.cli.process import python
 from tests.network.namespaces import Network
 
-#: A process that stalls for less than 2.5 s is not given up before the network is lost. The others take so long
-#: that none of them can be what ends a connection in time.
+#: A stall of less than 2.5 s does not end the connection before the network is lost. The other timeouts are
+#: too long to end a connection within the permitted time.
 OPTIONS = {"ping_interval": 0.5, "ping_timeout": 2.5, "close_timeout": 60, "write_timeout": 60}
 IN_TIME = OPTIONS["ping_interval"] + OPTIONS["ping_timeout"] + 1.0
 ATTEMPTS = 5
@@ -35,7 +35,7 @@ def says(process: subprocess.Popen[str]) -> Any:
     ("at_server", "at_client"),
     [("reads", "reads"), ("sleeps", "sleeps"), ("writes", "sleeps"), ("sleeps", "writes")],
 )
-def test_both_sides_know_within_ping_interval_and_ping_timeout_and_a_second(at_server, at_client, blocking):
+def test_both_sides_detect_the_loss_by_keepalive_plus_a_second(at_server, at_client, blocking):
     # A process that stalls for less than a second is told late, and one that stalls for longer is given up early.
     # So one of several attempts has to be undisturbed.
     seen = []
@@ -60,8 +60,8 @@ def lose_a_network(at_server: str, at_client: str, blocking: bool) -> list[tuple
             with side(network.client_prefix, role="client", doing=at_client, port=port, **common) as client:
                 assert says(client)
                 assert says(server)
-                # Longer than a peer may be silent: no connection is closed while the network works,
-                # and a side that writes has filled all buffers by then.
+                # Longer than the deadline for a silent peer: no connection is closed while the network
+                # works, and by then a writing side has filled all buffers.
                 time.sleep(IN_TIME)
                 network.cut()
                 cut = time.monotonic()

@@ -1,4 +1,4 @@
-"""One core, and what its peer would say to it and make of it."""
+"""One core, and what its peer sends and receives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from endwell.protocol.connection import Connection
 from endwell.protocol.receiver import Receiver
 from endwell.wire.codec import Codec
 
-__all__ = ["RESET", "Application", "connection", "frame", "frames_of", "leave", "opened", "said"]
+__all__ = [
+    "RESET",
+    "Application",
+    "connection",
+    "drain_outbox",
+    "frame",
+    "frames_of",
+    "opened",
+    "sent_frames",
+]
 
 RESET = ConnectionResetError(errno.ECONNRESET, "reset")
 
@@ -26,8 +35,8 @@ def opened(client=False, now=0.0, **options):
     return core
 
 
-def leave(core, now=0.0):
-    """Everything in the outbox leaves; the bytes."""
+def drain_outbox(core, now=0.0):
+    """Drain the outbox; the bytes."""
     data = b"".join(core.outbox.buffers())
     if data:
         core.sent(len(data), now)
@@ -35,14 +44,14 @@ def leave(core, now=0.0):
 
 
 def frames_of(core, data):
-    """What the peer of ``core`` would make of ``data``."""
+    """The frames that the peer of ``core`` reads from ``data``."""
     events = []
     Codec(not core.client, None).receive(data, events)
     return events
 
 
-def said(core, now=0.0):
-    return frames_of(core, leave(core, now))
+def sent_frames(core, now=0.0):
+    return frames_of(core, drain_outbox(core, now))
 
 
 def frame(core, name, *args):
@@ -53,7 +62,7 @@ def frame(core, name, *args):
 
 
 class Application(Receiver):
-    """Where the application waits for messages, if it does."""
+    """Whether the application waits for messages."""
 
     def __init__(self, core, waiting=False, last_call=lambda: None):
         super().__init__(core.inbox)

@@ -12,20 +12,20 @@ from endwell.protocol.closing import IGNORED, TABLE, Closing, Cue, Do, State, ca
 from endwell.protocol.deadline import NEVER
 from endwell.protocol.liveness import Verdict
 from endwell.wire.codec import Codec
-from tests.protocol.core import RESET, Application, connection, frame, leave, opened, said
+from tests.protocol.core import RESET, Application, connection, drain_outbox, frame, opened, sent_frames
 
 
-def test_every_pair_of_a_state_and_a_cue_is_in_the_table_or_is_ignored_and_never_both():
+def test_every_state_and_cue_is_handled_or_ignored_never_both():
     pairs = set(product(State, Cue))
     assert set(TABLE) | IGNORED == pairs
     assert not set(TABLE) & IGNORED
 
 
-def test_nothing_leads_out_of_ended():
+def test_no_cue_leaves_the_state_ended():
     assert all((State.ENDED, cue) in IGNORED for cue in Cue)
 
 
-def test_every_state_can_be_reached_and_every_state_can_reach_the_end():
+def test_every_state_is_reachable_and_can_reach_ended():
     following = {state: {row.state for (start, _), row in TABLE.items() if start is state} for state in State}
     reached = {State.OPENING}
     for _ in State:
@@ -38,25 +38,25 @@ def test_every_state_can_be_reached_and_every_state_can_reach_the_end():
         assert State.ENDED in ahead
 
 
-def test_each_state_on_the_way_out_has_a_deadline():
+def test_each_closing_state_has_a_deadline():
     for row in TABLE.values():
         if row.state in {State.CLOSING, State.LINGERING}:
             assert Do.ARM in row.do
         if row.state is State.ANSWERING:
             assert Do.ARM_ANSWER in row.do or Do.HOLD_EOF in row.do
-    # DISCARDING has what is left of the time of LINGERING.
+    # DISCARDING has the rest of the time of LINGERING.
     assert {state for (state, _), row in TABLE.items() if row.state is State.DISCARDING} == {State.LINGERING}
 
 
 def test_a_lost_connection_ends_from_every_state():
     for state in set(State) - {State.ENDED}:
         assert TABLE[state, Cue.LOST].state is State.ENDED
-        # One that comes behind a Close waits for the answer to that.
+        # An end of TCP after a Close waits for the answer to the Close.
         assert TABLE[state, Cue.EOF].state is (state if state is State.ANSWERING else State.ENDED)
 
 
-def test_at_most_one_close_is_queued_on_any_way_through_the_table():
-    """Follow every path of cues; a path that closes twice would show here."""
+def test_every_path_through_the_table_queues_at_most_one_close():
+    """Follow every path of cues and check that none sends two Closes."""
 
     def closes(row_do):
         return sum(do in {Do.SEND_CLOSE, Do.ECHO_CLOSE} for do in row_do)
@@ -86,12 +86,12 @@ def test_at_most_one_close_is_queued_on_any_way_through_the_table():
         (OSError(1, "bad record"), True, Cause.TLS_ERROR, TcpEnd.ERROR),
     ],
 )
-def test_an_error_of_the_system_names_its_cause_and_how_tcp_ended(exc, tls, cause, tcp):
+def test_an_os_error_determines_the_cause_and_the_tcp_end(exc, tls, cause, tcp):
     assert cause_of(exc, tls) is cause
     assert tcp_end_of(Cue.LOST, exc) is tcp
 
 
-def test_how_tcp_ended_follows_from_the_last_cue():
+def test_the_tcp_end_follows_from_the_last_cue():
     assert tcp_end_of(Cue.EOF, None) is TcpEnd.FIN
     assert tcp_end_of(Cue.LINGERED, None) is TcpEnd.OPEN
     assert tcp_end_of(Cue.GONE, None) is TcpEnd.UNKNOWN
@@ -102,7 +102,7 @@ def test_how_tcp_ended_follows_from_the_last_cue():
 @pytest.mark.parametrize(
     "cue", [cue for state, cue in TABLE if state is State.OPENING and cue is not Cue.ACCEPTED]
 )
-def test_a_machine_goes_where_the_table_says(cue):
+def test_the_machine_follows_the_table(cue):
     row = TABLE[State.OPENING, cue]
     machine = Closing(False, Options(), 0.0)
     machine.cue(cue, 1.0, Cause.HANDSHAKE_FAILED)
@@ -120,16 +120,16 @@ def test_a_machine_goes_where_the_table_says(cue):
         (Verdict.IDLE, Cause.IDLE_TIMEOUT, State.CLOSING),
     ],
 )
-def test_what_liveness_decides_has_its_cause_and_its_close(verdict, cause, state):
+def test_each_verdict_of_liveness_has_its_cause_and_close(verdict, cause, state):
     core = opened()
     core.end_for(verdict, 1.0)
     assert core.state is state
-    assert [close.code for close in said(core)] == [cause.close_code]
+    assert [close.code for close in sent_frames(core)] == [cause.close_code]
     core.lost(ConnectionResetError("x"), 2.0)
     assert core.ending.cause is cause
 
 
-def test_the_first_cause_stays():
+def test_the_first_cause_is_kept():
     machine = Closing(False, Options(close_timeout=10), 0.0)
     machine.cue(Cue.REFUSED, 1.0, Cause.HANDSHAKE_REJECTED)
     assert (machine.state, machine.deadline) == (State.LINGERING, 11.0)
@@ -152,12 +152,12 @@ def test_an_ignored_cue_changes_nothing():
 # -- closing ----------------------------------------------------------------------
 
 
-def test_we_close_they_answer_and_the_server_ends_tcp_first():
+def test_our_close_is_answered_and_then_the_server_ends_tcp():
     core = opened()
     core.close(Close(3001, "bye"), 1.0)
     assert core.state is State.CLOSING
     assert not core.half_close
-    assert said(core) == [Close(3001, "bye")]
+    assert sent_frames(core) == [Close(3001, "bye")]
     core.receive(frame(core, "close", 3001, "bye"), 1.5)
     assert core.state is State.LINGERING
     assert core.half_close
@@ -169,11 +169,11 @@ def test_we_close_they_answer_and_the_server_ends_tcp_first():
 
 
 @pytest.mark.parametrize("close", [Close(), Close(1000), Close(1001, "away"), Close(4999, "x" * 123)])
-def test_their_close_is_echoed_with_its_code_and_reason(close):
+def test_the_peers_close_is_echoed_with_code_and_reason(close):
     core = opened()
     core.receive(frame(core, "close", close.code, close.reason), 1.0)
     assert core.state is State.LINGERING
-    assert said(core) == [close]
+    assert sent_frames(core) == [close]
     assert core.half_close
     core.eof(1.0)
     assert (core.ending.cause, core.ending.initiator, core.ending.clean) == (
@@ -191,11 +191,11 @@ def test_a_client_never_half_closes():
     assert core.state is State.LINGERING
 
 
-def test_both_close_at_once_and_the_first_cue_names_the_cause():
+def test_after_simultaneous_closes_the_first_cue_is_the_cause():
     core = opened()
     core.close(Close(1000, "mine"), 1.0)
     core.receive(frame(core, "close", 1001, "theirs"), 1.0)
-    assert said(core) == [Close(1000, "mine")]
+    assert sent_frames(core) == [Close(1000, "mine")]
     core.eof(2.0)
     assert (core.ending.cause, core.ending.clean, core.ending.code) == (Cause.APP_CLOSED, True, 1000)
     assert core.ending.received == Close(1001, "theirs")
@@ -205,17 +205,17 @@ def test_closing_twice_changes_nothing():
     core = opened()
     core.close(Close(1000, "first"), 1.0)
     core.close(Close(4000, "second"), 1.0)
-    assert said(core) == [Close(1000, "first")]
+    assert sent_frames(core) == [Close(1000, "first")]
 
 
-def test_what_was_queued_before_the_close_leaves_before_it():
+def test_messages_queued_before_the_close_are_sent_before_it():
     core = opened()
     core.send("a", 0.0)
     core.close(Close(1000, ""), 0.0)
-    assert said(core) == ["a", Close(1000, "")]
+    assert sent_frames(core) == ["a", Close(1000, "")]
 
 
-def test_a_close_that_did_not_leave_was_not_sent():
+def test_a_close_still_queued_counts_as_not_sent():
     core = opened()
     core.send("abc", 0.0)
     core.close(Close(1000, ""), 1.0)
@@ -229,7 +229,7 @@ def test_a_close_that_did_not_leave_was_not_sent():
     )
 
 
-def test_what_comes_after_their_close_is_discarded():
+def test_data_after_a_close_of_the_peer_is_discarded():
     core = opened()
     core.receive(frame(core, "close", 1000, "") + frame(core, "message", "x"), 1.0)
     core.receive(b"\xff" * 100, 1.0)
@@ -237,10 +237,10 @@ def test_what_comes_after_their_close_is_discarded():
     assert core.state is State.LINGERING
 
 
-def test_a_peer_that_never_answers_our_close_has_close_timeout():
+def test_a_peer_has_close_timeout_to_answer_our_close():
     core = opened(close_timeout=3)
     core.close(Close(1000, ""), 1.0)
-    leave(core)
+    drain_outbox(core)
     assert core.deadline == 4.0
     core.tick(3.9)
     assert core.state is State.CLOSING
@@ -255,11 +255,11 @@ def test_a_peer_that_never_answers_our_close_has_close_timeout():
     assert core.deadline == NEVER
 
 
-def test_a_peer_that_keeps_tcp_open_is_told_of_after_linger_timeout_and_cut_after_close_timeout():
+def test_a_peer_that_keeps_tcp_open_ends_after_linger_timeout():
     core = opened(close_timeout=3, linger_timeout=1)
     core.receive(frame(core, "close", 1000, ""), 1.0)
-    leave(core, 1.5)
-    assert core.deadline == 2.5  # from the moment on at which our Close left
+    drain_outbox(core, 1.5)
+    assert core.deadline == 2.5  # from the moment when our Close was written
     core.tick(2.5)
     assert (core.state, core.over, core.ended) == (State.DISCARDING, True, False)
     ending = core.ending
@@ -272,10 +272,10 @@ def test_a_peer_that_keeps_tcp_open_is_told_of_after_linger_timeout_and_cut_afte
     assert core.ending is ending
 
 
-def test_what_comes_after_an_ending_that_was_told_is_not_in_it_whenever_it_is_looked_at():
+def test_events_after_a_reported_ending_do_not_change_it():
     core = opened(close_timeout=30, linger_timeout=1)
     core.receive(frame(core, "close", 1000, ""), 1.0)
-    leave(core, 1.0)
+    drain_outbox(core, 1.0)
     core.tick(2.0)
     core.stalled(2.0, 5.0, 7.0)
     core.lost(RESET, 7.0)
@@ -283,18 +283,18 @@ def test_what_comes_after_an_ending_that_was_told_is_not_in_it_whenever_it_is_lo
     assert (core.ending.tcp, core.ending.exception, core.ending.stalled) == (TcpEnd.OPEN, None, 0.0)
 
 
-def test_a_client_cuts_a_server_that_keeps_tcp_open_after_linger_timeout():
+def test_a_client_aborts_after_linger_timeout_if_the_server_keeps_tcp_open():
     core = opened(True, close_timeout=3, linger_timeout=1)
     core.receive(frame(core, "close", 1000, ""), 1.0)
-    leave(core, 1.0)
+    drain_outbox(core, 1.0)
     core.tick(2.0)
     assert (core.ended, core.ending.clean, core.ending.tcp) == (True, True, TcpEnd.TIMEOUT)
 
 
-def test_a_close_that_does_not_leave_has_close_timeout_and_is_told_when_that_is_over():
+def test_a_close_that_cannot_be_sent_ends_after_close_timeout():
     core = opened(close_timeout=3, linger_timeout=1)
     core.receive(frame(core, "close", 1000, ""), 1.0)
-    core.sent(0, 1.0)  # the system takes nothing
+    core.sent(0, 1.0)  # the kernel accepts nothing
     assert core.deadline == 4.0
     core.tick(4.0)
     assert (core.ending.sent, core.ending.clean, core.ending.tcp) == (None, False, TcpEnd.TIMEOUT)
@@ -303,8 +303,8 @@ def test_a_close_that_does_not_leave_has_close_timeout_and_is_told_when_that_is_
 # -- a Close behind messages --------------------------------------------------------
 
 
-def asked(client=False, **options):
-    """A connection whose application has taken a question, behind which a Close came."""
+def closing_behind_message(client=False, **options):
+    """A connection whose application has received a message that was followed by a Close."""
     core = opened(client, ping_interval=None, **options)
     core.deliver_to(Application(core))
     core.receive(frame(core, "message", "question") + frame(core, "close", 4001, "bye"), 1.0)
@@ -315,37 +315,37 @@ def asked(client=False, **options):
 
 
 @pytest.mark.parametrize("client", [False, True])
-def test_a_close_is_answered_when_the_application_has_come_back_and_may_answer_until_then(client):
-    core = asked(client)
-    assert leave(core, 1.0) == b""
+def test_a_close_is_answered_when_the_application_receives_again(client):
+    core = closing_behind_message(client)
+    assert drain_outbox(core, 1.0) == b""
     assert core.send("answer", 1.5)
     core.handled(1.5)
     assert not core.is_open
-    assert said(core, 1.5) == ["answer", Close(4001, "bye")]
+    assert sent_frames(core, 1.5) == ["answer", Close(4001, "bye")]
     core.eof(2.0)
     assert (core.ending.cause, core.ending.clean, core.ending.messages_out) == (Cause.PEER_CLOSED, True, 1)
 
 
-def test_a_close_is_answered_after_answer_timeout_and_what_is_unread_is_still_there():
+def test_after_answer_timeout_the_close_is_answered_and_unread_messages_stay():
     core = opened(answer_timeout=0.5)
     core.receive(frame(core, "message", "question") + frame(core, "close", 4001, ""), 1.0)
     assert core.deadline == 1.5
     core.tick(1.5)
     assert not core.send("too late", 1.5)
-    assert said(core, 1.5) == [Close(4001)]
+    assert sent_frames(core, 1.5) == [Close(4001)]
     assert core.inbox.popleft() == "question"
 
 
-def test_our_close_answers_that_of_the_peer_and_the_peers_was_the_first():
-    core = asked()
+def test_our_close_after_the_peers_is_its_answer():
+    core = closing_behind_message()
     core.close(Close(4002, "ours"), 1.2)
-    assert said(core, 1.2) == [Close(4001, "bye")]
+    assert sent_frames(core, 1.2) == [Close(4001, "bye")]
     core.eof(2.0)
     assert (core.ending.cause, core.ending.sent) == (Cause.PEER_CLOSED, Close(4001, "bye"))
 
 
 @pytest.mark.parametrize("why", ["never took a message", "waits", "answer_timeout is 0"])
-def test_a_close_with_nothing_pending_before_it_is_answered_at_once(why):
+def test_a_close_without_pending_messages_is_answered_at_once(why):
     core = opened(answer_timeout=0 if why == "answer_timeout is 0" else 1.0)
     application = Application(core)
     core.deliver_to(application)
@@ -355,7 +355,7 @@ def test_a_close_with_nothing_pending_before_it_is_answered_at_once(why):
         application.waiting = why == "waits"
     core.receive(frame(core, "close", 4001, ""), 1.0)
     core.tick(1.0)
-    assert said(core, 1.0) == [Close(4001)]
+    assert sent_frames(core, 1.0) == [Close(4001)]
     assert core.state is State.LINGERING
 
 
@@ -366,24 +366,24 @@ def test_a_client_does_not_send_to_a_server_that_stops(client, code):
     core.receive(frame(core, "message", "answer") + frame(core, "close", code, ""), 1.0)
     assert core.is_open is not client
     assert core.inbox.popleft() == "answer"
-    # A page that is left says 1001, too, and has its messages handled in order.
+    # 1001 from a client is a page that was left, whose messages are handled in order.
     assert core.send("next question", 1.0) is not client
 
 
-def test_an_end_of_tcp_behind_the_close_waits_for_the_answer_to_leave():
-    core = asked()
+def test_an_end_of_tcp_after_a_close_waits_for_the_answer():
+    core = closing_behind_message()
     core.eof(1.1)
     assert not core.wants_read()
     assert core.send("answer", 1.2)
     core.handled(1.2)
     assert not core.ended
-    assert said(core, 1.2) == ["answer", Close(4001, "bye")]
+    assert sent_frames(core, 1.2) == ["answer", Close(4001, "bye")]
     assert core.ended
     assert (core.ending.clean, core.ending.tcp, core.ending.unsent_bytes) == (True, TcpEnd.FIN, 0)
 
 
-def test_an_answer_that_does_not_leave_keeps_an_end_of_tcp_for_linger_timeout():
-    core = asked(linger_timeout=1)
+def test_an_unsent_answer_delays_an_end_of_tcp_for_linger_timeout():
+    core = closing_behind_message(linger_timeout=1)
     core.eof(1.1)
     core.send("answer", 1.2)
     core.handled(1.2)
@@ -394,8 +394,8 @@ def test_an_answer_that_does_not_leave_keeps_an_end_of_tcp_for_linger_timeout():
     assert core.ending.unsent_bytes == len(frame(opened(True), "message", "answer"))
 
 
-def test_answers_that_leave_slowly_keep_an_end_of_tcp_while_they_do_and_for_close_timeout_at_most():
-    core = asked(linger_timeout=1, close_timeout=5)
+def test_slow_answers_delay_an_end_of_tcp_for_at_most_close_timeout():
+    core = closing_behind_message(linger_timeout=1, close_timeout=5)
     core.eof(1.1)
     core.send("answer", 1.2)
     core.handled(1.2)
@@ -408,8 +408,8 @@ def test_answers_that_leave_slowly_keep_an_end_of_tcp_while_they_do_and_for_clos
     assert (core.ended, core.ending.sent) == (True, None)
 
 
-def test_a_reset_behind_the_close_ends_it_and_the_close_is_what_ended_it():
-    core = asked()
+def test_a_reset_after_a_close_ends_with_the_close_as_cause():
+    core = closing_behind_message()
     core.lost(ConnectionResetError(), 1.1)
     assert (core.ended, core.is_open) == (True, False)
     ending = core.ending
@@ -417,25 +417,25 @@ def test_a_reset_behind_the_close_ends_it_and_the_close_is_what_ended_it():
     assert (ending.sent, ending.clean, ending.tcp) == (None, False, TcpEnd.RST)
 
 
-def test_what_was_accepted_elsewhere_precedes_the_answer_to_a_close():
-    core = asked()
+def test_messages_of_the_driver_precede_the_answer_to_a_close():
+    core = closing_behind_message()
     core.deliver_to(Application(core, last_call=lambda: core.send("staged", 1.2)))
     core.handled(1.2)
-    assert said(core, 1.2) == ["staged", Close(4001, "bye")]
+    assert sent_frames(core, 1.2) == ["staged", Close(4001, "bye")]
 
 
-def test_while_a_close_waits_no_ping_is_sent_and_silence_ends_nothing():
+def test_keepalive_is_off_while_a_close_waits_for_its_answer():
     core = opened(ping_interval=0.1, ping_timeout=0.1, answer_timeout=1.0)
     core.receive(frame(core, "message", "question") + frame(core, "close", 4001, ""), 1.0)
     assert core.deadline == 2.0
     core.tick(1.9)
-    assert (core.state, leave(core, 1.9)) == (State.ANSWERING, b"")
+    assert (core.state, drain_outbox(core, 1.9)) == (State.ANSWERING, b"")
 
 
-# -- the peer's mistakes ------------------------------------------------------------
+# -- protocol errors of the peer ----------------------------------------------------
 
 
-def test_messages_before_a_broken_rule_may_be_answered_and_then_it_ends_with_the_code():
+def test_messages_before_a_protocol_error_may_be_answered_first():
     core = opened()
     core.receive(frame(core, "message", "good") + b"\x83\x80abcd", 1.0)
     assert core.inbox.popleft() == "good"
@@ -443,7 +443,7 @@ def test_messages_before_a_broken_rule_may_be_answered_and_then_it_ends_with_the
     assert 1.0 < core.deadline <= 1.1
     core.tick(core.deadline)
     assert not core.send("too late", 1.1)
-    (answer, close) = said(core)
+    (answer, close) = sent_frames(core)
     assert answer == "answer"
     assert close.code == 1002
     assert close.reason
@@ -454,7 +454,7 @@ def test_messages_before_a_broken_rule_may_be_answered_and_then_it_ends_with_the
     assert isinstance(core.ending.exception, ProtocolError)
 
 
-def test_a_broken_rule_that_nothing_came_before_ends_it_at_once():
+def test_a_protocol_error_without_pending_messages_ends_at_once():
     core = opened()
     core.receive(b"\x83\x80abcd", 1.0)
     assert core.state is State.LINGERING
@@ -468,7 +468,7 @@ def test_a_broken_rule_that_nothing_came_before_ends_it_at_once():
         lambda core: core.lost(ConnectionResetError(), 1.0),
     ],
 )
-def test_a_broken_rule_waits_for_an_answer_but_comes_before_whatever_happens_next(event):
+def test_a_pending_protocol_error_precedes_any_later_event(event):
     core = opened()
     core.receive(frame(core, "message", "good") + b"\x83\x80abcd", 1.0)
     event(core)
@@ -476,12 +476,12 @@ def test_a_broken_rule_waits_for_an_answer_but_comes_before_whatever_happens_nex
     assert core.ending.cause is Cause.PROTOCOL_ERROR
 
 
-def test_a_broken_rule_while_closing_keeps_our_own_close():
+def test_a_protocol_error_while_closing_keeps_our_close():
     core = opened()
     core.close(Close(1000, ""), 1.0)
     core.receive(b"\x83\x80abcd", 1.0)
     assert core.state is State.LINGERING
-    assert said(core) == [Close(1000, "")]
+    assert sent_frames(core) == [Close(1000, "")]
     core.eof(1.0)
     assert core.ending.cause is Cause.APP_CLOSED
 
@@ -489,7 +489,7 @@ def test_a_broken_rule_while_closing_keeps_our_own_close():
 # -- drops --------------------------------------------------------------------------
 
 
-def test_a_fin_without_a_close_is_a_peer_that_vanished():
+def test_a_fin_without_a_close_is_peer_vanished():
     core = opened()
     core.eof(1.0)
     ending = core.ending
@@ -502,7 +502,7 @@ def test_a_fin_without_a_close_is_a_peer_that_vanished():
     assert ending.clean is False
 
 
-def test_a_reset_is_told_with_its_exception():
+def test_the_ending_of_a_reset_has_its_exception():
     core = opened()
     core.lost(RESET, 1.0)
     assert (core.ending.cause, core.ending.tcp, core.ending.exception) == (
@@ -512,7 +512,7 @@ def test_a_reset_is_told_with_its_exception():
     )
 
 
-def test_a_close_that_is_readable_only_after_a_failed_write_is_what_counts():
+def test_a_close_readable_after_a_failed_write_is_the_cause():
     core = opened()
     core.send("stream", 1.0)
     core.broken(BrokenPipeError(errno.EPIPE, "pipe"), 1.0)
@@ -526,7 +526,7 @@ def test_a_close_that_is_readable_only_after_a_failed_write_is_what_counts():
     assert ending.tcp is TcpEnd.RST
 
 
-def test_a_failed_write_with_nothing_left_to_read_is_what_it_was():
+def test_a_failed_write_with_no_unread_data_is_a_reset():
     core = opened(max_queue=1)
     core.receive(frame(core, "message", "1"), 1.0)
     assert not core.wants_read()
@@ -538,7 +538,7 @@ def test_a_failed_write_with_nothing_left_to_read_is_what_it_was():
     assert core.ending.dropped_messages == 1
 
 
-def test_after_the_end_nothing_changes_any_more():
+def test_no_event_changes_an_ended_connection():
     core = opened()
     core.eof(1.0)
     ending = core.ending
@@ -555,7 +555,7 @@ def test_after_the_end_nothing_changes_any_more():
 # -- the opening ----------------------------------------------------------------------
 
 
-def test_a_network_that_takes_nothing_for_too_long_is_lost_and_not_reset():
+def test_etimedout_is_a_lost_network_and_not_a_reset():
     core = opened()
     core.lost(TimeoutError(errno.ETIMEDOUT, "timed out"), 1.0)
     ending = core.ending
@@ -566,7 +566,7 @@ def test_a_network_that_takes_nothing_for_too_long_is_lost_and_not_reset():
     )
 
 
-def test_an_opening_that_takes_too_long_is_cut():
+def test_a_handshake_beyond_open_timeout_is_aborted():
     core = connection(open_timeout=10)
     assert core.deadline == 10.0
     core.tick(9.9)
@@ -576,14 +576,14 @@ def test_an_opening_that_takes_too_long_is_cut():
     assert (core.ending.cause, core.ending.tcp) == (Cause.HANDSHAKE_FAILED, TcpEnd.TIMEOUT)
 
 
-def test_sending_the_heads_of_the_opening_gives_it_no_more_time():
+def test_sending_the_heads_does_not_extend_open_timeout():
     core = connection(client=True, open_timeout=10)
     core.open(b"GET / HTTP/1.1\r\n\r\n")
-    leave(core, 5.0)
+    drain_outbox(core, 5.0)
     assert core.deadline == 10.0
 
 
-def test_without_open_timeout_the_opening_waits():
+def test_without_open_timeout_the_handshake_has_no_deadline():
     assert connection(open_timeout=None).deadline == NEVER
 
 
@@ -592,13 +592,13 @@ def test_a_refusal_is_sent_before_tcp_is_ended():
     core.refuse(b"HTTP/1.1 403 Forbidden\r\n\r\n", 1.0)
     assert core.half_close
     assert core.state is State.LINGERING
-    assert leave(core, 1.0).startswith(b"HTTP/1.1 403")
+    assert drain_outbox(core, 1.0).startswith(b"HTTP/1.1 403")
     core.receive(b"whatever", 2.0)
     core.eof(2.0)
     assert (core.ending.cause, core.ending.initiator) == (Cause.HANDSHAKE_REJECTED, Initiator.LOCAL)
 
 
-def test_an_end_of_file_waits_for_the_rest_of_an_answer_and_is_not_read_again_meanwhile():
+def test_an_eof_waits_until_the_response_is_sent():
     core = connection()
     core.refuse(b"HTTP/1.1 400 Bad Request\r\n\r\n", 1.0)
     core.eof(2.0)
@@ -609,7 +609,7 @@ def test_an_end_of_file_waits_for_the_rest_of_an_answer_and_is_not_read_again_me
     assert (core.ending.tcp, core.ending.unsent_bytes) == (TcpEnd.FIN, 0)
 
 
-def test_a_broken_request_is_answered_and_told():
+def test_an_invalid_request_is_answered_and_reported():
     core = connection()
     error = BadRequest("no Host")
     core.refuse(b"HTTP/1.1 400 Bad Request\r\n\r\n", 1.0, error)
@@ -618,7 +618,7 @@ def test_a_broken_request_is_answered_and_told():
     assert core.ending.exception is error
 
 
-def test_a_large_answer_may_take_its_time_as_long_as_it_moves():
+def test_a_large_response_may_be_slow_while_it_progresses():
     core = connection(close_timeout=5)
     core.refuse(b"x" * 100, 0.0)
     for now in (4.0, 8.0, 12.0):
@@ -629,35 +629,35 @@ def test_a_large_answer_may_take_its_time_as_long_as_it_moves():
     assert core.state is State.ENDED
 
 
-def test_a_client_gives_the_opening_up():
+def test_a_client_may_abandon_the_handshake():
     core = connection(client=True)
     core.connected = True
     core.open(b"GET / HTTP/1.1\r\n\r\n")
-    leave(core)
+    drain_outbox(core)
     error = InvalidHandshake("no accept")
     core.fail_opening(Cause.HANDSHAKE_FAILED, 1.0, error)
     assert core.abort
     assert (core.ending.cause, core.ending.exception) == (Cause.HANDSHAKE_FAILED, error)
 
 
-def test_a_refused_client_was_ended_by_the_peer():
+def test_the_ending_of_a_refused_client_has_initiator_peer():
     core = connection(client=True)
     core.fail_opening(Cause.HANDSHAKE_REJECTED, 1.0, initiator=Initiator.PEER)
     assert core.ending.initiator is Initiator.PEER
 
 
-def test_without_a_tcp_connection_tcp_did_not_end():
+def test_without_a_tcp_connection_the_tcp_end_is_none():
     core = connection(client=True)
     core.lost(OSError(errno.ECONNREFUSED, "refused"), 1.0)
     assert (core.ending.cause, core.ending.tcp) == (Cause.NETWORK_ERROR, TcpEnd.NONE)
 
 
-def test_the_heads_of_the_opening_are_not_counted():
+def test_the_heads_of_the_handshake_are_not_counted():
     core = connection()
     core.open(b"x" * 100)
     core.accept(Codec(False), 0.0)
-    leave(core)
+    drain_outbox(core)
     core.send("hi", 0.0)
-    leave(core)
+    drain_outbox(core)
     core.eof(1.0)
     assert core.ending.bytes_out == 4

@@ -12,12 +12,21 @@ from endwell.protocol.receiver import Receiver
 from endwell.wire.codec import Codec, Ping, Pong
 from endwell.wire.deflate import PerMessageDeflate
 from endwell.wire.frames import BINARY, build
-from tests.protocol.core import RESET, Application, connection, frame, frames_of, leave, opened, said
+from tests.protocol.core import (
+    RESET,
+    Application,
+    connection,
+    drain_outbox,
+    frame,
+    frames_of,
+    opened,
+    sent_frames,
+)
 
 # -- messages ---------------------------------------------------------------------
 
 
-def test_messages_come_out_of_the_inbox_in_order():
+def test_messages_leave_the_inbox_in_order():
     core = opened()
     core.receive(frame(core, "message", "a") + frame(core, "message", b"b"), 1.0)
     assert list(core.inbox) == ["a", b"b"]
@@ -26,12 +35,12 @@ def test_messages_come_out_of_the_inbox_in_order():
 def test_a_sent_message_is_queued_and_counted():
     core = opened()
     assert core.send("hi", 1.0)
-    assert said(core) == ["hi"]
+    assert sent_frames(core) == ["hi"]
     core.eof(2.0)
     assert (core.ending.messages_out, core.ending.bytes_out) == (1, 4)
 
 
-def test_a_message_for_many_is_framed_once_and_counted_by_each():
+def test_a_broadcast_is_framed_once_and_counted_by_each_connection():
     frames = {}
     cores = [opened(), opened()]
     made = [core.share("hi", frames, 1.0) for core in cores]
@@ -39,12 +48,12 @@ def test_a_message_for_many_is_framed_once_and_counted_by_each():
     for core in cores:
         assert not core.outbox.size
         core.outbox.append(made[0])
-        assert said(core) == ["hi"]
+        assert sent_frames(core) == ["hi"]
         core.eof(2.0)
         assert (core.ending.messages_out, core.ending.bytes_out) == (1, 4)
 
 
-def test_connections_that_frame_otherwise_get_their_own_frame_of_a_message_for_many():
+def test_connections_with_other_framing_get_their_own_broadcast_frame():
     frames = {}
     cores = [opened(client=True), opened(), opened(client=True)]
     made = [core.share("hi", frames, 1.0) for core in cores]
@@ -52,14 +61,14 @@ def test_connections_that_frame_otherwise_get_their_own_frame_of_a_message_for_m
     assert [frames_of(core, data) for core, data in zip(cores, made, strict=True)] == [["hi"]] * 3
 
 
-def test_a_message_for_many_keeps_a_connection_from_being_idle():
+def test_a_broadcast_counts_as_activity():
     core = opened(idle_timeout=10.0)
     core.share("hi", {}, 9.0)
     core.tick(18.0)
     assert core.is_open
 
 
-def test_a_connection_that_is_not_open_has_no_part_in_a_message_for_many():
+def test_a_connection_that_is_not_open_receives_no_broadcast():
     closing = opened()
     closing.close(Close(1000, ""), 0.0)
     for core in (connection(), closing):
@@ -71,13 +80,13 @@ def test_nothing_is_sent_before_the_opening_or_after_a_close():
     assert connection().ping(None, 0.0) is None
     core = opened()
     core.close(Close(1000, ""), 1.0)
-    leave(core)
+    drain_outbox(core)
     assert not core.send("x", 2.0)
     assert core.ping(None, 2.0) is None
     assert not core.outbox.size
 
 
-def test_a_full_inbox_stops_the_reading_of_an_open_connection():
+def test_a_full_inbox_pauses_reading_of_an_open_connection():
     core = opened(max_queue=2)
     core.receive(frame(core, "message", "x") * 2, 1.0)
     assert not core.wants_read()
@@ -97,13 +106,13 @@ def test_an_inbox_of_few_large_messages_is_full_too():
 
 
 def bombs(count):
-    """Messages of 1 MiB, each of which came in a few bytes."""
+    """Messages of 1 MiB, each of a few bytes on the wire."""
     compressor = zlib.compressobj(wbits=-12)
     bomb = compressor.compress(bytes(2**20)) + compressor.flush(zlib.Z_SYNC_FLUSH)
     return build(BINARY, bomb[:-4], True, rsv1=True) * count
 
 
-def test_a_read_that_inflates_to_much_waits_with_the_rest_until_there_is_room():
+def test_a_read_that_inflates_beyond_the_inbox_is_decoded_later():
     core = connection()
     core.accept(Codec(False, deflate=PerMessageDeflate(Deflate(), client=False)), 0.0)
     core.receive(bombs(3) + frame(core, "close", 1000, ""), 1.0)
@@ -116,7 +125,7 @@ def test_a_read_that_inflates_to_much_waits_with_the_rest_until_there_is_room():
     assert core.received == Close(1000)
 
 
-def test_what_waits_does_not_prove_the_peer_alive():
+def test_undecoded_data_does_not_count_as_heard():
     core = connection()
     core.accept(Codec(False, deflate=PerMessageDeflate(Deflate(), client=False)), 0.0)
     core.receive(bombs(2), 1.0)
@@ -133,12 +142,12 @@ def test_a_full_inbox_never_blocks_the_closing_handshake():
     core.receive(frame(core, "close", 1000, ""), 3.0)
     core.eof(3.0)
     assert list(core.inbox) == ["1"]
-    leave(core)
+    drain_outbox(core)
     assert core.ending.dropped_messages == 1
     assert core.ending.messages_in == 2
 
 
-def test_messages_that_come_while_closing_are_delivered_while_there_is_room():
+def test_messages_received_while_closing_are_delivered_up_to_the_limit():
     core = opened()
     core.close(Close(1000, ""), 1.0)
     core.receive(frame(core, "message", "late"), 2.0)
@@ -151,32 +160,32 @@ def test_messages_that_come_while_closing_are_delivered_while_there_is_room():
 def test_a_ping_is_answered_with_its_payload():
     core = opened()
     core.receive(frame(core, "ping", b"abc"), 1.0)
-    assert said(core) == [Pong(b"abc")]
+    assert sent_frames(core) == [Pong(b"abc")]
 
 
-def test_a_peer_that_pings_without_reading_is_owed_only_the_newest_pong():
+def test_only_the_newest_pong_is_queued_for_a_non_reading_peer():
     core = opened(write_limit=10)
     core.send("x" * 100, 0.0)
     core.sent(0, 0.0)
     for number in range(1000):
         core.receive(frame(core, "ping", b"%d" % number), 1.0)
     assert core.outbox.size == 102
-    assert said(core, 2.0) == ["x" * 100]
-    assert said(core) == [Pong(b"999")]
+    assert sent_frames(core, 2.0) == ["x" * 100]
+    assert sent_frames(core) == [Pong(b"999")]
 
 
 def test_no_pong_follows_our_close():
     core = opened()
     core.close(Close(1000, ""), 1.0)
-    leave(core)
+    drain_outbox(core)
     core.receive(frame(core, "ping", b"abc"), 2.0)
     assert not core.outbox.size
 
 
-def test_a_pong_tells_the_round_trip():
+def test_a_pong_gives_the_round_trip_time():
     core = opened()
     payload = core.ping(None, 1.0)
-    assert said(core) == [Ping(payload)]
+    assert sent_frames(core) == [Ping(payload)]
     core.receive(frame(core, "pong", payload), 1.25)
     assert core.answered == [(payload, 0.25)]
     core.eof(2.0)
@@ -200,7 +209,7 @@ def end_delivery(core):
 
 
 @pytest.mark.parametrize(("pause", "why"), [(fill, Pause.INBOX), (end_delivery, Pause.DELIVERY)])
-def test_a_receiver_that_takes_nothing_more_holds_the_peer_back_until_the_connection_closes(pause, why):
+def test_a_full_receiver_pauses_reading_until_the_close(pause, why):
     core = opened(max_queue=4)
     pause(core)
     assert not core.wants_read()
@@ -212,7 +221,7 @@ def test_a_receiver_that_takes_nothing_more_holds_the_peer_back_until_the_connec
     assert core.ending.dropped_messages == 1
 
 
-def test_it_is_known_what_the_application_has_taken_and_whether_it_has_answered():
+def test_the_core_counts_consumed_and_answered_messages():
     core = opened(max_queue=4)
     assert (core.messages_consumed(), core.has_partial_message(), core.has_sent()) == (0, False, False)
     message = frame(core, "message", "hello")
@@ -238,7 +247,7 @@ def test_it_is_known_what_the_application_has_taken_and_whether_it_has_answered(
     ],
     ids=["we close", "they close", "they err", "eof", "lost", "lifetime"],
 )
-def test_the_last_call_comes_once_and_what_it_sends_precedes_the_close(cue):
+def test_last_call_runs_once_and_its_messages_precede_the_close(cue):
     core = opened(max_lifetime=10.0, ping_interval=None)
     calls = []
 
@@ -251,11 +260,11 @@ def test_the_last_call_comes_once_and_what_it_sends_precedes_the_close(cue):
     core.close(Close(1000, ""), 1.0)
     core.lost(RESET, 2.0)
     assert calls == [True]
-    assert said(core)[0] == "last words"
+    assert sent_frames(core)[0] == "last words"
     assert core.ending.messages_out == 1
 
 
-def test_each_reason_to_pause_reading_is_told():
+def test_each_reason_for_paused_reading_is_reported():
     core = opened(max_queue=1, max_size=2**21)
     assert core.pauses() == 0
     core.receive(frame(core, "message", "x"), 1.0)
@@ -270,7 +279,7 @@ def test_each_reason_to_pause_reading_is_told():
     assert core.pauses() == 0
 
 
-def test_a_server_reads_nothing_while_it_answers_the_request():
+def test_a_server_does_not_read_while_it_sends_the_response():
     core = connection()
     core.pause(Pause.REQUEST)
     assert core.pauses() == Pause.REQUEST
@@ -282,7 +291,7 @@ def test_a_server_reads_nothing_while_it_answers_the_request():
     assert core.wants_read()
 
 
-def test_a_new_receiver_gets_the_unread_messages_first():
+def test_a_new_receiver_receives_the_unread_messages_first():
     core = opened()
     core.receive(frame(core, "message", "first") + frame(core, "message", "second"), 1.0)
     core.inbox.popleft()

@@ -1,4 +1,4 @@
-"""What a connection promises about time, by default and if asked for less: nothing waits without an end."""
+"""The deadlines of a connection, with the defaults and with shorter timeouts: no wait is unbounded."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ def opened(client, **options):
     return core
 
 
-def left(core, now):
-    """The system takes all that is queued."""
+def write_all(core, now):
+    """The kernel accepts everything that is queued."""
     if core.outbox.size:
         core.sent(core.outbox.size, now)
 
 
 def seconds_to_the_end(core, now, answers=None, heard=lambda now: None):
-    """How long it takes from ``now`` on, with nothing but the clock going; ``answers`` says what else happens."""
+    """Seconds until the end if only the clock advances from ``now``; ``answers`` adds other events."""
     began = now
     for _ in range(1000):
-        assert core.deadline != NEVER, "it waits for ever"
+        assert core.deadline != NEVER, "there is no deadline"
         now = max(now, core.deadline)
         core.tick(now, heard(now))
         if answers is not None:
             answers(core, now)
         if core.ended:
             return now - began
-    pytest.fail("it never ends")
+    pytest.fail("the connection never ends")
 
 
 def opening(client):
@@ -67,7 +67,7 @@ def refused(client):
 def closing(client):
     core = opened(client)
     core.close(Close(1000, ""), 0.0)
-    left(core, 0.0)
+    write_all(core, 0.0)
     return core
 
 
@@ -81,14 +81,14 @@ def closing_and_blocked(client):
 def lingering(client):
     core = opened(client)
     core.receive(Codec(not client).close(Close(1000)), 0.0)
-    left(core, 0.0)
+    write_all(core, 0.0)
     return core
 
 
 def lingering_for_a_fault(client):
     core = opened(client)
     core.receive(b"\xff\xff", 0.0)
-    left(core, 0.0)
+    write_all(core, 0.0)
     return core
 
 
@@ -104,12 +104,12 @@ PHASES = {
 
 
 @pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.__name__)
-def test_every_phase_of_a_handshake_has_a_deadline_of_10_s_by_default(phase, client):
+def test_each_phase_of_both_handshakes_ends_after_10_s_by_default(phase, client):
     assert seconds_to_the_end(phase(client), 0.0) <= PHASES[phase] + 0.01
 
 
 @pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.__name__)
-def test_a_peer_that_sends_all_the_while_does_not_move_that_deadline(phase, client):
+def test_a_peer_that_keeps_sending_does_not_extend_those_deadlines(phase, client):
     core, now = phase(client), 0.0
     while not core.ended:
         now += 0.5
@@ -119,7 +119,7 @@ def test_a_peer_that_sends_all_the_while_does_not_move_that_deadline(phase, clie
 
 
 def silent(core):
-    left(core, 0.0)
+    write_all(core, 0.0)
 
 
 def silent_with_a_full_queue(core):
@@ -144,12 +144,10 @@ def silent_behind_a_full_inbox(core):
     [silent, silent_with_a_full_queue, silent_in_the_middle_of_a_message, silent_behind_a_full_inbox],
     ids=lambda before: before.__name__,
 )
-def test_a_dead_peer_is_gone_within_45_s_by_default_and_within_5_s_if_asked_for_whatever_it_left(
-    before, options, client
-):
+def test_a_dead_peer_is_closed_within_45_s_or_the_configured_5_s(before, options, client):
     core = opened(client, **options)
     before(core)
-    # Its system acknowledges nothing either; that is all there is to know behind a full inbox.
+    # Its kernel acknowledges nothing either, which is the only evidence behind a full inbox.
     took = seconds_to_the_end(core, 0.0, heard=lambda now: 0.0)
     assert took <= (5 if options else 45)
     assert core.ending.cause in (Cause.KEEPALIVE_TIMEOUT, Cause.WRITE_TIMEOUT)
@@ -157,9 +155,7 @@ def test_a_dead_peer_is_gone_within_45_s_by_default_and_within_5_s_if_asked_for_
 
 @pytest.mark.parametrize("keepalive", [True, False])
 @pytest.mark.parametrize("options", [{}, ASKED_FOR_5_S], ids=["by default", "asked for 5 s"])
-def test_a_peer_that_never_reads_but_talks_is_gone_within_45_s_by_default_and_within_5_s_if_asked_for(
-    options, keepalive, client
-):
+def test_a_peer_that_never_reads_is_closed_within_45_s_or_5_s(options, keepalive, client):
     core = opened(client, **options | ({} if keepalive else {"ping_interval": None}))
     silent_with_a_full_queue(core)
 
@@ -170,15 +166,15 @@ def test_a_peer_that_never_reads_but_talks_is_gone_within_45_s_by_default_and_wi
     assert core.ending.cause is Cause.WRITE_TIMEOUT
 
 
-def test_a_peer_that_dies_right_after_a_pong_is_gone_no_later(client):
+def test_a_peer_that_dies_after_a_pong_is_closed_as_soon(client):
     core = opened(client)
     core.tick(20.0)
-    left(core, 20.0)
+    write_all(core, 20.0)
     core.receive(Codec(not client).pong(core.last_payload), 20.1)
     assert seconds_to_the_end(core, 20.1) <= 45
 
 
-def test_an_old_protocol_without_pings_has_the_same_deadlines_for_all_else():
+def test_an_old_protocol_without_pings_has_the_other_deadlines():
     core = Connection(False, Options(), 0.0)
     core.accept(Hixie(False), 0.0)
     core.send("x" * 100, 0.0)

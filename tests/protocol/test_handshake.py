@@ -46,7 +46,7 @@ def request(
     version: str = "1.1",
     secure: bool = False,
 ) -> Request:
-    """The example of RFC 6455 §1.2, without one field and with some more."""
+    """The example of RFC 6455 §1.2, with fields removed and added."""
     fields = [
         ("Host", "server.example.com"),
         ("Upgrade", "websocket"),
@@ -97,7 +97,7 @@ def test_http_1_0_cannot_upgrade() -> None:
         accept(request(version="1.0"), PLAIN)
 
 
-def test_a_request_without_upgrade_is_told_that_it_is_required() -> None:
+def test_a_request_without_upgrade_is_answered_upgrade_required() -> None:
     with pytest.raises(UpgradeRequired) as caught:
         accept(request(without="Upgrade"), PLAIN)
     assert caught.value.response().headers["Upgrade"] == "websocket"
@@ -108,7 +108,7 @@ def test_connection_may_list_more_than_upgrade(value: str) -> None:
     assert accept(request(("Connection", value), without="Connection"), PLAIN).response.status == 101
 
 
-def test_connection_may_stand_on_two_lines() -> None:
+def test_connection_may_span_two_lines() -> None:
     fields = [("Connection", "keep-alive"), ("Connection", "Upgrade")]
     assert accept(request(*fields, without="Connection"), PLAIN).response.status == 101
 
@@ -121,7 +121,7 @@ def test_a_connection_without_upgrade_is_refused(value: str | None) -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", "8", "12", "14", "013", "+13", "13.0", "13, 8", "\xb9\xb3"])
-def test_another_version_is_told_ours(value: str | None) -> None:
+def test_a_refused_version_is_answered_with_the_supported_one(value: str | None) -> None:
     fields = [("Sec-WebSocket-Version", value)] if value is not None else []
     with pytest.raises(UpgradeRequired) as caught:
         accept(request(*fields, without="Sec-WebSocket-Version"), PLAIN)
@@ -155,7 +155,7 @@ def test_two_versions_are_refused_even_if_they_are_equal() -> None:
 def test_a_key_that_is_not_the_base64_of_16_bytes_is_refused(key: str | None) -> None:
     asked = request(without="Sec-WebSocket-Key")
     if key is not None:
-        # Past Headers.add, which takes no line feed.
+        # Bypasses Headers.add, which refuses a line feed.
         asked.headers._fields.append(("Sec-WebSocket-Key", key))
     with pytest.raises(BadRequest):
         accept(asked, PLAIN)
@@ -168,9 +168,9 @@ def test_a_key_that_is_not_the_base64_of_16_bytes_is_refused(key: str | None) ->
         ("dGhlIHNhbXBsZSBub25jZR==", "Zgw8jYXtqX5qJr7MJ1Q/MqzeSRI="),
     ],
 )
-def test_bits_left_over_in_a_key_need_not_be_zero(key: str, proof: str) -> None:
+def test_unused_bits_of_a_key_may_be_set(key: str, proof: str) -> None:
     accepted = accept(request(("Sec-WebSocket-Key", key), without="Sec-WebSocket-Key"), PLAIN)
-    # Made of the key as it came, not of another spelling of its bytes.
+    # Computed from the key as received, not from another spelling of its bytes.
     assert accepted.response.headers["Sec-WebSocket-Accept"] == proof
 
 
@@ -205,7 +205,7 @@ def origin_allowed(origin: str, options: Options, secure: bool = False, host: st
         ("wss://a.example", "a.example:443", True),
     ],
 )
-def test_a_page_of_the_same_origin_may_connect(origin: str, host: str, secure: bool) -> None:
+def test_the_same_origin_is_accepted(origin: str, host: str, secure: bool) -> None:
     assert origin_allowed(origin, PLAIN, secure, host)
 
 
@@ -238,16 +238,16 @@ def test_a_page_of_the_same_origin_may_connect(origin: str, host: str, secure: b
         ("http://\xe9", "a.example", False),
     ],
 )
-def test_a_page_of_another_origin_may_not(origin: str, host: str, secure: bool) -> None:
+def test_another_origin_is_refused(origin: str, host: str, secure: bool) -> None:
     assert not origin_allowed(origin, PLAIN, secure, host)
     assert Forbidden("").response().status == 403
 
 
-def test_a_request_without_origin_is_not_from_a_page_and_passes() -> None:
+def test_a_request_without_origin_is_accepted() -> None:
     assert accept(request(), PLAIN.replace(origins=["https://b.example"])).response.status == 101
 
 
-def test_listed_origins_replace_the_own_one() -> None:
+def test_listed_origins_replace_the_same_origin_rule() -> None:
     options = PLAIN.replace(
         origins=["https://B.example:443", "chrome-extension://abc", "http://c.example:8080"]
     )
@@ -269,7 +269,7 @@ def test_listed_origins_replace_the_own_one() -> None:
         "https://xn--bcher-kva.example.com",
     ],
 )
-def test_a_wildcard_accepts_every_host_below_it(origin: str) -> None:
+def test_a_wildcard_accepts_every_subdomain(origin: str) -> None:
     assert origin_allowed(origin, PLAIN.replace(origins=["https://*.Example.com"]))
 
 
@@ -300,13 +300,13 @@ def test_a_wildcard_accepts_nothing_else(origin: str) -> None:
     assert not origin_allowed(origin, PLAIN.replace(origins=["https://*.example.com"]))
 
 
-def test_a_wildcard_has_the_port_that_it_says() -> None:
+def test_a_wildcard_matches_its_own_port_only() -> None:
     options = PLAIN.replace(origins=["https://*.example.com:8443"])
     assert origin_allowed("https://a.example.com:8443", options)
     assert not origin_allowed("https://a.example.com", options)
 
 
-def test_a_pattern_must_match_the_whole_origin_as_it_came() -> None:
+def test_a_pattern_must_match_the_whole_origin() -> None:
     options = PLAIN.replace(origins=["http://b.example", re.compile(r"https://(\w+\.)?example\.com(:\d+)?")])
     for origin in ("https://example.com", "https://a.example.com:8443", "http://b.example"):
         assert origin_allowed(origin, options)
@@ -314,7 +314,7 @@ def test_a_pattern_must_match_the_whole_origin_as_it_came() -> None:
         assert not origin_allowed(origin, options)
 
 
-def test_a_function_decides_on_the_origin_as_it_came() -> None:
+def test_a_function_receives_the_origin_unchanged() -> None:
     asked = []
 
     def allowed(origin: str) -> bool:
@@ -329,12 +329,12 @@ def test_a_function_decides_on_the_origin_as_it_came() -> None:
 
 
 @pytest.mark.parametrize("answer", [None, 1, "no"])
-def test_a_function_that_answers_neither_yes_nor_no_lets_no_page_in(answer: object) -> None:
+def test_a_function_that_returns_no_bool_refuses_every_origin(answer: object) -> None:
     with pytest.raises(TypeError, match="must return True or False"):
         origin_allowed("http://b.example", PLAIN.replace(origins=lambda origin: answer))
 
 
-def test_a_refused_origin_is_told_what_it_was_compared_with() -> None:
+def test_a_refused_origin_is_answered_with_the_accepted_ones() -> None:
     for options, detail in (
         (PLAIN, "it is not 'http://server.example.com', the scheme and Host of the request"),
         (PLAIN.replace(origins=["http://b.example"]), "it is not in the option origins"),
@@ -364,7 +364,7 @@ def test_two_origins_are_refused_even_if_any_is_accepted() -> None:
         accept(request(*fields), PLAIN.replace(origins=["*"]))
 
 
-def test_the_servers_order_decides_on_the_subprotocol() -> None:
+def test_the_subprotocol_is_chosen_in_the_servers_order() -> None:
     assert select_subprotocol(["a", "b", "c"], ["x", "c", "a"]) == "c"
     assert select_subprotocol(["a"], ["A"]) is None
     assert select_subprotocol([], ["a"]) is None
@@ -398,20 +398,20 @@ def test_a_subprotocol_may_be_offered_twice(lines: list[str]) -> None:
     assert accepted.response.headers.get_all("Sec-WebSocket-Protocol") == ["a"]
 
 
-def test_compression_is_agreed_on() -> None:
+def test_compression_is_negotiated() -> None:
     accepted = accept(request(("Sec-WebSocket-Extensions", "x-unknown, permessage-deflate")), Options())
     assert isinstance(accepted.deflate, PerMessageDeflate)
     assert accepted.response.headers["Sec-WebSocket-Extensions"].startswith("permessage-deflate")
 
 
-def test_without_compression_no_extension_is_agreed_on() -> None:
+def test_without_compression_no_extension_is_negotiated() -> None:
     accepted = accept(request(("Sec-WebSocket-Extensions", "permessage-deflate")), PLAIN)
     assert accepted.deflate is None
     assert "Sec-WebSocket-Extensions" not in accepted.response.headers
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-def test_an_unknown_extension_is_declined_whatever_its_name(name: str) -> None:
+def test_an_unknown_extension_of_any_name_is_declined(name: str) -> None:
     """npm advisory 550: a server that looked up ``constructor`` crashed."""
     accepted = accept(request(("Sec-WebSocket-Extensions", f"{name}; {name}={name}")), Options())
     assert "Sec-WebSocket-Extensions" not in accepted.response.headers
@@ -425,7 +425,7 @@ def test_malformed_extensions_are_a_bad_request(value: str, options: Options) ->
         accept(request(("Sec-WebSocket-Extensions", value)), options)
 
 
-def test_an_answer_never_holds_what_the_peer_sent() -> None:
+def test_a_refusal_never_contains_input_of_the_peer() -> None:
     fields = [
         ("Sec-WebSocket-Protocol", "secret"),
         ("Sec-WebSocket-Extensions", "secret; secret"),
@@ -457,7 +457,7 @@ def offered(
     return offer(host, port, secure, "/chat?x=%20", Headers(headers), options)
 
 
-def test_an_offer_is_what_the_rfc_asks_of_a_client() -> None:
+def test_a_client_request_follows_the_rfc() -> None:
     made = offered(options=PLAIN.replace(subprotocols=["a", "b"]))
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     assert (
@@ -532,7 +532,7 @@ def test_additional_headers_are_sent_and_may_replace_host_and_user_agent() -> No
         "Transfer-Encoding",
     ],
 )
-def test_a_header_of_the_handshake_itself_cannot_be_given(name: str) -> None:
+def test_a_handshake_header_cannot_be_given(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         offered(headers=((name, "x"),))
 
@@ -548,7 +548,7 @@ def test_a_target_that_would_break_the_request_line_is_refused(target: str) -> N
         offer("a", 80, False, target, Headers(), PLAIN)
 
 
-def test_a_host_that_would_break_the_head_is_refused() -> None:
+def test_a_host_with_control_characters_is_refused() -> None:
     with pytest.raises(ValueError, match="Host"):
         offer("a\r\nX: y", 80, False, "/", Headers(), PLAIN)
 
@@ -559,7 +559,7 @@ def test_subprotocols_that_are_not_distinct_tokens_cannot_be_offered(names: list
         offered(options=PLAIN.replace(subprotocols=names))
 
 
-def test_compression_is_offered_unless_it_is_off() -> None:
+def test_compression_is_offered_unless_disabled() -> None:
     made = offered(options=Options())
     assert made.request.headers["Sec-WebSocket-Extensions"].startswith("permessage-deflate")
     assert "Sec-WebSocket-Extensions" not in offered().request.headers
@@ -587,7 +587,7 @@ def test_the_sample_answer_of_the_rfc_is_accepted() -> None:
     "field",
     [("Upgrade", "WebSocket"), ("Connection", "upgrade"), ("Connection", "keep-alive, UPGRADE")],
 )
-def test_tokens_of_the_answer_are_compared_without_case(field: tuple[str, str]) -> None:
+def test_tokens_of_the_response_are_case_insensitive(field: tuple[str, str]) -> None:
     assert confirm(SAMPLE, answer(field, without=field[0])).subprotocol is None
 
 
@@ -609,14 +609,14 @@ def test_tokens_of_the_answer_are_compared_without_case(field: tuple[str, str]) 
         ("Sec-WebSocket-Accept", "\xe9" * 28),
     ],
 )
-def test_an_answer_with_a_field_missing_or_wrong_fails(name: str, value: str | None) -> None:
+def test_a_response_with_a_missing_or_wrong_field_fails(name: str, value: str | None) -> None:
     more = [(name, value)] if value is not None else []
     with pytest.raises(InvalidHandshake, match=name):
         confirm(SAMPLE, answer(*more, without=name))
 
 
 @pytest.mark.parametrize("field", [("Upgrade", "websocket"), ("Sec-WebSocket-Accept", SAMPLE_ACCEPT)])
-def test_an_answer_that_repeats_a_field_fails(field: tuple[str, str]) -> None:
+def test_a_response_with_a_repeated_field_fails(field: tuple[str, str]) -> None:
     with pytest.raises(InvalidHandshake, match=field[0]):
         confirm(SAMPLE, answer(field))
 
@@ -633,7 +633,7 @@ def test_a_repeated_subprotocol_fails() -> None:
         confirm(SAMPLE, answer(*fields))
 
 
-def test_a_long_hostile_subprotocol_is_shown_in_part_and_escaped() -> None:
+def test_a_long_hostile_subprotocol_is_truncated_and_escaped() -> None:
     with pytest.raises(InvalidHandshake) as caught:
         confirm(SAMPLE, answer(("Sec-WebSocket-Protocol", "\x1b[2J" * 1000)))
     assert len(str(caught.value)) < 500
@@ -654,13 +654,13 @@ def test_compression_that_was_not_offered_fails() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "permessage-deflate;", "\xe9", "permessage-deflate; x"])
-def test_malformed_extensions_in_an_answer_fail(value: str) -> None:
+def test_malformed_extensions_in_a_response_fail(value: str) -> None:
     made = Offer(request(), SAMPLE_KEY, Options())
     with pytest.raises(InvalidHandshake):
         confirm(made, answer(("Sec-WebSocket-Extensions", value)))
 
 
-def test_compression_that_was_offered_may_be_accepted_or_not() -> None:
+def test_offered_compression_may_be_accepted_or_declined() -> None:
     made = Offer(request(), SAMPLE_KEY, Options())
     agreed = confirm(made, answer(("Sec-WebSocket-Extensions", "permessage-deflate")))
     assert isinstance(agreed.deflate, PerMessageDeflate)
@@ -669,7 +669,7 @@ def test_compression_that_was_offered_may_be_accepted_or_not() -> None:
 
 @pytest.mark.parametrize("options", [PLAIN, Options(), Options(subprotocols=["b", "a"])])
 @pytest.mark.parametrize("secure", [False, True])
-def test_the_two_roles_agree_with_each_other_on_the_wire(options: Options, secure: bool) -> None:
+def test_server_and_client_handshakes_are_compatible(options: Options, secure: bool) -> None:
     port = 8443
     origin = f"{'https' if secure else 'http'}://a.example:{port}"
     made = offer("a.example", port, secure, "/x?y", Headers({"Origin": origin}), options)
@@ -709,7 +709,7 @@ OPTIONS = st.sampled_from([Options(), PLAIN, Options(subprotocols=["chat"], orig
 
 
 @given(FIELDS, NAMES | st.just(""), OPTIONS)
-def test_no_request_raises_anything_but_a_handshake_error(
+def test_any_request_is_accepted_or_raises_request_refused(
     fields: list[tuple[str, str]], without: str, options: Options
 ) -> None:
     try:
@@ -720,7 +720,7 @@ def test_no_request_raises_anything_but_a_handshake_error(
 
 
 @given(FIELDS, NAMES | st.just(""), OPTIONS)
-def test_no_answer_raises_anything_but_invalid_handshake(
+def test_any_response_is_accepted_or_raises_invalid_handshake(
     fields: list[tuple[str, str]], without: str, options: Options
 ) -> None:
     try:

@@ -1,4 +1,4 @@
-"""The heartbeat of a page: answered, and seen by nobody else."""
+"""The heartbeat of a page: answered by the library, and invisible to the application."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def opened(heartbeat=True, **options):
 
 
 def said(core):
-    """What the page hears."""
+    """The messages that the page receives."""
     events, data = [], b"".join(core.outbox.buffers())
     core.sent(len(data), 1.0)
     Codec(True, None).receive(data, events)
@@ -33,7 +33,7 @@ def message(text):
 
 
 @pytest.mark.parametrize("target", ["/?endwell=heartbeat", "/chat?name=Ada&endwell=heartbeat&x=1"])
-def test_a_page_asks_for_it_in_the_query(target):
+def test_the_query_requests_the_heartbeat(target):
     assert heartbeat.asked_for(Request("GET", target, Headers()))
 
 
@@ -48,15 +48,15 @@ def test_a_page_asks_for_it_in_the_query(target):
         "/?x=endwell=heartbeat",
     ],
 )
-def test_nobody_else_does(target):
+def test_no_other_query_requests_the_heartbeat(target):
     assert not heartbeat.asked_for(Request("GET", target, Headers()))
 
 
-def test_the_page_learns_at_once_that_there_is_one():
+def test_the_page_is_notified_of_the_heartbeat_at_once():
     assert said(opened()) == [ANSWER]
 
 
-def test_a_question_is_answered_and_taken_out_from_between_the_messages():
+def test_heartbeats_are_answered_and_removed_from_the_messages():
     core = opened()
     said(core)
     core.receive(
@@ -68,7 +68,7 @@ def test_a_question_is_answered_and_taken_out_from_between_the_messages():
     assert said(core) == [ANSWER]
 
 
-def test_it_counts_as_no_message_and_is_no_activity():
+def test_a_heartbeat_is_neither_a_message_nor_activity():
     core = opened(idle_timeout=10.0, ping_interval=None)
     core.receive(message("a"), 1.0)
     core.receive(message(QUESTION), 9.0)
@@ -79,7 +79,7 @@ def test_it_counts_as_no_message_and_is_no_activity():
     assert (core.ending.messages_in, core.ending.messages_out) == (1, 0)
 
 
-def test_a_page_that_asks_without_reading_costs_nothing():
+def test_heartbeats_without_reading_queue_no_answers():
     core = opened(write_limit=10)
     core.send("x" * 100, 0.0)
     core.sent(0, 0.0)
@@ -90,7 +90,7 @@ def test_a_page_that_asks_without_reading_costs_nothing():
     assert not core.inbox
 
 
-def test_no_answer_follows_a_close():
+def test_no_heartbeat_answer_follows_a_close():
     core = opened()
     core.close(Close(1000, ""), 1.0)
     said(core)
@@ -99,7 +99,7 @@ def test_no_answer_follows_a_close():
     assert not core.inbox
 
 
-def test_a_client_that_has_not_asked_may_say_what_it_likes():
+def test_without_a_heartbeat_its_text_is_an_ordinary_message():
     core = opened(heartbeat=False)
     assert said(core) == []
     core.receive(message(QUESTION), 1.0)

@@ -11,7 +11,7 @@ from endwell.protocol.inbox import Inbox
 
 
 @given(st.lists(st.one_of(st.text(max_size=3), st.just("take"), st.just("clear"))))
-def test_it_does_what_a_deque_does(steps):
+def test_an_inbox_behaves_like_a_deque(steps):
     inbox, model = Inbox(), deque()
     for step in steps:
         if step == "take":
@@ -30,12 +30,12 @@ def test_it_does_what_a_deque_does(steps):
         assert inbox.size == sum(map(len, model))
 
 
-def test_there_is_nothing_to_take_from_an_empty_one():
+def test_an_empty_inbox_raises_index_error():
     with pytest.raises(IndexError):
         Inbox().popleft()
 
 
-def test_a_queue_that_is_never_empty_does_not_keep_what_was_taken():
+def test_an_inbox_that_is_never_empty_releases_consumed_messages():
     inbox = Inbox()
     inbox.messages.append("first")
     taken = str(object())

@@ -1,7 +1,7 @@
-"""Every recorded conversation of old peers, with endwell in the place of the server, then of the client.
+"""Every recorded conversation of old peers, with endwell in place of the server, then of the client.
 
-``legacy-conversations.json`` was recorded by a proxy between five clients and thirteen servers. Lines: ``C|``
-and ``S|`` are the heads of client and server, ``C>`` and ``S>`` the octets after them, FIN and RST.
+``legacy-conversations.json`` was recorded by a proxy between five clients and thirteen servers. Lines:
+``C|`` and ``S|`` are the heads of client and server, ``C>`` and ``S>`` the octets after them, FIN and RST.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def octets(line: str) -> bytes:
 
 @dataclass
 class Said:
-    """What octets after a handshake mean, read by the letter of the drafts and without the package."""
+    """The content of the octets after a handshake, parsed as the drafts say and without the package."""
 
     messages: list[str] = field(default_factory=list)
     closes: int = 0
@@ -67,7 +67,7 @@ def _hybi(data: bytes) -> tuple[int, bytes, bytes]:
 
 
 class Side:
-    """One recorded side: its head, and what it did after it."""
+    """One recorded side: its head, and its actions after it."""
 
     def __init__(self, one: dict, side: str) -> None:
         wire = [line for line in one["wire"] if line[0] == side]
@@ -79,12 +79,12 @@ class Side:
         self.said = Said.by(one["draft"], data[self.proof :])
 
     def pieces(self, bytewise: bool) -> list[bytes]:
-        """As they were recorded, or octet by octet."""
+        """The octets as recorded, or one by one."""
         reads = [self.head, *map(octets, self.steps)]
         return [bytes((octet,)) for octet in b"".join(reads)] if bytewise else reads
 
 
-def leave(core: Connection) -> bytes:
+def drain_outbox(core: Connection) -> bytes:
     data = b"".join(core.outbox.buffers())
     if data:
         core.sent(len(data), 0.0)
@@ -92,15 +92,15 @@ def leave(core: Connection) -> bytes:
 
 
 def finish(core: Connection, steps: list[str]) -> None:
-    """What the other side did to TCP."""
+    """The actions of the other side on TCP."""
     for line in steps:
         if line.endswith("RST"):
             core.lost(ConnectionResetError(104, "reset"), 0.0)
         elif line.endswith("FIN"):
             core.eof(0.0)
-    # Where the proxy saw the other side's FIN first, this one's came in answer to ours.
+    # If the proxy saw the other side's FIN first, this side's FIN answered ours.
     core.eof(0.0)
-    leave(core)
+    drain_outbox(core)
 
 
 def judge(core: Connection, one: dict, theirs: Side, ours: Said, we_began: bool) -> None:
@@ -138,7 +138,7 @@ def test_endwell_as_the_server_of_a_recorded_client(one, bytewise):
             accepted = accept(request, options)
             core.open(accepted.serialize())
             core.accept(accepted.codec(False, options.max_size), 0.0)
-            answer = leave(core)
+            answer = drain_outbox(core)
             core.receive(reader.rest, 0.0)
         else:
             core.receive(piece, 0.0)
@@ -165,7 +165,7 @@ def _echo(core: Connection) -> bytes:
             core.close(Close(1000, ""), 0.0)
         else:
             core.send(message, 0.0)
-    return leave(core)
+    return drain_outbox(core)
 
 
 def _fields(head: bytes) -> list[tuple[str, str]]:
@@ -187,7 +187,7 @@ def test_endwell_as_the_client_of_a_recorded_server(one, bytewise):
     reader, core = ResponseReader(options), Connection(True, options, 0.0)
     core.connected = True
     core.open(made.request.serialize())
-    leave(core)
+    drain_outbox(core)
     sent = list(client.said.messages)
     said, response, messages = b"", None, []
     for piece in server.pieces(bytewise):
@@ -198,7 +198,7 @@ def test_endwell_as_the_client_of_a_recorded_server(one, bytewise):
             core.accept(confirm(made, response).codec(True, options.max_size), 0.0)
             for message in sent:
                 assert core.send(message, 0.0)
-            said += leave(core)
+            said += drain_outbox(core)
             core.receive(reader.rest, 0.0)
         else:
             core.receive(piece, 0.0)
@@ -206,7 +206,7 @@ def test_endwell_as_the_client_of_a_recorded_server(one, bytewise):
             messages.append(core.inbox.popleft())
             if one["closer"] == "client" and messages == sent:
                 core.close(Close(1000, ""), 0.0)
-        said += leave(core)
+        said += drain_outbox(core)
     finish(core, server.steps)
     ours = Said.by(one["draft"], said)
     assert messages == server.said.messages

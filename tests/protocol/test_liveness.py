@@ -9,7 +9,7 @@ from endwell.protocol.closing import State
 from endwell.protocol.deadline import NEVER
 from endwell.protocol.liveness import Liveness, Verdict
 from endwell.wire.codec import Codec, Ping
-from tests.protocol.core import connection, frame, leave, opened, said
+from tests.protocol.core import connection, drain_outbox, frame, opened, sent_frames
 
 
 def started(interval=20.0, timeout=20.0, now=100.0, **options):
@@ -17,7 +17,7 @@ def started(interval=20.0, timeout=20.0, now=100.0, **options):
         Options(ping_interval=interval, ping_timeout=timeout, open_timeout=None, **options), now
     )
     liveness.begin(now)
-    # What the closing machine does when the connection has opened.
+    # As the closing machine does when the connection has opened.
     liveness.limit_lifetime(now, 0.0)
     liveness.rearm()
     return liveness
@@ -28,20 +28,20 @@ def stalled(liveness, seconds, now):
     return liveness.shift(now - seconds, seconds, now)
 
 
-def test_without_an_interval_there_is_nothing_to_wait_for():
+def test_without_an_interval_there_is_no_deadline():
     liveness = started(interval=None)
     assert liveness.deadline == NEVER
     assert liveness.check(1e9, not_reading=False) is Verdict.NOTHING
 
 
-def test_a_ping_is_due_after_the_interval_and_not_before():
+def test_a_ping_is_due_after_the_interval():
     liveness = started()
     assert liveness.deadline == 120.0
     assert liveness.check(119.9, not_reading=False) is Verdict.NOTHING
     assert liveness.check(120.0, not_reading=False) is Verdict.PING
 
 
-def test_a_peer_that_says_nothing_is_given_up_after_the_timeout():
+def test_a_silent_peer_is_dead_after_the_timeout():
     liveness = started(20.0, 5.0)
     liveness.check(120.0, not_reading=False)
     assert liveness.deadline == 125.0
@@ -49,7 +49,7 @@ def test_a_peer_that_says_nothing_is_given_up_after_the_timeout():
     assert liveness.check(125.0, not_reading=False) is Verdict.SILENT
 
 
-def test_whatever_is_heard_after_the_ping_proves_the_peer_alive():
+def test_any_data_after_the_ping_proves_the_peer_alive():
     liveness = started(20.0, 5.0)
     liveness.check(120.0, not_reading=False)
     liveness.last_heard = 121.0
@@ -58,7 +58,7 @@ def test_whatever_is_heard_after_the_ping_proves_the_peer_alive():
     assert liveness.check(140.0, not_reading=False) is Verdict.PING
 
 
-def test_a_peer_that_was_heard_before_the_ping_has_interval_and_timeout_from_then_on():
+def test_the_deadline_is_interval_and_timeout_after_the_last_data():
     liveness = started(20.0, 5.0)
     liveness.last_heard = 119.0
     liveness.check(120.0, not_reading=False)
@@ -67,7 +67,7 @@ def test_a_peer_that_was_heard_before_the_ping_has_interval_and_timeout_from_the
     assert liveness.check(144.0, not_reading=False) is Verdict.SILENT
 
 
-def test_a_busy_peer_that_answers_nothing_and_pings_as_seldom_as_we_do_is_not_given_up():
+def test_a_peer_that_sends_but_never_answers_pings_stays_alive():
     liveness = started()
     now, heard = 100.0, 100.0
     while now < 10_000.0:
@@ -78,14 +78,14 @@ def test_a_busy_peer_that_answers_nothing_and_pings_as_seldom_as_we_do_is_not_gi
             assert liveness.check(now, not_reading=False) is not Verdict.SILENT
 
 
-def test_pings_keep_their_interval_though_the_timeout_is_longer():
+def test_a_longer_timeout_does_not_delay_pings():
     liveness = started(1.0, 20.0)
     assert liveness.check(101.0, not_reading=False) is Verdict.PING
     liveness.last_heard = 101.5
     assert liveness.check(102.0, not_reading=False) is Verdict.PING
 
 
-def test_an_unanswered_ping_is_not_repeated_while_it_may_still_be_answered():
+def test_an_unanswered_ping_is_not_repeated_before_its_timeout():
     liveness = started(1.0, 20.0)
     liveness.check(101.0, not_reading=False)
     assert liveness.check(102.0, not_reading=False) is Verdict.NOTHING
@@ -93,13 +93,13 @@ def test_an_unanswered_ping_is_not_repeated_while_it_may_still_be_answered():
     assert liveness.check(121.0, not_reading=False) is Verdict.SILENT
 
 
-def test_without_a_timeout_nobody_is_given_up():
+def test_without_a_timeout_no_peer_is_dead():
     liveness = started(20.0, None)
     for now in (120.0, 140.0, 160.0):
         assert liveness.check(now, not_reading=False) is Verdict.PING
 
 
-def test_after_a_standstill_of_ours_only_a_fresh_ping_decides():
+def test_after_a_stall_only_a_new_ping_decides():
     liveness = started(20.0, 5.0)
     liveness.check(120.0, not_reading=False)
     assert stalled(liveness, 10.0, 131.0)
@@ -108,7 +108,7 @@ def test_after_a_standstill_of_ours_only_a_fresh_ping_decides():
     assert liveness.check(145.0, not_reading=False) is Verdict.SILENT
 
 
-def test_after_a_standstill_it_pings_at_once_if_a_ping_is_overdue():
+def test_after_a_stall_an_overdue_ping_is_sent_at_once():
     liveness = started(20.0, 60.0)
     liveness.check(120.0, not_reading=False)
     assert stalled(liveness, 50.0, 170.0)
@@ -116,7 +116,7 @@ def test_after_a_standstill_it_pings_at_once_if_a_ping_is_overdue():
     assert liveness.deadline == 190.0
 
 
-def test_a_ping_that_stands_for_one_that_was_lost_has_all_its_time_and_no_other_stands_for_it():
+def test_a_replacement_ping_has_its_full_timeout_and_is_not_replaced():
     liveness = started(20.0, 5.0)
     liveness.check(120.0, not_reading=False)
     assert stalled(liveness, 10.0, 131.0)
@@ -128,7 +128,7 @@ def test_a_ping_that_stands_for_one_that_was_lost_has_all_its_time_and_no_other_
     assert liveness.check(175.0, not_reading=False) is Verdict.SILENT
 
 
-def test_after_an_answer_a_ping_may_be_lost_again():
+def test_after_an_answer_a_lost_ping_is_replaced_again():
     liveness = started(20.0, 5.0)
     liveness.check(120.0, not_reading=False)
     assert stalled(liveness, 10.0, 131.0)
@@ -140,7 +140,7 @@ def test_after_an_answer_a_ping_may_be_lost_again():
     assert liveness.check(180.0, not_reading=False) is Verdict.PING
 
 
-def test_a_probe_after_a_sleep_goes_out_at_once_and_decides_whatever_was_heard_before_it():
+def test_a_probe_after_a_suspension_is_sent_at_once_and_decides():
     liveness = started(20.0, 5.0)
     assert liveness.shift(101.0, 3600.0, 101.0)
     assert liveness.probe(101.0) is Verdict.PING
@@ -148,13 +148,13 @@ def test_a_probe_after_a_sleep_goes_out_at_once_and_decides_whatever_was_heard_b
     assert liveness.check(106.0, not_reading=False) is Verdict.SILENT
 
 
-def test_nobody_is_given_up_while_we_are_not_reading():
+def test_no_peer_is_dead_while_reading_is_paused():
     liveness = started(20.0, 5.0)
     liveness.check(120.0, not_reading=True)
     assert liveness.check(125.0, not_reading=True) is Verdict.PING
 
 
-def test_stopped_it_wants_nothing_more():
+def test_a_stopped_keepalive_has_no_deadline():
     liveness = started()
     liveness.stop()
     assert not stalled(liveness, 10.0, 120.0)
@@ -162,7 +162,7 @@ def test_stopped_it_wants_nothing_more():
     assert liveness.check(1e9, not_reading=False) is Verdict.NOTHING
 
 
-def test_a_pong_gives_the_round_trip_and_answers_the_earlier_pings_too():
+def test_a_pong_gives_the_latency_and_answers_earlier_pings():
     liveness = started()
     liveness.ping_sent(b"1", 1.0)
     liveness.ping_sent(b"2", 2.0)
@@ -171,7 +171,7 @@ def test_a_pong_gives_the_round_trip_and_answers_the_earlier_pings_too():
     assert liveness.latency == 0.5
 
 
-def test_the_smoothed_latency_follows_the_last_ones_slowly():
+def test_the_smoothed_latency_follows_recent_values_slowly():
     liveness = started()
     assert liveness.smoothed_latency is None
     for number, latency in enumerate((1.0, 1.0, 2.0)):
@@ -194,12 +194,12 @@ def test_a_pong_leaves_later_pings_waiting():
     assert liveness.answered == [(b"1", 2.0), (b"2", 2.0)]
 
 
-def test_fresh_payloads_differ():
+def test_random_payloads_differ():
     liveness = started()
     assert len({liveness.new_payload() for _ in range(1000)}) == 1000
 
 
-def test_a_pong_that_nobody_asked_for_is_no_answer():
+def test_an_unsolicited_pong_is_no_answer():
     liveness = started()
     liveness.ping_sent(b"1", 1.0)
     liveness.pong_received(b"2", 3.0)
@@ -207,7 +207,7 @@ def test_a_pong_that_nobody_asked_for_is_no_answer():
     assert liveness.latency is None
 
 
-def test_a_payload_that_is_still_unanswered_is_refused():
+def test_a_payload_of_an_unanswered_ping_is_refused():
     liveness = started()
     liveness.ping_sent(b"1", 1.0)
     with pytest.raises(ValueError, match="payload"):
@@ -224,14 +224,14 @@ def test_a_peer_that_accepts_no_data_is_stuck_after_write_timeout():
     assert liveness.check(130.0, not_reading=False) is Verdict.STUCK
 
 
-def test_the_idle_limit_counts_from_the_opening_if_no_message_came():
+def test_idle_timeout_counts_from_the_opening_without_messages():
     liveness = started(interval=None, idle_timeout=60)
     assert liveness.deadline == 160.0
     assert liveness.check(159.9, not_reading=False) is Verdict.NOTHING
     assert liveness.check(160.0, not_reading=False) is Verdict.IDLE
 
 
-def test_a_lifetime_is_shortened_by_a_tenth_at_most():
+def test_jitter_shortens_a_lifetime_by_at_most_a_tenth():
     for jitter, end in ((0.0, 200.0), (0.5, 195.0), (1.0, 190.0)):
         liveness = started(interval=None, max_lifetime=100)
         liveness.limit_lifetime(100.0, jitter)
@@ -254,7 +254,7 @@ def test_a_delay_of_a_second_is_no_stall():
     assert (liveness.deadline, liveness.seconds_stalled()) == (120.0, 0.0)
 
 
-def test_stalls_add_up_until_the_peer_is_heard():
+def test_stalls_add_up_until_data_of_the_peer_arrives():
     liveness = started(20.0, 5.0)
     stalled(liveness, 3.0, 105.0)
     stalled(liveness, 2.0, 109.0)
@@ -275,14 +275,14 @@ def test_a_stall_that_two_timers_report_counts_once():
 # -- on a connection ---------------------------------------------------------------------------
 
 
-def test_a_silent_peer_is_pinged_and_then_cut_with_a_close_if_it_fits():
+def test_a_silent_peer_is_pinged_and_then_closed():
     core = opened(ping_interval=20, ping_timeout=20)
     assert core.deadline == 20.0
     core.tick(20.0)
-    assert isinstance(said(core)[0], Ping)
+    assert isinstance(sent_frames(core)[0], Ping)
     core.tick(40.0)
     assert core.abort
-    assert said(core) == [Close(1001, Cause.KEEPALIVE_TIMEOUT.meaning)]
+    assert sent_frames(core) == [Close(1001, Cause.KEEPALIVE_TIMEOUT.meaning)]
     ending = core.ending
     assert (ending.cause, ending.initiator, ending.sent.code, ending.tcp) == (
         Cause.KEEPALIVE_TIMEOUT,
@@ -293,21 +293,21 @@ def test_a_silent_peer_is_pinged_and_then_cut_with_a_close_if_it_fits():
     assert not ending.ok
 
 
-def test_a_peer_that_talks_and_never_answers_a_ping_costs_one_payload():
+def test_a_peer_that_never_answers_pings_costs_one_payload():
     core = opened(ping_interval=20, ping_timeout=20)
     mine = core.ping(b"mine", 0.0)
     for turn in range(1, 100):
         core.receive(frame(core, "message", "still here"), 20.0 * turn + 1)
         core.inbox.clear()
         core.tick(20.0 * turn)
-        leave(core)
+        drain_outbox(core)
     assert core.is_open
     assert len(core._unanswered) == 2
     core.receive(frame(core, "pong", core.last_payload), 2000.0)
     assert [payload for payload, _ in core.answered] == [mine, core.last_payload]
 
 
-def test_a_peer_that_takes_nothing_is_cut_after_write_timeout():
+def test_a_peer_that_accepts_nothing_is_aborted_after_write_timeout():
     core = opened(write_timeout=30, ping_interval=None)
     core.send("x", 0.0)
     core.sent(0, 0.0)
@@ -317,21 +317,21 @@ def test_a_peer_that_takes_nothing_is_cut_after_write_timeout():
     assert (core.ending.cause, core.ending.sent) == (Cause.WRITE_TIMEOUT, None)
 
 
-def test_a_dead_peer_that_we_were_not_reading_from_is_given_up_by_the_word_of_its_system():
+def test_tcp_info_detects_a_dead_peer_while_reading_is_paused():
     core = opened(max_queue=1, ping_interval=20.0, ping_timeout=20.0)
     core.receive(frame(core, "message", "x"), 1.0)
     core.tick(20.0, confirmed=15.0)
-    assert [type(event) for event in said(core)] == [Ping]
-    core.tick(40.0, confirmed=20.1)  # it has the ping
+    assert [type(event) for event in sent_frames(core)] == [Ping]
+    core.tick(40.0, confirmed=20.1)  # it has acknowledged the ping
     assert core.is_open
-    assert [type(event) for event in said(core)] == [Ping]
+    assert [type(event) for event in sent_frames(core)] == [Ping]
     core.tick(60.0, confirmed=20.1)  # but not this one
     assert core.is_open
     core.tick(60.1, confirmed=20.1)
     assert core.ending.cause is Cause.KEEPALIVE_TIMEOUT
 
 
-def test_a_peer_that_we_were_not_reading_from_is_not_given_up_if_nobody_knows():
+def test_without_tcp_info_no_peer_times_out_while_reading_is_paused():
     core = opened(max_queue=1, ping_interval=20.0, ping_timeout=20.0)
     core.receive(frame(core, "message", "x"), 1.0)
     for now in (20.0, 40.0, 60.0, 80.0):
@@ -339,7 +339,7 @@ def test_a_peer_that_we_were_not_reading_from_is_not_given_up_if_nobody_knows():
     assert core.is_open
 
 
-def test_a_queue_that_moves_proves_the_peer_alive_though_it_says_nothing():
+def test_a_draining_outbox_proves_the_peer_alive():
     core = opened(ping_interval=20, ping_timeout=20)
     core.send("x" * 100, 19.0)
     core.sent(0, 19.0)
@@ -349,7 +349,7 @@ def test_a_queue_that_moves_proves_the_peer_alive_though_it_says_nothing():
     assert core.state is State.OPEN
 
 
-def test_an_idle_connection_is_closed_if_asked_for():
+def test_idle_timeout_closes_an_idle_connection():
     core = opened(idle_timeout=60, ping_interval=None)
     core.receive(frame(core, "ping", b""), 30.0)
     core.receive(frame(core, "message", "x"), 40.0)
@@ -357,29 +357,29 @@ def test_an_idle_connection_is_closed_if_asked_for():
     assert core.state is State.OPEN
     assert core.deadline == 100.0
     core.tick(100.0)
-    assert (core.state, said(core)[-1].code) == (State.CLOSING, 1001)
+    assert (core.state, sent_frames(core)[-1].code) == (State.CLOSING, 1001)
     core.eof(100.0)
     assert core.ending.cause is Cause.IDLE_TIMEOUT
 
 
-def test_a_server_closes_at_the_maximum_lifetime_and_says_when_to_come_back():
+def test_a_server_closes_at_max_lifetime_with_retry_advice():
     core = opened(max_lifetime=60, ping_interval=None)
     assert core.deadline == 60.0
     core.tick(60.0)
-    (close,) = said(core)
+    (close,) = sent_frames(core)
     assert close == Close(1012, "the connection reached its maximum lifetime; retry 0-1s")
     assert RetryAdvice.parse(close.reason) == (0, 1)
     core.eof(60.0)
     assert core.ending.cause is Cause.LIFETIME_REACHED
 
 
-def test_a_client_closes_at_the_maximum_lifetime_and_advises_nobody():
+def test_a_client_closes_at_max_lifetime_without_advice():
     core = opened(client=True, max_lifetime=60, ping_interval=None)
     core.tick(60.0)
-    assert said(core) == [Close(1012, "the connection reached its maximum lifetime")]
+    assert sent_frames(core) == [Close(1012, "the connection reached its maximum lifetime")]
 
 
-def test_lifetimes_differ_by_up_to_a_tenth_so_that_who_came_together_does_not_leave_together():
+def test_lifetimes_are_jittered_by_up_to_a_tenth():
     for jitter, end in ((0.0, 60.0), (0.5, 57.0), (0.999, 54.006)):
         core = connection(max_lifetime=60, ping_interval=None)
         core.accept(Codec(False), 0.0, jitter=jitter)

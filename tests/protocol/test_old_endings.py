@@ -38,14 +38,14 @@ def hixie75(client: bool, **options: object) -> Connection:
 BOTH = pytest.mark.parametrize("old", [hixie76, hixie75])
 
 
-def leave(core: Connection) -> bytes:
+def drain_outbox(core: Connection) -> bytes:
     data = b"".join(core.outbox.buffers())
     if data:
         core.sent(len(data), 0.0)
     return data
 
 
-def told(ending: Ending) -> tuple[object, ...]:
+def summary(ending: Ending) -> tuple[object, ...]:
     return ending.cause, ending.initiator, ending.clean, ending.received, ending.sent, ending.code, ending.tcp
 
 
@@ -53,18 +53,18 @@ def told(ending: Ending) -> tuple[object, ...]:
 
 
 @ROLES
-def test_hixie_76_closes_with_a_handshake_that_has_no_words(client):
+def test_hixie_76_closes_with_a_handshake_without_codes(client):
     core = hixie76(client)
     core.send("bye", 1.0)
     core.close(Close(4001, "why"), 1.0)
-    assert leave(core) == b"\0bye\xff" + CLOSE
+    assert drain_outbox(core) == b"\0bye\xff" + CLOSE
     assert core.state is State.CLOSING
     core.receive(b"\0late\xff" + CLOSE, 2.0)
     assert list(core.inbox) == ["late"]
     assert core.half_close is not client
     core.eof(3.0)
     not_transmitted = Close(4001, "why", not_transmitted=True)
-    assert told(core.ending) == (
+    assert summary(core.ending) == (
         Cause.APP_CLOSED,
         Initiator.LOCAL,
         True,
@@ -80,23 +80,31 @@ def test_hixie_76_closes_with_a_handshake_that_has_no_words(client):
 def test_hixie_76_answers_a_close(client):
     core = hixie76(client)
     core.receive(b"\0hi\xff" + CLOSE, 1.0)
-    assert leave(core) == b""
+    assert drain_outbox(core) == b""
     assert core.inbox.popleft() == "hi"
     core.handled(1.0)
-    assert leave(core) == CLOSE
+    assert drain_outbox(core) == CLOSE
     assert core.half_close is not client
     core.eof(2.0)
-    assert told(core.ending) == (Cause.PEER_CLOSED, Initiator.PEER, True, Close(), Close(), 1005, TcpEnd.FIN)
+    assert summary(core.ending) == (
+        Cause.PEER_CLOSED,
+        Initiator.PEER,
+        True,
+        Close(),
+        Close(),
+        1005,
+        TcpEnd.FIN,
+    )
     assert core.ending.ok
 
 
 @ROLES
-def test_a_hixie_76_server_ends_tcp_behind_its_close_and_a_client_waits_for_the_answer(client):
+def test_in_hixie_76_only_a_server_ends_tcp_before_the_answer(client):
     core = hixie76(client)
     core.close(Close(1001, ""), 1.0)
-    assert leave(core) == CLOSE
+    assert drain_outbox(core) == CLOSE
     assert core.half_close is not client
-    # As PhantomJS 1.9 does: it ignores the closing frame, and ends TCP when we do.
+    # PhantomJS 1.9 ignores the closing frame like this, and ends TCP when we do.
     core.eof(2.0)
     assert core.ending.clean is False
     assert (core.ending.sent, core.ending.tcp) == (Close(1001, "", not_transmitted=True), TcpEnd.FIN)
@@ -106,7 +114,7 @@ def test_a_hixie_76_server_ends_tcp_behind_its_close_and_a_client_waits_for_the_
 def test_a_close_without_a_code_is_transmitted_whole(client):
     core = hixie76(client)
     core.close(Close(None, ""), 1.0)
-    assert leave(core) == CLOSE
+    assert drain_outbox(core) == CLOSE
     core.receive(CLOSE, 2.0)
     core.eof(2.0)
     assert core.ending.sent == Close(not_transmitted=False)
@@ -117,16 +125,16 @@ def test_hixie_76_without_an_answer_is_not_clean(client):
     # em-websocket and txWS end TCP instead.
     core = hixie76(client)
     core.close(Close(1000, ""), 1.0)
-    leave(core)
+    drain_outbox(core)
     core.eof(2.0)
     assert (core.ending.clean, core.ending.code, core.ending.ok) == (False, 1005, False)
 
 
 @ROLES
-def test_a_handler_s_error_is_a_fault_though_the_peer_is_not_told(client):
+def test_a_handler_error_is_an_error_although_no_code_is_sent(client):
     core = hixie76(client)
     core.close(Close(1011, ""), 1.0, Cause.HANDLER_ERROR)
-    leave(core)
+    drain_outbox(core)
     core.receive(CLOSE, 2.0)
     core.eof(2.0)
     assert (core.ending.clean, core.ending.code, core.ending.ok) == (True, 1005, False)
@@ -140,12 +148,12 @@ def test_hixie_75_closes_by_ending_tcp_in_either_role(client):
     core = hixie75(client)
     core.send("bye", 1.0)
     core.close(Close(4001, "why"), 1.0)
-    assert leave(core) == b"\0bye\xff"
+    assert drain_outbox(core) == b"\0bye\xff"
     assert core.half_close
     core.receive(b"\0late\xff", 2.0)
     core.eof(3.0)
     not_transmitted = Close(4001, "why", not_transmitted=True)
-    assert told(core.ending) == (
+    assert summary(core.ending) == (
         Cause.APP_CLOSED,
         Initiator.LOCAL,
         None,
@@ -154,32 +162,48 @@ def test_hixie_75_closes_by_ending_tcp_in_either_role(client):
         1005,
         TcpEnd.FIN,
     )
-    assert not core.ending.ok  # 4001 is no ordinary code
+    assert not core.ending.ok  # 4001 is not a clean code
 
 
 @ROLES
-def test_the_end_of_tcp_is_an_ordinary_end_of_hixie_75(client):
+def test_the_end_of_tcp_is_a_clean_end_in_hixie_75(client):
     core = hixie75(client)
     core.eof(1.0)
-    assert told(core.ending) == (Cause.PEER_VANISHED, Initiator.NETWORK, None, None, None, 1006, TcpEnd.FIN)
+    assert summary(core.ending) == (
+        Cause.PEER_VANISHED,
+        Initiator.NETWORK,
+        None,
+        None,
+        None,
+        1006,
+        TcpEnd.FIN,
+    )
     assert core.ending.ok
 
 
 @ROLES
-def test_a_closing_frame_in_hixie_75_is_answered_as_perl_awaits_it(client):
+def test_a_closing_frame_in_hixie_75_is_answered_for_perl(client):
     core = hixie75(client)
     core.receive(CLOSE, 1.0)
-    assert leave(core) == CLOSE
+    assert drain_outbox(core) == CLOSE
     assert core.half_close
     core.eof(2.0)
-    assert told(core.ending) == (Cause.PEER_CLOSED, Initiator.PEER, None, Close(), Close(), 1005, TcpEnd.FIN)
+    assert summary(core.ending) == (
+        Cause.PEER_CLOSED,
+        Initiator.PEER,
+        None,
+        Close(),
+        Close(),
+        1005,
+        TcpEnd.FIN,
+    )
 
 
 @ROLES
-def test_a_peer_that_keeps_tcp_open_costs_the_close_timeout_and_no_more(client):
+def test_a_peer_that_keeps_tcp_open_is_aborted_after_close_timeout(client):
     core = hixie75(client, close_timeout=3)
     core.close(Close(1000, ""), 1.0)
-    leave(core)
+    drain_outbox(core)
     core.tick(4.0)
     assert (core.ended, core.ending.tcp, core.ending.ok) == (True, TcpEnd.TIMEOUT, False)
 
@@ -197,12 +221,12 @@ def test_a_peer_that_keeps_tcp_open_costs_the_close_timeout_and_no_more(client):
         (b"\0\xc3(\xff", Cause.INVALID_DATA, InvalidData),
     ],
 )
-def test_a_fault_closes_and_keeps_the_code_that_could_not_be_said(old, client, octets, cause, error):
+def test_a_protocol_error_keeps_the_code_that_could_not_be_sent(old, client, octets, cause, error):
     core = old(client)
     core.receive(b"\0good\xff" + octets, 1.0)
     assert list(core.inbox) == ["good"]
     core.tick(1.01)
-    assert leave(core) == (CLOSE if old is hixie76 else b"")
+    assert drain_outbox(core) == (CLOSE if old is hixie76 else b"")
     core.receive(b"\0ignored\xff", 2.0)
     core.eof(2.0)
     ending = core.ending
@@ -213,7 +237,7 @@ def test_a_fault_closes_and_keeps_the_code_that_could_not_be_said(old, client, o
 
 @BOTH
 @ROLES
-def test_a_reset_is_a_fault(old, client):
+def test_a_reset_is_an_error(old, client):
     core = old(client)
     core.lost(ConnectionResetError(errno.ECONNRESET, "reset"), 1.0)
     assert (core.ending.cause, core.ending.tcp, core.ending.ok) == (Cause.CONNECTION_RESET, TcpEnd.RST, False)
@@ -221,7 +245,7 @@ def test_a_reset_is_a_fault(old, client):
 
 @BOTH
 @ROLES
-def test_there_are_no_pings_and_nobody_is_given_up_for_silence(old, client):
+def test_without_pings_no_peer_times_out(old, client):
     core = old(client, ping_interval=1, ping_timeout=1)
     assert core.deadline == NEVER
     core.tick(1000.0)
@@ -233,10 +257,10 @@ def test_there_are_no_pings_and_nobody_is_given_up_for_silence(old, client):
 
 @BOTH
 @ROLES
-def test_a_silent_peer_is_bounded_by_the_idle_timeout(old, client):
+def test_idle_timeout_bounds_a_silent_peer(old, client):
     core = old(client, idle_timeout=5)
     core.tick(5.0)
-    leave(core)
+    drain_outbox(core)
     core.eof(6.0)
     assert (core.ending.cause, core.ending.sent) == (
         Cause.IDLE_TIMEOUT,
@@ -246,13 +270,13 @@ def test_a_silent_peer_is_bounded_by_the_idle_timeout(old, client):
 
 @BOTH
 @ROLES
-def test_bytes_are_refused_before_anything_is_sent_and_the_connection_goes_on(old, client):
+def test_bytes_are_refused_and_the_connection_stays_open(old, client):
     core = old(client)
     with pytest.raises(UnsupportedByProtocol, match="message must be a str"):
         core.send(b"x", 1.0)
     assert not core.outbox.size
     assert core.send("x" * 20_000, 1.0)
-    assert leave(core) == b"\0" + b"x" * 20_000 + b"\xff"
+    assert drain_outbox(core) == b"\0" + b"x" * 20_000 + b"\xff"
     assert core.is_open
 
 
@@ -264,13 +288,13 @@ def test_hybi_03_has_pings_and_binary_messages_and_no_codes(client):
     core = opened(client, Hybi03(client), ping_interval=1, ping_timeout=1)
     core.tick(1.0)
     payload = core.last_payload
-    assert leave(core) == b"\x02\x04" + payload
+    assert drain_outbox(core) == b"\x02\x04" + payload
     core.receive(b"\x03\x04" + payload + b"\x02\x01p" + b"\x05\x02\0\xff", 1.5)
     assert core.latency == 0.5
     assert list(core.inbox) == [b"\0\xff"]
-    assert leave(core) == b"\x03\x01p"
+    assert drain_outbox(core) == b"\x03\x01p"
     core.close(Close(4001, "why"), 2.0)
-    assert leave(core) == b"\x01\0"
+    assert drain_outbox(core) == b"\x01\0"
     core.receive(b"\x01\0", 2.0)
     core.eof(2.0)
     assert (core.ending.clean, core.ending.sent) == (True, Close(4001, "why", not_transmitted=True))

@@ -1,4 +1,4 @@
-"""Which protocol is spoken, and the openings of the old ones."""
+"""Which protocol a handshake selects, and the opening handshakes of the old protocols."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FIELDS = {
 KEYS = {"Sec-WebSocket-Key1": KEY1, "Sec-WebSocket-Key2": KEY2}
 NONCE = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
 
-#: A request of each protocol, but for what all of them have.
+#: A request of each protocol, without the fields that all have in common.
 OF = {
     "13": {**NONCE, "Sec-WebSocket-Version": "13"},
     "hybi-08": {**NONCE, "Sec-WebSocket-Version": "8"},
@@ -61,11 +61,11 @@ def lines(data: bytes) -> list[str]:
     return data.partition(b"\r\n\r\n")[0].decode().split("\r\n")
 
 
-# -- which one ------------------------------------------------------------------------
+# -- selection of the protocol ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", LEGACY)
-def test_an_old_protocol_is_refused_unless_it_is_asked_for(version):
+def test_an_old_protocol_is_refused_unless_enabled(version):
     with pytest.raises(RequestRefused):
         accept(request(version), Options())
     with pytest.raises(UpgradeRequired):
@@ -73,7 +73,7 @@ def test_an_old_protocol_is_refused_unless_it_is_asked_for(version):
     assert accept(request(version), Options(legacy=[version])).response.status == 101
 
 
-def test_a_refusal_names_the_numbers_that_are_spoken():
+def test_a_refusal_names_the_enabled_versions():
     for options, numbers in [(Options(legacy=["hixie-76", "hybi-07"]), "13, 7"), (OLD, "13, 8, 7")]:
         with pytest.raises(UpgradeRequired) as caught:
             accept(request("13", Sec_WebSocket_Version="6"), options)
@@ -82,7 +82,7 @@ def test_a_refusal_names_the_numbers_that_are_spoken():
 
 @pytest.mark.parametrize("options", [Options(), OLD], ids=["default", "legacy"])
 @pytest.mark.parametrize("more", [{}, KEYS, {"Sec-WebSocket-Draft": "3"}, {"WebSocket-Protocol": "x"}])
-def test_a_client_of_rfc_6455_never_gets_an_old_answer(options, more):
+def test_a_client_of_rfc_6455_never_receives_an_old_handshake(options, more):
     accepted = accept(Request("GET", "/", Headers({**FIELDS, **OF["13"], **more})), options)
     assert accepted.response.headers["Sec-WebSocket-Accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
     assert type(accepted.codec(False, None)) is Codec
@@ -90,18 +90,18 @@ def test_a_client_of_rfc_6455_never_gets_an_old_answer(options, more):
 
 
 @pytest.mark.parametrize("without", ["Sec-WebSocket-Version", "Sec-WebSocket-Key"])
-def test_half_a_request_of_rfc_6455_is_no_old_one(without):
+def test_an_incomplete_rfc_6455_request_is_no_old_request(without):
     with pytest.raises(RequestRefused):
         accept(request("13", without), OLD)
 
 
 @pytest.mark.parametrize("draft", ["", "00", "1", "2", "4", "03", "x", "1" * 5000])
-def test_a_draft_that_nobody_speaks_is_refused(draft):
+def test_an_unknown_draft_is_refused(draft):
     with pytest.raises(UpgradeRequired):
         accept(request("hixie-76", Sec_WebSocket_Draft=draft), OLD)
 
 
-def test_draft_0_is_hixie_76_as_pywebsocket_s_client_names_it():
+def test_draft_0_of_pywebsocket_is_hixie_76():
     accepted = accept(request("hixie-76", Sec_WebSocket_Draft="0"), Options(legacy=["hixie-76"]))
     assert type(accepted.codec(False, None)) is Hixie
 
@@ -116,7 +116,7 @@ def test_draft_0_is_hixie_76_as_pywebsocket_s_client_names_it():
         ("hixie-75", Hixie, False),
     ],
 )
-def test_each_has_its_codec(version, kind, closes):
+def test_each_protocol_has_its_codec(version, kind, closes):
     codec = accept(request(version), OLD).codec(False, None)
     assert type(codec) is kind
     assert codec.has_close is closes
@@ -125,7 +125,7 @@ def test_each_has_its_codec(version, kind, closes):
 # -- the server -----------------------------------------------------------------------
 
 
-def test_the_example_of_hixie_76():
+def test_the_example_of_hixie_76_is_answered_as_specified():
     fields = [
         ("Host", "Example.com"),
         ("Connection", "Upgrade"),
@@ -150,7 +150,7 @@ def test_the_example_of_hixie_76():
     ]
 
 
-def test_the_answer_of_hixie_75_is_the_draft_s_to_the_letter():
+def test_the_response_of_hixie_75_matches_the_draft_exactly():
     accepted = accept(request("hixie-75", secure=True, Origin="https://example.com"), OLD)
     assert accepted.serialize().endswith(b"\r\n\r\n")
     assert lines(accepted.serialize()) == [
@@ -163,7 +163,7 @@ def test_the_answer_of_hixie_75_is_the_draft_s_to_the_letter():
 
 
 @pytest.mark.parametrize(("version", "name"), [("hixie-76", "Sec-WebSocket"), ("hixie-75", "WebSocket")])
-def test_behind_a_proxy_that_ends_tls_the_location_is_what_the_client_asked_for(version, name):
+def test_behind_a_tls_proxy_the_location_has_the_scheme_of_the_client(version, name):
     options = OLD.replace(origins=["https://example.com"])
     for forwarded, scheme in [("https", "wss"), ("http", "ws")]:
         asked = request(version, X_Forwarded_Proto=forwarded, Origin="https://example.com")
@@ -174,12 +174,12 @@ def test_behind_a_proxy_that_ends_tls_the_location_is_what_the_client_asked_for(
 @pytest.mark.parametrize("version", ["hixie-76", "hybi-03"])
 @pytest.mark.parametrize("name", KEYS)
 @pytest.mark.parametrize("key", ["", "12345", "1 1 1", "4294967296 ", "9" * 7000 + " "])
-def test_keys_that_hide_no_number_are_refused(version, name, key):
+def test_keys_without_a_number_are_refused(version, name, key):
     with pytest.raises(BadRequest, match="Sec-WebSocket-Key1 and -Key2"):
         accept(request(version, **{name: key}), OLD)
 
 
-def test_keys_that_are_missing_or_repeated_are_refused():
+def test_missing_or_repeated_keys_are_refused():
     with pytest.raises(BadRequest, match="Sec-WebSocket-Key1 and -Key2"):
         accept(request("hixie-76", "Sec-WebSocket-Key2"), OLD)
     for name, key in KEYS.items():
@@ -190,7 +190,7 @@ def test_keys_that_are_missing_or_repeated_are_refused():
 
 
 @pytest.mark.parametrize("version", LEGACY)
-def test_what_no_websocket_has_is_refused_in_each_of_them(version):
+def test_requests_that_are_no_websocket_are_refused_in_old_protocols(version):
     with pytest.raises(MethodNotAllowed):
         accept(request(version, method="POST"), OLD)
     with pytest.raises(UpgradeRequired):
@@ -200,7 +200,7 @@ def test_what_no_websocket_has_is_refused_in_each_of_them(version):
 
 
 @pytest.mark.parametrize("version", LEGACY)
-def test_a_page_of_another_origin_is_refused_in_each_of_them(version):
+def test_another_origin_is_refused_in_old_protocols(version):
     def asked(origin: str) -> Request:
         if version in NUMBERED:
             return request(version, "Origin", Sec_WebSocket_Origin=origin)
@@ -215,17 +215,17 @@ def test_a_page_of_another_origin_is_refused_in_each_of_them(version):
 
 
 @pytest.mark.parametrize("version", NUMBERED)
-def test_a_draft_s_origin_is_not_excused_by_a_good_one_beside_it(version):
+def test_both_origin_fields_of_a_draft_must_be_allowed(version):
     with pytest.raises(BadRequest, match="Origin must not be repeated"):
         accept(request(version, Sec_WebSocket_Origin="http://evil.example"), OLD)
 
 
-def test_an_origin_may_be_a_host_alone_as_that_of_websocket_client():
+def test_an_origin_may_be_a_bare_host_as_websocket_client_sends():
     accepted = accept(request("hixie-76", Origin="example.com"), OLD)
     assert accepted.response.headers["Sec-WebSocket-Origin"] == "example.com"
 
 
-def test_the_drafts_have_no_extensions():
+def test_the_drafts_negotiate_no_extensions():
     accepted = accept(request("hybi-08", Sec_WebSocket_Extensions="permessage-deflate"), OLD)
     assert accepted.deflate is None
     assert "Sec-WebSocket-Extensions" not in accepted.response.headers
@@ -239,7 +239,7 @@ def offered(version: str, **options: object) -> Offer:
 
 
 def agreed(made: Offer, options: Options = OLD) -> tuple[Response, Accepted]:
-    """What our server answers, as our client reads it."""
+    """The result of our server's response, as our client reads it."""
     asked = RequestReader(options).receive(made.request.serialize())
     accepted = accept(asked, options)
     response = ResponseReader(made.options).receive(accepted.serialize())
@@ -248,7 +248,7 @@ def agreed(made: Offer, options: Options = OLD) -> tuple[Response, Accepted]:
 
 
 @pytest.mark.parametrize("version", LEGACY)
-def test_client_and_server_agree(version):
+def test_client_and_server_handshakes_agree(version):
     for _ in range(50):
         made = offered(version, subprotocols=["chat"])
         response, theirs = agreed(made, OLD.replace(subprotocols=["chat"]))
@@ -257,7 +257,7 @@ def test_client_and_server_agree(version):
         assert type(ours.codec(True, None)) is type(theirs.codec(False, None))
 
 
-def test_a_key_of_ours_has_no_space_at_its_ends_and_hides_a_number():
+def test_our_keys_contain_a_number_and_no_outer_spaces():
     for _ in range(100):
         for name in KEYS:
             key = offered("hixie-76").request.headers[name]
@@ -268,7 +268,7 @@ def test_a_key_of_ours_has_no_space_at_its_ends_and_hides_a_number():
             assert 0 <= key_number(key) < 2**32
 
 
-def test_a_request_of_hixie_75_begins_as_the_draft_has_it():
+def test_a_request_of_hixie_75_starts_as_in_the_draft():
     assert lines(offered("hixie-75").request.serialize())[:5] == [
         "GET /demo HTTP/1.1",
         "Upgrade: WebSocket",
@@ -279,19 +279,19 @@ def test_a_request_of_hixie_75_begins_as_the_draft_has_it():
 
 
 @pytest.mark.parametrize("version", LEGACY)
-def test_a_request_says_nothing_of_another_version(version):
+def test_a_request_names_only_its_own_version(version):
     names = {name.lower() for name, _ in offered(version, subprotocols=["a"]).request.headers}
     protocol = "websocket-protocol" if version == "hixie-75" else "sec-websocket-protocol"
     assert {name for name in names if "websocket" in name} == {*map(str.lower, OF[version]), protocol}
 
 
-def test_an_origin_is_sent_in_the_field_that_the_version_has():
+def test_the_origin_field_depends_on_the_version():
     for version, name in [("hybi-08", "Sec-WebSocket-Origin"), ("hixie-76", "Origin"), ("13", "Origin")]:
         made = offer("a", 80, False, "/", Headers({"origin": "http://b"}), Options(version=version))
         assert made.request.headers.get_all(name) == ["http://b"]
 
 
-def test_other_headers_and_credentials_go_with_it():
+def test_other_headers_and_credentials_are_sent():
     given = Headers({"Cookie": "a=1", "Host": "other"})
     made = offer("a", 80, False, "/", given, Options(version="hixie-76"))
     assert (made.request.headers["Cookie"], made.request.headers.get_all("Host")) == ("a=1", ["other"])
@@ -303,7 +303,7 @@ def test_only_one_subprotocol_can_be_offered_in_hixie():
 
 
 @pytest.mark.parametrize("name", ["Sec-WebSocket-Key1", "sec-websocket-key2", "Sec-WebSocket-Draft"])
-def test_what_the_handshake_says_cannot_be_given_as_a_header(name):
+def test_handshake_headers_of_old_protocols_cannot_be_given(name):
     with pytest.raises(ValueError, match="is set by the handshake"):
         offer("a", 80, False, "/", Headers({name: "1 1"}), Options(version="hixie-76"))
 
@@ -315,7 +315,7 @@ def changed(response: Response, name: str, *values: str) -> Response:
 
 @pytest.mark.parametrize("version", ["hixie-76", "hixie-75", "hybi-03"])
 @pytest.mark.parametrize("name", ["Origin", "Location", "Upgrade", "Connection"])
-def test_an_answer_that_is_not_to_this_request_is_refused(version, name):
+def test_a_response_to_another_request_is_refused(version, name):
     made = offered(version)
     response, _ = agreed(made)
     if name in ("Origin", "Location"):
@@ -327,16 +327,16 @@ def test_an_answer_that_is_not_to_this_request_is_refused(version, name):
             confirm(made, changed(response, name, *values))
 
 
-def test_a_proof_that_is_not_made_from_the_keys_is_refused():
+def test_a_wrong_challenge_response_is_refused():
     made = offered("hixie-76")
     response, _ = agreed(made)
     with pytest.raises(InvalidHandshake, match="not computed from this request's keys"):
         confirm(made, Response(101, response.headers, bytes(16)))
 
 
-def test_a_subprotocol_is_ignored_if_nobody_asked_for_one_and_refused_if_it_is_another():
+def test_an_unrequested_subprotocol_is_ignored_and_a_different_one_refused():
     made = offered("hixie-76")
-    # eventlet says "default", txWS "None".
+    # eventlet sends "default", txWS "None".
     assert confirm(made, changed(agreed(made)[0], "Sec-WebSocket-Protocol", "default")).subprotocol is None
     made = offered("hixie-76", subprotocols=["chat"])
     response, _ = agreed(made)
@@ -346,7 +346,7 @@ def test_a_subprotocol_is_ignored_if_nobody_asked_for_one_and_refused_if_it_is_a
 
 
 @pytest.mark.parametrize("version", LEGACY)
-def test_an_answer_of_rfc_6455_to_an_old_request_is_refused_at_once(version):
+def test_an_rfc_6455_response_to_an_old_request_is_refused(version):
     head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
     made = offered(version)
     response = ResponseReader(made.options).receive(head)
@@ -364,7 +364,7 @@ def head(version: str, *more: bytes) -> bytes:
 
 @pytest.mark.parametrize("more", [(), (b"Content-Length: 8",)])
 @pytest.mark.parametrize("size", [1, 7, 10**6])
-def test_the_challenge_may_come_with_the_head_or_later_with_its_length_or_not(more, size):
+def test_the_challenge_may_arrive_with_the_head_or_later(more, size):
     data = head("hixie-76", *more) + CHALLENGE + b"\0early\xff"
     reader, read, at = RequestReader(OLD), None, 0
     while read is None:
@@ -377,18 +377,18 @@ def test_the_challenge_may_come_with_the_head_or_later_with_its_length_or_not(mo
 @pytest.mark.parametrize(
     "more", [b"Content-Length: 7", b"Content-Length: 9", b"Content-Length: 08", b"Transfer-Encoding: chunked"]
 )
-def test_no_other_body_is_taken(more):
+def test_a_body_of_another_length_is_refused(more):
     with pytest.raises(BodyTooLarge):
         RequestReader(OLD).receive(head("hixie-76", more) + CHALLENGE)
 
 
-def test_a_body_of_eight_octets_is_refused_where_no_old_protocol_is_spoken_or_meant():
+def test_a_body_of_eight_octets_is_refused_without_old_protocols():
     for version, options in [("hixie-76", Options()), ("13", OLD), ("hixie-75", OLD)]:
         with pytest.raises(BodyTooLarge):
             RequestReader(options).receive(head(version, b"Content-Length: 8") + CHALLENGE)
 
 
-def test_octets_after_the_head_of_rfc_6455_are_frames_although_it_has_old_keys_too():
+def test_octets_after_an_rfc_6455_head_are_frames_despite_old_keys():
     fields = Headers({**FIELDS, **OF["13"], **KEYS})
     reader = RequestReader(OLD)
     read = reader.receive(Request("GET", "/", fields).serialize() + b"12345678")
@@ -396,7 +396,7 @@ def test_octets_after_the_head_of_rfc_6455_are_frames_although_it_has_old_keys_t
 
 
 @pytest.mark.parametrize("size", [1, 7, 10**6])
-def test_the_proof_may_come_with_the_head_or_later(size):
+def test_the_proof_may_arrive_with_the_head_or_later(size):
     made = offered("hixie-76")
     data = agreed(made)[1].serialize() + b"\0early\xff"
     reader, read, at = ResponseReader(made.options), None, 0
@@ -407,7 +407,7 @@ def test_the_proof_may_come_with_the_head_or_later(size):
     assert reader.rest + data[at:] == b"\0early\xff"
 
 
-def test_an_end_within_the_proof_is_no_answer():
+def test_an_end_within_the_proof_fails_the_handshake():
     made = offered("hixie-76")
     reader = ResponseReader(made.options)
     assert reader.receive(agreed(made)[1].serialize()[:-1]) is None

@@ -9,7 +9,7 @@ from endwell.wire.payload import frame
 
 
 def waiting(outbox):
-    """All that waits, seen as the driver may: without having it moved."""
+    """The octets that wait, read without removing them."""
     block = b"" if outbox.block is None else outbox.block[: outbox.fill]
     return b"".join(outbox.sealed) + block
 
@@ -19,7 +19,7 @@ KINDS = st.sampled_from([bytes, bytearray, memoryview])
 
 
 @given(st.lists(st.tuples(PAYLOADS, KINDS, st.sampled_from([b"", b"\1\2\3\4"])), max_size=8), st.data())
-def test_frames_leave_in_order_whatever_leaves_between_them(frames, data):
+def test_frames_are_sent_in_order_with_interleaved_writes(frames, data):
     outbox, left, expected = Outbox(None), b"", b""
     for payload, kind, key in frames:
         outbox.append_frame(0x82, kind(payload), key)
@@ -34,21 +34,21 @@ def test_frames_leave_in_order_whatever_leaves_between_them(frames, data):
     assert left + b"".join(outbox.buffers()) == expected + b"last"
 
 
-def test_a_long_payload_waits_as_it_was_given():
+def test_a_long_payload_is_queued_without_a_copy():
     outbox, payload = Outbox(None), bytes(100_000)
     outbox.append_frame(0x82, b"short", b"")
     outbox.append_frame(0x82, payload, b"")
     assert outbox.buffers()[-1] is payload
 
 
-def test_a_payload_that_its_owner_may_change_is_copied():
+def test_a_mutable_payload_is_copied():
     outbox, payload = Outbox(None), bytearray(100_000)
     outbox.append_frame(0x82, payload, b"")
     payload[:] = b"x" * 100_000
     assert b"x" not in waiting(outbox)
 
 
-def test_what_waits_long_keeps_no_more_memory_than_it_needs():
+def test_a_long_queue_keeps_no_excess_memory():
     boxes = [Outbox(None) for _ in range(3)]
     for outbox in boxes:
         outbox.append(bytes(1000))
@@ -60,7 +60,7 @@ def test_what_waits_long_keeps_no_more_memory_than_it_needs():
 
 
 @given(st.lists(st.binary(min_size=1, max_size=50), max_size=10), st.data())
-def test_taken_in_any_portions_the_bytes_leave_in_order(buffers, data):
+def test_bytes_sent_in_any_portions_stay_in_order(buffers, data):
     outbox = Outbox(None)
     for buffer in buffers:
         outbox.append(buffer)
@@ -74,7 +74,7 @@ def test_taken_in_any_portions_the_bytes_leave_in_order(buffers, data):
     assert outbox.bytes_sent == len(left)
 
 
-def test_a_blocked_queue_has_a_deadline_that_only_progress_moves():
+def test_only_progress_moves_the_deadline_of_a_blocked_queue():
     outbox = Outbox(30.0)
     outbox.append(b"abcd")
     assert outbox.consume(0, 1.0) is False
@@ -87,13 +87,13 @@ def test_a_blocked_queue_has_a_deadline_that_only_progress_moves():
     assert outbox.stuck_at == NEVER
 
 
-def test_bytes_that_leave_at_once_prove_nothing_about_the_peer():
+def test_bytes_sent_without_blocking_do_not_prove_the_peer_alive():
     outbox = Outbox(30.0)
     outbox.append(b"abcd")
     assert outbox.consume(4, 1.0) is False
 
 
-def test_without_a_write_timeout_nothing_is_ever_stuck():
+def test_without_write_timeout_the_queue_has_no_deadline():
     outbox = Outbox(None)
     outbox.append(b"abcd")
     outbox.consume(0, 1.0)

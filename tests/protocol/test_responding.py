@@ -21,7 +21,7 @@ def fields(response, method="GET"):
     return dict(complete(response, request(method), NOW).headers)
 
 
-def test_an_answer_has_a_length_a_date_and_ends_its_connection():
+def test_a_response_has_length_and_date_and_closes_its_connection():
     response = complete(Response.text("grüß"), request(), NOW)
     assert response.serialize() == (
         b"HTTP/1.1 200 OK\r\n"
@@ -32,29 +32,29 @@ def test_an_answer_has_a_length_a_date_and_ends_its_connection():
     )
 
 
-def test_an_answer_to_a_request_that_could_not_be_parsed_is_complete_too():
+def test_a_response_to_an_unparsable_request_is_complete():
     response = complete(Response(400, body=b"no"), None, NOW)
     assert response.body == b"no"
     assert response.headers["Content-Length"] == "2"
 
 
-def test_what_frames_the_answer_is_not_the_handlers_to_say():
+def test_a_handler_cannot_set_the_framing_headers():
     wrong = {"content-length": "99", "Transfer-Encoding": "chunked", "CONNECTION": "keep-alive"}
     headers = fields(Response(200, Headers(wrong), b"x"))
     assert headers == {"Content-Length": "1", "Connection": "close", "Date": formatdate(NOW, usegmt=True)}
 
 
-def test_a_date_of_the_handler_stays():
+def test_a_date_set_by_the_handler_is_kept():
     headers = complete(Response(200, Headers({"date": "then"})), request(), NOW).headers
     assert headers.get_all("Date") == ["then"]
 
 
-def test_repeated_fields_stay_repeated():
+def test_repeated_fields_are_kept():
     cookies = Headers([("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")])
     assert complete(Response(200, cookies), request(), NOW).headers.get_all("Set-Cookie") == ["a=1", "b=2"]
 
 
-def test_an_answer_that_demands_an_upgrade_says_so_in_connection_too():
+def test_a_response_with_upgrade_names_it_in_connection():
     assert fields(UpgradeRequired("version 13 only").response())["Connection"] == "close, Upgrade"
 
 
@@ -66,14 +66,14 @@ def test_a_status_without_content_has_no_body(status, length, method):
     assert response.headers.get("Content-Length") == length
 
 
-def test_head_is_answered_like_get_without_the_body():
+def test_head_is_like_get_without_the_body():
     get, head = (complete(Response.text("abc"), request(method), NOW) for method in ("GET", "HEAD"))
     assert head.headers == get.headers
     assert head.headers["Content-Length"] == "3"
     assert (get.body, head.body) == (b"abc", b"")
 
 
-def test_the_response_given_is_not_changed():
+def test_the_given_response_is_not_changed():
     response = Response.text("abc")
     complete(response, request(), NOW)
     assert list(response.headers) == [("Content-Type", "text/plain; charset=utf-8")]

@@ -1,4 +1,4 @@
-"""Nobody is judged by a time that we ourselves have let run down."""
+"""Time during which this process was stalled does not count against the peer."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from endwell.ending import Cause, Close, TcpEnd
 from endwell.protocol.closing import State
 from endwell.protocol.deadline import NEVER
 from endwell.wire.codec import Ping
-from tests.protocol.core import connection, frame, leave, opened, said
+from tests.protocol.core import connection, drain_outbox, frame, opened, sent_frames
 
 
 def pings(core, now):
-    return [type(event) for event in said(core, now)] == [Ping]
+    return [type(event) for event in sent_frames(core, now)] == [Ping]
 
 
 def answer(core, now):
@@ -20,7 +20,7 @@ def answer(core, now):
 
 
 @pytest.mark.parametrize("client", [True, False])
-def test_a_peer_is_not_dead_before_a_fresh_ping_went_unanswered(client):
+def test_after_a_stall_only_an_unanswered_new_ping_means_dead(client):
     core = opened(client, ping_interval=20, ping_timeout=20)
     core.tick(20.0)
     assert pings(core, 20.0)
@@ -34,7 +34,7 @@ def test_a_peer_is_not_dead_before_a_fresh_ping_went_unanswered(client):
 
 
 @pytest.mark.parametrize("client", [True, False])
-def test_a_peer_that_does_not_answer_that_ping_is_dead_and_told_with_our_own_standstill(client):
+def test_a_peer_that_ignores_the_new_ping_is_dead_and_the_stall_reported(client):
     core = opened(client, ping_interval=20, ping_timeout=20)
     core.tick(20.0)
     core.tick(100.0)
@@ -46,14 +46,14 @@ def test_a_peer_that_does_not_answer_that_ping_is_dead_and_told_with_our_own_sta
     assert "before that, this side was stalled for 60.0 s" in str(ending)
 
 
-def test_a_tick_that_is_a_little_late_is_no_standstill():
+def test_a_slightly_late_tick_is_no_stall():
     core = opened(ping_interval=20, ping_timeout=20)
     core.tick(20.9)
     core.tick(41.8)
     assert (core.ending.cause, core.ending.stalled) == (Cause.KEEPALIVE_TIMEOUT, 0.0)
 
 
-def test_a_standstill_in_the_middle_of_the_wait_counts_though_no_tick_is_late():
+def test_a_stall_between_two_ticks_counts():
     core = opened(ping_interval=20, ping_timeout=20)
     core.tick(20.0)
     assert pings(core, 20.0)
@@ -65,30 +65,30 @@ def test_a_standstill_in_the_middle_of_the_wait_counts_though_no_tick_is_late():
     assert (core.ending.cause, core.ending.stalled) == (Cause.KEEPALIVE_TIMEOUT, 19.8)
 
 
-def test_a_client_asks_at_once_whether_its_server_is_still_there():
+def test_a_client_pings_at_once_after_a_suspension():
     core = opened(client=True, ping_interval=20, ping_timeout=5)
-    core.stalled(3.0, 3600.0, 3.0)  # the clock stands still while the machine sleeps
+    core.stalled(3.0, 3600.0, 3.0)  # the clock stands still while the machine is suspended
     assert pings(core, 3.0)
     assert core.deadline == 8.0
     core.tick(8.0)
     assert (core.ending.cause, core.ending.stalled) == (Cause.KEEPALIVE_TIMEOUT, 3600.0)
 
 
-def test_a_server_does_not_ping_all_its_clients_in_one_moment():
+def test_a_server_does_not_ping_all_clients_at_once_after_a_suspension():
     core = opened(ping_interval=20, ping_timeout=5)
     core.stalled(3.0, 7.0, 10.0)
     assert not core.outbox.size
     assert core.deadline == 20.0
 
 
-def test_a_client_without_keepalive_asks_nothing():
+def test_a_client_without_keepalive_does_not_ping_after_a_suspension():
     core = opened(client=True, ping_interval=None)
     core.stalled(3.0, 3600.0, 3.0)
     assert not core.outbox.size
     assert core.deadline == NEVER
 
 
-def test_whoever_was_heard_after_the_standstill_did_not_die_of_it():
+def test_data_after_the_stall_clears_it_from_the_ending():
     core = opened(ping_interval=20, ping_timeout=20)
     core.tick(20.0)
     core.tick(100.0)
@@ -98,7 +98,7 @@ def test_whoever_was_heard_after_the_standstill_did_not_die_of_it():
     assert (core.ending.cause, core.ending.stalled) == (Cause.KEEPALIVE_TIMEOUT, 0.0)
 
 
-def test_standstills_add_up_until_the_peer_is_heard():
+def test_stalls_add_up_until_data_arrives():
     core = opened(ping_interval=20, ping_timeout=20)
     core.receive(frame(core, "message", "x"), 1.0)
     core.inbox.clear()
@@ -110,18 +110,18 @@ def test_standstills_add_up_until_the_peer_is_heard():
     assert core.ending.stalled == 4.5
 
 
-def test_a_standstill_that_made_two_clocks_late_counts_once():
+def test_a_stall_seen_by_two_clocks_counts_once():
     core = opened(ping_interval=20, ping_timeout=20)
     core.tick(70.0)
     core.stalled(21.0, 49.1, 70.1)
     assert core.deadline == 90.0
-    core.stalled(69.0, 4.0, 73.0)  # of which 3 s are another one
+    core.stalled(69.0, 4.0, 73.0)  # of which 3 s are another stall
     core.tick(90.0)
     core.tick(110.0)
     assert (core.ending.cause, core.ending.stalled) == (Cause.KEEPALIVE_TIMEOUT, 53.0)
 
 
-def test_a_peer_that_could_not_be_written_to_has_all_its_time_for_it():
+def test_write_timeout_is_extended_by_the_stall():
     core = opened(write_timeout=30, ping_interval=None)
     core.send("x", 0.0)
     core.sent(0, 0.0)
@@ -131,10 +131,10 @@ def test_a_peer_that_could_not_be_written_to_has_all_its_time_for_it():
     assert (core.ending.cause, core.ending.stalled) == (Cause.WRITE_TIMEOUT, 60.0)
 
 
-def test_a_close_has_all_its_time_for_its_answer_and_for_the_end_of_tcp():
+def test_close_timeout_and_linger_timeout_are_extended_by_the_stall():
     core = opened(close_timeout=10, linger_timeout=10, ping_interval=None)
     core.close(Close(1000, ""), 0.0)
-    leave(core)
+    drain_outbox(core)
     core.stalled(5.0, 60.0, 65.0)
     assert (core.state, core.deadline) == (State.CLOSING, 70.0)
     core.receive(frame(core, "close", 1000, ""), 66.0)
@@ -145,7 +145,7 @@ def test_a_close_has_all_its_time_for_its_answer_and_for_the_end_of_tcp():
 
 
 @pytest.mark.parametrize("client", [True, False])
-def test_an_opening_has_all_its_time(client):
+def test_open_timeout_is_extended_by_the_stall(client):
     core = connection(client, open_timeout=10)
     core.stalled(5.0, 60.0, 65.0)
     assert (core.state, core.deadline) == (State.OPENING, 70.0)
@@ -153,32 +153,32 @@ def test_an_opening_has_all_its_time(client):
     assert (core.ending.cause, core.ending.stalled) == (Cause.HANDSHAKE_FAILED, 60.0)
 
 
-def test_a_sleep_takes_no_time_from_anybody_because_the_clock_stands_still_too():
+def test_a_suspension_shortens_no_timeout():
     core = opened(close_timeout=10, ping_interval=None)
     core.close(Close(1000, ""), 0.0)
     core.stalled(5.0, 3600.0, 5.0)
     assert core.deadline == 10.0
 
 
-def test_a_loop_that_is_always_late_still_gives_a_dead_peer_up():
+def test_a_loop_that_is_always_late_detects_a_dead_peer():
     for client in (True, False):
         core = opened(client, ping_interval=20, ping_timeout=20, write_timeout=None)
         now = 0.0
         while core.is_open and now < 1000.0:
-            core.stalled(now + 1.0, 1.5, now + 2.5)  # a beat each time
+            core.stalled(now + 1.0, 1.5, now + 2.5)  # one tick each time
             now += 2.5
             core.tick(now)
         assert core.ending.cause is Cause.KEEPALIVE_TIMEOUT
         assert now < 200.0
 
 
-def test_an_opening_without_a_limit_has_none_afterwards_either():
+def test_a_handshake_without_a_deadline_has_none_after_a_stall():
     core = connection(open_timeout=None)
     core.stalled(1.0, 60.0, 61.0)
     assert core.deadline == NEVER
 
 
-def test_what_the_application_limits_goes_on_while_we_stand_still():
+def test_application_limits_are_not_extended_by_a_stall():
     core = opened(idle_timeout=60, ping_interval=None)
     core.tick(600.0)
     assert core.state is State.CLOSING
@@ -187,7 +187,7 @@ def test_what_the_application_limits_goes_on_while_we_stand_still():
     assert core.state is State.CLOSING
 
 
-def test_a_fault_of_the_peer_is_judged_all_the_same():
+def test_a_protocol_error_during_a_stall_is_still_an_error():
     core = opened()
     core.receive(b"\x83\x80\0\0\0\0", 1.0)
     core.stalled(1.0, 60.0, 61.0)
@@ -197,7 +197,7 @@ def test_a_fault_of_the_peer_is_judged_all_the_same():
     assert core.ending.cause is Cause.PROTOCOL_ERROR
 
 
-def test_after_the_end_it_changes_nothing():
+def test_a_stall_after_the_end_changes_nothing():
     core = opened()
     core.eof(1.0)
     core.stalled(2.0, 60.0, 62.0)

@@ -1,4 +1,4 @@
-"""Two cores back to back, no sockets: whatever happens, in whatever order, both end well."""
+"""Two cores back to back, without sockets: in any order of events, both end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CODES = st.sampled_from([1000, 1001, 1011, 3000, 4999, None])
 
 
 class Side:
-    """One core, the wire out of it, and what its driver saw."""
+    """One core, the wire from it, and what its driver received."""
 
     def __init__(self, client: bool, codec: type[Codec], options: Options) -> None:
         self.core = Connection(client, options, 0.0)
@@ -43,10 +43,10 @@ class Side:
         self.left = b""
         self.fin = False
         self.closed = False
-        self.last_heard: list[object] = []
+        self.peer_events: list[object] = []
         self.listener = codec(not client, None)
         self.sent: list[object] = []
-        self.taken: list[object] = []
+        self.received: list[object] = []
         self.noisy = False
         self.ending = None
         self.endings = 0
@@ -60,7 +60,7 @@ class Side:
             assert not (data and self.fin), "bytes after FIN"
             self.wire += data
             self.left += data
-            self.listener.receive(data, self.last_heard)
+            self.listener.receive(data, self.peer_events)
         if core.half_close and not core.outbox.size:
             self.fin = True
         if core.state is State.ENDED and not self.closed:
@@ -71,7 +71,7 @@ class Side:
 
     @property
     def opcodes(self) -> list[int]:
-        """Of the frames that left whole; read without the package, which stops at a Close."""
+        """The frames that were sent whole; parsed without the package, which stops at a Close."""
         found, position = [], 0
         while position + 2 <= len(self.left):
             length, size = self.left[position + 1] & 0x7F, 2
@@ -92,7 +92,7 @@ class TwoCores(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.sides = [Side(client, self.codec, self.options) for client in (False, True)]
-        self.told_eof = [False, False]
+        self.eof_delivered = [False, False]
 
     def side(self, which: int) -> Side:
         return self.sides[which]
@@ -115,7 +115,7 @@ class TwoCores(RuleBasedStateMachine):
     def read(self, which):
         side = self.side(which)
         if side.core.inbox:
-            side.taken.append(side.core.inbox.popleft())
+            side.received.append(side.core.inbox.popleft())
 
     @rule(which=st.integers(0, 1), room=st.integers(0, 100))
     def write(self, which, room):
@@ -123,21 +123,21 @@ class TwoCores(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1), count=st.integers(1, 100))
     def deliver(self, which, count):
-        """Bytes from one side's wire reach the other."""
+        """Deliver bytes from one side's wire to the other."""
         here, there = self.side(which), self.side(1 - which)
         if there.closed or not there.core.wants_read():
             return
         data, here.wire = here.wire[:count], here.wire[count:]
         if data:
             there.core.receive(data, self.now)
-        elif here.fin and not self.told_eof[1 - which]:
-            self.told_eof[1 - which] = True
+        elif here.fin and not self.eof_delivered[1 - which]:
+            self.eof_delivered[1 - which] = True
             there.core.eof(self.now)
 
     @rule(which=st.integers(0, 1), noise=st.binary(min_size=1, max_size=20))
     @precondition(lambda self: not self.side(0).closed or not self.side(1).closed)
     def noise(self, which, noise):
-        """A peer that breaks rules; its wire cannot be understood after it."""
+        """A peer that breaks rules; its wire cannot be parsed afterwards."""
         here = self.side(which)
         if here.wire or here.closed:
             return
@@ -161,12 +161,12 @@ class TwoCores(RuleBasedStateMachine):
             side.core.tick(self.now)
 
     @invariant()
-    def at_most_one_close_each_way(self):
+    def at_most_one_close_in_each_direction(self):
         for side in self.sides:
             assert CLOSE not in side.opcodes[:-1], "something followed the Close"
 
     @invariant()
-    def exactly_one_ending_and_no_deadline_after_it(self):
+    def at_most_one_ending_and_no_deadline_after_it(self):
         for side in self.sides:
             assert side.endings <= 1
             assert side.core.ending is None or side.core.ending is side.core.ending
@@ -176,17 +176,17 @@ class TwoCores(RuleBasedStateMachine):
                 assert side.core.deadline != NEVER
 
     @invariant()
-    def what_left_was_sent_in_that_order(self):
+    def frames_are_sent_in_order(self):
         for side in self.sides:
-            left = [event for event in side.last_heard if isinstance(event, str | bytes)]
+            left = [event for event in side.peer_events if isinstance(event, str | bytes)]
             assert left == side.sent[: len(left)]
 
     @invariant()
-    def what_is_delivered_was_sent_in_that_order_and_nothing_twice(self):
+    def messages_are_delivered_in_order_and_once(self):
         for here, there in (self.sides, self.sides[::-1]):
             if not there.noisy:
                 sent = iter(here.sent)
-                assert all(message in sent for message in (*there.taken, *there.core.inbox))
+                assert all(message in sent for message in (*there.received, *there.core.inbox))
 
     def teardown(self):
         """Left alone, both sides end within a bounded number of ticks."""
@@ -206,10 +206,10 @@ class TwoCores(RuleBasedStateMachine):
 
 
 class TwoOldCores(TwoCores):
-    """The same in hixie-76: text only, no pings, a Close without words."""
+    """The same in hixie-76: text only, no pings, a Close without code and reason."""
 
     codec = Hixie
-    # Nothing else ends a connection on which nobody says anything.
+    # Only this timeout ends a connection without messages.
     options = OPTIONS.replace(idle_timeout=10)
 
     @rule(which=st.integers(0, 1), message=st.text(max_size=30))
@@ -223,7 +223,7 @@ class TwoOldCores(TwoCores):
                 super().ping(which)
 
     @invariant()
-    def at_most_one_close_each_way(self):
+    def at_most_one_close_in_each_direction(self):
         for side in self.sides:
             *texts, rest = re.split(rb"\0[^\xff]*\xff", side.left)
             assert not any(texts), "something followed the Close"

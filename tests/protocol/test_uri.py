@@ -27,7 +27,7 @@ from endwell.protocol.uri import WebSocketURI, parse_uri
         ("ws://localhost/@:x", WebSocketURI(False, "localhost", 80, "/@:x")),
     ],
 )
-def test_a_uri_is_taken_apart(uri: str, expected: WebSocketURI) -> None:
+def test_a_uri_is_parsed_into_its_parts(uri: str, expected: WebSocketURI) -> None:
     assert parse_uri(uri) == expected
 
 
@@ -46,9 +46,7 @@ def test_a_host_outside_ascii_becomes_idna() -> None:
         ("a\u200db\u3002example", "xn--ab-m1t.example"),
     ],
 )
-def test_a_host_that_idna_2003_and_2008_take_for_two_is_refused_with_the_label_to_write(
-    host: str, label: str
-) -> None:
+def test_a_host_that_differs_in_idna_2003_and_2008_is_refused(host: str, label: str) -> None:
     """Python's codec would connect to ``fass.example``, which may be another registrant's."""
     with pytest.raises(ValueError, match=f"write '{label}'"):
         parse_uri(f"wss://{host}/")
@@ -68,12 +66,12 @@ def test_a_uri_is_shown_without_userinfo_and_query(uri: str, shown: str) -> None
 
 
 @pytest.mark.parametrize("uri", [None, b"ws://a/", 1])
-def test_a_uri_that_is_no_str_is_a_type_error_that_names_it(uri: object) -> None:
+def test_a_uri_that_is_no_str_is_a_type_error(uri: object) -> None:
     with pytest.raises(TypeError, match="uri must be a str, not "):
         parse_uri(uri)  # type: ignore[arg-type]
 
 
-def test_a_path_outside_ascii_is_percent_encoded_and_what_is_encoded_stays() -> None:
+def test_a_path_outside_ascii_is_percent_encoded_once() -> None:
     assert parse_uri("ws://a/caf%C3%A9/é?x=é%20<|>").target == "/caf%C3%A9/%C3%A9?x=%C3%A9%20%3C%7C%3E"
 
 
@@ -146,7 +144,7 @@ def test_without_userinfo_there_is_no_authorization(uri: str) -> None:
         "ws://\ud800/",
     ],
 )
-def test_anything_else_is_a_value_error_that_names_the_uri(uri: str) -> None:
+def test_an_invalid_uri_is_a_value_error_that_names_it(uri: str) -> None:
     with pytest.raises(ValueError, match="uri "):
         parse_uri(uri)
 
@@ -169,7 +167,7 @@ def test_no_error_and_no_repr_shows_the_password(uri: str) -> None:
 
 
 @given(st.text() | st.text().map("ws://".__add__) | st.text().map("wss://a/".__add__))
-def test_any_text_is_a_value_error_or_makes_an_offer(uri: str) -> None:
+def test_any_text_is_a_value_error_or_makes_a_request(uri: str) -> None:
     try:
         parsed = parse_uri(uri)
     except ValueError:

@@ -1,4 +1,4 @@
-"""A server that runs as a program of its own, with or without workers, and what it logs."""
+"""A server that runs as a separate program, with or without workers, and its log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import endwell
 from tests.cli.process import PATIENCE, python
 
-#: Tells whose answer it is; stays for as long as the client does.
+#: Each answer names the process that gave it; a handler stays as long as its client.
 APP = """
 import asyncio, logging, os, sys, time
 import endwell
@@ -55,7 +55,7 @@ if __name__ == "__main__":
 
 
 class Program:
-    """The process, and its log as it grows."""
+    """The process and its log."""
 
     def __init__(self, process):
         self.process = process
@@ -75,7 +75,7 @@ class Program:
         return "".join(self._lines)
 
     def logged(self, pattern, times=1):
-        """The match, once ``pattern`` has been logged so many times."""
+        """The last match, once ``pattern`` has been logged ``times`` times."""
 
         def found():
             return list(re.finditer(pattern, self.log))
@@ -95,22 +95,25 @@ class Program:
         self.process.send_signal(number)
 
     def finish(self, number=signal.SIGTERM):
-        """Send the signal; the status and the log, once it has ended by itself."""
+        """Send the signal; the status and the log, once the process has ended by itself."""
         if number is not None:
             self.send(number)
         status = self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
         return status, self.log
 
-    async def greeted(self, path="/"):
-        """A connection, the process that has it, and the answer of its code."""
+    async def connect(self, path="/"):
+        """A connection, the process that serves it, and the version that its code reports."""
         ws = await endwell.connect(self.url(path), open_timeout=PATIENCE)
         process, answer = (await ws.recv()).split()
         return ws, int(process), answer
 
 
 def write(folder, *, workers=2, deadline=60.0, **changes):
-    """The app in ``folder``, with lines of it changed. A drain does not wait for the deadline unless a handler is stuck."""
+    """Write the application into ``folder``, with some lines changed.
+
+    A drain waits for the deadline only if a handler is stuck.
+    """
     text = APP.replace("WORKERS", repr(workers)).replace("DEADLINE", repr(deadline))
     for old, new in changes.items():
         assert old in text
@@ -121,13 +124,13 @@ def write(folder, *, workers=2, deadline=60.0, **changes):
 
 
 def release(file):
-    """Have the handlers of ``/held`` return, which neither read nor end before."""
+    """Let the handlers of ``/held`` return, which do not read and wait for this."""
     file.with_name(file.name + ".released").touch()
 
 
 @contextmanager
 def running(*argv, **keywords) -> Iterator[Program]:
-    """``python argv...``; what is left of it at the end of the block is killed, and its workers notice."""
+    """Run ``python argv...``. The end of the block kills it, and its workers notice."""
     with python(*map(str, argv), **keywords) as process:
         program = Program(process)
         try:
@@ -138,7 +141,7 @@ def running(*argv, **keywords) -> Iterator[Program]:
 
 
 async def eventually(condition):
-    """Wait until it holds."""
+    """Wait until ``condition()`` is true."""
     async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.01)

@@ -65,7 +65,7 @@ async def test_a_folder_is_served(tmp_path):
 
 
 @pytest.mark.parametrize("first", ["static", "page"])
-async def test_the_path_of_a_folder_is_redirected_to_its_slash_unless_it_is_a_page(tmp_path, first):
+async def test_a_folder_path_redirects_to_its_slash_unless_it_is_a_page(tmp_path, first):
     (tmp_path / "index.html").write_text("<p>page")
     server = endwell.Server()
     if first == "page":
@@ -86,7 +86,7 @@ async def test_the_path_of_a_folder_is_redirected_to_its_slash_unless_it_is_a_pa
         assert (await fetch(server, "GET", path="/taken")).endswith("a page")
 
 
-async def test_files_and_hooks_wait_for_no_page_and_for_no_work_of_the_application(tmp_path, monkeypatch):
+async def test_files_and_hooks_do_not_wait_for_application_threads(tmp_path, monkeypatch):
     (tmp_path / "page.html").write_text("<p>page")
     monkeypatch.setattr("endwell.server.threads.PAGES", 1)
     server, release, called = endwell.Server(), threading.Event(), []
@@ -118,7 +118,7 @@ async def test_files_and_hooks_wait_for_no_page_and_for_no_work_of_the_applicati
         await work
 
 
-async def test_the_hook_sees_every_request_and_may_answer_it():
+async def test_a_hook_receives_every_request_and_may_respond():
     server = endwell.Server()
     seen = []
 
@@ -139,7 +139,7 @@ async def test_the_hook_sees_every_request_and_may_answer_it():
         assert seen == ["/old", "/new"]
 
 
-async def test_all_hooks_run_in_order_and_the_first_response_is_the_answer():
+async def test_hooks_run_in_order_until_one_responds():
     server = endwell.Server()
     called = []
 
@@ -182,7 +182,7 @@ def test_a_callback_that_cannot_be_called_is_refused_when_it_is_registered(decor
         getattr(endwell.Server(), decorator)(None)
 
 
-async def test_a_hook_or_page_that_fails_is_answered_with_500_and_logged_once(caplog):
+async def test_a_failing_hook_or_page_gives_500_and_one_log_line(caplog):
     server = endwell.Server()
 
     @server.get("/page")
@@ -202,7 +202,7 @@ async def test_a_hook_or_page_that_fails_is_answered_with_500_and_logged_once(ca
             assert sum(record.name == "endwell.server" for record in caplog.records) == 1
 
 
-async def test_a_page_of_another_origin_is_refused_unless_it_is_listed():
+async def test_another_origin_is_refused_unless_listed():
     server = endwell.Server(origins=["https://good.example"])
 
     @server.websocket("/")
@@ -216,7 +216,7 @@ async def test_a_page_of_another_origin_is_refused_unless_it_is_listed():
             assert await ws.recv() == "in"
 
 
-async def test_every_ending_is_told_to_the_server_once():
+async def test_every_ending_reaches_the_server_callback_once():
     server = endwell.Server()
     told = []
     server.on_close(lambda ws, ending: told.append((ws.request.path, ending)))
@@ -236,7 +236,7 @@ async def test_every_ending_is_told_to_the_server_once():
     assert (path, ending.cause) == ("/a", endwell.Cause.PEER_CLOSED)
 
 
-async def test_a_route_may_ask_to_be_cancelled_at_the_end():
+async def test_a_route_can_cancel_its_handler_at_the_end():
     server = endwell.Server()
     cleaned = asyncio.Event()
 
@@ -253,8 +253,8 @@ async def test_a_route_may_ask_to_be_cancelled_at_the_end():
         await within(cleaned.wait())
 
 
-async def test_stopping_is_bounded_though_a_handler_sleeps_and_its_cleanup_runs(monkeypatch):
-    # In half of it the client answers the Close, though the machine stalls.
+async def test_stop_is_bounded_with_a_sleeping_handler_and_its_cleanup_runs(monkeypatch):
+    # The client answers the Close within half of the grace, even on a stalled machine.
     monkeypatch.setattr("endwell.server.timetable.CLEANUP_TIME", BOUND)
     monkeypatch.setattr("endwell.server.timetable.ANSWER_TIME", BOUND)
     server = endwell.Server()
@@ -277,7 +277,7 @@ async def test_stopping_is_bounded_though_a_handler_sleeps_and_its_cleanup_runs(
     assert cleaned[0].cause is endwell.Cause.SERVER_DRAINED
 
 
-async def test_stopping_is_bounded_though_a_handler_swallows_its_cancellation(monkeypatch):
+async def test_stop_is_bounded_with_a_handler_that_swallows_cancellation(monkeypatch):
     monkeypatch.setattr("endwell.server.timetable.CLEANUP_TIME", 0.1)
     server = endwell.Server()
     release = asyncio.Event()
@@ -297,7 +297,7 @@ async def test_stopping_is_bounded_though_a_handler_swallows_its_cancellation(mo
     await asyncio.sleep(0.05)
 
 
-async def test_a_page_that_a_stop_cancels_is_answered_with_503():
+async def test_a_page_cancelled_by_a_stop_gives_503():
     server = endwell.Server()
     reached = asyncio.Event()
 
@@ -324,7 +324,7 @@ async def test_two_hosts_share_one_port():
         assert len({port for _, port in server.addresses}) == 1
 
 
-async def test_a_port_that_is_taken_raises_and_leaves_nothing():
+async def test_a_port_in_use_raises_and_leaves_nothing():
     server = endwell.Server()
     async with server.serving():
         with pytest.raises(OSError, match=f"in use: '127.0.0.1:{server.port}'"):
@@ -438,7 +438,7 @@ server.run(port=0, drain=endwell.Drain(code=1012, reason="deploy", rate=None))
 """
 
 
-def test_two_signals_at_once_drain_with_the_code_and_the_reason_of_the_application():
+def test_two_signals_at_once_drain_with_the_applications_code():
     program = [sys.executable, "-c", TWO_SIGNALS]
     done = subprocess.run(program, check=False, capture_output=True, text=True, timeout=2 * BOUND)
     # The callback of the drain runs in a thread, so the lines come in any order.
@@ -480,7 +480,7 @@ async def test_a_handler_has_the_context_of_the_call_that_serves():
 
 
 @pytest.mark.parametrize("wrong", [None, "x", asyncio.sleep])
-def test_a_callback_is_a_plain_function_or_is_refused_at_the_call(wrong):
+def test_a_coroutine_function_is_refused_as_a_callback(wrong):
     with pytest.raises(TypeError, match="callback must be a plain function"):
         endwell.Server().on_close(wrong)
 
@@ -503,7 +503,7 @@ async def test_a_callback_has_the_context_in_which_it_was_registered():
     assert sorted(told) == ["the client", "the handler"]
 
 
-async def test_the_heartbeat_of_a_page_is_answered_inside_the_library():
+async def test_the_library_answers_the_heartbeat_of_a_page():
     server, heard = endwell.Server(subprotocols=["chat"]), []
 
     @server.websocket("/")
@@ -521,7 +521,7 @@ async def test_the_heartbeat_of_a_page_is_answered_inside_the_library():
     assert heard == ["hello"]
 
 
-async def test_the_module_for_pages_is_served_and_asked_for_anew_each_time():
+async def test_the_browser_module_is_served_for_revalidation():
     server = endwell.Server()
     server.browser_module("/js/endwell.js")
     async with server.serving():
@@ -556,7 +556,7 @@ async def test_the_module_for_pages_is_served_and_asked_for_anew_each_time():
     ],
     ids=repr,
 )
-async def test_where_a_server_cannot_listen_the_argument_is_named_and_nothing_is_served(where, error, text):
+async def test_a_wrong_serving_argument_is_named_and_nothing_is_served(where, error, text):
     server = endwell.Server()
     with pytest.raises(error, match=text):
         async with server.serving(**where):
@@ -581,12 +581,12 @@ async def test_where_a_server_cannot_listen_the_argument_is_named_and_nothing_is
         (lambda: endwell.Server("options"), "options must be an Options or None, not 'options'"),
     ],
 )
-def test_an_argument_that_a_server_does_not_have_is_named_with_the_nearest(call, text):
+def test_an_unknown_server_argument_is_named_with_a_suggestion(call, text):
     with pytest.raises(TypeError, match=text):
         call()
 
 
-async def test_an_argument_that_a_drain_does_not_have_is_named_with_the_nearest():
+async def test_an_unknown_drain_argument_is_named_with_a_suggestion():
     server = endwell.Server()
     async with server.serving():
         with pytest.raises(TypeError, match=r"^drain\(\) got .* 'deadlin'; did you mean 'deadline'\?$"):

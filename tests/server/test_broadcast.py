@@ -1,4 +1,4 @@
-"""server.broadcast(): everybody at once, and nobody waited for."""
+"""server.broadcast(): one call sends to all connections and waits for none."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from endwell import (
 )
 from endwell.aio.tcpinfo import MAX_UNSENT
 from endwell.options import LEGACY
-from tests.old import speaking
+from tests.old import peer_type
 from tests.pair import QUIET, idle, nothing_left_behind, pair, until, until_reset, within
 from tests.raw import BOUND, PLAIN, RawPeer, wss
 from tests.wire.peer import BINARY, TEXT
 
 SMALL = 16384
-#: More than our kernel takes for a peer that does not read.
+#: More octets than our kernel accepts for a peer that does not read.
 HUGE = bytes(2 * 2**20)
 
 
@@ -41,7 +41,7 @@ def transport(request):
 
 @asynccontextmanager
 async def hall(transport=PLAIN, handler=idle, **options):
-    """A server, and a way for raw peers to enter it."""
+    """A server, and a way to connect raw peers to it."""
     server = Server(**{**QUIET, "close_timeout": 2 * BOUND, **options})
     entered = asyncio.Queue()
 
@@ -53,7 +53,7 @@ async def hall(transport=PLAIN, handler=idle, **options):
     async with AsyncExitStack() as peers, server.serving(ssl=transport.server, grace=0):
 
         async def enter(buffer=None, version="13"):
-            connecting = speaking(version).connect(server.port, transport.client, buffer=buffer)
+            connecting = peer_type(version).connect(server.port, transport.client, buffer=buffer)
             peer = peers.enter_context(await connecting)
             return peer, await within(entered.get())
 
@@ -61,21 +61,21 @@ async def hall(transport=PLAIN, handler=idle, **options):
 
 
 async def blocked(room, message=HUGE):
-    """A peer that does not read, and our side of it, whose queue is over its limit."""
+    """A peer that does not read, and our connection to it, whose queue is over its limit."""
     peer, ws = await room.enter(buffer=SMALL)
     await ws.send(message)
     assert ws._core.outbox.size > ws._core.options.write_limit
     return peer, ws
 
 
-async def heard(peer, count=1):
+async def receive(peer, count=1):
     frames = [await peer.read_frame() for _ in range(count)]
     return frames[0].payload if count == 1 else [frame.payload for frame in frames]
 
 
 @pytest.mark.parametrize("size", [0, 5, 1000, 70_000])
 @pytest.mark.parametrize("kind", [str, bytes, bytearray, memoryview])
-async def test_every_connection_gets_the_message_as_send_would_send_it(transport, kind, size):
+async def test_every_connection_receives_the_message_like_from_send(transport, kind, size):
     message = "ü" * size if kind is str else kind(b"\xff" * size)
     async with hall(transport) as room:
         peers = [(await room.enter())[0] for _ in range(3)]
@@ -85,12 +85,12 @@ async def test_every_connection_gets_the_message_as_send_would_send_it(transport
             assert await peer.read_frame() == expected
 
 
-async def test_it_is_counted_in_every_ending():
+async def test_a_broadcast_counts_in_every_ending():
     async with hall() as room:
         peer, ws = await room.enter()
         room.say([ws], "four")
         await ws.send("five!")
-        assert await heard(peer, 2) == [b"four", b"five!"]
+        assert await receive(peer, 2) == [b"four", b"five!"]
         peer.drop()
         ending = await within(ws.closed)
     assert (ending.messages_out, ending.bytes_out, ending.unsent_bytes) == (2, 6 + 7, 0)
@@ -109,7 +109,7 @@ async def test_it_is_counted_in_every_ending():
         ([], "x", None, ValueError, "slow"),
     ],
 )
-async def test_a_mistake_raises_at_the_call_and_nothing_is_sent(connections, message, policy, error, named):
+async def test_a_wrong_argument_raises_and_nothing_is_sent(connections, message, policy, error, named):
     async with hall() as room:
         peer, ws = await room.enter()
         given = (
@@ -120,27 +120,27 @@ async def test_a_mistake_raises_at_the_call_and_nothing_is_sent(connections, mes
         with pytest.raises(error, match=named):
             room.say(given, message, slow=policy)
         room.say([ws], "right")
-        assert await heard(peer) == b"right"
+        assert await receive(peer) == b"right"
 
 
-async def test_nobody_is_a_fine_audience():
+async def test_a_broadcast_to_no_connection_is_allowed():
     assert Server().broadcast([], "anyone?") == BroadcastReport(sent=0, slow=(), gone=0)
     with pytest.raises(TypeError, match="message"):
         Server().broadcast([], 1)
 
 
-async def test_connections_may_be_any_iterable_and_may_change_at_once():
+async def test_connections_may_be_any_iterable_and_may_change_afterwards():
     async with hall() as room:
         peers = [await room.enter() for _ in range(3)]
         members = {ws for _, ws in peers}
         assert room.say((ws for ws in members), "a").sent == 3
         assert room.say(members - {peers[0][1]}, "b").sent == 2
         members.clear()
-        assert await heard(peers[0][0]) == b"a"
-        assert await heard(peers[1][0], 2) == [b"a", b"b"]
+        assert await receive(peers[0][0]) == b"a"
+        assert await receive(peers[1][0], 2) == [b"a", b"b"]
 
 
-async def test_it_keeps_its_place_among_ordinary_sends(transport):
+async def test_a_broadcast_keeps_its_order_among_sends(transport):
     async with hall(transport) as room:
         peer, ws = await room.enter()
         for number in range(0, 40, 4):
@@ -148,10 +148,10 @@ async def test_it_keeps_its_place_among_ordinary_sends(transport):
             room.say([ws], str(number + 1))
             room.say([ws], str(number + 2))
             await ws.send(str(number + 3))
-        assert await heard(peer, 40) == [str(number).encode() for number in range(40)]
+        assert await receive(peer, 40) == [str(number).encode() for number in range(40)]
 
 
-async def test_it_keeps_its_place_within_a_handler():
+async def test_a_broadcast_in_a_handler_keeps_its_order():
     async def answer(ws):
         async for message in ws:
             await ws.send(message + " to you")
@@ -165,11 +165,11 @@ async def test_it_keeps_its_place_within_a_handler():
         other, _ = await room.enter()
         await speaker.write(speaker.octets(TEXT, b"a") + speaker.octets(TEXT, b"b"))
         whole = [f"{name} {what}".encode() for name in "ab" for what in ("to you", "to all", "again")]
-        assert await heard(speaker, 6) == whole
-        assert await heard(other, 2) == [b"a to all", b"b to all"]
+        assert await receive(speaker, 6) == whole
+        assert await receive(other, 2) == [b"a to all", b"b to all"]
 
 
-async def test_the_first_of_a_turn_leaves_at_once_and_the_rest_in_one_write_at_its_end():
+async def test_the_first_broadcast_of_an_iteration_is_written_at_once_others_together():
     async with hall() as room:
         peer, ws = await room.enter()
         outbox = ws._core.outbox
@@ -179,52 +179,52 @@ async def test_the_first_of_a_turn_leaves_at_once_and_the_rest_in_one_write_at_i
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert not outbox.size
-        assert await heard(peer, 20) == [str(number).encode() for number in range(20)]
+        assert await receive(peer, 20) == [str(number).encode() for number in range(20)]
 
 
-async def test_more_than_64_kib_in_a_turn_do_not_wait_for_its_end():
+async def test_more_than_64_kib_are_written_within_the_iteration():
     async with hall(write_limit=2**30) as room:
         _, ws = await room.enter()
-        for _ in range(3):  # which the kernel takes though the peer does not read
+        for _ in range(3):  # which the kernel accepts although the peer does not read
             assert room.say([ws], bytes(60_000)).sent == 1
             assert ws._core.outbox.size < 2**16
 
 
 @pytest.mark.parametrize("write_limit", [0, 100])
-async def test_a_prompt_peer_is_not_slow_however_low_the_limit_is(transport, write_limit):
+async def test_a_prompt_peer_is_not_slow_with_any_limit(transport, write_limit):
     async with hall(transport, write_limit=write_limit) as room:
         peer, ws = await room.enter()
         for _ in range(10):
             assert room.say([ws], "x" * 90) == BroadcastReport(sent=1, slow=(), gone=0)
-        assert await heard(peer, 10) == [b"x" * 90] * 10
+        assert await receive(peer, 10) == [b"x" * 90] * 10
 
 
-async def test_a_slow_peer_is_skipped_and_costs_the_others_nothing(transport):
+async def test_a_slow_peer_is_skipped_without_delaying_others(transport):
     async with hall(transport) as room:
         slow_peer, slow = await blocked(room)
         prompt_peer, prompt = await room.enter()
         for number in range(5):
             report = room.say([slow, prompt], f"tick {number}")
             assert report == BroadcastReport(sent=1, slow=(slow,), gone=0)
-            assert await heard(prompt_peer) == f"tick {number}".encode()
-        assert await heard(slow_peer) == HUGE
+            assert await receive(prompt_peer) == f"tick {number}".encode()
+        assert await receive(slow_peer) == HUGE
         await until(lambda: not room.say([slow], "next").slow)
-        assert await heard(slow_peer) == b"next"
+        assert await receive(slow_peer) == b"next"
 
 
-async def test_a_slow_peer_is_skipped_before_the_kernel_holds_much_that_is_out_of_date(transport):
+async def test_a_slow_peer_is_skipped_before_the_kernel_buffers_much(transport):
     async with hall(transport) as room:
         peer, ws = await room.enter()
         taken = 0
         while not room.say([ws], bytes(SMALL)).slow:
             taken += SMALL
             await asyncio.sleep(0.001)
-        # What the peer's kernel has room for, what ours may hold unsent, the limit of the queue, and some more.
+        # The peer's receive buffer, what our kernel may hold unsent, the limit of the queue, and some more.
         assert taken < peer.sock.getsockopt(SOL_SOCKET, SO_RCVBUF) + MAX_UNSENT + 2**16 + 2**18
         peer.drop()
 
 
-async def test_a_slow_peer_can_be_closed_and_is_told_why(transport):
+async def test_a_slow_peer_can_be_closed_with_a_reason(transport):
     async with hall(transport) as room:
         peer, ws = await blocked(room)
         waiting = asyncio.ensure_future(ws.send("waits"))
@@ -243,7 +243,7 @@ async def test_a_slow_peer_can_be_closed_and_is_told_why(transport):
     assert (ending.cause, ending.initiator, ending.clean) == (Cause.SLOW_PEER, Initiator.LOCAL, True)
 
 
-async def test_a_slow_peer_that_is_closed_and_takes_nothing_is_cut_at_close_timeout():
+async def test_a_closed_slow_peer_is_aborted_after_close_timeout():
     async with hall(close_timeout=0.2) as room:
         _, ws = await blocked(room)
         room.say([ws], "too much", slow="close")
@@ -256,44 +256,46 @@ async def test_a_message_can_be_queued_for_a_slow_peer(transport):
         peer, ws = await blocked(room)
         for number in range(5):
             assert room.say([ws], str(number), slow="queue") == BroadcastReport(sent=0, slow=(ws,), gone=0)
-        assert await heard(peer, 6) == [HUGE, b"0", b"1", b"2", b"3", b"4"]
+        assert await receive(peer, 6) == [HUGE, b"0", b"1", b"2", b"3", b"4"]
 
 
-async def at_a_senders_turn(room, say):
-    """What ``say(ws)`` returns between two sends that wait: the queue is short, but one has a claim to it."""
+async def between_waiting_sends(room, say):
+    """The result of ``say(ws)`` between two waiting sends: the queue is short, but has a waiter."""
     peer, ws = await blocked(room)
 
-    async def send_and_say():
+    async def send_and_broadcast():
         await ws.send("first")
         return say(ws)
 
-    first = asyncio.ensure_future(send_and_say())
+    first = asyncio.ensure_future(send_and_broadcast())
     await asyncio.sleep(0)
     second = asyncio.ensure_future(ws.send("second"))
     await asyncio.sleep(0)
-    assert await heard(peer) == HUGE
+    assert await receive(peer) == HUGE
     return peer, ws, await within(first), second
 
 
 @pytest.mark.parametrize("policy", ["skip", "queue"])
-async def test_a_send_that_waits_makes_a_peer_slow(policy):
+async def test_a_waiting_send_makes_a_peer_slow(policy):
     async with hall() as room:
-        peer, ws, report, second = await at_a_senders_turn(
+        peer, ws, report, second = await between_waiting_sends(
             room, lambda ws: room.say([ws], "cast", slow=policy)
         )
         assert report == BroadcastReport(sent=0, slow=(ws,), gone=0)
         await within(second)
         await ws.send("end")
         frames = []
-        while (payload := await heard(peer)) != b"end":
+        while (payload := await receive(peer)) != b"end":
             frames.append(payload)
         assert frames == [b"first", *[b"cast"] * (policy == "queue"), b"second"]
 
 
-async def test_a_send_that_waits_is_told_that_the_slow_peer_was_closed():
+async def test_a_waiting_send_raises_when_the_slow_peer_is_closed():
     async with hall() as room:
-        peer, ws, _, second = await at_a_senders_turn(room, lambda ws: room.say([ws], "cast", slow="close"))
-        assert await heard(peer) == b"first"
+        peer, ws, _, second = await between_waiting_sends(
+            room, lambda ws: room.say([ws], "cast", slow="close")
+        )
+        assert await receive(peer) == b"first"
         assert await peer.read_close() == Close(1013, "the peer took messages too slowly")
         peer.drop()
         with pytest.raises(ConnectionClosed) as raised:
@@ -302,23 +304,23 @@ async def test_a_send_that_waits_is_told_that_the_slow_peer_was_closed():
     assert ws.ending.cause is Cause.SLOW_PEER
 
 
-async def test_it_does_not_overtake_what_the_peer_has_not_taken_yet():
+async def test_a_broadcast_does_not_overtake_queued_messages():
     async with hall(write_limit=2**30) as room:
         peer, ws = await room.enter(buffer=SMALL)
         await ws.send(HUGE)
         await asyncio.sleep(0.01)
-        # The kernel has room again, but nobody has looked.
+        # The kernel has room again, but the loop has not noticed.
         peer._received += peer.sock.recv(2**20)
         assert ws._core.outbox.size
         assert room.say([ws], "next").sent == 1
-        assert await heard(peer, 2) == [HUGE, b"next"]
+        assert await receive(peer, 2) == [HUGE, b"next"]
 
 
-async def test_a_reset_found_while_looking_whether_the_peer_is_slow_is_no_slowness():
+async def test_a_reset_found_by_the_slow_check_is_reported_as_gone():
     async with hall(write_limit=100) as room:
         peer, ws = await room.enter()
         room.say([ws], "x" * 150)
-        room.say([ws], "x" * 150)  # held back to the end of the turn
+        room.say([ws], "x" * 150)  # delayed to the end of the loop iteration
         peer.reset()
         until_reset(ws)
         assert room.say([ws], "x") == BroadcastReport(sent=0, slow=(), gone=1)
@@ -326,15 +328,15 @@ async def test_a_reset_found_while_looking_whether_the_peer_is_slow_is_no_slowne
 
 
 @pytest.mark.parametrize("policy", ["skip", "close", "queue"])
-async def test_a_message_above_the_limit_reaches_whoever_is_not_slow_yet(transport, policy):
+async def test_a_message_above_the_limit_reaches_peers_that_are_not_slow(transport, policy):
     async with hall(transport) as room:
         peer, ws = await room.enter(buffer=SMALL)
         assert room.say([ws], HUGE, slow=policy) == BroadcastReport(sent=1, slow=(), gone=0)
         assert room.say([ws], "next", slow="skip") == BroadcastReport(sent=0, slow=(ws,), gone=0)
-        assert await heard(peer) == HUGE
+        assert await receive(peer) == HUGE
 
 
-async def test_a_peer_that_takes_nothing_of_it_ends_at_write_timeout():
+async def test_a_peer_that_reads_none_of_it_ends_at_write_timeout():
     async with hall(write_timeout=0.2) as room:
         _, ws = await room.enter(buffer=SMALL)
         room.say([ws], HUGE)
@@ -343,7 +345,7 @@ async def test_a_peer_that_takes_nothing_of_it_ends_at_write_timeout():
     assert 0 < ending.unsent_bytes < len(HUGE)
 
 
-async def test_connections_that_are_closing_or_ended_are_counted_and_left_alone():
+async def test_closing_and_ended_connections_are_counted_as_gone():
     async with hall() as room:
         peer, closing = await room.enter()
         gone_peer, gone = await room.enter()
@@ -355,7 +357,7 @@ async def test_connections_that_are_closing_or_ended_are_counted_and_left_alone(
         task = asyncio.ensure_future(closing.close())
         await asyncio.sleep(0)
         assert room.say([closing, gone, here], "x") == BroadcastReport(sent=1, slow=(), gone=2)
-        assert await heard(open_peer) == b"x"
+        assert await receive(open_peer) == b"x"
         assert (await peer.read_to_the_end(answer=True)).frames == []
         peer.fin()
         await within(task)
@@ -363,7 +365,7 @@ async def test_connections_that_are_closing_or_ended_are_counted_and_left_alone(
 
 @pytest.mark.parametrize("policy", ["skip", "close", "queue"])
 @pytest.mark.parametrize("was_blocked", [False, True])
-async def test_a_reset_found_by_it_is_told_afterwards_and_callbacks_may_broadcast(policy, was_blocked):
+async def test_a_reset_found_by_a_broadcast_runs_callbacks_afterwards(policy, was_blocked):
     async with hall() as room:
         told = []
 
@@ -377,28 +379,28 @@ async def test_a_reset_found_by_it_is_told_afterwards_and_callbacks_may_broadcas
         for each, ws in dying:
             each.reset()
             until_reset(ws)
-        # Nobody has looked at the sockets yet.
+        # The loop has not read from the sockets yet.
         report = room.say(room.server.connections, "news", slow=policy)
         assert told == []
         assert report.sent == 1
         assert len(report.slow) + report.gone == 3
         await until(lambda: len(told) == 3)
-        assert await heard(peer, 4) == [b"news", *[b"somebody left"] * 3]
+        assert await receive(peer, 4) == [b"news", *[b"somebody left"] * 3]
         room.server._observers.close_callbacks.clear()
     assert {ending.cause for ending in told} <= {Cause.CONNECTION_RESET, Cause.SLOW_PEER}
 
 
-async def test_last_words_before_a_reset_are_still_read():
+async def test_messages_before_a_reset_are_still_read():
     async with hall() as room:
         peer, ws = await room.enter()
-        peer.push(peer.close_octets(1001, "tab closed"))
+        peer.send_at_once(peer.close_octets(1001, "tab closed"))
         peer.reset()
         room.say([ws], "news")
         ending = await within(ws.closed)
     assert ending.received == Close(1001, "tab closed")
 
 
-async def test_peers_with_and_without_compression_all_get_it():
+async def test_peers_with_and_without_compression_receive_a_broadcast():
     ways = [
         None,
         Deflate(),
@@ -423,17 +425,17 @@ async def test_peers_with_and_without_compression_all_get_it():
     assert all(size < 1000 for size in sizes[1:])
 
 
-async def test_it_sends_to_servers_as_well_each_masked_by_itself():
+async def test_client_connections_broadcast_with_a_mask_for_each():
     async with pair("client") as one, pair("client") as two:
         assert Server().broadcast([one.ws, two.ws], "up") == BroadcastReport(sent=2, slow=(), gone=0)
-        octets = [await both.peer.octets_below() for both in (one, two)]
+        octets = [await both.peer.recv_tcp() for both in (one, two)]
         assert octets[0][:2] == octets[1][:2] == b"\x81\x82"
         assert octets[0][2:6] != octets[1][2:6]
         for raw in octets:
             assert bytes(octet ^ raw[2 + at] for at, octet in enumerate(raw[6:])) == b"up"
 
 
-async def test_hundreds_of_connections_in_one_call_leave_nothing_behind():
+async def test_a_broadcast_to_hundreds_of_connections_leaves_nothing_behind():
     async with nothing_left_behind(), hall() as room:
         peers = [(await room.enter())[0] for _ in range(200)]
         slow_peer, slow = await blocked(room)
@@ -441,12 +443,12 @@ async def test_hundreds_of_connections_in_one_call_leave_nothing_behind():
         report = room.say(room.server.connections, "second")
         assert report == BroadcastReport(sent=200, slow=(slow,), gone=0)
         for peer in peers:
-            assert await heard(peer, 2) == [b"first", b"second"]
-        assert await heard(slow_peer) == HUGE
+            assert await receive(peer, 2) == [b"first", b"second"]
+        assert await receive(slow_peer) == HUGE
 
 
 @pytest.mark.parametrize("compression", [None, Deflate(), Deflate(server_no_context_takeover=True)])
-async def test_each_connection_gets_it_in_the_protocol_that_it_speaks(compression):
+async def test_a_broadcast_uses_the_protocol_of_each_connection(compression):
     versions = ["13", *LEGACY] * 2
     messages = ["first", "ü" * 10_000, ""]
     async with hall(legacy=True, compression=compression) as room, AsyncExitStack() as stack:
@@ -466,7 +468,7 @@ async def test_each_connection_gets_it_in_the_protocol_that_it_speaks(compressio
 
 
 @pytest.mark.parametrize("policy", ["skip", "close", "queue"])
-async def test_a_binary_message_reaches_whoever_can_have_it_and_the_report_names_the_others(policy):
+async def test_a_binary_broadcast_reports_connections_without_binary_as_unsupported(policy):
     async with hall(legacy=True) as room:
         able = [(await room.enter(version=version))[0] for version in ("13", "hybi-08", "hybi-03")]
         unable = [await room.enter(version=version) for version in ("hixie-76", "hixie-75")]
@@ -490,7 +492,7 @@ async def test_a_binary_message_reaches_whoever_can_have_it_and_the_report_names
 
 @asynccontextmanager
 async def plain_hall(transport, talk, **options):
-    """A server whose handlers are plain, and a queue of what each has: ``talk(server, ws)`` is what it does first."""
+    """A server with plain handlers, each of which runs ``talk(server, ws)`` first."""
     server = Server(**{**QUIET, "close_timeout": 2 * BOUND, **options})
     entered, loop = asyncio.Queue(), asyncio.get_running_loop()
 
@@ -529,14 +531,14 @@ async def test_a_thread_broadcasts_to_plain_handlers_and_to_all_connections(tran
             BroadcastReport(sent=1, slow=(), gone=0),
         )
         told = [b"before", b"mine", b"between", b"everybody", b"after"]
-        assert await heard(peer, 5) == told
+        assert await receive(peer, 5) == told
         second, _, (_, everybody) = await room.enter()
         assert everybody.sent == 2
-        assert await heard(second, 5) == told
-        assert await heard(peer) == b"everybody"
+        assert await receive(second, 5) == told
+        assert await receive(peer) == b"everybody"
 
 
-async def test_both_faces_of_connections_are_mixed_in_a_broadcast_of_the_loop(transport):
+async def test_the_loop_broadcasts_to_connections_of_both_faces(transport):
     async with plain_hall(transport, lambda server, ws: None) as room:
         peer, ws, _ = await room.enter()
         async with connect(
@@ -545,23 +547,23 @@ async def test_both_faces_of_connections_are_mixed_in_a_broadcast_of_the_loop(tr
             (theirs,) = room.server.connections - {ws._ws}
             assert room.server.broadcast((each for each in (ws, theirs)), "both") == BroadcastReport(2, (), 0)
             assert await within(other.recv()) == "both"
-        assert await heard(peer) == b"both"
+        assert await receive(peer) == b"both"
 
 
-async def test_a_slow_peer_of_a_plain_handler_is_named_as_it_was_given():
+async def test_a_slow_peer_of_a_plain_handler_is_reported_as_given():
     async with plain_hall(PLAIN, lambda server, ws: ws.send(HUGE)) as room:
         _, ws, _ = await room.enter(buffer=SMALL)
         assert room.server.broadcast([ws], "tick") == BroadcastReport(sent=0, slow=(ws,), gone=0)
 
 
-async def test_a_mistake_raises_in_a_thread_too():
+async def test_a_wrong_argument_raises_in_a_thread_too():
     async with plain_hall(PLAIN, lambda server, ws: server.broadcast([ws], 5)) as room:
         _, _, raised = await room.enter()
         assert isinstance(raised, TypeError)
         assert "message" in str(raised)
 
 
-async def test_a_broadcast_in_another_event_loop_raises_and_says_what_to_do():
+async def test_a_broadcast_from_another_event_loop_raises_with_advice():
     async def broadcast(server):
         server.broadcast(server.connections, "x")
 
@@ -571,7 +573,7 @@ async def test_a_broadcast_in_another_event_loop_raises_and_says_what_to_do():
         assert "call_soon_threadsafe" in str(raised)
 
 
-async def test_a_broadcast_in_a_thread_after_the_server_has_stopped_raises_and_says_so():
+async def test_a_broadcast_in_a_thread_after_the_stop_raises():
     async with plain_hall(PLAIN, lambda server, ws: None) as room:
         _, ws, _ = await room.enter()
     with pytest.raises(ConcurrencyError, match="while its server does not serve"):
@@ -593,4 +595,4 @@ async def test_a_thread_may_broadcast_in_the_moment_in_which_the_server_begins_t
 
         report = await asyncio.to_thread(room.server.broadcast, connections(), "x")
         assert report == BroadcastReport(1, (), 0)
-        assert await heard(peer) == b"x"
+        assert await receive(peer) == b"x"

@@ -35,7 +35,7 @@ def url(server):
 
 
 def visiting(server, transport):
-    """A client of ours, over ``transport``."""
+    """A client connection over ``transport``."""
     scheme = "ws" if transport.client is None else "wss"
     return endwell.connect(f"{scheme}://127.0.0.1:{server.port}/", ssl=transport.client)
 
@@ -66,35 +66,35 @@ class Work:
         self.server.websocket("/")(face.handler(work))
 
 
-async def drained(server, **keywords):
-    """A drain that ends within BOUND. Its deadline is so late that a stall of the machine makes no handler late."""
+async def run_drain(server, **keywords):
+    """A drain that ends within BOUND; its deadline is later, so that a stall makes no handler late."""
     async with asyncio.timeout(BOUND):
         return await server.drain(**{"deadline": 8 * BOUND, **keywords})
 
 
-async def begun(server, **keywords):
-    """A drain under way, in which each connection has been asked to close."""
-    draining = asyncio.create_task(drained(server, **keywords))
+async def start_drain(server, **keywords):
+    """A drain in progress, which has asked each connection to close."""
+    draining = asyncio.create_task(run_drain(server, **keywords))
     await until(lambda: server._drain_run and not server._drain_run._scheduled)
     return draining
 
 
 @pytest.fixture
 def gathering(monkeypatch):
-    """An answer waits for as long as it takes for its thread to come back, on a busy machine too."""
+    """Let an answer wait for its thread without a bound, because the machine may be busy."""
     monkeypatch.setattr("endwell.sync.bridge.GATHERING_TIME", BOUND)
 
 
-async def test_an_answer_and_the_close_leave_together_so_that_nobody_asks_again(transport, face, gathering):
+async def test_an_answer_and_the_close_are_sent_in_one_write(transport, face, gathering):
     work = Work(0, face)
     work.gate.clear()
     async with work.server.serving(ssl=transport.server):
         with await RawPeer.connect(work.server.port, transport.client) as peer:
             await peer.frame(TEXT, b"question")
             await work.begun.wait()
-            draining = await begun(work.server)
+            draining = await start_drain(work.server)
             work.gate.set()
-            # One read: with plain TCP both frames are one segment, with TLS one record.
+            # One read: with plain TCP both frames are in one segment, with TLS in one record.
             assert await peer.more()
             assert (await peer.read_frame()).payload == b"question"
             assert len(peer._received) > 2
@@ -106,7 +106,7 @@ async def test_an_answer_and_the_close_leave_together_so_that_nobody_asks_again(
     assert "1 clean" in str(report)
 
 
-async def test_an_answer_waits_a_moment_for_its_thread_to_come_back(transport, gathering):
+async def test_an_answer_waits_briefly_for_its_thread_to_receive_again(transport, gathering):
     server = endwell.Server()
     taken, release = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
@@ -123,7 +123,7 @@ async def test_an_answer_waits_a_moment_for_its_thread_to_come_back(transport, g
         with await RawPeer.connect(server.port, transport.client) as peer:
             await peer.frame(TEXT, b"question")
             await taken.wait()
-            draining = await begun(server)
+            draining = await start_drain(server)
             release.set()
             assert await peer.more()
             assert (await peer.read_frame()).payload == b"question"
@@ -132,7 +132,7 @@ async def test_an_answer_waits_a_moment_for_its_thread_to_come_back(transport, g
         assert (await draining).endings == {"clean": 1}
 
 
-async def test_a_peer_that_closes_while_it_is_judged_leaves_no_timer_behind(face, monkeypatch, transport):
+async def test_a_peer_that_closes_during_the_idle_check_leaves_no_timer(face, monkeypatch, transport):
     monkeypatch.setattr(endwell.server.drain, "QUIET", 2 * BOUND)
     work = Work(0, face)
     async with work.server.serving(ssl=transport.server):
@@ -140,8 +140,8 @@ async def test_a_peer_that_closes_while_it_is_judged_leaves_no_timer_behind(face
             await peer.frame(TEXT, b"question")
             assert (await peer.read_frame()).payload == b"question"
             connection = weakref.ref(*work.server.connections)
-            draining = asyncio.create_task(drained(work.server, deadline=40 * BOUND))
-            assert await peer.silence(0.05)
+            draining = asyncio.create_task(run_drain(work.server, deadline=40 * BOUND))
+            assert await peer.is_silent(0.05)
             await peer.close(1000)
             await peer.read_to_the_end()
         assert (await draining).endings == {"clean": 1}
@@ -154,13 +154,13 @@ async def test_a_peer_that_closes_while_it_is_judged_leaves_no_timer_behind(face
     await until(forgotten)
 
 
-async def test_what_the_system_has_already_is_answered_before_the_close(transport, face):
+async def test_messages_in_the_kernel_are_answered_before_the_close(transport, face):
     work = Work(0.01, face)
     async with work.server.serving(ssl=transport.server):
         with await RawPeer.connect(work.server.port, transport.client) as peer:
             await peer.frame(TEXT, b"one")
             assert (await peer.read_frame()).payload == b"one"
-            peer.push(peer.octets(TEXT, b"two"))
+            peer.send_at_once(peer.octets(TEXT, b"two"))
             # Before the server's loop has read it.
             (ws,) = work.server.connections
             quiesce(ws, lambda: begin_close(ws, Cause.SERVER_DRAINED, 1001, "now"), 0)
@@ -171,7 +171,7 @@ async def test_what_the_system_has_already_is_answered_before_the_close(transpor
 
 
 @pytest.mark.parametrize("begun", [1, 10])
-async def test_a_message_that_has_begun_to_come_is_waited_for(face, begun, transport):
+async def test_a_partial_message_is_waited_for(face, begun, transport):
     work = Work(0, face)
     async with work.server.serving(ssl=transport.server):
         with await RawPeer.connect(work.server.port, transport.client) as peer:
@@ -179,31 +179,29 @@ async def test_a_message_that_has_begun_to_come_is_waited_for(face, begun, trans
             await peer.write(question[:begun])
             while not work.server.connections:
                 await asyncio.sleep(0.001)
-            await peer.delivered()
-            draining = asyncio.create_task(drained(work.server))
-            assert await peer.silence(0.1)
+            await peer.until_acknowledged()
+            draining = asyncio.create_task(run_drain(work.server))
+            assert await peer.is_silent(0.1)
             await peer.write(question[begun:])
             seen = await peer.read_to_the_end(answer=True)
             assert [frame.payload for frame in seen.frames] == [b"a long question"]
         assert (await draining).endings == {"clean": 1}
 
 
-async def test_a_control_frame_that_is_there_does_not_keep_a_connection_open(face, transport):
+async def test_a_pending_control_frame_does_not_keep_a_connection_open(face, transport):
     work = Work(0, face)
     async with work.server.serving(ssl=transport.server), visiting(work.server, transport) as ws:
         await ws.send("hello")
         assert await ws.recv() == "hello"
         pings = [asyncio.create_task(ws.ping()) for _ in range(3)]
-        report = await drained(work.server)
+        report = await run_drain(work.server)
         assert (await ws.closed).received.code == 1001
         await asyncio.gather(*pings, return_exceptions=True)
     assert report.last_called == 0
 
 
 @pytest.mark.parametrize("subscribes", [False, True])
-async def test_a_stream_is_closed_at_its_moment_or_after_some_patience_if_it_was_asked_for(
-    subscribes, face, transport
-):
+async def test_a_stream_is_closed_at_its_moment_or_after_a_requested_delay(subscribes, face, transport):
     server = endwell.Server()
     raised = []
 
@@ -222,8 +220,8 @@ async def test_a_stream_is_closed_at_its_moment_or_after_some_patience_if_it_was
     async with server.serving(ssl=transport.server), visiting(server, transport) as ws:
         await ws.send("subscribe") if subscribes else None
         await ws.recv()
-        # The patience is a fifth of it.
-        draining = asyncio.create_task(drained(server, deadline=5 if subscribes else 5 * PROMPT))
+        # The patience is a fifth of the deadline.
+        draining = asyncio.create_task(run_drain(server, deadline=5 if subscribes else 5 * PROMPT))
         async for _ in ws:
             pass
         report = await draining
@@ -233,7 +231,7 @@ async def test_a_stream_is_closed_at_its_moment_or_after_some_patience_if_it_was
     assert raised[0].ending.cause is Cause.SERVER_DRAINED
 
 
-async def test_handlers_are_told_and_one_that_returns_closes_with_the_words_of_the_drain(caplog, transport):
+async def test_a_handler_that_returns_on_drain_closes_with_the_drains_code(caplog, transport):
     server = endwell.Server()
     told, asked = [], asyncio.Event()
 
@@ -261,7 +259,7 @@ async def test_handlers_are_told_and_one_that_returns_closes_with_the_words_of_t
         await ws.send("hello")
         await asked.wait()
         assert not ws.draining
-        await drained(server, deadline=40, code=CloseCode.SERVICE_RESTART)
+        await run_drain(server, deadline=40, code=CloseCode.SERVICE_RESTART)
         assert await ws.recv() == "bye"
         assert (await ws.closed).received == Close(1012, "server restarting; retry 1-2s")
     assert told == [40, True]
@@ -286,7 +284,7 @@ def test_a_handler_in_a_thread_can_wait_for_the_drain_too():
             assert not ws.draining
             await ws.send("hello")
             await until(lambda: told)
-            report = await drained(server)
+            report = await run_drain(server)
             assert await ws.recv() == "bye"
             assert (await ws.closed).received == Close(1001, STOP)
             return report
@@ -296,7 +294,7 @@ def test_a_handler_in_a_thread_can_wait_for_the_drain_too():
     assert (report.endings, report.last_called) == ({"clean": 1}, 0)
 
 
-async def test_threads_that_share_a_connection_are_idle_when_all_have_come_back(transport):
+async def test_threads_sharing_a_connection_are_idle_when_all_receive_again(transport):
     server = endwell.Server()
     answered, release = [], threading.Event()
 
@@ -319,7 +317,7 @@ async def test_threads_that_share_a_connection_are_idle_when_all_have_come_back(
         for message in ("slow", "quick", "quick", "quick"):
             await ws.send(message)
         assert await ws.recv() == "quick"
-        draining = await begun(server)
+        draining = await start_drain(server)
         release.set()
         assert sorted([message async for message in ws]) == ["quick", "quick", "slow"]
         report = await draining
@@ -327,8 +325,8 @@ async def test_threads_that_share_a_connection_are_idle_when_all_have_come_back(
     assert (report.endings, report.last_called) == ({"clean": 1}, 0)
 
 
-async def test_a_thread_that_is_stuck_is_named_and_costs_no_more_than_the_deadline(caplog, monkeypatch):
-    monkeypatch.setattr("endwell.server.timetable.CLEANUP_TIME", 4.0)  # for the callback, besides a stall
+async def test_a_stuck_thread_is_named_and_delays_at_most_the_deadline(caplog, monkeypatch):
+    monkeypatch.setattr("endwell.server.timetable.CLEANUP_TIME", 4.0)  # for the callback, and for a stall
     server = endwell.Server()
     release, ended = threading.Event(), []
 
@@ -344,7 +342,7 @@ async def test_a_thread_that_is_stuck_is_named_and_costs_no_more_than_the_deadli
     async with server.serving():
         with await RawPeer.connect(server.port) as peer:
             reading = asyncio.create_task(peer.read_to_the_end(answer=True))
-            report = await drained(server, deadline=0.5)
+            report = await run_drain(server, deadline=0.5)
             assert report.duration < 4.4 + PROMPT
             assert (await reading).close == Close(1001, "server stopping; retry 1-2s")
     assert report.stuck == (hangs.__qualname__,)
@@ -353,8 +351,8 @@ async def test_a_thread_that_is_stuck_is_named_and_costs_no_more_than_the_deadli
     release.set()
 
 
-async def test_a_handler_is_called_stuck_if_it_runs_and_not_if_its_connection_lingers(face):
-    # So that the connection lingers still when the drain begins.
+async def test_a_handler_is_stuck_if_it_runs_not_if_its_connection_lingers(face):
+    # The connection must still linger when the drain begins.
     server = endwell.Server(close_timeout=2 * BOUND, linger_timeout=2 * BOUND)
     release = threading.Event()
 
@@ -362,7 +360,7 @@ async def test_a_handler_is_called_stuck_if_it_runs_and_not_if_its_connection_li
         await ws.recv()
 
     async def goes_on(ws):
-        """Though the connection is long gone, and whoever cancels it."""
+        """Runs long after its connection ended, and ignores cancellation."""
         while not release.is_set():
             with contextlib.suppress(asyncio.CancelledError):
                 await face.pause(0.01)
@@ -372,14 +370,14 @@ async def test_a_handler_is_called_stuck_if_it_runs_and_not_if_its_connection_li
     async with server.serving():
         async with endwell.connect(url(server) + "goes_on"):
             pass
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(peer.request("/returns"))
             await peer.read_head()
             await peer.frame(TEXT, b"hello")
             received = await peer.read_frame()
             assert received.opcode == CLOSE
             await peer.frame(CLOSE, received.payload)  # but TCP stays open
-            report = await drained(server, deadline=0.5)
+            report = await run_drain(server, deadline=0.5)
         assert report.connections == 1
         assert len(report.stuck) == 1
         assert report.cancelled == (face is ASYNCIO)
@@ -388,7 +386,7 @@ async def test_a_handler_is_called_stuck_if_it_runs_and_not_if_its_connection_li
         await asyncio.sleep(0.05)
 
 
-async def test_the_callbacks_of_blocking_handlers_have_returned_when_a_drain_is_over():
+async def test_callbacks_of_blocking_handlers_return_before_the_drain_does():
     server = endwell.Server()
     ended = []
 
@@ -402,18 +400,18 @@ async def test_the_callbacks_of_blocking_handlers_have_returned_when_a_drain_is_
         ended.append(ending.cause)
 
     async with server.serving(), endwell.connect(url(server)), endwell.connect(url(server)):
-        report = await drained(server, deadline=4 * PROMPT)
+        report = await run_drain(server, deadline=4 * PROMPT)
         assert ended == [Cause.SERVER_DRAINED] * 2
     assert report.duration < PROMPT
 
 
-async def test_newcomers_are_refused_and_told_when_to_come_back():
+async def test_new_connections_are_refused_with_retry_after():
     work = Work(0)
     work.gate.clear()
     async with work.server.serving(), endwell.connect(url(work.server)) as ws:
         await ws.send("hello")
         await work.begun.wait()
-        draining = await begun(work.server)
+        draining = await start_drain(work.server)
         with pytest.raises(endwell.HandshakeRejected) as caught:
             await endwell.connect(url(work.server))
         assert caught.value.response.status == 503
@@ -425,25 +423,25 @@ async def test_newcomers_are_refused_and_told_when_to_come_back():
     assert "1 request refused" in str(report)
 
 
-async def test_a_server_whose_address_others_serve_stops_listening():
+async def test_a_server_with_listen_false_stops_listening():
     work = Work(0.1)
     async with work.server.serving():
         port = work.server.port
         async with endwell.connect(url(work.server)) as ws:
             await ws.send("hello")
             await work.begun.wait()
-            draining = asyncio.create_task(drained(work.server, listen=False))
+            draining = asyncio.create_task(run_drain(work.server, listen=False))
             await asyncio.sleep(0)
             async with endwell.Server().serving(port=port):
                 await draining
 
 
-async def test_a_second_drain_waits_for_the_first_and_leaving_the_block_too():
+async def test_a_second_drain_and_leaving_the_block_wait_for_the_first():
     work = Work(0.1)
     async with work.server.serving(), endwell.connect(url(work.server)) as ws:
         await ws.send("hello")
         await work.begun.wait()
-        first, second = await asyncio.gather(drained(work.server, code=1012), drained(work.server))
+        first, second = await asyncio.gather(run_drain(work.server, code=1012), run_drain(work.server))
         assert first is second
         assert (await ws.closed).received.code == 1012
     async with work.server.serving(), endwell.connect(url(work.server)) as ws:
@@ -452,7 +450,7 @@ async def test_a_second_drain_waits_for_the_first_and_leaving_the_block_too():
         assert await ws.recv() == "again"
 
 
-async def test_leaving_the_block_answers_what_came_and_touches_no_signal(face, transport):
+async def test_leaving_the_block_answers_messages_and_leaves_signal_handlers(face, transport):
     work = Work(0.1, face)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     async with contextlib.AsyncExitStack() as stack:
@@ -466,7 +464,7 @@ async def test_leaving_the_block_answers_what_came_and_touches_no_signal(face, t
     assert len(work.left) == 1
 
 
-async def test_a_server_that_does_not_serve_cannot_be_drained():
+async def test_draining_a_server_that_does_not_serve_raises():
     server = endwell.Server()
     with pytest.raises(ValueError, match="serve"):
         await server.drain()
@@ -478,7 +476,7 @@ async def test_a_server_that_does_not_serve_cannot_be_drained():
         await server.drain(patience=3)
 
 
-async def test_a_drain_that_is_cancelled_goes_to_the_end_at_once():
+async def test_a_cancelled_drain_ends_at_once():
     work = Work(3600)
     async with work.server.serving(), endwell.connect(url(work.server)) as ws:
         await ws.send("hello")
@@ -492,7 +490,7 @@ async def test_a_drain_that_is_cancelled_goes_to_the_end_at_once():
     assert len(work.left) == 1
 
 
-async def test_a_client_that_is_gone_or_deaf_costs_no_more_than_the_deadline(caplog, transport):
+async def test_a_dead_or_silent_client_delays_at_most_the_deadline(caplog, transport):
     server = endwell.Server()
 
     @server.websocket("/")
@@ -504,7 +502,7 @@ async def test_a_client_that_is_gone_or_deaf_costs_no_more_than_the_deadline(cap
     caplog.set_level(logging.INFO, "endwell.server")
     async with server.serving(ssl=transport.server):
         with await RawPeer.connect(server.port, transport.client):
-            report = await drained(server, deadline=0.5)
+            report = await run_drain(server, deadline=0.5)
     assert report.endings == {"aborted": 1}
     assert report.cancelled == 1
     assert len(report.stuck) == 1
@@ -514,7 +512,7 @@ async def test_a_client_that_is_gone_or_deaf_costs_no_more_than_the_deadline(cap
 
 
 @pytest.mark.parametrize("answers", [True, False])
-async def test_what_crosses_the_close_is_taken_only_by_a_handler_that_owes_no_answer(
+async def test_messages_that_cross_the_close_reach_only_handlers_without_pending_answers(
     face, answers, transport
 ):
     server = endwell.Server()
@@ -531,7 +529,7 @@ async def test_what_crosses_the_close_is_taken_only_by_a_handler_that_owes_no_an
     async with server.serving(ssl=transport.server):
         with await RawPeer.connect(server.port, transport.client) as peer:
             await peer.frame(TEXT, b"in time")
-            draining = asyncio.create_task(drained(server))
+            draining = asyncio.create_task(run_drain(server))
             while (received := await peer.read_frame()).opcode != CLOSE:
                 assert received.payload == b"in time"
             await peer.frame(TEXT, b"late")
@@ -544,14 +542,14 @@ async def test_what_crosses_the_close_is_taken_only_by_a_handler_that_owes_no_an
     assert endings[0].dropped_messages == answers
 
 
-async def test_a_client_that_has_just_connected_has_time_for_its_first_question(transport, face, monkeypatch):
-    # So that what rules it out, the Close at its moment, comes long before the question does.
+async def test_a_new_client_has_time_for_its_first_request(transport, face, monkeypatch):
+    # The Close at the client's moment must come long before the question, to be ruled out.
     monkeypatch.setattr(endwell.server.drain, "QUIET", PROMPT)
     work = Work(0, face)
     async with work.server.serving(ssl=transport.server):
         with await RawPeer.connect(work.server.port, transport.client) as peer:
-            draining = asyncio.create_task(drained(work.server, deadline=20 * BOUND))
-            assert await peer.silence(0.05)
+            draining = asyncio.create_task(run_drain(work.server, deadline=20 * BOUND))
+            assert await peer.is_silent(0.05)
             await peer.frame(TEXT, b"first")
             seen = await peer.read_to_the_end(answer=True)
             assert [frame.payload for frame in seen.frames] == [b"first"]
@@ -560,9 +558,7 @@ async def test_a_client_that_has_just_connected_has_time_for_its_first_question(
     assert (report.unanswered, report.endings) == (0, {"clean": 1})
 
 
-async def test_a_handler_that_comes_back_after_its_answer_has_left_is_asked_again_first(
-    transport, face, monkeypatch
-):
+async def test_a_handler_that_receives_again_gets_time_for_a_next_request(transport, face, monkeypatch):
     monkeypatch.setattr(endwell.server.drain, "QUIET", PROMPT)
     server = endwell.Server()
     taken, asked, came = (threading.Event() for _ in range(3))
@@ -581,11 +577,11 @@ async def test_a_handler_that_comes_back_after_its_answer_has_left_is_asked_agai
         with await RawPeer.connect(server.port, transport.client) as peer:
             await peer.frame(TEXT, b"one")
             await until(taken.is_set)
-            draining = await begun(server)
+            draining = await start_drain(server)
             asked.set()
             assert (await peer.read_frame()).payload == b"one"
             came.set()
-            assert await peer.silence(0.2)
+            assert await peer.is_silent(0.2)
             await peer.frame(TEXT, b"two")
             seen = await peer.read_to_the_end(answer=True)
             assert [frame.payload for frame in seen.frames] == [b"two"]
@@ -594,21 +590,22 @@ async def test_a_handler_that_comes_back_after_its_answer_has_left_is_asked_agai
     assert (report.unanswered, report.last_called, report.endings) == (0, 0, {"clean": 1})
 
 
-async def test_a_peer_that_does_not_answer_its_close_is_cut_long_before_the_deadline(transport, face):
+async def test_a_peer_that_does_not_answer_its_close_is_aborted_early(transport, face):
     work = Work(0, face)
     async with work.server.serving(ssl=transport.server):
         with await RawPeer.connect(work.server.port, transport.client) as peer:
             await peer.frame(TEXT, b"question")
             await peer.read_frame()
             # The other bounds are close_timeout and nearly 9/10 of the deadline.
-            report = await drained(work.server, deadline=2 * PROMPT)
+            report = await run_drain(work.server, deadline=2 * PROMPT)
             assert report.endings == {"aborted": 1}
             assert Phase.CANCEL not in report.phases
             assert (await peer.read_to_the_end()).close.code == 1001
 
 
-async def test_a_peer_that_takes_something_now_and_then_is_not_cut():
-    # A drain's time runs on while the machine stalls. So one of several attempts has to be undisturbed.
+async def test_a_peer_that_reads_slowly_is_not_aborted():
+    # The time of a drain continues while the machine stalls. So one of several attempts has to run
+    # undisturbed.
     endings = []
     while {"clean": 1} not in endings and len(endings) < 5:
         server = endwell.Server(write_limit=2**26)
@@ -624,8 +621,8 @@ async def test_a_peer_that_takes_something_now_and_then_is_not_cut():
             with await RawPeer.connect(server.port, buffer=65536) as peer:
                 await peer.frame(TEXT, b"go")
                 assert len((await peer.read_frame()).payload) == 2**20
-                # The time for a peer that takes nothing is a fifth of it.
-                draining = asyncio.create_task(drained(server, deadline=12.5))
+                # A peer that reads nothing is given a fifth of the deadline.
+                draining = asyncio.create_task(run_drain(server, deadline=12.5))
                 for _ in range(6):
                     await asyncio.sleep(0.5)
                     received = await peer.read_frame()
@@ -637,7 +634,7 @@ async def test_a_peer_that_takes_something_now_and_then_is_not_cut():
     assert seen.close.code == 1001
 
 
-async def test_the_handlers_that_a_drain_waits_for_are_named_while_it_waits(caplog):
+async def test_a_waiting_drain_logs_the_handlers_it_waits_for(caplog):
     server = endwell.Server()
     work = asyncio.Event()
 
@@ -648,8 +645,8 @@ async def test_the_handlers_that_a_drain_waits_for_are_named_while_it_waits(capl
 
     async with server.serving(), endwell.connect(url(server)) as ws:
         await ws.send("question")
-        # They are named 1 s after a fifth of it, and cancelled at 4/5 of it: 11 s later.
-        draining = asyncio.create_task(drained(server, deadline=20))
+        # They are logged 1 s after a fifth of the deadline, and cancelled at 4/5 of it: 11 s later.
+        draining = asyncio.create_task(run_drain(server, deadline=20))
         await until(lambda: "s for these handlers: " in caplog.text)
         work.set()
         report = await draining
@@ -657,7 +654,7 @@ async def test_the_handlers_that_a_drain_waits_for_are_named_while_it_waits(capl
     assert report.cancelled == 0
 
 
-async def test_a_first_message_that_crosses_the_close_is_dropped_for_it_may_be_a_question(face):
+async def test_a_first_message_that_crosses_the_close_is_dropped(face):
     taken = []
 
     async def handler(ws):
@@ -668,7 +665,7 @@ async def test_a_first_message_that_crosses_the_close_is_dropped_for_it_may_be_a
     server.websocket("/")(face.handler(handler))
     async with server.serving():
         with await RawPeer.connect(server.port) as peer:
-            draining = asyncio.create_task(drained(server))
+            draining = asyncio.create_task(run_drain(server))
             received = await peer.read_frame()
             assert received.opcode == CLOSE
             await peer.frame(TEXT, b"first question")
@@ -680,7 +677,7 @@ async def test_a_first_message_that_crosses_the_close_is_dropped_for_it_may_be_a
     assert report.unanswered == 1
 
 
-async def test_our_clients_come_back_when_the_advice_says():
+async def test_our_clients_reconnect_when_the_advice_says():
     work = Work(0)
     times, waits = [], []
 
@@ -707,7 +704,7 @@ async def test_our_clients_come_back_when_the_advice_says():
         while not work.server.connections:
             await asyncio.sleep(0.001)
         began = time.monotonic()
-        await drained(work.server, code=CloseCode.SERVICE_RESTART)
+        await run_drain(work.server, code=CloseCode.SERVICE_RESTART)
     async with asyncio.timeout(BOUND):
         async with work.server.serving(port=port):
             while len(times) < 2:
@@ -721,7 +718,7 @@ async def test_our_clients_come_back_when_the_advice_says():
     assert began + waits[0] <= chosen[0] < times[1] + 0.1
 
 
-async def test_an_answer_to_a_request_that_is_on_its_way_arrives():
+async def test_a_response_in_progress_arrives():
     server = endwell.Server()
 
     @server.get("/")
@@ -732,7 +729,7 @@ async def test_an_answer_to_a_request_that_is_on_its_way_arrives():
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
-        draining = asyncio.create_task(drained(server))
+        draining = asyncio.create_task(run_drain(server))
         await asyncio.sleep(0.1)
         assert not draining.done()
         assert len(await reader.read()) == 16 * 2**20
@@ -798,7 +795,7 @@ server.run(port=0, drain=endwell.Drain(deadline=DEADLINE))
 
 
 async def stopped(path, deadline, signals=1):
-    """The status and the output of a program that is told to stop, with a handler of which there is a connection."""
+    """The status and the output of a program that is stopped, with one connection in its handler."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.replace("DEADLINE", str(deadline))],
         stdout=subprocess.PIPE,
@@ -807,12 +804,12 @@ async def stopped(path, deadline, signals=1):
     )
     try:
         line = await asyncio.to_thread(process.stderr.readline)
-        with await RawPeer.reach(int(line.rpartition(":")[2])) as peer:
+        with await RawPeer.connect_tcp(int(line.rpartition(":")[2])) as peer:
             await peer.write(peer.request(path))
             await peer.read_head()
             assert await logged(process, "at work")
             for number in range(signals):
-                if number:  # two that come at the same time are one
+                if number:  # two signals at the same time are one
                     await logged(process, "stopping: ")
                 process.send_signal(signal.SIGTERM)
             out, err = await asyncio.to_thread(process.communicate, None, BOUND)
@@ -829,20 +826,20 @@ async def logged(process, beginning):
     return line
 
 
-async def test_a_process_ends_though_a_handler_blocks_the_event_loop():
+async def test_a_process_ends_although_a_handler_blocks_the_event_loop():
     status, _, err = await stopped("/blocks", 0)
     assert status == 1
     assert "the event loop is blocked" in err
     assert "in blocks" in err
 
 
-async def test_a_process_ends_though_a_thread_of_the_executor_does_not():
+async def test_a_process_ends_although_an_executor_thread_does_not():
     status, out, err = await stopped("/thread", 0)
     assert (status, out) == (0, "")
     assert "threads of asyncio.to_thread that still run and are abandoned: 1" in err
 
 
-async def test_what_swallows_its_cancellation_is_named_once_and_asyncio_says_nothing_of_it():
+async def test_a_task_that_swallows_cancellation_is_logged_once_by_endwell():
     status, out, err = await stopped("/swallows", 0)
     assert (status, out) == (0, "")
     *_, report, rest = err.splitlines()
@@ -852,19 +849,19 @@ async def test_what_swallows_its_cancellation_is_named_once_and_asyncio_says_not
     )
 
 
-async def test_a_thread_of_the_executor_is_waited_for_up_to_the_deadline():
+async def test_a_drain_waits_for_executor_threads_up_to_the_deadline():
     status, out, err = await stopped("/job", 20)
     assert (status, out) == (0, "waited\n")
     assert "still run" not in err
 
 
-async def test_a_program_ends_that_drains_its_server_by_itself():
+async def test_a_program_that_drains_its_server_itself_ends():
     status, out, err = await stopped("/drains", 0.5, signals=0)
     assert (status, out) == (0, "")
     assert "drained 1 connection in " in err
 
 
-def test_a_terminal_shows_how_far_it_is():
+def test_a_terminal_shows_the_progress_of_a_drain():
     master, slave = pty.openpty()
     program = [sys.executable, "-c", PROGRAM.replace("DEADLINE", "5")]
     with os.fdopen(master, "rb", 0) as format_address, subprocess.Popen(program, stderr=slave) as process:
@@ -876,7 +873,7 @@ def test_a_terminal_shows_how_far_it_is():
                 while b"at work" not in text:
                     text += format_address.read(4096)
                 process.send_signal(signal.SIGTERM)
-                with contextlib.suppress(OSError):  # EIO: nobody has the terminal any more
+                with contextlib.suppress(OSError):  # EIO: no process has the terminal any more
                     while octets := format_address.read(4096):
                         text += octets
         finally:
@@ -887,7 +884,7 @@ def test_a_terminal_shows_how_far_it_is():
     assert b"; handlers still running: 1 x plain\r\n" in text
 
 
-async def test_a_second_signal_ends_it_at_once_whatever_a_thread_does():
+async def test_a_second_signal_ends_the_process_at_once_despite_a_busy_thread():
     began = time.monotonic()
     status, out, err = await stopped("/plain", 3600, signals=2)
     assert time.monotonic() - began < 2 * BOUND

@@ -1,4 +1,4 @@
-"""What stands on connections obeys a drain: sessions, broadcasts, clients that come back, old protocols."""
+"""The drain and what builds on connections: sessions, broadcasts, reconnecting clients, old protocols."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def url(server, path="/"):
 
 
 def hall():
-    """A server whose sessions are joined with the first message, once the gate is open; the rest is answered."""
+    """A server whose handler joins a session once the gate is open, and answers each message."""
     server = endwell.Server()
     server.gate, server.taken = asyncio.Event(), 0
     server.gate.set()
@@ -40,29 +40,29 @@ def hall():
     return server
 
 
-async def drained(server, **keywords):
-    """A drain that ends within BOUND. Its deadline is so late that a stall of the machine makes no handler late."""
+async def run_drain(server, **keywords):
+    """A drain that ends within BOUND; its deadline is later, so that a stall makes no handler late."""
     async with asyncio.timeout(BOUND):
         return await server.drain(**{"deadline": 8 * BOUND, **keywords})
 
 
-async def begun(server, **keywords):
-    """A drain under way."""
-    draining = asyncio.create_task(drained(server, **keywords))
+async def start_drain(server, **keywords):
+    """A drain in progress."""
+    draining = asyncio.create_task(run_drain(server, **keywords))
     while server._drain_run is None:
         await asyncio.sleep(0)
     return draining
 
 
-async def asked(server, ws, message, count=1):
-    """``ws`` has sent a message, which is the ``count``-th that a handler has taken; its answer has to wait."""
+async def send_unanswered(server, ws, message, count=1):
+    """Send a message, wait until a handler has received ``count`` in total, and delay its answer."""
     server.gate.clear()
     await ws.send(message)
     await until(lambda: server.taken == count)
 
 
-async def test_a_session_that_is_replaced_within_a_drain_is_told_so_and_the_newest_is_drained(monkeypatch):
-    # So that the older one, which waits for its next message, is not drained before it is replaced.
+async def test_a_session_replaced_during_a_drain_closes_with_replaced(monkeypatch):
+    # The older connection waits for its next message and must not be drained before it is replaced.
     monkeypatch.setattr(endwell.server.drain, "QUIET", 3.0)
     server = hall()
     endings = []
@@ -71,8 +71,8 @@ async def test_a_session_that_is_replaced_within_a_drain_is_told_so_and_the_newe
         await old.send("here")
         assert await old.recv() == "here"
         async with endwell.connect(url(server, "/ada")) as new:
-            await asked(server, new, "and here", 2)
-            draining = await begun(server)
+            await send_unanswered(server, new, "and here", 2)
+            draining = await start_drain(server)
             server.gate.set()
             assert await within(new.recv()) == "and here"
             assert (await within(new.closed)).received.code == CloseCode.GOING_AWAY
@@ -82,32 +82,30 @@ async def test_a_session_that_is_replaced_within_a_drain_is_told_so_and_the_newe
     assert sorted(cause.name for cause in endings) == ["REPLACED", "SERVER_DRAINED"]
 
 
-async def test_at_the_end_of_a_drain_everybody_has_left_the_sessions():
+async def test_after_a_drain_no_session_is_left():
     server = hall()
     left = []
     server.sessions.left(lambda key, ending: left.append((key, ending.cause)))
     async with server.serving(), endwell.connect(url(server, "/ada")) as ws:
         await ws.send("here")
         await ws.recv()
-        await drained(server)
+        await run_drain(server)
         assert not server.sessions
-        assert left == []  # she may come back, to another server perhaps
+        assert left == []  # the user may come back, perhaps to another server
     assert left == [("ada", Cause.SERVER_DRAINED)]
 
 
-async def test_a_broadcast_within_a_drain_reaches_those_who_are_open_and_counts_the_others_as_gone(
+async def test_a_broadcast_during_a_drain_reaches_open_connections_only(
     monkeypatch,
 ):
-    monkeypatch.setattr(
-        endwell.server.drain, "QUIET", 0.0
-    )  # a client that has just come is closed at once, too
+    monkeypatch.setattr(endwell.server.drain, "QUIET", 0.0)  # a new client is closed at once, too
     server = hall()
     async with server.serving(), endwell.connect(url(server, "/ada")) as busy:
         everybody = set()
         async with endwell.connect(url(server, "/eve")) as idle:
-            await asked(server, busy, "question")
+            await send_unanswered(server, busy, "question")
             everybody |= server.connections
-            draining = await begun(server)
+            draining = await start_drain(server)
             assert (await within(idle.closed)).received.code == CloseCode.GOING_AWAY
             told = server.broadcast(everybody, "the server stops")
             assert (told.sent, told.gone, told.slow) == (1, 1, ())
@@ -117,7 +115,7 @@ async def test_a_broadcast_within_a_drain_reaches_those_who_are_open_and_counts_
             assert (await draining).endings == {"clean": 2}
 
 
-async def test_our_clients_come_back_in_the_window_they_were_given_and_not_above_the_rate():
+async def test_our_clients_reconnect_within_the_window_and_below_the_rate():
     server = endwell.Server()
     rate, count = 40.0, 50
     came, advised, returns = [], [], []
@@ -147,7 +145,7 @@ async def test_our_clients_come_back_in_the_window_they_were_given_and_not_above
             while len(came) < count:
                 await asyncio.sleep(0.01)
             began = time.monotonic()
-            await drained(server, code=CloseCode.SERVICE_RESTART, rate=rate)
+            await run_drain(server, code=CloseCode.SERVICE_RESTART, rate=rate)
         came.clear()
         async with server.serving(port=port), asyncio.timeout(BOUND):
             while len(came) < count:
@@ -156,14 +154,15 @@ async def test_our_clients_come_back_in_the_window_they_were_given_and_not_above
     assert len(returns) == len(came) == count
     assert all(advice.earliest <= wait <= advice.latest for advice, wait in advised)
     assert all(moment >= began + wait for moment, (_, wait) in zip(returns, advised, strict=True))
-    # Not sooner than they chose to; later only by what the machine stalls.
+    # Not earlier than the chosen delay; later only by a stall of the machine.
     assert all(moment > chosen - 0.1 for moment, chosen in zip(sorted(came), sorted(returns), strict=True))
-    # The waits are spread over 3 s. Of 50 in [0, 3) more than 40 are in one second with a probability below 1e-9.
+    # The waits are spread over 3 s. Of 50 in [0, 3), more than 40 in one second have a probability below
+    # 1e-9.
     waits = sorted(wait for _, wait in advised)
     assert max(bisect_left(waits, wait + 1) - number for number, wait in enumerate(waits)) <= rate
 
 
-async def test_our_client_that_is_refused_by_a_drain_comes_back_after_it():
+async def test_our_client_refused_by_a_drain_reconnects_after_it():
     server = hall()
     refused = []
 
@@ -182,8 +181,8 @@ async def test_our_client_that_is_refused_by_a_drain_comes_back_after_it():
 
     async with server.serving(), endwell.connect(url(server, "/ada")) as ws:
         port = server.port
-        await asked(server, ws, "question")
-        draining = await begun(server)
+        await send_unanswered(server, ws, "question")
+        draining = await start_drain(server)
         coming = asyncio.create_task(client(port))
         await until(lambda: refused)
         server.gate.set()
@@ -197,7 +196,7 @@ async def test_our_client_that_is_refused_by_a_drain_comes_back_after_it():
 
 
 @pytest.mark.parametrize("version", ["hixie-75", "hixie-76", "hybi-08"])
-async def test_an_old_protocol_is_drained_as_far_as_it_has_words_for_it(version, face, caplog):
+async def test_an_old_protocol_is_drained_as_far_as_it_can_express(version, face, caplog):
     caplog.set_level(logging.INFO, "endwell.server")
     server = endwell.Server(legacy=[version])
     endings, taken, gate = [], threading.Event(), threading.Event()
@@ -216,7 +215,7 @@ async def test_an_old_protocol_is_drained_as_far_as_it_has_words_for_it(version,
         with await speaking.connect(server.port) as peer:
             await peer.frame(TEXT, b"question")
             await until(taken.is_set)
-            draining = await begun(server)
+            draining = await start_drain(server)
             gate.set()
             assert (await peer.read_frame()).payload == b"question"
             if version == "hixie-75":

@@ -1,4 +1,4 @@
-"""Which files a folder serves, and how."""
+"""Which files a served folder contains, and how they are sent."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ def request(method="GET", target="/", **headers):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder to serve, and next to it what must never be served."""
+    """A folder to serve, beside files that must never be served."""
     (tmp_path / "secret.txt").write_text("secret")
     (tmp_path / "site-private").mkdir()
     (tmp_path / "site-private" / "secret.txt").write_text("secret")
@@ -89,7 +89,7 @@ def test_a_file_is_served_with_its_type(folder, path, content_type, body):
         ("a", "application/octet-stream"),
     ],
 )
-def test_a_type_is_the_same_on_every_machine(folder, name, content_type):
+def test_content_types_do_not_depend_on_the_machine(folder, name, content_type):
     (folder / name).write_bytes(b"x")
     assert get(folder, name).headers["Content-Type"] == content_type
 
@@ -109,7 +109,7 @@ def test_a_type_is_the_same_on_every_machine(folder, name, content_type):
         "\ud800",
     ],
 )
-def test_what_is_not_there_is_not_found(folder, path):
+def test_a_missing_file_is_not_found(folder, path):
     assert get(folder, path).status == 404
 
 
@@ -145,24 +145,24 @@ def test_what_is_not_there_is_not_found(folder, path):
         "..%2fsecret.txt",
     ],
 )
-def test_no_path_leads_out_of_the_folder_or_to_what_is_hidden(folder, path):
+def test_no_path_escapes_the_folder_or_reaches_hidden_files(folder, path):
     (folder / "docs" / ".hidden").write_text("secret")
     response = get(folder, path)
     assert response.status == 404
     assert b"secret" not in response.body
 
 
-def test_an_absolute_path_of_a_file_in_the_folder_is_not_a_name_in_it(folder):
+def test_an_absolute_file_path_is_not_found(folder):
     assert get(folder, f"{folder}/index.html").status == 404
 
 
 @pytest.mark.parametrize("target", ["../secret.txt", "/etc/passwd", "../site-private/secret.txt", "loop"])
-def test_a_link_that_leads_out_or_to_itself_is_not_followed(folder, target):
+def test_a_link_outside_or_to_itself_is_not_followed(folder, target):
     (folder / "loop").symlink_to(target)
     assert get(folder, "loop").status == 404
 
 
-def test_a_name_is_hidden_by_what_is_asked_for_not_by_what_it_leads_to(folder):
+def test_a_name_is_hidden_by_the_request_path_not_the_link_target(folder):
     (folder / "config").symlink_to(".git/config")
     (folder / ".link").symlink_to("index.html")
     assert get(folder, "config").body == b"secret"
@@ -170,7 +170,7 @@ def test_a_name_is_hidden_by_what_is_asked_for_not_by_what_it_leads_to(folder):
 
 
 def publish(volume, version, text):
-    """What the kubelet does to a ConfigMap: a new folder, and a link to it that is replaced at once."""
+    """Update like the kubelet updates a ConfigMap: a new folder, and an atomically replaced link."""
     (volume / f"..{version}").mkdir(parents=True)
     (volume / f"..{version}" / "index.html").write_text(text)
     (volume / "..data_tmp").symlink_to(f"..{version}")
@@ -179,7 +179,7 @@ def publish(volume, version, text):
         (volume / "index.html").symlink_to("..data/index.html")
 
 
-def test_a_mounted_config_map_is_served_and_followed_when_it_changes(tmp_path):
+def test_a_mounted_config_map_is_served_and_updates_are_followed(tmp_path):
     publish(tmp_path, "2026_1", "old")
     serve = static(tmp_path, run)
     assert ask(serve, request(), "index.html").body == b"old"
@@ -190,7 +190,7 @@ def test_a_mounted_config_map_is_served_and_followed_when_it_changes(tmp_path):
         assert ask(serve, request(), hidden).status == 404
 
 
-def test_a_config_map_that_changes_between_looking_and_opening_is_followed(tmp_path, monkeypatch):
+def test_a_config_map_that_changes_between_stat_and_open_is_followed(tmp_path, monkeypatch):
     publish(tmp_path, "2026_1", "old")
     find = files._find
 
@@ -234,7 +234,7 @@ def test_a_root_that_is_a_link_is_followed_on_every_request(tmp_path):
     assert ask(serve, request(), "a.txt").status == 404
 
 
-def test_links_that_lead_out_are_followed_if_that_is_asked_for(folder):
+def test_links_outside_are_followed_with_follow_links(folder):
     (folder / "out").symlink_to("../site-private")
     assert get(folder, "out/secret.txt", follow_links=True).body == b"secret"
     assert get(folder, "../secret.txt", follow_links=True).status == 404
@@ -264,7 +264,7 @@ def test_the_folder_itself_may_be_a_link_or_hidden(folder):
     assert get(folder / ".git", "config").body == b"secret"
 
 
-def test_what_is_no_regular_file_is_not_opened(folder):
+def test_a_special_file_is_not_opened(folder):
     os.mkfifo(folder / "fifo")
     assert get(folder, "fifo").status == 404
 
@@ -291,7 +291,7 @@ def test_a_redirect_stays_on_this_server(folder):
     assert get(folder, "/evil.example", "//evil.example").status == 404
 
 
-def test_a_file_at_the_bound_is_served_and_one_above_is_an_error_that_names_it(folder, monkeypatch):
+def test_a_file_above_the_size_limit_is_an_error_that_names_it(folder, monkeypatch):
     monkeypatch.setattr(files, "MAX_FILE", 10)
     (folder / "big.bin").write_bytes(b"x" * 10)
     assert get(folder, "big.bin").body == b"x" * 10
@@ -303,12 +303,12 @@ def test_a_file_at_the_bound_is_served_and_one_above_is_an_error_that_names_it(f
 @pytest.mark.parametrize(
     ("name", "error"), [("nowhere", FileNotFoundError), ("index.html", NotADirectoryError)]
 )
-def test_a_folder_that_is_none_is_refused_before_the_first_request(folder, name, error):
+def test_a_missing_folder_is_refused_when_the_route_is_added(folder, name, error):
     with pytest.raises(error):
         static(folder / name, run)
 
 
-# --- a client that has the file already --------------------------------------
+# --- conditional requests -----------------------------------------------------
 
 
 def test_a_file_has_an_etag_that_changes_with_it(folder):
@@ -320,7 +320,7 @@ def test_a_file_has_an_etag_that_changes_with_it(folder):
 
 
 @pytest.mark.parametrize("tags", ["{}", "W/{}", '"x", {}', "*", '"x",W/{} ,"y"'])
-def test_a_client_that_has_this_version_is_told_so_without_the_body(folder, tags):
+def test_a_client_with_the_current_version_receives_304(folder, tags):
     first = get(folder, "")
     response = get(folder, "", If_None_Match=tags.format(first.headers["ETag"]))
     assert (response.status, response.body) == (304, b"")
@@ -330,48 +330,48 @@ def test_a_client_that_has_this_version_is_told_so_without_the_body(folder, tags
 
 
 @pytest.mark.parametrize("tags", ['"x"', "", '"*"', '"x", *', "W/"])
-def test_a_client_that_has_another_version_gets_the_file(folder, tags):
+def test_a_client_with_another_version_receives_the_file(folder, tags):
     response = get(folder, "", If_None_Match=tags)
     assert (response.status, response.body) == (200, b"<h1>home")
 
 
-def test_the_date_of_a_file_is_that_of_its_change(folder):
+def test_last_modified_is_the_modification_time(folder):
     os.utime(folder / "index.html", (NOW, NOW))
     assert get(folder, "").headers["Last-Modified"] == "Sun, 06 Nov 1994 08:49:37 GMT"
     assert get(folder, "", If_Modified_Since="Sun, 06 Nov 1994 08:49:37 GMT").status == 304
 
 
 @pytest.mark.parametrize("date", ["Sun, 06 Nov 1994 08:49:36 GMT", "tomorrow", "", "+9" * 999])
-def test_another_date_or_none_at_all_gets_the_file(folder, date):
+def test_another_or_an_invalid_date_receives_the_file(folder, date):
     os.utime(folder / "index.html", (NOW, NOW))
     assert get(folder, "", If_Modified_Since=date).status == 200
 
 
-def test_a_tag_that_does_not_match_outweighs_a_date_that_does(folder):
+def test_a_different_etag_outweighs_a_matching_date(folder):
     date = get(folder, "").headers["Last-Modified"]
     assert get(folder, "", If_None_Match='"x"', If_Modified_Since=date).status == 200
 
 
 @pytest.mark.parametrize("seconds", [4e9, 1e12])
-def test_a_file_from_the_future_was_changed_now_at_the_latest(folder, seconds):
+def test_last_modified_is_never_in_the_future(folder, seconds):
     os.utime(folder / "index.html", (seconds, seconds))
     assert int(get(folder, "").headers["Last-Modified"].split()[3]) < 2090
 
 
-def test_head_of_a_file_tells_its_length(folder):
+def test_head_of_a_file_has_its_length(folder):
     response = complete(get(folder, ""), request("HEAD"), NOW)
     assert response.headers["Content-Length"] == "8"
     assert response.body == b""
 
 
-def test_a_browser_asks_each_time_whether_a_file_has_changed(folder):
+def test_files_are_served_for_revalidation(folder):
     first = get(folder, "")
     assert first.headers.get_all("Cache-Control") == ["no-cache"]
     again = get(folder, "", If_None_Match=first.headers["ETag"])
     assert (again.status, again.headers.get_all("Cache-Control")) == (304, ["no-cache"])
 
 
-# --- a part of a file ----------------------------------------------------------
+# --- range requests -------------------------------------------------------------
 
 
 @pytest.fixture
@@ -391,7 +391,7 @@ def digits(folder):
         ("bytes=-99", b"0123456789", "0-9"),
     ],
 )
-def test_a_range_of_a_file_is_sent_alone(digits, asked, body, part):
+def test_a_range_request_returns_only_the_range(digits, asked, body, part):
     response = get(digits, "digits", Range=asked)
     assert (response.status, response.body) == (206, body)
     assert response.headers["Content-Range"] == f"bytes {part}/10"
@@ -400,7 +400,7 @@ def test_a_range_of_a_file_is_sent_alone(digits, asked, body, part):
 
 
 @pytest.mark.parametrize("asked", ["bytes=10-", "bytes=99-100", "bytes=-0", f"bytes={'9' * 18}-"])
-def test_a_range_that_the_file_does_not_have_is_refused_with_its_length(digits, asked):
+def test_an_unsatisfiable_range_is_refused_with_the_length(digits, asked):
     response = get(digits, "digits", Range=asked)
     assert response.status == 416
     assert response.headers["Content-Range"] == "bytes */10"
@@ -422,7 +422,7 @@ def test_a_range_that_the_file_does_not_have_is_refused_with_its_length(digits, 
         f"bytes={'9' * 5000}-",
     ],
 )
-def test_what_is_no_single_range_of_bytes_is_ignored(digits, asked):
+def test_a_range_header_without_a_single_byte_range_is_ignored(digits, asked):
     response = get(digits, "digits", Range=asked)
     assert (response.status, response.body) == (200, b"0123456789")
     assert response.headers["Accept-Ranges"] == "bytes"
@@ -433,7 +433,7 @@ def test_head_has_no_ranges(digits):
     assert get(digits, "digits", method="HEAD", Range="bytes=0-3").status == 200
 
 
-def test_a_range_is_sent_only_of_the_version_that_the_client_has(digits):
+def test_if_range_returns_a_range_of_the_same_version_only(digits):
     whole = get(digits, "digits").headers
     for same in (whole["ETag"], whole["Last-Modified"]):
         assert get(digits, "digits", Range="bytes=0-3", If_Range=same).status == 206
@@ -443,7 +443,7 @@ def test_a_range_is_sent_only_of_the_version_that_the_client_has(digits):
     assert get(digits, "digits", Range="bytes=0-3", If_None_Match=whole["ETag"]).status == 304
 
 
-def test_a_range_of_a_file_above_the_bound_is_sent_unless_it_is_above_it_too(digits, monkeypatch):
+def test_the_size_limit_applies_to_the_range_not_the_file(digits, monkeypatch):
     monkeypatch.setattr(files, "MAX_FILE", 5)
     assert get(digits, "digits", Range="bytes=5-9").body == b"56789"
     with pytest.raises(ValueError, match="is larger than 5 bytes"):

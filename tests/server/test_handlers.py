@@ -1,4 +1,4 @@
-"""What runs handlers: what they may be, and what they may do without ending the process."""
+"""Handlers and callbacks: which kinds are allowed, and that their errors do not end the process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.pair import until, within
 from tests.raw import PROMPT, RawPeer
 from tests.wire.peer import TEXT
 
-#: A test that waits for this fails: it is more than any wait here (``BOUND``).
+#: A test that waits for this fails: it is longer than any wait here (``BOUND``).
 TOO_LATE = 60.0
 
 
@@ -28,7 +28,7 @@ def errors(caplog):
 
 
 async def status(server, path):
-    """That of the answer to a plain request."""
+    """The status of the response to a plain request."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     answer = await within(reader.read())
@@ -36,7 +36,7 @@ async def status(server, path):
     return int(answer.split()[1])
 
 
-async def test_the_end_of_a_handler_with_a_task_group_is_an_ordinary_ending(caplog):
+async def test_connection_closed_in_a_task_group_is_no_handler_error(caplog):
     server = endwell.Server()
     endings = []
 
@@ -63,7 +63,7 @@ async def test_the_end_of_a_handler_with_a_task_group_is_an_ordinary_ending(capl
 
 
 def wrapped(handler):
-    """A plain function that returns a coroutine, and says what it wraps."""
+    """A plain function that returns a coroutine, with ``functools.wraps``."""
 
     @functools.wraps(handler)
     def wrapper(*args, **params):
@@ -73,7 +73,7 @@ def wrapped(handler):
 
 
 class Wrapper:
-    """The same, as an object."""
+    """The same as an object."""
 
     def __init__(self, handler):
         functools.update_wrapper(self, handler)
@@ -108,7 +108,7 @@ async def test_a_plain_wrapper_of_an_async_handler_runs_it_in_the_loop(wrap, cap
     assert not errors(caplog)
 
 
-async def test_a_wrapper_of_an_async_handler_may_leave_without_calling_it():
+async def test_a_wrapper_may_return_without_calling_its_async_handler():
     server = endwell.Server()
 
     async def handler(ws):
@@ -123,7 +123,7 @@ async def test_a_wrapper_of_an_async_handler_may_leave_without_calling_it():
         assert (await within(ws.closed)).received.code == 1000
 
 
-async def test_a_plain_function_that_returns_a_coroutine_unforeseen_is_an_error_of_the_handler(caplog):
+async def test_a_plain_handler_that_returns_a_coroutine_is_a_handler_error(caplog):
     server = endwell.Server()
 
     async def handler(ws):
@@ -139,7 +139,7 @@ async def test_a_plain_function_that_returns_a_coroutine_unforeseen_is_an_error_
     assert "is a plain function, but returned coroutine" in str(record.exc_info[1])
 
 
-async def test_a_callback_that_returns_a_coroutine_is_an_error_in_the_log(caplog):
+async def test_a_callback_that_returns_a_coroutine_logs_an_error(caplog):
     server = endwell.Server()
 
     async def told(*_):
@@ -169,14 +169,14 @@ async def test_a_callback_that_returns_a_coroutine_is_an_error_in_the_log(caplog
 
 
 class Halt(BaseException):
-    """What is no Exception, as pytest.fail() raises."""
+    """A BaseException that is not an Exception, such as pytest.fail() raises."""
 
 
 UNUSUAL = [SystemExit, Halt]
 
 
 @pytest.mark.parametrize("kind", UNUSUAL)
-async def test_an_exception_that_is_no_exception_is_answered_with_500_and_the_server_goes_on(kind, caplog):
+async def test_a_base_exception_gives_500_and_the_server_keeps_serving(kind, caplog):
     server = endwell.Server(open_timeout=TOO_LATE)
 
     @server.process_request
@@ -207,7 +207,7 @@ async def test_an_exception_that_is_no_exception_is_answered_with_500_and_the_se
     assert len(errors(caplog)) == 4
 
 
-async def test_a_page_that_awaits_what_is_cancelled_is_answered_with_500(caplog):
+async def test_a_page_that_awaits_a_cancelled_task_gives_500(caplog):
     server = endwell.Server(open_timeout=TOO_LATE)
 
     @server.get("/")
@@ -223,7 +223,7 @@ async def test_a_page_that_awaits_what_is_cancelled_is_answered_with_500(caplog)
 
 
 @pytest.mark.parametrize("kind", UNUSUAL)
-async def test_a_handler_that_raises_what_is_no_exception_closes_with_1011(kind, caplog):
+async def test_a_handler_that_raises_a_base_exception_closes_with_1011(kind, caplog):
     server = endwell.Server()
     endings = []
     server.on_close(lambda ws, ending: endings.append(ending.cause))
@@ -246,7 +246,7 @@ async def test_a_handler_that_raises_what_is_no_exception_closes_with_1011(kind,
 
 
 @pytest.mark.parametrize("kind", UNUSUAL)
-async def test_what_is_asked_and_told_of_a_request_may_raise_what_is_no_exception(kind, caplog):
+async def test_callbacks_about_requests_may_raise_a_base_exception(kind, caplog):
     def fail(*_):
         raise kind("bye")
 
@@ -254,7 +254,7 @@ async def test_what_is_asked_and_told_of_a_request_may_raise_what_is_no_exceptio
     server.websocket("/")(lambda ws: None)
     server.on_refused(fail)
     async with server.serving():
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(peer.request().replace(b"\r\n\r\n", b"\r\nOrigin: http://localhost\r\n\r\n"))
             assert (await peer.read_head()).startswith("HTTP/1.1 500 ")
         assert await status(server, "/nowhere") == 404
@@ -262,7 +262,7 @@ async def test_what_is_asked_and_told_of_a_request_may_raise_what_is_no_exceptio
 
 
 @pytest.mark.parametrize("kind", UNUSUAL)
-async def test_a_callback_may_raise_what_is_no_exception_and_the_server_goes_on(kind, caplog):
+async def test_a_callback_may_raise_a_base_exception(kind, caplog):
     server = endwell.Server()
     loop = asyncio.get_running_loop()
     told = []

@@ -1,4 +1,4 @@
-"""A page that says whether to send somebody here, as Kubernetes and load balancers ask for it."""
+"""A health page, as Kubernetes and load balancers request it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.server.program import release, running, write
 
 
 def health(port):
-    """Status and Retry-After of the health page, asked for over HTTP."""
+    """Status and Retry-After of the health page over HTTP."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE) as answer:
             return answer.status, answer.headers["Retry-After"]
@@ -26,8 +26,8 @@ def health(port):
 
 
 @pytest.mark.parametrize("workers", [None, 2])
-async def test_any_page_turns_503_while_the_server_drains(workers, tmp_path):
-    # No limit of the drain passes before the test has asked.
+async def test_a_health_page_gives_503_during_a_drain(workers, tmp_path):
+    # No limit of the drain expires before the test has requested the page.
     file = write(tmp_path, workers=workers, deadline=3600.0)
     with running(file) as program:
         assert health(program.port) == (200, None)
@@ -43,7 +43,7 @@ async def test_any_page_turns_503_while_the_server_drains(workers, tmp_path):
         assert (await asyncio.to_thread(program.finish, None))[0] == 0
 
 
-async def test_during_a_restart_it_is_never_anything_but_200(tmp_path):
+async def test_a_health_page_gives_only_200_during_a_restart(tmp_path):
     with running(write(tmp_path, workers=1)) as program:
         port, seen, over = program.port, [], asyncio.Event()
 

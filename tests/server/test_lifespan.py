@@ -1,4 +1,4 @@
-"""What an application does before its server serves, and after it has stopped."""
+"""Startup and shutdown callbacks of an application."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_callbacks_run_before_the_server_listens_and_after_its_last_handle
 
 
 @pytest.mark.parametrize("exc", [RuntimeError("no database"), SystemExit("no database")])
-async def test_one_that_fails_to_start_ends_the_start(exc):
+async def test_a_failing_startup_callback_ends_the_start(exc):
     server = endwell.Server()
 
     @server.on_start
@@ -82,7 +82,7 @@ async def test_one_that_fails_to_start_ends_the_start(exc):
 
 
 @pytest.mark.parametrize("when", ["start", "stop"])
-async def test_a_server_serves_once_at_a_time_from_its_first_callback_to_its_last(when):
+async def test_serving_twice_at_once_is_refused_during_callbacks_too(when):
     server, calls = endwell.Server(), []
     reached, release = asyncio.Event(), asyncio.Event()
 
@@ -109,7 +109,7 @@ async def test_a_server_serves_once_at_a_time_from_its_first_callback_to_its_las
     await serve()
 
 
-async def test_if_the_server_cannot_listen_what_was_started_is_stopped():
+async def test_shutdown_callbacks_run_if_the_server_cannot_listen():
     server, told = endwell.Server(), []
     server.on_stop(lambda: told.append("stopped"))
     async with endwell.Server().serving() as other:
@@ -119,7 +119,7 @@ async def test_if_the_server_cannot_listen_what_was_started_is_stopped():
     assert told == ["stopped"]
 
 
-async def test_one_that_fails_or_hangs_at_the_end_keeps_no_other_from_it(caplog):
+async def test_a_failing_or_hanging_shutdown_callback_does_not_stop_others(caplog):
     server, told = endwell.Server(), []
 
     @server.on_stop
@@ -151,7 +151,7 @@ async def test_one_that_fails_or_hangs_at_the_end_keeps_no_other_from_it(caplog)
     ]
 
 
-async def test_each_worker_starts_before_the_port_is_ready_and_stops(tmp_path):
+async def test_each_worker_runs_its_startup_and_shutdown_callbacks(tmp_path):
     hooks = """
     @server.on_start
     async def begin():
@@ -166,7 +166,7 @@ async def test_each_worker_starts_before_the_port_is_ready_and_stops(tmp_path):
     with running(write(tmp_path, **{"ANSWER = ": f"{hooks}\nANSWER = "})) as program:
         program.logged("listening on")
         assert program.log.count("begun") == 2
-        ws, process, _ = await program.greeted()
+        ws, process, _ = await program.connect()
         program.send(signal.SIGTERM)
         await within(ws.closed)
         status, log = await asyncio.to_thread(program.finish, None)
@@ -176,7 +176,7 @@ async def test_each_worker_starts_before_the_port_is_ready_and_stops(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [None, 1])
-async def test_a_stop_does_not_wait_for_a_start_that_hangs(workers, tmp_path):
+async def test_a_stop_does_not_wait_for_a_hanging_startup_callback(workers, tmp_path):
     hangs = "server.on_start(lambda: (sys.stderr.write('starts\\n'), asyncio.sleep(3600))[1])\nANSWER = "
     file = write(tmp_path, workers=workers, deadline=3600.0, **{"ANSWER = ": hangs})
     with running(file) as program:

@@ -1,4 +1,4 @@
-"""Who is told of a request that is refused, or answered too late."""
+"""The callback and the log lines of requests that are refused or answered too late."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.raw import BOUND, RawPeer
 
 
 async def answer(server, request, host=b"localhost"):
-    """The head and the body of the answer to a raw request."""
-    with await RawPeer.reach(server.port) as peer:
+    """The head and the body of the response to a raw request."""
+    with await RawPeer.connect_tcp(server.port) as peer:
         await peer.write(request.replace(b"Host: localhost", b"Host: " + host))
         async with asyncio.timeout(BOUND):
             while await peer.more():
@@ -34,11 +34,11 @@ def lines(caplog, level=logging.INFO):
     records = [
         record for record in caplog.records if record.name == "endwell.server" and record.levelno == level
     ]
-    return [record.getMessage() for record in records if record.msg != "%s"]  # how the drain went
+    return [record.getMessage() for record in records if record.msg != "%s"]  # the result of the drain
 
 
 def refusing(**options):
-    """A server that refuses in every way, and what its callback was told."""
+    """A server that refuses in every way, and the calls of its callback."""
     server, told = Server(**options), []
     server.on_refused(lambda request, status, reason: told.append((request and request.path, status, reason)))
 
@@ -93,7 +93,7 @@ ORIGIN = "pages of this origin may not connect here"
         (b"nonsense\r\n\r\n", (None, 400, "the "), "a malformed request from 127.0.0.1:"),
     ],
 )
-async def test_a_refused_request_is_told_once_and_logged_in_one_line(caplog, request_, told, line):
+async def test_a_refused_request_is_reported_and_logged_once(caplog, request_, told, line):
     caplog.set_level(logging.INFO, "endwell.server")
     server, heard = refusing()
     async with server.serving():
@@ -107,8 +107,8 @@ async def test_a_refused_request_is_told_once_and_logged_in_one_line(caplog, req
     assert "token" not in logged
 
 
-async def test_the_line_of_an_origin_says_what_it_was_compared_with(caplog):
-    """As behind nginx with "proxy_set_header Host $host", on another port than 80."""
+async def test_the_log_line_of_a_refused_origin_names_the_host(caplog):
+    """Like behind nginx with "proxy_set_header Host $host", on another port than 80."""
     caplog.set_level(logging.INFO, "endwell.server")
     server, _ = refusing()
     async with server.serving():
@@ -119,7 +119,7 @@ async def test_the_line_of_an_origin_says_what_it_was_compared_with(caplog):
     )
 
 
-async def test_a_request_for_another_host_is_told(caplog):
+async def test_a_request_for_another_host_is_reported(caplog):
     caplog.set_level(logging.INFO, "endwell.server")
     server, heard = refusing(allowed_hosts=["127.0.0.1"])
     async with server.serving():
@@ -128,7 +128,7 @@ async def test_a_request_for_another_host_is_told(caplog):
     assert lines(caplog)[0].endswith("(it is for 'localhost')")
 
 
-async def test_a_hook_or_page_that_fails_is_told_and_has_its_own_line(caplog):
+async def test_a_failing_hook_or_page_is_reported_with_its_own_line(caplog):
     caplog.set_level(logging.INFO, "endwell.server")
     server, heard = refusing()
     async with server.serving():
@@ -141,7 +141,7 @@ async def test_a_hook_or_page_that_fails_is_told_and_has_its_own_line(caplog):
 
 
 @pytest.mark.parametrize("path", ["/page", "/old"])
-async def test_an_answer_of_a_page_and_a_redirect_are_no_refusals(caplog, path):
+async def test_responses_of_pages_and_redirects_are_no_refusals(caplog, path):
     caplog.set_level(logging.INFO, "endwell.server")
     server, heard = refusing()
     async with server.serving():
@@ -150,7 +150,7 @@ async def test_an_answer_of_a_page_and_a_redirect_are_no_refusals(caplog, path):
     assert lines(caplog) == []
 
 
-async def test_a_callback_that_fails_is_logged_and_the_answer_is_sent(caplog):
+async def test_a_failing_callback_is_logged_and_the_response_is_sent(caplog):
     server = Server()
     server.on_refused(lambda *_: 1 / 0)
     async with server.serving():
@@ -164,7 +164,7 @@ async def test_a_callback_that_fails_is_logged_and_the_answer_is_sent(caplog):
 # --- limits --------------------------------------------------------------------
 
 
-async def test_max_connections_is_logged_once_when_it_is_reached_and_once_when_it_is_over(caplog):
+async def test_reaching_and_leaving_max_connections_is_logged_once_each(caplog):
     server, heard = refusing(max_connections=2)
     async with server.serving():
         url = f"ws://127.0.0.1:{server.port}/ws"
@@ -182,7 +182,7 @@ async def test_max_connections_is_logged_once_when_it_is_reached_and_once_when_i
     assert heard == [("/ws", 503, "there are too many connections; try again later")] * 3
 
 
-async def test_max_threads_is_logged_once_when_it_is_reached_and_once_when_it_is_over(caplog):
+async def test_reaching_and_leaving_max_threads_is_logged_once_each(caplog):
     server = Server(max_threads=1)
 
     @server.websocket("/")
@@ -207,7 +207,7 @@ async def test_max_threads_is_logged_once_when_it_is_reached_and_once_when_it_is
 
 @pytest.mark.parametrize("what", ["page", "hook", "hook of a WebSocket"])
 @pytest.mark.parametrize("how", ["async", "async, swallows its cancellation", "plain"])
-async def test_what_is_slower_than_open_timeout_is_answered_with_503_and_named(what, how, caplog):
+async def test_a_request_slower_than_open_timeout_gives_503_and_is_named(what, how, caplog):
     server, heard, cancelled, release = Server(), [], [], threading.Event()
     server.on_refused(lambda request, status, reason: heard.append((request.path, status)))
 
@@ -247,7 +247,7 @@ async def test_what_is_slower_than_open_timeout_is_answered_with_503_and_named(w
     assert function.__qualname__ in line
 
 
-async def test_a_stall_before_the_hook_begins_is_no_part_of_its_open_timeout(monkeypatch):
+async def test_a_stall_before_the_hook_does_not_count_for_open_timeout(monkeypatch):
     server = Server(open_timeout=2.5)
     dispatch = Dispatcher.__call__
 
@@ -265,7 +265,7 @@ async def test_a_stall_before_the_hook_begins_is_no_part_of_its_open_timeout(mon
         assert (await answer(server, get("/"))).startswith("HTTP/1.1 204 ")
 
 
-async def test_a_page_has_open_timeout_from_the_end_of_the_request_on():
+async def test_open_timeout_of_a_page_starts_at_the_end_of_the_request():
     server = Server(open_timeout=3)
 
     @server.get("/")
@@ -273,20 +273,20 @@ async def test_a_page_has_open_timeout_from_the_end_of_the_request_on():
         await asyncio.sleep(3600)
 
     async with server.serving():
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(get("/")[:-2])
             await asyncio.sleep(0.5)
             began = time.monotonic()
             await peer.write(b"\r\n")
             assert (await peer.read_head()).startswith("HTTP/1.1 503 ")
-            assert time.monotonic() - began > 2.95  # not what is left of it since the connection
+            assert time.monotonic() - began > 2.95  # not the rest of it since the connection
             peer.fin()
 
 
-# --- a host of its own -----------------------------------------------------------
+# --- allowed hosts ----------------------------------------------------------------
 
 
-async def test_a_health_page_answers_whatever_the_host_is_and_nothing_else_does():
+async def test_only_a_health_page_accepts_any_host():
     server = Server(allowed_hosts=["chat.example", "10.0.0.0/8"])
     server.get("/healthz", any_host=True)(lambda request: "ok")
     server.get("/page")(lambda request: "page")
@@ -309,10 +309,10 @@ async def test_a_health_page_answers_whatever_the_host_is_and_nothing_else_does(
         assert (await answer(server, upgrade, b"192.168.0.7")).startswith("HTTP/1.1 421 ")
 
 
-# --- twice at once -----------------------------------------------------------------
+# --- serving twice ------------------------------------------------------------------
 
 
-async def test_a_server_that_serves_refuses_to_serve_a_second_time_at_once_and_goes_on():
+async def test_serving_twice_at_once_raises_and_the_server_keeps_serving():
     server = Server()
     server.get("/")(lambda request: "here")
     async with server.serving():
@@ -326,7 +326,7 @@ async def test_a_server_that_serves_refuses_to_serve_a_second_time_at_once_and_g
         assert (await answer(server, get("/"))).endswith("here")
 
 
-async def test_a_response_that_cannot_be_made_is_answered_with_500_and_one_with_a_dict_as_it_says():
+async def test_a_response_that_cannot_be_serialized_gives_500():
     server = Server()
     server.get("/typed")(lambda request: Response(200, None, "text"))
     server.process_request(

@@ -7,7 +7,7 @@ from endwell.server.drain import DrainReport
 from endwell.server.timetable import Phase
 
 
-def test_reports_of_several_servers_are_added_up_also_from_other_processes():
+def test_reports_of_several_servers_and_processes_are_summed():
     one = DrainReport(
         connections=3,
         endings={"clean": 2, "aborted": 1},
@@ -42,7 +42,7 @@ def test_reports_of_several_servers_are_added_up_also_from_other_processes():
     assert DrainReport.total([nobody]).slowest is None
 
 
-def test_one_connection_is_no_connections():
+def test_a_report_uses_the_singular_for_one_connection():
     report = DrainReport(
         connections=1,
         endings={"clean": 1},

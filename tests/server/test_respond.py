@@ -1,4 +1,4 @@
-"""What an HTTP route answers."""
+"""The HTTP response of a route."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from endwell.server.respond import response_from
 
 
 def index():
-    """A handler, for its name."""
+    """A handler with a name."""
 
 
 @pytest.mark.parametrize(
@@ -27,19 +27,19 @@ def index():
         ([1, 2], "application/json", b"[1, 2]"),
     ],
 )
-def test_a_handler_may_return_text_bytes_or_what_json_can_express(returned, content_type, body):
+def test_a_handler_may_return_text_bytes_or_json_values(returned, content_type, body):
     response = response_from(returned, index)
     assert response.status == 200
     assert response.headers.get_all("Content-Type") == [content_type]
     assert response.body == body
 
 
-def test_a_response_is_taken_as_it_is():
+def test_a_returned_response_is_sent_unchanged():
     response = Response.html("<p>", 404)
     assert response_from(response, index) is response
 
 
-def test_none_is_no_content():
+def test_none_gives_204_no_content():
     assert response_from(None, index) == Response(204)
 
 
@@ -52,13 +52,13 @@ def test_anything_else_is_a_type_error_that_names_the_handler(returned, kind):
 
 
 @pytest.mark.parametrize("value", [{"a": object()}, [math.nan], [math.inf], {(1, 2): 3}])
-def test_what_json_cannot_express_is_a_type_error_that_names_the_handler(value):
+def test_a_value_that_is_not_json_is_a_type_error(value):
     with pytest.raises(TypeError, match=r"^index returned a value that JSON cannot express"):
         response_from(value, index)
 
 
 @pytest.mark.parametrize("status", [0, 100, 101, 199, 600])
-def test_a_status_that_ends_no_request_is_refused(status):
+def test_a_status_that_is_not_final_is_refused(status):
     with pytest.raises(ValueError, match=f"^index returned status {status};"):
         response_from(Response(status), index)
 

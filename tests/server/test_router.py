@@ -1,4 +1,4 @@
-"""Which handler a path belongs to."""
+"""Which handler matches a path."""
 
 import itertools
 from urllib.parse import quote
@@ -13,7 +13,7 @@ from tests.linear import takes_linear_time
 
 
 async def handler(ws, **params):
-    """One that takes any path parameter."""
+    """A handler that accepts any path parameters."""
 
 
 def router(*patterns, kind="websocket"):
@@ -24,7 +24,7 @@ def router(*patterns, kind="websocket"):
 
 
 def found(table, path, kind="websocket"):
-    """The pattern that answers ``path`` and its parameters; None if there is none."""
+    """The pattern that matches ``path`` and its parameters; None without a match."""
     try:
         route, params = table.match(path, kind)
     except NotFound:
@@ -93,7 +93,7 @@ def test_an_encoded_slash_stays_inside_its_segment():
     assert found(router("/chat/{room}"), "/chat/a%2Fb%2f..") == ("/chat/{room}", {"room": "a/b/.."})
 
 
-def test_what_is_encoded_is_decoded_once():
+def test_percent_escapes_are_decoded_once():
     assert found(router("/{x}"), "/%252F") == ("/{x}", {"x": "%2F"})
 
 
@@ -104,7 +104,7 @@ def test_escapes_that_are_not_utf_8_are_a_bad_request(path):
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
-def test_any_text_comes_through_a_parameter_as_it_was_encoded(text):
+def test_any_text_round_trips_through_a_parameter(text):
     assert found(router("/chat/{room}"), "/chat/" + quote(text, safe="")) == ("/chat/{room}", {"room": text})
 
 
@@ -148,7 +148,7 @@ def test_a_websocket_is_not_found_where_there_is_only_a_page():
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_plain_request_where_there_is_only_a_websocket_must_upgrade(method):
+def test_a_plain_request_to_a_websocket_route_must_upgrade(method):
     with pytest.raises(UpgradeRequired):
         router("/chat/{room}").match("/chat/lobby", "http", method)
 
@@ -233,7 +233,7 @@ def test_a_parameter_may_not_take_the_name_of_the_handlers_first_argument():
         Router().add("websocket", "/chat/{ws}", handler)
 
 
-def test_a_handler_with_defaults_or_bound_to_an_object_is_taken():
+def test_a_bound_method_or_a_handler_with_defaults_is_accepted():
     class Chat:
         def join(self, ws, room, limit=5):
             """A method."""
@@ -247,7 +247,7 @@ def test_a_handler_with_defaults_or_bound_to_an_object_is_taken():
     assert found(table, "/b/x") == ("/b/{room}", {"room": "x"})
 
 
-def test_what_is_no_function_is_refused():
+def test_a_handler_that_is_not_callable_is_refused():
     with pytest.raises(TypeError, match="not a callable"):
         Router().add("websocket", "/", "handler")
 

@@ -1,4 +1,4 @@
-"""What signals do to a program that runs a server, also when the system has run out of something."""
+"""Signals to a program that runs a server, also when system resources are exhausted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.cli.process import PATIENCE, finish, listening, python
 from tests.pair import within
 from tests.server.program import running
 
-#: Its page makes the system refuse new threads, as a limit on processes or address space does.
+#: A request for its page makes the kernel refuse new threads, like a limit on processes or address space.
 PROGRAM = """
 import asyncio, logging, os, sys, threading, time
 import endwell
@@ -80,7 +80,7 @@ def program(loop="uvloop", deadline=120.0):
 
 
 async def get(server, path):
-    """Ask for a page, which answers."""
+    """Request a page, which answers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     answer = await within(reader.read())
@@ -92,7 +92,7 @@ loops = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 
 
 @loops
-async def test_sigterm_drains_though_the_system_gives_no_thread(loop):
+async def test_sigterm_drains_when_no_thread_can_start(loop):
     with running("-c", program(loop)) as server:
         async with (
             endwell.connect(server.url("/async")) as ws,
@@ -107,7 +107,7 @@ async def test_sigterm_drains_though_the_system_gives_no_thread(loop):
         status, log = await asyncio.to_thread(server.finish, None)
         out = server.process.stdout.read()
     assert status == 0
-    # Callbacks of plain handlers may block, so even then they do not run in the loop.
+    # Callbacks of plain handlers may block, so they do not run in the loop even then.
     lines = ["SERVER_DRAINED MainThread", "SERVER_DRAINED endwell", "returned"]
     assert sorted(out.splitlines()) == lines
     assert "2 clean" in log
@@ -115,7 +115,7 @@ async def test_sigterm_drains_though_the_system_gives_no_thread(loop):
 
 
 @loops
-async def test_a_blocked_loop_is_ended_after_the_deadline_though_the_system_gives_no_thread(loop):
+async def test_a_blocked_loop_ends_after_the_deadline_when_no_thread_can_start(loop):
     with running("-c", program(loop, 0.0)) as server:
         await get(server, "/exhaust")
         ws = await endwell.connect(server.url("/blocks"))
@@ -126,9 +126,9 @@ async def test_a_blocked_loop_is_ended_after_the_deadline_though_the_system_give
     assert "in blocks" in log
 
 
-async def test_a_process_that_cannot_write_its_log_ends_all_the_same():
+async def test_a_process_that_cannot_write_its_log_ends():
     with python("-c", program(deadline=0.0)) as process:
-        port = listening(process)  # from here on nobody reads the log
+        port = listening(process)  # from here on the log is not read
         ws = await endwell.connect(f"ws://127.0.0.1:{port}/floods")
         assert await asyncio.to_thread(process.stdout.readline) == "from here on\n"
         process.send_signal(signal.SIGTERM)
@@ -137,7 +137,7 @@ async def test_a_process_that_cannot_write_its_log_ends_all_the_same():
 
 
 @loops
-async def test_sighup_drains_and_a_second_one_hastens_nothing(loop):
+async def test_a_second_sighup_does_not_shorten_the_drain(loop):
     with running("-c", program(loop)) as server:
         async with endwell.connect(server.url("/async")) as ws:
             await ws.send("slow")
@@ -152,7 +152,7 @@ async def test_sighup_drains_and_a_second_one_hastens_nothing(loop):
     assert "1 clean" in log
 
 
-async def test_a_program_that_ignores_sighup_or_handles_it_goes_on_doing_so():
+async def test_an_existing_sighup_handler_is_kept():
     text = program().replace("server.run(", "signal.signal(signal.SIGHUP, HANDLER); server.run(")
     text = text.replace("import asyncio", "import signal, asyncio", 1)
     for handler in ("signal.SIG_IGN", "lambda *_: print('mine', flush=True)"):
@@ -167,7 +167,7 @@ async def test_a_program_that_ignores_sighup_or_handles_it_goes_on_doing_so():
 
 
 @loops
-async def test_sys_exit_in_the_loop_but_in_no_handler_drains_and_then_ends_the_process(loop):
+async def test_sys_exit_in_a_loop_callback_drains_and_ends_the_process(loop):
     with running("-c", program(loop)) as server:
         async with endwell.connect(server.url("/async")) as other:
             await other.send("hello")
@@ -180,7 +180,7 @@ async def test_sys_exit_in_the_loop_but_in_no_handler_drains_and_then_ends_the_p
     assert "2 clean" in log
 
 
-def test_a_port_in_use_is_told_in_one_line_without_a_traceback():
+def test_a_port_in_use_exits_with_one_line_without_a_traceback():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for workers in ("None", "1"):
@@ -209,14 +209,14 @@ def test_a_port_in_use_is_an_oserror_outside_of_the_main_thread():
     assert str(error) == f"[Errno {errno.EADDRINUSE}] Address already in use: '127.0.0.1:{port}'"
 
 
-async def test_run_in_a_running_loop_points_to_serving_and_leaves_nothing_behind():
+async def test_run_in_a_running_loop_raises_and_suggests_serving():
     with pytest.raises(RuntimeError, match=r"async with server\.serving"):
         endwell.Server().run(port=0)
     gc.collect()  # a coroutine that was never awaited would warn
 
 
 @pytest.mark.parametrize("logs", [False, True])
-def test_a_program_that_has_not_set_up_logging_says_where_it_listens(logs):
+def test_a_program_without_logging_setup_prints_its_address(logs):
     setup = "import logging; logging.basicConfig(level=logging.WARNING)\n" if logs else ""
     file = (
         "import endwell\nserver = endwell.Server()\nserver.on_start(lambda: print('started', flush=True))\n"

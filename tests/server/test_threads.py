@@ -23,7 +23,7 @@ from tests.raw import BOUND, PROMPT
 
 
 async def fetch(server, path="/"):
-    """The answer to a plain request."""
+    """The response to a plain request."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
     text = (await within(reader.read())).decode()
@@ -35,7 +35,7 @@ def url(server, path="/"):
     return f"ws://127.0.0.1:{server.port}{path}"
 
 
-async def test_plain_and_async_handlers_live_side_by_side():
+async def test_plain_and_async_handlers_work_side_by_side():
     server = endwell.Server()
     where = []
 
@@ -80,13 +80,13 @@ async def test_plain_and_async_handlers_live_side_by_side():
 
 
 async def until_gone(*names):
-    """Until no thread has such a name."""
+    """Until no thread with such a name is left."""
     async with asyncio.timeout(BOUND):
         while any(thread.name.startswith(names) for thread in threading.enumerate()):
             await asyncio.sleep(0.01)
 
 
-async def test_how_a_plain_handler_leaves_decides_how_its_connection_ends(caplog):
+async def test_the_result_of_a_plain_handler_decides_the_ending(caplog):
     server = endwell.Server()
     told = []
 
@@ -101,7 +101,7 @@ async def test_how_a_plain_handler_leaves_decides_how_its_connection_ends(caplog
     @server.websocket("/closes")
     def closes(ws):
         ws.close(4000, "enough")
-        ws.recv()  # raises ConnectionClosed, which is no fault
+        ws.recv()  # raises ConnectionClosed, which is no error
 
     @server.on_close
     def ended(ws, ending):
@@ -121,7 +121,7 @@ async def test_how_a_plain_handler_leaves_decides_how_its_connection_ends(caplog
         "/raises": ([], 1011, ""),
         "/closes": ([], 4000, "enough"),
     }
-    # Each in a thread of its own, so in no order.
+    # Each in a thread of its own, so in no particular order.
     assert {(kind, path, cause) for kind, path, cause, _ in told} == {
         (endwell.sync.WebSocket, "/returns", Cause.HANDLER_RETURNED),
         (endwell.sync.WebSocket, "/raises", Cause.HANDLER_ERROR),
@@ -133,7 +133,7 @@ async def test_how_a_plain_handler_leaves_decides_how_its_connection_ends(caplog
 
 
 @pytest.mark.parametrize("busy", ["sleeps", "computes"])
-async def test_while_a_handler_is_busy_pings_are_answered_and_a_close_is_echoed(busy):
+async def test_pings_and_a_close_are_answered_while_a_handler_is_busy(busy):
     server = endwell.Server()
     release = threading.Event()
     states = []
@@ -160,7 +160,7 @@ async def test_while_a_handler_is_busy_pings_are_answered_and_a_close_is_echoed(
     assert states[1] == "done"
 
 
-async def test_500_idle_blocking_handlers_stop_nobody():
+async def test_500_idle_blocking_handlers_delay_no_other():
     server = endwell.Server()
 
     @server.websocket("/idle")
@@ -188,7 +188,7 @@ async def test_500_idle_blocking_handlers_stop_nobody():
     await until_gone("endwell handler")
 
 
-async def test_above_the_bound_a_connection_is_refused_with_503_until_a_thread_is_free():
+async def test_above_max_threads_connections_get_503_until_a_thread_is_free():
     server = endwell.Server(max_threads=2)
 
     @server.websocket("/")
@@ -223,7 +223,7 @@ async def test_above_the_bound_a_connection_is_refused_with_503_until_a_thread_i
         await ws.close()
 
 
-async def test_pages_beyond_their_threads_wait_their_turn(monkeypatch):
+async def test_pages_beyond_their_threads_wait_in_order(monkeypatch):
     monkeypatch.setattr(threads, "PAGES", 2)
     server = endwell.Server()
     running, most, both = [], [], threading.Barrier(2)
@@ -244,12 +244,12 @@ async def test_pages_beyond_their_threads_wait_their_turn(monkeypatch):
 
 
 @pytest.mark.parametrize(("wrong", "error"), [(0, ValueError), (True, TypeError), ("ten", TypeError)])
-def test_max_threads_is_a_positive_number(wrong, error):
+def test_max_threads_must_be_a_positive_number(wrong, error):
     with pytest.raises(error, match="max_threads"):
         endwell.Server(max_threads=wrong)
 
 
-async def test_a_stopping_server_closes_with_1001_and_waits_for_the_threads(transport):
+async def test_stop_closes_with_1001_and_waits_for_the_threads(transport):
     server = endwell.Server()
     cleaned = []
 
@@ -272,7 +272,7 @@ async def test_a_stopping_server_closes_with_1001_and_waits_for_the_threads(tran
     assert cleaned == [Cause.SERVER_DRAINED]
 
 
-async def test_a_thread_that_never_returns_is_left_alone_with_a_line_in_the_log(monkeypatch, caplog):
+async def test_a_thread_that_never_returns_is_logged_and_left_running(monkeypatch, caplog):
     monkeypatch.setattr("endwell.server.timetable.CLEANUP_TIME", 0.1)
     server = endwell.Server()
     release = threading.Event()
@@ -310,7 +310,7 @@ async def test_a_page_that_outlives_a_stop_takes_no_place_of_a_handler():
         assert await within(ws.recv()) == "here"
 
 
-async def test_a_handler_for_which_the_system_has_no_thread_fails_and_is_forgotten(monkeypatch, caplog):
+async def test_a_handler_without_a_thread_fails_and_leaves_nothing(monkeypatch, caplog):
     server = endwell.Server()
 
     @server.websocket("/")

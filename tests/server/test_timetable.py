@@ -17,12 +17,12 @@ def timetable(count, **changes):
     return Timetable(Drain(**changes), count)
 
 
-def test_the_keywords_are_the_fields():
+def test_the_keywords_are_the_fields_of_drain():
     assert list(get_type_hints(DrainKeywords)) == [field.name for field in fields(Drain)]
 
 
 @pytest.mark.parametrize("changes", [{"window": -1}, {"deadline": inf}, {"rate": 0}, {"window": nan}])
-def test_a_time_or_rate_that_makes_no_sense_is_refused(changes):
+def test_an_invalid_time_or_rate_is_refused(changes):
     (name,) = changes
     with pytest.raises(ValueError, match=name):
         Drain(**changes)
@@ -30,7 +30,7 @@ def test_a_time_or_rate_that_makes_no_sense_is_refused(changes):
         Drain(**{name: "1"})
 
 
-def test_a_code_and_a_reason_that_may_not_be_sent_are_refused():
+def test_an_invalid_code_or_reason_is_refused():
     with pytest.raises(ValueError, match="1006"):
         Drain(code=1006)
     assert Drain(reason="x" * 103).text == "x" * 103
@@ -38,7 +38,7 @@ def test_a_code_and_a_reason_that_may_not_be_sent_are_refused():
         Drain(reason="x" * 104)
 
 
-def test_the_reason_says_what_the_code_means_unless_it_is_given():
+def test_the_default_reason_follows_from_the_code():
     assert Drain().text == "server stopping"
     assert Drain(code=CloseCode.SERVICE_RESTART).text == "server restarting"
     assert Drain(code=1012, reason="").text == ""
@@ -51,7 +51,7 @@ def test_a_server_with_few_connections_has_a_short_window():
     assert timetable(100_000, deadline=5).window == 2
 
 
-def test_the_closings_are_random_but_never_many_in_one_moment():
+def test_the_closings_are_random_but_evenly_spread():
     table = timetable(10_000)
     moments = [table.close_time(index, random.random()) for index in range(10_000)]
     assert moments == sorted(moments)
@@ -62,7 +62,7 @@ def test_the_closings_are_random_but_never_many_in_one_moment():
 
 @pytest.mark.parametrize("deadline", [0, 0.3, 5, 25, 3600])
 @pytest.mark.parametrize("count", [0, 1, 100_000])
-def test_the_phases_follow_each_other_and_end_before_the_deadline(deadline, count):
+def test_the_phases_are_in_order_and_end_before_the_deadline(deadline, count):
     table = timetable(count, deadline=deadline)
     times = [table.begins(phase) for phase in Phase]
     assert times == sorted(times)
@@ -70,18 +70,18 @@ def test_the_phases_follow_each_other_and_end_before_the_deadline(deadline, coun
     assert times[-1] < max(deadline, table.begins(Phase.CANCEL) + 1.001)
 
 
-def test_who_is_busy_has_its_time_after_its_own_moment_and_not_after_everybodys():
+def test_busy_time_starts_at_the_moment_of_each_connection():
     table = timetable(100_000)
     assert table.busy_time == 5
     assert table.begins(Phase.WAIT) == table.window + table.busy_time < table.begins(Phase.CANCEL)
 
 
-def test_a_peer_that_takes_nothing_and_answers_nothing_has_a_fifth_of_the_deadline_and_two_seconds_at_least():
+def test_an_unresponsive_peer_gets_a_fifth_of_the_deadline_but_two_seconds():
     assert timetable(1).abort_delay == 5
     assert timetable(1, deadline=3).abort_delay == 2
 
 
-def test_the_advice_is_after_the_server_has_gone_if_nobody_else_listens():
+def test_the_retry_advice_starts_after_the_stop_if_the_port_stays_bound():
     table = timetable(2000)
     assert table.return_window() == 5
     assert RetryAdvice.parse(table.reason(0)) == RetryAdvice(11, 16)
@@ -94,7 +94,7 @@ def test_the_advice_is_after_the_server_has_gone_if_nobody_else_listens():
 
 @pytest.mark.parametrize("listen", [True, False])
 @pytest.mark.parametrize("count", [10, 150, 2_000, 20_000])
-def test_clients_come_back_at_the_rate_or_slower_in_any_second(listen, count):
+def test_clients_reconnect_at_most_at_the_rate_in_any_second(listen, count):
     table = timetable(count, listen=listen, rate=200)
     dice = random.Random(count)
     back = []
@@ -108,7 +108,7 @@ def test_clients_come_back_at_the_rate_or_slower_in_any_second(listen, count):
     assert max(bisect_left(back, moment + 1) - number for number, moment in enumerate(back)) <= 200
 
 
-def test_who_is_refused_is_told_when_to_come_back():
+def test_a_refusal_has_retry_after():
     table = timetable(2000)
     assert table.retry_after(0, 0.0) == 11
     assert table.retry_after(0, 0.99) == 16
@@ -116,6 +116,6 @@ def test_who_is_refused_is_told_when_to_come_back():
     assert timetable(2000, listen=False).retry_after(0, 0.0) == 1
 
 
-def test_advice_beyond_what_the_grammar_holds_is_cut():
+def test_advice_is_limited_to_what_the_grammar_can_express():
     assert RetryAdvice.parse(timetable(10**9, rate=1).reason(0)) == RetryAdvice(11, 99999)
     assert RetryPolicy().max_advised < 99999

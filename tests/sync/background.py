@@ -1,4 +1,4 @@
-"""Threads of a test, and a server beside it."""
+"""Background threads of a test, and a server to talk to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.raw import BOUND
 
 
 def until(reached: Callable[[], object]) -> None:
-    """Wait for it, in bounded time."""
+    """Wait for ``reached()``, at most BOUND."""
     deadline = time.monotonic() + BOUND
     while not reached():
         assert time.monotonic() < deadline, "it does not come true"
@@ -21,7 +21,7 @@ def until(reached: Callable[[], object]) -> None:
 
 
 class Background:
-    """A function in a thread, and what became of it."""
+    """A function in a thread, and its result."""
 
     def __init__(self, function: Callable[..., object], *args: object) -> None:
         self._outcome: list[tuple[object, BaseException | None]] = []
@@ -62,13 +62,13 @@ def served(**options: object) -> Iterator[tuple[endwell.Server, str]]:
 
     @server.websocket("/hold")
     async def hold(ws):
-        """One that never reads or writes; a test has its connection."""
+        """A handler that neither reads nor writes; a test uses its connection."""
         held.append(ws)
         await ws.closed
 
     @server.websocket("/flood")
     async def flood(ws):
-        """One that never reads, and never stops sending."""
+        """A handler that never reads and never stops sending."""
         while ws.is_open:
             await ws.send(bytes(1000))
 

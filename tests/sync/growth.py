@@ -1,4 +1,4 @@
-"""Connections that open and end in every way, and what is left of them.
+"""Connections that open and end in every way, and what remains of them.
 
     python -m tests.sync.growth 10000
 
@@ -25,7 +25,7 @@ __all__ = ["WAYS", "Left", "churn", "left", "server"]
 
 
 class Left(NamedTuple):
-    """What a process holds."""
+    """The resources that the process holds."""
 
     threads: int
     descriptors: int
@@ -45,7 +45,7 @@ def left() -> Left:
 
 
 def server() -> endwell.Server:
-    """One with a blocking handler for each ending."""
+    """A server with a blocking handler for each ending."""
     server = endwell.Server(compression=None)
 
     @server.websocket("/{what}")
@@ -60,7 +60,7 @@ def server() -> endwell.Server:
         elif what == "abort":
             ws.abort()
         elif what == "deaf":
-            time.sleep(0.05)  # it takes nothing meanwhile
+            time.sleep(0.05)  # it reads nothing meanwhile
             for _ in ws:
                 pass
 
@@ -106,7 +106,7 @@ def _forgotten(address: str) -> None:
     _echo(address)
 
 
-def _told(address: str) -> None:
+def _with_callback(address: str) -> None:
     calls: list[endwell.Ending] = []
     ws = _echo(address)
     ws.on_close(calls.append)
@@ -114,7 +114,7 @@ def _told(address: str) -> None:
     assert calls == [ws.ending]
 
 
-def _impatient(address: str) -> None:
+def _timed_out(address: str) -> None:
     with _echo(address) as ws:
         for call in (ws.recv, ws.wait_closed):
             try:
@@ -161,8 +161,8 @@ WAYS: tuple[Callable[[str], None], ...] = (
     _aborted_by_us,
     _aborted_by_them,
     _forgotten,
-    _told,
-    _impatient,
+    _with_callback,
+    _timed_out,
     _refused,
     _shared,
     _blocked,
@@ -170,13 +170,13 @@ WAYS: tuple[Callable[[str], None], ...] = (
 
 
 def churn(address: str, count: int) -> None:
-    """So many connections, each way in its turn."""
+    """Open ``count`` connections, which end in each way in turn."""
     for number in range(count):
         WAYS[number % len(WAYS)](address)
 
 
 def main() -> None:
-    """Churn, and print what is left."""
+    """Churn, and print the resources that remain."""
     count = int(sys.argv[1])
     import logging
 

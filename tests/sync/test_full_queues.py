@@ -1,4 +1,4 @@
-"""Queues that are full: in both directions at once, in many hands, in memory."""
+"""Full queues: in both directions at once, with many threads, and their memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AMOUNT = 20 * 2**20
 
 
 @pytest.mark.parametrize("size", [256, 1024, 2**20, AMOUNT])
-def test_two_blocking_peers_that_both_send_20_mib_before_they_read_both_finish(size):
+def test_two_blocking_peers_that_send_before_they_read_do_not_deadlock(size):
     server = endwell.Server(max_size=AMOUNT, compression=None)
     sums = []
 
@@ -37,10 +37,10 @@ def test_two_blocking_peers_that_both_send_20_mib_before_they_read_both_finish(s
     assert ws._bridge.portal.surplus == 0
 
 
-def test_what_is_kept_for_a_blocked_sender_is_bounded(monkeypatch):
+def test_memory_for_a_blocked_sender_is_bounded(monkeypatch):
     monkeypatch.setattr(inbox, "DEADLOCK_ALLOWANCE", 2**20)
     with served() as (_, address):
-        # The peer sends without end and reads nothing; our sends block.
+        # The peer sends without pause and reads nothing; our sends block.
         ws = sync.connect(address + "/flood", write_timeout=None, compression=None)
         sending = Background(_send_until_closed, ws)
         portal = ws._bridge.portal
@@ -66,13 +66,13 @@ def _send_until_closed(ws):
             return
 
 
-def test_a_peer_is_held_back_while_nobody_reads():
+def test_reading_from_a_peer_pauses_without_a_receiver():
     with served() as (_, address):
         ws = sync.connect(address + "/flood", compression=None, max_queue=4)
         until(lambda: not ws._ws._core.wants_read())
         with pytest.raises(TimeoutError):
             ws.wait_closed(0.3)
-        # One read of the socket may go beyond it.
+        # One read of the socket may exceed it.
         assert len(ws._bridge.inbox) < 4 + 300
         assert not ws._ws._core.wants_read()
         for _ in range(2000):
@@ -81,8 +81,8 @@ def test_a_peer_is_held_back_while_nobody_reads():
         ws.wait_closed(BOUND)
 
 
-def test_a_thousand_threads_lose_and_duplicate_nothing():
-    """Of the messages whose ``send()`` returned, each comes back once, and the end is the same to all."""
+def test_a_thousand_threads_lose_and_duplicate_no_message():
+    """Each message whose ``send()`` returned comes back once, and all threads get the same ending."""
     with served() as (_, address):
         ws = sync.connect(address + "/echo", compression=None)
         ended, sent, received = [], [], []
@@ -109,8 +109,8 @@ def test_a_thousand_threads_lose_and_duplicate_nothing():
         assert (ending.messages_out, ending.messages_in) == (20_000, 20_000)
 
 
-def test_what_send_has_taken_arrives_though_other_threads_close():
-    """Sends, receives and closes from everywhere: what was taken before the Close is at the peer."""
+def test_messages_accepted_by_send_arrive_although_other_threads_close():
+    """Threads send, receive and close: each message accepted before the Close reaches the peer."""
     server = endwell.Server()
     arrived, done = [], []
 
@@ -150,8 +150,8 @@ def test_what_send_has_taken_arrives_though_other_threads_close():
             assert ws.ending.clean
 
 
-def test_what_is_left_can_be_taken_after_the_loop_is_closed():
-    """As by a handler's thread that its server has left alone."""
+def test_queued_messages_can_be_received_after_the_loop_is_closed():
+    """As in the thread of a handler that its server did not wait for."""
     taken, release = [], threading.Event()
     server = endwell.Server()
 

@@ -1,4 +1,4 @@
-"""Nothing is left of a connection, however it ended; for memory run ``growth`` by hand."""
+"""Nothing remains of a connection, however it ended; for memory run ``growth`` by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.sync.growth import WAYS, churn, left, server
 
 
 def test_threads_descriptors_and_connections_do_not_grow(caplog, monkeypatch):
-    monkeypatch.setattr(bridge, "CALLBACK_TIME", BOUND)  # close() returns when the callbacks have
+    monkeypatch.setattr(bridge, "CALLBACK_TIME", BOUND)  # close() returns when the callbacks have returned
     caplog.set_level("CRITICAL")
     with sync.serving(server(), grace=1) as serving:
         address = f"ws://127.0.0.1:{serving.port}"
@@ -22,7 +22,7 @@ def test_threads_descriptors_and_connections_do_not_grow(caplog, monkeypatch):
         churn(address, 25 * len(WAYS))
         until(lambda: not serving.connections)
         after = left()
-        # A thread that was idle may have ended or another one begun, but not one for each.
+        # An idle thread may have ended or another one started, but not one per connection.
         assert after.threads <= before.threads + 5
         assert after.descriptors <= before.descriptors
         assert after.bridges <= before.bridges + 2

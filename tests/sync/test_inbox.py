@@ -30,7 +30,7 @@ def deliver(inbox, *messages):
     inbox.count(0)
 
 
-def test_what_is_delivered_is_in_the_queue_of_the_threads(portal):
+def test_delivered_messages_are_in_the_queue_of_the_threads(portal):
     inbox = filled(portal, "first", b"second")
     assert (inbox.messages, list(inbox), len(inbox), inbox.arrived) == ([], ["first", b"second"], 2, 2)
     assert inbox.popleft() == "first"
@@ -43,7 +43,7 @@ def test_what_is_delivered_is_in_the_queue_of_the_threads(portal):
     assert not inbox
 
 
-def test_it_is_full_with_max_queue_messages_until_half_of_them_are_read(portal):
+def test_the_inbox_is_full_at_max_queue_messages_until_half_are_read(portal):
     inbox = filled(portal, "1", "2", "3", max_queue=4)
     assert not inbox.is_full()
     deliver(inbox, "4")
@@ -58,7 +58,7 @@ def test_it_is_full_with_max_queue_messages_until_half_of_them_are_read(portal):
     assert not inbox.is_full()
 
 
-def test_it_is_full_with_max_size_bytes_that_are_still_unread(portal):
+def test_the_inbox_is_full_at_max_size_unread_bytes(portal):
     inbox = filled(portal, b"x" * 6, max_size=10)
     assert not inbox.is_full()
     inbox.popleft()
@@ -68,7 +68,7 @@ def test_it_is_full_with_max_size_bytes_that_are_still_unread(portal):
     assert not inbox.is_full()
 
 
-def test_a_queue_that_was_empty_meanwhile_counts_its_bytes_anew(portal):
+def test_an_emptied_inbox_restarts_its_count_of_bytes(portal):
     inbox = filled(portal, max_size=10)
     for _ in range(5):
         deliver(inbox, b"x" * 6)
@@ -76,7 +76,7 @@ def test_a_queue_that_was_empty_meanwhile_counts_its_bytes_anew(portal):
         inbox.popleft()
 
 
-def test_while_a_sender_is_blocked_it_takes_more_within_the_allowance_of_the_loop(portal, monkeypatch):
+def test_a_blocked_sender_extends_the_inbox_by_the_loops_allowance(portal, monkeypatch):
     monkeypatch.setattr(module, "DEADLOCK_ALLOWANCE", 3 * getsizeof(b"x"))
     senders = deque(["blocked"])
     inbox = filled(portal, b"x", b"x", senders=senders, max_queue=2)
@@ -97,7 +97,7 @@ def test_while_a_sender_is_blocked_it_takes_more_within_the_allowance_of_the_loo
     assert not other.is_full()
 
 
-def test_without_a_blocked_sender_there_is_no_allowance(portal):
+def test_without_a_blocked_sender_the_inbox_has_no_allowance(portal):
     senders = deque(["blocked"])
     inbox = filled(portal, b"x", b"x", senders=senders, max_queue=2)
     assert not inbox.is_full()

@@ -1,4 +1,4 @@
-"""The way between threads and the loop."""
+"""The portal between threads and the loop."""
 
 from __future__ import annotations
 
@@ -19,55 +19,55 @@ from tests.sync.background import until as until_true
 
 
 class _Restless:
-    """Has something to say again each time it has been attended to, as a thread may that sends without end."""
+    """Posts another call whenever one is processed, like a thread that never stops sending."""
 
     def __init__(self, portal: Portal) -> None:
         self.portal = portal
-        self.attended = 0
+        self.processed = 0
         self.over = False
 
     def process_posted(self) -> None:
-        self.attended += 1
+        self.processed += 1
         if not self.over:
             self.portal.post(self)
 
 
-async def test_whoever_has_always_more_to_say_does_not_keep_the_loop_to_itself():
+async def test_a_thread_that_always_posts_does_not_starve_the_loop():
     portal = Portal.of(asyncio.get_running_loop())
     restless = _Restless(portal)
     portal.post(restless)
     for turn in range(1, 10):
         await asyncio.sleep(0)
-        assert restless.attended <= MAX_POSTED_PER_TURN * (turn + 1)
-    assert restless.attended >= MAX_POSTED_PER_TURN * 4
+        assert restless.processed <= MAX_POSTED_PER_TURN * (turn + 1)
+    assert restless.processed >= MAX_POSTED_PER_TURN * 4
     restless.over = True
     await asyncio.sleep(0.01)
-    attended = restless.attended
+    processed = restless.processed
     await asyncio.sleep(0.01)
-    assert restless.attended == attended
+    assert restless.processed == processed
 
 
 class _Counted:
-    """Counts how often it was attended to."""
+    """Counts how often it was processed."""
 
     def __init__(self) -> None:
-        self.attended = 0
+        self.processed = 0
 
     def process_posted(self) -> None:
-        self.attended += 1
+        self.processed += 1
 
 
-async def test_more_words_than_one_turn_attends_to_are_attended_to_in_later_turns():
+async def test_posts_beyond_one_iteration_are_processed_in_later_ones():
     portal = Portal.of(asyncio.get_running_loop())
     bridges = [_Counted() for _ in range(3 * MAX_POSTED_PER_TURN + 1)]
     thread = threading.Thread(target=lambda: [portal.post(bridge) for bridge in bridges])
     thread.start()
     thread.join()  # the loop is busy meanwhile
-    await until(lambda: all(bridge.attended for bridge in bridges))
-    assert all(bridge.attended == 1 for bridge in bridges)
+    await until(lambda: all(bridge.processed for bridge in bridges))
+    assert all(bridge.processed == 1 for bridge in bridges)
 
 
-async def test_a_word_whose_bridge_fails_does_not_silence_the_words_behind_it():
+async def test_a_failing_post_does_not_block_later_posts():
     class Broken:
         def process_posted(self) -> None:
             raise RuntimeError("broken")
@@ -79,16 +79,16 @@ async def test_a_word_whose_bridge_fails_does_not_silence_the_words_behind_it():
     before, behind, later = Broken(), _Counted(), _Counted()
     portal.post(before)
     portal.post(behind)
-    await until(lambda: behind.attended)
+    await until(lambda: behind.processed)
     portal.post(before)
     await until(lambda: len(failures) == 2)
     portal.post(later)
-    await until(lambda: later.attended)
+    await until(lambda: later.processed)
     assert failures == ["broken", "broken"]
 
 
 class _Loop:
-    """Holds the callbacks that it was given until the test runs them."""
+    """Holds its callbacks until the test runs them."""
 
     def __init__(self) -> None:
         self.callbacks = deque()
@@ -99,17 +99,17 @@ class _Loop:
     call_soon_threadsafe = call_soon
 
 
-def test_at_most_one_callback_is_pending_however_many_threads_leave_word():
+def test_many_posting_threads_schedule_at_most_one_callback():
     loop = _Loop()
     portal = Portal(loop)
     bridges = [_Counted() for _ in range(4)]
     posts = 5 * MAX_POSTED_PER_TURN
 
-    def leave_word(bridge):
+    def post_repeatedly(bridge):
         for _ in range(posts):
             portal.post(bridge)
 
-    threads = [threading.Thread(target=leave_word, args=(bridge,)) for bridge in bridges]
+    threads = [threading.Thread(target=post_repeatedly, args=(bridge,)) for bridge in bridges]
     for thread in threads:
         thread.start()
     most = 0
@@ -118,7 +118,7 @@ def test_at_most_one_callback_is_pending_however_many_threads_leave_word():
         if loop.callbacks:
             callback, args = loop.callbacks.popleft()
             callback(*args)
-    assert [bridge.attended for bridge in bridges] == [posts] * 4
+    assert [bridge.processed for bridge in bridges] == [posts] * 4
     assert most == 1
 
 

@@ -1,4 +1,4 @@
-"""The process around it: Ctrl-C, fork, exit."""
+"""The process around the library: Ctrl-C, fork, exit."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def running(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def run(program: str, *arguments: str) -> str:
-    """What the program prints; it ends by itself."""
+    """The output of the program, which ends by itself."""
     with running(program, *arguments) as process:
         return process.communicate(timeout=BOUND)[0]
 
 
-#: Makes the calls that it reads. Nothing but Ctrl-C ends one of them within BOUND.
+#: Makes the calls that it reads from stdin. Only Ctrl-C ends one of them within BOUND.
 CALLER = """
     import sys
     from endwell.sync import connect
@@ -61,7 +61,7 @@ CALLER = """
 
 @pytest.fixture(scope="module")
 def caller():
-    """One process for all calls: to start one for each would take most of their time."""
+    """One process for all calls: starting one for each would take most of the time."""
     with _Mute() as (silent, held), running(CALLER, silent, held) as process:
         yield process
         assert process.communicate(timeout=BOUND)[0] == ""
@@ -69,7 +69,7 @@ def caller():
 
 
 def output(program: str, *arguments: str) -> str:
-    """All that the program prints, to both of its outputs."""
+    """The program's output on stdout and stderr."""
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program), *arguments],
         stdout=subprocess.PIPE,
@@ -98,13 +98,13 @@ def test_ctrl_c_interrupts_every_call_in_the_main_thread(call, caller):
     caller.stdin.write(call + "\n")
     caller.stdin.flush()
     assert caller.stdout.readline() == "ready\n"
-    time.sleep(0.1)  # by then it waits; it may be interrupted sooner, too
+    time.sleep(0.1)  # by then it waits; an earlier interrupt is fine, too
     caller.send_signal(signal.SIGINT)
     assert caller.stdout.readline() == "interrupted\n"
 
 
 class _Mute:
-    """Addresses of peers that say nothing: some from their start, the others after the handshake."""
+    """Addresses of peers that never send: some from the start, the others after the handshake."""
 
     def __enter__(self):
         self._socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
@@ -126,7 +126,7 @@ class _Mute:
             sock.close()
 
 
-def test_at_exit_what_is_open_is_closed_with_1001():
+def test_open_connections_are_closed_with_1001_at_exit():
     program = """
         import sys
         import endwell.sync.background
@@ -166,7 +166,7 @@ DAEMON = """
 
 
 @pytest.mark.parametrize("when", ["waiting", "connecting", "open"])
-def test_at_exit_a_loop_of_a_daemon_thread_ends_without_a_word(when):
+def test_a_loop_in_a_daemon_thread_ends_silently_at_exit(when):
     with _Mute() as (silent, held), socket.socket() as refusing:
         refusing.bind(("127.0.0.1", 0))
         nowhere = f"ws://127.0.0.1:{refusing.getsockname()[1]}/"
@@ -175,7 +175,7 @@ def test_at_exit_a_loop_of_a_daemon_thread_ends_without_a_word(when):
     assert told == "bye\n"
 
 
-def test_a_call_that_the_exit_cuts_off_says_so():
+def test_a_call_interrupted_by_the_exit_says_so():
     program = """
         import asyncio, atexit, sys, threading, time
         # What is registered first is called last: when the shared loop has ended.
@@ -216,7 +216,7 @@ PATCHED = """
 """
 
 
-def test_where_threads_are_monkey_patched_it_refuses_instead_of_hanging():
+def test_monkey_patched_threads_are_refused():
     assert (
         output(PATCHED).splitlines()
         == ["threads are monkey-patched here (gevent or eventlet), and endwell.sync needs real ones"] * 2
@@ -264,7 +264,7 @@ def test_patched_after_the_import_coroutines_work_and_a_plain_handler_fails_with
     )
 
 
-def test_at_exit_whoever_does_not_answer_is_cut_and_on_close_is_called_all_the_same():
+def test_unresponsive_peers_are_aborted_at_exit_and_on_close_runs():
     program = """
         import sys
         from endwell.sync import connect
@@ -278,7 +278,7 @@ def test_at_exit_whoever_does_not_answer_is_cut_and_on_close_is_called_all_the_s
         assert time.monotonic() - began >= 1
 
 
-def test_an_exit_does_not_wait_for_a_thread_in_recv():
+def test_the_exit_does_not_wait_for_a_thread_in_recv():
     program = """
         import sys, threading
         from endwell.sync import connect
@@ -290,7 +290,7 @@ def test_an_exit_does_not_wait_for_a_thread_in_recv():
         assert run(program, address + "/hold") == "bye\n"
 
 
-def test_a_thread_that_python_waits_for_keeps_its_connection_until_it_ends():
+def test_a_non_daemon_thread_keeps_its_connection_until_it_ends():
     program = """
         import sys, threading, time
         from endwell.sync import connect
@@ -307,7 +307,7 @@ def test_a_thread_that_python_waits_for_keeps_its_connection_until_it_ends():
 
 
 def in_child(function) -> str:
-    """What ``function`` returns in a forked child."""
+    """The result of ``function`` in a forked child."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -325,7 +325,7 @@ def in_child(function) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_child_cannot_use_an_inherited_connection_and_harms_it_not():
+def test_a_forked_child_cannot_use_or_harm_an_inherited_connection():
     with served() as (_server, address):
         ws = sync.connect(address + "/echo")
         ws.send("unread")
@@ -349,7 +349,7 @@ def test_a_child_cannot_use_an_inherited_connection_and_harms_it_not():
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_child_cannot_come_back_with_its_parents_client_and_harms_it_not():
+def test_a_forked_child_cannot_use_or_harm_a_reconnecting_client():
     with served() as (_server, address):
         client = sync.reconnecting(address + "/echo")
         turns = iter(client)
@@ -370,7 +370,7 @@ def test_a_child_cannot_come_back_with_its_parents_client_and_harms_it_not():
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_child_opens_connections_of_its_own():
+def test_a_forked_child_can_open_connections():
     with served() as (_server, address), sync.connect(address + "/echo"):
 
         def own() -> str:
@@ -383,7 +383,7 @@ def test_a_child_opens_connections_of_its_own():
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_child_does_not_keep_the_parents_tcp_open():
+def test_a_forked_child_does_not_keep_the_parents_tcp_open():
     with served() as (server, address):
         ws = sync.connect(address + "/hold")
         until(lambda: server.held)

@@ -1,4 +1,4 @@
-"""The blocking client that comes back: what only it has. The rest: ``tests/contract``."""
+"""The blocking reconnecting client: what is specific to it. The rest is in ``tests/contract``."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.served import QUICK, SLOW, refusal, serving
 
 @pytest.fixture(autouse=True)
 def there() -> None:
-    """The shared loop: it stays once it is started, and is not what a test left behind."""
+    """The shared loop stays once it is started: no test leaves it behind."""
     background()
 
 
-#: The URL, and what the loop's body does.
+#: Gets the URL, and the body of the loop.
 PROGRAM = """
 import signal, sys, time, endwell
 from endwell.sync import reconnecting
@@ -58,7 +58,7 @@ async def finished(process):
     return process.returncode, out.splitlines(), err
 
 
-async def test_a_program_that_ends_with_the_loop_has_said_its_close_and_its_callbacks_have_run():
+async def test_leaving_the_loop_at_exit_sends_the_close_and_runs_callbacks():
     async with serving() as served:
         process = program(served.url, "break")
         assert await finished(process) == (0, ["after the loop", "told"], "")
@@ -72,13 +72,13 @@ async def test_a_signal_ends_the_loop_at_once(when, number):
         process = program(served.url, "print('open', flush=True); list(ws)")
         first = await asyncio.to_thread(process.stdout.readline)
         assert first == ("told\n" if when == "waiting" else "open\n")
-        await asyncio.sleep(0.1)  # so that it waits for what comes next
+        await asyncio.sleep(0.1)  # so that it waits for the next event
         began = time.monotonic()
         process.send_signal(number)
         status, out, err = await finished(process)
         assert time.monotonic() - began < PROMPT
         assert status == 0
-        # A client that has never been connected says so once.
+        # A client that was never connected logs so once.
         assert [line.partition("; ")[0] for line in err.splitlines()] == [
             f"{served.url}: server refused with HTTP 503 Service Unavailable"
         ] * (when == "waiting")
@@ -88,7 +88,7 @@ async def test_a_signal_ends_the_loop_at_once(when, number):
             assert (await within(served.opened[0].closed)).received == Close(1000)
 
 
-async def test_callbacks_that_block_hold_up_nobody_else():
+async def test_blocking_callbacks_delay_no_other_client():
     hang = threading.Event()
     async with serving(Close(1012)) as served:
 
@@ -100,13 +100,13 @@ async def test_callbacks_that_block_hold_up_nobody_else():
         thread.start()
         ws = await asyncio.to_thread(endwell.sync.connect, served.url)
         assert (await asyncio.to_thread(ws.wait_closed)).code == 1012
-        assert len(served.times) == 1  # the other one has not been let go
+        assert len(served.request_times) == 1  # the other one has not been released
         hang.set()
         await asyncio.to_thread(thread.join)
-        assert len(served.times) == 2
+        assert len(served.request_times) == 2
 
 
-async def test_one_that_hangs_in_a_callback_is_stopped_at_once():
+async def test_a_client_that_hangs_in_a_callback_stops_at_once():
     hang = threading.Event()
     async with serving() as served:
         entered = threading.Event()
@@ -123,10 +123,10 @@ async def test_one_that_hangs_in_a_callback_is_stopped_at_once():
         await asyncio.to_thread(thread.join, PROMPT)
         assert not thread.is_alive()
         hang.set()
-        assert served.times == []
+        assert served.request_times == []
 
 
-async def test_a_loop_that_the_garbage_collector_finds_is_left_too():
+async def test_a_garbage_collected_loop_is_left():
     async with serving() as served:
 
         def forget():
@@ -140,7 +140,7 @@ async def test_a_loop_that_the_garbage_collector_finds_is_left_too():
         assert (await within(served.opened[0].closed)).received == Close(1000)
 
 
-async def test_threads_beside_the_loop_use_its_connection():
+async def test_other_threads_can_use_the_connection_of_a_loop():
     async with serving() as served:
 
         def run():

@@ -16,7 +16,7 @@ from tests.raw import BOUND, PROMPT
 from tests.sync.background import Background, served, until
 
 
-def test_close_from_another_thread_ends_a_recv_at_once_and_both_see_the_same_end():
+def test_close_from_another_thread_wakes_recv_with_the_same_ending():
     with served() as (_, address), sync.connect(address + "/hold", close_timeout=2 * BOUND) as ws:
         receiving = Background(ws.recv)
         time.sleep(0.05)
@@ -30,7 +30,7 @@ def test_close_from_another_thread_ends_a_recv_at_once_and_both_see_the_same_end
         assert ending.code == 4000
 
 
-def test_everybody_who_waits_is_told_the_same_end():
+def test_all_waiting_threads_get_the_same_ending():
     with served() as (_server, address), sync.connect(address + "/hold") as ws:
         waiting = [Background(ws.recv) for _ in range(3)]
         quiet = [Background(ws.wait_closed), Background(ws.close)]
@@ -42,7 +42,7 @@ def test_everybody_who_waits_is_told_the_same_end():
             assert closed.value.ending is ending
 
 
-def test_a_receive_that_times_out_loses_nothing():
+def test_a_timeout_of_a_receive_loses_nothing():
     with served() as (server, address), sync.connect(address + "/hold") as ws:
         until(lambda: server.held)
         for seconds in (0, 0.01):
@@ -62,7 +62,7 @@ def test_a_receive_that_times_out_loses_nothing():
 
 
 def _send_all(ws: endwell.WebSocket, count: int) -> None:
-    """Send from the loop that keeps ``ws``, one message in each of its turns."""
+    """Send ``count`` messages on the loop of ``ws``, one per iteration."""
 
     def send(number: int) -> None:
         if number < count:
@@ -93,7 +93,7 @@ def test_a_blocked_send_ends_when_the_peer_goes():
         assert not ws.is_open
 
 
-def test_those_who_wait_to_send_take_turns():
+def test_waiting_senders_take_turns():
     with served(write_limit=1000) as (_server, address):
         ws = sync.connect(address + "/echo", write_limit=1000, max_queue=10_000)
 
@@ -128,7 +128,7 @@ def test_a_thread_never_waits_for_its_own_event_loop():
         assert all("event loop" in each for each in found)
 
 
-def test_on_close_is_called_once_with_the_end_though_nobody_reads():
+def test_on_close_is_called_once_without_a_receiver():
     with served() as (server, address):
         ws = sync.connect(address + "/hold")
         calls = []
@@ -145,8 +145,8 @@ def test_on_close_is_called_once_with_the_end_though_nobody_reads():
         assert calls[1] == (ending, threading.main_thread())
 
 
-def test_a_callback_may_block_and_use_its_connection_and_its_errors_are_logged(caplog, monkeypatch):
-    monkeypatch.setattr(bridge, "CALLBACK_TIME", BOUND)  # close() returns when it has
+def test_a_callback_may_block_and_its_errors_are_logged(caplog, monkeypatch):
+    monkeypatch.setattr(bridge, "CALLBACK_TIME", BOUND)  # close() returns when it has returned
     with served() as (_, address):
         other = sync.connect(address + "/echo")
         ws = sync.connect(address + "/echo")
@@ -172,7 +172,7 @@ async def _coroutine_function(ending):
     raise AssertionError(ending)
 
 
-def test_a_callback_that_hangs_delays_the_news_for_a_second_only():
+def test_close_waits_at_most_a_second_for_a_hanging_callback():
     with served() as (_, address):
         ws = sync.connect(address + "/hold")
         release = threading.Event()
@@ -183,7 +183,7 @@ def test_a_callback_that_hangs_delays_the_news_for_a_second_only():
         release.set()
 
 
-def test_what_came_before_the_end_is_delivered_before_it_is_told():
+def test_messages_before_the_end_are_delivered_before_it_raises():
     with served() as (server, address):
         ws = sync.connect(address + "/hold")
         until(lambda: server.held)
@@ -205,7 +205,7 @@ def test_what_came_before_the_end_is_delivered_before_it_is_told():
         assert list(ws) == []
 
 
-def test_a_connection_that_nobody_holds_is_closed():
+def test_an_unreferenced_connection_is_closed():
     with served() as (server, address):
         ws = sync.connect(address + "/hold")
         until(lambda: server.held)
@@ -214,7 +214,7 @@ def test_a_connection_that_nobody_holds_is_closed():
         assert server.held[0].ending.received.code == 1000
 
 
-def test_the_block_closes_with_1000_or_tells_of_an_interruption():
+def test_the_with_block_closes_with_1000_or_1001_if_interrupted():
     with served() as (_server, address):
         with sync.connect(address + "/hold") as ws:
             pass
@@ -224,7 +224,7 @@ def test_the_block_closes_with_1000_or_tells_of_an_interruption():
         assert (ws.ending.cause, ws.ending.code) == (Cause.CANCELLED, 1001)
 
 
-def test_mistakes_raise_at_the_call_and_harm_nothing():
+def test_wrong_arguments_raise_at_the_call_without_effect():
     with served() as (_, address), sync.connect(address + "/echo") as ws:
         for wrong in (None, 5, ["text"]):
             with pytest.raises(TypeError, match="message"):

@@ -22,7 +22,7 @@ if "endwell.sync._locks" in endwell.compiled():
 
 
 @pytest.mark.parametrize("module", BOTH, ids=lambda module: module.__name__)
-def test_a_lock_is_that_of_the_threading_module(module):
+def test_locks_are_those_of_the_threading_module(module):
     lock = module.allocate()
     assert lock.acquire()
     assert lock.locked()
@@ -42,7 +42,7 @@ def test_a_lock_is_that_of_the_threading_module(module):
 
 @pytest.mark.parametrize("module", BOTH, ids=lambda module: module.__name__)
 @pytest.mark.parametrize("count", [0, 1, 100])
-def test_what_is_handed_over_goes_on(module, count):
+def test_threads_waiting_for_handed_over_locks_resume(module, count):
     held = [module.allocate() for _ in range(count)]
     assert all(lock.acquire() for lock in held)
     waiting = [Background(lock.acquire) for lock in held]
@@ -50,7 +50,7 @@ def test_what_is_handed_over_goes_on(module, count):
     assert all(each.result() for each in waiting)
 
 
-def test_those_who_wait_are_woken_in_the_order_in_which_they_came():
+def test_waiting_threads_wake_in_order():
     waiting = Waiting()
     woken = []
 
@@ -66,11 +66,11 @@ def test_those_who_wait_are_woken_in_the_order_in_which_they_came():
         waiting.wake(1)
         until(lambda count=count: len(woken) == count)
     assert woken == [0, 1, 2]
-    waiting.wake(1)  # nobody
+    waiting.wake(1)  # no thread
     assert not waiting
 
 
-def test_nobody_waits_for_what_is_there_or_longer_than_asked():
+def test_wait_returns_at_once_if_satisfied_or_at_its_timeout():
     waiting = Waiting()
     waiting.wait(lambda: True, -1)
     waiting.wait(lambda: False, 0.01)
@@ -80,7 +80,7 @@ def test_nobody_waits_for_what_is_there_or_longer_than_asked():
     assert remaining(1e300, 5.0) == threading.TIMEOUT_MAX
 
 
-def test_threads_grow_to_the_bound_take_turns_above_it_and_go_when_idle(monkeypatch):
+def test_the_thread_pool_grows_to_its_bound_and_shrinks_when_idle(monkeypatch):
     monkeypatch.setattr(threads, "IDLE_TIME", 0.1)
     pool = Threads(3, "test of threads")
     release, ran = threading.Event(), []
@@ -97,11 +97,11 @@ def test_threads_grow_to_the_bound_take_turns_above_it_and_go_when_idle(monkeypa
     assert len(set(ran)) <= 3
     until(lambda: not any(each.name.startswith("test of threads") for each in threading.enumerate()))
     assert pool.busy == 0
-    pool.submit(job)  # and they come again
+    pool.submit(job)  # and they start again
     until(lambda: len(ran) == 8)
 
 
-def test_a_job_that_fails_harms_no_other(caplog):
+def test_a_failing_job_does_not_affect_others(caplog):
     pool = Threads(1, "test of threads")
     ran = []
 

@@ -1,4 +1,4 @@
-"""What endwell.js knows of codes, causes and defaults is what the rest of the package knows."""
+"""The codes, causes and defaults in endwell.js match the rest of the package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_the_module_is_up_to_date() -> None:
     assert BLOCK.findall(module) == [block()], "run `make docs`"
 
 
-def test_codes_and_ranges_together_tell_of_every_code() -> None:
+def test_codes_and_ranges_cover_every_code() -> None:
     codes, later = retry()
     bounds = [tuple(map(int, pair)) for pair in re.findall(r"code >= (\d+) && code <= (\d+)", later)]
     assert bounds == [(row.first, row.last) for row in RANGES if row.retry is Retry.LATER]
@@ -27,7 +27,7 @@ def test_the_defaults_are_those_of_the_python_client() -> None:
     assert [defaults()[name] for name in names.split()] == [5, 60, 10, 3600, None, None, 20, 20, 10, 10]
 
 
-def test_a_version_is_one_that_npm_takes() -> None:
+def test_the_version_is_valid_for_npm() -> None:
     versions = ["1.2.3", "0.1.0.dev0", "1.0.0rc2", "1.0.0a1", "1.0.0b10"]
     assert [semver(each) for each in versions] == [
         "1.2.3",

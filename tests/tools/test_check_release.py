@@ -15,7 +15,7 @@ def test_a_release_with_one_version_passes() -> None:
 
 
 @pytest.mark.parametrize("tag", ["v0.1.0", "0.2.0", "v0.2.0.dev0", "main"])
-def test_another_tag_is_a_fault(tag: str) -> None:
+def test_another_tag_is_refused(tag: str) -> None:
     assert len(faults(tag, SOURCE, CHANGELOG)) == 1
 
 
@@ -30,5 +30,5 @@ def test_another_tag_is_a_fault(tag: str) -> None:
         "",
     ],
 )
-def test_a_changelog_without_the_version_is_a_fault(changelog: str) -> None:
+def test_a_changelog_without_the_version_is_refused(changelog: str) -> None:
     assert faults("v0.2.0", SOURCE, changelog)

@@ -25,7 +25,7 @@ def test_a_long_file_may_give_its_reason() -> None:
 
 
 @pytest.mark.parametrize("comment", ["# size:", "x = 1  # size: of x", "# resize: no"])
-def test_what_is_no_reason_for_a_file_does_not_pass_as_one(comment: str) -> None:
+def test_another_comment_is_no_reason_for_a_long_file(comment: str) -> None:
     assert faults(comment + "\n" * 401)
 
 
@@ -35,12 +35,12 @@ def test_a_function_may_have_50_lines() -> None:
     assert faults(function(51, "async def f():")) == ["f: 51 lines, 50 allowed"]
 
 
-def test_a_long_function_may_give_its_reason_in_its_head() -> None:
+def test_a_long_function_may_give_its_reason_in_its_header() -> None:
     assert not faults(function(51, "def f():  # size: the cases stand side by side"))
     assert faults(function(51) + "  # size: not in the head")
 
 
-def test_a_method_is_measured_and_its_self_is_not_counted() -> None:
+def test_a_method_is_measured_without_counting_self() -> None:
     method = "class C:\n    def m(self, a, b, c, d, e, {}): ..."
 
     assert not faults(method.format("f"))
@@ -48,7 +48,7 @@ def test_a_method_is_measured_and_its_self_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize("seventh", ["g", "*, g", "*g", "**g"])
-def test_a_seventh_parameter_of_any_kind_is_one_too_many(seventh: str) -> None:
+def test_a_seventh_parameter_of_any_kind_is_refused(seventh: str) -> None:
     assert faults(f"def f(a, b, c, d, /, e, f, {seventh}): ...") == ["f: 7 parameters, 6 allowed"]
 
 

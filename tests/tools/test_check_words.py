@@ -1,4 +1,4 @@
-"""What the check of wordings refuses on a page, and what it leaves alone."""
+"""Which wordings the check refuses on a page, and which text it ignores."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def test_two():
 """
 
 
-def test_what_a_failed_test_left_open_does_not_fail_the_next_test(tmp_path):
+def test_resources_of_a_failed_test_do_not_fail_the_next_test(tmp_path):
     file = tmp_path / "test_both.py"
     file.write_text(TESTS)
     options = ["-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(tmp_path), "-W", "error"]

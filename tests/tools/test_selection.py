@@ -1,4 +1,4 @@
-"""``pytest --once`` leaves out repetitions of a behaviour, and no behaviour."""
+"""``pytest --once`` leaves out repetitions of a behaviour, and never a behaviour."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.selection import once
 
 
 class Item:
-    """What the selection asks of a test."""
+    """The part of a pytest item that the selection uses."""
 
     def __init__(self, name, *, marker=None, **params):
         self.nodeid = f"tests/test_x.py::{name}[{'-'.join(map(str, params.values()))}]"
@@ -28,7 +28,7 @@ def test_one_combination_of_the_axes_is_kept_for_each_case():
     axes = product(["asyncio", "sync"], ["client", "server"], [1000, 1001, [1002]])
     items = [Item("test_a", face=face, role=role, code=code) for face, role, code in axes]
     selected, left_out = once(items)
-    assert len(selected) == 3  # the list cannot be hashed, but is the same object in each combination
+    assert len(selected) == 3  # the list is not hashable, but the same object in each combination
     assert {str(item.callspec.params["code"]) for item in selected} == {"1000", "1001", "[1002]"}
     assert [item for item in items if item not in selected] == left_out
 
@@ -43,7 +43,7 @@ def test_the_selection_contains_each_value_of_an_axis():
     assert len(kept(items)) == 64
 
 
-def test_the_protocol_of_today_comes_before_the_old_ones():
+def test_the_current_protocol_is_preferred_to_old_ones():
     old_and_new = [
         Item(f"test_{number}", way=way) for number in range(20) for way in ("hixie-76", "ws", "hybi-03")
     ]

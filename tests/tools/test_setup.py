@@ -1,4 +1,4 @@
-"""setup.py: what it leaves where the compiler fails."""
+"""What setup.py leaves behind if the compiler fails."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_failure_of_the_compiler_leaves_its_reason_in_the_package(build, capsy
     assert "installed as plain Python" in capsys.readouterr().err
 
 
-def test_a_failure_of_a_build_in_place_leaves_its_reason_beside_the_source(build, monkeypatch):
+def test_a_failed_build_in_place_leaves_its_reason_beside_the_source(build, monkeypatch):
     Path("src", "endwell").mkdir(parents=True)
     build("#error this is not to be compiled", inplace=True)
     assert Path("src", "endwell", "not-compiled").exists()
@@ -55,7 +55,7 @@ def test_a_build_that_succeeds_removes_the_reason(build):
     assert not MARKER.exists()
 
 
-def test_a_failure_is_an_error_where_that_is_asked_for(build, monkeypatch):
+def test_a_failure_is_an_error_if_requested(build, monkeypatch):
     monkeypatch.setenv("ENDWELL_PURE", "0")
     with pytest.raises(setuptools.errors.CCompilerError):
         build("#error this is not to be compiled")

@@ -1,4 +1,4 @@
-"""A peer that writes frames by the letter of RFC 6455 §5.2, right and wrong ones alike."""
+"""A peer that writes frames as RFC 6455 §5.2 specifies, right and wrong ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def frame(
     rsv: int = 0,
     width: int | None = None,
 ) -> bytes:
-    """One frame; ``width`` forces the length into 1, 2 or 8 octets."""
+    """One frame; ``width`` forces a length field of 1, 2 or 8 octets."""
     first = fin << 7 | rsv << 4 | opcode
     mask = 0 if key is None else 0x80
     size = len(payload)
@@ -40,7 +40,7 @@ def frame(
     return head + key + bytes(octet ^ key[i % 4] for i, octet in enumerate(payload))
 
 
-#: What fills the room of a codec, in the form that the codec has.
+#: Fills the room of a codec, in the form that the codec has.
 form = import_module(
     "endwell.wire._payload" if "endwell.wire.codec" in compiled() else "endwell.wire.payload"
 )
@@ -49,7 +49,7 @@ form = import_module(
 def receive(codec: Codec, *reads: bytes, into_room: bool = False) -> tuple[list[Event], PeerError | None]:
     """The events of some reads, and the error that ended them.
 
-    ``into_room``: each read puts what belongs there into the codec's room, as a driver may.
+    ``into_room``: each read is copied into the codec's room as far as it fits, as a driver may.
     """
     events: list[Event] = []
     error = None

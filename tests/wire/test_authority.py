@@ -19,7 +19,7 @@ from endwell.wire.authority import is_among, parse_authority, split_authority
         ("[2001:DB8:0:0::1]:443", ("2001:db8::1", 443)),
     ],
 )
-def test_a_host_and_its_port_are_told_apart(text: str, expected: tuple[str, int | None]) -> None:
+def test_an_authority_is_split_into_host_and_port(text: str, expected: tuple[str, int | None]) -> None:
     assert parse_authority(text) == expected
 
 
@@ -50,13 +50,13 @@ def test_a_host_and_its_port_are_told_apart(text: str, expected: tuple[str, int 
         "::1",
     ],
 )
-def test_anything_else_is_a_value_error(text: str) -> None:
+def test_an_invalid_authority_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"^the (host|IPv6 address of the host|port) is malformed$"):
         parse_authority(text)
 
 
 @given(st.text())
-def test_no_text_raises_anything_but_value_error(text: str) -> None:
+def test_any_text_is_split_or_raises_value_error(text: str) -> None:
     try:
         host, port = parse_authority(text)
     except ValueError:
@@ -84,7 +84,7 @@ NAMES = ["Example.com", "*.sub.example", "[0::1]", "127.0.0.1", "10.0.0.0/8", "[
         "[2001:db8:1::]",
     ],
 )
-def test_a_host_is_among_names_whatever_its_port_and_case(text: str) -> None:
+def test_a_host_matches_names_with_any_port_and_case(text: str) -> None:
     assert is_among(text, NAMES)
 
 
@@ -107,7 +107,7 @@ def test_a_host_is_among_names_whatever_its_port_and_case(text: str) -> None:
         "[::ffff:10.0.0.1]",
     ],
 )
-def test_another_host_is_not(text: str) -> None:
+def test_another_host_does_not_match(text: str) -> None:
     assert not is_among(text, NAMES)
 
 

@@ -32,8 +32,8 @@ def compressing(client: bool, settings: Deflate | None = None, max_size: int | N
     return Codec(client, max_size, PerMessageDeflate(settings or Deflate(), client))
 
 
-def held(codec: Codec) -> int:
-    """The bytes that it keeps of what it has received."""
+def bytes_held(codec: Codec) -> int:
+    """The bytes of received data that the codec keeps."""
     return len(codec._buffer) + len(codec._partial) + (0 if codec.room is None else codec.room_fill)
 
 
@@ -43,7 +43,7 @@ def resident() -> int:
 
 
 def compress(data: bytes) -> bytes:
-    """A message of its own, as a peer without context takeover sends it."""
+    """A compressed message, as a peer without context takeover sends it."""
     peer = zlib.compressobj(wbits=-12)
     return (peer.compress(data) + peer.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
@@ -61,7 +61,7 @@ def test_a_message_in_one_frame_is_received(size: int, client: bool, kind: type)
     assert [type(event) for event in events] == [str, bytes]
 
 
-def test_what_is_received_does_not_change_with_the_read_buffer() -> None:
+def test_a_received_message_is_independent_of_the_read_buffer() -> None:
     buffer = bytearray(frame(BINARY, b"Hello") + frame(BINARY, b"partial"))
     events: list[Event] = []
     codec = server()
@@ -79,7 +79,7 @@ def test_what_is_received_does_not_change_with_the_read_buffer() -> None:
         "81 05 48 65 6c 6c 6f",
     ],
 )
-def test_the_examples_of_the_rfc_for_a_client(octets: str) -> None:
+def test_a_client_receives_the_examples_of_the_rfc(octets: str) -> None:
     assert receive(Codec(client=True), bytes.fromhex(octets)) == (["Hello"], None)
 
 
@@ -87,7 +87,7 @@ def test_the_examples_of_the_rfc_for_a_client(octets: str) -> None:
     ("octets", "event"),
     [("81 85 37fa213d 7f9f4d5158", "Hello"), ("8a 85 37fa213d 7f9f4d5158", Pong(b"Hello"))],
 )
-def test_the_examples_of_the_rfc_for_a_server(octets: str, event: Event) -> None:
+def test_a_server_receives_the_examples_of_the_rfc(octets: str, event: Event) -> None:
     assert receive(server(), bytes.fromhex(octets)) == ([event], None)
 
 
@@ -101,16 +101,16 @@ def test_the_examples_of_the_rfc_for_a_server(octets: str, event: Event) -> None
         "c1 0d f2 48 05 00 00 00 ff ff ca c9 c9 07 00",  # §7.2.3.5
     ],
 )
-def test_the_compressed_examples_of_the_rfc(octets: str) -> None:
+def test_the_compressed_examples_of_the_rfc_are_received(octets: str) -> None:
     assert receive(compressing(client=True), bytes.fromhex(octets)) == (["Hello"], None)
 
 
-def test_the_shared_window_of_the_rfc() -> None:
+def test_the_shared_window_example_of_the_rfc_is_received() -> None:
     reads = bytes.fromhex("c1 07 f2 48 cd c9 c9 07 00"), bytes.fromhex("c1 05 f2 00 11 00 00")
     assert receive(compressing(client=True), *reads) == (["Hello", "Hello"], None)
 
 
-def test_events_come_in_the_order_of_the_wire() -> None:
+def test_events_are_in_the_order_of_the_wire() -> None:
     data = (
         frame(PING, b"1")
         + frame(TEXT, b"frag", fin=False)
@@ -128,7 +128,7 @@ def test_events_come_in_the_order_of_the_wire() -> None:
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-def test_empty_fragments_are_fragments(opcode: int) -> None:
+def test_empty_fragments_are_valid(opcode: int) -> None:
     data = frame(opcode, fin=False) + frame(CONTINUATION, fin=False) + frame(CONTINUATION)
     assert receive(server(), data, frame(TEXT, b"next")) == (["" if opcode == TEXT else b"", "next"], None)
 
@@ -145,18 +145,18 @@ def test_control_frames_may_have_125_bytes() -> None:
     "after", [frame(TEXT, b"late"), b"\xff\xff\xff", frame(CLOSE), frame(PING)[:3], frame(CONTINUATION)]
 )
 @pytest.mark.parametrize("apart", [False, True])
-def test_after_a_close_everything_is_ignored(after: bytes, apart: bool) -> None:
+def test_data_after_a_close_is_ignored(after: bytes, apart: bool) -> None:
     close = frame(CLOSE, b"\x03\xe9")
     reads = (close, after) if apart else (close + after,)
     codec = server()
     assert receive(codec, *reads, frame(TEXT, b"later")) == ([Close(1001, "")], None)
-    assert not held(codec)
+    assert not bytes_held(codec)
 
 
-def test_a_close_may_come_inside_a_fragmented_message() -> None:
+def test_a_close_may_interrupt_a_fragmented_message() -> None:
     codec = server()
     assert receive(codec, frame(TEXT, b"unfinished", fin=False) + frame(CLOSE)) == ([Close()], None)
-    assert not held(codec), "and what there was of it is let go"
+    assert not bytes_held(codec), "and what there was of it is let go"
 
 
 WRONG = {
@@ -187,7 +187,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_a_wrong_frame_ends_it_after_what_came_before(wrong: bytes) -> None:
+def test_an_invalid_frame_fails_after_the_events_before_it(wrong: bytes) -> None:
     before = frame(TEXT, b"before") + frame(PING, b"p")
     codec = server()
     events, error = receive(codec, before + wrong + frame(TEXT, b"after"), frame(TEXT, b"later"))
@@ -210,7 +210,7 @@ def test_a_new_message_inside_a_fragmented_one_is_a_protocol_error(opcode: int, 
     assert "before the previous one has ended" in str(error)
 
 
-def test_after_the_last_fragment_there_is_nothing_to_continue() -> None:
+def test_a_continuation_after_the_last_fragment_is_a_protocol_error() -> None:
     data = frame(TEXT, b"x", fin=False) + frame(CONTINUATION) + frame(CONTINUATION)
     events, error = receive(server(), data)
     assert events == ["x"]
@@ -251,11 +251,11 @@ NOT_UTF8 = [
 
 @pytest.mark.parametrize(("wrong", "position"), NOT_UTF8)
 @pytest.mark.parametrize("good", ["", "κόσμε", "x" * 300])
-def test_text_fails_at_the_first_wrong_byte_and_not_before(wrong: bytes, position: int, good: str) -> None:
-    """Inside a frame of which more is to come: Autobahn 6.4.* call nothing else strict."""
+def test_text_fails_at_the_first_invalid_byte(wrong: bytes, position: int, good: str) -> None:
+    """Inside an incomplete frame: Autobahn 6.4.* call nothing else strict."""
     start = len(good.encode())
     whole = frame(TEXT, good.encode() + wrong + b"and much more" * 100)
-    # A mask changes no length: the payload's first byte stands where the header ends.
+    # Masking does not change the length: the payload starts where the header ends.
     bad = len(whole) - start - len(wrong) - 1300 + start + position
     codec = server()
     assert receive(codec, *(whole[i : i + 1] for i in range(bad))) == ([], None)
@@ -266,7 +266,7 @@ def test_text_fails_at_the_first_wrong_byte_and_not_before(wrong: bytes, positio
 
 @pytest.mark.parametrize(("wrong", "position"), NOT_UTF8)
 @pytest.mark.parametrize("good", ["", "κόσμε", "x" * 300])
-def test_text_that_is_not_utf8_is_refused_in_one_frame_and_in_fragments(
+def test_invalid_utf8_is_refused_in_one_frame_and_in_fragments(
     wrong: bytes, position: int, good: str
 ) -> None:
     text = good.encode() + wrong
@@ -283,7 +283,7 @@ def test_text_that_is_not_utf8_is_refused_in_one_frame_and_in_fragments(
         assert str(error) == f"text is not UTF-8 at byte {len(good.encode())}"
 
 
-def test_each_text_is_checked_from_its_start() -> None:
+def test_utf8_validation_restarts_with_each_text() -> None:
     good = frame(TEXT, b"good text", fin=False) + frame(CONTINUATION, b" and more")
     events, error = receive(server(), good + frame(TEXT, b"\xff", fin=False))
     assert events == ["good text and more"]
@@ -309,13 +309,13 @@ def test_a_fragment_may_end_inside_a_character(text: str, cuts: list[int]) -> No
     assert receive(server(), data) == ([text], None)
 
 
-def test_binary_is_any_octets() -> None:
+def test_binary_messages_may_contain_any_octets() -> None:
     data = bytes(range(256))
     fragments = frame(BINARY, data, fin=False) + frame(CONTINUATION, data)
     assert receive(server(), frame(BINARY, data) + fragments) == ([data, data * 2], None)
 
 
-def test_compressed_text_fails_at_its_first_wrong_byte() -> None:
+def test_compressed_text_fails_at_its_first_invalid_byte() -> None:
     payload = compress(b"ok\xff") + b"\x00\x00\xff\xff" + bytes(100)
     events, error = receive(compressing(client=False), frame(TEXT, payload, rsv=RSV1)[:-100])
     assert str(error) == "text is not UTF-8 at byte 2"
@@ -327,7 +327,7 @@ def test_compressed_text_fails_at_its_first_wrong_byte() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 5, 124, 125, 126, 1000, 65535, 65536])
-def test_a_message_may_have_max_size_bytes_and_no_more(size: int) -> None:
+def test_a_message_may_have_at_most_max_size_bytes(size: int) -> None:
     for max_size, fits in ((size, True), (size - 1, False)):
         if not max_size:
             continue
@@ -344,7 +344,7 @@ def test_a_message_may_have_max_size_bytes_and_no_more(size: int) -> None:
             assert fits or type(error) is MessageTooBig
 
 
-def test_a_message_too_big_is_refused_at_its_header() -> None:
+def test_a_too_big_message_is_refused_at_its_header() -> None:
     for max_size in (10, 125, 126, 65535, 2**20):
         head = frame(BINARY, bytes(max_size + 1))[: -max_size - 1]
         _, error = receive(server(max_size), head)
@@ -354,17 +354,17 @@ def test_a_message_too_big_is_refused_at_its_header() -> None:
     assert type(error) is MessageTooBig
 
 
-def test_the_sum_of_the_fragments_is_refused_at_the_header_of_the_one_too_many() -> None:
+def test_too_big_fragments_are_refused_at_the_header_that_exceeds_max_size() -> None:
     codec = server(100)
     assert receive(codec, frame(BINARY, bytes(60), fin=False)) == ([], None)
     assert type(receive(codec, frame(CONTINUATION, bytes(41))[:6])[1]) is MessageTooBig
-    assert not held(codec)
+    assert not bytes_held(codec)
 
 
 @pytest.mark.parametrize("client", [False, True])
 @pytest.mark.parametrize("length", [2**63 - 1, 2**63 - 2, 2**62, 2**32])
-def test_the_longest_length_is_too_much_behind_a_fragment_too(client: bool, length: int) -> None:
-    # As a sum, in a compiled integer, it was less than nothing.
+def test_the_longest_length_after_a_fragment_does_not_overflow(client: bool, length: int) -> None:
+    # As a sum in a compiled integer it was negative.
     key = None if client else KEY
     codec = Codec(client, max_size=100)
     data = frame(BINARY, b"x", fin=False, key=key) + frame(CONTINUATION, fin=False, key=key, width=8)
@@ -373,10 +373,10 @@ def test_the_longest_length_is_too_much_behind_a_fragment_too(client: bool, leng
     events, error = receive(codec, data, bytes(1000))
     assert events == []
     assert type(error) is MessageTooBig
-    assert not held(codec)
+    assert not bytes_held(codec)
 
 
-def test_without_max_size_any_length_is_accepted_and_nothing_is_allocated_for_it() -> None:
+def test_without_max_size_a_length_allocates_nothing() -> None:
     codec = server(NO_LIMIT)
     tracemalloc.start()
     try:
@@ -389,7 +389,7 @@ def test_without_max_size_any_length_is_accepted_and_nothing_is_allocated_for_it
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-def test_a_bomb_is_refused_with_its_memory_bounded(opcode: int) -> None:
+def test_a_compression_bomb_is_refused_with_bounded_memory(opcode: int) -> None:
     peer = zlib.compressobj(9, wbits=-12)
     bomb = b"".join(peer.compress(bytes(2**20)) for _ in range(64)) + peer.flush(zlib.Z_SYNC_FLUSH)
     data = frame(opcode, bomb, rsv=RSV1)
@@ -402,13 +402,13 @@ def test_a_bomb_is_refused_with_its_memory_bounded(opcode: int) -> None:
         tracemalloc.stop()
     assert events == []
     assert type(error) is MessageTooBig
-    # The message, and as text once more while it is checked.
+    # The message, and once more as text while it is checked.
     assert peak < 2.5 * 2**20 + 6 * len(data)
-    assert not held(codec), "and then let go"
+    assert not bytes_held(codec), "and then let go"
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-def test_many_bombs_in_one_read_are_inflated_one_at_a_time(opcode: int) -> None:
+def test_bombs_in_one_read_are_inflated_one_at_a_time(opcode: int) -> None:
     bomb = frame(opcode, compress(bytes(2**20)), rsv=RSV1)
     whole, ping = bomb * 100 + frame(CLOSE), frame(PING, b"Hello")
     codec = compressing(client=False)
@@ -426,7 +426,7 @@ def test_many_bombs_in_one_read_are_inflated_one_at_a_time(opcode: int) -> None:
     assert counts == [1] * 100 + [0]
     assert codec.controls == [Close()]
     assert peak < 3 * 2**20 + 3 * len(read)
-    # And what comes while it is paused waits behind the rest.
+    # Data that arrives while it is paused waits behind the rest.
     codec, events = compressing(client=False), []
     codec.feed(bytearray(bomb * 2), 2 * len(bomb), events)
     assert codec.has_unparsed
@@ -434,10 +434,10 @@ def test_many_bombs_in_one_read_are_inflated_one_at_a_time(opcode: int) -> None:
     assert (len(events), events[-1], codec.has_unparsed) == (3, Ping(b"Hello"), False)
 
 
-def test_empty_final_blocks_are_inflated_a_few_at_a_time_and_nothing_is_lost(
+def test_empty_final_blocks_are_inflated_in_steps_without_loss(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # RFC 7692 §7.2.3.5 has such a block, of two bytes; zlib is called, and begun anew, for each.
+    # RFC 7692 §7.2.3.5 has such a block of two bytes; zlib is called, and restarted, for each.
     begun = 0
     real = zlib.decompressobj
 
@@ -473,7 +473,7 @@ def test_empty_final_blocks_are_inflated_a_few_at_a_time_and_nothing_is_lost(
     ],
     ids=["pings", "compressed nothing", "fragments", "messages"],
 )
-def test_frames_are_looked_at_some_thousands_at_a_time_and_nothing_is_lost(unit: bytes, event: Event) -> None:
+def test_frames_are_parsed_in_batches_without_loss(unit: bytes, event: Event) -> None:
     count = 20_000
     codec = compressing(client=False)
     if event is None:
@@ -492,7 +492,7 @@ def test_frames_are_looked_at_some_thousands_at_a_time_and_nothing_is_lost(unit:
     assert came + codec.controls == expected
 
 
-def test_a_compressed_frame_may_be_longer_than_what_it_holds() -> None:
+def test_a_compressed_frame_may_be_longer_than_its_content() -> None:
     payload = b"\x00\x00\x00\xff\xff" * 1000 + compress(b"Hello")
     assert receive(compressing(client=False, max_size=5), frame(TEXT, payload, rsv=RSV1)) == (["Hello"], None)
 
@@ -520,12 +520,12 @@ def test_70_000_fragments_of_4_mib_are_one_message(compressed: bool) -> None:
 
 
 def flood(part: bytes, rsv: int = 0, max_size: int | None = 2**20) -> tuple[int, PeerError, int]:
-    """Send fragments until the error: how many went through, the error, the bytes held till then."""
+    """Send fragments until the error: the number sent, the error, and the bytes held until then."""
     codec = compressing(client=True, max_size=max_size)
     assert receive(codec, frame(BINARY, part, key=None, fin=False, rsv=rsv)) == ([], None)
     thousand = frame(CONTINUATION, part, key=None, fin=False) * 1000
     for count in range(0, 1_000_000, 1000):
-        kept = held(codec)
+        kept = bytes_held(codec)
         _, error = receive(codec, thousand)
         if error is not None:
             return count, error, kept
@@ -544,16 +544,14 @@ def flood(part: bytes, rsv: int = 0, max_size: int | None = 2**20) -> tuple[int,
         (b"\x03\x00", RSV1, 2**20),
     ],
 )
-def test_an_endless_flood_of_fragments_is_a_policy_violation(
-    part: bytes, rsv: int, max_size: int | None
-) -> None:
+def test_endless_empty_fragments_are_a_policy_violation(part: bytes, rsv: int, max_size: int | None) -> None:
     count, error, kept = flood(part, rsv, max_size)
     assert type(error) is PolicyViolation
     assert 100_000 < count < 200_000
     assert kept < 200_000
 
 
-def test_fragments_that_bring_bytes_are_limited_by_these_alone() -> None:
+def test_fragments_with_bytes_are_limited_by_max_size_only() -> None:
     count, error, _ = flood(bytes(24), max_size=2**22)
     assert type(error) is MessageTooBig
     assert count > 2**17
@@ -564,7 +562,7 @@ def test_fragments_that_bring_bytes_are_limited_by_these_alone() -> None:
 
 @st.composite
 def wires(draw: st.DrawFn) -> bytes:
-    """What a peer could send: mostly right, sometimes wrong."""
+    """What a peer could send: mostly valid, sometimes not."""
     payloads = st.binary(max_size=140) | st.text(max_size=30).map(str.encode) | st.just(b"x" * 300)
     bits = st.sampled_from([0] * 12 + [RSV1])
     data = b""
@@ -596,9 +594,7 @@ def wires(draw: st.DrawFn) -> bytes:
 
 
 @given(data=wires(), cuts=st.lists(st.integers(0, 1500), max_size=8))
-def test_any_split_of_the_bytes_gives_the_same_events_and_the_same_error(
-    data: bytes, cuts: list[int]
-) -> None:
+def test_any_split_of_the_bytes_gives_the_same_events_and_error(data: bytes, cuts: list[int]) -> None:
     def outcome(*reads: bytes, into_room: bool = False) -> tuple[list[Event], str]:
         events, error = receive(compressing(client=False, max_size=400), *reads, into_room=into_room)
         return events, repr(error)
@@ -606,8 +602,8 @@ def test_any_split_of_the_bytes_gives_the_same_events_and_the_same_error(
     events, error = outcome(data)
     errors = {error}
     if "corrupt" in error:
-        # zlib keeps to itself the output of a call that fails: where the DEFLATE is corrupt
-        # and the text before that is not UTF-8, the pieces decide which of the two is seen.
+        # zlib does not return the output of a call that fails. If the DEFLATE data is corrupt and the text
+        # before that is not UTF-8, the split decides which error is raised.
         errors |= {f"InvalidData('text is not UTF-8 at byte {position}')" for position in range(400)}
     edges = [0, *sorted(cuts), len(data)]
     for reads in (
@@ -621,23 +617,23 @@ def test_any_split_of_the_bytes_gives_the_same_events_and_the_same_error(
 
 
 @pytest.mark.parametrize("data", WRONG.values(), ids=WRONG)
-def test_a_wrong_frame_gives_the_same_error_byte_by_byte(data: bytes) -> None:
+def test_an_invalid_frame_gives_the_same_error_byte_by_byte(data: bytes) -> None:
     whole = receive(server(), data)
     split = receive(server(), *(data[i : i + 1] for i in range(len(data))))
     assert repr(split) == repr(whole)
 
 
-def test_only_what_is_incomplete_is_kept() -> None:
+def test_only_incomplete_data_is_kept() -> None:
     codec = server()
     for data, most in ((frame(PING, bytes(125)), 130), (frame(BINARY, bytes(70_000)), 69_999)):
         for i in range(len(data)):
             receive(codec, data[i : i + 1])
-            assert held(codec) <= min(i + 1, most)
-        assert not held(codec)
+            assert bytes_held(codec) <= min(i + 1, most)
+        assert not bytes_held(codec)
 
 
 @pytest.mark.parametrize("max_size", [2**20, NO_LIMIT])
-def test_a_length_that_is_announced_takes_no_memory_before_it_comes(max_size: int | None) -> None:
+def test_an_announced_length_allocates_no_memory(max_size: int | None) -> None:
     head = frame(BINARY, bytes(2**20))[:1000]
     before = resident()
     codecs = [server(max_size) for _ in range(300)]
@@ -686,7 +682,7 @@ def test_a_message_of_another_type_is_named(message: object) -> None:
         server().message(message)
 
 
-def test_a_lone_surrogate_is_an_error_that_changes_nothing() -> None:
+def test_a_lone_surrogate_raises_without_side_effects() -> None:
     sender, receiver = compressing(client=True, settings=Deflate(min_size=1)), compressing(client=False)
     first = sender.message("Hello")
     with pytest.raises(UnicodeEncodeError):
@@ -695,7 +691,7 @@ def test_a_lone_surrogate_is_an_error_that_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("method", ["ping", "pong"])
-def test_control_frames_are_built_and_bounded(method: str) -> None:
+def test_control_frames_are_built_and_limited_to_125_bytes(method: str) -> None:
     opcode = {"ping": PING, "pong": PONG}[method]
     build = getattr(server(), method)
     for payload in (b"", b"x", bytes(125), bytearray(b"x"), memoryview(b"abc")[::2]):
@@ -732,7 +728,7 @@ def test_only_messages_of_min_size_are_compressed() -> None:
     assert codec.ping(bytes(100)) == frame(PING, bytes(100), key=None)
 
 
-def test_a_message_that_compression_would_enlarge_goes_as_it_is() -> None:
+def test_a_message_that_compression_would_enlarge_is_sent_uncompressed() -> None:
     sender, receiver = compressing(client=False), compressing(client=True)
     noise = os.urandom(2**20)
     sent = sender.message(noise)
@@ -752,7 +748,7 @@ FRESH = Deflate(server_no_context_takeover=True)
         (compressing(False, FRESH), compressing(False, replace(FRESH, client_max_window_bits=8))),
     ],
 )
-def test_servers_that_agreed_on_the_same_frame_messages_alike(one: Codec, two: Codec) -> None:
+def test_servers_with_the_same_parameters_frame_messages_alike(one: Codec, two: Codec) -> None:
     assert one.share_key == two.share_key is not None
     for text in ("Hello" * 100, "short", "Hello" * 100):
         assert one.message(text) == two.message(text)
@@ -768,7 +764,7 @@ def test_servers_that_agreed_on_the_same_frame_messages_alike(one: Codec, two: C
         compressing(False, replace(FRESH, min_size=1000)),
     ],
 )
-def test_servers_that_agreed_on_something_else_do_not(other: Codec) -> None:
+def test_servers_with_other_parameters_frame_messages_differently(other: Codec) -> None:
     assert compressing(False, FRESH).share_key != other.share_key is not None
 
 
@@ -780,12 +776,12 @@ def test_servers_that_agreed_on_something_else_do_not(other: Codec) -> None:
         compressing(True, Deflate(client_no_context_takeover=True)),
     ],
 )
-def test_a_client_and_context_takeover_frame_the_same_message_otherwise_each_time(codec: Codec) -> None:
+def test_masking_and_context_takeover_change_each_frame(codec: Codec) -> None:
     assert codec.share_key is None
     assert codec.message("Hello" * 100) != codec.message("Hello" * 100)
 
 
-def test_empty_messages_pass_between_compressed_ones() -> None:
+def test_empty_messages_work_between_compressed_ones() -> None:
     sender, receiver = (compressing(client, Deflate(min_size=0)) for client in (True, False))
     sent = ["Hello", "", "Hello", b"", b"", "Hello"]
     assert receive(receiver, b"".join(map(sender.message, sent))) == (sent, None)
@@ -804,7 +800,7 @@ def test_empty_messages_pass_between_compressed_ones() -> None:
     ),
     step=st.integers(1, 5000),
 )
-def test_what_one_codec_sends_the_other_receives(
+def test_one_codec_receives_what_the_other_sends(
     sent: list[str | bytes], settings: Deflate | None, step: int
 ) -> None:
     pair = [
@@ -829,7 +825,7 @@ def test_what_one_codec_sends_the_other_receives(
         (frame(PING, b"hello"), False),
     ],
 )
-def test_it_is_known_whether_a_message_has_begun_to_come(octets, begun):
+def test_has_partial_message_says_whether_a_message_has_started(octets, begun):
     codec = Codec(client=False)
     receive(codec, octets)
     assert codec.has_partial_message() is begun

@@ -39,7 +39,7 @@ def prose(size: int) -> bytes:
 
 
 # RFC 7692 §7.2.3.1: one block with fixed codes; in two fragments.
-def test_the_hello_of_the_rfc() -> None:
+def test_the_hello_example_of_the_rfc_is_inflated() -> None:
     hello = bytes.fromhex("f2 48 cd c9 c9 07 00")
     client, server = both(WIDE)
     assert client.compress(b"Hello") == hello
@@ -48,7 +48,7 @@ def test_the_hello_of_the_rfc() -> None:
 
 
 # §7.2.3.2: the second Hello refers to the first.
-def test_the_sliding_window_of_the_rfc_is_shared() -> None:
+def test_the_shared_window_example_of_the_rfc_is_inflated() -> None:
     client, server = both(WIDE)
     assert [client.compress(b"Hello"), client.compress(b"Hello")] == [
         bytes.fromhex("f2 48 cd c9 c9 07 00"),
@@ -58,7 +58,7 @@ def test_the_sliding_window_of_the_rfc_is_shared() -> None:
     assert inflate(server, bytes.fromhex("f2 00 11 00 00")) == b"Hello"
 
 
-def test_without_context_takeover_a_message_stands_alone() -> None:
+def test_without_context_takeover_messages_are_independent() -> None:
     client, server = both(Deflate(client_no_context_takeover=True))
     hello = bytes.fromhex("f2 48 cd c9 c9 07 00")
     assert [client.compress(b"Hello"), client.compress(b"Hello")] == [hello, hello]
@@ -75,7 +75,7 @@ def test_without_context_takeover_a_message_stands_alone() -> None:
         "f2 48 05 00 00 00 ff ff ca c9 c9 07 00",  # §7.2.3.5: two blocks
     ],
 )
-def test_other_ways_to_say_hello(payload: str) -> None:
+def test_other_hello_examples_of_the_rfc_are_inflated(payload: str) -> None:
     data = bytes.fromhex(payload)
     _, server = both(WIDE)
     for _ in range(3):
@@ -85,17 +85,17 @@ def test_other_ways_to_say_hello(payload: str) -> None:
 
 
 # §7.2.3.6: an empty message is one octet of 0.
-def test_an_empty_message() -> None:
+def test_an_empty_message_is_one_octet() -> None:
     assert inflate(both(WIDE)[0], b"\0") == b""
 
 
-def test_an_empty_message_is_not_to_be_compressed() -> None:
+def test_an_empty_message_is_not_compressed() -> None:
     assert PerMessageDeflate(Deflate(min_size=0), client=True).min_size == 1
     assert PerMessageDeflate(Deflate(min_size=77), client=True).min_size == 77
 
 
 @pytest.mark.parametrize("payload", [b"\x06", b"\xff" * 10, b"\x00\x05\x00\x00\x00", b"\x07\x00"])
-def test_what_is_not_deflate_is_a_protocol_error(payload: bytes) -> None:
+def test_invalid_deflate_data_is_a_protocol_error(payload: bytes) -> None:
     with pytest.raises(ProtocolError, match="compressed data is corrupt"):
         inflate(both(WIDE)[0], payload + bytes(20))
 
@@ -107,9 +107,7 @@ def objects(deflate: PerMessageDeflate) -> list[object]:
 @pytest.mark.parametrize("ours", [False, True])
 @pytest.mark.parametrize("theirs", [False, True])
 @pytest.mark.parametrize("client", [False, True])
-def test_nothing_is_held_before_the_first_message_or_without_context_takeover(
-    client: bool, ours: bool, theirs: bool
-) -> None:
+def test_zlib_objects_exist_only_when_needed(client: bool, ours: bool, theirs: bool) -> None:
     server_flag, client_flag = (theirs, ours) if client else (ours, theirs)
     settings = Deflate(server_no_context_takeover=server_flag, client_no_context_takeover=client_flag)
     deflate = PerMessageDeflate(settings, client)
@@ -126,8 +124,8 @@ def test_nothing_is_held_before_the_first_message_or_without_context_takeover(
 
 @pytest.mark.parametrize("bits", range(8, 16))
 @pytest.mark.parametrize("client", [False, True])
-def test_what_is_compressed_fits_the_window_that_was_agreed(bits: int, client: bool) -> None:
-    """Also 8 bits, of which zlib has no compressor."""
+def test_compressed_data_fits_the_negotiated_window(bits: int, client: bool) -> None:
+    """Also 8 bits, for which zlib has no compressor."""
     ours = {"client_max_window_bits" if client else "server_max_window_bits": bits}
     deflate = PerMessageDeflate(Deflate(**ours), client)
     inflater = zlib.decompressobj(-bits)
@@ -137,16 +135,16 @@ def test_what_is_compressed_fits_the_window_that_was_agreed(bits: int, client: b
 
 
 @pytest.mark.parametrize("client", [False, True])
-def test_a_message_that_fills_the_window_and_would_grow_is_left_as_it_is(client: bool) -> None:
+def test_a_message_that_would_grow_is_left_uncompressed(client: bool) -> None:
     sender, receiver = PerMessageDeflate(Deflate(), client), PerMessageDeflate(Deflate(), not client)
     noise = os.urandom(10_000)
     assert inflate(receiver, sender.compress(prose(10_000))) == prose(10_000)
     assert sender.compress(noise) is None
-    # The peer has not seen the noise, so nothing may refer back to it.
+    # The peer has not received the noise, so nothing may refer back to it.
     assert inflate(receiver, sender.compress(noise[-500:])) == noise[-500:]
 
 
-def test_a_window_of_8_bits_is_compressed_all_the_same() -> None:
+def test_a_window_of_8_bits_is_compressed_too() -> None:
     deflate = PerMessageDeflate(Deflate(client_max_window_bits=8), client=True)
     assert len(deflate.compress(prose(10_000))) < 7_000
     assert len(deflate.compress(bytes(10_000))) < 100
@@ -167,7 +165,7 @@ def test_a_peer_that_uses_more_than_its_window_is_refused(client: bool) -> None:
         inflate(deflate, second)
 
 
-def test_a_peer_whose_zlib_made_9_bits_of_8_is_understood() -> None:
+def test_a_peer_whose_zlib_uses_9_bits_for_8_is_understood() -> None:
     peer = zlib.compressobj(wbits=-9)
     payload = peer.compress(prose(20_000)) + peer.flush(zlib.Z_SYNC_FLUSH)
     server = PerMessageDeflate(Deflate(client_max_window_bits=8), client=False)
@@ -202,7 +200,7 @@ SETTINGS = st.builds(
 
 
 @given(settings=SETTINGS, sent=MESSAGES, step=st.integers(1, 5000))
-def test_messages_come_back_in_any_pieces_and_both_ways(
+def test_messages_round_trip_in_any_pieces_and_both_directions(
     settings: Deflate, sent: list[bytes], step: int
 ) -> None:
     client, server = both(settings)
@@ -259,7 +257,7 @@ def test_a_message_of_many_tiny_blocks_takes_linear_time(block: bytes) -> None:
         message = inflate(both(WIDE)[0], blocks + b"\0")
         assert message in (b"", b"Hello" * (len(blocks) // len(block)))
 
-    # With everything that is left copied for each block, it was quadratic.
+    # Copying the remaining data for each block made it quadratic.
     assert takes_linear_time(read, lambda count: block * count, 2**17)
 
 
@@ -280,13 +278,13 @@ def test_a_message_of_many_tiny_blocks_takes_linear_time(block: bytes) -> None:
         ),
     ],
 )
-def test_an_offer_says_what_the_settings_say(settings: Deflate, value: str) -> None:
+def test_an_offer_contains_the_settings(settings: Deflate, value: str) -> None:
     assert offer(settings) == value
     parse_extensions([value])
 
 
 def agreed(deflate: PerMessageDeflate) -> tuple[int, int, bool, bool]:
-    """Our window, theirs; whether our context is kept, theirs."""
+    """Our window, the peer's window; whether our context is kept, and the peer's."""
     return deflate._local_bits, deflate._peer_bits, deflate._keep_compressor, deflate._keep_inflater
 
 
@@ -308,7 +306,7 @@ def agreed(deflate: PerMessageDeflate) -> tuple[int, int, bool, bool]:
         ("server_no_context_takeover", WIDE, "server_no_context_takeover", (15, 15, False, True)),
         ("client_no_context_takeover", WIDE, "client_no_context_takeover", (15, 15, True, False)),
         ("", Deflate(server_no_context_takeover=True), "", (12, 15, False, True)),
-        # It binds the client, who has to be told.
+        # It binds the client, so the response must contain it.
         ("", Deflate(client_no_context_takeover=True), "client_no_context_takeover", (12, 15, True, False)),
         (
             "client_max_window_bits=9; server_no_context_takeover; server_max_window_bits=9; client_no_context_takeover",
@@ -346,7 +344,7 @@ WRONG_PARAMETERS = [
 
 
 @pytest.mark.parametrize("asked", [*WRONG_PARAMETERS, "client_max_window_bits; client_max_window_bits"])
-def test_a_wrong_offer_is_declined_and_the_next_one_taken(asked: str) -> None:
+def test_an_invalid_offer_is_declined_and_the_next_one_accepted(asked: str) -> None:
     wrong = f"permessage-deflate; {asked}"
     assert accept(parse_extensions([wrong]), WIDE) is None
     found = accept(parse_extensions([f"{wrong}, permessage-deflate; server_max_window_bits=9"]), WIDE)
@@ -354,7 +352,7 @@ def test_a_wrong_offer_is_declined_and_the_next_one_taken(asked: str) -> None:
     assert found[0] == "permessage-deflate; server_max_window_bits=9"
 
 
-def test_other_extensions_are_passed_over() -> None:
+def test_other_extensions_are_ignored() -> None:
     assert accept([], WIDE) is None
     assert accept(parse_extensions(["x-webkit-deflate-frame, permessage-bzip2"]), WIDE) is None
     found = accept(parse_extensions(["x-webkit-deflate-frame", "permessage-deflate"]), WIDE)
@@ -365,7 +363,7 @@ def test_other_extensions_are_passed_over() -> None:
 @pytest.mark.parametrize(
     ("answer", "settings", "terms"),
     [
-        # gorilla answers so, whatever was offered.
+        # gorilla sends this to any offer.
         ("server_no_context_takeover; client_no_context_takeover", Deflate(), (12, 15, False, False)),
         ("", Deflate(), (12, 15, True, True)),
         ("", WIDE, (15, 15, True, True)),
@@ -380,19 +378,21 @@ def test_other_extensions_are_passed_over() -> None:
         ("server_no_context_takeover", Deflate(server_no_context_takeover=True), (12, 15, True, False)),
     ],
 )
-def test_a_client_takes_an_answer_that_fits_its_offer(answer: str, settings: Deflate, terms: tuple) -> None:
+def test_a_client_accepts_a_response_that_fits_its_offer(
+    answer: str, settings: Deflate, terms: tuple
+) -> None:
     value = "; ".join(filter(None, ["permessage-deflate", answer]))
     deflate = confirm(parse_extensions([value]), settings)
     assert deflate is not None
     assert agreed(deflate) == terms
 
 
-def test_no_answer_is_no_compression() -> None:
+def test_no_extension_in_the_response_is_no_compression() -> None:
     assert confirm([], Deflate()) is None
 
 
 @pytest.mark.parametrize("answer", [*WRONG_PARAMETERS, "client_max_window_bits"])
-def test_a_client_refuses_an_answer_with_wrong_parameters(answer: str) -> None:
+def test_a_client_refuses_a_response_with_invalid_parameters(answer: str) -> None:
     with pytest.raises(InvalidHandshake, match="server's response to permessage-deflate has "):
         confirm(parse_extensions([f"permessage-deflate; {answer}"]), WIDE)
 
@@ -407,13 +407,13 @@ def test_a_client_refuses_an_answer_with_wrong_parameters(answer: str) -> None:
         ("permessage-deflate", "lacks server_no_context_takeover"),
     ],
 )
-def test_a_client_refuses_an_answer_that_does_not_fit_its_offer(answer: str, words: str) -> None:
+def test_a_client_refuses_a_response_that_does_not_fit_its_offer(answer: str, words: str) -> None:
     with pytest.raises(InvalidHandshake, match=words):
         confirm(parse_extensions([answer]), Deflate(server_no_context_takeover=True))
 
 
 @given(client=SETTINGS, server=SETTINGS, sent=MESSAGES)
-def test_any_two_settings_agree_and_understand_each_other(
+def test_any_two_settings_negotiate_and_interoperate(
     client: Deflate, server: Deflate, sent: list[bytes]
 ) -> None:
     found = accept(parse_extensions([offer(client)]), server)
@@ -422,7 +422,7 @@ def test_any_two_settings_agree_and_understand_each_other(
     at_client = confirm(parse_extensions([answer]), client)
     assert at_client is not None
     for sender, receiver in ((agreed(at_client), agreed(at_server)), (agreed(at_server), agreed(at_client))):
-        # What the receiver was not told of is smaller than it expects.
+        # The parameters that the receiver was not sent are smaller than it expects.
         assert sender[0] <= receiver[1]
         assert sender[2] <= receiver[3]
     assert agreed(at_client)[0] == min(client.client_max_window_bits, server.client_max_window_bits)

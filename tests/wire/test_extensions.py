@@ -31,7 +31,7 @@ BLANKS = st.text(" \t", max_size=2)
         (["a!#$%&'*+-.^_`|~9;x"], [("a!#$%&'*+-.^_`|~9", [("x", None)])]),
     ],
 )
-def test_the_grammar_is_read(values: list[str], extensions: list) -> None:
+def test_valid_extension_headers_are_parsed(values: list[str], extensions: list) -> None:
     assert parse_extensions(values) == extensions
 
 
@@ -71,17 +71,17 @@ def test_the_grammar_is_read(values: list[str], extensions: list) -> None:
         "a\n",
     ],
 )
-def test_what_breaks_the_grammar_is_refused(value: str) -> None:
+def test_invalid_extension_headers_are_refused(value: str) -> None:
     with pytest.raises(ValueError, match="Sec-WebSocket-Extensions is malformed: expected"):
         parse_extensions([value])
 
 
-def test_a_quoted_string_does_not_go_on_in_the_next_line() -> None:
+def test_a_quoted_string_does_not_span_header_lines() -> None:
     with pytest.raises(ValueError, match="malformed"):
         parse_extensions(['a; b="c', 'd"'])
 
 
-def test_the_peers_text_is_quoted_and_short() -> None:
+def test_the_peers_text_is_escaped_and_truncated_in_the_error() -> None:
     with pytest.raises(ValueError, match="malformed") as caught:
         parse_extensions(["a; " + "\x1b" * 10_000])
     assert len(str(caught.value)) < 200
@@ -89,7 +89,7 @@ def test_the_peers_text_is_quoted_and_short() -> None:
 
 
 @given(st.data())
-def test_what_is_written_by_the_grammar_is_read_back(data: st.DataObject) -> None:
+def test_generated_extension_headers_round_trip(data: st.DataObject) -> None:
     expected = []
     lines = []
     for name in data.draw(st.lists(TOKENS, min_size=1, max_size=4)):
@@ -110,7 +110,7 @@ def test_what_is_written_by_the_grammar_is_read_back(data: st.DataObject) -> Non
 
 
 @given(st.lists(st.text(alphabet='a;,="\\ \t', max_size=30), max_size=3))
-def test_any_text_is_read_or_refused(values: list[str]) -> None:
+def test_any_text_is_parsed_or_refused(values: list[str]) -> None:
     with contextlib.suppress(ValueError):
         parse_extensions(values)
 

@@ -19,7 +19,7 @@ def _parse(head: bytes, masked: bool) -> tuple[int, int, int] | None:
     return frames.parse_header(bytearray(head), 0, len(head), masked)
 
 
-def test_each_masked_frame_has_a_key_of_its_own_from_the_systems_generator(
+def test_each_masked_frame_has_its_own_key_from_os_urandom(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn: list[int] = []
@@ -59,7 +59,7 @@ def test_a_forked_child_shares_no_masking_key_with_its_parent() -> None:
     assert len(shared) < 2
 
 
-# RFC 6455 §5.7, "Examples"; those of its frames that fit on a line.
+# RFC 6455 §5.7, "Examples"; the frames that fit on a line.
 EXAMPLES = [
     ("81 05 48 65 6c 6c 6f", TEXT, b"Hello", {}),
     ("01 03 48 65 6c", TEXT, b"Hel", {"fin": False}),
@@ -104,7 +104,7 @@ def test_lengths_are_built_in_their_shortest_form(size: int, kind: type, masked:
     rsv1=st.booleans(),
     before=st.binary(max_size=3),
 )
-def test_what_is_built_is_parsed(
+def test_built_headers_parse_again(
     opcode: int, size: int, masked: bool, fin: bool, rsv1: bool, before: bytes
 ) -> None:
     data = bytearray(before) + build(opcode, bytes(size), masked, fin, rsv1)
@@ -136,7 +136,7 @@ def test_what_is_built_is_parsed(
         ("81 ff 80 00 00 00 00 00 00 00", "most significant bit"),
     ],
 )
-def test_a_wrong_header_is_refused_before_its_key_is_there(octets: str, words: str) -> None:
+def test_an_invalid_header_is_refused_before_its_key_arrives(octets: str, words: str) -> None:
     with pytest.raises(ProtocolError, match=words):
         _parse(bytes.fromhex(octets), masked=True)
 
@@ -154,7 +154,7 @@ def test_a_client_refuses_a_masked_frame() -> None:
         (struct.pack("!BBQ", 0x82, 127, 2**63 - 1), 2**63 - 1),
     ],
 )
-def test_the_limits_of_the_longer_forms_are_accepted(head: bytes, length: int) -> None:
+def test_the_limits_of_the_longer_length_forms_are_accepted(head: bytes, length: int) -> None:
     assert _parse(head, masked=False) == (0x82, length, len(head))
 
 
@@ -172,7 +172,7 @@ def test_a_valid_close_is_parsed(code: int) -> None:
     assert frames.parse_close(payload[:2]) == Close(code, "")
 
 
-# Autobahn's 7.9.* and the ranges of RFC 6455 §7.4.2.
+# Autobahn's 7.9.*, and the ranges of RFC 6455 §7.4.2.
 @pytest.mark.parametrize("code", [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535])
 def test_an_invalid_code_is_not_received(code: int) -> None:
     with pytest.raises(ProtocolError, match=f"close code {code} "):
@@ -198,6 +198,6 @@ def test_a_member_of_the_enum_is_a_code() -> None:
     assert frames.close_payload(Close(CloseCode.GOING_AWAY)) == b"\x03\xe9"
 
 
-def test_a_close_frame_is_built_of_these() -> None:
+def test_a_close_frame_is_built_from_valid_arguments() -> None:
     built = build(CLOSE, frames.close_payload(Close(1000, "bye")), masked=False)
     assert built == frame(CLOSE, b"\x03\xe8bye", key=None)

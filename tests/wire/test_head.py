@@ -74,7 +74,7 @@ def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
 
 
 def outcome(reader: RequestReader | ResponseReader, parts: Iterable[bytes]) -> object:
-    """What the reader makes of ``parts``, with what it left over once it was done."""
+    """The result of the reader for ``parts``, and the rest that it did not consume."""
     result: Request | Response | None = None
     rest = b""
     for part in parts:
@@ -111,7 +111,7 @@ def test_a_request_can_come_octet_by_octet() -> None:
     assert reader.rest == b""
 
 
-def test_frames_that_came_early_are_the_rest() -> None:
+def test_early_frames_are_returned_as_the_rest() -> None:
     reader = RequestReader(OPTIONS)
     assert reader.receive(UPGRADE[:20]) is None
     assert reader.rest == b""
@@ -124,7 +124,7 @@ def test_octets_outside_ascii_in_a_value_are_latin_1() -> None:
     assert read_request(request(b"X: " + high)).headers["X"] == high.decode("latin-1")
 
 
-def test_white_space_around_a_value_is_not_part_of_it() -> None:
+def test_white_space_around_a_value_is_stripped() -> None:
     headers = read_request(request(b"A: \t b c \t ", b"B:", b"C:  ", b"D:e")).headers
     assert [value for _, value in headers] == ["a", "b c", "", "", "e"]
 
@@ -237,7 +237,7 @@ def test_an_unknown_method_is_not_allowed(method: bytes) -> None:
 @pytest.mark.parametrize(
     "target", [b"*", b"a:80", b"a", b"?q", b"ftp://a/", b"://a/", b"/a#b", b"http://a/#b"]
 )
-def test_a_target_that_is_no_path_and_no_http_uri_is_refused(target: bytes) -> None:
+def test_a_target_that_is_neither_path_nor_http_uri_is_refused(target: bytes) -> None:
     for method in (b"GET", b"OPTIONS", b"CONNECT"):
         with pytest.raises(BadRequest):
             RequestReader(OPTIONS).receive(request(first=method + b" " + target + b" HTTP/1.1"))
@@ -342,7 +342,7 @@ def test_the_head_of_another_method_is_returned_without_its_body(line: bytes) ->
     assert reader.rest == b"hello"
 
 
-def test_a_refusal_never_repeats_what_the_peer_sent() -> None:
+def test_a_refusal_never_repeats_input_of_the_peer() -> None:
     for head in (
         request(b"SECRET : x"),
         request(host=b"Host: SECRET SECRET"),
@@ -383,7 +383,7 @@ ROLES = pytest.mark.parametrize(
 
 
 @ROLES
-def test_a_line_may_be_max_line_long_and_no_longer(
+def test_a_line_may_have_at_most_max_line_octets(
     feed: Callable[[bytes, Options], object], head: Callable[..., bytes], error: type[Exception]
 ) -> None:
     options = Options(max_line=100)
@@ -393,7 +393,7 @@ def test_a_line_may_be_max_line_long_and_no_longer(
 
 
 @ROLES
-def test_a_head_may_have_max_headers_fields_and_no_more(
+def test_a_head_may_have_at_most_max_headers_fields(
     feed: Callable[[bytes, Options], object], head: Callable[..., bytes], error: type[Exception]
 ) -> None:
     fields = [b"Content-Length: 0", *([b"X: 1"] * 6)]
@@ -403,7 +403,7 @@ def test_a_head_may_have_max_headers_fields_and_no_more(
 
 
 @ROLES
-def test_a_head_may_be_max_head_long_and_no_longer(
+def test_a_head_may_have_at_most_max_head_octets(
     feed: Callable[[bytes, Options], object], head: Callable[..., bytes], error: type[Exception]
 ) -> None:
     data = head(b"Content-Length: 0", b"X: " + b"a" * 50)
@@ -413,7 +413,7 @@ def test_a_head_may_be_max_head_long_and_no_longer(
 
 
 @pytest.mark.parametrize("reader", [RequestReader, ResponseReader])
-def test_a_limit_is_noticed_before_the_line_or_the_head_ends(
+def test_a_limit_applies_before_the_line_or_the_head_ends(
     reader: type[RequestReader | ResponseReader],
 ) -> None:
     for options in (Options(max_line=100), Options(max_head=102)):
@@ -424,14 +424,14 @@ def test_a_limit_is_noticed_before_the_line_or_the_head_ends(
 
 
 @pytest.mark.parametrize("most", [sys.maxsize, sys.maxsize - 1])
-def test_the_largest_limits_let_everything_pass(most: int) -> None:
+def test_the_largest_limits_accept_everything(most: int) -> None:
     options = Options(max_line=most, max_head=most, max_headers=most)
     for parts in ([UPGRADE], octets(UPGRADE)):
         assert isinstance(outcome(RequestReader(options), parts), tuple)
 
 
-def test_which_limit_is_named_is_no_matter_of_how_the_octets_are_split() -> None:
-    # The line is above its limit before the head is.
+def test_any_split_of_the_octets_names_the_same_limit() -> None:
+    # The line exceeds its limit before the head does.
     data = request(b"X: " + b"a" * 400)
     for parts in ([data], octets(data)):
         reader = RequestReader(Options(max_line=100, max_head=300))
@@ -455,10 +455,10 @@ class Counted(bytearray):
 
 
 @pytest.mark.parametrize("reader", [RequestReader, ResponseReader])
-def test_a_head_octet_by_octet_costs_linear_time(
+def test_a_head_octet_by_octet_takes_linear_time(
     reader: type[RequestReader | ResponseReader],
 ) -> None:
-    """CVE-2023-43669: parsed from its start at each read, the cost is quadratic."""
+    """CVE-2023-43669: parsing from the start at each read is quadratic."""
     read = reader(Options(max_line=5000, max_head=10000))
     assert read.receive(b"") is None
     buffer = read._head._buffer = Counted()
@@ -480,7 +480,7 @@ def test_a_head_octet_by_octet_costs_linear_time(
         ((b"X: a", b" Y: b"), "a Y: b"),
     ],
 )
-def test_a_folded_line_of_an_answer_is_one_line(
+def test_a_folded_line_of_a_response_is_unfolded(
     lines: tuple[bytes, ...], value: str, parts: Callable[[bytes], list[bytes]]
 ) -> None:
     """RFC 9112 §5.2: a user agent replaces each obs-fold by spaces."""
@@ -502,7 +502,7 @@ def test_a_folded_line_of_an_answer_is_one_line(
         (b"-", "b'-'"),
     ],
 )
-def test_an_answer_of_another_protocol_is_refused_at_its_first_octets(start: bytes, hint: str) -> None:
+def test_a_response_of_another_protocol_is_refused_at_its_first_octets(start: bytes, hint: str) -> None:
     for parts in ([start], octets(start)):
         assert outcome(ResponseReader(OPTIONS), parts) is InvalidHandshake
     with pytest.raises(InvalidHandshake, match=re.escape(hint)):
@@ -510,7 +510,7 @@ def test_an_answer_of_another_protocol_is_refused_at_its_first_octets(start: byt
 
 
 class Witness:
-    """What llhttp sees in a head."""
+    """The result of llhttp for a head."""
 
     def __init__(self) -> None:
         self.target = b""
@@ -542,7 +542,7 @@ class Witness:
         max_size=3,
     ),
 )
-def test_llhttp_takes_all_that_is_taken_and_reads_the_same(
+def test_llhttp_accepts_and_reads_accepted_heads_alike(
     head: bytes, edits: list[tuple[int, bool, bytes]]
 ) -> None:
     data = bytearray(head)
@@ -564,7 +564,7 @@ def test_llhttp_takes_all_that_is_taken_and_reads_the_same(
         assert (read.target, list(read.headers)) == (witness.target.decode(), witness.fields)
 
 
-def test_a_101_is_complete_at_the_end_of_its_head_and_frames_are_the_rest() -> None:
+def test_a_101_ends_with_its_head_and_frames_are_the_rest() -> None:
     reader = ResponseReader(OPTIONS)
     assert reader.receive(SWITCHED[:-1]) is None
     read = reader.receive(SWITCHED[-1:] + b"\x81\x02hi")
@@ -576,7 +576,7 @@ def test_a_101_is_complete_at_the_end_of_its_head_and_frames_are_the_rest() -> N
 @pytest.mark.parametrize(
     "fields", [[], [b"Upgrade: websocket"], [b"Content-Length: 5"], [b"Connection: close"]]
 )
-def test_a_101_that_is_no_upgrade_is_still_read(fields: list[bytes]) -> None:
+def test_a_101_without_upgrade_is_parsed(fields: list[bytes]) -> None:
     read = read_answer(answer(*fields, first=b"HTTP/1.1 101"))
     assert read is not None
     assert read.status == 101
@@ -610,14 +610,14 @@ def test_a_refusal_is_complete_with_its_body(data: bytes, body: bytes) -> None:
         assert "T" not in result.headers
 
 
-def test_a_refusal_is_not_complete_before_its_body() -> None:
+def test_a_refusal_is_incomplete_without_its_body() -> None:
     data = answer(b"Content-Length: 5", body=b"hell")
     reader = ResponseReader(OPTIONS)
     assert outcome(reader, [data]) == (None, b"")
     assert reader.eof() is None
 
 
-def test_an_answer_without_a_length_ends_with_tcp() -> None:
+def test_a_response_without_a_length_ends_with_tcp() -> None:
     for field in (b"X: 1", b"Transfer-Encoding: gzip"):
         reader = ResponseReader(OPTIONS)
         assert reader.receive(answer(field, body=b"hel")) is None
@@ -636,7 +636,7 @@ def test_an_answer_without_a_length_ends_with_tcp() -> None:
         answer(b"Transfer-Encoding: gzip, Chunked", body=b"5\r\nhello\r\n"),
     ],
 )
-def test_an_answer_that_tcp_cut_short_is_none(data: bytes) -> None:
+def test_a_truncated_response_is_no_response(data: bytes) -> None:
     reader = ResponseReader(OPTIONS)
     assert reader.receive(data) is None
     assert reader.eof() is None
@@ -659,14 +659,14 @@ def test_a_max_refusal_of_0_keeps_no_body() -> None:
     assert (read.status, read.body) == (403, b"")
 
 
-def test_chunk_extensions_and_trailers_cannot_go_on_without_end() -> None:
+def test_chunk_extensions_and_trailers_are_limited() -> None:
     for endless in (b"1;" + b"x" * 100_000, b"0\r\nT: " + b"x" * 100_000):
         read = read_answer(answer(b"Transfer-Encoding: chunked", body=endless))
         assert read is not None
         assert read.body == b""
 
 
-def test_interim_answers_are_passed_over() -> None:
+def test_interim_responses_are_skipped() -> None:
     early = answer(b"Link: </x>", first=b"HTTP/1.1 103 Early Hints")
     reader = ResponseReader(OPTIONS)
     read = reader.receive(answer(first=b"HTTP/1.1 100 Continue") + early + SWITCHED + b"frames")
@@ -674,7 +674,7 @@ def test_interim_answers_are_passed_over() -> None:
     assert (read.status, reader.rest, "Link" in read.headers) == (101, b"frames", False)
 
 
-def test_interim_answers_cannot_go_on_without_end() -> None:
+def test_interim_responses_are_limited() -> None:
     with pytest.raises(InvalidHandshake):
         read_answer(answer(first=b"HTTP/1.1 100 Continue") * 2000)
 
@@ -710,7 +710,7 @@ def test_interim_answers_cannot_go_on_without_end() -> None:
         b"+OK \xff\xfe\r\n\r\n",
     ],
 )
-def test_a_malformed_answer_is_refused(data: bytes) -> None:
+def test_a_malformed_response_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidHandshake):
         read_answer(data)
     assert outcome(ResponseReader(OPTIONS), octets(data)) is InvalidHandshake
@@ -756,20 +756,22 @@ SMALL = Options(max_line=60, max_headers=7, max_head=300, max_refusal=5)
 
 
 @given(STREAMS, st.lists(st.integers(0, 500)), st.sampled_from([OPTIONS, SMALL]))
-def test_any_split_of_a_request_gives_the_same(data: bytes, cuts: list[int], options: Options) -> None:
+def test_any_split_of_a_request_gives_the_same_result(data: bytes, cuts: list[int], options: Options) -> None:
     whole = outcome(RequestReader(options), [data])
     assert outcome(RequestReader(options), pieces(data, cuts)) == whole
     assert outcome(RequestReader(options), octets(data)) == whole
 
 
 @given(STREAMS, st.lists(st.integers(0, 500)), st.sampled_from([OPTIONS, SMALL]))
-def test_any_split_of_an_answer_gives_the_same(data: bytes, cuts: list[int], options: Options) -> None:
+def test_any_split_of_a_response_gives_the_same_result(
+    data: bytes, cuts: list[int], options: Options
+) -> None:
     def read(parts: list[bytes]) -> object:
         reader = ResponseReader(options)
         result = outcome(reader, parts)
         if not isinstance(result, tuple) or result[0] is None:
             return result, None if isinstance(result, type) else reader.eof()
-        # Behind any answer but a 101 nothing is of interest.
+        # Data after any response but a 101 is ignored.
         return result if result[0].status == 101 else result[0]
 
     whole = read([data])
@@ -778,6 +780,6 @@ def test_any_split_of_an_answer_gives_the_same(data: bytes, cuts: list[int], opt
 
 
 @given(STREAMS | st.binary())
-def test_no_octets_raise_anything_but_the_readers_own_errors(data: bytes) -> None:
+def test_any_octets_are_parsed_or_raise_the_readers_errors(data: bytes) -> None:
     outcome(RequestReader(OPTIONS), [data])
     outcome(ResponseReader(OPTIONS), [data])

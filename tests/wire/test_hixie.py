@@ -18,7 +18,7 @@ def bytewise(data: bytes) -> list[bytes]:
     return [bytes((octet,)) for octet in data]
 
 
-# -- the key arithmetic -------------------------------------------------------------
+# -- the key numbers -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -34,18 +34,18 @@ def bytewise(data: bytes) -> list[bytes]:
         ("4 @1  46546xW%0l 1 5", "12998 5 Y3 1  .P00", b"^n:ds[4U", b"8jKS'y:G*Co,Wxa-"),
     ],
 )
-def test_the_examples_of_the_draft(key1, key2, challenge, answer):
+def test_the_key_examples_of_the_draft_are_computed(key1, key2, challenge, answer):
     assert proof(key1, key2, challenge) == answer
 
 
 @pytest.mark.parametrize(
     ("key", "number"), [("3e6b263  4 17 80", 906585445), ("17  9 G`ZD9   2 2b 7X 3 /r90", 179922739)]
 )
-def test_a_number_is_its_digits_divided_by_its_spaces(key, number):
+def test_a_key_number_is_its_digits_divided_by_its_spaces(key, number):
     assert key_number(key) == number
 
 
-def test_a_number_may_be_nothing_or_all_that_32_bits_hold():
+def test_a_key_number_may_be_any_32_bit_number():
     assert key_number("0 ") == 0
     assert key_number("4294967295 ") == 2**32 - 1
 
@@ -58,19 +58,19 @@ def test_a_number_may_be_nothing_or_all_that_32_bits_hold():
         " ",
         "abc def",
         "1 1 1",  # 111 / 2
-        "4294967296 ",  # does not fit, though it would once divided
+        "4294967296 ",  # does not fit, although it would after the division
         "8589934592  ",
-        "9" * 8000 + " ",  # what int() takes quadratic time for, or refuses
+        "9" * 8000 + " ",  # int() takes quadratic time for it, or refuses it
         "0" * 8000 + " ",
         "\u0661\u0662 ",  # digits to str.isdigit(), not to the draft
     ],
 )
-def test_a_key_that_no_client_of_the_draft_makes_is_refused(key):
+def test_an_invalid_key_is_refused(key):
     with pytest.raises(ValueError, match=r"^the key's "):
         key_number(key)
 
 
-def test_a_key_of_the_longest_line_costs_linear_time():
+def test_a_key_of_the_longest_line_takes_linear_time():
     def read(key):
         for _ in range(10):
             with pytest.raises(ValueError, match="32 bits"):
@@ -79,17 +79,17 @@ def test_a_key_of_the_longest_line_costs_linear_time():
     assert takes_linear_time(read, lambda size: "1 " * size, 4096)
 
 
-# -- what comes ---------------------------------------------------------------------
+# -- receiving -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_texts_and_a_closing_frame_are_received_however_they_are_split(whole):
+def test_texts_and_a_closing_frame_are_received_in_any_split(whole):
     data = b"\0Hello\xff\0h\xc3\xa9\xff\0\xff\xff\0"
     reads = [data] if whole else bytewise(data)
     assert receive(Hixie(client=False), *reads) == (["Hello", "hé", "", Close()], None)
 
 
-def test_nothing_after_the_closing_frame_is_looked_at():
+def test_data_after_the_closing_frame_is_ignored():
     assert receive(Hixie(client=True), b"\xff\0\0x\xff", b"\0y\xff") == ([Close()], None)
 
 
@@ -107,23 +107,23 @@ def test_nothing_after_the_closing_frame_is_looked_at():
     ],
     ids=bytes.hex,
 )
-def test_frames_that_are_no_messages_are_skipped(skipped, whole):
+def test_frames_that_are_not_messages_are_skipped(skipped, whole):
     data = skipped + b"\0after\xff"
     reads = [data] if whole else bytewise(data)
     assert receive(Hixie(client=False), *reads) == (["after"], None)
 
 
-def test_a_length_of_zero_in_more_octets_than_one_closes_too():
+def test_a_zero_length_of_several_octets_closes():
     assert receive(Hixie(client=False), b"\xff\x80\x80\x00") == ([Close()], None)
 
 
-def test_messages_before_a_fault_are_delivered():
+def test_messages_before_a_protocol_error_are_delivered():
     events, error = receive(Hixie(client=False), b"\0good\xff\0\xc3(\xff\0ignored\xff")
     assert events == ["good"]
     assert isinstance(error, InvalidData)
 
 
-def test_the_first_wrong_byte_of_a_text_that_is_coming_fails_it():
+def test_the_first_invalid_byte_of_a_partial_text_fails():
     events, error = receive(Hixie(client=False), b"\0ab\xc3", b"\xa9\xfe")
     assert events == []
     assert isinstance(error, InvalidData)
@@ -134,7 +134,7 @@ def test_the_first_wrong_byte_of_a_text_that_is_coming_fails_it():
 @pytest.mark.parametrize(
     "data",
     [
-        b"\0" + b"x" * 11,  # without a mark
+        b"\0" + b"x" * 11,  # without a terminator
         b"\0" + b"x" * 11 + b"\xff",
         b"\x01" + b"x" * 11,
         b"\x80\x0b",
@@ -143,15 +143,15 @@ def test_the_first_wrong_byte_of_a_text_that_is_coming_fails_it():
     ],
     ids=bytes.hex,
 )
-def test_what_is_longer_than_a_message_may_be_is_refused_skipped_or_not(data, whole):
+def test_frames_longer_than_max_size_are_refused(data, whole):
     events, error = receive(Hixie(client=False, max_size=10), *([data] if whole else bytewise(data)))
     assert events == []
     assert isinstance(error, MessageTooBig)
-    assert str(error) == "frame is above 10 bytes"  # and not how much of it has come
+    assert str(error) == "frame is above 10 bytes"  # and not how much of it has arrived
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_wrong_byte_in_what_would_have_fitted_counts_before_the_size(whole):
+def test_an_invalid_byte_within_max_size_takes_precedence_over_the_size(whole):
     data = b"\0" + b"x" * 9 + b"\xe8" + b"x" * 9
     for size, fault in ((9, MessageTooBig), (11, InvalidData)):
         events, error = receive(Hixie(client=False, max_size=size), *([data] if whole else bytewise(data)))
@@ -159,24 +159,24 @@ def test_a_wrong_byte_in_what_would_have_fitted_counts_before_the_size(whole):
         assert isinstance(error, fault)
 
 
-def test_a_message_of_just_the_limit_is_taken():
+def test_a_message_of_exactly_max_size_is_accepted():
     assert receive(Hixie(client=False, max_size=10), b"\0" + b"x" * 10 + b"\xff") == (["x" * 10], None)
 
 
-def test_a_length_without_end_is_refused():
+def test_an_endless_length_is_refused():
     for reads in ([b"\x80" * 12], bytewise(b"\x80" * 12)):
         _, error = receive(Hixie(client=False, max_size=None), *reads)
         assert isinstance(error, ProtocolError)
 
 
-def test_of_a_frame_that_is_skipped_nothing_is_kept():
+def test_a_skipped_frame_is_not_stored():
     codec = Hixie(client=False, max_size=None)
     assert receive(codec, b"\x80\x87\xff\xff\x7f", *[bytes(2**20)] * 15) == ([], None)
     assert receive(codec, b"\x01", *[b"x" * 2**20] * 15) == ([], None)
     assert not codec._text
 
 
-def test_a_long_text_in_many_reads_costs_linear_time():
+def test_a_long_text_in_many_reads_takes_linear_time():
     def read(reads):
         receive(Hixie(client=False, max_size=None), b"\0", *reads, b"\xff")
 
@@ -184,7 +184,7 @@ def test_a_long_text_in_many_reads_costs_linear_time():
 
 
 @given(st.binary(max_size=60), st.integers(1, 7))
-def test_how_octets_are_split_changes_nothing(data, size):
+def test_any_split_of_the_octets_gives_the_same_result(data, size):
     def outcome(reads):
         events, error = receive(Hixie(client=False, max_size=20), *reads)
         return events, type(error)
@@ -192,7 +192,7 @@ def test_how_octets_are_split_changes_nothing(data, size):
     assert outcome([data]) == outcome([data[at : at + size] for at in range(0, len(data), size)])
 
 
-# -- what goes ----------------------------------------------------------------------
+# -- sending -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("client", [True, False])
@@ -203,24 +203,24 @@ def test_a_text_is_sent_between_zero_and_ff(client):
 
 
 @pytest.mark.parametrize("message", [b"x", bytearray(b"x"), memoryview(b"x")])
-def test_bytes_are_refused_and_the_error_says_why(message):
+def test_bytes_are_refused_with_the_reason(message):
     with pytest.raises(UnsupportedByProtocol, match=r"message must be a str: .*no binary messages"):
         Hixie(client=False).payload(message)
 
 
-def test_what_is_no_message_is_a_type_error_and_a_lone_surrogate_too_is_refused():
+def test_invalid_messages_are_refused():
     with pytest.raises(TypeError, match="message must be a str, not int"):
         Hixie(client=False).payload(5)
     with pytest.raises(UnicodeEncodeError):
         Hixie(client=False).payload("\ud800")
 
 
-def test_there_are_no_pings():
+def test_hixie_has_no_pings():
     with pytest.raises(UnsupportedByProtocol, match="no pings"):
         Hixie(client=False).ping(b"")
 
 
-def test_a_close_says_nothing_but_has_the_rules_of_one_that_does():
+def test_close_arguments_are_checked_although_not_sent():
     codec = Hixie(client=False)
     assert codec.close(Close(4001, "why")) == codec.close(Close(None)) == b"\xff\0"
     with pytest.raises(ValueError, match="code 1005 may not be sent"):
@@ -238,7 +238,7 @@ def test_hixie_75_has_no_closing_frame_but_answers_one():
     ("octets", "begun"),
     [(b"", False), (b"\0", True), (b"\0hello", True), (b"\0hello\xff", False), (b"\x80", True)],
 )
-def test_it_is_known_whether_a_frame_has_begun_to_come(octets, begun):
+def test_has_partial_message_says_whether_a_frame_has_started(octets, begun):
     codec = Hixie(client=False)
     receive(codec, octets)
     assert codec.has_partial_message() is begun

@@ -20,7 +20,7 @@ MORE = 0x80
 
 
 def frame(opcode: int, payload: bytes = b"", *, more: bool = False) -> bytes:
-    """By the letter of hybi-03 §4.2."""
+    """A frame as hybi-03 §4.2 specifies."""
     size = len(payload)
     length = (
         bytes((size,))
@@ -50,25 +50,25 @@ EVENTS = ["hé", Ping(b"p"), "one, two, three", BLOB[:300], BLOB, Pong(b""), Clo
 @pytest.mark.parametrize("client", [True, False])
 @pytest.mark.parametrize("into_room", [True, False])
 @pytest.mark.parametrize("size", [1, 7, 4096, 10**6])
-def test_whatever_the_draft_has_is_received_however_it_is_split(client, size, into_room):
+def test_every_frame_of_the_draft_is_received_in_any_split(client, size, into_room):
     reads = [WIRE[at : at + size] for at in range(0, len(WIRE), size)]
     assert receive(Hybi03(client), *reads, into_room=into_room) == (EVENTS, None)
 
 
 @pytest.mark.parametrize("data", ["06 00", "0f 00", "44 00", "04 80", "82 00", "00 00"])
-def test_what_the_draft_does_not_have_is_refused(data):
+def test_frames_unknown_to_the_draft_are_refused(data):
     events, error = receive(Hybi03(client=False), bytes.fromhex(data))
     assert events == []
     assert isinstance(error, ProtocolError)
 
 
-def test_the_limit_on_messages_is_the_same():
+def test_max_size_applies_to_hybi_03():
     _, error = receive(Hybi03(client=False, max_size=10), frame(TEXT, b"x" * 11)[:3])
     assert isinstance(error, MessageTooBig)
 
 
 @pytest.mark.parametrize("client", [True, False])
-def test_whatever_is_sent_is_in_the_draft_s_own_numbers_and_never_masked(client):
+def test_sent_frames_use_the_drafts_opcodes_unmasked(client):
     codec = Hybi03(client)
     assert codec.message("hé") == frame(TEXT, "hé".encode())
     assert codec.message(BLOB) == frame(BINARY, BLOB)
@@ -82,14 +82,14 @@ def test_whatever_is_sent_is_in_the_draft_s_own_numbers_and_never_masked(client)
 
 
 @pytest.mark.parametrize("body", [b"x", b"\x03\xe8bye", b"\0\0", b"\xff" * 125])
-def test_a_close_may_have_any_body_which_means_nothing_and_is_in_the_answer(body):
+def test_any_body_of_a_close_is_ignored_and_echoed(body):
     codec = Hybi03(client=False)
     assert receive(codec, frame(CLOSE, body)) == ([Close()], None)
     assert codec.close(Close(None)) == frame(CLOSE, body)
 
 
 @given(st.binary(max_size=60), st.integers(1, 7))
-def test_how_octets_are_split_changes_nothing(data, size):
+def test_any_split_of_the_octets_gives_the_same_result(data, size):
     def outcome(reads):
         events, error = receive(Hybi03(client=False, max_size=20), *reads)
         return events, type(error)

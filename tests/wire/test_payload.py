@@ -15,7 +15,7 @@ from tests.wire.peer import KEY
 
 KEYS = st.binary(min_size=4, max_size=4)
 
-#: The plain functions, and the compiled ones where they are built: held together here.
+#: The plain functions, and the compiled ones if they are built: compared here.
 FORMS = [payload]
 if find_spec("endwell.wire._payload"):
     FORMS.append(import_module("endwell.wire._payload"))
@@ -24,7 +24,7 @@ each_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name_
 
 @each_form
 @pytest.mark.parametrize("size", [*range(20), 31, 32, 33, 125, 1023, 1024, 1025, 1026, 1027, 70_000])
-def test_masking_is_the_xor_with_the_repeated_key(form, size):
+def test_masking_is_xor_with_the_repeated_key(form, size):
     data = os.urandom(size)
     expected = bytes(octet ^ KEY[i % 4] for i, octet in enumerate(data))
     for kind in (bytes, bytearray, memoryview):
@@ -40,7 +40,7 @@ def test_masking_twice_gives_the_data_back(form, data, key):
 
 
 @each_form
-def test_masking_leaves_its_argument_alone(form):
+def test_masking_does_not_change_its_argument(form):
     data = bytearray(2000)
     form.mask(data, KEY)
     assert data == bytes(2000)
@@ -48,7 +48,7 @@ def test_masking_leaves_its_argument_alone(form):
 
 @each_form
 @given(before=st.binary(min_size=4, max_size=9), data=st.binary(max_size=200), after=st.binary(max_size=9))
-def test_a_payload_is_taken_out_of_the_middle_of_a_read(form, before, data, after):
+def test_a_payload_is_unmasked_from_the_middle_of_a_read(form, before, data, after):
     start, end = len(before), len(before) + len(data)
     read = before + data + after
     assert form.binary(bytearray(read), start, end, False) == data
@@ -58,7 +58,7 @@ def test_a_payload_is_taken_out_of_the_middle_of_a_read(form, before, data, afte
 
 @each_form
 @given(before=st.binary(max_size=9), data=st.binary(max_size=200), key=st.one_of(st.just(b""), KEYS))
-def test_a_piece_of_a_payload_is_unmasked_with_the_key_as_it_is_turned(form, before, data, key):
+def test_a_piece_of_a_payload_is_unmasked_with_the_rotated_key(form, before, data, key):
     read = bytearray(before + data + b"after")
     expected = payload.mask(data, key) if key else data
     assert form.piece(read, len(before), len(before) + len(data), key) == expected
@@ -67,7 +67,7 @@ def test_a_piece_of_a_payload_is_unmasked_with_the_key_as_it_is_turned(form, bef
 
 @each_form
 @given(words=st.text(max_size=100), key=KEYS)
-def test_text_is_decoded_and_nothing_around_it_is_touched(form, words, key):
+def test_only_the_given_range_is_decoded(form, words, key):
     data = words.encode()
     for octets, masked in ((data, False), (payload.mask(data, key), True)):
         read = bytearray(key + octets + b"after")
@@ -78,7 +78,7 @@ def test_text_is_decoded_and_nothing_around_it_is_touched(form, words, key):
 
 @each_form
 @given(data=st.binary(min_size=1, max_size=30), key=KEYS)
-def test_bytes_that_are_not_utf8_fail_at_the_same_place_as_in_python(form, data, key):
+def test_invalid_utf8_fails_at_the_same_position_as_in_python(form, data, key):
     read = bytearray(key + payload.mask(data, key))
     with contextlib.suppress(UnicodeDecodeError):
         assert form.text(read, 4, 4 + len(data), True) == data.decode()
@@ -94,7 +94,7 @@ def test_bytes_that_are_not_utf8_fail_at_the_same_place_as_in_python(form, data,
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536])
 @pytest.mark.parametrize("key", [b"", KEY])
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_a_frame_is_written_into_a_block_that_grows(form, size, key, kind):
+def test_frames_are_written_into_a_growing_block(form, size, key, kind):
     data = os.urandom(size)
     made = payload.frame(0x82, data, key)
     assert form.frame(0x82, kind(data), key) == made
@@ -108,7 +108,7 @@ def test_a_frame_is_written_into_a_block_that_grows(form, size, key, kind):
 
 @each_form
 @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536, 2**40])
-def test_a_header_stands_alone_before_its_payload(form, size):
+def test_a_header_is_written_without_its_payload(form, size):
     assert form.header(0x82, size) == payload.header(0x82, size)
     assert form.header(0x82, size, 0x80) == payload.header(0x82, size, 0x80)
     if size <= 65536:
@@ -117,7 +117,7 @@ def test_a_header_stands_alone_before_its_payload(form, size):
 
 @each_form
 @given(pieces=st.lists(st.binary(max_size=50), min_size=1), key=st.one_of(st.just(b""), KEYS))
-def test_a_payload_is_put_together_in_its_room(form, pieces, key):
+def test_a_payload_is_assembled_in_its_room(form, pieces, key):
     data = b"".join(pieces)
     masked = payload.mask(data, key) if key else data
     room, at = form.reserve(len(data)), 0

@@ -1,4 +1,4 @@
-"""Codecs in plain Python take a read in portions."""
+"""Codecs in plain Python process a read in portions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ READ = 2**18
         (Hybi03, b"\x03\x00", Pong(b"")),
     ],
 )
-def test_a_read_of_tiny_frames_is_looked_at_in_portions_and_nothing_is_lost(codec, unit, event):
+def test_a_read_of_tiny_frames_is_parsed_in_portions_without_loss(codec, unit, event):
     count = READ // len(unit)
     old = codec(client=False)
     messages = []
@@ -36,7 +36,7 @@ def test_a_read_of_tiny_frames_is_looked_at_in_portions_and_nothing_is_lost(code
     assert feeds >= READ // PORTION
 
 
-def test_what_comes_while_a_part_waits_comes_after_it():
+def test_later_data_is_processed_after_waiting_portions():
     old = Hixie(client=False)
     events = []
     first = b"\0" + b"a" * PORTION + b"\xff"

@@ -1,4 +1,4 @@
-"""The lines of the logger ``endwell.wire``: each frame in both directions, however it is cut."""
+"""The lines of the logger ``endwell.wire``: each frame in both directions, however it is split."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def lines(caplog):
     return lambda: [record.getMessage().partition(" ")[2] for record in caplog.records]
 
 
-def said(codec):
-    """Frames of each kind, and what a log has to say of them."""
+def logged_frames(codec):
+    """Frames of each kind, and their log lines."""
     return [
         (codec.message("hello"), "TEXT 'hello' (5 bytes)"),
         (codec.message(b"\x00\xff"), "BINARY 00ff (2 bytes)"),
@@ -41,8 +41,8 @@ def said(codec):
 
 @pytest.mark.parametrize("client", [True, False])
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000, 10**6])
-def test_each_frame_that_comes_is_one_line_however_it_is_cut(client, size, lines):
-    frames = said(Codec(not client))
+def test_each_received_frame_is_one_line_in_any_split(client, size, lines):
+    frames = logged_frames(Codec(not client))
     codec, messages = TracedCodec(client), []
     plain, expected = Codec(client), []
     octets = b"".join(frame for frame, _ in frames)
@@ -56,9 +56,9 @@ def test_each_frame_that_comes_is_one_line_however_it_is_cut(client, size, lines
 
 
 @pytest.mark.parametrize("client", [True, False])
-def test_each_frame_that_is_sent_is_one_line_and_the_frame_is_what_it_was(client, lines):
+def test_each_sent_frame_is_one_line_and_unchanged(client, lines):
     codec, received = TracedCodec(client), []
-    frames = said(codec)
+    frames = logged_frames(codec)
     peer = Codec(not client)
     octets = b"".join(frame for frame, _ in frames)
     peer.receive(octets, received)
@@ -66,7 +66,7 @@ def test_each_frame_that_is_sent_is_one_line_and_the_frame_is_what_it_was(client
     assert lines() == [f"> {line}" for _, line in frames if "CONT" not in line and "continued" not in line]
 
 
-def test_a_compressed_frame_is_shown_as_it_goes_over_the_wire(lines):
+def test_a_compressed_frame_is_logged_as_on_the_wire(lines):
     codec = TracedCodec(True, None, PerMessageDeflate(Deflate(), True))
     codec.message("a" * 1000)
     (line,) = lines()
@@ -74,21 +74,21 @@ def test_a_compressed_frame_is_shown_as_it_goes_over_the_wire(lines):
     assert line.endswith(" bytes, compressed)")
 
 
-def test_a_connection_pays_nothing_while_the_logger_is_off(caplog):
+def test_a_disabled_logger_costs_nothing(caplog):
     accepted = Accepted(Response(101), None, None)
     for level, kind in ((logging.INFO, Codec), (logging.DEBUG, TracedCodec)):
         caplog.set_level(level, "endwell.wire")
         assert type(accepted.codec(True, None)) is kind
 
 
-def test_octets_that_are_no_frames_are_shown_and_refused_by_the_codec_only(lines):
+def test_invalid_frames_are_logged_and_refused_by_the_codec_only(lines):
     codec = TracedCodec(True)
     with pytest.raises(Exception, match="opcode"):
         codec.feed(bytearray(b"\x83\x00"), 2, [])
     assert lines() == ["< opcode 3 (0 bytes)"]
 
 
-def test_the_heads_are_shown_without_credentials(caplog):
+def test_the_heads_are_logged_without_credentials(caplog):
     caplog.set_level(logging.DEBUG, "endwell.wire.handshake")
     names = ("Authorization", "proxy-authorization", "Cookie", "Set-Cookie")
     secret = Headers([(name, "secret") for name in names] + [("X", "a\xa0b")])
@@ -109,8 +109,8 @@ def opened(version, client):
     return OldAccepted(Response(101), None, version).codec(client, None)
 
 
-def old_said(codec, version):
-    """Frames of an old protocol, and what a log has to say of them."""
+def old_logged_frames(codec, version):
+    """Frames of an old protocol, and their log lines."""
     frames = [
         (codec.message("hello"), "TEXT 'hello' (5 bytes)"),
         (codec.message(""), "TEXT (0 bytes)"),
@@ -130,10 +130,10 @@ def old_said(codec, version):
 
 @pytest.mark.parametrize("version", ["hixie-75", "hixie-76", "hybi-03"])
 @pytest.mark.parametrize("size", [1, 3, 1000, 10**6])
-def test_the_frames_of_an_old_protocol_are_lines_however_they_are_cut(version, size, lines, caplog):
+def test_received_frames_of_an_old_protocol_are_logged_in_any_split(version, size, lines, caplog):
     caplog.set_level(logging.INFO, "endwell.wire")
     plain, expected = opened(version, True), []
-    frames = old_said(opened(version, False), version)
+    frames = old_logged_frames(opened(version, False), version)
     caplog.set_level(logging.DEBUG, "endwell.wire")
     codec, messages = opened(version, True), []
     octets = b"".join(frame for frame, _ in frames)
@@ -149,16 +149,16 @@ def test_the_frames_of_an_old_protocol_are_lines_however_they_are_cut(version, s
 
 
 @pytest.mark.parametrize("version", ["hixie-75", "hixie-76", "hybi-03"])
-def test_the_frames_that_an_old_protocol_sends_are_lines_and_what_they_were(version, lines, caplog):
+def test_sent_frames_of_an_old_protocol_are_logged_and_unchanged(version, lines, caplog):
     caplog.set_level(logging.INFO, "endwell.wire")
-    plain = old_said(opened(version, True), version)
+    plain = old_logged_frames(opened(version, True), version)
     caplog.set_level(logging.DEBUG, "endwell.wire")
-    frames = old_said(opened(version, True), version)
+    frames = old_logged_frames(opened(version, True), version)
     assert frames == plain
     assert lines() == [f"> {line}" for _, line in frames]
 
 
-def test_frames_that_hixie_skips_are_shown_with_their_type(lines):
+def test_frames_skipped_by_hixie_are_logged_with_their_type(lines):
     codec = TracedHixie(True, None, True)
     octets = b"\x01ab\xff\x80\x82\x00" + b"c" * 256 + b"\xff\x01d"
     for octet in octets:
@@ -170,6 +170,6 @@ def test_frames_that_hixie_skips_are_shown_with_their_type(lines):
     ]
 
 
-def test_the_body_of_a_close_of_hybi_03_is_no_code(lines):
+def test_the_body_of_a_hybi_03_close_is_not_logged_as_a_code(lines):
     TracedHybi03(True, None).feed(bytearray(b"\x01\x02\x03\xe8"), 4, [])
     assert lines() == ["< CLOSE 03e8 (2 bytes)"]

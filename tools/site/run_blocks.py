@@ -54,7 +54,7 @@ class Docstrings(PythonDocStringDocument):
 
     def __init__(self, text: str, path: str) -> None:
         super().__init__(text, path)
-        # It would import the module into the namespace.
+        # Sybil would import the module into the namespace.
         self.pop_evaluator(self.import_document)
 
 

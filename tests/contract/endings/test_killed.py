@@ -1,4 +1,6 @@
-"""What a server is told of a client whose process is killed: its system ends TCP as the sockets stand."""
+"""What a server reports when the process of the client is killed: the kernel ends TCP, with RST if data was
+unread.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import pytest
 import endwell
 from tests.cli.process import PATIENCE, python
 
-#: A client that reads its handshake's answer, and one message if it is told to; then it waits to be killed.
+#: A client that reads the handshake response, and one message if told to; then it waits to be killed.
 CLIENT = """
 import socket, sys
 sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
@@ -33,7 +35,7 @@ sys.stdin.read()
     ("client", "cause"),
     [("reads", endwell.Cause.PEER_VANISHED), ("does not read", endwell.Cause.CONNECTION_RESET)],
 )
-async def test_a_killed_client_is_a_reset_if_it_has_left_something_unread(client, cause):
+async def test_a_killed_client_with_unread_data_is_a_reset(client, cause):
     server = endwell.Server()
     told = asyncio.get_running_loop().create_future()
     server.on_close(lambda ws, ending: told.set_result(ending))
@@ -52,7 +54,7 @@ async def test_a_killed_client_is_a_reset_if_it_has_left_something_unread(client
     assert ending.code == 1006
 
 
-def test_the_docs_say_which_causes_a_killed_client_can_have():
+def test_the_docs_name_the_causes_of_a_killed_client():
     page = Path(__file__).parents[3] / "docs" / "explanation" / "endings.md"
     (paragraph,) = (each for each in page.read_text(encoding="utf-8").split("\n\n") if "SIGKILL" in each)
     for cause in (endwell.Cause.PEER_VANISHED, endwell.Cause.CONNECTION_RESET):

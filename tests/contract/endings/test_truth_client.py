@@ -1,4 +1,6 @@
-"""What a client's application is told about an ending: by both faces, over ws and wss and in old protocols, whatever it does."""
+"""What a client's application learns about each ending: both faces, ws, wss and old protocols, each
+application.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from endwell import Cause, ConnectionClosed, HandshakeRejected, Initiator, TcpEnd
-from tests.old import speaking
+from tests.old import peer_type
 from tests.pair import until
 from tests.raw import PROMPT, RawServer
 
@@ -19,26 +21,26 @@ from .witness import APPLICATIONS, CELLS, PATIENT, Witness, sockets
 
 
 @pytest.mark.parametrize(("way", "ending", "application"), CELLS, indirect=["way"])
-async def test_a_client_is_told_the_truth_at_once_whatever_it_does(way, ending, application, face, caplog):
+async def test_a_client_learns_the_true_ending_at_once_in_any_state(way, ending, application, face, caplog):
     transport, version = way
     end = TRUTH.get(version, ENDINGS)[ending]
     options = {**PATIENT, "max_size": MAX_SIZE, "version": version, **end.options}
     witness = Witness(face, APPLICATIONS[application])
     before = sockets(), asyncio.all_tasks()
-    with RawServer(transport.server, peers=speaking(version)) as server:
+    with RawServer(transport.server, peers=peer_type(version)) as server:
         accepting = asyncio.create_task(server.accept())
         ws = await face.connect(server.uri, ssl=transport.client, **options)
-        work = asyncio.create_task(face.run(witness.attend, ws))
+        work = asyncio.create_task(face.run(witness.run, ws))
         with await accepting as peer:
             if end.lost:
                 await until(lambda: witness.ws)
-                witness.hurry()
+                witness.set_short_tcp_user_timeout()
             began = time.monotonic()
             seen = await end.act(peer)
             if end.lost:
-                await until(witness.told.is_set)
-        await until(witness.told.is_set)
-        assert witness.told_at - began < PROMPT + sum(end.options.values())
+                await until(witness.ended.is_set)
+        await until(witness.ended.is_set)
+        assert witness.ended_at - began < PROMPT + sum(end.options.values())
         if application == "busy":
             await asyncio.sleep(0.01)
             assert not witness.left.is_set()
@@ -49,7 +51,7 @@ async def test_a_client_is_told_the_truth_at_once_whatever_it_does(way, ending, 
     assert ws.ending is witness.endings[0]
     await until(lambda: (sockets(), asyncio.all_tasks()) == before)
     if application in {"receiving", "sending", "blocked"}:
-        assert type(witness.raised) is end.told.raises
+        assert type(witness.raised) is end.expected.raises
         assert witness.raised.ending is ws.ending
     else:
         assert witness.raised is None
@@ -57,7 +59,7 @@ async def test_a_client_is_told_the_truth_at_once_whatever_it_does(way, ending, 
     assert not caplog.records
 
 
-async def test_a_refusal_is_told_with_its_response_and_an_ending(transport, face):
+async def test_a_refusal_raises_with_its_response_and_an_ending(transport, face):
     answer = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\nContent-Length: 4\r\n\r\nbusy"
     before = sockets(), asyncio.all_tasks()
     with RawServer(transport.server) as server:

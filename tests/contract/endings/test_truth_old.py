@@ -1,4 +1,4 @@
-"""What is told where this side closes in a protocol that cannot say why: to a server's handler and to a client."""
+"""What the application learns when this side closes in a protocol without codes, as server and as client."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.pair import pair, within
 from tests.raw import PROMPT, RawPeer
 
 from .old import CLOSING
-from .truth import MAX_SIZE, Told
+from .truth import MAX_SIZE, Report
 
 CELLS = [(version, name) for version in CLOSING for name in CLOSING[version]]
 
 
 @pytest.mark.parametrize(("version", "name"), CELLS)
-async def test_the_truth_is_told_at_once_to_whoever_closes(version, name, role, face):
+async def test_the_closing_side_learns_the_true_ending_at_once(version, name, role, face):
     how, end = CLOSING[version][name]
     async with pair(role, face=face, version=version, max_size=MAX_SIZE) as both:
         await within(both.ws.send("last words"))
@@ -29,11 +29,11 @@ async def test_the_truth_is_told_at_once_to_whoever_closes(version, name, role, 
         both.peer.drop()
         ending = await within(closing)
         assert time.monotonic() - began < PROMPT
-        assert Told.by(both.ws, ConnectionClosed.of(ending)) == end.told
-        assert ending.sent == both.kept(*how)
+        assert Report.by(both.ws, ConnectionClosed.of(ending)) == end.expected
+        assert ending.sent == both.close_sent(*how)
 
 
-async def test_a_client_of_rfc_6455_is_served_beside_old_ones(transport):
+async def test_a_server_with_old_protocols_serves_rfc_6455_too(transport):
     server = Server(legacy=True)
 
     @server.websocket("/")

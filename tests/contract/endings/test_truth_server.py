@@ -1,4 +1,4 @@
-"""What a server's handler, and its peer, are told about an ending: by both faces, over ws and wss and in old protocols, whatever the handler does."""
+"""What the handler of a server and its peer learn about each ending: both faces, ws, wss, old protocols."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from endwell import Cause, Close, ConnectionClosed, Initiator, Server, TcpEnd
 from tests.face import ASYNCIO
-from tests.old import kept, speaking
+from tests.old import close_sent, peer_type
 from tests.pair import until
 from tests.raw import BOUND, PROMPT, TRANSPORTS, Frame
 from tests.wire.peer import TEXT
@@ -30,28 +30,28 @@ class Scene:
             max_size=MAX_SIZE, legacy=() if version == "13" else [version], **{**PATIENT, **options}
         )
         self.witness = Witness(face, application)
-        self._told = []
-        self.server.on_close(lambda ws, ending: self._told.append((ws, ending)))
-        self.server.websocket("/")(face.handler(self.witness.attend))
+        self._endings = []
+        self.server.on_close(lambda ws, ending: self._endings.append((ws, ending)))
+        self.server.websocket("/")(face.handler(self.witness.run))
 
     @asynccontextmanager
     async def serving(self, transport, grace=2 * BOUND):
-        """A connected raw peer; leaving the block stops the server, and nothing may be left behind."""
+        """A connected raw peer. Leaving the block stops the server, which may leave nothing behind."""
         before = sockets(), asyncio.all_tasks()
         with ExitStack() as stack:
             async with self.server.serving(ssl=transport.server, grace=grace):
-                connecting = speaking(self.version).connect(self.server.port, transport.client)
+                connecting = peer_type(self.version).connect(self.server.port, transport.client)
                 peer = stack.enter_context(await connecting)
-                await until(lambda: self.server.connections or self._told)
+                await until(lambda: self.server.connections or self._endings)
                 yield peer
-        await until(lambda: self._told)
-        ((ws, ending),) = self._told
+        await until(lambda: self._endings)
+        ((ws, ending),) = self._endings
         assert ws.request is self.witness.ws.request
         assert ws.ending is self.witness.ws.ending is ending
         await until(lambda: (sockets(), asyncio.all_tasks()) == before)
 
     async def over(self):
-        """Wait for the handler to leave; then nothing of the connection may be left in the server."""
+        """Wait until the handler has returned; then the server may hold nothing of the connection."""
         await until(lambda: self.witness.left.is_set() and not self.server._dispatcher.tasks)
         assert not self.server.connections
 
@@ -60,11 +60,11 @@ def faults(caplog):
     return [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-# -- the peer or the network ends it ------------------------------------------
+# -- the peer or the network ends the connection --------------------------------
 
 
 @pytest.mark.parametrize(("way", "ending", "application"), CELLS, indirect=["way"])
-async def test_a_handler_is_told_the_truth_at_once_whatever_it_does(way, ending, application, face, caplog):
+async def test_a_handler_learns_the_true_ending_at_once_in_any_state(way, ending, application, face, caplog):
     transport, version = way
     end = TRUTH.get(version, ENDINGS)[ending]
     scene = Scene(face, APPLICATIONS[application], version, **end.options)
@@ -72,13 +72,13 @@ async def test_a_handler_is_told_the_truth_at_once_whatever_it_does(way, ending,
     async with scene.serving(transport) as peer:
         if end.lost:
             await until(lambda: witness.ws)
-            witness.hurry()
+            witness.set_short_tcp_user_timeout()
         began = time.monotonic()
         seen = await end.act(peer)
         if not end.lost:
             peer.sock.close()
-        await until(witness.told.is_set)
-        assert witness.told_at - began < PROMPT + sum(end.options.values())
+        await until(witness.ended.is_set)
+        assert witness.ended_at - began < PROMPT + sum(end.options.values())
         assert not scene.server.connections
         if application == "busy":
             await asyncio.sleep(0.01)
@@ -87,7 +87,7 @@ async def test_a_handler_is_told_the_truth_at_once_whatever_it_does(way, ending,
         await scene.over()
         await witness.check(end, seen, version)
     if application in {"receiving", "sending", "blocked"}:
-        assert type(witness.raised) is end.told.raises
+        assert type(witness.raised) is end.expected.raises
         assert witness.raised.ending is witness.ws.ending
     else:
         assert witness.raised is None
@@ -95,17 +95,17 @@ async def test_a_handler_is_told_the_truth_at_once_whatever_it_does(way, ending,
     assert not faults(caplog)
 
 
-async def test_a_silent_peer_is_not_given_up_before_its_time(transport, face):
+async def test_a_silent_peer_is_not_closed_before_its_timeout(transport, face):
     scene = Scene(face, APPLICATIONS["reading"], **KEEPALIVE)
     async with scene.serving(transport) as peer:
         await peer.read_to_the_end()
     assert scene.witness.ws.ending.duration >= sum(KEEPALIVE.values())
 
 
-async def test_a_silent_peer_that_takes_nothing_is_told_although_no_close_can_leave(transport, face):
+async def test_a_silent_peer_that_reads_nothing_is_detected_without_sending_a_close(transport, face):
     scene = Scene(face, APPLICATIONS["blocked"], **KEEPALIVE)
     async with scene.serving(transport):
-        await until(scene.witness.told.is_set)  # before the write_timeout, which is another cause
+        await until(scene.witness.ended.is_set)  # before write_timeout, which is another cause
         await scene.over()
     ending = scene.witness.ws.ending
     assert (ending.cause, ending.initiator) == (Cause.KEEPALIVE_TIMEOUT, Initiator.LOCAL)
@@ -113,7 +113,7 @@ async def test_a_silent_peer_that_takes_nothing_is_told_although_no_close_can_le
     assert ending.unsent_bytes > 0
 
 
-# -- this side ends it: the peer's view ---------------------------------------
+# -- this side ends the connection: what the peer receives -----------------------
 
 
 async def _returning(witness, ws):
@@ -125,7 +125,7 @@ async def _raising(witness, ws):
     raise RuntimeError("secret")
 
 
-#: Beside ``transport``, where a test holds in the old protocols too.
+#: The parameters beside ``transport``, for a test that also holds in the old protocols.
 WAYS = pytest.mark.parametrize("way", [*TRANSPORTS, *OLD], indirect=True)
 
 
@@ -138,16 +138,14 @@ async def test_a_handler_that_returns_closes_with_1000(way, face, caplog):
         peer.sock.close()
         await scene.over()
         await scene.witness.check(TRUTH_OF_OURS.get(version, OURS)["handler returns"], seen, version)
-    assert scene.witness.ws.ending.sent == kept(version, 1000)
+    assert scene.witness.ws.ending.sent == close_sent(version, 1000)
     assert seen.tcp is TcpEnd.FIN
     assert seen.frames == [Frame(TEXT, b"last words")]
     assert not faults(caplog)
 
 
 @WAYS
-async def test_a_handler_that_raises_closes_with_1011_tells_no_internals_and_is_logged_once(
-    way, face, caplog
-):
+async def test_a_handler_that_raises_closes_with_1011_and_logs_once(way, face, caplog):
     transport, version = way
     scene = Scene(face, _raising, version)
     async with scene.serving(transport) as peer:
@@ -155,7 +153,7 @@ async def test_a_handler_that_raises_closes_with_1011_tells_no_internals_and_is_
         peer.sock.close()
         await scene.over()
         await scene.witness.check(TRUTH_OF_OURS.get(version, OURS)["handler raises"], seen, version)
-    assert scene.witness.ws.ending.sent == kept(version, 1011)
+    assert scene.witness.ws.ending.sent == close_sent(version, 1011)
     assert seen.tcp is TcpEnd.FIN
     assert seen.frames == [Frame(TEXT, b"last words")]
     (record,) = faults(caplog)
@@ -165,9 +163,7 @@ async def test_a_handler_that_raises_closes_with_1011_tells_no_internals_and_is_
 
 @WAYS
 @pytest.mark.parametrize("application", ["reading", "receiving", "sending"])
-async def test_a_server_that_stops_closes_with_1001_and_its_handlers_leave_by_themselves(
-    application, way, face, caplog
-):
+async def test_stop_closes_with_1001_and_handlers_return_by_themselves(application, way, face, caplog):
     transport, version = way
     scene = Scene(face, APPLICATIONS[application], version)
     witness = scene.witness
@@ -178,17 +174,16 @@ async def test_a_server_that_stops_closes_with_1001_and_its_handlers_leave_by_th
     assert time.monotonic() - began < PROMPT
     seen = await reading
     await witness.check(TRUTH_OF_OURS.get(version, OURS)["stop"], seen, version)
-    assert witness.ws.ending.sent == kept(version, 1001, "server stopping; retry 0-1s")
+    assert witness.ws.ending.sent == close_sent(version, 1001, "server stopping; retry 0-1s")
     assert seen.tcp is TcpEnd.FIN
     assert isinstance(witness.raised, ConnectionClosed | None)
     assert (witness.raised is None) is (application == "reading")
     assert not faults(caplog)
 
 
-async def test_a_server_that_stops_tells_a_sleeping_handler_at_once_and_waits_no_longer_than_the_grace(
-    transport, face, caplog, monkeypatch
-):
-    # In half of it the peer answers the Close, though the machine stalls; a thread that does not return costs all of it.
+async def test_stop_waits_at_most_grace_for_a_sleeping_handler(transport, face, caplog, monkeypatch):
+    # The peer answers the Close within half of the grace, even on a stalled machine. A thread that does not
+    # return takes all of the grace.
     cleanup = 8.0
     monkeypatch.setattr("endwell.server.timetable.CLEANUP_TIME", cleanup)
     scene = Scene(face, APPLICATIONS["busy"])
@@ -201,14 +196,14 @@ async def test_a_server_that_stops_tells_a_sleeping_handler_at_once_and_waits_no
     assert 0.23 <= time.monotonic() - began < cleanup + PROMPT
     seen = await reading
     await witness.check(OURS["stop"], seen)
-    assert witness.told_at_work
+    assert witness.ended_at_work
     assert seen.close == Close(1001, "server stopping; retry 0-1s")
     assert seen.tcp is TcpEnd.FIN
     if face is ASYNCIO:
         assert isinstance(witness.raised, asyncio.CancelledError)
         assert not faults(caplog)
         return
-    # A thread cannot be cancelled. It is left alone, and that is said.
+    # A thread cannot be cancelled: it is left running, and the log says so.
     assert not witness.left.is_set()
     assert {record.levelno for record in faults(caplog)} == {logging.WARNING}
     assert "handlers still running: 1 x " in caplog.text
@@ -216,9 +211,7 @@ async def test_a_server_that_stops_tells_a_sleeping_handler_at_once_and_waits_no
     await until(witness.left.is_set)
 
 
-async def test_a_server_that_stops_waits_for_a_peer_that_does_not_answer_no_longer_than_the_grace(
-    transport, face
-):
+async def test_stop_waits_at_most_grace_for_a_peer_that_does_not_answer(transport, face):
     scene = Scene(face, APPLICATIONS["reading"])
     async with scene.serving(transport, grace=0.3) as peer:
         reading = asyncio.create_task(peer.read_to_the_end())

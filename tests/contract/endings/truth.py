@@ -1,7 +1,7 @@
-"""The truth table: each way in which a connection can end, and what the application is told about it.
+"""The truth table: each way in which a connection can end, and what the application learns about it.
 
-It is the only place that says what is right. The tests hold the library to it, whatever
-the application is doing at the time, and the endwell column of ``docs/explanation/endings.md`` is written from it.
+This is the only place that states the expected endings. The tests compare the library with it, for each
+kind of application. The endwell column of ``docs/explanation/endings.md`` is generated from it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
     "SERVER_COLUMN",
     "SERVER_TRANSPORT_COLUMN",
     "End",
-    "Told",
+    "Report",
     "answers",
     "closes",
     "resets",
@@ -47,16 +47,16 @@ __all__ = [
 LOCAL, PEER, NETWORK = Initiator.LOCAL, Initiator.PEER, Initiator.NETWORK
 OK, ERROR = ConnectionClosedOK, ConnectionClosedError
 
-#: The limit on messages under which the table is measured.
+#: The ``max_size`` of the connections in the table.
 MAX_SIZE = 1000
 
-#: For the endings of which only pings can tell: after the two together.
+#: For endings that only keepalive detects, after ``ping_interval + ping_timeout``.
 KEEPALIVE = {"ping_interval": 0.2, "ping_timeout": 0.2}
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the application is told; a Close without a code counts as 1005, no Close as None."""
+class Report:
+    """What the application learns; a Close without a code counts as 1005, no Close as None."""
 
     cause: Cause
     initiator: Initiator
@@ -67,12 +67,12 @@ class Told:
     close_code: int
     tcp: TcpEnd
     raises: type[ConnectionClosed]
-    #: Whether the code that we sent could not be said.
+    #: Whether the code that we sent could not be transmitted.
     not_transmitted: bool = False
 
     @classmethod
-    def by(cls, ws: WebSocket, raised: ConnectionClosed) -> Told:
-        """What ``ws`` tells, now that ``recv()`` has ``raised``."""
+    def by(cls, ws: WebSocket, raised: ConnectionClosed) -> Report:
+        """What ``ws`` reports after ``recv()`` has ``raised``."""
         ending = ws.ending
         assert ending is not None
         assert ws.close_code is not None
@@ -92,13 +92,13 @@ class Told:
             ending.sent is not None and ending.sent.not_transmitted,
         )
 
-    def by_driver(self, driver: type[Driver]) -> Told:
+    def by_driver(self, driver: type[Driver]) -> Report:
         """What ``driver`` lets the application know: without a half-close, it does not see how TCP ends."""
         unknown = self.tcp is TcpEnd.FIN and not driver.half_close
         return replace(self, tcp=TcpEnd.UNKNOWN) if unknown else self
 
     def __str__(self) -> str:
-        """As the documentation puts it."""
+        """The wording of the documentation."""
         name = f"`{self.cause.name}`"
         if self.initiator is LOCAL:
             return f"{name}, sent {self.sent}"
@@ -110,15 +110,15 @@ class Told:
 
 @dataclass(frozen=True)
 class End:
-    """One way in which a connection ends: what the peer does, and what is told."""
+    """One way in which a connection ends: the action of the peer and the expected report."""
 
     act: Callable[[RawPeer], Awaitable[Seen | None]]
-    told: Told
-    #: What :attr:`Ending.exception` is.
+    expected: Report
+    #: The type of :attr:`Ending.exception`.
     exception: type[BaseException] | None = None
-    #: What makes us find out that the peer says nothing, after so many seconds together.
+    #: The options that detect a silent peer; their sum is the delay in seconds.
     options: Mapping[str, float] = field(default_factory=dict)
-    #: Whether the peer's kernel acknowledges nothing; the sender's kernel notices that.
+    #: Whether the peer's kernel acknowledges nothing, which the sender's kernel detects.
     lost: bool = False
 
 
@@ -162,30 +162,30 @@ async def answers(peer: RawPeer) -> Seen:
     return await peer.read_to_the_end(answer=True)
 
 
-# -- what is told --------------------------------------------------------------
+# -- what the application learns -------------------------------------------------
 
 
 def _closed(code: int | None, reason: str = "", raises: type[ConnectionClosed] = OK) -> End:
-    """The peer closes: its Close, and ours in answer, with the same code."""
+    """The peer sends a Close, and we answer with the same code."""
     shown = 1005 if code is None else code
     received = Close(code, reason)
-    told = Told(Cause.PEER_CLOSED, PEER, True, received, shown, shown, shown, TcpEnd.FIN, raises)
-    return End(closes(code, reason), told)
+    expected = Report(Cause.PEER_CLOSED, PEER, True, received, shown, shown, shown, TcpEnd.FIN, raises)
+    return End(closes(code, reason), expected)
 
 
 def _wrong(opcode: int, payload: bytes, cause: Cause, code: int, exception: type[BaseException]) -> End:
-    """The peer breaks a rule: our Close, which it does not answer."""
-    told = Told(cause, LOCAL, False, None, code, code, 1006, TcpEnd.FIN, ERROR)
-    return End(sends(opcode, payload), told, exception)
+    """The peer breaks a rule: we send a Close, which it does not answer."""
+    expected = Report(cause, LOCAL, False, None, code, code, 1006, TcpEnd.FIN, ERROR)
+    return End(sends(opcode, payload), expected, exception)
 
 
 def _ours(cause: Cause, code: int, reason: str = "", raises: type[ConnectionClosed] = OK) -> End:
-    """This side closes, and the peer's answer is the same."""
-    told = Told(cause, LOCAL, True, Close(code, reason), code, code, code, TcpEnd.FIN, raises)
-    return End(answers, told)
+    """This side sends a Close, and the peer answers with the same code."""
+    expected = Report(cause, LOCAL, True, Close(code, reason), code, code, code, TcpEnd.FIN, raises)
+    return End(answers, expected)
 
 
-#: What a peer, or the network, can do to a server and to a client alike.
+#: What a peer or the network can do to both a server and a client.
 ENDINGS: dict[str, End] = {
     "Close 1000": _closed(1000, "bye"),
     "Close 1001": _closed(1001, "bye"),
@@ -193,11 +193,11 @@ ENDINGS: dict[str, End] = {
     "Close 4001": _closed(4001, "custom", ERROR),
     "Close without a code": _closed(None),
     "FIN": End(
-        vanishes, Told(Cause.PEER_VANISHED, NETWORK, False, None, None, 1006, 1006, TcpEnd.FIN, ERROR)
+        vanishes, Report(Cause.PEER_VANISHED, NETWORK, False, None, None, 1006, 1006, TcpEnd.FIN, ERROR)
     ),
     "RST": End(
         resets,
-        Told(Cause.CONNECTION_RESET, NETWORK, False, None, None, 1006, 1006, TcpEnd.RST, ERROR),
+        Report(Cause.CONNECTION_RESET, NETWORK, False, None, None, 1006, 1006, TcpEnd.RST, ERROR),
         ConnectionError,
     ),
     "bad opcode": _wrong(0x3, b"", Cause.PROTOCOL_ERROR, 1002, ProtocolError),
@@ -205,18 +205,18 @@ ENDINGS: dict[str, End] = {
     "message too big": _wrong(TEXT, bytes(MAX_SIZE + 1), Cause.MESSAGE_TOO_BIG, 1009, MessageTooBig),
     "silent peer": End(
         is_silent,
-        Told(Cause.KEEPALIVE_TIMEOUT, LOCAL, False, None, 1001, 1001, 1006, TcpEnd.ABORTED, ERROR),
+        Report(Cause.KEEPALIVE_TIMEOUT, LOCAL, False, None, 1001, 1001, 1006, TcpEnd.ABORTED, ERROR),
         options=KEEPALIVE,
     ),
     "network lost": End(
         _is_lost,
-        Told(Cause.NETWORK_ERROR, NETWORK, False, None, None, 1006, 1006, TcpEnd.TIMEOUT, ERROR),
+        Report(Cause.NETWORK_ERROR, NETWORK, False, None, None, 1006, 1006, TcpEnd.TIMEOUT, ERROR),
         TimeoutError,
         lost=True,
     ),
 }
 
-#: What a server does by itself; told as it is to its own handler.
+#: Endings that a server initiates, as its own handler learns of them.
 OURS: dict[str, End] = {
     "handler returns": _ours(Cause.HANDLER_RETURNED, 1000),
     "handler raises": _ours(Cause.HANDLER_ERROR, 1011, raises=ERROR),
@@ -224,49 +224,49 @@ OURS: dict[str, End] = {
 }
 
 
-# -- what the documentation says -----------------------------------------------
+# -- the text of the documentation -------------------------------------------------
 
 
 def _at_once(ending: str) -> str:
-    return f"{ENDINGS[ending].told}; told at once"
+    return f"{ENDINGS[ending].expected}; told at once"
 
 
 def _sending(ending: str) -> str:
-    return f"{ENDINGS[ending].told}; `send()` raises `{ENDINGS[ending].told.raises.__name__}`"
+    return f"{ENDINGS[ending].expected}; `send()` raises `{ENDINGS[ending].expected.raises.__name__}`"
 
 
 def _client(*endings: str) -> str:
     return " / ".join(
-        f"{ENDINGS[name].told}: {ENDINGS[name].told.raises.__name__.removeprefix('ConnectionClosed')}"
+        f"{ENDINGS[name].expected}: {ENDINGS[name].expected.raises.__name__.removeprefix('ConnectionClosed')}"
         for name in endings
     )
 
 
-_stop = OURS["stop"].told
+_stop = OURS["stop"].expected
 
-#: The endwell column of the server's table, by the row's title.
+#: The endwell column of the server table, by the title of the row.
 SERVER_COLUMN: dict[str, str] = {
-    'peer Close 1000 "bye"': str(ENDINGS["Close 1000"].told),
-    'peer Close 4001 "custom"': str(ENDINGS["Close 4001"].told),
-    "peer Close, no code": str(ENDINGS["Close without a code"].told),
-    "FIN, no Close": str(ENDINGS["FIN"].told),
-    "RST": str(ENDINGS["RST"].told),
-    "bad opcode": str(ENDINGS["bad opcode"].told),
-    "bad UTF-8": str(ENDINGS["bad UTF-8"].told),
-    "message too big": str(ENDINGS["message too big"].told),
-    "silent peer, reading": str(ENDINGS["silent peer"].told),
+    'peer Close 1000 "bye"': str(ENDINGS["Close 1000"].expected),
+    'peer Close 4001 "custom"': str(ENDINGS["Close 4001"].expected),
+    "peer Close, no code": str(ENDINGS["Close without a code"].expected),
+    "FIN, no Close": str(ENDINGS["FIN"].expected),
+    "RST": str(ENDINGS["RST"].expected),
+    "bad opcode": str(ENDINGS["bad opcode"].expected),
+    "bad UTF-8": str(ENDINGS["bad UTF-8"].expected),
+    "message too big": str(ENDINGS["message too big"].expected),
+    "silent peer, reading": str(ENDINGS["silent peer"].expected),
     "silent peer, handler busy": _at_once("silent peer"),
     "RST, handler busy": _at_once("RST"),
     "Close 1000, handler busy": f"answered; {_at_once('Close 1000')}",
     "RST, send-only handler": _sending("RST"),
     "Close 1000, send-only": _sending("Close 1000"),
-    "*peer's view:* handler returns": str(OURS["handler returns"].told.sent),
-    "handler raises": f"{OURS['handler raises'].told.sent}, empty reason; logged once",
+    "*peer's view:* handler returns": str(OURS["handler returns"].expected.sent),
+    "handler raises": f"{OURS['handler raises'].expected.sent}, empty reason; logged once",
     "stop, reading handler": f"{_stop.sent}; the loop ends, `{_stop.cause.name}`",
     "stop, sleeping handler": f"{_stop.sent} and told at once; cancelled at 4/5 of `grace`; a thread is left alone",
 }
 
-#: The endwell column of the client's table.
+#: The endwell column of the client table.
 CLIENT_COLUMN: dict[str, str] = {
     "1000 / 1001": _client("Close 1000", "Close 1001"),
     "1012 / 4001": _client("Close 1012", "Close 4001"),
@@ -280,7 +280,7 @@ CLIENT_COLUMN: dict[str, str] = {
 
 def _over_a_transport(*endings: End) -> str:
     """How a cell differs over an asyncio transport; the tests check that nothing else does."""
-    unknown = any(end.told.by_driver(TlsTransportDriver) != end.told for end in endings)
+    unknown = any(end.expected.by_driver(TlsTransportDriver) != end.expected for end in endings)
     return "the same; with TLS, `tcp` is `UNKNOWN`" if unknown else "the same"
 
 

@@ -1,4 +1,4 @@
-"""What applications do while a connection ends, and a record of everything they were told."""
+"""What applications do while a connection ends, and a record of everything they learn about the ending."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from typing import Any
 from endwell import Cause, ConnectionClosed, Ending, WebSocket
 from endwell.protocol.deadline import NEVER
 from tests.face import Face
-from tests.old import LACKS, heard
+from tests.old import MISSING_FEATURES, close_received
 from tests.pair import LASTING, until
 from tests.raw import BOUND, TRANSPORTS, Seen
 
 from .old import OLD, TRUTH
-from .truth import ENDINGS, End, Told
+from .truth import ENDINGS, End, Report
 
 __all__ = ["APPLICATIONS", "CELLS", "PATIENT", "Witness", "sockets"]
 
-#: An application has to know within PROMPT. Every timeout of the library that could tell it lasts
-#: three times as long, and so does the sleep of the busy handler.
+#: An application has to learn of the ending within PROMPT. Every timeout of the library that could reveal
+#: it lasts three times as long, and so does the sleep of the busy handler.
 PATIENT: dict[str, float] = {**LASTING, "ping_interval": 2 * BOUND, "ping_timeout": 2 * BOUND}
 
 
 class Witness:
-    """Everything that one application is told about one connection, by either face."""
+    """Everything that one application learns about one connection, with either face."""
 
     def __init__(self, face: Face, application: Application) -> None:
         self.face = face
         self.application = application
-        #: The connection, for the test.
+        #: The connection, as an object for the test.
         self.ws: Any = None
         self.endings: list[Ending] = []
-        #: The end is known, and when that was.
-        self.told = threading.Event()
-        self.told_at = 0.0
-        #: Whether the application was still at work when the end was told.
-        self.told_at_work = False
-        #: Has the busy application wake up.
+        #: Set when on_close has been called, and the time of the call.
+        self.ended = threading.Event()
+        self.ended_at = 0.0
+        #: Whether the application was still running when on_close was called.
+        self.ended_at_work = False
+        #: Wakes the busy application.
         self.release = threading.Event()
-        #: The application's cleanup has run, and what had brought it there.
+        #: Set when the cleanup of the application has run, and the exception that led to it.
         self.left = threading.Event()
         self.raised: BaseException | None = None
 
-    async def attend(self, ws: Any) -> None:
-        """The script: run the application and watch."""
-        self.ws = self.face.again(ws)
-        ws.on_close(self._tell)
+    async def run(self, ws: Any) -> None:
+        """The script: run the application and record."""
+        self.ws = self.face.for_test(ws)
+        ws.on_close(self._record)
         try:
             await self.application(self, ws)
         except BaseException as exc:
@@ -61,41 +61,43 @@ class Witness:
         finally:
             self.left.set()
 
-    def _tell(self, ending: Ending) -> None:
+    def _record(self, ending: Ending) -> None:
         assert self.ws.ending is ending
         assert not self.ws.is_open
         self.endings.append(ending)
-        self.told_at = time.monotonic()
-        self.told_at_work = not self.left.is_set()
-        self.told.set()
+        self.ended_at = time.monotonic()
+        self.ended_at_work = not self.left.is_set()
+        self.ended.set()
 
-    def hurry(self) -> None:
-        """Have the system give a peer up that acknowledges nothing for 0.3 s."""
+    def set_short_tcp_user_timeout(self) -> None:
+        """Make the kernel give up a peer that acknowledges nothing for 0.3 s."""
         sock = self.face.engine(self.ws)._stream.sock
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)
 
     async def check(self, end: End, seen: Seen | None, version: str = "13") -> None:
-        """All that the application and the peer were told is the truth, and the same everywhere."""
+        """All reports to the application and to the peer are correct and consistent."""
         ws = self.ws
-        await until(self.told.is_set)  # in a thread of its own, if the handler blocks
+        await until(self.ended.is_set)  # in a thread of its own, if the handler blocks
         (ending,) = self.endings
         raised = await self._ask_everywhere(ending)
         stream = self.face.engine(ws)._stream
-        assert Told.by(ws, raised) == end.told.by_driver(type(stream))
+        assert Report.by(ws, raised) == end.expected.by_driver(type(stream))
         assert ws.close_reason == ("" if ending.received is None else ending.received.reason)
         assert isinstance(ending.exception, end.exception or type(None))
         assert str(raised) == str(ending)
-        # The loop of a blocking client may still be at it.
+        # The loop of a blocking client may not have finished yet.
         await until(lambda: stream.sock is None and stream._alarm == NEVER)
         if seen is not None:
-            said = None if ending.sent is None else heard(version, ending.sent.code, ending.sent.reason)
-            if "close" in LACKS[version] and end.told.cause is not Cause.PEER_CLOSED:
+            said = (
+                None if ending.sent is None else close_received(version, ending.sent.code, ending.sent.reason)
+            )
+            if "close" in MISSING_FEATURES[version] and end.expected.cause is not Cause.PEER_CLOSED:
                 said = None
             assert seen.close == said
             assert seen.closes == (said is not None)
 
     async def _ask_everywhere(self, ending: Ending) -> ConnectionClosed:
-        """Each way of asking gives this very ending."""
+        """Each way to ask for the ending gives this very object."""
         ws = self.ws
         assert ws.ending is ending
         async with asyncio.timeout(BOUND):
@@ -173,9 +175,9 @@ APPLICATIONS: dict[str, Application] = {
     "blocked": _blocked,
 }
 
-#: Each ending while each application runs; in the old protocols, while two of them do. A silent
-#: peer that takes nothing gets no Close either, which is another truth with a test of its own. A
-#: network that is lost is noticed by pings too, unless the system is faster.
+#: Each ending with each application; two applications in the old protocols. A silent peer that reads
+#: nothing gets no Close either: that is another ending with a test of its own. The loss of the network is
+#: also detected by pings, unless the kernel is faster.
 CELLS = [
     *(
         (way, ending, application)
@@ -193,13 +195,13 @@ CELLS = [
 
 
 def sockets() -> set[int]:
-    """The sockets that this process has open, by inode."""
+    """The open sockets of this process, by inode."""
     found = set()
     for name in os.listdir("/dev/fd"):
         try:
             status = os.fstat(int(name))
         except OSError:
-            continue  # the one that listed them
+            continue  # the descriptor of this listing
         if stat.S_ISSOCK(status.st_mode):
             found.add(status.st_ino)
     return found

@@ -1,4 +1,4 @@
-"""aiohttp, both roles, with compression switched on."""
+"""aiohttp, both roles, with compression enabled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aiohttp import WSMsgType, web
 
 
 def tell(ws: object, message: aiohttp.WSMessage | None = None) -> None:
-    # The reason stands in the last message only, and only if the peer closes first.
+    # Only the last message has the reason, and only if the peer closes first.
     reason = f" {message.extra!r}" if message is not None and message.type is WSMsgType.CLOSE else ""
     print(f"{ws.close_code}{reason}", flush=True)
 

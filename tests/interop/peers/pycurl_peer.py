@@ -1,4 +1,4 @@
-"""libcurl's WebSocket functions; they do no deflate, and leave the answer to a Close to the application."""
+"""The WebSocket functions of libcurl, which do no deflate and let the application answer a Close."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Socket:
         sent = 0
         while sent < len(data):
             try:
-                # The rest of a frame goes by further calls with the same arguments.
+                # The rest of a frame is sent by further calls with the same arguments.
                 sent += self.curl.ws_send(data[sent:], flags)
             except BlockingIOError:
                 select.select([], [self.fd], [], 5)
 
     def receive(self) -> tuple[bytes, int]:
-        """A frame's payload and flags."""
+        """The payload and flags of a frame."""
         payload = BytesIO()
         while True:
             try:

@@ -1,4 +1,4 @@
-"""websocat, which does no deflate. It closes when its input ends, and answers a Close only then."""
+"""websocat, without deflate. It closes when its input ends, and answers a Close only then."""
 
 from __future__ import annotations
 

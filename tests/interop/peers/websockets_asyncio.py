@@ -1,4 +1,4 @@
-"""The asyncio face of websockets."""
+"""The asyncio implementation of websockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The threaded face of websockets."""
+"""The threading implementation of websockets."""
 
 from __future__ import annotations
 

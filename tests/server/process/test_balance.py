@@ -12,20 +12,20 @@ from tests.server.program import running, write
 
 @pytest.fixture
 def table():
-    """That of a supervisor."""
+    """The load table of a supervisor."""
     table = LoadTable()
     yield table
     table.close()
 
 
 def two(table):
-    """Those of two workers."""
+    """The load tables of two workers."""
     one = LoadTable(table.file, table.occupy(set()))
     other = LoadTable(table.file, table.occupy({1}))
     return one, other
 
 
-def test_who_has_many_more_connections_than_another_leaves_newcomers_to_it(table):
+def test_a_worker_with_many_more_connections_defers_new_ones(table):
     one, other = two(table)
     assert not other.should_defer(100)  # there is no other process yet
     assert not one.should_defer(0)
@@ -35,7 +35,7 @@ def test_who_has_many_more_connections_than_another_leaves_newcomers_to_it(table
     assert not other.should_defer(200)
 
 
-def test_a_few_more_are_no_reason_and_among_many_a_few_more_of_a_hundred_are_none(table):
+def test_a_small_difference_in_load_does_not_defer(table):
     one, other = two(table)
     one.should_defer(0)
     assert [other.should_defer(count) for count in (8, 9)] == [False, True]
@@ -43,7 +43,7 @@ def test_a_few_more_are_no_reason_and_among_many_a_few_more_of_a_hundred_are_non
     assert [other.should_defer(count) for count in (1070, 1072)] == [False, True]
 
 
-def test_nobody_waits_for_who_is_gone_or_does_not_accept_any_more(table):
+def test_a_worker_never_defers_to_one_that_left(table):
     one, other = two(table)
     one.should_defer(0)
     assert other.should_defer(100)
@@ -55,18 +55,18 @@ def test_nobody_waits_for_who_is_gone_or_does_not_accept_any_more(table):
     assert not other.should_defer(100)
 
 
-def test_a_place_that_is_free_again_is_given_away_again_and_they_never_run_out(table):
+def test_slots_are_reused_and_never_run_out(table):
     assert [table.occupy(taken) for taken in (set(), {1}, {2}, {1, 2, 3})] == [1, 2, 1, 4]
     assert table.occupy(set(range(1, SLOTS + 1))) == SLOTS
 
 
-async def test_a_crowd_is_spread_evenly_over_the_workers(tmp_path):
+async def test_concurrent_connections_spread_evenly_over_the_workers(tmp_path):
     with running(write(tmp_path)) as program:
-        greeted = []
+        connected = []
         for _ in range(10):
-            greeted += await asyncio.gather(*(program.greeted() for _ in range(8)))
-        counts = Counter(process for _, process, _ in greeted)
+            connected += await asyncio.gather(*(program.connect() for _ in range(8)))
+        counts = Counter(process for _, process, _ in connected)
         assert len(counts) == 2
         assert min(counts.values()) >= 20, counts
         assert (await asyncio.to_thread(program.finish))[0] == 0
-        assert {(await ws.closed).received.code for ws, _, _ in greeted} == {endwell.CloseCode.GOING_AWAY}
+        assert {(await ws.closed).received.code for ws, _, _ in connected} == {endwell.CloseCode.GOING_AWAY}

@@ -15,7 +15,7 @@ def ends():
     other.close()
 
 
-def test_words_arrive_in_order_with_their_values_and_nothing_is_heard_before_they_are_said(ends):
+def test_commands_arrive_in_order_with_their_values(ends):
     one, other = ends
     assert other.receive() == []
     one.send("ready", {"deadline": 25.0})
@@ -24,7 +24,7 @@ def test_words_arrive_in_order_with_their_values_and_nothing_is_heard_before_the
     assert not other.ended
 
 
-def test_a_word_of_which_only_a_part_has_come_is_waited_for():
+def test_a_partial_command_waits_for_the_rest():
     sock, theirs = socket.socketpair()
     with sock:
         channel = Channel(theirs)
@@ -35,7 +35,7 @@ def test_a_word_of_which_only_a_part_has_come_is_waited_for():
         channel.close()
 
 
-def test_the_last_words_of_a_process_that_has_ended_are_heard(ends):
+def test_commands_of_an_ended_process_are_received(ends):
     one, other = ends
     one.send("report", 1)
     one.close()
@@ -45,9 +45,9 @@ def test_the_last_words_of_a_process_that_has_ended_are_heard(ends):
     assert other.receive() == []
 
 
-def test_an_end_that_dies_with_unread_words_is_gone_too(ends):
+def test_a_process_that_ends_with_unread_commands_is_ended(ends):
     one, other = ends
     other.send("stop")
-    one.close()  # a reset, because the word is unread
+    one.close()  # a reset, because of the unread command
     assert other.receive() == []
     assert other.ended

@@ -1,4 +1,4 @@
-"""SIGTERM under load, as benchmarks/drain.py does it, with fewer clients and less time."""
+"""SIGTERM under load, as in benchmarks/drain.py, with fewer clients and shorter times."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from tests.raw import PROMPT
 
 @pytest.fixture(params=["/async", "/threads"])
 def base(request):
-    """Of the paths of coroutines, and of the same handlers as plain functions."""
+    """The base path: of coroutines, or of the same handlers as plain functions."""
     return request.param
 
 
 tls = pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 
 
-#: The drain of clients that behave: over long before a fifth of its deadline, for which a busy handler is waited for.
+#: The drain for clients that behave. It ends long before a fifth of its deadline, the time that a busy
+#: handler is given.
 PATIENT = Drain(window=1, deadline=120)
 
 
 @tls
-async def test_a_stop_under_load_loses_nothing_and_resets_nobody(base, tls):
+async def test_a_stop_under_load_loses_no_message_and_resets_no_connection(base, tls):
     scenario = Scenario("busy", {("asks", f"{base}/work"): 50}, tls, PATIENT)
     outcome = await play(scenario, 0.3)
     assert outcome.status == 0
@@ -35,8 +36,9 @@ async def test_a_stop_under_load_loses_nothing_and_resets_nobody(base, tls):
     assert outcome.seconds < PATIENT.deadline / 3
 
 
-async def test_clients_with_several_questions_on_the_way_get_every_answer_to_what_a_handler_took(base):
-    # A client that always has a next question is held back after a tenth of the deadline, and has another tenth.
+async def test_pipelined_requests_that_a_handler_received_are_answered(base):
+    # A client that always sends a next question is closed after a tenth of the deadline, and gets another
+    # tenth.
     drain = Drain(window=1, deadline=60)
     scenario = Scenario("pipelined", {("floods", f"{base}/work"): 20}, drain=drain)
     outcome = await play(scenario, 0.3)
@@ -46,7 +48,7 @@ async def test_clients_with_several_questions_on_the_way_get_every_answer_to_wha
 
 
 @tls
-async def test_a_stop_is_over_at_its_deadline_whoever_misbehaves_and_all_cleanup_runs(base, tls):
+async def test_a_stop_ends_at_its_deadline_and_all_cleanup_runs(base, tls):
     stuck = 2
     clients = {
         ("asks", f"{base}/work"): 10,
@@ -59,8 +61,8 @@ async def test_a_stop_is_over_at_its_deadline_whoever_misbehaves_and_all_cleanup
         outcome = await play(Scenario("misbehaving", clients, tls, drain), 0.3)
         assert outcome.status == 0
         assert outcome.seconds < drain.deadline + PROMPT
-        # A fifth of the deadline is the time for those that behave, and it runs on while the machine stalls. So one
-        # of several attempts has to be undisturbed.
+        # A fifth of the deadline is the time for clients that behave, and it continues while the machine
+        # stalls. So one of several attempts has to run undisturbed.
         if (
             all(client.code == 1001 for client in outcome.kinds("asks", "waits", "holds"))
             and all(client.tcp == "fin" for client in outcome.kinds("asks", "waits"))
@@ -76,14 +78,15 @@ async def test_a_stop_is_over_at_its_deadline_whoever_misbehaves_and_all_cleanup
     assert f"handlers still running: {stuck} x " in outcome.report
 
 
-async def test_idle_connections_are_spread_over_the_window_and_come_back_spread():
+async def test_idle_connections_close_and_reconnect_spread_over_the_window():
     scenario = Scenario("idle", {("waits", "/async/work"): 100}, drain=Drain(window=1, deadline=120, rate=50))
     windows = []
-    # A stall of either process draws closings together or apart; so one of several stops has to be undisturbed.
+    # A stall of either process can bunch or spread the closings; so one of several stops has to run
+    # undisturbed.
     while not any(0.8 <= window <= 1.5 for window in windows) and len(windows) < 5:
         outcome = await play(scenario, 0.1)
         assert all(client.code == 1001 and client.tcp == "fin" for client in outcome.clients)
-        # A quarter of them in each second. More than 60 come in one with a probability below 1e-9.
+        # A quarter of them per second. More than 60 in one second has a probability below 1e-9.
         assert max(outcome.returns()) <= 60
         times = sorted(client.closed_at for client in outcome.clients)
         windows.append(times[-1] - times[0])

@@ -1,4 +1,4 @@
-"""Sockets from systemd, and what it is told: the protocols of sd_listen_fds(3) and sd_notify(3), on real sockets."""
+"""Socket activation and notification of systemd: sd_listen_fds(3) and sd_notify(3), on real sockets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.cli.process import PATIENCE
 from tests.pair import within
 from tests.server.program import running, write
 
-#: Does to the program that it becomes what systemd does: the sockets are 3 and those after it.
+#: Prepares its process as systemd does, then becomes the program: the sockets are descriptors 3 and up.
 ACTIVATE = """
 import os, sys
 for index, number in enumerate(sys.argv[1].split(",")):
@@ -31,9 +31,9 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 
 @contextmanager
 def activated(file, *socks):
-    """The program, with sockets that were opened before it."""
+    """The program, with sockets that were opened before it started."""
     with ExitStack() as stack:
-        # Out of the way of those that they become.
+        # Moved away from the descriptors that they will become.
         copies = [fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, 3 + len(socks)) for sock in socks]
         for copy in copies:
             stack.callback(os.close, copy)
@@ -41,16 +41,16 @@ def activated(file, *socks):
 
 
 class Systemd:
-    """Hears what is told to systemd."""
+    """Receives the notifications to systemd."""
 
     def __init__(self, sock):
         self._sock = sock
 
-    def told(self):
+    def received(self):
         self._sock.settimeout(PATIENCE)
         return self._sock.recv(4096).decode().split("\n")
 
-    def silent(self):
+    def has_no_message(self):
         self._sock.setblocking(False)
         try:
             return self._sock.recv(4096) == b""
@@ -59,7 +59,7 @@ class Systemd:
 
 
 @pytest.fixture
-def notified(tmp_path, monkeypatch):
+def systemd_socket(tmp_path, monkeypatch):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", sock.getsockname())
@@ -76,17 +76,17 @@ def url(sock):
     return "ws://{}:{}/".format(*sock.getsockname())
 
 
-async def greeted(sock):
+async def connect(sock):
     ws = await endwell.connect(url(sock), open_timeout=PATIENCE)
     return ws, (await ws.recv()).split()[0]
 
 
-# -- what it is told ------------------------------------------------------------
+# -- notifications --------------------------------------------------------------
 
 
-def test_fields_are_told_in_one_datagram(notified):
+def test_fields_are_sent_in_one_datagram(systemd_socket):
     systemd.notify("READY=1", "STATUS=two")
-    assert notified.told() == ["READY=1", "STATUS=two"]
+    assert systemd_socket.received() == ["READY=1", "STATUS=two"]
 
 
 def test_the_socket_may_have_an_abstract_name(monkeypatch):
@@ -94,72 +94,72 @@ def test_the_socket_may_have_an_abstract_name(monkeypatch):
         sock.bind("")  # Linux chooses one
         monkeypatch.setenv("NOTIFY_SOCKET", "@" + sock.getsockname()[1:].decode())
         systemd.notify("READY=1")
-        assert Systemd(sock).told() == ["READY=1"]
+        assert Systemd(sock).received() == ["READY=1"]
 
 
-def test_a_reload_is_told_with_the_time_at_which_it_began(notified):
+def test_a_reload_is_notified_with_its_start_time(systemd_socket):
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     systemd.reloading()
-    word, moment = notified.told()
+    word, moment = systemd_socket.received()
     assert word == "RELOADING=1"
     name, value = moment.split("=")
     assert name == "MONOTONIC_USEC"
     assert before <= int(value) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
 
-def test_who_is_not_run_by_systemd_tells_nobody(monkeypatch, caplog):
+def test_without_systemd_nothing_is_notified(monkeypatch, caplog):
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     systemd.notify("READY=1")
     assert not caplog.records
 
 
-def test_a_systemd_that_does_not_hear_is_no_reason_to_fail(monkeypatch, tmp_path, caplog):
+def test_a_failed_notification_is_logged_only(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "missing"))
     systemd.notify("READY=1")
     assert "cannot notify systemd of READY=1" in caplog.text
 
 
-def test_a_server_tells_when_it_listens_and_when_it_stops(notified, tmp_path):
+def test_a_server_notifies_ready_and_stopping(systemd_socket, tmp_path):
     with running(write(tmp_path, workers=None)) as program:
-        assert notified.told() == ["READY=1"]
+        assert systemd_socket.received() == ["READY=1"]
         socket.create_connection(("127.0.0.1", program.port), PATIENCE).close()
         assert program.finish()[0] == 0
-    assert notified.told() == ["STOPPING=1"]
-    assert notified.silent()
+    assert systemd_socket.received() == ["STOPPING=1"]
+    assert systemd_socket.has_no_message()
 
 
-def test_a_supervisor_tells_for_its_workers_and_restarts_are_reloads(notified, tmp_path):
+def test_a_supervisor_notifies_ready_reloading_and_stopping(systemd_socket, tmp_path):
     with running(write(tmp_path, workers=1)) as program:
-        assert notified.told() == ["READY=1"]
+        assert systemd_socket.received() == ["READY=1"]
         program.send(signal.SIGHUP)
-        assert notified.told()[0] == "RELOADING=1"
-        assert notified.told()[0] == "READY=1"
+        assert systemd_socket.received()[0] == "RELOADING=1"
+        assert systemd_socket.received()[0] == "READY=1"
         program.logged("the new workers are ready")
         write(tmp_path, workers=1, **{"ANSWER = ": "raise RuntimeError('broken') #"})
         program.send(signal.SIGHUP)
-        assert notified.told()[0] == "RELOADING=1"
-        assert notified.told() == [
+        assert systemd_socket.received()[0] == "RELOADING=1"
+        assert systemd_socket.received() == [
             "READY=1",
             "STATUS=the last restart failed, the old workers serve",
         ]
         assert program.finish()[0] == 0
-    assert notified.told() == ["STOPPING=1"]
-    assert notified.silent()
+    assert systemd_socket.received() == ["STOPPING=1"]
+    assert systemd_socket.has_no_message()
 
 
-# -- what it passes -------------------------------------------------------------
+# -- socket activation ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", [None, 1])
-async def test_a_restart_with_sockets_from_systemd_refuses_nobody(workers, tmp_path, listening):
+async def test_a_restart_with_systemd_sockets_refuses_no_connection(workers, tmp_path, listening):
     file = write(tmp_path, workers=workers)
     with activated(file, listening) as program:
         assert program.port == listening.getsockname()[1]
-        first, process = await greeted(listening)
+        first, process = await connect(listening)
         program.send(signal.SIGTERM)
         program.logged("stopping: ", 1 if workers is None else 2)
-        # It comes while the old one stops: it waits for the new one.
-        late = asyncio.create_task(greeted(listening))
+        # The request arrives while the old process stops, and waits for the new one.
+        late = asyncio.create_task(connect(listening))
         ending = await within(first.closed)
         assert (await asyncio.to_thread(program.finish, None))[0] == 0
         assert not late.done()
@@ -170,15 +170,15 @@ async def test_a_restart_with_sockets_from_systemd_refuses_nobody(workers, tmp_p
         await second.close()
 
 
-async def test_all_sockets_that_are_passed_are_served_and_a_unix_socket_is_left_in_place(tmp_path, listening):
+async def test_all_passed_sockets_are_served_and_a_unix_socket_stays(tmp_path, listening):
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(tmp_path / "socket"))
         unix.listen()
-        # Without time for the handshakes of others, too.
+        # The grace is too short for handshakes in progress, too.
         with activated(write(tmp_path, workers=None, deadline=0), listening, unix) as program:
             program.logged("listening on 127")
             program.logged(f"listening on {tmp_path}/socket")
-            ws, _ = await greeted(listening)
+            ws, _ = await connect(listening)
             await ws.close()
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.settimeout(PATIENCE)
@@ -197,14 +197,14 @@ def test_a_socket_that_does_not_listen_is_named(tmp_path):
     assert "ValueError: descriptor 3 from systemd is not a listening stream socket" in log
 
 
-def test_sockets_that_were_passed_to_another_process_are_not_ours(monkeypatch):
+def test_sockets_passed_to_another_process_are_ignored(monkeypatch):
     monkeypatch.setenv("LISTEN_PID", str(os.getppid()))
     monkeypatch.setenv("LISTEN_FDS", "1")
     assert systemd.sockets() == []
     assert "LISTEN_FDS" not in os.environ
 
 
-def test_what_is_meant_for_a_supervisor_does_not_reach_its_workers(notified, tmp_path, listening):
+def test_workers_do_not_inherit_the_systemd_environment(systemd_socket, tmp_path, listening):
     show = 'sys.stderr.write(f\'has {[name for name in os.environ if name.startswith(("LISTEN_", "NOTIFY_"))]}\\n\')'
     file = write(tmp_path, **{"if __name__": f"{show}\nif __name__"})
     with activated(file, listening) as program:

@@ -1,4 +1,4 @@
-"""Several processes on one port: crashes, restarts, signals, and the end of each."""
+"""Several worker processes on one port: crashes, restarts, signals, and how each ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.pair import within
 from tests.server.program import eventually, release, running, write
 
 
-def is_there(process):
+def process_exists(process):
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -29,16 +29,16 @@ def is_there(process):
 
 
 async def ended(*connections):
-    """The ending of each."""
+    """The endings of the connections."""
     return [await within(ws.closed) for ws in connections]
 
 
-async def both(program):
-    """A connection to each of two workers, by its process."""
+async def connect_to_both_workers(program):
+    """A connection to each of two workers, keyed by process id."""
     found = {}
     async with asyncio.timeout(PATIENCE):
         while len(found) < 2:
-            ws, process, _ = await program.greeted()
+            ws, process, _ = await program.connect()
             if process in found:
                 await ws.close()
             else:
@@ -46,8 +46,8 @@ async def both(program):
     return found
 
 
-class Stalls:
-    """Measures how late the loop of the test was at its worst, while the block runs."""
+class StallMeter:
+    """Measures the worst delay of the test's own loop during the block."""
 
     worst = 0.0
 
@@ -65,36 +65,36 @@ class Stalls:
             self.worst = max(self.worst, time.monotonic() - began - 0.01)
 
 
-async def test_restarts_under_load_refuse_nobody_and_lose_nothing():
+async def test_restarts_under_load_refuse_and_lose_nothing():
     drain = endwell.Drain(window=1, deadline=60)
-    async with Stalls() as stalls:
+    async with StallMeter() as stalls:
         outcome = await play(Scenario(workers=2, restarts=2, stay=20, go=4, drain=drain))
     assert outcome.tally.refused == {}
     assert outcome.lost == 0
-    # A client that stalls for longer than the 0.25 s of quiet, which a drain waits for, sends across the Close.
+    # A client that stalls for longer than 0.25 s, the quiet time a drain waits for, sends across the Close.
     assert outcome.tally.unanswered == 0 or stalls.worst > 0.2
     assert set(outcome.tally.endings) == {"1000", "1012"}
-    # Twice as many, but for those that were on the way at that moment.
+    # Twice the allowance, except for messages in transit at that moment.
     assert outcome.tally.endings["1012"] >= 20
     assert outcome.status == 0
 
 
 async def test_a_stop_drains_all_workers_and_reports_their_sum(tmp_path):
     with running(write(tmp_path)) as program:
-        connections = await both(program)
+        connections = await connect_to_both_workers(program)
         program.send(signal.SIGTERM)
         endings = await ended(*connections.values())
         status, log = await asyncio.to_thread(program.finish, None)
     assert status == 0
-    # 250 connections in a second are the share of each of the two workers.
+    # 250 connections per second are the share of each of the two workers.
     assert [ending.received for ending in endings] == [endwell.Close(1001, "server stopping; retry 1-2s")] * 2
     assert re.search(r"INFO workers exited: 2; drained 2 connections in \S+ s: 2 clean", log)
-    assert not any(map(is_there, connections))
+    assert not any(map(process_exists, connections))
 
 
-async def test_ctrl_c_stops_as_a_signal_to_the_supervisor_alone_does(tmp_path):
+async def test_ctrl_c_to_the_process_group_stops_once(tmp_path):
     with running(write(tmp_path), process_group=0) as program:
-        connections = await both(program)
+        connections = await connect_to_both_workers(program)
         os.killpg(program.process.pid, signal.SIGINT)  # as a terminal does it
         endings = await ended(*connections.values())
         status, log = await asyncio.to_thread(program.finish, None)
@@ -102,7 +102,7 @@ async def test_ctrl_c_stops_as_a_signal_to_the_supervisor_alone_does(tmp_path):
     assert "Traceback" not in log
 
 
-async def test_a_second_signal_ends_all_at_once(tmp_path):
+async def test_a_second_signal_ends_all_workers_at_once(tmp_path):
     with running(write(tmp_path, workers=1, deadline=3600.0)) as program:
         connections = [await endwell.connect(program.url("/stuck")) for _ in range(4)]
         program.send(signal.SIGTERM)
@@ -113,9 +113,9 @@ async def test_a_second_signal_ends_all_at_once(tmp_path):
     assert "4 x stuck" in log.splitlines()[-1]
 
 
-async def test_a_worker_that_crashes_is_replaced_and_the_others_go_on(tmp_path):
+async def test_a_crashed_worker_is_replaced_and_others_keep_their_connections(tmp_path):
     with running(write(tmp_path)) as program:
-        (killed, lost), (stays, kept) = (await both(program)).items()
+        (killed, lost), (stays, kept) = (await connect_to_both_workers(program)).items()
         os.kill(killed, signal.SIGKILL)
         assert (await ended(lost))[0].code == 1006
         program.logged(
@@ -123,26 +123,26 @@ async def test_a_worker_that_crashes_is_replaced_and_the_others_go_on(tmp_path):
         )
         await kept.send("hello")
         assert await within(kept.recv()) == "hello"
-        assert stays in (new := await both(program))
+        assert stays in (new := await connect_to_both_workers(program))
         assert killed not in new
         status, log = await asyncio.to_thread(program.finish)
     assert (status, log.count("SIGKILL")) == (0, 1)
 
 
-async def test_a_worker_that_is_told_to_end_drains_and_is_replaced(tmp_path):
+async def test_a_worker_that_receives_sigterm_drains_and_is_replaced(tmp_path):
     with running(write(tmp_path)) as program:
-        (told, drained), (_, kept) = (await both(program)).items()
-        os.kill(told, signal.SIGTERM)
+        (signalled, drained), (_, kept) = (await connect_to_both_workers(program)).items()
+        os.kill(signalled, signal.SIGTERM)
         assert (await ended(drained))[0].code == 1001
-        program.logged(rf"\(process {told}\) exited with status 0; a new worker starts now")
-        assert told not in await both(program)
+        program.logged(rf"\(process {signalled}\) exited with status 0; a new worker starts now")
+        assert signalled not in await connect_to_both_workers(program)
         assert kept.is_open
         assert (await asyncio.to_thread(program.finish))[0] == 0
 
 
-async def test_workers_that_crash_again_and_again_are_waited_for_ever_longer(tmp_path):
+async def test_repeated_crashes_increase_the_restart_delay(tmp_path):
     with running(write(tmp_path, workers=1)) as program:
-        ws, process, _ = await program.greeted()
+        ws, process, _ = await program.connect()
         write(tmp_path, workers=1, **{"server = ": "sys.exit(7); server = "})
         began = time.monotonic()
         os.kill(process, signal.SIGKILL)
@@ -156,7 +156,7 @@ async def test_workers_that_crash_again_and_again_are_waited_for_ever_longer(tmp
     assert log.count("exited with status 7") >= 2
 
 
-def test_where_a_worker_cannot_begin_the_program_ends_with_status_1(tmp_path):
+def test_the_program_exits_with_1_if_a_worker_cannot_start(tmp_path):
     mark = "server = endwell.Server()"
     file = write(tmp_path, workers=1, **{mark: f"{mark}; 'ENDWELL_WORKER' in os.environ and sys.exit(7)"})
     with running(file) as program:
@@ -167,9 +167,9 @@ def test_where_a_worker_cannot_begin_the_program_ends_with_status_1(tmp_path):
     assert "Traceback" not in log
 
 
-async def test_a_restart_takes_new_code_and_one_that_fails_leaves_the_old_workers(tmp_path):
+async def test_a_restart_loads_new_code_and_a_failed_one_keeps_old_workers(tmp_path):
     with running(write(tmp_path)) as program:
-        connections = await both(program)
+        connections = await connect_to_both_workers(program)
         write(tmp_path, **{"ANSWER = ": "raise RuntimeError('broken') #"})
         program.send(signal.SIGHUP)
         program.logged(
@@ -178,32 +178,32 @@ async def test_a_restart_takes_new_code_and_one_that_fails_leaves_the_old_worker
         for ws in connections.values():
             await ws.send("hello")
             assert await within(ws.recv()) == "hello"
-        assert set(await both(program)) == set(connections)
+        assert set(await connect_to_both_workers(program)) == set(connections)
         write(tmp_path, **{'"old"': '"new"'})
         program.send(signal.SIGHUP)
         endings = await ended(*connections.values())
         assert [each.received for each in endings] == [
             endwell.Close(1012, "server restarting; retry 0-1s")
         ] * 2
-        assert (await program.greeted())[2] == "new"
+        assert (await program.connect())[2] == "new"
         program.logged("workers exited: 2; drained")
         status, log = await asyncio.to_thread(program.finish)
     assert (status, log.count("the restart failed")) == (0, 1)
 
 
-async def test_when_the_supervisor_dies_its_workers_drain_and_free_the_port(tmp_path):
+async def test_workers_drain_and_release_the_port_when_the_supervisor_dies(tmp_path):
     with running(write(tmp_path)) as program:
-        connections = await both(program)
+        connections = await connect_to_both_workers(program)
         port = program.port
         program.process.kill()
         endings = await ended(*connections.values())
         assert [ending.received.code for ending in endings] == [1001, 1001]
-        await eventually(lambda: not any(map(is_there, connections)))
+        await eventually(lambda: not any(map(process_exists, connections)))
         socket.create_server(("127.0.0.1", port)).close()
         program.process.wait(PATIENCE)
 
 
-async def test_a_worker_whose_loop_is_blocked_says_where_and_is_ended(tmp_path):
+async def test_a_worker_with_a_blocked_loop_logs_where_and_is_killed(tmp_path):
     with running(write(tmp_path, workers=1, deadline=0.5)) as program:
         ws = await endwell.connect(program.url("/blocked"))
         await asyncio.to_thread(program.logged, "blocks")
@@ -215,7 +215,7 @@ async def test_a_worker_whose_loop_is_blocked_says_where_and_is_ended(tmp_path):
     assert "was killed by SIGABRT while it was stopping" in log
 
 
-async def test_the_file_of_a_unix_socket_is_there_until_the_supervisor_ends(tmp_path):
+async def test_the_unix_socket_file_exists_until_the_supervisor_ends(tmp_path):
     path = tmp_path / "socket"
     file = write(tmp_path, workers=1, **{'"127.0.0.1", 0': f"unix_path={str(path)!r}"})
     with running(file) as program:
@@ -231,8 +231,8 @@ async def test_the_file_of_a_unix_socket_is_there_until_the_supervisor_ends(tmp_
     assert not path.exists()
 
 
-async def test_workers_that_are_to_leave_the_port_while_they_drain_do_and_so_does_the_supervisor(tmp_path):
-    # No limit of the drain passes before the test has seen it.
+async def test_listen_false_releases_the_port_during_the_drain_of_workers(tmp_path):
+    # No limit of the drain expires before the test has observed it.
     file = write(tmp_path, workers=1, deadline=3600.0, **{"window=": "listen=False, window="})
     with running(file) as program:
         port, ws = program.port, await endwell.connect(program.url("/held"))
@@ -253,7 +253,7 @@ async def test_workers_that_are_to_leave_the_port_while_they_drain_do_and_so_doe
         assert (await asyncio.to_thread(program.finish, None))[0] == 0
 
 
-async def test_workers_that_come_to_life_after_their_supervisor_died_end(tmp_path):
+async def test_workers_that_start_after_their_supervisor_died_end(tmp_path):
     slow = """parent = os.getppid()
 sys.stderr.write(f'at {os.getpid()}\\n')
 while 'ENDWELL_WORKER' in os.environ and os.getppid() == parent:
@@ -264,11 +264,11 @@ server = """
         program.process.kill()
         processes = [int(each) for each in re.findall(r"at (\d+)\n", program.log)]
         program.process.wait(PATIENCE)
-        await eventually(lambda: not any(map(is_there, processes)))
+        await eventually(lambda: not any(map(process_exists, processes)))
         assert "listening" not in program.log
 
 
-async def test_a_restart_for_which_nothing_can_be_started_leaves_the_old_workers(tmp_path):
+async def test_a_restart_that_cannot_start_processes_keeps_the_old_workers(tmp_path):
     interpreter = tmp_path / "python"
     file = write(
         tmp_path, workers=1, **{"if __name__": f"sys.executable = {str(interpreter)!r}\nif __name__"}
@@ -280,7 +280,7 @@ async def test_a_restart_for_which_nothing_can_be_started_leaves_the_old_workers
 
     install()
     with running(file) as program:
-        ws, process, _ = await program.greeted()
+        ws, process, _ = await program.connect()
         interpreter.unlink()
         program.send(signal.SIGHUP)
         program.logged("ERROR worker 1 cannot be started .*: the restart failed, the old workers go on")
@@ -288,17 +288,17 @@ async def test_a_restart_for_which_nothing_can_be_started_leaves_the_old_workers
         await ended(ws)
         program.logged(r"ERROR worker 1 cannot be started .*, 2 crashes in a row; a new worker starts in 1 s")
         install()
-        assert (await program.greeted())[1] != process
+        assert (await program.connect())[1] != process
         assert (await asyncio.to_thread(program.finish))[0] == 0
 
 
 @pytest.mark.parametrize("workers", ["2", 1.5, True])
-def test_workers_that_are_no_number_are_refused(workers):
+def test_a_workers_argument_that_is_no_number_is_refused(workers):
     with pytest.raises(TypeError, match="workers must be an integer"):
         endwell.Server().run(port=0, workers=workers)
 
 
-def test_no_workers_at_all_are_refused():
+def test_zero_workers_are_refused():
     with pytest.raises(ValueError, match="workers must be positive, not 0"):
         endwell.Server().run(port=0, workers=0)
 
