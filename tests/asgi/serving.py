@@ -12,7 +12,7 @@ from endwell import Drain, Options
 from endwell.uvicorn import DEFAULTS, Protocol
 from tests.raw import HOST, PLAIN, RawPeer, Transport
 
-__all__ = ["Served", "protocol", "serving"]
+__all__ = ["ScriptedServer", "protocol", "serving"]
 
 
 def protocol(drain: Drain | None = None, **options: Any) -> type[Protocol]:
@@ -22,7 +22,7 @@ def protocol(drain: Drain | None = None, **options: Any) -> type[Protocol]:
     return type("Protocol", (Protocol,), attributes if drain is None else {**attributes, "drain": drain})
 
 
-class Served:
+class ScriptedServer:
     """A server that runs."""
 
     def __init__(self, server: uvicorn.Server, transport: Transport) -> None:
@@ -36,7 +36,7 @@ class Served:
 
     async def reach(self) -> RawPeer:
         """A client with a TCP connection."""
-        peer = await RawPeer.reach(self.port, self.transport.client)
+        peer = await RawPeer.connect_tcp(self.port, self.transport.client)
         peer.answers_notify = True  # asyncio's transports wait for it
         return peer
 
@@ -50,7 +50,7 @@ class Served:
 @asynccontextmanager
 async def serving(
     app: Any, cls: type[Protocol] = Protocol, transport: Transport = PLAIN, **settings: Any
-) -> AsyncIterator[Served]:
+) -> AsyncIterator[ScriptedServer]:
     """Serve ``app`` as ``uvicorn.Server.serve()`` does, without signals and without its ticks of 0.1 s."""
     config = uvicorn.Config(
         app, HOST, 0, ws=cls, **{"lifespan": "off", "log_config": None, "http": "httptools", **settings}
@@ -62,6 +62,6 @@ async def serving(
     await server.startup()
     await server.on_tick(0)  # makes the default headers
     try:
-        yield Served(server, transport)
+        yield ScriptedServer(server, transport)
     finally:
         await server.shutdown()

@@ -211,7 +211,7 @@ async def test_messages_before_the_end_are_received_first_and_the_disconnect_onc
             await peer.frame(TEXT, b"a")
             await peer.frame(BINARY, b"b")
             await peer.close(4001, "bye")
-            await peer.delivered()
+            await peer.until_acknowledged()
             go.set()
             await peer.read_to_the_end()
         await app.done.wait()

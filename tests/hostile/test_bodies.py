@@ -35,8 +35,8 @@ def serving(**options):
 
 async def answer(server, transport, request, bytewise=False):
     """All that the server says until it ends TCP."""
-    with await RawPeer.reach(server.port, transport.client, bytewise=bytewise) as peer:
-        await peer.shake()
+    with await RawPeer.connect_tcp(server.port, transport.client, bytewise=bytewise) as peer:
+        await peer.tls_handshake()
         await peer.write(request)
         async with asyncio.timeout(BOUND):
             while await peer.more():
@@ -111,8 +111,8 @@ async def test_a_request_after_the_body_is_never_answered(transport):
 async def test_a_body_that_comes_too_slowly_is_answered_with_408(path, transport):
     server, told = serving(body_timeout=0.2)
     async with nothing_left_behind(), server.serving(ssl=transport.server):
-        with await RawPeer.reach(server.port, transport.client) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
             await peer.write(post(b"Content-Length: 5\r\n", body=b"hell").replace(b" / ", b" %b " % path))
             assert (await peer.read_head()).startswith("HTTP/1.1 408 ")
             while await peer.more():
@@ -123,8 +123,8 @@ async def test_a_body_that_comes_too_slowly_is_answered_with_408(path, transport
 async def test_a_body_that_keeps_trickling_is_answered_with_408_too(transport):
     server, _ = serving(body_timeout=0.3)
     async with nothing_left_behind(), server.serving(ssl=transport.server):
-        with await RawPeer.reach(server.port, transport.client) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
             await peer.write(post(CHUNKED))
             reading = asyncio.ensure_future(peer.read_head())
             while not reading.done():
@@ -138,13 +138,13 @@ async def test_a_body_that_keeps_trickling_is_answered_with_408_too(transport):
 async def test_a_client_that_leaves_within_its_body_leaves_nothing_behind(path, end, transport, caplog):
     server, _ = serving()
     async with nothing_left_behind(), server.serving(ssl=transport.server):
-        with await RawPeer.reach(server.port, transport.client) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
             await peer.write(
                 post(b"Content-Length: 500000\r\n", body=b"x" * 1000).replace(b" / ", b" %b " % path)
             )
             await until(lambda: server._dispatcher.tasks)
-            await peer.delivered()
+            await peer.until_acknowledged()
             if end == "FIN":
                 peer.fin()
             else:
@@ -164,15 +164,15 @@ async def test_a_large_body_that_no_handler_asks_for_is_not_kept(transport):
         return "done"
 
     async with nothing_left_behind(), server.serving(ssl=transport.server):
-        with await RawPeer.reach(server.port, transport.client, buffer=2**16) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client, buffer=2**16) as peer:
+            await peer.tls_handshake()
             await peer.write(post(b"Content-Length: 1000000000\r\n").replace(b" / ", b" /later "))
             sent = 0
 
             async def flood():
                 nonlocal sent
                 while True:
-                    await peer.transmit(peer.sealed(b"x" * 2**14))
+                    await peer.send_tcp(peer.encrypt(b"x" * 2**14))
                     sent += 2**14
 
             task = asyncio.ensure_future(flood())

@@ -40,9 +40,9 @@ def watching(face, **options):
 
 async def opened(server, transport, *fields, before=b""):
     """The head of the answer to a client that sends ``fields``, and ``before`` below TLS."""
-    with await RawPeer.reach(server.port, transport.client) as peer:
-        await peer.transmit(before)
-        await peer.shake()
+    with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+        await peer.send_tcp(before)
+        await peer.tls_handshake()
         await peer.write(peer.request()[:-2] + b"".join(fields) + b"\r\n")
         head = await peer.read_head()
         if head.startswith("HTTP/1.1 101 "):
@@ -152,7 +152,7 @@ async def test_without_an_address_the_peer_is_the_client(face, transport, preamb
 async def test_a_preamble_that_comes_bytewise_costs_no_byte_of_what_follows(face, preamble):
     server, seen, _ = watching(face, proxy_protocol=True)
     async with nothing_left_behind(), server.serving():
-        with await RawPeer.reach(server.port, bytewise=True) as peer:
+        with await RawPeer.connect_tcp(server.port, bytewise=True) as peer:
             await peer.write(preamble + peer.request())
             assert (await peer.read_head()).startswith("HTTP/1.1 101 ")
             await peer.read_to_the_end(answer=True)
@@ -162,7 +162,7 @@ async def test_a_preamble_that_comes_bytewise_costs_no_byte_of_what_follows(face
 async def test_the_request_may_come_with_the_preamble(face):
     server, seen, _ = watching(face, proxy_protocol=True)
     async with nothing_left_behind(), server.serving():
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(V1 + peer.request())
             await peer.read_head()
             await peer.read_to_the_end(answer=True)
@@ -187,7 +187,7 @@ async def test_a_connection_without_a_preamble_is_closed_unanswered_and_told(tra
     refused = []
     server.on_refused(lambda request, status, reason: refused.append((request, status, reason)))
     async with nothing_left_behind(), server.serving(ssl=transport.server):
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(start)
             while await peer.more():
                 pass
@@ -206,10 +206,10 @@ async def test_half_a_preamble_ends_with_open_timeout_or_with_tcp_and_never_spin
     refused = []
     server.on_refused(lambda request, status, reason: refused.append(reason))
     async with nothing_left_behind(), server.serving(ssl=transport.server):
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(start)
             await until(lambda: server._listener.openings)
-            await peer.delivered()
+            await peer.until_acknowledged()
             if end == "FIN":
                 peer.fin()
             elif end == "RST":
@@ -221,7 +221,7 @@ async def test_half_a_preamble_ends_with_open_timeout_or_with_tcp_and_never_spin
 async def test_half_a_preamble_is_read_once_and_not_announced_again_and_again():
     server, reads = Server(proxy_protocol=True), []
     async with nothing_left_behind(), server.serving():
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(V1[:-5])
             await until(lambda: server._listener.openings)
             (opening,) = server._listener.openings
@@ -241,7 +241,7 @@ async def test_a_server_that_stops_closes_half_a_preamble(transport):
     server = Server(proxy_protocol=True)
     async with nothing_left_behind():
         async with server.serving(ssl=transport.server, grace=0):
-            peer = await RawPeer.reach(server.port)
+            peer = await RawPeer.connect_tcp(server.port)
             await peer.write(V1[:20])
             await until(lambda: server._listener.openings)
         while await within(peer.more()):
@@ -253,7 +253,7 @@ async def test_without_the_option_a_preamble_is_a_malformed_request(face):
     server, seen, _ = watching(face)
     async with nothing_left_behind(), server.serving():
         for preamble in (V1, V2):
-            with await RawPeer.reach(server.port) as peer:
+            with await RawPeer.connect_tcp(server.port) as peer:
                 await peer.write(preamble + peer.request())
                 assert (await peer.read_head()).startswith("HTTP/1.1 400 ")
                 while await peer.more():
@@ -265,7 +265,7 @@ async def test_the_preambles_address_decides_whether_headers_are_believed(face):
     server, seen, _ = watching(face, proxy_protocol=True, proxy_headers=["192.0.2.0/24"])
     async with nothing_left_behind(), server.serving():
         for preamble in (V1, V1.replace(b"192.0.2.1", b"198.51.100.1")):
-            with await RawPeer.reach(server.port) as peer:
+            with await RawPeer.connect_tcp(server.port) as peer:
                 await peer.write(preamble + peer.request()[:-2] + b"X-Forwarded-For: 203.0.113.9\r\n\r\n")
                 await peer.read_head()
                 await peer.read_to_the_end(answer=True)

@@ -73,8 +73,8 @@ async def test_the_101_that_was_sent_is_kept_byte_for_byte(transport):
         await ws.closed
 
     async with serving(server, transport), nothing_left_behind():
-        with await RawPeer.reach(server.port, transport.client) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
             await peer.write(peer.request())
             head = await peer.read_head()
             await until(lambda: responses)
@@ -123,7 +123,7 @@ async def test_the_handshake_and_the_origin_are_checked_before_the_function_runs
 
     async with server.serving():
         for field in (b"Origin: http://evil.example", b"Sec-WebSocket-Key: x"):
-            with await RawPeer.reach(server.port) as peer:
+            with await RawPeer.connect_tcp(server.port) as peer:
                 await peer.write(peer.request()[:-2] + field + b"\r\n\r\n")
                 assert (await peer.read_head())[9:12] in ("403", "400")
     assert ran == []
@@ -160,7 +160,7 @@ async def test_a_function_that_takes_too_long_is_answered_with_503(caplog):
         pass
 
     async with server.serving(), nothing_left_behind():
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(peer.request())
             assert (await peer.read_head()).startswith("HTTP/1.1 503 ")
     assert any("the accept function of '/'" in record.getMessage() for record in caplog.records)
@@ -180,7 +180,7 @@ async def test_a_client_that_leaves_while_the_function_decides_opens_nothing():
         opened.append(ws)
 
     async with server.serving(), nothing_left_behind():
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(peer.request())
             await within(entered.wait())
             peer.reset()
@@ -225,8 +225,8 @@ async def test_a_field_of_the_client_is_never_state(name, transport):
         seen.append(ws.request.state)
 
     async with serving(server, transport):
-        with await RawPeer.reach(server.port, transport.client) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
             await peer.write(
                 peer.request("/?state=evil")[:-2] + f'{name}: {{"user": "root"}}\r\n\r\n'.encode()
             )
@@ -277,7 +277,7 @@ async def test_the_response_of_a_route_with_options_is_the_one_that_was_sent():
         seen.append(ws.response.serialize())
 
     async with server.serving():
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             request = peer.request()[:-2] + b"Sec-WebSocket-Protocol: a, b\r\n"
             await peer.write(request + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
             head = await peer.read_head()

@@ -38,8 +38,8 @@ async def rest_of(peer):
 async def ask(server, request, transport=None, **how):
     """The status, the fields and the body of the answer."""
     context = None if transport is None else transport.client
-    with await RawPeer.reach(server.port, context, **how) as peer:
-        await peer.shake()
+    with await RawPeer.connect_tcp(server.port, context, **how) as peer:
+        await peer.tls_handshake()
         await peer.write(request)
         head = await peer.read_head()
         body = await rest_of(peer)
@@ -166,7 +166,7 @@ async def test_a_body_can_be_read_again_and_a_cancelled_read_loses_nothing():
         bodies.extend([await request.body(), await request.body()])
 
     async with server.serving(), nothing_left_behind():
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(request_of("POST", "/", b"helloworld")[:-5])
             await within(begun.wait())
             await peer.write(b"world")
@@ -179,8 +179,8 @@ async def test_a_client_that_expects_100_continue_is_told_when_the_body_is_read(
     server = Server()
     server.route("/", methods=["POST"])(reader(kind))
     async with server.serving(ssl=transport.server), nothing_left_behind():
-        with await RawPeer.reach(server.port, transport.client) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
             await peer.write(request_of("POST", "/", b"hello", "Expect: 100-continue")[:-5])
             assert await peer.read_head() == "HTTP/1.1 100 Continue"
             await peer.write(b"hello")
@@ -196,8 +196,8 @@ async def test_a_handler_that_does_not_read_the_body_answers_at_once(transport):
         return "no need"
 
     async with server.serving(ssl=transport.server), nothing_left_behind():
-        with await RawPeer.reach(server.port, transport.client) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
             await peer.write(request_of("POST", "/", b"x" * 2**18)[:100])
             assert (await peer.read_head()).startswith("HTTP/1.1 200 ")
             # The rest is discarded, so that no reset destroys the answer.
@@ -214,7 +214,7 @@ async def test_a_page_has_open_timeout_from_the_end_of_the_body_on():
         return await request.body()
 
     async with server.serving(), nothing_left_behind():
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(request_of("POST", "/", b"hello")[:-1])
             await until(lambda: begun)
             await asyncio.sleep(3.5)
@@ -324,7 +324,7 @@ async def test_head_of_a_streamed_response_has_no_body():
     server, produced = Server(), []
     server.get("/")(streaming("async", ["a"], lambda: produced.append(1)))
     async with server.serving(), nothing_left_behind():
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(request_of("HEAD", "/"))
             assert "Transfer-Encoding: chunked" in await peer.read_head()
             assert await rest_of(peer) == b""
@@ -362,8 +362,8 @@ async def test_a_chunk_arrives_before_the_next_one_is_produced(transport):
         yield "second"
 
     async with server.serving(ssl=transport.server), nothing_left_behind():
-        with await RawPeer.reach(server.port, transport.client) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
             await peer.write(request_of("GET", "/"))
             await peer.read_head()
             while b"first" not in peer._received:
@@ -382,8 +382,8 @@ async def test_a_slow_client_slows_the_generator_down(transport):
             yield b"x" * 2**16
 
     async with server.serving(ssl=transport.server, grace=0.1), nothing_left_behind():
-        with await RawPeer.reach(server.port, transport.client, buffer=2**16) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client, buffer=2**16) as peer:
+            await peer.tls_handshake()
             await peer.write(request_of("GET", "/"))
             await peer.read_head()
             count = -1
@@ -397,7 +397,7 @@ async def test_a_client_that_takes_nothing_is_cut_after_write_timeout(kind):
     server = Server(write_timeout=0.2, write_limit=0)
     server.get("/")(streaming(kind, (b"x" * 2**20 for _ in range(10**6))))
     async with server.serving(), nothing_left_behind():
-        with await RawPeer.reach(server.port, buffer=2**16) as peer:
+        with await RawPeer.connect_tcp(server.port, buffer=2**16) as peer:
             await peer.write(request_of("GET", "/"))
             await peer.read_head()
             await until(lambda: not server._listener.openings and not server._dispatcher.tasks)
@@ -411,8 +411,8 @@ async def test_a_generator_that_fails_shows_the_client_that_the_body_is_incomple
     items = ["a", 5] if fault == "a wrong type" else ["a"]
     server.get("/")(streaming(kind, items, lambda: 1 / 0))
     async with server.serving(ssl=transport.server), nothing_left_behind():
-        with await RawPeer.reach(server.port, transport.client) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
             await peer.write(request_of("GET", "/"))
             await peer.read_head()
             body = await rest_of(peer)
@@ -434,11 +434,11 @@ async def test_a_generator_whose_client_leaves_is_closed(transport, caplog):
             ended.append(1)
 
     async with server.serving(ssl=transport.server), nothing_left_behind():
-        with await RawPeer.reach(server.port, transport.client) as peer:
-            await peer.shake()
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
             await peer.write(request_of("GET", "/"))
             await within(begun.wait())
-            await peer.delivered()
+            await peer.until_acknowledged()
             peer.reset()
         await until(lambda: ended and not server._dispatcher.tasks)
     assert not caplog.records

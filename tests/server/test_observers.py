@@ -55,7 +55,7 @@ async def test_a_connection_that_is_refused_does_not_open():
     server.on_open(told.append)
     server.on_refused(lambda request, status, reason: told.append(status))
     async with server.serving():
-        with await RawPeer.reach(server.port) as peer:
+        with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(peer.request("/nowhere"))
             assert (await peer.read_head()).startswith("HTTP/1.1 404 ")
     assert told == [404]
