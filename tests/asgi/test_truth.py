@@ -53,7 +53,7 @@ def check(told, end, seen, driver):
     """All that the application and the peer were told is the truth."""
     (ending,) = told.endings
     assert told.extension["ending"]() is ending
-    truth = end.told.by_driver(driver)
+    truth = end.expected.by_driver(driver)
     assert (ending.cause, ending.initiator, ending.clean) == (truth.cause, truth.initiator, truth.clean)
     assert (ending.received, ending.code, ending.tcp) == (truth.received, truth.code, truth.tcp)
     assert (

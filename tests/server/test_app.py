@@ -418,7 +418,7 @@ async def handler(ws):
 
 @server.on_drain
 def draining(drain):
-    os.write(1, f"{int(drain.code)} {drain.reason} {drain.deadline}\n".encode())
+    os.write(1, f"{int(drain.code)} {drain.reason} {drain.deadline}\\n".encode())
 
 @server.on_start
 async def begin():
@@ -426,7 +426,7 @@ async def begin():
         while not server.addresses:
             await asyncio.sleep(0.01)
         async with endwell.connect(f"ws://127.0.0.1:{server.port}/") as ws:
-            os.write(1, f"{(await ws.closed).received}\n".encode())
+            os.write(1, f"{(await ws.closed).received}\\n".encode())
     global task
     task = asyncio.create_task(connect())
 
