@@ -54,7 +54,7 @@ async def test_the_peers_close_is_echoed_and_the_server_ends_tcp_first(
     assert seen.closes == 0  # besides the Close that was read above
     assert (ending.cause, ending.initiator) == (Cause.PEER_CLOSED, Initiator.PEER)
     assert ending.received == ending.sent == Close(code, reason)
-    assert (ending.clean, ending.tcp) == (True, TcpEnd.FIN)
+    assert (ending.clean, ending.tcp) == (True, transport.fin)
 
 
 async def test_our_close_is_answered_and_the_server_ends_tcp_first(role, transport, bytewise):
@@ -70,7 +70,7 @@ async def test_our_close_is_answered_and_the_server_ends_tcp_first(role, transpo
     assert seen.closes == 0
     assert (ending.cause, ending.initiator) == (Cause.APP_CLOSED, Initiator.LOCAL)
     assert (ending.sent, ending.received) == (Close(4000, "enough"), Close(4000))
-    assert (ending.clean, ending.tcp) == (True, TcpEnd.FIN)
+    assert (ending.clean, ending.tcp) == (True, transport.fin)
 
 
 async def test_simultaneous_closes_complete_the_closing_handshake(role, transport, bytewise):
@@ -85,7 +85,7 @@ async def test_simultaneous_closes_complete_the_closing_handshake(role, transpor
     assert seen.closes == 0
     assert (ending.cause, ending.initiator) == (Cause.APP_CLOSED, Initiator.LOCAL)
     assert (ending.sent, ending.received) == (Close(4000, "ours"), Close(4001, "theirs"))
-    assert (ending.clean, ending.tcp) == (True, TcpEnd.FIN)
+    assert (ending.clean, ending.tcp) == (True, transport.fin)
 
 
 async def test_data_after_the_peers_close_is_discarded(role, transport, bytewise):
@@ -100,7 +100,7 @@ async def test_data_after_the_peers_close_is_discarded(role, transport, bytewise
     assert messages == ["in time"]
     assert (seen.closes, seen.frames) == (0, [])
     assert both.ws.ending.received == Close(4001)
-    assert both.ws.ending.tcp is TcpEnd.FIN
+    assert both.ws.ending.tcp is transport.fin
 
 
 async def test_a_protocol_error_after_our_close_sends_no_second_close(role, transport, bytewise):
@@ -111,7 +111,7 @@ async def test_a_protocol_error_after_our_close_sends_no_second_close(role, tran
         seen = await leave_in_order(both.peer)
         ending = await within(closing)
     assert seen.closes == 0
-    assert (ending.cause, ending.clean, ending.tcp) == (Cause.APP_CLOSED, False, TcpEnd.FIN)
+    assert (ending.cause, ending.clean, ending.tcp) == (Cause.APP_CLOSED, False, transport.fin)
 
 
 async def test_messages_received_after_our_close_are_delivered(role, transport, bytewise):
@@ -179,7 +179,7 @@ async def test_half_closing_without_a_close_is_answered_with_fin_only(role, tran
     assert (seen.closes, seen.frames, seen.tcp) == (0, [], TcpEnd.FIN)
     ending = both.ws.ending
     assert (ending.cause, ending.initiator) == (Cause.PEER_VANISHED, Initiator.NETWORK)
-    assert (ending.clean, ending.sent, ending.code, ending.tcp) == (False, None, 1006, TcpEnd.FIN)
+    assert (ending.clean, ending.sent, ending.code, ending.tcp) == (False, None, 1006, transport.fin)
 
 
 async def test_a_peer_that_half_closes_after_its_close_gets_the_answer(role, transport, bytewise):
@@ -189,7 +189,7 @@ async def test_a_peer_that_half_closes_after_its_close_gets_the_answer(role, tra
         seen = await both.peer.read_to_the_end()
     assert (seen.close, seen.closes, seen.tcp) == (Close(4001, "and FIN"), 1, TcpEnd.FIN)
     assert (both.ws.ending.cause, both.ws.ending.clean) == (Cause.PEER_CLOSED, True)
-    assert both.ws.ending.tcp is TcpEnd.FIN
+    assert both.ws.ending.tcp is transport.fin
 
 
 async def test_half_closing_instead_of_answering_our_close_is_not_clean(role, transport):
@@ -200,7 +200,7 @@ async def test_half_closing_instead_of_answering_our_close_is_not_clean(role, tr
         ending = await within(closing)
         seen = await both.peer.read_to_the_end()
     assert (seen.closes, seen.tcp) == (0, TcpEnd.FIN)
-    assert (ending.cause, ending.clean, ending.tcp) == (Cause.APP_CLOSED, False, TcpEnd.FIN)
+    assert (ending.cause, ending.clean, ending.tcp) == (Cause.APP_CLOSED, False, transport.fin)
 
 
 # -- the peer keeps sending -------------------------------------------------------
@@ -223,7 +223,7 @@ async def test_our_close_reaches_a_peer_that_keeps_sending(role, transport, byte
         seen = await leave_in_order(peer)
         ending = await within(closing)
     assert (seen.closes, seen.frames) == (0, [])
-    assert (ending.clean, ending.tcp) == (True, TcpEnd.FIN)
+    assert (ending.clean, ending.tcp) == (True, transport.fin)
     if not bytewise:
         # The application reads nothing; a full inbox has not blocked the closing handshake.
         assert ending.messages_in == 100
@@ -238,7 +238,7 @@ async def test_our_answer_reaches_a_peer_that_keeps_sending_after_its_close(role
         assert await both.peer.read_close() == Close(4001)
         seen = await leave_in_order(both.peer)
     assert (seen.closes, seen.frames) == (0, [])
-    assert (both.ws.ending.clean, both.ws.ending.tcp) == (True, TcpEnd.FIN)
+    assert (both.ws.ending.clean, both.ws.ending.tcp) == (True, transport.fin)
 
 
 async def test_an_error_code_reaches_a_peer_that_keeps_sending(role, transport, bytewise):

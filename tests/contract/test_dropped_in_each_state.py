@@ -42,10 +42,10 @@ def end_tcp(peer, drop):
         peer.reset()
 
 
-def expected_end(drop):
+def expected_end(drop, transport):
     """Cause and TCP end, if the drop is the first event."""
     if drop == "FIN":
-        return Cause.PEER_VANISHED, TcpEnd.FIN
+        return Cause.PEER_VANISHED, transport.fin
     return Cause.CONNECTION_RESET, TcpEnd.RST
 
 
@@ -126,7 +126,7 @@ async def test_a_client_that_drops_during_the_hook_ends_when_the_hook_returns(
                 await asyncio.sleep(0.001)
             del server._observers.close_callbacks[:]
     assert [(ending.cause, ending.tcp) for ending in endings] == (
-        [expected_end(drop)] if answer == "upgrade" else []
+        [expected_end(drop, transport)] if answer == "upgrade" else []
     )
     assert not caplog.records
 
@@ -166,7 +166,7 @@ async def test_a_server_that_drops_within_its_response_head_fails_the_handshake(
                 with pytest.raises(HandshakeError) as raised:
                     await within(connecting)
     ending = raised.value.ending
-    assert (ending.cause, ending.tcp) == expected_end(drop)
+    assert (ending.cause, ending.tcp) == expected_end(drop, transport)
     assert (ending.initiator, ending.clean, ending.code) == (Initiator.NETWORK, False, 1006)
 
 
@@ -193,7 +193,7 @@ async def test_a_drop_without_a_close_is_reported_as_fin_or_rst(stage, drop, rol
         ending = await both.ending()
         with pytest.raises(ConnectionClosedError):
             await within(receiving)
-    assert (ending.cause, ending.tcp) == expected_end(drop)
+    assert (ending.cause, ending.tcp) == expected_end(drop, transport)
     assert (ending.initiator, ending.clean, ending.code) == (Initiator.NETWORK, False, 1006)
     assert (ending.sent, ending.received, ending.messages_in) == (None, None, 0)
 
@@ -206,7 +206,7 @@ async def test_a_waiting_handler_learns_of_a_drop(drop, role, transport):
 
     async with pair(role, transport, handler=handler) as both:
         end_tcp(both.peer, drop)
-        assert (await both.ending()).cause is expected_end(drop)[0]
+        assert (await both.ending()).cause is expected_end(drop, transport)[0]
 
 
 async def test_messages_before_a_drop_are_delivered_before_the_ending(drop, role, transport):
@@ -216,7 +216,7 @@ async def test_messages_before_a_drop_are_delivered_before_the_ending(drop, role
         end_tcp(both.peer, drop)
         ending = await both.ending()
         assert [message async for message in both.ws] == ["one", "two"]
-    assert (ending.cause, ending.tcp) == expected_end(drop)
+    assert (ending.cause, ending.tcp) == expected_end(drop, transport)
 
 
 # -- CLOSING ----------------------------------------------------------------------
@@ -230,7 +230,7 @@ async def test_a_drop_after_our_close_is_an_unanswered_close(drop, role, transpo
         ending = await within(closing)
     assert (ending.cause, ending.initiator) == (Cause.APP_CLOSED, Initiator.LOCAL)
     assert (ending.sent, ending.received, ending.clean) == (Close(4000), None, False)
-    assert ending.tcp is expected_end(drop)[1]
+    assert ending.tcp is expected_end(drop, transport)[1]
 
 
 async def test_a_drop_within_the_answer_is_an_unanswered_close(drop, role, transport, bytewise):
@@ -242,7 +242,7 @@ async def test_a_drop_within_the_answer_is_an_unanswered_close(drop, role, trans
         end_tcp(both.peer, drop)
         ending = await within(closing)
     assert (ending.sent, ending.received, ending.clean) == (Close(4000), None, False)
-    assert ending.tcp is expected_end(drop)[1]
+    assert ending.tcp is expected_end(drop, transport)[1]
 
 
 # -- LINGERING --------------------------------------------------------------------
@@ -265,7 +265,7 @@ async def test_a_drop_after_both_closes_is_clean(first, drop, role, transport, b
             assert await within(closing) is ending
     assert (ending.clean, ending.received, ending.sent) == (True, Close(4000), Close(4000))
     assert ending.cause is (Cause.APP_CLOSED if first == "we" else Cause.PEER_CLOSED)
-    assert ending.tcp is expected_end(drop)[1]
+    assert ending.tcp is expected_end(drop, transport)[1]
 
 
 async def test_a_drop_after_the_answer_to_an_error_reports_the_error(drop, role, transport, bytewise):
@@ -277,7 +277,7 @@ async def test_a_drop_after_the_answer_to_an_error_reports_the_error(drop, role,
         with pytest.raises(ConnectionClosedError):
             await both.ws.recv()
     assert (ending.cause, ending.clean) == (Cause.INVALID_DATA, False)
-    assert ending.tcp is expected_end(drop)[1]
+    assert ending.tcp is expected_end(drop, transport)[1]
 
 
 @pytest.mark.parametrize("state", ["open", "closing", "lingering"])
