@@ -80,6 +80,20 @@ LACKING = [
         Lack(
             test,
             "wss",
+            "half_close: asyncio's TLS transport ends TCP with unread data, so that the kernel sends RST",
+        )
+        for test in (
+            "test_an_error_code_reaches_a_peer_that_keeps_sending",
+            "test_the_ending_is_reported_within_linger_timeout_while_tcp_stays_open",
+            "test_a_server_keeps_reading_after_the_ending_and_then_aborts",
+            "test_a_refusal_reaches_a_client_that_keeps_sending",
+            "test_a_refusal_reaches_a_client_whose_head_never_ends",
+        )
+    ),
+    *(
+        Lack(
+            test,
+            "wss",
             "reads_after_end_of_file: a TLS transport that is paused drops what is unread when the peer ends TCP",
             params,
         )
