@@ -219,7 +219,9 @@ def policies(dice: random.Random) -> RetryPolicy:
 
 
 def endings(dice: random.Random) -> Ending:
-    code = dice.choice([*range(1000, 1016), 3000, 3003, 3008, 3500, 4000, 4001, 4990, 4991, 4999, 2000, 5000])
+    codes = [*range(1000, 1016), 3000, 3003, 3008, 3500, 4000, 4001, 4990, 4991, 4999]
+    # A Close with another code is refused on its arrival, so no ending has it.
+    code = dice.choice([None, *(code for code in codes if describe(code).may_send)])
     reason = dice.choice(
         [
             "",
@@ -235,7 +237,7 @@ def endings(dice: random.Random) -> Ending:
     cause = dice.choice([Cause.PEER_CLOSED, Cause.APP_CLOSED, Cause.KEEPALIVE_TIMEOUT, Cause.PEER_VANISHED])
     if cause is Cause.PEER_VANISHED:
         return Ending(cause=cause, initiator=Initiator.NETWORK, clean=False)
-    received = Close(None if code == 1005 else code, reason)
+    received = Close() if code is None else Close(code, reason)
     if cause is Cause.PEER_CLOSED:
         return Ending(cause=cause, initiator=Initiator.PEER, clean=True, received=received, sent=received)
     answer = dice.choice([received, None])
