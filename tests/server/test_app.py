@@ -594,3 +594,19 @@ async def test_an_unknown_drain_argument_is_named_with_a_suggestion():
         with pytest.raises(TypeError, match="drain must be a Drain or None, not 5"):
             await server.drain(5)
         assert server._drain_run is None
+
+
+async def test_origins_can_be_changed_while_the_server_serves():
+    server = endwell.Server(origins=["https://one.example"])
+
+    @server.websocket("/")
+    async def handler(ws):
+        await ws.wait_closed()
+
+    async with server.serving(port=0):
+        uri, origin = f"ws://127.0.0.1:{server.port}/", {"Origin": "https://two.example"}
+        with pytest.raises(endwell.HandshakeRejected, match="403"):
+            await endwell.connect(uri, additional_headers=origin)
+        server.options = server.options.replace(origins=["https://two.example"])
+        async with endwell.connect(uri, additional_headers=origin):
+            pass

@@ -84,8 +84,6 @@ class Server:
         if not isinstance(options, Options | None):
             raise TypeError(f"options must be an Options or None, not {options!r}")
         check_keywords("Server", keywords, {*OptionKeywords.__optional_keys__, "options", "max_threads"})
-        #: The options of every connection.
-        self.options: Options = (options or Options()).replace(**keywords)
         #: An event that is set when the server starts to drain; the same as :attr:`WebSocket.draining`.
         self.draining: Flag = Flag()
         #: The addresses on which the server listens: ``(host, port, ...)`` as from ``socket.getsockname()``,
@@ -95,7 +93,9 @@ class Server:
         self.sessions: Sessions = Sessions()
         self._router = Router()
         self._observers = Observers()
-        self._dispatcher = Dispatcher(self.options, self._router, self._observers, max_threads)
+        self._dispatcher = Dispatcher(
+            (options or Options()).replace(**keywords), self._router, self._observers, max_threads
+        )
         #: The connections that are open or closing.
         self.connections = self._dispatcher.connections
         self._drain_callbacks: list[Callable[[Drain], object]] = []
@@ -104,6 +104,19 @@ class Server:
         self._serves = False
         self._listener: Listener | None = None
         self._portal: Portal | None = None
+
+    @property
+    def options(self) -> Options:
+        """The options of every connection.
+
+        A change while the server serves applies to what later handshakes negotiate, such as ``origins`` and
+        ``subprotocols``, and not to limits of size and time.
+        """
+        return self._dispatcher.options
+
+    @options.setter
+    def options(self, options: Options) -> None:
+        self._dispatcher.options = options
 
     # -- routes ---------------------------------------------------------------
 
