@@ -104,7 +104,7 @@ class Counting:
         self._toggle = self._library.toggle
         self._turns = 0
 
-    async def loop_turns(self, count: int = TURNS) -> None:
+    async def turns(self, count: int = TURNS) -> None:
         """Count some turns of the event loop."""
         self._turns += count
         self._toggle()
