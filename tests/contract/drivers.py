@@ -84,6 +84,7 @@ LACKING = [
         )
         for test in (
             "test_an_error_code_reaches_a_peer_that_keeps_sending",
+            "test_data_after_the_peers_close_is_discarded",
             "test_the_ending_is_reported_within_linger_timeout_while_tcp_stays_open",
             "test_a_server_keeps_reading_after_the_ending_and_then_aborts",
             "test_a_refusal_reaches_a_client_that_keeps_sending",
