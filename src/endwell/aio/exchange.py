@@ -13,7 +13,6 @@ from typing import Protocol, TypeAlias
 from ..errors import RequestRefused, TooManyConnections
 from ..http import Accept, Headers, Request, Response, StreamingResponse, pack, set_body, set_link
 from ..options import Options
-from ..protocol.closing import State
 from ..protocol.connection import Connection
 from ..protocol.control import ControlChannel
 from ..protocol.forwarding import original_request
@@ -33,7 +32,7 @@ from .streaming import StreamedAnswer
 from .syscalls import monotonic
 from .websocket import WebSocket
 
-__all__ = ["Application", "Exchange", "Opening", "Site"]
+__all__ = ["Application", "Exchange", "Opening", "Site", "switch_protocols"]
 
 
 # A module global, because Python 3.11 looks up an Enum member with a call.
@@ -100,7 +99,7 @@ class Exchange:
     @property
     def gone(self) -> bool:
         """Whether the connection has ended, so that an answer could not be delivered."""
-        return self._core.state is State.ENDED
+        return self._core.ended
 
     @property
     def remote_address(self) -> object:
@@ -203,10 +202,7 @@ class Exchange:
         now = monotonic()
         if options is not core.options:
             core.use(options)
-        core.open(accepted.serialize())
-        jitter = random()  # noqa: S311  (jitter)
-        control = ControlChannel(HEARTBEAT) if accepted.heartbeat else None
-        core.accept(accepted.codec(False, options.max_size), now, control, jitter)
+        switch_protocols(core, accepted, options, now)
         self.answered = True
         site.openings.discard(self)
         stream.lingering = site.lingering
@@ -272,6 +268,14 @@ class Exchange:
             self._stop_body()
             self._site.openings.discard(self)
             self._permit.leave()
+
+
+def switch_protocols(core: Connection, accepted: Accepted, options: Options, now: float) -> None:
+    """Queue the response of a WebSocket. From now on, the connection has messages."""
+    core.open(accepted.serialize())
+    jitter = random()  # noqa: S311  (jitter)
+    control = ControlChannel(HEARTBEAT) if accepted.heartbeat else None
+    core.accept(accepted.codec(False, options.max_size), now, control, jitter)
 
 
 class Opening(Protocol):

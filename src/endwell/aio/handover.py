@@ -6,19 +6,17 @@ import _socket
 import asyncio
 import time
 from collections.abc import Callable
-from random import random
 from typing import cast
 
 from ..ending import Ending
 from ..http import Request, Response, pack
 from ..options import Options
 from ..protocol.connection import Connection
-from ..protocol.control import ControlChannel
-from ..protocol.heartbeat import HEARTBEAT
 from ..protocol.negotiation import Accepted
 from ..protocol.pause import Pause
 from ..protocol.responding import complete
 from .driver import Driver
+from .exchange import switch_protocols
 from .flag import Flag
 from .reactor import reactor_of
 from .syscalls import monotonic
@@ -127,10 +125,7 @@ class Handover:
     ) -> WebSocket:
         """Send the 101 and return the WebSocket, which is in the set ``among`` until its end."""
         stream, core, now = self._stream, self._core, monotonic()
-        core.open(accepted.serialize())
-        jitter = random()  # noqa: S311  (jitter)
-        control = ControlChannel(HEARTBEAT) if accepted.heartbeat else None
-        core.accept(accepted.codec(False, self.options.max_size), now, control, jitter)
+        switch_protocols(core, accepted, self.options, now)
         self.answered = True
         stream.receive = None
         stream.lingering = lingering

@@ -16,7 +16,7 @@ from ..aio.websocket import WebSocket, begin_close
 from ..codes import CloseCode
 from ..ending import Cause, Close, Ending
 from ..errors import ClientDisconnected
-from ..http import Headers, Request, Response
+from ..http import Accept, Headers, Request, Response
 from ..protocol.negotiation import Accepted
 from . import coroutines
 from .events import Events
@@ -313,20 +313,8 @@ class WebSocketCall:
         return DONE
 
     def _accept(self, accepted: Accepted, event: dict[str, Any]) -> None:
-        subprotocol = event.get("subprotocol")
-        answer = accepted.response.headers
-        fields = self._fields(event.get("headers") or ())
-        for name, _ in fields:
-            if name.lower() in _HANDSHAKE or name.lower().startswith("sec-websocket-"):
-                raise ValueError(f"header {name} is set by the handshake")
-        if subprotocol is not None:
-            # RFC 6455 §4.2.2, item 5: the value "MUST be derived from the client's handshake".
-            if subprotocol not in self.scope["subprotocols"]:
-                raise ValueError(f"the client does not offer the subprotocol {subprotocol!r}")
-            accepted = Accepted(accepted.response, subprotocol, accepted.deflate, accepted.heartbeat)
-            answer.add("Sec-WebSocket-Protocol", subprotocol)
-        for name, value in fields:
-            answer.add(name, value)
+        headers = self._fields(event.get("headers") or ())
+        accepted.add(self._exchange.request, Accept(subprotocol=event.get("subprotocol"), headers=headers))
         self._accepted = None
         self._host.log("[accepted]")
         self.ws = self._host.accept(accepted)
@@ -364,7 +352,3 @@ class WebSocketCall:
     def _fields(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
         fields = [*self._host.headers(), *headers]
         return [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in fields]
-
-
-#: Fields of the 101 that an application may not set.
-_HANDSHAKE = frozenset(("connection", "content-length", "transfer-encoding", "upgrade"))
