@@ -377,3 +377,17 @@ async def test_receive_can_be_cancelled_and_awaited_by_a_task():
             await peer.frame(TEXT, b"x")
             await peer.read_to_the_end(answer=True)
     assert app.raised is None
+
+
+async def test_the_applications_subprotocol_replaces_that_of_the_options():
+    async def script(scope, receive, send):
+        await send({**ACCEPT, "subprotocol": "b"})
+
+    async with serving(Recorder(script), protocol(subprotocols=["a"])) as served:
+        with await served.reach() as peer:
+            await peer.write(peer.request().replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: a, b\r\n\r\n"))
+            head = await peer.read_head()
+            await peer.read_to_the_end(answer=True)
+    assert [line for line in head.split("\r\n") if "websocket-protocol" in line.lower()] == [
+        "Sec-WebSocket-Protocol: b"
+    ]
