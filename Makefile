@@ -9,10 +9,12 @@ CORE := src/endwell/*.py,src/endwell/http/*,src/endwell/wire/*,src/endwell/proto
 # The tests that run with coverage. Coverage would slow down the others, which measure times.
 CORE_TESTS := $(wildcard tests/test_*.py) tests/wire tests/protocol
 # The other tests, in groups of about equal duration. They mostly wait, so the groups run in parallel.
-SERVER_TESTS := tests/server
-PEER_TESTS := tests/cli tests/client tests/hostile tests/sync
-FACE_TESTS := $(addprefix --ignore=,$(CORE_TESTS) $(SERVER_TESTS) $(PEER_TESTS))
-GROUPS := core server peers faces
+PROCESS_TESTS := tests/server/process
+SERVER_TESTS := tests/server --ignore=$(PROCESS_TESTS)
+HOSTILE_TESTS := tests/hostile
+PEER_TESTS := tests/cli tests/client tests/sync
+FACE_TESTS := $(addprefix --ignore=,$(CORE_TESTS) tests/server $(HOSTILE_TESTS) $(PEER_TESTS))
+GROUPS := core server process hostile peers faces
 # Seconds of fuzzing in total, and the targets (empty: all).
 SECONDS ?= 600
 TARGETS ?=
@@ -32,7 +34,7 @@ demo: $(if $(wildcard .venv/built),.venv/built,.venv/ready)
 COMPILED := ENDWELL_LOOP=uvloop $(BIN)/python -m pytest
 PLAIN := ENDWELL_PURE=1 $(BIN)/python -m pytest
 IS_COMPILED := test -n "`$(BIN)/python -c 'import endwell; print(*endwell.compiled())'`"
-AT_ONCE := $(MAKE) --no-print-directory --jobs=4 --output-sync=target
+AT_ONCE := $(MAKE) --no-print-directory --jobs=$(words $(GROUPS)) --output-sync=target
 
 # The tests without I/O, and the contract tests of both faces: to run while editing.
 quick: .venv/built
@@ -50,6 +52,8 @@ test-all: .venv/built
 .PHONY: quick-core quick-contract $(GROUPS:%=once-%) $(GROUPS:%=compiled-%) $(GROUPS:%=plain-%)
 %-core: TESTS = $(CORE_TESTS)
 %-server: TESTS = $(SERVER_TESTS)
+%-process: TESTS = $(PROCESS_TESTS)
+%-hostile: TESTS = $(HOSTILE_TESTS)
 %-peers: TESTS = $(PEER_TESTS)
 %-faces: TESTS = $(FACE_TESTS)
 %-contract: TESTS = tests/contract
@@ -65,7 +69,7 @@ plain-core:
 	ENDWELL_PURE=1 $(BIN)/coverage run -m pytest $(TESTS)
 	$(BIN)/coverage report --include='$(CORE)' --omit=src/endwell/uvicorn.py --fail-under=98
 
-plain-server plain-peers plain-faces:
+$(filter-out plain-core,$(GROUPS:%=plain-%)):
 	$(PLAIN) $(TESTS)
 
 # Needs browsers (chromium, firefox-esr), npm, and root (to cut a network).
