@@ -10,9 +10,10 @@ are read after it has stopped. What turns without any work cost is subtracted. T
 repeated runs differ by less than 1 %; those of TLS, whose keys are random, by 3 %, and those of the idle minute,
 which depends on real time, by 14 %.
 
-A row costs more if it needs over 3 % more instructions than recorded (TLS: 5 %, the idle minute: 20 %). The counts depend on the versions of Python,
-uvloop, the C compiler and OpenSSL, so the record has one entry for each combination. Without an entry for this
-combination nothing can be compared: a sentence says so, and the exit status is 0.
+A row costs more if it needs over 3 % more instructions than recorded (TLS: 5 %, the idle minute: 20 %). The counts
+depend on the versions of Python, uvloop, the C compiler and OpenSSL, so the record has one entry for each
+combination. Without an entry for this combination nothing can be compared: a sentence says so, and the exit status
+is 0.
 
 Exit status: 1 if a row costs more, 2 if a count is impossible here (no valgrind, no compiled endwell), else 0.
 """
@@ -291,6 +292,7 @@ async def measure(contender: str, rows: list[str], library: str, certificate: st
     """Count all rows of one contender, in this process."""
     logging.disable()  # a peer that ends TCP without a Close is an error for some servers
     module = import_module(f"servers.{CONTENDERS[contender][0]}")
+    options = module.server.options if contender == "endwell" else None
     counting = Counting(library)
     server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_tls.load_cert_chain(certificate)
@@ -304,8 +306,9 @@ async def measure(contender: str, rows: list[str], library: str, certificate: st
     await counting.turns(TURNS * ROUNDS)
     counting.write(EMPTY, 1)
     for row in rows:
-        if contender == "endwell" and row != "idle minute":  # a ping is no reply, and comes when time says
-            module.server.options = module.server.options.replace(ping_interval=None)
+        if contender == "endwell":
+            # A ping is no reply, and its time depends on the clock. Only the idle minute counts pings.
+            module.server.options = options if row == "idle minute" else options.replace(ping_interval=None)
         tls = row.startswith("wss")
         async with module.serving(server_tls if tls else None) as port:
             if row == "lifecycle":
