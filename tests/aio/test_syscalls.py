@@ -3,8 +3,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import ssl
 import struct
 import threading
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -111,3 +113,33 @@ def test_a_reset_raises_once(forms):
         theirs.close()
         assert calls.error_of(ours) == errno.ECONNRESET
         assert calls.error_of(ours) == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 6])
+def test_a_part_is_the_beginning_of_its_data(forms, size):
+    calls, _ = forms
+    data = bytearray(b"octets")
+    part = calls.part(data, size)
+    assert len(part) == size
+    assert bytes(part) == data[:size]
+    bio = ssl.MemoryBIO()
+    assert bio.write(part) == size
+    assert bio.read() == data[:size]
+
+
+def test_a_part_prevents_that_its_data_is_resized_while_it_is_used(forms):
+    calls, _ = forms
+    data = bytearray(b"octets")
+    with memoryview(calls.part(data, 3)) as view, pytest.raises(BufferError):
+        data.clear()
+    assert view is not None
+    assert data == b"octets"
+
+
+def test_a_part_is_never_longer_than_its_data(forms):
+    calls, _ = forms
+    data = bytearray(b"octets")
+    part = calls.part(data, 6)
+    with suppress(BufferError):  # plain Python: a memoryview exists as long as the part
+        del data[2:]
+    assert bytes(part) == data

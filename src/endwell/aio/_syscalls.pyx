@@ -1,5 +1,7 @@
 """The compiled form of ``syscalls.py``."""
 
+from cython cimport freelist
+
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING
@@ -116,3 +118,24 @@ cpdef int error_of(sock) except -1:
         PyErr_SetFromErrno(OSError)
         return -1
     return value
+
+
+@freelist(4)
+cdef class _Part:
+    cdef bytearray data
+    cdef Py_ssize_t size
+
+    def __len__(self):
+        return self.size
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyObject_GetBuffer(self.data, view, flags)
+        # A bytearray that is not exported may have become shorter.
+        view.len = min(self.size, view.len)
+
+
+cpdef part(bytearray data, Py_ssize_t size):
+    cdef _Part result = _Part.__new__(_Part)
+    result.data = data
+    result.size = size
+    return result

@@ -12,7 +12,7 @@ import socket
 import time
 from _thread import get_ident
 
-__all__ = ["error_of", "monotonic", "receive", "receive_past", "send", "send_many", "thread_ident"]
+__all__ = ["error_of", "monotonic", "part", "receive", "receive_past", "send", "send_many", "thread_ident"]
 
 #: Maximum number of buffers in one ``writev``. Linux's IOV_MAX is 1024.
 IOV = 64
@@ -69,3 +69,11 @@ def send_many(fd: int, buffers: list[bytes | memoryview]) -> int:
 def error_of(sock: _socket.socket) -> int:
     """Return and clear the pending error of the socket (SO_ERROR); 0 for none."""
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def part(data: bytearray, size: int) -> memoryview:
+    """Return the first ``size`` bytes of ``data`` for one call that takes a bytes-like object.
+
+    The compiled form costs less than a memoryview, and less than a copy.
+    """
+    return memoryview(data)[:size]

@@ -1,16 +1,14 @@
 cimport cython
 
-from endwell.aio._syscalls cimport monotonic, receive, send
+from endwell.aio._syscalls cimport monotonic, part, receive, send
 from endwell.aio.driver cimport Driver
 from endwell.aio.reactor cimport Reactor
 from endwell.aio.tcp cimport TcpDriver
 from endwell.protocol.connection cimport Connection
 from endwell.protocol.outbox cimport Outbox
-from endwell.wire._payload cimport binary
 
 cdef Py_ssize_t READ_SIZE
 cdef Py_ssize_t WRITE_SIZE
-cdef Py_ssize_t COPY_LIMIT
 cdef Py_ssize_t MAX_OWN_BYTES
 
 cdef _first(Outbox outbox)
@@ -38,7 +36,7 @@ cdef class TlsDriver(TcpDriver):
     cdef Py_ssize_t _read(self) except -2
     @cython.locals(count=cython.Py_ssize_t, full=cython.bint)
     cdef Py_ssize_t _receive(self) except -2
-    @cython.locals(count=cython.Py_ssize_t, few=cython.bint, buffer=bytearray)
+    @cython.locals(count=cython.Py_ssize_t, buffer=bytearray)
     cdef Py_ssize_t _fill(self) except -2
     @cython.locals(buffer=bytearray, ended=cython.bint, got=cython.Py_ssize_t, count=cython.Py_ssize_t)
     cdef Py_ssize_t _decrypt(self) except -2

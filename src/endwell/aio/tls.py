@@ -14,10 +14,9 @@ from typing import Any, cast
 
 from ..protocol.connection import Connection
 from ..protocol.outbox import Outbox
-from ..wire.payload import binary
 from .driver import Driver
 from .reactor import READ_SIZE, Reactor
-from .syscalls import monotonic, receive, send
+from .syscalls import monotonic, part, receive, send
 from .tcp import TcpDriver
 
 __all__ = ["TlsDriver"]
@@ -28,8 +27,6 @@ WRITE_SIZE = 2 * 2**14
 #: Bytes of TLS itself that may wait for the kernel before reading is paused. That is enough for the
 #: certificates of a renegotiation, and for the overhead of the records of ``_write``.
 MAX_OWN_BYTES = 2**14
-#: Up to this size a copy costs less than a memoryview.
-COPY_LIMIT = 8192
 #: Takes the place of both BIOs once TLS has ended.
 _NO_BYTES = ssl.MemoryBIO()
 
@@ -215,8 +212,7 @@ class TlsDriver(TcpDriver):
         buffer = self._encrypted_buffer
         count = receive(self._fd, buffer)
         if count > 0:
-            few = count <= COPY_LIMIT
-            self._incoming.write(binary(buffer, 0, count, False) if few else memoryview(buffer)[:count])
+            self._incoming.write(part(buffer, count))
             self._blocked = False
         return count
 
@@ -354,9 +350,7 @@ def _first(outbox: Outbox) -> bytes | memoryview:
     """Return the first queued bytes for one write: many small frames make one record."""
     if not outbox.sealed:
         assert outbox.block is not None
-        if outbox.fill <= COPY_LIMIT:
-            return binary(outbox.block, 0, outbox.fill, False)
-        return memoryview(outbox.block)[: min(outbox.fill, WRITE_SIZE)]
+        return part(outbox.block, min(outbox.fill, WRITE_SIZE))
     buffers = outbox.buffers()
     data = buffers[0]
     if len(data) >= WRITE_SIZE:
@@ -364,9 +358,9 @@ def _first(outbox: Outbox) -> bytes | memoryview:
     if len(buffers) == 1:
         return data
     parts, room = [], WRITE_SIZE
-    for part in buffers:
-        parts.append(part if len(part) <= room else part[:room])
-        room -= len(part)
+    for each in buffers:
+        parts.append(each if len(each) <= room else each[:room])
+        room -= len(each)
         if room <= 0:
             break
     return b"".join(parts)
