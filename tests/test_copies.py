@@ -39,7 +39,7 @@ from endwell import (
 )
 from endwell.errors import GaveUp, HandshakeError, HandshakeRejected, ServiceUnavailable, UpgradeRequired
 from endwell.http import Query, headers_of_lines, set_challenge
-from endwell.server.timetable import Phase
+from endwell.server.drain.timetable import Phase
 
 ROOT = Path(__file__).parents[1]
 

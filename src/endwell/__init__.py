@@ -31,9 +31,9 @@ from .errors import (
 from .http import Accept, Headers, Request, Response, TLSInfo
 from .options import Deflate, Options
 from .server.app import Server
-from .server.drain import DrainReport
+from .server.drain.report import DrainReport
+from .server.drain.timetable import Drain
 from .server.sessions import Sessions
-from .server.timetable import Drain
 
 __all__ = [
     "Accept",

@@ -29,9 +29,9 @@ from .http import Headers, Request
 from .options import Deflate, Options
 from .protocol.negotiation import Accepted
 from .protocol.opening import accept
-from .server.drain import DrainRun
+from .server.drain.run import DrainRun
+from .server.drain.timetable import Drain
 from .server.threads import HandlerThreads
-from .server.timetable import Drain
 from .wire.head import RequestReader
 
 if TYPE_CHECKING:

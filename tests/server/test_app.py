@@ -255,8 +255,8 @@ async def test_a_route_can_cancel_its_handler_at_the_end():
 
 async def test_stop_is_bounded_with_a_sleeping_handler_and_its_cleanup_runs(monkeypatch):
     # The client answers the Close within half of the grace, even on a stalled machine.
-    monkeypatch.setattr("endwell.server.timetable.CLEANUP_TIME", BOUND)
-    monkeypatch.setattr("endwell.server.timetable.ANSWER_TIME", BOUND)
+    monkeypatch.setattr("endwell.server.drain.timetable.CLEANUP_TIME", BOUND)
+    monkeypatch.setattr("endwell.server.drain.timetable.ANSWER_TIME", BOUND)
     server = endwell.Server()
     cleaned = []
 
@@ -278,7 +278,7 @@ async def test_stop_is_bounded_with_a_sleeping_handler_and_its_cleanup_runs(monk
 
 
 async def test_stop_is_bounded_with_a_handler_that_swallows_cancellation(monkeypatch):
-    monkeypatch.setattr("endwell.server.timetable.CLEANUP_TIME", 0.1)
+    monkeypatch.setattr("endwell.server.drain.timetable.CLEANUP_TIME", 0.1)
     server = endwell.Server()
     release = asyncio.Event()
 

@@ -273,7 +273,7 @@ async def test_stop_closes_with_1001_and_waits_for_the_threads(transport):
 
 
 async def test_a_thread_that_never_returns_is_logged_and_left_running(monkeypatch, caplog):
-    monkeypatch.setattr("endwell.server.timetable.CLEANUP_TIME", 0.1)
+    monkeypatch.setattr("endwell.server.drain.timetable.CLEANUP_TIME", 0.1)
     server = endwell.Server()
     release = threading.Event()
 

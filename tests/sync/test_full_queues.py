@@ -170,7 +170,7 @@ def test_queued_messages_can_be_received_after_the_loop_is_closed():
             await ws.close()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("endwell.server.timetable.CLEANUP_TIME", 0.01)
+        patch.setattr("endwell.server.drain.timetable.CLEANUP_TIME", 0.01)
         asyncio.run(main())
     release.set()
     until(lambda: len(taken) == 17)

@@ -20,7 +20,7 @@ from ..ending import Ending
 from ..http import Request, Response
 from ..options import OptionKeywords
 from ..server.app import Server
-from ..server.timetable import Drain
+from ..server.drain.timetable import Drain
 from .elsewhere import row_for
 from .style import printable
 

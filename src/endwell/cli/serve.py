@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ..server.app import Server
-from ..server.timetable import Drain, DrainKeywords
+from ..server.drain.timetable import Drain, DrainKeywords
 from ..wire.authority import join_authority
 from .address import DEFAULT_HOST, add_address, cannot_listen, refuse_together, unix_path
 from .endings import EndingLog

@@ -24,14 +24,16 @@ from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.codec import Buffer
 from .broadcast import broadcast_from_anywhere
 from .dispatch import Dispatcher
-from .drain import DrainReport, DrainRun, call_on_drain
+from .drain.callbacks import call_on_drain
+from .drain.report import DrainReport
+from .drain.run import DrainRun
+from .drain.timetable import Drain, DrainKeywords
 from .files import browser_module, slash, static
 from .lifespan import start, stop
 from .observers import Observers
 from .router import AcceptFunction, RouteKeywords, Router, blocks, check_methods
 from .run import Listen, run
 from .sessions import Sessions
-from .timetable import Drain, DrainKeywords
 
 __all__ = ["Server"]
 

@@ -23,7 +23,7 @@ from ..protocol.opening import accept
 from ..sync.request import Request as BlockingRequest
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.authority import is_among
-from .drain import DrainRun
+from .drain.run import DrainRun
 from .observers import MAX_LOGGED, Observers
 from .pending import Decision, PendingAnswer
 from .respond import response_from

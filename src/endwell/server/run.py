@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from ..aio.loop import check_system, loop_factory
 from ..aio.syscalls import monotonic
 from ..sync.threads import Threads
+from .drain.timetable import Drain
 from .process import systemd
 from .process.control import OVERTIME, ProcessControl
 from .process.supervisor import Supervisor
 from .process.watchdog import Watchdog
 from .process.worker import find_config
-from .timetable import Drain
 
 if TYPE_CHECKING:
     from .app import Server

@@ -185,7 +185,7 @@ async def test_stop_waits_at_most_grace_for_a_sleeping_handler(transport, face, 
     # The peer answers the Close within half of the grace, even on a stalled machine. A thread that does not
     # return takes all of the grace.
     cleanup = 8.0
-    monkeypatch.setattr("endwell.server.timetable.CLEANUP_TIME", cleanup)
+    monkeypatch.setattr("endwell.server.drain.timetable.CLEANUP_TIME", cleanup)
     scene = Scene(face, APPLICATIONS["busy"])
     witness = scene.witness
     async with scene.serving(transport, grace=0.3) as peer:

@@ -12,8 +12,8 @@ from ...aio.bind import format_address
 from ...aio.flag import Flag
 from ...aio.syscalls import monotonic
 from ...codes import CloseCode
-from ..drain import counted
-from ..timetable import Drain, DrainKeywords, Phase, Timetable
+from ..drain.report import counted
+from ..drain.timetable import Drain, DrainKeywords, Phase, Timetable
 from . import systemd
 from .balance import LoadTable
 from .channel import Channel

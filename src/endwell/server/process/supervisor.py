@@ -22,7 +22,7 @@ from math import inf
 
 from ...aio.bind import format_address, unlink
 from ...aio.syscalls import monotonic
-from ..drain import DrainReport, counted
+from ..drain.report import DrainReport, counted
 from . import systemd
 from .backoff import Backoff
 from .balance import LoadTable

@@ -13,7 +13,7 @@ import socket
 import sys
 from dataclasses import asdict, dataclass
 
-from ..timetable import Drain
+from ..drain.timetable import Drain
 from . import systemd
 from .balance import LoadTable
 from .channel import Channel

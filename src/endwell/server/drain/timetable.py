@@ -7,10 +7,10 @@ from enum import Enum
 from math import ceil, inf, sqrt
 from typing import TypedDict, Unpack
 
-from ..advice import MAX_SECONDS, RetryAdvice
-from ..codes import CloseCode
-from ..ending import Close
-from ..options import check_keywords
+from ...advice import MAX_SECONDS, RetryAdvice
+from ...codes import CloseCode
+from ...ending import Close
+from ...options import check_keywords
 
 __all__ = ["CLEANUP_TIME", "Drain", "DrainKeywords", "Phase", "Timetable"]
 

@@ -10,7 +10,7 @@ from typing import get_type_hints
 import pytest
 
 from endwell import CloseCode, Drain, RetryAdvice, RetryPolicy
-from endwell.server.timetable import DrainKeywords, Phase, Timetable
+from endwell.server.drain.timetable import DrainKeywords, Phase, Timetable
 
 
 def timetable(count, **changes):

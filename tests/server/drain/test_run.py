@@ -20,7 +20,7 @@ import endwell
 import endwell.sync
 from endwell import Cause, Close, CloseCode, RetryAdvice
 from endwell.aio.websocket import begin_close, quiesce
-from endwell.server.timetable import Phase
+from endwell.server.drain.timetable import Phase
 from tests.face import ASYNCIO
 from tests.pair import until
 from tests.raw import BOUND, PROMPT, RawPeer
@@ -133,7 +133,7 @@ async def test_an_answer_waits_briefly_for_its_thread_to_receive_again(transport
 
 
 async def test_a_peer_that_closes_during_the_idle_check_leaves_no_timer(face, monkeypatch, transport):
-    monkeypatch.setattr(endwell.server.drain, "QUIET", 2 * BOUND)
+    monkeypatch.setattr(endwell.server.drain.run, "QUIET", 2 * BOUND)
     work = Work(0, face)
     async with work.server.serving(ssl=transport.server):
         with await RawPeer.connect(work.server.port, transport.client) as peer:
@@ -327,7 +327,9 @@ async def test_threads_sharing_a_connection_are_idle_when_all_receive_again(tran
 
 
 async def test_a_stuck_thread_is_named_and_delays_at_most_the_deadline(caplog, monkeypatch):
-    monkeypatch.setattr("endwell.server.timetable.CLEANUP_TIME", 4.0)  # for the callback, and for a stall
+    monkeypatch.setattr(
+        "endwell.server.drain.timetable.CLEANUP_TIME", 4.0
+    )  # for the callback, and for a stall
     server = endwell.Server()
     release, ended = threading.Event(), []
 
@@ -545,7 +547,7 @@ async def test_messages_that_cross_the_close_reach_only_handlers_without_pending
 
 async def test_a_new_client_has_time_for_its_first_request(transport, face, monkeypatch):
     # The Close at the client's moment must come long before the question, to be ruled out.
-    monkeypatch.setattr(endwell.server.drain, "QUIET", PROMPT)
+    monkeypatch.setattr(endwell.server.drain.run, "QUIET", PROMPT)
     work = Work(0, face)
     async with work.server.serving(ssl=transport.server):
         with await RawPeer.connect(work.server.port, transport.client) as peer:
@@ -560,7 +562,7 @@ async def test_a_new_client_has_time_for_its_first_request(transport, face, monk
 
 
 async def test_a_handler_that_receives_again_gets_time_for_a_next_request(transport, face, monkeypatch):
-    monkeypatch.setattr(endwell.server.drain, "QUIET", PROMPT)
+    monkeypatch.setattr(endwell.server.drain.run, "QUIET", PROMPT)
     server = endwell.Server()
     taken, asked, came = (threading.Event() for _ in range(3))
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from endwell.server.drain import DrainReport
-from endwell.server.timetable import Phase
+from endwell.server.drain.report import DrainReport
+from endwell.server.drain.timetable import Phase
 
 
 def test_reports_of_several_servers_and_processes_are_summed():

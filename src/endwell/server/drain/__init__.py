@@ -1,0 +1,1 @@
+"""Stops a server without losing messages: schedule, execution, report."""
