@@ -120,7 +120,7 @@ class Handover:
         self,
         accepted: Accepted,
         among: set[WebSocket],
-        draining: Flag,
+        stopping: Flag,
         lingering: set[Driver],
     ) -> WebSocket:
         """Send the 101 and return the WebSocket, which is in the set ``among`` until its end."""
@@ -130,7 +130,7 @@ class Handover:
         stream.receive = None
         stream.lingering = lingering
         pack(self.request.headers)
-        ws = WebSocket(stream, self.request, None, accepted.subprotocol, among, draining)
+        ws = WebSocket(stream, self.request, None, accepted.subprotocol, among, stopping)
         early, self._early = self._early, b""
         if early:
             core.receive(early, now)

@@ -18,7 +18,7 @@ cdef class WebSocket:
     cdef readonly Connection _core
     cdef bint _over
     cdef set _open_set
-    cdef object _draining
+    cdef object _stopping
     cdef readonly Slot _slot
     cdef object _recv
     cdef object _read

@@ -95,7 +95,7 @@ class WebSocket:
         response: Response | None,
         subprotocol: str | None,
         among: set[WebSocket] | None = None,
-        draining: Flag | None = None,
+        stopping: Flag | None = None,
     ) -> None:
         self._request = request
         self._response = response
@@ -105,7 +105,7 @@ class WebSocket:
         self._over = False
         # The server's set of connections that are open or closing; None for a client.
         self._open_set = among
-        self._draining = draining
+        self._stopping = stopping
         self._slot = Slot(stream.loop, stream.core.inbox)
         stream.core.deliver_to(self._slot)
         # The following attributes are created on first use, because most connections use few of them.
@@ -197,12 +197,12 @@ class WebSocket:
         """Set when the server begins to stop, before it closes the first connection.
 
         It works as a truth value and as an asyncio.Event: ``await ws.draining.wait()``. A handler that
-        returns while it is set closes with the code and the reason of the drain. It is never set for a
+        returns while it is set closes with the code and the reason of the stop. It is never set for a
         client.
         """
-        if self._draining is None:
-            self._draining = Flag()
-        return self._draining
+        if self._stopping is None:
+            self._stopping = Flag()
+        return self._stopping
 
     @property
     def latency(self) -> float | None:

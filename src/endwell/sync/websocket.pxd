@@ -6,4 +6,4 @@ cdef class WebSocket:
     cdef object __weakref__
     cdef readonly Bridge _bridge
     cdef readonly Asyncio _ws
-    cdef object _draining
+    cdef object _stopping

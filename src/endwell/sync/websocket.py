@@ -55,12 +55,12 @@ class WebSocket:
         ```
     """
 
-    __slots__ = ("__weakref__", "_bridge", "_draining", "_ws")
+    __slots__ = ("__weakref__", "_bridge", "_stopping", "_ws")
 
-    def __init__(self, bridge: Bridge, draining: ThreadFlag | None = None) -> None:
+    def __init__(self, bridge: Bridge, stopping: ThreadFlag | None = None) -> None:
         self._bridge = bridge
         self._ws = bridge.ws
-        self._draining = draining
+        self._stopping = stopping
 
     # -- state ----------------------------------------------------------------
 
@@ -112,12 +112,12 @@ class WebSocket:
         """Set when the server begins to stop, before it closes the first connection.
 
         It works as a truth value and as a threading.Event: ``ws.draining.wait(timeout)``. A handler
-        that returns while it is set closes with the code and the reason of the drain. It is never set for
+        that returns while it is set closes with the code and the reason of the stop. It is never set for
         a client.
         """
-        if self._draining is None:
-            self._draining = ThreadFlag()
-        return self._draining
+        if self._stopping is None:
+            self._stopping = ThreadFlag()
+        return self._stopping
 
     @property
     def latency(self) -> float | None:
