@@ -112,7 +112,7 @@ def _run(server: Server, serving: AbstractAsyncContextManager[Server], control: 
         try:
             _run_to_the_end(loop, main, signals)
         finally:
-            control.send_report(server)
+            control.send_report(None if server._drain_run is None else server._drain_run.report)
             _close_loop(loop)
             executor.finish(max(TASK_CLEANUP_TIME, control.seconds_left()))
 
@@ -137,9 +137,9 @@ async def _serve(
     server: Server, serving: AbstractAsyncContextManager[Server], control: ProcessControl
 ) -> None:
     async with serving:
-        control.ready(server)
+        control.ready(server.addresses)
         plan = await control.wait_for_stop(server.draining)
-        control.stopping(server)
+        control.stopping(len(server.connections))
         line = (
             asyncio.create_task(_progress(server)) if control.unsupervised and sys.stderr.isatty() else None
         )

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Iterable
 from math import inf
-from typing import TYPE_CHECKING
 
 from ...aio.bind import format_address
 from ...aio.flag import Flag
 from ...aio.syscalls import monotonic
 from ...codes import CloseCode
-from ..drain.report import counted
+from ..drain.report import DrainReport, counted
 from ..drain.timetable import Drain, DrainKeywords, Phase, Timetable
 from . import systemd
 from .balance import LoadTable
 from .channel import Channel
-
-if TYPE_CHECKING:
-    from ..app import Server
 
 __all__ = ["OVERTIME", "ProcessControl", "tell_listening"]
 
@@ -142,31 +139,27 @@ class ProcessControl:
 
     # -- reports --------------------------------------------------------------------
 
-    def ready(self, server: Server) -> None:
-        """Report that ``server`` listens."""
+    def ready(self, addresses: Iterable[object]) -> None:
+        """Report that the server listens on ``addresses``."""
         self._ready = True
         if self._channel is not None:
             if self._loads is not None:
                 self._loads.should_defer(0)  # enters this worker into the table, so that others defer to it
             self._channel.send("ready", self.limit)
             return
-        for address in server.addresses:
+        for address in addresses:
             tell_listening(format_address(address))
         systemd.notify("READY=1")
 
-    def stopping(self, server: Server) -> None:
-        """Report that ``server`` drains."""
-        logger.info("stopping: %s", counted(len(server.connections), "connection"))
+    def stopping(self, connections: int) -> None:
+        """Report that the server drains, and its number of connections."""
+        logger.info("stopping: %s", counted(connections, "connection"))
         if self.unsupervised:
             systemd.notify("STOPPING=1")
         if self._loads is not None:
             self._loads.leave()
 
-    def send_report(self, server: Server) -> None:
-        """Send the drain report to the supervisor, if there is one."""
-        if (
-            self._channel is not None
-            and server._drain_run is not None
-            and server._drain_run.report is not None
-        ):
-            self._channel.send("report", server._drain_run.report.as_dict())
+    def send_report(self, report: DrainReport | None) -> None:
+        """Send the report of the drain to the supervisor, if there is a supervisor and a report."""
+        if self._channel is not None and report is not None:
+            self._channel.send("report", report.as_dict())
