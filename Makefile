@@ -94,7 +94,7 @@ check: .venv/built .venv/checkers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_sizes.py
-	$(BIN)/python tools/check_words.py src tests examples README.md CONTRIBUTING.md CHANGELOG.md docs
+	$(BIN)/python tools/check_words.py src tests examples benchmarks tools README.md CONTRIBUTING.md CHANGELOG.md docs
 	$(BIN)/python tools/make_docs.py --check
 	$(BIN)/python tools/browser_constants.py --check
 	$(BIN)/python -m tools.browser_page --check

@@ -1,4 +1,4 @@
-"""Refuse wordings that make readers translate: in src, tests, examples and the pages.
+"""Refuse wordings that make readers translate: in the code and the pages.
 
 Each pattern comes with the plain wording. Docstrings may not have a sentence of more than 40 words, and a line of
 prose in Markdown may not be longer than 110 characters. Quotations, in double quotes, are not judged; neither are code,
