@@ -46,27 +46,23 @@ class Setting:
 
 def documents(size: int) -> list[bytes]:
     """The same in every run."""
-    dice = random.Random(size)
-    return [_document(dice, size) for _ in range(DOCUMENTS)]
+    rng = random.Random(size)
+    return [_document(rng, size) for _ in range(DOCUMENTS)]
 
 
-def _document(dice: random.Random, size: int) -> bytes:
-    text = (
-        f'{{"event":"order.updated","id":{dice.randrange(2**30)},"customer":"{dice.choice(WORDS)}","items":['
-    )
+def _document(rng: random.Random, size: int) -> bytes:
+    text = f'{{"event":"order.updated","id":{rng.randrange(2**30)},"customer":"{rng.choice(WORDS)}","items":['
     while True:
         item = (
-            f'{{"sku":"{dice.choice(WORDS)}-{dice.choice(WORDS)}-{dice.randrange(10000):04}",'
-            f'"quantity":{dice.randint(1, 9)},"price":{dice.randrange(500)}.{dice.randrange(100):02},'
-            f'"stock":{dice.choice(["true", "true", "true", "false"])}}},'
+            f'{{"sku":"{rng.choice(WORDS)}-{rng.choice(WORDS)}-{rng.randrange(10000):04}",'
+            f'"quantity":{rng.randint(1, 9)},"price":{rng.randrange(500)}.{rng.randrange(100):02},'
+            f'"stock":{rng.choice(["true", "true", "true", "false"])}}},'
         )
         if len(text) + len(item) + 32 > size:
             break
         text += item
     text += 'null],"note":"'
-    return (
-        text + "".join(dice.choices("abcdefghijklmnopqrstuvwxyz", k=size - len(text) - 2)) + '"}'
-    ).encode()
+    return (text + "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=size - len(text) - 2)) + '"}').encode()
 
 
 def _compressor(module: ModuleType, setting: Setting) -> Any:

@@ -422,7 +422,7 @@ class Soak:
             ),
             ("the same with it", f"{1000 * self.attacked.worst:.1f} ms", "not judged", True),
             (
-                "both at the server that nobody attacks",
+                "both at the server without attackers",
                 f"{1000 * self.spared.worst_of_it:.1f} ms, {1000 * self.spared.worst:.1f} ms",
                 "not judged",
                 True,

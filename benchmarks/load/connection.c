@@ -336,6 +336,6 @@ void serve_connection(Connection *connection)
         }
         if (size > 0)
             received(connection, read_buffer, (size_t)size);
-    } while (size > 0 && connection->stream.ssl); /* what lies in OpenSSL's buffer wakes nobody */
+    } while (size > 0 && connection->stream.ssl); /* the kernel does not report data that is in OpenSSL's buffer */
     flush_connection(connection);
 }

@@ -340,7 +340,7 @@ static void report(void)
            percentile(&run.latencies, 50), percentile(&run.latencies, 99));
 }
 
-/* Whether the input has ended: who holds the idle connections wants no more of it. */
+/* Whether the input has ended: the program that measures idle connections ends them so. */
 static void watch_input(void)
 {
     struct epoll_event event = {.events = EPOLLIN};
