@@ -1,4 +1,7 @@
-"""Check the site that MkDocs has built: every public name has an entry, and no page loads anything from another host.
+"""Check the site that MkDocs has built.
+
+Every public name has an entry, every attribute of a public class has a type, and no page loads anything from another
+host.
 
 MkDocs itself fails on a broken link or anchor (``strict`` in mkdocs.yml).
 """
@@ -14,11 +17,14 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import griffe
+
 import endwell
 import endwell.asgi
 import endwell.sync
 
-SITE = Path(__file__).parent.parent.parent / "build" / "site"
+ROOT = Path(__file__).parent.parent.parent
+SITE = ROOT / "build" / "site"
 MODULES = (endwell, endwell.asgi, endwell.sync)
 #: What a page loads at once; a link for the reader (``a href``) may lead anywhere.
 LOADED = {"img": "src", "script": "src", "link": "href", "iframe": "src", "source": "src"}
@@ -55,6 +61,25 @@ def entries() -> set[str]:
     return {line.split(" ", 1)[0] for line in zlib.decompress(rest).decode().splitlines()}
 
 
+def untyped() -> Iterator[str]:
+    """The attributes of public classes whose type the API reference cannot show."""
+    extensions = griffe.load_extensions("griffe_sphinx", str(ROOT / "tools" / "site" / "docstrings.py"))
+    package = griffe.load(
+        "endwell", search_paths=[ROOT / "src"], extensions=extensions, allow_inspection=False
+    )
+    for module in MODULES:
+        for name in module.__all__:
+            found = package[f"{module.__name__}.{name}".removeprefix("endwell.")]
+            for member in found.members.values() if found.is_class else ():
+                if (
+                    member.is_attribute
+                    and member.is_public
+                    and member.labels == {"instance-attribute"}
+                    and member.annotation is None
+                ):
+                    yield f"{module.__name__}.{name}.{member.name}"
+
+
 class Loads(HTMLParser):
     """The addresses that one page loads."""
 
@@ -76,6 +101,7 @@ def main() -> int:
     faults = [
         f"{path}: public, and no entry in docs/reference/api" for path in public_names() if path not in known
     ]
+    faults += [f"{path}: has no type in the API reference" for path in untyped()]
     pages = sorted(SITE.rglob("*.html"))
     for page in pages:
         loads = Loads()

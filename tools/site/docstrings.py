@@ -33,7 +33,7 @@ def public_paths(package: griffe.Module) -> dict[str, str]:
         for name in map(str, members.exports or ()):
             if name in members.members:
                 found = members[name]
-                paths[found.target_path if found.is_alias else found.path] = f"{module}.{name}"
+                paths[found.final_target.path if found.is_alias else found.path] = f"{module}.{name}"
     return paths
 
 

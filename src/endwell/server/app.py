@@ -99,7 +99,7 @@ class Server:
             (options or Options()).replace(**keywords), self._router, self._observers, max_threads
         )
         #: The connections that are open or closing.
-        self.connections = self._dispatcher.connections
+        self.connections: set[WebSocket] = self._dispatcher.connections
         self._drain_callbacks: list[Callable[[Drain], object]] = []
         self._start_callbacks: list[Callable[[], object]] = []
         self._stop_callbacks: list[Callable[[], object]] = []
