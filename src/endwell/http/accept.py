@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .cookies import serialize_cookie
 from .headers import TOKEN, Headers
+from .response import Response
 
 __all__ = ["Accept"]
 
@@ -78,9 +78,9 @@ class Accept:
         #: The subprotocol to select; None for the one that the option `subprotocols` selects.
         self.subprotocol = subprotocol
         #: More header fields of the 101 response.
-        self.headers = Headers(() if headers is None else headers)
+        self.headers: Headers = Headers(() if headers is None else headers)
         #: Entries for `request.state`.
-        self.state = dict(state or {})
+        self.state: dict[str, Any] = dict(state or {})
         for name in self.headers.names():
             key = name.lower()
             if key in RESERVED or key.startswith("sec-websocket-"):
@@ -88,7 +88,8 @@ class Accept:
 
     def set_cookie(self, name: str, value: str = "", **attributes: Any) -> None:
         """Add a Set-Cookie field. The arguments are those of `Response.set_cookie()`."""
-        self.headers.add("Set-Cookie", serialize_cookie(name, value, **attributes))
+        # The Response has these headers, not a copy.
+        Response(101, self.headers).set_cookie(name, value, **attributes)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Accept) and self.__reduce__()[1] == other.__reduce__()[1]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import Literal
+from typing import Any, Literal
 
 from .headers import TOKEN
 
@@ -35,20 +36,8 @@ def parse_cookies(values: list[str]) -> dict[str, str]:
     return cookies
 
 
-def serialize_cookie(  # size: the attributes of a cookie are one list
-    name: str,
-    value: str,
-    *,
-    max_age: int | None = None,
-    expires: datetime | None = None,
-    path: str | None = "/",
-    domain: str | None = None,
-    secure: bool = False,
-    httponly: bool = False,
-    samesite: SameSite | None = "lax",
-    partitioned: bool = False,
-) -> str:
-    """The value of a Set-Cookie field; see :meth:`Response.set_cookie`."""
+def serialize_cookie(name: str, value: str, attributes: Mapping[str, Any]) -> str:
+    """The value of a Set-Cookie field; see :meth:`Response.set_cookie`. An attribute that is None is left out."""
     if not name or not TOKEN.issuperset(name):
         raise ValueError(f"cookie name {name!r} is not a token")
     if not _OCTETS.issuperset(value):
@@ -57,23 +46,49 @@ def serialize_cookie(  # size: the attributes of a cookie are one list
             '",;\\: encode it, for example with urllib.parse.quote()'
         )
     parts = [f"{name}={value}"]
-    if expires is not None:
-        if expires.tzinfo is None:
-            raise ValueError("expires needs a time zone")
-        parts.append(f"Expires={format_datetime(expires.astimezone(UTC), usegmt=True)}")
-    if max_age is not None:
-        if isinstance(max_age, bool) or not isinstance(max_age, int):
-            raise TypeError(f"max_age must be a number of seconds, not {max_age!r}")
-        parts.append(f"Max-Age={max_age}")
-    for attribute, text in (("Domain", domain), ("Path", path)):
-        if text is not None:
-            # RFC 6265 §4.1.1: any character except CTLs or ";".
-            if ";" in text or not text.isascii() or not text.isprintable():
-                raise ValueError(f"{attribute.lower()} {text!r} is not printable ASCII without ';'")
-            parts.append(f"{attribute}={text}")
-    if samesite is not None:
-        if samesite not in ("strict", "lax", "none"):
-            raise ValueError(f'samesite must be "strict", "lax", "none" or None, not {samesite!r}')
-        parts.append(f"SameSite={samesite.capitalize()}")
-    flags = (("Secure", secure), ("HttpOnly", httponly), ("Partitioned", partitioned))
-    return "; ".join([*parts, *(flag for flag, is_set in flags if is_set)])
+    for attribute, given in attributes.items():
+        if given is not None and (text := _FORMATS[attribute](attribute, given)):
+            parts.append(text)
+    return "; ".join(parts)
+
+
+def _time(attribute: str, given: datetime) -> str:
+    if given.tzinfo is None:
+        raise ValueError(f"{attribute.lower()} needs a time zone")
+    return f"{attribute}={format_datetime(given.astimezone(UTC), usegmt=True)}"
+
+
+def _seconds(attribute: str, given: int) -> str:
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise TypeError(f"max_age must be a number of seconds, not {given!r}")
+    return f"{attribute}={given}"
+
+
+def _text(attribute: str, given: str) -> str:
+    # RFC 6265 §4.1.1: any character except CTLs or ";".
+    if ";" in given or not given.isascii() or not given.isprintable():
+        raise ValueError(f"{attribute.lower()} {given!r} is not printable ASCII without ';'")
+    return f"{attribute}={given}"
+
+
+def _same_site(attribute: str, given: SameSite) -> str:
+    if given not in ("strict", "lax", "none"):
+        raise ValueError(f'samesite must be "strict", "lax", "none" or None, not {given!r}')
+    return f"{attribute}={given.capitalize()}"
+
+
+def _flag(attribute: str, given: object) -> str:
+    return attribute if given else ""
+
+
+#: The function that checks and formats each attribute.
+_FORMATS: dict[str, Callable[[str, Any], str]] = {
+    "Expires": _time,
+    "Max-Age": _seconds,
+    "Domain": _text,
+    "Path": _text,
+    "SameSite": _same_site,
+    "Secure": _flag,
+    "HttpOnly": _flag,
+    "Partitioned": _flag,
+}

@@ -80,10 +80,10 @@ class Response:
             )
         self.status = status
         # A Headers object is not copied: most responses are sent right after they are made.
-        self.headers = (
+        self.headers: Headers = (
             headers if isinstance(headers, Headers) else Headers(() if headers is None else headers)
         )
-        self.body = bytes(body)
+        self.body: bytes = bytes(body)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.status, self.headers, self.body)
@@ -220,23 +220,21 @@ class Response:
             ValueError: `name` is not a token, `value` has a character that a cookie cannot contain, or an
                 attribute is invalid.
         """
-        cookie = serialize_cookie(
-            name,
-            value,
-            max_age=max_age,
-            expires=expires,
-            path=path,
-            domain=domain,
-            secure=secure,
-            httponly=httponly,
-            samesite=samesite,
-            partitioned=partitioned,
-        )
-        self.headers.add("Set-Cookie", cookie)
+        attributes = {
+            "Expires": expires,
+            "Max-Age": max_age,
+            "Domain": domain,
+            "Path": path,
+            "SameSite": samesite,
+            "Secure": secure,
+            "HttpOnly": httponly,
+            "Partitioned": partitioned,
+        }
+        self.headers.add("Set-Cookie", serialize_cookie(name, value, attributes))
 
     def delete_cookie(self, name: str, *, path: str | None = "/", domain: str | None = None) -> None:
         """Add a Set-Cookie field that deletes a cookie; `path` and `domain` must be those of the cookie."""
-        self.headers.add("Set-Cookie", serialize_cookie(name, "", max_age=0, path=path, domain=domain))
+        self.set_cookie(name, max_age=0, path=path, domain=domain)
 
     def serialize(self) -> bytes:
         """The response as bytes."""
