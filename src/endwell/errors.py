@@ -38,6 +38,7 @@ __all__ = [
     "PeerError",
     "PolicyViolation",
     "ProtocolError",
+    "RangeNotSatisfiable",
     "RequestRefused",
     "RequestTimeout",
     "ServiceUnavailable",
@@ -591,6 +592,20 @@ class UnsupportedMediaType(RequestRefused):
     """The handler cannot read a body of this Content-Type. Status: 415."""
 
     status = 415
+
+
+class RangeNotSatisfiable(RequestRefused):
+    """The file does not have the requested range. Status: 416, with the fields `headers`.
+
+    RFC 9110 §15.5.17: a server that answers a byte-range request with this status "SHOULD generate a
+    Content-Range header field specifying the current length of the selected representation".
+    """
+
+    status = 416
+
+    def __init__(self, message: str = "", *, headers: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.headers = headers
 
 
 class MisdirectedRequest(RequestRefused):

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from endwell.errors import NotFound
+from endwell.errors import RequestRefused
 from endwell.http import Headers, Request
 from endwell.protocol.responding import complete
 from endwell.server import files
@@ -46,7 +46,7 @@ def ask(serve, request, path):
     """The answer of the handler, or the refusal that it raises."""
     try:
         return asyncio.run(serve(request, path))
-    except NotFound as refusal:
+    except RequestRefused as refusal:
         return refusal.response()
 
 

@@ -89,6 +89,11 @@ ORIGIN = "pages of this origin may not connect here"
             "'GET' '/secret' from",
         ),
         (get("/files/none"), ("/files/none", 404, "there is no such file"), "'GET' '/files/none' from"),
+        (
+            get("/files/test_refused.py", "Range: bytes=9999999-"),
+            ("/files/test_refused.py", 416, "the file has no such range"),
+            "'GET' '/files/test_refused.py' from",
+        ),
         (get("/raises"), ("/raises", 400, "not for you"), "'GET' '/raises' from"),
         (b"nonsense\r\n\r\n", (None, 400, "the "), "a malformed request from 127.0.0.1:"),
     ],

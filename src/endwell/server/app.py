@@ -381,10 +381,11 @@ class Server:
         """Decorator for a plain function ``callback(request, status, reason)`` that runs for each refused request.
 
         A request is refused if the server itself answers it with an HTTP error: no route matches,
-        :meth:`static` has no such file, the origin or host is not allowed, a limit is reached, or the server
-        drains. It is also refused if a ``process_request`` hook returns a :class:`Response` with a status of
-        400 or more, or if a hook or page fails, takes too long or raises :exc:`RequestRefused`. A Response
-        that a page returns is not a refusal, whatever its status is: the page decides what it means.
+        :meth:`static` has no such file or no such range of it, the origin or host is not allowed, a limit is
+        reached, or the server drains. It is also refused if a ``process_request`` hook returns a
+        :class:`Response` with a status of 400 or more, or if a hook or page fails, takes too long or raises
+        :exc:`RequestRefused`. A Response that a page returns is not a refusal, whatever its status is: the
+        page decides what it means.
 
         ``request`` is None if it could not be parsed. ``reason`` never contains text from the peer. A log
         line at INFO has the same information, and the values that were compared. The callback runs in the

@@ -12,7 +12,7 @@ from mimetypes import MimeTypes
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..errors import NotFound
+from ..errors import NotFound, RangeNotSatisfiable
 from ..http import Headers, Request, Response
 
 __all__ = ["MAX_FILE", "browser_module", "slash", "static"]
@@ -46,8 +46,9 @@ def static(
 
     A request for a directory gets its ``index.html``. Names that start with a dot are not served. A
     symbolic link is followed if its target is in the folder; with ``follow_links``, it is always followed.
-    A request for a file that does not exist raises NotFound, and the server refuses it. One for a file above
-    :data:`MAX_FILE` raises ValueError; the server logs it and answers with 500.
+    A request for a file that does not exist raises NotFound, one for a range that the file does not have
+    raises RangeNotSatisfiable, and the server refuses both. A request for a file above :data:`MAX_FILE` raises
+    ValueError; the server logs it and answers with 500.
 
     Raises:
         OSError: The folder does not exist.
@@ -159,7 +160,8 @@ def _file_response(file: Path, request: Request) -> Response:
         body = stream.read(MAX_FILE if part is None else len(part))
     if part is not None and not body:
         headers.add("Content-Range", f"bytes */{status.st_size}")
-        return Response.text("the file has no such range\n", 416, headers)
+        # Raised for the same reason as NotFound.
+        raise RangeNotSatisfiable("the file has no such range", headers=headers)
     headers.add("Content-Type", _content_type(file.name))
     if part is None:
         return Response(200, headers, body)
