@@ -125,6 +125,7 @@ class BuildExtensions(build_ext):
         marker = self._marker()
         if os.path.exists(marker):
             os.remove(marker)
+        self._remove_stale_modules()
         try:
             super().run()
         except (BaseError, CCompilerError) as error:
@@ -152,8 +153,24 @@ class BuildExtensions(build_ext):
         if os.path.getmtime(path) != before:
             print(f"[{self._compiled}/{len(self.extensions)}] compiled {ext.name}", flush=True)
 
+    def _remove_stale_modules(self) -> None:
+        """Remove the compiled form of each module that MODULES does not list any more.
+
+        If the module is plain Python now, Python would import the old compiled form instead. If the module was
+        renamed, the old one uses C types that have changed.
+        """
+        root = self._root()
+        for folder, _, files in os.walk(os.path.join(root, "endwell")):
+            package = os.path.relpath(folder, root).replace(os.sep, ".")
+            for file in files:
+                if file.endswith(".so") and f"{package}.{file.partition('.')[0]}" not in MODULES:
+                    os.remove(os.path.join(folder, file))
+
+    def _root(self) -> str:
+        return "src" if self.inplace else self.build_lib
+
     def _marker(self) -> str:
-        return os.path.join("src" if self.inplace else self.build_lib, "endwell", MARKER)
+        return os.path.join(self._root(), "endwell", MARKER)
 
     def _beside_its_source(self, extension: Extension) -> str:
         return os.path.join("src", self.get_ext_filename(extension.name))

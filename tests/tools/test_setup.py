@@ -1,4 +1,4 @@
-"""What setup.py leaves behind if the compiler fails."""
+"""What setup.py leaves behind and removes."""
 
 from __future__ import annotations
 
@@ -60,3 +60,17 @@ def test_a_failure_is_an_error_if_requested(build, monkeypatch):
     with pytest.raises(setuptools.errors.CCompilerError):
         build("#error this is not to be compiled")
     assert not MARKER.exists()
+
+
+@pytest.mark.parametrize("inplace", [False, True], ids=["wheel", "in-place"])
+def test_a_build_removes_the_compiled_form_of_a_module_that_is_no_longer_compiled(build, inplace):
+    root = Path("src" if inplace else "lib", "endwell")
+    (root / "aio").mkdir(parents=True)
+    (root / "aio" / "plain.py").touch()
+    for name in ("gone.cpython-311-x86_64-linux-gnu.so", "plain.abi3.so", "driver.cpython-312-darwin.so"):
+        (root / "aio" / name).touch()
+    build("int compiled;", inplace=inplace)
+    assert sorted(path.name for path in (root / "aio").iterdir()) == [
+        "driver.cpython-312-darwin.so",
+        "plain.py",
+    ]
