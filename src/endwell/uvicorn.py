@@ -18,9 +18,9 @@ from uvicorn.protocols.utils import (
     is_ssl,
 )
 
-from .aio.driver import Driver
 from .aio.flag import Flag
 from .aio.handover import Handover
+from .aio.opening import ConnectionSets
 from .aio.websocket import WebSocket
 from .asgi.websocket import WebSocketCall, scope_of
 from .ending import Ending
@@ -181,8 +181,7 @@ class _Connection:
             accepted = accept(request, options)
         except RequestRefused as exc:
             refusal = exc
-        loop = asyncio.get_running_loop()
-        exchange = self._exchange = Handover(loop, transport, request, options, self._gone, self.closed)
+        exchange = self._exchange = Handover(self._site, transport, request, options, self._gone, self.closed)
         if refusal is not None or accepted is None:
             assert refusal is not None
             self.logger.warning("Invalid WebSocket request: %s", refusal)
@@ -202,7 +201,7 @@ class _Connection:
         if self._site.run is not None:
             self.refuse_stopping()
             return
-        self._task = task = loop.create_task(call.run(config.loaded_app))
+        self._task = task = asyncio.get_running_loop().create_task(call.run(config.loaded_app))
         self._state.tasks.add(task)
         self._site.tasks[task] = None
         task.add_done_callback(self._done)
@@ -218,7 +217,7 @@ class _Connection:
     @property
     def draining(self) -> Flag:
         """Set when uvicorn begins to stop."""
-        return self._site.draining
+        return self._site.stopping
 
     def headers(self) -> Iterable[tuple[bytes, bytes]]:
         """Return uvicorn's default headers."""
@@ -234,8 +233,7 @@ class _Connection:
         """Send the 101 and return the WebSocket."""
         exchange, site = self._exchange, self._site
         assert exchange is not None
-        site.openings.discard(exchange)
-        ws = exchange.accept(accepted, site.websockets, site.draining, site.lingering)
+        ws = exchange.switch(accepted, exchange.options)
         self._exchange = None
         site.handling[ws] = self
         if self.logger.isEnabledFor(logging.INFO):
@@ -299,16 +297,13 @@ class _Connection:
         self.log(f"[{ending}]")
 
 
-class _Site:
+class _Site(ConnectionSets):
     """What the connections of one server share."""
 
     def __init__(self, options: Options, drain: Drain) -> None:
+        super().__init__(set())
         self.options = options
         self.drain = drain
-        self.draining = Flag()
-        self.websockets: set[WebSocket] = set()
-        self.lingering: set[Driver] = set()
-        self.openings: set[Any] = set()
         self.handling: dict[WebSocket, Any] = {}
         self.tasks: dict[asyncio.Task[None], None] = {}
         self.run: DrainRun | None = None
@@ -317,9 +312,9 @@ class _Site:
         """Begin to drain, unless that has begun."""
         if self.run is not None:
             return
-        self.draining.set()
+        self.stopping.set()
         self.run = DrainRun(
-            self.drain, self.websockets, self.tasks, HandlerThreads(1), self.openings, self.handling
+            self.drain, self.connections, self.tasks, HandlerThreads(1), self.openings, self.handling
         )
         for connection in list(state.connections):
             if isinstance(connection, Protocol) and connection._connection is not None:

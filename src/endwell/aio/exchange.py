@@ -7,39 +7,33 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from random import random
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from ..errors import RequestRefused, TooManyConnections
-from ..http import Accept, Headers, Request, Response, StreamingResponse, pack, set_body, set_link
+from ..http import Accept, Headers, Request, Response, StreamingResponse, set_body, set_link
 from ..options import Options
 from ..protocol.connection import Connection
-from ..protocol.control import ControlChannel
 from ..protocol.forwarding import original_request
-from ..protocol.heartbeat import HEARTBEAT
-from ..protocol.negotiation import Accepted
 from ..protocol.opening import accept
 from ..protocol.pause import Pause
-from ..protocol.responding import complete
 from ..wire.head import RequestReader
 from .admission import UNLIMITED, Permit
 from .body import RequestBody
 from .choice import driver_of
-from .driver import Driver
-from .flag import Flag
+from .opening import Answerable, ConnectionSets
 from .reactor import reactor_of
 from .streaming import StreamedAnswer
 from .syscalls import monotonic
 from .websocket import WebSocket
 
-__all__ = ["Application", "Exchange", "Opening", "Site", "switch_protocols"]
+__all__ = ["Application", "Exchange", "Site"]
 
 
 # A module global, because Python 3.11 looks up an Enum member with a call.
 _REQUEST = Pause.REQUEST
 
 
-class Site:
+class Site(ConnectionSets):
     """What all exchanges of one listener share."""
 
     def __init__(
@@ -49,22 +43,15 @@ class Site:
         application: Application,
         connections: set[WebSocket],
     ) -> None:
+        super().__init__(connections)
         self.loop = asyncio.get_running_loop()
         self.options = options
         self.tls = tls
         self.application = application
-        #: The WebSockets that are open or closing.
-        self.connections = connections
-        #: Set when the server begins to stop; one for all its WebSockets.
-        self.stopping = Flag()
-        #: Connections whose opening handshake or HTTP answer is not complete.
-        self.openings: set[Opening] = set()
-        #: Connections that have ended for the application while TCP is still open.
-        self.lingering: set[Driver] = set()
         self.reactor = reactor_of(self.loop)
 
 
-class Exchange:
+class Exchange(Answerable):
     """One HTTP request on a connection of its own, and the ways to answer it.
 
     The application is called in the event loop, once, when the head of the request is complete or has broken
@@ -73,33 +60,17 @@ class Exchange:
 
     def __init__(self, site: Site, sock: _socket.socket, address: object, permit: Permit) -> None:
         tls = site.tls
+        core = Connection(False, site.options, monotonic(), time.time())
+        super().__init__(site, core, driver_of(site.reactor, sock, core, address, tls))
         self._site = site
         self._permit = permit
-        self._core = Connection(False, site.options, monotonic(), time.time())
-        self._stream = driver_of(site.reactor, sock, self._core, address, tls)
         self._reader = RequestReader(site.options, address, tls is not None)
         self._stream.receive = self._receive
         self._stream.changed = self._changed
-        #: The request; None until its head is complete, and if it could not be parsed.
-        self.request: Request | None = None
         #: The rule that the request has broken, or the limit that it has reached; None if there is none.
         self.refusal: RequestRefused | None = None
         self._body: RequestBody | None = None
         self._streamed: StreamedAnswer | None = None
-        #: Whether the answer has begun. It may not have been sent yet.
-        self.answered = False
-
-    def begin(self) -> None:
-        """Start reading."""
-        try:
-            self._stream.settle()
-        except OSError:  # the loop cannot watch another socket
-            self.abort()
-
-    @property
-    def gone(self) -> bool:
-        """Whether the connection has ended, so that an answer could not be delivered."""
-        return self._core.ended
 
     @property
     def remote_address(self) -> object:
@@ -109,10 +80,6 @@ class Exchange:
     def wait_for_answer(self) -> None:
         """End the ``open_timeout`` of a complete request. The application bounds the time of its answer."""
         self._core.requested()
-
-    def unsent(self) -> int:
-        """Return the number of bytes of the answer that the kernel has not accepted."""
-        return self._core.outbox.size
 
     # -- answers ----------------------------------------------------------------
 
@@ -192,47 +159,17 @@ class Exchange:
         if self._body is not None:
             self._body.close()
 
-    def switch(self, accepted: Accepted, options: Options, keep: bool = False) -> WebSocket:
-        """Send the response of a WebSocket, and return the WebSocket.
-
-        ``keep``: the response cannot be computed again from the request and ``options``.
-        """
-        stream, core, request, site = self._stream, self._core, self.request, self._site
-        assert request is not None
-        now = monotonic()
-        if options is not core.options:
-            core.use(options)
-        switch_protocols(core, accepted, options, now)
-        self.answered = True
-        site.openings.discard(self)
-        stream.lingering = site.lingering
-        pack(request.headers)
-        response = accepted.response if keep else None
-        ws = WebSocket(stream, request, response, accepted.subprotocol, site.connections, site.stopping)
-        if self._permit is not UNLIMITED:
-            stream.closed = self._permit.leave
-        if rest := self._reader.take_rest():
-            core.receive(rest, now)
-        stream.settle()
-        return ws
-
-    def answer(self, response: Response, exc: RequestRefused | None = None) -> None:
-        """Send an HTTP response and end the connection. ``exc`` is the broken rule, if there is one.
-
-        There is no keep-alive: after a refused upgrade it is unknown whether the following bytes are HTTP
-        (RFC 9931).
-        """
-        self.answered = True
+    def answer(self, response: Response, exc: BaseException | None = None) -> None:
+        """See :meth:`Answerable.answer`."""
         self._stop_body()
-        self._stream.receive = None
-        self._reader.take_rest()
-        whole = complete(response, self.request, time.time())
-        self._core.refuse(whole.serialize(), monotonic(), exc)
-        self._stream.settle()
+        super().answer(response, exc)
 
-    def abort(self) -> None:
-        """Cut the connection."""
-        self._stream.abort()
+    def _opened(self) -> None:
+        if self._permit is not UNLIMITED:
+            self._stream.closed = self._permit.leave
+
+    def _take_rest(self) -> bytes:
+        return self._reader.take_rest()
 
     # -- what the connection reports ----------------------------------------------
 
@@ -268,24 +205,6 @@ class Exchange:
             self._stop_body()
             self._site.openings.discard(self)
             self._permit.leave()
-
-
-def switch_protocols(core: Connection, accepted: Accepted, options: Options, now: float) -> None:
-    """Queue the response of a WebSocket. From now on, the connection has messages."""
-    core.open(accepted.serialize())
-    jitter = random()  # noqa: S311  (jitter)
-    control = ControlChannel(HEARTBEAT) if accepted.heartbeat else None
-    core.accept(accepted.codec(False, options.max_size), now, control, jitter)
-
-
-class Opening(Protocol):
-    """A connection whose opening handshake or HTTP answer is not complete."""
-
-    def abort(self) -> None:
-        """Cut the connection."""
-
-    def unsent(self) -> int:
-        """Return the number of bytes of the answer that the kernel has not accepted."""
 
 
 #: A server. It is called in the event loop for each exchange whose head is complete or has broken a rule.

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from ..aio.awaiting import DONE
 from ..aio.callbacks import call_back, check_callback
 from ..aio.flag import Flag
+from ..aio.opening import Answerable
 from ..aio.websocket import WebSocket, begin_close
 from ..codes import CloseCode
 from ..ending import Cause, Close, Ending
@@ -28,26 +29,6 @@ SPEC_VERSION = "2.5"
 
 #: An ASGI 3 application.
 Application = Callable[[Any, Callable[[], Any], Callable[[Any], Any]], Awaitable[object]]
-
-
-class Exchange(Protocol):
-    """The request, and the ways to answer it."""
-
-    request: Request
-
-    @property
-    def gone(self) -> bool:
-        """Whether the client has disconnected before the answer."""
-        ...
-
-    @property
-    def ending(self) -> Ending | None:
-        """How the connection ended; None before."""
-        ...
-
-    def answer(self, response: Response) -> None:
-        """Send an HTTP answer, and end the connection."""
-        ...
 
 
 class Host(Protocol):
@@ -126,7 +107,7 @@ class WebSocketCall:
         "ws",
     )
 
-    def __init__(self, exchange: Exchange, accepted: Accepted, scope: dict[str, Any], host: Host) -> None:
+    def __init__(self, exchange: Answerable, accepted: Accepted, scope: dict[str, Any], host: Host) -> None:
         self.scope = scope
         self.events = Events(self)
         #: The WebSocket, once the application has accepted.
@@ -313,8 +294,9 @@ class WebSocketCall:
         return DONE
 
     def _accept(self, accepted: Accepted, event: dict[str, Any]) -> None:
-        headers = self._fields(event.get("headers") or ())
-        accepted.add(self._exchange.request, Accept(subprotocol=event.get("subprotocol"), headers=headers))
+        headers, request = self._fields(event.get("headers") or ()), self._exchange.request
+        assert request is not None
+        accepted.add(request, Accept(subprotocol=event.get("subprotocol"), headers=headers))
         self._accepted = None
         self._host.log("[accepted]")
         self.ws = self._host.accept(accepted)

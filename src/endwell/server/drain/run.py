@@ -19,7 +19,7 @@ from itertools import pairwise
 from math import inf
 from typing import Any
 
-from ...aio.exchange import Opening
+from ...aio.opening import Opening
 from ...aio.quiescence import Quiescence
 from ...aio.syscalls import monotonic
 from ...aio.websocket import WebSocket, bytes_sent, end_delivery, messages_consumed, quiesce

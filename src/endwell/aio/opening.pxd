@@ -1,0 +1,22 @@
+from endwell.aio._syscalls cimport monotonic
+from endwell.aio.driver cimport Driver
+from endwell.protocol.connection cimport Connection
+
+
+cdef class ConnectionSets:
+    cdef readonly set connections
+    cdef readonly object stopping
+    cdef readonly set openings
+    cdef readonly set lingering
+
+
+cdef class Answerable:
+    cdef ConnectionSets _sets
+    cdef Connection _core
+    cdef Driver _stream
+    cdef readonly object request
+    cdef readonly bint answered
+
+    cpdef switch(self, accepted, options, bint keep=*)
+    cpdef _opened(self)
+    cpdef bytes _take_rest(self)
