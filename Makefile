@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := $(shell find src/endwell -name '*.py' -o -name '*.pxd')
+SOURCES := $(shell find src/endwell -name '*.py' -o -name '*.pxd' -o -name '*.pyx')
 # The files whose coverage is measured: all modules without I/O.
 CORE := src/endwell/*.py,src/endwell/http/*,src/endwell/wire/*,src/endwell/protocol/*
 # The tests that run with coverage. Coverage would slow down the others, which measure times.

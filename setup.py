@@ -1,61 +1,30 @@
 """The extension modules; everything else about the build is in pyproject.toml.
 
-Each module is a .py file of the package. Cython compiles it unchanged, with the types in the .pxd file of the same
-name, if there is one. If the C compiler is missing or fails, the build continues without the extension modules,
-and the file ``not-compiled`` in the package contains the reason. ENDWELL_PURE=1 compiles nothing; ENDWELL_PURE=0
-makes a failure of the compiler an error.
+Each module is a .py file of the package with a .pxd file of the same name beside it. Cython compiles it unchanged,
+with the types in the .pxd file. If the C compiler is missing or fails, the build continues without the extension
+modules, and the file ``not-compiled`` in the package contains the reason. ENDWELL_PURE=1 compiles nothing;
+ENDWELL_PURE=0 makes a failure of the compiler an error.
 """
 
 import os
 import sys
 import sysconfig
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
-#: The compiled modules: those that run for each message or for each connection. No other list exists.
-MODULES = [
-    "endwell.http.headers",
-    "endwell.http.request",
-    "endwell.http.response",
-    "endwell.wire._payload",
-    "endwell.wire.head",
-    "endwell.wire.frames",
-    "endwell.wire.deflate",
-    "endwell.wire.codec",
-    "endwell.protocol.deadline",
-    "endwell.protocol.inbox",
-    "endwell.protocol.outbox",
-    "endwell.protocol.receiver",
-    "endwell.protocol.liveness",
-    "endwell.protocol.closing",
-    "endwell.protocol.connection",
-    "endwell.protocol.negotiation",
-    "endwell.protocol.handshake",
-    "endwell.aio._syscalls",
-    "endwell.aio.reactor",
-    "endwell.aio.driver",
-    "endwell.aio.tcp",
-    "endwell.aio.tls",
-    "endwell.aio.transport",
-    "endwell.aio.awaiting",
-    "endwell.aio._sending",
-    "endwell.aio.websocket",
-    "endwell.aio.opening",
-    "endwell.aio.exchange",
-    "endwell.aio.handover",
-    "endwell.aio.listen",
-    "endwell.aio.broadcast",
-    "endwell.asgi.events",
-    "endwell.sync._locks",
-    "endwell.sync.waiting",
-    "endwell.sync.portal",
-    "endwell.sync.inbox",
-    "endwell.sync.bridge",
-    "endwell.sync.websocket",
-]
-
+SOURCES = Path(__file__).resolve().parent / "src"
+#: The compiled modules, which run for each message or for each connection: those with a .pxd file beside the source,
+#: and those in Cython syntax.
+MODULES = sorted(
+    {
+        ".".join(path.relative_to(SOURCES).with_suffix("").parts)
+        for suffix in ("pxd", "pyx")
+        for path in SOURCES.rglob(f"*.{suffix}")
+    }
+)
 
 #: Compiler options; they follow those that Python was built with (gcc: -O3 -g -Wall). With -O1, without debug
 #: information and without warnings about generated code, compiling takes a third of the CPU time. The instructions
@@ -156,7 +125,7 @@ class BuildExtensions(build_ext):
             print(f"[{self._compiled}/{len(self.extensions)}] compiled {ext.name}", flush=True)
 
     def _remove_stale_modules(self) -> None:
-        """Remove the compiled form of each module that MODULES does not list any more.
+        """Remove the compiled form of each module that is not in MODULES any more.
 
         If the module is plain Python now, Python would import the old compiled form instead. If the module was
         renamed, the old one uses C types that have changed.

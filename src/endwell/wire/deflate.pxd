@@ -1,0 +1,1 @@
+# This file makes setup.py compile the module. No type is declared.
