@@ -57,6 +57,8 @@ class Handover(Answerable):
     ``changed()`` is called when the client disconnects before the answer, and ``closed()`` when TCP has ended.
     """
 
+    __slots__ = ("_changed", "_early", "options")
+
     def __init__(
         self,
         sets: ConnectionSets,

@@ -49,6 +49,8 @@ class ConnectionSets:
 class Answerable:
     """One HTTP request, and the ways to answer it: with a WebSocket or with a response."""
 
+    __slots__ = ("_core", "_sets", "_stream", "answered", "request")
+
     def __init__(
         self, sets: ConnectionSets, core: Connection, stream: Driver, request: Request | None = None
     ) -> None:
