@@ -175,6 +175,8 @@ async def nothing_left_behind() -> AsyncIterator[None]:
     with suppress(TimeoutError):  # the loop of another thread may close a socket later
         await until(lambda: _descriptors() <= descriptors)
     assert _descriptors() - descriptors == set()
+    # A TLS transport tells its protocol of the end some turns after the descriptor is closed.
+    await loop_turns()
     assert _timers() - timers == set()
 
 

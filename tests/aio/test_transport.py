@@ -138,6 +138,34 @@ async def test_a_full_inbox_pauses_the_transport(name, use, role):
             assert await within(both.ws.recv()) == "x"
 
 
+async def test_a_paused_tls_transport_loses_nothing_before_a_fin_and_holds_the_peer_back(use, role):
+    messages = 128
+    async with pair(role, use("wss over a transport"), max_queue=1) as both:
+        loop, peer = asyncio.get_running_loop(), both.peer
+        # The kernel holds less than the data, so the peer can send all of it only if this process reads.
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)
+        both.ws._stream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+
+        async def send():
+            await peer.write(peer.octets(TEXT, b"x" * 2**14) * messages + peer.close_octets(4001))
+            peer.fin()
+
+        sending = loop.create_task(send())
+        await until(lambda: not both.core.wants_read())
+        await loop_turns(20)
+        assert not sending.done()
+        assert len(both.core.inbox) < messages // 4
+        received = 0
+        async for message in both.ws:
+            assert len(message) == 2**14
+            received += 1
+            await loop_turns(2)
+        assert received == messages
+        await within(sending)
+    assert both.ws.ending.received == Close(4001)
+    assert both.ws.ending.dropped_messages == 0
+
+
 async def test_data_that_the_system_does_not_accept_waits_in_the_outbox(use, role):
     async with pair(role, use("ws over a transport"), buffer=4096, write_limit=2**16) as both:
         sending = asyncio.ensure_future(both.ws.send(bytes(2**24)))

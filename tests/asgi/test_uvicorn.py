@@ -16,8 +16,9 @@ from endwell import Deflate, Drain
 from endwell.uvicorn import DEFAULTS, Protocol
 from tests.contract.endings.witness import sockets
 from tests.hostile.test_logs import ENCODED, FORGED
-from tests.pair import until, within
+from tests.pair import loop_turns, until, within
 from tests.raw import wss
+from tests.wire.peer import BINARY
 
 from .serving import protocol, serving
 
@@ -215,6 +216,32 @@ async def test_a_websocket_of_another_origin_is_the_applications_to_judge():
             assert (await peer.read_head()).startswith("HTTP/1.1 101 ")
             await peer.close()
             await peer.read_to_the_end()
+
+
+async def test_over_tls_an_application_receives_all_messages_before_a_close_and_a_fin():
+    received, go_on = [], asyncio.Event()
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await go_on.wait()
+        while (event := await receive())["type"] == "websocket.receive":
+            received.append(event["bytes"])
+            await loop_turns()
+        received.append((event["code"], event["reason"]))
+
+    async with serving(app, protocol(max_queue=1), wss()) as served:
+        with await served.connect() as peer:
+            messages = [bytes([number]) for number in range(9)]
+            for message in messages:
+                await peer.frame(BINARY, message)
+                await loop_turns()
+            await peer.close(4001, "bye")
+            peer.fin()
+            await loop_turns(20)
+            go_on.set()
+            await until(lambda: not served.connections)
+    assert received == [*messages, (4001, "bye")]
 
 
 async def test_over_tls_data_that_comes_before_the_transport_has_its_new_protocol_is_passed_on():

@@ -24,6 +24,8 @@ cdef class TransportDriver(Driver):
 
     cdef _attach(self, transport)
     cdef _lost(self, exc)
+    cdef _set_reading(self, transport, bint reading)
+    cdef _close_transport(self, transport)
     @cython.locals(count=cython.Py_ssize_t, data=bytes)
     cdef Py_ssize_t _read(self) except -2
     @cython.locals(count=cython.Py_ssize_t)

@@ -131,7 +131,10 @@ class TransportDriver(Driver):
         if self._is_open:
             self._arrived = self._arrived + data if self._arrived else data
             self._waiting = True
-            self.readable()
+            if self._closing:
+                self._read_on()  # this may be a call within transport.close()
+            else:
+                self.readable()
 
     def eof_received(self) -> bool:
         """The peer has ended its sending. Returns whether this side can still send."""
@@ -204,15 +207,19 @@ class TransportDriver(Driver):
         reading = self._may_read()
         transport = self._transport
         if reading is not self._reading and transport is not None and not transport.is_closing():
-            if reading:
-                transport.resume_reading()
-            else:
-                transport.pause_reading()
-                self._not_reading = True
             self._reading = reading
+            self._set_reading(transport, reading)
+            if not reading:
+                self._not_reading = True
         if reading and self._has_more():
             self._read_on()
         self._writing = self._given > 0
+
+    def _set_reading(self, transport: asyncio.Transport, reading: bool) -> None:
+        if reading:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
 
     def _read(self) -> int:
         if self.core.has_unparsed():
@@ -281,7 +288,10 @@ class TransportDriver(Driver):
             if sock is not None:
                 _shut_down(sock)
         else:
-            transport.close()
+            self._close_transport(transport)
+
+    def _close_transport(self, transport: asyncio.Transport) -> None:
+        transport.close()
 
 
 class TlsTransportDriver(TransportDriver):
@@ -305,11 +315,41 @@ class TlsTransportDriver(TransportDriver):
         elif not self._closing:  # otherwise connection_lost() follows at once
             self.core.gone(monotonic())
 
+    def _set_reading(self, transport: asyncio.Transport, reading: bool) -> None:
+        # A TLS transport that is paused reads on from TCP, up to 256 KiB. If it reads the end of TCP meanwhile, it
+        # can send no more, and uvloop's drops the data. So TCP is paused, too: its end waits behind the data.
+        limits = getattr(transport, "set_read_buffer_limits", None)
+        if reading:
+            if limits is not None:
+                limits(high=1)
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
+            if limits is not None:
+                self._hold_tcp()
+                # This may be a call within data_received(), after which the transport applies the limits again.
+                self.loop.call_soon(self._hold_tcp)
+
+    def _hold_tcp(self) -> None:
+        transport = self._transport
+        if not self._reading and transport is not None and not transport.is_closing():
+            # The limits apply at each call, to the bytes that the transport has not decrypted. With 1, TCP is paused
+            # if there are any. With 0, TCP is paused, or continues if it was paused and there are none.
+            transport.set_read_buffer_limits(high=1)  # type: ignore[attr-defined]
+            transport.set_read_buffer_limits(high=0)  # type: ignore[attr-defined]
+
+    def _close_transport(self, transport: asyncio.Transport) -> None:
+        # Otherwise asyncio does not read the peer's close_notify, and waits for it until its timeout.
+        if not self._reading:
+            self._reading = True
+            self._set_reading(transport, True)
+        transport.close()
+
     def _half_close(self) -> None:
         # Sends close_notify, and reads the peer's before TCP is closed.
         self._half_closed = self._closing = True
         if self._transport is not None:
-            self._transport.close()
+            self._close_transport(self._transport)
 
 
 def _shut_down(sock: _socket.socket) -> None:
