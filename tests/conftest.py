@@ -155,7 +155,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     test = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
     marker = pyfuncitem.get_closest_marker("timeout")
     limit = float(marker.args[0] if marker else pyfuncitem.config.getini("timeout"))
-    with asyncio.Runner(debug=False, loop_factory=_new_loop) as runner:
+    loop = pyfuncitem.get_closest_marker("loop")
+    with asyncio.Runner(debug=False, loop_factory=loop.kwargs["factory"] if loop else _new_loop) as runner:
         runner.run(_leaving_nothing_behind(test, limit))
     return True
 

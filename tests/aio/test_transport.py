@@ -15,18 +15,10 @@ from endwell.aio.tls import TlsDriver
 from endwell.aio.transport import TlsTransportDriver, TransportDriver
 from endwell.protocol.connection import Connection
 from endwell.wire.codec import Codec
+from tests.loops import Proactor
 from tests.pair import idle, loop_turns, pair, until, within
 from tests.raw import BOUND, PLAIN, named, wss
 from tests.wire.peer import CLOSE, KEY, TEXT, frame
-
-
-class Proactor(asyncio.SelectorEventLoop):
-    """As Windows' default loop: it cannot watch a socket."""
-
-    def add_reader(self, *_):
-        raise NotImplementedError
-
-    remove_reader = add_writer = remove_writer = add_reader
 
 
 @pytest.mark.parametrize("secure", [False, True])

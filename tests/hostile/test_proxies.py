@@ -8,8 +8,10 @@ import struct
 import pytest
 
 from endwell import Server
+from tests.face import ASYNCIO
+from tests.loops import Proactor
 from tests.pair import nothing_left_behind, until, within
-from tests.raw import HOST, RawPeer
+from tests.raw import HOST, TRANSPORTS, RawPeer
 
 FORGED = [
     b"X-Forwarded-For: 203.0.113.9\r\n",
@@ -126,10 +128,14 @@ async def test_the_certificate_is_that_of_the_proxy_whatever_it_says_about_its_c
     assert seen == [(False, has_tls), (True, has_tls)]
 
 
+over_each = pytest.mark.parametrize("transport", TRANSPORTS, indirect=True)
+
+
 # --- the PROXY protocol --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("preamble", [V1, V2], ids=["v1", "v2"])
+@over_each
 async def test_the_preamble_names_the_client(face, transport, preamble):
     server, seen, _ = watching(face, proxy_protocol=True)
     client = ("192.0.2.1", 5678)
@@ -140,12 +146,68 @@ async def test_the_preamble_names_the_client(face, transport, preamble):
 
 
 @pytest.mark.parametrize("preamble", [b"PROXY UNKNOWN\r\n", V2[:12] + b"\x20\0\0\0"], ids=["v1", "v2"])
+@over_each
 async def test_without_an_address_the_peer_is_the_client(face, transport, preamble):
     server, seen, _ = watching(face, proxy_protocol=True)
     async with nothing_left_behind(), server.serving(ssl=transport.server):
         _, name = await opened(server, transport, before=preamble)
         await until(lambda: seen)
     assert seen[0][0] == name
+
+
+@pytest.mark.loop(factory=Proactor)
+@pytest.mark.parametrize("preamble", [V1, V2], ids=["v1", "v2"])
+@over_each
+async def test_a_loop_without_readers_reads_the_preamble(preamble, transport):
+    server, seen, _ = watching(ASYNCIO, proxy_protocol=True)
+    client = ("192.0.2.1", 5678)
+    async with nothing_left_behind(), server.serving(ssl=transport.server):
+        await opened(server, transport, before=preamble)
+        await until(lambda: seen)
+    assert seen == [(client, client, transport.server is not None, "localhost")]
+
+
+@pytest.mark.loop(factory=Proactor)
+@pytest.mark.parametrize("end", ["junk", "silence", "FIN", "RST", "stop"])
+@pytest.mark.parametrize("start", [b"", V1[:20], V1[:-1], V2[:14]], ids=["nothing", "v1", "v1 CR", "v2"])
+async def test_a_loop_without_readers_bounds_a_preamble_as_others_do(start, end):
+    server, refused = Server(proxy_protocol=True, open_timeout=0.5 if end == "silence" else 30), []
+    server.on_refused(lambda request, status, reason: refused.append(reason))
+    async with nothing_left_behind():
+        async with server.serving(grace=0):
+            peer = await RawPeer.connect_tcp(server.port)
+            await peer.write(start)
+            await until(lambda: server._listener.openings)
+            await peer.until_acknowledged()
+            if end == "junk":
+                await peer.write(b"\xff" * 5000)
+            elif end == "FIN":
+                peer.fin()
+            elif end == "RST":
+                peer.reset()
+            if end != "stop":
+                await until(lambda: refused)
+                assert not server._listener.openings
+        if end != "RST":
+            while await within(peer.more()):
+                pass
+            assert not peer._received
+        peer.sock.close()
+    assert len(refused) == (end != "stop")
+
+
+@pytest.mark.loop(factory=Proactor)
+async def test_a_loop_without_readers_believes_only_the_preamble_and_takes_no_byte_after_it():
+    server, seen, _ = watching(ASYNCIO, proxy_protocol=True)
+    async with nothing_left_behind(), server.serving():
+        for bytewise in (False, True):
+            for preamble in (V1, V2):
+                with await RawPeer.connect_tcp(server.port, bytewise=bytewise) as peer:
+                    forged = b"".join(FORGED) + b"\r\n"
+                    await peer.write(preamble + peer.request()[:-2] + forged)
+                    assert (await peer.read_head()).startswith("HTTP/1.1 101 ")
+                    await peer.read_to_the_end(answer=True)
+    assert [address for address, *_ in seen] == [("192.0.2.1", 5678)] * 4
 
 
 @pytest.mark.parametrize("preamble", [V1, V2], ids=["v1", "v2"])
@@ -181,6 +243,7 @@ async def test_the_request_may_come_with_the_preamble(face):
     ],
     ids=["HTTP", "TLS", "bad address", "long v1", "long v2", "short v2"],
 )
+@over_each
 async def test_a_connection_without_a_preamble_is_closed_unanswered_and_told(transport, start, caplog):
     caplog.set_level("INFO", "endwell.server")
     server = Server(proxy_protocol=True)
@@ -201,6 +264,7 @@ async def test_a_connection_without_a_preamble_is_closed_unanswered_and_told(tra
 
 @pytest.mark.parametrize("end", ["silence", "FIN", "RST"])
 @pytest.mark.parametrize("start", [b"", b"PROXY TCP4 192.0.2.1 ", V2[:20]], ids=["nothing", "v1", "v2"])
+@over_each
 async def test_half_a_preamble_ends_with_open_timeout_or_with_tcp_and_never_spins(start, end, transport):
     server = Server(proxy_protocol=True, open_timeout=0.5 if end == "silence" else 30)
     refused = []
@@ -237,6 +301,7 @@ async def test_half_a_preamble_is_read_once_and_not_announced_again_and_again():
                 pass
 
 
+@over_each
 async def test_a_server_that_stops_closes_half_a_preamble(transport):
     server = Server(proxy_protocol=True)
     async with nothing_left_behind():

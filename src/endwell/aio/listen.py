@@ -166,7 +166,8 @@ class _Preceded:
         self._sock = sock
         self._address = address
         self._permit = permit
-        self._preamble = Preamble(sock, listener.options.open_timeout, self._complete, self._fail)
+        seconds, has_readers = listener.options.open_timeout, listener.reactor.has_readers
+        self._preamble = Preamble(sock, seconds, self._complete, self._fail, has_readers)
         # Not in the constructor: the listener learns of this object first.
         listener.loop.call_soon(self._preamble.begin)
 
@@ -176,10 +177,9 @@ class _Preceded:
 
     def abort(self) -> None:
         """Close the connection."""
-        self._preamble.close()
         self._listener.openings.discard(self)
         self._permit.leave()
-        self._sock.close()
+        self._preamble.abort()
 
     def _complete(self, address: object) -> None:
         self._listener.openings.discard(self)

@@ -17,6 +17,7 @@ class Preamble:
 
     ``done(address)`` is called with the client's address, or None if the peer is the client;
     ``failed(reason)`` if there is no valid preamble in time. The bytes after the preamble stay in the kernel.
+    ``has_readers``: whether the loop has ``add_reader``.
     """
 
     def __init__(
@@ -25,14 +26,18 @@ class Preamble:
         seconds: float | None,
         done: Callable[[object], None],
         failed: Callable[[str], None],
+        has_readers: bool,
     ) -> None:
         self._sock = sock
         self._reader = PreambleReader()
         self._done = done
         self._failed = failed
+        self._has_readers = has_readers
         self._loop = asyncio.get_running_loop()
         self._seconds = seconds
         self._timer: asyncio.TimerHandle | None = None
+        # Without readers: the read of the next byte.
+        self._next: asyncio.Future[bytes] | None = None
         self._closed = False
 
     def begin(self) -> None:
@@ -41,6 +46,9 @@ class Preamble:
             return
         if self._seconds is not None:
             self._timer = self._loop.call_later(self._seconds, self._fail, "no preamble in time")
+        if not self._has_readers:
+            self._wait()
+            return
         try:
             self._loop.add_reader(self._sock.fileno(), self._read)
         except OSError:  # the loop cannot watch another socket
@@ -48,31 +56,68 @@ class Preamble:
             return
         self._read()
 
-    def close(self) -> None:
-        """Stop reading."""
+    def abort(self) -> None:
+        """Stop reading, and close the socket."""
+        self._stop()
+        if self._next is None:
+            self._sock.close()
+        else:
+            # The loop watches the descriptor until the read is cancelled. The system must not give it to another
+            # file before.
+            self._next.cancel()
+
+    def _stop(self) -> None:
         self._closed = True
-        self._loop.remove_reader(self._sock.fileno())
+        if self._has_readers:
+            self._loop.remove_reader(self._sock.fileno())
         if self._timer is not None:
             self._timer.cancel()
+
+    def _wait(self) -> None:
+        # The preamble is incomplete, so one byte more belongs to it. When it has come, _read() looks at the others.
+        self._next = asyncio.ensure_future(self._loop.sock_recv(self._sock, 1))  # type: ignore[arg-type]
+        self._next.add_done_callback(self._received)
+
+    def _received(self, read: asyncio.Future[bytes]) -> None:
+        self._next = None
+        if self._closed:
+            if not read.cancelled():
+                read.exception()  # has been retrieved
+            self._sock.close()
+            return
+        try:
+            self._take(read.result())
+        except (OSError, ValueError) as exc:
+            self._fail(_reason(exc))
+            return
+        self._read()
+        if not self._closed:
+            self._wait()
+
+    def _take(self, data: bytes) -> int:
+        """Add the next bytes. Returns how many of them belong to the preamble."""
+        if not data:
+            raise ValueError("the connection ended before the preamble")
+        return self._reader.receive(data)
 
     def _read(self) -> None:
         reader = self._reader
         try:
             while not reader.complete:
-                data = self._sock.recv(reader.wanted(), socket.MSG_PEEK)
-                if not data:
-                    self._fail("the connection ended before the preamble")
-                    return
                 # What is not complete yet is read now: it would be announced again and again.
-                self._sock.recv(reader.receive(data))
+                self._sock.recv(self._take(self._sock.recv(reader.wanted(), socket.MSG_PEEK)))
         except BlockingIOError:
             return
         except (OSError, ValueError) as exc:
-            self._fail(str(exc) if type(exc) is ValueError else "the preamble is malformed")
+            self._fail(_reason(exc))
             return
-        self.close()
+        self._stop()
         self._done(reader.address)
 
     def _fail(self, reason: str) -> None:
-        self.close()
+        self._stop()
         self._failed(reason)
+
+
+def _reason(exc: Exception) -> str:
+    return str(exc) if type(exc) is ValueError else "the preamble is malformed"

@@ -82,7 +82,10 @@ class TransportDriver(Driver):
         self, sock: _socket.socket, tls: ssl.SSLContext | None = None, server_hostname: str | None = None
     ) -> None:
         """Make a transport for a connected socket, with the TLS handshake if ``tls`` is given."""
-        own = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+        # A proactor knows the sockets that it has read from or connected by their objects.
+        own = sock
+        if not isinstance(own, socket.socket):
+            own = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
         self._starting = self.loop.create_task(self._start(own, tls, server_hostname))
         self._starting.add_done_callback(partial(self._started, own))
 
