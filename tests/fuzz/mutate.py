@@ -27,6 +27,9 @@ WORDS = (
     b"3\r\nabc\r\n", b"0\r\n\r\n", b"http://", b"wss://", b"?endwell=heartbeat", b"permessage-deflate",
     b"; server_max_window_bits=", b"; client_max_window_bits", b"; client_no_context_takeover", b"constructor",
     b"a" * 130, b"%", b"@", b"[", b"]", b"#", b"/", b"?", b"\xc3\xa9", b"xn--",
+    b"POST / HTTP/1.1\r\n", b"Content-Length: 0\r\n", b"3;a=b\r\nabc\r\n", b"PROXY TCP4 ", b"PROXY TCP6 ::1 ::1 1 2\r\n",
+    b"PROXY UNKNOWN\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", b"X-Forwarded-For: 203.0.113.9, 10.0.0.2\n",
+    b"X-Forwarded-Proto: https\n", b"X-Forwarded-Host: a:1\n", b'Forwarded: for="[::1]:1";proto=ws;host=a\n', b", for=10.0.0.2",
 )  # fmt: skip
 
 

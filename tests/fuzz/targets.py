@@ -8,7 +8,6 @@ hold for all octets. An exception that the parser does not document is a find to
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from zlib import crc32
 
 from endwell.advice import RetryAdvice
@@ -30,6 +29,8 @@ from endwell.wire.frames import MAX_CONTROL, close_payload, parse_close
 from endwell.wire.head import RequestReader, ResponseReader
 from endwell.wire.hixie import Hixie
 from endwell.wire.hybi import Hybi03
+from tests.fuzz.pieces import reads, said
+from tests.fuzz.requests import body, forwarded, preamble
 from tests.raw import NONCE
 from tests.wire.peer import receive
 
@@ -63,21 +64,6 @@ def check(name: str, data: bytes, every: bool = False) -> str:
     return repr(whole)
 
 
-def _reads(data: bytes, skipped: int, cuts: list[int]) -> list[bytes]:
-    """``data`` after the octets that select options, in pieces; ``cuts`` count from its start."""
-    edges = [skipped, *(cut for cut in cuts if cut > skipped), len(data)]
-    return [data[a:b] for a, b in pairwise(edges)]
-
-
-def _said(error: Exception | None) -> str:
-    """An error as text, which must contain no control characters for a log or a header."""
-    if error is None:
-        return ""
-    assert str(error).isprintable(), repr(error)
-    assert len(str(error)) < 300
-    return f"{type(error).__name__}: {error}"
-
-
 # -- messages ------------------------------------------------------------------------
 
 
@@ -87,17 +73,17 @@ def _received(made: Callable[[int], Codec], data: bytes, cuts: list[int]) -> obj
     ``made(size)`` makes a codec for messages of at most ``size`` bytes.
     """
     size = SIZES[data[0] >> 1 & 3] if data else SIZES[0]
-    reads = _reads(data, 1, cuts)
-    events, error = receive(made(size), *reads)
+    pieces = reads(data, 1, cuts)
+    events, error = receive(made(size), *pieces)
     for event in events:
         assert not isinstance(event, Close) or event is events[-1], "something follows a Close"
         assert len(_octets(event)) <= size
-    again, same = receive(made(size), *reads, into_room=True)
+    again, same = receive(made(size), *pieces, into_room=True)
     assert again == events
-    assert (type(same), _said(same)) == (type(error), _said(error))
+    assert (type(same), said(same)) == (type(error), said(error))
     if error is not None:
         assert len(error.close.reason.encode()) <= MAX_CONTROL - 2
-    return events, _said(error)
+    return events, said(error)
 
 
 def frames(data: bytes, cuts: list[int]) -> object:
@@ -147,7 +133,7 @@ def inflate(data: bytes, cuts: list[int]) -> object:
     messages: list[bytes] = []
     for start, end in ((0, size), (size, len(rest))):
         message = bytearray()
-        pieces = _reads(rest[start:end], 0, [cut - 2 - start for cut in cuts if cut - 2 - start < end])
+        pieces = reads(rest[start:end], 0, [cut - 2 - start for cut in cuts if cut - 2 - start < end])
         try:
             for number, piece in enumerate(pieces, 1):
                 inflater.decompress(piece, number == len(pieces), message, limit)
@@ -165,7 +151,7 @@ def close(data: bytes, cuts: list[int]) -> object:
     try:
         received = parse_close(data[:MAX_CONTROL])
     except PeerError as error:
-        return _said(error)
+        return said(error)
     assert close_payload(received) == data[:MAX_CONTROL]
     assert str(received).isprintable()
     return received, RetryAdvice.parse(received.reason)
@@ -180,7 +166,7 @@ def connection(data: bytes, cuts: list[int]) -> object:
     core.connected = True
     core.accept(Codec(client, 400), 0.0, control=ControlChannel(HEARTBEAT) if how & 2 else None)
     taken: list[str | bytes] = []
-    for read in _reads(data, 1, cuts):
+    for read in reads(data, 1, cuts):
         core.receive(read, 0.0)
         while core.has_unparsed():
             core.feed(bytearray(), 0, 0.0)
@@ -193,15 +179,15 @@ def connection(data: bytes, cuts: list[int]) -> object:
         taken.append(core.inbox.popleft())
     if core.answering:
         core.handled(0.0)  # the application has received the messages before the Close
-    said = b"".join(map(bytes, core.outbox.buffers()))
-    core.sent(len(said), 0.0)
+    octets = b"".join(map(bytes, core.outbox.buffers()))
+    core.sent(len(octets), 0.0)
     core.tick(100.0)
     core.tick(200.0)  # the deadline of the first tick may have started another wait
     ending = core.ending
     assert ending is not None, "it has not ended"
     assert str(ending).isprintable()
     # The peer can parse what is sent.
-    answers, error = receive(Codec(not client), said)
+    answers, error = receive(Codec(not client), octets)
     assert error is None
     assert sum(isinstance(answer, Close) for answer in answers) <= 1
     return taken, answers, ending.cause, ending.received, ending.sent, ending.clean, ending.messages_in
@@ -218,20 +204,20 @@ def request(data: bytes, cuts: list[int]) -> object:
         legacy=bool(how & 2), origins=["*"] if how & 4 else None, subprotocols=["chat", "constructor"]
     )
     reader = RequestReader(options, ("192.0.2.1", 1), link=bool(how & 8))
-    reads = iter(_reads(data, 1, cuts))
+    pieces = iter(reads(data, 1, cuts))
     made = None
     try:
-        while made is None and (read := next(reads, None)) is not None:
+        while made is None and (read := next(pieces, None)) is not None:
             made = reader.receive(read)
         if made is None:
             return "incomplete"
-        rest = reader.take_rest() + b"".join(reads)
+        rest = reader.take_rest() + b"".join(pieces)
         assert made.target.startswith("/")
         assert all(str(text).isprintable() for text in (repr(made), repr(made.path), repr(made.query)))
         accepted = opening.accept(made, options)
     except RequestRefused as error:
         _well_formed(error.response().serialize())
-        return made, _said(error)
+        return made, said(error)
     answer = accepted.serialize()
     _well_formed(answer)
     return made, rest, answer, accepted.subprotocol, accepted.heartbeat
@@ -268,10 +254,10 @@ def response(data: bytes, cuts: list[int]) -> object:
     version = ("13", *LEGACY)[(how >> 1) % 6]
     options = base.replace(version=version, subprotocols=["chat"])
     reader = ResponseReader(options)
-    reads = iter(_reads(data, 1, cuts))
+    pieces = iter(reads(data, 1, cuts))
     answer = None
     try:
-        while answer is None and (read := next(reads, None)) is not None:
+        while answer is None and (read := next(pieces, None)) is not None:
             answer = reader.receive(read)
         answer = answer or reader.eof()
         if answer is None:
@@ -283,9 +269,9 @@ def response(data: bytes, cuts: list[int]) -> object:
     except InvalidHandshake as error:
         # The error about a response that is not HTTP quotes the octets received so far, which depends on
         # the split.
-        return _said(error).partition(": it begins with ")[0]
+        return said(error).partition(": it begins with ")[0]
     assert accepted.subprotocol in (None, "chat")
-    return answer, reader.rest + b"".join(reads), accepted.subprotocol, accepted.deflate is not None
+    return answer, reader.rest + b"".join(pieces), accepted.subprotocol, accepted.deflate is not None
 
 
 def extensions(data: bytes, cuts: list[int]) -> object:
@@ -294,7 +280,7 @@ def extensions(data: bytes, cuts: list[int]) -> object:
     try:
         parsed = parse_extensions(lines)
     except ValueError as error:
-        return _said(error)
+        return said(error)
     narrow = Deflate(server_max_window_bits=9, client_max_window_bits=10, server_no_context_takeover=True)
     agreed = []
     for settings in (Deflate(), narrow):
@@ -306,7 +292,7 @@ def extensions(data: bytes, cuts: list[int]) -> object:
         try:
             agreed.append(str(deflate.confirm(parsed, settings) is not None))
         except InvalidHandshake as error:
-            agreed.append(_said(error))
+            agreed.append(said(error))
     return parsed, agreed
 
 
@@ -315,7 +301,7 @@ def uri(data: bytes, cuts: list[int]) -> object:
     try:
         parsed = parse_uri(data.decode("utf-8", "replace"))
     except ValueError as error:
-        return _said(error)
+        return said(error)
     made = opening.offer(parsed.host, parsed.port, parsed.secure, parsed.target, Headers(), TIGHT)
     head = made.request.serialize()
     # A server accepts what a client sends.
@@ -327,5 +313,8 @@ def uri(data: bytes, cuts: list[int]) -> object:
 
 TARGETS: dict[str, Target] = {
     target.__name__: target
-    for target in (frames, inflate, close, connection, request, response, extensions, uri, hixie, hybi)
+    for target in (
+        *(frames, inflate, close, connection, request, response, extensions, uri, hixie, hybi),
+        *(body, preamble, forwarded),
+    )
 }
