@@ -66,6 +66,8 @@ def test_a_preamble_names_the_client_and_no_byte_after_it_is_taken(preamble, add
         b"\x16\x03\x01\x02\0\1\0\1\xfc\x03\x03aaaaaa",
         b"PROXY",
         b"PROXY\r\n",
+        b"PROXY TCP4\r\n and more than a line of the least length",
+        b"PROXY UNKNOWN\n and more",
         b"PROXY TCP5 192.0.2.1 10.0.0.1 1 2\r\n",
         b"PROXY TCP4 192.0.2.1 10.0.0.1 1\r\n",
         b"PROXY TCP4 192.0.2.1 10.0.0.1 1 2 3\r\n",

@@ -52,7 +52,7 @@ class PreambleReader:
         Raises ValueError if they cannot be one.
         """
         count = len(data)
-        if self._data[:1] == b"P" and (newline := data.find(b"\n")) >= 0:
+        if (self._data or data)[:1] == b"P" and (newline := data.find(b"\n")) >= 0:
             count = newline + 1
         self._data = start = self._data + data[:count]
         if start[:1] == b"P":
