@@ -94,9 +94,9 @@ def test_anything_else_is_refused(data):
         reader, _ = read(data, ())
         assert not reader.complete
         return
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError, match="preamble"):
         read(data, ())
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError, match="preamble"):
         read(data, [1] * 5000)
 
 

@@ -120,4 +120,4 @@ class Preamble:
 
 
 def _reason(exc: Exception) -> str:
-    return str(exc) if type(exc) is ValueError else "the preamble is malformed"
+    return str(exc) if isinstance(exc, ValueError) else "the connection ended before the preamble"

@@ -80,7 +80,10 @@ class PreambleReader:
         if len(words) != 6 or words[1] not in ("TCP4", "TCP6"):
             raise ValueError("the preamble is malformed")
         parse = IPv4Address if words[1] == "TCP4" else IPv6Address
-        source, _ = parse(words[2]), parse(words[3])
+        try:
+            source, _ = parse(words[2]), parse(words[3])
+        except ValueError:  # its text quotes the bytes
+            raise ValueError("the preamble is malformed") from None
         ports = [int(word) for word in words[4:] if word.isascii() and word.isdigit() and len(word) <= 5]
         if len(ports) != 2 or max(ports) > 65535 or "%" in words[2]:
             raise ValueError("the preamble is malformed")
