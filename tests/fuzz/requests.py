@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from importlib.util import find_spec
 from ipaddress import ip_address
 
@@ -128,11 +127,6 @@ PEERS = ("198.51.100.7", "[2001:db8:2::7]:443")
 
 def forwarded(data: bytes, cuts: list[int]) -> object:
     """The fields of proxies: as they are, from a peer that is no proxy, and with what a proxy appends."""
-    return _forwarded(data)  # no split changes it
-
-
-@lru_cache(1)
-def _forwarded(data: bytes) -> object:
     fields = []
     for line in data.decode("latin-1").split("\n"):
         name, colon, value = line.partition(":")
