@@ -13,8 +13,11 @@ PROCESS_TESTS := tests/server/process
 SERVER_TESTS := tests/server --ignore=$(PROCESS_TESTS)
 HOSTILE_TESTS := tests/hostile
 PEER_TESTS := tests/cli tests/client tests/sync
-FACE_TESTS := $(addprefix --ignore=,$(CORE_TESTS) tests/server $(HOSTILE_TESTS) $(PEER_TESTS))
-GROUPS := core server process hostile peers faces
+# Every second file, and the other files.
+CONTRACT_TESTS_1 := $(shell ls tests/contract/test_*.py | awk 'NR % 2')
+CONTRACT_TESTS_2 := tests/contract $(addprefix --ignore=,$(CONTRACT_TESTS_1))
+OTHER_TESTS := $(addprefix --ignore=,$(CORE_TESTS) tests/server $(HOSTILE_TESTS) $(PEER_TESTS) tests/contract)
+GROUPS := core server process hostile peers contract-1 contract-2 others
 # Seconds of fuzzing in total, and the targets (empty: all).
 SECONDS ?= 600
 TARGETS ?=
@@ -38,7 +41,7 @@ AT_ONCE := $(MAKE) --no-print-directory --jobs=$(words $(GROUPS)) --output-sync=
 
 # The tests without I/O, and the contract tests of both faces: to run while editing.
 quick: .venv/built
-	@$(AT_ONCE) quick-core quick-contract
+	@$(AT_ONCE) quick-core quick-contract-1 quick-contract-2
 
 # Each behaviour once, in one build: the compiled one if there is a compiler.
 test: .venv/built
@@ -49,16 +52,17 @@ test-all: .venv/built
 	@$(AT_ONCE) $(GROUPS:%=compiled-%)
 	@$(AT_ONCE) $(GROUPS:%=plain-%)
 
-.PHONY: quick-core quick-contract $(GROUPS:%=once-%) $(GROUPS:%=compiled-%) $(GROUPS:%=plain-%)
+.PHONY: quick-core quick-contract-1 quick-contract-2 $(GROUPS:%=once-%) $(GROUPS:%=compiled-%) $(GROUPS:%=plain-%)
 %-core: TESTS = $(CORE_TESTS)
 %-server: TESTS = $(SERVER_TESTS)
 %-process: TESTS = $(PROCESS_TESTS)
 %-hostile: TESTS = $(HOSTILE_TESTS)
 %-peers: TESTS = $(PEER_TESTS)
-%-faces: TESTS = $(FACE_TESTS)
-%-contract: TESTS = tests/contract
+%-contract-1: TESTS = $(CONTRACT_TESTS_1)
+%-contract-2: TESTS = $(CONTRACT_TESTS_2)
+%-others: TESTS = $(OTHER_TESTS)
 
-quick-core quick-contract $(GROUPS:%=once-%):
+quick-core quick-contract-1 quick-contract-2 $(GROUPS:%=once-%):
 	@if $(IS_COMPILED); then $(COMPILED) --once $(TESTS); else $(PLAIN) --once $(TESTS); fi
 
 $(GROUPS:%=compiled-%):
