@@ -311,10 +311,12 @@ def test_every_option_is_in_the_table_with_its_consequence():
     table = option_table()
     assert [row["name"] for row in table] == [field.name for field in dataclasses.fields(Options)]
     assert all(row["consequence"] for row in table)
+    assert {row["used_by"] for row in table} == {"both", "client", "server"}
     assert table[0] == {
         "name": "open_timeout",
         "unit": "s",
         "default": "10.0",
+        "used_by": "both",
         "consequence": dataclasses.fields(Options)[0].metadata["consequence"],
     }
 

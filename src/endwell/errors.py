@@ -43,6 +43,7 @@ __all__ = [
     "RequestTimeout",
     "ServiceUnavailable",
     "TooManyConnections",
+    "UnknownMethod",
     "UnsupportedByProtocol",
     "UnsupportedCoding",
     "UnsupportedMediaType",
@@ -637,6 +638,16 @@ class UpgradeRequired(RequestRefused):
     def __init__(self, message: str = "", versions: Iterable[str] = ("13",)) -> None:
         super().__init__(message)
         self.headers = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", ", ".join(versions)))
+
+
+class UnknownMethod(RequestRefused):
+    """The server does not know the method of the request. Status: 501.
+
+    RFC 9110 §9.1: a server "that receives a request method that is unrecognized or not implemented SHOULD
+    respond with the 501 (Not Implemented) status code".
+    """
+
+    status = 501
 
 
 class UnsupportedCoding(RequestRefused):
