@@ -191,7 +191,8 @@ class Ending:
     """How and why a connection ended.
 
     It is computed once. `ws.ending`, `ConnectionClosed.ending` and the `on_close` callbacks all get the same
-    object. Times are in seconds, sizes in bytes on the wire. `str()` gives one sentence for a log.
+    object. Times are in seconds, sizes in bytes of frames, without those that TLS adds. `str()` gives one
+    sentence for a log. `as_dict()` has all fields.
 
     Example:
         ```python

@@ -516,7 +516,10 @@ class PolicyViolation(PeerError):
 
 
 class RequestRefused(EndwellError):
-    """The server refuses a request.
+    """The server refuses a request. Status: 400, or that of a subclass.
+
+    A hook, an `accept` function or a page may raise it. For another status, write a subclass with its own
+    `status`.
 
     Args:
         message: The text of the exception, and the body of the response. It must not quote the client's data.
@@ -526,7 +529,12 @@ class RequestRefused(EndwellError):
         ```python
         from endwell import RequestRefused
 
-        print(RequestRefused("the Host field is missing").response().status)
+
+        class Gone(RequestRefused):
+            status = 410
+
+
+        print(RequestRefused("the id is missing").response().status, Gone("deleted").response().status)
         ```
     """
 
