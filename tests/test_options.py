@@ -129,6 +129,19 @@ def test_an_allowed_host_must_be_a_name_or_a_network(host):
 
 
 @pytest.mark.parametrize(
+    ("proxy", "why"),
+    [
+        ("10.0.0.1/8", "10.0.0.1/8 has host bits set"),
+        ("proxy.example", "'proxy.example' does not appear to be"),
+        ("*", "'\\*' does not appear to be"),
+    ],
+)
+def test_a_proxy_must_be_an_address_or_a_network_and_the_error_says_why_it_is_not(proxy, why):
+    with pytest.raises(ValueError, match=f'^proxy_headers must be addresses or networks.* "unix"; {why}'):
+        Options(proxy_headers=["10.0.0.0/8", "::1", "unix", proxy])
+
+
+@pytest.mark.parametrize(
     "origin",
     [
         "",
