@@ -200,6 +200,13 @@ def test_as_dict_has_every_field_and_is_json():
     }
 
 
+def test_as_dict_has_numbers_instead_of_codes_of_the_enum():
+    close = Close(CloseCode.GOING_AWAY)
+    row = ending(Cause.SERVER_DRAINED, clean=True, sent=close, received=close).as_dict()
+    for code in (row["code"], row["sent"]["code"], row["received"]["code"]):
+        assert (type(code), code) == (int, 1001)
+
+
 def test_as_dict_without_a_close_is_json():
     row = json.loads(json.dumps(ending(Cause.PEER_VANISHED, clean=False).as_dict()))
     assert row["code"] == CloseCode.ABNORMAL_CLOSURE

@@ -129,6 +129,19 @@ def test_an_allowed_host_must_be_a_name_or_a_network(host):
 
 
 @pytest.mark.parametrize(
+    ("proxy", "why"),
+    [
+        ("10.0.0.1/8", "10.0.0.1/8 has host bits set"),
+        ("proxy.example", "'proxy.example' does not appear to be"),
+        ("*", "'\\*' does not appear to be"),
+    ],
+)
+def test_a_proxy_must_be_an_address_or_a_network_and_the_error_says_why_it_is_not(proxy, why):
+    with pytest.raises(ValueError, match=f'^proxy_headers must be addresses or networks.* "unix"; {why}'):
+        Options(proxy_headers=["10.0.0.0/8", "::1", "unix", proxy])
+
+
+@pytest.mark.parametrize(
     "origin",
     [
         "",
@@ -311,10 +324,12 @@ def test_every_option_is_in_the_table_with_its_consequence():
     table = option_table()
     assert [row["name"] for row in table] == [field.name for field in dataclasses.fields(Options)]
     assert all(row["consequence"] for row in table)
+    assert {row["used_by"] for row in table} == {"both", "client", "server"}
     assert table[0] == {
         "name": "open_timeout",
         "unit": "s",
         "default": "10.0",
+        "used_by": "both",
         "consequence": dataclasses.fields(Options)[0].metadata["consequence"],
     }
 

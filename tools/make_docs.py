@@ -105,12 +105,16 @@ def causes() -> str:
 
 def options() -> str:
     """The options."""
-    rows = [(row["name"], row["default"], row["unit"] or "-", row["consequence"]) for row in option_table()]
+    rows = [
+        (row["name"], row["default"], row["unit"] or "-", row["used_by"], row["consequence"])
+        for row in option_table()
+    ]
     return (
         "# Options\n\n"
         f"{MADE.format(source='src/endwell/options.py')}"
-        "Each is a field of `endwell.Options` and a keyword of `Server(...)` and `connect(...)`.\n\n"
-        f"{table(('option', 'default', 'unit', 'meaning'), rows)}"
+        "Each is a field of `endwell.Options` and a keyword of `Server(...)` and `connect(...)`, so that both can\n"
+        "share one object. A client ignores the options of a server, and a server those of a client.\n\n"
+        f"{table(('option', 'default', 'unit', 'used by', 'meaning'), rows)}"
     )
 
 

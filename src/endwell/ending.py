@@ -191,7 +191,8 @@ class Ending:
     """How and why a connection ended.
 
     It is computed once. `ws.ending`, `ConnectionClosed.ending` and the `on_close` callbacks all get the same
-    object. Times are in seconds, sizes in bytes on the wire. `str()` gives one sentence for a log.
+    object. Times are in seconds, sizes in bytes of frames, without those that TLS adds. `str()` gives one
+    sentence for a log. `as_dict()` has all fields.
 
     Example:
         ```python
@@ -309,14 +310,18 @@ class Ending:
         return closed and describe(code).clean
 
     def as_dict(self) -> dict[str, Any]:
-        """A copy that `json.dumps()` accepts: every field, `code`, `reason`, and the sentence as `text`."""
-        row: dict[str, Any] = {"code": self.code, "reason": self.reason, "text": str(self)}
+        """A copy that `json.dumps()` accepts: every field, `code`, `reason`, and the sentence as `text`.
+
+        The values are str, int, float, bool, None and dicts of these, without enums.
+        """
+        row: dict[str, Any] = {"code": int(self.code), "reason": self.reason, "text": str(self)}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Enum):
                 value = value.value
             elif isinstance(value, Close):
-                value = {"code": value.code, "reason": value.reason, "not_transmitted": value.not_transmitted}
+                code = None if value.code is None else int(value.code)
+                value = {"code": code, "reason": value.reason, "not_transmitted": value.not_transmitted}
             elif isinstance(value, BaseException):
                 value = f"{type(value).__name__}: {value}"
             row[field.name] = value

@@ -43,6 +43,7 @@ __all__ = [
     "RequestTimeout",
     "ServiceUnavailable",
     "TooManyConnections",
+    "UnknownMethod",
     "UnsupportedByProtocol",
     "UnsupportedCoding",
     "UnsupportedMediaType",
@@ -515,7 +516,10 @@ class PolicyViolation(PeerError):
 
 
 class RequestRefused(EndwellError):
-    """The server refuses a request.
+    """The server refuses a request. Status: 400, or that of a subclass.
+
+    A hook, an `accept` function or a page may raise it. For another status, write a subclass with its own
+    `status`.
 
     Args:
         message: The text of the exception, and the body of the response. It must not quote the client's data.
@@ -525,7 +529,12 @@ class RequestRefused(EndwellError):
         ```python
         from endwell import RequestRefused
 
-        print(RequestRefused("the Host field is missing").response().status)
+
+        class Gone(RequestRefused):
+            status = 410
+
+
+        print(RequestRefused("the id is missing").response().status, Gone("deleted").response().status)
         ```
     """
 
@@ -637,6 +646,16 @@ class UpgradeRequired(RequestRefused):
     def __init__(self, message: str = "", versions: Iterable[str] = ("13",)) -> None:
         super().__init__(message)
         self.headers = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", ", ".join(versions)))
+
+
+class UnknownMethod(RequestRefused):
+    """The server does not know the method of the request. Status: 501.
+
+    RFC 9110 §9.1: a server "that receives a request method that is unrecognized or not implemented SHOULD
+    respond with the 501 (Not Implemented) status code".
+    """
+
+    status = 501
 
 
 class UnsupportedCoding(RequestRefused):

@@ -196,15 +196,14 @@ def check_proxies(proxies: Sequence[str]) -> Sequence[str]:
     """Check the option `proxy_headers`, and return it as a tuple. Raises TypeError and ValueError."""
     checked = check_strings("proxy_headers", proxies)
     for text in checked:
+        if text == "unix":
+            continue
         try:
-            valid = text == "unix" or ip_network(text) is not None
-        except ValueError:  # its text would not name the option
-            valid = False
-        if not valid:
+            ip_network(text)
+        except ValueError as exc:
             raise ValueError(
-                'proxy_headers must be addresses or networks, such as ["10.0.0.0/8", "::1"], or "unix"; '
-                f"not {text!r}"
-            )
+                f'proxy_headers must be addresses or networks, such as ["10.0.0.0/8", "::1"], or "unix"; {exc}'
+            ) from None
     return checked
 
 

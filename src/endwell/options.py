@@ -122,11 +122,15 @@ _SEQUENCES: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-def _option(default: Any, unit: str, consequence: str, *, zero: bool = False, none: bool = True) -> Any:
-    """A field that carries its documentation; ``docs/reference/options.md`` is generated from it."""
-    return field(
-        default=default, metadata={"unit": unit, "consequence": consequence, "zero": zero, "none": none}
-    )
+def _option(
+    default: Any, unit: str, consequence: str, *, zero: bool = False, none: bool = True, used_by: str = "both"
+) -> Any:
+    """A field that carries its documentation; ``docs/reference/options.md`` is generated from it.
+
+    ``used_by`` is "server", "client" or "both".
+    """
+    says = {"unit": unit, "consequence": consequence, "zero": zero, "none": none, "used_by": used_by}
+    return field(default=default, metadata=says)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +139,8 @@ class Options:
 
     Each field is also a keyword of `Server(...)` and `connect(...)`. An `Options` object is frozen, so
     several connections can share it. None switches a timeout or a limit off, where None is allowed.
-    The page "Options" lists each field with its unit, its default and what happens when it is reached.
+    The page "Options" lists each field with its unit, its default, whether a server or a client uses it, and
+    what happens when it is reached. The side that does not use a field ignores it.
 
     Raises:
         TypeError: A value has the wrong type.
@@ -165,6 +170,7 @@ class Options:
         "s",
         "time for the whole body of an HTTP request, from when the handler asks for it; at the deadline the answer is "
         "408",
+        used_by="server",
     )
     close_timeout: float = _option(
         10.0,
@@ -249,6 +255,7 @@ class Options:
         2**20,
         "bytes",
         "largest body of an HTTP request that a server reads for a handler; a larger one is answered with 413",
+        used_by="server",
     )
     max_refusal: int = _option(
         65536,
@@ -256,17 +263,22 @@ class Options:
         "bytes that a client keeps of the response body when the server refuses the handshake",
         zero=True,
         none=False,
+        used_by="client",
     )
 
     # -- a server's connections, whether WebSocket or HTTP -----------------------
     max_connections: int | None = _option(
-        None, "connections", "open connections of a server; further connections are answered with 503"
+        None,
+        "connections",
+        "open connections of a server; further connections are answered with 503",
+        used_by="server",
     )
     max_connections_per_address: int | None = _option(
         None,
         "connections",
         "open connections from one IPv4 address or one IPv6 /64; further connections are answered with 503. Not "
         "useful behind a proxy, where all connections come from the proxy's address",
+        used_by="server",
     )
 
     # -- what is negotiated ---------------------------------------------------
@@ -283,6 +295,7 @@ class Options:
         "re.Pattern that matches the whole Origin, or one function `allowed(origin) -> bool`, which must not block. "
         'None: only the scheme and Host of the request; ["*"]: any origin. A request without Origin does not come '
         "from a page and is accepted. Other origins are answered with 403",
+        used_by="server",
     )
     allowed_hosts: Sequence[str] | None = _option(
         None,
@@ -290,6 +303,7 @@ class Options:
         'hosts that a server serves: "example.com", "*.example.com" (all subdomains), "[::1]" or "10.0.0.0/8", with '
         "any port; a request for another Host is answered with 421. None: all hosts. That allows DNS rebinding: an "
         "attacker's name that resolves to a server on a private network makes a page same-origin with that server",
+        used_by="server",
     )
     proxy_headers: Sequence[str] = _option(
         (),
@@ -298,6 +312,7 @@ class Options:
         "`X-Forwarded-For`, `-Proto` and `-Host`, and `Forwarded`, are believed from these addresses only; then "
         "`remote_address`, `secure`, the Host and the check of the Origin are those of the client. From other addresses "
         "they are ignored",
+        used_by="server",
     )
     proxy_protocol: bool = _option(
         False,
@@ -305,10 +320,19 @@ class Options:
         "whether each connection begins with the preamble of HAProxy's PROXY protocol, version 1 or 2, before TLS; "
         "`remote_address` is the client's. A connection without it is aborted. Every peer that reaches the port can "
         "claim any address, so only the proxy may reach it",
+        used_by="server",
     )
-    version: str = _option("13", "", f'protocol version that a client uses: "13" (RFC 6455), {_NAMES}')
+    version: str = _option(
+        "13",
+        "",
+        f'protocol version that a client uses: "13" (RFC 6455), {_NAMES}',
+        used_by="client",
+    )
     legacy: bool | Sequence[str] = _option(
-        (), "", f"old protocol versions that a server accepts besides 13: {_NAMES}; True for all"
+        (),
+        "",
+        f"old protocol versions that a server accepts besides 13: {_NAMES}; True for all",
+        used_by="server",
     )
 
     def __post_init__(self) -> None:
@@ -403,6 +427,7 @@ class OptionKeywords(TypedDict, total=False):
 _ELSEWHERE = {
     "extra_headers": "additional_headers",
     "headers": "additional_headers",
+    "origin": "additional_headers",
     "heartbeat": "ping_interval",
     "ssl_context": "ssl",
     "timeout": "open_timeout",
@@ -421,17 +446,20 @@ def check_keywords(called: str, keywords: Iterable[str], known: Collection[str],
 
             elsewhere = _ELSEWHERE.get(keyword)
             near = [elsewhere] if elsewhere in known else get_close_matches(keyword, sorted(known), 1)
+            if keyword in OptionKeywords.__optional_keys__:  # of a route or a drain, which have few of them
+                hint = hint or "; it is an option of the whole Server"
             hint = hint or (f"; did you mean {near[0]!r}?" if near else "")
             raise TypeError(f"{called}() got an unexpected keyword argument {keyword!r}{hint}")
 
 
 def option_table() -> list[Mapping[str, str]]:
-    """One row for each option: name, unit, default, consequence. The reference page is generated from it."""
+    """One row for each option. The reference page is generated from it."""
     return [
         {
             "name": option.name,
             "unit": option.metadata["unit"],
             "default": str(option.default),
+            "used_by": option.metadata["used_by"],
             "consequence": option.metadata["consequence"],
         }
         for option in fields(Options)

@@ -53,7 +53,17 @@ def test_every_option_of_a_client_has_an_argument():
     parser = argparse.ArgumentParser()
     add_options(parser)
     names = {action.dest for action in parser._actions}
-    servers = {"allowed_hosts", "legacy", "max_connections", "max_connections_per_address", "origins"}
+    servers = {
+        "allowed_hosts",
+        "body_timeout",
+        "legacy",
+        "max_body",
+        "max_connections",
+        "max_connections_per_address",
+        "origins",
+        "proxy_headers",
+        "proxy_protocol",
+    }
     others = {"compression": "no_compression", "subprotocols": "subprotocol", "version": "protocol"}
     for option in fields(endwell.Options):
         assert (others.get(option.name, option.name) in names) is (option.name not in servers), option.name

@@ -308,6 +308,7 @@ def test_a_wrong_argument_raises_at_the_call_and_is_named(keywords, error, name)
     [
         ("connect", {"max_sizes": 1}, r"^connect\(\) got .* 'max_sizes'; did you mean 'max_size'\?$"),
         ("connect", {"headers": {}}, r"^connect\(\) .*'additional_headers'\?$"),
+        ("connect", {"origin": "https://a"}, r"^connect\(\) .*'additional_headers'\?$"),
         ("connect", {"timeout": 1}, r"^connect\(\) .*'open_timeout'\?$"),
         ("connect", {"zzz": 1}, r"^connect\(\) got an unexpected keyword argument 'zzz'$"),
         ("reconnecting", {"on_endings": print}, r"^reconnecting\(\) .*'on_ending'\?$"),

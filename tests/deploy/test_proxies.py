@@ -94,6 +94,24 @@ async def test_a_proxy_overwrites_forwarding_headers_of_the_client(proxy):
             assert await within(ws.recv()) == message
 
 
+async def test_with_proxy_headers_a_page_connects_to_its_own_host_and_a_client_cannot_invent_another(proxy):
+    chat = Chat(proxy_headers=["127.0.0.1"], origins=None)
+    async with served(proxy, chat) as front:
+        for invented in (
+            {},
+            {"X-Forwarded-Proto": "http"},
+            {"X-Forwarded-Host": "evil.example"},
+            {"Forwarded": "for=192.0.2.1;proto=http;host=evil.example"},
+        ):
+            headers = {"Origin": front.origin, **invented}
+            async with connect(front, additional_headers=headers) as ws:
+                seen = json.loads(await within(ws.recv()))
+            assert (seen["remote"], seen["host"]) == ("127.0.0.1", f"127.0.0.1:{front.port}")
+        evil = {"Origin": "https://evil.example", "X-Forwarded-Host": "evil.example"}
+        with pytest.raises(endwell.HandshakeRejected, match="403"):
+            await within(connect(front, additional_headers=evil))
+
+
 async def test_proxies_forward_close_codes_and_reasons_in_both_directions(proxy):
     chat = Chat()
     async with served(proxy, chat) as front:

@@ -50,7 +50,7 @@ REFUSED = {
     "no version": (400, b"GET /\r\n\r\n"),
     "a connect": (400, b"CONNECT localhost:443 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     "a post": (405, request(line=b"POST / HTTP/1.1")),
-    "an unknown method": (405, request(line=b"GETS / HTTP/1.1")),
+    "an unknown method": (501, request(line=b"GETS / HTTP/1.1")),
     "a target with a fragment": (400, request(line=b"GET /#x HTTP/1.1")),
     "a target of another scheme": (400, request(line=b"GET file:///etc/passwd HTTP/1.1")),
     "a target with a space": (400, request(line=b"GET /a b HTTP/1.1")),

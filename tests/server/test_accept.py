@@ -294,7 +294,8 @@ async def test_the_response_of_a_route_with_options_is_the_one_that_was_sent():
         ({"subprotocols": "chat"}, TypeError, "subprotocols"),
         ({"compression": True}, TypeError, "compression"),
         ({"origins": ["nonsense"]}, ValueError, "origin"),
-        ({"ping_interval": 1}, TypeError, "unexpected keyword argument 'ping_interval'"),
+        ({"ping_interval": 1}, TypeError, "argument 'ping_interval'; it is an option of the whole Server$"),
+        ({"max_line": 1}, TypeError, "argument 'max_line'; it is an option of the whole Server$"),
         ({"max_sise": 1}, TypeError, "did you mean 'max_size'"),
     ],
 )

@@ -17,8 +17,8 @@ from endwell.errors import (
     BodyTooLarge,
     HeadTooLarge,
     InvalidHandshake,
-    MethodNotAllowed,
     RequestRefused,
+    UnknownMethod,
 )
 from endwell.http import Request, Response
 from endwell.options import Options
@@ -229,8 +229,8 @@ def test_a_malformed_request_line_is_refused(line: bytes) -> None:
 
 
 @pytest.mark.parametrize("method", [b"FOO", b"get", b"GETS", b"__class__"])
-def test_an_unknown_method_is_not_allowed(method: bytes) -> None:
-    with pytest.raises(MethodNotAllowed):
+def test_an_unknown_method_is_not_implemented(method: bytes) -> None:
+    with pytest.raises(UnknownMethod):
         RequestReader(OPTIONS).receive(request(first=method + b" / HTTP/1.1"))
 
 

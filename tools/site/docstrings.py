@@ -53,7 +53,9 @@ class DocstringsExtension(griffe.Extension):
         words = says["consequence"]
         attr.value = ast.unparse(call.args[0])
         unit = f" (unit: {says['unit']})" if says["unit"] else ""
-        text = f"{words[0].upper()}{words[1:]}{unit}."
+        side = says.get("used_by", "both")
+        only = "" if side == "both" else f" Only a {side} uses it."
+        text = f"{words[0].upper()}{words[1:]}{unit}.{only}"
         attr.docstring = griffe.Docstring(text, parent=attr)
 
     def on_package(self, *, pkg: griffe.Module, **rest: Any) -> None:

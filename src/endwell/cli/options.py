@@ -14,19 +14,8 @@ from .address import refuse_together, unix_path
 
 __all__ = ["add_options", "certificate_hint", "check_tls", "keywords_of"]
 
-#: Options that only a server uses, and options whose argument has a special form.
-_OTHER = frozenset(
-    (
-        "allowed_hosts",
-        "compression",
-        "legacy",
-        "max_connections",
-        "max_connections_per_address",
-        "origins",
-        "subprotocols",
-        "version",
-    )
-)
+#: Options of a client whose argument has a special form.
+_SPECIAL = frozenset(("compression", "subprotocols", "version"))
 #: The results of a verification that --cafile can change: X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT,
 #: _DEPTH_ZERO_SELF_SIGNED_CERT, _SELF_SIGNED_CERT_IN_CHAIN, _UNABLE_TO_GET_ISSUER_CERT_LOCALLY and
 #: _UNABLE_TO_VERIFY_LEAF_SIGNATURE (x509_vfy.h of OpenSSL). Others are an expired certificate or a wrong name.
@@ -100,7 +89,11 @@ def keywords_of(args: argparse.Namespace) -> ConnectKeywords:
 
 
 def _numbers() -> list[Field[Any]]:
-    return [option for option in fields(Options) if option.name not in _OTHER]
+    return [
+        option
+        for option in fields(Options)
+        if option.metadata["used_by"] != "server" and option.name not in _SPECIAL
+    ]
 
 
 def _number(option: Field[Any]) -> Callable[[str], float | None]:

@@ -20,8 +20,8 @@ class Accept:
     See `Server.websocket()`.
 
     Args:
-        subprotocol: The subprotocol to select, one of those that the client offers. Default: None, the one
-            that the option `subprotocols` selects.
+        subprotocol: The subprotocol to select, one of those that the client offers; otherwise the client gets
+            500. The option `subprotocols` need not list it. Default: None, the one that the option selects.
         headers: More header fields of the 101 response: a `Headers`, a mapping, or pairs of a name and a value.
         state: Entries for `request.state`, which the handler reads as `ws.request.state`.
 
@@ -74,7 +74,7 @@ class Accept:
         if subprotocol is not None and (not subprotocol or not TOKEN.issuperset(subprotocol)):
             raise ValueError(f"subprotocol {subprotocol!r} is not a token")
         if not isinstance(state, Mapping | None):
-            raise TypeError(f"state must be a dict or None, not {state!r}")
+            raise TypeError(f"state must be a mapping or None, not {state!r}")
         #: The subprotocol to select; None for the one that the option `subprotocols` selects.
         self.subprotocol = subprotocol
         #: More header fields of the 101 response.

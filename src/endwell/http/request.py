@@ -65,8 +65,9 @@ class Request:
         target: The request target as on the request line: path and query, percent-encoded.
         headers: The header fields.
         version: The HTTP version.
-        remote_address: The peer's address, as the `socket` module represents it.
-        secure: Whether the request came over TLS.
+        remote_address: The peer's address, as the `socket` module represents it. Behind a proxy of the option
+            `proxy_headers` or `proxy_protocol`, it is the client's; the port is 0 if the proxy does not say it.
+        secure: Whether the request came over TLS. Behind a proxy of `proxy_headers`: over TLS to the proxy.
 
     Example:
         ```python

@@ -48,6 +48,9 @@ class Server:
 
     A handler is a coroutine function, or a plain function, which may block and runs in a thread.
 
+    The attribute ``connections`` is the set of connections that are open or closing. ``sessions`` has the
+    current connection of each user, see :class:`Sessions`. ``addresses`` lists where the server listens.
+
     Args:
         options: The options of every connection. Default: ``Options()``.
         max_threads: Maximum number of WebSocket connections whose handler is a plain function. Further
@@ -142,10 +145,12 @@ class Server:
         Args:
             path: The pattern of the path: literal segments, ``{name}`` for one segment that is not empty,
                 and at the end ``{name:path}`` for the rest. Each name is a keyword argument of the handler.
-            accept: A function ``accept(request)`` that decides about each connection, after the handshake
-                and the origin are checked. It is a coroutine function, or a plain function, which runs in a
-                thread. It returns None to accept, an :class:`Accept`, which adds header fields, cookies,
-                a subprotocol or state, or a :class:`Response` to refuse. Its time is limited like that of a
+            accept: A function ``accept(request)`` that decides about each connection, after the hooks ran and
+                the handshake and the origin are checked. It is a coroutine function, or a plain function,
+                which runs in a thread; both get a :class:`Request`. It returns None to accept, an
+                :class:`Accept`, which adds header fields, cookies, a subprotocol or state, or a
+                :class:`Response` to refuse. If it raises :exc:`RequestRefused`, the client gets its status;
+                after another exception it gets 500. Its time is limited like that of a
                 :meth:`process_request` hook.
             cancel_on_end: Cancel the handler when its connection ends. Only for coroutine functions.
                 Default: False.
@@ -365,6 +370,7 @@ class Server:
     def on_close(self, callback: Callable[[Any, Ending], object]) -> Callable[[Any, Ending], object]:
         """Decorator for a plain function ``callback(ws, ending)`` that runs once when a connection ends.
 
+        It runs for the connections that :meth:`on_open` reports; a refused request has no ending.
         For a connection of a plain handler, ``ws`` is the blocking WebSocket, and the callback runs in a
         thread, so it may block. For other connections, it runs in the event loop, and must not block.
         Exceptions are logged.
@@ -382,10 +388,10 @@ class Server:
 
         A request is refused if the server itself answers it with an HTTP error: no route matches,
         :meth:`static` has no such file or no such range of it, the origin or host is not allowed, a limit is
-        reached, or the server drains. It is also refused if a ``process_request`` hook returns a
-        :class:`Response` with a status of 400 or more, or if a hook or page fails, takes too long or raises
-        :exc:`RequestRefused`. A Response that a page returns is not a refusal, whatever its status is: the
-        page decides what it means.
+        reached, or the server drains. It is also refused if a ``process_request`` hook or an ``accept``
+        function returns a :class:`Response` with a status of 400 or more, or if one of them or a page fails,
+        takes too long or raises :exc:`RequestRefused`. A Response that a page returns is not a refusal,
+        whatever its status is: the page decides what it means.
 
         ``request`` is None if it could not be parsed. ``reason`` never contains text from the peer. A log
         line at INFO has the same information, and the values that were compared. The callback runs in the

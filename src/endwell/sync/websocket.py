@@ -136,8 +136,8 @@ class WebSocket:
     def messages_in(self) -> int:
         """Number of complete messages received, including those that are not read yet.
 
-        This counter and the following four count from the opening on. After the end they are those of the
-        :class:`endwell.Ending`.
+        Like ``messages_out``, ``bytes_in``, ``bytes_out`` and ``dropped_messages``, it counts from the opening
+        on. After the end, these five are those of the :class:`endwell.Ending`.
         """
         return self._ws.messages_in
 

@@ -10,7 +10,7 @@ from sys import intern
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from ..errors import BadRequest, EndwellError, HeadTooLarge, InvalidHandshake, MethodNotAllowed
+from ..errors import BadRequest, EndwellError, HeadTooLarge, InvalidHandshake, UnknownMethod
 from ..http.headers import TOKEN, Headers, checked_headers, headers_of_lines
 from ..http.request import Request, set_challenge, set_link
 from ..http.response import Response
@@ -301,7 +301,7 @@ def _request(head: bytes, legacy: bool) -> tuple[str, str, str, Headers]:
     method, target, version = _request_line(first)
     target, authority = _origin_form(target)
     if method not in _METHODS:
-        raise MethodNotAllowed("the method is not known")
+        raise UnknownMethod("the method is not known")
     headers = headers_of_lines(text[len(first) + 2 : -4])
     _check_names(headers)
     _check_host(headers, version)
