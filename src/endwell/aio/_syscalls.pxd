@@ -1,4 +1,5 @@
 cpdef double monotonic()
+cpdef set_clock(now)
 cpdef unsigned long thread_ident() noexcept
 cpdef Py_ssize_t receive(int fd, bytearray buffer) except -2
 cpdef Py_ssize_t receive_past(int fd, bytes room, Py_ssize_t at, Py_ssize_t size, bytearray buffer) except -2

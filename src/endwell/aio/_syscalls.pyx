@@ -48,10 +48,24 @@ cdef extern from "Python.h" nogil:
 DEF IOV = 64
 
 
+cdef unsigned long _virtual_thread = 0
+cdef double _virtual_time = 0.0
+
+
 cpdef double monotonic():
     cdef timespec now
+    if _virtual_thread and PyThread_get_thread_ident() == _virtual_thread:
+        return _virtual_time
     clock_gettime(ENDWELL_CLOCK, &now)
     return now.tv_sec + now.tv_nsec * 1e-9
+
+
+cpdef set_clock(now):
+    global _virtual_thread, _virtual_time
+    cdef unsigned long here = PyThread_get_thread_ident()
+    if _virtual_thread and _virtual_thread != here:
+        raise RuntimeError("another thread has a virtual clock")
+    _virtual_thread, _virtual_time = (0, 0.0) if now is None else (here, now)
 
 
 cpdef unsigned long thread_ident() noexcept:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import asyncio
 import errno
 import os
 import socket
@@ -42,6 +43,8 @@ def bind(
     if not 0 <= port <= 65535:
         raise ValueError(f"port must be between 0 and 65535, not {port}")
     hosts = _hosts(host)
+    if (memory := _memory()) is not None:
+        return memory.listen(hosts, port)  # type: ignore[no-any-return]
     socks: list[_socket.socket] = []
     name: str | None = None
     try:
@@ -67,6 +70,14 @@ def bind(
             sock.close()
         raise
     return socks
+
+
+def _memory() -> Any:
+    """Return where to listen in memory (see memory.py); None outside a loop whose connections are in memory."""
+    try:
+        return getattr(asyncio.get_running_loop(), "memory", None)
+    except RuntimeError:
+        return None
 
 
 def _hosts(host: str | Iterable[str] | None) -> list[str | None]:
@@ -102,6 +113,8 @@ def _bind_unix(path: str, mode: int | None) -> _socket.socket:
     abstract = path.startswith("\0")
     if abstract and mode is not None:
         raise ValueError("an abstract Unix socket has no file, so it has no unix_mode")
+    if (memory := _memory()) is not None:
+        return memory.listen_unix(path)  # type: ignore[no-any-return]
     if not abstract:
         _remove_dead(path)
     # unix(7): sun_path has 108 bytes, and the last of a path is null. The socket module has no errno for it.

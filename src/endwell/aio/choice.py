@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import _socket
 import ssl
+from typing import Any
 
 from ..protocol.connection import Connection
 from .driver import Driver
@@ -17,7 +17,7 @@ __all__ = ["driver_of"]
 
 def driver_of(
     reactor: Reactor,
-    sock: _socket.socket,
+    sock: Any,
     core: Connection,
     remote_address: object,
     tls: ssl.SSLContext | None = None,
@@ -26,11 +26,14 @@ def driver_of(
     """Return the driver of a connected socket; ``tls`` is the context of a TLS connection.
 
     The reactor's drivers are the default, because they know more: see their capabilities. Where the loop
-    has no ``add_reader``, the socket gets a transport.
+    has no ``add_reader``, the socket gets a transport. In memory, ``sock`` is a transport already, and TLS is
+    left out.
 
     Raises OSError if there is no file descriptor left, and what ``tls`` raises for ``server_hostname``.
     """
     if not reactor.has_readers:
+        if reactor.memory is not None:
+            return TransportDriver.over(reactor, sock, core)
         kind = TransportDriver if tls is None else TlsTransportDriver
         driver = kind(reactor, core, remote_address)
         driver.start(sock, tls, server_hostname)

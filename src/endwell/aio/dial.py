@@ -26,7 +26,8 @@ from .choice import driver_of
 from .driver import Driver
 from .loop import check_system
 from .reach import Reach
-from .reactor import reactor_of
+from .reactor import Reactor, reactor_of
+from .syscalls import monotonic
 from .tcpinfo import set_user_timeout
 from .websocket import WebSocket
 
@@ -46,7 +47,7 @@ async def dial(
     """Connect and do the opening handshake within ``open_timeout``, which starts at ``began``.
 
     ``tls`` is the context for wss; by default it trusts the system's certificate authorities. ``began`` is a
-    time of ``time.monotonic()``; by default now. After a redirect it is the time of the first request, because
+    time of ``syscalls.monotonic()``; by default now. After a redirect it is the time of the first request, because
     ``open_timeout`` includes the redirects.
 
     Raises :exc:`HandshakeRejected` for an HTTP status other than 101, :exc:`HandshakeError` for every other
@@ -54,17 +55,17 @@ async def dial(
     """
     check_system()
     options = offer.options
-    core = Connection(True, options, time.monotonic() if began is None else began, time.time())
+    core = Connection(True, options, monotonic() if began is None else began, time.time())
     reactor = reactor_of(asyncio.get_running_loop())
-    sock = await _reach(core, uri, unix_path)
+    sock = await _reach(reactor, core, uri, unix_path)
     set_user_timeout(sock, options)
     core.connected = True
     try:
-        context = (tls or _default_tls()) if uri.secure else None
+        context = (tls or _default_tls()) if uri.secure and reactor.memory is None else None
         stream = driver_of(reactor, sock, core, _peer(sock), context, uri.host)
     except OSError as exc:  # no file descriptor is left
         sock.close()
-        core.lost(exc, time.monotonic())
+        core.lost(exc, monotonic())
         raise _failure(core, uri, str(exc)) from exc
     except BaseException:
         sock.close()
@@ -97,7 +98,7 @@ class _ClientHandshake:
             return await self._done
         except asyncio.CancelledError:
             # close(), not fail_opening(): the connection may have opened in the same turn of the loop.
-            self._core.close(Close(CloseCode.GOING_AWAY), time.monotonic(), Cause.CANCELLED)
+            self._core.close(Close(CloseCode.GOING_AWAY), monotonic(), Cause.CANCELLED)
             self._stream.abort()
             raise
 
@@ -166,20 +167,22 @@ class _ClientHandshake:
 
 
 async def _reach(
-    core: Connection, uri: WebSocketURI, unix_path: str | os.PathLike[str] | None
+    reactor: Reactor, core: Connection, uri: WebSocketURI, unix_path: str | os.PathLike[str] | None
 ) -> socket.socket:
     """Return a connected socket within the rest of ``open_timeout``. Raises HandshakeError."""
     while True:
-        began = time.monotonic()
+        began = monotonic()
         limit = asyncio.timeout(None if core.deadline == NEVER else core.deadline - began)
         reach = Reach()
         try:
             async with limit:
+                if reactor.memory is not None:
+                    return reactor.memory.connect(uri.host, uri.port, unix_path)  # type: ignore[no-any-return]
                 if unix_path is not None:
                     return await reach.unix(os.fspath(unix_path))
                 return await reach.tcp(uri.host, uri.port)
         except OSError as exc:
-            now = time.monotonic()
+            now = monotonic()
             if late := _lateness(limit):
                 # This process was stalled. Start again, because the server may be reachable by now.
                 core.stalled(began, late, now)

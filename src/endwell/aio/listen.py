@@ -67,7 +67,7 @@ class Listener(Site):
         self._should_defer = should_defer
         self._deferred = False
         _listeners.add(self)
-        # On a loop without readers.
+        # On a loop without readers. In memory, a listener is its own acceptor.
         self._acceptors: dict[_socket.socket, Acceptor] = {}
         for sock in socks:
             set_user_timeout(sock, options)
@@ -107,6 +107,8 @@ class Listener(Site):
             return
         if self.reactor.has_readers:
             self.loop.add_reader(sock.fileno(), self._accept, sock)
+        elif self.reactor.memory is not None:
+            self._acceptors[sock] = sock.acceptor(self._accept)  # type: ignore[attr-defined]
         else:
             self._acceptors[sock] = Acceptor(self.loop, sock, self._accept)
 
@@ -142,7 +144,7 @@ class Listener(Site):
             if permit is None:
                 sock.close()
                 continue
-            if self.options.proxy_protocol:
+            if self.options.proxy_protocol and self.reactor.memory is None:
                 self.openings.add(_Preceded(self, sock, address, permit))
             else:
                 self._begin(sock, address, permit)

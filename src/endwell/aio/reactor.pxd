@@ -11,6 +11,7 @@ cdef class Reactor:
     cdef readonly bytearray buffer
     cdef readonly bytearray encrypted
     cdef readonly bint ask_for_errors
+    cdef readonly object memory
     cdef readonly bint has_readers
     cdef Py_ssize_t _members
     cdef object _epoll

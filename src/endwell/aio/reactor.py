@@ -12,7 +12,7 @@ import os
 import select
 import socket
 from contextvars import Context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from ..build import warn_of_failure
@@ -52,8 +52,10 @@ class Reactor:
         #: libuv announces an error once and then stops watching, so uvloop would miss a reset that comes
         #: together with data. A selector and epoll announce it again.
         self.ask_for_errors = not HAS_EPOLL and not isinstance(loop, asyncio.SelectorEventLoop)
+        #: The network of a loop whose connections are in memory (see virtual.py); None: the kernel's.
+        self.memory: Any = getattr(loop, "memory", None)
         #: Whether sockets can be watched. If not, connections use a transport of the loop.
-        self.has_readers = _can_watch(loop)
+        self.has_readers = self.memory is None and _can_watch(loop)
         self._members = 0
         self._epoll: select.epoll | None = None
         self._readers: dict[int, TcpDriver] = {}
@@ -71,7 +73,7 @@ class Reactor:
             # In an empty context: the callbacks of all connections must not run in the context of the first
             # one.
             Context().run(self.loop.add_reader, self._epoll.fileno(), self._poll)
-        if not self._members:
+        if not self._members and self.memory is None:  # a virtual clock is never late
             self._stall_detector.start(self._stalled)
         self._members += 1
 
@@ -80,7 +82,8 @@ class Reactor:
         self._members -= 1
         if self._members:
             return
-        self._stall_detector.stop()
+        if self.memory is None:
+            self._stall_detector.stop()
         if self._epoll is not None:
             self.loop.remove_reader(self._epoll.fileno())
             self._epoll.close()

@@ -12,13 +12,44 @@ import socket
 import time
 from _thread import get_ident
 
-__all__ = ["error_of", "monotonic", "part", "receive", "receive_past", "send", "send_many", "thread_ident"]
+__all__ = [
+    "error_of",
+    "monotonic",
+    "part",
+    "receive",
+    "receive_past",
+    "send",
+    "send_many",
+    "set_clock",
+    "thread_ident",
+]
 
 #: Maximum number of buffers in one ``writev``. Linux's IOV_MAX is 1024.
 IOV = 64
 
-monotonic = time.monotonic
 thread_ident = get_ident
+
+# The thread whose clock is virtual, and the time of that clock.
+_virtual_thread = 0
+_virtual_time = 0.0
+
+
+def monotonic() -> float:
+    """Return the time in seconds; in the thread of :func:`set_clock`, the time given there."""
+    if _virtual_thread and get_ident() == _virtual_thread:
+        return _virtual_time
+    return time.monotonic()
+
+
+def set_clock(now: float | None) -> None:
+    """Have the clock of this thread stand still at ``now``; None: run again.
+
+    Raises RuntimeError if another thread has a virtual clock.
+    """
+    global _virtual_thread, _virtual_time
+    if _virtual_thread not in (0, get_ident()):
+        raise RuntimeError("another thread has a virtual clock")
+    _virtual_thread, _virtual_time = (0, 0.0) if now is None else (get_ident(), now)
 
 
 def receive(fd: int, buffer: bytearray) -> int:

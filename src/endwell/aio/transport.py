@@ -122,6 +122,11 @@ class TransportDriver(Driver):
         elif (exc := task.exception()) is not None:
             self._lost(exc)
 
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The transport; None before it is made and after it has ended."""
+        return self._transport
+
     # -- the transport's callbacks ------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import ssl as tls
 import sys
-import time
 from collections.abc import Generator, Iterable, Mapping
 from types import TracebackType
 from typing import Unpack
 from urllib.parse import urljoin
 
 from ..aio.dial import dial
+from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket, close_for
 from ..codes import CloseCode
 from ..ending import Cause
@@ -141,7 +141,7 @@ class connect:
         return ws
 
     async def _reach(self) -> WebSocket:
-        uri, headers, began = self._uri, self._headers, time.monotonic()
+        uri, headers, began = self._uri, self._headers, monotonic()
         for left in range(MAX_REDIRECTS, -1, -1):
             try:
                 return await dial(uri, self._offer(uri, headers), self._ssl, self._unix_path, began)

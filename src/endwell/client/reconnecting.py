@@ -6,12 +6,12 @@ import asyncio
 import inspect
 import logging
 import random
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import fields
 from typing import Any, Unpack
 
+from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket, begin_close
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed, GaveUp, HandshakeError
@@ -100,7 +100,7 @@ class ReconnectLoop:
     async def _attempt(self) -> None:
         try:
             async with asyncio.timeout(None) as self._timeout:
-                await asyncio.sleep(max(0.0, self._due - time.monotonic()))
+                await asyncio.sleep(max(0.0, self._due - monotonic()))
                 await self._announce()
                 ws = self._ws = await self._connect
                 self._warn_on_failure = False
@@ -117,7 +117,7 @@ class ReconnectLoop:
 
     def _ended(self, last: Ending | HandshakeError) -> None:
         """Ask the policy as soon as the end is known, even if the loop body takes longer."""
-        now = time.monotonic()
+        now = monotonic()
         self._history = self._policy.after(self._history, last, now)
         jitter = random.random()  # noqa: S311  (not for security)
         self._verdict = (

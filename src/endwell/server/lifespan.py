@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context, copy_context
-from time import monotonic
 from typing import cast
 
+from ..aio.syscalls import monotonic
 from .router import blocks
 from .threads import HandlerThreads, result_of
 

@@ -174,6 +174,12 @@ class HandlerThreads:
             except RuntimeError:
                 pass  # the loop is closed, so no task waits for the outcome
 
+        if (hold := getattr(loop, "hold", None)) is not None:  # a virtual clock: see virtual.py
+            if threads is self._handlers:
+                raise RuntimeError(
+                    "a plain WebSocket handler cannot run on a virtual clock, which waits for no thread"
+                )
+            hold(done)
         self.running[done] = threads is self._handlers
         done.add_done_callback(self.running.pop)
         if after is not None:
