@@ -15,6 +15,7 @@ import hashlib
 import socket
 import ssl
 import struct
+import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,8 @@ from typing import Any, NamedTuple
 import trustme
 
 from endwell import Close, TcpEnd
+from tests.memory import MemorySocket, new_socket
+from tests.selection import MEMORY
 from tests.wire.peer import CLOSE, KEY, frame
 
 __all__ = [
@@ -69,6 +72,8 @@ class Transport:
     client: ssl.SSLContext | None = None
     #: Whether our side uses asyncio's transports instead of the reactor.
     foreign: bool = False
+    #: Whether both sides are in memory, on a virtual clock.
+    memory: bool = False
 
     @property
     def fin(self) -> TcpEnd:
@@ -91,12 +96,16 @@ def wss() -> Transport:
 
 
 #: The names of the transports in a test's parameters.
-TRANSPORTS = ("ws", "wss", "ws over a transport", "wss over a transport")
+TRANSPORTS = ("ws", "wss", "ws over a transport", "wss over a transport", MEMORY)
 
 
 def named(name: str) -> Transport:
     """The transport of that name."""
-    return replace(wss() if name.startswith("wss") else PLAIN, foreign=name.endswith("transport"))
+    return replace(
+        wss() if name.startswith("wss") else PLAIN,
+        foreign=name.endswith("transport"),
+        memory=name == MEMORY,
+    )
 
 
 class TcpState(Enum):
@@ -175,7 +184,7 @@ class RawPeer:
         buffer: int | None = None,
     ) -> RawPeer:
         """A client with a TCP connection only; ``buffer`` is the size in bytes of its receive buffer."""
-        sock = socket.socket()
+        sock = new_socket()
         if buffer is not None:
             _limit_receive_buffer(sock, buffer)
         peer = cls(sock, context, server=False, bytewise=bytewise)
@@ -217,8 +226,13 @@ class RawPeer:
     async def until_acknowledged(self) -> None:
         """Wait until the other kernel has acknowledged all that was sent: RST would destroy the rest."""
         async with asyncio.timeout(BOUND):
-            while fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)) != bytes(4):
+            while self._unacknowledged():
                 await asyncio.sleep(0.001)
+
+    def _unacknowledged(self) -> int:
+        if isinstance(self.sock, MemorySocket):
+            return self.sock.unsent()
+        return int.from_bytes(fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
     def send_at_once(self, data: bytes) -> None:
         """Send octets before the loop runs on; they have to fit into the kernel's buffer."""
@@ -276,6 +290,9 @@ class RawPeer:
     async def vanish(self) -> None:
         """Drop all packets that arrive from now on: no FIN, no RST, no acknowledgement."""
         await self.until_acknowledged()  # otherwise the kernel retransmits it, which a dead peer does not
+        if isinstance(self.sock, MemorySocket):
+            self.sock.cut()
+            return
         # <linux/filter.h>: a filter of one instruction that accepts 0 octets.
         drop = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))
         program = struct.pack("@HP", 1, ctypes.addressof(drop))
@@ -284,6 +301,8 @@ class RawPeer:
     @property
     def tcp_state(self) -> TcpState:
         """The state of this end of TCP: the first octet of Linux's ``struct tcp_info``."""
+        if isinstance(self.sock, MemorySocket):
+            return TcpState[self.sock.tcp_state()]
         return TcpState(self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0])
 
     # -- reading --------------------------------------------------------------
@@ -452,7 +471,7 @@ class RawServer:
         self._context = context
         self._peers = peers
         self._bytewise = bytewise
-        self._sock = socket.socket()
+        self._sock = new_socket()
         if buffer is not None:
             _limit_receive_buffer(self._sock, buffer)
         self._sock.bind((HOST, 0))

@@ -14,10 +14,13 @@ from zlib import crc32
 
 import pytest
 
-__all__ = ["once"]
+__all__ = ["MEMORY", "in_memory", "once"]
 
 #: The parameters that repeat a behaviour. All others are cases of their own.
 AXES = {"application", "bytewise", "face", "role", "transport", "way"}
+
+#: The transport that connects both sides in memory. It adds no behaviour, so only the whole product has it.
+MEMORY = "ws in memory"
 
 #: The current protocol, for a behaviour that is also tested with the old ones.
 CURRENT = {"ws", "wss", "ws over a transport", "wss over a transport"}
@@ -27,10 +30,15 @@ def once(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]
     """The items to run and the items to leave out."""
     behaviours: dict[Hashable, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if not item.get_closest_marker("exhaustive"):
+        if not item.get_closest_marker("exhaustive") and not in_memory(item):
             behaviours[_behaviour(item)].append(item)
     kept = {_choose(variants) for variants in behaviours.values()}
     return [item for item in items if item in kept], [item for item in items if item not in kept]
+
+
+def in_memory(item: pytest.Item) -> bool:
+    """Whether a test's connections are in memory, on a virtual clock."""
+    return any(isinstance(value, str) and value == MEMORY for value in _params(item).values())
 
 
 def _params(item: pytest.Item) -> dict[str, object]:

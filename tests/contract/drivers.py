@@ -1,15 +1,20 @@
-"""What the driver over an asyncio transport cannot do: the tests that it skips, with the reason."""
+"""What a driver over a transport cannot do: the tests that it skips, with the reason.
+
+The drivers are those over asyncio's transports of a socket, and the one in memory.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["LACKING", "Lack", "reason_to_skip"]
+from tests.selection import MEMORY
+
+__all__ = ["LACKING", "LACKING_IN_MEMORY", "Lack", "reason_to_skip"]
 
 
 class Lack(NamedTuple):
-    """Tests that a driver cannot pass."""
+    """A test that a driver cannot pass; an empty name: every test."""
 
     test: str
     #: How the name of the transport starts: "ws" for both, "wss" for TLS only.
@@ -120,14 +125,66 @@ LACKING = [
 ]
 
 
+#: What connections in memory lack.
+LACKING_IN_MEMORY = [
+    Lack("", MEMORY, "threads: a virtual clock cannot know what a thread waits for", {"face": "sync"}),
+    *(
+        Lack(
+            test,
+            MEMORY,
+            "kernel: TCP_USER_TIMEOUT ends a connection on which nothing is acknowledged",
+            params,
+        )
+        for params in ({"ending": "network lost"},)
+        for test in (
+            "test_a_client_learns_the_true_ending_at_once_in_any_state",
+            "test_a_handler_learns_the_true_ending_at_once_in_any_state",
+        )
+    ),
+    *(
+        Lack(
+            test,
+            MEMORY,
+            "kernel: the test looks at the socket, or shares its descriptor with a process",
+            params,
+        )
+        for test, params in (
+            ("test_a_drop_is_reported_at_once_and_the_handlers_cleanup_runs", {"drop": "killed"}),
+            ("test_abort_ends_tcp_although_a_forked_child_holds_the_descriptor", {}),
+            ("test_a_server_keeps_reading_after_the_ending_and_then_aborts", {}),
+            ("test_stop_closes_the_sockets_of_reported_endings", {}),
+            ("test_the_close_is_found_if_our_write_meets_the_reset_first", {}),
+            ("test_the_close_is_found_behind_unread_messages", {}),
+        )
+    ),
+    *(
+        Lack(test, MEMORY, "reads_after_failed_write: a transport drops what is readable when a write fails")
+        for test in (
+            "test_the_close_is_found_when_our_ping_fails",
+            "test_the_peers_close_is_found_when_our_close_fails",
+            "test_a_protocol_error_found_after_a_failed_write_is_reported",
+        )
+    ),
+    Lack(
+        "test_a_peer_that_never_stops_sending_is_aborted_after_close_timeout",
+        MEMORY,
+        "a virtual clock hardly advances while a peer sends without a pause",
+    ),
+]
+
+
 def reason_to_skip(test: str, params: Mapping[str, object]) -> str | None:
     """Return why a test with these parameters is skipped; None if it is not."""
     name = str(params.get("way", params.get("transport", "")))
-    if not name.endswith("transport"):
+    if name == MEMORY:
+        lacking = LACKING_IN_MEMORY
+    elif name.endswith("transport"):
+        lacking = LACKING
+    else:
         return None
-    for lack in LACKING:
+    for lack in lacking:
         if (
-            lack.test == test
+            lack.test in ("", test)
             and name.startswith(lack.start)
             and all(
                 getattr(params.get(key), "__name__", params.get(key)) == value

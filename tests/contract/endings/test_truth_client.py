@@ -5,12 +5,12 @@ application.
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 
 import pytest
 
 from endwell import Cause, ConnectionClosed, HandshakeRejected, Initiator, TcpEnd
+from endwell.aio.syscalls import monotonic
 from tests.old import peer_type
 from tests.pair import until
 from tests.raw import PROMPT, RawServer
@@ -35,7 +35,7 @@ async def test_a_client_learns_the_true_ending_at_once_in_any_state(way, ending,
             if end.lost:
                 await until(lambda: witness.ws)
                 witness.set_short_tcp_user_timeout()
-            began = time.monotonic()
+            began = monotonic()
             seen = await end.act(peer)
             if end.lost:
                 await until(witness.ended.is_set)

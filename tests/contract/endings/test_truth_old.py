@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
 from endwell import ConnectionClosed, Server, connect
+from endwell.aio.syscalls import monotonic
 from tests.pair import pair, within
 from tests.raw import PROMPT, RawPeer
 
@@ -23,12 +23,12 @@ async def test_the_closing_side_learns_the_true_ending_at_once(version, name, ro
     async with pair(role, face=face, version=version, max_size=MAX_SIZE) as both:
         await within(both.ws.send("last words"))
         assert (await both.peer.read_frame()).payload == b"last words"
-        began = time.monotonic()
+        began = monotonic()
         closing = asyncio.ensure_future(both.ws.close(*how))
         await within(end.act(both.peer))
         both.peer.drop()
         ending = await within(closing)
-        assert time.monotonic() - began < PROMPT
+        assert monotonic() - began < PROMPT
         assert Report.by(both.ws, ConnectionClosed.of(ending)) == end.expected
         assert ending.sent == both.close_sent(*how)
 

@@ -7,12 +7,12 @@ import os
 import socket
 import stat
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from itertools import product
 from typing import Any
 
 from endwell import Cause, ConnectionClosed, Ending, WebSocket
+from endwell.aio.syscalls import monotonic
 from endwell.protocol.deadline import NEVER
 from tests.face import Face
 from tests.old import MISSING_FEATURES, close_received
@@ -65,7 +65,7 @@ class Witness:
         assert self.ws.ending is ending
         assert not self.ws.is_open
         self.endings.append(ending)
-        self.ended_at = time.monotonic()
+        self.ended_at = monotonic()
         self.ended_at_work = not self.left.is_set()
         self.ended.set()
 
@@ -149,10 +149,10 @@ async def _receiving(witness: Witness, ws: Any) -> None:
 
 
 async def _busy(witness: Witness, ws: Any) -> None:
-    until = time.monotonic() + 2 * BOUND
+    until = monotonic() + 2 * BOUND
     while not witness.release.is_set():
         await witness.face.pause(0.005)
-        assert time.monotonic() < until
+        assert monotonic() < until
 
 
 async def _sending(witness: Witness, ws: Any) -> None:
