@@ -190,5 +190,8 @@ class MemorySocket(asyncio.Protocol):
 
 def new_socket() -> Any:
     """A socket for a raw peer: in memory on a loop whose connections are."""
-    loop = asyncio.get_running_loop()
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return socket.socket()
     return MemorySocket() if isinstance(loop, VirtualLoop) else socket.socket()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import time
 
 import endwell
 from endwell import Close, Response, RetryPolicy
+from endwell.aio.syscalls import monotonic
 from tests.pair import nothing_left_behind
 
 __all__ = ["QUICK", "SLOW", "ScriptedServer", "due", "refusal", "serving"]
@@ -34,7 +34,7 @@ class ScriptedServer:
         return f"ws://127.0.0.1:{self.server.port}/"
 
     async def _request(self, request):
-        self.request_times.append(time.monotonic())
+        self.request_times.append(monotonic())
         turn = self.turns[0] if self.turns else None
         if isinstance(turn, Response):
             return self.turns.pop(0)

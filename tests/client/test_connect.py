@@ -217,13 +217,13 @@ async def test_redirects_are_limited():
         assert len(heads) == MAX_REDIRECTS + 1
 
 
+@pytest.mark.virtual_clock
 async def test_connect_ends_after_open_timeout_without_an_answer():
-    async with silent() as (url, _):
-        with pytest.raises(endwell.HandshakeError) as caught:
-            await endwell.connect(url, open_timeout=2.5)
+    with RawServer() as silent, pytest.raises(endwell.HandshakeError) as caught:
+        await endwell.connect(silent.uri, open_timeout=25)
     ending = caught.value.ending
     assert (ending.cause, ending.tcp) == (endwell.Cause.HANDSHAKE_FAILED, endwell.TcpEnd.TIMEOUT)
-    assert ending.duration >= 2.49
+    assert ending.duration == pytest.approx(25, abs=0.1)
 
 
 async def test_connection_refused_is_a_network_error_without_tcp():

@@ -47,7 +47,7 @@ def skipping(monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(asyncio, "sleep", skip)
-        patch.setattr(reconnecting, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+        patch.setattr(reconnecting, "monotonic", lambda: clock.now)
         patch.setattr(random, "random", lambda: 0.0)
         patch.setattr(random, "uniform", lambda low, high: low)
         yield clock

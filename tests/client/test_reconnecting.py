@@ -58,6 +58,7 @@ async def test_without_codes_the_client_reconnects_after_any_ending(version, tur
         assert isinstance(told[1], HandshakeRejected)
 
 
+@pytest.mark.virtual_clock
 async def test_the_client_reconnects_as_advised_after_max_lifetime(
     monkeypatch,
 ):
@@ -360,7 +361,7 @@ async def test_a_cancelled_wait_can_be_continued(monkeypatch):
 
     async with serving(refusal(503, Retry_After="7")) as served:
         with monkeypatch.context() as patch:
-            patch.setattr(reconnecting, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+            patch.setattr(reconnecting, "monotonic", lambda: clock.now)
             patch.setattr(random, "random", lambda: 0.0)
             patch.setattr(asyncio, "sleep", wait)
             turns = aiter(endwell.reconnecting(served.url, policy=QUICK))

@@ -205,6 +205,7 @@ async def test_a_handler_that_does_not_read_the_body_answers_at_once(transport):
             assert await rest_of(peer) == b"no need"
 
 
+@pytest.mark.virtual_clock
 async def test_a_page_has_open_timeout_from_the_end_of_the_body_on():
     server, begun = Server(open_timeout=3), []
 

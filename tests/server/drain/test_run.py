@@ -19,11 +19,12 @@ import pytest
 import endwell
 import endwell.sync
 from endwell import Cause, Close, CloseCode, RetryAdvice
+from endwell.aio.syscalls import monotonic
 from endwell.aio.websocket import begin_close, quiesce
 from endwell.server.drain.timetable import Phase
 from tests.face import ASYNCIO
 from tests.pair import until
-from tests.raw import BOUND, PROMPT, RawPeer
+from tests.raw import BOUND, PLAIN, PROMPT, RawPeer
 from tests.served import due
 from tests.wire.peer import CLOSE, TEXT
 
@@ -593,7 +594,17 @@ async def test_a_handler_that_receives_again_gets_time_for_a_next_request(transp
     assert (report.unanswered, report.last_called, report.endings) == (0, 0, {"clean": 1})
 
 
-async def test_a_peer_that_does_not_answer_its_close_is_aborted_early(transport, face):
+@pytest.mark.virtual_clock
+async def test_a_peer_that_does_not_answer_its_close_is_aborted_early():
+    await abort_a_silent_peer(PLAIN, ASYNCIO)
+
+
+@pytest.mark.exhaustive
+async def test_a_peer_that_does_not_answer_its_close_is_aborted_early_on_sockets(transport, face):
+    await abort_a_silent_peer(transport, face)
+
+
+async def abort_a_silent_peer(transport, face):
     work = Work(0, face)
     async with work.server.serving(ssl=transport.server):
         with await RawPeer.connect(work.server.port, transport.client) as peer:
@@ -606,37 +617,35 @@ async def test_a_peer_that_does_not_answer_its_close_is_aborted_early(transport,
             assert (await peer.read_to_the_end()).close.code == 1001
 
 
+@pytest.mark.virtual_clock
 async def test_a_peer_that_reads_slowly_is_not_aborted():
-    # The time of a drain continues while the machine stalls. So one of several attempts has to run
-    # undisturbed.
-    endings = []
-    while {"clean": 1} not in endings and len(endings) < 5:
-        server = endwell.Server(write_limit=2**26)
+    server = endwell.Server(write_limit=2**26)
 
-        @server.websocket("/")
-        async def talk(ws):
-            await ws.recv()
-            for _ in range(8):
-                await ws.send(bytes(2**20))
-            await ws.read()
+    @server.websocket("/")
+    async def talk(ws):
+        await ws.recv()
+        for _ in range(8):
+            await ws.send(bytes(2**20))
+        await ws.read()
 
-        async with server.serving():
-            with await RawPeer.connect(server.port, buffer=65536) as peer:
-                await peer.frame(TEXT, b"go")
-                assert len((await peer.read_frame()).payload) == 2**20
-                # A peer that reads nothing is given a fifth of the deadline.
-                draining = asyncio.create_task(run_drain(server, deadline=12.5))
-                for _ in range(6):
-                    await asyncio.sleep(0.5)
-                    received = await peer.read_frame()
-                    assert received is None or len(received.payload) == 2**20
-                seen = await peer.read_to_the_end(answer=True)
-                peer.drop()
-                endings.append((await draining).endings)
-    assert endings[-1] == {"clean": 1}, endings
+    async with server.serving():
+        with await RawPeer.connect(server.port, buffer=65536) as peer:
+            await peer.frame(TEXT, b"go")
+            assert len((await peer.read_frame()).payload) == 2**20
+            # A peer that reads nothing is given a fifth of the deadline.
+            draining = asyncio.create_task(run_drain(server, deadline=12.5))
+            for _ in range(6):
+                await asyncio.sleep(0.5)
+                received = await peer.read_frame()
+                assert received is None or len(received.payload) == 2**20
+            seen = await peer.read_to_the_end(answer=True)
+            peer.drop()
+            report = await draining
+    assert report.endings == {"clean": 1}
     assert seen.close.code == 1001
 
 
+@pytest.mark.virtual_clock
 async def test_a_waiting_drain_logs_the_handlers_it_waits_for(caplog):
     server = endwell.Server()
     work = asyncio.Event()
@@ -680,6 +689,7 @@ async def test_a_first_message_that_crosses_the_close_is_dropped(face):
     assert report.unanswered == 1
 
 
+@pytest.mark.virtual_clock
 async def test_our_clients_reconnect_when_the_advice_says():
     work = Work(0)
     times, waits = [], []
@@ -695,7 +705,7 @@ async def test_our_clients_reconnect_when_the_advice_says():
 
         async def visit():
             async for ws in client:
-                times.append(time.monotonic())
+                times.append(monotonic())
                 async for _ in ws:
                     pass
                 if len(times) == 2:
@@ -706,7 +716,7 @@ async def test_our_clients_reconnect_when_the_advice_says():
         running = asyncio.create_task(visit())
         while not work.server.connections:
             await asyncio.sleep(0.001)
-        began = time.monotonic()
+        began = monotonic()
         await run_drain(work.server, code=CloseCode.SERVICE_RESTART)
     async with asyncio.timeout(BOUND):
         async with work.server.serving(port=port):
@@ -888,8 +898,8 @@ def test_a_terminal_shows_the_progress_of_a_drain():
 
 
 async def test_a_second_signal_ends_the_process_at_once_despite_a_busy_thread():
-    began = time.monotonic()
+    began = monotonic()
     status, out, err = await stopped("/plain", 3600, signals=2)
-    assert time.monotonic() - began < 2 * BOUND
+    assert monotonic() - began < 2 * BOUND
     assert (status, out) == (0, "")
     assert "handlers still running: 1 x plain" in err

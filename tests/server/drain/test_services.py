@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from bisect import bisect_left
 
 import pytest
 
 import endwell
 from endwell import Cause, Close, CloseCode, HandshakeRejected, RetryAdvice
+from endwell.aio.syscalls import monotonic
 from tests.old import OldPeer
 from tests.pair import until, within
 from tests.raw import BOUND
@@ -61,6 +61,7 @@ async def send_unanswered(server, ws, message, count=1):
     await until(lambda: server.taken == count)
 
 
+@pytest.mark.virtual_clock
 async def test_a_session_replaced_during_a_drain_closes_with_replaced(monkeypatch):
     # The older connection waits for its next message and must not be drained before it is replaced.
     monkeypatch.setattr(endwell.server.drain.run, "QUIET", 3.0)
@@ -115,6 +116,7 @@ async def test_a_broadcast_during_a_drain_reaches_open_connections_only(
             assert (await draining).endings == {"clean": 2}
 
 
+@pytest.mark.virtual_clock
 async def test_our_clients_reconnect_within_the_window_and_below_the_rate():
     server = endwell.Server()
     rate, count = 40.0, 50
@@ -122,7 +124,7 @@ async def test_our_clients_reconnect_within_the_window_and_below_the_rate():
 
     @server.websocket("/")
     async def handler(ws):
-        came.append(time.monotonic())
+        came.append(monotonic())
         async for _ in ws:
             pass
 
@@ -144,7 +146,7 @@ async def test_our_clients_reconnect_within_the_window_and_below_the_rate():
                 group.create_task(client())
             while len(came) < count:
                 await asyncio.sleep(0.01)
-            began = time.monotonic()
+            began = monotonic()
             await run_drain(server, code=CloseCode.SERVICE_RESTART, rate=rate)
         came.clear()
         async with server.serving(port=port), asyncio.timeout(BOUND):
@@ -162,6 +164,7 @@ async def test_our_clients_reconnect_within_the_window_and_below_the_rate():
     assert max(bisect_left(waits, wait + 1) - number for number, wait in enumerate(waits)) <= rate
 
 
+@pytest.mark.virtual_clock
 async def test_our_client_refused_by_a_drain_reconnects_after_it():
     server = hall()
     refused = []
