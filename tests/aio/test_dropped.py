@@ -67,6 +67,7 @@ async def test_a_connection_in_a_cycle_is_closed_by_the_garbage_collector():
         await end(peer)
 
 
+@pytest.mark.virtual_clock
 async def test_a_connection_stays_open_while_a_task_waits_in_recv():
     with RawServer() as listening:
         ws, peer = await opened(listening)

@@ -494,7 +494,18 @@ async def test_a_cancelled_drain_ends_at_once():
     assert len(work.left) == 1
 
 
-async def test_a_dead_or_silent_client_delays_at_most_the_deadline(caplog, transport):
+@pytest.mark.virtual_clock
+async def test_a_dead_or_silent_client_delays_at_most_the_deadline(caplog):
+    report = await drain_with_a_dead_client(caplog, PLAIN, 25.0)
+    assert 20 < report.duration <= 25
+
+
+@pytest.mark.exhaustive
+async def test_a_dead_or_silent_client_delays_at_most_the_deadline_on_sockets(caplog, transport):
+    await drain_with_a_dead_client(caplog, transport, 0.5)
+
+
+async def drain_with_a_dead_client(caplog, transport, deadline):
     server = endwell.Server()
 
     @server.websocket("/")
@@ -506,13 +517,14 @@ async def test_a_dead_or_silent_client_delays_at_most_the_deadline(caplog, trans
     caplog.set_level(logging.INFO, "endwell.server")
     async with server.serving(ssl=transport.server):
         with await RawPeer.connect(server.port, transport.client):
-            report = await run_drain(server, deadline=0.5)
+            report = await run_drain(server, deadline=deadline)
     assert report.endings == {"aborted": 1}
     assert report.cancelled == 1
     assert len(report.stuck) == 1
     assert caplog.records[-1].message == str(report)
     assert "handlers still running: 1 x " in str(report)
     await asyncio.sleep(0.05)
+    return report
 
 
 @pytest.mark.parametrize("answers", [True, False])
