@@ -22,10 +22,11 @@ import griffe
 import endwell
 import endwell.asgi
 import endwell.sync
+import endwell.testing
 
 ROOT = Path(__file__).parent.parent.parent
 SITE = ROOT / "build" / "site"
-MODULES = (endwell, endwell.asgi, endwell.sync)
+MODULES = (endwell, endwell.asgi, endwell.sync, endwell.testing)
 #: What a page loads at once; a link for the reader (``a href``) may lead anywhere.
 LOADED = {"img": "src", "script": "src", "link": "href", "iframe": "src", "source": "src"}
 #: Values of ``link rel`` that load nothing.

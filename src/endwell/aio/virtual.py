@@ -27,13 +27,13 @@ class _Selector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[Any]:
         """Return what is ready. If nothing is, it is the time of the next timer."""
-        self.loop.advance(TURN)
+        self.loop._pass_time(TURN)
         ready: list[Any] = super().select(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
-        if timeout is None or self.loop.is_held():
+        if timeout is None or self.loop._holding:
             return super().select(None)  # only a thread can wake the loop
-        self.loop.advance(timeout)
+        self.loop._pass_time(timeout)
         return []
 
 
@@ -60,8 +60,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Return the virtual time in seconds."""
         return self._virtual_time
 
-    def advance(self, seconds: float) -> None:
-        """Let ``seconds`` pass."""
+    def _pass_time(self, seconds: float) -> None:
         self._virtual_time += seconds
         self._set_clock(self._virtual_time)
 
@@ -69,10 +68,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Do not let time pass until ``future`` is done, because a thread computes its result."""
         self._holding += 1
         future.add_done_callback(self._release)
-
-    def is_held(self) -> bool:
-        """Whether the clock waits for a thread."""
-        return self._holding > 0
 
     def _release(self, _: object) -> None:
         self._holding -= 1
