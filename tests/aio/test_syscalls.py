@@ -6,6 +6,8 @@ import socket
 import ssl
 import struct
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -143,3 +145,21 @@ def test_a_part_is_never_longer_than_its_data(forms):
     with suppress(BufferError):  # plain Python: a memoryview exists as long as the part
         del data[2:]
     assert bytes(part) == data
+
+
+def test_the_clock_of_one_thread_can_be_set(forms):
+    calls, _ = forms
+    before = time.monotonic()
+    calls.set_clock(5.0)
+    try:
+        assert calls.monotonic() == 5.0
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(calls.monotonic).result() >= before
+            for time_or_none in (6.0, None):
+                with pytest.raises(RuntimeError, match="another thread has a virtual clock"):
+                    other.submit(calls.set_clock, time_or_none).result()
+        calls.set_clock(7.5)
+        assert calls.monotonic() == 7.5
+    finally:
+        calls.set_clock(None)
+    assert before <= calls.monotonic() <= time.monotonic()

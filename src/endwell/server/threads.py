@@ -174,19 +174,14 @@ class HandlerThreads:
             except RuntimeError:
                 pass  # the loop is closed, so no task waits for the outcome
 
-        if (hold := getattr(loop, "hold", None)) is not None:  # a virtual clock: see virtual.py
-            if threads is self._handlers:
-                raise RuntimeError(
-                    "a plain WebSocket handler cannot run on a virtual clock, which waits for no thread"
-                )
-            hold(done)
         self.running[done] = threads is self._handlers
         done.add_done_callback(self.running.pop)
         if after is not None:
             done.add_done_callback(after)
         try:
+            _hold_clock(loop, done, threads is self._handlers)
             threads.submit(job)
-        except RuntimeError as refused:  # the system cannot start a thread
+        except RuntimeError as refused:  # also if the system cannot start a thread
             done.set_result((None, refused))
         return done
 
@@ -201,6 +196,16 @@ class HandlerThreads:
         if self._callbacks is not None:
             self._callbacks.release()
             self._callbacks = None
+
+
+def _hold_clock(loop: asyncio.AbstractEventLoop, done: asyncio.Future[Outcome], of_handler: bool) -> None:
+    """Have a virtual clock (``aio/virtual.py``) wait for a thread. A handler's thread itself waits for the clock."""
+    if (hold := getattr(loop, "hold", None)) is not None:
+        if of_handler:
+            raise RuntimeError(
+                "a plain WebSocket handler cannot run on a virtual clock, which waits for no thread"
+            )
+        hold(done)
 
 
 async def result_of(done: asyncio.Future[Outcome]) -> object:
