@@ -19,18 +19,19 @@ __all__ = ["MEMORY", "in_memory", "once"]
 #: The parameters that repeat a behaviour. All others are cases of their own.
 AXES = {"application", "bytewise", "face", "role", "transport", "way"}
 
-#: The transport that connects both sides in memory. It adds no behaviour, so only the whole product has it.
+#: The transport that connects both sides in memory, on a virtual clock. ``pytest --once`` chooses it for the
+#: tests that are marked ``waits``, and for no other.
 MEMORY = "ws in memory"
 
 #: The current protocol, for a behaviour that is also tested with the old ones.
-CURRENT = {"ws", "wss", "ws over a transport", "wss over a transport"}
+CURRENT = {MEMORY, "ws", "wss", "ws over a transport", "wss over a transport"}
 
 
 def once(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
     """The items to run and the items to leave out."""
     behaviours: dict[Hashable, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if not item.get_closest_marker("exhaustive") and not in_memory(item):
+        if not item.get_closest_marker("exhaustive"):
             behaviours[_behaviour(item)].append(item)
     kept = {_choose(variants) for variants in behaviours.values()}
     return [item for item in items if item in kept], [item for item in items if item not in kept]
@@ -60,6 +61,12 @@ def _key(value: object) -> Hashable:
 
 
 def _choose(variants: list[pytest.Item]) -> pytest.Item:
-    current = [item for item in variants if _params(item).get("way", "ws") in CURRENT] or variants
+    waits = variants[0].get_closest_marker("waits") is not None
+    fitting = [item for item in variants if in_memory(item) is waits and not _is_skipped(item)] or variants
+    current = [item for item in fitting if _params(item).get("way", "ws") in CURRENT] or fitting
     # A hash of the name, because Python's own hash differs from run to run.
     return current[crc32(variants[0].nodeid.encode()) % len(current)]
+
+
+def _is_skipped(item: pytest.Item) -> bool:
+    return item.get_closest_marker("skip") is not None

@@ -17,6 +17,7 @@ from tests.wire.peer import PING, PONG, TEXT
 pytestmark = pytest.mark.current_protocol
 
 
+@pytest.mark.waits
 async def test_pings_do_not_count_as_activity_for_idle_timeout(open_pair):
     began = monotonic()
     async with open_pair(idle_timeout=0.3, ping_interval=0.05) as both:
@@ -32,6 +33,7 @@ async def test_pings_do_not_count_as_activity_for_idle_timeout(open_pair):
     assert ending.ok
 
 
+@pytest.mark.waits
 async def test_messages_in_either_direction_prevent_idle_timeout(open_pair):
     # On a stalled machine the connection is rightly idle; so one of several attempts has to run
     # undisturbed.
@@ -54,6 +56,7 @@ async def test_messages_in_either_direction_prevent_idle_timeout(open_pair):
     raise AssertionError("it never was undisturbed")
 
 
+@pytest.mark.waits
 async def test_max_lifetime_closes_with_1012_and_retry_advice(open_pair, role):
     began = monotonic()
     async with open_pair(max_lifetime=0.3) as both:

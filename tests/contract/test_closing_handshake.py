@@ -141,6 +141,7 @@ async def test_a_peer_that_never_answers_our_close_is_aborted_after_close_timeou
     assert 0.2 <= ending.duration < PROMPT  # not the default
 
 
+@pytest.mark.waits
 async def test_a_peer_that_answers_but_keeps_tcp_open_is_aborted_after_close_timeout(
     role, transport, bytewise
 ):

@@ -129,6 +129,7 @@ async def test_connection_refused_fails_the_handshake(face):
     assert isinstance(caught.value.ending.exception, ConnectionRefusedError)
 
 
+@pytest.mark.waits
 async def test_connect_fails_after_open_timeout_without_an_answer(face, transport):
     with RawServer(transport.server) as listening:
         began = monotonic()
@@ -194,6 +195,7 @@ async def test_an_invalid_response_fails_at_once_with_url_and_phase(answer, why,
     assert str(caught.value).endswith(f" {why}")
 
 
+@pytest.mark.waits
 async def test_a_timeout_names_its_phase(face, transport):
     with RawServer(transport.server) as listening, pytest.raises(HandshakeError) as caught:
         await within(face.connect(listening.uri, ssl=transport.client, open_timeout=2.5))

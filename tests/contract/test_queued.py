@@ -179,6 +179,7 @@ async def test_a_drop_with_a_full_outbox_is_reported_as_such(role, transport):
     assert ending.unsent_bytes > 0
 
 
+@pytest.mark.waits
 async def test_a_peer_that_reads_nothing_is_closed_after_write_timeout(role, transport):
     async with pair(role, transport, buffer=SMALL, write_timeout=0.2) as both:
         await block(both)
@@ -187,6 +188,7 @@ async def test_a_peer_that_reads_nothing_is_closed_after_write_timeout(role, tra
     assert ending.tcp is TcpEnd.ABORTED
 
 
+@pytest.mark.waits
 async def test_a_slow_reader_is_not_closed(role, transport):
     # Longer in total than write_timeout, but never without progress for that long, even on a stalled
     # machine.

@@ -62,6 +62,7 @@ async def test_a_refusal_reaches_a_client_whose_head_never_ends(transport):
     assert peer.seen.tcp is TcpEnd.FIN
 
 
+@pytest.mark.waits
 async def test_a_refused_client_that_keeps_tcp_open_is_aborted_after_close_timeout(transport):
     server = Server(close_timeout=0.2)
     async with server.serving(ssl=transport.server, grace=0), nothing_left_behind():
@@ -105,6 +106,7 @@ async def test_a_half_closed_client_that_reads_nothing_is_aborted_after_close_ti
             await until(lambda: not server._listener.openings)
 
 
+@pytest.mark.waits
 async def test_a_slow_client_receives_a_large_response_whole(transport):
     async with refused(transport, buffer=65536, close_timeout=2.5) as peer:
         await peer.write(peer.request("/large"))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
 from endwell import Cause, HandshakeError, TcpEnd, connect
+from endwell.aio.syscalls import monotonic
 from endwell.options import LEGACY
 from tests.hostile.flood import flooding
 from tests.hostile.honest import attacked
@@ -33,18 +33,19 @@ def is_about(seconds, expected):
 @pytest.mark.parametrize("came", [0, 1, 7])
 async def test_missing_challenge_octets_end_after_open_timeout(came, version):
     async with attacked(legacy=True, open_timeout=OPEN_TIMEOUT) as server:
-        began = time.monotonic()
+        began = monotonic()
         with await peer_type(version).connect_tcp(server.port) as peer:
             request = peer.request()
             await peer.write(request[: len(request) - 8 + came])
             await peer.read_to_the_end()
-            assert is_about(time.monotonic() - began, OPEN_TIMEOUT)
+            assert is_about(monotonic() - began, OPEN_TIMEOUT)
         assert not server.handled
 
 
+@pytest.mark.virtual_clock
 async def test_slow_challenge_octets_do_not_extend_open_timeout():
     async with attacked(legacy=True, open_timeout=2.5) as server:
-        began = time.monotonic()
+        began = monotonic()
         with await peer_type("hixie-76").connect_tcp(server.port) as peer:
             request = peer.request()
             await peer.write(request[:-8])
@@ -56,7 +57,7 @@ async def test_slow_challenge_octets_do_not_extend_open_timeout():
                     break
             await peer.read_to_the_end()
             # If an octet extended it, seven of them would make it 16.5 s.
-            assert 2.49 <= time.monotonic() - began < 2.5 + PROMPT
+            assert 2.49 <= monotonic() - began < 2.5 + PROMPT
 
 
 @pytest.mark.parametrize("version", LEGACY)
@@ -126,18 +127,19 @@ async def _opened(uri, **options):
     return await connect(uri, **options)
 
 
+@pytest.mark.virtual_clock
 @pytest.mark.parametrize("came", [0, 15])
 async def test_a_missing_proof_of_a_server_ends_after_open_timeout(came):
     async with nothing_left_behind():
         with RawServer(peers=peer_type("hixie-76")) as listening:
-            began = time.monotonic()
+            began = monotonic()
             connecting = asyncio.ensure_future(_opened(listening.uri, version="hixie-76", open_timeout=2.5))
             with await listening.accept_tcp() as peer:
                 answer = await peer.switching_protocols()
                 await peer.write(answer[: len(answer) - 16 + came])
                 with pytest.raises(HandshakeError) as raised:
                     await within(connecting)
-            assert is_about(time.monotonic() - began, 2.5)
+            assert is_about(monotonic() - began, 2.5)
     assert raised.value.ending.tcp is TcpEnd.TIMEOUT
 
 
@@ -188,13 +190,13 @@ async def test_a_fault_ends_the_connection_with_its_cause(name, version, role, c
 
 @pytest.mark.parametrize("version", HIXIE)
 async def test_an_unterminated_slow_text_is_ended_by_idle_timeout(version, role):
-    began = time.monotonic()
+    began = monotonic()
     async with pair(role, version=version, idle_timeout=0.3) as both:
         await both.peer.write(b"\0")
         while both.ws.is_open:
             await both.peer.write(b"x")
             await asyncio.sleep(0.02)
-        assert is_about(time.monotonic() - began, 0.3)
+        assert is_about(monotonic() - began, 0.3)
         both.peer.drop()
         assert (await both.ending()).cause is Cause.IDLE_TIMEOUT
 

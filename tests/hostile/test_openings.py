@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from itertools import product
 
 import pytest
 
 from tests.hostile.honest import attacked
 from tests.pair import within
 from tests.raw import BOUND, NONCE, PROMPT, RawPeer
+from tests.selection import MEMORY
 from tests.wire.peer import TEXT
 
 
@@ -153,10 +155,16 @@ async def test_an_odd_but_legal_request_is_accepted_without_hostile_offers(name,
     assert not caplog.records
 
 
-@pytest.mark.parametrize("stage", ["tls", "nothing", "the request line", "the fields", "octet by octet"])
+@pytest.mark.waits
+@pytest.mark.parametrize(
+    ("stage", "transport"),
+    [
+        ("tls", "wss"),
+        *product(["nothing", "the request line", "the fields", "octet by octet"], ["ws", "wss", MEMORY]),
+    ],
+    indirect=["transport"],
+)
 async def test_open_timeout_is_absolute_for_a_slow_request(stage, transport):
-    if stage == "tls" and transport.client is None:
-        return  # one stage less
     async with attacked(transport=transport, open_timeout=2.5) as both:
         began = asyncio.get_running_loop().time()
         with await RawPeer.connect_tcp(both.port, transport.client) as peer:

@@ -9,6 +9,7 @@ import pytest
 from endwell import Cause, HandshakeError, HandshakeRejected, connect
 from tests.pair import nothing_left_behind, within
 from tests.raw import PROMPT, RawServer, switching_protocols
+from tests.selection import MEMORY
 from tests.wire.peer import TEXT
 
 
@@ -99,6 +100,8 @@ DRIBBLES = {
 }
 
 
+@pytest.mark.waits
+@pytest.mark.parametrize("transport", ["ws", "wss", MEMORY], indirect=True)
 @pytest.mark.parametrize("name", DRIBBLES)
 async def test_open_timeout_is_absolute_for_a_slow_response(name, transport):
     with RawServer(transport.server) as listening:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 from types import SimpleNamespace
 
-from tests.selection import once
+from tests.selection import MEMORY, once
 
 
 class Item:
@@ -53,3 +53,23 @@ def test_the_current_protocol_is_preferred_to_old_ones():
 
 def test_an_exhaustive_test_is_left_out():
     assert kept([Item("test_a", marker="exhaustive", size=1)]) == []
+
+
+def test_a_test_that_waits_runs_in_memory_and_no_other_does():
+    transports = ("ws", "wss", MEMORY)
+    waiting = [Item("test_a", marker="waits", transport=transport) for transport in transports]
+    assert [item.callspec.params["transport"] for item in kept(waiting)] == [MEMORY]
+    for number in range(20):
+        others = [Item(f"test_{number}", transport=transport) for transport in transports]
+        assert [item.callspec.params["transport"] in {"ws", "wss"} for item in kept(others)] == [True]
+    assert len(kept([Item("test_b", marker="waits", transport="wss")])) == 1
+
+
+def test_a_combination_that_is_skipped_is_not_chosen():
+    for number in range(20):
+        variants = [
+            Item(f"test_{number}", face="asyncio"),
+            Item(f"test_{number}", marker="skip", face="sync"),
+        ]
+        assert [item.callspec.params["face"] for item in kept(variants)] == ["asyncio"]
+    assert len(kept([Item("test_a", marker="skip", face="sync")])) == 1

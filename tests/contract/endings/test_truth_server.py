@@ -95,6 +95,7 @@ async def test_a_handler_learns_the_true_ending_at_once_in_any_state(way, ending
     assert not faults(caplog)
 
 
+@pytest.mark.waits
 async def test_a_silent_peer_is_not_closed_before_its_timeout(transport, face):
     scene = Scene(face, APPLICATIONS["reading"], **KEEPALIVE)
     async with scene.serving(transport) as peer:
@@ -181,6 +182,7 @@ async def test_stop_closes_with_1001_and_handlers_return_by_themselves(applicati
     assert not faults(caplog)
 
 
+@pytest.mark.waits
 async def test_stop_waits_at_most_grace_for_a_sleeping_handler(transport, face, caplog, monkeypatch):
     # The peer answers the Close within half of the grace, even on a stalled machine. A thread that does not
     # return takes all of the grace.
@@ -211,6 +213,7 @@ async def test_stop_waits_at_most_grace_for_a_sleeping_handler(transport, face, 
     await until(witness.left.is_set)
 
 
+@pytest.mark.waits
 async def test_stop_waits_at_most_grace_for_a_peer_that_does_not_answer(transport, face):
     scene = Scene(face, APPLICATIONS["reading"])
     async with scene.serving(transport, grace=0.3) as peer:
