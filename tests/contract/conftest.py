@@ -1,4 +1,4 @@
-"""The whole matrix: {asyncio, sync} x {client, server} x {ws, wss, both over a transport, ws in memory and in each old protocol}.
+"""The matrix: {asyncio, sync} x {client, server} x {ws, wss, both over a transport, ws in memory, each old protocol}.
 
 A test that does not fit all of it says less: by the fixture that it takes (``serve``), by
 ``@pytest.mark.needs("pings", ...)``, what its protocol must have, and by ``lacks``, what not; by
