@@ -17,7 +17,7 @@ class SocketLoop(VirtualLoop):
     """A loop whose ``sock_`` methods take a :class:`MemorySocket`."""
 
     async def sock_connect(self, sock: Any, address: Any) -> None:
-        sock.attach(self.memory.connect(*address))
+        sock.attach(self._endwell_memory.connect(*address))
 
     async def sock_accept(self, sock: Any) -> Any:
         return await sock.accept()
@@ -130,7 +130,7 @@ class MemorySocket(asyncio.Protocol):
     def bind(self, address: tuple[str, int]) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
-        (self._listener,) = loop.memory.listen([address[0]], address[1])
+        (self._listener,) = loop._endwell_memory.listen([address[0]], address[1])
 
     def listen(self) -> None:
         pass

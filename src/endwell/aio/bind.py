@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..wire.authority import join_authority
-from .loop import check_system
+from .loop import check_system, memory_of
 
 __all__ = ["bind", "format_address", "format_peer", "unlink"]
 
@@ -73,9 +73,8 @@ def bind(
 
 
 def _memory() -> Any:
-    """Return where to listen in memory (see memory.py); None outside a loop whose connections are in memory."""
     try:
-        return getattr(asyncio.get_running_loop(), "memory", None)
+        return memory_of(asyncio.get_running_loop())
     except RuntimeError:
         return None
 

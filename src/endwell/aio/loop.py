@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from typing import Any
 
-__all__ = ["check_system", "loop_factory"]
+__all__ = ["check_system", "loop_factory", "memory_of"]
 
 
 def check_system() -> None:
@@ -25,3 +26,11 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+def memory_of(loop: asyncio.AbstractEventLoop) -> Any:
+    """Return the :class:`~endwell.aio.memory.Memory` that has all connections of ``loop``; None for any other loop.
+
+    Not by the class of the loop, so that ``memory.py`` and ``virtual.py`` are imported by tests only.
+    """
+    return getattr(loop, "_endwell_memory", None)

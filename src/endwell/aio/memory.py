@@ -1,7 +1,7 @@
 """Connections within one process, without sockets: for tests of applications.
 
 A connection is a pair of :class:`MemoryTransport`, and each end has a ``TransportDriver``. An event loop that
-has a :class:`Memory` as its attribute ``memory`` has all its connections there: see ``virtual.py``.
+has a :class:`Memory` has all its connections there: see ``virtual.py``, and ``memory_of()`` in ``loop.py``.
 """
 
 from __future__ import annotations
@@ -262,7 +262,8 @@ class Memory:
     may use the production name of a server that listens on it.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: Any) -> None:
+        #: A VirtualLoop.
         self.loop = loop
         self._listeners: dict[object, MemoryListener] = {}
         self._clients = 0

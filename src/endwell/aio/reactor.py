@@ -12,10 +12,11 @@ import os
 import select
 import socket
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from ..build import warn_of_failure
+from .loop import memory_of
 from .syscalls import monotonic
 from .watchdog import StallDetector
 
@@ -53,7 +54,7 @@ class Reactor:
         #: together with data. A selector and epoll announce it again.
         self.ask_for_errors = not HAS_EPOLL and not isinstance(loop, asyncio.SelectorEventLoop)
         #: The network of a loop whose connections are in memory (see virtual.py); None: the kernel's.
-        self.memory: Any = getattr(loop, "memory", None)
+        self.memory = memory_of(loop)
         #: Whether sockets can be watched. If not, connections use a transport of the loop.
         self.has_readers = self.memory is None and _can_watch(loop)
         self._members = 0

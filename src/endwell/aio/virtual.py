@@ -53,8 +53,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         modules = (sys.modules.get(f"endwell.aio.{name}") for name in ("syscalls", "_syscalls"))
         self._set_clocks = [module.set_clock for module in modules if module is not None]
         super().__init__(selector)
-        #: Where servers listen and clients connect. The reactor looks for this attribute.
-        self.memory = Memory(self)
+        self._endwell_memory = Memory(self)
 
     def time(self) -> float:
         """Return the virtual time in seconds."""

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from ..aio.admission import LimitLog
 from ..aio.callbacks import check_returned
+from ..aio.loop import memory_of
 from ..aio.websocket import WebSocket
 from ..errors import ServiceUnavailable
 from ..sync.bridge import Bridge
@@ -200,12 +201,12 @@ class HandlerThreads:
 
 def _hold_clock(loop: asyncio.AbstractEventLoop, done: asyncio.Future[Outcome], of_handler: bool) -> None:
     """Have a virtual clock (``aio/virtual.py``) wait for a thread. A handler's thread itself waits for the clock."""
-    if (hold := getattr(loop, "hold", None)) is not None:
+    if (memory := memory_of(loop)) is not None:
         if of_handler:
             raise RuntimeError(
                 "a plain WebSocket handler cannot run on a virtual clock, which waits for no thread"
             )
-        hold(done)
+        memory.loop.hold(done)
 
 
 async def result_of(done: asyncio.Future[Outcome]) -> object:
