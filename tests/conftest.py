@@ -24,7 +24,7 @@ import pytest
 import endwell
 
 from .leftovers import pytest_runtest_protocol  # noqa: F401  (a hook)
-from .selection import in_memory, once
+from .selection import is_virtual, once
 
 TESTS = Path(__file__).parent
 
@@ -156,7 +156,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     marker = pyfuncitem.get_closest_marker("timeout")
     limit = float(marker.args[0] if marker else pyfuncitem.config.getini("timeout"))
     loop = pyfuncitem.get_closest_marker("loop")
-    factory = _virtual_loop if in_memory(pyfuncitem) or pyfuncitem.get_closest_marker("virtual_clock") else _new_loop
+    factory = _virtual_loop if is_virtual(pyfuncitem) else _new_loop
     with asyncio.Runner(debug=False, loop_factory=loop.kwargs["factory"] if loop else factory) as runner:
         runner.run(_leaving_nothing_behind(test, limit))
     return True

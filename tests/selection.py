@@ -14,13 +14,13 @@ from zlib import crc32
 
 import pytest
 
-__all__ = ["MEMORY", "in_memory", "once"]
+__all__ = ["MEMORY", "is_virtual", "once"]
 
 #: The parameters that repeat a behaviour. All others are cases of their own.
 AXES = {"application", "bytewise", "face", "role", "transport", "way"}
 
-#: The transport that connects both sides in memory, on a virtual clock. ``pytest --once`` chooses it for the
-#: tests that are marked ``waits``, and for no other.
+#: The transport that connects both sides in memory, on a virtual clock. ``pytest --once`` chooses a virtual clock
+#: for the tests that are marked ``waits`` or ``virtual_clock``, and for no other.
 MEMORY = "ws in memory"
 
 #: The current protocol, for a behaviour that is also tested with the old ones.
@@ -37,9 +37,12 @@ def once(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]
     return [item for item in items if item in kept], [item for item in items if item not in kept]
 
 
-def in_memory(item: pytest.Item) -> bool:
-    """Whether a test's connections are in memory, on a virtual clock."""
-    return any(isinstance(value, str) and value == MEMORY for value in _params(item).values())
+def is_virtual(item: pytest.Item) -> bool:
+    """Whether a test runs on a virtual clock, with its connections in memory. A virtual clock waits for no thread."""
+    params = _params(item)
+    if item.get_closest_marker("virtual_clock"):
+        return params.get("face") != "sync"
+    return any(isinstance(value, str) and value == MEMORY for value in params.values())
 
 
 def _params(item: pytest.Item) -> dict[str, object]:
@@ -61,8 +64,8 @@ def _key(value: object) -> Hashable:
 
 
 def _choose(variants: list[pytest.Item]) -> pytest.Item:
-    waits = variants[0].get_closest_marker("waits") is not None
-    fitting = [item for item in variants if in_memory(item) is waits and not _is_skipped(item)] or variants
+    waits = any(variants[0].get_closest_marker(name) for name in ("virtual_clock", "waits"))
+    fitting = [item for item in variants if is_virtual(item) is waits and not _is_skipped(item)] or variants
     current = [item for item in fitting if _params(item).get("way", "ws") in CURRENT] or fitting
     # A hash of the name, because Python's own hash differs from run to run.
     return current[crc32(variants[0].nodeid.encode()) % len(current)]

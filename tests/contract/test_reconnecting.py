@@ -232,6 +232,7 @@ async def test_a_server_that_closes_with_1013_receives_few_connections(face):
     assert all(later - sooner >= 0.098 for sooner, later in pairwise(served.request_times))
 
 
+@pytest.mark.virtual_clock
 @pytest.mark.parametrize(("status", "form"), [(503, "seconds"), (429, "date")])
 async def test_retry_after_is_obeyed(status, form, face):
     now = int(time.time())

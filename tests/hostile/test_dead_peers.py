@@ -9,6 +9,7 @@ import pytest
 from endwell import Cause, TcpEnd
 from tests.pair import pair
 from tests.raw import BOUND
+from tests.selection import MEMORY
 from tests.wire.peer import BINARY, PING
 
 KEEPALIVE = {"ping_interval": 0.3, "ping_timeout": 0.3, "write_timeout": None}
@@ -85,6 +86,8 @@ async def test_a_peer_that_is_repeatedly_paused_is_not_reset(role, transport):
                 assert await both.peer.read_frame() == (BINARY, b"again")
 
 
+@pytest.mark.waits
+@pytest.mark.parametrize("transport", ["ws", "wss", MEMORY], indirect=True)
 async def test_a_peer_whose_messages_wait_does_not_time_out(role, transport):
     async with pair(role, transport, **KEEPALIVE) as both:
         await fill_inbox(both)
@@ -97,6 +100,8 @@ async def test_a_peer_whose_messages_wait_does_not_time_out(role, transport):
         assert both.ws.is_open
 
 
+@pytest.mark.waits
+@pytest.mark.parametrize("transport", ["ws", "wss", MEMORY], indirect=True)
 async def test_write_timeout_works_without_keepalive(role, transport):
     async with pair(role, transport, buffer=65536, write_timeout=0.2, close_timeout=LONG) as both:
         await fill_inbox(both)

@@ -73,6 +73,7 @@ async def test_an_excess_connection_gets_503_with_retry_after(option, transport,
     assert told == ([REACHED, OVER] if option == "max_connections" else [])
 
 
+@pytest.mark.virtual_clock
 async def test_pages_and_unfinished_handshakes_count_for_max_connections():
     server = serve(max_connections=1, open_timeout=2.5)
     async with server.serving(grace=0), nothing_left_behind():

@@ -65,6 +65,11 @@ def test_a_test_that_waits_runs_in_memory_and_no_other_does():
     assert len(kept([Item("test_b", marker="waits", transport="wss")])) == 1
 
 
+def test_a_virtual_clock_is_preferred_to_threads():
+    variants = [Item("test_a", marker="virtual_clock", face=face) for face in ("sync", "asyncio")]
+    assert [item.callspec.params["face"] for item in kept(variants)] == ["asyncio"]
+
+
 def test_a_combination_that_is_skipped_is_not_chosen():
     for number in range(20):
         variants = [
