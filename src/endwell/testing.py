@@ -33,7 +33,8 @@ def run(
 
     `Server.serving()` and `endwell.connect()` are connected in memory. A server is reached by the host and the
     port that it listens on, without a look-up of the name; a server on `127.0.0.1` also as `localhost`, and one
-    on `None` by every host. TLS is left out: `wss` reaches the same server, and `ws.tls` is None.
+    on `None` by every host. TLS and the PROXY protocol are left out: `wss` reaches the same server, and `ws.tls` is
+    None.
 
     WebSocket handlers have to be coroutine functions, because the clock cannot know what a thread waits for.
     Other I/O is real, and its timeouts expire before any data arrives.
