@@ -155,9 +155,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     test = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
     marker = pyfuncitem.get_closest_marker("timeout")
     limit = float(marker.args[0] if marker else pyfuncitem.config.getini("timeout"))
-    loop = pyfuncitem.get_closest_marker("loop")
     factory = _virtual_loop if is_virtual(pyfuncitem) else _new_loop
-    with asyncio.Runner(debug=False, loop_factory=loop.kwargs["factory"] if loop else factory) as runner:
+    if loop := pyfuncitem.get_closest_marker("loop"):
+        factory = loop.kwargs["factory"]
+    with asyncio.Runner(debug=False, loop_factory=factory) as runner:
         runner.run(_leaving_nothing_behind(test, limit))
     return True
 
