@@ -3,11 +3,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
+from unittest.mock import Mock
 
 import pytest
 
@@ -174,6 +177,47 @@ async def test_hooks_run_in_order_until_one_responds():
         async with endwell.connect(url(server, "/new?token=right")) as ws:
             assert await ws.recv() == "here"
         assert called == ["authenticate", "redirect", "count"]
+
+
+@pytest.mark.parametrize(
+    ("decorator", "arguments"),
+    [
+        ("process_request", "request"),
+        ("on_start", ""),
+        ("on_stop", ""),
+        ("on_drain", "drain"),
+        ("on_open", "ws"),
+        ("on_close", "ws, ending"),
+        ("on_refused", "request, status, reason"),
+        ("sessions.joined", "key, ws"),
+        ("sessions.left", "key, ending"),
+    ],
+)
+def test_a_callback_that_does_not_take_its_arguments_raises_at_registration(decorator, arguments):
+    register = attrgetter(decorator)(endwell.Server())
+    count = len(arguments.split(", ")) if arguments else 0
+
+    def takes_too_many(a, b, c, d):
+        pass
+
+    def takes_one_less():
+        pass
+
+    with pytest.raises(TypeError, match=re.escape(f"takes_too_many({arguments}) will be called, but")):
+        register(takes_too_many)
+    if count:
+        with pytest.raises(TypeError, match=re.escape(f"takes_one_less({arguments}) will be called, but")):
+            register(takes_one_less)
+    register(lambda *anything: None)
+    register(Mock())
+
+
+def test_an_accept_function_that_takes_no_request_raises_at_registration():
+    def check():
+        pass
+
+    with pytest.raises(TypeError, match=r"check\(request\) will be called, but .*check\(\)"):
+        endwell.Server().websocket("/", accept=check)
 
 
 @pytest.mark.parametrize("decorator", ["process_request", "on_start", "on_stop", "on_drain"])

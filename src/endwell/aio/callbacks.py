@@ -9,7 +9,7 @@ from contextvars import Context
 
 from ..ending import Ending
 
-__all__ = ["call_back", "check_callback", "check_returned"]
+__all__ = ["call_back", "check_arguments", "check_callback", "check_returned"]
 
 logger = logging.getLogger("endwell")
 
@@ -18,6 +18,21 @@ def check_callback(callback: object) -> None:
     """Raise TypeError for an object that ``on_close`` cannot call."""
     if not callable(callback) or inspect.iscoroutinefunction(callback):
         raise TypeError(f"callback must be a plain function, not {callback!r}")
+
+
+def check_arguments(function: Callable[..., object], *names: str) -> None:
+    """Raise TypeError for a function that cannot be called with positional arguments of these names."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # some builtins have no signature
+    try:
+        signature.bind(*names)
+    except TypeError as error:
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(
+            f"{name}({', '.join(names)}) will be called, but {name}{signature}: {error}"
+        ) from None
 
 
 def check_returned(returned: object, function: object) -> None:

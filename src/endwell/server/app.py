@@ -13,6 +13,7 @@ from typing import Any, TypeVar, Unpack
 
 from ..aio.bind import bind, format_address
 from ..aio.broadcast import BroadcastReport, Slow
+from ..aio.callbacks import check_arguments
 from ..aio.flag import Flag
 from ..aio.listen import Listener
 from ..aio.websocket import WebSocket
@@ -158,12 +159,13 @@ class Server:
                 this route.
 
         Raises:
-            TypeError: A keyword is not an option of a route, or has the wrong type.
+            TypeError: A keyword is not an option of a route, or has the wrong type, or ``accept`` does not take
+                one argument.
             ValueError: The pattern is malformed or in use, the handler does not accept the parameters,
                 ``cancel_on_end`` is given for a plain function, or an option is out of range.
         """
-        if accept is not None and not callable(accept):
-            raise TypeError(f"accept must be a function or None, not {accept!r}")
+        if accept is not None:
+            _check_function("accept", accept, "request")
         names = {"accept", "cancel_on_end", *RouteKeywords.__optional_keys__}
         check_keywords("websocket", options, names)
         own = self.options.replace(**options) if options else None
@@ -300,9 +302,9 @@ class Server:
         a time (RFC 6455 §4.1), so a slow hook also delays the other WebSockets of its client.
 
         Raises:
-            TypeError: ``hook`` is not callable.
+            TypeError: ``hook`` is not callable, or does not take one argument.
         """
-        _check_function("process_request", hook)
+        _check_function("process_request", hook, "request")
         self._dispatcher.hooks.append(hook)
         return hook
 
@@ -340,7 +342,7 @@ class Server:
         block. Exceptions are logged. Refused requests are reported to :meth:`on_refused` instead.
 
         Raises:
-            TypeError: ``callback`` is a coroutine function, or not callable.
+            TypeError: ``callback`` is a coroutine function, not callable, or does not take these arguments.
 
         Example:
             ```python
@@ -376,7 +378,7 @@ class Server:
         Exceptions are logged.
 
         Raises:
-            TypeError: ``callback`` is a coroutine function, or not callable.
+            TypeError: ``callback`` is a coroutine function, not callable, or does not take these arguments.
         """
         self._observers.add_close(callback)
         return callback
@@ -398,7 +400,7 @@ class Server:
         event loop, and must not block. Exceptions are logged.
 
         Raises:
-            TypeError: ``callback`` is a coroutine function, or not callable.
+            TypeError: ``callback`` is a coroutine function, not callable, or does not take these arguments.
         """
         self._observers.add_refused(callback)
         return callback
@@ -410,7 +412,7 @@ class Server:
         starts before the first connection is closed, and gets the :class:`Drain`, which contains the
         deadline. The drain waits for it until the deadline. Exceptions are logged.
         """
-        _check_function("on_drain", callback)
+        _check_function("on_drain", callback, "drain")
         self._drain_callbacks.append(callback)
         return callback
 
@@ -703,9 +705,10 @@ class Server:
         )
 
 
-def _check_function(decorator: str, function: object) -> None:
+def _check_function(decorator: str, function: object, *arguments: str) -> None:
     if not callable(function):
         raise TypeError(f"{decorator} takes a function, not {function!r}")
+    check_arguments(function, *arguments)
 
 
 def _address_of(sock: _socket.socket) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from ..aio.bind import format_peer
-from ..aio.callbacks import check_callback, check_returned
+from ..aio.callbacks import check_arguments, check_callback, check_returned
 from ..ending import Ending
 from ..http import Request
 
@@ -37,16 +37,19 @@ class Observers:
     def add_open(self, callback: Opened) -> None:
         """Register ``callback(ws)``."""
         check_callback(callback)
+        check_arguments(callback, "ws")
         self.open_callbacks.append(callback)
 
     def add_close(self, callback: Ended) -> None:
         """Register ``callback(ws, ending)``."""
         check_callback(callback)
+        check_arguments(callback, "ws", "ending")
         self.close_callbacks.append(callback)
 
     def add_refused(self, callback: Refused) -> None:
         """Register ``callback(request, status, reason)``."""
         check_callback(callback)
+        check_arguments(callback, "request", "status", "reason")
         self._refused_callbacks.append(callback)
 
     def opened(self, ws: object) -> None:

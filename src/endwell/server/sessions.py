@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from ..aio.callbacks import check_callback, check_returned
+from ..aio.callbacks import check_arguments, check_callback, check_returned
 from ..aio.websocket import WebSocket, begin_close, loop_of, opened_at
 from ..codes import CloseCode, Retry, describe
 from ..ending import Cause, Ending
@@ -152,9 +152,9 @@ class Sessions(Mapping[Hashable, Any]):
         not block. Exceptions are logged.
 
         Raises:
-            TypeError: ``callback`` is a coroutine function, or not callable.
+            TypeError: ``callback`` is a coroutine function, not callable, or does not take these arguments.
         """
-        return _register(self._joined, callback)
+        return _register(self._joined, callback, "key", "ws")
 
     def left(self, callback: Callback) -> Callback:
         """Decorator for a plain function ``callback(key, ending)`` that runs when a key has left.
@@ -163,9 +163,9 @@ class Sessions(Mapping[Hashable, Any]):
         as in :meth:`joined`. When the server stops, all keys leave. Exceptions are logged.
 
         Raises:
-            TypeError: ``callback`` is a coroutine function, or not callable.
+            TypeError: ``callback`` is a coroutine function, not callable, or does not take these arguments.
         """
-        return _register(self._left, callback)
+        return _register(self._left, callback, "key", "ending")
 
     def close(self) -> None:
         """End all grace periods: keys without a connection have left."""
@@ -247,8 +247,9 @@ def _close_replaced(ws: WebSocket | BlockingWebSocket) -> None:
     begin_close(_asyncio_ws(ws), Cause.REPLACED, CloseCode.REPLACED, "replaced")
 
 
-def _register(callbacks: list[Callable[..., object]], callback: Callback) -> Callback:
+def _register(callbacks: list[Callable[..., object]], callback: Callback, *arguments: str) -> Callback:
     check_callback(callback)
+    check_arguments(callback, *arguments)
     callbacks.append(callback)
     return callback
 
