@@ -189,7 +189,7 @@ async def test_a_client_that_leaves_while_the_function_decides_opens_nothing():
 
 
 def test_an_accept_that_is_not_a_function_is_refused_at_registration():
-    with pytest.raises(TypeError, match="accept must be a function"):
+    with pytest.raises(TypeError, match="accept takes a function"):
         Server().websocket("/", accept=Accept())
 
 
