@@ -195,7 +195,9 @@ async def test_every_text_of_a_peer_is_escaped_in_the_log(written, caplog):
             await peer.read_to_the_end()
             peer.fin()
         with await RawPeer.connect_tcp(server.port) as peer:
-            await peer.write(f"GET /page/{ENCODED}?token=secret HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await peer.write(
+                f"GET /page/{ENCODED}?token=secret HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+            )
             head = await peer.read_head()
             assert head.startswith("HTTP/1.1 500 ")
             assert "forged" not in head

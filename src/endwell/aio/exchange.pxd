@@ -12,15 +12,24 @@ cdef class Site(ConnectionSets):
     cdef readonly object tls
     cdef readonly object application
     cdef readonly Reactor reactor
+    cdef public bint keeps_alive
+    cdef readonly dict idle
 
 
 cdef class Exchange(Answerable):
     cdef Site _site
     cdef RequestReader _reader
-    cdef object _permit
+    cdef readonly object permit
     cdef readonly object refusal
+    cdef public bint half_closed
     cdef object _body
-    cdef object _streamed
+    cdef object _watcher
+    cdef bytes _held
+    cdef bint _keep
+    cdef bint _finishing
+    cdef bint _finished
+    cdef Py_ssize_t _sent
+    cdef list _waiters
 
     cpdef _opened(self)
     cpdef bytes _take_rest(self)

@@ -659,6 +659,7 @@ class Server:
             return await self._drain_run.finished()
         if not plan.listen:
             self._listener.close()
+        self._listener.end_keep_alive()
         self.draining.set()
         dispatcher = self._dispatcher
         dispatcher.threads.draining.set()
