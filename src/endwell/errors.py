@@ -239,6 +239,43 @@ class ClientDisconnected(ConnectionClosed, OSError):
     """
 
 
+class StartupFailed(EndwellError):
+    """An ASGI application could not start: it has answered `lifespan.startup` with `lifespan.startup.failed`.
+
+    It is also raised for an application that does not support the lifespan protocol, if `Server.mount()` was told
+    that it does. `Server.run()` logs the error and exits with the status 3, as uvicorn does.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import Server
+        from endwell.asgi import StartupFailed
+
+        server = Server()
+
+
+        async def app(scope, receive, send):
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+
+        server.mount("/", app)
+
+
+        async def main():
+            try:
+                async with server.serving(port=0):
+                    pass
+            except StartupFailed as exc:
+                print(exc)
+
+
+        asyncio.run(main())
+        ```
+    """
+
+
 class ConcurrencyError(EndwellError, RuntimeError):
     """A call was made in the wrong task, thread, event loop or process.
 

@@ -1,4 +1,5 @@
 """From a request to the handler of its route, and from the handler's outcome to the end of the connection."""
+# size: hooks, handlers and limits of time depend on each other.
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ from ..sync.request import Request as BlockingRequest
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.authority import is_among
 from .drain.run import DrainRun
+from .mounts import Mount, Mounts
 from .observers import MAX_LOGGED, Observers
 from .pending import Decision, PendingAnswer
 from .respond import response_from
@@ -40,7 +42,8 @@ class Dispatcher:
 
     def __init__(self, options: Options, router: Router, observers: Observers, max_threads: int) -> None:
         self.options = options
-        self._router = router
+        self.router = router
+        self.mounts = Mounts(self)
         self._observers = observers
         self.threads = HandlerThreads(max_threads)
         #: The ``process_request`` hooks.
@@ -75,10 +78,16 @@ class Dispatcher:
             host = f"it is for {(request.headers.get('Host') or '')[:MAX_LOGGED]!r}"
             error = MisdirectedRequest("the host of the request is not allowed here", detail=host)
             self._answer(exchange, error)
+        elif self.mounts and not self.hooks and (mount := self.mounts.find(request)) is not None:
+            self._call_mounted(mount, exchange, request)
         elif not self.hooks and wants_websocket(request):
             self._respond(exchange, request, None)
         else:
             self._start_answering(exchange, request)
+
+    def _call_mounted(self, mount: Mount, exchange: Exchange, request: Request) -> None:
+        if (coroutine := self.mounts.call(mount, exchange, request)) is not None:
+            self.start(coroutine)
 
     def _answers_to(self, request: Request) -> bool:
         """Whether ``allowed_hosts`` contains the host of ``request``, or its route accepts any host."""
@@ -87,7 +96,7 @@ class Dispatcher:
         if names is None or (host is not None and is_among(host, names)):
             return True
         try:
-            route, _ = self._router.match(request.raw_path, "http", request.method)
+            route, _ = self.router.match(request.raw_path, "http", request.method)
         except RequestRefused:
             return False
         return route.any_host and not wants_websocket(request)
@@ -130,6 +139,13 @@ class Dispatcher:
             answer = self._internal_error(pending.request, exc)
         if pending.exchange.answered:
             return
+        if pending.mount is not None:
+            pending.limited = False
+            call = self.mounts.call(pending.mount, pending.exchange, pending.request)
+            if call is not None:
+                pending.exchange.begin()
+                await call
+            return
         if isinstance(answer, StreamingResponse):
             await self._stream(pending, answer)
         else:
@@ -156,7 +172,9 @@ class Dispatcher:
 
     def _time_out(self, pending: PendingAnswer, task: asyncio.Task[None]) -> None:
         limit = self.options.open_timeout
-        if task.done() or pending.exchange.gone or pending.exchange.answered or limit is None:
+        if not pending.limited or pending.exchange.gone or pending.exchange.answered or limit is None:
+            return
+        if task.done():
             return
         later = pending.exchange.seconds_left(limit)
         if later > 0:  # the body of the request arrived meanwhile, or arrives now
@@ -216,9 +234,12 @@ class Dispatcher:
             returned = await self._call(self.threads.hook, hook, blocks(hook), request)
             if returned is not None:
                 return self._refused_by_code(pending, response_from(returned, hook))
+        if self.mounts and (mount := self.mounts.find(request)) is not None:
+            pending.mount = mount
+            return None
         if upgrades:
             return await self._decide(pending)
-        route, params = self._router.match(request.raw_path, "http", request.method)
+        route, params = self.router.match(request.raw_path, "http", request.method)
         request.params = params
         pending.begin(f"the page {route.pattern!r} ({route.name})")
         if route.blocking:
@@ -230,7 +251,7 @@ class Dispatcher:
     async def _decide(self, pending: PendingAnswer) -> Response | None:
         """Call the route's ``accept`` function, if it has one. Returns its Response, if it refuses."""
         request = pending.request
-        route, request.params = self._router.match(request.raw_path, "websocket")
+        route, request.params = self.router.match(request.raw_path, "websocket")
         function = route.accept
         if function is None:
             return None
@@ -272,6 +293,10 @@ class Dispatcher:
             returned = function(request, **params)
         return await returned if inspect.isawaitable(returned) else returned
 
+    def refuse(self, exchange: Exchange, refusal: RequestRefused) -> None:
+        """Answer with the response of ``refusal``, log it and call the observers."""
+        self._answer(exchange, refusal)
+
     def _answer(self, exchange: Exchange, answer: Response | RequestRefused) -> None:
         refusal = answer if isinstance(answer, RequestRefused) else None
         response = answer.response() if isinstance(answer, RequestRefused) else answer
@@ -287,7 +312,7 @@ class Dispatcher:
     # -- WebSockets -------------------------------------------------------------
 
     def _accept(self, exchange: Exchange, request: Request, decision: Decision | None = None) -> None:
-        route, params = self._router.match(request.raw_path, "websocket")
+        route, params = self.router.match(request.raw_path, "websocket")
         if decision is None and route.accept is not None:
             self._start_answering(exchange, request)
             return
@@ -312,6 +337,14 @@ class Dispatcher:
             if observers.close_callbacks:
                 self._context.run(self._observe_close, handler_ws)
         self.start(self._handle(ws, handler_ws, route, handler, params))
+
+    def observe(self, ws: WebSocket) -> None:
+        """Call the ``on_open`` callbacks for an open connection, and register the ``on_close`` callbacks."""
+        observers = self._observers
+        if observers.open_callbacks:
+            self._context.run(observers.opened, ws)
+        if observers.close_callbacks:
+            self._context.run(self._observe_close, ws)
 
     def _observe_close(self, ws: WebSocket | BlockingWebSocket) -> None:
         ws.on_close(lambda ending: self._observers.ended(ws, ending))

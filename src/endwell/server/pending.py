@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..aio.exchange import Exchange
 from ..http import Request
 from ..protocol.negotiation import Accepted
+
+if TYPE_CHECKING:
+    from .mounts import Mount
 
 __all__ = ["Decision", "PendingAnswer"]
 
@@ -18,7 +21,7 @@ Decision: TypeAlias = tuple[Accepted, bool]
 class PendingAnswer:
     """A request for which a hook, an ``accept`` function or an HTTP handler runs."""
 
-    __slots__ = ("decision", "exchange", "request", "work")
+    __slots__ = ("decision", "exchange", "limited", "mount", "request", "work")
 
     def __init__(self, exchange: Exchange, request: Request) -> None:
         self.exchange = exchange
@@ -27,6 +30,10 @@ class PendingAnswer:
         self.decision: Decision | None = None
         #: The hook or handler that runs, for log lines.
         self.work = ""
+        #: The application that answers after the hooks; None if it is a route's handler.
+        self.mount: Mount | None = None
+        #: Whether ``open_timeout`` limits the time until the answer.
+        self.limited = True
 
     def begin(self, work: str) -> None:
         """Record that ``work``, a hook or handler, starts in the current task."""

@@ -1,0 +1,454 @@
+"""One call of an ASGI application for one HTTP request, from its head to the end of the response."""
+
+# size: the events of one call depend on each other.
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import time
+from collections.abc import Iterable
+from email.utils import formatdate
+from enum import IntEnum
+from typing import Any, Protocol
+
+from ..aio.body import RequestBody
+from ..aio.exchange import Exchange
+from ..errors import ClientDisconnected, RequestRefused
+from ..http import TOKEN, Request, Response
+from ..http.response import PHRASES
+from .application import Application
+
+__all__ = ["HttpCall"]
+
+#: Bytes of a file that are read at once.
+FILE_CHUNK = 256 * 1024
+
+_TOKEN = "".join(TOKEN).encode()
+#: RFC 9110 §5.5: "Field values containing CR, LF, or NUL characters are invalid and dangerous".
+_DANGEROUS = re.compile(rb"[\r\n\0]")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_STATUS_LINES = {
+    status: f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\n".encode() for status in range(200, 600)
+}
+_FRAMING = frozenset((b"connection", b"content-length", b"transfer-encoding"))
+
+
+class Host(Protocol):
+    """The server that runs the application."""
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The server's log."""
+        ...
+
+    def refused(self, exchange: Exchange, refusal: RequestRefused) -> None:
+        """Answer with the response of ``refusal``."""
+        ...
+
+    def stopping(self) -> RequestRefused:
+        """The answer to a request whose task is cancelled."""
+        ...
+
+
+class _Stage(IntEnum):
+    """Which event of the response comes next."""
+
+    START = 0
+    BODY = 1
+    TRAILERS = 2
+    DONE = 3
+
+
+class _Framing(IntEnum):
+    """How the end of the body is shown to the client."""
+
+    NONE = 0  #: there is no body
+    LENGTH = 1
+    CHUNKED = 2
+    UNTIL_EOF = 3
+
+
+class HttpCall:
+    """Runs an application for one HTTP request.
+
+    ``max_body`` limits the request's body, in bytes.
+    """
+
+    __slots__ = (
+        "_body",
+        "_close",
+        "_exchange",
+        "_fields",
+        "_framing",
+        "_has_server",
+        "_host",
+        "_left",
+        "_length",
+        "_request",
+        "_stage",
+        "_status",
+        "_trailers",
+        "_unread",
+        "_waiters",
+        "scope",
+    )
+
+    def __init__(self, exchange: Exchange, scope: dict[str, Any], host: Host, max_body: int | None) -> None:
+        request = exchange.request
+        assert request is not None
+        self.scope = scope
+        self._exchange = exchange
+        self._request: Request = request
+        self._host = host
+        self._body: RequestBody | None = None
+        if request.method not in ("GET", "HEAD"):
+            self._body = exchange.request_body()
+            self._body.limit(max_body)
+        # Whether the application has not got the end of the request's body.
+        self._unread = True
+        self._waiters: list[asyncio.Future[None]] = []
+        self._stage = _Stage.START
+        # The response: status, fields as bytes, and what the application has said about its framing.
+        self._status = 0
+        self._fields: list[bytes] = []
+        self._length: int | None = None
+        self._close = self._trailers = self._has_server = False
+        self._framing = _Framing.NONE
+        # Bytes that are missing of a body with a length.
+        self._left = 0
+        exchange.watch(self._changed)
+
+    # -- the application's task ---------------------------------------------------
+
+    async def run(self, application: Application) -> None:
+        """Call the application; then complete or cut the response."""
+        try:
+            returned = await application(self.scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            self._give_up(self._host.stopping())
+            raise
+        except (GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            if not self._tells_the_end(exc):
+                self._host.logger.error("Exception in ASGI application", exc_info=exc)
+            self._give_up(None)
+        else:
+            if self._stage is not _Stage.DONE and not self._exchange.gone:
+                what = "starting" if self._stage is _Stage.START else "completing"
+                self._host.logger.error("ASGI callable returned without %s response.", what)
+            elif returned is not None:
+                self._host.logger.error("ASGI callable should return None, but returned %r.", returned)
+            self._give_up(None)
+
+    def _tells_the_end(self, exc: BaseException) -> bool:
+        """Whether ``exc`` only says that the client has disconnected, so that it is not a fault."""
+        if isinstance(exc, BaseExceptionGroup):
+            return all(map(self._tells_the_end, exc.exceptions))
+        # Starlette's, by name, because Starlette may not be installed.
+        name = type(exc).__name__
+        return (isinstance(exc, ClientDisconnected) or name == "ClientDisconnect") and self._is_disconnected()
+
+    def _give_up(self, refusal: RequestRefused | None) -> None:
+        """Answer a request without a response with ``refusal``, or 500; cut an incomplete response."""
+        if self._stage is _Stage.DONE:
+            return
+        self._stage = _Stage.DONE
+        exchange = self._exchange
+        if not exchange.answered and not exchange.gone:
+            if refusal is None:
+                exchange.answer(Response.text("Internal Server Error", 500))
+            else:
+                self._host.refused(exchange, refusal)
+        else:
+            # RFC 9112 §8: the client sees that the response is incomplete.
+            exchange.abort()
+        self._wake()
+
+    # -- receive --------------------------------------------------------------------
+
+    async def receive(self) -> dict[str, Any]:
+        """ASGI's ``receive``."""
+        if self._is_over():
+            return {"type": "http.disconnect"}
+        if not self._unread:
+            await self._ended()
+            return {"type": "http.disconnect"}
+        body = self._body
+        if body is None:
+            self._unread = False
+            return {"type": "http.request", "body": b"", "more_body": False}
+        try:
+            content = body.take_kept() or await body.chunk()
+        except RequestRefused as exc:
+            self._unread = False
+            if not self._is_over():
+                refused, self._stage = exc, _Stage.DONE
+                if self._exchange.answered:
+                    self._exchange.abort()
+                else:
+                    self._host.refused(self._exchange, refused)
+            return {"type": "http.disconnect"}
+        self._unread = not body.at_end
+        return {"type": "http.request", "body": content, "more_body": self._unread}
+
+    async def _ended(self) -> None:
+        """Wait until the response is complete or the client has disconnected."""
+        while not self._is_over():
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    def _is_over(self) -> bool:
+        return self._stage is _Stage.DONE or self._is_disconnected()
+
+    def _is_disconnected(self) -> bool:
+        return self._exchange.gone or self._exchange.half_closed
+
+    def _changed(self) -> None:
+        if self._waiters and self._is_over():
+            self._wake()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # -- send -------------------------------------------------------------------------
+
+    async def send(self, event: dict[str, Any]) -> None:
+        """ASGI's ``send``. Raises RuntimeError for an event out of order."""
+        kind, exchange = event["type"], self._exchange
+        if self._stage is _Stage.DONE:
+            if not exchange.answered or exchange.gone or self._status:
+                raise RuntimeError(
+                    f"Unexpected ASGI message '{kind}' sent, after response already completed."
+                )
+            return  # the server has answered, because the body of the request broke a rule
+        if exchange.gone:
+            ending = exchange.ending
+            assert ending is not None
+            raise ClientDisconnected(ending)
+        if self._stage is _Stage.START:
+            if kind == "http.response.start":
+                self._begin(event)
+            elif kind == "http.response.early_hint" and self._request.version != "1.0":
+                self._hint(event)
+            else:
+                raise RuntimeError(f"Expected ASGI message 'http.response.start', but got '{kind}'.")
+        elif self._stage is _Stage.TRAILERS:
+            if kind != "http.response.trailers":
+                raise RuntimeError(f"Expected ASGI message 'http.response.trailers', but got '{kind}'.")
+            self._send_trailers(event)
+        elif kind == "http.response.body":
+            body = event.get("body", b"")
+            self._send_body(body if type(body) is bytes else _octets(body), bool(event.get("more_body")))
+        elif kind == "http.response.pathsend":
+            await self._send_file(event["path"])
+        else:
+            raise RuntimeError(f"Expected ASGI message 'http.response.body', but got '{kind}'.")
+        if exchange.is_full():
+            await exchange.room()
+
+    def _begin(self, event: dict[str, Any]) -> None:
+        status = event["status"]
+        if not isinstance(status, int) or not 200 <= status <= 599:
+            raise RuntimeError(f"Invalid HTTP status code '{status}' in response.")
+        length: int | None = None
+        close = has_date = has_server = False
+        fields: list[bytes] = []
+        for name, value in _checked(event.get("headers") or ()):
+            key = name.lower()
+            if key in _FRAMING:
+                if key == b"content-length":
+                    if length is not None or not _LENGTH.fullmatch(value):
+                        raise RuntimeError("Content-Length must occur once, with a number")
+                    length = int(value)
+                    continue
+                options = value.lower().replace(b" ", b"").split(b",")
+                if key == b"connection":
+                    # The server decides about the connection; the application may only end it.
+                    close = close or b"close" in options
+                elif options != [b"chunked"]:
+                    raise RuntimeError("Transfer-Encoding must be chunked: the server encodes the body")
+                continue
+            if key == b"date":
+                has_date = True
+            elif key == b"server":
+                has_server = True
+            fields.append(b"%b: %b\r\n" % (name, value))
+        if not has_date:
+            fields.append(_DATE.line())
+        self._status = int(status)
+        self._fields, self._length, self._close, self._has_server = fields, length, close, has_server
+        self._trailers = bool(event.get("trailers"))
+        self._stage = _Stage.BODY
+
+    def _hint(self, event: dict[str, Any]) -> None:
+        links = _checked([(b"link", link) for link in event.get("links") or ()])
+        lines = b"".join([b"link: %b\r\n" % value for _, value in links])
+        self._exchange.write(b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % lines)
+
+    def _start(self, size: int, more: bool) -> None:
+        """Queue the head. ``size`` is that of the first part of the body, ``more`` whether others follow."""
+        exchange, request, status, length = self._exchange, self._request, self._status, self._length
+        keep = not self._close and exchange.keeps_alive()
+        framing = _Framing.LENGTH
+        if status in (204, 304):
+            # RFC 9110 §15.3.5 and §15.4.5: terminated by the end of the header section. §8.6: no
+            # Content-Length in a 204; in a 304, it would be that of the 200.
+            framing = _Framing.NONE
+            length = None if status == 204 else length
+        elif status == 205:
+            framing, length = _Framing.NONE, 0  # §15.3.6: no content
+        elif length is None:
+            if not more and not self._trailers:
+                length = size
+            elif request.version != "1.0":
+                framing = _Framing.CHUNKED
+            else:
+                framing, keep = _Framing.UNTIL_EOF, False
+        if request.method == "HEAD":
+            framing = _Framing.NONE
+        self._framing, self._left = framing, length or 0
+        head = [_STATUS_LINES[status], *self._fields]
+        if not self._has_server:
+            head.append(b"server: endwell\r\n")
+        if length is not None:
+            head.append(b"content-length: %d\r\n" % length)
+        elif framing is _Framing.CHUNKED:
+            head.append(b"transfer-encoding: chunked\r\n")
+        if not keep:
+            head.append(b"connection: close\r\n")
+        elif request.version == "1.0":
+            head.append(b"connection: keep-alive\r\n")
+        head.append(b"\r\n")
+        exchange.start(b"".join(head), keep)
+
+    def _send_body(self, body: bytes, more: bool) -> None:
+        exchange = self._exchange
+        if not exchange.answered:
+            if self._length is not None:
+                self._check_length(self._length, len(body), more)
+            self._start(len(body), more)
+        elif self._framing is _Framing.LENGTH:
+            self._check_length(self._left, len(body), more)
+        framing = self._framing
+        if framing is _Framing.LENGTH:
+            self._left -= len(body)
+            exchange.queue(body)
+        elif framing is _Framing.CHUNKED:
+            if body:
+                exchange.queue(b"%x\r\n" % len(body))
+                exchange.queue(body)
+                exchange.queue(b"\r\n")
+            if not more:
+                exchange.queue(b"0\r\n" if self._trailers else b"0\r\n\r\n")
+        elif framing is _Framing.UNTIL_EOF:
+            exchange.queue(body)
+        if more:
+            exchange.flush()
+        elif self._trailers:
+            self._stage = _Stage.TRAILERS
+            exchange.flush()
+        else:
+            self._finish()
+
+    def _check_length(self, left: int, size: int, more: bool) -> None:
+        """Raise RuntimeError if the body does not have the length that its head says."""
+        if self._request.method == "HEAD" or self._status in (204, 205, 304):
+            return
+        if size > left:
+            raise RuntimeError("Response content longer than Content-Length")
+        if size < left and not more:
+            raise RuntimeError("Response content shorter than Content-Length")
+
+    def _finish(self) -> None:
+        self._stage = _Stage.DONE
+        self._exchange.finish()
+        if self._waiters:
+            self._wake()
+
+    def _send_trailers(self, event: dict[str, Any]) -> None:
+        fields = _checked(event.get("headers") or ())
+        chunked = self._framing is _Framing.CHUNKED
+        if chunked and fields:
+            self._exchange.queue(b"".join([b"%b: %b\r\n" % field for field in fields]))
+        if not event.get("more_trailers"):
+            if chunked:
+                self._exchange.queue(b"\r\n")
+            self._finish()
+
+    async def _send_file(self, path: str) -> None:
+        if self._exchange.answered:
+            raise RuntimeError("'http.response.pathsend' must be the first message after the start")
+        file = await asyncio.to_thread(open, path, "rb")
+        try:
+            size = os.fstat(file.fileno()).st_size
+            if self._length is None:
+                self._length = size
+            elif self._length != size:
+                raise RuntimeError("Content-Length is not the size of the file")
+            self._start(size, False)
+            while self._framing is _Framing.LENGTH and self._left and not self._exchange.gone:
+                content = await asyncio.to_thread(file.read, min(self._left, FILE_CHUNK))
+                if not content:
+                    raise RuntimeError("the file has become shorter")
+                self._left -= len(content)
+                if self._exchange.gone:
+                    return
+                self._exchange.write(content)
+                if self._exchange.is_full():
+                    await self._exchange.room()
+        finally:
+            await asyncio.to_thread(file.close)
+        if not self._exchange.gone:
+            self._finish()
+
+
+def _octets(body: object) -> bytes:
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    if body is None:
+        return b""
+    raise TypeError(f"the body of a response must be bytes, not {type(body).__name__}")
+
+
+def _checked(headers: Iterable[Any]) -> list[tuple[bytes, bytes]]:
+    """Fields as bytes. Raises TypeError or ValueError if they could be read as something else."""
+    fields: list[tuple[bytes, bytes]] = []
+    for field in headers:
+        if str in map(type, field):
+            raise TypeError("the names and values of header fields must be bytes")
+        name, value = bytes(field[0]), bytes(field[1]).strip(b" \t")
+        # HTTP/2's pseudo-header fields, and any name that is no token.
+        if not name or name.translate(None, _TOKEN):
+            raise ValueError(f"header name {name!r} is not a token")
+        if _DANGEROUS.search(value):
+            raise ValueError(f"value of header {name.decode()} contains CR, LF or NUL")
+        fields.append((name, value))
+    return fields
+
+
+class _DateField:
+    """The Date field of the current second."""
+
+    __slots__ = ("_line", "_second")
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._line = b""
+
+    def line(self) -> bytes:
+        """Return the line of the field."""
+        now = int(time.time())
+        if self._second != now:
+            self._second = now
+            self._line = b"date: %b\r\n" % formatdate(now, usegmt=True).encode()
+        return self._line
+
+
+_DATE = _DateField()

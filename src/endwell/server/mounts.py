@@ -1,0 +1,261 @@
+"""ASGI applications below a prefix of a server's paths."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from ..aio.exchange import Exchange
+from ..aio.flag import Flag
+from ..aio.websocket import WebSocket
+from ..asgi.application import Application
+from ..asgi.http import HttpCall
+from ..asgi.lifespan import Lifespan
+from ..asgi.scope import scope_of, tls_extension
+from ..asgi.websocket import WebSocketCall
+from ..errors import RequestRefused, ServiceUnavailable
+from ..http import Request
+from ..options import Options
+from ..protocol.handshake import wants_websocket
+from ..protocol.negotiation import Accepted
+from ..protocol.opening import accept
+from .router import Kind, Route
+
+if TYPE_CHECKING:
+    from .dispatch import Dispatcher
+
+__all__ = ["Mount", "Mounts", "check_max_body", "check_prefix"]
+
+logger = logging.getLogger("endwell.server")
+
+
+class Mount:
+    """An application, and the prefix of its paths, which is empty or begins with "/"."""
+
+    def __init__(
+        self,
+        prefix: str,
+        application: Application,
+        version: str,
+        lifespan: Lifespan,
+        max_body: int | None,
+        options: Options | None,
+    ) -> None:
+        self.prefix = prefix
+        self.segments = prefix.split("/")
+        self.application = application
+        self.lifespan = lifespan
+        self.max_body = max_body
+        #: The options of its WebSockets; None for those of the server.
+        self.options = options
+        self._version = version
+        #: The handler of its WebSockets, as a drain names it.
+        self.route = Route("websocket", f"{prefix}/{{path:path}}", application, ())
+
+    def matches(self, segments: list[str]) -> bool:
+        """Whether the path with the decoded ``segments`` is below the prefix."""
+        return segments[: len(self.segments)] == self.segments
+
+    def scope(self, exchange: Exchange, request: Request, kind: Any) -> dict[str, Any]:
+        """The scope of a request, without the extensions."""
+        scope = scope_of(
+            request,
+            kind,
+            client=_pair(request.remote_address),
+            server=_pair(exchange.local_address),
+            root_path="",
+            version=self._version,
+        )
+        scope["root_path"] = self.prefix
+        scope["state"] = self.lifespan.state.copy()
+        return scope
+
+
+class Mounts:
+    """The mounted applications of a server, and their calls."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._mounts: list[Mount] = []
+        # The requests for a WebSocket that an application has not answered.
+        self._undecided: set[_WebSocketHost] = set()
+        self._http = _HttpHost(dispatcher)
+
+    def __bool__(self) -> bool:
+        return bool(self._mounts)
+
+    def __iter__(self) -> Iterator[Mount]:
+        return iter(self._mounts)
+
+    def add(self, mount: Mount) -> None:
+        """Add an application. Raises ValueError if its prefix is in use."""
+        if any(other.prefix == mount.prefix for other in self._mounts):
+            raise ValueError(f"an application is already mounted at {mount.prefix or '/'!r}")
+        # The longest prefix wins.
+        self._mounts = sorted([*self._mounts, mount], key=lambda each: -len(each.segments))
+
+    def find(self, request: Request) -> Mount | None:
+        """The application of a request; None if a route of the server has its path, or there is none."""
+        kind: Kind = "websocket" if wants_websocket(request) else "http"
+        path = request.raw_path
+        segments = [unquote(segment) for segment in path.split("/")] if "%" in path else path.split("/")
+        if self._dispatcher.router.has(segments, kind):
+            return None
+        for mount in self._mounts:
+            if mount.matches(segments):
+                return mount
+        return None
+
+    def call(self, mount: Mount, exchange: Exchange, request: Request) -> Any:
+        """Return the coroutine that answers the request; None if it is answered already."""
+        exchange.wait_for_answer()
+        if wants_websocket(request):
+            return self._websocket(mount, exchange, request)
+        scope = mount.scope(exchange, request, "http")
+        extensions: dict[str, Any] = {
+            "http.response.pathsend": {},
+            "endwell": {"draining": exchange.stopping},
+        }
+        if request.version != "1.0":
+            extensions["http.response.early_hint"] = {}
+            # RFC 9110 §6.5.1: trailers are for a client that says it keeps them.
+            if "trailers" in (option.lower() for option in request.headers.list_of("TE")):
+                extensions["http.response.trailers"] = {}
+        if (tls := request.tls) is not None:
+            extensions["tls"] = tls_extension(tls)
+        scope["extensions"] = extensions
+        return HttpCall(exchange, scope, self._http, mount.max_body).run(mount.application)
+
+    def _websocket(self, mount: Mount, exchange: Exchange, request: Request) -> Any:
+        options = mount.options or self._dispatcher.options
+        try:
+            accepted = accept(request, options)
+        except RequestRefused as exc:
+            self._dispatcher.refuse(exchange, exc)
+            return None
+        scope = mount.scope(exchange, request, "websocket")
+        host = _WebSocketHost(self._dispatcher, self._undecided, mount, exchange, options)
+        host.call = call = WebSocketCall(exchange, accepted, scope, host)
+        if (tls := request.tls) is not None:
+            scope["extensions"]["tls"] = tls_extension(tls)
+        self._undecided.add(host)
+        exchange.watch(host.changed, half_close=False)
+        return call.run(mount.application)
+
+    def refuse_undecided(self) -> None:
+        """The server stops: refuse the WebSockets that the applications have not accepted."""
+        for host in list(self._undecided):
+            host.refuse()
+
+
+class _HttpHost:
+    """What the calls for HTTP requests need of the server."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self.logger = logger
+
+    def refused(self, exchange: Exchange, refusal: RequestRefused) -> None:
+        """Answer with the response of ``refusal``."""
+        self._dispatcher.refuse(exchange, refusal)
+
+    def stopping(self) -> RequestRefused:
+        """The answer to a request whose task is cancelled."""
+        run = self._dispatcher.drain_run
+        return ServiceUnavailable("the server is stopping") if run is None else run.refuse()
+
+
+class _WebSocketHost:
+    """What the call for one WebSocket needs of the server."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        undecided: set[_WebSocketHost],
+        mount: Mount,
+        exchange: Exchange,
+        options: Options,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._undecided = undecided
+        self._mount = mount
+        self._exchange = exchange
+        self._options = options
+        self.call: WebSocketCall | None = None
+        self.logger = logger
+
+    @property
+    def draining(self) -> Flag:
+        """Set when the server begins to stop."""
+        return self._exchange.stopping
+
+    def headers(self) -> Iterable[tuple[bytes, bytes]]:
+        """Return the fields that the server adds to each response: none, because the responses have them."""
+        return ()
+
+    def log(self, outcome: str) -> None:
+        """Do nothing: the server has observers instead of an access log."""
+
+    def accept(self, accepted: Accepted) -> WebSocket:
+        """Send the 101 and return the WebSocket."""
+        self._undecided.discard(self)
+        dispatcher = self._dispatcher
+        ws = self._exchange.switch(accepted, self._options, keep=True)
+        dispatcher.handling[ws] = self._mount.route
+        dispatcher.observe(ws)
+        return ws
+
+    def returned(self, ws: WebSocket | None) -> None:
+        """The application has returned or raised."""
+        self._undecided.discard(self)
+        if ws is not None:
+            dispatcher = self._dispatcher
+            if dispatcher.drain_run is not None:
+                dispatcher.drain_run.returned(ws)
+                dispatcher.drain_run.close(ws)
+            del dispatcher.handling[ws]
+
+    def refuse(self) -> None:
+        """Answer with 503, because the server stops."""
+        self._undecided.discard(self)
+        run = self._dispatcher.drain_run
+        if run is not None and self.call is not None and not self._exchange.answered:
+            self._dispatcher.refuse(self._exchange, run.refuse())
+            self.call.gone()
+
+    def changed(self) -> None:
+        """The client has disconnected, perhaps."""
+        if self._exchange.gone and self.call is not None:
+            self._undecided.discard(self)
+            self.call.gone()
+            self.call.over()
+
+
+def _pair(address: object) -> Any:
+    """An address as ASGI has it: host and port, or the path of a Unix socket and None; None if it is unknown."""
+    if isinstance(address, tuple):
+        return address[:2]
+    if isinstance(address, bytes):
+        address = address.decode(errors="surrogateescape")
+    return (address, None) if address else None
+
+
+def check_prefix(prefix: object) -> str:
+    """The prefix of a mount, without a slash at its end. Raises TypeError or ValueError."""
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix must be a str, not {prefix!r}")
+    checked = prefix.rstrip("/")
+    if not prefix.startswith("/") or "//" in checked or any(char in checked for char in "?#%{}"):
+        raise ValueError(f"prefix {prefix!r} must be a path such as '/api', without parameters and encoding")
+    return checked
+
+
+def check_max_body(size: object) -> int | None:
+    """The limit of a request's body. Raises TypeError or ValueError."""
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int)):
+        raise TypeError(f"max_body must be a number of bytes or None, not {size!r}")
+    if size is not None and size <= 0:
+        raise ValueError(f"max_body must be positive, not {size!r}")
+    return size
