@@ -276,7 +276,10 @@ async def test_an_idle_connection_makes_room_for_a_new_one():
                 assert (await second.ask(request_of(path="/?2"))).body == b"2"
                 assert await first.rest() == b""
             await until(lambda server=server: not server._listener.openings)
-            assert not server._listener._admission._admitted
+            async with asked(server) as third:  # the share of each was given back once
+                assert (await third.ask(request_of(path="/?3"))).body == b"3"
+                async with asked(server) as fourth:
+                    assert (await fourth.ask(request_of(path="/?4"))).body == b"4"
 
 
 async def test_a_busy_connection_makes_no_room():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import subprocess
+import sys
 import time
 
 import pytest
@@ -237,8 +239,6 @@ async def test_an_application_of_asgi_2():
 
 
 async def test_a_wsgi_application_needs_a2wsgi(monkeypatch):
-    import sys
-
     def app(environ, start_response):
         start_response("200 OK", [])
         return [b"wsgi"]
@@ -329,6 +329,24 @@ async def test_a_startup_that_fails_keeps_the_server_from_starting():
             async with server.serving():
                 raise AssertionError("serves")
     assert not started
+
+
+PROGRAM = """
+import endwell
+
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+server = endwell.Server()
+server.mount("/", app)
+server.run(port=0)
+"""
+
+
+def test_a_process_whose_application_cannot_start_exits_with_status_3():
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=BOUND)
+    assert (done.returncode, done.stderr) == (3, "the application could not start: no database\n")
 
 
 @pytest.mark.parametrize("app", [Living("raise"), named("x")], ids=["raises", "asserts"])

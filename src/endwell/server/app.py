@@ -566,7 +566,8 @@ class Server:
 
         Raises:
             SystemExit: The server cannot listen (in the main thread; OSError in any other), or a worker exits
-                before all workers listen.
+                before all workers listen. With the status 3: an application of :meth:`mount` cannot start (in
+                any other thread: StartupFailed).
             RuntimeError: An event loop runs in this thread; use :meth:`serving` there.
             ValueError: ``workers`` is given, but the program is neither a file nor a module, or this is not
                 the main thread.
