@@ -17,7 +17,7 @@ import pytest
 __all__ = ["once"]
 
 #: The parameters that repeat a behaviour. All others are cases of their own.
-AXES = {"application", "bytewise", "face", "role", "transport", "way"}
+AXES = {"application", "bytewise", "face", "host", "role", "transport", "way"}
 
 #: The current protocol, for a behaviour that is also tested with the old ones.
 CURRENT = {"ws", "wss", "ws over a transport", "wss over a transport"}
