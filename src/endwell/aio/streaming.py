@@ -4,17 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterable, Callable
+from typing import Protocol
 
 from ..http import Request, StreamingResponse
 from ..protocol.responding import complete_head, has_body
 from .driver import Driver
 
-if TYPE_CHECKING:
-    from .exchange import Exchange
-
 __all__ = ["StreamedAnswer"]
+
+
+class Exchange(Protocol):
+    """The request that is answered in parts: see ``exchange.py``."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection has ended."""
+        ...
+
+    def start(self, head: bytes, keep: bool) -> None:
+        """Queue the head of the answer."""
+
+    def watch(self, watcher: Callable[[], object]) -> None:
+        """Call ``watcher`` when the client has disconnected."""
+
+    def write(self, octets: bytes) -> None:
+        """Send a part of the answer."""
+
+    def is_full(self) -> bool:
+        """Whether too much waits for the client."""
+        ...
+
+    async def room(self) -> None:
+        """Wait until less waits for the client."""
+
+    def finish(self) -> None:
+        """The whole answer is queued."""
+
+    def abort(self) -> None:
+        """Cut the connection."""
 
 
 class StreamedAnswer:

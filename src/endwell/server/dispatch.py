@@ -139,10 +139,9 @@ class Dispatcher:
             answer = self._internal_error(pending.request, exc)
         if pending.exchange.answered:
             return
-        if pending.mount is not None:
+        if pending.call is not None:
             pending.limited = False
-            call = self.mounts.call(pending.mount, pending.exchange, pending.request)
-            if call is not None:
+            if (call := pending.call()) is not None:
                 pending.exchange.begin()
                 await call
             return
@@ -235,7 +234,7 @@ class Dispatcher:
             if returned is not None:
                 return self._refused_by_code(pending, response_from(returned, hook))
         if self.mounts and (mount := self.mounts.find(request)) is not None:
-            pending.mount = mount
+            pending.call = partial(self.mounts.call, mount, pending.exchange, request)
             return None
         if upgrades:
             return await self._decide(pending)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 from ..aio.exchange import Exchange
@@ -21,14 +21,27 @@ from ..options import Options
 from ..protocol.handshake import wants_websocket
 from ..protocol.negotiation import Accepted
 from ..protocol.opening import accept
-from .router import Kind, Route
-
-if TYPE_CHECKING:
-    from .dispatch import Dispatcher
+from .drain.run import DrainRun
+from .router import Kind, Route, Router
 
 __all__ = ["Mount", "Mounts", "check_max_body", "check_prefix"]
 
 logger = logging.getLogger("endwell.server")
+
+
+class Dispatcher(Protocol):
+    """What answers the requests of the server: see ``dispatch.py``."""
+
+    options: Options
+    router: Router
+    drain_run: DrainRun | None
+    handling: dict[WebSocket, Route]
+
+    def refuse(self, exchange: Exchange, refusal: RequestRefused) -> None:
+        """Answer with the response of ``refusal``."""
+
+    def observe(self, ws: WebSocket) -> None:
+        """Call the callbacks of the server for an open connection."""
 
 
 class Mount:

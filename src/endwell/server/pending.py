@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
 
 from ..aio.exchange import Exchange
 from ..http import Request
 from ..protocol.negotiation import Accepted
-
-if TYPE_CHECKING:
-    from .mounts import Mount
 
 __all__ = ["Decision", "PendingAnswer"]
 
@@ -21,7 +19,7 @@ Decision: TypeAlias = tuple[Accepted, bool]
 class PendingAnswer:
     """A request for which a hook, an ``accept`` function or an HTTP handler runs."""
 
-    __slots__ = ("decision", "exchange", "limited", "mount", "request", "work")
+    __slots__ = ("call", "decision", "exchange", "limited", "request", "work")
 
     def __init__(self, exchange: Exchange, request: Request) -> None:
         self.exchange = exchange
@@ -30,8 +28,8 @@ class PendingAnswer:
         self.decision: Decision | None = None
         #: The hook or handler that runs, for log lines.
         self.work = ""
-        #: The application that answers after the hooks; None if it is a route's handler.
-        self.mount: Mount | None = None
+        #: Begins the call of a mounted application, which answers after the hooks; None for a route's handler.
+        self.call: Callable[[], Coroutine[Any, Any, None] | None] | None = None
         #: Whether ``open_timeout`` limits the time until the answer.
         self.limited = True
 
