@@ -53,6 +53,22 @@ class Source(Protocol):
         """Nothing more of the body is read. ``rest`` came behind it."""
 
 
+class _Nowhere:
+    """The source of a body from which nothing is read any more."""
+
+    answered = half_closed = True
+
+    def take_held(self) -> bytes:
+        """Return nothing."""
+        return b""
+
+    def body_over(self, rest: bytes) -> None:
+        """Do nothing."""
+
+
+_NOWHERE = _Nowhere()
+
+
 class RequestBody:
     """Reads the body of ``request``."""
 
@@ -60,7 +76,7 @@ class RequestBody:
         self._stream = stream
         self._core = core
         self._request = request
-        self._source = source
+        self._source: Source = source
         self._options: Options = core.options
         self._limit = core.options.max_body
         self._length = body_length(request.method, request.version, request.headers)
@@ -256,6 +272,10 @@ class RequestBody:
             return
         self._end(RequestTimeout("the body of the request did not arrive in time"))
         self._stream.settle()
+
+    def release(self) -> None:
+        """Nothing more is read."""
+        self._source = _NOWHERE
 
     def close(self) -> None:
         """The answer has begun, or the connection has ended: nothing more is read."""

@@ -360,6 +360,7 @@ class Exchange(Answerable):
             return
         held = self.take_held()
         self._finished = True
+        self._release()
         following = Exchange(site, self._stream, self._core, self.permit)
         site.openings.discard(self)
         site.openings.add(following)
@@ -458,6 +459,13 @@ class Exchange(Answerable):
             self._wake()
             if self._watcher is not None:
                 self._watcher()
+            self._release()
+
+    def _release(self) -> None:
+        """Drop the references that would make this object a part of cycles."""
+        self._watcher = None
+        if self._body is not None:
+            self._body.release()
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []

@@ -5,25 +5,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import time
 from collections.abc import Iterable
 from email.utils import formatdate
-from enum import IntEnum
 from typing import Any, Protocol
 
+from ..aio.awaiting import DONE
 from ..aio.body import RequestBody
 from ..aio.exchange import Exchange
 from ..errors import ClientDisconnected, RequestRefused
-from ..http import TOKEN, Request, Response
-from ..http.response import PHRASES
-from .application import Application
+from ..http.headers import TOKEN
+from ..http.request import Request
+from ..http.response import PHRASES, Response
+from . import coroutines
 
 __all__ = ["HttpCall"]
-
-#: Bytes of a file that are read at once.
-FILE_CHUNK = 256 * 1024
 
 _TOKEN = "".join(TOKEN).encode()
 #: RFC 9110 §5.5: "Field values containing CR, LF, or NUL characters are invalid and dangerous".
@@ -32,6 +29,40 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 _STATUS_LINES = {
     status: f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\n".encode() for status in range(200, 600)
 }
+#: White space around a value is not part of it.
+_SPACE = frozenset((b" ", b"\t"))
+#: The names of the fields that most responses have, which need no check.
+_NAMES = frozenset(
+    spelling
+    for name in (
+        b"Accept-Ranges",
+        b"Access-Control-Allow-Credentials",
+        b"Access-Control-Allow-Headers",
+        b"Access-Control-Allow-Methods",
+        b"Access-Control-Allow-Origin",
+        b"Allow",
+        b"Cache-Control",
+        b"Connection",
+        b"Content-Disposition",
+        b"Content-Encoding",
+        b"Content-Length",
+        b"Content-Security-Policy",
+        b"Content-Type",
+        b"Date",
+        b"ETag",
+        b"Last-Modified",
+        b"Location",
+        b"Referrer-Policy",
+        b"Server",
+        b"Set-Cookie",
+        b"Transfer-Encoding",
+        b"Vary",
+        b"WWW-Authenticate",
+        b"X-Content-Type-Options",
+        b"X-Frame-Options",
+    )
+    for spelling in (name, name.lower())
+)
 _FRAMING = frozenset((b"connection", b"content-length", b"transfer-encoding"))
 
 
@@ -52,22 +83,11 @@ class Host(Protocol):
         ...
 
 
-class _Stage(IntEnum):
-    """Which event of the response comes next."""
-
-    START = 0
-    BODY = 1
-    TRAILERS = 2
-    DONE = 3
-
-
-class _Framing(IntEnum):
-    """How the end of the body is shown to the client."""
-
-    NONE = 0  #: there is no body
-    LENGTH = 1
-    CHUNKED = 2
-    UNTIL_EOF = 3
+# Numbers, because Python 3.11 looks up an Enum member with a call.
+#: Which event of the response comes next.
+START, BODY, TRAILERS, DONE_STAGE = range(4)
+#: How the end of the body is shown to the client: there is none, by its length, in chunks, by the end of TCP.
+NONE, LENGTH, CHUNKED, UNTIL_EOF = range(4)
 
 
 class HttpCall:
@@ -109,39 +129,37 @@ class HttpCall:
         # Whether the application has not got the end of the request's body.
         self._unread = True
         self._waiters: list[asyncio.Future[None]] = []
-        self._stage = _Stage.START
+        self._stage = START
         # The response: status, fields as bytes, and what the application has said about its framing.
         self._status = 0
         self._fields: list[bytes] = []
         self._length: int | None = None
         self._close = self._trailers = self._has_server = False
-        self._framing = _Framing.NONE
+        self._framing = NONE
         # Bytes that are missing of a body with a length.
         self._left = 0
         exchange.watch(self._changed)
 
     # -- the application's task ---------------------------------------------------
 
-    async def run(self, application: Application) -> None:
-        """Call the application; then complete or cut the response."""
-        try:
-            returned = await application(self.scope, self.receive, self.send)
-        except asyncio.CancelledError:
-            self._give_up(self._host.stopping())
-            raise
-        except (GeneratorExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            if not self._tells_the_end(exc):
-                self._host.logger.error("Exception in ASGI application", exc_info=exc)
-            self._give_up(None)
-        else:
-            if self._stage is not _Stage.DONE and not self._exchange.gone:
-                what = "starting" if self._stage is _Stage.START else "completing"
-                self._host.logger.error("ASGI callable returned without %s response.", what)
-            elif returned is not None:
-                self._host.logger.error("ASGI callable should return None, but returned %r.", returned)
-            self._give_up(None)
+    def cancelled(self) -> None:
+        """The application was cancelled, because the server stops."""
+        self._give_up(self._host.stopping())
+
+    def raised(self, exc: BaseException) -> None:
+        """The application has raised ``exc``."""
+        if not self._tells_the_end(exc):
+            self._host.logger.error("Exception in ASGI application", exc_info=exc)
+        self._give_up(None)
+
+    def returned(self, value: object) -> None:
+        """The application has returned ``value``."""
+        if self._stage != DONE_STAGE and not self._exchange.gone:
+            what = "starting" if self._stage == START else "completing"
+            self._host.logger.error("ASGI callable returned without %s response.", what)
+        elif value is not None:
+            self._host.logger.error("ASGI callable should return None, but returned %r.", value)
+        self._give_up(None)
 
     def _tells_the_end(self, exc: BaseException) -> bool:
         """Whether ``exc`` only says that the client has disconnected, so that it is not a fault."""
@@ -153,9 +171,9 @@ class HttpCall:
 
     def _give_up(self, refusal: RequestRefused | None) -> None:
         """Answer a request without a response with ``refusal``, or 500; cut an incomplete response."""
-        if self._stage is _Stage.DONE:
+        if self._stage == DONE_STAGE:
             return
-        self._stage = _Stage.DONE
+        self._stage = DONE_STAGE
         exchange = self._exchange
         if not exchange.answered and not exchange.gone:
             if refusal is None:
@@ -169,40 +187,44 @@ class HttpCall:
 
     # -- receive --------------------------------------------------------------------
 
-    async def receive(self) -> dict[str, Any]:
+    def receive(self) -> Any:
         """ASGI's ``receive``."""
-        if self._is_over():
-            return {"type": "http.disconnect"}
-        if not self._unread:
-            await self._ended()
-            return {"type": "http.disconnect"}
-        body = self._body
-        if body is None:
+        if self._body is None and self._unread and not self._is_over():
             self._unread = False
-            return {"type": "http.request", "body": b"", "more_body": False}
-        try:
-            content = body.take_kept() or await body.chunk()
-        except RequestRefused as exc:
-            self._unread = False
-            if not self._is_over():
-                refused, self._stage = exc, _Stage.DONE
-                if self._exchange.answered:
-                    self._exchange.abort()
-                else:
-                    self._host.refused(self._exchange, refused)
-            return {"type": "http.disconnect"}
-        self._unread = not body.at_end
+            return coroutines.returning({"type": "http.request", "body": b"", "more_body": False})
+        return coroutines.receive(self)
+
+    def part(self, content: bytes) -> dict[str, Any]:
+        """The event for a part of the request's body."""
+        assert self._body is not None
+        self._unread = not self._body.at_end
         return {"type": "http.request", "body": content, "more_body": self._unread}
 
-    async def _ended(self) -> None:
-        """Wait until the response is complete or the client has disconnected."""
-        while not self._is_over():
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
+    def refuse(self, refusal: RequestRefused) -> None:
+        """The body of the request breaks a rule."""
+        self._unread = False
+        if self._is_over():
+            return
+        self._stage = DONE_STAGE
+        if self._exchange.answered:
+            self._exchange.abort()
+        else:
+            self._host.refused(self._exchange, refusal)
+
+    def end(self) -> asyncio.Future[None] | None:
+        """A future that ends with the response or with the connection; None if that is over."""
+        if self._is_over():
+            return None
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return waiter
+
+    def body(self) -> RequestBody | None:
+        """The body of the request; None if the application has got it, or nothing is to be read any more."""
+        return None if self._is_over() or not self._unread else self._body
 
     def _is_over(self) -> bool:
-        return self._stage is _Stage.DONE or self._is_disconnected()
+        return self._stage == DONE_STAGE or self._is_disconnected()
 
     def _is_disconnected(self) -> bool:
         return self._exchange.gone or self._exchange.half_closed
@@ -219,27 +241,28 @@ class HttpCall:
 
     # -- send -------------------------------------------------------------------------
 
-    async def send(self, event: dict[str, Any]) -> None:
+    def send(self, event: Any) -> Any:
         """ASGI's ``send``. Raises RuntimeError for an event out of order."""
-        kind, exchange = event["type"], self._exchange
-        if self._stage is _Stage.DONE:
+        kind: str = event["type"]
+        exchange = self._exchange
+        if self._stage == DONE_STAGE:
             if not exchange.answered or exchange.gone or self._status:
                 raise RuntimeError(
                     f"Unexpected ASGI message '{kind}' sent, after response already completed."
                 )
-            return  # the server has answered, because the body of the request broke a rule
+            return DONE  # the server has answered, because the body of the request broke a rule
         if exchange.gone:
             ending = exchange.ending
             assert ending is not None
             raise ClientDisconnected(ending)
-        if self._stage is _Stage.START:
+        if self._stage == START:
             if kind == "http.response.start":
                 self._begin(event)
             elif kind == "http.response.early_hint" and self._request.version != "1.0":
                 self._hint(event)
             else:
                 raise RuntimeError(f"Expected ASGI message 'http.response.start', but got '{kind}'.")
-        elif self._stage is _Stage.TRAILERS:
+        elif self._stage == TRAILERS:
             if kind != "http.response.trailers":
                 raise RuntimeError(f"Expected ASGI message 'http.response.trailers', but got '{kind}'.")
             self._send_trailers(event)
@@ -247,11 +270,12 @@ class HttpCall:
             body = event.get("body", b"")
             self._send_body(body if type(body) is bytes else _octets(body), bool(event.get("more_body")))
         elif kind == "http.response.pathsend":
-            await self._send_file(event["path"])
+            return coroutines.send_file(self, exchange, event["path"])
         else:
             raise RuntimeError(f"Expected ASGI message 'http.response.body', but got '{kind}'.")
         if exchange.is_full():
-            await exchange.room()
+            return coroutines.room(exchange)
+        return DONE
 
     def _begin(self, event: dict[str, Any]) -> None:
         status = event["status"]
@@ -260,7 +284,8 @@ class HttpCall:
         length: int | None = None
         close = has_date = has_server = False
         fields: list[bytes] = []
-        for name, value in _checked(event.get("headers") or ()):
+        headers = event.get("headers") or ()
+        for name, value in headers if _is_safe(headers) else _checked(headers):
             key = name.lower()
             if key in _FRAMING:
                 if key == b"content-length":
@@ -285,7 +310,7 @@ class HttpCall:
         self._status = int(status)
         self._fields, self._length, self._close, self._has_server = fields, length, close, has_server
         self._trailers = bool(event.get("trailers"))
-        self._stage = _Stage.BODY
+        self._stage = BODY
 
     def _hint(self, event: dict[str, Any]) -> None:
         links = _checked([(b"link", link) for link in event.get("links") or ()])
@@ -296,30 +321,30 @@ class HttpCall:
         """Queue the head. ``size`` is that of the first part of the body, ``more`` whether others follow."""
         exchange, request, status, length = self._exchange, self._request, self._status, self._length
         keep = not self._close and exchange.keeps_alive()
-        framing = _Framing.LENGTH
+        framing = LENGTH
         if status in (204, 304):
             # RFC 9110 §15.3.5 and §15.4.5: terminated by the end of the header section. §8.6: no
             # Content-Length in a 204; in a 304, it would be that of the 200.
-            framing = _Framing.NONE
+            framing = NONE
             length = None if status == 204 else length
         elif status == 205:
-            framing, length = _Framing.NONE, 0  # §15.3.6: no content
+            framing, length = NONE, 0  # §15.3.6: no content
         elif length is None:
             if not more and not self._trailers:
                 length = size
             elif request.version != "1.0":
-                framing = _Framing.CHUNKED
+                framing = CHUNKED
             else:
-                framing, keep = _Framing.UNTIL_EOF, False
+                framing, keep = UNTIL_EOF, False
         if request.method == "HEAD":
-            framing = _Framing.NONE
+            framing = NONE
         self._framing, self._left = framing, length or 0
         head = [_STATUS_LINES[status], *self._fields]
         if not self._has_server:
             head.append(b"server: endwell\r\n")
         if length is not None:
             head.append(b"content-length: %d\r\n" % length)
-        elif framing is _Framing.CHUNKED:
+        elif framing == CHUNKED:
             head.append(b"transfer-encoding: chunked\r\n")
         if not keep:
             head.append(b"connection: close\r\n")
@@ -334,25 +359,25 @@ class HttpCall:
             if self._length is not None:
                 self._check_length(self._length, len(body), more)
             self._start(len(body), more)
-        elif self._framing is _Framing.LENGTH:
+        elif self._framing == LENGTH:
             self._check_length(self._left, len(body), more)
         framing = self._framing
-        if framing is _Framing.LENGTH:
+        if framing == LENGTH:
             self._left -= len(body)
             exchange.queue(body)
-        elif framing is _Framing.CHUNKED:
+        elif framing == CHUNKED:
             if body:
                 exchange.queue(b"%x\r\n" % len(body))
                 exchange.queue(body)
                 exchange.queue(b"\r\n")
             if not more:
                 exchange.queue(b"0\r\n" if self._trailers else b"0\r\n\r\n")
-        elif framing is _Framing.UNTIL_EOF:
+        elif framing == UNTIL_EOF:
             exchange.queue(body)
         if more:
             exchange.flush()
         elif self._trailers:
-            self._stage = _Stage.TRAILERS
+            self._stage = TRAILERS
             exchange.flush()
         else:
             self._finish()
@@ -367,14 +392,14 @@ class HttpCall:
             raise RuntimeError("Response content shorter than Content-Length")
 
     def _finish(self) -> None:
-        self._stage = _Stage.DONE
+        self._stage = DONE_STAGE
         self._exchange.finish()
         if self._waiters:
             self._wake()
 
     def _send_trailers(self, event: dict[str, Any]) -> None:
         fields = _checked(event.get("headers") or ())
-        chunked = self._framing is _Framing.CHUNKED
+        chunked = self._framing == CHUNKED
         if chunked and fields:
             self._exchange.queue(b"".join([b"%b: %b\r\n" % field for field in fields]))
         if not event.get("more_trailers"):
@@ -382,29 +407,17 @@ class HttpCall:
                 self._exchange.queue(b"\r\n")
             self._finish()
 
-    async def _send_file(self, path: str) -> None:
-        if self._exchange.answered:
-            raise RuntimeError("'http.response.pathsend' must be the first message after the start")
-        file = await asyncio.to_thread(open, path, "rb")
-        try:
-            size = os.fstat(file.fileno()).st_size
-            if self._length is None:
-                self._length = size
-            elif self._length != size:
-                raise RuntimeError("Content-Length is not the size of the file")
-            self._start(size, False)
-            while self._framing is _Framing.LENGTH and self._left and not self._exchange.gone:
-                content = await asyncio.to_thread(file.read, min(self._left, FILE_CHUNK))
-                if not content:
-                    raise RuntimeError("the file has become shorter")
-                self._left -= len(content)
-                if self._exchange.gone:
-                    return
-                self._exchange.write(content)
-                if self._exchange.is_full():
-                    await self._exchange.room()
-        finally:
-            await asyncio.to_thread(file.close)
+    def begin_file(self, size: int) -> int:
+        """Start a response whose body is a file of ``size`` bytes. Returns the bytes to send."""
+        if self._length is None:
+            self._length = size
+        elif self._length != size:
+            raise RuntimeError("Content-Length is not the size of the file")
+        self._start(size, False)
+        return size if self._framing == LENGTH else 0
+
+    def end_file(self) -> None:
+        """The file is sent."""
         if not self._exchange.gone:
             self._finish()
 
@@ -415,6 +428,19 @@ def _octets(body: object) -> bytes:
     if body is None:
         return b""
     raise TypeError(f"the body of a response must be bytes, not {type(body).__name__}")
+
+
+def _is_safe(headers: Iterable[Any]) -> bool:
+    """Whether ``headers`` are what most applications send: bytes, with known names. Others may be right, too."""
+    if type(headers) is not list:
+        return False
+    for field in headers:
+        name, value = field
+        if type(name) is not bytes or type(value) is not bytes or name not in _NAMES:
+            return False
+        if b"\r" in value or b"\n" in value or b"\0" in value or value[:1] in _SPACE or value[-1:] in _SPACE:
+            return False
+    return True
 
 
 def _checked(headers: Iterable[Any]) -> list[tuple[bytes, bytes]]:

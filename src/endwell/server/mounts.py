@@ -11,6 +11,7 @@ from ..aio.exchange import Exchange
 from ..aio.flag import Flag
 from ..aio.websocket import WebSocket
 from ..asgi.application import Application
+from ..asgi.coroutines import run
 from ..asgi.http import HttpCall
 from ..asgi.lifespan import Lifespan
 from ..asgi.scope import scope_of, tls_extension
@@ -22,7 +23,7 @@ from ..protocol.handshake import wants_websocket
 from ..protocol.negotiation import Accepted
 from ..protocol.opening import accept
 from .drain.run import DrainRun
-from .router import Kind, Route, Router
+from .router import Route, Router
 
 __all__ = ["Mount", "Mounts", "check_max_body", "check_prefix"]
 
@@ -111,10 +112,9 @@ class Mounts:
 
     def find(self, request: Request) -> Mount | None:
         """The application of a request; None if a route of the server has its path, or there is none."""
-        kind: Kind = "websocket" if wants_websocket(request) else "http"
         path = request.raw_path
         segments = [unquote(segment) for segment in path.split("/")] if "%" in path else path.split("/")
-        if self._dispatcher.router.has(segments, kind):
+        if self._dispatcher.router.has(segments, "websocket" if wants_websocket(request) else "http"):
             return None
         for mount in self._mounts:
             if mount.matches(segments):
@@ -134,12 +134,14 @@ class Mounts:
         if request.version != "1.0":
             extensions["http.response.early_hint"] = {}
             # RFC 9110 §6.5.1: trailers are for a client that says it keeps them.
-            if "trailers" in (option.lower() for option in request.headers.list_of("TE")):
+            if "TE" in request.headers and "trailers" in (
+                option.lower() for option in request.headers.list_of("TE")
+            ):
                 extensions["http.response.trailers"] = {}
         if (tls := request.tls) is not None:
             extensions["tls"] = tls_extension(tls)
         scope["extensions"] = extensions
-        return HttpCall(exchange, scope, self._http, mount.max_body).run(mount.application)
+        return run(HttpCall(exchange, scope, self._http, mount.max_body), mount.application)
 
     def _websocket(self, mount: Mount, exchange: Exchange, request: Request) -> Any:
         options = mount.options or self._dispatcher.options

@@ -207,7 +207,8 @@ class Router:
 
     def has(self, segments: list[str], kind: Kind) -> bool:
         """Whether a route of this kind has the path with the decoded ``segments``, for whatever method."""
-        return any(route.params(segments[1:]) is not None for route in self._routes[kind])
+        routes = self._routes[kind]
+        return bool(routes) and any(route.params(segments[1:]) is not None for route in routes)
 
 
 #: The methods that a route may have. RFC 9110 §9.3.6 and §9.3.8: CONNECT and TRACE are for proxies.

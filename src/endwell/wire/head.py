@@ -24,6 +24,43 @@ __all__ = ["RequestReader", "ResponseReader"]
 
 #: RFC 9110 §9, RFC 5789.
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
+#: The names of the fields that most requests have, which need no check: in the spelling of HTTP/1.1 and of HTTP/2.
+_NAMES = frozenset(
+    spelling
+    for name in (
+        "Accept",
+        "Accept-Encoding",
+        "Accept-Language",
+        "Authorization",
+        "Cache-Control",
+        "Connection",
+        "Content-Length",
+        "Content-Type",
+        "Cookie",
+        "Host",
+        "If-Modified-Since",
+        "If-None-Match",
+        "Origin",
+        "Pragma",
+        "Referer",
+        "Sec-Fetch-Dest",
+        "Sec-Fetch-Mode",
+        "Sec-Fetch-Site",
+        "Sec-Fetch-User",
+        "Sec-WebSocket-Extensions",
+        "Sec-WebSocket-Key",
+        "Sec-WebSocket-Protocol",
+        "Sec-WebSocket-Version",
+        "Transfer-Encoding",
+        "Upgrade",
+        "Upgrade-Insecure-Requests",
+        "User-Agent",
+        "X-Forwarded-For",
+        "X-Forwarded-Host",
+        "X-Forwarded-Proto",
+    )
+    for spelling in (name, name.lower())
+)
 _VERSIONS = {"HTTP/1.1": "1.1", "HTTP/1.0": "1.0"}
 #: The bytes of a token, and the bytes of a field value (RFC 9110 §5.5): HTAB, SP, VCHAR, obs-text.
 _TOKEN = "".join(TOKEN).encode()
@@ -322,7 +359,7 @@ def _request_line(line: str) -> tuple[str, str, str]:
     if len(words) != 3:
         raise BadRequest("the request line is not a method, a target and a version, with one space between")
     method, target, protocol = words
-    if not method or not TOKEN.issuperset(method):
+    if method not in _METHODS and (not method or not TOKEN.issuperset(method)):
         raise BadRequest("the method is not a token")
     if not (target.isascii() and target.isprintable()):
         raise BadRequest("the target is not printable ASCII")
@@ -343,7 +380,9 @@ def _check_names(headers: Headers) -> None:
     except ValueError:
         raise BadRequest("a line of the head is not a name, a colon and a value") from None
     # All names in one check: a check for each name costs more than everything else here.
-    if "" in names or "".join(names).encode("latin-1").translate(None, _TOKEN):
+    if not _NAMES.issuperset(names) and (
+        "" in names or "".join(names).encode("latin-1").translate(None, _TOKEN)
+    ):
         raise BadRequest("the name of a field is not a token")
 
 

@@ -1,0 +1,59 @@
+cimport cython
+
+from endwell.aio.exchange cimport Exchange
+from endwell.http.request cimport Request
+
+cdef int START
+cdef int BODY
+cdef int TRAILERS
+cdef int DONE_STAGE
+cdef int NONE
+cdef int LENGTH
+cdef int CHUNKED
+cdef int UNTIL_EOF
+
+
+cdef class HttpCall:
+    cdef readonly dict scope
+    cdef Exchange _exchange
+    cdef Request _request
+    cdef object _host
+    cdef object _body
+    cdef bint _unread
+    cdef list _waiters
+    cdef int _stage
+    cdef int _status
+    cdef list _fields
+    cdef object _length
+    cdef bint _close
+    cdef bint _trailers
+    cdef bint _has_server
+    cdef int _framing
+    cdef long long _left
+
+    cdef bint _is_over(self) except -1
+    cdef bint _is_disconnected(self) except -1
+    @cython.locals(exchange=Exchange)
+    cpdef send(self, event)
+    cdef _begin(self, event)
+    cdef _hint(self, event)
+    @cython.locals(exchange=Exchange, request=Request, status=cython.int, framing=cython.int, keep=cython.bint)
+    cdef _start(self, size, more)
+    @cython.locals(exchange=Exchange, framing=cython.int)
+    cdef _send_body(self, bytes body, bint more)
+    cdef _finish(self)
+    cdef _send_trailers(self, event)
+
+
+cdef list _checked(headers)
+
+cdef bint _is_safe(headers) except -1
+
+
+cdef class _DateField:
+    cdef long long _second
+    cdef bytes _line
+
+    cpdef bytes line(self)
+
+cdef _DateField _DATE
