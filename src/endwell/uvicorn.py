@@ -189,12 +189,7 @@ class _Connection:
             return
         self._site.openings.add(exchange)
         scope = scope_of(
-            request,
-            "websocket",
-            client=client,
-            server=get_local_addr(transport),
-            root_path=config.root_path,
-            version=config.asgi_version,
+            request, "websocket", client, get_local_addr(transport), config.root_path, config.asgi_version
         )
         scope["state"] = app_state.copy()
         self._call = call = WebSocketCall(exchange, accepted, scope, self)

@@ -11,6 +11,13 @@ cdef int NONE
 cdef int LENGTH
 cdef int CHUNKED
 cdef int UNTIL_EOF
+cdef int ORDINARY
+cdef int CONTENT_LENGTH
+cdef int TRANSFER_ENCODING
+cdef int CONNECTION
+cdef int DATE
+cdef int SERVER
+cdef dict _KNOWN
 
 
 cdef class HttpCall:
@@ -23,7 +30,7 @@ cdef class HttpCall:
     cdef list _waiters
     cdef int _stage
     cdef int _status
-    cdef list _fields
+    cdef bytes _fields
     cdef object _length
     cdef bint _close
     cdef bint _trailers
@@ -35,6 +42,7 @@ cdef class HttpCall:
     cdef bint _is_disconnected(self) except -1
     @cython.locals(exchange=Exchange)
     cpdef send(self, event)
+    @cython.locals(close=cython.bint, has_date=cython.bint, has_server=cython.bint, count=cython.Py_ssize_t, parts=list, fields=bytes)
     cdef _begin(self, event)
     cdef _hint(self, event)
     @cython.locals(exchange=Exchange, request=Request, status=cython.int, framing=cython.int, keep=cython.bint)
@@ -43,11 +51,6 @@ cdef class HttpCall:
     cdef _send_body(self, bytes body, bint more)
     cdef _finish(self)
     cdef _send_trailers(self, event)
-
-
-cdef list _checked(headers)
-
-cdef bint _is_safe(headers) except -1
 
 
 cdef class _DateField:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Iterable
 from email.utils import formatdate
@@ -23,17 +22,20 @@ from . import coroutines
 __all__ = ["HttpCall"]
 
 _TOKEN = "".join(TOKEN).encode()
-#: RFC 9110 §5.5: "Field values containing CR, LF, or NUL characters are invalid and dangerous".
-_DANGEROUS = re.compile(rb"[\r\n\0]")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
 _STATUS_LINES = {
     status: f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\n".encode() for status in range(200, 600)
 }
-#: White space around a value is not part of it.
-_SPACE = frozenset((b" ", b"\t"))
-#: The names of the fields that most responses have, which need no check.
-_NAMES = frozenset(
-    spelling
+#: Kinds of fields: those that the server itself writes, and those that it adds if they are missing.
+ORDINARY, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, DATE, SERVER = range(6)
+#: The names of the fields that most responses have, which need no check, and their kind.
+_KNOWN = {
+    spelling: {
+        b"content-length": CONTENT_LENGTH,
+        b"transfer-encoding": TRANSFER_ENCODING,
+        b"connection": CONNECTION,
+        b"date": DATE,
+        b"server": SERVER,
+    }.get(name.lower(), ORDINARY)
     for name in (
         b"Accept-Ranges",
         b"Access-Control-Allow-Credentials",
@@ -62,8 +64,10 @@ _NAMES = frozenset(
         b"X-Frame-Options",
     )
     for spelling in (name, name.lower())
-)
-_FRAMING = frozenset((b"connection", b"content-length", b"transfer-encoding"))
+}
+#: Digits of a Content-Length that fit into 64 bits.
+MAX_DIGITS = 18
+NOT_BYTES = "the names and values of header fields must be bytes"
 
 
 class Host(Protocol):
@@ -132,7 +136,7 @@ class HttpCall:
         self._stage = START
         # The response: status, fields as bytes, and what the application has said about its framing.
         self._status = 0
-        self._fields: list[bytes] = []
+        self._fields = b""
         self._length: int | None = None
         self._close = self._trailers = self._has_server = False
         self._framing = NONE
@@ -283,38 +287,48 @@ class HttpCall:
             raise RuntimeError(f"Invalid HTTP status code '{status}' in response.")
         length: int | None = None
         close = has_date = has_server = False
-        fields: list[bytes] = []
+        parts: list[bytes] = []
+        count = 0
         headers = event.get("headers") or ()
-        for name, value in headers if _is_safe(headers) else _checked(headers):
-            key = name.lower()
-            if key in _FRAMING:
-                if key == b"content-length":
-                    if length is not None or not _LENGTH.fullmatch(value):
-                        raise RuntimeError("Content-Length must occur once, with a number")
-                    length = int(value)
-                    continue
+        if not isinstance(headers, list | tuple):
+            headers = list(headers)
+        for field in headers:
+            name, value = field
+            kind = _KNOWN.get(name) if type(name) is bytes else None
+            if kind is None:
+                kind = _kind_of(name)
+            if kind in (ORDINARY, DATE, SERVER):
+                count += 1
+                parts += (name, b": ", value, b"\r\n")
+                has_date = has_date or kind == DATE
+                has_server = has_server or kind == SERVER
+            elif kind == CONTENT_LENGTH:
+                if length is not None or not value.isdigit() or len(value) > MAX_DIGITS:
+                    raise RuntimeError("Content-Length must occur once, with a number")
+                length = int(value)
+            else:
                 options = value.lower().replace(b" ", b"").split(b",")
-                if key == b"connection":
+                if kind == CONNECTION:
                     # The server decides about the connection; the application may only end it.
                     close = close or b"close" in options
                 elif options != [b"chunked"]:
                     raise RuntimeError("Transfer-Encoding must be chunked: the server encodes the body")
-                continue
-            if key == b"date":
-                has_date = True
-            elif key == b"server":
-                has_server = True
-            fields.append(b"%b: %b\r\n" % (name, value))
+        try:
+            fields = b"".join(parts)
+        except TypeError:
+            raise TypeError(NOT_BYTES) from None
+        # Each line has one CR LF, and nothing else that a parser could take for the end of a line.
+        if fields.count(b"\n") != count or fields.count(b"\r") != count or b"\0" in fields:
+            _check_values(headers)
         if not has_date:
-            fields.append(_DATE.line())
+            fields += _DATE.line()
         self._status = int(status)
         self._fields, self._length, self._close, self._has_server = fields, length, close, has_server
         self._trailers = bool(event.get("trailers"))
         self._stage = BODY
 
     def _hint(self, event: dict[str, Any]) -> None:
-        links = _checked([(b"link", link) for link in event.get("links") or ()])
-        lines = b"".join([b"link: %b\r\n" % value for _, value in links])
+        lines = _lines([(b"link", link) for link in event.get("links") or ()])
         self._exchange.write(b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % lines)
 
     def _start(self, size: int, more: bool) -> None:
@@ -339,7 +353,7 @@ class HttpCall:
         if request.method == "HEAD":
             framing = NONE
         self._framing, self._left = framing, length or 0
-        head = [_STATUS_LINES[status], *self._fields]
+        head = [_STATUS_LINES[status], self._fields]
         if not self._has_server:
             head.append(b"server: endwell\r\n")
         if length is not None:
@@ -398,10 +412,10 @@ class HttpCall:
             self._wake()
 
     def _send_trailers(self, event: dict[str, Any]) -> None:
-        fields = _checked(event.get("headers") or ())
+        lines = _lines(list(event.get("headers") or ()))
         chunked = self._framing == CHUNKED
-        if chunked and fields:
-            self._exchange.queue(b"".join([b"%b: %b\r\n" % field for field in fields]))
+        if chunked:
+            self._exchange.queue(lines)
         if not event.get("more_trailers"):
             if chunked:
                 self._exchange.queue(b"\r\n")
@@ -430,33 +444,35 @@ def _octets(body: object) -> bytes:
     raise TypeError(f"the body of a response must be bytes, not {type(body).__name__}")
 
 
-def _is_safe(headers: Iterable[Any]) -> bool:
-    """Whether ``headers`` are what most applications send: bytes, with known names. Others may be right, too."""
-    if type(headers) is not list:
-        return False
-    for field in headers:
-        name, value = field
-        if type(name) is not bytes or type(value) is not bytes or name not in _NAMES:
-            return False
-        if b"\r" in value or b"\n" in value or b"\0" in value or value[:1] in _SPACE or value[-1:] in _SPACE:
-            return False
-    return True
+def _kind_of(name: object) -> int:
+    """What a field that is not among the known ones means. Raises TypeError or ValueError if it has no name."""
+    if isinstance(name, str):
+        raise TypeError(NOT_BYTES)
+    octets = bytes(name)  # type: ignore[call-overload]
+    # HTTP/2's pseudo-header fields, and any name that is no token.
+    if not octets or octets.translate(None, _TOKEN):
+        raise ValueError(f"header name {octets!r} is not a token")
+    return _KNOWN.get(octets.lower(), ORDINARY)
 
 
-def _checked(headers: Iterable[Any]) -> list[tuple[bytes, bytes]]:
-    """Fields as bytes. Raises TypeError or ValueError if they could be read as something else."""
-    fields: list[tuple[bytes, bytes]] = []
-    for field in headers:
-        if str in map(type, field):
-            raise TypeError("the names and values of header fields must be bytes")
-        name, value = bytes(field[0]), bytes(field[1]).strip(b" \t")
-        # HTTP/2's pseudo-header fields, and any name that is no token.
-        if not name or name.translate(None, _TOKEN):
-            raise ValueError(f"header name {name!r} is not a token")
-        if _DANGEROUS.search(value):
-            raise ValueError(f"value of header {name.decode()} contains CR, LF or NUL")
-        fields.append((name, value))
-    return fields
+def _check_values(headers: Iterable[Any]) -> None:
+    """Raise ValueError for a value that could be read as something else."""
+    for name, value in headers:
+        # RFC 9110 §5.5: "Field values containing CR, LF, or NUL characters are invalid and dangerous".
+        if any(octet in bytes(value) for octet in b"\r\n\0"):
+            raise ValueError(f"value of header {bytes(name).decode('latin-1')} contains CR, LF or NUL")
+
+
+def _lines(headers: Iterable[Any]) -> bytes:
+    """The lines of fields. Raises TypeError or ValueError if they could be read as something else."""
+    lines: list[bytes] = []
+    for name, value in headers:
+        _kind_of(name)
+        if isinstance(value, str):
+            raise TypeError(NOT_BYTES)
+        lines.append(b"%b: %b\r\n" % (name, value))
+    _check_values(headers)
+    return b"".join(lines)
 
 
 class _DateField:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from urllib.parse import unquote
 
-from ..http import Request, TLSInfo
+from ..http.headers import Headers
+from ..http.request import Request
+from ..http.tls import TLSInfo
 
-__all__ = ["SPEC_VERSION", "scope_of", "tls_extension"]
+__all__ = ["SPEC_VERSION", "Kind", "scope_of", "tls_extension"]
+
+Kind: TypeAlias = Literal["http", "websocket"]
 
 #: The version of the specification, www.rst, that the events follow. 2.5 added ``reason`` to the event of the end.
 SPEC_VERSION = "2.5"
@@ -31,13 +35,7 @@ _ATTRIBUTES = {
 
 
 def scope_of(
-    request: Request,
-    kind: Literal["http", "websocket"],
-    *,
-    client: object,
-    server: object,
-    root_path: str,
-    version: str = "3.0",
+    request: Request, kind: Kind, client: object, server: object, root_path: str, version: str
 ) -> dict[str, Any]:
     """The scope of a request, without ``state`` and ``extensions``.
 
@@ -46,7 +44,7 @@ def scope_of(
     path, _, query = request.target.partition("?")
     headers = request.headers
     secure = request.secure
-    scope = {
+    scope: dict[str, Any] = {
         "type": kind,
         "asgi": {"version": version, "spec_version": SPEC_VERSION},
         "http_version": request.version,
@@ -57,7 +55,7 @@ def scope_of(
         "path": root_path + (unquote(path) if "%" in path else path),
         "raw_path": f"{root_path}{path}".encode("latin-1"),
         "query_string": query.encode("latin-1"),
-        "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers],
+        "headers": _octets_of(headers),
     }
     if kind == "http":
         scope["method"] = request.method
@@ -66,6 +64,13 @@ def scope_of(
             headers.list_of("Sec-WebSocket-Protocol") if "Sec-WebSocket-Protocol" in headers else []
         )
     return scope
+
+
+def _octets_of(headers: Headers) -> list[tuple[bytes, bytes]]:
+    fields: list[tuple[bytes, bytes]] = []
+    for name, value in headers:
+        fields.append((name.lower().encode("latin-1"), value.encode("latin-1")))
+    return fields
 
 
 def tls_extension(info: TLSInfo) -> dict[str, Any]:

@@ -21,6 +21,8 @@ def allows_keep_alive(request: Request) -> bool:
     headers = request.headers
     if "Upgrade" in headers:
         return False
+    if "Connection" not in headers:
+        return request.version != "1.0"
     options = [option.lower() for option in headers.list_of("Connection")]
     # RFC 9112 §9.3: in HTTP/1.1 a connection persists unless the "close" option is present; in HTTP/1.0 only
     # if the "keep-alive" option is present.

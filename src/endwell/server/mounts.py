@@ -14,7 +14,7 @@ from ..asgi.application import Application
 from ..asgi.coroutines import run
 from ..asgi.http import HttpCall
 from ..asgi.lifespan import Lifespan
-from ..asgi.scope import scope_of, tls_extension
+from ..asgi.scope import Kind, scope_of, tls_extension
 from ..asgi.websocket import WebSocketCall
 from ..errors import RequestRefused, ServiceUnavailable
 from ..http import Request
@@ -59,6 +59,7 @@ class Mount:
     ) -> None:
         self.prefix = prefix
         self.segments = prefix.split("/")
+        self.size = len(self.segments)
         self.application = application
         self.lifespan = lifespan
         self.max_body = max_body
@@ -68,20 +69,10 @@ class Mount:
         #: The handler of its WebSockets, as a drain names it.
         self.route = Route("websocket", f"{prefix}/{{path:path}}", application, ())
 
-    def matches(self, segments: list[str]) -> bool:
-        """Whether the path with the decoded ``segments`` is below the prefix."""
-        return segments[: len(self.segments)] == self.segments
-
-    def scope(self, exchange: Exchange, request: Request, kind: Any) -> dict[str, Any]:
+    def scope(self, exchange: Exchange, request: Request, kind: Kind) -> dict[str, Any]:
         """The scope of a request, without the extensions."""
-        scope = scope_of(
-            request,
-            kind,
-            client=_pair(request.remote_address),
-            server=_pair(exchange.local_address),
-            root_path="",
-            version=self._version,
-        )
+        client, server = _pair(request.remote_address), _pair(exchange.local_address)
+        scope = scope_of(request, kind, client, server, "", self._version)
         scope["root_path"] = self.prefix
         scope["state"] = self.lifespan.state.copy()
         return scope
@@ -108,39 +99,36 @@ class Mounts:
         if any(other.prefix == mount.prefix for other in self._mounts):
             raise ValueError(f"an application is already mounted at {mount.prefix or '/'!r}")
         # The longest prefix wins.
-        self._mounts = sorted([*self._mounts, mount], key=lambda each: -len(each.segments))
+        self._mounts = sorted([*self._mounts, mount], key=lambda each: -each.size)
 
     def find(self, request: Request) -> Mount | None:
         """The application of a request; None if a route of the server has its path, or there is none."""
         path = request.raw_path
         segments = [unquote(segment) for segment in path.split("/")] if "%" in path else path.split("/")
-        if self._dispatcher.router.has(segments, "websocket" if wants_websocket(request) else "http"):
+        if self._dispatcher.router.has(segments, "websocket" if upgrades(request) else "http"):
             return None
         for mount in self._mounts:
-            if mount.matches(segments):
+            if segments[: mount.size] == mount.segments:
                 return mount
         return None
 
     def call(self, mount: Mount, exchange: Exchange, request: Request) -> Any:
         """Return the coroutine that answers the request; None if it is answered already."""
         exchange.wait_for_answer()
-        if wants_websocket(request):
+        if upgrades(request):
             return self._websocket(mount, exchange, request)
         scope = mount.scope(exchange, request, "http")
-        extensions: dict[str, Any] = {
+        scope["extensions"] = extensions = {
             "http.response.pathsend": {},
             "endwell": {"draining": exchange.stopping},
         }
         if request.version != "1.0":
             extensions["http.response.early_hint"] = {}
             # RFC 9110 §6.5.1: trailers are for a client that says it keeps them.
-            if "TE" in request.headers and "trailers" in (
-                option.lower() for option in request.headers.list_of("TE")
-            ):
+            if "TE" in request.headers and "trailers" in map(str.lower, request.headers.list_of("TE")):
                 extensions["http.response.trailers"] = {}
-        if (tls := request.tls) is not None:
+        if request.secure and (tls := request.tls) is not None:
             extensions["tls"] = tls_extension(tls)
-        scope["extensions"] = extensions
         return run(HttpCall(exchange, scope, self._http, mount.max_body), mount.application)
 
     def _websocket(self, mount: Mount, exchange: Exchange, request: Request) -> Any:
@@ -246,6 +234,12 @@ class _WebSocketHost:
             self._undecided.discard(self)
             self.call.gone()
             self.call.over()
+
+
+def upgrades(request: Request) -> bool:
+    """Whether the request asks for a WebSocket."""
+    # The shorter question first, because most requests do not.
+    return "Upgrade" in request.headers and wants_websocket(request)
 
 
 def _pair(address: object) -> Any:
