@@ -25,7 +25,7 @@ from ..sync.request import Request as BlockingRequest
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.authority import is_among
 from .drain.run import DrainRun
-from .mounts import Mount, Mounts
+from .mounts import Mounts, upgrades
 from .observers import MAX_LOGGED, Observers
 from .pending import Decision, PendingAnswer
 from .respond import response_from
@@ -78,16 +78,22 @@ class Dispatcher:
             host = f"it is for {(request.headers.get('Host') or '')[:MAX_LOGGED]!r}"
             error = MisdirectedRequest("the host of the request is not allowed here", detail=host)
             self._answer(exchange, error)
-        elif self.mounts and not self.hooks and (mount := self.mounts.find(request)) is not None:
-            self._call_mounted(mount, exchange, request)
+        elif self.mounts.exist and not self.hooks and self._call_mounted(exchange, request):
+            pass
         elif not self.hooks and wants_websocket(request):
             self._respond(exchange, request, None)
         else:
             self._start_answering(exchange, request)
 
-    def _call_mounted(self, mount: Mount, exchange: Exchange, request: Request) -> None:
-        if (coroutine := self.mounts.call(mount, exchange, request)) is not None:
+    def _call_mounted(self, exchange: Exchange, request: Request) -> bool:
+        """Have a mounted application answer. False if none has the path of the request."""
+        upgrade = upgrades(request)
+        mount = self.mounts.find(request, upgrade)
+        if mount is None:
+            return False
+        if (coroutine := self.mounts.call(mount, exchange, request, upgrade)) is not None:
             self.start(coroutine)
+        return True
 
     def _answers_to(self, request: Request) -> bool:
         """Whether ``allowed_hosts`` contains the host of ``request``, or its route accepts any host."""
@@ -226,17 +232,17 @@ class Dispatcher:
     async def _page(self, pending: PendingAnswer) -> Response | None:
         """Run the hooks and the HTTP handler. Returns the response; None if the request may become a WebSocket."""
         request = pending.request
-        if not (upgrades := wants_websocket(request)):
+        if not (upgrade := wants_websocket(request)):
             body = pending.exchange.request_body()
         for hook in self.hooks:
             pending.begin(f"the process_request hook {getattr(hook, '__qualname__', hook)!r}")
             returned = await self._call(self.threads.hook, hook, blocks(hook), request)
             if returned is not None:
                 return self._refused_by_code(pending, response_from(returned, hook))
-        if self.mounts and (mount := self.mounts.find(request)) is not None:
-            pending.call = partial(self.mounts.call, mount, pending.exchange, request)
+        if self.mounts.exist and (mount := self.mounts.find(request, upgrade)) is not None:
+            pending.call = partial(self.mounts.call, mount, pending.exchange, request, upgrade)
             return None
-        if upgrades:
+        if upgrade:
             return await self._decide(pending)
         route, params = self.router.match(request.raw_path, "http", request.method)
         request.params = params

@@ -17,7 +17,7 @@ from ..asgi.lifespan import Lifespan
 from ..asgi.scope import Kind, scope_of, tls_extension
 from ..asgi.websocket import WebSocketCall
 from ..errors import RequestRefused, ServiceUnavailable
-from ..http import Request
+from ..http.request import Request
 from ..options import Options
 from ..protocol.handshake import wants_websocket
 from ..protocol.negotiation import Accepted
@@ -25,7 +25,7 @@ from ..protocol.opening import accept
 from .drain.run import DrainRun
 from .router import Route, Router
 
-__all__ = ["Mount", "Mounts", "check_max_body", "check_prefix"]
+__all__ = ["Mount", "Mounts", "check_max_body", "check_prefix", "upgrades"]
 
 logger = logging.getLogger("endwell.server")
 
@@ -84,12 +84,11 @@ class Mounts:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._mounts: list[Mount] = []
+        #: Whether there are any.
+        self.exist = False
         # The requests for a WebSocket that an application has not answered.
         self._undecided: set[_WebSocketHost] = set()
         self._http = _HttpHost(dispatcher)
-
-    def __bool__(self) -> bool:
-        return bool(self._mounts)
 
     def __iter__(self) -> Iterator[Mount]:
         return iter(self._mounts)
@@ -98,24 +97,25 @@ class Mounts:
         """Add an application. Raises ValueError if its prefix is in use."""
         if any(other.prefix == mount.prefix for other in self._mounts):
             raise ValueError(f"an application is already mounted at {mount.prefix or '/'!r}")
+        self.exist = True
         # The longest prefix wins.
         self._mounts = sorted([*self._mounts, mount], key=lambda each: -each.size)
 
-    def find(self, request: Request) -> Mount | None:
+    def find(self, request: Request, upgrade: bool) -> Mount | None:
         """The application of a request; None if a route of the server has its path, or there is none."""
         path = request.raw_path
         segments = [unquote(segment) for segment in path.split("/")] if "%" in path else path.split("/")
-        if self._dispatcher.router.has(segments, "websocket" if upgrades(request) else "http"):
+        if self._dispatcher.router.has(segments, "websocket" if upgrade else "http"):
             return None
         for mount in self._mounts:
             if segments[: mount.size] == mount.segments:
                 return mount
         return None
 
-    def call(self, mount: Mount, exchange: Exchange, request: Request) -> Any:
+    def call(self, mount: Mount, exchange: Exchange, request: Request, upgrade: bool) -> Any:
         """Return the coroutine that answers the request; None if it is answered already."""
         exchange.wait_for_answer()
-        if upgrades(request):
+        if upgrade:
             return self._websocket(mount, exchange, request)
         scope = mount.scope(exchange, request, "http")
         scope["extensions"] = extensions = {
