@@ -33,6 +33,7 @@ cdef class Exchange(Answerable):
     cdef Py_ssize_t _sent
     cdef list _waiters
 
+    cpdef bint is_gone(self) except -1
     cpdef bint keeps_alive(self) except -1
     cpdef watch(self, watcher, bint half_close=*)
     cpdef start(self, bytes head, bint keep)

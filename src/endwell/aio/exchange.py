@@ -105,6 +105,10 @@ class Exchange(Answerable):
     @property
     def gone(self) -> bool:
         """Whether the connection has ended, so that an answer could not be delivered."""
+        return self.is_gone()
+
+    def is_gone(self) -> bool:
+        """:attr:`gone` as a method, whose call costs a compiled caller less."""
         return self._finished or self._core.ended
 
     @property

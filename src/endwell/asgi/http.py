@@ -158,7 +158,7 @@ class HttpCall:
 
     def returned(self, value: object) -> None:
         """The application has returned ``value``."""
-        if self._stage != DONE_STAGE and not self._exchange.gone:
+        if self._stage != DONE_STAGE and not self._exchange.is_gone():
             what = "starting" if self._stage == START else "completing"
             self._host.logger.error("ASGI callable returned without %s response.", what)
         elif value is not None:
@@ -179,7 +179,7 @@ class HttpCall:
             return
         self._stage = DONE_STAGE
         exchange = self._exchange
-        if not exchange.answered and not exchange.gone:
+        if not exchange.answered and not exchange.is_gone():
             if refusal is None:
                 exchange.answer(Response.text("Internal Server Error", 500))
             else:
@@ -231,7 +231,7 @@ class HttpCall:
         return self._stage == DONE_STAGE or self._is_disconnected()
 
     def _is_disconnected(self) -> bool:
-        return self._exchange.gone or self._exchange.half_closed
+        return self._exchange.is_gone() or self._exchange.half_closed
 
     def _changed(self) -> None:
         if self._waiters and self._is_over():
@@ -250,12 +250,12 @@ class HttpCall:
         kind: str = event["type"]
         exchange = self._exchange
         if self._stage == DONE_STAGE:
-            if not exchange.answered or exchange.gone or self._status:
+            if not exchange.answered or exchange.is_gone() or self._status:
                 raise RuntimeError(
                     f"Unexpected ASGI message '{kind}' sent, after response already completed."
                 )
             return DONE  # the server has answered, because the body of the request broke a rule
-        if exchange.gone:
+        if exchange.is_gone():
             ending = exchange.ending
             assert ending is not None
             raise ClientDisconnected(ending)
@@ -432,7 +432,7 @@ class HttpCall:
 
     def end_file(self) -> None:
         """The file is sent."""
-        if not self._exchange.gone:
+        if not self._exchange.is_gone():
             self._finish()
 
 

@@ -59,11 +59,14 @@ class Dispatcher:
         #: The current or finished drain; None before it.
         self.drain_run: DrainRun | None = None
         self._context = Context()
+        self._create_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
     def begin(self) -> None:
         """The server starts to listen. Handlers see the context variables of the caller."""
         self.threads.begin()
         self._context = copy_context()
+        # Asking for it costs a system call on Python 3.11.
+        self._create_task = asyncio.get_running_loop().create_task
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer the exchange, now or in a task."""
@@ -110,7 +113,7 @@ class Dispatcher:
     def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``coroutine`` as a task of the server."""
         # Use the context of the call that serves; callbacks of the loop run in other contexts.
-        task = self._context.run(asyncio.get_running_loop().create_task, coroutine)
+        task = self._context.run(self._create_task, coroutine)
         self.tasks[task] = None
         task.add_done_callback(self._forget, context=self._context)
         return task
