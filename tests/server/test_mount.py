@@ -84,6 +84,17 @@ async def test_the_routes_of_the_server_win_and_then_the_longest_prefix(transpor
         assert (await peer.ask(request_of("POST", "/api/health", b""))).status == 405
 
 
+@pytest.mark.parametrize("method", ["PROPFIND", "QUERY", "OPTIONS", "DELETE"])
+async def test_a_method_that_no_route_has_reaches_the_application(method):
+    server = mounted("/")
+    server.get("/own")(lambda request: "own")
+    async with server.serving(), asked(server) as peer:
+        assert (await peer.ask(request_of(method, "/x", b"<body/>"))).body == b"/  /x"
+        assert (await peer.ask(request_of(method, "/own", b""))).status == 405
+    async with server.serving(), asked(server) as peer:
+        assert (await peer.ask(request_of("BREW", "/x"))).status == 501
+
+
 @pytest.mark.parametrize("path", ["/api/chat", "/x"])
 async def test_a_websocket_reaches_the_application_of_its_path(path, transport):
     server = mounted("/", "/api")

@@ -23,8 +23,25 @@ from .hixie import CHALLENGE, PROOF, PROVING, has_proof, is_challenged
 
 __all__ = ["RequestReader", "ResponseReader"]
 
-#: RFC 9110 §9, RFC 5789.
-_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
+#: RFC 9110 §9, RFC 5789; then those of IANA's registry that an application may have, such as WebDAV's.
+_METHODS = frozenset(
+    (
+        *("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"),
+        *("ACL", "BIND", "CHECKOUT", "COPY", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL"),
+        *(
+            "MOVE",
+            "PROPFIND",
+            "PROPPATCH",
+            "QUERY",
+            "REBIND",
+            "REPORT",
+            "SEARCH",
+            "UNBIND",
+            "UNLINK",
+            "UNLOCK",
+        ),
+    )
+)
 #: The names of the fields that most requests have, which need no check: in the spelling of HTTP/1.1 and of HTTP/2.
 _NAMES = frozenset(
     spelling
