@@ -33,7 +33,7 @@ from endwell.wire.hybi import Hybi03
 from tests.fuzz.pieces import reads, said
 from tests.fuzz.requests import body, forwarded, preamble
 from tests.raw import NONCE
-from tests.wire.h11_reader import read_by_h11
+from tests.wire.h11_reader import comparable, read_by_h11
 from tests.wire.peer import receive
 
 __all__ = ["TARGETS", "check"]
@@ -239,10 +239,7 @@ def requests(data: bytes, cuts: list[int]) -> object:
     except RequestRefused as exc:
         error = exc
     if not cuts:
-        ours = [
-            (made.method, made.target, [(name.lower(), value) for name, value in made.headers], content)
-            for made, content in found
-        ]
+        ours = [(made.method, made.target, comparable(made.headers), content) for made, content in found]
         theirs = read_by_h11(data[1:])
         # This library rewrites a target in absolute-form, and the Host with it.
         if any("://" in target for _, target, _, _ in theirs):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import h11
 
-__all__ = ["read_by_h11"]
+from endwell import Headers
+
+__all__ = ["comparable", "read_by_h11"]
 
 Read = tuple[str, str, list[tuple[str, str]], bytes]
 
@@ -29,3 +31,9 @@ def read_by_h11(data: bytes) -> list[Read]:
         found.append((request.method.decode(), request.target.decode(), fields, content))
         data = connection.trailing_data[0]
     return found
+
+
+def comparable(headers: Headers) -> list[tuple[str, str]]:
+    """The fields as h11 has them."""
+    fields = [(name.lower(), value) for name, value in headers]
+    return [(name, value.lower() if name == "transfer-encoding" else value) for name, value in fields]

@@ -9,7 +9,7 @@ from endwell.errors import RequestRefused
 from endwell.options import Options
 from endwell.wire.body import BodyReader, body_length
 from endwell.wire.head import RequestReader
-from tests.wire.h11_reader import read_by_h11
+from tests.wire.h11_reader import comparable, read_by_h11
 
 LIMIT = 2**16
 
@@ -59,26 +59,38 @@ STARTS = [
 ]
 
 
+#: Lines with the bodies that they announce.
+MATCHING = [
+    ([b"Content-Length: 5"], b"hello"),
+    ([b"Content-Length: 05"], b"hello"),
+    ([b"Content-Length: 0"], b""),
+    ([], b""),
+    *(
+        ([line], body)
+        for line in (b"Transfer-Encoding: chunked", b"Transfer-Encoding: CHUNKED")
+        for body in BODIES
+        if body.endswith(b"\r\n\r\n")
+    ),
+]
+
+
 @st.composite
 def octets(draw):
-    """A few requests, of which some bytes are changed."""
+    """A few requests, of which some have a wrong field or body, or changed bytes."""
     data = b""
     for _ in range(draw(st.integers(1, 3))):
-        lines = [
-            draw(st.sampled_from(STARTS)),
-            b"Host: localhost",
-            *draw(st.lists(st.sampled_from(LINES), max_size=3)),
-        ]
-        data += b"\r\n".join([*lines, b"", b""]) + draw(st.sampled_from(BODIES))
+        lines, body = draw(st.sampled_from(MATCHING))
+        if draw(st.integers(0, 5)) == 0:
+            lines = [*lines, draw(st.sampled_from(LINES))]
+        if draw(st.integers(0, 5)) == 0:
+            body = draw(st.sampled_from(BODIES))
+        start = draw(st.sampled_from(STARTS))
+        data += b"\r\n".join([start, b"Host: localhost", *lines, b"", b""]) + body
     changed = bytearray(data)
-    for _ in range(draw(st.integers(0, 3))):
+    if draw(st.integers(0, 2)) == 0:
         at = draw(st.integers(0, len(changed)))
-        piece = draw(
-            st.sampled_from(
-                [b"", b"\r", b"\n", b"\r\n", b" ", b"\t", b"\0", b":", b"0", b";", b"\x0b", b"\xff"]
-            )
-        )
-        changed[at : at + draw(st.integers(0, 2))] = piece
+        pieces = [b"", b"\r", b"\n", b"\r\n", b" ", b"\t", b"\0", b":", b"0", b";", b"\x0b", b"\xff"]
+        changed[at : at + draw(st.integers(0, 2))] = draw(st.sampled_from(pieces))
     return bytes(changed)
 
 
@@ -103,8 +115,7 @@ def ours(data):
                 data = body.rest
         except RequestRefused:
             break
-        fields = [(name.lower(), value) for name, value in request.headers]
-        found.append((request.method, request.target, fields, content))
+        found.append((request.method, request.target, comparable(request.headers), content))
     return found
 
 
