@@ -385,7 +385,7 @@ async def test_an_event_that_breaks_a_rule_raises_at_the_call_and_nothing_of_it_
 ):
     async with serving(responding(*events)) as peer:
         answer = await peer.ask(request_of())
-        assert (answer.status, answer.body) == (500, b"Internal Server Error")
+        assert (answer.status, answer.body) == (500, b"internal error\n")
         assert refused(caplog) == [error]
 
 
@@ -422,6 +422,19 @@ async def test_an_application_that_returns_without_a_response(begun, transport, 
         assert not (await peer.rest()).endswith(b"0\r\n\r\n")
         what = "completing" if begun else "starting"
         assert caplog.messages[-1] == f"ASGI callable returned without {what} response."
+
+
+async def test_a_failure_is_told_to_the_observers_and_logged_with_its_request(caplog):
+    async def app(scope, receive, send):
+        raise ValueError("broken")
+
+    async with serving(app) as peer:
+        told = []
+        peer.server.on_refused(lambda request, status, reason: told.append((request.path, status, reason)))
+        assert (await peer.ask(request_of(path="/a%0Ab"))).status == 500
+        assert told == [("/a\nb", 500, "internal error")]
+        port = peer.peer.sock.getsockname()[1]
+        assert caplog.messages == [f"answering '/a%0Ab' for 127.0.0.1:{port} failed"]
 
 
 async def test_send_waits_while_the_client_does_not_read(transport):

@@ -81,18 +81,22 @@ BY_NOBODY = {
     "restarting: the new workers are ready, the old ones drain",
     "the event loop is blocked: the process exits; these are the stacks of its threads:",
     "stopping: %s",
+    "the application could not shut down: %s",
+    "the application does not support the lifespan protocol",
     "the event loop was stalled for %.1f s",
     "the drain report of %s is of another version: %r",
     "the supervisor has exited: this worker drains",
     "this machine slept for %.1f s",
     "workers exited: %d; %s",
 }
-#: Those of an ASGI application on uvicorn: tests/asgi/test_uvicorn.py forges them.
+#: Those of an ASGI application: tests/asgi/test_uvicorn.py forges them.
 OF_UVICORN = {
     '%s - "WebSocket %s" %s',
+    "ASGI callable returned without %s response.",
     "ASGI callable returned without completing handshake.",
     "ASGI callable should return None, but returned %r.",
     "Exception in ASGI application",
+    "Exception in ASGI application at its shutdown",
     "Invalid WebSocket request: %s",
 }
 

@@ -82,6 +82,13 @@ class Host(Protocol):
         """Answer with the response of ``refusal``."""
         ...
 
+    def failed(self, request: Request, exc: BaseException | None, answered: bool) -> Response:
+        """Log that the application has failed, with ``exc`` if it has raised; return the answer to the request.
+
+        ``answered``: the answer has begun, so that there cannot be another one.
+        """
+        ...
+
     def stopping(self) -> RequestRefused:
         """The answer to a request whose task is cancelled."""
         ...
@@ -152,15 +159,17 @@ class HttpCall:
 
     def raised(self, exc: BaseException) -> None:
         """The application has raised ``exc``."""
-        if not self._tells_the_end(exc):
-            self._host.logger.error("Exception in ASGI application", exc_info=exc)
-        self._give_up(None)
+        if self._tells_the_end(exc):
+            self._give_up(None)
+        else:
+            self._fail(exc)
 
     def returned(self, value: object) -> None:
         """The application has returned ``value``."""
         if self._stage != DONE_STAGE and not self._exchange.is_gone():
             what = "starting" if self._stage == START else "completing"
             self._host.logger.error("ASGI callable returned without %s response.", what)
+            self._fail(None)
         elif value is not None:
             self._host.logger.error("ASGI callable should return None, but returned %r.", value)
         self._give_up(None)
@@ -173,17 +182,24 @@ class HttpCall:
         name = type(exc).__name__
         return (isinstance(exc, ClientDisconnected) or name == "ClientDisconnect") and self._is_disconnected()
 
+    def _fail(self, exc: BaseException | None) -> None:
+        exchange = self._exchange
+        response = self._host.failed(self._request, exc, exchange.answered or exchange.is_gone())
+        if self._stage != DONE_STAGE and not exchange.answered and not exchange.is_gone():
+            self._stage = DONE_STAGE
+            exchange.answer(response)
+            self._wake()
+        else:
+            self._give_up(None)
+
     def _give_up(self, refusal: RequestRefused | None) -> None:
-        """Answer a request without a response with ``refusal``, or 500; cut an incomplete response."""
+        """Answer a request without a response with ``refusal``; cut an incomplete response."""
         if self._stage == DONE_STAGE:
             return
         self._stage = DONE_STAGE
         exchange = self._exchange
-        if not exchange.answered and not exchange.is_gone():
-            if refusal is None:
-                exchange.answer(Response.text("Internal Server Error", 500))
-            else:
-                self._host.refused(exchange, refusal)
+        if refusal is not None and not exchange.answered and not exchange.is_gone():
+            self._host.refused(exchange, refusal)
         else:
             # RFC 9112 §8: the client sees that the response is incomplete.
             exchange.abort()

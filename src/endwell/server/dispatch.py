@@ -229,8 +229,12 @@ class Dispatcher:
         logger.error(
             "answering %r for %s failed", request.raw_path, format_peer(request.remote_address), exc_info=exc
         )
-        self._observers.refused(request, 500, "internal error")
+        self.failed(request)
         return Response.text("internal error\n", 500)
+
+    def failed(self, request: Request) -> None:
+        """Call the observers for a request that gets 500."""
+        self._observers.refused(request, 500, "internal error")
 
     async def _page(self, pending: PendingAnswer) -> Response | None:
         """Run the hooks and the HTTP handler. Returns the response; None if the request may become a WebSocket."""

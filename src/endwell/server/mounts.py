@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 from urllib.parse import unquote
 
+from ..aio.bind import format_peer
 from ..aio.exchange import Exchange
 from ..aio.flag import Flag
 from ..aio.websocket import WebSocket
@@ -18,6 +19,7 @@ from ..asgi.scope import Kind, scope_of, tls_extension
 from ..asgi.websocket import WebSocketCall
 from ..errors import RequestRefused, ServiceUnavailable
 from ..http.request import Request
+from ..http.response import Response
 from ..options import Options
 from ..protocol.handshake import wants_websocket
 from ..protocol.negotiation import Accepted
@@ -40,6 +42,9 @@ class Dispatcher(Protocol):
 
     def refuse(self, exchange: Exchange, refusal: RequestRefused) -> None:
         """Answer with the response of ``refusal``."""
+
+    def failed(self, request: Request) -> None:
+        """Call the callbacks of the server for a request that gets 500."""
 
     def observe(self, ws: WebSocket) -> None:
         """Call the callbacks of the server for an open connection."""
@@ -163,6 +168,15 @@ class _HttpHost:
     def refused(self, exchange: Exchange, refusal: RequestRefused) -> None:
         """Answer with the response of ``refusal``."""
         self._dispatcher.refuse(exchange, refusal)
+
+    def failed(self, request: Request, exc: BaseException | None, answered: bool) -> Response:
+        """Log that the application has failed; return the answer."""
+        if exc is not None:
+            peer = format_peer(request.remote_address)
+            logger.error("answering %r for %s failed", request.raw_path, peer, exc_info=exc)
+        if not answered:
+            self._dispatcher.failed(request)
+        return Response.text("internal error\n", 500)
 
     def stopping(self) -> RequestRefused:
         """The answer to a request whose task is cancelled."""

@@ -20,65 +20,10 @@ from .answer import Start, unfolded
 from .authority import parse_authority, split_authority
 from .body import check_body
 from .hixie import CHALLENGE, PROOF, PROVING, has_proof, is_challenged
+from .names import FIELD_NAMES, METHODS
 
 __all__ = ["RequestReader", "ResponseReader"]
 
-#: RFC 9110 §9, RFC 5789; then those of IANA's registry that an application may have, such as WebDAV's.
-_METHODS = frozenset(
-    (
-        *("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"),
-        *("ACL", "BIND", "CHECKOUT", "COPY", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL"),
-        *(
-            "MOVE",
-            "PROPFIND",
-            "PROPPATCH",
-            "QUERY",
-            "REBIND",
-            "REPORT",
-            "SEARCH",
-            "UNBIND",
-            "UNLINK",
-            "UNLOCK",
-        ),
-    )
-)
-#: The names of the fields that most requests have, which need no check: in the spelling of HTTP/1.1 and of HTTP/2.
-_NAMES = frozenset(
-    spelling
-    for name in (
-        "Accept",
-        "Accept-Encoding",
-        "Accept-Language",
-        "Authorization",
-        "Cache-Control",
-        "Connection",
-        "Content-Length",
-        "Content-Type",
-        "Cookie",
-        "Host",
-        "If-Modified-Since",
-        "If-None-Match",
-        "Origin",
-        "Pragma",
-        "Referer",
-        "Sec-Fetch-Dest",
-        "Sec-Fetch-Mode",
-        "Sec-Fetch-Site",
-        "Sec-Fetch-User",
-        "Sec-WebSocket-Extensions",
-        "Sec-WebSocket-Key",
-        "Sec-WebSocket-Protocol",
-        "Sec-WebSocket-Version",
-        "Transfer-Encoding",
-        "Upgrade",
-        "Upgrade-Insecure-Requests",
-        "User-Agent",
-        "X-Forwarded-For",
-        "X-Forwarded-Host",
-        "X-Forwarded-Proto",
-    )
-    for spelling in (name, name.lower())
-)
 _VERSIONS = {"HTTP/1.1": "1.1", "HTTP/1.0": "1.0"}
 #: The bytes of a token, and the bytes of a field value (RFC 9110 §5.5): HTAB, SP, VCHAR, obs-text.
 _TOKEN = "".join(TOKEN).encode()
@@ -356,7 +301,7 @@ def _request(head: bytes, legacy: bool) -> tuple[str, str, str, Headers]:
     first = text[: text.find("\r\n")]
     method, target, version = _request_line(first)
     target, authority = _origin_form(target)
-    if method not in _METHODS:
+    if method not in METHODS:
         raise UnknownMethod("the method is not known")
     headers = headers_of_lines(text[len(first) + 2 : -4])
     _check_names(headers)
@@ -378,7 +323,7 @@ def _request_line(line: str) -> tuple[str, str, str]:
     if len(words) != 3:
         raise BadRequest("the request line is not a method, a target and a version, with one space between")
     method, target, protocol = words
-    if method not in _METHODS and (not method or not TOKEN.issuperset(method)):
+    if method not in METHODS and (not method or not TOKEN.issuperset(method)):
         raise BadRequest("the method is not a token")
     if not (target.isascii() and target.isprintable()):
         raise BadRequest("the target is not printable ASCII")
@@ -399,7 +344,7 @@ def _check_names(headers: Headers) -> None:
     except ValueError:
         raise BadRequest("a line of the head is not a name, a colon and a value") from None
     # All names in one check: a check for each name costs more than everything else here.
-    if not _NAMES.issuperset(names) and (
+    if not FIELD_NAMES.issuperset(names) and (
         "" in names or "".join(names).encode("latin-1").translate(None, _TOKEN)
     ):
         raise BadRequest("the name of a field is not a token")
