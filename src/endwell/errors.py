@@ -42,6 +42,7 @@ __all__ = [
     "RequestRefused",
     "RequestTimeout",
     "ServiceUnavailable",
+    "StartupFailed",
     "TooManyConnections",
     "UnknownMethod",
     "UnsupportedByProtocol",
