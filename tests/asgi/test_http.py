@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import ssl
 from contextlib import asynccontextmanager
@@ -91,6 +92,9 @@ async def test_the_scope_is_what_the_specification_asks_for(transport):
         assert scope["state"] == {}
         extensions = scope["extensions"]
         assert not extensions["endwell"]["draining"].is_set()
+        # Applications write their scope as JSON, for debugging.
+        assert json.loads(json.dumps(scope, default=str))["extensions"]["endwell"] == {}
+        assert set(json.loads(json.dumps(extensions))) == set(extensions)
         assert ("tls" in extensions) is (transport.server is not None)
         if transport.server is not None:
             assert extensions["tls"]["tls_version"] == 0x0304

@@ -25,9 +25,12 @@ cdef class Mounts:
     cdef readonly bint exist
     cdef set _undecided
     cdef object _http
+    cdef object _extension
 
     @cython.locals(mount=Mount, path=str, segments=list)
     cpdef find(self, Request request, bint upgrade)
+
+    cdef _extension_of(self, draining)
 
     @cython.locals(scope=dict, extensions=dict)
     cpdef call(self, Mount mount, Exchange exchange, Request request, bint upgrade)

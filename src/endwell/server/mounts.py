@@ -83,6 +83,19 @@ class Mount:
         return scope
 
 
+class _Extension(dict[str, Any]):
+    """The extension of an HTTP request: a dict without items, because applications write their scope as JSON."""
+
+    def __init__(self, draining: Flag | None) -> None:
+        super().__init__()
+        self.draining = draining
+
+    def __missing__(self, key: str) -> Flag | None:
+        if key != "draining":
+            raise KeyError(key)
+        return self.draining
+
+
 class Mounts:
     """The mounted applications of a server, and their calls."""
 
@@ -94,6 +107,7 @@ class Mounts:
         # The requests for a WebSocket that an application has not answered.
         self._undecided: set[_WebSocketHost] = set()
         self._http = _HttpHost(dispatcher)
+        self._extension = _Extension(None)
 
     def __iter__(self) -> Iterator[Mount]:
         return iter(self._mounts)
@@ -125,7 +139,7 @@ class Mounts:
         scope = mount.scope(exchange, request, "http")
         scope["extensions"] = extensions = {
             "http.response.pathsend": {},
-            "endwell": {"draining": exchange.stopping},
+            "endwell": self._extension_of(exchange.stopping),
         }
         if request.version != "1.0":
             extensions["http.response.early_hint"] = {}
@@ -135,6 +149,11 @@ class Mounts:
         if request.secure and (tls := request.tls) is not None:
             extensions["tls"] = tls_extension(tls)
         return run(HttpCall(exchange, scope, self._http, mount.max_body), mount.application)
+
+    def _extension_of(self, draining: Flag) -> _Extension:
+        if self._extension.draining is not draining:  # the server serves again
+            self._extension = _Extension(draining)
+        return self._extension
 
     def _websocket(self, mount: Mount, exchange: Exchange, request: Request) -> Any:
         options = mount.options or self._dispatcher.options
