@@ -17,7 +17,7 @@ import pytest
 __all__ = ["MEMORY", "is_virtual", "once"]
 
 #: The parameters that repeat a behaviour. All others are cases of their own.
-AXES = {"application", "bytewise", "face", "role", "transport", "way"}
+AXES = {"application", "bytewise", "face", "host", "role", "transport", "way"}
 
 #: The transport that connects both sides in memory, on a virtual clock. ``pytest --once`` chooses a virtual clock
 #: for the tests that are marked ``waits`` or ``virtual_clock``, and for no other.

@@ -42,6 +42,7 @@ __all__ = [
     "RequestRefused",
     "RequestTimeout",
     "ServiceUnavailable",
+    "StartupFailed",
     "TooManyConnections",
     "UnknownMethod",
     "UnsupportedByProtocol",
@@ -235,6 +236,43 @@ class ClientDisconnected(ConnectionClosed, OSError):
                     await send({"type": "websocket.send", "text": "tick"})
             except ClientDisconnected as exc:
                 print(exc.ending)
+        ```
+    """
+
+
+class StartupFailed(EndwellError):
+    """An ASGI application could not start: it has answered `lifespan.startup` with `lifespan.startup.failed`.
+
+    It is also raised for an application that does not support the lifespan protocol, if `Server.mount()` was told
+    that it does. `Server.run()` logs the error and exits with the status 3, as uvicorn does.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import Server
+        from endwell.asgi import StartupFailed
+
+        server = Server()
+
+
+        async def app(scope, receive, send):
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+
+        server.mount("/", app)
+
+
+        async def main():
+            try:
+                async with server.serving(port=0):
+                    pass
+            except StartupFailed as exc:
+                print(exc)
+
+
+        asyncio.run(main())
         ```
     """
 

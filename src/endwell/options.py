@@ -172,6 +172,13 @@ class Options:
         "408",
         used_by="server",
     )
+    keep_alive_timeout: float | None = _option(
+        5.0,
+        "s",
+        "how long a server waits for another HTTP request after a response; then it closes the connection. None: each "
+        "connection has one HTTP request. It limits no WebSocket: for those there is `idle_timeout`",
+        used_by="server",
+    )
     close_timeout: float = _option(
         10.0,
         "s",
@@ -395,6 +402,7 @@ class OptionKeywords(TypedDict, total=False):
 
     open_timeout: float | None
     body_timeout: float | None
+    keep_alive_timeout: float | None
     close_timeout: float
     answer_timeout: float
     linger_timeout: float

@@ -22,7 +22,8 @@ from .aio.flag import Flag
 from .aio.handover import Handover
 from .aio.opening import ConnectionSets
 from .aio.websocket import WebSocket
-from .asgi.websocket import WebSocketCall, scope_of
+from .asgi.scope import scope_of
+from .asgi.websocket import WebSocketCall
 from .ending import Ending
 from .errors import BadRequest, RequestRefused
 from .http import Headers, Request
@@ -168,7 +169,6 @@ class _Connection:
     ) -> None:
         """Take over the connection and call the application, unless the request is refused."""
         options, client = self._site.options, get_remote_addr(transport)
-        server = get_local_addr(transport)
         secure = is_ssl(transport)
         request = Request("GET", "/", Headers(), remote_address=client)
         refusal: RequestRefused | None = None
@@ -189,12 +189,7 @@ class _Connection:
             return
         self._site.openings.add(exchange)
         scope = scope_of(
-            request,
-            scheme="wss" if secure else "ws",
-            client=client,
-            server=server,
-            root_path=config.root_path,
-            version=config.asgi_version,
+            request, "websocket", client, get_local_addr(transport), config.root_path, config.asgi_version
         )
         scope["state"] = app_state.copy()
         self._call = call = WebSocketCall(exchange, accepted, scope, self)

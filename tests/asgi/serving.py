@@ -1,4 +1,4 @@
-"""uvicorn with endwell's WebSocket class, in the test's own loop."""
+"""uvicorn with endwell's WebSocket class, and endwell's own server, in the test's own loop."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import uvicorn
 
-from endwell import Drain, Options
+from endwell import Drain, Options, Server
 from endwell.uvicorn import DEFAULTS, Protocol
 from tests.raw import HOST, PLAIN, RawPeer, Transport
 
-__all__ = ["ScriptedServer", "protocol", "serving"]
+__all__ = ["MountedServer", "ScriptedServer", "mounted", "protocol", "serving"]
 
 
 def protocol(drain: Drain | None = None, **options: Any) -> type[Protocol]:
@@ -34,6 +34,20 @@ class ScriptedServer:
     def connections(self) -> set[Any]:
         return self.server.server_state.connections
 
+    @property
+    def websockets(self) -> list[Any]:
+        """The WebSockets that are open or closing."""
+        return [connection._connection._call.ws for connection in self.connections]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is a connection or a task of an application."""
+        return bool(self.connections or self.server.server_state.tasks)
+
+    async def shutdown(self) -> None:
+        """Stop."""
+        await self.server.shutdown()
+
     async def reach(self) -> RawPeer:
         """A client with a TCP connection."""
         peer = await RawPeer.connect_tcp(self.port, self.transport.client)
@@ -45,6 +59,43 @@ class ScriptedServer:
         peer = await self.reach()
         await peer.upgrade()
         return peer
+
+
+class MountedServer:
+    """The same for endwell's own server."""
+
+    def __init__(self, server: Server, transport: Transport, drain: Drain | None) -> None:
+        self.server = server
+        self.transport = transport
+        self._drain = drain
+
+    @property
+    def websockets(self) -> list[Any]:
+        return list(self.server.connections)
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self.server.connections or self.server._dispatcher.tasks)
+
+    async def shutdown(self) -> None:
+        # As in uvicorn, which does not listen while it stops.
+        await self.server.drain(self._drain, listen=False)
+
+    async def connect(self) -> RawPeer:
+        peer = await RawPeer.connect_tcp(self.server.port, self.transport.client)
+        await peer.upgrade()
+        return peer
+
+
+@asynccontextmanager
+async def mounted(
+    app: Any, transport: Transport = PLAIN, drain: Drain | None = None, **options: Any
+) -> AsyncIterator[MountedServer]:
+    """Serve ``app`` by endwell itself."""
+    server = Server(**options)
+    server.mount("/", app, lifespan="off")
+    async with server.serving(ssl=transport.server):
+        yield MountedServer(server, transport, drain)
 
 
 @asynccontextmanager

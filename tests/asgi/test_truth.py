@@ -1,4 +1,7 @@
-"""The truth table through ASGI: what an application on uvicorn is told about an ending, whatever it does."""
+"""The truth table through ASGI: what an application is told about an ending, whatever it does.
+
+It runs on uvicorn with endwell's WebSocket class, and on endwell itself.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import pytest
 
 from endwell import Cause, Close, TcpEnd
 from endwell.aio.tcp import TcpDriver
+from endwell.aio.tls import TlsDriver
 from endwell.aio.transport import TlsTransportDriver
 from endwell.asgi import ClientDisconnected
 from tests.contract.endings.truth import ENDINGS, MAX_SIZE, OURS
@@ -21,7 +25,7 @@ from tests.raw import PROMPT, Frame
 from tests.wire.peer import TEXT
 
 from .apps import DOING, FRAMEWORKS, Told, application
-from .serving import protocol, serving
+from .serving import mounted, protocol, serving
 
 #: Each ending, while the application does each thing. A network that is lost is noticed by a write.
 CELLS = [
@@ -29,24 +33,39 @@ CELLS = [
 ]
 
 
-class Scene:
-    """An application that is watched, on uvicorn."""
+@pytest.fixture(params=["uvicorn", "endwell"])
+def host(request):
+    """The server that runs the application."""
+    return request.param
 
-    def __init__(self, framework, script, drain=None, **options):
+
+class Scene:
+    """An application that is watched, on a server."""
+
+    def __init__(self, host, framework, script, drain=None, **options):
         self.told = Told()
+        self.host = host
         self.application = application(framework, script, self.told)
-        self.protocol = protocol(drain, max_size=MAX_SIZE, **{**PATIENT, **options})
+        self.drain = drain
+        self.options = {"max_size": MAX_SIZE, **PATIENT, **options}
 
     @asynccontextmanager
     async def serving(self, transport):
-        async with serving(self.application, self.protocol, transport) as served:
-            with await served.connect() as peer:
-                yield served, peer
+        if self.host == "uvicorn":
+            served = serving(self.application, protocol(self.drain, **self.options), transport)
+        else:
+            served = mounted(self.application, transport, self.drain, **self.options)
+        async with served as server:
+            with await server.connect() as peer:
+                yield server, peer
 
-
-def driver_of(transport):
-    """Over TLS, the connection stays in uvicorn's transport."""
-    return TcpDriver if transport.server is None else TlsTransportDriver
+    def check(self, end, seen, transport):
+        """All that the application and the peer were told is the truth."""
+        if transport.server is None:
+            driver = TcpDriver
+        else:  # over TLS, the connection stays in uvicorn's transport
+            driver = TlsTransportDriver if self.host == "uvicorn" else TlsDriver
+        check(self.told, end, seen, driver)
 
 
 def check(told, end, seen, driver):
@@ -74,17 +93,17 @@ def faults(caplog):
 
 def hurry(served):
     """Have the system give a peer up that acknowledges nothing for 0.3 s."""
-    (connection,) = served.connections
-    connection._connection._call.ws._stream.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)
+    (ws,) = served.websockets
+    ws._stream.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)
 
 
 @pytest.mark.parametrize("application", FRAMEWORKS)
 @pytest.mark.parametrize(("ending", "doing"), CELLS)
 async def test_an_application_is_told_the_truth_at_once_whatever_it_does(
-    ending, doing, application, transport, caplog
+    ending, doing, application, host, transport, caplog
 ):
     end = ENDINGS[ending]
-    scene = Scene(application, DOING[doing], **end.options)
+    scene = Scene(host, application, DOING[doing], **end.options)
     told = scene.told
     async with scene.serving(transport) as (served, peer):
         if end.lost:
@@ -99,8 +118,8 @@ async def test_an_application_is_told_the_truth_at_once_whatever_it_does(
             assert not told.left.is_set()
             told.release.set()
         await until(told.left.is_set)
-        await until(lambda: not served.connections and not served.server.server_state.tasks)
-        check(told, end, seen, driver_of(transport))
+        await until(lambda: not served.is_busy)
+        scene.check(end, seen, transport)
     if doing == "sending":
         assert told.disconnect is None
         gone = told.raised if isinstance(told.raised, ClientDisconnected) else told.raised.__context__
@@ -122,27 +141,27 @@ async def _raising(told, connection):
 
 
 @pytest.mark.parametrize("application", FRAMEWORKS)
-async def test_an_application_that_returns_closes_with_1000(application, transport, caplog):
-    scene = Scene(application, _returning)
+async def test_an_application_that_returns_closes_with_1000(application, host, transport, caplog):
+    scene = Scene(host, application, _returning)
     async with scene.serving(transport) as (_, peer):
         seen = await peer.read_to_the_end(answer=True)
         peer.sock.close()
         await until(scene.told.known.is_set)
-        check(scene.told, OURS["handler returns"], seen, driver_of(transport))
+        scene.check(OURS["handler returns"], seen, transport)
     assert seen.frames == [Frame(TEXT, b"last words")]
     assert not faults(caplog)
 
 
 @pytest.mark.parametrize("application", FRAMEWORKS)
 async def test_an_application_that_raises_closes_with_1011_tells_no_internals_and_is_logged_once(
-    application, transport, caplog
+    application, host, transport, caplog
 ):
-    scene = Scene(application, _raising)
+    scene = Scene(host, application, _raising)
     async with scene.serving(transport) as (_, peer):
         seen = await peer.read_to_the_end(answer=True)
         peer.sock.close()
         await until(scene.told.known.is_set)
-        check(scene.told, OURS["handler raises"], seen, driver_of(transport))
+        scene.check(OURS["handler raises"], seen, transport)
     assert seen.frames == [Frame(TEXT, b"last words")]
     (record,) = faults(caplog)
     assert record.exc_info[1] is scene.told.raised
@@ -151,17 +170,17 @@ async def test_an_application_that_raises_closes_with_1011_tells_no_internals_an
 @pytest.mark.parametrize("application", FRAMEWORKS)
 @pytest.mark.parametrize("doing", ["receiving", "sending"])
 async def test_a_stop_closes_with_1001_and_the_application_leaves_by_itself(
-    doing, application, transport, caplog
+    doing, application, host, transport, caplog
 ):
-    scene = Scene(application, DOING[doing])
+    scene = Scene(host, application, DOING[doing])
     async with scene.serving(transport) as (served, peer):
         reading = asyncio.create_task(peer.read_to_the_end(answer=True))
         reading.add_done_callback(lambda _: peer.sock.close())
         began = time.monotonic()
-        await served.server.shutdown()
+        await served.shutdown()
         assert time.monotonic() - began < PROMPT
         seen = await reading
-    check(scene.told, OURS["stop"], seen, driver_of(transport))
+    scene.check(OURS["stop"], seen, transport)
     assert scene.told.extension["draining"].is_set()
     assert seen.close == Close(1001, "server stopping; retry 0-1s")
     assert not faults(caplog)
@@ -169,19 +188,19 @@ async def test_a_stop_closes_with_1001_and_the_application_leaves_by_itself(
 
 @pytest.mark.parametrize("application", FRAMEWORKS)
 async def test_a_stop_tells_a_busy_application_and_cancels_it_within_the_deadline(
-    application, transport, caplog
+    application, host, transport, caplog
 ):
     from endwell import Drain
 
-    scene = Scene(application, DOING["busy"], Drain(deadline=0.3))
+    scene = Scene(host, application, DOING["busy"], Drain(deadline=0.3))
     async with scene.serving(transport) as (served, peer):
         reading = asyncio.create_task(peer.read_to_the_end(answer=True))
         reading.add_done_callback(lambda _: peer.sock.close())
         began = time.monotonic()
-        await served.server.shutdown()  # uvicorn itself would wait for ever
+        await served.shutdown()  # uvicorn itself would wait for ever
         assert time.monotonic() - began < PROMPT
         seen = await reading
-    check(scene.told, OURS["stop"], seen, driver_of(transport))
+    scene.check(OURS["stop"], seen, transport)
     assert isinstance(scene.told.raised, asyncio.CancelledError)
     assert scene.told.endings[0].cause is Cause.SERVER_DRAINED
     assert not faults(caplog)

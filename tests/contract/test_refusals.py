@@ -85,7 +85,7 @@ async def test_a_half_closed_client_receives_the_whole_response(how, transport, 
     async with server.serving(ssl=transport.server), nothing_left_behind():
         with await RawPeer.connect_tcp(server.port, transport.client, buffer=65536) as peer:
             await peer.tls_handshake()
-            await peer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await peer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
             await peer.send_close_notify()
             peer.fin()
             await peer.read_head()
@@ -99,7 +99,7 @@ async def test_a_half_closed_client_that_reads_nothing_is_aborted_after_close_ti
     async with server.serving(ssl=transport.server), nothing_left_behind():
         with await RawPeer.connect_tcp(server.port, transport.client, buffer=65536) as peer:
             await peer.tls_handshake()
-            await peer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await peer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             await peer.send_close_notify()
             peer.fin()
             await peer.read_head()

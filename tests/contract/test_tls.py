@@ -146,7 +146,7 @@ async def test_close_notify_follows_an_http_response(transport, bytewise):
     async with server.serving(ssl=transport.server, grace=0), nothing_left_behind():
         with await RawPeer.connect_tcp(server.port, transport.client, bytewise=bytewise) as peer:
             await peer.tls_handshake()
-            await peer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await peer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert (await peer.read_head()).startswith("HTTP/1.1 200 ")
             await within(peer.until_close_notify())
             await peer.send_close_notify()

@@ -108,7 +108,7 @@ async def test_step_4_the_page_and_its_modules_are_served():
             ("/endwell.js", "text/javascript"),
         ):
             reader, writer = await asyncio.open_connection(HOST, port)
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             head, _, body = (await within(reader.read())).decode().partition("\r\n\r\n")
             writer.close()
             await writer.wait_closed()

@@ -312,7 +312,7 @@ async def test_one_handler_sends_its_queue_and_answers_messages(face):
 async def test_handlers_reach_the_last_line_after_a_close_or_a_reload(code):
     with serving("live", 0) as (process, port):
         with await RawPeer.connect_tcp(port) as browser:
-            await browser.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await browser.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert (await browser.read_head()).startswith("HTTP/1.1 200 ")
         with await reach(port, "/live") as peer:
             await peer.frame(TEXT, b"still here")

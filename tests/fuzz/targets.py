@@ -22,6 +22,7 @@ from endwell.protocol.handshake import Offer
 from endwell.protocol.heartbeat import HEARTBEAT
 from endwell.protocol.uri import parse_uri
 from endwell.wire import deflate
+from endwell.wire.body import BodyReader, body_length
 from endwell.wire.codec import Codec
 from endwell.wire.deflate import PerMessageDeflate
 from endwell.wire.extensions import parse_extensions
@@ -32,6 +33,7 @@ from endwell.wire.hybi import Hybi03
 from tests.fuzz.pieces import reads, said
 from tests.fuzz.requests import body, forwarded, preamble
 from tests.raw import NONCE
+from tests.wire.h11_reader import comparable, read_by_h11
 from tests.wire.peer import receive
 
 __all__ = ["TARGETS", "check"]
@@ -228,6 +230,48 @@ def request(data: bytes, cuts: list[int]) -> object:
     return made, rest, answer, accepted.subprotocol, accepted.heartbeat
 
 
+def requests(data: bytes, cuts: list[int]) -> object:
+    """Requests with bodies, one behind the other, as a kept-alive connection has them. h11 reads them alike."""
+    found: list[tuple[Request, bytes]] = []
+    error: Exception | None = None
+    try:
+        _read_requests(reads(data, 1, cuts), LIMITS[data[0] % 2] if data else 0, found)
+    except RequestRefused as exc:
+        error = exc
+    if not cuts:
+        ours = [(made.method, made.target, comparable(made.headers), content) for made, content in found]
+        theirs = read_by_h11(data[1:])
+        # This library rewrites a target in absolute-form, and the Host with it.
+        if any("://" in target for _, target, _, _ in theirs):
+            return found, said(error)
+        assert ours[: len(theirs)] == theirs[: len(ours)]
+    return found, said(error)
+
+
+#: The largest bodies of :func:`requests`.
+LIMITS = (2**20, 10)
+
+
+def _read_requests(pieces: list[bytes], limit: int, found: list[tuple[Request, bytes]]) -> None:
+    head, body, content = RequestReader(Options()), None, b""
+    made: Request | None = None
+    for read in pieces:
+        held = read
+        while held or (body is not None and body.complete):
+            if body is None:
+                made = head.receive(held)
+                if made is None:
+                    break
+                body = BodyReader(body_length(made.method, made.version, made.headers), limit)
+                held = head.take_rest()
+            elif not body.complete:
+                content += body.receive(held)
+                held = body.rest
+            if body.complete and made is not None:
+                found.append((made, content))
+                head, body, content = RequestReader(Options()), None, b""
+
+
 def _well_formed(answer: bytes) -> None:
     """No octet of a peer breaks the framing of our response."""
     lines = answer.partition(b"\r\n\r\n")[0].split(b"\r\n")
@@ -319,7 +363,7 @@ def uri(data: bytes, cuts: list[int]) -> object:
 TARGETS: dict[str, Target] = {
     target.__name__: target
     for target in (
-        *(frames, inflate, close, connection, request, response, extensions, uri, hixie, hybi),
+        *(frames, inflate, close, connection, request, requests, response, extensions, uri, hixie, hybi),
         *(body, preamble, forwarded),
     )
 }

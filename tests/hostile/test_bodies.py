@@ -37,7 +37,7 @@ async def answer(server, transport, request, bytewise=False):
     """All that the server says until it ends TCP."""
     with await RawPeer.connect_tcp(server.port, transport.client, bytewise=bytewise) as peer:
         await peer.tls_handshake()
-        await peer.write(request)
+        await peer.write(request.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
         async with asyncio.timeout(BOUND):
             while await peer.more():
                 pass
@@ -93,7 +93,7 @@ async def test_a_body_that_two_parsers_could_read_differently_is_refused(request
 
 
 async def test_a_request_after_the_body_is_never_answered(transport):
-    """Nor is one in the body of a request that no handler reads."""
+    """Nor is one in the body of a request that no handler reads. The client has asked for the end."""
     server, _ = serving()
     smuggled = b"GET / HTTP/1.1\r\nHost: evil\r\n\r\n"
     async with nothing_left_behind(), server.serving(ssl=transport.server):

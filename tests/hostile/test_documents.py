@@ -74,6 +74,8 @@ def test_limits_that_are_no_options_have_the_values_of_the_code():
         [constant("wire/codec.py", "_MAX_WORK")],
         [constant("wire/frames.py", "MAX_CONTROL"), constant("wire/frames.py", "MAX_CONTROL") - 2],
         [constant("aio/admission.py", "REFUSALS")],
+        [constant("aio/body.py", "READ_AHEAD")],
+        [constant("aio/body.py", "MAX_SKIPPED")],
         [constant("client/connect.py", "MAX_REDIRECTS")],
         [constant("server/files.py", "MAX_FILE")],
         [constant("server/threads.py", name) for name in ("PAGES", "HOOKS", "FILES")],

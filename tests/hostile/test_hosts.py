@@ -36,7 +36,9 @@ async def test_the_host_of_an_absolute_target_is_checked():
     async with attacked(allowed_hosts=["127.0.0.1", "localhost"]) as both:
         for target, status in (("http://rebound.example/page", "421"), ("http://localhost/page", "200")):
             with await RawPeer.connect_tcp(both.port) as peer:
-                await peer.write(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+                await peer.write(
+                    f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+                )
                 assert (await peer.read_head()).startswith(f"HTTP/1.1 {status} ")
                 peer.fin()
 
@@ -52,6 +54,6 @@ async def test_a_request_without_host_is_refused_by_allowed_hosts():
 async def test_without_allowed_hosts_every_host_is_accepted():
     async with attacked() as both:
         with await RawPeer.connect_tcp(both.port) as peer:
-            await peer.write(b"GET /page HTTP/1.1\r\n" + REBOUND + b"\r\n\r\n")
+            await peer.write(b"GET /page HTTP/1.1\r\n" + REBOUND + b"\r\nConnection: close\r\n\r\n")
             assert (await peer.read_head()).startswith("HTTP/1.1 200 ")
             peer.fin()

@@ -50,7 +50,7 @@ async def reading(ws):
         pass
 
 
-PAGE = b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n"
+PAGE = b"GET /page HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 ROUND = {
     "text": lambda peer: talk(peer, peer.octets(TEXT, b"x" * 1000)),

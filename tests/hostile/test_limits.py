@@ -15,7 +15,7 @@ from endwell.options import Options
 from tests.pair import idle, nothing_left_behind, until
 from tests.raw import BOUND, RawPeer
 
-PAGE = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PAGE = b"GET /page HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 def serve(**options):

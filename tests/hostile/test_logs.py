@@ -81,18 +81,22 @@ BY_NOBODY = {
     "restarting: the new workers are ready, the old ones drain",
     "the event loop is blocked: the process exits; these are the stacks of its threads:",
     "stopping: %s",
+    "the application could not shut down: %s",
+    "the application does not support the lifespan protocol",
     "the event loop was stalled for %.1f s",
     "the drain report of %s is of another version: %r",
     "the supervisor has exited: this worker drains",
     "this machine slept for %.1f s",
     "workers exited: %d; %s",
 }
-#: Those of an ASGI application on uvicorn: tests/asgi/test_uvicorn.py forges them.
+#: Those of an ASGI application: tests/asgi/test_uvicorn.py forges them.
 OF_UVICORN = {
     '%s - "WebSocket %s" %s',
+    "ASGI callable returned without %s response.",
     "ASGI callable returned without completing handshake.",
     "ASGI callable should return None, but returned %r.",
     "Exception in ASGI application",
+    "Exception in ASGI application at its shutdown",
     "Invalid WebSocket request: %s",
 }
 
@@ -195,7 +199,9 @@ async def test_every_text_of_a_peer_is_escaped_in_the_log(written, caplog):
             await peer.read_to_the_end()
             peer.fin()
         with await RawPeer.connect_tcp(server.port) as peer:
-            await peer.write(f"GET /page/{ENCODED}?token=secret HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await peer.write(
+                f"GET /page/{ENCODED}?token=secret HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+            )
             head = await peer.read_head()
             assert head.startswith("HTTP/1.1 500 ")
             assert "forged" not in head

@@ -29,7 +29,7 @@ def request(*more, line=b"GET / HTTP/1.1", without=()):
     return b"\r\n".join([line, *lines, *more, b"", b""])
 
 
-GET = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
+GET = b"GET /page HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 HUGE = b"x" * 9000
 
 REFUSED = {

@@ -21,7 +21,7 @@ from tests.raw import BOUND, PROMPT
 
 async def fetch(server, head, *, path="/"):
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(f"{head} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    writer.write(f"{head} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     answer = await within(reader.read())
     writer.close()
     await writer.wait_closed()

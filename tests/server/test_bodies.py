@@ -18,7 +18,7 @@ FORM = "Content-Type: application/x-www-form-urlencoded"
 
 
 def request_of(method, path, body=b"", *fields, length=True):
-    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *fields]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", *fields]
     if length:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode() + body

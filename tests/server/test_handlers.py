@@ -30,7 +30,7 @@ def errors(caplog):
 async def status(server, path):
     """The status of the response to a plain request."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     answer = await within(reader.read())
     writer.close()
     return int(answer.split()[1])

@@ -28,6 +28,7 @@ async def answer(server, request, host=b"localhost"):
 
 
 def get(path, *lines):
+    lines = lines or ("Connection: close",)
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{''.join(line + chr(13) + chr(10) for line in lines)}\r\n".encode()
 
 

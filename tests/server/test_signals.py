@@ -82,7 +82,7 @@ def program(loop="uvloop", deadline=120.0):
 async def get(server, path):
     """Request a page, which answers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     answer = await within(reader.read())
     writer.close()
     return answer

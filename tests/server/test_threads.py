@@ -25,7 +25,7 @@ from tests.raw import BOUND, PROMPT
 async def fetch(server, path="/"):
     """The response to a plain request."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
     text = (await within(reader.read())).decode()
     writer.close()
     return text

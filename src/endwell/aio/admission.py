@@ -82,6 +82,15 @@ class Admission:
         self._admitted: Counter[object] = Counter()
         self._refused: Counter[object] = Counter()
 
+    def is_full(self, address: object, other: Permit) -> bool:
+        """Whether a connection from ``address`` is above a limit to which the one with ``other`` counts."""
+        if self._total is not None and self._admitted[_ALL] >= self._total:
+            return True
+        key = _address_key(address)
+        if self._each is None or key is None or self._admitted[key] < self._each:
+            return False
+        return key == other._key
+
     def admit(self, address: object) -> Permit | None:
         """Return a permit for a connection from ``address``; None to close it without an answer."""
         if self._total is None and self._each is None:

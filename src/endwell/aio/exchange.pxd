@@ -1,3 +1,5 @@
+cimport cython
+
 from endwell.aio._syscalls cimport monotonic
 from endwell.aio.opening cimport Answerable, ConnectionSets
 from endwell.aio.reactor cimport Reactor
@@ -12,15 +14,42 @@ cdef class Site(ConnectionSets):
     cdef readonly object tls
     cdef readonly object application
     cdef readonly Reactor reactor
+    cdef public bint keeps_alive
+    cdef readonly dict idle
 
 
 cdef class Exchange(Answerable):
     cdef Site _site
     cdef RequestReader _reader
-    cdef object _permit
+    cdef readonly object permit
     cdef readonly object refusal
+    cdef public bint half_closed
     cdef object _body
-    cdef object _streamed
+    cdef object _watcher
+    cdef bytes _held
+    cdef bint _keep
+    cdef bint _finishing
+    cdef bint _finished
+    cdef Py_ssize_t _sent
+    cdef list _waiters
 
+    cpdef bint is_gone(self) except -1
+    cpdef bint keeps_alive(self) except -1
+    cpdef watch(self, watcher, bint half_close=*)
+    cpdef start(self, bytes head, bint keep)
+    cpdef queue(self, bytes octets)
+    cpdef flush(self)
+    cpdef write(self, bytes octets)
+    cpdef bint is_full(self) except -1
+    cpdef finish(self)
+    cpdef wait_for_answer(self)
+    cpdef bytes take_held(self)
+    cdef bint _is_reading_body(self) except -1
+    cdef _check_finished(self)
+    @cython.locals(site=Site, following=Exchange)
+    cdef _follow(self)
+    cdef _await_request(self, bytes held)
+    cdef _hold_on(self)
+    cdef _release(self)
     cpdef _opened(self)
     cpdef bytes _take_rest(self)

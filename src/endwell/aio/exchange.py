@@ -1,8 +1,9 @@
 """One HTTP request, and the ways to answer it: with a WebSocket, with a response, or not at all."""
 
+# size: the answer, and the way to the next request of the connection, are one state machine.
+
 from __future__ import annotations
 
-import _socket
 import asyncio
 import ssl
 import time
@@ -13,13 +14,16 @@ from ..errors import RequestRefused, TooManyConnections
 from ..http import Accept, Headers, Request, Response, StreamingResponse, set_body, set_link
 from ..options import Options
 from ..protocol.connection import Connection
+from ..protocol.deadline import after
 from ..protocol.forwarding import original_request
 from ..protocol.opening import accept
 from ..protocol.pause import Pause
+from ..protocol.responding import allows_keep_alive, complete
 from ..wire.head import RequestReader
 from .admission import UNLIMITED, Permit
 from .body import RequestBody
-from .choice import driver_of
+from .driver import Driver
+from .flag import Flag
 from .opening import Answerable, ConnectionSets
 from .reactor import reactor_of
 from .streaming import StreamedAnswer
@@ -31,6 +35,8 @@ __all__ = ["Application", "Exchange", "Site"]
 
 # A module global, because Python 3.11 looks up an Enum member with a call.
 _REQUEST = Pause.REQUEST
+#: Bytes that are read behind a request while it is answered. More wait in the kernel.
+MAX_HELD = 64 * 1024
 
 
 class Site(ConnectionSets):
@@ -48,29 +54,62 @@ class Site(ConnectionSets):
         self.options = options
         self.tls = tls
         self.application = application
+        #: Whether connections stay open for another request.
+        self.keeps_alive = options.keep_alive_timeout is not None
+        #: The openings that wait for another request, the longest-waiting one first.
+        self.idle: dict[Exchange, None] = {}
         self.reactor = reactor_of(self.loop)
+
+    def end_keep_alive(self) -> None:
+        """Close the connections that wait for another request, and the others after their answer."""
+        self.keeps_alive = False
+        for exchange in list(self.idle):
+            exchange.close_idle()
 
 
 class Exchange(Answerable):
-    """One HTTP request on a connection of its own, and the ways to answer it.
+    """One HTTP request, and the ways to answer it.
 
     The application is called in the event loop, once, when the head of the request is complete or has broken
     a rule. It answers then or later: with :meth:`accept` or :meth:`respond`, or with :meth:`abort`.
+
+    After a response, a connection that is kept alive gets another exchange for its next request. This one then
+    has no effect on the connection.
     """
 
-    def __init__(self, site: Site, sock: _socket.socket, address: object, permit: Permit) -> None:
-        tls = site.tls
-        core = Connection(False, site.options, monotonic(), time.time())
-        super().__init__(site, core, driver_of(site.reactor, sock, core, address, tls))
+    def __init__(self, site: Site, stream: Driver, core: Connection, permit: Permit) -> None:
+        super().__init__(site, core, stream)
         self._site = site
-        self._permit = permit
-        self._reader = RequestReader(site.options, address, tls is not None)
-        self._stream.receive = self._receive
-        self._stream.changed = self._changed
+        #: The share of the connection in the counts of the limits.
+        self.permit = permit
+        self._reader = RequestReader(site.options, stream.remote_address, site.tls is not None)
+        stream.receive = self._receive
+        stream.changed = self._changed
         #: The rule that the request has broken, or the limit that it has reached; None if there is none.
         self.refusal: RequestRefused | None = None
         self._body: RequestBody | None = None
-        self._streamed: StreamedAnswer | None = None
+        #: Whether the client has ended its side of TCP after the request.
+        self.half_closed = False
+        # Called when the connection has sent something, or when the client has disconnected.
+        self._watcher: Callable[[], object] | None = None
+        # Bytes that came behind the head, or behind the body.
+        self._held = b""
+        # Whether the connection is kept alive after the answer.
+        self._keep = False
+        # Whether the answer is queued, and how much was sent when its time began; and whether it is sent.
+        self._finishing = self._finished = False
+        self._sent = -1
+        # The tasks that wait until the client has accepted more.
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection has ended, so that an answer could not be delivered."""
+        return self.is_gone()
+
+    def is_gone(self) -> bool:
+        """:attr:`gone` as a method, whose call costs a compiled caller less."""
+        return self._finished or self._core.ended
 
     @property
     def remote_address(self) -> object:
@@ -80,6 +119,16 @@ class Exchange(Answerable):
     def wait_for_answer(self) -> None:
         """End the ``open_timeout`` of a complete request. The application bounds the time of its answer."""
         self._core.requested()
+
+    @property
+    def stopping(self) -> Flag:
+        """Set when the server begins to stop."""
+        return self._site.stopping
+
+    @property
+    def local_address(self) -> object:
+        """The address that the client has connected to, in the format of the socket module."""
+        return self._stream.local_address
 
     # -- answers ----------------------------------------------------------------
 
@@ -127,10 +176,23 @@ class Exchange(Answerable):
         """The body, which is also that of :attr:`request` from now on."""
         if self._body is None:
             assert self.request is not None
-            rest = self._reader.take_rest()
-            self._body = RequestBody(self._stream, self._core, self.request, rest)
+            self._body = RequestBody(self._stream, self._core, self.request, self)
             set_body(self.request, self._body)
         return self._body
+
+    def take_held(self) -> bytes:
+        """Return and forget the bytes that were read behind the head."""
+        rest, self._held = self._reader.take_rest() + self._held, b""
+        return rest
+
+    def body_over(self, rest: bytes) -> None:
+        """Nothing more of the body is read. ``rest`` came behind it."""
+        self._held = rest
+        if self._watcher is None:
+            self._stream.receive = None
+            self._core.pause(_REQUEST)
+        else:
+            self._hold_on()
 
     def seconds_left(self, seconds: float) -> float:
         """How much of ``seconds`` is left since the end of the body; 0 or less if the body came with the head."""
@@ -149,27 +211,188 @@ class Exchange(Answerable):
             self.answer(response)
             return
         assert self.request is not None
-        self.answered = True
-        self._stop_body()
-        self._core.requested()
-        self._streamed = StreamedAnswer(self._stream, self._core, self.request)
-        await self._streamed.send(response)
+        keep = self.keeps_alive() and not self._is_reading_body()
+        if not keep:
+            self._stop_body()
+        await StreamedAnswer(self, self._stream, self.request).send(response, keep)
+
+    def _is_reading_body(self) -> bool:
+        return self._body is not None and self._body.is_arriving
 
     def _stop_body(self) -> None:
         if self._body is not None:
             self._body.close()
 
     def answer(self, response: Response, exc: BaseException | None = None) -> None:
-        """See :meth:`Answerable.answer`."""
-        self._stop_body()
-        super().answer(response, exc)
+        """Send an HTTP response. ``exc`` is the broken rule, if there is one; then the connection ends.
+
+        It also ends after a refused upgrade, because it is unknown whether the following bytes are HTTP
+        (RFC 9931).
+        """
+        self.answered = True
+        self._keep = exc is None and self.keeps_alive() and not self._is_reading_body()
+        whole = complete(response, self.request, time.time(), self._keep).serialize()
+        if self._keep:
+            self._core.open(whole)
+            self.finish()
+        else:
+            self._end(whole, exc)
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        if not self._finished:
+            self._stream.abort()
+
+    # -- answers in parts -----------------------------------------------------------
+
+    def keeps_alive(self) -> bool:
+        """Whether the connection can stay open after an answer that begins now and whose end the client sees."""
+        request = self.request
+        if request is None or not self._site.keeps_alive or self.half_closed:
+            return False
+        if not allows_keep_alive(request):
+            return False
+        return request.method in ("GET", "HEAD") or self.request_body().can_be_skipped()
+
+    def watch(self, watcher: Callable[[], object], half_close: bool = True) -> None:
+        """Read on while the request is answered, so that a disconnect of the client is noticed.
+
+        ``watcher()`` is called when the connection has sent something, when the client has disconnected, and
+        when it has ended its side of TCP. What the client sends is held back until the end of the answer.
+        Without ``half_close``, the connection ends when the client ends its side of TCP.
+        """
+        self._watcher = watcher
+        self._stream.eof = self._eof if half_close else None
+        if not self._is_reading_body():
+            self._hold_on()
+
+    def start(self, head: bytes, keep: bool) -> None:
+        """Queue the head of an answer. ``keep``: it says that the connection is kept alive."""
+        self.answered = True
+        self._keep = keep
+        self._core.requested()
+        self._core.open(head)
+
+    def queue(self, octets: bytes) -> None:
+        """Queue a part of the answer. :meth:`flush` or :meth:`finish` sends it."""
+        if octets:
+            self._core.open(octets)
+
+    def flush(self) -> None:
+        """Send what is queued."""
+        self._stream.settle()
+
+    def write(self, octets: bytes) -> None:
+        """Send a part of the answer."""
+        self._core.open(octets)
+        self._stream.settle()
+
+    def is_full(self) -> bool:
+        """Whether more than ``write_limit`` bytes wait for the client."""
+        core = self._core
+        return not core.ended and core.outbox.size > core.options.write_limit
+
+    async def room(self) -> None:
+        """Wait until at most ``write_limit`` bytes wait for the client; abort if it accepts none for too long."""
+        core, loop = self._core, self._stream.loop
+        while self.is_full():
+            before = core.outbox.bytes_sent
+            waiter = loop.create_future()
+            self._waiters.append(waiter)
+            timer = loop.call_later(core.options.write_timeout or 2**31, self._wake)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+            if not core.ended and core.outbox.bytes_sent == before:
+                self.abort()
+
+    def finish(self) -> None:
+        """The whole answer is queued."""
+        if self._keep:
+            self._finishing = True
+            self._stream.settle()
+        else:
+            self._end(b"")
 
     def _opened(self) -> None:
-        if self._permit is not UNLIMITED:
-            self._stream.closed = self._permit.leave
+        self._stream.eof = None
+        if self.permit is not UNLIMITED:
+            self._stream.closed = self.permit.leave
 
     def _take_rest(self) -> bytes:
-        return self._reader.take_rest()
+        return self.take_held()
+
+    def _end(self, last: bytes, exc: BaseException | None = None) -> None:
+        """Queue ``last``, and end the connection after it."""
+        self._keep = False
+        self._stop_body()
+        self._stream.receive = self._stream.eof = None
+        self.take_held()
+        self._core.refuse(last, monotonic(), exc)
+        self._stream.settle()
+
+    # -- from one request to the next -------------------------------------------------
+
+    def _check_finished(self) -> None:
+        """The answer is queued, and the connection may have sent some of it."""
+        outbox = self._core.outbox
+        if not outbox.size:
+            self._finishing = False
+            if self._body is not None and not self._body.is_over:
+                # RFC 9112 §9.3: "A server MUST read the entire request message body or close the connection".
+                self._core.limit_request(after(monotonic(), self._site.options.keep_alive_timeout))
+                self._body.skip(self._skipped)
+            else:
+                self._follow()
+        elif outbox.bytes_sent != self._sent:
+            # The client may read slowly, if it accepts some bytes in time.
+            self._sent = outbox.bytes_sent
+            self._core.limit_request(monotonic() + self._site.options.close_timeout)
+
+    def _skipped(self, complete: bool) -> None:
+        if complete:
+            self._follow()
+        else:
+            self._end(b"")
+
+    def _follow(self) -> None:
+        """Wait for the next request, with an exchange of its own."""
+        site = self._site
+        if not site.keeps_alive or self.half_closed:
+            self._end(b"")
+            return
+        held = self.take_held()
+        self._finished = True
+        self._release()
+        following = Exchange(site, self._stream, self._core, self.permit)
+        site.openings.discard(self)
+        site.openings.add(following)
+        following._await_request(held)
+
+    def _await_request(self, held: bytes) -> None:
+        self._stream.eof = None
+        self._core.resume(_REQUEST)
+        now = monotonic()
+        if held:
+            self._begin_request(held, now)
+        else:
+            self._site.idle[self] = None
+            self._stream.receive = self._begin_request
+            self._core.limit_request(after(now, self._site.options.keep_alive_timeout))
+        self._stream.settle()
+
+    def _begin_request(self, data: bytes, now: float) -> None:
+        """The first bytes of a later request have arrived."""
+        self._site.idle.pop(self, None)
+        self._stream.receive = self._receive
+        self._core.next_request(now, time.time())
+        self._receive(data, now)
+
+    def close_idle(self) -> None:
+        """Close a connection that waits for another request, unless one has arrived."""
+        if not self._stream.has_input():
+            self.abort()
 
     # -- what the connection reports ----------------------------------------------
 
@@ -185,7 +408,7 @@ class Exchange(Answerable):
             set_link(self.request, self._stream.tls_object() or True)
         if self.request is not None and self._site.options.proxy_headers:
             self._trust_proxy(self.request)
-        if self._permit.refused and self.refusal is None:
+        if self.permit.refused and self.refusal is None:
             self.refusal = TooManyConnections("there are too many connections; try again later")
         if self.refusal is None:
             # Frames that come before the 101 wait in the kernel.
@@ -198,13 +421,61 @@ class Exchange(Answerable):
         except RequestRefused as exc:
             self.refusal = exc
 
+    def _hold_on(self) -> None:
+        self._stream.receive = self._hold
+        if len(self._held) < MAX_HELD:
+            self._core.resume(_REQUEST)
+
+    def _hold(self, data: bytes, now: float) -> None:
+        """Hold back what the client sends while the request is answered."""
+        if self.answered and not self._keep:
+            return  # discarded, so that a reset is noticed
+        self._held += data
+        if len(self._held) >= MAX_HELD:
+            self._core.pause(_REQUEST)
+
+    def _eof(self, now: float) -> None:
+        if self._is_reading_body():
+            self._core.eof(now)
+            return
+        # A client may half-close TCP after its request, and still read the response.
+        self.half_closed = True
+        self._core.pause(_REQUEST)
+        if self._watcher is not None:
+            self._watcher()
+
     def _changed(self, inline: bool) -> None:
-        if self._streamed is not None:
-            self._streamed.changed()
-        if self.gone and self in self._site.openings:
-            self._stop_body()
+        if self._core.ended:
+            self._gone()
+        elif self._finishing:
+            self._check_finished()
+        elif self._watcher is not None:
+            if self._waiters and not self.is_full():
+                self._wake()
+            self._watcher()
+
+    def _gone(self) -> None:
+        if self in self._site.openings:
             self._site.openings.discard(self)
-            self._permit.leave()
+            self._site.idle.pop(self, None)
+            self._stop_body()
+            self.permit.leave()
+            self._wake()
+            if self._watcher is not None:
+                self._watcher()
+            self._release()
+
+    def _release(self) -> None:
+        """Drop the references that would make this object a part of cycles."""
+        self._watcher = None
+        if self._body is not None:
+            self._body.release()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 #: A server. It is called in the event loop for each exchange whose head is complete or has broken a rule.

@@ -7,13 +7,16 @@ import asyncio
 import logging
 import os
 import ssl
+import time
 from collections.abc import Callable
 from weakref import WeakSet
 
 from ..options import Options
+from ..protocol.connection import Connection
 from .acceptor import Acceptor
 from .admission import Admission, Permit
 from .bind import unlink
+from .choice import driver_of
 from .exchange import Application, Exchange, Site
 from .preamble import Preamble
 from .syscalls import monotonic
@@ -39,9 +42,9 @@ POLL_INTERVAL = 0.01
 
 
 class Listener(Site):
-    """Accepts connections. Each one is an :class:`Exchange`, which reads a request.
+    """Accepts connections. Each request on them is an :class:`Exchange`.
 
-    ``application(exchange)`` is called once for each connection, when the head is complete or has broken a
+    ``application(exchange)`` is called once for each request, when the head is complete or has broken a
     rule. ``connections`` is the set of the WebSockets that are open or closing.
 
     ``should_defer`` is given if other processes accept from the same sockets; this process then removes no
@@ -75,7 +78,8 @@ class Listener(Site):
             self._watch(sock)
 
     def close(self) -> None:
-        """Stop listening. Existing connections continue."""
+        """Stop listening. Existing connections continue, but wait for no further request."""
+        self.end_keep_alive()
         if self._should_defer is None:
             unlink(self.socks)
         for sock in self.socks:
@@ -140,6 +144,8 @@ class Listener(Site):
                 self._exhausted = True
                 self._pause(listening, RETRY_DELAY)
                 return
+            if self.idle:
+                self._make_room(address)
             permit = self._admission.admit(address)
             if permit is None:
                 sock.close()
@@ -149,9 +155,21 @@ class Listener(Site):
             else:
                 self._begin(sock, address, permit)
 
+    def _make_room(self, address: object) -> None:
+        """Close a connection that only waits for another request, if it takes the place of the new one.
+
+        Precedent: nginx closes idle connections when ``worker_connections`` is reached.
+        """
+        for exchange in list(self.idle):
+            if self._admission.is_full(address, exchange.permit):
+                exchange.abort()
+                return
+
     def _begin(self, sock: _socket.socket, address: object, permit: Permit) -> None:
         try:
-            exchange = Exchange(self, sock, address, permit)
+            core = Connection(False, self.options, monotonic(), time.time())
+            stream = driver_of(self.reactor, sock, core, address, self.tls)
+            exchange = Exchange(self, stream, core, permit)
         except OSError:
             sock.close()  # disconnected already, or out of file descriptors
             permit.leave()

@@ -4,15 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
+from typing import Protocol
 
 from ..http import Request, StreamingResponse
-from ..protocol.connection import Connection
-from ..protocol.pause import Pause
 from ..protocol.responding import complete_head, has_body
 from .driver import Driver
 
 __all__ = ["StreamedAnswer"]
+
+
+class Exchange(Protocol):
+    """The request that is answered in parts: see ``exchange.py``."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection has ended."""
+        ...
+
+    def start(self, head: bytes, keep: bool) -> None:
+        """Queue the head of the answer."""
+
+    def watch(self, watcher: Callable[[], object]) -> None:
+        """Call ``watcher`` when the client has disconnected."""
+
+    def write(self, octets: bytes) -> None:
+        """Send a part of the answer."""
+
+    def is_full(self) -> bool:
+        """Whether too much waits for the client."""
+        ...
+
+    async def room(self) -> None:
+        """Wait until less waits for the client."""
+
+    def finish(self) -> None:
+        """The whole answer is queued."""
+
+    def abort(self) -> None:
+        """Cut the connection."""
 
 
 class StreamedAnswer:
@@ -22,41 +52,43 @@ class StreamedAnswer:
     incomplete. A client of HTTP/1.0 gets the bytes until the end of TCP.
     """
 
-    def __init__(self, stream: Driver, core: Connection, request: Request) -> None:
+    def __init__(self, exchange: Exchange, stream: Driver, request: Request) -> None:
+        self._exchange = exchange
         self._stream = stream
-        self._core = core
         self._request = request
-        self._waiter: asyncio.Future[None] | None = None
         # The task that waits for the next chunk, and whether it was cancelled because the client is gone.
         self._task: asyncio.Task[object] | None = None
         self._cancelled = False
 
-    async def send(self, response: StreamingResponse) -> None:
+    async def send(self, response: StreamingResponse, keep: bool) -> None:
         """Send the response, whose chunks are an async iterable.
 
         If the iterable raises, the connection is aborted. If the client disconnects, the iterable is closed.
         """
         chunks = response.chunks
         assert isinstance(chunks, AsyncIterable)
-        head = complete_head(response, self._request, time.time())
+        exchange, request = self._exchange, self._request
+        sends_body = has_body(response, request)
+        # Only the end of TCP ends the body for a client of HTTP/1.0.
+        keep = keep and not (sends_body and request.version == "1.0")
+        head = complete_head(response, request, time.time(), keep)
         chunked = "Transfer-Encoding" in head.headers
-        self._core.open(head.serialize())
-        # Bytes of the client are discarded from now on, so that a reset is noticed.
-        self._stream.receive = self._discard
-        self._stream.eof = self._stop_reading
-        self._core.resume(Pause.REQUEST)
+        exchange.start(head.serialize(), keep)
+        exchange.watch(self._changed)
         self._stream.settle()
-        sends_body = has_body(response, self._request)
         iterator = aiter(chunks)
         self._task = asyncio.current_task()
         try:
-            while sends_body and not self._core.ended:
+            while sends_body and not exchange.gone:
                 try:
                     chunk = await anext(iterator)
                 except StopAsyncIteration:
                     break
                 self._queue(chunk, chunked)
-                await self._has_room()
+                if exchange.is_full():
+                    task, self._task = self._task, None  # room() ends when the client is gone
+                    await exchange.room()
+                    self._task = task
         except asyncio.CancelledError:
             # Cancelled here, because the client has disconnected? Then the application goes on.
             if not self._cancelled or self._task is None or self._task.uncancel() > 0:
@@ -70,56 +102,25 @@ class StreamedAnswer:
             aclose = getattr(iterator, "aclose", None)
             if aclose is not None:
                 await aclose()
-        if not self._core.ended:
-            self._stream.receive = self._stream.eof = None
-            self._core.refuse(b"0\r\n\r\n" if chunked and sends_body else b"", self._stream.now())
-            self._stream.settle()
+        if not exchange.gone:
+            if chunked and sends_body:
+                exchange.write(b"0\r\n\r\n")
+            exchange.finish()
 
     def _queue(self, chunk: bytes | str, chunked: bool) -> None:
         if not isinstance(chunk, bytes | bytearray | memoryview | str):
             raise TypeError(f"a chunk of a response must be bytes or str, not {type(chunk).__name__}")
         octets = chunk.encode() if isinstance(chunk, str) else bytes(chunk)
         # A chunk of size 0 would end the response.
-        if octets and not self._core.ended:
-            self._core.open(b"%x\r\n%b\r\n" % (len(octets), octets) if chunked else octets)
-            self._stream.settle()
-
-    async def _has_room(self) -> None:
-        """Wait until at most ``write_limit`` bytes wait for the client; abort if it accepts none for too long."""
-        core, loop = self._core, self._stream.loop
-        while not core.ended and core.outbox.size > core.options.write_limit:
-            before = core.outbox.bytes_sent
-            self._waiter = loop.create_future()
-            timer = loop.call_later(core.options.write_timeout or 2**31, self._wake)
-            try:
-                await self._waiter
-            finally:
-                timer.cancel()
-                self._waiter = None
-            if not core.ended and core.outbox.bytes_sent == before:
-                self._abort()
+        if octets and not self._exchange.gone:
+            self._exchange.write(b"%x\r\n%b\r\n" % (len(octets), octets) if chunked else octets)
 
     def _abort(self) -> None:
         self._task = None  # it needs no cancellation
-        self._stream.abort()
+        self._exchange.abort()
 
-    def changed(self) -> None:
-        """The connection has sent something, or has ended."""
-        core = self._core
-        if core.ended or core.outbox.size <= core.options.write_limit:
-            self._wake()
-        if core.ended and self._task is not None and self._waiter is None and not self._cancelled:
+    def _changed(self) -> None:
+        if self._exchange.gone and self._task is not None and not self._cancelled:
             # The iterable may wait for something else, for a long time.
             self._cancelled = True
             self._task.cancel()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _discard(self, data: bytes, now: float) -> None:
-        pass
-
-    def _stop_reading(self, now: float) -> None:
-        # A client may half-close TCP after its request, and still read the response.
-        self._core.pause(Pause.REQUEST)

@@ -1,5 +1,5 @@
 """ASGI applications on endwell."""
 
-from ..errors import ClientDisconnected
+from ..errors import ClientDisconnected, StartupFailed
 
-__all__ = ["ClientDisconnected"]
+__all__ = ["ClientDisconnected", "StartupFailed"]

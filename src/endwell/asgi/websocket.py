@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextvars import copy_context
 from typing import Any, Protocol
-from urllib.parse import unquote
 
 from ..aio.awaiting import DONE
 from ..aio.callbacks import call_back, check_callback
@@ -17,18 +16,13 @@ from ..aio.websocket import WebSocket, begin_close
 from ..codes import CloseCode
 from ..ending import Cause, Close, Ending
 from ..errors import ClientDisconnected
-from ..http import Accept, Headers, Request, Response
+from ..http import Accept, Headers, Response
 from ..protocol.negotiation import Accepted
 from . import coroutines
+from .application import Application
 from .events import Events
 
-__all__ = ["Application", "Host", "WebSocketCall", "scope_of"]
-
-#: The version of the specification, www.rst, that the events follow. 2.5 added ``reason`` to the event of the end.
-SPEC_VERSION = "2.5"
-
-#: An ASGI 3 application.
-Application = Callable[[Any, Callable[[], Any], Callable[[Any], Any]], Awaitable[object]]
+__all__ = ["Host", "WebSocketCall"]
 
 
 class Host(Protocol):
@@ -59,29 +53,6 @@ class Host(Protocol):
     def returned(self, ws: WebSocket | None) -> None:
         """The application has returned or raised."""
         ...
-
-
-def scope_of(
-    request: Request, *, scheme: str, client: object, server: object, root_path: str, version: str
-) -> dict[str, Any]:
-    """The scope of a WebSocket, without ``state`` and ``extensions``."""
-    path, _, query = request.target.partition("?")
-    headers = request.headers
-    offered = headers.list_of("Sec-WebSocket-Protocol") if "Sec-WebSocket-Protocol" in headers else []
-    return {
-        "type": "websocket",
-        "asgi": {"version": version, "spec_version": SPEC_VERSION},
-        "http_version": request.version,
-        "scheme": scheme,
-        "server": server,
-        "client": client,
-        "root_path": root_path,
-        "path": root_path + unquote(path),
-        "raw_path": f"{root_path}{path}".encode("latin-1"),
-        "query_string": query.encode("latin-1"),
-        "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers],
-        "subprotocols": offered,
-    }
 
 
 class WebSocketCall:

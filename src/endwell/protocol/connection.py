@@ -34,7 +34,7 @@ from ..options import Options
 from ..wire.codec import Buffer, Codec, Control, Ping, Pong
 from .closing import Closing, Cue, State
 from .control import ControlChannel
-from .deadline import LATE, NEVER
+from .deadline import LATE, NEVER, after
 from .inbox import Inbox
 from .liveness import Verdict
 from .pause import Pause
@@ -105,6 +105,16 @@ class Connection(Closing):
         """Server: the request is complete. The application limits the time of its answer: no deadline."""
         self._state_deadline = NEVER
         self.rearm()
+
+    def limit_request(self, until: float) -> None:
+        """Server, before the answer has ended: abort the connection at ``until``."""
+        self._state_deadline = until
+        self.rearm()
+
+    def next_request(self, now: float, opened_at: float) -> None:
+        """Server: the first bytes of another request on this connection have arrived."""
+        self._began_at, self._opened_at = now, opened_at
+        self.limit_request(after(now, self.options.open_timeout))
 
     def refuse(self, response: bytes, now: float, exc: BaseException | None = None) -> None:
         """Server: answer the opening request with ``response``, then end TCP.

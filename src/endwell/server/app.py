@@ -17,6 +17,8 @@ from ..aio.callbacks import check_arguments
 from ..aio.flag import Flag
 from ..aio.listen import Listener
 from ..aio.websocket import WebSocket
+from ..asgi.application import as_asgi
+from ..asgi.lifespan import Lifespan, LifespanMode
 from ..ending import Ending
 from ..http import Request
 from ..options import OptionKeywords, Options, check_keywords
@@ -31,6 +33,7 @@ from .drain.run import DrainRun
 from .drain.timetable import Drain, DrainKeywords
 from .files import browser_module, slash, static
 from .lifespan import start, stop
+from .mounts import Mount, check_max_body, check_prefix
 from .observers import Observers
 from .router import AcceptFunction, RouteKeywords, Router, blocks, check_methods
 from .run import Listen, run
@@ -290,6 +293,81 @@ class Server:
         """
         self._router.add("http", path, browser_module(self._dispatcher.threads.file))
 
+    def mount(  # size: most of it is documentation
+        self,
+        prefix: str,
+        app: Any,
+        *,
+        lifespan: LifespanMode = "auto",
+        max_body: int | None = None,
+        **options: Unpack[RouteKeywords],
+    ) -> None:
+        r"""Serve an ASGI application below a prefix: its HTTP requests, its WebSockets and its lifespan.
+
+        The routes of this server win over the application, and a longer prefix over a shorter one. The
+        application runs in the event loop. Its ``root_path`` is the prefix, and ``path`` contains it, as the
+        specification asks. HTTP requests in progress are completed during a drain.
+
+        Args:
+            prefix: The path below which the application is served, such as ``"/"`` or ``"/api"``.
+            app: An ASGI 3 or ASGI 2 application, such as a FastAPI object. Or a WSGI application, which needs the
+                package a2wsgi.
+            lifespan: Whether the application gets the events of the lifespan protocol: ``"on"``, ``"off"``, or
+                ``"auto"`` (default), which continues if the application raises at the first event.
+            max_body: Maximum size of a request's body in bytes. Default: None, no limit: the body is read only as
+                fast as the application asks for it.
+            **options: ``max_size``, ``subprotocols``, ``compression`` or ``origins`` of :class:`Options`, for
+                the WebSockets of the application.
+
+        Raises:
+            TypeError: ``app`` is no application, or an argument has the wrong type.
+            ValueError: The prefix is malformed or in use, or an option is out of range.
+            ImportError: ``app`` is a WSGI application, and a2wsgi is not installed.
+
+        Example:
+            ```python
+            import asyncio
+            from endwell import Server
+
+            server = Server()
+
+            async def app(scope, receive, send):
+                if scope["type"] != "http":
+                    raise NotImplementedError
+                await send({"type": "http.response.start", "status": 200})
+                await send({"type": "http.response.body", "body": b"hello"})
+
+            server.mount("/", app)
+
+            @server.websocket("/echo")
+            async def echo(ws):
+                async for message in ws:
+                    await ws.send(message)
+
+            async def main():
+                async with server.serving(port=0):
+                    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    print((await reader.read()).decode())
+                    writer.close()
+
+            asyncio.run(main())
+            ```
+        """
+        check_keywords("mount", options, {"lifespan", "max_body", *RouteKeywords.__optional_keys__})
+        own = self.options.replace(**options) if options else None
+        if self._serves:
+            raise ValueError(
+                "mount() while the server serves: the lifespan of the application would not begin"
+            )
+        application, version = as_asgi(app)
+        events = Lifespan(application, "off" if version == "wsgi" else lifespan, version)
+        self._dispatcher.mounts.add(
+            Mount(check_prefix(prefix), application, version, events, check_max_body(max_body), own)
+        )
+        self._start_callbacks.append(events.startup)
+        self._stop_callbacks.insert(0, events.shutdown)
+
     def process_request(self, hook: Function) -> Function:
         """Decorator for a ``hook(request)`` that runs before the routing of every request, WebSocket or HTTP.
 
@@ -490,7 +568,8 @@ class Server:
 
         Raises:
             SystemExit: The server cannot listen (in the main thread; OSError in any other), or a worker exits
-                before all workers listen.
+                before all workers listen. With the status 3: an application of :meth:`mount` cannot start (in
+                any other thread: StartupFailed).
             RuntimeError: An event loop runs in this thread; use :meth:`serving` there.
             ValueError: ``workers`` is given, but the program is neither a file nor a module, or this is not
                 the main thread.
@@ -570,12 +649,8 @@ class Server:
             )
         # Set before the first await, because on_start and on_stop callbacks are part of serving.
         self._serves = True
-        callbacks: list[Callable[..., object]] = [
-            *self._start_callbacks,
-            *self._drain_callbacks,
-            *self._stop_callbacks,
-        ]
-        blocking = any(blocks(callback) for callback in callbacks)
+        own = self._start_callbacks, self._drain_callbacks, self._stop_callbacks
+        blocking = any(blocks(callback) for callbacks in own for callback in callbacks)
         if blocking:
             self._dispatcher.threads.keep_lifespan_thread()
         try:
@@ -591,6 +666,8 @@ class Server:
                     self._dispatcher.threads,
                 )
         finally:
+            for mount in self._dispatcher.mounts:
+                mount.lifespan.abandon()
             self._serves = False
             if blocking:
                 self._dispatcher.threads.release_lifespan_thread()
@@ -661,6 +738,7 @@ class Server:
             return await self._drain_run.finished()
         if not plan.listen:
             self._listener.close()
+        self._listener.end_keep_alive()
         self.draining.set()
         dispatcher = self._dispatcher
         dispatcher.threads.draining.set()
@@ -674,6 +752,7 @@ class Server:
             self._listener.openings,
             dispatcher.handling,
         )
+        dispatcher.mounts.refuse_undecided()
         return await dispatcher.drain_run.run()
 
     @property

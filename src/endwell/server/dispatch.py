@@ -1,4 +1,5 @@
 """From a request to the handler of its route, and from the handler's outcome to the end of the connection."""
+# size: hooks, handlers and limits of time depend on each other.
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ from ..sync.request import Request as BlockingRequest
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.authority import is_among
 from .drain.run import DrainRun
+from .mounts import Mounts, upgrades
 from .observers import MAX_LOGGED, Observers
 from .pending import Decision, PendingAnswer
 from .respond import response_from
@@ -40,7 +42,8 @@ class Dispatcher:
 
     def __init__(self, options: Options, router: Router, observers: Observers, max_threads: int) -> None:
         self.options = options
-        self._router = router
+        self.router = router
+        self.mounts = Mounts(self)
         self._observers = observers
         self.threads = HandlerThreads(max_threads)
         #: The ``process_request`` hooks.
@@ -56,11 +59,14 @@ class Dispatcher:
         #: The current or finished drain; None before it.
         self.drain_run: DrainRun | None = None
         self._context = Context()
+        self._create_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
     def begin(self) -> None:
         """The server starts to listen. Handlers see the context variables of the caller."""
         self.threads.begin()
         self._context = copy_context()
+        # Asking for it costs a system call on Python 3.11.
+        self._create_task = asyncio.get_running_loop().create_task
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer the exchange, now or in a task."""
@@ -75,10 +81,22 @@ class Dispatcher:
             host = f"it is for {(request.headers.get('Host') or '')[:MAX_LOGGED]!r}"
             error = MisdirectedRequest("the host of the request is not allowed here", detail=host)
             self._answer(exchange, error)
+        elif self.mounts.exist and not self.hooks and self._call_mounted(exchange, request):
+            pass
         elif not self.hooks and wants_websocket(request):
             self._respond(exchange, request, None)
         else:
             self._start_answering(exchange, request)
+
+    def _call_mounted(self, exchange: Exchange, request: Request) -> bool:
+        """Have a mounted application answer. False if none has the path of the request."""
+        upgrade = upgrades(request)
+        mount = self.mounts.find(request, upgrade)
+        if mount is None:
+            return False
+        if (coroutine := self.mounts.call(mount, exchange, request, upgrade)) is not None:
+            self.start(coroutine)
+        return True
 
     def _answers_to(self, request: Request) -> bool:
         """Whether ``allowed_hosts`` contains the host of ``request``, or its route accepts any host."""
@@ -87,7 +105,7 @@ class Dispatcher:
         if names is None or (host is not None and is_among(host, names)):
             return True
         try:
-            route, _ = self._router.match(request.raw_path, "http", request.method)
+            route, _ = self.router.match(request.raw_path, "http", request.method)
         except RequestRefused:
             return False
         return route.any_host and not wants_websocket(request)
@@ -95,7 +113,7 @@ class Dispatcher:
     def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``coroutine`` as a task of the server."""
         # Use the context of the call that serves; callbacks of the loop run in other contexts.
-        task = self._context.run(asyncio.get_running_loop().create_task, coroutine)
+        task = self._context.run(self._create_task, coroutine)
         self.tasks[task] = None
         task.add_done_callback(self._forget, context=self._context)
         return task
@@ -130,6 +148,12 @@ class Dispatcher:
             answer = self._internal_error(pending.request, exc)
         if pending.exchange.answered:
             return
+        if pending.call is not None:
+            pending.limited = False
+            if (call := pending.call()) is not None:
+                pending.exchange.begin()
+                await call
+            return
         if isinstance(answer, StreamingResponse):
             await self._stream(pending, answer)
         else:
@@ -156,7 +180,9 @@ class Dispatcher:
 
     def _time_out(self, pending: PendingAnswer, task: asyncio.Task[None]) -> None:
         limit = self.options.open_timeout
-        if task.done() or pending.exchange.gone or pending.exchange.answered or limit is None:
+        if not pending.limited or pending.exchange.gone or pending.exchange.answered or limit is None:
+            return
+        if task.done():
             return
         later = pending.exchange.seconds_left(limit)
         if later > 0:  # the body of the request arrived meanwhile, or arrives now
@@ -203,22 +229,29 @@ class Dispatcher:
         logger.error(
             "answering %r for %s failed", request.raw_path, format_peer(request.remote_address), exc_info=exc
         )
-        self._observers.refused(request, 500, "internal error")
+        self.failed(request)
         return Response.text("internal error\n", 500)
+
+    def failed(self, request: Request) -> None:
+        """Call the observers for a request that gets 500."""
+        self._observers.refused(request, 500, "internal error")
 
     async def _page(self, pending: PendingAnswer) -> Response | None:
         """Run the hooks and the HTTP handler. Returns the response; None if the request may become a WebSocket."""
         request = pending.request
-        if not (upgrades := wants_websocket(request)):
+        if not (upgrade := wants_websocket(request)):
             body = pending.exchange.request_body()
         for hook in self.hooks:
             pending.begin(f"the process_request hook {getattr(hook, '__qualname__', hook)!r}")
             returned = await self._call(self.threads.hook, hook, blocks(hook), request)
             if returned is not None:
                 return self._refused_by_code(pending, response_from(returned, hook))
-        if upgrades:
+        if self.mounts.exist and (mount := self.mounts.find(request, upgrade)) is not None:
+            pending.call = partial(self.mounts.call, mount, pending.exchange, request, upgrade)
+            return None
+        if upgrade:
             return await self._decide(pending)
-        route, params = self._router.match(request.raw_path, "http", request.method)
+        route, params = self.router.match(request.raw_path, "http", request.method)
         request.params = params
         pending.begin(f"the page {route.pattern!r} ({route.name})")
         if route.blocking:
@@ -230,7 +263,7 @@ class Dispatcher:
     async def _decide(self, pending: PendingAnswer) -> Response | None:
         """Call the route's ``accept`` function, if it has one. Returns its Response, if it refuses."""
         request = pending.request
-        route, request.params = self._router.match(request.raw_path, "websocket")
+        route, request.params = self.router.match(request.raw_path, "websocket")
         function = route.accept
         if function is None:
             return None
@@ -272,6 +305,10 @@ class Dispatcher:
             returned = function(request, **params)
         return await returned if inspect.isawaitable(returned) else returned
 
+    def refuse(self, exchange: Exchange, refusal: RequestRefused) -> None:
+        """Answer with the response of ``refusal``, log it and call the observers."""
+        self._answer(exchange, refusal)
+
     def _answer(self, exchange: Exchange, answer: Response | RequestRefused) -> None:
         refusal = answer if isinstance(answer, RequestRefused) else None
         response = answer.response() if isinstance(answer, RequestRefused) else answer
@@ -287,7 +324,7 @@ class Dispatcher:
     # -- WebSockets -------------------------------------------------------------
 
     def _accept(self, exchange: Exchange, request: Request, decision: Decision | None = None) -> None:
-        route, params = self._router.match(request.raw_path, "websocket")
+        route, params = self.router.match(request.raw_path, "websocket")
         if decision is None and route.accept is not None:
             self._start_answering(exchange, request)
             return
@@ -312,6 +349,14 @@ class Dispatcher:
             if observers.close_callbacks:
                 self._context.run(self._observe_close, handler_ws)
         self.start(self._handle(ws, handler_ws, route, handler, params))
+
+    def observe(self, ws: WebSocket) -> None:
+        """Call the ``on_open`` callbacks for an open connection, and register the ``on_close`` callbacks."""
+        observers = self._observers
+        if observers.open_callbacks:
+            self._context.run(observers.opened, ws)
+        if observers.close_callbacks:
+            self._context.run(self._observe_close, ws)
 
     def _observe_close(self, ws: WebSocket | BlockingWebSocket) -> None:
         ws.on_close(lambda ending: self._observers.ended(ws, ending))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TypeAlias
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
 
 from ..aio.exchange import Exchange
 from ..http import Request
@@ -18,7 +19,7 @@ Decision: TypeAlias = tuple[Accepted, bool]
 class PendingAnswer:
     """A request for which a hook, an ``accept`` function or an HTTP handler runs."""
 
-    __slots__ = ("decision", "exchange", "request", "work")
+    __slots__ = ("call", "decision", "exchange", "limited", "request", "work")
 
     def __init__(self, exchange: Exchange, request: Request) -> None:
         self.exchange = exchange
@@ -27,6 +28,10 @@ class PendingAnswer:
         self.decision: Decision | None = None
         #: The hook or handler that runs, for log lines.
         self.work = ""
+        #: Begins the call of a mounted application, which answers after the hooks; None for a route's handler.
+        self.call: Callable[[], Coroutine[Any, Any, None] | None] | None = None
+        #: Whether ``open_timeout`` limits the time until the answer.
+        self.limited = True
 
     def begin(self, work: str) -> None:
         """Record that ``work``, a hook or handler, starts in the current task."""

@@ -205,6 +205,11 @@ class Router:
             raise MethodNotAllowed("this path answers GET and HEAD only")
         raise UpgradeRequired("this path is a WebSocket endpoint: send an Upgrade")
 
+    def has(self, segments: list[str], kind: Kind) -> bool:
+        """Whether a route of this kind has the path with the decoded ``segments``, for whatever method."""
+        routes = self._routes[kind]
+        return bool(routes) and any(route.params(segments[1:]) is not None for route in routes)
+
 
 #: The methods that a route may have. RFC 9110 §9.3.6 and §9.3.8: CONNECT and TRACE are for proxies.
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from ..aio.loop import check_system, loop_factory
 from ..aio.syscalls import monotonic
+from ..errors import StartupFailed
 from ..sync.threads import Threads
 from .drain.timetable import Drain
 from .process import systemd
@@ -42,6 +43,8 @@ T = TypeVar("T")
 HANDSHAKE_TIME = 2.0
 #: Seconds that the application's own tasks have for their cleanup when the loop closes.
 TASK_CLEANUP_TIME = 0.2
+#: The exit status if an application cannot start. Precedent: uvicorn's STARTUP_FAILURE.
+STARTUP_FAILED = 3
 #: Seconds between two updates of the progress line.
 POLL_INTERVAL = 0.1
 
@@ -111,6 +114,11 @@ def _run(server: Server, serving: AbstractAsyncContextManager[Server], control: 
     with _Signals(loop, control.stop, control.limit) as signals:
         try:
             _run_to_the_end(loop, main, signals)
+        except StartupFailed as exc:
+            if threading.current_thread() is not threading.main_thread():
+                raise  # in another thread, SystemExit would be silent
+            logger.error("%s", exc, exc_info=exc.__cause__)
+            raise SystemExit(STARTUP_FAILED) from exc
         finally:
             control.send_report(None if server._drain_run is None else server._drain_run.report)
             _close_loop(loop)

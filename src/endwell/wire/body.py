@@ -83,6 +83,8 @@ class BodyReader:
             raise BodyTooLarge("the body of the request is too large")
         #: Whether the body is complete.
         self.complete = length == 0
+        #: The bytes behind the body, once it is complete.
+        self.rest = b""
         self._chunked = length is None
         # Bytes that are missing of the body, or of the current chunk.
         self._missing = length or 0
@@ -93,12 +95,13 @@ class BodyReader:
         self._trailers = 0
 
     def receive(self, data: bytes) -> bytes:
-        """Add received bytes. Returns the content in them. Bytes after the body are ignored.
+        """Add received bytes. Returns the content in them.
 
         Raises a subclass of :exc:`RequestRefused` if the chunked coding is malformed, or the limit is exceeded.
         """
         if not self._chunked:
             content = data[: self._missing]
+            self.rest = data[self._missing :]
             self._missing -= len(content)
             self.complete = not self._missing
             return content
@@ -113,6 +116,7 @@ class BodyReader:
                 self._after_chunk = not self._missing
             else:
                 at = self._read_line(data, at)
+        self.rest = data[at:]
         return b"".join(parts)
 
     def _read_line(self, data: bytes, at: int) -> int:

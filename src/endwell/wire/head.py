@@ -6,6 +6,7 @@ folding, no alternative spellings. httptools (llhttp) parses responses and bodie
 
 from __future__ import annotations
 
+import re
 from sys import intern
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -19,15 +20,16 @@ from .answer import Start, unfolded
 from .authority import parse_authority, split_authority
 from .body import check_body
 from .hixie import CHALLENGE, PROOF, PROVING, has_proof, is_challenged
+from .names import FIELD_NAMES, METHODS
 
 __all__ = ["RequestReader", "ResponseReader"]
 
-#: RFC 9110 §9, RFC 5789.
-_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
 _VERSIONS = {"HTTP/1.1": "1.1", "HTTP/1.0": "1.0"}
 #: The bytes of a token, and the bytes of a field value (RFC 9110 §5.5): HTAB, SP, VCHAR, obs-text.
 _TOKEN = "".join(TOKEN).encode()
 _TEXT = bytes((*b"\t ", *range(0x21, 0x7F), *range(0x80, 0x100)))
+#: Lines of such bytes. Possessive quantifiers, because there is only one way to match.
+_LINES = re.compile(rb"(?:[\t\x20-\x7E\x80-\xFF]*+\r\n)*+")
 
 
 class RequestReader:
@@ -57,6 +59,7 @@ class RequestReader:
         if self._challenged is not None:
             return self._read_challenge(self._challenged, data)
         head = self._fast_path(data)
+        is_text = head is not None
         if head is None:
             if self._head is None:
                 self._head = _Head(self._options, BadRequest, HeadTooLarge)
@@ -65,6 +68,9 @@ class RequestReader:
                 return None
             self.rest = self._head.rest
         legacy = bool(self._options.legacy)
+        if not is_text and head.translate(None, _TEXT).strip(b"\r\n"):
+            # Bytes that are invalid everywhere in a head. CR and LF occur only as line ends.
+            raise BadRequest("the head contains a control character")
         method, target, version, headers = _request(head, legacy)
         # Interned, so that all requests share one string.
         request = Request(intern(method), target, headers, version, self._remote_address)
@@ -93,23 +99,22 @@ class RequestReader:
     def _fast_path(self, data: bytes) -> bytes | None:
         """The fast path, with the same result as :class:`_Head`. Returns the head, or None.
 
-        It handles a head that is complete in the first read, not longer than ``max_line``, and whose lines
-        all end with CR LF.
+        It handles a head that is complete in the first read, not longer than ``max_line``, whose lines all end
+        with CR LF and have no control characters.
         """
         end = data.find(b"\r\n\r\n") + len(b"\r\n\r\n")
         options = self._options
         if self._head is not None or end <= 4 or end > options.max_line or end > options.max_head:
             return None
-        lines = data.count(b"\r\n", 0, end)
+        head = data[:end]
         if (
-            data.startswith(b"\r\n")
-            or lines != data.count(b"\r", 0, end)
-            or lines != data.count(b"\n", 0, end)
-            or lines > options.max_headers + 2
+            head.startswith(b"\r\n")
+            or _LINES.fullmatch(head) is None
+            or head.count(b"\r\n") > options.max_headers + 2
         ):
             return None
         self.rest = data[end:]
-        return data[:end]
+        return head
 
 
 class ResponseReader:
@@ -291,16 +296,12 @@ class _Message:
 
 
 def _request(head: bytes, legacy: bool) -> tuple[str, str, str, Headers]:
-    """Parse the head of a request: method, target, version and fields."""
+    """Parse the head of a request without control characters: method, target, version and fields."""
     text = head.decode("latin-1")
-    # Bytes that are invalid everywhere in a head. CR and LF occur only as line ends; the caller has checked
-    # that.
-    if head.translate(None, _TEXT).strip(b"\r\n"):
-        raise BadRequest("the head contains a control character")
     first = text[: text.find("\r\n")]
     method, target, version = _request_line(first)
     target, authority = _origin_form(target)
-    if method not in _METHODS:
+    if method not in METHODS:
         raise UnknownMethod("the method is not known")
     headers = headers_of_lines(text[len(first) + 2 : -4])
     _check_names(headers)
@@ -322,7 +323,7 @@ def _request_line(line: str) -> tuple[str, str, str]:
     if len(words) != 3:
         raise BadRequest("the request line is not a method, a target and a version, with one space between")
     method, target, protocol = words
-    if not method or not TOKEN.issuperset(method):
+    if method not in METHODS and (not method or not TOKEN.issuperset(method)):
         raise BadRequest("the method is not a token")
     if not (target.isascii() and target.isprintable()):
         raise BadRequest("the target is not printable ASCII")
@@ -343,7 +344,9 @@ def _check_names(headers: Headers) -> None:
     except ValueError:
         raise BadRequest("a line of the head is not a name, a colon and a value") from None
     # All names in one check: a check for each name costs more than everything else here.
-    if "" in names or "".join(names).encode("latin-1").translate(None, _TOKEN):
+    if not FIELD_NAMES.issuperset(names) and (
+        "" in names or "".join(names).encode("latin-1").translate(None, _TOKEN)
+    ):
         raise BadRequest("the name of a field is not a token")
 
 

@@ -752,7 +752,7 @@ async def test_a_response_in_progress_arrives():
 
     async with server.serving():
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        writer.write(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
         draining = asyncio.create_task(run_drain(server))
         await asyncio.sleep(0.1)
@@ -812,7 +812,7 @@ async def page(request):
 async def swallows(ws):
     ws.task = asyncio.create_task(swallow())
     _, ws.writer = await asyncio.open_connection("127.0.0.1", server.port)
-    ws.writer.write(b"GET /swallowing HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n")
+    ws.writer.write(b"GET /swallowing HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n")
     await swallow()
 
 server.run(port=0, drain=endwell.Drain(deadline=DEADLINE))

@@ -183,7 +183,7 @@ async def test_all_passed_sockets_are_served_and_a_unix_socket_stays(tmp_path, l
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.settimeout(PATIENCE)
                 sock.connect(str(tmp_path / "socket"))
-                sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                 assert sock.recv(1000).startswith(b"HTTP/1.1 200 ")
             assert (await asyncio.to_thread(program.finish))[0] == 0
         assert (tmp_path / "socket").exists()

@@ -225,7 +225,7 @@ async def test_the_unix_socket_file_exists_until_the_supervisor_ends(tmp_path):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(PATIENCE)
             sock.connect(str(path))
-            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert sock.recv(1000).startswith(b"HTTP/1.1 200 ")
         assert program.finish()[0] == 0
     assert not path.exists()

@@ -1,0 +1,62 @@
+cimport cython
+
+from endwell.aio.exchange cimport Exchange
+from endwell.http.request cimport Request
+
+cdef int START
+cdef int BODY
+cdef int TRAILERS
+cdef int DONE_STAGE
+cdef int NONE
+cdef int LENGTH
+cdef int CHUNKED
+cdef int UNTIL_EOF
+cdef int ORDINARY
+cdef int CONTENT_LENGTH
+cdef int TRANSFER_ENCODING
+cdef int CONNECTION
+cdef int DATE
+cdef int SERVER
+cdef dict _KNOWN
+
+
+cdef class HttpCall:
+    cdef readonly dict scope
+    cdef Exchange _exchange
+    cdef Request _request
+    cdef object _host
+    cdef object _body
+    cdef bint _unread
+    cdef list _waiters
+    cdef int _stage
+    cdef int _status
+    cdef bytes _fields
+    cdef object _length
+    cdef bint _close
+    cdef bint _trailers
+    cdef bint _has_server
+    cdef int _framing
+    cdef long long _left
+
+    cdef bint _is_over(self) except -1
+    cdef bint _is_disconnected(self) except -1
+    @cython.locals(exchange=Exchange)
+    cpdef send(self, event)
+    @cython.locals(close=cython.bint, has_date=cython.bint, has_server=cython.bint, count=cython.Py_ssize_t, parts=list, fields=bytes)
+    cdef _begin(self, event)
+    cdef _hint(self, event)
+    @cython.locals(exchange=Exchange, request=Request, status=cython.int, framing=cython.int, keep=cython.bint)
+    cdef _start(self, size, more)
+    @cython.locals(exchange=Exchange, framing=cython.int)
+    cdef _send_body(self, bytes body, bint more)
+    cdef _finish(self)
+    cdef _send_trailers(self, event)
+
+
+cdef class _DateField:
+    cdef long long _second
+    cdef bytes _line
+
+    cpdef bytes line(self)
+
+cdef _DateField _DATE

@@ -1,0 +1,40 @@
+cimport cython
+
+from endwell.aio.exchange cimport Exchange
+from endwell.asgi.http cimport HttpCall
+from endwell.http.request cimport Request
+
+
+cdef class Mount:
+    cdef readonly str prefix
+    cdef readonly list segments
+    cdef readonly Py_ssize_t size
+    cdef readonly object application
+    cdef readonly object lifespan
+    cdef readonly object max_body
+    cdef readonly object options
+    cdef readonly object route
+    cdef object _version
+
+    cpdef dict scope(self, Exchange exchange, Request request, kind)
+
+
+cdef class Mounts:
+    cdef object _dispatcher
+    cdef list _mounts
+    cdef readonly bint exist
+    cdef set _undecided
+    cdef object _http
+    cdef object _extension
+
+    @cython.locals(mount=Mount, path=str, segments=list)
+    cpdef find(self, Request request, bint upgrade)
+
+    cdef _extension_of(self, draining)
+
+    @cython.locals(scope=dict, extensions=dict)
+    cpdef call(self, Mount mount, Exchange exchange, Request request, bint upgrade)
+
+
+cpdef bint upgrades(Request request) except -1
+cdef _pair(address)

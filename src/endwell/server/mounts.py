@@ -1,0 +1,303 @@
+"""ASGI applications below a prefix of a server's paths."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+from ..aio.bind import format_peer
+from ..aio.exchange import Exchange
+from ..aio.flag import Flag
+from ..aio.websocket import WebSocket
+from ..asgi.application import Application
+from ..asgi.coroutines import run
+from ..asgi.http import HttpCall
+from ..asgi.lifespan import Lifespan
+from ..asgi.scope import Kind, scope_of, tls_extension
+from ..asgi.websocket import WebSocketCall
+from ..errors import RequestRefused, ServiceUnavailable
+from ..http.request import Request
+from ..http.response import Response
+from ..options import Options
+from ..protocol.handshake import wants_websocket
+from ..protocol.negotiation import Accepted
+from ..protocol.opening import accept
+from .drain.run import DrainRun
+from .router import Route, Router
+
+__all__ = ["Mount", "Mounts", "check_max_body", "check_prefix", "upgrades"]
+
+logger = logging.getLogger("endwell.server")
+
+
+class Dispatcher(Protocol):
+    """What answers the requests of the server: see ``dispatch.py``."""
+
+    options: Options
+    router: Router
+    drain_run: DrainRun | None
+    handling: dict[WebSocket, Route]
+
+    def refuse(self, exchange: Exchange, refusal: RequestRefused) -> None:
+        """Answer with the response of ``refusal``."""
+
+    def failed(self, request: Request) -> None:
+        """Call the callbacks of the server for a request that gets 500."""
+
+    def observe(self, ws: WebSocket) -> None:
+        """Call the callbacks of the server for an open connection."""
+
+
+class Mount:
+    """An application, and the prefix of its paths, which is empty or begins with "/"."""
+
+    def __init__(
+        self,
+        prefix: str,
+        application: Application,
+        version: str,
+        lifespan: Lifespan,
+        max_body: int | None,
+        options: Options | None,
+    ) -> None:
+        self.prefix = prefix
+        self.segments = prefix.split("/")
+        self.size = len(self.segments)
+        self.application = application
+        self.lifespan = lifespan
+        self.max_body = max_body
+        #: The options of its WebSockets; None for those of the server.
+        self.options = options
+        self._version = version
+        #: The handler of its WebSockets, as a drain names it.
+        self.route = Route("websocket", f"{prefix}/{{path:path}}", application, ())
+
+    def scope(self, exchange: Exchange, request: Request, kind: Kind) -> dict[str, Any]:
+        """The scope of a request, without the extensions."""
+        client, server = _pair(request.remote_address), _pair(exchange.local_address)
+        scope = scope_of(request, kind, client, server, "", self._version)
+        scope["root_path"] = self.prefix
+        scope["state"] = self.lifespan.state.copy()
+        return scope
+
+
+class _Extension(dict[str, Any]):
+    """The extension of an HTTP request: a dict without items, because applications write their scope as JSON."""
+
+    def __init__(self, draining: Flag | None) -> None:
+        super().__init__()
+        self.draining = draining
+
+    def __missing__(self, key: str) -> Flag | None:
+        if key != "draining":
+            raise KeyError(key)
+        return self.draining
+
+
+class Mounts:
+    """The mounted applications of a server, and their calls."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._mounts: list[Mount] = []
+        #: Whether there are any.
+        self.exist = False
+        # The requests for a WebSocket that an application has not answered.
+        self._undecided: set[_WebSocketHost] = set()
+        self._http = _HttpHost(dispatcher)
+        self._extension = _Extension(None)
+
+    def __iter__(self) -> Iterator[Mount]:
+        return iter(self._mounts)
+
+    def add(self, mount: Mount) -> None:
+        """Add an application. Raises ValueError if its prefix is in use."""
+        if any(other.prefix == mount.prefix for other in self._mounts):
+            raise ValueError(f"an application is already mounted at {mount.prefix or '/'!r}")
+        self.exist = True
+        # The longest prefix wins.
+        self._mounts = sorted([*self._mounts, mount], key=lambda each: -each.size)
+
+    def find(self, request: Request, upgrade: bool) -> Mount | None:
+        """The application of a request; None if a route of the server has its path, or there is none."""
+        path = request.raw_path
+        segments = [unquote(segment) for segment in path.split("/")] if "%" in path else path.split("/")
+        if self._dispatcher.router.has(segments, "websocket" if upgrade else "http"):
+            return None
+        for mount in self._mounts:
+            if segments[: mount.size] == mount.segments:
+                return mount
+        return None
+
+    def call(self, mount: Mount, exchange: Exchange, request: Request, upgrade: bool) -> Any:
+        """Return the coroutine that answers the request; None if it is answered already."""
+        exchange.wait_for_answer()
+        if upgrade:
+            return self._websocket(mount, exchange, request)
+        scope = mount.scope(exchange, request, "http")
+        scope["extensions"] = extensions = {
+            "http.response.pathsend": {},
+            "endwell": self._extension_of(exchange.stopping),
+        }
+        if request.version != "1.0":
+            extensions["http.response.early_hint"] = {}
+            # RFC 9110 §6.5.1: trailers are for a client that says it keeps them.
+            if "TE" in request.headers and "trailers" in map(str.lower, request.headers.list_of("TE")):
+                extensions["http.response.trailers"] = {}
+        if request.secure and (tls := request.tls) is not None:
+            extensions["tls"] = tls_extension(tls)
+        return run(HttpCall(exchange, scope, self._http, mount.max_body), mount.application)
+
+    def _extension_of(self, draining: Flag) -> _Extension:
+        if self._extension.draining is not draining:  # the server serves again
+            self._extension = _Extension(draining)
+        return self._extension
+
+    def _websocket(self, mount: Mount, exchange: Exchange, request: Request) -> Any:
+        options = mount.options or self._dispatcher.options
+        try:
+            accepted = accept(request, options)
+        except RequestRefused as exc:
+            self._dispatcher.refuse(exchange, exc)
+            return None
+        scope = mount.scope(exchange, request, "websocket")
+        host = _WebSocketHost(self._dispatcher, self._undecided, mount, exchange, options)
+        host.call = call = WebSocketCall(exchange, accepted, scope, host)
+        if (tls := request.tls) is not None:
+            scope["extensions"]["tls"] = tls_extension(tls)
+        self._undecided.add(host)
+        exchange.watch(host.changed, half_close=False)
+        return call.run(mount.application)
+
+    def refuse_undecided(self) -> None:
+        """The server stops: refuse the WebSockets that the applications have not accepted."""
+        for host in list(self._undecided):
+            host.refuse()
+
+
+class _HttpHost:
+    """What the calls for HTTP requests need of the server."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self.logger = logger
+
+    def refused(self, exchange: Exchange, refusal: RequestRefused) -> None:
+        """Answer with the response of ``refusal``."""
+        self._dispatcher.refuse(exchange, refusal)
+
+    def failed(self, request: Request, exc: BaseException | None, answered: bool) -> Response:
+        """Log that the application has failed; return the answer."""
+        if exc is not None:
+            peer = format_peer(request.remote_address)
+            logger.error("answering %r for %s failed", request.raw_path, peer, exc_info=exc)
+        if not answered:
+            self._dispatcher.failed(request)
+        return Response.text("internal error\n", 500)
+
+    def stopping(self) -> RequestRefused:
+        """The answer to a request whose task is cancelled."""
+        run = self._dispatcher.drain_run
+        return ServiceUnavailable("the server is stopping") if run is None else run.refuse()
+
+
+class _WebSocketHost:
+    """What the call for one WebSocket needs of the server."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        undecided: set[_WebSocketHost],
+        mount: Mount,
+        exchange: Exchange,
+        options: Options,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._undecided = undecided
+        self._mount = mount
+        self._exchange = exchange
+        self._options = options
+        self.call: WebSocketCall | None = None
+        self.logger = logger
+
+    @property
+    def draining(self) -> Flag:
+        """Set when the server begins to stop."""
+        return self._exchange.stopping
+
+    def headers(self) -> Iterable[tuple[bytes, bytes]]:
+        """Return the fields that the server adds to each response: none, because the responses have them."""
+        return ()
+
+    def log(self, outcome: str) -> None:
+        """Do nothing: the server has observers instead of an access log."""
+
+    def accept(self, accepted: Accepted) -> WebSocket:
+        """Send the 101 and return the WebSocket."""
+        self._undecided.discard(self)
+        dispatcher = self._dispatcher
+        ws = self._exchange.switch(accepted, self._options, keep=True)
+        dispatcher.handling[ws] = self._mount.route
+        dispatcher.observe(ws)
+        return ws
+
+    def returned(self, ws: WebSocket | None) -> None:
+        """The application has returned or raised."""
+        self._undecided.discard(self)
+        if ws is not None:
+            dispatcher = self._dispatcher
+            if dispatcher.drain_run is not None:
+                dispatcher.drain_run.returned(ws)
+                dispatcher.drain_run.close(ws)
+            del dispatcher.handling[ws]
+
+    def refuse(self) -> None:
+        """Answer with 503, because the server stops."""
+        self._undecided.discard(self)
+        run = self._dispatcher.drain_run
+        if run is not None and self.call is not None and not self._exchange.answered:
+            self._dispatcher.refuse(self._exchange, run.refuse())
+            self.call.gone()
+
+    def changed(self) -> None:
+        """The client has disconnected, perhaps."""
+        if self._exchange.gone and self.call is not None:
+            self._undecided.discard(self)
+            self.call.gone()
+            self.call.over()
+
+
+def upgrades(request: Request) -> bool:
+    """Whether the request asks for a WebSocket."""
+    # The shorter question first, because most requests do not.
+    return "Upgrade" in request.headers and wants_websocket(request)
+
+
+def _pair(address: object) -> Any:
+    """An address as ASGI has it: host and port, or the path of a Unix socket and None; None if it is unknown."""
+    if isinstance(address, tuple):
+        return address[:2]
+    if isinstance(address, bytes):
+        address = address.decode(errors="surrogateescape")
+    return (address, None) if address else None
+
+
+def check_prefix(prefix: object) -> str:
+    """The prefix of a mount, without a slash at its end. Raises TypeError or ValueError."""
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix must be a str, not {prefix!r}")
+    checked = prefix.rstrip("/")
+    if not prefix.startswith("/") or "//" in checked or any(char in checked for char in "?#%{}"):
+        raise ValueError(f"prefix {prefix!r} must be a path such as '/api', without parameters and encoding")
+    return checked
+
+
+def check_max_body(size: object) -> int | None:
+    """The limit of a request's body. Raises TypeError or ValueError."""
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int)):
+        raise TypeError(f"max_body must be a number of bytes or None, not {size!r}")
+    if size is not None and size <= 0:
+        raise ValueError(f"max_body must be positive, not {size!r}")
+    return size
