@@ -56,6 +56,7 @@ def test_every_option_of_a_client_has_an_argument():
     servers = {
         "allowed_hosts",
         "body_timeout",
+        "keep_alive_timeout",
         "legacy",
         "max_body",
         "max_connections",

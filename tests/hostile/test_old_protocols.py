@@ -147,7 +147,8 @@ async def test_a_wrong_proof_fails_the_handshake():
     with RawServer(peers=peer_type("hixie-76")) as listening:
         connecting = asyncio.ensure_future(_opened(listening.uri, version="hixie-76"))
         with await listening.accept_tcp() as peer:
-            await peer.write((await peer.switching_protocols())[:-1] + b"\0")
+            response = await peer.switching_protocols()
+            await peer.write(response[:-1] + bytes((response[-1] ^ 1,)))
             with pytest.raises(HandshakeError, match="not computed from this request's keys"):
                 await within(connecting)
 
