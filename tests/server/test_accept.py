@@ -8,7 +8,7 @@ import pytest
 
 from endwell import Accept, HandshakeRejected, Response, Server, connect
 from tests.pair import nothing_left_behind, until, within
-from tests.raw import NONCE, RawPeer
+from tests.raw import NONCE, PLAIN, RawPeer
 
 
 def as_given(kind, function):
@@ -267,6 +267,46 @@ async def test_a_route_has_its_own_size_origins_subprotocols_and_compression(fac
                 url(server, transport, "/small"), **offer, additional_headers={"Origin": "https://a.example"}
             )
     assert raised.value.response.status == 403
+
+
+@pytest.mark.parametrize("when", ["before serving", "while serving"])
+@pytest.mark.parametrize("decides", [False, True])
+async def test_a_route_with_options_has_the_servers_newest_ones_for_the_rest(when, decides):
+    server = Server(origins=["https://old.example"])
+    accept = (lambda request: None) if decides else None
+
+    @server.websocket("/", max_size=10, accept=accept)
+    async def handler(ws):
+        await ws.wait_closed()
+
+    @server.websocket("/own", origins=["https://own.example"], accept=accept)
+    async def own(ws):
+        await ws.wait_closed()
+
+    def change():
+        server.options = server.options.replace(origins=["https://new.example"], subprotocols=["b"])
+
+    async def opened(path, origin):
+        fields = {"Origin": f"https://{origin}.example"}
+        try:
+            async with connect(url(server, PLAIN, path), subprotocols=["b"], additional_headers=fields) as ws:
+                return ws.subprotocol
+        except HandshakeRejected as exc:
+            return exc.response.status
+
+    if when == "before serving":
+        change()
+    async with nothing_left_behind(), server.serving():
+        if when == "while serving":
+            assert await within(opened("/", "old")) is None
+            change()
+        assert await within(opened("/", "old")) == 403
+        assert await within(opened("/", "new")) == "b"
+        assert await within(opened("/own", "new")) == 403
+        assert await within(opened("/own", "own")) == "b"
+        async with connect(url(server, PLAIN), additional_headers={"Origin": "https://new.example"}) as ws:
+            await ws.send("x" * 11)
+            assert (await within(ws.wait_closed())).received.code == 1009
 
 
 async def test_the_response_of_a_route_with_options_is_the_one_that_was_sent():

@@ -35,7 +35,7 @@ from .files import browser_module, slash, static
 from .lifespan import start, stop
 from .mounts import Mount, check_max_body, check_prefix
 from .observers import Observers
-from .router import AcceptFunction, RouteKeywords, Router, blocks, check_methods
+from .router import AcceptFunction, RouteKeywords, RouteOptions, Router, blocks, check_methods
 from .run import Listen, run
 from .sessions import Sessions
 
@@ -171,7 +171,7 @@ class Server:
             _check_function("accept", accept, "request")
         names = {"accept", "cancel_on_end", *RouteKeywords.__optional_keys__}
         check_keywords("websocket", options, names)
-        own = self.options.replace(**options) if options else None
+        own = RouteOptions(options, self.options) if options else None
 
         def register(handler: Function) -> Function:
             how = {"accept": accept, "cancel_on_end": cancel_on_end, "options": own}

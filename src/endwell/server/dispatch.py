@@ -268,7 +268,7 @@ class Dispatcher:
         if function is None:
             return None
         # A request that the handshake refuses does not reach the application.
-        accepted = accept(request, route.options or self.options)
+        accepted = accept(request, self._options_of(route))
         pending.begin(f"the accept function of {route.pattern!r} ({name_of(function)})")
         returned = await self._call(self.threads.hook, function, blocks(function), request)
         if isinstance(returned, Response):
@@ -328,7 +328,7 @@ class Dispatcher:
         if decision is None and route.accept is not None:
             self._start_answering(exchange, request)
             return
-        options = route.options or self.options
+        options = self._options_of(route)
         accepted, kept = decision or (accept(request, options), False)
         if exchange.gone:
             return
@@ -357,6 +357,9 @@ class Dispatcher:
             self._context.run(observers.opened, ws)
         if observers.close_callbacks:
             self._context.run(self._observe_close, ws)
+
+    def _options_of(self, route: Route) -> Options:
+        return self.options if route.options is None else route.options.over(self.options)
 
     def _observe_close(self, ws: WebSocket | BlockingWebSocket) -> None:
         ws.on_close(lambda ending: self._observers.ended(ws, ending))

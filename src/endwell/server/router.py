@@ -22,6 +22,7 @@ __all__ = [
     "Kind",
     "Route",
     "RouteKeywords",
+    "RouteOptions",
     "Router",
     "blocks",
     "check_methods",
@@ -45,6 +46,26 @@ class RouteKeywords(TypedDict, total=False):
     subprotocols: Sequence[str]
     compression: Deflate | None
     origins: Origins | None
+
+
+class RouteOptions:
+    """The options of a route's WebSockets: its own ones, and for the rest those of the server, which may change.
+
+    Raises TypeError or ValueError for an invalid option.
+    """
+
+    __slots__ = ("_own", "_result", "_server")
+
+    def __init__(self, own: RouteKeywords, server: Options) -> None:
+        self._own = own
+        self._server = server
+        self._result = server.replace(**own)
+
+    def over(self, server: Options) -> Options:
+        """The options of the route if ``server`` are those of the server."""
+        if server is not self._server:
+            self._server, self._result = server, server.replace(**self._own)
+        return self._result
 
 
 class _Rank(IntEnum):
@@ -81,7 +102,7 @@ class Route:
     #: Whether the option ``allowed_hosts`` does not apply to this route.
     any_host: bool = False
     #: The options of the route's WebSockets; None for those of the server.
-    options: Options | None = None
+    options: RouteOptions | None = None
     #: The function that decides whether a WebSocket is accepted; None if all are.
     accept: Handler | None = None
 
