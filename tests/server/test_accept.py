@@ -129,9 +129,19 @@ async def test_the_handshake_and_the_origin_are_checked_before_the_function_runs
     assert ran == []
 
 
+def changed(name):
+    """An Accept that has got a field after it was made."""
+    accept = Accept()
+    accept.headers[name] = "close"
+    return accept
+
+
 @pytest.mark.parametrize(
     "returned",
-    ["yes", True, {"headers": {}}, Accept(subprotocol="never-offered")],
+    [
+        *("yes", True, {"headers": {}}, Accept(subprotocol="never-offered")),
+        *(changed("Connection"), changed("sec-websocket-extensions")),
+    ],
     ids=lambda v: type(v).__name__,
 )
 async def test_what_the_function_may_not_return_is_a_500_and_logged(kind, returned, caplog):

@@ -8,10 +8,18 @@ from typing import Any
 from .headers import TOKEN, Headers
 from .response import Response
 
-__all__ = ["Accept"]
+__all__ = ["Accept", "check_fields"]
 
 #: Fields that the handshake sets, besides all those that begin with ``sec-websocket-``, and fields of a body.
 RESERVED = frozenset(("connection", "content-length", "transfer-encoding", "upgrade"))
+
+
+def check_fields(headers: Headers) -> None:
+    """Raise ValueError if one of ``headers`` is a field of the handshake."""
+    for name in headers.names():
+        key = name.lower()
+        if key in RESERVED or key.startswith("sec-websocket-"):
+            raise ValueError(f"header {name} is set by the handshake")
 
 
 class Accept:
@@ -81,10 +89,7 @@ class Accept:
         self.headers: Headers = Headers(() if headers is None else headers)
         #: Entries for `request.state`.
         self.state: dict[str, Any] = dict(state or {})
-        for name in self.headers.names():
-            key = name.lower()
-            if key in RESERVED or key.startswith("sec-websocket-"):
-                raise ValueError(f"header {name} is set by the handshake")
+        check_fields(self.headers)
 
     def set_cookie(self, name: str, value: str = "", **attributes: Any) -> None:
         """Add a Set-Cookie field. The arguments are those of `Response.set_cookie()`."""

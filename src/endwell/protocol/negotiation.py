@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import BadRequest, Forbidden, InvalidHandshake
-from ..http.accept import Accept
+from ..http.accept import Accept, check_fields
 from ..http.headers import TOKEN, Headers
 from ..http.request import Request
 from ..http.response import Response
@@ -58,8 +58,10 @@ class Accepted:
     def add(self, request: Request, accept: Accept) -> bool:
         """Add what the application says to the response. Returns whether it says anything.
 
-        Raises ValueError if the client does not offer the subprotocol.
+        Raises ValueError if the client does not offer the subprotocol, or for a field of the handshake.
         """
+        # The application can change the headers after it has made the Accept.
+        check_fields(accept.headers)
         answer, subprotocol = self.response.headers, accept.subprotocol
         if subprotocol is not None and subprotocol != self.subprotocol:
             name = self._protocol_field
