@@ -213,7 +213,9 @@ async def test_reaching_and_leaving_max_threads_is_logged_once_each(caplog):
 
 
 @pytest.mark.parametrize("what", ["page", "hook", "hook of a WebSocket"])
-@pytest.mark.parametrize("how", ["async", "async, swallows its cancellation", "plain"])
+@pytest.mark.parametrize(
+    "how", ["async", "async, swallows its cancellation", "async, refuses late", "async, fails late", "plain"]
+)
 async def test_a_request_slower_than_open_timeout_gives_503_and_is_named(what, how, caplog):
     server, heard, cancelled, release = Server(), [], [], threading.Event()
     server.on_refused(lambda request, status, reason: heard.append((request.path, status)))
@@ -225,6 +227,10 @@ async def test_a_request_slower_than_open_timeout_gives_503_and_is_named(what, h
             cancelled.append(True)
             if how == "async":
                 raise
+            if how == "async, refuses late":
+                return Response(403)
+            if how == "async, fails late":
+                raise OSError from None
         return "too late"
 
     def plain(request, name="x"):

@@ -145,7 +145,7 @@ class Dispatcher:
         except (GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            answer = self._internal_error(pending.request, exc)
+            answer = self._internal_error(pending.request, exc, told=pending.exchange.answered)
         if pending.exchange.answered:
             return
         if pending.call is not None:
@@ -225,11 +225,13 @@ class Dispatcher:
             return ServiceUnavailable("the server is stopping")
         return self.drain_run.refuse()
 
-    def _internal_error(self, request: Request, exc: BaseException) -> Response:
+    def _internal_error(self, request: Request, exc: BaseException, *, told: bool = False) -> Response:
+        """Log ``exc``, and report the refusal, unless another one was ``told``: a 503 after ``open_timeout``."""
         logger.error(
             "answering %r for %s failed", request.raw_path, format_peer(request.remote_address), exc_info=exc
         )
-        self.failed(request)
+        if not told:
+            self.failed(request)
         return Response.text("internal error\n", 500)
 
     def failed(self, request: Request) -> None:
@@ -284,8 +286,8 @@ class Dispatcher:
         return None
 
     def _refused_by_code(self, pending: PendingAnswer, response: Response) -> Response:
-        """Report the response of a hook, if it is an error."""
-        if response.status >= 400:
+        """Report the response of a hook, if it is an error and will be sent."""
+        if response.status >= 400 and not pending.exchange.answered:
             request, reason = pending.request, f"answered by {pending.work}"
             self._observers.log_refusal(request, request.remote_address, response.status, reason)
             self._observers.refused(request, response.status, reason)
