@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
+import time
 from contextlib import suppress
 
 import pytest
 
-from endwell import Headers, Response, Server
+from endwell import Headers, RequestRefused, Response, Server
 from endwell.http import Query
 from tests.pair import nothing_left_behind, until, within
-from tests.raw import BOUND, RawPeer
+from tests.raw import BOUND, RawPeer, TcpState
 
 FORM = "Content-Type: application/x-www-form-urlencoded"
 
@@ -128,6 +130,8 @@ async def test_json_and_forms(kind):
             ("/json", b"{", (), 400),
             ("/json", b"", (), 400),
             ("/json", b"\xff\xfe\xfd", (), 400),
+            ("/json", b"NaN", (), 400),
+            ("/json", b"[-Infinity]", (), 400),
             ("/json", b"[" * 200_000, (), 400),
             ("/form", b"a=%ff", (FORM,), 400),
             ("/form", b"\xff", (FORM,), 400),
@@ -281,6 +285,64 @@ def test_one_path_has_one_handler_for_each_method():
         server.route("/", methods=["POST", "GET"])(lambda request: None)
 
 
+@pytest.mark.parametrize("expects", [False, True])
+async def test_a_generator_reads_the_body_of_its_request(transport, expects):
+    """Its response has begun by then: a 100 would be a part of its body."""
+    server, left = Server(), asyncio.Event()
+
+    @server.route("/", methods=["POST"])
+    async def handler(request):
+        yield await request.body()
+        yield b"!"
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    async with server.serving(ssl=transport.server), nothing_left_behind():
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
+            fields = ("Expect: 100-continue",) if expects else ()
+            await peer.write(request_of("POST", "/", b"hello", *fields)[:-5])
+            assert (await peer.read_head()).startswith("HTTP/1.1 200 ")
+            await peer.write(b"hello")
+            while b"!" not in peer._received:
+                assert await peer.more()
+            assert peer._received == chunked(b"hello", b"!")[:-5]
+            peer.reset()
+        await within(left.wait())
+
+
+@pytest.mark.parametrize("end", ["FIN", None])
+async def test_a_body_that_was_discarded_is_not_taken_for_an_empty_or_a_slow_one(end, transport, caplog):
+    server, failures, go = Server(body_timeout=600), [], asyncio.Event()
+
+    @server.route("/", methods=["POST"])
+    async def handler(request):
+        yield "late"
+        await go.wait()
+        try:
+            yield await request.body()
+        except RequestRefused as exc:
+            failures.append(exc.status)
+            raise
+
+    async with nothing_left_behind(), server.serving(ssl=transport.server):
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
+            await peer.write(request_of("POST", "/", b"x" * 10)[:-10])
+            await peer.read_head()
+            (exchange,) = server._listener.openings
+            if end == "FIN" and transport.server is None:
+                peer.fin()
+            else:
+                await peer.write(b"x")
+            await until(lambda: exchange.request_body()._error is not None)
+            go.set()
+            assert not (await rest_of(peer)).endswith(b"0\r\n\r\n")
+    assert failures == [400]
+
+
 # --- streamed responses ---------------------------------------------------------
 
 
@@ -404,12 +466,12 @@ async def test_a_client_that_takes_nothing_is_cut_after_write_timeout(kind):
             await until(lambda: not server._listener.openings and not server._dispatcher.tasks)
 
 
-@pytest.mark.parametrize("fault", ["an exception", "a wrong type"])
+@pytest.mark.parametrize("fault", ["an exception", "a wrong type", "None"])
 async def test_a_generator_that_fails_shows_the_client_that_the_body_is_incomplete(
     kind, fault, transport, caplog
 ):
     server = Server()
-    items = ["a", 5] if fault == "a wrong type" else ["a"]
+    items = {"an exception": ["a"], "a wrong type": ["a", 5], "None": ["a", None]}[fault]
     server.get("/")(streaming(kind, items, lambda: 1 / 0))
     async with server.serving(ssl=transport.server), nothing_left_behind():
         with await RawPeer.connect_tcp(server.port, transport.client) as peer:
@@ -443,3 +505,60 @@ async def test_a_generator_whose_client_leaves_is_closed(transport, caplog):
             peer.reset()
         await until(lambda: ended and not server._dispatcher.tasks)
     assert not caplog.records
+
+
+async def test_the_cleanup_of_a_generator_is_not_cancelled(transport, caplog):
+    """The server learns from a failed write that the client is gone, while the generator is not awaited."""
+    server, cleaned = Server(), []
+
+    @server.get("/")
+    async def handler(request):
+        sock = exchange_of(server)._stream.sock
+        try:
+            yield "a"
+            peer.reset()
+            # The loop does not run, so that the next write is what fails.
+            while sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TcpState.CLOSE.value:
+                time.sleep(0.001)
+            while True:
+                yield b"b" * 2**16
+        finally:
+            await asyncio.sleep(0)
+            cleaned.append(True)
+
+    async with server.serving(ssl=transport.server), nothing_left_behind():
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
+            await peer.write(request_of("GET", "/"))
+            await until(lambda: cleaned and not server._dispatcher.tasks)
+    assert not caplog.records
+
+
+def exchange_of(server):
+    (exchange,) = server._listener.openings
+    return exchange
+
+
+@pytest.mark.parametrize("chunk", [b"x", b""], ids=["small", "empty"])
+async def test_a_generator_that_never_waits_lets_other_tasks_run(chunk):
+    server, turns = Server(), 0
+
+    @server.get("/")
+    async def handler(request):
+        before = turns
+        for _ in range(2000):
+            yield chunk
+        yield str(turns - before)
+
+    async def count():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with server.serving():
+        counting = asyncio.ensure_future(count())
+        body = (await ask(server, request_of("GET", "/")))[2]
+        counting.cancel()
+        await asyncio.wait([counting])
+    assert int(body.lstrip(b"x")) >= 5

@@ -69,6 +69,12 @@ class _Nowhere:
 _NOWHERE = _Nowhere()
 
 
+def _refuse_constant(name: str) -> object:
+    # RFC 8259 §6: "Numeric values that cannot be represented in the grammar below (such as Infinity and NaN) are
+    # not permitted."
+    raise ValueError(f"{name} is not JSON")
+
+
 class RequestBody:
     """Reads the body of ``request``."""
 
@@ -287,7 +293,7 @@ class RequestBody:
     def json(self, octets: bytes) -> Any:
         """Return ``octets`` as JSON."""
         try:
-            return json.loads(octets)
+            return json.loads(octets, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             raise BadRequest("the body of the request is not JSON") from None
 

@@ -28,6 +28,9 @@ class Exchange(Protocol):
     def watch(self, watcher: Callable[[], object]) -> None:
         """Call ``watcher`` when the client has disconnected."""
 
+    def queue(self, octets: bytes) -> None:
+        """Queue a part of the answer."""
+
     def write(self, octets: bytes) -> None:
         """Send a part of the answer."""
 
@@ -56,7 +59,8 @@ class StreamedAnswer:
         self._exchange = exchange
         self._stream = stream
         self._request = request
-        # The task that waits for the next chunk, and whether it was cancelled because the client is gone.
+        # The task while it waits for the next chunk, and whether it was cancelled because the client is gone.
+        # At other times, a cancellation would reach the cleanup of the iterable.
         self._task: asyncio.Task[object] | None = None
         self._cancelled = False
 
@@ -77,18 +81,20 @@ class StreamedAnswer:
         exchange.watch(self._changed)
         self._stream.settle()
         iterator = aiter(chunks)
-        self._task = asyncio.current_task()
         try:
             while sends_body and not exchange.gone:
+                self._task = asyncio.current_task()
                 try:
                     chunk = await anext(iterator)
                 except StopAsyncIteration:
                     break
+                self._task = None
                 self._queue(chunk, chunked)
+                # An iterable that never waits, and a client that reads as fast, would starve other connections.
+                if self._stream.wrote():
+                    await asyncio.sleep(0)
                 if exchange.is_full():
-                    task, self._task = self._task, None  # room() ends when the client is gone
                     await exchange.room()
-                    self._task = task
         except asyncio.CancelledError:
             # Cancelled here, because the client has disconnected? Then the application goes on.
             if not self._cancelled or self._task is None or self._task.uncancel() > 0:
@@ -113,7 +119,7 @@ class StreamedAnswer:
         octets = chunk.encode() if isinstance(chunk, str) else bytes(chunk)
         # A chunk of size 0 would end the response.
         if octets and not self._exchange.gone:
-            self._exchange.write(b"%x\r\n%b\r\n" % (len(octets), octets) if chunked else octets)
+            self._exchange.queue(b"%x\r\n%b\r\n" % (len(octets), octets) if chunked else octets)
 
     def _abort(self) -> None:
         self._task = None  # it needs no cancellation

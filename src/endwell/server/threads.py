@@ -33,6 +33,9 @@ FILES = 8
 #: Maximum threads for ``on_start``, ``on_drain`` and ``on_stop`` callbacks.
 LIFESPAN = 32
 
+#: What ends an iterable: an item may be anything, None included.
+_END = object()
+
 #: What a call has returned, and None; or None, and what it has raised.
 Outcome: TypeAlias = tuple[object, BaseException | None]
 
@@ -112,7 +115,7 @@ class HandlerThreads:
         """The items of ``iterable``, each produced in a thread; a generator is closed there, too."""
         iterator = await self._run(self._pages, partial(iter, iterable))
         try:
-            while (item := await self._run(self._pages, partial(next, iterator, None))) is not None:
+            while (item := await self._run(self._pages, partial(next, iterator, _END))) is not _END:
                 yield item
         finally:
             close = getattr(iterator, "close", None)
