@@ -103,6 +103,9 @@ async def test_allowed_hosts_is_checked_for_the_clients_host(face, transport):
         [b"X-Forwarded-Proto: javascript\r\n"],
         [b'Forwarded: for="1\r\n'],
         [b"X-Forwarded-For: 192.0.2.1\r\n", b"Forwarded: for=203.0.113.9\r\n"],
+        [b"X-Forwarded-For: unknown\r\n", b"Forwarded: for=203.0.113.9\r\n"],
+        [b"X-Forwarded-For: 203.0.113.9, _hidden\r\n", b"Forwarded: for=203.0.113.9\r\n"],
+        [b"X-Forwarded-For: 203.0.113.9\r\n", b"Forwarded: for=unknown\r\n"],
     ],
 )
 async def test_what_a_proxy_cannot_mean_is_refused_with_400(face, transport, fields):

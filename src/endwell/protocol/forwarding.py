@@ -27,6 +27,8 @@ class _Hop:
     address: str = ""
     scheme: str = ""
     host: str = ""
+    #: Whether it hides the address of the peer, such as "unknown".
+    hides: bool = False
 
 
 def original_request(request: Request, trusted: Sequence[str]) -> Request:
@@ -64,12 +66,15 @@ def original_request(request: Request, trusted: Sequence[str]) -> Request:
 
 
 def _check_agreement(one: _Hop, other: _Hop) -> None:
+    # A client that names an address in the other kind of fields would choose its own.
+    contradictory = (one.hides and other.address) or (other.hides and one.address)
     for name in ("address", "scheme", "host"):
         first, second = getattr(one, name), getattr(other, name)
         if name == "address":
             first, second = _host_of(first), _host_of(second)
-        if first and second and first.lower() != second.lower():
-            raise BadRequest("Forwarded and X-Forwarded-* of the proxy contradict each other")
+        contradictory = contradictory or (first and second and first.lower() != second.lower())
+    if contradictory:
+        raise BadRequest("Forwarded and X-Forwarded-* of the proxy contradict each other")
 
 
 def _x_forwarded(headers: Headers, trusted: Sequence[str]) -> _Hop | None:
@@ -80,7 +85,7 @@ def _x_forwarded(headers: Headers, trusted: Sequence[str]) -> _Hop | None:
     # Each proxy appends a value, or the first one sets the only value.
     scheme = schemes[-min(index, len(schemes))] if schemes else ""
     host = hosts[-min(index, len(hosts))] if hosts else ""
-    return _Hop(address, _checked_scheme(scheme), host)
+    return _Hop(address, _checked_scheme(scheme), host, bool(addresses) and not address)
 
 
 def _forwarded(headers: Headers, trusted: Sequence[str]) -> _Hop | None:
@@ -92,7 +97,7 @@ def _forwarded(headers: Headers, trusted: Sequence[str]) -> _Hop | None:
         return None
     index, address = _client([hop.address for hop in hops], trusted)
     hop = hops[-index]
-    return _Hop(address, _checked_scheme(hop.scheme), hop.host)
+    return _Hop(address, _checked_scheme(hop.scheme), hop.host, bool(hops[-1].address) and not address)
 
 
 def _hops(text: str) -> Iterator[_Hop]:
