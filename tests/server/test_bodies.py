@@ -517,7 +517,7 @@ async def test_the_cleanup_of_a_generator_is_not_cancelled(transport, caplog):
             peer.reset()
             # The loop does not run, so that a write is what fails.
             while True:
-                time.sleep(0.001)
+                time.sleep(0.001)  # noqa: ASYNC251
                 yield b"b" * 2**16
         finally:
             await asyncio.sleep(0)
