@@ -554,3 +554,50 @@ async def test_a_generator_that_never_waits_lets_other_tasks_run(chunk):
         counting.cancel()
         await asyncio.wait([counting])
     assert int(body.lstrip(b"x")) >= 5
+
+
+async def test_a_plain_generator_whose_client_leaves_while_it_works_is_closed_after_that(transport, caplog):
+    server, closed, works, release = Server(), [], threading.Event(), threading.Event()
+
+    @server.get("/")
+    def handler(request):
+        try:
+            yield "a"
+            works.set()
+            release.wait()
+            yield "b"
+        finally:
+            closed.append(threading.current_thread().name[:12])
+
+    async with nothing_left_behind(), server.serving(ssl=transport.server):
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
+            await peer.write(request_of("GET", "/"))
+            await peer.read_head()
+            await until(works.is_set)
+            peer.reset()
+        await until(lambda: not server._dispatcher.tasks)
+        assert closed == []
+        release.set()
+        await until(lambda: closed)
+    assert closed == ["endwell page"]
+    assert not caplog.records
+
+
+async def test_a_bad_body_that_a_generator_reads_is_a_refusal_and_no_error(transport, caplog):
+    """A client could fill the log with tracebacks."""
+    server, told = Server(max_body=10), []
+    server.on_refused(lambda request, status, reason: told.append(status))
+
+    @server.route("/", methods=["POST"])
+    async def handler(request):
+        yield await request.body()
+
+    async with nothing_left_behind(), server.serving(ssl=transport.server):
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
+            await peer.write(request_of("POST", "/", b"x" * 11))
+            assert not (await rest_of(peer)).endswith(b"0\r\n\r\n")
+        await until(lambda: told and not server._dispatcher.tasks)
+    assert told == [413]
+    assert not caplog.records

@@ -165,6 +165,9 @@ class Dispatcher:
                 chunks = self.threads.iterate(response.chunks)
                 response = StreamingResponse(chunks, response.status, response.headers)
             await pending.exchange.respond(response)
+        except RequestRefused as exc:  # the body of the request, which the iterable has read
+            self._tell_refusal(pending.exchange, exc)
+            pending.exchange.abort()
         except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -315,13 +318,14 @@ class Dispatcher:
         refusal = answer if isinstance(answer, RequestRefused) else None
         response = answer.response() if isinstance(answer, RequestRefused) else answer
         if refusal is not None:
-            request = exchange.request
-            detail = f" ({refusal.detail})" if refusal.detail else ""
-            self._observers.log_refusal(
-                request, exchange.remote_address, refusal.status, f"{refusal}{detail}"
-            )
-            self._observers.refused(request, refusal.status, str(refusal))
+            self._tell_refusal(exchange, refusal)
         exchange.answer(response, refusal)
+
+    def _tell_refusal(self, exchange: Exchange, refusal: RequestRefused) -> None:
+        request = exchange.request
+        detail = f" ({refusal.detail})" if refusal.detail else ""
+        self._observers.log_refusal(request, exchange.remote_address, refusal.status, f"{refusal}{detail}")
+        self._observers.refused(request, refusal.status, str(refusal))
 
     # -- WebSockets -------------------------------------------------------------
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import suppress
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextvars import Context, copy_context
 from functools import partial
+from threading import Lock
 from typing import Any, TypeAlias
 
 from ..aio.admission import LimitLog
@@ -22,6 +23,8 @@ from ..sync.threads import Threads
 from ..sync.websocket import WebSocket as BlockingWebSocket
 
 __all__ = ["HandlerThreads", "Outcome", "result_of"]
+
+logger = logging.getLogger("endwell.server")
 
 #: Maximum threads for HTTP handlers; further requests wait. WebSocket handlers have their own threads,
 #: because each of them runs as long as its connection.
@@ -113,15 +116,12 @@ class HandlerThreads:
 
     async def iterate(self, iterable: Iterable[bytes | str]) -> AsyncIterator[bytes | str]:
         """The items of ``iterable``, each produced in a thread; a generator is closed there, too."""
-        iterator = await self._run(self._pages, partial(iter, iterable))
+        source = _Source(await self._run(self._pages, partial(iter, iterable)))
         try:
-            while (item := await self._run(self._pages, partial(next, iterator, _END))) is not _END:
+            while (item := await self._run(self._pages, source.produce)) is not _END:
                 yield item
         finally:
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                with suppress(ValueError):  # the generator still runs in its thread
-                    await self._run(self._pages, close)
+            await self._run(self._pages, source.close)
 
     async def hook(self, hook: Callable[..., object], *args: object) -> Any:
         """Call a ``process_request`` hook in a thread; returns its return value."""
@@ -210,6 +210,48 @@ def _hold_clock(loop: asyncio.AbstractEventLoop, done: asyncio.Future[Outcome], 
                 "a plain WebSocket handler cannot run on a virtual clock, which waits for no thread"
             )
         memory.loop.hold(done)
+
+
+class _Source:
+    """An iterator that threads use. It may be closed while an item is produced: then it is closed after that."""
+
+    def __init__(self, iterator: Iterator[bytes | str]) -> None:
+        self._iterator = iterator
+        self._lock = Lock()
+        self._produces = self._closed = False
+
+    def produce(self) -> object:
+        """The next item; ``_END`` if there is none, or if the iterator was closed meanwhile."""
+        with self._lock:
+            if self._closed:
+                return _END
+            self._produces = True
+        try:
+            return next(self._iterator, _END)
+        finally:
+            with self._lock:
+                self._produces, closed = False, self._closed
+            if closed:
+                self._close_late()
+
+    def close(self) -> None:
+        """Close the iterator, now or after the item that is produced."""
+        with self._lock:
+            self._closed = True
+            if self._produces:
+                return
+        self._close()
+
+    def _close(self) -> None:
+        close = getattr(self._iterator, "close", None)
+        if close is not None:
+            close()
+
+    def _close_late(self) -> None:
+        try:
+            self._close()
+        except Exception:  # the task that would report it has ended
+            logger.exception("closing the iterable of a response failed")
 
 
 async def result_of(done: asyncio.Future[Outcome]) -> object:
