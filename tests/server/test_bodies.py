@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from endwell import Headers, RequestRefused, Response, Server
+from endwell import Headers, Response, Server
 from endwell.http import Query
 from tests.pair import nothing_left_behind, until, within
 from tests.raw import BOUND, RawPeer
@@ -310,36 +310,6 @@ async def test_a_generator_reads_the_body_of_its_request(transport, expects):
             assert peer._received == chunked(b"hello", b"!")[:-5]
             peer.reset()
         await within(left.wait())
-
-
-@pytest.mark.parametrize("end", ["FIN", None])
-async def test_a_body_that_was_discarded_is_not_taken_for_an_empty_or_a_slow_one(end, transport, caplog):
-    server, failures, go = Server(body_timeout=600), [], asyncio.Event()
-
-    @server.route("/", methods=["POST"])
-    async def handler(request):
-        yield "late"
-        await go.wait()
-        try:
-            yield await request.body()
-        except RequestRefused as exc:
-            failures.append(exc.status)
-            raise
-
-    async with nothing_left_behind(), server.serving(ssl=transport.server):
-        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
-            await peer.tls_handshake()
-            await peer.write(request_of("POST", "/", b"x" * 10)[:-10])
-            await peer.read_head()
-            (exchange,) = server._listener.openings
-            if end == "FIN" and transport.server is None:
-                peer.fin()
-            else:
-                await peer.write(b"x")
-            await until(lambda: exchange.request_body()._error is not None)
-            go.set()
-            assert not (await rest_of(peer)).endswith(b"0\r\n\r\n")
-    assert failures == [400]
 
 
 # --- streamed responses ---------------------------------------------------------

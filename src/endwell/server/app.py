@@ -159,8 +159,7 @@ class Server:
             cancel_on_end: Cancel the handler when its connection ends. Only for coroutine functions.
                 Default: False.
             **options: ``max_size``, ``subprotocols``, ``compression`` or ``origins`` of :class:`Options`, for
-                this route. All other options are those of the server, also after a change of
-                :attr:`options`.
+                this route. All others are those of the server, also after a change.
 
         Raises:
             TypeError: A keyword is not an option of a route, or has the wrong type, or ``accept`` does not take
