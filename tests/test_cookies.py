@@ -82,3 +82,24 @@ def test_a_cookie_that_could_be_read_differently_is_refused(how):
 def test_an_age_is_a_number():
     with pytest.raises(TypeError, match="max_age"):
         Response(200).set_cookie("a", max_age=True)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"name": None},
+        {"name": list("abc")},
+        {"value": b"v"},
+        {"value": list("abc")},
+        {"value": 1},
+        {"expires": 5},
+        {"path": b"/"},
+        {"domain": 1},
+        {"max_age": "5"},
+    ],
+)
+def test_a_cookie_with_an_argument_of_a_wrong_type_is_refused_by_name(how):
+    response = Response(200)
+    with pytest.raises(TypeError, match=f"{next(iter(how))}.* must be"):
+        response.set_cookie(**{"name": "n"} | how)
+    assert "Set-Cookie" not in response.headers

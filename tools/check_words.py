@@ -86,7 +86,9 @@ def main(roots: list[str]) -> int:
     count = 0
     for root in map(Path, roots):
         for path in sorted([root] if root.is_file() else root.rglob("*")):
-            if path.suffix == ".py" and "node_modules" not in path.parts:
+            if "node_modules" in path.parts:
+                continue
+            if path.suffix == ".py":
                 faults = python_faults(path.read_text())
             elif path.suffix == ".md":
                 faults = markdown_faults(path.read_text())

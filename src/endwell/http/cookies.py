@@ -38,6 +38,9 @@ def parse_cookies(values: list[str]) -> dict[str, str]:
 
 def serialize_cookie(name: str, value: str, attributes: Mapping[str, Any]) -> str:
     """The value of a Set-Cookie field; see :meth:`Response.set_cookie`. An attribute that is None is left out."""
+    for what, text in (("name", name), ("value", value)):
+        if not isinstance(text, str):
+            raise TypeError(f"the {what} of a cookie must be a str, not {text!r}")
     if not name or not TOKEN.issuperset(name):
         raise ValueError(f"cookie name {name!r} is not a token")
     if not _OCTETS.issuperset(value):
@@ -53,6 +56,8 @@ def serialize_cookie(name: str, value: str, attributes: Mapping[str, Any]) -> st
 
 
 def _time(attribute: str, given: datetime) -> str:
+    if not isinstance(given, datetime):
+        raise TypeError(f"{attribute.lower()} must be a datetime, not {given!r}")
     if given.tzinfo is None:
         raise ValueError(f"{attribute.lower()} needs a time zone")
     return f"{attribute}={format_datetime(given.astimezone(UTC), usegmt=True)}"
@@ -65,6 +70,8 @@ def _seconds(attribute: str, given: int) -> str:
 
 
 def _text(attribute: str, given: str) -> str:
+    if not isinstance(given, str):
+        raise TypeError(f"{attribute.lower()} must be a str, not {given!r}")
     # RFC 6265 §4.1.1: any character except CTLs or ";".
     if ";" in given or not given.isascii() or not given.isprintable():
         raise ValueError(f"{attribute.lower()} {given!r} is not printable ASCII without ';'")

@@ -217,6 +217,7 @@ class Response:
             partitioned: Whether the cookie is separate for each top-level site.
 
         Raises:
+            TypeError: An argument has the wrong type.
             ValueError: `name` is not a token, `value` has a character that a cookie cannot contain, or an
                 attribute is invalid.
         """

@@ -118,8 +118,8 @@ class Server:
     def options(self) -> Options:
         """The options of every connection.
 
-        A change while the server serves applies to what later handshakes negotiate, such as ``origins`` and
-        ``subprotocols``, and not to limits of size and time.
+        A change while the server serves applies to the WebSockets that open later. The limits of a request's
+        head, the limits of the number of connections, and ``proxy_protocol`` stay as they were at the start.
         """
         return self._dispatcher.options
 
