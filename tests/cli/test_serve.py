@@ -29,6 +29,24 @@ async def echo(ws):
 @server.websocket("/crash")
 async def crash(ws):
     raise RuntimeError
+
+async def asgi(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+    elif scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"hello"})
+    else:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": event["text"]})
+
+def wsgi(environ, start_response):
+    raise NotImplementedError
 """
 
 
@@ -57,6 +75,7 @@ def test_a_file_in_another_folder_can_import_its_neighbours(folder, monkeypatch,
 @pytest.mark.parametrize(
     ("target", "problem"),
     [
+        ("app.py:wsgi", "wsgi is a WSGI application, and a2wsgi is not installed: pip install a2wsgi"),
         ("app.py", "'app.py' is not FILE_OR_MODULE:ATTR, such as app.py:server"),
         ("app.py:", "'app.py:' is not FILE_OR_MODULE:ATTR, such as app.py:server"),
         (":server", "':server' is not FILE_OR_MODULE:ATTR, such as app.py:server"),
@@ -66,7 +85,7 @@ def test_a_file_in_another_folder_can_import_its_neighbours(folder, monkeypatch,
         ("missing.app:server", "there is no module 'missing'"),
         ("app:application", "app has no attribute 'application'; its Server is called server"),
         ("neighbour.py:server", "neighbour.py has no attribute 'server'"),
-        ("app.py:number", "'number' of app.py is of type int, not a Server"),
+        ("app.py:number", "'number' of app.py is of type int, neither a Server nor an ASGI application"),
     ],
 )
 def test_an_object_that_is_no_server_is_named(target, problem, capsys):
@@ -150,6 +169,25 @@ async def test_it_listens_on_a_unix_socket_and_drains_by_its_options(workers, tm
         assert "endwell.serve: a Unix socket on '/echo': the server is stopping; we closed with 1012" in err
     assert status == 0
     assert not path.exists()
+
+
+async def test_it_serves_an_asgi_application_until_a_signal(tmp_path):
+    with command("serve", "app:asgi", "--port", "0") as process:
+        port = await asyncio.to_thread(listening, process)
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await reader.readuntil(b"hello")).startswith(b"HTTP/1.1 200 ")
+            ws = await endwell.connect(f"ws://127.0.0.1:{port}/")
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
+            process.send_signal(signal.SIGTERM)
+            assert await reader.read() == b""  # the idle connection is closed
+            writer.close()
+            ending = await ws.closed
+        status, _, err = await asyncio.to_thread(finish, process)
+    assert (status, ending.received.code) == (0, 1001)
+    assert "ERROR" not in err
 
 
 def _line(process, text):

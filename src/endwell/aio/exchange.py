@@ -100,7 +100,7 @@ class Exchange(Answerable):
         self._finishing = self._finished = False
         self._sent = -1
         # The tasks that wait until the client has accepted more.
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[asyncio.Future[None]] | None = None
 
     @property
     def gone(self) -> bool:
@@ -298,6 +298,8 @@ class Exchange(Answerable):
         while self.is_full():
             before = core.outbox.bytes_sent
             waiter = loop.create_future()
+            if self._waiters is None:
+                self._waiters = []
             self._waiters.append(waiter)
             timer = loop.call_later(core.options.write_timeout or 2**31, self._wake)
             try:
@@ -472,8 +474,8 @@ class Exchange(Answerable):
             self._body.release()
 
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 

@@ -64,7 +64,7 @@ def _wsgi(app: Any) -> Application:
         from a2wsgi import WSGIMiddleware  # type: ignore[import-not-found]
     except ImportError:
         raise ImportError(
-            f"{app!r} is a WSGI application, and a2wsgi is not installed: pip install a2wsgi"
+            f"{getattr(app, '__qualname__', repr(app))} is a WSGI application, and a2wsgi is not installed: pip install a2wsgi"
         ) from None
     middleware: Application = WSGIMiddleware(app)
     return middleware

@@ -139,7 +139,7 @@ class HttpCall:
             self._body.limit(max_body)
         # Whether the application has not got the end of the request's body.
         self._unread = True
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[asyncio.Future[None]] | None = None
         self._stage = START
         # The response: status, fields as bytes, and what the application has said about its framing.
         self._status = 0
@@ -236,6 +236,8 @@ class HttpCall:
         if self._is_over():
             return None
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._waiters is None:
+            self._waiters = []
         self._waiters.append(waiter)
         return waiter
 
@@ -254,8 +256,8 @@ class HttpCall:
             self._wake()
 
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 

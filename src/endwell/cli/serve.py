@@ -1,4 +1,4 @@
-"""``endwell serve``: run the Server of a file or a module."""
+"""``endwell serve``: run the Server, or the ASGI application, of a file or a module."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ DEFAULT_PORT = 8080
 # argparse has no public name for the type.
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = subparsers.add_parser("serve", help="run the Server of a file or a module", description=__doc__)
+    parser = subparsers.add_parser(
+        "serve", help="run the Server or ASGI application of a file or a module", description=__doc__
+    )
     parser.add_argument(
-        "target", metavar="FILE_OR_MODULE:ATTR", help="such as app.py:server or package.module:server"
+        "target", metavar="FILE_OR_MODULE:ATTR", help="such as app.py:server or package.module:app"
     )
     add_address(parser, f"default: {DEFAULT_PORT}; 0: any free port")
     parser.add_argument(
@@ -197,9 +199,9 @@ def _drain(args: argparse.Namespace) -> Drain:
 
 
 def _load(target: str) -> Server:
-    """Import the Server that ``FILE_OR_MODULE:ATTR`` names.
+    """Import the Server that ``FILE_OR_MODULE:ATTR`` names. An ASGI or WSGI application gets a Server of its own.
 
-    Raises ValueError if there is none. Exceptions of the imported code propagate.
+    Raises ValueError if there is neither. Exceptions of the imported code propagate.
     """
     name, colon, attribute = target.rpartition(":")
     if not (name and colon and attribute):
@@ -209,10 +211,19 @@ def _load(target: str) -> Server:
         found = [key for key, value in vars(module).items() if isinstance(value, Server)]
         hint = f"; its Server is called {', '.join(found)}" if found else ""
         raise ValueError(f"{name} has no attribute {attribute!r}{hint}")
-    server = getattr(module, attribute)
-    if not isinstance(server, Server):
-        kind = type(server).__name__
-        raise ValueError(f"{attribute!r} of {name} is of type {kind}, not a Server")  # noqa: TRY004  (a wrong argument)
+    value = getattr(module, attribute)
+    if isinstance(value, Server):
+        return value
+    server = Server()
+    try:
+        server.mount("/", value)
+    except TypeError:
+        kind = type(value).__name__
+        raise ValueError(
+            f"{attribute!r} of {name} is of type {kind}, neither a Server nor an ASGI application"
+        ) from None
+    except ImportError as error:
+        raise ValueError(str(error)) from None
     return server
 
 

@@ -22,6 +22,6 @@ cdef class Headers:
 @cython.locals(lines=str)
 cpdef bytes serialize_head(first_line, Headers headers)
 
-cpdef Headers headers_of_lines(str lines)
+cpdef Headers headers_of_lines(str lines, list fields=*)
 cpdef Headers checked_headers(list fields)
 cpdef pack(Headers headers)

@@ -205,14 +205,15 @@ def checked_headers(fields: list[tuple[str, str]]) -> Headers:
     return headers
 
 
-def headers_of_lines(lines: str) -> Headers:
+def headers_of_lines(lines: str, fields: list[tuple[str, str]] | None = None) -> Headers:
     """Headers from the lines of a head. The caller has checked the names and values.
 
-    The lines are split at the first access, which raises ValueError for a line without a colon.
+    Without ``fields``, the lines are split at the first access, which raises ValueError for a line without a
+    colon.
     """
-    headers = Headers()
+    headers = Headers.__new__(Headers)
     headers._lines = lines
-    headers._fields = None
+    headers._fields = fields
     return headers
 
 

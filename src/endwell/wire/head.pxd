@@ -1,6 +1,7 @@
 cimport cython
 
 from endwell.http.headers cimport Headers
+from endwell.wire.target cimport check_hosts, origin_form
 
 
 cdef class RequestReader:
@@ -14,8 +15,8 @@ cdef class RequestReader:
     cpdef receive(self, data)
     cpdef bytes take_rest(self)
 
-    @cython.locals(end=cython.Py_ssize_t, lines=cython.Py_ssize_t)
-    cdef _fast_path(self, bytes data)
+    @cython.locals(end=cython.Py_ssize_t, lines=list, head=bytes)
+    cdef list _fast_path(self, bytes data)
     cdef _read_challenge(self, request, bytes data)
 
 
@@ -45,15 +46,14 @@ cdef class _Message:
     cdef readonly bint complete
 
 
-@cython.locals(text=str, first=str, headers=Headers)
-cdef tuple _request(bytes head, bint legacy)
+@cython.locals(fields=list, names=list, hosts=list, line=str, name=str, value=str, size=cython.Py_ssize_t, framed=cython.bint)
+cdef tuple _request(list lines, bint legacy)
 
 @cython.locals(words=list)
 cdef tuple _request_line(str line)
 
-@cython.locals(names=list)
-cdef _check_names(Headers headers)
-cdef tuple _origin_form(str target)
 
-@cython.locals(hosts=list)
-cdef _check_host(Headers headers, version)
+
+cdef Py_ssize_t HOST_SIZE
+cdef Py_ssize_t LENGTH_SIZE
+cdef Py_ssize_t CODING_SIZE

@@ -17,17 +17,19 @@ from ..http.request import Request, set_challenge, set_link
 from ..http.response import Response
 from ..options import Options
 from .answer import Start, unfolded
-from .authority import parse_authority, split_authority
 from .body import check_body
 from .hixie import CHALLENGE, PROOF, PROVING, has_proof, is_challenged
 from .names import FIELD_NAMES, METHODS
+from .target import check_hosts, origin_form
 
 __all__ = ["RequestReader", "ResponseReader"]
 
+#: The names of the fields that a head is searched for, by their size.
+HOST_SIZE, LENGTH_SIZE, CODING_SIZE = len("host"), len("content-length"), len("transfer-encoding")
+_FRAMING = frozenset(("content-length", "transfer-encoding"))
 _VERSIONS = {"HTTP/1.1": "1.1", "HTTP/1.0": "1.0"}
 #: The bytes of a token, and the bytes of a field value (RFC 9110 §5.5): HTAB, SP, VCHAR, obs-text.
 _TOKEN = "".join(TOKEN).encode()
-_TEXT = bytes((*b"\t ", *range(0x21, 0x7F), *range(0x80, 0x100)))
 #: Lines of such bytes. Possessive quantifiers, because there is only one way to match.
 _LINES = re.compile(rb"(?:[\t\x20-\x7E\x80-\xFF]*+\r\n)*+")
 
@@ -58,20 +60,19 @@ class RequestReader:
         """
         if self._challenged is not None:
             return self._read_challenge(self._challenged, data)
-        head = self._fast_path(data)
-        is_text = head is not None
-        if head is None:
+        lines = self._fast_path(data)
+        if lines is None:
             if self._head is None:
                 self._head = _Head(self._options, BadRequest, HeadTooLarge)
             head = self._head.receive(data)
             if head is None:
                 return None
             self.rest = self._head.rest
+            if _LINES.fullmatch(head) is None:
+                raise BadRequest("the head contains a control character")
+            lines = head.decode("latin-1").split("\r\n")
         legacy = bool(self._options.legacy)
-        if not is_text and head.translate(None, _TEXT).strip(b"\r\n"):
-            # Bytes that are invalid everywhere in a head. CR and LF occur only as line ends.
-            raise BadRequest("the head contains a control character")
-        method, target, version, headers = _request(head, legacy)
+        method, target, version, headers = _request(lines, legacy)
         # Interned, so that all requests share one string.
         request = Request(intern(method), target, headers, version, self._remote_address)
         if self._link:
@@ -96,8 +97,8 @@ class RequestReader:
         rest, self.rest, self._head = self.rest, b"", None
         return rest
 
-    def _fast_path(self, data: bytes) -> bytes | None:
-        """The fast path, with the same result as :class:`_Head`. Returns the head, or None.
+    def _fast_path(self, data: bytes) -> list[str] | None:
+        """The fast path, with the same result as :class:`_Head`. Returns the lines of the head, or None.
 
         It handles a head that is complete in the first read, not longer than ``max_line``, whose lines all end
         with CR LF and have no control characters.
@@ -107,14 +108,14 @@ class RequestReader:
         if self._head is not None or end <= 4 or end > options.max_line or end > options.max_head:
             return None
         head = data[:end]
-        if (
-            head.startswith(b"\r\n")
-            or _LINES.fullmatch(head) is None
-            or head.count(b"\r\n") > options.max_headers + 2
-        ):
+        lines = head.decode("latin-1").split("\r\n")
+        if not lines[0] or len(lines) > options.max_headers + 3:
+            return None
+        # Printable text has no control characters, and no CR or LF. Other text may be valid, too.
+        if not "".join(lines).isprintable() and _LINES.fullmatch(head) is None:
             return None
         self.rest = data[end:]
-        return head
+        return lines
 
 
 class ResponseReader:
@@ -295,24 +296,48 @@ class _Message:
         self.complete = True
 
 
-def _request(head: bytes, legacy: bool) -> tuple[str, str, str, Headers]:
-    """Parse the head of a request without control characters: method, target, version and fields."""
-    text = head.decode("latin-1")
-    first = text[: text.find("\r\n")]
-    method, target, version = _request_line(first)
-    target, authority = _origin_form(target)
+def _request(lines: list[str], legacy: bool) -> tuple[str, str, str, Headers]:
+    """Parse the lines of a head without control characters: method, target, version and fields.
+
+    RFC 9112 §5: field-line = field-name ":" OWS field-value OWS. So no line is folded. §5.1: "No whitespace
+    is allowed between the field name and colon."
+    """
+    method, target, version = _request_line(lines[0])
+    target, authority = origin_form(target)
     if method not in METHODS:
         raise UnknownMethod("the method is not known")
-    headers = headers_of_lines(text[len(first) + 2 : -4])
-    _check_names(headers)
-    _check_host(headers, version)
-    if authority is not None:
+    lines = lines[1:-2]
+    fields: list[tuple[str, str]] = []
+    names: list[str] = []
+    hosts: list[str] = []
+    framed = method != "GET"
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise BadRequest("a line of the head is not a name, a colon and a value")
+        value = value.strip(" \t")
+        size = len(name)
+        if size == HOST_SIZE and name.lower() == "host":
+            hosts.append(value)
+        elif (size in (LENGTH_SIZE, CODING_SIZE)) and name.lower() in _FRAMING:
+            framed = True
+        fields.append((name, value))
+        names.append(name)
+    # All names in one check: a check for each name costs more than everything else here.
+    if not FIELD_NAMES.issuperset(names) and (
+        "" in names or "".join(names).encode("latin-1").translate(None, _TOKEN)
+    ):
+        raise BadRequest("the name of a field is not a token")
+    check_hosts(hosts, version)
+    if authority is None:
+        headers = headers_of_lines("\r\n".join(lines), fields)
+    else:
         # RFC 9112 §3.2.2: the server "MUST ignore the received Host header field
         # (if any) and instead use the host information of the request-target".
-        others = [(name, value) for name, value in headers if name.lower() != "host"]
+        others = [field for field in fields if field[0].lower() != "host"]
         headers = checked_headers([("Host", authority), *others])
-        _check_host(headers, version)
-    if method != "GET" or "Transfer-Encoding" in headers or "Content-Length" in headers:
+        check_hosts([authority], version)
+    if framed:
         check_body(method, version, headers, legacy)
     return method, target, version, headers
 
@@ -331,53 +356,6 @@ def _request_line(line: str) -> tuple[str, str, str]:
     if version is None:
         raise BadRequest("the version is neither HTTP/1.1 nor HTTP/1.0")
     return method, target, version
-
-
-def _check_names(headers: Headers) -> None:
-    """Check that each line is a name, a colon and a value. The caller has refused control characters.
-
-    RFC 9112 §5: field-line = field-name ":" OWS field-value OWS. So no line is folded. §5.1: "No whitespace
-    is allowed between the field name and colon."
-    """
-    try:
-        names = headers.names()
-    except ValueError:
-        raise BadRequest("a line of the head is not a name, a colon and a value") from None
-    # All names in one check: a check for each name costs more than everything else here.
-    if not FIELD_NAMES.issuperset(names) and (
-        "" in names or "".join(names).encode("latin-1").translate(None, _TOKEN)
-    ):
-        raise BadRequest("the name of a field is not a token")
-
-
-def _origin_form(target: str) -> tuple[str, str | None]:
-    """The target as path and query; and its authority, if it is in absolute-form."""
-    # RFC 9112 §3.2: no form of a target has a fragment.
-    if "#" in target:
-        raise BadRequest("the target has a fragment")
-    if target.startswith("/"):
-        return target, None
-    scheme, _, hierarchy = target.partition("://")
-    if scheme.lower() not in ("http", "https", "ws", "wss"):
-        raise BadRequest("the target is neither a path nor an http, https, ws or wss URI")
-    # RFC 9112 §3.2.2: a server "MUST accept the absolute-form in requests".
-    authority, path = split_authority(hierarchy)
-    return path, authority
-
-
-def _check_host(headers: Headers, version: str) -> None:
-    # RFC 9112 §3.2: "A server MUST respond with a 400 (Bad Request) status code to
-    # any HTTP/1.1 request message that lacks a Host header field and to any request
-    # message that contains more than one Host header field line or a Host header
-    # field with an invalid field value."
-    hosts = headers.get_all("Host")
-    if len(hosts) > 1 or (not hosts and version != "1.0"):
-        raise BadRequest("the request needs one Host field")
-    for host in hosts:
-        try:
-            parse_authority(host)
-        except ValueError:
-            raise BadRequest("the host of the request is malformed") from None
 
 
 def _status(parser: HttpResponseParser, message: _Message, head: bytes) -> int:
