@@ -82,14 +82,19 @@ class Admission:
         self._admitted: Counter[object] = Counter()
         self._refused: Counter[object] = Counter()
 
-    def is_full(self, address: object, other: Permit) -> bool:
-        """Whether a connection from ``address`` is above a limit to which the one with ``other`` counts."""
+    def is_full(self, address: object) -> bool:
+        """Whether a connection from ``address`` is above a limit."""
         if self._total is not None and self._admitted[_ALL] >= self._total:
             return True
+        return self._each_is_full(_address_key(address))
+
+    def _each_is_full(self, key: object) -> bool:
+        return self._each is not None and key is not None and self._admitted[key] >= self._each
+
+    def makes_room(self, permit: Permit, address: object) -> bool:
+        """Whether the end of the connection with ``permit`` admits one from ``address``, which is above a limit."""
         key = _address_key(address)
-        if self._each is None or key is None or self._admitted[key] < self._each:
-            return False
-        return key == other._key
+        return not permit.refused and (permit._key == key or not self._each_is_full(key))
 
     def admit(self, address: object) -> Permit | None:
         """Return a permit for a connection from ``address``; None to close it without an answer."""
@@ -99,7 +104,7 @@ class Admission:
         full = self._total is not None and self._admitted[_ALL] >= self._total
         if full and self._log is not None:
             self._log.refused()
-        if full or (self._each is not None and key is not None and self._admitted[key] >= self._each):
+        if full or self._each_is_full(key):
             if self._refused[_ALL] >= REFUSALS:
                 return None
             return _permit(self._refused, key, None, refused=True)

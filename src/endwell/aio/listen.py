@@ -144,7 +144,7 @@ class Listener(Site):
                 self._exhausted = True
                 self._pause(listening, RETRY_DELAY)
                 return
-            if self.idle:
+            if self.idle and self._admission.is_full(address):
                 self._make_room(address)
             permit = self._admission.admit(address)
             if permit is None:
@@ -160,8 +160,8 @@ class Listener(Site):
 
         Precedent: nginx closes idle connections when ``worker_connections`` is reached.
         """
-        for exchange in list(self.idle):
-            if self._admission.is_full(address, exchange.permit):
+        for exchange in self.idle:
+            if self._admission.makes_room(exchange.permit, address):
                 exchange.abort()
                 return
 

@@ -11,6 +11,7 @@ cdef int NONE
 cdef int LENGTH
 cdef int CHUNKED
 cdef int UNTIL_EOF
+cdef Py_ssize_t SMALL
 cdef int ORDINARY
 cdef int CONTENT_LENGTH
 cdef int TRANSFER_ENCODING
@@ -33,6 +34,7 @@ cdef class HttpCall:
     cdef bytes _fields
     cdef object _length
     cdef bint _close
+    cdef bint _keep
     cdef bint _trailers
     cdef bint _has_server
     cdef int _framing
@@ -46,8 +48,8 @@ cdef class HttpCall:
     cdef _begin(self, event)
     cdef _hint(self, event)
     @cython.locals(exchange=Exchange, request=Request, status=cython.int, framing=cython.int, keep=cython.bint)
-    cdef _start(self, size, more)
-    @cython.locals(exchange=Exchange, framing=cython.int)
+    cdef bytes _head(self, size, more)
+    @cython.locals(exchange=Exchange, framing=cython.int, head=bytes)
     cdef _send_body(self, bytes body, bint more)
     cdef _finish(self)
     cdef _send_trailers(self, event)

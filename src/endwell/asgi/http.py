@@ -65,6 +65,8 @@ _KNOWN = {
     )
     for spelling in (name, name.lower())
 }
+#: Bytes of a body that are copied behind its head, because that costs less than a buffer of its own.
+SMALL = 8192
 #: Digits of a Content-Length that fit into 64 bits.
 MAX_DIGITS = 18
 NOT_BYTES = "the names and values of header fields must be bytes"
@@ -115,6 +117,7 @@ class HttpCall:
         "_framing",
         "_has_server",
         "_host",
+        "_keep",
         "_left",
         "_length",
         "_request",
@@ -145,7 +148,7 @@ class HttpCall:
         self._status = 0
         self._fields = b""
         self._length: int | None = None
-        self._close = self._trailers = self._has_server = False
+        self._close = self._keep = self._trailers = self._has_server = False
         self._framing = NONE
         # Bytes that are missing of a body with a length.
         self._left = 0
@@ -349,8 +352,8 @@ class HttpCall:
         lines = _lines([(b"link", link) for link in event.get("links") or ()])
         self._exchange.write(b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % lines)
 
-    def _start(self, size: int, more: bool) -> None:
-        """Queue the head. ``size`` is that of the first part of the body, ``more`` whether others follow."""
+    def _head(self, size: int, more: bool) -> bytes:
+        """The head. ``size`` is that of the first part of the body, ``more`` whether others follow."""
         exchange, request, status, length = self._exchange, self._request, self._status, self._length
         keep = not self._close and exchange.keeps_alive()
         framing = LENGTH
@@ -383,14 +386,19 @@ class HttpCall:
         elif request.version == "1.0":
             head.append(b"connection: keep-alive\r\n")
         head.append(b"\r\n")
-        exchange.start(b"".join(head), keep)
+        self._keep = keep
+        return b"".join(head)
 
     def _send_body(self, body: bytes, more: bool) -> None:
         exchange = self._exchange
         if not exchange.answered:
             if self._length is not None:
                 self._check_length(self._length, len(body), more)
-            self._start(len(body), more)
+            head = self._head(len(body), more)
+            if self._framing == LENGTH and len(body) <= SMALL:
+                self._left -= len(body)
+                head, body = head + body, b""
+            exchange.start(head, self._keep)
         elif self._framing == LENGTH:
             self._check_length(self._left, len(body), more)
         framing = self._framing
@@ -445,7 +453,7 @@ class HttpCall:
             self._length = size
         elif self._length != size:
             raise RuntimeError("Content-Length is not the size of the file")
-        self._start(size, False)
+        self._exchange.start(self._head(size, False), self._keep)
         return size if self._framing == LENGTH else 0
 
     def end_file(self) -> None:

@@ -31,6 +31,10 @@ cdef class Connection(Closing):
     cdef object _control
     cdef readonly bytes _pong
 
+    cpdef open(self, bytes head)
+    cpdef requested(self)
+    cpdef limit_request(self, double until)
+    cpdef next_request(self, double now, double opened_at)
     cpdef receive(self, data, double now)
 
     cpdef bint wants_read(self) except -1
