@@ -467,6 +467,24 @@ async def test_send_waits_while_the_client_does_not_read(transport):
         assert size == 2**24
 
 
+async def test_a_client_that_reads_nothing_is_cut_after_write_timeout():
+    raised = []
+
+    async def app(scope, receive, send):
+        await send(start())
+        try:
+            while True:
+                await send(body(bytes(2**20), True))
+        except ClientDisconnected as exc:
+            raised.append(exc.ending.tcp)
+
+    async with serving(app, write_timeout=0.3) as peer:
+        await peer.send(request_of())
+        await until(lambda: raised)
+        assert raised == [TcpEnd.ABORTED]
+        await until(lambda: not peer.server._listener.openings)
+
+
 # --- disconnects ----------------------------------------------------------------------
 
 

@@ -80,6 +80,21 @@ async def test_a_connection_has_one_request_after_another(transport, bytewise):
         assert await peer.rest() == b""
 
 
+@pytest.mark.parametrize("way", ["ws over a transport", "wss over a transport"], indirect=True)
+async def test_keep_alive_over_a_transport_of_asyncio(way):
+    transport, _ = way
+    server = serving()
+    async with nothing_left_behind(), server.serving(ssl=transport.server), asked(server, transport) as peer:
+        for number in range(3):
+            assert (await peer.ask(request_of("POST", "/", b"%d" % number))).body == b"%d" % number
+        await peer.send(UPGRADE)
+        assert (await peer.answer()).status == 101
+        await peer.peer.frame(1, b"hello")
+        assert (await peer.peer.read_frame()).payload == b"hello"
+        await peer.peer.close()
+        assert (await peer.peer.read_close()).code == 1000
+
+
 async def test_pipelined_requests_are_answered_in_order(transport):
     server, running = serving(), []
 
