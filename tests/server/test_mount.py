@@ -84,6 +84,15 @@ async def test_the_routes_of_the_server_win_and_then_the_longest_prefix(transpor
         assert (await peer.ask(request_of("POST", "/api/health", b""))).status == 405
 
 
+async def test_a_path_that_a_proxy_has_removed_is_part_of_the_root_path():
+    server = Server()
+    server.mount("/api", named("x"), lifespan="off", root_path="/site/")
+    with pytest.raises(ValueError, match="root_path 'site' must be a path"):
+        server.mount("/y", named("y"), root_path="site")
+    async with server.serving(), asked(server) as peer:
+        assert (await peer.ask(request_of(path="/api/x"))).body == b"x /site/api /site/api/x"
+
+
 @pytest.mark.parametrize("method", ["PROPFIND", "QUERY", "OPTIONS", "DELETE"])
 async def test_a_method_that_no_route_has_reaches_the_application(method):
     server = mounted("/")

@@ -300,6 +300,7 @@ class Server:
         *,
         lifespan: LifespanMode = "auto",
         max_body: int | None = None,
+        root_path: str = "/",
         **options: Unpack[RouteKeywords],
     ) -> None:
         r"""Serve an ASGI application below a prefix: its HTTP requests, its WebSockets and its lifespan.
@@ -316,6 +317,8 @@ class Server:
                 ``"auto"`` (default), which continues if the application raises at the first event.
             max_body: Maximum size of a request's body in bytes. Default: None, no limit: the body is read only as
                 fast as the application asks for it.
+            root_path: A prefix that a proxy has removed from the paths, such as ``"/site"``. It precedes ``prefix``
+                in the application's ``root_path``. Default: ``"/"``, none.
             **options: ``max_size``, ``subprotocols``, ``compression`` or ``origins`` of :class:`Options`, for
                 the WebSockets of the application.
 
@@ -354,7 +357,9 @@ class Server:
             asyncio.run(main())
             ```
         """
-        check_keywords("mount", options, {"lifespan", "max_body", *RouteKeywords.__optional_keys__})
+        check_keywords(
+            "mount", options, {"lifespan", "max_body", "root_path", *RouteKeywords.__optional_keys__}
+        )
         own = self.options.replace(**options) if options else None
         if self._serves:
             raise ValueError(
@@ -362,9 +367,10 @@ class Server:
             )
         application, version = as_asgi(app)
         events = Lifespan(application, "off" if version == "wsgi" else lifespan, version)
-        self._dispatcher.mounts.add(
-            Mount(check_prefix(prefix), application, version, events, check_max_body(max_body), own)
-        )
+        outer = check_prefix(root_path, "root_path")
+        limit = check_max_body(max_body)
+        mount = Mount(check_prefix(prefix), application, version, events, limit, outer, own)
+        self._dispatcher.mounts.add(mount)
         self._start_callbacks.append(events.startup)
         self._stop_callbacks.insert(0, events.shutdown)
 

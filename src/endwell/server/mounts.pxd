@@ -15,6 +15,7 @@ cdef class Mount:
     cdef readonly object options
     cdef readonly object route
     cdef object _version
+    cdef str _root_path
 
     cpdef dict scope(self, Exchange exchange, Request request, kind)
 

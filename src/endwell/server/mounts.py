@@ -53,16 +53,19 @@ class Dispatcher(Protocol):
 class Mount:
     """An application, and the prefix of its paths, which is empty or begins with "/"."""
 
-    def __init__(
+    def __init__(  # size: all of it is about one application
         self,
         prefix: str,
         application: Application,
         version: str,
         lifespan: Lifespan,
         max_body: int | None,
+        root_path: str,
         options: Options | None,
     ) -> None:
         self.prefix = prefix
+        # What a proxy has removed from the paths.
+        self._root_path = root_path
         self.segments = prefix.split("/")
         self.size = len(self.segments)
         self.application = application
@@ -77,8 +80,8 @@ class Mount:
     def scope(self, exchange: Exchange, request: Request, kind: Kind) -> dict[str, Any]:
         """The scope of a request, without the extensions."""
         client, server = _pair(request.remote_address), _pair(exchange.local_address)
-        scope = scope_of(request, kind, client, server, "", self._version)
-        scope["root_path"] = self.prefix
+        scope = scope_of(request, kind, client, server, self._root_path, self._version)
+        scope["root_path"] = self._root_path + self.prefix
         scope["state"] = self.lifespan.state.copy()
         return scope
 
@@ -284,13 +287,13 @@ def _pair(address: object) -> Any:
     return (address, None) if address else None
 
 
-def check_prefix(prefix: object) -> str:
-    """The prefix of a mount, without a slash at its end. Raises TypeError or ValueError."""
+def check_prefix(prefix: object, name: str = "prefix") -> str:
+    """The prefix of paths, without a slash at its end. Raises TypeError or ValueError."""
     if not isinstance(prefix, str):
-        raise TypeError(f"prefix must be a str, not {prefix!r}")
+        raise TypeError(f"{name} must be a str, not {prefix!r}")
     checked = prefix.rstrip("/")
     if not prefix.startswith("/") or "//" in checked or any(char in checked for char in "?#%{}"):
-        raise ValueError(f"prefix {prefix!r} must be a path such as '/api', without parameters and encoding")
+        raise ValueError(f"{name} {prefix!r} must be a path such as '/api', without parameters and encoding")
     return checked
 
 
