@@ -69,6 +69,7 @@ BY_NOBODY = {
     "%s took longer than open_timeout (%s s): the answer is 503",  # the pattern of a route, the name of a function
     "cannot accept connections for now: %s",
     "cannot notify systemd of %s: %s",
+    "closing the iterable of a response failed",
     (
         "endwell runs as plain Python, and each message costs more CPU time, because it could not be compiled "
         "when it was installed: %s (ENDWELL_PURE=1 in the environment omits this warning)"
