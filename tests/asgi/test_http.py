@@ -485,6 +485,22 @@ async def test_a_client_that_reads_nothing_is_cut_after_write_timeout():
         await until(lambda: not peer.server._listener.openings)
 
 
+async def test_an_application_that_never_waits_lets_other_tasks_run():
+    ran = []
+
+    async def app(scope, receive, send):
+        asyncio.get_running_loop().call_soon(ran.append, True)
+        await send(start())
+        for _ in range(1000):
+            await send(body(b"x", True))
+        ran.append(False)
+        await send(body())
+
+    async with serving(app) as peer:
+        assert (await peer.ask(request_of())).body == b"x" * 1000
+        assert ran == [True, False]
+
+
 # --- disconnects ----------------------------------------------------------------------
 
 

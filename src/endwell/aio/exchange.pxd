@@ -38,7 +38,7 @@ cdef class Exchange(Answerable):
     cpdef watch(self, watcher, bint half_close=*)
     cpdef start(self, bytes head, bint keep)
     cpdef queue(self, bytes octets)
-    cpdef flush(self)
+    cpdef bint flush(self) except -1
     cpdef write(self, bytes octets)
     cpdef bint is_full(self) except -1
     cpdef finish(self)

@@ -278,9 +278,12 @@ class Exchange(Answerable):
         if octets:
             self._core.open(octets)
 
-    def flush(self) -> None:
-        """Send what is queued."""
-        self._stream.settle()
+    def flush(self) -> bool:
+        """Send what is queued, together with what follows soon.
+
+        True if the application has sent so much in this turn of the loop that other tasks should run.
+        """
+        return self._stream.wrote()
 
     def write(self, octets: bytes) -> None:
         """Send a part of the answer."""

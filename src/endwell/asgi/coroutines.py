@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .http import HttpCall
     from .websocket import WebSocketCall
 
-__all__ = ["connect", "receive", "refuse", "returning", "room", "run", "send_file", "sent"]
+__all__ = ["connect", "give_way", "receive", "refuse", "returning", "room", "run", "send_file", "sent"]
 
 #: Bytes of a file that are read at once.
 FILE_CHUNK = 256 * 1024
@@ -82,6 +82,11 @@ async def receive(call: HttpCall) -> dict[str, Any]:
 async def room(exchange: Exchange) -> None:
     """Wait until the client has accepted enough of the response."""
     await exchange.room()
+
+
+async def give_way() -> None:
+    """Let the other tasks run."""
+    await asyncio.sleep(0)
 
 
 async def send_file(call: HttpCall, exchange: Exchange, path: str) -> None:

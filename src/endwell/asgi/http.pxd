@@ -42,7 +42,7 @@ cdef class HttpCall:
 
     cdef bint _is_over(self) except -1
     cdef bint _is_disconnected(self) except -1
-    @cython.locals(exchange=Exchange)
+    @cython.locals(exchange=Exchange, burst=cython.bint)
     cpdef send(self, event)
     @cython.locals(close=cython.bint, has_date=cython.bint, has_server=cython.bint, count=cython.Py_ssize_t, parts=list, fields=bytes)
     cdef _begin(self, event)
@@ -50,7 +50,7 @@ cdef class HttpCall:
     @cython.locals(exchange=Exchange, request=Request, status=cython.int, framing=cython.int, keep=cython.bint)
     cdef bytes _head(self, size, more)
     @cython.locals(exchange=Exchange, framing=cython.int, head=bytes)
-    cdef _send_body(self, bytes body, bint more)
+    cdef bint _send_body(self, bytes body, bint more) except -1
     cdef _finish(self)
     cdef _send_trailers(self, event)
 

@@ -268,6 +268,7 @@ class HttpCall:
 
     def send(self, event: Any) -> Any:
         """ASGI's ``send``. Raises RuntimeError for an event out of order."""
+        burst = False
         kind: str = event["type"]
         exchange = self._exchange
         if self._stage == DONE_STAGE:
@@ -293,14 +294,16 @@ class HttpCall:
             self._send_trailers(event)
         elif kind == "http.response.body":
             body = event.get("body", b"")
-            self._send_body(body if type(body) is bytes else _octets(body), bool(event.get("more_body")))
+            octets = body if type(body) is bytes else _octets(body)
+            burst = self._send_body(octets, bool(event.get("more_body")))
         elif kind == "http.response.pathsend":
             return coroutines.send_file(self, exchange, event["path"])
         else:
             raise RuntimeError(f"Expected ASGI message 'http.response.body', but got '{kind}'.")
         if exchange.is_full():
             return coroutines.room(exchange)
-        return DONE
+        # An application that never waits, and a client that reads as fast, would starve other connections.
+        return coroutines.give_way() if burst else DONE
 
     def _begin(self, event: dict[str, Any]) -> None:
         status = event["status"]
@@ -389,7 +392,8 @@ class HttpCall:
         self._keep = keep
         return b"".join(head)
 
-    def _send_body(self, body: bytes, more: bool) -> None:
+    def _send_body(self, body: bytes, more: bool) -> bool:
+        """Send a part of the body. True if other tasks should run before the next one."""
         exchange = self._exchange
         if not exchange.answered:
             if self._length is not None:
@@ -415,12 +419,12 @@ class HttpCall:
         elif framing == UNTIL_EOF:
             exchange.queue(body)
         if more:
-            exchange.flush()
-        elif self._trailers:
+            return exchange.flush()
+        if self._trailers:
             self._stage = TRAILERS
-            exchange.flush()
-        else:
-            self._finish()
+            return exchange.flush()
+        self._finish()
+        return False
 
     def _check_length(self, left: int, size: int, more: bool) -> None:
         """Raise RuntimeError if the body does not have the length that its head says."""
