@@ -77,12 +77,19 @@ class Exchange(Answerable):
     has no effect on the connection.
     """
 
-    def __init__(self, site: Site, stream: Driver, core: Connection, permit: Permit) -> None:
-        super().__init__(site, core, stream)
+    def __init__(
+        self,
+        site: Site,
+        stream: Driver,
+        core: Connection,
+        permit: Permit,
+        reader: RequestReader | None = None,
+    ) -> None:
+        self._init_answerable(site, core, stream, None)
         self._site = site
         #: The share of the connection in the counts of the limits.
         self.permit = permit
-        self._reader = RequestReader(site.options, stream.remote_address, site.tls is not None)
+        self._reader = reader or RequestReader(site.options, stream.remote_address, site.tls is not None)
         stream.receive = self._receive
         stream.changed = self._changed
         #: The rule that the request has broken, or the limit that it has reached; None if there is none.
@@ -370,7 +377,7 @@ class Exchange(Answerable):
         held = self.take_held()
         self._finished = True
         self._release()
-        following = Exchange(site, self._stream, self._core, self.permit)
+        following = Exchange(site, self._stream, self._core, self.permit, self._reader)
         site.openings.discard(self)
         site.openings.add(following)
         following._await_request(held)

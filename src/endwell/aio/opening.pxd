@@ -17,6 +17,7 @@ cdef class Answerable:
     cdef readonly object request
     cdef readonly bint answered
 
+    cdef _init_answerable(self, ConnectionSets sets, Connection core, Driver stream, request)
     cpdef switch(self, accepted, options, bint keep=*)
     cpdef _opened(self)
     cpdef bytes _take_rest(self)

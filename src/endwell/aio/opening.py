@@ -54,6 +54,12 @@ class Answerable:
     def __init__(
         self, sets: ConnectionSets, core: Connection, stream: Driver, request: Request | None = None
     ) -> None:
+        self._init_answerable(sets, core, stream, request)
+
+    # Not super().__init__(), which costs a compiled class thousands of instructions.
+    def _init_answerable(
+        self, sets: ConnectionSets, core: Connection, stream: Driver, request: Request | None
+    ) -> None:
         self._sets = sets
         self._core = core
         self._stream = stream
