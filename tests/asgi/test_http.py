@@ -273,6 +273,31 @@ async def test_a_body_that_breaks_a_rule_is_answered_by_the_server(transport, re
         assert told == [{"type": "http.disconnect"}]
 
 
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_body_that_fails_behind_what_the_application_has_read_ends_the_connection(begun, transport):
+    go = asyncio.Event()
+
+    async def app(scope, receive, send):
+        assert (await receive())["body"] == b"abc"
+        if begun:
+            await send(start())
+            await send(body(b"x", True))
+        await go.wait()
+        if not begun:
+            await send(start())
+        await send(body(b"y"))
+
+    async with serving(app, transport) as peer:
+        await peer.send(request_of("POST", "/", None, CHUNKED) + b"3\r\nabc\r\n")
+        await until(lambda: peer.server._dispatcher.tasks)
+        await peer.send(b"malformed\r\n" + request_of(path="/smuggled"))
+        (exchange,) = peer.server._listener.openings
+        await until(lambda: not exchange.request_body().is_arriving)
+        go.set()
+        assert (await peer.answer()).body == (b"xy" if begun else b"y")
+        assert await peer.rest() == b""
+
+
 async def test_a_slow_body_is_not_judged_while_the_application_does_something_else():
     async def app(scope, receive, send):
         content = b""

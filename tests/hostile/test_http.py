@@ -125,6 +125,16 @@ async def test_what_follows_a_refused_upgrade_never_reaches_an_application(field
         assert "/smuggled" not in peer.paths
 
 
+async def test_octets_that_only_hixie_76_reads_are_not_the_start_of_a_request(transport):
+    """For every other parser, the challenge behind such a head is the next request."""
+    async with attacked(transport, legacy=True) as peer:
+        keys = ["Sec-WebSocket-Key1: 1 2", "Sec-WebSocket-Key2: 3 4"]
+        answer = await peer.ask(request_of("GET", "/", None, *keys) + b"12345678" + SMUGGLED)
+        assert answer.closes
+        assert await peer.rest() == b""
+        assert "/smuggled" not in peer.paths
+
+
 @pytest.mark.parametrize(
     "flood",
     [

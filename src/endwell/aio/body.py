@@ -263,11 +263,16 @@ class RequestBody:
                 self._begin()
             except RequestRefused:
                 skipped(False)
-                return
-        elif self._timer is not None:
+            else:
+                self._resume()
+            return
+        if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._resume()
+        if self.is_arriving:
+            self._resume()
+        else:  # it has failed
+            skipped(False)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -37,6 +37,8 @@ __all__ = ["Application", "Exchange", "Site"]
 _REQUEST = Pause.REQUEST
 #: Bytes that are read behind a request while it is answered. More wait in the kernel.
 MAX_HELD = 64 * 1024
+#: More than one read behind ``MAX_HELD``.
+MAX_UNREAD = 1024 * 1024
 
 
 class Site(ConnectionSets):
@@ -442,6 +444,10 @@ class Exchange(Answerable):
         """Hold back what the client sends while the request is answered."""
         if self.answered and not self._keep:
             return  # discarded, so that a reset is noticed
+        if len(self._held) >= MAX_UNREAD:
+            # Reading is paused, so a write has failed, and the driver reads all that is left.
+            self.half_closed = True
+            return
         self._held += data
         if len(self._held) >= MAX_HELD:
             self._core.pause(_REQUEST)

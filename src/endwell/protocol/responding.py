@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from email.utils import formatdate
 
-from ..http import Headers, Request, Response
+from ..http import Headers, Request, Response, challenge_of
 
 __all__ = ["allows_keep_alive", "complete", "complete_head", "has_body"]
 
@@ -16,10 +16,11 @@ def allows_keep_alive(request: Request) -> bool:
     """Whether ``request`` allows another request on its connection.
 
     After a request for an upgrade there is none, because it is unknown whether the following bytes are HTTP
-    (RFC 9931).
+    (RFC 9931). Nor after a request of hixie-76, because a proxy may have read its last 8 bytes as the start of
+    another request.
     """
     headers = request.headers
-    if "Upgrade" in headers:
+    if "Upgrade" in headers or challenge_of(request):
         return False
     if "Connection" not in headers:
         return request.version != "1.0"

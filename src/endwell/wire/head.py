@@ -88,6 +88,7 @@ class RequestReader:
         if len(self.rest) < CHALLENGE:
             self._challenged = request
             return None
+        self._challenged = None
         set_challenge(request, self.rest[:CHALLENGE])
         self.rest = self.rest[CHALLENGE:]
         return request
