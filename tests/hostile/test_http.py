@@ -135,6 +135,14 @@ async def test_octets_that_only_hixie_76_reads_are_not_the_start_of_a_request(tr
         assert "/smuggled" not in peer.paths
 
 
+async def test_what_follows_a_connect_never_reaches_an_application(transport):
+    """After a 2xx response, a proxy forwards all bytes blindly."""
+    async with attacked(transport) as peer:
+        assert (await peer.ask(request_of("CONNECT", "/") + SMUGGLED)).closes
+        assert await peer.rest() == b""
+        assert "/smuggled" not in peer.paths
+
+
 @pytest.mark.parametrize(
     "flood",
     [

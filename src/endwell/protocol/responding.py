@@ -20,7 +20,8 @@ def allows_keep_alive(request: Request) -> bool:
     another request.
     """
     headers = request.headers
-    if "Upgrade" in headers or challenge_of(request):
+    # RFC 9110 §9.3.6: after a 2xx response to CONNECT, a proxy forwards all bytes blindly.
+    if "Upgrade" in headers or challenge_of(request) or request.method == "CONNECT":
         return False
     if "Connection" not in headers:
         return request.version != "1.0"
