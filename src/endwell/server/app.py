@@ -35,6 +35,7 @@ from .files import browser_module, slash, static
 from .lifespan import start, stop
 from .mounts import Mount, check_max_body, check_prefix
 from .observers import Observers
+from .process.options import ProcessOptions
 from .router import AcceptFunction, RouteKeywords, RouteOptions, Router, blocks, check_methods
 from .run import Listen, run
 from .sessions import Sessions
@@ -581,7 +582,8 @@ class Server:
                 the main thread.
             NotImplementedError: The system is Windows.
         """
-        run(self, partial(bind, host, port, unix_path, unix_mode), ssl, drain or Drain(), workers)
+        options = ProcessOptions(drain=drain or Drain(), workers=workers)
+        run(self, partial(bind, host, port, unix_path, unix_mode), ssl, options)
 
     def serving(  # size: most of it is documentation
         self,

@@ -20,9 +20,9 @@ from ..aio.loop import check_system, loop_factory
 from ..aio.syscalls import monotonic
 from ..errors import StartupFailed
 from ..sync.threads import Threads
-from .drain.timetable import Drain
 from .process import systemd
 from .process.control import OVERTIME, ProcessControl
+from .process.options import ProcessOptions
 from .process.supervisor import Supervisor
 from .process.watchdog import Watchdog
 from .process.worker import find_config
@@ -49,12 +49,10 @@ STARTUP_FAILED = 3
 POLL_INTERVAL = 0.1
 
 
-def run(
-    server: Server, listen: Listen, ssl: tls.SSLContext | None, drain: Drain, workers: int | None
-) -> None:
+def run(server: Server, listen: Listen, ssl: tls.SSLContext | None, options: ProcessOptions) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP, then drain; or until the application has drained. Blocks.
 
-    The process serves alone, or as a worker if a supervisor started it, or it supervises ``workers``. A
+    The process serves alone, or as a worker if a supervisor started it, or it supervises workers. A
     second SIGINT or SIGTERM stops immediately.
 
     Raises:
@@ -71,17 +69,19 @@ def run(
         channel, socks, loads = config.open()
         faulthandler.enable()  # the supervisor sends SIGABRT to a worker that does not exit in time
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # only the supervisor handles it
-        control = ProcessControl(config.share(drain), channel, loads)
+        control = ProcessControl(config.share(options.drain), channel, loads)
         _run(server, server._serve_on(lambda: socks, ssl, should_defer=loads.should_defer), control)
         return
     # systemd keeps these sockets open. Clients that connect after our exit wait in the accept queue for the
     # next process that systemd starts.
     passed = systemd.sockets()
-    if workers is not None:
-        supervisor = Supervisor(workers)
+    if not passed and options.inherited:
+        passed = _listening(listen)
+    if options.workers is not None:
+        supervisor = Supervisor(options.workers)
         supervisor.run(passed or _listening(listen), passed=bool(passed))
         return
-    control = ProcessControl(drain.replace(listen=False) if passed else drain)
+    control = ProcessControl(options.drain.replace(listen=False) if passed else options.drain)
     should_defer = _never if passed else None
     _run(
         server,
@@ -102,7 +102,7 @@ def _listening(listen: Listen) -> list[_socket.socket]:
 
 
 def _never(connections: int) -> bool:
-    return False  # with systemd's sockets, no other process accepts at the same time
+    return False  # no other process accepts from passed sockets at the same time
 
 
 def _run(server: Server, serving: AbstractAsyncContextManager[Server], control: ProcessControl) -> None:

@@ -1,0 +1,116 @@
+"""``endwell serve`` with an ASGI application, as a process."""
+
+import asyncio
+import http.client
+import json
+import signal
+import socket
+import sys
+
+import pytest
+
+import endwell
+from endwell.cli import main
+from tests.cli.process import PATIENCE, command, finish, listening
+
+APP = """
+import os
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup." + os.environ.get("STARTUP", "complete"), "message": "no database"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": (await receive())["text"]})
+        await receive()
+        return
+    body = f"{scope['root_path']} {scope['path']} {scope['client'][0]} {scope['scheme']}".encode()
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": body})
+
+def create():
+    return app
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "app.py").write_text(APP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    return tmp_path
+
+
+def fetch(port, path="/", **headers):
+    """The status and the body of a response."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        connection.request(
+            "GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()}
+        )
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+async def test_an_application_is_served_as_the_arguments_say(folder):
+    (folder / "settings.env").write_text("UNUSED=1\n")
+    (folder / "log.json").write_text(
+        json.dumps(
+            {
+                "version": 1,
+                "disable_existing_loggers": False,
+                "formatters": {"own": {"format": "OWN %(message)s"}},
+                "handlers": {"out": {"class": "logging.StreamHandler", "formatter": "own"}},
+                "root": {"handlers": ["out"], "level": "INFO"},
+            }
+        )
+    )
+    options = [
+        "--factory",
+        "--root-path",
+        "/behind",
+        "--env-file",
+        "settings.env",
+        "--log-config",
+        "log.json",
+    ]
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        keywords = {"pass_fds": [sock.fileno()]}
+        with command("serve", "app:create", "--fd", str(sock.fileno()), *options, **keywords) as process:
+            assert listening(process) == port
+            answer = await asyncio.to_thread(
+                fetch, port, "/x", X_Forwarded_For="10.1.2.3", X_Forwarded_Proto="https"
+            )
+            assert answer == (200, "/behind /behind/x 10.1.2.3 https")
+            async with asyncio.timeout(PATIENCE), endwell.connect(f"ws://127.0.0.1:{port}/") as ws:
+                await ws.send("hello")
+                assert await ws.recv() == "hello"
+                process.send_signal(signal.SIGTERM)
+                ending = await ws.closed
+            status, _, err = await asyncio.to_thread(finish, process)
+    assert ending.received.code == 1001
+    assert status == 0
+    assert "OWN stopping: 1 connection\n" in err
+
+
+def test_an_application_that_cannot_start_is_one_line_and_status_3(monkeypatch):
+    monkeypatch.setenv("STARTUP", "failed")
+    with command("serve", "app:app", "--port", "0") as process:
+        status, out, err = finish(process)
+    assert (status, out) == (3, "")
+    assert err.endswith(" ERROR   endwell.server: the application could not start: no database\n")
+    assert err.count("\n") == 1
+
+
+def test_a_descriptor_that_is_no_socket_is_an_error(capsys):
+    assert main(["serve", "app:app", "--fd", "999"]) == 1
+    assert capsys.readouterr().err == "endwell serve: cannot listen on descriptor 999: Bad file descriptor\n"
