@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import re
 import signal
 import socket
 import sys
@@ -100,6 +101,8 @@ async def test_an_application_is_served_as_the_arguments_say(folder):
     assert ending.received.code == 1001
     assert status == 0
     assert "OWN stopping: 1 connection\n" in err
+    assert re.search(r'OWN 10\.1\.2\.3:0 - "GET /x HTTP/1\.1" 200\n', err)
+    assert re.search(r'OWN 127\.0\.0\.1:\d+ - "WebSocket /" \[accepted\]\n', err)
 
 
 def test_an_application_that_cannot_start_is_one_line_and_status_3(monkeypatch):

@@ -18,7 +18,7 @@ from ..server.run import Listen
 from ..server.run import run as run_server
 from ..wire.authority import join_authority
 from .address import DEFAULT_HOST, add_address, cannot_listen, refuse_together, unix_path
-from .endings import EndingLog
+from .lines import AccessLog, EndingLog, Lines
 from .settings import configure_logging, load_environment, server_context
 from .switches import add_aliases, add_options, options_of
 from .target import load
@@ -110,6 +110,9 @@ def _add_log(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-ending-log", action="store_true", help="do not log a line for each connection that ends"
     )
+    parser.add_argument(
+        "--no-access-log", action="store_true", help="do not log a line for each HTTP request and WebSocket"
+    )
 
 
 def _add_tls(parser: argparse.ArgumentParser) -> None:
@@ -196,9 +199,11 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"endwell serve: {error}", file=sys.stderr)
         return 2
-    endings = EndingLog(handler, "endwell.serve" if workers is None else f"{os.getpid()} endwell.serve")
+    lines = Lines(handler, "" if workers is None else f"{os.getpid()} ")
     if not args.no_ending_log:
-        server.on_close(endings.ended)
+        server.on_close(EndingLog(lines).ended)
+    if not args.no_access_log:
+        server._answer_callbacks.append(AccessLog(lines).answered)
     try:
         run_server(server, listen, context, options)
     except SystemExit as exit_:
@@ -207,7 +212,7 @@ def run(args: argparse.Namespace) -> int:
         cannot_listen("serve", where, exit_.__cause__, port=args.unix is None and args.fd is None)
         return 1
     finally:
-        endings.flush()
+        lines.flush()
     return 0
 
 

@@ -105,6 +105,14 @@ def add_aliases(parser: argparse.ArgumentParser) -> None:
             default=argparse.SUPPRESS,
             help=argparse.SUPPRESS,
         )
+    # uvicorn's default.
+    parser.add_argument(
+        "--access-log",
+        dest="no_access_log",
+        action="store_false",
+        default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+    )
     for name, reason in _OTHER.items():
         parser.add_argument(
             name, nargs="?", action=_Refuse, reason=reason, default=argparse.SUPPRESS, help=argparse.SUPPRESS

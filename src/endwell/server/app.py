@@ -14,6 +14,7 @@ from typing import Any, TypeVar, Unpack
 from ..aio.bind import bind, format_address
 from ..aio.broadcast import BroadcastReport, Slow
 from ..aio.callbacks import check_arguments
+from ..aio.exchange import Exchange
 from ..aio.flag import Flag
 from ..aio.listen import Listener
 from ..aio.websocket import WebSocket
@@ -111,6 +112,8 @@ class Server:
         self._drain_callbacks: list[Callable[[Drain], object]] = []
         self._start_callbacks: list[Callable[[], object]] = []
         self._stop_callbacks: list[Callable[[], object]] = []
+        #: Called in the event loop with each exchange that is answered, and the status. They must not raise.
+        self._answer_callbacks: list[Callable[[Exchange, int], object]] = []
         self._serves = False
         self._listener: Listener | None = None
         self._portal: Portal | None = None
@@ -691,6 +694,7 @@ class Server:
         defer = should_defer and (lambda openings: should_defer(openings + len(self.connections)))
         listener = Listener(listen(), self.options, ssl, self._dispatcher, self.connections, defer)
         listener.refused = self._observers.no_preamble
+        listener.answered = _one_of(self._answer_callbacks)
         self._listener = listener
         self.draining = listener.stopping
         self._portal = Portal.of(listener.loop)
@@ -790,6 +794,17 @@ class Server:
             if self.addresses
             else "the server has no port: it does not listen"
         )
+
+
+def _one_of(callbacks: list[Callable[[Exchange, int], object]]) -> Callable[[Exchange, int], object] | None:
+    if len(callbacks) < 2:
+        return callbacks[0] if callbacks else None
+
+    def call(exchange: Exchange, status: int) -> None:
+        for callback in callbacks:
+            callback(exchange, status)
+
+    return call
 
 
 def _check_function(decorator: str, function: object, *arguments: str) -> None:
