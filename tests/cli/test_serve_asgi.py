@@ -30,7 +30,7 @@ async def app(scope, receive, send):
         await send({"type": "websocket.send", "text": (await receive())["text"]})
         await receive()
         return
-    body = f"{scope['root_path']} {scope['path']} {scope['client'][0]} {scope['scheme']}".encode()
+    body = f"{os.getpid()} {scope['root_path']} {scope['path']} {scope['client'][0]} {scope['scheme']}".encode()
     await send({"type": "http.response.start", "status": 200})
     await send({"type": "http.response.body", "body": body})
 
@@ -91,7 +91,7 @@ async def test_an_application_is_served_as_the_arguments_say(folder):
             answer = await asyncio.to_thread(
                 fetch, port, "/x", X_Forwarded_For="10.1.2.3", X_Forwarded_Proto="https"
             )
-            assert answer == (200, "/behind /behind/x 10.1.2.3 https")
+            assert answer == (200, f"{process.pid} /behind /behind/x 10.1.2.3 https")
             async with asyncio.timeout(PATIENCE), endwell.connect(f"ws://127.0.0.1:{port}/") as ws:
                 await ws.send("hello")
                 assert await ws.recv() == "hello"
@@ -112,6 +112,31 @@ def test_an_application_that_cannot_start_is_one_line_and_status_3(monkeypatch):
     assert (status, out) == (3, "")
     assert err.endswith(" ERROR   endwell.server: the application could not start: no database\n")
     assert err.count("\n") == 1
+
+
+def test_the_status_is_3_with_workers_too(monkeypatch):
+    monkeypatch.setenv("STARTUP", "failed")
+    with command("serve", "app:app", "--port", "0", "--workers", "1") as process:
+        status, _, err = finish(process)
+    assert status == 3
+    assert "the application could not start: no database\n" in err
+
+
+async def test_a_worker_is_replaced_after_its_number_of_requests():
+    with command("serve", "app:app", "--port", "0", "--limit-max-requests", "3") as process:
+        port = listening(process)
+        async with asyncio.timeout(PATIENCE), endwell.connect(f"ws://127.0.0.1:{port}/") as ws:
+            _, first = await asyncio.to_thread(fetch, port)
+            await asyncio.to_thread(fetch, port)
+            ending = await ws.closed
+            status, second = await asyncio.to_thread(fetch, port)
+        process.send_signal(signal.SIGTERM)
+        _, _, err = await asyncio.to_thread(finish, process)
+    assert ending.received.code == 1012
+    assert status == 200
+    assert first.split()[0] != second.split()[0]
+    assert process.returncode == 0
+    assert "has answered its maximum of requests: a new worker starts\n" in err
 
 
 def test_a_descriptor_that_is_no_socket_is_an_error(capsys):

@@ -87,7 +87,14 @@ def test_an_argument_of_uvicorn_without_an_equivalent_says_why(argv, capsys):
 
 @pytest.mark.parametrize(
     ("argv", "variable", "workers"),
-    [([], "3", 3), ([], "1", None), ([], "", None), (["--workers", "1"], "3", 1)],
+    [
+        ([], "3", 3),
+        ([], "1", None),
+        ([], "", None),
+        (["--workers", "1"], "3", 1),
+        (["--limit-max-requests", "9"], "", 1),
+        (["--limit-max-requests", "9"], "3", 3),
+    ],
 )
 def test_the_number_of_workers_comes_from_the_argument_or_the_environment(
     argv, variable, workers, monkeypatch

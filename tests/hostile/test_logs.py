@@ -65,6 +65,8 @@ BY_NOBODY = {
     "%s (%d) is reached: more are refused with 503",
     "%s did not %s in time: it is killed",
     "%s starts",
+    "%s has answered its maximum of requests: a new worker starts",
+    "%s %s; its successor starts already",
     "%s %s while it was stopping",
     "%s%s; a new worker starts %s",
     "%s took longer than open_timeout (%s s): the answer is 503",  # the pattern of a route, the name of a function

@@ -57,6 +57,19 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         metavar="N",
         help="number of worker processes; SIGHUP replaces them without downtime (default: $WEB_CONCURRENCY)",
     )
+    parser.add_argument(
+        "--limit-max-requests",
+        type=_count,
+        metavar="N",
+        help="replace a worker without downtime after this number of requests (without --workers: there is one)",
+    )
+    parser.add_argument(
+        "--limit-max-requests-jitter",
+        type=int,
+        default=0,
+        metavar="N",
+        help="add a random number up to N to --limit-max-requests, so that workers are not replaced together",
+    )
     _add_log(parser)
     _add_tls(parser)
     add_options(parser)
@@ -192,7 +205,13 @@ def run(args: argparse.Namespace) -> int:
         workers = _workers(args)
         who = "" if workers is None else "%(process)d "
         configure_logging(args, handler, who)
-        options = ProcessOptions(drain=_drain(args), workers=workers, inherited=args.fd is not None)
+        options = ProcessOptions(
+            drain=_drain(args),
+            workers=workers,
+            inherited=args.fd is not None,
+            max_requests=args.limit_max_requests,
+            max_requests_jitter=max(0, args.limit_max_requests_jitter),
+        )
         listen, where = _place(args)
         context = server_context(args)
         server = _server(args)
@@ -254,15 +273,17 @@ def _workers(args: argparse.Namespace) -> int | None:
     if args.workers is not None:
         workers: int = args.workers
         return workers
+    # Only a supervisor can replace a worker.
+    default = None if args.limit_max_requests is None else 1
     text = os.environ.get("WEB_CONCURRENCY")
     if not text:
-        return None
+        return default
     try:
         count = _count(text)
     except (ValueError, argparse.ArgumentTypeError):
         raise ValueError(f"WEB_CONCURRENCY must be a positive number, not {text!r}") from None
     # It is often set for all programs of a platform. One worker would only add its supervisor.
-    return None if count == 1 else count
+    return default if count == 1 else count
 
 
 def _count(text: str) -> int:

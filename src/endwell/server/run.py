@@ -22,7 +22,8 @@ from ..errors import StartupFailed
 from ..sync.threads import Threads
 from .process import systemd
 from .process.control import OVERTIME, ProcessControl
-from .process.options import ProcessOptions
+from .process.options import STARTUP_FAILED, ProcessOptions
+from .process.requests import RequestCount
 from .process.supervisor import Supervisor
 from .process.watchdog import Watchdog
 from .process.worker import find_config
@@ -43,8 +44,6 @@ T = TypeVar("T")
 HANDSHAKE_TIME = 2.0
 #: Seconds that the application's own tasks have for their cleanup when the loop closes.
 TASK_CLEANUP_TIME = 0.2
-#: The exit status if an application cannot start. Precedent: uvicorn's STARTUP_FAILURE.
-STARTUP_FAILED = 3
 #: Seconds between two updates of the progress line.
 POLL_INTERVAL = 0.1
 
@@ -70,6 +69,9 @@ def run(server: Server, listen: Listen, ssl: tls.SSLContext | None, options: Pro
         faulthandler.enable()  # the supervisor sends SIGABRT to a worker that does not exit in time
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # only the supervisor handles it
         control = ProcessControl(config.share(options.drain), channel, loads)
+        if options.max_requests is not None:
+            count = RequestCount(options.max_requests, options.max_requests_jitter, control.ask_for_successor)
+            server._answer_callbacks.append(count.answered)
         _run(server, server._serve_on(lambda: socks, ssl, should_defer=loads.should_defer), control)
         return
     # systemd keeps these sockets open. Clients that connect after our exit wait in the accept queue for the
@@ -78,7 +80,7 @@ def run(server: Server, listen: Listen, ssl: tls.SSLContext | None, options: Pro
     if not passed and options.inherited:
         passed = _listening(listen)
     if options.workers is not None:
-        supervisor = Supervisor(options.workers)
+        supervisor = Supervisor(options)
         supervisor.run(passed or _listening(listen), passed=bool(passed))
         return
     control = ProcessControl(options.drain.replace(listen=False) if passed else options.drain)

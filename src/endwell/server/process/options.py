@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 
 from ..drain.timetable import Drain
 
-__all__ = ["ProcessOptions"]
+__all__ = ["STARTUP_FAILED", "ProcessOptions"]
+
+#: The exit status if an application cannot start. Precedent: uvicorn's STARTUP_FAILURE.
+STARTUP_FAILED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,3 +22,7 @@ class ProcessOptions:
     workers: int | None = None
     #: Whether the listening sockets come from another process, which keeps them open.
     inherited: bool = False
+    #: Number of requests after which a worker is replaced, and how much more is added at random, so that the
+    #: workers are not replaced at the same time. None: they are not replaced.
+    max_requests: int | None = None
+    max_requests_jitter: int = 0
