@@ -165,6 +165,9 @@ def test_a_unix_socket_in_use_is_an_error_that_mentions_no_port(tmp_path, capsys
         (["--ws-max-queue", "none"], "max_queue must not be None"),
         (["--forwarded-allow-ips", "proxy"], "proxy_headers must be"),
         (["--no-proxy-headers", "--forwarded-allow-ips", "unix"], "exclude each other"),
+        (["--reload", "--workers", "2"], "--reload and --workers exclude each other"),
+        (["--reload", "--reload-dir", "missing"], "there is no folder 'missing'"),
+        (["--reload-dir", "."], "--reload-dir needs --reload"),
         (["--env-file", "missing.env"], "there is no file 'missing.env'"),
         (["--log-config", "missing.ini"], "there is no file 'missing.ini'"),
         (["--log-level", "info", "-v"], "--log-level and -v exclude each other"),
@@ -177,6 +180,14 @@ def test_invalid_option_values_are_an_error(argv, problem, capsys):
     err = capsys.readouterr().err
     assert err.startswith("endwell serve: ")
     assert problem in err
+
+
+def test_a_missing_watchfiles_is_named_with_its_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    assert main(["serve", "app:server", "--reload"]) == 2
+    assert capsys.readouterr().err == (
+        "endwell serve: --reload needs the package watchfiles: pip install 'endwell[reload]'\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import sys
+from itertools import count
 
 import pytest
 
@@ -142,3 +143,43 @@ async def test_a_worker_is_replaced_after_its_number_of_requests():
 def test_a_descriptor_that_is_no_socket_is_an_error(capsys):
     assert main(["serve", "app:app", "--fd", "999"]) == 1
     assert capsys.readouterr().err == "endwell serve: cannot listen on descriptor 999: Bad file descriptor\n"
+
+
+def log_has(process, text):
+    """Read the log until a line contains ``text``."""
+    assert any(text in line for line in process.stderr)
+
+
+sizes = count()
+
+
+async def edit(file, text, effect, *args):
+    """Write ``text`` into ``file`` until ``effect(*args)`` returns. The watch may begin after the first time."""
+    reading = asyncio.create_task(asyncio.to_thread(effect, *args))
+    while not reading.done():
+        # Python takes a file of the same size and the same second for the compiled one.
+        file.write_text(f"{text}\n#{'x' * next(sizes)}\n")
+        await asyncio.wait([reading], timeout=3)
+    return await reading
+
+
+async def test_a_reload_brings_clients_to_the_new_code_and_survives_broken_code(folder):
+    file = folder / "app.py"
+    broken = "import nothing_like_this"
+    file.write_text(broken)
+    with command("serve", "app:app", "--port", "0", "--reload") as process:
+        async with asyncio.timeout(3 * PATIENCE):
+            await asyncio.to_thread(log_has, process, "waiting for a change of its files")
+            port = await edit(file, APP.replace("{scope['root_path']}", "first"), listening, process)
+            await edit(file, broken, log_has, process, "the restart failed, the old workers go on")
+            _, first = await asyncio.to_thread(fetch, port)
+            async with endwell.connect(f"ws://127.0.0.1:{port}/") as ws:
+                changed = APP.replace("{scope['root_path']}", "second")
+                await edit(file, changed, log_has, process, "the new workers are ready, the old ones drain")
+                ending = await ws.closed
+            _, second = await asyncio.to_thread(fetch, port)
+        process.send_signal(signal.SIGTERM)
+        status, _, _ = await asyncio.to_thread(finish, process)
+    assert ending.received.code == 1012
+    assert (first.split()[1], second.split()[1]) == ("first", "second")
+    assert status == 0

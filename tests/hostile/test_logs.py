@@ -70,6 +70,9 @@ BY_NOBODY = {
     "%s %s while it was stopping",
     "%s%s; a new worker starts %s",
     "%s took longer than open_timeout (%s s): the answer is 503",  # the pattern of a route, the name of a function
+    "%s before it was ready: waiting for a change of its files",
+    "changed: %s%s",  # names of files of the application
+    "changes of files are not noticed any more: %s",
     "cannot accept connections for now: %s",
     "cannot notify systemd of %s: %s",
     "closing the iterable of a response failed",

@@ -13,8 +13,10 @@ from ..aio.bind import adopt, bind
 from ..options import Options
 from ..server.app import Server
 from ..server.drain.timetable import Drain, DrainKeywords
-from ..server.process.options import ProcessOptions
-from ..server.run import Listen
+from ..server.process.options import ProcessOptions, ReloadOptions
+from ..server.process.reload import check_installed
+from ..server.process.worker import is_worker
+from ..server.run import Listen, supervise
 from ..server.run import run as run_server
 from ..wire.authority import join_authority
 from .address import DEFAULT_HOST, add_address, cannot_listen, refuse_together, unix_path
@@ -26,6 +28,8 @@ from .target import load
 __all__ = ["add", "run"]
 
 DEFAULT_PORT = 8080
+#: Seconds until the drain deadline of a worker that is replaced because a file has changed.
+RELOAD_DEADLINE = 5.0
 
 
 # argparse has no public name for the type.
@@ -70,6 +74,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         metavar="N",
         help="add a random number up to N to --limit-max-requests, so that workers are not replaced together",
     )
+    _add_reload(parser)
     _add_log(parser)
     _add_tls(parser)
     add_options(parser)
@@ -105,6 +110,24 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
         help="whether the application gets the events of its startup and shutdown (default: auto: if it "
         "supports them)",
     )
+
+
+def _add_reload(parser: argparse.ArgumentParser) -> None:
+    reload = parser.add_argument_group("reload", "for development; needs the package watchfiles")
+    reload.add_argument(
+        "--reload", action="store_true", help="replace the worker without downtime when a file changes"
+    )
+    reload.add_argument(
+        "--reload-dir",
+        action="append",
+        metavar="DIR",
+        help="a folder to watch, with the folders in it (repeatable; default: the current one)",
+    )
+    for word, help_ in (
+        ("include", "watch files with this name, such as '*.html', besides *.py (repeatable)"),
+        ("exclude", "do not watch files with this name (repeatable)"),
+    ):
+        reload.add_argument(f"--reload-{word}", action="append", metavar="GLOB", help=help_)
 
 
 def _add_log(parser: argparse.ArgumentParser) -> None:
@@ -199,32 +222,28 @@ def run(args: argparse.Namespace) -> int:
     application cannot start.
     """
     handler = logging.StreamHandler()
+    server = None
     try:
         load_environment(args.env_file)
         _refuse_contradictions(args)
-        workers = _workers(args)
-        who = "" if workers is None else "%(process)d "
+        options = _process_options(args)
+        who = "" if options.workers is None else "%(process)d "
         configure_logging(args, handler, who)
-        options = ProcessOptions(
-            drain=_drain(args),
-            workers=workers,
-            inherited=args.fd is not None,
-            max_requests=args.limit_max_requests,
-            max_requests_jitter=max(0, args.limit_max_requests_jitter),
-        )
         listen, where = _place(args)
         context = server_context(args)
-        server = _server(args)
+        # A supervisor that reloads does not import the application, because that may fail now and not later.
+        if options.reload is None or is_worker():
+            server = _server(args)
     except ValueError as error:
         print(f"endwell serve: {error}", file=sys.stderr)
         return 2
-    lines = Lines(handler, "" if workers is None else f"{os.getpid()} ")
-    if not args.no_ending_log:
-        server.on_close(EndingLog(lines).ended)
-    if not args.no_access_log:
-        server._answer_callbacks.append(AccessLog(lines).answered)
+    lines = Lines(handler, "" if options.workers is None else f"{os.getpid()} ")
     try:
-        run_server(server, listen, context, options)
+        if server is None:
+            supervise(listen, options)
+        else:
+            _observe(server, args, lines)
+            run_server(server, listen, context, options)
     except SystemExit as exit_:
         if not isinstance(exit_.__cause__, OSError):
             raise
@@ -233,6 +252,44 @@ def run(args: argparse.Namespace) -> int:
     finally:
         lines.flush()
     return 0
+
+
+def _observe(server: Server, args: argparse.Namespace, lines: Lines) -> None:
+    if not args.no_ending_log:
+        server.on_close(EndingLog(lines).ended)
+    if not args.no_access_log:
+        server._answer_callbacks.append(AccessLog(lines).answered)
+
+
+def _process_options(args: argparse.Namespace) -> ProcessOptions:
+    """Raises ValueError."""
+    return ProcessOptions(
+        drain=_drain(args),
+        workers=_workers(args),
+        inherited=args.fd is not None,
+        max_requests=args.limit_max_requests,
+        max_requests_jitter=max(0, args.limit_max_requests_jitter),
+        reload=_reload(args),
+    )
+
+
+def _reload(args: argparse.Namespace) -> ReloadOptions | None:
+    """Raises ValueError."""
+    if not args.reload:
+        for word in ("dir", "include", "exclude"):
+            if getattr(args, f"reload_{word}"):
+                raise ValueError(f"--reload-{word} needs --reload")
+        return None
+    check_installed()
+    folders = args.reload_dir or [args.app_dir or "."]
+    if not args.reload_dir and (found := os.path.dirname(args.target.rpartition(":")[0])):
+        folders.append(found)
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise ValueError(f"there is no folder {folder!r}")
+    return ReloadOptions(
+        folders=folders, include=["*.py", *(args.reload_include or ())], exclude=args.reload_exclude or ()
+    )
 
 
 def _place(args: argparse.Namespace) -> tuple[Listen, str]:
@@ -270,6 +327,8 @@ def _replace(options: Options, changes: dict[str, Any]) -> Options:
 
 def _workers(args: argparse.Namespace) -> int | None:
     """The number of worker processes. Raises ValueError."""
+    if args.reload:
+        return 1
     if args.workers is not None:
         workers: int = args.workers
         return workers
@@ -306,6 +365,7 @@ def _mode(text: str) -> int:
 def _refuse_contradictions(args: argparse.Namespace) -> None:
     """Raise ValueError if an option would be ignored because of another one."""
     refuse_together(args, "--unix", ("--host", "--port"))
+    refuse_together(args, "--reload", ("--workers", "--limit-max-requests"))
     refuse_together(args, "--fd", ("--host", "--port", "--unix"))
     if args.log_level and args.verbose:
         raise ValueError("--log-level and -v exclude each other")
@@ -331,6 +391,9 @@ def _drain(args: argparse.Namespace) -> Drain:
     """Convert the drain arguments. Raises ValueError if one is wrong."""
     given = {name: getattr(args, f"drain_{name}", None) for name in DrainKeywords.__optional_keys__}
     keywords: DrainKeywords = {name: value for name, value in given.items() if value is not None}  # type: ignore[assignment]
+    if args.reload:
+        # A developer waits for the new code, and there are few clients.
+        keywords = {"window": 0.0, "deadline": RELOAD_DEADLINE, **keywords}
     if hasattr(args, "drain_rate"):
         keywords["rate"] = args.drain_rate
     return Drain(**keywords)

@@ -48,6 +48,7 @@ _OTHER = {
     "--no-use-colors": "the log has no colours",
     "--access-log-format": "--log-config can name a formatter for the logger endwell.access",
     "--backlog": "the system limits it, on Linux by net.core.somaxconn",
+    "--reload-delay": "changes within 50 ms belong together",
     "--ssl-version": "TLS 1.2 and later are accepted; a program can pass any context to Server.run()",
     "--h11-max-incomplete-event-size": "a Server has the options max_head and max_line",
     "--timeout-worker-healthcheck": "a worker whose event loop is blocked is killed at the end of the drain",

@@ -31,7 +31,7 @@ from .process.worker import find_config
 if TYPE_CHECKING:
     from .app import Server
 
-__all__ = ["Listen", "run"]
+__all__ = ["Listen", "run", "supervise"]
 
 Listen: TypeAlias = Callable[[], list[_socket.socket]]
 
@@ -74,15 +74,10 @@ def run(server: Server, listen: Listen, ssl: tls.SSLContext | None, options: Pro
             server._answer_callbacks.append(count.answered)
         _run(server, server._serve_on(lambda: socks, ssl, should_defer=loads.should_defer), control)
         return
-    # systemd keeps these sockets open. Clients that connect after our exit wait in the accept queue for the
-    # next process that systemd starts.
-    passed = systemd.sockets()
-    if not passed and options.inherited:
-        passed = _listening(listen)
     if options.workers is not None:
-        supervisor = Supervisor(options)
-        supervisor.run(passed or _listening(listen), passed=bool(passed))
+        supervise(listen, options)
         return
+    passed = _passed(listen, options)
     control = ProcessControl(options.drain.replace(listen=False) if passed else options.drain)
     should_defer = _never if passed else None
     _run(
@@ -90,6 +85,26 @@ def run(server: Server, listen: Listen, ssl: tls.SSLContext | None, options: Pro
         server._serve_on(lambda: passed or _listening(listen), ssl, should_defer=should_defer),
         control,
     )
+
+
+def supervise(listen: Listen, options: ProcessOptions) -> None:
+    """Run the workers until SIGINT or SIGTERM. Blocks. Each of them runs this program again.
+
+    Raises:
+        NotImplementedError: The system is Windows.
+    """
+    check_system()
+    passed = _passed(listen, options)
+    supervisor = Supervisor(options)
+    supervisor.run(passed or _listening(listen), passed=bool(passed))
+
+
+def _passed(listen: Listen, options: ProcessOptions) -> list[_socket.socket]:
+    """The listening sockets that another process keeps open.
+
+    Clients that connect after our exit wait in the accept queue for the next process that gets the sockets.
+    """
+    return systemd.sockets() or (_listening(listen) if options.inherited else [])
 
 
 def _listening(listen: Listen) -> list[_socket.socket]:

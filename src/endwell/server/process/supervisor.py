@@ -15,7 +15,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from math import inf
 
 from ...aio.bind import format_address, unlink
@@ -27,6 +27,7 @@ from .balance import LoadTable
 from .child import Worker
 from .control import tell_listening
 from .options import STARTUP_FAILED, ProcessOptions
+from .reload import Watcher
 from .worker import WorkerConfig, command
 
 __all__ = ["Supervisor"]
@@ -37,6 +38,9 @@ logger = logging.getLogger("endwell.server")
 OVERTIME = 1.0
 #: Seconds that a worker has to exit after a request to stop immediately.
 IMMEDIATE_EXIT_TIME = 4.0
+
+#: Names of changed files in a log line.
+SHOWN_NAMES = 3
 
 
 class Supervisor:
@@ -60,6 +64,7 @@ class Supervisor:
         if threading.current_thread() is not threading.main_thread():
             raise ValueError("workers need the main thread, because only it receives signals")
         self._count = count
+        self._reload = options.reload
         self._command = command()
         self._loads = LoadTable()
         self._socks: list[_socket.socket] = []
@@ -93,7 +98,10 @@ class Supervisor:
         """
         self._socks, self._passed = socks, passed
         try:
-            with self._selector, self._signal_handlers():
+            watching = closing(Watcher(self._reload)) if self._reload else nullcontext()
+            with watching as watcher, self._selector, self._signal_handlers():
+                if watcher is not None:
+                    self._selector.register(watcher, selectors.EVENT_READ, watcher)
                 self._start_all(self._generation)
                 while self._workers or not self._stopping:
                     self._run_once()
@@ -139,6 +147,8 @@ class Supervisor:
         for key, _ in self._selector.select(wait):
             if isinstance(key.data, Worker):
                 self._read_messages(key.data)
+            elif isinstance(key.data, Watcher):
+                self._files_changed(key.data.read())
             elif isinstance(key.fileobj, socket.socket):
                 key.fileobj.recv(4096)  # written by a signal, to wake the selector
         while self._signals:
@@ -176,6 +186,13 @@ class Supervisor:
             self._restart_again = True
             self._advance()
 
+    def _files_changed(self, names: list[str]) -> None:
+        if names and not self._stopping:
+            more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+            logger.info("changed: %s%s", ", ".join(names[:SHOWN_NAMES]), more)
+            self._restart_again = True
+            self._advance()
+
     def _worker_exited(self, worker: Worker) -> None:
         """Handle the exit of a worker."""
         self._read_messages(worker)
@@ -186,7 +203,7 @@ class Supervisor:
         if not worker.leaving and self._has_successor(worker):
             logger.error("%s %s; its successor starts already", worker, worker.exit_status())
         elif not worker.leaving:
-            if not self._up and worker.process.returncode == STARTUP_FAILED:
+            if not self._up and self._reload is None and worker.process.returncode == STARTUP_FAILED:
                 self._status = STARTUP_FAILED
             self._worker_lost(
                 worker.number, worker.generation, worker.started, f"{worker} {worker.exit_status()}"
@@ -197,7 +214,9 @@ class Supervisor:
 
     def _worker_lost(self, number: int, generation: int, started: float, what: str) -> None:
         """Handle a worker that exited without a request, or could not be started."""
-        if not self._up:
+        if not self._up and self._reload is not None:
+            logger.error("%s before it was ready: waiting for a change of its files", what)
+        elif not self._up:
             logger.critical("%s before all workers were ready: the program exits", what)
             self._status = self._status or 1
             self._stop(at_once=True)
@@ -270,7 +289,10 @@ class Supervisor:
             for sock in self._socks:
                 tell_listening(f"{format_address(sock.getsockname())}, with {counted(self._count, 'worker')}")
             systemd.notify("READY=1")
-        if self._restart_again and self._up and not self._restarting:
+        if self._restart_again and not self._workers and not self._up:
+            self._restart_again = False
+            self._start_all(self._generation)
+        elif self._restart_again and self._up and not self._restarting:
             self._restarting, self._restart_again = True, False
             logger.info("restarting: new workers start")
             systemd.reloading()
