@@ -9,6 +9,7 @@ import re
 import types
 
 import pytest
+from uvicorn.logging import AccessFormatter
 
 from endwell import Cause, Close, Ending, Headers, Request
 from endwell.cli.lines import MANY, AccessLog, EndingLog, Lines
@@ -140,11 +141,22 @@ UPGRADE = (
     ids=lambda value: value if isinstance(value, str) else "",
 )
 async def test_an_answer_is_logged_in_the_format_of_uvicorn(answered, status, line, caplog):
-    caplog.set_level(logging.INFO, "endwell.access")
+    caplog.set_level(logging.INFO, "endwell")
     lines = Lines(logging.StreamHandler())
     AccessLog(lines).answered(answered, status)
     lines.flush()
-    assert [record.getMessage() for record in caplog.records] == [line]
+    (record,) = caplog.records
+    assert record.getMessage() == line
+    assert record.name == ("endwell.serve" if "WebSocket" in line else "endwell.access")
+
+
+async def test_a_formatter_of_uvicorn_formats_the_access_log(caplog):
+    caplog.set_level(logging.INFO, "endwell")
+    lines = Lines(logging.StreamHandler())
+    AccessLog(lines).answered(exchange("GET", "/a"), 404)
+    lines.flush()
+    formatter = AccessFormatter("%(client_addr)s %(request_line)s %(status_code)s", use_colors=False)
+    assert formatter.format(caplog.records[0]) == "127.0.0.1:50000 GET /a HTTP/1.1 404 Not Found"
 
 
 async def test_a_request_that_cannot_be_parsed_has_no_line(caplog):

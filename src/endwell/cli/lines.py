@@ -17,7 +17,7 @@ from ..wire.trace import without_values
 
 __all__ = ["AccessLog", "EndingLog", "Lines"]
 
-ending_logger = logging.getLogger("endwell.serve")
+websocket_logger = logging.getLogger("endwell.serve")
 access_logger = logging.getLogger("endwell.access")
 
 #: Maximum seconds until a line is written.
@@ -90,13 +90,17 @@ class EndingLog:
     def ended(self, ws: WebSocket, ending: Ending) -> None:
         """The callback for ``server.on_close``."""
         level = logging.INFO if ending.ok else logging.WARNING
-        if ending_logger.isEnabledFor(level):
+        if websocket_logger.isEnabledFor(level):
             peer = format_peer(ws.remote_address)
-            self._lines.add(ending_logger, level, "%s on %r: %s", peer, ws.request.path, ending)
+            self._lines.add(websocket_logger, level, "%s on %r: %s", peer, ws.request.path, ending)
 
 
 class AccessLog:
-    """Logs each answer to the logger ``endwell.access``, in uvicorn's format, without the values of the query."""
+    """Logs each answer in uvicorn's format, without the values of the query.
+
+    As in uvicorn, requests for a WebSocket have another logger, ``endwell.serve``: formatters of access logs expect
+    a method and a status.
+    """
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
@@ -104,17 +108,21 @@ class AccessLog:
     def answered(self, exchange: Exchange, status: int) -> None:
         """The callback for each answer to a request."""
         request = exchange.request
-        if request is None or not access_logger.isEnabledFor(logging.INFO):
+        if request is None:
+            return
+        upgrade = "Upgrade" in request.headers and wants_websocket(request)
+        logger = websocket_logger if upgrade else access_logger
+        if not logger.isEnabledFor(logging.INFO):
             return
         peer, target = format_peer(request.remote_address), request.target
         if "?" in target:
             target = without_values(target)
         if '"' in target:
             target = target.replace('"', "%22")
-        if "Upgrade" in request.headers and wants_websocket(request):
+        if upgrade:
             outcome = "[accepted]" if status == 101 else str(status)
-            self._lines.add(access_logger, logging.INFO, '%s - "WebSocket %s" %s', peer, target, outcome)
-            return
-        # The same arguments as in uvicorn, because formatters use them.
-        args = peer, request.method, target, request.version, status
-        self._lines.add(access_logger, logging.INFO, '%s - "%s %s HTTP/%s" %d', *args)
+            self._lines.add(logger, logging.INFO, '%s - "WebSocket %s" %s', peer, target, outcome)
+        else:
+            # The same arguments as in uvicorn, because formatters use them.
+            args = peer, request.method, target, request.version, status
+            self._lines.add(logger, logging.INFO, '%s - "%s %s HTTP/%s" %d', *args)
