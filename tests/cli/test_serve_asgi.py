@@ -68,7 +68,6 @@ async def test_an_application_is_served_as_the_arguments_say(folder):
         json.dumps(
             {
                 "version": 1,
-                "disable_existing_loggers": False,
                 "formatters": {"own": {"format": "OWN %(message)s"}},
                 "handlers": {"out": {"class": "logging.StreamHandler", "formatter": "own"}},
                 "root": {"handlers": ["out"], "level": "INFO"},

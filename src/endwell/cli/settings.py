@@ -53,15 +53,20 @@ def _apply_log_config(path: str) -> None:
         raise ValueError(f"there is no file {path!r}")
     try:
         if path.endswith(".json"):
-            logging.config.dictConfig(json.loads(Path(path).read_bytes()))
+            _apply_dict(json.loads(Path(path).read_bytes()))
         elif path.endswith((".yaml", ".yml")):
-            logging.config.dictConfig(_read_yaml(path))
+            _apply_dict(_read_yaml(path))
         else:
             logging.config.fileConfig(path, disable_existing_loggers=False)
     # RuntimeError: fileConfig() cannot parse the file.
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         cause = f": {error.__cause__}" if error.__cause__ else ""
         raise ValueError(f"cannot use {path!r} as --log-config: {error}{cause}") from None
+
+
+def _apply_dict(config: dict[str, Any]) -> None:
+    # Python's default would disable endwell's loggers, which exist already.
+    logging.config.dictConfig({"disable_existing_loggers": False, **config})
 
 
 def _read_yaml(path: str) -> Any:
@@ -80,19 +85,20 @@ def server_context(args: argparse.Namespace) -> ssl.SSLContext | None:
                 raise ValueError(f"--{option.replace('_', '-')} needs --certfile")
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    name = args.certfile
+    names = [args.certfile, args.keyfile]
     try:
         # Without a password, OpenSSL would ask for one on the terminal, in each worker.
         context.load_cert_chain(args.certfile, args.keyfile, args.keyfile_password or _no_password)
         if args.cafile is not None:
-            name = args.cafile
-            context.load_verify_locations(name)
+            names = [args.cafile]
+            context.load_verify_locations(args.cafile)
             context.verify_mode = ssl.CERT_REQUIRED
         if args.ciphers is not None:
-            name = args.ciphers
-            context.set_ciphers(name)
+            names = [args.ciphers]
+            context.set_ciphers(args.ciphers)
     except OSError as error:  # ssl.SSLError, for a file with other contents, is an OSError, too
-        raise ValueError(f"cannot use {name!r}: {error}") from None
+        what = " and ".join(repr(name) for name in names if name is not None)
+        raise ValueError(f"cannot use {what}: {error}") from None
     if args.cert_reqs is not None:
         if args.cert_reqs and args.cafile is None:
             raise ValueError("--cert-reqs needs --cafile")
