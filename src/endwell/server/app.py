@@ -364,7 +364,7 @@ class Server:
         check_keywords(
             "mount", options, {"lifespan", "max_body", "root_path", *RouteKeywords.__optional_keys__}
         )
-        own = self.options.replace(**options) if options else None
+        own = RouteOptions(options, self.options) if options else None
         if self._serves:
             raise ValueError(
                 "mount() while the server serves: the lifespan of the application would not begin"
