@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import os
 import re
 import signal
 import socket
@@ -60,6 +61,11 @@ def fetch(port, path="/", **headers):
         return answer.status, answer.read().decode()
     finally:
         connection.close()
+
+
+def log_has(process, text):
+    """Read the log until a line contains ``text``."""
+    assert any(text in line for line in process.stderr)
 
 
 async def test_an_application_is_served_as_the_arguments_say(folder):
@@ -144,9 +150,28 @@ def test_a_descriptor_that_is_no_socket_is_an_error(capsys):
     assert capsys.readouterr().err == "endwell serve: cannot listen on descriptor 999: Bad file descriptor\n"
 
 
-def log_has(process, text):
-    """Read the log until a line contains ``text``."""
-    assert any(text in line for line in process.stderr)
+async def test_a_worker_that_is_killed_while_its_successor_starts_has_no_second_successor(folder):
+    hold = folder / "hold"
+    waits = 'import os, time\nwhile os.path.exists("hold"):\n    time.sleep(0.01)\n'
+    (folder / "app.py").write_text(waits + APP)
+    with command("serve", "app:app", "--port", "0", "--limit-max-requests", "2", "-v") as process:
+        port = listening(process)
+        hold.touch()
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(2):
+                _, body = await asyncio.to_thread(fetch, port)
+            first = int(body.split()[0])
+            await asyncio.to_thread(log_has, process, "has answered its maximum of requests")
+            os.kill(first, signal.SIGKILL)
+            await asyncio.to_thread(log_has, process, "was killed by SIGKILL; its successor starts already")
+            hold.unlink()
+            status, body = await asyncio.to_thread(fetch, port)
+        process.send_signal(signal.SIGTERM)
+        _, _, err = await asyncio.to_thread(finish, process)
+    assert status == 200
+    assert int(body.split()[0]) != first
+    assert "workers exited: 1; " in err
+    assert not re.search(r"worker 1 \(process \d+\) starts", err)
 
 
 sizes = count()
