@@ -1,8 +1,8 @@
-"""Testing an application without sockets and without waiting.
+"""Testing an application without sockets and without waiting, or as a process.
 
 `run()` runs a coroutine on an event loop with a virtual clock. There, `Server.serving()` and
 `endwell.connect()` meet in memory, and when nothing can go on, the clock jumps to the next timer. `cut()` loses
-the network of a connection.
+the network of a connection. `LiveServerProcess` serves in a process of its own.
 
 The how-to guide "Testing your handlers" shows tests.
 """
@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 from .aio.memory import MemoryTransport
 from .aio.virtual import VirtualLoop
 from .aio.websocket import WebSocket
+from .live import LiveServerProcess
 
-__all__ = ["VirtualLoop", "cut", "run"]
+__all__ = ["LiveServerProcess", "VirtualLoop", "cut", "run"]
 
 T = TypeVar("T")
 

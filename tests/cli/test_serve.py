@@ -1,4 +1,4 @@
-"""``endwell serve`` finds a Server, runs it, and stops on a signal."""
+"""``endwell serve`` runs a Server or an application, and stops on a signal."""
 
 import asyncio
 import dataclasses
@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 import endwell
-from endwell.cli import main, serve
+from endwell.cli import main
 from tests.cli.process import PATIENCE, command, finish, interrupt, listening
 
 APP = """
@@ -29,24 +29,6 @@ async def echo(ws):
 @server.websocket("/crash")
 async def crash(ws):
     raise RuntimeError
-
-async def asgi(scope, receive, send):
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-    elif scope["type"] == "http":
-        await send({"type": "http.response.start", "status": 200})
-        await send({"type": "http.response.body", "body": b"hello"})
-    else:
-        await receive()
-        await send({"type": "websocket.accept"})
-        while (event := await receive())["type"] == "websocket.receive":
-            await send({"type": "websocket.send", "text": event["text"]})
-
-def wsgi(environ, start_response):
-    raise NotImplementedError
 """
 
 
@@ -62,37 +44,6 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("target", ["app.py:server", "./app.py:server", "app:server"])
-def test_a_server_is_found_in_a_file_or_a_module(target):
-    assert isinstance(serve._load(target), endwell.Server)
-
-
-def test_a_file_in_another_folder_can_import_its_neighbours(folder, monkeypatch, tmp_path_factory):
-    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
-    assert isinstance(serve._load(f"{folder}/app.py:server"), endwell.Server)
-
-
-@pytest.mark.parametrize(
-    ("target", "problem"),
-    [
-        ("app.py:wsgi", "wsgi is a WSGI application, and a2wsgi is not installed: pip install a2wsgi"),
-        ("app.py", "'app.py' is not FILE_OR_MODULE:ATTR, such as app.py:server"),
-        ("app.py:", "'app.py:' is not FILE_OR_MODULE:ATTR, such as app.py:server"),
-        (":server", "':server' is not FILE_OR_MODULE:ATTR, such as app.py:server"),
-        ("missing.py:server", "there is no file 'missing.py'"),
-        ("./app:server", "there is no file 'app'"),
-        ("missing:server", "there is no module 'missing'"),
-        ("missing.app:server", "there is no module 'missing'"),
-        ("app:application", "app has no attribute 'application'; its Server is called server"),
-        ("neighbour.py:server", "neighbour.py has no attribute 'server'"),
-        ("app.py:number", "'number' of app.py is of type int, neither a Server nor an ASGI application"),
-    ],
-)
-def test_an_object_that_is_no_server_is_named(target, problem, capsys):
-    assert main(["serve", target]) == 2
-    assert capsys.readouterr().err == f"endwell serve: {problem}\n"
-
-
 @pytest.mark.parametrize("target", ["misses:server", "misses.py:server"])
 def test_a_failing_import_keeps_its_traceback(target):
     with pytest.raises(ModuleNotFoundError, match="not_there_at_all"):
@@ -103,6 +54,7 @@ def test_a_failing_import_keeps_its_traceback(target):
     ("argv", "problem"),
     [
         (["--keyfile", "key.pem"], "--keyfile needs --certfile"),
+        (["--cafile", "ca.pem"], "--cafile needs --certfile"),
         (["--certfile", "missing.pem"], "cannot use 'missing.pem': [Errno 2] No such file or directory"),
     ],
 )
@@ -171,25 +123,6 @@ async def test_it_listens_on_a_unix_socket_and_drains_by_its_options(workers, tm
     assert not path.exists()
 
 
-async def test_it_serves_an_asgi_application_until_a_signal(tmp_path):
-    with command("serve", "app:asgi", "--port", "0") as process:
-        port = await asyncio.to_thread(listening, process)
-        async with asyncio.timeout(PATIENCE):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert (await reader.readuntil(b"hello")).startswith(b"HTTP/1.1 200 ")
-            ws = await endwell.connect(f"ws://127.0.0.1:{port}/")
-            await ws.send("hello")
-            assert await ws.recv() == "hello"
-            process.send_signal(signal.SIGTERM)
-            assert await reader.read() == b""  # the idle connection is closed
-            writer.close()
-            ending = await ws.closed
-        status, _, err = await asyncio.to_thread(finish, process)
-    assert (status, ending.received.code) == (0, 1001)
-    assert "ERROR" not in err
-
-
 def _line(process, text):
     """Wait for a line of its log that contains ``text``."""
     return any(text in line for line in process.stderr)
@@ -226,6 +159,17 @@ def test_a_unix_socket_in_use_is_an_error_that_mentions_no_port(tmp_path, capsys
         (["--unix", "@name", "--unix-mode", "660"], "--unix-mode needs a file"),
         (["--unix", "x.sock", "--port", "0"], "--unix and --port exclude each other"),
         (["--unix", "x.sock", "--host", "::1"], "--unix and --host exclude each other"),
+        (["--fd", "0", "--port", "0"], "--fd and --port exclude each other"),
+        (["--root-path", "/api"], "--root-path is for an ASGI application, not for a Server"),
+        (["--lifespan", "on"], "--lifespan is for an ASGI application, not for a Server"),
+        (["--ws-max-queue", "none"], "max_queue must not be None"),
+        (["--forwarded-allow-ips", "proxy"], "proxy_headers must be"),
+        (["--no-proxy-headers", "--forwarded-allow-ips", "unix"], "exclude each other"),
+        (["--reload", "--workers", "2"], "--reload and --workers exclude each other"),
+        (["--reload", "--reload-dir", "missing"], "there is no folder 'missing'"),
+        (["--reload-dir", "."], "--reload-dir needs --reload"),
+        (["--env-file", "missing.env"], "there is no file 'missing.env'"),
+        (["--log-config", "missing.ini"], "there is no file 'missing.ini'"),
         (["--log-level", "info", "-v"], "--log-level and -v exclude each other"),
         (["--drain-deadline", "-1"], "deadline must be positive and finite, not -1.0"),
         (["--drain-code", "1006"], "1006"),
@@ -236,6 +180,14 @@ def test_invalid_option_values_are_an_error(argv, problem, capsys):
     err = capsys.readouterr().err
     assert err.startswith("endwell serve: ")
     assert problem in err
+
+
+def test_a_missing_watchfiles_is_named_with_its_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    assert main(["serve", "app:server", "--reload"]) == 2
+    assert capsys.readouterr().err == (
+        "endwell serve: --reload needs the package watchfiles: pip install 'endwell[reload]'\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 
 import endwell
 from endwell import ConnectionClosed, HandshakeError, RetryPolicy, Server, connect, reconnecting
-from endwell.cli.endings import EndingLog
+from endwell.cli.lines import AccessLog, EndingLog, Lines
 from tests.pair import until, within
 from tests.raw import RawPeer, RawServer, switching_protocols
 from tests.wire.peer import TEXT
@@ -29,6 +29,7 @@ ENCODED = "%0D%0ACRITICAL%20forged%1B"
 #: The known lines, by their format.
 BY_A_PEER = {
     "%s on %r: %s",
+    '%s - "%s %s HTTP/%s" %d',
     "#%d %s %s",
     "%s %s",
     "%s %s: %s",
@@ -64,9 +65,14 @@ BY_NOBODY = {
     "%s (%d) is reached: more are refused with 503",
     "%s did not %s in time: it is killed",
     "%s starts",
+    "%s has answered its maximum of requests: a new worker starts",
+    "%s %s; its successor starts already",
     "%s %s while it was stopping",
     "%s%s; a new worker starts %s",
     "%s took longer than open_timeout (%s s): the answer is 503",  # the pattern of a route, the name of a function
+    "%s before it was ready: waiting for a change of its files",
+    "changed: %s%s",  # names of files of the application
+    "changes of files are not noticed any more: %s",
     "cannot accept connections for now: %s",
     "cannot notify systemd of %s: %s",
     "closing the iterable of a response failed",
@@ -111,8 +117,11 @@ def texts():
         for call in ast.walk(ast.parse(path.read_text())):
             called = ast.unparse(call.func) if isinstance(call, ast.Call) else ""
             name, _, method = called.rpartition(".")
-            if name.endswith("logger") and method in METHODS:
-                yield next(each.value for each in call.args if isinstance(each, ast.Constant))
+            if (name.endswith("logger") and method in METHODS) or called == "self._lines.add":
+                constants = [each.value for each in call.args if isinstance(each, ast.Constant)]
+                # Lines.add() passes on the texts of its callers.
+                assert constants or path.name == "lines.py"
+                yield from constants[:1]
 
 
 def test_every_log_line_is_listed_here():
@@ -150,8 +159,8 @@ async def opened(uri, **options):
 
 
 async def test_every_text_of_a_peer_is_escaped_in_the_log(written, caplog):
-    caplog.set_level(logging.INFO, "endwell.serve")
-    caplog.set_level(logging.INFO, "endwell.server")
+    for name in ("access", "serve", "server"):
+        caplog.set_level(logging.INFO, f"endwell.{name}")
     server = Server(ping_interval=None)
     exception = await closed_by_a_forger()
 
@@ -182,7 +191,9 @@ async def test_every_text_of_a_peer_is_escaped_in_the_log(written, caplog):
 
     server.on_open(fail)
     server.on_close(fail)
-    server.on_close(EndingLog(logging.StreamHandler(), "").ended)
+    lines = Lines(logging.StreamHandler())
+    server.on_close(EndingLog(lines).ended)
+    server._answer_callbacks.append(AccessLog(lines).answered)
     server.on_drain(fail)
     server.on_refused(fail)
     server.sessions.joined(fail)

@@ -154,6 +154,16 @@ async def test_the_options_of_a_mount_are_those_of_its_websockets():
         assert (await peer.peer.read_close()).code == 1009
 
 
+async def test_a_mount_with_options_has_the_servers_current_ones_for_the_rest():
+    server = Server(origins=["https://old.example"])
+    server.mount("/", named("x"), lifespan="off", max_size=10)
+    server.options = server.options.replace(origins=["https://new.example"])
+    async with server.serving(), asked(server) as peer:
+        assert (await peer.ask(upgrade("/", "Origin: https://old.example"))).status == 403
+    async with server.serving(), asked(server) as peer:
+        assert (await peer.ask(upgrade("/", "Origin: https://new.example"))).status == 101
+
+
 async def test_a_denied_websocket_and_one_whose_client_goes(transport):
     told = asyncio.Event()
 
@@ -228,6 +238,10 @@ async def test_a_mount_that_cannot_be_is_refused_at_the_call():
         server.mount("/x", named("x"), lifespan="maybe")
     with pytest.raises(ValueError, match="max_body must be positive"):
         server.mount("/x", named("x"), max_body=0)
+    with pytest.raises(ValueError, match="root_path 'api' must be a path"):
+        server.mount("/x", named("x"), root_path="api")
+    with pytest.raises(TypeError, match="root_path must be a str"):
+        server.mount("/x", named("x"), root_path=None)
     with pytest.raises(TypeError, match="unexpected keyword argument 'max_sise'; did you mean 'max_size'"):
         server.mount("/x", named("x"), max_sise=1)
     async with server.serving():

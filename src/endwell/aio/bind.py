@@ -14,7 +14,7 @@ from typing import Any
 from ..wire.authority import join_authority
 from .loop import check_system, memory_of
 
-__all__ = ["bind", "format_address", "format_peer", "unlink"]
+__all__ = ["adopt", "bind", "format_address", "format_peer", "unlink"]
 
 #: Connections that the kernel queues until they are accepted.
 BACKLOG = 1024
@@ -169,6 +169,30 @@ def _in_use(path: str, why: str) -> OSError:
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
+
+
+def adopt(descriptor: int) -> list[_socket.socket]:
+    """Return the listening socket with a descriptor that another process has opened. Raises OSError."""
+    sock = _socket.socket(fileno=descriptor)
+    try:
+        _prepare(sock)
+    except BaseException:
+        sock.detach()  # it belongs to the other process
+        raise
+    return [sock]
+
+
+def _prepare(sock: _socket.socket) -> None:
+    if sock.type != socket.SOCK_STREAM:
+        raise OSError(errno.ENOTSOCK, "it is not a stream socket")
+    if sock.family != socket.AF_UNIX:
+        # As on the sockets that endwell opens. A connection inherits it from the listening socket.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.listen(BACKLOG)
+    sock.setblocking(False)
+    # Child processes do not inherit it, unless it is passed to them.
+    os.set_inheritable(sock.fileno(), False)
 
 
 def format_address(address: Any) -> str:

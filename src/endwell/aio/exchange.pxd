@@ -16,6 +16,7 @@ cdef class Site(ConnectionSets):
     cdef readonly Reactor reactor
     cdef public bint keeps_alive
     cdef readonly dict idle
+    cdef public object answered
 
 
 cdef class Exchange(Answerable):

@@ -61,6 +61,8 @@ class Site(ConnectionSets):
         #: The openings that wait for another request, the longest-waiting one first.
         self.idle: dict[Exchange, None] = {}
         self.reactor = reactor_of(self.loop)
+        #: Called with each exchange whose answer begins, and the status of the answer; None if nothing needs it.
+        self.answered: Callable[[Exchange, int], object] | None = None
 
     def end_keep_alive(self) -> None:
         """Close the connections that wait for another request, and the others after their answer."""
@@ -239,6 +241,8 @@ class Exchange(Answerable):
         (RFC 9931).
         """
         self.answered = True
+        if self._site.answered is not None:
+            self._site.answered(self, response.status)
         self._keep = exc is None and self.keeps_alive() and not self._is_reading_body()
         whole = complete(response, self.request, time.time(), self._keep).serialize()
         if self._keep:
@@ -278,6 +282,9 @@ class Exchange(Answerable):
     def start(self, head: bytes, keep: bool) -> None:
         """Queue the head of an answer. ``keep``: it says that the connection is kept alive."""
         self.answered = True
+        if self._site.answered is not None:
+            # Behind "HTTP/1.1 ".
+            self._site.answered(self, int(head[9:12]))
         self._keep = keep
         self._core.requested()
         self._core.open(head)
@@ -330,6 +337,8 @@ class Exchange(Answerable):
             self._end(b"")
 
     def _opened(self) -> None:
+        if self._site.answered is not None:
+            self._site.answered(self, 101)
         self._stream.eof = None
         if self.permit is not UNLIMITED:
             self._stream.closed = self.permit.leave

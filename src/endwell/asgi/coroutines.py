@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..aio.exchange import Exchange
 from ..errors import ClientDisconnected, ConnectionClosed, RequestRefused
@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from .http import HttpCall
     from .websocket import WebSocketCall
 
-__all__ = ["connect", "give_way", "receive", "refuse", "returning", "room", "run", "send_file", "sent"]
+__all__ = [
+    "connect",
+    "give_way",
+    "receive",
+    "refuse",
+    "returning",
+    "room",
+    "run",
+    "send_elsewhere",
+    "send_file",
+    "sent",
+]
 
 #: Bytes of a file that are read at once.
 FILE_CHUNK = 256 * 1024
@@ -27,6 +38,28 @@ async def sent(sending: Awaitable[None]) -> None:
         await sending
     except ConnectionClosed as exc:
         raise ClientDisconnected(exc.ending) from None
+
+
+class Sender(Protocol):
+    """What has ASGI's ``send``."""
+
+    def enter(self) -> None:
+        """The event loop runs in this thread."""
+
+    def send(self, event: Any) -> Awaitable[None]:
+        """Send an event."""
+        ...
+
+
+async def send_elsewhere(call: Sender, event: Any) -> None:
+    """Send an event in the event loop, although ``send()`` was called in another thread.
+
+    The specification has coroutine functions, whose call does nothing yet: asgiref's ``async_to_sync(send)`` calls
+    ``send()`` in the thread of a synchronous consumer, and awaits the result in the event loop.
+    """
+    # A loop may run in several threads, one after the other.
+    call.enter()
+    await call.send(event)
 
 
 async def refuse(call: WebSocketCall) -> None:

@@ -1,3 +1,4 @@
+from endwell.aio._syscalls cimport thread_ident
 from endwell.aio.awaiting cimport Receive
 from endwell.aio.websocket cimport WebSocket
 
@@ -10,5 +11,6 @@ cdef class ReceiveEvent(Receive):
 
 cdef class Events:
     cdef object _script
+    cdef unsigned long _thread
     cdef WebSocket _ws
     cdef ReceiveEvent _receive

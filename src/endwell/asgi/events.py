@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from ..aio.awaiting import DONE, Receive
+from ..aio.syscalls import thread_ident
 from ..aio.websocket import WebSocket
 from . import coroutines
 
@@ -52,6 +53,7 @@ class Events:
 
     def __init__(self, script: Script) -> None:
         self._script = script
+        self._thread = thread_ident()
         # The WebSocket between the acceptance and the application's Close.
         self._ws: WebSocket | None = None
         self._receive: ReceiveEvent | None = None
@@ -65,6 +67,10 @@ class Events:
         """The application has closed: it may send nothing more."""
         self._ws = None
 
+    def enter(self) -> None:
+        """The event loop runs in this thread."""
+        self._thread = thread_ident()
+
     def receive(self) -> Any:
         """ASGI's ``receive``: return an awaitable of the next event."""
         if self._receive is None:
@@ -73,6 +79,8 @@ class Events:
 
     def send(self, event: Any) -> Any:
         """ASGI's ``send``: send ``event``, and return an awaitable of its completion."""
+        if self._thread != thread_ident():
+            return coroutines.send_elsewhere(self, event)
         ws = self._ws
         if ws is None or not ws._core.is_open or event["type"] != "websocket.send":
             return self._script.send(event)

@@ -1,5 +1,6 @@
 cimport cython
 
+from endwell.aio._syscalls cimport thread_ident
 from endwell.aio.exchange cimport Exchange
 from endwell.http.request cimport Request
 
@@ -26,6 +27,7 @@ cdef class HttpCall:
     cdef Exchange _exchange
     cdef Request _request
     cdef object _host
+    cdef unsigned long _thread
     cdef object _body
     cdef bint _unread
     cdef list _waiters

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from ..aio.awaiting import DONE
 from ..aio.body import RequestBody
 from ..aio.exchange import Exchange
+from ..aio.syscalls import thread_ident
 from ..errors import ClientDisconnected, RequestRefused
 from ..http.headers import TOKEN
 from ..http.request import Request
@@ -123,6 +124,7 @@ class HttpCall:
         "_request",
         "_stage",
         "_status",
+        "_thread",
         "_trailers",
         "_unread",
         "_waiters",
@@ -136,6 +138,7 @@ class HttpCall:
         self._exchange = exchange
         self._request: Request = request
         self._host = host
+        self._thread = thread_ident()
         self._body: RequestBody | None = None
         if request.method not in ("GET", "HEAD"):
             self._body = exchange.request_body()
@@ -266,8 +269,14 @@ class HttpCall:
 
     # -- send -------------------------------------------------------------------------
 
+    def enter(self) -> None:
+        """The event loop runs in this thread."""
+        self._thread = thread_ident()
+
     def send(self, event: Any) -> Any:
         """ASGI's ``send``. Raises RuntimeError for an event out of order."""
+        if self._thread != thread_ident():
+            return coroutines.send_elsewhere(self, event)
         burst = False
         kind: str = event["type"]
         exchange = self._exchange

@@ -1,38 +1,51 @@
-"""``endwell serve``: run the Server, or the ASGI application, of a file or a module."""
+"""``endwell serve``: run the Server or the ASGI application of a file or a module."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import logging
 import os
-import ssl
 import sys
-from pathlib import Path
-from types import ModuleType
+from functools import partial
+from typing import Any
 
+from ..aio.bind import adopt, bind
+from ..options import Options
 from ..server.app import Server
 from ..server.drain.timetable import Drain, DrainKeywords
+from ..server.process.options import ProcessOptions, ReloadOptions
+from ..server.process.reload import check_installed
+from ..server.process.worker import is_worker
+from ..server.run import Listen, supervise
+from ..server.run import run as run_server
 from ..wire.authority import join_authority
 from .address import DEFAULT_HOST, add_address, cannot_listen, refuse_together, unix_path
-from .endings import EndingLog
+from .lines import AccessLog, EndingLog, Lines
+from .settings import configure_logging, load_environment, server_context
+from .switches import add_aliases, add_options, options_of
+from .target import load
 
 __all__ = ["add", "run"]
 
 DEFAULT_PORT = 8080
+#: Seconds until the drain deadline of a worker that is replaced because a file has changed.
+RELOAD_DEADLINE = 5.0
 
 
 # argparse has no public name for the type.
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
     parser = subparsers.add_parser(
-        "serve", help="run the Server or ASGI application of a file or a module", description=__doc__
+        "serve", help="run the Server or the ASGI application of a file or a module", description=__doc__
     )
-    parser.add_argument(
-        "target", metavar="FILE_OR_MODULE:ATTR", help="such as app.py:server or package.module:app"
-    )
+    _add_target(parser)
     add_address(parser, f"default: {DEFAULT_PORT}; 0: any free port")
+    parser.add_argument(
+        "--fd",
+        type=int,
+        metavar="N",
+        help="listen on the socket with this descriptor, which a parent has opened",
+    )
     parser.add_argument(
         "--unix", metavar="PATH", help="listen on this Unix socket instead of TCP; @NAME: an abstract socket"
     )
@@ -43,17 +56,81 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="permission bits of the socket's file in octal, such as 660",
     )
     parser.add_argument(
-        "--certfile", metavar="FILE", help="PEM file with the certificate chain: serve wss and https"
-    )
-    parser.add_argument(
-        "--keyfile", metavar="FILE", help="PEM file with the private key, unless --certfile contains it"
-    )
-    parser.add_argument(
         "--workers",
         type=_count,
         metavar="N",
-        help="number of worker processes; SIGHUP replaces them without downtime",
+        help="number of worker processes; SIGHUP replaces them without downtime (default: $WEB_CONCURRENCY)",
     )
+    parser.add_argument(
+        "--limit-max-requests",
+        type=_count,
+        metavar="N",
+        help="replace a worker without downtime after this number of requests (without --workers: there is one)",
+    )
+    parser.add_argument(
+        "--limit-max-requests-jitter",
+        type=int,
+        default=0,
+        metavar="N",
+        help="add a random number up to N to --limit-max-requests, so that workers are not replaced together",
+    )
+    _add_reload(parser)
+    _add_log(parser)
+    _add_tls(parser)
+    add_options(parser)
+    _add_drain(parser)
+    add_aliases(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target", metavar="FILE_OR_MODULE:ATTR", help="such as app.py:server or package.module:app"
+    )
+    parser.add_argument(
+        "--app-dir", metavar="DIR", help="look up the module in this folder (default: the current one)"
+    )
+    parser.add_argument(
+        "--factory", action="store_true", help="ATTR is a function that returns the Server or the application"
+    )
+    parser.add_argument(
+        "--env-file",
+        metavar="FILE",
+        help="set the environment variables of this file first, unless they are set",
+    )
+    application = parser.add_argument_group("only for an ASGI application")
+    application.add_argument(
+        "--root-path",
+        metavar="PATH",
+        help="the path below which a proxy offers the application, if the proxy removes it from the requests",
+    )
+    application.add_argument(
+        "--lifespan",
+        choices=("auto", "on", "off"),
+        help="whether the application gets the events of its startup and shutdown (default: auto: if it "
+        "supports them)",
+    )
+
+
+def _add_reload(parser: argparse.ArgumentParser) -> None:
+    reload = parser.add_argument_group("reload", "for development; needs the package watchfiles")
+    reload.add_argument(
+        "--reload", action="store_true", help="replace the worker without downtime when a file changes"
+    )
+    reload.add_argument(
+        "--reload-dir",
+        action="append",
+        metavar="DIR",
+        help="a folder to watch, with the folders in it (repeatable; default: the current one)",
+    )
+    for word, help_ in (
+        ("include", "watch files with this name, such as '*.html', besides *.py (repeatable)"),
+        ("exclude", "do not watch files with this name (repeatable)"),
+    ):
+        reload.add_argument(f"--reload-{word}", action="append", metavar="GLOB", help=help_)
+
+
+def _add_log(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log-level",
         type=str.lower,
@@ -61,10 +138,44 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="the lowest level that is logged, in any case (default: info; debug with -v)",
     )
     parser.add_argument(
+        "--log-config",
+        metavar="FILE",
+        help="configure logging by this file: .json or .yaml for logging.config.dictConfig(), others for "
+        "fileConfig()",
+    )
+    parser.add_argument(
         "--no-ending-log", action="store_true", help="do not log a line for each connection that ends"
     )
-    _add_drain(parser)
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--no-access-log", action="store_true", help="do not log a line for each HTTP request and WebSocket"
+    )
+
+
+def _add_tls(parser: argparse.ArgumentParser) -> None:
+    tls = parser.add_argument_group("TLS")
+    tls.add_argument(
+        "--certfile", metavar="FILE", help="PEM file with the certificate chain: serve wss and https"
+    )
+    tls.add_argument(
+        "--keyfile", metavar="FILE", help="PEM file with the private key, unless --certfile contains it"
+    )
+    tls.add_argument("--keyfile-password", metavar="TEXT", help="the password of the private key")
+    tls.add_argument(
+        "--cafile",
+        metavar="FILE",
+        help="require a certificate of the client, signed by an authority in this PEM file",
+    )
+    tls.add_argument(
+        "--cert-reqs",
+        type=int,
+        choices=(0, 1, 2),
+        help="0: ask for no certificate of the client; 1: it is optional; 2: it is required (default with --cafile)",
+    )
+    tls.add_argument(
+        "--ciphers",
+        metavar="LIST",
+        help="cipher suites of TLS 1.2, as OpenSSL writes them (default: Python's)",
+    )
 
 
 def _add_drain(parser: argparse.ArgumentParser) -> None:
@@ -105,48 +216,133 @@ def _add_drain(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM. Returns 2 for wrong arguments, 1 if the server cannot listen."""
-    host = DEFAULT_HOST if args.host is None else args.host
-    port = DEFAULT_PORT if args.port is None else args.port
-    level = args.log_level or ("debug" if args.verbose else "info")
-    who = "" if args.workers is None else "%(process)d "
+    """Serve until SIGINT or SIGTERM.
+
+    Returns 2 for wrong arguments, 1 if the server cannot listen. Raises SystemExit with the status 3 if the
+    application cannot start.
+    """
     handler = logging.StreamHandler()
-    logging.basicConfig(
-        handlers=[handler],
-        level=level.upper(),
-        format=f"%(asctime)s %(levelname)-7s {who}%(name)s: %(message)s",
-    )
+    server = None
     try:
+        load_environment(args.env_file)
         _refuse_contradictions(args)
-        drain = _drain(args)
-        path = _unix_path(args)
-        context = _context(args.certfile, args.keyfile)
-        server = _load(args.target)
+        options = _process_options(args)
+        who = "" if options.workers is None else "%(process)d "
+        configure_logging(args, handler, who)
+        listen, where = _place(args)
+        context = server_context(args)
+        # A supervisor that reloads does not import the application, because that may fail now and not later.
+        if options.reload is None or is_worker():
+            server = _server(args)
     except ValueError as error:
         print(f"endwell serve: {error}", file=sys.stderr)
         return 2
-    endings = EndingLog(handler, "endwell.serve" if args.workers is None else f"{os.getpid()} endwell.serve")
-    if not args.no_ending_log:
-        server.on_close(endings.ended)
+    lines = Lines(handler, "" if options.workers is None else f"{os.getpid()} ")
     try:
-        server.run(
-            host,
-            port,
-            ssl=context,
-            unix_path=path,
-            unix_mode=args.unix_mode,
-            drain=drain,
-            workers=args.workers,
-        )
+        if server is None:
+            supervise(listen, options)
+        else:
+            _observe(server, args, lines)
+            run_server(server, listen, context, options)
     except SystemExit as exit_:
         if not isinstance(exit_.__cause__, OSError):
             raise
-        where = join_authority(host, port) if args.unix is None else args.unix
-        cannot_listen("serve", where, exit_.__cause__, port=args.unix is None)
+        cannot_listen("serve", where, exit_.__cause__, port=args.unix is None and args.fd is None)
         return 1
     finally:
-        endings.flush()
+        lines.flush()
     return 0
+
+
+def _observe(server: Server, args: argparse.Namespace, lines: Lines) -> None:
+    if not args.no_ending_log:
+        server.on_close(EndingLog(lines).ended)
+    if not args.no_access_log:
+        server._answer_callbacks.append(AccessLog(lines).answered)
+
+
+def _process_options(args: argparse.Namespace) -> ProcessOptions:
+    """Raises ValueError."""
+    return ProcessOptions(
+        drain=_drain(args),
+        workers=_workers(args),
+        inherited=args.fd is not None,
+        max_requests=args.limit_max_requests,
+        max_requests_jitter=max(0, args.limit_max_requests_jitter),
+        reload=_reload(args),
+    )
+
+
+def _reload(args: argparse.Namespace) -> ReloadOptions | None:
+    """Raises ValueError."""
+    if not args.reload:
+        for word in ("dir", "include", "exclude"):
+            if getattr(args, f"reload_{word}"):
+                raise ValueError(f"--reload-{word} needs --reload")
+        return None
+    check_installed()
+    folders = args.reload_dir or [args.app_dir or "."]
+    if not args.reload_dir and (found := os.path.dirname(args.target.rpartition(":")[0])):
+        folders.append(found)
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise ValueError(f"there is no folder {folder!r}")
+    return ReloadOptions(
+        folders=folders, include=["*.py", *(args.reload_include or ())], exclude=args.reload_exclude or ()
+    )
+
+
+def _place(args: argparse.Namespace) -> tuple[Listen, str]:
+    """A function that opens the listening sockets, and their address as text. Raises ValueError."""
+    if args.fd is not None:
+        return partial(adopt, args.fd), f"descriptor {args.fd}"
+    path = _unix_path(args)
+    host = DEFAULT_HOST if args.host is None else args.host
+    port = DEFAULT_PORT if args.port is None else args.port
+    return partial(bind, host, port, path, args.unix_mode), args.unix or join_authority(host, port)
+
+
+def _server(args: argparse.Namespace) -> Server:
+    """Import the Server, or make one for the application. Raises ValueError if there is none."""
+    found = load(args.target, args.app_dir, factory=args.factory)
+    application = not isinstance(found, Server)
+    options = options_of(args, application=application)
+    if isinstance(found, Server):
+        for option in ("root_path", "lifespan"):
+            if getattr(args, option) is not None:
+                raise ValueError(f"--{option.replace('_', '-')} is for an ASGI application, not for a Server")
+        found.options = _replace(found.options, options)
+        return found
+    server = Server(_replace(Options(), options))
+    server.mount("/", found, lifespan=args.lifespan or "auto", root_path=args.root_path or "/")
+    return server
+
+
+def _replace(options: Options, changes: dict[str, Any]) -> Options:
+    try:
+        return options.replace(**changes)
+    except TypeError as error:  # 'none' for an option that has a value in any case
+        raise ValueError(str(error)) from None
+
+
+def _workers(args: argparse.Namespace) -> int | None:
+    """The number of worker processes. Raises ValueError."""
+    if args.reload:
+        return 1
+    if args.workers is not None:
+        workers: int = args.workers
+        return workers
+    # Only a supervisor can replace a worker.
+    default = None if args.limit_max_requests is None else 1
+    text = os.environ.get("WEB_CONCURRENCY")
+    if not text:
+        return default
+    try:
+        count = _count(text)
+    except (ValueError, argparse.ArgumentTypeError):
+        raise ValueError(f"WEB_CONCURRENCY must be a positive number, not {text!r}") from None
+    # It is often set for all programs of a platform. One worker would only add its supervisor.
+    return default if count == 1 else count
 
 
 def _count(text: str) -> int:
@@ -169,6 +365,8 @@ def _mode(text: str) -> int:
 def _refuse_contradictions(args: argparse.Namespace) -> None:
     """Raise ValueError if an option would be ignored because of another one."""
     refuse_together(args, "--unix", ("--host", "--port"))
+    refuse_together(args, "--reload", ("--workers", "--limit-max-requests"))
+    refuse_together(args, "--fd", ("--host", "--port", "--unix"))
     if args.log_level and args.verbose:
         raise ValueError("--log-level and -v exclude each other")
 
@@ -193,75 +391,9 @@ def _drain(args: argparse.Namespace) -> Drain:
     """Convert the drain arguments. Raises ValueError if one is wrong."""
     given = {name: getattr(args, f"drain_{name}", None) for name in DrainKeywords.__optional_keys__}
     keywords: DrainKeywords = {name: value for name, value in given.items() if value is not None}  # type: ignore[assignment]
+    if args.reload:
+        # A developer waits for the new code, and there are few clients.
+        keywords = {"window": 0.0, "deadline": RELOAD_DEADLINE, **keywords}
     if hasattr(args, "drain_rate"):
         keywords["rate"] = args.drain_rate
     return Drain(**keywords)
-
-
-def _load(target: str) -> Server:
-    """Import the Server that ``FILE_OR_MODULE:ATTR`` names. An ASGI or WSGI application gets a Server of its own.
-
-    Raises ValueError if there is neither. Exceptions of the imported code propagate.
-    """
-    name, colon, attribute = target.rpartition(":")
-    if not (name and colon and attribute):
-        raise ValueError(f"{target!r} is not FILE_OR_MODULE:ATTR, such as app.py:server")
-    module = _import_file(Path(name)) if name.endswith(".py") or os.sep in name else _import(name)
-    if not hasattr(module, attribute):
-        found = [key for key, value in vars(module).items() if isinstance(value, Server)]
-        hint = f"; its Server is called {', '.join(found)}" if found else ""
-        raise ValueError(f"{name} has no attribute {attribute!r}{hint}")
-    value = getattr(module, attribute)
-    if isinstance(value, Server):
-        return value
-    server = Server()
-    try:
-        server.mount("/", value)
-    except TypeError:
-        kind = type(value).__name__
-        raise ValueError(
-            f"{attribute!r} of {name} is of type {kind}, neither a Server nor an ASGI application"
-        ) from None
-    except ImportError as error:
-        raise ValueError(str(error)) from None
-    return server
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise ValueError(f"there is no file {str(path)!r}")
-    # As "python FILE" does.
-    sys.path.insert(0, str(path.parent.resolve()))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{str(path)!r} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickle look up the module by its name.
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def _import(name: str) -> ModuleType:
-    # As "python -m MODULE" does.
-    sys.path.insert(0, os.getcwd())
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        # If the module exists, but imports a missing one, show the traceback.
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise
-        raise ValueError(f"there is no module {error.name!r}") from None
-
-
-def _context(certfile: str | None, keyfile: str | None) -> ssl.SSLContext | None:
-    if certfile is None:
-        if keyfile is not None:
-            raise ValueError("--keyfile needs --certfile")
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certfile, keyfile)
-    except OSError as error:  # ssl.SSLError, for a file with other contents, is an OSError, too
-        raise ValueError(f"cannot use {certfile!r}: {error}") from None
-    return context

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, Unpack
 from ..aio.bind import bind, format_address
 from ..aio.broadcast import BroadcastReport, Slow
 from ..aio.callbacks import check_arguments
+from ..aio.exchange import Exchange
 from ..aio.flag import Flag
 from ..aio.listen import Listener
 from ..aio.websocket import WebSocket
@@ -35,6 +36,7 @@ from .files import browser_module, slash, static
 from .lifespan import start, stop
 from .mounts import Mount, check_max_body, check_prefix
 from .observers import Observers
+from .process.options import ProcessOptions
 from .router import AcceptFunction, RouteKeywords, RouteOptions, Router, blocks, check_methods
 from .run import Listen, run
 from .sessions import Sessions
@@ -110,6 +112,8 @@ class Server:
         self._drain_callbacks: list[Callable[[Drain], object]] = []
         self._start_callbacks: list[Callable[[], object]] = []
         self._stop_callbacks: list[Callable[[], object]] = []
+        #: Called in the event loop with each exchange that is answered, and the status. They must not raise.
+        self._answer_callbacks: list[Callable[[Exchange, int], object]] = []
         self._serves = False
         self._listener: Listener | None = None
         self._portal: Portal | None = None
@@ -360,7 +364,7 @@ class Server:
         check_keywords(
             "mount", options, {"lifespan", "max_body", "root_path", *RouteKeywords.__optional_keys__}
         )
-        own = self.options.replace(**options) if options else None
+        own = RouteOptions(options, self.options) if options else None
         if self._serves:
             raise ValueError(
                 "mount() while the server serves: the lifespan of the application would not begin"
@@ -581,7 +585,8 @@ class Server:
                 the main thread.
             NotImplementedError: The system is Windows.
         """
-        run(self, partial(bind, host, port, unix_path, unix_mode), ssl, drain or Drain(), workers)
+        options = ProcessOptions(drain=drain or Drain(), workers=workers)
+        run(self, partial(bind, host, port, unix_path, unix_mode), ssl, options)
 
     def serving(  # size: most of it is documentation
         self,
@@ -689,6 +694,7 @@ class Server:
         defer = should_defer and (lambda openings: should_defer(openings + len(self.connections)))
         listener = Listener(listen(), self.options, ssl, self._dispatcher, self.connections, defer)
         listener.refused = self._observers.no_preamble
+        listener.answered = _one_of(self._answer_callbacks)
         self._listener = listener
         self.draining = listener.stopping
         self._portal = Portal.of(listener.loop)
@@ -788,6 +794,17 @@ class Server:
             if self.addresses
             else "the server has no port: it does not listen"
         )
+
+
+def _one_of(callbacks: list[Callable[[Exchange, int], object]]) -> Callable[[Exchange, int], object] | None:
+    if len(callbacks) < 2:
+        return callbacks[0] if callbacks else None
+
+    def call(exchange: Exchange, status: int) -> None:
+        for callback in callbacks:
+            callback(exchange, status)
+
+    return call
 
 
 def _check_function(decorator: str, function: object, *arguments: str) -> None:

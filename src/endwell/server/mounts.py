@@ -25,7 +25,7 @@ from ..protocol.handshake import wants_websocket
 from ..protocol.negotiation import Accepted
 from ..protocol.opening import accept
 from .drain.run import DrainRun
-from .router import Route, Router
+from .router import Route, RouteOptions, Router
 
 __all__ = ["Mount", "Mounts", "check_max_body", "check_prefix", "upgrades"]
 
@@ -61,7 +61,7 @@ class Mount:
         lifespan: Lifespan,
         max_body: int | None,
         root_path: str,
-        options: Options | None,
+        options: RouteOptions | None,
     ) -> None:
         self.prefix = prefix
         # What a proxy has removed from the paths.
@@ -159,7 +159,9 @@ class Mounts:
         return self._extension
 
     def _websocket(self, mount: Mount, exchange: Exchange, request: Request) -> Any:
-        options = mount.options or self._dispatcher.options
+        options = self._dispatcher.options
+        if mount.options is not None:
+            options = mount.options.over(options)
         try:
             accepted = accept(request, options)
         except RequestRefused as exc:

@@ -20,9 +20,10 @@ from ..aio.loop import check_system, loop_factory
 from ..aio.syscalls import monotonic
 from ..errors import StartupFailed
 from ..sync.threads import Threads
-from .drain.timetable import Drain
 from .process import systemd
 from .process.control import OVERTIME, ProcessControl
+from .process.options import STARTUP_FAILED, ProcessOptions
+from .process.requests import RequestCount
 from .process.supervisor import Supervisor
 from .process.watchdog import Watchdog
 from .process.worker import find_config
@@ -30,7 +31,7 @@ from .process.worker import find_config
 if TYPE_CHECKING:
     from .app import Server
 
-__all__ = ["Listen", "run"]
+__all__ = ["Listen", "run", "supervise"]
 
 Listen: TypeAlias = Callable[[], list[_socket.socket]]
 
@@ -43,18 +44,14 @@ T = TypeVar("T")
 HANDSHAKE_TIME = 2.0
 #: Seconds that the application's own tasks have for their cleanup when the loop closes.
 TASK_CLEANUP_TIME = 0.2
-#: The exit status if an application cannot start. Precedent: uvicorn's STARTUP_FAILURE.
-STARTUP_FAILED = 3
 #: Seconds between two updates of the progress line.
 POLL_INTERVAL = 0.1
 
 
-def run(
-    server: Server, listen: Listen, ssl: tls.SSLContext | None, drain: Drain, workers: int | None
-) -> None:
+def run(server: Server, listen: Listen, ssl: tls.SSLContext | None, options: ProcessOptions) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP, then drain; or until the application has drained. Blocks.
 
-    The process serves alone, or as a worker if a supervisor started it, or it supervises ``workers``. A
+    The process serves alone, or as a worker if a supervisor started it, or it supervises workers. A
     second SIGINT or SIGTERM stops immediately.
 
     Raises:
@@ -71,23 +68,43 @@ def run(
         channel, socks, loads = config.open()
         faulthandler.enable()  # the supervisor sends SIGABRT to a worker that does not exit in time
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # only the supervisor handles it
-        control = ProcessControl(config.share(drain), channel, loads)
+        control = ProcessControl(config.share(options.drain), channel, loads)
+        if options.max_requests is not None:
+            count = RequestCount(options.max_requests, options.max_requests_jitter, control.ask_for_successor)
+            server._answer_callbacks.append(count.answered)
         _run(server, server._serve_on(lambda: socks, ssl, should_defer=loads.should_defer), control)
         return
-    # systemd keeps these sockets open. Clients that connect after our exit wait in the accept queue for the
-    # next process that systemd starts.
-    passed = systemd.sockets()
-    if workers is not None:
-        supervisor = Supervisor(workers)
-        supervisor.run(passed or _listening(listen), passed=bool(passed))
+    if options.workers is not None:
+        supervise(listen, options)
         return
-    control = ProcessControl(drain.replace(listen=False) if passed else drain)
+    passed = _passed(listen, options)
+    control = ProcessControl(options.drain.replace(listen=False) if passed else options.drain)
     should_defer = _never if passed else None
     _run(
         server,
         server._serve_on(lambda: passed or _listening(listen), ssl, should_defer=should_defer),
         control,
     )
+
+
+def supervise(listen: Listen, options: ProcessOptions) -> None:
+    """Run the workers until SIGINT or SIGTERM. Blocks. Each of them runs this program again.
+
+    Raises:
+        NotImplementedError: The system is Windows.
+    """
+    check_system()
+    passed = _passed(listen, options)
+    supervisor = Supervisor(options)
+    supervisor.run(passed or _listening(listen), passed=bool(passed))
+
+
+def _passed(listen: Listen, options: ProcessOptions) -> list[_socket.socket]:
+    """The listening sockets that another process keeps open.
+
+    Clients that connect after our exit wait in the accept queue for the next process that gets the sockets.
+    """
+    return systemd.sockets() or (_listening(listen) if options.inherited else [])
 
 
 def _listening(listen: Listen) -> list[_socket.socket]:
@@ -102,7 +119,7 @@ def _listening(listen: Listen) -> list[_socket.socket]:
 
 
 def _never(connections: int) -> bool:
-    return False  # with systemd's sockets, no other process accepts at the same time
+    return False  # no other process accepts from passed sockets at the same time
 
 
 def _run(server: Server, serving: AbstractAsyncContextManager[Server], control: ProcessControl) -> None:

@@ -19,7 +19,15 @@ from .hixie import MARK, SIZED, Hixie
 from .hybi import Hybi03, first_of, modern
 from .payload import frame
 
-__all__ = ["TracedCodec", "TracedHixie", "TracedHybi03", "trace_request", "trace_response", "traces"]
+__all__ = [
+    "TracedCodec",
+    "TracedHixie",
+    "TracedHybi03",
+    "trace_request",
+    "trace_response",
+    "traces",
+    "without_values",
+]
 
 logger = logging.getLogger("endwell.wire")
 handshake_logger = logging.getLogger("endwell.wire.handshake")
@@ -52,7 +60,7 @@ def traces() -> bool:
 def trace_request(request: Request) -> None:
     """Log a sent request without credentials."""
     if handshake_logger.isEnabledFor(logging.DEBUG):
-        target = _without_values(request.target)
+        target = without_values(request.target)
         _trace_head(">", f"{request.method} {target} HTTP/{request.version}", request.headers)
 
 
@@ -71,10 +79,10 @@ def _trace_head(arrow: str, first: str, fields: Iterable[tuple[str, str]]) -> No
 def _format_value(name: str, value: str) -> str:
     if name in CREDENTIALS:
         return "..."
-    return _escaped(_without_values(value) if name == "location" else value)
+    return _escaped(without_values(value) if name == "location" else value)
 
 
-def _without_values(target: str) -> str:
+def without_values(target: str) -> str:
     """``target`` without the values of its query. A parameter without "=" may be a token: it is hidden."""
     path, question, query = target.partition("?")
     names = (part.partition("=") for part in query.split("&"))

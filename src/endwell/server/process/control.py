@@ -151,6 +151,11 @@ class ProcessControl:
             tell_listening(format_address(address))
         systemd.notify("READY=1")
 
+    def ask_for_successor(self) -> None:
+        """Ask the supervisor to replace this worker, which has answered enough requests."""
+        if self._channel is not None and self._plan is None:
+            self._channel.send("replace")
+
     def stopping(self, connections: int) -> None:
         """Report that the server drains, and its number of connections."""
         logger.info("stopping: %s", counted(connections, "connection"))

@@ -13,11 +13,9 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import closing, contextmanager, nullcontext
 from math import inf
 
 from ...aio.bind import format_address, unlink
@@ -26,107 +24,39 @@ from ..drain.report import DrainReport, counted
 from . import systemd
 from .backoff import Backoff
 from .balance import LoadTable
-from .channel import Channel
+from .child import Worker
 from .control import tell_listening
+from .options import STARTUP_FAILED, ProcessOptions
+from .reload import Watcher
 from .worker import WorkerConfig, command
 
 __all__ = ["Supervisor"]
 
 logger = logging.getLogger("endwell.server")
 
-#: Maximum seconds from the start of a worker until it listens.
-START_TIME = 120.0
 #: Seconds that a worker has to exit in addition to the time limit that it reported when it was ready.
 OVERTIME = 1.0
 #: Seconds that a worker has to exit after a request to stop immediately.
 IMMEDIATE_EXIT_TIME = 4.0
-#: Seconds between SIGABRT and SIGKILL, in which ``faulthandler`` prints where the worker hangs.
-ABORT_TIME = 1.0
 
-
-class Worker:
-    """A worker process, seen from the supervisor."""
-
-    def __init__(self, command: list[str], config: WorkerConfig, generation: int) -> None:
-        self.number = config.number
-        self.load = config.load
-        #: 0 for the first workers; each restart starts the next generation.
-        self.generation = generation
-        ours, theirs = socket.socketpair()
-        self.channel = Channel(ours)
-        try:
-            self.process = _process(command, replace(config, channel=theirs.fileno()))
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        self.started = monotonic()
-        #: Whether it listens.
-        self.ready = False
-        #: Whether it was asked to exit.
-        self.leaving = False
-        #: Maximum seconds that it needs to drain, as it reported.
-        self.deadline = 0.0
-        #: The time at which the supervisor kills it.
-        self.due = self.started + START_TIME
-        #: Whether SIGABRT was sent.
-        self.aborted = False
-
-    def __str__(self) -> str:
-        return f"worker {self.number} (process {self.process.pid})"
-
-    def request_exit(self, word: str, seconds: float) -> None:
-        """Ask it to exit within ``seconds``; ``word`` says how."""
-        self.leaving = True
-        self.due = monotonic() + seconds
-        self.channel.send(word)
-        if not self.ready:
-            self.process.terminate()  # it has no connections yet, and may not read the channel yet
-
-    def kill(self) -> None:
-        """Kill it: with SIGABRT at the first call, so that it prints where it hangs, then with SIGKILL."""
-        # Precedent: gunicorn's murder_workers.
-        self.due = inf if self.aborted else monotonic() + ABORT_TIME
-        self.process.send_signal(signal.SIGKILL if self.aborted else signal.SIGABRT)
-        self.aborted = True
-
-    def exit_status(self) -> str:
-        """How the process exited, as text."""
-        status: int = self.process.returncode
-        if status >= 0:
-            return f"exited with status {status}"
-        try:
-            return f"was killed by {signal.Signals(-status).name}"
-        except ValueError:  # real-time signals have no names
-            return f"was killed by signal {-status}"
-
-
-def _process(command: list[str], config: WorkerConfig) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603  (the command line of this process)
-        command,
-        env=config.environment(),
-        pass_fds=config.descriptors,
-        # Detached from the terminal, because Ctrl-C would otherwise reach each worker directly and through
-        # us.
-        stdin=subprocess.DEVNULL,
-        process_group=0,
-    )
+#: Names of changed files in a log line.
+SHOWN_NAMES = 3
 
 
 class Supervisor:
-    """Keeps ``count`` workers running until a signal stops it.
+    """Keeps ``options.workers`` workers running until a signal stops it.
 
     The first SIGTERM or SIGINT makes all workers drain; the second one stops them immediately. SIGHUP starts
     new workers, and makes the old ones drain as soon as the new ones listen.
 
     Raises:
-        TypeError: ``count`` is not an integer.
-        ValueError: ``count`` is not positive, this is not the main thread, or the program cannot be started
+        TypeError: ``workers`` is not an integer.
+        ValueError: ``workers`` is not positive, this is not the main thread, or the program cannot be started
             again.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, options: ProcessOptions) -> None:
+        count = options.workers
         if isinstance(count, bool) or not isinstance(count, int):
             raise TypeError(f"workers must be an integer, not {count!r}")
         if count < 1:
@@ -134,6 +64,7 @@ class Supervisor:
         if threading.current_thread() is not threading.main_thread():
             raise ValueError("workers need the main thread, because only it receives signals")
         self._count = count
+        self._reload = options.reload
         self._command = command()
         self._loads = LoadTable()
         self._socks: list[_socket.socket] = []
@@ -144,7 +75,9 @@ class Supervisor:
         #: Whether all workers have been ready once.
         self._up = False
         self._restarting = self._restart_again = False
-        self._stopping = self._failed = False
+        self._stopping = False
+        #: The exit status.
+        self._status = 0
         #: The times at which the replacements of crashed workers start, by the number of the worker.
         self._due: dict[int, float] = {}
         self._backoffs = {number: Backoff() for number in range(1, count + 1)}
@@ -160,11 +93,15 @@ class Supervisor:
             passed: Whether systemd passed them.
 
         Raises:
-            SystemExit: A worker exited before all workers were ready.
+            SystemExit: A worker exited before all workers were ready. The status is 3 if the application could not
+                start.
         """
         self._socks, self._passed = socks, passed
         try:
-            with self._selector, self._signal_handlers():
+            watching = closing(Watcher(self._reload)) if self._reload else nullcontext()
+            with watching as watcher, self._selector, self._signal_handlers():
+                if watcher is not None:
+                    self._selector.register(watcher, selectors.EVENT_READ, watcher)
                 self._start_all(self._generation)
                 while self._workers or not self._stopping:
                     self._run_once()
@@ -176,8 +113,8 @@ class Supervisor:
             for sock in socks:
                 sock.close()
             self._loads.close()
-        if self._failed:
-            raise SystemExit(1)
+        if self._status:
+            raise SystemExit(self._status)
 
     # -- events -----------------------------------------------------------------
 
@@ -210,6 +147,8 @@ class Supervisor:
         for key, _ in self._selector.select(wait):
             if isinstance(key.data, Worker):
                 self._read_messages(key.data)
+            elif isinstance(key.data, Watcher):
+                self._files_changed(key.data.read())
             elif isinstance(key.fileobj, socket.socket):
                 key.fileobj.recv(4096)  # written by a signal, to wake the selector
         while self._signals:
@@ -224,7 +163,10 @@ class Supervisor:
                 worker.ready, worker.deadline = True, value
                 if not worker.leaving:
                     worker.due = inf
+                    self._retire_predecessor(worker)
                     self._advance()
+            elif word == "replace":
+                self._start_successor(worker)
             elif word == "report":
                 try:
                     self._reports.append(DrainReport.from_dict(value))
@@ -244,6 +186,13 @@ class Supervisor:
             self._restart_again = True
             self._advance()
 
+    def _files_changed(self, names: list[str]) -> None:
+        if names and not self._stopping:
+            more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+            logger.info("changed: %s%s", ", ".join(names[:SHOWN_NAMES]), more)
+            self._restart_again = True
+            self._advance()
+
     def _worker_exited(self, worker: Worker) -> None:
         """Handle the exit of a worker."""
         self._read_messages(worker)
@@ -251,7 +200,11 @@ class Supervisor:
         self._loads.vacate(worker.load)
         worker.channel.close()
         self._workers.remove(worker)
-        if not worker.leaving:
+        if not worker.leaving and self._has_successor(worker):
+            logger.error("%s %s; its successor starts already", worker, worker.exit_status())
+        elif not worker.leaving:
+            if not self._up and self._reload is None and worker.process.returncode == STARTUP_FAILED:
+                self._status = STARTUP_FAILED
             self._worker_lost(
                 worker.number, worker.generation, worker.started, f"{worker} {worker.exit_status()}"
             )
@@ -261,9 +214,11 @@ class Supervisor:
 
     def _worker_lost(self, number: int, generation: int, started: float, what: str) -> None:
         """Handle a worker that exited without a request, or could not be started."""
-        if not self._up:
+        if not self._up and self._reload is not None:
+            logger.error("%s before it was ready: waiting for a change of its files", what)
+        elif not self._up:
             logger.critical("%s before all workers were ready: the program exits", what)
-            self._failed = True
+            self._status = self._status or 1
             self._stop(at_once=True)
         elif generation > self._generation:
             logger.error(
@@ -334,7 +289,10 @@ class Supervisor:
             for sock in self._socks:
                 tell_listening(f"{format_address(sock.getsockname())}, with {counted(self._count, 'worker')}")
             systemd.notify("READY=1")
-        if self._restart_again and self._up and not self._restarting:
+        if self._restart_again and not self._workers and not self._up:
+            self._restart_again = False
+            self._start_all(self._generation)
+        elif self._restart_again and self._up and not self._restarting:
             self._restarting, self._restart_again = True, False
             logger.info("restarting: new workers start")
             systemd.reloading()
@@ -342,6 +300,31 @@ class Supervisor:
         if self._reports and not any(worker.leaving for worker in self._workers):
             logger.info("workers exited: %d; %s", len(self._reports), DrainReport.total(self._reports))
             self._reports = []
+
+    def _start_successor(self, worker: Worker) -> None:
+        """Replace a worker that has answered enough requests, as soon as its successor is ready."""
+        # It asks again later, should the restart fail.
+        if not self._up or self._restarting or worker.leaving or worker.succeeded:
+            return
+        worker.succeeded = True
+        logger.info("%s has answered its maximum of requests: a new worker starts", worker)
+        self._start(worker.number, worker.generation)
+
+    def _has_successor(self, worker: Worker) -> bool:
+        return worker.succeeded and any(self._are_same(worker, other) for other in self._workers)
+
+    def _retire_predecessor(self, worker: Worker) -> None:
+        for other in self._workers:
+            if other.succeeded and self._are_same(worker, other):
+                other.request_exit("restart", other.deadline + OVERTIME)
+
+    def _are_same(self, worker: Worker, other: Worker) -> bool:
+        """Whether ``other`` serves in the place of ``worker``."""
+        return (
+            other is not worker
+            and (other.number, other.generation) == (worker.number, worker.generation)
+            and not other.leaving
+        )
 
     def _switch_generations(self) -> None:
         """Stop all old workers at the same time, so that their clients reconnect to new ones."""

@@ -18,7 +18,7 @@ from . import systemd
 from .balance import LoadTable
 from .channel import Channel
 
-__all__ = ["WorkerConfig", "command", "find_config"]
+__all__ = ["WorkerConfig", "command", "find_config", "is_worker"]
 
 VARIABLE = "ENDWELL_WORKER"
 
@@ -59,6 +59,11 @@ class WorkerConfig:
             os.set_inheritable(number, False)
         socks = [_socket.socket(fileno=number) for number in self.sockets]
         return Channel(socket.socket(fileno=self.channel)), socks, LoadTable(self.loads, self.load)
+
+
+def is_worker() -> bool:
+    """Whether a supervisor has started this process, and :func:`find_config` was not called yet."""
+    return VARIABLE in os.environ
 
 
 def find_config() -> WorkerConfig | None:
