@@ -122,6 +122,11 @@ class RequestBody:
         return self._length == 0 if self._reader is None else self._reader.complete
 
     @property
+    def is_missing(self) -> bool:
+        """Whether more of the body can be read from the connection."""
+        return not self.is_over and self._error is None
+
+    @property
     def at_end(self) -> bool:
         """Whether the application has got the whole body."""
         return self.is_over and not self._parts

@@ -32,7 +32,7 @@ cdef class Exchange(Answerable):
     cdef bint _finishing
     cdef bint _finished
     cdef Py_ssize_t _sent
-    cdef list _waiters
+    cdef set _waiters
 
     cpdef bint is_gone(self) except -1
     cpdef bint keeps_alive(self) except -1

@@ -111,7 +111,7 @@ class Exchange(Answerable):
         self._finishing = self._finished = False
         self._sent = -1
         # The tasks that wait until the client has accepted more.
-        self._waiters: list[asyncio.Future[None]] | None = None
+        self._waiters: set[asyncio.Future[None]] | None = None
 
     @property
     def gone(self) -> bool:
@@ -223,8 +223,6 @@ class Exchange(Answerable):
             return
         assert self.request is not None
         keep = self.keeps_alive() and not self._is_reading_body()
-        if not keep:
-            self._stop_body()
         await StreamedAnswer(self, self._stream, self.request).send(response, keep)
 
     def _is_reading_body(self) -> bool:
@@ -261,7 +259,11 @@ class Exchange(Answerable):
     def keeps_alive(self) -> bool:
         """Whether the connection can stay open after an answer that begins now and whose end the client sees."""
         request = self.request
-        if request is None or not self._site.keeps_alive or self.half_closed:
+        if (
+            request is None
+            or not self._site.keeps_alive
+            or (self.half_closed and not (self._held or self._reader.rest))
+        ):
             return False
         if not allows_keep_alive(request):
             return False
@@ -309,7 +311,7 @@ class Exchange(Answerable):
     def is_full(self) -> bool:
         """Whether more than ``write_limit`` bytes wait for the client."""
         core = self._core
-        return not core.ended and core.outbox.size > core.options.write_limit
+        return not self._finished and not core.ended and core.outbox.size > core.options.write_limit
 
     async def room(self) -> None:
         """Wait until at most ``write_limit`` bytes wait for the client; abort if it accepts none for too long."""
@@ -318,13 +320,15 @@ class Exchange(Answerable):
             before = core.outbox.bytes_sent
             waiter = loop.create_future()
             if self._waiters is None:
-                self._waiters = []
-            self._waiters.append(waiter)
-            timer = loop.call_later(core.options.write_timeout or 2**31, self._wake)
+                self._waiters = set()
+            self._waiters.add(waiter)
+            timer = loop.call_later(core.options.write_timeout or 2**31, _resolve, waiter)
             try:
                 await waiter
             finally:
                 timer.cancel()
+                if self._waiters is not None:
+                    self._waiters.discard(waiter)
             if not core.ended and core.outbox.bytes_sent == before:
                 self.abort()
 
@@ -382,13 +386,15 @@ class Exchange(Answerable):
     def _follow(self) -> None:
         """Wait for the next request, with an exchange of its own."""
         site = self._site
-        if not site.keeps_alive or self.half_closed:
+        held = self.take_held()
+        # A client may send several requests and then end its side of TCP.
+        if not site.keeps_alive or (self.half_closed and not held):
             self._end(b"")
             return
-        held = self.take_held()
         self._finished = True
         self._release()
         following = Exchange(site, self._stream, self._core, self.permit, self._reader)
+        following.half_closed = self.half_closed
         site.openings.discard(self)
         site.openings.add(following)
         following._await_request(held)
@@ -425,6 +431,8 @@ class Exchange(Answerable):
         except RequestRefused as exc:
             self.refusal = exc
         if self.request is None and self.refusal is None:
+            if self.half_closed:  # nothing follows
+                self._end(b"")
             return
         self._stream.receive = None
         if self.request is not None and self._site.tls is not None:
@@ -451,7 +459,7 @@ class Exchange(Answerable):
 
     def _hold(self, data: bytes, now: float) -> None:
         """Hold back what the client sends while the request is answered."""
-        if self.answered and not self._keep:
+        if self.answered and not self._keep and (self._body is None or not self._body.is_missing):
             return  # discarded, so that a reset is noticed
         if len(self._held) >= MAX_UNREAD:
             # Reading is paused, so a write has failed, and the driver reads all that is left.
@@ -474,11 +482,12 @@ class Exchange(Answerable):
     def _changed(self, inline: bool) -> None:
         if self._core.ended:
             self._gone()
-        elif self._finishing:
+            return
+        if self._waiters and not self.is_full():
+            self._wake()
+        if self._finishing:
             self._check_finished()
         elif self._watcher is not None:
-            if self._waiters and not self.is_full():
-                self._wake()
             self._watcher()
 
     def _gone(self) -> None:
@@ -501,8 +510,12 @@ class Exchange(Answerable):
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, None
         for waiter in waiters or ():
-            if not waiter.done():
-                waiter.set_result(None)
+            _resolve(waiter)
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 #: A server. It is called in the event loop for each exchange whose head is complete or has broken a rule.

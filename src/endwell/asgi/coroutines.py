@@ -84,8 +84,8 @@ async def run(call: HttpCall, application: Application) -> None:
     """Call the application; then complete or cut the response."""
     try:
         returned = await application(call.scope, call.receive, call.send)
-    except asyncio.CancelledError:
-        call.cancelled()
+    except asyncio.CancelledError as exc:
+        call.cancelled(exc)
         raise
     except (GeneratorExit, KeyboardInterrupt):
         raise
@@ -108,7 +108,10 @@ async def receive(call: HttpCall) -> dict[str, Any]:
         except RequestRefused as exc:
             call.refuse(exc)
     while (waiter := call.end()) is not None:
-        await waiter
+        try:
+            await waiter
+        finally:
+            call.forget(waiter)
     return {"type": "http.disconnect"}
 
 

@@ -30,7 +30,7 @@ cdef class HttpCall:
     cdef unsigned long _thread
     cdef object _body
     cdef bint _unread
-    cdef list _waiters
+    cdef set _waiters
     cdef int _stage
     cdef int _status
     cdef bytes _fields
@@ -42,6 +42,7 @@ cdef class HttpCall:
     cdef int _framing
     cdef long long _left
 
+    cdef bint _is_lost(self) except -1
     cdef bint _is_over(self) except -1
     cdef bint _is_disconnected(self) except -1
     @cython.locals(exchange=Exchange, burst=cython.bint)

@@ -145,7 +145,7 @@ class HttpCall:
             self._body.limit(max_body)
         # Whether the application has not got the end of the request's body.
         self._unread = True
-        self._waiters: list[asyncio.Future[None]] | None = None
+        self._waiters: set[asyncio.Future[None]] | None = None
         self._stage = START
         # The response: status, fields as bytes, and what the application has said about its framing.
         self._status = 0
@@ -159,9 +159,13 @@ class HttpCall:
 
     # -- the application's task ---------------------------------------------------
 
-    def cancelled(self) -> None:
-        """The application was cancelled, because the server stops."""
-        self._give_up(self._host.stopping())
+    def cancelled(self, exc: BaseException) -> None:
+        """The application was cancelled, because the server stops, or has awaited something that was."""
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            self._give_up(self._host.stopping())
+        else:
+            self._fail(exc)
 
     def raised(self, exc: BaseException) -> None:
         """The application has raised ``exc``."""
@@ -172,7 +176,7 @@ class HttpCall:
 
     def returned(self, value: object) -> None:
         """The application has returned ``value``."""
-        if self._stage != DONE_STAGE and not self._exchange.is_gone():
+        if self._stage != DONE_STAGE and not self._is_disconnected():
             what = "starting" if self._stage == START else "completing"
             self._host.logger.error("ASGI callable returned without %s response.", what)
             self._fail(None)
@@ -215,7 +219,7 @@ class HttpCall:
 
     def receive(self) -> Any:
         """ASGI's ``receive``."""
-        if self._body is None and self._unread and not self._is_over():
+        if self._body is None and self._unread and not self._is_lost():
             self._unread = False
             return coroutines.returning({"type": "http.request", "body": b"", "more_body": False})
         return coroutines.receive(self)
@@ -229,7 +233,7 @@ class HttpCall:
     def refuse(self, refusal: RequestRefused) -> None:
         """The body of the request breaks a rule."""
         self._unread = False
-        if self._is_over():
+        if self._is_lost():
             return
         self._stage = DONE_STAGE
         if self._exchange.answered:
@@ -243,13 +247,22 @@ class HttpCall:
             return None
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._waiters is None:
-            self._waiters = []
-        self._waiters.append(waiter)
+            self._waiters = set()
+        self._waiters.add(waiter)
         return waiter
+
+    def forget(self, waiter: asyncio.Future[None]) -> None:
+        """The task that awaits ``waiter`` goes on. Some applications cancel thousands of calls of ``receive``."""
+        if self._waiters is not None:
+            self._waiters.discard(waiter)
 
     def body(self) -> RequestBody | None:
         """The body of the request; None if the application has got it, or nothing is to be read any more."""
-        return None if self._is_over() or not self._unread else self._body
+        return None if self._is_lost() or not self._unread else self._body
+
+    def _is_lost(self) -> bool:
+        # A client that has half-closed TCP has sent its request before.
+        return self._stage == DONE_STAGE or self._exchange.is_gone()
 
     def _is_over(self) -> bool:
         return self._stage == DONE_STAGE or self._is_disconnected()
@@ -281,7 +294,7 @@ class HttpCall:
         kind: str = event["type"]
         exchange = self._exchange
         if self._stage == DONE_STAGE:
-            if not exchange.answered or exchange.is_gone() or self._status:
+            if not exchange.answered or self._status:
                 raise RuntimeError(
                     f"Unexpected ASGI message '{kind}' sent, after response already completed."
                 )

@@ -93,7 +93,7 @@ class WebSocketCall:
         self._body: list[bytes] = []
         # Whether the application may send nothing more, and whether it knows the end.
         self._finished = self._told = False
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: set[asyncio.Future[None]] = set()
         # The on_close callbacks that were registered before the answer.
         self._callbacks: list[Callable[[Ending], object]] = []
         scope["extensions"] = {
@@ -174,8 +174,11 @@ class WebSocketCall:
         """Wait until the request is answered or the client has disconnected."""
         while self._accepted is not None and not self._exchange.gone:
             waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
 
     async def ended(self) -> Ending:
         """Wait for the end of the WebSocket."""
@@ -211,7 +214,7 @@ class WebSocketCall:
                 call_back(callback, copy_context(), ending)
 
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = self._waiters, set()
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)

@@ -1,0 +1,299 @@
+"""Requests, clients and applications that do not behave, on connections that are kept alive."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import weakref
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from endwell import Server
+from endwell.aio import admission
+from tests.http1 import asked, request_of
+from tests.pair import nothing_left_behind, until, within
+from tests.raw import BOUND, PLAIN
+
+
+@asynccontextmanager
+async def serving(app, transport=PLAIN, max_body=None, **options):
+    """A server of ``app``, and a connection to it."""
+    server = Server(**{"keep_alive_timeout": 4 * BOUND, **options})
+    server.mount("/", app, lifespan="off", max_body=max_body)
+    async with nothing_left_behind(), server.serving(ssl=transport.server), asked(server, transport) as peer:
+        peer.server = server
+        yield peer
+
+
+def start(status=200, *headers):
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def body(octets=b"", more=False):
+    return {"type": "http.response.body", "body": octets, "more_body": more}
+
+
+async def body_of(receive):
+    content = b""
+    while True:
+        event = await receive()
+        assert event["type"] == "http.request"
+        content += event["body"]
+        if not event["more_body"]:
+            return content
+
+
+async def end_tcp(peer):
+    """Half-close, and let the server read it."""
+    await peer.peer.send_close_notify()
+    peer.peer.fin()
+    await read_by_the_server(peer)
+
+
+async def read_by_the_server(peer):
+    """Wait until the server, which runs in this loop, has read what was sent."""
+    await peer.peer.until_acknowledged()
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+# --- what a client has sent is delivered ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "fields"), [(5, ["Connection: close"]), (300_000, [])], ids=["closed", "large"]
+)
+async def test_a_body_that_is_read_after_the_head_of_the_response_is_complete(size, fields, transport):
+    go, got = asyncio.Event(), []
+
+    async def app(scope, receive, send):
+        await send(start())
+        await send(body(b"x", True))
+        await go.wait()
+        got.append(len(await body_of(receive)))
+        await send(body(b"y"))
+
+    async with serving(app, transport) as peer:
+        await peer.send(request_of("POST", "/", None, f"Content-Length: {size}", *fields))
+        await peer.peer.read_head()
+        await peer.send(bytes(5))
+        await read_by_the_server(peer)
+        go.set()
+        await peer.send(bytes(size - 5))
+        await within(peer.rest())
+        assert got == [size]
+
+
+async def test_a_generator_reads_a_body_after_the_head_of_its_response(transport):
+    go, server = asyncio.Event(), Server()
+
+    @server.route("/", methods=["POST"])
+    async def page(request):
+        async def chunks():
+            yield "x"
+            await go.wait()
+            yield await request.body()
+
+        return chunks()
+
+    async with nothing_left_behind(), server.serving(ssl=transport.server), asked(server, transport) as peer:
+        await peer.send(request_of("POST", "/", None, "Content-Length: 5", "Connection: close"))
+        await peer.peer.read_head()
+        await peer.send(b"hello")
+        await read_by_the_server(peer)
+        go.set()
+        assert await peer.rest() == b"1\r\nx\r\n5\r\nhello\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("content", [None, b"hello"], ids=["get", "post"])
+async def test_the_request_of_a_client_that_half_closes_is_delivered(content, transport):
+    go, events = asyncio.Event(), []
+
+    async def app(scope, receive, send):
+        await go.wait()
+        events.extend([await receive(), await receive()])
+        await send(start())
+        await send(body(b"answer"))
+
+    async with serving(app, transport) as peer:
+        await peer.send(request_of("GET" if content is None else "POST", "/", content))
+        await end_tcp(peer)
+        go.set()
+        await until(lambda: events)
+        assert events == [
+            {"type": "http.request", "body": content or b"", "more_body": False},
+            {"type": "http.disconnect"},
+        ]
+        if transport.server is None:
+            assert (await peer.answer()).body == b"answer"
+
+
+async def test_a_client_that_half_closes_within_its_body_is_no_fault_of_the_application(transport, caplog):
+    go, events = asyncio.Event(), []
+
+    async def app(scope, receive, send):
+        await go.wait()
+        while (event := await receive())["type"] == "http.request":
+            pass
+        events.append(event)
+
+    async with serving(app, transport) as peer:
+        await peer.send(request_of("POST", "/", None, "Content-Length: 5") + b"hel")
+        await end_tcp(peer)
+        go.set()
+        await until(lambda: events and not peer.server._dispatcher.tasks)
+        assert not [record for record in caplog.records if record.levelno > logging.WARNING]
+
+
+@pytest.mark.parametrize("more", [b"", b"GET / HT"], ids=["whole", "with a part"])
+async def test_requests_before_a_half_close_are_all_answered(more):
+    go = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await go.wait()
+        await send(start())
+        await send(body(b"x"))
+
+    async with serving(app, open_timeout=4 * BOUND) as peer:
+        await peer.send(request_of() * 3 + more)
+        await end_tcp(peer)
+        go.set()
+        answers = [await peer.answer() for _ in range(3)]
+        assert [answer.body for answer in answers] == [b"x"] * 3
+        assert answers[-1].closes or more
+        assert await peer.rest() == b""
+
+
+# --- calls that last too long, or keep something ------------------------------------------
+
+
+@pytest.mark.parametrize("fields", [[], ["Connection: close"]], ids=["kept", "closed"])
+async def test_send_returns_when_the_client_has_read_a_large_last_part(fields, transport):
+    done = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await send(start())
+        await send(body(bytes(2**24)))
+        done.set()
+
+    async with serving(app, transport, write_timeout=4 * BOUND) as peer:
+        assert len((await peer.ask(request_of("GET", "/", None, *fields))).body) == 2**24
+        await within(done.wait())
+
+
+async def test_an_application_that_never_waits_lets_other_tasks_run():
+    turns, seen, ticking = 0, [], None
+
+    def tick():
+        nonlocal turns, ticking
+        turns += 1
+        ticking = asyncio.get_running_loop().call_soon(tick)
+
+    async def app(scope, receive, send):
+        await send(start())
+        before = turns
+        for _ in range(2000):
+            await send(body(b"x", True))
+        seen.append(turns - before)
+        await send(body())
+
+    async with serving(app) as peer:
+        tick()
+        assert (await peer.ask(request_of())).body == b"x" * 2000
+        ticking.cancel()
+        assert seen[0] > 4
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_a_cancelled_receive_leaves_nothing(kind):
+    """Starlette's ``Request.is_disconnected()`` cancels a call of ``receive`` each time."""
+    alive = []
+
+    async def app(scope, receive, send):
+        await receive()
+        awaited = []
+        for _ in range(10):
+            task = asyncio.ensure_future(receive())
+            await asyncio.sleep(0)
+            awaited.append(weakref.ref(task._fut_waiter))
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        task = None
+        gc.collect()
+        alive.append(sum(each() is not None for each in awaited))
+        if kind == "http":
+            await send(start())
+            await send(body(b"x"))
+        else:
+            await send({"type": "websocket.close"})
+
+    fields = (
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    )
+    async with serving(app) as peer:
+        answer = await peer.ask(request_of("GET", "/", None, *(fields if kind == "websocket" else ())))
+        assert answer.status == (200 if kind == "http" else 403)
+        assert alive[0] <= 1  # the last one may still be referred to by its exception
+
+
+async def test_an_accept_does_not_look_at_each_idle_connection(monkeypatch):
+    server, looked = Server(max_connections_per_address=100, keep_alive_timeout=4 * BOUND), []
+
+    @server.get("/")
+    async def page(request):
+        return "x"
+
+    key_of = admission._address_key
+    monkeypatch.setattr(
+        admission, "_address_key", lambda address: (looked.append(address), key_of(address))[1]
+    )
+    async with nothing_left_behind(), server.serving():
+        async with asked(server) as one, asked(server) as two, asked(server) as three, asked(server) as four:
+            for peer in (one, two, three, four):
+                assert (await peer.ask(request_of())).status == 200
+            await until(lambda: len(server._listener.idle) == 4)
+            looked.clear()
+            async with asked(server) as peer:
+                assert (await peer.ask(request_of())).status == 200
+                assert len(looked) <= 2
+
+
+# --- faults that are told as what they are -----------------------------------------------
+
+
+async def test_an_application_that_awaits_something_cancelled_has_failed(caplog):
+    async def app(scope, receive, send):
+        cancelled = asyncio.get_running_loop().create_future()
+        cancelled.cancel()
+        await cancelled
+
+    async with serving(app) as peer:
+        for _ in range(2):
+            answer = await peer.ask(request_of())
+            assert (answer.status, answer.body) == (500, b"internal error\n")
+        assert len(caplog.messages) == 2
+
+
+async def test_a_refused_client_that_leaves_is_no_fault_of_the_application(caplog):
+    go = asyncio.Event()
+
+    async def app(scope, receive, send):
+        while (await receive())["type"] == "http.request":
+            pass
+        await go.wait()
+        await send(start())
+
+    async with serving(app, max_body=10) as peer:
+        await peer.send(request_of("POST", "/", None, "Content-Length: 100"))
+        assert (await peer.answer()).status == 413
+        peer.peer.reset()
+        await until(lambda: not peer.server._listener.openings)
+        go.set()
+        await until(lambda: not peer.server._dispatcher.tasks)
+        assert not [record for record in caplog.records if record.levelno > logging.WARNING]
