@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import logging
+import sys
 import weakref
 from contextlib import asynccontextmanager, suppress
 
@@ -297,3 +299,33 @@ async def test_a_refused_client_that_leaves_is_no_fault_of_the_application(caplo
         go.set()
         await until(lambda: not peer.server._dispatcher.tasks)
         assert not [record for record in caplog.records if record.levelno > logging.WARNING]
+
+
+# --- floods -------------------------------------------------------------------------------
+
+
+async def test_pipelined_requests_do_not_recurse_where_tasks_begin_at_once(monkeypatch):
+    """Python 3.12 has asyncio.eager_task_factory."""
+    frames = []
+
+    async def app(scope, receive, send):
+        frame, depth = sys._getframe(), 0
+        while frame is not None:
+            frame, depth = frame.f_back, depth + 1
+        frames.append(depth)
+        await send(start())
+        await send(body(b"x"))
+
+    def begin(coroutine):
+        done = asyncio.get_running_loop().create_future()
+        with pytest.raises(StopIteration):
+            contextvars.copy_context().run(coroutine.send, None)
+        done.set_result(None)
+        return done
+
+    async with serving(app) as peer:
+        monkeypatch.setattr(peer.server._dispatcher, "_create_task", begin)
+        await peer.send(request_of() * 20)
+        for _ in range(20):
+            assert (await peer.answer()).body == b"x"
+        assert max(frames) <= min(frames) + 5

@@ -15,6 +15,7 @@ cdef class Site(ConnectionSets):
     cdef readonly object application
     cdef readonly Reactor reactor
     cdef public bint keeps_alive
+    cdef bint calling
     cdef readonly dict idle
     cdef public object answered
 
@@ -50,6 +51,7 @@ cdef class Exchange(Answerable):
     @cython.locals(site=Site, following=Exchange)
     cdef _follow(self)
     cdef _await_request(self, bytes held)
+    cdef _call(self)
     cdef _hold_on(self)
     cdef _release(self)
     cpdef _opened(self)

@@ -63,6 +63,8 @@ class Site(ConnectionSets):
         self.reactor = reactor_of(self.loop)
         #: Called with each exchange whose answer begins, and the status of the answer; None if nothing needs it.
         self.answered: Callable[[Exchange, int], object] | None = None
+        #: Whether the application is being called.
+        self.calling = False
 
     def end_keep_alive(self) -> None:
         """Close the connections that wait for another request, and the others after their answer."""
@@ -444,7 +446,24 @@ class Exchange(Answerable):
         if self.refusal is None:
             # Frames that come before the 101 wait in the kernel.
             self._core.pause(_REQUEST)
-        self._site.application(self)
+        self._call()
+
+    def _call(self) -> None:
+        site = self._site
+        # With asyncio.eager_task_factory, the application may have answered the request before this one within
+        # its call: a client that pipelines requests would make the calls recurse.
+        if site.calling:
+            site.loop.call_soon(self._call_later)
+            return
+        site.calling = True
+        try:
+            site.application(self)
+        finally:
+            site.calling = False
+
+    def _call_later(self) -> None:
+        if not self.is_gone():
+            self._call()
 
     def _trust_proxy(self, request: Request) -> None:
         try:

@@ -14,6 +14,8 @@ __all__ = ["BodyReader", "body_length", "check_body"]
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 #: RFC 9112 §7.1: chunk-size = 1*HEXDIG, then extensions, which are ignored.
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7E\x80-\xFF]*)?")
+#: The same strictness as in a head, because another recipient could read a malformed trailer differently.
+_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7E\x80-\xFF]*")
 #: Methods whose request has content in nearly every case.
 _WITH_CONTENT = frozenset(("POST", "PUT", "PATCH"))
 #: Maximum bytes of the line of a chunk, and of all trailer fields. Precedent: Node.js limits the extensions of
@@ -147,7 +149,7 @@ class BodyReader:
             self._trailers += len(line) + 2
             if self._trailers > MAX_TRAILERS:
                 raise BadRequest("the trailer fields are too long")
-            if line and b":" not in line[1:]:
+            if line and _TRAILER.fullmatch(line) is None:
                 raise BadRequest("a trailer field is malformed")
             self.complete = not line
         else:
