@@ -14,9 +14,17 @@ import pytest
 
 from endwell import Server
 from endwell.aio import admission
+from tests.asgi.serving import serving as on_uvicorn
 from tests.http1 import asked, request_of
 from tests.pair import nothing_left_behind, until, within
-from tests.raw import BOUND, PLAIN
+from tests.raw import BOUND, NONCE, PLAIN
+
+UPGRADE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    f"Sec-WebSocket-Key: {NONCE}",
+)
 
 
 @asynccontextmanager
@@ -232,14 +240,8 @@ async def test_a_cancelled_receive_leaves_nothing(kind):
         else:
             await send({"type": "websocket.close"})
 
-    fields = (
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    )
     async with serving(app) as peer:
-        answer = await peer.ask(request_of("GET", "/", None, *(fields if kind == "websocket" else ())))
+        answer = await peer.ask(request_of("GET", "/", None, *(UPGRADE if kind == "websocket" else ())))
         assert answer.status == (200 if kind == "http" else 403)
         assert alive[0] <= 1  # the last one may still be referred to by its exception
 
@@ -299,6 +301,43 @@ async def test_a_refused_client_that_leaves_is_no_fault_of_the_application(caplo
         go.set()
         await until(lambda: not peer.server._dispatcher.tasks)
         assert not [record for record in caplog.records if record.levelno > logging.WARNING]
+
+
+@pytest.mark.parametrize("last", ["return", "raise", "str"])
+@pytest.mark.parametrize("way", ["mounted", "uvicorn"])
+async def test_a_denial_that_the_application_does_not_complete_is_answered_with_500(last, way, caplog):
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 402})
+        await send({"type": "websocket.http.response.body", "body": b"x", "more_body": True})
+        if last == "raise":
+            raise ValueError("broken")
+        if last == "str":
+            await send({"type": "websocket.http.response.body", "body": "y"})
+
+    if way == "mounted":
+        async with serving(app) as peer:
+            answer = await peer.ask(request_of("GET", "/", None, *UPGRADE))
+    else:
+        async with on_uvicorn(app) as server, asked(server) as peer:
+            answer = await peer.ask(request_of("GET", "/", None, *UPGRADE))
+    assert (answer.status, len(caplog.messages)) == (500, 1)
+
+
+async def test_a_lifespan_that_fails_after_the_startup_is_logged(caplog):
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            raise ValueError("broken")
+        await send(start())
+        await send(body(b"x"))
+
+    server = Server()
+    server.mount("/", app)
+    async with nothing_left_behind(), server.serving(), asked(server) as peer:
+        assert (await peer.ask(request_of())).status == 200
+        assert caplog.messages == ["Exception in the lifespan of the ASGI application"]
 
 
 # --- floods -------------------------------------------------------------------------------

@@ -59,6 +59,12 @@ class Lifespan:
         if answer["type"] == "lifespan.startup.failed":
             message = answer.get("message") or ""
             raise StartupFailed(f"the application could not start{message and ': '}{message}")
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        # After the request to shut down, shutdown() logs it.
+        if self._asked == "lifespan.startup" and (error := _error_of(task)) is not None:
+            logger.error("Exception in the lifespan of the ASGI application", exc_info=error)
 
     async def shutdown(self) -> None:
         """Wait until the application has shut down."""

@@ -162,7 +162,8 @@ class WebSocketCall:
             self._refuse(Response(500, Headers(self._fields(())), b"Internal Server Error"))
 
     def _answered(self) -> bool:
-        return self._accepted is None or self._start is not None
+        # A response whose body is incomplete is not an answer: nothing of it has been sent.
+        return self._accepted is None or (self._start is not None and not self._body)
 
     # -- receive --------------------------------------------------------------------
 
@@ -288,7 +289,10 @@ class WebSocketCall:
         self._host.log(str(status))
 
     def _send_body(self, event: dict[str, Any]) -> Coroutine[Any, Any, None]:
-        self._body.append(event.get("body") or b"")
+        body = event.get("body") or b""
+        if not isinstance(body, bytes | bytearray | memoryview):
+            raise TypeError(f"the body of a response must be bytes, not {type(body).__name__}")
+        self._body.append(bytes(body))
         if not event.get("more_body"):
             self._finished = True
             self._respond()
