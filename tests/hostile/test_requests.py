@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from endwell import Server
-from endwell.aio import admission
 from tests.asgi.serving import serving as on_uvicorn
 from tests.http1 import asked, request_of
 from tests.pair import nothing_left_behind, until, within
@@ -193,29 +192,6 @@ async def test_send_returns_when_the_client_has_read_a_large_last_part(fields, t
         await within(done.wait())
 
 
-async def test_an_application_that_never_waits_lets_other_tasks_run():
-    turns, seen, ticking = 0, [], None
-
-    def tick():
-        nonlocal turns, ticking
-        turns += 1
-        ticking = asyncio.get_running_loop().call_soon(tick)
-
-    async def app(scope, receive, send):
-        await send(start())
-        before = turns
-        for _ in range(2000):
-            await send(body(b"x", True))
-        seen.append(turns - before)
-        await send(body())
-
-    async with serving(app) as peer:
-        tick()
-        assert (await peer.ask(request_of())).body == b"x" * 2000
-        ticking.cancel()
-        assert seen[0] > 4
-
-
 @pytest.mark.parametrize("kind", ["http", "websocket"])
 async def test_a_cancelled_receive_leaves_nothing(kind):
     """Starlette's ``Request.is_disconnected()`` cancels a call of ``receive`` each time."""
@@ -244,28 +220,6 @@ async def test_a_cancelled_receive_leaves_nothing(kind):
         answer = await peer.ask(request_of("GET", "/", None, *(UPGRADE if kind == "websocket" else ())))
         assert answer.status == (200 if kind == "http" else 403)
         assert alive[0] <= 1  # the last one may still be referred to by its exception
-
-
-async def test_an_accept_does_not_look_at_each_idle_connection(monkeypatch):
-    server, looked = Server(max_connections_per_address=100, keep_alive_timeout=4 * BOUND), []
-
-    @server.get("/")
-    async def page(request):
-        return "x"
-
-    key_of = admission._address_key
-    monkeypatch.setattr(
-        admission, "_address_key", lambda address: (looked.append(address), key_of(address))[1]
-    )
-    async with nothing_left_behind(), server.serving():
-        async with asked(server) as one, asked(server) as two, asked(server) as three, asked(server) as four:
-            for peer in (one, two, three, four):
-                assert (await peer.ask(request_of())).status == 200
-            await until(lambda: len(server._listener.idle) == 4)
-            looked.clear()
-            async with asked(server) as peer:
-                assert (await peer.ask(request_of())).status == 200
-                assert len(looked) <= 2
 
 
 # --- faults that are told as what they are -----------------------------------------------
