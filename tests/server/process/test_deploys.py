@@ -20,10 +20,11 @@ tls = pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 
 #: The drain for clients that behave. It ends long before a fifth of its deadline, the time that a busy
 #: handler is given.
-PATIENT = Drain(window=1, deadline=120)
+PATIENT = Drain(window=1, deadline=600)
 
 
 @tls
+@pytest.mark.timeout(600)
 async def test_a_stop_under_load_loses_no_message_and_resets_no_connection(base, tls):
     scenario = Scenario("busy", {("asks", f"{base}/work"): 50}, tls, PATIENT)
     outcome = await play(scenario, 0.3)
