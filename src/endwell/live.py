@@ -7,12 +7,14 @@ import multiprocessing
 import signal
 import traceback
 from collections.abc import Callable, Mapping
-from multiprocessing.sharedctypes import Synchronized
-from multiprocessing.synchronize import Event
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .options import Options
 from .server.app import Server
+
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
+    from multiprocessing.synchronize import Event
 
 __all__ = ["LiveServerProcess"]
 

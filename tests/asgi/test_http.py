@@ -275,13 +275,14 @@ async def test_a_body_that_breaks_a_rule_is_answered_by_the_server(transport, re
 
 @pytest.mark.parametrize("begun", [False, True])
 async def test_a_body_that_fails_behind_what_the_application_has_read_ends_the_connection(begun, transport):
-    go = asyncio.Event()
+    taken, go = asyncio.Event(), asyncio.Event()
 
     async def app(scope, receive, send):
         assert (await receive())["body"] == b"abc"
         if begun:
             await send(start())
             await send(body(b"x", True))
+        taken.set()
         await go.wait()
         if not begun:
             await send(start())
@@ -289,7 +290,7 @@ async def test_a_body_that_fails_behind_what_the_application_has_read_ends_the_c
 
     async with serving(app, transport) as peer:
         await peer.send(request_of("POST", "/", None, CHUNKED) + b"3\r\nabc\r\n")
-        await until(lambda: peer.server._dispatcher.tasks)
+        await within(taken.wait())
         await peer.send(b"malformed\r\n" + request_of(path="/smuggled"))
         (exchange,) = peer.server._listener.openings
         await until(lambda: not exchange.request_body().is_arriving)

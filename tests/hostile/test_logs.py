@@ -88,6 +88,7 @@ BY_NOBODY = {
     "restarting: the new workers are ready, the old ones drain",
     "the event loop is blocked: the process exits; these are the stacks of its threads:",
     "stopping: %s",
+    "Exception in the lifespan of the ASGI application",
     "the application could not shut down: %s",
     "the application does not support the lifespan protocol",
     "the event loop was stalled for %.1f s",
