@@ -171,6 +171,8 @@ def takers(scenario: Scenario, contenders: Sequence[Contender]) -> list[Contende
 
 def rotated(contenders: Sequence[Contender], turn: int) -> list[Contender]:
     """The order rotates, so that no contender always runs after the same one."""
+    if not contenders:  # those that are chosen do not support the scenario
+        return []
     start = turn % len(contenders)
     return [*contenders[start:], *contenders[:start]]
 
