@@ -110,7 +110,7 @@ class AccessLog:
         request = exchange.request
         if request is None:
             return
-        upgrade = "Upgrade" in request.headers and wants_websocket(request)
+        upgrade = wants_websocket(request)
         logger = websocket_logger if upgrade else access_logger
         if not logger.isEnabledFor(logging.INFO):
             return

@@ -25,7 +25,7 @@ from ..sync.request import Request as BlockingRequest
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.authority import is_among
 from .drain.run import DrainRun
-from .mounts import Mounts, upgrades
+from .mounts import Mounts
 from .observers import MAX_LOGGED, Observers
 from .pending import Decision, PendingAnswer
 from .respond import response_from
@@ -90,7 +90,7 @@ class Dispatcher:
 
     def _call_mounted(self, exchange: Exchange, request: Request) -> bool:
         """Have a mounted application answer. False if none has the path of the request."""
-        upgrade = upgrades(request)
+        upgrade = wants_websocket(request)
         mount = self.mounts.find(request, upgrade)
         if mount is None:
             return False

@@ -37,5 +37,4 @@ cdef class Mounts:
     cpdef call(self, Mount mount, Exchange exchange, Request request, bint upgrade)
 
 
-cpdef bint upgrades(Request request) except -1
 cdef _pair(address)

@@ -21,13 +21,12 @@ from ..errors import RequestRefused, ServiceUnavailable
 from ..http.request import Request
 from ..http.response import Response
 from ..options import Options
-from ..protocol.handshake import wants_websocket
 from ..protocol.negotiation import Accepted
 from ..protocol.opening import accept
 from .drain.run import DrainRun
 from .router import Route, RouteOptions, Router
 
-__all__ = ["Mount", "Mounts", "check_max_body", "check_prefix", "upgrades"]
+__all__ = ["Mount", "Mounts", "check_max_body", "check_prefix"]
 
 logger = logging.getLogger("endwell.server")
 
@@ -272,12 +271,6 @@ class _WebSocketHost:
             self._undecided.discard(self)
             self.call.gone()
             self.call.over()
-
-
-def upgrades(request: Request) -> bool:
-    """Whether the request asks for a WebSocket."""
-    # The shorter question first, because most requests do not.
-    return "Upgrade" in request.headers and wants_websocket(request)
 
 
 def _pair(address: object) -> Any:
