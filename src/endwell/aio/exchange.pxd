@@ -38,7 +38,7 @@ cdef class Exchange(Answerable):
     cpdef bint is_gone(self) except -1
     cpdef bint keeps_alive(self) except -1
     cpdef watch(self, watcher, bint half_close=*)
-    cpdef start(self, bytes head, bint keep)
+    cpdef start(self, int status, bytes head, bint keep)
     cpdef queue(self, bytes octets)
     cpdef bint flush(self) except -1
     cpdef write(self, bytes octets)

@@ -283,12 +283,11 @@ class Exchange(Answerable):
         if not self._is_reading_body():
             self._hold_on()
 
-    def start(self, head: bytes, keep: bool) -> None:
+    def start(self, status: int, head: bytes, keep: bool) -> None:
         """Queue the head of an answer. ``keep``: it says that the connection is kept alive."""
         self.answered = True
         if self._site.answered is not None:
-            # Behind "HTTP/1.1 ".
-            self._site.answered(self, int(head[9:12]))
+            self._site.answered(self, status)
         self._keep = keep
         self._core.requested()
         self._core.open(head)
@@ -353,13 +352,10 @@ class Exchange(Answerable):
         return self.take_held()
 
     def _end(self, last: bytes, exc: BaseException | None = None) -> None:
-        """Queue ``last``, and end the connection after it."""
         self._keep = False
         self._stop_body()
-        self._stream.receive = self._stream.eof = None
-        self.take_held()
-        self._core.refuse(last, monotonic(), exc)
-        self._stream.settle()
+        self._stream.eof = None
+        Answerable._end(self, last, exc)
 
     # -- from one request to the next -------------------------------------------------
 

@@ -123,10 +123,13 @@ class Answerable:
         (RFC 9931).
         """
         self.answered = True
+        self._end(complete(response, self.request, time.time()).serialize(), exc)
+
+    def _end(self, last: bytes, exc: BaseException | None = None) -> None:
+        """Queue ``last``, and end the connection after it."""
         self._stream.receive = None
         self._take_rest()
-        whole = complete(response, self.request, time.time())
-        self._core.refuse(whole.serialize(), monotonic(), exc)
+        self._core.refuse(last, monotonic(), exc)
         self._stream.settle()
 
     def abort(self) -> None:

@@ -22,7 +22,7 @@ class Exchange(Protocol):
         """Whether the connection has ended."""
         ...
 
-    def start(self, head: bytes, keep: bool) -> None:
+    def start(self, status: int, head: bytes, keep: bool) -> None:
         """Queue the head of the answer."""
 
     def watch(self, watcher: Callable[[], object]) -> None:
@@ -77,7 +77,7 @@ class StreamedAnswer:
         keep = keep and not (sends_body and request.version == "1.0")
         head = complete_head(response, request, time.time(), keep)
         chunked = "Transfer-Encoding" in head.headers
-        exchange.start(head.serialize(), keep)
+        exchange.start(head.status, head.serialize(), keep)
         exchange.watch(self._changed)
         self._stream.settle()
         iterator = aiter(chunks)

@@ -424,7 +424,7 @@ class HttpCall:
             if self._framing == LENGTH and len(body) <= SMALL:
                 self._left -= len(body)
                 head, body = head + body, b""
-            exchange.start(head, self._keep)
+            exchange.start(self._status, head, self._keep)
         elif self._framing == LENGTH:
             self._check_length(self._left, len(body), more)
         framing = self._framing
@@ -479,7 +479,7 @@ class HttpCall:
             self._length = size
         elif self._length != size:
             raise RuntimeError("Content-Length is not the size of the file")
-        self._exchange.start(self._head(size, False), self._keep)
+        self._exchange.start(self._status, self._head(size, False), self._keep)
         return size if self._framing == LENGTH else 0
 
     def end_file(self) -> None:
