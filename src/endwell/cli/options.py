@@ -12,7 +12,7 @@ from ..client.connect import ConnectKeywords
 from ..options import LEGACY, Options
 from .address import refuse_together, unix_path
 
-__all__ = ["add_options", "certificate_hint", "check_tls", "keywords_of"]
+__all__ = ["add_options", "certificate_hint", "check_tls", "keywords_of", "number"]
 
 #: Options of a client whose argument has a special form.
 _SPECIAL = frozenset(("compression", "subprotocols", "version"))
@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for option in _numbers():
         limits.add_argument(
             f"--{option.name.replace('_', '-')}",
-            type=_number(option),
+            type=number(float if option.metadata["unit"] == "s" else int),
             default=argparse.SUPPRESS,
             metavar={"s": "SECONDS", "bytes": "BYTES"}.get(option.metadata["unit"], "N"),
             help=f"default: {_format_default(option.default)}. {option.metadata['consequence'].replace('%', '%%')}",
@@ -96,11 +96,11 @@ def _numbers() -> list[Field[Any]]:
     ]
 
 
-def _number(option: Field[Any]) -> Callable[[str], float | None]:
+def number(kind: type[int | float]) -> Callable[[str], float | None]:
+    """A type for argparse: a number, or the word "none" for None."""
+
     def parse(text: str) -> float | None:
-        if text == "none":
-            return None
-        return float(text) if option.metadata["unit"] == "s" else int(text)
+        return None if text == "none" else kind(text)
 
     # argparse puts this name into the error message.
     parse.__name__ = "number"

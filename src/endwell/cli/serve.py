@@ -21,6 +21,7 @@ from ..server.run import run as run_server
 from ..wire.authority import join_authority
 from .address import DEFAULT_HOST, add_address, cannot_listen, refuse_together, unix_path
 from .lines import AccessLog, EndingLog, Lines
+from .options import number
 from .settings import configure_logging, load_environment, server_context
 from .switches import add_aliases, add_options, options_of
 from .target import load
@@ -201,7 +202,7 @@ def _add_drain(parser: argparse.ArgumentParser) -> None:
     )
     drain.add_argument(
         "--drain-rate",
-        type=_rate,
+        type=number(float),
         default=argparse.SUPPRESS,
         metavar="N",
         help=f"maximum clients that reconnect per second; 'none': no retry advice (default: {default.rate:g})",
@@ -381,10 +382,6 @@ def _unix_path(args: argparse.Namespace) -> str | None:
     if path.startswith("@") and args.unix_mode is not None:
         raise ValueError(f"--unix-mode needs a file, and the abstract socket {path} has none")
     return unix_path(path)
-
-
-def _rate(text: str) -> float | None:
-    return None if text == "none" else float(text)
 
 
 def _drain(args: argparse.Namespace) -> Drain:

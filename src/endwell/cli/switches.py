@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from .options import number
+
 __all__ = ["add_aliases", "add_options", "options_of"]
 
 #: The proxies that are trusted for an application without --forwarded-allow-ips. Precedent: uvicorn.
@@ -63,7 +65,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     for name, (option, kind, unit) in _NUMBERS.items():
         group.add_argument(
-            name, type=_number(kind), default=argparse.SUPPRESS, metavar=unit, help=f"the option {option}"
+            name, type=number(kind), default=argparse.SUPPRESS, metavar=unit, help=f"the option {option}"
         )
     group.add_argument(
         "--ws-per-message-deflate",
@@ -169,15 +171,6 @@ def _proxies(args: argparse.Namespace, *, application: bool) -> Sequence[str] | 
         return None
     names = [name.strip() for name in given.split(",") if name.strip()]
     return ("0.0.0.0/0", "::/0", "unix") if names == ["*"] else names
-
-
-def _number(kind: type[int | float]) -> Any:
-    def parse(text: str) -> float | None:
-        return None if text == "none" else kind(text)
-
-    # argparse puts this name into the error message.
-    parse.__name__ = "number"
-    return parse
 
 
 def _truth(text: str) -> bool:
