@@ -12,6 +12,7 @@ import pytest
 
 from endwell import Server, TcpEnd
 from endwell.asgi import ClientDisconnected
+from tests.asgi.events import body, body_of, start
 from tests.http1 import asked, request_of
 from tests.pair import nothing_left_behind, until, within
 from tests.raw import BOUND, HOST, PLAIN
@@ -38,24 +39,6 @@ def responding(*events):
             await send(event)
 
     return app
-
-
-async def body_of(receive):
-    body = b""
-    while True:
-        event = await receive()
-        assert event["type"] == "http.request"
-        body += event["body"]
-        if not event["more_body"]:
-            return body
-
-
-def start(status=200, *headers, **more):
-    return {"type": "http.response.start", "status": status, "headers": list(headers), **more}
-
-
-def body(octets=b"", more=False):
-    return {"type": "http.response.body", "body": octets, "more_body": more}
 
 
 async def echo(scope, receive, send):

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from endwell import Server
+from tests.asgi.events import body, body_of, start
 from tests.asgi.serving import serving as on_uvicorn
 from tests.http1 import asked, request_of
 from tests.pair import nothing_left_behind, until, within
@@ -34,24 +35,6 @@ async def serving(app, transport=PLAIN, max_body=None, **options):
     async with nothing_left_behind(), server.serving(ssl=transport.server), asked(server, transport) as peer:
         peer.server = server
         yield peer
-
-
-def start(status=200, *headers):
-    return {"type": "http.response.start", "status": status, "headers": list(headers)}
-
-
-def body(octets=b"", more=False):
-    return {"type": "http.response.body", "body": octets, "more_body": more}
-
-
-async def body_of(receive):
-    content = b""
-    while True:
-        event = await receive()
-        assert event["type"] == "http.request"
-        content += event["body"]
-        if not event["more_body"]:
-            return content
 
 
 async def end_tcp(peer):

@@ -243,8 +243,11 @@ def run(args: argparse.Namespace) -> int:
         if server is None:
             supervise(listen, options)
         else:
-            _observe(server, args, lines)
-            run_server(server, listen, context, options)
+            if not args.no_ending_log:
+                server.on_close(EndingLog(lines).ended)
+            run_server(
+                server, listen, context, options, None if args.no_access_log else AccessLog(lines).answered
+            )
     except SystemExit as exit_:
         if not isinstance(exit_.__cause__, OSError):
             raise
@@ -253,13 +256,6 @@ def run(args: argparse.Namespace) -> int:
     finally:
         lines.flush()
     return 0
-
-
-def _observe(server: Server, args: argparse.Namespace, lines: Lines) -> None:
-    if not args.no_ending_log:
-        server.on_close(EndingLog(lines).ended)
-    if not args.no_access_log:
-        server._answer_callbacks.append(AccessLog(lines).answered)
 
 
 def _process_options(args: argparse.Namespace) -> ProcessOptions:

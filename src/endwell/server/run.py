@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
+from ..aio.exchange import Exchange
 from ..aio.loop import check_system, loop_factory
 from ..aio.syscalls import monotonic
 from ..errors import StartupFailed
@@ -48,16 +49,26 @@ TASK_CLEANUP_TIME = 0.2
 POLL_INTERVAL = 0.1
 
 
-def run(server: Server, listen: Listen, ssl: tls.SSLContext | None, options: ProcessOptions) -> None:
+def run(
+    server: Server,
+    listen: Listen,
+    ssl: tls.SSLContext | None,
+    options: ProcessOptions,
+    answered: Callable[[Exchange, int], object] | None = None,
+) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP, then drain; or until the application has drained. Blocks.
 
     The process serves alone, or as a worker if a supervisor started it, or it supervises workers. A
     second SIGINT or SIGTERM stops immediately.
 
+    ``answered(exchange, status)`` is called in the event loop for each answer to a request. It must not raise.
+
     Raises:
         NotImplementedError: The system is Windows.
     """
     check_system()
+    if answered is not None:
+        server._answer_callbacks.append(answered)
     if asyncio._get_running_loop() is not None:
         raise RuntimeError(
             "run() starts its own event loop, but this thread already runs one (an async function, "
