@@ -18,6 +18,7 @@ from endwell.aio.tcp import TcpDriver
 from endwell.aio.tls import TlsDriver
 from endwell.aio.transport import TlsTransportDriver
 from endwell.asgi import ClientDisconnected
+from endwell.server.drain.timetable import ANSWER_TIME
 from tests.contract.endings.truth import ENDINGS, MAX_SIZE, OURS
 from tests.contract.endings.witness import PATIENT
 from tests.pair import until
@@ -192,14 +193,21 @@ async def test_a_stop_tells_a_busy_application_and_cancels_it_within_the_deadlin
 ):
     from endwell import Drain
 
-    scene = Scene(host, application, DOING["busy"], Drain(deadline=0.3))
-    async with scene.serving(transport) as (served, peer):
-        reading = asyncio.create_task(peer.read_to_the_end(answer=True))
-        reading.add_done_callback(lambda _: peer.sock.close())
-        began = time.monotonic()
-        await served.shutdown()  # uvicorn itself would wait for ever
-        assert time.monotonic() - began < PROMPT
-        seen = await reading
+    for _ in range(5):
+        caplog.clear()
+        scene = Scene(host, application, DOING["busy"], Drain(deadline=0.3))
+        async with scene.serving(transport) as (served, peer):
+            reading = asyncio.create_task(peer.read_to_the_end(answer=True))
+            reading.add_done_callback(lambda _: peer.sock.close())
+            began = time.monotonic()
+            await served.shutdown()  # uvicorn itself would wait for ever
+            took = time.monotonic() - began
+            assert took < PROMPT
+            seen = await reading
+        # The peer, which is in this process, has 2 s for its answer. If the machine has not run the process for
+        # so long, the connection was aborted, as it should be.
+        if took < ANSWER_TIME:
+            break
     scene.check(OURS["stop"], seen, transport)
     assert isinstance(scene.told.raised, asyncio.CancelledError)
     assert scene.told.endings[0].cause is Cause.SERVER_DRAINED
