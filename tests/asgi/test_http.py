@@ -144,6 +144,44 @@ async def test_a_body_comes_in_parts_and_its_end_is_told(transport, bytewise):
         assert (await peer.ask(request_of("DELETE", "/"))).body == b""
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_body_of_get_and_head_is_passed_to_the_application(method, transport):
+    bodies = []
+
+    async def app(scope, receive, send):
+        bodies.append(await body_of(receive))
+        await send(start())
+        await send(body())
+
+    async def unread(scope, receive, send):
+        await send(start())
+        await send(body())
+
+    chunked = request_of(method, "/", None, CHUNKED) + b"3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
+    for application in (app, unread):
+        async with serving(application, transport, max_body=1000) as peer:
+            for request in (request_of(method, "/", b"hello"), chunked, request_of(method, "/", b"")):
+                assert (await peer.ask(request, method)).status == 200
+            assert (await peer.ask(request_of(method), method)).status == 200
+    assert bodies == [b"hello", b"hello", b"", b""]
+    async with serving(app, transport, max_body=4) as peer:
+        assert (await peer.ask(request_of(method, "/", b"hello"), method)).status == 413
+    assert len(bodies) == 4
+
+
+async def test_an_upgrade_with_a_body_does_not_reach_the_application(transport):
+    """What follows its head could be read as frames."""
+    called = []
+
+    async def app(scope, receive, send):
+        called.append(scope)
+
+    async with serving(app, transport) as peer:
+        request = request_of("GET", "/", b"hello", "Connection: Upgrade", "Upgrade: websocket")
+        assert (await peer.ask(request)).status == 413
+    assert called == []
+
+
 async def test_a_large_body_is_read_only_as_fast_as_the_application_asks():
     go, sizes = asyncio.Event(), []
 

@@ -303,10 +303,26 @@ def test_a_malformed_host_is_refused(host: bytes) -> None:
         b"transfer-encoding: identity",
     ],
 )
-def test_a_body_on_a_get_is_too_large(method: bytes, line: bytes) -> None:
-    for more in ((), (b"Connection: Upgrade", b"Upgrade: websocket")):
-        with pytest.raises(BodyTooLarge):
-            RequestReader(OPTIONS).receive(request(line, *more, first=method + b" / HTTP/1.1"))
+def test_a_body_on_an_upgrade_is_too_large(method: bytes, line: bytes) -> None:
+    more = (b"Connection: Upgrade", b"Upgrade: websocket")
+    with pytest.raises(BodyTooLarge):
+        RequestReader(OPTIONS).receive(request(line, *more, first=method + b" / HTTP/1.1"))
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_a_get_may_have_a_body_with_an_unambiguous_length(method: bytes) -> None:
+    for line, has_body in (
+        (b"X: y", False),
+        (b"Content-Length: 0", False),
+        (b"Content-Length: 5", True),
+        (b"Transfer-Encoding: chunked", True),
+    ):
+        reader = RequestReader(OPTIONS)
+        assert reader.receive(request(line, first=method + b" / HTTP/1.1") + b"hello") is not None
+        assert (reader.has_body, reader.rest) == (has_body, b"hello")
+    for line in (b"Transfer-Encoding: xchunked", b"transfer-encoding: identity", b"Content-Length: +5"):
+        with pytest.raises(BadRequest):
+            RequestReader(OPTIONS).receive(request(line, first=method + b" / HTTP/1.1"))
 
 
 def test_a_content_length_of_0_is_no_body() -> None:

@@ -37,6 +37,7 @@ cdef class Exchange(Answerable):
 
     cpdef bint is_gone(self) except -1
     cpdef bint keeps_alive(self) except -1
+    cpdef bint has_body(self) except -1
     cpdef watch(self, watcher, bint half_close=*)
     cpdef start(self, int status, bytes head, bint keep)
     cpdef queue(self, bytes octets)

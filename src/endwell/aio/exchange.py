@@ -185,6 +185,10 @@ class Exchange(Answerable):
         while chunk := await body.chunk():
             yield chunk
 
+    def has_body(self) -> bool:
+        """Whether the request may have a body."""
+        return self._reader.has_body
+
     def request_body(self) -> RequestBody:
         """The body, which is also that of :attr:`request` from now on."""
         if self._body is None:
@@ -269,7 +273,7 @@ class Exchange(Answerable):
             return False
         if not allows_keep_alive(request):
             return False
-        return request.method in ("GET", "HEAD") or self.request_body().can_be_skipped()
+        return not self._reader.has_body or self.request_body().can_be_skipped()
 
     def watch(self, watcher: Callable[[], object], half_close: bool = True) -> None:
         """Read on while the request is answered, so that a disconnect of the client is noticed.

@@ -140,7 +140,7 @@ class HttpCall:
         self._host = host
         self._thread = thread_ident()
         self._body: RequestBody | None = None
-        if request.method not in ("GET", "HEAD"):
+        if exchange.has_body():
             self._body = exchange.request_body()
             self._body.limit(max_body)
         # Whether the application has not got the end of the request's body.

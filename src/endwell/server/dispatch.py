@@ -16,7 +16,13 @@ from ..aio.exchange import Exchange
 from ..aio.websocket import WebSocket, begin_close, close_for
 from ..codes import CloseCode
 from ..ending import Cause
-from ..errors import ConnectionClosed, MisdirectedRequest, RequestRefused, ServiceUnavailable
+from ..errors import (
+    BodyTooLarge,
+    ConnectionClosed,
+    MisdirectedRequest,
+    RequestRefused,
+    ServiceUnavailable,
+)
 from ..http import Accept, Request, Response, StreamingResponse
 from ..options import Options
 from ..protocol.handshake import wants_websocket
@@ -256,6 +262,9 @@ class Dispatcher:
             return None
         if upgrade:
             return await self._decide(pending)
+        if request.method in ("GET", "HEAD") and not body.is_over:
+            # Some recipients ignore the body of such a request, and read it as the next request (RFC 9110 §9.3.1).
+            raise BodyTooLarge("a page accepts no request of this method with a body")
         route, params = self.router.match(request.raw_path, "http", request.method)
         request.params = params
         pending.begin(f"the page {route.pattern!r} ({route.name})")

@@ -55,21 +55,23 @@ def body_length(method: str, version: str, headers: Headers) -> int | None:
     return int(lengths[0])
 
 
-def check_body(method: str, version: str, headers: Headers, legacy: bool) -> None:
-    """Check what the head of a request says about its body.
+def check_body(method: str, version: str, headers: Headers, legacy: bool) -> bool:
+    """Check what the head of a request says about its body. Returns whether the request may have one.
 
     Raises a subclass of :exc:`RequestRefused`.
     """
-    # The bytes of a body could be read as another request or as frames (request smuggling). Neither an
-    # upgrade nor a page needs a body.
     if method not in ("GET", "HEAD"):
         body_length(method, version, headers)
-    elif "Transfer-Encoding" in headers or headers.get_all("Content-Length") not in (
-        [],
-        ["0"],
-        _length_of_challenge(headers, legacy),
-    ):
-        raise BodyTooLarge("this server accepts no request of this method with a body")
+        return True
+    challenge = _length_of_challenge(headers, legacy)
+    if "Upgrade" not in headers and not challenge:
+        # RFC 9110 §9.3.1: "content received in a GET request has no generally defined semantics", but it is
+        # framed as in any other request.
+        return body_length(method, version, headers) != 0
+    # The bytes of a body could be read as frames (request smuggling). No upgrade needs a body.
+    if "Transfer-Encoding" in headers or headers.get_all("Content-Length") not in ([], ["0"], challenge):
+        raise BodyTooLarge("this server accepts no request for an upgrade with a body")
+    return False
 
 
 def _length_of_challenge(headers: Headers, legacy: bool) -> list[str]:

@@ -1,6 +1,6 @@
 """HTTP/1.1 heads: a server reads requests, a client reads responses.
 
-This module parses requests itself, and more strictly than llhttp (a test compares the two): no body, no line
+This module parses requests itself, and more strictly than llhttp (a test compares the two): no line
 folding, no alternative spellings. httptools (llhttp) parses responses and bodies; this module limits them.
 """
 
@@ -50,6 +50,8 @@ class RequestReader:
         self._link = link
         #: The bytes after the head, once it is complete.
         self.rest = b""
+        #: Whether the request may have a body.
+        self.has_body = False
 
     def receive(self, data: bytes) -> Request | None:
         """Add received bytes. Returns the request once its head is complete; None before.
@@ -72,7 +74,7 @@ class RequestReader:
                 raise BadRequest("the head contains a control character")
             lines = head.decode("latin-1").split("\r\n")
         legacy = bool(self._options.legacy)
-        method, target, version, headers = _request(lines, legacy)
+        method, target, version, headers, self.has_body = _request(lines, legacy)
         # Interned, so that all requests share one string.
         request = Request(intern(method), target, headers, version, self._remote_address)
         if self._link:
@@ -297,8 +299,8 @@ class _Message:
         self.complete = True
 
 
-def _request(lines: list[str], legacy: bool) -> tuple[str, str, str, Headers]:
-    """Parse the lines of a head without control characters: method, target, version and fields.
+def _request(lines: list[str], legacy: bool) -> tuple[str, str, str, Headers, bool]:
+    """Parse the lines of a head without control characters: method, target, version, fields, and if it has a body.
 
     RFC 9112 §5: field-line = field-name ":" OWS field-value OWS. So no line is folded. §5.1: "No whitespace
     is allowed between the field name and colon."
@@ -338,9 +340,8 @@ def _request(lines: list[str], legacy: bool) -> tuple[str, str, str, Headers]:
         others = [field for field in fields if field[0].lower() != "host"]
         headers = checked_headers([("Host", authority), *others])
         check_hosts([authority], version)
-    if framed:
-        check_body(method, version, headers, legacy)
-    return method, target, version, headers
+    has_body = framed and check_body(method, version, headers, legacy)
+    return method, target, version, headers, has_body
 
 
 def _request_line(line: str) -> tuple[str, str, str]:
