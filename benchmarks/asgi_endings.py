@@ -133,12 +133,15 @@ class Outcome:
     closed: float = 0.0
     #: "FIN" or "RST"; empty if TCP stayed open.
     tcp: str = ""
+    #: When this program gave up waiting for the end of TCP. What the application is told later, comes of that.
+    gave_up: float = float("inf")
     #: Seconds from SIGTERM to the end of the process; None if it did not end.
     exit: float | None = None
 
     def first(self, *events: str) -> dict[str, Any] | None:
         """The first of ``events`` that the application was told."""
-        return next((each for each in self.told if each["event"] in events), None)
+        known = (each for each in self.told if each["time"] < self.gave_up)
+        return next((each for each in known if each["event"] in events), None)
 
     def told_while_busy(self) -> dict[str, Any] | None:
         """What the application was told before it was awake."""
@@ -162,7 +165,7 @@ def of_application(outcome: Outcome, codes: tuple[int, ...]) -> str:
     told = outcome.first("disconnect")
     if told is None:
         return "no limit" if outcome.first("message") else "app not told"
-    return "" if told["code"] in codes else f"app told {told['code']}"
+    return "" if told["code"] in codes else f"app told {told['code'] or 'no code'}"
 
 
 def of_peer(outcome: Outcome, codes: tuple[int, ...]) -> str:
@@ -206,12 +209,11 @@ def while_busy(*codes: int, answered: bool = False) -> Callable[[Outcome], Verdi
     def judge(outcome: Outcome) -> Verdict:
         awake = outcome.first("awake")
         early = awake is None or outcome.closed < awake["time"]
-        if answered and (outcome.close is None or not early):
-            peer = "Close not answered"
-        else:
-            peer = ""
+        peer = "not answered while busy" if answered and (outcome.close is None or not early) else ""
         told = outcome.told_while_busy()
-        if told is not None and told.get("code", codes[0]) in codes:
+        if told is not None and told["event"] == "cancelled":
+            return (WRONG, f"cancelled, {peer}") if peer else (PARTLY, "cancelled")
+        if told is not None and told["code"] in codes:
             return level(peer, "") if answered else (RIGHT, "")
         if wrong := of_application(outcome, codes):
             return WRONG, ", ".join(filter(None, (wrong, peer)))
@@ -525,6 +527,7 @@ class Measurement:
                         if not row.act.startswith(("close", "silence", "fin")) and not peer.seen.close_notify:
                             await peer.frame(CLOSE, received.payload)
         except TimeoutError:
+            outcome.gave_up = time.monotonic()
             return
         except (BrokenPipeError, ConnectionResetError):
             outcome.tcp = "RST"

@@ -14,6 +14,7 @@ import pytest
 
 from endwell import Server
 from tests.asgi.events import body, body_of, start
+from tests.asgi.serving import mounted
 from tests.asgi.serving import serving as on_uvicorn
 from tests.http1 import asked, request_of
 from tests.pair import nothing_left_behind, until, within
@@ -219,6 +220,43 @@ async def test_an_application_that_awaits_something_cancelled_has_failed(caplog)
             answer = await peer.ask(request_of())
             assert (answer.status, answer.body) == (500, b"internal error\n")
         assert len(caplog.messages) == 2
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_an_application_that_cancels_its_own_task_has_failed(begun, caplog):
+    async def app(scope, receive, send):
+        if begun:
+            await send(start())
+            await send(body(b"x", True))
+        asyncio.current_task().cancel()
+        await asyncio.sleep(0)
+
+    async with serving(app) as peer:
+        await peer.send(request_of())
+        if begun:
+            await peer.peer.read_head()
+            assert await peer.rest() == b"1\r\nx\r\n"
+        else:
+            answer = await peer.answer()
+            assert (answer.status, answer.body) == (500, b"internal error\n")
+        await until(lambda: not peer.server._dispatcher.tasks)
+        assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("way", ["mounted", "uvicorn"])
+async def test_a_websocket_of_an_application_that_awaits_something_cancelled_closes_with_1011(way, caplog):
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        cancelled = asyncio.get_running_loop().create_future()
+        cancelled.cancel()
+        await cancelled
+
+    async with (mounted(app) if way == "mounted" else on_uvicorn(app)) as served:
+        with await served.connect() as peer:
+            assert (await peer.read_to_the_end(answer=True)).close.code == 1011
+        await until(lambda: not served.is_busy)
+    assert len([record for record in caplog.records if record.levelno >= logging.ERROR]) == 1
 
 
 async def test_a_refused_client_that_leaves_is_no_fault_of_the_application(caplog):

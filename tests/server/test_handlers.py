@@ -222,6 +222,55 @@ async def test_a_page_that_awaits_a_cancelled_task_gives_500(caplog):
     assert len(errors(caplog)) == 1
 
 
+async def test_a_page_that_cancels_its_own_task_gives_500(caplog):
+    server = endwell.Server(open_timeout=TOO_LATE)
+
+    @server.get("/")
+    async def page(request):
+        asyncio.current_task().cancel()
+        await asyncio.sleep(0)
+
+    async with server.serving():
+        assert await status(server, "/") == 500
+        await until(lambda: not server._listener.openings)
+    assert len(errors(caplog)) == 1
+
+
+@pytest.mark.parametrize("how", ["raises", "cancels"])
+async def test_a_streamed_body_that_is_cancelled_by_the_application_is_logged(how, caplog):
+    server = endwell.Server()
+
+    @server.get("/")
+    async def page(request):
+        yield "begun"
+        if how == "raises":
+            raise asyncio.CancelledError
+        asyncio.current_task().cancel()
+        await asyncio.sleep(0)
+
+    async with server.serving():
+        assert await status(server, "/") == 200
+        await until(lambda: not server._listener.openings)
+    (record,) = errors(caplog)
+    assert record.exc_info[0] is asyncio.CancelledError
+
+
+async def test_a_handler_that_awaits_a_cancelled_task_closes_with_1011(caplog):
+    server = endwell.Server()
+
+    @server.websocket("/")
+    async def handler(ws):
+        job = asyncio.get_running_loop().create_future()
+        job.cancel()
+        await job
+
+    async with server.serving():
+        with await RawPeer.connect(server.port) as peer:
+            assert (await peer.read_to_the_end(answer=True)).close.code == 1011
+        await until(lambda: not server._dispatcher.tasks)
+    assert len(errors(caplog)) == 1
+
+
 @pytest.mark.parametrize("kind", UNUSUAL)
 async def test_a_handler_that_raises_a_base_exception_closes_with_1011(kind, caplog):
     server = endwell.Server()

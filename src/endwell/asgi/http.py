@@ -92,8 +92,8 @@ class Host(Protocol):
         """
         ...
 
-    def stopping(self) -> RequestRefused:
-        """The answer to a request whose task is cancelled."""
+    def stopping(self) -> RequestRefused | None:
+        """The answer to a request whose task is cancelled by a stop; None if no stop has cancelled it."""
         ...
 
 
@@ -160,10 +160,11 @@ class HttpCall:
     # -- the application's task ---------------------------------------------------
 
     def cancelled(self, exc: BaseException) -> None:
-        """The application was cancelled, because the server stops, or has awaited something that was."""
+        """The application was cancelled, because the server stops; or it has cancelled itself."""
         task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            self._give_up(self._host.stopping())
+        refusal = self._host.stopping() if task is not None and task.cancelling() else None
+        if refusal is not None:
+            self._give_up(refusal)
         else:
             self._fail(exc)
 

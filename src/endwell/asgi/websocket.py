@@ -123,21 +123,27 @@ class WebSocketCall:
         """Call the application; then close the connection if it is still open."""
         try:
             returned = await application(self.scope, self.events.receive, self.events.send)
-        except asyncio.CancelledError:
-            self._finish(Cause.CANCELLED, CloseCode.GOING_AWAY)
-            raise
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                self._finish(Cause.CANCELLED, CloseCode.GOING_AWAY)
+                raise
+            self._fail(exc)  # the application awaited something that was cancelled
         except (GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            if not self._tells_the_end(exc):
-                self._host.logger.error("Exception in ASGI application", exc_info=exc)
-            self._finish(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
+            self._fail(exc)
         else:
             if not self._answered() and not self._exchange.gone:
                 self._host.logger.error("ASGI callable returned without completing handshake.")
             elif returned is not None:
                 self._host.logger.error("ASGI callable should return None, but returned %r.", returned)
             self._finish(Cause.HANDLER_RETURNED, CloseCode.NORMAL_CLOSURE)
+
+    def _fail(self, exc: BaseException) -> None:
+        if not self._tells_the_end(exc):
+            self._host.logger.error("Exception in ASGI application", exc_info=exc)
+        self._finish(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
 
     def _tells_the_end(self, exc: BaseException) -> bool:
         """Whether ``exc`` only says that the connection has ended, so that it is not a fault."""

@@ -144,7 +144,7 @@ class Dispatcher:
             answer = exc
         except asyncio.CancelledError as exc:
             # The cause is open_timeout, after which a response was sent; or a stop of the server; or the
-            # handler awaited something that was cancelled.
+            # handler has cancelled itself, or awaited something that was cancelled.
             if not pending.exchange.answered:
                 self._respond(pending.exchange, pending.request, self._cancelled(pending.request, exc))
             raise
@@ -174,17 +174,15 @@ class Dispatcher:
         except RequestRefused as exc:  # the body of the request, which the iterable has read
             self._tell_refusal(pending.exchange, exc)
             pending.exchange.abort()
-        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+        except asyncio.CancelledError as exc:
+            if not self._is_cancelled_by_stop():
+                self._log_failure(pending.request, exc)
+            raise
+        except (GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
             # The status is sent, so the client only sees that the connection was aborted.
-            request = pending.request
-            logger.error(
-                "answering %r for %s failed",
-                request.raw_path,
-                format_peer(request.remote_address),
-                exc_info=exc,
-            )
+            self._log_failure(pending.request, exc)
             pending.exchange.abort()
 
     def _time_out(self, pending: PendingAnswer, task: asyncio.Task[None]) -> None:
@@ -227,21 +225,25 @@ class Dispatcher:
         self._answer(exchange, answer)
 
     def _cancelled(self, request: Request, exc: BaseException) -> Response | RequestRefused:
-        task = asyncio.current_task()
-        if task is None or not task.cancelling():
+        if self.drain_run is None or not self._is_cancelled_by_stop():
             return self._internal_error(request, exc)
-        if self.drain_run is None:
-            return ServiceUnavailable("the server is stopping")
         return self.drain_run.refuse()
+
+    def _is_cancelled_by_stop(self) -> bool:
+        task, run = asyncio.current_task(), self.drain_run
+        return run is not None and run.has_cancelled and task is not None and task.cancelling() > 0
 
     def _internal_error(self, request: Request, exc: BaseException, *, told: bool = False) -> Response:
         """Log ``exc``, and report the refusal, unless another one was ``told``: a 503 after ``open_timeout``."""
-        logger.error(
-            "answering %r for %s failed", request.raw_path, format_peer(request.remote_address), exc_info=exc
-        )
+        self._log_failure(request, exc)
         if not told:
             self.failed(request)
         return Response.text("internal error\n", 500)
+
+    def _log_failure(self, request: Request, exc: BaseException) -> None:
+        logger.error(
+            "answering %r for %s failed", request.raw_path, format_peer(request.remote_address), exc_info=exc
+        )
 
     def failed(self, request: Request) -> None:
         """Call the observers for a request that gets 500."""
@@ -414,7 +416,12 @@ class Dispatcher:
             finally:
                 if not route.blocking:
                     self._returned(ws)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                # The handler awaited something that was cancelled.
+                await self._failed(ws, route, exc)
+                return
             await close_for(ws, Cause.CANCELLED, CloseCode.GOING_AWAY)
             raise
         except (GeneratorExit, KeyboardInterrupt):

@@ -17,7 +17,7 @@ from ..asgi.http import HttpCall
 from ..asgi.lifespan import Lifespan
 from ..asgi.scope import Kind, scope_of, tls_extension
 from ..asgi.websocket import WebSocketCall
-from ..errors import RequestRefused, ServiceUnavailable
+from ..errors import RequestRefused
 from ..http.request import Request
 from ..http.response import Response
 from ..options import Options
@@ -201,10 +201,10 @@ class _HttpHost:
             self._dispatcher.failed(request)
         return Response.text("internal error\n", 500)
 
-    def stopping(self) -> RequestRefused:
-        """The answer to a request whose task is cancelled."""
+    def stopping(self) -> RequestRefused | None:
+        """The answer to a request whose task is cancelled by a stop; None if no stop has cancelled it."""
         run = self._dispatcher.drain_run
-        return ServiceUnavailable("the server is stopping") if run is None else run.refuse()
+        return run.refuse() if run is not None and run.has_cancelled else None
 
 
 class _WebSocketHost:

@@ -81,6 +81,8 @@ class DrainRun:
         self._log_due = self.timetable.begins(Phase.WAIT) + LOG_DELAY
         self._quiescence: dict[WebSocket, Quiescence] = {}
         self._phase = Phase.CLOSE
+        #: Whether the tasks of handlers and pages are cancelled.
+        self.has_cancelled = False
         self._phases: dict[Phase, float] = {}
         self._began = self._entered = monotonic()
         self._endings: Counter[str] = Counter()
@@ -167,6 +169,7 @@ class DrainRun:
         self._phases[self._phase] = now - self._entered + self._phases.get(self._phase, 0.0)
         self._phase, self._entered = phase, now
         if phase is Phase.CANCEL:
+            self.has_cancelled = True
             cancelled = sum(not route.blocking for route in self._handlers.values())
             self._cancelled = self._cancelled or cancelled
             for task in list(self._tasks):
