@@ -476,6 +476,43 @@ async def test_a_generator_whose_client_leaves_is_closed(transport, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_quiet_generator_whose_client_sends_a_fin_goes_on_until_a_write_fails(reads, caplog):
+    """Only a write shows whether the client has half-closed TCP and still reads, or has closed its socket."""
+    server, ended, begun, more = Server(), [], asyncio.Event(), asyncio.Event()
+
+    @server.get("/")
+    async def handler(request):
+        try:
+            yield "first"
+            begun.set()
+            await more.wait()
+            yield "second"
+            if not reads:
+                await asyncio.Event().wait()
+        finally:
+            ended.append(1)
+
+    async with server.serving(), nothing_left_behind():
+        with await RawPeer.connect_tcp(server.port) as peer:
+            await peer.write(request_of("GET", "/"))
+            await within(begun.wait())
+            (exchange,) = server._listener.openings
+            while b"first" not in peer._received:
+                assert await peer.more()
+            if reads:
+                peer.fin()
+            else:
+                peer.sock.close()
+            await until(lambda: exchange.half_closed)
+            assert not ended
+            more.set()
+            if reads:
+                assert (await rest_of(peer)).endswith(chunked(b"second"))
+            await until(lambda: ended and not server._dispatcher.tasks)
+    assert not caplog.records
+
+
 async def test_the_cleanup_of_a_generator_is_not_cancelled(transport, caplog):
     """The server learns from a failed write that the client is gone, while the generator is not awaited."""
     server, cleaned = Server(), []

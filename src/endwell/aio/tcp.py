@@ -93,7 +93,8 @@ class TcpDriver(Driver):
         if reading is not self._reading:
             if reading:
                 self._watch_reads()
-            elif self.core.pauses() & _REQUEST:
+            # An answer that is produced for long: a reset is noticed, also behind a FIN.
+            elif self.core.pauses() & _REQUEST and self.eof is None:
                 self._reactor.remove_reader(self._fd)
             else:
                 self._reactor.watch_errors_only(self._fd)
