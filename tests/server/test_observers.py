@@ -8,6 +8,7 @@ import pytest
 
 from endwell import Server
 from endwell.server.observers import Observers
+from tests.http1 import asked, request_of
 from tests.pair import nothing_left_behind, until
 from tests.raw import RawPeer
 
@@ -48,6 +49,45 @@ async def test_on_open_of_a_plain_handler_runs_in_the_handlers_thread():
             await peer.read_to_the_end(answer=True)
     assert len(threads) == 2
     assert threads[0] is threads[1] is not threading.main_thread()
+
+
+async def test_a_request_names_its_route_for_the_labels_of_metrics(face, transport):
+    server, routes = Server(), []
+    server.on_open(lambda ws: routes.append(ws.request.route))
+    server.on_refused(lambda request, status, reason: routes.append((status, request.route)))
+
+    @server.process_request
+    def not_known_yet(request):
+        assert request.route is None
+
+    async def script(ws, room):
+        routes.append(ws.request.route)
+
+    server.websocket("/rooms/{room}")(face.handler(script))
+    server.get("/pages/{page}")(lambda request, page: f"{request.route} {page}")
+
+    @server.get("/coroutines/{page}")
+    async def page(request, page):
+        return f"{request.route} {page}"
+
+    async def mounted(scope, receive, send):
+        raise ValueError
+
+    server.mount("/app", mounted, lifespan="off")
+    async with nothing_left_behind(), server.serving(ssl=transport.server):
+        async with asked(server, transport) as peer:
+            assert (await peer.ask(request_of(path="/pages/1"))).body == b"/pages/{page} 1"
+            assert (await peer.ask(request_of(path="/coroutines/1"))).body == b"/coroutines/{page} 1"
+            assert (await peer.ask(request_of(path="/app/1"))).status == 500
+        async with asked(server, transport) as peer:
+            await peer.send(peer.peer.request("/rooms/1").replace(b"Host", b"Origin: http://evil\r\nHost"))
+            assert (await peer.answer()).status == 403
+        async with asked(server, transport) as peer:
+            await peer.send(peer.peer.request("/rooms/1"))
+            assert (await peer.answer()).status == 101
+            await peer.peer.read_to_the_end(answer=True)
+            peer.peer.fin()
+    assert routes == [(500, "/app/{path:path}"), (403, "/rooms/{room}"), "/rooms/{room}", "/rooms/{room}"]
 
 
 async def test_a_connection_that_is_refused_does_not_open():

@@ -10,6 +10,7 @@ cdef class Request:
     cdef readonly object version
     cdef readonly object remote_address
     cdef public object params
+    cdef public object route
     cdef object _link
     cdef object _rare
 
@@ -24,4 +25,4 @@ cpdef set_link(Request request, link)
 @cython.locals(original=Request)
 cpdef Request forward(Request request, remote_address, bint secure, Headers headers)
 @cython.locals(request=Request)
-cpdef Request _request(tuple head, dict params, bytes body)
+cpdef Request _request(tuple head, dict params, bytes body, route)

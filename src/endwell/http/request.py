@@ -57,7 +57,7 @@ class Query(dict[str, str]):
 class Request:
     """The head of an HTTP request.
 
-    The attributes have the names of the arguments. They are read-only, except `params`. `headers` can
+    The attributes have the names of the arguments. They are read-only, except `params` and `route`. `headers` can
     be changed in place. `repr()` hides the query and credentials.
 
     Args:
@@ -106,6 +106,7 @@ class Request:
         "method",
         "params",
         "remote_address",
+        "route",
         "target",
         "version",
     )
@@ -127,6 +128,9 @@ class Request:
         self.remote_address = remote_address
         #: The path parameters of the route; empty until the route is known.
         self.params: Mapping[str, str] = NO_PARAMS
+        #: The pattern of the route, such as ``"/rooms/{room}"``, which is suitable as the label of a metric; that of
+        #: a mounted application is its prefix and ``"/{path:path}"``. None until the route is known.
+        self.route: str | None = None
         # None if the request did not come over TLS. Else the ssl.SSLObject, or True if it is unknown.
         self._link: object = secure or None
         # What few requests have; None if this one has none of it.
@@ -134,7 +138,7 @@ class Request:
 
     def __reduce__(self) -> tuple[Any, ...]:
         head = (self.method, self.target, self.headers, self.version, self.remote_address, self.secure)
-        return _request, (head, dict(self.params), challenge_of(self))
+        return _request, (head, dict(self.params), challenge_of(self), self.route)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Request) and self.__reduce__()[1] == other.__reduce__()[1]
@@ -252,8 +256,9 @@ class Request:
         return serialize_head(first_line, self.headers) + challenge_of(self)
 
 
-def _request(head: tuple[Any, ...], params: dict[str, str], body: bytes) -> Request:
+def _request(head: tuple[Any, ...], params: dict[str, str], body: bytes, route: str | None) -> Request:
     request = Request(*head)
+    request.route = route
     if params:
         request.params = params
     if body:
@@ -334,11 +339,12 @@ def forward(request: Request, remote_address: object, secure: bool, headers: Hea
 def imitate(request: Request, original: Request) -> None:
     """Give ``request`` all that its constructor does not take."""
     request.params = original.params
+    request.route = original.route
     request._link = original._link
     request._rare = _rare_of(original)
 
 
-_WRITABLE = frozenset(("params", "state", "_link", "_rare"))
+_WRITABLE = frozenset(("params", "route", "state", "_link", "_rare"))
 
 
 def _set_once(request: Request, name: str, to: object) -> None:

@@ -268,7 +268,7 @@ class Dispatcher:
             # Some recipients ignore the body of such a request, and read it as the next request (RFC 9110 §9.3.1).
             raise BodyTooLarge("a page accepts no request of this method with a body")
         route, params = self.router.match(request.raw_path, "http", request.method)
-        request.params = params
+        request.params, request.route = params, route.pattern
         pending.begin(f"the page {route.pattern!r} ({route.name})")
         if route.blocking:
             # Read here, so that a slow client does not occupy a thread.
@@ -280,6 +280,7 @@ class Dispatcher:
         """Call the route's ``accept`` function, if it has one. Returns its Response, if it refuses."""
         request = pending.request
         route, request.params = self.router.match(request.raw_path, "websocket")
+        request.route = route.pattern
         function = route.accept
         if function is None:
             return None
@@ -342,6 +343,7 @@ class Dispatcher:
 
     def _accept(self, exchange: Exchange, request: Request, decision: Decision | None = None) -> None:
         route, params = self.router.match(request.raw_path, "websocket")
+        request.route = route.pattern
         if decision is None and route.accept is not None:
             self._start_answering(exchange, request)
             return

@@ -136,6 +136,7 @@ class Mounts:
     def call(self, mount: Mount, exchange: Exchange, request: Request, upgrade: bool) -> Any:
         """Return the coroutine that answers the request; None if it is answered already."""
         exchange.wait_for_answer()
+        request.route = mount.route.pattern
         if upgrade:
             return self._websocket(mount, exchange, request)
         scope = mount.scope(exchange, request, "http")
