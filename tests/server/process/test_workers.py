@@ -10,6 +10,8 @@ import socket
 import sys
 import threading
 import time
+import urllib.request
+from collections import Counter
 
 import pytest
 
@@ -33,12 +35,12 @@ async def ended(*connections):
     return [await within(ws.closed) for ws in connections]
 
 
-async def connect_to_both_workers(program):
+async def connect_to_both_workers(program, path="/"):
     """A connection to each of two workers, keyed by process id."""
     found = {}
     async with asyncio.timeout(PATIENCE):
         while len(found) < 2:
-            ws, process, _ = await program.connect()
+            ws, process, _ = await program.connect(path)
             if process in found:
                 await ws.close()
             else:
@@ -90,6 +92,51 @@ async def test_a_stop_drains_all_workers_and_reports_their_sum(tmp_path):
     assert [ending.received for ending in endings] == [endwell.Close(1001, "server stopping; retry 1-2s")] * 2
     assert re.search(r"INFO workers exited: 2; drained 2 connections in \S+ s: 2 clean", log)
     assert not any(map(process_exists, connections))
+
+
+MOUNTED = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        for word in ("startup", "shutdown"):
+            await receive()
+            logging.info("application: %s", word)
+            await send({"type": f"lifespan.{word}.complete"})
+    elif scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"%d" % os.getpid()})
+    else:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": f"{os.getpid()} {scope['path']}"})
+        logging.info("application: %d", (await receive())["code"])
+
+server.mount("/app", app)
+
+if __name__"""
+
+
+async def test_workers_run_a_mounted_application_and_its_lifespan_and_drain_it(tmp_path):
+    def page():
+        with urllib.request.urlopen(f"http://127.0.0.1:{program.port}/app/x", timeout=PATIENCE) as answer:
+            return int(answer.read())
+
+    with running(write(tmp_path, **{"if __name__": MOUNTED})) as program:
+        first = await connect_to_both_workers(program, "/app/chat")
+        assert await asyncio.to_thread(page) in first
+        program.send(signal.SIGHUP)
+        assert [ending.received.code for ending in await ended(*first.values())] == [1012, 1012]
+        await asyncio.to_thread(program.logged, "application: shutdown", 2)
+        second = await connect_to_both_workers(program, "/app/chat")
+        assert await asyncio.to_thread(page) in second
+        program.send(signal.SIGTERM)
+        endings = await ended(*second.values())
+        status, log = await asyncio.to_thread(program.finish, None)
+    assert not first.keys() & second.keys()
+    assert (status, [ending.received.code for ending in endings]) == (0, [1001, 1001])
+    told = Counter(re.findall(r"application: (\w+)", log))
+    del told["1000"]  # of further connections to the same worker
+    assert told == {"startup": 4, "1012": 2, "1001": 2, "shutdown": 4}
+    assert "Traceback" not in log
 
 
 async def test_ctrl_c_to_the_process_group_stops_once(tmp_path):
