@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..aio.loop import check_system
 from ..build import __version__, compiled, failure
 from . import connect, demo, serve, why
 from .streams import discard_output, open_missing
+from .variables import with_variables
 
 __all__ = ["main"]
 
@@ -19,7 +21,7 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: ``sys.argv[1:]``); returns the exit status."""
     open_missing()
-    args = _parser().parse_args(argv)
+    args = _parse(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A peer may send characters that the terminal's encoding does not have.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -41,7 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser, commands = _parser()
+    at = next((index for index, word in enumerate(argv) if not word.startswith("-")), len(argv))
+    if argv[at : at + 1] == ["serve"]:
+        argv = [*argv[: at + 1], *with_variables(commands["serve"], argv[at + 1 :], os.environ)]
+    return parser.parse_args(argv)
+
+
+def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """The parser, and those of the commands."""
     parser = argparse.ArgumentParser(prog="endwell", description="WebSockets that end well.")
     build = "compiled" if compiled() else "pure Python"
     reason = failure()
@@ -62,4 +73,4 @@ def _parser() -> argparse.ArgumentParser:
             default=argparse.SUPPRESS,
             help=subparser.get_default("verbose_help") or "more log output, with tracebacks",
         )
-    return parser
+    return parser, commands.choices
