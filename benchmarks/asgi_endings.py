@@ -3,9 +3,9 @@
     python benchmarks/asgi_endings.py                 every server; writes docs/explanation/endings.md
     python benchmarks/asgi_endings.py granian daphne  these servers; prints their cells
 
-Each server runs the application of this file in a process of its own, with a message limit of 1000 bytes, pings every
-second with a timeout of one second, and three seconds for a stop, where it has these settings. A raw socket produces
-the endings. The application writes what it is told as lines of JSON, with the time of the monotonic clock.
+Each server runs the application of this file in a process of its own. Where it has these settings, messages are limited
+to 1000 bytes, a ping is sent every second with a timeout of one second, and a stop may take three seconds. A raw socket
+produces the endings. The application writes what it is told as lines of JSON, with the time of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import signal
 import socket
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -94,7 +96,7 @@ async def sends(row: str, receive: Any, send: Any) -> None:
     while time.monotonic() - began < BUSY:
         try:
             await send({"type": "websocket.send", "text": "tick"})
-        except Exception as exc:  # noqa: BLE001: what it is, is the question
+        except Exception as exc:  # any, because servers raise different ones
             tell(row, "raised", os_error=isinstance(exc, OSError), name=type(exc).__name__)
             async with asyncio.timeout(1):
                 await reads(row, receive, send)
@@ -136,7 +138,7 @@ class Outcome:
     #: When this program gave up waiting for the end of TCP. What the application is told later, comes of that.
     gave_up: float = float("inf")
     #: Seconds from SIGTERM to the end of the process; None if it did not end.
-    exit: float | None = None
+    stopped_after: float | None = None
 
     def first(self, *events: str) -> dict[str, Any] | None:
         """The first of ``events`` that the application was told."""
@@ -247,17 +249,17 @@ def peer_sees(code: int) -> Callable[[Outcome], Verdict]:
 
 
 def stop_reading(outcome: Outcome) -> Verdict:
-    exit = "" if outcome.exit is not None else f"runs on after {PATIENCE:.0f} s"
+    process = "" if outcome.stopped_after is not None else f"runs on after {PATIENCE:.0f} s"
     app = of_application(outcome, (1001, 1012, 1006)) and (
         "cancelled" if outcome.first("cancelled") else of_application(outcome, (1001, 1012, 1006))
     )
-    return level(", ".join(filter(None, (app, exit))), of_peer(outcome, (1001, 1012)))
+    return level(", ".join(filter(None, (app, process))), of_peer(outcome, (1001, 1012)))
 
 
 def stop_sleeping(outcome: Outcome) -> Verdict:
     app = "" if outcome.told_while_busy() else "app not told"
-    exit = "" if outcome.exit is not None else f"runs on after {PATIENCE:.0f} s"
-    return level(", ".join(filter(None, (app, exit))), of_peer(outcome, (1001, 1012)))
+    process = "" if outcome.stopped_after is not None else f"runs on after {PATIENCE:.0f} s"
+    return level(", ".join(filter(None, (app, process))), of_peer(outcome, (1001, 1012)))
 
 
 @dataclass(frozen=True)
@@ -442,20 +444,16 @@ class Measurement:
                 began = time.monotonic()
                 process.terminate()
                 stop.set()
-                exit: float | None = None
-                try:
+                duration: float | None = None
+                with suppress(TimeoutError):
                     await asyncio.wait_for(process.wait(), PATIENCE)
-                    exit = time.monotonic() - began
-                except TimeoutError:
-                    pass
+                    duration = time.monotonic() - began
             for row in rows:
-                self.outcomes[row].exit = exit
+                self.outcomes[row].stopped_after = duration
         finally:
             # The group of the process, because some servers have workers.
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             await process.wait()
 
     async def _until_it_listens(self, process: asyncio.subprocess.Process) -> None:
@@ -493,7 +491,6 @@ class Measurement:
                 case ["fin"]:
                     peer.fin()
                 case ["rst"]:
-                    # The 101 is in the peer's buffer no longer; what the server sends from now on does not matter.
                     peer.reset()
                     await self._until_told(name)
                     return
@@ -567,7 +564,9 @@ def cell(verdict: Verdict) -> str:
 def lines(measured: dict[str, dict[str, Outcome]]) -> Iterator[str]:
     """The generated part of the page."""
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    yield f"Measured on {datetime.now(UTC):%Y-%m-%d}: {versions}; CPython {platform.python_version()}.\n\n"
+    when = f"{datetime.now(UTC):%Y-%m-%d}"
+    line = f"Measured on {when}: {versions}; CPython {platform.python_version()}."
+    yield textwrap.fill(line, 110) + "\n\n"
     yield "| the ending, and what the app does | " + " | ".join(measured) + " |\n"
     yield "| --- |" + " --- |" * len(measured) + "\n"
     verdicts = {
@@ -607,8 +606,12 @@ async def main(names: list[str], *, verbose: bool) -> dict[str, dict[str, Outcom
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("servers", nargs="*", help="columns of the table; default: all, and the page is written")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "servers", nargs="*", help="columns of the table; default: all, and the page is written"
+    )
     parser.add_argument("--verbose", action="store_true", help="show what was recorded")
     arguments = parser.parse_args()
     measured = asyncio.run(main(arguments.servers or list(SERVERS), verbose=arguments.verbose))

@@ -204,8 +204,8 @@ async def test_a_stop_tells_a_busy_application_and_cancels_it_within_the_deadlin
             took = time.monotonic() - began
             assert took < PROMPT
             seen = await reading
-        # The peer, which is in this process, has 2 s for its answer. If the machine has not run the process for
-        # so long, the connection was aborted, as it should be.
+        # The peer, which is in this process, has 2 s for its answer. If the machine has not run the process in
+        # that time, the connection was aborted, as it should be.
         if took < ANSWER_TIME:
             break
     scene.check(OURS["stop"], seen, transport)

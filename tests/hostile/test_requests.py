@@ -252,7 +252,7 @@ async def test_a_websocket_of_an_application_that_awaits_something_cancelled_clo
         cancelled.cancel()
         await cancelled
 
-    async with (mounted(app) if way == "mounted" else on_uvicorn(app)) as served:
+    async with mounted(app) if way == "mounted" else on_uvicorn(app) as served:
         with await served.connect() as peer:
             assert (await peer.read_to_the_end(answer=True)).close.code == 1011
         await until(lambda: not served.is_busy)
