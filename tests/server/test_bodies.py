@@ -477,7 +477,9 @@ async def test_a_generator_whose_client_leaves_is_closed(transport, caplog):
 
 
 @pytest.mark.parametrize("reads", [True, False])
-async def test_a_quiet_generator_whose_client_sends_a_fin_goes_on_until_a_write_fails(reads, caplog):
+async def test_a_quiet_generator_whose_client_sends_a_fin_goes_on_until_a_write_fails(
+    reads, transport, caplog
+):
     """Only a write shows whether the client has half-closed TCP and still reads, or has closed its socket."""
     server, ended, begun, more = Server(), [], asyncio.Event(), asyncio.Event()
 
@@ -493,13 +495,15 @@ async def test_a_quiet_generator_whose_client_sends_a_fin_goes_on_until_a_write_
         finally:
             ended.append(1)
 
-    async with server.serving(), nothing_left_behind():
-        with await RawPeer.connect_tcp(server.port) as peer:
+    async with server.serving(ssl=transport.server), nothing_left_behind():
+        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
+            await peer.tls_handshake()
             await peer.write(request_of("GET", "/"))
             await within(begun.wait())
             (exchange,) = server._listener.openings
             while b"first" not in peer._received:
                 assert await peer.more()
+            await peer.send_close_notify()
             if reads:
                 peer.fin()
             else:
