@@ -108,6 +108,7 @@ async def test_endings_below_the_log_level_format_no_line(monkeypatch):
 async def test_an_ending_in_another_thread_is_logged_at_once(monkeypatch):
     """The callback of a plain handler's connection runs in a thread, which has no event loop."""
     handler = only_handler(monkeypatch)
+    monkeypatch.setattr("endwell.cli.lines.DELAY", 3600.0)
     log = EndingLog(lines := Lines(handler, "7 "))
     log.ended(connection(1), GOOD)
     await asyncio.to_thread(log.ended, connection(2), GOOD)
