@@ -17,6 +17,7 @@ from .http import Headers, Response
 __all__ = [
     "BadRequest",
     "BodyTooLarge",
+    "BusUnavailable",
     "ClientDisconnected",
     "ConcurrencyError",
     "ConnectionClosed",
@@ -41,6 +42,7 @@ __all__ = [
     "RangeNotSatisfiable",
     "RequestRefused",
     "RequestTimeout",
+    "RoomLimit",
     "ServiceUnavailable",
     "StartupFailed",
     "TooManyConnections",
@@ -446,6 +448,48 @@ class GaveUp(EndwellError):
         super().__init__(f"{why}; the last attempt: {last}")
         self.last = last
         self.ending: Ending = last.ending
+
+
+class BusUnavailable(EndwellError):
+    """The bus that connects the rooms of several processes is not available.
+
+    The text says whether a message may have been sent.
+
+    Example:
+        ```python
+        from endwell import Server
+        from endwell.errors import BusUnavailable
+
+        server = Server()
+
+        @server.websocket("/")
+        async def handler(ws):
+            async for message in ws:
+                try:
+                    await server.rooms["lobby"].publish(message)
+                except BusUnavailable as exc:
+                    await ws.send(f"not sent: {exc}")
+        ```
+    """
+
+
+class RoomLimit(EndwellError):
+    """A limit of `endwell.rooms` is exceeded; the text names the limit. Nothing was changed.
+
+    A handler that lets it pass closes the connection with 1011, as with any exception. Catch it where the client
+    chooses the names of rooms or the size of messages.
+
+    Example:
+        ```python
+        from endwell import Server
+        from endwell.errors import RoomLimit
+
+        try:
+            Server().rooms["a" * 1000]
+        except RoomLimit as exc:
+            print(exc)
+        ```
+    """
 
 
 # --- the peer broke a rule after the opening handshake: close with a code ----

@@ -23,6 +23,7 @@ from ..asgi.lifespan import Lifespan, LifespanMode
 from ..ending import Ending
 from ..http import Request
 from ..options import OptionKeywords, Options, check_keywords
+from ..rooms.rooms import Rooms, max_history_of
 from ..sync.portal import Portal
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.codec import Buffer
@@ -55,12 +56,14 @@ class Server:
     A handler is a coroutine function, or a plain function, which may block and runs in a thread.
 
     The attribute ``connections`` is the set of connections that are open or closing. ``sessions`` has the
-    current connection of each user, see :class:`Sessions`. ``addresses`` lists where the server listens.
+    current connection of each user, see :class:`Sessions`. ``rooms`` has the groups of connections that get the
+    same messages, see :class:`endwell.rooms.Rooms`. ``addresses`` lists where the server listens.
 
     Args:
         options: The options of every connection. Default: ``Options()``.
         max_threads: Maximum number of WebSocket connections whose handler is a plain function. Further
             connections for such handlers are refused with 503. Default: 1000.
+        rooms: The rooms of the server, if their limits are to differ. Default: ``Rooms()``.
         **keywords: Fields of :class:`Options`, which override ``options``.
 
     Raises:
@@ -90,11 +93,19 @@ class Server:
     """
 
     def __init__(
-        self, options: Options | None = None, *, max_threads: int = 1000, **keywords: Unpack[OptionKeywords]
+        self,
+        options: Options | None = None,
+        *,
+        max_threads: int = 1000,
+        rooms: Rooms | None = None,
+        **keywords: Unpack[OptionKeywords],
     ) -> None:
         if not isinstance(options, Options | None):
             raise TypeError(f"options must be an Options or None, not {options!r}")
-        check_keywords("Server", keywords, {*OptionKeywords.__optional_keys__, "options", "max_threads"})
+        if not isinstance(rooms, Rooms | None):
+            raise TypeError(f"rooms must be an endwell.rooms.Rooms or None, not {rooms!r}")
+        known = {*OptionKeywords.__optional_keys__, "options", "max_threads", "rooms"}
+        check_keywords("Server", keywords, known)
         #: An event that is set when the server starts to drain; the same as :attr:`WebSocket.draining`.
         self.draining: Flag = Flag()
         #: The addresses on which the server listens: ``(host, port, ...)`` as from ``socket.getsockname()``,
@@ -102,6 +113,8 @@ class Server:
         self.addresses: list[Any] = []
         #: The current connection of each user, device or tab, for handlers that call ``sessions.join()``.
         self.sessions: Sessions = Sessions()
+        #: Groups of connections that get the same messages.
+        self.rooms: Rooms = rooms or Rooms()
         self._router = Router()
         self._observers = Observers()
         self._dispatcher = Dispatcher(
@@ -585,7 +598,9 @@ class Server:
                 the main thread.
             NotImplementedError: The system is Windows.
         """
-        options = ProcessOptions(drain=drain or Drain(), workers=workers)
+        options = ProcessOptions(
+            drain=drain or Drain(), workers=workers, max_history=max_history_of(self.rooms)
+        )
         run(self, partial(bind, host, port, unix_path, unix_mode), ssl, options)
 
     def serving(  # size: most of it is documentation
@@ -668,7 +683,7 @@ class Server:
             self._dispatcher.drain_run = None
             await start(self._start_callbacks, self._dispatcher.threads)
             try:
-                async with self._listening(listen, ssl, plan, should_defer):
+                async with self.rooms, self._listening(listen, ssl, plan, should_defer):
                     yield self
             finally:
                 await stop(

@@ -20,6 +20,7 @@ from ..aio.exchange import Exchange
 from ..aio.loop import check_system, loop_factory
 from ..aio.syscalls import monotonic
 from ..errors import StartupFailed
+from ..rooms.rooms import use_bus
 from ..sync.threads import Threads
 from .process import systemd
 from .process.control import OVERTIME, ProcessControl
@@ -76,7 +77,9 @@ def run(
         )
     config = find_config()
     if config is not None:
-        channel, socks, loads = config.open()
+        channel, socks, loads, bus = config.open()
+        if bus is not None:
+            use_bus(server.rooms, bus)
         faulthandler.enable()  # the supervisor sends SIGABRT to a worker that does not exit in time
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # only the supervisor handles it
         control = ProcessControl(config.share(options.drain), channel, loads)

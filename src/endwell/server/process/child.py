@@ -9,6 +9,7 @@ from dataclasses import replace
 from math import inf
 
 from ...aio.syscalls import monotonic
+from ...rooms.broker import Link
 from .channel import Channel
 from .worker import WorkerConfig
 
@@ -30,13 +31,18 @@ class Worker:
         self.generation = generation
         ours, theirs = socket.socketpair()
         self.channel = Channel(ours)
+        near, far = socket.socketpair()
+        #: Its connection to the bus of the rooms.
+        self.link = Link(near)
         try:
-            self.process = _process(command, replace(config, channel=theirs.fileno()))
+            self.process = _process(command, replace(config, channel=theirs.fileno(), bus=far.fileno()))
         except OSError:
             ours.close()
+            near.close()
             raise
         finally:
             theirs.close()
+            far.close()
         self.started = monotonic()
         #: Whether it listens.
         self.ready = False

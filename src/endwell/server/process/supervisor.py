@@ -20,6 +20,7 @@ from math import inf
 
 from ...aio.bind import format_address, unlink
 from ...aio.syscalls import monotonic
+from ...rooms.broker import Broker, Link
 from ..drain.report import DrainReport, counted
 from . import systemd
 from .backoff import Backoff
@@ -67,6 +68,7 @@ class Supervisor:
         self._reload = options.reload
         self._command = command()
         self._loads = LoadTable()
+        self._broker = Broker(options.max_history)
         self._socks: list[_socket.socket] = []
         self._passed = False
         self._workers: list[Worker] = []
@@ -108,6 +110,7 @@ class Supervisor:
         finally:
             for worker in self._workers:  # empty, except after an exception in the supervisor
                 worker.channel.close()
+                worker.link.close()
             if not passed:
                 unlink(socks)
             for sock in socks:
@@ -142,10 +145,14 @@ class Supervisor:
 
     def _run_once(self) -> None:
         """Wait for events and deadlines, and handle them."""
-        moment = min([*self._due.values(), *(worker.due for worker in self._workers)], default=inf)
+        moments = [*self._due.values(), *(worker.due for worker in self._workers), self._broker.deadline]
+        moment = min(moments)
         wait = None if moment == inf else max(moment - monotonic(), 0.0)
-        for key, _ in self._selector.select(wait):
-            if isinstance(key.data, Worker):
+        for key, events in self._selector.select(wait):
+            if isinstance(key.data, Link):
+                if events & selectors.EVENT_READ:
+                    self._broker.readable(key.data)
+            elif isinstance(key.data, Worker):
                 self._read_messages(key.data)
             elif isinstance(key.data, Watcher):
                 self._files_changed(key.data.read())
@@ -156,6 +163,19 @@ class Supervisor:
         for worker in [each for each in self._workers if each.process.poll() is not None]:
             self._worker_exited(worker)
         self._check_deadlines(monotonic())
+        self._broker.tick()
+        self._broker.flush()
+        self._watch_links()
+
+    def _watch_links(self) -> None:
+        """Wait for each link to become readable, and writable if something waits for the worker."""
+        for link in self._broker.links:
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.wants_write else 0)
+            if link.ended:
+                self._selector.unregister(link)
+                self._broker.remove(link)
+            elif self._selector.get_key(link).events != events:
+                self._selector.modify(link, events, link)
 
     def _read_messages(self, worker: Worker) -> None:
         for word, value in worker.channel.receive():
@@ -199,6 +219,10 @@ class Supervisor:
         self._unregister(worker)
         self._loads.vacate(worker.load)
         worker.channel.close()
+        if not worker.link.ended:
+            self._selector.unregister(worker.link)
+            self._broker.remove(worker.link)
+        worker.link.close()
         self._workers.remove(worker)
         if not worker.leaving and self._has_successor(worker):
             logger.error("%s %s; its successor starts already", worker, worker.exit_status())
@@ -262,6 +286,8 @@ class Supervisor:
             return False
         self._workers.append(worker)
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
+        self._selector.register(worker.link, selectors.EVENT_READ, worker.link)
+        self._broker.add(worker.link)
         logger.debug("%s starts", worker)
         return True
 

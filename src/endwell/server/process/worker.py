@@ -13,6 +13,8 @@ import socket
 import sys
 from dataclasses import asdict, dataclass
 
+from ...rooms.bus import Bus
+from ...rooms.supervised import SupervisorBus
 from ..drain.timetable import Drain
 from . import systemd
 from .balance import LoadTable
@@ -38,11 +40,15 @@ class WorkerConfig:
     channel: int
     loads: int
     sockets: list[int]
+    #: File descriptor of the connection to the supervisor for the rooms. A supervisor that was started before an
+    #: update may have none.
+    bus: int = -1
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """All file descriptors."""
-        return self.channel, self.loads, *self.sockets
+        own = self.channel, self.loads, *self.sockets
+        return own if self.bus < 0 else (*own, self.bus)
 
     def environment(self) -> dict[str, str]:
         """The environment variables of the worker process."""
@@ -53,12 +59,13 @@ class WorkerConfig:
         """This worker's share of ``drain``: the rate is divided among the workers."""
         return drain if drain.rate is None else drain.replace(rate=drain.rate / self.count)
 
-    def open(self) -> tuple[Channel, list[_socket.socket], LoadTable]:
-        """Open the channel to the supervisor, the sockets, and the load table."""
+    def open(self) -> tuple[Channel, list[_socket.socket], LoadTable, Bus | None]:
+        """Open the channel to the supervisor, the sockets, the load table and the bus of the rooms."""
         for number in self.descriptors:
             os.set_inheritable(number, False)
         socks = [_socket.socket(fileno=number) for number in self.sockets]
-        return Channel(socket.socket(fileno=self.channel)), socks, LoadTable(self.loads, self.load)
+        bus = None if self.bus < 0 else SupervisorBus(socket.socket(fileno=self.bus))
+        return Channel(socket.socket(fileno=self.channel)), socks, LoadTable(self.loads, self.load), bus
 
 
 def is_worker() -> bool:

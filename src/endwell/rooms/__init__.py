@@ -1,0 +1,29 @@
+"""Rooms: groups of connections that get the same messages, with history and presence."""
+
+from .blocking import BlockingMembership, BlockingRoom, BlockingRooms
+from .history import History
+from .hub import Present
+from .members import Receipt
+from .membership import Membership
+from .options import RoomOptions
+from .position import Fresh, Gap, Position, Publication, Resumed
+from .room import Room
+from .rooms import Rooms
+
+__all__ = [
+    "BlockingMembership",
+    "BlockingRoom",
+    "BlockingRooms",
+    "Fresh",
+    "Gap",
+    "History",
+    "Membership",
+    "Position",
+    "Present",
+    "Publication",
+    "Receipt",
+    "Resumed",
+    "Room",
+    "RoomOptions",
+    "Rooms",
+]

@@ -1,0 +1,233 @@
+"""The supervisor's part of the bus of its workers: one hub, to which each worker has a connection."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ..aio.syscalls import monotonic
+from .frames import (
+    PUBLISH,
+    WORD,
+    Decoder,
+    Published,
+    dump,
+    pack_publication,
+    pack_published,
+    pack_word,
+    unpack_publish,
+)
+from .hub import Connection, Hub, Left, Present
+from .position import Position
+
+__all__ = ["Broker", "Link"]
+
+logger = logging.getLogger("endwell.rooms")
+
+#: Maximum number of bytes that wait for one worker. Above it, the worker gets no publications until the half is
+#: sent. Then it reads what it has missed from the history.
+MAX_QUEUE = 64 << 20
+#: Maximum number of bytes that are read from one worker before the others have their turn.
+READ_SIZE = 1 << 18
+
+
+class Link:
+    """The broker's end of the connection to one worker."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self.decoder = Decoder()
+        self._queue: deque[bytes | memoryview] = deque()
+        self._size = 0
+        #: The rooms of which the worker has missed publications.
+        self.behind: set[str] = set()
+        #: Whether the worker's end is closed.
+        self.ended = False
+
+    def fileno(self) -> int:
+        """The file descriptor, for a selector."""
+        return self._sock.fileno()
+
+    def read(self) -> list[tuple[int, bytes]]:
+        """Return the frames that have arrived."""
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except BlockingIOError:
+            return []
+        except OSError:
+            data = b""
+        if not data:
+            self.ended = True
+        return self.decoder.feed(data)
+
+    def write(self, frame: bytes) -> None:
+        """Queue a frame; :meth:`flush` sends it."""
+        self._queue.append(frame)
+        self._size += len(frame)
+
+    def takes(self, room: str) -> bool:
+        """Whether the worker gets a publication of a room. If not, it is behind in this room."""
+        if not self.behind and self._size <= MAX_QUEUE:
+            return True
+        if not self.behind:
+            logger.warning("a worker has not read %d bytes: it gets no publications until it has", self._size)
+        self.behind.add(room)
+        return False
+
+    @property
+    def catches_up(self) -> bool:
+        """Whether the worker is behind, and few enough bytes wait that it can get publications again."""
+        return bool(self.behind) and self._size <= MAX_QUEUE // 2
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether bytes wait for the worker."""
+        return bool(self._queue)
+
+    def flush(self) -> None:
+        """Send what waits, as far as the socket takes it."""
+        queue = self._queue
+        try:
+            while queue:
+                # IOV_MAX is 1024 on Linux.
+                sent = self._sock.sendmsg([queue[number] for number in range(min(len(queue), 1000))])
+                self._size -= sent
+                while queue and sent >= len(queue[0]):
+                    sent -= len(queue.popleft())
+                if sent:
+                    queue[0] = memoryview(queue[0])[sent:]
+        except BlockingIOError:
+            pass
+        except OSError:  # the worker has ended, which `read` reports
+            queue.clear()
+            self._size = 0
+
+    def close(self) -> None:
+        """Close this end."""
+        self._sock.close()
+
+
+class Broker:
+    """Numbers the publications of all workers, keeps the history, and knows who is present.
+
+    It has no thread and no event loop: its owner calls it when a socket is ready, or when :attr:`deadline` has
+    come.
+    """
+
+    def __init__(self, max_history: int) -> None:
+        self._hub: Hub[Link] = Hub(max_history)
+        self._links: list[Link] = []
+        self._words: dict[str, Callable[..., None]] = {
+            "listen": self._listen,
+            "ignore": self._ignore,
+            "position": self._position,
+            "page": self._page,
+            "enter": self._enter,
+            "leave": self._leave,
+            "presence": self._presence,
+        }
+
+    @property
+    def deadline(self) -> float:
+        """When :meth:`tick` has something to do, in seconds of the monotonic clock."""
+        return self._hub.deadline
+
+    @property
+    def links(self) -> list[Link]:
+        """The links of all workers."""
+        return list(self._links)
+
+    def add(self, link: Link) -> None:
+        """Connect a worker."""
+        self._links.append(link)
+
+    def remove(self, link: Link) -> None:
+        """Disconnect a worker, which has ended."""
+        if link in self._links:
+            self._links.remove(link)
+            self._tell(self._hub.remove(link, monotonic()))
+
+    def readable(self, link: Link) -> None:
+        """Handle what a worker has sent."""
+        for kind, body in link.read():
+            if kind == PUBLISH:
+                self._publish(link, body)
+            elif kind == WORD:
+                self._handle_word(link, body)
+
+    def flush(self) -> None:
+        """Send what waits for the workers. Call it after all sockets that were ready are handled."""
+        for link in self._links:
+            link.flush()
+            if link.catches_up:
+                for room in link.behind:
+                    link.write(pack_word("behind", room))
+                link.behind.clear()
+                link.flush()
+
+    def tick(self) -> None:
+        """Do what is due."""
+        self._tell(self._hub.tick(monotonic()))
+
+    # -- what workers ask ---------------------------------------------------------------
+
+    def _publish(self, link: Link, body: bytes) -> None:
+        call, room, message, history, slow = unpack_publish(body)
+        position, publication, listeners = self._hub.publish(room, message, history, monotonic())
+        takes = [listener for listener in listeners if listener.takes(room)]
+        answer = Published(call, position.sequence, len(listeners), link in takes, position.epoch)
+        link.write(pack_published(answer))
+        frame = pack_publication(room, position.epoch, publication, slow)
+        for listener in takes:
+            listener.write(frame)
+
+    def _handle_word(self, link: Link, body: bytes) -> None:
+        word, *values = json.loads(body)
+        if (handle := self._words.get(word)) is not None:
+            handle(link, *values)
+
+    def _listen(self, link: Link, call: int, room: str) -> None:
+        link.behind.discard(room)
+        position = self._hub.listen(room, link, monotonic())
+        link.write(pack_word("listening", call, room, position.epoch, position.sequence))
+
+    def _ignore(self, link: Link, room: str) -> None:
+        self._hub.ignore(room, link, monotonic())
+
+    def _position(self, link: Link, call: int, room: str) -> None:
+        position = self._hub.position(room, monotonic())
+        link.write(pack_word("answer", call, [position.epoch, position.sequence]))
+
+    def _page(self, link: Link, call: int, room: str, after: list[Any] | None, limit: int | None) -> None:
+        page = self._hub.page(room, None if after is None else Position(*after), limit, monotonic())
+        publications = [[each.sequence, dump(each.message)] for each in page.publications]
+        answer = [[page.position.epoch, page.position.sequence], page.lost, publications]
+        link.write(pack_word("answer", call, answer))
+
+    def _enter(self, link: Link, room: str, connection: int, key: str, info: Any, grace: float) -> None:
+        present = self._hub.enter(room, Connection(link, connection), key, info, grace, monotonic())
+        if present is not None:
+            link.write(_presence_word("came", room, present))
+
+    def _leave(self, link: Link, room: str, connection: int, key: str, grace: float) -> None:
+        self._tell(self._hub.leave(room, Connection(link, connection), key, grace, monotonic()))
+
+    def _presence(self, link: Link, call: int, room: str) -> None:
+        present = [[each.key, each.info, each.connections] for each in self._hub.presence(room)]
+        link.write(pack_word("answer", call, present))
+
+    def _tell(self, left: list[Left]) -> None:
+        for room, present, listener in left:
+            # The newest worker, because an older one may be about to exit.
+            link = listener if listener in self._links else next(reversed(self._links), None)
+            if link is not None:
+                link.write(_presence_word("went", room, present))
+
+
+def _presence_word(word: str, room: str, present: Present) -> bytes:
+    return pack_word(word, room, present.key, present.info, present.connections)

@@ -1,0 +1,96 @@
+"""What rooms ask of a bus, and what a bus tells the rooms."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+from ..aio.broadcast import Slow
+from .history import History
+from .hub import Info, Page, Present
+from .position import Message, Position, Publication
+
+__all__ = ["Bus", "Receiver"]
+
+
+class Receiver(Protocol):
+    """What a bus calls, in the event loop. None of these may raise."""
+
+    def published(
+        self, room: str, position: Position, publication: Publication, slow: Slow, call: Any
+    ) -> None:
+        """A room to which this process listens has a publication. ``call`` is that of :meth:`Bus.publish`.
+
+        It is None if another process has published. The publications of a room come in order, without holes
+        and repetitions.
+        """
+
+    def lost(self, room: str, lost: int | None, position: Position) -> None:
+        """Publications of a room to which this process listens are lost for it.
+
+        Args:
+            room: The name.
+            lost: Their number; None if it cannot be known, because the room has another epoch.
+            position: The position after them.
+        """
+
+    def came(self, room: str, present: Present) -> None:
+        """A key has come into a room, with a connection of this process."""
+
+    def went(self, room: str, present: Present) -> None:
+        """A key has left a room; its last connection was one of this process, or of a process that has ended."""
+
+
+class Bus(ABC):
+    """Connects the rooms of several processes. A bus belongs to one event loop.
+
+    The rooms of each process call these methods, for each room in the order of the calls.
+    """
+
+    @abstractmethod
+    async def start(self, receiver: Receiver) -> None:
+        """Connect. Called once, before all other methods."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Disconnect. The connections of this process have left their rooms before."""
+
+    @abstractmethod
+    async def listen(self, room: str) -> Position:
+        """Have the publications of a room delivered, from the returned position on."""
+
+    @abstractmethod
+    def ignore(self, room: str) -> None:
+        """End :meth:`listen`."""
+
+    @abstractmethod
+    async def publish(
+        self, room: str, message: Message, history: History | None, slow: Slow, call: object
+    ) -> tuple[Position, int]:
+        """Publish a message.
+
+        If this process listens to the room, the publication was delivered before the call returns.
+
+        Returns:
+            The position after the message, and the number of processes that listen.
+        """
+
+    @abstractmethod
+    async def position(self, room: str) -> Position:
+        """The position of a room."""
+
+    @abstractmethod
+    async def page(self, room: str, after: Position | None, limit: int | None) -> Page:
+        """Read the history of a room."""
+
+    @abstractmethod
+    def enter(self, room: str, connection: int, key: str, info: Info, grace: float) -> None:
+        """A connection of this process has come into a room. ``grace`` applies if this process ends first."""
+
+    @abstractmethod
+    def leave(self, room: str, connection: int, key: str, grace: float) -> None:
+        """A connection of this process has left a room. The key leaves ``grace`` seconds after its last one."""
+
+    @abstractmethod
+    async def presence(self, room: str) -> list[Present]:
+        """The keys that are present in a room, in all processes."""

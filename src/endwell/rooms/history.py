@@ -1,0 +1,110 @@
+"""The history of a room: its newest publications, within bounds."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from math import inf
+from typing import NamedTuple
+
+from .position import Message, Publication
+
+__all__ = ["History", "Log", "size_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """How many publications of a room are kept for members that return. All three bounds apply.
+
+    Raises:
+        TypeError: A bound is not a number.
+        ValueError: A bound is not positive or not finite.
+
+    Example:
+        ```python
+        from endwell import Server
+        from endwell.rooms import History
+
+        server = Server()
+        server.rooms.configure("chat/*", history=History(messages=500, seconds=3600))
+        ```
+    """
+
+    #: Maximum number of publications. Default: 100.
+    messages: int = 100
+    #: Maximum age of a publication in seconds. Default: 300, the time in which most clients are back after
+    #: the loss of their network.
+    seconds: float = 300.0
+    #: Maximum sum of the sizes of the messages in bytes. Default: 1 MiB.
+    bytes: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        for name, kind in (("messages", int), ("seconds", int | float), ("bytes", int)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise TypeError(f"{name} must be a number, not {value!r}")
+            if not 0 < value < inf:
+                raise ValueError(f"{name} must be positive and finite, not {value!r}")
+
+
+def size_of(message: Message) -> int:
+    """The size of a message in bytes: for a text message, that of its UTF-8."""
+    if isinstance(message, str):
+        return len(message) if message.isascii() else len(message.encode())
+    return len(message)
+
+
+class _Entry(NamedTuple):
+    publication: Publication
+    size: int
+    expires: float
+
+
+class Log:
+    """The newest publications of one room, without holes in their numbers."""
+
+    __slots__ = ("_entries", "bytes")
+
+    def __init__(self) -> None:
+        self._entries: deque[_Entry] = deque()
+        #: The sum of the sizes of the messages.
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def append(self, publication: Publication, history: History, now: float) -> None:
+        """Add the newest publication, and drop the oldest ones beyond the bounds of ``history``."""
+        size = size_of(publication.message)
+        self._entries.append(_Entry(publication, size, now + history.seconds))
+        self.bytes += size
+        while self._entries and (
+            len(self._entries) > history.messages
+            or self.bytes > history.bytes
+            or self._entries[0].expires <= now
+        ):
+            self._drop_oldest()
+
+    def expire(self, now: float) -> None:
+        """Drop the publications that are too old."""
+        while self._entries and self._entries[0].expires <= now:
+            self._drop_oldest()
+
+    def after(self, sequence: int) -> Iterator[Publication]:
+        """Iterate over the publications whose number is greater than ``sequence``."""
+        if self._entries:
+            skipped = max(0, sequence + 1 - self._entries[0].publication.sequence)
+            for entry in islice(self._entries, skipped, None):
+                yield entry.publication
+
+    def shrink(self, size: int) -> None:
+        """Drop the oldest publications until at most ``size`` bytes are left."""
+        while self._entries and self.bytes > max(size, 0):
+            self._drop_oldest()
+        if size <= 0:
+            self._entries.clear()  # empty messages, too
+
+    def _drop_oldest(self) -> None:
+        self.bytes -= self._entries.popleft().size

@@ -1,0 +1,311 @@
+"""The state of all rooms: numbers, history, presence and who listens. Pure functions of time, without I/O.
+
+The local bus has one hub in its process. The bus of the supervisor has one in the supervisor's process, and
+each worker listens.
+"""
+
+from __future__ import annotations
+
+import heapq
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from math import inf
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from .history import History, Log
+from .position import Message, Position, Publication
+
+__all__ = ["FORGET_TIME", "Connection", "Hub", "Left", "Page", "Present", "page_after"]
+
+#: Seconds for which the numbers of a room are kept after its last listener has left. A member that returns
+#: later gets a gap of unknown size. Precedent: the 300 s of Centrifugo's memory engine.
+FORGET_TIME = 300.0
+
+Info = Mapping[str, Any]
+Listener = TypeVar("Listener")
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """One key that is present in a room."""
+
+    #: The key that was given to :meth:`Room.join`; otherwise the id of the one connection.
+    key: str
+    #: The keyword arguments of the newest :meth:`Room.join` with this key.
+    info: Info
+    #: Number of connections of the key, in all processes. 0 while the key is within its grace.
+    connections: int
+
+
+class Connection(NamedTuple):
+    """A connection of one of the listeners."""
+
+    listener: Any
+    number: int
+
+
+class Left(NamedTuple):
+    """A key has left a room. ``listener`` had its last connection."""
+
+    room: str
+    present: Present
+    listener: Any
+
+
+class Page(NamedTuple):
+    """What the history of a room says about a position."""
+
+    #: The position of the room.
+    position: Position
+    #: Publications between the position that was asked for and the first one in ``publications``. None if
+    #: that number is unknown.
+    lost: int | None
+    #: The publications after it, in order, without holes. Not up to ``position`` if there was a limit.
+    publications: list[Publication]
+
+
+class _Key:
+    """A key that is present."""
+
+    __slots__ = ("connections", "due", "info", "listener")
+
+    def __init__(self) -> None:
+        #: The connections, each with the seconds of grace if its process ends.
+        self.connections: dict[Connection, float] = {}
+        #: Of the newest connection.
+        self.info: Info = {}
+        self.listener: Any = None
+        #: When the key leaves; infinite while it has a connection.
+        self.due = inf
+
+
+@dataclass(slots=True, eq=False)
+class _Room(Generic[Listener]):
+    epoch: str
+    sequence: int = 0
+    log: Log = field(default_factory=Log)
+    listeners: set[Listener] = field(default_factory=set)
+    keys: dict[str, _Key] = field(default_factory=dict)
+    #: How long the history of the last publication reaches.
+    expires: float = -inf
+
+    @property
+    def position(self) -> Position:
+        return Position(self.epoch, self.sequence)
+
+
+class Hub(Generic[Listener]):
+    """The state of all rooms.
+
+    Args:
+        max_bytes: Maximum size of the history of all rooms together, in bytes of messages. Above it, the rooms
+            that were left first lose their history, then the oldest publications of the room in use.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._rooms: dict[str, _Room[Listener]] = {}
+        #: Rooms without listeners and keys, and since when. The oldest one is the first.
+        self._idle: dict[str, float] = {}
+        self._leaving: list[tuple[float, str, str]] = []
+
+    # -- publications -------------------------------------------------------------
+
+    def publish(
+        self, name: str, message: Message, history: History | None, now: float
+    ) -> tuple[Position, Publication, set[Listener]]:
+        """Number a message, and add it to the history. Returns the listeners that get it."""
+        room = self._room(name, now)
+        room.sequence += 1
+        publication = Publication(room.sequence, message)
+        if history is not None:
+            before = room.log.bytes
+            room.log.append(publication, history, now)
+            room.expires = now + history.seconds
+            self._bytes += room.log.bytes - before
+            if self._bytes > self._max_bytes:
+                self._shrink(room)
+        elif room.log:
+            # The history must have no hole, so that it cannot continue behind a message that is not kept.
+            self._clear(room)
+        return room.position, publication, room.listeners
+
+    def position(self, name: str, now: float) -> Position:
+        """The position of a room."""
+        return self._room(name, now).position
+
+    def page(self, name: str, after: Position | None, limit: int | None, now: float) -> Page:
+        """Read the history. ``after`` None means: from its beginning."""
+        room = self._room(name, now)
+        before = room.log.bytes
+        room.log.expire(now)
+        self._bytes += room.log.bytes - before
+        return page_after(room.position, room.log.after, after, limit)
+
+    # -- listeners ----------------------------------------------------------------
+
+    def listen(self, name: str, listener: Listener, now: float) -> Position:
+        """Add a listener of a room."""
+        room = self._room(name, now)
+        room.listeners.add(listener)
+        self._idle.pop(name, None)
+        return room.position
+
+    def ignore(self, name: str, listener: Listener, now: float) -> None:
+        """Remove a listener of a room."""
+        if (room := self._rooms.get(name)) is not None:
+            room.listeners.discard(listener)
+            self._check_idle(name, room, now)
+
+    def remove(self, listener: Listener, now: float) -> list[Left]:
+        """Remove a listener whose process has ended, with all its connections."""
+        left: list[Left] = []
+        for name, room in list(self._rooms.items()):
+            room.listeners.discard(listener)
+            for key, entry in list(room.keys.items()):
+                own = [each for each in entry.connections.items() if each[0].listener is listener]
+                for connection, grace in own:
+                    left += self.leave(name, connection, key, grace, now)
+            self._check_idle(name, room, now)
+        return left
+
+    # -- presence -------------------------------------------------------------------
+
+    def enter(
+        self,
+        name: str,
+        connection: Connection,
+        key: str,
+        info: Info,
+        grace: float,
+        now: float,
+    ) -> Present | None:
+        """Add a connection. Returns the key if it was not present before.
+
+        ``grace`` is for :meth:`remove`, when the process of the connection ends.
+        """
+        room = self._room(name, now)
+        self._idle.pop(name, None)
+        known = key in room.keys
+        entry = room.keys.setdefault(key, _Key())
+        entry.connections[connection] = grace
+        entry.info, entry.listener, entry.due = info, connection.listener, inf
+        return None if known else _present(key, entry)
+
+    def leave(self, name: str, connection: Connection, key: str, grace: float, now: float) -> list[Left]:
+        """Remove a connection. If it was the last one of its key, the key leaves after ``grace`` seconds."""
+        room = self._rooms.get(name)
+        entry = room.keys.get(key) if room is not None else None
+        if room is None or entry is None or connection not in entry.connections:
+            return []
+        del entry.connections[connection]
+        if entry.connections:
+            return []
+        entry.listener = connection.listener
+        if grace > 0:
+            entry.due = now + grace
+            heapq.heappush(self._leaving, (entry.due, name, key))
+            return []
+        return [self._left(name, room, key)]
+
+    def presence(self, name: str) -> list[Present]:
+        """The keys that are present in a room, in the order in which they came."""
+        room = self._rooms.get(name)
+        return [] if room is None else [_present(key, entry) for key, entry in room.keys.items()]
+
+    # -- time -------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """When :meth:`tick` has something to do."""
+        idle = next((since + FORGET_TIME for since in self._idle.values()), inf)
+        return min(self._leaving[0][0] if self._leaving else inf, idle)
+
+    def tick(self, now: float) -> list[Left]:
+        """End the graces that are over, and forget rooms. Returns the keys that have left."""
+        left: list[Left] = []
+        while self._leaving and self._leaving[0][0] <= now:
+            due, name, key = heapq.heappop(self._leaving)
+            room = self._rooms.get(name)
+            if room is not None and key in room.keys and room.keys[key].due == due:
+                left.append(self._left(name, room, key))
+                self._check_idle(name, room, now)
+        for name, since in list(islice(self._idle.items(), 1000)):
+            if since + FORGET_TIME > now:
+                break
+            room = self._rooms[name]
+            del self._idle[name]
+            if room.expires > now and room.log:
+                self._idle[name] = now  # to the end
+            else:
+                self._forget(name, room)
+        return left
+
+    def end_graces(self, now: float) -> list[Left]:
+        """All keys without a connection leave now."""
+        left: list[Left] = []
+        for name, room in list(self._rooms.items()):
+            left += [self._left(name, room, key) for key, entry in list(room.keys.items()) if entry.due < inf]
+            self._check_idle(name, room, now)
+        return left
+
+    # -- inside -----------------------------------------------------------------------
+
+    def _room(self, name: str, now: float) -> _Room[Listener]:
+        room = self._rooms.get(name)
+        if room is None:
+            room = self._rooms[name] = _Room(secrets.token_urlsafe(6))
+            self._idle[name] = now
+        return room
+
+    def _check_idle(self, name: str, room: _Room[Listener], now: float) -> None:
+        if not room.listeners and not room.keys:
+            self._idle.setdefault(name, now)
+
+    def _left(self, name: str, room: _Room[Listener], key: str) -> Left:
+        entry = room.keys.pop(key)
+        return Left(name, _present(key, entry), entry.listener)
+
+    def _shrink(self, used: _Room[Listener]) -> None:
+        for name in self._idle:
+            if self._bytes <= self._max_bytes:
+                return
+            if (room := self._rooms[name]) is not used:
+                self._clear(room)
+        before = used.log.bytes
+        used.log.shrink(before - (self._bytes - self._max_bytes))
+        self._bytes += used.log.bytes - before
+
+    def _clear(self, room: _Room[Listener]) -> None:
+        self._bytes -= room.log.bytes
+        room.log.shrink(0)
+
+    def _forget(self, name: str, room: _Room[Listener]) -> None:
+        self._clear(room)
+        del self._rooms[name]
+
+
+def page_after(
+    position: Position,
+    read: Callable[[int], Iterable[Publication]],
+    after: Position | None,
+    limit: int | None,
+) -> Page:
+    """Make the page of a room at ``position``; ``read(sequence)`` returns the kept publications after a number."""
+    if after is None or after.epoch != position.epoch or after.sequence > position.sequence:
+        start, lost = 0, None
+    else:
+        start, lost = after.sequence, 0
+    publications = list(islice(read(start), limit))
+    if lost is not None:
+        # Without publications, the history is empty.
+        first = publications[0].sequence if publications else position.sequence + 1
+        lost = first - start - 1
+    return Page(position, lost, publications)
+
+
+def _present(key: str, entry: _Key) -> Present:
+    return Present(key, entry.info, len(entry.connections))

@@ -1,0 +1,108 @@
+"""One connection in a room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ..aio.websocket import WebSocket
+from ..sync.websocket import WebSocket as BlockingWebSocket
+from ..sync.websocket import bridge_of
+from .hub import Info
+from .position import Fresh, Gap, Position, Resumed
+
+if TYPE_CHECKING:
+    from .room import Room
+
+__all__ = ["AnyWebSocket", "Joining", "Membership", "engine_of", "queue_staged"]
+
+AnyWebSocket = WebSocket | BlockingWebSocket
+
+
+def engine_of(ws: AnyWebSocket) -> WebSocket:
+    """The asyncio WebSocket below."""
+    return bridge_of(ws).ws if isinstance(ws, BlockingWebSocket) else ws
+
+
+class Membership:
+    """One connection in a room. :meth:`Room.join` returns it.
+
+    Example:
+        ```python
+        import endwell
+
+        server = endwell.Server()
+
+        @server.websocket("/chat/{name}")
+        async def chat(ws, name):
+            async with server.rooms[name].join(ws) as membership:
+                await ws.send(f"you are at {membership.position}")
+                async for message in ws:
+                    await membership.room.publish(message)
+        ```
+    """
+
+    __slots__ = ("_arrived", "_engine", "_named", "_number", "info", "key", "missed", "room", "ws")
+
+    def __init__(self, room: Room, ws: AnyWebSocket, key: str | None, info: Info) -> None:
+        #: The room.
+        self.room = room
+        #: The WebSocket that was given to :meth:`Room.join`.
+        self.ws = ws
+        #: The key that was given to :meth:`Room.join`; otherwise one that no other connection has.
+        self._number, own = room._registry.new_key()
+        self.key = own if key is None else key
+        #: The other keyword arguments of :meth:`Room.join`.
+        self.info = info
+        #: Number of publications that this member was not sent, because it was slow.
+        self.missed = 0
+        self._engine = engine_of(ws)
+        self._named = key is not None
+        self._arrived: Fresh | Resumed | Gap = Fresh()
+
+    @property
+    def arrived(self) -> Fresh | Resumed | Gap:
+        """What the member found when it joined.
+
+        :class:`Fresh` without ``since``, :class:`Resumed` if it has missed nothing, otherwise :class:`Gap`.
+        """
+        return self._arrived
+
+    @property
+    def position(self) -> Position | None:
+        """The position after the last publication that this member was sent; None after it has left."""
+        return self.room._position_of(self)
+
+    def leave(self) -> None:
+        """Leave the room. Without effect after the member has left."""
+        self.room._leave(self, grace=0.0)
+
+
+class Joining:
+    """The result of :meth:`Room.join`: await it, or use it in ``async with``."""
+
+    __slots__ = ("_join", "_membership")
+
+    def __init__(self, join: Callable[[], Generator[Any, Any, Membership]]) -> None:
+        self._join = join
+        self._membership: Membership | None = None
+
+    def __await__(self) -> Generator[Any, Any, Membership]:
+        return (yield from self._join())
+
+    async def __aenter__(self) -> Membership:
+        self._membership = await self
+        return self._membership
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._membership is not None:
+            self._membership.leave()
+
+
+def queue_staged(membership: Membership) -> None:
+    """Keep the order: messages that threads have sent before go out before the next one."""
+    if isinstance(membership.ws, BlockingWebSocket):
+        bridge_of(membership.ws).queue_staged()

@@ -1,0 +1,227 @@
+"""What the rooms of one process share: the bus, the limits, the callbacks, and who is in which room."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+import secrets
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from itertools import count
+from typing import Any
+from weakref import WeakValueDictionary
+
+from ..aio.broadcast import Slow
+from ..aio.callbacks import check_returned
+from ..aio.websocket import WebSocket
+from ..codes import Retry, describe
+from ..ending import Ending
+from ..errors import ConcurrencyError, RoomLimit
+from ..sync.portal import Portal
+from ..wire.codec import Buffer, octets
+from .bus import Bus
+from .history import size_of
+from .hub import Info, Present
+from .options import RoomLimits, RoomOptions
+from .position import Gap, Message, Position, Publication
+from .room import Room
+
+__all__ = ["Registry"]
+
+logger = logging.getLogger("endwell.rooms")
+
+#: Maximum size of the JSON text of the keyword arguments of join(), in bytes.
+MAX_INFO = 4096
+#: Maximum length of a key, in bytes of UTF-8.
+MAX_KEY = 255
+#: Maximum seconds for callbacks that still run when the rooms stop.
+CALLBACK_TIME = 1.0
+
+
+class Registry:
+    """What the rooms of one process share. The receiver of the bus."""
+
+    def __init__(self, limits: RoomLimits, bus: Bus) -> None:
+        self.limits = limits
+        self.bus = bus
+        self.patterns: list[tuple[str, RoomOptions]] = []
+        self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
+        self.joined: list[Callable[..., object]] = []
+        self.left: list[Callable[..., object]] = []
+        self.gap: list[Callable[..., object]] = []
+        #: The rooms to which this process listens.
+        self._listened: set[Room] = set()
+        #: The rooms in which each connection is, or which it joins.
+        self._rooms_of: dict[WebSocket, list[Room]] = {}
+        self._numbers = count(1)
+        #: No other process begins the keys of connections without a key like this.
+        self._prefix = secrets.token_urlsafe(6)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._portal: Portal | None = None
+
+    @property
+    def portal(self) -> Portal:
+        """The way of threads into the event loop of the rooms.
+
+        Raises:
+            ConcurrencyError: The rooms are not in use: their server does not serve.
+        """
+        if self._portal is None:
+            raise ConcurrencyError("these rooms are not in use, because their server does not serve")
+        return self._portal
+
+    async def start(self) -> None:
+        """Connect the bus, in this event loop."""
+        await self.bus.start(self)
+        self._portal = Portal.of(asyncio.get_running_loop())
+
+    async def stop(self) -> None:
+        """Disconnect the bus, then wait at most 1 s for the callbacks, as the sessions do."""
+        self._portal = None
+        await self.bus.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CALLBACK_TIME)
+        for task in self._tasks:
+            task.cancel()
+
+    # -- names and options ----------------------------------------------------------
+
+    def check_name(self, name: str) -> None:
+        """Raise an error if a room cannot have this name."""
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a room must be a str, not {name!r}")
+        length, limit = len(name.encode()), self.limits.max_name
+        if not 0 < length <= limit:
+            raise RoomLimit(f"the name of a room must have 1 to {limit} bytes (max_name), and has {length}")
+
+    def options_for(self, name: str) -> RoomOptions:
+        """The options of a room: those of the last pattern that matches."""
+        for pattern, options in reversed(self.patterns):
+            if fnmatchcase(name, pattern):
+                return options
+        return RoomOptions()
+
+    # -- arguments --------------------------------------------------------------------
+
+    def check_presence(self, key: str | None, info: Info) -> None:
+        """Raise an error if :meth:`Room.join` cannot have these arguments."""
+        if key is not None:
+            if not isinstance(key, str):
+                raise TypeError(f"key must be a str or None, not {key!r}")
+            if not 0 < len(key.encode()) <= MAX_KEY:
+                raise RoomLimit(f"key must have 1 to {MAX_KEY} bytes, and has {len(key.encode())}")
+        try:
+            size = len(json.dumps(info))
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"the keyword arguments of join() must be values that JSON has: {error}"
+            ) from None
+        if size > MAX_INFO:
+            raise RoomLimit(f"the keyword arguments of join() may have {MAX_INFO} bytes of JSON, not {size}")
+
+    def check_message(self, message: str | Buffer) -> Message:
+        """Return a message in the form in which it is kept; raises an error if it cannot be published."""
+        kept = message if isinstance(message, str) else bytes(octets(message, "message must be a str"))
+        size, limit = size_of(kept), self.limits.max_message
+        if size > limit:
+            raise RoomLimit(f"the message has {size} bytes, and rooms take {limit} (max_message)")
+        return kept
+
+    def new_key(self) -> tuple[int, str]:
+        """The number of a connection, and the key that it has if it was given none."""
+        number = next(self._numbers)
+        return number, f"{self._prefix}-{number}"
+
+    # -- connections --------------------------------------------------------------------
+
+    def add(self, room: Room, ws: WebSocket) -> None:
+        """Note that a connection joins a room.
+
+        Raises:
+            RoomLimit: The room has too many members, or the connection is in too many rooms.
+        """
+        rooms = self._rooms_of.get(ws)
+        if rooms is not None and len(rooms) >= self.limits.max_rooms:
+            raise RoomLimit(f"the connection is in {len(rooms)} rooms already (max_rooms)")
+        if rooms is None:
+            rooms = self._rooms_of[ws] = []
+            rooms.append(room)
+            ws.on_close(lambda ending: self._ended(ws, ending))
+        else:
+            rooms.append(room)
+
+    def remove(self, room: Room, ws: WebSocket) -> None:
+        """Note that a connection has left a room."""
+        if (rooms := self._rooms_of.get(ws)) is not None:
+            rooms.remove(room)
+
+    def _ended(self, ws: WebSocket, ending: Ending) -> None:
+        # The code tells the client, too, whether to reconnect.
+        returns = describe(ending.code).retry is not Retry.NEVER
+        for room in self._rooms_of.pop(ws):
+            room._ended(ws, returns=returns)
+
+    def hold(self, room: Room) -> None:
+        """Keep a room that this process listens to."""
+        self._listened.add(room)
+
+    def release(self, room: Room) -> None:
+        """End :meth:`hold`."""
+        self._listened.discard(room)
+
+    # -- the bus calls ------------------------------------------------------------------
+
+    def published(
+        self, room: str, position: Position, publication: Publication, slow: Slow, call: Any
+    ) -> None:
+        """See :class:`endwell.rooms.bus.Receiver`."""
+        if (known := self._rooms.get(room)) is not None:
+            known._published(position, publication, slow, call)
+
+    def lost(self, room: str, lost: int | None, position: Position) -> None:
+        """See :class:`endwell.rooms.bus.Receiver`."""
+        if (known := self._rooms.get(room)) is not None:
+            number = "an unknown number of" if lost is None else lost
+            logger.warning("the room %r has lost %s publications for this process", room, number)
+            known._lost(lost, position)
+
+    def tell_gap(self, room: Room, gap: Gap) -> bool:
+        """Call the callbacks for a gap. Returns whether there are any."""
+        self._notify(self.gap, room.name, gap)
+        return bool(self.gap)
+
+    def came(self, room: str, present: Present) -> None:
+        """See :class:`endwell.rooms.bus.Receiver`."""
+        self._notify(self.joined, room, present)
+
+    def went(self, room: str, present: Present) -> None:
+        """See :class:`endwell.rooms.bus.Receiver`."""
+        self._notify(self.left, room, present)
+
+    def _notify(self, callbacks: list[Callable[..., object]], name: str, what: object) -> None:
+        for callback in callbacks:
+            task = asyncio.get_running_loop().create_task(_call(callback, self.room(name), what))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def room(self, name: str) -> Room:
+        """The room of a name that :meth:`check_name` has accepted."""
+        room = self._rooms.get(name)
+        if room is None:
+            room = self._rooms[name] = Room(self, name)
+        return room
+
+
+async def _call(callback: Callable[..., object], room: Room, what: object) -> None:
+    try:
+        returned = callback(room, what)
+        if inspect.iscoroutinefunction(callback):
+            await returned  # type: ignore[misc]
+        else:
+            check_returned(returned, callback)
+    except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+        raise
+    except BaseException:
+        logger.exception("callback %r failed", callback)

@@ -1,0 +1,353 @@
+"""One room, as one process sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from ..advice import RetryAdvice
+from ..aio.broadcast import Slow, broadcast
+from ..aio.coroutines import refuse
+from ..aio.websocket import WebSocket, begin_close
+from ..codes import CloseCode
+from ..ending import Cause
+from ..errors import RoomLimit
+from ..wire.codec import Buffer
+from .hub import Present
+from .members import Call, Members, Receipt
+from .membership import AnyWebSocket, Joining, Membership, engine_of, queue_staged
+from .position import Fresh, Gap, Position, Publication, Resumed
+from .tail import Tail
+
+if TYPE_CHECKING:
+    from .registry import Registry
+
+__all__ = ["Room"]
+
+#: Number of publications that are read from the history at a time.
+PAGE = 100
+#: When the members come back that were closed because messages were lost.
+LOST = RetryAdvice(0, 5)
+
+
+class Room:
+    """A named group of connections, in all processes of a server. ``server.rooms[name]`` returns it.
+
+    The publications of a room have numbers without holes. Each member gets them in this order, and none twice.
+
+    Example:
+        ```python
+        import asyncio
+        import endwell
+
+        server = endwell.Server()
+
+        @server.websocket("/chat/{name}")
+        async def chat(ws, name):
+            room = server.rooms[name]
+            async with room.join(ws):
+                async for message in ws:
+                    await room.publish(message)
+
+        async def main():
+            async with server.serving(port=0):
+                async with endwell.connect(f"ws://127.0.0.1:{server.port}/chat/lobby") as ws:
+                    await ws.send("hello")
+                    print(await ws.recv())  # hello
+
+        asyncio.run(main())
+        ```
+    """
+
+    def __init__(self, registry: Registry, name: str) -> None:
+        #: The name.
+        self.name = name
+        self._registry = registry
+        self._options = registry.options_for(name)
+        self._members = Members()
+        #: Members, and calls of join() in progress. While there are any, this process listens to the room.
+        self._users = 0
+        self._listening: asyncio.Future[Position] | None = None
+        #: The position of this process; None while it does not listen.
+        self._position: Position | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+        self._tail = Tail()
+
+    def __repr__(self) -> str:
+        return f"<Room {self.name!r}, {len(self._members)} members here>"
+
+    @property
+    def members(self) -> list[Membership]:
+        """The members in this process."""
+        return self._members.all()
+
+    def join(
+        self,
+        ws: AnyWebSocket,
+        /,
+        *,
+        since: Position | str | None = None,
+        key: str | None = None,
+        **info: Any,
+    ) -> Joining:
+        """Make a connection a member. Use ``async with room.join(ws):``, or await it.
+
+        The member leaves at the end of the block, and when its connection ends. Without a block,
+        :meth:`leave` removes it.
+
+        Args:
+            ws: The WebSocket of the handler.
+            since: A position that the client has seen, from an earlier connection. The publications after it
+                are sent again, as far as the history has them. Text that is no position has the same effect as
+                the position of another epoch. Default: None, only what is published from now on.
+            key: The user, device or tab, for :meth:`presence`. Connections with the same key count once.
+                Default: None, this connection.
+            **info: What :meth:`presence` shows about this connection: values that JSON has.
+
+        Returns:
+            A :class:`Membership`. Its ``arrived`` says whether the member has missed publications.
+
+        Raises:
+            ConnectionClosed: The connection is closing.
+            RoomLimit: The room has too many members, or the connection is in too many rooms.
+            ValueError: The connection is a member already.
+            TypeError: An argument has the wrong type.
+            BusUnavailable: The bus is not available.
+        """
+        position = _position(since)
+        if not isinstance(ws, AnyWebSocket):
+            raise TypeError(f"ws must be a WebSocket, not {ws!r}")
+        self._registry.check_presence(key, info)
+        membership = Membership(self, ws, key, info)
+        return Joining(lambda: self._join(membership, since is not None, position).__await__())
+
+    def leave(self, ws: AnyWebSocket) -> None:
+        """Remove a member. Without effect if the connection is no member."""
+        engine = engine_of(ws)
+        if (membership := self._members.get(engine)) is not None:
+            self._leave(membership, grace=0.0)
+
+    async def publish(
+        self, message: str | Buffer, *, exclude: AnyWebSocket | None = None, slow: Slow = "skip"
+    ) -> Receipt:
+        """Send a message to all members, in all processes.
+
+        Args:
+            message: ``str`` for a text message, a bytes-like object for a binary message.
+            exclude: A member of this process that does not get the message.
+            slow: What happens to slow members: see :meth:`endwell.Server.broadcast`. Default: ``"skip"``.
+
+        Returns:
+            A receipt with the position of the message. The members of this process have been sent it.
+
+        Raises:
+            TypeError: ``message`` has the wrong type.
+            ValueError: ``slow`` is not a policy.
+            RoomLimit: The message is larger than ``max_message``.
+            BusUnavailable: The bus is not available. The text says whether the message may have been sent.
+        """
+        if slow not in ("skip", "close", "queue"):
+            raise ValueError(f"slow must be 'skip', 'close' or 'queue', not {slow!r}")
+        kept = self._registry.check_message(message)
+        call = Call(None if exclude is None else engine_of(exclude))
+        position, workers = await self._registry.bus.publish(
+            self.name, kept, self._options.history, slow, call
+        )
+        if call.delivered is not None:
+            await call.delivered
+        report = call.report
+        return Receipt(position, workers, report.sent, report.slow, report.gone, report.unsupported)
+
+    async def position(self) -> Position:
+        """The position of the room.
+
+        To give a client a state and all changes of it: take the position, load the state, send it, then
+        ``join(since=position)``.
+
+        Raises:
+            BusUnavailable: The bus is not available.
+        """
+        return await self._registry.bus.position(self.name)
+
+    async def history(
+        self, since: Position | str | None = None, limit: int | None = None
+    ) -> list[Publication]:
+        """The publications after ``since`` that the history has, in order.
+
+        Args:
+            since: A position. Default: None, from the beginning of the history.
+            limit: Maximum number of publications. Default: None, all.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: ``limit`` is negative.
+            BusUnavailable: The bus is not available.
+        """
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+            raise TypeError(f"limit must be an integer or None, not {limit!r}")
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit must not be negative, and is {limit!r}")
+        return (await self._registry.bus.page(self.name, _position(since), limit)).publications
+
+    async def presence(self) -> list[Present]:
+        """The keys that are present in the room, in all processes, in the order in which they came.
+
+        Raises:
+            BusUnavailable: The bus is not available.
+        """
+        return await self._registry.bus.presence(self.name)
+
+    # -- members --------------------------------------------------------------------
+
+    async def _join(self, membership: Membership, resumes: bool, since: Position | None) -> Membership:
+        engine = membership._engine
+        engine._guard("join")
+        self._check_new(engine)
+        limit = self._options.max_members
+        if limit is not None and self._users >= limit:
+            raise RoomLimit(f"the room {self.name!r} has {limit} members already (max_members)")
+        self._registry.add(self, engine)
+        self._users += 1
+        try:
+            await self._enter(membership, resumes, since)
+        except BaseException:
+            self._registry.remove(self, engine)
+            self._release()
+            raise
+        self._members.add(membership)
+        grace = self._options.grace if membership._named else 0.0
+        self._registry.bus.enter(self.name, membership._number, membership.key, membership.info, grace)
+        return membership
+
+    async def _enter(self, membership: Membership, resumes: bool, since: Position | None) -> None:
+        """Wait until the connection can become a member."""
+        engine = membership._engine
+        if engine.is_open:
+            await self._listen()
+        if resumes and engine.is_open:
+            membership._arrived = await self._replay(membership, since)
+        if not engine.is_open:
+            await refuse(engine)
+        # Another task may have joined with the same connection.
+        self._check_new(engine)
+
+    def _check_new(self, engine: WebSocket) -> None:
+        if self._members.get(engine) is not None:
+            raise ValueError(f"the connection is a member of the room {self.name!r} already")
+
+    def _ended(self, engine: WebSocket, *, returns: bool) -> None:
+        """A connection has ended that is a member, or was joining."""
+        membership = self._members.get(engine)
+        if membership is not None:
+            grace = self._options.grace if returns and membership._named else 0.0
+            self._leave(membership, grace)
+
+    def _leave(self, membership: Membership, grace: float) -> None:
+        if membership not in self._members:
+            return
+        self._members.remove(membership)
+        self._registry.remove(self, membership._engine)
+        self._registry.bus.leave(self.name, membership._number, membership.key, grace)
+        self._release()
+
+    def _position_of(self, membership: Membership) -> Position | None:
+        if membership not in self._members or self._position is None:
+            return None
+        return self._members.position_of(membership, self._position)
+
+    # -- listening --------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        """Wait until this process listens to the room."""
+        if self._listening is None:
+            self._registry.hold(self)
+            self._listening = asyncio.ensure_future(self._registry.bus.listen(self.name))
+        listening = self._listening
+        try:
+            position = await asyncio.shield(listening)
+        except BaseException:
+            if listening.done() and self._listening is listening:
+                self._listening = None
+            raise
+        if self._position is None:
+            self._position = position
+
+    def _release(self) -> None:
+        self._users -= 1
+        if self._users == 0:
+            if self._listening is not None:
+                self._listening.cancel()
+                self._registry.bus.ignore(self.name)
+            self._listening = self._position = None
+            self._registry.release(self)
+
+    async def _replay(self, membership: Membership, since: Position | None) -> Fresh | Resumed | Gap:
+        """Send what was published after ``since``, up to the position of this process."""
+        assert self._position is not None
+        lost, replayed, after = 0, 0, since
+        known = True
+        with self._tail:
+            while after is None or not self._tail.reaches(after, self._position):
+                page = await self._registry.bus.page(self.name, after, PAGE)
+                if page.lost is None:
+                    known = False
+                else:
+                    lost += page.lost
+                for publication in page.publications:
+                    queue_staged(membership)
+                    await membership._engine.send(publication.message)
+                replayed += len(page.publications)
+                last = page.publications[-1].sequence if page.publications else page.position.sequence
+                after = Position(page.position.epoch, last)
+                while self._position.epoch == after.epoch and self._position.sequence < after.sequence:
+                    await self._next_publication()
+            for publication in self._tail.after(after.sequence):
+                broadcast([membership._engine], publication.message, "queue")
+                replayed += 1
+        if lost or not known:
+            return Gap(lost if known else None, replayed)
+        return Resumed(replayed)
+
+    async def _next_publication(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        await waiter
+
+    # -- publications -------------------------------------------------------------------
+
+    def _published(self, position: Position, publication: Publication, slow: Slow, call: Call | None) -> None:
+        """The bus delivers a publication."""
+        self._tail.append(publication)
+        self._advance(position)
+        self._members.send(publication, slow, call)
+
+    def _advance(self, position: Position) -> None:
+        self._position = position
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _lost(self, lost: int | None, position: Position) -> None:
+        """The bus has lost publications for this process."""
+        self._tail.clear()
+        self._advance(position)
+        if not self._registry.tell_gap(self, Gap(lost, 0)):
+            for member in self._members.all():
+                begin_close(
+                    member._engine,
+                    Cause.APP_CLOSED,
+                    CloseCode.TRY_AGAIN_LATER,
+                    LOST.reason("messages were lost"),
+                )
+
+
+def _position(since: Position | str | None) -> Position | None:
+    if isinstance(since, str):
+        try:
+            return Position.parse(since)
+        except ValueError:
+            return None
+    if since is not None and not isinstance(since, Position):
+        raise TypeError(f"since must be a Position, its text or None, not {since!r}")
+    return since

@@ -1,0 +1,190 @@
+"""All rooms of a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self, TypeVar, Unpack
+
+from ..aio.callbacks import check_arguments
+from ..options import check_keywords
+from .blocking import BlockingRooms
+from .bus import Bus
+from .local import LocalBus
+from .options import RoomKeywords, RoomLimits, RoomOptions
+from .registry import Registry
+from .room import Room
+
+__all__ = ["Rooms", "max_history_of", "use_bus"]
+
+Callback = TypeVar("Callback", bound=Callable[..., object])
+
+
+class Rooms:
+    """The rooms of a server: groups of connections that get the same messages.
+
+    ``rooms[name]`` is the :class:`Room` of a name. A room need not be created, and takes no memory while it
+    has no members and no history. The object belongs to one event loop. :attr:`Server.rooms` is such an
+    object.
+
+    Args:
+        max_rooms: Maximum number of rooms in which one connection is. Default: 128. Precedent: Centrifugo.
+        max_message: Maximum size of a message that is published, in bytes. Default: 1 MiB, as ``max_size``.
+        max_name: Maximum length of a name, in bytes of UTF-8. Default: 255.
+        max_history: Maximum size of the messages in the histories of all rooms, in bytes. Above it, rooms
+            without members lose theirs first, then the oldest messages of the room in use. Default: 256 MiB.
+
+    Raises:
+        TypeError: An argument is not an integer.
+        ValueError: An argument is not positive.
+
+    Example:
+        ```python
+        import asyncio
+        import endwell
+
+        server = endwell.Server()
+
+        @server.websocket("/chat/{name}")
+        async def chat(ws, name):
+            async with server.rooms[name].join(ws):
+                async for message in ws:
+                    await server.rooms[name].publish(message)
+
+        async def main():
+            async with server.serving(port=0):
+                async with endwell.connect(f"ws://127.0.0.1:{server.port}/chat/lobby") as ws:
+                    await ws.send("hello")
+                    print(await ws.recv())  # hello
+
+        asyncio.run(main())
+        ```
+    """
+
+    def __init__(
+        self,
+        *,
+        max_rooms: int = 128,
+        max_message: int = 1 << 20,
+        max_name: int = 255,
+        max_history: int = 256 << 20,
+    ) -> None:
+        limits = RoomLimits(
+            max_rooms=max_rooms, max_message=max_message, max_name=max_name, max_history=max_history
+        )
+        self._registry = Registry(limits, LocalBus(max_history))
+
+    async def __aenter__(self) -> Self:
+        """Begin to use the rooms in this event loop. A :class:`Server` does it for its rooms while it serves."""
+        await self._registry.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End it: all keys whose connections have ended leave now."""
+        await self._registry.stop()
+
+    def __getitem__(self, name: str) -> Room:
+        """The room of this name.
+
+        Raises:
+            TypeError: The name is not a ``str``.
+            RoomLimit: The name is empty, or longer than ``max_name``.
+        """
+        self._registry.check_name(name)
+        return self._registry.room(name)
+
+    @property
+    def blocking(self) -> BlockingRooms:
+        """The same rooms for threads, such as those of plain handlers.
+
+        ``server.rooms.blocking[name]`` is a :class:`BlockingRoom`, whose methods block instead of being awaited.
+        """
+        return BlockingRooms(self._registry)
+
+    def configure(self, pattern: str, **options: Unpack[RoomKeywords]) -> None:
+        """Set the options of all rooms whose name matches a pattern.
+
+        If several patterns match a name, the last call applies, with all its options. It must be called before
+        the first use of the room.
+
+        Args:
+            pattern: A name in which ``*`` stands for any text, ``?`` for one character and ``[abc]`` for one
+                of these (``fnmatch``).
+            **options: The fields of :class:`RoomOptions`.
+
+        Raises:
+            TypeError: A keyword is not a field of :class:`RoomOptions`, or a value has the wrong type.
+            ValueError: A value is out of range.
+
+        Example:
+            ```python
+            from endwell import Server
+            from endwell.rooms import History
+
+            server = Server()
+            server.rooms.configure("chat/*", history=History(messages=500))
+            ```
+        """
+        if not isinstance(pattern, str):
+            raise TypeError(f"pattern must be a str, not {pattern!r}")
+        check_keywords("configure", options, RoomKeywords.__optional_keys__)
+        self._registry.patterns.append((pattern, RoomOptions(**options)))
+
+    def joined(self, callback: Callback) -> Callback:
+        """Decorator for a function ``callback(room, present)`` that runs when a key comes into a room.
+
+        It runs once, in the process of the connection. A coroutine function runs as a task. A plain function
+        runs in the event loop, and must not block. Exceptions are logged.
+
+        Args:
+            callback: Its arguments are the :class:`Room` and a :class:`Present`.
+
+        Raises:
+            TypeError: ``callback`` is not callable, or does not take these arguments.
+        """
+        return _register(self._registry.joined, callback)
+
+    def left(self, callback: Callback) -> Callback:
+        """Decorator for a function ``callback(room, present)`` that runs when a key has left a room.
+
+        It runs once, in the process of the last connection, after the grace of the key: see
+        :class:`RoomOptions`. It runs as for :meth:`joined`.
+
+        Raises:
+            TypeError: ``callback`` is not callable, or does not take these arguments.
+        """
+        return _register(self._registry.left, callback)
+
+    def on_gap(self, callback: Callback) -> Callback:
+        """Decorator for a function ``callback(room, gap)`` that runs when publications are lost for this process.
+
+        This happens when the bus fails for longer than the history reaches. The callback decides what the members
+        are told, for example to load the state again. Without a callback, their connections are closed with 1013
+        and retry advice. It runs as for :meth:`joined`, in each process that is affected.
+
+        Args:
+            callback: Its arguments are the :class:`Room` and a :class:`Gap`.
+
+        Raises:
+            TypeError: ``callback`` is not callable, or does not take these arguments.
+        """
+        return _register(self._registry.gap, callback, "gap")
+
+
+def use_bus(rooms: Rooms, bus: Bus) -> None:
+    """Connect ``rooms`` by ``bus``, which its application has not chosen."""
+    rooms._registry.bus = bus
+
+
+def max_history_of(rooms: Rooms) -> int:
+    """The limit ``max_history``."""
+    return rooms._registry.limits.max_history
+
+
+def _register(
+    callbacks: list[Callable[..., object]], callback: Callback, argument: str = "present"
+) -> Callback:
+    if not callable(callback):
+        raise TypeError(f"callback must be a function, not {callback!r}")
+    check_arguments(callback, "room", argument)
+    callbacks.append(callback)
+    return callback

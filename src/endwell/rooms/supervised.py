@@ -1,0 +1,234 @@
+"""The bus of a worker: its supervisor connects the workers of one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from itertools import count
+from typing import Any
+
+from ..aio.broadcast import Slow
+from ..errors import BusUnavailable
+from .bus import Bus, Receiver
+from .frames import (
+    PUBLICATION,
+    PUBLISHED,
+    Decoder,
+    Publish,
+    load,
+    pack_publish,
+    pack_word,
+    unpack_publication,
+    unpack_published,
+)
+from .history import History
+from .hub import Info, Page, Present
+from .position import Message, Position, Publication
+
+__all__ = ["SupervisorBus"]
+
+
+class SupervisorBus(Bus, asyncio.Protocol):
+    """Connects the workers of one supervisor. No other software is needed.
+
+    The numbers and the history are in the supervisor's process, so they outlive every worker.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._decoder = Decoder()
+        self._numbers = count(1)
+        #: The calls that wait for an answer.
+        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._publishing: dict[int, tuple[asyncio.Future[tuple[Position, int]], object]] = {}
+        #: The answer whose publication is the next one.
+        self._own: tuple[asyncio.Future[tuple[Position, int]], Position, int, object] | None = None
+        #: The rooms to which this process listens, each with the position that was delivered.
+        self._delivered: dict[str, Position] = {}
+        #: The rooms of which publications were missed, and the calls that read their history.
+        self._healing: dict[str, int] = {}
+        self._healed: dict[int, str] = {}
+        self._queue: list[bytes] = []
+        self._ended = False
+
+    async def start(self, receiver: Receiver) -> None:
+        """See :meth:`Bus.start`."""
+        self._receiver = receiver
+        self._loop = asyncio.get_running_loop()
+        self._transport, _ = await self._loop.create_connection(lambda: self, sock=self._sock)
+
+    async def stop(self) -> None:
+        """See :meth:`Bus.stop`."""
+        self._flush()
+        self._transport.close()
+
+    # -- calls ---------------------------------------------------------------------
+
+    async def listen(self, room: str) -> Position:
+        """See :meth:`Bus.listen`."""
+        number, answer = self._call()
+        self._send(pack_word("listen", number, room))
+        position: Position = await answer
+        return position
+
+    def ignore(self, room: str) -> None:
+        """See :meth:`Bus.ignore`."""
+        self._delivered.pop(room, None)
+        if (number := self._healing.pop(room, None)) is not None:
+            del self._healed[number]
+        self._send(pack_word("ignore", room))
+
+    async def publish(
+        self, room: str, message: Message, history: History | None, slow: Slow, call: object
+    ) -> tuple[Position, int]:
+        """See :meth:`Bus.publish`."""
+        self._check()
+        number = next(self._numbers)
+        answer: asyncio.Future[tuple[Position, int]] = self._loop.create_future()
+        self._publishing[number] = answer, call
+        self._send(pack_publish(Publish(number, room, message, history, slow)))
+        return await answer
+
+    async def position(self, room: str) -> Position:
+        """See :meth:`Bus.position`."""
+        number, answer = self._call()
+        self._send(pack_word("position", number, room))
+        epoch, sequence = await answer
+        return Position(epoch, sequence)
+
+    async def page(self, room: str, after: Position | None, limit: int | None) -> Page:
+        """See :meth:`Bus.page`."""
+        number, answer = self._call()
+        self._ask_page(number, room, after, limit)
+        return _page(await answer)
+
+    def enter(self, room: str, connection: int, key: str, info: Info, grace: float) -> None:
+        """See :meth:`Bus.enter`."""
+        self._send(pack_word("enter", room, connection, key, info, grace))
+
+    def leave(self, room: str, connection: int, key: str, grace: float) -> None:
+        """See :meth:`Bus.leave`."""
+        self._send(pack_word("leave", room, connection, key, grace))
+
+    async def presence(self, room: str) -> list[Present]:
+        """See :meth:`Bus.presence`."""
+        number, answer = self._call()
+        self._send(pack_word("presence", number, room))
+        return [Present(*each) for each in await answer]
+
+    # -- the way out ---------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self._ended:
+            raise BusUnavailable("the supervisor has exited; nothing was sent")
+
+    def _call(self) -> tuple[int, asyncio.Future[Any]]:
+        self._check()
+        number = next(self._numbers)
+        answer = self._calls[number] = self._loop.create_future()
+        return number, answer
+
+    def _send(self, frame: bytes) -> None:
+        if not self._queue:
+            # All frames of one turn of the loop leave in one system call.
+            self._loop.call_soon(self._flush)
+        self._queue.append(frame)
+
+    def _flush(self) -> None:
+        if self._queue and not self._ended:
+            self._transport.write(b"".join(self._queue))
+        self._queue.clear()
+
+    # -- the way in ----------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """See :meth:`asyncio.Protocol.data_received`."""
+        for kind, body in self._decoder.feed(data):
+            if kind == PUBLICATION:
+                self._publication(body)
+            elif kind == PUBLISHED:
+                self._published(body)
+            else:
+                self._word(*json.loads(body))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See :meth:`asyncio.Protocol.connection_lost`."""
+        self._ended = True
+        error = BusUnavailable("the supervisor has exited; the message may have been sent")
+        waiting = [*self._calls.values(), *(answer for answer, _ in self._publishing.values())]
+        for answer in waiting:
+            if not answer.done():
+                answer.set_exception(error)
+        self._calls.clear()
+        self._publishing.clear()
+
+    def _published(self, body: bytes) -> None:
+        number, sequence, workers, listens, epoch = unpack_published(body)
+        answer, call = self._publishing.pop(number)
+        position = Position(epoch, sequence)
+        if listens:
+            self._own = answer, position, workers, call
+        elif not answer.done():
+            answer.set_result((position, workers))
+
+    def _publication(self, body: bytes) -> None:
+        room, epoch, publication, slow = unpack_publication(body)
+        position = Position(epoch, publication.sequence)
+        call = None
+        if self._own is not None:
+            answer, own, workers, call = self._own
+            self._own = None
+            assert own == position
+            if not answer.done():
+                answer.set_result((position, workers))
+        if room in self._delivered and room not in self._healing:
+            self._delivered[room] = position
+            self._receiver.published(room, position, publication, slow, call)
+
+    def _word(self, word: str, *values: Any) -> None:
+        if word == "answer":
+            number, value = values
+            if (healed := self._healed.pop(number, None)) is not None:
+                self._heal(healed, _page(value))
+            elif not (answer := self._calls.pop(number)).done():
+                answer.set_result(value)
+        elif word == "listening":
+            number, room, *numbers = values
+            position = Position(*numbers)
+            if not (answer := self._calls.pop(number)).done():
+                self._delivered[room] = position
+                answer.set_result(position)
+        elif word == "behind":
+            (room,) = values
+            if room in self._delivered and room not in self._healing:
+                number = self._healing[room] = next(self._numbers)
+                self._healed[number] = room
+                self._ask_page(number, room, self._delivered[room], None)
+        elif word in ("came", "went"):
+            room, *present = values
+            tell = self._receiver.came if word == "came" else self._receiver.went
+            tell(room, Present(*present))
+
+    def _ask_page(self, number: int, room: str, after: Position | None, limit: int | None) -> None:
+        start = None if after is None else [after.epoch, after.sequence]
+        self._send(pack_word("page", number, room, start, limit))
+
+    def _heal(self, room: str, page: Page) -> None:
+        """Deliver what was missed, as far as the history has it.
+
+        Publications that arrived before the page are dropped, because they are part of it.
+        """
+        del self._healing[room]
+        self._delivered[room] = page.position
+        if page.lost != 0:
+            first = page.publications[0].sequence if page.publications else page.position.sequence + 1
+            self._receiver.lost(room, page.lost, Position(page.position.epoch, first - 1))
+        for publication in page.publications:
+            position = Position(page.position.epoch, publication.sequence)
+            self._receiver.published(room, position, publication, "skip", None)
+
+
+def _page(answer: list[Any]) -> Page:
+    position, lost, publications = answer
+    return Page(Position(*position), lost, [Publication(each, load(it)) for each, it in publications])
