@@ -458,7 +458,7 @@ class BusUnavailable(EndwellError):
     Example:
         ```python
         from endwell import Server
-        from endwell.errors import BusUnavailable
+        from endwell.rooms import BusUnavailable
 
         server = Server()
 
@@ -482,7 +482,7 @@ class RoomLimit(EndwellError):
     Example:
         ```python
         from endwell import Server
-        from endwell.errors import RoomLimit
+        from endwell.rooms import RoomLimit
 
         try:
             Server().rooms["a" * 1000]

@@ -1,5 +1,6 @@
 """Rooms: groups of connections that get the same messages, with history and presence."""
 
+from ..errors import BusUnavailable, RoomLimit
 from .blocking import BlockingMembership, BlockingRoom, BlockingRooms
 from .history import History
 from .hub import Present
@@ -14,6 +15,7 @@ __all__ = [
     "BlockingMembership",
     "BlockingRoom",
     "BlockingRooms",
+    "BusUnavailable",
     "Fresh",
     "Gap",
     "History",
@@ -24,6 +26,7 @@ __all__ = [
     "Receipt",
     "Resumed",
     "Room",
+    "RoomLimit",
     "RoomOptions",
     "Rooms",
 ]

@@ -172,10 +172,14 @@ class Supervisor:
         for link in self._broker.links:
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.wants_write else 0)
             if link.ended:
-                self._selector.unregister(link)
-                self._broker.remove(link)
+                self._disconnect(link)
             elif self._selector.get_key(link).events != events:
                 self._selector.modify(link, events, link)
+
+    def _disconnect(self, link: Link) -> None:
+        if link in self._selector.get_map():
+            self._selector.unregister(link)
+            self._broker.remove(link)
 
     def _read_messages(self, worker: Worker) -> None:
         for word, value in worker.channel.receive():
@@ -219,9 +223,7 @@ class Supervisor:
         self._unregister(worker)
         self._loads.vacate(worker.load)
         worker.channel.close()
-        if not worker.link.ended:
-            self._selector.unregister(worker.link)
-            self._broker.remove(worker.link)
+        self._disconnect(worker.link)
         worker.link.close()
         self._workers.remove(worker)
         if not worker.leaving and self._has_successor(worker):

@@ -1,0 +1,198 @@
+"""The state of all rooms: the numbers, the history and its bounds, who is present, and what is forgotten."""
+
+from __future__ import annotations
+
+import random
+from math import inf
+
+import pytest
+
+from endwell.rooms.history import History
+from endwell.rooms.hub import FORGET_TIME, Connection, Hub, Present
+from endwell.rooms.position import Position, Publication
+
+KEPT = History(messages=5, seconds=60, bytes=1000)
+
+
+@pytest.fixture
+def hub():
+    return Hub(10_000)
+
+
+def published(hub, *messages, history=KEPT, now=0.0, room="a"):
+    for message in messages:
+        position, _, _ = hub.publish(room, message, history, now)
+    return position
+
+
+def test_each_room_has_numbers_of_its_own_from_1_on(hub):
+    first, publication, listeners = hub.publish("a", "x", None, 0.0)
+    assert (first.sequence, publication, listeners) == (1, Publication(1, "x"), set())
+    assert published(hub, "y").sequence == 2
+    other = published(hub, "x", room="b")
+    assert other.sequence == 1
+    assert other.epoch != first.epoch
+    assert hub.position("a", 0.0) == Position(first.epoch, 2)
+
+
+def test_a_publication_goes_to_the_listeners_of_its_room(hub):
+    one, two = object(), object()
+    hub.listen("a", one, 0.0)
+    assert hub.listen("a", two, 0.0) == hub.position("a", 0.0)
+    hub.listen("b", one, 0.0)
+    hub.ignore("a", one, 0.0)
+    assert hub.publish("a", "x", None, 0.0)[2] == {two}
+    hub.remove(two, 0.0)
+    assert hub.publish("a", "x", None, 0.0)[2] == set()
+    hub.ignore("no such room", one, 0.0)
+
+
+def test_a_page_has_what_was_published_after_a_position_and_names_the_loss():
+    hub, kept = Hub(10_000), []
+    dice = random.Random(3)
+    epoch = hub.position("a", 0.0).epoch
+    for sequence in range(1, 301):
+        message = "x" * dice.randrange(400)
+        hub.publish("a", message, KEPT, 0.0)
+        kept.append(Publication(sequence, message))
+        while len(kept) > KEPT.messages or sum(len(each.message) for each in kept) > KEPT.bytes:
+            kept.pop(0)
+        after = dice.randrange(sequence + 1)
+        page = hub.page("a", Position(epoch, after), None, 0.0)
+        wanted = [each for each in kept if each.sequence > after]
+        assert page.publications == wanted
+        assert page.position == Position(epoch, sequence)
+        assert page.lost == sequence - after - len(wanted)
+
+
+@pytest.mark.parametrize("after", [None, Position("other", 2), Position("same", 8)])
+def test_the_loss_is_unknown_for_a_position_that_the_room_never_had(hub, after):
+    position = published(hub, *"1234567")
+    if after is not None and after.epoch == "same":
+        after = Position(position.epoch, after.sequence)
+    page = hub.page("a", after, None, 0.0)
+    assert page.lost is None
+    assert [each.message for each in page.publications] == [*"34567"]
+
+
+def test_a_page_has_a_limit(hub):
+    position = published(hub, *"12345")
+    page = hub.page("a", Position(position.epoch, 0), 2, 0.0)
+    assert ([each.message for each in page.publications], page.lost) == (["1", "2"], 0)
+
+
+def test_publications_expire(hub):
+    position = published(hub, "1")
+    published(hub, "2", now=30.0)
+    page = hub.page("a", Position(position.epoch, 0), None, 60.0)
+    assert ([each.message for each in page.publications], page.lost) == (["2"], 1)
+    page = hub.page("a", Position(position.epoch, 1), None, 90.0)
+    assert (page.publications, page.lost) == ([], 1)
+
+
+def test_a_message_that_is_not_kept_ends_the_history_before_it(hub):
+    epoch = published(hub, "1", "2").epoch
+    published(hub, "3", history=None)
+    page = hub.page("a", Position(epoch, 1), None, 0.0)
+    assert (page.publications, page.lost) == ([], 2)
+    published(hub, "4")
+    page = hub.page("a", Position(epoch, 1), None, 0.0)
+    assert ([each.message for each in page.publications], page.lost) == (["4"], 2)
+
+
+def test_above_the_limit_of_all_rooms_those_that_were_left_first_lose_their_history():
+    hub = Hub(100)
+    one = object()
+    for name in ("left first", "left later", "in use"):
+        hub.listen(name, one, 0.0)
+        published(hub, "x" * 40, room=name) if name != "in use" else None
+    hub.ignore("left first", one, 0.0)
+    hub.ignore("left later", one, 1.0)
+
+    def kept(name):
+        return len(hub.page(name, None, None, 0.0).publications)
+
+    published(hub, "x" * 40, room="in use", now=1.0)
+    assert [kept(name) for name in ("left first", "left later", "in use")] == [0, 1, 1]
+    published(hub, "x" * 50, "y" * 50, room="in use", now=1.0)
+    assert [kept(name) for name in ("left first", "left later", "in use")] == [0, 0, 2]
+    published(hub, "z" * 30, room="in use", now=1.0)
+    assert [each.message[0] for each in hub.page("in use", None, None, 0.0).publications] == ["y", "z"]
+
+
+def test_a_room_is_forgotten_when_nothing_in_it_is_left(hub):
+    epoch = hub.position("a", 0.0).epoch
+    assert hub.deadline == FORGET_TIME
+    hub.tick(FORGET_TIME - 1)
+    assert hub.position("a", FORGET_TIME - 1).epoch == epoch
+    hub.tick(FORGET_TIME)
+    assert hub.deadline == inf
+    assert hub.position("a", FORGET_TIME).epoch != epoch
+
+
+def test_a_room_is_not_forgotten_while_it_has_history_or_a_listener_or_a_key(hub):
+    one = object()
+    history = History(seconds=1000)
+    epochs = [
+        published(hub, "x", history=history, room="kept").epoch,
+        hub.listen("listened", one, 0.0).epoch,
+        hub.position("present", 0.0).epoch,
+    ]
+    hub.enter("present", Connection(one, 1), "ada", {}, 0.0, 0.0)
+    hub.tick(FORGET_TIME + 1)
+    names = ["kept", "listened", "present"]
+    assert [hub.position(name, FORGET_TIME + 1).epoch for name in names] == epochs
+    hub.remove(one, FORGET_TIME + 2)
+    hub.tick(1001.0 + FORGET_TIME)
+    assert not set(epochs) & {hub.position(name, 2000.0).epoch for name in names}
+
+
+def test_a_key_is_present_from_its_first_connection_to_its_last(hub):
+    one, two = object(), object()
+    ada = hub.enter("a", Connection(one, 1), "ada", {"x": 1}, 0.0, 0.0)
+    assert ada == Present("ada", {"x": 1}, 1)
+    assert hub.enter("a", Connection(two, 1), "ada", {"x": 2}, 0.0, 0.0) is None
+    assert hub.enter("a", Connection(two, 2), "bob", {}, 0.0, 0.0) == Present("bob", {}, 1)
+    assert hub.presence("a") == [Present("ada", {"x": 2}, 2), Present("bob", {}, 1)]
+    assert hub.leave("a", Connection(one, 1), "ada", 0.0, 0.0) == []
+    assert hub.leave("a", Connection(one, 1), "ada", 0.0, 0.0) == []
+    ((room, present, listener),) = hub.leave("a", Connection(two, 1), "ada", 0.0, 0.0)
+    assert (room, present, listener) == ("a", Present("ada", {"x": 2}, 0), two)
+    assert [each.key for each in hub.presence("a")] == ["bob"]
+    assert hub.presence("b") == []
+    assert hub.leave("b", Connection(one, 1), "ada", 0.0, 0.0) == []
+
+
+def test_a_key_leaves_after_its_grace_unless_it_returns(hub):
+    one = object()
+    hub.enter("a", Connection(one, 1), "ada", {}, 10.0, 0.0)
+    assert hub.leave("a", Connection(one, 1), "ada", 10.0, 0.0) == []
+    assert hub.presence("a") == [Present("ada", {}, 0)]
+    assert hub.deadline == 10.0
+    assert hub.enter("a", Connection(one, 2), "ada", {}, 10.0, 9.0) is None
+    assert hub.tick(10.0) == []
+    assert hub.leave("a", Connection(one, 2), "ada", 10.0, 12.0) == []
+    assert hub.tick(21.0) == []
+    ((_, present, _),) = hub.tick(22.0)
+    assert present.key == "ada"
+    assert hub.presence("a") == []
+
+
+def test_the_end_of_a_process_ends_its_connections_each_with_its_own_grace(hub):
+    one, two = object(), object()
+    hub.enter("a", Connection(one, 1), "ada", {}, 10.0, 0.0)
+    hub.enter("a", Connection(one, 2), "bob", {}, 0.0, 0.0)
+    hub.enter("a", Connection(two, 1), "cy", {}, 0.0, 0.0)
+    assert [left.present.key for left in hub.remove(one, 5.0)] == ["bob"]
+    assert [left.present.key for left in hub.tick(15.0)] == ["ada"]
+    assert [each.key for each in hub.presence("a")] == ["cy"]
+
+
+def test_the_end_of_all_graces(hub):
+    one = object()
+    hub.enter("a", Connection(one, 1), "ada", {}, 10.0, 0.0)
+    hub.enter("a", Connection(one, 2), "bob", {}, 10.0, 0.0)
+    hub.leave("a", Connection(one, 1), "ada", 10.0, 0.0)
+    assert [left.present.key for left in hub.end_graces(1.0)] == ["ada"]
+    assert [each.key for each in hub.presence("a")] == ["bob"]
+    assert hub.tick(100.0) == []

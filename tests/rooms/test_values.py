@@ -1,0 +1,152 @@
+"""Positions, the bounds of a history, the options and the frames of the bus."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from endwell.rooms import History, Position, Publication, RoomOptions, Rooms
+from endwell.rooms.frames import (
+    PUBLICATION,
+    PUBLISH,
+    PUBLISHED,
+    WORD,
+    Decoder,
+    Publish,
+    Published,
+    dump,
+    load,
+    pack_publication,
+    pack_publish,
+    pack_published,
+    pack_word,
+    unpack_publication,
+    unpack_publish,
+    unpack_published,
+)
+from endwell.rooms.options import RoomKeywords
+from endwell.rooms.tail import MAX_TAIL, MAX_TAIL_BYTES, Tail
+
+MESSAGES = ["", "text", "é" * 300, b"", b"\x00\xff", b"x" * 70000]
+
+
+def test_a_position_is_a_text_and_back():
+    position = Position("f3Zk0q", 17)
+    assert str(position) == "f3Zk0q:17"
+    assert Position.parse("f3Zk0q:17") == position
+    assert Position.parse("a:b:0") == Position("a:b", 0)
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":", "a", "a:", ":1", "a:-1", "a:+1", "a: 1", "a:1_0", "a:\u0661", "a:" + "9" * 19]
+)
+def test_other_text_is_no_position(text):
+    with pytest.raises(ValueError, match="not a position"):
+        Position.parse(text)
+
+
+@pytest.mark.parametrize("name", ["messages", "seconds", "bytes"])
+@pytest.mark.parametrize(
+    ("value", "error"), [(0, ValueError), (-1, ValueError), ("1", TypeError), (True, TypeError)]
+)
+def test_a_bound_of_a_history_is_positive(name, value, error):
+    with pytest.raises(error, match=name):
+        History(**{name: value})
+
+
+def test_a_history_has_no_infinite_bound():
+    with pytest.raises(ValueError, match="seconds must be positive and finite"):
+        History(seconds=float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error"),
+    [
+        ({"history": 5}, TypeError),
+        ({"grace": -1}, ValueError),
+        ({"grace": "1"}, TypeError),
+        ({"max_members": 0}, ValueError),
+        ({"max_members": 1.5}, TypeError),
+        ({"max_member": 1}, TypeError),
+    ],
+)
+def test_an_option_of_a_room_that_is_wrong_is_named(keywords, error):
+    (name,) = keywords
+    with pytest.raises(error, match=name):
+        Rooms().configure("*", **keywords)
+
+
+@pytest.mark.parametrize("name", ["max_rooms", "max_message", "max_name", "max_history"])
+def test_a_limit_of_rooms_is_positive(name):
+    with pytest.raises(ValueError, match=f"{name} must be positive"):
+        Rooms(**{name: 0})
+    with pytest.raises(TypeError, match=f"{name} must be an integer"):
+        Rooms(**{name: "1"})
+
+
+def test_the_keywords_are_the_fields_of_the_options():
+    assert RoomKeywords.__optional_keys__ == {each.name for each in fields(RoomOptions)}
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+@pytest.mark.parametrize("history", [None, History(7, 1.5, 1 << 40)])
+def test_a_publish_frame_and_back(message, history):
+    frame = Publish(1 << 40, "räume", message, history, "close")
+    ((kind, body),) = Decoder().feed(pack_publish(frame))
+    assert kind == PUBLISH
+    assert unpack_publish(body) == frame
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_publication_frame_and_back(message):
+    publication = Publication(1 << 40, message)
+    ((kind, body),) = Decoder().feed(pack_publication("räume", "épo", publication, "queue"))
+    assert kind == PUBLICATION
+    assert unpack_publication(body) == ("räume", "épo", publication, "queue")
+
+
+def test_the_other_frames_and_back():
+    answer = Published(3, 1 << 40, 2, True, "epoch")
+    word = pack_word("left", "räume", None, [1])
+    frames = Decoder().feed(pack_published(answer) + word)
+    assert [kind for kind, _ in frames] == [PUBLISHED, WORD]
+    assert unpack_published(frames[0][1]) == answer
+    assert [load(dump(message)) for message in MESSAGES] == MESSAGES
+
+
+def test_a_stream_of_frames_may_be_split_anywhere():
+    stream = b"".join(pack_word("word", number) for number in range(20))
+    whole = Decoder().feed(stream)
+    assert len(whole) == 20
+    for size in (1, 2, 3, 7, 50):
+        decoder = Decoder()
+        parts = [stream[begin : begin + size] for begin in range(0, len(stream), size)]
+        assert [frame for part in parts for frame in decoder.feed(part)] == whole
+
+
+def test_a_tail_keeps_publications_only_while_the_history_is_read():
+    tail = Tail()
+    tail.append(Publication(1, "x"))
+    position = Position("a", 1)
+    assert tail.reaches(position, position)
+    assert not tail.reaches(Position("a", 0), position)
+    with tail:
+        with tail:
+            tail.append(Publication(2, "y"))
+        tail.append(Publication(3, "z"))
+        assert tail.reaches(Position("a", 1), Position("a", 3))
+        assert not tail.reaches(Position("a", 0), Position("a", 3))
+        assert not tail.reaches(Position("b", 2), Position("a", 3))
+        assert not tail.reaches(Position("a", 4), Position("a", 3))
+        assert [each.message for each in tail.after(2)] == ["z"]
+    assert list(tail.after(0)) == []
+
+
+@pytest.mark.parametrize(("message", "kept"), [("", MAX_TAIL), ("x" * (MAX_TAIL_BYTES // 4), 4)])
+def test_a_tail_is_bounded(message, kept):
+    tail = Tail()
+    with tail:
+        for number in range(1, MAX_TAIL + 10):
+            tail.append(Publication(number, message))
+        assert len(list(tail.after(0))) == kept
