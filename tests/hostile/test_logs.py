@@ -88,6 +88,9 @@ BY_NOBODY = {
     "restarting: the new workers are ready, the old ones drain",
     "the event loop is blocked: the process exits; these are the stacks of its threads:",
     "stopping: %s",
+    "a worker has not read %d bytes: it gets no publications until it has",
+    # The name may come from a peer; %r escapes it.
+    "the room %r has lost %s publications for this process",
     "Exception in the lifespan of the ASGI application",
     "the application could not shut down: %s",
     "the application does not support the lifespan protocol",
