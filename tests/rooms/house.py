@@ -97,7 +97,8 @@ class House:
         @server.websocket("/{name}")
         async def member(ws: endwell.WebSocket, name: str) -> None:
             query = ws.request.query
-            joining = server.rooms[name].join(ws, since=query.get("since"), key=query.get("key"))
+            info = {name: value for name, value in query.items() if name not in ("since", "key")}
+            joining = server.rooms[name].join(ws, since=query.get("since"), key=query.get("key"), **info)
             async with joining as membership:
                 self.memberships.append(membership)
                 await ws.send(repr(membership.arrived))

@@ -396,9 +396,12 @@ async def test_a_join_that_is_cancelled_leaves_nothing_behind(two: House):
 async def test_presence_spans_processes_and_each_event_comes_once(two: House):
     first, _ = await two.joined(0, key="ada")
     second, _ = await two.joined(1, key="ada")
-    third, _ = await two.joined(1)
+    third, _ = await two.joined(1, color="red")
+    await two.joined(1)  # without a key and other arguments, it is not shown
     present = await two.room(0).presence()
     assert [(each.key, each.connections) for each in present] == [("ada", 2), (two.memberships[2].key, 1)]
+    assert present[1].info == two.memberships[2].info == {"color": "red"}
+    assert (two.memberships[3].key, two.memberships[3].info) == (None, {})
     await first.close()
     await third.close()
     await second.close()
@@ -442,7 +445,7 @@ async def test_a_callback_that_fails_is_logged_and_stops_nothing(one: House, cap
     def broken(room, present):
         raise RuntimeError("asked for")
 
-    _, found = await one.joined()
+    _, found = await one.joined(key="ada")
     assert found == "Fresh()"
     await until(lambda: "asked for" in caplog.text)
     with pytest.raises(TypeError, match="will be called"):

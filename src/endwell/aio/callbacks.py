@@ -6,12 +6,20 @@ import inspect
 import logging
 from collections.abc import Callable
 from contextvars import Context
+from typing import Any, Protocol
 
 from ..ending import Ending
 
-__all__ = ["call_back", "check_arguments", "check_callback", "check_returned"]
+__all__ = ["Observer", "call_back", "check_arguments", "check_callback", "check_returned"]
 
 logger = logging.getLogger("endwell")
+
+
+class Observer(Protocol):
+    """What a part of the library is, to be told of the ends of many connections."""
+
+    def ended(self, ws: Any, ending: Ending) -> None:
+        """A connection has ended. Must not raise."""
 
 
 def check_callback(callback: object) -> None:

@@ -30,6 +30,7 @@ cdef class WebSocket:
     cdef public set _watchers
     cdef public dict _pings
     cdef readonly list _callbacks
+    cdef tuple _observers
     cdef public tuple _created_at
 
     cpdef _answer_later(self)
@@ -40,6 +41,7 @@ cdef class WebSocket:
 
 
 cpdef begin_close(WebSocket ws, cause, code, reason=*)
+cpdef observe(WebSocket ws, tuple observers)
 cpdef close_for(WebSocket ws, cause, code, reason=*)
 @cython.locals(core=Connection)
 cpdef end_delivery(WebSocket ws, cause, code, reason)

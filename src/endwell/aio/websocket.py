@@ -23,7 +23,7 @@ from ..wire.codec import Buffer, check_message
 from . import coroutines
 from .alive import Alive
 from .awaiting import DONE, Receive, Slot
-from .callbacks import call_back, check_callback
+from .callbacks import Observer, call_back, check_callback
 from .driver import Driver
 from .flag import Flag
 from .quiescence import Quiescence
@@ -39,6 +39,7 @@ __all__ = [
     "end_delivery",
     "loop_of",
     "messages_consumed",
+    "observe",
     "opened_at",
     "quiesce",
     "socket_of",
@@ -119,6 +120,8 @@ class WebSocket:
         self._watchers: set[asyncio.Future[None]] | None = None
         self._pings: dict[bytes, asyncio.Future[float]] | None = None
         self._callbacks: list[tuple[Callable[[Ending], object], Context]] | None = None
+        #: Told of the end before the callbacks. Many connections may have the same tuple.
+        self._observers: tuple[Observer, ...] = ()
         #: For a client: the file and the line that opened the connection.
         self._created_at: tuple[str, int] | None = None
         if among is not None:
@@ -543,6 +546,9 @@ class WebSocket:
         for waiter in self._pings.values() if self._pings else ():
             if not waiter.done() and self.ending is not None:
                 waiter.set_exception(ConnectionClosed.of(self.ending))
+        for observer in self._observers:
+            assert self._core.ending is not None
+            observer.ended(self, self._core.ending)
         self._call_callbacks()
         # Last, because the receiver may be resumed here, and the others must know the end before it runs.
         self._slot.wake(inline)
@@ -563,6 +569,15 @@ def begin_close(ws: WebSocket, cause: Cause, code: int, reason: str = "") -> Non
     if not ws._over:
         ws._core.close(Close(code, reason), monotonic(), cause)
         ws._stream.settle()
+
+
+def observe(ws: WebSocket, observers: tuple[Observer, ...]) -> None:
+    """Have ``ended(ws, ending)`` of each observer called at the end of an open connection.
+
+    Unlike a callback, an observer takes no memory of the connection. It must not raise.
+    """
+    ws._guard("observe")
+    ws._observers = (*ws._observers, *observers) if ws._observers else observers
 
 
 def close_for(ws: WebSocket, cause: Cause, code: int, reason: str = "") -> Coroutine[Any, Any, Ending]:

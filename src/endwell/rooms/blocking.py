@@ -40,7 +40,7 @@ class BlockingMembership:
         return ws
 
     @property
-    def key(self) -> str:
+    def key(self) -> str | None:
         """See :attr:`Membership.key`."""
         return self._membership.key
 

@@ -70,6 +70,8 @@ class _Delivery(NamedTuple):
 
     publication: Publication
     members: list[Membership]
+    #: Their connections.
+    engines: list[WebSocket]
     slow: Slow
     call: Call | None
 
@@ -79,8 +81,11 @@ class Members:
 
     def __init__(self) -> None:
         self._members: dict[WebSocket, Membership] = {}
-        #: The members as a list; None after a change.
+        #: The members and their connections as lists, which a change replaces.
         self._listed: list[Membership] | None = None
+        self._engines: list[WebSocket] = []
+        #: Number of members that are blocking WebSockets.
+        self._blocking = 0
         self._deliveries: deque[_Delivery] = deque()
         #: Number of members that were sent the first one of the deliveries.
         self._delivered = 0
@@ -102,11 +107,13 @@ class Members:
     def add(self, membership: Membership) -> None:
         """Add a member. It gets the publications that :meth:`send` is called with from now on."""
         self._members[membership._engine] = membership
+        self._blocking += membership.ws is not membership._engine
         self._listed = None
 
     def remove(self, membership: Membership) -> None:
         """Remove a member."""
         del self._members[membership._engine]
+        self._blocking -= membership.ws is not membership._engine
         self._listed = None
 
     def position_of(self, membership: Membership, position: Position) -> Position:
@@ -120,27 +127,29 @@ class Members:
     def send(self, publication: Publication, slow: Slow, call: Call | None) -> None:
         """Send a publication to all members, in several turns of the event loop if they are many."""
         if self._listed is None:
-            self._listed = self.all()
-        members = self._listed
+            self._listed, self._engines = self.all(), list(self._members)
+        members, engines = self._listed, self._engines
         if call is not None and call.exclude in self._members:
             members = [each for each in members if each._engine is not call.exclude]
-        if not self._deliveries and len(members) <= BATCH:
-            report = self._send(members, publication, slow)
+            engines = [each._engine for each in members]
+        if not self._deliveries and len(engines) <= BATCH:
+            report = self._send(engines, publication, slow)
             if call is not None:
                 call.report = report
             return
         if call is not None:
             call.delivered = asyncio.get_running_loop().create_future()
-        self._deliveries.append(_Delivery(publication, members, slow, call))
+        self._deliveries.append(_Delivery(publication, members, engines, slow, call))
         if len(self._deliveries) == 1:
             self._deliver()
 
     def _deliver(self) -> None:
         """Send the first of the deliveries to the next members; call this again while there is more to do."""
-        publication, members, slow, call = self._deliveries[0]
-        batch = members[self._delivered : self._delivered + BATCH]
+        publication, members, engines, slow, call = self._deliveries[0]
+        batch = engines[self._delivered : self._delivered + BATCH]
         if members is not self._listed:
-            batch = [each for each in batch if self._members.get(each._engine) is each]
+            now = members[self._delivered : self._delivered + BATCH]
+            batch = [each._engine for each in now if self._members.get(each._engine) is each]
         report = self._send(batch, publication, slow)
         self._delivered += BATCH
         if call is not None:
@@ -153,11 +162,11 @@ class Members:
         if self._deliveries:
             asyncio.get_running_loop().call_soon(self._deliver)
 
-    def _send(self, members: list[Membership], publication: Publication, slow: Slow) -> BroadcastReport:
-        for each in members:
-            if each.ws is not each._engine:
-                queue_staged(each)
-        report = broadcast([each._engine for each in members], publication.message, slow)
+    def _send(self, engines: list[WebSocket], publication: Publication, slow: Slow) -> BroadcastReport:
+        if self._blocking:
+            for engine in engines:
+                queue_staged(self._members[engine])
+        report = broadcast(engines, publication.message, slow)
         if not report.slow and not report.unsupported:
             return report
         for engine in (*(report.slow if slow == "skip" else ()), *report.unsupported):

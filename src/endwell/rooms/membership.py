@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..aio.websocket import WebSocket
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["AnyWebSocket", "Joining", "Membership", "engine_of", "queue_staged"]
 
 AnyWebSocket = WebSocket | BlockingWebSocket
+
+
+# One object for all members, because a room may have many.
+NO_INFO: Info = MappingProxyType({})
+FRESH = Fresh()
 
 
 def engine_of(ws: AnyWebSocket) -> WebSocket:
@@ -50,16 +55,20 @@ class Membership:
         self.room = room
         #: The WebSocket that was given to :meth:`Room.join`.
         self.ws = ws
-        #: The key that was given to :meth:`Room.join`; otherwise one that no other connection has.
-        self._number, own = room._registry.new_key()
-        self.key = own if key is None else key
+        #: The key of the member in :meth:`Room.presence`: the one that was given to :meth:`Room.join`. With other
+        #: keyword arguments only, a key that no other connection has. Without any, None: it is not shown.
+        self.key = key
         #: The other keyword arguments of :meth:`Room.join`.
-        self.info = info
+        self.info: Info = info or NO_INFO
+        self._number = 0
+        if key is not None or info:
+            self._number, own = room._registry.new_key()
+            self.key = own if key is None else key
         #: Number of publications that this member was not sent, because it was slow.
         self.missed = 0
         self._engine = engine_of(ws)
         self._named = key is not None
-        self._arrived: Fresh | Resumed | Gap = Fresh()
+        self._arrived: Fresh | Resumed | Gap = FRESH
 
     @property
     def arrived(self) -> Fresh | Resumed | Gap:

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from ..aio.broadcast import Slow
 from ..aio.callbacks import check_returned
-from ..aio.websocket import WebSocket
+from ..aio.websocket import WebSocket, observe
 from ..codes import Retry, describe
 from ..ending import Ending
 from ..errors import ConcurrencyError, RoomLimit
@@ -54,7 +54,8 @@ class Registry:
         #: The rooms to which this process listens.
         self._listened: set[Room] = set()
         #: The rooms in which each connection is, or which it joins.
-        self._rooms_of: dict[WebSocket, list[Room]] = {}
+        self._rooms_of: dict[WebSocket, tuple[Room, ...]] = {}
+        self._as_observers = (self,)
         self._numbers = count(1)
         #: No other process begins the keys of connections without a key like this.
         self._prefix = secrets.token_urlsafe(6)
@@ -145,19 +146,18 @@ class Registry:
         rooms = self._rooms_of.get(ws)
         if rooms is not None and len(rooms) >= self.limits.max_rooms:
             raise RoomLimit(f"the connection is in {len(rooms)} rooms already (max_rooms)")
+        # One tuple for all connections that are in this room only.
+        self._rooms_of[ws] = (*rooms, room) if rooms else room._alone
         if rooms is None:
-            rooms = self._rooms_of[ws] = []
-            rooms.append(room)
-            ws.on_close(lambda ending: self._ended(ws, ending))
-        else:
-            rooms.append(room)
+            observe(ws, self._as_observers)
 
     def remove(self, room: Room, ws: WebSocket) -> None:
         """Note that a connection has left a room."""
         if (rooms := self._rooms_of.get(ws)) is not None:
-            rooms.remove(room)
+            self._rooms_of[ws] = tuple(each for each in rooms if each is not room)
 
-    def _ended(self, ws: WebSocket, ending: Ending) -> None:
+    def ended(self, ws: WebSocket, ending: Ending) -> None:
+        """A connection has ended."""
         # The code tells the client, too, whether to reconnect.
         returns = describe(ending.code).retry is not Retry.NEVER
         for room in self._rooms_of.pop(ws):

@@ -71,6 +71,8 @@ class Room:
         #: The position of this process; None while it does not listen.
         self._position: Position | None = None
         self._waiting: list[asyncio.Future[None]] = []
+        #: What the registry keeps for a connection that is in this room only.
+        self._alone = (self,)
         self._tail = Tail()
 
     def __repr__(self) -> str:
@@ -101,7 +103,7 @@ class Room:
                 are sent again, as far as the history has them. Text that is no position has the same effect as
                 the position of another epoch. Default: None, only what is published from now on.
             key: The user, device or tab, for :meth:`presence`. Connections with the same key count once.
-                Default: None, this connection.
+                Default: None, this connection, if there is ``info``; otherwise it is not shown.
             **info: What :meth:`presence` shows about this connection: values that JSON has.
 
         Returns:
@@ -203,6 +205,8 @@ class Room:
         engine = membership._engine
         engine._guard("join")
         self._check_new(engine)
+        if engine.ending is not None:
+            await refuse(engine)
         limit = self._options.max_members
         if limit is not None and self._users >= limit:
             raise RoomLimit(f"the room {self.name!r} has {limit} members already (max_members)")
@@ -215,8 +219,10 @@ class Room:
             self._release()
             raise
         self._members.add(membership)
-        grace = self._options.grace if membership._named else 0.0
-        self._registry.bus.enter(self.name, membership._number, membership.key, membership.info, grace)
+        if membership.key is not None:
+            grace = self._options.grace if membership._named else 0.0
+            info = dict(membership.info)
+            self._registry.bus.enter(self.name, membership._number, membership.key, info, grace)
         return membership
 
     async def _enter(self, membership: Membership, resumes: bool, since: Position | None) -> None:
@@ -247,7 +253,8 @@ class Room:
             return
         self._members.remove(membership)
         self._registry.remove(self, membership._engine)
-        self._registry.bus.leave(self.name, membership._number, membership.key, grace)
+        if membership.key is not None:
+            self._registry.bus.leave(self.name, membership._number, membership.key, grace)
         self._release()
 
     def _position_of(self, membership: Membership) -> Position | None:
