@@ -51,14 +51,17 @@ TOLERANCE = {"wss 64x1": 0.05, "idle minute": 0.2}
 DEFAULT_TOLERANCE = 0.03
 #: The rows of the contenders that run an ASGI application.
 ASGI_ROWS = ("64x1", "64x16", "32 B 64x1", "32 B 64x16")
+#: The rows of HTTP requests on kept-alive connections, and the path of each.
+HTTP_ROWS = {"http 64x1": "/", "http JSON 64x1": "/json", "http 64x16": "/"}
 #: The module of each contender in benchmarks/servers, and the rows that it has.
 CONTENDERS = {
     "endwell": ("endwell", ("64x1", "64x16", "wss 64x1", "lifecycle", "broadcast member", "idle minute")),
     "picows coroutine": ("picows_coroutine", ("64x1", "64x16", "wss 64x1", "lifecycle")),
     "picows listener": ("picows_listener", ("64x1", "64x16", "wss 64x1", "lifecycle")),
-    # An ASGI application on uvicorn: docs/howto/asgi.md.
+    # An ASGI application on uvicorn, and "mounted" on endwell's own server: docs/howto/asgi.md.
     "asgi endwell": ("asgi_endwell", ASGI_ROWS),
-    "asgi websockets": ("asgi_websockets", ASGI_ROWS),
+    "asgi websockets": ("asgi_websockets", (*ASGI_ROWS, *HTTP_ROWS)),
+    "asgi mounted": ("asgi_mounted", (*ASGI_ROWS, *HTTP_ROWS)),
     "asgi floor": ("asgi_floor", ASGI_ROWS),
 }
 UNITS = {
@@ -66,6 +69,9 @@ UNITS = {
     "64x16": "the same with 16 messages each in flight",
     "32 B 64x1": "64x1 with messages of 32 B",
     "32 B 64x16": "64x16 with messages of 32 B",
+    "http 64x1": "an HTTP request whose answer has 13 B, 64 connections, one request each in flight",
+    "http JSON 64x1": "the same with an answer of 1 KiB",
+    "http 64x16": "an HTTP request whose answer has 13 B, 64 connections, 16 requests each in flight",
     "wss 64x1": "64x1 over TLS",
     "lifecycle": "a connection from accept() to its end: handshake, closing handshake, no message",
     "broadcast member": "a member of a broadcast of 1 KiB to 64 connections",
@@ -84,6 +90,7 @@ REQUEST = (
     b"GET /%s HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+HTTP_REQUEST = b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: load\r\nAccept: */*\r\n\r\n"
 KEY = b"\x37\xfa\x21\x3d"  # RFC 6455 §5.7
 #: A binary message of 1 KiB; only the length matters, so the payload is one octet, masked.
 MESSAGE = b"\x82\xfe\x04\x00" + KEY + bytes(octet ^ ord("x") for octet in KEY) * 256
@@ -211,6 +218,25 @@ async def messages(counting: Counting, row: str, port: int, tls: ssl.SSLContext 
     counting.write(row, ROUNDS * CONNECTIONS * each)
 
 
+async def requests(counting: Counting, row: str, port: int, each: int) -> None:
+    """Count rounds of ``each`` HTTP requests on every connection."""
+    request = HTTP_REQUEST % HTTP_ROWS[row].encode()
+    crowd = [Peer(port, b"", None) for _ in range(CONNECTIONS)]
+    await pause(TURNS)
+    crowd[0].send(request)
+    await pause(TURNS)
+    size = len(crowd[0].received())
+    for number in range(WARM + ROUNDS):
+        for peer in crowd:
+            peer.send(request * each)
+        await (counting.turns() if number >= WARM else asyncio.sleep(0))
+        await settled(crowd, each * size, 0 if number >= WARM else TURNS)
+    for peer in crowd:
+        peer.sock.close()
+    await pause(TURNS)
+    counting.write(row, ROUNDS * CONNECTIONS * each)
+
+
 async def broadcasts(counting: Counting, port: int) -> None:
     """Count broadcasts to every connection."""
     async with peers(port, b"broadcast") as crowd:
@@ -317,6 +343,8 @@ async def measure(contender: str, rows: list[str], library: str, certificate: st
                 await broadcasts(counting, port)
             elif row == "idle minute":
                 await minute(counting, port)
+            elif row in HTTP_ROWS:
+                await requests(counting, row, port, int(row.rpartition("x")[2]))
             else:
                 each = int(row.rpartition("x")[2])
                 await messages(counting, row, port, client_tls if tls else None, each)

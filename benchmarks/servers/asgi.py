@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,9 +12,21 @@ import uvicorn
 
 from .program import Ports, Serving
 
+HELLO, DOCUMENT = b"Hello, world!", json.dumps({"text": "x" * 1012}).encode()
+#: The fields and the body of the answer to each path.
+ANSWERS = {
+    "/": ([(b"content-type", b"text/plain"), (b"content-length", b"13")], HELLO),
+    "/json": ([(b"content-type", b"application/json"), (b"content-length", b"1024")], DOCUMENT),
+}
+
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Echo."""
+    """Echo a WebSocket's messages; answer an HTTP request with 13 B, or with 1 KiB of JSON."""
+    if scope["type"] == "http":
+        headers, body = ANSWERS[scope["path"]]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        return
     await receive()
     await send({"type": "websocket.accept"})
     while (event := await receive())["type"] == "websocket.receive":
