@@ -21,6 +21,7 @@ from endwell.errors import (
     UnknownMethod,
 )
 from endwell.http import Request, Response
+from endwell.http.headers import is_plain, octets_of
 from endwell.options import Options
 from endwell.wire.head import RequestReader, ResponseReader
 
@@ -799,3 +800,91 @@ def test_any_split_of_a_response_gives_the_same_result(
 def test_any_octets_are_parsed_or_raise_the_readers_errors(data: bytes) -> None:
     outcome(RequestReader(OPTIONS), [data])
     outcome(ResponseReader(OPTIONS), [data])
+
+
+#: Requests whose fields are those of ``request()``, or differ from them in one way.
+FOLLOWING = [
+    request(),
+    request(first=b"GET /other?a=b%20c HTTP/1.1"),
+    request(first=b"GET http://b/other HTTP/1.1"),
+    request(first=b"GET /# HTTP/1.1"),
+    request(first=b"GET  / HTTP/1.1"),
+    request(first=b"GET /\0 HTTP/1.1"),
+    request(first=b"GET /\xe9 HTTP/1.1"),
+    request(first=b"GET / HTTP/1.0"),
+    request(first=b"GET / HTTP/2.0"),
+    request(first=b"HEAD / HTTP/1.1"),
+    request(first=b"POST / HTTP/1.1"),
+    request(first=b"CONNECT a:1 HTTP/1.1"),
+    request(first=b"FOO / HTTP/1.1"),
+    request(first=b""),
+    request(first=b"GET /" + b"x" * 40 + b" HTTP/1.1"),
+    request(first=b"GET / HTTP/1.1\nX: y"),
+    request(b"X: 1"),
+    request(b"Content-Length: 0"),
+    request(b"Content-Length: 5"),
+    request(b"Connection: close"),
+    request(b"Upgrade: h2c", b"Connection: Upgrade"),
+    request(host=b"Host: b"),
+    request(host=b""),
+    request(host=b"host: a"),
+    b"\r\n" + request(),
+]
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_line": 50}, {"max_head": 50}], ids=["", "max_line", "max_head"])
+@pytest.mark.parametrize("first", [request(), request(b"A: b"), request(first=b"GET / HTTP/1.0", host=b"")])
+@pytest.mark.parametrize("second", FOLLOWING)
+def test_a_later_request_is_read_as_the_first_of_a_connection(
+    first: bytes, second: bytes, limits: dict[str, int]
+) -> None:
+    options = Options(**limits)
+    reader = RequestReader(options)
+    for _ in range(2):  # the second time, the fields are known
+        assert reader.receive(first + b"rest") is not None
+        assert reader.take_rest() == b"rest"
+    fresh = RequestReader(options)
+    expected = outcome(fresh, [second + b"GET"])
+    assert (outcome(reader, [second + b"GET"]), reader.has_body) == (expected, fresh.has_body)
+
+
+def test_a_repeated_request_has_no_body_although_the_one_before_it_has() -> None:
+    reader = RequestReader(OPTIONS)
+    for _ in range(2):
+        for data, has_body in ((request(), False), (request(b"Content-Length: 1"), True)):
+            assert reader.receive(data) is not None
+            assert reader.take_rest() == b""
+            assert reader.has_body is has_body
+
+
+def test_a_change_of_the_fields_of_one_request_does_not_show_in_the_next() -> None:
+    reader = RequestReader(OPTIONS)
+    for _ in range(3):
+        read = reader.receive(request(b"A: b"))
+        assert read is not None
+        assert list(read.headers) == [("Host", "a"), ("A", "b")]
+        assert octets_of(read.headers) == [(b"host", b"a"), (b"a", b"b")]
+        assert is_plain(read.headers)
+        read.headers["A"] = "c"
+        read.headers.add("Connection", "close")
+        assert octets_of(read.headers) == [(b"host", b"a"), (b"a", b"c"), (b"connection", b"close")]
+        assert not is_plain(read.headers)
+        read.headers.remove("Connection")
+        assert is_plain(read.headers)
+
+
+@pytest.mark.parametrize(
+    ("line", "plain"),
+    [
+        (b"Connection: keep-alive", True),
+        (b"connection: Keep-Alive", True),
+        (b"CONNECTION: close", False),
+        (b"Connection: keep-alive, TE", False),
+        (b"upgrade: websocket", False),
+        (b"Te: trailers", False),
+        (b"Referer: a", True),
+        (b"User-Agent: a", True),
+    ],
+)
+def test_plain_fields_ask_for_nothing_of_the_connection(line: bytes, plain: bool) -> None:
+    assert is_plain(read_request(request(line)).headers) is plain

@@ -4,8 +4,14 @@ from endwell.aio._syscalls cimport monotonic
 from endwell.aio.opening cimport Answerable, ConnectionSets
 from endwell.aio.reactor cimport Reactor
 from endwell.aio.driver cimport Driver
+from endwell.http.headers cimport is_plain
+from endwell.http.request cimport Request, challenge_of
 from endwell.protocol.connection cimport Connection
 from endwell.wire.head cimport RequestReader
+
+cdef int _REQUEST
+cdef Py_ssize_t MAX_HELD
+cdef Py_ssize_t MAX_UNREAD
 
 
 cdef class Site(ConnectionSets):
@@ -36,6 +42,7 @@ cdef class Exchange(Answerable):
     cdef set _waiters
 
     cpdef bint is_gone(self) except -1
+    @cython.locals(request=Request, has_body=cython.bint)
     cpdef bint keeps_alive(self) except -1
     cpdef bint has_body(self) except -1
     cpdef watch(self, watcher, bint half_close=*)

@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import TypeAlias
 
 from ..errors import RequestRefused, TooManyConnections
-from ..http import Accept, Headers, Request, Response, StreamingResponse, set_body, set_link
+from ..http import Accept, Headers, Response, StreamingResponse, set_body, set_link
+from ..http.headers import is_plain
+from ..http.request import Request, challenge_of
 from ..options import Options
 from ..protocol.connection import Connection
 from ..protocol.deadline import after
@@ -33,8 +35,8 @@ from .websocket import WebSocket
 __all__ = ["Application", "Exchange", "Site"]
 
 
-# A module global, because Python 3.11 looks up an Enum member with a call.
-_REQUEST = Pause.REQUEST
+# A module global, because Python 3.11 looks up an Enum member with a call; a number, which is a C constant here.
+_REQUEST = int(Pause.REQUEST)
 #: Bytes that are read behind a request while it is answered. More wait in the kernel.
 MAX_HELD = 64 * 1024
 #: More than one read behind ``MAX_HELD``.
@@ -271,9 +273,11 @@ class Exchange(Answerable):
             or (self.half_closed and not (self._held or self._reader.rest))
         ):
             return False
-        if not allows_keep_alive(request):
-            return False
-        return not self._reader.has_body or self.request_body().can_be_skipped()
+        has_body = self._reader.has_body
+        # A request without a body is none of CONNECT.
+        if not has_body and request.version == "1.1" and is_plain(request.headers) and not challenge_of(request):
+            return True
+        return allows_keep_alive(request) and (not has_body or self.request_body().can_be_skipped())
 
     def watch(self, watcher: Callable[[], object], half_close: bool = True) -> None:
         """Read on while the request is answered, so that a disconnect of the client is noticed.

@@ -1,11 +1,11 @@
 cimport cython
 
-from endwell.http.headers cimport Headers
+from endwell.http.headers cimport Headers, octets_of
 from endwell.http.request cimport Request
 
 
-@cython.locals(target=str, path=str, query=str, headers=Headers, secure=cython.bint, scope=dict)
-cpdef dict scope_of(Request request, kind, client, server, str root_path, version)
+cdef dict _HTTP
+cdef dict _WEBSOCKET
 
-@cython.locals(fields=list, name=str, value=str)
-cdef list _octets_of(Headers headers)
+@cython.locals(target=str, path=str, query=bytes, headers=Headers, secure=cython.bint, scope=dict)
+cpdef dict scope_of(Request request, kind, client, server, str root_path, version)

@@ -10,7 +10,10 @@ __all__ = [
     "TOKEN",
     "Headers",
     "checked_headers",
+    "copy_of",
     "headers_of_lines",
+    "is_plain",
+    "octets_of",
     "pack",
     "serialize_head",
 ]
@@ -21,6 +24,10 @@ TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ
 #: Fields whose values repr() hides, because a repr() is often logged (RFC 9110 §11.6, RFC 6265 §8.2).
 CREDENTIALS = frozenset(("authorization", "cookie", "proxy-authorization", "set-cookie"))
 REDACTED = "[redacted]"
+
+#: Connection and the fields that it must name (RFC 9110 §7.8 and §10.1.4), and the sizes of these names.
+_CONTROL = frozenset(("connection", "upgrade", "te"))
+CONNECTION_SIZE, UPGRADE_SIZE, TE_SIZE = len("connection"), len("upgrade"), len("te")
 
 
 class Headers:
@@ -48,19 +55,26 @@ class Headers:
         ```
     """
 
-    __slots__ = ("_fields", "_lines")
+    __slots__ = ("_fields", "_lines", "_octets", "_plain")
 
     def __init__(self, fields: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
         #: The lines of a checked head as received; None if the fields were set or changed here.
         self._lines: str | None = None
         #: The parsed fields; None until they are first read.
         self._fields: list[tuple[str, str]] | None = []
+        #: The results of :func:`octets_of` and :func:`is_plain`; None and 0 until they are known.
+        self._octets: list[tuple[bytes, bytes]] | None = None
+        self._plain = 0
         for name, value in fields.items() if isinstance(fields, Mapping) else fields:
             self.add(name, value)
 
     def names(self) -> list[str]:
         """The name of each field, in order. A repeated field repeats its name."""
         return [name for name, _ in self._unpacked()]
+
+    def _changed(self) -> None:
+        self._lines = self._octets = None
+        self._plain = 0
 
     def _unpacked(self) -> list[tuple[str, str]]:
         fields = self._fields
@@ -87,7 +101,7 @@ class Headers:
         """
         _check(name, value)
         self._unpacked().append((name, value))
-        self._lines = None
+        self._changed()
 
     def set(self, name: str, value: str) -> None:
         """Replace all fields of a name with one field, at the place of the first or at the end.
@@ -113,7 +127,7 @@ class Headers:
         if not found:
             fields.append((name, value))
         self._fields = fields
-        self._lines = None
+        self._changed()
 
     def remove(self, name: str) -> None:
         """Remove all fields of a name. It is no error if there are none.
@@ -123,7 +137,7 @@ class Headers:
         """
         key = name.lower()
         self._fields = [field for field in self._unpacked() if field[0].lower() != key]
-        self._lines = None
+        self._changed()
 
     def get_all(self, name: str) -> list[str]:
         """All values of a field, in order.
@@ -214,11 +228,50 @@ def headers_of_lines(lines: str, fields: list[tuple[str, str]] | None = None) ->
     headers = Headers.__new__(Headers)
     headers._lines = lines
     headers._fields = fields
+    headers._octets = None
+    headers._plain = 0
     return headers
+
+
+def copy_of(headers: Headers) -> Headers:
+    """Equal headers, with what is known about the fields."""
+    copy = Headers.__new__(Headers)
+    copy._lines = headers._lines
+    copy._fields = headers._unpacked().copy()
+    copy._octets = headers._octets
+    copy._plain = headers._plain
+    return copy
+
+
+def octets_of(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """The fields as bytes, with names in lower case. The caller must not change the list."""
+    octets = headers._octets
+    if octets is None:
+        octets = []
+        for name, value in headers._unpacked():
+            octets.append((name.lower().encode("latin-1"), value.encode("latin-1")))
+        headers._octets = octets
+    return octets
+
+
+def is_plain(headers: Headers) -> bool:
+    """Whether no field asks for anything of the connection, except that an HTTP/1.1 connection is kept alive."""
+    if not headers._plain:
+        headers._plain = 1
+        for name, value in headers._unpacked():
+            size = len(name)
+            # Converting each name to lower case costs more than all the rest.
+            if size in (TE_SIZE, UPGRADE_SIZE, CONNECTION_SIZE) and (
+                name.lower() in _CONTROL and (size != CONNECTION_SIZE or value.lower() != "keep-alive")
+            ):
+                headers._plain = -1
+                break
+    return headers._plain > 0
 
 
 def pack(headers: Headers) -> None:
     """Drop the parsed fields and keep the lines, if there are any: they take a third of the memory."""
+    headers._octets = None
     if headers._lines is not None:
         headers._fields = None
 

@@ -148,11 +148,11 @@ class Connection(Closing):
             return self._paused | _NOT_ASKED
         return self._paused
 
-    def pause(self, reason: Pause) -> None:
-        """Pause reading for ``reason``, until :meth:`resume`."""
+    def pause(self, reason: int) -> None:
+        """Pause reading for ``reason``, a :class:`Pause`, until :meth:`resume`."""
         self._paused |= int(reason)
 
-    def resume(self, reason: Pause) -> None:
+    def resume(self, reason: int) -> None:
         """End a pause."""
         self._paused &= ~int(reason)
 

@@ -1,11 +1,12 @@
 cimport cython
 
-from endwell.http.headers cimport Headers, headers_of_lines
+from endwell.http.headers cimport Headers, headers_of_lines, is_plain
 from endwell.http.request cimport Request
 from endwell.http.response cimport Response
 from endwell.protocol.negotiation cimport negotiate
 
 
+@cython.locals(headers=Headers)
 cpdef bint wants_websocket(Request request)
 
 @cython.locals(headers=Headers)

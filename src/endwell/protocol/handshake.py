@@ -11,7 +11,7 @@ from hashlib import sha1
 
 from ..build import __version__
 from ..errors import BadRequest, InvalidHandshake, MethodNotAllowed, UpgradeRequired
-from ..http.headers import Headers, headers_of_lines
+from ..http.headers import Headers, headers_of_lines, is_plain
 from ..http.request import Request
 from ..http.response import Response
 from ..options import Options
@@ -70,7 +70,8 @@ def wants_websocket(request: Request) -> bool:
     """Whether ``request`` asks for a WebSocket; else it is an ordinary HTTP request."""
     # RFC 9110 §7.8: "A server MUST ignore an Upgrade header field that is received
     # in an HTTP/1.0 request."
-    return request.version != "1.0" and _has_token(request.headers, "Upgrade", "websocket")
+    headers = request.headers
+    return request.version != "1.0" and not is_plain(headers) and _has_token(headers, "Upgrade", "websocket")
 
 
 def accept(request: Request, options: Options) -> Accepted:

@@ -83,7 +83,7 @@ class Dispatcher:
         assert request is not None
         if self.drain_run is not None:
             self._answer(exchange, self.drain_run.refuse())
-        elif not self._answers_to(request):
+        elif self.options.allowed_hosts is not None and not self._answers_to(request):
             host = f"it is for {(request.headers.get('Host') or '')[:MAX_LOGGED]!r}"
             error = MisdirectedRequest("the host of the request is not allowed here", detail=host)
             self._answer(exchange, error)
@@ -106,9 +106,8 @@ class Dispatcher:
 
     def _answers_to(self, request: Request) -> bool:
         """Whether ``allowed_hosts`` contains the host of ``request``, or its route accepts any host."""
-        names = self.options.allowed_hosts
         host = request.headers.get("Host")  # optional in HTTP/1.0
-        if names is None or (host is not None and is_among(host, names)):
+        if host is not None and is_among(host, self.options.allowed_hosts or ()):
             return True
         try:
             route, _ = self.router.match(request.raw_path, "http", request.method)

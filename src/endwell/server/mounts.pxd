@@ -2,6 +2,8 @@ cimport cython
 
 from endwell.aio.exchange cimport Exchange
 from endwell.asgi.http cimport HttpCall
+from endwell.asgi.scope cimport scope_of
+from endwell.http.headers cimport is_plain
 from endwell.http.request cimport Request
 
 
@@ -17,6 +19,7 @@ cdef class Mount:
     cdef object _version
     cdef str _root_path
 
+    @cython.locals(scope=dict)
     cpdef dict scope(self, Exchange exchange, Request request, kind)
 
 
@@ -24,6 +27,7 @@ cdef class Mounts:
     cdef object _dispatcher
     cdef list _mounts
     cdef readonly bint exist
+    cdef Mount _everything
     cdef set _undecided
     cdef object _http
     cdef object _extension
@@ -33,7 +37,7 @@ cdef class Mounts:
 
     cdef _extension_of(self, draining)
 
-    @cython.locals(scope=dict, extensions=dict)
+    @cython.locals(scope=dict, extensions=dict, http=HttpCall)
     cpdef call(self, Mount mount, Exchange exchange, Request request, bint upgrade)
 
 

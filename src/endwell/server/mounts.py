@@ -18,6 +18,7 @@ from ..asgi.lifespan import Lifespan
 from ..asgi.scope import Kind, scope_of, tls_extension
 from ..asgi.websocket import WebSocketCall
 from ..errors import RequestRefused
+from ..http.headers import is_plain
 from ..http.request import Request
 from ..http.response import Response
 from ..options import Options
@@ -106,6 +107,8 @@ class Mounts:
         self._mounts: list[Mount] = []
         #: Whether there are any.
         self.exist = False
+        # The only application, if it has no prefix.
+        self._everything: Mount | None = None
         # The requests for a WebSocket that an application has not answered.
         self._undecided: set[_WebSocketHost] = set()
         self._http = _HttpHost(dispatcher)
@@ -121,12 +124,19 @@ class Mounts:
         self.exist = True
         # The longest prefix wins.
         self._mounts = sorted([*self._mounts, mount], key=lambda each: -each.size)
+        if not mount.prefix and len(self._mounts) == 1:
+            self._everything = mount
+        else:
+            self._everything = None
 
     def find(self, request: Request, upgrade: bool) -> Mount | None:
         """The application of a request; None if a route of the server has its path, or there is none."""
+        router = self._dispatcher.router
+        if self._everything is not None and not router.has_any("websocket" if upgrade else "http"):
+            return self._everything
         path = request.raw_path
         segments = [unquote(segment) for segment in path.split("/")] if "%" in path else path.split("/")
-        if self._dispatcher.router.has(segments, "websocket" if upgrade else "http"):
+        if router.has(segments, "websocket" if upgrade else "http"):
             return None
         for mount in self._mounts:
             if segments[: mount.size] == mount.segments:
@@ -147,7 +157,7 @@ class Mounts:
         if request.version != "1.0":
             extensions["http.response.early_hint"] = {}
             # RFC 9110 §6.5.1: trailers are for a client that says it keeps them.
-            if "TE" in request.headers and "trailers" in map(str.lower, request.headers.list_of("TE")):
+            if not is_plain(request.headers) and "trailers" in map(str.lower, request.headers.list_of("TE")):
                 extensions["http.response.trailers"] = {}
         if request.secure and (tls := request.tls) is not None:
             extensions["tls"] = tls_extension(tls)

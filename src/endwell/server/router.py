@@ -226,6 +226,10 @@ class Router:
             raise MethodNotAllowed("this path answers GET and HEAD only")
         raise UpgradeRequired("this path is a WebSocket endpoint: send an Upgrade")
 
+    def has_any(self, kind: Kind) -> bool:
+        """Whether there is a route of this kind."""
+        return bool(self._routes[kind])
+
     def has(self, segments: list[str], kind: Kind) -> bool:
         """Whether a route of this kind has the path with the decoded ``segments``, for whatever method."""
         routes = self._routes[kind]

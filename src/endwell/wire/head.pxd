@@ -1,6 +1,7 @@
 cimport cython
 
-from endwell.http.headers cimport Headers
+from endwell.http.headers cimport Headers, copy_of, headers_of_lines, is_plain, octets_of
+from endwell.http.request cimport Request
 from endwell.wire.target cimport check_hosts, origin_form
 
 
@@ -12,12 +13,20 @@ cdef class RequestReader:
     cdef object _challenged
     cdef object _remote_address
     cdef object _link
+    cdef bytes _fields
+    cdef Headers _headers
+    cdef str _version
 
+    @cython.locals(lines=list, legacy=cython.bint)
     cpdef receive(self, data)
     cpdef bytes take_rest(self)
 
     @cython.locals(end=cython.Py_ssize_t, lines=list, head=bytes)
     cdef list _fast_path(self, bytes data)
+    @cython.locals(start=cython.Py_ssize_t)
+    cdef _remember(self, bytes data, Headers headers, str version)
+    @cython.locals(headers=Headers, start=cython.Py_ssize_t, end=cython.Py_ssize_t, target=str)
+    cdef _repeated(self, bytes data)
     cdef _read_challenge(self, request, bytes data)
 
 

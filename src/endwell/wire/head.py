@@ -4,6 +4,7 @@ This module parses requests itself, and more strictly than llhttp (a test compar
 folding, no alternative spellings. httptools (llhttp) parses responses and bodies; this module limits them.
 """
 
+# size: the readers of requests and of responses share the collection of a head and its checks.
 from __future__ import annotations
 
 import re
@@ -12,7 +13,7 @@ from sys import intern
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from ..errors import BadRequest, EndwellError, HeadTooLarge, InvalidHandshake, UnknownMethod
-from ..http.headers import TOKEN, Headers, checked_headers, headers_of_lines
+from ..http.headers import TOKEN, Headers, checked_headers, copy_of, headers_of_lines, is_plain, octets_of
 from ..http.request import Request, set_challenge, set_link
 from ..http.response import Response
 from ..options import Options
@@ -48,6 +49,10 @@ class RequestReader:
         self._challenged: Request | None = None
         self._remote_address = remote_address
         self._link = link
+        # The fields of the last GET request, as received behind its target and as parsed, and its version.
+        self._fields = b""
+        self._headers: Headers | None = None
+        self._version = ""
         #: The bytes after the head, once it is complete.
         self.rest = b""
         #: Whether the request may have a body.
@@ -62,6 +67,9 @@ class RequestReader:
         """
         if self._challenged is not None:
             return self._read_challenge(self._challenged, data)
+        request = self._repeated(data)
+        if request is not None:
+            return request
         lines = self._fast_path(data)
         if lines is None:
             if self._head is None:
@@ -82,6 +90,43 @@ class RequestReader:
         if legacy and is_challenged(headers):
             data, self.rest = self.rest, b""
             return self._read_challenge(request, data)
+        if self._head is None and method == "GET" and target == lines[0][4:-9] and not self.has_body:
+            self._remember(data, headers, version)
+        return request
+
+    def _remember(self, data: bytes, headers: Headers, version: str) -> None:
+        """Keep the fields of a request without a body, whose head was complete in the first read."""
+        if "Upgrade" in headers:
+            return  # there is no request after it
+        start = data.find(b"\r\n") - len(b" HTTP/1.1")
+        self._fields = data[start : len(data) - len(self.rest)]
+        self._headers = copy_of(headers)
+        self._version = version
+
+    def _repeated(self, data: bytes) -> Request | None:
+        """The request, if all after its target is the same as in an earlier one of this connection; else None.
+
+        Most clients repeat the fields in each request. HTTP/2 compresses them for that reason (RFC 7541 §1).
+        """
+        headers, options = self._headers, self._options
+        if headers is None or self._head is not None or not data.startswith(b"GET /"):
+            return None
+        start = data.find(b"\r\n") - len(b" HTTP/1.1")
+        end = start + len(self._fields)
+        if start <= len(b"GET ") or not data.startswith(self._fields, start):
+            return None
+        target = data[len(b"GET ") : start].decode("latin-1")
+        # A target of another form is parsed in full, and a malformed one is refused there.
+        if " " in target or "#" in target or not (target.isascii() and target.isprintable()):
+            return None
+        if end > options.max_line or end > options.max_head:
+            return None
+        self.rest, self.has_body = data[end:], False
+        octets_of(headers)
+        is_plain(headers)
+        request = Request("GET", target, copy_of(headers), self._version, self._remote_address)
+        if self._link:
+            set_link(request, self._link)
         return request
 
     def _read_challenge(self, request: Request, data: bytes) -> Request | None:
