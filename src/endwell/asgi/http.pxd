@@ -1,6 +1,6 @@
 cimport cython
 
-from endwell.aio._syscalls cimport thread_ident
+from endwell.aio._syscalls cimport monotonic, thread_ident
 from endwell.aio.exchange cimport Exchange
 from endwell.http.request cimport Request
 
@@ -20,6 +20,9 @@ cdef int CONNECTION
 cdef int DATE
 cdef int SERVER
 cdef dict _KNOWN
+cdef dict _STATUS_LINES
+
+cdef int _kind_of(name) except -1
 
 
 cdef class HttpCall:
@@ -33,12 +36,12 @@ cdef class HttpCall:
     cdef set _waiters
     cdef int _stage
     cdef int _status
-    cdef bytes _fields
+    cdef list _head
+    cdef bytes _digits
     cdef object _length
     cdef bint _close
     cdef bint _keep
     cdef bint _trailers
-    cdef bint _has_server
     cdef int _framing
     cdef long long _left
 
@@ -47,21 +50,23 @@ cdef class HttpCall:
     cdef bint _is_disconnected(self) except -1
     @cython.locals(exchange=Exchange, burst=cython.bint)
     cpdef send(self, event)
-    @cython.locals(close=cython.bint, has_date=cython.bint, has_server=cython.bint, count=cython.Py_ssize_t, parts=list, fields=bytes)
+    @cython.locals(close=cython.bint, has_date=cython.bint, has_server=cython.bint, head=list, values=list, content=bytes, digits=bytes, kind=cython.int)
     cdef _begin(self, event)
     cdef _hint(self, event)
-    @cython.locals(exchange=Exchange, request=Request, status=cython.int, framing=cython.int, keep=cython.bint)
-    cdef bytes _head(self, size, more)
-    @cython.locals(exchange=Exchange, framing=cython.int, head=bytes)
+    @cython.locals(exchange=Exchange, request=Request, status=cython.int, framing=cython.int, keep=cython.bint, head=list, digits=bytes)
+    cdef list _complete_head(self, Py_ssize_t size, bint more)
+    @cython.locals(exchange=Exchange, framing=cython.int, head=list)
     cdef bint _send_body(self, bytes body, bint more) except -1
     cdef _finish(self)
     cdef _send_trailers(self, event)
 
 
 cdef class _DateField:
-    cdef long long _second
+    cdef double _since
+    cdef double _until
     cdef bytes _line
 
+    @cython.locals(now=cython.double)
     cpdef bytes line(self)
 
 cdef _DateField _DATE

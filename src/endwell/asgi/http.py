@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from ..aio.awaiting import DONE
 from ..aio.body import RequestBody
 from ..aio.exchange import Exchange
-from ..aio.syscalls import thread_ident
+from ..aio.syscalls import monotonic, thread_ident
 from ..errors import ClientDisconnected, RequestRefused
 from ..http.headers import TOKEN
 from ..http.request import Request
@@ -113,10 +113,10 @@ class HttpCall:
     __slots__ = (
         "_body",
         "_close",
+        "_digits",
         "_exchange",
-        "_fields",
         "_framing",
-        "_has_server",
+        "_head",
         "_host",
         "_keep",
         "_left",
@@ -147,15 +147,17 @@ class HttpCall:
         self._unread = True
         self._waiters: set[asyncio.Future[None]] | None = None
         self._stage = START
-        # The response: status, fields as bytes, and what the application has said about its framing.
+        # The response: status, the parts of its head, and what the application has said about its framing.
         self._status = 0
-        self._fields = b""
+        self._head: list[bytes] = []
         self._length: int | None = None
-        self._close = self._keep = self._trailers = self._has_server = False
+        # The length as the application has written it; empty if it has not.
+        self._digits = b""
+        self._close = self._keep = self._trailers = False
         self._framing = NONE
         # Bytes that are missing of a body with a length.
         self._left = 0
-        exchange.watch(self._changed)
+        self._exchange.watch(self._changed)  # the attribute has a C type
 
     # -- the application's task ---------------------------------------------------
 
@@ -330,29 +332,33 @@ class HttpCall:
 
     def _begin(self, event: dict[str, Any]) -> None:
         status = event["status"]
-        if not isinstance(status, int) or not 200 <= status <= 599:
+        line = _STATUS_LINES.get(status) if isinstance(status, int) else None
+        if line is None:
             raise RuntimeError(f"Invalid HTTP status code '{status}' in response.")
         length: int | None = None
+        digits = b""
         close = has_date = has_server = False
-        parts: list[bytes] = []
-        count = 0
+        head: list[bytes] = [line]
+        values: list[bytes] = []
         headers = event.get("headers") or ()
         if not isinstance(headers, list | tuple):
             headers = list(headers)
         for field in headers:
             name, value = field
-            kind = _KNOWN.get(name) if type(name) is bytes else None
-            if kind is None:
-                kind = _kind_of(name)
+            known = _KNOWN.get(name) if type(name) is bytes else None
+            kind = _kind_of(name) if known is None else known
             if kind in (ORDINARY, DATE, SERVER):
-                count += 1
-                parts += (name, b": ", value, b"\r\n")
+                head.append(name)
+                head.append(b": ")
+                head.append(value)
+                head.append(b"\r\n")
+                values.append(value)
                 has_date = has_date or kind == DATE
                 has_server = has_server or kind == SERVER
             elif kind == CONTENT_LENGTH:
                 if length is not None or not value.isdigit() or len(value) > MAX_DIGITS:
                     raise RuntimeError("Content-Length must occur once, with a number")
-                length = int(value)
+                length, digits = int(value), bytes(value)
             else:
                 options = value.lower().replace(b" ", b"").split(b",")
                 if kind == CONNECTION:
@@ -361,16 +367,17 @@ class HttpCall:
                 elif options != [b"chunked"]:
                     raise RuntimeError("Transfer-Encoding must be chunked: the server encodes the body")
         try:
-            fields = b"".join(parts)
+            content = b"".join(values)
         except TypeError:
             raise TypeError(NOT_BYTES) from None
-        # Each line has one CR LF, and nothing else that a parser could take for the end of a line.
-        if fields.count(b"\n") != count or fields.count(b"\r") != count or b"\0" in fields:
+        if 13 in content or 10 in content or 0 in content:  # CR, LF, NUL
             _check_values(headers)
         if not has_date:
-            fields += _DATE.line()
+            head.append(_DATE.line())
+        if not has_server:
+            head.append(b"server: endwell\r\n")
         self._status = int(status)
-        self._fields, self._length, self._close, self._has_server = fields, length, close, has_server
+        self._head, self._length, self._digits, self._close = head, length, digits, close
         self._trailers = bool(event.get("trailers"))
         self._stage = BODY
 
@@ -378,18 +385,18 @@ class HttpCall:
         lines = _lines([(b"link", link) for link in event.get("links") or ()])
         self._exchange.write(b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % lines)
 
-    def _head(self, size: int, more: bool) -> bytes:
-        """The head. ``size`` is that of the first part of the body, ``more`` whether others follow."""
-        exchange, request, status, length = self._exchange, self._request, self._status, self._length
+    def _complete_head(self, size: int, more: bool) -> list[bytes]:
+        """The parts of the head. ``size`` is that of the first part of the body, ``more`` whether others follow."""
+        exchange, request, status = self._exchange, self._request, self._status
         keep = not self._close and exchange.keeps_alive()
-        framing = LENGTH
+        framing, length, digits = LENGTH, self._length, self._digits
         if status in (204, 304):
             # RFC 9110 §15.3.5 and §15.4.5: terminated by the end of the header section. §8.6: no
             # Content-Length in a 204; in a 304, it would be that of the 200.
             framing = NONE
             length = None if status == 204 else length
         elif status == 205:
-            framing, length = NONE, 0  # §15.3.6: no content
+            framing, length, digits = NONE, 0, b""  # §15.3.6: no content
         elif length is None:
             if not more and not self._trailers:
                 length = size
@@ -400,11 +407,11 @@ class HttpCall:
         if request.method == "HEAD":
             framing = NONE
         self._framing, self._left = framing, length or 0
-        head = [_STATUS_LINES[status], self._fields]
-        if not self._has_server:
-            head.append(b"server: endwell\r\n")
+        head = self._head
         if length is not None:
-            head.append(b"content-length: %d\r\n" % length)
+            head.append(b"content-length: ")
+            head.append(digits or b"%d" % length)
+            head.append(b"\r\n")
         elif framing == CHUNKED:
             head.append(b"transfer-encoding: chunked\r\n")
         if not keep:
@@ -413,7 +420,7 @@ class HttpCall:
             head.append(b"connection: keep-alive\r\n")
         head.append(b"\r\n")
         self._keep = keep
-        return b"".join(head)
+        return head
 
     def _send_body(self, body: bytes, more: bool) -> bool:
         """Send a part of the body. True if other tasks should run before the next one."""
@@ -421,11 +428,12 @@ class HttpCall:
         if not exchange.answered:
             if self._length is not None:
                 self._check_length(self._length, len(body), more)
-            head = self._head(len(body), more)
+            head = self._complete_head(len(body), more)
             if self._framing == LENGTH and len(body) <= SMALL:
                 self._left -= len(body)
-                head, body = head + body, b""
-            exchange.start(self._status, head, self._keep)
+                head.append(body)
+                body = b""
+            exchange.start(self._status, b"".join(head), self._keep)
         elif self._framing == LENGTH:
             self._check_length(self._left, len(body), more)
         framing = self._framing
@@ -480,7 +488,7 @@ class HttpCall:
             self._length = size
         elif self._length != size:
             raise RuntimeError("Content-Length is not the size of the file")
-        self._exchange.start(self._status, self._head(size, False), self._keep)
+        self._exchange.start(self._status, b"".join(self._complete_head(size, False)), self._keep)
         return size if self._framing == LENGTH else 0
 
     def end_file(self) -> None:
@@ -531,18 +539,21 @@ def _lines(headers: Iterable[Any]) -> bytes:
 class _DateField:
     """The Date field of the current second."""
 
-    __slots__ = ("_line", "_second")
+    __slots__ = ("_line", "_since", "_until")
 
     def __init__(self) -> None:
-        self._second = 0
+        # When the line was made, and when the next second begins, on the clock of monotonic().
+        self._since = self._until = 0.0
         self._line = b""
 
     def line(self) -> bytes:
         """Return the line of the field."""
-        now = int(time.time())
-        if self._second != now:
-            self._second = now
-            self._line = b"date: %b\r\n" % formatdate(now, usegmt=True).encode()
+        now = monotonic()
+        # The clock may be a virtual one, whose times are before or after the others.
+        if not self._since <= now < self._until:
+            second, fraction = divmod(time.time(), 1)
+            self._since, self._until = now, now + 1 - fraction
+            self._line = b"date: %b\r\n" % formatdate(second, usegmt=True).encode()
         return self._line
 
 
