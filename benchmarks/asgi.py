@@ -1,77 +1,109 @@
-"""CPU time of an ASGI server for an HTTP request: endwell and uvicorn (httptools, uvloop), one after the other.
+"""CPU time of ASGI servers for an HTTP request, and for an echoed WebSocket message.
 
-    python benchmarks/http_requests.py
-    python benchmarks/http_requests.py --requests 50000 --rounds 5
+    python benchmarks/asgi.py
+    python benchmarks/asgi.py --kinds ws --rounds 5 --servers endwell plug-in floor
 
-The load and the servers run in processes of their own. Each server has its turn in each round, and its best round
-counts. The time is that of the server's process, user and system, by /proc (Linux). A tick is 10 ms, so a round
-should have at least 10,000 requests.
+The application has no framework. The load and the servers run in processes of their own. In each round each server
+has its turn, and its median round counts. The time is that of the server's processes, user and system, by /proc
+(Linux). A tick is 10 ms, so a turn should have at least 10,000 requests.
+
+``floor`` is uvicorn with a WebSocket class that parses nothing: it costs what ASGI's dicts and coroutines and the
+event loop cost (``servers/asgi_floor.py``).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import NamedTuple, cast
 
 from loops import loop_factory
 
-#: What is asked: path, connections, and requests in flight on each connection.
+HERE = Path(__file__).resolve().parent
+CONNECTIONS = 64
+#: The module of each server in ``servers``; None for granian, which has a program of its own.
+HTTP_SERVERS = {"endwell": "asgi_mounted", "uvicorn": "asgi_websockets", "granian": None}
+WS_SERVERS = {
+    "endwell": "asgi_mounted",
+    "plug-in": "asgi_endwell",
+    "websockets-sansio": "asgi_websockets",
+    "websockets": "asgi_websockets_legacy",
+    "wsproto": "asgi_wsproto",
+    "floor": "asgi_floor",
+}
+#: The servers that the others are compared with.
+COMPARED = ("uvicorn", "websockets-sansio")
+PACKAGES = ("granian", "httptools", "uvicorn", "uvloop", "websockets", "wsproto")
+
+REQUEST = b"GET %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: load\r\nAccept: */*\r\n\r\n"
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+#: Binary messages, masked with zeros, which is the same work for a server as another key.
+SHORT = b"\x82\xa0" + bytes(4) + b"x" * 32
+LONG = b"\x82\xfe\x04\x00" + bytes(4) + b"x" * 1024
+
+
+class Scenario(NamedTuple):
+    """What each connection sends, and how many requests or messages of it are in flight."""
+
+    kind: str
+    request: bytes
+    depth: int
+    #: Bytes of a reply; 0 if the first one shows it.
+    size: int = 0
+
+
 SCENARIOS = {
-    "13 bytes, 64 connections": ("/", 64, 1),
-    "JSON of 1 KiB, 64 connections": ("/json", 64, 1),
-    "13 bytes, 64 connections, 16 pipelined": ("/", 64, 16),
+    "HTTP, 13 B": Scenario("http", REQUEST % b"/", 1),
+    "HTTP, JSON of 1 KiB": Scenario("http", REQUEST % b"/json", 1),
+    "HTTP, 13 B, 16 pipelined": Scenario("http", REQUEST % b"/", 16),
+    "WebSocket, 32 B": Scenario("ws", SHORT, 1, 2 + 32),
+    "WebSocket, 32 B, 16 in flight": Scenario("ws", SHORT, 16, 2 + 32),
+    "WebSocket, 1 KiB": Scenario("ws", LONG, 1, 4 + 1024),
+    "WebSocket, 1 KiB, 16 in flight": Scenario("ws", LONG, 16, 4 + 1024),
 }
-DOCUMENT = json.dumps({"text": "x" * 1012}).encode()
-#: The program of each server; the port is its argument.
-SERVERS = {
-    "endwell": "import endwell; s = endwell.Server(); s.mount('/', app); s.run(port=port)",
-    "uvicorn": (
-        "import uvicorn; "
-        "uvicorn.run(app, port=port, http='httptools', loop='uvloop', access_log=False, log_level='warning')"
-    ),
-}
-
-
-async def app(scope: Any, receive: Any, send: Any) -> None:
-    """The application."""
-    if scope["type"] != "http":
-        raise NotImplementedError
-    body = DOCUMENT if scope["path"] == "/json" else b"Hello, world!"
-    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 class Client(asyncio.Protocol):
-    """A connection that keeps ``depth`` requests in flight, until ``total`` responses have come to all of them."""
+    """A connection that keeps requests in flight, until ``total`` replies have come to all of them."""
 
     done: int
     total: int
     finished: asyncio.Event
 
-    def __init__(self, request: bytes, depth: int) -> None:
-        self._request = request
-        self._depth = depth
+    def __init__(self, scenario: Scenario) -> None:
+        self._request = scenario.request
+        self._depth = scenario.depth
+        self._size = scenario.size
         self._received = b""
-        self._size = 0
+        self._is_open = scenario.kind == "http"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._write = cast("asyncio.WriteTransport", transport).write  # uvloop's is not a subclass
-        self._write(self._request * self._depth)
+        self._write(self._request * self._depth if self._is_open else UPGRADE)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
+        if not self._is_open:
+            head, mark, self._received = self._received.partition(b"\r\n\r\n")
+            if not mark:
+                self._received = head
+                return
+            self._is_open = True
+            self._write(self._request * self._depth)
         if not self._size:
             head, mark, _ = self._received.partition(b"\r\n\r\n")
             if not mark:
@@ -87,48 +119,75 @@ class Client(asyncio.Protocol):
             self._write(self._request * count)
 
 
-async def load(port: int, scenario: str, total: int) -> None:
+async def load(port: int, scenario: Scenario, total: int) -> None:
     """Ask ``total`` times."""
-    path, connections, depth = SCENARIOS[scenario]
-    request = (
-        f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nUser-Agent: load\r\nAccept: */*\r\n\r\n".encode()
-    )
     Client.done, Client.total, Client.finished = 0, total, asyncio.Event()
     loop = asyncio.get_running_loop()
     clients = [
-        await loop.create_connection(lambda: Client(request, depth), "127.0.0.1", port)
-        for _ in range(connections)
+        await loop.create_connection(lambda: Client(scenario), "127.0.0.1", port) for _ in range(CONNECTIONS)
     ]
-    await Client.finished.wait()
+    async with asyncio.timeout(300):
+        await Client.finished.wait()
     for transport, _ in clients:
         transport.close()
 
 
 def cpu_time(pid: int) -> float:
-    """Seconds of CPU time of a process so far."""
+    """Seconds of CPU time of a process and its children so far."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(cpu_time(int(child)) for child in children)
 
 
 @contextmanager
-def running(name: str) -> Iterator[tuple[int, int]]:
+def running(module: str | None) -> Iterator[tuple[int, int]]:
     """A server; the number of its process and its port."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    code = f"from http_requests import app; port = {port}; {SERVERS[name]}"
-    with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent) as process:
+    if module is None:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = sock.getsockname()[1]
+        command = ["-m", "granian", "servers.asgi:app", "--interface=asgi", "--loop=uvloop", f"--port={port}"]
+        command += ["--no-log", "--http=1"]
+    else:
+        command = ["-m", f"servers.{module}"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, *command], cwd=HERE, stdin=pipe, stdout=pipe) as process:
         try:
-            until = time.monotonic() + 10
-            while time.monotonic() < until:
-                try:
-                    socket.create_connection(("127.0.0.1", port)).close()
-                    break
-                except OSError:
-                    time.sleep(0.05)
+            if module is not None:
+                assert process.stdout is not None
+                port = int(process.stdout.readline())
+            wait_for(port)
             yield process.pid, port
         finally:
             process.terminate()
+
+
+def wait_for(port: int) -> None:
+    """Wait until a server accepts connections. Raises SystemExit if it does not within 30 seconds."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise SystemExit(f"nothing listens on port {port}")
+
+
+def measured(
+    scenario: Scenario, servers: dict[str, tuple[int, int]], rounds: int, requests: int
+) -> dict[str, float]:
+    """The microseconds of each server for a request: the median of its rounds."""
+    took: dict[str, list[float]] = defaultdict(list)
+    for _ in range(rounds):
+        for name, (pid, port) in servers.items():
+            before = cpu_time(pid)
+            with asyncio.Runner(loop_factory=loop_factory("uvloop")) as runner:
+                runner.run(load(port, scenario, requests))
+            took[name].append((cpu_time(pid) - before) / requests * 1e6)
+    return {name: statistics.median(times) for name, times in took.items()}
 
 
 def main() -> None:
@@ -136,23 +195,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--requests", type=int, default=20_000, metavar="N", help="of each round")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N")
+    parser.add_argument("--requests", type=int, default=20_000, metavar="N", help="of each turn")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument("--kinds", nargs="+", choices=("http", "ws"), default=["http", "ws"])
+    parser.add_argument("--servers", nargs="+", choices=sorted(HTTP_SERVERS | WS_SERVERS))
     args = parser.parse_args()
-    with running("endwell") as ours, running("uvicorn") as theirs:
-        for scenario in SCENARIOS:
-            took: dict[str, list[float]] = defaultdict(list)
-            for _ in range(args.rounds):
-                for name, (pid, port) in (("endwell", ours), ("uvicorn", theirs)):
-                    before = cpu_time(pid)
-                    with asyncio.Runner(loop_factory=loop_factory("uvloop")) as runner:
-                        runner.run(load(port, scenario, args.requests))
-                    took[name].append((cpu_time(pid) - before) / args.requests * 1e6)
-            best = {name: min(times) for name, times in took.items()}
-            print(
-                f"{scenario}: endwell {best['endwell']:.1f} µs, uvicorn {best['uvicorn']:.1f} µs, "
-                f"ratio {best['endwell'] / best['uvicorn']:.2f}"
-            )
+    print(", ".join(f"{name} {version(name)}" for name in PACKAGES), flush=True)
+    for kind in args.kinds:
+        modules = HTTP_SERVERS if kind == "http" else WS_SERVERS
+        chosen = [name for name in modules if args.servers is None or name in args.servers]
+        with ExitStack() as stack:
+            servers = {name: stack.enter_context(running(modules[name])) for name in chosen}
+            for title, scenario in SCENARIOS.items():
+                if scenario.kind != kind:
+                    continue
+                costs = measured(scenario, servers, args.rounds, args.requests)
+                base = next((costs[name] for name in COMPARED if name in costs), None)
+                figures = [
+                    f"{name} {cost:.1f} µs" + (f" ({cost / base:.2f})" if base else "")
+                    for name, cost in costs.items()
+                ]
+                print(f"{title}: {', '.join(figures)}", flush=True)
 
 
 if __name__ == "__main__":

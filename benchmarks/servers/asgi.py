@@ -50,6 +50,7 @@ def serving_by(ws: Any) -> Serving:
             http="httptools",
             lifespan="off",
             log_level="warning",
+            access_log=False,
             ws_ping_interval=None,  # under valgrind, a row may take longer
             ssl_context_factory=(lambda *_: context) if context else None,
         )
