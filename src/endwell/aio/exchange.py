@@ -275,7 +275,12 @@ class Exchange(Answerable):
             return False
         has_body = self._reader.has_body
         # A request without a body is none of CONNECT.
-        if not has_body and request.version == "1.1" and is_plain(request.headers) and not challenge_of(request):
+        if (
+            not has_body
+            and request.version == "1.1"
+            and is_plain(request.headers)
+            and not challenge_of(request)
+        ):
             return True
         return allows_keep_alive(request) and (not has_body or self.request_body().can_be_skipped())
 
