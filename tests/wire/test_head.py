@@ -848,6 +848,17 @@ def test_a_later_request_is_read_as_the_first_of_a_connection(
     assert (outcome(reader, [second + b"GET"]), reader.has_body) == (expected, fresh.has_body)
 
 
+@given(st.integers(0, 60), st.integers(0, 4), st.binary(max_size=4))
+def test_no_change_of_a_later_request_is_overlooked(place: int, removed: int, inserted: bytes) -> None:
+    first = request(b"A: b")
+    second = first[:place] + inserted + first[place + removed :]
+    reader, fresh = RequestReader(OPTIONS), RequestReader(OPTIONS)
+    assert reader.receive(first) is not None
+    reader.take_rest()
+    results = [(outcome(each, [second]), each.has_body) for each in (reader, fresh)]
+    assert results[0] == results[1]
+
+
 def test_a_repeated_request_has_no_body_although_the_one_before_it_has() -> None:
     reader = RequestReader(OPTIONS)
     for _ in range(2):
