@@ -1,6 +1,7 @@
 """Each example runs as a program and under ``endwell serve``, and is short."""
 
 import asyncio
+import json
 import signal
 
 import pytest
@@ -61,9 +62,27 @@ async def draws(base: str) -> None:
         assert await ada.recv() == "artist 2 left"
 
 
+async def meets(base: str) -> None:
+    url = f"{base}/chat/lobby?user"
+    async with endwell.connect(f"{url}=ada") as ada:
+        position = json.loads(await ada.recv())["position"]
+        assert json.loads(await ada.recv()) == {"joined": "ada"}
+        async with endwell.connect(f"{url}=grace") as grace:
+            await grace.recv()
+            await grace.send("hello")
+            assert {await ada.recv() for _ in range(2)} == {'{"joined": "grace"}', '{"text": "hello"}'}
+    async with endwell.connect(f"{url}=eve&since={position}") as eve:
+        missed = [await eve.recv() for _ in range(3)]
+        assert missed[0] == '{"joined": "ada"}'
+        assert {*missed[1:]} == {'{"joined": "grace"}', '{"text": "hello"}'}
+    async with endwell.connect(f"{url}=bob&since=other:7") as bob:
+        while json.loads(await bob.recv()) != {"missed": None}:
+            pass
+
+
 @pytest.mark.parametrize(
     ("name", "play"),
-    [("echo", echoes), ("echo_blocking", echoes), ("chat", chats), ("broadcast", draws)],
+    [("echo", echoes), ("echo_blocking", echoes), ("chat", chats), ("broadcast", draws), ("rooms", meets)],
 )
 @pytest.mark.parametrize("served", [False, True])
 async def test_an_example_works_and_stops_on_a_signal(name, play, served):
