@@ -10,6 +10,7 @@ __all__ = ["Start", "unfolded"]
 
 #: Number of bytes that the error shows of a response that is not HTTP.
 _SHOWN = 16
+_EMPTY = b"\r\n"
 _HTTP = b"HTTP/"
 #: RFC 9112 §5.2: obs-fold = OWS CRLF RWS.
 _FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
@@ -29,9 +30,14 @@ class Start:
         """
         if len(self._octets) >= len(_HTTP):
             return
-        # Empty lines may precede the status line.
-        self._octets = start = (self._octets + data[: 2 * _SHOWN]).lstrip(b"\r\n")
-        if not start.startswith(_HTTP[: len(start)]):
+        data = self._octets + data
+        begin = 0
+        # Empty lines may precede the status line. A CR or LF that is not one of them is not HTTP, however the
+        # bytes are split into reads.
+        while data.startswith(_EMPTY, begin):
+            begin += len(_EMPTY)
+        self._octets = start = data[begin : begin + 2 * _SHOWN]
+        if start != _EMPTY[:1] and not start.startswith(_HTTP[: len(start)]):
             raise InvalidHandshake(
                 f"the response is not HTTP: it begins with {start[:_SHOWN]!r}{_protocol_hint(start)}"
             )
