@@ -98,7 +98,12 @@ class WebSocketCall:
         self._callbacks: list[Callable[[Ending], object]] = []
         scope["extensions"] = {
             "websocket.http.response": {},
-            "endwell": {"ending": self.ending, "on_close": self.on_close, "draining": host.draining},
+            "endwell": {
+                "ending": self.ending,
+                "on_close": self.on_close,
+                "draining": host.draining,
+                "websocket": self.websocket,
+            },
         }
 
     # -- the extension ----------------------------------------------------------
@@ -106,6 +111,10 @@ class WebSocketCall:
     def ending(self) -> Ending | None:
         """How the connection ended; None before."""
         return self._exchange.ending if self.ws is None else self.ws.ending
+
+    def websocket(self) -> WebSocket | None:
+        """The connection, for :class:`endwell.rooms.Room`; None before it is accepted."""
+        return self.ws
 
     def on_close(self, callback: Callable[[Ending], object]) -> None:
         """Register a callback: see :meth:`WebSocket.on_close`."""

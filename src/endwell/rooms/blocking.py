@@ -36,7 +36,7 @@ class BlockingMembership:
     @property
     def ws(self) -> WebSocket:
         """The WebSocket that was given to :meth:`BlockingRoom.join`."""
-        ws: WebSocket = self._membership.ws  # type: ignore[assignment]
+        ws: WebSocket = self._membership.ws
         return ws
 
     @property

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ..aio.broadcast import BroadcastReport, Slow, broadcast
 from ..aio.websocket import WebSocket
+from ..sync.websocket import WebSocket as BlockingWebSocket
 from .membership import Membership, queue_staged
 from .position import Position, Publication
 
@@ -107,13 +108,13 @@ class Members:
     def add(self, membership: Membership) -> None:
         """Add a member. It gets the publications that :meth:`send` is called with from now on."""
         self._members[membership._engine] = membership
-        self._blocking += membership.ws is not membership._engine
+        self._blocking += isinstance(membership.ws, BlockingWebSocket)
         self._listed = None
 
     def remove(self, membership: Membership) -> None:
         """Remove a member."""
         del self._members[membership._engine]
-        self._blocking -= membership.ws is not membership._engine
+        self._blocking -= isinstance(membership.ws, BlockingWebSocket)
         self._listed = None
 
     def position_of(self, membership: Membership, position: Position) -> Position:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AnyWebSocket", "Joining", "Membership", "engine_of", "queue_staged"]
 
-AnyWebSocket = WebSocket | BlockingWebSocket
+#: A WebSocket of endwell. Or an ASGI WebSocket on endwell: its scope, or an object that has it as ``scope``.
+AnyWebSocket = Any
 
 
 # One object for all members, because a room may have many.
@@ -26,8 +27,26 @@ FRESH = Fresh()
 
 
 def engine_of(ws: AnyWebSocket) -> WebSocket:
-    """The asyncio WebSocket below."""
-    return bridge_of(ws).ws if isinstance(ws, BlockingWebSocket) else ws
+    """The asyncio WebSocket below.
+
+    Raises:
+        TypeError: ``ws`` is something else.
+        ValueError: ``ws`` is an ASGI WebSocket that is not accepted yet.
+    """
+    if isinstance(ws, WebSocket):
+        return ws
+    if isinstance(ws, BlockingWebSocket):
+        return bridge_of(ws).ws
+    scope: Any = getattr(ws, "scope", ws)
+    try:
+        engine: WebSocket | None = scope["extensions"]["endwell"]["websocket"]()
+    except (KeyError, TypeError):
+        raise TypeError(
+            f"ws must be a WebSocket of endwell, or an ASGI WebSocket that endwell serves, not {ws!r}"
+        ) from None
+    if engine is None:
+        raise ValueError("an ASGI WebSocket must be accepted before it joins a room")
+    return engine
 
 
 class Membership:

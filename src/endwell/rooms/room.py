@@ -98,7 +98,8 @@ class Room:
         :meth:`leave` removes it.
 
         Args:
-            ws: The WebSocket of the handler.
+            ws: The WebSocket of the handler. In an ASGI application that endwell serves: the WebSocket of its
+                framework, or the scope.
             since: A position that the client has seen, from an earlier connection. The publications after it
                 are sent again, as far as the history has them. Text that is no position has the same effect as
                 the position of another epoch. Default: None, only what is published from now on.
@@ -112,13 +113,11 @@ class Room:
         Raises:
             ConnectionClosed: The connection is closing.
             RoomLimit: The room has too many members, or the connection is in too many rooms.
-            ValueError: The connection is a member already.
+            ValueError: The connection is a member already, or an ASGI WebSocket is not accepted yet.
             TypeError: An argument has the wrong type.
             BusUnavailable: The bus is not available.
         """
         position = _position(since)
-        if not isinstance(ws, AnyWebSocket):
-            raise TypeError(f"ws must be a WebSocket, not {ws!r}")
         self._registry.check_presence(key, info)
         membership = Membership(self, ws, key, info)
         return Joining(lambda: self._join(membership, since is not None, position).__await__())

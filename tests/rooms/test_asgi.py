@@ -1,0 +1,63 @@
+"""Rooms in an ASGI application, on endwell and on uvicorn with endwell's class."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import pytest
+from fastapi import FastAPI, WebSocket
+
+import endwell
+from endwell.rooms import Rooms
+from tests.asgi.serving import mounted, protocol, serving
+from tests.pair import until, within
+
+
+def application(rooms, memberships):
+    app = FastAPI()
+
+    @app.websocket("/")
+    async def chat(ws: WebSocket):
+        with pytest.raises(ValueError, match="must be accepted before"):
+            rooms["a"].join(ws)
+        await ws.accept()
+        with pytest.raises(TypeError, match="an ASGI WebSocket that endwell serves"):
+            rooms["a"].join({"type": "websocket"})
+        await ws.send_text("before")
+        joining = rooms["a"].join(ws, key=ws.query_params["key"])
+        async with joining as membership:
+            memberships.append(membership)
+            async for message in ws.iter_text():
+                await rooms["a"].publish(message, exclude=ws if message == "to others" else None)
+        with pytest.raises(endwell.ConnectionClosed):
+            await rooms["a"].join(ws.scope)
+
+    return app
+
+
+@pytest.mark.parametrize("host", ["uvicorn", "endwell"])
+async def test_the_websockets_of_an_asgi_application_join_rooms(host, transport):
+    rooms, memberships = Rooms(), []
+    app = application(rooms, memberships)
+    served = mounted(app, transport) if host == "endwell" else serving(app, protocol(), transport)
+    async with rooms, served as server:
+        port = server.server.port if host == "endwell" else server.port
+        scheme = "ws" if transport.client is None else "wss"
+        uri = f"{scheme}://localhost:{port}/?key="
+
+        @asynccontextmanager
+        async def client(key):
+            async with endwell.connect(uri + key, ssl=transport.client) as ws:
+                assert await within(ws.recv()) == "before"
+                yield ws
+
+        async with client("ada") as ada, client("bob") as bob:
+            await until(lambda: len(rooms["a"].members) == 2)
+            assert [each.key for each in await rooms["a"].presence()] == ["ada", "bob"]
+            await ada.send("to others")
+            await bob.send("to all")
+            assert await within(ada.recv()) == "to all"
+            assert [await within(bob.recv()) for _ in range(2)] == ["to others", "to all"]
+        await until(lambda: not rooms["a"].members)
+        assert await rooms["a"].presence() == []
+        assert [type(each.ws).__name__ for each in memberships] == ["WebSocket"] * 2
