@@ -360,12 +360,30 @@ class RawPeer:
 
     async def is_silent(self, seconds: float) -> bool:
         """Whether neither data nor the end of TCP arrives for ``seconds``."""
+        real = isinstance(self.sock, socket.socket)
         try:
             async with asyncio.timeout(seconds):
-                await self.more()
+                await (self._until_readable() if real else self.more())
         except TimeoutError:
             return True
+        if real:
+            await self.more()
         return False
+
+    async def _until_readable(self) -> None:
+        """Wait for data or the end of TCP, and leave it in the socket.
+
+        It may be cancelled. A ``sock_recv()`` that is cancelled may have read already, and loses the data.
+        """
+        while self.seen.tcp is None:
+            try:
+                self.sock.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                await asyncio.sleep(0.002)
+            except OSError:
+                return
+            else:
+                return
 
     async def more(self) -> bool:
         """Read once; False at the end of TCP, which is recorded in ``seen``."""
