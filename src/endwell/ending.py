@@ -113,6 +113,7 @@ class Cause(Enum):
     MESSAGE_TOO_BIG = ("message_too_big", "the peer sent a message above the limit", Initiator.LOCAL, CloseCode.MESSAGE_TOO_BIG, Retry.NEVER)
     POLICY_LIMIT = ("policy_limit", "the peer exceeded a limit", Initiator.LOCAL, CloseCode.POLICY_VIOLATION, Retry.NEVER)
     SLOW_PEER = ("slow_peer", "the peer took messages too slowly", Initiator.LOCAL, CloseCode.TRY_AGAIN_LATER, Retry.LATER)
+    ROOM_GAP = ("room_gap", "messages of a room were lost", Initiator.LOCAL, CloseCode.TRY_AGAIN_LATER, Retry.LATER)
     KEEPALIVE_TIMEOUT = ("keepalive_timeout", "the peer did not answer a ping", Initiator.LOCAL, CloseCode.GOING_AWAY, Retry.NOW)
     WRITE_TIMEOUT = ("write_timeout", "the peer stopped taking data", Initiator.LOCAL, CloseCode.GOING_AWAY, Retry.NOW)
     IDLE_TIMEOUT = ("idle_timeout", "no message went either way for too long", Initiator.LOCAL, CloseCode.GOING_AWAY, Retry.NOW)

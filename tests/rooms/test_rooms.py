@@ -9,7 +9,7 @@ import inspect
 import pytest
 
 import endwell
-from endwell import CloseCode
+from endwell import Cause, CloseCode
 from endwell.errors import BusUnavailable, RoomLimit
 from endwell.rooms import Fresh, Gap, History, Position, Resumed, Rooms, broker, members
 from endwell.rooms.blocking import BlockingMembership
@@ -558,7 +558,8 @@ async def test_members_are_told_of_a_gap_that_the_history_cannot_fill(two: House
             pass
         ending = second.ending
         assert ending.code == CloseCode.TRY_AGAIN_LATER
-        assert ending.received.reason == "messages were lost; retry 0-5s"
+        assert ending.received.reason == "messages of a room were lost; retry 0-5s"
+        assert (await within(two.memberships[-1].ws.closed)).cause is Cause.ROOM_GAP
     assert "publications for this process" in caplog.text
 
 

@@ -340,12 +340,8 @@ class Room:
         self._advance(position)
         if not self._registry.tell_gap(self, Gap(lost, 0)):
             for member in self._members.all():
-                begin_close(
-                    member._engine,
-                    Cause.APP_CLOSED,
-                    CloseCode.TRY_AGAIN_LATER,
-                    LOST.reason("messages were lost"),
-                )
+                cause = Cause.ROOM_GAP
+                begin_close(member._engine, cause, CloseCode.TRY_AGAIN_LATER, LOST.reason(cause.meaning))
 
 
 def _position(since: Position | str | None) -> Position | None:
