@@ -168,6 +168,7 @@ def test_a_unix_socket_in_use_is_an_error_that_mentions_no_port(tmp_path, capsys
         (["--reload", "--workers", "2"], "--reload and --workers exclude each other"),
         (["--reload", "--reload-dir", "missing"], "there is no folder 'missing'"),
         (["--reload-dir", "."], "--reload-dir needs --reload"),
+        (["--bus", "amqp://host"], "--bus: bus must be a URL with one of the schemes redis"),
         (["--env-file", "missing.env"], "there is no file 'missing.env'"),
         (["--log-config", "missing.ini"], "there is no file 'missing.ini'"),
         (["--log-level", "info", "-v"], "--log-level and -v exclude each other"),

@@ -89,6 +89,8 @@ BY_NOBODY = {
     "the event loop is blocked: the process exits; these are the stacks of its threads:",
     "stopping: %s",
     "a worker has not read %d bytes: it gets no publications until it has",
+    "connected to Redis at %s again",
+    "no connection to Redis at %s: %s",  # an error of redis-py or of the server
     # The name may come from a peer; %r escapes it.
     "the room %r has lost %s publications for this process",
     "Exception in the lifespan of the ASGI application",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,8 +16,13 @@ from endwell.rooms.broker import Broker, Link
 from endwell.rooms.rooms import use_bus
 from endwell.rooms.supervised import SupervisorBus
 from tests.pair import within
+from tests.redis.server import shared_server
 
-__all__ = ["House", "Pump", "house"]
+__all__ = ["BETWEEN", "BUSES", "House", "Pump", "house"]
+
+#: The buses that connect several processes. make test-redis adds Redis.
+BETWEEN = ["supervisor", *(["redis"] if os.environ.get("ENDWELL_REDIS") else [])]
+BUSES = ["local", *BETWEEN]
 
 KEPT = History(messages=50)
 
@@ -126,9 +133,11 @@ class House:
 
 @asynccontextmanager
 async def house(count: int, bus: str, **options: Any) -> AsyncIterator[House]:
-    """``count`` servers; with the bus "local" there is one."""
+    """``count`` servers; with the bus "local" there is one. ``bus`` may be a URL."""
     pump = Pump()
-    servers = [endwell.Server(compression=None) for _ in range(count)]
+    place = shared_server().url if bus == "redis" else bus
+    url = f"{place}?prefix={secrets.token_hex(4)}" if place.startswith(("redis:", "unix:")) else None
+    servers = [endwell.Server(compression=None, bus=url) for _ in range(count)]
     for server in servers:
         server.rooms.configure("*", **{"history": KEPT, "grace": 0.05, **options})
         if bus == "supervisor":

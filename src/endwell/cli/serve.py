@@ -11,6 +11,7 @@ from typing import Any
 
 from ..aio.bind import adopt, bind
 from ..options import Options
+from ..rooms.rooms import choose_bus
 from ..server.app import Server
 from ..server.drain.timetable import Drain, DrainKeywords
 from ..server.process.options import ProcessOptions, ReloadOptions
@@ -20,6 +21,7 @@ from ..server.run import Listen, supervise
 from ..server.run import run as run_server
 from ..wire.authority import join_authority
 from .address import DEFAULT_HOST, add_address, cannot_listen, refuse_together, unix_path
+from .bus import add_bus, check_bus
 from .lines import AccessLog, EndingLog, Lines
 from .options import number
 from .settings import configure_logging, load_environment, server_context
@@ -75,6 +77,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         metavar="N",
         help="add a random number up to N to --limit-max-requests, so that workers are not replaced together",
     )
+    add_bus(parser)
     _add_reload(parser)
     _add_log(parser)
     _add_tls(parser)
@@ -232,6 +235,7 @@ def run(args: argparse.Namespace) -> int:
         configure_logging(args, handler, who)
         listen, where = _place(args)
         context = server_context(args)
+        check_bus(args.bus)
         # A supervisor that reloads does not import the application, because that may fail now and not later.
         if options.reload is None or is_worker():
             server = _server(args)
@@ -305,12 +309,14 @@ def _server(args: argparse.Namespace) -> Server:
     application = not isinstance(found, Server)
     options = options_of(args, application=application)
     if isinstance(found, Server):
+        if args.bus:
+            choose_bus(found.rooms, args.bus)
         for option in ("root_path", "lifespan"):
             if getattr(args, option) is not None:
                 raise ValueError(f"--{option.replace('_', '-')} is for an ASGI application, not for a Server")
         found.options = _replace(found.options, options)
         return found
-    server = Server(_replace(Options(), options))
+    server = Server(_replace(Options(), options), bus=args.bus)
     server.mount("/", found, lifespan=args.lifespan or "auto", root_path=args.root_path or "/")
     return server
 

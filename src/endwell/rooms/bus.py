@@ -47,6 +47,11 @@ class Bus(ABC):
     The rooms of each process call these methods, for each room in the order of the calls.
     """
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the other processes can be reached."""
+        return True
+
     @abstractmethod
     async def start(self, receiver: Receiver) -> None:
         """Connect. Called once, before all other methods."""

@@ -3,6 +3,8 @@
 A frame has a length, a kind and a body. The kinds that carry a message are packed, because they are frequent.
 All others are JSON. After an update, the two processes may run different versions, so the receiver ignores
 unknown words.
+
+In Redis, the part of a publication that its process has packed is the same in the channel and in the history.
 """
 
 from __future__ import annotations
@@ -24,15 +26,18 @@ __all__ = [
     "Decoder",
     "Publish",
     "Published",
+    "Shared",
     "dump",
     "load",
     "pack_publication",
     "pack_publish",
     "pack_published",
+    "pack_shared",
     "pack_word",
     "unpack_publication",
     "unpack_publish",
     "unpack_published",
+    "unpack_shared",
 ]
 
 #: The kinds: a worker publishes; its answer; a publication; anything else.
@@ -45,6 +50,8 @@ _PUBLISH = Struct("!QBHQdQ")
 _PUBLISHED = Struct("!QQIB")
 # The sequence, flags, the length of the epoch and that of the room's name.
 _PUBLICATION = Struct("!QBBH")
+# The process, the number of the call, and flags.
+_SHARED = Struct("!8sQB")
 
 _TEXT = 1
 _KEPT = 2
@@ -69,6 +76,16 @@ class Published(NamedTuple):
     workers: int
     listens: bool
     epoch: str
+
+
+class Shared(NamedTuple):
+    """A publication in Redis, without its number."""
+
+    #: 8 bytes that name the process that has published.
+    process: bytes
+    call: int
+    message: Message
+    slow: Slow
 
 
 class Decoder:
@@ -162,6 +179,18 @@ def unpack_publication(body: bytes) -> tuple[str, str, Publication, Slow]:
     message = _message(body[end:], flags)
     term = body[_PUBLICATION.size : begin].decode()
     return body[begin:end].decode(), term, Publication(sequence, message), _SLOW[flags >> 2]
+
+
+def pack_shared(frame: Shared) -> bytes:
+    """Encode a :class:`Shared`."""
+    flags = _flags(frame.message, frame.slow)
+    return _SHARED.pack(frame.process, frame.call, flags) + _octets(frame.message)
+
+
+def unpack_shared(body: bytes) -> Shared:
+    """Decode a :class:`Shared`."""
+    process, call, flags = _SHARED.unpack_from(body)
+    return Shared(process, call, _message(body[_SHARED.size :], flags), _SLOW[flags >> 2])
 
 
 def pack_word(word: str, *values: Any) -> bytes:

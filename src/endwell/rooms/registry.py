@@ -46,6 +46,8 @@ class Registry:
     def __init__(self, limits: RoomLimits, bus: Bus) -> None:
         self.limits = limits
         self.bus = bus
+        #: Whether the application has chosen the bus.
+        self.has_chosen = False
         self.patterns: list[tuple[str, RoomOptions]] = []
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
         self.joined: list[Callable[..., object]] = []

@@ -14,7 +14,10 @@ from .options import RoomKeywords, RoomLimits, RoomOptions
 from .registry import Registry
 from .room import Room
 
-__all__ = ["Rooms", "max_history_of", "use_bus"]
+__all__ = ["Rooms", "choose_bus", "make_bus", "max_history_of", "use_bus"]
+
+#: The schemes of the URL of a bus.
+SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 
 Callback = TypeVar("Callback", bound=Callable[..., object])
 
@@ -91,6 +94,26 @@ class Rooms:
         """
         self._registry.check_name(name)
         return self._registry.room(name)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the other processes can be reached, for a page that shows the health of this process.
+
+        True without a bus. While it is False, members of this process may miss publications. They are sent them
+        later, or are told of a gap: see :meth:`on_gap`.
+
+        Example:
+            ```python
+            from endwell import Response, Server
+
+            server = Server()
+
+            @server.route("/health")
+            async def health(request):
+                return Response(status=200 if server.rooms.is_connected else 503)
+            ```
+        """
+        return self._registry.bus.is_connected
 
     @property
     def blocking(self) -> BlockingRooms:
@@ -170,9 +193,38 @@ class Rooms:
         return _register(self._registry.gap, callback, "gap")
 
 
+def make_bus(url: str) -> Bus:
+    """Return the bus of a URL; it is not connected yet.
+
+    Raises:
+        TypeError: ``url`` is not a ``str``.
+        ValueError: The URL is wrong.
+        ImportError: The package of the bus is not installed.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"bus must be a URL or None, not {url!r}")
+    if url.partition(":")[0] not in SCHEMES:
+        # The rest of the URL may have a password.
+        raise ValueError(f"bus must be a URL with one of the schemes {', '.join(SCHEMES)}")
+    try:
+        from .redis import RedisBus
+    except ImportError as error:
+        raise ImportError(
+            f"the bus needs the package redis: pip install 'endwell[redis]' ({error})"
+        ) from error
+    return RedisBus(url)
+
+
+def choose_bus(rooms: Rooms, url: str) -> None:
+    """Connect ``rooms`` by the bus of a URL. Raises the errors of :func:`make_bus`."""
+    rooms._registry.bus = make_bus(url)
+    rooms._registry.has_chosen = True
+
+
 def use_bus(rooms: Rooms, bus: Bus) -> None:
-    """Connect ``rooms`` by ``bus``, which its application has not chosen."""
-    rooms._registry.bus = bus
+    """Connect ``rooms`` by ``bus``, unless their application has chosen another one."""
+    if not rooms._registry.has_chosen:
+        rooms._registry.bus = bus
 
 
 def max_history_of(rooms: Rooms) -> int:

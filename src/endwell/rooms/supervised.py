@@ -52,6 +52,11 @@ class SupervisorBus(Bus, asyncio.Protocol):
         self._queue: list[bytes] = []
         self._ended = False
 
+    @property
+    def is_connected(self) -> bool:
+        """See :attr:`Bus.is_connected`."""
+        return not self._ended
+
     async def start(self, receiver: Receiver) -> None:
         """See :meth:`Bus.start`."""
         self._receiver = receiver

@@ -23,7 +23,7 @@ from ..asgi.lifespan import Lifespan, LifespanMode
 from ..ending import Ending
 from ..http import Request
 from ..options import OptionKeywords, Options, check_keywords
-from ..rooms.rooms import Rooms, max_history_of
+from ..rooms.rooms import Rooms, choose_bus, max_history_of
 from ..sync.portal import Portal
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.codec import Buffer
@@ -64,11 +64,17 @@ class Server:
         max_threads: Maximum number of WebSocket connections whose handler is a plain function. Further
             connections for such handlers are refused with 503. Default: 1000.
         rooms: The rooms of the server, if their limits are to differ. Default: ``Rooms()``.
+        bus: What connects the rooms of several machines: the URL of a Redis or Valkey server, such as
+            ``"redis://host:6379/0?prefix=chat:"``. The schemes are ``redis``, ``rediss`` and ``valkeys`` (TLS),
+            ``valkey`` and ``unix``. ``prefix`` begins all keys and channels (default: ``endwell:``); the other
+            parameters are those of redis-py. Default: the environment variable ``ENDWELL_BUS``. Without a
+            URL, the supervisor connects its workers, and nothing else is connected.
         **keywords: Fields of :class:`Options`, which override ``options``.
 
     Raises:
         TypeError: A keyword is not a field of ``Options``, or an argument has the wrong type.
-        ValueError: A value is out of range.
+        ValueError: A value is out of range, or the URL is wrong.
+        ImportError: The package of the bus is not installed: the extra ``redis``.
 
     Example:
         ```python
@@ -98,13 +104,14 @@ class Server:
         *,
         max_threads: int = 1000,
         rooms: Rooms | None = None,
+        bus: str | None = None,
         **keywords: Unpack[OptionKeywords],
     ) -> None:
         if not isinstance(options, Options | None):
             raise TypeError(f"options must be an Options or None, not {options!r}")
         if not isinstance(rooms, Rooms | None):
             raise TypeError(f"rooms must be an endwell.rooms.Rooms or None, not {rooms!r}")
-        known = {*OptionKeywords.__optional_keys__, "options", "max_threads", "rooms"}
+        known = {*OptionKeywords.__optional_keys__, "options", "max_threads", "rooms", "bus"}
         check_keywords("Server", keywords, known)
         #: An event that is set when the server starts to drain; the same as :attr:`WebSocket.draining`.
         self.draining: Flag = Flag()
@@ -115,6 +122,8 @@ class Server:
         self.sessions: Sessions = Sessions()
         #: Groups of connections that get the same messages.
         self.rooms: Rooms = rooms or Rooms()
+        if url := bus if bus is not None else os.environ.get("ENDWELL_BUS"):
+            choose_bus(self.rooms, url)
         self._router = Router()
         self._observers = Observers()
         self._dispatcher = Dispatcher(

@@ -1,0 +1,383 @@
+"""The connections to Redis: one for commands, one that subscribes. They come back by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any, NamedTuple
+
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+
+from ...errors import BusUnavailable
+from .place import Place
+from .scripts import SCRIPTS, Script
+
+__all__ = ["WAIT_TIME", "Link"]
+
+logger = logging.getLogger("endwell.rooms")
+
+#: Maximum seconds for which a call waits for Redis.
+WAIT_TIME = 5.0
+#: Maximum seconds for connecting.
+CONNECT_TIME = 3.0
+#: Seconds between two canaries: messages that a process publishes, and must hear itself.
+CANARY_INTERVAL = 0.5
+#: Number of canaries in sequence that are not heard, at which the process is deaf: 2 s after the first of them.
+MAX_UNHEARD = 4
+#: Maximum seconds for the replies to commands, after the subscriber was closed.
+REPLY_TIME = 1.0
+#: Minimum and maximum seconds before the next attempt to connect.
+BACKOFF = (0.05, 1.0)
+#: Seconds after which a connection counts as good, so that the next one is tried at once.
+STABLE_TIME = 5.0
+#: Maximum number of bytes that wait while Redis is away.
+MAX_QUEUE = 64 << 20
+
+Reply = Any
+
+
+class _Command(NamedTuple):
+    script: Script | None
+    keys: Sequence[str]
+    arguments: Sequence[Any]
+    size: int
+    #: When it is given up, if it was not sent.
+    due: float
+    #: None if the reply is of no interest.
+    future: asyncio.Future[Reply] | None
+
+
+class Link:
+    """Connects to Redis, and again after each failure, until :meth:`stop`.
+
+    Args:
+        place: Where Redis is.
+        heard: Called with the channel and the message of each publication.
+        changed: Called when both connections are there, and when they are lost.
+    """
+
+    def __init__(
+        self, place: Place, heard: Callable[[bytes, bytes], None], changed: Callable[[bool], None]
+    ) -> None:
+        self.place = place
+        self.connected = False
+        self._heard = heard
+        self._changed = changed
+        self._run_id = ""
+        self._canary = f"{place.prefix}canary:{place.database}:{secrets.token_urlsafe(9)}".encode()
+        self._canaries = [0, 0]
+        self._queue: deque[_Command] = deque()
+        self._queued = 0
+        self._sent: deque[_Command] = deque()
+        self._subscribing: deque[tuple[str, bytes]] = deque()
+        self._confirmations: defaultdict[bytes, deque[asyncio.Future[None]]] = defaultdict(deque)
+        #: Set when all commands that were sent have a reply.
+        self._replied = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._problem = "not connected yet"
+
+    async def start(self) -> None:
+        """Begin to connect; returns when connected, or after :data:`WAIT_TIME`."""
+        self._loop = asyncio.get_running_loop()
+        self._wake, self._wake_listener = asyncio.Event(), asyncio.Event()
+        self._first = asyncio.Event()
+        self._task = self._loop.create_task(self._run())
+        try:
+            async with asyncio.timeout(WAIT_TIME):
+                await self._first.wait()
+        except TimeoutError:
+            pass  # a warning was logged, and the attempts continue
+
+    async def stop(self) -> None:
+        """Disconnect. Calls that wait raise BusUnavailable."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if self._timer is not None:
+            self._timer.cancel()
+        self._problem = "the server has stopped"
+        self._expire_all()
+
+    # -- calls ---------------------------------------------------------------------
+
+    def call(
+        self, script: Script, keys: Sequence[str], *arguments: Any, size: int = 0
+    ) -> asyncio.Future[Reply]:
+        """Run a script. The future raises BusUnavailable if there is no reply."""
+        return self._call(script, keys, arguments, size)
+
+    async def members(self, key: str) -> list[str]:
+        """The members of a set."""
+        return [each.decode() for each in await self._call(None, (), ("SMEMBERS", key), 0)]
+
+    def _call(
+        self, script: Script | None, keys: Sequence[str], arguments: Sequence[Any], size: int
+    ) -> asyncio.Future[Reply]:
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        due = self._loop.time() + WAIT_TIME
+        if self._queued + size > MAX_QUEUE:
+            future.set_exception(
+                BusUnavailable(f"{self._queued} bytes wait for Redis already; nothing was sent")
+            )
+            return future
+        self._enqueue(_Command(script, keys, arguments, size, due, future))
+        if self._timer is None:
+            self._timer = self._loop.call_later(WAIT_TIME, self._expire)
+        return future
+
+    def send(self, *arguments: Any) -> None:
+        """Send a command whose reply is of no interest, if connected."""
+        if self.connected:
+            self._enqueue(_Command(None, (), arguments, 0, 0.0, None))
+
+    def subscribe(self, channel: bytes) -> asyncio.Future[None]:
+        """Subscribe to a channel. The future is done when Redis has confirmed it."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        if self.connected:
+            self._confirmations[channel].append(future)
+            self._subscribing.append(("SUBSCRIBE", channel))
+            self._wake_listener.set()
+        else:
+            future.set_exception(BusUnavailable("not connected to Redis"))
+        return future
+
+    def unsubscribe(self, channel: bytes) -> None:
+        """End :meth:`subscribe`."""
+        if self.connected:
+            self._subscribing.append(("UNSUBSCRIBE", channel))
+            self._wake_listener.set()
+
+    def _enqueue(self, command: _Command) -> None:
+        self._queue.append(command)
+        self._queued += command.size
+        self._wake.set()
+
+    def _expire(self) -> None:
+        """Give up the calls that could not be sent in time."""
+        now = self._loop.time()
+        while self._queue and self._queue[0].due <= now:
+            self._give_up(self._take(), sent=False)
+        self._timer = self._loop.call_at(self._queue[0].due, self._expire) if self._queue else None
+
+    def _expire_all(self) -> None:
+        while self._queue:
+            self._give_up(self._take(), sent=False)
+
+    def _take(self) -> _Command:
+        command = self._queue.popleft()
+        self._queued -= command.size
+        return command
+
+    def _give_up(self, command: _Command, *, sent: bool) -> None:
+        if command.future is not None and not command.future.done():
+            what = "the message may have been sent" if sent else "nothing was sent"
+            text = f"Redis at {self.place.address} is not available ({self._problem}); {what}"
+            command.future.set_exception(BusUnavailable(text))
+
+    # -- connecting ------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Connect, again and again. It logs one line when the connection is lost, and one when it is back."""
+        pause, told = BACKOFF[0], False
+        while True:
+            began = inf
+            connections = [self.place.connection(), self.place.connection()]
+            try:
+                async with asyncio.timeout(CONNECT_TIME):
+                    await self._open(*connections)
+                if told:
+                    logger.info("connected to Redis at %s again", self.place.address)
+                began, told = self._loop.time(), False
+                await self._serve(*connections)
+            except Exception as error:  # of whatever kind: a link that gives up would be deaf for ever
+                self._problem = str(error) or "it does not answer"
+                if not isinstance(error, RedisError | OSError | EOFError | TimeoutError | _Deaf):
+                    self._problem = repr(error)
+            finally:
+                self._close(connections)
+            if not told:
+                told = True
+                logger.warning("no connection to Redis at %s: %s", self.place.address, self._problem)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause = BACKOFF[0] if self._loop.time() - began > STABLE_TIME else min(pause * 2, BACKOFF[1])
+
+    async def _open(self, commands: Any, listener: Any) -> None:
+        run_ids = []
+        for connection in (commands, listener):
+            await connection.connect()
+            info = (await _ask(connection, "INFO", "server")).decode()
+            run_ids += [line.partition(":")[2] for line in info.splitlines() if line.startswith("run_id:")]
+        if len({*run_ids}) != 1:
+            raise OSError("the two connections have reached different servers")
+        self._run_id = run_ids[0]
+        role = (await _ask(commands, "ROLE"))[0].decode()
+        if role != "master":
+            raise OSError(f"it is not the primary: its role is {role}")
+        for script in SCRIPTS:
+            await _ask(commands, "SCRIPT", "LOAD", script.text)
+        await _ask(listener, "SUBSCRIBE", self._canary)
+
+    async def _serve(self, commands: Any, listener: Any) -> None:
+        """Run until one of the connections fails."""
+        self._canaries = [0, 0]
+        self.connected = True
+        self._first.set()
+        work = (
+            self._write(commands),
+            self._read(commands),
+            self._write_subscriptions(listener),
+            self._listen(listener),
+            self._beat(),
+        )
+        tasks = [self._loop.create_task(each) for each in work]
+        try:
+            self._changed(True)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            self.connected = False
+            if tasks[3].done():
+                # Only the subscriber was closed, so there are replies to the commands.
+                tasks[0].cancel()
+                await self._wait_for_replies(tasks[1])
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+                raise result
+
+    def _close(self, connections: list[Any]) -> None:
+        """The connections have failed, or are not needed any more."""
+        for connection in connections:
+            # Not disconnect(), which waits for the peer.
+            if connection._writer is not None:
+                connection._writer.transport.abort()
+                connection._writer = connection._reader = None
+        self.connected = False
+        sent, self._sent = self._sent, deque()
+        for command in sent:
+            self._give_up(command, sent=True)
+        waiting = [future for futures in self._confirmations.values() for future in futures]
+        self._confirmations.clear()
+        self._subscribing.clear()
+        for future in waiting:
+            if not future.done():
+                future.set_exception(BusUnavailable("the connection to Redis has ended"))
+                future.exception()  # the waiter may have been cancelled
+        for command in [each for each in self._queue if each.future is None]:
+            self._queue.remove(command)
+        self._changed(False)
+
+    async def _wait_for_replies(self, reading: asyncio.Task[None]) -> None:
+        self._replied = asyncio.Event()
+        if self._sent:
+            waiting = self._loop.create_task(self._replied.wait())
+            await asyncio.wait([waiting, reading], timeout=REPLY_TIME, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+
+    # -- the work while connected ------------------------------------------------------
+
+    async def _write(self, commands: Any) -> None:
+        while True:
+            packed: list[bytes] = []
+            while self._queue:
+                command = self._take()
+                if command.future is not None and command.future.done():
+                    continue  # its caller was cancelled
+                self._sent.append(command)
+                packed += commands.pack_command(*self._words(command))
+            if packed:
+                # All commands of one turn of the loop leave together. This waits while Redis reads nothing.
+                await commands.send_packed_command(packed, check_health=False)
+            self._wake.clear()
+            if not self._queue:
+                await self._wake.wait()
+
+    def _words(self, command: _Command) -> Sequence[Any]:
+        if command.script is None:
+            return command.arguments
+        # Now, because the connection may be another one than at the time of the call.
+        head = (len(command.keys), *command.keys, self._run_id, secrets.token_urlsafe(6))
+        return ("EVALSHA", command.script.sha, *head, *command.arguments)
+
+    async def _read(self, commands: Any) -> None:
+        while True:
+            try:
+                reply = await commands.read_response(disable_decoding=True, disconnect_on_error=False)
+            except ResponseError as error:
+                reply = error
+            command = self._sent.popleft()
+            if not self._sent:
+                self._replied.set()
+            future = command.future
+            if isinstance(reply, NoScriptError) and command.script is not None:
+                # SCRIPT FLUSH. Nothing was done, so it is repeated.
+                self.send("SCRIPT", "LOAD", command.script.text)
+                self._enqueue(command)
+            elif isinstance(reply, ReadOnlyError):
+                self._sent.appendleft(command)
+                raise OSError(f"it is not the primary: {reply}")
+            elif future is None or future.done():
+                pass
+            elif isinstance(reply, ResponseError):
+                what = (
+                    "nothing was sent"
+                    if isinstance(reply, OutOfMemoryError)
+                    else "the message may be in the history"
+                )
+                future.set_exception(BusUnavailable(f"Redis refuses it: {reply}; {what}"))
+            else:
+                future.set_result(reply)
+
+    async def _write_subscriptions(self, listener: Any) -> None:
+        while True:
+            packed: list[bytes] = []
+            while self._subscribing:
+                packed += listener.pack_command(*self._subscribing.popleft())
+            if packed:
+                await listener.send_packed_command(packed, check_health=False)
+            self._wake_listener.clear()
+            if not self._subscribing:
+                await self._wake_listener.wait()
+
+    async def _listen(self, listener: Any) -> None:
+        while True:
+            kind, channel, value = await listener.read_response(
+                disable_decoding=True, disconnect_on_error=False
+            )
+            if kind == b"message":
+                if channel == self._canary:
+                    self._canaries[1] = int(value)
+                else:
+                    self._heard(channel, value)
+            elif kind == b"subscribe":
+                futures = self._confirmations[channel]
+                future = futures.popleft()
+                if not futures:
+                    del self._confirmations[channel]
+                if not future.done():
+                    future.set_result(None)
+
+    async def _beat(self) -> None:
+        """Publish a canary at intervals. Their number counts, not the time, in which this loop may stand still."""
+        while True:
+            sent, heard = self._canaries
+            if sent - heard >= MAX_UNHEARD:
+                seconds = CANARY_INTERVAL * MAX_UNHEARD
+                raise _Deaf(f"what this process publishes is not heard for {seconds:g} s")
+            self._canaries[0] = sent + 1
+            self.send("PUBLISH", self._canary, sent + 1)
+            await asyncio.sleep(CANARY_INTERVAL)
+
+
+class _Deaf(Exception):
+    """The canaries are not heard."""
+
+
+async def _ask(connection: Any, *words: Any) -> Any:
+    await connection.send_command(*words, check_health=False)
+    return await connection.read_response(disable_decoding=True)

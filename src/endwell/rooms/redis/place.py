@@ -1,0 +1,59 @@
+"""Where Redis is: the URL of the bus."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from redis.asyncio.connection import Connection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+__all__ = ["Place"]
+
+
+class Place(NamedTuple):
+    """A Redis server, and the prefix of all keys and channels in it."""
+
+    #: The address without the password, for texts.
+    address: str
+    prefix: str
+    database: int
+    connection_class: type[Any]
+    arguments: dict[str, Any]
+
+    @classmethod
+    def parse(cls, url: str) -> Place:
+        """Read a URL.
+
+        Raises:
+            ValueError: It is not the URL of a Redis server, or has an option that redis-py does not know.
+        """
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query))
+        prefix = options.pop("prefix", "endwell:")
+        scheme = {"valkey": "redis", "valkeys": "rediss"}.get(parts.scheme, parts.scheme)
+        plain = parts._replace(scheme=scheme, query=urlencode(options)).geturl()
+        where = parts.path if scheme == "unix" else parts.netloc.rpartition("@")[2]
+        address = f"{parts.scheme}://{where}"
+        if parts.fragment or (scheme == "unix" and (not parts.path or parts.netloc.rpartition("@")[2])):
+            raise ValueError(f"the URL of the bus is wrong: {address} (unix:///path/of/the/socket)")
+        if scheme != "unix" and not parts.path.removeprefix("/").isdecimal() and parts.path not in ("", "/"):
+            raise ValueError(f"the URL of the bus is wrong: {address} must end with the number of a database")
+        try:
+            arguments: dict[str, Any] = dict(parse_url(plain))
+            kind = arguments.pop("connection_class", Connection)
+            arguments |= {
+                "protocol": 2,
+                "socket_timeout": None,
+                "health_check_interval": 0,
+                "retry": Retry(NoBackoff(), 0),
+            }
+            kind(**arguments)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the URL of the bus is wrong: {address}: {error}") from None
+        return cls(address, prefix, int(arguments.get("db", 0)), kind, arguments)
+
+    def connection(self) -> Any:
+        """A connection that is not connected yet."""
+        return self.connection_class(**self.arguments)

@@ -1,0 +1,326 @@
+"""The Lua scripts that Redis runs. Each of them is atomic, so it decides for all processes.
+
+The first two arguments of every script are the run id of the server and a new epoch. The times are those of the
+server's clock, in milliseconds.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from typing import NamedTuple
+
+__all__ = [
+    "BURY",
+    "CONFIRM",
+    "END",
+    "ENTER",
+    "LEASE",
+    "LEAVE",
+    "PAGE",
+    "PRESENCE",
+    "PUBLISH",
+    "SCRIPTS",
+    "Script",
+]
+
+
+class Script(NamedTuple):
+    """A script, and its name in Redis."""
+
+    text: str
+    sha: str
+
+
+def _script(*parts: str) -> Script:
+    text = "".join(parts)
+    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+_NOW = """
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local now = now_ms()
+"""
+
+# The hash has the epoch (e), the number of the last publication (s), the number before the first one of the epoch
+# (o), the run id (r), the size of the history (b) and the time until which it reaches (x).
+#
+# Another run id means that Redis has restarted, or that a replica has taken over. Both may have lost the newest
+# publications, so their numbers may be given to others: the epoch changes. The history is still true.
+_ROOM = """
+local meta, stream, forget = KEYS[1], KEYS[2], tonumber(ARGV[3])
+local found = redis.call('HMGET', meta, 'e', 's', 'o', 'r', 'b', 'x')
+local epoch, sequence, base = found[1], tonumber(found[2] or 0), tonumber(found[3] or 0)
+local size, reach = tonumber(found[5] or 0), tonumber(found[6] or 0)
+if not epoch then
+  redis.call('DEL', stream)
+end
+if not epoch or found[4] ~= ARGV[1] then
+  epoch, base = ARGV[2], sequence
+end
+local function id(number)
+  return string.format('%.0f-0', number)
+end
+local function trim(messages, bytes)
+  local count = redis.call('XLEN', stream)
+  while count > 0 do
+    local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+    if count <= messages and size <= bytes and tonumber(oldest[2][4]) > now then
+      return
+    end
+    redis.call('XDEL', stream, oldest[1])
+    size = size - tonumber(oldest[2][6])
+    count = count - 1
+  end
+  size = 0
+end
+local function keep()
+  redis.call('HSET', meta, 'e', epoch, 's', string.format('%.0f', sequence), 'o', string.format('%.0f', base),
+    'r', ARGV[1], 'b', size, 'x', string.format('%.0f', reach))
+  redis.call('PEXPIRE', meta, math.max(forget, reach - now))
+end
+"""
+
+#: Number a message, keep it, trim the history, and publish it. Returns the epoch, the number, and how many
+#: processes are subscribed.
+PUBLISH = _script(
+    _NOW,
+    _ROOM,
+    """
+local channel, payload, octets = ARGV[4], ARGV[5], tonumber(ARGV[6])
+local messages, ms, bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+sequence = sequence + 1
+if messages > 0 then
+  redis.call('XADD', stream, id(sequence), 'd', payload, 't', string.format('%.0f', now + ms), 'n', octets)
+  size = size + octets
+  reach = math.max(reach, now + ms)
+  trim(messages, bytes)
+  redis.call('PEXPIRE', stream, math.max(reach - now, 1))
+else
+  -- The history must have no hole, so it cannot continue behind a message that is not kept.
+  redis.call('DEL', stream)
+  size, reach = 0, 0
+end
+keep()
+local heard = epoch .. string.format('%.0f ', sequence) .. payload
+return {epoch, sequence, redis.call('PUBLISH', channel, heard)}
+""",
+)
+
+#: Read the history after a position. Returns the epoch, the number, the number before the first one of the epoch,
+#: and the entries of the stream. Keeps the room and the hash of its presence from being forgotten.
+PAGE = _script(
+    _NOW,
+    _ROOM,
+    """
+trim(math.huge, math.huge)
+keep()
+redis.call('PEXPIRE', KEYS[3], 86400000)
+local after, limit = tonumber(ARGV[5]), tonumber(ARGV[6])
+local entries = {}
+if limit ~= 0 then
+  local start = '-'
+  if ARGV[4] == epoch and after <= sequence then
+    start = id(after + 1)
+  end
+  if limit > 0 then
+    entries = redis.call('XRANGE', stream, start, '+', 'COUNT', limit)
+  else
+    entries = redis.call('XRANGE', stream, start, '+')
+  end
+end
+return {epoch, sequence, base, entries}
+""",
+)
+
+# The hash of the presence has a field for each connection, c:PROCESS:NUMBER, with its grace and its key, and one
+# for each key, k:KEY, in JSON: the info (i), the number of connections (n), the order in which the keys came (o),
+# the process of the last connection (w), the time at which the key leaves (d), the connection with which the key
+# came (f), and whether it has left (g). A reply may get lost with its connection, so the process asks again: a key
+# that has left stays until the process confirms that it has told its callbacks.
+_PRESENCE = """
+local hash = KEYS[1]
+local function load(key)
+  local text = redis.call('HGET', hash, 'k:' .. key)
+  return text and cjson.decode(text)
+end
+local function save(key, entry)
+  redis.call('HSET', hash, 'k:' .. key, cjson.encode(entry))
+  redis.call('PEXPIRE', hash, 86400000)
+end
+local function drop(field, process)
+  local found = redis.call('HGET', hash, field)
+  if not found then
+    return nil
+  end
+  redis.call('HDEL', hash, field)
+  local grace, key = string.match(found, '^(%d+):(.*)$')
+  local entry = load(key)
+  if entry then
+    entry.n = entry.n - 1
+    if entry.n == 0 then
+      entry.w = process
+    end
+  end
+  return entry, key, tonumber(grace)
+end
+"""
+
+#: Add a connection. Returns 1 if its key was not present. Asked again, it returns the same.
+ENTER = _script(
+    _NOW,
+    _PRESENCE,
+    """
+local process, connection, key, info, grace, room = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+redis.call('SADD', KEYS[2], room)
+local field = 'c:' .. process .. ':' .. connection
+local entry = load(key)
+local came = not entry or entry.g
+if came then
+  entry = {n = 0, f = field, o = redis.call('HINCRBY', hash, 'order', 1)}
+end
+if redis.call('HSET', hash, field, grace .. ':' .. key) == 1 or came then
+  entry.n = entry.n + 1
+end
+entry.i, entry.w, entry.d = info, process, 0
+save(key, entry)
+return entry.f == field and 1 or 0
+""",
+)
+
+#: Remove a connection. Returns the info if the key has left, "" if it leaves after its grace, otherwise nil.
+LEAVE = _script(
+    _NOW,
+    _PRESENCE,
+    """
+local process, connection, grace = ARGV[3], ARGV[4], tonumber(ARGV[5])
+local entry, key = drop('c:' .. process .. ':' .. connection, process)
+if not entry then
+  return false
+end
+if entry.n > 0 then
+  save(key, entry)
+  return false
+end
+if grace > 0 then
+  entry.d = now + grace
+  save(key, entry)
+  return ''
+end
+entry.d, entry.g = now, true
+save(key, entry)
+return entry.i
+""",
+)
+
+#: End the grace of a key, if its last connection was one of this process. Returns the info if it has left, the
+#: milliseconds until then if it is too early, otherwise nil.
+END = _script(
+    _NOW,
+    _PRESENCE,
+    """
+local process, key = ARGV[3], ARGV[4]
+local entry = load(key)
+if not entry or entry.n > 0 or entry.w ~= process then
+  return false
+end
+if entry.d > now then
+  return entry.d - now
+end
+entry.g = true
+save(key, entry)
+return entry.i
+""",
+)
+
+#: Forget a key that has left.
+CONFIRM = _script(
+    _NOW,
+    _PRESENCE,
+    """
+local key = ARGV[3]
+local entry = load(key)
+if entry and entry.g then
+  redis.call('HDEL', hash, 'k:' .. key)
+end
+return 1
+""",
+)
+
+#: Remove the connections of a process that has ended, except those that are listed. Its keys without a connection
+#: belong to this process then. Returns these keys, each followed by the milliseconds until it leaves.
+BURY = _script(
+    _NOW,
+    _PRESENCE,
+    """
+local dead, own, room = ARGV[3], ARGV[4], ARGV[5]
+if dead ~= own then
+  local lease = redis.call('ZSCORE', KEYS[3], dead)
+  if lease and tonumber(lease) > now then
+    return {}
+  end
+end
+local lives = {}
+for number = 6, #ARGV do
+  lives[ARGV[number]] = true
+end
+local prefix, fields, left = 'c:' .. dead .. ':', redis.call('HKEYS', hash), {}
+for _, field in ipairs(fields) do
+  if string.sub(field, 1, #prefix) == prefix and not lives[string.sub(field, #prefix + 1)] then
+    local entry, key, grace = drop(field, dead)
+    if entry then
+      if entry.n == 0 then
+        entry.d = now + grace
+      end
+      save(key, entry)
+    end
+  end
+end
+for _, field in ipairs(fields) do
+  if string.sub(field, 1, 2) == 'k:' then
+    local key = string.sub(field, 3)
+    local entry = load(key)
+    if entry and entry.n == 0 and entry.w == dead then
+      entry.w = own
+      save(key, entry)
+      left[#left + 1] = key
+      left[#left + 1] = math.max(entry.d - now, 0)
+    end
+  end
+end
+if #left > 0 then
+  redis.call('SADD', KEYS[2], room)
+end
+return left
+""",
+)
+
+#: Who is present. Returns the fields of the keys and their values.
+PRESENCE = _script("""
+local found, fields = {}, redis.call('HGETALL', KEYS[1])
+for number = 1, #fields, 2 do
+  if string.sub(fields[number], 1, 2) == 'k:' then
+    found[#found + 1] = string.sub(fields[number], 3)
+    found[#found + 1] = fields[number + 1]
+  end
+end
+return found
+""")
+
+#: Renew the lease of this process. Returns 1 if it was known, 1 if others have removed its connections because the
+#: lease had ended, and the processes whose lease has ended.
+LEASE = _script(
+    _NOW,
+    """
+local own, ms = ARGV[3], tonumber(ARGV[4])
+local known = redis.call('ZSCORE', KEYS[1], own) and 1 or 0
+redis.call('ZADD', KEYS[1], string.format('%.0f', now + ms), own)
+redis.call('PEXPIRE', KEYS[2], 86400000)
+local buried = redis.call('DEL', KEYS[3])
+return {known, buried, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))}
+""",
+)
+
+SCRIPTS = (PUBLISH, PAGE, ENTER, LEAVE, END, CONFIRM, BURY, PRESENCE, LEASE)

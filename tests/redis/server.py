@@ -1,0 +1,94 @@
+"""A redis-server of the tests, which they may kill, stop and start again."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+__all__ = ["RedisServer", "shared_server"]
+
+#: Maximum seconds for a start. It only detects a hang.
+START_TIME = 60.0
+
+
+class RedisServer:
+    """One redis-server on a free port, with a folder for its data."""
+
+    def __init__(self) -> None:
+        program = shutil.which("redis-server")
+        assert program is not None, "make test-redis needs redis-server (Debian: redis-server)"
+        self._program = program
+        self._folder = tempfile.TemporaryDirectory(prefix="endwell-redis-")
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            self.port: int = sock.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *arguments: str) -> None:
+        """Start it, with the data of the last time."""
+        self.process = subprocess.Popen(
+            [
+                *(self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
+                *("--appendonly", "yes", "--appendfsync", "always", "--dir", self._folder.name),
+                *("--logfile", str(Path(self._folder.name, "log")), "--loglevel", "warning", *arguments),
+            ]
+        )
+        end = time.monotonic() + START_TIME
+        while time.monotonic() < end:
+            assert self.process.poll() is None, Path(self._folder.name, "log").read_text()
+            try:
+                if self.ask("PING").startswith((b"+PONG", b"-NOAUTH")):
+                    return
+            except OSError:
+                pass
+            time.sleep(0.02)
+        raise TimeoutError("redis-server does not answer")
+
+    def ask(self, *words: Any) -> bytes:
+        """The first line of the reply to a command."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=START_TIME) as sock:
+            octets = [str(word).encode() for word in words]
+            sock.sendall(b"*%d\r\n" % len(octets) + b"".join(b"$%d\r\n%s\r\n" % (len(o), o) for o in octets))
+            return sock.makefile("rb").readline().strip()
+
+    def kill(self, *, data: bool = True) -> None:
+        """Kill it; without ``data``, all its data is lost."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+        if not data:
+            shutil.rmtree(Path(self._folder.name, "appendonlydir"), ignore_errors=True)
+
+    def pause(self) -> None:
+        """Let it stand still: its connections stay, and nothing is answered."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """End :meth:`pause`."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it, with its data."""
+        self.kill()
+        self._folder.cleanup()
+
+
+@functools.cache
+def shared_server() -> RedisServer:
+    """The server of the tests that do it no harm. Each test has a prefix."""
+    server = RedisServer()
+    server.start()
+    atexit.register(server.close)
+    return server
