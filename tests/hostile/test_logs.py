@@ -89,7 +89,10 @@ BY_NOBODY = {
     "the event loop is blocked: the process exits; these are the stacks of its threads:",
     "stopping: %s",
     "a worker has not read %d bytes: it gets no publications until it has",
+    "comparing the positions of the rooms failed",
     "connected to Redis at %s again",
+    "reading what the room %r has missed failed",
+    "renewing the presence of this process failed",
     "no connection to Redis at %s: %s",  # an error of redis-py or of the server
     # The name may come from a peer; %r escapes it.
     "the room %r has lost %s publications for this process",

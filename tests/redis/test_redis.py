@@ -275,6 +275,20 @@ async def test_too_many_publications_while_the_history_is_read_are_read_from_it(
         assert pair.got[1] == [str(number) for number in range(10)]
 
 
+async def test_a_history_that_cannot_be_decoded_is_logged_and_read_again(redis, quick, caplog):
+    async with two(redis.url) as pair:
+        bus = pair.buses[1]
+        names = bus._keys("a")
+        await pair.rooms[0].publish("first")
+        await until(lambda: pair.all_got("first"))
+        position = await pair.rooms[0].position()
+        redis.ask("XADD", names[1], f"{position.sequence + 1}-0", "d", "", "t", "9" * 13, "n", "1")
+        bus._heal(bus._rooms["a"])
+        await until(lambda: "reading what the room 'a' has missed failed" in caplog.text)
+        redis.ask("DEL", names[1])
+        await until(lambda: not bus._rooms["a"].reads)
+
+
 # -- data that is lost ------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from itertools import count
 
@@ -20,6 +21,8 @@ from .presence import Entry, Presence
 from .scripts import PAGE, PUBLISH
 
 __all__ = ["RedisBus"]
+
+logger = logging.getLogger("endwell.rooms")
 
 #: Seconds between two comparisons of the positions of the rooms with those in Redis. It also keeps the rooms from
 #: being forgotten. Precedent: Centrifugo's 40 s.
@@ -241,6 +244,9 @@ class RedisBus(Bus):
             except BusUnavailable:
                 # When the connection is back, another task does it.
                 await asyncio.sleep(RETRY_INTERVAL)
+            except Exception:  # of whatever kind: a room that gives up would be deaf for ever
+                logger.exception("reading what the room %r has missed failed", state.room)
+                await asyncio.sleep(RETRY_INTERVAL)
             else:
                 return
 
@@ -294,6 +300,8 @@ class RedisBus(Bus):
                 await self._check_all()
             except BusUnavailable:
                 pass  # the link says so, and all rooms are read when it is back
+            except Exception:
+                logger.exception("comparing the positions of the rooms failed")
 
     async def _check_all(self) -> None:
         positions: dict[Listening, Position] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import defaultdict
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from .link import Link
 from .scripts import BURY, CONFIRM, END, ENTER, LEASE, LEAVE, PRESENCE
 
 __all__ = ["Entry", "Presence"]
+
+logger = logging.getLogger("endwell.rooms")
 
 #: Seconds without a renewal after which the others remove the connections of a process.
 LEASE_TIME = 10.0
@@ -182,6 +185,9 @@ class Presence:
                 await self._renew()
             except BusUnavailable:
                 self._differs = True
+            except Exception:
+                self._differs = True
+                logger.exception("renewing the presence of this process failed")
             await asyncio.sleep(RENEW_INTERVAL)
 
     async def _renew(self) -> None:
