@@ -582,3 +582,24 @@ async def test_without_the_supervisor_publishing_raises(two: House):
     ):
         with pytest.raises(BusUnavailable, match="nothing was sent"):
             await call
+
+
+@two_servers
+async def test_a_room_that_is_left_while_its_loss_is_read_does_not_end_the_bus(two: House, monkeypatch):
+    monkeypatch.setattr(broker, "MAX_QUEUE", 1000)
+    await two.joined(1)
+    bus = two.servers[1].rooms._registry.bus
+    ask, asked = bus._ask_page, []
+
+    def ask_and_leave(*args):
+        ask(*args)
+        asked.append(args)
+        two.memberships[0].leave()
+
+    monkeypatch.setattr(bus, "_ask_page", ask_and_leave)
+    await hold_publications(two, 40)
+    await until(lambda: bool(asked))
+    assert await within(two.room(1).position()) == await two.room(0).position()
+    again, _ = await two.joined(1)
+    await two.room(0).publish("after")
+    assert await within(again.recv()) == "after"

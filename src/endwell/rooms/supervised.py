@@ -196,8 +196,9 @@ class SupervisorBus(Bus, asyncio.Protocol):
             number, value = values
             if (healed := self._healed.pop(number, None)) is not None:
                 self._heal(healed, _page(value))
-            elif not (answer := self._calls.pop(number)).done():
+            elif (answer := self._calls.pop(number, None)) is not None and not answer.done():
                 answer.set_result(value)
+            # Otherwise, this process has ended `listen` while it read what was missed.
         elif word == "listening":
             number, room, *numbers = values
             position = Position(*numbers)
