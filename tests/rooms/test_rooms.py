@@ -332,6 +332,26 @@ async def test_a_member_can_leave_and_join_again_and_not_twice(one: House):
 
 
 @one_server
+async def test_of_two_joins_of_a_connection_at_once_one_fails_and_the_member_leaves_with_it(one: House):
+    answers = asyncio.Queue()
+
+    @one.servers[0].websocket("/own/handler")
+    async def handler(ws):
+        room = one.room(0, "own")
+        joins = await asyncio.gather(room.join(ws, key="x"), room.join(ws, key="y"), return_exceptions=True)
+        answers.put_nowait([type(each).__name__ for each in joins])
+        await ws.wait_closed()
+
+    ws = await one.client(path="own/handler")
+    assert sorted(await within(answers.get())) == ["Membership", "ValueError"]
+    room = one.room(0, "own")
+    assert len(room.members) == len(await room.presence()) == 1
+    await ws.close()
+    await until(lambda: not room.members)
+    assert not one.servers[0].rooms._registry._listened
+
+
+@one_server
 async def test_the_limits_name_themselves(one: House):
     server = endwell.Server(rooms=Rooms(max_rooms=2, max_message=10, max_name=5), compression=None)
     server.rooms.configure("full", max_members=1)

@@ -156,7 +156,9 @@ class Registry:
     def remove(self, room: Room, ws: WebSocket) -> None:
         """Note that a connection has left a room."""
         if (rooms := self._rooms_of.get(ws)) is not None:
-            self._rooms_of[ws] = tuple(each for each in rooms if each is not room)
+            # Only once: another join() of the connection to this room may be in progress.
+            number = rooms.index(room)
+            self._rooms_of[ws] = (*rooms[:number], *rooms[number + 1 :])
 
     def ended(self, ws: WebSocket, ending: Ending) -> None:
         """A connection has ended."""
