@@ -13,6 +13,7 @@ from endwell import Cause, CloseCode
 from endwell.errors import BusUnavailable, RoomLimit
 from endwell.rooms import Fresh, Gap, History, Position, Resumed, Rooms, broker, members
 from endwell.rooms.blocking import BlockingMembership
+from endwell.rooms.frames import pack_word
 from tests.pair import until, within
 from tests.raw import BOUND, RawPeer
 
@@ -160,6 +161,15 @@ async def test_a_wrong_argument_raises_at_the_call(one: House):
         await room.history(limit="1")
     with pytest.raises(TypeError, match="ws must be"):
         room.join("x")
+    for wrong in ("x", [], room):
+        with pytest.raises(TypeError, match="exclude must be a WebSocket"):
+            await room.publish("x", exclude=wrong)
+        with pytest.raises(TypeError, match="ws must be a WebSocket"):
+            room.leave(wrong)
+    epoch = (await room.position()).epoch
+    for sequence in ("0", -1, None, True):
+        with pytest.raises(TypeError, match="since must be"):
+            await room.history(Position(epoch, sequence))
     with pytest.raises(TypeError, match="name of a room must be a str"):
         one.servers[0].rooms[5]
     assert (await room.position()).sequence == 0
@@ -583,6 +593,17 @@ async def test_members_are_told_of_a_gap_that_the_history_cannot_fill(two: House
         assert ending.received.reason == "messages of a room were lost; retry 0-5s"
         assert (await within(two.memberships[-1].ws.closed)).cause is Cause.ROOM_GAP
     assert "publications for this process" in caplog.text
+
+
+@two_workers
+async def test_a_frame_that_the_supervisor_does_not_understand_ends_nothing(two: House, caplog):
+    ws, _ = await two.joined(1)
+    bus = two.servers[0].rooms._registry.bus
+    for frame in (pack_word("listen"), pack_word("page", 1, "a", ["x"], None), pack_word("new", 1)):
+        bus._send(frame)
+    await two.room(0).publish("after")
+    assert await within(ws.recv()) == "after"
+    assert caplog.text.count("not valid") == 2
 
 
 @two_workers

@@ -155,10 +155,14 @@ class Broker:
     def readable(self, link: Link) -> None:
         """Handle what a worker has sent."""
         for kind, body in link.read():
-            if kind == PUBLISH:
-                self._publish(link, body)
-            elif kind == WORD:
-                self._handle_word(link, body)
+            try:
+                if kind == PUBLISH:
+                    self._publish(link, body)
+                elif kind == WORD:
+                    self._handle_word(link, body)
+            except Exception:
+                # For example, the worker runs another version. All workers end with the supervisor.
+                logger.exception("a worker has sent a frame of kind %d that is not valid", kind)
 
     def flush(self) -> None:
         """Send what waits for the workers. Call it after all sockets that were ready are handled."""

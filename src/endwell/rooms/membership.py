@@ -26,8 +26,8 @@ NO_INFO: Info = MappingProxyType({})
 FRESH = Fresh()
 
 
-def engine_of(ws: AnyWebSocket) -> WebSocket:
-    """The asyncio WebSocket below.
+def engine_of(ws: AnyWebSocket, name: str = "ws") -> WebSocket:
+    """The asyncio WebSocket below. ``name`` is that of the argument.
 
     Raises:
         TypeError: ``ws`` is something else.
@@ -42,7 +42,7 @@ def engine_of(ws: AnyWebSocket) -> WebSocket:
         engine: WebSocket | None = scope["extensions"]["endwell"]["websocket"]()
     except (KeyError, TypeError):
         raise TypeError(
-            f"ws must be a WebSocket of endwell, or an ASGI WebSocket that endwell serves, not {ws!r}"
+            f"{name} must be a WebSocket of endwell, or an ASGI WebSocket that endwell serves, not {ws!r}"
         ) from None
     if engine is None:
         raise ValueError("an ASGI WebSocket must be accepted before it joins a room")

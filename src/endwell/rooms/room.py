@@ -123,7 +123,11 @@ class Room:
         return Joining(lambda: self._join(membership, since is not None, position).__await__())
 
     def leave(self, ws: AnyWebSocket) -> None:
-        """Remove a member. Without effect if the connection is no member."""
+        """Remove a member. Without effect if the connection is no member.
+
+        Raises:
+            TypeError: ``ws`` is not a WebSocket.
+        """
         engine = engine_of(ws)
         if (membership := self._members.get(engine)) is not None:
             self._leave(membership, grace=0.0)
@@ -142,7 +146,7 @@ class Room:
             A receipt with the position of the message. The members of this process have been sent it.
 
         Raises:
-            TypeError: ``message`` has the wrong type.
+            TypeError: ``message`` or ``exclude`` has the wrong type.
             ValueError: ``slow`` is not a policy.
             RoomLimit: The message is larger than ``max_message``.
             BusUnavailable: The bus is not available. The text says whether the message may have been sent.
@@ -150,7 +154,7 @@ class Room:
         if slow not in ("skip", "close", "queue"):
             raise ValueError(f"slow must be 'skip', 'close' or 'queue', not {slow!r}")
         kept = self._registry.check_message(message)
-        call = Call(None if exclude is None else engine_of(exclude))
+        call = Call(None if exclude is None else engine_of(exclude, "exclude"))
         position, workers = await self._registry.bus.publish(
             self.name, kept, self._options.history, slow, call
         )
@@ -350,6 +354,14 @@ def _position(since: Position | str | None) -> Position | None:
             return Position.parse(since)
         except ValueError:
             return None
-    if since is not None and not isinstance(since, Position):
-        raise TypeError(f"since must be a Position, its text or None, not {since!r}")
-    return since
+    if since is None or (isinstance(since, Position) and _is_valid(since)):
+        return since
+    raise TypeError(f"since must be a Position, its text or None, not {since!r}")
+
+
+def _is_valid(position: Position) -> bool:
+    """Whether the fields of a position that the application has made have the right types."""
+    try:
+        return Position.parse(str(position)) == position
+    except ValueError:
+        return False
