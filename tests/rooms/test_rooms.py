@@ -14,10 +14,12 @@ from endwell.errors import BusUnavailable, RoomLimit
 from endwell.rooms import Fresh, Gap, History, Position, Resumed, Rooms, broker, members
 from endwell.rooms.blocking import BlockingMembership
 from endwell.rooms.frames import pack_word
+from endwell.rooms.rooms import use_bus
+from endwell.rooms.supervised import SupervisorBus
 from tests.pair import until, within
 from tests.raw import BOUND, RawPeer
 
-from .house import BETWEEN, BUSES, House, house
+from .house import BETWEEN, BUSES, House, Pump, house
 
 
 def on(buses, count):
@@ -644,3 +646,82 @@ async def test_a_room_that_is_left_while_its_loss_is_read_does_not_end_the_bus(t
     again, _ = await two.joined(1)
     await two.room(0).publish("after")
     assert await within(again.recv()) == "after"
+
+
+# -- where rooms can be used ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bus", BUSES)
+async def test_rooms_can_be_used_from_on_start_to_on_stop(bus):
+    pump, server, events = Pump(), endwell.Server(), []
+    if bus == "supervisor":
+        use_bus(server.rooms, SupervisorBus(pump.connect()))
+    room = server.rooms["a"]
+
+    @server.on_start
+    async def on_start():
+        events.append((await room.publish("x")).position.sequence)
+
+    @server.on_stop
+    async def on_stop():
+        events.append((await room.publish("x")).position.sequence)
+
+    @server.on_stop
+    def in_a_thread():
+        events.append(server.rooms.blocking["a"].publish("x").position.sequence)
+
+    async with server.serving():
+        pass
+    await pump.stop()
+    assert events == [1, 2, 3]
+    with pytest.raises(endwell.ConcurrencyError, match="does not serve"):
+        await room.publish("x")
+
+
+async def test_rooms_that_are_not_in_use_or_belong_to_another_loop_say_so():
+    server = endwell.Server()
+    room = server.rooms["a"]
+    calls = (lambda: room.publish("x"), room.position, room.presence, room.history)
+    for call in calls:
+        with pytest.raises(endwell.ConcurrencyError, match="does not serve"):
+            await call()
+    async with server.serving():
+        for call in calls:
+            with pytest.raises(endwell.ConcurrencyError, match=r"another event loop.*rooms\.blocking"):
+                await asyncio.to_thread(lambda call=call: asyncio.run(call()))
+        with pytest.raises(endwell.ConcurrencyError, match="another event loop"):
+            await asyncio.to_thread(asyncio.run, enter(server.rooms))
+        assert (await room.publish("x")).position.sequence == 1
+
+
+async def enter(rooms):
+    async with rooms:
+        pass
+
+
+async def test_two_servers_may_have_the_same_rooms():
+    rooms = Rooms()
+    events = []
+
+    @rooms.left
+    def left(room, present):
+        events.append(present.key)
+
+    async with endwell.Server(rooms=rooms).serving() as one:
+        two = endwell.Server(rooms=rooms)
+
+        @two.websocket("/")
+        async def member(ws):
+            async with rooms["a"].join(ws, key="ada"):
+                await ws.wait_closed()
+
+        async with two.serving():
+            ws = await endwell.connect(f"ws://127.0.0.1:{two.port}/")
+            await until(lambda: bool(rooms["a"].members))
+            assert (await rooms["a"].publish("x")).sent == 1
+            ws.abort()
+            await until(lambda: not rooms["a"].members)
+        assert events == []  # the grace
+        receipt = await asyncio.to_thread(one.rooms.blocking["a"].publish, "y")
+        assert receipt.position.sequence == 2
+    assert events == ["ada"]

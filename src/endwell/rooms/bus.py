@@ -60,6 +60,12 @@ class Bus(ABC):
     async def stop(self) -> None:
         """Disconnect. The connections of this process have left their rooms before."""
 
+    def end_graces(self) -> None:
+        """All connections of this process have ended. Keys leave now if nothing of the bus outlives the process.
+
+        A bus to which other processes are connected has nothing to do.
+        """
+
     @abstractmethod
     async def listen(self, room: str) -> Position:
         """Have the publications of a room delivered, from the returned position on."""

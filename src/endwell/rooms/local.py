@@ -28,10 +28,13 @@ class LocalBus(Bus):
 
     async def stop(self) -> None:
         """See :meth:`Bus.stop`."""
-        self._tell(self._hub.end_graces(self._loop.time()))
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def end_graces(self) -> None:
+        """See :meth:`Bus.end_graces`."""
+        self._tell(self._hub.end_graces(self._loop.time()))
 
     async def listen(self, room: str) -> Position:
         """See :meth:`Bus.listen`."""

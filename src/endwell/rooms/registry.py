@@ -39,6 +39,8 @@ MAX_KEY = 255
 #: Maximum seconds for callbacks that still run when the rooms stop.
 CALLBACK_TIME = 1.0
 
+_NOT_IN_USE = "these rooms are not in use, because their server does not serve"
+
 
 class Registry:
     """What the rooms of one process share. The receiver of the bus."""
@@ -62,7 +64,23 @@ class Registry:
         #: No other process begins the keys of connections without a key like this.
         self._prefix = secrets.token_urlsafe(6)
         self._tasks: set[asyncio.Task[None]] = set()
+        #: The event loop, while the rooms are in use; how often they are in use; and the way of threads into it.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._uses = 0
         self._portal: Portal | None = None
+
+    def check(self) -> None:
+        """Raise an error if the rooms cannot be used here.
+
+        Raises:
+            ConcurrencyError: The rooms are not in use, or belong to another event loop.
+        """
+        if asyncio.get_running_loop() is not self._loop:
+            if self._loop is None:
+                raise ConcurrencyError(_NOT_IN_USE)
+            raise ConcurrencyError(
+                "these rooms belong to another event loop; in another thread, use server.rooms.blocking[name]"
+            )
 
     @property
     def portal(self) -> Portal:
@@ -72,22 +90,44 @@ class Registry:
             ConcurrencyError: The rooms are not in use: their server does not serve.
         """
         if self._portal is None:
-            raise ConcurrencyError("these rooms are not in use, because their server does not serve")
+            raise ConcurrencyError(_NOT_IN_USE)
         return self._portal
 
     async def start(self) -> None:
-        """Connect the bus, in this event loop."""
-        await self.bus.start(self)
-        self._portal = Portal.of(asyncio.get_running_loop())
+        """Connect the bus, in this event loop. Several servers may have the same rooms.
+
+        Raises:
+            ConcurrencyError: The rooms are in use in another event loop.
+        """
+        if self._loop is not None:
+            self.check()
+        loop = asyncio.get_running_loop()
+        if self._uses == 0:
+            await self.bus.start(self)
+            self._loop, self._portal = loop, Portal.of(loop)
+        self._uses += 1
+
+    async def end_graces(self) -> None:
+        """All connections have ended: keys leave now if no other process can wait for them.
+
+        Waits at most 1 s for the callbacks, as the sessions do.
+        """
+        if self._uses == 1:
+            self.bus.end_graces()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=CALLBACK_TIME)
 
     async def stop(self) -> None:
-        """Disconnect the bus, then wait at most 1 s for the callbacks, as the sessions do."""
-        self._portal = None
-        await self.bus.stop()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CALLBACK_TIME)
-        for task in self._tasks:
-            task.cancel()
+        """End the graces, then disconnect the bus."""
+        try:
+            await self.end_graces()
+        finally:
+            self._uses -= 1
+            if self._uses == 0:
+                for task in self._tasks:
+                    task.cancel()
+                self._loop = self._portal = None
+                await self.bus.stop()
 
     # -- names and options ----------------------------------------------------------
 

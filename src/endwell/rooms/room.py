@@ -153,6 +153,7 @@ class Room:
         """
         if slow not in ("skip", "close", "queue"):
             raise ValueError(f"slow must be 'skip', 'close' or 'queue', not {slow!r}")
+        self._registry.check()
         kept = self._registry.check_message(message)
         call = Call(None if exclude is None else engine_of(exclude, "exclude"))
         position, workers = await self._registry.bus.publish(
@@ -172,6 +173,7 @@ class Room:
         Raises:
             BusUnavailable: The bus is not available.
         """
+        self._registry.check()
         return await self._registry.bus.position(self.name)
 
     async def history(
@@ -192,6 +194,7 @@ class Room:
             raise TypeError(f"limit must be an integer or None, not {limit!r}")
         if limit is not None and limit < 0:
             raise ValueError(f"limit must not be negative, and is {limit!r}")
+        self._registry.check()
         return (await self._registry.bus.page(self.name, _position(since), limit)).publications
 
     async def presence(self) -> list[Present]:
@@ -200,6 +203,7 @@ class Room:
         Raises:
             BusUnavailable: The bus is not available.
         """
+        self._registry.check()
         return await self._registry.bus.presence(self.name)
 
     # -- members --------------------------------------------------------------------
@@ -207,6 +211,7 @@ class Room:
     async def _join(self, membership: Membership, resumes: bool, since: Position | None) -> Membership:
         engine = membership._engine
         engine._guard("join")
+        self._registry.check()
         self._check_new(engine)
         if engine.ending is not None:
             await refuse(engine)

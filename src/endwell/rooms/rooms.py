@@ -14,7 +14,7 @@ from .options import RoomKeywords, RoomLimits, RoomOptions
 from .registry import Registry
 from .room import Room
 
-__all__ = ["Rooms", "choose_bus", "make_bus", "max_history_of", "use_bus"]
+__all__ = ["Rooms", "choose_bus", "end_graces", "make_bus", "max_history_of", "use_bus"]
 
 #: The schemes of the URL of a bus.
 SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
@@ -225,6 +225,11 @@ def use_bus(rooms: Rooms, bus: Bus) -> None:
     """Connect ``rooms`` by ``bus``, unless their application has chosen another one."""
     if not rooms._registry.has_chosen:
         rooms._registry.bus = bus
+
+
+async def end_graces(rooms: Rooms) -> None:
+    """All connections of the server have ended: call ``left`` for keys that no other process can wait for."""
+    await rooms._registry.end_graces()
 
 
 def max_history_of(rooms: Rooms) -> int:

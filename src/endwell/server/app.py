@@ -23,7 +23,7 @@ from ..asgi.lifespan import Lifespan, LifespanMode
 from ..ending import Ending
 from ..http import Request
 from ..options import OptionKeywords, Options, check_keywords
-from ..rooms.rooms import Rooms, choose_bus, max_history_of
+from ..rooms.rooms import Rooms, choose_bus, end_graces, max_history_of
 from ..sync.portal import Portal
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.codec import Buffer
@@ -690,16 +690,18 @@ class Server:
             self._dispatcher.threads.keep_lifespan_thread()
         try:
             self._dispatcher.drain_run = None
-            await start(self._start_callbacks, self._dispatcher.threads)
-            try:
-                async with self.rooms, self._listening(listen, ssl, plan, should_defer):
-                    yield self
-            finally:
-                await stop(
-                    self._stop_callbacks,
-                    STOP_TIME if self._drain_run is None else self._drain_run.seconds_left(STOP_TIME),
-                    self._dispatcher.threads,
-                )
+            # The tasks that on_start creates, and on_stop ends, may publish.
+            async with self.rooms:
+                await start(self._start_callbacks, self._dispatcher.threads)
+                try:
+                    async with self._listening(listen, ssl, plan, should_defer):
+                        yield self
+                finally:
+                    await stop(
+                        self._stop_callbacks,
+                        STOP_TIME if self._drain_run is None else self._drain_run.seconds_left(STOP_TIME),
+                        self._dispatcher.threads,
+                    )
         finally:
             for mount in self._dispatcher.mounts:
                 mount.lifespan.abandon()
@@ -739,6 +741,7 @@ class Server:
                     stream.abort()
                 self.addresses = []
                 await self.sessions.aclose()
+                await end_graces(self.rooms)
 
     async def drain(self, drain: Drain | None = None, **keywords: Unpack[DrainKeywords]) -> DrainReport:
         """Close all connections in order, without losing messages, and wait until the server has stopped.
