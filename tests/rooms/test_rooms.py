@@ -292,6 +292,34 @@ async def test_a_history_is_read_in_pages(two: House):
     assert await room.history(f"{start.epoch}:10") == []
 
 
+@pytest.mark.parametrize("version", ["13", "hixie-76"])
+async def test_a_member_without_binary_messages_is_sent_the_text_of_the_history(version):
+    server = endwell.Server(legacy=True, compression=None)
+    server.rooms.configure("*", history=History())
+    room, binary = server.rooms["a"], version == "13"
+
+    @server.websocket("/")
+    async def member(ws):
+        async with room.join(ws, since=start) as membership:
+            await ws.send(f"{membership.arrived} {membership.missed}")
+            receipt = await room.publish(b"now")
+            await ws.send(f"{receipt.sent} {len(receipt.unsupported)} {membership.missed}")
+            await ws.wait_closed()
+
+    async with server.serving():
+        start = await room.position()
+        for message in ("one", b"two", "three"):
+            await room.publish(message)
+        uri = f"ws://127.0.0.1:{server.port}/"
+        async with endwell.connect(uri, version=version, compression=None) as ws:
+            expected = (
+                ["one", b"two", "three", "Resumed(replayed=3) 0", b"now", "1 0 0"]
+                if binary
+                else ["one", "three", "Resumed(replayed=2) 1", "0 1 2"]
+            )
+            assert await received(ws, len(expected)) == expected
+
+
 # -- joining and leaving ------------------------------------------------------------------
 
 

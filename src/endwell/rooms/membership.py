@@ -83,7 +83,8 @@ class Membership:
         if key is not None or info:
             self._number, own = room._registry.new_key()
             self.key = own if key is None else key
-        #: Number of publications that this member was not sent, because it was slow.
+        #: Number of publications that this member was not sent, because it was slow, or because its old protocol
+        #: has no binary messages.
         self.missed = 0
         self._engine = engine_of(ws)
         self._named = key is not None

@@ -309,16 +309,15 @@ class Room:
                 else:
                     lost += page.lost
                 for publication in page.publications:
-                    queue_staged(membership)
-                    await membership._engine.send(publication.message)
-                replayed += len(page.publications)
+                    replayed += await _resend(membership, publication)
                 last = page.publications[-1].sequence if page.publications else page.position.sequence
                 after = Position(page.position.epoch, last)
                 while self._position.epoch == after.epoch and self._position.sequence < after.sequence:
                     await self._next_publication()
             for publication in self._tail.after(after.sequence):
-                broadcast([membership._engine], publication.message, "queue")
-                replayed += 1
+                unsupported = broadcast([membership._engine], publication.message, "queue").unsupported
+                membership.missed += len(unsupported)
+                replayed += not unsupported
         if lost or not known:
             return Gap(lost if known else None, replayed)
         return Resumed(replayed)
@@ -351,6 +350,17 @@ class Room:
             for member in self._members.all():
                 cause = Cause.ROOM_GAP
                 begin_close(member._engine, cause, CloseCode.TRY_AGAIN_LATER, LOST.reason(cause.meaning))
+
+
+async def _resend(membership: Membership, publication: Publication) -> bool:
+    """Send a publication of the history, as soon as the send queue has room. Returns whether it was sent."""
+    engine = membership._engine
+    if isinstance(publication.message, bytes) and not engine._core.takes_binary():
+        membership.missed += 1
+        return False
+    queue_staged(membership)
+    await engine.send(publication.message)
+    return True
 
 
 def _position(since: Position | str | None) -> Position | None:
