@@ -567,14 +567,15 @@ async def test_plain_handlers_use_rooms_from_their_threads(bus):
 # -- a bus that fails -----------------------------------------------------------------------
 
 
-async def hold_publications(two, count):
+async def hold_publications(two, count, slow="skip"):
     """Publish while the second server gets nothing; more than its queue takes."""
-    two.pump.holds = True
     room = two.room(0)
-    tasks = [asyncio.create_task(room.publish(f"{number:100d}")) for number in range(count)]
+    last = (await room.position()).sequence + count
+    two.pump.holds = True
+    tasks = [asyncio.create_task(room.publish(f"{number:100d}", slow=slow)) for number in range(count)]
     link = two.pump.links[1]
     await until(lambda: bool(link.behind))
-    await until(lambda: two.pump.broker._hub.position("a", 0.0).sequence == count)
+    await until(lambda: two.pump.broker._hub.position("a", 0.0).sequence == last)
     two.pump.holds = False
     two.pump.flush()
     await asyncio.gather(*tasks)
@@ -591,6 +592,26 @@ async def test_a_process_that_was_behind_catches_up_from_the_history(two: House,
     await two.room(1).publish("after")
     assert await within(second.recv()) == "after"
     assert (await two.room(1).position()).sequence == 41
+
+
+@pytest.mark.parametrize("slow", ["close", "queue", "skip"])
+@two_servers
+async def test_what_was_missed_has_the_policy_of_the_last_publication(two: House, monkeypatch, slow):
+    monkeypatch.setattr(broker, "MAX_QUEUE", 1000)
+    second, _ = await two.joined(1)
+    room, policies = two.room(1), []
+    deliver = room._published
+
+    def published(position, publication, policy, call):
+        policies.append(policy)
+        deliver(position, publication, policy, call)
+
+    monkeypatch.setattr(room, "_published", published)
+    await two.room(0).publish("before", slow=slow)
+    assert await within(second.recv()) == "before"
+    await hold_publications(two, 40, slow)
+    await received(second, 40)
+    assert policies == [slow] * 41
 
 
 @pytest.mark.parametrize("told", [False, True])

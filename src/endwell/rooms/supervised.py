@@ -46,6 +46,8 @@ class SupervisorBus(Bus, asyncio.Protocol):
         self._own: tuple[asyncio.Future[tuple[Position, int]], Position, int, object] | None = None
         #: The rooms to which this process listens, each with the position that was delivered.
         self._delivered: dict[str, Position] = {}
+        #: The policy of the last publication of each room. The history does not have it.
+        self._slow: dict[str, Slow] = {}
         #: The rooms of which publications were missed, and the calls that read their history.
         self._healing: dict[str, int] = {}
         self._healed: dict[int, str] = {}
@@ -80,6 +82,7 @@ class SupervisorBus(Bus, asyncio.Protocol):
     def ignore(self, room: str) -> None:
         """See :meth:`Bus.ignore`."""
         self._delivered.pop(room, None)
+        self._slow.pop(room, None)
         if (number := self._healing.pop(room, None)) is not None:
             del self._healed[number]
         self._send(pack_word("ignore", room))
@@ -189,6 +192,7 @@ class SupervisorBus(Bus, asyncio.Protocol):
                 answer.set_result((position, workers))
         if room in self._delivered and room not in self._healing:
             self._delivered[room] = position
+            self._slow[room] = slow
             self._receiver.published(room, position, publication, slow, call)
 
     def _word(self, word: str, *values: Any) -> None:
@@ -223,16 +227,19 @@ class SupervisorBus(Bus, asyncio.Protocol):
     def _heal(self, room: str, page: Page) -> None:
         """Deliver what was missed, as far as the history has it.
 
-        Publications that arrived before the page are dropped, because they are part of it.
+        Publications that arrived before the page are dropped, because they are part of it. Slow members are
+        treated as for the last publication that was delivered: where members return to a position, none is
+        skipped.
         """
         del self._healing[room]
+        slow = self._slow.get(room, "skip")
         self._delivered[room] = page.position
         if page.lost != 0:
             first = page.publications[0].sequence if page.publications else page.position.sequence + 1
             self._receiver.lost(room, page.lost, Position(page.position.epoch, first - 1))
         for publication in page.publications:
             position = Position(page.position.epoch, publication.sequence)
-            self._receiver.published(room, position, publication, "skip", None)
+            self._receiver.published(room, position, publication, slow, None)
 
 
 def _page(answer: list[Any]) -> Page:
