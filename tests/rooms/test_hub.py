@@ -124,10 +124,15 @@ def test_a_room_is_forgotten_when_nothing_in_it_is_left(hub):
     epoch = hub.position("a", 0.0).epoch
     assert hub.deadline == FORGET_TIME
     hub.tick(FORGET_TIME - 1)
-    assert hub.position("a", FORGET_TIME - 1).epoch == epoch
-    hub.tick(FORGET_TIME)
+    used = FORGET_TIME - 1
+    assert hub.publish("a", "x", None, used)[0] == Position(epoch, 1)
+    # Each use counts, not the end of the last listener only.
+    assert hub.deadline == used + FORGET_TIME
+    hub.tick(used + FORGET_TIME - 1)
+    assert hub.deadline == used + FORGET_TIME
+    hub.tick(used + FORGET_TIME)
     assert hub.deadline == inf
-    assert hub.position("a", FORGET_TIME).epoch != epoch
+    assert hub.position("a", used + FORGET_TIME).epoch != epoch
 
 
 def test_a_room_is_not_forgotten_while_it_has_history_or_a_listener_or_a_key(hub):

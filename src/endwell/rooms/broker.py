@@ -48,6 +48,8 @@ class Link:
         self.behind: set[str] = set()
         #: Whether the worker's end is closed.
         self.ended = False
+        #: Whether the last :meth:`read` has found nothing.
+        self.empty = False
 
     def fileno(self) -> int:
         """The file descriptor, for a selector."""
@@ -57,7 +59,9 @@ class Link:
         """Return the frames that have arrived."""
         try:
             data = self._sock.recv(READ_SIZE)
+            self.empty = False
         except BlockingIOError:
+            self.empty = True
             return []
         except OSError:
             data = b""
@@ -122,6 +126,8 @@ class Broker:
     def __init__(self, max_history: int) -> None:
         self._hub: Hub[Link] = Hub(max_history)
         self._links: list[Link] = []
+        #: The keys that have left while there was no worker.
+        self._untold: list[Left] = []
         self._words: dict[str, Callable[..., None]] = {
             "listen": self._listen,
             "ignore": self._ignore,
@@ -145,11 +151,16 @@ class Broker:
     def add(self, link: Link) -> None:
         """Connect a worker."""
         self._links.append(link)
+        untold, self._untold = self._untold, []
+        self._tell(untold)
 
     def remove(self, link: Link) -> None:
         """Disconnect a worker, which has ended."""
         if link in self._links:
             self._links.remove(link)
+            # Its last frames may not have been read yet: who has left for good, for example.
+            while not link.ended and not link.empty:
+                self.readable(link)
             self._tell(self._hub.remove(link, monotonic()))
 
     def readable(self, link: Link) -> None:
@@ -226,10 +237,13 @@ class Broker:
         link.write(pack_word("answer", call, present))
 
     def _tell(self, left: list[Left]) -> None:
-        for room, present, listener in left:
+        for each in left:
+            room, present, listener = each
             # The newest worker, because an older one may be about to exit.
             link = listener if listener in self._links else next(reversed(self._links), None)
-            if link is not None:
+            if link is None:
+                self._untold.append(each)
+            else:
                 link.write(_presence_word("went", room, present))
 
 

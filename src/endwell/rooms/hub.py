@@ -19,7 +19,7 @@ from .position import Message, Position, Publication
 
 __all__ = ["FORGET_TIME", "Connection", "Hub", "Left", "Page", "Present", "page_after"]
 
-#: Seconds for which the numbers of a room are kept after its last listener has left. A member that returns
+#: Seconds for which the numbers of a room are kept after its last use. A member that returns
 #: later gets a gap of unknown size. Precedent: the 300 s of Centrifugo's memory engine.
 FORGET_TIME = 300.0
 
@@ -108,7 +108,7 @@ class Hub(Generic[Listener]):
         self._max_bytes = max_bytes
         self._bytes = 0
         self._rooms: dict[str, _Room[Listener]] = {}
-        #: Rooms without listeners and keys, and since when. The oldest one is the first.
+        #: Rooms without listeners and keys, and when they were last used. The oldest one is the first.
         self._idle: dict[str, float] = {}
         self._leaving: list[tuple[float, str, str]] = []
 
@@ -259,6 +259,8 @@ class Hub(Generic[Listener]):
         if room is None:
             room = self._rooms[name] = _Room(secrets.token_urlsafe(6))
             self._idle[name] = now
+        elif self._idle.pop(name, None) is not None:
+            self._idle[name] = now  # to the end
         return room
 
     def _check_idle(self, name: str, room: _Room[Listener], now: float) -> None:
