@@ -372,6 +372,17 @@ async def test_a_member_can_leave_and_join_again_and_not_twice(one: House):
 
 
 @one_server
+async def test_a_join_that_is_used_in_a_wrong_way_says_so(one: House):
+    await one.joined(path="b")
+    ws = one.memberships[0].ws
+    with pytest.raises(TypeError, match=r"async with room\.join.*rooms\.blocking"), one.room().join(ws):
+        pass
+    with pytest.warns(RuntimeWarning, match=r"'Room\._join' was never awaited"):
+        one.room().join(ws)
+    assert one.room().members == []
+
+
+@one_server
 async def test_of_two_joins_of_a_connection_at_once_one_fails_and_the_member_leaves_with_it(one: House):
     answers = asyncio.Queue()
 

@@ -60,10 +60,10 @@ class Bus(ABC):
     async def stop(self) -> None:
         """Disconnect. The connections of this process have left their rooms before."""
 
-    def end_graces(self) -> None:
+    def end_graces(self) -> None:  # noqa: B027 (most buses have nothing to do)
         """All connections of this process have ended. Keys leave now if nothing of the bus outlives the process.
 
-        A bus to which other processes are connected has nothing to do.
+        Default: nothing, because other processes are connected.
         """
 
     @abstractmethod

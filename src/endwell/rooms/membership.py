@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Coroutine, Generator
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..aio.websocket import WebSocket
 from ..sync.websocket import WebSocket as BlockingWebSocket
@@ -113,12 +113,21 @@ class Joining:
 
     __slots__ = ("_join", "_membership")
 
-    def __init__(self, join: Callable[[], Generator[Any, Any, Membership]]) -> None:
+    def __init__(self, join: Coroutine[Any, Any, Membership]) -> None:
         self._join = join
         self._membership: Membership | None = None
 
     def __await__(self) -> Generator[Any, Any, Membership]:
-        return (yield from self._join())
+        return self._join.__await__()
+
+    def __enter__(self) -> NoReturn:
+        self._join.close()
+        raise TypeError(
+            "use 'async with room.join(ws)'; in a plain handler, 'with server.rooms.blocking[name].join(ws)'"
+        )
+
+    # Python looks for it before it calls __enter__.
+    __exit__ = __enter__
 
     async def __aenter__(self) -> Membership:
         self._membership = await self

@@ -120,7 +120,7 @@ class Room:
         position = _position(since)
         self._registry.check_presence(key, info)
         membership = Membership(self, ws, key, info)
-        return Joining(lambda: self._join(membership, since is not None, position).__await__())
+        return Joining(self._join(membership, since is not None, position))
 
     def leave(self, ws: AnyWebSocket) -> None:
         """Remove a member. Without effect if the connection is no member.
