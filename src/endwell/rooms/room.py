@@ -150,6 +150,7 @@ class Room:
             ValueError: ``slow`` is not a policy.
             RoomLimit: The message is larger than ``max_message``.
             BusUnavailable: The bus is not available. The text says whether the message may have been sent.
+            ConcurrencyError: The server does not serve, or serves in another event loop.
         """
         if slow not in ("skip", "close", "queue"):
             raise ValueError(f"slow must be 'skip', 'close' or 'queue', not {slow!r}")

@@ -25,9 +25,9 @@ Callback = TypeVar("Callback", bound=Callable[..., object])
 class Rooms:
     """The rooms of a server: groups of connections that get the same messages.
 
-    ``rooms[name]`` is the :class:`Room` of a name. A room need not be created, and takes no memory while it
-    has no members and no history. The object belongs to one event loop. :attr:`Server.rooms` is such an
-    object.
+    ``rooms[name]`` is the :class:`Room` of a name. A room need not be created. Five minutes after its last use
+    it takes no memory, if it has no members and no history. The object belongs to one event loop at a time.
+    :attr:`Server.rooms` is such an object; several servers of one event loop may have the same one.
 
     Args:
         max_rooms: Maximum number of rooms in which one connection is. Default: 128. Precedent: Centrifugo.
@@ -77,7 +77,11 @@ class Rooms:
         self._registry = Registry(limits, LocalBus(max_history))
 
     async def __aenter__(self) -> Self:
-        """Begin to use the rooms in this event loop. A :class:`Server` does it for its rooms while it serves."""
+        """Begin to use the rooms in this event loop. A :class:`Server` does it for its rooms while it serves.
+
+        Raises:
+            ConcurrencyError: The rooms are in use in another event loop.
+        """
         await self._registry.start()
         return self
 
@@ -170,7 +174,7 @@ class Rooms:
         """Decorator for a function ``callback(room, present)`` that runs when a key has left a room.
 
         It runs once, in the process of the last connection, after the grace of the key: see
-        :class:`RoomOptions`. It runs as for :meth:`joined`.
+        :class:`RoomOptions`. If that process has ended, it runs in another one. It runs as for :meth:`joined`.
 
         Raises:
             TypeError: ``callback`` is not callable, or does not take these arguments.
