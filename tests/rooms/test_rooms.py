@@ -754,6 +754,19 @@ async def test_rooms_that_are_not_in_use_or_belong_to_another_loop_say_so():
         assert (await room.publish("x")).position.sequence == 1
 
 
+@one_server
+async def test_leaving_belongs_to_the_event_loop(one: House):
+    ws, _ = await one.joined()
+    (membership,) = one.memberships
+    for leave in (membership.leave, lambda: one.room().leave(membership.ws)):
+        with pytest.raises(endwell.ConcurrencyError):
+            await asyncio.to_thread(leave)
+    assert one.room().members == [membership]
+    await asyncio.to_thread(one.servers[0].rooms.blocking["a"].leave, membership.ws)
+    assert one.room().members == []
+    await ws.close()
+
+
 async def enter(rooms):
     async with rooms:
         pass

@@ -104,7 +104,12 @@ class Membership:
         return self.room._position_of(self)
 
     def leave(self) -> None:
-        """Leave the room. Without effect after the member has left."""
+        """Leave the room. Without effect after the member has left.
+
+        Raises:
+            ConcurrencyError: This thread is not that of the event loop.
+        """
+        self._engine._guard("leave")
         self.room._leave(self, grace=0.0)
 
 

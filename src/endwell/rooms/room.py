@@ -127,8 +127,10 @@ class Room:
 
         Raises:
             TypeError: ``ws`` is not a WebSocket.
+            ConcurrencyError: This thread is not that of the event loop.
         """
         engine = engine_of(ws)
+        engine._guard("leave")
         if (membership := self._members.get(engine)) is not None:
             self._leave(membership, grace=0.0)
 
