@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from math import inf
 
 import pytest
@@ -133,6 +134,21 @@ def test_a_room_is_forgotten_when_nothing_in_it_is_left(hub):
     hub.tick(used + FORGET_TIME)
     assert hub.deadline == inf
     assert hub.position("a", used + FORGET_TIME).epoch != epoch
+
+
+def test_a_room_that_is_not_forgotten_yet_takes_little_memory(hub):
+    def use(names):
+        for name in names:
+            hub.publish(name, "x", None, 0.0)
+            hub.ignore(name, None, 0.0)
+
+    use("abc")
+    tracemalloc.start()
+    try:
+        use(map(str, range(1000)))
+        assert tracemalloc.get_traced_memory()[0] < 1000 * 900
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_room_is_not_forgotten_while_it_has_history_or_a_listener_or_a_key(hub):

@@ -62,13 +62,17 @@ class _Entry(NamedTuple):
     expires: float
 
 
+# A deque takes 760 bytes, and names that clients choose may make many rooms without history.
+_NONE: deque[_Entry] = deque(maxlen=0)
+
+
 class Log:
     """The newest publications of one room, without holes in their numbers."""
 
     __slots__ = ("_entries", "bytes")
 
     def __init__(self) -> None:
-        self._entries: deque[_Entry] = deque()
+        self._entries = _NONE
         #: The sum of the sizes of the messages.
         self.bytes = 0
 
@@ -78,6 +82,8 @@ class Log:
     def append(self, publication: Publication, history: History, now: float) -> None:
         """Add the newest publication, and drop the oldest ones beyond the bounds of ``history``."""
         size = size_of(publication.message)
+        if self._entries is _NONE:
+            self._entries = deque()
         self._entries.append(_Entry(publication, size, now + history.seconds))
         self.bytes += size
         while self._entries and (
@@ -104,7 +110,7 @@ class Log:
         while self._entries and self.bytes > max(size, 0):
             self._drop_oldest()
         if size <= 0:
-            self._entries.clear()  # empty messages, too
+            self._entries = _NONE  # empty messages, too
 
     def _drop_oldest(self) -> None:
         self.bytes -= self._entries.popleft().size
