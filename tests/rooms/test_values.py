@@ -55,9 +55,21 @@ def test_a_bound_of_a_history_is_positive(name, value, error):
         History(**{name: value})
 
 
-def test_a_history_has_no_infinite_bound():
-    with pytest.raises(ValueError, match="seconds must be positive and finite"):
-        History(seconds=float("inf"))
+def test_a_bound_of_a_history_fits_into_a_frame():
+    for name, value in (("seconds", float("inf")), ("seconds", float("nan")), ("messages", 2**63)):
+        with pytest.raises(ValueError, match=f"{name} must be positive and less than"):
+            History(**{name: value})
+    most = History(2**63 - 1, 2.0**62, 2**63 - 1)
+    ((_, body),) = Decoder().feed(pack_publish(Publish(1, "a", "x", most, "skip")))
+    assert unpack_publish(body).history == most
+
+
+def test_a_name_of_a_room_fits_into_a_frame():
+    with pytest.raises(ValueError, match="max_name must be at most 65535"):
+        Rooms(max_name=65536)
+    name = Rooms(max_name=65535)["x" * 65535].name
+    ((_, body),) = Decoder().feed(pack_publish(Publish(1, name, "x", None, "skip")))
+    assert unpack_publish(body).room == name
 
 
 @pytest.mark.parametrize(

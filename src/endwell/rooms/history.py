@@ -6,12 +6,14 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from math import inf
 from typing import NamedTuple
 
 from .position import Message, Publication
 
 __all__ = ["History", "Log", "size_of"]
+
+#: The frames between processes have 64 bits for a bound.
+MAX_BOUND = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class History:
 
     Raises:
         TypeError: A bound is not a number.
-        ValueError: A bound is not positive or not finite.
+        ValueError: A bound is not positive, or not less than 2**63.
 
     Example:
         ```python
@@ -45,8 +47,8 @@ class History:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, kind):
                 raise TypeError(f"{name} must be a number, not {value!r}")
-            if not 0 < value < inf:
-                raise ValueError(f"{name} must be positive and finite, not {value!r}")
+            if not 0 < value < MAX_BOUND:
+                raise ValueError(f"{name} must be positive and less than 2**63, not {value!r}")
 
 
 def size_of(message: Message) -> int:

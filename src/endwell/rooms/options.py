@@ -10,6 +10,9 @@ from .history import History
 
 __all__ = ["RoomKeywords", "RoomLimits", "RoomOptions"]
 
+#: The frames between processes have 16 bits for the length of a name.
+MAX_NAME = (1 << 16) - 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomOptions:
@@ -67,6 +70,8 @@ class RoomLimits:
     def __post_init__(self) -> None:
         for name in ("max_rooms", "max_message", "max_name", "max_history"):
             _check_positive(name, getattr(self, name))
+        if self.max_name > MAX_NAME:
+            raise ValueError(f"max_name must be at most {MAX_NAME}, and is {self.max_name}")
 
 
 def _check_positive(name: str, value: object) -> None:

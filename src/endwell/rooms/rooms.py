@@ -32,13 +32,13 @@ class Rooms:
     Args:
         max_rooms: Maximum number of rooms in which one connection is. Default: 128. Precedent: Centrifugo.
         max_message: Maximum size of a message that is published, in bytes. Default: 1 MiB, as ``max_size``.
-        max_name: Maximum length of a name, in bytes of UTF-8. Default: 255.
+        max_name: Maximum length of a name, in bytes of UTF-8. At most 65,535. Default: 255.
         max_history: Maximum size of the messages in the histories of all rooms, in bytes. Above it, rooms
             without members lose theirs first, then the oldest messages of the room in use. Default: 256 MiB.
 
     Raises:
         TypeError: An argument is not an integer.
-        ValueError: An argument is not positive.
+        ValueError: An argument is not positive, or ``max_name`` is too large.
 
     Example:
         ```python
