@@ -89,6 +89,7 @@ BY_NOBODY = {
     "the event loop is blocked: the process exits; these are the stacks of its threads:",
     "stopping: %s",
     "a worker has not read %d bytes: it gets no publications until it has",
+    "a worker has sent a frame of kind %d that is not valid",
     "comparing the positions of the rooms failed",
     "connected to Redis at %s again",
     "reading what the room %r has missed failed",

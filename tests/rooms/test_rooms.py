@@ -606,7 +606,7 @@ async def test_a_process_that_was_behind_catches_up_from_the_history(two: House,
 
 
 @pytest.mark.parametrize("slow", ["close", "queue", "skip"])
-@two_servers
+@two_workers
 async def test_what_was_missed_has_the_policy_of_the_last_publication(two: House, monkeypatch, slow):
     monkeypatch.setattr(broker, "MAX_QUEUE", 1000)
     second, _ = await two.joined(1)
@@ -687,7 +687,7 @@ async def test_without_the_supervisor_publishing_raises(two: House):
             await call
 
 
-@two_servers
+@two_workers
 async def test_a_room_that_is_left_while_its_loss_is_read_does_not_end_the_bus(two: House, monkeypatch):
     monkeypatch.setattr(broker, "MAX_QUEUE", 1000)
     await two.joined(1)
