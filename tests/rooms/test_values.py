@@ -162,3 +162,19 @@ def test_a_tail_is_bounded(message, kept):
         for number in range(1, MAX_TAIL + 10):
             tail.append(Publication(number, message))
         assert len(list(tail.after(0))) == kept
+
+
+def test_rooms_have_no_list_of_all_names():
+    rooms = Rooms()
+    with pytest.raises(TypeError, match="not iterable"):
+        iter(rooms)
+    with pytest.raises(TypeError, match=r"not a container|not iterable"):
+        "name" in rooms  # noqa: B015
+
+
+@pytest.mark.parametrize(
+    ("bus", "error"), [(5, TypeError), ("http://localhost", ValueError), ("redis", ValueError)]
+)
+def test_a_bus_is_a_url_of_one(bus, error):
+    with pytest.raises(error, match="bus must be a URL"):
+        Rooms(bus=bus)

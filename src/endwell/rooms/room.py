@@ -255,7 +255,9 @@ class Room:
     def _ended(self, engine: WebSocket, *, returns: bool) -> None:
         """A connection has ended that is a member, or was joining."""
         membership = self._members.get(engine)
-        if membership is not None:
+        if membership is None:
+            self._wake()
+        else:
             grace = self._options.grace if returns and membership._named else 0.0
             self._leave(membership, grace)
 
@@ -316,6 +318,8 @@ class Room:
                 last = page.publications[-1].sequence if page.publications else page.position.sequence
                 after = Position(page.position.epoch, last)
                 while self._position.epoch == after.epoch and self._position.sequence < after.sequence:
+                    if not membership._engine.is_open:
+                        await refuse(membership._engine)
                     await self._next_publication()
             for publication in self._tail.after(after.sequence):
                 unsupported = broadcast([membership._engine], publication.message, "queue").unsupported
@@ -340,6 +344,10 @@ class Room:
 
     def _advance(self, position: Position) -> None:
         self._position = position
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have the calls of join() that wait look again."""
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             if not waiter.done():

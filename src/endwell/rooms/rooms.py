@@ -35,10 +35,12 @@ class Rooms:
         max_name: Maximum length of a name, in bytes of UTF-8. At most 65,535. Default: 255.
         max_history: Maximum size of the messages in the histories of all rooms, in bytes. Above it, rooms
             without members lose theirs first, then the oldest messages of the room in use. Default: 256 MiB.
+        bus: The URL of the bus, as in ``Server(bus=...)``, for rooms without a :class:`Server`. Default: None.
 
     Raises:
-        TypeError: An argument is not an integer.
-        ValueError: An argument is not positive, or ``max_name`` is too large.
+        TypeError: A limit is not an integer, or ``bus`` is not a ``str``.
+        ValueError: A limit is not positive, ``max_name`` is too large, or ``bus`` is no URL of a bus.
+        ImportError: The package of the bus is not installed.
 
     Example:
         ```python
@@ -70,11 +72,18 @@ class Rooms:
         max_message: int = 1 << 20,
         max_name: int = 255,
         max_history: int = 256 << 20,
+        bus: str | None = None,
     ) -> None:
         limits = RoomLimits(
             max_rooms=max_rooms, max_message=max_message, max_name=max_name, max_history=max_history
         )
         self._registry = Registry(limits, LocalBus(max_history))
+        if bus is not None:
+            choose_bus(self, bus)
+
+    # Python would call __getitem__(0), because there is no list of all names.
+    __iter__ = None
+    __contains__ = None
 
     async def __aenter__(self) -> Self:
         """Begin to use the rooms in this event loop. A :class:`Server` does it for its rooms while it serves.
@@ -207,7 +216,8 @@ def make_bus(url: str) -> Bus:
     """
     if not isinstance(url, str):
         raise TypeError(f"bus must be a URL or None, not {url!r}")
-    if url.partition(":")[0] not in SCHEMES:
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in SCHEMES:
         # The rest of the URL may have a password.
         raise ValueError(f"bus must be a URL with one of the schemes {', '.join(SCHEMES)}")
     try:
