@@ -84,6 +84,23 @@ async def test_the_scope_is_what_the_specification_asks_for(transport):
             assert extensions["tls"]["client_cert_chain"] == []
 
 
+async def test_what_an_application_writes_into_a_scope_is_not_in_the_next_one():
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(repr(scope))
+        for each in (scope, scope["asgi"], scope["state"], *scope["extensions"].values()):
+            each["written"] = True
+        scope["headers"].append((b"x-written", b""))
+        scope["extensions"]["written"] = {}
+        await echo(scope, receive, send)
+
+    async with serving(app) as peer:
+        for _ in range(3):
+            await peer.ask(request_of("GET", "/"))
+    assert seen == [seen[0]] * 3
+
+
 async def test_the_scope_names_the_client_certificate():
     import trustme
 

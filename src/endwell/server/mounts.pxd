@@ -30,12 +30,9 @@ cdef class Mounts:
     cdef Mount _everything
     cdef set _undecided
     cdef object _http
-    cdef object _extension
 
     @cython.locals(mount=Mount, path=str, segments=list)
     cpdef find(self, Request request, bint upgrade)
-
-    cdef _extension_of(self, draining)
 
     @cython.locals(scope=dict, extensions=dict, http=HttpCall)
     cpdef call(self, Mount mount, Exchange exchange, Request request, bint upgrade)

@@ -89,11 +89,12 @@ class Mount:
 class _Extension(dict[str, Any]):
     """The extension of an HTTP request: a dict without items, because applications write their scope as JSON."""
 
-    def __init__(self, draining: Flag | None) -> None:
-        super().__init__()
-        self.draining = draining
+    # Without __init__(), whose call costs as much as the rest of the object.
+    __slots__ = ("draining",)
 
-    def __missing__(self, key: str) -> Flag | None:
+    draining: Flag
+
+    def __missing__(self, key: str) -> Flag:
         if key != "draining":
             raise KeyError(key)
         return self.draining
@@ -112,7 +113,6 @@ class Mounts:
         # The requests for a WebSocket that an application has not answered.
         self._undecided: set[_WebSocketHost] = set()
         self._http = _HttpHost(dispatcher)
-        self._extension = _Extension(None)
 
     def __iter__(self) -> Iterator[Mount]:
         return iter(self._mounts)
@@ -150,10 +150,10 @@ class Mounts:
         if upgrade:
             return self._websocket(mount, exchange, request)
         scope = mount.scope(exchange, request, "http")
-        scope["extensions"] = extensions = {
-            "http.response.pathsend": {},
-            "endwell": self._extension_of(exchange.stopping),
-        }
+        # An object for each request: an application may write into its scope.
+        extension = _Extension()
+        extension.draining = exchange.stopping
+        scope["extensions"] = extensions = {"http.response.pathsend": {}, "endwell": extension}
         if request.version != "1.0":
             extensions["http.response.early_hint"] = {}
             # RFC 9110 §6.5.1: trailers are for a client that says it keeps them.
@@ -162,11 +162,6 @@ class Mounts:
         if request.secure and (tls := request.tls) is not None:
             extensions["tls"] = tls_extension(tls)
         return run(HttpCall(exchange, scope, self._http, mount.max_body), mount.application)
-
-    def _extension_of(self, draining: Flag) -> _Extension:
-        if self._extension.draining is not draining:  # the server serves again
-            self._extension = _Extension(draining)
-        return self._extension
 
     def _websocket(self, mount: Mount, exchange: Exchange, request: Request) -> Any:
         options = self._dispatcher.options
