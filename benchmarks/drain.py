@@ -214,7 +214,7 @@ class Client:
                 break
             self.answered += 1
             # Data that arrived with the response is processed first, as in any client.
-            if not _close_is_there(reader):
+            if self.kind != "listens" and not _close_is_there(reader):
                 self._ask(writer)
         self.closed_at = time.monotonic()
         self.code, self.reason = int.from_bytes(payload[:2], "big"), payload[2:].decode()
@@ -296,7 +296,7 @@ class Outcome:
 async def play(scenario: Scenario, load: float = 1.0) -> Outcome:
     """Start the server, connect all clients, let them work for ``load`` seconds, and send SIGTERM."""
     with tempfile.TemporaryDirectory() as folder:
-        certificate, context = _tls(Path(folder)) if scenario.tls else ("", None)
+        certificate, context = tls_files(Path(folder)) if scenario.tls else ("", None)
         drain = scenario.drain
         arguments = ("serve", f"{drain.deadline}", f"{drain.window}", f"{drain.rate}", certificate)
         process = await asyncio.create_subprocess_exec(
@@ -353,7 +353,8 @@ async def _play(
     return Outcome(scenario, clients, counts, report, status, seconds)
 
 
-def _tls(folder: Path) -> tuple[str, ssl.SSLContext]:
+def tls_files(folder: Path) -> tuple[str, ssl.SSLContext]:
+    """A file with a key and a certificate for a server, and the context of its clients."""
     import trustme
 
     authority = trustme.CA()
