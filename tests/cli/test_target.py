@@ -42,6 +42,12 @@ def create_number():
 
 def fails():
     raise AttributeError("fails")
+
+def create_for(name):
+    return Application()
+
+async def create_later():
+    return Application()
 """
 
 
@@ -114,6 +120,15 @@ def test_a_target_that_cannot_be_served_is_named(target, problem, capsys, monkey
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
+        ("create_for", "'create_for' of app is not a function without parameters, which --factory calls"),
+        (
+            "Container.app",
+            "'Container.app' of app is not a function without parameters, which --factory calls",
+        ),
+        (
+            "create_later",
+            "'create_later' of app is a coroutine function; --factory calls an ordinary function",
+        ),
         ("number", "'number' of app is of type int, which --factory cannot call"),
         ("create_number", "the result of 'create_number' of app is of type int, and neither a Server nor"),
     ],
@@ -126,3 +141,12 @@ def test_a_factory_that_makes_no_application_is_named(name, problem, capsys):
 def test_an_error_of_the_factory_itself_propagates():
     with pytest.raises(AttributeError, match="fails"):
         load("app:fails", factory=True)
+
+
+@pytest.mark.parametrize("code", ["int('')", "def app(): int('')"], ids=["import", "factory"])
+def test_an_error_of_the_application_is_shown_with_its_traceback(code, folder):
+    # pydantic's ValidationError of wrong settings is a ValueError, too.
+    (folder / "broken.py").write_text(code)
+    with pytest.raises(ValueError, match="invalid literal") as raised:
+        main(["serve", "broken:app", "--factory", "--port", "0"])
+    assert raised.traceback[-1].path == folder / "broken.py"

@@ -26,7 +26,7 @@ from .lines import AccessLog, EndingLog, Lines
 from .options import number
 from .settings import configure_logging, load_environment, server_context
 from .switches import add_aliases, add_options, options_of
-from .target import load
+from .target import TargetError, load
 
 __all__ = ["add", "run"]
 
@@ -236,12 +236,14 @@ def run(args: argparse.Namespace) -> int:
         listen, where = _place(args)
         context = server_context(args)
         check_bus(args.bus)
+    except ValueError as error:
+        return _usage_error(error)
+    try:
         # A supervisor that reloads does not import the application, because that may fail now and not later.
         if options.reload is None or is_worker():
             server = _server(args)
-    except ValueError as error:
-        print(f"endwell serve: {error}", file=sys.stderr)
-        return 2
+    except TargetError as error:  # another ValueError is one of the application, and needs its traceback
+        return _usage_error(error)
     lines = Lines(handler, "" if options.workers is None else f"{os.getpid()} ")
     try:
         if server is None:
@@ -260,6 +262,11 @@ def run(args: argparse.Namespace) -> int:
     finally:
         lines.flush()
     return 0
+
+
+def _usage_error(error: ValueError) -> int:
+    print(f"endwell serve: {error}", file=sys.stderr)
+    return 2
 
 
 def _process_options(args: argparse.Namespace) -> ProcessOptions:
@@ -304,8 +311,18 @@ def _place(args: argparse.Namespace) -> tuple[Listen, str]:
 
 
 def _server(args: argparse.Namespace) -> Server:
-    """Import the Server, or make one for the application. Raises ValueError if there is none."""
+    """Import the Server, or make one for the application.
+
+    Raises TargetError if there is none, or if it does not fit the arguments.
+    """
     found = load(args.target, args.app_dir, factory=args.factory)
+    try:
+        return _configured(found, args)
+    except ValueError as error:
+        raise TargetError(str(error)) from None
+
+
+def _configured(found: Any, args: argparse.Namespace) -> Server:
     application = not isinstance(found, Server)
     options = options_of(args, application=application)
     if isinstance(found, Server):

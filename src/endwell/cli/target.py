@@ -15,7 +15,11 @@ from typing import Any
 from ..asgi.application import as_asgi
 from ..server.app import Server
 
-__all__ = ["load"]
+__all__ = ["TargetError", "load"]
+
+
+class TargetError(ValueError):
+    """The target cannot be served, and the message says why."""
 
 
 def load(target: str, folder: str | None = None, *, factory: bool = False) -> Any:
@@ -27,24 +31,23 @@ def load(target: str, folder: str | None = None, *, factory: bool = False) -> An
         factory: ATTR is a function without parameters that returns the object.
 
     Raises:
-        ValueError: There is no such object. Exceptions of the imported code propagate.
+        TargetError: There is no such object. Exceptions of the imported code propagate.
     """
     name, colon, attribute = target.rpartition(":")
     if not (name and colon and attribute):
-        raise ValueError(f"{target!r} is not FILE_OR_MODULE:ATTR, such as app.py:server")
+        raise TargetError(f"{target!r} is not FILE_OR_MODULE:ATTR, such as app.py:server")
     if folder is not None:
         sys.path.insert(0, os.path.abspath(folder))
     module = _import_file(Path(name)) if name.endswith(".py") or os.sep in name else _import(name, folder)
     try:
-        found = reduce(getattr, attribute.split("."), module)
+        found: Any = reduce(getattr, attribute.split("."), module)
     except AttributeError as error:
         if error.name not in attribute.split("."):
             raise
-        raise ValueError(f"{name} has no attribute {attribute!r}{_candidates(module)}") from None
+        raise TargetError(f"{name} has no attribute {attribute!r}{_candidates(module)}") from None
     what = f"{attribute!r} of {name}"
     if factory:
-        if not callable(found):
-            raise ValueError(f"{what} is of type {type(found).__name__}, which --factory cannot call")
+        _check_factory(found, what)
         found = found()
         what = f"the result of {what}"
     if not isinstance(found, Server):
@@ -52,16 +55,31 @@ def load(target: str, folder: str | None = None, *, factory: bool = False) -> An
     return found
 
 
+def _check_factory(found: Any, what: str) -> None:
+    if not callable(found):
+        raise TargetError(f"{what} is of type {type(found).__name__}, which --factory cannot call")
+    if inspect.iscoroutinefunction(found):
+        raise TargetError(f"{what} is a coroutine function; --factory calls an ordinary function")
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):
+        return  # of a function in C, for example
+    try:
+        signature.bind()
+    except TypeError:
+        raise TargetError(f"{what} is not a function without parameters, which --factory calls") from None
+
+
 def _check_application(found: Any, what: str) -> None:
     if _is_factory(found):
-        raise ValueError(f"{what} takes no arguments; if it returns the application, add --factory")
+        raise TargetError(f"{what} takes no arguments; if it returns the application, add --factory")
     try:
         as_asgi(found)
     except TypeError:
         kind = type(found).__name__
-        raise ValueError(f"{what} is of type {kind}, and neither a Server nor an ASGI application") from None
+        raise TargetError(f"{what} is of type {kind}, and neither a Server nor an ASGI application") from None
     except ImportError as error:  # for WSGI, without a2wsgi
-        raise ValueError(str(error)) from None
+        raise TargetError(str(error)) from None
 
 
 def _is_factory(found: Any) -> bool:
@@ -93,12 +111,12 @@ def _looks_like_asgi(value: Any) -> bool:
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise ValueError(f"there is no file {str(path)!r}")
+        raise TargetError(f"there is no file {str(path)!r}")
     # As "python FILE" does.
     sys.path.insert(0, str(path.parent.resolve()))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"{str(path)!r} is not a Python file")
+        raise TargetError(f"{str(path)!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickle look up the module by its name.
     sys.modules[path.stem] = module
@@ -116,4 +134,4 @@ def _import(name: str, folder: str | None) -> ModuleType:
         # If the module exists, but imports a missing one, show the traceback.
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        raise ValueError(f"there is no module {error.name!r}") from None
+        raise TargetError(f"there is no module {error.name!r}") from None
