@@ -55,7 +55,7 @@ def test_a_failing_import_keeps_its_traceback(target):
     [
         (["--keyfile", "key.pem"], "--keyfile needs --certfile"),
         (["--cafile", "ca.pem"], "--cafile needs --certfile"),
-        (["--certfile", "missing.pem"], "cannot use 'missing.pem': [Errno 2] No such file or directory"),
+        (["--certfile", "missing.pem"], "there is no file 'missing.pem'"),
     ],
 )
 def test_a_missing_certificate_is_an_error(argv, problem, capsys):
@@ -162,8 +162,10 @@ def test_a_unix_socket_in_use_is_an_error_that_mentions_no_port(tmp_path, capsys
         (["--fd", "0", "--port", "0"], "--fd and --port exclude each other"),
         (["--root-path", "/api"], "--root-path is for an ASGI application, not for a Server"),
         (["--lifespan", "on"], "--lifespan is for an ASGI application, not for a Server"),
-        (["--ws-max-queue", "none"], "max_queue must not be None"),
-        (["--forwarded-allow-ips", "proxy"], "proxy_headers must be"),
+        (["--ws-max-queue", "none"], "--ws-max-queue: max_queue must not be None"),
+        (["--limit-concurrency", "0"], "--limit-concurrency: max_connections must be positive"),
+        (["--origin", "a b"], "--origin: origins must be"),
+        (["--forwarded-allow-ips", "proxy"], "--forwarded-allow-ips: proxy_headers must be"),
         (["--no-proxy-headers", "--forwarded-allow-ips", "unix"], "exclude each other"),
         (["--reload", "--workers", "2"], "--reload and --workers exclude each other"),
         (["--reload", "--reload-dir", "missing"], "there is no folder 'missing'"),
@@ -172,8 +174,8 @@ def test_a_unix_socket_in_use_is_an_error_that_mentions_no_port(tmp_path, capsys
         (["--env-file", "missing.env"], "there is no file 'missing.env'"),
         (["--log-config", "missing.ini"], "there is no file 'missing.ini'"),
         (["--log-level", "info", "-v"], "--log-level and -v exclude each other"),
-        (["--drain-deadline", "-1"], "deadline must be positive and finite, not -1.0"),
-        (["--drain-code", "1006"], "1006"),
+        (["--drain-deadline", "-1"], "--drain-deadline: deadline must be positive and finite, not -1.0"),
+        (["--drain-code", "1006"], "--drain-code: code 1006 may not be sent"),
     ],
 )
 def test_invalid_option_values_are_an_error(argv, problem, capsys):
@@ -192,12 +194,24 @@ def test_a_missing_watchfiles_is_named_with_its_extra(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "argv", [["--unix-mode", "9"], ["--unix-mode", "1000"], ["--drain-rate", "much"]], ids=str
+    "argv",
+    [
+        ["--unix-mode", "9"],
+        ["--unix-mode", "1000"],
+        ["--drain-rate", "much"],
+        ["--port", "x"],
+        ["--port", "-1"],
+        ["--workers", "x"],
+        ["--ws-max-size", "1.5"],
+    ],
+    ids=str,
 )
 def test_an_option_that_is_not_a_number_is_named(argv, capsys):
     with pytest.raises(SystemExit):
         main(["serve", "app:server", *argv])
-    assert f"argument {argv[0]}" in capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"argument {argv[0]}: " in error
+    assert error.endswith(f", not {argv[1]!r}")
 
 
 def test_each_field_of_drain_has_an_option(capsys):

@@ -62,7 +62,14 @@ def test_a_context_is_made_from_the_arguments(folder, argv, mode, monkeypatch):
     [
         (["--keyfile", "key.pem"], "the private key is encrypted: add --keyfile-password"),
         (["--keyfile", "key.pem", "--keyfile-password", "wrong"], "cannot use 'server.pem' and 'key.pem': "),
-        (["--keyfile", "missing.pem"], "cannot use 'server.pem' and 'missing.pem': .Errno 2. No such file"),
+        (["--keyfile", "missing.pem"], "there is no file 'missing.pem'"),
+        (["--cafile", "missing.pem"], "there is no file 'missing.pem'"),
+        (["--certfile", "ca.pem"], "cannot use 'ca.pem': .*, and the same file its private key"),
+        (["--certfile", "junk.pem"], "cannot use 'junk.pem': .*, and the same file its private key"),
+        (
+            ["--keyfile", "junk.pem"],
+            "cannot use 'server.pem' and 'junk.pem': .*, and the other its private key",
+        ),
         (["--cafile", "key.pem"], "cannot use 'key.pem': "),
         (["--cert-reqs", "2"], "--cert-reqs needs --cafile"),
         (["--ciphers", "nonsense"], "cannot use 'nonsense': "),
@@ -71,6 +78,7 @@ def test_a_context_is_made_from_the_arguments(folder, argv, mode, monkeypatch):
 )
 def test_what_cannot_be_used_is_named(folder, argv, problem, monkeypatch):
     monkeypatch.chdir(folder)
+    (folder / "junk.pem").write_text("junk")
     with pytest.raises(ValueError, match=f"^{problem}"):
         server_context(parse("--certfile", "server.pem", *argv))
 

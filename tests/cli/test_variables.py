@@ -52,16 +52,18 @@ def test_an_argument_replaces_its_variable(parse):
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [
-        ("PORT", "x", "argument --port: invalid "),
-        ("LIFESPAN", "never", "argument --lifespan: invalid choice: 'never'"),
-        ("RELOAD", "perhaps", "argument --reload: ignored explicit argument 'perhaps'"),
+        ("PORT", "tcp://10.0.0.1:80", "a port is a number between 0 and 65535, not 'tcp://10.0.0.1:80'"),
+        ("LIFESPAN", "never", "invalid choice: 'never'"),
+        ("DRAIN_DEADLINE", "x", "invalid float value: 'x'"),
+        ("RELOAD", "perhaps", "must be true or false, not 'perhaps'"),
+        ("PROXY_HEADERS", "perhaps", "must be true or false, not 'perhaps'"),
     ],
 )
-def test_a_wrong_variable_is_the_error_of_its_argument(name, value, error, parse, capsys):
+def test_the_error_of_a_wrong_value_names_the_variable(name, value, error, parse, capsys):
     with pytest.raises(SystemExit) as raised:
         parse(["serve", "app:app"], **{name: value})
     assert raised.value.code == 2
-    assert error in capsys.readouterr().err
+    assert f"error: the environment variable ENDWELL_{name}: {error}" in capsys.readouterr().err
 
 
 def test_other_commands_and_uvicorns_variables_are_not_concerned(parse, monkeypatch, capsys):

@@ -109,9 +109,12 @@ class _OutputError(Exception):
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not seconds >= 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, nor nan: {text}")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:  # nan is not, either
+        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, not {text!r}")
     return seconds
 
 

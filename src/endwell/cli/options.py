@@ -100,10 +100,12 @@ def number(kind: type[int | float]) -> Callable[[str], float | None]:
     """A type for argparse: a number, or the word "none" for None."""
 
     def parse(text: str) -> float | None:
-        return None if text == "none" else kind(text)
+        try:
+            return None if text == "none" else kind(text)
+        except ValueError:
+            what = "an integer" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"must be {what} or 'none', not {text!r}") from None
 
-    # argparse puts this name into the error message.
-    parse.__name__ = "number"
     return parse
 
 

@@ -25,7 +25,7 @@ from .bus import add_bus, check_bus
 from .lines import AccessLog, EndingLog, Lines
 from .options import number
 from .settings import configure_logging, load_environment, server_context
-from .switches import add_aliases, add_options, options_of
+from .switches import OPTION_ARGUMENTS, add_aliases, add_options, naming, options_of
 from .target import TargetError, load
 
 __all__ = ["add", "run"]
@@ -339,10 +339,8 @@ def _configured(found: Any, args: argparse.Namespace) -> Server:
 
 
 def _replace(options: Options, changes: dict[str, Any]) -> Options:
-    try:
+    with naming(OPTION_ARGUMENTS):
         return options.replace(**changes)
-    except TypeError as error:  # 'none' for an option that has a value in any case
-        raise ValueError(str(error)) from None
 
 
 def _workers(args: argparse.Namespace) -> int | None:
@@ -359,17 +357,16 @@ def _workers(args: argparse.Namespace) -> int | None:
         return default
     try:
         count = _count(text)
-    except (ValueError, argparse.ArgumentTypeError):
+    except argparse.ArgumentTypeError:
         raise ValueError(f"WEB_CONCURRENCY must be a positive number, not {text!r}") from None
     # It is often set for all programs of a platform. One worker would only add its supervisor.
     return default if count == 1 else count
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {count}")
-    return count
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer, at least 1, not {text!r}")
+    return int(text)
 
 
 def _mode(text: str) -> int:
@@ -405,11 +402,13 @@ def _unix_path(args: argparse.Namespace) -> str | None:
 
 def _drain(args: argparse.Namespace) -> Drain:
     """Convert the drain arguments. Raises ValueError if one is wrong."""
-    given = {name: getattr(args, f"drain_{name}", None) for name in DrainKeywords.__optional_keys__}
+    names = {name: f"--drain-{name}" for name in DrainKeywords.__optional_keys__}
+    given = {name: getattr(args, f"drain_{name}", None) for name in names}
     keywords: DrainKeywords = {name: value for name, value in given.items() if value is not None}  # type: ignore[assignment]
     if args.reload:
         # A developer waits for the new code, and there are few clients.
         keywords = {"window": 0.0, "deadline": RELOAD_DEADLINE, **keywords}
     if hasattr(args, "drain_rate"):
         keywords["rate"] = args.drain_rate
-    return Drain(**keywords)
+    with naming(names):
+        return Drain(**keywords)

@@ -85,6 +85,9 @@ def server_context(args: argparse.Namespace) -> ssl.SSLContext | None:
                 raise ValueError(f"--{option.replace('_', '-')} needs --certfile")
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    for name in (args.certfile, args.keyfile, args.cafile):
+        if name is not None and not os.path.exists(name):  # OpenSSL does not say which one
+            raise ValueError(f"there is no file {name!r}")
     names = [args.certfile, args.keyfile]
     try:
         # Without a password, OpenSSL would ask for one on the terminal, in each worker.
@@ -98,7 +101,11 @@ def server_context(args: argparse.Namespace) -> ssl.SSLContext | None:
             context.set_ciphers(args.ciphers)
     except OSError as error:  # ssl.SSLError, for a file with other contents, is an OSError, too
         what = " and ".join(repr(name) for name in names if name is not None)
-        raise ValueError(f"cannot use {what}: {error}") from None
+        hint = ""
+        if names[0] == args.certfile and isinstance(error, ssl.SSLError) and "PEM" in str(error):
+            where = "the same file" if args.keyfile is None else "the other"
+            hint = f"; a PEM file must have the certificate, and {where} its private key"
+        raise ValueError(f"cannot use {what}: {error}{hint}") from None
     if args.cert_reqs is not None:
         if args.cert_reqs and args.cafile is None:
             raise ValueError("--cert-reqs needs --cafile")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from .options import number
 
-__all__ = ["add_aliases", "add_options", "options_of"]
+__all__ = ["OPTION_ARGUMENTS", "add_aliases", "add_options", "naming", "options_of"]
 
 #: The proxies that are trusted for an application without --forwarded-allow-ips. Precedent: uvicorn.
 LOCAL_PROXIES = ("127.0.0.1", "::1")
@@ -22,6 +23,12 @@ _NUMBERS: dict[str, tuple[str, type[int | float], str]] = {
     "--ws-max-queue": ("max_queue", int, "N"),
     "--ws-ping-interval": ("ping_interval", float, "SECONDS"),
     "--ws-ping-timeout": ("ping_timeout", float, "SECONDS"),
+}
+#: The argument of each option that has one.
+OPTION_ARGUMENTS = {
+    **{option: name for name, (option, _, _) in _NUMBERS.items()},
+    "origins": "--origin",
+    "proxy_headers": "--forwarded-allow-ips",
 }
 #: uvicorn's words for arguments that have another word here.
 _ALIASES = {
@@ -156,6 +163,22 @@ def options_of(args: argparse.Namespace, *, application: bool) -> dict[str, Any]
     if trusted is not None:
         options["proxy_headers"] = trusted
     return options
+
+
+@contextmanager
+def naming(arguments: Mapping[str, str]) -> Iterator[None]:
+    """Name the argument in an error about an option or a field, whose message begins with its name.
+
+    ``arguments`` has the argument of each of them.
+
+    Raises:
+        ValueError: For a ValueError, and for a TypeError: "none" for an option that cannot be None.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        argument = arguments.get(str(error).partition(" ")[0])
+        raise ValueError(f"{argument}: {error}" if argument else str(error)) from None
 
 
 def _proxies(args: argparse.Namespace, *, application: bool) -> Sequence[str] | None:

@@ -17,7 +17,7 @@ def with_variables(
 ) -> list[str]:
     """The command line ``argv`` of ``parser``, and before it the arguments that only ``environment`` has.
 
-    Words are checked by ``parser``, so that a wrong value is the same error in both.
+    A wrong value is an error of ``parser``, which names the variable.
     """
     given = {word.partition("=")[0] for word in argv}
     words: list[str] = []
@@ -26,21 +26,27 @@ def with_variables(
         # Without a help: uvicorn's words, whose variables would be UVICORN_...
         if not names or action.help == argparse.SUPPRESS or action.dest == "help":
             continue
-        text = environment.get(PREFIX + names[0].removeprefix("--").upper().replace("-", "_"))
+        variable = PREFIX + names[0].removeprefix("--").upper().replace("-", "_")
+        text = environment.get(variable)
         same = {name for each in parser._actions if each.dest == action.dest for name in each.option_strings}
         if text is not None and given.isdisjoint(same):
-            words += _words(action, names, text)
+            try:
+                words += _words(parser, action, names, text)
+            except argparse.ArgumentError as error:
+                parser.error(f"the environment variable {variable}: {error.message}")
     return [*words, *argv]
 
 
-def _words(action: argparse.Action, names: list[str], text: str) -> list[str]:
+def _words(
+    parser: argparse.ArgumentParser, action: argparse.Action, names: list[str], text: str
+) -> list[str]:
+    """Raises ArgumentError for a wrong value, as ``parser`` does for the argument."""
     name = names[0]
-    if isinstance(action, argparse._AppendAction):
-        return [f"{name}={part}" for part in text.split()]
-    if action.nargs != 0:
-        return [f"{name}={text}"]
-    if text.lower() in _TRUE:
-        return [name]
-    if text.lower() in _FALSE:
-        return names[1:]  # --no-..., if there is one
-    return [f"{name}={text}"]  # argparse says that the argument has no value
+    if action.nargs == 0:
+        if text.lower() not in _TRUE | _FALSE:
+            raise argparse.ArgumentError(action, f"must be true or false, not {text!r}")
+        return [name] if text.lower() in _TRUE else names[1:]  # --no-..., if there is one
+    parts = text.split() if isinstance(action, argparse._AppendAction) else [text]
+    for part in parts:
+        parser._check_value(action, parser._get_value(action, part))
+    return [f"{name}={part}" for part in parts]
