@@ -87,6 +87,12 @@ class Protocol(asyncio.Protocol):
 
     __slots__ = ("_app_state", "_config", "_connection", "_driver", "_state", "_transport")
 
+    def __init_subclass__(cls) -> None:
+        # uvicorn makes the first object for the first connection, and would start with the mistake.
+        for name, kind in (("options", Options), ("drain", Drain)):
+            if not isinstance(value := getattr(cls, name), kind):
+                raise TypeError(f"{cls.__name__}.{name} must be {kind.__name__}, not {type(value).__name__}")
+
     def __init__(
         self,
         config: Config,
@@ -116,7 +122,13 @@ class Protocol(asyncio.Protocol):
             if self._driver is not None:
                 self._driver.data_received(data)
             return
-        site = _site_of(self._state, type(self), self._config)
+        try:
+            site = _site_of(self._state, type(self), self._config)
+        except Exception:
+            # A setting of uvicorn that cannot be an option. uvicorn waits without a limit for what is in its sets.
+            self._state.connections.discard(self)
+            transport.abort()
+            raise
         connection = self._connection = _Connection(site, self._state, self)
         try:
             connection.open(transport, data, self._config, self._app_state)
@@ -367,8 +379,13 @@ def _drain(protocol: type[Protocol], config: Config) -> Drain:
     )
 
 
-def _read(variable: str, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The JSON object of an environment variable; empty if it is not set. Raises ValueError."""
+def _read(
+    variable: str, base: Options | Drain, environment: Mapping[str, str] = os.environ
+) -> dict[str, Any]:
+    """The JSON object of an environment variable, with fields of ``base``; empty if it is not set.
+
+    Raises ValueError, whose message names the variable.
+    """
     text = environment.get(variable, "").strip()
     try:
         values = json.loads(text) if text else {}
@@ -378,13 +395,15 @@ def _read(variable: str, environment: Mapping[str, str] = os.environ) -> dict[st
         raise ValueError(  # noqa: TRY004  (the type is right)
             f"{variable} must be a JSON object, not {text[:80]!r}"
         )
-    if isinstance(values.get("compression"), dict):
-        values["compression"] = Deflate(**values["compression"])
+    try:
+        if isinstance(values.get("compression"), dict):
+            values["compression"] = Deflate(**values["compression"])
+        base.replace(**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{variable}: {error}") from None
     return values
 
 
 # Read at the import, so that a mistake stops uvicorn's start and not its first connection.
-_ENVIRONMENT_OPTIONS: Any = _read(OPTIONS_VARIABLE)
-_ENVIRONMENT_DRAIN: Any = _read(DRAIN_VARIABLE)
-DEFAULTS.replace(**_ENVIRONMENT_OPTIONS)
-Drain().replace(**_ENVIRONMENT_DRAIN)
+_ENVIRONMENT_OPTIONS: Any = _read(OPTIONS_VARIABLE, DEFAULTS)
+_ENVIRONMENT_DRAIN: Any = _read(DRAIN_VARIABLE, Drain())

@@ -70,15 +70,56 @@ def test_a_subclass_has_options_of_its_own():
 
 def test_the_environment_replaces_the_options_of_the_class(monkeypatch):
     values = endwell.uvicorn._read(
-        "X", {"X": '{"idle_timeout": 60, "origins": ["https://example.com"], "compression": {"level": 3}}'}
+        "X",
+        DEFAULTS,
+        {"X": '{"idle_timeout": 60, "origins": ["https://example.com"], "compression": {"level": 3}}'},
     )
     monkeypatch.setattr(endwell.uvicorn, "_ENVIRONMENT_OPTIONS", values)
     options = options_of(protocol(idle_timeout=1))
     assert (options.idle_timeout, options.compression) == (60, Deflate(level=3))
-    assert endwell.uvicorn._read("X", {}) == {}
-    for wrong in ("[1]", "{", "5"):
-        with pytest.raises(ValueError, match="X must be a JSON object"):
-            endwell.uvicorn._read("X", {"X": wrong})
+    assert endwell.uvicorn._read("X", DEFAULTS, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[1]", "X must be a JSON object"),
+        ("{", "X must be a JSON object"),
+        ("5", "X must be a JSON object"),
+        ('{"idle_tiemout": 5}', "X: .* did you mean 'idle_timeout'"),
+        ('{"idle_timeout": "5"}', "X: idle_timeout must be a number"),
+        ('{"idle_timeout": -5}', "X: idle_timeout must be positive"),
+        ('{"compression": {"levl": 3}}', "X: .*levl"),
+    ],
+)
+def test_a_mistake_in_a_variable_is_reported_with_its_name(text, problem):
+    with pytest.raises(ValueError, match=f"^{problem}"):
+        endwell.uvicorn._read("X", DEFAULTS, {"X": text})
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "problem"),
+    [
+        ("options", {"idle_timeout": 60}, "Wrong.options must be Options, not dict"),
+        ("drain", 10, "Wrong.drain must be Drain, not int"),
+    ],
+)
+def test_a_subclass_with_something_else_than_options_is_an_error_at_once(attribute, value, problem):
+    with pytest.raises(TypeError, match=problem):
+        type("Wrong", (Protocol,), {attribute: value})
+
+
+async def test_a_wrong_setting_of_uvicorn_ends_each_websocket_and_not_the_stop():
+    async with serving(accepting, ws_ping_interval=-1.0) as served:
+        failures = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failures.append(context))
+        with await served.reach() as peer:
+            await peer.write(peer.request())
+            while await peer.more():
+                pass
+        await until(lambda: failures)
+        assert "ping_interval" in str(failures[0]["exception"])
+        assert not served.connections
 
 
 @pytest.mark.parametrize(("limit", "deadline"), [(None, 20), (30, 20), (10, 10), (0, 0)])
