@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import asynccontextmanager
 
 import pytest
 
 from endwell import Server
+from endwell.wire.body import BodyReader
 from tests.http1 import asked, request_of
 from tests.pair import nothing_left_behind, until
 from tests.raw import BOUND, NONCE, PLAIN
 
 CHUNKED = "Transfer-Encoding: chunked"
+#: The constant of aio/exchange.py, which is a C constant in the compiled build.
+WINDOW = 16 * 1024
 #: What an attacker wants to be read as a request of its own.
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -168,6 +172,36 @@ async def test_a_flood_of_pipelined_requests_delays_no_other_client():
         assert peer.paths.count("/flood") < count
         for _ in range(count):
             await peer.answer()
+
+
+async def test_what_follows_pipelined_bodies_is_not_kept_for_each_of_them():
+    # A request and its body refer to each other, so they live until the next garbage collection.
+    gc.collect()
+    gc.disable()
+    try:
+        async with attacked(PLAIN) as peer:
+            count = 200
+            flood = request_of("POST", "/", b"x") + request_of("POST", "/unread", b"x")
+            await peer.send(flood * count)
+            for _ in range(2 * count):
+                assert (await peer.answer()).status == 200
+            readers = [each for each in gc.get_objects() if isinstance(each, BodyReader)]
+            assert sum(len(reader.rest) for reader in readers) <= 2 * len(flood)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("size", [WINDOW - 3, WINDOW, WINDOW + 3, 5 * WINDOW])
+async def test_requests_and_bodies_that_cross_the_window_of_the_parser_are_read_as_others(size, transport):
+    async with attacked(transport) as peer:
+        padding = request_of("POST", "/unread", b"p" * size)
+        requests = [padding, request_of(path="/1"), request_of("POST", "/2", b"x" * size), padding]
+        requests += [request_of(path=f"/{number}") for number in range(3, 1000)]
+        await peer.send(b"".join(requests))
+        for _ in requests:
+            assert (await peer.answer()).status == 200
+        named = [path for path in peer.paths if path != "/unread"]
+        assert named == [f"/{number}" for number in range(1, 1000)]
 
 
 async def test_a_body_that_trickles_is_given_up_although_each_octet_comes_in_time(transport):

@@ -47,7 +47,7 @@ class Source(Protocol):
     half_closed: bool
 
     def take_held(self) -> bytes:
-        """Return and forget the bytes that were read behind the head."""
+        """Return and forget some of the bytes that were read behind the head; ``b""`` if there are none."""
 
     def body_over(self, rest: bytes) -> None:
         """Nothing more of the body is read. ``rest`` came behind it."""
@@ -201,7 +201,9 @@ class RequestBody:
                 self._timer = self._stream.loop.call_later(seconds, self._time_out)
             self._stream.receive = self._receive
             if rest:
-                self._receive(rest, 0.0)
+                while rest and self.is_arriving:
+                    self._receive(rest, 0.0)
+                    rest = self._source.take_held() if self.is_arriving else b""
             # RFC 9110 §10.1.1: a server "MAY omit sending a 100 (Continue) response if it has already
             # received some or all of the content".
             elif not self._source.answered and self._is_expected():
@@ -249,7 +251,11 @@ class RequestBody:
         self.is_arriving = False
         self._error = self._error or error
         self.completed_at = monotonic()
-        self._source.body_over(b"" if self._reader is None else self._reader.rest)
+        rest = b""
+        if self._reader is not None:
+            # Not kept, because request and body refer to each other, and may live until the garbage collection.
+            rest, self._reader.rest = self._reader.rest, b""
+        self._source.body_over(rest)
         self._wake()
         if self._skipped is not None:
             self._skipped(error is None)
@@ -292,6 +298,7 @@ class RequestBody:
     def release(self) -> None:
         """Nothing more is read."""
         self._source = _NOWHERE
+        self._skipped = None
 
     def close(self) -> None:
         """The answer has begun, or the connection has ended: nothing more is read."""

@@ -10,6 +10,7 @@ from endwell.protocol.connection cimport Connection
 from endwell.wire.head cimport RequestReader
 
 cdef int _REQUEST
+cdef Py_ssize_t WINDOW
 cdef Py_ssize_t MAX_HELD
 cdef Py_ssize_t MAX_UNREAD
 
@@ -35,6 +36,7 @@ cdef class Exchange(Answerable):
     cdef object _body
     cdef object _watcher
     cdef bytes _held
+    cdef Py_ssize_t _held_from
     cdef bint _keep
     cdef bint _finishing
     cdef bint _finished
@@ -58,7 +60,9 @@ cdef class Exchange(Answerable):
     cdef _check_finished(self)
     @cython.locals(site=Site, following=Exchange)
     cdef _follow(self)
-    cdef _await_request(self, bytes held)
+    cdef bytes _next_held(self)
+    cdef bint _has_held(self) except -1
+    cdef _await_request(self)
     cdef _call(self)
     cdef _hold_on(self)
     cdef _release(self)

@@ -37,6 +37,9 @@ __all__ = ["Application", "Exchange", "Site"]
 
 # A module global, because Python 3.11 looks up an Enum member with a call; a number, which is a C constant here.
 _REQUEST = int(Pause.REQUEST)
+#: Bytes that are parsed at a time. What follows the head is copied for each request, and a client can send
+#: thousands of requests at once.
+WINDOW = 16 * 1024
 #: Bytes that are read behind a request while it is answered. More wait in the kernel.
 MAX_HELD = 64 * 1024
 #: More than one read behind ``MAX_HELD``.
@@ -107,8 +110,9 @@ class Exchange(Answerable):
         self.half_closed = False
         # Called when the connection has sent something, or when the client has disconnected.
         self._watcher: Callable[[], object] | None = None
-        # Bytes that came behind the head, or behind the body.
+        # Bytes that came behind those that the reader has got, and where they begin.
         self._held = b""
+        self._held_from = 0
         # Whether the connection is kept alive after the answer.
         self._keep = False
         # Whether the answer is queued, and how much was sent when its time began; and whether it is sent.
@@ -200,13 +204,23 @@ class Exchange(Answerable):
         return self._body
 
     def take_held(self) -> bytes:
-        """Return and forget the bytes that were read behind the head."""
-        rest, self._held = self._reader.take_rest() + self._held, b""
-        return rest
+        """Return and forget some of the bytes that were read behind the head; ``b""`` if there are none."""
+        return self._reader.take_rest() or self._next_held()
+
+    def _next_held(self) -> bytes:
+        start, end = self._held_from, self._held_from + WINDOW
+        if end < len(self._held):
+            self._held_from = end
+            return self._held[start:end]
+        held, self._held, self._held_from = self._held, b"", 0
+        return held[start:] if start else held
+
+    def _has_held(self) -> bool:
+        return bool(self._held or self._reader.rest)
 
     def body_over(self, rest: bytes) -> None:
         """Nothing more of the body is read. ``rest`` came behind it."""
-        self._held = rest
+        self._reader.rest = rest
         if self._watcher is None:
             self._stream.receive = None
             self._core.pause(_REQUEST)
@@ -267,11 +281,7 @@ class Exchange(Answerable):
     def keeps_alive(self) -> bool:
         """Whether the connection can stay open after an answer that begins now and whose end the client sees."""
         request = self.request
-        if (
-            request is None
-            or not self._site.keeps_alive
-            or (self.half_closed and not (self._held or self._reader.rest))
-        ):
+        if request is None or not self._site.keeps_alive or (self.half_closed and not self._has_held()):
             return False
         has_body = self._reader.has_body
         # A request without a body is none of CONNECT.
@@ -362,7 +372,9 @@ class Exchange(Answerable):
             self._stream.closed = self.permit.leave
 
     def _take_rest(self) -> bytes:
-        return self.take_held()
+        rest, self._held = self._reader.take_rest() + self._held[self._held_from :], b""
+        self._held_from = 0
+        return rest
 
     def _end(self, last: bytes, exc: BaseException | None = None) -> None:
         self._keep = False
@@ -397,24 +409,25 @@ class Exchange(Answerable):
     def _follow(self) -> None:
         """Wait for the next request, with an exchange of its own."""
         site = self._site
-        held = self.take_held()
         # A client may send several requests and then end its side of TCP.
-        if not site.keeps_alive or (self.half_closed and not held):
+        if not site.keeps_alive or (self.half_closed and not self._has_held()):
             self._end(b"")
             return
         self._finished = True
         self._release()
         following = Exchange(site, self._stream, self._core, self.permit, self._reader)
         following.half_closed = self.half_closed
+        following._held, following._held_from = self._held, self._held_from
+        self._held, self._held_from = b"", 0
         site.openings.discard(self)
         site.openings.add(following)
-        following._await_request(held)
+        following._await_request()
 
-    def _await_request(self, held: bytes) -> None:
+    def _await_request(self) -> None:
         self._stream.eof = None
         self._core.resume(_REQUEST)
         now = monotonic()
-        if held:
+        if held := self.take_held():
             self._begin_request(held, now)
         else:
             self._site.idle[self] = None
@@ -437,8 +450,14 @@ class Exchange(Answerable):
     # -- what the connection reports ----------------------------------------------
 
     def _receive(self, data: bytes, now: float) -> None:
+        if len(data) > WINDOW:
+            self._held = data + self._held[self._held_from :]
+            self._held_from = 0
+            data = self._next_held()
         try:
             self.request = self._reader.receive(data)
+            while self.request is None and self._held:
+                self.request = self._reader.receive(self._next_held())
         except RequestRefused as exc:
             self.refusal = exc
         if self.request is None and self.refusal is None:
@@ -482,18 +501,19 @@ class Exchange(Answerable):
 
     def _hold_on(self) -> None:
         self._stream.receive = self._hold
-        if len(self._held) < MAX_HELD:
+        if len(self._held) - self._held_from < MAX_HELD:
             self._core.resume(_REQUEST)
 
     def _hold(self, data: bytes, now: float) -> None:
         """Hold back what the client sends while the request is answered."""
         if self.answered and not self._keep and (self._body is None or not self._body.is_missing):
             return  # discarded, so that a reset is noticed
-        if len(self._held) >= MAX_UNREAD:
+        if len(self._held) - self._held_from >= MAX_UNREAD:
             # Reading is paused, so a write has failed, and the driver reads all that is left.
             self.half_closed = True
             return
-        self._held += data
+        self._held = self._held[self._held_from :] + data
+        self._held_from = 0
         if len(self._held) >= MAX_HELD:
             self._core.pause(_REQUEST)
 

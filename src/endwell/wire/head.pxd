@@ -6,7 +6,7 @@ from endwell.wire.target cimport check_hosts, origin_form
 
 
 cdef class RequestReader:
-    cdef readonly bytes rest
+    cdef public bytes rest
     cdef readonly bint has_body
     cdef object _options
     cdef readonly _Head _head
