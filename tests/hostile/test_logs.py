@@ -100,6 +100,7 @@ BY_NOBODY = {
     "Exception in the lifespan of the ASGI application",
     "the application could not shut down: %s",
     "the application does not support the lifespan protocol",
+    "the application has no lifespan: it %s at its startup",
     "the event loop was stalled for %.1f s",
     "the drain report of %s is of another version: %r",
     "the supervisor has exited: this worker drains",

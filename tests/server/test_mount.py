@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import subprocess
 import sys
 import time
@@ -386,11 +387,15 @@ def test_a_process_whose_application_cannot_start_exits_with_status_3():
 
 
 @pytest.mark.parametrize("app", [Living("raise"), named("x")], ids=["raises", "asserts"])
-async def test_an_application_without_lifespan_is_served_unless_it_must_have_one(app):
+async def test_an_application_without_lifespan_is_served_unless_it_must_have_one(app, caplog):
+    caplog.set_level(logging.INFO)
     server = Server()
     server.mount("/", app)
     async with nothing_left_behind(), server.serving(), asked(server) as peer:
         assert (await peer.ask(request_of())).status == 200
+    # A startup that fails looks the same.
+    (line,) = [each for each in caplog.messages if "lifespan" in each]
+    assert line.startswith("the application has no lifespan: it raised ")
     server = Server()
     server.mount("/", app, lifespan="on")
     with pytest.raises(StartupFailed, match="does not support the lifespan protocol"):

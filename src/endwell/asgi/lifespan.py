@@ -53,6 +53,9 @@ class Lifespan:
             if self._mode == "auto":
                 # The specification: "If an exception is raised when calling the application callable with a
                 # lifespan.startup message or a scope of type lifespan, the server must continue".
+                # At INFO, because the error may be one of a startup that has failed.
+                what = "returned" if error is None else f"raised {error!r}"
+                logger.info("the application has no lifespan: it %s at its startup", what)
                 logger.debug("the application does not support the lifespan protocol", exc_info=error)
                 return
             raise StartupFailed("the application does not support the lifespan protocol") from error
