@@ -476,7 +476,8 @@ async def test_a_request_that_outlasts_the_drain_is_cancelled(begun):
         await peer.send(request_of())
         await within(told.wait())
         began = time.monotonic()
-        await server.drain(deadline=0.1)
+        report = await server.drain(deadline=0.1)
+        assert report.refused == (0 if begun else 1), "a response that is cut is not a refusal"
         assert time.monotonic() - began < PROMPT
         if begun:
             await peer.peer.read_head()

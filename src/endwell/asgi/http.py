@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from typing import Any, Protocol
 
@@ -92,8 +92,11 @@ class Host(Protocol):
         """
         ...
 
-    def stopping(self) -> RequestRefused | None:
-        """The answer to a request whose task is cancelled by a stop; None if no stop has cancelled it."""
+    def stopping(self) -> Callable[[], RequestRefused] | None:
+        """A function that makes the answer to a request whose task is cancelled by a stop, and counts it.
+
+        None if no stop has cancelled it.
+        """
         ...
 
 
@@ -164,9 +167,9 @@ class HttpCall:
     def cancelled(self, exc: BaseException) -> None:
         """The application was cancelled, because the server stops; or it has cancelled itself."""
         task = asyncio.current_task()
-        refusal = self._host.stopping() if task is not None and task.cancelling() else None
-        if refusal is not None:
-            self._give_up(refusal)
+        refuse = self._host.stopping() if task is not None and task.cancelling() else None
+        if refuse is not None:
+            self._give_up(refuse)
         else:
             self._fail(exc)
 
@@ -205,14 +208,14 @@ class HttpCall:
         else:
             self._give_up(None)
 
-    def _give_up(self, refusal: RequestRefused | None) -> None:
-        """Answer a request without a response with ``refusal``; cut an incomplete response."""
+    def _give_up(self, refuse: Callable[[], RequestRefused] | None) -> None:
+        """Answer a request without a response with what ``refuse`` makes; cut an incomplete response."""
         if self._stage == DONE_STAGE:
             return
         self._stage = DONE_STAGE
         exchange = self._exchange
-        if refusal is not None and not exchange.answered and not exchange.is_gone():
-            self._host.refused(exchange, refusal)
+        if refuse is not None and not exchange.answered and not exchange.is_gone():
+            self._host.refused(exchange, refuse())
         else:
             # RFC 9112 §8: the client sees that the response is incomplete.
             exchange.abort()
@@ -552,8 +555,9 @@ class _DateField:
         # The clock may be a virtual one, whose times are before or after the others.
         if not self._since <= now < self._until:
             second, fraction = divmod(time.time(), 1)
-            self._since, self._until = now, now + 1 - fraction
             self._line = b"date: %b\r\n" % formatdate(second, usegmt=True).encode()
+            # Last, because the loop of another thread may ask meanwhile.
+            self._since, self._until = now, now + 1 - fraction
         return self._line
 
 

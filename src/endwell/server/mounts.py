@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -207,10 +207,13 @@ class _HttpHost:
             self._dispatcher.failed(request)
         return Response.text("internal error\n", 500)
 
-    def stopping(self) -> RequestRefused | None:
-        """The answer to a request whose task is cancelled by a stop; None if no stop has cancelled it."""
+    def stopping(self) -> Callable[[], RequestRefused] | None:
+        """A function that makes the answer to a request whose task is cancelled by a stop, and counts it.
+
+        None if no stop has cancelled it.
+        """
         run = self._dispatcher.drain_run
-        return run.refuse() if run is not None and run.has_cancelled else None
+        return run.refuse if run is not None and run.has_cancelled else None
 
 
 class _WebSocketHost:
