@@ -1,5 +1,6 @@
 """WebSockets of uvicorn: ``uvicorn app:app --ws endwell.uvicorn:Protocol``."""
 
+# size: what uvicorn calls, and what the connections of one uvicorn share, are one interface.
 from __future__ import annotations
 
 import asyncio

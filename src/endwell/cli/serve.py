@@ -1,5 +1,6 @@
 """``endwell serve``: run the Server or the ASGI application of a file or a module."""
 
+# size: the arguments, and what they become, are one list.
 from __future__ import annotations
 
 import argparse
