@@ -34,7 +34,7 @@ class Peer:
         self.sock.setblocking(False)
         self._loop = asyncio.get_running_loop()
 
-    async def reach(self, buffer: int | None = None) -> None:
+    async def connect_tcp(self, buffer: int | None = None) -> None:
         """Connect; ``buffer`` is the size of the kernel's receive buffer."""
         if buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
