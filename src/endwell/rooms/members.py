@@ -15,9 +15,9 @@ from .position import Position, Publication
 
 __all__ = ["Call", "Members", "Receipt"]
 
-#: Maximum number of members that get a publication in one turn of the event loop. 1,000 members take 2 to 3 ms
-#: of a 3 GHz processor; other connections are served between two turns.
-BATCH = 1000
+#: Maximum number of members that get a publication in one turn of the event loop. 500 members take 1 to 4 ms;
+#: other connections are served between two turns.
+BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
