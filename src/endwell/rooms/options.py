@@ -8,8 +8,10 @@ from typing import TypedDict
 
 from .history import History
 
-__all__ = ["RoomKeywords", "RoomLimits", "RoomOptions"]
+__all__ = ["MAX_HISTORY", "RoomKeywords", "RoomLimits", "RoomOptions"]
 
+#: The default of ``max_history``, in bytes.
+MAX_HISTORY = 256 << 20
 #: The frames between processes have 16 bits for the length of a name.
 MAX_NAME = (1 << 16) - 1
 

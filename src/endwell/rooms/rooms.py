@@ -10,7 +10,7 @@ from ..options import check_keywords
 from .blocking import BlockingRooms
 from .bus import Bus
 from .local import LocalBus
-from .options import RoomKeywords, RoomLimits, RoomOptions
+from .options import MAX_HISTORY, RoomKeywords, RoomLimits, RoomOptions
 from .registry import Registry
 from .room import Room
 
@@ -71,7 +71,7 @@ class Rooms:
         max_rooms: int = 128,
         max_message: int = 1 << 20,
         max_name: int = 255,
-        max_history: int = 256 << 20,
+        max_history: int = MAX_HISTORY,
         bus: str | None = None,
     ) -> None:
         limits = RoomLimits(

@@ -23,7 +23,7 @@ from ..asgi.lifespan import Lifespan, LifespanMode
 from ..ending import Ending
 from ..http import Request
 from ..options import OptionKeywords, Options, check_keywords
-from ..rooms.rooms import Rooms, choose_bus, end_graces, max_history_of
+from ..rooms.rooms import Rooms, choose_bus, end_graces
 from ..sync.portal import Portal
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.codec import Buffer
@@ -607,9 +607,7 @@ class Server:
                 the main thread.
             NotImplementedError: The system is Windows.
         """
-        options = ProcessOptions(
-            drain=drain or Drain(), workers=workers, max_history=max_history_of(self.rooms)
-        )
+        options = ProcessOptions(drain=drain or Drain(), workers=workers)
         run(self, partial(bind, host, port, unix_path, unix_mode), ssl, options)
 
     def serving(  # size: most of it is documentation

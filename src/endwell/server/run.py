@@ -20,7 +20,8 @@ from ..aio.exchange import Exchange
 from ..aio.loop import check_system, loop_factory
 from ..aio.syscalls import monotonic
 from ..errors import StartupFailed
-from ..rooms.rooms import use_bus
+from ..rooms.options import MAX_HISTORY
+from ..rooms.rooms import max_history_of, use_bus
 from ..sync.threads import Threads
 from .process import systemd
 from .process.control import OVERTIME, ProcessControl
@@ -89,7 +90,7 @@ def run(
         _run(server, server._serve_on(lambda: socks, ssl, should_defer=loads.should_defer), control)
         return
     if options.workers is not None:
-        supervise(listen, options)
+        supervise(listen, options, max_history_of(server.rooms))
         return
     passed = _passed(listen, options)
     control = ProcessControl(options.drain.replace(listen=False) if passed else options.drain)
@@ -101,15 +102,17 @@ def run(
     )
 
 
-def supervise(listen: Listen, options: ProcessOptions) -> None:
+def supervise(listen: Listen, options: ProcessOptions, max_history: int = MAX_HISTORY) -> None:
     """Run the workers until SIGINT or SIGTERM. Blocks. Each of them runs this program again.
+
+    ``max_history`` is that of their rooms, whose histories are here.
 
     Raises:
         NotImplementedError: The system is Windows.
     """
     check_system()
     passed = _passed(listen, options)
-    supervisor = Supervisor(options)
+    supervisor = Supervisor(options, max_history)
     supervisor.run(passed or _listening(listen), passed=bool(passed))
 
 

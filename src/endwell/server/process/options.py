@@ -38,7 +38,5 @@ class ProcessOptions:
     #: workers are not replaced at the same time. None: they are not replaced.
     max_requests: int | None = None
     max_requests_jitter: int = 0
-    #: Maximum size of the messages in the histories of all rooms, in bytes: see ``endwell.rooms.Rooms``.
-    max_history: int = 256 << 20
     #: Restart the workers when files change. None: do not.
     reload: ReloadOptions | None = None
