@@ -27,7 +27,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from drain import HOST, PATIENCE, Client, tls_files
+from drain import HOST, PATIENCE, Client, killed_at_the_end, tls_files
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 #: Seconds of work for each question, and between two messages to a client that listens.
@@ -127,12 +127,8 @@ async def stop(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    try:
+    async with killed_at_the_end(process):
         return await _stop(process, connections, load, tls)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def _stop(process: asyncio.subprocess.Process, connections: int, load: float, tls: object) -> Outcome:

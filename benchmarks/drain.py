@@ -22,7 +22,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -293,6 +294,17 @@ class Outcome:
         return [counts[second] for second in range(max(counts) + 1)]
 
 
+@asynccontextmanager
+async def killed_at_the_end(process: asyncio.subprocess.Process) -> AsyncIterator[None]:
+    """Kill ``process`` at the end of the block, if it still runs."""
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 async def play(scenario: Scenario, load: float = 1.0) -> Outcome:
     """Start the server, connect all clients, let them work for ``load`` seconds, and send SIGTERM."""
     with tempfile.TemporaryDirectory() as folder:
@@ -306,12 +318,8 @@ async def play(scenario: Scenario, load: float = 1.0) -> Outcome:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        try:
+        async with killed_at_the_end(process):
             return await _play(process, scenario, context, load)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
 
 
 async def _play(

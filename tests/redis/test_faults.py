@@ -6,14 +6,10 @@ import asyncio
 from collections import defaultdict
 from contextlib import suppress
 
-import pytest
-
 from endwell.errors import BusUnavailable
 from endwell.rooms import History
 from endwell.rooms.redis import RedisBus
 from tests.pair import until
-
-from .server import RedisServer
 
 #: Rooms whose history reaches back far, not at all, and not far enough.
 ROOMS = {"long": History(messages=10_000), "none": None, "short": History(messages=3)}
@@ -55,14 +51,6 @@ class Witness:
         elif same and position.sequence - before.sequence != lost:
             self.faults.append(("a wrong number", room, lost, before, position))
         self.positions[room] = position
-
-
-@pytest.fixture
-def redis():
-    server = RedisServer()
-    server.start()
-    yield server
-    server.close()
 
 
 async def publish(bus, name, room, done):

@@ -19,16 +19,7 @@ from endwell.rooms.redis.scripts import CONFIRM, END, ENTER, LEAVE
 from tests.pair import until, within
 from tests.rooms.house import house
 
-from .server import RedisServer, shared_server
-
-
-@pytest.fixture
-def redis():
-    """A server of its own, which the test may kill."""
-    server = RedisServer()
-    server.start()
-    yield server
-    server.close()
+from .server import shared_server
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ import asyncio
 import json
 import threading
 import time
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from endwell import Headers, Response, Server
 from endwell.http import Query
 from tests.pair import nothing_left_behind, until, within
-from tests.raw import BOUND, RawPeer
+from tests.raw import BOUND, PLAIN, RawPeer
 
 FORM = "Content-Type: application/x-www-form-urlencoded"
 
@@ -36,12 +36,18 @@ async def rest_of(peer):
     return bytes(peer._received)
 
 
-async def ask(server, request, transport=None, **how):
-    """The status, the fields and the body of the answer."""
-    context = None if transport is None else transport.client
-    with await RawPeer.connect_tcp(server.port, context, **how) as peer:
+@asynccontextmanager
+async def asking(server, transport=PLAIN, request=None, **how):
+    """A client that has sent ``request``; by default, for the page ``/``."""
+    with await RawPeer.connect_tcp(server.port, transport.client, **how) as peer:
         await peer.tls_handshake()
-        await peer.write(request)
+        await peer.write(request or request_of("GET", "/"))
+        yield peer
+
+
+async def ask(server, request, transport=PLAIN, **how):
+    """The status, the fields and the body of the answer."""
+    async with asking(server, transport, request, **how) as peer:
         head = await peer.read_head()
         body = await rest_of(peer)
     first, *lines = head.split("\r\n")
@@ -393,15 +399,12 @@ async def test_a_chunk_arrives_before_the_next_one_is_produced(transport):
         await more.wait()
         yield "second"
 
-    async with server.serving(ssl=transport.server), nothing_left_behind():
-        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
-            await peer.tls_handshake()
-            await peer.write(request_of("GET", "/"))
-            await peer.read_head()
-            while b"first" not in peer._received:
-                assert await peer.more()
-            more.set()
-            assert b"second" in await rest_of(peer)
+    async with server.serving(ssl=transport.server), nothing_left_behind(), asking(server, transport) as peer:
+        await peer.read_head()
+        while b"first" not in peer._received:
+            assert await peer.more()
+        more.set()
+        assert b"second" in await rest_of(peer)
 
 
 async def test_a_slow_client_slows_the_generator_down(transport):
@@ -413,16 +416,17 @@ async def test_a_slow_client_slows_the_generator_down(transport):
             produced.append(1)
             yield b"x" * 2**16
 
-    async with server.serving(ssl=transport.server, grace=0.1), nothing_left_behind():
-        with await RawPeer.connect_tcp(server.port, transport.client, buffer=2**16) as peer:
-            await peer.tls_handshake()
-            await peer.write(request_of("GET", "/"))
-            await peer.read_head()
-            count = -1
-            while count < len(produced):
-                count = len(produced)
-                await asyncio.sleep(0.05)
-            assert len(produced) < 200
+    async with (
+        server.serving(ssl=transport.server, grace=0.1),
+        nothing_left_behind(),
+        asking(server, transport, buffer=2**16) as peer,
+    ):
+        await peer.read_head()
+        count = -1
+        while count < len(produced):
+            count = len(produced)
+            await asyncio.sleep(0.05)
+        assert len(produced) < 200
 
 
 async def test_a_client_that_takes_nothing_is_cut_after_write_timeout(kind):
@@ -443,9 +447,7 @@ async def test_a_generator_that_fails_shows_the_client_that_the_body_is_incomple
     items = {"an exception": ["a"], "a wrong type": ["a", 5], "None": ["a", None]}[fault]
     server.get("/")(streaming(kind, items, lambda: 1 / 0))
     async with server.serving(ssl=transport.server), nothing_left_behind():
-        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
-            await peer.tls_handshake()
-            await peer.write(request_of("GET", "/"))
+        async with asking(server, transport) as peer:
             await peer.read_head()
             body = await rest_of(peer)
         await until(lambda: caplog.records)
@@ -466,9 +468,7 @@ async def test_a_generator_whose_client_leaves_is_closed(transport, caplog):
             ended.append(1)
 
     async with server.serving(ssl=transport.server), nothing_left_behind():
-        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
-            await peer.tls_handshake()
-            await peer.write(request_of("GET", "/"))
+        async with asking(server, transport) as peer:
             await within(begun.wait())
             await peer.until_acknowledged()
             peer.reset()
@@ -495,25 +495,22 @@ async def test_a_quiet_generator_whose_client_sends_a_fin_goes_on_until_a_write_
         finally:
             ended.append(1)
 
-    async with server.serving(ssl=transport.server), nothing_left_behind():
-        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
-            await peer.tls_handshake()
-            await peer.write(request_of("GET", "/"))
-            await within(begun.wait())
-            (exchange,) = server._listener.openings
-            while b"first" not in peer._received:
-                assert await peer.more()
-            await peer.send_close_notify()
-            if reads:
-                peer.fin()
-            else:
-                peer.sock.close()
-            await until(lambda: exchange.half_closed)
-            assert not ended
-            more.set()
-            if reads:
-                assert (await rest_of(peer)).endswith(chunked(b"second"))
-            await until(lambda: ended and not server._dispatcher.tasks)
+    async with server.serving(ssl=transport.server), nothing_left_behind(), asking(server, transport) as peer:
+        await within(begun.wait())
+        (exchange,) = server._listener.openings
+        while b"first" not in peer._received:
+            assert await peer.more()
+        await peer.send_close_notify()
+        if reads:
+            peer.fin()
+        else:
+            peer.sock.close()
+        await until(lambda: exchange.half_closed)
+        assert not ended
+        more.set()
+        if reads:
+            assert (await rest_of(peer)).endswith(chunked(b"second"))
+        await until(lambda: ended and not server._dispatcher.tasks)
     assert not caplog.records
 
 
@@ -534,11 +531,8 @@ async def test_the_cleanup_of_a_generator_is_not_cancelled(transport, caplog):
             await asyncio.sleep(0)
             cleaned.append(True)
 
-    async with server.serving(ssl=transport.server), nothing_left_behind():
-        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
-            await peer.tls_handshake()
-            await peer.write(request_of("GET", "/"))
-            await until(lambda: cleaned and not server._dispatcher.tasks)
+    async with server.serving(ssl=transport.server), nothing_left_behind(), asking(server, transport) as peer:
+        await until(lambda: cleaned and not server._dispatcher.tasks)
     assert not caplog.records
 
 
@@ -581,9 +575,7 @@ async def test_a_plain_generator_whose_client_leaves_while_it_works_is_closed_af
             closed.append(threading.current_thread().name[:12])
 
     async with nothing_left_behind(), server.serving(ssl=transport.server):
-        with await RawPeer.connect_tcp(server.port, transport.client) as peer:
-            await peer.tls_handshake()
-            await peer.write(request_of("GET", "/"))
+        async with asking(server, transport) as peer:
             await peer.read_head()
             await until(works.is_set)
             peer.reset()
