@@ -12,7 +12,7 @@ from .driver import Driver
 from .syscalls import monotonic
 from .websocket import WebSocket
 
-__all__ = ["BroadcastReport", "Slow", "broadcast"]
+__all__ = ["BroadcastReport", "Slow", "broadcast", "check_slow"]
 
 #: What a broadcast does with a connection whose send queue is full: see :meth:`endwell.Server.broadcast`.
 Slow = Literal["skip", "close", "queue"]
@@ -43,10 +43,15 @@ class BroadcastReport:
     unsupported: tuple[Any, ...] = ()
 
 
-def broadcast(connections: Iterable[WebSocket], message: str | Buffer, slow: Slow) -> BroadcastReport:
-    """See :meth:`endwell.Server.broadcast`."""
+def check_slow(slow: Slow) -> None:
+    """Raise ValueError for what is not a policy."""
     if slow not in ("skip", "close", "queue"):
         raise ValueError(f"slow must be 'skip', 'close' or 'queue', not {slow!r}")
+
+
+def broadcast(connections: Iterable[WebSocket], message: str | Buffer, slow: Slow) -> BroadcastReport:
+    """See :meth:`endwell.Server.broadcast`."""
+    check_slow(slow)
     targets = _snapshot(connections)
     frames: dict[object, bytes] = {}
     # Raises for an invalid message before anything is sent, also if there are no connections.

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ..aio.awaiting import DONE
 from ..aio.body import RequestBody
+from ..aio.cancellation import is_cancelled
 from ..aio.exchange import Exchange
 from ..aio.syscalls import monotonic, thread_ident
 from ..errors import ClientDisconnected, RequestRefused
@@ -166,8 +167,7 @@ class HttpCall:
 
     def cancelled(self, exc: BaseException) -> None:
         """The application was cancelled, because the server stops; or it has cancelled itself."""
-        task = asyncio.current_task()
-        refuse = self._host.stopping() if task is not None and task.cancelling() else None
+        refuse = self._host.stopping() if is_cancelled() else None
         if refuse is not None:
             self._give_up(refuse)
         else:

@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 from ..aio.awaiting import DONE
 from ..aio.callbacks import call_back, check_callback
+from ..aio.cancellation import is_cancelled
 from ..aio.flag import Flag
 from ..aio.opening import Answerable
+from ..aio.waiters import Waiters
 from ..aio.websocket import WebSocket, begin_close
 from ..codes import CloseCode
 from ..ending import Cause, Close, Ending
@@ -93,7 +95,7 @@ class WebSocketCall:
         self._body: list[bytes] = []
         # Whether the application may send nothing more, and whether it knows the end.
         self._finished = self._told = False
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters = Waiters()
         # The on_close callbacks that were registered before the answer.
         self._callbacks: list[Callable[[Ending], object]] = []
         scope["extensions"] = {
@@ -133,8 +135,7 @@ class WebSocketCall:
         try:
             returned = await application(self.scope, self.events.receive, self.events.send)
         except asyncio.CancelledError as exc:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if is_cancelled():
                 self._finish(Cause.CANCELLED, CloseCode.GOING_AWAY)
                 raise
             self._fail(exc)  # the application awaited something that was cancelled
@@ -189,12 +190,7 @@ class WebSocketCall:
     async def answered(self) -> None:
         """Wait until the request is answered or the client has disconnected."""
         while self._accepted is not None and not self._exchange.gone:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.add(waiter)
-            try:
-                await waiter
-            finally:
-                self._waiters.discard(waiter)
+            await self._waiters.wait()
 
     async def ended(self) -> Ending:
         """Wait for the end of the WebSocket."""
@@ -220,7 +216,7 @@ class WebSocketCall:
     def gone(self) -> None:
         """The request is answered without a WebSocket, or the client has disconnected before the answer."""
         self._accepted = None
-        self._wake()
+        self._waiters.wake()
 
     def over(self) -> None:
         """TCP has ended."""
@@ -228,12 +224,6 @@ class WebSocketCall:
         if (ending := self.ending()) is not None:
             for callback in callbacks:
                 call_back(callback, copy_context(), ending)
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, set()
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
 
     # -- send -------------------------------------------------------------------------
 
@@ -294,7 +284,7 @@ class WebSocketCall:
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             self.ws.on_close(callback)
-        self._wake()
+        self._waiters.wake()
 
     def _begin_response(self, event: dict[str, Any]) -> None:
         status = event["status"]

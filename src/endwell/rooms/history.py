@@ -81,9 +81,11 @@ class Log:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def append(self, publication: Publication, history: History, now: float) -> None:
+    # What changes a log returns by how many bytes it has grown: less than 0 if it has shrunk.
+
+    def append(self, publication: Publication, history: History, now: float) -> int:
         """Add the newest publication, and drop the oldest ones beyond the bounds of ``history``."""
-        size = size_of(publication.message)
+        before, size = self.bytes, size_of(publication.message)
         if self._entries is _NONE:
             self._entries = deque()
         self._entries.append(_Entry(publication, size, now + history.seconds))
@@ -94,11 +96,14 @@ class Log:
             or self._entries[0].expires <= now
         ):
             self._drop_oldest()
+        return self.bytes - before
 
-    def expire(self, now: float) -> None:
+    def expire(self, now: float) -> int:
         """Drop the publications that are too old."""
+        before = self.bytes
         while self._entries and self._entries[0].expires <= now:
             self._drop_oldest()
+        return self.bytes - before
 
     def after(self, sequence: int) -> Iterator[Publication]:
         """Iterate over the publications whose number is greater than ``sequence``."""
@@ -107,12 +112,14 @@ class Log:
             for entry in islice(self._entries, skipped, None):
                 yield entry.publication
 
-    def shrink(self, size: int) -> None:
+    def shrink(self, size: int) -> int:
         """Drop the oldest publications until at most ``size`` bytes are left."""
+        before = self.bytes
         while self._entries and self.bytes > max(size, 0):
             self._drop_oldest()
         if size <= 0:
             self._entries = _NONE  # empty messages, too
+        return self.bytes - before
 
     def _drop_oldest(self) -> None:
         self.bytes -= self._entries.popleft().size

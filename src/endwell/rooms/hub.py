@@ -122,10 +122,8 @@ class Hub(Generic[Listener]):
         room.sequence += 1
         publication = Publication(room.sequence, message)
         if history is not None:
-            before = room.log.bytes
-            room.log.append(publication, history, now)
+            self._bytes += room.log.append(publication, history, now)
             room.expires = now + history.seconds
-            self._bytes += room.log.bytes - before
             if self._bytes > self._max_bytes:
                 self._shrink(room)
         elif room.log:
@@ -140,9 +138,7 @@ class Hub(Generic[Listener]):
     def page(self, name: str, after: Position | None, limit: int | None, now: float) -> Page:
         """Read the history. ``after`` None means: from its beginning."""
         room = self._room(name, now)
-        before = room.log.bytes
-        room.log.expire(now)
-        self._bytes += room.log.bytes - before
+        self._bytes += room.log.expire(now)
         return page_after(room.position, room.log.after, after, limit)
 
     # -- listeners ----------------------------------------------------------------
@@ -241,7 +237,8 @@ class Hub(Generic[Listener]):
             if room.expires > now and room.log:
                 self._idle[name] = now  # to the end
             else:
-                self._forget(name, room)
+                self._clear(room)
+                del self._rooms[name]
         return left
 
     def end_graces(self, now: float) -> list[Left]:
@@ -277,17 +274,10 @@ class Hub(Generic[Listener]):
                 return
             if (room := self._rooms[name]) is not used:
                 self._clear(room)
-        before = used.log.bytes
-        used.log.shrink(before - (self._bytes - self._max_bytes))
-        self._bytes += used.log.bytes - before
+        self._bytes += used.log.shrink(used.log.bytes - (self._bytes - self._max_bytes))
 
     def _clear(self, room: _Room[Listener]) -> None:
-        self._bytes -= room.log.bytes
-        room.log.shrink(0)
-
-    def _forget(self, name: str, room: _Room[Listener]) -> None:
-        self._clear(room)
-        del self._rooms[name]
+        self._bytes += room.log.shrink(0)
 
 
 def page_after(

@@ -6,8 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ..advice import RetryAdvice
-from ..aio.broadcast import Slow, broadcast
+from ..aio.broadcast import Slow, broadcast, check_slow
 from ..aio.coroutines import refuse
+from ..aio.waiters import Waiters
 from ..aio.websocket import WebSocket, begin_close
 from ..codes import CloseCode
 from ..ending import Cause
@@ -70,7 +71,8 @@ class Room:
         self._listening: asyncio.Future[Position] | None = None
         #: The position of this process; None while it does not listen.
         self._position: Position | None = None
-        self._waiting: list[asyncio.Future[None]] = []
+        #: Calls of join() that wait for the next position.
+        self._waiters = Waiters()
         #: What the registry keeps for a connection that is in this room only.
         self._alone = (self,)
         self._tail = Tail()
@@ -154,8 +156,7 @@ class Room:
             BusUnavailable: The bus is not available. The text says whether the message may have been sent.
             ConcurrencyError: The server does not serve, or serves in another event loop.
         """
-        if slow not in ("skip", "close", "queue"):
-            raise ValueError(f"slow must be 'skip', 'close' or 'queue', not {slow!r}")
+        check_slow(slow)
         self._registry.check()
         kept = self._registry.check_message(message)
         call = Call(None if exclude is None else engine_of(exclude, "exclude"))
@@ -231,8 +232,7 @@ class Room:
             raise
         self._members.add(membership)
         if membership.key is not None:
-            grace = self._options.grace if membership._named else 0.0
-            info = dict(membership.info)
+            info, grace = dict(membership.info), self._grace_of(membership)
             self._registry.bus.enter(self.name, membership._number, membership.key, info, grace)
         return membership
 
@@ -256,10 +256,13 @@ class Room:
         """A connection has ended that is a member, or was joining."""
         membership = self._members.get(engine)
         if membership is None:
-            self._wake()
+            self._waiters.wake()
         else:
-            grace = self._options.grace if returns and membership._named else 0.0
-            self._leave(membership, grace)
+            self._leave(membership, self._grace_of(membership) if returns else 0.0)
+
+    def _grace_of(self, membership: Membership) -> float:
+        """How long its key waits for another connection, if it may return."""
+        return self._options.grace if membership._named else 0.0
 
     def _leave(self, membership: Membership, grace: float) -> None:
         if membership not in self._members:
@@ -320,7 +323,7 @@ class Room:
                 while self._position.epoch == after.epoch and self._position.sequence < after.sequence:
                     if not membership._engine.is_open:
                         await refuse(membership._engine)
-                    await self._next_publication()
+                    await self._waiters.wait()
             for publication in self._tail.after(after.sequence):
                 unsupported = broadcast([membership._engine], publication.message, "queue").unsupported
                 membership.missed += len(unsupported)
@@ -328,11 +331,6 @@ class Room:
         if lost or not known:
             return Gap(lost if known else None, replayed)
         return Resumed(replayed)
-
-    async def _next_publication(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
-        await waiter
 
     # -- publications -------------------------------------------------------------------
 
@@ -344,14 +342,7 @@ class Room:
 
     def _advance(self, position: Position) -> None:
         self._position = position
-        self._wake()
-
-    def _wake(self) -> None:
-        """Have the calls of join() that wait look again."""
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._waiters.wake()
 
     def _lost(self, lost: int | None, position: Position) -> None:
         """The bus has lost publications for this process."""

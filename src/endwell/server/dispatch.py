@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from ..aio.bind import format_peer
+from ..aio.cancellation import is_cancelled
 from ..aio.exchange import Exchange
 from ..aio.websocket import WebSocket, begin_close, close_for
 from ..codes import CloseCode
@@ -229,8 +230,7 @@ class Dispatcher:
         return self.drain_run.refuse()
 
     def _is_cancelled_by_stop(self) -> bool:
-        task, run = asyncio.current_task(), self.drain_run
-        return run is not None and run.has_cancelled and task is not None and task.cancelling() > 0
+        return self.drain_run is not None and self.drain_run.has_cancelled and is_cancelled()
 
     def _internal_error(self, request: Request, exc: BaseException, *, told: bool = False) -> Response:
         """Log ``exc``, and report the refusal, unless another one was ``told``: a 503 after ``open_timeout``."""
@@ -418,8 +418,7 @@ class Dispatcher:
                 if not route.blocking:
                     self._returned(ws)
         except asyncio.CancelledError as exc:
-            task = asyncio.current_task()
-            if task is not None and not task.cancelling():
+            if not is_cancelled():
                 # The handler awaited something that was cancelled.
                 await self._failed(ws, route, exc)
                 return

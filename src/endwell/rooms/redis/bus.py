@@ -17,7 +17,7 @@ from ..position import Message, Position, Publication
 from .link import WAIT_TIME, Link
 from .listening import Heard, Listening
 from .place import Place
-from .presence import Entry, Presence
+from .presence import Entry, Presence, presence_key
 from .scripts import PAGE, PUBLISH
 
 __all__ = ["RedisBus"]
@@ -155,19 +155,17 @@ class RedisBus(Bus):
 
     def _channel(self, room: str) -> bytes:
         # The databases of a server have their keys, but not their channels for themselves.
-        return f"{self._place.prefix}{{{room}}}:{self._place.database}".encode()
+        return self._place.key(room, str(self._place.database)).encode()
 
     def _keys(self, room: str) -> list[str]:
-        # The braces make all keys of a room be in one slot.
-        name = f"{self._place.prefix}{{{room}}}"
-        return [f"{name}:room", f"{name}:history"]
+        return [self._place.key(room, "room"), self._place.key(room, "history")]
 
     async def _read(
         self, room: str, after: Position | None, limit: int | None
     ) -> tuple[Position, int, list[Heard]]:
         """The position of a room, the number before the first one of its epoch, and the history."""
         start = ("", 0) if after is None else (after.epoch, after.sequence)
-        keys = [*self._keys(room), f"{self._place.prefix}{{{room}}}:present"]
+        keys = [*self._keys(room), presence_key(self._place, room)]
         reply = self._link.call(PAGE, keys, _FORGET_MS, *start, -1 if limit is None else limit)
         epoch, sequence, base, entries = await reply
         position = Position(epoch.decode(), sequence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
+from ...aio.waiters import Waiters
 from ..frames import Shared
 from ..position import Position
 
@@ -50,7 +51,7 @@ class Listening:
         self.overflowed = False
         self._buffer: list[Heard] = []
         self._bytes = 0
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters = Waiters()
 
     def follows(self, heard: Heard) -> bool | None:
         """Whether a publication is the next one. None if it is a repetition."""
@@ -97,11 +98,7 @@ class Listening:
     def advance(self, position: Position) -> None:
         """Publications up to ``position`` are delivered, or known to be lost."""
         self.position = position
-        if self._waiters:
-            waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+        self._waiters.wake()
 
     def reached(self, position: Position) -> bool:
         """Whether a position is behind."""
@@ -110,6 +107,4 @@ class Listening:
 
     async def change(self) -> None:
         """Wait until the position changes."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        await waiter
+        await self._waiters.wait()

@@ -54,6 +54,10 @@ class Place(NamedTuple):
             raise ValueError(f"the URL of the bus is wrong: {address}: {error}") from None
         return cls(address, prefix, int(arguments.get("db", 0)), kind, arguments)
 
+    def key(self, room: str, kind: str) -> str:
+        """The name of a key of a room. The braces make all keys of a room be in one slot of a cluster."""
+        return f"{self.prefix}{{{room}}}:{kind}"
+
     def connection(self) -> Any:
         """A connection that is not connected yet."""
         return self.connection_class(**self.arguments)

@@ -13,9 +13,10 @@ from ...errors import BusUnavailable
 from ..bus import Receiver
 from ..hub import Info, Present
 from .link import Link
+from .place import Place
 from .scripts import BURY, CONFIRM, END, ENTER, LEASE, LEAVE, PRESENCE
 
-__all__ = ["Entry", "Presence"]
+__all__ = ["Entry", "Presence", "presence_key"]
 
 logger = logging.getLogger("endwell.rooms")
 
@@ -33,6 +34,11 @@ class Entry(NamedTuple):
     key: str
     info: Info
     grace: float
+
+
+def presence_key(place: Place, room: str) -> str:
+    """The name of the hash of the presence in a room."""
+    return place.key(room, "present")
 
 
 class Presence:
@@ -58,7 +64,7 @@ class Presence:
     # -- names in Redis --------------------------------------------------------------
 
     def _hash(self, room: str) -> str:
-        return f"{self._link.place.prefix}{{{room}}}:present"
+        return presence_key(self._link.place, room)
 
     def _name(self, kind: str, process: str) -> str:
         return f"{self._link.place.prefix}{kind}:{process}"
