@@ -230,7 +230,7 @@ class Connection(Closing):
         if arrived:
             self.message_wanted = False
             self.messages_in += arrived
-            self._last_message_at = now
+            self.last_message_at = now
             if full:
                 self.dropped_messages += arrived
                 del messages[before:]
@@ -346,7 +346,7 @@ class Connection(Closing):
         else:
             self.outbox.append(bytes(payload))
         self.messages_out += 1
-        self._last_message_at = now
+        self.last_message_at = now
         return True
 
     def takes_binary(self) -> bool:
@@ -369,7 +369,7 @@ class Connection(Closing):
             if codec.share_key is not None:
                 frames[codec.share_key] = frame
         self.messages_out += 1
-        self._last_message_at = now
+        self.last_message_at = now
         return frame
 
     def ping(self, payload: bytes | None, now: float) -> bytes | None:

@@ -26,7 +26,7 @@ cdef class Liveness:
     cdef readonly dict _unanswered
     cdef long long _serial
     cdef double _expires_at
-    cdef double _last_message_at
+    cdef readonly double last_message_at
     cdef double _state_deadline
     cdef double _report_at
     cdef double _stalled_since

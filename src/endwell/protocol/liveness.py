@@ -85,7 +85,7 @@ class Liveness:
         # Whether the unanswered ping replaces one whose answer time fell into a stall of this process.
         self._reprobed = False
         self._expires_at = NEVER
-        self._last_message_at = now
+        self.last_message_at = now
         # Set by the closing machine: when the time of its state is over, and when the ending is reported even
         # if TCP has not ended.
         self._state_deadline = after(now, options.open_timeout)
@@ -96,7 +96,7 @@ class Liveness:
     def begin(self, now: float, pings: bool = True) -> None:
         """The connection has opened; ``pings``: the protocol has pings."""
         self._live = True
-        self.opened = self._last_message_at = now
+        self.opened = self.last_message_at = now
         if pings:
             self.last_heard = self.last_ping = now
             self._keepalive_at = after(now, self.options.ping_interval)
@@ -121,7 +121,7 @@ class Liveness:
                 self._state_deadline,
                 self._keepalive_at,
                 self.outbox.stuck_at,
-                after(self._last_message_at, self.options.idle_timeout),
+                after(self.last_message_at, self.options.idle_timeout),
                 self._expires_at,
             )
         else:
@@ -136,7 +136,7 @@ class Liveness:
             return Verdict.STUCK
         if now >= self._expires_at:
             return Verdict.EXPIRED
-        if now >= after(self._last_message_at, self.options.idle_timeout):
+        if now >= after(self.last_message_at, self.options.idle_timeout):
             return Verdict.IDLE
         verdict = self._check_keepalive(now, not_reading)
         self.rearm()

@@ -76,7 +76,7 @@ async def run_drain(server, **keywords):
 async def start_drain(server, **keywords):
     """A drain in progress, which has asked each connection to close."""
     draining = asyncio.create_task(run_drain(server, **keywords))
-    await until(lambda: server._drain_run and not server._drain_run._scheduled)
+    await until(lambda: server._drain_run and server._drain_run._closings.all_begun)
     return draining
 
 
@@ -134,7 +134,7 @@ async def test_an_answer_waits_briefly_for_its_thread_to_receive_again(transport
 
 
 async def test_a_peer_that_closes_during_the_idle_check_leaves_no_timer(face, monkeypatch, transport):
-    monkeypatch.setattr(endwell.server.drain.run, "QUIET", 2 * BOUND)
+    monkeypatch.setattr(endwell.server.drain.closings, "QUIET", 2 * BOUND)
     work = Work(0, face)
     async with work.server.serving(ssl=transport.server):
         with await RawPeer.connect(work.server.port, transport.client) as peer:
@@ -486,7 +486,7 @@ async def test_a_cancelled_drain_ends_at_once():
         await ws.send("hello")
         await work.begun.wait()
         draining = asyncio.create_task(work.server.drain())
-        await until(lambda: work.server._drain_run and not work.server._drain_run._scheduled)
+        await until(lambda: work.server._drain_run and work.server._drain_run._closings.all_begun)
         draining.cancel()
         with pytest.raises(asyncio.CancelledError):
             await draining
@@ -560,7 +560,7 @@ async def test_messages_that_cross_the_close_reach_only_handlers_without_pending
 
 async def test_a_new_client_has_time_for_its_first_request(transport, face, monkeypatch):
     # The Close at the client's moment must come long before the question, to be ruled out.
-    monkeypatch.setattr(endwell.server.drain.run, "QUIET", PROMPT)
+    monkeypatch.setattr(endwell.server.drain.closings, "QUIET", PROMPT)
     work = Work(0, face)
     async with work.server.serving(ssl=transport.server):
         with await RawPeer.connect(work.server.port, transport.client) as peer:
@@ -575,7 +575,7 @@ async def test_a_new_client_has_time_for_its_first_request(transport, face, monk
 
 
 async def test_a_handler_that_receives_again_gets_time_for_a_next_request(transport, face, monkeypatch):
-    monkeypatch.setattr(endwell.server.drain.run, "QUIET", PROMPT)
+    monkeypatch.setattr(endwell.server.drain.closings, "QUIET", PROMPT)
     server = endwell.Server()
     taken, asked, came = (threading.Event() for _ in range(3))
 

@@ -64,7 +64,7 @@ async def send_unanswered(server, ws, message, count=1):
 @pytest.mark.virtual_clock
 async def test_a_session_replaced_during_a_drain_closes_with_replaced(monkeypatch):
     # The older connection waits for its next message and must not be drained before it is replaced.
-    monkeypatch.setattr(endwell.server.drain.run, "QUIET", 3.0)
+    monkeypatch.setattr(endwell.server.drain.closings, "QUIET", 3.0)
     server = hall()
     endings = []
     server.on_close(lambda ws, ending: endings.append(ending.cause))
@@ -99,7 +99,7 @@ async def test_after_a_drain_no_session_is_left():
 async def test_a_broadcast_during_a_drain_reaches_open_connections_only(
     monkeypatch,
 ):
-    monkeypatch.setattr(endwell.server.drain.run, "QUIET", 0.0)  # a new client is closed at once, too
+    monkeypatch.setattr(endwell.server.drain.closings, "QUIET", 0.0)  # a new client is closed at once, too
     server = hall()
     async with server.serving(), endwell.connect(url(server, "/ada")) as busy:
         everybody = set()

@@ -20,14 +20,14 @@ from math import inf
 from typing import Any
 
 from ...aio.opening import Opening
-from ...aio.quiescence import Quiescence
 from ...aio.syscalls import monotonic
-from ...aio.websocket import WebSocket, bytes_sent, end_delivery, messages_consumed, quiesce
+from ...aio.websocket import WebSocket, bytes_sent, end_delivery
 from ...ending import Cause, Ending
 from ...errors import ServiceUnavailable
 from ...sync.portal import Portal
 from ..router import Route
 from ..threads import HandlerThreads
+from .closings import Closings
 from .report import DrainReport, by_name, counted
 from .timetable import CLEANUP_TIME, Drain, Phase, Timetable
 
@@ -35,8 +35,6 @@ __all__ = ["DrainRun"]
 
 logger = logging.getLogger("endwell.server")
 
-#: If nothing arrives for this number of seconds, about a round trip, then no message is in transit.
-QUIET = 0.25
 #: Seconds after the last closings until a log line names the handlers that still run.
 LOG_DELAY = 1.0
 #: Seconds between two checks of the schedule while closings are due.
@@ -67,31 +65,24 @@ class DrainRun:
         self._openings = openings
         self._callbacks = Portal.of(asyncio.get_running_loop()).callbacks
         self._handlers = handlers
-        self._scheduled = deque(
-            (self.timetable.close_time(index, random.random()), ws)  # noqa: S311  (jitter, not a secret)
-            for index, ws in enumerate(connections)
-        )
-        # Connections that are due, but whose handler is busy. At the time in `_busy`, reading from the peer
-        # is paused; at the time in `_last_calls`, the connection is closed.
-        self._busy: deque[tuple[float, WebSocket]] = deque()
-        self._last_calls: deque[tuple[float, WebSocket]] = deque()
+        self._closings = Closings(self.timetable.busy_time, self._send_close)
         # Connections whose Close was sent. At the given time they are aborted, unless the number of sent
         # bytes has changed.
         self._closing: deque[tuple[float, WebSocket, int]] = deque()
         self._log_due = self.timetable.begins(Phase.WAIT) + LOG_DELAY
-        self._quiescence: dict[WebSocket, Quiescence] = {}
         self._phase = Phase.CLOSE
         #: Whether the tasks of handlers and pages are cancelled.
         self.has_cancelled = False
         self._phases: dict[Phase, float] = {}
         self._began = self._entered = monotonic()
         self._endings: Counter[str] = Counter()
-        self._consumed_at_close: dict[WebSocket, int] = {}
-        self._refused = self._last_called = self._unanswered = self._cancelled = 0
+        self._refused = self._cancelled = 0
         self._slowest: tuple[str, float] | None = None
         self._nothing_left = asyncio.Event()
         self._finished = asyncio.Event()
-        for ws in connections:
+        for index, ws in enumerate(connections):
+            jitter = random.random()  # noqa: S311  (not a secret)
+            self._closings.schedule(self.timetable.close_time(index, jitter), ws)
             ws.on_close(partial(self._ended, ws))
         running: list[asyncio.Future[Any]] = [*tasks, *threads.running]
         for waited in running:
@@ -119,11 +110,12 @@ class DrainRun:
 
     def close(self, ws: WebSocket) -> None:
         """Send a Close on ``ws``."""
-        if ws.is_open:
-            self._consumed_at_close[ws] = messages_consumed(ws)
-            code, reason = self.timetable.drain.code, self.timetable.reason(self.elapsed())
-            end_delivery(ws, Cause.SERVER_DRAINED, code, reason)
-            self._schedule_abort(ws)
+        self._closings.close(ws)
+
+    def _send_close(self, ws: WebSocket) -> None:
+        code, reason = self.timetable.drain.code, self.timetable.reason(self.elapsed())
+        end_delivery(ws, Cause.SERVER_DRAINED, code, reason)
+        self._schedule_abort(ws)
 
     def _schedule_abort(self, ws: WebSocket) -> None:
         self._closing.append((self.elapsed() + self.timetable.abort_delay, ws, bytes_sent(ws)))
@@ -204,22 +196,7 @@ class DrainRun:
 
     def _close_due(self, now: float) -> float:
         """Process the connections that are due; returns the next time at which one is due."""
-        busy_time = self.timetable.busy_time
-        while self._scheduled and self._scheduled[0][0] <= now:
-            moment, ws = self._scheduled.popleft()
-            if ws.is_open:
-                self._quiescence[ws] = quiesce(ws, partial(self.close, ws), min(QUIET, busy_time / 4))
-                self._busy.append((moment + busy_time / 2, ws))
-        while self._busy and self._busy[0][0] <= now:
-            moment, ws = self._busy.popleft()
-            if ws.is_open:
-                self._last_calls.append((moment + busy_time / 2, ws))
-                self._quiescence[ws].stop_reading()
-        while self._last_calls and self._last_calls[0][0] <= now:
-            _, ws = self._last_calls.popleft()
-            if ws.is_open:
-                self._last_called += 1
-            self.close(ws)
+        following = self._closings.close_due(now)
         while self._closing and self._closing[0][0] <= now:
             _, ws, taken = self._closing.popleft()
             if ws in self._connections:
@@ -230,8 +207,7 @@ class DrainRun:
         if self._log_due <= now:
             self._log_due = inf
             self._log_running_handlers()
-        queues = (self._scheduled, self._busy, self._last_calls, self._closing)
-        return min([self._log_due, *(queue[0][0] for queue in queues if queue)])
+        return min(following, self._log_due, self._closing[0][0] if self._closing else inf)
 
     def _log_running_handlers(self) -> None:
         """Log the handlers that still run after their connection has ended, and so delay the stop."""
@@ -249,8 +225,8 @@ class DrainRun:
             connections=self.timetable.count,
             endings=dict(self._endings),
             refused=self._refused,
-            last_called=self._last_called,
-            unanswered=self._unanswered,
+            last_called=self._closings.last_called,
+            unanswered=self._closings.unanswered,
             cancelled=self._cancelled,
             stuck=tuple(sorted(route.name for route in self._handlers.values())),
             slowest=self._slowest,
@@ -260,10 +236,7 @@ class DrainRun:
 
     def _ended(self, ws: WebSocket, ending: Ending) -> None:
         self._endings["clean" if ending.clean else ending.tcp.value] += 1
-        if (idle := self._quiescence.pop(ws, None)) is not None:
-            idle.stop()
-        if (taken := self._consumed_at_close.pop(ws, None)) is not None:
-            self._unanswered += ending.messages_in - taken
+        self._closings.ended(ws, ending)
         self._check_finished()
 
     def _check_finished(self, _task: object = None) -> None:
