@@ -87,6 +87,8 @@ BY_NOBODY = {
     "restarting: new workers start",
     "restarting: the new workers are ready, the old ones drain",
     "the event loop is blocked: the process exits; these are the stacks of its threads:",
+    "shed: %d closed in %.1f s",
+    "shed: %d of %s will close",
     "stopping: %s",
     "a worker has not read %d bytes: it gets no publications until it has",
     "a worker has sent a frame of kind %d that is not valid",

@@ -37,6 +37,7 @@ __all__ = [
     "close_for",
     "deliver_to",
     "end_delivery",
+    "last_message_at",
     "loop_of",
     "messages_consumed",
     "observe",
@@ -631,6 +632,11 @@ def bytes_sent(ws: WebSocket) -> int:
 def opened_at(ws: WebSocket) -> float:
     """When the connection opened, in seconds of the monotonic clock."""
     return ws._core.opened
+
+
+def last_message_at(ws: WebSocket) -> float:
+    """When the last message came or went, or the connection opened, in seconds of the monotonic clock."""
+    return ws._core.last_message_at
 
 
 def loop_of(ws: WebSocket) -> asyncio.AbstractEventLoop:

@@ -85,6 +85,7 @@ class Liveness:
         # Whether the unanswered ping replaces one whose answer time fell into a stall of this process.
         self._reprobed = False
         self._expires_at = NEVER
+        #: When the last message came or went; before the first one, when the connection opened.
         self.last_message_at = now
         # Set by the closing machine: when the time of its state is over, and when the ending is reported even
         # if TCP has not ended.

@@ -32,6 +32,7 @@ from .dispatch import Dispatcher
 from .drain.callbacks import call_on_drain
 from .drain.report import DrainReport
 from .drain.run import DrainRun
+from .drain.shed import ShedRun, check_shed
 from .drain.timetable import Drain, DrainKeywords
 from .files import browser_module, slash, static
 from .lifespan import start, stop
@@ -132,6 +133,7 @@ class Server:
         #: The connections that are open or closing.
         self.connections: set[WebSocket] = self._dispatcher.connections
         self._drain_callbacks: list[Callable[[Drain], object]] = []
+        self._shed_run: ShedRun | None = None
         self._start_callbacks: list[Callable[[], object]] = []
         self._stop_callbacks: list[Callable[[], object]] = []
         #: Called in the event loop with each exchange that is answered, and the status. They must not raise.
@@ -773,12 +775,8 @@ class Server:
             raise ValueError("drain() while the server does not serve")
         if self._drain_run is not None:
             return await self._drain_run.finished()
-        if not plan.listen:
-            self._listener.close()
-        self._listener.end_keep_alive()
-        self.draining.set()
+        self._announce_drain(self._listener, plan)
         dispatcher = self._dispatcher
-        dispatcher.threads.draining.set()
         for callback in self._drain_callbacks:
             dispatcher.start(call_on_drain(callback, plan, dispatcher.threads))
         dispatcher.drain_run = DrainRun(
@@ -791,6 +789,74 @@ class Server:
         )
         dispatcher.mounts.refuse_undecided()
         return await dispatcher.drain_run.run()
+
+    def _announce_drain(self, listener: Listener, plan: Drain) -> None:
+        if not plan.listen:
+            listener.close()
+        listener.end_keep_alive()
+        self.draining.set()
+        self._dispatcher.threads.draining.set()
+        if self._shed_run is not None:
+            self._shed_run.stop()
+
+    async def shed(  # size: most of it is documentation
+        self, fraction: float = 0.25, over: float = 60.0
+    ) -> int:
+        """Close a share of the connections, so that a load balancer gives them to other servers.
+
+        Use it after a new server has been added behind the load balancer: WebSockets are long-lived, so the
+        new server gets its share only when clients reconnect. The connections on which no message has come or
+        gone for the longest time are closed first. Each is closed like in a drain, as soon as its handler
+        waits for a message and none has arrived, so that no message is lost. It gets 1012
+        (``CloseCode.SERVICE_RESTART``) with the advice to return at once, and its Ending has the cause SHED.
+        The server accepts new connections meanwhile. A drain ends the call.
+
+        With :meth:`run`, SIGUSR1 does the same with the default arguments, unless the application handles this
+        signal. With workers, send it to the supervisor.
+
+        Args:
+            fraction: The share of the open connections, above 0 and at most 1. Default: 0.25.
+            over: Seconds over which the closings are spread, so that the clients do not all reconnect at the
+                same time. Default: 60.
+
+        Returns:
+            The number of connections that were closed, when all of them have ended.
+
+        Raises:
+            TypeError: An argument is not a number.
+            ValueError: An argument is out of range, or the server does not serve.
+            RuntimeError: Another call is still running.
+
+        Example:
+            ```python
+            import asyncio
+            from endwell import Server, connect
+
+            server = Server()
+
+            @server.websocket("/")
+            async def handler(ws):
+                await ws.wait_closed()
+
+            async def main():
+                async with server.serving(port=0), connect(f"ws://127.0.0.1:{server.port}/") as ws:
+                    print(await server.shed(1, over=0), (await ws.closed).code)  # 1 1012
+
+            asyncio.run(main())
+            ```
+        """
+        check_shed(fraction, over)
+        if self._listener is None:
+            raise ValueError("shed() while the server does not serve")
+        if self._shed_run is not None:
+            raise RuntimeError("shed() while another call of shed() is still running")
+        if self._drain_run is not None:
+            return 0
+        self._shed_run = ShedRun(self.connections, fraction, over)
+        try:
+            return await self._shed_run.run()
+        finally:
+            self._shed_run = None
 
     @property
     def _drain_run(self) -> DrainRun | None:

@@ -82,7 +82,7 @@ def run(
         if bus is not None:
             use_bus(server.rooms, bus)
         faulthandler.enable()  # the supervisor sends SIGABRT to a worker that does not exit in time
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # only the supervisor handles it
+        _leave_signals_to_supervisor()
         control = ProcessControl(config.share(options.drain), channel, loads)
         if options.max_requests is not None:
             count = RequestCount(options.max_requests, options.max_requests_jitter, control.ask_for_successor)
@@ -100,6 +100,13 @@ def run(
         server._serve_on(lambda: passed or _listening(listen), ssl, should_defer=should_defer),
         control,
     )
+
+
+def _leave_signals_to_supervisor() -> None:
+    """Ignore the signals that it handles. A terminal, or ``kill`` of a process group, sends them to workers, too."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def supervise(listen: Listen, options: ProcessOptions, max_history: int = MAX_HISTORY) -> None:
@@ -144,8 +151,8 @@ def _run(server: Server, serving: AbstractAsyncContextManager[Server], control: 
     executor = _Executor()
     loop.set_default_executor(executor)
     main = loop.create_task(_serve(server, serving, control))
-    control.begin(loop, main)
-    with _Signals(loop, control.stop, control.limit) as signals:
+    control.begin(loop, main, server.shed)
+    with _Signals(loop, control.stop, control.shed, control.limit) as signals:
         try:
             _run_to_the_end(loop, main, signals)
         except StartupFailed as exc:
@@ -214,15 +221,22 @@ def _write_line(text: str) -> None:
 
 
 class _Signals:
-    """Calls ``stop`` in the loop after SIGINT, SIGTERM and SIGHUP, while the block runs.
+    """Calls ``stop`` in the loop after SIGINT, SIGTERM and SIGHUP, and ``shed`` after SIGUSR1, while the block runs.
 
     A handler that blocks the event loop prevents the stop. So the process exits ``limit`` seconds after the
     first signal, even then.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, stop: Callable[[], object], limit: float) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        stop: Callable[[], object],
+        shed: Callable[[], object],
+        limit: float,
+    ) -> None:
         self._loop = loop
         self._stop = stop
+        self._shed = shed
         self._limit = limit
         self._watchdog: Watchdog | None = None
         self._begun = False
@@ -236,6 +250,9 @@ class _Signals:
             if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
                 # Leave SIGHUP alone if it is ignored (nohup, a worker), or if the application handles it.
                 numbers.append(signal.SIGHUP)
+            if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+                # Leave it alone if the application handles it: faulthandler.register(SIGUSR1), for example.
+                numbers.append(signal.SIGUSR1)
             for number in numbers:
                 # Not loop.add_signal_handler(), whose handler does not run while the loop is blocked.
                 self._before[number] = signal.signal(number, self._on_signal)
@@ -256,6 +273,9 @@ class _Signals:
         # When a terminal closes, SIGHUP may arrive twice: from the kernel and from the shell.
         if number == signal.SIGHUP:
             self.begin()
+        elif number == signal.SIGUSR1:
+            with suppress(RuntimeError):  # the loop is already closed
+                self._loop.call_soon_threadsafe(self._shed)
         else:
             self._request_stop()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from math import inf
+from typing import Any
 
 from ...aio.bind import format_address
 from ...aio.flag import Flag
@@ -61,6 +62,8 @@ class ProcessControl:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[None] | None = None
         self._ready = False
+        self._shed: Callable[[], Coroutine[Any, Any, object]] | None = None
+        self._shedding: asyncio.Task[object] | None = None
 
     @property
     def unsupervised(self) -> bool:
@@ -81,9 +84,17 @@ class ProcessControl:
 
     # -- stop requests ------------------------------------------------------------
 
-    def begin(self, loop: asyncio.AbstractEventLoop, main: asyncio.Task[None]) -> None:
-        """Start reading from the supervisor; ``main`` is cancelled by a request to stop immediately."""
-        self._loop, self._main = loop, main
+    def begin(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        main: asyncio.Task[None],
+        shed: Callable[[], Coroutine[Any, Any, object]],
+    ) -> None:
+        """Start reading from the supervisor.
+
+        ``main`` is cancelled by a request to stop immediately. ``shed`` is :meth:`Server.shed`.
+        """
+        self._loop, self._main, self._shed = loop, main, shed
         if self._channel is not None:
             loop.add_reader(self._channel.fileno(), self._read_channel)
 
@@ -118,6 +129,13 @@ class ProcessControl:
                 # The server is still starting, perhaps waiting for a database; no client is connected yet.
                 self._main.cancel()
 
+    def shed(self) -> None:
+        """Close a share of the connections, so that other machines get their share."""
+        if self._loop is None or self._shed is None or not self._ready or self._plan is not None:
+            return
+        if self._shedding is None or self._shedding.done():
+            self._shedding = self._loop.create_task(self._shed())
+
     def _stop_at_once(self) -> None:
         assert self._main is not None
         self._began = -inf
@@ -128,6 +146,8 @@ class ProcessControl:
         for word, _ in self._channel.receive():
             if word == "now":
                 self._stop_at_once()
+            elif word == "shed":
+                self.shed()
             elif word in _DRAIN_CHANGES:
                 self._request_stop(self._drain.replace(**_DRAIN_CHANGES[word]))
         if self._channel.ended:

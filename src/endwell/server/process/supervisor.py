@@ -49,7 +49,8 @@ class Supervisor:
     """Keeps ``options.workers`` workers running until a signal stops it.
 
     The first SIGTERM or SIGINT makes all workers drain; the second one stops them immediately. SIGHUP starts
-    new workers, and makes the old ones drain as soon as the new ones listen.
+    new workers, and makes the old ones drain as soon as the new ones listen. SIGUSR1 makes all workers close a
+    share of their connections (:meth:`Server.shed`).
 
     Raises:
         TypeError: ``workers`` is not an integer.
@@ -132,7 +133,9 @@ class Supervisor:
             descriptor = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
             # Not a constant, because the module can be imported on Windows, which has only two of these
             # signals.
-            numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+            numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD]
+            if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+                numbers.append(signal.SIGUSR1)  # otherwise the application handles it
             before = {number: signal.signal(number, self._on_signal) for number in numbers}
             try:
                 yield
@@ -210,6 +213,10 @@ class Supervisor:
         elif number == signal.SIGHUP and not self._stopping:
             self._restart_again = True
             self._advance()
+        elif number == signal.SIGUSR1 and not self._stopping:
+            for worker in self._workers:
+                if worker.ready and not worker.leaving:
+                    worker.channel.send("shed")
 
     def _files_changed(self, names: list[str]) -> None:
         if names and not self._stopping:
