@@ -108,6 +108,8 @@ class Cause(Enum):
     HANDLER_ERROR = ("handler_error", "the handler raised an exception", Initiator.LOCAL, CloseCode.INTERNAL_ERROR, Retry.LATER)
     SERVER_DRAINED = ("server_drained", "the server is stopping", Initiator.LOCAL, CloseCode.GOING_AWAY, Retry.NOW)
     SHED = ("shed", "the server moved the connection to another server", Initiator.LOCAL, CloseCode.SERVICE_RESTART, Retry.NOW)
+    AUTH_EXPIRED = ("auth_expired", "the authorization expired", Initiator.LOCAL, CloseCode.UNAUTHORIZED, Retry.LATER)
+    AUTH_REVOKED = ("auth_revoked", "the authorization was revoked", Initiator.LOCAL, CloseCode.FORBIDDEN, Retry.NEVER)
     REPLACED = ("replaced", "a newer connection took over", Initiator.LOCAL, CloseCode.REPLACED, Retry.NEVER)
     PROTOCOL_ERROR = ("protocol_error", "the peer broke the protocol", Initiator.LOCAL, CloseCode.PROTOCOL_ERROR, Retry.NEVER)
     INVALID_DATA = ("invalid_data", "the peer sent text that is not UTF-8", Initiator.LOCAL, CloseCode.INVALID_DATA, Retry.NEVER)

@@ -27,6 +27,7 @@ cdef class WebSocket:
     cdef public object _send_lock
     cdef public Py_ssize_t _queued
     cdef public Py_ssize_t _write_limit
+    cdef object _subject
     cdef public set _watchers
     cdef public dict _pings
     cdef readonly list _callbacks
@@ -47,6 +48,7 @@ cpdef close_for(WebSocket ws, cause, code, reason=*)
 cpdef end_delivery(WebSocket ws, cause, code, reason)
 @cython.locals(receiver=Receiver)
 cpdef quiesce(WebSocket ws, callback, double quiet)
+cpdef stop_delivery(WebSocket ws)
 cpdef messages_consumed(WebSocket ws)
 cpdef bytes_sent(WebSocket ws)
 cpdef opened_at(WebSocket ws)

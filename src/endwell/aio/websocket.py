@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
+from datetime import datetime
 from typing import Any, cast
 from weakref import ref
 
@@ -22,6 +23,7 @@ from ..protocol.receiver import Receiver
 from ..wire.codec import Buffer, check_message
 from . import coroutines
 from .alive import Alive
+from .authorization import check_subject, deadline_of
 from .awaiting import DONE, Receive, Slot
 from .callbacks import Observer, call_back, check_callback
 from .driver import Driver
@@ -44,6 +46,7 @@ __all__ = [
     "opened_at",
     "quiesce",
     "socket_of",
+    "stop_delivery",
 ]
 
 logger = logging.getLogger("endwell")
@@ -118,6 +121,7 @@ class WebSocket:
         self._send_lock: asyncio.Lock | None = None
         self._queued = 0
         self._write_limit = stream.core.options.write_limit
+        self._subject: str | None = None
         self._watchers: set[asyncio.Future[None]] | None = None
         self._pings: dict[bytes, asyncio.Future[float]] | None = None
         self._callbacks: list[tuple[Callable[[Ending], object], Context]] | None = None
@@ -273,6 +277,11 @@ class WebSocket:
         """The local address, in the format of the socket module."""
         return self._stream.local_address
 
+    @property
+    def subject(self) -> str | None:
+        """The user or account that :meth:`authorize` has named; None before."""
+        return self._subject
+
     def __repr__(self) -> str:
         state = str(self.ending) if self._over else self._core.state.name.lower()
         return f"<WebSocket {self.request.path!r} {self.remote_address!r} {state}>"
@@ -400,6 +409,55 @@ class WebSocket:
         self._guard("abort")
         self._core.close(Close(CloseCode.GOING_AWAY), monotonic())
         self._stream.abort()
+
+    def authorize(self, *, until: datetime | None = None, subject: str | None = None) -> None:
+        """Limit the time for which this connection is authorized. Only for connections of a server.
+
+        At that time the connection is closed with 3000 (``CloseCode.UNAUTHORIZED``) and the advice to fetch a
+        new token and return. Its Ending has the cause AUTH_EXPIRED. Messages that arrive after that time are
+        dropped; those that arrived before can still be received. A further call moves the time, such as after
+        a message with a new token. :meth:`Server.revoke` closes all connections of a subject.
+
+        Precedent: the expiry of a connection in Centrifugo, and the field ``exp`` of RFC 7519 §4.1.4.
+
+        Args:
+            until: The time, with a time zone. A time in the past closes the connection now. Default: None, no
+                limit.
+            subject: The user or account, such as the field ``sub`` of a token. Default: None, the subject
+                stays as it is.
+
+        Raises:
+            TypeError: An argument has the wrong type, or this is the connection of a client.
+            ValueError: ``until`` has no time zone, or ``subject`` is empty.
+
+        Example:
+            ```python
+            import asyncio
+            from datetime import UTC, datetime, timedelta
+            from endwell import Server, connect
+
+            server = Server()
+
+            @server.websocket("/")
+            async def handler(ws):
+                ws.authorize(until=datetime.now(UTC) + timedelta(seconds=0.1), subject="ada")
+                await ws.wait_closed()
+
+            async def main():
+                async with server.serving(port=0), connect(f"ws://127.0.0.1:{server.port}/") as ws:
+                    print(await ws.wait_closed())
+
+            asyncio.run(main())
+            ```
+        """
+        self._guard("authorize")
+        if self._open_set is None:
+            raise TypeError("authorize() is for connections of a server; this one is a client's")
+        check_subject(subject)
+        self._core.authorize(deadline_of(until))
+        if subject is not None:
+            self._subject = subject
+        self._stream.settle()
 
     def wait_closed(self) -> Coroutine[Any, Any, Ending]:
         """Wait for the end of the connection and return its :class:`Ending`. Await the result."""
@@ -601,6 +659,11 @@ def end_delivery(ws: WebSocket, cause: Cause, code: int, reason: str) -> None:
     else:
         core.resume(Pause.DELIVERY)
     begin_close(ws, cause, code, reason)
+
+
+def stop_delivery(ws: WebSocket) -> None:
+    """Drop the messages that arrive from now on. Used before a close."""
+    ws._core.pause(Pause.DELIVERY)
 
 
 def quiesce(ws: WebSocket, callback: Callable[[], object], quiet: float) -> Quiescence:

@@ -234,6 +234,8 @@ _LOCAL = Initiator.LOCAL
 _NO_CUE: tuple[Cue, BaseException | None] = (_WE_CLOSE, None)
 #: The reason of the Close after `max_lifetime`. It advises the client to reconnect within a second.
 _RECONNECT_REASON = RetryAdvice(0, 1).reason(Cause.LIFETIME_REACHED.meaning)
+#: The reason of the Close at the end of the authorization.
+_UNAUTHORIZED_REASON = RetryAdvice(0, 1).reason("authorization expired: fetch a new token")
 
 
 class Closing(Liveness):
@@ -381,6 +383,8 @@ class Closing(Liveness):
         reason = cause.meaning
         if verdict is Verdict.EXPIRED and not self.client:
             reason = _RECONNECT_REASON
+        elif verdict is Verdict.UNAUTHORIZED:
+            reason = _UNAUTHORIZED_REASON
         self._close = Close(cause.close_code, reason)
         self.cue(cue, now, cause)
 
@@ -516,5 +520,6 @@ _ENDINGS = {
     Verdict.SILENT: (Cause.KEEPALIVE_TIMEOUT, Cue.SILENT),
     Verdict.STUCK: (Cause.WRITE_TIMEOUT, Cue.STUCK),
     Verdict.EXPIRED: (Cause.LIFETIME_REACHED, Cue.WE_CLOSE),
+    Verdict.UNAUTHORIZED: (Cause.AUTH_EXPIRED, Cue.WE_CLOSE),
     Verdict.IDLE: (Cause.IDLE_TIMEOUT, Cue.WE_CLOSE),
 }

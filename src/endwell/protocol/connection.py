@@ -53,7 +53,7 @@ _DIRECT_READ = 16 * 1024
 _OPEN, _LINGERING = State.OPEN, State.LINGERING
 _ACCEPTED, _THEY_CLOSE = Cue.ACCEPTED, Cue.THEY_CLOSE
 _PEER_CLOSED = Cause.PEER_CLOSED
-_NOTHING, _PING = Verdict.NOTHING, Verdict.PING
+_NOTHING, _PING, _UNAUTHORIZED = Verdict.NOTHING, Verdict.PING, Verdict.UNAUTHORIZED
 _REQUEST, _DELIVERY, _EOF = int(Pause.REQUEST), int(Pause.DELIVERY), int(Pause.EOF)
 _INBOX, _NOT_ASKED = int(Pause.INBOX), int(Pause.AHEAD)
 
@@ -301,6 +301,8 @@ class Connection(Closing):
             if verdict is _PING:
                 self.last_payload = self.ping(None, now)
             elif verdict is not _NOTHING:
+                if verdict is _UNAUTHORIZED:
+                    self.pause(_DELIVERY)  # what comes from now on is not authorized
                 self.end_for(verdict, now)
         else:
             self.time_up(now)

@@ -26,6 +26,8 @@ cdef class Liveness:
     cdef readonly dict _unanswered
     cdef long long _serial
     cdef double _expires_at
+    cdef double _authorized_until
+    cdef double _lifetime_ends_at
     cdef readonly double last_message_at
     cdef double _state_deadline
     cdef double _report_at
@@ -37,6 +39,7 @@ cdef class Liveness:
     cpdef begin(self, double now, bint pings=*)
     cpdef stop(self)
     cpdef limit_lifetime(self, double now, double jitter)
+    cpdef authorize(self, double until)
     cpdef rearm(self)
     cpdef check(self, double now, bint not_reading)
     cdef _check_keepalive(self, double now, bint not_reading)

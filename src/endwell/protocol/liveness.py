@@ -28,6 +28,7 @@ class Verdict(Enum):
     SILENT = "the peer is dead: end the connection"
     STUCK = "the peer accepts no data: end the connection"
     EXPIRED = "the connection has reached its maximum lifetime"
+    UNAUTHORIZED = "the authorization of the connection has expired"
     IDLE = "no message went either way for too long"
 
 
@@ -84,7 +85,9 @@ class Liveness:
         self._serial = 0
         # Whether the unanswered ping replaces one whose answer time fell into a stall of this process.
         self._reprobed = False
+        # The earlier of the end of the lifetime and of the authorization.
         self._expires_at = NEVER
+        self._authorized_until = self._lifetime_ends_at = NEVER
         #: When the last message came or went; before the first one, when the connection opened.
         self.last_message_at = now
         # Set by the closing machine: when the time of its state is over, and when the ending is reported even
@@ -113,7 +116,14 @@ class Liveness:
     def limit_lifetime(self, now: float, jitter: float) -> None:
         """Limit the lifetime to ``max_lifetime``, shortened by a share that ``jitter``, in [0, 1), determines."""
         if self.options.max_lifetime is not None:
-            self._expires_at = now + self.options.max_lifetime * (1 - _LIFETIME_JITTER * jitter)
+            self._lifetime_ends_at = now + self.options.max_lifetime * (1 - _LIFETIME_JITTER * jitter)
+            self._expires_at = min(self._lifetime_ends_at, self._authorized_until)
+
+    def authorize(self, until: float) -> None:
+        """The connection is authorized until this time. It replaces the one of the last call."""
+        self._authorized_until = until
+        self._expires_at = min(self._lifetime_ends_at, until)
+        self.rearm()
 
     def rearm(self) -> None:
         """Set ``deadline`` to the earliest of all deadlines."""
@@ -136,7 +146,7 @@ class Liveness:
         if now >= self.outbox.stuck_at:
             return Verdict.STUCK
         if now >= self._expires_at:
-            return Verdict.EXPIRED
+            return Verdict.UNAUTHORIZED if now >= self._authorized_until else Verdict.EXPIRED
         if now >= after(self.last_message_at, self.options.idle_timeout):
             return Verdict.IDLE
         verdict = self._check_keepalive(now, not_reading)

@@ -39,6 +39,7 @@ from .lifespan import start, stop
 from .mounts import Mount, check_max_body, check_prefix
 from .observers import Observers
 from .process.options import ProcessOptions
+from .revoke import revoke
 from .router import AcceptFunction, RouteKeywords, RouteOptions, Router, blocks, check_methods
 from .run import Listen, run
 from .sessions import Sessions
@@ -798,6 +799,25 @@ class Server:
         self._dispatcher.threads.draining.set()
         if self._shed_run is not None:
             self._shed_run.stop()
+
+    async def revoke(self, subject: str) -> int:
+        """Close all connections of a subject, such as those of a user whose account is blocked.
+
+        They are the connections for which :meth:`WebSocket.authorize` has named this subject. They get 3003
+        (``CloseCode.FORBIDDEN``), which tells their clients not to return, and their Ending has the cause AUTH_REVOKED. Messages that arrive after
+        the call are dropped. New connections of the subject are for the application to refuse.
+
+        Args:
+            subject: The user or account.
+
+        Returns:
+            The number of connections of this process that were closed.
+
+        Raises:
+            TypeError: ``subject`` is not a str.
+            ValueError: ``subject`` is empty.
+        """
+        return revoke(self.connections, subject)
 
     async def shed(  # size: most of it is documentation
         self, fraction: float = 0.25, over: float = 60.0

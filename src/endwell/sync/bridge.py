@@ -18,6 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from datetime import datetime
 from functools import partial
 from typing import TypeAlias
 
@@ -315,6 +316,13 @@ class Bridge(Receiver):
         """Cut the connection."""
         self.portal.guard()
         self.portal.soon(self.ws.abort)
+
+    def authorize(self, until: datetime | None, subject: str | None) -> None:
+        """See :meth:`endwell.sync.WebSocket.authorize`."""
+        self.portal.run(self._authorize, until, subject)
+
+    async def _authorize(self, until: datetime | None, subject: str | None) -> None:
+        self.ws.authorize(until=until, subject=subject)
 
     def ping(self, payload: bytes | None, timeout: float | None) -> float:
         """See :meth:`endwell.sync.WebSocket.ping`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -106,6 +107,11 @@ class WebSocket:
     def close_reason(self) -> str | None:
         """The reason in the peer's Close, ``""`` if there is none; None while the connection is open."""
         return self._ws.close_reason
+
+    @property
+    def subject(self) -> str | None:
+        """The user or account that :meth:`authorize` has named; None before."""
+        return self._ws.subject
 
     @property
     def draining(self) -> ThreadFlag:
@@ -299,6 +305,22 @@ class WebSocket:
         A Close 1001 is sent if the socket has room for it.
         """
         self._bridge.abort()
+
+    def authorize(self, *, until: datetime | None = None, subject: str | None = None) -> None:
+        """Limit the time for which this connection is authorized. Only for connections of a server.
+
+        See :meth:`endwell.WebSocket.authorize`.
+
+        Args:
+            until: The time, with a time zone. A time in the past closes the connection now. Default: None, no
+                limit.
+            subject: The user or account. Default: None, the subject stays as it is.
+
+        Raises:
+            TypeError: An argument has the wrong type, or this is the connection of a client.
+            ValueError: ``until`` has no time zone, or ``subject`` is empty.
+        """
+        self._bridge.authorize(until, subject)
 
     def wait_closed(self, timeout: float | None = None) -> Ending:
         """Wait for the end of the connection and return how it ended.
