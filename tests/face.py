@@ -57,6 +57,12 @@ class Face(Protocol):
     async def pause(self, seconds: float) -> None:
         """Sleep in a script."""
 
+    def function(self, script: Callable[[], Coroutine[Any, Any, Any]]) -> Callable[[], Any]:
+        """``script`` as a function that a client asks for its URI or its headers."""
+
+    async def wait(self, event: threading.Event) -> None:
+        """Wait for ``event`` in a script or in a function of a client."""
+
 
 class _Asyncio:
     def for_test(self, ws: endwell.WebSocket) -> endwell.WebSocket:
@@ -90,6 +96,13 @@ class _Asyncio:
 
     async def pause(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    def function(self, script: Callable[[], Coroutine[Any, Any, Any]]) -> Callable[[], Any]:
+        return script
+
+    async def wait(self, event: threading.Event) -> None:
+        while not event.is_set():
+            await asyncio.sleep(0.001)
 
 
 class _Blocking:
@@ -131,6 +144,12 @@ class _Blocking:
 
     async def pause(self, seconds: float) -> None:
         await _in_place(time.sleep, seconds)
+
+    def function(self, script: Callable[[], Coroutine[Any, Any, Any]]) -> Callable[[], Any]:
+        return lambda: _finish(script())
+
+    async def wait(self, event: threading.Event) -> None:
+        await _in_place(event.wait)
 
 
 ASYNCIO: Face = _Asyncio()
@@ -191,6 +210,10 @@ class _AwaitedReconnecting:
     def __init__(self, client: endwell.sync.reconnecting) -> None:
         self._client = client
 
+    @property
+    def state(self) -> endwell.ClientState:
+        return self._client.state
+
     def stop(self) -> None:
         self._client.stop()
 
@@ -214,12 +237,12 @@ class _AwaitedIterator:
         return _AwaitedWebSocket(ws, _in_a_thread)
 
 
-def _finish(script: Coroutine[Any, Any, None]) -> None:
-    """Run a script whose calls block in place, from its start to its end."""
+def _finish(script: Coroutine[Any, Any, Any]) -> Any:
+    """Run a script whose calls block in place, from its start to its end, and return its result."""
     try:
         script.send(None)
-    except StopIteration:
-        return
+    except StopIteration as end:
+        return end.value
     script.close()
     raise AssertionError("the script waits for something that is not in the words of both faces")
 

@@ -23,7 +23,8 @@ class ScriptedServer:
     def __init__(self, *turns, **options):
         self.turns = list(turns)
         self.server = endwell.Server(legacy=True, **options)
-        #: The times of all requests, and the connections that were accepted.
+        #: All requests with their times, and the connections that were accepted.
+        self.requests = []
         self.request_times = []
         self.opened = []
         self.server.process_request(self._request)
@@ -34,6 +35,7 @@ class ScriptedServer:
         return f"ws://127.0.0.1:{self.server.port}/"
 
     async def _request(self, request):
+        self.requests.append(request)
         self.request_times.append(monotonic())
         turn = self.turns[0] if self.turns else None
         if isinstance(turn, Response):

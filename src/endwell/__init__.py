@@ -9,6 +9,7 @@ from .aio.websocket import WebSocket
 from .client.connect import connect
 from .client.reconnecting import reconnecting
 from .client.retry import History, RetryPolicy, StopReason
+from .client.state import ClientPhase, ClientState
 from .codes import CloseCode, Retry
 from .ending import Cause, Close, Ending, Initiator, TcpEnd
 from .errors import (
@@ -26,6 +27,7 @@ from .errors import (
     PolicyViolation,
     ProtocolError,
     RequestRefused,
+    StopReconnecting,
     UnsupportedByProtocol,
 )
 from .http import Accept, Headers, Request, Response, TLSInfo
@@ -39,6 +41,8 @@ __all__ = [
     "Accept",
     "BroadcastReport",
     "Cause",
+    "ClientPhase",
+    "ClientState",
     "Close",
     "CloseCode",
     "ConcurrencyError",
@@ -71,6 +75,7 @@ __all__ = [
     "Server",
     "Sessions",
     "StopReason",
+    "StopReconnecting",
     "TLSInfo",
     "TcpEnd",
     "UnsupportedByProtocol",

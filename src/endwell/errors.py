@@ -417,6 +417,37 @@ class HandshakeRejected(HandshakeError):
         self.response = response
 
 
+class StopReconnecting(EndwellError):
+    """Raised by an application's function for `uri` or `additional_headers`: another attempt would fail, too.
+
+    `connect()` and `reconnecting()` call these functions before each attempt. Any other exception in them is
+    a failed attempt, after which `reconnecting()` tries again. After this one its loop raises the
+    HandshakeError, whose `__cause__` it is.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import HandshakeError, StopReconnecting, reconnecting
+
+
+        def headers():
+            raise StopReconnecting("the user has signed out")
+
+
+        async def main():
+            try:
+                async for ws in reconnecting("ws://127.0.0.1:9/", additional_headers=headers):
+                    await ws.send("hello")
+            except HandshakeError as exc:
+                print(exc.__cause__)
+
+
+        asyncio.run(main())
+        ```
+    """
+
+
 class GaveUp(EndwellError):
     """A reconnecting client stopped trying, because it reached a limit of its `RetryPolicy`.
 

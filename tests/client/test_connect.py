@@ -253,6 +253,25 @@ async def test_a_connect_cancelled_in_any_phase_leaves_nothing():
             await task
 
 
+async def test_a_connect_cancelled_while_it_waits_for_credentials_leaves_nothing():
+    asked, ends = asyncio.Event(), []
+
+    async def headers():
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    task = asyncio.ensure_future(endwell.connect("ws://127.0.0.1:1/", additional_headers=headers))
+    await within(asked.wait())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await within(task)
+    assert ends == ["cancelled"]
+
+
 async def test_connect_works_over_a_unix_socket(tmp_path):
     server = endwell.Server()
 

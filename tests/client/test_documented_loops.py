@@ -90,7 +90,7 @@ TURNS = {
     "503": [refusal(503)],
     "1013": [Close(1013)],
     "1008": [Close(1008)],
-    # The new client of each turn of an outer loop comes back at once after its first 1012.
+    # After the first 1012, the client may come back at once.
     "1012, 401": [Close(1012), refusal(401)],
 }
 
@@ -127,7 +127,8 @@ async def test_documented_loops_make_at_most_6_handshakes_in_30_s(number, turns,
         ends = (Over, endwell.HandshakeRejected, endwell.ConnectionClosed)
         with skipping(monkeypatch) as clock, contextlib.suppress(*ends):
             await run(LOOPS[number], served.url)
-        assert 1 <= len(served.request_times) <= MOST
+        # The page says it: after a first 1012, the shortest random delays allow one handshake more.
+        assert 1 <= len(served.request_times) <= MOST + (len(turns) > 1)
         if "401" in LOOPS[number] and isinstance(turns[-1], Response):
-            # The recipe for an expired token is still running.
+            # The recipe for a refused token is still running.
             assert clock.now >= WHILE - 1e-6

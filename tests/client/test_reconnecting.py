@@ -198,13 +198,18 @@ def test_the_default_jitter_is_uniform():
 # --- stopping from outside ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("when", ["waiting", "connecting", "open"])
+@pytest.mark.parametrize("when", ["waiting", "credentials", "connecting", "open"])
 async def test_cancelling_the_task_ends_the_loop_at_once(when):
     async with contextlib.AsyncExitStack() as stack:
         reached = asyncio.Event()
         if when == "connecting":
             listening = stack.enter_context(RawServer())  # accepts the connection and never answers
             url = listening.uri
+        elif when == "credentials":
+
+            async def url():
+                reached.set()
+                await asyncio.Event().wait()
         else:
             served = await stack.enter_async_context(serving(*[refusal(503)] * (when == "waiting")))
             url = served.url
@@ -218,7 +223,7 @@ async def test_cancelling_the_task_ends_the_loop_at_once(when):
         task = asyncio.create_task(loop(client))
         if when == "connecting":
             stack.enter_context(await listening.accept_tcp())
-        elif when == "waiting":
+        elif when in ("waiting", "credentials"):
             await within(reached.wait())
         else:
             while not served.opened:

@@ -32,6 +32,18 @@ async def loop(client, reached=None):
             pass
 
 
+def hanging(face, reached, stack):
+    """A function that returns no URI before the end of ``stack``."""
+    left = threading.Event()
+    stack.callback(left.set)
+
+    async def url():
+        reached.set()
+        await face.wait(left)
+
+    return face.function(url)
+
+
 # --- reconnecting -----------------------------------------------------------------
 
 
@@ -253,13 +265,15 @@ async def test_retry_after_is_obeyed(status, form, face):
 
 
 @pytest.mark.parametrize("how", ["stop", "aclose"])
-@pytest.mark.parametrize("when", ["waiting", "connecting", "open"])
+@pytest.mark.parametrize("when", ["waiting", "credentials", "connecting", "open"])
 async def test_stop_ends_the_loop_at_once_in_any_phase(how, when, face):
     async with contextlib.AsyncExitStack() as stack:
         reached = threading.Event()
         if when == "connecting":
             listening = stack.enter_context(RawServer())  # accepts the connection and never answers
             url = listening.uri
+        elif when == "credentials":
+            url = hanging(face, reached, stack)
         else:
             served = await stack.enter_async_context(serving(*[refusal(503)] * (when == "waiting")))
             url = served.url

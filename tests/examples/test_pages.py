@@ -30,7 +30,7 @@ PUBLIC = {"endwell": endwell, "sync": sync, "server": endwell.Server()}
 KEYWORDS = {
     "Server": {*get_type_hints(OptionKeywords), "max_threads"},
     "connect": {*get_type_hints(ConnectKeywords)},
-    "reconnecting": {*get_type_hints(ConnectKeywords), "policy", "on_attempt", "on_ending"},
+    "reconnecting": {*get_type_hints(ConnectKeywords), "policy", "on_attempt", "on_ending", "on_state"},
 }
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import ssl as tls
 import sys
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from types import TracebackType
-from typing import Unpack
+from typing import TypeAlias, Unpack
 from urllib.parse import urljoin
 
 from ..aio.dial import dial
@@ -22,8 +22,14 @@ from ..protocol.handshake import Offer
 from ..protocol.opening import offer
 from ..protocol.uri import WebSocketURI, parse_uri
 from ..wire.authority import join_authority
+from .asking import Asking
 
-__all__ = ["ConnectKeywords", "connect"]
+__all__ = ["ConnectKeywords", "HeadersArgument", "URIArgument", "connect"]
+
+HeaderFields: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
+#: The arguments that may be functions, which are called before each attempt.
+URIArgument: TypeAlias = str | Callable[[], str | Awaitable[str]]
+HeadersArgument: TypeAlias = HeaderFields | Callable[[], HeaderFields | Awaitable[HeaderFields]]
 
 #: Redirects that one :class:`connect` follows; the next one raises HandshakeRejected. Precedent: websockets.
 MAX_REDIRECTS = 10
@@ -33,6 +39,8 @@ MAX_LOCATION = 80
 #: Lower-case names of the headers that are not sent to another origin after a redirect
 #: (Tomcat's client sent them: CVE-2026-42498).
 OWN_TO_ORIGIN = frozenset({"authorization", "cookie", "host", "proxy-authorization"})
+#: The headers are checked with it while the URI is not known.
+_ANY_URI = parse_uri("ws://localhost/")
 
 
 class connect:
@@ -47,11 +55,13 @@ class connect:
 
     Args:
         uri: A ``ws://`` or ``wss://`` URI. A user name and a password in it are sent as Basic
-            authorization (RFC 7617).
+            authorization (RFC 7617). Or a function that returns the URI or an awaitable of it. It is
+            called when connecting, and has to return within ``open_timeout``. An exception in it is a
+            failed attempt.
         ssl: The TLS context for a ``wss://`` URI. Default: ``ssl.create_default_context()``, which
             trusts the certificate authorities of the system.
         additional_headers: Headers to send with the request: a mapping, or pairs of a name and a
-            value. After a redirect to another origin, Authorization, Cookie, Host and
+            value; or a function that returns them, like that for ``uri``. After a redirect to another origin, Authorization, Cookie, Host and
             Proxy-Authorization are not sent again.
         unix_path: The path of a Unix socket to connect to. The URI then determines only the request
             and the TLS host name.
@@ -90,29 +100,28 @@ class connect:
 
     def __init__(
         self,
-        uri: str,
+        uri: URIArgument,
         *,
         ssl: tls.SSLContext | None = None,
-        additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        additional_headers: HeadersArgument = (),
         unix_path: str | os.PathLike[str] | None = None,
         options: Options | None = None,
         **keywords: Unpack[OptionKeywords],
     ) -> None:
-        self._uri = parse_uri(uri)
-        if ssl is not None and not self._uri.secure:
-            raise ValueError("ssl is given, but uri is not wss://")
+        self._ssl = ssl
+        self._uri = uri if callable(uri) else self._parse(uri)
         if not isinstance(ssl, tls.SSLContext | None):
             raise TypeError(f"ssl must be an ssl.SSLContext or None, not {ssl!r}")
         if not isinstance(options, Options | None):
             raise TypeError(f"options must be an Options or None, not {options!r}")
         if not isinstance(unix_path, str | os.PathLike | None):
             raise TypeError(f"unix_path must be a path or None, not {unix_path!r}")
-        self._ssl = ssl
-        self._headers = _headers(additional_headers)
         self._unix_path = unix_path
         check_keywords("connect", keywords, ConnectKeywords.__optional_keys__)
         self._options = (options or Options()).replace(**keywords)
-        self._offer(self._uri, self._headers)  # invalid arguments raise here, not when connecting
+        # Invalid arguments raise here, not when connecting.
+        headers = self._check_headers(() if callable(additional_headers) else additional_headers)
+        self._headers = additional_headers if callable(additional_headers) else headers
         self._ws: WebSocket | None = None
         # File and line of the call, for the ResourceWarning about a connection that was not closed.
         caller = sys._getframe(1)
@@ -141,7 +150,7 @@ class connect:
         return ws
 
     async def _reach(self) -> WebSocket:
-        uri, headers, began = self._uri, self._headers, monotonic()
+        uri, headers, began = await self._ask(monotonic())
         for left in range(MAX_REDIRECTS, -1, -1):
             try:
                 return await dial(uri, self._offer(uri, headers), self._ssl, self._unix_path, began)
@@ -161,6 +170,26 @@ class connect:
                 headers = Headers(field for field in headers if field[0].lower() not in OWN_TO_ORIGIN)
             uri = target
         raise AssertionError("the last redirect is not followed")
+
+    async def _ask(self, began: float) -> tuple[WebSocketURI, Headers, float]:
+        """Return the URI and the headers of this attempt, and when its ``open_timeout`` begins."""
+        asking, uri, headers = Asking(began, self._options.open_timeout), self._uri, self._headers
+        if callable(uri):
+            uri = await asking.ask("uri", uri, self._parse)
+        if callable(headers):
+            headers = await asking.ask("additional_headers", headers, self._check_headers)
+        return uri, headers, asking.began
+
+    def _parse(self, uri: str) -> WebSocketURI:
+        parsed = parse_uri(uri)
+        if self._ssl is not None and not parsed.secure:
+            raise ValueError("ssl is given, but uri is not wss://")
+        return parsed
+
+    def _check_headers(self, fields: HeaderFields) -> Headers:
+        headers = _headers(fields)
+        self._offer(_ANY_URI if callable(self._uri) else self._uri, headers)
+        return headers
 
     def _offer(self, uri: WebSocketURI, headers: Headers) -> Offer:
         if uri.authorization is not None and "Authorization" not in headers:
@@ -187,12 +216,12 @@ class ConnectKeywords(OptionKeywords, total=False):
     """The keyword arguments of :class:`connect`, for functions that pass them on. A test compares the two."""
 
     ssl: tls.SSLContext | None
-    additional_headers: Mapping[str, str] | Iterable[tuple[str, str]]
+    additional_headers: HeadersArgument
     unix_path: str | os.PathLike[str] | None
     options: Options | None
 
 
-def _headers(fields: Mapping[str, str] | Iterable[tuple[str, str]]) -> Headers:
+def _headers(fields: HeaderFields) -> Headers:
     if not isinstance(fields, Mapping | Headers):
         fields = [*fields] if isinstance(fields, Iterable) and not isinstance(fields, str | bytes) else [()]
         if not all(isinstance(field, tuple | list) and len(field) == 2 for field in fields):

@@ -6,7 +6,8 @@ import asyncio
 import inspect
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from typing import Any, Unpack
@@ -16,10 +17,11 @@ from ..aio.websocket import WebSocket, begin_close
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed, GaveUp, HandshakeError
 from ..options import check_keywords
-from .connect import ConnectKeywords, connect
+from .connect import ConnectKeywords, URIArgument, connect
 from .retry import History, RetryPolicy, StopReason
+from .state import ClientPhase, ClientState
 
-__all__ = ["ReconnectLoop", "reconnecting"]
+__all__ = ["ReconnectLoop", "reconnecting", "servers"]
 
 logger = logging.getLogger("endwell.client")
 
@@ -29,23 +31,29 @@ class ReconnectLoop:
 
     def __init__(
         self,
-        url: str,
+        url: URIArgument | Sequence[URIArgument],
         *,
         policy: RetryPolicy | None = None,
         on_attempt: Callable[[int], object] | None = None,
         on_ending: Callable[[Ending | HandshakeError, float | StopReason], object] | None = None,
+        on_state: Callable[[ClientState], object] | None = None,
         **keywords: Unpack[ConnectKeywords],
     ) -> None:
-        for name, callback in (("on_attempt", on_attempt), ("on_ending", on_ending)):
+        callbacks = {"on_attempt": on_attempt, "on_ending": on_ending, "on_state": on_state}
+        for name, callback in callbacks.items():
             if callback is not None and (not callable(callback) or inspect.iscoroutinefunction(callback)):
                 raise TypeError(f"{name} must be a plain function, not {callback!r}")
         if not isinstance(policy, RetryPolicy | None):
             raise TypeError(f"policy must be a RetryPolicy or None, not {policy!r}")
         _check_keywords(keywords)
-        self._connect = connect(url, **keywords)
+        self._servers = [connect(uri, **keywords) for uri in servers(url)]
+        # The index of the server that the next attempt connects to.
+        self._server = 0
         self._policy = policy or RetryPolicy()
         self._on_attempt = on_attempt
         self._on_ending = on_ending
+        self._on_state = on_state
+        self.state = ClientState(phase=ClientPhase.IDLE)
         self._history = History()
         self._attempts = 0
         self._verdict: float | StopReason = 0.0
@@ -102,8 +110,9 @@ class ReconnectLoop:
             async with asyncio.timeout(None) as self._timeout:
                 await asyncio.sleep(max(0.0, self._due - monotonic()))
                 await self._announce()
-                ws = self._ws = await self._connect
+                ws = self._ws = await self._servers[self._server]
                 self._warn_on_failure = False
+                self._enter(ClientPhase.OPEN)
                 ws.on_close(self._ended)
         except TimeoutError:
             if not self._stopped:
@@ -113,12 +122,15 @@ class ReconnectLoop:
 
     async def _announce(self) -> None:
         self._attempts += 1
+        self._enter(ClientPhase.CONNECTING)
         self._call(self._on_attempt, self._attempts)
 
     def _ended(self, last: Ending | HandshakeError) -> None:
         """Ask the policy as soon as the end is known, even if the loop body takes longer."""
         now = monotonic()
         self._history = self._policy.after(self._history, last, now)
+        stable = isinstance(last, Ending) and self._policy.is_stable(last)
+        self._server = 0 if stable else (self._server + 1) % len(self._servers)
         jitter = random.random()  # noqa: S311  (not for security)
         self._verdict = (
             StopReason.STOPPED if self._stopped else self._policy.decide(self._history, last, now, jitter)
@@ -129,6 +141,29 @@ class ReconnectLoop:
             self._due = now + self._verdict
             self._log(last, self._verdict)
         self._call(self._on_ending, last, self._verdict)
+        if isinstance(self._verdict, StopReason):
+            self._enter(ClientPhase.STOPPED, reason=self._verdict, last=last)
+        else:
+            self._enter(ClientPhase.WAITING, until=time.time() + self._verdict, last=last)
+
+    def _enter(
+        self,
+        phase: ClientPhase,
+        *,
+        until: float | None = None,
+        reason: StopReason | None = None,
+        last: Ending | HandshakeError | None = None,
+    ) -> None:
+        """Change the state, and tell the application. STOPPED is final."""
+        if self.state.phase is not ClientPhase.STOPPED:
+            self.state = ClientState(
+                phase=phase,
+                until=until,
+                reason=reason,
+                last=last or self.state.last,
+                attempts=self._attempts,
+            )
+            self._call(self._on_state, self.state)
 
     def _log(self, last: Ending | HandshakeError, wait: float) -> None:
         if self._warn_on_failure and isinstance(last, HandshakeError):
@@ -168,6 +203,8 @@ class ReconnectLoop:
         if self._ws is not None:
             assert cause.close_code is not None
             begin_close(self._ws, cause, cause.close_code)
+        if self._ws is None or self._ws.ending is not None:
+            self._enter(ClientPhase.STOPPED, reason=StopReason.STOPPED)
 
     def leave(self) -> None:
         """Stop after a break, a return, an exception or a cancellation. May be called in any thread."""
@@ -200,13 +237,17 @@ class reconnecting:
     One object serves one loop. A second loop raises RuntimeError.
 
     Args:
-        url: The URI, as in :class:`connect`. Each attempt resolves the host name anew.
+        url: The URI, or a function that returns it before each attempt, as in :class:`connect`. Each
+            attempt resolves the host name anew. Or a sequence of these, for several servers: after a
+            failed attempt, and after a connection shorter than the policy's ``stable_after``, the next
+            server is tried; after a longer connection the first.
         policy: Decides from an :class:`Ending` or a :exc:`HandshakeError` whether to reconnect, and
             when. Default: ``RetryPolicy()``.
         on_attempt: ``on_attempt(number)`` is called before each attempt; the first is number 1.
         on_ending: ``on_ending(last, verdict)`` is called for each :class:`Ending` and each
             :exc:`HandshakeError`, as soon as it is known. ``verdict`` is the seconds until the next
             attempt, or the :class:`StopReason`. Exceptions in a callback are logged.
+        on_state: ``on_state(state)`` is called with each new :attr:`state`.
         **keywords: The other arguments of :class:`connect`.
 
     Raises:
@@ -243,20 +284,31 @@ class reconnecting:
 
     def __init__(
         self,
-        url: str,
+        url: URIArgument | Sequence[URIArgument],
         *,
         policy: RetryPolicy | None = None,
         on_attempt: Callable[[int], object] | None = None,
         on_ending: Callable[[Ending | HandshakeError, float | StopReason], object] | None = None,
+        on_state: Callable[[ClientState], object] | None = None,
         **keywords: Unpack[ConnectKeywords],
     ) -> None:
         self._connecting = ReconnectLoop(
-            url, policy=policy, on_attempt=on_attempt, on_ending=on_ending, **keywords
+            url,
+            policy=policy,
+            on_attempt=on_attempt,
+            on_ending=on_ending,
+            on_state=on_state,
+            **keywords,
         )
 
     def __aiter__(self) -> AsyncIterator[WebSocket]:
         self._connecting.begin()
         return _Connections(self._connecting)
+
+    @property
+    def state(self) -> ClientState:
+        """What the client does at the moment, for a user interface: a new object for each change."""
+        return self._connecting.state
 
     def stop(self) -> None:
         """End the loop quietly, without waiting.
@@ -271,8 +323,17 @@ class reconnecting:
         await self._connecting.aclose()
 
 
+def servers(url: URIArgument | Sequence[URIArgument]) -> Sequence[URIArgument]:
+    """Return ``url`` as a sequence of the servers' URIs. Raises ValueError if it has none."""
+    if not isinstance(url, list | tuple):
+        return [url]  # type: ignore[list-item]
+    if not url:
+        raise ValueError("url must be a URI or a list with at least one")
+    return url
+
+
 def _check_keywords(keywords: Iterable[str]) -> None:
-    known = {*ConnectKeywords.__optional_keys__, "policy", "on_attempt", "on_ending"}
+    known = {*ConnectKeywords.__optional_keys__, "policy", "on_attempt", "on_ending", "on_state"}
     for name in keywords:
         limit = any(name == field.name for field in fields(RetryPolicy))
         hint = f"; it is a field of the policy: policy=RetryPolicy({name}=...)" if limit else ""

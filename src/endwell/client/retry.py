@@ -17,7 +17,7 @@ from typing import Any
 from ..advice import RetryAdvice
 from ..codes import CloseCode, Retry, describe
 from ..ending import Cause, Ending
-from ..errors import HandshakeError, HandshakeRejected, InvalidHandshake
+from ..errors import HandshakeError, HandshakeRejected, InvalidHandshake, StopReconnecting
 from ..http import Response
 
 __all__ = ["History", "RetryPolicy", "StopReason", "retry_of_status"]
@@ -155,8 +155,16 @@ class RetryPolicy:
             last: The ending, or the failed handshake.
             now: When it came, in seconds of the caller's clock.
         """
-        stable = isinstance(last, Ending) and last.duration >= self.stable_after
+        stable = isinstance(last, Ending) and self.is_stable(last)
         return History(1, now) if stable or not history.tries else History(history.tries + 1, history.since)
+
+    def is_stable(self, ending: Ending) -> bool:
+        """Return whether the connection was stable: its ending is the first in a new row.
+
+        Args:
+            ending: The ending of an open connection.
+        """
+        return ending.duration >= self.stable_after
 
     def decide(
         self, history: History, last: Ending | HandshakeError, now: float, jitter: float
@@ -203,8 +211,9 @@ class RetryPolicy:
             status = last.response.status
             return self.codes.get(status) or retry_of_status(status)
         if isinstance(last, HandshakeError):
-            # The answer is not from a stopped server, but from another one or a misconfigured one.
-            if isinstance(last.ending.exception, InvalidHandshake):
+            # InvalidHandshake: the answer is not from a stopped server, but from another one or a
+            # misconfigured one.
+            if isinstance(last.ending.exception, InvalidHandshake | StopReconnecting):
                 return Retry.NEVER
             # NOW applies only to a connection that was open a moment ago.
             return Retry.LATER

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import ssl as tls
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Unpack
 
-from ..client.connect import ConnectKeywords
+from ..client.connect import ConnectKeywords, HeadersArgument, URIArgument
 from ..client.connect import connect as connect_async
-from ..client.reconnecting import ReconnectLoop
+from ..client.reconnecting import ReconnectLoop, servers
 from ..client.retry import RetryPolicy, StopReason
+from ..client.state import ClientState
 from ..ending import Ending
 from ..errors import ConcurrencyError, HandshakeError
 from ..options import OptionKeywords, Options
+from .asking import in_a_thread
 from .background import background, exiting
 from .bridge import Bridge
 from .executor import SerialExecutor
@@ -26,10 +28,10 @@ __all__ = ["connect", "reconnecting"]
 
 
 def connect(  # size: the documentation of the arguments
-    uri: str,
+    uri: URIArgument,
     *,
     ssl: tls.SSLContext | None = None,
-    additional_headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+    additional_headers: HeadersArgument = (),
     unix_path: str | os.PathLike[str] | None = None,
     options: Options | None = None,
     **keywords: Unpack[OptionKeywords],
@@ -45,9 +47,11 @@ def connect(  # size: the documentation of the arguments
 
     Args:
         uri: A ``ws://`` or ``wss://`` URI. A user name and a password in it are sent as Basic
-            authorization (RFC 7617).
+            authorization (RFC 7617). Or a plain function that returns it, which is called in a thread of
+            its own and has to return within ``open_timeout``.
         ssl: The TLS context for a ``wss://`` URI. Default: ``ssl.create_default_context()``.
-        additional_headers: Headers to send with the request: a mapping, or pairs of a name and a value.
+        additional_headers: Headers to send with the request: a mapping, or pairs of a name and a value;
+            or a function that returns them, like that for ``uri``.
         unix_path: The path of a Unix socket to connect to. The URI then determines only the request
             and the TLS host name.
         options: The :class:`endwell.Options` of the connection. Default: ``Options()``.
@@ -82,9 +86,9 @@ def connect(  # size: the documentation of the arguments
     """
     portal = background()
     connecting = connect_async(
-        uri,
+        in_a_thread("uri", uri, portal),
         ssl=ssl,
-        additional_headers=additional_headers,
+        additional_headers=in_a_thread("additional_headers", additional_headers, portal),
         unix_path=unix_path,
         options=options,
         **keywords,
@@ -107,13 +111,16 @@ class reconnecting:
     ``on_attempt`` has returned.
 
     Args:
-        url: The URI, as in :func:`connect`. Each attempt resolves the host name anew.
+        url: The URI, or a function that returns it before each attempt, as in :func:`connect`, or a
+            sequence of these, as in :class:`endwell.reconnecting`. Each attempt resolves the host name
+            anew. While a function of an earlier attempt still runs, an attempt waits for its result.
         policy: Decides from an :class:`endwell.Ending` or a :exc:`endwell.HandshakeError` whether to
             reconnect, and when. Default: ``RetryPolicy()``.
         on_attempt: ``on_attempt(number)`` is called before each attempt; the first is number 1.
         on_ending: ``on_ending(last, verdict)`` is called for each :class:`endwell.Ending` and each
             :exc:`endwell.HandshakeError`. ``verdict`` is the seconds until the next attempt, or the
             :class:`endwell.StopReason`. Exceptions in a callback are logged.
+        on_state: ``on_state(state)`` is called with each new :attr:`state`.
         **keywords: The other arguments of :func:`connect`.
 
     Raises:
@@ -145,21 +152,36 @@ class reconnecting:
 
     def __init__(
         self,
-        url: str,
+        url: URIArgument | Sequence[URIArgument],
         *,
         policy: RetryPolicy | None = None,
         on_attempt: Callable[[int], object] | None = None,
         on_ending: Callable[[Ending | HandshakeError, float | StopReason], object] | None = None,
+        on_state: Callable[[ClientState], object] | None = None,
         **keywords: Unpack[ConnectKeywords],
     ) -> None:
         self._portal = background()
         self._client = _Client(
-            self._portal, url, policy=policy, on_attempt=on_attempt, on_ending=on_ending, **keywords
+            self._portal,
+            url,
+            policy=policy,
+            on_attempt=on_attempt,
+            on_ending=on_ending,
+            on_state=on_state,
+            **keywords,
         )
 
     def __iter__(self) -> Iterator[WebSocket]:
         self._portal.run(self._begin)
         return self._connections()
+
+    @property
+    def state(self) -> ClientState:
+        """What the client does at the moment, for a user interface: a new object for each change.
+
+        It may be read in any thread.
+        """
+        return self._client.state
 
     def _connections(self) -> Iterator[WebSocket]:
         try:
@@ -204,8 +226,11 @@ class reconnecting:
 class _Client(ReconnectLoop):
     """The asyncio client in the event loop. Its callbacks run in a thread."""
 
-    def __init__(self, portal: Portal, url: str, **keywords: Any) -> None:
-        super().__init__(url, **keywords)
+    def __init__(self, portal: Portal, url: URIArgument | Sequence[URIArgument], **keywords: Any) -> None:
+        if "additional_headers" in keywords:
+            headers = keywords["additional_headers"]
+            keywords["additional_headers"] = in_a_thread("additional_headers", headers, portal)
+        super().__init__([in_a_thread("url", uri, portal) for uri in servers(url)], **keywords)
         self._calls = SerialExecutor(portal.reconnecting_callbacks)
         self._context = copy_context()
 
