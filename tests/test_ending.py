@@ -103,7 +103,7 @@ def test_an_ending_is_ok_if_the_peer_closed_with_an_ordinary_code(ok, end):
             ending(Cause.APP_CLOSED, received=Close(1002), sent=Close(1012)),
         ),
         (
-            "no message went either way for too long; we closed with 1001 GOING_AWAY, unanswered; not clean, after 9.0 s",
+            "no message for too long; we closed with 1001 GOING_AWAY, unanswered; not clean, after 9.0 s",
             ending(Cause.IDLE_TIMEOUT, clean=False, sent=Close(1001), tcp=TcpEnd.TIMEOUT, duration=9),
         ),
         (

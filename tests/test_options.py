@@ -34,7 +34,7 @@ def test_the_defaults_are_the_documented_ones():
     assert (options.answer_timeout, options.linger_timeout) == (1, 1)
     assert (options.ping_interval, options.ping_timeout) == (20, 20)
     assert options.write_timeout == 30
-    assert (options.idle_timeout, options.max_lifetime) == (None, None)
+    assert (options.idle_timeout, options.stale_after, options.max_lifetime) == (None, None, None)
     assert (options.max_size, options.max_queue, options.write_limit) == (2**20, 16, 2**16)
     assert (options.max_line, options.max_headers, options.max_head) == (8192, 128, 32768)
     assert options.max_refusal == 65536

@@ -119,7 +119,7 @@ class Cause(Enum):
     ROOM_GAP = ("room_gap", "messages of a room were lost", Initiator.LOCAL, CloseCode.TRY_AGAIN_LATER, Retry.LATER)
     KEEPALIVE_TIMEOUT = ("keepalive_timeout", "the peer did not answer a ping", Initiator.LOCAL, CloseCode.GOING_AWAY, Retry.NOW)
     WRITE_TIMEOUT = ("write_timeout", "the peer stopped taking data", Initiator.LOCAL, CloseCode.GOING_AWAY, Retry.NOW)
-    IDLE_TIMEOUT = ("idle_timeout", "no message went either way for too long", Initiator.LOCAL, CloseCode.GOING_AWAY, Retry.NOW)
+    IDLE_TIMEOUT = ("idle_timeout", "no message for too long", Initiator.LOCAL, CloseCode.GOING_AWAY, Retry.NOW)
     LIFETIME_REACHED = ("lifetime_reached", "the connection reached its maximum lifetime", Initiator.LOCAL, CloseCode.SERVICE_RESTART, Retry.NOW)
     PEER_VANISHED = ("peer_vanished", "the peer ended TCP without a Close", Initiator.NETWORK, None, Retry.NOW)
     CONNECTION_RESET = ("connection_reset", "the connection was reset", Initiator.NETWORK, None, Retry.NOW)

@@ -220,6 +220,12 @@ class Options:
         "s",
         "the connection is closed with 1001 (IDLE_TIMEOUT) when no message is sent or received for this time",
     )
+    stale_after: float | None = _option(
+        None,
+        "s",
+        "the connection is closed with 1001 (IDLE_TIMEOUT) when no message is received for this time, whatever is "
+        "sent; the time while reading pauses because the application is busy does not count",
+    )
     max_lifetime: float | None = _option(
         None,
         "s",
@@ -410,6 +416,7 @@ class OptionKeywords(TypedDict, total=False):
     ping_timeout: float | None
     write_timeout: float | None
     idle_timeout: float | None
+    stale_after: float | None
     max_lifetime: float | None
     max_size: int | None
     max_queue: int

@@ -57,6 +57,23 @@ async def test_messages_in_either_direction_prevent_idle_timeout(open_pair):
 
 
 @pytest.mark.waits
+async def test_stale_after_closes_although_we_send_and_the_peer_answers_pings(open_pair):
+    began = monotonic()
+    async with open_pair(stale_after=0.3, ping_interval=0.05) as both:
+        while (received := await both.peer.read_frame()).opcode in (PING, TEXT):
+            if received.opcode == PING:
+                await both.peer.frame(PONG, received.payload)
+                with suppress(ConnectionClosed):
+                    await both.ws.send("ours")
+        assert monotonic() - began > 0.29
+        assert int.from_bytes(received.payload[:2], "big") == CloseCode.GOING_AWAY
+        await both.peer.close(CloseCode.GOING_AWAY)
+        both.peer.fin()
+        ending = await both.ending()
+    assert (ending.cause, ending.initiator, ending.clean) == (Cause.IDLE_TIMEOUT, Initiator.LOCAL, True)
+
+
+@pytest.mark.waits
 async def test_max_lifetime_closes_with_1012_and_retry_advice(open_pair, role):
     began = monotonic()
     async with open_pair(max_lifetime=0.3) as both:

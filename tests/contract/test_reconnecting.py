@@ -76,6 +76,20 @@ async def test_the_client_reconnects_over_tls(face):
         assert (await within(served.opened[1].closed)).received == Close(1000)
 
 
+async def test_a_stale_connection_is_replaced_without_leaving_the_loop(face):
+    told = []
+    async with serving("idle") as served:
+        async for ws in face.reconnecting(
+            served.url, policy=QUICK, stale_after=0.05, on_ending=lambda *what: told.append(what)
+        ):
+            if len(served.opened) == 2:
+                break
+            assert [message async for message in ws] == []
+        ending, wait = told[0]
+        assert (ending.cause, ending.sent.code) == (Cause.IDLE_TIMEOUT, 1001)
+        assert 0 <= wait <= QUICK.base
+
+
 async def test_temporary_refusals_are_retried(face):
     async with serving(refusal(503), refusal(429), refusal(500)) as served:
         async for ws in face.reconnecting(served.url, policy=QUICK):

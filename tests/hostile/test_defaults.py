@@ -14,6 +14,7 @@ from tests.raw import RawPeer
 #: The options that are off by default, and why nothing is unbounded without them.
 OFF = {
     "idle_timeout": "keepalive ends dead peers; an honest idle one may stay",
+    "stale_after": "likewise",
     "max_lifetime": "likewise",
     "max_connections": "file descriptors are the bound, and running out of them is survived",
     "max_connections_per_address": "behind a proxy all come from one",

@@ -8,6 +8,7 @@ from endwell.options import Options
 from endwell.protocol.closing import State
 from endwell.protocol.deadline import NEVER
 from endwell.protocol.liveness import Liveness, Verdict
+from endwell.protocol.pause import Pause
 from endwell.wire.codec import Codec, Ping
 from tests.protocol.core import connection, drain_outbox, frame, opened, sent_frames
 
@@ -360,6 +361,42 @@ def test_idle_timeout_closes_an_idle_connection():
     assert (core.state, sent_frames(core)[-1].code) == (State.CLOSING, 1001)
     core.eof(100.0)
     assert core.ending.cause is Cause.IDLE_TIMEOUT
+
+
+def test_stale_after_counts_received_messages_only():
+    core = opened(stale_after=60, ping_interval=None)
+    core.receive(frame(core, "ping", b""), 30.0)
+    core.receive(frame(core, "message", "x"), 40.0)
+    assert core.send("ours", 50.0)
+    core.sent(core.outbox.size, 50.0)
+    core.tick(60.0)
+    assert core.state is State.OPEN
+    assert core.deadline == 100.0
+    core.tick(100.0)
+    assert (core.state, sent_frames(core)[-1].code) == (State.CLOSING, 1001)
+    core.eof(100.0)
+    assert core.ending.cause is Cause.IDLE_TIMEOUT
+
+
+def test_stale_after_does_not_count_a_stall_of_this_process():
+    core = opened(stale_after=60, ping_interval=None)
+    core.stalled(20.0, 30.0, 50.0)
+    core.tick(60.0)
+    assert core.state is State.OPEN
+    assert core.deadline == 90.0
+
+
+@pytest.mark.parametrize("confirmed", [None, 59.0], ids=["still", "meanwhile"])
+def test_stale_after_does_not_count_the_time_while_reading_pauses(confirmed):
+    core = opened(stale_after=60, ping_interval=None)
+    if confirmed is None:
+        core.pause(Pause.DELIVERY)
+    core.tick(60.0, confirmed)
+    assert core.state is State.OPEN
+    core.resume(Pause.DELIVERY)
+    assert core.deadline == 120.0
+    core.tick(120.0)
+    assert core.state is State.CLOSING
 
 
 def test_a_server_closes_at_max_lifetime_with_retry_advice():

@@ -522,4 +522,5 @@ _ENDINGS = {
     Verdict.EXPIRED: (Cause.LIFETIME_REACHED, Cue.WE_CLOSE),
     Verdict.UNAUTHORIZED: (Cause.AUTH_EXPIRED, Cue.WE_CLOSE),
     Verdict.IDLE: (Cause.IDLE_TIMEOUT, Cue.WE_CLOSE),
+    Verdict.STALE: (Cause.IDLE_TIMEOUT, Cue.WE_CLOSE),
 }

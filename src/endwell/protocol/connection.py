@@ -230,7 +230,7 @@ class Connection(Closing):
         if arrived:
             self.message_wanted = False
             self.messages_in += arrived
-            self.last_message_at = now
+            self.last_message_at = self._last_received_at = now
             if full:
                 self.dropped_messages += arrived
                 del messages[before:]
@@ -287,8 +287,8 @@ class Connection(Closing):
     def tick(self, now: float, confirmed: float | None = None) -> None:
         """Handle every deadline that has passed at ``now``.
 
-        ``confirmed`` is when the peer's kernel last acknowledged data. While reading is paused, that is the
-        only sign that the peer is alive.
+        ``confirmed`` is when the peer's kernel last acknowledged data, if reading has paused since the last
+        call. While it pauses, that is the only sign that the peer is alive.
         """
         due = self.deadline
         self.fail_on_fault(now)
@@ -297,7 +297,10 @@ class Connection(Closing):
         if now - due > LATE:
             self.stalled(due, now - due, now)
         if self.state is _OPEN:
-            verdict = self.check(now, confirmed is None and not self.wants_read())
+            reading = self.wants_read()
+            if confirmed is not None or not reading:  # no message could come
+                self._last_received_at = now
+            verdict = self.check(now, confirmed is None and not reading)
             if verdict is _PING:
                 self.last_payload = self.ping(None, now)
             elif verdict is not _NOTHING:

@@ -29,6 +29,7 @@ cdef class Liveness:
     cdef double _authorized_until
     cdef double _lifetime_ends_at
     cdef readonly double last_message_at
+    cdef double _last_received_at
     cdef double _state_deadline
     cdef double _report_at
     cdef double _stalled_since

@@ -30,6 +30,7 @@ class Verdict(Enum):
     EXPIRED = "the connection has reached its maximum lifetime"
     UNAUTHORIZED = "the authorization of the connection has expired"
     IDLE = "no message went either way for too long"
+    STALE = "no message came for too long"
 
 
 # Module globals, because Python 3.11 looks up an Enum member with a call.
@@ -89,7 +90,7 @@ class Liveness:
         self._expires_at = NEVER
         self._authorized_until = self._lifetime_ends_at = NEVER
         #: When the last message came or went; before the first one, when the connection opened.
-        self.last_message_at = now
+        self.last_message_at = self._last_received_at = now
         # Set by the closing machine: when the time of its state is over, and when the ending is reported even
         # if TCP has not ended.
         self._state_deadline = after(now, options.open_timeout)
@@ -100,7 +101,7 @@ class Liveness:
     def begin(self, now: float, pings: bool = True) -> None:
         """The connection has opened; ``pings``: the protocol has pings."""
         self._live = True
-        self.opened = self.last_message_at = now
+        self.opened = self.last_message_at = self._last_received_at = now
         if pings:
             self.last_heard = self.last_ping = now
             self._keepalive_at = after(now, self.options.ping_interval)
@@ -133,6 +134,7 @@ class Liveness:
                 self._keepalive_at,
                 self.outbox.stuck_at,
                 after(self.last_message_at, self.options.idle_timeout),
+                after(self._last_received_at, self.options.stale_after),
                 self._expires_at,
             )
         else:
@@ -149,6 +151,8 @@ class Liveness:
             return Verdict.UNAUTHORIZED if now >= self._authorized_until else Verdict.EXPIRED
         if now >= after(self.last_message_at, self.options.idle_timeout):
             return Verdict.IDLE
+        if now >= after(self._last_received_at, self.options.stale_after):
+            return Verdict.STALE
         verdict = self._check_keepalive(now, not_reading)
         self.rearm()
         return verdict
@@ -241,6 +245,7 @@ class Liveness:
         self._state_deadline += now - since
         self._report_at += now - since
         self.outbox.stuck_at += now - since
+        self._last_received_at += now - since
         ping = self._shift_keepalive(now - since)
         self.rearm()
         return ping
