@@ -15,6 +15,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, Red
 
 from ...errors import BusUnavailable
 from .place import Place
+from .replies import Replies
 from .scripts import SCRIPTS, Script
 
 __all__ = ["WAIT_TIME", "Link"]
@@ -228,9 +229,9 @@ class Link:
         self._first.set()
         work = (
             self._write(commands),
-            self._read(commands),
+            Replies(commands, self._on_reply).wait(),
             self._write_subscriptions(listener),
-            self._listen(listener),
+            Replies(listener, self._on_push).wait(),
             self._beat(),
         )
         tasks = [self._loop.create_task(each) for each in work]
@@ -304,34 +305,30 @@ class Link:
         head = (len(command.keys), *command.keys, self._run_id, secrets.token_urlsafe(6))
         return ("EVALSHA", command.script.sha, *head, *command.arguments)
 
-    async def _read(self, commands: Any) -> None:
-        while True:
-            try:
-                reply = await commands.read_response(disable_decoding=True, disconnect_on_error=False)
-            except ResponseError as error:
-                reply = error
-            command = self._sent.popleft()
-            if not self._sent:
-                self._replied.set()
-            future = command.future
-            if isinstance(reply, NoScriptError) and command.script is not None:
-                # SCRIPT FLUSH. Nothing was done, so it is repeated.
-                self.send("SCRIPT", "LOAD", command.script.text)
-                self._enqueue(command)
-            elif isinstance(reply, ReadOnlyError):
-                self._sent.appendleft(command)
-                raise OSError(f"it is not the primary: {reply}")
-            elif future is None or future.done():
-                pass
-            elif isinstance(reply, ResponseError):
-                what = (
-                    "nothing was sent"
-                    if isinstance(reply, OutOfMemoryError)
-                    else "the message may be in the history"
-                )
-                future.set_exception(BusUnavailable(f"Redis refuses it: {reply}; {what}"))
-            else:
-                future.set_result(reply)
+    def _on_reply(self, reply: Reply) -> None:
+        """Redis has answered the oldest command."""
+        command = self._sent.popleft()
+        if not self._sent:
+            self._replied.set()
+        future = command.future
+        if isinstance(reply, NoScriptError) and command.script is not None:
+            # SCRIPT FLUSH. Nothing was done, so it is repeated.
+            self.send("SCRIPT", "LOAD", command.script.text)
+            self._enqueue(command)
+        elif isinstance(reply, ReadOnlyError):
+            self._sent.appendleft(command)
+            raise OSError(f"it is not the primary: {reply}")
+        elif future is None or future.done():
+            pass
+        elif isinstance(reply, ResponseError):
+            what = (
+                "nothing was sent"
+                if isinstance(reply, OutOfMemoryError)
+                else "the message may be in the history"
+            )
+            future.set_exception(BusUnavailable(f"Redis refuses it: {reply}; {what}"))
+        else:
+            future.set_result(reply)
 
     async def _write_subscriptions(self, listener: Any) -> None:
         while True:
@@ -344,23 +341,23 @@ class Link:
             if not self._subscribing:
                 await self._wake_listener.wait()
 
-    async def _listen(self, listener: Any) -> None:
-        while True:
-            kind, channel, value = await listener.read_response(
-                disable_decoding=True, disconnect_on_error=False
-            )
-            if kind == b"message":
-                if channel == self._canary:
-                    self._canaries[1] = int(value)
-                else:
-                    self._heard(channel, value)
-            elif kind == b"subscribe":
-                futures = self._confirmations[channel]
-                future = futures.popleft()
-                if not futures:
-                    del self._confirmations[channel]
-                if not future.done():
-                    future.set_result(None)
+    def _on_push(self, push: Reply) -> None:
+        """The subscriber has received a message, or a confirmation."""
+        if isinstance(push, Exception):  # it may not subscribe, for example
+            raise push
+        kind, channel, value = push
+        if kind == b"message":
+            if channel == self._canary:
+                self._canaries[1] = int(value)
+            else:
+                self._heard(channel, value)
+        elif kind == b"subscribe":
+            futures = self._confirmations[channel]
+            future = futures.popleft()
+            if not futures:
+                del self._confirmations[channel]
+            if not future.done():
+                future.set_result(None)
 
     async def _beat(self) -> None:
         """Publish a canary at intervals. Their number counts, not the time, in which this loop may stand still."""

@@ -86,6 +86,18 @@ end
 #: Number a message, keep it, trim the history, and publish it. Returns the epoch, the number, and how many
 #: processes are subscribed.
 PUBLISH = _script(
+    # Without a history, most publications change nothing but the number.
+    """
+if ARGV[7] == '0' then
+  local found = redis.call('HMGET', KEYS[1], 'e', 'r', 'x')
+  if found[1] and found[2] == ARGV[1] and found[3] == '0' then
+    local sequence = redis.call('HINCRBY', KEYS[1], 's', 1)
+    redis.call('PEXPIRE', KEYS[1], ARGV[3])
+    local heard = found[1] .. string.format('%.0f ', sequence) .. ARGV[5]
+    return {found[1], sequence, redis.call('PUBLISH', ARGV[4], heard)}
+  end
+end
+""",
     _NOW,
     _ROOM,
     """
