@@ -30,6 +30,8 @@ class Waiters:
 
     def wake(self) -> None:
         """Wake all that wait."""
+        if not self._futures:
+            return
         futures, self._futures = self._futures, {}
         for future in futures:
             if not future.done():

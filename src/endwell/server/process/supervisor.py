@@ -88,6 +88,10 @@ class Supervisor:
         self._reports: list[DrainReport] = []
         self._signals: list[int] = []
         self._selector = selectors.DefaultSelector()
+        #: When :meth:`_handle_changes` has something to do, without an event.
+        self._moment = -inf
+        #: The links that the selector watches until they are writable, too.
+        self._writing: set[Link] = set()
 
     def run(self, socks: list[_socket.socket], *, passed: bool) -> None:
         """Run the workers until a signal stops them; blocks.
@@ -149,40 +153,50 @@ class Supervisor:
 
     def _run_once(self) -> None:
         """Wait for events and deadlines, and handle them."""
-        moments = [*self._due.values(), *(worker.due for worker in self._workers), self._broker.deadline]
-        moment = min(moments)
-        wait = None if moment == inf else max(moment - monotonic(), 0.0)
-        for key, events in self._selector.select(wait):
+        moment = min(self._moment, self._broker.deadline)
+        others = False
+        for key, events in self._selector.select(None if moment == inf else max(moment - monotonic(), 0.0)):
             if isinstance(key.data, Link):
                 if events & selectors.EVENT_READ:
                     self._broker.readable(key.data)
-            elif isinstance(key.data, Worker):
+                continue
+            others = True
+            if isinstance(key.data, Worker):
                 self._read_messages(key.data)
             elif isinstance(key.data, Watcher):
                 self._files_changed(key.data.read())
             elif isinstance(key.fileobj, socket.socket):
                 key.fileobj.recv(4096)  # written by a signal, to wake the selector
+        # Most turns of a busy supervisor only forward publications.
+        if others or self._signals or monotonic() >= moment:
+            self._handle_changes()
+            self._broker.tick()
+        self._broker.flush()
+        self._watch_links()
+
+    def _handle_changes(self) -> None:
+        """Handle signals, exits of workers and deadlines."""
         while self._signals:
             self._handle_signal(self._signals.pop(0))
         for worker in [each for each in self._workers if each.process.poll() is not None]:
             self._worker_exited(worker)
         self._check_deadlines(monotonic())
-        self._broker.tick()
-        self._broker.flush()
-        self._watch_links()
+        self._moment = min([*self._due.values(), *(worker.due for worker in self._workers)], default=inf)
 
     def _watch_links(self) -> None:
         """Wait for each link to become readable, and writable if something waits for the worker."""
         for link in self._broker.links:
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.wants_write else 0)
             if link.ended:
                 self._disconnect(link)
-            elif self._selector.get_key(link).events != events:
+            elif link.wants_write != (link in self._writing):
+                events = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.wants_write else 0)
                 self._selector.modify(link, events, link)
+                self._writing ^= {link}
 
     def _disconnect(self, link: Link) -> None:
         if link in self._selector.get_map():
             self._selector.unregister(link)
+            self._writing.discard(link)
             self._broker.remove(link)
 
     def _read_messages(self, worker: Worker) -> None:
