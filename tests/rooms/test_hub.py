@@ -8,6 +8,7 @@ from math import inf
 
 import pytest
 
+from endwell.errors import RoomLimit
 from endwell.rooms.history import History
 from endwell.rooms.hub import FORGET_TIME, Connection, Hub, Present
 from endwell.rooms.position import Position, Publication
@@ -119,6 +120,39 @@ def test_above_the_limit_of_all_rooms_those_that_were_left_first_lose_their_hist
     assert [kept(name) for name in ("left first", "left later", "in use")] == [0, 0, 2]
     published(hub, "z" * 30, room="in use", now=1.0)
     assert [each.message[0] for each in hub.page("in use", None, None, 0.0).publications] == ["y", "z"]
+
+
+def test_above_the_number_of_rooms_the_one_that_was_left_first_is_forgotten():
+    hub, one = Hub(1000, max_rooms=3), object()
+    epochs = {name: hub.listen(name, one, 0.0).epoch for name in ("left later", "left first", "in use")}
+    published(hub, "x" * 40, room="left first")
+    hub.ignore("left first", one, 0.0)
+    hub.ignore("left later", one, 1.0)
+    hub.publish("new", "x", None, 2.0)
+    assert hub._bytes == 0
+    kept = {name: hub.position(name, 2.0).epoch == epochs[name] for name in ("left later", "in use")}
+    assert kept == {"left later": True, "in use": True}
+    # It takes the place of the new room, which has no members.
+    assert hub.position("left first", 2.0).epoch != epochs["left first"]
+
+
+def test_a_room_with_a_member_or_a_key_is_not_forgotten_for_another():
+    hub, one = Hub(1000, max_rooms=2), object()
+    hub.listen("a", one, 0.0)
+    hub.listen("b", one, 0.0)
+    hub.enter("b", Connection(one, 1), "ada", {}, 5.0, 0.0)
+    hub.leave("b", Connection(one, 1), "ada", 5.0, 0.0)
+    hub.ignore("b", one, 0.0)
+    for call in (
+        lambda: hub.publish("c", "x", None, 1.0),
+        lambda: hub.listen("c", one, 1.0),
+        lambda: hub.position("c", 1.0),
+        lambda: hub.page("c", None, None, 1.0),
+    ):
+        with pytest.raises(RoomLimit, match=r"2 rooms with members already \(max_known_rooms\)"):
+            call()
+    hub.tick(5.0)  # the grace ends
+    assert hub.publish("c", "x", None, 5.0)[0].sequence == 1
 
 
 def test_a_room_is_forgotten_when_nothing_in_it_is_left(hub):

@@ -14,6 +14,7 @@ from endwell.errors import BusUnavailable, RoomLimit
 from endwell.rooms import Fresh, Gap, History, Position, Resumed, Rooms, broker, members
 from endwell.rooms.blocking import BlockingMembership
 from endwell.rooms.frames import pack_word
+from endwell.rooms.options import RoomLimits
 from endwell.rooms.rooms import use_bus
 from endwell.rooms.supervised import SupervisorBus
 from tests.pair import until, within
@@ -444,6 +445,33 @@ async def test_the_limits_name_themselves(one: House):
                 assert "max_members" in await within(refused.recv())
     names = ["max_rooms", "max_message", "max_message", "key must have 1 to 255 bytes", "4096 bytes of JSON"]
     assert [name in error for name, error in zip(names, errors, strict=True)] == [True] * 5
+
+
+@one_server
+async def test_the_number_of_rooms_is_limited(one: House):
+    registry = one.servers[0].rooms._registry
+    registry.limits = RoomLimits(max_known_rooms=1)
+    await one.joined(path="a")
+    ws = await one.client(path="b")
+    await within(ws.closed)
+    assert ws.ending.code == CloseCode.INTERNAL_ERROR
+    assert one.room(name="b").members == []
+    await one.room(name="a").publish("x")
+
+
+@two_workers
+async def test_the_supervisor_limits_the_number_of_rooms(two: House):
+    two.pump.broker._hub._max_rooms = 2
+    await two.joined(0, path="a")
+    await two.joined(1, path="b")
+    room = two.room(0, "c")
+    for call in (lambda: room.publish("x"), room.position, room.history):
+        with pytest.raises(RoomLimit, match="max_known_rooms"):
+            await within(call())
+    ws = await two.client(1, path="c")
+    await within(ws.closed)
+    assert ws.ending.code == CloseCode.INTERNAL_ERROR
+    assert (await two.room(0, "b").publish("x")).workers == 1
 
 
 @two_workers

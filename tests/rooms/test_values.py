@@ -89,7 +89,7 @@ def test_an_option_of_a_room_that_is_wrong_is_named(keywords, error):
         Rooms().configure("*", **keywords)
 
 
-@pytest.mark.parametrize("name", ["max_rooms", "max_message", "max_name", "max_history"])
+@pytest.mark.parametrize("name", ["max_rooms", "max_message", "max_name", "max_history", "max_known_rooms"])
 def test_a_limit_of_rooms_is_positive(name):
     with pytest.raises(ValueError, match=f"{name} must be positive"):
         Rooms(**{name: 0})

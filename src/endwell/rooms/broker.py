@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..aio.syscalls import monotonic
+from ..errors import RoomLimit
 from .frames import (
     PUBLISH,
     WORD,
@@ -22,6 +23,7 @@ from .frames import (
     unpack_publish,
 )
 from .hub import Connection, Hub, Left, Present
+from .options import MAX_KNOWN_ROOMS
 from .position import Position
 
 __all__ = ["Broker", "Link"]
@@ -123,8 +125,8 @@ class Broker:
     come.
     """
 
-    def __init__(self, max_history: int) -> None:
-        self._hub: Hub[Link] = Hub(max_history)
+    def __init__(self, max_history: int, max_known_rooms: int = MAX_KNOWN_ROOMS) -> None:
+        self._hub: Hub[Link] = Hub(max_history, max_known_rooms)
         self._links: list[Link] = []
         #: The keys that have left while there was no worker.
         self._untold: list[Left] = []
@@ -193,7 +195,11 @@ class Broker:
 
     def _publish(self, link: Link, body: bytes) -> None:
         call, room, message, history, slow = unpack_publish(body)
-        position, publication, listeners = self._hub.publish(room, message, history, monotonic())
+        try:
+            position, publication, listeners = self._hub.publish(room, message, history, monotonic())
+        except RoomLimit as error:
+            link.write(pack_word("refused", call, str(error)))
+            return
         takes = [listener for listener in listeners if listener.takes(room)]
         answer = Published(call, position.sequence, len(listeners), link in takes, position.epoch)
         link.write(pack_published(answer))
@@ -203,8 +209,13 @@ class Broker:
 
     def _handle_word(self, link: Link, body: bytes) -> None:
         word, *values = json.loads(body)
-        if (handle := self._words.get(word)) is not None:
+        if (handle := self._words.get(word)) is None:
+            return
+        try:
             handle(link, *values)
+        except RoomLimit as error:
+            # Only the words with a call can add a room: a connection enters a room to which its worker listens.
+            link.write(pack_word("refused", values[0], str(error)))
 
     def _listen(self, link: Link, call: int, room: str) -> None:
         link.behind.discard(room)

@@ -14,7 +14,9 @@ from itertools import islice
 from math import inf
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from ..errors import RoomLimit
 from .history import History, Log
+from .options import MAX_KNOWN_ROOMS
 from .position import Message, Position, Publication
 
 __all__ = ["FORGET_TIME", "Connection", "Hub", "Left", "Page", "Present", "page_after"]
@@ -102,10 +104,13 @@ class Hub(Generic[Listener]):
     Args:
         max_bytes: Maximum size of the history of all rooms together, in bytes of messages. Above it, the rooms
             that were left first lose their history, then the oldest publications of the room in use.
+        max_rooms: Maximum number of rooms. Above it, the room that was left first is forgotten. If each has
+            listeners or keys, the methods that add a room raise RoomLimit.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, max_rooms: int = MAX_KNOWN_ROOMS) -> None:
         self._max_bytes = max_bytes
+        self._max_rooms = max_rooms
         self._bytes = 0
         self._rooms: dict[str, _Room[Listener]] = {}
         #: Rooms without listeners and keys, and when they were last used. The oldest one is the first.
@@ -254,11 +259,21 @@ class Hub(Generic[Listener]):
     def _room(self, name: str, now: float) -> _Room[Listener]:
         room = self._rooms.get(name)
         if room is None:
+            if len(self._rooms) >= self._max_rooms:
+                self._forget_one()
             room = self._rooms[name] = _Room(secrets.token_urlsafe(6))
             self._idle[name] = now
         elif self._idle.pop(name, None) is not None:
             self._idle[name] = now  # to the end
         return room
+
+    def _forget_one(self) -> None:
+        """Forget the room that was left first."""
+        name = next(iter(self._idle), None)
+        if name is None:
+            raise RoomLimit(f"there are {len(self._rooms)} rooms with members already (max_known_rooms)")
+        del self._idle[name]
+        self._clear(self._rooms.pop(name))
 
     def _check_idle(self, name: str, room: _Room[Listener], now: float) -> None:
         if not room.listeners and not room.keys:

@@ -9,6 +9,7 @@ from ..aio.broadcast import Slow
 from .bus import Bus, Receiver
 from .history import History
 from .hub import Connection, Hub, Info, Left, Page, Present
+from .options import MAX_KNOWN_ROOMS
 from .position import Message, Position
 
 __all__ = ["LocalBus"]
@@ -17,8 +18,8 @@ __all__ = ["LocalBus"]
 class LocalBus(Bus):
     """Connects no other process. Its methods do not wait."""
 
-    def __init__(self, max_history: int) -> None:
-        self._hub: Hub[LocalBus] = Hub(max_history)
+    def __init__(self, max_history: int, max_known_rooms: int = MAX_KNOWN_ROOMS) -> None:
+        self._hub: Hub[LocalBus] = Hub(max_history, max_known_rooms)
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self, receiver: Receiver) -> None:

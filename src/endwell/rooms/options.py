@@ -8,10 +8,12 @@ from typing import TypedDict
 
 from .history import History
 
-__all__ = ["MAX_HISTORY", "RoomKeywords", "RoomLimits", "RoomOptions"]
+__all__ = ["MAX_HISTORY", "MAX_KNOWN_ROOMS", "RoomKeywords", "RoomLimits", "RoomOptions"]
 
 #: The default of ``max_history``, in bytes.
 MAX_HISTORY = 256 << 20
+#: The default of ``max_known_rooms``. Their numbers take about 100 MB.
+MAX_KNOWN_ROOMS = 100_000
 #: The frames between processes have 16 bits for the length of a name.
 MAX_NAME = (1 << 16) - 1
 
@@ -64,13 +66,14 @@ class RoomKeywords(TypedDict, total=False):
 class RoomLimits:
     """The limits of :class:`Rooms`."""
 
-    max_rooms: int
-    max_message: int
-    max_name: int
-    max_history: int
+    max_rooms: int = 128
+    max_message: int = 1 << 20
+    max_name: int = 255
+    max_history: int = MAX_HISTORY
+    max_known_rooms: int = MAX_KNOWN_ROOMS
 
     def __post_init__(self) -> None:
-        for name in ("max_rooms", "max_message", "max_name", "max_history"):
+        for name in ("max_rooms", "max_message", "max_name", "max_history", "max_known_rooms"):
             _check_positive(name, getattr(self, name))
         if self.max_name > MAX_NAME:
             raise ValueError(f"max_name must be at most {MAX_NAME}, and is {self.max_name}")

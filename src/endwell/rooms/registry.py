@@ -208,7 +208,14 @@ class Registry:
             room._ended(ws, returns=returns)
 
     def hold(self, room: Room) -> None:
-        """Keep a room that this process listens to."""
+        """Keep a room that this process listens to.
+
+        Raises:
+            RoomLimit: This process listens to too many rooms.
+        """
+        limit = self.limits.max_known_rooms
+        if len(self._listened) >= limit and room not in self._listened:
+            raise RoomLimit(f"there are {limit} rooms with members already (max_known_rooms)")
         self._listened.add(room)
 
     def release(self, room: Room) -> None:

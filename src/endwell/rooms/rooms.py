@@ -10,11 +10,11 @@ from ..options import check_keywords
 from .blocking import BlockingRooms
 from .bus import Bus
 from .local import LocalBus
-from .options import MAX_HISTORY, RoomKeywords, RoomLimits, RoomOptions
+from .options import MAX_HISTORY, MAX_KNOWN_ROOMS, RoomKeywords, RoomLimits, RoomOptions
 from .registry import Registry
 from .room import Room
 
-__all__ = ["Rooms", "choose_bus", "end_graces", "make_bus", "max_history_of", "use_bus"]
+__all__ = ["Rooms", "choose_bus", "end_graces", "limits_of", "make_bus", "use_bus"]
 
 #: The schemes of the URL of a bus.
 SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
@@ -35,6 +35,10 @@ class Rooms:
         max_name: Maximum length of a name, in bytes of UTF-8. At most 65,535. Default: 255.
         max_history: Maximum size of the messages in the histories of all rooms, in bytes. Above it, rooms
             without members lose theirs first, then the oldest messages of the room in use. Default: 256 MiB.
+        max_known_rooms: Maximum number of different rooms, in all processes of a supervisor. A room counts while it
+            has members, and for five minutes after its last use. Above it, the room that was left first is
+            forgotten with its history, and if each has members, an error is raised. With Redis: number of rooms
+            with members in this process. Default: 100,000. Names often come from clients.
         bus: The URL of the bus, as in ``Server(bus=...)``, for rooms without a :class:`Server`. Default: None.
 
     Raises:
@@ -72,12 +76,17 @@ class Rooms:
         max_message: int = 1 << 20,
         max_name: int = 255,
         max_history: int = MAX_HISTORY,
+        max_known_rooms: int = MAX_KNOWN_ROOMS,
         bus: str | None = None,
     ) -> None:
         limits = RoomLimits(
-            max_rooms=max_rooms, max_message=max_message, max_name=max_name, max_history=max_history
+            max_rooms=max_rooms,
+            max_message=max_message,
+            max_name=max_name,
+            max_history=max_history,
+            max_known_rooms=max_known_rooms,
         )
-        self._registry = Registry(limits, LocalBus(max_history))
+        self._registry = Registry(limits, LocalBus(max_history, max_known_rooms))
         if bus is not None:
             choose_bus(self, bus)
 
@@ -246,9 +255,9 @@ async def end_graces(rooms: Rooms) -> None:
     await rooms._registry.end_graces()
 
 
-def max_history_of(rooms: Rooms) -> int:
-    """The limit ``max_history``."""
-    return rooms._registry.limits.max_history
+def limits_of(rooms: Rooms) -> RoomLimits:
+    """The limits of the rooms."""
+    return rooms._registry.limits
 
 
 def _register(

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 from ..aio.broadcast import Slow
-from ..errors import BusUnavailable
+from ..errors import BusUnavailable, RoomLimit
 from .bus import Bus, Receiver
 from .frames import (
     PUBLICATION,
@@ -215,6 +215,12 @@ class SupervisorBus(Bus, asyncio.Protocol):
                 number = self._healing[room] = next(self._numbers)
                 self._healed[number] = room
                 self._ask_page(number, room, self._delivered[room], None)
+        elif word == "refused":
+            number, text = values
+            answer, _ = self._publishing.pop(number, (None, None))
+            answer = answer or self._calls.pop(number, None)
+            if answer is not None and not answer.done():
+                answer.set_exception(RoomLimit(text))
         elif word in ("came", "went"):
             room, *present = values
             tell = self._receiver.came if word == "came" else self._receiver.went

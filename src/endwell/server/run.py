@@ -20,8 +20,8 @@ from ..aio.exchange import Exchange
 from ..aio.loop import check_system, loop_factory
 from ..aio.syscalls import monotonic
 from ..errors import StartupFailed
-from ..rooms.options import MAX_HISTORY
-from ..rooms.rooms import max_history_of, use_bus
+from ..rooms.options import RoomLimits
+from ..rooms.rooms import limits_of, use_bus
 from ..sync.threads import Threads
 from .process import systemd
 from .process.control import OVERTIME, ProcessControl
@@ -90,7 +90,7 @@ def run(
         _run(server, server._serve_on(lambda: socks, ssl, should_defer=loads.should_defer), control)
         return
     if options.workers is not None:
-        supervise(listen, options, max_history_of(server.rooms))
+        supervise(listen, options, limits_of(server.rooms))
         return
     passed = _passed(listen, options)
     control = ProcessControl(options.drain.replace(listen=False) if passed else options.drain)
@@ -109,17 +109,17 @@ def _leave_signals_to_supervisor() -> None:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
-def supervise(listen: Listen, options: ProcessOptions, max_history: int = MAX_HISTORY) -> None:
+def supervise(listen: Listen, options: ProcessOptions, limits: RoomLimits | None = None) -> None:
     """Run the workers until SIGINT or SIGTERM. Blocks. Each of them runs this program again.
 
-    ``max_history`` is that of their rooms, whose histories are here.
+    ``limits`` are those of their rooms, whose numbers and histories are here. Default: those of :class:`Rooms`.
 
     Raises:
         NotImplementedError: The system is Windows.
     """
     check_system()
     passed = _passed(listen, options)
-    supervisor = Supervisor(options, max_history)
+    supervisor = Supervisor(options, limits or RoomLimits())
     supervisor.run(passed or _listening(listen), passed=bool(passed))
 
 

@@ -39,8 +39,9 @@ def by_endwell_serve(server):
 
 @pytest.mark.parametrize("serve", [by_run, by_endwell_serve])
 def test_the_supervisor_has_the_limit_of_the_rooms(supervisors, serve):
-    server = Server(rooms=Rooms(max_history=4321))
+    server = Server(rooms=Rooms(max_history=4321, max_known_rooms=77))
     with pytest.raises(Started):
         serve(server)
     (supervisor,) = supervisors
     assert supervisor._broker._hub._max_bytes == 4321
+    assert supervisor._broker._hub._max_rooms == 77

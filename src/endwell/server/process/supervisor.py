@@ -21,7 +21,7 @@ from math import inf
 from ...aio.bind import format_address, unlink
 from ...aio.syscalls import monotonic
 from ...rooms.broker import Broker, Link
-from ...rooms.options import MAX_HISTORY
+from ...rooms.options import RoomLimits
 from ..drain.report import DrainReport, counted
 from . import systemd
 from .backoff import Backoff
@@ -58,7 +58,7 @@ class Supervisor:
             again.
     """
 
-    def __init__(self, options: ProcessOptions, max_history: int = MAX_HISTORY) -> None:
+    def __init__(self, options: ProcessOptions, limits: RoomLimits) -> None:
         count = options.workers
         if isinstance(count, bool) or not isinstance(count, int):
             raise TypeError(f"workers must be an integer, not {count!r}")
@@ -70,7 +70,7 @@ class Supervisor:
         self._reload = options.reload
         self._command = command()
         self._loads = LoadTable()
-        self._broker = Broker(max_history)
+        self._broker = Broker(limits.max_history, limits.max_known_rooms)
         self._socks: list[_socket.socket] = []
         self._passed = False
         self._workers: list[Worker] = []
