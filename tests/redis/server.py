@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +21,31 @@ START_TIME = 60.0
 
 
 class RedisServer:
-    """One redis-server on a free port, with a folder for its data."""
+    """One redis-server on a free port, with a folder for its data.
 
-    def __init__(self) -> None:
+    Args:
+        host: Its address.
+        prefix: The begin of the command, which runs it in another network, for example.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", prefix: Sequence[str] = ()) -> None:
         program = shutil.which("redis-server")
         assert program is not None, "make test-redis needs redis-server (Debian: redis-server)"
-        self._program = program
+        self._host, self._command = host, [*prefix, program]
         self._folder = tempfile.TemporaryDirectory(prefix="endwell-redis-")
         with socket.create_server(("127.0.0.1", 0)) as sock:
             self.port: int = sock.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.url = f"redis://{host}:{self.port}/0"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *arguments: str) -> None:
         """Start it, with the data of the last time."""
         self.process = subprocess.Popen(
             [
-                *(self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
+                *(*self._command, "--port", str(self.port), "--bind", self._host, "--save", ""),
                 *("--appendonly", "yes", "--appendfsync", "always", "--dir", self._folder.name),
-                *("--logfile", str(Path(self._folder.name, "log")), "--loglevel", "warning", *arguments),
+                *("--logfile", str(Path(self._folder.name, "log")), "--loglevel", "warning"),
+                *("--protected-mode", "no", *arguments),
             ]
         )
         end = time.monotonic() + START_TIME
@@ -53,11 +60,18 @@ class RedisServer:
         raise TimeoutError("redis-server does not answer")
 
     def ask(self, *words: Any) -> bytes:
-        """The first line of the reply to a command."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=START_TIME) as sock:
+        """The reply to a command. Of a reply with more than a line, the text; it must not be an array."""
+        with socket.create_connection((self._host, self.port), timeout=START_TIME) as sock:
             octets = [str(word).encode() for word in words]
             sock.sendall(b"*%d\r\n" % len(octets) + b"".join(b"$%d\r\n%s\r\n" % (len(o), o) for o in octets))
-            return sock.makefile("rb").readline().strip()
+            reply = sock.makefile("rb")
+            first = reply.readline().strip()
+            return reply.read(int(first[1:])) if first.startswith(b"$") else first
+
+    def move(self, port: int) -> None:
+        """Listen on another port from now on."""
+        assert self.ask("CONFIG", "SET", "port", port) == b"+OK"
+        self.port, self.url = port, f"redis://{self._host}:{port}/0"
 
     def kill(self, *, data: bool = True) -> None:
         """Kill it; without ``data``, all its data is lost."""

@@ -144,8 +144,15 @@ class Members:
         if len(self._deliveries) == 1:
             self._deliver()
 
+    def finish(self) -> None:
+        """Send now what would take several turns of the event loop."""
+        while self._deliveries:
+            self._deliver()
+
     def _deliver(self) -> None:
         """Send the first of the deliveries to the next members; call this again while there is more to do."""
+        if not self._deliveries:
+            return  # finish() was called
         publication, members, engines, slow, call = self._deliveries[0]
         batch = engines[self._delivered : self._delivered + BATCH]
         if members is not self._listed:

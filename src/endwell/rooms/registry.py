@@ -239,8 +239,15 @@ class Registry:
             known._lost(lost, position)
 
     def tell_gap(self, room: Room, gap: Gap) -> bool:
-        """Call the callbacks for a gap. Returns whether there are any."""
-        self._notify(self.gap, room.name, gap)
+        """Call the callbacks for a gap. Returns whether there are any.
+
+        Plain functions run before the next publication is delivered. So what they send is at the place of the gap.
+        """
+        for callback in self.gap:
+            if inspect.iscoroutinefunction(callback):
+                self._notify([callback], room.name, gap)
+            else:
+                _call_plain(callback, room, gap)
         return bool(self.gap)
 
     def came(self, room: str, present: Present) -> None:
@@ -266,13 +273,21 @@ class Registry:
 
 
 async def _call(callback: Callable[..., object], room: Room, what: object) -> None:
+    if not inspect.iscoroutinefunction(callback):
+        _call_plain(callback, room, what)
+        return
     try:
-        returned = callback(room, what)
-        if inspect.iscoroutinefunction(callback):
-            await returned  # type: ignore[misc]
-        else:
-            check_returned(returned, callback)
+        await callback(room, what)
     except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+        raise
+    except BaseException:
+        logger.exception("callback %r failed", callback)
+
+
+def _call_plain(callback: Callable[..., object], room: Room, what: object) -> None:
+    try:
+        check_returned(callback(room, what), callback)
+    except (GeneratorExit, KeyboardInterrupt):
         raise
     except BaseException:
         logger.exception("callback %r failed", callback)

@@ -12,7 +12,7 @@ from ..aio.waiters import Waiters
 from ..aio.websocket import WebSocket, begin_close
 from ..codes import CloseCode
 from ..ending import Cause
-from ..errors import RoomLimit
+from ..errors import BusUnavailable, RoomLimit
 from ..wire.codec import Buffer
 from .hub import Present
 from .members import Call, Members, Receipt
@@ -27,6 +27,8 @@ __all__ = ["Room"]
 
 #: Number of publications that are read from the history at a time.
 PAGE = 100
+#: Maximum seconds until this process has heard what the history has already. Longer means that the bus has failed.
+HEAR_TIME = 5.0
 #: When the members come back that were closed because messages were lost.
 LOST = RetryAdvice(0, 5)
 
@@ -71,6 +73,8 @@ class Room:
         self._listening: asyncio.Future[Position] | None = None
         #: The position of this process; None while it does not listen.
         self._position: Position | None = None
+        #: The number of gaps of which the application is being told.
+        self._telling = 0
         #: Calls of join() that wait for the next position.
         self._waiters = Waiters()
         #: What the registry keeps for a connection that is in this room only.
@@ -241,6 +245,9 @@ class Room:
         engine = membership._engine
         if engine.is_open:
             await self._listen()
+        # A member that joined now would be told of a gap that is before its position.
+        while self._telling and engine.is_open:
+            await self._waiters.wait()
         if resumes and engine.is_open:
             membership._arrived = await self._replay(membership, since)
         if not engine.is_open:
@@ -310,7 +317,7 @@ class Room:
         lost, replayed, after = 0, 0, since
         known = True
         with self._tail:
-            while after is None or not self._tail.reaches(after, self._position):
+            while after is None or self._telling or not self._tail.reaches(after, self._position):
                 page = await self._registry.bus.page(self.name, after, PAGE)
                 if page.lost is None:
                     known = False
@@ -320,10 +327,7 @@ class Room:
                     replayed += await _resend(membership, publication)
                 last = page.publications[-1].sequence if page.publications else page.position.sequence
                 after = Position(page.position.epoch, last)
-                while self._position.epoch == after.epoch and self._position.sequence < after.sequence:
-                    if not membership._engine.is_open:
-                        await refuse(membership._engine)
-                    await self._waiters.wait()
+                await self._hear(membership, after)
             for publication in self._tail.after(after.sequence):
                 unsupported = broadcast([membership._engine], publication.message, "queue").unsupported
                 membership.missed += len(unsupported)
@@ -332,10 +336,30 @@ class Room:
             return Gap(lost if known else None, replayed)
         return Resumed(replayed)
 
+    async def _hear(self, membership: Membership, position: Position) -> None:
+        """Wait until this process has heard what is before ``position``.
+
+        Raises:
+            ConnectionClosed: The connection is closing.
+            BusUnavailable: The process hears nothing.
+        """
+        while self._telling or _is_before(self._position, position):
+            if not membership._engine.is_open:
+                await refuse(membership._engine)
+            try:
+                async with asyncio.timeout(HEAR_TIME):
+                    await self._waiters.wait()
+            except TimeoutError:
+                raise BusUnavailable(
+                    f"this process has not heard for {HEAR_TIME:g} s what the history has"
+                ) from None
+
     # -- publications -------------------------------------------------------------------
 
     def _published(self, position: Position, publication: Publication, slow: Slow, call: Call | None) -> None:
         """The bus delivers a publication."""
+        if self._listening is None:
+            return  # the last member has left meanwhile
         self._tail.append(publication)
         self._advance(position)
         self._members.send(publication, slow, call)
@@ -346,12 +370,28 @@ class Room:
 
     def _lost(self, lost: int | None, position: Position) -> None:
         """The bus has lost publications for this process."""
+        if self._listening is None:
+            return
+        self._members.finish()
         self._tail.clear()
         self._advance(position)
-        if not self._registry.tell_gap(self, Gap(lost, 0)):
+        self._telling += 1
+        told = self._registry.tell_gap(self, Gap(lost, 0))
+        # Coroutine functions take their first step before.
+        asyncio.get_running_loop().call_soon(self._has_told)
+        if not told:
             for member in self._members.all():
                 cause = Cause.ROOM_GAP
                 begin_close(member._engine, cause, CloseCode.TRY_AGAIN_LATER, LOST.reason(cause.meaning))
+
+
+    def _has_told(self) -> None:
+        self._telling -= 1
+        self._waiters.wake()
+
+
+def _is_before(own: Position | None, position: Position) -> bool:
+    return own is not None and own.epoch == position.epoch and own.sequence < position.sequence
 
 
 async def _resend(membership: Membership, publication: Publication) -> bool:

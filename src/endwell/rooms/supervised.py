@@ -165,6 +165,8 @@ class SupervisorBus(Bus, asyncio.Protocol):
         self._ended = True
         error = BusUnavailable("the supervisor has exited; the message may have been sent")
         waiting = [*self._calls.values(), *(answer for answer, _ in self._publishing.values())]
+        if self._own is not None:
+            waiting.append(self._own[0])
         for answer in waiting:
             if not answer.done():
                 answer.set_exception(error)

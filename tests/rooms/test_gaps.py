@@ -1,0 +1,146 @@
+"""What members are told when the bus fails: each gap once, at its place, and nothing waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+
+from endwell import CloseCode
+from endwell.errors import BusUnavailable
+from endwell.rooms import Position, Publication, broker, members
+from endwell.rooms import room as room_module
+from endwell.rooms.frames import Published, pack_published
+from tests.pair import until, within
+
+from .house import House
+from .test_rooms import hold_publications, one_server, received, two_workers
+
+
+@two_workers
+async def test_a_plain_callback_tells_the_members_of_a_gap_between_what_is_before_and_after_it(
+    two: House, monkeypatch
+):
+    monkeypatch.setattr(broker, "MAX_QUEUE", 1000)
+    server = two.servers[1]
+
+    @server.rooms.on_gap
+    def on_gap(room, gap):
+        position = room.members[0].position.sequence
+        server.broadcast([each.ws for each in room.members], f"{gap.lost} lost, now at {position}", slow="queue")
+
+    ws, _ = await two.joined(1)
+    await hold_publications(two, 80)
+    numbers, at = [], None
+    while not numbers or numbers[-1] != 79:
+        message = await within(ws.recv())
+        if found := re.fullmatch(r"(\d+) lost, now at (\d+)", message):
+            at = len(numbers)
+            lost, position = map(int, found.groups())
+        else:
+            numbers.append(int(message))
+    assert at is not None
+    # The numbers of the messages begin with 0, those of the publications with 1.
+    assert (numbers[:at], numbers[at]) == ([*range(at)], at + lost)
+    assert position == at + lost
+
+
+@one_server
+async def test_a_member_that_joins_while_a_gap_is_told_is_not_told_of_it(one: House, monkeypatch):
+    told = []
+
+    @one.servers[0].rooms.on_gap
+    async def on_gap(room, gap):
+        told.append([each.key for each in room.members])
+
+    await one.joined(key="first")
+    room = one.room()
+    listen = room._listen
+
+    async def listen_and_lose():
+        await listen()
+        position = await room.position()
+        one.servers[0].rooms._registry.lost("a", 3, Position(position.epoch, position.sequence + 3))
+
+    monkeypatch.setattr(room, "_listen", listen_and_lose)
+    await one.joined(key="second")
+    await until(lambda: len(room.members) == 2)
+    assert told == [["first"]]
+
+
+@two_workers
+async def test_a_member_that_returns_does_not_wait_for_ever_for_a_bus_that_has_ended(two: House, monkeypatch):
+    monkeypatch.setattr(broker, "MAX_QUEUE", 1000)
+    monkeypatch.setattr(room_module, "HEAR_TIME", 0.2, raising=False)
+    await two.joined(1)
+    page, asked = two.pump.broker._page, []
+
+    def page_of_the_second_only(link, *values):
+        asked.append(values)
+        if len(asked) > 1:
+            page(link, *values)
+
+    two.pump.broker._words["page"] = page_of_the_second_only
+    await hold_publications(two, 40)
+    await until(lambda: bool(asked))  # the process reads what it has missed, and gets no answer
+    epoch = (await two.room(0).position()).epoch
+    returning = await two.client(1, since=Position(epoch, 0))
+    await until(lambda: len(asked) > 1)
+    two.pump.end(two.pump.links[1])
+    while (await within(returning.read())) is not None:
+        pass
+    assert returning.ending.code == CloseCode.INTERNAL_ERROR
+
+
+@two_workers
+async def test_a_publication_whose_receipt_is_the_last_word_of_the_supervisor_does_not_wait_for_ever(two: House):
+    await two.joined(0)
+    two.pump.holds = True
+    bus, room = two.servers[0].rooms._registry.bus, two.room(0)
+    publishing = asyncio.create_task(room.publish("x"))
+    await until(lambda: bool(bus._publishing))
+    (number,) = bus._publishing
+    bus.data_received(pack_published(Published(number, 1, 1, True, "epoch")))
+    two.pump.end(two.pump.links[0])
+    with pytest.raises(BusUnavailable, match="may have been sent"):
+        await within(publishing)
+
+
+@one_server
+async def test_a_gap_comes_after_all_publications_before_it_in_a_room_with_many_members(one: House, monkeypatch):
+    monkeypatch.setattr(members, "BATCH", 1)
+    server, told = one.servers[0], []
+
+    @server.rooms.on_gap
+    def on_gap(room, gap):
+        for each in room.members:
+            told.append(each.position)
+            server.broadcast([each.ws], "gap", slow="queue")
+
+    clients = [(await one.joined())[0] for _ in range(3)]
+    registry, room = server.rooms._registry, one.room()
+    epoch = (await room.position()).epoch
+    registry.published("a", Position(epoch, 1), Publication(1, "before"), "queue", None)
+    registry.lost("a", None, Position("another", 7))
+    registry.published("a", Position("another", 8), Publication(8, "after"), "queue", None)
+    assert told == [Position("another", 7)] * 3
+    for ws in clients:
+        assert await received(ws, 3) == ["before", "gap", "after"]
+
+
+@two_workers
+async def test_a_callback_that_removes_all_members_ends_what_the_room_is_delivered(two: House, monkeypatch):
+    monkeypatch.setattr(broker, "MAX_QUEUE", 1000)
+    server = two.servers[1]
+
+    @server.rooms.on_gap
+    def on_gap(room, gap):
+        for each in room.members:
+            each.leave()
+
+    await two.joined(1)
+    await hold_publications(two, 80)
+    await until(lambda: not two.room(1).members)
+    await two.joined(1)
+    assert two.memberships[-1].position == await two.room(0).position()
