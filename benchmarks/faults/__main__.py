@@ -32,11 +32,12 @@ from .witness import Ledger
 
 BUSES = {"supervisor": on_supervisor, "redis": on_redis}
 KNOW, HEAL = 2.5, 5.0
+KINDS = ("history", "undetected", "duplicates", "reorderings", "gap")
 
 
 async def play(bus: str, fault: Fault, rounds: int) -> Result:
     """Play a fault with processes of its own."""
-    result = Result(bus, fault.name, Ledger(fault.name))
+    result = Result(bus, fault.name, Ledger(fault.name, fault.keeps))
     with tempfile.TemporaryDirectory(prefix="endwell-faults-") as folder:
         site = BUSES[bus].Stage(Path(folder), fault)
         try:
@@ -56,8 +57,20 @@ async def play(bus: str, fault: Fault, rounds: int) -> Result:
 
 
 HEAD = (
-    "bus", "what fails", "rounds", "published", "delivered", "lost and told", "unknown gaps",
-    "lost silently", "twice", "out of order", "wrong gaps", "know", "heal",
+    "bus",
+    "what fails",
+    "rounds",
+    "published",
+    "delivered",
+    "lost and told",
+    "unknown gaps",
+    "lost in spite of a history",
+    "lost silently",
+    "twice",
+    "out of order",
+    "wrong gaps",
+    "know",
+    "heal",
 )
 
 
@@ -73,7 +86,7 @@ def row(result: Result) -> list[str]:
         f"{counts['deliveries']:,}",
         f"{counts['lost']:,}",
         f"{counts['unknown']:,}",
-        *(str(len(ledger.faults[kind])) for kind in ("undetected", "duplicates", "reorderings", "gap")),
+        *(str(len(ledger.faults[kind])) for kind in KINDS),
         "" if result.know is None else f"{result.know:.1f} s",
         f"{result.heal:.1f} s",
     ]

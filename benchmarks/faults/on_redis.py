@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-import subprocess
 import time
 
 from tests.redis.server import RedisServer
@@ -22,7 +21,9 @@ class Stage(RedisSite):
 
     def __init__(self, folder, fault: Fault) -> None:
         self.cable = Cable() if fault is PARTITION else None
-        self.redis = RedisServer(prefix=self.cable.prefix, host=self.cable.address) if self.cable else RedisServer()
+        self.redis = (
+            RedisServer(prefix=self.cable.prefix, host=self.cable.address) if self.cable else RedisServer()
+        )
         super().__init__(folder, self.redis.url)
 
     async def start(self) -> None:
@@ -135,13 +136,13 @@ async def _kill_a_process(play: Play, number: int) -> float:
 
 PARTITION = Fault("the network is cut for 3 to 7 s", _partition, deaf=True)
 FAULTS = [
-    Fault("Redis is killed", _crash, deaf=True),
-    Fault("Redis is killed, and its data is lost", _crash_without_data, deaf=True),
-    Fault("FLUSHALL", _command("FLUSHALL")),
+    Fault("Redis is killed", _crash, deaf=True, keeps=False),
+    Fault("Redis is killed, and its data is lost", _crash_without_data, deaf=True, keeps=False),
+    Fault("FLUSHALL", _command("FLUSHALL"), keeps=False),
     Fault("SCRIPT FLUSH", _command("SCRIPT", "FLUSH")),
     Fault("CLIENT KILL of the subscribers", _command("CLIENT", "KILL", "TYPE", "pubsub"), deaf=True),
     Fault("CLIENT KILL of all connections", _command("CLIENT", "KILL", "SKIPME", "yes"), deaf=True),
-    Fault("a replica takes over", _fail_over, deaf=True),
+    Fault("a replica takes over", _fail_over, deaf=True, keeps=False),
     Fault("Redis stands still for 10 s", _stand_still, deaf=True),
     Fault("client-output-buffer-limit", _overflow, deaf=True),
     PARTITION,

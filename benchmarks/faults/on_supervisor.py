@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import endwell
@@ -84,7 +85,9 @@ async def _stop_one(play: Play, number: int) -> float:
 async def _many(play: Play, number: int, count: int, size: int) -> None:
     for each in range(count):
         publisher = (number + each) % PROCESSES
-        await asyncio.wait([asyncio.ensure_future(play.publish(publisher, random.choice(ROOMS), size))], timeout=0.5)
+        await asyncio.wait(
+            [asyncio.ensure_future(play.publish(publisher, random.choice(ROOMS), size))], timeout=0.5
+        )
 
 
 async def _block(play: Play, number: int) -> float:
@@ -112,14 +115,23 @@ async def _slow_member(play: Play, number: int) -> float:
     return time.monotonic()
 
 
+def reset(ws: endwell.WebSocket) -> None:
+    """Cut a connection with RST."""
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if not descriptor.readlink().name.startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(descriptor.name))) as sock:
+                if sock.family == socket.AF_INET and sock.getsockname() == ws.local_address:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    ws.abort()
+
+
 async def _vanish(play: Play, number: int) -> float:
     """All clients are gone at once, with RST."""
     for member in play.members:
         if member.ws is not None:
-            sock = member.ws.transport.get_extra_info("socket") if hasattr(member.ws, "transport") else None
-            if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            member.ws.abort()
+            reset(member.ws)
     await asyncio.sleep(0.3)
     return time.monotonic()
 
@@ -165,7 +177,7 @@ FAULTS = [
     Fault("a worker floods the others", _flood, settings=SMALL_QUEUE),
     Fault("a member reads nothing", _slow_member),
     Fault("all clients are reset at once", _vanish),
-    Fault("the memory of the histories is full", _fill, settings={"max_history": 100_000}),
+    Fault("the memory of the histories is full", _fill, keeps=False, settings={"max_history": 100_000}),
     Fault("members join with since during a restart", _join_in_restart),
     Fault("messages of 1 MiB, and a worker stands still", _large, settings={"max_queue": 2_000_000}),
 ]

@@ -31,6 +31,8 @@ class Fault:
     cause: Callable[[Play, int], Awaitable[float]]
     #: Whether the buses of all processes lose their connection.
     deaf: bool = False
+    #: Whether a long history outlives it, so that its rooms lose nothing.
+    keeps: bool = True
     settings: dict[str, Any] = field(default_factory=dict)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import endwell
 from endwell.rooms import Position
 
-__all__ = ["Ledger", "Member", "POLICY"]
+__all__ = ["POLICY", "Ledger", "Member"]
 
 #: Clients that return soon, because the rounds are short. They are endwell's own, with its own decisions.
 POLICY = endwell.RetryPolicy(base=0.1, max_delay=0.5, max_advised=0.5)
@@ -23,8 +23,9 @@ POLICY = endwell.RetryPolicy(base=0.1, max_delay=0.5, max_advised=0.5)
 class Ledger:
     """What the publishers know since the last check: the positions of their messages, and what was not sent."""
 
-    #: What is played.
+    #: What is played, and whether a long history outlives it.
     name: str
+    keeps: bool = True
     positions: defaultdict[str, dict[str, Position]] = field(default_factory=lambda: defaultdict(dict))
     refused: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
@@ -45,6 +46,8 @@ class _Stretch:
     begin: int
     got: list[str] = field(default_factory=list)
     lost: int = 0
+    #: What is left of the history of earlier epochs.
+    earlier: set[str] = field(default_factory=set)
 
 
 class Member:
@@ -73,7 +76,9 @@ class Member:
         """Be a member, again and again."""
         while True:
             with suppress(endwell.ConnectionClosed, endwell.HandshakeError):
-                async for ws in endwell.reconnecting(self._url() + "/member", policy=POLICY, compression=None):
+                async for ws in endwell.reconnecting(
+                    self._url() + "/member", policy=POLICY, compression=None
+                ):
                     with suppress(endwell.ConnectionClosed):
                         await self._visit(ws)
                     self.ws = None
@@ -122,6 +127,7 @@ class Member:
             self._seen.difference_update(replayed)
             self._numbers.clear()
             self._begin(Position(position.epoch, position.sequence - len(replayed)), None)
+            self._stretches[-1].earlier = {*replayed}
         elif lost == "fresh":
             self._begin(position, lost)
         for message in replayed:
@@ -147,6 +153,8 @@ class Member:
     def _lose(self, lost: int, position: Position) -> None:
         assert self.position is not None
         self.ledger.counts["lost"] += lost
+        if lost and self.ledger.keeps and self.room == "long":
+            self.ledger.fault("history", self, "has lost", lost, "up to", position)
         self._stretches[-1].lost += lost
         expected = Position(self.position.epoch, self.position.sequence + lost)
         if expected != position:
@@ -191,8 +199,13 @@ class Member:
             self.ledger.fault("duplicates", self, "got what was not sent:", *refused)
         known = [positions[each] for each in stretch.got if each in positions]
         numbers = [each.sequence for each in known if each.epoch == stretch.epoch]
-        if len(numbers) != len(known):
-            self.ledger.fault("gap", self, "got publications of another epoch than", stretch.epoch)
+        others = [
+            each
+            for each in stretch.got
+            if each in positions and positions[each].epoch != stretch.epoch and each not in stretch.earlier
+        ]
+        if others:
+            self.ledger.fault("gap", self, "got", others, "of another epoch than", stretch.epoch)
         if numbers != sorted(numbers):
             self.ledger.fault("reorderings", self, "got the positions", numbers)
         if numbers:

@@ -45,7 +45,7 @@ class RedisServer:
                 *(*self._command, "--port", str(self.port), "--bind", self._host, "--save", ""),
                 *("--appendonly", "yes", "--appendfsync", "always", "--dir", self._folder.name),
                 *("--logfile", str(Path(self._folder.name, "log")), "--loglevel", "warning"),
-                *("--protected-mode", "no", *arguments),
+                *("--protected-mode", "no", "--repl-diskless-sync-delay", "0", *arguments),
             ]
         )
         end = time.monotonic() + START_TIME

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from contextlib import suppress
 
 from endwell.errors import BusUnavailable
 from endwell.rooms import History
 from endwell.rooms.redis import RedisBus
 from tests.pair import until
+
+from .witness import Witness
 
 #: Rooms whose history reaches back far, not at all, and not far enough.
 ROOMS = {"long": History(messages=10_000), "none": None, "short": History(messages=3)}
@@ -22,35 +23,6 @@ FAULTS = {
     "all data is deleted": lambda redis: redis.ask("FLUSHALL"),
     "all scripts are deleted": lambda redis: redis.ask("SCRIPT", "FLUSH"),
 }
-
-
-class Witness:
-    """A receiver that checks what it is told."""
-
-    def __init__(self):
-        self.positions = {}
-        self.seen = defaultdict(set)
-        self.delivered = 0
-        self.faults = []
-
-    def published(self, room, position, publication, slow, call):
-        before = self.positions[room]
-        if (position.epoch, position.sequence) != (before.epoch, before.sequence + 1):
-            self.faults.append(("a hole or a repetition", room, before, position))
-        if publication.message in self.seen[room]:
-            self.faults.append(("a repetition", room, position, publication))
-        self.seen[room].add(publication.message)
-        self.positions[room] = position
-        self.delivered += 1
-
-    def lost(self, room, lost, position):
-        before = self.positions[room]
-        same = before.epoch == position.epoch
-        if lost is None if same else lost is not None:
-            self.faults.append(("a wrong epoch", room, lost, before, position))
-        elif same and position.sequence - before.sequence != lost:
-            self.faults.append(("a wrong number", room, lost, before, position))
-        self.positions[room] = position
 
 
 async def publish(bus, name, room, done):

@@ -44,7 +44,7 @@ def test_what_a_worker_has_sent_before_its_end_is_handled(broker, monkeypatch, s
         far.sendall(pack_word("enter", "a", 1, "ada", {}, 60.0) + pack_word("leave", "a", 1, "ada", 0.0))
         far.close()
         broker.remove(link)
-        assert words(broker, other) == [["went", "a", "ada", {}, 0]]
+        assert words(broker, other) == [["went", "a", "ada", {}, 0, 1]]
     link.close()
 
 
@@ -63,11 +63,35 @@ def test_a_key_that_leaves_while_there_is_no_worker_is_told_to_the_next_one(brok
         broker.readable(link)
         broker.remove(link)
         link.close()
-    for expected in ([["went", "a", "x", {}, 0]], []):
-        _, far = connect(broker)
+    for expected in ([["went", "a", "x", {}, 0, 1]], []):
+        link, far = connect(broker)
         with far:
             if expected:
                 assert words(broker, far) == expected
+                far.sendall(pack_word("told", 1))
+                broker.readable(link)
             else:
                 with pytest.raises(BlockingIOError):
                     words(broker, far)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_key_that_has_left_is_told_to_another_worker_if_the_first_one_ends_before_it_has_heard(
+    broker, told
+):
+    link, far = connect(broker)
+    with far:
+        far.sendall(pack_word("enter", "a", 1, "x", {}, 0.0) + pack_word("leave", "a", 1, "x", 0.0))
+        broker.readable(link)
+        assert words(broker, far) == [["came", "a", "x", {}, 1], ["went", "a", "x", {}, 0, 1]]
+        _, other = connect(broker)
+        with other:
+            if told:
+                far.sendall(pack_word("told", 1))
+            broker.remove(link)
+            link.close()
+            if told:
+                with pytest.raises(BlockingIOError):
+                    words(broker, other)
+            else:
+                assert words(broker, other) == [["went", "a", "x", {}, 0, 2]]

@@ -28,7 +28,9 @@ async def test_a_plain_callback_tells_the_members_of_a_gap_between_what_is_befor
     @server.rooms.on_gap
     def on_gap(room, gap):
         position = room.members[0].position.sequence
-        server.broadcast([each.ws for each in room.members], f"{gap.lost} lost, now at {position}", slow="queue")
+        server.broadcast(
+            [each.ws for each in room.members], f"{gap.lost} lost, now at {position}", slow="queue"
+        )
 
     ws, _ = await two.joined(1)
     await hold_publications(two, 80)
@@ -94,7 +96,9 @@ async def test_a_member_that_returns_does_not_wait_for_ever_for_a_bus_that_has_e
 
 
 @two_workers
-async def test_a_publication_whose_receipt_is_the_last_word_of_the_supervisor_does_not_wait_for_ever(two: House):
+async def test_a_publication_whose_receipt_is_the_last_word_of_the_supervisor_does_not_wait_for_ever(
+    two: House,
+):
     await two.joined(0)
     two.pump.holds = True
     bus, room = two.servers[0].rooms._registry.bus, two.room(0)
@@ -108,7 +112,9 @@ async def test_a_publication_whose_receipt_is_the_last_word_of_the_supervisor_do
 
 
 @one_server
-async def test_a_gap_comes_after_all_publications_before_it_in_a_room_with_many_members(one: House, monkeypatch):
+async def test_a_gap_comes_after_all_publications_before_it_in_a_room_with_many_members(
+    one: House, monkeypatch
+):
     monkeypatch.setattr(members, "BATCH", 1)
     server, told = one.servers[0], []
 

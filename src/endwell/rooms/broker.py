@@ -7,6 +7,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from ..aio.syscalls import monotonic
@@ -130,6 +131,9 @@ class Broker:
         self._links: list[Link] = []
         #: The keys that have left while there was no worker.
         self._untold: list[Left] = []
+        #: The keys of which a worker is being told that they have left, until it says that it was told.
+        self._telling: dict[int, tuple[Link, Left]] = {}
+        self._tellings = count(1)
         self._words: dict[str, Callable[..., None]] = {
             "listen": self._listen,
             "ignore": self._ignore,
@@ -138,6 +142,7 @@ class Broker:
             "enter": self._enter,
             "leave": self._leave,
             "presence": self._presence,
+            "told": self._told,
         }
 
     @property
@@ -163,7 +168,9 @@ class Broker:
             # Its last frames may not have been read yet: who has left for good, for example.
             while not link.ended and not link.empty:
                 self.readable(link)
-            self._tell(self._hub.remove(link, monotonic()))
+            lost = [number for number, (teller, _) in self._telling.items() if teller is link]
+            untold = [self._telling.pop(number)[1] for number in lost]
+            self._tell([*untold, *self._hub.remove(link, monotonic())])
 
     def readable(self, link: Link) -> None:
         """Handle what a worker has sent."""
@@ -255,8 +262,13 @@ class Broker:
             if link is None:
                 self._untold.append(each)
             else:
-                link.write(_presence_word("went", room, present))
+                number = next(self._tellings)
+                self._telling[number] = link, each
+                link.write(_presence_word("went", room, present, number))
+
+    def _told(self, link: Link, number: int) -> None:
+        self._telling.pop(number, None)
 
 
-def _presence_word(word: str, room: str, present: Present) -> bytes:
-    return pack_word(word, room, present.key, present.info, present.connections)
+def _presence_word(word: str, room: str, present: Present, *numbers: int) -> bytes:
+    return pack_word(word, room, present.key, present.info, present.connections, *numbers)

@@ -384,7 +384,6 @@ class Room:
                 cause = Cause.ROOM_GAP
                 begin_close(member._engine, cause, CloseCode.TRY_AGAIN_LATER, LOST.reason(cause.meaning))
 
-
     def _has_told(self) -> None:
         self._telling -= 1
         self._waiters.wake()

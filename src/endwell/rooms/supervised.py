@@ -224,9 +224,12 @@ class SupervisorBus(Bus, asyncio.Protocol):
             if answer is not None and not answer.done():
                 answer.set_exception(RoomLimit(text))
         elif word in ("came", "went"):
-            room, *present = values
+            room, key, info, connections, *numbers = values
             tell = self._receiver.came if word == "came" else self._receiver.went
-            tell(room, Present(*present))
+            tell(room, Present(key, info, connections))
+            if numbers:
+                # Without this, the supervisor would tell another worker when this one has ended.
+                self._send(pack_word("told", *numbers))
 
     def _ask_page(self, number: int, room: str, after: Position | None, limit: int | None) -> None:
         start = None if after is None else [after.epoch, after.sequence]

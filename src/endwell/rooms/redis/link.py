@@ -6,6 +6,9 @@ import asyncio
 import logging
 import random
 import secrets
+import socket
+import struct
+import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from math import inf
@@ -27,9 +30,9 @@ WAIT_TIME = 5.0
 #: Maximum seconds for connecting.
 CONNECT_TIME = 3.0
 #: Seconds between two canaries: messages that a process publishes, and must hear itself.
-CANARY_INTERVAL = 0.5
+CANARY_INTERVAL = 0.4
 #: Number of canaries in sequence that are not heard, at which the process is deaf: 2 s after the first of them.
-MAX_UNHEARD = 4
+MAX_UNHEARD = 5
 #: Maximum seconds for the replies to commands, after the subscriber was closed.
 REPLY_TIME = 1.0
 #: Minimum and maximum seconds before the next attempt to connect.
@@ -38,6 +41,9 @@ BACKOFF = (0.05, 1.0)
 STABLE_TIME = 5.0
 #: Maximum number of bytes that wait while Redis is away.
 MAX_QUEUE = 64 << 20
+
+#: ``struct linger``: on, 0 s.
+_NO_LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 Reply = Any
 
@@ -256,6 +262,7 @@ class Link:
         for connection in connections:
             # Not disconnect(), which waits for the peer.
             if connection._writer is not None:
+                _discard(connection._writer.get_extra_info("socket"))
                 connection._writer.transport.abort()
                 connection._writer = connection._reader = None
         self.connected = False
@@ -369,6 +376,16 @@ class Link:
             self._canaries[0] = sent + 1
             self.send("PUBLISH", self._canary, sent + 1)
             await asyncio.sleep(CANARY_INTERVAL)
+
+
+def _discard(sock: Any) -> None:
+    """Make the kernel forget what was not acknowledged when ``sock`` is closed.
+
+    Otherwise it goes on to send it, so a publication that was given up could arrive behind later ones when the
+    network is back.
+    """
+    if sock is not None and sock.family != getattr(socket, "AF_UNIX", None) and sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
 class _Deaf(Exception):

@@ -1,0 +1,115 @@
+"""Where Redis is: behind TLS, and at an address that a replica takes over."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+import trustme
+
+from endwell.errors import BusUnavailable
+from endwell.rooms import History
+from endwell.rooms.redis import RedisBus
+from endwell.rooms.redis import link as link_module
+from tests.pair import until
+
+from .server import RedisServer
+from .witness import Witness
+
+KEPT = History(messages=100)
+
+
+@asynccontextmanager
+async def listening(url):
+    """Two processes, as far as Redis sees them, which listen to the room "a"."""
+    buses, witnesses = [RedisBus(url) for _ in range(2)], [Witness() for _ in range(2)]
+    for bus, witness in zip(buses, witnesses, strict=True):
+        await bus.start(witness)
+        witness.positions["a"] = await bus.listen("a")
+    yield buses, witnesses
+    for bus in buses:
+        await bus.stop()
+
+
+async def publish(bus, message):
+    position, _ = await bus.publish("a", message, KEPT, "skip", None)
+    return position
+
+
+# -- TLS --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secure(tmp_path):
+    """Start a server on its TLS port, and the file of the authority that has signed its certificate."""
+    authority = trustme.CA()
+    ca = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(ca)
+    certificate = authority.issue_cert("127.0.0.1")
+    key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
+    certificate.private_key_pem.write_to_path(key)
+    certificate.cert_chain_pems[0].write_to_path(chain)
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    redis = RedisServer()
+
+    def start():
+        files = ("--tls-cert-file", chain, "--tls-key-file", key, "--tls-ca-cert-file", ca)
+        redis.start("--tls-port", str(port), "--tls-auth-clients", "no", *map(str, files))
+
+    start()
+    yield redis, start, f"rediss://127.0.0.1:{port}/0", ca
+    redis.close()
+
+
+async def test_publications_go_through_tls_and_the_connection_comes_back(secure):
+    redis, start, url, ca = secure
+    async with listening(f"{url}?ssl_ca_certs={ca}") as (buses, witnesses):
+        await publish(buses[0], "before")
+        await until(lambda: all("before" in each.seen["a"] for each in witnesses))
+        redis.kill()
+        await until(lambda: not any(bus.is_connected for bus in buses))
+        await asyncio.to_thread(start)
+        await publish(buses[1], "after")
+        await until(lambda: all("after" in each.seen["a"] for each in witnesses))
+        assert [each.gaps for each in witnesses] == [[("a", None)]] * 2
+        assert [each.faults for each in witnesses] == [[]] * 2
+
+
+async def test_a_server_whose_certificate_is_not_trusted_gets_nothing(secure, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(link_module, "WAIT_TIME", 0.2)
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(other)
+    bus = RedisBus(f"{secure[2]}?ssl_ca_certs={other}")
+    await bus.start(Witness())
+    with pytest.raises(BusUnavailable, match="CERTIFICATE_VERIFY_FAILED.*nothing was sent"):
+        await publish(bus, "x")
+    assert not bus.is_connected
+    await bus.stop()
+    assert "no connection to Redis" in caplog.text
+
+
+# -- a failover --------------------------------------------------------------------------
+
+
+async def test_when_a_replica_takes_over_all_processes_are_told_and_go_on(redis):
+    replica = RedisServer()
+    try:
+        await asyncio.to_thread(replica.start, "--replicaof", "127.0.0.1", str(redis.port))
+        async with listening(redis.url) as (buses, witnesses):
+            before = await publish(buses[0], "before")
+            await until(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"))
+            redis.kill()
+            await until(lambda: not any(bus.is_connected for bus in buses))
+            assert replica.ask("REPLICAOF", "NO", "ONE") == b"+OK"
+            replica.move(redis.port)
+            after = await publish(buses[1], "after")
+            await until(lambda: all("after" in each.seen["a"] for each in witnesses))
+            assert before.epoch != after.epoch
+            for witness in witnesses:
+                assert (witness.gaps, witness.faults) == ([("a", None)], [])
+                assert [*witness.seen["a"]] == ["before", "after"]
+    finally:
+        replica.close()
