@@ -173,3 +173,12 @@ class BlockingRooms:
         """
         self._registry.check_name(name)
         return BlockingRoom(self._registry.room(name))
+
+    def user(self, key: Any) -> BlockingRoom:
+        """See :meth:`Rooms.user`.
+
+        Raises:
+            TypeError: The key is not a ``str``, an ``int`` or a tuple of these.
+            RoomLimit: The key is too long.
+        """
+        return BlockingRoom(self._registry.user(key))

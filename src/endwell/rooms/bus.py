@@ -47,6 +47,9 @@ class Bus(ABC):
     The rooms of each process call these methods, for each room in the order of the calls.
     """
 
+    #: Whether it connects several processes.
+    is_shared = True
+
     @property
     def is_connected(self) -> bool:
         """Whether the other processes can be reached."""

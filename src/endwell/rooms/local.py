@@ -18,6 +18,8 @@ __all__ = ["LocalBus"]
 class LocalBus(Bus):
     """Connects no other process. Its methods do not wait."""
 
+    is_shared = False
+
     def __init__(self, max_history: int, max_known_rooms: int = MAX_KNOWN_ROOMS) -> None:
         self._hub: Hub[LocalBus] = Hub(max_history, max_known_rooms)
         self._timer: asyncio.TimerHandle | None = None

@@ -21,12 +21,13 @@ from ..ending import Ending
 from ..errors import ConcurrencyError, RoomLimit
 from ..sync.portal import Portal
 from ..wire.codec import Buffer, octets
-from .bus import Bus
+from .bus import Bus, Receiver
 from .history import size_of
 from .hub import Info, Present
+from .keys import RESERVED, USER, unpack_key, user_room_name
 from .options import RoomLimits, RoomOptions
 from .position import Gap, Message, Position, Publication
-from .room import Room
+from .room import Room, UserRoom
 
 __all__ = ["Registry"]
 
@@ -64,6 +65,10 @@ class Registry:
         #: No other process begins the keys of connections without a key like this.
         self._prefix = secrets.token_urlsafe(6)
         self._tasks: set[asyncio.Task[None]] = set()
+        #: What is told of the reserved rooms, by their names.
+        self.reserved: dict[str, Receiver] = {}
+        #: Each returns the current connection of a key in this process, or None. One for each server.
+        self.finders: list[Callable[[Any], Any]] = []
         #: The event loop, while the rooms are in use; how often they are in use; and the way of threads into it.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._uses = 0
@@ -138,9 +143,13 @@ class Registry:
         length, limit = len(name.encode()), self.limits.max_name
         if not 0 < length <= limit:
             raise RoomLimit(f"the name of a room must have 1 to {limit} bytes (max_name), and has {length}")
+        if name[0] == RESERVED:
+            raise RoomLimit("the name of a room must not begin with the character U+0000, which is reserved")
 
     def options_for(self, name: str) -> RoomOptions:
-        """The options of a room: those of the last pattern that matches."""
+        """The options of a room: those of the last pattern that matches. Reserved rooms have the defaults."""
+        if name[0] == RESERVED:
+            return RoomOptions()
         for pattern, options in reversed(self.patterns):
             if fnmatchcase(name, pattern):
                 return options
@@ -186,8 +195,11 @@ class Registry:
             RoomLimit: The room has too many members, or the connection is in too many rooms.
         """
         rooms = self._rooms_of.get(ws)
-        if rooms is not None and len(rooms) >= self.limits.max_rooms:
-            raise RoomLimit(f"the connection is in {len(rooms)} rooms already (max_rooms)")
+        limit = self.limits.max_rooms
+        if rooms is not None and len(rooms) >= limit and not room.is_reserved:
+            count = sum(not each.is_reserved for each in rooms)
+            if count >= limit:
+                raise RoomLimit(f"the connection is in {count} rooms already (max_rooms)")
         # One tuple for all connections that are in this room only.
         self._rooms_of[ws] = (*rooms, room) if rooms else room._alone
         if rooms is None:
@@ -230,10 +242,14 @@ class Registry:
         """See :class:`endwell.rooms.bus.Receiver`."""
         if (known := self._rooms.get(room)) is not None:
             known._published(position, publication, slow, call)
+        elif (reserved := self.reserved.get(room)) is not None:
+            reserved.published(room, position, publication, slow, call)
 
     def lost(self, room: str, lost: int | None, position: Position) -> None:
         """See :class:`endwell.rooms.bus.Receiver`."""
-        if (known := self._rooms.get(room)) is not None:
+        if (reserved := self.reserved.get(room)) is not None:
+            reserved.lost(room, lost, position)
+        elif (known := self._rooms.get(room)) is not None:
             number = "an unknown number of" if lost is None else lost
             logger.warning("the room %r has lost %s publications for this process", room, number)
             known._lost(lost, position)
@@ -252,11 +268,17 @@ class Registry:
 
     def came(self, room: str, present: Present) -> None:
         """See :class:`endwell.rooms.bus.Receiver`."""
-        self._notify(self.joined, room, present)
+        if (reserved := self.reserved.get(room)) is not None:
+            reserved.came(room, present)
+        elif room[0] != RESERVED:
+            self._notify(self.joined, room, present)
 
     def went(self, room: str, present: Present) -> None:
         """See :class:`endwell.rooms.bus.Receiver`."""
-        self._notify(self.left, room, present)
+        if (reserved := self.reserved.get(room)) is not None:
+            reserved.went(room, present)
+        elif room[0] != RESERVED:
+            self._notify(self.left, room, present)
 
     def _notify(self, callbacks: list[Callable[..., object]], name: str, what: object) -> None:
         for callback in callbacks:
@@ -268,8 +290,19 @@ class Registry:
         """The room of a name that :meth:`check_name` has accepted."""
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = Room(self, name)
+            is_user = name.startswith(USER)
+            room = self._rooms[name] = (UserRoom if is_user else Room)(self, name)
         return room
+
+    def user(self, key: Any) -> Room:
+        """The room of a user. Raises the errors of :func:`pack_key`."""
+        return self.room(user_room_name(key))
+
+    def connections_of(self, room: Room) -> list[Any]:
+        """The current connections of a user in this process."""
+        key = unpack_key(room.name.removeprefix(USER))
+        found = [find(key) for find in self.finders]
+        return [ws for ws in found if ws is not None]
 
 
 async def _call(callback: Callable[..., object], room: Room, what: object) -> None:

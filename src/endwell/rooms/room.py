@@ -12,9 +12,10 @@ from ..aio.waiters import Waiters
 from ..aio.websocket import WebSocket, begin_close
 from ..codes import CloseCode
 from ..ending import Cause
-from ..errors import BusUnavailable, RoomLimit
+from ..errors import BusUnavailable, ConnectionClosed, RoomLimit
 from ..wire.codec import Buffer
 from .hub import Present
+from .keys import RESERVED
 from .members import Call, Members, Receipt
 from .membership import AnyWebSocket, Joining, Membership, engine_of, queue_staged
 from .position import Fresh, Gap, Position, Publication, Resumed
@@ -23,7 +24,7 @@ from .tail import Tail
 if TYPE_CHECKING:
     from .registry import Registry
 
-__all__ = ["Room"]
+__all__ = ["Room", "UserRoom"]
 
 #: Number of publications that are read from the history at a time.
 PAGE = 100
@@ -216,6 +217,11 @@ class Room:
 
     # -- members --------------------------------------------------------------------
 
+    @property
+    def is_reserved(self) -> bool:
+        """Whether it is made by endwell, such as that of a user."""
+        return self.name[0] == RESERVED
+
     async def _join(self, membership: Membership, resumes: bool, since: Position | None) -> Membership:
         engine = membership._engine
         engine._guard("join")
@@ -391,6 +397,30 @@ class Room:
 
 def _is_before(own: Position | None, position: Position) -> bool:
     return own is not None and own.epoch == position.epoch and own.sequence < position.sequence
+
+
+class UserRoom(Room):
+    """The room of one user: see :meth:`Rooms.user`. The current connection of the user is a member.
+
+    With a bus, it becomes one when it joins the sessions. Otherwise it does with the first publication.
+    """
+
+    async def publish(
+        self, message: str | Buffer, *, exclude: AnyWebSocket | None = None, slow: Slow = "skip"
+    ) -> Receipt:
+        """See :meth:`Room.publish`."""
+        self._registry.check()
+        for ws in self._registry.connections_of(self):
+            if self._members.get(engine_of(ws)) is None:
+                await self.follow(ws)
+        return await super().publish(message, exclude=exclude, slow=slow)
+
+    async def follow(self, ws: AnyWebSocket) -> None:
+        """Make the connection of the user a member, unless it is one or has ended. Raises BusUnavailable."""
+        try:
+            await self.join(ws)
+        except (ConnectionClosed, ValueError):
+            pass  # it is closing, or it is a member already
 
 
 async def _resend(membership: Membership, publication: Publication) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 from ..aio.callbacks import check_arguments
 from ..options import check_keywords
@@ -14,7 +14,7 @@ from .options import MAX_HISTORY, MAX_KNOWN_ROOMS, RoomKeywords, RoomLimits, Roo
 from .registry import Registry
 from .room import Room
 
-__all__ = ["Rooms", "choose_bus", "end_graces", "limits_of", "make_bus", "use_bus"]
+__all__ = ["Rooms", "choose_bus", "end_graces", "limits_of", "make_bus", "registry_of", "use_bus"]
 
 #: The schemes of the URL of a bus.
 SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
@@ -116,6 +116,46 @@ class Rooms:
         """
         self._registry.check_name(name)
         return self._registry.room(name)
+
+    def user(self, key: Any) -> Room:
+        """The room of one user: what is published in it is sent to the user's current connection, wherever it is.
+
+        The members are the connections with which :meth:`Sessions.join` was called with this key, in all
+        processes. Of the :class:`Receipt`, ``workers`` is 0 if the user has no connection. Without a
+        :class:`Server` there are no sessions, so the members are the connections that :meth:`Room.join` this room.
+        :meth:`configure` has no effect on it.
+
+        Args:
+            key: The key of the user in the sessions: a ``str``, an ``int``, or a tuple of these.
+
+        Raises:
+            TypeError: The key has another type.
+            RoomLimit: The key is too long.
+
+        Example:
+            ```python
+            import asyncio
+            import endwell
+
+            server = endwell.Server()
+
+            @server.websocket("/user/{name}")
+            async def user(ws, name):
+                server.sessions.join(name, ws)
+                await server.rooms.user(name).publish(f"hello {name}")
+                await ws.wait_closed()
+
+            async def main():
+                async with server.serving(port=0):
+                    async with endwell.connect(f"ws://127.0.0.1:{server.port}/user/ada") as ws:
+                        print(await ws.recv())  # hello ada
+                    receipt = await server.rooms.user("eve").publish("hello eve")
+                    print(receipt.workers)  # 0
+
+            asyncio.run(main())
+            ```
+        """
+        return self._registry.user(key)
 
     @property
     def is_connected(self) -> bool:
@@ -258,6 +298,11 @@ async def end_graces(rooms: Rooms) -> None:
 def limits_of(rooms: Rooms) -> RoomLimits:
     """The limits of the rooms."""
     return rooms._registry.limits
+
+
+def registry_of(rooms: Rooms) -> Registry:
+    """What the rooms of this process share."""
+    return rooms._registry
 
 
 def _register(

@@ -23,7 +23,7 @@ from ..asgi.lifespan import Lifespan, LifespanMode
 from ..ending import Ending
 from ..http import Request
 from ..options import OptionKeywords, Options, check_keywords
-from ..rooms.rooms import Rooms, choose_bus, end_graces
+from ..rooms.rooms import Rooms, choose_bus, end_graces, registry_of
 from ..sync.portal import Portal
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.codec import Buffer
@@ -42,7 +42,7 @@ from .process.options import ProcessOptions
 from .revoke import revoke
 from .router import AcceptFunction, RouteKeywords, RouteOptions, Router, blocks, check_methods
 from .run import Listen, run
-from .sessions import Sessions
+from .sessions import Sessions, connected
 
 __all__ = ["Server"]
 
@@ -692,7 +692,7 @@ class Server:
         try:
             self._dispatcher.drain_run = None
             # The tasks that on_start creates, and on_stop ends, may publish.
-            async with self.rooms:
+            async with self.rooms, connected(self.sessions, registry_of(self.rooms)):
                 await start(self._start_callbacks, self._dispatcher.threads)
                 try:
                     async with self._listening(listen, ssl, plan, should_defer):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Hashable, ItemsView, Iterator, Mapping, ValuesView
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Hashable, ItemsView, Iterator, Mapping, ValuesView
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,11 +15,14 @@ from ..aio.websocket import WebSocket, begin_close, loop_of, opened_at
 from ..codes import CloseCode, Retry, describe
 from ..ending import Cause, Ending
 from ..errors import ConcurrencyError
+from ..rooms.keys import SESSIONS, pack_key
+from ..rooms.registry import Registry
 from ..sync.executor import SerialExecutor
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..sync.websocket import bridge_of
+from .claims import Claims
 
-__all__ = ["Sessions"]
+__all__ = ["BlockingSessions", "Sessions", "connected"]
 
 logger = logging.getLogger("endwell.server")
 
@@ -45,6 +48,11 @@ class Sessions(Mapping[Hashable, Any]):
     handler. :attr:`present` also contains the keys whose connection ended less than ``grace`` seconds ago,
     because a page that is reloaded, or a client that lost its network, reconnects within that time. The
     callbacks :meth:`joined` and :meth:`left` report users that come and go, but not reloads.
+
+    In a server with ``workers`` or a ``bus``, the newest connection of a key in all processes replaces the others,
+    and a key joins and leaves once in all processes. The mapping and :attr:`present` have the connections and the
+    keys of this process; :meth:`presence` has the keys of all. Then a key is a ``str``, an ``int`` or a tuple of
+    these, and :meth:`endwell.rooms.Rooms.user` sends to the user's connection, in whatever process it is.
 
     The object belongs to one event loop. Threads of plain handlers may read it, and call :meth:`join` with
     their WebSocket. :attr:`Server.sessions` is such an object.
@@ -87,6 +95,9 @@ class Sessions(Mapping[Hashable, Any]):
         self._left: list[Callable[[Any, Ending], object]] = []
         #: Runs the callbacks for connections of plain handlers.
         self._executor: SerialExecutor | None = None
+        #: What connects the sessions with those of other processes; None without a bus.
+        self._claims: Claims | None = None
+        self._registry: Registry | None = None
 
     # -- reading ------------------------------------------------------------------
 
@@ -113,9 +124,25 @@ class Sessions(Mapping[Hashable, Any]):
 
     @property
     def present(self) -> set[Hashable]:
-        """The keys that have joined and have not left."""
+        """The keys that have joined and have not left. With a bus: of those whose last connection is in this process."""
         with self._lock:
-            return {*self._current, *self._grace_periods}
+            away = () if self._claims is None else self._claims.away()
+            return {*self._current, *self._grace_periods, *away}
+
+    async def presence(self) -> set[Hashable]:
+        """Return the keys that are present in all processes. Without a bus, it is :attr:`present`.
+
+        In a thread, such as that of a plain handler, call ``sessions.blocking.presence()``.
+
+        Raises:
+            BusUnavailable: The bus is not available.
+        """
+        return self.present if self._claims is None else await self._claims.presence()
+
+    @property
+    def blocking(self) -> BlockingSessions:
+        """The methods that wait, for threads, such as those of plain handlers."""
+        return BlockingSessions(self)
 
     # -- joining and leaving --------------------------------------------------------
 
@@ -127,13 +154,21 @@ class Sessions(Mapping[Hashable, Any]):
         handler of ``ws`` was slower. When ``ws`` ends, it is removed, unless another connection has replaced
         it. A connection that is closing does not join.
 
+        With a bus, the call returns before the other processes know of the connection. While the bus is not
+        available, ``ws`` is the current connection of this process; the others are told when the bus is back.
+
         Args:
-            key: The user, device or tab: any hashable object.
+            key: The user, device or tab: any hashable object. With a bus: a ``str``, an ``int`` or a tuple of
+                these, because other processes must get the same key.
             ws: The WebSocket of the handler.
 
         Raises:
             ConcurrencyError: ``ws`` is an asyncio WebSocket, and this thread does not run its event loop.
+            TypeError: There is a bus, and ``key`` has another type.
+            RoomLimit: There is a bus, and the JSON text of ``key`` has more than 1024 characters.
         """
+        if self._claims is not None:
+            pack_key(key)
         if isinstance(ws, BlockingWebSocket):
             bridge_of(ws).portal.run(self._join_soon, key, ws)
         elif _running_loop() is loop_of(ws):
@@ -149,7 +184,8 @@ class Sessions(Mapping[Hashable, Any]):
 
         For a connection of a plain handler, ``ws`` is the blocking WebSocket; the callback runs in a thread,
         one call after the other, and may block. For other connections, it runs in the event loop, and must
-        not block. Exceptions are logged.
+        not block. Exceptions are logged. With a bus, it runs in the process of the connection, when the bus has
+        answered.
 
         Raises:
             TypeError: ``callback`` is a coroutine function, not callable, or does not take these arguments.
@@ -161,6 +197,9 @@ class Sessions(Mapping[Hashable, Any]):
 
         ``ending`` is the Ending of its last connection. The callback runs in a thread or in the event loop,
         as in :meth:`joined`. When the server stops, all keys leave. Exceptions are logged.
+
+        With a bus, it runs once, in the process of the last connection. If that process has ended, it runs in
+        another one, and ``ending`` is None. If no other process is left, it does not run.
 
         Raises:
             TypeError: ``callback`` is a coroutine function, not callable, or does not take these arguments.
@@ -182,9 +221,7 @@ class Sessions(Mapping[Hashable, Any]):
     # -- in the loop ---------------------------------------------------------------
 
     async def _join_soon(self, key: Hashable, ws: BlockingWebSocket) -> None:
-        if self._executor is None:
-            self._executor = SerialExecutor(bridge_of(ws).portal.callbacks)
-        self._join(key, ws, self._executor)
+        self._join(key, ws, self._executor_of(lambda: SerialExecutor(bridge_of(ws).portal.callbacks)))
 
     def _join(
         self, key: Hashable, ws: WebSocket | BlockingWebSocket, executor: SerialExecutor | None
@@ -198,12 +235,14 @@ class Sessions(Mapping[Hashable, Any]):
         with self._lock:
             self._current[key] = ws
             period = self._grace_periods.pop(key, None)
+            if self._claims is not None:
+                self._claims.join(key, ws, asyncio_ws, executor)
         asyncio_ws.on_close(lambda ending: self._ended(key, ws, executor, ending))
         if current is not None:
             _close_replaced(current)
         elif period is not None:
             period.timer.cancel()
-        else:
+        elif self._claims is None:
             _notify(executor, self._joined, key, ws)
 
     def _ended(
@@ -219,6 +258,9 @@ class Sessions(Mapping[Hashable, Any]):
         leaves = not self.grace or describe(ending.code).retry is Retry.NEVER
         with self._lock:
             del self._current[key]
+            if self._claims is not None:
+                self._claims.ended(key, ending, 0.0 if leaves else self.grace)
+                return
             if not leaves:
                 timer = asyncio.get_running_loop().call_later(self.grace, self._leave, key)
                 self._grace_periods[key] = _GracePeriod(timer, ending, executor)
@@ -230,6 +272,70 @@ class Sessions(Mapping[Hashable, Any]):
             timer, ending, executor = self._grace_periods.pop(key)
         timer.cancel()
         _notify(executor, self._left, key, ending)
+
+    # -- the claims call -------------------------------------------------------------
+
+    def _lose(self, key: Hashable) -> None:
+        with self._lock:
+            ws = self._current.pop(key)
+            assert self._claims is not None
+            # The newer connection is known already. It may end before this one.
+            self._claims.ended(key, None, self.grace)
+        _close_replaced(ws)
+
+    def _tell_joined(self, key: Hashable, ws: Any, executor: SerialExecutor | None) -> None:
+        _notify(executor, self._joined, key, ws)
+
+    def _tell_left(self, key: Hashable, ending: Ending | None, executor: SerialExecutor | None) -> None:
+        _notify(executor, self._left, key, ending)
+
+    def _executor_of(self, make: Callable[[], SerialExecutor]) -> SerialExecutor:
+        if self._executor is None:
+            self._executor = make()
+        return self._executor
+
+
+class BlockingSessions:
+    """The methods of :class:`Sessions` that wait, for threads. ``server.sessions.blocking`` returns it."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def presence(self) -> set[Hashable]:
+        """See :meth:`Sessions.presence`."""
+        registry = self._sessions._registry
+        if self._sessions._claims is None or registry is None:
+            return self._sessions.present
+        return registry.portal.run(self._sessions.presence)
+
+
+@asynccontextmanager
+async def connected(sessions: Sessions, registry: Registry) -> AsyncIterator[None]:
+    """Connect the sessions of a server by the bus of its rooms, while the block runs.
+
+    Of several servers with the same rooms, the sessions of the first one are connected. Those of the others are
+    sessions of one process.
+    """
+    if not registry.bus.is_shared:
+        registry.finders.append(sessions.get)
+        try:
+            yield
+        finally:
+            registry.finders.remove(sessions.get)
+        return
+    if SESSIONS in registry.reserved:
+        yield
+        return
+    claims = Claims(registry, sessions)
+    claims.start()
+    registry.finders.append(sessions.get)
+    sessions._claims, sessions._registry = claims, registry
+    try:
+        yield
+    finally:
+        sessions._claims = sessions._registry = None
+        registry.finders.remove(sessions.get)
+        claims.stop()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
