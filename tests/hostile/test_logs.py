@@ -93,10 +93,10 @@ BY_NOBODY = {
     "a worker has not read %d bytes: it gets no publications until it has",
     "a worker has sent a frame of kind %d that is not valid",
     "comparing the positions of the rooms failed",
-    "connected to Redis at %s again",
+    "connected to %s again",
     "reading what the room %r has missed failed",
     "renewing the presence of this process failed",
-    "no connection to Redis at %s: %s",  # an error of redis-py or of the server
+    "no connection to %s: %s",  # an error of the client's package or of the server
     # The name may come from a peer; %r escapes it.
     "the room %r has lost %s publications for this process",
     "Exception in the lifespan of the ASGI application",

@@ -11,10 +11,9 @@ import pytest
 
 import endwell
 from endwell.errors import BusUnavailable
-from endwell.rooms import Gap, History, Position
-from endwell.rooms.redis import bus as bus_module
-from endwell.rooms.redis import link as link_module
-from endwell.rooms.redis import listening, presence
+from endwell.rooms import Gap, History, Position, following, listening, returning
+from endwell.rooms.frames import Shared
+from endwell.rooms.redis import presence
 from endwell.rooms.redis.scripts import CONFIRM, END, ENTER, LEAVE
 from tests.pair import until, within
 from tests.rooms.house import house
@@ -31,7 +30,7 @@ def shared():
 def quick(monkeypatch):
     """Short intervals: the tests wait for the events that they cause."""
     monkeypatch.setattr(presence, "RENEW_INTERVAL", 0.05)
-    monkeypatch.setattr(bus_module, "RETRY_INTERVAL", 0.05)
+    monkeypatch.setattr(following, "RETRY_INTERVAL", 0.05)
 
 
 class Two:
@@ -111,12 +110,12 @@ async def test_publishing_while_redis_is_away_waits_and_then_says_that_nothing_w
     async with two(redis.url) as pair:
         redis.kill()
         await until(lambda: not any(bus.is_connected for bus in pair.buses))
-        monkeypatch.setattr(link_module, "WAIT_TIME", 0.05)
+        monkeypatch.setattr(returning, "WAIT_TIME", 0.05)
         pair.buses[0]._link._expire()
         for call in (pair.rooms[0].publish("x"), pair.rooms[0].position(), pair.rooms[0].presence()):
             with pytest.raises(BusUnavailable, match=r"not available \(.*; nothing was sent"):
                 await within(call)
-        monkeypatch.setattr(link_module, "WAIT_TIME", 60.0)
+        monkeypatch.setattr(returning, "WAIT_TIME", 60.0)
         waiting = [asyncio.create_task(pair.rooms[0].publish(f"{number}")) for number in range(3)]
         await asyncio.sleep(0)
         redis.start()
@@ -124,7 +123,7 @@ async def test_publishing_while_redis_is_away_waits_and_then_says_that_nothing_w
         assert [receipt.position.sequence for receipt in receipts] == [1, 2, 3]
         await until(lambda: pair.all_got("0", "1", "2"))
         assert pair.got == [["0", "1", "2"]] * 2
-        monkeypatch.setattr(link_module, "MAX_QUEUE", 10)
+        monkeypatch.setattr(returning, "MAX_QUEUE", 10)
         redis.kill()
         await until(lambda: not is_up(pair))
         with pytest.raises(BusUnavailable, match="bytes wait for Redis already; nothing was sent"):
@@ -143,11 +142,11 @@ async def test_a_publication_without_a_reply_may_have_been_sent(redis, quick):
 
 
 async def test_a_server_that_starts_without_redis_connects_later(redis, quick, monkeypatch):
-    monkeypatch.setattr(link_module, "WAIT_TIME", 0.05)
+    monkeypatch.setattr(returning, "WAIT_TIME", 0.05)
     redis.kill()
     async with house(1, redis.url) as made:
         assert not made.servers[0].rooms.is_connected
-        monkeypatch.setattr(link_module, "WAIT_TIME", 60.0)
+        monkeypatch.setattr(returning, "WAIT_TIME", 60.0)
         redis.start()
         await until(lambda: made.servers[0].rooms.is_connected)
         ws, found = await made.joined()
@@ -232,7 +231,7 @@ async def test_a_message_larger_than_the_output_buffer_limit_is_read_from_the_hi
 
 
 async def test_a_publication_that_gets_lost_is_found_without_a_later_one(shared, monkeypatch):
-    monkeypatch.setattr(bus_module, "TRANSIT_TIME", 0.0)
+    monkeypatch.setattr(following, "TRANSIT_TIME", 0.0)
     async with two(shared.url) as pair:
         bus = pair.buses[1]
         heard, bus._link._heard = bus._link._heard, lambda channel, data: None
@@ -264,6 +263,19 @@ async def test_too_many_publications_while_the_history_is_read_are_read_from_it(
         bus._follow(state, subscribe=False)
         await until(lambda: len(pair.got[1]) == 10)
         assert pair.got[1] == [str(number) for number in range(10)]
+
+
+async def test_publications_of_an_epoch_that_has_ended_do_not_keep_a_room_reading(shared):
+    async with two(shared.url) as pair:
+        bus = pair.buses[1]
+        state = bus._rooms["a"]
+        state.reads = True
+        state.keep(listening.Heard(Position("an older", 7), Shared(b"another.", 1, "old", "skip")), 3)
+        bus._follow(state, subscribe=False)
+        await until(lambda: not state.reads)
+        await pair.rooms[0].publish("new")
+        await until(lambda: pair.all_got("new"))
+        assert (pair.got[1], pair.gaps) == (["new"], [[], []])
 
 
 async def test_a_history_that_cannot_be_decoded_is_logged_and_read_again(redis, quick, caplog):
@@ -452,7 +464,7 @@ async def test_joined_and_left_are_told_once_though_each_reply_gets_lost(redis, 
 
 
 async def test_a_unix_socket_and_a_password(redis, tmp_path, monkeypatch):
-    monkeypatch.setattr(link_module, "WAIT_TIME", 0.1)
+    monkeypatch.setattr(returning, "WAIT_TIME", 0.1)
     redis.kill()
     redis.start("--unixsocket", str(tmp_path / "s"), "--requirepass", "secret")
     server = endwell.Server(bus=f"unix://:secret@{tmp_path}/s?db=3", compression=None)
@@ -470,7 +482,7 @@ async def test_databases_and_prefixes_are_apart(shared):
         for number, prefix in ((0, "p"), (1, "p"), (0, "q"))
     ]
     async with servers[0].serving(grace=1), servers[1].serving(grace=1), servers[2].serving(grace=1):
-        names = {server.rooms._registry.bus._channel("a") for server in servers}
+        names = {server.rooms._registry.bus._topic("a") for server in servers}
         assert len(names) == 3
         epochs = {(await server.rooms["a"].position()).epoch for server in servers}
         assert len(epochs) == 3

@@ -6,11 +6,9 @@ import asyncio
 
 import pytest
 
-pytest.importorskip("redis")
-
 from endwell.rooms import Position
 from endwell.rooms.frames import Shared
-from endwell.rooms.redis.listening import Heard, Listening, Missed
+from endwell.rooms.listening import Heard, Listening, Missed
 
 
 def heard(*numbers, epoch="e"):

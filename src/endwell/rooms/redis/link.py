@@ -3,44 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
 import secrets
 import socket
 import struct
 import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from math import inf
 from typing import Any, NamedTuple
 
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from ...errors import BusUnavailable
+from .. import returning
+from ..returning import ReturningLink
 from .place import Place
 from .replies import Replies
 from .scripts import SCRIPTS, Script
 
-__all__ = ["WAIT_TIME", "Link"]
+__all__ = ["Link"]
 
-logger = logging.getLogger("endwell.rooms")
-
-#: Maximum seconds for which a call waits for Redis.
-WAIT_TIME = 5.0
-#: Maximum seconds for connecting.
-CONNECT_TIME = 3.0
-#: Seconds between two canaries: messages that a process publishes, and must hear itself.
-CANARY_INTERVAL = 0.4
-#: Number of canaries in sequence that are not heard, at which the process is deaf: 2 s after the first of them.
-MAX_UNHEARD = 5
 #: Maximum seconds for the replies to commands, after the subscriber was closed.
 REPLY_TIME = 1.0
-#: Minimum and maximum seconds before the next attempt to connect.
-BACKOFF = (0.05, 1.0)
-#: Seconds after which a connection counts as good, so that the next one is tried at once.
-STABLE_TIME = 5.0
-#: Maximum number of bytes that wait while Redis is away.
-MAX_QUEUE = 64 << 20
 
 #: ``struct linger``: on, 0 s.
 _NO_LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
@@ -59,7 +42,7 @@ class _Command(NamedTuple):
     future: asyncio.Future[Reply] | None
 
 
-class Link:
+class Link(ReturningLink):
     """Connects to Redis, and again after each failure, until :meth:`stop`.
 
     Args:
@@ -71,13 +54,13 @@ class Link:
     def __init__(
         self, place: Place, heard: Callable[[bytes, bytes], None], changed: Callable[[bool], None]
     ) -> None:
+        super().__init__(f"Redis at {place.address}", RedisError)
         self.place = place
-        self.connected = False
         self._heard = heard
         self._changed = changed
         self._run_id = ""
         self._canary = f"{place.prefix}canary:{place.database}:{secrets.token_urlsafe(9)}".encode()
-        self._canaries = [0, 0]
+        self._connections: list[Any] = []
         self._queue: deque[_Command] = deque()
         self._queued = 0
         self._sent: deque[_Command] = deque()
@@ -86,27 +69,17 @@ class Link:
         #: Set when all commands that were sent have a reply.
         self._replied = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._problem = "not connected yet"
 
     async def start(self) -> None:
-        """Begin to connect; returns when connected, or after :data:`WAIT_TIME`."""
-        self._loop = asyncio.get_running_loop()
+        """Begin to connect; returns when connected, or after :data:`~endwell.rooms.returning.WAIT_TIME`."""
         self._wake, self._wake_listener = asyncio.Event(), asyncio.Event()
-        self._first = asyncio.Event()
-        self._task = self._loop.create_task(self._run())
-        try:
-            async with asyncio.timeout(WAIT_TIME):
-                await self._first.wait()
-        except TimeoutError:
-            pass  # a warning was logged, and the attempts continue
+        await super().start()
 
     async def stop(self) -> None:
         """Disconnect. Calls that wait raise BusUnavailable."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await self._end()
         if self._timer is not None:
             self._timer.cancel()
-        self._problem = "the server has stopped"
         self._expire_all()
 
     # -- calls ---------------------------------------------------------------------
@@ -125,15 +98,15 @@ class Link:
         self, script: Script | None, keys: Sequence[str], arguments: Sequence[Any], size: int
     ) -> asyncio.Future[Reply]:
         future: asyncio.Future[Reply] = self._loop.create_future()
-        due = self._loop.time() + WAIT_TIME
-        if self._queued + size > MAX_QUEUE:
+        due = self._loop.time() + returning.WAIT_TIME
+        if self._queued + size > returning.MAX_QUEUE:
             future.set_exception(
                 BusUnavailable(f"{self._queued} bytes wait for Redis already; nothing was sent")
             )
             return future
         self._enqueue(_Command(script, keys, arguments, size, due, future))
         if self._timer is None:
-            self._timer = self._loop.call_later(WAIT_TIME, self._expire)
+            self._timer = self._loop.call_later(returning.WAIT_TIME, self._expire)
         return future
 
     def send(self, *arguments: Any) -> None:
@@ -181,38 +154,12 @@ class Link:
 
     def _give_up(self, command: _Command, *, sent: bool) -> None:
         if command.future is not None and not command.future.done():
-            what = "the message may have been sent" if sent else "nothing was sent"
-            text = f"Redis at {self.place.address} is not available ({self._problem}); {what}"
-            command.future.set_exception(BusUnavailable(text))
+            command.future.set_exception(BusUnavailable(self._unavailable(sent=sent)))
 
     # -- connecting ------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        """Connect, again and again. It logs one line when the connection is lost, and one when it is back."""
-        pause, told = BACKOFF[0], False
-        while True:
-            began = inf
-            connections = [self.place.connection(), self.place.connection()]
-            try:
-                async with asyncio.timeout(CONNECT_TIME):
-                    await self._open(*connections)
-                if told:
-                    logger.info("connected to Redis at %s again", self.place.address)
-                began, told = self._loop.time(), False
-                await self._serve(*connections)
-            except Exception as error:  # of whatever kind: a link that gives up would be deaf for ever
-                self._problem = str(error) or "it does not answer"
-                if not isinstance(error, RedisError | OSError | EOFError | TimeoutError | _Deaf):
-                    self._problem = repr(error)
-            finally:
-                self._close(connections)
-            if not told:
-                told = True
-                logger.warning("no connection to Redis at %s: %s", self.place.address, self._problem)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-            pause = BACKOFF[0] if self._loop.time() - began > STABLE_TIME else min(pause * 2, BACKOFF[1])
-
-    async def _open(self, commands: Any, listener: Any) -> None:
+    async def _open(self) -> None:
+        commands, listener = self._connections = [self.place.connection(), self.place.connection()]
         run_ids = []
         for connection in (commands, listener):
             await connection.connect()
@@ -228,11 +175,9 @@ class Link:
             await _ask(commands, "SCRIPT", "LOAD", script.text)
         await _ask(listener, "SUBSCRIBE", self._canary)
 
-    async def _serve(self, commands: Any, listener: Any) -> None:
+    async def _serve(self) -> None:
         """Run until one of the connections fails."""
-        self._canaries = [0, 0]
-        self.connected = True
-        self._first.set()
+        commands, listener = self._connections
         work = (
             self._write(commands),
             Replies(commands, self._on_reply).wait(),
@@ -257,15 +202,14 @@ class Link:
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
                 raise result
 
-    def _close(self, connections: list[Any]) -> None:
+    async def _close(self) -> None:
         """The connections have failed, or are not needed any more."""
-        for connection in connections:
+        for connection in self._connections:
             # Not disconnect(), which waits for the peer.
             if connection._writer is not None:
                 _discard(connection._writer.get_extra_info("socket"))
                 connection._writer.transport.abort()
                 connection._writer = connection._reader = None
-        self.connected = False
         sent, self._sent = self._sent, deque()
         for command in sent:
             self._give_up(command, sent=True)
@@ -366,16 +310,8 @@ class Link:
             if not future.done():
                 future.set_result(None)
 
-    async def _beat(self) -> None:
-        """Publish a canary at intervals. Their number counts, not the time, in which this loop may stand still."""
-        while True:
-            sent, heard = self._canaries
-            if sent - heard >= MAX_UNHEARD:
-                seconds = CANARY_INTERVAL * MAX_UNHEARD
-                raise _Deaf(f"what this process publishes is not heard for {seconds:g} s")
-            self._canaries[0] = sent + 1
-            self.send("PUBLISH", self._canary, sent + 1)
-            await asyncio.sleep(CANARY_INTERVAL)
+    def _send_canary(self, number: int) -> None:
+        self.send("PUBLISH", self._canary, number)
 
 
 def _discard(sock: Any) -> None:
@@ -386,10 +322,6 @@ def _discard(sock: Any) -> None:
     """
     if sock is not None and sock.family != getattr(socket, "AF_UNIX", None) and sock.fileno() >= 0:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-
-
-class _Deaf(Exception):
-    """The canaries are not heard."""
 
 
 async def _ask(connection: Any, *words: Any) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
-from ...aio.waiters import Waiters
-from ..frames import Shared
-from ..position import Position
+from ..aio.waiters import Waiters
+from .frames import Shared
+from .position import Position
 
 __all__ = ["Heard", "Listening", "Missed"]
 
@@ -68,6 +68,11 @@ class Listening:
         if len(self._buffer) > MAX_BUFFER or self._bytes > MAX_BUFFER_BYTES:
             self.take()
             self.overflowed = True
+
+    @property
+    def kept(self) -> int:
+        """The number of publications that were kept."""
+        return len(self._buffer)
 
     def take(self) -> list[Heard]:
         """The publications that were kept."""

@@ -1,0 +1,127 @@
+"""A connection to a server that comes back by itself, and that notices when it hears nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from abc import ABC, abstractmethod
+from math import inf
+
+__all__ = ["MAX_QUEUE", "WAIT_TIME", "ReturningLink"]
+
+logger = logging.getLogger("endwell.rooms")
+
+#: Maximum seconds for which a call waits for the server.
+WAIT_TIME = 5.0
+#: Maximum seconds for connecting.
+CONNECT_TIME = 3.0
+#: Seconds between two canaries: messages that a process publishes, and must hear itself.
+CANARY_INTERVAL = 0.4
+#: Number of canaries in sequence that are not heard, at which the process is deaf: 2 s after the first of them.
+MAX_UNHEARD = 5
+#: Minimum and maximum seconds before the next attempt to connect.
+BACKOFF = (0.05, 1.0)
+#: Seconds after which a connection counts as good, so that the next one is tried at once.
+STABLE_TIME = 5.0
+#: Maximum number of bytes that wait while the server is away.
+MAX_QUEUE = 64 << 20
+
+
+class ReturningLink(ABC):
+    """Connects to a server, and again after each failure, until :meth:`_end`.
+
+    Args:
+        server: The server and its address, for texts.
+        errors: The exceptions that a connection is known to raise.
+    """
+
+    _loop: asyncio.AbstractEventLoop
+
+    def __init__(self, server: str, *errors: type[Exception]) -> None:
+        self.connected = False
+        self._server = server
+        self._errors = (*errors, OSError, EOFError, TimeoutError, _Deaf)
+        self._problem = "not connected yet"
+        #: The number of the last canary that was sent, and of the last one that was heard.
+        self._canaries = [0, 0]
+
+    async def start(self) -> None:
+        """Begin to connect; returns when connected, or after :data:`WAIT_TIME`."""
+        self._loop = asyncio.get_running_loop()
+        self._first = asyncio.Event()
+        self._task = self._loop.create_task(self._run())
+        try:
+            async with asyncio.timeout(WAIT_TIME):
+                await self._first.wait()
+        except TimeoutError:
+            pass  # a warning was logged, and the attempts continue
+
+    async def _end(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        self._problem = "the server has stopped"
+
+    async def _run(self) -> None:
+        """Connect, again and again. It logs one line when the connection is lost, and one when it is back."""
+        pause, told = BACKOFF[0], False
+        while True:
+            began = inf
+            try:
+                async with asyncio.timeout(CONNECT_TIME):
+                    await self._open()
+                if told:
+                    logger.info("connected to %s again", self._server)
+                began, told = self._loop.time(), False
+                self._canaries = [0, 0]
+                self.connected = True
+                self._first.set()
+                await self._serve()
+            except Exception as error:  # of whatever kind: a link that gives up would be deaf for ever
+                self._problem = str(error) or "it does not answer"
+                if not isinstance(error, self._errors):
+                    self._problem = repr(error)
+            finally:
+                self.connected = False
+                await self._close()
+            if not told:
+                told = True
+                logger.warning("no connection to %s: %s", self._server, self._problem)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause = BACKOFF[0] if self._loop.time() - began > STABLE_TIME else min(pause * 2, BACKOFF[1])
+
+    @abstractmethod
+    async def _open(self) -> None:
+        """Connect."""
+
+    @abstractmethod
+    async def _serve(self) -> None:
+        """Run until the connection fails. Raises the reason."""
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """The connection has failed, or is not needed any more. Does not wait for the peer."""
+
+    @abstractmethod
+    def _send_canary(self, number: int) -> None:
+        """Publish a canary."""
+
+    async def _beat(self) -> None:
+        """Publish a canary at intervals. Their number counts, not the time, in which this loop may stand still."""
+        while True:
+            sent, heard = self._canaries
+            if sent - heard >= MAX_UNHEARD:
+                seconds = CANARY_INTERVAL * MAX_UNHEARD
+                raise _Deaf(f"what this process publishes is not heard for {seconds:g} s")
+            self._canaries[0] = sent + 1
+            self._send_canary(sent + 1)
+            await asyncio.sleep(CANARY_INTERVAL)
+
+    def _unavailable(self, *, sent: bool) -> str:
+        """The text of an error."""
+        what = "the message may have been sent" if sent else "nothing was sent"
+        return f"{self._server} is not available ({self._problem}); {what}"
+
+
+class _Deaf(Exception):
+    """The canaries are not heard."""
