@@ -23,7 +23,7 @@ GROUPS := core server process hostile peers contract-1 contract-2 others
 SECONDS ?= 600
 TARGETS ?=
 
-.PHONY: build demo quick test test-all test-browser test-deploy test-network test-redis fuzz check docs types site
+.PHONY: build demo quick test test-all test-browser test-deploy test-network test-buses fuzz check docs types site
 .PHONY: conformance conformance-quick interop-legacy bench instructions clean
 .DELETE_ON_ERROR:
 
@@ -89,10 +89,11 @@ test-deploy: .venv/built
 test-network: .venv/built
 	$(BIN)/python -m pytest tests/network
 
-# Needs redis-server.
-test-redis: .venv/built
-	ENDWELL_REDIS=1 $(BIN)/python -m pytest tests/redis tests/rooms
-	ENDWELL_REDIS=1 ENDWELL_LOOP=uvloop $(BIN)/python -m pytest tests/redis tests/rooms
+# Needs redis-server, redis-sentinel and nats-server.
+BUSES := ENDWELL_REDIS=1 ENDWELL_NATS=1
+test-buses: .venv/built
+	$(BUSES) $(BIN)/python -m pytest tests/redis tests/nats tests/rooms
+	$(BUSES) ENDWELL_LOOP=uvloop $(BIN)/python -m pytest tests/redis tests/nats tests/rooms
 
 # Inputs that reach new code are added to tests/fuzz/corpus. A failing input becomes a file find-TARGET-... here.
 fuzz: .venv/built

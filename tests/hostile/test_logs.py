@@ -91,6 +91,7 @@ BY_NOBODY = {
     "shed: %d of %s will close",
     "stopping: %s",
     "a worker has not read %d bytes: it gets no publications until it has",
+    "a process has sent a frame that is not valid",
     "a worker has sent a frame of kind %d that is not valid",
     "comparing the positions of the rooms failed",
     "connected to %s again",
@@ -105,8 +106,10 @@ BY_NOBODY = {
     "the application has no lifespan: it %s at its startup",
     "the event loop was stalled for %.1f s",
     "the drain report of %s is of another version: %r",
+    "telling the other processes that this one is alive failed",
     "the supervisor has exited: this worker drains",
     "this machine slept for %.1f s",
+    "two processes have numbered the publications of rooms: all rooms have a new epoch",
     "workers exited: %d; %s",
 }
 #: Those of an ASGI application: tests/asgi/test_uvicorn.py forges them.

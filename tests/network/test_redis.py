@@ -13,7 +13,7 @@ from endwell.rooms.redis import RedisBus
 from tests.network.namespaces import Network
 from tests.pair import until
 from tests.redis.server import RedisServer
-from tests.redis.witness import Witness
+from tests.rooms.witness import Witness
 
 KEPT = History(messages=100)
 #: The column of the state in /proc/net/tcp, and the state of a socket that was closed with unsent data.

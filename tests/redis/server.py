@@ -30,7 +30,7 @@ class RedisServer:
 
     def __init__(self, host: str = "127.0.0.1", prefix: Sequence[str] = ()) -> None:
         program = shutil.which("redis-server")
-        assert program is not None, "make test-redis needs redis-server (Debian: redis-server)"
+        assert program is not None, "make test-buses needs redis-server (Debian: redis-server)"
         self._host, self._command = host, [*prefix, program]
         self._folder = tempfile.TemporaryDirectory(prefix="endwell-redis-")
         with socket.create_server(("127.0.0.1", 0)) as sock:

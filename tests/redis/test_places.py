@@ -16,7 +16,7 @@ from endwell.rooms.redis import link as link_module
 from tests.pair import until
 
 from .server import RedisServer
-from .witness import Witness
+from tests.rooms.witness import Witness
 
 KEPT = History(messages=100)
 

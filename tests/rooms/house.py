@@ -15,13 +15,16 @@ from endwell.rooms import History
 from endwell.rooms.broker import Broker, Link
 from endwell.rooms.rooms import use_bus
 from endwell.rooms.supervised import SupervisorBus
+from tests.nats.server import shared_server as nats_server
 from tests.pair import within
-from tests.redis.server import shared_server
+from tests.redis.server import shared_server as redis_server
 
 __all__ = ["BETWEEN", "BUSES", "House", "Pump", "house"]
 
-#: The buses that connect several processes. make test-redis adds Redis.
-BETWEEN = ["supervisor", *(["redis"] if os.environ.get("ENDWELL_REDIS") else [])]
+#: The servers of the tests, which make test-buses adds.
+SERVERS = {"redis": redis_server, "nats": nats_server}
+#: The buses that connect several processes.
+BETWEEN = ["supervisor", *(name for name in SERVERS if os.environ.get(f"ENDWELL_{name.upper()}"))]
 BUSES = ["local", *BETWEEN]
 
 KEPT = History(messages=50)
@@ -135,8 +138,8 @@ class House:
 async def house(count: int, bus: str, **options: Any) -> AsyncIterator[House]:
     """``count`` servers; with the bus "local" there is one. ``bus`` may be a URL."""
     pump = Pump()
-    place = shared_server().url if bus == "redis" else bus
-    url = f"{place}?prefix={secrets.token_hex(4)}" if place.startswith(("redis:", "unix:")) else None
+    place = SERVERS[bus]().url if bus in SERVERS else bus
+    url = f"{place}?prefix={secrets.token_hex(4)}" if ":" in place else None
     servers = [endwell.Server(compression=None, bus=url) for _ in range(count)]
     for server in servers:
         server.rooms.configure("*", **{"history": KEPT, "grace": 0.05, **options})

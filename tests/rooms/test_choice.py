@@ -19,16 +19,22 @@ def bus_of(server):
 @pytest.mark.parametrize(
     ("url", "error"),
     [
-        ("amqp://host", "one of the schemes redis, rediss, valkey, valkeys, unix"),
+        ("amqp://host", "one of the schemes redis, rediss, valkey, valkeys, unix, nats, tls"),
         ("localhost:6379", "one of the schemes"),
         ("redis://user:secret@host:port/0", "is wrong"),
         ("redis://user:secret@host/name", "number of a database"),
         ("redis://user:secret@host/0?no_such_option=1", "no_such_option"),
         ("unix://", "/path/of/the/socket"),
+        ("nats://user:secret@host/0", "must end after the host"),
+        ("nats://user:secret@", "a host is missing"),
+        ("nats://user:secret@host:port", "Port could not be cast"),
+        ("nats://user:secret@host?prefix=a%20b", "prefix must have letters"),
+        ("nats://user:secret@host?no_such_option=1", "unknown options: no_such_option"),
+        ("tls://user:secret@host?ssl_ca_certs=/no/such/file", "ssl_ca_certs: .*No such file"),
     ],
 )
 def test_a_wrong_url_is_an_error_without_the_password(url, error):
-    pytest.importorskip("redis")
+    pytest.importorskip("nats" if url.startswith(("nats", "tls")) else "redis")
     with pytest.raises(ValueError, match=error) as caught:
         endwell.Server(bus=url)
     assert "secret" not in str(caught.value)
@@ -36,13 +42,15 @@ def test_a_wrong_url_is_an_error_without_the_password(url, error):
         endwell.Server(bus=5)
 
 
-def test_a_missing_package_is_an_error_that_names_it(monkeypatch):
-    for name in [each for each in sys.modules if each.startswith("endwell.rooms.redis")]:
+@pytest.mark.parametrize("package", ["redis", "nats"])
+def test_a_missing_package_is_an_error_that_names_it(monkeypatch, package):
+    for name in [
+        each for each in sys.modules if each.startswith((f"endwell.rooms.{package}", f"{package}."))
+    ]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "redis", None)
-    monkeypatch.setitem(sys.modules, "redis.asyncio.connection", None)
-    with pytest.raises(ImportError, match=r"pip install 'endwell\[redis\]'"):
-        endwell.Server(bus="redis://host")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"pip install 'endwell\[{package}\]'"):
+        endwell.Server(bus=f"{package}://host")
 
 
 def test_the_environment_variable_chooses_unless_the_argument_does(monkeypatch):
@@ -55,9 +63,10 @@ def test_the_environment_variable_chooses_unless_the_argument_does(monkeypatch):
     assert isinstance(bus_of(endwell.Server(bus="")), LocalBus)
 
 
-def test_the_bus_of_the_supervisor_does_not_replace_the_chosen_one():
-    pytest.importorskip("redis")
-    server, chosen = endwell.Server(), endwell.Server(bus="redis://host")
+@pytest.mark.parametrize("package", ["redis", "nats"])
+def test_the_bus_of_the_supervisor_does_not_replace_the_chosen_one(package):
+    pytest.importorskip(package)
+    server, chosen = endwell.Server(), endwell.Server(bus=f"{package}://host")
     other = LocalBus(1)
     use_bus(server.rooms, other)
     use_bus(chosen.rooms, other)
@@ -67,7 +76,7 @@ def test_the_bus_of_the_supervisor_does_not_replace_the_chosen_one():
     assert server.rooms.is_connected
 
 
-def test_redis_is_imported_only_when_it_is_used():
-    program = "import sys, endwell.rooms; endwell.Server(); print('redis' in sys.modules)"
+def test_the_package_of_a_bus_is_imported_only_when_it_is_used():
+    program = "import sys, endwell.rooms; endwell.Server(); print({'redis', 'nats'} & {*sys.modules})"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert result.stdout == "False\n"
+    assert result.stdout == "set()\n"

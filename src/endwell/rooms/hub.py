@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
@@ -26,6 +26,8 @@ __all__ = ["FORGET_TIME", "Connection", "Hub", "Left", "Page", "Present", "page_
 FORGET_TIME = 300.0
 
 Info = Mapping[str, Any]
+#: The rooms to which a listener listens, and the rooms and numbers of its connections.
+Kept = tuple[Container[str], Container[tuple[str, int]]]
 Listener = TypeVar("Listener")
 
 
@@ -71,9 +73,11 @@ class Page(NamedTuple):
 class _Key:
     """A key that is present."""
 
-    __slots__ = ("connections", "due", "info", "listener")
+    __slots__ = ("connections", "due", "first", "info", "listener")
 
-    def __init__(self) -> None:
+    def __init__(self, first: Connection) -> None:
+        #: The connection with which the key came.
+        self.first = first
         #: The connections, each with the seconds of grace if its process ends.
         self.connections: dict[Connection, float] = {}
         #: Of the newest connection.
@@ -87,6 +91,8 @@ class _Key:
 class _Room(Generic[Listener]):
     epoch: str
     sequence: int = 0
+    #: The number before the first one of the epoch.
+    base: int = 0
     log: Log = field(default_factory=Log)
     listeners: set[Listener] = field(default_factory=set)
     keys: dict[str, _Key] = field(default_factory=dict)
@@ -140,6 +146,22 @@ class Hub(Generic[Listener]):
         """The position of a room."""
         return self._room(name, now).position
 
+    def base(self, name: str, now: float) -> int:
+        """The number before the first one of the epoch of a room."""
+        return self._room(name, now).base
+
+    def renew(self, name: str, epoch: str) -> bool:
+        """Give a room another epoch, if it has this one: some of its publications are not in the history."""
+        if (room := self._rooms.get(name)) is None or room.epoch != epoch:
+            return False
+        room.epoch, room.base = _new_epoch(), room.sequence
+        return True
+
+    def renew_all(self) -> None:
+        """Give all rooms another epoch."""
+        for name, room in self._rooms.items():
+            self.renew(name, room.epoch)
+
     def page(self, name: str, after: Position | None, limit: int | None, now: float) -> Page:
         """Read the history. ``after`` None means: from its beginning."""
         room = self._room(name, now)
@@ -161,15 +183,17 @@ class Hub(Generic[Listener]):
             room.listeners.discard(listener)
             self._check_idle(name, room, now)
 
-    def remove(self, listener: Listener, now: float) -> list[Left]:
-        """Remove a listener whose process has ended, with all its connections."""
+    def remove(self, listener: Listener, now: float, keep: Kept = ((), ())) -> list[Left]:
+        """Remove a listener whose process has ended, with all its connections, except those in ``keep``."""
         left: list[Left] = []
         for name, room in list(self._rooms.items()):
-            room.listeners.discard(listener)
+            if name not in keep[0]:
+                room.listeners.discard(listener)
             for key, entry in list(room.keys.items()):
-                own = [each for each in entry.connections.items() if each[0].listener is listener]
+                own = [each for each in entry.connections.items() if each[0].listener == listener]
                 for connection, grace in own:
-                    left += self.leave(name, connection, key, grace, now)
+                    if (name, connection.number) not in keep[1]:
+                        left += self.leave(name, connection, key, grace, now)
             self._check_idle(name, room, now)
         return left
 
@@ -184,17 +208,17 @@ class Hub(Generic[Listener]):
         grace: float,
         now: float,
     ) -> Present | None:
-        """Add a connection. Returns the key if it was not present before.
+        """Add a connection. Returns the key if it came with this connection, also if it is added again.
 
         ``grace`` is for :meth:`remove`, when the process of the connection ends.
         """
         room = self._room(name, now)
         self._idle.pop(name, None)
-        known = key in room.keys
-        entry = room.keys.setdefault(key, _Key())
+        if (entry := room.keys.get(key)) is None:
+            entry = room.keys[key] = _Key(connection)
         entry.connections[connection] = grace
         entry.info, entry.listener, entry.due = info, connection.listener, inf
-        return None if known else _present(key, entry)
+        return _present(key, entry) if entry.first == connection else None
 
     def leave(self, name: str, connection: Connection, key: str, grace: float, now: float) -> list[Left]:
         """Remove a connection. If it was the last one of its key, the key leaves after ``grace`` seconds."""
@@ -211,6 +235,16 @@ class Hub(Generic[Listener]):
             heapq.heappush(self._leaving, (entry.due, name, key))
             return []
         return [self._left(name, room, key)]
+
+    def awaited_by(self, name: str, key: str) -> Listener | None:
+        """The listener that had the last connection of a key that has no connection now."""
+        room = self._rooms.get(name)
+        entry = room.keys.get(key) if room is not None else None
+        return None if entry is None or entry.connections else entry.listener
+
+    def has(self, name: str, key: str) -> bool:
+        """Whether a key is present in a room."""
+        return (room := self._rooms.get(name)) is not None and key in room.keys
 
     def presence(self, name: str) -> list[Present]:
         """The keys that are present in a room, in the order in which they came."""
@@ -261,7 +295,7 @@ class Hub(Generic[Listener]):
         if room is None:
             if len(self._rooms) >= self._max_rooms:
                 self._forget_one()
-            room = self._rooms[name] = _Room(secrets.token_urlsafe(6))
+            room = self._rooms[name] = _Room(_new_epoch())
             self._idle[name] = now
         elif self._idle.pop(name, None) is not None:
             self._idle[name] = now  # to the end
@@ -293,6 +327,10 @@ class Hub(Generic[Listener]):
 
     def _clear(self, room: _Room[Listener]) -> None:
         self._bytes += room.log.shrink(0)
+
+
+def _new_epoch() -> str:
+    return secrets.token_urlsafe(6)
 
 
 def page_after(

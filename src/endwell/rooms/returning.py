@@ -117,7 +117,7 @@ class ReturningLink(ABC):
             self._send_canary(sent + 1)
             await asyncio.sleep(CANARY_INTERVAL)
 
-    def _unavailable(self, *, sent: bool) -> str:
+    def unavailable(self, *, sent: bool) -> str:
         """The text of an error."""
         what = "the message may have been sent" if sent else "nothing was sent"
         return f"{self._server} is not available ({self._problem}); {what}"

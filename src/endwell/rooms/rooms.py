@@ -17,7 +17,9 @@ from .room import Room
 __all__ = ["Rooms", "choose_bus", "end_graces", "limits_of", "make_bus", "registry_of", "use_bus"]
 
 #: The schemes of the URL of a bus.
-SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
+REDIS = ("redis", "rediss", "valkey", "valkeys", "unix")
+NATS = ("nats", "tls")
+SCHEMES = (*REDIS, *NATS)
 
 Callback = TypeVar("Callback", bound=Callable[..., object])
 
@@ -255,8 +257,10 @@ class Rooms:
         return _register(self._registry.gap, callback, "gap")
 
 
-def make_bus(url: str) -> Bus:
+def make_bus(url: str, max_history: int = MAX_HISTORY) -> Bus:
     """Return the bus of a URL; it is not connected yet.
+
+    ``max_history`` applies if the histories are in this process.
 
     Raises:
         TypeError: ``url`` is not a ``str``.
@@ -269,18 +273,22 @@ def make_bus(url: str) -> Bus:
     if not separator or scheme not in SCHEMES:
         # The rest of the URL may have a password.
         raise ValueError(f"bus must be a URL with one of the schemes {', '.join(SCHEMES)}")
+    package = "redis" if scheme in REDIS else "nats"
     try:
-        from .redis import RedisBus
+        if package == "redis":
+            from .redis import RedisBus
+
+            return RedisBus(url)
+        from .nats import NatsBus
+
+        return NatsBus(url, max_history)
     except ImportError as error:
-        raise ImportError(
-            f"the bus needs the package redis: pip install 'endwell[redis]' ({error})"
-        ) from error
-    return RedisBus(url)
+        raise ImportError(f"the bus needs a package: pip install 'endwell[{package}]' ({error})") from error
 
 
 def choose_bus(rooms: Rooms, url: str) -> None:
     """Connect ``rooms`` by the bus of a URL. Raises the errors of :func:`make_bus`."""
-    rooms._registry.bus = make_bus(url)
+    rooms._registry.bus = make_bus(url, max_history_of(rooms))
     rooms._registry.has_chosen = True
 
 

@@ -154,7 +154,7 @@ class Link(ReturningLink):
 
     def _give_up(self, command: _Command, *, sent: bool) -> None:
         if command.future is not None and not command.future.done():
-            command.future.set_exception(BusUnavailable(self._unavailable(sent=sent)))
+            command.future.set_exception(BusUnavailable(self.unavailable(sent=sent)))
 
     # -- connecting ------------------------------------------------------------------
 

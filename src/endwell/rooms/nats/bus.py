@@ -1,0 +1,231 @@
+"""The bus of several machines, by NATS: plain subjects, without JetStream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import Any
+
+from ...aio.broadcast import Slow
+from ..bus import Receiver
+from ..following import FollowingBus
+from ..frames import Publish, Shared, pack_publish, pack_word, unpack_published
+from ..history import History
+from ..hub import Info, Present
+from ..listening import Heard, Listening
+from ..position import Message, Position, Publication
+from .asks import Asks
+from .leadership import BEAT_INTERVAL, Leadership
+from .link import Link
+from .place import Place
+from .presence import Entry, Presence
+from .words import unpack, unpack_heard, unpack_page, unpack_word
+
+__all__ = ["NatsBus"]
+
+logger = logging.getLogger("endwell.rooms")
+
+
+class NatsBus(FollowingBus):
+    """Connects processes of one or more machines.
+
+    One process leads. The others send it what they publish. It numbers it, keeps it, and sends it to all that
+    listen. NATS may lose messages, and the numbers show whether one is missing. Then the history is read.
+
+    Args:
+        url: See :class:`endwell.Server`.
+        max_history: See :class:`endwell.rooms.Rooms`.
+
+    Raises:
+        ValueError: The URL is wrong.
+    """
+
+    def __init__(self, url: str, max_history: int) -> None:
+        super().__init__("NATS")
+        self._place = Place.parse(url)
+        self._max_history = max_history
+        self._link = Link(self._place, self._process, self._on_inbox, self._on_change)
+        #: The policy of the last publication of each room. The history does not have it.
+        self._slow: dict[str, Slow] = {}
+        #: The positions of own publications that this process has not delivered yet. The history does not have
+        #: their publisher.
+        self._own: dict[tuple[str, Position], int] = {}
+        self._ticking: asyncio.Task[None] | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """See :attr:`Bus.is_connected`."""
+        return self._link.connected
+
+    async def start(self, receiver: Receiver) -> None:
+        """See :meth:`Bus.start`."""
+        self._receiver = receiver
+        self._loop = asyncio.get_running_loop()
+        self._leadership = Leadership(
+            self._place, self._link, self._process, self._max_history, self._on_leader
+        )
+        self._asks = Asks(self._link, self._leadership, self._octets)
+        self._presence = Presence(receiver, self._asks.ask)
+        await self._link.start()
+        self._ticking = self._loop.create_task(self._tick())
+
+    async def stop(self) -> None:
+        """See :meth:`Bus.stop`."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+        self._asks.ask("goodbye")
+        self._leadership.stop()
+        await self._link.stop()
+        self._asks.stop()
+
+    # -- calls ---------------------------------------------------------------------
+
+    async def publish(
+        self, room: str, message: Message, history: History | None, slow: Slow, call: object
+    ) -> tuple[Position, int]:
+        """See :meth:`Bus.publish`."""
+        number = next(self._numbers)
+        own = None
+        self._calls[number] = call
+        try:
+            frame = pack_publish(Publish(number, room, message, history, slow))
+            ((_, body),) = await self._asks.send(frame, repeats=False)
+            _, sequence, workers, _, epoch = unpack_published(body)
+            position = Position(epoch, sequence)
+            own = room, position
+            self._own[own] = number
+            await self._wait_until_heard(room, position)
+        finally:
+            del self._calls[number]
+            if own is not None:
+                del self._own[own]
+        return position, workers
+
+    def enter(self, room: str, connection: int, key: str, info: Info, grace: float) -> None:
+        """See :meth:`Bus.enter`."""
+        self._presence.enter(room, connection, Entry(key, info, grace))
+
+    def leave(self, room: str, connection: int, key: str, grace: float) -> None:
+        """See :meth:`Bus.leave`."""
+        self._presence.leave(room, connection, key, grace)
+
+    async def presence(self, room: str) -> list[Present]:
+        """See :meth:`Bus.presence`."""
+        _, present = await self._asks.ask("presence", room, repeats=True)
+        return [Present(*each) for each in present]
+
+    def ignore(self, room: str) -> None:
+        """See :meth:`Bus.ignore`."""
+        super().ignore(room)
+        self._slow.pop(room, None)
+
+    # -- rooms -----------------------------------------------------------------------
+
+    def _topic(self, room: str) -> str:
+        return self._place.room(room)
+
+    async def _subscribe(self, state: Listening) -> None:
+        self._link.subscribe(self._topic(state.room), partial(self._on_publication, state))
+        await self._asks.ask("listen", state.room, repeats=True)
+
+    def _unsubscribe(self, room: str) -> None:
+        self._link.unsubscribe(self._topic(room))
+        self._asks.ask("ignore", room)
+
+    async def _read(
+        self, room: str, after: Position | None, limit: int | None
+    ) -> tuple[Position, int, list[Heard]]:
+        """See :meth:`FollowingBus._read`. The answer has several parts, because NATS limits the size of each."""
+        publications: list[Publication] = []
+        while True:
+            start = (None, 0) if after is None else (after.epoch, after.sequence)
+            left = None if limit is None else limit - len(publications)
+            frames = await self._asks.send(pack_word("page", room, *start, left), repeats=True)
+            _, epoch, sequence, base, more = unpack_word(frames[0])
+            page = unpack_page(frames)
+            if publications and not (
+                after is not None and epoch == after.epoch and page and page[0].sequence == after.sequence + 1
+            ):
+                # Meanwhile, publications have left the history, or the epoch has changed.
+                publications = []
+            publications += page
+            if not more or len(publications) == limit:
+                break
+            after = Position(epoch, publications[-1].sequence)
+        position = Position(epoch, sequence)
+        return position, base, [self._from_history(room, epoch, each) for each in publications]
+
+    def _from_history(self, room: str, epoch: str, publication: Publication) -> Heard:
+        position = Position(epoch, publication.sequence)
+        number = self._own.get((room, position), 0)
+        process = self._octets if number else b""
+        slow = self._slow.get(room, "skip")
+        return Heard(position, Shared(process, number, publication.message, slow))
+
+    def _on_publication(self, state: Listening, name: str, reply: str, data: bytes, nobody: bool) -> None:
+        rank, heard = unpack_heard(data)
+        if self._rooms.get(state.room) is not state:
+            return
+        self._slow[state.room] = heard.shared.slow
+        if rank < self._leadership.rank and state.position is not None:
+            # A process has numbered it that leads no more. So this room has publications that the members did
+            # not get, and the position of no member may say otherwise.
+            self._asks.ask("renew", state.room, state.position.epoch, repeats=True).add_done_callback(
+                lambda _: self._heal(state)
+            )
+        else:
+            self._arrived(state, heard, len(data))
+
+    # -- the connection and the leader -------------------------------------------------
+
+    def _on_inbox(self, name: str, reply: str, data: bytes, nobody: bool) -> None:
+        if name == "who":
+            self._leadership.on_answer(data, nobody)
+        elif name == "tell":
+            self._told(*unpack(data))
+        else:
+            self._asks.answered(int(name), data, nobody)
+
+    def _told(self, word: str, *values: Any) -> None:
+        if word == "went":
+            self._presence.went(*values)
+        elif word == "stays":
+            self._presence.stays(*values)
+        elif word == "restore":
+            self._restore(announce=True)
+
+    def _on_change(self, connected: bool) -> None:
+        if connected:
+            self._leadership.connected()
+        else:
+            self._leadership.disconnected()
+            self._asks.lost()
+        super()._on_change(connected)
+
+    def _on_leader(self, missed: bool) -> None:
+        """The leader has given a sign of life; it may have missed what it was told before."""
+        if missed:
+            self._asks.interrupted()
+            self._restore(announce=False)
+            for state in self._rooms.values():
+                if state.position is not None:
+                    self._heal(state)
+        self._asks.send_waiting()
+
+    def _restore(self, *, announce: bool) -> None:
+        """Tell the leader all that it has to know of this process."""
+        self._asks.ask("restore")
+        for room in self._rooms:
+            self._asks.ask("listen", room)
+        self._presence.restore(announce=announce)
+        self._asks.ask("restored")
+
+    async def _tick(self) -> None:
+        while True:
+            try:
+                self._leadership.tick()
+                self._asks.tell("alive")
+            except Exception:
+                logger.exception("telling the other processes that this one is alive failed")
+            await asyncio.sleep(BEAT_INTERVAL)

@@ -1,0 +1,115 @@
+"""Who is present in the rooms: what this process has told the leader, and tells the next one again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from ..bus import Receiver
+from ..hub import Info, Present
+
+__all__ = ["Entry", "Presence"]
+
+#: Seconds for which a key stays whose process tells a new leader that it leaves, because other processes may not
+#: have told yet that they have a connection of it.
+MIN_GRACE = 2.0
+
+Ask = Callable[..., "asyncio.Future[Any]"]
+
+
+class Entry(NamedTuple):
+    """A connection of this process. ``grace`` applies if the process ends."""
+
+    key: str
+    info: Info
+    grace: float
+
+
+class _Leaving(NamedTuple):
+    connection: int
+    info: Info
+    due: float
+
+
+class Presence:
+    """The connections of this process that are in rooms.
+
+    Args:
+        receiver: Of the bus.
+        ask: Asks the leader a word with its values. The future fails if the answer may get lost.
+    """
+
+    def __init__(self, receiver: Receiver, ask: Ask) -> None:
+        self._receiver = receiver
+        self._ask = ask
+        self._loop = asyncio.get_running_loop()
+        self._rooms: defaultdict[str, dict[int, Entry]] = defaultdict(dict)
+        #: The connections of which no leader has confirmed that they have come.
+        self._untold: set[tuple[str, int]] = set()
+        #: The keys whose last connection has left, until the leader tells more of them.
+        self._leaving: dict[tuple[str, str], _Leaving] = {}
+
+    def enter(self, room: str, connection: int, entry: Entry) -> None:
+        """A connection has come."""
+        self._rooms[room][connection] = entry
+        self._leaving.pop((room, entry.key), None)
+        self._untold.add((room, connection))
+        self._enter(room, connection, entry)
+
+    def leave(self, room: str, connection: int, key: str, grace: float) -> None:
+        """A connection has left."""
+        entry = self._rooms[room].pop(connection, None)
+        if not self._rooms[room]:
+            del self._rooms[room]
+        if entry is not None:
+            self._leaving[room, key] = _Leaving(connection, entry.info, self._loop.time() + grace)
+            reply = self._ask("leave", room, connection, key, grace)
+            reply.add_done_callback(partial(self._has_left, room, key))
+            # After the answer to its coming, nothing is to be told of a connection that has left.
+            reply.add_done_callback(lambda _: self._untold.discard((room, connection)))
+
+    def restore(self, *, announce: bool) -> None:
+        """Tell the leader again who is here. With ``announce``, the callbacks were told that they have left."""
+        for room, entries in self._rooms.items():
+            for connection, entry in entries.items():
+                if announce:
+                    self._untold.add((room, connection))
+                self._enter(room, connection, entry)
+        for (room, key), (connection, info, due) in self._leaving.items():
+            grace = max(due - self._loop.time(), MIN_GRACE)
+            reply = self._ask("leaving", room, connection, key, info, grace)
+            reply.add_done_callback(partial(self._has_left, room, key))
+
+    def stays(self, room: str, key: str) -> None:
+        """A key has come again, in another process."""
+        self._leaving.pop((room, key), None)
+
+    def went(self, room: str, key: str, info: Info) -> None:
+        """A key has left, whose last connection was one of this process, or of one that has ended."""
+        self._leaving.pop((room, key), None)
+        self._receiver.went(room, Present(key, info, 0))
+
+    def _enter(self, room: str, connection: int, entry: Entry) -> None:
+        reply = self._ask("enter", room, connection, entry.key, entry.info, entry.grace)
+        reply.add_done_callback(partial(self._has_entered, room, connection, entry))
+
+    def _has_entered(self, room: str, connection: int, entry: Entry, reply: asyncio.Future[Any]) -> None:
+        # Without an answer, `restore` repeats it.
+        if not reply.cancelled() and reply.exception() is None and (room, connection) in self._untold:
+            self._untold.discard((room, connection))
+            _, came = reply.result()
+            if came:
+                self._receiver.came(room, Present(entry.key, entry.info, 1))
+
+    def _has_left(self, room: str, key: str, reply: asyncio.Future[Any]) -> None:
+        if reply.cancelled() or reply.exception() is not None:
+            return
+        (word,) = reply.result()
+        leaving = self._leaving.get((room, key))
+        if word == "stays":
+            self._leaving.pop((room, key), None)
+        elif word == "gone" and leaving is not None:
+            self.went(room, key, leaving.info)

@@ -1,0 +1,217 @@
+"""The part of the leader: it numbers the publications of all rooms, keeps them, and knows who is present."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ..frames import (
+    PUBLISH,
+    WORD,
+    Decoder,
+    Published,
+    Shared,
+    pack_published,
+    pack_word,
+    unpack_publish,
+)
+from ..hub import Connection, Hub, Left
+from ..listening import Heard
+from ..position import Position
+from .words import Rank, pack_heard, pack_page
+
+__all__ = ["LEASE_TIME", "NO", "Sequencer"]
+
+logger = logging.getLogger("endwell.rooms")
+
+#: Seconds without a sign of life after which the connections of a process are removed.
+LEASE_TIME = 10.0
+#: Maximum number of publications in one answer.
+PAGE = 1000
+
+#: The answer of a process that does not lead.
+NO = pack_word("no")
+
+#: Sends data to a process, for one of its calls; or to all that listen to a room.
+Send = Callable[[str, str, bytes], None]
+Spread = Callable[[str, bytes], None]
+
+
+class Sequencer:
+    """The state of all rooms, without I/O. The listeners of its hub are the names of processes.
+
+    Args:
+        rank: Of this process.
+        max_history: See :class:`endwell.rooms.Rooms`.
+        send: Called with a process, a token and data.
+        spread: Called with a room and a publication.
+    """
+
+    def __init__(self, rank: Rank, max_history: int, send: Send, spread: Spread) -> None:
+        self.rank = rank
+        self._send = send
+        self._spread = spread
+        self._hub: Hub[str] = Hub(max_history)
+        #: When each process has given a sign of life.
+        self._processes: dict[str, float] = {}
+        #: What the processes have told again that restore their state.
+        self._restoring: dict[str, tuple[set[str], set[tuple[str, int]]]] = {}
+        self._now = 0.0
+        self._size = 0
+        self._words: dict[str, Callable[..., bytes | None]] = {
+            "alive": self._alive,
+            "restore": self._restore,
+            "restored": self._restored,
+            "goodbye": self._goodbye,
+            "listen": self._listen,
+            "ignore": self._ignore,
+            "page": self._page,
+            "renew": self._renew,
+            "enter": self._enter,
+            "leave": self._leave,
+            "leaving": self._leaving,
+            "presence": self._presence,
+        }
+
+    def handle(self, process: str, token: str, frame: bytes, now: float, size: int) -> None:
+        """Do what a process asks.
+
+        Args:
+            process: The name of the process.
+            token: Of its call; empty if it does not wait for an answer.
+            frame: What it asks.
+            now: The time in seconds.
+            size: Maximum size of the answer in bytes.
+        """
+        self._now, self._size = now, size
+        if process in self._processes:
+            self._processes[process] = now
+        try:
+            for kind, body in Decoder().feed(frame):
+                answer = None
+                if kind == PUBLISH:
+                    answer = self._publish(process, body)
+                elif kind == WORD:
+                    word, *values = json.loads(body)
+                    if (method := self._words.get(word)) is not None:
+                        answer = method(process, *values)
+                if token and answer is not None:
+                    self._send(process, token, answer)
+        except Exception:
+            # For example, the process runs another version.
+            logger.exception("a process has sent a frame that is not valid")
+
+    def tick(self, now: float) -> None:
+        """Do what is due. Call it several times a second."""
+        self._now = now
+        for process, heard in list(self._processes.items()):
+            if heard + LEASE_TIME < now and process != self.rank.process:
+                self._goodbye(process)
+        if self._hub.deadline <= now:
+            self._tell(self._hub.tick(now))
+
+    def extend_leases(self, now: float) -> None:
+        """This process may have missed the signs of life of others."""
+        self._processes = dict.fromkeys(self._processes, now)
+
+    def renew_all(self) -> None:
+        """Give all rooms another epoch, because another process has numbered publications, too."""
+        self._hub.renew_all()
+
+    # -- what processes ask ------------------------------------------------------------
+
+    def _publish(self, process: str, body: bytes) -> bytes:
+        call, room, message, history, slow = unpack_publish(body)
+        position, _, listeners = self._hub.publish(room, message, history, self._now)
+        if listeners:
+            heard = Heard(position, Shared(process.encode(), call, message, slow))
+            self._spread(room, pack_heard(self.rank, heard))
+        answer = Published(call, position.sequence, len(listeners), process in listeners, position.epoch)
+        return pack_published(answer)
+
+    def _listen(self, process: str, room: str) -> bytes:
+        self._hub.listen(room, process, self._now)
+        if process in self._restoring:
+            self._restoring[process][0].add(room)
+        return pack_word("done")
+
+    def _ignore(self, process: str, room: str) -> None:
+        self._hub.ignore(room, process, self._now)
+        if process in self._restoring:
+            self._restoring[process][0].discard(room)
+
+    def _page(self, process: str, room: str, epoch: str | None, sequence: int, limit: int | None) -> bytes:
+        after = None if epoch is None else Position(epoch, sequence)
+        page = self._hub.page(room, after, PAGE if limit is None else min(limit, PAGE), self._now)
+        return pack_page(page.position, self._hub.base(room, self._now), page.publications, self._size)
+
+    def _renew(self, process: str, room: str, epoch: str) -> bytes:
+        self._hub.renew(room, epoch)
+        return pack_word("done")
+
+    # -- presence ------------------------------------------------------------------------
+
+    def _enter(self, process: str, room: str, connection: int, key: str, info: Any, grace: float) -> bytes:
+        awaited_by = self._hub.awaited_by(room, key)
+        if awaited_by is not None and awaited_by != process:
+            self._send(awaited_by, "tell", pack_word("stays", room, key))
+        present = self._hub.enter(room, Connection(process, connection), key, info, grace, self._now)
+        if process in self._restoring:
+            self._restoring[process][1].add((room, connection))
+        return pack_word("came", present is not None)
+
+    def _leave(self, process: str, room: str, connection: int, key: str, grace: float) -> bytes:
+        left = self._hub.leave(room, Connection(process, connection), key, grace, self._now)
+        if process in self._restoring:
+            self._restoring[process][1].discard((room, connection))
+        return self._left(process, room, key, gone=bool(left))
+
+    def _leaving(self, process: str, room: str, connection: int, key: str, info: Any, grace: float) -> bytes:
+        """A process repeats that a key has left with its last connection, because it was told no more of it."""
+        at = Connection(process, connection)
+        left = self._hub.leave(room, at, key, grace, self._now)
+        if not left and not self._hub.has(room, key):
+            # The leader that knew it has ended.
+            self._hub.enter(room, at, key, info, 0.0, self._now)
+            self._hub.leave(room, at, key, grace, self._now)
+        return self._left(process, room, key, gone=bool(left))
+
+    def _left(self, process: str, room: str, key: str, *, gone: bool) -> bytes:
+        if gone:
+            return pack_word("gone")
+        return pack_word("later" if self._hub.awaited_by(room, key) == process else "stays")
+
+    def _presence(self, process: str, room: str) -> bytes:
+        present = [[each.key, each.info, each.connections] for each in self._hub.presence(room)]
+        return pack_word("present", present)
+
+    def _tell(self, left: list[Left]) -> None:
+        for room, present, listener in left:
+            # A process that has ended is told by this one.
+            process = listener if listener in self._processes else self.rank.process
+            self._send(process, "tell", pack_word("went", room, present.key, present.info))
+
+    # -- processes -----------------------------------------------------------------------
+
+    def _alive(self, process: str) -> None:
+        if process not in self._processes:
+            # Its lease had ended, so its connections were removed.
+            self._send(process, "tell", pack_word("restore"))
+
+    def _restore(self, process: str) -> bytes:
+        self._processes[process] = self._now
+        self._restoring[process] = (set(), set())
+        return pack_word("done")
+
+    def _restored(self, process: str) -> bytes:
+        if (kept := self._restoring.pop(process, None)) is not None:
+            self._tell(self._hub.remove(process, self._now, kept))
+        return pack_word("done")
+
+    def _goodbye(self, process: str) -> bytes:
+        self._processes.pop(process, None)
+        self._restoring.pop(process, None)
+        self._tell(self._hub.remove(process, self._now))
+        return pack_word("done")

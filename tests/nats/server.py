@@ -1,0 +1,84 @@
+"""A nats-server of the tests, which they may kill, stop and start again."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+__all__ = ["NatsServer", "shared_server"]
+
+#: Maximum seconds for a start. It only detects a hang.
+START_TIME = 60.0
+
+
+class NatsServer:
+    """One nats-server on a free port."""
+
+    def __init__(self) -> None:
+        program = shutil.which("nats-server")
+        assert program is not None, "make test-buses needs nats-server (Debian: nats-server)"
+        self._program = program
+        self._folder = tempfile.TemporaryDirectory(prefix="endwell-nats-")
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            self.port: int = sock.getsockname()[1]
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *arguments: str, configuration: str = "") -> None:
+        """Start it."""
+        log, settings = Path(self._folder.name, "log"), Path(self._folder.name, "settings")
+        settings.write_text(configuration or "# nothing\n")
+        where = ("--addr", "127.0.0.1", "--port", str(self.port))
+        self.process = subprocess.Popen(
+            [self._program, *where, "--config", str(settings), "--log", str(log), *arguments]
+        )
+        end = time.monotonic() + START_TIME
+        while time.monotonic() < end:
+            assert self.process.poll() is None, log.read_text()
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=START_TIME) as sock:
+                    if sock.recv(4) == b"INFO":
+                        return
+            except OSError:
+                pass
+            time.sleep(0.02)
+        raise TimeoutError("nats-server does not answer")
+
+    def kill(self) -> None:
+        """Kill it."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def pause(self) -> None:
+        """Let it stand still: its connections stay, and nothing is answered."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """End :meth:`pause`."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it."""
+        self.kill()
+        self._folder.cleanup()
+
+
+@functools.cache
+def shared_server() -> NatsServer:
+    """The server of the tests that do it no harm. Each test has a prefix."""
+    server = NatsServer()
+    server.start()
+    atexit.register(server.close)
+    return server
