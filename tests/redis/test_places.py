@@ -10,13 +10,12 @@ import pytest
 import trustme
 
 from endwell.errors import BusUnavailable
-from endwell.rooms import History
+from endwell.rooms import History, returning
 from endwell.rooms.redis import RedisBus
-from endwell.rooms.redis import link as link_module
 from tests.pair import until
+from tests.rooms.witness import Witness
 
 from .server import RedisServer
-from tests.rooms.witness import Witness
 
 KEPT = History(messages=100)
 
@@ -79,12 +78,12 @@ async def test_publications_go_through_tls_and_the_connection_comes_back(secure)
 
 
 async def test_a_server_whose_certificate_is_not_trusted_gets_nothing(secure, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(link_module, "WAIT_TIME", 0.2)
+    monkeypatch.setattr(returning, "WAIT_TIME", 0.2)
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(other)
     bus = RedisBus(f"{secure[2]}?ssl_ca_certs={other}")
     await bus.start(Witness())
-    with pytest.raises(BusUnavailable, match="CERTIFICATE_VERIFY_FAILED.*nothing was sent"):
+    with pytest.raises(BusUnavailable, match=r"CERTIFICATE_VERIFY_FAILED.*nothing was sent"):
         await publish(bus, "x")
     assert not bus.is_connected
     await bus.stop()

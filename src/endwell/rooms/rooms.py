@@ -288,7 +288,7 @@ def make_bus(url: str, max_history: int = MAX_HISTORY) -> Bus:
 
 def choose_bus(rooms: Rooms, url: str) -> None:
     """Connect ``rooms`` by the bus of a URL. Raises the errors of :func:`make_bus`."""
-    rooms._registry.bus = make_bus(url, max_history_of(rooms))
+    rooms._registry.bus = make_bus(url, limits_of(rooms).max_history)
     rooms._registry.has_chosen = True
 
 
