@@ -87,6 +87,7 @@ BY_NOBODY = {
     "restarting: new workers start",
     "restarting: the new workers are ready, the old ones drain",
     "the event loop is blocked: the process exits; these are the stacks of its threads:",
+    "this process has lost %s revocations of other processes",
     "shed: %d closed in %.1f s",
     "shed: %d of %s will close",
     "stopping: %s",

@@ -17,6 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from ..errors import RoomLimit
 from .history import History, Log
 from .options import MAX_KNOWN_ROOMS
+from .keys import OWN
 from .position import Message, Position, Publication
 
 __all__ = ["FORGET_TIME", "Connection", "Hub", "Left", "Page", "Present", "page_after"]
@@ -293,13 +294,19 @@ class Hub(Generic[Listener]):
     def _room(self, name: str, now: float) -> _Room[Listener]:
         room = self._rooms.get(name)
         if room is None:
-            if len(self._rooms) >= self._max_rooms:
+            if len(self._rooms) >= self._max_rooms and self._is_full(name):
                 self._forget_one()
             room = self._rooms[name] = _Room(_new_epoch())
             self._idle[name] = now
         elif self._idle.pop(name, None) is not None:
             self._idle[name] = now  # to the end
         return room
+
+    def _is_full(self, name: str) -> bool:
+        """Whether one room has to go before a new one is added."""
+        return (
+            name not in OWN and len(self._rooms) - sum(own in self._rooms for own in OWN) >= self._max_rooms
+        )
 
     def _forget_one(self) -> None:
         """Forget the room that was left first."""

@@ -7,12 +7,26 @@ from typing import Any, TypeAlias
 
 from ..errors import RoomLimit
 
-__all__ = ["RESERVED", "SESSIONS", "USER", "Key", "pack_key", "unpack_key", "user_room_name"]
+__all__ = [
+    "OWN",
+    "RESERVED",
+    "REVOKED",
+    "SESSIONS",
+    "USER",
+    "Key",
+    "pack_key",
+    "unpack_key",
+    "user_room_name",
+]
 
 #: The names of all rooms that the application cannot use begin with this character.
 RESERVED = "\0"
 #: The room in which the processes tell each other who has the current connection of a key.
 SESSIONS = "\0sessions"
+#: The room in which the processes tell each other whose authorization has ended.
+REVOKED = "\0revoked"
+#: These two rooms are not counted: there is one of each.
+OWN = (SESSIONS, REVOKED)
 #: The names of the rooms of users begin with this.
 USER = "\0user:"
 #: Maximum length of the JSON text of a key, in characters. All of them are ASCII.

@@ -39,7 +39,7 @@ from .lifespan import start, stop
 from .mounts import Mount, check_max_body, check_prefix
 from .observers import Observers
 from .process.options import ProcessOptions
-from .revoke import revoke
+from .revoke import Revocations
 from .router import AcceptFunction, RouteKeywords, RouteOptions, Router, blocks, check_methods
 from .run import Listen, run
 from .sessions import Sessions, connected
@@ -135,6 +135,7 @@ class Server:
         self.connections: set[WebSocket] = self._dispatcher.connections
         self._drain_callbacks: list[Callable[[Drain], object]] = []
         self._shed_run: ShedRun | None = None
+        self._revocations = Revocations(self.connections)
         self._start_callbacks: list[Callable[[], object]] = []
         self._stop_callbacks: list[Callable[[], object]] = []
         #: Called in the event loop with each exchange that is answered, and the status. They must not raise.
@@ -692,7 +693,8 @@ class Server:
         try:
             self._dispatcher.drain_run = None
             # The tasks that on_start creates, and on_stop ends, may publish.
-            async with self.rooms, connected(self.sessions, registry_of(self.rooms)):
+            registry = registry_of(self.rooms)
+            async with self.rooms, connected(self.sessions, registry), self._revocations.connected(registry):
                 await start(self._start_callbacks, self._dispatcher.threads)
                 try:
                     async with self._listening(listen, ssl, plan, should_defer):
@@ -807,6 +809,9 @@ class Server:
         (``CloseCode.FORBIDDEN``), which tells their clients not to return, and their Ending has the cause AUTH_REVOKED. Messages that arrive after
         the call are dropped. New connections of the subject are for the application to refuse.
 
+        With ``workers`` or a ``bus``, the connections of all processes are closed. A process that cannot hear
+        the bus closes them when it does again, if that takes less than an hour.
+
         Args:
             subject: The user or account.
 
@@ -816,8 +821,10 @@ class Server:
         Raises:
             TypeError: ``subject`` is not a str.
             ValueError: ``subject`` is empty.
+            BusUnavailable: The connections of this process were closed, but other processes may not have been
+                told. Call it again.
         """
-        return revoke(self.connections, subject)
+        return await self._revocations.revoke(subject)
 
     async def shed(  # size: most of it is documentation
         self, fraction: float = 0.25, over: float = 60.0

@@ -1,24 +1,106 @@
-"""Closes the connections of a user whose authorization has ended."""
+"""Closes the connections of a user whose authorization has ended, in all processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import Any
 
 from ..aio.authorization import check_subject
+from ..aio.broadcast import Slow
 from ..aio.websocket import WebSocket, begin_close, stop_delivery
 from ..codes import CloseCode
 from ..ending import Cause
+from ..errors import BusUnavailable
+from ..rooms.history import History
+from ..rooms.hub import Present
+from ..rooms.keys import REVOKED
+from ..rooms.position import Position, Publication
+from ..rooms.registry import Registry
 
-__all__ = ["revoke"]
+__all__ = ["Revocations"]
+
+logger = logging.getLogger("endwell.server")
+
+#: The revocations that a process reads which has lost its connection to the bus.
+KEPT = History(messages=1000, seconds=3600, bytes=1 << 20)
+#: Seconds until the next attempt to listen, while the bus is not available.
+RETRY_INTERVAL = 1.0
 
 
-def revoke(connections: Iterable[WebSocket], subject: str) -> int:
-    """Close those of ``connections`` that are authorized for ``subject``; returns their number."""
-    if subject is None:
-        raise TypeError("subject must be a str, not None")
-    check_subject(subject)
-    chosen = [ws for ws in connections if ws.subject == subject and ws.is_open]
-    for ws in chosen:
-        stop_delivery(ws)
-        begin_close(ws, Cause.AUTH_REVOKED, CloseCode.FORBIDDEN, "authorization revoked")
-    return len(chosen)
+class Revocations:
+    """The revocations that close connections of this process. The receiver of a reserved room."""
+
+    def __init__(self, connections: Collection[WebSocket]) -> None:
+        self._connections = connections
+        self._registry: Registry | None = None
+        #: Whether this process hears those of others.
+        self.listens = False
+
+    @asynccontextmanager
+    async def connected(self, registry: Registry) -> AsyncIterator[None]:
+        """Connect them with those of other processes by the bus of the rooms, while the block runs.
+
+        Of several servers with the same rooms, those of the first one are connected.
+        """
+        if not registry.bus.is_shared or REVOKED in registry.reserved:
+            yield
+            return
+        self._registry, registry.reserved[REVOKED] = registry, self
+        listening = asyncio.create_task(self._listen(registry))
+        try:
+            yield
+        finally:
+            listening.cancel()
+            self._registry, self.listens = None, False
+            del registry.reserved[REVOKED]
+            registry.bus.ignore(REVOKED)
+
+    async def _listen(self, registry: Registry) -> None:
+        while True:
+            try:
+                await registry.bus.listen(REVOKED)
+            except BusUnavailable:
+                await asyncio.sleep(RETRY_INTERVAL)
+            else:
+                self.listens = True
+                return
+
+    async def revoke(self, subject: str) -> int:
+        """See :meth:`Server.revoke`."""
+        if subject is None:
+            raise TypeError("subject must be a str, not None")
+        check_subject(subject)
+        closed = self._close(subject)
+        if self._registry is not None:
+            await self._registry.bus.publish(REVOKED, subject, KEPT, "skip", None)
+        return closed
+
+    def _close(self, subject: str) -> int:
+        chosen = [ws for ws in self._connections if ws.subject == subject and ws.is_open]
+        for ws in chosen:
+            stop_delivery(ws)
+            begin_close(ws, Cause.AUTH_REVOKED, CloseCode.FORBIDDEN, "authorization revoked")
+        return len(chosen)
+
+    # -- the bus calls --------------------------------------------------------------------
+
+    def published(
+        self, room: str, position: Position, publication: Publication, slow: Slow, call: Any
+    ) -> None:
+        """See :class:`endwell.rooms.bus.Receiver`."""
+        if isinstance(publication.message, str):
+            self._close(publication.message)
+
+    def lost(self, room: str, lost: int | None, position: Position) -> None:
+        """See :class:`endwell.rooms.bus.Receiver`."""
+        number = "an unknown number of" if lost is None else lost
+        logger.error("this process has lost %s revocations of other processes", number)
+
+    def came(self, room: str, present: Present) -> None:
+        """See :class:`endwell.rooms.bus.Receiver`."""
+
+    def went(self, room: str, present: Present) -> None:
+        """See :class:`endwell.rooms.bus.Receiver`."""
