@@ -16,8 +16,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..errors import RoomLimit
 from .history import History, Log
-from .options import MAX_KNOWN_ROOMS
 from .keys import OWN
+from .options import MAX_KNOWN_ROOMS
 from .position import Message, Position, Publication
 
 __all__ = ["FORGET_TIME", "Connection", "Hub", "Left", "Page", "Present", "page_after"]
