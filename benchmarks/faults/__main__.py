@@ -35,6 +35,14 @@ KNOW, HEAL = 2.5, 5.0
 KINDS = ("history", "undetected", "duplicates", "reorderings", "gap")
 
 
+def print_errors(folder: Path) -> None:
+    """Print the lines of the logs that show an exception."""
+    for log in folder.glob("*.log"):
+        for line in log.read_text().splitlines()[-400:]:
+            if any(word in line for word in ("Error", "exception")):
+                print(f"  {log.name}: {line}")
+
+
 async def play(bus: str, fault: Fault, rounds: int) -> Result:
     """Play a fault with processes of its own."""
     result = Result(bus, fault.name, Ledger(fault.name, fault.keeps))
@@ -49,10 +57,7 @@ async def play(bus: str, fault: Fault, rounds: int) -> Result:
         finally:
             await site.stop()
         if result.ledger.faults:
-            for log in Path(folder).glob("*.log"):
-                for line in log.read_text().splitlines()[-400:]:
-                    if any(word in line for word in ("Traceback", "Error", "exception")):
-                        print(f"  {log.name}: {line}")
+            print_errors(Path(folder))
     return result
 
 

@@ -19,7 +19,11 @@ from endwell.rooms import Gap, History, Membership, Resumed, Room, Rooms, broker
 from endwell.server.process import backoff
 
 #: Rooms whose history reaches back far, not at all, and not far enough.
-HISTORIES = {"long": History(messages=100_000), "none": None, "short": History(messages=3)}
+HISTORIES = {
+    "long": History(messages=100_000, seconds=3600, bytes=100 << 20),
+    "none": None,
+    "short": History(messages=3),
+}
 
 SETTINGS: dict[str, Any] = json.loads(os.environ.get("ENDWELL_FAULTS", "{}"))
 

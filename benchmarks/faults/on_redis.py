@@ -6,6 +6,8 @@ import asyncio
 import random
 import signal
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from tests.redis.server import RedisServer
 
@@ -19,7 +21,7 @@ __all__ = ["FAULTS", "Stage"]
 class Stage(RedisSite):
     """The processes and their Redis, for one fault."""
 
-    def __init__(self, folder, fault: Fault) -> None:
+    def __init__(self, folder: Path, fault: Fault) -> None:
         self.cable = Cable() if fault is PARTITION else None
         self.redis = (
             RedisServer(prefix=self.cable.prefix, host=self.cable.address) if self.cable else RedisServer()
@@ -60,7 +62,7 @@ async def _crash_without_data(play: Play, number: int) -> float:
     return time.monotonic()
 
 
-def _command(*words: str):
+def _command(*words: str) -> Callable[[Play, int], Awaitable[float]]:
     async def ask(play: Play, number: int) -> float:
         await asyncio.to_thread(_redis(play).ask, *words)
         return time.monotonic()

@@ -83,11 +83,9 @@ async def _stop_one(play: Play, number: int) -> float:
 
 
 async def _many(play: Play, number: int, count: int, size: int) -> None:
-    for each in range(count):
-        publisher = (number + each) % PROCESSES
-        await asyncio.wait(
-            [asyncio.ensure_future(play.publish(publisher, random.choice(ROOMS), size))], timeout=0.5
-        )
+    await asyncio.gather(
+        *(play.publish((number + each) % PROCESSES, random.choice(ROOMS), size) for each in range(count))
+    )
 
 
 async def _block(play: Play, number: int) -> float:

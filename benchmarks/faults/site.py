@@ -23,7 +23,7 @@ __all__ = ["PROCESSES", "Publisher", "RedisSite", "Site", "SupervisorSite", "Wat
 
 PROCESSES = 8
 #: Maximum seconds for anything that must happen. It only detects a hang.
-PATIENCE = 40.0
+PATIENCE = 90.0
 
 
 async def eventually(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:

@@ -2,7 +2,7 @@
 
 `run()` runs a coroutine on an event loop with a virtual clock. There, `Server.serving()` and
 `endwell.connect()` meet in memory, and when nothing can go on, the clock jumps to the next timer. `cut()` loses
-the network of a connection. `LiveServerProcess` serves in a process of its own.
+the network of a connection. `FaultyBus` connects the rooms of several servers, and fails. `LiveServerProcess` serves in a process of its own.
 
 The how-to guide "Testing your handlers" shows tests.
 """
@@ -17,8 +17,9 @@ from .aio.memory import MemoryTransport
 from .aio.virtual import VirtualLoop
 from .aio.websocket import WebSocket
 from .live import LiveServerProcess
+from .rooms.faulty import FaultyBus
 
-__all__ = ["LiveServerProcess", "VirtualLoop", "cut", "run"]
+__all__ = ["FaultyBus", "LiveServerProcess", "VirtualLoop", "cut", "run"]
 
 T = TypeVar("T")
 

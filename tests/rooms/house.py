@@ -15,6 +15,7 @@ from endwell.rooms import History
 from endwell.rooms.broker import Broker, Link
 from endwell.rooms.rooms import use_bus
 from endwell.rooms.supervised import SupervisorBus
+from endwell.testing import FaultyBus
 from tests.nats.server import shared_server as nats_server
 from tests.pair import within
 from tests.redis.server import shared_server as redis_server
@@ -24,7 +25,7 @@ __all__ = ["BETWEEN", "BUSES", "House", "Pump", "house"]
 #: The servers of the tests, which make test-buses adds.
 SERVERS = {"redis": redis_server, "nats": nats_server}
 #: The buses that connect several processes.
-BETWEEN = ["supervisor", *(name for name in SERVERS if os.environ.get(f"ENDWELL_{name.upper()}"))]
+BETWEEN = ["supervisor", "faulty", *(name for name in SERVERS if os.environ.get(f"ENDWELL_{name.upper()}"))]
 BUSES = ["local", *BETWEEN]
 
 KEPT = History(messages=50)
@@ -137,12 +138,14 @@ class House:
 @asynccontextmanager
 async def house(count: int, bus: str, **options: Any) -> AsyncIterator[House]:
     """``count`` servers; with the bus "local" there is one. ``bus`` may be a URL."""
-    pump = Pump()
+    pump, faulty = Pump(), FaultyBus()
     place = SERVERS[bus]().url if bus in SERVERS else bus
     url = f"{place}?prefix={secrets.token_hex(4)}" if ":" in place else None
     servers = [endwell.Server(compression=None, bus=url) for _ in range(count)]
     for server in servers:
         server.rooms.configure("*", **{"history": KEPT, "grace": 0.05, **options})
+        if bus == "faulty":
+            faulty.connect(server.rooms)
         if bus == "supervisor":
             use_bus(server.rooms, SupervisorBus(pump.connect()))
     async with AsyncExitStack() as stack:

@@ -87,6 +87,15 @@ class Registry:
                 "these rooms belong to another event loop; in another thread, use server.rooms.blocking[name]"
             )
 
+    def check_unused(self) -> None:
+        """Raise an error if the rooms are in use.
+
+        Raises:
+            ConcurrencyError: They are.
+        """
+        if self._uses:
+            raise ConcurrencyError("these rooms are in use; choose their bus before their server serves")
+
     @property
     def portal(self) -> Portal:
         """The way of threads into the event loop of the rooms.

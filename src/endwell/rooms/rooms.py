@@ -14,7 +14,7 @@ from .options import MAX_HISTORY, MAX_KNOWN_ROOMS, RoomKeywords, RoomLimits, Roo
 from .registry import Registry
 from .room import Room
 
-__all__ = ["Rooms", "choose_bus", "end_graces", "limits_of", "make_bus", "registry_of", "use_bus"]
+__all__ = ["Rooms", "choose_bus", "end_graces", "limits_of", "make_bus", "registry_of", "replace_bus", "use_bus"]
 
 #: The schemes of the URL of a bus.
 REDIS = ("redis", "rediss", "valkey", "valkeys", "unix")
@@ -246,7 +246,12 @@ class Rooms:
 
         This happens when the bus fails for longer than the history reaches. The callback decides what the members
         are told, for example to load the state again. Without a callback, their connections are closed with 1013
-        and retry advice. It runs as for :meth:`joined`, in each process that is affected.
+        and retry advice.
+
+        It runs in each process that is affected. A plain function runs before the next publication is sent to the
+        members. So what it sends them, with :meth:`Server.broadcast`, is at the place of the gap. A coroutine
+        function runs as a task; its members may be sent later publications first. Until its first ``await``,
+        :attr:`Room.members` has only members that were there when the gap began. Exceptions are logged.
 
         Args:
             callback: Its arguments are the :class:`Room` and a :class:`Gap`.
@@ -296,6 +301,17 @@ def use_bus(rooms: Rooms, bus: Bus) -> None:
     """Connect ``rooms`` by ``bus``, unless their application has chosen another one."""
     if not rooms._registry.has_chosen:
         rooms._registry.bus = bus
+
+
+def replace_bus(rooms: Rooms, bus: Bus) -> None:
+    """Connect ``rooms`` by ``bus``, whatever their application has chosen.
+
+    Raises:
+        ConcurrencyError: The rooms are in use.
+    """
+    rooms._registry.check_unused()
+    rooms._registry.bus = bus
+    rooms._registry.has_chosen = True
 
 
 async def end_graces(rooms: Rooms) -> None:
