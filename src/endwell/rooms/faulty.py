@@ -165,7 +165,7 @@ class _End(LocalBus):
         self._delivered: dict[str, Position] = {}
         #: The connections that are present: the room, the key, the info and the grace.
         self._entered: dict[int, tuple[str, str, Info, float]] = {}
-        #: What is done when the process is connected again.
+        #: What is done in the next turn of the loop, or when the process is connected again.
         self._later: list[Callable[[], None]] = []
         self._waiters = Waiters()
 
@@ -182,6 +182,7 @@ class _End(LocalBus):
     async def stop(self) -> None:
         """See :meth:`Bus.stop`."""
         await super().stop()
+        self._do_later()
         self._hub.remove(self, self._loop.time())
 
     def end_graces(self) -> None:
@@ -246,9 +247,7 @@ class _End(LocalBus):
         """Be connected again."""
         self.connected = True
         self._catch_up()
-        later, self._later = self._later, []
-        for do in later:
-            do()
+        self._do_later()
         self._waiters.wake()
 
     def move(self, hub: Hub[LocalBus]) -> None:
@@ -266,10 +265,16 @@ class _End(LocalBus):
         self._hub.enter(room, Connection(self, connection), key, info, grace, self._loop.time())
 
     def _do(self, do: Callable[[], None]) -> None:
+        if not self._later:
+            # The receiver is told later, as with every bus between processes.
+            self._loop.call_soon(self._do_later)
+        self._later.append(do)
+
+    def _do_later(self) -> None:
         if self.connected:
-            do()
-        else:
-            self._later.append(do)
+            later, self._later = self._later, []
+            for do in later:
+                do()
 
     async def _reach(self) -> None:
         """Wait until the process is connected."""

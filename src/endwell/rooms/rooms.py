@@ -14,7 +14,16 @@ from .options import MAX_HISTORY, MAX_KNOWN_ROOMS, RoomKeywords, RoomLimits, Roo
 from .registry import Registry
 from .room import Room
 
-__all__ = ["Rooms", "choose_bus", "end_graces", "limits_of", "make_bus", "registry_of", "replace_bus", "use_bus"]
+__all__ = [
+    "Rooms",
+    "choose_bus",
+    "end_graces",
+    "limits_of",
+    "make_bus",
+    "registry_of",
+    "replace_bus",
+    "use_bus",
+]
 
 #: The schemes of the URL of a bus.
 REDIS = ("redis", "rediss", "valkey", "valkeys", "unix")
