@@ -85,7 +85,7 @@ test-browser: .venv/built tools/browser/node_modules/installed
 test-deploy: .venv/built
 	$(BIN)/python -m pytest tests/deploy
 
-# Needs root and ip (iproute2), to cut networks.
+# Needs root and ip (iproute2), to cut networks, and redis-server.
 test-network: .venv/built
 	$(BIN)/python -m pytest tests/network
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from ..aio.broadcast import Slow
 from ..aio.waiters import Waiters
@@ -178,6 +179,7 @@ class _End(LocalBus):
         """See :meth:`Bus.start`."""
         await super().start(receiver)
         self._delivered.clear()
+        self._entered.clear()
 
     async def stop(self) -> None:
         """See :meth:`Bus.stop`."""
@@ -229,12 +231,12 @@ class _End(LocalBus):
     def enter(self, room: str, connection: int, key: str, info: Info, grace: float) -> None:
         """See :meth:`Bus.enter`."""
         self._entered[connection] = room, key, info, grace
-        self._do(lambda: LocalBus.enter(self, room, connection, key, info, grace))
+        self._do(partial(super().enter, room, connection, key, info, grace))
 
     def leave(self, room: str, connection: int, key: str, grace: float) -> None:
         """See :meth:`Bus.leave`."""
         self._entered.pop(connection, None)
-        self._do(lambda: LocalBus.leave(self, room, connection, key, grace))
+        self._do(partial(super().leave, room, connection, key, grace))
 
     async def presence(self, room: str) -> list[Present]:
         """See :meth:`Bus.presence`."""
@@ -257,7 +259,7 @@ class _End(LocalBus):
             hub.listen(room, self, self._loop.time())
         for connection, (room, key, info, grace) in self._entered.items():
             # Not told, because the keys have been here before.
-            self._do(lambda c=connection, r=room, k=key, i=info, g=grace: self._enter_again(r, c, k, i, g))
+            self._do(partial(self._enter_again, room, connection, key, info, grace))
         if self.connected:
             self._catch_up()
 
