@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = ["NatsServer", "shared_server"]
@@ -19,31 +20,36 @@ START_TIME = 60.0
 
 
 class NatsServer:
-    """One nats-server on a free port."""
+    """One nats-server on a free port.
 
-    def __init__(self) -> None:
+    Args:
+        host: Its address.
+        prefix: The begin of the command, which runs it in another network, for example.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", prefix: Sequence[str] = ()) -> None:
         program = shutil.which("nats-server")
         assert program is not None, "make test-buses needs nats-server (Debian: nats-server)"
-        self._program = program
+        self._host, self._command = host, [*prefix, program]
         self._folder = tempfile.TemporaryDirectory(prefix="endwell-nats-")
         with socket.create_server(("127.0.0.1", 0)) as sock:
             self.port: int = sock.getsockname()[1]
-        self.url = f"nats://127.0.0.1:{self.port}"
+        self.url = f"nats://{host}:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *arguments: str, configuration: str = "") -> None:
         """Start it."""
         log, settings = Path(self._folder.name, "log"), Path(self._folder.name, "settings")
         settings.write_text(configuration or "# nothing\n")
-        where = ("--addr", "127.0.0.1", "--port", str(self.port))
+        where = ("--addr", self._host, "--port", str(self.port))
         self.process = subprocess.Popen(
-            [self._program, *where, "--config", str(settings), "--log", str(log), *arguments]
+            [*self._command, *where, "--config", str(settings), "--log", str(log), *arguments]
         )
         end = time.monotonic() + START_TIME
         while time.monotonic() < end:
             assert self.process.poll() is None, log.read_text()
             try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=START_TIME) as sock:
+                with socket.create_connection((self._host, self.port), timeout=START_TIME) as sock:
                     if sock.recv(4) == b"INFO":
                         return
             except OSError:

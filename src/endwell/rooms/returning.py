@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import socket
+import struct
+import sys
 from abc import ABC, abstractmethod
 from math import inf
 
-__all__ = ["MAX_QUEUE", "WAIT_TIME", "ReturningLink"]
+__all__ = ["MAX_QUEUE", "WAIT_TIME", "ReturningLink", "abort"]
 
 logger = logging.getLogger("endwell.rooms")
 
@@ -26,6 +29,22 @@ BACKOFF = (0.05, 1.0)
 STABLE_TIME = 5.0
 #: Maximum number of bytes that wait while the server is away.
 MAX_QUEUE = 64 << 20
+
+
+#: ``struct linger``: on, 0 s.
+_NO_LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+
+def abort(writer: asyncio.StreamWriter) -> None:
+    """Close a connection that has failed, and make the kernel forget what was not acknowledged.
+
+    Otherwise the kernel goes on to send it, so a publication that was given up could arrive behind later ones when
+    the network is back.
+    """
+    sock = writer.get_extra_info("socket")
+    if sock is not None and sock.family != getattr(socket, "AF_UNIX", None) and sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    writer.transport.abort()
 
 
 class ReturningLink(ABC):

@@ -175,7 +175,7 @@ class Link(ReturningLink):
         client._pending_data_size = 0
         writer = getattr(client._transport, "_io_writer", None)
         if writer is not None:
-            writer.transport.abort()
+            returning.abort(writer)
         with suppress(Exception):
             async with asyncio.timeout(CLOSE_TIME):
                 await client.close()
@@ -222,5 +222,6 @@ class Link(ReturningLink):
             self._received(name, reply, data, nobody)
             return
         number = int(data)
-        self._canaries[1] = number
-        self._heard_at = self._sent_at.pop(number)
+        if (sent_at := self._sent_at.pop(number, None)) is not None:
+            # Otherwise, it is one of an earlier connection.
+            self._canaries[1], self._heard_at = number, sent_at

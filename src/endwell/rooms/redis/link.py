@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import socket
-import struct
-import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -24,9 +21,6 @@ __all__ = ["Link"]
 
 #: Maximum seconds for the replies to commands, after the subscriber was closed.
 REPLY_TIME = 1.0
-
-#: ``struct linger``: on, 0 s.
-_NO_LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 Reply = Any
 
@@ -207,8 +201,7 @@ class Link(ReturningLink):
         for connection in self._connections:
             # Not disconnect(), which waits for the peer.
             if connection._writer is not None:
-                _discard(connection._writer.get_extra_info("socket"))
-                connection._writer.transport.abort()
+                returning.abort(connection._writer)
                 connection._writer = connection._reader = None
         sent, self._sent = self._sent, deque()
         for command in sent:
@@ -299,7 +292,8 @@ class Link(ReturningLink):
         kind, channel, value = push
         if kind == b"message":
             if channel == self._canary:
-                self._canaries[1] = int(value)
+                if int(value) <= self._canaries[0]:  # otherwise, it is one of an earlier connection
+                    self._canaries[1] = int(value)
             else:
                 self._heard(channel, value)
         elif kind == b"subscribe":
@@ -312,16 +306,6 @@ class Link(ReturningLink):
 
     def _send_canary(self, number: int) -> None:
         self.send("PUBLISH", self._canary, number)
-
-
-def _discard(sock: Any) -> None:
-    """Make the kernel forget what was not acknowledged when ``sock`` is closed.
-
-    Otherwise it goes on to send it, so a publication that was given up could arrive behind later ones when the
-    network is back.
-    """
-    if sock is not None and sock.family != getattr(socket, "AF_UNIX", None) and sock.fileno() >= 0:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
 async def _ask(connection: Any, *words: Any) -> Any:
