@@ -61,6 +61,9 @@ def pytest_configure(config: pytest.Config) -> None:
         sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(
             TESTS.parent / ".pytest_cache" / "bytecode"
         )
+    # The proxies of this machine are not part of the tests, nor of the programs that they start.
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
     hypothesis.settings.load_profile("once" if config.getoption("once") else "endwell")
     # A shell starts background jobs with SIGINT ignored, and nohup ignores SIGHUP. The tests' child
     # programs would inherit that.

@@ -140,7 +140,7 @@ class CloseCode(IntEnum):
     ABNORMAL_CLOSURE = (
         1006,
         "the connection ended without a Close frame (local only, never on the wire)",
-        "a killed process, a proxy's idle timeout, a suspended laptop, a lost network",
+        "a killed process, a suspended laptop, a lost network, a proxy that cut an idle tunnel",
         "read ending.cause and ending.tcp, which distinguish these cases",
         "nowhere",
         False,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from .codes import CloseCode
+from .codes import CloseCode, Retry
 from .ending import Cause, Close, Ending
 from .http import Headers, Response
 
@@ -39,6 +39,7 @@ __all__ = [
     "PeerError",
     "PolicyViolation",
     "ProtocolError",
+    "ProxyError",
     "RangeNotSatisfiable",
     "RequestRefused",
     "RequestTimeout",
@@ -355,6 +356,10 @@ class HandshakeError(EndwellError):
     Args:
         ending: How and why the connection ended; also the attribute `ending`.
         message: The text of the exception. Default: the sentence of the ending.
+        phase: What had not succeeded yet; also the attribute `phase`: `"arguments"` until the functions that were
+            given as arguments have returned, `"proxy"` until the proxy has connected to the server,
+            `"connect"` until TCP is connected without a proxy, `"tls"` until the TLS handshake is complete,
+            `"http"` after that. Default: `"http"`.
 
     Example:
         ```python
@@ -368,26 +373,30 @@ class HandshakeError(EndwellError):
                 async with connect("ws://127.0.0.1:9/", open_timeout=5):
                     pass
             except HandshakeError as exc:
-                print(exc.ending.cause)
+                print(exc.phase, exc.ending.cause)
 
 
         asyncio.run(main())
         ```
     """
 
-    def __init__(self, ending: Ending, message: str = "") -> None:
+    def __init__(self, ending: Ending, message: str = "", phase: str = "http") -> None:
         super().__init__(message or str(ending))
         self.ending = ending
+        self.phase = phase
 
 
 class HandshakeRejected(HandshakeError):
     """The server answered the opening handshake with an HTTP response other than 101.
 
+    If `phase` is `"proxy"`, an HTTP proxy has refused to connect to the server, with a response other than 2xx.
+
     Args:
         ending: How and why the connection ended; also the attribute `ending`.
-        response: The server's response; also the attribute `response`. It holds at most `max_refusal` bytes
-            of the body.
+        response: The response of the server or the proxy; also the attribute `response`. It holds at most
+            `max_refusal` bytes of the body.
         server: The server that answered, for the text of the exception.
+        proxy: The proxy that answered, for the text of the exception; `""` if the server answered.
 
     Example:
         ```python
@@ -411,9 +420,10 @@ class HandshakeRejected(HandshakeError):
         ```
     """
 
-    def __init__(self, ending: Ending, response: Response, server: str = "") -> None:
-        refusal = f"server refused with HTTP {response.status} {response.reason}".rstrip()
-        super().__init__(ending, f"{server}: {refusal}" if server else refusal)
+    def __init__(self, ending: Ending, response: Response, server: str = "", proxy: str = "") -> None:
+        who = f"the proxy {proxy}" if proxy else "server"
+        refusal = f"{who} refused with HTTP {response.status} {response.reason}".rstrip()
+        super().__init__(ending, f"{server}: {refusal}" if server else refusal, "proxy" if proxy else "http")
         self.response = response
 
 
@@ -827,3 +837,52 @@ class InvalidHandshake(EndwellError):
         asyncio.run(main())
         ```
     """
+
+
+class ProxyError(EndwellError):
+    """A proxy refused to connect to the server, or its URL in the environment is malformed.
+
+    The application finds it in the `Ending.exception` of the `HandshakeError` that `connect()` raises.
+
+    Args:
+        message: The text of the exception, which contains no credentials.
+        retry: Whether a client should reconnect; also the attribute `retry`. If there is a `response`, its
+            status decides instead. Default: `Retry.LATER`.
+        response: The response of an HTTP proxy; also the attribute `response`; None for SOCKS.
+        reply: The HTTP status, or the number of the SOCKS reply; also the attribute `reply`. None if the proxy
+            was not asked.
+
+    Example:
+        ```python
+        import asyncio
+
+        from endwell import HandshakeError, ProxyError, connect
+
+
+        async def main():
+            try:
+                async with connect("ws://example.com/", proxy="socks5h://127.0.0.1:9"):
+                    pass
+            except HandshakeError as exc:
+                if isinstance(exc.ending.exception, ProxyError):
+                    print("refused:", exc.ending.exception.reply)
+                else:
+                    print(exc.phase, exc)
+
+
+        asyncio.run(main())
+        ```
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry: Retry = Retry.LATER,
+        response: Response | None = None,
+        reply: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.retry = retry
+        self.response = response
+        self.reply = reply

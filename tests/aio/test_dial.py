@@ -38,29 +38,40 @@ async def a_server_that_does_not_accept():
 
 @asynccontextmanager
 async def half_open(stage):
-    """Yields a client task that has reached ``stage``."""
-    transport = wss() if stage == "TLS" else PLAIN
+    """Yields a function that starts a client, which stops at ``stage``."""
+    transport = wss() if "TLS" in stage else PLAIN
     if stage == "TCP":
         async with a_server_that_does_not_accept() as uri:
             yield lambda **options: opened(uri, transport, **options), None
         return
     with RawServer(transport.server) as listening:
+        if stage in PROXIES:
+            proxy = f"{PROXIES[stage]}://{listening.uri.partition('://')[2]}"
+            how = {"proxy": proxy, "proxy_ssl": transport.client if "TLS" in stage else None}
+            yield lambda **options: opened(f"ws://{HOST}:1/", PLAIN, **how, **options), listening
+            return
         yield lambda **options: opened(listening.uri, transport, **options), listening
 
 
-@pytest.mark.parametrize("stage", ["TCP", "TLS", "HTTP"])
+#: The stages at which the proxy of a scheme does not answer.
+PROXIES = {"CONNECT": "http", "TLS with a proxy": "https", "SOCKS": "socks5"}
+STAGES = ["TCP", "TLS", "HTTP", *PROXIES]
+
+
+@pytest.mark.parametrize("stage", STAGES)
 async def test_open_timeout_covers_all_stages_together(stage):
     async with half_open(stage) as (connecting, _), nothing_left_behind():
         with pytest.raises(HandshakeError) as raised:
             await within(connecting(open_timeout=2.5))
     ending = raised.value.ending
+    assert raised.value.phase == {"TCP": "connect", "TLS": "tls", "HTTP": "http"}.get(stage, "proxy")
     assert (ending.cause, ending.initiator) == (Cause.HANDSHAKE_FAILED, Initiator.LOCAL)
     # Not the default of 10 s.
     assert 2.49 <= ending.duration < 9.0
     assert ending.tcp is (TcpEnd.NONE if stage == "TCP" else TcpEnd.TIMEOUT)
 
 
-@pytest.mark.parametrize("stage", ["TCP", "TLS", "HTTP"])
+@pytest.mark.parametrize("stage", STAGES)
 async def test_a_cancelled_connect_leaves_nothing_behind(stage):
     async with half_open(stage) as (connecting, _), nothing_left_behind():
         task = asyncio.ensure_future(connecting())

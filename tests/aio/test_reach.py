@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -21,6 +21,7 @@ from endwell.aio.reach import interleaved
 from endwell.sync.background import background
 from tests.pair import loop_turns, nothing_left_behind, until, within
 from tests.raw import BOUND, HOST, PLAIN, RawServer, wss
+from tests.relay import relaying
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
@@ -368,6 +369,47 @@ async def test_a_missing_unix_socket_is_named(tmp_path, face):
     assert isinstance(caught.value.__cause__, FileNotFoundError)
 
 
+@pytest.mark.parametrize("kind", ["http", "https", "socks5"])
+async def test_a_connect_through_a_proxy_that_is_cancelled_in_any_turn_leaves_nothing(kind):
+    tls = wss()
+    server = Server()
+
+    @server.websocket("/")
+    async def handler(ws):
+        await ws.closed
+
+    async with server.serving(ssl=tls.server, grace=0), relaying(kind, tls=tls.server) as relay:
+        how = {"ssl": tls.client, "proxy": relay.url(), "proxy_ssl": tls.client if kind == "https" else None}
+        opened, count = False, 0
+        while not opened:
+            descriptors = client_sockets(relay.port)
+            task = asyncio.ensure_future(connect(f"wss://{HOST}:{server.port}/", **how))
+            await loop_turns(count)
+            opened = not task.cancel()
+            if opened:
+                (await task).abort()
+            else:
+                with pytest.raises(asyncio.CancelledError):
+                    await within(task)
+            await until(lambda before=descriptors: client_sockets(relay.port) <= before)
+            await until(lambda: not relay.is_busy)
+            count += 1
+        assert count > 5
+
+
+def client_sockets(port):
+    """The descriptors of this process that are connected to ``port``."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                continue  # fromfd() would leave its copy of the descriptor open
+            with socket.fromfd(int(name), socket.AF_INET, socket.SOCK_STREAM) as sock:
+                if sock.getpeername()[1:] == (port,):
+                    found.add(name)
+    return found
+
+
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 async def test_a_connect_that_is_cancelled_in_any_turn_of_the_loop_leaves_nothing(scheme, monkeypatch):
     """Through the lookup, a race of three addresses, TLS and the opening handshake."""
@@ -378,7 +420,7 @@ async def test_a_connect_that_is_cancelled_in_any_turn_of_the_loop_leaves_nothin
     async def handler(ws):
         await ws.closed
 
-    async def look_up(host, port):
+    async def look_up(host, port, of_family):
         await asyncio.sleep(0)
         return [(V4, dead), (V4, refusing()), (V4, (HOST, server.port)), (V4, (HOST, server.port))]
 

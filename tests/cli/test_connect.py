@@ -18,6 +18,7 @@ from endwell.cli import connect as connecting
 from endwell.cli import main
 from endwell.cli.formats import Format
 from tests.cli.process import PATIENCE, command, finish, interrupt, listening
+from tests.relay import relaying
 
 APP = """
 import asyncio
@@ -197,6 +198,39 @@ def test_a_refusal_is_printed_as_json(url):
         status, out, _ = finish(process)
     (told,) = map(json.loads, out.splitlines())
     assert (status, told["status"], told["ending"]["cause"]) == (1, 403, "handshake_rejected")
+    assert told["phase"] == "http"
+
+
+async def test_a_proxy_is_used_and_its_refusal_shown_without_credentials(url):
+    async with relaying("http", credentials=("me", "s3cret")) as relay:
+
+        def run(userinfo):
+            argv = ("connect", f"{url}/about", "--proxy", relay.url(userinfo), "-vv", "--subprotocol", "chat")
+            with command(*argv, *LONG) as process:
+                return finish(process)
+
+        status, out, err = await asyncio.to_thread(run, "me:s3cret@")
+        assert (status, out) == (0, "chat None\n")
+        assert "> Proxy-Authorization: ...\n" in err
+        assert "s3cret" not in err
+        status, out, err = await asyncio.to_thread(run, "me:wrong@")
+    assert status == 1
+    assert f"the proxy {relay.url()} refused with HTTP 407 Proxy Authentication Required" in err
+    assert "wrong" not in err
+
+
+def test_a_wrong_proxy_is_an_error_of_the_arguments(url, capsys):
+    assert main(["connect", f"{url}/echo", "--proxy", "ftp://u:s3cret@x"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("endwell connect: proxy must begin with one of http://, ")
+    assert "s3cret" not in error
+
+
+def test_the_proxy_none_connects_directly(url, monkeypatch):
+    monkeypatch.setenv("http_proxy", "ftp://wrong")
+    with command("connect", f"{url}/about", "--proxy", "none", *LONG) as process:
+        status, out, _ = finish(process)
+    assert (status, out) == (0, "None None\n")
 
 
 @pytest.mark.parametrize("verbosity", ["-v", "-vv"])

@@ -293,7 +293,7 @@ async def test_connect_works_over_a_unix_socket(tmp_path):
     [
         ({"uri": "http://x/"}, ValueError, "uri"),
         ({"uri": "ws://x/#f"}, ValueError, "uri"),
-        ({"uri": "ws://x/", "ssl": "context"}, ValueError, "ssl"),
+        ({"uri": "ws://x/", "ssl": "context"}, TypeError, "ssl"),
         ({"uri": "ws://x/", "additional_headers": {"Upgrade": "x"}}, ValueError, "Upgrade"),
         ({"uri": "ws://x/", "additional_headers": {"X": "a\r\nb"}}, ValueError, "X"),
         ({"uri": "ws://x/", "subprotocols": "chat"}, TypeError, "subprotocols"),

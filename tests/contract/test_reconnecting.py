@@ -279,13 +279,16 @@ async def test_retry_after_is_obeyed(status, form, face):
 
 
 @pytest.mark.parametrize("how", ["stop", "aclose"])
-@pytest.mark.parametrize("when", ["waiting", "credentials", "connecting", "open"])
+@pytest.mark.parametrize("when", ["waiting", "credentials", "connecting", "proxy", "open"])
 async def test_stop_ends_the_loop_at_once_in_any_phase(how, when, face):
     async with contextlib.AsyncExitStack() as stack:
         reached = threading.Event()
-        if when == "connecting":
+        proxy = None
+        if when in ("connecting", "proxy"):
             listening = stack.enter_context(RawServer())  # accepts the connection and never answers
             url = listening.uri
+            if when == "proxy":
+                url, proxy = "ws://chat.example/", url.replace("ws:", "http:")
         elif when == "credentials":
             url = hanging(face, reached, stack)
         else:
@@ -293,13 +296,14 @@ async def test_stop_ends_the_loop_at_once_in_any_phase(how, when, face):
             url = served.url
         client = face.reconnecting(
             url,
+            proxy=proxy,
             policy=SLOW,
             on_ending=lambda last, verdict: reached.set(),
             open_timeout=3 * PROMPT,
             close_timeout=3 * PROMPT,
         )
         task = asyncio.create_task(loop(client, reached))
-        if when == "connecting":
+        if when in ("connecting", "proxy"):
             stack.enter_context(await listening.accept_tcp())
         else:
             await until(reached.is_set)

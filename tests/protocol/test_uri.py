@@ -23,6 +23,7 @@ from endwell.protocol.uri import WebSocketURI, parse_uri
         ("ws://a.example/x/y?q=/?&r", WebSocketURI(False, "a.example", 80, "/x/y?q=/?&r")),
         ("ws://127.0.0.1:8080//x", WebSocketURI(False, "127.0.0.1", 8080, "//x")),
         ("ws://[::1]:8080/x", WebSocketURI(False, "::1", 8080, "/x")),
+        ("ws://[FE80::1%25eth0.1]:8080/x", WebSocketURI(False, "fe80::1", 8080, "/x", zone="eth0.1")),
         ("wss://[2001:DB8::1]", WebSocketURI(True, "2001:db8::1", 443, "/")),
         ("ws://localhost/@:x", WebSocketURI(False, "localhost", 80, "/@:x")),
     ],
@@ -174,3 +175,14 @@ def test_any_text_is_a_value_error_or_makes_a_request(uri: str) -> None:
         return
     made = offer(parsed.host, parsed.port, parsed.secure, parsed.target, Headers(), Options())
     assert made.request.target == parsed.target
+
+
+@pytest.mark.parametrize("zone", ["%eth0", "%25", "%2", "%25a b", "%25a%20b", "%25eth0%25"])
+def test_a_malformed_zone_is_refused(zone):
+    with pytest.raises(ValueError, match="uri"):
+        parse_uri(f"ws://[fe80::1{zone}]/")
+
+
+def test_the_text_of_a_uri_has_the_zone_and_the_host_has_not():
+    uri = parse_uri("ws://[fe80::1%25eth0]:81/a?b")
+    assert (str(uri), uri.host, uri.address) == ("ws://[fe80::1%25eth0]:81/a?...", "fe80::1", "fe80::1%eth0")

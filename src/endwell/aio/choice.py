@@ -11,19 +11,24 @@ from .reactor import Reactor
 from .tcp import TcpDriver
 from .tls import TlsDriver
 from .transport import TlsTransportDriver, TransportDriver
+from .tunnel import Link
+from .tunneled import TlsInTlsDriver, TunneledDriver
 
 __all__ = ["driver_of"]
 
 
-def driver_of(
+def driver_of(  # size: what a driver is made of
     reactor: Reactor,
     sock: Any,
     core: Connection,
     remote_address: object,
     tls: ssl.SSLContext | None = None,
     server_hostname: str | None = None,
+    link: Link | None = None,
 ) -> Driver:
     """Return the driver of a connected socket; ``tls`` is the context of a TLS connection.
+
+    ``link`` has the TLS session with a proxy, if there is one.
 
     The reactor's drivers are the default, because they know more: see their capabilities. Where the loop
     has no ``add_reader``, the socket gets a transport. In memory, ``sock`` is a transport already, and TLS is
@@ -38,6 +43,12 @@ def driver_of(
         driver = kind(reactor, core, remote_address)
         driver.start(sock, tls, server_hostname)
         return driver
+    if link is not None and (session := link.session) is not None:
+        if tls is None:
+            return TunneledDriver(reactor, sock, core, remote_address, *session)
+        return TlsInTlsDriver(
+            reactor, sock, core, remote_address, tls, server_hostname, *session, link.received
+        )
     if tls is None:
         return TcpDriver(reactor, sock, core, remote_address)
     return TlsDriver(reactor, sock, core, remote_address, tls, server_hostname)

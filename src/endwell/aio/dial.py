@@ -12,23 +12,27 @@ from random import random
 
 from ..codes import CloseCode
 from ..ending import Cause, Close, Ending, Initiator, TcpEnd
-from ..errors import HandshakeError, HandshakeRejected, InvalidHandshake
+from ..errors import HandshakeError, HandshakeRejected, InvalidHandshake, ProxyError
 from ..http import Response
 from ..protocol.connection import Connection
 from ..protocol.deadline import LATE, NEVER
 from ..protocol.handshake import Offer
 from ..protocol.negotiation import Accepted
 from ..protocol.opening import confirm
+from ..protocol.proxy import ProxyURI
 from ..protocol.uri import WebSocketURI
 from ..wire.head import ResponseReader
 from ..wire.trace import trace_request, trace_response
 from .choice import driver_of
 from .driver import Driver
+from .environment import environment_proxy
 from .loop import check_system
 from .reach import Reach
 from .reactor import Reactor, reactor_of
+from .route import Route
 from .syscalls import monotonic
 from .tcpinfo import set_user_timeout
+from .tunnel import Link
 from .websocket import WebSocket
 
 __all__ = ["dial"]
@@ -37,16 +41,20 @@ __all__ = ["dial"]
 NOT_TLS = frozenset(("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"))
 
 
+#: Without a proxy and without arguments about the way.
+DIRECT = Route(proxy=None)
+
+
 async def dial(
     uri: WebSocketURI,
     offer: Offer,
     tls: ssl.SSLContext | None = None,
-    unix_path: str | os.PathLike[str] | None = None,
+    route: Route = DIRECT,
     began: float | None = None,
 ) -> WebSocket:
     """Connect and do the opening handshake within ``open_timeout``, which starts at ``began``.
 
-    ``tls`` is the context for wss; by default it trusts the system's certificate authorities. ``began`` is a
+    ``route`` says where to connect to, as far as ``uri`` does not. ``tls`` is the context for wss; by default it trusts the system's certificate authorities. ``began`` is a
     time of ``syscalls.monotonic()``; by default now. After a redirect it is the time of the first request, because
     ``open_timeout`` includes the redirects.
 
@@ -57,20 +65,25 @@ async def dial(
     options = offer.options
     core = Connection(True, options, monotonic() if began is None else began, time.time())
     reactor = reactor_of(asyncio.get_running_loop())
-    sock = await _reach(reactor, core, uri, unix_path)
+    link = await _reach(reactor, core, uri, route)
+    sock = link.sock
     set_user_timeout(sock, options)
     core.connected = True
     try:
         context = (tls or _default_tls()) if uri.secure and reactor.memory is None else None
-        stream = driver_of(reactor, sock, core, _peer(sock), context, uri.host)
+        name = route.server_hostname or uri.host
+        stream = driver_of(reactor, sock, core, _peer(sock), context, name, link)
     except OSError as exc:  # no file descriptor is left
         sock.close()
         core.lost(exc, monotonic())
-        raise _failure(core, uri, str(exc)) from exc
+        raise _failure(core, uri, str(exc), "connect") from exc
     except BaseException:
         sock.close()
         raise
-    return await _ClientHandshake(stream, offer, uri).websocket()
+    handshake = _ClientHandshake(stream, offer, uri)
+    if link.received and context is None:
+        handshake.receive(link.received)
+    return await handshake.websocket()
 
 
 class _ClientHandshake:
@@ -101,6 +114,11 @@ class _ClientHandshake:
             self._core.close(Close(CloseCode.GOING_AWAY), monotonic(), Cause.CANCELLED)
             self._stream.abort()
             raise
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes of the server that were read before."""
+        self._receive(data, monotonic())
+        self._stream.settle()
 
     def _receive(self, data: bytes, now: float) -> None:
         self._received_any = True
@@ -143,7 +161,10 @@ class _ClientHandshake:
         if self._refusal is not None:
             self._done.set_exception(HandshakeRejected(ending, self._refusal, str(self._uri)))
         else:
-            self._done.set_exception(_failure(self._core, self._uri, self._why(ending)))
+            phase = (
+                "tls" if ending.cause is Cause.TLS_ERROR or not self._stream.has_shaken_hands() else "http"
+            )
+            self._done.set_exception(_failure(self._core, self._uri, self._why(ending), phase))
 
     def _why(self, ending: Ending) -> str:
         """Return why no 101 came, and in which phase the handshake failed."""
@@ -166,44 +187,89 @@ class _ClientHandshake:
         return why + ("; if this is a TLS port, use wss://" if silent and not self._uri.secure else "")
 
 
-async def _reach(
-    reactor: Reactor, core: Connection, uri: WebSocketURI, unix_path: str | os.PathLike[str] | None
-) -> socket.socket:
+async def _reach(reactor: Reactor, core: Connection, uri: WebSocketURI, route: Route) -> Link:
     """Return a connected socket within the rest of ``open_timeout``. Raises HandshakeError."""
+    try:
+        proxy = route.explicit_proxy()
+        if route.asks_environment() and reactor.memory is None:
+            proxy = environment_proxy(route.towards(uri))
+    except ProxyError as exc:
+        core.fail_opening(Cause.HANDSHAKE_FAILED, monotonic(), exc)
+        raise _failure(core, uri, str(exc), "proxy") from exc
     while True:
         began = monotonic()
         limit = asyncio.timeout(None if core.deadline == NEVER else core.deadline - began)
-        reach = Reach()
+        reach = Reach(route.family, route.local_addr, reactor.has_readers)
         try:
             async with limit:
-                if reactor.memory is not None:
-                    return reactor.memory.connect(uri.host, uri.port, unix_path)  # type: ignore[no-any-return]
-                if unix_path is not None:
-                    return await reach.unix(os.fspath(unix_path))
-                return await reach.tcp(uri.host, uri.port)
-        except OSError as exc:
-            now = monotonic()
+                return await _link(reactor, reach, core, uri, route, proxy)
+        except (OSError, EOFError, InvalidHandshake, ProxyError) as exc:
             if late := _lateness(limit):
                 # This process was stalled. Start again, because the server may be reachable by now.
-                core.stalled(began, late, now)
+                core.stalled(began, late, monotonic())
                 continue
-            if limit.expired():
-                why = f"{reach.phase} {_in_time(core)}"
-                core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)
-            else:
-                why = exc.strerror or str(exc)
-                core.lost(exc, now)
-            raise _failure(core, uri, why) from exc
+            core.connected = reach.connected
+            raise _not_reached(core, uri, proxy, exc, reach.phase if limit.expired() else None) from exc
+
+
+async def _link(  # size: what a way to the server depends on
+    reactor: Reactor, reach: Reach, core: Connection, uri: WebSocketURI, route: Route, proxy: ProxyURI | None
+) -> Link:
+    to = route.towards(uri)
+    if reactor.memory is not None:
+        return Link(reactor.memory.connect(to.address, to.port, route.unix_path))
+    if route.unix_path is not None:
+        return Link(await reach.unix(os.fspath(route.unix_path)))
+    if route.sock is not None:
+        try:
+            route.sock.getpeername()  # raises OSError if it is closed or not connected
+            route.sock.setblocking(False)
+        except OSError:
+            route.sock.close()
+            raise
+        return Link(route.sock)
+    if proxy is None:
+        return Link(await reach.tcp(to.address, to.port))
+    tls = (route.proxy_ssl or _default_tls()) if proxy.secure else None
+    return await reach.through(proxy, to.host, to.port, core.options, tls)
+
+
+def _not_reached(
+    core: Connection, uri: WebSocketURI, proxy: ProxyURI | None, exc: Exception, late: str | None
+) -> HandshakeError:
+    """Return the error for ``exc``; ``late`` is what had not happened at the end of ``open_timeout``."""
+    now = monotonic()
+    if late is not None:
+        core.time_up(now)
+        core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)  # no effect after the other
+        return _failure(core, uri, f"{late} {_in_time(core)}", "connect" if proxy is None else "proxy")
+    if isinstance(exc, ProxyError):
+        core.fail_opening(Cause.HANDSHAKE_REJECTED, now, exc, Initiator.PEER)
+        assert core.ending is not None
+        if exc.response is not None:
+            return HandshakeRejected(core.ending, exc.response, str(uri), str(proxy))
+        return _failure(core, uri, f"the proxy {proxy} refused: {exc}", "proxy")
+    if isinstance(exc, EOFError):
+        core.eof(now)
+        return _failure(core, uri, f"the proxy {proxy} ended TCP before it had connected", "proxy")
+    if isinstance(exc, OSError):
+        core.lost(exc, now, isinstance(exc, ssl.SSLError))
+    else:
+        core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)
+    why = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
+    if proxy is None:
+        return _failure(core, uri, why, "connect")
+    return _failure(core, uri, f"the proxy {proxy} failed: {why}", "proxy")
 
 
 def _in_time(core: Connection) -> str:
     return f"within {core.options.open_timeout:g} s (open_timeout)"
 
 
-def _failure(core: Connection, uri: WebSocketURI, why: str) -> HandshakeError:
+def _failure(core: Connection, uri: WebSocketURI, why: str, phase: str) -> HandshakeError:
     """Return the error of a connection that ended before it was open. It names the server and the phase."""
     assert core.ending is not None
-    failure = HandshakeError(core.ending, f"{uri}: {why}")
+    failure = HandshakeError(core.ending, f"{uri}: {why}", phase)
     failure.__cause__ = core.ending.exception
     return failure
 

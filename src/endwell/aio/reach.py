@@ -6,14 +6,18 @@ import asyncio
 import errno
 import os
 import socket
+import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain, zip_longest
 
+from ..options import Options
+from ..protocol.proxy import ProxyURI, tunnel_through
 from .bind import format_address
 from .reactor import reactor_of
 from .resolve import Address, resolve
+from .tunnel import Link, dig
 
 __all__ = ["Reach"]
 
@@ -27,25 +31,74 @@ QUEUE_DELAY = 0.01
 class Reach:
     """One attempt to connect to a server.
 
-    :attr:`phase` says what has not happened yet, for the message of a time-out.
+    :attr:`phase` says what has not happened yet, for the message of a time-out. ``watches``: whether the loop
+    has ``add_reader``.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, family: int = 0, local_addr: tuple[str, int] | None = None, watches: bool = True
+    ) -> None:
         self.phase = "nothing was tried"
+        #: Whether TCP is connected.
+        self.connected = False
+        self._family = family
+        self._local_addr = local_addr
+        self._watches = watches
 
     async def tcp(self, host: str, port: int) -> socket.socket:
         """Connect to the first address of ``host`` that accepts.
 
         Raises OSError, which names every address that was tried.
         """
+        addresses = await self._resolve(host, port)
+        local: list[Address] = []
+        if self._local_addr is not None:
+            local = await self._resolve(*self._local_addr)
+        race = _Race(interleaved(addresses), dict(reversed(local)))
+        self.phase = f"no connection to {', '.join(format_address(address) for _, address in addresses)}"
+        sock = await race.run()
+        self.connected = True
+        return sock
+
+    async def through(
+        self,
+        proxy: ProxyURI,
+        host: str,
+        port: int,
+        options: Options,
+        tls: ssl.SSLContext | None,
+    ) -> Link:
+        """Connect to ``proxy``, and have it connect to ``host``. ``tls`` is for a proxy with TLS.
+
+        Raises OSError, EOFError if the proxy ends TCP, and what a :class:`Tunnel` raises.
+        """
+        if proxy.secure and not self._watches:
+            raise NotImplementedError("a proxy with TLS needs an event loop with add_reader")
+        if not proxy.resolves:
+            of_family = socket.AF_INET if proxy.scheme == "socks4" else self._family
+            host = str((await self._resolve(host, port, of_family))[0][1][0])
+        tunnel = tunnel_through(proxy, host, port, options)
+        sock = await self.tcp(proxy.host, proxy.port)
+        try:
+            if tls is None:
+                self._asking(proxy)
+                return await dig(sock, tunnel, self._watches)
+            self.phase = f"the TLS handshake with the proxy {proxy} was not complete"
+            wrap = partial(tls.wrap_bio, server_hostname=proxy.host)
+            return await dig(sock, tunnel, self._watches, wrap, partial(self._asking, proxy))
+        except BaseException:
+            sock.close()
+            raise
+
+    def _asking(self, proxy: ProxyURI) -> None:
+        self.phase = f"the proxy {proxy} did not answer"
+
+    async def _resolve(self, host: str, port: int, of_family: int | None = None) -> list[Address]:
         self.phase = f"the name {host!r} was not resolved"
         try:
-            addresses = await resolve(host, port)
+            return await resolve(host, port, self._family if of_family is None else of_family)
         except socket.gaierror as error:
             raise socket.gaierror(error.errno, f"cannot resolve {host!r}: {error.strerror}") from None
-        race = _Race(interleaved(addresses))
-        self.phase = f"no connection to {', '.join(format_address(address) for _, address in addresses)}"
-        return await race.run()
 
     async def unix(self, path: str) -> socket.socket:
         """Connect to the Unix socket at ``path``. Raises OSError."""
@@ -82,8 +135,12 @@ def interleaved(addresses: Sequence[Address]) -> list[Address]:
 class _Race:
     """Parallel connection attempts: the first that succeeds wins, and the others are closed."""
 
-    def __init__(self, addresses: Sequence[Address]) -> None:
+    def __init__(
+        self, addresses: Sequence[Address], local: Mapping[int, tuple[object, ...]] | None = None
+    ) -> None:
         self._loop = asyncio.get_running_loop()
+        # The local address to bind to, by address family; empty: the system chooses.
+        self._local = local or {}
         self._waiting = deque(addresses)
         self._connecting: set[socket.socket] = set()
         # On a loop that cannot watch a socket: its own calls.
@@ -128,6 +185,10 @@ class _Race:
         except OSError as error:  # no file descriptor is left, or the family is not supported
             self._failed(address, error.errno)
             return
+        if self._local and (number := self._bind(sock, family)):
+            sock.close()
+            self._failed(address, number)
+            return
         self._connecting.add(sock)
         sock.setblocking(False)
         if self._calls is not None:
@@ -142,6 +203,18 @@ class _Race:
                 self._judge(sock, address, error.errno or errno.EIO)
         else:
             self._judge(sock, address, number)
+
+    def _bind(self, sock: socket.socket, family: int) -> int | None:
+        """Bind to the local address. Return the number of the error; None for success."""
+        local = self._local.get(family)
+        if local is None:
+            return errno.EAFNOSUPPORT
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(local)
+        except OSError as error:
+            return error.errno or errno.EIO
+        return None
 
     def _connected(self, sock: socket.socket, address: tuple[object, ...]) -> None:
         self._loop.remove_writer(sock.fileno())

@@ -23,20 +23,21 @@ Address = tuple[int, tuple[object, ...]]
 THREADS = 128
 
 
-async def resolve(host: str, port: int) -> list[Address]:
+async def resolve(host: str, port: int, of_family: int = 0) -> list[Address]:
     """Return the addresses of ``host``, in the system's order of preference (RFC 6724).
 
-    An IP address needs no lookup. Raises OSError, including socket.gaierror.
+    ``of_family`` is the wanted address family; 0 for any. An IP address needs no lookup, and may have a zone.
+    Raises OSError, including socket.gaierror.
     """
     try:
-        return _addresses(host, port, AI_NUMERICHOST)
+        return _addresses(host, port, of_family, AI_NUMERICHOST)
     except gaierror:
-        return await _lookups.look_up(host, port)
+        return await _lookups.look_up(host, port, of_family)
 
 
-def _addresses(host: str, port: int, flags: int = 0) -> list[Address]:
+def _addresses(host: str, port: int, of_family: int, flags: int = 0) -> list[Address]:
     # As bytes: the socket module would IDNA-encode a str again, and raise UnicodeError for a long label.
-    found = getaddrinfo(host.encode("ascii"), port, 0, SOCK_STREAM, 0, flags)
+    found = getaddrinfo(host.encode("ascii"), port, of_family, SOCK_STREAM, 0, flags)
     return [(family, address) for family, _, _, _, address in found]
 
 
@@ -51,9 +52,9 @@ class _Lookups:
         self._waiting: deque[_Lookup] = deque()
         self._threads = 0
 
-    async def look_up(self, host: str, port: int) -> list[Address]:
+    async def look_up(self, host: str, port: int, of_family: int) -> list[Address]:
         """See :func:`resolve`. A lookup that is cancelled before it starts is skipped."""
-        lookup = _Lookup(host, port)
+        lookup = _Lookup(host, port, of_family)
         with self._lock:
             self._waiting.append(lookup)
             start = self._threads < THREADS
@@ -82,9 +83,10 @@ class _Lookups:
 class _Lookup:
     """One lookup, and the future of the coroutine that waits for it."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, of_family: int) -> None:
         self.host = host
         self.port = port
+        self.of_family = of_family
         self._loop = asyncio.get_running_loop()
         self.found: asyncio.Future[list[Address]] = self._loop.create_future()
 
@@ -94,7 +96,7 @@ class _Lookup:
             return
         answer: list[Address] | OSError
         try:
-            answer = _addresses(self.host, self.port)
+            answer = _addresses(self.host, self.port, self.of_family)
         except OSError as error:
             answer = error
         with suppress(RuntimeError):  # the loop is closed: nothing waits for the answer

@@ -30,6 +30,7 @@ cdef class TlsDriver(TcpDriver):
     cdef bint _notified
     cdef bytearray _encrypted_buffer
 
+    cdef _init_tls(self, Reactor reactor, sock, Connection core, remote_address, ssl_object, incoming, outgoing)
     cdef _do_handshake(self)
     cdef int _shake_hands(self) except -2
     @cython.locals(count=cython.Py_ssize_t)
@@ -45,6 +46,7 @@ cdef class TlsDriver(TcpDriver):
     cdef bint _has_unsent(self) except -1
     cdef bint _congested(self) except -1
     @cython.locals(count=cython.Py_ssize_t, fresh=cython.bint)
+    cdef bytes _take_records(self)
     cdef Py_ssize_t _send_records(self) except -1
     cdef bint _notify(self) except -1
     cdef _release(self)

@@ -48,14 +48,29 @@ class TlsDriver(TcpDriver):
         server_hostname: str | None = None,
     ) -> None:
         # size: a socket, a core and what TLS needs.
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         # Before the reactor counts this connection, because it may raise.
-        self._ssl_object: ssl.SSLObject | None = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=not core.client, server_hostname=server_hostname
+        ssl_object = context.wrap_bio(
+            incoming, outgoing, server_side=not core.client, server_hostname=server_hostname
         )
+        self._init_tls(reactor, sock, core, remote_address, ssl_object, incoming, outgoing)
+
+    def _init_tls(
+        self,
+        reactor: Reactor,
+        sock: _socket.socket,
+        core: Connection,
+        remote_address: object,
+        ssl_object: ssl.SSLObject,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+    ) -> None:
+        # size: every attribute of the class, in one place
+        self._incoming, self._outgoing = incoming, outgoing
+        self._ssl_object: ssl.SSLObject | None = ssl_object
         self._init_tcp(reactor, sock, core, remote_address)
         # The inner object has the same two methods, without a Python function around each.
-        inner: Any = getattr(self._ssl_object, "_sslobj", self._ssl_object)
+        inner: Any = getattr(ssl_object, "_sslobj", ssl_object)
         self._read_plain = cast("Callable[[int, bytearray | memoryview], int] | None", inner.read)
         self._write_plain: Callable[[bytes | memoryview], int] | None = inner.write
         # Whether the handshake is in progress, and whether it has succeeded.
@@ -288,12 +303,16 @@ class TlsDriver(TcpDriver):
         """
         return len(self._unsent) + self._outgoing.pending > self._encrypted + MAX_OWN_BYTES
 
+    def _take_records(self) -> bytes:
+        """Return the encrypted data that waits, once."""
+        return self._outgoing.read()
+
     def _send_records(self) -> int:
         """Write the encrypted data. Return the number of bytes that are left."""
         while True:
             fresh = not self._unsent
             if fresh:
-                self._unsent = self._outgoing.read()
+                self._unsent = self._take_records()
             if self._unsent:
                 count = send(self._fd, self._unsent, len(self._unsent))
                 if count < len(self._unsent):

@@ -249,6 +249,7 @@ class _Pipe:
         fields: dict[str, Any] = {}
         if isinstance(last, HandshakeError):
             fields["failure"] = str(last)
+            fields["phase"] = last.phase
             if isinstance(last, HandshakeRejected):
                 fields["status"] = last.response.status
             last = last.ending

@@ -22,7 +22,7 @@ _SPECIAL = frozenset(("compression", "subprotocols", "version"))
 _UNTRUSTED = frozenset((2, 18, 19, 20, 21))
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:  # size: one call for each argument
     """Add the arguments to ``parser``."""
     parser.add_argument(
         "--header",
@@ -43,6 +43,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="connect to this Unix socket instead of TCP; the URL only determines the request; @NAME: an abstract "
         "socket",
+    )
+    parser.add_argument(
+        "--proxy",
+        metavar="URL",
+        help="connect through this proxy: http://, https://, socks5h://, socks5://, socks4a:// or socks4://; "
+        "'none': connect directly (default: the proxy of the environment or the system)",
     )
     tls = parser.add_argument_group("TLS")
     tls.add_argument(
@@ -78,6 +84,8 @@ def keywords_of(args: argparse.Namespace) -> ConnectKeywords:
     }
     if args.no_compression:
         keywords["compression"] = None
+    if args.proxy is not None:
+        keywords |= _proxy(args)
     return {
         "ssl": _context(args),
         "additional_headers": [_field(text) for text in args.header],
@@ -86,6 +94,16 @@ def keywords_of(args: argparse.Namespace) -> ConnectKeywords:
         "version": args.protocol,
         **keywords,  # type: ignore[typeddict-item]
     }
+
+
+def _proxy(args: argparse.Namespace) -> dict[str, Any]:
+    if args.proxy == "none":
+        return {"proxy": None}
+    context = None
+    if args.proxy.lower().startswith("https:") and args.cafile:
+        # --cafile is about both; --cert and --insecure are about the server.
+        context = ssl.create_default_context(cafile=args.cafile)
+    return {"proxy": args.proxy, "proxy_ssl": context}
 
 
 def _numbers() -> list[Field[Any]]:
@@ -122,7 +140,8 @@ def _field(text: str) -> tuple[str, str]:
 
 def check_tls(args: argparse.Namespace, url: str) -> None:
     """Raise ValueError if the options of TLS are given and ``url`` is without TLS."""
-    if (args.cafile or args.cert or args.insecure) and url.lower().startswith("ws:"):
+    secure_proxy = (args.proxy or "").lower().startswith("https:")
+    if (args.cert or args.insecure or (args.cafile and not secure_proxy)) and url.lower().startswith("ws:"):
         raise ValueError("--cafile, --cert and --insecure need a wss:// URL")
 
 

@@ -72,7 +72,7 @@ class Asking:
             opened_at=self._opened_at,
             duration=monotonic() - self._first,
         )
-        return HandshakeError(ending, text)
+        return HandshakeError(ending, text, "arguments")
 
 
 class _Timer:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl as tls
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from types import TracebackType
-from typing import TypeAlias, Unpack
+from typing import Literal, TypeAlias, Unpack
 from urllib.parse import urljoin
 
 from ..aio.dial import dial
+from ..aio.route import Route
 from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket, close_for
 from ..codes import CloseCode
@@ -21,7 +23,6 @@ from ..options import OptionKeywords, Options, check_keywords
 from ..protocol.handshake import Offer
 from ..protocol.opening import offer
 from ..protocol.uri import WebSocketURI, parse_uri
-from ..wire.authority import join_authority
 from .asking import Asking
 
 __all__ = ["ConnectKeywords", "HeadersArgument", "URIArgument", "connect"]
@@ -59,20 +60,41 @@ class connect:
             called when connecting, and has to return within ``open_timeout``. An exception in it is a
             failed attempt.
         ssl: The TLS context for a ``wss://`` URI. Default: ``ssl.create_default_context()``, which
-            trusts the certificate authorities of the system.
+            trusts the certificate authorities of the system. With a ``ws://`` URI it is used only after a
+            redirect to ``wss://``.
         additional_headers: Headers to send with the request: a mapping, or pairs of a name and a
             value; or a function that returns them, like that for ``uri``. After a redirect to another origin, Authorization, Cookie, Host and
             Proxy-Authorization are not sent again.
         unix_path: The path of a Unix socket to connect to. The URI then determines only the request
             and the TLS host name.
+        proxy: The URL of the proxy to connect through: ``http://``, ``https://`` (TLS to the proxy),
+            ``socks5h://``, ``socks5://``, ``socks4a://`` or ``socks4://``, with a user name and a password if
+            it needs them. ``socks5`` and ``socks4`` resolve the host name on this machine. None: no
+            proxy. Default: True, the proxy of the environment or the system, except for loopback addresses.
+        proxy_ssl: The TLS context for an ``https://`` proxy. Default: ``ssl.create_default_context()``.
+        server_hostname: The name that the server's certificate must have, and that is sent in the TLS
+            handshake (SNI). Default: the host of ``uri``.
+        host: The host to connect to. The URI then determines only the request and the TLS host name. Default:
+            the host of ``uri``.
+        port: The port to connect to. Default: the port of ``uri``.
+        sock: A connected stream socket to use. ``connect`` closes it in any case. Default: None.
+        local_addr: The local address ``(host, port)`` to connect from; port 0 lets the system choose.
+            Default: the system chooses both.
+        family: ``socket.AF_INET`` or ``socket.AF_INET6``, the family of the addresses to connect to. With a
+            proxy, it and ``local_addr`` apply to the proxy. Default: 0, both.
+        follow_redirects: Whether to follow HTTP redirects. If not, a redirect is a refusal. Default: True. With
+            ``host``, ``port`` or ``server_hostname``, redirects to another host are refused, and with
+            ``unix_path`` or ``sock`` all are.
         options: The :class:`Options` of the connection. Default: ``Options()``.
         **keywords: Fields of :class:`Options`, which override those of ``options``.
 
     Raises:
-        ValueError: At the call, if ``uri``, a header or an option is malformed.
+        ValueError: At the call, if ``uri``, a header or an option is malformed, or if arguments contradict
+            each other.
         TypeError: At the call, if an argument has the wrong type or an unknown name.
-        HandshakeRejected: When connecting, if the server answers with an HTTP status other than 101;
-            its ``response`` is that answer. At most 10 redirects are followed.
+        HandshakeRejected: When connecting, if the server answers with an HTTP status other than 101, or an
+            HTTP proxy with one other than 2xx; its ``response`` is that answer, its ``phase`` says whose it is.
+            At most 10 redirects are followed.
         HandshakeError: When connecting, for every other failure; its ``ending`` says which.
         NotImplementedError: When connecting, on Windows.
 
@@ -105,18 +127,39 @@ class connect:
         ssl: tls.SSLContext | None = None,
         additional_headers: HeadersArgument = (),
         unix_path: str | os.PathLike[str] | None = None,
+        proxy: str | Literal[True] | None = True,
+        proxy_ssl: tls.SSLContext | None = None,
+        server_hostname: str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        sock: socket.socket | None = None,
+        local_addr: tuple[str, int] | None = None,
+        family: int = 0,
+        follow_redirects: bool = True,
         options: Options | None = None,
         **keywords: Unpack[OptionKeywords],
     ) -> None:
+        # size: the arguments
         self._ssl = ssl
-        self._uri = uri if callable(uri) else self._parse(uri)
+        if not isinstance(follow_redirects, bool):
+            raise TypeError(f"follow_redirects must be True or False, not {follow_redirects!r}")
         if not isinstance(ssl, tls.SSLContext | None):
             raise TypeError(f"ssl must be an ssl.SSLContext or None, not {ssl!r}")
         if not isinstance(options, Options | None):
             raise TypeError(f"options must be an Options or None, not {options!r}")
-        if not isinstance(unix_path, str | os.PathLike | None):
-            raise TypeError(f"unix_path must be a path or None, not {unix_path!r}")
-        self._unix_path = unix_path
+        self._route = Route(
+            unix_path=unix_path,
+            proxy=proxy,
+            proxy_ssl=proxy_ssl,
+            server_hostname=server_hostname,
+            host=host,
+            port=port,
+            sock=sock,
+            local_addr=local_addr,
+            family=family,
+        )
+        self._follow_redirects = follow_redirects
+        self._uri = uri if callable(uri) else self._parse(uri)
         check_keywords("connect", keywords, ConnectKeywords.__optional_keys__)
         self._options = (options or Options()).replace(**keywords)
         # Invalid arguments raise here, not when connecting.
@@ -153,10 +196,11 @@ class connect:
         uri, headers, began = await self._ask(monotonic())
         for left in range(MAX_REDIRECTS, -1, -1):
             try:
-                return await dial(uri, self._offer(uri, headers), self._ssl, self._unix_path, began)
+                return await dial(uri, self._offer(uri, headers), self._ssl, self._route, began)
             except HandshakeRejected as refusal:
                 location = refusal.response.headers.get("Location")
-                if refusal.response.status not in REDIRECTS or location is None:
+                followed = self._follow_redirects and refusal.phase == "http"
+                if not followed or refusal.response.status not in REDIRECTS or location is None:
                     raise
                 try:
                     target = self._redirect(uri, location, left)
@@ -180,16 +224,20 @@ class connect:
             headers = await asking.ask("additional_headers", headers, self._check_headers)
         return uri, headers, asking.began
 
-    def _parse(self, uri: str) -> WebSocketURI:
-        parsed = parse_uri(uri)
-        if self._ssl is not None and not parsed.secure:
-            raise ValueError("ssl is given, but uri is not wss://")
-        return parsed
-
     def _check_headers(self, fields: HeaderFields) -> Headers:
         headers = _headers(fields)
         self._offer(_ANY_URI if callable(self._uri) else self._uri, headers)
         return headers
+
+    def _parse(self, uri: str) -> WebSocketURI:
+        parsed, route = parse_uri(uri), self._route
+        if not parsed.secure and not self._follow_redirects:
+            for name, value in (("ssl", self._ssl), ("server_hostname", route.server_hostname)):
+                if value is not None:
+                    raise ValueError(f"{name} is given, but uri is not wss:// and redirects are not followed")
+        if isinstance(route.proxy, str) and route.towards(parsed).zone is not None:
+            raise ValueError("uri has a zone, which a proxy cannot know")
+        return parsed
 
     def _offer(self, uri: WebSocketURI, headers: Headers) -> Offer:
         if uri.authorization is not None and "Authorization" not in headers:
@@ -198,17 +246,21 @@ class connect:
 
     def _redirect(self, uri: WebSocketURI, location: str, left: int) -> WebSocketURI:
         """Return the URI that ``location`` redirects to. Raise ValueError with the reason to refuse it."""
-        if self._unix_path is not None:
-            raise ValueError("the connection uses unix_path")
+        for name in ("unix_path", "sock"):
+            if getattr(self._route, name) is not None:
+                raise ValueError(f"the connection uses {name}")
         if not left:
             raise ValueError(f"{MAX_REDIRECTS} redirects have been followed already")
-        target = urljoin(_text(uri), location)
+        target = urljoin(f"{uri.origin}{uri.target}", location)
         for http, ws in (("http://", "ws://"), ("https://", "wss://")):
             if target.lower().startswith(http):
                 target = ws + target[len(http) :]
         parsed = parse_uri(target)
         if uri.secure and not parsed.secure:
             raise ValueError("it leads from TLS to plain text")
+        for name in ("host", "port", "server_hostname"):
+            if getattr(self._route, name) is not None and parsed.host.lower() != uri.host.lower():
+                raise ValueError(f"it leads to another host, and the connection uses {name}")
         return parsed
 
 
@@ -218,6 +270,15 @@ class ConnectKeywords(OptionKeywords, total=False):
     ssl: tls.SSLContext | None
     additional_headers: HeadersArgument
     unix_path: str | os.PathLike[str] | None
+    proxy: str | Literal[True] | None
+    proxy_ssl: tls.SSLContext | None
+    server_hostname: str | None
+    host: str | None
+    port: int | None
+    sock: socket.socket | None
+    local_addr: tuple[str, int] | None
+    family: int
+    follow_redirects: bool
     options: Options | None
 
 
@@ -229,10 +290,5 @@ def _headers(fields: HeaderFields) -> Headers:
     return Headers(fields)
 
 
-def _origin(uri: WebSocketURI) -> tuple[bool, str, int]:
-    return uri.secure, uri.host.lower(), uri.port
-
-
-def _text(uri: WebSocketURI) -> str:
-    """Return ``uri`` as text, without its userinfo."""
-    return f"{'wss' if uri.secure else 'ws'}://{join_authority(uri.host, uri.port)}{uri.target}"
+def _origin(uri: WebSocketURI) -> tuple[object, ...]:
+    return uri.secure, uri.host.lower(), uri.zone, uri.port

@@ -46,6 +46,8 @@ class ReconnectLoop:
         if not isinstance(policy, RetryPolicy | None):
             raise TypeError(f"policy must be a RetryPolicy or None, not {policy!r}")
         _check_keywords(keywords)
+        if keywords.get("sock") is not None:
+            raise ValueError("sock serves one connection only: use connect()")
         self._servers = [connect(uri, **keywords) for uri in servers(url)]
         # The index of the server that the next attempt connects to.
         self._server = 0

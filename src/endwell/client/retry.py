@@ -17,7 +17,7 @@ from typing import Any
 from ..advice import RetryAdvice
 from ..codes import CloseCode, Retry, describe
 from ..ending import Cause, Ending
-from ..errors import HandshakeError, HandshakeRejected, InvalidHandshake, StopReconnecting
+from ..errors import HandshakeError, HandshakeRejected, InvalidHandshake, ProxyError, StopReconnecting
 from ..http import Response
 
 __all__ = ["History", "RetryPolicy", "StopReason", "retry_of_status"]
@@ -211,10 +211,13 @@ class RetryPolicy:
             status = last.response.status
             return self.codes.get(status) or retry_of_status(status)
         if isinstance(last, HandshakeError):
+            exc = last.ending.exception
             # InvalidHandshake: the answer is not from a stopped server, but from another one or a
             # misconfigured one.
-            if isinstance(last.ending.exception, InvalidHandshake | StopReconnecting):
+            if isinstance(exc, InvalidHandshake | StopReconnecting):
                 return Retry.NEVER
+            if isinstance(exc, ProxyError):
+                return exc.retry
             # NOW applies only to a connection that was open a moment ago.
             return Retry.LATER
         own = self.codes.get(last.code)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl as tls
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 from ..client.connect import ConnectKeywords, HeadersArgument, URIArgument
 from ..client.connect import connect as connect_async
@@ -33,6 +34,15 @@ def connect(  # size: the documentation of the arguments
     ssl: tls.SSLContext | None = None,
     additional_headers: HeadersArgument = (),
     unix_path: str | os.PathLike[str] | None = None,
+    proxy: str | Literal[True] | None = True,
+    proxy_ssl: tls.SSLContext | None = None,
+    server_hostname: str | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    sock: socket.socket | None = None,
+    local_addr: tuple[str, int] | None = None,
+    family: int = 0,
+    follow_redirects: bool = True,
     options: Options | None = None,
     **keywords: Unpack[OptionKeywords],
 ) -> WebSocket:
@@ -54,6 +64,16 @@ def connect(  # size: the documentation of the arguments
             or a function that returns them, like that for ``uri``.
         unix_path: The path of a Unix socket to connect to. The URI then determines only the request
             and the TLS host name.
+        proxy: The URL of the proxy to connect through, or None. Default: True, the proxy of the environment
+            or the system.
+        proxy_ssl: The TLS context for an ``https://`` proxy. Default: ``ssl.create_default_context()``.
+        server_hostname: The name that the server's certificate must have. Default: the host of ``uri``.
+        host: The host to connect to. Default: the host of ``uri``.
+        port: The port to connect to. Default: the port of ``uri``.
+        sock: A connected stream socket to use. ``connect`` closes it in any case. Default: None.
+        local_addr: The local address ``(host, port)`` to connect from. Default: the system chooses it.
+        family: ``socket.AF_INET`` or ``socket.AF_INET6``. Default: 0, both.
+        follow_redirects: Whether to follow HTTP redirects. Default: True.
         options: The :class:`endwell.Options` of the connection. Default: ``Options()``.
         **keywords: Fields of :class:`endwell.Options`, which override those of ``options``.
 
@@ -90,6 +110,15 @@ def connect(  # size: the documentation of the arguments
         ssl=ssl,
         additional_headers=in_a_thread("additional_headers", additional_headers, portal),
         unix_path=unix_path,
+        proxy=proxy,
+        proxy_ssl=proxy_ssl,
+        server_hostname=server_hostname,
+        host=host,
+        port=port,
+        sock=sock,
+        local_addr=local_addr,
+        family=family,
+        follow_redirects=follow_redirects,
         options=options,
         **keywords,
     )

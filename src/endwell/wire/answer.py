@@ -17,10 +17,11 @@ _FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
 
 
 class Start:
-    """Checks that the first bytes of a response are those of HTTP."""
+    """Checks that the first bytes of a response are those of HTTP. ``secure`` is the scheme to use for TLS."""
 
-    def __init__(self) -> None:
+    def __init__(self, secure: str = "wss://") -> None:
         self._octets = b""
+        self._secure = secure
 
     def feed(self, data: bytes) -> None:
         """Add received bytes. Raises :exc:`InvalidHandshake` as soon as they cannot be HTTP.
@@ -39,7 +40,7 @@ class Start:
         self._octets = start = data[begin : begin + 2 * _SHOWN]
         if start != _EMPTY[:1] and not start.startswith(_HTTP[: len(start)]):
             raise InvalidHandshake(
-                f"the response is not HTTP: it begins with {start[:_SHOWN]!r}{_protocol_hint(start)}"
+                f"the response is not HTTP: it begins with {start[:_SHOWN]!r}{_protocol_hint(start, self._secure)}"
             )
 
 
@@ -57,9 +58,9 @@ def unfolded(head: bytes) -> bytes:
     return head if fields[:1] in (b" ", b"\t") else first + end + _FOLD.sub(b" ", fields)
 
 
-def _protocol_hint(start: bytes) -> str:
+def _protocol_hint(start: bytes, secure: str) -> str:
     """The name of the other protocol, for the error; ``""`` if it is unknown."""
     # RFC 8446 §5.1: an alert or a handshake record of version 3.x.
     if start[:2] in (b"\x15\x03", b"\x16\x03"):
-        return "; this looks like TLS: use wss://?"
+        return f"; this looks like TLS: use {secure}?"
     return "; this looks like SSH" if start.startswith(b"SSH-") else ""

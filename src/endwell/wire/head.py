@@ -167,9 +167,12 @@ class RequestReader:
 
 
 class ResponseReader:
-    """Reads one response for a client, with its body unless it is a 101."""
+    """Reads one response for a client, with its body unless it is a 101.
 
-    def __init__(self, options: Options) -> None:
+    ``of_connect``: the request was a CONNECT to a proxy, so a 2xx has no body either.
+    """
+
+    def __init__(self, options: Options, of_connect: bool = False) -> None:
         self._head = _Head(options, InvalidHandshake, InvalidHandshake)
         self._message = _Message()
         self._parser = HttpResponseParser(self._message)
@@ -180,8 +183,9 @@ class ResponseReader:
         # A 101 of hixie-76, while the bytes after its head are incomplete.
         self._proven: Response | None = None
         self._expects_proof = options.version in PROVING
-        self._start = Start()
-        #: The bytes after the head of a 101.
+        self._of_connect = of_connect
+        self._start = Start("https:// for the proxy") if of_connect else Start()
+        #: The bytes after the head of a 101, and of a 2xx to CONNECT.
         self.rest = b""
 
     def receive(self, data: bytes) -> Response | None:
@@ -202,6 +206,11 @@ class ResponseReader:
             if status == 101:
                 if self._expects_proof and has_proof(response.headers):
                     return self._receive_proof(response, self._head.rest)
+                self.rest = self._head.rest
+                return response
+            # RFC 9110 §9.3.6: "A client MUST ignore any Content-Length or Transfer-Encoding header
+            # fields received in a successful response to CONNECT."
+            if self._of_connect and 200 <= status <= 299:
                 self.rest = self._head.rest
                 return response
             if status >= 200:
