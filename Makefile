@@ -81,7 +81,7 @@ $(filter-out plain-core,$(GROUPS:%=plain-%)):
 test-browser: .venv/built tools/browser/node_modules/installed
 	$(BIN)/python -m pytest tests/browser
 
-# Needs nginx, haproxy, systemd-analyze and systemd-socket-activate.
+# Needs nginx, haproxy, systemd-analyze and systemd-socket-activate; for clients tinyproxy, squid, danted, microsocks.
 test-deploy: .venv/built
 	$(BIN)/python -m pytest tests/deploy
 

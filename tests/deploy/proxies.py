@@ -98,13 +98,14 @@ def running(name: str, folder: Path, one: int, two: int, *, idle: float | None =
     argv, log = configuration(name, folder, [port, one, two], idle), folder / "log"
     with log.open("wb") as output, subprocess.Popen(argv, stderr=output, stdout=output) as process:
         try:
-            _wait(process, port, log)
+            until_listening(process, port, log)
             yield Proxy(port, context, log)
         finally:
             process.terminate()
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def until_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Wait until a process that was started listens on ``port``; ``log`` is its output."""
     until = time.monotonic() + PATIENCE
     while True:
         assert process.poll() is None, log.read_text()
