@@ -37,7 +37,14 @@ from endwell import (
     TcpEnd,
     TLSInfo,
 )
-from endwell.errors import GaveUp, HandshakeError, HandshakeRejected, ServiceUnavailable, UpgradeRequired
+from endwell.errors import (
+    GaveUp,
+    HandshakeError,
+    HandshakeRejected,
+    ServiceUnavailable,
+    TooManyRequests,
+    UpgradeRequired,
+)
 from endwell.http import Query, headers_of_lines, set_challenge
 from endwell.server.drain.timetable import Phase
 
@@ -72,6 +79,8 @@ VALUES = {
     "RetryAdvice": RetryAdvice(2, 12),
     "BroadcastReport": BroadcastReport(3, (), 1),
     "Cause": Cause.SLOW_PEER,
+    "ClientPhase": endwell.ClientPhase.OPEN,
+    "ClientState": endwell.ClientState(phase=endwell.ClientPhase.WAITING, until=1.5, last=FAULT, attempts=2),
     "Close": Close(4000, "why"),
     "CloseCode": CloseCode.GOING_AWAY,
     "Deflate": Deflate(level=1),
@@ -93,6 +102,7 @@ VALUES = {
     "Headers of a head": headers_of_lines("Host: a\r\nX: b"),
     "History": History(tries=2, since=0.5),
     "Initiator": Initiator.PEER,
+    "Limit": endwell.Limit(messages=3, key="address", excess="drop"),
     "Options": Options(max_size=5, compression=Deflate(level=2), origins=["https://a"]),
     "Query": Query([("x", "1"), ("x", "2")]),
     "Request": routed(),
@@ -119,8 +129,8 @@ def exceptions():
             yield cls(FAULT)
         elif cls is UpgradeRequired:
             yield UpgradeRequired("no", versions=["13", "8"])
-        elif cls is ServiceUnavailable:
-            yield ServiceUnavailable("no", retry_after=7)
+        elif cls in (ServiceUnavailable, TooManyRequests):
+            yield cls("no", retry_after=7)
         else:
             yield cls("why")
 

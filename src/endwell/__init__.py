@@ -32,6 +32,7 @@ from .errors import (
     UnsupportedByProtocol,
 )
 from .http import Accept, Headers, Request, Response, TLSInfo
+from .limit import Limit
 from .options import Deflate, Options
 from .server.app import Server
 from .server.drain.report import DrainReport
@@ -63,6 +64,7 @@ __all__ = [
     "Initiator",
     "InvalidData",
     "InvalidHandshake",
+    "Limit",
     "MessageTooBig",
     "Options",
     "PolicyViolation",

@@ -253,7 +253,8 @@ class Ending:
     bytes_out: int = 0
     #: Bytes accepted by `send()` that were never written to the socket.
     unsent_bytes: int = 0
-    #: Number of messages that arrived after the local Close and were dropped because the queue was full.
+    #: Number of messages that were dropped: those that arrived after the local Close while the queue was full,
+    #: and those above a `Limit`.
     dropped_messages: int = 0
     #: Round-trip time of the last answered ping, in seconds; None if no ping was answered.
     latency: float | None = None

@@ -46,7 +46,9 @@ __all__ = [
     "RoomLimit",
     "ServiceUnavailable",
     "StartupFailed",
+    "StopReconnecting",
     "TooManyConnections",
+    "TooManyRequests",
     "UnknownMethod",
     "UnsupportedByProtocol",
     "UnsupportedCoding",
@@ -620,7 +622,7 @@ class MessageTooBig(PeerError):
 
 
 class PolicyViolation(PeerError):
-    """The peer exceeded a limit other than `max_size`. Close code: 1008.
+    """The peer exceeded a limit other than `max_size`, such as a `Limit` of rate. Close code: 1008.
 
     The application finds it in `Ending.exception`.
 
@@ -748,6 +750,16 @@ class MisdirectedRequest(RequestRefused):
     """
 
     status = 421
+
+
+class TooManyRequests(RequestRefused):
+    """Connections are opened faster than `Server.rate_limit` allows. Status: 429, with `Retry-After`."""
+
+    status = 429
+
+    def __init__(self, message: str = "", *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.headers = (("Retry-After", str(retry_after)),)
 
 
 class HeadTooLarge(RequestRefused):

@@ -10,6 +10,7 @@ from math import inf
 from sys import maxsize
 from typing import Any, TypedDict, Unpack
 
+from .limit import Limit, check_limits
 from .matching import (
     Origins,
     check_hosts,
@@ -119,6 +120,7 @@ _SEQUENCES: Mapping[str, Callable[[Any], Any]] = {
     "allowed_hosts": check_hosts,
     "legacy": _check_legacy,
     "proxy_headers": check_proxies,
+    "limits": check_limits,
 }
 
 
@@ -294,6 +296,14 @@ class Options:
         used_by="server",
     )
 
+    limits: Limit | Sequence[Limit] = _option(
+        (),
+        "",
+        "`endwell.Limit` objects: how fast a client may send messages, and whether what exceeds that waits, is dropped or "
+        "closes the connection with 1008",
+        used_by="server",
+    )
+
     # -- what is negotiated ---------------------------------------------------
     compression: Deflate | None = _option(
         Deflate(), "", "settings of permessage-deflate; None: compression is neither offered nor accepted"
@@ -428,6 +438,7 @@ class OptionKeywords(TypedDict, total=False):
     max_refusal: int
     max_connections: int | None
     max_connections_per_address: int | None
+    limits: Limit | Sequence[Limit]
     compression: Deflate | None
     subprotocols: Sequence[str]
     origins: Origins | None

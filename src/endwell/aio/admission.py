@@ -8,7 +8,7 @@ from collections import Counter
 
 from ..options import Options
 
-__all__ = ["UNLIMITED", "Admission", "LimitLog", "Permit"]
+__all__ = ["UNLIMITED", "Admission", "LimitLog", "Permit", "address_key"]
 
 logger = logging.getLogger("endwell.server")
 
@@ -86,21 +86,21 @@ class Admission:
         """Whether a connection from ``address`` is above a limit."""
         if self._total is not None and self._admitted[_ALL] >= self._total:
             return True
-        return self._each_is_full(_address_key(address))
+        return self._each_is_full(address_key(address))
 
     def _each_is_full(self, key: object) -> bool:
         return self._each is not None and key is not None and self._admitted[key] >= self._each
 
     def makes_room(self, permit: Permit, address: object) -> bool:
         """Whether the end of the connection with ``permit`` admits one from ``address``, which is above a limit."""
-        key = _address_key(address)
+        key = address_key(address)
         return not permit.refused and (permit._key == key or not self._each_is_full(key))
 
     def admit(self, address: object) -> Permit | None:
         """Return a permit for a connection from ``address``; None to close it without an answer."""
         if self._total is None and self._each is None:
             return UNLIMITED
-        key = _address_key(address)
+        key = address_key(address)
         full = self._total is not None and self._admitted[_ALL] >= self._total
         if full and self._log is not None:
             self._log.refused()
@@ -117,7 +117,7 @@ def _permit(counts: Counter[object], key: object, log: LimitLog | None, refused:
     return Permit(counts, key, log, refused)
 
 
-def _address_key(address: object) -> object:
+def address_key(address: object) -> object:
     """Return the key of an address; None for a Unix socket, whose peers are all on this machine."""
     if not isinstance(address, tuple):
         return None

@@ -16,6 +16,7 @@ from ..protocol.negotiation import Accepted
 from ..protocol.responding import complete
 from .driver import Driver
 from .flag import Flag
+from .limiting import limiter_of
 from .syscalls import monotonic
 from .websocket import WebSocket
 
@@ -99,6 +100,10 @@ class Answerable:
         now = monotonic()
         if options is not core.options:
             core.use(options)
+        if options.limits:
+            # Before the 101, because a key function may raise.
+            address = stream.remote_address if request.remote_address is None else request.remote_address
+            core.limit(limiter_of(options.limits, request, address, now))
         core.open(accepted.serialize())
         jitter = random()  # noqa: S311  (jitter)
         control = ControlChannel(HEARTBEAT) if accepted.heartbeat else None

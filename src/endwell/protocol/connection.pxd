@@ -2,6 +2,7 @@ cimport cython
 
 from endwell.protocol.closing cimport Closing
 from endwell.protocol.inbox cimport Inbox
+from endwell.protocol.limiter cimport Limiter
 from endwell.protocol.receiver cimport Receiver
 from endwell.wire.codec cimport Codec
 
@@ -19,6 +20,8 @@ cdef int _DELIVERY
 cdef int _INBOX
 cdef int _NOT_ASKED
 cdef int _EOF
+cdef int _RATE
+cdef Py_ssize_t MAX_MESSAGES
 cdef long long _DIRECT_READ
 cdef Py_ssize_t _AHEAD
 
@@ -30,6 +33,7 @@ cdef class Connection(Closing):
     cdef int _paused
     cdef object _control
     cdef readonly bytes _pong
+    cdef Limiter _limiter
 
     cpdef open(self, bytes head)
     cpdef requested(self)
@@ -53,6 +57,8 @@ cdef class Connection(Closing):
     @cython.locals(full=cython.bint, messages=list, codec=Codec, before=cython.Py_ssize_t, arrived=cython.Py_ssize_t)
     cpdef feed(self, bytearray data, Py_ssize_t end, double now, Py_ssize_t inside=*)
 
+    cdef _admit(self, list messages, Py_ssize_t first, double now)
+    cdef _take_control(self, object control, list messages, Py_ssize_t first)
     cdef _send_control(self, list messages)
     cdef _handle_controls(self, list controls, double now)
     cdef bint _handler_busy(self) except -1

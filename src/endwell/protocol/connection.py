@@ -29,13 +29,14 @@ from sys import maxsize
 
 from ..codes import Retry, describe
 from ..ending import Cause, Close
-from ..errors import PeerError
+from ..errors import PeerError, PolicyViolation
 from ..options import Options
-from ..wire.codec import Buffer, Codec, Control, Ping, Pong
+from ..wire.codec import MAX_MESSAGES, Buffer, Codec, Control, Ping, Pong
 from .closing import Closing, Cue, State
 from .control import ControlChannel
 from .deadline import LATE, NEVER, after
 from .inbox import Inbox
+from .limiter import Limiter
 from .liveness import Verdict
 from .pause import Pause
 from .receiver import Receiver
@@ -55,7 +56,7 @@ _ACCEPTED, _THEY_CLOSE = Cue.ACCEPTED, Cue.THEY_CLOSE
 _PEER_CLOSED = Cause.PEER_CLOSED
 _NOTHING, _PING, _UNAUTHORIZED = Verdict.NOTHING, Verdict.PING, Verdict.UNAUTHORIZED
 _REQUEST, _DELIVERY, _EOF = int(Pause.REQUEST), int(Pause.DELIVERY), int(Pause.EOF)
-_INBOX, _NOT_ASKED = int(Pause.INBOX), int(Pause.AHEAD)
+_INBOX, _NOT_ASKED, _RATE = int(Pause.INBOX), int(Pause.AHEAD), int(Pause.RATE)
 
 
 class Connection(Closing):
@@ -71,6 +72,7 @@ class Connection(Closing):
         self._paused = 0
         self._control: ControlChannel | None = None
         self._pong: bytes | None = None
+        self._limiter: Limiter | None = None
 
     # -- the opening handshake ------------------------------------------------
 
@@ -100,6 +102,10 @@ class Connection(Closing):
         """Server, before :meth:`accept`: the route's options, which differ in what is negotiated and in ``max_size``."""
         self.options = options
         self.inbox = Inbox(options.max_queue, options.max_size or maxsize)
+
+    def limit(self, limiter: Limiter) -> None:
+        """Server, before :meth:`accept`: limit the rate of messages."""
+        self._limiter = limiter
 
     def requested(self) -> None:
         """Server: the request is complete. The application limits the time of its answer: no deadline."""
@@ -207,6 +213,9 @@ class Connection(Closing):
         before = len(messages)
         # While reading cannot pause, messages that do not fit into the inbox are dropped.
         full = self._must_read() and (self._paused & _DELIVERY or self.inbox.is_full())
+        limiter = self._limiter
+        if limiter is not None:
+            codec.max_messages = min(MAX_MESSAGES, limiter.room(now)) if self.is_open else MAX_MESSAGES
         try:
             if inside:
                 codec.read(inside, messages)
@@ -220,15 +229,13 @@ class Connection(Closing):
             self.rearm()
         arrived = len(messages) - before
         if arrived and self._control is not None:
-            answers = self._control.take(messages, before)
+            self._take_control(self._control, messages, before)
             arrived = len(messages) - before
-            # If the outbox is full, no answer is needed: the queued data proves the same once it is sent. So a
-            # peer that asks without reading uses no memory.
-            if self.is_open and self.outbox.size <= self.options.write_limit:
-                self._send_control(answers)
         self.partial_size = codec.partial_size()
+        if limiter is not None and self.is_open:
+            self._admit(messages, before, now)
         if arrived:
-            self.message_wanted = False
+            self.message_wanted = self.message_wanted and len(messages) == before
             self.messages_in += arrived
             self.last_message_at = self._last_received_at = now
             if full:
@@ -240,6 +247,23 @@ class Connection(Closing):
             self._handle_controls(codec.controls, now)
         if self._fault is not None and (not self.is_open or not self.inbox.waiting()):
             self.fail_on_fault(now)
+
+    def _admit(self, messages: list[str | bytes | None], first: int, now: float) -> None:
+        """Apply the limits of rate to the messages from index ``first`` on."""
+        limiter, arrived = self._limiter, len(messages)
+        assert limiter is not None
+        if limiter.closing is not None:
+            del messages[first:]
+        else:
+            limiter.admit(messages, first, now)
+            if limiter.paused_until:
+                self._paused |= _RATE
+                self._resume_at = limiter.paused_until
+                self.rearm()
+            if limiter.closing is not None and self._fault is None:
+                self._fault, self._state_deadline = PolicyViolation(limiter.reason(now)), now + 0.01
+                self.rearm()
+        self.dropped_messages += arrived - len(messages)
 
     def _handle_controls(self, controls: list[Control], now: float) -> None:
         for control in controls:
@@ -265,6 +289,14 @@ class Connection(Closing):
         Such a server reads no more messages, so the client's application must not be able to send one.
         """
         return self.client and close.code is not None and describe(close.code).retry is Retry.NOW
+
+    def _take_control(self, control: ControlChannel, messages: list[str | bytes | None], first: int) -> None:
+        """Remove the messages of the control channel from index ``first`` on, and answer them."""
+        answers = control.take(messages, first)
+        # If the outbox is full, no answer is needed: the queued data proves the same once it is sent. So a
+        # peer that asks without reading uses no memory.
+        if self.is_open and self.outbox.size <= self.options.write_limit:
+            self._send_control(answers)
 
     def _send_control(self, messages: list[str]) -> None:
         """Send messages of the control channel, which are not counted."""
@@ -296,6 +328,9 @@ class Connection(Closing):
             self.last_heard = max(self.last_heard, confirmed)
         if now - due > LATE:
             self.stalled(due, now - due, now)
+        if now >= self._resume_at:
+            self._resume_at = NEVER
+            self._paused &= ~_RATE
         if self.state is _OPEN:
             reading = self.wants_read()
             if confirmed is not None or not reading:  # no message could come

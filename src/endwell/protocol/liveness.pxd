@@ -28,6 +28,7 @@ cdef class Liveness:
     cdef double _expires_at
     cdef double _authorized_until
     cdef double _lifetime_ends_at
+    cdef double _resume_at
     cdef readonly double last_message_at
     cdef double _last_received_at
     cdef double _state_deadline

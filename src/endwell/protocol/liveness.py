@@ -89,6 +89,8 @@ class Liveness:
         # The earlier of the end of the lifetime and of the authorization.
         self._expires_at = NEVER
         self._authorized_until = self._lifetime_ends_at = NEVER
+        # When reading resumes that a limit of rate has paused.
+        self._resume_at = NEVER
         #: When the last message came or went; before the first one, when the connection opened.
         self.last_message_at = self._last_received_at = now
         # Set by the closing machine: when the time of its state is over, and when the ending is reported even
@@ -136,6 +138,7 @@ class Liveness:
                 after(self.last_message_at, self.options.idle_timeout),
                 after(self._last_received_at, self.options.stale_after),
                 self._expires_at,
+                self._resume_at,
             )
         else:
             self.deadline = min(self._state_deadline, self._report_at)

@@ -8,7 +8,7 @@ __all__ = ["Pause"]
 
 
 class Pause(IntFlag):
-    """The bits of :meth:`Connection.pauses`. The first two are set from outside, the others are computed."""
+    """The bits of :meth:`Connection.pauses`. The first two are set from outside, the others are computed or set by the core."""
 
     #: Server: the request is being answered. Frames that come before the 101 wait in the kernel.
     REQUEST = 1
@@ -20,3 +20,5 @@ class Pause(IntFlag):
     AHEAD = 8
     #: The peer has ended its side of TCP.
     EOF = 16
+    #: A :class:`~endwell.limit.Limit` holds the peer back.
+    RATE = 32

@@ -6,10 +6,10 @@ from __future__ import annotations
 import _socket
 import os
 import ssl as tls
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar, Unpack
+from typing import Any, Literal, TypeVar, Unpack
 
 from ..aio.bind import bind, format_address
 from ..aio.broadcast import BroadcastReport, Slow
@@ -22,6 +22,7 @@ from ..asgi.application import as_asgi
 from ..asgi.lifespan import Lifespan, LifespanMode
 from ..ending import Ending
 from ..http import Request
+from ..limit import Limit
 from ..options import OptionKeywords, Options, check_keywords
 from ..rooms.rooms import Rooms, choose_bus, end_graces, registry_of
 from ..sync.portal import Portal
@@ -188,8 +189,8 @@ class Server:
                 :meth:`process_request` hook.
             cancel_on_end: Cancel the handler when its connection ends. Only for coroutine functions.
                 Default: False.
-            **options: ``max_size``, ``subprotocols``, ``compression`` or ``origins`` of :class:`Options`, for
-                this route. All others are those of the server, also after a change.
+            **options: ``max_size``, ``subprotocols``, ``compression``, ``origins`` or ``limits`` of
+                :class:`Options`, for this route. All others are those of the server, also after a change.
 
         Raises:
             TypeError: A keyword is not an option of a route, or has the wrong type, or ``accept`` does not take
@@ -261,6 +262,45 @@ class Server:
             return handler
 
         return register
+
+    def rate_limit(
+        self,
+        connections: int,
+        *,
+        per: float = 1.0,
+        burst: int | None = None,
+        key: Literal["address", "server"] | Callable[[Request], Hashable] = "address",
+    ) -> None:
+        """Limit how fast WebSockets open: above it, a request gets 429 with ``Retry-After``.
+
+        Several limits apply together. Each worker process counts for itself. The limit does not apply to an
+        application that uvicorn serves. :class:`Limit` limits what open connections send.
+
+        Args:
+            connections: Number of WebSockets in each ``per`` seconds.
+            per: Seconds. Default: 1.0.
+            burst: Number that may open at once after a pause. Default: the same as ``connections``.
+            key: What is limited: ``"address"``, each IPv4 address or IPv6 /64; ``"server"``, all together; or
+                a function ``key(request)``, as for :class:`Limit`. It is called before the hooks. Default:
+                ``"address"``.
+
+        Raises:
+            TypeError: A value has the wrong type.
+            ValueError: A value is out of range.
+
+        Example:
+            ```python
+            import endwell
+
+            server = endwell.Server()
+            server.rate_limit(5, burst=20)
+            server.rate_limit(1000, key="server")
+            ```
+        """
+        function = (lambda _: True) if key == "server" else key
+        self._dispatcher.opening_limits.append(
+            Limit(messages=connections, per=per, burst=burst, key=function)
+        )
 
     def get(self, path: str, *, any_host: bool = False) -> Callable[[Function], Function]:
         """Decorator for the ``handler(request, **params)`` of the GET and HEAD requests of a path.
@@ -349,8 +389,8 @@ class Server:
                 fast as the application asks for it.
             root_path: A prefix that a proxy has removed from the paths, such as ``"/site"``. It precedes ``prefix``
                 in the application's ``root_path``. Default: ``"/"``, none.
-            **options: ``max_size``, ``subprotocols``, ``compression`` or ``origins`` of :class:`Options`, for
-                the WebSockets of the application.
+            **options: ``max_size``, ``subprotocols``, ``compression``, ``origins`` or ``limits`` of
+                :class:`Options`, for the WebSockets of the application.
 
         Raises:
             TypeError: ``app`` is no application, or an argument has the wrong type.

@@ -9,11 +9,14 @@ import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mapping
 from contextvars import Context, copy_context
 from functools import partial
+from math import ceil
 from typing import Any
 
 from ..aio.bind import format_peer
 from ..aio.cancellation import is_cancelled
 from ..aio.exchange import Exchange
+from ..aio.limiting import bucket_of
+from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket, begin_close, close_for
 from ..codes import CloseCode
 from ..ending import Cause
@@ -23,8 +26,10 @@ from ..errors import (
     MisdirectedRequest,
     RequestRefused,
     ServiceUnavailable,
+    TooManyRequests,
 )
 from ..http import Accept, Request, Response, StreamingResponse
+from ..limit import Limit
 from ..options import Options
 from ..protocol.handshake import wants_websocket
 from ..protocol.opening import accept
@@ -53,6 +58,8 @@ class Dispatcher:
         self.mounts = Mounts(self)
         self._observers = observers
         self.threads = HandlerThreads(max_threads)
+        #: How fast WebSockets may open.
+        self.opening_limits: list[Limit] = []
         #: The ``process_request`` hooks.
         self.hooks: list[Hook] = []
         #: The connections that are open or closing.
@@ -88,6 +95,8 @@ class Dispatcher:
             host = f"it is for {(request.headers.get('Host') or '')[:MAX_LOGGED]!r}"
             error = MisdirectedRequest("the host of the request is not allowed here", detail=host)
             self._answer(exchange, error)
+        elif self.opening_limits and (refusal := self._over_opening_limit(exchange, request)) is not None:
+            self._answer(exchange, refusal)
         elif self.mounts.exist and not self.hooks and self._call_mounted(exchange, request):
             pass
         elif not self.hooks and wants_websocket(request):
@@ -104,6 +113,25 @@ class Dispatcher:
         if (coroutine := self.mounts.call(mount, exchange, request, upgrade)) is not None:
             self.start(coroutine)
         return True
+
+    def _over_opening_limit(self, exchange: Exchange, request: Request) -> Response | RequestRefused | None:
+        """Return the refusal of a WebSocket that opens too soon after others; otherwise None."""
+        if not wants_websocket(request):
+            return None
+        now = monotonic()
+        try:
+            buckets = [
+                bucket_of(limit, request, exchange.remote_address, now) for limit in self.opening_limits
+            ]
+        except Exception as exc:  # of an application's key function
+            return self._internal_error(request, exc)
+        for bucket in buckets:
+            if not bucket.fits(1, 0, now):
+                seconds = max(1, ceil(bucket.ready_at() - now))
+                return TooManyRequests("too many new connections", retry_after=seconds)
+        for bucket in buckets:
+            bucket.take(1, 0, now)
+        return None
 
     def _answers_to(self, request: Request) -> bool:
         """Whether ``allowed_hosts`` contains the host of ``request``, or its route accepts any host."""

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from ..errors import BadRequest, MethodNotAllowed, NotFound, UpgradeRequired
 from ..http import NO_PARAMS, Request, Response
+from ..limit import Limit
 from ..matching import Origins
 from ..options import Deflate, Options
 
@@ -46,6 +47,7 @@ class RouteKeywords(TypedDict, total=False):
     subprotocols: Sequence[str]
     compression: Deflate | None
     origins: Origins | None
+    limits: Limit | Sequence[Limit]
 
 
 class RouteOptions:

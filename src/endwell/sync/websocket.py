@@ -165,7 +165,11 @@ class WebSocket:
 
     @property
     def dropped_messages(self) -> int:
-        """Number of messages that arrived after the local Close and were dropped because the queue was full."""
+        """Number of messages that were dropped.
+
+        Those are messages that arrived after the local Close while the queue was full, and those above a
+        :class:`endwell.Limit`.
+        """
         return self._ws.dropped_messages
 
     @property

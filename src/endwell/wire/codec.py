@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 else:
     Buffer = bytes | bytearray | memoryview
 
-__all__ = ["NO_BINARY", "Buffer", "Codec", "Control", "Event", "Ping", "Pong", "check_message", "octets"]
+__all__ = [
+    "MAX_MESSAGES",
+    "NO_BINARY",
+    "Buffer",
+    "Codec",
+    "Control",
+    "Event",
+    "Ping",
+    "Pong",
+    "check_message",
+    "octets",
+]
 
 #: The error for bytes if ``has_binary`` is False.
 NO_BINARY = "message must be a str: this old protocol has no binary messages"
@@ -39,7 +50,8 @@ _MAX_WORK = 2**18
 # The work of one frame. An uncompressed message in one frame is not counted as work; one call parses at most
 # _MAX_MESSAGES of those.
 _FRAME_WORK = 64
-_MAX_MESSAGES = 2**12
+MAX_MESSAGES = 2**12
+_MAX_MESSAGES = MAX_MESSAGES  # a C constant in the compiled module; other modules cannot import that
 # Compressed payloads are inflated in pieces of this many bytes, and the work is checked after each piece.
 # zlib needs at most a few milliseconds for a piece.
 _INFLATE_STEP = 2**12
@@ -108,6 +120,7 @@ class Codec:
         "has_pings",
         "has_reply",
         "has_unparsed",
+        "max_messages",
         "missing",
         "room",
         "room_fill",
@@ -139,6 +152,8 @@ class Codec:
         self._partial = b""
         #: Whether received bytes are not parsed yet. Then the caller calls :meth:`feed` again, without data.
         self.has_unparsed = False
+        #: Number of messages after which one call stops and leaves the rest for the next call.
+        self.max_messages = _MAX_MESSAGES
         self._work = 0
         #: Bytes of the current data frame's payload that have not arrived. If there is a ``room``, a driver
         #: may read them directly into it, behind its first ``room_fill`` bytes, and then call :meth:`read`.
@@ -207,7 +222,7 @@ class Codec:
             raise
 
     def _parse(self, data: bytearray, end: int, messages: list[Any]) -> None:
-        pos = 0
+        pos, before = 0, len(messages)
         if self._partial:
             data = bytearray(self._partial) + data[:end] if end else bytearray(self._partial)
             end = len(data)
@@ -215,9 +230,9 @@ class Codec:
         if self.missing:
             pos = self._read_payload(data, 0, end, messages)
         # The number of messages that may still be parsed in this call.
-        room = _MAX_MESSAGES if self._work <= _MAX_WORK else 0
+        room = self.max_messages - (len(messages) - before) if self._work <= _MAX_WORK else 0
         masked, low, limit = not self._client, self._mask_bit, self._fast_limit
-        while room and end - pos >= 2 and not self._stopped:
+        while room > 0 and end - pos >= 2 and not self._stopped:
             # The fast path, with the same result as _frame(). It handles most frames: a complete,
             # uncompressed text or binary message in one frame, of less than 64 KiB. (No valid first byte lies
             # between the two.)
@@ -249,10 +264,9 @@ class Codec:
             if after < 0:
                 break
             pos = after
-            if self._work > _MAX_WORK:
-                room = 0
+            room = self.max_messages - (len(messages) - before) if self._work <= _MAX_WORK else 0
         if pos < end and not self._stopped:
-            self.has_unparsed = not room
+            self.has_unparsed = room <= 0
             self._partial = binary(data, pos, end, False)
 
     def _frame(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:

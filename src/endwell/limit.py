@@ -1,0 +1,96 @@
+"""Limits of rate: the argument of :class:`Options` and of ``Server.rate_limit``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field, fields
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from .http import Request
+
+__all__ = ["Limit", "check_limits"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """A limit of what clients may send: a token bucket for messages, for bytes, or for both.
+
+    A bucket that is full lets ``burst`` messages pass at once, and refills with ``messages`` in each ``per``
+    seconds. What exceeds it waits, is dropped, or closes the connection.
+
+    Connections with the same ``key`` share a bucket, as long as they have the same Limit object: use one object
+    for several routes to limit them together. Each worker process has buckets of its own.
+
+    Raises:
+        TypeError: A value has the wrong type.
+        ValueError: A value is out of range, or neither ``messages`` nor ``bytes`` is given.
+
+    Example:
+        ```python
+        import endwell
+
+        server = endwell.Server(limits=endwell.Limit(messages=20, burst=40, key="address", excess="close"))
+        ```
+    """
+
+    #: Number of messages in each ``per`` seconds; None: any number.
+    messages: int | None = None
+    #: Number of bytes of messages in each ``per`` seconds; None: any number. They are counted after
+    #: decompression, and in text as characters.
+    bytes: int | None = None
+    #: Seconds. Default: 1.0.
+    per: float = 1.0
+    #: Number of messages that may come at once after a pause. Default: None, the same as ``messages``.
+    burst: int | None = None
+    #: The same for bytes. A message that is larger is always in excess. Default: None, the same as ``bytes``.
+    burst_bytes: int | None = None
+    #: Who shares a bucket: ``"connection"``, nobody; ``"address"``, the connections from an IPv4 address or an IPv6
+    #: /64; or a function ``key(request)``, which must not block, and whose result is hashable. A result of None,
+    #: and an address of a Unix socket: nobody. Default: ``"connection"``.
+    key: Literal["connection", "address"] | Callable[[Request], Hashable] = "connection"
+    #: What happens in excess. ``"wait"``: reading from the client pauses until the bucket has refilled, so that TCP
+    #: holds the client back. ``"drop"``: the message is dropped, and counted in ``dropped_messages``.
+    #: ``"close"``: Close 1008 with the time until the bucket is full again as advice; the cause is POLICY_LIMIT.
+    excess: Literal["wait", "drop", "close"] = "wait"
+    #: Maximum number of keys with a bucket. Above it, the bucket that was used by the oldest connection is
+    #: forgotten. Default: 10,000, which take about 2 MB.
+    max_keys: int = 10_000
+    # The buckets of the keys, least recently used first.
+    _shared: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.messages is None and self.bytes is None:
+            raise ValueError("a Limit needs messages or bytes")
+        for name in ("messages", "bytes", "burst", "burst_bytes", "max_keys"):
+            _check_number(name, getattr(self, name), int, none=name != "max_keys")
+        _check_number("per", self.per, int | float, none=False)
+        if self.excess not in ("wait", "drop", "close"):
+            raise ValueError(f"excess must be 'wait', 'drop' or 'close', not {self.excess!r}")
+        if not callable(self.key) and self.key not in ("connection", "address"):
+            raise ValueError(f"key must be 'connection', 'address' or a function, not {self.key!r}")
+
+    def __reduce__(self) -> tuple[Callable[[], Limit], tuple[()]]:
+        # A copy has buckets of its own.
+        arguments = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        return partial(Limit, **arguments), ()
+
+
+def check_limits(limits: Limit | Iterable[Limit]) -> tuple[Limit, ...]:
+    """Return ``limits`` as a tuple. Raises TypeError for something else."""
+    checked = (limits,) if isinstance(limits, Limit) else tuple(limits)
+    for each in checked:
+        if not isinstance(each, Limit):
+            raise TypeError(f"limits must be a Limit or several, not {each!r}")
+    return checked
+
+
+def _check_number(name: str, value: Any, kind: Any, *, none: bool) -> None:
+    if value is None and none:
+        return
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    if not 0 < value < inf:
+        raise ValueError(f"{name} must be positive and finite, not {value!r}")

@@ -1,0 +1,46 @@
+cimport cython
+
+cdef double NEVER
+cdef double _RESUMPTION
+cdef double _EPSILON
+cdef double _ROUNDING
+cdef Py_ssize_t _MANY
+cdef int _WAIT
+cdef int _DROP
+cdef int _CLOSE
+
+
+cdef class Bucket:
+    cdef readonly object limit
+    cdef readonly int excess
+    cdef double _interval
+    cdef double _depth
+    cdef double _byte_interval
+    cdef double _byte_depth
+    cdef double _resumption
+    cdef double _byte_resumption
+    cdef double _full_at
+    cdef double _bytes_full_at
+
+    @cython.locals(full_at=cython.double)
+    cpdef bint fits(self, Py_ssize_t count, Py_ssize_t size, double now) except -1
+    cpdef take(self, Py_ssize_t count, Py_ssize_t size, double now)
+    @cython.locals(left=cython.double)
+    cpdef Py_ssize_t room(self, double now) except -1
+    @cython.locals(ready=cython.double)
+    cpdef double ready_at(self) except -1
+    cpdef double full_at(self) except -1
+
+
+cdef class Limiter:
+    cdef list _buckets
+    cdef bint _counts_bytes
+    cdef readonly double paused_until
+    cdef readonly Bucket closing
+
+    @cython.locals(bucket=Bucket, room=cython.Py_ssize_t)
+    cpdef Py_ssize_t room(self, double now) except -1
+    @cython.locals(bucket=Bucket, count=cython.Py_ssize_t, size=cython.Py_ssize_t, at=cython.Py_ssize_t)
+    cpdef admit(self, list messages, Py_ssize_t first, double now)
+    @cython.locals(kept=cython.Py_ssize_t, size=cython.Py_ssize_t, at=cython.Py_ssize_t)
+    cdef tuple _remove_excess(self, Bucket bucket, list messages, Py_ssize_t first, double now)

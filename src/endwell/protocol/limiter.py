@@ -1,0 +1,170 @@
+"""Token buckets: how fast messages may come. Times are seconds on a monotonic clock.
+
+A bucket is the generic cell rate algorithm (ITU-T I.371), which needs one number: the time at which the bucket will
+be full again. A message that comes moves it by ``interval``. The bucket is empty if it is ``depth`` seconds away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from math import ceil
+from sys import maxsize
+from typing import Any
+
+from ..advice import MAX_SECONDS, RetryAdvice
+from ..limit import Limit
+from .deadline import NEVER
+
+__all__ = ["Bucket", "Limiter", "shared_bucket"]
+
+#: Seconds whose messages are let through together after a pause, at most ``burst``. The bytes that wait are copied
+#: each time, so resuming for each message would cost more than the messages.
+_RESUMPTION = 0.25
+#: Relative error of the sums of floats: a message that fits exactly must fit.
+_EPSILON = 1e-9
+#: The same, above the error of the clock: after a pause, there is room for a message.
+_ROUNDING = 1e-6
+_MANY = maxsize
+#: Number of buckets that are examined for an unused one, when there are too many.
+_EXAMINED = 16
+
+_WAIT, _DROP, _CLOSE = 0, 1, 2
+_EXCESS = {"wait": _WAIT, "drop": _DROP, "close": _CLOSE}
+
+
+class Bucket:
+    """The bucket of one connection, or of all connections with the same key."""
+
+    def __init__(self, limit: Limit) -> None:
+        self.limit = limit
+        self.excess = _EXCESS[limit.excess]
+        self._interval = self._depth = self._byte_interval = self._byte_depth = 0.0
+        self._resumption = self._byte_resumption = 0.0
+        if limit.messages is not None:
+            burst = limit.burst or limit.messages
+            self._interval = limit.per / limit.messages
+            self._depth = burst * self._interval * (1 + _EPSILON)
+            self._resumption = min(max(self._interval * (1 + _ROUNDING), _RESUMPTION), self._depth)
+        if limit.bytes is not None:
+            self._byte_interval = limit.per / limit.bytes
+            self._byte_depth = (limit.burst_bytes or limit.bytes) * self._byte_interval * (1 + _EPSILON)
+            self._byte_resumption = min(
+                max(self._byte_interval * (1 + _ROUNDING), _RESUMPTION), self._byte_depth
+            )
+        # When the bucket is full again: of messages, of bytes.
+        self._full_at = self._bytes_full_at = -NEVER
+
+    def fits(self, count: int, size: int, now: float) -> bool:
+        """Whether the bucket has enough for ``count`` messages with ``size`` bytes."""
+        if self._interval and max(self._full_at, now) + count * self._interval > now + self._depth:
+            return False
+        full_at = max(self._bytes_full_at, now)
+        return not self._byte_interval or full_at + size * self._byte_interval <= now + self._byte_depth
+
+    def take(self, count: int, size: int, now: float) -> None:
+        """Take ``count`` messages with ``size`` bytes, even if the bucket has less."""
+        self._full_at = max(self._full_at, now) + count * self._interval
+        self._bytes_full_at = max(self._bytes_full_at, now) + size * self._byte_interval
+
+    def room(self, now: float) -> int:
+        """The number of messages for which the bucket has enough."""
+        if self._byte_interval and self._bytes_full_at + self._byte_interval > now + self._byte_depth:
+            return 0
+        if not self._interval:
+            return _MANY
+        left = now + self._depth - max(self._full_at, now)
+        return int(left / self._interval) if left > 0 else 0
+
+    def ready_at(self) -> float:
+        """When messages can come again after the bucket was empty."""
+        ready = self._full_at + self._resumption - self._depth
+        return max(ready, self._bytes_full_at + self._byte_resumption - self._byte_depth)
+
+    def full_at(self) -> float:
+        """When the bucket is full."""
+        return max(self._full_at, self._bytes_full_at)
+
+
+class Limiter:
+    """The limits of one connection: ``buckets``, some of which other connections share."""
+
+    def __init__(self, buckets: list[Bucket]) -> None:
+        self._buckets = buckets
+        self._counts_bytes = any(bucket.limit.bytes is not None for bucket in buckets)
+        #: When reading may resume, if it has to pause; otherwise 0.0.
+        self.paused_until = 0.0
+        #: The bucket that closes the connection.
+        self.closing: Bucket | None = None
+
+    def room(self, now: float) -> int:
+        """The number of messages that may be parsed now."""
+        room = _MANY
+        for bucket in self._buckets:
+            if bucket.excess == _WAIT:
+                room = min(room, bucket.room(now))
+        return room
+
+    def admit(self, messages: list[Any], first: int, now: float) -> None:
+        """Count the messages from index ``first`` on, and remove those that are in excess.
+
+        Then ``paused_until`` and ``closing`` are set.
+        """
+        count, size = len(messages) - first, 0
+        if self._counts_bytes:
+            for at in range(first, len(messages)):
+                size += len(messages[at])
+        self.paused_until = 0.0
+        for bucket in self._buckets:
+            if bucket.excess == _WAIT or bucket.fits(count, size, now):
+                bucket.take(count, size, now)
+            else:
+                count, size = self._remove_excess(bucket, messages, first, now)
+            if bucket.excess == _WAIT and not bucket.room(now):
+                self.paused_until = max(self.paused_until, bucket.ready_at())
+
+    def _remove_excess(self, bucket: Bucket, messages: list[Any], first: int, now: float) -> tuple[int, int]:
+        """Keep the messages that fit into ``bucket``. Return their number and their bytes."""
+        kept, size = first, 0
+        for at in range(first, len(messages)):
+            message = messages[at]
+            if bucket.fits(1, len(message), now):
+                bucket.take(1, len(message), now)
+                size += len(message)
+                messages[kept] = message
+                kept += 1
+            elif bucket.excess == _CLOSE:
+                self.closing = bucket
+                break
+        del messages[kept:]
+        return kept - first, size
+
+    def reason(self, now: float) -> str:
+        """The reason of the Close for :attr:`closing`, with the advice to come back when the bucket is full."""
+        assert self.closing is not None
+        seconds = min(max(1, ceil(self.closing.full_at() - now - _ROUNDING)), MAX_SECONDS // 2)
+        return RetryAdvice(seconds, 2 * seconds).reason("messages came faster than allowed")
+
+
+def shared_bucket(limit: Limit, key: Hashable, now: float) -> Bucket:
+    """Return the bucket of ``limit`` for ``key``. There are at most ``limit.max_keys``."""
+    shared = limit._shared
+    bucket: Bucket | None = shared.pop(key, None)
+    if bucket is None:
+        if len(shared) >= limit.max_keys:
+            del shared[_least_needed(shared, now)]
+        bucket = Bucket(limit)
+    shared[key] = bucket
+    return bucket
+
+
+def _least_needed(shared: dict[Hashable, Any], now: float) -> Hashable:
+    """The first of the oldest keys whose bucket is full, so that a new one is the same; otherwise the oldest."""
+    oldest: Hashable = None
+    for number, (key, bucket) in enumerate(shared.items()):
+        if bucket.full_at() <= now:
+            return key
+        if number == 0:
+            oldest = key
+        elif number == _EXAMINED:
+            break
+    return oldest
