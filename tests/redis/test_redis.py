@@ -86,6 +86,7 @@ async def test_a_restart_of_redis_is_told_and_the_rooms_go_on(redis, quick, capl
         redis.kill(data=data)
         await until(lambda: not any(bus.is_connected for bus in pair.buses))
         assert not pair.made.servers[0].rooms.is_connected
+        assert not pair.made.servers[0].is_ready
         redis.start()
         # The numbers of the last publications may be given to others, so nothing more is known.
         await until(lambda: pair.gaps == [[Gap(None, 0)], [Gap(None, 0)]])
@@ -180,7 +181,7 @@ async def test_a_process_whose_subscriptions_are_not_served_notices_it_alone(sha
         await pair.rooms[0].publish("missed")
         assert is_up(pair)
         await until(lambda: not pair.buses[1].is_connected)
-        assert pair.buses[0].is_connected
+        assert [server.is_ready for server in pair.made.servers] == [True, False]
         link._heard = heard
         await until(lambda: pair.all_got("missed"))
         assert pair.gaps == [[], []]

@@ -10,8 +10,11 @@ import urllib.request
 import pytest
 
 import endwell
+from endwell.rooms.local import LocalBus
+from endwell.rooms.rooms import use_bus
 from tests.cli.process import PATIENCE
 from tests.pair import within
+from tests.raw import RawPeer
 from tests.server.program import release, running, write
 
 
@@ -59,3 +62,28 @@ async def test_a_health_page_gives_only_200_during_a_restart(tmp_path):
         assert set(seen) == {(200, None)}
         assert len(seen) > 1
         assert (await asyncio.to_thread(program.finish))[0] == 0
+
+
+class AwayBus(LocalBus):
+    """A bus that the test disconnects."""
+
+    is_connected = True
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/ready"])
+async def test_a_server_is_ready_while_it_serves_and_its_bus_is_connected(path):
+    server = endwell.Server(allowed_hosts=["chat.example.org"])
+    bus = AwayBus(1 << 20)
+    use_bus(server.rooms, bus)
+    server.health(*([] if path == "/healthz" else [path]))
+    assert not server.is_ready
+    async with server.serving(grace=1.0):
+        for connected in (True, False, True):
+            bus.is_connected = connected
+            assert server.is_ready == connected
+            with await RawPeer.connect_tcp(server.port) as peer:
+                await peer.write(f"GET {path} HTTP/1.1\r\nHost: 10.0.0.7\r\n\r\n".encode())
+                head = await peer.read_head()
+            assert head.startswith("HTTP/1.1 200" if connected else "HTTP/1.1 503")
+        await server.drain(deadline=1.0)
+        assert not server.is_ready

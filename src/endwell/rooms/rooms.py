@@ -170,21 +170,10 @@ class Rooms:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the other processes can be reached, for a page that shows the health of this process.
+        """Whether the other processes can be reached; :meth:`Server.health` shows it to a load balancer.
 
         True without a bus. While it is False, members of this process may miss publications. They are sent them
         later, or are told of a gap: see :meth:`on_gap`.
-
-        Example:
-            ```python
-            from endwell import Response, Server
-
-            server = Server()
-
-            @server.route("/health")
-            async def health(request):
-                return Response(status=200 if server.rooms.is_connected else 503)
-            ```
         """
         return self._registry.bus.is_connected
 

@@ -21,7 +21,7 @@ from ..aio.websocket import WebSocket
 from ..asgi.application import as_asgi
 from ..asgi.lifespan import Lifespan, LifespanMode
 from ..ending import Ending
-from ..http import Request
+from ..http import Request, Response
 from ..limit import Limit
 from ..options import OptionKeywords, Options, check_keywords
 from ..rooms.rooms import Rooms, choose_bus, end_graces, registry_of
@@ -362,6 +362,35 @@ class Server:
             ValueError: The path is malformed or in use.
         """
         self._router.add("http", path, browser_module(self._dispatcher.threads.file))
+
+    def health(self, path: str = "/healthz") -> None:
+        """Serve a page for load balancers and readiness probes: 200 if :attr:`is_ready`, otherwise 503.
+
+        It answers whatever the option ``allowed_hosts`` says, because a probe names the address of the machine.
+        The hooks of :meth:`process_request` run for it, too. Do not use it as a liveness probe: a process that
+        is restarted because the bus is away loses its connections, and the bus is still away.
+
+        Args:
+            path: The path. Default: ``/healthz``, as in Kubernetes.
+
+        Raises:
+            ValueError: The path is malformed or in use.
+
+        Example:
+            ```python
+            from endwell import Server
+
+            server = Server()
+            server.health()
+            ```
+        """
+
+        async def answer(request: Request) -> Response:
+            if self.is_ready:
+                return Response(200, body=b"ready")
+            return Response(503, body=b"not ready: the bus of the rooms is not connected")
+
+        self._router.add("http", path, answer, any_host=True)
 
     def mount(  # size: most of it is documentation
         self,
@@ -924,6 +953,15 @@ class Server:
             return await self._shed_run.run()
         finally:
             self._shed_run = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new clients should come to this process.
+
+        False while the server does not serve, while it drains, and while the bus of :attr:`rooms` is not
+        connected: members of this process may miss publications then. :meth:`health` shows it.
+        """
+        return self._listener is not None and self._drain_run is None and self.rooms.is_connected
 
     @property
     def _drain_run(self) -> DrainRun | None:
