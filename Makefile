@@ -30,9 +30,10 @@ TARGETS ?=
 build: .venv/built
 
 # Without a previous build, the demo runs as plain Python, because compiling takes a minute or more.
+# WORKERS=2 serves in two processes.
 demo: $(if $(wildcard .venv/built),.venv/built,.venv/ready)
 	@test -e .venv/built || echo "endwell is not compiled, and runs as plain Python; 'make build' compiles it"
-	$(BIN)/endwell demo
+	$(BIN)/endwell demo $(if $(WORKERS),--workers $(WORKERS))
 
 # The compiled build is tested on uvloop, the plain build on asyncio's own loop.
 COMPILED := ENDWELL_LOOP=uvloop $(BIN)/python -m pytest

@@ -285,3 +285,29 @@ async def test_the_terminal_logs_every_ending_and_a_signal_stops_cleanly(number)
     # Without -v an exception is logged, but without its traceback.
     told = r"handler \S*chat of '/chat/lobby' for 127\.0\.0\.1:\d+ failed\nRuntimeError: Eve asked for it\n"
     assert re.fullmatch(told, err)
+
+
+async def test_the_demo_with_workers_shows_which_one_serves_each_tab():
+    with command("demo", "--port", "0", "--workers", "2") as process:
+        base, tabs, others = f"ws://{address_in(process)}", {}, []
+        async with asyncio.timeout(PATIENCE), endwell.connect(f"{base}/endings") as feed:
+            await feed.send("what has ended?")
+            while len(tabs) < 2:
+                ws = await endwell.connect(f"{base}/chat/lobby?name=Ada")
+                told = re.fullmatch(r"\* worker ([12]) serves this connection", await ws.recv())
+                if tabs.setdefault(told[1], ws) is not ws:
+                    others.append(ws)  # it stays, so that the next one is served by the other worker
+            for number, ws in tabs.items():
+                await ws.send(f"from {number}")
+            for ws in tabs.values():
+                expected = {"Ada: from 1", "Ada: from 2"}
+                while expected:
+                    expected.discard(await ws.recv())
+            for number, ws in tabs.items():
+                await ws.close(4001, number)
+            rows = [json.loads(await feed.recv()) for _ in tabs]
+            assert {row["reason"]: str(row["worker"]) for row in rows} == {"1": "1", "2": "2"}
+        process.send_signal(signal.SIGINT)
+        status, out, err = finish(process)
+    assert (status, err) == (0, "")
+    assert len([line for line in out.splitlines() if "Ada in lobby: " in line]) == 2 + len(others)

@@ -1,4 +1,4 @@
-"""The address on which a command listens: its arguments, and the message if it cannot be bound."""
+"""The address on which a command listens, its other arguments, and the message if it cannot be bound."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import errno
 import sys
 from collections.abc import Iterable
 
-__all__ = ["DEFAULT_HOST", "add_address", "cannot_listen", "refuse_together", "unix_path"]
+__all__ = ["DEFAULT_HOST", "add_address", "cannot_listen", "positive", "refuse_together", "unix_path"]
 
 DEFAULT_HOST = "127.0.0.1"
 
@@ -46,4 +46,11 @@ def cannot_listen(command: str, address: str, error: OSError, *, port: bool = Tr
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"a port is a number between 0 and 65535, not {text!r}")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """The type of an argument that is a number of processes or requests."""
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer, at least 1, not {text!r}")
     return int(text)

@@ -9,7 +9,7 @@ import json
 import socket
 import struct
 import sys
-from collections import defaultdict, deque
+from contextlib import suppress
 from importlib import resources
 from typing import Unpack
 
@@ -17,8 +17,10 @@ from ..advice import RetryAdvice
 from ..aio.websocket import WebSocket, socket_of
 from ..codes import CloseCode
 from ..ending import Ending
+from ..errors import BusUnavailable
 from ..http import Request, Response
 from ..options import OptionKeywords
+from ..rooms import History, Room
 from ..server.app import Server
 from ..server.drain.timetable import Drain
 from .elsewhere import row_for
@@ -28,7 +30,9 @@ __all__ = ["Chat", "user_name"]
 
 #: Number of past endings that a page receives when it opens.
 HISTORY = 100
-#: Maximum characters of a name, and of the identifiers of a page and of its connections.
+#: Seconds for which they are kept.
+HISTORY_SECONDS = 86400
+#: Maximum characters of the names of users and rooms, and of the identifiers of a page and of its connections.
 MAX_NAME = 24
 #: Seconds for which the handler reads nothing after ``/slow``.
 SLOW_SECONDS = 6.0
@@ -52,12 +56,24 @@ class Chat:
     - ``/slow``: the handler reads nothing for 6 s;
     - ``/unplug``: the kernel drops all packets from this client (Linux only).
 
-    The feed starts after the first message of its client. All its rows come from :meth:`Server.on_close`.
+    The feed starts after the first message of its client. All its rows come from :meth:`Server.on_close`. The
+    chat rooms and the feed are rooms of the server, so they span the workers.
+
+    Args:
+        worker: The number of this worker process, which is shown. Default: None, there is one process.
+        **keywords: The options of the server.
     """
 
-    def __init__(self, **keywords: Unpack[OptionKeywords]) -> None:
+    def __init__(self, worker: int | None = None, **keywords: Unpack[OptionKeywords]) -> None:
         self.server = Server(**keywords)
-        self._rooms: defaultdict[str, set[WebSocket]] = defaultdict(set)
+        self._worker = worker
+        kept = History(messages=HISTORY, seconds=HISTORY_SECONDS)
+        self.server.rooms.configure("endings", history=kept)
+        self._endings = self.server.rooms["endings"]
+        #: The endings that are on the way to the feeds.
+        self._posts: set[asyncio.Task[None]] = set()
+        #: Set when no further ending follows.
+        self._finished = asyncio.Event()
         self._slow: set[WebSocket] = set()
         self._commands = {
             "/quit": _quit,
@@ -67,9 +83,6 @@ class Chat:
             "/slow": self._sleep,
             "/unplug": _unplug,
         }
-        self._endings: deque[str] = deque(maxlen=HISTORY)
-        # None marks the end: no further ending follows.
-        self._feeds: set[asyncio.Queue[str | None]] = set()
         self._page = resources.files(__package__).joinpath("demo.html").read_text("utf-8")
         self.server.get("/")(self._index)
         self.server.browser_module()
@@ -77,17 +90,22 @@ class Chat:
         self.server.websocket("/endings")(self._feed)
         self.server.on_close(self._on_close)
         self.server.on_drain(self._on_drain)
+        self.server.on_stop(self._on_stop)
 
     def _index(self, request: Request) -> Response:
         return Response.html(self._page)
 
     async def _chat(self, ws: WebSocket, room: str) -> None:
-        name, members = user_name(ws), self._rooms[room]
+        name, here = user_name(ws), self.server.rooms[f"chat/{room[:MAX_NAME]}"]
         if key := _query_parameter(ws, "key"):
             self.server.sessions.join(key, ws)
-        members.add(ws)
+        where = ""
+        if self._worker is not None:
+            where = f" on worker {self._worker}"
+            await ws.send(f"* worker {self._worker} serves this connection")
+        membership = await here.join(ws, name=name)
         try:
-            self._broadcast(members, f"* {name} joined, {len(members)} here")
+            await _say(here, f"* {name} joined{where}, {len(await here.presence())} here")
             async for message in ws:
                 if message == "/return":
                     break
@@ -95,12 +113,12 @@ class Chat:
                     await self._commands[message](ws)
                 else:
                     text = message if isinstance(message, str) else f"0x{message.hex()}"
-                    self._broadcast(members, f"{name}: {text}")
+                    await _say(here, f"{name}: {text}")
         finally:
-            members.discard(ws)
-            self._broadcast(members, f"* {name} left, {len(members)} here")
-            if not members:
-                self._rooms.pop(room, None)
+            membership.leave()
+            # The supervisor may have exited.
+            with suppress(BusUnavailable):
+                await _say(here, f"* {name} left, {len(await here.presence())} here")
 
     async def _sleep(self, ws: WebSocket) -> None:
         self._slow.add(ws)
@@ -110,26 +128,15 @@ class Chat:
         finally:
             self._slow.discard(ws)
 
-    def _broadcast(self, members: set[WebSocket], text: str) -> None:
-        # A slow member is closed, so no member waits for it, and each member that stays has every line.
-        self.server.broadcast(members, text, slow="close")
-
     # -- the feed -------------------------------------------------------------
 
     async def _feed(self, ws: WebSocket) -> None:
         # A drain closes a connection without any message immediately. After a message, the connection
         # stays open until this handler returns, so that it can send the endings of the drain.
         await ws.recv()
-        queue: asyncio.Queue[str | None] = asyncio.Queue()
-        for past in self._endings:
-            queue.put_nowait(past)
-        self._feeds.add(queue)
-        try:
-            async with ws.alive():
-                while (row := await queue.get()) is not None:
-                    await ws.send(row)
-        finally:
-            self._feeds.discard(queue)
+        # The text is no position, so the member is sent the whole history.
+        async with self._endings.join(ws, since="all"), ws.alive():
+            await self._finished.wait()
 
     def _on_close(self, ws: WebSocket, ending: Ending) -> None:
         room = ws.request.params.get("room")
@@ -144,25 +151,38 @@ class Chat:
             "room": printable(room),
             "id": _query_parameter(ws, "id"),
             "busy": busy,
+            "worker": self._worker,
             "others": None if others is None else others._asdict(),
         }
-        text = json.dumps(row)
-        self._endings.append(text)
-        self._publish(text)
+        task = asyncio.get_running_loop().create_task(self._post(json.dumps(row)))
+        self._posts.add(task)
+        task.add_done_callback(self._posted)
+
+    async def _post(self, row: str) -> None:
+        with suppress(BusUnavailable):
+            await _say(self._endings, row)
+
+    def _posted(self, task: asyncio.Task[None]) -> None:
+        self._posts.discard(task)
         if self.server.draining:
-            self._end_feeds(ws)
+            self._end_feeds()
 
     async def _on_drain(self, _drain: Drain) -> None:
         self._end_feeds()
 
-    def _end_feeds(self, ended: WebSocket | None = None) -> None:
+    def _end_feeds(self) -> None:
         """End the feeds if no chat connection is open."""
-        if not any("room" in ws.request.params for ws in self.server.connections if ws is not ended):
-            self._publish(None)
+        if not self._posts and not any("room" in ws.request.params for ws in self.server.connections):
+            self._finished.set()
 
-    def _publish(self, row: str | None) -> None:
-        for queue in self._feeds:
-            queue.put_nowait(row)
+    async def _on_stop(self) -> None:
+        if self._posts:
+            await asyncio.wait(self._posts)
+
+
+async def _say(room: Room, text: str) -> None:
+    # A slow member is closed, so no member waits for it, and each member that stays has every line.
+    await room.publish(text, slow="close")
 
 
 async def _quit(ws: WebSocket) -> None:

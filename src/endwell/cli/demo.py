@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import argparse
 import asyncio
 import errno
@@ -13,11 +14,16 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
+from ..aio.bind import bind
 from ..aio.websocket import WebSocket
 from ..ending import Close, Ending
+from ..server.drain.timetable import Drain
+from ..server.process.options import ProcessOptions
+from ..server.process.worker import worker_number
+from ..server.run import run as serve
 from ..wire.authority import join_authority
 from . import script
-from .address import DEFAULT_HOST, add_address, cannot_listen, refuse_together
+from .address import DEFAULT_HOST, add_address, cannot_listen, positive, refuse_together
 from .chat import Chat, user_name
 from .style import BOLD, DIM, GREEN, RED, paint, printable
 
@@ -47,6 +53,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         action="store_true",
         help="end connections in eleven ways, without a browser, and check each Ending",
     )
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="worker processes; the page shows which one serves each tab"
+    )
     parser.set_defaults(run=run)
 
 
@@ -56,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     Returns 1 if it cannot listen, or if an Ending was wrong; 2 for wrong arguments.
     """
     try:
-        refuse_together(args, "--script", ("--host", "--port"))
+        refuse_together(args, "--script", ("--host", "--port", "--workers"))
     except ValueError as error:
         print(f"endwell demo: {error}", file=sys.stderr)
         return 2
@@ -66,14 +75,43 @@ def run(args: argparse.Namespace) -> int:
     if not args.verbose:
         handler.setFormatter(_Brief())
     logging.basicConfig(handlers=[handler], level=logging.DEBUG if args.verbose else logging.WARNING)
-    return asyncio.run(
-        _serve(DEFAULT_HOST if args.host is None else args.host, PORTS if args.port is None else [args.port])
-    )
+    host = DEFAULT_HOST if args.host is None else args.host
+    ports = PORTS if args.port is None else [args.port]
+    if args.workers is not None:
+        return _serve_with_workers(host, ports, args.workers)
+    return asyncio.run(_serve(host, ports))
+
+
+def _chat(worker: int | None = None) -> Chat:
+    chat = Chat(worker, ping_interval=PING, ping_timeout=PING, max_size=MAX_SIZE)
+    chat.server.on_close(_show)
+    return chat
+
+
+def _serve_with_workers(host: str, ports: Sequence[int], workers: int) -> int:
+    """Serve in worker processes, each of which runs this command again, until Ctrl-C."""
+
+    def listen() -> list[_socket.socket]:  # in the supervisor
+        for port in ports:
+            try:
+                socks = bind(host, port, None)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE and port != ports[-1]:
+                    print(f"port {port} is in use, trying the next one")
+                    continue
+                cannot_listen("demo", join_authority(host, port), error)
+                raise SystemExit(1) from error
+            _welcome(join_authority(host, socks[0].getsockname()[1]))
+            return socks
+        raise AssertionError
+
+    options = ProcessOptions(drain=Drain(deadline=GRACE), workers=workers)
+    serve(_chat(worker_number()).server, listen, None, options)
+    return 0
 
 
 async def _serve(host: str, ports: Sequence[int]) -> int:
-    chat = Chat(ping_interval=PING, ping_timeout=PING, max_size=MAX_SIZE)
-    chat.server.on_close(_show)
+    chat = _chat()
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

@@ -21,7 +21,7 @@ from ..server.process.worker import is_worker
 from ..server.run import Listen, supervise
 from ..server.run import run as run_server
 from ..wire.authority import join_authority
-from .address import DEFAULT_HOST, add_address, cannot_listen, refuse_together, unix_path
+from .address import DEFAULT_HOST, add_address, cannot_listen, positive, refuse_together, unix_path
 from .bus import add_bus, check_bus
 from .lines import AccessLog, EndingLog, Lines
 from .options import number
@@ -61,13 +61,13 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     parser.add_argument(
         "--workers",
-        type=_count,
+        type=positive,
         metavar="N",
         help="number of worker processes; SIGHUP replaces them without downtime (default: $WEB_CONCURRENCY)",
     )
     parser.add_argument(
         "--limit-max-requests",
-        type=_count,
+        type=positive,
         metavar="N",
         help="replace a worker without downtime after this number of requests (without --workers: there is one)",
     )
@@ -357,17 +357,12 @@ def _workers(args: argparse.Namespace) -> int | None:
     if not text:
         return default
     try:
-        count = _count(text)
+        count = positive(text)
     except argparse.ArgumentTypeError:
         raise ValueError(f"WEB_CONCURRENCY must be a positive number, not {text!r}") from None
     # It is often set for all programs of a platform. One worker would only add its supervisor.
     return default if count == 1 else count
 
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer, at least 1, not {text!r}")
-    return int(text)
 
 
 def _mode(text: str) -> int:

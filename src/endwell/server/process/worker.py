@@ -73,6 +73,15 @@ def is_worker() -> bool:
     return VARIABLE in os.environ
 
 
+def worker_number() -> int | None:
+    """The number of this worker, from 1; None if a supervisor did not start this process.
+
+    Call it before :func:`find_config`.
+    """
+    text = os.environ.get(VARIABLE)
+    return None if text is None else WorkerConfig(**json.loads(text)).number
+
+
 def find_config() -> WorkerConfig | None:
     """Return the configuration of this process, or None if it is not a worker.
 
