@@ -17,6 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from statistics import median
 
 import endwell
 
@@ -43,6 +44,7 @@ def endwell_rooms(server: endwell.Server, url: str) -> Publish:
 
 def redis_loop(server: endwell.Server, url: str) -> Publish:
     from redis.asyncio import from_url
+    from redis.asyncio.client import PubSub
 
     client = from_url(url)
     members: set[endwell.WebSocket] = set()
@@ -54,7 +56,7 @@ def redis_loop(server: endwell.Server, url: str) -> Publish:
         await pubsub.subscribe("room")
         tasks.add(asyncio.create_task(listen(pubsub)))
 
-    async def listen(pubsub) -> None:
+    async def listen(pubsub: PubSub) -> None:
         async for message in pubsub.listen():
             if message["type"] == "message":
                 server.broadcast(members, message["data"].decode(), slow="queue")
@@ -95,6 +97,22 @@ def python_socketio(server: endwell.Server, url: str) -> Publish:
     return publish
 
 
+async def measure(publish: Publish, count: int, size: int, flight: int) -> float:
+    """Publish ``count`` messages, ``flight`` at a time; returns the median of the seconds of a call."""
+    message, times, left = "x" * size, [], count
+
+    async def some() -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            began = time.perf_counter()
+            await publish(message)
+            times.append(time.perf_counter() - began)
+
+    await asyncio.gather(*(some() for _ in range(flight)))
+    return median(times)
+
+
 KINDS = {"endwell": endwell_rooms, "loop": redis_loop, "socketio": python_socketio}
 
 
@@ -106,19 +124,7 @@ def main(kind: str, url: str = "") -> None:
     @server.websocket("/publish")
     async def order(ws: endwell.WebSocket) -> None:
         async for order in ws:
-            count, size, flight = map(int, order.split())
-            message, times, left = "x" * size, [], count
-
-            async def some() -> None:
-                nonlocal left
-                while left > 0:
-                    left -= 1
-                    began = time.perf_counter()
-                    await publish(message)
-                    times.append(time.perf_counter() - began)
-
-            await asyncio.gather(*(some() for _ in range(flight)))
-            await ws.send(str(sorted(times)[len(times) // 2]))
+            await ws.send(str(await measure(publish, *map(int, order.split()))))
 
     server.run("127.0.0.1", 0, workers=WORKERS)
 

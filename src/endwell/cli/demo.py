@@ -54,7 +54,10 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="end connections in eleven ways, without a browser, and check each Ending",
     )
     parser.add_argument(
-        "--workers", type=positive, metavar="N", help="worker processes; the page shows which one serves each tab"
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="worker processes; the page shows which one serves each tab",
     )
     parser.set_defaults(run=run)
 

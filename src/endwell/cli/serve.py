@@ -364,7 +364,6 @@ def _workers(args: argparse.Namespace) -> int | None:
     return default if count == 1 else count
 
 
-
 def _mode(text: str) -> int:
     try:
         mode = int(text, 8)

@@ -23,8 +23,7 @@ from .frames import (
     pack_word,
     unpack_publish,
 )
-from .hub import Connection, Hub, Left, Present
-from .options import MAX_KNOWN_ROOMS
+from .hub import MAX_KNOWN_ROOMS, Connection, Hub, Left, Present
 from .position import Position
 
 __all__ = ["Broker", "Link"]

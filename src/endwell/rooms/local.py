@@ -8,8 +8,7 @@ from math import inf
 from ..aio.broadcast import Slow
 from .bus import Bus, Receiver
 from .history import History
-from .hub import Connection, Hub, Info, Left, Page, Present
-from .options import MAX_KNOWN_ROOMS
+from .hub import MAX_KNOWN_ROOMS, Connection, Hub, Info, Left, Page, Present
 from .position import Message, Position
 
 __all__ = ["LocalBus"]

@@ -7,13 +7,12 @@ from math import inf
 from typing import TypedDict
 
 from .history import History
+from .hub import MAX_KNOWN_ROOMS
 
-__all__ = ["MAX_HISTORY", "MAX_KNOWN_ROOMS", "RoomKeywords", "RoomLimits", "RoomOptions"]
+__all__ = ["MAX_HISTORY", "RoomKeywords", "RoomLimits", "RoomOptions"]
 
 #: The default of ``max_history``, in bytes.
 MAX_HISTORY = 256 << 20
-#: The default of ``max_known_rooms``. Their numbers take about 100 MB.
-MAX_KNOWN_ROOMS = 100_000
 #: The frames between processes have 16 bits for the length of a name.
 MAX_NAME = (1 << 16) - 1
 

@@ -10,7 +10,8 @@ from ..options import check_keywords
 from .blocking import BlockingRooms
 from .bus import Bus
 from .local import LocalBus
-from .options import MAX_HISTORY, MAX_KNOWN_ROOMS, RoomKeywords, RoomLimits, RoomOptions
+from .hub import MAX_KNOWN_ROOMS
+from .options import MAX_HISTORY, RoomKeywords, RoomLimits, RoomOptions
 from .registry import Registry
 from .room import Room
 

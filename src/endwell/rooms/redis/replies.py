@@ -39,13 +39,14 @@ class Decoder:
         Raises:
             InvalidResponse: The bytes are no RESP2.
         """
+        value: Any
         replies: list[Any] = []
         buffer, arrays, at = self._buffer, self._arrays, 0
         buffer += data
         size = len(buffer)
         while (end := buffer.find(b"\r\n", at)) >= 0:
             kind, value = buffer[at], None
-            if kind == _BULK or kind == _ARRAY or kind == _INTEGER:
+            if kind in (_BULK, _ARRAY, _INTEGER):
                 number = int(buffer[at + 1 : end])
             following = end + 2
             if kind == _BULK:
@@ -120,7 +121,8 @@ class Replies(asyncio.Protocol):
         try:
             for reply in self._decoder.feed(data):
                 if isinstance(reply, LostError):  # for example, it loads its data
-                    raise reply
+                    self._fail(reply)
+                    break
                 self._received(reply)
         except Exception as error:
             self._fail(error)
