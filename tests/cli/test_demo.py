@@ -295,6 +295,7 @@ async def test_the_demo_with_workers_shows_which_one_serves_each_tab():
             while len(tabs) < 2:
                 ws = await endwell.connect(f"{base}/chat/lobby?name=Ada")
                 told = re.fullmatch(r"\* worker ([12]) serves this connection", await ws.recv())
+                assert " joined on worker " in await ws.recv()  # it is a member now
                 if tabs.setdefault(told[1], ws) is not ws:
                     others.append(ws)  # it stays, so that the next one is served by the other worker
             for number, ws in tabs.items():

@@ -9,8 +9,8 @@ from ..aio.callbacks import check_arguments
 from ..options import check_keywords
 from .blocking import BlockingRooms
 from .bus import Bus
-from .local import LocalBus
 from .hub import MAX_KNOWN_ROOMS
+from .local import LocalBus
 from .options import MAX_HISTORY, RoomKeywords, RoomLimits, RoomOptions
 from .registry import Registry
 from .room import Room

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import BusUnavailable, RoomLimit
 from .. import returning
-from ..frames import Decoder, pack_word
+from ..frames import WORD, Decoder, pack_word
 from .leadership import Leadership
 from .link import Link
 from .sequencer import NO
@@ -18,6 +18,9 @@ __all__ = ["Asks"]
 
 #: Seconds for which an answer is awaited that a leader may have sent before it was interrupted.
 DOUBT_TIME = 1.0
+
+#: How the body of a refusal begins, which has the text of a RoomLimit.
+REFUSED = b'["refused"'
 
 Frames = list[tuple[int, bytes]]
 
@@ -161,8 +164,12 @@ class Asks:
             ask.sent = False
             if not ask.waits:
                 self._fail([number])
+            return
+        frames = Decoder().feed(data)
+        if frames and frames[0][0] == WORD and frames[0][1].startswith(REFUSED):
+            self._end(number, RoomLimit(unpack_word(frames[0])[1]))
         else:
-            self._end(number, Decoder().feed(data))
+            self._end(number, frames)
 
     def _end(self, number: int, result: Frames | Exception) -> None:
         if (ask := self._asks.pop(number, None)) is None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from ...errors import RoomLimit
 from ..frames import (
     PUBLISH,
     WORD,
@@ -99,6 +100,9 @@ class Sequencer:
                         answer = method(process, *values)
                 if token and answer is not None:
                     self._send(process, token, answer)
+        except RoomLimit as error:
+            if token:
+                self._send(process, token, pack_word("refused", str(error)))
         except Exception:
             # For example, the process runs another version.
             logger.exception("a process has sent a frame that is not valid")
