@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 from ..aio.broadcast import Slow
-from .history import History
-from .hub import Info, Page, Present
+from .history import History, Page
+from .hub import Info, Present
 from .position import Message, Position, Publication
 
 __all__ = ["Bus", "Receiver"]

@@ -12,7 +12,7 @@ from itertools import count
 from ..errors import BusUnavailable
 from . import returning
 from .bus import Bus, Receiver
-from .hub import Page, page_after
+from .history import Page, page_after
 from .listening import Heard, Listening
 from .position import Position, Publication
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from .position import Message, Publication
+from .position import Message, Position, Publication
 
-__all__ = ["History", "Log", "size_of"]
+__all__ = ["MAX_BOUND", "History", "Log", "Page", "page_after", "size_of"]
 
 #: The frames between processes have 64 bits for a bound.
 MAX_BOUND = 1 << 63
@@ -81,6 +81,11 @@ class Log:
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def entries(self) -> Iterator[tuple[Publication, int, float]]:
+        """The publications, with their sizes and when they expire."""
+        return iter(self._entries)
+
     # What changes a log returns by how many bytes it has grown: less than 0 if it has shrunk.
 
     def append(self, publication: Publication, history: History, now: float) -> int:
@@ -123,3 +128,34 @@ class Log:
 
     def _drop_oldest(self) -> None:
         self.bytes -= self._entries.popleft().size
+
+
+class Page(NamedTuple):
+    """What the history of a room says about a position."""
+
+    #: The position of the room.
+    position: Position
+    #: Publications between the position that was asked for and the first one in ``publications``. None if
+    #: that number is unknown.
+    lost: int | None
+    #: The publications after it, in order, without holes. Not up to ``position`` if there was a limit.
+    publications: list[Publication]
+
+
+def page_after(
+    position: Position,
+    read: Callable[[int], Iterable[Publication]],
+    after: Position | None,
+    limit: int | None,
+) -> Page:
+    """Make the page of a room at ``position``; ``read(sequence)`` returns the kept publications after a number."""
+    if after is None or after.epoch != position.epoch or after.sequence > position.sequence:
+        start, lost = 0, None
+    else:
+        start, lost = after.sequence, 0
+    publications = list(islice(read(start), limit))
+    if lost is not None:
+        # Without publications, the history is empty.
+        first = publications[0].sequence if publications else position.sequence + 1
+        lost = first - start - 1
+    return Page(position, lost, publications)

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import heapq
 import secrets
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..errors import RoomLimit
-from .history import History, Log
+from .history import MAX_BOUND, History, Log, Page, page_after
 from .keys import OWN
 from .position import Message, Position, Publication
 
-__all__ = ["FORGET_TIME", "MAX_KNOWN_ROOMS", "Connection", "Hub", "Left", "Page", "Present", "page_after"]
+__all__ = [
+    "FORGET_TIME",
+    "MAX_KNOWN_ROOMS",
+    "Connection",
+    "Hub",
+    "Left",
+    "Present",
+    "State",
+    "StateOfKey",
+]
 
 #: Seconds for which the numbers of a room are kept after its last use. A member that returns
 #: later gets a gap of unknown size. Precedent: the 300 s of Centrifugo's memory engine.
@@ -60,16 +69,31 @@ class Left(NamedTuple):
     listener: Any
 
 
-class Page(NamedTuple):
-    """What the history of a room says about a position."""
+class StateOfKey(NamedTuple):
+    """A key that is present, for another hub."""
 
-    #: The position of the room.
-    position: Position
-    #: Publications between the position that was asked for and the first one in ``publications``. None if
-    #: that number is unknown.
-    lost: int | None
-    #: The publications after it, in order, without holes. Not up to ``position`` if there was a limit.
-    publications: list[Publication]
+    key: str
+    info: Info
+    listener: Any
+    #: The listener and the number of the connection with which it came.
+    first: tuple[Any, int]
+    #: Seconds until it leaves; infinite while it has a connection.
+    due: float
+    #: The connections: the listener, the number, and the seconds of grace if its process ends.
+    connections: list[tuple[Any, int, float]]
+
+
+class State(NamedTuple, Generic[Listener]):
+    """All of a room, for another hub."""
+
+    name: str
+    epoch: str
+    sequence: int
+    base: int
+    listeners: list[Listener]
+    keys: list[StateOfKey]
+    #: The history: each publication, and the seconds until it expires.
+    publications: list[tuple[Publication, float]]
 
 
 class _Key:
@@ -290,6 +314,42 @@ class Hub(Generic[Listener]):
             self._check_idle(name, room, now)
         return left
 
+    # -- another hub --------------------------------------------------------------------
+
+    def states(self, now: float) -> Iterator[State[Listener]]:
+        """All rooms, for :meth:`add` of another hub."""
+        for name, room in self._rooms.items():
+            keys = [
+                StateOfKey(
+                    key,
+                    entry.info,
+                    entry.listener,
+                    tuple(entry.first),
+                    entry.due - now,
+                    [(*connection, grace) for connection, grace in entry.connections.items()],
+                )
+                for key, entry in room.keys.items()
+            ]
+            kept = [(publication, expires - now) for publication, _, expires in room.log.entries]
+            yield State(name, room.epoch, room.sequence, room.base, [*room.listeners], keys, kept)
+
+    def add(self, state: State[Listener], now: float) -> None:
+        """Add a room of another hub."""
+        room = self._rooms[state.name] = _Room(state.epoch, state.sequence, state.base)
+        room.listeners.update(state.listeners)
+        for key in state.keys:
+            entry = room.keys[key.key] = _Key(Connection(*key.first))
+            entry.info, entry.listener, entry.due = key.info, key.listener, key.due + now
+            entry.connections = {Connection(*each): grace for *each, grace in key.connections}
+            if key.due < inf:
+                heapq.heappush(self._leaving, (entry.due, state.name, key.key))
+        for publication, seconds in state.publications:
+            # The bounds applied when it was published.
+            history = History(len(state.publications), seconds, MAX_BOUND - 1)
+            self._bytes += room.log.append(publication, history, now)
+            room.expires = now + seconds
+        self._check_idle(state.name, room, now)
+
     # -- inside -----------------------------------------------------------------------
 
     def _room(self, name: str, now: float) -> _Room[Listener]:
@@ -339,25 +399,6 @@ class Hub(Generic[Listener]):
 
 def _new_epoch() -> str:
     return secrets.token_urlsafe(6)
-
-
-def page_after(
-    position: Position,
-    read: Callable[[int], Iterable[Publication]],
-    after: Position | None,
-    limit: int | None,
-) -> Page:
-    """Make the page of a room at ``position``; ``read(sequence)`` returns the kept publications after a number."""
-    if after is None or after.epoch != position.epoch or after.sequence > position.sequence:
-        start, lost = 0, None
-    else:
-        start, lost = after.sequence, 0
-    publications = list(islice(read(start), limit))
-    if lost is not None:
-        # Without publications, the history is empty.
-        first = publications[0].sequence if publications else position.sequence + 1
-        lost = first - start - 1
-    return Page(position, lost, publications)
 
 
 def _present(key: str, entry: _Key) -> Present:

@@ -7,8 +7,8 @@ from math import inf
 
 from ..aio.broadcast import Slow
 from .bus import Bus, Receiver
-from .history import History
-from .hub import MAX_KNOWN_ROOMS, Connection, Hub, Info, Left, Page, Present
+from .history import History, Page
+from .hub import MAX_KNOWN_ROOMS, Connection, Hub, Info, Left, Present
 from .position import Message, Position
 
 __all__ = ["LocalBus"]

@@ -22,8 +22,8 @@ from .frames import (
     unpack_publication,
     unpack_published,
 )
-from .history import History
-from .hub import Info, Page, Present
+from .history import History, Page
+from .hub import Info, Present
 from .position import Message, Position, Publication
 
 __all__ = ["SupervisorBus"]

@@ -51,6 +51,7 @@ class NatsBus(FollowingBus):
         #: The positions of own publications that this process has not delivered yet. The history does not have
         #: their publisher.
         self._own: dict[tuple[str, Position], int] = {}
+        self._stops = False
         self._ticking: asyncio.Task[None] | None = None
 
     @property
@@ -61,6 +62,7 @@ class NatsBus(FollowingBus):
     async def start(self, receiver: Receiver) -> None:
         """See :meth:`Bus.start`."""
         self._receiver = receiver
+        self._stops = False
         self._loop = asyncio.get_running_loop()
         self._leadership = Leadership(
             self._place, self._link, self._process, self._max_history, self._on_leader
@@ -72,10 +74,11 @@ class NatsBus(FollowingBus):
 
     async def stop(self) -> None:
         """See :meth:`Bus.stop`."""
+        self._stops = True
         if self._ticking is not None:
             self._ticking.cancel()
         self._asks.ask("goodbye")
-        self._leadership.stop()
+        await self._leadership.stop()
         await self._link.stop()
         self._asks.stop()
 
@@ -182,6 +185,10 @@ class NatsBus(FollowingBus):
     def _on_inbox(self, name: str, reply: str, data: bytes, nobody: bool) -> None:
         if name == "who":
             self._leadership.on_answer(data, nobody)
+        elif name == "heritage":
+            self._leadership.on_heritage(data)
+        elif name == "lead":
+            self._leadership.on_lead(*unpack(data)[1:])
         elif name == "tell":
             self._told(*unpack(data))
         else:
@@ -205,7 +212,7 @@ class NatsBus(FollowingBus):
 
     def _on_leader(self, missed: bool) -> None:
         """The leader has given a sign of life; it may have missed what it was told before."""
-        if missed:
+        if missed and not self._stops:
             self._asks.interrupted()
             self._restore(announce=False)
             for state in self._rooms.values():

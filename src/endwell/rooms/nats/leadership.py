@@ -13,6 +13,9 @@ import random
 import secrets
 from collections.abc import Callable
 
+from ...aio.waiters import Waiters
+from ..frames import pack_word
+from .heritage import Heritage
 from .link import Link
 from .place import Place
 from .sequencer import NO, Sequencer
@@ -33,6 +36,8 @@ FOLLOW_TIME = 3.0
 SPREAD_TIME = 0.1
 #: Seconds between the claim of a process and the first number that it gives, for claims of a higher rank.
 SETTLE_TIME = 0.1
+#: Maximum seconds for which a leader that stops waits until the next one leads.
+HAND_OVER_TIME = 1.0
 
 
 class Leadership:
@@ -62,6 +67,10 @@ class Leadership:
         self._sequencer: Sequencer | None = None
         #: Its session, while it serves.
         self._serves = ""
+        #: Whether this process receives what a leader is asked. If it does not lead, it says so.
+        self._is_asked = False
+        self._heritage: Heritage | None = None
+        self._stepped_down = Waiters()
         #: When the leader was heard.
         self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -83,13 +92,47 @@ class Leadership:
     def disconnected(self) -> None:
         """The connection is lost."""
         self._session = self._serves = ""
+        self._is_asked = False
+        self._heritage = None
         self._cancel_timer()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Let another process lead, if this one does."""
         self._cancel_timer()
-        if self._serves:
-            self._link.send(self._place.subject("leader"), pack_resignation(self.rank))
+        if not self._may_serve() or self._sequencer is None:
+            return
+        self._serves = self._session = ""
+        self._link.unsubscribe(self._place.subject("who"))
+        left = self._sequencer.leave_all(self._loop.time(), self._link.max_payload)
+        if left is not None:
+            heir, parts = left
+            for part in parts:
+                self._send(heir, "heritage", part)
+            self._send(heir, "lead", pack_word("lead", *self.rank, len(parts)))
+            try:
+                async with asyncio.timeout(HAND_OVER_TIME):
+                    await self._stepped_down.wait()
+            except TimeoutError:
+                pass  # it has exited, too
+            else:
+                return
+        self._link.send(self._place.subject("leader"), pack_resignation(self.rank))
+
+    def on_heritage(self, part: bytes) -> None:
+        """The leader stops, and leaves this process the state of the rooms."""
+        if self._heritage is None:
+            self._heritage = Heritage()
+        self._heritage.add(part)
+
+    def on_lead(self, term: int, process: str, count: int) -> None:
+        """The leader has sent all parts. This process leads now."""
+        heritage, self._heritage = self._heritage, None
+        if (term, process) != self.rank or heritage is None or heritage.count != count:
+            return
+        self._begin()
+        assert self._sequencer is not None
+        self._sequencer.inherit(heritage, self._loop.time())
+        self._serve()
 
     def _ask_who(self) -> None:
         """Only a leader answers. NATS reports that there is none."""
@@ -156,10 +199,14 @@ class Leadership:
         if self._timer is None:
             self._timer = self._loop.call_later(random.uniform(0, SPREAD_TIME), self._claim)  # noqa: S311
 
-    def _claim(self) -> None:
+    def _begin(self) -> None:
+        self._cancel_timer()
         self.rank = Rank(self.rank.term + 1, self._process)
         self._session = ""
         self._sequencer = Sequencer(self.rank, self._max_history, self._send, self._spread)
+
+    def _claim(self) -> None:
+        self._begin()
         self._link.subscribe(self._place.subject("who"), self._on_who)
         self._beat()
         self._heard_at = self._loop.time()
@@ -173,7 +220,9 @@ class Leadership:
     def _serve(self) -> None:
         self._serves = secrets.token_urlsafe(6)
         self._link.subscribe(self._place.subject("who"), self._on_who)
-        self._link.subscribe(self._place.subject("ask", self._process), self._on_ask)
+        if not self._is_asked:
+            self._link.subscribe(self._place.subject("ask", self._process), self._on_ask)
+            self._is_asked = True
         self._beat()
 
     def _may_serve(self) -> bool:
@@ -188,12 +237,12 @@ class Leadership:
     def _pause(self) -> None:
         self._serves = self._session = ""
         self._link.unsubscribe(self._place.subject("who"))
-        self._link.unsubscribe(self._place.subject("ask", self._process))
 
     def _step_down(self) -> None:
         if self._sequencer is not None:
             self._pause()
             self._sequencer = None
+            self._stepped_down.wake()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

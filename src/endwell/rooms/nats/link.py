@@ -102,7 +102,6 @@ class Link(ReturningLink):
 
     async def _open(self) -> None:
         self._failed = self._loop.create_future()
-        self._closed = asyncio.Event()
         self._client = Client()
 
         async def failed(error: Exception) -> None:
@@ -113,7 +112,6 @@ class Link(ReturningLink):
                 self._failed.set_exception(error)
 
         async def closed() -> None:
-            self._closed.set()
             await failed(ConnectionError("the connection was lost"))
 
         try:
@@ -170,16 +168,17 @@ class Link(ReturningLink):
             return
         if self._failed.done() and not self._failed.cancelled():
             self._failed.exception()
-        # Not close() alone, which waits for the peer to read what is pending.
+        # Not close() alone: it waits until the peer has read what is pending, and leaves tasks behind if it fails.
         client._pending.clear()
         client._pending_data_size = 0
+        for subscription in client._subs.values():
+            subscription._stop_processing()
         writer = getattr(client._transport, "_io_writer", None)
         if writer is not None:
             returning.abort(writer)
         with suppress(Exception):
             async with asyncio.timeout(CLOSE_TIME):
                 await client.close()
-                await self._closed.wait()
 
     # -- the work while connected ------------------------------------------------------
 

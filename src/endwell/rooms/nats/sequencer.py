@@ -21,6 +21,7 @@ from ..frames import (
 from ..hub import Connection, Hub, Left
 from ..listening import Heard
 from ..position import Position
+from .heritage import Heritage, pack_heritage
 from .words import Rank, pack_heard, pack_page
 
 __all__ = ["LEASE_TIME", "NO", "Sequencer"]
@@ -29,6 +30,8 @@ logger = logging.getLogger("endwell.rooms")
 
 #: Seconds without a sign of life after which the connections of a process are removed.
 LEASE_TIME = 10.0
+#: Seconds without a sign of life for which a process may become the next leader.
+ALIVE_TIME = 2.0
 #: Maximum number of publications in one answer.
 PAGE = 1000
 
@@ -119,6 +122,21 @@ class Sequencer:
     def extend_leases(self, now: float) -> None:
         """This process may have missed the signs of life of others."""
         self._processes = dict.fromkeys(self._processes, now)
+
+    # -- another leader ----------------------------------------------------------------
+
+    def leave_all(self, now: float, size: int) -> tuple[str, list[bytes]] | None:
+        """Choose the next leader, and return what it must know. None if it begins without that."""
+        self._now = now
+        self._goodbye(self.rank.process)
+        # The newest process, because an older one may be about to exit.
+        alive = [process for process, heard in self._processes.items() if heard + ALIVE_TIME > now]
+        parts = pack_heritage(self._hub, now, size) if alive else None
+        return None if parts is None else (alive[-1], parts)
+
+    def inherit(self, heritage: Heritage, now: float) -> None:
+        """Begin with what another leader has left."""
+        heritage.fill(self._hub, now)
 
     def renew_all(self) -> None:
         """Give all rooms another epoch, because another process has numbered publications, too."""
