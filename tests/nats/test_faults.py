@@ -6,20 +6,7 @@ from endwell.rooms.nats import NatsBus
 from tests.pair import until
 from tests.rooms.witness import Witnesses
 
-
-def leader_of(buses):
-    """The bus that numbers the publications."""
-    (leader,) = [bus for bus in buses if bus._leadership._serves]
-    return leader
-
-
-def follower_of(buses):
-    return next(bus for bus in buses if not bus._leadership._serves)
-
-
-def cut(bus):
-    """The network cuts one connection."""
-    bus._link._client._transport._io_writer.transport.abort()
+from .faults import cut, follower_of, leader_of
 
 
 async def crash(nats, buses):

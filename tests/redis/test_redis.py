@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -17,6 +16,7 @@ from endwell.rooms.redis import presence
 from endwell.rooms.redis.scripts import CONFIRM, END, ENTER, LEAVE
 from tests.pair import until, within
 from tests.rooms.house import house
+from tests.rooms.two import is_up, two
 
 from .server import shared_server
 
@@ -31,47 +31,6 @@ def quick(monkeypatch):
     """Short intervals: the tests wait for the events that they cause."""
     monkeypatch.setattr(presence, "RENEW_INTERVAL", 0.05)
     monkeypatch.setattr(following, "RETRY_INTERVAL", 0.05)
-
-
-class Two:
-    """Two servers with a member each, and what the members were told."""
-
-    def __init__(self, made, clients):
-        self.made, self.clients = made, clients
-        self.gaps = [[], []]
-        self.got = [[], []]
-        self.rooms = [made.room(number) for number in (0, 1)]
-        self.buses = [server.rooms._registry.bus for server in made.servers]
-
-    def all_got(self, *messages):
-        return all(set(messages) <= {*got} for got in self.got)
-
-
-@asynccontextmanager
-async def two(url, **options):
-    async with house(2, url, **options) as made:
-        clients = [(await made.joined(number, key=f"user{number}"))[0] for number in (0, 1)]
-        pair = Two(made, clients)
-        tasks = []
-        for number, server in enumerate(made.servers):
-
-            @server.rooms.on_gap
-            def on_gap(room, gap, number=number):
-                pair.gaps[number].append(gap)
-
-            async def read(number=number):
-                async for message in clients[number]:
-                    pair.got[number].append(message)
-
-            tasks.append(asyncio.create_task(read()))
-        yield pair
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def is_up(pair):
-    return all(bus.is_connected for bus in pair.buses)
 
 
 # -- Redis ends and comes back ----------------------------------------------------------

@@ -139,7 +139,8 @@ class ReturningLink(ABC):
     def unavailable(self, *, sent: bool) -> str:
         """The text of an error."""
         what = "the message may have been sent" if sent else "nothing was sent"
-        return f"{self._server} is not available ({self._problem}); {what}"
+        problem = "there is no answer" if self.connected else self._problem
+        return f"{self._server} is not available ({problem}); {what}"
 
 
 class _Deaf(Exception):

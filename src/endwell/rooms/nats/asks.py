@@ -81,7 +81,7 @@ class Asks:
         self._asks[number] = ask
         self._size += len(frame)
         if self._timer is None:
-            self._timer = self._loop.call_at(ask.due, self._expire)
+            self._set_timer()
         self._try(number, ask)
         return ask.future
 
@@ -192,7 +192,11 @@ class Asks:
         self._timer = None
         self._expire_until(self._loop.time())
         if self._asks:
-            self._timer = self._loop.call_at(min(ask.due for ask in self._asks.values()), self._expire)
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        due = min(ask.due for ask in self._asks.values())
+        self._timer = self._loop.call_at(due, self._expire)
 
     def _expire_until(self, due: float) -> None:
         self._fail([number for number, ask in self._asks.items() if ask.due <= due])

@@ -187,7 +187,8 @@ class Leadership:
         if self._may_serve() and self._sequencer is not None:
             self._sequencer.tick(self._loop.time())
             self._beat()
-        elif self._loop.time() - self._heard_at > FOLLOW_TIME:
+        elif self._loop.time() - self._heard_at > FOLLOW_TIME and self._link.silence <= LEAD_TIME:
+            # The leader is not heard, and this process hears.
             self._claim_soon()
 
     def _beat(self) -> None:

@@ -107,8 +107,8 @@ class Link(ReturningLink):
         async def failed(error: Exception) -> None:
             # One connection at a time, without the package's own reconnecting: it sends what was published
             # meanwhile, although its caller was told that nothing was sent.
-            self._problem = str(error) or repr(error)
             if not self._failed.done():
+                self._problem = str(error) or repr(error)
                 self._failed.set_exception(error)
 
         async def closed() -> None:
