@@ -215,8 +215,7 @@ async def test_a_leader_that_stops_leaves_everything_to_the_next_one(shared):
     await witnesses.end()
 
 
-async def test_a_leader_that_crashes_is_replaced_and_members_are_told(shared, quick, monkeypatch):
-    monkeypatch.setattr(sequencer, "LEASE_TIME", 0.5)
+async def test_a_leader_that_crashes_is_replaced_and_members_are_told(shared, quick):
     async with house(3, shared.url) as made:
         buses = [server.rooms._registry.bus for server in made.servers]
         await made.room(0).position()
@@ -334,6 +333,19 @@ async def test_a_key_leaves_though_the_leader_that_knew_it_has_ended(shared, qui
         assert await made.room(number).presence() == []
 
 
+async def test_a_key_that_comes_and_leaves_while_nats_is_away_is_told_of_both(nats):
+    async with house(1, nats.url) as made:
+        bus = made.servers[0].rooms._registry.bus
+        nats.kill()
+        await until(lambda: not bus.is_connected)
+        bus.enter("a", 1, "ada", {}, 0.0)
+        bus.leave("a", 1, "ada", 0.0)
+        nats.start()
+        await until(lambda: len(made.events) == 2)
+        assert [event for _, event, _, _ in made.events] == ["joined", "left"]
+        await until(lambda: not bus._presence._untold and not bus._presence._leaving)
+
+
 async def test_a_key_that_comes_again_elsewhere_is_not_told_to_have_left(shared):
     async with house(2, shared.url, grace=60.0) as made:
         ws, _ = await made.joined(0, key="ada")
@@ -368,6 +380,17 @@ async def test_a_history_that_is_larger_than_a_message_of_nats_comes_in_parts(sh
             await room.publish(message)
         assert [each.message for each in await made.room(1).history(start)] == messages
         assert [each.message for each in await made.room(1).history(start, 7)] == messages[:7]
+
+
+async def test_a_limit_of_the_leader_is_an_error_of_the_call(shared, monkeypatch):
+    async with house(2, shared.url) as made:
+        await made.joined(0)
+        leader = leader_of([server.rooms._registry.bus for server in made.servers])
+        leader._leadership._sequencer._hub._max_rooms = 1
+        for number in (0, 1):
+            with pytest.raises(RoomLimit, match="max_known_rooms"):
+                await made.room(number, "another").publish("x")
+        assert (await made.room(1).publish("x")).position.sequence == 1
 
 
 async def test_long_and_strange_names_of_rooms_are_apart(shared):

@@ -344,6 +344,8 @@ class Hub(Generic[Listener]):
             if key.due < inf:
                 heapq.heappush(self._leaving, (entry.due, state.name, key.key))
         for publication, seconds in state.publications:
+            if seconds <= 0:
+                continue
             # The bounds applied when it was published.
             history = History(len(state.publications), seconds, MAX_BOUND - 1)
             self._bytes += room.log.append(publication, history, now)

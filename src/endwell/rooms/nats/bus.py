@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from ...aio.broadcast import Slow
+from .. import returning
 from ..bus import Receiver
 from ..following import FollowingBus
 from ..frames import Publish, Shared, pack_publish, pack_word, unpack_published
@@ -69,8 +70,14 @@ class NatsBus(FollowingBus):
         )
         self._asks = Asks(self._link, self._leadership, self._octets)
         self._presence = Presence(receiver, self._asks.ask)
+        self._led = asyncio.Event()
         await self._link.start()
         self._ticking = self._loop.create_task(self._tick())
+        try:
+            async with asyncio.timeout(returning.WAIT_TIME if self.is_connected else 0):
+                await self._led.wait()
+        except TimeoutError:
+            pass  # calls wait for a leader
 
     async def stop(self) -> None:
         """See :meth:`Bus.stop`."""
@@ -212,6 +219,7 @@ class NatsBus(FollowingBus):
 
     def _on_leader(self, missed: bool) -> None:
         """The leader has given a sign of life; it may have missed what it was told before."""
+        self._led.set()
         if missed and not self._stops:
             self._asks.interrupted()
             self._restore(announce=False)

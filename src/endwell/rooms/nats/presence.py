@@ -55,7 +55,7 @@ class Presence:
     def enter(self, room: str, connection: int, entry: Entry) -> None:
         """A connection has come."""
         self._rooms[room][connection] = entry
-        self._leaving.pop((room, entry.key), None)
+        self._forget(room, entry.key)
         self._untold.add((room, connection))
         self._enter(room, connection, entry)
 
@@ -68,8 +68,6 @@ class Presence:
             self._leaving[room, key] = _Leaving(connection, entry.info, self._loop.time() + grace)
             reply = self._ask("leave", room, connection, key, grace)
             reply.add_done_callback(partial(self._has_left, room, key))
-            # After the answer to its coming, nothing is to be told of a connection that has left.
-            reply.add_done_callback(lambda _: self._untold.discard((room, connection)))
 
     def restore(self, *, announce: bool) -> None:
         """Tell the leader again who is here. With ``announce``, the callbacks were told that they have left."""
@@ -79,18 +77,25 @@ class Presence:
                     self._untold.add((room, connection))
                 self._enter(room, connection, entry)
         for (room, key), (connection, info, due) in self._leaving.items():
+            if (room, connection) in self._untold:
+                # It has come and left without a leader: both are to be told.
+                self._enter(room, connection, Entry(key, info, 0.0))
             grace = max(due - self._loop.time(), MIN_GRACE)
             reply = self._ask("leaving", room, connection, key, info, grace)
             reply.add_done_callback(partial(self._has_left, room, key))
 
     def stays(self, room: str, key: str) -> None:
         """A key has come again, in another process."""
-        self._leaving.pop((room, key), None)
+        self._forget(room, key)
 
     def went(self, room: str, key: str, info: Info) -> None:
         """A key has left, whose last connection was one of this process, or of one that has ended."""
-        self._leaving.pop((room, key), None)
+        self._forget(room, key)
         self._receiver.went(room, Present(key, info, 0))
+
+    def _forget(self, room: str, key: str) -> None:
+        if (leaving := self._leaving.pop((room, key), None)) is not None:
+            self._untold.discard((room, leaving.connection))
 
     def _enter(self, room: str, connection: int, entry: Entry) -> None:
         reply = self._ask("enter", room, connection, entry.key, entry.info, entry.grace)
@@ -110,6 +115,6 @@ class Presence:
         (word,) = reply.result()
         leaving = self._leaving.get((room, key))
         if word == "stays":
-            self._leaving.pop((room, key), None)
+            self._forget(room, key)
         elif word == "gone" and leaving is not None:
             self.went(room, key, leaving.info)
