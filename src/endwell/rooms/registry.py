@@ -259,8 +259,9 @@ class Registry:
         if (reserved := self.reserved.get(room)) is not None:
             reserved.lost(room, lost, position)
         elif (known := self._rooms.get(room)) is not None:
-            number = "an unknown number of" if lost is None else lost
-            logger.warning("the room %r has lost %s publications for this process", room, number)
+            if not known.is_reserved:
+                number = "an unknown number of" if lost is None else lost
+                logger.warning("the room %r has lost %s publications for this process", room, number)
             known._lost(lost, position)
 
     def tell_gap(self, room: Room, gap: Gap) -> bool:

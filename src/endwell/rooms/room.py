@@ -385,7 +385,7 @@ class Room:
         told = self._registry.tell_gap(self, Gap(lost, 0))
         # Coroutine functions take their first step before.
         asyncio.get_running_loop().call_soon(self._has_told)
-        if not told:
+        if not told and not self.is_reserved:
             for member in self._members.all():
                 cause = Cause.ROOM_GAP
                 begin_close(member._engine, cause, CloseCode.TRY_AGAIN_LATER, LOST.reason(cause.meaning))
@@ -402,7 +402,8 @@ def _is_before(own: Position | None, position: Position) -> bool:
 class UserRoom(Room):
     """The room of one user: see :meth:`Rooms.user`. The current connection of the user is a member.
 
-    With a bus, it becomes one when it joins the sessions. Otherwise it does with the first publication.
+    With a bus, it becomes one when it joins the sessions. Otherwise it does with the first publication. It is not
+    closed if publications are lost, because most applications that have sessions publish nothing here.
     """
 
     async def publish(

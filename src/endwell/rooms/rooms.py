@@ -135,7 +135,8 @@ class Rooms:
         The members are the connections with which :meth:`Sessions.join` was called with this key, in all
         processes. Of the :class:`Receipt`, ``workers`` is 0 if the user has no connection. Without a
         :class:`Server` there are no sessions, so the members are the connections that :meth:`Room.join` this room.
-        :meth:`configure` has no effect on it.
+        :meth:`configure` has no effect on it. If the bus loses publications, :meth:`on_gap` is called, and the
+        members are not closed.
 
         Args:
             key: The key of the user in the sessions: a ``str``, an ``int``, or a tuple of these.

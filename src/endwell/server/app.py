@@ -762,8 +762,8 @@ class Server:
         try:
             self._dispatcher.drain_run = None
             # The tasks that on_start creates, and on_stop ends, may publish.
-            registry = registry_of(self.rooms)
-            async with self.rooms, connected(self.sessions, registry), self._revocations.connected(registry):
+            revoking = self._revocations.connected(registry_of(self.rooms))
+            async with connected(self.sessions, self.rooms), revoking:
                 await start(self._start_callbacks, self._dispatcher.threads)
                 try:
                     async with self._listening(listen, ssl, plan, should_defer):

@@ -24,6 +24,7 @@ from ..rooms.position import Position, Publication
 from ..rooms.registry import Registry
 from ..rooms.room import UserRoom
 from ..sync.executor import SerialExecutor
+from ..sync.portal import Portal
 
 __all__ = ["Claims", "Holder"]
 
@@ -120,6 +121,7 @@ class Claims:
     """
 
     def __init__(self, registry: Registry, sessions: Holder) -> None:
+        self._loop = asyncio.get_running_loop()
         self._registry = registry
         self._bus = registry.bus
         self._sessions = sessions
@@ -128,13 +130,9 @@ class Claims:
         #: The keys whose claim is to be sent, in order.
         self._unsent: dict[str, None] = {}
         self._wake = asyncio.Event()
+        # It listens from the first connection on, so sessions that are not used cost nothing.
         self._runs = self._listens = False
         self._tasks: set[asyncio.Task[None]] = set()
-
-    def start(self) -> None:
-        """Begin. It listens from the first connection on, so sessions that are not used cost nothing."""
-        self._loop = asyncio.get_running_loop()
-        self._registry.reserved[SESSIONS] = self
 
     def stop(self) -> None:
         """End it. All connections have ended."""
@@ -144,7 +142,6 @@ class Claims:
             if known.timer is not None:
                 known.timer.cancel()
         self._known.clear()
-        del self._registry.reserved[SESSIONS]
         if self._listens:
             self._bus.ignore(SESSIONS)
 
@@ -316,6 +313,6 @@ class Claims:
             ending, executor = None, None
             if present.info.get("blocks"):
                 executor = self._sessions._executor_of(
-                    lambda: SerialExecutor(self._registry.portal.callbacks)
+                    lambda: SerialExecutor(Portal.of(self._loop).callbacks)
                 )
         self._sessions._tell_left(unpack_key(present.key), ending, executor)

@@ -17,6 +17,7 @@ from ..ending import Cause, Ending
 from ..errors import ConcurrencyError
 from ..rooms.keys import SESSIONS, pack_key
 from ..rooms.registry import Registry
+from ..rooms.rooms import Rooms, registry_of
 from ..sync.executor import SerialExecutor
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..sync.websocket import bridge_of
@@ -310,32 +311,35 @@ class BlockingSessions:
 
 
 @asynccontextmanager
-async def connected(sessions: Sessions, registry: Registry) -> AsyncIterator[None]:
-    """Connect the sessions of a server by the bus of its rooms, while the block runs.
+async def connected(sessions: Sessions, rooms: Rooms) -> AsyncIterator[None]:
+    """Use the rooms of a server, and connect its sessions by their bus, while the block runs.
 
     Of several servers with the same rooms, the sessions of the first one are connected. Those of the others are
     sessions of one process.
     """
-    if not registry.bus.is_shared:
-        registry.finders.append(sessions.get)
-        try:
+    registry = registry_of(rooms)
+    if registry.bus.is_shared and SESSIONS in registry.reserved:
+        async with rooms:
             yield
-        finally:
-            registry.finders.remove(sessions.get)
         return
-    if SESSIONS in registry.reserved:
-        yield
-        return
-    claims = Claims(registry, sessions)
-    claims.start()
-    registry.finders.append(sessions.get)
-    sessions._claims, sessions._registry = claims, registry
+    # The bus may tell of keys that have left as soon as it is connected.
+    claims = Claims(registry, sessions) if registry.bus.is_shared else None
+    if claims is not None:
+        registry.reserved[SESSIONS] = claims
     try:
-        yield
+        async with rooms:
+            registry.finders.append(sessions.get)
+            sessions._claims, sessions._registry = claims, registry
+            try:
+                yield
+            finally:
+                registry.finders.remove(sessions.get)
+                sessions._claims = sessions._registry = None
+                if claims is not None:
+                    claims.stop()
     finally:
-        sessions._claims = sessions._registry = None
-        registry.finders.remove(sessions.get)
-        claims.stop()
+        if claims is not None:
+            del registry.reserved[SESSIONS]
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
