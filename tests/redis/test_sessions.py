@@ -7,10 +7,11 @@ import pytest
 from endwell.rooms.redis import bus as bus_module
 from endwell.rooms.redis import link as link_module
 from endwell.rooms.redis import presence
-from endwell.server import claims
+from endwell.server import claims, places
 from tests.face import ASYNCIO
 from tests.pair import until, within
 from tests.rooms.house import house
+from tests.rooms.test_places import attempt, held_by, open_at
 from tests.rooms.test_sessions import Hall
 
 from .server import shared_server
@@ -81,3 +82,48 @@ async def test_the_keys_of_a_process_that_ends_leave_in_another_one(shared, quic
         link._task.cancel()
         await until(lambda: (0, "left", "ada") in place.events)
         assert place.endings == [None]
+
+
+async def test_the_places_of_a_process_that_ends_are_given_back_with_its_lease(shared, quick, monkeypatch):
+    monkeypatch.setattr(presence, "LEASE_TIME", 1.0)
+    async with house(2, shared.url, 2) as made:
+        assert (await attempt(made, 0)).is_open
+        assert (await attempt(made, 1)).is_open
+        assert await attempt(made, 0) == 503
+        link = made.servers[1].rooms._registry.bus._link
+        link._task.cancel()
+        while await attempt(made, 0) == 503:
+            pass
+        # The place of a process that renews its lease stays its own.
+        assert await attempt(made, 0) == 503
+        assert len(made.servers[0].connections) == 2
+
+
+async def hold(ws):
+    await ws.wait_closed()
+
+
+@pytest.mark.parametrize("data", [True, False])
+async def test_while_redis_is_away_new_connections_are_refused_and_the_others_count_afterwards(
+    redis, quick, monkeypatch, data
+):
+    monkeypatch.setattr(places, "RETRY_INTERVAL", 0.05)
+    async with house(2, redis.url, 4) as made:
+        for server in made.servers:
+            # A handler that needs no room.
+            server.websocket("/hold/on")(hold)
+        for number in (0, 0, 1):
+            assert (await attempt(made, number, "/hold/on")).is_open
+        redis.kill(data=data)
+        buses = [server.rooms._registry.bus for server in made.servers]
+        await until(lambda: not any(bus.is_connected for bus in buses))
+        monkeypatch.setattr(link_module, "WAIT_TIME", 0.05)
+        assert await attempt(made, 0, "/hold/on") == await attempt(made, 1, "/hold/on") == 503
+        assert open_at(made) == held_by(made) == 3
+        monkeypatch.setattr(link_module, "WAIT_TIME", 60.0)
+        redis.start()
+        key = buses[0]._link.place.prefix + "connections"
+        await until(lambda: all(bus.is_connected for bus in buses) and redis.ask("HLEN", key) == b":2")
+        assert (await attempt(made, 0, "/hold/on")).is_open
+        assert await attempt(made, 0, "/hold/on") == await attempt(made, 1, "/hold/on") == 503
+        assert open_at(made) == 4

@@ -136,12 +136,12 @@ class House:
 
 
 @asynccontextmanager
-async def house(count: int, bus: str, **options: Any) -> AsyncIterator[House]:
-    """``count`` servers; with the bus "local" there is one. ``bus`` may be a URL."""
+async def house(count: int, bus: str, limit: int | None = None, **options: Any) -> AsyncIterator[House]:
+    """``count`` servers; with the bus "local" there is one. ``bus`` may be a URL. ``limit`` is max_connections."""
     pump, faulty = Pump(), FaultyBus()
     place = SERVERS[bus]().url if bus in SERVERS else bus
     url = f"{place}?prefix={secrets.token_hex(4)}" if ":" in place else None
-    servers = [endwell.Server(compression=None, bus=url) for _ in range(count)]
+    servers = [endwell.Server(compression=None, bus=url, max_connections=limit) for _ in range(count)]
     for server in servers:
         server.rooms.configure("*", **{"history": KEPT, "grace": 0.05, **options})
         if bus == "faulty":

@@ -14,7 +14,7 @@ from weakref import WeakSet
 from ..options import Options
 from ..protocol.connection import Connection
 from .acceptor import Acceptor
-from .admission import Admission, Permit
+from .admission import Admission, Permit, Places
 from .bind import unlink
 from .choice import driver_of
 from .exchange import Application, Exchange, Site
@@ -37,6 +37,8 @@ YIELD_TIME = 0.005
 #: descriptors: accepting again immediately would only spin. New connections wait in the kernel's queue
 #: meanwhile. Precedent: asyncio's ACCEPT_RETRY_DELAY.
 RETRY_DELAY = 0.25
+#: Maximum number of connections that wait for a place. Others stay in the kernel's queue meanwhile.
+MAX_WAITING = 128
 #: Seconds between checks whether all openings are done.
 POLL_INTERVAL = 0.01
 
@@ -64,6 +66,7 @@ class Listener(Site):
         super().__init__(options, tls, application, connections)
         self.socks = socks
         self._admission = Admission(options)
+        self._places: Places | None = None
         #: Called with the peer's address and the reason if a connection has no valid preamble.
         self.refused: Callable[[object, str], object] | None = None
         self._exhausted = False
@@ -76,6 +79,10 @@ class Listener(Site):
             set_user_timeout(sock, options)
             limit_unsent_bytes(sock)
             self._watch(sock)
+
+    def share(self, places: Places) -> None:
+        """Have ``max_connections`` hold for the connections of several processes."""
+        self._places = self._admission.places = places
 
     def close(self) -> None:
         """Stop listening. Existing connections continue, but wait for no further request."""
@@ -124,6 +131,9 @@ class Listener(Site):
 
     def _accept(self, listening: _socket.socket) -> None:
         accepts = ACCEPTS
+        if self._places is not None and self._places.waiting >= MAX_WAITING:
+            self._pause(listening, YIELD_TIME)
+            return
         if self._should_defer is not None and self.reactor.has_readers:
             # Not twice in a row: the other processes may be busier than their numbers say.
             self._deferred = not self._deferred and self._should_defer(len(self.openings))
@@ -147,23 +157,31 @@ class Listener(Site):
             if self.idle and self._admission.is_full(address):
                 self._make_room(address)
             permit = self._admission.admit(address)
-            if permit is None:
+            if permit is not None:
+                self._admitted(sock, address, permit)
+            elif self._places is None:
                 sock.close()
-                continue
-            if self.options.proxy_protocol and self.reactor.memory is None:
-                self.openings.add(_Preceded(self, sock, address, permit))
             else:
-                self._begin(sock, address, permit)
+                self.openings.add(_Asking(self, sock, address, self._places))
 
-    def _make_room(self, address: object) -> None:
+    def _admitted(self, sock: _socket.socket, address: object, permit: Permit) -> None:
+        if self.options.proxy_protocol and self.reactor.memory is None:
+            self.openings.add(_Preceded(self, sock, address, permit))
+        else:
+            self._begin(sock, address, permit)
+
+    def _make_room(self, address: object) -> bool:
         """Close a connection that only waits for another request, if it takes the place of the new one.
+
+        Returns whether there was one.
 
         Precedent: nginx closes idle connections when ``worker_connections`` is reached.
         """
         for exchange in self.idle:
             if self._admission.makes_room(exchange.permit, address):
                 exchange.abort()
-                return
+                return True
+        return False
 
     def _begin(self, sock: _socket.socket, address: object, permit: Permit) -> None:
         try:
@@ -176,6 +194,36 @@ class Listener(Site):
             return
         self.openings.add(exchange)
         exchange.begin()
+
+
+class _Asking:
+    """A connection that waits for a place; one of the openings until then."""
+
+    def __init__(self, listener: Listener, sock: _socket.socket, address: object, places: Places) -> None:
+        self._listener = listener
+        self._sock = sock
+        self._address = address
+        self._places = places
+        self._task = listener.loop.create_task(self._ask())
+
+    def unsent(self) -> int:
+        """Return 0: nothing is sent before the answer."""
+        return 0
+
+    def abort(self) -> None:
+        """Close the connection."""
+        self._listener.openings.discard(self)
+        self._task.cancel()
+        self._sock.close()
+
+    async def _ask(self) -> None:
+        listener, address = self._listener, self._address
+        permit = await listener._admission.ask(self._places, address, listener._make_room)
+        listener.openings.discard(self)
+        if permit is None:
+            self._sock.close()
+        else:
+            listener._admitted(self._sock, address, permit)
 
 
 class _Preceded:

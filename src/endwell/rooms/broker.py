@@ -142,6 +142,7 @@ class Broker:
             "leave": self._leave,
             "presence": self._presence,
             "told": self._told,
+            "reserve": self._reserve,
         }
 
     @property
@@ -252,6 +253,9 @@ class Broker:
     def _presence(self, link: Link, call: int, room: str) -> None:
         present = [[each.key, each.info, each.connections] for each in self._hub.presence(room)]
         link.write(pack_word("answer", call, present))
+
+    def _reserve(self, link: Link, call: int, held: int, wanted: int, limit: int) -> None:
+        link.write(pack_word("answer", call, self._hub.reserve(link, held, wanted, limit)))
 
     def _tell(self, left: list[Left]) -> None:
         for each in left:

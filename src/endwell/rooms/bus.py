@@ -49,6 +49,9 @@ class Bus(ABC):
 
     #: Whether it connects several processes.
     is_shared = True
+    #: Whether it counts the connections of all processes, by :meth:`reserve`. Otherwise the limit of their number
+    #: holds for each process.
+    can_reserve = False
 
     @property
     def is_connected(self) -> bool:
@@ -104,6 +107,25 @@ class Bus(ABC):
     @abstractmethod
     def leave(self, room: str, connection: int, key: str, grace: float) -> None:
         """A connection of this process has left a room. The key leaves ``grace`` seconds after its last one."""
+
+    async def reserve(self, held: int, wanted: int, limit: int) -> tuple[int, int]:
+        """Ask for ``wanted`` more connections, so that all processes together have at most ``limit``.
+
+        One call at a time. What this process had before the call, beyond ``held``, is given back. If the process
+        ends, all is given back. Default: not implemented, and :attr:`can_reserve` is False.
+
+        Args:
+            held: Number of connections that this process has.
+            wanted: Number of connections that it wants in addition.
+            limit: The limit for all processes.
+
+        Returns:
+            How many more this process may have, and how many all processes have then.
+
+        Raises:
+            BusUnavailable: The bus is not available. What was asked for may count until the next call.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     async def presence(self, room: str) -> list[Present]:

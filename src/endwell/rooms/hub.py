@@ -148,6 +148,8 @@ class Hub(Generic[Listener]):
         #: Rooms without listeners and keys, and when they were last used. The oldest one is the first.
         self._idle: dict[str, float] = {}
         self._leaving: list[tuple[float, str, str]] = []
+        #: How many connections each listener has reserved.
+        self._reserved: dict[Listener, int] = {}
 
     # -- publications -------------------------------------------------------------
 
@@ -212,6 +214,7 @@ class Hub(Generic[Listener]):
     def remove(self, listener: Listener, now: float, keep: Kept = ((), ())) -> list[Left]:
         """Remove a listener whose process has ended, with all its connections, except those in ``keep``."""
         left: list[Left] = []
+        self._reserved.pop(listener, None)
         for name, room in list(self._rooms.items()):
             if name not in keep[0]:
                 room.listeners.discard(listener)
@@ -276,6 +279,16 @@ class Hub(Generic[Listener]):
         """The keys that are present in a room, in the order in which they came."""
         room = self._rooms.get(name)
         return [] if room is None else [_present(key, entry) for key, entry in room.keys.items()]
+
+    # -- the number of connections -------------------------------------------------------
+
+    def reserve(self, listener: Listener, held: int, wanted: int, limit: int) -> tuple[int, int]:
+        """See :meth:`endwell.rooms.bus.Bus.reserve`."""
+        self._reserved[listener] = held
+        total = sum(self._reserved.values())
+        granted = max(0, min(wanted, limit - total))
+        self._reserved[listener] += granted
+        return granted, total + granted
 
     # -- time -------------------------------------------------------------------------
 

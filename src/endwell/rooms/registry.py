@@ -27,7 +27,8 @@ from .hub import Info, Present
 from .keys import RESERVED, USER, unpack_key, user_room_name
 from .options import RoomLimits, RoomOptions
 from .position import Gap, Message, Position, Publication
-from .room import Room, UserRoom
+from .room import Room
+from .user import UserRoom
 
 __all__ = ["Registry"]
 

@@ -12,7 +12,7 @@ from ..aio.waiters import Waiters
 from ..aio.websocket import WebSocket, begin_close
 from ..codes import CloseCode
 from ..ending import Cause
-from ..errors import BusUnavailable, ConnectionClosed, RoomLimit
+from ..errors import BusUnavailable, RoomLimit
 from ..wire.codec import Buffer
 from .hub import Present
 from .keys import RESERVED
@@ -24,7 +24,7 @@ from .tail import Tail
 if TYPE_CHECKING:
     from .registry import Registry
 
-__all__ = ["Room", "UserRoom"]
+__all__ = ["Room"]
 
 #: Number of publications that are read from the history at a time.
 PAGE = 100
@@ -397,31 +397,6 @@ class Room:
 
 def _is_before(own: Position | None, position: Position) -> bool:
     return own is not None and own.epoch == position.epoch and own.sequence < position.sequence
-
-
-class UserRoom(Room):
-    """The room of one user: see :meth:`Rooms.user`. The current connection of the user is a member.
-
-    With a bus, it becomes one when it joins the sessions. Otherwise it does with the first publication. It is not
-    closed if publications are lost, because most applications that have sessions publish nothing here.
-    """
-
-    async def publish(
-        self, message: str | Buffer, *, exclude: AnyWebSocket | None = None, slow: Slow = "skip"
-    ) -> Receipt:
-        """See :meth:`Room.publish`."""
-        self._registry.check()
-        for ws in self._registry.connections_of(self):
-            if self._members.get(engine_of(ws)) is None:
-                await self.follow(ws)
-        return await super().publish(message, exclude=exclude, slow=slow)
-
-    async def follow(self, ws: AnyWebSocket) -> None:
-        """Make the connection of the user a member, unless it is one or has ended. Raises BusUnavailable."""
-        try:
-            await self.join(ws)
-        except (ConnectionClosed, ValueError):
-            pass  # it is closing, or it is a member already
 
 
 async def _resend(membership: Membership, publication: Publication) -> bool:

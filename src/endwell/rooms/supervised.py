@@ -35,8 +35,9 @@ class SupervisorBus(Bus, asyncio.Protocol):
     The numbers and the history are in the supervisor's process, so they outlive every worker.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, can_reserve: bool = True) -> None:
         self._sock = sock
+        self.can_reserve = can_reserve
         self._decoder = Decoder()
         self._numbers = count(1)
         #: The calls that wait for an answer.
@@ -124,6 +125,13 @@ class SupervisorBus(Bus, asyncio.Protocol):
         number, answer = self._call()
         self._send(pack_word("presence", number, room))
         return [Present(*each) for each in await answer]
+
+    async def reserve(self, held: int, wanted: int, limit: int) -> tuple[int, int]:
+        """See :meth:`Bus.reserve`."""
+        number, answer = self._call()
+        self._send(pack_word("reserve", number, held, wanted, limit))
+        granted, total = await answer
+        return granted, total
 
     # -- the way out ---------------------------------------------------------------
 

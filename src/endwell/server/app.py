@@ -43,7 +43,7 @@ from .process.options import ProcessOptions
 from .revoke import Revocations
 from .router import AcceptFunction, RouteKeywords, RouteOptions, Router, blocks, check_methods
 from .run import Listen, run
-from .sessions import Sessions, connected
+from .sessions import Sessions, connected, shared_places
 
 __all__ = ["Server"]
 
@@ -793,6 +793,9 @@ class Server:
         listener = Listener(listen(), self.options, ssl, self._dispatcher, self.connections, defer)
         listener.refused = self._observers.no_preamble
         listener.answered = _one_of(self._answer_callbacks)
+        places = shared_places(self.sessions, self.options.max_connections)
+        if places is not None:
+            listener.share(places)
         self._listener = listener
         self.draining = listener.stopping
         self._portal = Portal.of(listener.loop)
@@ -812,6 +815,8 @@ class Server:
                 for stream in list(listener.lingering):
                     stream.abort()
                 self.addresses = []
+                if places is not None:
+                    places.stop()
                 await self.sessions.aclose()
                 await end_graces(self.rooms)
 

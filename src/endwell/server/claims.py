@@ -22,7 +22,7 @@ from ..rooms.hub import Present
 from ..rooms.keys import SESSIONS, USER, pack_key, unpack_key
 from ..rooms.position import Position, Publication
 from ..rooms.registry import Registry
-from ..rooms.room import UserRoom
+from ..rooms.user import UserRoom
 from ..sync.executor import SerialExecutor
 from ..sync.portal import Portal
 

@@ -22,8 +22,9 @@ from ..sync.executor import SerialExecutor
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..sync.websocket import bridge_of
 from .claims import Claims
+from .places import SharedPlaces
 
-__all__ = ["BlockingSessions", "Sessions", "connected"]
+__all__ = ["BlockingSessions", "Sessions", "connected", "shared_places"]
 
 logger = logging.getLogger("endwell.server")
 
@@ -340,6 +341,14 @@ async def connected(sessions: Sessions, rooms: Rooms) -> AsyncIterator[None]:
     finally:
         if claims is not None:
             del registry.reserved[SESSIONS]
+
+
+def shared_places(sessions: Sessions, limit: int | None) -> SharedPlaces | None:
+    """The places of a server whose sessions are connected, if ``max_connections`` can hold for all processes."""
+    bus = None if sessions._registry is None else sessions._registry.bus
+    if limit is None or bus is None or not bus.can_reserve or sessions._claims is None:
+        return None
+    return SharedPlaces(bus, limit)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -16,6 +16,7 @@ from ..position import Message, Position
 from .link import Link
 from .place import Place
 from .presence import Entry, Presence, presence_key
+from .reservation import Reservation
 from .scripts import PAGE, PUBLISH
 
 __all__ = ["RedisBus"]
@@ -36,10 +37,13 @@ class RedisBus(FollowingBus):
         ValueError: The URL is wrong.
     """
 
+    can_reserve = True
+
     def __init__(self, url: str) -> None:
         super().__init__("Redis")
         self._place = Place.parse(url)
-        self._presence_task: asyncio.Task[None] | None = None
+        #: What runs while connected.
+        self._work: list[asyncio.Task[None]] = []
         self._link = Link(self._place, self._on_message, self._on_change)
 
     @property
@@ -52,6 +56,7 @@ class RedisBus(FollowingBus):
         self._receiver = receiver
         self._loop = asyncio.get_running_loop()
         self._presence = Presence(self._link, receiver, self._process)
+        self._reservation = Reservation(self._link, self._process)
         await self._link.start()
 
     async def stop(self) -> None:
@@ -59,6 +64,7 @@ class RedisBus(FollowingBus):
         try:
             # All calls before this one have their replies, too.
             await self._presence.stop()
+            await self._reservation.stop()
         except BusUnavailable:
             pass
         await self._link.stop()
@@ -96,6 +102,10 @@ class RedisBus(FollowingBus):
     async def presence(self, room: str) -> list[Present]:
         """See :meth:`Bus.presence`."""
         return await self._presence.present(room)
+
+    async def reserve(self, held: int, wanted: int, limit: int) -> tuple[int, int]:
+        """See :meth:`Bus.reserve`."""
+        return await self._reservation.ask(held, wanted, limit)
 
     # -- names and values ------------------------------------------------------------
 
@@ -138,8 +148,9 @@ class RedisBus(FollowingBus):
 
     def _on_change(self, connected: bool) -> None:
         super()._on_change(connected)
-        if self._presence_task is not None:
-            self._presence_task.cancel()
-            self._presence_task = None
+        for task in self._work:
+            task.cancel()
+        self._work.clear()
         if connected:
-            self._presence_task = self._loop.create_task(self._presence.run())
+            work = (self._presence.run(), self._reservation.run())
+            self._work = [self._loop.create_task(each) for each in work]

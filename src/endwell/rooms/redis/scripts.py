@@ -19,6 +19,7 @@ __all__ = [
     "PAGE",
     "PRESENCE",
     "PUBLISH",
+    "RESERVE",
     "SCRIPTS",
     "Script",
 ]
@@ -335,4 +336,34 @@ return {known, buried, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.forma
 """,
 )
 
-SCRIPTS = (PUBLISH, PAGE, ENTER, LEAVE, END, CONFIRM, BURY, PRESENCE, LEASE)
+# The hash has a field for each process: how many connections it has, and until when that is true.
+#
+#: Say how many connections this process has, and ask for more. Returns how many it may have in addition, and how
+#: many all processes have then. Those whose time has ended are not counted.
+RESERVE = _script(
+    _NOW,
+    """
+local own, held, wanted, limit, ms = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local total, fields = held, redis.call('HGETALL', KEYS[1])
+for number = 1, #fields, 2 do
+  if fields[number] ~= own then
+    local count, due = string.match(fields[number + 1], '^(%d+):(%d+)$')
+    if tonumber(due) > now then
+      total = total + tonumber(count)
+    else
+      redis.call('HDEL', KEYS[1], fields[number])
+    end
+  end
+end
+local granted = math.max(0, math.min(wanted, limit - total))
+if held + granted > 0 then
+  redis.call('HSET', KEYS[1], own, string.format('%.0f:%.0f', held + granted, now + ms))
+else
+  redis.call('HDEL', KEYS[1], own)
+end
+redis.call('PEXPIRE', KEYS[1], 86400000)
+return {granted, total + granted}
+""",
+)
+
+SCRIPTS = (PUBLISH, PAGE, ENTER, LEAVE, END, CONFIRM, BURY, PRESENCE, LEASE, RESERVE)

@@ -324,6 +324,7 @@ class Supervisor:
             channel=-1,  # set by Worker
             loads=self._loads.file,
             sockets=[sock.fileno() for sock in self._socks],
+            reserves=True,
         )
 
     def _advance(self) -> None:

@@ -43,6 +43,8 @@ class WorkerConfig:
     #: File descriptor of the connection to the supervisor for the rooms. A supervisor that was started before an
     #: update may have none.
     bus: int = -1
+    #: Whether the supervisor counts connections. One that was started before an update does not.
+    reserves: bool = False
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -64,7 +66,9 @@ class WorkerConfig:
         for number in self.descriptors:
             os.set_inheritable(number, False)
         socks = [_socket.socket(fileno=number) for number in self.sockets]
-        bus = None if self.bus < 0 else SupervisorBus(socket.socket(fileno=self.bus))
+        bus = (
+            None if self.bus < 0 else SupervisorBus(socket.socket(fileno=self.bus), can_reserve=self.reserves)
+        )
         return Channel(socket.socket(fileno=self.channel)), socks, LoadTable(self.loads, self.load), bus
 
 
