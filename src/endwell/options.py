@@ -285,14 +285,15 @@ class Options:
     max_connections: int | None = _option(
         None,
         "connections",
-        "open connections of a server; further connections are answered with 503",
+        "open connections of a server, in all workers and in all processes that its bus connects; further connections "
+        "are answered with 503",
         used_by="server",
     )
     max_connections_per_address: int | None = _option(
         None,
         "connections",
-        "open connections from one IPv4 address or one IPv6 /64; further connections are answered with 503. Not "
-        "useful behind a proxy, where all connections come from the proxy's address",
+        "open connections of one process from one IPv4 address or one IPv6 /64; further connections are answered with "
+        "503. Not useful behind a proxy, where all connections come from the proxy's address",
         used_by="server",
     )
 

@@ -13,5 +13,7 @@ cdef class Listener(Site):
     cdef bint _deferred
     cdef dict _acceptors
 
+    cpdef object _admitted(self, object sock, object address, object permit)
+
 
 cdef _accepted(listening)
