@@ -61,6 +61,10 @@ BY_NOBODY = {
     "%s",  # the result of a drain: numbers, and names of handlers
     "%s before all workers were ready: the program exits",
     "%s before all new workers were ready: the restart failed, the old workers go on",
+    "a claim of sessions is not valid",  # from another process of the application
+    "asking for the places of connections failed",
+    "renewing the number of connections of this process failed",
+    "sending the claims of sessions failed",
     "%s (%d) is no longer reached; refused meanwhile: %d",
     "%s (%d) is reached: more are refused with 503",
     "%s did not %s in time: it is killed",
