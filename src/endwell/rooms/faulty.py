@@ -10,8 +10,8 @@ from ..aio.broadcast import Slow
 from ..aio.waiters import Waiters
 from ..errors import BusUnavailable
 from .bus import Receiver
-from .history import History
-from .hub import Connection, Hub, Info, Left, Page, Present
+from .history import History, Page
+from .hub import Connection, Hub, Info, Left, Present
 from .local import LocalBus
 from .options import MAX_HISTORY
 from .position import Message, Position, Publication
