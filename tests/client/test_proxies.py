@@ -185,6 +185,27 @@ async def test_a_proxy_that_cannot_reach_the_server_is_asked_again_later(kind, t
     assert RetryPolicy().retry(caught.value) is retry
 
 
+async def test_a_server_that_the_protocol_of_the_proxy_cannot_name_is_a_failure_of_this_side(face):
+    with RawServer() as listening, pytest.raises(HandshakeError) as caught:
+        await within(face.connect("ws://[fd00::1]/", proxy=listening.uri.replace("ws:", "socks4a:")))
+    assert "cannot be used: SOCKS4 has no IPv6 addresses" in str(caught.value)
+    ending = caught.value.ending
+    assert (caught.value.phase, ending.cause) == ("proxy", Cause.HANDSHAKE_FAILED)
+    assert ending.initiator is Initiator.LOCAL
+    assert RetryPolicy().retry(caught.value) is Retry.NEVER
+
+
+async def test_a_redirect_to_an_address_with_a_zone_is_refused_through_a_proxy(face):
+    with RawServer() as listening:
+        async with relaying("http") as relay:
+            task = asyncio.ensure_future(face.connect(listening.uri, proxy=relay.url()))
+            answer = b"HTTP/1.1 302 Found\r\nLocation: ws://[fe80::1%25lo]/\r\nContent-Length: 0\r\n\r\n"
+            with await listening.accept(answer), pytest.raises(HandshakeRejected) as caught:
+                await within(task)
+    assert "is not followed: uri has a zone, which a proxy cannot know" in str(caught.value)
+    assert caught.value.phase == "http"
+
+
 async def test_a_socks_proxy_that_wants_credentials_says_so():
     async with relaying("socks5", credentials=("a", "b")) as relay:
         with pytest.raises(HandshakeError, match="it requires credentials") as caught:

@@ -54,9 +54,9 @@ async def dial(
 ) -> WebSocket:
     """Connect and do the opening handshake within ``open_timeout``, which starts at ``began``.
 
-    ``route`` says where to connect to, as far as ``uri`` does not. ``tls`` is the context for wss; by default it trusts the system's certificate authorities. ``began`` is a
-    time of ``syscalls.monotonic()``; by default now. After a redirect it is the time of the first request, because
-    ``open_timeout`` includes the redirects.
+    ``route`` says where to connect to, as far as ``uri`` does not. ``tls`` is the context for wss; by default it
+    trusts the system's certificate authorities. ``began`` is a time of ``syscalls.monotonic()``; by default now.
+    After a redirect it is the time of the first request, because ``open_timeout`` includes the redirects.
 
     Raises :exc:`HandshakeRejected` for an HTTP status other than 101, :exc:`HandshakeError` for every other
     failure, and NotImplementedError on Windows.
@@ -243,6 +243,9 @@ def _not_reached(
         core.time_up(now)
         core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)  # no effect after the other
         return _failure(core, uri, f"{late} {_in_time(core)}", "connect" if proxy is None else "proxy")
+    if isinstance(exc, ProxyError) and exc.reply is None:  # it was not asked
+        core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)
+        return _failure(core, uri, f"the proxy {proxy} cannot be used: {exc}", "proxy")
     if isinstance(exc, ProxyError):
         core.fail_opening(Cause.HANDSHAKE_REJECTED, now, exc, Initiator.PEER)
         assert core.ending is not None

@@ -255,7 +255,7 @@ class connect:
         for http, ws in (("http://", "ws://"), ("https://", "wss://")):
             if target.lower().startswith(http):
                 target = ws + target[len(http) :]
-        parsed = parse_uri(target)
+        parsed = self._parse(target)
         if uri.secure and not parsed.secure:
             raise ValueError("it leads from TLS to plain text")
         for name in ("host", "port", "server_hostname"):
