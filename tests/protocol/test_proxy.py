@@ -157,3 +157,34 @@ def test_a_host_that_the_protocol_cannot_express_is_refused_here():
 def test_a_proxy_has_the_default_port_of_its_scheme():
     ports = {"http": 80, "https": 443, "socks4": 1080, "socks5h": 1080}
     assert {scheme: parse_proxy(f"{scheme}://x").port for scheme in ports} == ports
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://u:s3cret@x",
+        "http://u:s3cret@x/path",
+        "http://u:s3cret@",
+        "http://u:s3cret@x:0",
+        "http://u:s3cret@x:s3cret",
+        "socks4://u:s3cret@x",
+        "socks5://s3cret@x",
+        "s3cret\n",
+    ],
+)
+def test_a_malformed_url_is_refused_and_not_quoted(url):
+    with pytest.raises(ValueError, match=r"^the proxy of the test ") as caught:
+        parse_proxy(url, "the proxy of the test")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_the_text_of_a_proxy_has_no_credentials():
+    proxy = parse_proxy("u:s3cret@[::1]:7", scheme="socks5")
+    assert str(proxy) == "socks5://[::1]:7"
+    assert "s3cret" not in repr(proxy)
+    assert not proxy.secure
+    assert [parse_proxy(f"{scheme}://x").resolves for scheme in ("http", "socks5h", "socks5")] == [
+        True,
+        True,
+        False,
+    ]
