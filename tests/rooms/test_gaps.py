@@ -10,7 +10,7 @@ import pytest
 from endwell import CloseCode
 from endwell.errors import BusUnavailable
 from endwell.rooms import Position, Publication, broker, members
-from endwell.rooms import room as room_module
+from endwell.rooms import replay as replay_module
 from endwell.rooms.frames import Published, pack_published
 from tests.pair import until, within
 
@@ -74,7 +74,7 @@ async def test_a_member_that_joins_while_a_gap_is_told_is_not_told_of_it(one: Ho
 @two_workers
 async def test_a_member_that_returns_does_not_wait_for_ever_for_a_bus_that_has_ended(two: House, monkeypatch):
     monkeypatch.setattr(broker, "MAX_QUEUE", 1000)
-    monkeypatch.setattr(room_module, "HEAR_TIME", 0.2, raising=False)
+    monkeypatch.setattr(replay_module, "HEAR_TIME", 0.2, raising=False)
     await two.joined(1)
     page, asked = two.pump.broker._page, []
 

@@ -465,9 +465,11 @@ async def test_the_process_that_numbers_limits_the_number_of_rooms(two: House):
     await two.joined(1, path="b")
     two.pump.broker._hub._max_rooms = 2
     for server in two.servers:
-        sequencer = getattr(getattr(server.rooms._registry.bus, "_leadership", None), "_sequencer", None)
-        if sequencer is not None:
-            sequencer._hub._max_rooms = 2
+        bus = server.rooms._registry.bus
+        sequencer = getattr(getattr(bus, "_leadership", None), "_sequencer", None)
+        for owner in (bus, sequencer):
+            if hasattr(owner, "_hub"):
+                owner._hub._max_rooms = 2
     room = two.room(0, "c")
     for call in (lambda: room.publish("x"), room.position, room.history):
         with pytest.raises(RoomLimit, match="max_known_rooms"):

@@ -6,19 +6,20 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ..advice import RetryAdvice
-from ..aio.broadcast import Slow, broadcast, check_slow
+from ..aio.broadcast import Slow, check_slow
 from ..aio.coroutines import refuse
 from ..aio.waiters import Waiters
 from ..aio.websocket import WebSocket, begin_close
 from ..codes import CloseCode
 from ..ending import Cause
-from ..errors import BusUnavailable, RoomLimit
+from ..errors import RoomLimit
 from ..wire.codec import Buffer
 from .hub import Present
 from .keys import RESERVED
 from .members import Call, Members, Receipt
-from .membership import AnyWebSocket, Joining, Membership, engine_of, queue_staged
-from .position import Fresh, Gap, Position, Publication, Resumed
+from .membership import AnyWebSocket, Joining, Membership, engine_of
+from .position import Gap, Position, Publication
+from .replay import replay
 from .tail import Tail
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Room"]
 
-#: Number of publications that are read from the history at a time.
-PAGE = 100
-#: Maximum seconds until this process has heard what the history has already. Longer means that the bus has failed.
-HEAR_TIME = 5.0
 #: When the members come back that were closed because messages were lost.
 LOST = RetryAdvice(0, 5)
 
@@ -255,7 +252,7 @@ class Room:
         while self._telling and engine.is_open:
             await self._waiters.wait()
         if resumes and engine.is_open:
-            membership._arrived = await self._replay(membership, since)
+            membership._arrived = await replay(self, membership, since)
         if not engine.is_open:
             await refuse(engine)
         # Another task may have joined with the same connection.
@@ -317,49 +314,6 @@ class Room:
             self._listening = self._position = None
             self._registry.release(self)
 
-    async def _replay(self, membership: Membership, since: Position | None) -> Fresh | Resumed | Gap:
-        """Send what was published after ``since``, up to the position of this process."""
-        assert self._position is not None
-        lost, replayed, after = 0, 0, since
-        known = True
-        with self._tail:
-            while after is None or self._telling or not self._tail.reaches(after, self._position):
-                page = await self._registry.bus.page(self.name, after, PAGE)
-                if page.lost is None:
-                    known = False
-                else:
-                    lost += page.lost
-                for publication in page.publications:
-                    replayed += await _resend(membership, publication)
-                last = page.publications[-1].sequence if page.publications else page.position.sequence
-                after = Position(page.position.epoch, last)
-                await self._hear(membership, after)
-            for publication in self._tail.after(after.sequence):
-                unsupported = broadcast([membership._engine], publication.message, "queue").unsupported
-                membership.missed += len(unsupported)
-                replayed += not unsupported
-        if lost or not known:
-            return Gap(lost if known else None, replayed)
-        return Resumed(replayed)
-
-    async def _hear(self, membership: Membership, position: Position) -> None:
-        """Wait until this process has heard what is before ``position``.
-
-        Raises:
-            ConnectionClosed: The connection is closing.
-            BusUnavailable: The process hears nothing.
-        """
-        while self._telling or _is_before(self._position, position):
-            if not membership._engine.is_open:
-                await refuse(membership._engine)
-            try:
-                async with asyncio.timeout(HEAR_TIME):
-                    await self._waiters.wait()
-            except TimeoutError:
-                raise BusUnavailable(
-                    f"this process has not heard for {HEAR_TIME:g} s what the history has"
-                ) from None
-
     # -- publications -------------------------------------------------------------------
 
     def _published(self, position: Position, publication: Publication, slow: Slow, call: Call | None) -> None:
@@ -393,21 +347,6 @@ class Room:
     def _has_told(self) -> None:
         self._telling -= 1
         self._waiters.wake()
-
-
-def _is_before(own: Position | None, position: Position) -> bool:
-    return own is not None and own.epoch == position.epoch and own.sequence < position.sequence
-
-
-async def _resend(membership: Membership, publication: Publication) -> bool:
-    """Send a publication of the history, as soon as the send queue has room. Returns whether it was sent."""
-    engine = membership._engine
-    if isinstance(publication.message, bytes) and not engine._core.takes_binary():
-        membership.missed += 1
-        return False
-    queue_staged(membership)
-    await engine.send(publication.message)
-    return True
 
 
 def _position(since: Position | str | None) -> Position | None:
