@@ -155,7 +155,7 @@ class FaultyBus:
 class _End(LocalBus):
     """What one process has of the bus: it shares the hub with the others."""
 
-    is_shared = True
+    is_shared = can_reserve = True
 
     def __init__(self, hub: Hub[LocalBus]) -> None:
         super().__init__(0)
@@ -237,6 +237,11 @@ class _End(LocalBus):
         """See :meth:`Bus.leave`."""
         self._entered.pop(connection, None)
         self._do(partial(super().leave, room, connection, key, grace))
+
+    async def reserve(self, held: int, wanted: int, limit: int) -> tuple[int, int]:
+        """See :meth:`Bus.reserve`."""
+        await self._reach()
+        return self._hub.reserve(self, held, wanted, limit)
 
     async def presence(self, room: str) -> list[Present]:
         """See :meth:`Bus.presence`."""
