@@ -285,8 +285,8 @@ class Options:
     max_connections: int | None = _option(
         None,
         "connections",
-        "open connections of a server, in all workers and in all processes that its bus connects; further connections "
-        "are answered with 503",
+        "open connections of a server, in all workers and in all processes that Redis connects; further connections are "
+        "answered with 503",
         used_by="server",
     )
     max_connections_per_address: int | None = _option(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from endwell.rooms.redis import bus as bus_module
-from endwell.rooms.redis import link as link_module
+from endwell.rooms import following, returning
 from endwell.rooms.redis import presence
 from endwell.server import claims, places
 from tests.face import ASYNCIO
@@ -26,7 +25,7 @@ def shared():
 def quick(monkeypatch):
     """Short intervals: the tests wait for the events that they cause."""
     monkeypatch.setattr(presence, "RENEW_INTERVAL", 0.05)
-    monkeypatch.setattr(bus_module, "RETRY_INTERVAL", 0.05)
+    monkeypatch.setattr(following, "RETRY_INTERVAL", 0.05)
     monkeypatch.setattr(claims, "RETRY_INTERVAL", 0.05)
 
 
@@ -40,7 +39,7 @@ async def test_connections_that_join_while_redis_is_away_are_claimed_when_it_is_
     redis, quick, monkeypatch, data, fails
 ):
     # Longer than the test, or so short that each attempt of that time fails.
-    monkeypatch.setattr(link_module, "WAIT_TIME", 0.05 if fails else 60.0)
+    monkeypatch.setattr(returning, "WAIT_TIME", 0.05 if fails else 60.0)
     async with house(2, redis.url) as made:
         place = Hall(made, ASYNCIO)
         for server in place.servers:
@@ -54,7 +53,7 @@ async def test_connections_that_join_while_redis_is_away_are_claimed_when_it_is_
         last = await place.join(1, "eve")
         assert [sorted(server.sessions) for server in place.servers] == [["ada", "eve"]] * 2
         assert all(ws.is_open for ws in (old, new, before, last))
-        monkeypatch.setattr(link_module, "WAIT_TIME", 60.0)
+        monkeypatch.setattr(returning, "WAIT_TIME", 60.0)
         redis.start()
         await until(lambda: is_up(place))
         for ws in (old, before):
@@ -117,14 +116,14 @@ async def test_while_redis_is_away_new_connections_are_refused_and_the_others_co
         redis.kill(data=data)
         buses = [server.rooms._registry.bus for server in made.servers]
         await until(lambda: not any(bus.is_connected for bus in buses))
-        monkeypatch.setattr(link_module, "WAIT_TIME", 0.05)
+        monkeypatch.setattr(returning, "WAIT_TIME", 0.05)
         for bus in buses:
             if bus._link._timer is not None:  # set for the calls of before
                 bus._link._timer.cancel()
                 bus._link._expire()
         assert await attempt(made, 0, "/hold/on") == await attempt(made, 1, "/hold/on") == 503
         assert open_at(made) == held_by(made) == 3
-        monkeypatch.setattr(link_module, "WAIT_TIME", 60.0)
+        monkeypatch.setattr(returning, "WAIT_TIME", 60.0)
         redis.start()
         key = buses[0]._link.place.prefix + "connections"
         await until(lambda: all(bus.is_connected for bus in buses) and redis.ask("HLEN", key) == b":2")

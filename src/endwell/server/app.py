@@ -67,7 +67,7 @@ class Server:
         max_threads: Maximum number of WebSocket connections whose handler is a plain function. Further
             connections for such handlers are refused with 503. Default: 1000.
         rooms: The rooms of the server, if their limits are to differ. Default: ``Rooms()``.
-        bus: What connects the rooms, the sessions and ``max_connections`` of several machines: the URL of a Redis or Valkey server, such as
+        bus: What connects the rooms and the sessions of several machines: the URL of a Redis or Valkey server, such as
             ``"redis://host:6379/0?prefix=chat:"``. The schemes are ``redis``, ``rediss`` and ``valkeys`` (TLS),
             ``valkey`` and ``unix``. ``prefix`` begins all keys and channels (default: ``endwell:``); the other
             parameters are those of redis-py. Default: the environment variable ``ENDWELL_BUS``. Without a
