@@ -43,7 +43,7 @@ def open_at(made: House) -> int:
 
 
 def held_by(made: House) -> int:
-    return sum(server._listener._places._used for server in made.servers)
+    return sum(server._listener.places._used for server in made.servers)
 
 
 async def test_a_storm_of_connects_to_all_processes_reaches_the_limit_and_never_exceeds_it(limited):
@@ -104,7 +104,7 @@ async def test_reaching_and_leaving_the_limit_of_all_processes_is_logged_once_ea
 
 async def test_without_a_bus_and_on_a_bus_that_does_not_count_the_limit_is_that_of_a_process(monkeypatch):
     async with house(1, "local", 1) as made:
-        assert made.servers[0]._listener._places is None
+        assert made.servers[0]._listener.places is None
     monkeypatch.setattr(SupervisorBus, "__init__", _old_supervisor(SupervisorBus.__init__))
     async with house(2, "supervisor", 1) as made:
         for number in (0, 1):

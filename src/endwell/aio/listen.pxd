@@ -6,7 +6,7 @@ cdef class Listener(Site):
     cdef object __weakref__
     cdef public list socks
     cdef object _admission
-    cdef object _places
+    cdef public object places
     cdef public object refused
     cdef bint _exhausted
     cdef object _should_defer

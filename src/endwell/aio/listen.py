@@ -8,7 +8,8 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from weakref import WeakSet
 
 from ..options import Options
@@ -66,7 +67,8 @@ class Listener(Site):
         super().__init__(options, tls, application, connections)
         self.socks = socks
         self._admission = Admission(options)
-        self._places: Places | None = None
+        #: The places of several processes, if ``max_connections`` holds for all of them.
+        self.places: Places | None = None
         #: Called with the peer's address and the reason if a connection has no valid preamble.
         self.refused: Callable[[object, str], object] | None = None
         self._exhausted = False
@@ -82,7 +84,7 @@ class Listener(Site):
 
     def share(self, places: Places) -> None:
         """Have ``max_connections`` hold for the connections of several processes."""
-        self._places = self._admission.places = places
+        self.places = self._admission.places = places
 
     def close(self) -> None:
         """Stop listening. Existing connections continue, but wait for no further request."""
@@ -131,7 +133,7 @@ class Listener(Site):
 
     def _accept(self, listening: _socket.socket) -> None:
         accepts = ACCEPTS
-        if self._places is not None and self._places.waiting >= MAX_WAITING:
+        if self.places is not None and self.places.waiting >= MAX_WAITING:
             self._pause(listening, YIELD_TIME)
             return
         if self._should_defer is not None and self.reactor.has_readers:
@@ -159,10 +161,11 @@ class Listener(Site):
             permit = self._admission.admit(address)
             if permit is not None:
                 self._admitted(sock, address, permit)
-            elif self._places is None:
+            elif self.places is None:
                 sock.close()
             else:
-                self.openings.add(_Asking(self, sock, address, self._places))
+                ask = partial(self._admission.ask, self.places, address, self._make_room)
+                self.openings.add(_Asking(self, sock, address, ask))
 
     def _admitted(self, sock: _socket.socket, address: object, permit: Permit) -> None:
         if self.options.proxy_protocol and self.reactor.memory is None:
@@ -199,12 +202,17 @@ class Listener(Site):
 class _Asking:
     """A connection that waits for a place; one of the openings until then."""
 
-    def __init__(self, listener: Listener, sock: _socket.socket, address: object, places: Places) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        sock: _socket.socket,
+        address: object,
+        ask: Callable[[], Coroutine[object, object, Permit | None]],
+    ) -> None:
         self._listener = listener
         self._sock = sock
         self._address = address
-        self._places = places
-        self._task = listener.loop.create_task(self._ask())
+        self._task = listener.loop.create_task(self._ask(ask))
 
     def unsent(self) -> int:
         """Return 0: nothing is sent before the answer."""
@@ -216,14 +224,18 @@ class _Asking:
         self._task.cancel()
         self._sock.close()
 
-    async def _ask(self) -> None:
-        listener, address = self._listener, self._address
-        permit = await listener._admission.ask(self._places, address, listener._make_room)
-        listener.openings.discard(self)
+    async def _ask(self, ask: Callable[[], Coroutine[object, object, Permit | None]]) -> None:
+        try:
+            permit = await ask()
+        except BaseException:
+            self._listener.openings.discard(self)
+            self._sock.close()
+            raise
+        self._listener.openings.discard(self)
         if permit is None:
             self._sock.close()
         else:
-            listener._admitted(self._sock, address, permit)
+            self._listener._admitted(self._sock, self._address, permit)
 
 
 class _Preceded:
