@@ -109,6 +109,7 @@ class Cause(Enum):
     SERVER_DRAINED = ("server_drained", "the server is stopping", Initiator.LOCAL, CloseCode.GOING_AWAY, Retry.NOW)
     SHED = ("shed", "the server moved the connection to another server", Initiator.LOCAL, CloseCode.SERVICE_RESTART, Retry.NOW)
     AUTH_EXPIRED = ("auth_expired", "the authorization expired", Initiator.LOCAL, CloseCode.UNAUTHORIZED, Retry.LATER)
+    AUTH_REFUSED = ("auth_refused", "the new token was refused", Initiator.LOCAL, CloseCode.UNAUTHORIZED, Retry.NEVER)
     AUTH_REVOKED = ("auth_revoked", "the authorization was revoked", Initiator.LOCAL, CloseCode.FORBIDDEN, Retry.NEVER)
     REPLACED = ("replaced", "a newer connection took over", Initiator.LOCAL, CloseCode.REPLACED, Retry.NEVER)
     PROTOCOL_ERROR = ("protocol_error", "the peer broke the protocol", Initiator.LOCAL, CloseCode.PROTOCOL_ERROR, Retry.NEVER)

@@ -13,7 +13,7 @@ from tests.pair import until, within
 from tests.raw import RawPeer
 from tests.wire.peer import BINARY, TEXT
 
-from .serving import protocol, serving
+from .serving import mounted, protocol, serving
 
 ACCEPT = {"type": "websocket.accept"}
 CLOSE = {"type": "websocket.close"}
@@ -323,6 +323,30 @@ async def test_the_scope_is_that_of_the_specification():
     assert "Sec-WebSocket-Protocol: b\r\n" in head
     assert "\r\nset-cookie: a=1" in head
     assert head.lower().count("\r\ndate:") == 1
+
+
+@pytest.mark.parametrize("server", [serving, mounted])
+@pytest.mark.parametrize("others", ["", ", b"])
+async def test_the_scope_has_no_token_in_its_subprotocols_and_headers(server, others):
+    async def script(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        told.append(scope["extensions"]["endwell"]["bearer"]())
+
+    app, told = Recorder(script), []
+    async with server(app) as served:
+        with await RawPeer.connect_tcp(served.port if server is serving else served.server.port) as peer:
+            fields = f"\r\nSec-WebSocket-Protocol: endwell.bearer, bearer.c2VjcmV0{others}\r\n\r\n"
+            await peer.write(peer.request().replace(b"\r\n\r\n", fields.encode()))
+            head = await peer.read_head()
+            await peer.read_to_the_end(answer=True)
+    assert "\r\nSec-WebSocket-Protocol: endwell.bearer" in head
+    assert app.scope["subprotocols"] == (["b"] if others else [])
+    offered = [value for name, value in app.scope["headers"] if name == b"sec-websocket-protocol"]
+    assert offered == ([b"b"] if others else [])
+    assert "secret" not in repr(app.scope)
+    assert "c2VjcmV0" not in repr(app.scope)
+    assert told == ["secret"]
 
 
 async def test_send_waits_while_the_client_reads_nothing_and_raises_when_it_is_gone():

@@ -18,6 +18,6 @@ cdef class Answerable:
     cdef readonly bint answered
 
     cdef _init_answerable(self, ConnectionSets sets, Connection core, Driver stream, request)
-    cpdef switch(self, accepted, options, bint keep=*)
+    cpdef switch(self, accepted, options, bint keep=*, user=*)
     cpdef _opened(self)
     cpdef bytes _take_rest(self)

@@ -10,7 +10,7 @@ from ..ending import Ending
 from ..http import Request, Response, pack
 from ..options import Options
 from ..protocol.connection import Connection
-from ..protocol.control import ControlChannel
+from ..protocol.control import ControlChannel, User
 from ..protocol.heartbeat import HEARTBEAT
 from ..protocol.negotiation import Accepted
 from ..protocol.responding import complete
@@ -90,10 +90,13 @@ class Answerable:
         """Return the number of bytes of the answer that the kernel has not accepted."""
         return self._core.outbox.size
 
-    def switch(self, accepted: Accepted, options: Options, keep: bool = False) -> WebSocket:
+    def switch(
+        self, accepted: Accepted, options: Options, keep: bool = False, user: User | None = None
+    ) -> WebSocket:
         """Send the response of a WebSocket, and return the WebSocket.
 
-        ``keep``: the response cannot be computed again from the request and ``options``.
+        ``keep``: the response cannot be computed again from the request and ``options``. ``user``: another user
+        of the control channel than the heartbeat.
         """
         stream, core, request, sets = self._stream, self._core, self.request, self._sets
         assert request is not None
@@ -106,7 +109,10 @@ class Answerable:
             core.limit(limiter_of(options.limits, request, address, now))
         core.open(accepted.serialize())
         jitter = random()  # noqa: S311  (jitter)
-        control = ControlChannel(HEARTBEAT) if accepted.heartbeat else None
+        control = None
+        if accepted.heartbeat or user is not None:
+            users = (HEARTBEAT if accepted.heartbeat else None, user)
+            control = ControlChannel(*[each for each in users if each is not None])
         core.accept(accepted.codec(False, options.max_size), now, control, jitter)
         self.answered = True
         sets.openings.discard(self)

@@ -17,13 +17,14 @@ from ..codes import CloseCode
 from ..ending import Cause, Close, Ending
 from ..errors import ConnectionClosed
 from ..http import Request, Response, TLSInfo, set_link
+from ..http.accept import check_subject
 from ..protocol.opening import accept
 from ..protocol.pause import Pause
 from ..protocol.receiver import Receiver
 from ..wire.codec import Buffer, check_message
 from . import coroutines
 from .alive import Alive
-from .authorization import check_subject, deadline_of
+from .authorization import deadline_of
 from .awaiting import DONE, Receive, Slot
 from .callbacks import Observer, call_back, check_callback
 from .driver import Driver
@@ -663,6 +664,12 @@ def end_delivery(ws: WebSocket, cause: Cause, code: int, reason: str) -> None:
     else:
         core.resume(Pause.DELIVERY)
     begin_close(ws, cause, code, reason)
+
+
+def say(ws: WebSocket, message: str) -> None:
+    """Send a message of the control channel. No effect after the end."""
+    ws._core.say(message)
+    ws._stream.settle()
 
 
 def stop_delivery(ws: WebSocket) -> None:

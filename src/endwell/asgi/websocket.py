@@ -103,6 +103,7 @@ class WebSocketCall:
             "endwell": {
                 "ending": self.ending,
                 "on_close": self.on_close,
+                "bearer": self.bearer,
                 "draining": host.draining,
                 "websocket": self.websocket,
             },
@@ -113,6 +114,11 @@ class WebSocketCall:
     def ending(self) -> Ending | None:
         """How the connection ended; None before."""
         return self._exchange.ending if self.ws is None else self.ws.ending
+
+    def bearer(self) -> str | None:
+        """The token of the client: see :attr:`Request.bearer`. A function, so that no log of a scope shows it."""
+        request = self._exchange.request
+        return None if request is None else request.bearer
 
     def websocket(self) -> WebSocket | None:
         """The connection, for :class:`endwell.rooms.Room`; None before it is accepted."""

@@ -2,7 +2,20 @@
 
 from .accept import Accept
 from .headers import CREDENTIALS, TOKEN, Headers, checked_headers, headers_of_lines, pack
-from .request import NO_PARAMS, Body, Query, Request, challenge_of, forward, set_body, set_challenge, set_link
+from .request import (
+    NO_PARAMS,
+    Body,
+    Query,
+    Request,
+    challenge_of,
+    forward,
+    offers_bearer,
+    renewed,
+    set_bearer,
+    set_body,
+    set_challenge,
+    set_link,
+)
 from .response import Response, StreamingResponse
 from .tls import TLSInfo
 
@@ -22,7 +35,10 @@ __all__ = [
     "checked_headers",
     "forward",
     "headers_of_lines",
+    "offers_bearer",
     "pack",
+    "renewed",
+    "set_bearer",
     "set_body",
     "set_challenge",
     "set_link",

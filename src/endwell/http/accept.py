@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from .headers import TOKEN, Headers
 from .response import Response
 
-__all__ = ["Accept", "check_fields"]
+__all__ = ["Accept", "check_fields", "check_subject", "check_until"]
 
 #: Fields that the handshake sets, besides all those that begin with ``sec-websocket-``, and fields of a body.
 RESERVED = frozenset(("connection", "content-length", "transfer-encoding", "upgrade"))
@@ -22,6 +23,22 @@ def check_fields(headers: Headers) -> None:
             raise ValueError(f"header {name} is set by the handshake")
 
 
+def check_subject(subject: str | None) -> None:
+    """Raise if ``subject`` cannot name a user or account."""
+    if not isinstance(subject, str | None):
+        raise TypeError(f"subject must be a str or None, not {subject!r}")
+    if subject == "":
+        raise ValueError("subject must not be empty")
+
+
+def check_until(until: datetime | None) -> None:
+    """Raise if ``until`` is not a time, or if its time zone is unknown."""
+    if not isinstance(until, datetime | None):
+        raise TypeError(f"until must be a datetime or None, not {until!r}")
+    if until is not None and until.utcoffset() is None:
+        raise ValueError(f"until must have a time zone, such as datetime.now(UTC), but {until!r} has none")
+
+
 class Accept:
     """The answer of an `accept` function: the connection is accepted, with these additions.
 
@@ -32,11 +49,14 @@ class Accept:
             500. The option `subprotocols` need not list it. Default: None, the one that the option selects.
         headers: More header fields of the 101 response: a `Headers`, a mapping, or pairs of a name and a value.
         state: Entries for `request.state`, which the handler reads as `ws.request.state`.
+        subject: The user or account for which the connection is authorized, as in `WebSocket.authorize()`.
+        until: When the authorization ends, as in `WebSocket.authorize()`. Default: None, no limit.
 
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: `subprotocol` is not a token, a header is invalid (see `Headers`), or it is a field of the
-            handshake itself: Upgrade, Connection, Sec-WebSocket-*, Content-Length or Transfer-Encoding.
+            handshake itself: Upgrade, Connection, Sec-WebSocket-*, Content-Length or Transfer-Encoding;
+            `subject` is empty, or `until` has no time zone.
 
     Example:
         ```python
@@ -68,7 +88,7 @@ class Accept:
         ```
     """
 
-    __slots__ = ("headers", "state", "subprotocol")
+    __slots__ = ("headers", "state", "subject", "subprotocol", "until")
 
     def __init__(
         self,
@@ -76,6 +96,8 @@ class Accept:
         subprotocol: str | None = None,
         headers: Headers | Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         state: Mapping[str, Any] | None = None,
+        subject: str | None = None,
+        until: datetime | None = None,
     ) -> None:
         if not isinstance(subprotocol, str | None):
             raise TypeError(f"subprotocol must be a str or None, not {subprotocol!r}")
@@ -83,12 +105,18 @@ class Accept:
             raise ValueError(f"subprotocol {subprotocol!r} is not a token")
         if not isinstance(state, Mapping | None):
             raise TypeError(f"state must be a mapping or None, not {state!r}")
+        check_subject(subject)
+        check_until(until)
         #: The subprotocol to select; None for the one that the option `subprotocols` selects.
         self.subprotocol = subprotocol
         #: More header fields of the 101 response.
         self.headers: Headers = Headers(() if headers is None else headers)
         #: Entries for `request.state`.
         self.state: dict[str, Any] = dict(state or {})
+        #: The user or account for which the connection is authorized; None if it is not known.
+        self.subject = subject
+        #: When the authorization ends; None for no limit.
+        self.until = until
         check_fields(self.headers)
 
     def set_cookie(self, name: str, value: str = "", **attributes: Any) -> None:
@@ -100,11 +128,17 @@ class Accept:
         return isinstance(other, Accept) and self.__reduce__()[1] == other.__reduce__()[1]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _accept, (self.subprotocol, self.headers, self.state)
+        return _accept, (self.subprotocol, self.headers, self.state, self.subject, self.until)
 
     def __repr__(self) -> str:
         return f"<Accept {self.subprotocol!r} {self.headers!r}>"
 
 
-def _accept(subprotocol: str | None, headers: Headers, state: dict[str, Any]) -> Accept:
-    return Accept(subprotocol=subprotocol, headers=headers, state=state)
+def _accept(
+    subprotocol: str | None,
+    headers: Headers,
+    state: dict[str, Any],
+    subject: str | None,
+    until: datetime | None,
+) -> Accept:
+    return Accept(subprotocol=subprotocol, headers=headers, state=state, subject=subject, until=until)

@@ -31,6 +31,7 @@ cpdef bytes serialize_head(first_line, Headers headers)
 
 cpdef Headers headers_of_lines(str lines, list fields=*)
 cpdef Headers checked_headers(list fields)
+cpdef replace_list(Headers headers, name, list elements)
 cpdef pack(Headers headers)
 
 @cython.locals(copy=Headers)

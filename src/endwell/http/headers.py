@@ -15,6 +15,7 @@ __all__ = [
     "is_plain",
     "octets_of",
     "pack",
+    "replace_list",
     "serialize_head",
 ]
 
@@ -267,6 +268,16 @@ def is_plain(headers: Headers) -> bool:
                 headers._plain = -1
                 break
     return headers._plain > 0
+
+
+def replace_list(headers: Headers, name: str, elements: list[str]) -> None:
+    """Replace a comma-separated field of a received head; without ``elements``, remove it."""
+    if elements:
+        headers.set(name, ", ".join(elements))
+    else:
+        headers.remove(name)
+    # Again in the form that pack() keeps.
+    headers._lines = "\r\n".join([f"{name}: {value}" for name, value in headers._unpacked()])
 
 
 def pack(headers: Headers) -> None:

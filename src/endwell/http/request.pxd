@@ -1,6 +1,6 @@
 cimport cython
 
-from endwell.http.headers cimport Headers, serialize_head
+from endwell.http.headers cimport Headers, copy_of, replace_list, serialize_head
 
 
 cdef class Request:
@@ -21,8 +21,14 @@ cpdef bytes challenge_of(Request request)
 cpdef set_challenge(Request request, bytes octets)
 cpdef imitate(Request request, Request original)
 cpdef set_body(Request request, body)
+@cython.locals(headers=Headers)
+cpdef take_bearer(Request request)
+cpdef bint offers_bearer(Request request)
+cpdef set_bearer(Request request, token)
+@cython.locals(again=Request)
+cpdef Request renewed(Request request, token)
 cpdef set_link(Request request, link)
 @cython.locals(original=Request)
 cpdef Request forward(Request request, remote_address, bint secure, Headers headers)
 @cython.locals(request=Request)
-cpdef Request _request(tuple head, dict params, bytes body, route)
+cpdef Request _request(tuple head, dict params, bytes body, route, bearer=*)

@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote
 
+from .bearer import FIELD, MARK, authorization_bearer, split_offer
 from .cookies import parse_cookies
-from .headers import Headers, serialize_head
+from .headers import Headers, copy_of, replace_list, serialize_head
 from .tls import TLSInfo, tls_info
 
 __all__ = [
@@ -19,9 +20,13 @@ __all__ = [
     "Request",
     "challenge_of",
     "forward",
+    "offers_bearer",
+    "renewed",
+    "set_bearer",
     "set_body",
     "set_challenge",
     "set_link",
+    "take_bearer",
 ]
 
 #: The path parameters of a request without any; shared, because most requests have none.
@@ -138,7 +143,9 @@ class Request:
 
     def __reduce__(self) -> tuple[Any, ...]:
         head = (self.method, self.target, self.headers, self.version, self.remote_address, self.secure)
-        return _request, (head, dict(self.params), challenge_of(self), self.route)
+        rare = self._rare
+        bearer = None if rare is None else rare.bearer
+        return _request, (head, dict(self.params), challenge_of(self), self.route, bearer)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Request) and self.__reduce__()[1] == other.__reduce__()[1]
@@ -194,6 +201,19 @@ class Request:
     def cookies(self) -> dict[str, str]:
         """The cookies of the request, by name. Of a repeated name, it has the first value."""
         return parse_cookies(self.headers.get_all("Cookie"))
+
+    @property
+    def bearer(self) -> str | None:
+        """The token of the client; None if it has sent none.
+
+        It comes from `Authorization: Bearer` (RFC 6750), or from the subprotocols that `endwell.js` offers with
+        its option `token`. Of a `WebSocket.request`, it is the last token that the `accept` function of the
+        route has accepted.
+        """
+        rare = self._rare
+        if rare is not None and rare.bearer is not None:
+            return rare.bearer
+        return authorization_bearer(self.headers.get_all("Authorization"))
 
     @property
     def state(self) -> dict[str, Any]:
@@ -256,20 +276,24 @@ class Request:
         return serialize_head(first_line, self.headers) + challenge_of(self)
 
 
-def _request(head: tuple[Any, ...], params: dict[str, str], body: bytes, route: str | None) -> Request:
+def _request(
+    head: tuple[Any, ...], params: dict[str, str], body: bytes, route: str | None, bearer: str | None = None
+) -> Request:
     request = Request(*head)
     request.route = route
     if params:
         request.params = params
     if body:
         set_challenge(request, body)
+    if bearer is not None:
+        set_bearer(request, bearer)
     return request
 
 
 class _Rare:
     """What few requests have."""
 
-    __slots__ = ("body", "challenge", "link", "state", "tls")
+    __slots__ = ("bearer", "body", "challenge", "link", "offers_bearer", "state", "tls")
 
     def __init__(self) -> None:
         self.challenge = b""
@@ -278,6 +302,9 @@ class _Rare:
         # The ssl.SSLObject of the connection from a proxy, if the client speaks plain HTTP to the proxy.
         self.link: object = None
         self.body: Body | None = None
+        # A token that did not come in Authorization; and whether the client has offered the subprotocol MARK.
+        self.bearer: str | None = None
+        self.offers_bearer = False
 
 
 class Body(Protocol):
@@ -326,13 +353,55 @@ def set_link(request: Request, link: object) -> None:
     request._link = link
 
 
+def take_bearer(request: Request) -> None:
+    """Remove the subprotocols of a bearer token from the fields; the token becomes :attr:`Request.bearer`.
+
+    Raises ValueError for a malformed pair; the message does not have the token.
+    """
+    headers = request.headers
+    names = headers.list_of(FIELD)
+    if MARK not in names:
+        return
+    rest, token = split_offer(names)
+    # RFC 6750 §2: "Clients MUST NOT use more than one method to transmit the token in each request."
+    if token is not None and request.bearer is not None:
+        raise ValueError(f"the request has a token both in Authorization and in the subprotocol {MARK}")
+    replace_list(headers, FIELD, rest)
+    rare = _rare_of(request)
+    rare.bearer, rare.offers_bearer = token, True
+
+
+def offers_bearer(request: Request) -> bool:
+    """Whether the client has offered the subprotocol of bearer tokens."""
+    return request._rare is not None and request._rare.offers_bearer
+
+
+def set_bearer(request: Request, token: str) -> None:
+    """Set :attr:`Request.bearer`."""
+    _rare_of(request).bearer = token
+
+
+def renewed(request: Request, token: str) -> Request:
+    """The request with another token, and with a copy of its ``state``."""
+    headers = copy_of(request.headers)
+    if authorization_bearer(headers.get_all("Authorization")) is not None:
+        headers.set("Authorization", f"Bearer {token}")
+    again = Request(request.method, request.target, headers, request.version, request.remote_address)
+    again.params, again.route, again._link = request.params, request.route, request._link
+    rare = _rare_of(again)
+    rare.link, rare.state, rare.bearer = _rare_of(request).link, request.state.copy(), token
+    return again
+
+
 def forward(request: Request, remote_address: object, secure: bool, headers: Headers) -> Request:
     """The request as the client has sent it to a proxy, from the one that the proxy has sent."""
     original = Request(request.method, request.target, headers, request.version, remote_address, secure)
     if request._link is not None:
         _rare_of(original).link = request._link
     if request._rare is not None:
-        set_challenge(original, request._rare.challenge)
+        rare = _rare_of(original)
+        rare.challenge = request._rare.challenge
+        rare.bearer, rare.offers_bearer = request._rare.bearer, request._rare.offers_bearer
     return original
 
 

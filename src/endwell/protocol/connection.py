@@ -32,6 +32,7 @@ from ..ending import Cause, Close
 from ..errors import PeerError, PolicyViolation
 from ..options import Options
 from ..wire.codec import MAX_MESSAGES, Buffer, Codec, Control, Ping, Pong
+from ..wire.frames import TEXT
 from .closing import Closing, Cue, State
 from .control import ControlChannel
 from .deadline import LATE, NEVER, after
@@ -388,6 +389,14 @@ class Connection(Closing):
         self.messages_out += 1
         self.last_message_at = now
         return True
+
+    def say(self, message: str) -> None:
+        """Queue a message of the control channel, if the connection is open. It is not counted and not compressed.
+
+        A secret that is compressed together with other messages can be guessed from their size (CRIME).
+        """
+        if self.is_open and self._codec is not None:
+            self.outbox.append(self._codec.control(TEXT, message.encode()))
 
     def takes_binary(self) -> bool:
         """Whether the protocol has binary messages; only hixie-75 and -76 have none."""

@@ -4,7 +4,8 @@ A peer asks for it in the opening handshake; on all other connections nothing lo
 message is a text message that a *user* of the channel claims. It is taken out of the received messages before
 the application sees them and before they are counted, and its answer is not counted either.
 
-The users: ``heartbeat`` (the question of ``endwell.js`` whether the server is still there).
+The users: ``heartbeat`` (the question of ``endwell.js`` whether the server is still there), ``renewal`` (new
+bearer tokens).
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ __all__ = ["ControlChannel", "User"]
 class User(Protocol):
     """One use of the channel on one connection."""
 
-    def greeting(self) -> str:
-        """The message to send when the connection opens. It tells the peer that this side knows the use."""
+    def greeting(self) -> str | None:
+        """The message to send when the connection opens: it tells the peer that this side knows the use."""
         ...
 
     def claims(self, message: str) -> bool:
@@ -41,7 +42,7 @@ class ControlChannel:
 
     def greetings(self) -> list[str]:
         """The messages to send when the connection opens."""
-        return [user.greeting() for user in self._users]
+        return [greeting for user in self._users if (greeting := user.greeting()) is not None]
 
     def take(self, messages: list[str | bytes | None], first: int) -> list[str]:
         """Remove the control messages from ``messages``, from index ``first`` on. Returns the answers."""

@@ -64,6 +64,8 @@ class Offer:
     request: Request
     key: str
     options: Options
+    #: Whether the request says that this client can send new bearer tokens.
+    bearer: bool = False
 
 
 def wants_websocket(request: Request) -> bool:
@@ -117,11 +119,19 @@ def _base64(data: bytes) -> str:
     return b2a_base64(data, newline=False).decode()
 
 
-def offer(host: str, port: int, secure: bool, target: str, headers: Headers, options: Options) -> Offer:
+def offer(  # size: the fields of the request
+    host: str,
+    port: int,
+    secure: bool,
+    target: str,
+    headers: Headers,
+    options: Options,
+    bearer: bool = False,
+) -> Offer:
     """The opening request of a client (RFC 6455 §4.1).
 
     ``host`` is in ASCII, an IPv6 address without brackets. ``target`` is path and query. ``headers`` are
-    additional fields; Host and User-Agent replace the default. Raises ValueError for a field that the
+    additional fields; Host and User-Agent replace the default. ``bearer``: see :class:`Offer`. Raises ValueError for a field that the
     handshake sets itself, and for a value that does not fit into the request line or a field.
     """
     if not (target.startswith("/") and target.isascii() and target.isprintable()) or {" ", "#"} & set(target):
@@ -143,13 +153,13 @@ def offer(host: str, port: int, secure: bool, target: str, headers: Headers, opt
             "Sec-WebSocket-Version": "13",
         }
     )
-    offer_features(fields, options)
+    offer_features(fields, options, bearer)
     if "User-Agent" not in headers:
         fields.add("User-Agent", USER_AGENT)
     for name, value in headers:
         if name.lower() != "host":
             fields.add(name, value)
-    return Offer(Request("GET", target, fields, secure=secure), key, options)
+    return Offer(Request("GET", target, fields, secure=secure), key, options, bearer)
 
 
 def confirm(offer: Offer, response: Response) -> Accepted:
@@ -165,7 +175,7 @@ def confirm(offer: Offer, response: Response) -> Accepted:
         raise InvalidHandshake(
             "the response must have one Sec-WebSocket-Accept, computed from this request's key"
         )
-    return confirm_features(offer.options, response)
+    return confirm_features(offer.options, response, offer.bearer)
 
 
 def check_switch(headers: Headers) -> None:

@@ -1,7 +1,7 @@
 cimport cython
 
 from endwell.http.headers cimport Headers
-from endwell.http.request cimport Request
+from endwell.http.request cimport Request, offers_bearer
 from endwell.http.response cimport Response
 
 
@@ -10,6 +10,7 @@ cdef class Accepted:
     cdef public object subprotocol
     cdef readonly object deflate
     cdef readonly bint heartbeat
+    cdef readonly bint bearer
 
     cpdef bytes serialize(self)
     cpdef codec(self, client, max_size)

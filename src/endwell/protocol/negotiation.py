@@ -9,8 +9,9 @@ from collections.abc import Iterable
 
 from ..errors import BadRequest, Forbidden, InvalidHandshake
 from ..http.accept import Accept, check_fields
+from ..http.bearer import FIELD, MARK
 from ..http.headers import TOKEN, Headers
-from ..http.request import Request
+from ..http.request import Request, offers_bearer
 from ..http.response import Response
 from ..matching import Origins, is_origin_among, normal_origin
 from ..options import Options
@@ -37,7 +38,7 @@ class Accepted:
     ``response`` is the answer of the HTTP version that carried the request: in HTTP/1.1 the 101.
     """
 
-    __slots__ = ("deflate", "heartbeat", "response", "subprotocol")
+    __slots__ = ("bearer", "deflate", "heartbeat", "response", "subprotocol")
 
     #: The field of the subprotocol, in the request and in the response.
     _protocol_field = "Sec-WebSocket-Protocol"
@@ -48,12 +49,15 @@ class Accepted:
         subprotocol: str | None,
         deflate: PerMessageDeflate | None,
         heartbeat: bool = False,
+        bearer: bool = False,
     ) -> None:
         self.response = response
         self.subprotocol = subprotocol
         self.deflate = deflate
         #: Whether the client is a page that has requested a heartbeat.
         self.heartbeat = heartbeat
+        #: Whether the client has offered the subprotocol of bearer tokens, so that it can send new ones.
+        self.bearer = bearer
 
     def add(self, request: Request, accept: Accept) -> bool:
         """Add what the application says to the response. Returns whether it says anything.
@@ -80,7 +84,11 @@ class Accepted:
 
     def codec(self, client: bool, max_size: int | None) -> Codec:
         """The codec of the connection; ``client`` is the role of this side."""
-        return (TracedCodec if traces() else Codec)(client, max_size, self.deflate)
+        if not traces():
+            return Codec(client, max_size, self.deflate)
+        traced = TracedCodec(client, max_size, self.deflate)
+        traced.discreet = self.bearer
+        return traced
 
 
 def negotiate(request: Request, options: Options, response: Response) -> Accepted:
@@ -101,12 +109,16 @@ def negotiate(request: Request, options: Options, response: Response) -> Accepte
     agreed = None
     if extensions and options.compression is not None:
         agreed = deflate.accept(extensions, options.compression)
-    answer = response.headers
+    answer, bearer = response.headers, offers_bearer(request)
     if subprotocol is not None:
         answer.add("Sec-WebSocket-Protocol", subprotocol)
+    elif bearer:
+        # Chromium fails a handshake whose answer selects none of the subprotocols that it has offered.
+        answer.add(FIELD, MARK)
     if agreed is not None:
         answer.add("Sec-WebSocket-Extensions", agreed[0])
-    return Accepted(response, subprotocol, agreed[1] if agreed else None, heartbeat.asked_for(request))
+    settings = agreed[1] if agreed else None
+    return Accepted(response, subprotocol, settings, heartbeat.asked_for(request), bearer)
 
 
 def select_subprotocol(offered: Iterable[str], supported: Iterable[str]) -> str | None:
@@ -150,30 +162,37 @@ def _offered_subprotocols(headers: Headers) -> list[str]:
     return names
 
 
-def offer_features(fields: Headers, options: Options) -> None:
-    """Client: add to ``fields`` what the request offers (RFC 6455 §4.1, items 10 and 11)."""
-    if options.subprotocols:
-        fields.add("Sec-WebSocket-Protocol", ", ".join(options.subprotocols))
+def offer_features(fields: Headers, options: Options, bearer: bool = False) -> None:
+    """Client: add to ``fields`` what the request offers (RFC 6455 §4.1, items 10 and 11).
+
+    ``bearer``: this client can send new bearer tokens.
+    """
+    names = (*options.subprotocols, MARK) if bearer else options.subprotocols
+    if names:
+        fields.add(FIELD, ", ".join(names))
     if options.compression is not None:
         fields.add("Sec-WebSocket-Extensions", deflate.offer(options.compression))
 
 
-def confirm_features(options: Options, response: Response) -> Accepted:
+def confirm_features(options: Options, response: Response, bearer: bool = False) -> Accepted:
     """Client: check what ``response`` has selected (RFC 6455 §4.1, items 5 and 6).
 
     Raises :exc:`InvalidHandshake`, which names the broken rule.
     """
     headers = response.headers
-    return Accepted(response, _confirm_subprotocol(options, headers), _confirm_extensions(options, headers))
+    subprotocol = _confirm_subprotocol(options, headers, bearer)
+    return Accepted(response, subprotocol, _confirm_extensions(options, headers))
 
 
-def _confirm_subprotocol(options: Options, headers: Headers) -> str | None:
+def _confirm_subprotocol(options: Options, headers: Headers, bearer: bool) -> str | None:
     """RFC 6455 §4.1, item 6; §11.3.4: the field "MUST NOT appear more than once" in an answer."""
     chosen = headers.get_all("Sec-WebSocket-Protocol")
     if not chosen:
         return None
     if len(chosen) > 1:
         raise InvalidHandshake("the response repeats Sec-WebSocket-Protocol")
+    if bearer and chosen[0] == MARK:
+        return None
     if chosen[0] not in options.subprotocols:
         raise InvalidHandshake(f"the response names a subprotocol that was not offered: {chosen[0][:80]!r}")
     return chosen[0]

@@ -37,9 +37,18 @@ def accept(request: Request, options: Options) -> Accepted:
     return hixie.accept(request, options, version)
 
 
-def offer(host: str, port: int, secure: bool, target: str, headers: Headers, options: Options) -> Offer:
+def offer(
+    host: str,
+    port: int,
+    secure: bool,
+    target: str,
+    headers: Headers,
+    options: Options,
+    bearer: bool = False,
+) -> Offer:
     """The opening request of ``options.version``; see :func:`endwell.protocol.handshake.offer`."""
-    made = handshake.offer(host, port, secure, target, headers, _without_compression(options))
+    bearer = bearer and options.version == "13"  # an old version has at most one subprotocol
+    made = handshake.offer(host, port, secure, target, headers, _without_compression(options), bearer)
     if options.version == "13":
         return made
     return hybi.offer(made) if options.version in hybi.NUMBERS.values() else hixie.offer(made)

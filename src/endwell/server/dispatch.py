@@ -32,6 +32,7 @@ from ..http import Accept, Request, Response, StreamingResponse
 from ..limit import Limit
 from ..options import Options
 from ..protocol.handshake import wants_websocket
+from ..protocol.negotiation import Accepted
 from ..protocol.opening import accept
 from ..sync.request import Request as BlockingRequest
 from ..sync.websocket import WebSocket as BlockingWebSocket
@@ -40,6 +41,7 @@ from .drain.run import DrainRun
 from .mounts import Mounts
 from .observers import MAX_LOGGED, Observers
 from .pending import Decision, PendingAnswer
+from .renewing import Renewing
 from .respond import response_from
 from .router import Hook, Route, Router, blocks, name_of
 from .threads import HandlerThreads
@@ -313,19 +315,34 @@ class Dispatcher:
             return None
         # A request that the handshake refuses does not reach the application.
         accepted = accept(request, self._options_of(route))
-        pending.begin(f"the accept function of {route.pattern!r} ({name_of(function)})")
-        returned = await self._call(self.threads.hook, function, blocks(function), request)
+        pending.begin(_name_accept(route))
+        returned = await self._ask(function, request)
         if isinstance(returned, Response):
             return self._refused_by_code(pending, response_from(returned, function))
-        if not isinstance(returned, Accept | None):
-            raise TypeError(
-                f"{name_of(function)} returned {type(returned).__name__}, not Accept, Response or None"
-            )
         if returned is not None and returned.state:
             request.state.update(returned.state)
         kept = returned is not None and accepted.add(request, returned)
-        pending.decision = accepted, kept
+        pending.decision = accepted, kept, returned
         return None
+
+    async def _ask(self, function: Hook, request: Request) -> Accept | Response | None:
+        """Call an ``accept`` function."""
+        returned = await self._call(self.threads.hook, function, blocks(function), request)
+        if not isinstance(returned, Accept | Response | None):
+            raise TypeError(
+                f"{name_of(function)} returned {type(returned).__name__}, not Accept, Response or None"
+            )
+        return returned
+
+    def _renewing(self, route: Route, accepted: Accepted, request: Request) -> Renewing | None:
+        """What takes new tokens of a connection; None if its client sends none, or if nothing decides about them."""
+        if route.accept is None or request.bearer is None:
+            return None
+        decide = partial(self._ask, route.accept)
+        return Renewing(_name_accept(route), decide, self._start_renewal, self.options.open_timeout)
+
+    def _start_renewal(self, run: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None] | None:
+        return self.start(run()) if self.drain_run is None else None
 
     def _refused_by_code(self, pending: PendingAnswer, response: Response) -> Response:
         """Report the response of a hook, if it is an error and will be sent."""
@@ -375,7 +392,7 @@ class Dispatcher:
             self._start_answering(exchange, request)
             return
         options = self._options_of(route)
-        accepted, kept = decision or (accept(request, options), False)
+        accepted, kept, said = decision or (accept(request, options), False, None)
         if exchange.gone:
             return
         if self.drain_run is not None:
@@ -383,7 +400,12 @@ class Dispatcher:
         if route.blocking:
             self.threads.reserve()
         request.params = params
-        ws = exchange.switch(accepted, options, kept)
+        renewing = self._renewing(route, accepted, request) if accepted.bearer else None
+        ws = exchange.switch(accepted, options, kept, renewing)
+        if renewing is not None:
+            renewing.attach(ws)
+        if said is not None and (said.until is not None or said.subject is not None):
+            ws.authorize(until=said.until, subject=said.subject)
         handler_ws = self.threads.blocking(ws) if route.blocking else ws
         handler = route.handler
         observers = self._observers
@@ -479,6 +501,11 @@ class Dispatcher:
             exc_info=exc,
         )
         await close_for(ws, Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
+
+
+def _name_accept(route: Route) -> str:
+    assert route.accept is not None
+    return f"the accept function of {route.pattern!r} ({name_of(route.accept)})"
 
 
 def _is_end_of(exc: BaseException, ws: WebSocket) -> bool:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
 from ..aio.exchange import Exchange
-from ..http import Request
+from ..http import Accept, Request
 from ..protocol.negotiation import Accepted
 
 __all__ = ["Decision", "PendingAnswer"]
 
-#: The response of a WebSocket, and whether it cannot be computed again.
-Decision: TypeAlias = tuple[Accepted, bool]
+#: The response of a WebSocket, whether it cannot be computed again, and what the application has said.
+Decision: TypeAlias = tuple[Accepted, bool, Accept | None]
 
 
 class PendingAnswer:

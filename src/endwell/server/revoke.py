@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ..aio.authorization import check_subject
 from ..aio.broadcast import Slow
 from ..aio.websocket import WebSocket, begin_close, stop_delivery
 from ..codes import CloseCode
 from ..ending import Cause
 from ..errors import BusUnavailable
+from ..http.accept import check_subject
 from ..rooms.history import History
 from ..rooms.hub import Present
 from ..rooms.keys import REVOKED

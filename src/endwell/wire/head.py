@@ -13,8 +13,9 @@ from sys import intern
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from ..errors import BadRequest, EndwellError, HeadTooLarge, InvalidHandshake, UnknownMethod
+from ..http.bearer import MARK
 from ..http.headers import TOKEN, Headers, checked_headers, copy_of, headers_of_lines, is_plain, octets_of
-from ..http.request import Request, set_challenge, set_link
+from ..http.request import Request, set_challenge, set_link, take_bearer
 from ..http.response import Response
 from ..options import Options
 from .answer import Start, unfolded
@@ -28,6 +29,7 @@ __all__ = ["RequestReader", "ResponseReader"]
 #: The names of the fields that a head is searched for, by their size.
 HOST_SIZE, LENGTH_SIZE, CODING_SIZE = len("host"), len("content-length"), len("transfer-encoding")
 _FRAMING = frozenset(("content-length", "transfer-encoding"))
+_MARK = MARK.encode()
 _VERSIONS = {"HTTP/1.1": "1.1", "HTTP/1.0": "1.0"}
 #: The bytes of a token, and the bytes of a field value (RFC 9110 §5.5): HTAB, SP, VCHAR, obs-text.
 _TOKEN = "".join(TOKEN).encode()
@@ -70,6 +72,7 @@ class RequestReader:
         request = self._repeated(data)
         if request is not None:
             return request
+        head = data
         lines = self._fast_path(data)
         if lines is None:
             if self._head is None:
@@ -87,6 +90,11 @@ class RequestReader:
         request = Request(intern(method), target, headers, version, self._remote_address)
         if self._link:
             set_link(request, self._link)
+        if _MARK in head and not is_plain(headers):
+            try:
+                take_bearer(request)
+            except ValueError as exc:
+                raise BadRequest(str(exc)) from None
         if legacy and is_challenged(headers):
             data, self.rest = self.rest, b""
             return self._read_challenge(request, data)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..ending import Close
 from ..http import CREDENTIALS, Request, Response
+from ..http.bearer import FIELD, PREFIX, RENEWAL
 from .codec import Buffer, Codec
 from .frames import BINARY, CLOSE, CONTINUATION, FIN, LENGTH_16, PING, PONG, RSV1, TEXT
 from .hixie import MARK, SIZED, Hixie
@@ -49,6 +50,7 @@ _NAMES = {
     PING: "PING",
     PONG: "PONG",
 }
+_RENEWAL = RENEWAL.encode()
 _numbers = count(1)
 
 
@@ -79,6 +81,8 @@ def _trace_head(arrow: str, first: str, fields: Iterable[tuple[str, str]]) -> No
 def _format_value(name: str, value: str) -> str:
     if name in CREDENTIALS:
         return "..."
+    if name == FIELD.lower() and PREFIX in value:
+        return "..."
     return _escaped(without_values(value) if name == "location" else value)
 
 
@@ -102,6 +106,8 @@ class _Traced(Codec):
         self._incoming: _Frames | _HixieFrames = _Frames()
         # No shared frames: this codec would not log a frame that another connection's codec has built.
         self.share_key = None
+        #: Whether the peer may send tokens in messages: then the log has no payload that can hide one.
+        self.discreet = False
 
     def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
         """See :meth:`Codec.feed`."""
@@ -140,6 +146,8 @@ class _Traced(Codec):
             self._log("<", first, length, start)
 
     def _log(self, arrow: str, first: int, length: int, start: bytes) -> None:
+        if self.discreet and arrow == "<" and (first & RSV1 or first & 0x0F == CONTINUATION):
+            start = b""
         logger.debug("#%d %s %s", self._number, arrow, self._describe(first, length, start))
 
     def _describe(self, first: int, length: int, start: bytes) -> str:
@@ -298,6 +306,8 @@ def _format_frame(first: int, length: int, start: bytes, *, has_codes: bool = Tr
     if start:
         plain = opcode in ((TEXT, CLOSE) if has_codes else (TEXT,)) and not first & RSV1
         dots = "..." if length > MAX_LOGGED else ""
+        if start.startswith(_RENEWAL) and plain:
+            start, dots = _RENEWAL, "..."
         # The last character may be incomplete.
         words.append(
             (repr(start.decode(errors="ignore" if dots else "replace")) if plain else start.hex()) + dots

@@ -1,0 +1,60 @@
+"""New bearer tokens on an open connection: a use of the control channel.
+
+The server greets with :data:`GREETING` if the client has offered the subprotocol ``endwell.bearer`` and a
+function of the application decides about tokens. Only then the client sends :data:`RENEWAL` and a new token, each
+time it has one. There is no answer: the server closes the connection with 3000 if it refuses the token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..http.bearer import RENEWAL
+
+__all__ = ["GREETING", "ClientRenewal", "ServerRenewal"]
+
+GREETING = RENEWAL.rstrip()
+
+
+class ServerRenewal:
+    """The use by a server; see :class:`~endwell.protocol.control.User`.
+
+    ``offered(tokens)`` is called with the new tokens of one read, the newest one last. It must not raise.
+    """
+
+    def __init__(self, offered: Callable[[list[str]], object]) -> None:
+        self._offered = offered
+
+    def greeting(self) -> str:
+        """It tells the client that this server takes new tokens."""
+        return GREETING
+
+    def claims(self, message: str) -> bool:
+        """Whether ``message`` has a new token."""
+        return message.startswith(RENEWAL)
+
+    def answers(self, messages: list[str]) -> list[str]:
+        """No answer."""
+        self._offered([message.removeprefix(RENEWAL) for message in messages])
+        return []
+
+
+class ClientRenewal:
+    """The use by a client. ``greeted()`` is called once, when the server takes new tokens. It must not raise."""
+
+    def __init__(self, greeted: Callable[[], object]) -> None:
+        self._greeted: Callable[[], object] | None = greeted
+
+    def greeting(self) -> None:
+        """No message: the client speaks when it has a new token."""
+
+    def claims(self, message: str) -> bool:
+        """Whether ``message`` is the greeting of the server, which comes once."""
+        return message == GREETING and self._greeted is not None
+
+    def answers(self, messages: list[str]) -> list[str]:
+        """No answer."""
+        greeted, self._greeted = self._greeted, None
+        if greeted is not None:
+            greeted()
+        return []
