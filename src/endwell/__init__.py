@@ -10,6 +10,7 @@ from .client.connect import connect
 from .client.reconnecting import reconnecting
 from .client.retry import History, RetryPolicy, StopReason
 from .client.state import ClientPhase, ClientState
+from .client.token import Token
 from .codes import CloseCode, Retry
 from .ending import Cause, Close, Ending, Initiator, TcpEnd
 from .errors import (
@@ -82,6 +83,7 @@ __all__ = [
     "StopReconnecting",
     "TLSInfo",
     "TcpEnd",
+    "Token",
     "UnsupportedByProtocol",
     "WebSocket",
     "__version__",

@@ -137,7 +137,7 @@ async def test_a_request_keeps_its_token_in_a_copy():
     async with site.server.serving():
         ws = await endwell.connect(site.url(), subprotocols=pair())
         await ws.close()
-    for copied in (copy.copy(site.requests[0]), pickle.loads(pickle.dumps(site.requests[0]))):  # noqa: S301
+    for copied in (copy.copy(site.requests[0]), pickle.loads(pickle.dumps(site.requests[0]))):
         assert copied.bearer == "secret-1"
 
 
@@ -249,7 +249,7 @@ def refuse(request):
 )
 async def test_a_refused_token_closes_the_connection(second, close, cause, face, caplog):
     turns = [lambda request: Accept(subject="ada"), second]
-    site = Site(face, lambda request: turns.pop(0)(request))
+    site = Site(face, lambda request: turns.pop(0)(request))  # noqa: PLW0108  (a turn for each call)
     async with nothing_left_behind(), site.server.serving():
         ws = await endwell.connect(site.url(), subprotocols=pair())
         await ws.send(renewal("secret-2"))
@@ -382,7 +382,7 @@ async def test_the_wire_log_hides_tokens(face, caplog):
                 assert await within(ws.recv())
                 await ws.close()
         assert "bearer '..." in caplog.text
-        for hidden in ("secret-1", "secret-2", "secret-2".encode().hex()):
+        for hidden in ("secret-1", "secret-2", b"secret-2".hex()):
             assert hidden not in caplog.text
         caplog.clear()
 

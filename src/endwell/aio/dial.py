@@ -15,6 +15,7 @@ from ..ending import Cause, Close, Ending, Initiator, TcpEnd
 from ..errors import HandshakeError, HandshakeRejected, InvalidHandshake, ProxyError
 from ..http import Response
 from ..protocol.connection import Connection
+from ..protocol.control import ControlChannel, User
 from ..protocol.deadline import LATE, NEVER
 from ..protocol.handshake import Offer
 from ..protocol.negotiation import Accepted
@@ -51,12 +52,14 @@ async def dial(
     tls: ssl.SSLContext | None = None,
     route: Route = DIRECT,
     began: float | None = None,
+    user: User | None = None,
 ) -> WebSocket:
     """Connect and do the opening handshake within ``open_timeout``, which starts at ``began``.
 
     ``route`` says where to connect to, as far as ``uri`` does not. ``tls`` is the context for wss; by default it
     trusts the system's certificate authorities. ``began`` is a time of ``syscalls.monotonic()``; by default now.
     After a redirect it is the time of the first request, because ``open_timeout`` includes the redirects.
+    ``user`` is this client's use of the control channel.
 
     Raises :exc:`HandshakeRejected` for an HTTP status other than 101, :exc:`HandshakeError` for every other
     failure, and NotImplementedError on Windows.
@@ -80,7 +83,7 @@ async def dial(
     except BaseException:
         sock.close()
         raise
-    handshake = _ClientHandshake(stream, offer, uri)
+    handshake = _ClientHandshake(stream, offer, uri, user)
     if link.received and context is None:
         handshake.receive(link.received)
     return await handshake.websocket()
@@ -89,11 +92,12 @@ async def dial(
 class _ClientHandshake:
     """A connection during the client's opening handshake."""
 
-    def __init__(self, stream: Driver, offer: Offer, uri: WebSocketURI) -> None:
+    def __init__(self, stream: Driver, offer: Offer, uri: WebSocketURI, user: User | None = None) -> None:
         self._stream = stream
         self._uri = uri
         self._core = stream.core
         self._offer = offer
+        self._user = user
         self._reader = ResponseReader(offer.options)
         self._refusal: Response | None = None
         self._received_any = False
@@ -139,7 +143,9 @@ class _ClientHandshake:
 
     def _accept(self, accepted: Accepted, now: float) -> None:
         core, stream, offer = self._core, self._stream, self._offer
-        core.accept(accepted.codec(True, offer.options.max_size), now, jitter=random())  # noqa: S311  (jitter)
+        control = None if self._user is None else ControlChannel(self._user)
+        jitter = random()  # noqa: S311  (jitter)
+        core.accept(accepted.codec(True, offer.options.max_size), now, control, jitter)
         stream.receive = stream.eof = None
         ws = WebSocket(stream, offer.request, accepted.response, accepted.subprotocol)
         if self._reader.rest:

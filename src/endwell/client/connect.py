@@ -24,6 +24,8 @@ from ..protocol.handshake import Offer
 from ..protocol.opening import offer
 from ..protocol.uri import WebSocketURI, parse_uri
 from .asking import Asking
+from .renewing import Renewing
+from .token import Token, TokenArgument, check_token
 
 __all__ = ["ConnectKeywords", "HeadersArgument", "URIArgument", "connect"]
 
@@ -85,12 +87,18 @@ class connect:
         follow_redirects: Whether to follow HTTP redirects. If not, a redirect is a refusal. Default: True. With
             ``host``, ``port`` or ``server_hostname``, redirects to another host are refused, and with
             ``unix_path`` or ``sock`` all are.
+        token: A bearer token, which is sent as ``Authorization: Bearer`` (RFC 6750): a str; or a
+            function that returns a str or a :class:`Token`, or an awaitable of it, which is called like that
+            for ``uri``. With ``Token(value, until)`` it is called again at 80 % of the life of the token, and
+            the new one is sent to a server of endwell whose route has an ``accept`` function. If it fails
+            then, that is logged, and it is called again at 80 % of the rest. The token is not sent to another
+            origin after a redirect. Default: None.
         options: The :class:`Options` of the connection. Default: ``Options()``.
         **keywords: Fields of :class:`Options`, which override those of ``options``.
 
     Raises:
-        ValueError: At the call, if ``uri``, a header or an option is malformed, or if arguments contradict
-            each other.
+        ValueError: At the call, if ``uri``, a header, the token or an option is malformed, or if arguments
+            contradict each other, such as ``token`` and a header Authorization or a user name in ``uri``.
         TypeError: At the call, if an argument has the wrong type or an unknown name.
         HandshakeRejected: When connecting, if the server answers with an HTTP status other than 101, or an
             HTTP proxy with one other than 2xx; its ``response`` is that answer, its ``phase`` says whose it is.
@@ -136,6 +144,7 @@ class connect:
         local_addr: tuple[str, int] | None = None,
         family: int = 0,
         follow_redirects: bool = True,
+        token: TokenArgument | None = None,
         options: Options | None = None,
         **keywords: Unpack[OptionKeywords],
     ) -> None:
@@ -143,6 +152,7 @@ class connect:
         self._ssl = ssl
         if not isinstance(follow_redirects, bool):
             raise TypeError(f"follow_redirects must be True or False, not {follow_redirects!r}")
+        self._token = token if token is None or callable(token) else check_token(token)
         if not isinstance(ssl, tls.SSLContext | None):
             raise TypeError(f"ssl must be an ssl.SSLContext or None, not {ssl!r}")
         if not isinstance(options, Options | None):
@@ -193,10 +203,12 @@ class connect:
         return ws
 
     async def _reach(self) -> WebSocket:
-        uri, headers, began = await self._ask(monotonic())
+        uri, headers, token, began = await self._ask(monotonic())
         for left in range(MAX_REDIRECTS, -1, -1):
+            renewing = self._renewing(token)
+            offered = self._offer(uri, headers, token, renewing is not None)
             try:
-                return await dial(uri, self._offer(uri, headers), self._ssl, self._route, began)
+                ws = await dial(uri, offered, self._ssl, self._route, began, renewing)
             except HandshakeRejected as refusal:
                 location = refusal.response.headers.get("Location")
                 followed = self._follow_redirects and refusal.phase == "http"
@@ -210,22 +222,42 @@ class connect:
                     raise refusal from None
                 # Time during which this process was stalled does not count against the server.
                 began += refusal.ending.stalled
+            else:
+                if renewing is not None:
+                    renewing.attach(ws)
+                return ws
             if _origin(target) != _origin(uri):
                 headers = Headers(field for field in headers if field[0].lower() not in OWN_TO_ORIGIN)
+                token = None
             uri = target
         raise AssertionError("the last redirect is not followed")
 
-    async def _ask(self, began: float) -> tuple[WebSocketURI, Headers, float]:
-        """Return the URI and the headers of this attempt, and when its ``open_timeout`` begins."""
+    async def _ask(self, began: float) -> tuple[WebSocketURI, Headers, Token | None, float]:
+        """Return the URI, the headers and the token of this attempt, and when its ``open_timeout`` begins."""
         asking, uri, headers = Asking(began, self._options.open_timeout), self._uri, self._headers
+        token = self._token
         if callable(uri):
             uri = await asking.ask("uri", uri, self._parse)
         if callable(headers):
             headers = await asking.ask("additional_headers", headers, self._check_headers)
-        return uri, headers, asking.began
+        if callable(token):
+            token = await asking.ask("token", token, check_token)
+        return uri, headers, token, asking.began
+
+    def _renewing(self, token: Token | None) -> Renewing | None:
+        """What renews the token of the connection; None if that is not possible."""
+        function = self._token
+        if token is None or token.until is None or not callable(function):
+            return None
+        limit = self._options.open_timeout
+        return Renewing(token, lambda: Asking(monotonic(), limit).ask("token", function, check_token))
 
     def _check_headers(self, fields: HeaderFields) -> Headers:
         headers = _headers(fields)
+        if self._token is not None and "Authorization" in headers:
+            raise ValueError(
+                "token and the header Authorization in additional_headers must not both be given"
+            )
         self._offer(_ANY_URI if callable(self._uri) else self._uri, headers)
         return headers
 
@@ -237,12 +269,18 @@ class connect:
                     raise ValueError(f"{name} is given, but uri is not wss:// and redirects are not followed")
         if isinstance(route.proxy, str) and route.towards(parsed).zone is not None:
             raise ValueError("uri has a zone, which a proxy cannot know")
+        if self._token is not None and parsed.authorization is not None:
+            raise ValueError("token and the user name in uri must not both be given: both set Authorization")
         return parsed
 
-    def _offer(self, uri: WebSocketURI, headers: Headers) -> Offer:
-        if uri.authorization is not None and "Authorization" not in headers:
+    def _offer(
+        self, uri: WebSocketURI, headers: Headers, token: Token | None = None, renewable: bool = False
+    ) -> Offer:
+        if token is not None:
+            headers = Headers([*headers, ("Authorization", f"Bearer {token.value}")])
+        elif uri.authorization is not None and "Authorization" not in headers:
             headers = Headers([*headers, ("Authorization", uri.authorization)])
-        return offer(uri.host, uri.port, uri.secure, uri.target, headers, self._options)
+        return offer(uri.host, uri.port, uri.secure, uri.target, headers, self._options, renewable)
 
     def _redirect(self, uri: WebSocketURI, location: str, left: int) -> WebSocketURI:
         """Return the URI that ``location`` redirects to. Raise ValueError with the reason to refuse it."""
@@ -279,6 +317,7 @@ class ConnectKeywords(OptionKeywords, total=False):
     local_addr: tuple[str, int] | None
     family: int
     follow_redirects: bool
+    token: TokenArgument | None
     options: Options | None
 
 

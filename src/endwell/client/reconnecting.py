@@ -9,11 +9,12 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Unpack
 
 from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket, begin_close
+from ..codes import CloseCode, Retry
 from ..ending import Cause, Ending
 from ..errors import ConnectionClosed, GaveUp, HandshakeError
 from ..options import check_keywords
@@ -51,7 +52,7 @@ class ReconnectLoop:
         self._servers = [connect(uri, **keywords) for uri in servers(url)]
         # The index of the server that the next attempt connects to.
         self._server = 0
-        self._policy = policy or RetryPolicy()
+        self._policy = _policy_with_token(policy or RetryPolicy(), keywords.get("token"))
         self._on_attempt = on_attempt
         self._on_ending = on_ending
         self._on_state = on_state
@@ -250,7 +251,8 @@ class reconnecting:
             :exc:`HandshakeError`, as soon as it is known. ``verdict`` is the seconds until the next
             attempt, or the :class:`StopReason`. Exceptions in a callback are logged.
         on_state: ``on_state(state)`` is called with each new :attr:`state`.
-        **keywords: The other arguments of :class:`connect`.
+        **keywords: The other arguments of :class:`connect`. With a function for ``token``, a Close with 3000
+            (unauthorized) is followed by another attempt, with a new token.
 
     Raises:
         ValueError: At the call, as :class:`connect` does.
@@ -332,6 +334,13 @@ def servers(url: URIArgument | Sequence[URIArgument]) -> Sequence[URIArgument]:
     if not url:
         raise ValueError("url must be a URI or a list with at least one")
     return url
+
+
+def _policy_with_token(policy: RetryPolicy, token: object) -> RetryPolicy:
+    """With a function for the token, the next attempt has a new one: 3000 (unauthorized) does not end the loop."""
+    if not callable(token):
+        return policy
+    return replace(policy, codes={CloseCode.UNAUTHORIZED: Retry.LATER, **policy.codes})
 
 
 def _check_keywords(keywords: Iterable[str]) -> None:

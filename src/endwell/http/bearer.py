@@ -35,7 +35,7 @@ RENEWAL = "\x1abearer "
 MAX_TOKEN = 8192
 
 # RFC 6750 §2.1: the syntax of a token, b64token, has only such characters. A few more are harmless.
-_TOKEN = re.compile(r"[!-~]{1,%d}" % MAX_TOKEN)
+_TOKEN = re.compile(rf"[!-~]{{1,{MAX_TOKEN}}}")
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 
 

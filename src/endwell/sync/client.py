@@ -15,6 +15,7 @@ from ..client.connect import connect as connect_async
 from ..client.reconnecting import ReconnectLoop, servers
 from ..client.retry import RetryPolicy, StopReason
 from ..client.state import ClientState
+from ..client.token import TokenArgument
 from ..ending import Ending
 from ..errors import ConcurrencyError, HandshakeError
 from ..options import OptionKeywords, Options
@@ -43,6 +44,7 @@ def connect(  # size: the documentation of the arguments
     local_addr: tuple[str, int] | None = None,
     family: int = 0,
     follow_redirects: bool = True,
+    token: TokenArgument | None = None,
     options: Options | None = None,
     **keywords: Unpack[OptionKeywords],
 ) -> WebSocket:
@@ -74,6 +76,8 @@ def connect(  # size: the documentation of the arguments
         local_addr: The local address ``(host, port)`` to connect from. Default: the system chooses it.
         family: ``socket.AF_INET`` or ``socket.AF_INET6``. Default: 0, both.
         follow_redirects: Whether to follow HTTP redirects. Default: True.
+        token: A bearer token: a str, or a function that returns a str or a :class:`endwell.Token`, which is
+            called like that for ``uri``, and again at 80 % of the life of the token.
         options: The :class:`endwell.Options` of the connection. Default: ``Options()``.
         **keywords: Fields of :class:`endwell.Options`, which override those of ``options``.
 
@@ -119,6 +123,7 @@ def connect(  # size: the documentation of the arguments
         local_addr=local_addr,
         family=family,
         follow_redirects=follow_redirects,
+        token=in_a_thread("token", token, portal),
         options=options,
         **keywords,
     )
@@ -256,9 +261,9 @@ class _Client(ReconnectLoop):
     """The asyncio client in the event loop. Its callbacks run in a thread."""
 
     def __init__(self, portal: Portal, url: URIArgument | Sequence[URIArgument], **keywords: Any) -> None:
-        if "additional_headers" in keywords:
-            headers = keywords["additional_headers"]
-            keywords["additional_headers"] = in_a_thread("additional_headers", headers, portal)
+        for name in ("additional_headers", "token"):
+            if name in keywords:
+                keywords[name] = in_a_thread(name, keywords[name], portal)
         super().__init__([in_a_thread("url", uri, portal) for uri in servers(url)], **keywords)
         self._calls = SerialExecutor(portal.reconnecting_callbacks)
         self._context = copy_context()
