@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from endwell import __version__
+from endwell.client.renewing import SHARE
 from endwell.client.retry import RetryPolicy
 from endwell.codes import RANGES, CloseCode, Retry, describe
 from endwell.ending import Cause
 from endwell.options import Options
-from endwell.protocol import heartbeat
+from endwell.http.bearer import MARK, PREFIX, RENEWAL
+from endwell.protocol import heartbeat, renewal
 
 FOLDER = Path(__file__).parent.parent / "src" / "endwell" / "browser"
 BLOCK = re.compile(r"(?<=^// Made by ).*?(?=^// End of what is made\.$)", re.MULTILINE | re.DOTALL)
@@ -92,6 +94,11 @@ def block() -> str:
         f"const QUERY = {_js(heartbeat.QUERY)};\n"
         f"const QUESTION = {_js(heartbeat.QUESTION)};\n"
         f"const ANSWER = {_js(heartbeat.ANSWER)};\n"
+        f"const MARK = {_js(MARK)};\n"
+        f"const PREFIX = {_js(PREFIX)};\n"
+        f"const GREETING = {_js(renewal.GREETING)};\n"
+        f"const RENEWAL = {_js(RENEWAL)};\n"
+        f"const SHARE = {_js(SHARE)};\n"
     )
 
 

@@ -23,8 +23,8 @@ from endwell.errors import HandshakeError
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "src" / "endwell" / "browser" / "endwell.js"
-#: The size limit, minified and compressed, in bytes.
-MOST = 3000
+#: The size limit, minified and compressed, in bytes. 400 of them are the option `token`.
+MOST = 3400
 
 DECIDE = """
 import { decide } from %s;
@@ -60,7 +60,10 @@ ws.onending = ({ ending, stop }) => console.log(ending.cause, ending.code, stop)
 TYPED = """
 import { ReconnectingWebSocket, type Ending, type EndingEvent, type Options } from "endwell";
 
-const options: Partial<Options> = { codes: { 4001: "never" }, whenFull: "drop" };
+const options: Partial<Options> = { codes: { 4001: "never" }, whenFull: "drop", token: () => "abc" };
+options.token = async () => ({ value: "abc", until: new Date() });
+// @ts-expect-error: until is a Date or a number
+options.token = () => ({ value: "abc", until: "soon" });
 const ws = new ReconnectingWebSocket(async () => new URL("wss://example.com/"), options);
 ws.addEventListener("ending", (event) => {
   const ending: Ending = event.ending;
@@ -101,7 +104,7 @@ def test_the_module_passes_the_type_checker():
     run(tool("tsc"), "--project", "tools/browser")
 
 
-def test_the_module_has_at_most_3_kilobytes():
+def test_the_module_has_at_most_3400_bytes():
     minified = run(tool("esbuild"), "--minify", "--format=esm", str(MODULE))
     assert len(gzip.compress(minified.encode(), 9)) <= MOST
 

@@ -403,6 +403,7 @@ async def test_threads_of_a_blocking_accept_function_do_not_pile_up():
         await ws.send("behind")
         assert await within(ws.recv()) == GREETING
         assert await within(ws.recv()) == "None: behind"
+        await until(lambda: calls)
         assert len(calls) == 1
         left.set()
         await until(lambda: site.opened[0].request.bearer == "secret-6")

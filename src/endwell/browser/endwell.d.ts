@@ -22,6 +22,11 @@ export type Close = {
 };
 /** a message */
 export type Data = Parameters<WebSocket["send"]>[0];
+/** `until`: when it expires, a Date or ms since 1970 */
+export type Token = {
+    value: string;
+    until?: Date | number;
+};
 /** a URL, relative to the page or to the worker's script */
 export type Address = string | URL;
 /** How a connection ended: the fields of endwell.Ending that a page can know. */
@@ -74,6 +79,10 @@ export type Options = {
      * subprotocols, as for WebSocket
      */
     protocols: string | string[];
+    /**
+     * called for each connection: a bearer token to send
+     */
+    token?: () => string | Token | PromiseLike<string | Token>;
     /**
      * seconds: scale of the back-off, and minimum wait, except for the first "now"
      */
@@ -164,7 +173,7 @@ declare const ReconnectingWebSocket_base: new () => Typed & EventTarget;
  * once for each connection and failed attempt. An EndingEvent has the `ending`, and either `wait`, the
  * seconds until the next attempt, or `stop`, the reason why there is none. Both are null if the browser
  * keeps the page in its back/forward cache; the next attempt follows when the page is shown again. `error`
- * is the exception of the url function, if that caused the ending.
+ * is the exception of the url or token function, if that caused the ending.
  */
 export declare class ReconnectingWebSocket extends ReconnectingWebSocket_base {
     #private;

@@ -33,6 +33,11 @@ const TIMEOUT = 3008;
 const QUERY = "endwell=heartbeat";
 const QUESTION = "\u0005";
 const ANSWER = "\u0006";
+const MARK = "endwell.bearer";
+const PREFIX = "bearer.";
+const GREETING = "\u001abearer";
+const RENEWAL = "\u001abearer ";
+const SHARE = 0.8;
 // End of what is made.
 
 /** @typedef {"never" | "now" | "later"} Retry whether to reconnect: never, immediately, or after a back-off */
@@ -40,6 +45,7 @@ const ANSWER = "\u0006";
 /** @typedef {"peer_closed" | keyof typeof CAUSES} Cause why a connection ended */
 /** @typedef {{code: number | null, reason: string}} Close a Close frame; null for a Close without a code */
 /** @typedef {Parameters<WebSocket["send"]>[0]} Data a message */
+/** @typedef {{value: string, until?: Date | number}} Token `until`: when it expires, a Date or ms since 1970 */
 /** @typedef {string | URL} Address a URL, relative to the page or to the worker's script */
 
 /**
@@ -64,6 +70,7 @@ const ANSWER = "\u0006";
 /**
  * @typedef {object} Options the policy of endwell.RetryPolicy, and the limits of endwell.Options
  * @property {string | string[]} protocols subprotocols, as for WebSocket
+ * @property {() => string | Token | PromiseLike<string | Token>} [token] called for each connection: a bearer token to send
  * @property {number} base seconds: scale of the back-off, and minimum wait, except for the first "now"
  * @property {number} maxDelay seconds: maximum of the back-off
  * @property {number} stableAfter seconds: a connection that lasts this long resets the count of attempts
@@ -141,7 +148,7 @@ const LEAVE_DELAY = 5;
  * once for each connection and failed attempt. An EndingEvent has the `ending`, and either `wait`, the
  * seconds until the next attempt, or `stop`, the reason why there is none. Both are null if the browser
  * keeps the page in its back/forward cache; the next attempt follows when the page is shown again. `error`
- * is the exception of the url function, if that caused the ending.
+ * is the exception of the url or token function, if that caused the ending.
  */
 export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTarget} */ (EventTarget) {
   /** @readonly */ static CONNECTING = /** @type {const} */ (0);
@@ -205,6 +212,10 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   #unanswered = 0;
   #bufferedBefore = 0;
 
+  /** @type {Token | undefined} the token of the current connection */
+  #token;
+  #renewalTimer = 0;
+
   /**
    * Connects immediately. Throws what WebSocket's constructor throws, and RangeError for `codes` that no
    * ending can have.
@@ -216,6 +227,8 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     super();
     this.#url = url;
     this.#options = { ...DEFAULTS, ...options };
+    // The next connection has a new token, so 3000 (unauthorized) is not final.
+    if (options.token) this.#options.codes = { 3000: "later", ...options.codes };
     for (const row of Object.entries(this.#options.codes))
       if (!OVERRIDABLE.test(`${row}`)) throw new RangeError(`codes cannot have ${row}`);
     this.addEventListener("open", (event) => this.onopen?.(event));
@@ -232,7 +245,8 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
 
   /** The selected subprotocol, or "". */
   get protocol() {
-    return this.#ws?.protocol ?? "";
+    const protocol = this.#ws?.protocol ?? "";
+    return protocol === MARK ? "" : protocol;
   }
 
   /** The negotiated extensions, or "". */
@@ -256,7 +270,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
    */
   send(data) {
     const { maxQueue, whenFull } = this.#options;
-    if (data === QUESTION) throw new TypeError("this message is reserved for the heartbeat");
+    if (data === QUESTION || (typeof data === "string" && data.startsWith(RENEWAL))) throw new TypeError("this message is reserved");
     if (this.readyState > 1) return false;
     if (this.readyState) {
       this.#ws?.send(data);
@@ -313,19 +327,32 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
 
   #connect() {
     const url = this.#url;
+    this.#token = undefined;
     this.#stopped = this.#opened = this.#heartbeatOn = this.#leaving = false;
     this.#started = clock();
     this.#messagesIn = this.#messagesOut = 0;
     this.#latency = null;
     this.#startTimer(() => this.#end("handshake_failed"), this.#options.openTimeout);
-    if (typeof url !== "function") return this.#open(url);
+    if (typeof url !== "function" && !this.#options.token) return this.#open(url);
     // A placeholder for the connecting WebSocket, until there is an address.
     const pending = (this.#ws = /** @type {any} */ ({ close() {} }));
     /** @type {(then: (value: any) => void) => (value: any) => void} */
     const ifCurrent = (then) => (value) => pending === this.#ws && !this.#closeSent && then(value);
-    const open = ifCurrent((address) => this.#open(address));
+    const open = ifCurrent(([address, token]) => {
+      this.#token = token;
+      this.#open(address);
+    });
     const fail = ifCurrent((error) => this.#end("handshake_failed", null, error));
-    (async () => url())().then(open).catch(fail);
+    (async () => [typeof url === "function" ? await url() : url, await this.#askForToken()])().then(open).catch(fail);
+  }
+
+  async #askForToken() {
+    const { token } = this.#options;
+    if (!token) return;
+    const answer = await token();
+    const asked = typeof answer === "string" ? { value: answer } : answer;
+    if (typeof asked?.value !== "string" || !/^[!-~]+$/.test(asked.value)) throw new TypeError("no token");
+    return asked;
   }
 
   /** @param {Address} address */
@@ -337,7 +364,10 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     const url = new URL(address, document?.baseURI ?? location?.href.replace("blob:", ""));
     url.protocol = url.protocol.replace("http", "ws");
     if (pingInterval) url.search += (url.search && "&") + QUERY;
-    const ws = (this.#ws = new WebSocket(url, protocols));
+    const token = this.#token;
+    // base64url, because a subprotocol has no "/" and "=".
+    const encoded = token && btoa(token.value).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "");
+    const ws = (this.#ws = new WebSocket(url, token ? [protocols, MARK, PREFIX + encoded].flat() : protocols));
     this.#address = ws.url;
     ws.onopen = () => {
       this.#opened = true;
@@ -388,6 +418,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     ws.onopen = ws.onmessage = ws.onclose = null;
     ws.close();
     clearTimeout(this.#heartbeatTimer);
+    clearTimeout(this.#renewalTimer);
     const now = clock();
     const duration = now - this.#started;
     // A browser answers a Close with the code that it received.
@@ -492,10 +523,33 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
       if (this.#heartbeatOn) this.#latency = this.#lastReceived - this.#heartbeatSent;
       this.#heartbeatOn = true;
       this.#scheduleCheck(pingInterval);
+    } else if (this.#token && data === GREETING) {
+      this.#scheduleRenewal();
     } else {
       this.#messagesIn++;
       this.dispatchEvent(new MessageEvent("message", { data }));
     }
+  }
+
+  // -- renewal of the token, which starts when the server says that it takes new ones -------
+
+  #scheduleRenewal() {
+    const seconds = (Number(this.#token?.until) - Date.now()) / 1000;
+    // A timer takes at most 2 ** 31 ms.
+    if (seconds > 0) this.#renewalTimer = after(() => this.#renew(), Math.min(Math.max(1, seconds * SHARE), 2e6));
+  }
+
+  async #renew() {
+    const ws = this.#ws;
+    const old = this.#token;
+    const token = await this.#askForToken().catch((error) => {
+      console.warn("the token was not renewed:", error);
+      return old;
+    });
+    if (ws !== this.#ws || this.#closeSent || !token) return;
+    this.#token = token;
+    if (token.value !== old?.value) ws?.send(RENEWAL + token.value);
+    this.#scheduleRenewal();
   }
 
   /** @param {number} timeout */
