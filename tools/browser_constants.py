@@ -19,8 +19,8 @@ from endwell.client.renewing import SHARE
 from endwell.client.retry import RetryPolicy
 from endwell.codes import RANGES, CloseCode, Retry, describe
 from endwell.ending import Cause
-from endwell.options import Options
 from endwell.http.bearer import MARK, PREFIX, RENEWAL
+from endwell.options import Options
 from endwell.protocol import heartbeat, renewal
 
 FOLDER = Path(__file__).parent.parent / "src" / "endwell" / "browser"

@@ -1,4 +1,5 @@
 """An HTTP request."""
+# size: half of it is documentation.
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def accept(request: Request, options: Options) -> Accepted:
     return hixie.accept(request, options, version)
 
 
-def offer(
+def offer(  # size: the parameters of the offer of RFC 6455
     host: str,
     port: int,
     secure: bool,

@@ -77,9 +77,10 @@ class RequestReader:
         if lines is None:
             if self._head is None:
                 self._head = _Head(self._options, BadRequest, HeadTooLarge)
-            head = self._head.receive(data)
-            if head is None:
+            complete = self._head.receive(data)
+            if complete is None:
                 return None
+            head = complete
             self.rest = self._head.rest
             if _LINES.fullmatch(head) is None:
                 raise BadRequest("the head contains a control character")
