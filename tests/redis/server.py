@@ -14,10 +14,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RedisServer", "shared_server"]
+__all__ = ["RedisServer", "ask", "shared_server"]
 
 #: Maximum seconds for a start. It only detects a hang.
 START_TIME = 60.0
+
+
+def ask(host: str, port: int, *words: Any) -> bytes:
+    """The reply to a command. Of a reply with more than a line, the text; it must not be an array."""
+    with socket.create_connection((host, port), timeout=START_TIME) as sock:
+        octets = [str(word).encode() for word in words]
+        sock.sendall(b"*%d\r\n" % len(octets) + b"".join(b"$%d\r\n%s\r\n" % (len(o), o) for o in octets))
+        reply = sock.makefile("rb")
+        first = reply.readline().strip()
+        return reply.read(int(first[1:])) if first.startswith(b"$") else first
 
 
 class RedisServer:
@@ -61,12 +71,7 @@ class RedisServer:
 
     def ask(self, *words: Any) -> bytes:
         """The reply to a command. Of a reply with more than a line, the text; it must not be an array."""
-        with socket.create_connection((self._host, self.port), timeout=START_TIME) as sock:
-            octets = [str(word).encode() for word in words]
-            sock.sendall(b"*%d\r\n" % len(octets) + b"".join(b"$%d\r\n%s\r\n" % (len(o), o) for o in octets))
-            reply = sock.makefile("rb")
-            first = reply.readline().strip()
-            return reply.read(int(first[1:])) if first.startswith(b"$") else first
+        return ask(self._host, self.port, *words)
 
     def move(self, port: int) -> None:
         """Listen on another port from now on."""

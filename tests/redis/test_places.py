@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trustme
 
 from endwell.errors import BusUnavailable
-from endwell.rooms import History, returning
-from endwell.rooms.redis import RedisBus
-from tests.pair import until
+from endwell.rooms import Gap, History, returning
+from endwell.rooms.redis import RedisBus, link
+from tests.pair import until, within
+from tests.raw import BOUND
+from tests.rooms.house import house
 from tests.rooms.witness import Witness
 
+from .sentinels import Sentinels
 from .server import RedisServer
 
 KEPT = History(messages=100)
@@ -112,3 +115,76 @@ async def test_when_a_replica_takes_over_all_processes_are_told_and_go_on(redis)
                 assert [*witness.seen["a"]] == ["before", "after"]
     finally:
         replica.close()
+
+
+@pytest.fixture
+def sentinels():
+    made = Sentinels()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("crash", [True, False])
+async def test_the_sentinels_say_which_server_is_the_primary(sentinels, caplog, crash):
+    first, second = sentinels.servers
+    async with house(3, sentinels.url) as made:
+        gaps = []
+        for server in made.servers:
+            server.rooms.on_gap(lambda room, gap: gaps.append(gap))
+        clients = [(await made.joined(number, key=f"user{number}"))[0] for number in range(3)]
+        before = (await made.room(0).publish("before")).position
+        if crash:
+            first.kill()
+        else:
+            sentinels.fail_over()
+        receipt = None
+        while receipt is None or receipt.position.epoch == before.epoch:
+            # For as long as the old primary serves, it is told nothing else.
+            with suppress(BusUnavailable):
+                receipt = await within(made.room(1).publish("after"))
+        await until(lambda: len(gaps) == 3)
+        assert gaps == [Gap(None, 0)] * 3
+        assert sentinels.agree_on(second)
+        for ws in clients:
+            message = await within(ws.recv())
+            while message != "after":
+                assert message == "before" or not crash
+                message = await within(ws.recv())
+        async with asyncio.timeout(BOUND):
+            while len(await made.room(2).presence()) < 3:
+                await asyncio.sleep(0.02)
+        assert [event for _, event, _, _ in made.events] == ["joined"] * 3
+    assert "no connection to Redis at redis+sentinel://127.0.0.1" in caplog.text
+
+
+async def test_a_process_that_is_connected_to_a_server_of_the_past_leaves_it(sentinels, monkeypatch):
+    monkeypatch.setattr(link, "WATCH_INTERVAL", 0.05)
+    _, second = sentinels.servers
+    bus = RedisBus(sentinels.url)
+    await bus.start(Witness())
+    try:
+        named = []
+
+        async def other(place):
+            named.append(place)
+            return ("127.0.0.1", second.port)
+
+        monkeypatch.setattr(link, "primary", other)
+        await until(lambda: not bus.is_connected)
+        # It is still a replica, so it is not used.
+        with pytest.raises(BusUnavailable, match="its role is slave"):
+            await within(publish(bus, "x"))
+        monkeypatch.undo()
+        await until(lambda: bus.is_connected)
+    finally:
+        await bus.stop()
+
+
+async def test_without_an_answer_of_a_sentinel_the_reasons_are_told(monkeypatch, caplog):
+    monkeypatch.setattr(returning, "WAIT_TIME", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    bus = RedisBus(f"redis+sentinel://127.0.0.1:{port},127.0.0.1:{port}/main")
+    await bus.start(Witness())
+    await bus.stop()
+    assert f"no Sentinel knows the primary of 'main' (redis://127.0.0.1:{port}: " in caplog.text

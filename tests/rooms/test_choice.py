@@ -19,12 +19,19 @@ def bus_of(server):
 @pytest.mark.parametrize(
     ("url", "error"),
     [
-        ("amqp://host", "one of the schemes redis, rediss, valkey, valkeys, unix, nats, tls"),
+        (
+            "amqp://host",
+            "one of the schemes redis, rediss, valkey, valkeys, unix, redis.sentinel, rediss.sentinel, nats, tls",
+        ),
         ("localhost:6379", "one of the schemes"),
         ("redis://user:secret@host:port/0", "is wrong"),
         ("redis://user:secret@host/name", "number of a database"),
         ("redis://user:secret@host/0?no_such_option=1", "no_such_option"),
         ("unix://", "/path/of/the/socket"),
+        ("redis+sentinel://user:secret@host,host/", "must end with /SERVICE"),
+        ("redis+sentinel://user:secret@host/main/x", "must end with /SERVICE"),
+        ("redis+sentinel://user:secret@host:port/main", "is wrong"),
+        ("redis+sentinel://host/main?sentinel_password=secret&no_such_option=1", "no_such_option"),
         ("nats://user:secret@host/0", "must end after the host"),
         ("nats://user:secret@", "a host is missing"),
         ("nats://user:secret@host:port", "Port could not be cast"),

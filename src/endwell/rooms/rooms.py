@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 #: The schemes of the URL of a bus.
-REDIS = ("redis", "rediss", "valkey", "valkeys", "unix")
+REDIS = ("redis", "rediss", "valkey", "valkeys", "unix", "redis+sentinel", "rediss+sentinel")
 NATS = ("nats", "tls")
 SCHEMES = (*REDIS, *NATS)
 

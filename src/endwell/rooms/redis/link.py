@@ -16,6 +16,7 @@ from ..returning import ReturningLink
 from .place import Place
 from .replies import Replies
 from .scripts import SCRIPTS, Script
+from .sentinel import WATCH_INTERVAL, primary
 
 __all__ = ["Link"]
 
@@ -55,6 +56,8 @@ class Link(ReturningLink):
         self._run_id = ""
         self._canary = f"{place.prefix}canary:{place.database}:{secrets.token_urlsafe(9)}".encode()
         self._connections: list[Any] = []
+        #: The address that the Sentinels have named.
+        self._primary: tuple[str, int] | None = None
         self._queue: deque[_Command] = deque()
         self._queued = 0
         self._sent: deque[_Command] = deque()
@@ -153,7 +156,8 @@ class Link(ReturningLink):
     # -- connecting ------------------------------------------------------------------
 
     async def _open(self) -> None:
-        commands, listener = self._connections = [self.place.connection(), self.place.connection()]
+        self._primary = await primary(self.place)
+        commands, listener = self._connections = [self.place.connection(self._primary) for _ in range(2)]
         run_ids = []
         for connection in (commands, listener):
             await connection.connect()
@@ -178,6 +182,7 @@ class Link(ReturningLink):
             self._write_subscriptions(listener),
             Replies(listener, self._on_push).wait(),
             self._beat(),
+            self._watch(),
         )
         tasks = [self._loop.create_task(each) for each in work]
         try:
@@ -195,6 +200,17 @@ class Link(ReturningLink):
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
                 raise result
+
+    async def _watch(self) -> None:
+        """Ask the Sentinels at intervals whether this is still the primary."""
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL)
+            try:
+                now = await primary(self.place)
+            except OSError:
+                continue  # without them, nothing says that it is not
+            if now != self._primary:
+                raise OSError("the Sentinels have made another server the primary")
 
     async def _close(self) -> None:
         """The connections have failed, or are not needed any more."""

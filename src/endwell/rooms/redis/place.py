@@ -11,6 +11,8 @@ from redis.backoff import NoBackoff
 
 __all__ = ["Place"]
 
+SENTINEL_PORT = 26379
+
 
 class Place(NamedTuple):
     """A Redis server, and the prefix of all keys and channels in it."""
@@ -21,6 +23,9 @@ class Place(NamedTuple):
     database: int
     connection_class: type[Any]
     arguments: dict[str, Any]
+    #: The Sentinels that know which server is the primary of the service. Empty: the server is in the arguments.
+    sentinels: tuple[Any, ...] = ()
+    service: str = ""
 
     @classmethod
     def parse(cls, url: str) -> Place:
@@ -30,6 +35,8 @@ class Place(NamedTuple):
             ValueError: It is not the URL of a Redis server, or has an option that redis-py does not know.
         """
         parts = urlsplit(url)
+        if parts.scheme.endswith("+sentinel"):
+            return cls._parse_sentinels(url)
         options = dict(parse_qsl(parts.query))
         prefix = options.pop("prefix", "endwell:")
         scheme = {"valkey": "redis", "valkeys": "rediss"}.get(parts.scheme, parts.scheme)
@@ -54,10 +61,38 @@ class Place(NamedTuple):
             raise ValueError(f"the URL of the bus is wrong: {address}: {error}") from None
         return cls(address, prefix, int(arguments.get("db", 0)), kind, arguments)
 
+    @classmethod
+    def _parse_sentinels(cls, url: str) -> Place:
+        """Read ``redis+sentinel://user:password@host:26379,host:26379/service/0``.
+
+        The options ``sentinel_username`` and ``sentinel_password`` are for the Sentinels, all others for Redis.
+        """
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query))
+        scheme = parts.scheme.removesuffix("+sentinel")
+        user, at, hosts = parts.netloc.rpartition("@")
+        service, _, database = parts.path.removeprefix("/").partition("/")
+        address = f"{parts.scheme}://{hosts}/{service}"
+        if not service or not (database or "0").isdecimal():
+            raise ValueError(
+                f"the URL of the bus is wrong: {address} must end with /SERVICE or /SERVICE/DATABASE"
+            )
+        login = [options.pop(f"sentinel_{name}", None) for name in ("username", "password")]
+        query = urlencode(options)
+        # Any of them: the address of the primary takes its place.
+        redis = cls.parse(f"{scheme}://{user}{at}{hosts.split(',')[0]}/{database or 0}?{query}")
+        sentinels = []
+        for host in hosts.split(","):
+            each = cls.parse(f"{scheme}://{host if ':' in host else f'{host}:{SENTINEL_PORT}'}/0?{query}")
+            each.arguments.update(username=login[0], password=login[1], db=0)
+            sentinels.append(each)
+        return redis._replace(address=address, sentinels=tuple(sentinels), service=service)
+
     def key(self, room: str, kind: str) -> str:
         """The name of a key of a room. The braces make all keys of a room be in one slot of a cluster."""
         return f"{self.prefix}{{{room}}}:{kind}"
 
-    def connection(self) -> Any:
-        """A connection that is not connected yet."""
-        return self.connection_class(**self.arguments)
+    def connection(self, address: tuple[str, int] | None = None) -> Any:
+        """A connection that is not connected yet, to the server at ``address`` if it is not None."""
+        where = {} if address is None else {"host": address[0], "port": address[1]}
+        return self.connection_class(**self.arguments | where)
