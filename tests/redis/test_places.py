@@ -144,7 +144,7 @@ async def test_the_sentinels_say_which_server_is_the_primary(sentinels, caplog, 
                 receipt = await within(made.room(1).publish("after"))
         await until(lambda: len(gaps) == 3)
         assert gaps == [Gap(None, 0)] * 3
-        assert sentinels.agree_on(second)
+        await until(lambda: sentinels.agree_on(second))
         for ws in clients:
             message = await within(ws.recv())
             while message != "after":
@@ -178,6 +178,20 @@ async def test_a_process_that_is_connected_to_a_server_of_the_past_leaves_it(sen
         await until(lambda: bus.is_connected)
     finally:
         await bus.stop()
+
+
+async def test_a_node_of_a_cluster_is_refused_in_plain_words(monkeypatch, caplog):
+    monkeypatch.setattr(returning, "WAIT_TIME", 0.2)
+    node = RedisServer()
+    try:
+        await asyncio.to_thread(node.start, "--cluster-enabled", "yes")
+        bus = RedisBus(node.url)
+        await bus.start(Witness())
+        await until(lambda: "it is a node of a Redis Cluster, which is not supported" in caplog.text)
+        assert not bus.is_connected
+        await bus.stop()
+    finally:
+        node.close()
 
 
 async def test_without_an_answer_of_a_sentinel_the_reasons_are_told(monkeypatch, caplog):

@@ -28,6 +28,7 @@ def bus_of(server):
         ("redis://user:secret@host/name", "number of a database"),
         ("redis://user:secret@host/0?no_such_option=1", "no_such_option"),
         ("unix://", "/path/of/the/socket"),
+        ("redis+cluster://user:secret@host", "bus cannot be a Redis Cluster"),
         ("redis+sentinel://user:secret@host,host/", "must end with /SERVICE"),
         ("redis+sentinel://user:secret@host/main/x", "must end with /SERVICE"),
         ("redis+sentinel://user:secret@host:port/main", "is wrong"),

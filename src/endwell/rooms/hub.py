@@ -15,20 +15,11 @@ from math import inf
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..errors import RoomLimit
-from .history import MAX_BOUND, History, Log, Page, page_after
+from .history import History, Log, Page, page_after
 from .keys import OWN
 from .position import Message, Position, Publication
 
-__all__ = [
-    "FORGET_TIME",
-    "MAX_KNOWN_ROOMS",
-    "Connection",
-    "Hub",
-    "Left",
-    "Present",
-    "State",
-    "StateOfKey",
-]
+__all__ = ["FORGET_TIME", "MAX_KNOWN_ROOMS", "Connection", "Hub", "KeyState", "Left", "Present", "RoomState"]
 
 #: Seconds for which the numbers of a room are kept after its last use. A member that returns
 #: later gets a gap of unknown size. Precedent: the 300 s of Centrifugo's memory engine.
@@ -69,34 +60,7 @@ class Left(NamedTuple):
     listener: Any
 
 
-class StateOfKey(NamedTuple):
-    """A key that is present, for another hub."""
-
-    key: str
-    info: Info
-    listener: Any
-    #: The listener and the number of the connection with which it came.
-    first: tuple[Any, int]
-    #: Seconds until it leaves; infinite while it has a connection.
-    due: float
-    #: The connections: the listener, the number, and the seconds of grace if its process ends.
-    connections: list[tuple[Any, int, float]]
-
-
-class State(NamedTuple, Generic[Listener]):
-    """All of a room, for another hub."""
-
-    name: str
-    epoch: str
-    sequence: int
-    base: int
-    listeners: list[Listener]
-    keys: list[StateOfKey]
-    #: The history: each publication, and the seconds until it expires.
-    publications: list[tuple[Publication, float]]
-
-
-class _Key:
+class KeyState:
     """A key that is present."""
 
     __slots__ = ("connections", "due", "first", "info", "listener")
@@ -114,19 +78,22 @@ class _Key:
 
 
 @dataclass(slots=True, eq=False)
-class _Room(Generic[Listener]):
+class RoomState(Generic[Listener]):
+    """One room. Public for a hub that is handed over to another process."""
+
     epoch: str
     sequence: int = 0
     #: The number before the first one of the epoch.
     base: int = 0
     log: Log = field(default_factory=Log)
     listeners: set[Listener] = field(default_factory=set)
-    keys: dict[str, _Key] = field(default_factory=dict)
+    keys: dict[str, KeyState] = field(default_factory=dict)
     #: How long the history of the last publication reaches.
     expires: float = -inf
 
     @property
     def position(self) -> Position:
+        """Of its last publication."""
         return Position(self.epoch, self.sequence)
 
 
@@ -144,7 +111,7 @@ class Hub(Generic[Listener]):
         self._max_bytes = max_bytes
         self._max_rooms = max_rooms
         self._bytes = 0
-        self._rooms: dict[str, _Room[Listener]] = {}
+        self._rooms: dict[str, RoomState[Listener]] = {}
         #: Rooms without listeners and keys, and when they were last used. The oldest one is the first.
         self._idle: dict[str, float] = {}
         self._leaving: list[tuple[float, str, str]] = []
@@ -244,7 +211,7 @@ class Hub(Generic[Listener]):
         room = self._room(name, now)
         self._idle.pop(name, None)
         if (entry := room.keys.get(key)) is None:
-            entry = room.keys[key] = _Key(connection)
+            entry = room.keys[key] = KeyState(connection)
         entry.connections[connection] = grace
         entry.info, entry.listener, entry.due = info, connection.listener, inf
         return _present(key, entry) if entry.first == connection else None
@@ -329,50 +296,27 @@ class Hub(Generic[Listener]):
 
     # -- another hub --------------------------------------------------------------------
 
-    def states(self, now: float) -> Iterator[State[Listener]]:
-        """All rooms, for :meth:`add` of another hub."""
-        for name, room in self._rooms.items():
-            keys = [
-                StateOfKey(
-                    key,
-                    entry.info,
-                    entry.listener,
-                    tuple(entry.first),
-                    entry.due - now,
-                    [(*connection, grace) for connection, grace in entry.connections.items()],
-                )
-                for key, entry in room.keys.items()
-            ]
-            kept = [(publication, expires - now) for publication, _, expires in room.log.entries]
-            yield State(name, room.epoch, room.sequence, room.base, [*room.listeners], keys, kept)
+    def states(self) -> Iterator[tuple[str, RoomState[Listener]]]:
+        """All rooms, by name."""
+        return iter(self._rooms.items())
 
-    def add(self, state: State[Listener], now: float) -> None:
+    def add(self, name: str, room: RoomState[Listener], now: float) -> None:
         """Add a room of another hub."""
-        room = self._rooms[state.name] = _Room(state.epoch, state.sequence, state.base)
-        room.listeners.update(state.listeners)
-        for key in state.keys:
-            entry = room.keys[key.key] = _Key(Connection(*key.first))
-            entry.info, entry.listener, entry.due = key.info, key.listener, key.due + now
-            entry.connections = {Connection(*each): grace for *each, grace in key.connections}
-            if key.due < inf:
-                heapq.heappush(self._leaving, (entry.due, state.name, key.key))
-        for publication, seconds in state.publications:
-            if seconds <= 0:
-                continue
-            # The bounds applied when it was published.
-            history = History(len(state.publications), seconds, MAX_BOUND - 1)
-            self._bytes += room.log.append(publication, history, now)
-            room.expires = now + seconds
-        self._check_idle(state.name, room, now)
+        self._rooms[name] = room
+        self._bytes += room.log.bytes
+        for key, entry in room.keys.items():
+            if entry.due < inf:
+                heapq.heappush(self._leaving, (entry.due, name, key))
+        self._check_idle(name, room, now)
 
     # -- inside -----------------------------------------------------------------------
 
-    def _room(self, name: str, now: float) -> _Room[Listener]:
+    def _room(self, name: str, now: float) -> RoomState[Listener]:
         room = self._rooms.get(name)
         if room is None:
             if len(self._rooms) >= self._max_rooms and self._is_full(name):
                 self._forget_one()
-            room = self._rooms[name] = _Room(_new_epoch())
+            room = self._rooms[name] = RoomState(_new_epoch())
             self._idle[name] = now
         elif self._idle.pop(name, None) is not None:
             self._idle[name] = now  # to the end
@@ -392,15 +336,15 @@ class Hub(Generic[Listener]):
         del self._idle[name]
         self._clear(self._rooms.pop(name))
 
-    def _check_idle(self, name: str, room: _Room[Listener], now: float) -> None:
+    def _check_idle(self, name: str, room: RoomState[Listener], now: float) -> None:
         if not room.listeners and not room.keys:
             self._idle.setdefault(name, now)
 
-    def _left(self, name: str, room: _Room[Listener], key: str) -> Left:
+    def _left(self, name: str, room: RoomState[Listener], key: str) -> Left:
         entry = room.keys.pop(key)
         return Left(name, _present(key, entry), entry.listener)
 
-    def _shrink(self, used: _Room[Listener]) -> None:
+    def _shrink(self, used: RoomState[Listener]) -> None:
         for name in self._idle:
             if self._bytes <= self._max_bytes:
                 return
@@ -408,7 +352,7 @@ class Hub(Generic[Listener]):
                 self._clear(room)
         self._bytes += used.log.shrink(used.log.bytes - (self._bytes - self._max_bytes))
 
-    def _clear(self, room: _Room[Listener]) -> None:
+    def _clear(self, room: RoomState[Listener]) -> None:
         self._bytes += room.log.shrink(0)
 
 
@@ -416,5 +360,5 @@ def _new_epoch() -> str:
     return secrets.token_urlsafe(6)
 
 
-def _present(key: str, entry: _Key) -> Present:
+def _present(key: str, entry: KeyState) -> Present:
     return Present(key, entry.info, len(entry.connections))

@@ -275,6 +275,8 @@ def make_bus(url: str, max_history: int = MAX_HISTORY) -> Bus:
     if not isinstance(url, str):
         raise TypeError(f"bus must be a URL or None, not {url!r}")
     scheme, separator, _ = url.partition("://")
+    if scheme in ("redis+cluster", "rediss+cluster"):
+        raise ValueError("bus cannot be a Redis Cluster: use one primary, or Sentinels (redis+sentinel://)")
     if not separator or scheme not in SCHEMES:
         # The rest of the URL may have a password.
         raise ValueError(f"bus must be a URL with one of the schemes {', '.join(SCHEMES)}")

@@ -7,7 +7,9 @@ from math import inf
 from typing import Any
 
 from ..frames import PUBLICATION, Decoder, pack_publication, pack_word, unpack_publication
-from ..hub import Hub, State, StateOfKey
+from ..history import MAX_BOUND, History
+from ..hub import Connection, Hub, KeyState, RoomState
+from ..position import Publication
 from .words import unpack_word
 
 __all__ = ["Heritage", "pack_heritage"]
@@ -18,8 +20,8 @@ def pack_heritage(hub: Hub[str], now: float, size: int) -> list[bytes] | None:
     parts: list[bytes] = []
     part: list[bytes] = []
     length = 0
-    for state in hub.states(now):
-        for frame in _frames(state):
+    for name, room in hub.states():
+        for frame in _frames(name, room, now):
             if len(frame) > size:
                 return None
             if length + len(frame) > size:
@@ -30,24 +32,27 @@ def pack_heritage(hub: Hub[str], now: float, size: int) -> list[bytes] | None:
     return [*parts, b"".join(part)]
 
 
-def _frames(state: State[str]) -> Iterator[bytes]:
-    yield pack_word("room", state.name, state.epoch, state.sequence, state.base, state.listeners)
-    for key in state.keys:
-        due = None if key.due == inf else key.due
-        yield pack_word("key", key.key, key.info, key.listener, key.first, due, key.connections)
-    for publication, seconds in state.publications:
-        yield pack_word("seconds", seconds)
+def _frames(name: str, room: RoomState[str], now: float) -> Iterator[bytes]:
+    yield pack_word("room", name, room.epoch, room.sequence, room.base, [*room.listeners])
+    for key, entry in room.keys.items():
+        due = None if entry.due == inf else entry.due - now
+        connections = [[*connection, grace] for connection, grace in entry.connections.items()]
+        yield pack_word("key", key, entry.info, entry.listener, entry.first, due, connections)
+    for publication, _, expires in room.log.entries:
+        yield pack_word("seconds", expires - now)
         yield pack_publication("", "", publication, "skip")
 
 
 class Heritage:
     """Collects the parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         self._decoder = Decoder()
+        self._now = now
         #: The number of parts.
         self.count = 0
-        self._states: list[State[str]] = []
+        self._rooms: dict[str, RoomState[str]] = {}
+        self._room: RoomState[str] = RoomState("")
         self._seconds = 0.0
 
     def add(self, part: bytes) -> None:
@@ -55,23 +60,31 @@ class Heritage:
         self.count += 1
         for frame in self._decoder.feed(part):
             if frame[0] == PUBLICATION:
-                _, _, publication, _ = unpack_publication(frame[1])
-                self._states[-1].publications.append((publication, self._seconds))
+                if self._seconds > 0:
+                    self._publication(unpack_publication(frame[1])[2])
             else:
                 self._word(*unpack_word(frame))
+
+    def _publication(self, publication: Publication) -> None:
+        # The other bounds applied when it was published.
+        history = History(MAX_BOUND - 1, self._seconds, MAX_BOUND - 1)
+        self._room.log.append(publication, history, self._now)
+        self._room.expires = self._now + self._seconds
 
     def _word(self, word: str, *values: Any) -> None:
         if word == "room":
             name, epoch, sequence, base, listeners = values
-            self._states.append(State(name, epoch, sequence, base, listeners, [], []))
+            self._room = self._rooms[name] = RoomState(epoch, sequence, base, listeners={*listeners})
         elif word == "key":
             key, info, listener, first, due, connections = values
-            left = inf if due is None else due
-            self._states[-1].keys.append(StateOfKey(key, info, listener, first, left, connections))
+            entry = self._room.keys[key] = KeyState(Connection(*first))
+            entry.info, entry.listener = info, listener
+            entry.due = inf if due is None else self._now + due
+            entry.connections = {Connection(*each): grace for *each, grace in connections}
         elif word == "seconds":
             (self._seconds,) = values
 
     def fill(self, hub: Hub[str], now: float) -> None:
         """Give a hub all rooms."""
-        for state in self._states:
-            hub.add(state, now)
+        for name, room in self._rooms.items():
+            hub.add(name, room, now)

@@ -121,7 +121,7 @@ class Leadership:
     def on_heritage(self, part: bytes) -> None:
         """The leader stops, and leaves this process the state of the rooms."""
         if self._heritage is None:
-            self._heritage = Heritage()
+            self._heritage = Heritage(self._loop.time())
         self._heritage.add(part)
 
     def on_lead(self, term: int, process: str, count: int) -> None:

@@ -162,6 +162,8 @@ class Link(ReturningLink):
         for connection in (commands, listener):
             await connection.connect()
             info = (await _ask(connection, "INFO", "server")).decode()
+            if "redis_mode:cluster" in info:
+                raise OSError("it is a node of a Redis Cluster, which is not supported")
             run_ids += [line.partition(":")[2] for line in info.splitlines() if line.startswith("run_id:")]
         if len({*run_ids}) != 1:
             raise OSError("the two connections have reached different servers")
