@@ -18,7 +18,7 @@ from endwell.rooms.nats import NatsBus, sequencer
 from tests.pair import until, within
 from tests.rooms.house import house
 from tests.rooms.two import is_up, two
-from tests.rooms.witness import Witnesses
+from tests.rooms.witness import Witness, Witnesses
 
 from .faults import cut, follower_of, leader_of
 from .server import shared_server
@@ -356,6 +356,24 @@ async def test_a_key_that_comes_again_elsewhere_is_not_told_to_have_left(shared)
         await until(lambda: not presence._leaving)
         assert [each.connections for each in await made.room(0).presence()] == [1]
         assert [event for _, event, _, _ in made.events] == ["joined"]
+
+
+async def test_the_next_leader_knows_the_connections_of_all_processes(shared, quick):
+    buses = [NatsBus(f"{shared.url}?prefix=places", 1 << 20) for _ in range(3)]
+    for bus in buses:
+        await bus.start(Witness())
+    assert await buses[0].reserve(0, 2, 5) == (2, 2)
+    assert await buses[1].reserve(0, 9, 5) == (3, 5)
+    assert await buses[2].reserve(0, 1, 5) == (0, 5)
+    leader = leader_of(buses)
+    await leader.stop()  # its connections have ended
+    others = [bus for bus in buses if bus is not leader]
+    left = sum(bus._reserved[0] for bus in others)
+    await until(lambda: any(bus._leadership._serves for bus in others))
+    held, _ = others[1]._reserved
+    assert await within(others[1].reserve(held, 9, 5)) == (5 - left, 5)
+    for bus in others:
+        await bus.stop()
 
 
 # -- limits -----------------------------------------------------------------------------

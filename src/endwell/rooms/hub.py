@@ -181,7 +181,8 @@ class Hub(Generic[Listener]):
     def remove(self, listener: Listener, now: float, keep: Kept = ((), ())) -> list[Left]:
         """Remove a listener whose process has ended, with all its connections, except those in ``keep``."""
         left: list[Left] = []
-        self._reserved.pop(listener, None)
+        if keep == ((), ()):
+            self._reserved.pop(listener, None)
         for name, room in list(self._rooms.items()):
             if name not in keep[0]:
                 room.listeners.discard(listener)
@@ -295,6 +296,11 @@ class Hub(Generic[Listener]):
         return left
 
     # -- another hub --------------------------------------------------------------------
+
+    @property
+    def reserved(self) -> dict[Listener, int]:
+        """How many connections each listener has reserved."""
+        return self._reserved
 
     def states(self) -> Iterator[tuple[str, RoomState[Listener]]]:
         """All rooms, by name."""

@@ -67,17 +67,18 @@ class Server:
         max_threads: Maximum number of WebSocket connections whose handler is a plain function. Further
             connections for such handlers are refused with 503. Default: 1000.
         rooms: The rooms of the server, if their limits are to differ. Default: ``Rooms()``.
-        bus: What connects the rooms and the sessions of several machines: the URL of a Redis or Valkey server, such as
-            ``"redis://host:6379/0?prefix=chat:"``. The schemes are ``redis``, ``rediss`` and ``valkeys`` (TLS),
-            ``valkey`` and ``unix``. ``prefix`` begins all keys and channels (default: ``endwell:``); the other
-            parameters are those of redis-py. Default: the environment variable ``ENDWELL_BUS``. Without a
-            URL, the supervisor connects its workers, and nothing else is connected.
+        bus: What connects the rooms, the sessions and ``max_connections`` of several machines: the URL of a
+            Redis, Valkey or NATS server, such as ``"redis://host:6379/0?prefix=chat:"``. The schemes are
+            ``redis``, ``rediss`` and ``valkeys`` (TLS), ``valkey``, ``unix``, ``redis+sentinel``,
+            ``rediss+sentinel``, ``nats`` and ``tls`` (NATS); see docs/howto/rooms.md. Default: the environment
+            variable ``ENDWELL_BUS``. Without a URL, the supervisor connects its workers, and nothing else is
+            connected.
         **keywords: Fields of :class:`Options`, which override ``options``.
 
     Raises:
         TypeError: A keyword is not a field of ``Options``, or an argument has the wrong type.
         ValueError: A value is out of range, or the URL is wrong.
-        ImportError: The package of the bus is not installed: the extra ``redis``.
+        ImportError: The package of the bus is not installed: the extra ``redis`` or ``nats``.
 
     Example:
         ```python

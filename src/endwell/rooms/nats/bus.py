@@ -42,6 +42,8 @@ class NatsBus(FollowingBus):
         ValueError: The URL is wrong.
     """
 
+    can_reserve = True
+
     def __init__(self, url: str, max_history: int) -> None:
         super().__init__("NATS")
         self._place = Place.parse(url)
@@ -52,6 +54,8 @@ class NatsBus(FollowingBus):
         #: The positions of own publications that this process has not delivered yet. The history does not have
         #: their publisher.
         self._own: dict[tuple[str, Position], int] = {}
+        #: The number of connections of this process, as far as the leader knows it, and the limit for all.
+        self._reserved: tuple[int, int] | None = None
         self._stops = False
         self._ticking: asyncio.Task[None] | None = None
 
@@ -124,6 +128,13 @@ class NatsBus(FollowingBus):
         """See :meth:`Bus.presence`."""
         _, present = await self._asks.ask("presence", room, repeats=True)
         return [Present(*each) for each in present]
+
+    async def reserve(self, held: int, wanted: int, limit: int) -> tuple[int, int]:
+        """See :meth:`Bus.reserve`."""
+        self._reserved = held, limit
+        _, granted, total = await self._asks.ask("reserve", held, wanted, limit, repeats=True)
+        self._reserved = held + granted, limit
+        return granted, total
 
     def ignore(self, room: str) -> None:
         """See :meth:`Bus.ignore`."""
@@ -231,6 +242,9 @@ class NatsBus(FollowingBus):
     def _restore(self, *, announce: bool) -> None:
         """Tell the leader all that it has to know of this process."""
         self._asks.ask("restore")
+        if self._reserved is not None:
+            held, limit = self._reserved
+            self._asks.ask("reserve", held, 0, limit)
         for room in self._rooms:
             self._asks.ask("listen", room)
         self._presence.restore(announce=announce)

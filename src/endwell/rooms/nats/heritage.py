@@ -10,37 +10,40 @@ from ..frames import PUBLICATION, Decoder, pack_publication, pack_word, unpack_p
 from ..history import MAX_BOUND, History
 from ..hub import Connection, Hub, KeyState, RoomState
 from ..position import Publication
+from ..returning import MAX_QUEUE
 from .words import unpack_word
 
 __all__ = ["Heritage", "pack_heritage"]
 
 
 def pack_heritage(hub: Hub[str], now: float, size: int) -> list[bytes] | None:
-    """The parts of at most ``size`` bytes. None if a part would be larger."""
+    """The parts of at most ``size`` bytes. None if a part would be larger, or all of them are too many."""
     parts: list[bytes] = []
     part: list[bytes] = []
-    length = 0
-    for name, room in hub.states():
-        for frame in _frames(name, room, now):
-            if len(frame) > size:
-                return None
-            if length + len(frame) > size:
-                parts.append(b"".join(part))
-                part, length = [], 0
-            part.append(frame)
-            length += len(frame)
+    length = total = 0
+    for frame in _frames(hub, now):
+        total += len(frame)
+        if len(frame) > size or total > MAX_QUEUE:
+            return None
+        if length + len(frame) > size:
+            parts.append(b"".join(part))
+            part, length = [], 0
+        part.append(frame)
+        length += len(frame)
     return [*parts, b"".join(part)]
 
 
-def _frames(name: str, room: RoomState[str], now: float) -> Iterator[bytes]:
-    yield pack_word("room", name, room.epoch, room.sequence, room.base, [*room.listeners])
-    for key, entry in room.keys.items():
-        due = None if entry.due == inf else entry.due - now
-        connections = [[*connection, grace] for connection, grace in entry.connections.items()]
-        yield pack_word("key", key, entry.info, entry.listener, entry.first, due, connections)
-    for publication, _, expires in room.log.entries:
-        yield pack_word("seconds", expires - now)
-        yield pack_publication("", "", publication, "skip")
+def _frames(hub: Hub[str], now: float) -> Iterator[bytes]:
+    yield pack_word("reserved", hub.reserved)
+    for name, room in hub.states():
+        yield pack_word("room", name, room.epoch, room.sequence, room.base, [*room.listeners])
+        for key, entry in room.keys.items():
+            due = None if entry.due == inf else entry.due - now
+            connections = [[*connection, grace] for connection, grace in entry.connections.items()]
+            yield pack_word("key", key, entry.info, entry.listener, entry.first, due, connections)
+        for publication, _, expires in room.log.entries:
+            yield pack_word("seconds", expires - now)
+            yield pack_publication("", "", publication, "skip")
 
 
 class Heritage:
@@ -54,6 +57,7 @@ class Heritage:
         self._rooms: dict[str, RoomState[str]] = {}
         self._room: RoomState[str] = RoomState("")
         self._seconds = 0.0
+        self._reserved: dict[str, int] = {}
 
     def add(self, part: bytes) -> None:
         """A part has come."""
@@ -83,8 +87,11 @@ class Heritage:
             entry.connections = {Connection(*each): grace for *each, grace in connections}
         elif word == "seconds":
             (self._seconds,) = values
+        elif word == "reserved":
+            (self._reserved,) = values
 
     def fill(self, hub: Hub[str], now: float) -> None:
-        """Give a hub all rooms."""
+        """Give a hub all of it."""
+        hub.reserved.update(self._reserved)
         for name, room in self._rooms.items():
             hub.add(name, room, now)

@@ -37,7 +37,7 @@ SPREAD_TIME = 0.1
 #: Seconds between the claim of a process and the first number that it gives, for claims of a higher rank.
 SETTLE_TIME = 0.1
 #: Maximum seconds for which a leader that stops waits until the next one leads.
-HAND_OVER_TIME = 1.0
+HAND_OVER_TIME = 3.0
 
 
 class Leadership:

@@ -77,6 +77,7 @@ class Sequencer:
             "leave": self._leave,
             "leaving": self._leaving,
             "presence": self._presence,
+            "reserve": self._reserve,
         }
 
     def handle(self, process: str, token: str, frame: bytes, now: float, size: int) -> None:
@@ -208,6 +209,9 @@ class Sequencer:
     def _presence(self, process: str, room: str) -> bytes:
         present = [[each.key, each.info, each.connections] for each in self._hub.presence(room)]
         return pack_word("present", present)
+
+    def _reserve(self, process: str, held: int, wanted: int, limit: int) -> bytes:
+        return pack_word("reserved", *self._hub.reserve(process, held, wanted, limit))
 
     def _tell(self, left: list[Left]) -> None:
         for room, present, listener in left:
