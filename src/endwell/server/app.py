@@ -24,7 +24,7 @@ from ..ending import Ending
 from ..http import Request, Response
 from ..limit import Limit
 from ..options import OptionKeywords, Options, check_keywords
-from ..rooms.rooms import Rooms, choose_bus, end_graces, registry_of
+from ..rooms.rooms import Rooms, choose_bus, end_graces
 from ..sync.portal import Portal
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.codec import Buffer
@@ -763,8 +763,7 @@ class Server:
         try:
             self._dispatcher.drain_run = None
             # The tasks that on_start creates, and on_stop ends, may publish.
-            revoking = self._revocations.connected(registry_of(self.rooms))
-            async with connected(self.sessions, self.rooms), revoking:
+            async with connected(self.sessions, self.rooms), self._revocations.connected(self.rooms):
                 await start(self._start_callbacks, self._dispatcher.threads)
                 try:
                     async with self._listening(listen, ssl, plan, should_defer):

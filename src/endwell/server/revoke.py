@@ -19,6 +19,7 @@ from ..rooms.hub import Present
 from ..rooms.keys import REVOKED
 from ..rooms.position import Position, Publication
 from ..rooms.registry import Registry
+from ..rooms.rooms import Rooms, registry_of
 
 __all__ = ["Revocations"]
 
@@ -40,11 +41,12 @@ class Revocations:
         self.listens = False
 
     @asynccontextmanager
-    async def connected(self, registry: Registry) -> AsyncIterator[None]:
+    async def connected(self, rooms: Rooms) -> AsyncIterator[None]:
         """Connect them with those of other processes by the bus of the rooms, while the block runs.
 
         Of several servers with the same rooms, those of the first one are connected.
         """
+        registry = registry_of(rooms)
         if not registry.bus.is_shared or REVOKED in registry.reserved:
             yield
             return

@@ -14,8 +14,8 @@ import selectors
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from math import inf
 
 from ...aio.bind import format_address, unlink
@@ -30,6 +30,7 @@ from .child import Worker
 from .control import tell_listening
 from .options import STARTUP_FAILED, ProcessOptions
 from .reload import Watcher
+from .signals import Signals
 from .worker import WorkerConfig, command
 
 __all__ = ["Supervisor"]
@@ -86,7 +87,7 @@ class Supervisor:
         self._due: dict[int, float] = {}
         self._backoffs = {number: Backoff() for number in range(1, count + 1)}
         self._reports: list[DrainReport] = []
-        self._signals: list[int] = []
+        self._signals = Signals()
         self._selector = selectors.DefaultSelector()
         #: When :meth:`_handle_changes` has something to do, without an event.
         self._moment = -inf
@@ -107,7 +108,8 @@ class Supervisor:
         self._socks, self._passed = socks, passed
         try:
             watching = closing(Watcher(self._reload)) if self._reload else nullcontext()
-            with watching as watcher, self._selector, self._signal_handlers():
+            with watching as watcher, self._selector, self._signals:
+                self._selector.register(self._signals, selectors.EVENT_READ, self._signals)
                 if watcher is not None:
                     self._selector.register(watcher, selectors.EVENT_READ, watcher)
                 self._start_all(self._generation)
@@ -127,30 +129,6 @@ class Supervisor:
 
     # -- events -----------------------------------------------------------------
 
-    @contextmanager
-    def _signal_handlers(self) -> Iterator[None]:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            ours.setblocking(False)
-            theirs.setblocking(False)
-            self._selector.register(ours, selectors.EVENT_READ)
-            descriptor = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-            # Not a constant, because the module can be imported on Windows, which has only two of these
-            # signals.
-            numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD]
-            if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
-                numbers.append(signal.SIGUSR1)  # otherwise the application handles it
-            before = {number: signal.signal(number, self._on_signal) for number in numbers}
-            try:
-                yield
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-                signal.set_wakeup_fd(descriptor)
-
-    def _on_signal(self, number: int, _frame: object) -> None:
-        self._signals.append(number)
-
     def _run_once(self) -> None:
         """Wait for events and deadlines, and handle them."""
         moment = min(self._moment, self._broker.deadline)
@@ -165,8 +143,8 @@ class Supervisor:
                 self._read_messages(key.data)
             elif isinstance(key.data, Watcher):
                 self._files_changed(key.data.read())
-            elif isinstance(key.fileobj, socket.socket):
-                key.fileobj.recv(4096)  # written by a signal, to wake the selector
+            elif isinstance(key.data, Signals):
+                key.data.read()
         # Most turns of a busy supervisor only forward publications.
         if others or self._signals or monotonic() >= moment:
             self._handle_changes()
@@ -177,7 +155,7 @@ class Supervisor:
     def _handle_changes(self) -> None:
         """Handle signals, exits of workers and deadlines."""
         while self._signals:
-            self._handle_signal(self._signals.pop(0))
+            self._handle_signal(self._signals.take())
         for worker in [each for each in self._workers if each.process.poll() is not None]:
             self._worker_exited(worker)
         self._check_deadlines(monotonic())
