@@ -21,7 +21,7 @@ cdef int _INBOX
 cdef int _NOT_ASKED
 cdef int _EOF
 cdef int _RATE
-cdef Py_ssize_t MAX_MESSAGES
+cdef double MAX_MESSAGES
 cdef long long _DIRECT_READ
 cdef Py_ssize_t _AHEAD
 
@@ -54,9 +54,10 @@ cdef class Connection(Closing):
     @cython.locals(codec=Codec)
     cpdef Codec room(self)
 
-    @cython.locals(full=cython.bint, messages=list, codec=Codec, before=cython.Py_ssize_t, arrived=cython.Py_ssize_t)
+    @cython.locals(full=cython.bint, messages=list, codec=Codec, limiter=Limiter, before=cython.Py_ssize_t, arrived=cython.Py_ssize_t)
     cpdef feed(self, bytearray data, Py_ssize_t end, double now, Py_ssize_t inside=*)
 
+    @cython.locals(limiter=Limiter, arrived=cython.Py_ssize_t)
     cdef _admit(self, list messages, Py_ssize_t first, double now)
     cdef _take_control(self, object control, list messages, Py_ssize_t first)
     cdef _send_control(self, list messages)

@@ -216,7 +216,7 @@ class Connection(Closing):
         full = self._must_read() and (self._paused & _DELIVERY or self.inbox.is_full())
         limiter = self._limiter
         if limiter is not None:
-            codec.max_messages = min(MAX_MESSAGES, limiter.room(now)) if self.is_open else MAX_MESSAGES
+            codec.max_messages = limiter.room(now) if self.is_open else MAX_MESSAGES
         try:
             if inside:
                 codec.read(inside, messages)

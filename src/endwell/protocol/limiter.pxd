@@ -4,7 +4,7 @@ cdef double NEVER
 cdef double _RESUMPTION
 cdef double _EPSILON
 cdef double _ROUNDING
-cdef Py_ssize_t _MANY
+cdef double _MANY
 cdef int _WAIT
 cdef int _DROP
 cdef int _CLOSE
@@ -25,21 +25,21 @@ cdef class Bucket:
     @cython.locals(full_at=cython.double)
     cpdef bint fits(self, Py_ssize_t count, Py_ssize_t size, double now) except -1
     cpdef take(self, Py_ssize_t count, Py_ssize_t size, double now)
-    @cython.locals(left=cython.double)
-    cpdef Py_ssize_t room(self, double now) except -1
+    cpdef double room(self, double now) except? -1
     @cython.locals(ready=cython.double)
-    cpdef double ready_at(self) except -1
-    cpdef double full_at(self) except -1
+    cpdef double ready_at(self) except? -1
+    cpdef double full_at(self) except? -1
 
 
 cdef class Limiter:
     cdef list _buckets
+    cdef Bucket _single
     cdef bint _counts_bytes
     cdef readonly double paused_until
     cdef readonly Bucket closing
 
-    @cython.locals(bucket=Bucket, room=cython.Py_ssize_t)
-    cpdef Py_ssize_t room(self, double now) except -1
+    @cython.locals(bucket=Bucket, room=cython.double)
+    cpdef double room(self, double now) except? -1
     @cython.locals(bucket=Bucket, count=cython.Py_ssize_t, size=cython.Py_ssize_t, at=cython.Py_ssize_t)
     cpdef admit(self, list messages, Py_ssize_t first, double now)
     @cython.locals(kept=cython.Py_ssize_t, size=cython.Py_ssize_t, at=cython.Py_ssize_t)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from math import ceil
-from sys import maxsize
 from typing import Any
 
 from ..advice import MAX_SECONDS, RetryAdvice
 from ..limit import Limit
+from ..wire.codec import MAX_MESSAGES
 from .deadline import NEVER
 
 __all__ = ["Bucket", "Limiter", "shared_bucket"]
@@ -24,7 +24,7 @@ _RESUMPTION = 0.25
 _EPSILON = 1e-9
 #: The same, above the error of the clock: after a pause, there is room for a message.
 _ROUNDING = 1e-6
-_MANY = maxsize
+_MANY = float(MAX_MESSAGES)
 #: Number of buckets that are examined for an unused one, when there are too many.
 _EXAMINED = 16
 
@@ -61,19 +61,23 @@ class Bucket:
         full_at = max(self._bytes_full_at, now)
         return not self._byte_interval or full_at + size * self._byte_interval <= now + self._byte_depth
 
-    def take(self, count: int, size: int, now: float) -> None:
-        """Take ``count`` messages with ``size`` bytes, even if the bucket has less."""
+    def take(self, count: int, size: int, now: float) -> bool:
+        """Take ``count`` messages with ``size`` bytes, even if the bucket has less. Return whether it is empty."""
         self._full_at = max(self._full_at, now) + count * self._interval
-        self._bytes_full_at = max(self._bytes_full_at, now) + size * self._byte_interval
+        empty = self._full_at + self._interval > now + self._depth
+        if self._byte_interval:
+            self._bytes_full_at = max(self._bytes_full_at, now) + size * self._byte_interval
+            if self._bytes_full_at + self._byte_interval > now + self._byte_depth:
+                empty = True
+        return empty
 
-    def room(self, now: float) -> int:
-        """The number of messages for which the bucket has enough."""
+    def room(self, now: float) -> float:
+        """The number of messages for which the bucket has enough, with a fraction."""
         if self._byte_interval and self._bytes_full_at + self._byte_interval > now + self._byte_depth:
-            return 0
+            return 0.0
         if not self._interval:
             return _MANY
-        left = now + self._depth - max(self._full_at, now)
-        return int(left / self._interval) if left > 0 else 0
+        return (now + self._depth - max(self._full_at, now)) / self._interval
 
     def ready_at(self) -> float:
         """When messages can come again after the bucket was empty."""
@@ -90,14 +94,18 @@ class Limiter:
 
     def __init__(self, buckets: list[Bucket]) -> None:
         self._buckets = buckets
+        # The only bucket, if there is one, and its excess waits: the most frequent case, which costs the least.
+        self._single = buckets[0] if len(buckets) == 1 and buckets[0].excess == _WAIT else None
         self._counts_bytes = any(bucket.limit.bytes is not None for bucket in buckets)
         #: When reading may resume, if it has to pause; otherwise 0.0.
         self.paused_until = 0.0
         #: The bucket that closes the connection.
         self.closing: Bucket | None = None
 
-    def room(self, now: float) -> int:
-        """The number of messages that may be parsed now."""
+    def room(self, now: float) -> float:
+        """The number of messages that may be parsed now, with a fraction; less than 1 if there is none."""
+        if self._single is not None:
+            return min(_MANY, self._single.room(now))
         room = _MANY
         for bucket in self._buckets:
             if bucket.excess == _WAIT:
@@ -114,12 +122,16 @@ class Limiter:
             for at in range(first, len(messages)):
                 size += len(messages[at])
         self.paused_until = 0.0
+        if self._single is not None:
+            if self._single.take(count, size, now):
+                self.paused_until = self._single.ready_at()
+            return
         for bucket in self._buckets:
             if bucket.excess == _WAIT or bucket.fits(count, size, now):
                 bucket.take(count, size, now)
             else:
                 count, size = self._remove_excess(bucket, messages, first, now)
-            if bucket.excess == _WAIT and not bucket.room(now):
+            if bucket.excess == _WAIT and bucket.room(now) < 1:
                 self.paused_until = max(self.paused_until, bucket.ready_at())
 
     def _remove_excess(self, bucket: Bucket, messages: list[Any], first: int, now: float) -> tuple[int, int]:

@@ -38,7 +38,7 @@ cdef class Codec:
     cdef bytes _key
     cdef readonly bytes _partial
     cdef public bint has_unparsed
-    cdef public Py_ssize_t max_messages
+    cdef public double max_messages
     cdef Py_ssize_t _work
     cdef readonly bytearray _buffer
 
@@ -50,7 +50,7 @@ cdef class Codec:
 
     @cython.locals(
         pos=cython.Py_ssize_t, start=cython.Py_ssize_t, after=cython.Py_ssize_t, length=cython.Py_ssize_t,
-        first=cython.int, shortest=cython.int, low=cython.int, limit=cython.int, masked=cython.bint, room=cython.Py_ssize_t, before=cython.Py_ssize_t,
+        first=cython.int, shortest=cython.int, low=cython.int, limit=cython.int, masked=cython.bint, room=cython.double, before=cython.Py_ssize_t,
     )
     cdef _parse(self, bytearray data, Py_ssize_t end, list messages)
 

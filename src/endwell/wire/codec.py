@@ -153,7 +153,8 @@ class Codec:
         #: Whether received bytes are not parsed yet. Then the caller calls :meth:`feed` again, without data.
         self.has_unparsed = False
         #: Number of messages after which one call stops and leaves the rest for the next call.
-        self.max_messages = _MAX_MESSAGES
+        # A float, because a limit of rate computes it for each read, and a conversion costs more.
+        self.max_messages: float = _MAX_MESSAGES
         self._work = 0
         #: Bytes of the current data frame's payload that have not arrived. If there is a ``room``, a driver
         #: may read them directly into it, behind its first ``room_fill`` bytes, and then call :meth:`read`.
@@ -232,7 +233,7 @@ class Codec:
         # The number of messages that may still be parsed in this call.
         room = self.max_messages - (len(messages) - before) if self._work <= _MAX_WORK else 0
         masked, low, limit = not self._client, self._mask_bit, self._fast_limit
-        while room > 0 and end - pos >= 2 and not self._stopped:
+        while room >= 1 and end - pos >= 2 and not self._stopped:
             # The fast path, with the same result as _frame(). It handles most frames: a complete,
             # uncompressed text or binary message in one frame, of less than 64 KiB. (No valid first byte lies
             # between the two.)
@@ -266,7 +267,7 @@ class Codec:
             pos = after
             room = self.max_messages - (len(messages) - before) if self._work <= _MAX_WORK else 0
         if pos < end and not self._stopped:
-            self.has_unparsed = room <= 0
+            self.has_unparsed = room < 1
             self._partial = binary(data, pos, end, False)
 
     def _frame(self, data: bytearray, pos: int, end: int, messages: list[Any]) -> int:
