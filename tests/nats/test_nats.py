@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import trustme
+from nats.aio.client import Client
 
 import endwell
 from endwell.errors import BusUnavailable, RoomLimit
@@ -104,6 +105,26 @@ async def test_a_server_that_starts_without_nats_connects_later(nats, monkeypatc
         assert found == "Fresh()"
         await made.room().publish("x")
         assert await within(ws.recv()) == "x"
+
+
+async def test_a_connection_attempt_that_swallows_its_cancellation_ends_with_the_bus(shared, monkeypatch):
+    monkeypatch.setattr(returning, "WAIT_TIME", 0.05)
+    swallowed = []
+
+    async def connect(client, **arguments):
+        for _ in range(2):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed.append(True)
+                if len(swallowed) == 2:
+                    raise
+
+    monkeypatch.setattr(Client, "connect", connect)
+    bus = NatsBus(shared.url, 1 << 20)
+    await bus.start(Witness())
+    await within(bus.stop())
+    assert len(swallowed) == 2
 
 
 # -- deafness ---------------------------------------------------------------------------

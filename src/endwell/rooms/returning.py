@@ -10,6 +10,7 @@ import struct
 import sys
 from abc import ABC, abstractmethod
 from math import inf
+from typing import Any
 
 __all__ = ["MAX_QUEUE", "WAIT_TIME", "ReturningLink", "abort"]
 
@@ -77,8 +78,7 @@ class ReturningLink(ABC):
             pass  # a warning was logged, and the attempts continue
 
     async def _end(self) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await end_tasks(self._task, interval=1.0)
         self._problem = "the server has stopped"
 
     async def _run(self) -> None:
@@ -87,8 +87,7 @@ class ReturningLink(ABC):
         while True:
             began = inf
             try:
-                async with asyncio.timeout(CONNECT_TIME):
-                    await self._open()
+                await self._open_in_time()
                 if told:
                     logger.info("connected to %s again", self._server)
                 began, told = self._loop.time(), False
@@ -108,6 +107,16 @@ class ReturningLink(ABC):
                 logger.warning("no connection to %s: %s", self._server, self._problem)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = BACKOFF[0] if self._loop.time() - began > STABLE_TIME else min(pause * 2, BACKOFF[1])
+
+    async def _open_in_time(self) -> None:
+        opening = self._loop.create_task(self._open())
+        try:
+            await asyncio.wait([opening], timeout=CONNECT_TIME)
+        finally:
+            await end_tasks(opening)
+        if opening.cancelled():
+            raise TimeoutError
+        opening.result()
 
     @abstractmethod
     async def _open(self) -> None:
@@ -145,6 +154,18 @@ class ReturningLink(ABC):
         what = "the message may have been sent" if sent else "nothing was sent"
         problem = "there is no answer" if self.connected else self._problem
         return f"{self._server} is not available ({problem}); {what}"
+
+
+async def end_tasks(*tasks: asyncio.Future[Any], interval: float = 0.1) -> None:
+    """Cancel tasks until they have ended.
+
+    Once is not enough for the packages of the servers: in Python 3.11, asyncio.wait_for() swallows a cancellation
+    that comes in the same turn of the loop as the result.
+    """
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=interval)
 
 
 class _Deaf(Exception):

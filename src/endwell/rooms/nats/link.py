@@ -14,7 +14,7 @@ from nats.errors import Error
 
 from ...aio.waiters import Waiters
 from .. import returning
-from ..returning import ReturningLink
+from ..returning import ReturningLink, end_tasks
 from .place import Place
 
 __all__ = ["Link", "Receive"]
@@ -151,8 +151,7 @@ class Link(ReturningLink):
             self._changed(True)
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
+            await end_tasks(*tasks)
             results = await asyncio.gather(*tasks, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
