@@ -285,7 +285,7 @@ class Options:
     max_connections: int | None = _option(
         None,
         "connections",
-        "open connections of a server, in all workers and in all processes that Redis connects; further connections are "
+        "open connections of a server, in all workers and in all processes that a bus connects; further connections are "
         "answered with 503",
         used_by="server",
     )
