@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,14 @@ def routed():
 
 
 VALUES = {
-    "Accept": Accept(subprotocol="a", headers=FIELDS, state={"user": "ann"}),
+    "Accept": Accept(
+        subprotocol="a",
+        headers=FIELDS,
+        state={"user": "ann"},
+        subject="ann",
+        until=datetime(2030, 1, 1, tzinfo=UTC),
+    ),
+    "Token": endwell.Token("secret", until=datetime(2030, 1, 1, tzinfo=UTC)),
     "TLSInfo": TLSInfo({"subject": ()}, b"der", "TLSv1.3", "TLS_AES_256_GCM_SHA384", None),
     "RetryAdvice": RetryAdvice(2, 12),
     "BroadcastReport": BroadcastReport(3, (), 1),

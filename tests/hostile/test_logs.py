@@ -69,6 +69,8 @@ BY_NOBODY = {
     "%s (%d) is reached: more are refused with 503",
     "%s did not %s in time: it is killed",
     "%s starts",
+    "%s for %s failed",  # the accept function of a pattern, and an address
+    "the token of an open connection was not renewed: %s",  # an exception of the application's function
     "%s has answered its maximum of requests: a new worker starts",
     "%s %s; its successor starts already",
     "%s %s while it was stopping",
