@@ -135,7 +135,7 @@ async def test_a_function_without_a_token_is_a_failed_handshake(browser: Browser
 
 
 async def test_a_page_cannot_send_a_token_by_accident(browser: Browser):
-    async with site(browser) as (_place, tab):
+    async with site(browser) as (_, tab):
         with pytest.raises(AssertionError, match="this message is reserved"):
             await tab.evaluate("ws.send('\\u001abearer x')")
 

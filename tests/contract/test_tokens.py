@@ -364,6 +364,33 @@ async def test_without_an_accept_function_the_server_takes_no_new_tokens(face):
     assert got == [renewal("x")]
 
 
+@pytest.mark.parametrize("size", [8199, 8200])
+async def test_a_route_takes_new_tokens_only_if_the_longest_one_fits(size):
+    site = Site(ASYNCIO, max_size=size)
+    async with site.server.serving():
+        ws = await endwell.connect(site.url(), subprotocols=pair())
+        if size == 8200:
+            assert await within(ws.recv()) == GREETING
+            await ws.send(renewal("x" * 8192))
+            await until(lambda: site.tokens == ["secret-1", "x" * 8192])
+        await ws.send("hello")
+        assert await within(ws.recv()) == "ada: hello"
+        await ws.close()
+
+
+async def test_the_request_of_a_new_token_has_the_address_that_a_proxy_says(face):
+    site = Site(face, proxy_headers=["127.0.0.1"])
+    async with site.server.serving():
+        fields = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
+        ws = await endwell.connect(site.url(), subprotocols=pair(), additional_headers=fields)
+        await ws.send(renewal("secret-2"))
+        await until(lambda: site.tokens == ["secret-1", "secret-2"])
+        for request in site.requests:
+            assert request.remote_address[0] == "192.0.2.7"
+            assert request.secure
+        await ws.close()
+
+
 async def test_the_wire_log_hides_tokens(face, caplog):
     site = Site(face)
     for how in ({}, {"compression": None}):

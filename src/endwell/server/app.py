@@ -186,8 +186,8 @@ class Server:
                 which runs in a thread; both get a :class:`Request`. It returns None to accept, an
                 :class:`Accept`, which adds header fields, cookies, a subprotocol or state, or a
                 :class:`Response` to refuse. If it raises :exc:`RequestRefused`, the client gets its status;
-                after another exception it gets 500. Its time is limited like that of a
-                :meth:`process_request` hook.
+                after another exception it gets 500. It also decides about each new token that a client sends
+                (:attr:`Request.bearer`). Its time is limited like that of a :meth:`process_request` hook.
             cancel_on_end: Cancel the handler when its connection ends. Only for coroutine functions.
                 Default: False.
             **options: ``max_size``, ``subprotocols``, ``compression``, ``origins`` or ``limits`` of

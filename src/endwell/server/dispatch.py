@@ -32,7 +32,6 @@ from ..http import Accept, Request, Response, StreamingResponse
 from ..limit import Limit
 from ..options import Options
 from ..protocol.handshake import wants_websocket
-from ..protocol.negotiation import Accepted
 from ..protocol.opening import accept
 from ..sync.request import Request as BlockingRequest
 from ..sync.websocket import WebSocket as BlockingWebSocket
@@ -41,7 +40,7 @@ from .drain.run import DrainRun
 from .mounts import Mounts
 from .observers import MAX_LOGGED, Observers
 from .pending import Decision, PendingAnswer
-from .renewing import Renewing
+from .renewing import MAX_RENEWAL, Renewing
 from .respond import response_from
 from .router import Hook, Route, Router, blocks, name_of
 from .threads import HandlerThreads
@@ -334,10 +333,12 @@ class Dispatcher:
             )
         return returned
 
-    def _renewing(self, route: Route, accepted: Accepted, request: Request) -> Renewing | None:
-        """What takes new tokens of a connection; None if its client sends none, or if nothing decides about them."""
+    def _renewing(self, route: Route, request: Request, options: Options) -> Renewing | None:
+        """What takes new tokens of a connection; None if its client has none, or if nothing decides about them."""
         if route.accept is None or request.bearer is None:
             return None
+        if options.max_size is not None and options.max_size < MAX_RENEWAL:
+            return None  # a new token could be a message above the limit
         decide = partial(self._ask, route.accept)
         return Renewing(_name_accept(route), decide, self._start_renewal, self.options.open_timeout)
 
@@ -400,7 +401,7 @@ class Dispatcher:
         if route.blocking:
             self.threads.reserve()
         request.params = params
-        renewing = self._renewing(route, accepted, request) if accepted.bearer else None
+        renewing = self._renewing(route, request, options) if accepted.bearer else None
         ws = exchange.switch(accepted, options, kept, renewing)
         if renewing is not None:
             renewing.attach(ws)

@@ -15,10 +15,10 @@ from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import RequestRefused
 from ..http import Accept, Request, Response, renewed, set_bearer
-from ..http.bearer import is_token
+from ..http.bearer import MAX_TOKEN, RENEWAL, is_token
 from ..protocol.renewal import ServerRenewal
 
-__all__ = ["Decide", "Renewing", "Start"]
+__all__ = ["MAX_RENEWAL", "Decide", "Renewing", "Start"]
 
 logger = logging.getLogger("endwell.server")
 
@@ -26,6 +26,8 @@ logger = logging.getLogger("endwell.server")
 #: library sends at most one per second.
 BURST = 10
 INTERVAL = 1.0
+#: Bytes of the longest message with a new token.
+MAX_RENEWAL = len(RENEWAL) + MAX_TOKEN
 
 #: Calls the ``accept`` function of a route. It may raise RequestRefused.
 Decide: TypeAlias = Callable[[Request], Awaitable[Accept | Response | None]]
