@@ -58,6 +58,7 @@ def test_every_option_of_a_client_has_an_argument():
         "body_timeout",
         "keep_alive_timeout",
         "legacy",
+        "limits",
         "max_body",
         "max_connections",
         "max_connections_per_address",

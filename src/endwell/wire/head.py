@@ -95,7 +95,8 @@ class RequestReader:
             try:
                 take_bearer(request)
             except ValueError as exc:
-                raise BadRequest(str(exc)) from None
+                problem = str(exc)
+                raise BadRequest(problem) from None
         if legacy and is_challenged(headers):
             data, self.rest = self.rest, b""
             return self._read_challenge(request, data)
