@@ -148,8 +148,22 @@ async def house(count: int, bus: str, limit: int | None = None, **options: Any) 
             faulty.connect(server.rooms)
         if bus == "supervisor":
             use_bus(server.rooms, SupervisorBus(pump.connect()))
+    clients: list[endwell.WebSocket] = []
     async with AsyncExitStack() as stack:
         stack.push_async_callback(pump.stop)
+        # After the servers. On a busy machine, a client may not have read its Close before its loop is closed.
+        stack.push_async_callback(end_all, clients)
         for server in servers:
             await stack.enter_async_context(server.serving(grace=1.0))
-        yield House(servers, pump)
+        made = House(servers, pump)
+        made.clients = clients
+        yield made
+
+
+async def end_all(clients: list[endwell.WebSocket]) -> None:
+    """Cut the connections that have not ended."""
+    for ws in clients:
+        if ws.ending is None:
+            ws.abort()
+    for ws in clients:
+        await within(ws.closed)
