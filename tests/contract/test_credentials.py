@@ -81,34 +81,34 @@ async def test_an_exception_or_a_wrong_answer_is_a_failed_attempt(answer, face):
         assert QUICK.base <= wait <= 2 * QUICK.base
 
 
-async def test_stop_reconnecting_ends_the_loop_with_the_reason(face):
-    async def headers():
+@pytest.mark.parametrize("name", ["additional_headers", "token"])
+async def test_stop_reconnecting_ends_the_loop_with_the_reason(name, face):
+    async def function():
         raise endwell.StopReconnecting("signed out")
 
-    client = face.reconnecting("ws://127.0.0.1:1/", additional_headers=face.function(headers), policy=SLOW)
-    with pytest.raises(endwell.HandshakeError, match="additional_headers failed") as caught:
+    client = face.reconnecting("ws://127.0.0.1:1/", policy=SLOW, **{name: face.function(function)})
+    with pytest.raises(endwell.HandshakeError, match=f"{name} failed") as caught:
         await within(anext(aiter(client)))
     assert isinstance(caught.value.__cause__, endwell.StopReconnecting)
     assert client.state.reason is StopReason.REFUSED
 
 
-async def test_a_function_that_hangs_ends_at_open_timeout(face):
+@pytest.mark.parametrize("name", ["additional_headers", "token"])
+async def test_a_function_that_hangs_ends_at_open_timeout(name, face):
     left, calls = threading.Event(), []
 
-    async def headers():
+    async def function():
         calls.append(1)
         await face.wait(left)
 
     try:
         with pytest.raises(endwell.HandshakeError) as caught:
             await within(
-                face.connect(
-                    "ws://127.0.0.1:1/", additional_headers=face.function(headers), open_timeout=0.05
-                )
+                face.connect("ws://127.0.0.1:1/", open_timeout=0.05, **{name: face.function(function)})
             )
     finally:
         left.set()
-    why = "the function additional_headers has not returned within 0.05 s (open_timeout)"
+    why = f"the function {name} has not returned within 0.05 s (open_timeout)"
     assert str(caught.value) == why
     assert caught.value.ending.duration >= 0.04  # a timer of uvloop counts whole milliseconds
     assert calls == [1]
