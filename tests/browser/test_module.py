@@ -57,6 +57,17 @@ ws.onmessage = ({ data }) => {
 ws.onending = ({ ending, stop }) => console.log(ending.cause, ending.code, stop);
 """
 
+TOKEN_IN_NODE = """
+import { ReconnectingWebSocket } from %s;
+let calls = 0;
+const token = async () => ({ value: `secret-${++calls}`, until: Date.now() + 1250 });
+const ws = new ReconnectingWebSocket(%s, { token });
+ws.onmessage = ({ data }) => {
+  console.log(data, JSON.stringify(ws.protocol));
+  ws.close();
+};
+"""
+
 TYPED = """
 import { ReconnectingWebSocket, type Ending, type EndingEvent, type Options } from "endwell";
 
@@ -207,6 +218,34 @@ async def test_the_module_works_in_node():
         )
         assert await asyncio.to_thread(run, *command) == "hello\napp_closed 4001 done\n"
     assert messages == ["from Node"]
+
+
+async def test_a_token_is_sent_and_renewed_in_node():
+    server, tokens = endwell.Server(), []
+
+    async def accept(request: endwell.Request) -> None:
+        tokens.append(request.bearer)
+
+    @server.websocket("/ws", accept=accept)
+    async def handler(ws: endwell.WebSocket) -> None:
+        async with asyncio.timeout(60):
+            while ws.request.bearer != "secret-2":
+                await asyncio.sleep(0.01)
+        await ws.send("renewed")
+        await ws.wait_closed()
+
+    async with server.serving("127.0.0.1"):
+        script = TOKEN_IN_NODE % (json.dumps(str(MODULE)), json.dumps(f"ws://127.0.0.1:{server.port}/ws"))
+        command = (
+            "node",
+            "--experimental-websocket",
+            "--no-warnings",
+            "--input-type=module",
+            "--eval",
+            script,
+        )
+        assert await asyncio.to_thread(run, *command) == 'renewed ""\n'
+    assert tokens == ["secret-1", "secret-2"]
 
 
 def policies(dice: random.Random) -> RetryPolicy:

@@ -535,6 +535,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
 
   #scheduleRenewal() {
     const seconds = (Number(this.#token?.until) - Date.now()) / 1000;
+    clearTimeout(this.#renewalTimer);
     // A timer takes at most 2 ** 31 ms.
     if (seconds > 0) this.#renewalTimer = after(() => this.#renew(), Math.min(Math.max(1, seconds * SHARE), 2e6));
   }
