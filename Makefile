@@ -91,10 +91,16 @@ test-network: .venv/built
 	$(BIN)/python -m pytest tests/network
 
 # Needs redis-server, redis-sentinel and nats-server.
-BUSES := ENDWELL_REDIS=1 ENDWELL_NATS=1
+BUSES := ENDWELL_REDIS=1 ENDWELL_NATS=1 $(BIN)/python -m pytest tests/redis tests/nats tests/rooms
 test-buses: .venv/built
-	$(BUSES) $(BIN)/python -m pytest tests/redis tests/nats tests/rooms
-	$(BUSES) ENDWELL_LOOP=uvloop $(BIN)/python -m pytest tests/redis tests/nats tests/rooms
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target buses-asyncio buses-uvloop
+
+.PHONY: buses-asyncio buses-uvloop
+buses-asyncio:
+	$(BUSES)
+
+buses-uvloop:
+	ENDWELL_LOOP=uvloop $(BUSES)
 
 # Inputs that reach new code are added to tests/fuzz/corpus. A failing input becomes a file find-TARGET-... here.
 fuzz: .venv/built
