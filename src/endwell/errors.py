@@ -56,6 +56,9 @@ __all__ = [
     "UpgradeRequired",
 ]
 
+#: What a client is told if the application has not caught a `BusUnavailable`.
+UNAVAILABLE = "a service is not available"
+
 
 class EndwellError(Exception):
     """The base class of every exception that this package defines.
@@ -498,6 +501,9 @@ class BusUnavailable(EndwellError):
 
     The text says whether a message may have been sent.
 
+    A handler that does not catch it closes the connection with 1013, so clients return later. A hook, an `accept`
+    function or a page answers with 503 and `Retry-After: 5`. One line is logged at WARNING, without a traceback.
+
     Example:
         ```python
         from endwell import Server
@@ -514,6 +520,21 @@ class BusUnavailable(EndwellError):
                     await ws.send(f"not sent: {exc}")
         ```
     """
+
+
+def unavailable(exc: BaseException) -> BusUnavailable | None:
+    """The `BusUnavailable` that ``exc`` is, or the first one of a group that has nothing else (of a TaskGroup)."""
+    if isinstance(exc, BaseExceptionGroup):
+        found = [unavailable(each) for each in exc.exceptions]
+        return None if None in found else found[0]
+    return exc if isinstance(exc, BusUnavailable) else None
+
+
+def close_after(exc: BaseException) -> Close:
+    """The Close that follows from an exception that the application has not caught."""
+    if unavailable(exc) is None:
+        return Close(CloseCode.INTERNAL_ERROR)
+    return Close(CloseCode.TRY_AGAIN_LATER, UNAVAILABLE)
 
 
 class RoomLimit(EndwellError):

@@ -69,6 +69,10 @@ BY_NOBODY = {
     "%s (%d) is reached: more are refused with 503",
     "%s did not %s in time: it is killed",
     "%s starts",
+    "%s for %s failed: %s",  # what the bus says
+    "handler %s of %r for %s failed: %s",
+    "answering %r for %s failed: %s",
+    "ASGI application failed: %s",
     "%s for %s failed",  # the accept function of a pattern, and an address
     "the token of an open connection was not renewed: %s",  # an exception of the application's function
     "%s has answered its maximum of requests: a new worker starts",

@@ -17,7 +17,7 @@ from ..aio.waiters import Waiters
 from ..aio.websocket import WebSocket, begin_close
 from ..codes import CloseCode
 from ..ending import Cause, Close, Ending
-from ..errors import ClientDisconnected
+from ..errors import ClientDisconnected, close_after, unavailable
 from ..http import Accept, Headers, Response
 from ..protocol.negotiation import Accepted
 from . import coroutines
@@ -157,9 +157,12 @@ class WebSocketCall:
             self._finish(Cause.HANDLER_RETURNED, CloseCode.NORMAL_CLOSURE)
 
     def _fail(self, exc: BaseException) -> None:
-        if not self._tells_the_end(exc):
+        if (away := unavailable(exc)) is not None:
+            self._host.logger.warning("ASGI application failed: %s", away)
+        elif not self._tells_the_end(exc):
             self._host.logger.error("Exception in ASGI application", exc_info=exc)
-        self._finish(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
+        close = close_after(exc)
+        self._finish(Cause.HANDLER_ERROR, close.code, close.reason)
 
     def _tells_the_end(self, exc: BaseException) -> bool:
         """Whether ``exc`` only says that the connection has ended, so that it is not a fault."""
@@ -170,13 +173,13 @@ class WebSocketCall:
         # Starlette's, by name, because Starlette may not be installed.
         return type(exc).__name__ == "WebSocketDisconnect" and self.ending() is not None
 
-    def _finish(self, cause: Cause, code: int) -> None:
+    def _finish(self, cause: Cause, code: int, reason: str = "") -> None:
         """Answer the request or close the WebSocket, whichever the application has not done."""
         self._finished = True
         self.events.close()
         self._host.returned(self.ws)
         if self.ws is not None:
-            begin_close(self.ws, cause, code)
+            begin_close(self.ws, cause, code, reason)
         elif self._start is not None and not self._body:
             self._respond()  # the body may be empty
         elif not self._answered() and not self._exchange.gone:

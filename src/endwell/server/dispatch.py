@@ -21,12 +21,15 @@ from ..aio.websocket import WebSocket, begin_close, close_for
 from ..codes import CloseCode
 from ..ending import Cause
 from ..errors import (
+    UNAVAILABLE,
     BodyTooLarge,
     ConnectionClosed,
     MisdirectedRequest,
     RequestRefused,
     ServiceUnavailable,
     TooManyRequests,
+    close_after,
+    unavailable,
 )
 from ..http import Accept, Request, Response, StreamingResponse
 from ..limit import Limit
@@ -261,17 +264,23 @@ class Dispatcher:
     def _is_cancelled_by_stop(self) -> bool:
         return self.drain_run is not None and self.drain_run.has_cancelled and is_cancelled()
 
-    def _internal_error(self, request: Request, exc: BaseException, *, told: bool = False) -> Response:
+    def _internal_error(
+        self, request: Request, exc: BaseException, *, told: bool = False
+    ) -> Response | RequestRefused:
         """Log ``exc``, and report the refusal, unless another one was ``told``: a 503 after ``open_timeout``."""
         self._log_failure(request, exc)
+        if unavailable(exc) is not None:
+            return ServiceUnavailable(UNAVAILABLE, retry_after=5)
         if not told:
             self.failed(request)
         return Response.text("internal error\n", 500)
 
     def _log_failure(self, request: Request, exc: BaseException) -> None:
-        logger.error(
-            "answering %r for %s failed", request.raw_path, format_peer(request.remote_address), exc_info=exc
-        )
+        peer = format_peer(request.remote_address)
+        if (away := unavailable(exc)) is None:
+            logger.error("answering %r for %s failed", request.raw_path, peer, exc_info=exc)
+        else:
+            logger.warning("answering %r for %s failed: %s", request.raw_path, peer, away)
 
     def failed(self, request: Request) -> None:
         """Call the observers for a request that gets 500."""
@@ -492,16 +501,14 @@ class Dispatcher:
         del self.handling[ws]
 
     async def _failed(self, ws: WebSocket, route: Route, exc: BaseException) -> None:
-        # The traceback is logged; the peer only gets the code 1011.
-        request = ws.request
-        logger.error(
-            "handler %s of %r for %s failed",
-            route.name,
-            request.path,
-            format_peer(request.remote_address),
-            exc_info=exc,
-        )
-        await close_for(ws, Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR)
+        # The traceback is logged; the peer only gets a code.
+        peer = format_peer(ws.request.remote_address)
+        if (away := unavailable(exc)) is None:
+            logger.error("handler %s of %r for %s failed", route.name, ws.request.path, peer, exc_info=exc)
+        else:
+            logger.warning("handler %s of %r for %s failed: %s", route.name, ws.request.path, peer, away)
+        close = close_after(exc)
+        await close_for(ws, Cause.HANDLER_ERROR, close.code, close.reason)
 
 
 def _name_accept(route: Route) -> str:

@@ -13,7 +13,7 @@ from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket, begin_close, stop_delivery
 from ..codes import CloseCode
 from ..ending import Cause, Ending
-from ..errors import RequestRefused
+from ..errors import RequestRefused, close_after, unavailable
 from ..http import Accept, Request, Response, renewed, set_bearer
 from ..http.bearer import MAX_TOKEN, RENEWAL, is_token
 from ..protocol.renewal import ServerRenewal
@@ -138,10 +138,15 @@ class Renewing(ServerRenewal):
 
     def _failed(self, request: Request, exc: BaseException) -> None:
         """Log ``exc`` and close the connection, as after an exception of the handler."""
-        logger.error("%s for %s failed", self._work, format_peer(request.remote_address), exc_info=exc)
-        self._close(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR, "")
+        peer = format_peer(request.remote_address)
+        if (away := unavailable(exc)) is None:
+            logger.error("%s for %s failed", self._work, peer, exc_info=exc)
+        else:
+            logger.warning("%s for %s failed: %s", self._work, peer, away)
+        close = close_after(exc)
+        self._close(Cause.HANDLER_ERROR, close.code, close.reason)
 
-    def _close(self, cause: Cause, code: CloseCode, reason: str) -> None:
+    def _close(self, cause: Cause, code: int, reason: str) -> None:
         if self._ws is not None and self._ws.is_open:
             stop_delivery(self._ws)
             begin_close(self._ws, cause, code, reason)
