@@ -34,7 +34,8 @@ def authorize(made):
 
 
 async def connect(server, name):
-    ws = await endwell.connect(f"ws://127.0.0.1:{server.port}/user/{name}", compression=None)
+    path = "/" if name is None else f"/user/{name}"
+    ws = await endwell.connect(f"ws://127.0.0.1:{server.port}{path}", compression=None)
     assert await within(ws.recv()) == "in"
     return ws
 
@@ -77,13 +78,24 @@ async def test_without_the_bus_the_own_connections_are_closed_and_the_call_raise
         await other.close()
 
 
-async def test_lost_revocations_are_logged(caplog):
+@pytest.mark.parametrize("name", ["ada", None])
+async def test_lost_revocations_are_logged_if_a_connection_has_a_subject(name, caplog):
     async with house(1, "supervisor") as made:
+        authorize(made)
+
+        @made.servers[0].websocket("/")
+        async def without_subject(ws):
+            await ws.send("in")
+            await ws.wait_closed()
+
         await listening(made)
         registry = made.servers[0].rooms._registry
+        ws = await connect(made.servers[0], name)
         with caplog.at_level(logging.ERROR):
             registry.lost(REVOKED, None, await registry.bus.position(REVOKED))
-    assert "this process has lost an unknown number of revocations of other processes" in caplog.text
+        await ws.close()
+    text = "this process has lost an unknown number of revocations of other processes"
+    assert (text in caplog.text) is (name is not None)
 
 
 async def test_an_application_cannot_use_the_room():

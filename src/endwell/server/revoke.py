@@ -98,6 +98,8 @@ class Revocations:
 
     def lost(self, room: str, lost: int | None, position: Position) -> None:
         """See :class:`endwell.rooms.bus.Receiver`."""
+        if all(ws.subject is None for ws in self._connections):
+            return  # a revocation would close none of them
         number = "an unknown number of" if lost is None else lost
         logger.error("this process has lost %s revocations of other processes", number)
 
