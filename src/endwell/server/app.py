@@ -28,6 +28,7 @@ from ..rooms.rooms import Rooms, choose_bus, end_graces
 from ..sync.portal import Portal
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.codec import Buffer
+from .blocking import BlockingServer
 from .broadcast import broadcast_from_anywhere
 from .dispatch import Dispatcher
 from .drain.callbacks import call_on_drain
@@ -876,12 +877,18 @@ class Server:
         if self._shed_run is not None:
             self._shed_run.stop()
 
+    @property
+    def blocking(self) -> BlockingServer:
+        """:meth:`revoke` and :meth:`shed` for threads, such as those of plain handlers: without ``await``."""
+        return BlockingServer(self, lambda: self._portal)
+
     async def revoke(self, subject: str) -> int:
         """Close all connections of a subject, such as those of a user whose account is blocked.
 
         They are the connections for which :meth:`WebSocket.authorize` has named this subject. They get 3003
-        (``CloseCode.FORBIDDEN``), which tells their clients not to return, and their Ending has the cause AUTH_REVOKED. Messages that arrive after
-        the call are dropped. New connections of the subject are for the application to refuse.
+        (``CloseCode.FORBIDDEN``), which tells their clients not to return, and their Ending has the cause
+        AUTH_REVOKED. Messages that arrive after the call are dropped. New connections of the subject are for the
+        application to refuse. In a thread, such as that of a plain handler, call ``server.blocking.revoke()``.
 
         With ``workers`` or a ``bus``, the connections of all processes are closed. A process that cannot hear
         the bus closes them when it does again, if that takes less than an hour.
@@ -913,7 +920,7 @@ class Server:
         The server accepts new connections meanwhile. A drain ends the call.
 
         With :meth:`run`, SIGUSR1 does the same with the default arguments, unless the application handles this
-        signal. With workers, send it to the supervisor.
+        signal. With workers, send it to the supervisor. In a thread, call ``server.blocking.shed()``.
 
         Args:
             fraction: The share of the open connections, above 0 and at most 1. Default: 0.25.
