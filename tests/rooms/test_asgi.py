@@ -61,3 +61,28 @@ async def test_the_websockets_of_an_asgi_application_join_rooms(host, transport)
         await until(lambda: not rooms["a"].members)
         assert await rooms["a"].presence() == []
         assert [type(each.ws).__name__ for each in memberships] == ["WebSocket"] * 2
+
+
+async def test_the_websockets_of_a_mounted_application_join_the_sessions():
+    server, app = endwell.Server(), FastAPI()
+    server.mount("/", app, lifespan="off")
+
+    @app.websocket("/")
+    async def user(ws: WebSocket):
+        with pytest.raises(ValueError, match="must be accepted before"):
+            server.sessions.join("ada", ws)
+        await ws.accept()
+        with pytest.raises(TypeError, match="an ASGI WebSocket that endwell serves"):
+            server.sessions.join("ada", {"type": "websocket"})
+        server.sessions.join("ada", ws)
+        await ws.send_text("in")
+        async for _ in ws.iter_text():
+            pass
+
+    async with server.serving():
+        uri = f"ws://127.0.0.1:{server.port}/"
+        async with endwell.connect(uri) as old, endwell.connect(uri) as new:
+            assert await within(new.recv()) == "in"
+            assert (await within(old.closed)).received.code == endwell.CloseCode.REPLACED
+            await server.rooms.user("ada").publish("to ada")
+            assert await within(new.recv()) == "to ada"

@@ -45,7 +45,7 @@ def engine_of(ws: AnyWebSocket, name: str = "ws") -> WebSocket:
             f"{name} must be a WebSocket of endwell, or an ASGI WebSocket that endwell serves, not {ws!r}"
         ) from None
     if engine is None:
-        raise ValueError("an ASGI WebSocket must be accepted before it joins a room")
+        raise ValueError("an ASGI WebSocket must be accepted before it joins")
     return engine
 
 

@@ -16,6 +16,7 @@ from ..codes import CloseCode, Retry, describe
 from ..ending import Cause, Ending
 from ..errors import ConcurrencyError
 from ..rooms.keys import SESSIONS, pack_key
+from ..rooms.membership import AnyWebSocket, engine_of
 from ..rooms.registry import Registry
 from ..rooms.rooms import Rooms, registry_of
 from ..sync.executor import SerialExecutor
@@ -148,7 +149,7 @@ class Sessions(Mapping[Hashable, Any]):
 
     # -- joining and leaving --------------------------------------------------------
 
-    def join(self, key: Hashable, ws: WebSocket | BlockingWebSocket) -> None:
+    def join(self, key: Hashable, ws: AnyWebSocket) -> None:
         """Make ``ws`` the current connection of ``key``. A handler calls it when it knows the key.
 
         An older connection of the key is closed with 4991 "replaced", and its Ending has the cause REPLACED.
@@ -162,19 +163,21 @@ class Sessions(Mapping[Hashable, Any]):
         Args:
             key: The user, device or tab: any hashable object. With a bus: a ``str``, an ``int`` or a tuple of
                 these, because other processes must get the same key.
-            ws: The WebSocket of the handler.
+            ws: The WebSocket of the handler. In an ASGI application that :meth:`Server.mount` serves: the WebSocket
+                of its framework, or the scope. The mapping and the callbacks have endwell's WebSocket.
 
         Raises:
+            ValueError: ``ws`` is an ASGI WebSocket that is not accepted yet.
             ConcurrencyError: ``ws`` is an asyncio WebSocket, and this thread does not run its event loop.
-            TypeError: There is a bus, and ``key`` has another type.
+            TypeError: ``ws`` is something else; or there is a bus, and ``key`` has another type.
             RoomLimit: There is a bus, and the JSON text of ``key`` has more than 1024 characters.
         """
         if self._claims is not None:
             pack_key(key)
         if isinstance(ws, BlockingWebSocket):
             bridge_of(ws).portal.run(self._join_soon, key, ws)
-        elif _running_loop() is loop_of(ws):
-            self._join(key, ws, None)
+        elif _running_loop() is loop_of(engine := engine_of(ws)):
+            self._join(key, engine, None)
         else:
             raise ConcurrencyError(
                 "join() was called with an asyncio WebSocket in a thread that does not run its event loop; a "
