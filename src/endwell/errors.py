@@ -530,11 +530,11 @@ def unavailable(exc: BaseException) -> BusUnavailable | None:
     return exc if isinstance(exc, BusUnavailable) else None
 
 
-def close_after(exc: BaseException) -> Close:
-    """The Close that follows from an exception that the application has not caught."""
+def close_after(exc: BaseException) -> tuple[CloseCode, str]:
+    """The code and the reason of the Close that follows from an exception that the application has not caught."""
     if unavailable(exc) is None:
-        return Close(CloseCode.INTERNAL_ERROR)
-    return Close(CloseCode.TRY_AGAIN_LATER, UNAVAILABLE)
+        return CloseCode.INTERNAL_ERROR, ""
+    return CloseCode.TRY_AGAIN_LATER, UNAVAILABLE
 
 
 class RoomLimit(EndwellError):

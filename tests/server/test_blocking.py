@@ -60,7 +60,9 @@ async def test_a_thread_sheds():
 
 async def test_it_refuses_the_thread_of_the_loop_and_a_server_that_does_not_serve():
     server = make()
-    with pytest.raises(ConcurrencyError, match=r"revoke\(\) was called in a thread while its server does not serve"):
+    with pytest.raises(
+        ConcurrencyError, match=r"revoke\(\) was called in a thread while its server does not serve"
+    ):
         server.blocking.revoke("ada")
     async with server.serving():
         with pytest.raises(ConcurrencyError, match="would block the event loop"):

@@ -161,8 +161,7 @@ class WebSocketCall:
             self._host.logger.warning("ASGI application failed: %s", away)
         elif not self._tells_the_end(exc):
             self._host.logger.error("Exception in ASGI application", exc_info=exc)
-        close = close_after(exc)
-        self._finish(Cause.HANDLER_ERROR, close.code, close.reason)
+        self._finish(Cause.HANDLER_ERROR, *close_after(exc))
 
     def _tells_the_end(self, exc: BaseException) -> bool:
         """Whether ``exc`` only says that the connection has ended, so that it is not a fault."""

@@ -35,5 +35,7 @@ class BlockingServer:
 
     def _run(self, function: Callable[..., Coroutine[Any, Any, int]], *args: object) -> int:
         if (portal := self._find_portal()) is None:
-            raise ConcurrencyError(f"{function.__name__}() was called in a thread while its server does not serve")
+            raise ConcurrencyError(
+                f"{function.__name__}() was called in a thread while its server does not serve"
+            )
         return portal.run(function, *args)

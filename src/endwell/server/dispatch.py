@@ -507,8 +507,7 @@ class Dispatcher:
             logger.error("handler %s of %r for %s failed", route.name, ws.request.path, peer, exc_info=exc)
         else:
             logger.warning("handler %s of %r for %s failed: %s", route.name, ws.request.path, peer, away)
-        close = close_after(exc)
-        await close_for(ws, Cause.HANDLER_ERROR, close.code, close.reason)
+        await close_for(ws, Cause.HANDLER_ERROR, *close_after(exc))
 
 
 def _name_accept(route: Route) -> str:

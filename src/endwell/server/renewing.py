@@ -143,10 +143,9 @@ class Renewing(ServerRenewal):
             logger.error("%s for %s failed", self._work, peer, exc_info=exc)
         else:
             logger.warning("%s for %s failed: %s", self._work, peer, away)
-        close = close_after(exc)
-        self._close(Cause.HANDLER_ERROR, close.code, close.reason)
+        self._close(Cause.HANDLER_ERROR, *close_after(exc))
 
-    def _close(self, cause: Cause, code: int, reason: str) -> None:
+    def _close(self, cause: Cause, code: CloseCode, reason: str) -> None:
         if self._ws is not None and self._ws.is_open:
             stop_delivery(self._ws)
             begin_close(self._ws, cause, code, reason)
