@@ -92,7 +92,7 @@ async def test_a_member_that_returns_does_not_wait_for_ever_for_a_bus_that_has_e
     two.pump.end(two.pump.links[1])
     while (await within(returning.read())) is not None:
         pass
-    assert returning.ending.code == CloseCode.INTERNAL_ERROR
+    assert returning.ending.code == CloseCode.TRY_AGAIN_LATER
 
 
 @two_workers
