@@ -164,6 +164,15 @@ async def test_a_wrong_argument_raises_at_the_call(one: House):
         await room.history(limit="1")
     with pytest.raises(TypeError, match="ws must be"):
         room.join("x")
+    for value in (float("nan"), float("inf"), {1}):
+        with pytest.raises(TypeError, match="must be values that JSON has"):
+            room.join(one.memberships, x=value)
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    # How deep JSON may be depends on the version of Python.
+    with pytest.raises((TypeError, RoomLimit), match="the keyword arguments of join"):
+        room.join(one.memberships, x=deep)
     for wrong in ("x", [], room):
         with pytest.raises(TypeError, match="exclude must be a WebSocket"):
             await room.publish("x", exclude=wrong)

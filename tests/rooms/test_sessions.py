@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -180,6 +181,25 @@ async def test_a_notification_reaches_the_one_connection_of_a_user(hall):
         await until(lambda: not there.members)
         while (await there.publish("nobody")).workers:
             pass
+
+
+@pytest.mark.parametrize("face", [ASYNCIO], ids=["asyncio"])
+async def test_a_user_above_the_number_of_rooms_gets_notifications_when_there_is_room(
+    caplog, monkeypatch, face
+):
+    monkeypatch.setattr(claims, "RETRY_INTERVAL", 0.01)
+    async with house(1, "faulty") as made:
+        hall = Hall(made, face)
+        registry = made.servers[0].rooms._registry
+        monkeypatch.setattr(registry, "limits", replace(registry.limits, max_known_rooms=1))
+        ada = await hall.join(0, "ada")
+        await hall.heard(0, "ada")
+        await hall.join(0, "eve")
+        await until(lambda: "there are 1 rooms with members already (max_known_rooms)" in caplog.text)
+        await ada.close()
+        await hall.heard(0, "eve")
+        assert (await made.servers[0].rooms.user("eve").publish("x")).workers == 1
+    assert caplog.text.count("max_known_rooms") == 1
 
 
 @pytest.mark.parametrize("bus", BUSES)

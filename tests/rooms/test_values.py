@@ -39,11 +39,16 @@ def test_a_position_is_a_text_and_back():
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":", "a", "a:", ":1", "a:-1", "a:+1", "a: 1", "a:1_0", "a:\u0661", "a:" + "9" * 19]
+    "text",
+    [
+        *("", ":", "a", "a:", ":1", "a:-1", "a:+1", "a: 1", "a:1_0", "a:\u0661", "a:" + "9" * 19),
+        *("\ud800:1", "\u00e9:1", "a" * 65 + ":1"),
+    ],
 )
 def test_other_text_is_no_position(text):
     with pytest.raises(ValueError, match="not a position"):
         Position.parse(text)
+    assert Position.parse("a" * 64 + ":1") == Position("a" * 64, 1)
 
 
 @pytest.mark.parametrize("name", ["messages", "seconds", "bytes"])

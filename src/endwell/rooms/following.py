@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Hashable
 from itertools import count
 
-from ..errors import BusUnavailable
+from ..errors import BusUnavailable, RoomLimit
 from . import returning
 from .bus import Bus, Receiver
 from .history import Page, page_after
@@ -87,6 +87,9 @@ class FollowingBus(Bus):
             raise BusUnavailable(
                 f"{self._server} has not answered for {returning.WAIT_TIME:g} s; nothing was sent"
             ) from None
+        except RoomLimit:
+            self.ignore(room)
+            raise
 
     def ignore(self, room: str) -> None:
         """See :meth:`Bus.ignore`."""
@@ -177,6 +180,12 @@ class FollowingBus(Bus):
             except BusUnavailable:
                 # When the connection is back, another task does it.
                 await asyncio.sleep(RETRY_INTERVAL)
+            except RoomLimit as error:
+                if not state.ready.done():
+                    state.ready.set_exception(error)
+                    state.ready.exception()  # the caller may be cancelled
+                    return
+                await asyncio.sleep(RETRY_INTERVAL)
             except Exception:  # of whatever kind: a room that gives up would be deaf for ever
                 logger.exception("reading what the room %r has missed failed", state.room)
                 await asyncio.sleep(RETRY_INTERVAL)
@@ -200,8 +209,8 @@ class FollowingBus(Bus):
             assert state.reached(position)
         state.reads = state.overflowed
         for number, heard in enumerate(state.take()):
-            if number < older and heard.position.epoch != position.epoch:
-                continue  # it came before the answer, so its epoch has ended
+            if number < older and _is_impossible(heard.position, position):
+                continue
             # Another hole sets `reads` again.
             if state.reads or state.follows(heard) is False:
                 state.reads = True
@@ -246,3 +255,12 @@ class FollowingBus(Bus):
         for state, position in positions.items():
             if self._rooms.get(state.room) is state and not state.reads and not state.reached(position):
                 self._heal(state)
+
+
+def _is_impossible(heard: Position, now: Position) -> bool:
+    """Whether a publication that came before the room was at ``now`` is not one of this room.
+
+    Its epoch has ended, or a program that is no process of the bus has sent it. It would make the room read its
+    history without end.
+    """
+    return heard.epoch != now.epoch or heard.sequence > now.sequence

@@ -9,6 +9,9 @@ __all__ = ["Fresh", "Gap", "Position", "Publication", "Resumed"]
 
 Message = str | bytes
 
+#: Maximum length of an epoch in a text. Those of endwell have 8 characters.
+MAX_EPOCH = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -43,8 +46,10 @@ class Position:
             ValueError: ``text`` is no position.
         """
         epoch, colon, sequence = text.rpartition(":")
-        # int() also takes signs, spaces, underscores and digits of other scripts.
-        if not (colon and epoch and sequence.isascii() and sequence.isdecimal() and len(sequence) < 19):
+        # int() also takes signs, spaces, underscores and digits of other scripts. The text may come from a client, and
+        # a lone surrogate, which JSON has, cannot be sent to another process.
+        is_epoch = colon and 0 < len(epoch) <= MAX_EPOCH and epoch.isascii()
+        if not (is_epoch and sequence.isascii() and sequence.isdecimal() and len(sequence) < 19):
             raise ValueError(f"not a position: {text[:100]!r}")
         return cls(epoch, int(sequence))
 

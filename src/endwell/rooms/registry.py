@@ -175,8 +175,9 @@ class Registry:
             if not 0 < len(key.encode()) <= MAX_KEY:
                 raise RoomLimit(f"key must have 1 to {MAX_KEY} bytes, and has {len(key.encode())}")
         try:
-            size = len(json.dumps(info))
-        except (TypeError, ValueError) as error:
+            # Not NaN, which Python has in its JSON, and no other language.
+            size = len(json.dumps(info, allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
             raise TypeError(
                 f"the keyword arguments of join() must be values that JSON has: {error}"
             ) from None

@@ -262,10 +262,10 @@ class Rooms:
         return _register(self._registry.gap, callback, "gap")
 
 
-def make_bus(url: str, max_history: int = MAX_HISTORY) -> Bus:
+def make_bus(url: str, max_history: int = MAX_HISTORY, max_known_rooms: int = MAX_KNOWN_ROOMS) -> Bus:
     """Return the bus of a URL; it is not connected yet.
 
-    ``max_history`` applies if the histories are in this process.
+    The limits apply if the histories are in this process.
 
     Raises:
         TypeError: ``url`` is not a ``str``.
@@ -288,14 +288,15 @@ def make_bus(url: str, max_history: int = MAX_HISTORY) -> Bus:
             return RedisBus(url)
         from .nats import NatsBus
 
-        return NatsBus(url, max_history)
+        return NatsBus(url, max_history, max_known_rooms)
     except ImportError as error:
         raise ImportError(f"the bus needs a package: pip install 'endwell[{package}]' ({error})") from error
 
 
 def choose_bus(rooms: Rooms, url: str) -> None:
     """Connect ``rooms`` by the bus of a URL. Raises the errors of :func:`make_bus`."""
-    rooms._registry.bus = make_bus(url, limits_of(rooms).max_history)
+    limits = limits_of(rooms)
+    rooms._registry.bus = make_bus(url, limits.max_history, limits.max_known_rooms)
     rooms._registry.has_chosen = True
 
 

@@ -16,7 +16,7 @@ from ..aio.broadcast import Slow
 from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket, opened_at
 from ..ending import Ending
-from ..errors import BusUnavailable
+from ..errors import BusUnavailable, RoomLimit
 from ..rooms.history import History
 from ..rooms.hub import Present
 from ..rooms.keys import SESSIONS, USER, pack_key, unpack_key
@@ -202,10 +202,16 @@ class Claims:
         """Make the connection a member of the room of its user."""
         room = self._registry.room(USER + text)
         assert isinstance(room, UserRoom)
+        told = False
         while known.is_current and known.ws is ws:
             try:
                 await room.follow(ws)
             except BusUnavailable:
+                await asyncio.sleep(RETRY_INTERVAL)
+            except RoomLimit as error:
+                if not told:
+                    told = True
+                    logger.warning("a user does not get what is published for it: %s", error)
                 await asyncio.sleep(RETRY_INTERVAL)
             else:
                 break

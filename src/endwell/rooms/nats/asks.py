@@ -12,7 +12,7 @@ from ..frames import WORD, Decoder, pack_word
 from .leadership import Leadership
 from .link import Link
 from .sequencer import NO
-from .words import OVERHEAD, unpack_word
+from .words import OVERHEAD, SOME, unpack_word
 
 __all__ = ["Asks"]
 
@@ -28,7 +28,7 @@ Frames = list[tuple[int, bytes]]
 class _Ask:
     """One call."""
 
-    __slots__ = ("due", "frame", "future", "repeats", "sent", "waits")
+    __slots__ = ("due", "frame", "future", "parts", "repeats", "sent", "waits")
 
     def __init__(self, frame: bytes, due: float, repeats: bool, waits: bool) -> None:
         self.frame = frame
@@ -41,6 +41,8 @@ class _Ask:
         self.future: asyncio.Future[Frames] = asyncio.get_running_loop().create_future()
         #: Whether the leader may have it.
         self.sent = False
+        #: What has come of an answer in several parts.
+        self.parts: Frames = []
 
 
 class Asks:
@@ -146,6 +148,7 @@ class Asks:
         for number, ask in asks.items():
             if ask.repeats:
                 ask.sent = False
+                ask.parts = []
             # An answer to the old number may be that of a leader that leads no more.
             self._asks[next(self._numbers) if ask.repeats else number] = ask
 
@@ -154,6 +157,7 @@ class Asks:
         self._fail([number for number, ask in self._asks.items() if ask.sent and not ask.repeats])
         for ask in self._asks.values():
             ask.sent = False
+            ask.parts = []
 
     def answered(self, number: int, data: bytes, nobody: bool) -> None:
         """An answer has come."""
@@ -166,10 +170,13 @@ class Asks:
                 self._fail([number])
             return
         frames = Decoder().feed(data)
+        if data.startswith(SOME):
+            ask.parts += frames[1:]
+            return
         if frames and frames[0][0] == WORD and frames[0][1].startswith(REFUSED):
             self._end(number, RoomLimit(unpack_word(frames[0])[1]))
         else:
-            self._end(number, frames)
+            self._end(number, ask.parts + frames)
 
     def _end(self, number: int, result: Frames | Exception) -> None:
         if (ask := self._asks.pop(number, None)) is None:

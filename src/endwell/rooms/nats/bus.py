@@ -13,7 +13,7 @@ from ..bus import Receiver
 from ..following import FollowingBus
 from ..frames import Publish, Shared, pack_publish, pack_word, unpack_published
 from ..history import History
-from ..hub import Info, Present
+from ..hub import MAX_KNOWN_ROOMS, Info, Present
 from ..listening import Heard, Listening
 from ..position import Message, Position, Publication
 from .asks import Asks
@@ -21,7 +21,7 @@ from .leadership import BEAT_INTERVAL, Leadership
 from .link import Link
 from .place import Place
 from .presence import Entry, Presence
-from .words import unpack, unpack_heard, unpack_page, unpack_word
+from .words import unpack, unpack_heard, unpack_page, unpack_presence, unpack_word
 
 __all__ = ["NatsBus"]
 
@@ -37,6 +37,7 @@ class NatsBus(FollowingBus):
     Args:
         url: See :class:`endwell.Server`.
         max_history: See :class:`endwell.rooms.Rooms`.
+        max_known_rooms: See :class:`endwell.rooms.Rooms`.
 
     Raises:
         ValueError: The URL is wrong.
@@ -44,10 +45,10 @@ class NatsBus(FollowingBus):
 
     can_reserve = True
 
-    def __init__(self, url: str, max_history: int) -> None:
+    def __init__(self, url: str, max_history: int, max_known_rooms: int = MAX_KNOWN_ROOMS) -> None:
         super().__init__("NATS")
         self._place = Place.parse(url)
-        self._max_history = max_history
+        self._limits = max_history, max_known_rooms
         self._link = Link(self._place, self._process, self._on_inbox, self._on_change)
         #: The policy of the last publication of each room. The history does not have it.
         self._slow: dict[str, Slow] = {}
@@ -69,9 +70,7 @@ class NatsBus(FollowingBus):
         self._receiver = receiver
         self._stops = False
         self._loop = asyncio.get_running_loop()
-        self._leadership = Leadership(
-            self._place, self._link, self._process, self._max_history, self._on_leader
-        )
+        self._leadership = Leadership(self._place, self._link, self._process, self._limits, self._on_leader)
         self._asks = Asks(self._link, self._leadership, self._octets)
         self._presence = Presence(receiver, self._asks.ask)
         self._led = asyncio.Event()
@@ -126,8 +125,7 @@ class NatsBus(FollowingBus):
 
     async def presence(self, room: str) -> list[Present]:
         """See :meth:`Bus.presence`."""
-        _, present = await self._asks.ask("presence", room, repeats=True)
-        return [Present(*each) for each in present]
+        return unpack_presence(await self._asks.send(pack_word("presence", room), repeats=True))
 
     async def reserve(self, held: int, wanted: int, limit: int) -> tuple[int, int]:
         """See :meth:`Bus.reserve`."""

@@ -47,19 +47,24 @@ class Leadership:
         place: Where NATS is.
         link: The connection.
         process: The name of this process.
-        max_history: See :class:`endwell.rooms.Rooms`.
+        limits: ``max_history`` and ``max_known_rooms`` of :class:`endwell.rooms.Rooms`.
         heard: Called at each sign of life of the leader, and whether it may have missed what it was told.
     """
 
     def __init__(
-        self, place: Place, link: Link, process: str, max_history: int, heard: Callable[[bool], None]
+        self,
+        place: Place,
+        link: Link,
+        process: str,
+        limits: tuple[int, int],
+        heard: Callable[[bool], None],
     ) -> None:
         #: The highest rank that is known.
         self.rank = Rank(0, "")
         self._place = place
         self._link = link
         self._process = process
-        self._max_history = max_history
+        self._limits = limits
         self._heard = heard
         #: The session of the leader; empty while none is known to serve.
         self._session = ""
@@ -204,7 +209,7 @@ class Leadership:
         self._cancel_timer()
         self.rank = Rank(self.rank.term + 1, self._process)
         self._session = ""
-        self._sequencer = Sequencer(self.rank, self._max_history, self._send, self._spread)
+        self._sequencer = Sequencer(self.rank, self._limits, self._send, self._spread)
 
     def _claim(self) -> None:
         self._begin()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import Error
+from nats.errors import BadSubjectError, Error
 
 from ...aio.waiters import Waiters
 from .. import returning
@@ -18,6 +19,8 @@ from ..returning import ReturningLink, end_tasks
 from .place import Place
 
 __all__ = ["Link", "Receive"]
+
+logger = logging.getLogger("endwell.rooms")
 
 #: Maximum seconds for the tasks of a connection to end, after it was aborted.
 CLOSE_TIME = 1.0
@@ -78,7 +81,12 @@ class Link(ReturningLink):
 
     def send(self, subject: str, data: bytes, reply: str = "") -> None:
         """Publish, if connected. If too much waits already, the connection counts as failed."""
-        if self.connected:
+        if self.connected and len(data) > self.max_payload:
+            # NATS would close the connection.
+            logger.error(
+                "a message of %d bytes is not sent: NATS takes %d (max_payload)", len(data), self.max_payload
+            )
+        elif self.connected:
             self._queued += len(data)
             self._put((subject, data, reply))
             if self._queued > 2 * returning.MAX_QUEUE and not self._failed.done():
@@ -188,8 +196,12 @@ class Link(ReturningLink):
                 if len(command) == 3:
                     subject, data, reply = command
                     self._queued -= len(data)
-                    # This waits while NATS reads nothing.
-                    await client.publish(subject, data, reply)
+                    try:
+                        # This waits while NATS reads nothing.
+                        await client.publish(subject, data, reply)
+                    except BadSubjectError:
+                        # Another program has asked, and named no subject for the answer.
+                        logger.error("nothing is sent to %r, which is no subject", subject)
                 else:
                     await self._write_subscription(client, *command)
             self._wake.clear()
@@ -204,7 +216,11 @@ class Link(ReturningLink):
             async def callback(message: Msg) -> None:
                 headers = message.headers
                 nobody = headers is not None and headers.get("Status") == "503"
-                receive(message.subject.rpartition(".")[2], message.reply, message.data, nobody)
+                try:
+                    receive(message.subject.rpartition(".")[2], message.reply, message.data, nobody)
+                except Exception:
+                    # Of another program. It must not disconnect all rooms.
+                    logger.exception("a message in the subject %r is not valid", message.subject)
 
             # Without limits, because the package drops what is above them. The callback does not wait.
             self._subscriptions[subject] = await client.subscribe(

@@ -22,7 +22,7 @@ from ..hub import Connection, Hub, Left
 from ..listening import Heard
 from ..position import Position
 from .heritage import Heritage, pack_heritage
-from .words import Rank, pack_heard, pack_page
+from .words import Rank, pack_heard, pack_page, pack_presence
 
 __all__ = ["LEASE_TIME", "NO", "Sequencer"]
 
@@ -48,23 +48,23 @@ class Sequencer:
 
     Args:
         rank: Of this process.
-        max_history: See :class:`endwell.rooms.Rooms`.
+        limits: ``max_history`` and ``max_known_rooms`` of :class:`endwell.rooms.Rooms`.
         send: Called with a process, a token and data.
         spread: Called with a room and a publication.
     """
 
-    def __init__(self, rank: Rank, max_history: int, send: Send, spread: Spread) -> None:
+    def __init__(self, rank: Rank, limits: tuple[int, int], send: Send, spread: Spread) -> None:
         self.rank = rank
         self._send = send
         self._spread = spread
-        self._hub: Hub[str] = Hub(max_history)
+        self._hub: Hub[str] = Hub(*limits)
         #: When each process has given a sign of life.
         self._processes: dict[str, float] = {}
         #: What the processes have told again that restore their state.
         self._restoring: dict[str, tuple[set[str], set[tuple[str, int]]]] = {}
         self._now = 0.0
         self._size = 0
-        self._words: dict[str, Callable[..., bytes | None]] = {
+        self._words: dict[str, Callable[..., bytes | list[bytes] | None]] = {
             "alive": self._alive,
             "restore": self._restore,
             "restored": self._restored,
@@ -95,7 +95,7 @@ class Sequencer:
             self._processes[process] = now
         try:
             for kind, body in Decoder().feed(frame):
-                answer = None
+                answer: bytes | list[bytes] | None = None
                 if kind == PUBLISH:
                     answer = self._publish(process, body)
                 elif kind == WORD:
@@ -103,7 +103,8 @@ class Sequencer:
                     if (method := self._words.get(word)) is not None:
                         answer = method(process, *values)
                 if token and answer is not None:
-                    self._send(process, token, answer)
+                    for part in answer if isinstance(answer, list) else [answer]:
+                        self._send(process, token, part)
         except RoomLimit as error:
             if token:
                 self._send(process, token, pack_word("refused", str(error)))
@@ -206,9 +207,8 @@ class Sequencer:
             return pack_word("gone")
         return pack_word("later" if self._hub.awaited_by(room, key) == process else "stays")
 
-    def _presence(self, process: str, room: str) -> bytes:
-        present = [[each.key, each.info, each.connections] for each in self._hub.presence(room)]
-        return pack_word("present", present)
+    def _presence(self, process: str, room: str) -> list[bytes]:
+        return pack_presence(self._hub.presence(room), self._size)
 
     def _reserve(self, process: str, held: int, wanted: int, limit: int) -> bytes:
         return pack_word("reserved", *self._hub.reserve(process, held, wanted, limit))

@@ -15,24 +15,31 @@ from ..frames import (
     unpack_publication,
     unpack_shared,
 )
+from ..hub import Present
 from ..listening import Heard
 from ..position import Position, Publication
 
 __all__ = [
     "OVERHEAD",
+    "SOME",
     "Rank",
     "pack_beat",
     "pack_heard",
     "pack_page",
+    "pack_presence",
     "pack_resignation",
     "unpack",
     "unpack_heard",
     "unpack_page",
+    "unpack_presence",
     "unpack_word",
 ]
 
 # The term and the name of the leader, the epoch and the number.
 _HEARD = Struct("!Q8s8sQ")
+
+#: Begins each part of an answer that other parts follow.
+SOME = pack_word("some")
 
 #: Maximum size of what a frame has beside a message and the name of its room, in bytes.
 OVERHEAD = 256
@@ -95,6 +102,27 @@ def pack_page(position: Position, base: int, publications: list[Publication], si
 def unpack_page(frames: list[tuple[int, bytes]]) -> list[Publication]:
     """The publications of :func:`pack_page`."""
     return [unpack_publication(body)[2] for kind, body in frames if kind == PUBLICATION]
+
+
+def pack_presence(present: list[Present], size: int) -> list[bytes]:
+    """The keys that are present, in parts of at most ``size`` bytes. The last part is the word "present"."""
+    parts: list[bytes] = []
+    part: list[bytes] = []
+    total = OVERHEAD
+    for each in present:
+        frame = pack_word("key", each.key, each.info, each.connections)
+        total += len(frame)
+        if part and total > size:
+            parts.append(SOME + b"".join(part))
+            part, total = [], OVERHEAD + len(frame)
+        part.append(frame)
+    return [*parts, b"".join((*part, pack_word("present")))]
+
+
+def unpack_presence(frames: list[tuple[int, bytes]]) -> list[Present]:
+    """The keys of :func:`pack_presence`, of all parts."""
+    words = [unpack_word(each) for each in frames]
+    return [Present(*values) for word, *values in words if word == "key"]
 
 
 def pack_resignation(rank: Rank) -> bytes:

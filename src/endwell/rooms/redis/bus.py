@@ -22,6 +22,8 @@ from .scripts import PAGE, PUBLISH
 __all__ = ["RedisBus"]
 
 _FORGET_MS = round(FORGET_TIME * 1000)
+#: Maximum age of a publication in milliseconds, 140,000 years. The numbers of Lua are exact below 2**53.
+MAX_MS = 1 << 52
 
 
 class RedisBus(FollowingBus):
@@ -77,9 +79,9 @@ class RedisBus(FollowingBus):
         """See :meth:`Bus.publish`."""
         number = next(self._numbers)
         payload = pack_shared(Shared(self._octets, number, message, slow))
-        kept = (
-            (0, 0, 0) if history is None else (history.messages, round(history.seconds * 1000), history.bytes)
-        )
+        kept = (0, 0, 0)
+        if history is not None:
+            kept = (history.messages, min(round(history.seconds * 1000), MAX_MS), history.bytes)
         arguments = self._topic(room), payload, size_of(message), *kept
         self._calls[number] = call
         try:

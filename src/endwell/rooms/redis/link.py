@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from .scripts import SCRIPTS, Script
 from .sentinel import WATCH_INTERVAL, primary
 
 __all__ = ["Link"]
+
+logger = logging.getLogger("endwell.rooms")
 
 #: Maximum seconds for the replies to commands, after the subscriber was closed.
 REPLY_TIME = 1.0
@@ -309,11 +312,11 @@ class Link(ReturningLink):
             raise push
         kind, channel, value = push
         if kind == b"message":
-            if channel == self._canary:
-                if int(value) <= self._canaries[0]:  # otherwise, it is one of an earlier connection
-                    self._canaries[1] = int(value)
-            else:
-                self._heard(channel, value)
+            try:
+                self._on_message(channel, value)
+            except Exception:
+                # Of another program. It must not disconnect all rooms.
+                logger.exception("a message in the channel %r is not valid", channel)
         elif kind == b"subscribe":
             futures = self._confirmations[channel]
             future = futures.popleft()
@@ -321,6 +324,12 @@ class Link(ReturningLink):
                 del self._confirmations[channel]
             if not future.done():
                 future.set_result(None)
+
+    def _on_message(self, channel: bytes, data: bytes) -> None:
+        if channel != self._canary:
+            self._heard(channel, data)
+        elif int(data) <= self._canaries[0]:  # otherwise, it is one of an earlier connection
+            self._canaries[1] = int(data)
 
     def _send_canary(self, number: int) -> None:
         self.send("PUBLISH", self._canary, number)

@@ -248,7 +248,7 @@ return entry.i
 """,
 )
 
-#: Forget a key that has left.
+#: Forget a key that has left, and the hash with its last key.
 CONFIRM = _script(
     _NOW,
     _PRESENCE,
@@ -257,6 +257,9 @@ local key = ARGV[3]
 local entry = load(key)
 if entry and entry.g then
   redis.call('HDEL', hash, 'k:' .. key)
+  if redis.call('HLEN', hash) == 1 and redis.call('HEXISTS', hash, 'order') == 1 then
+    redis.call('DEL', hash)
+  end
 end
 return 1
 """,
