@@ -162,6 +162,7 @@ async def test_a_wrong_argument_raises_at_the_call(one: House):
         await room.history(limit=-1)
     with pytest.raises(TypeError, match="limit must be"):
         await room.history(limit="1")
+    assert await room.history(limit=1 << 70) == []
     with pytest.raises(TypeError, match="ws must be"):
         room.join("x")
     for value in (float("nan"), float("inf"), {1}):
@@ -706,6 +707,15 @@ async def test_members_are_told_of_a_gap_that_the_history_cannot_fill(two: House
         assert ending.received.reason == "messages of a room were lost; retry 0-5s"
         assert (await within(two.memberships[-1].ws.closed)).cause is Cause.ROOM_GAP
     assert "publications for this process" in caplog.text
+
+
+@two_workers
+async def test_a_call_that_the_supervisor_does_not_understand_fails(two: House, caplog):
+    bus = two.servers[0].rooms._registry.bus
+    with pytest.raises(BusUnavailable, match="the supervisor has failed to answer; nothing was sent"):
+        await within(bus.page("a", None, "x"))
+    assert (await bus.position("a")).sequence == 0
+    assert "a frame of kind 4 that is not valid" in caplog.text
 
 
 @two_workers

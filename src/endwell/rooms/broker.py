@@ -33,6 +33,8 @@ logger = logging.getLogger("endwell.rooms")
 #: Maximum number of bytes that wait for one worker. Above it, the worker gets no publications until the half is
 #: sent. Then it reads what it has missed from the history.
 MAX_QUEUE = 64 << 20
+#: The words that have an answer. Their first value is the number of the call.
+CALLS = ("listen", "position", "page", "presence", "reserve")
 #: Maximum number of bytes that are read from one worker before the others have their turn.
 READ_SIZE = 1 << 18
 
@@ -223,6 +225,11 @@ class Broker:
         except RoomLimit as error:
             # Only the words with a call can add a room: a connection enters a room to which its worker listens.
             link.write(pack_word("refused", values[0], str(error)))
+        except Exception:
+            if word in CALLS and values:
+                # Otherwise, the call would wait for ever.
+                link.write(pack_word("failed", values[0]))
+            raise
 
     def _listen(self, link: Link, call: int, room: str) -> None:
         link.behind.discard(room)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Room"]
 
+#: The numbers of Lua, which Redis runs, are exact up to this one. No history is as large.
+MAX_LIMIT = 1 << 53
+
 #: When the members come back that were closed because messages were lost.
 LOST = RetryAdvice(0, 5)
 
@@ -201,6 +204,8 @@ class Room:
         if limit is not None and limit < 0:
             raise ValueError(f"limit must not be negative, and is {limit!r}")
         self._registry.check()
+        if limit is not None:
+            limit = min(limit, MAX_LIMIT)
         return (await self._registry.bus.page(self.name, _position(since), limit)).publications
 
     async def presence(self) -> list[Present]:

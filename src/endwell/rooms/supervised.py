@@ -231,6 +231,10 @@ class SupervisorBus(Bus, asyncio.Protocol):
             answer = answer or self._calls.pop(number, None)
             if answer is not None and not answer.done():
                 answer.set_exception(RoomLimit(text))
+        elif word == "failed":
+            (number,) = values
+            if (answer := self._calls.pop(number, None)) is not None and not answer.done():
+                answer.set_exception(BusUnavailable("the supervisor has failed to answer; nothing was sent"))
         elif word in ("came", "went"):
             room, key, info, connections, *numbers = values
             tell = self._receiver.came if word == "came" else self._receiver.went

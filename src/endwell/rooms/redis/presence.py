@@ -51,8 +51,8 @@ class Presence:
         self._loop = asyncio.get_running_loop()
         #: The connections of this process, for each room.
         self._rooms: defaultdict[str, dict[int, Entry]] = defaultdict(dict)
-        #: The keys that have no connection any more, and whose grace ends in this process.
-        self._graces: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        #: The keys of each room that have no connection any more, and whose grace ends in this process.
+        self._graces: defaultdict[str, dict[str, asyncio.TimerHandle]] = defaultdict(dict)
         #: The connections that have come while Redis was away, which the callbacks were not told yet.
         self._untold: set[tuple[str, int]] = set()
         #: The keys that have left, which the callbacks were told, and Redis has not confirmed yet.
@@ -151,10 +151,10 @@ class Presence:
     # -- graces --------------------------------------------------------------------------
 
     def _set_grace(self, room: str, key: str, seconds: float) -> None:
-        if (timer := self._graces.pop((room, key), None)) is not None:
+        if (timer := self._graces[room].get(key)) is not None:
             timer.cancel()
         if not self._stopped:
-            self._graces[room, key] = self._loop.call_later(seconds, self._end, room, key)
+            self._graces[room][key] = self._loop.call_later(seconds, self._end, room, key)
 
     def _end(self, room: str, key: str) -> None:
         reply = self._link.call(END, [self._hash(room)], self._process, key)
@@ -170,7 +170,10 @@ class Presence:
         if isinstance(result, int):
             self._set_grace(room, key, result / 1000)
             return
-        self._graces.pop((room, key), None)
+        if (graces := self._graces.get(room)) is not None:
+            graces.pop(key, None)
+            if not graces:
+                del self._graces[room]
         if result is None:
             self._forget(room)
         else:
@@ -178,7 +181,7 @@ class Presence:
 
     def _forget(self, room: str) -> None:
         """This process need not be buried in a room in which it has no connection and no grace."""
-        if room not in self._rooms and not any(name == room for name, _ in self._graces):
+        if room not in self._rooms and room not in self._graces:
             self._link.send("SREM", self._name("rooms", self._process), room)
 
     # -- leases ----------------------------------------------------------------------------
@@ -238,7 +241,8 @@ class Presence:
     async def stop(self) -> None:
         """End the lease. Other processes end the graces that have begun."""
         self._stopped = True
-        for timer in self._graces.values():
-            timer.cancel()
+        for graces in self._graces.values():
+            for timer in graces.values():
+                timer.cancel()
         if self._link.connected:
             await self._link.call(LEASE, self._lease_keys, self._process, 0)
