@@ -6,8 +6,10 @@ import socket
 
 import pytest
 
-from endwell.rooms import History
+from endwell.errors import BusUnavailable
+from endwell.rooms import History, Resumed, Rooms, returning
 from endwell.rooms.frames import Shared, pack_shared
+from endwell.rooms.redis import presence
 from tests.pair import until, within
 from tests.rooms.house import house
 from tests.rooms.two import is_up, two
@@ -98,3 +100,39 @@ async def test_nothing_is_left_in_redis_of_the_presence_in_a_room_whose_keys_hav
         await until(lambda: shared.ask("EXISTS", bus._presence._hash("a")) == b":0")
         await made.joined(0, key="ada")
         assert [each.key for each in await made.room().presence()] == ["ada"]
+
+
+async def test_a_full_redis_refuses_publications_and_nothing_else(redis, monkeypatch):
+    monkeypatch.setattr(presence, "RENEW_INTERVAL", 0.05)
+    async with house(2, redis.url, limit=3) as made:
+        await made.joined(0, key="ada")
+        position = (await made.room().publish("before")).position
+        bus = made.servers[0].rooms._registry.bus
+        of = bus._presence._leases, bus._process
+        lease = float(redis.ask("ZSCORE", *of))
+        redis.ask("CONFIG", "SET", "maxmemory", 1)
+        with pytest.raises(BusUnavailable, match="nothing was sent"):
+            await made.room().publish("x")
+        assert [each.message for each in await made.room(1).history()] == ["before"]
+        ws, found = await made.joined(1, since=position, key="eve")
+        assert found == repr(Resumed(0))
+        await made.joined(1, "another")
+        assert [each.key for each in await made.room().presence()] == ["ada"]
+        # A process whose lease ends would be taken for one that has ended.
+        await until(lambda: float(redis.ask("ZSCORE", *of)) > lease)
+        redis.ask("CONFIG", "SET", "maxmemory", 0)
+        assert (await made.room().publish("after")).position.sequence == 2
+        assert await within(ws.recv()) == "after"
+        await until(lambda: (1, "joined", "a", "eve") in made.events)
+        assert all(event != "left" for _, event, _, _ in made.events)
+
+
+@pytest.mark.parametrize("rule", ["-evalsha", "-subscribe", "resetkeys"])
+async def test_a_user_that_may_not_use_redis_is_told_why_it_is_not_ready(redis, monkeypatch, caplog, rule):
+    monkeypatch.setattr(returning, "WAIT_TIME", 0.2)
+    redis.ask("ACL", "SETUSER", "few", "on", ">secret", "~*", "&*", "+@all", rule)
+    async with Rooms(bus=f"redis://few:secret@127.0.0.1:{redis.port}/0") as rooms:
+        await until(lambda: "no connection to Redis" in caplog.text)
+        assert not rooms.is_connected
+    assert "this user has no permissions" in caplog.text
+    assert "secret" not in caplog.text

@@ -16,7 +16,7 @@ from .. import returning
 from ..returning import ReturningLink
 from .place import Place
 from .replies import Replies
-from .scripts import SCRIPTS, Script
+from .scripts import PRESENCE, SCRIPTS, Script
 from .sentinel import WATCH_INTERVAL, primary
 
 __all__ = ["Link"]
@@ -176,6 +176,8 @@ class Link(ReturningLink):
             raise OSError(f"it is not the primary: its role is {role}")
         for script in SCRIPTS:
             await _ask(commands, "SCRIPT", "LOAD", script.text)
+        # Whether this user may run scripts, and use the keys. This one only reads.
+        await _ask(commands, "EVALSHA", PRESENCE.sha, 1, f"{self.place.prefix}connections")
         await _ask(listener, "SUBSCRIBE", self._canary)
 
     async def _serve(self) -> None:

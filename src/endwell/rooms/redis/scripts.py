@@ -32,8 +32,9 @@ class Script(NamedTuple):
     sha: str
 
 
-def _script(*parts: str) -> Script:
-    text = "".join(parts)
+def _script(*parts: str, grows: bool = False) -> Script:
+    """Make a script. Above ``maxmemory``, Redis runs it unless it ``grows``: what is in Redis can be read and removed."""
+    text = "".join(parts if grows else ("#!lua flags=allow-oom\n", *parts))
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -120,6 +121,7 @@ keep()
 local heard = epoch .. string.format('%.0f ', sequence) .. payload
 return {epoch, sequence, redis.call('PUBLISH', channel, heard)}
 """,
+    grows=True,
 )
 
 #: Read the history after a position. Returns the epoch, the number, the number before the first one of the epoch,
@@ -201,6 +203,7 @@ entry.i, entry.w, entry.d = info, process, 0
 save(key, entry)
 return entry.f == field and 1 or 0
 """,
+    grows=True,
 )
 
 #: Remove a connection. Returns the info if the key has left, "" if it leaves after its grace, otherwise nil.
