@@ -138,6 +138,7 @@ async def test_revoke_closes_all_connections_of_the_subject_and_no_other(face, t
         ),
         ({"subject": 7}, TypeError, "subject must be a str or None, not 7"),
         ({"subject": ""}, ValueError, "subject must not be empty"),
+        ({"subject": "\ud800"}, ValueError, "subject must have no lone surrogates"),
     ],
 )
 async def test_a_wrong_argument_raises_and_changes_nothing(face, arguments, error, text):

@@ -233,6 +233,21 @@ def test_a_key_leaves_after_its_grace_unless_it_returns(hub):
     assert hub.presence("a") == []
 
 
+def test_a_key_that_comes_and_leaves_again_and_again_takes_no_more_memory(hub):
+    one = object()
+    for number in range(1000):
+        hub.enter("a", Connection(one, number), "ada", {}, 3600.0, float(number))
+        hub.leave("a", Connection(one, number), "ada", 3600.0, float(number))
+    assert len(hub._leaving) == 1
+    assert hub.tick(3600.0) == []
+    assert hub.deadline == 999 + 3600.0
+    # A shorter grace ends before the longer one that is queued.
+    hub.enter("a", Connection(one, 1), "ada", {}, 1.0, 3601.0)
+    hub.leave("a", Connection(one, 1), "ada", 1.0, 3601.0)
+    assert [each.present.key for each in hub.tick(3602.0)] == ["ada"]
+    assert hub.tick(1e6) == []
+
+
 def test_the_end_of_a_process_ends_its_connections_each_with_its_own_grace(hub):
     one, two = object(), object()
     hub.enter("a", Connection(one, 1), "ada", {}, 10.0, 0.0)

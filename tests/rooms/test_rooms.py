@@ -714,6 +714,9 @@ async def test_a_call_that_the_supervisor_does_not_understand_fails(two: House, 
     bus = two.servers[0].rooms._registry.bus
     with pytest.raises(BusUnavailable, match="the supervisor has failed to answer; nothing was sent"):
         await within(bus.page("a", None, "x"))
+    with pytest.raises(UnicodeEncodeError):
+        await bus.publish("a", "\ud800", None, "skip", None)
+    assert bus._publishing == bus._calls == {}
     assert (await bus.position("a")).sequence == 0
     assert "a frame of kind 4 that is not valid" in caplog.text
 

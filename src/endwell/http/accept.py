@@ -29,6 +29,12 @@ def check_subject(subject: str | None) -> None:
         raise TypeError(f"subject must be a str or None, not {subject!r}")
     if subject == "":
         raise ValueError("subject must not be empty")
+    try:
+        if subject is not None:
+            subject.encode()
+    except UnicodeEncodeError:
+        # JSON has them, and so has the JSON of a token. Server.revoke() could not send it to other processes.
+        raise ValueError(f"subject must have no lone surrogates, as in {subject!r}") from None
 
 
 def check_until(until: datetime | None) -> None:

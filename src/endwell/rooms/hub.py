@@ -63,7 +63,7 @@ class Left(NamedTuple):
 class KeyState:
     """A key that is present."""
 
-    __slots__ = ("connections", "due", "first", "info", "listener")
+    __slots__ = ("connections", "due", "first", "info", "listener", "queued")
 
     def __init__(self, first: Connection) -> None:
         #: The connection with which the key came.
@@ -75,6 +75,8 @@ class KeyState:
         self.listener: Any = None
         #: When the key leaves; infinite while it has a connection.
         self.due = inf
+        #: When the hub looks at it next; infinite if it does not.
+        self.queued = inf
 
 
 @dataclass(slots=True, eq=False)
@@ -229,7 +231,7 @@ class Hub(Generic[Listener]):
         entry.listener = connection.listener
         if grace > 0:
             entry.due = now + grace
-            heapq.heappush(self._leaving, (entry.due, name, key))
+            self._queue(name, key, entry)
             return []
         return [self._left(name, room, key)]
 
@@ -272,9 +274,15 @@ class Hub(Generic[Listener]):
         while self._leaving and self._leaving[0][0] <= now:
             due, name, key = heapq.heappop(self._leaving)
             room = self._rooms.get(name)
-            if room is not None and key in room.keys and room.keys[key].due == due:
+            entry = room.keys.get(key) if room is not None else None
+            if room is None or entry is None or entry.queued != due:
+                continue
+            entry.queued = inf
+            if entry.due <= now:
                 left.append(self._left(name, room, key))
                 self._check_idle(name, room, now)
+            else:
+                self._queue(name, key, entry)
         for name, since in list(islice(self._idle.items(), 1000)):
             if since + FORGET_TIME > now:
                 break
@@ -311,8 +319,7 @@ class Hub(Generic[Listener]):
         self._rooms[name] = room
         self._bytes += room.log.bytes
         for key, entry in room.keys.items():
-            if entry.due < inf:
-                heapq.heappush(self._leaving, (entry.due, name, key))
+            self._queue(name, key, entry)
         self._check_idle(name, room, now)
 
     # -- inside -----------------------------------------------------------------------
@@ -345,6 +352,12 @@ class Hub(Generic[Listener]):
     def _check_idle(self, name: str, room: RoomState[Listener], now: float) -> None:
         if not room.listeners and not room.keys:
             self._idle.setdefault(name, now)
+
+    def _queue(self, name: str, key: str, entry: KeyState) -> None:
+        """Look at a key again when it leaves. A key that comes and leaves again and again is queued once."""
+        if entry.due < entry.queued:
+            entry.queued = entry.due
+            heapq.heappush(self._leaving, (entry.due, name, key))
 
     def _left(self, name: str, room: RoomState[Listener], key: str) -> Left:
         entry = room.keys.pop(key)

@@ -94,9 +94,10 @@ class SupervisorBus(Bus, asyncio.Protocol):
         """See :meth:`Bus.publish`."""
         self._check()
         number = next(self._numbers)
+        frame = pack_publish(Publish(number, room, message, history, slow))
         answer: asyncio.Future[tuple[Position, int]] = self._loop.create_future()
         self._publishing[number] = answer, call
-        self._send(pack_publish(Publish(number, room, message, history, slow)))
+        self._send(frame)
         return await answer
 
     async def position(self, room: str) -> Position:
