@@ -233,7 +233,7 @@ class Connection(Closing):
             self._take_control(self._control, messages, before)
             arrived = len(messages) - before
         self.partial_size = codec.partial_size()
-        if limiter is not None and self.is_open:
+        if limiter is not None and self.is_open and not limiter.passes(messages, arrived, now):
             self._admit(messages, before, now)
         if arrived:
             self.message_wanted = self.message_wanted and len(messages) == before

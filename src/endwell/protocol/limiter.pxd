@@ -14,6 +14,7 @@ cdef class Bucket:
     cdef readonly object limit
     cdef readonly int excess
     cdef double _interval
+    cdef double _rate
     cdef double _depth
     cdef double _byte_interval
     cdef double _byte_depth
@@ -24,8 +25,13 @@ cdef class Bucket:
 
     @cython.locals(full_at=cython.double)
     cpdef bint fits(self, Py_ssize_t count, Py_ssize_t size, double now) except -1
-    cpdef take(self, Py_ssize_t count, Py_ssize_t size, double now)
-    cpdef double room(self, double now) except? -1
+    cpdef bint take(self, Py_ssize_t count, Py_ssize_t size, double now) except -1
+    @cython.locals(
+        full_at=cython.double, bytes_full_at=cython.double, size=cython.Py_ssize_t, at=cython.Py_ssize_t,
+    )
+    cdef bint passes(self, list messages, Py_ssize_t first, double now) except -1
+    @cython.locals(room=cython.double)
+    cpdef double room(self, double now) noexcept
     @cython.locals(ready=cython.double)
     cpdef double ready_at(self) except? -1
     cpdef double full_at(self) except? -1
@@ -35,11 +41,14 @@ cdef class Limiter:
     cdef list _buckets
     cdef Bucket _single
     cdef bint _counts_bytes
+    cdef Bucket _plain
     cdef readonly double paused_until
     cdef readonly Bucket closing
 
     @cython.locals(bucket=Bucket, room=cython.double)
-    cpdef double room(self, double now) except? -1
+    cdef double room(self, double now) noexcept
+    @cython.locals(full_at=cython.double)
+    cdef bint passes(self, list messages, Py_ssize_t count, double now) except -1
     @cython.locals(bucket=Bucket, count=cython.Py_ssize_t, size=cython.Py_ssize_t, at=cython.Py_ssize_t)
     cpdef admit(self, list messages, Py_ssize_t first, double now)
     @cython.locals(kept=cython.Py_ssize_t, size=cython.Py_ssize_t, at=cython.Py_ssize_t)

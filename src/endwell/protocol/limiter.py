@@ -39,10 +39,11 @@ class Bucket:
         self.limit = limit
         self.excess = _EXCESS[limit.excess]
         self._interval = self._depth = self._byte_interval = self._byte_depth = 0.0
-        self._resumption = self._byte_resumption = 0.0
+        self._resumption = self._byte_resumption = self._rate = 0.0
         if limit.messages is not None:
             burst = limit.burst or limit.messages
             self._interval = limit.per / limit.messages
+            self._rate = limit.messages / limit.per
             self._depth = burst * self._interval * (1 + _EPSILON)
             self._resumption = min(max(self._interval * (1 + _ROUNDING), _RESUMPTION), self._depth)
         if limit.bytes is not None:
@@ -71,13 +72,28 @@ class Bucket:
                 empty = True
         return empty
 
+    def passes(self, messages: list[Any], first: int, now: float) -> bool:
+        """Take the messages from index ``first`` on, unless the bucket is empty then."""
+        full_at = max(self._full_at, now) + (len(messages) - first) * self._interval
+        if self._interval and full_at + self._interval > now + self._depth:
+            return False
+        size = 0
+        for at in range(first, len(messages)):
+            size += len(messages[at])
+        bytes_full_at = max(self._bytes_full_at, now) + size * self._byte_interval
+        if bytes_full_at + self._byte_interval > now + self._byte_depth:
+            return False
+        self._full_at, self._bytes_full_at = full_at, bytes_full_at
+        return True
+
     def room(self, now: float) -> float:
-        """The number of messages for which the bucket has enough, with a fraction."""
+        """The number of messages for which the bucket has enough, with a fraction; at most ``MAX_MESSAGES``."""
         if self._byte_interval and self._bytes_full_at + self._byte_interval > now + self._byte_depth:
             return 0.0
         if not self._interval:
             return _MANY
-        return (now + self._depth - max(self._full_at, now)) / self._interval
+        room = (now + self._depth - max(self._full_at, now)) * self._rate
+        return room if room < _MANY else _MANY
 
     def ready_at(self) -> float:
         """When messages can come again after the bucket was empty."""
@@ -94,9 +110,11 @@ class Limiter:
 
     def __init__(self, buckets: list[Bucket]) -> None:
         self._buckets = buckets
-        # The only bucket, if there is one, and its excess waits: the most frequent case, which costs the least.
+        # The only bucket, if there is one, and its excess waits: the most frequent case. Then the same
+        # if it counts messages only, which costs the least.
         self._single = buckets[0] if len(buckets) == 1 and buckets[0].excess == _WAIT else None
         self._counts_bytes = any(bucket.limit.bytes is not None for bucket in buckets)
+        self._plain = None if self._counts_bytes else self._single
         #: When reading may resume, if it has to pause; otherwise 0.0.
         self.paused_until = 0.0
         #: The bucket that closes the connection.
@@ -104,13 +122,34 @@ class Limiter:
 
     def room(self, now: float) -> float:
         """The number of messages that may be parsed now, with a fraction; less than 1 if there is none."""
+        if self._plain is not None:
+            # Without a local name for the bucket, Cython counts no references.
+            room = self._plain._depth
+            if self._plain._full_at > now:
+                room -= self._plain._full_at - now
+            room *= self._plain._rate
+            return room if room < _MANY else _MANY
         if self._single is not None:
-            return min(_MANY, self._single.room(now))
+            return self._single.room(now)
         room = _MANY
         for bucket in self._buckets:
             if bucket.excess == _WAIT:
                 room = min(room, bucket.room(now))
         return room
+
+    def passes(self, messages: list[Any], count: int, now: float) -> bool:
+        """Count the last ``count`` messages, if that is all there is to do. Otherwise, :meth:`admit` must.
+
+        Each read takes this path while messages do not come too fast.
+        """
+        if self._plain is None:
+            return self._single is not None and self._single.passes(messages, len(messages) - count, now)
+        full_at = self._plain._full_at if self._plain._full_at > now else now
+        full_at += count * self._plain._interval
+        if full_at + self._plain._interval > now + self._plain._depth:
+            return False
+        self._plain._full_at = full_at
+        return True
 
     def admit(self, messages: list[Any], first: int, now: float) -> None:
         """Count the messages from index ``first`` on, and remove those that are in excess.
