@@ -7,11 +7,14 @@ from endwell.protocol.connection cimport Connection
 from endwell.wire.codec cimport Codec
 
 
+@cython.locals(targets=list)
+cpdef broadcast(connections, message, slow)
+
 @cython.locals(
-    targets=list, lagging=list, unable=list, corked=list, binary=cython.bint, frames=dict, now=cython.double, gone=cython.Py_ssize_t,
+    lagging=list, unable=list, corked=list, binary=cython.bint, frames=dict, now=cython.double, gone=cython.Py_ssize_t,
     ws=WebSocket, core=Connection, stream=Driver,frame=bytes,
 )
-cpdef broadcast(connections, message, slow)
+cpdef deliver(list targets, message, slow)
 
 @cython.locals(stream=Driver)
 cpdef _uncork(list streams)

@@ -93,7 +93,7 @@ class Bucket:
         if not self._interval:
             return _MANY
         room = (now + self._depth - max(self._full_at, now)) * self._rate
-        return room if room < _MANY else _MANY
+        return min(_MANY, room)
 
     def ready_at(self) -> float:
         """When messages can come again after the bucket was empty."""
@@ -128,7 +128,7 @@ class Limiter:
             if self._plain._full_at > now:
                 room -= self._plain._full_at - now
             room *= self._plain._rate
-            return room if room < _MANY else _MANY
+            return min(_MANY, room)
         if self._single is not None:
             return self._single.room(now)
         room = _MANY
@@ -144,7 +144,7 @@ class Limiter:
         """
         if self._plain is None:
             return self._single is not None and self._single.passes(messages, len(messages) - count, now)
-        full_at = self._plain._full_at if self._plain._full_at > now else now
+        full_at = max(now, self._plain._full_at)
         full_at += count * self._plain._interval
         if full_at + self._plain._interval > now + self._plain._depth:
             return False

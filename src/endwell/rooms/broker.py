@@ -13,12 +13,15 @@ from typing import Any
 from ..aio.syscalls import monotonic
 from ..errors import RoomLimit
 from .frames import (
+    NEXT,
+    NO,
+    OWN,
     PUBLISH,
     WORD,
     Decoder,
     Published,
     dump,
-    pack_publication,
+    forward,
     pack_published,
     pack_word,
     unpack_publish,
@@ -52,6 +55,8 @@ class Link:
         self.behind: set[str] = set()
         #: Whether the worker's end is closed.
         self.ended = False
+        #: Whether the worker keeps what it publishes until the answer, so that it is not sent back.
+        self.keeps_own = False
         #: Whether the last :meth:`read` has found nothing.
         self.empty = False
 
@@ -145,6 +150,7 @@ class Broker:
             "presence": self._presence,
             "told": self._told,
             "reserve": self._reserve,
+            "keeps own": self._keeps_own,
         }
 
     @property
@@ -203,18 +209,26 @@ class Broker:
     # -- what workers ask ---------------------------------------------------------------
 
     def _publish(self, link: Link, body: bytes) -> None:
-        call, room, message, history, slow = unpack_publish(body)
+        call, room, message, history, _ = unpack_publish(body)
         try:
-            position, publication, listeners = self._hub.publish(room, message, history, monotonic())
+            position, _, listeners = self._hub.publish(room, message, history, monotonic())
         except RoomLimit as error:
             link.write(pack_word("refused", call, str(error)))
             return
-        takes = [listener for listener in listeners if listener.takes(room)]
-        answer = Published(call, position.sequence, len(listeners), link in takes, position.epoch)
-        link.write(pack_published(answer))
-        frame = pack_publication(room, position.epoch, publication, slow)
-        for listener in takes:
-            listener.write(frame)
+        frame = forward(body, position.epoch, position.sequence)
+        listens = NO
+        for listener in listeners:
+            if not listener.takes(room):
+                continue
+            if listener is link:
+                listens = OWN if link.keeps_own else NEXT
+            else:
+                listener.write(frame)
+        link.write(
+            pack_published(Published(call, position.sequence, len(listeners), listens, position.epoch))
+        )
+        if listens == NEXT:
+            link.write(frame)
 
     def _handle_word(self, link: Link, body: bytes) -> None:
         word, *values = json.loads(body)
@@ -263,6 +277,9 @@ class Broker:
 
     def _reserve(self, link: Link, call: int, held: int, wanted: int, limit: int) -> None:
         link.write(pack_word("answer", call, self._hub.reserve(link, held, wanted, limit)))
+
+    def _keeps_own(self, link: Link) -> None:
+        link.keeps_own = True
 
     def _tell(self, left: list[Left]) -> None:
         for each in left:

@@ -1,8 +1,16 @@
 cimport cython
 
+cdef Py_ssize_t _HEAD_SIZE
+cdef Py_ssize_t _PUBLISH_SIZE
+cdef Py_ssize_t _PUBLISHED_SIZE
+cdef Py_ssize_t _PUBLICATION_SIZE
+cdef int _TEXT
+cdef int _KEPT
+
 
 cdef class Decoder:
     cdef bytearray _buffer
+    cdef Py_ssize_t _wanted
 
     @cython.locals(
         frames=list, buffer=bytearray, begin=cython.Py_ssize_t, size=cython.Py_ssize_t, end=cython.Py_ssize_t,
@@ -14,4 +22,15 @@ cdef bytes _octets(message)
 
 cdef object _message(bytes octets, int flags)
 
-cdef int _flags(message, slow)
+cdef int _flags(message, slow) except -1
+
+@cython.locals(flags=cython.int, end=cython.Py_ssize_t, length=cython.Py_ssize_t)
+cpdef unpack_publish(bytes body)
+
+@cython.locals(term=bytes, rest=bytes, flags=cython.int, name=cython.int)
+cpdef bytes forward(bytes body, epoch, sequence)
+
+cpdef tuple unpack_published(bytes body)
+
+@cython.locals(begin=cython.Py_ssize_t, end=cython.Py_ssize_t, flags=cython.int, epoch=cython.Py_ssize_t, name=cython.Py_ssize_t)
+cpdef tuple unpack_publication(bytes body)

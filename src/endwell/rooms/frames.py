@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from functools import lru_cache
 from struct import Struct
 from typing import Any, NamedTuple, get_args
 
@@ -19,6 +20,9 @@ from .history import History
 from .position import Message, Publication
 
 __all__ = [
+    "NEXT",
+    "NO",
+    "OWN",
     "PUBLICATION",
     "PUBLISH",
     "PUBLISHED",
@@ -28,6 +32,7 @@ __all__ = [
     "Published",
     "Shared",
     "dump",
+    "forward",
     "load",
     "pack_publication",
     "pack_publish",
@@ -50,12 +55,24 @@ _PUBLISH = Struct("!QBHQdQ")
 _PUBLISHED = Struct("!QQIB")
 # The sequence, flags, the length of the epoch and that of the room's name.
 _PUBLICATION = Struct("!QBBH")
+# The same with the head of the frame: one call makes both.
+_PUBLISH_FRAME, _PUBLISHED_FRAME, _PUBLICATION_FRAME = (
+    Struct("!IBQBHQdQ"),
+    Struct("!IBQQIB"),
+    Struct("!IBQBBH"),
+)
+_HEAD_SIZE, _PUBLISH_SIZE, _PUBLISHED_SIZE, _PUBLICATION_SIZE = 5, 35, 21, 12
 # The process, the number of the call, and flags.
 _SHARED = Struct("!8sQB")
+
+#: The caller's process does not listen to the room; the publication is the next frame; the publication is not
+#: sent, because the process has the message. The last one is for processes that have said that they keep it.
+NO, NEXT, OWN = range(3)
 
 _TEXT = 1
 _KEPT = 2
 _SLOW = get_args(Slow)
+_SLOW_FLAGS = {slow: number << 2 for number, slow in enumerate(_SLOW)}
 
 
 class Publish(NamedTuple):
@@ -69,12 +86,13 @@ class Publish(NamedTuple):
 
 
 class Published(NamedTuple):
-    """The answer to :class:`Publish`. If the caller's process listens, its publication is the next frame."""
+    """The answer to :class:`Publish`."""
 
     call: int
     sequence: int
     workers: int
-    listens: bool
+    #: Whether the caller's process listens: one of NO, NEXT and OWN.
+    listens: int
     epoch: str
 
 
@@ -92,27 +110,33 @@ class Decoder:
     """Splits a stream of bytes into frames."""
 
     def __init__(self) -> None:
+        #: The beginning of a frame, and the size of that frame, as far as it is known.
         self._buffer = bytearray()
+        self._wanted = _HEAD_SIZE
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """Return the kinds and the bodies of the frames that are complete."""
         frames: list[tuple[int, bytes]] = []
         buffer = self._buffer
-        buffer += data
-        begin, size = 0, len(buffer)
-        while size - begin >= _HEAD.size:
-            length, kind = _HEAD.unpack_from(buffer, begin)
-            end = begin + _HEAD.size + length
+        if buffer:
+            buffer += data
+            if len(buffer) < self._wanted:
+                return frames
+            data = bytes(buffer)
+            buffer.clear()
+        begin, size = 0, len(data)
+        self._wanted = _HEAD_SIZE
+        while size - begin >= _HEAD_SIZE:
+            length = data[begin] << 24 | data[begin + 1] << 16 | data[begin + 2] << 8 | data[begin + 3]
+            end = begin + _HEAD_SIZE + length
             if end > size:
+                self._wanted = end - begin
                 break
-            frames.append((kind, bytes(buffer[begin + _HEAD.size : end])))
+            frames.append((data[begin + 4], data[begin + _HEAD_SIZE : end]))
             begin = end
-        del buffer[:begin]
+        if begin < size:
+            buffer += data[begin:]
         return frames
-
-
-def _pack(kind: int, *parts: bytes) -> bytes:
-    return b"".join((_HEAD.pack(sum(map(len, parts)), kind), *parts))
 
 
 def _octets(message: Message) -> bytes:
@@ -124,60 +148,79 @@ def _message(octets: bytes, flags: int) -> Message:
 
 
 def _flags(message: Message, slow: Slow) -> int:
-    return isinstance(message, str) * _TEXT | _SLOW.index(slow) << 2
+    return (_TEXT if isinstance(message, str) else 0) | _SLOW_FLAGS[slow]
 
 
 def pack_publish(frame: Publish) -> bytes:
     """Encode a :class:`Publish`."""
-    history, name = frame.history, frame.room.encode()
-    flags = _flags(frame.message, frame.slow)
-    kept = (0, 0.0, 0)
-    if history is not None:
-        flags |= _KEPT
-        kept = (history.messages, history.seconds, history.bytes)
-    return _pack(PUBLISH, _PUBLISH.pack(frame.call, flags, len(name), *kept), name, _octets(frame.message))
+    call, room, message, history, slow = frame
+    name, octets, flags = room.encode(), _octets(message), _flags(message, slow)
+    size = _PUBLISH_FRAME.size - _HEAD_SIZE + len(name) + len(octets)
+    if history is None:
+        head = _PUBLISH_FRAME.pack(size, PUBLISH, call, flags, len(name), 0, 0.0, 0)
+    else:
+        kept = history.messages, history.seconds, history.bytes
+        head = _PUBLISH_FRAME.pack(size, PUBLISH, call, flags | _KEPT, len(name), *kept)
+    return b"".join((head, name, octets))
 
 
 def unpack_publish(body: bytes) -> Publish:
     """Decode a :class:`Publish`."""
     call, flags, length, messages, seconds, size = _PUBLISH.unpack_from(body)
-    end = _PUBLISH.size + length
+    end = _PUBLISH_SIZE + length
     return Publish(
         call,
-        body[_PUBLISH.size : end].decode(),
+        body[_PUBLISH_SIZE:end].decode(),
         _message(body[end:], flags),
-        History(messages, seconds, size) if flags & _KEPT else None,
+        _history(messages, seconds, size) if flags & _KEPT else None,
         _SLOW[flags >> 2],
     )
 
 
+@lru_cache(maxsize=64)
+def _history(messages: int, seconds: float, size: int) -> History:
+    return History(messages, seconds, size)
+
+
+def forward(body: bytes, epoch: str, sequence: int) -> bytes:
+    """Encode the publication of a :class:`Publish`, whose body this is. Its message is not encoded again."""
+    term, rest = epoch.encode(), body[_PUBLISH_SIZE:]
+    size = _PUBLICATION_FRAME.size - _HEAD_SIZE + len(term) + len(rest)
+    flags, name = body[8] & ~_KEPT, body[9] << 8 | body[10]
+    head = _PUBLICATION_FRAME.pack(size, PUBLICATION, sequence, flags, len(term), name)
+    return b"".join((head, term, rest))
+
+
 def pack_published(frame: Published) -> bytes:
     """Encode a :class:`Published`."""
-    numbers = _PUBLISHED.pack(frame.call, frame.sequence, frame.workers, frame.listens)
-    return _pack(PUBLISHED, numbers, frame.epoch.encode())
+    call, sequence, workers, listens, epoch = frame
+    term = epoch.encode()
+    size = _PUBLISHED_FRAME.size - _HEAD_SIZE + len(term)
+    return _PUBLISHED_FRAME.pack(size, PUBLISHED, call, sequence, workers, listens) + term
 
 
-def unpack_published(body: bytes) -> Published:
-    """Decode a :class:`Published`."""
+def unpack_published(body: bytes) -> tuple[int, int, int, int, str]:
+    """Decode a :class:`Published`, as a plain tuple."""
     call, sequence, workers, listens = _PUBLISHED.unpack_from(body)
-    return Published(call, sequence, workers, bool(listens), body[_PUBLISHED.size :].decode())
+    return call, sequence, workers, listens, body[_PUBLISHED_SIZE:].decode()
 
 
 def pack_publication(room: str, epoch: str, publication: Publication, slow: Slow) -> bytes:
     """Encode a publication."""
-    name, term = room.encode(), epoch.encode()
+    name, term, octets = room.encode(), epoch.encode(), _octets(publication.message)
     flags = _flags(publication.message, slow)
-    head = _PUBLICATION.pack(publication.sequence, flags, len(term), len(name))
-    return _pack(PUBLICATION, head, term, name, _octets(publication.message))
+    size = _PUBLICATION_FRAME.size - _HEAD_SIZE + len(term) + len(name) + len(octets)
+    head = _PUBLICATION_FRAME.pack(size, PUBLICATION, publication.sequence, flags, len(term), len(name))
+    return b"".join((head, term, name, octets))
 
 
 def unpack_publication(body: bytes) -> tuple[str, str, Publication, Slow]:
     """Decode a publication: the room, its epoch, the publication and what happens to slow members."""
     sequence, flags, epoch, name = _PUBLICATION.unpack_from(body)
-    begin = _PUBLICATION.size + epoch
+    begin = _PUBLICATION_SIZE + epoch
     end = begin + name
     message = _message(body[end:], flags)
-    term = body[_PUBLICATION.size : begin].decode()
+    term = body[_PUBLICATION_SIZE:begin].decode()
     return body[begin:end].decode(), term, Publication(sequence, message), _SLOW[flags >> 2]
 
 
@@ -195,7 +238,8 @@ def unpack_shared(body: bytes) -> Shared:
 
 def pack_word(word: str, *values: Any) -> bytes:
     """Encode any other frame."""
-    return _pack(WORD, json.dumps([word, *values]).encode())
+    body = json.dumps([word, *values]).encode()
+    return _HEAD.pack(len(body), WORD) + body
 
 
 def dump(message: Message) -> Any:

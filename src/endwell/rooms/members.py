@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..aio.broadcast import BroadcastReport, Slow, broadcast
+from ..aio.broadcast import BroadcastReport, Slow, deliver
 from ..aio.websocket import WebSocket
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from .membership import Membership, queue_staged
@@ -54,6 +54,9 @@ class Receipt:
     unsupported: tuple[Any, ...] = ()
 
 
+_NOTHING = BroadcastReport(0, (), 0)
+
+
 class Call:
     """A call of :meth:`Room.publish`."""
 
@@ -61,7 +64,7 @@ class Call:
 
     def __init__(self, exclude: WebSocket | None) -> None:
         self.exclude = exclude
-        self.report = BroadcastReport(0, (), 0)
+        self.report = _NOTHING
         #: Set while the delivery to the members takes several turns of the loop.
         self.delivered: asyncio.Future[None] | None = None
 
@@ -174,7 +177,8 @@ class Members:
         if self._blocking:
             for engine in engines:
                 queue_staged(self._members[engine])
-        report = broadcast(engines, publication.message, slow)
+        # The message was checked when it was published.
+        report = deliver(engines, publication.message, slow)
         if not report.slow and not report.unsupported:
             return report
         for engine in (*(report.slow if slow == "skip" else ()), *report.unsupported):

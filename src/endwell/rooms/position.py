@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 __all__ = ["Fresh", "Gap", "Position", "Publication", "Resumed"]
 
 Message = str | bytes
+#: Sets a field of an object that is frozen for everyone else.
+_Set = Callable[[Any, Any], None]
 
 #: Maximum length of an epoch in a text. Those of endwell have 8 characters.
 MAX_EPOCH = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Position:
     """A place in the sequence of all publications of a room.
 
@@ -35,6 +38,11 @@ class Position:
     #: The number of the last publication before this place. The first publication of an epoch has 1.
     sequence: int
 
+    # Each publication makes a position. The __init__ of a frozen dataclass would take twice the time.
+    def __init__(self, epoch: str, sequence: int) -> None:
+        _set_epoch(self, epoch)
+        _set_sequence(self, sequence)
+
     def __str__(self) -> str:
         return f"{self.epoch}:{self.sequence}"
 
@@ -54,7 +62,11 @@ class Position:
         return cls(epoch, int(sequence))
 
 
-@dataclass(frozen=True, slots=True)
+_set_epoch: _Set = Position.epoch.__set__  # type: ignore[attr-defined]
+_set_sequence: _Set = Position.sequence.__set__  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True, init=False)
 class Publication:
     """One message that was published in a room."""
 
@@ -62,6 +74,15 @@ class Publication:
     sequence: int
     #: ``str`` for a text message, ``bytes`` for a binary message.
     message: Message
+
+    # As in Position.
+    def __init__(self, sequence: int, message: Message) -> None:
+        _set_number(self, sequence)
+        _set_message(self, message)
+
+
+_set_number: _Set = Publication.sequence.__set__  # type: ignore[attr-defined]
+_set_message: _Set = Publication.message.__set__  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from ..aio.broadcast import Slow
 from ..errors import BusUnavailable, RoomLimit
 from .bus import Bus, Receiver
 from .frames import (
+    NEXT,
+    OWN,
     PUBLICATION,
     PUBLISHED,
     Decoder,
@@ -28,6 +30,9 @@ from .position import Message, Position, Publication
 
 __all__ = ["SupervisorBus"]
 
+#: A call of publish(): its answer, the room, the message, what happens to slow members, and the caller's object.
+_Publishing = tuple[asyncio.Future[tuple[Position, int]], str, Message, Slow, object]
+
 
 class SupervisorBus(Bus, asyncio.Protocol):
     """Connects the workers of one supervisor. No other software is needed.
@@ -42,7 +47,8 @@ class SupervisorBus(Bus, asyncio.Protocol):
         self._numbers = count(1)
         #: The calls that wait for an answer.
         self._calls: dict[int, asyncio.Future[Any]] = {}
-        self._publishing: dict[int, tuple[asyncio.Future[tuple[Position, int]], object]] = {}
+        #: The calls of publish() that wait for an answer, and what they publish.
+        self._publishing: dict[int, _Publishing] = {}
         #: The answer whose publication is the next one.
         self._own: tuple[asyncio.Future[tuple[Position, int]], Position, int, object] | None = None
         #: The rooms to which this process listens, each with the position that was delivered.
@@ -65,6 +71,8 @@ class SupervisorBus(Bus, asyncio.Protocol):
         self._receiver = receiver
         self._loop = asyncio.get_running_loop()
         self._transport, _ = await self._loop.create_connection(lambda: self, sock=self._sock)
+        # A supervisor of an older version ignores it, and sends each publication back.
+        self._send(pack_word("keeps own"))
 
     async def stop(self) -> None:
         """See :meth:`Bus.stop`."""
@@ -96,7 +104,7 @@ class SupervisorBus(Bus, asyncio.Protocol):
         number = next(self._numbers)
         frame = pack_publish(Publish(number, room, message, history, slow))
         answer: asyncio.Future[tuple[Position, int]] = self._loop.create_future()
-        self._publishing[number] = answer, call
+        self._publishing[number] = answer, room, message, slow, call
         self._send(frame)
         return await answer
 
@@ -173,7 +181,7 @@ class SupervisorBus(Bus, asyncio.Protocol):
         """See :meth:`asyncio.Protocol.connection_lost`."""
         self._ended = True
         error = BusUnavailable("the supervisor has exited; the message may have been sent")
-        waiting = [*self._calls.values(), *(answer for answer, _ in self._publishing.values())]
+        waiting = [*self._calls.values(), *(each[0] for each in self._publishing.values())]
         if self._own is not None:
             waiting.append(self._own[0])
         for answer in waiting:
@@ -184,12 +192,15 @@ class SupervisorBus(Bus, asyncio.Protocol):
 
     def _published(self, body: bytes) -> None:
         number, sequence, workers, listens, epoch = unpack_published(body)
-        answer, call = self._publishing.pop(number)
+        answer, room, message, slow, call = self._publishing.pop(number)
         position = Position(epoch, sequence)
-        if listens:
+        if listens == NEXT:
             self._own = answer, position, workers, call
-        elif not answer.done():
+            return
+        if not answer.done():
             answer.set_result((position, workers))
+        if listens == OWN:
+            self._deliver(room, position, Publication(sequence, message), slow, call)
 
     def _publication(self, body: bytes) -> None:
         room, epoch, publication, slow = unpack_publication(body)
@@ -201,6 +212,11 @@ class SupervisorBus(Bus, asyncio.Protocol):
             assert own == position
             if not answer.done():
                 answer.set_result((position, workers))
+        self._deliver(room, position, publication, slow, call)
+
+    def _deliver(
+        self, room: str, position: Position, publication: Publication, slow: Slow, call: object
+    ) -> None:
         if room in self._delivered and room not in self._healing:
             self._delivered[room] = position
             self._slow[room] = slow
@@ -228,8 +244,8 @@ class SupervisorBus(Bus, asyncio.Protocol):
                 self._ask_page(number, room, self._delivered[room], None)
         elif word == "refused":
             number, text = values
-            answer, _ = self._publishing.pop(number, (None, None))
-            answer = answer or self._calls.pop(number, None)
+            publishing = self._publishing.pop(number, None)
+            answer = self._calls.pop(number, None) if publishing is None else publishing[0]
             if answer is not None and not answer.done():
                 answer.set_exception(RoomLimit(text))
         elif word == "failed":

@@ -1,0 +1,1 @@
+# Nothing has C types: the module is compiled because it runs for each publication.
