@@ -11,7 +11,7 @@ from endwell import CloseCode
 from endwell.errors import BusUnavailable
 from endwell.rooms import Position, Publication, broker, members
 from endwell.rooms import replay as replay_module
-from endwell.rooms.frames import Published, pack_published
+from endwell.rooms.frames import SENT, pack_published
 from tests.pair import until, within
 
 from .house import House
@@ -105,7 +105,7 @@ async def test_a_publication_whose_receipt_is_the_last_word_of_the_supervisor_do
     publishing = asyncio.create_task(room.publish("x"))
     await until(lambda: bool(bus._publishing))
     (number,) = bus._publishing
-    bus.data_received(pack_published(Published(number, 1, 1, True, "epoch")))
+    bus.data_received(pack_published(number, 1, 1, SENT, "epoch"))
     two.pump.end(two.pump.links[0])
     with pytest.raises(BusUnavailable, match="may have been sent"):
         await within(publishing)

@@ -8,14 +8,14 @@ import pytest
 
 from endwell.rooms import History, Position, Publication, RoomOptions, Rooms
 from endwell.rooms.frames import (
+    OWN,
     PUBLICATION,
     PUBLISH,
     PUBLISHED,
     WORD,
     Decoder,
-    Publish,
-    Published,
     dump,
+    forward,
     load,
     pack_publication,
     pack_publish,
@@ -65,16 +65,16 @@ def test_a_bound_of_a_history_fits_into_a_frame():
         with pytest.raises(ValueError, match=f"{name} must be positive and less than"):
             History(**{name: value})
     most = History(2**63 - 1, 2.0**62, 2**63 - 1)
-    ((_, body),) = Decoder().feed(pack_publish(Publish(1, "a", "x", most, "skip")))
-    assert unpack_publish(body).history == most
+    ((_, body),) = Decoder().feed(pack_publish(1, "a", "x", most, "skip"))
+    assert unpack_publish(body)[3] == most
 
 
 def test_a_name_of_a_room_fits_into_a_frame():
     with pytest.raises(ValueError, match="max_name must be at most 65535"):
         Rooms(max_name=65536)
     name = Rooms(max_name=65535)["x" * 65535].name
-    ((_, body),) = Decoder().feed(pack_publish(Publish(1, name, "x", None, "skip")))
-    assert unpack_publish(body).room == name
+    ((_, body),) = Decoder().feed(pack_publish(1, name, "x", None, "skip"))
+    assert unpack_publish(body)[1] == name
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_the_keywords_are_the_fields_of_the_options():
 @pytest.mark.parametrize("message", MESSAGES)
 @pytest.mark.parametrize("history", [None, History(7, 1.5, 1 << 40)])
 def test_a_publish_frame_and_back(message, history):
-    frame = Publish(1 << 40, "räume", message, history, "close")
-    ((kind, body),) = Decoder().feed(pack_publish(frame))
+    frame = 1 << 40, "räume", message, history, "close"
+    ((kind, body),) = Decoder().feed(pack_publish(*frame))
     assert kind == PUBLISH
     assert unpack_publish(body) == frame
 
@@ -123,10 +123,18 @@ def test_a_publication_frame_and_back(message):
     assert unpack_publication(body) == ("räume", "épo", publication, "queue")
 
 
+@pytest.mark.parametrize("message", MESSAGES)
+@pytest.mark.parametrize("history", [None, History(7, 1.5, 1 << 40)])
+def test_a_publish_frame_is_forwarded_as_a_publication(message, history):
+    ((_, body),) = Decoder().feed(pack_publish(1, "räume", message, history, "close"))
+    publication = Publication(1 << 40, message)
+    assert forward(body, "épo", 1 << 40) == pack_publication("räume", "épo", publication, "close")
+
+
 def test_the_other_frames_and_back():
-    answer = Published(3, 1 << 40, 2, True, "epoch")
+    answer = 3, 1 << 40, 2, OWN, "epoch"
     word = pack_word("left", "räume", None, [1])
-    frames = Decoder().feed(pack_published(answer) + word)
+    frames = Decoder().feed(pack_published(*answer) + word)
     assert [kind for kind, _ in frames] == [PUBLISHED, WORD]
     assert unpack_published(frames[0][1]) == answer
     assert [load(dump(message)) for message in MESSAGES] == MESSAGES

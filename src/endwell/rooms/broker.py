@@ -7,19 +7,18 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 from ..aio.syscalls import monotonic
 from ..errors import RoomLimit
 from .frames import (
-    NEXT,
-    NO,
+    NOT_SENT,
     OWN,
     PUBLISH,
+    SENT,
     WORD,
     Decoder,
-    Published,
     dump,
     forward,
     pack_published,
@@ -108,8 +107,11 @@ class Link:
         try:
             while queue:
                 # IOV_MAX is 1024 on Linux.
-                sent = self._sock.sendmsg([queue[number] for number in range(min(len(queue), 1000))])
+                sent = self._sock.sendmsg(list(queue) if len(queue) <= 1000 else list(islice(queue, 1000)))
                 self._size -= sent
+                if not self._size:
+                    queue.clear()
+                    break
                 while queue and sent >= len(queue[0]):
                     sent -= len(queue.popleft())
                 if sent:
@@ -216,18 +218,16 @@ class Broker:
             link.write(pack_word("refused", call, str(error)))
             return
         frame = forward(body, position.epoch, position.sequence)
-        listens = NO
+        listens = NOT_SENT
         for listener in listeners:
             if not listener.takes(room):
                 continue
             if listener is link:
-                listens = OWN if link.keeps_own else NEXT
+                listens = OWN if link.keeps_own else SENT
             else:
                 listener.write(frame)
-        link.write(
-            pack_published(Published(call, position.sequence, len(listeners), listens, position.epoch))
-        )
-        if listens == NEXT:
+        link.write(pack_published(call, position.sequence, len(listeners), listens, position.epoch))
+        if listens == SENT:
             link.write(frame)
 
     def _handle_word(self, link: Link, body: bytes) -> None:

@@ -25,7 +25,7 @@ cdef object _message(bytes octets, int flags)
 cdef int _flags(message, slow) except -1
 
 @cython.locals(flags=cython.int, end=cython.Py_ssize_t, length=cython.Py_ssize_t)
-cpdef unpack_publish(bytes body)
+cpdef tuple unpack_publish(bytes body)
 
 @cython.locals(term=bytes, rest=bytes, flags=cython.int, name=cython.int)
 cpdef bytes forward(bytes body, epoch, sequence)

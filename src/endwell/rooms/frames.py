@@ -20,16 +20,14 @@ from .history import History
 from .position import Message, Publication
 
 __all__ = [
-    "NEXT",
-    "NO",
+    "NOT_SENT",
     "OWN",
     "PUBLICATION",
     "PUBLISH",
     "PUBLISHED",
+    "SENT",
     "WORD",
     "Decoder",
-    "Publish",
-    "Published",
     "Shared",
     "dump",
     "forward",
@@ -67,33 +65,12 @@ _SHARED = Struct("!8sQB")
 
 #: The caller's process does not listen to the room; the publication is the next frame; the publication is not
 #: sent, because the process has the message. The last one is for processes that have said that they keep it.
-NO, NEXT, OWN = range(3)
+NOT_SENT, SENT, OWN = range(3)
 
 _TEXT = 1
 _KEPT = 2
 _SLOW = get_args(Slow)
 _SLOW_FLAGS = {slow: number << 2 for number, slow in enumerate(_SLOW)}
-
-
-class Publish(NamedTuple):
-    """A worker publishes a message."""
-
-    call: int
-    room: str
-    message: Message
-    history: History | None
-    slow: Slow
-
-
-class Published(NamedTuple):
-    """The answer to :class:`Publish`."""
-
-    call: int
-    sequence: int
-    workers: int
-    #: Whether the caller's process listens: one of NO, NEXT and OWN.
-    listens: int
-    epoch: str
 
 
 class Shared(NamedTuple):
@@ -151,9 +128,8 @@ def _flags(message: Message, slow: Slow) -> int:
     return (_TEXT if isinstance(message, str) else 0) | _SLOW_FLAGS[slow]
 
 
-def pack_publish(frame: Publish) -> bytes:
-    """Encode a :class:`Publish`."""
-    call, room, message, history, slow = frame
+def pack_publish(call: int, room: str, message: Message, history: History | None, slow: Slow) -> bytes:
+    """Encode: a worker publishes a message."""
     name, octets, flags = room.encode(), _octets(message), _flags(message, slow)
     size = _PUBLISH_FRAME.size - _HEAD_SIZE + len(name) + len(octets)
     if history is None:
@@ -164,17 +140,12 @@ def pack_publish(frame: Publish) -> bytes:
     return b"".join((head, name, octets))
 
 
-def unpack_publish(body: bytes) -> Publish:
-    """Decode a :class:`Publish`."""
+def unpack_publish(body: bytes) -> tuple[int, str, Message, History | None, Slow]:
+    """Decode what :func:`pack_publish` has encoded: its arguments."""
     call, flags, length, messages, seconds, size = _PUBLISH.unpack_from(body)
     end = _PUBLISH_SIZE + length
-    return Publish(
-        call,
-        body[_PUBLISH_SIZE:end].decode(),
-        _message(body[end:], flags),
-        _history(messages, seconds, size) if flags & _KEPT else None,
-        _SLOW[flags >> 2],
-    )
+    kept = _history(messages, seconds, size) if flags & _KEPT else None
+    return call, body[_PUBLISH_SIZE:end].decode(), _message(body[end:], flags), kept, _SLOW[flags >> 2]
 
 
 @lru_cache(maxsize=64)
@@ -183,7 +154,7 @@ def _history(messages: int, seconds: float, size: int) -> History:
 
 
 def forward(body: bytes, epoch: str, sequence: int) -> bytes:
-    """Encode the publication of a :class:`Publish`, whose body this is. Its message is not encoded again."""
+    """Encode the publication of a frame of :func:`pack_publish`, whose body this is."""
     term, rest = epoch.encode(), body[_PUBLISH_SIZE:]
     size = _PUBLICATION_FRAME.size - _HEAD_SIZE + len(term) + len(rest)
     flags, name = body[8] & ~_KEPT, body[9] << 8 | body[10]
@@ -191,16 +162,23 @@ def forward(body: bytes, epoch: str, sequence: int) -> bytes:
     return b"".join((head, term, rest))
 
 
-def pack_published(frame: Published) -> bytes:
-    """Encode a :class:`Published`."""
-    call, sequence, workers, listens, epoch = frame
+def pack_published(call: int, sequence: int, workers: int, listens: int, epoch: str) -> bytes:
+    """Encode the answer to :func:`pack_publish`.
+
+    Args:
+        call: The number of the call.
+        sequence: The number of the publication.
+        workers: How many processes listen.
+        listens: Whether the caller's process is one of them: NOT_SENT, SENT or OWN.
+        epoch: The epoch of the room.
+    """
     term = epoch.encode()
     size = _PUBLISHED_FRAME.size - _HEAD_SIZE + len(term)
     return _PUBLISHED_FRAME.pack(size, PUBLISHED, call, sequence, workers, listens) + term
 
 
 def unpack_published(body: bytes) -> tuple[int, int, int, int, str]:
-    """Decode a :class:`Published`, as a plain tuple."""
+    """Decode what :func:`pack_published` has encoded: its arguments."""
     call, sequence, workers, listens = _PUBLISHED.unpack_from(body)
     return call, sequence, workers, listens, body[_PUBLISHED_SIZE:].decode()
 

@@ -12,12 +12,11 @@ from ..aio.broadcast import Slow
 from ..errors import BusUnavailable, RoomLimit
 from .bus import Bus, Receiver
 from .frames import (
-    NEXT,
     OWN,
     PUBLICATION,
     PUBLISHED,
+    SENT,
     Decoder,
-    Publish,
     load,
     pack_publish,
     pack_word,
@@ -102,7 +101,7 @@ class SupervisorBus(Bus, asyncio.Protocol):
         """See :meth:`Bus.publish`."""
         self._check()
         number = next(self._numbers)
-        frame = pack_publish(Publish(number, room, message, history, slow))
+        frame = pack_publish(number, room, message, history, slow)
         answer: asyncio.Future[tuple[Position, int]] = self._loop.create_future()
         self._publishing[number] = answer, room, message, slow, call
         self._send(frame)
@@ -194,7 +193,7 @@ class SupervisorBus(Bus, asyncio.Protocol):
         number, sequence, workers, listens, epoch = unpack_published(body)
         answer, room, message, slow, call = self._publishing.pop(number)
         position = Position(epoch, sequence)
-        if listens == NEXT:
+        if listens == SENT:
             self._own = answer, position, workers, call
             return
         if not answer.done():

@@ -11,7 +11,7 @@ from ...aio.broadcast import Slow
 from .. import returning
 from ..bus import Receiver
 from ..following import FollowingBus
-from ..frames import Publish, Shared, pack_publish, pack_word, unpack_published
+from ..frames import Shared, pack_publish, pack_word, unpack_published
 from ..history import History
 from ..hub import MAX_KNOWN_ROOMS, Info, Present
 from ..listening import Heard, Listening
@@ -102,7 +102,7 @@ class NatsBus(FollowingBus):
         own = None
         self._calls[number] = call
         try:
-            frame = pack_publish(Publish(number, room, message, history, slow))
+            frame = pack_publish(number, room, message, history, slow)
             ((_, body),) = await self._asks.send(frame, repeats=False)
             _, sequence, workers, _, epoch = unpack_published(body)
             position = Position(epoch, sequence)

@@ -9,10 +9,10 @@ from typing import Any
 
 from ...errors import RoomLimit
 from ..frames import (
+    NOT_SENT,
     PUBLISH,
     WORD,
     Decoder,
-    Published,
     Shared,
     pack_published,
     pack_word,
@@ -152,8 +152,8 @@ class Sequencer:
         if listeners:
             heard = Heard(position, Shared(process.encode(), call, message, slow))
             self._spread(room, pack_heard(self.rank, heard))
-        answer = Published(call, position.sequence, len(listeners), process in listeners, position.epoch)
-        return pack_published(answer)
+        # The process knows by itself whether it listens, and hears its own publication from NATS.
+        return pack_published(call, position.sequence, len(listeners), NOT_SENT, position.epoch)
 
     def _listen(self, process: str, room: str) -> bytes:
         self._hub.listen(room, process, self._now)
