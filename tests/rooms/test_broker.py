@@ -9,7 +9,16 @@ import pytest
 
 from endwell.rooms import broker as module
 from endwell.rooms.broker import Broker, Link
-from endwell.rooms.frames import Decoder, pack_word
+from endwell.rooms.frames import (
+    OWN,
+    PUBLICATION,
+    PUBLISHED,
+    SENT,
+    Decoder,
+    pack_publish,
+    pack_word,
+    unpack_published,
+)
 
 
 @pytest.fixture
@@ -95,3 +104,25 @@ def test_a_key_that_has_left_is_told_to_another_worker_if_the_first_one_ends_bef
                     words(broker, other)
             else:
                 assert words(broker, other) == [["went", "a", "x", {}, 0, 2]]
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_a_worker_that_keeps_what_it_publishes_is_not_sent_it_back(broker, says_so):
+    link, far = connect(broker)
+    other_link, other = connect(broker)
+    with far, other:
+        if says_so:  # a worker of an older version does not
+            far.sendall(pack_word("keeps own"))
+        far.sendall(pack_word("listen", 1, "a"))
+        other.sendall(pack_word("listen", 1, "a"))
+        broker.readable(link)
+        broker.readable(other_link)
+        words(broker, far), words(broker, other)
+        far.sendall(pack_publish(2, "a", "x" * 1000, None, "skip"))
+        broker.readable(link)
+        broker.flush()
+        (kind, answer), *more = Decoder().feed(far.recv(1 << 16))
+        assert kind == PUBLISHED
+        assert unpack_published(answer)[1:4] == (1, 2, OWN if says_so else SENT)
+        assert [kind for kind, _ in more] == ([] if says_so else [PUBLICATION])
+        assert [kind for kind, _ in Decoder().feed(other.recv(1 << 16))] == [PUBLICATION]

@@ -645,6 +645,19 @@ async def hold_publications(two, count, slow="skip"):
 
 
 @two_workers
+async def test_a_supervisor_of_an_older_version_sends_each_publication_back(two: House):
+    for link in two.pump.links:
+        await until(lambda link=link: link.keeps_own)
+        link.keeps_own = False
+    (first, _), (second, _) = await two.joined(0), await two.joined(1)
+    receipts = await asyncio.gather(*(two.room(0).publish(str(number)) for number in range(20)))
+    assert [receipt.position.sequence for receipt in receipts] == list(range(1, 21))
+    assert {(receipt.workers, receipt.sent) for receipt in receipts} == {(2, 1)}
+    for ws in (first, second):
+        assert [int(each) for each in await received(ws, 20)] == list(range(20))
+
+
+@two_workers
 async def test_a_process_that_was_behind_catches_up_from_the_history(two: House, monkeypatch):
     monkeypatch.setattr(broker, "MAX_QUEUE", 1000)
     first, _ = await two.joined(0)
