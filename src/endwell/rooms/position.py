@@ -62,8 +62,8 @@ class Position:
         return cls(epoch, int(sequence))
 
 
-_set_epoch: _Set = Position.epoch.__set__  # type: ignore[attr-defined]
-_set_sequence: _Set = Position.sequence.__set__  # type: ignore[attr-defined]
+_set_epoch: _Set = vars(Position)["epoch"].__set__
+_set_sequence: _Set = vars(Position)["sequence"].__set__
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -81,8 +81,8 @@ class Publication:
         _set_message(self, message)
 
 
-_set_number: _Set = Publication.sequence.__set__  # type: ignore[attr-defined]
-_set_message: _Set = Publication.message.__set__  # type: ignore[attr-defined]
+_set_number: _Set = vars(Publication)["sequence"].__set__
+_set_message: _Set = vars(Publication)["message"].__set__
 
 
 @dataclass(frozen=True, slots=True)
