@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, fields
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from .http import Request
 
 __all__ = ["Limit", "check_limits"]
+
+#: With larger numbers, the times that are computed from them could be infinite.
+MAX_NUMBER = 1e15
+#: The shortest ``per``, in seconds: the resolution of the clock.
+MIN_PER = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,8 @@ class Limit:
         for name in ("messages", "bytes", "burst", "burst_bytes", "max_keys"):
             _check_number(name, getattr(self, name), int, none=name != "max_keys")
         _check_number("per", self.per, int | float, none=False)
+        if self.per < MIN_PER:
+            raise ValueError(f"per must be at least {MIN_PER:g}, not {self.per!r}")
         if self.excess not in ("wait", "drop", "close"):
             raise ValueError(f"excess must be 'wait', 'drop' or 'close', not {self.excess!r}")
         if not callable(self.key) and self.key not in ("connection", "address"):
@@ -92,5 +98,5 @@ def _check_number(name: str, value: Any, kind: Any, *, none: bool) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, kind):
         raise TypeError(f"{name} must be a number, not {value!r}")
-    if not 0 < value < inf:
-        raise ValueError(f"{name} must be positive and finite, not {value!r}")
+    if not 0 < value <= MAX_NUMBER:
+        raise ValueError(f"{name} must be positive and at most {MAX_NUMBER:g}, not {value!r:.40}")

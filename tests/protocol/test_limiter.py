@@ -75,6 +75,31 @@ def test_when_it_is_ready_there_is_room():
             assert bucket.room(ready) >= 1
 
 
+@pytest.mark.parametrize("uptime", [1e5, 6e6, 3e7, 1e9])
+def test_a_full_bucket_of_one_message_has_room_however_long_the_clock_has_run(uptime):
+    # The sum of this time and the depth of the bucket, in floats, may be less than the exact one. Half of these
+    # rates then let no message through, and woke the loop without end.
+    for rate in (*range(1, 200), 10**4, 10**6, 10**9):
+        for limit in (Limit(messages=rate, burst=1), Limit(bytes=rate, burst_bytes=1)):
+            bucket = Bucket(limit)
+            assert bucket.room(uptime) >= 1
+            assert bucket.fits(1, 1, uptime)
+            bucket.take(1, 1, uptime)
+            later = bucket.ready_at() + 0.01
+            assert bucket.room(later) >= 1
+            assert not bucket.take(0, 0, later)
+
+
+def test_wait_lets_messages_through_after_months():
+    now = 6.04e6
+    core = limited(Limit(messages=20, burst=1))
+    send(core, now, *"abc")
+    assert read(core) == ["a"]
+    core.tick(core.deadline)
+    core.feed(bytearray(), 0, now + 0.06)
+    assert read(core) == ["b"]
+
+
 def test_bytes_have_a_bucket_of_their_own():
     bucket = Bucket(Limit(bytes=1000, burst_bytes=3000))
     assert bucket.fits(10**6, 3000, 0.0)
@@ -226,7 +251,11 @@ def test_a_closing_connection_reads_on():
         ({"messages": 0}, ValueError),
         ({"messages": 1.5}, TypeError),
         ({"messages": True}, TypeError),
+        ({"messages": 10**400}, ValueError),
+        ({"bytes": 1, "burst_bytes": 10**400}, ValueError),
         ({"messages": 1, "per": 0}, ValueError),
+        ({"messages": 1, "per": 1e-300}, ValueError),
+        ({"messages": 1, "per": 1e308}, ValueError),
         ({"messages": 1, "excess": "ignore"}, ValueError),
         ({"messages": 1, "key": "user"}, ValueError),
         ({"messages": 1, "max_keys": None}, TypeError),

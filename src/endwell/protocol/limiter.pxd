@@ -23,7 +23,7 @@ cdef class Bucket:
     cdef double _full_at
     cdef double _bytes_full_at
 
-    @cython.locals(full_at=cython.double)
+    @cython.locals(missing=cython.double)
     cpdef bint fits(self, Py_ssize_t count, Py_ssize_t size, double now) except -1
     cpdef bint take(self, Py_ssize_t count, Py_ssize_t size, double now) except -1
     @cython.locals(

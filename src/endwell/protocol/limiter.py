@@ -2,6 +2,9 @@
 
 A bucket is the generic cell rate algorithm (ITU-T I.371), which needs one number: the time at which the bucket will
 be full again. A message that comes moves it by ``interval``. The bucket is empty if it is ``depth`` seconds away.
+
+``depth`` is compared with differences of times, never added to one: a monotonic clock that has run for days is so
+large that the sum would lose the digits by which a full bucket has room for a message.
 """
 
 from __future__ import annotations
@@ -57,18 +60,18 @@ class Bucket:
 
     def fits(self, count: int, size: int, now: float) -> bool:
         """Whether the bucket has enough for ``count`` messages with ``size`` bytes."""
-        if self._interval and max(self._full_at, now) + count * self._interval > now + self._depth:
+        if self._interval and max(self._full_at - now, 0.0) + count * self._interval > self._depth:
             return False
-        full_at = max(self._bytes_full_at, now)
-        return not self._byte_interval or full_at + size * self._byte_interval <= now + self._byte_depth
+        missing = max(self._bytes_full_at - now, 0.0)
+        return not self._byte_interval or missing + size * self._byte_interval <= self._byte_depth
 
     def take(self, count: int, size: int, now: float) -> bool:
         """Take ``count`` messages with ``size`` bytes, even if the bucket has less. Return whether it is empty."""
         self._full_at = max(self._full_at, now) + count * self._interval
-        empty = self._full_at + self._interval > now + self._depth
+        empty = self._full_at - now + self._interval > self._depth
         if self._byte_interval:
             self._bytes_full_at = max(self._bytes_full_at, now) + size * self._byte_interval
-            if self._bytes_full_at + self._byte_interval > now + self._byte_depth:
+            if self._bytes_full_at - now + self._byte_interval > self._byte_depth:
                 empty = True
         return empty
 
@@ -88,12 +91,11 @@ class Bucket:
 
     def room(self, now: float) -> float:
         """The number of messages for which the bucket has enough, with a fraction; at most ``MAX_MESSAGES``."""
-        if self._byte_interval and self._bytes_full_at + self._byte_interval > now + self._byte_depth:
+        if self._byte_interval and self._bytes_full_at - now + self._byte_interval > self._byte_depth:
             return 0.0
         if not self._interval:
             return _MANY
-        room = (now + self._depth - max(self._full_at, now)) * self._rate
-        return min(_MANY, room)
+        return min(_MANY, (self._depth - max(self._full_at - now, 0.0)) / self._interval)
 
     def ready_at(self) -> float:
         """When messages can come again after the bucket was empty."""
