@@ -16,6 +16,7 @@ from python_socks.async_.asyncio import Proxy
 import endwell
 from endwell import Cause, Close, HandshakeError, HandshakeRejected, Initiator, InvalidHandshake, TcpEnd
 from endwell.aio.environment import environment_proxy
+from endwell.aio.route import Route
 from endwell.client.retry import RetryPolicy
 from endwell.codes import Retry
 from endwell.errors import ProxyError
@@ -319,6 +320,26 @@ async def test_a_proxy_that_ends_tcp_is_told_as_it_ended(end, half, secure, face
         assert (ending.cause, ending.tcp) == (Cause.CONNECTION_RESET, TcpEnd.RST)
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+async def test_a_refusal_that_the_end_of_tcp_completes_is_told_with_its_status(secure, face):
+    """Many proxies end TCP without a close_notify. The refusal is final, unlike a proxy that vanishes."""
+    tls = wss()
+    with RawServer(tls.server if secure else None) as listening:
+        proxy = f"http{'s' if secure else ''}://{listening.uri.partition('://')[2]}"
+        how = {"proxy_ssl": tls.client} if secure else {}
+        task = asyncio.ensure_future(face.connect(TARGET, proxy=proxy, open_timeout=None, **how))
+        with await listening.accept_tcp() as peer:
+            await peer.tls_handshake()
+            await peer.read_head()
+            await peer.write(b"HTTP/1.1 407 No\r\n\r\nlog in first")
+            await peer.until_acknowledged()
+            peer.fin()
+            with pytest.raises(HandshakeRejected) as caught:
+                await within(task)
+    assert caught.value.phase == "proxy"
+    assert (caught.value.response.status, caught.value.response.body) == (407, b"log in first")
+
+
 @pytest.mark.parametrize("kind", ["http", "https"])
 async def test_bytes_of_the_server_that_come_with_the_answer_of_the_proxy_are_not_lost(kind):
     tls = wss()
@@ -583,6 +604,12 @@ def test_a_parsed_proxy_shows_no_credentials():
     assert (proxy.username, proxy.password) == ("me@home", "s3:cret")
     assert str(proxy) == "socks5h://[::1]:7"
     assert_secret_free(str(proxy) + repr(proxy))
+
+
+def test_the_arguments_of_a_client_show_no_credentials():
+    """A debugger or a log of tracebacks with their local variables shows the repr() of internal objects, too."""
+    route = Route(proxy="http://me%40home:s3cret@proxy.example")
+    assert_secret_free(repr(route) + repr(parse_uri("wss://me%40home:s3cret@chat.example/")))
 
 
 @pytest.mark.parametrize("kind", ["http", "socks4", "socks5"])

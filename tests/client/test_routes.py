@@ -98,6 +98,29 @@ async def test_a_socket_is_closed_if_the_connect_is_cancelled_or_fails():
                     await task
 
 
+@pytest.mark.parametrize("argument", ["uri", "additional_headers", "token"])
+async def test_a_socket_is_closed_if_a_function_of_the_application_fails(argument, face):
+    async def fail():
+        raise LookupError
+
+    near, far = socket.socketpair()
+    arguments = {"uri": "ws://chat.example/", argument: face.function(fail)}
+    with far, pytest.raises(HandshakeError, match=f"the function {argument} failed"):
+        await within(face.connect(arguments.pop("uri"), sock=near, **arguments))
+    assert near.fileno() == -1
+
+
+@pytest.mark.parametrize("name", [f"{'a' * 64}.example", "chat..example", ".example"])
+async def test_a_name_that_tls_cannot_have_fails_the_attempt(name, face):
+    """Nothing resolves it if ``host`` or a proxy is given; a redirect may lead to it."""
+    with RawServer() as listening:
+        port = int(listening.uri.rpartition(":")[2].strip("/"))
+        async with nothing_left_behind():
+            with pytest.raises(HandshakeError, match="TLS cannot verify the name") as caught:
+                await within(face.connect(f"wss://{name}/", host=HOST, port=port))
+    assert caught.value.phase == "tls"
+
+
 async def test_local_addr_is_the_address_of_the_client(face):
     async with served() as server:
         uri = f"ws://{HOST}:{server.port}/"

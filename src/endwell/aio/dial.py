@@ -80,6 +80,10 @@ async def dial(
         sock.close()
         core.lost(exc, monotonic())
         raise _failure(core, uri, str(exc), "connect") from exc
+    except ValueError as exc:  # TLS cannot have this name, such as one with a label above 63 characters
+        sock.close()
+        core.fail_opening(Cause.TLS_ERROR, monotonic(), exc)
+        raise _failure(core, uri, f"TLS cannot verify the name {name!r}: {exc}", "tls") from exc
     except BaseException:
         sock.close()
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 
 from ..protocol.proxy import ProxyURI, parse_proxy
@@ -32,7 +32,8 @@ class Route:
     local_addr: tuple[str, int] | None = None
     family: int = socket.AF_UNSPEC
     server_hostname: str | None = None
-    proxy: str | bool | None = True
+    #: A URL may contain credentials.
+    proxy: str | bool | None = field(default=True, repr=False)
     proxy_ssl: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:

@@ -151,7 +151,8 @@ class _EncryptedPipe:
                 self._session.ssl_object.do_handshake()
             except ssl.SSLWantReadError:
                 await self._flush()
-                await self._fill()
+                if not await self._fill():
+                    raise EOFError from None
             except ssl.SSLError:
                 await self._flush()  # the alert with the reason
                 raise
@@ -171,7 +172,8 @@ class _EncryptedPipe:
                 data = self._session.ssl_object.read(READ_SIZE)
             except ssl.SSLWantReadError:
                 await self._flush()  # an answer of TLS itself
-                await self._fill()
+                if not await self._fill():
+                    return False  # without a close_notify, which many proxies do not send
             except ssl.SSLZeroReturnError:
                 return False
             else:
@@ -182,13 +184,13 @@ class _EncryptedPipe:
         if self._session.outgoing.pending:
             await self._pipe.send(self._session.outgoing.read())
 
-    async def _fill(self) -> None:
+    async def _fill(self) -> bool:
+        """Read encrypted bytes. False at the end of TCP."""
         # Records without data may follow each other without end, so the loop and the timeout get their turn.
         await asyncio.sleep(0)
         data = await self._pipe.read()
-        if not data:
-            raise EOFError
         self._session.incoming.write(data)
+        return bool(data)
 
 
 def _set(ready: asyncio.Future[None]) -> None:

@@ -203,7 +203,12 @@ class connect:
         return ws
 
     async def _reach(self) -> WebSocket:
-        uri, headers, token, began = await self._ask(monotonic())
+        try:
+            uri, headers, token, began = await self._ask(monotonic())
+        except BaseException:
+            if self._route.sock is not None:
+                self._route.sock.close()
+            raise
         for left in range(MAX_REDIRECTS, -1, -1):
             renewing = self._renewing(token)
             offered = self._offer(uri, headers, token, renewing is not None)

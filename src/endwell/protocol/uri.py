@@ -37,7 +37,7 @@ class WebSocketURI:
     port: int
     #: Path and query for the request line.
     target: str
-    username: str | None = None
+    username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     #: The zone of a link-local IPv6 address, such as ``eth0``. It has a meaning on this machine only, so it is
     #: in neither the Host nor the TLS host name.
