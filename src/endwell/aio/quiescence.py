@@ -83,7 +83,10 @@ class Quiescence:
             self.stop()
             self._callback()
         elif self._stream.has_input():
-            if not self._reading:
+            if not core.wants_read():
+                # A limit of rate holds the input back. Trying to read in each turn of the loop would occupy it.
+                self._wait()
+            elif not self._reading:
                 # Not now, because this may be called within a read.
                 self._reading = True
                 self._stream.loop.call_soon(self._read)

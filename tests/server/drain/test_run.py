@@ -19,6 +19,7 @@ import pytest
 import endwell
 import endwell.sync
 from endwell import Cause, Close, CloseCode, RetryAdvice
+from endwell.aio.quiescence import Quiescence
 from endwell.aio.syscalls import monotonic
 from endwell.aio.websocket import begin_close, quiesce
 from endwell.server.drain.timetable import Phase
@@ -169,6 +170,36 @@ async def test_messages_in_the_kernel_are_answered_before_the_close(transport, f
             assert [frame.payload for frame in seen.frames] == [b"two"]
             assert seen.close == Close(1001, "now")
     assert work.answered == ["one", "two"]
+
+
+async def test_messages_that_a_limit_holds_back_are_answered_and_do_not_occupy_the_loop(
+    transport, face, monkeypatch
+):
+    attempts = []
+
+    def read(quiescence, original=Quiescence._read):
+        attempts.append(quiescence)
+        original(quiescence)
+
+    monkeypatch.setattr(Quiescence, "_read", read)
+    server = endwell.Server(limits=endwell.Limit(messages=2, burst=1))
+
+    async def echo(ws):
+        async for message in ws:
+            await ws.send(message)
+
+    server.websocket("/")(face.handler(echo))
+    async with server.serving(ssl=transport.server):
+        with await RawPeer.connect(server.port, transport.client) as peer:
+            await peer.write(peer.octets(TEXT, b"1") + peer.octets(TEXT, b"2") + peer.octets(TEXT, b"3"))
+            assert (await peer.read_frame()).payload == b"1"
+            draining = asyncio.create_task(run_drain(server))
+            seen = await peer.read_to_the_end(answer=True)
+        report = await draining
+    assert [frame.payload for frame in seen.frames] == [b"2", b"3"]
+    assert (seen.close, report.unanswered) == (Close(1001, STOP), 0)
+    # In each turn of the loop, it would be thousands.
+    assert len(attempts) < 50
 
 
 @pytest.mark.parametrize("begun", [1, 10])
