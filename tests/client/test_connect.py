@@ -182,6 +182,10 @@ async def test_an_http_location_counts_as_ws():
             "ftp://127.0.0.1/?secret",
             "to 'ftp://127.0.0.1/' is not followed: uri must begin with ws:// or wss://",
         ),
+        (
+            "ftp://me:secret@127.0.0.1/",
+            "to 'ftp://127.0.0.1/' is not followed: uri must begin with ws:// or wss://",
+        ),
         ("ws://[", "is not followed: "),
         ("ws://127.0.0.1/#f", "to 'ws://127.0.0.1/#f' is not followed: uri has a fragment"),
     ],

@@ -236,6 +236,30 @@ async def test_a_function_that_fails_is_called_again_at_80_percent_of_the_rest(c
 
 
 @pytest.mark.virtual_clock
+async def test_what_a_library_raises_past_exception_does_not_end_the_renewal(caplog):
+    """Such as the Cancelled of trio, or the outcome of pytest."""
+
+    class Outcome(BaseException):
+        pass
+
+    tokens = Tokens(seconds=40.0, ping_interval=None)
+
+    async def token():
+        if tokens.made == 1:
+            tokens.made += 1
+            raise Outcome
+        return await tokens.token()
+
+    async with nothing_left_behind(), tokens.server.serving():
+        ws = await endwell.connect(tokens.url, token=token, ping_interval=None)
+        await asyncio.sleep(60)
+        assert ws.is_open
+        await ws.close()
+    assert "was not renewed" in caplog.text
+    assert tokens.seen == ["secret-1", "secret-3"]
+
+
+@pytest.mark.virtual_clock
 async def test_a_function_that_hangs_is_given_up_after_open_timeout(caplog):
     tokens = Tokens(seconds=40.0, ping_interval=None)
 

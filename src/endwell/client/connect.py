@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl as tls
 import sys
@@ -39,6 +40,8 @@ MAX_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 #: Characters of the Location header that an error message quotes.
 MAX_LOCATION = 80
+#: What an error message does not quote of it, besides the query: both may contain credentials.
+USERINFO = re.compile("//[^/]*@")
 #: Lower-case names of the headers that are not sent to another origin after a redirect
 #: (Tomcat's client sent them: CVE-2026-42498).
 OWN_TO_ORIGIN = frozenset({"authorization", "cookie", "host", "proxy-authorization"})
@@ -222,7 +225,7 @@ class connect:
                 try:
                     target = self._redirect(uri, location, left)
                 except ValueError as error:
-                    shown = location.partition("?")[0][:MAX_LOCATION]
+                    shown = USERINFO.sub("//", location.partition("?")[0])[:MAX_LOCATION]
                     refusal.args = (f"{refusal}; its redirect to {shown!r} is not followed: {error}",)
                     raise refusal from None
                 # Time during which this process was stalled does not count against the server.

@@ -83,7 +83,9 @@ class Renewing(ClientRenewal):
     async def _renew(self) -> None:
         try:
             token = await self._ask()
-        except HandshakeError as exc:
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:  # a HandshakeError, or what a library raises past `except Exception`
             logger.warning("the token of an open connection was not renewed: %s", exc)
             now = monotonic()
             self._due = now + SHARE * (self._expires_at - now)
