@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -75,6 +76,8 @@ class Limit:
             raise ValueError(f"per must be at least {MIN_PER:g}, not {self.per!r}")
         if self.excess not in ("wait", "drop", "close"):
             raise ValueError(f"excess must be 'wait', 'drop' or 'close', not {self.excess!r}")
+        if inspect.iscoroutinefunction(self.key):
+            raise TypeError(f"key must be a plain function, not {self.key!r}")
         if not callable(self.key) and self.key not in ("connection", "address"):
             raise ValueError(f"key must be 'connection', 'address' or a function, not {self.key!r}")
 

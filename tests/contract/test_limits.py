@@ -236,6 +236,23 @@ async def test_the_rate_of_openings_is_limited_for_each_key_and_for_the_server()
         assert await status("192.0.2.3") == 429
 
 
+async def test_an_ipv4_address_that_is_mapped_to_ipv6_is_the_ipv4_address():
+    # The proxy listens on a socket for both versions.
+    server = Server(proxy_headers=["127.0.0.1"])
+    server.websocket("/")(echo)
+    server.rate_limit(1, per=3600)
+    async with server.serving():
+
+        def opening(address):
+            headers = {"X-Forwarded-For": address}
+            return endwell.connect(f"ws://127.0.0.1:{server.port}/", additional_headers=headers)
+
+        for address in ("::ffff:192.0.2.1", "::ffff:192.0.2.2"):
+            await (await opening(address)).close()
+        with pytest.raises(HandshakeRejected, match="429"):
+            await opening("192.0.2.1")
+
+
 async def test_pages_are_not_limited_by_the_rate_of_openings():
     server = Server()
     server.get("/page")(lambda request: "a page")

@@ -127,6 +127,14 @@ def test_each_address_or_ipv6_64_prefix_has_its_own_limit():
     assert not admission.admit(("192.0.2.1", 3)).refused
 
 
+def test_an_address_that_a_socket_for_both_versions_has_mapped_is_the_ipv4_address():
+    admission = Admission(Options(max_connections_per_address=1))
+    for address in ("::ffff:192.0.2.1", "::ffff:192.0.2.2", "::FFFF:c000:203"):
+        assert not admission.admit((address, 1, 0, 0)).refused
+    for address in ("192.0.2.1", "::ffff:192.0.2.2", "192.0.2.3"):
+        assert admission.admit((address, 2)).refused
+
+
 def test_unix_sockets_count_for_the_total_limit_only():
     admission = Admission(Options(max_connections=3, max_connections_per_address=1))
     assert [admission.admit("").refused for _ in range(4)] == [False, False, False, True]

@@ -244,6 +244,10 @@ def test_a_closing_connection_reads_on():
     assert core.received == Close(1000)
 
 
+async def by_user(request):
+    return request.state["user"]
+
+
 @pytest.mark.parametrize(
     ("keywords", "error"),
     [
@@ -258,6 +262,8 @@ def test_a_closing_connection_reads_on():
         ({"messages": 1, "per": 1e308}, ValueError),
         ({"messages": 1, "excess": "ignore"}, ValueError),
         ({"messages": 1, "key": "user"}, ValueError),
+        # Each coroutine would have a bucket of its own, so nothing would be limited.
+        ({"messages": 1, "key": by_user}, TypeError),
         ({"messages": 1, "max_keys": None}, TypeError),
     ],
 )

@@ -18,6 +18,9 @@ logger = logging.getLogger("endwell.server")
 #: answer, because each answer occupies a connection too.
 REFUSALS = 64
 
+#: RFC 4291 §2.5.5.2: the start of an IPv6 address that stands for an IPv4 address.
+MAPPED = bytes(10) + b"\xff\xff"
+
 #: The key of the total count.
 _ALL = object()
 
@@ -181,5 +184,12 @@ def address_key(address: object) -> object:
     if not isinstance(address, tuple):
         return None
     host: str = address[0]
+    if ":" not in host:
+        return host
+    octets = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    # A socket for both versions, such as one from systemd, has IPv4 clients at mapped addresses, and so has a
+    # proxy with such a socket. These would all be in one /64.
+    if octets.startswith(MAPPED):
+        return socket.inet_ntop(socket.AF_INET, octets[len(MAPPED) :])
     # RFC 6177 §2 gives a site at least a /64, and one attacker may own all of its addresses.
-    return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8] if ":" in host else host
+    return octets[:8]
