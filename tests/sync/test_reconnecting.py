@@ -106,6 +106,27 @@ async def test_blocking_callbacks_delay_no_other_client():
         assert len(served.request_times) == 2
 
 
+async def test_a_callback_that_calls_sys_exit_does_not_stop_the_later_ones(caplog):
+    called = []
+
+    def callback(*_):
+        called.append(client.state.phase)
+        sys.exit("the application wants to exit")
+
+    async with serving(Close(1000)) as served:
+        client = reconnecting(
+            served.url, on_attempt=callback, on_state=callback, on_ending=callback, policy=QUICK
+        )
+        loop = asyncio.create_task(asyncio.to_thread(list, client))
+        try:
+            await within(asyncio.shield(loop))
+        finally:
+            client.stop()
+        # on_state for CONNECTING, OPEN and STOPPED, on_attempt and on_ending.
+        await until(lambda: len(called) == 5)
+    assert caplog.text.count("the application wants to exit") >= 5
+
+
 async def test_a_client_that_hangs_in_a_callback_stops_at_once():
     hang = threading.Event()
     async with serving() as served:

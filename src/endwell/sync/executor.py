@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from contextlib import suppress
 from .threads import Threads
 
 __all__ = ["SerialExecutor"]
+
+logger = logging.getLogger("endwell")
 
 
 class SerialExecutor:
@@ -23,7 +26,7 @@ class SerialExecutor:
         self._calls: deque[Callable[[], object]] = deque()
 
     def add(self, call: Callable[[], object]) -> None:
-        """Run ``call``, which must not raise, after the earlier calls. Returns without waiting."""
+        """Run ``call`` after the earlier calls. Returns without waiting. An exception is logged."""
         with self._lock:
             self._calls.append(call)
             if len(self._calls) > 1:
@@ -43,7 +46,12 @@ class SerialExecutor:
 
     def _run(self) -> None:
         while True:
-            self._calls[0]()
+            call = self._calls[0]
+            try:
+                call()
+            except BaseException:  # includes sys.exit(): without this, no later call would ever run
+                logger.exception("%r failed", call)
+            del call  # and the references that it holds
             with self._lock:
                 self._calls.popleft()
                 if not self._calls:
