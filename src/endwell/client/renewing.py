@@ -13,7 +13,6 @@ from ..aio.authorization import deadline_of
 from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket, say
 from ..ending import Ending
-from ..errors import HandshakeError
 from ..http.bearer import RENEWAL
 from ..protocol.renewal import ClientRenewal
 from .token import Token
