@@ -27,10 +27,16 @@ FOLDER = Path(__file__).parent.parent / "src" / "endwell" / "browser"
 BLOCK = re.compile(r"(?<=^// Made by ).*?(?=^// End of what is made\.$)", re.MULTILINE | re.DOTALL)
 
 #: The limits of Options that endwell.js has, too.
-LIMITS = ("ping_interval", "ping_timeout", "open_timeout", "close_timeout")
+LIMITS = ("ping_interval", "ping_timeout", "stale_after", "open_timeout", "close_timeout")
 #: The causes that a page can distinguish, in addition to PEER_CLOSED. A page does not learn how TCP ended,
 #: nor the HTTP status.
-CAUSES = (Cause.APP_CLOSED, Cause.KEEPALIVE_TIMEOUT, Cause.PEER_VANISHED, Cause.HANDSHAKE_FAILED)
+CAUSES = (
+    Cause.APP_CLOSED,
+    Cause.KEEPALIVE_TIMEOUT,
+    Cause.IDLE_TIMEOUT,
+    Cause.PEER_VANISHED,
+    Cause.HANDSHAKE_FAILED,
+)
 
 
 def defaults() -> dict[str, Any]:

@@ -6,6 +6,7 @@
 declare const CAUSES: {
     readonly app_closed: readonly ["local", "never"];
     readonly keepalive_timeout: readonly ["local", "now"];
+    readonly idle_timeout: readonly ["local", "now"];
     readonly peer_vanished: readonly ["network", "now"];
     readonly handshake_failed: readonly ["local", "later"];
 };
@@ -29,6 +30,24 @@ export type Token = {
 };
 /** a URL, relative to the page or to the worker's script */
 export type Address = string | URL;
+/** an address, or a function that returns one or a promise of one */
+export type Source = Address | (() => Address | PromiseLike<Address>);
+/** Where the client stands, for a user interface: the fields of endwell.ClientState. */
+export type State = {
+    phase: "connecting" | "open" | "waiting" | "stopped";
+    /**
+     * waiting: time of the next attempt, in seconds since 1970; null while the browser keeps the page out of sight
+     */
+    until: number | null;
+    /**
+     * stopped: why there is no further attempt
+     */
+    reason: Stop | null;
+    /**
+     * how the previous connection or attempt ended
+     */
+    last: Ending | null;
+};
 /** How a connection ended: the fields of endwell.Ending that a page can know. */
 export type Ending = {
     cause: Cause;
@@ -120,6 +139,10 @@ export type Options = {
      */
     pingTimeout: number;
     /**
+     * seconds without a message until the connection is closed, and replaced by another one; 0: no limit
+     */
+    staleAfter: number;
+    /**
      * seconds: maximum duration of the opening handshake
      */
     openTimeout: number;
@@ -147,10 +170,14 @@ export type EndingEvent = Event & {
     stop: Stop | null;
     error: unknown;
 };
+export type StateEvent = Event & {
+    state: State;
+};
 export type EventMap = {
     open: Event;
     message: MessageEvent;
     ending: EndingEvent;
+    state: StateEvent;
 };
 /** EventTarget with the types of these events, as TypeScript declares them for WebSocket. */
 export type Typed = {
@@ -169,8 +196,8 @@ export type Typed = {
 export declare function decide(policy: Options, history: History, { cause, code, reason, ok }: Ending, now: number, jitter: number): number | Stop;
 declare const ReconnectingWebSocket_base: new () => Typed & EventTarget;
 /**
- * A WebSocket that reconnects. Its events are "open", once for each connection; "message"; and "ending",
- * once for each connection and failed attempt. An EndingEvent has the `ending`, and either `wait`, the
+ * A WebSocket that reconnects. Its events are "open", once for each connection; "message"; "ending",
+ * once for each connection and failed attempt; and "state", for each new `state`, before "open" and "ending". An EndingEvent has the `ending`, and either `wait`, the
  * seconds until the next attempt, or `stop`, the reason why there is none. Both are null if the browser
  * keeps the page in its back/forward cache; the next attempt follows when the page is shown again. `error`
  * is the exception of the url or token function, if that caused the ending.
@@ -187,6 +214,8 @@ export declare class ReconnectingWebSocket extends ReconnectingWebSocket_base {
     /** @readonly */ readonly CLOSED: 3;
     /** @type {Ending | null} the ending of the previous connection */
     ending: Ending | null;
+    /** @type {State} a new object for each change */
+    state: State;
     /** @type {BinaryType} applies to the next connection */
     binaryType: BinaryType;
     /** @type {((event: Event) => void) | null} */
@@ -195,14 +224,17 @@ export declare class ReconnectingWebSocket extends ReconnectingWebSocket_base {
     onmessage: ((event: MessageEvent) => void) | null;
     /** @type {((event: EndingEvent) => void) | null} */
     onending: ((event: EndingEvent) => void) | null;
+    /** @type {((event: StateEvent) => void) | null} */
+    onstate: ((event: StateEvent) => void) | null;
     /**
      * Connects immediately. Throws what WebSocket's constructor throws, and RangeError for `codes` that no
      * ending can have.
-     * @param {Address | (() => Address | PromiseLike<Address>)} url an address, or a function that returns
-     * one or a promise of one; it is called for each connection, and an exception is a failed handshake
+     * @param {Source | Source[]} url an address, or a function that returns one or a promise of one; it is
+     * called for each connection, and an exception is a failed handshake. Of a list, each attempt after a
+     * failure or a short connection takes the next item, and the first one follows a stable connection
      * @param {Partial<Options>} options
      */
-    constructor(url: Address | (() => Address | PromiseLike<Address>), options?: Partial<Options>);
+    constructor(url: Source | Source[], options?: Partial<Options>);
     /** As for WebSocket; CONNECTING while waiting for the next connection. */
     get readyState(): 0 | 1 | 2 | 3;
     /** The selected subprotocol, or "". */

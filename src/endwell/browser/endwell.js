@@ -15,6 +15,7 @@ const DEFAULTS = {
   maxTime: Infinity,
   pingInterval: 20,
   pingTimeout: 20,
+  staleAfter: Infinity,
   openTimeout: 10,
   closeTimeout: 10,
   codes: {},
@@ -27,7 +28,7 @@ const CODES = { 1001: "now", 1005: "later", 1006: "now", 1011: "later", 1012: "n
 const retryOf = (code) => CODES[code] ?? ((code >= 3000 && code <= 3999) || (code >= 4000 && code <= 4999) ? "later" : "never");
 const CLEAN = [1000, 1001, 1005, 1012, 4990, 4991];
 const OVERRIDABLE = /^(100[012356789]|101[01234]|[34]\d{3}),(never|now|later)$/;
-const CAUSES = /** @type {const} */ ({ app_closed: ["local", "never"], keepalive_timeout: ["local", "now"], peer_vanished: ["network", "now"], handshake_failed: ["local", "later"] });
+const CAUSES = /** @type {const} */ ({ app_closed: ["local", "never"], keepalive_timeout: ["local", "now"], idle_timeout: ["local", "now"], peer_vanished: ["network", "now"], handshake_failed: ["local", "later"] });
 const PAGE_LEFT = 4990;
 const TIMEOUT = 3008;
 const QUERY = "endwell=heartbeat";
@@ -47,6 +48,16 @@ const SHARE = 0.8;
 /** @typedef {Parameters<WebSocket["send"]>[0]} Data a message */
 /** @typedef {{value: string, until?: Date | number}} Token `until`: when it expires, a Date or ms since 1970 */
 /** @typedef {string | URL} Address a URL, relative to the page or to the worker's script */
+/** @typedef {Address | (() => Address | PromiseLike<Address>)} Source an address, or a function that returns one or a promise of one */
+
+/**
+ * Where the client stands, for a user interface: the fields of endwell.ClientState.
+ * @typedef {object} State
+ * @property {"connecting" | "open" | "waiting" | "stopped"} phase
+ * @property {number | null} until waiting: time of the next attempt, in seconds since 1970; null while the browser keeps the page out of sight
+ * @property {Stop | null} reason stopped: why there is no further attempt
+ * @property {Ending | null} last how the previous connection or attempt ended
+ */
 
 /**
  * How a connection ended: the fields of endwell.Ending that a page can know.
@@ -80,6 +91,7 @@ const SHARE = 0.8;
  * @property {Record<number, Retry>} codes your decision for close codes; 1006: a connection ended without a Close
  * @property {number} pingInterval seconds without a message until a heartbeat is sent; 0: no heartbeat
  * @property {number} pingTimeout seconds without an answer to a heartbeat until the connection is closed
+ * @property {number} staleAfter seconds without a message until the connection is closed, and replaced by another one; 0: no limit
  * @property {number} openTimeout seconds: maximum duration of the opening handshake
  * @property {number} closeTimeout seconds: maximum duration of the closing handshake
  * @property {number} maxQueue maximum number of messages that wait for the next connection
@@ -88,7 +100,8 @@ const SHARE = 0.8;
 
 /** @typedef {{tries: number, since: number}} History number of endings in a row, and time of the first one */
 /** @typedef {Event & {ending: Ending, wait: number | null, stop: Stop | null, error: unknown}} EndingEvent */
-/** @typedef {{open: Event, message: MessageEvent, ending: EndingEvent}} EventMap */
+/** @typedef {Event & {state: State}} StateEvent */
+/** @typedef {{open: Event, message: MessageEvent, ending: EndingEvent, state: StateEvent}} EventMap */
 /**
  * EventTarget with the types of these events, as TypeScript declares them for WebSocket.
  * @typedef {object} Typed
@@ -133,6 +146,12 @@ const clock = () => performance.now() / 1000;
 /** @type {(callback: () => void, seconds: number) => number} */
 const after = (callback, seconds) => setTimeout(callback, seconds * 1000);
 
+/** @type {(callback: (late: boolean) => void, seconds: number) => number} `late`: whether the timer ran late */
+const afterOrLate = (callback, seconds) => {
+  const due = Date.now() + seconds * 1000;
+  return after(() => callback(Date.now() - due > 2000), seconds);
+};
+
 // In a worker, `document` is undefined; in Node.js, all of these are.
 const { document, location, navigator, addEventListener } = globalThis;
 
@@ -144,8 +163,8 @@ const idle = () => document?.hidden || navigator?.onLine === false;
 const LEAVE_DELAY = 5;
 
 /**
- * A WebSocket that reconnects. Its events are "open", once for each connection; "message"; and "ending",
- * once for each connection and failed attempt. An EndingEvent has the `ending`, and either `wait`, the
+ * A WebSocket that reconnects. Its events are "open", once for each connection; "message"; "ending",
+ * once for each connection and failed attempt; and "state", for each new `state`, before "open" and "ending". An EndingEvent has the `ending`, and either `wait`, the
  * seconds until the next attempt, or `stop`, the reason why there is none. Both are null if the browser
  * keeps the page in its back/forward cache; the next attempt follows when the page is shown again. `error`
  * is the exception of the url or token function, if that caused the ending.
@@ -162,6 +181,8 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
 
   /** @type {Ending | null} the ending of the previous connection */
   ending = null;
+  /** @type {State} a new object for each change */
+  state = { phase: "connecting", until: null, reason: null, last: null };
   /** @type {BinaryType} applies to the next connection */
   binaryType = "blob";
   /** @type {((event: Event) => void) | null} */
@@ -170,9 +191,13 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   onmessage = null;
   /** @type {((event: EndingEvent) => void) | null} */
   onending = null;
+  /** @type {((event: StateEvent) => void) | null} */
+  onstate = null;
 
-  /** @type {Address | (() => Address | PromiseLike<Address>)} */
-  #url;
+  /** @type {Source[]} */
+  #sources;
+  /** The number of the current source; counts on after the last one. */
+  #turn = 0;
   #address = "";
   /** @type {Options} */
   #options;
@@ -200,6 +225,9 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   #nextIdleAttempt = 0;
 
   #started = 0;
+  #staleTimer = 0;
+  /** When the last message arrived, or the connection opened. */
+  #lastMessage = 0;
   #messagesIn = 0;
   #messagesOut = 0;
   /** @type {number | null} */
@@ -219,13 +247,14 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   /**
    * Connects immediately. Throws what WebSocket's constructor throws, and RangeError for `codes` that no
    * ending can have.
-   * @param {Address | (() => Address | PromiseLike<Address>)} url an address, or a function that returns
-   * one or a promise of one; it is called for each connection, and an exception is a failed handshake
+   * @param {Source | Source[]} url an address, or a function that returns one or a promise of one; it is
+   * called for each connection, and an exception is a failed handshake. Of a list, each attempt after a
+   * failure or a short connection takes the next item, and the first one follows a stable connection
    * @param {Partial<Options>} options
    */
   constructor(url, options = {}) {
     super();
-    this.#url = url;
+    this.#sources = [url].flat();
     this.#options = { ...DEFAULTS, ...options };
     // The next connection has a new token, so 3000 (unauthorized) is not final.
     if (options.token) this.#options.codes = { 3000: "later", ...options.codes };
@@ -234,6 +263,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     this.addEventListener("open", (event) => this.onopen?.(event));
     this.addEventListener("message", (event) => this.onmessage?.(event));
     this.addEventListener("ending", (event) => this.onending?.(event));
+    this.addEventListener("state", (event) => this.onstate?.(event));
     this.#connect();
     this.#listenToPage();
   }
@@ -304,6 +334,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     if (this.#stopped) this.#listenToPage();
     this.#inCache = false;
     this.#history = { tries: 0, since: 0 };
+    this.#turn = 0;
     this.#connect();
   }
 
@@ -325,15 +356,28 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     document?.addEventListener("resume", () => this.#pageShown(), { signal });
   }
 
+  /** @type {(phase: State["phase"], until?: number | null, reason?: Stop | null) => void} */
+  #setState(phase, until = null, reason = null) {
+    const state = (this.state = { phase, until, reason, last: this.ending });
+    this.dispatchEvent(Object.assign(new Event("state"), { state }));
+  }
+
   #connect() {
-    const url = this.#url;
+    const url = this.#sources[this.#turn % this.#sources.length];
     this.#token = undefined;
     this.#stopped = this.#opened = this.#heartbeatOn = this.#leaving = false;
     this.#started = clock();
     this.#messagesIn = this.#messagesOut = 0;
     this.#latency = null;
     this.#startTimer(() => this.#end("handshake_failed"), this.#options.openTimeout);
-    if (typeof url !== "function" && !this.#options.token) return this.#open(url);
+    const listed = this.#sources.length > 1;
+    if (typeof url !== "function" && !this.#options.token && !listed) this.#open(url);
+    else this.#ask(url);
+    this.#setState("connecting");
+  }
+
+  /** @param {Source} url */
+  #ask(url) {
     // A placeholder for the connecting WebSocket, until there is an address.
     const pending = (this.#ws = /** @type {any} */ ({ close() {} }));
     /** @type {(then: (value: any) => void) => (value: any) => void} */
@@ -373,6 +417,9 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
       this.#opened = true;
       clearTimeout(this.#timer);
       ws.binaryType = this.binaryType;
+      this.#lastMessage = clock();
+      this.#checkStale();
+      this.#setState("open");
       // Messages of the "open" listeners go first, then the queued ones.
       this.dispatchEvent(new Event("open"));
       for (const data of this.#queue.splice(0)) this.send(data);
@@ -390,6 +437,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
       // Stop the heartbeat.
       this.#heartbeatOn = false;
       clearTimeout(this.#heartbeatTimer);
+      clearTimeout(this.#staleTimer);
       // Firefox closes WebSockets as soon as it starts to leave a page, even on a reload, and reports it to
       // the page immediately: 1001 without a reason, or 1006 for an opening handshake. The pagehide event
       // follows only when the next page arrives.
@@ -419,6 +467,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     ws.close();
     clearTimeout(this.#heartbeatTimer);
     clearTimeout(this.#renewalTimer);
+    clearTimeout(this.#staleTimer);
     const now = clock();
     const duration = now - this.#started;
     // A browser answers a Close with the code that it received.
@@ -442,16 +491,18 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     this.#ws = this.#closeSent = null;
     let wait = null;
     let stop = null;
-    if (!this.#inCache) {
+    if (this.#inCache) this.#setState("waiting");
+    else {
       const { base, maxDelay, stableAfter } = this.#options;
       const { tries, since } = this.#history;
       const stable = this.#opened && duration >= stableAfter;
+      this.#turn = stable ? 0 : this.#turn + 1;
       const history = (this.#history = stable || !tries ? { tries: 1, since: now } : { tries: tries + 1, since });
       const jitter = Math.random();
       const verdict = decide(this.#options, history, ending, now, jitter);
       if (typeof verdict === "string") {
         stop = verdict;
-        this.#stop();
+        this.#stop(stop);
       } else {
         this.#earliest = now + Number(decide(this.#options, history, ending, now, 0));
         this.#nextAttempt = now + verdict;
@@ -462,11 +513,14 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     this.dispatchEvent(Object.assign(new Event("ending"), { ending, wait, stop, error }));
   }
 
-  #stop() {
+  /** @type {(reason?: Stop) => void} */
+  #stop(reason = "done") {
+    if (this.#stopped) return;
     this.#stopped = true;
     this.#queue = [];
     clearTimeout(this.#timer);
     this.#pageListeners.abort();
+    this.#setState("stopped", null, reason);
   }
 
   /** @type {(callback: () => void, seconds: number) => void} */
@@ -479,6 +533,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   #connectAt(due) {
     const seconds = Math.max(0, due - clock());
     this.#startTimer(() => this.#connect(), seconds);
+    this.#setState("waiting", Date.now() / 1000 + seconds);
     return seconds;
   }
 
@@ -500,7 +555,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     if (this.#closeSent || this.#stopped) return;
     this.#inCache = true;
     clearTimeout(this.#timer);
-    if (!this.#ws) return;
+    if (!this.#ws) return this.#setState("waiting");
     if (this.readyState) this.#close(PAGE_LEFT, kept ? "page hidden" : "page left");
     else this.#closeSent = { code: 1001, reason: "" }; // the browser has already closed it, as Firefox always does
     this.#end("app_closed");
@@ -527,7 +582,22 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
       this.#scheduleRenewal();
     } else {
       this.#messagesIn++;
+      this.#lastMessage = this.#lastReceived;
       this.dispatchEvent(new MessageEvent("message", { data }));
+    }
+  }
+
+  // -- a connection without messages ------------------------------------------------------
+
+  #checkStale(late = false) {
+    const rest = this.#lastMessage + (this.#options.staleAfter || Infinity) - clock();
+    if (this.#closeSent) return;
+    // After a late timer, messages may still wait in the event loop. A timer takes at most 2 ** 31 ms.
+    const seconds = Math.min(late ? Math.max(1, rest) : rest, 2e6);
+    if (seconds > 0) this.#staleTimer = afterOrLate((late) => this.#checkStale(late), seconds);
+    else {
+      this.#close(TIMEOUT, "no message");
+      this.#end("idle_timeout");
     }
   }
 
@@ -565,8 +635,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   /** @param {number} seconds */
   #scheduleCheck(seconds) {
     clearTimeout(this.#heartbeatTimer);
-    const due = Date.now() + seconds * 1000;
-    this.#heartbeatTimer = after(() => this.#checkHeartbeat(Date.now() - due > 2000), seconds);
+    this.#heartbeatTimer = afterOrLate((late) => this.#checkHeartbeat(late), seconds);
   }
 
   /** @param {boolean} late whether the timer ran late */
