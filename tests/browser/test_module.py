@@ -159,6 +159,8 @@ def test_the_programs_in_the_docs_compile_with_typescript(installed: Path):
     head = "declare function show(text: string): void;\n"
     (installed / "page.ts").write_text(head + page.replace('"/endwell.js"', '"endwell"'))
     compile_strictly(installed / "page.ts")
+    when = (ROOT / "docs" / "howto" / "when.md").read_text()
+    programs += re.findall(r"```js\n(.*?)```", when, re.DOTALL)
     for number, program in enumerate(programs):
         name = f"program-{number}.ts"
         line = 'import { ReconnectingWebSocket } from "endwell";\n'

@@ -14,7 +14,9 @@ pytestmark = pytest.mark.timeout(300)
 
 SOON = {"base": 0.1, "maxDelay": 1}
 #: Opens a WebSocket ``s`` that records its states.
-OPEN = "void (globalThis.states = [], globalThis.s = open_({}), s.onstate = ({{ state }}) => states.push(state))"
+OPEN = (
+    "void (globalThis.states = [], globalThis.s = open_({}), s.onstate = ({{ state }}) => states.push(state))"
+)
 
 
 async def test_a_connection_without_messages_is_replaced(browser: Browser):

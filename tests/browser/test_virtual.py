@@ -60,7 +60,11 @@ def test_the_state_tells_each_phase_before_the_event_that_belongs_to_it():
 
 @pytest.mark.parametrize(
     ("ends", "reason"),
-    [("world.socket().end(1008)", "refused"), ("world.socket().end(1013)", "retries"), ("ws.close()", "done")],
+    [
+        ("world.socket().end(1008)", "refused"),
+        ("world.socket().end(1013)", "retries"),
+        ("ws.close()", "done"),
+    ],
 )
 def test_the_state_says_why_there_is_no_further_attempt(ends: str, reason: str):
     assert told(
@@ -132,9 +136,10 @@ def test_an_invalid_url_in_a_list_is_a_failed_attempt():
 
 
 def test_an_empty_list_is_a_type_error():
-    assert told(
-        "try { new ReconnectingWebSocket([]); } catch (error) { return String(error); }"
-    ) == "TypeError: no address"
+    assert (
+        told("try { new ReconnectingWebSocket([]); } catch (error) { return String(error); }")
+        == "TypeError: no address"
+    )
 
 
 STALE = """
@@ -155,7 +160,12 @@ def test_without_a_message_for_stale_after_the_connection_is_replaced():
         await world.pass(0.2);
         return [before, endings, first.closed[0], world.sockets.length];
     """
-    assert told(STALE + program) == [0, [[40, "idle_timeout", 3008, "no message", 0]], [3008, "no message"], 2]
+    assert told(STALE + program) == [
+        0,
+        [[40, "idle_timeout", 3008, "no message", 0]],
+        [3008, "no message"],
+        2,
+    ]
 
 
 def test_an_answer_to_the_heartbeat_is_not_a_message():
@@ -197,7 +207,9 @@ def test_after_a_sleep_the_messages_that_wait_are_read_before_the_connection_is_
 @pytest.mark.parametrize("value", ["0", "Infinity", "1e9"])
 def test_no_limit_and_a_long_one_close_nothing(value: str):
     program = "await world.pass(3e6); return endings.length;"
-    free = STALE.replace("staleAfter: 30", f"staleAfter: {value}").replace("pingInterval: 5", "pingInterval: 0")
+    free = STALE.replace("staleAfter: 30", f"staleAfter: {value}").replace(
+        "pingInterval: 5", "pingInterval: 0"
+    )
     assert told(free + program) == 0
 
 

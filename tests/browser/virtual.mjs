@@ -5,6 +5,7 @@ let now = 0;
 let timers = [];
 let number = 0;
 const epoch = Date.now();
+globalThis.location = { href: "http://page.example/" };
 globalThis.performance = { now: () => now * 1000 };
 Date.now = () => epoch + now * 1000;
 Math.random = () => 0;
