@@ -12,15 +12,15 @@ import pytest
 import uvicorn
 
 import endwell.uvicorn
-from endwell import Deflate, Drain
+from endwell import Deflate, Drain, Limit
 from endwell.uvicorn import DEFAULTS, Protocol
 from tests.contract.endings.witness import sockets
 from tests.hostile.test_logs import ENCODED, FORGED
 from tests.pair import loop_turns, until, within
-from tests.raw import wss
-from tests.wire.peer import BINARY
+from tests.raw import RawPeer, wss
+from tests.wire.peer import BINARY, TEXT
 
-from .serving import protocol, serving
+from .serving import mounted, protocol, serving
 
 
 async def accepting(scope, receive, send):
@@ -314,3 +314,74 @@ async def test_over_tls_data_that_comes_before_the_transport_has_its_new_protoco
             await peer.read_to_the_end()
         await until(lambda: not served.connections)
     assert received == [b"x"]
+
+
+async def counting(scope, receive, send):
+    """Echoes."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": event["text"]})
+
+
+@pytest.mark.parametrize("excess", ["wait", "drop", "close"])
+@pytest.mark.parametrize("over", ["uvicorn", "mount"])
+async def test_limits_hold_for_an_asgi_application(over, excess, caplog):
+    caplog.set_level(logging.INFO, "endwell.server")
+    limits = Limit(messages=1, per=3600, burst=3, excess=excess)
+    how = (
+        serving(counting, protocol(limits=limits)) if over == "uvicorn" else mounted(counting, limits=limits)
+    )
+    async with how as served:
+        with await served.connect() as peer:
+            for number in range(9):
+                await peer.frame(TEXT, b"%d" % number)
+            assert [(await peer.read_frame()).payload for _ in range(3)] == [b"0", b"1", b"2"]
+            if excess == "close":
+                close = await peer.read_close()
+                assert (close.code, close.reason[:34]) == (1008, "messages came faster than allowed;")
+                peer.fin()
+                return
+            (ws,) = served.websockets
+            if excess == "wait":
+                assert ws.dropped_messages == 0
+                ws.abort()  # otherwise its end would be noticed in an hour, or with a ping
+                return
+            await until(lambda: ws.dropped_messages == 6)
+            assert "dropping messages of " in caplog.text
+            await peer.close()
+            assert (await peer.read_to_the_end()).close.code == 1000
+
+
+async def test_a_limit_by_a_key_holds_for_all_connections_of_a_process_of_uvicorn():
+    limit = Limit(messages=1, per=3600, burst=3, excess="close", key=lambda request: request.path)
+    async with serving(counting, protocol(limits=limit)) as served:
+        for expected in (3, 0):
+            with await served.connect() as peer:
+                for number in range(4):
+                    await peer.frame(TEXT, b"%d" % number)
+                frames = [(await peer.read_frame()).opcode for _ in range(expected)]
+                assert frames == [TEXT] * expected
+                assert (await peer.read_close()).code == 1008
+                peer.fin()
+
+
+async def test_rate_limit_refuses_before_a_mounted_application_is_called():
+    called = []
+
+    async def app(scope, receive, send):
+        called.append(scope["type"])
+        await counting(scope, receive, send)
+
+    async with mounted(app) as served:
+        served.server.rate_limit(1, per=3600)
+        with await served.connect() as peer:
+            await peer.close()
+            await peer.read_to_the_end()
+        with await RawPeer.connect_tcp(served.server.port) as peer:
+            await peer.write(peer.request())
+            head = await peer.read_head()
+            assert head.startswith("HTTP/1.1 429 ")
+            assert "Retry-After: 3600" in head
+            peer.fin()
+    assert called == ["websocket"]

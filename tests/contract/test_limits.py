@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 
 import pytest
@@ -58,7 +59,8 @@ async def test_wait_stops_reading_until_the_bucket_has_refilled(open_server_pair
 
 
 @pytest.mark.current_protocol
-async def test_drop_keeps_the_connection_and_counts_what_is_lost(open_server_pair):
+async def test_drop_keeps_the_connection_and_counts_what_is_lost(open_server_pair, caplog):
+    caplog.set_level(logging.INFO, "endwell.server")
     async with open_server_pair(handler=echo, limits=Limit(messages=1, excess="drop", **FAST)) as both:
         await flood(both.peer, 9)
         assert [(await both.peer.read_frame()).payload for _ in range(3)] == [b"0", b"1", b"2"]
@@ -68,6 +70,9 @@ async def test_drop_keeps_the_connection_and_counts_what_is_lost(open_server_pai
         both.peer.fin()
         ending = await both.ending()
     assert (ending.dropped_messages, ending.messages_in, ending.ok) == (6, 9, True)
+    # One line for the connection, without the messages.
+    (line,) = [record.getMessage() for record in caplog.records if "dropping" in record.getMessage()]
+    assert line.endswith(" on '/': they are above its limit")
 
 
 @pytest.mark.current_protocol

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import endwell
-from endwell import ConnectionClosed, HandshakeError, RetryPolicy, Server, connect, reconnecting
+from endwell import ConnectionClosed, HandshakeError, Limit, RetryPolicy, Server, connect, reconnecting
 from endwell.cli.lines import AccessLog, EndingLog, Lines
 from tests.pair import until, within
 from tests.raw import RawPeer, RawServer, switching_protocols
@@ -38,6 +38,7 @@ BY_A_PEER = {
     "%s; not reconnecting: %s",
     "answering %r for %s failed",
     "callback %r failed",
+    "dropping messages of %s on %r: they are above its limit",
     "handler %s of %r for %s failed",
     "on_close callback %r failed",
     "on_drain callback %r failed",
@@ -224,7 +225,20 @@ async def test_every_text_of_a_peer_is_escaped_in_the_log(written, caplog):
     server.on_drain(fail)
     server.on_refused(fail)
     server.sessions.joined(fail)
+
+    @server.websocket("/limited/{name}", limits=Limit(messages=1, excess="drop"))
+    async def limited(ws, name):
+        await ws.wait_closed()
+
     async with server.serving(grace=1):
+        with await RawPeer.connect_tcp(server.port) as peer:
+            await peer.write(peer.request(f"/limited/{ENCODED}?token=secret"))
+            await peer.read_head()
+            for _ in range(3):
+                await peer.frame(TEXT, b"secret")
+            await peer.close(1000)
+            await peer.read_to_the_end()
+            peer.fin()
         for kind in ("handler", "thread", "key"):
             with await RawPeer.connect_tcp(server.port) as peer:
                 await peer.write(peer.request(f"/{kind}/{ENCODED}?token=secret"))

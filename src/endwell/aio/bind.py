@@ -14,7 +14,7 @@ from typing import Any
 from ..wire.authority import join_authority
 from .loop import check_system, memory_of
 
-__all__ = ["adopt", "bind", "format_address", "format_peer", "unlink"]
+__all__ = ["MAX_LOGGED", "adopt", "bind", "format_address", "format_peer", "unlink"]
 
 #: Connections that the kernel queues until they are accepted.
 BACKLOG = 1024
@@ -203,6 +203,10 @@ def format_address(address: Any) -> str:
         # Precedent: ss(8) and systemd write abstract names like this.
         return f"@{address[1:]}" if address.startswith("\0") else address
     return join_authority(*address[:2])
+
+
+#: Maximum characters of a path or an origin in a log line.
+MAX_LOGGED = 200
 
 
 def format_peer(address: Any) -> str:

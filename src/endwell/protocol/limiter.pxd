@@ -42,6 +42,7 @@ cdef class Limiter:
     cdef Bucket _single
     cdef bint _counts_bytes
     cdef Bucket _plain
+    cdef object _on_drop
     cdef readonly double paused_until
     cdef readonly Bucket closing
 

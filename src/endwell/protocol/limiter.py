@@ -9,7 +9,7 @@ large that the sum would lose the digits by which a full bucket has room for a m
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from math import ceil
 from typing import Any
 
@@ -108,10 +108,14 @@ class Bucket:
 
 
 class Limiter:
-    """The limits of one connection: ``buckets``, some of which other connections share."""
+    """The limits of one connection: ``buckets``, some of which other connections share.
 
-    def __init__(self, buckets: list[Bucket]) -> None:
+    ``on_drop()`` is called once, when the first message is dropped.
+    """
+
+    def __init__(self, buckets: list[Bucket], on_drop: Callable[[], object] | None = None) -> None:
         self._buckets = buckets
+        self._on_drop = on_drop
         # The only bucket, if there is one, and its excess waits: the most frequent case. Then the same
         # if it counts messages only, which costs the least.
         self._single = buckets[0] if len(buckets) == 1 and buckets[0].excess == _WAIT else None
@@ -188,6 +192,9 @@ class Limiter:
             elif bucket.excess == _CLOSE:
                 self.closing = bucket
                 break
+        if self._on_drop is not None and kept < len(messages) and bucket.excess == _DROP:
+            on_drop, self._on_drop = self._on_drop, None
+            on_drop()
         del messages[kept:]
         return kept - first, size
 

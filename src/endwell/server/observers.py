@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from ..aio.bind import format_peer
+from ..aio.bind import MAX_LOGGED, format_peer
 from ..aio.callbacks import check_arguments, check_callback, check_returned
 from ..ending import Ending
 from ..http import Request
@@ -14,9 +14,6 @@ from ..http import Request
 __all__ = ["MAX_LOGGED", "Observers", "Refused"]
 
 logger = logging.getLogger("endwell.server")
-
-#: Maximum characters of a path or an origin in a log line.
-MAX_LOGGED = 200
 
 Opened: TypeAlias = Callable[[Any], object]
 Ended: TypeAlias = Callable[[Any, Ending], object]
