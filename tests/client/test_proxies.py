@@ -71,23 +71,70 @@ async def test_messages_and_endings_are_the_same_through_each_kind_of_proxy(kind
         assert relay.asked == [(HOST, server.port)]
 
 
-@pytest.mark.parametrize("kind", ["http", "socks5h", "socks4"])
-async def test_proxies_work_over_a_transport_of_the_loop(kind, use):
-    transport = use("wss over a transport")
-    async with (
-        served(transport) as server,
-        relaying(kind) as relay,
-        endwell.connect(server.url, ssl=transport.client, proxy=relay.url()) as ws,
-    ):
-        await ws.send("a")
-        assert await within(ws.recv()) == "a"
+@pytest.mark.parametrize("kind", ["http", "https", "socks5h", "socks4"])
+@pytest.mark.parametrize("name", ["ws over a transport", "wss over a transport"])
+async def test_proxies_work_over_a_transport_of_the_loop(kind, name, use, face):
+    transport, tls = use(name), wss()
+    how = {"proxy_ssl": tls.client} if kind == "https" else {}
+    async with served(transport) as server, relaying(kind, tls=tls.server) as relay:
+        ws = await within(face.connect(server.url, ssl=transport.client, proxy=relay.url(), **how))
+        for message in ("a", "b" * 300_000, b"\0" * 70_000):
+            await within(ws.send(message))
+            assert await within(ws.recv()) == message
+        assert (ws.tls is None) == (transport.server is None)
+        ending = await within(ws.close())
+        assert (ending.cause, ending.clean) == (Cause.APP_CLOSED, True)
 
 
-async def test_a_proxy_with_tls_is_refused_over_a_transport_of_the_loop(use):
+async def test_refusals_of_a_proxy_with_tls_are_the_same_over_a_transport(use, face):
     use("ws over a transport")
-    async with relaying("https", tls=wss().server) as relay, nothing_left_behind():
-        with pytest.raises(NotImplementedError, match="add_reader"):
-            await endwell.connect(TARGET, proxy=relay.url())
+    tls = wss()
+    async with (
+        relaying("https", credentials=("ada", "secret"), tls=tls.server) as relay,
+        nothing_left_behind(),
+    ):
+        with pytest.raises(HandshakeRejected) as caught:
+            await within(face.connect(TARGET, proxy=relay.url(), proxy_ssl=tls.client))
+        assert (caught.value.phase, caught.value.response.status) == ("proxy", 407)
+        with pytest.raises(HandshakeError, match="certificate verify failed") as caught:
+            await within(face.connect(TARGET, proxy=relay.url()))
+        assert (caught.value.phase, caught.value.ending.cause) == ("proxy", Cause.TLS_ERROR)
+
+
+@pytest.mark.parametrize("end", ["fin", "reset"])
+@pytest.mark.parametrize("when", ["TLS", "proxy", "tunnel", "TLS in TLS", "open"])
+async def test_an_end_behind_a_proxy_with_tls_is_told_over_a_transport(end, when, use, face):
+    use("ws over a transport")
+    tls = wss()
+    with RawServer(tls.server) as listening:
+        proxy = f"https://{listening.uri.partition('://')[2]}"
+        uri = TARGET.replace("ws:", "wss:") if when == "TLS in TLS" else TARGET
+        how = {"ssl": tls.client} if when == "TLS in TLS" else {}
+        task = asyncio.ensure_future(
+            face.connect(uri, proxy=proxy, proxy_ssl=tls.client, open_timeout=None, **how)
+        )
+        with await listening.accept_tcp() as peer:
+            if when == "TLS":
+                await peer.recv_tcp()
+            else:
+                await peer.tls_handshake()
+                await peer.read_head()
+            if when in ("tunnel", "TLS in TLS", "open"):
+                await peer.write(HEAD + b"\r\n")
+                await (peer.more() if when == "TLS in TLS" else asyncio.sleep(0))
+            if when == "open":
+                await peer.write(switching_protocols(await peer.read_head()) + peer.octets(1, b"early"))
+                ws = await within(task)
+                assert await within(ws.recv()) == "early"
+            getattr(peer, end)()
+            if when == "open":
+                ending = await within(ws.closed)
+            else:
+                with pytest.raises(HandshakeError) as caught:
+                    await within(task)
+                ending = caught.value.ending
+                assert caught.value.phase == {"tunnel": "http", "TLS in TLS": "tls"}.get(when, "proxy")
+    assert ending.cause is (Cause.PEER_VANISHED if end == "fin" else Cause.CONNECTION_RESET)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,9 @@ PEERS: dict[str, tuple[str, str, list[bytes], str]] = {
     "TLS in TLS": ("wss://chat.example/", "https://{}", [b"", OPEN], "tls"),
 }
 FUNCTIONS = ("uri", "additional_headers", "token")
-PHASES = [*FUNCTIONS, *PEERS]
+#: Over a transport of the loop, the loop does the TLS with the proxy, and the TLS within it.
+OVER = " over a transport"
+PHASES = [*FUNCTIONS, *PEERS, *[name + OVER for name, how in PEERS.items() if how[1].startswith("https")]]
 
 
 @dataclass
@@ -54,6 +56,13 @@ class Trap:
     reached: threading.Event = field(default_factory=threading.Event)
 
 
+@pytest.fixture
+def name(request, use):
+    if request.param.endswith(OVER):
+        use("ws over a transport")
+    return request.param
+
+
 @asynccontextmanager
 async def trap(name, face):
     """A client that connects to it hangs in the phase ``name`` until the end of the block."""
@@ -61,7 +70,7 @@ async def trap(name, face):
         if name in FUNCTIONS:
             yield asking(name, face, stack)
             return
-        uri, proxy, answers, phase = PEERS[name]
+        uri, proxy, answers, phase = PEERS[name.removesuffix(OVER)]
         tls = wss()
         listening = stack.enter_context(RawServer(tls.server if proxy.startswith("https") else None))
         address = listening.uri.partition("://")[2].rstrip("/")
@@ -107,7 +116,7 @@ async def hold(listening, answers, reached):
         await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("name", PHASES, indirect=True)
 async def test_open_timeout_ends_each_phase(name, face):
     for seconds in (0.2, 1, 5, 20):  # on a slow machine, the phase may not be reached in the first
         async with nothing_left_behind(), trap(name, face) as made:
@@ -120,7 +129,7 @@ async def test_open_timeout_ends_each_phase(name, face):
     assert caught.value.phase == made.phase
 
 
-@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("name", PHASES, indirect=True)
 async def test_a_cancelled_connect_leaves_nothing_in_each_phase(name):
     async with nothing_left_behind(), trap(name, ASYNCIO) as made:
         task = asyncio.ensure_future(endwell.connect(made.uri, open_timeout=3 * PROMPT, **made.how))
@@ -131,7 +140,7 @@ async def test_a_cancelled_connect_leaves_nothing_in_each_phase(name):
 
 
 @pytest.mark.parametrize("how", ["once", "again and again", "aclose"])
-@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("name", PHASES, indirect=True)
 async def test_a_stopped_loop_ends_at_once_in_each_phase(how, name, face):
     async with nothing_left_behind(), trap(name, face) as made:
         client = face.reconnecting(made.uri, policy=SLOW, open_timeout=3 * PROMPT, **made.how)

@@ -17,6 +17,14 @@ from .tunneled import TlsInTlsDriver, TunneledDriver
 __all__ = ["driver_of"]
 
 
+class TunneledTransportDriver(TlsTransportDriver):
+    """A connection without TLS of its own (``ws://``), in a TLS session with a proxy that the transport has."""
+
+    def tls_object(self) -> ssl.SSLObject | None:
+        """Return None: the server did not take part in the session."""
+        return None
+
+
 def driver_of(  # size: what a driver is made of
     reactor: Reactor,
     sock: Any,
@@ -39,6 +47,11 @@ def driver_of(  # size: what a driver is made of
     if not reactor.has_readers:
         if reactor.memory is not None:
             return TransportDriver.over(reactor, sock, core)
+        if link is not None and link.transport is not None:
+            over = TunneledTransportDriver if tls is None else TlsTransportDriver
+            tunneled = over(reactor, core, remote_address)
+            tunneled.take_over(link.transport, link.received)
+            return tunneled
         kind = TransportDriver if tls is None else TlsTransportDriver
         driver = kind(reactor, core, remote_address)
         driver.start(sock, tls, server_hostname)

@@ -68,16 +68,16 @@ async def dial(
     options = offer.options
     core = Connection(True, options, monotonic() if began is None else began, time.time())
     reactor = reactor_of(asyncio.get_running_loop())
-    link = await _reach(reactor, core, uri, route)
+    context = (tls or _default_tls()) if uri.secure and reactor.memory is None else None
+    link = await _reach(reactor, core, uri, route, context)
     sock = link.sock
     set_user_timeout(sock, options)
     core.connected = True
     try:
-        context = (tls or _default_tls()) if uri.secure and reactor.memory is None else None
         name = route.server_hostname or uri.host
         stream = driver_of(reactor, sock, core, _peer(sock), context, name, link)
     except OSError as exc:  # no file descriptor is left
-        sock.close()
+        link.close()
         core.lost(exc, monotonic())
         raise _failure(core, uri, str(exc), "connect") from exc
     except ValueError as exc:  # TLS cannot have this name, such as one with a label above 63 characters
@@ -85,10 +85,10 @@ async def dial(
         core.fail_opening(Cause.TLS_ERROR, monotonic(), exc)
         raise _failure(core, uri, f"TLS cannot verify the name {name!r}: {exc}", "tls") from exc
     except BaseException:
-        sock.close()
+        link.close()
         raise
     handshake = _ClientHandshake(stream, offer, uri, user)
-    if link.received and context is None:
+    if link.received and context is None and link.transport is None:
         handshake.receive(link.received)
     return await handshake.websocket()
 
@@ -197,7 +197,9 @@ class _ClientHandshake:
         return why + ("; if this is a TLS port, use wss://" if silent and not self._uri.secure else "")
 
 
-async def _reach(reactor: Reactor, core: Connection, uri: WebSocketURI, route: Route) -> Link:
+async def _reach(
+    reactor: Reactor, core: Connection, uri: WebSocketURI, route: Route, context: ssl.SSLContext | None
+) -> Link:
     """Return a connected socket within the rest of ``open_timeout``. Raises HandshakeError."""
     try:
         proxy = route.explicit_proxy()
@@ -212,13 +214,21 @@ async def _reach(reactor: Reactor, core: Connection, uri: WebSocketURI, route: R
         reach = Reach(route.family, route.local_addr, reactor.has_readers)
         try:
             async with limit:
-                return await _link(reactor, reach, core, uri, route, proxy)
+                link = await _link(reactor, reach, core, uri, route, proxy)
+                if link.transport is not None and context is not None:
+                    reach.shaking = True
+                    reach.phase = "the TLS handshake was not complete"
+                    name = route.server_hostname or uri.host
+                    link = await link.shake_hands(context, name, core.options)
+                return link
         except (OSError, EOFError, InvalidHandshake, ProxyError) as exc:
             if late := _lateness(limit):
                 # This process was stalled. Start again, because the server may be reachable by now.
                 core.stalled(began, late, monotonic())
                 continue
             core.connected = reach.connected
+            if reach.shaking:
+                raise _not_secure(core, uri, exc, limit.expired()) from exc
             raise _not_reached(core, uri, proxy, exc, reach.phase if limit.expired() else None) from exc
 
 
@@ -273,6 +283,19 @@ def _not_reached(
     if proxy is None:
         return _failure(core, uri, why, "connect")
     return _failure(core, uri, f"the proxy {proxy} failed: {why}", "proxy")
+
+
+def _not_secure(core: Connection, uri: WebSocketURI, exc: Exception, late: bool) -> HandshakeError:
+    """Return the error for ``exc`` in the TLS handshake with a server behind a proxy with TLS."""
+    now = monotonic()
+    if late:
+        core.time_up(now)
+        return _failure(core, uri, f"the TLS handshake was not complete {_in_time(core)}", "tls")
+    if isinstance(exc, EOFError):
+        core.eof(now)
+        return _failure(core, uri, f"{Cause.PEER_VANISHED.meaning} within the TLS handshake", "tls")
+    core.lost(exc, now, isinstance(exc, ssl.SSLError))
+    return _failure(core, uri, f"TLS failed: {exc}", "tls")
 
 
 def _in_time(core: Connection) -> str:

@@ -17,7 +17,7 @@ from ..protocol.proxy import ProxyURI, tunnel_through
 from .bind import format_address
 from .reactor import reactor_of
 from .resolve import Address, resolve
-from .tunnel import Link, dig
+from .tunnel import Link, dig, dig_over_transport
 
 __all__ = ["Reach"]
 
@@ -41,6 +41,8 @@ class Reach:
         self.phase = "nothing was tried"
         #: Whether TCP is connected.
         self.connected = False
+        #: Whether the TLS handshake with the server has begun.
+        self.shaking = False
         self._family = family
         self._local_addr = local_addr
         self._watches = watches
@@ -72,8 +74,6 @@ class Reach:
 
         Raises OSError, EOFError if the proxy ends TCP, and what a :class:`Tunnel` raises.
         """
-        if proxy.secure and not self._watches:
-            raise NotImplementedError("a proxy with TLS needs an event loop with add_reader")
         if not proxy.resolves:
             of_family = socket.AF_INET if proxy.scheme == "socks4" else self._family
             host = str((await self._resolve(host, port, of_family))[0][1][0])
@@ -84,6 +84,9 @@ class Reach:
                 self._asking(proxy)
                 return await dig(sock, tunnel, self._watches)
             self.phase = f"the TLS handshake with the proxy {proxy} was not complete"
+            if not self._watches:
+                told = partial(self._asking, proxy)
+                return await dig_over_transport(sock, tunnel, tls, proxy.host, told)
             wrap = partial(tls.wrap_bio, server_hostname=proxy.host)
             return await dig(sock, tunnel, self._watches, wrap, partial(self._asking, proxy))
         except BaseException:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, cast
 
+from ..options import Options
+from ..protocol.deadline import LATE
 from ..protocol.proxy import Tunnel
 
-__all__ = ["Link", "Session", "dig"]
+__all__ = ["Link", "Session", "dig", "dig_over_transport"]
 
 #: Maximum number of bytes in one read.
 READ_SIZE = 16 * 1024
+#: Seconds of a TLS handshake, which ``open_timeout`` limits.
+NO_TIMEOUT = 24 * 3600.0
 
 
 class Session(NamedTuple):
@@ -29,10 +33,42 @@ class Link(NamedTuple):
     """What a connection to a server is made of."""
 
     sock: Any
-    #: The TLS session with the proxy; None if there is none.
+    #: The TLS session with the proxy; None if there is none, or if the transport has it.
     session: Session | None = None
-    #: Bytes of the server that arrived with the last ones of the proxy. Only with a session.
+    #: Bytes of the server that arrived with the last ones of the proxy. Only with a session or a transport.
     received: bytes = b""
+    #: The transport that has the socket, and TLS; None if there is none.
+    transport: asyncio.Transport | None = None
+
+    def close(self) -> None:
+        """End TCP."""
+        if self.transport is None:
+            self.sock.close()
+        else:
+            self.transport.abort()
+
+    async def shake_hands(self, tls: ssl.SSLContext, name: str, options: Options) -> Link:
+        """Do the TLS handshake with the server over the transport. Raises OSError, and EOFError."""
+        outer: Any = self.transport
+        if type(outer).__module__ == "asyncio.sslproto":
+            # Of some versions of CPython it raises TypeError: the transport that failed is then never closed.
+            outer._force_close = lambda _: outer.abort()
+        if self.received:
+            self.close()
+            raise ssl.SSLError(1, "the server has sent bytes before the TLS handshake")
+        try:
+            starting = asyncio.get_running_loop().start_tls(
+                outer,
+                asyncio.Protocol(),
+                tls,
+                server_hostname=name,
+                ssl_handshake_timeout=NO_TIMEOUT,
+                ssl_shutdown_timeout=options.linger_timeout + LATE,
+            )
+            return Link(self.sock, transport=await _shaken(starting))
+        except BaseException:
+            self.close()
+            raise
 
 
 async def dig(
@@ -63,7 +99,49 @@ async def dig(
     return Link(sock, session, encrypted.received)
 
 
-async def _talk(pipe: _Pipe | _EncryptedPipe, tunnel: Tunnel) -> None:
+async def dig_over_transport(
+    sock: socket.socket,
+    tunnel: Tunnel,
+    tls: ssl.SSLContext,
+    name: str,
+    told: Callable[[], None],
+) -> Link:
+    """The same as :func:`dig` for a proxy with TLS, on a loop without ``add_reader``: the loop does TLS."""
+    loop = asyncio.get_running_loop()
+    pipe = _TransportPipe()
+
+    async def connect() -> asyncio.Transport:
+        return (
+            await loop.create_connection(
+                lambda: pipe, sock=sock, ssl=tls, server_hostname=name, ssl_handshake_timeout=NO_TIMEOUT
+            )
+        )[0]
+
+    transport = await _shaken(connect())
+    link = Link(transport.get_extra_info("socket"), transport=transport)
+    try:
+        told()
+        await _talk(pipe, tunnel)
+    except BaseException:
+        link.close()
+        raise
+    return link._replace(received=bytes(pipe.data))
+
+
+async def _shaken(starting: Awaitable[asyncio.Transport | None]) -> asyncio.Transport:
+    """Return the transport of a TLS handshake. Raises OSError, and EOFError if the peer ends TCP within it."""
+    try:
+        transport = await starting
+    except ConnectionResetError as exc:
+        if exc.errno is None:  # asyncio's own, for an end of file
+            raise EOFError from exc
+        raise
+    if transport is None or transport.is_closing():
+        raise EOFError  # uvloop does not tell it
+    return transport
+
+
+async def _talk(pipe: _Pipe | _EncryptedPipe | _TransportPipe, tunnel: Tunnel) -> None:
     while True:
         if data := tunnel.output():
             await pipe.send(data)
@@ -191,6 +269,53 @@ class _EncryptedPipe:
         data = await self._pipe.read()
         self._session.incoming.write(data)
         return bool(data)
+
+
+class _TransportPipe(asyncio.Protocol):
+    """A transport, whose data waits until it is taken."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self._ended = False
+        self._failure: BaseException | None = None
+        self._changed = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        # Reading pauses until the dialogue needs more.
+        self._transport.pause_reading()
+        self._changed.set()
+
+    def eof_received(self) -> None:
+        self._ended = True
+        self._changed.set()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._ended, self._failure = True, exc
+        self._changed.set()
+
+    async def send(self, data: bytes) -> None:
+        """Send all of ``data``."""
+        self._transport.write(data)
+
+    async def receive(self, take: Callable[[bytes], int]) -> bool:
+        """See :meth:`_Pipe.receive`."""
+        self._changed.clear()
+        if not self._ended:
+            self._transport.resume_reading()
+            await self._changed.wait()
+        if not self.data:
+            if isinstance(self._failure, OSError):
+                raise self._failure
+            return False
+        taken = take(bytes(self.data))
+        del self.data[:taken]
+        if not self._ended:
+            self._transport.resume_reading()
+        return True
 
 
 def _set(ready: asyncio.Future[None]) -> None:
