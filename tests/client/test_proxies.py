@@ -101,6 +101,21 @@ async def test_refusals_of_a_proxy_with_tls_are_the_same_over_a_transport(use, f
         assert (caught.value.phase, caught.value.ending.cause) == ("proxy", Cause.TLS_ERROR)
 
 
+async def test_bytes_behind_the_answer_of_a_proxy_are_not_lost_over_a_transport(use, face):
+    use("ws over a transport")
+    tls = wss()
+    for uri, error in ((TARGET, "this looks like SSH"), (TARGET.replace("ws:", "wss:"), "before the TLS")):
+        with RawServer(tls.server) as listening:
+            proxy = f"https://{listening.uri.partition('://')[2]}"
+            task = asyncio.ensure_future(face.connect(uri, proxy=proxy, proxy_ssl=tls.client))
+            with await listening.accept_tcp() as peer:
+                await peer.tls_handshake()
+                await peer.read_head()
+                await peer.write(HEAD + b"\r\nSSH-2.0-example\r\n")
+                with pytest.raises(HandshakeError, match=error):
+                    await within(task)
+
+
 @pytest.mark.parametrize("end", ["fin", "reset"])
 @pytest.mark.parametrize("when", ["TLS", "proxy", "tunnel", "TLS in TLS", "open"])
 async def test_an_end_behind_a_proxy_with_tls_is_told_over_a_transport(end, when, use, face):

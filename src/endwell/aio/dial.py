@@ -217,9 +217,8 @@ async def _reach(
                 link = await _link(reactor, reach, core, uri, route, proxy)
                 if link.transport is not None and context is not None:
                     reach.shaking = True
-                    reach.phase = "the TLS handshake was not complete"
                     name = route.server_hostname or uri.host
-                    link = await link.shake_hands(context, name, core.options)
+                    link = await link.shake_hands(context, name, core.options.linger_timeout + LATE)
                 return link
         except (OSError, EOFError, InvalidHandshake, ProxyError) as exc:
             if late := _lateness(limit):
@@ -290,6 +289,7 @@ def _not_secure(core: Connection, uri: WebSocketURI, exc: Exception, late: bool)
     now = monotonic()
     if late:
         core.time_up(now)
+        core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)  # no effect after the other
         return _failure(core, uri, f"the TLS handshake was not complete {_in_time(core)}", "tls")
     if isinstance(exc, EOFError):
         core.eof(now)

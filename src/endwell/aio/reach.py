@@ -13,6 +13,7 @@ from functools import partial
 from itertools import chain, zip_longest
 
 from ..options import Options
+from ..protocol.deadline import LATE
 from ..protocol.proxy import ProxyURI, tunnel_through
 from .bind import format_address
 from .reactor import reactor_of
@@ -85,8 +86,8 @@ class Reach:
                 return await dig(sock, tunnel, self._watches)
             self.phase = f"the TLS handshake with the proxy {proxy} was not complete"
             if not self._watches:
-                told = partial(self._asking, proxy)
-                return await dig_over_transport(sock, tunnel, tls, proxy.host, told)
+                told, seconds = partial(self._asking, proxy), options.linger_timeout + LATE
+                return await dig_over_transport(sock, tunnel, tls, proxy.host, told, seconds)
             wrap = partial(tls.wrap_bio, server_hostname=proxy.host)
             return await dig(sock, tunnel, self._watches, wrap, partial(self._asking, proxy))
         except BaseException:

@@ -8,8 +8,6 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, cast
 
-from ..options import Options
-from ..protocol.deadline import LATE
 from ..protocol.proxy import Tunnel
 
 __all__ = ["Link", "Session", "dig", "dig_over_transport"]
@@ -47,25 +45,27 @@ class Link(NamedTuple):
         else:
             self.transport.abort()
 
-    async def shake_hands(self, tls: ssl.SSLContext, name: str, options: Options) -> Link:
+    async def shake_hands(self, tls: ssl.SSLContext, name: str, shutdown_timeout: float) -> Link:
         """Do the TLS handshake with the server over the transport. Raises OSError, and EOFError."""
         outer: Any = self.transport
         if type(outer).__module__ == "asyncio.sslproto":
-            # Of some versions of CPython it raises TypeError: the transport that failed is then never closed.
+            # In CPython 3.11.7 this method raises TypeError, and TCP stays open after a failed handshake.
             outer._force_close = lambda _: outer.abort()
         if self.received:
             self.close()
             raise ssl.SSLError(1, "the server has sent bytes before the TLS handshake")
+        pipe = _TransportPipe()
         try:
             starting = asyncio.get_running_loop().start_tls(
                 outer,
-                asyncio.Protocol(),
+                pipe,
                 tls,
                 server_hostname=name,
                 ssl_handshake_timeout=NO_TIMEOUT,
-                ssl_shutdown_timeout=options.linger_timeout + LATE,
+                ssl_shutdown_timeout=shutdown_timeout,
             )
-            return Link(self.sock, transport=await _shaken(starting))
+            transport = await _shaken(starting)
+            return Link(self.sock, received=bytes(pipe.data), transport=transport)
         except BaseException:
             self.close()
             raise
@@ -105,17 +105,25 @@ async def dig_over_transport(
     tls: ssl.SSLContext,
     name: str,
     told: Callable[[], None],
+    shutdown_timeout: float,
 ) -> Link:
-    """The same as :func:`dig` for a proxy with TLS, on a loop without ``add_reader``: the loop does TLS."""
+    """The same as :func:`dig` for a proxy with TLS, on a loop without ``add_reader``: the loop does TLS.
+
+    ``shutdown_timeout``: seconds to wait for the close_notify of the proxy.
+    """
     loop = asyncio.get_running_loop()
     pipe = _TransportPipe()
 
     async def connect() -> asyncio.Transport:
-        return (
-            await loop.create_connection(
-                lambda: pipe, sock=sock, ssl=tls, server_hostname=name, ssl_handshake_timeout=NO_TIMEOUT
-            )
-        )[0]
+        transport, _ = await loop.create_connection(
+            lambda: pipe,
+            sock=sock,
+            ssl=tls,
+            server_hostname=name,
+            ssl_handshake_timeout=NO_TIMEOUT,
+            ssl_shutdown_timeout=shutdown_timeout,
+        )
+        return transport
 
     transport = await _shaken(connect())
     link = Link(transport.get_extra_info("socket"), transport=transport)
@@ -279,14 +287,16 @@ class _TransportPipe(asyncio.Protocol):
         self._ended = False
         self._failure: BaseException | None = None
         self._changed = asyncio.Event()
+        # None until connection_made(), which start_tls() does not call.
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self.data += data
-        # Reading pauses until the dialogue needs more.
-        self._transport.pause_reading()
+        if self._transport is not None:
+            self._transport.pause_reading()  # until the dialogue needs more
         self._changed.set()
 
     def eof_received(self) -> None:
@@ -299,10 +309,12 @@ class _TransportPipe(asyncio.Protocol):
 
     async def send(self, data: bytes) -> None:
         """Send all of ``data``."""
+        assert self._transport is not None
         self._transport.write(data)
 
     async def receive(self, take: Callable[[bytes], int]) -> bool:
         """See :meth:`_Pipe.receive`."""
+        assert self._transport is not None
         self._changed.clear()
         if not self._ended:
             self._transport.resume_reading()
