@@ -43,13 +43,22 @@ class RedisServer:
         assert program is not None, "make test-buses needs redis-server (Debian: redis-server)"
         self._host, self._command = host, [*prefix, program]
         self._folder = tempfile.TemporaryDirectory(prefix="endwell-redis-")
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            self.port: int = sock.getsockname()[1]
+        self.port = self.free_port()
         self.url = f"redis://{host}:{self.port}/0"
         self.process: subprocess.Popen[bytes] | None = None
+        #: The arguments of the last start.
+        self.arguments: Sequence[str] = ()
+
+    @staticmethod
+    def free_port() -> int:
+        """A free port of this machine."""
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            port: int = sock.getsockname()[1]
+        return port
 
     def start(self, *arguments: str) -> None:
         """Start it, with the data of the last time."""
+        self.arguments = arguments
         self.process = subprocess.Popen(
             [
                 *(*self._command, "--port", str(self.port), "--bind", self._host, "--save", ""),

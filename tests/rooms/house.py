@@ -18,12 +18,13 @@ from endwell.rooms.supervised import SupervisorBus
 from endwell.testing import FaultyBus
 from tests.nats.server import shared_server as nats_server
 from tests.pair import within
+from tests.redis.clusters import shared_cluster as redis_cluster
 from tests.redis.server import shared_server as redis_server
 
 __all__ = ["BETWEEN", "BUSES", "House", "Pump", "house"]
 
 #: The servers of the tests, which make test-buses adds.
-SERVERS = {"redis": redis_server, "nats": nats_server}
+SERVERS = {"redis": redis_server, "cluster": redis_cluster, "nats": nats_server}
 #: The buses that connect several processes.
 BETWEEN = ["supervisor", "faulty", *(name for name in SERVERS if os.environ.get(f"ENDWELL_{name.upper()}"))]
 BUSES = ["local", *BETWEEN]

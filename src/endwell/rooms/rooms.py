@@ -28,8 +28,9 @@ __all__ = [
 
 #: The schemes of the URL of a bus.
 REDIS = ("redis", "rediss", "valkey", "valkeys", "unix", "redis+sentinel", "rediss+sentinel")
+CLUSTER = ("redis+cluster", "rediss+cluster")
 NATS = ("nats", "tls")
-SCHEMES = (*REDIS, *NATS)
+SCHEMES = (*REDIS, *CLUSTER, *NATS)
 
 Callback = TypeVar("Callback", bound=Callable[..., object])
 
@@ -275,17 +276,15 @@ def make_bus(url: str, max_history: int = MAX_HISTORY, max_known_rooms: int = MA
     if not isinstance(url, str):
         raise TypeError(f"bus must be a URL or None, not {url!r}")
     scheme, separator, _ = url.partition("://")
-    if scheme in ("redis+cluster", "rediss+cluster"):
-        raise ValueError("bus cannot be a Redis Cluster: use one primary, or Sentinels (redis+sentinel://)")
     if not separator or scheme not in SCHEMES:
         # The rest of the URL may have a password.
         raise ValueError(f"bus must be a URL with one of the schemes {', '.join(SCHEMES)}")
-    package = "redis" if scheme in REDIS else "nats"
+    package = "redis" if scheme in (*REDIS, *CLUSTER) else "nats"
     try:
         if package == "redis":
-            from .redis import RedisBus
+            from .redis import ClusterBus, RedisBus
 
-            return RedisBus(url)
+            return ClusterBus(url) if scheme in CLUSTER else RedisBus(url)
         from .nats import NatsBus
 
         return NatsBus(url, max_history, max_known_rooms)

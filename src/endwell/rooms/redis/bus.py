@@ -40,13 +40,17 @@ class RedisBus(FollowingBus):
     """
 
     can_reserve = True
+    _publish_script = PUBLISH
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | Place) -> None:
         super().__init__("Redis")
-        self._place = Place.parse(url)
+        self._place = url if isinstance(url, Place) else Place.parse(url)
         #: What runs while connected.
         self._work: list[asyncio.Task[None]] = []
-        self._link = Link(self._place, self._on_message, self._on_change)
+        self._link = self._make_link()
+
+    def _make_link(self) -> Link:
+        return Link(self._place, self._on_message, self._on_change)
 
     @property
     def is_connected(self) -> bool:
@@ -85,7 +89,9 @@ class RedisBus(FollowingBus):
         arguments = self._topic(room), payload, size_of(message), *kept
         self._calls[number] = call
         try:
-            reply = self._link.call(PUBLISH, self._keys(room), _FORGET_MS, *arguments, size=len(payload))
+            reply = self._link.call(
+                self._publish_script, self._keys(room), _FORGET_MS, *arguments, size=len(payload)
+            )
             epoch, sequence, workers = await reply
             position = Position(epoch.decode(), sequence)
             await self._wait_until_heard(room, position)

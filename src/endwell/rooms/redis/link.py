@@ -19,7 +19,7 @@ from .replies import Replies
 from .scripts import PRESENCE, SCRIPTS, Script
 from .sentinel import WATCH_INTERVAL, primary
 
-__all__ = ["Link"]
+__all__ = ["Link", "ask"]
 
 logger = logging.getLogger("endwell.rooms")
 
@@ -49,6 +49,10 @@ class Link(ReturningLink):
         changed: Called when both connections are there, and when they are lost.
     """
 
+    #: The begin of the commands of PUB/SUB: "S" if the channels are in the slots of a cluster.
+    _pubsub = ""
+    _scripts = SCRIPTS
+
     def __init__(
         self, place: Place, heard: Callable[[bytes, bytes], None], changed: Callable[[bool], None]
     ) -> None:
@@ -58,6 +62,10 @@ class Link(ReturningLink):
         self._changed = changed
         self._run_id = ""
         self._canary = f"{place.prefix}canary:{place.database}:{secrets.token_urlsafe(9)}".encode()
+        #: The kinds of what the subscriber receives.
+        self._published, self._confirmed = (
+            f"{self._pubsub}{kind}".lower().encode() for kind in ("message", "subscribe")
+        )
         self._connections: list[Any] = []
         #: The address that the Sentinels have named.
         self._primary: tuple[str, int] | None = None
@@ -119,7 +127,7 @@ class Link(ReturningLink):
         future: asyncio.Future[None] = self._loop.create_future()
         if self.connected:
             self._confirmations[channel].append(future)
-            self._subscribing.append(("SUBSCRIBE", channel))
+            self._subscribing.append((f"{self._pubsub}SUBSCRIBE", channel))
             self._wake_listener.set()
         else:
             future.set_exception(BusUnavailable("not connected to Redis"))
@@ -128,7 +136,7 @@ class Link(ReturningLink):
     def unsubscribe(self, channel: bytes) -> None:
         """End :meth:`subscribe`."""
         if self.connected:
-            self._subscribing.append(("UNSUBSCRIBE", channel))
+            self._subscribing.append((f"{self._pubsub}UNSUBSCRIBE", channel))
             self._wake_listener.set()
 
     def _enqueue(self, command: _Command) -> None:
@@ -159,26 +167,37 @@ class Link(ReturningLink):
     # -- connecting ------------------------------------------------------------------
 
     async def _open(self) -> None:
-        self._primary = await primary(self.place)
-        commands, listener = self._connections = [self.place.connection(self._primary) for _ in range(2)]
+        self._primary = await self._locate()
+        commands, listener = self._connections = [self._connection(self._primary) for _ in range(2)]
         run_ids = []
         for connection in (commands, listener):
             await connection.connect()
-            info = (await _ask(connection, "INFO", "server")).decode()
-            if "redis_mode:cluster" in info:
-                raise OSError("it is a node of a Redis Cluster, which is not supported")
+            info = (await ask(connection, "INFO", "server")).decode()
+            if "redis_mode:cluster" in info and not self._pubsub:
+                raise OSError("it is a node of a Redis Cluster, whose URL is redis+cluster://")
             run_ids += [line.partition(":")[2] for line in info.splitlines() if line.startswith("run_id:")]
         if len({*run_ids}) != 1:
             raise OSError("the two connections have reached different servers")
         self._run_id = run_ids[0]
-        role = (await _ask(commands, "ROLE"))[0].decode()
+        await self._check(commands)
+        for script in self._scripts:
+            await ask(commands, "SCRIPT", "LOAD", script.text)
+        # Whether this user may run scripts, and use the keys. This one only reads.
+        await ask(commands, "EVALSHA", PRESENCE.sha, 1, f"{self.place.prefix}connections")
+        await ask(listener, f"{self._pubsub}SUBSCRIBE", self._canary)
+
+    async def _locate(self) -> tuple[str, int] | None:
+        """The address of the server, if it is not that of the place."""
+        return await primary(self.place)
+
+    def _connection(self, address: tuple[str, int] | None) -> Any:
+        return self.place.connection(address)
+
+    async def _check(self, commands: Any) -> None:
+        """Raises OSError if the server may not be used."""
+        role = (await ask(commands, "ROLE"))[0].decode()
         if role != "master":
             raise OSError(f"it is not the primary: its role is {role}")
-        for script in SCRIPTS:
-            await _ask(commands, "SCRIPT", "LOAD", script.text)
-        # Whether this user may run scripts, and use the keys. This one only reads.
-        await _ask(commands, "EVALSHA", PRESENCE.sha, 1, f"{self.place.prefix}connections")
-        await _ask(listener, "SUBSCRIBE", self._canary)
 
     async def _serve(self) -> None:
         """Run until one of the connections fails."""
@@ -313,13 +332,13 @@ class Link(ReturningLink):
         if isinstance(push, Exception):  # it may not subscribe, for example
             raise push
         kind, channel, value = push
-        if kind == b"message":
+        if kind == self._published:
             try:
                 self._on_message(channel, value)
             except Exception:
                 # Of another program. It must not disconnect all rooms.
                 logger.exception("a message in the channel %r is not valid", channel)
-        elif kind == b"subscribe":
+        elif kind == self._confirmed:
             futures = self._confirmations[channel]
             future = futures.popleft()
             if not futures:
@@ -334,9 +353,10 @@ class Link(ReturningLink):
             self._canaries[1] = int(data)
 
     def _send_canary(self, number: int) -> None:
-        self.send("PUBLISH", self._canary, number)
+        self.send(f"{self._pubsub}PUBLISH", self._canary, number)
 
 
-async def _ask(connection: Any, *words: Any) -> Any:
+async def ask(connection: Any, *words: Any) -> Any:
+    """The reply to a command, before :class:`~endwell.rooms.redis.replies.Replies` reads the connection."""
     await connection.send_command(*words, check_health=False)
     return await connection.read_response(disable_decoding=True)

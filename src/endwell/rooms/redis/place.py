@@ -26,6 +26,8 @@ class Place(NamedTuple):
     #: The Sentinels that know which server is the primary of the service. Empty: the server is in the arguments.
     sentinels: tuple[Any, ...] = ()
     service: str = ""
+    #: Some nodes of the cluster. Empty: it is none.
+    nodes: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def parse(cls, url: str) -> Place:
@@ -37,6 +39,8 @@ class Place(NamedTuple):
         parts = urlsplit(url)
         if parts.scheme.endswith("+sentinel"):
             return cls._parse_sentinels(url)
+        if parts.scheme.endswith("+cluster"):
+            return cls._parse_cluster(url)
         options = dict(parse_qsl(parts.query))
         prefix = options.pop("prefix", "endwell:")
         scheme = {"valkey": "redis", "valkeys": "rediss"}.get(parts.scheme, parts.scheme)
@@ -87,6 +91,24 @@ class Place(NamedTuple):
             each.arguments.update(username=login[0], password=login[1], db=0)
             sentinels.append(each)
         return redis._replace(address=address, sentinels=tuple(sentinels), service=service)
+
+    @classmethod
+    def _parse_cluster(cls, url: str) -> Place:
+        """Read ``redis+cluster://user:password@host:6379,host:6379``."""
+        parts = urlsplit(url)
+        scheme = parts.scheme.removesuffix("+cluster")
+        user, at, hosts = parts.netloc.rpartition("@")
+        address = f"{parts.scheme}://{hosts}"
+        if not all(hosts.split(",")):
+            raise ValueError(f"the URL of the bus is wrong: {address}: a host is missing")
+        if parts.path not in ("", "/", "/0"):
+            raise ValueError(f"the URL of the bus is wrong: {address}: a cluster has only the database 0")
+        nodes = [cls.parse(f"{scheme}://{user}{at}{host}/0?{parts.query}") for host in hosts.split(",")]
+        if {*nodes[0].prefix} & {*"{}"}:
+            raise ValueError(f"the URL of the bus is wrong: {address}: the prefix must have no braces")
+        addresses = (each.arguments for each in nodes)
+        where = tuple((each.get("host", "localhost"), each.get("port", 6379)) for each in addresses)
+        return nodes[0]._replace(address=address, nodes=where)
 
     def key(self, room: str, kind: str) -> str:
         """The name of a key of a room. The braces make all keys of a room be in one slot of a cluster."""

@@ -19,8 +19,10 @@ __all__ = [
     "PAGE",
     "PRESENCE",
     "PUBLISH",
+    "PUBLISH_SHARDED",
     "RESERVE",
     "SCRIPTS",
+    "SHARDED_SCRIPTS",
     "Script",
 ]
 
@@ -123,6 +125,9 @@ return {epoch, sequence, redis.call('PUBLISH', channel, heard)}
 """,
     grows=True,
 )
+
+#: The same in a cluster, where a channel is in the slot of its name, as a key is.
+PUBLISH_SHARDED = _script(PUBLISH.text.replace("'PUBLISH'", "'SPUBLISH'"))
 
 #: Read the history after a position. Returns the epoch, the number, the number before the first one of the epoch,
 #: and the entries of the stream. Keeps the room and the hash of its presence from being forgotten.
@@ -373,3 +378,4 @@ return {granted, total + granted}
 )
 
 SCRIPTS = (PUBLISH, PAGE, ENTER, LEAVE, END, CONFIRM, BURY, PRESENCE, LEASE, RESERVE)
+SHARDED_SCRIPTS = (PUBLISH_SHARDED, *SCRIPTS[1:])
