@@ -71,9 +71,9 @@ class Server:
         bus: What connects the rooms, the sessions and ``max_connections`` of several machines: the URL of a
             Redis, Valkey or NATS server, such as ``"redis://host:6379/0?prefix=chat:"``. The schemes are
             ``redis``, ``rediss`` and ``valkeys`` (TLS), ``valkey``, ``unix``, ``redis+sentinel``,
-            ``rediss+sentinel``, ``nats`` and ``tls`` (NATS); see docs/howto/rooms.md. Default: the environment
-            variable ``ENDWELL_BUS``. Without a URL, the supervisor connects its workers, and nothing else is
-            connected.
+            ``rediss+sentinel``, ``redis+cluster``, ``rediss+cluster``, ``nats`` and ``tls`` (NATS); see
+            docs/howto/rooms.md. Default: the environment variable ``ENDWELL_BUS``. Without a URL, the
+            supervisor connects its workers, and nothing else is connected.
         **keywords: Fields of :class:`Options`, which override ``options``.
 
     Raises:

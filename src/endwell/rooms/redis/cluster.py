@@ -72,8 +72,8 @@ class ClusterBus(Bus):
 
     def __init__(self, url: str) -> None:
         self._place = Place.parse(url)
-        nodes = Nodes(self._place)
-        self._partitions = [_Partition(place, nodes) for place in partitions(self._place)]
+        self._nodes = Nodes(self._place)
+        self._partitions = [_Partition(place, self._nodes) for place in partitions(self._place)]
 
     @property
     def is_connected(self) -> bool:
@@ -85,6 +85,7 @@ class ClusterBus(Bus):
 
     async def start(self, receiver: Receiver) -> None:
         """See :meth:`Bus.start`."""
+        self._nodes.start()
         await asyncio.gather(*(each.start(receiver) for each in self._partitions))
 
     async def stop(self) -> None:

@@ -7,7 +7,7 @@ import logging
 import secrets
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
@@ -52,6 +52,8 @@ class Link(ReturningLink):
     #: The begin of the commands of PUB/SUB: "S" if the channels are in the slots of a cluster.
     _pubsub = ""
     _scripts = SCRIPTS
+    #: The replies after which both connections end.
+    _elsewhere: ClassVar[tuple[type[ResponseError], ...]] = (ReadOnlyError,)
 
     def __init__(
         self, place: Place, heard: Callable[[bytes, bytes], None], changed: Callable[[bool], None]
@@ -63,7 +65,7 @@ class Link(ReturningLink):
         self._run_id = ""
         self._canary = f"{place.prefix}canary:{place.database}:{secrets.token_urlsafe(9)}".encode()
         #: The kinds of what the subscriber receives.
-        self._published, self._confirmed = (
+        self._published, self._subscribed = (
             f"{self._pubsub}{kind}".lower().encode() for kind in ("message", "subscribe")
         )
         self._connections: list[Any] = []
@@ -301,9 +303,9 @@ class Link(ReturningLink):
             # SCRIPT FLUSH. Nothing was done, so it is repeated.
             self.send("SCRIPT", "LOAD", command.script.text)
             self._enqueue(command)
-        elif isinstance(reply, ReadOnlyError):
+        elif isinstance(reply, self._elsewhere):
             self._sent.appendleft(command)
-            raise OSError(f"it is not the primary: {reply}")
+            self._leave(reply)
         elif future is None or future.done():
             pass
         elif isinstance(reply, ResponseError):
@@ -315,6 +317,10 @@ class Link(ReturningLink):
             future.set_exception(BusUnavailable(f"Redis refuses it: {reply}; {what}"))
         else:
             future.set_result(reply)
+
+    def _leave(self, reply: ResponseError) -> NoReturn:
+        """The server refuses the oldest command, because another one is to be used."""
+        raise OSError(f"it is not the primary: {reply}")
 
     async def _write_subscriptions(self, listener: Any) -> None:
         while True:
@@ -338,7 +344,7 @@ class Link(ReturningLink):
             except Exception:
                 # Of another program. It must not disconnect all rooms.
                 logger.exception("a message in the channel %r is not valid", channel)
-        elif kind == self._confirmed:
+        elif kind == self._subscribed:
             futures = self._confirmations[channel]
             future = futures.popleft()
             if not futures:

@@ -45,8 +45,11 @@ class Nodes:
         self._known: set[Address] = {*place.nodes}
         #: The first and the last slot of each range, and its owner.
         self._ranges: list[tuple[int, int, Address]] = []
-        self._asked = -inf
+
+    def start(self) -> None:
+        """Called in the event loop, before everything else."""
         self._lock = asyncio.Lock()
+        self._asked = -inf
         #: What redis-py has made of the files of certificates, and when.
         self._tls: tuple[Any, float] = (None, -inf)
 

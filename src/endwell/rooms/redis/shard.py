@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError, TryAgainError
@@ -41,6 +41,7 @@ class ShardLink(Link):
 
     _pubsub = "S"
     _scripts = SHARDED_SCRIPTS
+    _elsewhere = (*Link._elsewhere, *_ERRORS)
 
     def __init__(
         self,
@@ -68,19 +69,13 @@ class ShardLink(Link):
         except _ERRORS as error:
             raise OSError(_meaning(error)) from None
 
-    def _on_reply(self, reply: Any) -> None:
+    def _leave(self, reply: ResponseError) -> NoReturn:
         if isinstance(reply, _ERRORS):
             future = self._sent.popleft().future
             if future is not None and not future.done():
                 future.set_exception(BusUnavailable(f"Redis refuses it: {_meaning(reply)}; nothing was sent"))
             raise OSError(_meaning(reply))
-        super()._on_reply(reply)
-
-    def _on_push(self, push: Any) -> None:
-        # Nothing else ends this subscription.
-        if push[:2] == [b"sunsubscribe", self._canary]:
-            raise OSError(_ELSEWHERE[MovedError])
-        super()._on_push(push)
+        super()._leave(reply)
 
     async def _watch(self) -> None:
         """The renewal of the lease, every 3 s, shows whether this is still the owner."""
