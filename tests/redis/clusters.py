@@ -24,11 +24,12 @@ class RedisCluster:
 
     def __init__(self, *, replica: bool = False) -> None:
         self.nodes = [RedisServer() for _ in range(PRIMARIES + replica)]
+        # After a short one, the others may take a node of a busy machine for dead.
+        timeout = "2000" if replica else "15000"
         for node in self.nodes:
             bus_port = node.free_port()
-            # A short timeout would fail nodes of a busy machine that are alive.
             node.start(
-                *("--cluster-enabled", "yes", "--cluster-node-timeout", "2000"),
+                *("--cluster-enabled", "yes", "--cluster-node-timeout", timeout),
                 *("--cluster-port", str(bus_port), "--cluster-config-file", f"nodes-{node.port}.conf"),
                 *("--cluster-replica-validity-factor", "0"),
             )

@@ -14,12 +14,12 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, Red
 from ...errors import BusUnavailable
 from .. import returning
 from ..returning import ReturningLink
-from .place import Place
+from .place import Place, ask
 from .replies import Replies
 from .scripts import PRESENCE, SCRIPTS, Script
 from .sentinel import WATCH_INTERVAL, primary
 
-__all__ = ["Link", "ask"]
+__all__ = ["Link"]
 
 logger = logging.getLogger("endwell.rooms")
 
@@ -360,9 +360,3 @@ class Link(ReturningLink):
 
     def _send_canary(self, number: int) -> None:
         self.send(f"{self._pubsub}PUBLISH", self._canary, number)
-
-
-async def ask(connection: Any, *words: Any) -> Any:
-    """The reply to a command, before :class:`~endwell.rooms.redis.replies.Replies` reads the connection."""
-    await connection.send_command(*words, check_health=False)
-    return await connection.read_response(disable_decoding=True)

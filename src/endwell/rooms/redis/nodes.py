@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from .. import returning
 from ..returning import end_tasks
-from .place import Place
+from .place import Place, ask
 
 __all__ = ["SLOTS", "Nodes"]
 
@@ -101,9 +101,9 @@ class Nodes:
             async with asyncio.timeout(ANSWER_TIME):
                 await connection.connect()
                 # A node that is separated from the others has an old map, and says so here after some time.
-                if b"cluster_state:ok" not in await _reply(connection, "CLUSTER", "INFO"):
+                if b"cluster_state:ok" not in await ask(connection, "CLUSTER", "INFO"):
                     return f"{address[0]}:{address[1]} says that the cluster is down"
-                ranges = await _reply(connection, "CLUSTER", "SLOTS")
+                ranges = await ask(connection, "CLUSTER", "SLOTS")
         except (RedisError, OSError, EOFError, TimeoutError) as error:
             return str(error) or f"{address[0]}:{address[1]} does not answer"
         finally:
@@ -120,8 +120,3 @@ class Nodes:
         self._ranges = [(first, last, nodes[0]) for first, last, nodes in slots]
         # The others may have been removed from the cluster.
         self._known = {address for _, _, nodes in slots for address in nodes} | {*self._place.nodes}
-
-
-async def _reply(connection: Any, *words: str) -> Any:
-    await connection.send_command(*words, check_health=False)
-    return await connection.read_response(disable_decoding=True)

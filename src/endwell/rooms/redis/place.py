@@ -9,7 +9,7 @@ from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-__all__ = ["Place"]
+__all__ = ["Place", "ask"]
 
 SENTINEL_PORT = 26379
 
@@ -118,3 +118,9 @@ class Place(NamedTuple):
         """A connection that is not connected yet, to the server at ``address`` if it is not None."""
         where = {} if address is None else {"host": address[0], "port": address[1]}
         return self.connection_class(**self.arguments | where)
+
+
+async def ask(connection: Any, *words: Any) -> Any:
+    """The reply to a command, before :class:`~endwell.rooms.redis.replies.Replies` reads the connection."""
+    await connection.send_command(*words, check_health=False)
+    return await connection.read_response(disable_decoding=True)

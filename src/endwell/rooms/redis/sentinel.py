@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from .place import Place
+from .place import Place, ask
 
 __all__ = ["WATCH_INTERVAL", "primary"]
 
@@ -44,8 +44,7 @@ async def _ask(sentinel: Place, service: str) -> tuple[str, int] | str:
     try:
         async with asyncio.timeout(ANSWER_TIME):
             await connection.connect()
-            await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service, check_health=False)
-            reply = await connection.read_response(disable_decoding=True)
+            reply = await ask(connection, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
     except (RedisError, OSError, EOFError, TimeoutError) as error:
         return str(error) or "it does not answer"
     finally:

@@ -9,9 +9,9 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError, TryAgainError
 
 from ...errors import BusUnavailable
-from .link import Link, ask
+from .link import Link
 from .nodes import Address, Nodes
-from .place import Place
+from .place import Place, ask
 from .scripts import SHARDED_SCRIPTS
 
 __all__ = ["ShardLink", "slot_of"]
