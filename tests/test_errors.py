@@ -116,8 +116,8 @@ def test_a_refused_method_is_answered_with_the_allowed_ones():
     assert MethodNotAllowed("no").response().headers["Allow"] == "GET, HEAD"
 
 
-# What a refusal may quote: the fixed texts of the HTTP parser.
-OURS = {"problem"}
+# What a refusal may quote: the fixed texts of the HTTP parser, and that of a bus that is away.
+OURS = {"problem", "UNAVAILABLE"}
 
 
 def refusals():
