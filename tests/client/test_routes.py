@@ -10,11 +10,12 @@ import pytest
 
 import endwell
 import endwell.sync
-from endwell import HandshakeError, HandshakeRejected
+from endwell import Cause, HandshakeError, HandshakeRejected
 from endwell.aio.resolve import resolve
 from endwell.protocol.uri import parse_uri
 from tests.pair import nothing_left_behind, within
 from tests.raw import HOST, PLAIN, RawServer, wss
+from tests.relay import relaying
 
 FACES = pytest.mark.parametrize("module", [endwell, endwell.sync], ids=["asyncio", "sync"])
 
@@ -119,6 +120,18 @@ async def test_a_name_that_tls_cannot_have_fails_the_attempt(name, face):
             with pytest.raises(HandshakeError, match="TLS cannot verify the name") as caught:
                 await within(face.connect(f"wss://{name}/", host=HOST, port=port))
     assert caught.value.phase == "tls"
+
+
+async def test_a_name_that_tls_cannot_have_fails_in_a_tunnel_over_a_transport(use, face, caplog):
+    use("ws over a transport")
+    tls, name = wss(), f"{'a' * 64}.example"
+    async with nothing_left_behind(), relaying("https", tls=tls.server, hosts={name: HOST}) as relay:
+        with RawServer() as listening:
+            uri = f"wss://{name}:{listening.uri.rpartition(':')[2]}"
+            with pytest.raises(HandshakeError, match="TLS cannot verify the name") as caught:
+                await within(face.connect(uri, proxy=relay.url(), proxy_ssl=tls.client))
+    assert (caught.value.phase, caught.value.ending.cause) == ("tls", Cause.TLS_ERROR)
+    assert not caplog.records
 
 
 async def test_local_addr_is_the_address_of_the_client(face):

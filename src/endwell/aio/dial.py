@@ -81,9 +81,8 @@ async def dial(
         core.lost(exc, monotonic())
         raise _failure(core, uri, str(exc), "connect") from exc
     except ValueError as exc:  # TLS cannot have this name, such as one with a label above 63 characters
-        sock.close()
-        core.fail_opening(Cause.TLS_ERROR, monotonic(), exc)
-        raise _failure(core, uri, f"TLS cannot verify the name {name!r}: {exc}", "tls") from exc
+        link.close()
+        raise _not_secure(core, uri, exc, name) from exc
     except BaseException:
         link.close()
         raise
@@ -208,6 +207,7 @@ async def _reach(
     except ProxyError as exc:
         core.fail_opening(Cause.HANDSHAKE_FAILED, monotonic(), exc)
         raise _failure(core, uri, str(exc), "proxy") from exc
+    name = route.server_hostname or uri.host
     while True:
         began = monotonic()
         limit = asyncio.timeout(None if core.deadline == NEVER else core.deadline - began)
@@ -217,17 +217,19 @@ async def _reach(
                 link = await _link(reactor, reach, core, uri, route, proxy)
                 if link.transport is not None and context is not None:
                     reach.shaking = True
-                    name = route.server_hostname or uri.host
                     link = await link.shake_hands(context, name, core.options.linger_timeout + LATE)
                 return link
-        except (OSError, EOFError, InvalidHandshake, ProxyError) as exc:
+        except (OSError, EOFError, ValueError, InvalidHandshake, ProxyError) as exc:
+            # SSLCertVerificationError is an OSError, too.
+            if isinstance(exc, ValueError) and not isinstance(exc, OSError) and not reach.shaking:
+                raise
             if late := _lateness(limit):
                 # This process was stalled. Start again, because the server may be reachable by now.
                 core.stalled(began, late, monotonic())
                 continue
             core.connected = reach.connected
             if reach.shaking:
-                raise _not_secure(core, uri, exc, limit.expired()) from exc
+                raise _not_secure(core, uri, exc, name, limit.expired()) from exc
             raise _not_reached(core, uri, proxy, exc, reach.phase if limit.expired() else None) from exc
 
 
@@ -284,8 +286,10 @@ def _not_reached(
     return _failure(core, uri, f"the proxy {proxy} failed: {why}", "proxy")
 
 
-def _not_secure(core: Connection, uri: WebSocketURI, exc: Exception, late: bool) -> HandshakeError:
-    """Return the error for ``exc`` in the TLS handshake with a server behind a proxy with TLS."""
+def _not_secure(
+    core: Connection, uri: WebSocketURI, exc: Exception, name: str, late: bool = False
+) -> HandshakeError:
+    """Return the error for ``exc`` in a TLS handshake with the server ``name`` that has no driver yet."""
     now = monotonic()
     if late:
         core.time_up(now)
@@ -294,6 +298,9 @@ def _not_secure(core: Connection, uri: WebSocketURI, exc: Exception, late: bool)
     if isinstance(exc, EOFError):
         core.eof(now)
         return _failure(core, uri, f"{Cause.PEER_VANISHED.meaning} within the TLS handshake", "tls")
+    if isinstance(exc, ValueError) and not isinstance(exc, OSError):
+        core.fail_opening(Cause.TLS_ERROR, now, exc)
+        return _failure(core, uri, f"TLS cannot verify the name {name!r}: {exc}", "tls")
     core.lost(exc, now, isinstance(exc, ssl.SSLError))
     return _failure(core, uri, f"TLS failed: {exc}", "tls")
 

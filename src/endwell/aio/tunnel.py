@@ -46,7 +46,10 @@ class Link(NamedTuple):
             self.transport.abort()
 
     async def shake_hands(self, tls: ssl.SSLContext, name: str, shutdown_timeout: float) -> Link:
-        """Do the TLS handshake with the server over the transport. Raises OSError, and EOFError."""
+        """Do the TLS handshake with the server over the transport.
+
+        Raises OSError, EOFError, and ValueError for a name that TLS cannot have.
+        """
         outer: Any = self.transport
         if type(outer).__module__ == "asyncio.sslproto":
             # In CPython 3.11.7 this method raises TypeError, and TCP stays open after a failed handshake.
@@ -56,6 +59,8 @@ class Link(NamedTuple):
             raise ssl.SSLError(1, "the server has sent bytes before the TLS handshake")
         pipe = _TransportPipe()
         try:
+            # The loop would log the ValueError.
+            tls.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=name)
             starting = asyncio.get_running_loop().start_tls(
                 outer,
                 pipe,
