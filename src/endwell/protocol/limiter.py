@@ -78,13 +78,13 @@ class Bucket:
     def passes(self, messages: list[Any], first: int, now: float) -> bool:
         """Take the messages from index ``first`` on, unless the bucket is empty then."""
         full_at = max(self._full_at, now) + (len(messages) - first) * self._interval
-        if self._interval and full_at + self._interval > now + self._depth:
+        if self._interval and full_at - now + self._interval > self._depth:
             return False
         size = 0
         for at in range(first, len(messages)):
             size += len(messages[at])
         bytes_full_at = max(self._bytes_full_at, now) + size * self._byte_interval
-        if bytes_full_at + self._byte_interval > now + self._byte_depth:
+        if bytes_full_at - now + self._byte_interval > self._byte_depth:
             return False
         self._full_at, self._bytes_full_at = full_at, bytes_full_at
         return True
