@@ -21,7 +21,7 @@ from endwell.codes import RANGES, CloseCode, Retry, describe
 from endwell.ending import Cause
 from endwell.http.bearer import MARK, PREFIX, RENEWAL
 from endwell.options import Options
-from endwell.protocol import heartbeat, renewal
+from endwell.protocol import heartbeat
 
 FOLDER = Path(__file__).parent.parent / "src" / "endwell" / "browser"
 BLOCK = re.compile(r"(?<=^// Made by ).*?(?=^// End of what is made\.$)", re.MULTILINE | re.DOTALL)
@@ -102,7 +102,6 @@ def block() -> str:
         f"const ANSWER = {_js(heartbeat.ANSWER)};\n"
         f"const MARK = {_js(MARK)};\n"
         f"const PREFIX = {_js(PREFIX)};\n"
-        f"const GREETING = {_js(renewal.GREETING)};\n"
         f"const RENEWAL = {_js(RENEWAL)};\n"
         f"const SHARE = {_js(SHARE)};\n"
     )

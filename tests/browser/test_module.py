@@ -248,17 +248,27 @@ async def test_a_token_is_sent_and_renewed_in_node():
         await ws.wait_closed()
 
     async with server.serving("127.0.0.1"):
-        script = TOKEN_IN_NODE % (json.dumps(str(MODULE)), json.dumps(f"ws://127.0.0.1:{server.port}/ws"))
-        command = (
-            "node",
-            "--experimental-websocket",
-            "--no-warnings",
-            "--input-type=module",
-            "--eval",
-            script,
-        )
-        assert await asyncio.to_thread(run, *command) == 'renewed ""\n'
+        assert await asyncio.to_thread(run_with_token, server) == 'renewed ""\n'
     assert tokens == ["secret-1", "secret-2"]
+
+
+def run_with_token(server: endwell.Server) -> str:
+    script = TOKEN_IN_NODE % (json.dumps(str(MODULE)), json.dumps(f"ws://127.0.0.1:{server.port}/ws"))
+    return run("node", "--experimental-websocket", "--no-warnings", "--input-type=module", "--eval", script)
+
+
+@pytest.mark.parametrize("forged", ["\x1abearer", "\x1abearer secret-2"])
+async def test_a_message_of_another_user_does_not_make_a_page_send_its_token(forged: str):
+    server = endwell.Server()
+
+    @server.websocket("/ws")
+    async def chat(ws: endwell.WebSocket) -> None:
+        await ws.send(forged)
+        await ws.send("end")
+        await ws.wait_closed()
+
+    async with server.serving("127.0.0.1"):
+        assert await asyncio.to_thread(run_with_token, server) == f'{forged} ""\n'
 
 
 def policies(dice: random.Random) -> RetryPolicy:

@@ -236,6 +236,45 @@ async def test_a_function_that_fails_is_called_again_at_80_percent_of_the_rest(c
 
 
 @pytest.mark.virtual_clock
+async def test_a_message_of_another_user_does_not_make_a_client_send_its_token():
+    """A server that takes no new tokens passes on what its users write, also to the one who has the token."""
+    tokens, members = Tokens(seconds=40.0), []
+    server = endwell.Server(ping_interval=None)
+
+    @server.websocket("/chat")
+    async def chat(ws):
+        members.append(ws)
+        async for message in ws:
+            for member in members:
+                await member.send(message)
+
+    async with server.serving():
+        url = f"ws://127.0.0.1:{server.port}/chat"
+        victim = await endwell.connect(url, token=tokens.token, ping_interval=None)
+        mallory = await endwell.connect(url, ping_interval=None)
+        for forged in ("\x1abearer", "\x1abearer ", "\x1abearer secret-2"):
+            await mallory.send(forged)
+            assert await victim.recv() == await mallory.recv() == forged
+        await asyncio.sleep(100)
+        assert tokens.made == 1
+        await mallory.send("that was all")
+        assert await mallory.recv() == "that was all"
+        await victim.close()
+        await mallory.close()
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.parametrize("size", [8199, 8200])
+async def test_a_client_with_a_small_max_size_is_not_greeted(size):
+    tokens = Tokens(seconds=40.0, ping_interval=None)
+    async with nothing_left_behind(), tokens.server.serving():
+        ws = await endwell.connect(tokens.url, token=tokens.token, max_size=size, ping_interval=None)
+        await asyncio.sleep(35)
+        assert tokens.made == (2 if size == 8200 else 1)
+        await ws.close()
+
+
+@pytest.mark.virtual_clock
 async def test_what_a_library_raises_past_exception_does_not_end_the_renewal(caplog):
     """Such as the Cancelled of trio, or the outcome of pytest."""
 

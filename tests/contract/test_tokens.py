@@ -20,7 +20,8 @@ from tests.pair import nothing_left_behind, until, within
 from tests.raw import RawPeer
 from tests.wire.peer import TEXT
 
-GREETING = "\x1abearer"
+#: The token of the opening handshake, as proof that the message comes from the server.
+GREETING = "\x1abearer secret-1"
 REFUSED = Close(3000, "token refused")
 EXPIRED = Close(3000, "authorization expired: fetch a new token; retry 0-1s")
 
@@ -34,7 +35,7 @@ def at(seconds):
 
 
 def renewal(token):
-    return f"{GREETING} {token}"
+    return f"\x1abearer {token}"
 
 
 class Site:

@@ -15,7 +15,8 @@ from tests.raw import RawPeer
 from tests.wire.peer import CONTINUATION, TEXT
 
 TOKEN = "c2VjcmV0LTE"  # secret-1
-GREETING = b"\x1abearer"
+RENEWAL = b"\x1abearer"
+GREETING = b"\x1abearer secret-1"
 
 
 def encoded(token):
@@ -125,7 +126,7 @@ async def test_half_of_it_is_no_token_and_takes_no_new_ones(fields, transport):
     site = Site()
     async with nothing_left_behind(), site.server.serving(ssl=transport.server):
         with await opened(site, transport, *fields) as peer:
-            await peer.frame(TEXT, GREETING + b" forged")
+            await peer.frame(TEXT, RENEWAL + b" forged")
             assert (await peer.read_frame()).payload == b"got"
             await peer.close()
             await peer.read_to_the_end()
@@ -148,7 +149,7 @@ async def test_the_heartbeat_and_new_tokens_share_a_connection():
     async with site.server.serving():
         uri = f"ws://127.0.0.1:{site.server.port}/?endwell=heartbeat"
         ws = await endwell.connect(uri, subprotocols=["endwell.bearer", f"bearer.{TOKEN}"])
-        assert [await within(ws.recv()) for _ in range(2)] == ["\x06", "\x1abearer"]
+        assert [await within(ws.recv()) for _ in range(2)] == ["\x06", GREETING.decode()]
         for message in ("\x05", "\x1abearer secret-2", "\x1a", "\x1abearer", "\x05 "):
             await ws.send(message)
         assert [await within(ws.recv()) for _ in range(4)] == ["\x06", "got", "got", "got"]
@@ -167,10 +168,10 @@ async def test_a_flood_of_tokens_ends_that_connection(frames, transport):
             for number in range(12):
                 token = b" secret-%d" % number
                 if frames == "one read":
-                    await peer.frame(TEXT, GREETING + token)
+                    await peer.frame(TEXT, RENEWAL + token)
                 else:
-                    await peer.frame(TEXT, GREETING[:3], fin=False)
-                    await peer.frame(CONTINUATION, GREETING[3:] + token)
+                    await peer.frame(TEXT, RENEWAL[:3], fin=False)
+                    await peer.frame(CONTINUATION, RENEWAL[3:] + token)
             assert await peer.read_close() == Close(1008, "too many tokens")
             await peer.close(1008)
             await peer.read_to_the_end()

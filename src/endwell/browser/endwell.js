@@ -36,7 +36,6 @@ const QUESTION = "\u0005";
 const ANSWER = "\u0006";
 const MARK = "endwell.bearer";
 const PREFIX = "bearer.";
-const GREETING = "\u001abearer";
 const RENEWAL = "\u001abearer ";
 const SHARE = 0.8;
 // End of what is made.
@@ -578,7 +577,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
       if (this.#heartbeatOn) this.#latency = this.#lastReceived - this.#heartbeatSent;
       this.#heartbeatOn = true;
       this.#scheduleCheck(pingInterval);
-    } else if (this.#token && data === GREETING) {
+    } else if (this.#token && data === RENEWAL + this.#token.value) {
       this.#scheduleRenewal();
     } else {
       this.#messagesIn++;

@@ -20,6 +20,7 @@ from ..codes import CloseCode
 from ..ending import Cause
 from ..errors import HandshakeRejected
 from ..http import Headers
+from ..http.bearer import MAX_RENEWAL
 from ..options import OptionKeywords, Options, check_keywords
 from ..protocol.handshake import Offer
 from ..protocol.opening import offer
@@ -257,6 +258,8 @@ class connect:
         function = self._token
         if token is None or token.until is None or not callable(function):
             return None
+        if self._options.max_size is not None and self._options.max_size < MAX_RENEWAL:
+            return None  # the greeting of the server, which has the token, could be a message above the limit
         limit = self._options.open_timeout
         return Renewing(token, lambda: Asking(monotonic(), limit).ask("token", function, check_token))
 

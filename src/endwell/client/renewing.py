@@ -39,7 +39,7 @@ class Renewing(ClientRenewal):
     """
 
     def __init__(self, token: Token, ask: Ask) -> None:
-        super().__init__(self._server_takes_tokens)
+        super().__init__(token.value, self._server_takes_tokens)
         self._ask = ask
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()

@@ -15,6 +15,7 @@ from binascii import a2b_base64
 __all__ = [
     "FIELD",
     "MARK",
+    "MAX_RENEWAL",
     "MAX_TOKEN",
     "PREFIX",
     "RENEWAL",
@@ -33,6 +34,8 @@ PREFIX = "bearer."
 RENEWAL = "\x1abearer "
 #: Characters of a token. Precedent: nginx and Apache limit a header line to 8 KiB.
 MAX_TOKEN = 8192
+#: Bytes of the longest message with a token.
+MAX_RENEWAL = len(RENEWAL) + MAX_TOKEN
 
 # RFC 6750 §2.1: the syntax of a token, b64token, has only such characters. A few more are harmless.
 _TOKEN = re.compile(rf"[!-~]{{1,{MAX_TOKEN}}}")

@@ -300,10 +300,13 @@ class Connection(Closing):
             self._send_control(answers)
 
     def _send_control(self, messages: list[str]) -> None:
-        """Send messages of the control channel, which are not counted."""
-        assert self._codec is not None
+        """Send messages of the control channel, which are not counted, and not compressed: see :meth:`say`."""
+        codec = self._codec
+        assert codec is not None
         for message in messages:
-            self.outbox.append(self._codec.message(message))
+            # hixie-75 and -76 have no compression.
+            frame = codec.control(TEXT, message.encode()) if codec.has_binary else codec.message(message)
+            self.outbox.append(frame)
 
     def sent(self, count: int, now: float) -> None:
         """The kernel accepted ``count`` bytes of the outbox; 0 if its send buffer was full."""

@@ -1,8 +1,12 @@
 """New bearer tokens on an open connection: a use of the control channel.
 
-The server greets with :data:`GREETING` if the client has offered the subprotocol ``endwell.bearer`` and a
-function of the application decides about tokens. Only then the client sends :data:`RENEWAL` and a new token, each
-time it has one. There is no answer: the server closes the connection with 3000 if it refuses the token.
+The server greets with :data:`RENEWAL` and the token of the opening handshake, if the client has offered the
+subprotocol ``endwell.bearer`` and a function of the application decides about tokens. Only then the client sends
+:data:`RENEWAL` and a new token, each time it has one. There is no answer: the server closes the connection with
+3000 if it refuses the token.
+
+The token in the greeting proves that it comes from the server. To a server that takes no new tokens, they are
+messages like others: a chat would pass them on to all. So no other user must be able to write a greeting.
 """
 
 from __future__ import annotations
@@ -11,23 +15,23 @@ from collections.abc import Callable
 
 from ..http.bearer import RENEWAL
 
-__all__ = ["GREETING", "ClientRenewal", "ServerRenewal"]
-
-GREETING = RENEWAL.rstrip()
+__all__ = ["ClientRenewal", "ServerRenewal"]
 
 
 class ServerRenewal:
     """The use by a server; see :class:`~endwell.protocol.control.User`.
 
-    ``offered(tokens)`` is called with the new tokens of one read, the newest one last. It must not raise.
+    ``token`` is that of the opening handshake. ``offered(tokens)`` is called with the new tokens of one read, the
+    newest one last. It must not raise.
     """
 
-    def __init__(self, offered: Callable[[list[str]], object]) -> None:
+    def __init__(self, token: str, offered: Callable[[list[str]], object]) -> None:
+        self._greeting = RENEWAL + token
         self._offered = offered
 
     def greeting(self) -> str:
         """It tells the client that this server takes new tokens."""
-        return GREETING
+        return self._greeting
 
     def claims(self, message: str) -> bool:
         """Whether ``message`` has a new token."""
@@ -40,9 +44,13 @@ class ServerRenewal:
 
 
 class ClientRenewal:
-    """The use by a client. ``greeted()`` is called once, when the server takes new tokens. It must not raise."""
+    """The use by a client, whose opening handshake has ``token``.
 
-    def __init__(self, greeted: Callable[[], object]) -> None:
+    ``greeted()`` is called once, when the server takes new tokens. It must not raise.
+    """
+
+    def __init__(self, token: str, greeted: Callable[[], object]) -> None:
+        self._greeting = RENEWAL + token
         self._greeted: Callable[[], object] | None = greeted
 
     def greeting(self) -> None:
@@ -50,7 +58,7 @@ class ClientRenewal:
 
     def claims(self, message: str) -> bool:
         """Whether ``message`` is the greeting of the server, which comes once."""
-        return message == GREETING and self._greeted is not None
+        return message == self._greeting and self._greeted is not None
 
     def answers(self, messages: list[str]) -> list[str]:
         """No answer."""

@@ -32,6 +32,7 @@ from ..errors import (
     unavailable,
 )
 from ..http import Accept, Request, Response, StreamingResponse
+from ..http.bearer import MAX_RENEWAL
 from ..limit import Limit
 from ..options import Options
 from ..protocol.handshake import wants_websocket
@@ -43,7 +44,7 @@ from .drain.run import DrainRun
 from .mounts import Mounts
 from .observers import MAX_LOGGED, Observers
 from .pending import Decision, PendingAnswer
-from .renewing import MAX_RENEWAL, Renewing
+from .renewing import Renewing
 from .respond import response_from
 from .router import Hook, Route, Router, blocks, name_of
 from .threads import HandlerThreads
@@ -349,7 +350,8 @@ class Dispatcher:
         if options.max_size is not None and options.max_size < MAX_RENEWAL:
             return None  # a new token could be a message above the limit
         decide = partial(self._ask, route.accept)
-        return Renewing(_name_accept(route), decide, self._start_renewal, self.options.open_timeout)
+        limit = self.options.open_timeout
+        return Renewing(request.bearer, _name_accept(route), decide, self._start_renewal, limit)
 
     def _start_renewal(self, run: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None] | None:
         return self.start(run()) if self.drain_run is None else None

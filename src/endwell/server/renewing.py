@@ -15,10 +15,10 @@ from ..codes import CloseCode
 from ..ending import Cause, Ending
 from ..errors import RequestRefused, close_after, unavailable
 from ..http import Accept, Request, Response, renewed, set_bearer
-from ..http.bearer import MAX_TOKEN, RENEWAL, is_token
+from ..http.bearer import is_token
 from ..protocol.renewal import ServerRenewal
 
-__all__ = ["MAX_RENEWAL", "Decide", "Renewing", "Start"]
+__all__ = ["Decide", "Renewing", "Start"]
 
 logger = logging.getLogger("endwell.server")
 
@@ -26,8 +26,6 @@ logger = logging.getLogger("endwell.server")
 #: library sends at most one per second.
 BURST = 10
 INTERVAL = 1.0
-#: Bytes of the longest message with a new token.
-MAX_RENEWAL = len(RENEWAL) + MAX_TOKEN
 
 #: Calls the ``accept`` function of a route. It may raise RequestRefused.
 Decide: TypeAlias = Callable[[Request], Awaitable[Accept | Response | None]]
@@ -38,11 +36,11 @@ Start: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], asyncio.T
 class Renewing(ServerRenewal):
     """The new tokens of one connection. One is decided at a time; of those that come meanwhile, the newest counts.
 
-    ``work`` names the function for log lines. ``limit`` is the number of seconds for one decision.
+    ``token`` is that of the opening handshake. ``work`` names the function for log lines. ``limit`` is the number of seconds for one decision.
     """
 
-    def __init__(self, work: str, decide: Decide, start: Start, limit: float | None) -> None:
-        super().__init__(self._offered_tokens)
+    def __init__(self, token: str, work: str, decide: Decide, start: Start, limit: float | None) -> None:
+        super().__init__(token, self._offered_tokens)
         self._work = work
         self._decide = decide
         self._start = start
