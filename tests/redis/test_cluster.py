@@ -195,6 +195,26 @@ async def test_a_node_that_has_lost_its_data_has_lost_only_its_rooms():
         assert all(bus.is_connected for bus in buses)
 
 
+async def test_a_full_node_refuses_the_publications_in_its_rooms():
+    cluster = shared_cluster()
+    node = cluster.nodes[1]
+    async with listening(f"{cluster.url}?prefix=full:") as (buses, witnesses):
+        full = rooms_of(node, cluster, buses[0])
+        others = [room for room in ROOMS if room not in full]
+        assert node.ask("CONFIG", "SET", "maxmemory", 1) == b"+OK"
+        try:
+            for room in full:
+                with pytest.raises(BusUnavailable, match="nothing was sent"):
+                    await buses[0].publish(room, "x", KEPT, "skip", None)
+                await buses[1].page(room, None, None)
+            await publish(buses[0], "meanwhile", others)
+        finally:
+            assert node.ask("CONFIG", "SET", "maxmemory", 0) == b"+OK"
+        await publish(buses[0], "after")
+        await until(lambda: all("after" in each.seen[room] for each in witnesses for room in ROOMS))
+        assert [(each.gaps, each.faults) for each in witnesses] == [([], [])] * 2
+
+
 async def test_a_process_that_does_not_hear_its_canary_in_one_slot_reconnects_there_alone(caplog):
     cluster = shared_cluster()
     async with listening(f"{cluster.url}?prefix=deaf:") as (buses, witnesses):

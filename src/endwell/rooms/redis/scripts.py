@@ -127,7 +127,7 @@ return {epoch, sequence, redis.call('PUBLISH', channel, heard)}
 )
 
 #: The same in a cluster, where a channel is in the slot of its name, as a key is.
-PUBLISH_SHARDED = _script(PUBLISH.text.replace("'PUBLISH'", "'SPUBLISH'"))
+PUBLISH_SHARDED = _script(PUBLISH.text.replace("'PUBLISH'", "'SPUBLISH'"), grows=True)
 
 #: Read the history after a position. Returns the epoch, the number, the number before the first one of the epoch,
 #: and the entries of the stream. Keeps the room and the hash of its presence from being forgotten.
