@@ -104,6 +104,11 @@ BY_NOBODY = {
     "stopping: %s",
     "a worker has not read %d bytes: it gets no publications until it has",
     "a process has sent a frame that is not valid",
+    "a message in the channel %r is not valid",  # from another program of the bus
+    "a message in the subject %r is not valid",
+    "a message of %d bytes is not sent: NATS takes %d (max_payload)",
+    "a user does not get what is published for it: %s",
+    "nothing is sent to %r, which is no subject",
     "a worker has sent a frame of kind %d that is not valid",
     "comparing the positions of the rooms failed",
     "connected to %s again",
