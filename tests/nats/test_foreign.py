@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from nats.aio.client import Client
 
@@ -87,3 +89,21 @@ async def test_max_known_rooms_applies_in_the_leader_and_a_join_says_so(shared):
         other._registry.bus.ignore("c")
         few._registry.bus.ignore("a")
         await within(other._registry.bus.listen("c"))
+
+
+async def test_claims_of_sessions_that_nats_does_not_take_at_once_are_sent_in_parts(shared, caplog):
+    async with house(2, shared.url) as made:
+        for server in made.servers:
+            server.rooms._registry.bus._link.max_payload = 8192
+
+            @server.websocket("/user/{name}")
+            async def user(ws, name, server=server):
+                server.sessions.join(name + "x" * 900, ws)
+                await ws.wait_closed()
+
+        names = [f"user/{number}" for number in range(20)]
+        for number in (0, 1):
+            await asyncio.gather(*(made.client(number, name) for name in names))
+        # The newest connection of each key stays, and the others are closed.
+        await until(lambda: [len(server.sessions) for server in made.servers] == [0, 20])
+    assert "failed" not in caplog.text

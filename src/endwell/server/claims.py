@@ -129,6 +129,8 @@ class Claims:
         self._known: dict[str, _Known] = {}
         #: The keys whose claim is to be sent, in order.
         self._unsent: dict[str, None] = {}
+        #: Maximum number of claims in one message. The bus may take only smaller messages.
+        self._batch = BATCH
         self._wake = asyncio.Event()
         # It listens from the first connection on, so sessions that are not used cost nothing.
         self._runs = self._listens = False
@@ -231,7 +233,7 @@ class Claims:
                     await self._bus.listen(SESSIONS)
                     self._listens = True
                 while self._unsent:
-                    await self._send([*islice(self._unsent, BATCH)])
+                    await self._send([*islice(self._unsent, self._batch)])
                 self._wake.clear()
                 await self._wake.wait()
             except BusUnavailable:
@@ -257,6 +259,11 @@ class Claims:
             # It may have been sent, and this process may not hear it.
             self._repeat(zip(texts, batch, strict=True))
             raise
+        except RoomLimit:
+            if len(texts) == 1:
+                raise
+            self._batch = len(texts) // 2
+            self._repeat(zip(texts, batch, strict=True))
 
     def _repeat(self, claims: Any) -> None:
         for text, known in claims:
