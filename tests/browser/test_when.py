@@ -37,7 +37,7 @@ STEPS: dict[str, tuple[str, Any]] = {
         """
         for (let i = 0; i < 5; i++) await world.settled();
         world.socket().open();
-        world.socket().message("\\u001abearer");
+        world.socket().message("\\u001abearer token-1");
         await world.pass(725);
         const renewed = sent.at(-1);
         world.socket().end(3000, "authorization expired: fetch a new token; retry 0-1s");
