@@ -123,6 +123,7 @@ async def test_a_redis_that_stands_still_is_noticed_and_nothing_is_lost(redis, q
         redis.pause()
         await until(lambda: not any(bus.is_connected for bus in pair.buses))
         assert "is not heard for" in caplog.text
+        assert [bus.disconnections for bus in pair.buses] == [1, 1]
         waiting = asyncio.create_task(pair.rooms[0].publish("x"))
         redis.go_on()
         await within(waiting)

@@ -86,6 +86,11 @@ async def test_what_is_published_while_a_process_is_cut_is_read_when_it_is_conne
         made.bus.heal()
         assert made.rooms.is_connected
         assert await made.received("kept", 4) == ["gap", "2", "3", "4"]
+        made.bus.cut(made.rooms)
+        assert (made.rooms.disconnections, made.other.disconnections) == (2, 0)
+        # 5 in the room without a history, 2 in the other one.
+        assert (made.rooms.lost_publications, made.other.lost_publications) == (7, 0)
+        made.bus.heal()
         assert await made.received("none", 1) == ["gap"]
         assert sorted(made.gaps) == [("kept", 2), ("none", 5)]
         await made.publish(5)

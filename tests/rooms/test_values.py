@@ -191,3 +191,14 @@ def test_rooms_have_no_list_of_all_names():
 def test_a_bus_is_a_url_of_one(bus, error):
     with pytest.raises(error, match="bus must be a URL"):
         Rooms(bus=bus)
+
+
+def test_a_room_that_is_in_use_cannot_be_configured():
+    rooms = Rooms()
+    room = rooms["chat/a"]
+    with pytest.raises(
+        ValueError, match=r"configure\('chat/\*'\) must come before the first use of the room 'chat/a'"
+    ):
+        rooms.configure("chat/*", history=History(messages=5))
+    rooms.configure("chat/b", history=History(messages=5))
+    assert room.name == "chat/a"

@@ -58,6 +58,11 @@ class Bus(ABC):
         """Whether the other processes can be reached."""
         return True
 
+    @property
+    def disconnections(self) -> int:
+        """How often the other processes could no longer be reached."""
+        return 0
+
     @abstractmethod
     async def start(self, receiver: Receiver) -> None:
         """Connect. Called once, before all other methods."""

@@ -98,6 +98,7 @@ class FaultyBus:
             ValueError: The rooms are not connected to this bus.
         """
         for end in self._of(rooms):
+            end.lost += end.connected
             end.connected = False
 
     def heal(self, *rooms: Rooms) -> None:
@@ -161,6 +162,7 @@ class _End(LocalBus):
         super().__init__(0)
         self._hub = hub
         self.connected = True
+        self.lost = 0
         self.loses = self.loses_receipts = 0
         #: The rooms to which this process listens, each with the position that was delivered.
         self._delivered: dict[str, Position] = {}
@@ -174,6 +176,11 @@ class _End(LocalBus):
     def is_connected(self) -> bool:
         """See :attr:`Bus.is_connected`."""
         return self.connected
+
+    @property
+    def disconnections(self) -> int:
+        """See :attr:`Bus.disconnections`."""
+        return self.lost
 
     async def start(self, receiver: Receiver) -> None:
         """See :meth:`Bus.start`."""

@@ -66,6 +66,8 @@ class Registry:
         #: No other process begins the keys of connections without a key like this.
         self._prefix = secrets.token_urlsafe(6)
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Number of publications that this process has lost, as far as it is known.
+        self.lost_publications = 0
         #: What is told of the reserved rooms, by their names.
         self.reserved: dict[str, Receiver] = {}
         #: Each returns the current connection of a key in this process, or None. One for each server.
@@ -165,6 +167,11 @@ class Registry:
                 return options
         return RoomOptions()
 
+    def used(self, pattern: str) -> str | None:
+        """The name of a room that is in use and matches a pattern."""
+        names = (name for name in list(self._rooms) if name[0] != RESERVED)
+        return next((name for name in names if fnmatchcase(name, pattern)), None)
+
     # -- arguments --------------------------------------------------------------------
 
     def check_presence(self, key: str | None, info: Info) -> None:
@@ -260,7 +267,9 @@ class Registry:
         """See :class:`endwell.rooms.bus.Receiver`."""
         if (reserved := self.reserved.get(room)) is not None:
             reserved.lost(room, lost, position)
-        elif (known := self._rooms.get(room)) is not None:
+            return
+        self.lost_publications += lost or 0
+        if (known := self._rooms.get(room)) is not None:
             if not known.is_reserved:
                 number = "an unknown number of" if lost is None else lost
                 logger.warning("the room %r has lost %s publications for this process", room, number)

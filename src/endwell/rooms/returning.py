@@ -60,6 +60,8 @@ class ReturningLink(ABC):
 
     def __init__(self, server: str, *errors: type[Exception]) -> None:
         self.connected = False
+        #: How often a connection was lost.
+        self.disconnections = 0
         self._server = server
         self._errors = (*errors, OSError, EOFError, TimeoutError, _Deaf)
         self._problem = "not connected yet"
@@ -99,6 +101,7 @@ class ReturningLink(ABC):
                 self._problem = str(error) or "it does not answer"
                 if not isinstance(error, self._errors):
                     self._problem = repr(error)
+                self.disconnections += self.connected
             finally:
                 self.connected = False
                 await self._close()

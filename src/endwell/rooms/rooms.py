@@ -181,6 +181,22 @@ class Rooms:
         return self._registry.bus.is_connected
 
     @property
+    def disconnections(self) -> int:
+        """How often the other processes could no longer be reached, also because this one heard nothing.
+
+        For a counter of your metrics, together with :attr:`lost_publications`.
+        """
+        return self._registry.bus.disconnections
+
+    @property
+    def lost_publications(self) -> int:
+        """Number of publications that this process has lost, in rooms with members; see :meth:`on_gap`.
+
+        Losses whose number cannot be known (``Gap(lost=None)``) are not counted.
+        """
+        return self._registry.lost_publications
+
+    @property
     def blocking(self) -> BlockingRooms:
         """The same rooms for threads, such as those of plain handlers.
 
@@ -201,7 +217,7 @@ class Rooms:
 
         Raises:
             TypeError: A keyword is not a field of :class:`RoomOptions`, or a value has the wrong type.
-            ValueError: A value is out of range.
+            ValueError: A value is out of range, or a room whose name matches is in use.
 
         Example:
             ```python
@@ -215,6 +231,8 @@ class Rooms:
         if not isinstance(pattern, str):
             raise TypeError(f"pattern must be a str, not {pattern!r}")
         check_keywords("configure", options, RoomKeywords.__optional_keys__)
+        if (used := self._registry.used(pattern)) is not None:
+            raise ValueError(f"configure({pattern!r}) must come before the first use of the room {used!r}")
         self._registry.patterns.append((pattern, RoomOptions(**options)))
 
     def joined(self, callback: Callback) -> Callback:

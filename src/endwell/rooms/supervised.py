@@ -65,6 +65,11 @@ class SupervisorBus(Bus, asyncio.Protocol):
         """See :attr:`Bus.is_connected`."""
         return not self._ended
 
+    @property
+    def disconnections(self) -> int:
+        """See :attr:`Bus.disconnections`. A supervisor that has exited does not come back."""
+        return int(self._ended)
+
     async def start(self, receiver: Receiver) -> None:
         """See :meth:`Bus.start`."""
         self._receiver = receiver

@@ -57,6 +57,11 @@ class RedisBus(FollowingBus):
         """See :attr:`Bus.is_connected`."""
         return self._link.connected
 
+    @property
+    def disconnections(self) -> int:
+        """See :attr:`Bus.disconnections`."""
+        return self._link.disconnections
+
     async def start(self, receiver: Receiver) -> None:
         """See :meth:`Bus.start`."""
         self._receiver = receiver

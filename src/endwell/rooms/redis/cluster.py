@@ -80,6 +80,11 @@ class ClusterBus(Bus):
         """Whether all partitions are connected."""
         return all(each.is_connected for each in self._partitions)
 
+    @property
+    def disconnections(self) -> int:
+        """See :attr:`Bus.disconnections`: the sum of all partitions."""
+        return sum(each.disconnections for each in self._partitions)
+
     def _of(self, room: str) -> RedisBus:
         return self._partitions[crc32(room.encode()) % len(self._partitions)]
 
