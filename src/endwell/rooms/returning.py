@@ -101,7 +101,7 @@ class ReturningLink(ABC):
                 self._problem = str(error) or "it does not answer"
                 if not isinstance(error, self._errors):
                     self._problem = repr(error)
-                self.disconnections += self.connected
+                self.disconnections += began < inf
             finally:
                 self.connected = False
                 await self._close()
