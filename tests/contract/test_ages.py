@@ -10,7 +10,7 @@ import pytest
 
 from endwell import Cause, Close, CloseCode, ConnectionClosed, Initiator, RetryAdvice
 from endwell.aio.syscalls import monotonic
-from tests.pair import within
+from tests.pair import LASTING, within
 from tests.raw import Seen
 from tests.wire.peer import PING, PONG, TEXT
 
@@ -59,7 +59,7 @@ async def test_messages_in_either_direction_prevent_idle_timeout(open_pair):
 @pytest.mark.waits
 async def test_stale_after_closes_although_we_send_and_the_peer_answers_pings(open_pair):
     began = monotonic()
-    async with open_pair(stale_after=0.3, ping_interval=0.05) as both:
+    async with open_pair(stale_after=0.3, ping_interval=0.05, **LASTING) as both:
         while (received := await both.peer.read_frame()).opcode in (PING, TEXT):
             if received.opcode == PING:
                 await both.peer.frame(PONG, received.payload)
