@@ -293,7 +293,8 @@ async def test_the_demo_with_workers_shows_which_one_serves_each_tab():
         async with asyncio.timeout(PATIENCE), endwell.connect(f"{base}/endings") as feed:
             await feed.send("what has ended?")
             while len(tabs) < 2:
-                ws = await endwell.connect(f"{base}/chat/lobby?name=Ada")
+                # Not all of them read, so their answers to the Close would wait.
+                ws = await endwell.connect(f"{base}/chat/lobby?name=Ada", answer_timeout=0)
                 told = re.fullmatch(r"\* worker ([12]) serves this connection", await ws.recv())
                 assert " joined on worker " in await ws.recv()  # it is a member now
                 if tabs.setdefault(told[1], ws) is not ws:
