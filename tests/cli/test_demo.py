@@ -310,6 +310,6 @@ async def test_the_demo_with_workers_shows_which_one_serves_each_tab():
             rows = [json.loads(await feed.recv()) for _ in tabs]
             assert {row["reason"]: str(row["worker"]) for row in rows} == {"1": "1", "2": "2"}
         process.send_signal(signal.SIGINT)
-        status, out, err = finish(process)
+        status, out, err = await asyncio.to_thread(finish, process)  # the clients have to answer meanwhile
     assert (status, err) == (0, "")
     assert len([line for line in out.splitlines() if "Ada in lobby: " in line]) == 2 + len(others)
