@@ -99,8 +99,7 @@ def _serve_with_workers(host: str, ports: Sequence[int], workers: int) -> int:
             try:
                 socks = bind(host, port, None)
             except OSError as error:
-                if error.errno == errno.EADDRINUSE and port != ports[-1]:
-                    print(f"port {port} is in use, trying the next one")
+                if _tries_next(error, port, ports):
                     continue
                 cannot_listen("demo", join_authority(host, port), error)
                 raise SystemExit(1) from error
@@ -140,11 +139,18 @@ async def _listen(stack: AsyncExitStack, chat: Chat, host: str, ports: Sequence[
         try:
             await stack.enter_async_context(chat.server.serving(host, port, grace=GRACE))
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or port == ports[-1]:
+            if not _tries_next(error, port, ports):
                 raise
-            print(f"port {port} is in use, trying the next one")
         else:
             return
+
+
+def _tries_next(error: OSError, port: int, ports: Sequence[int]) -> bool:
+    """Whether ``error`` says that ``port`` is in use, and another one follows; says so."""
+    if error.errno != errno.EADDRINUSE or port == ports[-1]:
+        return False
+    print(f"port {port} is in use, trying the next one")
+    return True
 
 
 def _welcome(address: str) -> None:

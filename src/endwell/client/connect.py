@@ -69,8 +69,8 @@ class connect:
             trusts the certificate authorities of the system. With a ``ws://`` URI it is used only after a
             redirect to ``wss://``.
         additional_headers: Headers to send with the request: a mapping, or pairs of a name and a
-            value; or a function that returns them, like that for ``uri``. After a redirect to another origin, Authorization, Cookie, Host and
-            Proxy-Authorization are not sent again.
+            value; or a function that returns them, like that for ``uri``. After a redirect to another
+            origin, Authorization, Cookie, Host and Proxy-Authorization are not sent again.
         unix_path: The path of a Unix socket to connect to. The URI then determines only the request
             and the TLS host name.
         proxy: The URL of the proxy to connect through: ``http://``, ``https://`` (TLS to the proxy),

@@ -131,8 +131,10 @@ def offer(  # size: the fields of the request
     """The opening request of a client (RFC 6455 §4.1).
 
     ``host`` is in ASCII, an IPv6 address without brackets. ``target`` is path and query. ``headers`` are
-    additional fields; Host and User-Agent replace the default. ``bearer``: see :class:`Offer`. Raises ValueError for a field that the
-    handshake sets itself, and for a value that does not fit into the request line or a field.
+    additional fields; Host and User-Agent replace the default. ``bearer``: see :class:`Offer`.
+
+    Raises ValueError for a field that the handshake sets itself, and for a value that does not fit into the
+    request line or a field.
     """
     if not (target.startswith("/") and target.isascii() and target.isprintable()) or {" ", "#"} & set(target):
         raise ValueError(f"target must be a path and query without spaces or a fragment, not {target!r}")

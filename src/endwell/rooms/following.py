@@ -38,6 +38,7 @@ class FollowingBus(Bus):
 
     _receiver: Receiver
     _loop: asyncio.AbstractEventLoop
+    _link: returning.ReturningLink
 
     def __init__(self, server: str) -> None:
         self._server = server
@@ -50,6 +51,16 @@ class FollowingBus(Bus):
         self._rooms: dict[str, Listening] = {}
         self._topics: dict[Hashable, Listening] = {}
         self._checking: asyncio.Task[None] | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """See :attr:`Bus.is_connected`."""
+        return self._link.connected
+
+    @property
+    def disconnections(self) -> int:
+        """See :attr:`Bus.disconnections`."""
+        return self._link.disconnections
 
     # -- what a subclass knows -----------------------------------------------------
 

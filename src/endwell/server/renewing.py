@@ -36,7 +36,8 @@ Start: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], asyncio.T
 class Renewing(ServerRenewal):
     """The new tokens of one connection. One is decided at a time; of those that come meanwhile, the newest counts.
 
-    ``token`` is that of the opening handshake. ``work`` names the function for log lines. ``limit`` is the number of seconds for one decision.
+    ``token`` is that of the opening handshake. ``work`` names the function for log lines. ``limit`` is the number
+    of seconds for one decision.
     """
 
     def __init__(self, token: str, work: str, decide: Decide, start: Start, limit: float | None) -> None:

@@ -44,6 +44,7 @@ class NatsBus(FollowingBus):
     """
 
     can_reserve = True
+    _link: Link
 
     def __init__(self, url: str, max_history: int, max_known_rooms: int = MAX_KNOWN_ROOMS) -> None:
         super().__init__("NATS")
@@ -59,16 +60,6 @@ class NatsBus(FollowingBus):
         self._reserved: tuple[int, int] | None = None
         self._stops = False
         self._ticking: asyncio.Task[None] | None = None
-
-    @property
-    def is_connected(self) -> bool:
-        """See :attr:`Bus.is_connected`."""
-        return self._link.connected
-
-    @property
-    def disconnections(self) -> int:
-        """See :attr:`Bus.disconnections`."""
-        return self._link.disconnections
 
     async def start(self, receiver: Receiver) -> None:
         """See :meth:`Bus.start`."""

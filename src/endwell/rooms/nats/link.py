@@ -74,7 +74,7 @@ class Link(ReturningLink):
 
     @property
     def silence(self) -> float:
-        """Seconds since a canary was sent that came back: for so long, this process may have heard nothing."""
+        """Seconds since the last canary was sent that came back. This process may have heard nothing since then."""
         return self._loop.time() - self._heard_at
 
     # -- calls ---------------------------------------------------------------------

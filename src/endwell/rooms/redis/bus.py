@@ -40,6 +40,7 @@ class RedisBus(FollowingBus):
     """
 
     can_reserve = True
+    _link: Link
     _publish_script = PUBLISH
 
     def __init__(self, url: str | Place) -> None:
@@ -51,16 +52,6 @@ class RedisBus(FollowingBus):
 
     def _make_link(self) -> Link:
         return Link(self._place, self._on_message, self._on_change)
-
-    @property
-    def is_connected(self) -> bool:
-        """See :attr:`Bus.is_connected`."""
-        return self._link.connected
-
-    @property
-    def disconnections(self) -> int:
-        """See :attr:`Bus.disconnections`."""
-        return self._link.disconnections
 
     async def start(self, receiver: Receiver) -> None:
         """See :meth:`Bus.start`."""

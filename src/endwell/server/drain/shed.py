@@ -24,7 +24,7 @@ logger = logging.getLogger("endwell.server")
 #: Seconds that a handler may stay busy before its connection is closed nevertheless. It is that of a drain with
 #: the default deadline.
 BUSY_TIME = 5.0
-#: Maximum seconds between two checks of the schedule.
+#: Minimum seconds between two checks of the schedule.
 TICK = 0.05
 REASON = RetryAdvice(0, 1).reason("moving to another server")
 
@@ -70,7 +70,7 @@ class ShedRun:
                 now = monotonic() - began
                 due = self._closings.close_due(now)
                 try:
-                    async with asyncio.timeout(min(max(due - now, TICK), 10 * TICK)):
+                    async with asyncio.timeout(None if due == inf else max(due - now, TICK)):
                         await self._finished.wait()
                 except TimeoutError:
                     pass
