@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from endwell import Accept, Headers, Request, Response, TLSInfo
@@ -32,6 +34,28 @@ def test_fields_of_the_handshake_are_refused(name):
 def test_an_accept_is_checked_when_it_is_made(how, error):
     with pytest.raises(error):
         Accept(**how)
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "problem"),
+    [
+        ({"subject": 1}, TypeError, "subject must be a str"),
+        ({"subject": ""}, ValueError, "subject must not be empty"),
+        ({"subject": "\ud800"}, ValueError, "lone surrogates"),
+        ({"until": 5.0}, TypeError, "until must be a datetime"),
+        ({"until": datetime(2030, 1, 1)}, ValueError, "until must have a time zone"),  # noqa: DTZ001
+    ],
+)
+def test_an_authorization_is_checked_when_it_is_made(how, error, problem):
+    with pytest.raises(error, match=problem):
+        Accept(**how)
+
+
+def test_an_accept_has_an_authorization():
+    until = datetime(2030, 1, 1, tzinfo=UTC)
+    accept = Accept(subject="ü", until=until)
+    assert (accept.subject, accept.until) == ("ü", until)
+    assert (Accept().subject, Accept().until) == (None, None)
 
 
 def test_an_accept_sets_cookies_and_is_shown_without_them():

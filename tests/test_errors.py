@@ -12,6 +12,7 @@ from endwell.ending import Cause, Close, Ending
 from endwell.errors import (
     BadRequest,
     BodyTooLarge,
+    BusUnavailable,
     ConcurrencyError,
     ConnectionClosed,
     ConnectionClosedError,
@@ -40,6 +41,8 @@ from endwell.errors import (
     UnsupportedCoding,
     UnsupportedMediaType,
     UpgradeRequired,
+    close_after,
+    unavailable,
 )
 from endwell.http import Response
 
@@ -166,3 +169,23 @@ def test_a_rejected_handshake_keeps_the_response(status, text):
     assert error.response is response
     assert error.ending is FAULT
     assert str(error) == f"server refused with {text}"
+
+
+LOST = BusUnavailable("redis")
+
+
+@pytest.mark.parametrize(
+    ("exc", "found"),
+    [
+        (LOST, LOST),
+        (ValueError(), None),
+        (ExceptionGroup("x", [LOST, ExceptionGroup("y", [BusUnavailable("other")])]), LOST),
+        (ExceptionGroup("x", [LOST, ExceptionGroup("y", [LOST, ValueError()])]), None),
+        (BaseExceptionGroup("x", [LOST, KeyboardInterrupt()]), None),
+    ],
+)
+def test_a_bus_that_is_unavailable_is_found_where_nothing_else_failed(exc, found):
+    assert unavailable(exc) is found
+    code, reason = close_after(exc)
+    assert code is (CloseCode.INTERNAL_ERROR if found is None else CloseCode.TRY_AGAIN_LATER)
+    assert (reason == "") is (found is None)

@@ -146,6 +146,15 @@ def test_setting_a_value_with_a_line_break_is_refused(name, value):
     assert list(headers) == [("X", "1")]
 
 
+@pytest.mark.parametrize(
+    ("field", "problem"), [((1, "x"), "name must be a str"), (("X", b"secret"), "X must be a str")]
+)
+def test_a_field_of_another_type_is_refused_without_its_value(field, problem):
+    with pytest.raises(TypeError, match=problem) as refused:
+        Headers().set(*field)
+    assert "secret" not in str(refused.value)
+
+
 @pytest.mark.parametrize("name", ["Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "COOKIE"])
 def test_no_repr_shows_credentials(name):
     headers = Headers([("Host", "a"), (name, "secret"), (name, "secret too")])

@@ -8,7 +8,7 @@ import typing
 
 import pytest
 
-from endwell.options import LEGACY, Deflate, OptionKeywords, Options, option_table
+from endwell.options import LEGACY, Deflate, OptionKeywords, Options, check_keywords, option_table
 
 NUMBERS = {field.name: field for field in dataclasses.fields(Options) if field.metadata["unit"]}
 SECONDS = [name for name, field in NUMBERS.items() if field.metadata["unit"] == "s"]
@@ -310,6 +310,29 @@ def test_replace_changes_and_validates_a_copy():
 def test_an_unknown_option_is_named_in_the_error():
     with pytest.raises(TypeError, match="ping_intervall"):
         Options().replace(ping_intervall=5)
+
+
+def test_proxy_protocol_must_be_a_bool():
+    assert Options(proxy_protocol=True).proxy_protocol
+    with pytest.raises(TypeError, match="proxy_protocol must be True or False, not 1"):
+        Options(proxy_protocol=1)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "hint"),
+    [
+        ("colour", "; did you mean 'color'?"),
+        ("max_queue", "; it is an option of the whole Server"),
+        ("headers", "; did you mean 'additional_headers'?"),
+        ("zzz", ""),
+    ],
+)
+def test_an_unknown_keyword_is_refused_with_a_hint(keyword, hint):
+    known = {"color", "additional_headers"}
+    check_keywords("f", known, known)
+    with pytest.raises(TypeError) as refused:
+        check_keywords("f", ["color", keyword], known)
+    assert str(refused.value) == f"f() got an unexpected keyword argument {keyword!r}{hint}"
 
 
 def test_the_keywords_are_the_fields_of_options():

@@ -8,7 +8,17 @@ import pytest
 from endwell.ending import Cause, Close, Initiator, TcpEnd
 from endwell.errors import BadRequest, InvalidHandshake, ProtocolError
 from endwell.options import Options
-from endwell.protocol.closing import IGNORED, TABLE, Closing, Cue, Do, State, cause_of, tcp_end_of
+from endwell.protocol.closing import (
+    IGNORED,
+    TABLE,
+    Closing,
+    Cue,
+    Do,
+    State,
+    WindowClosed,
+    cause_of,
+    tcp_end_of,
+)
 from endwell.protocol.deadline import NEVER
 from endwell.protocol.liveness import Verdict
 from endwell.wire.codec import Codec
@@ -84,6 +94,7 @@ def test_every_path_through_the_table_queues_at_most_one_close():
         (OSError(errno.ETIMEDOUT, "x"), False, Cause.NETWORK_ERROR, TcpEnd.TIMEOUT),
         (OSError(errno.EHOSTUNREACH, "x"), False, Cause.NETWORK_ERROR, TcpEnd.ERROR),
         (OSError(1, "bad record"), True, Cause.TLS_ERROR, TcpEnd.ERROR),
+        (WindowClosed(errno.ETIMEDOUT, "x"), True, Cause.WRITE_TIMEOUT, TcpEnd.TIMEOUT),
     ],
 )
 def test_an_os_error_determines_the_cause_and_the_tcp_end(exc, tls, cause, tcp):
@@ -118,6 +129,7 @@ def test_the_machine_follows_the_table(cue):
         (Verdict.STUCK, Cause.WRITE_TIMEOUT, State.ENDED),
         (Verdict.EXPIRED, Cause.LIFETIME_REACHED, State.CLOSING),
         (Verdict.IDLE, Cause.IDLE_TIMEOUT, State.CLOSING),
+        (Verdict.UNAUTHORIZED, Cause.AUTH_EXPIRED, State.CLOSING),
     ],
 )
 def test_each_verdict_of_liveness_has_its_cause_and_close(verdict, cause, state):
@@ -127,6 +139,18 @@ def test_each_verdict_of_liveness_has_its_cause_and_close(verdict, cause, state)
     assert [close.code for close in sent_frames(core)] == [cause.close_code]
     core.lost(ConnectionResetError("x"), 2.0)
     assert core.ending.cause is cause
+
+
+def test_tcp_that_ended_in_an_unknown_way_is_a_vanished_peer():
+    core = opened()
+    core.gone(1.0)
+    assert (core.ending.cause, core.ending.tcp) == (Cause.PEER_VANISHED, TcpEnd.UNKNOWN)
+    after_eof = opened()
+    after_eof.close(Close(1000), 0.5)
+    after_eof.eof(1.0)
+    first = after_eof.ending
+    after_eof.gone(2.0)
+    assert after_eof.ending is first
 
 
 def test_the_first_cause_is_kept():

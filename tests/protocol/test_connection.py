@@ -4,14 +4,16 @@ import zlib
 
 import pytest
 
-from endwell.ending import Close
+from endwell.ending import Cause, Close
 from endwell.options import Deflate
+from endwell.protocol.deadline import NEVER
 from endwell.protocol.inbox import Inbox
 from endwell.protocol.pause import Pause
 from endwell.protocol.receiver import Receiver
 from endwell.wire.codec import Codec, Ping, Pong
 from endwell.wire.deflate import PerMessageDeflate
 from endwell.wire.frames import BINARY, build
+from endwell.wire.hixie import Hixie
 from tests.protocol.core import (
     RESET,
     Application,
@@ -22,6 +24,7 @@ from tests.protocol.core import (
     opened,
     sent_frames,
 )
+from tests.wire.peer import form
 
 # -- messages ---------------------------------------------------------------------
 
@@ -302,3 +305,141 @@ def test_a_new_receiver_receives_the_unread_messages_first():
     core.receive(frame(core, "message", "third"), 2.0)
     assert list(receiver.inbox) == ["second", "third"]
     assert core.pauses() == Pause.INBOX
+
+
+# -- the opening ----------------------------------------------------------------
+
+
+def test_the_options_of_a_route_replace_those_of_the_server():
+    core = connection(max_queue=4)
+    core.use(core.options.replace(max_queue=1, max_size=5))
+    core.accept(Codec(False, core.options.max_size), 0.0)
+    core.receive(frame(core, "message", "x"), 1.0)
+    assert core.pauses() == Pause.INBOX
+
+
+def test_a_complete_request_has_no_deadline_until_its_answer_gets_one():
+    core = connection(open_timeout=10.0)
+    core.connected = True
+    assert core.deadline == 10.0
+    core.requested()
+    assert core.deadline == NEVER
+    core.limit_request(30.0)
+    assert core.deadline == 30.0
+    core.tick(29.0)
+    assert not core.ended
+    core.tick(30.0)
+    assert core.ended
+
+
+def test_the_next_request_has_the_whole_open_timeout():
+    core = connection(open_timeout=10.0)
+    core.connected = True
+    core.requested()
+    core.next_request(100.0, 2e9)
+    assert core.deadline == 110.0
+    core.lost(RESET, 103.0)
+    assert (core.ending.duration, core.ending.opened_at) == (3.0, 2e9)
+
+
+def test_a_response_that_was_sent_already_is_not_sent_again():
+    core = connection()
+    core.open(b"HTTP/1.1 200 OK\r\n\r\n")
+    core.refuse(b"", 1.0)
+    assert drain_outbox(core) == b"HTTP/1.1 200 OK\r\n\r\n"
+    core.eof(2.0)
+    assert core.ending.cause is Cause.HANDSHAKE_REJECTED
+
+
+# -- reading into the payload -------------------------------------------------
+
+
+def test_a_long_payload_is_read_into_its_room():
+    core = opened()
+    message = bytes(range(256)) * 400
+    data = frame(core, "message", message)
+    assert core.room() is None
+    core.receive(data[:1000], 1.0)
+    codec = core.room()
+    assert codec.missing == len(data) - 1000
+    form.put(codec.room, codec.room_fill, bytearray(data), 1000, 101_000, b"")
+    core.feed(bytearray(), 0, 2.0, inside=100_000)
+    # What is missing now costs less in the read buffer.
+    assert core.room() is None
+    core.receive(data[101_000:], 3.0)
+    assert list(core.inbox) == [message]
+    core.eof(4.0)
+    assert core.ending.bytes_in == len(data)
+
+
+# -- the authorization ----------------------------------------------------------
+
+
+def test_an_authorization_ends_at_its_time_and_what_comes_later_is_not_delivered():
+    core = opened(ping_interval=None)
+    core.authorize(10.0)
+    assert core.deadline == 10.0
+    core.receive(frame(core, "message", "authorized"), 9.0)
+    core.tick(10.0)
+    assert sent_frames(core) == [Close(3000, "authorization expired: fetch a new token; retry 0-1s")]
+    core.receive(frame(core, "message", "late"), 11.0)
+    core.eof(12.0)
+    assert (core.ending.cause, list(core.inbox)) == (Cause.AUTH_EXPIRED, ["authorized"])
+    assert core.ending.dropped_messages == 1
+
+
+def test_a_later_authorization_replaces_an_earlier_one():
+    core = opened(ping_interval=None)
+    core.authorize(10.0)
+    core.authorize(20.0)
+    core.tick(10.0)
+    assert (core.is_open, core.deadline) == (True, 20.0)
+    core.authorize(NEVER)
+    assert core.deadline == NEVER
+
+
+@pytest.mark.parametrize(("until", "cause"), [(5.0, Cause.AUTH_EXPIRED), (50.0, Cause.LIFETIME_REACHED)])
+def test_the_lifetime_and_the_authorization_each_end_a_connection(until, cause):
+    core = opened(ping_interval=None, max_lifetime=10.0)
+    core.authorize(until)
+    assert core.deadline == min(until, 10.0)
+    core.tick(core.deadline)
+    core.eof(60.0)
+    assert core.ending.cause is cause
+
+
+# -- the protocol ----------------------------------------------------------------
+
+
+def test_a_message_of_the_control_channel_is_neither_compressed_nor_counted():
+    core = connection(client=True)
+    core.say("too early")
+    assert not core.outbox.size
+    core.accept(Codec(True, deflate=PerMessageDeflate(Deflate(), client=True)), 0.0)
+    core.say("a" * 100)
+    assert sent_frames(core) == ["a" * 100]  # this peer has no decompressor
+    assert core.messages_out == 0
+    core.close(Close(1000), 1.0)
+    drain_outbox(core)
+    core.say("too late")
+    assert not core.outbox.size
+
+
+def test_only_hixie_has_no_binary_messages():
+    core = connection()
+    assert core.takes_binary()
+    core.accept(Codec(False), 0.0)
+    assert core.takes_binary()
+    old = connection()
+    old.accept(Hixie(False, None, True), 0.0)
+    assert not old.takes_binary()
+
+
+def test_a_ping_that_is_too_long_raises_even_after_the_close():
+    core = opened()
+    core.close(Close(1000), 1.0)
+    drain_outbox(core)
+    with pytest.raises(ValueError, match="125"):
+        core.ping(b"x" * 126, 2.0)
+    assert core.ping(b"x", 2.0) is None
+    assert not core.outbox.size

@@ -18,6 +18,7 @@ from endwell.errors import (
     UpgradeRequired,
 )
 from endwell.http import Accept, Headers, Request, Response
+from endwell.http.request import take_bearer
 from endwell.options import Deflate, Options
 from endwell.protocol.handshake import (
     Offer,
@@ -26,6 +27,7 @@ from endwell.protocol.handshake import (
     offer,
     wants_websocket,
 )
+from endwell.protocol.hixie import OldAccepted
 from endwell.protocol.negotiation import select_subprotocol
 from endwell.wire.deflate import PerMessageDeflate
 from endwell.wire.head import RequestReader, ResponseReader
@@ -753,5 +755,45 @@ def test_an_application_adds_fields_and_chooses_an_offered_subprotocol() -> None
     assert accepted.subprotocol == "b"
     assert accepted.response.headers.get_all("Sec-WebSocket-Protocol") == ["b"]
     assert accepted.response.headers.get_all("X") == ["1", "2"]
+    with pytest.raises(ValueError, match="does not offer the subprotocol 'c'"):
+        accepted.add(opening, Accept(subprotocol="c"))
+
+
+# --- tokens -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "selected", "answered"),
+    [("endwell.bearer", None, "endwell.bearer"), ("endwell.bearer, a", "a", "a"), ("b", None, None)],
+)
+def test_the_answer_selects_the_mark_of_tokens_if_nothing_else(
+    names: str, selected: str | None, answered: str | None
+) -> None:
+    opening = request(("Sec-WebSocket-Protocol", names))
+    take_bearer(opening)
+    accepted = accept(opening, Options(subprotocols=["a"]))
+    assert accepted.response.headers.get("Sec-WebSocket-Protocol") == answered
+    assert (accepted.subprotocol, accepted.bearer) == (selected, "bearer" in names)
+
+
+def test_the_mark_in_an_answer_is_no_subprotocol() -> None:
+    response = answer(("Sec-WebSocket-Protocol", "endwell.bearer"))
+    assert confirm(Offer(request(), SAMPLE_KEY, PLAIN, bearer=True), response).subprotocol is None
+    with pytest.raises(InvalidHandshake, match="was not offered"):
+        confirm(SAMPLE, response)
+
+
+def test_a_client_that_can_send_new_tokens_offers_the_mark_last() -> None:
+    options = PLAIN.replace(subprotocols=["chat"])
+    made = offer("a", 80, False, "/", Headers(), options, bearer=True)
+    assert made.request.headers.list_of("Sec-WebSocket-Protocol") == ["chat", "endwell.bearer"]
+
+
+def test_an_application_chooses_an_offered_subprotocol_of_hixie_75() -> None:
+    opening = Request("GET", "/", Headers([("Host", "a"), ("WebSocket-Protocol", "b")]))
+    answered = Response(101, {"WebSocket-Protocol": "a"})
+    accepted = OldAccepted(answered, "a", "hixie-75")
+    assert accepted.add(opening, Accept(subprotocol="b"))
+    assert list(accepted.response.headers) == [("WebSocket-Protocol", "b")]
     with pytest.raises(ValueError, match="does not offer the subprotocol 'c'"):
         accepted.add(opening, Accept(subprotocol="c"))

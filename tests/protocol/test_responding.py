@@ -7,8 +7,8 @@ from email.utils import formatdate
 import pytest
 
 from endwell.errors import UpgradeRequired
-from endwell.http import Headers, Request, Response
-from endwell.protocol.responding import complete, complete_head, has_body
+from endwell.http import Headers, Request, Response, set_challenge
+from endwell.protocol.responding import allows_keep_alive, complete, complete_head, has_body
 
 NOW = 784111777.0  # the example of RFC 9110 §5.6.7
 
@@ -94,3 +94,48 @@ def test_which_responses_have_a_body():
     assert has_body(Response(200), request())
     assert not has_body(Response(200), request("HEAD"))
     assert not has_body(Response(304), request())
+
+
+# --- keep-alive -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "method", "fields", "allowed"),
+    [
+        ("1.1", "GET", {}, True),
+        ("1.0", "GET", {}, False),
+        ("1.1", "GET", {"Connection": "close"}, False),
+        ("1.1", "GET", {"Connection": "x, CLOSE"}, False),
+        ("1.1", "GET", {"Connection": "keep-alive"}, True),
+        ("1.0", "GET", {"Connection": "Keep-Alive"}, True),
+        ("1.0", "GET", {"Connection": "keep-alive, close"}, False),
+        ("1.0", "GET", {"Connection": "x"}, False),
+        ("1.1", "GET", {"Upgrade": "websocket", "Connection": "Upgrade"}, False),
+        ("1.1", "CONNECT", {}, False),
+    ],
+)
+def test_a_connection_is_kept_as_its_request_says(version, method, fields, allowed):
+    assert allows_keep_alive(Request(method, "/", Headers(fields), version)) is allowed
+
+
+def test_a_request_of_hixie_76_is_the_last_one_of_its_connection():
+    last = request()
+    set_challenge(last, bytes(8))
+    assert not allows_keep_alive(last)
+
+
+@pytest.mark.parametrize(
+    ("version", "keep", "upgrade", "connection"),
+    [
+        ("1.1", True, False, None),
+        ("1.0", True, False, "keep-alive"),
+        ("1.0", True, True, "keep-alive, Upgrade"),
+        ("1.1", True, True, "Upgrade"),
+        ("1.0", False, False, "close"),
+    ],
+)
+def test_a_response_says_whether_its_connection_is_kept(version, keep, upgrade, connection):
+    response = Response(426 if upgrade else 200, {"Upgrade": "websocket"} if upgrade else {})
+    asked = Request("GET", "/", Headers(), version)
+    for answered in (complete(response, asked, NOW, keep), complete_head(response, asked, NOW, keep)):
+        assert answered.headers.get("Connection") == connection

@@ -7,6 +7,7 @@ import zlib
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from endwell.ending import Close
 from endwell.errors import InvalidData, MessageTooBig, PeerError, PolicyViolation, ProtocolError
 from endwell.options import Deflate
-from endwell.wire.codec import Codec, Event, Ping, Pong
+from endwell.wire.codec import Codec, Event, Ping, Pong, check_message
 from endwell.wire.deflate import PerMessageDeflate
 from tests.linear import takes_linear_time
 from tests.wire.peer import BINARY, CLOSE, CONTINUATION, KEY, PING, PONG, TEXT, frame, receive
@@ -829,3 +830,16 @@ def test_has_partial_message_says_whether_a_message_has_started(octets, begun):
     codec = Codec(client=False)
     receive(codec, octets)
     assert codec.has_partial_message() is begun
+
+
+@pytest.mark.parametrize("message", ["é", b"\xff", bytearray(b"x"), array.array("H", [1])])
+def test_a_message_that_can_be_sent_passes_the_check(message: Any) -> None:
+    check_message(message)
+
+
+@pytest.mark.parametrize(
+    ("message", "error"), [("\ud800", UnicodeEncodeError), (5, TypeError), (None, TypeError)]
+)
+def test_a_message_that_cannot_be_sent_is_refused(message: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        check_message(message)

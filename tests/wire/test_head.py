@@ -899,3 +899,38 @@ def test_a_change_of_the_fields_of_one_request_does_not_show_in_the_next() -> No
 )
 def test_plain_fields_ask_for_nothing_of_the_connection(line: bytes, plain: bool) -> None:
     assert is_plain(read_request(request(line)).headers) is plain
+
+
+# --- tokens -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_a_token_in_the_subprotocols_is_read_and_removed(size: int) -> None:
+    data = request(b"Upgrade: websocket", b"Sec-WebSocket-Protocol: chat, endwell.bearer, bearer.c2VjcmV0")
+    reader, read = RequestReader(OPTIONS), None
+    for at in range(0, len(data), size):
+        read = reader.receive(data[at : at + size])
+    assert read is not None
+    assert (read.bearer, read.headers["Sec-WebSocket-Protocol"]) == ("secret", "chat")
+
+
+def test_the_mark_in_another_field_is_no_offer() -> None:
+    read = read_request(request(b"X: endwell.bearer, bearer.c2VjcmV0", b"Upgrade: websocket"))
+    assert read.bearer is None
+    assert read.headers["X"] == "endwell.bearer, bearer.c2VjcmV0"
+
+
+def test_a_malformed_token_is_refused_without_showing_it() -> None:
+    with pytest.raises(BadRequest, match="printable ASCII") as refused:
+        read_request(
+            request(b"Upgrade: websocket", b"Sec-WebSocket-Protocol: endwell.bearer, bearer.c2VjcmV0IA")
+        )
+    assert "secret" not in repr(refused.value)
+
+
+def test_a_repeated_request_over_tls_is_secure_too() -> None:
+    reader = RequestReader(OPTIONS, None, True)
+    for _ in range(2):
+        read = reader.receive(request(b"X: 1"))
+        assert read is not None
+        assert read.secure

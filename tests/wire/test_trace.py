@@ -13,7 +13,9 @@ from endwell.protocol.hixie import OldAccepted
 from endwell.protocol.negotiation import Accepted
 from endwell.wire.codec import Codec
 from endwell.wire.deflate import PerMessageDeflate
+from endwell.wire.frames import CONTINUATION, TEXT, build
 from endwell.wire.trace import TracedCodec, TracedHixie, TracedHybi03, trace_request, trace_response
+from tests.wire.peer import receive
 
 
 @pytest.fixture
@@ -102,6 +104,46 @@ def test_the_heads_are_logged_without_credentials(caplog):
     assert "< Location: wss://example.org/?token=..." in lines
     assert r"> X: a\xa0b" in lines
     assert "secret" not in str(lines)
+
+
+def test_a_payload_that_is_read_into_its_room_is_logged(lines):
+    message = b"abcd" * 10_000
+    data = Codec(True).message(message)
+    messages, error = receive(TracedCodec(False), data[:20], data[20:], into_room=True)
+    assert (messages, error) == ([message], None)
+    assert lines() == [f"< BINARY {'61626364' * 16}... (40000 bytes)"]
+
+
+# --- tokens ----------------------------------------------------------------
+
+
+def test_the_subprotocols_are_logged_without_a_token(caplog):
+    caplog.set_level(logging.DEBUG, "endwell.wire.handshake")
+    for value in ("chat, endwell.bearer, bearer.c2VjcmV0", "chat"):
+        trace_request(Request("GET", "/", Headers({"Sec-WebSocket-Protocol": value})))
+    fields = [record.getMessage() for record in caplog.records if "Protocol" in record.getMessage()]
+    assert fields == ["> Sec-WebSocket-Protocol: ...", "> Sec-WebSocket-Protocol: chat"]
+
+
+def test_a_new_token_is_logged_without_its_value(lines):
+    client, server = TracedCodec(True), TracedCodec(False)
+    data = client.control(TEXT, b"\x1abearer secret")
+    server.feed(bytearray(data), len(data), [])
+    assert lines() == [f"{arrow} TEXT '\\x1abearer '... (14 bytes)" for arrow in "><"]
+
+
+def test_what_may_hide_a_token_is_logged_without_its_payload(lines):
+    server = TracedCodec(False, None, PerMessageDeflate(Deflate(), False))
+    server.discreet = True
+    compressed = Codec(True, None, PerMessageDeflate(Deflate(), True)).message("a secret " * 20)
+    parts = build(TEXT, b"\x1abea", True, fin=False) + build(CONTINUATION, b"rer secret", True)
+    messages = []
+    server.feed(bytearray(compressed + parts), len(compressed + parts), messages)
+    assert messages == ["a secret " * 20, "\x1abearer secret"]
+    (first, *others) = lines()
+    assert first.startswith("< TEXT (")
+    assert first.endswith(" bytes, compressed)")
+    assert others == [r"< TEXT '\x1abea' (4 bytes, to be continued)", "< CONTINUATION (10 bytes)"]
 
 
 def opened(version, client):
