@@ -15,6 +15,7 @@ from pathlib import Path
 from endwell.client.retry import RetryPolicy, StopReason, retry_of_status
 from endwell.codes import RANGES, CloseCode, CodeRange, Retry
 from endwell.ending import Cause
+from endwell.metrics.families import DURATION_BUCKETS, FAMILIES, LATENCY_BUCKETS
 from endwell.options import option_table
 from endwell.protocol.closing import IGNORED, TABLE, Cue, Do, State
 
@@ -139,12 +140,38 @@ def retry() -> str:
     )
 
 
+def metrics() -> str:
+    """The metrics."""
+    rows = [
+        (
+            f"`{each.name}{'_total' if each.kind == 'counter' else ''}`",
+            each.kind,
+            ", ".join(each.labels) or "-",
+            each.text,
+        )
+        for each in FAMILIES
+    ]
+    durations, latencies = (
+        ", ".join(f"{limit:g}" for limit in buckets) for buckets in (DURATION_BUCKETS, LATENCY_BUCKETS)
+    )
+    return (
+        "# Metrics\n\n"
+        f"{MADE.format(source='src/endwell/metrics/families.py')}"
+        "What `server.metrics`, the page of `server.metrics_page()` and `--metrics-port` have:\n"
+        "[metrics](../howto/metrics.md).\n\n"
+        f"{table(('name', 'type', 'labels', 'meaning'), rows)}\n"
+        f"Upper limits of the buckets, in seconds. Durations: {durations}.\n"
+        f"Latencies: {latencies}.\n"
+    )
+
+
 PAGES = {
     "closing.md": closing,
     "codes.md": codes,
     "causes.md": causes,
     "options.md": options,
     "retry.md": retry,
+    "metrics.md": metrics,
 }
 
 

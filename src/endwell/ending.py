@@ -12,7 +12,7 @@ from typing import Any
 
 from .codes import CloseCode, Retry, describe
 
-__all__ = ["MAX_REASON", "Cause", "Close", "Ending", "Initiator", "TcpEnd"]
+__all__ = ["MAX_REASON", "Cause", "Close", "Ending", "Initiator", "TcpEnd", "code_of"]
 
 #: Maximum number of bytes in the reason of a Close: a control frame has at most 125 (RFC 6455 §5.5).
 MAX_REASON = 123
@@ -191,6 +191,18 @@ class Close:
         return f"{self.code}{name}" + (f" {self.reason!r}" if self.reason else "") + not_transmitted
 
 
+def code_of(first: Close | None) -> int:
+    """The code of a connection whose first Close is ``first``; see :attr:`Ending.code`."""
+    if first is None:
+        return _ABNORMAL_CLOSURE
+    return _NO_STATUS_RCVD if first.code is None or first.not_transmitted else first.code
+
+
+# Not looked up in the enum for each ending.
+_ABNORMAL_CLOSURE = CloseCode.ABNORMAL_CLOSURE
+_NO_STATUS_RCVD = CloseCode.NO_STATUS_RCVD
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     """How and why a connection ended.
@@ -282,10 +294,7 @@ class Ending:
         1006 if there was no Close frame. 1005 if it had no code, or if the protocol could not transmit the
         code (hixie-76).
         """
-        first = self._first
-        if first is None:
-            return CloseCode.ABNORMAL_CLOSURE
-        return CloseCode.NO_STATUS_RCVD if first.code is None or first.not_transmitted else first.code
+        return code_of(self._first)
 
     @property
     def reason(self) -> str:

@@ -192,9 +192,12 @@ def _is_host(host: str, name: str) -> bool:
 # --- proxies ---------------------------------------------------------------
 
 
-def check_proxies(proxies: Sequence[str]) -> Sequence[str]:
-    """Check the option `proxy_headers`, and return it as a tuple. Raises TypeError and ValueError."""
-    checked = check_strings("proxy_headers", proxies)
+def check_proxies(proxies: Sequence[str], name: str = "proxy_headers") -> Sequence[str]:
+    """Check the option `proxy_headers` or another one like it, and return it as a tuple.
+
+    Raises TypeError and ValueError.
+    """
+    checked = check_strings(name, proxies)
     for text in checked:
         if text == "unix":
             continue
@@ -202,7 +205,7 @@ def check_proxies(proxies: Sequence[str]) -> Sequence[str]:
             ip_network(text)
         except ValueError as exc:
             raise ValueError(
-                f'proxy_headers must be addresses or networks, such as ["10.0.0.0/8", "::1"], or "unix"; {exc}'
+                f'{name} must be addresses or networks, such as ["10.0.0.0/8", "::1"], or "unix"; {exc}'
             ) from None
     return checked
 

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from endwell import Server
+from endwell.metrics.meter import Meter
 from endwell.server.observers import Observers
 from tests.http1 import asked, request_of
 from tests.pair import nothing_left_behind, until
@@ -122,7 +123,7 @@ def test_a_coroutine_function_is_no_observer():
     async def callback(*_):
         pass
 
-    observers = Observers()
+    observers = Observers(Meter())
     for add in (observers.add_open, observers.add_close, observers.add_refused):
         with pytest.raises(TypeError, match="must be a plain function"):
             add(callback)

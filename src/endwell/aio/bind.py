@@ -14,7 +14,7 @@ from typing import Any
 from ..wire.authority import join_authority
 from .loop import check_system, memory_of
 
-__all__ = ["MAX_LOGGED", "adopt", "bind", "format_address", "format_peer", "unlink"]
+__all__ = ["MAX_LOGGED", "adopt", "bind", "check_port", "format_address", "format_peer", "unlink"]
 
 #: Connections that the kernel queues until they are accepted.
 BACKLOG = 1024
@@ -25,10 +25,12 @@ def bind(
     port: int,
     unix_path: str | os.PathLike[str] | None,
     unix_mode: int | None = None,
+    shared: bool = False,
 ) -> list[_socket.socket]:
     """Return listening sockets on every address of ``host`` (None: all interfaces), or on a Unix path.
 
-    Port 0 lets the system choose a port, the same one for all addresses. Raises OSError.
+    Port 0 lets the system choose a port, the same one for all addresses. With ``shared``, other processes of the
+    same user may listen on the port, too. Raises OSError.
     """
     check_system()
     if unix_path is not None:
@@ -37,11 +39,7 @@ def bind(
         return [_bind_unix(os.fsdecode(unix_path), unix_mode)]
     if unix_mode is not None:
         raise ValueError("unix_mode is given without unix_path")
-    # getaddrinfo() takes more: the name of a service, and 70000 as 4464.
-    if isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"port must be a number, not {port!r}")
-    if not 0 <= port <= 65535:
-        raise ValueError(f"port must be between 0 and 65535, not {port}")
+    check_port(port)
     hosts = _hosts(host)
     if (memory := _memory()) is not None:
         return memory.listen(hosts, port)  # type: ignore[no-any-return]
@@ -56,6 +54,8 @@ def bind(
                 sock = _socket.socket(family, kind, proto)
                 socks.append(sock)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if shared:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 # An accepted connection inherits it.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if family == socket.AF_INET6:
@@ -70,6 +70,14 @@ def bind(
             sock.close()
         raise
     return socks
+
+
+def check_port(port: int, lowest: int = 0) -> None:
+    """Raise TypeError or ValueError for what is no port. getaddrinfo() takes a name of a service, and 70000 as 4464."""
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port must be a number, not {port!r}")
+    if not lowest <= port <= 65535:
+        raise ValueError(f"port must be between {lowest} and 65535, not {port}")
 
 
 def _memory() -> Any:

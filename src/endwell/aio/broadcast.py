@@ -90,6 +90,9 @@ def deliver(targets: list[WebSocket], message: str | Buffer, slow: Slow) -> Broa
         if corked:
             # One callback for all of them. The other streams have a scheduled uncork already.
             corked[0].loop.call_soon(_uncork, corked)
+    for ws in lagging:
+        if ws._counter is not None:
+            ws._counter.lagged(slow)
     if slow != "skip":
         _treat(lagging, message, frames, slow == "close")
     sent = len(targets) - len(lagging) - len(unable) - gone

@@ -6,11 +6,14 @@ import inspect
 import logging
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..ending import Ending
 
-__all__ = ["Observer", "call_back", "check_arguments", "check_callback", "check_returned"]
+if TYPE_CHECKING:
+    from ..protocol.connection import Connection
+
+__all__ = ["Counter", "Observer", "call_back", "check_arguments", "check_callback", "check_returned"]
 
 logger = logging.getLogger("endwell")
 
@@ -20,6 +23,19 @@ class Observer(Protocol):
 
     def ended(self, ws: Any, ending: Ending) -> None:
         """A connection has ended. Must not raise."""
+
+
+class Counter(Protocol):
+    """What counts the connections of a route."""
+
+    def ended(self, core: Connection, /) -> None:
+        """A connection has ended. Must not raise."""
+
+    def answered(self, latency: float, /) -> None:
+        """A ping was answered after ``latency`` seconds. Must not raise."""
+
+    def lagged(self, slow: str, /) -> None:
+        """A connection was slow when a broadcast came, and was treated according to ``slow``. Must not raise."""
 
 
 def check_callback(callback: object) -> None:

@@ -19,6 +19,7 @@ cdef class Reactor:
     cdef dict _alarms
     cdef dict _timers
     cdef object _stall_detector
+    cdef readonly double seconds_stalled
 
     cpdef enter(self, bint watches=*)
     cpdef leave(self)

@@ -63,6 +63,8 @@ class Reactor:
         self._alarms: dict[int, set[Driver]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._stall_detector = StallDetector(loop)
+        #: Seconds for which the loop was stalled, in total.
+        self.seconds_stalled = 0.0
 
     def enter(self, watches: bool = True) -> None:
         """Add a connection. Raises OSError if there is no file descriptor left for the epoll instance.
@@ -172,6 +174,7 @@ class Reactor:
 
     def _stalled(self, since: float, seconds: float) -> None:
         now = monotonic()
+        self.seconds_stalled += seconds
         # A driver without an alarm has no deadline. All drivers are informed before any alarm runs: those
         # that are due have only been scheduled.
         for drivers in self._alarms.values():

@@ -32,6 +32,7 @@ cdef class WebSocket:
     cdef public dict _pings
     cdef readonly list _callbacks
     cdef tuple _observers
+    cdef readonly object _counter
     cdef public tuple _created_at
 
     cpdef _answer_later(self)
@@ -43,6 +44,9 @@ cdef class WebSocket:
 
 cpdef begin_close(WebSocket ws, cause, code, reason=*)
 cpdef observe(WebSocket ws, tuple observers)
+cpdef count(WebSocket ws, counter)
+@cython.locals(ws=WebSocket, core=Connection, row=list)
+cpdef add_traffic(connections, dict sums)
 cpdef close_for(WebSocket ws, cause, code, reason=*)
 @cython.locals(core=Connection)
 cpdef end_delivery(WebSocket ws, cause, code, reason)

@@ -7,7 +7,7 @@ import _socket
 import asyncio
 import logging
 import warnings
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextvars import Context, copy_context
 from datetime import datetime
 from typing import Any, cast
@@ -26,7 +26,7 @@ from . import coroutines
 from .alive import Alive
 from .authorization import deadline_of
 from .awaiting import DONE, Receive, Slot
-from .callbacks import Observer, call_back, check_callback
+from .callbacks import Counter, Observer, call_back, check_callback
 from .driver import Driver
 from .flag import Flag
 from .quiescence import Quiescence
@@ -35,9 +35,11 @@ from .syscalls import monotonic, thread_ident
 
 __all__ = [
     "WebSocket",
+    "add_traffic",
     "begin_close",
     "bytes_sent",
     "close_for",
+    "count",
     "deliver_to",
     "end_delivery",
     "last_message_at",
@@ -128,6 +130,8 @@ class WebSocket:
         self._callbacks: list[tuple[Callable[[Ending], object], Context]] | None = None
         #: Told of the end before the callbacks. Many connections may have the same tuple.
         self._observers: tuple[Observer, ...] = ()
+        #: Counts the connections of the route.
+        self._counter: Counter | None = None
         #: For a client: the file and the line that opened the connection.
         self._created_at: tuple[str, int] | None = None
         if among is not None:
@@ -569,6 +573,8 @@ class WebSocket:
             self._answer_later()
         if core.answered:
             for payload, latency in core.answered:
+                if self._counter is not None:
+                    self._counter.answered(latency)
                 waiter = None if self._pings is None else self._pings.get(payload)
                 if waiter is not None and not waiter.done():
                     waiter.set_result(latency)
@@ -610,6 +616,8 @@ class WebSocket:
         for waiter in self._pings.values() if self._pings else ():
             if not waiter.done() and self.ending is not None:
                 waiter.set_exception(ConnectionClosed.of(self.ending))
+        if self._counter is not None:
+            self._counter.ended(self._core)
         for observer in self._observers:
             assert self._core.ending is not None
             observer.ended(self, self._core.ending)
@@ -642,6 +650,24 @@ def observe(ws: WebSocket, observers: tuple[Observer, ...]) -> None:
     """
     ws._guard("observe")
     ws._observers = (*ws._observers, *observers) if ws._observers else observers
+
+
+def count(ws: WebSocket, counter: Counter) -> None:
+    """Have ``counter`` count an open connection: its pings and its end."""
+    ws._counter = counter
+
+
+def add_traffic(connections: Iterable[WebSocket], sums: dict[str | None, list[float]]) -> None:
+    """Add to ``sums[route]``: open connections, closing ones, and messages and bytes, each in and out."""
+    for ws in connections:
+        core = ws._core
+        row = sums.get(ws._request.route)
+        if row is not None:
+            row[0 if core.is_open else 1] += 1
+            row[2] += core.messages_in
+            row[3] += core.messages_out
+            row[4] += core.bytes_in
+            row[5] += core.count_bytes_out()
 
 
 def close_for(ws: WebSocket, cause: Cause, code: int, reason: str = "") -> Coroutine[Any, Any, Ending]:

@@ -20,7 +20,7 @@ from ..server.process.reload import check_installed
 from ..server.process.worker import is_worker
 from ..server.run import Listen, supervise
 from ..server.run import run as run_server
-from ..wire.authority import join_authority
+from ..wire.authority import join_authority, parse_authority
 from .address import DEFAULT_HOST, add_address, cannot_listen, positive, refuse_together, unix_path
 from .bus import add_bus, check_bus
 from .lines import AccessLog, EndingLog, Lines
@@ -78,6 +78,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         metavar="N",
         help="add a random number up to N to --limit-max-requests, so that workers are not replaced together",
     )
+    _add_metrics(parser)
     add_bus(parser)
     _add_reload(parser)
     _add_log(parser)
@@ -86,6 +87,15 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     _add_drain(parser)
     add_aliases(parser)
     parser.set_defaults(run=run)
+
+
+def _add_metrics(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--metrics-port",
+        type=_metrics_address,
+        metavar="[HOST:]PORT",
+        help="serve metrics for Prometheus on this port, at /metrics (default of HOST: 127.0.0.1)",
+    )
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
@@ -326,6 +336,11 @@ def _server(args: argparse.Namespace) -> Server:
 def _configured(found: Any, args: argparse.Namespace) -> Server:
     application = not isinstance(found, Server)
     options = options_of(args, application=application)
+    server = found if isinstance(found, Server) else Server(_replace(Options(), options), bus=args.bus)
+    if args.metrics_port is not None:
+        host, port = args.metrics_port
+        # To all who reach the port, because clients of the application do not.
+        server.metrics_page(host=host, port=port, allow=None)
     if isinstance(found, Server):
         if args.bus:
             choose_bus(found.rooms, args.bus)
@@ -334,9 +349,22 @@ def _configured(found: Any, args: argparse.Namespace) -> Server:
                 raise ValueError(f"--{option.replace('_', '-')} is for an ASGI application, not for a Server")
         found.options = _replace(found.options, options)
         return found
-    server = Server(_replace(Options(), options), bus=args.bus)
     server.mount("/", found, lifespan=args.lifespan or "auto", root_path=args.root_path or "/")
     return server
+
+
+def _metrics_address(text: str) -> tuple[str, int]:
+    """The address of --metrics-port."""
+    host, port = DEFAULT_HOST, None
+    if text.isdigit():
+        text = f"{DEFAULT_HOST}:{text}"
+    try:
+        host, port = parse_authority(text)
+    except ValueError:
+        pass
+    if not port:
+        raise argparse.ArgumentTypeError(f"must be a port, or HOST:PORT, not {text!r}")
+    return host, port
 
 
 def _replace(options: Options, changes: dict[str, Any]) -> Options:

@@ -33,6 +33,8 @@ cdef class Closing(Liveness):
     cdef readonly bint half_close
     cdef readonly bint abort
     cdef readonly object received
+    cdef readonly object cause
+    cdef readonly object initiator
     cdef public bint connected
     cdef public Receiver receiver
     cdef readonly Py_ssize_t messages_in
@@ -51,14 +53,17 @@ cdef class Closing(Liveness):
     cdef double _opened_at
     cdef double _began_at
     cdef double _ended_at
-    cdef object _cause
-    cdef object _initiator
     cdef object _exception
     cdef tuple _last_cue
     cdef object _ending
 
     cdef _init_closing(self, bint client, options, double now, double opened_at)
     cpdef bint wants_write(self)
+    cpdef Py_ssize_t count_bytes_out(self)
+    cpdef int end_code(self) except -1
+    cpdef int end_clean(self) except -2
+    cpdef double seconds_open(self)
+    cpdef Py_ssize_t unsent_bytes(self)
     cpdef end_for(self, verdict, double now)
     cpdef time_up(self, double now)
     @cython.locals(row=Row, is_open=cython.bint)

@@ -23,7 +23,7 @@ from enum import Enum
 from itertools import product
 
 from ..advice import RetryAdvice
-from ..ending import Cause, Close, Ending, Initiator, TcpEnd
+from ..ending import Cause, Close, Ending, Initiator, TcpEnd, code_of
 from ..errors import PeerError
 from ..options import Options
 from ..wire.codec import Codec
@@ -285,8 +285,9 @@ class Closing(Liveness):
         self._opened_at = opened_at
         self._began_at = now
         self._ended_at = 0.0
-        self._cause: Cause | None = None
-        self._initiator = _LOCAL
+        #: The cause of the ending, once it is known, and who began it.
+        self.cause: Cause | None = None
+        self.initiator = _LOCAL
         self._exception: BaseException | None = None
         # The last cue and its exception, which determine `Ending.tcp`.
         self._last_cue = _NO_CUE
@@ -296,35 +297,66 @@ class Closing(Liveness):
     @property
     def bytes_out(self) -> int:
         """Number of bytes sent after the opening handshake."""
+        return self.count_bytes_out()
+
+    def count_bytes_out(self) -> int:
+        """:attr:`bytes_out`."""
         return max(0, self.outbox.bytes_sent)
 
     @property
     def ending(self) -> Ending | None:
         """The `Ending` of the connection, computed at the first access after the end; None before."""
         if self._ending is None and self.over:
-            assert self._cause is not None
-            sent = self._sent if not self.outbox.size else None
-            clean = self.received is not None and sent is not None
+            assert self.cause is not None
+            clean = self.end_clean()
             self._ending = Ending(
-                cause=self._cause,
-                initiator=self._initiator,
-                clean=clean if self._codec is None or self._codec.has_close else None,
+                cause=self.cause,
+                initiator=self.initiator,
+                clean=None if clean < 0 else clean > 0,
                 received=self.received,
-                sent=sent,
+                sent=self._sent if not self.outbox.size else None,
                 tcp=tcp_end_of(*self._last_cue) if self.connected else TcpEnd.NONE,
                 exception=self._exception,
                 opened_at=self._opened_at,
-                duration=self._ended_at - self._began_at,
+                duration=self.seconds_open(),
                 messages_in=self.messages_in,
                 messages_out=self.messages_out,
                 bytes_in=self.bytes_in,
                 bytes_out=self.bytes_out,
-                unsent_bytes=max(0, self.outbox.size - self._close_size),
+                unsent_bytes=self.unsent_bytes(),
                 dropped_messages=self.dropped_messages,
                 latency=self.latency,
                 stalled=self.seconds_stalled(),
             )
         return self._ending
+
+    def end_code(self) -> int:
+        """:attr:`Ending.code` without making the `Ending`.
+
+        To make it costs more than everything else at the end of a connection. This and the following methods are for
+        what counts the ends.
+        """
+        sent = self._sent if not self.outbox.size else None
+        received = self.received
+        first = (sent or received) if self.initiator is _LOCAL else (received or sent)
+        if first is None or first.code is None or first.not_transmitted:
+            return code_of(first)
+        return first.code  # without the call, for almost all connections
+
+    def end_clean(self) -> int:
+        """:attr:`Ending.clean`: 1 for true, 0 for false, -1 for None."""
+        if self._codec is not None and not self._codec.has_close:
+            return -1
+        return self.received is not None and self._sent is not None and not self.outbox.size
+
+    def seconds_open(self) -> float:
+        """Seconds from the opening handshake to the end."""
+        return self._ended_at - self._began_at
+
+    def unsent_bytes(self) -> int:
+        """Number of bytes that were queued and not sent at the end, without those of the Close."""
+        unsent = self.outbox.size - self._close_size
+        return max(0, unsent)
 
     # -- cues -----------------------------------------------------------------
 
@@ -371,7 +403,7 @@ class Closing(Liveness):
         """Client: the opening handshake failed."""
         self.cue(_WE_CLOSE, now, cause, exc)
         if initiator is not None:
-            self._initiator = initiator
+            self.initiator = initiator
 
     def wants_write(self) -> bool:
         """Whether the outbox has data that can still be sent."""
@@ -406,9 +438,9 @@ class Closing(Liveness):
         is_open = row.state is _OPEN or row.state is _ANSWERING
         if self.is_open and not is_open and self.receiver is not None:
             self.receiver.last_call()
-        if self._cause is None and cause is not None:
-            self._cause = cause
-            self._initiator = cause.initiator
+        if self.cause is None and cause is not None:
+            self.cause = cause
+            self.initiator = cause.initiator
         self._exception = self._exception or exception
         self.state = row.state
         self.is_open = is_open

@@ -47,6 +47,8 @@ class Bus(ABC):
     The rooms of each process call these methods, for each room in the order of the calls.
     """
 
+    #: What kind of bus it is, for metrics.
+    name = "other"
     #: Whether it connects several processes.
     is_shared = True
     #: Whether it counts the connections of all processes, by :meth:`reserve`. Otherwise the limit of their number
@@ -62,6 +64,11 @@ class Bus(ABC):
     def disconnections(self) -> int:
         """How often the other processes could no longer be reached."""
         return 0
+
+    @property
+    def lag(self) -> float:
+        """Seconds that the last message of this process to itself took; 0 if it is not known."""
+        return 0.0
 
     @abstractmethod
     async def start(self, receiver: Receiver) -> None:

@@ -62,6 +62,11 @@ class FollowingBus(Bus):
         """See :attr:`Bus.disconnections`."""
         return self._link.disconnections
 
+    @property
+    def lag(self) -> float:
+        """See :attr:`Bus.lag`."""
+        return self._link.lag
+
     # -- what a subclass knows -----------------------------------------------------
 
     @abstractmethod

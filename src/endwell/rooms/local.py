@@ -17,6 +17,7 @@ __all__ = ["LocalBus"]
 class LocalBus(Bus):
     """Connects no other process. Its methods do not wait."""
 
+    name = "local"
     is_shared = False
 
     def __init__(self, max_history: int, max_known_rooms: int = MAX_KNOWN_ROOMS) -> None:

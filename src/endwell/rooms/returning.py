@@ -67,6 +67,9 @@ class ReturningLink(ABC):
         self._problem = "not connected yet"
         #: The number of the last canary that was sent, and of the last one that was heard.
         self._canaries = [0, 0]
+        self._canary_at = 0.0
+        #: Seconds that the last canary took that was heard; 0 before.
+        self.lag = 0.0
 
     async def start(self) -> None:
         """Begin to connect; returns when connected, or after :data:`WAIT_TIME`."""
@@ -137,6 +140,12 @@ class ReturningLink(ABC):
     def _send_canary(self, number: int) -> None:
         """Publish a canary."""
 
+    def _canary_heard(self, number: int) -> None:
+        """A canary of this connection has come back."""
+        self._canaries[1] = number
+        if number == self._canaries[0]:
+            self.lag = self._loop.time() - self._canary_at
+
     async def _beat(self) -> None:
         """Publish a canary at intervals. Their number counts, not the time, in which this loop may stand still."""
         due = self._loop.time()
@@ -146,6 +155,7 @@ class ReturningLink(ABC):
                 seconds = CANARY_INTERVAL * MAX_UNHEARD
                 raise _Deaf(f"what this process publishes is not heard for {seconds:g} s")
             self._canaries[0] = sent + 1
+            self._canary_at = self._loop.time()
             self._send_canary(sent + 1)
             # Timers are late on a busy machine, and the sum of eight delays would count.
             now = self._loop.time()

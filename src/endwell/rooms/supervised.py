@@ -39,6 +39,8 @@ class SupervisorBus(Bus, asyncio.Protocol):
     The numbers and the history are in the supervisor's process, so they outlive every worker.
     """
 
+    name = "supervisor"
+
     def __init__(self, sock: socket.socket, *, can_reserve: bool = True) -> None:
         self._sock = sock
         self.can_reserve = can_reserve

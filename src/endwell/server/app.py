@@ -6,12 +6,12 @@ from __future__ import annotations
 import _socket
 import os
 import ssl as tls
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack
 
-from ..aio.bind import bind, format_address
+from ..aio.bind import bind, check_port, format_address
 from ..aio.broadcast import BroadcastReport, Slow
 from ..aio.callbacks import check_arguments
 from ..aio.exchange import Exchange
@@ -23,6 +23,8 @@ from ..asgi.lifespan import Lifespan, LifespanMode
 from ..ending import Ending
 from ..http import Request, Response
 from ..limit import Limit
+from ..matching import check_proxies
+from ..metrics.meter import Meter
 from ..options import OptionKeywords, Options, check_keywords
 from ..rooms.rooms import Rooms, choose_bus, end_graces
 from ..sync.portal import Portal
@@ -38,6 +40,7 @@ from .drain.shed import ShedRun, check_shed
 from .drain.timetable import Drain, DrainKeywords
 from .files import browser_module, slash, static
 from .lifespan import start, stop
+from .metering import Metering
 from .mounts import Mount, check_max_body, check_prefix
 from .observers import Observers
 from .process.options import ProcessOptions
@@ -130,12 +133,16 @@ class Server:
         if url := bus if bus is not None else os.environ.get("ENDWELL_BUS"):
             choose_bus(self.rooms, url)
         self._router = Router()
-        self._observers = Observers()
+        meter = Meter()
+        self._observers = Observers(meter)
         self._dispatcher = Dispatcher(
             (options or Options()).replace(**keywords), self._router, self._observers, max_threads
         )
         #: The connections that are open or closing.
         self.connections: set[WebSocket] = self._dispatcher.connections
+        self._metering = Metering(meter, self.connections, self.rooms, lambda: self._drain_run)
+        #: The servers of the pages that have their own port, and its address.
+        self._pages: list[tuple[Server, str, int]] = []
         self._drain_callbacks: list[Callable[[Drain], object]] = []
         self._shed_run: ShedRun | None = None
         self._revocations = Revocations(self.connections)
@@ -393,6 +400,71 @@ class Server:
             return Response(503, body=b"not ready: the bus of the rooms is not connected")
 
         self._router.add("http", path, answer, any_host=True)
+
+    @property
+    def metrics(self) -> dict[str, list[dict[str, object]]]:
+        """The counts of :meth:`metrics_page`, of all workers: for each name, rows with ``labels`` and ``value``."""
+        return self._metering.snapshot()
+
+    def metrics_page(  # size: most of it is documentation
+        self,
+        path: str = "/metrics",
+        *,
+        allow: Sequence[str] | None = ("127.0.0.0/8", "::1", "unix"),
+        host: str = "127.0.0.1",
+        port: int | None = None,
+    ) -> None:
+        """Serve a page for Prometheus: connections, endings by cause, messages, durations and more.
+
+        The page has the counts of all workers, also of those that have exited. A scraper that asks for
+        OpenMetrics gets it. The values of the labels are bounded, whatever peers send. What open connections of
+        other workers have sent and received is at most 2 s old. Hooks of :meth:`process_request` run for the page
+        unless it has its own port.
+
+        Args:
+            path: The path. Default: ``/metrics``.
+            allow: Addresses and networks of the peers that get the page, and ``"unix"`` for those of a Unix
+                socket; others get 403. It is the address of the connection: behind a proxy on the same
+                machine, that of the proxy, unless ``proxy_headers`` names the proxy. Default: this machine.
+                None: all.
+            host: The address of the page's own port. Default: ``"127.0.0.1"``.
+            port: Serve the page on this TCP port, in plain HTTP, and not on the addresses of the server. It answers
+                during a drain, too. Workers share the port. Default: None.
+
+        Raises:
+            ValueError: The path is malformed or in use, ``allow`` has something that is no network, or ``port`` is
+                not between 1 and 65535.
+            TypeError: ``allow`` is no sequence of strings, or ``port`` no number.
+
+        Example:
+            ```python
+            from endwell import Server
+
+            server = Server()
+            server.metrics_page(allow=["127.0.0.1", "10.0.0.0/8"])
+            ```
+        """
+        networks = None if allow is None else check_proxies(allow, "allow")
+
+        async def answer(request: Request) -> Response:
+            return self._metering.page(request, networks)
+
+        if port is None:
+            self._router.add("http", path, answer, any_host=True)
+            return
+        check_port(port, 1)
+        page = Server(compression=None)
+        page._router.add("http", path, answer, any_host=True)
+        self._pages.append((page, host, port))
+
+    @asynccontextmanager
+    async def _serving_pages(self) -> AsyncIterator[None]:
+        """Serve the pages that have their own port, while the block runs."""
+        async with AsyncExitStack() as stack:
+            for page, host, port in self._pages:
+                listen = partial(bind, host, port, None, shared=self._metering.is_shared)
+                await stack.enter_async_context(page._serve_on(listen, None))
+            yield
 
     def mount(  # size: most of it is documentation
         self,
@@ -767,7 +839,7 @@ class Server:
             async with connected(self.sessions, self.rooms), self._revocations.connected(self.rooms):
                 await start(self._start_callbacks, self._dispatcher.threads)
                 try:
-                    async with self._listening(listen, ssl, plan, should_defer):
+                    async with self._serving_pages(), self._listening(listen, ssl, plan, should_defer):
                         yield self
                 finally:
                     await stop(
@@ -798,6 +870,7 @@ class Server:
         if places is not None:
             listener.share(places)
         self._listener = listener
+        self._metering.begin(listener)
         self.draining = listener.stopping
         self._portal = Portal.of(listener.loop)
         self._dispatcher.begin()
@@ -808,6 +881,7 @@ class Server:
             try:
                 await self.drain(plan)
             finally:
+                self._metering.end()
                 self._dispatcher.threads.dismiss()
                 self._listener = self._portal = None
                 listener.close()

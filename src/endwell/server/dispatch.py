@@ -62,6 +62,7 @@ class Dispatcher:
         self.router = router
         self.mounts = Mounts(self)
         self._observers = observers
+        self._meter = observers.meter
         self.threads = HandlerThreads(max_threads)
         #: How fast WebSockets may open.
         self.opening_limits: list[Limit] = []
@@ -418,6 +419,7 @@ class Dispatcher:
             renewing.attach(ws)
         if said is not None and (said.until is not None or said.subject is not None):
             ws.authorize(until=said.until, subject=said.subject)
+        self._meter.opened(ws, route.pattern)
         handler_ws = self.threads.blocking(ws) if route.blocking else ws
         handler = route.handler
         observers = self._observers
@@ -433,6 +435,7 @@ class Dispatcher:
     def observe(self, ws: WebSocket) -> None:
         """Call the ``on_open`` callbacks for an open connection, and register the ``on_close`` callbacks."""
         observers = self._observers
+        self._meter.opened(ws, ws.request.route)
         if observers.open_callbacks:
             self._context.run(observers.opened, ws)
         if observers.close_callbacks:

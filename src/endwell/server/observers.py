@@ -10,6 +10,7 @@ from ..aio.bind import MAX_LOGGED, format_peer
 from ..aio.callbacks import check_arguments, check_callback, check_returned
 from ..ending import Ending
 from ..http import Request
+from ..metrics.meter import Meter
 
 __all__ = ["MAX_LOGGED", "Observers", "Refused"]
 
@@ -26,10 +27,12 @@ class Observers:
     An exception in a callback is logged.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter) -> None:
         self.open_callbacks: list[Opened] = []
         self.close_callbacks: list[Ended] = []
         self._refused_callbacks: list[Refused] = []
+        #: Counts the connections and the refused requests.
+        self.meter = meter
 
     def add_open(self, callback: Opened) -> None:
         """Register ``callback(ws)``."""
@@ -71,6 +74,7 @@ class Observers:
 
     def refused(self, request: Request | None, status: int, reason: str) -> None:
         """A request is refused."""
+        self.meter.refused(status)
         for callback in self._refused_callbacks:
             try:
                 check_returned(callback(request, status, reason), callback)

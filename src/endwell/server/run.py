@@ -20,16 +20,18 @@ from ..aio.exchange import Exchange
 from ..aio.loop import check_system, loop_factory
 from ..aio.syscalls import monotonic
 from ..errors import StartupFailed
+from ..metrics.table import Table
 from ..rooms.options import RoomLimits
 from ..rooms.rooms import limits_of, use_bus
 from ..sync.threads import Threads
+from .metering import use_table
 from .process import systemd
 from .process.control import OVERTIME, ProcessControl
 from .process.options import STARTUP_FAILED, ProcessOptions
 from .process.requests import RequestCount
 from .process.supervisor import Supervisor
 from .process.watchdog import Watchdog
-from .process.worker import find_config
+from .process.worker import WorkerConfig, find_config
 
 if TYPE_CHECKING:
     from .app import Server
@@ -82,6 +84,7 @@ def run(
         if bus is not None:
             use_bus(server.rooms, bus)
         faulthandler.enable()  # the supervisor sends SIGABRT to a worker that does not exit in time
+        _use_counts(server, config)
         _leave_signals_to_supervisor()
         control = ProcessControl(config.share(options.drain), channel, loads)
         if options.max_requests is not None:
@@ -100,6 +103,12 @@ def run(
         server._serve_on(lambda: passed or _listening(listen), ssl, should_defer=should_defer),
         control,
     )
+
+
+def _use_counts(server: Server, config: WorkerConfig) -> None:
+    """Count in the table that all workers share."""
+    if config.counts >= 0:
+        use_table(server._metering, Table(config.counts, config.load))
 
 
 def _leave_signals_to_supervisor() -> None:

@@ -43,6 +43,7 @@ class NatsBus(FollowingBus):
         ValueError: The URL is wrong.
     """
 
+    name = "nats"
     can_reserve = True
     _link: Link
 

@@ -238,4 +238,5 @@ class Link(ReturningLink):
         number = int(data)
         if (sent_at := self._sent_at.pop(number, None)) is not None:
             # Otherwise, it is one of an earlier connection.
-            self._canaries[1], self._heard_at = number, sent_at
+            self._heard_at = sent_at
+            self._canary_heard(number)

@@ -39,6 +39,7 @@ class RedisBus(FollowingBus):
         ValueError: The URL is wrong.
     """
 
+    name = "redis"
     can_reserve = True
     _link: Link
     _publish_script = PUBLISH

@@ -68,6 +68,7 @@ class ClusterBus(Bus):
         ValueError: The URL is wrong.
     """
 
+    name = "redis"
     can_reserve = True
 
     def __init__(self, url: str) -> None:
@@ -84,6 +85,11 @@ class ClusterBus(Bus):
     def disconnections(self) -> int:
         """See :attr:`Bus.disconnections`: the sum of all partitions."""
         return sum(each.disconnections for each in self._partitions)
+
+    @property
+    def lag(self) -> float:
+        """See :attr:`Bus.lag`: the longest of all partitions."""
+        return max(each.lag for each in self._partitions)
 
     def _of(self, room: str) -> RedisBus:
         return self._partitions[crc32(room.encode()) % len(self._partitions)]

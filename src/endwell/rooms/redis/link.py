@@ -356,7 +356,7 @@ class Link(ReturningLink):
         if channel != self._canary:
             self._heard(channel, data)
         elif int(data) <= self._canaries[0]:  # otherwise, it is one of an earlier connection
-            self._canaries[1] = int(data)
+            self._canary_heard(int(data))
 
     def _send_canary(self, number: int) -> None:
         self.send(f"{self._pubsub}PUBLISH", self._canary, number)

@@ -11,7 +11,7 @@ import mmap
 import os
 import tempfile
 
-__all__ = ["LoadTable"]
+__all__ = ["SLOTS", "LoadTable"]
 
 #: A worker defers if it has more connections than ``least + SLACK + SHARE * least``, where ``least`` is the
 #: number of connections of the worker with the fewest.

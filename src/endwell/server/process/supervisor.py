@@ -20,12 +20,14 @@ from math import inf
 
 from ...aio.bind import format_address, unlink
 from ...aio.syscalls import monotonic
+from ...metrics.meter import settle
+from ...metrics.table import Table, shared_file
 from ...rooms.broker import Broker, Link
 from ...rooms.options import RoomLimits
 from ..drain.report import DrainReport, counted
 from . import systemd
 from .backoff import Backoff
-from .balance import LoadTable
+from .balance import SLOTS, LoadTable
 from .child import Worker
 from .control import tell_listening
 from .options import STARTUP_FAILED, ProcessOptions
@@ -71,6 +73,9 @@ class Supervisor:
         self._reload = options.reload
         self._command = command()
         self._loads = LoadTable()
+        self._counts_file = shared_file(SLOTS + 1)
+        #: The counts of the workers that have exited.
+        self._counts = Table(self._counts_file, 0)
         self._broker = Broker(limits.max_history, limits.max_known_rooms)
         self._socks: list[_socket.socket] = []
         self._passed = False
@@ -124,6 +129,7 @@ class Supervisor:
             for sock in socks:
                 sock.close()
             self._loads.close()
+            os.close(self._counts_file)
         if self._status:
             raise SystemExit(self._status)
 
@@ -222,6 +228,7 @@ class Supervisor:
         self._read_messages(worker)
         self._unregister(worker)
         self._loads.vacate(worker.load)
+        self._counts.retire(worker.load, settle)
         worker.channel.close()
         self._disconnect(worker.link)
         worker.link.close()
@@ -301,6 +308,7 @@ class Supervisor:
             load=self._loads.occupy({worker.load for worker in self._workers}),
             channel=-1,  # set by Worker
             loads=self._loads.file,
+            counts=self._counts_file,
             sockets=[sock.fileno() for sock in self._socks],
             reserves=True,
         )

@@ -43,6 +43,8 @@ class WorkerConfig:
     #: File descriptor of the connection to the supervisor for the rooms. A supervisor that was started before an
     #: update may have none.
     bus: int = -1
+    #: File descriptor of the counts of all workers. Likewise.
+    counts: int = -1
     #: Whether the supervisor counts connections. One that was started before an update does not.
     reserves: bool = False
 
@@ -50,7 +52,7 @@ class WorkerConfig:
     def descriptors(self) -> tuple[int, ...]:
         """All file descriptors."""
         own = self.channel, self.loads, *self.sockets
-        return own if self.bus < 0 else (*own, self.bus)
+        return *own, *(number for number in (self.bus, self.counts) if number >= 0)
 
     def environment(self) -> dict[str, str]:
         """The environment variables of the worker process."""

@@ -1,0 +1,1 @@
+cpdef add(cells, Py_ssize_t index, double value)

@@ -1,0 +1,103 @@
+"""The metrics of a server: counts the connections, and shows the counts of all processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from ..aio.listen import Listener
+from ..aio.reactor import Reactor, reactor_of
+from ..aio.websocket import WebSocket
+from ..http import Request, Response
+from ..matching import is_address_among
+from ..metrics.exposition import as_dict, media_type, render
+from ..metrics.meter import Meter
+from ..metrics.table import Table
+from ..rooms.rooms import Rooms, registry_of
+from .drain.run import DrainRun
+
+__all__ = ["Metering", "use_table"]
+
+#: Seconds between two counts of what open connections have sent and received, for pages of other processes.
+REFRESH_INTERVAL = 2.0
+
+
+class Metering:
+    """The meter of one server, and its page."""
+
+    def __init__(
+        self,
+        meter: Meter,
+        connections: set[WebSocket],
+        rooms: Rooms,
+        find_drain: Callable[[], DrainRun | None],
+    ) -> None:
+        self.meter = meter
+        self._connections = connections
+        self._rooms = rooms
+        self._find_drain = find_drain
+        self._listener: Listener | None = None
+        self._reactor: Reactor | None = None
+        # What the loops of earlier runs of the server were stalled for.
+        self._stalled_before = 0.0
+        #: Whether other processes show the counts of this one.
+        self.is_shared = False
+        self._refreshing: asyncio.Task[None] | None = None
+
+    def begin(self, listener: Listener) -> None:
+        """Count what ``listener`` accepts."""
+        self._listener = listener
+        self._reactor = reactor_of(listener.loop)
+        self._stalled_before -= self._reactor.seconds_stalled
+        if self.is_shared:
+            self._refreshing = asyncio.get_running_loop().create_task(self._refresh_often())
+
+    def end(self) -> None:
+        """End :meth:`begin`: all connections have ended."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            self._refreshing = None
+        self._refresh()
+        self._stalled_before += self._stalled()
+        self._listener = self._reactor = None
+
+    async def _refresh_often(self) -> None:
+        while True:
+            self._refresh()
+            await asyncio.sleep(REFRESH_INTERVAL)
+
+    def _stalled(self) -> float:
+        return 0.0 if self._reactor is None else self._reactor.seconds_stalled
+
+    def _refresh(self) -> None:
+        if self._listener is None:
+            return
+        self.meter.refresh(self._connections, len(self._listener.lingering))
+        drain = self._find_drain()
+        remaining = 0.0 if drain is None else drain.seconds_left(0.0)
+        self.meter.set_process(self._stalled_before + self._stalled(), drain is not None, remaining)
+        registry = registry_of(self._rooms)
+        bus = registry.bus
+        self.meter.set_bus(
+            bus.name, registry.lost_publications, not bus.is_connected, bus.disconnections, bus.lag
+        )
+
+    def snapshot(self) -> dict[str, list[dict[str, object]]]:
+        """See :attr:`Server.metrics`."""
+        self._refresh()
+        return as_dict(self.meter.table.blocks())
+
+    def page(self, request: Request, allow: Sequence[str] | None) -> Response:
+        """The page for Prometheus."""
+        if allow is not None and not is_address_among(request.remote_address, allow):
+            return Response(403)
+        self._refresh()
+        kind = media_type(request.headers.get("Accept"))
+        body = render(self.meter.table.blocks(), kind).encode()
+        return Response(200, {"Content-Type": kind, "Cache-Control": "no-store"}, body)
+
+
+def use_table(metering: Metering, table: Table) -> None:
+    """Count in a table that other processes read, too."""
+    metering.meter.use(table)
+    metering.is_shared = True

@@ -1,0 +1,326 @@
+"""What the page of metrics says, in both formats and of all workers, and that a peer cannot change its form."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections import Counter
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+import endwell
+from endwell.metrics.exposition import OPEN_METRICS, PROMETHEUS
+from tests.cli.process import PATIENCE
+from tests.pair import QUIET, until, within
+from tests.raw import PLAIN, RawPeer, wss
+from tests.server.process.test_workers import connect_to_both_workers
+from tests.server.program import running, write
+
+ACCEPTED = "endwell_handshakes_total"
+
+
+def get(port, accept="text/plain"):
+    """The page: its type and its text."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        return answer.headers["Content-Type"], answer.read().decode()
+
+
+async def page(server, accept="text/plain"):
+    return await asyncio.to_thread(get, server.port, accept)
+
+
+def values(text):
+    """The samples of a page: name and labels, and the value."""
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in parse_text(text)
+        for sample in family.samples
+    }
+
+
+def value(found, name, **labels):
+    """The sum of the samples that have these labels."""
+    return sum(
+        number
+        for (each, *rest), number in found.items()
+        if each == name and labels.items() <= dict(rest).items()
+    )
+
+
+def metered(face):
+    server = endwell.Server(compression=None)
+    server.metrics_page()
+
+    async def echo(ws, **params):
+        async for message in ws:
+            if message == "fail":
+                raise ValueError
+            await ws.send(message)
+
+    server.websocket("/room/{name}")(face.handler(echo))
+    return server
+
+
+async def test_connections_are_counted_by_route_and_ending(face, caplog):
+    server = metered(face)
+    async with server.serving():
+        url = f"ws://127.0.0.1:{server.port}/room/"
+        first, second, third = [await endwell.connect(url + name) for name in ("a", "b", "c")]
+        for message in ("one", "two"):
+            await first.send(message)
+            assert await within(first.recv()) == message
+        found = values((await page(server))[1])
+        route = {"route": "/room/{name}"}
+        assert value(found, "endwell_connections", **route, state="open") == 3
+        assert value(found, "endwell_messages_total", **route, direction="in") == 2
+        await first.close(4001, "done")
+        await second.send("fail")
+        await within(second.closed)
+        await until(lambda: len(server.connections) == 1)
+        found = values((await page(server))[1])
+        assert value(found, ACCEPTED, outcome="accepted", status="101") == 3
+        endings = {"route": "/room/{name}", "clean": "true"}
+        name = "endwell_endings_total"
+        # The code 4001 is one that a peer has chosen.
+        assert value(found, name, **endings, cause="peer_closed", initiator="peer", code="other") == 1
+        assert value(found, name, **endings, cause="handler_error", initiator="local", code="1011") == 1
+        assert value(found, name) == 2
+        assert value(found, "endwell_connections", state="open") == 1
+        # What was counted while the connection was open is not counted twice.
+        assert value(found, "endwell_messages_total", **route, direction="in") == 3
+        assert value(found, "endwell_messages_total", **route, direction="out") == 2
+        count = "endwell_connection_duration_seconds_count"
+        assert value(found, count, cause="peer_closed") == value(found, count, cause="handler_error") == 1
+        rows = server.metrics["endwell_endings_total"]
+        assert {row["labels"]["cause"] for row in rows} == {"peer_closed", "handler_error"}
+        await third.close()
+
+
+async def test_the_format_is_the_one_that_is_asked_for(face):
+    server = metered(face)
+    async with server.serving(), endwell.connect(f"ws://127.0.0.1:{server.port}/room/a"):
+        kind, text = await page(server)
+        assert kind == PROMETHEUS
+        assert any(family.name == "endwell_handshakes" for family in parse_text(text))
+        accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2"
+        kind, text = await page(server, accept)
+        assert (kind, text[-6:]) == (OPEN_METRICS, "# EOF\n")
+        assert any(family.name == "endwell_handshakes" for family in parse_open_metrics(text))
+
+
+async def test_a_peer_cannot_add_labels(face):
+    """Whatever paths, codes and reasons come, the page stays small and well-formed."""
+    server = metered(face)
+    async with server.serving():
+        for code in range(3500, 3600):
+            async with endwell.connect(f"ws://127.0.0.1:{server.port}/room/a%22%7D%5C") as ws:
+                await ws.close(code, '"} 1\nendwell_endings_total 7')
+        for path in ("/nowhere%5C", "/%0Ax", "/%22"):
+            with pytest.raises(endwell.HandshakeRejected):
+                await endwell.connect(f"ws://127.0.0.1:{server.port}{path}")
+        await until(lambda: not server.connections)
+        _, text = await page(server)
+        list(parse_text(text))
+        found = values(text)
+        assert value(found, ACCEPTED, outcome="refused", status="404") == 3
+        assert len(text.splitlines()) < 100
+        if shutil.which("promtool") is not None:  # CI has it
+            checked = await asyncio.to_thread(
+                subprocess.run,
+                ["promtool", "check", "metrics"],
+                check=False,
+                input=text,
+                text=True,
+                capture_output=True,
+            )
+            assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+async def test_the_codes_of_peers_are_not_labels_and_those_of_the_application_are(face):
+    server = endwell.Server()
+    server.metrics_page()
+
+    async def close(ws, code):
+        if int(code):
+            await ws.close(int(code))
+        await ws.wait_closed()
+
+    server.websocket("/{code}")(face.handler(close))
+    async with server.serving():
+        for code in range(4000, 4070):
+            async with endwell.connect(f"ws://127.0.0.1:{server.port}/{code}") as ws:
+                await within(ws.closed)
+        for code in range(4100, 4110):
+            async with endwell.connect(f"ws://127.0.0.1:{server.port}/0") as ws:
+                await ws.close(code)
+        await until(lambda: not server.connections)
+        codes = Counter(row["labels"]["code"] for row in server.metrics["endwell_endings_total"])
+    assert len(codes) == 65
+    assert {"other", "4000"} <= codes.keys()
+    assert "4109" not in codes
+
+
+async def test_only_allowed_addresses_get_the_page(face):
+    server = endwell.Server()
+    server.metrics_page(allow=["10.0.0.0/8"])
+    async with server.serving():
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            await page(server)
+
+
+@pytest.mark.parametrize(
+    ("allow", "error"), [("10.0.0.0/8", TypeError), (["everyone"], ValueError), ([5], TypeError)]
+)
+def test_a_wrong_allow_is_named(allow, error):
+    with pytest.raises(error, match="allow must be"):
+        endwell.Server().metrics_page(allow=allow)
+
+
+METRICS = """server.metrics_page()
+
+if __name__"""
+
+
+async def test_one_page_has_all_workers_also_those_that_were_killed(tmp_path):
+    program = write(tmp_path, **{"if __name__": METRICS})
+    with running(program) as program:
+        clients = await connect_to_both_workers(program)
+        opened = ACCEPTED
+
+        async def counted(condition):
+            async with asyncio.timeout(PATIENCE):
+                while not condition(found := values((await asyncio.to_thread(get, program.port))[1])):
+                    await asyncio.sleep(0.05)
+                return found
+
+        found = await counted(lambda found: value(found, "endwell_connections", state="open") == 2)
+        count = value(found, opened)
+        killed, other = clients
+        os.kill(killed, signal.SIGKILL)
+        await within(clients[killed].closed)
+        ended = "endwell_endings_total"
+        found = await counted(lambda found: value(found, ended, cause="process_exited") == 1)
+        assert value(found, opened) >= count
+        await counted(lambda found: value(found, "endwell_connections", state="open") == 1)
+        program.send(signal.SIGHUP)
+        await within(clients[other].closed)
+        found = await counted(lambda found: value(found, ended, cause="server_drained") == 1)
+        assert value(found, opened) >= count
+        assert value(found, opened) == value(found, ended)
+        program.send(signal.SIGTERM)
+        status, _ = await asyncio.to_thread(program.finish, None)
+    assert status == 0
+
+
+@pytest.fixture(params=["ws", "wss"])
+def transport(request):
+    return PLAIN if request.param == "ws" else wss()
+
+
+#: More than the kernel accepts for a peer that does not read.
+HUGE = bytes(2 * 2**20)
+
+
+async def test_what_a_connection_suffers_is_counted(transport):
+    """Round trips of pings, slow connections, bytes that were not sent, and messages that no handler got."""
+    server = endwell.Server(**{**QUIET, "close_timeout": 0.2})
+    entered = asyncio.Queue()
+
+    @server.websocket("/", limits=endwell.Limit(messages=1, per=3600.0, excess="drop"))
+    async def handle(ws):
+        entered.put_nowait(ws)
+        await ws.wait_closed()
+
+    async with server.serving(ssl=transport.server, grace=0):
+        url = f"ws{'s' * (transport.server is not None)}://localhost:{server.port}/"
+        async with endwell.connect(url, ssl=transport.client) as client:
+            ws = await within(entered.get())
+            await within(ws.ping())
+            await client.send("taken")
+            await client.send("dropped")
+            await until(lambda: ws.messages_in == 2)
+        await within(ws.closed)
+        with await RawPeer.connect(server.port, transport.client) as peer:
+            ws = await within(entered.get())
+            server.broadcast([ws], HUGE)
+            assert server.broadcast([ws], "skipped").slow
+            assert server.broadcast([ws], "too much", slow="close").slow
+            ending = await within(ws.closed)
+            peer.drop()
+        found = metrics_of(server)
+    route = {"route": "/"}
+    assert value(found, "endwell_latency_seconds_count", **route) == 1
+    assert 0 < value(found, "endwell_latency_seconds_sum", **route) < PATIENCE
+    assert value(found, "endwell_slow_total", **route, policy="skip") == 1
+    assert value(found, "endwell_slow_total", **route, policy="close") == 1
+    assert value(found, "endwell_unsent_bytes_total", **route) == ending.unsent_bytes > 0
+    assert value(found, "endwell_dropped_messages_total", **route) == 1
+
+
+def metrics_of(server):
+    """The same as :func:`values`, from the property."""
+    return {
+        (name, *sorted(row["labels"].items())): row["value"]
+        for name, rows in server.metrics.items()
+        for row in rows
+    }
+
+
+async def test_the_process_is_described(face):
+    server = endwell.Server(**QUIET)
+    started, release = asyncio.Event(), asyncio.Event()
+
+    @server.websocket("/")
+    async def handle(ws):
+        started.set()
+        await release.wait()
+
+    async with server.serving():
+        client = await endwell.connect(f"ws://127.0.0.1:{server.port}/")
+        await within(started.wait())
+        found = metrics_of(server)
+        assert value(found, "endwell_processes", state="serving") == 1
+        assert value(found, "endwell_bus_deaf", bus="local") == 0
+        before = value(found, "endwell_stalled_seconds_total")
+        time.sleep(3.5)  # noqa: ASYNC251  (stalls the loop)
+        await until(lambda: value(metrics_of(server), "endwell_stalled_seconds_total") >= before + 2.4)
+        drain = asyncio.create_task(server.drain(deadline=PATIENCE, window=0))
+        await until(lambda: value(metrics_of(server), "endwell_processes", state="draining") == 1)
+        found = metrics_of(server)
+        assert value(found, "endwell_processes", state="serving") == 0
+        assert 0 < value(found, "endwell_drain_remaining_seconds") <= PATIENCE
+        release.set()
+        await within(drain)
+        await client.close()
+
+
+async def test_the_page_can_have_its_own_port(face):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = metered(face)
+    server.metrics_page("/own", port=port)
+    async with server.serving(), endwell.connect(f"ws://127.0.0.1:{server.port}/room/a"):
+        url = f"http://127.0.0.1:{port}/own"
+        answer = await asyncio.to_thread(urllib.request.urlopen, url, timeout=PATIENCE)
+        assert value(values(answer.read().decode()), "endwell_connections", state="open") == 1
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{server.port}/own")
+    with pytest.raises(OSError, match="refused"):
+        await asyncio.to_thread(urllib.request.urlopen, url, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("port", "error"), [("80", TypeError), (True, TypeError), (0, ValueError), (65536, ValueError)]
+)
+def test_a_wrong_port_is_named(port, error):
+    with pytest.raises(error, match="port must be"):
+        endwell.Server().metrics_page(port=port)
