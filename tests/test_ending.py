@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import pickle
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from endwell.codes import CloseCode
 from endwell.ending import Cause, Close, Ending, Initiator, TcpEnd
@@ -262,3 +265,122 @@ def test_wrong_arguments_of_a_close_are_named(code, reason, error, words):
 def test_replace_validates_the_copy():
     with pytest.raises(ValueError, match=r"^code 1005 "):
         dataclasses.replace(Close(1000, "bye"), code=1005)
+
+
+# -- an Ending from a dict ----------------------------------------------------
+
+COUNTS = ("messages_in", "messages_out", "bytes_in", "bytes_out", "unsent_bytes", "dropped_messages")
+SECONDS = st.floats(0, allow_infinity=False)
+CODES = st.sampled_from([*(code for code in CloseCode if code.may_send), 3999, 4000, 4999])
+# At most 30 characters: MAX_REASON is 123 bytes, and a character has at most four.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+CLOSES = st.builds(Close, CODES, TEXTS, st.booleans()) | st.builds(Close, not_transmitted=st.booleans())
+EXCEPTIONS = (
+    st.builds(OSError, st.integers(0, 200), TEXTS) | st.builds(ValueError, TEXTS) | st.just(OSError())
+)
+ENDINGS = st.builds(
+    Ending,
+    cause=st.sampled_from(Cause),
+    initiator=st.sampled_from(Initiator),
+    clean=st.sampled_from([True, False, None]),
+    received=st.none() | CLOSES,
+    sent=st.none() | CLOSES,
+    tcp=st.sampled_from(TcpEnd),
+    exception=st.none() | EXCEPTIONS,
+    opened_at=st.floats(allow_infinity=False, allow_nan=False),
+    duration=SECONDS,
+    latency=st.none() | SECONDS,
+    stalled=SECONDS,
+    **dict.fromkeys(COUNTS, st.integers(0)),
+)
+
+
+@given(ENDINGS)
+def test_an_ending_from_the_dict_of_another_one_is_the_same(end):
+    row = end.as_dict()
+    read = Ending.from_dict(json.loads(json.dumps(row)))
+    assert read.as_dict() == row
+    assert str(read) == str(end)
+    assert (read.ok, read.code, read.reason) == (end.ok, end.code, end.reason)
+    assert read == Ending.from_dict(row) == pickle.loads(pickle.dumps(read))
+    assert hash(read) == hash(Ending.from_dict(row))
+    if end.exception is None:
+        assert read == end
+
+
+def test_an_exception_from_a_dict_has_the_text_and_the_type_name():
+    end = ending(Cause.CONNECTION_RESET, clean=False, exception=ConnectionResetError(104, "reset: now"))
+    read = Ending.from_dict(end.as_dict())
+    assert str(read.exception) == "[Errno 104] reset: now"
+    assert str(read).startswith("the connection was reset (ConnectionResetError: '[Errno 104] reset: now')")
+    assert read != end  # the exception is of another type
+    assert read.exception != end.exception
+
+
+def test_only_three_fields_are_necessary():
+    row = {"cause": "peer_vanished", "initiator": "network", "clean": False}
+    assert Ending.from_dict(row) == ending(Cause.PEER_VANISHED, clean=False)
+    for name in row:
+        with pytest.raises(ValueError, match=f"^{name} is absent"):
+            Ending.from_dict({key: value for key, value in row.items() if key != name})
+
+
+def test_unknown_fields_of_a_later_version_are_ignored():
+    end = ending(received=Close(1000), sent=Close(1000))
+    row = end.as_dict()
+    row["weather"] = {"rain": True}
+    row["received"]["weather"] = "rain"
+    assert Ending.from_dict(row) == end
+
+
+def test_the_fields_that_follow_from_others_are_not_read():
+    end = ending(received=Close(1000), sent=Close(1000))
+    assert Ending.from_dict({**end.as_dict(), "code": 4000, "reason": 7, "text": None}) == end
+
+
+def test_a_program_may_write_a_float_as_an_int():
+    read = Ending.from_dict({**ending().as_dict(), "duration": 60, "latency": 0})
+    assert (type(read.duration), read.duration, type(read.latency)) == (float, 60.0, float)
+
+
+CLOSE = {"code": 1000, "reason": "", "not_transmitted": False}
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "words"),
+    [
+        ({"cause": "weather"}, ValueError, "cause has an unknown value: 'weather'"),
+        ({"cause": None}, TypeError, "cause must be a str, not NoneType"),
+        ({"cause": Cause.PEER_CLOSED}, TypeError, "cause must be a str, not Cause"),
+        ({"initiator": "moon"}, ValueError, "initiator has an unknown value"),
+        ({"tcp": "FIN"}, ValueError, "tcp has an unknown value"),
+        ({"clean": 1}, TypeError, "clean must be a bool, not int"),
+        ({"received": 1000}, TypeError, "received must be a dict, not int"),
+        ({"received": {**CLOSE, "code": 1005}}, ValueError, "received.code 1005 may not be sent"),
+        ({"received": {**CLOSE, "code": "1000"}}, TypeError, "received.code must be an int or None, not str"),
+        ({"sent": {**CLOSE, "reason": None}}, TypeError, "sent.reason must be a str, not NoneType"),
+        ({"sent": {**CLOSE, "reason": "x" * 124}}, ValueError, "sent.reason must be at most 123 bytes"),
+        ({"sent": {**CLOSE, "not_transmitted": 0}}, TypeError, "sent.not_transmitted must be a bool"),
+        ({"exception": "OSError"}, ValueError, "exception must be the name of a type, a colon and a text"),
+        ({"exception": ["OSError", "x"]}, TypeError, "exception must be a str, not list"),
+        ({"opened_at": "now"}, TypeError, "opened_at must be a number, not str"),
+        ({"opened_at": float("nan")}, ValueError, "opened_at must be a finite number"),
+        ({"duration": -0.5}, ValueError, "duration must be 0 or more, not -0.5"),
+        ({"duration": True}, TypeError, "duration must be a number, not bool"),
+        ({"duration": None}, TypeError, "duration must be a number, not NoneType"),
+        ({"duration": 10**400}, ValueError, "duration must be a finite number"),
+        ({"latency": float("inf")}, ValueError, "latency must be a finite number"),
+        ({"bytes_in": -1}, ValueError, "bytes_in must be 0 or more, not -1"),
+        ({"bytes_in": 1.0}, TypeError, "bytes_in must be an int, not float"),
+        ({"messages_out": False}, TypeError, "messages_out must be an int, not bool"),
+    ],
+)
+def test_wrong_fields_of_a_dict_are_named(fields, error, words):
+    with pytest.raises(error, match=f"^{words}"):
+        Ending.from_dict({**ending().as_dict(), **fields})
+
+
+@pytest.mark.parametrize("values", [None, [], "peer_closed", 1000])
+def test_only_a_dict_is_an_ending(values):
+    with pytest.raises(TypeError, match=r"^an ending must be a dict, not "):
+        Ending.from_dict(values)

@@ -3,14 +3,17 @@
 Exceptions, logs, metrics and the retry policy all read the same `Ending`. No caller has to parse the
 text of an exception.
 """
+# size: the record with both of its forms, the dict and the sentence
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
 from enum import Enum
 from typing import Any
 
 from .codes import CloseCode, Retry, describe
+from .fields import count, flag, mapping, member, number, optional, seconds, text
 
 __all__ = ["MAX_REASON", "Cause", "Close", "Ending", "Initiator", "TcpEnd", "code_of"]
 
@@ -338,9 +341,47 @@ class Ending:
                 code = None if value.code is None else int(value.code)
                 value = {"code": code, "reason": value.reason, "not_transmitted": value.not_transmitted}
             elif isinstance(value, BaseException):
-                value = f"{type(value).__name__}: {value}"
+                value = f"{_type_name(value)}: {value}"
             row[field.name] = value
         return row
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Ending:
+        """The ending from which `as_dict()` made `values`, for example after `json.loads()`.
+
+        `as_dict()` keeps only the type and the text of `exception`. So the `exception` here is of another
+        type; `str()` and `as_dict()` of the new ending are the same as those of the old one.
+
+        Fields that this version does not know are ignored, and those that follow from others: `code`,
+        `reason`, `text`. Fields with a default may be absent.
+
+        Args:
+            values: The dict.
+
+        Raises:
+            TypeError: A value has a wrong type, or `values` is not a dict. The message names the field.
+            ValueError: A value is not valid, or a field without a default is absent. The message names the
+                field.
+
+        Example:
+            ```python
+            import json
+
+            from endwell import Cause, Ending, Initiator
+
+            ending = Ending(cause=Cause.PEER_VANISHED, initiator=Initiator.NETWORK, clean=False)
+            line = json.dumps(ending.as_dict())
+            print(Ending.from_dict(json.loads(line)) == ending)
+            ```
+        """
+        values = mapping("an ending", values)
+        named: dict[str, Any] = {}
+        for field in fields(Ending):
+            if field.name in values:
+                named[field.name] = _READERS[field.name](field.name, values[field.name])
+            elif field.default is MISSING:
+                raise ValueError(f"{field.name} is absent: an ending has this field")
+        return Ending(**named)
 
     def __str__(self) -> str:
         """One sentence for people and logs."""
@@ -355,7 +396,60 @@ class Ending:
         else:
             head = self.cause.meaning
             if self.exception is not None:
-                head += f" ({type(self.exception).__name__}: {str(self.exception)!r})"
+                head += f" ({_type_name(self.exception)}: {str(self.exception)!r})"
         clean = {True: "clean", False: "not clean", None: "without a closing handshake"}[self.clean]
         stalled = f"; before that, this side was stalled for {self.stalled:.1f} s" if self.stalled else ""
         return f"{head}; {clean}, after {self.duration:.1f} s{stalled}"
+
+
+class _RecordedError(Exception):
+    """The exception of an Ending that was made from a dict: the name of the original type, and the text."""
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+    def __eq__(self, other: object) -> bool:
+        return self.args == other.args if isinstance(other, _RecordedError) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.args)
+
+
+def _type_name(exception: BaseException) -> str:
+    recorded = isinstance(exception, _RecordedError)
+    return str(exception.args[0]) if recorded else type(exception).__name__
+
+
+def _read_exception(name: str, value: Any) -> _RecordedError:
+    type_name, colon, said = text(name, value).partition(": ")
+    if not colon:
+        raise ValueError(f"{name} must be the name of a type, a colon and a text")
+    return _RecordedError(type_name, said)
+
+
+def _read_close(name: str, value: Any) -> Close:
+    values = mapping(name, value)
+    not_transmitted = flag(f"{name}.not_transmitted", values.get("not_transmitted", False))
+    try:
+        return Close(values.get("code"), values.get("reason", ""), not_transmitted)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}.{error}") from None
+
+
+#: How `Ending.from_dict` reads each field.
+_READERS = {
+    "cause": member(Cause),
+    "initiator": member(Initiator),
+    "clean": optional(flag),
+    "received": optional(_read_close),
+    "sent": optional(_read_close),
+    "tcp": member(TcpEnd),
+    "exception": optional(_read_exception),
+    "opened_at": number,
+    "duration": seconds,
+    "latency": optional(seconds),
+    "stalled": seconds,
+    **dict.fromkeys(
+        ("messages_in", "messages_out", "bytes_in", "bytes_out", "unsent_bytes", "dropped_messages"), count
+    ),
+}
