@@ -1,12 +1,15 @@
-"""``endwell why`` explains every close code."""
+"""``endwell why`` explains every close code, and every ending."""
 
 import argparse
 import io
+import json
 
 import pytest
 
+from endwell import Cause, Close, Ending, TcpEnd
 from endwell.cli import why
 from endwell.codes import RANGES, CloseCode
+from endwell.diagnosis import diagnose
 
 
 class Terminal(io.StringIO):
@@ -129,3 +132,135 @@ def test_a_terminal_without_colours_gets_none(monkeypatch):
     monkeypatch.setattr("sys.stdout", terminal)
     run("1000")
     assert "\033" not in terminal.getvalue()
+
+
+# -- an ending ----------------------------------------------------------------
+
+CUT = Ending(cause=Cause.PEER_VANISHED, initiator=Cause.PEER_VANISHED.initiator, clean=False, duration=60.0)
+CLOSED = Ending(
+    cause=Cause.PEER_CLOSED,
+    initiator=Cause.PEER_CLOSED.initiator,
+    clean=False,
+    received=Close(1001, "\x1b[2J"),
+    tcp=TcpEnd.RST,
+    duration=12.4,
+)
+
+
+def test_an_ending_is_explained_with_evidence_and_advice(capsys):
+    assert run(str(CUT)) == 0
+    answer = capsys.readouterr().out
+    assert answer.startswith(
+        "the peer ended TCP without a Close; not clean, after 60.0 s\n"
+        "\n"
+        "1.  the idle timeout of a proxy or load balancer between the peers\n"
+        "    because     the connection lasted 60.0 s, and 60 s is the idle timeout of\n"
+        "                nginx (proxy_read_timeout), AWS ALB\n"
+        "    what to do  set ping_interval below the proxy's idle timeout (half of it is\n"
+        "                usual), and check that pings are on and pass the proxy; or raise\n"
+        "                the timeout of the proxy\n"
+        "\n"
+        "2.  "
+    )
+
+
+def test_a_whole_ending_gives_more_evidence_than_its_sentence(capsys):
+    assert run(json.dumps(CUT.as_dict())) == 0
+    assert "nothing was sent or received for 60.0 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        str(CLOSED),
+        f"2026-11-30 00:00:00,000 INFO    endwell.serve: 127.0.0.1:9 on '/chat': {CLOSED}",
+        json.dumps(CLOSED.as_dict()),
+        json.dumps({"level": "INFO", "message": str(CLOSED), "ending": CLOSED.as_dict()}),
+        json.dumps({"ending": CLOSED.as_dict()}, indent=2),
+    ],
+)
+def test_every_way_to_give_an_ending_is_understood(text, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "line"
+    file.write_text(text + "\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO(text + "\n"))
+    for argument in (text, f"@{file}", "-"):
+        assert run(argument) == 0
+        answer = capsys.readouterr().out
+        assert answer.startswith("peer closed with 1001 GOING_AWAY")
+        assert "1.  a user reloaded, closed or left the page" in answer
+        for line in answer.splitlines():
+            assert len(line) <= 80
+            assert line.isprintable()
+
+
+def test_each_line_of_a_file_with_an_ending_is_answered(tmp_path, capsys):
+    file = tmp_path / "log"
+    file.write_text(
+        f"INFO listening\n\n127.0.0.1:1 on '/': {CUT}\n{json.dumps({'ending': CLOSED.as_dict()})}\n"
+    )
+    assert run(f"@{file}") == 0
+    answer = capsys.readouterr().out
+    assert answer.startswith(str(CUT))
+    assert "\n\npeer closed with 1001" in answer
+    assert run(f"@{file}", "--json") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["ending"]["cause"] for row in rows] == ["peer_vanished", "peer_closed"]
+
+
+def test_a_file_may_contain_a_code(tmp_path, capsys):
+    file = tmp_path / "code"
+    file.write_text("1006\n")
+    assert run(f"@{file}") == 0
+    assert capsys.readouterr().out.startswith("1006 ABNORMAL_CLOSURE\n")
+
+
+def test_json_has_the_known_fields_and_the_causes_in_order(capsys):
+    assert run("--json", json.dumps(CUT.as_dict())) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert Ending.from_dict(row["ending"]) == CUT
+    assert [each["name"] for each in row["causes"]] == [each.name for each in diagnose(CUT)]
+    assert set(row["causes"][0]) == {"name", "cause", "evidence", "advice"}
+    assert run("--json", str(CUT)) == 0
+    assert "messages_in" not in json.loads(capsys.readouterr().out)["ending"]
+
+
+def test_json_of_codes(capsys):
+    assert run("--json", "1006") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["code"], row["name"], row["clean"], row["retry"]) == (1006, "ABNORMAL_CLOSURE", False, "now")
+    assert run("--json", "4000") == 0
+    assert json.loads(capsys.readouterr().out)["name"] is None
+    assert run("--json") == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(CloseCode)
+
+
+def test_a_refused_handshake_is_explained_by_its_status(capsys):
+    end = Ending(cause=Cause.HANDSHAKE_REJECTED, initiator=Cause.PEER_CLOSED.initiator, clean=False)
+    assert run(json.dumps({"failure": "HTTP 403", "status": 403, "ending": end.as_dict()})) == 0
+    assert "403 Forbidden" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            '{"cause": "weather", "initiator": "peer"}',
+            "this ending is not valid: cause has an unknown value: 'weather'",
+        ),
+        ("{}", "this is neither a close code nor an ending: '{}'..."),
+        ("x" * 41, f"this is neither a close code nor an ending: '{'x' * 40}'..."),
+        ("@/nowhere", "[Errno 2] No such file or directory: '/nowhere'"),
+        ("@", "[Errno 21] Is a directory: '.'"),
+    ],
+)
+def test_a_text_that_is_not_understood_is_an_error(text, problem, capsys):
+    assert run(text) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"endwell why: {problem}; run it without an argument for a list\n"
+
+
+def test_lines_without_an_ending_are_an_error(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("one\ntwo\n"))
+    assert run("-") == 2
+    assert "there is no ending in standard input" in capsys.readouterr().err

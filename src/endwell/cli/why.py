@@ -1,14 +1,20 @@
-"""``endwell why``: the meaning of a close code, and what to do about it."""
+"""``endwell why``: the likely causes of an ending, or the meaning of a close code, and what to do about it."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
 from textwrap import wrap
+from typing import Any
 
 from ..codes import RANGES, CloseCode, CodeRange, Retry, describe
-from .style import BOLD, DIM, GREEN, RED, paint
+from ..diagnosis import Diagnosis, diagnose
+from .recorded import Recorded, read
+from .style import BOLD, DIM, GREEN, RED, paint, printable
 
 __all__ = ["add", "run"]
 
@@ -21,27 +27,134 @@ _RECONNECTS = {
 }
 
 
+#: No name of a code is longer, and every ending is.
+MAX_CODE = 40
+
+
 # argparse has no public name for the type.
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = subparsers.add_parser("why", help="explain a close code", description=__doc__)
-    parser.add_argument("code", nargs="?", help="such as 1006 or going-away; without it, list all codes")
+    parser = subparsers.add_parser(
+        "why", help="explain an ending or a close code", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument(
+        "what",
+        nargs="?",
+        metavar="CODE_OR_ENDING",
+        help="a code such as 1006 or going-away; an ending as JSON or as its sentence, or a log line with one; "
+        "@FILE: the lines of a file; -: of standard input. Without it, list all codes",
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each answer")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Explain ``args.code``, or list all codes. Returns 2 if there is no such code."""
-    if args.code is None:
-        print("\n".join(_table()))
+    """Explain ``args.what``, or list all codes. Returns 2 if it is neither a code nor an ending."""
+    if args.what is None:
+        codes = (_json(_code_fields(row.value, row)) for row in CloseCode)
+        print("\n".join(codes if args.json else _table()))
         return 0
     try:
-        code = _parse(args.code)
-        row = describe(code)
-    except ValueError as error:
+        answers = list(_answers(args.what))
+    except (ValueError, OSError) as error:
         print(f"endwell why: {error}; run it without an argument for a list", file=sys.stderr)
         return 2
-    print("\n".join(_page(code, row)))
+    for number, answer in enumerate(answers):
+        if args.json:
+            print(_json(_fields(answer)))
+        else:
+            print("\n".join(_lines(answer)) if number == 0 else "\n" + "\n".join(_lines(answer)))
     return 0
+
+
+def _answers(what: str) -> Iterator[int | Recorded]:
+    """Yield the codes and endings that ``what`` names. Raises ValueError or OSError."""
+    if what != "-" and what[:1] != "@":
+        yield _answer(what)
+        return
+    name = "standard input" if what == "-" else repr(what[1:])
+    text = sys.stdin.read() if what == "-" else Path(what[1:]).read_text(errors="backslashreplace")
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) <= 1:
+        yield _answer(text.strip())
+        return
+    texts = [text] if _is_json(text) else lines
+    found = [each for each in map(_ending, texts) if each is not None]
+    if not found:
+        raise ValueError(f"there is no ending in {name}")
+    yield from found
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _answer(text: str) -> int | Recorded:
+    recorded = _ending(text)
+    if recorded is not None:
+        return recorded
+    if len(text) > MAX_CODE or "{" in text:
+        raise ValueError(f"this is neither a close code nor an ending: {text[:MAX_CODE]!r}...")
+    code = _parse(text)
+    describe(code)
+    return code
+
+
+def _ending(text: str) -> Recorded | None:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise ValueError(f"this ending is not valid: {printable(str(error))}") from None
+
+
+def _json(fields: dict[str, Any]) -> str:
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def _fields(answer: int | Recorded) -> dict[str, Any]:
+    if isinstance(answer, int):
+        return _code_fields(answer, describe(answer))
+    values = answer.ending.as_dict()
+    known = {name: value for name, value in values.items() if name in answer.known}
+    return {
+        "ending": {**known, "code": values["code"], "text": values["text"]},
+        "causes": [asdict(each) for each in _diagnoses(answer)],
+    }
+
+
+def _code_fields(code: int, row: CloseCode | CodeRange) -> dict[str, Any]:
+    return {
+        "code": int(code),
+        "name": row.name if isinstance(row, CloseCode) else None,
+        "meaning": row.meaning,
+        "usual": row.usual,
+        "advice": row.advice,
+        "may_send": row.may_send,
+        "may_receive": row.may_receive,
+        "clean": row.clean,
+        "retry": row.retry.value,
+    }
+
+
+def _diagnoses(recorded: Recorded) -> list[Diagnosis]:
+    return diagnose(*recorded)
+
+
+def _lines(answer: int | Recorded) -> Iterator[str]:
+    if isinstance(answer, int):
+        yield from _page(answer, describe(answer))
+        return
+    yield from (paint(line, BOLD) for line in wrap(str(answer.ending), WIDTH))
+    for number, each in enumerate(_diagnoses(answer), 1):
+        yield ""
+        yield from _columns([(f"{number}.", 2, BOLD)], each.cause)
+        for index, sentence in enumerate(each.evidence):
+            yield from _columns([("", 2, DIM), ("" if index else "because", 10, DIM)], printable(sentence))
+        yield from _columns([("", 2, DIM), ("what to do", 10, DIM)], each.advice)
 
 
 def _parse(text: str) -> int:
