@@ -333,16 +333,17 @@ class Ending:
         The values are str, int, float, bool, None and dicts of these, without enums.
         """
         row: dict[str, Any] = {"code": int(self.code), "reason": self.reason, "text": str(self)}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Enum):
-                value = value.value
-            elif isinstance(value, Close):
-                code = None if value.code is None else int(value.code)
-                value = {"code": code, "reason": value.reason, "not_transmitted": value.not_transmitted}
-            elif isinstance(value, BaseException):
-                value = f"{_type_name(value)}: {value}"
-            row[field.name] = value
+        for name in _NAMES:
+            row[name] = getattr(self, name)
+        row["cause"] = self.cause.value
+        row["initiator"] = self.initiator.value
+        row["tcp"] = self.tcp.value
+        for name in ("received", "sent"):
+            if (close := row[name]) is not None:
+                code = None if close.code is None else int(close.code)
+                row[name] = {"code": code, "reason": close.reason, "not_transmitted": close.not_transmitted}
+        if self.exception is not None:
+            row["exception"] = f"{_type_name(self.exception)}: {self.exception}"
         return row
 
     @staticmethod
@@ -436,6 +437,7 @@ def _read_close(name: str, value: Any) -> Close:
         raise type(error)(f"{name}.{error}") from None
 
 
+_NAMES = tuple(field.name for field in fields(Ending))
 #: How `Ending.from_dict` reads each field.
 _READERS = {
     "cause": member(Cause),

@@ -19,6 +19,7 @@ from uvicorn.protocols.utils import (
     is_ssl,
 )
 
+from .aio.ending_log import is_written
 from .aio.flag import Flag
 from .aio.handover import Handover
 from .aio.opening import ConnectionSets
@@ -244,7 +245,7 @@ class _Connection:
         ws = exchange.switch(accepted, exchange.options)
         self._exchange = None
         site.handling[ws] = self
-        if self.logger.isEnabledFor(logging.INFO):
+        if self.logger.isEnabledFor(logging.INFO) and not is_written():
             ws.on_close(self._log_ending)
         if self._protocol.cancel_on_end:
             ws.on_close(self._cancel)

@@ -221,8 +221,22 @@ def _sockets_to(peer):
     return found
 
 
+async def test_an_ending_is_logged_once_with_its_fields_or_in_uvicorns_log(caplog):
+    for logger in ("uvicorn", "endwell.endings"):
+        caplog.set_level(logging.INFO, logger)
+        caplog.clear()
+        async with serving(accepting) as served:
+            with await served.connect() as peer:
+                await peer.close(1000, "bye")
+                await peer.read_to_the_end()
+            await until(lambda: not served.connections)
+        (record,) = (each for each in caplog.records if "peer closed with 1000" in each.getMessage())
+        assert record.name == ("uvicorn.error" if logger == "uvicorn" else logger)
+    assert (record.role, record.path, record.ending["reason"]) == ("server", "/", "bye")
+
+
 async def test_no_text_of_a_peer_reaches_uvicorns_log_alive(caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "uvicorn")
 
     async def app(scope, receive, send):
         await accepting(scope, receive, send)

@@ -12,6 +12,7 @@ import pytest
 from uvicorn.logging import AccessFormatter
 
 from endwell import Cause, Close, Ending, Headers, Request
+from endwell.aio.ending_log import is_enabled, log_ending, write_with
 from endwell.cli.lines import MANY, AccessLog, EndingLog, Lines
 from tests.pair import until
 
@@ -19,12 +20,18 @@ GOOD = Ending(
     cause=Cause.PEER_CLOSED, initiator=Cause.PEER_CLOSED.initiator, clean=True, received=Close(1000)
 )
 FAULT = Ending(cause=Cause.PEER_VANISHED, initiator=Cause.PEER_VANISHED.initiator, clean=False)
-LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO   |WARNING) 7 endwell\.serve: (.*)\n")
+LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO   |WARNING) 7 endwell\.endings: (.*)\n")
 
 
 def connection(number=1):
     request = Request("GET", f"/a%20b/{number}?token=secret", Headers())
-    return types.SimpleNamespace(remote_address=("::1", 50000, 0, 0), request=request)
+    return types.SimpleNamespace(
+        remote_address=("::1", 50000, 0, 0),
+        request=request,
+        _core=types.SimpleNamespace(client=False),
+        _subject=None,
+        _key=None,
+    )
 
 
 class Counted(io.StringIO):
@@ -53,12 +60,25 @@ def levels():
     logging.root.manager._clear_cache()
 
 
+@pytest.fixture(autouse=True)
+def written_as_before():
+    yield
+    write_with(None)
+
+
+def logged(monkeypatch, handler):
+    """The lines, to which endings are logged now."""
+    lines = Lines(handler, "7 ")
+    write_with(EndingLog(lines).write)
+    return lines
+
+
 async def test_many_endings_are_one_write_without_log_records(monkeypatch):
     handler = only_handler(monkeypatch)
-    log = EndingLog(lines := Lines(handler, "7 "))
+    lines = logged(monkeypatch, handler)
     monkeypatch.setattr(logging.Logger, "makeRecord", None)
     for number in range(MANY // 2):
-        log.ended(connection(number), GOOD if number % 2 else FAULT)
+        log_ending(connection(number), GOOD if number % 2 else FAULT)
     assert handler.stream.writes == 0
     await until(lambda: handler.stream.writes)
     lines = [LINE.fullmatch(line).groups() for line in handler.stream.getvalue().splitlines(keepends=True)]
@@ -73,9 +93,9 @@ async def test_many_endings_are_one_write_without_log_records(monkeypatch):
 
 async def test_a_flood_of_endings_does_not_accumulate(monkeypatch):
     handler = only_handler(monkeypatch)
-    log = EndingLog(lines := Lines(handler, "7 "))
+    lines = logged(monkeypatch, handler)
     for _ in range(3 * MANY):
-        log.ended(connection(), GOOD)
+        log_ending(connection(), GOOD)
     assert handler.stream.writes == 3
     await asyncio.sleep(0)
     lines.flush()
@@ -84,11 +104,11 @@ async def test_a_flood_of_endings_does_not_accumulate(monkeypatch):
 async def test_a_line_has_the_format_of_the_logger(monkeypatch):
     """The logger writes it if the application has its own handlers."""
     handler = only_handler(monkeypatch)
-    log = EndingLog(lines := Lines(handler, "7 "))
-    log.ended(connection(), FAULT)
+    lines = logged(monkeypatch, handler)
+    log_ending(connection(), FAULT)
     lines.flush()
     logging.root.addHandler(logging.NullHandler())
-    log.ended(connection(), FAULT)
+    log_ending(connection(), FAULT)
     lines.flush()
     one, two = (LINE.fullmatch(line) for line in handler.stream.getvalue().splitlines(keepends=True))
     assert one.groups() == two.groups()
@@ -97,23 +117,38 @@ async def test_a_line_has_the_format_of_the_logger(monkeypatch):
 async def test_endings_below_the_log_level_format_no_line(monkeypatch):
     handler = only_handler(monkeypatch)
     logging.root.setLevel(logging.WARNING)
-    log = EndingLog(lines := Lines(handler, "7 "))
-    log.ended(connection(), GOOD)
+    lines = logged(monkeypatch, handler)
+    log_ending(connection(), GOOD)
     assert lines._waiting == []
-    log.ended(connection(), FAULT)
+    log_ending(connection(), FAULT)
     assert len(lines._waiting) == 1
     lines.flush()
 
 
-async def test_an_ending_in_another_thread_is_logged_at_once(monkeypatch):
-    """The callback of a plain handler's connection runs in a thread, which has no event loop."""
+async def test_with_another_handler_the_record_has_the_fields_of_the_ending(monkeypatch, caplog):
     handler = only_handler(monkeypatch)
-    monkeypatch.setattr("endwell.cli.lines.DELAY", 3600.0)
-    log = EndingLog(lines := Lines(handler, "7 "))
-    log.ended(connection(1), GOOD)
-    await asyncio.to_thread(log.ended, connection(2), GOOD)
-    assert LINE.fullmatch(handler.stream.getvalue()).group(2) == f"[::1]:50000 on '/a b/2': {GOOD}"
-    lines.flush()
+    lines = logged(monkeypatch, handler)
+    monkeypatch.setattr(logging.getLogger("endwell"), "handlers", [caplog.handler])
+    log_ending(connection(), FAULT)
+    assert lines._waiting == []
+    (record,) = caplog.records
+    assert record.ending == FAULT.as_dict()
+    assert LINE.fullmatch(handler.stream.getvalue())
+
+
+async def test_without_a_handler_of_its_own_each_line_is_a_record(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "endwell.endings")
+    lines = logged(monkeypatch, None)
+    log_ending(connection(), FAULT)
+    assert lines._waiting == []
+    (record,) = caplog.records
+    assert record.ending == FAULT.as_dict()
+
+
+def test_the_command_logs_abnormal_endings_also_at_the_level_warning(monkeypatch):
+    assert not is_enabled()
+    logged(monkeypatch, None)
+    assert is_enabled()
 
 
 def exchange(method, target, *fields, version="1.1", address=("127.0.0.1", 50000)):

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 import re
 import signal
 import socket
@@ -84,7 +85,7 @@ async def test_a_signal_closes_every_connection_and_ends_with_status_0(number):
     assert ending.received == endwell.Close(1001, "server stopping; retry 1-2s")
     assert (status, out) == (0, "")
     assert re.search(
-        r"INFO +endwell.serve: 127\.0\.0\.1:\d+ on '/echo': the server is stopping; we closed", err
+        r"INFO +endwell.endings: 127\.0\.0\.1:\d+ on '/echo': the server is stopping; we closed", err
     )
 
 
@@ -118,7 +119,7 @@ async def test_it_listens_on_a_unix_socket_and_drains_by_its_options(workers, tm
     assert "handler crash of '/crash' for a Unix socket failed" in err
     assert ending.received == endwell.Close(1012, "back soon")
     if not workers:
-        assert "endwell.serve: a Unix socket on '/echo': the server is stopping; we closed with 1012" in err
+        assert "endwell.endings: a Unix socket on '/echo': the server is stopping; we closed with 1012" in err
     assert status == 0
     assert not path.exists()
 
@@ -173,6 +174,10 @@ def test_a_unix_socket_in_use_is_an_error_that_mentions_no_port(tmp_path, capsys
         (["--bus", "amqp://host"], "--bus: bus must be a URL with one of the schemes redis"),
         (["--env-file", "missing.env"], "there is no file 'missing.env'"),
         (["--log-config", "missing.ini"], "there is no file 'missing.ini'"),
+        (
+            ["--log-config", "x.ini", "--log-format", "json"],
+            "--log-config and --log-format exclude each other",
+        ),
         (["--log-level", "info", "-v"], "--log-level and -v exclude each other"),
         (["--drain-deadline", "-1"], "--drain-deadline: deadline must be positive and finite, not -1.0"),
         (["--drain-code", "1006"], "--drain-code: code 1006 may not be sent"),
@@ -232,7 +237,7 @@ async def test_workers_share_one_port_and_log_their_names():
         status, out, err = finish(process)
     assert {ending.received.code for ending in endings} == {1001}
     assert (status, out) == (0, "")
-    named = set(re.findall(r"INFO +(\d+) endwell.serve: \S+ on '/echo': the server is stopping", err))
+    named = set(re.findall(r"INFO +(\d+) endwell.endings: \S+ on '/echo': the server is stopping", err))
     assert 1 <= len(named) <= 2
     assert str(process.pid) not in named
     assert re.search(rf"INFO +{process.pid} endwell.server: workers exited: 2; drained 8 connections", err)
@@ -259,6 +264,23 @@ async def test_the_log_level_can_be_chosen(options, listens, ends, tmp_path):
     assert ("listening on" in err) is listens
     assert ("on '/echo': peer closed with 1000" in err) is ends
     assert ("DEBUG" in err) is (options == ["-v"])
+
+
+async def test_json_has_the_fields_of_each_ending_also_of_workers():
+    options = ["--port", "0", "--workers", "1", "--log-format", "json"]
+    with command("serve", "app.py:server", *options) as process:
+        url = f"ws://127.0.0.1:{listening(process)}/echo"
+        async with asyncio.timeout(PATIENCE), endwell.connect(url) as ws:
+            await ws.close(1000, "bye")
+        process.send_signal(signal.SIGTERM)
+        status, _, err = await asyncio.to_thread(finish, process)
+    assert status == 0
+    rows = [json.loads(line) for line in err.splitlines()]
+    assert {row["logger"] for row in rows} == {"endwell.server", "endwell.serve", "endwell.endings"}
+    (row,) = (row for row in rows if row["logger"] == "endwell.endings")
+    assert (row["level"], row["route"], row["role"]) == ("INFO", "/echo", "server")
+    assert endwell.Ending.from_dict(row["ending"]).received == endwell.Close(1000, "bye")
+    assert row["process"] != process.pid
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "many"])

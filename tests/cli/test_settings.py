@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 
 from endwell.cli import serve
 from endwell.cli.settings import configure_logging, load_environment, server_context
+from endwell.logs import JsonFormatter
 
 
 def parse(*argv):
@@ -119,6 +120,7 @@ handlers=
     [
         ("log.json", json.dumps({"version": 1, "loggers": {"endwell": {"level": "ERROR"}}})),
         ("log.yaml", "version: 1\nloggers: {endwell: {level: ERROR}}"),
+        ("log.toml", 'version = 1\nloggers.endwell.level = "ERROR"'),
         ("log.ini", INI),
     ],
 )
@@ -134,13 +136,41 @@ def test_a_configuration_of_logging_is_used(name, text, log_file):
     assert not logging.getLogger("asyncio").disabled
 
 
+HANDLER = INI.replace("[handlers]\nkeys=", "[handlers]\nkeys=out") + "[handler_out]\n"
+
+
 @pytest.mark.parametrize(
-    ("name", "text"), [("log.json", "{"), ("log.json", "{}"), ("log.yaml", "- x"), ("log.ini", "x")]
+    ("name", "text"),
+    [
+        ("log.json", "{"),
+        ("log.json", "{}"),
+        ("log.json", "[1]"),
+        ("log.json", "\xff"),
+        ("log.yaml", "- x"),
+        ("log.yaml", "{"),
+        ("log.toml", "x"),
+        ("log.toml", "version = 2"),
+        ("log.ini", "x"),
+        ("log.ini", HANDLER),
+        ("log.ini", f"{HANDLER}class=nowhere.Handler"),
+        ("log.ini", f"{HANDLER}class=StreamHandler\nargs=("),
+    ],
 )
 def test_a_configuration_of_logging_that_is_wrong_is_named(name, text, log_file):
     args = parse("--log-config", path := log_file(name, text))
-    with pytest.raises(ValueError, match=f"^cannot use {path!r} as --log-config: "):
+    with pytest.raises(ValueError, match=f"^cannot use {path!r} as --log-config: ") as raised:
         configure_logging(args, logging.NullHandler(), "")
+    assert "\n" not in str(raised.value)
+
+
+def test_json_is_the_format_of_the_handler(monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+    handler = logging.StreamHandler()
+    configure_logging(parse("--log-format", "json"), handler, "")
+    assert isinstance(handler.formatter, JsonFormatter)
+    assert logging.root.level == logging.INFO
+    logging.root.manager._clear_cache()
 
 
 def test_an_environment_file_does_not_replace_variables(tmp_path, monkeypatch):

@@ -173,7 +173,7 @@ def test_a_whole_ending_gives_more_evidence_than_its_sentence(capsys):
     "text",
     [
         str(CLOSED),
-        f"2026-11-30 00:00:00,000 INFO    endwell.serve: 127.0.0.1:9 on '/chat': {CLOSED}",
+        f"2026-11-30 00:00:00,000 INFO    endwell.endings: 127.0.0.1:9 on '/chat': {CLOSED}",
         json.dumps(CLOSED.as_dict()),
         json.dumps({"level": "INFO", "message": str(CLOSED), "ending": CLOSED.as_dict()}),
         json.dumps({"ending": CLOSED.as_dict()}, indent=2),

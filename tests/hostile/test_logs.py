@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import json
 import logging
 import socket
 import zlib
@@ -16,7 +17,8 @@ import pytest
 
 import endwell
 from endwell import ConnectionClosed, HandshakeError, Limit, RetryPolicy, Server, connect, reconnecting
-from endwell.cli.lines import AccessLog, EndingLog, Lines
+from endwell.cli.lines import AccessLog, Lines
+from endwell.logs import JsonFormatter
 from tests.pair import until, within
 from tests.raw import RawPeer, RawServer, switching_protocols
 from tests.wire.peer import TEXT
@@ -172,6 +174,10 @@ def written(caplog):
             assert line.isprintable(), repr(line)
             assert not line.startswith("CRITICAL")
         lines.setdefault(record.msg, []).append(shown)
+        written = JsonFormatter().format(record)
+        assert written.isascii()
+        assert written.isprintable(), repr(written)
+        assert json.loads(written)["level"] == record.levelname
 
 
 async def closed_by_a_forger():
@@ -192,7 +198,7 @@ async def opened(uri, **options):
 
 
 async def test_every_text_of_a_peer_is_escaped_in_the_log(written, caplog):
-    for name in ("access", "serve", "server"):
+    for name in ("access", "endings", "serve", "server"):
         caplog.set_level(logging.INFO, f"endwell.{name}")
     server = Server(ping_interval=None)
     exception = await closed_by_a_forger()
@@ -225,7 +231,6 @@ async def test_every_text_of_a_peer_is_escaped_in_the_log(written, caplog):
     server.on_open(fail)
     server.on_close(fail)
     lines = Lines(logging.StreamHandler())
-    server.on_close(EndingLog(lines).ended)
     server._answer_callbacks.append(AccessLog(lines).answered)
     server.on_drain(fail)
     server.on_refused(fail)
@@ -277,6 +282,8 @@ async def test_every_text_of_a_peer_is_escaped_in_the_log(written, caplog):
         assert "forged" in logging.Formatter().format(record)
         # The query of a page is often a token.
         assert "secret" not in logging.Formatter().format(record)
+        if record.exc_info is None:  # an exception of the application may have anything
+            assert "secret" not in JsonFormatter().format(record)
 
 
 async def test_the_name_of_a_peers_socket_is_escaped_in_the_log(written, caplog, tmp_path, monkeypatch):
@@ -312,8 +319,16 @@ def _no_memory(wbits):
     raise MemoryError
 
 
-async def test_texts_of_a_server_are_escaped_in_the_log_of_reconnecting(written, caplog):
-    caplog.set_level(logging.INFO, "endwell")
+@pytest.mark.parametrize(
+    ("logger", "forged"),
+    [
+        ("endwell.client", {"%s; reconnecting in %.1f s", "%s; not reconnecting: %s"}),
+        # Then the sentence is in the record of the ending, and only there.
+        ("endwell", {"%s on %r: %s"}),
+    ],
+)
+async def test_texts_of_a_server_are_escaped_in_the_log_of_reconnecting(logger, forged, written, caplog):
+    caplog.set_level(logging.INFO, logger)
     with RawServer() as listening:
 
         async def serve():
@@ -328,11 +343,11 @@ async def test_texts_of_a_server_are_escaped_in_the_log_of_reconnecting(written,
         async for ws in reconnecting(listening.uri, policy=policy, ping_interval=None):
             assert await within(ws.read()) is None
         await within(serving)
-    assert [record.msg for record in caplog.records] == [
+    assert [record.msg for record in caplog.records if record.name == "endwell.client"] == [
         "%s; reconnecting in %.1f s",
         "%s; not reconnecting: %s",
     ]
-    assert all("forged" in record.getMessage() for record in caplog.records)
+    assert {record.msg for record in caplog.records if "forged" in record.getMessage()} == forged
 
 
 WRONG = {

@@ -27,7 +27,8 @@ cdef class WebSocket:
     cdef public object _send_lock
     cdef public Py_ssize_t _queued
     cdef public Py_ssize_t _write_limit
-    cdef object _subject
+    cdef readonly object _subject
+    cdef public object _key
     cdef public set _watchers
     cdef public dict _pings
     cdef readonly list _callbacks

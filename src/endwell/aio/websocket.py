@@ -28,6 +28,7 @@ from .authorization import deadline_of
 from .awaiting import DONE, Receive, Slot
 from .callbacks import Counter, Observer, call_back, check_callback
 from .driver import Driver
+from .ending_log import is_enabled, log_ending
 from .flag import Flag
 from .quiescence import Quiescence
 from .sending import install_am_send, mark_coroutine_function
@@ -125,6 +126,8 @@ class WebSocket:
         self._queued = 0
         self._write_limit = stream.core.options.write_limit
         self._subject: str | None = None
+        #: The key under which the server's sessions have this connection.
+        self._key: Any = None
         self._watchers: set[asyncio.Future[None]] | None = None
         self._pings: dict[bytes, asyncio.Future[float]] | None = None
         self._callbacks: list[tuple[Callable[[Ending], object], Context]] | None = None
@@ -618,6 +621,9 @@ class WebSocket:
                 waiter.set_exception(ConnectionClosed.of(self.ending))
         if self._counter is not None:
             self._counter.ended(self._core)
+        if is_enabled():
+            assert self._core.ending is not None
+            log_ending(self, self._core.ending)
         for observer in self._observers:
             assert self._core.ending is not None
             observer.ended(self, self._core.ending)

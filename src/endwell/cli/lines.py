@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from ..aio import ending_log
 from ..aio.bind import format_peer
 from ..aio.exchange import Exchange
 from ..aio.websocket import WebSocket
@@ -31,10 +32,11 @@ class Lines:
 
     A log record and a write for each ending or request cost as much as the rest of a short connection. So
     this class formats the lines itself and writes them together. If the application has configured logging
-    differently, each line is an ordinary log record. ``who`` comes before the name of the logger in each line.
+    differently, or ``handler`` is None, each line is an ordinary log record. ``who`` comes before the name of
+    the logger in each line.
     """
 
-    def __init__(self, handler: logging.StreamHandler[Any], who: str = "") -> None:
+    def __init__(self, handler: logging.StreamHandler[Any] | None, who: str = "") -> None:
         self._handler = handler
         self._who = who
         self._waiting: list[tuple[float, logging.Logger, int, str, tuple[Any, ...]]] = []
@@ -43,7 +45,8 @@ class Lines:
 
     def add(self, logger: logging.Logger, level: int, text: str, *args: Any) -> None:
         """Write ``text % args``, soon. The arguments are formatted then."""
-        if (loop := asyncio._get_running_loop()) is None:  # in the thread of a plain handler
+        loop = asyncio._get_running_loop()
+        if loop is None or not self.is_only_handler(logger):  # None: in the thread of a plain handler
             logger.log(level, text, *args)
             return
         if not self._waiting:
@@ -57,12 +60,9 @@ class Lines:
         waiting, self._waiting = self._waiting, []
         lines = []
         for when, logger, level, text, args in waiting:
-            if logger.handlers or not logger.propagate or logging.root.handlers != [self._handler]:
-                logger.log(level, text, *args)
-            else:
-                start = f"{self._time(when)} {logging.getLevelName(level):7} {self._who}{logger.name}: "
-                lines.append(f"{start}{text % args}\n")
-        if not lines:
+            start = f"{self._time(when)} {logging.getLevelName(level):7} {self._who}{logger.name}: "
+            lines.append(f"{start}{text % args}\n")
+        if not lines or self._handler is None:
             return
         self._handler.acquire()
         try:
@@ -73,6 +73,15 @@ class Lines:
         finally:
             self._handler.release()
 
+    def is_only_handler(self, logger: logging.Logger) -> bool:
+        """Whether the records of ``logger`` go to the handler, and nowhere else."""
+        below: logging.Logger | None = logger
+        while below is not None and below.parent is not None:
+            if below.handlers or below.filters or not below.propagate:
+                return False
+            below = below.parent
+        return logging.root.handlers == [self._handler]
+
     def _time(self, when: float) -> str:
         """Format a time like the default of ``%(asctime)s``."""
         second = int(when)
@@ -82,17 +91,18 @@ class Lines:
 
 
 class EndingLog:
-    """Logs each ending to the logger ``endwell.serve``."""
+    """Writes the lines of the logger ``endwell.endings``."""
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
 
-    def ended(self, ws: WebSocket, ending: Ending) -> None:
-        """The callback for ``server.on_close``."""
-        level = logging.INFO if ending.ok else logging.WARNING
-        if websocket_logger.isEnabledFor(level):
+    def write(self, level: int, ws: WebSocket, ending: Ending) -> None:
+        """Write a line soon, or a record now if its fields may be used. See `ending_log.write_with`."""
+        if self._lines.is_only_handler(ending_log.logger):
             peer = format_peer(ws.remote_address)
-            self._lines.add(websocket_logger, level, "%s on %r: %s", peer, ws.request.path, ending)
+            self._lines.add(ending_log.logger, level, "%s on %r: %s", peer, ws.request.path, ending)
+        else:
+            ending_log.write_record(level, ws, ending)
 
 
 class AccessLog:

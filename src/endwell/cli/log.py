@@ -24,6 +24,7 @@ def logging_to(note: Callable[[str], object], verbosity: int) -> Iterator[None]:
         wire.getChild("handshake"): logging.DEBUG if verbosity else logging.WARNING,
         # The command itself prints the same information.
         logging.getLogger("endwell.client"): logging.ERROR,
+        logging.getLogger("endwell.endings"): logging.ERROR,
     }
     before = {logger: logger.level for logger in levels}
     notes = _Notes(note)

@@ -10,6 +10,7 @@ import sys
 from functools import partial
 from typing import Any
 
+from ..aio import ending_log
 from ..aio.bind import adopt, bind
 from ..options import Options
 from ..rooms.rooms import choose_bus
@@ -155,8 +156,13 @@ def _add_log(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log-config",
         metavar="FILE",
-        help="configure logging by this file: .json or .yaml for logging.config.dictConfig(), others for "
+        help="configure logging by this file: .json, .toml or .yaml for logging.config.dictConfig(), others for "
         "fileConfig()",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        help="json: each record is a line with a JSON object, which has the fields of endings (default: text)",
     )
     parser.add_argument(
         "--no-ending-log", action="store_true", help="do not log a line for each connection that ends"
@@ -255,13 +261,13 @@ def run(args: argparse.Namespace) -> int:
             server = _server(args)
     except TargetError as error:  # another ValueError is one of the application, and needs its traceback
         return _usage_error(error)
-    lines = Lines(handler, "" if options.workers is None else f"{os.getpid()} ")
+    plain = None if args.log_format == "json" else handler
+    lines = Lines(plain, "" if options.workers is None else f"{os.getpid()} ")
     try:
         if server is None:
             supervise(listen, options)
         else:
-            if not args.no_ending_log:
-                server.on_close(EndingLog(lines).ended)
+            ending_log.write_with(_nothing if args.no_ending_log else EndingLog(lines).write)
             run_server(
                 server, listen, context, options, None if args.no_access_log else AccessLog(lines).answered
             )
@@ -272,7 +278,12 @@ def run(args: argparse.Namespace) -> int:
         return 1
     finally:
         lines.flush()
+        ending_log.write_with(None)
     return 0
+
+
+def _nothing(*_: object) -> None:
+    """Write no ending."""
 
 
 def _usage_error(error: ValueError) -> int:
@@ -407,6 +418,7 @@ def _refuse_contradictions(args: argparse.Namespace) -> None:
     refuse_together(args, "--unix", ("--host", "--port"))
     refuse_together(args, "--reload", ("--workers", "--limit-max-requests"))
     refuse_together(args, "--fd", ("--host", "--port", "--unix"))
+    refuse_together(args, "--log-config", ("--log-format",))
     if args.log_level and args.verbose:
         raise ValueError("--log-level and -v exclude each other")
 

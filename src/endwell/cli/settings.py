@@ -8,8 +8,11 @@ import logging
 import logging.config
 import os
 import ssl
+import tomllib
 from pathlib import Path
 from typing import Any
+
+from ..logs import JsonFormatter
 
 __all__ = ["configure_logging", "load_environment", "server_context"]
 
@@ -40,6 +43,8 @@ def configure_logging(args: argparse.Namespace, handler: logging.Handler, who: s
         if args.log_level is not None:
             logging.getLogger("endwell").setLevel(args.log_level.upper())
         return
+    if args.log_format == "json":
+        handler.setFormatter(JsonFormatter())
     level = args.log_level or ("debug" if args.verbose else "info")
     logging.basicConfig(
         handlers=[handler],
@@ -54,14 +59,18 @@ def _apply_log_config(path: str) -> None:
     try:
         if path.endswith(".json"):
             _apply_dict(json.loads(Path(path).read_bytes()))
+        elif path.endswith(".toml"):
+            _apply_dict(tomllib.loads(Path(path).read_text(encoding="utf-8")))
         elif path.endswith((".yaml", ".yml")):
             _apply_dict(_read_yaml(path))
         else:
             logging.config.fileConfig(path, disable_existing_loggers=False)
-    # RuntimeError: fileConfig() cannot parse the file.
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+    except (
+        Exception
+    ) as error:  # of the parsers, of fileConfig(), which evaluates texts, and of the handlers' classes
         cause = f": {error.__cause__}" if error.__cause__ else ""
-        raise ValueError(f"cannot use {path!r} as --log-config: {error}{cause}") from None
+        text = " ".join(f"{error}{cause}".split())  # errors of parsers have several lines
+        raise ValueError(f"cannot use {path!r} as --log-config: {text}") from None
 
 
 def _apply_dict(config: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any, Unpack
 
+from ..aio.ending_log import is_written
 from ..aio.syscalls import monotonic
 from ..aio.websocket import WebSocket, begin_close
 from ..codes import CloseCode, Retry
@@ -139,7 +140,7 @@ class ReconnectLoop:
             StopReason.STOPPED if self._stopped else self._policy.decide(self._history, last, now, jitter)
         )
         if isinstance(self._verdict, StopReason):
-            logger.info("%s; not reconnecting: %s", last, self._verdict.value)
+            logger.info("%s; not reconnecting: %s", _shown(last), self._verdict.value)
         else:
             self._due = now + self._verdict
             self._log(last, self._verdict)
@@ -176,7 +177,7 @@ class ReconnectLoop:
             )
             self._warn_on_failure = False
         else:
-            logger.info("%s; reconnecting in %.1f s", last, wait)
+            logger.info("%s; reconnecting in %.1f s", _shown(last), wait)
 
     def _apply_verdict(self, last: Ending | HandshakeError) -> None:
         """End the loop if that is the policy's verdict on ``last``."""
@@ -349,6 +350,11 @@ def _check_keywords(keywords: Iterable[str]) -> None:
         limit = any(name == field.name for field in fields(RetryPolicy))
         hint = f"; it is a field of the policy: policy=RetryPolicy({name}=...)" if limit else ""
         check_keywords("reconnecting", [name], known, hint)
+
+
+def _shown(last: Ending | HandshakeError) -> str:
+    """The sentence; only the cause if the logger ``endwell.endings`` has written the sentence."""
+    return last.cause.meaning if isinstance(last, Ending) and is_written() else str(last)
 
 
 class _Connections:

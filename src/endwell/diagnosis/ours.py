@@ -229,7 +229,7 @@ RULES = (
         "compression_broken",
         frozenset({Cause.PROTOCOL_ERROR}),
         "the peer or a proxy handles compression wrongly",
-        "try without compression (deflate=None); a proxy must not alter Sec-WebSocket-Extensions",
+        "try without compression (compression=None); a proxy must not alter Sec-WebSocket-Extensions",
         _corrupt,
     ),
     Rule(

@@ -242,6 +242,7 @@ class Sessions(Mapping[Hashable, Any]):
             period = self._grace_periods.pop(key, None)
             if self._claims is not None:
                 self._claims.join(key, ws, asyncio_ws, executor)
+        asyncio_ws._key = key
         asyncio_ws.on_close(lambda ending: self._ended(key, ws, executor, ending))
         if current is not None:
             _close_replaced(current)

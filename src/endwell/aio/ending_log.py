@@ -1,0 +1,68 @@
+"""The log record of each connection that ends: logger ``endwell.endings``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ..ending import Ending
+from .bind import format_peer
+
+__all__ = ["is_enabled", "is_written", "log_ending", "write_record", "write_with"]
+
+logger = logging.getLogger("endwell.endings")
+
+
+def is_enabled() -> bool:
+    """Whether endings are logged: if the effective level is INFO or lower, or the logger has a level of its own.
+
+    Python shows warnings of a program that has configured no logging. An abnormal ending is no warning to such
+    a program: it has the Ending, and decides whether it matters. `endwell serve` asks for them.
+    """
+    return logger.isEnabledFor(logging.INFO) or logger.level > 0 or _writer.write is not write_record
+
+
+def is_written() -> bool:
+    """Whether endings are logged, and a handler gets them: another line about an ending is not needed."""
+    return is_enabled() and logger.hasHandlers()
+
+
+def log_ending(ws: Any, ending: Ending) -> None:
+    """Log the ending of a connection that was open: INFO for an ordinary ending, WARNING for another one."""
+    level = logging.INFO if ending.ok else logging.WARNING
+    if not logger.isEnabledFor(level):
+        return
+    try:
+        _writer.write(level, ws, ending)
+    except Exception as exc:  # of a filter or a handler, which must not keep the application from the end
+        ws._stream.loop.call_exception_handler({"message": "logging an ending failed", "exception": exc})
+
+
+def write_record(level: int, ws: Any, ending: Ending) -> None:
+    """Log a record that has the fields of the ending."""
+    request = ws.request
+    address = format_peer(ws.remote_address)
+    path = request.path
+    extra = {
+        "ending": ending.as_dict(),
+        "role": "client" if ws._core.client else "server",
+        "address": address,
+        "path": path,
+        "route": request.route,
+        "subject": ws._subject,
+        "key": ws._key,
+    }
+    logger.log(level, "%s on %r: %s", address, path, ending, extra=extra)
+
+
+class _Writer:
+    write: Callable[[int, Any, Ending], object] = staticmethod(write_record)
+
+
+_writer = _Writer()
+
+
+def write_with(write: Callable[[int, Any, Ending], object] | None) -> None:
+    """Have ``write(level, ws, ending)`` called for each ending that is logged. None: `write_record`."""
+    _writer.write = write or write_record
