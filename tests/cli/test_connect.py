@@ -243,6 +243,7 @@ def test_verbose_shows_the_handshake_and_twice_each_frame(url, verbosity):
     assert lines[0] == "> GET /echo?token=... HTTP/1.1"
     assert {"> Authorization: ...", "> Cookie: ...", "< HTTP 101 Switching Protocols"} <= set(lines)
     assert "secret" not in err
+    assert err.count("the application closed") == 1
     frames = [line for line in lines if line.startswith("#1 ")]
     assert frames == (
         []

@@ -79,8 +79,13 @@ def test_a_sentence_in_json_is_read():
 
 def test_a_failure_to_open_is_read_with_its_status():
     line = {"failure": "HTTP 403", "status": 403, "ending": END.as_dict()}
-    assert read(json.dumps(line))[2:] == ("HTTP 403", 403)
-    assert read(json.dumps({"failure": 1, "status": "x", "ending": END.as_dict()}))[2:] == ("", None)
+    assert read(json.dumps(line))[2:] == ("HTTP 403", 403, None)
+    assert read(json.dumps({"failure": 1, "status": "x", "ending": END.as_dict()}))[2:] == ("", None, None)
+
+
+def test_the_role_of_this_side_is_read():
+    assert read(json.dumps({"role": "client", "ending": END.as_dict()})).role == "client"
+    assert read(json.dumps({"role": ["admin"], "ending": END.as_dict()})).role is None
 
 
 def test_the_ending_of_endwell_js_is_read():

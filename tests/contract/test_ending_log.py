@@ -10,6 +10,7 @@ import pytest
 
 import endwell
 from endwell import Close, Ending, Server
+from endwell.cli.recorded import read
 from endwell.logs import JsonFormatter
 from tests.pair import pair, until, within
 
@@ -157,3 +158,16 @@ async def test_a_record_as_json_is_one_line_that_has_the_ending(records):
     assert Ending.from_dict(row["ending"]) == ending
     assert ending.received == Close(4000, "a\r\nb\N{LINE SEPARATOR}\x1b[31m")
     assert (row["level"], row["logger"], row["role"]) == ("WARNING", NAME, "server")
+
+
+async def test_endwell_why_reads_a_record_as_json_and_as_text(role, records):
+    async with pair(role) as both:
+        await both.peer.close(1001, "it's \x1b[31m")
+        await both.peer.read_to_the_end()
+        both.peer.drop()
+        ending = await both.ending()
+    (record,) = records()
+    found = read(JsonFormatter().format(record))
+    assert (found.ending, found.role) == (ending, role)
+    found = read(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s").format(record))
+    assert found.ending.received == ending.received

@@ -195,6 +195,25 @@ def test_an_invalid_answer_to_the_handshake_is_no_answer_of_a_websocket_server()
     assert names(end, failure="x")[0] == "invalid_answer"
 
 
+@pytest.mark.parametrize(
+    ("end", "role", "name"),
+    [
+        (peer_closed(1001), "server", "page_left"),
+        (peer_closed(1001), "client", "server_stopping"),
+        (peer_closed(1012), "client", "server_stopping"),
+        (ending(VANISHED, duration=0.1), "server", "probe"),
+        (ending(VANISHED, duration=0.1), "client", "no_closing_handshake"),
+        (ending(VANISHED, duration=17.0, **USED), "client", "no_closing_handshake"),
+    ],
+)
+def test_the_role_of_this_side_decides_between_causes(end, role, name):
+    assert names(end, role=role)[0] == name
+
+
+def test_a_server_that_gets_1012_still_has_a_cause():
+    assert names(peer_closed(1012), role="server")
+
+
 def test_how_the_closing_went_is_a_further_cause():
     assert names(closed(Cause.SERVER_DRAINED, tcp=TcpEnd.TIMEOUT, unsent_bytes=9)) == [
         "server_drained",
@@ -243,9 +262,10 @@ SMALL = st.integers(0, 1000)
     st.sampled_from([None, SENTENCE]),
     st.sampled_from(["", "failed"]),
     st.none() | st.integers(100, 600),
+    st.sampled_from([None, "server", "client"]),
 )
-def test_every_ending_has_a_cause_with_evidence_and_advice(end, known, failure, status):
-    found = diagnose(end, known, failure, status)
+def test_every_ending_has_a_cause_with_evidence_and_advice(end, known, failure, status, role):
+    found = diagnose(end, known, failure, status, role)
     assert found
     for each in found:
         assert each.cause

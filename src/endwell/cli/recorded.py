@@ -20,6 +20,8 @@ class Recorded(NamedTuple):
     #: The text of the HandshakeError, and the HTTP status: `endwell connect --json` writes both.
     failure: str = ""
     status: int | None = None
+    #: This side: "server" or "client"; the records of the logger endwell.endings have it.
+    role: str | None = None
 
 
 def read(text: str) -> Recorded | None:
@@ -52,12 +54,13 @@ def _in_json(row: Mapping[str, Any]) -> Recorded | None:
         ending = Ending.from_dict(values)
     except TypeError as error:
         raise ValueError(str(error)) from None
-    failure, status = row.get("failure"), row.get("status")
+    failure, status, role = row.get("failure"), row.get("status"), row.get("role")
     return Recorded(
         ending,
         frozenset(values),
         failure if isinstance(failure, str) else "",
         status if isinstance(status, int) else None,
+        role if role in ("server", "client") else None,
     )
 
 

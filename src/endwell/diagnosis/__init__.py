@@ -37,7 +37,11 @@ class Diagnosis:
 
 
 def diagnose(
-    ending: Ending, known: Iterable[str] | None = None, failure: str = "", status: int | None = None
+    ending: Ending,
+    known: Iterable[str] | None = None,
+    failure: str = "",
+    status: int | None = None,
+    role: str | None = None,
 ) -> list[Diagnosis]:
     """Return the likely causes of ``ending``, the likeliest first; there is at least one.
 
@@ -47,8 +51,9 @@ def diagnose(
             taken as evidence.
         failure: The text of the HandshakeError, if the connection was never open.
         status: HTTP status of the answer to the opening handshake, if it was refused.
+        role: "server" or "client", if it is known which of them this side was.
     """
-    case = Case(ending, known, failure, status)
+    case = Case(ending, known, failure, status, role)
     # A connection that was never open has had no use that could speak for another cause.
     return (failure and _matching(OPENING, case)) or _matching(RULES, case)
 

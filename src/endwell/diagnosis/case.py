@@ -26,11 +26,14 @@ class Case:
         known: Iterable[str] | None = None,
         failure: str = "",
         status: int | None = None,
+        role: str | None = None,
     ) -> None:
         known = _FIELDS if known is None else frozenset(known)
         self.ending = ending
         self.failure = failure
         self.status = status
+        #: This side: "server" or "client"; None if it is not known.
+        self.role = role
         self.duration = ending.duration
         self.stalled = ending.stalled
         self.received: Close | None = ending.received

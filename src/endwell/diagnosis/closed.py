@@ -49,7 +49,12 @@ def _keepalive(case: Case) -> Clues:
 
 
 def _page_left(case: Case) -> Clues:
-    if case.code not in LEFT or RetryAdvice.parse(case.reason) or _text(case) in MEANINGS:
+    if (
+        case.role == "client"
+        or case.code not in LEFT
+        or RetryAdvice.parse(case.reason)
+        or _text(case) in MEANINGS
+    ):
         return
     yield 4, _said(case)
     if case.code == CloseCode.PAGE_LEFT:
@@ -65,13 +70,16 @@ def _page_left(case: Case) -> Clues:
 
 
 def _stopping(case: Case) -> Clues:
-    if case.code not in RESTART:
-        return
     advice = RetryAdvice.parse(case.reason)
+    from_client = case.role == "server" and case.code == CloseCode.GOING_AWAY and not advice
+    if case.code not in RESTART or from_client:
+        return
     if advice:
         yield 7, f"{_said(case)}, which advises to reconnect after {advice.earliest} to {advice.latest} s"
     elif case.code == CloseCode.SERVICE_RESTART or "server" in case.reason.lower():
         yield 6, _said(case)
+    elif case.role == "client":
+        yield 5, f"{_said(case)}, and this side is the client"
     else:
         yield 2, f"{_said(case)}: a server that stops sends it, too"
 

@@ -74,7 +74,7 @@ def _forgotten(case: Case) -> Clues:
 
 
 def _probe(case: Case) -> Clues:
-    if case.no_message and case.duration < 2:
+    if case.role != "client" and case.no_message and case.duration < 2:
         yield 4, f"no message was sent or received, and TCP ended {case.duration:.1f} s after it was opened"
 
 
@@ -93,7 +93,11 @@ def _killed(case: Case) -> Clues:
 
 
 def _no_handshake(case: Case) -> Clues:
-    yield 2, "TCP ended in an orderly way, with FIN, and without a Close before it"
+    # The process of a server goes on after the end of one connection.
+    yield (
+        5 if case.role == "client" else 2,
+        "TCP ended in an orderly way, with FIN, and without a Close before it",
+    )
     if case.counted and case.ending.messages_in + case.ending.messages_out and case.duration < 2:
         messages = counted(case.ending.messages_in + case.ending.messages_out, "message")
         yield 3, f"{messages} in {case.duration:.1f} s, then the end: the program seems to have finished"
