@@ -12,6 +12,9 @@ from .bind import format_peer
 __all__ = ["is_enabled", "is_written", "log_ending", "write_record", "write_with"]
 
 logger = logging.getLogger("endwell.endings")
+# Each connection asks at its end, so these names are not looked up there.
+_is_enabled_for = logger.isEnabledFor
+_INFO = logging.INFO
 
 
 def is_enabled() -> bool:
@@ -20,7 +23,7 @@ def is_enabled() -> bool:
     Python shows warnings of a program that has configured no logging. An abnormal ending is no warning to such
     a program: it has the Ending, and decides whether it matters. `endwell serve` asks for them.
     """
-    return logger.isEnabledFor(logging.INFO) or logger.level > 0 or _writer.write is not write_record
+    return _is_enabled_for(_INFO) or logger.level > 0 or _has_writer
 
 
 def is_written() -> bool:
@@ -34,7 +37,7 @@ def log_ending(ws: Any, ending: Ending) -> None:
     if not logger.isEnabledFor(level):
         return
     try:
-        _writer.write(level, ws, ending)
+        _write(level, ws, ending)
     except Exception as exc:  # of a filter or a handler, which must not keep the application from the end
         ws._stream.loop.call_exception_handler({"message": "logging an ending failed", "exception": exc})
 
@@ -56,13 +59,11 @@ def write_record(level: int, ws: Any, ending: Ending) -> None:
     logger.log(level, "%s on %r: %s", address, path, ending, extra=extra)
 
 
-class _Writer:
-    write: Callable[[int, Any, Ending], object] = staticmethod(write_record)
-
-
-_writer = _Writer()
+_write: Callable[[int, Any, Ending], object] = write_record
+_has_writer = False
 
 
 def write_with(write: Callable[[int, Any, Ending], object] | None) -> None:
     """Have ``write(level, ws, ending)`` called for each ending that is logged. None: `write_record`."""
-    _writer.write = write or write_record
+    global _write, _has_writer  # noqa: PLW0603  (one for the process)
+    _write, _has_writer = write or write_record, write is not None

@@ -4,6 +4,7 @@ from endwell.aio._sending cimport install_am_send
 from endwell.aio._syscalls cimport monotonic, thread_ident
 from endwell.aio.awaiting cimport Slot
 from endwell.aio.driver cimport Driver
+from endwell.aio.ending_log cimport is_enabled
 from endwell.protocol.connection cimport Connection
 from endwell.protocol.receiver cimport Receiver
 
