@@ -65,5 +65,5 @@ _has_writer = False
 
 def write_with(write: Callable[[int, Any, Ending], object] | None) -> None:
     """Have ``write(level, ws, ending)`` called for each ending that is logged. None: `write_record`."""
-    global _write, _has_writer  # noqa: PLW0603  (one for the process)
+    global _write, _has_writer
     _write, _has_writer = write or write_record, write is not None
