@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from contextvars import ContextVar
 
 import pytest
 
+import endwell
 from endwell import Server
 from endwell.metrics.meter import Meter
 from endwell.server.observers import Observers
@@ -50,6 +52,70 @@ async def test_on_open_of_a_plain_handler_runs_in_the_handlers_thread():
             await peer.read_to_the_end(answer=True)
     assert len(threads) == 2
     assert threads[0] is threads[1] is not threading.main_thread()
+
+
+async def test_context_variables_of_on_open_are_those_of_one_connection(face):
+    """Its handler and its on_close callbacks see them, and no other connection does."""
+    server, seen, user = Server(), [], ContextVar("user", default="nobody")
+
+    @server.on_open
+    def opened(ws):
+        seen.append(("open", user.get()))
+        user.set(ws.request.path)
+
+    server.on_close(lambda ws, ending: seen.append(("close", user.get())))
+
+    async def script(ws, name):
+        seen.append(("handler", user.get()))
+
+    server.websocket("/{name}")(face.handler(script))
+
+    async def application(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+
+    server.mount("/app", application, lifespan="off")
+    async with server.serving():
+        for path, count in ("/a", 3), ("/b", 6), ("/app/c", 8):
+            async with endwell.connect(f"ws://127.0.0.1:{server.port}{path}") as ws:
+                await ws.closed
+            await until(lambda count=count: len(seen) == count)
+    handled = [(step, user) for user in ("/a", "/b") for step in ("open", "handler", "close")]
+    mounted = [("open", "/app/c"), ("close", "/app/c")]
+    assert seen == [(step, "nobody" if step == "open" else user) for step, user in handled + mounted]
+
+
+async def test_the_log_line_of_an_exception_has_the_route_and_the_cause_as_fields(face, caplog):
+    server = Server()
+
+    async def script(ws, name):
+        raise ValueError(name)
+
+    server.websocket("/handler/{name}")(face.handler(script))
+
+    @server.websocket("/accept/{name}", accept=lambda request: 1 / 0)
+    async def never(ws, name):
+        pass
+
+    async def application(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        raise ValueError
+
+    server.mount("/app", application, lifespan="off")
+    async with server.serving():
+        url = f"ws://127.0.0.1:{server.port}"
+        for path in ("/handler/a", "/app/b"):
+            async with endwell.connect(url + path) as ws:
+                await ws.closed
+        with pytest.raises(endwell.HandshakeRejected):
+            await endwell.connect(f"{url}/accept/c")
+    fields = [(record.route, getattr(record, "cause", None)) for record in caplog.records if record.exc_info]
+    assert fields == [
+        ("/handler/{name}", "handler_error"),
+        ("/app/{path:path}", "handler_error"),
+        ("/accept/{name}", None),
+    ]
 
 
 async def test_a_request_names_its_route_for_the_labels_of_metrics(face, transport):

@@ -25,12 +25,14 @@ cdef class Site(ConnectionSets):
     cdef bint calling
     cdef readonly dict idle
     cdef public object answered
+    cdef public object gone
 
 
 cdef class Exchange(Answerable):
     cdef Site _site
     cdef RequestReader _reader
     cdef readonly object permit
+    cdef public object context
     cdef readonly object refusal
     cdef public bint half_closed
     cdef object _body

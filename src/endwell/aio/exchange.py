@@ -8,6 +8,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextvars import Context
 from typing import TypeAlias
 
 from ..errors import RequestRefused, TooManyConnections
@@ -68,6 +69,8 @@ class Site(ConnectionSets):
         self.reactor = reactor_of(self.loop)
         #: Called with each exchange whose answer begins, and the status of the answer; None if nothing needs it.
         self.answered: Callable[[Exchange, int], object] | None = None
+        #: Called with each exchange whose client has disconnected before the answer; None if nothing needs it.
+        self.gone: Callable[[Exchange], object] | None = None
         #: Whether the application is being called.
         self.calling = False
 
@@ -103,6 +106,8 @@ class Exchange(Answerable):
         self._reader = reader or RequestReader(site.options, stream.remote_address, site.tls is not None)
         stream.receive = self._receive
         stream.changed = self._changed
+        #: What the application runs in; None for the context of the server.
+        self.context: Context | None = None
         #: The rule that the request has broken, or the limit that it has reached; None if there is none.
         self.refusal: RequestRefused | None = None
         self._body: RequestBody | None = None
@@ -548,6 +553,8 @@ class Exchange(Answerable):
             if self._watcher is not None:
                 self._watcher()
             self._release()
+            if self._site.gone is not None and not self.answered:
+                self._site.gone(self)
 
     def _release(self) -> None:
         """Drop the references that would make this object a part of cycles."""

@@ -8,6 +8,7 @@ cdef class ConnectionSets:
     cdef readonly object stopping
     cdef readonly set openings
     cdef readonly set lingering
+    cdef public object websocket_type
 
 
 cdef class Answerable:

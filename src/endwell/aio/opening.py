@@ -45,6 +45,8 @@ class ConnectionSets:
         self.openings: set[Opening] = set()
         #: Connections that have ended for the application while TCP is still open.
         self.lingering: set[Driver] = set()
+        #: The class of the WebSockets.
+        self.websocket_type: type[WebSocket] = WebSocket
 
 
 class Answerable:
@@ -121,7 +123,8 @@ class Answerable:
         self._opened()
         pack(request.headers)
         response = accepted.response if keep else None
-        ws = WebSocket(stream, request, response, accepted.subprotocol, sets.connections, sets.stopping)
+        new, protocol = sets.websocket_type, accepted.subprotocol
+        ws = new(stream, request, response, protocol, sets.connections, sets.stopping)
         if rest := self._take_rest():
             core.receive(rest, now)
         stream.settle()

@@ -160,7 +160,12 @@ class WebSocketCall:
         if (away := unavailable(exc)) is not None:
             self._host.logger.warning("ASGI application failed: %s", away)
         elif not self._tells_the_end(exc):
-            self._host.logger.error("Exception in ASGI application", exc_info=exc)
+            request = self._exchange.request
+            route = None if request is None else request.route
+            extra = {"route": route}
+            if self.ws is not None:
+                extra["cause"] = Cause.HANDLER_ERROR.value
+            self._host.logger.error("Exception in ASGI application", exc_info=exc, extra=extra)
         self._finish(Cause.HANDLER_ERROR, *close_after(exc))
 
     def _tells_the_end(self, exc: BaseException) -> bool:

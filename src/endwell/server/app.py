@@ -596,7 +596,8 @@ class Server:
         It runs before the handler, and before any :meth:`on_close` callback of the connection. For a
         connection of a plain handler, ``ws`` is the blocking WebSocket, and the callback runs in the
         handler's thread, so it may block. For other connections, it runs in the event loop, and must not
-        block. Exceptions are logged. Refused requests are reported to :meth:`on_refused` instead.
+        block. The handler and the :meth:`on_close` callbacks of the connection see the context variables that
+        it sets. Exceptions are logged. Refused requests are reported to :meth:`on_refused` instead.
 
         Raises:
             TypeError: ``callback`` is a coroutine function, not callable, or does not take these arguments.
@@ -866,6 +867,8 @@ class Server:
         listener = Listener(listen(), self.options, ssl, self._dispatcher, self.connections, defer)
         listener.refused = self._observers.no_preamble
         listener.answered = _one_of(self._answer_callbacks)
+        if (tracing := self._dispatcher.tracing) is not None:
+            listener.gone = tracing.gone
         places = shared_places(self.sessions, self.options.max_connections)
         if places is not None:
             listener.share(places)

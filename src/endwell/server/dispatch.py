@@ -48,6 +48,7 @@ from .renewing import Renewing
 from .respond import response_from
 from .router import Hook, Route, Router, blocks, name_of
 from .threads import HandlerThreads
+from .tracing import Tracing
 
 __all__ = ["Dispatcher"]
 
@@ -79,6 +80,8 @@ class Dispatcher:
         #: The current or finished drain; None before it.
         self.drain_run: DrainRun | None = None
         self._context = Context()
+        #: Told of each request for a WebSocket, and of its outcome; None if nothing needs it.
+        self.tracing: Tracing | None = None
         self._create_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
     def begin(self) -> None:
@@ -91,6 +94,9 @@ class Dispatcher:
     def __call__(self, exchange: Exchange) -> None:
         """Answer the exchange, now or in a task."""
         request = exchange.request
+        if self.tracing is not None and request is not None and wants_websocket(request):
+            exchange.context = self._context.copy()
+            self.tracing.requested(exchange, exchange.context)
         if exchange.refusal is not None:
             self._answer(exchange, exchange.refusal)
             return
@@ -117,7 +123,7 @@ class Dispatcher:
         if mount is None:
             return False
         if (coroutine := self.mounts.call(mount, exchange, request, upgrade)) is not None:
-            self.start(coroutine)
+            self.start(coroutine, exchange.context)
         return True
 
     def _over_opening_limit(self, exchange: Exchange, request: Request) -> Response | RequestRefused | None:
@@ -150,10 +156,12 @@ class Dispatcher:
             return False
         return route.any_host and not wants_websocket(request)
 
-    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run ``coroutine`` as a task of the server."""
-        # Use the context of the call that serves; callbacks of the loop run in other contexts.
-        task = self._context.run(self._create_task, coroutine)
+    def start(
+        self, coroutine: Coroutine[Any, Any, None], context: Context | None = None
+    ) -> asyncio.Task[None]:
+        """Run ``coroutine`` as a task of the server, in a copy of ``context``."""
+        # By default that of the call that serves; callbacks of the loop run in other contexts.
+        task = (self._context if context is None else context).run(self._create_task, coroutine)
         self.tasks[task] = None
         task.add_done_callback(self._forget, context=self._context)
         return task
@@ -161,7 +169,7 @@ class Dispatcher:
     # -- HTTP answers -----------------------------------------------------------
 
     def _start_answering(self, exchange: Exchange, request: Request) -> None:
-        self.start(self._answer_http(PendingAnswer(exchange, request)))
+        self.start(self._answer_http(PendingAnswer(exchange, request)), exchange.context)
         exchange.wait_for_answer()
 
     async def _answer_http(self, pending: PendingAnswer) -> None:
@@ -280,7 +288,8 @@ class Dispatcher:
     def _log_failure(self, request: Request, exc: BaseException) -> None:
         peer = format_peer(request.remote_address)
         if (away := unavailable(exc)) is None:
-            logger.error("answering %r for %s failed", request.raw_path, peer, exc_info=exc)
+            extra = {"route": request.route}
+            logger.error("answering %r for %s failed", request.raw_path, peer, exc_info=exc, extra=extra)
         else:
             logger.warning("answering %r for %s failed: %s", request.raw_path, peer, away)
 
@@ -422,24 +431,34 @@ class Dispatcher:
         self._meter.opened(ws, route.pattern)
         handler_ws = self.threads.blocking(ws) if route.blocking else ws
         handler = route.handler
-        observers = self._observers
-        if route.blocking and observers.open_callbacks:
+        if route.blocking and self._observers.open_callbacks:
             handler = partial(self._open_and_handle, handler)
+            context = exchange.context
         else:
-            if observers.open_callbacks:
-                self._context.run(observers.opened, ws)
-            if observers.close_callbacks:
-                self._context.run(self._observe_close, handler_ws)
-        self.start(self._handle(ws, handler_ws, route, handler, params))
+            context = self._announce(ws, handler_ws, exchange.context)
+        self.start(self._handle(ws, handler_ws, route, handler, params), context)
 
-    def observe(self, ws: WebSocket) -> None:
-        """Call the ``on_open`` callbacks for an open connection, and register the ``on_close`` callbacks."""
-        observers = self._observers
+    def observe(self, ws: WebSocket, context: Context | None) -> None:
+        """Count an open connection of a mounted application, and call the callbacks for it."""
         self._meter.opened(ws, ws.request.route)
+        self._announce(ws, ws, context)
+
+    def _announce(
+        self, ws: WebSocket, handler_ws: WebSocket | BlockingWebSocket, context: Context | None
+    ) -> Context | None:
+        """Call the ``on_open`` callbacks for an open connection, and register the ``on_close`` callbacks.
+
+        Returns the context of the connection, which has what the callbacks have set.
+        """
+        observers = self._observers
+        if context is None:
+            # A copy, so that no other connection sees what on_open callbacks set.
+            context = self._context.copy() if observers.open_callbacks else self._context
         if observers.open_callbacks:
-            self._context.run(observers.opened, ws)
+            context.run(observers.opened, ws)
         if observers.close_callbacks:
-            self._context.run(self._observe_close, ws)
+            context.run(self._observe_close, handler_ws)
+        return context
 
     def _options_of(self, route: Route) -> Options:
         return self.options if route.options is None else route.options.over(self.options)
@@ -509,7 +528,9 @@ class Dispatcher:
         # The traceback is logged; the peer only gets a code.
         peer = format_peer(ws.request.remote_address)
         if (away := unavailable(exc)) is None:
-            logger.error("handler %s of %r for %s failed", route.name, ws.request.path, peer, exc_info=exc)
+            name, path = route.name, ws.request.path
+            extra = {"route": route.pattern, "cause": Cause.HANDLER_ERROR.value}
+            logger.error("handler %s of %r for %s failed", name, path, peer, exc_info=exc, extra=extra)
         else:
             logger.warning("handler %s of %r for %s failed: %s", route.name, ws.request.path, peer, away)
         await close_for(ws, Cause.HANDLER_ERROR, *close_after(exc))

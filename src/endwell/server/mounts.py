@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -46,8 +47,8 @@ class Dispatcher(Protocol):
     def failed(self, request: Request) -> None:
         """Call the callbacks of the server for a request that gets 500."""
 
-    def observe(self, ws: WebSocket) -> None:
-        """Call the callbacks of the server for an open connection."""
+    def observe(self, ws: WebSocket, context: Context | None) -> None:
+        """Count an open connection, and call the callbacks of the server for it."""
 
 
 class Mount:
@@ -202,7 +203,8 @@ class _HttpHost:
         """Log that the application has failed; return the answer."""
         if exc is not None:
             peer = format_peer(request.remote_address)
-            logger.error("answering %r for %s failed", request.raw_path, peer, exc_info=exc)
+            extra = {"route": request.route}
+            logger.error("answering %r for %s failed", request.raw_path, peer, exc_info=exc, extra=extra)
         if not answered:
             self._dispatcher.failed(request)
         return Response.text("internal error\n", 500)
@@ -253,7 +255,7 @@ class _WebSocketHost:
         dispatcher = self._dispatcher
         ws = self._exchange.switch(accepted, self._options, keep=True)
         dispatcher.handling[ws] = self._mount.route
-        dispatcher.observe(ws)
+        dispatcher.observe(ws, self._exchange.context)
         return ws
 
     def returned(self, ws: WebSocket | None) -> None:

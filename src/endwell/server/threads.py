@@ -61,6 +61,8 @@ class HandlerThreads:
         self.running: dict[asyncio.Future[Outcome], bool] = {}
         #: The ``draining`` event of the blocking WebSockets.
         self.draining = ThreadFlag()
+        #: The class of the blocking WebSockets.
+        self.websocket_type: type[BlockingWebSocket] = BlockingWebSocket
         self._reserved = 0
         #: The threads of ``on_close`` callbacks; None before the first connection of a blocking handler.
         self._callbacks: Threads | None = None
@@ -77,7 +79,7 @@ class HandlerThreads:
             # Keep a thread now, because the system may be unable to start one when the server stops.
             self._callbacks = portal.callbacks
             self._callbacks.keep()
-        return BlockingWebSocket(Bridge(ws, portal), self.draining)
+        return self.websocket_type(Bridge(ws, portal), self.draining)
 
     def reserve(self) -> None:
         """Reserve a thread for the connection that is passed to :meth:`handle` next.
