@@ -14,7 +14,7 @@ cdef class ConnectionSets:
 cdef class Answerable:
     cdef ConnectionSets _sets
     cdef Connection _core
-    cdef Driver _stream
+    cdef readonly Driver _stream
     cdef readonly object request
     cdef readonly bint answered
 

@@ -25,6 +25,7 @@ from ..options import OptionKeywords, Options, check_keywords
 from ..protocol.handshake import Offer
 from ..protocol.opening import offer
 from ..protocol.uri import WebSocketURI, parse_uri
+from . import tracing
 from .asking import Asking
 from .renewing import Renewing
 from .token import Token, TokenArgument, check_token
@@ -202,11 +203,20 @@ class connect:
             await self._ws.close()
 
     async def _open(self) -> WebSocket:
-        ws = await self._reach()
+        ws = await (self._reach() if tracing.begin is None else self._traced(tracing.begin()))
         ws._created_at = self._created_at
         return ws
 
-    async def _reach(self) -> WebSocket:
+    async def _traced(self, attempt: tracing.Attempt) -> WebSocket:
+        try:
+            ws = await self._reach(attempt)
+        except BaseException as exc:
+            attempt.failed(exc)
+            raise
+        attempt.opened(ws)
+        return ws
+
+    async def _reach(self, attempt: tracing.Attempt | None = None) -> WebSocket:
         try:
             uri, headers, token, began = await self._ask(monotonic())
         except BaseException:
@@ -215,7 +225,8 @@ class connect:
             raise
         for left in range(MAX_REDIRECTS, -1, -1):
             renewing = self._renewing(token)
-            offered = self._offer(uri, headers, token, renewing is not None)
+            fields = headers if attempt is None else attempt.headers(uri, headers)
+            offered = self._offer(uri, fields, token, renewing is not None)
             try:
                 ws = await dial(uri, offered, self._ssl, self._route, began, renewing)
             except HandshakeRejected as refusal:

@@ -869,6 +869,7 @@ class Server:
         listener.answered = _one_of(self._answer_callbacks)
         if (tracing := self._dispatcher.tracing) is not None:
             listener.gone = tracing.gone
+            listener.websocket_type = self._dispatcher.websocket_type
         places = shared_places(self.sessions, self.options.max_connections)
         if places is not None:
             listener.share(places)

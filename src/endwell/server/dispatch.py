@@ -82,6 +82,8 @@ class Dispatcher:
         self._context = Context()
         #: Told of each request for a WebSocket, and of its outcome; None if nothing needs it.
         self.tracing: Tracing | None = None
+        #: The class of the WebSockets.
+        self.websocket_type: type[WebSocket] = WebSocket
         self._create_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
     def begin(self) -> None:
@@ -522,6 +524,8 @@ class Dispatcher:
     def _returned(self, ws: WebSocket) -> None:
         if self.drain_run is not None:
             self.drain_run.returned(ws)
+        if self.tracing is not None:
+            self.tracing.returned(ws)
         del self.handling[ws]
 
     async def _failed(self, ws: WebSocket, route: Route, exc: BaseException) -> None:

@@ -6,6 +6,7 @@ from contextvars import Context
 from typing import Protocol
 
 from ..aio.exchange import Exchange
+from ..aio.websocket import WebSocket
 from ..http import Request
 
 __all__ = ["Tracing"]
@@ -28,3 +29,6 @@ class Tracing(Protocol):
 
     def gone(self, exchange: Exchange) -> None:
         """The client has disconnected before the answer; of any request."""
+
+    def returned(self, ws: WebSocket) -> None:
+        """The handler of an open connection has returned or raised."""

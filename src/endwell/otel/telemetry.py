@@ -1,0 +1,88 @@
+"""What the instrumentations of servers and of clients have in common."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from opentelemetry._logs import LoggerProvider, SeverityNumber, get_logger
+from opentelemetry.context import Context, attach, get_current
+from opentelemetry.trace import NonRecordingSpan, Span, TracerProvider, get_tracer, set_span_in_context
+
+from ..build import __version__
+from ..ending import Cause, Ending
+from .attributes import Attributes, ending_attributes, error_type
+
+__all__ = ["EVENT", "Telemetry", "guarded", "linked_context"]
+
+logger = logging.getLogger("endwell.otel")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: The name of the event for each ending.
+EVENT = "websocket.ending"
+
+
+class Telemetry:
+    """The tracer and the logger of one instrumentation."""
+
+    def __init__(
+        self, tracer_provider: TracerProvider | None, logger_provider: LoggerProvider | None
+    ) -> None:
+        self.tracer = get_tracer("endwell", __version__, tracer_provider)
+        self._events = get_logger("endwell", __version__, logger_provider)
+        self._has_failed = False
+
+    def emit(self, ending: Ending, attributes: Attributes) -> None:
+        """Emit the event for an ending, in the current context."""
+        level = SeverityNumber.INFO if error_type(ending) is None else SeverityNumber.WARN
+        if ending.cause is Cause.HANDLER_ERROR:
+            level = SeverityNumber.ERROR
+        self._events.emit(
+            timestamp=time.time_ns(),
+            context=get_current(),
+            severity_number=level,
+            severity_text=level.name,
+            body=str(ending),
+            attributes={**attributes, **ending_attributes(ending)},
+            event_name=EVENT,
+        )
+
+    def failed(self, exc: Exception) -> None:
+        """A provider, a processor or a propagator has raised."""
+        if not self._has_failed:
+            self._has_failed = True
+            logger.error("telemetry failed (further failures are not logged)", exc_info=exc)
+
+
+def guarded(method: Callable[P, T]) -> Callable[P, T | None]:
+    """Make an exception in a method of an object that has a ``telemetry`` no exception in a connection."""
+
+    @wraps(method)
+    def call(*args: P.args, **keywords: P.kwargs) -> T | None:
+        try:
+            return method(*args, **keywords)
+        except Exception as exc:
+            instance: Any = args[0]
+            instance.telemetry.failed(exc)
+            return None
+
+    return call
+
+
+def linked_context(span: Span) -> Context:
+    """The current context with the identity of ``span`` instead of ``span``, which has ended or will end.
+
+    Spans that begin in it are its children. A connection that lasts does not keep the span itself, and an attribute
+    that is set after its end is not logged as a mistake.
+    """
+    return set_span_in_context(NonRecordingSpan(span.get_span_context()))
+
+
+def enter(context: Context) -> None:
+    """Make ``context`` current for the rest of the running task or thread."""
+    attach(context)
