@@ -64,7 +64,8 @@ async def test_an_attempt_is_a_span_whose_context_goes_to_the_server(face, trans
         await ws.close()
         await until(lambda: signals.events)
     span = signals.named("GET")[0]
-    assert span.kind is SpanKind.CLIENT and span.parent.span_id == work.get_span_context().span_id
+    assert span.kind is SpanKind.CLIENT
+    assert span.parent.span_id == work.get_span_context().span_id
     assert requests[0].headers["traceparent"].split("-")[1] == format_trace_id(span.context.trace_id)
     assert requests[0].headers["baggage"] == "user=ada"
     assert dict(span.attributes) == {
@@ -143,7 +144,7 @@ async def test_redirects_belong_to_the_attempt_and_own_fields_are_kept(signals, 
         for headers in ({}, {"Traceparent": own}):
             async with connect(f"ws://127.0.0.1:{server.port}/old", additional_headers=headers):
                 pass
-    first, second = signals.spans
+    first, _second = signals.spans
     assert requests[0].headers["traceparent"].split("-")[1] == format_trace_id(first.context.trace_id)
     assert requests[1].headers.get_all("traceparent") == [own]
 
@@ -227,4 +228,5 @@ async def test_after_uninstrumenting_nothing_is_told(signals):
     server, _ = echoing_asyncio()
     async with server.serving(), connect(f"ws://127.0.0.1:{server.port}/") as ws:
         assert "traceparent" not in ws.request.headers
-    assert not signals.spans and not signals.events
+    assert not signals.spans
+    assert not signals.events

@@ -70,11 +70,13 @@ async def test_a_message_is_a_trace_from_its_receipt_to_the_next_one(face, recei
     received, sent, work = map(signals.named, ("receive /{name}", "send /{name}", "work"))
     assert [len(received), len(sent), len(work)] == [2, 2, 2]
     for message, answer, inner in zip(received, sent, work, strict=True):
-        assert message.parent is None and message.kind is SpanKind.CONSUMER
+        assert message.parent is None
+        assert message.kind is SpanKind.CONSUMER
         assert message.context.trace_id != handshake.context.trace_id
         assert [link.context.span_id for link in message.links] == [handshake.context.span_id]
         assert inner.parent.span_id == answer.parent.span_id == message.context.span_id
-        assert answer.kind is SpanKind.PRODUCER and message.start_time <= answer.start_time
+        assert answer.kind is SpanKind.PRODUCER
+        assert message.start_time <= answer.start_time
         assert answer.end_time <= message.end_time
         assert message.status.status_code is StatusCode.UNSET
     told = [

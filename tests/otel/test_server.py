@@ -68,7 +68,8 @@ async def test_a_handshake_is_a_short_span_with_the_trace_context_of_the_request
             assert await within(ws.recv()) == "hello"
         await until(lambda: signals.events)
     handshake, work = sorted(signals.spans, key=lambda span: span.name)
-    assert handshake.name == "GET /rooms/{room}" and handshake.kind is SpanKind.SERVER
+    assert handshake.name == "GET /rooms/{room}"
+    assert handshake.kind is SpanKind.SERVER
     assert format_trace_id(handshake.context.trace_id) == TRACE
     assert format_span_id(handshake.parent.span_id) == SPAN
     assert work.parent.span_id == handshake.context.span_id
@@ -135,7 +136,8 @@ async def test_each_ending_is_one_event_with_every_field(face):
         assert event.body == str(ending)
         told = event.attributes
         assert (told["http.route"], told["endwell.role"]) == ("/{name}", "server")
-        assert told["network.peer.address"] == "127.0.0.1" and told["server.port"] == server_port(url)
+        assert told["network.peer.address"] == "127.0.0.1"
+        assert told["server.port"] == server_port(url)
         for field in fields(ending):
             value = getattr(ending, field.name)
             if value is None:
@@ -202,7 +204,10 @@ async def test_a_refused_handshake_has_its_status_and_its_reason():
         ("GET /{name}", 101, None, "UNSET"),
     ]
     reasons = [span.attributes.get("endwell.refusal") for span in signals.spans]
-    assert reasons[0] and reasons[1] and "accept function" in reasons[2] and reasons[3] == "internal error"
+    assert reasons[0]
+    assert reasons[1]
+    assert "accept function" in reasons[2]
+    assert reasons[3] == "internal error"
     assert reasons[4:] == [None, None]
     assert len(signals.events) == 1
 
@@ -303,7 +308,8 @@ async def test_a_malformed_trace_context_begins_a_new_trace(traceparent, caplog)
         fields = (b"traceparent", traceparent), (b"tracestate", b"=,=,\xff" * 100)
         assert await answer(server, "/", *fields) == 101
     (handshake,) = signals.spans
-    assert handshake.parent is None and handshake.context.is_valid
+    assert handshake.parent is None
+    assert handshake.context.is_valid
     assert len(signals.events) == 1
     # The propagator has a line for a field that is too long.
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) <= 1
@@ -313,7 +319,7 @@ async def test_a_malformed_trace_context_begins_a_new_trace(traceparent, caplog)
     "entries", [[b"k%d=v" % n for n in range(700)], [b"k=" + b"v" * 7000], [b"\xe4=1"] * 700]
 )
 async def test_baggage_is_bounded_and_floods_no_log(entries, caplog):
-    server, signals = instrumented()
+    server, _signals = instrumented()
     kept = []
 
     @server.websocket("/")
@@ -323,7 +329,9 @@ async def test_baggage_is_bounded_and_floods_no_log(entries, caplog):
 
     async with server.serving():
         assert await answer(server, "/", (b"baggage", b",".join(entries))) == 101
-    assert len(kept) == 1 and len(kept[0]) <= 180 and sum(map(len, map(str, kept[0].values()))) <= 8192
+    assert len(kept) == 1
+    assert len(kept[0]) <= 180
+    assert sum(map(len, map(str, kept[0].values()))) <= 8192
     assert len(caplog.records) <= 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from contextvars import ContextVar
 
@@ -83,6 +84,28 @@ async def test_context_variables_of_on_open_are_those_of_one_connection(face):
     handled = [(step, user) for user in ("/a", "/b") for step in ("open", "handler", "close")]
     mounted = [("open", "/app/c"), ("close", "/app/c")]
     assert seen == [(step, "nobody" if step == "open" else user) for step, user in handled + mounted]
+
+
+async def test_the_log_line_of_an_exception_is_written_in_the_context_of_the_handler(face):
+    server, seen, user = Server(), [], ContextVar("user", default="nobody")
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            seen.append(user.get())
+
+    async def script(ws):
+        user.set("ada")
+        raise ValueError
+
+    server.websocket("/")(face.handler(script))
+    handler = Handler()
+    logging.getLogger("endwell.server").addHandler(handler)
+    try:
+        async with server.serving(), endwell.connect(f"ws://127.0.0.1:{server.port}/") as ws:
+            await ws.closed
+    finally:
+        logging.getLogger("endwell.server").removeHandler(handler)
+    assert seen == ["ada"]
 
 
 async def test_the_log_line_of_an_exception_has_the_route_and_the_cause_as_fields(face, caplog):

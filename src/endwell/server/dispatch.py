@@ -488,10 +488,14 @@ class Dispatcher:
     ) -> None:
         """Run the handler, then close the connection with the cause that follows from the handler's outcome."""
         self.handling[ws] = route
+        context: Context | None = None
         try:
             try:
                 if isinstance(handler_ws, BlockingWebSocket):
-                    await self.threads.handle(handler, handler_ws, params, partial(self._returned, ws))
+                    context = copy_context()
+                    await self.threads.handle(
+                        handler, handler_ws, params, partial(self._returned, ws), context
+                    )
                 elif route.cancel_on_end:
                     async with ws.alive():
                         if (coroutine := handler(ws, **params)) is not None:
@@ -514,7 +518,7 @@ class Dispatcher:
             raise
         except BaseException as exc:
             if not _is_end_of(exc, ws):
-                await self._failed(ws, route, exc)
+                await self._failed(ws, route, exc, context)
         else:
             if self.drain_run is not None:
                 self.drain_run.close(ws)
@@ -528,8 +532,17 @@ class Dispatcher:
             self.tracing.returned(ws)
         del self.handling[ws]
 
-    async def _failed(self, ws: WebSocket, route: Route, exc: BaseException) -> None:
+    async def _failed(
+        self, ws: WebSocket, route: Route, exc: BaseException, context: Context | None = None
+    ) -> None:
         # The traceback is logged; the peer only gets a code.
+        if context is None:
+            self._log_handler(ws, route, exc)
+        else:
+            context.run(self._log_handler, ws, route, exc)  # that of the handler's thread
+        await close_for(ws, Cause.HANDLER_ERROR, *close_after(exc))
+
+    def _log_handler(self, ws: WebSocket, route: Route, exc: BaseException) -> None:
         peer = format_peer(ws.request.remote_address)
         if (away := unavailable(exc)) is None:
             name, path = route.name, ws.request.path
@@ -537,7 +550,6 @@ class Dispatcher:
             logger.error("handler %s of %r for %s failed", name, path, peer, exc_info=exc, extra=extra)
         else:
             logger.warning("handler %s of %r for %s failed: %s", route.name, ws.request.path, peer, away)
-        await close_for(ws, Cause.HANDLER_ERROR, *close_after(exc))
 
 
 def _name_accept(route: Route) -> str:

@@ -98,8 +98,9 @@ class HandlerThreads:
         ws: BlockingWebSocket,
         params: Mapping[str, str],
         returned: Callable[[], object],
+        context: Context,
     ) -> None:
-        """Run the handler of a connection in the reserved thread.
+        """Run the handler of a connection in the reserved thread, in ``context``.
 
         ``returned()`` is called in the loop after the handler has returned, even if the caller of this
         method was cancelled before.
@@ -110,7 +111,7 @@ class HandlerThreads:
             self._log.left(self._reserved)
             returned()
 
-        await self._run(self._handlers, partial(_handle, handler, ws, params), after)
+        await self._run(self._handlers, partial(_handle, handler, ws, params), after, context)
 
     async def page(self, handler: Callable[..., object], *args: object, **params: str) -> Any:
         """Call an HTTP ``handler`` in a thread; returns its return value."""
@@ -148,10 +149,15 @@ class HandlerThreads:
         return self._submit(self._lifespan, partial(callback, *args), context)
 
     async def _run(
-        self, threads: Threads, call: Callable[[], object], after: Callable[[object], None] | None = None
+        self,
+        threads: Threads,
+        call: Callable[[], object],
+        after: Callable[[object], None] | None = None,
+        context: Context | None = None,
     ) -> Any:
         # A thread cannot be cancelled. It goes on if this task is cancelled, and a drain waits for it.
-        returned, exc = await asyncio.shield(self._submit(threads, call, copy_context(), after))
+        done = self._submit(threads, call, copy_context() if context is None else context, after)
+        returned, exc = await asyncio.shield(done)
         if isinstance(exc, Exception):
             raise exc
         if exc is not None:
