@@ -85,6 +85,10 @@ class Table:
             if moves % 2 == 0 and moves == self._words[1]:
                 return blocks
 
+    def own_blocks(self) -> list[Block]:
+        """Return the blocks of this process."""
+        return list(self._read(self._begin // SLOT_SIZE))
+
     def _read(self, slot: int) -> Iterator[Block]:
         at = slot * SLOT_SIZE
         end = at + self._words[at // 8]

@@ -29,6 +29,7 @@ from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..sync.websocket import bridge_of
 from .attributes import request_attributes
 from .messages import MessageSpans, TracedBlockingWebSocket, TracedWebSocket
+from .metrics import ServerMetrics
 from .telemetry import Telemetry, enter, guarded, linked_context
 
 __all__ = ["instrument"]
@@ -49,8 +50,8 @@ def instrument(  # size: most of it is documentation
       function and the handler run in its context, with the baggage of the request.
     - Each ending of a connection is an event ``websocket.ending``, a log record with all fields of the
       :class:`endwell.Ending`.
-    - What :attr:`endwell.Server.metrics` has is observed as metrics; each ending is recorded in a histogram of
-      durations.
+    - What :attr:`endwell.Server.metrics` counts is observed as metrics, for this process alone. Each ending is
+      recorded in a histogram of durations.
     - With ``messages``, some messages have spans, each in a trace of its own, with a link to the handshake.
 
     Use processors that export in batches: one that exports at once, such as ``SimpleSpanProcessor``, blocks the
@@ -85,7 +86,8 @@ def instrument(  # size: most of it is documentation
         raise RuntimeError("this Server is instrumented already, or serves")
     telemetry = Telemetry(tracer_provider, logger_provider)
     spans = MessageSpans.of(telemetry, messages)
-    tracing = ServerTracing(telemetry, spans)
+    metrics = ServerMetrics.of(telemetry, server, meter_provider)
+    tracing = ServerTracing(telemetry, spans, metrics)
     dispatcher.tracing = tracing
     server._answer_callbacks.append(tracing.answered)
     server.on_refused(tracing.refused)
@@ -126,8 +128,9 @@ class _Handshake:
 class ServerTracing:
     """The opening handshakes and the endings of one server."""
 
-    def __init__(self, telemetry: Telemetry, spans: MessageSpans | None) -> None:
+    def __init__(self, telemetry: Telemetry, spans: MessageSpans | None, metrics: ServerMetrics) -> None:
         self.telemetry = telemetry
+        self._metrics = metrics
         self._spans = spans
         # By the id() of the request, because observers of refusals know only the request.
         self._open: dict[int, _Handshake] = {}
@@ -222,6 +225,7 @@ class ServerTracing:
         attributes = request_attributes(ws.request, engine._stream.remote_address, ws.local_address)
         attributes["endwell.role"] = "server"
         self.telemetry.emit(ending, attributes)
+        self._metrics.ended(ws.request.route, ending)
 
 
 def _leave(span: Span) -> None:

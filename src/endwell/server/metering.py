@@ -16,7 +16,7 @@ from ..metrics.table import Table
 from ..rooms.rooms import Rooms, registry_of
 from .drain.run import DrainRun
 
-__all__ = ["Metering", "use_table"]
+__all__ = ["Metering", "own_samples", "use_table"]
 
 #: Seconds between two counts of what open connections have sent and received, for pages of other processes.
 REFRESH_INTERVAL = 2.0
@@ -101,3 +101,9 @@ def use_table(metering: Metering, table: Table) -> None:
     """Count in a table that other processes read, too."""
     metering.meter.use(table)
     metering.is_shared = True
+
+
+def own_samples(metering: Metering) -> dict[str, list[dict[str, object]]]:
+    """The samples of :attr:`Server.metrics`, of this process alone."""
+    metering._refresh()
+    return as_dict(metering.meter.table.own_blocks())
