@@ -94,6 +94,7 @@ BY_NOBODY = {
         "when it was installed: %s (ENDWELL_PURE=1 in the environment omits this warning)"
     ),
     "listening on %s",
+    "telemetry failed (further failures are not logged)",  # an exception of a processor or a propagator
     "the drain waits at most %.1f s for these handlers: %s",
     "on_stop callback %r failed",
     "on_stop callback %r still runs after %.1f s: %s",
