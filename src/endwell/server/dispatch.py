@@ -433,11 +433,11 @@ class Dispatcher:
         self._meter.opened(ws, route.pattern)
         handler_ws = self.threads.blocking(ws) if route.blocking else ws
         handler = route.handler
-        if route.blocking and self._observers.open_callbacks:
+        context, observers = exchange.context, self._observers
+        if route.blocking and observers.open_callbacks:
             handler = partial(self._open_and_handle, handler)
-            context = exchange.context
-        else:
-            context = self._announce(ws, handler_ws, exchange.context)
+        elif observers.open_callbacks or observers.close_callbacks:
+            context = self._announce(ws, handler_ws, context)
         self.start(self._handle(ws, handler_ws, route, handler, params), context)
 
     def observe(self, ws: WebSocket, context: Context | None) -> None:
@@ -447,7 +447,7 @@ class Dispatcher:
 
     def _announce(
         self, ws: WebSocket, handler_ws: WebSocket | BlockingWebSocket, context: Context | None
-    ) -> Context | None:
+    ) -> Context:
         """Call the ``on_open`` callbacks for an open connection, and register the ``on_close`` callbacks.
 
         Returns the context of the connection, which has what the callbacks have set.
