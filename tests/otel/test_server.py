@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 from collections import Counter
 from dataclasses import fields
 
 import pytest
 from opentelemetry import baggage, trace
 from opentelemetry.sdk._logs import LogRecordProcessor
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExporter
 from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 
 import endwell
 from endwell import Accept, Response, Server, connect, otel
 from tests.otel.signals import Signals
 from tests.pair import idle, nothing_left_behind, until, within
-from tests.raw import RawPeer
+from tests.raw import BOUND, RawPeer
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
@@ -433,6 +436,39 @@ async def test_a_processor_that_raises_ends_no_connection_and_is_logged_once(fac
     assert [record.getMessage() for record in caplog.records if record.name == "endwell.otel"] == [
         "telemetry failed (further failures are not logged)"
     ]
+
+
+async def test_an_exporter_that_blocks_delays_no_connection_with_batch_processors():
+    server, signals = instrumented()
+    blocked, release = threading.Event(), threading.Event()
+
+    class Blocking(SpanExporter, LogRecordExporter):
+        def export(self, batch):
+            blocked.set()
+            release.wait(BOUND)
+            return SpanExportResult.SUCCESS
+
+        def shutdown(self):
+            pass
+
+    spans = BatchSpanProcessor(Blocking(), max_export_batch_size=1, max_queue_size=4)
+    logs = BatchLogRecordProcessor(Blocking(), max_export_batch_size=1, max_queue_size=4)
+    signals.tracer_provider.add_span_processor(spans)
+    signals.logger_provider.add_log_record_processor(logs)
+    server.websocket("/")(idle)
+    try:
+        async with server.serving():
+            await answer(server, "/")
+            await asyncio.to_thread(blocked.wait, BOUND)
+            # More than the queues hold. The loop of this test is that of the server.
+            for _ in range(20):
+                assert await answer(server, "/") == 101
+            assert not release.is_set()
+            await until(lambda: len(signals.events) == 21)
+    finally:
+        release.set()
+        await asyncio.to_thread(spans.shutdown)
+        await asyncio.to_thread(logs.shutdown)
 
 
 async def test_a_propagator_that_raises_refuses_no_connection(monkeypatch):
