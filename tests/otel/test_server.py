@@ -478,7 +478,7 @@ async def test_a_propagator_that_raises_refuses_no_connection(monkeypatch):
     def fail(*_):
         raise ValueError
 
-    monkeypatch.setattr("endwell.otel.server.extract", fail)
+    monkeypatch.setattr("endwell.otel.telemetry.extract", fail)
     async with server.serving():
         assert await answer(server, "/", (b"traceparent", TRACEPARENT.encode())) == 101
     assert signals.spans[0].parent is None

@@ -7,7 +7,8 @@ try:
 except ImportError as missing:
     raise ImportError(f"endwell.otel needs a package: pip install 'endwell[otel]' ({missing})") from missing
 
+from .asgi import ASGIMiddleware
 from .client import instrument_client, uninstrument_client
 from .server import instrument
 
-__all__ = ["instrument", "instrument_client", "uninstrument_client"]
+__all__ = ["ASGIMiddleware", "instrument", "instrument_client", "uninstrument_client"]

@@ -22,7 +22,7 @@ MAX_TEXT = 256
 
 def address_attributes(name: str, address: object) -> Attributes:
     """An address in the format of the socket module, as the attributes ``NAME.address`` and ``NAME.port``."""
-    if not isinstance(address, tuple):
+    if not isinstance(address, tuple) or len(address) < 2:
         return {}  # of a Unix socket, whose peer has no name, or not known
     host, port = address[:2]
     return {f"{name}.address": str(host)} | ({f"{name}.port": port} if port else {})

@@ -7,14 +7,11 @@ from contextvars import Context
 from typing import Any
 
 from opentelemetry._logs import LoggerProvider
-from opentelemetry.context import Context as Values
 from opentelemetry.metrics import MeterProvider
-from opentelemetry.propagate import extract
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import (
     Span,
     SpanKind,
-    StatusCode,
     TracerProvider,
     get_current_span,
     set_span_in_context,
@@ -30,7 +27,7 @@ from ..sync.websocket import bridge_of
 from .attributes import request_attributes
 from .messages import MessageSpans, TracedBlockingWebSocket, TracedWebSocket
 from .metrics import ServerMetrics
-from .telemetry import Telemetry, enter, guarded, linked_context
+from .telemetry import Telemetry, end_handshake, enter, guarded, linked_context
 
 __all__ = ["instrument"]
 
@@ -145,7 +142,7 @@ class ServerTracing:
     def _begin(self, exchange: Exchange) -> None:
         request = exchange.request
         assert request is not None
-        parent = self._remote(request.headers)
+        parent = self.telemetry.remote(request.headers, _FIELDS)
         peer = exchange._stream.remote_address
         span = self.telemetry.tracer.start_span(
             "GET",
@@ -155,14 +152,6 @@ class ServerTracing:
         )
         self._open[id(request)] = _Handshake(span, request)
         enter(set_span_in_context(span, parent))
-
-    def _remote(self, headers: Headers) -> Values:
-        try:
-            # An empty context: a span that was current when the server was started is not the client's.
-            return extract(headers, Values(), _FIELDS)
-        except Exception as exc:
-            self.telemetry.failed(exc)
-            return Values()
 
     def refused(self, request: Request | None, status: int, reason: str) -> None:
         """See :class:`endwell.server.tracing.Tracing`."""
@@ -182,31 +171,15 @@ class ServerTracing:
             exchange.context.run(_leave, span)
         if get_current_span() is span:
             _leave(span)  # the task of a mounted application goes on
-        try:
-            span.set_attribute("http.response.status_code", status)
-            if status >= 400:
-                span.set_attribute("error.type", str(status))
-            if handshake.reason is not None:
-                span.set_attribute("endwell.refusal", handshake.reason)
-            if status >= 500:
-                span.set_status(StatusCode.ERROR, handshake.reason)
-        finally:
-            self._end(handshake)
+        end_handshake(span, status, reason=handshake.reason, route=handshake.request.route)
 
     @guarded
     def gone(self, exchange: Exchange) -> None:
         """See :class:`endwell.server.tracing.Tracing`."""
         handshake = self._open.pop(id(exchange.request), None)
         if handshake is not None:
-            if (ending := exchange.ending) is not None:
-                handshake.span.set_attribute("error.type", ending.cause.value)
-            self._end(handshake)
-
-    def _end(self, handshake: _Handshake) -> None:
-        if (route := handshake.request.route) is not None:
-            handshake.span.update_name(f"GET {route}")
-            handshake.span.set_attribute("http.route", route)
-        handshake.span.end()
+            route = handshake.request.route
+            end_handshake(handshake.span, None, ending=exchange.ending, route=route)
 
     # -- the connection ------------------------------------------------------------
 

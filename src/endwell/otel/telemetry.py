@@ -10,18 +10,28 @@ from typing import Any, ParamSpec, TypeVar
 
 from opentelemetry._logs import LoggerProvider, SeverityNumber, get_logger
 from opentelemetry.context import Context, attach, get_current
-from opentelemetry.trace import NonRecordingSpan, Span, TracerProvider, get_tracer, set_span_in_context
+from opentelemetry.propagate import extract
+from opentelemetry.propagators.textmap import Getter
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    StatusCode,
+    TracerProvider,
+    get_tracer,
+    set_span_in_context,
+)
 
 from ..build import __version__
 from ..ending import Cause, Ending
 from .attributes import Attributes, ending_attributes, error_type
 
-__all__ = ["EVENT", "Telemetry", "guarded", "linked_context"]
+__all__ = ["EVENT", "Telemetry", "end_handshake", "enter", "guarded", "linked_context"]
 
 logger = logging.getLogger("endwell.otel")
 
 P = ParamSpec("P")
 T = TypeVar("T")
+C = TypeVar("C")
 
 #: The name of the event for each ending.
 EVENT = "websocket.ending"
@@ -36,6 +46,15 @@ class Telemetry:
         self.tracer = get_tracer("endwell", __version__, tracer_provider)
         self._events = get_logger("endwell", __version__, logger_provider)
         self._has_failed = False
+
+    def remote(self, carrier: C, getter: Getter[C]) -> Context:
+        """The trace context and the baggage of a request, and nothing else."""
+        try:
+            # An empty context: a span that was current when the server was started is not the client's.
+            return extract(carrier, Context(), getter)
+        except Exception as exc:
+            self.failed(exc)
+            return Context()
 
     def emit(self, ending: Ending, attributes: Attributes) -> None:
         """Emit the event for an ending, in the current context."""
@@ -72,6 +91,37 @@ def guarded(method: Callable[P, T]) -> Callable[P, T | None]:
             return None
 
     return call
+
+
+def end_handshake(
+    span: Span,
+    status: int | None,
+    *,
+    reason: str | None = None,
+    ending: Ending | None = None,
+    route: str | None = None,
+) -> None:
+    """End the span of an opening handshake.
+
+    ``status``: of the answer; None if there is none, because the connection has ended with ``ending``. ``reason``: why
+    the server has refused it. ``route``: the pattern, if it is known.
+    """
+    try:
+        if route is not None:
+            span.update_name(f"GET {route}")
+            span.set_attribute("http.route", route)
+        if status is not None:
+            span.set_attribute("http.response.status_code", status)
+            if status >= 400:
+                span.set_attribute("error.type", str(status))
+        elif ending is not None:
+            span.set_attribute("error.type", ending.cause.value)
+        if reason is not None:
+            span.set_attribute("endwell.refusal", reason)
+        if status is not None and status >= 500:
+            span.set_status(StatusCode.ERROR, reason)
+    finally:
+        span.end()
 
 
 def linked_context(span: Span) -> Context:

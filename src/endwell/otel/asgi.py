@@ -1,0 +1,157 @@
+"""The instrumentation of an ASGI application under uvicorn."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from opentelemetry._logs import LoggerProvider
+from opentelemetry.propagators.textmap import Getter
+from opentelemetry.trace import Span, SpanKind, TracerProvider, set_span_in_context
+
+from ..ending import Ending
+from .attributes import MAX_TEXT, Attributes, address_attributes
+from .telemetry import Telemetry, end_handshake, enter, guarded, linked_context
+
+__all__ = ["ASGIMiddleware"]
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[Any]]
+
+
+class ASGIMiddleware:
+    """Tell OpenTelemetry of the WebSockets of an application that uvicorn serves with ``endwell.uvicorn.Protocol``.
+
+    It makes the spans of opening handshakes and the events of endings that :func:`instrument` makes for a server, and
+    the application runs in the context of the handshake. There are no metrics and no spans of messages. An
+    application of :meth:`endwell.Server.mount` does not need it. Requests that endwell refuses itself do not reach it.
+
+    HTTP requests, and WebSockets of other servers, pass unchanged.
+
+    Args:
+        app: The application.
+        tracer_provider: Default: the global one.
+        logger_provider: Default: the global one.
+
+    Example:
+        ```python
+        from endwell import otel
+
+        async def app(scope, receive, send):
+            ...
+
+        app = otel.ASGIMiddleware(app)  # FastAPI, Starlette: app.add_middleware(otel.ASGIMiddleware)
+        ```
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
+    ) -> None:
+        self._app = app
+        self._telemetry = Telemetry(tracer_provider, logger_provider)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the application."""
+        extension = scope.get("extensions", {}).get("endwell") if scope["type"] == "websocket" else None
+        if extension is None:
+            await self._app(scope, receive, send)
+            return
+        call = _Call(self._telemetry, scope, send)
+        call.begin(extension)
+        try:
+            await self._app(scope, receive, call.send)
+        finally:
+            # Without an answer of the application, the server answers with 500, unless the client has left.
+            ending = extension["ending"]()
+            call.answered(500 if ending is None else None, ending)
+
+
+class _Fields(Getter[Iterable[tuple[bytes, bytes]]]):
+    """The header fields of a scope, as a propagator reads them."""
+
+    def get(self, carrier: Iterable[tuple[bytes, bytes]], key: str) -> list[str] | None:
+        wanted = key.lower().encode()
+        return [value.decode() for name, value in carrier if name == wanted and value.isascii()] or None
+
+    def keys(self, carrier: Iterable[tuple[bytes, bytes]]) -> list[str]:
+        return [name.decode("latin-1") for name, _ in carrier]
+
+
+_FIELDS = _Fields()
+
+
+class _Call:
+    """One call of the application."""
+
+    def __init__(self, telemetry: Telemetry, scope: Scope, send: Send) -> None:
+        self.telemetry = telemetry
+        self._scope = scope
+        self._send = send
+        self._attributes: Attributes = {}
+        # None before the begin and after the answer.
+        self._span: Span | None = None
+        self._is_accepted = False
+
+    @guarded
+    def begin(self, extension: dict[str, Any]) -> None:
+        """Begin the span in the current task."""
+        parent = self.telemetry.remote(self._scope["headers"], _FIELDS)
+        self._attributes = _scope_attributes(self._scope)
+        tracer = self.telemetry.tracer
+        self._span = tracer.start_span("GET", parent, SpanKind.SERVER, attributes=self._attributes)
+        enter(set_span_in_context(self._span, parent))
+        extension["on_close"](self._ended)
+
+    async def send(self, event: Any) -> None:
+        """The ``send`` of the application."""
+        if self._span is not None:
+            kind = event["type"]
+            if kind == "websocket.accept":
+                self._is_accepted = True
+                self.answered(101, None)
+            elif kind == "websocket.close":
+                self.answered(403, None)
+            elif kind == "websocket.http.response.start":
+                self.answered(event["status"], None)
+        await self._send(event)
+
+    @guarded
+    def answered(self, status: int | None, ending: Ending | None) -> None:
+        """The answer begins; or there is none, because the client has left."""
+        span, self._span = self._span, None
+        if span is None:
+            return
+        # What follows, and the callback, is in the trace of the span, which has ended.
+        enter(linked_context(span))
+        # Known since the router of the framework has run.
+        if isinstance(route := getattr(self._scope.get("route"), "path", None), str):
+            self._attributes["http.route"] = route
+        end_handshake(span, status, ending=ending, route=route)
+
+    @guarded
+    def _ended(self, ending: Ending) -> None:
+        if self._is_accepted:
+            self.telemetry.emit(ending, {**self._attributes, "endwell.role": "server"})
+
+
+def _scope_attributes(scope: Scope) -> Attributes:
+    attributes: Attributes = {
+        "http.request.method": "GET",
+        "network.protocol.name": "http",
+        "network.protocol.version": scope["http_version"],
+        "url.path": scope["path"][:MAX_TEXT],
+        "url.scheme": scope["scheme"],
+        # A list in some servers.
+        **address_attributes("client", tuple(scope.get("client") or ())),
+        **address_attributes("server", tuple(scope.get("server") or ())),
+    }
+    agent = _FIELDS.get(scope["headers"], "user-agent")
+    if agent is not None:
+        attributes["user_agent.original"] = agent[0][:MAX_TEXT]
+    return attributes
