@@ -154,7 +154,7 @@ class ServerTracing:
         enter(set_span_in_context(span, parent))
 
     def refused(self, request: Request | None, status: int, reason: str) -> None:
-        """See :class:`endwell.server.tracing.Tracing`."""
+        """See :meth:`Server.on_refused`: the answer follows."""
         if (handshake := self._open.get(id(request))) is not None:
             handshake.reason = reason
 
@@ -197,8 +197,8 @@ class ServerTracing:
         engine = bridge_of(ws).ws if isinstance(ws, BlockingWebSocket) else ws
         attributes = request_attributes(ws.request, engine._stream.remote_address, ws.local_address)
         attributes["endwell.role"] = "server"
-        self.telemetry.emit(ending, attributes)
         self._metrics.ended(ws.request.route, ending)
+        self.telemetry.emit(ending, attributes)
 
 
 def _leave(span: Span) -> None:

@@ -7,7 +7,6 @@ from typing import Protocol
 
 from ..aio.exchange import Exchange
 from ..aio.websocket import WebSocket
-from ..http import Request
 
 __all__ = ["Tracing"]
 
@@ -23,9 +22,6 @@ class Tracing(Protocol):
 
     def answered(self, exchange: Exchange, status: int) -> None:
         """An answer begins; of any request."""
-
-    def refused(self, request: Request | None, status: int, reason: str) -> None:
-        """A request will be refused; see :meth:`Server.on_refused`."""
 
     def gone(self, exchange: Exchange) -> None:
         """The client has disconnected before the answer; of any request."""
