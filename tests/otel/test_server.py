@@ -413,6 +413,29 @@ class Broken(SpanProcessor, LogRecordProcessor):
         return True
 
 
+async def test_strangers_decide_nothing_about_a_public_server():
+    server, signals = instrumented(public=True)
+    seen = []
+
+    @server.websocket("/")
+    async def handler(ws):
+        seen.append(baggage.get_all())
+        await ws.wait_closed()
+
+    async with server.serving():
+        assert (
+            await answer(server, "/", (b"traceparent", TRACEPARENT.encode()), (b"baggage", b"user=eve"))
+            == 101
+        )
+        assert await answer(server, "/", (b"traceparent", b"nonsense")) == 101
+    first, second = signals.spans
+    assert first.parent is None
+    assert format_trace_id(first.context.trace_id) != TRACE
+    assert [format_trace_id(link.context.trace_id) for link in first.links] == [TRACE]
+    assert not second.links
+    assert seen == [{}, {}]
+
+
 async def test_a_processor_that_raises_ends_no_connection_and_is_logged_once(face, caplog):
     server, signals = instrumented(messages=1)
     signals.tracer_provider.add_span_processor(Broken())

@@ -7,7 +7,7 @@ from typing import Any
 
 from opentelemetry._logs import LoggerProvider
 from opentelemetry.propagators.textmap import Getter
-from opentelemetry.trace import Span, SpanKind, TracerProvider, set_span_in_context
+from opentelemetry.trace import Span, TracerProvider, set_span_in_context
 
 from ..ending import Ending
 from .attributes import MAX_TEXT, Attributes, address_attributes
@@ -34,6 +34,7 @@ class ASGIMiddleware:
         app: The application.
         tracer_provider: Default: the global one.
         logger_provider: Default: the global one.
+        public: As for :func:`instrument`.
 
     Example:
         ```python
@@ -52,8 +53,10 @@ class ASGIMiddleware:
         *,
         tracer_provider: TracerProvider | None = None,
         logger_provider: LoggerProvider | None = None,
+        public: bool = False,
     ) -> None:
         self._app = app
+        self._public = public
         self._telemetry = Telemetry(tracer_provider, logger_provider)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +66,7 @@ class ASGIMiddleware:
             await self._app(scope, receive, send)
             return
         call = _Call(self._telemetry, scope, send)
-        call.begin(extension)
+        call.begin(extension, self._public)
         try:
             await self._app(scope, receive, call.send)
         finally:
@@ -99,13 +102,13 @@ class _Call:
         self._is_accepted = False
 
     @guarded
-    def begin(self, extension: dict[str, Any]) -> None:
+    def begin(self, extension: dict[str, Any], public: bool) -> None:
         """Begin the span in the current task."""
-        parent = self.telemetry.remote(self._scope["headers"], _FIELDS)
         self._attributes = _scope_attributes(self._scope)
-        tracer = self.telemetry.tracer
-        self._span = tracer.start_span("GET", parent, SpanKind.SERVER, attributes=self._attributes)
-        enter(set_span_in_context(self._span, parent))
+        headers: Iterable[tuple[bytes, bytes]] = self._scope["headers"]
+        span, parent = self.telemetry.start_handshake(headers, _FIELDS, self._attributes, public)
+        self._span = span
+        enter(set_span_in_context(span, parent))
         extension["on_close"](self._ended)
 
     async def send(self, event: Any) -> None:

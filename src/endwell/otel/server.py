@@ -11,7 +11,6 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import (
     Span,
-    SpanKind,
     TracerProvider,
     get_current_span,
     set_span_in_context,
@@ -39,6 +38,7 @@ def instrument(  # size: most of it is documentation
     meter_provider: MeterProvider | None = None,
     logger_provider: LoggerProvider | None = None,
     messages: float | Callable[[Any], bool] = 0.0,
+    public: bool = False,
 ) -> None:
     """Tell OpenTelemetry of the connections of a server. Call it once, before the server serves.
 
@@ -61,6 +61,8 @@ def instrument(  # size: most of it is documentation
         logger_provider: Default: the global one.
         messages: The share of messages that have a span, from 0 to 1; or a function ``messages(ws)`` that is
             called for each message, and returns whether it has one. Default: 0.
+        public: The clients are strangers, such as browsers: their trace context is only a link of the span, so
+            that they do not decide what is sampled, and their baggage is ignored. Default: False.
 
     Raises:
         TypeError: ``server`` is not a :class:`endwell.Server`, or ``messages`` is neither a number nor a function.
@@ -84,7 +86,7 @@ def instrument(  # size: most of it is documentation
     telemetry = Telemetry(tracer_provider, logger_provider)
     spans = MessageSpans.of(telemetry, messages)
     metrics = ServerMetrics.of(telemetry, server, meter_provider)
-    tracing = ServerTracing(telemetry, spans, metrics)
+    tracing = ServerTracing(telemetry, spans, metrics, public)
     dispatcher.tracing = tracing
     server._answer_callbacks.append(tracing.answered)
     server.on_refused(tracing.refused)
@@ -125,8 +127,11 @@ class _Handshake:
 class ServerTracing:
     """The opening handshakes and the endings of one server."""
 
-    def __init__(self, telemetry: Telemetry, spans: MessageSpans | None, metrics: ServerMetrics) -> None:
+    def __init__(
+        self, telemetry: Telemetry, spans: MessageSpans | None, metrics: ServerMetrics, public: bool
+    ) -> None:
         self.telemetry = telemetry
+        self._public = public
         self._metrics = metrics
         self._spans = spans
         # By the id() of the request, because observers of refusals know only the request.
@@ -142,14 +147,8 @@ class ServerTracing:
     def _begin(self, exchange: Exchange) -> None:
         request = exchange.request
         assert request is not None
-        parent = self.telemetry.remote(request.headers, _FIELDS)
-        peer = exchange._stream.remote_address
-        span = self.telemetry.tracer.start_span(
-            "GET",
-            parent,
-            SpanKind.SERVER,
-            attributes=request_attributes(request, peer, exchange.local_address),
-        )
+        attributes = request_attributes(request, exchange._stream.remote_address, exchange.local_address)
+        span, parent = self.telemetry.start_handshake(request.headers, _FIELDS, attributes, self._public)
         self._open[id(request)] = _Handshake(span, request)
         enter(set_span_in_context(span, parent))
 

@@ -13,10 +13,13 @@ from opentelemetry.context import Context, attach, get_current
 from opentelemetry.propagate import extract
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import (
+    Link,
     NonRecordingSpan,
     Span,
+    SpanKind,
     StatusCode,
     TracerProvider,
+    get_current_span,
     get_tracer,
     set_span_in_context,
 )
@@ -47,7 +50,21 @@ class Telemetry:
         self._events = get_logger("endwell", __version__, logger_provider)
         self._has_failed = False
 
-    def remote(self, carrier: C, getter: Getter[C]) -> Context:
+    def start_handshake(
+        self, carrier: C, getter: Getter[C], attributes: Attributes, public: bool
+    ) -> tuple[Span, Context]:
+        """Start the span of a server's opening handshake. Returns the context of the request, too.
+
+        ``public``: the trace context is a link and no parent, and there is no baggage.
+        """
+        parent, links = self._remote(carrier, getter), []
+        if public:
+            if (context := get_current_span(parent).get_span_context()).is_valid:
+                links.append(Link(context))
+            parent = Context()
+        return self.tracer.start_span("GET", parent, SpanKind.SERVER, attributes, links), parent
+
+    def _remote(self, carrier: C, getter: Getter[C]) -> Context:
         """The trace context and the baggage of a request, and nothing else."""
         try:
             # An empty context: a span that was current when the server was started is not the client's.
