@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+from collections import Counter
 from typing import Any
 
 from opentelemetry.sdk._logs import LoggerProvider
@@ -12,7 +15,17 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-__all__ = ["Signals"]
+__all__ = ["Signals", "objects"]
+
+
+def objects() -> Counter[str]:
+    """The number of the objects of each class."""
+    gc.collect()
+    count = Counter(type(each).__name__ for each in gc.get_objects())
+    # asyncio drops timers later than they are cancelled.
+    timers = getattr(asyncio.get_running_loop(), "_scheduled", [])
+    cancelled = sum(timer.cancelled() for timer in timers)
+    return count - Counter(TimerHandle=cancelled, Context=cancelled)
 
 
 class Signals:
