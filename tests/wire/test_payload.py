@@ -134,5 +134,13 @@ def test_a_payload_is_assembled_in_its_room(form, pieces, key):
     assert type(form.whole(room)) is bytes
 
 
+@each_form
+@given(messages=st.lists(st.one_of(st.text(max_size=5), st.binary(max_size=5))), first=st.integers(0, 5))
+def test_the_total_of_messages_counts_bytes_and_characters(form, messages, first):
+    assert form.total(messages, first) == sum(len(message) for message in messages[first:])
+    with pytest.raises(TypeError):
+        form.total([*messages, None], min(first, len(messages)))
+
+
 def test_the_tables_for_masking_stay_small():
     assert sum(map(sys.getsizeof, payload._TABLES)) < 100_000

@@ -4,6 +4,7 @@ from endwell.protocol.closing cimport Closing
 from endwell.protocol.inbox cimport Inbox
 from endwell.protocol.limiter cimport Limiter
 from endwell.protocol.receiver cimport Receiver
+from endwell.wire._payload cimport total
 from endwell.wire.codec cimport Codec
 
 cdef double LATE
@@ -54,7 +55,7 @@ cdef class Connection(Closing):
     @cython.locals(codec=Codec)
     cpdef Codec room(self)
 
-    @cython.locals(full=cython.bint, messages=list, codec=Codec, limiter=Limiter, before=cython.Py_ssize_t, arrived=cython.Py_ssize_t)
+    @cython.locals(full=cython.bint, messages=list, codec=Codec, limiter=Limiter, before=cython.Py_ssize_t, arrived=cython.Py_ssize_t, size=cython.Py_ssize_t)
     cpdef feed(self, bytearray data, Py_ssize_t end, double now, Py_ssize_t inside=*)
 
     @cython.locals(limiter=Limiter, arrived=cython.Py_ssize_t)

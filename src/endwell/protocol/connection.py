@@ -33,6 +33,7 @@ from ..errors import PeerError, PolicyViolation
 from ..options import Options
 from ..wire.codec import MAX_MESSAGES, Buffer, Codec, Control, Ping, Pong
 from ..wire.frames import TEXT
+from ..wire.payload import total
 from .closing import Closing, Cue, State
 from .control import ControlChannel
 from .deadline import LATE, NEVER, after
@@ -228,13 +229,14 @@ class Connection(Closing):
             # Autobahn counts only that as strict (3.2-3.4, 4.*, 5.15).
             self._fault, self._state_deadline = exc, now + 0.01
             self.rearm()
-        arrived = len(messages) - before
-        if arrived and self._control is not None:
+        if self._control is not None and len(messages) > before:
             self._take_control(self._control, messages, before)
-            arrived = len(messages) - before
+        arrived = len(messages) - before
         self.partial_size = codec.partial_size()
-        if limiter is not None and self.is_open and not limiter.passes(messages, arrived, now):
-            self._admit(messages, before, now)
+        if limiter is not None and self.is_open:
+            size = total(messages, before) if limiter.counts_bytes else 0
+            if not limiter.passes(arrived, size, now):
+                self._admit(messages, before, now)
         if arrived:
             self.message_wanted = self.message_wanted and len(messages) == before
             self.messages_in += arrived

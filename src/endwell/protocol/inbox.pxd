@@ -1,5 +1,7 @@
 cimport cython
 
+from endwell.wire._payload cimport total
+
 cdef Py_ssize_t _BATCH
 
 
@@ -10,7 +12,6 @@ cdef class Inbox:
     cdef readonly Py_ssize_t max_bytes
     cdef Py_ssize_t _head
 
-    @cython.locals(at=cython.Py_ssize_t)
     cpdef count(self, Py_ssize_t first)
 
     cpdef bint is_full(self) except -1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from sys import maxsize
 
+from ..wire.payload import total
+
 __all__ = ["Inbox"]
 
 # The slots of messages that were read are deleted in batches of this size, because the queue may never be
@@ -30,10 +32,7 @@ class Inbox:
 
     def count(self, first: int) -> None:
         """Add the messages from index ``first`` on, which the codec has appended, to ``size``."""
-        for at in range(first, len(self.messages)):
-            message = self.messages[at]
-            assert message is not None
-            self.size += len(message)
+        self.size += total(self.messages, first)
 
     def is_full(self) -> bool:
         """Whether reading from the peer should pause until the application has read messages."""

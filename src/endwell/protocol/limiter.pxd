@@ -1,5 +1,7 @@
 cimport cython
 
+from endwell.wire._payload cimport total
+
 cdef double NEVER
 cdef double _RESUMPTION
 cdef double _EPSILON
@@ -20,16 +22,13 @@ cdef class Bucket:
     cdef double _byte_depth
     cdef double _resumption
     cdef double _byte_resumption
+    cdef double _limit
+    cdef double _byte_limit
     cdef double _full_at
     cdef double _bytes_full_at
 
-    @cython.locals(missing=cython.double)
     cpdef bint fits(self, Py_ssize_t count, Py_ssize_t size, double now) except -1
     cpdef bint take(self, Py_ssize_t count, Py_ssize_t size, double now) except -1
-    @cython.locals(
-        full_at=cython.double, bytes_full_at=cython.double, size=cython.Py_ssize_t, at=cython.Py_ssize_t,
-    )
-    cdef bint passes(self, list messages, Py_ssize_t first, double now) except -1
     @cython.locals(room=cython.double)
     cpdef double room(self, double now) noexcept
     @cython.locals(ready=cython.double)
@@ -40,17 +39,18 @@ cdef class Bucket:
 cdef class Limiter:
     cdef list _buckets
     cdef Bucket _single
-    cdef bint _counts_bytes
-    cdef Bucket _plain
+    cdef readonly bint counts_bytes
     cdef object _on_drop
     cdef readonly double paused_until
     cdef readonly Bucket closing
 
-    @cython.locals(bucket=Bucket, room=cython.double)
+    @cython.locals(room=cython.double)
     cdef double room(self, double now) noexcept
-    @cython.locals(full_at=cython.double)
-    cdef bint passes(self, list messages, Py_ssize_t count, double now) except -1
-    @cython.locals(bucket=Bucket, count=cython.Py_ssize_t, size=cython.Py_ssize_t, at=cython.Py_ssize_t)
+    @cython.locals(bucket=Bucket, room=cython.double)
+    cdef double _room_of_all(self, double now) noexcept
+    @cython.locals(full_at=cython.double, bytes_full_at=cython.double)
+    cdef bint passes(self, Py_ssize_t count, Py_ssize_t size, double now) noexcept
+    @cython.locals(bucket=Bucket, count=cython.Py_ssize_t, size=cython.Py_ssize_t)
     cpdef admit(self, list messages, Py_ssize_t first, double now)
     @cython.locals(kept=cython.Py_ssize_t, size=cython.Py_ssize_t, at=cython.Py_ssize_t)
     cdef tuple _remove_excess(self, Bucket bucket, list messages, Py_ssize_t first, double now)

@@ -16,6 +16,7 @@ from typing import Any
 from ..advice import MAX_SECONDS, RetryAdvice
 from ..limit import Limit
 from ..wire.codec import MAX_MESSAGES
+from ..wire.payload import total
 from .deadline import NEVER
 
 __all__ = ["Bucket", "Limiter", "shared_bucket"]
@@ -41,61 +42,43 @@ class Bucket:
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
         self.excess = _EXCESS[limit.excess]
-        self._interval = self._depth = self._byte_interval = self._byte_depth = 0.0
-        self._resumption = self._byte_resumption = self._rate = 0.0
+        # Without messages, there is always room: an endless depth times any rate.
+        self._interval, self._depth, self._rate, self._resumption = 0.0, NEVER, 1.0, 0.0
         if limit.messages is not None:
-            burst = limit.burst or limit.messages
-            self._interval = limit.per / limit.messages
-            self._rate = limit.messages / limit.per
-            self._depth = burst * self._interval * (1 + _EPSILON)
-            self._resumption = min(max(self._interval * (1 + _ROUNDING), _RESUMPTION), self._depth)
+            self._interval, self._rate = limit.per / limit.messages, limit.messages / limit.per
+            self._depth = _depth(self._interval, limit.burst or limit.messages)
+            self._resumption = _resumption(self._interval, self._depth)
+        self._byte_interval, self._byte_depth, self._byte_resumption = 0.0, NEVER, 0.0
         if limit.bytes is not None:
             self._byte_interval = limit.per / limit.bytes
-            self._byte_depth = (limit.burst_bytes or limit.bytes) * self._byte_interval * (1 + _EPSILON)
-            self._byte_resumption = min(
-                max(self._byte_interval * (1 + _ROUNDING), _RESUMPTION), self._byte_depth
-            )
+            self._byte_depth = _depth(self._byte_interval, limit.burst_bytes or limit.bytes)
+            self._byte_resumption = _resumption(self._byte_interval, self._byte_depth)
+        # The bucket is empty while it is full again only after this number of seconds: of messages, of bytes.
+        self._limit, self._byte_limit = self._depth - self._interval, self._byte_depth - self._byte_interval
         # When the bucket is full again: of messages, of bytes.
         self._full_at = self._bytes_full_at = -NEVER
 
     def fits(self, count: int, size: int, now: float) -> bool:
         """Whether the bucket has enough for ``count`` messages with ``size`` bytes."""
-        if self._interval and max(self._full_at - now, 0.0) + count * self._interval > self._depth:
+        if max(self._full_at - now, 0.0) + count * self._interval > self._depth:
             return False
-        missing = max(self._bytes_full_at - now, 0.0)
-        return not self._byte_interval or missing + size * self._byte_interval <= self._byte_depth
+        return max(self._bytes_full_at - now, 0.0) + size * self._byte_interval <= self._byte_depth
 
     def take(self, count: int, size: int, now: float) -> bool:
         """Take ``count`` messages with ``size`` bytes, even if the bucket has less. Return whether it is empty."""
         self._full_at = max(self._full_at, now) + count * self._interval
-        empty = self._full_at - now + self._interval > self._depth
-        if self._byte_interval:
-            self._bytes_full_at = max(self._bytes_full_at, now) + size * self._byte_interval
-            if self._bytes_full_at - now + self._byte_interval > self._byte_depth:
-                empty = True
-        return empty
-
-    def passes(self, messages: list[Any], first: int, now: float) -> bool:
-        """Take the messages from index ``first`` on, unless the bucket is empty then."""
-        full_at = max(self._full_at, now) + (len(messages) - first) * self._interval
-        if self._interval and full_at - now + self._interval > self._depth:
-            return False
-        size = 0
-        for at in range(first, len(messages)):
-            size += len(messages[at])
-        bytes_full_at = max(self._bytes_full_at, now) + size * self._byte_interval
-        if bytes_full_at - now + self._byte_interval > self._byte_depth:
-            return False
-        self._full_at, self._bytes_full_at = full_at, bytes_full_at
-        return True
+        self._bytes_full_at = max(self._bytes_full_at, now) + size * self._byte_interval
+        return self._full_at - now > self._limit or self._bytes_full_at - now > self._byte_limit
 
     def room(self, now: float) -> float:
         """The number of messages for which the bucket has enough, with a fraction; at most ``MAX_MESSAGES``."""
-        if self._byte_interval and self._bytes_full_at - now + self._byte_interval > self._byte_depth:
+        if self._bytes_full_at - now > self._byte_limit:
             return 0.0
-        if not self._interval:
-            return _MANY
-        return min(_MANY, (self._depth - max(self._full_at - now, 0.0)) / self._interval)
+        room = self._depth
+        if self._full_at > now:
+            room -= self._full_at - now
+        room *= self._rate
+        return min(_MANY, room)
 
     def ready_at(self) -> float:
         """When messages can come again after the bucket was empty."""
@@ -107,6 +90,15 @@ class Bucket:
         return max(self._full_at, self._bytes_full_at)
 
 
+def _depth(interval: float, burst: int) -> float:
+    return burst * interval * (1 + _EPSILON)
+
+
+def _resumption(interval: float, depth: float) -> float:
+    """Seconds of refilling after which reading resumes."""
+    return min(max(interval * (1 + _ROUNDING), _RESUMPTION), depth)
+
+
 class Limiter:
     """The limits of one connection: ``buckets``, some of which other connections share.
 
@@ -116,11 +108,10 @@ class Limiter:
     def __init__(self, buckets: list[Bucket], on_drop: Callable[[], object] | None = None) -> None:
         self._buckets = buckets
         self._on_drop = on_drop
-        # The only bucket, if there is one, and its excess waits: the most frequent case. Then the same
-        # if it counts messages only, which costs the least.
+        # The only bucket, if there is one, and its excess waits: the most frequent case.
         self._single = buckets[0] if len(buckets) == 1 and buckets[0].excess == _WAIT else None
-        self._counts_bytes = any(bucket.limit.bytes is not None for bucket in buckets)
-        self._plain = None if self._counts_bytes else self._single
+        #: Whether one of the limits is a limit of bytes.
+        self.counts_bytes = any(bucket.limit.bytes is not None for bucket in buckets)
         #: When reading may resume, if it has to pause; otherwise 0.0.
         self.paused_until = 0.0
         #: The bucket that closes the connection.
@@ -128,33 +119,43 @@ class Limiter:
 
     def room(self, now: float) -> float:
         """The number of messages that may be parsed now, with a fraction; less than 1 if there is none."""
-        if self._plain is not None:
-            # Without a local name for the bucket, Cython counts no references.
-            room = self._plain._depth
-            if self._plain._full_at > now:
-                room -= self._plain._full_at - now
-            room *= self._plain._rate
-            return min(_MANY, room)
         if self._single is not None:
-            return self._single.room(now)
+            # The same as Bucket.room(). Without a local name for the bucket, Cython counts no references.
+            if self._single._bytes_full_at - now > self._single._byte_limit:
+                return 0.0
+            room = self._single._depth
+            if self._single._full_at > now:
+                room -= self._single._full_at - now
+            room *= self._single._rate
+            return min(_MANY, room)
+        return self._room_of_all(now)
+
+    def _room_of_all(self, now: float) -> float:
         room = _MANY
         for bucket in self._buckets:
             if bucket.excess == _WAIT:
                 room = min(room, bucket.room(now))
         return room
 
-    def passes(self, messages: list[Any], count: int, now: float) -> bool:
-        """Count the last ``count`` messages, if that is all there is to do. Otherwise, :meth:`admit` must.
+    def passes(self, count: int, size: int, now: float) -> bool:
+        """Count ``count`` messages with ``size`` bytes, if that is all there is to do. Otherwise, :meth:`admit` must.
 
-        Each read takes this path while messages do not come too fast.
+        Each read takes this path while messages do not come too fast. ``size`` has no effect unless
+        ``counts_bytes``.
         """
-        if self._plain is None:
-            return self._single is not None and self._single.passes(messages, len(messages) - count, now)
-        full_at = max(now, self._plain._full_at)
-        full_at += count * self._plain._interval
-        if full_at + self._plain._interval > now + self._plain._depth:
+        if self._single is None:
             return False
-        self._plain._full_at = full_at
+        full_at = max(now, self._single._full_at)
+        full_at += count * self._single._interval
+        if full_at - now > self._single._limit:
+            return False
+        if self.counts_bytes:
+            bytes_full_at = max(now, self._single._bytes_full_at)
+            bytes_full_at += size * self._single._byte_interval
+            if bytes_full_at - now > self._single._byte_limit:
+                return False
+            self._single._bytes_full_at = bytes_full_at
+        self._single._full_at = full_at
         return True
 
     def admit(self, messages: list[Any], first: int, now: float) -> None:
@@ -163,9 +164,8 @@ class Limiter:
         Then ``paused_until`` and ``closing`` are set.
         """
         count, size = len(messages) - first, 0
-        if self._counts_bytes:
-            for at in range(first, len(messages)):
-                size += len(messages[at])
+        if self.counts_bytes:
+            size = total(messages, first)
         self.paused_until = 0.0
         if self._single is not None:
             if self._single.take(count, size, now):

@@ -9,3 +9,4 @@ cpdef bytes reserve(Py_ssize_t size)
 cpdef put(bytes room, Py_ssize_t at, bytearray data, Py_ssize_t start, Py_ssize_t end, bytes key)
 cpdef unmask(bytes room, Py_ssize_t at, Py_ssize_t end, bytes key)
 cpdef bytes whole(bytes room)
+cpdef Py_ssize_t total(list messages, Py_ssize_t first) except -1

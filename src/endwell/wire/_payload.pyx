@@ -2,8 +2,10 @@
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeUTF8, PyUnicode_GET_LENGTH
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -157,3 +159,18 @@ cpdef unmask(bytes room, Py_ssize_t at, Py_ssize_t end, bytes key):
 
 cpdef bytes whole(bytes room):
     return room
+
+
+cpdef Py_ssize_t total(list messages, Py_ssize_t first) except -1:
+    # Borrowed references, because nothing here runs Python code.
+    cdef Py_ssize_t size = 0, at
+    cdef PyObject* message
+    for at in range(first, PyList_GET_SIZE(messages)):
+        message = PyList_GET_ITEM(messages, at)
+        if PyBytes_CheckExact(<object> message):
+            size += PyBytes_GET_SIZE(<object> message)
+        elif PyUnicode_CheckExact(<object> message):
+            size += PyUnicode_GET_LENGTH(<object> message)
+        else:
+            raise TypeError("a message must be a str or bytes")
+    return size

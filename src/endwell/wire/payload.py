@@ -1,6 +1,6 @@
 """Payloads: masking, unmasking, and copying from a read buffer.
 
-In the compiled build, ``_payload.pyx`` replaces these functions (see ``codec.pxd`` and ``frames.pxd``). In
+In the compiled build, ``_payload.pyx`` replaces these functions (see ``codec.pxd`` and others). In
 plain Python, the only fast ways to mask are big integers and translation tables. A differential test compares
 both versions.
 """
@@ -8,8 +8,22 @@ both versions.
 from __future__ import annotations
 
 from struct import Struct
+from typing import Any
 
-__all__ = ["binary", "frame", "header", "mask", "piece", "put", "reserve", "text", "unmask", "whole", "write"]
+__all__ = [
+    "binary",
+    "frame",
+    "header",
+    "mask",
+    "piece",
+    "put",
+    "reserve",
+    "text",
+    "total",
+    "unmask",
+    "whole",
+    "write",
+]
 
 _short_header = Struct("!BB").pack
 _medium_header = Struct("!BBH").pack
@@ -108,3 +122,8 @@ def unmask(room: bytearray, at: int, end: int, key: bytes) -> None:
 def whole(room: bytearray) -> bytes:
     """The complete payload in ``room``."""
     return bytes(room)
+
+
+def total(messages: list[Any], first: int) -> int:
+    """The bytes and characters of the messages from index ``first`` on."""
+    return sum(map(len, messages[first:]))
