@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import os
 import re
 import signal
 import socket
@@ -16,7 +17,7 @@ import endwell
 from endwell import Cause
 from tests.cli.process import PATIENCE, finish, listening, python
 from tests.pair import within
-from tests.server.program import running
+from tests.server.program import running, write
 
 #: A request for its page makes the kernel refuse new threads, like a limit on processes or address space.
 PROGRAM = """
@@ -227,3 +228,94 @@ def test_a_program_without_logging_setup_prints_its_address(logs):
             assert re.fullmatch(r"listening on 127\.0\.0\.1:\d+; Ctrl-C stops\n", process.stderr.readline())
         process.send_signal(signal.SIGTERM)
         assert finish(process) == (0, "", "")
+
+
+#: Each process stops at two moments after its drain, until the test has created a file.
+LEAVING = """
+import logging, os, sys, time
+import endwell
+
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+
+def pause(moment, os=os, sleep=time.sleep, file=__file__):
+    os.write(2, f"{moment} {os.getpid()}\\n".encode())
+    while not os.path.exists(f"{file}.{moment}.{os.getpid()}"):
+        sleep(0.01)
+
+class Global:
+    # Python has set the default action of each signal that had a handler before it deletes the globals.
+    def __del__(self):
+        self.pause("deletes")
+
+_globals = Global()
+_globals.pause = pause
+server = endwell.Server()
+server.run("127.0.0.1", 0, workers=WORKERS)
+pause("returned")
+"""
+
+
+@pytest.mark.parametrize("workers", [None, 1])
+async def test_signals_after_the_drain_do_not_kill_a_process_that_exits(workers, tmp_path):
+    file = tmp_path / "program.py"
+    file.write_text(LEAVING.replace("WORKERS", repr(workers)))
+    with running(str(file)) as server:
+        assert server.port
+        server.send(signal.SIGTERM)
+        for times in range(1, 2 + (workers or 0)):
+            for moment in ("returned", "deletes"):
+                found = await asyncio.to_thread(server.logged, rf"{moment} (\d+)\n", times)
+                for number in (signal.SIGUSR1, signal.SIGHUP):
+                    os.kill(int(found[1]), number)
+                file.with_name(f"{file.name}.{moment}.{found[1]}").touch()
+        status, log = await asyncio.to_thread(server.finish, None)
+    assert status == 0
+    assert "killed" not in log
+
+
+TWICE = """
+import logging, os, signal, subprocess, sys
+import endwell
+
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+for _ in range(2):
+    server = endwell.Server()
+
+    @server.websocket("/")
+    async def wait(ws):
+        await ws.recv()
+
+    server.run("127.0.0.1", 0)
+signals = "import signal; print([signal.getsignal(each).name for each in (signal.SIGHUP, signal.SIGUSR1)])"
+os.execv(sys.executable, [sys.executable, "-c", signals])
+"""
+
+
+async def test_a_second_run_and_another_program_have_the_signals_again():
+    with running("-c", TWICE) as server:
+        for times in (1, 2):
+            port = (await asyncio.to_thread(server.logged, r"listening on \S+:(\d+)", times))[1]
+            async with endwell.connect(f"ws://127.0.0.1:{port}/") as ws:
+                server.send(signal.SIGUSR1)
+                await asyncio.to_thread(server.logged, r"shed: \d of 1 connection will close", times)
+                server.send(signal.SIGHUP)
+                assert (await within(ws.closed)).code in (1001, 1012)
+        status, _ = await asyncio.to_thread(server.finish, None)
+        assert (status, server.process.stdout.read()) == (0, "['SIG_DFL', 'SIG_DFL']\n")
+
+
+@pytest.mark.parametrize("workers", [None, 1])
+async def test_a_signal_that_faulthandler_handles_is_left_to_it(workers, tmp_path):
+    file = write(tmp_path, workers=workers, **{"server = ": FAULTHANDLER})
+    with running(str(file)) as server:
+        ws, process, _ = await server.connect()
+        os.kill(process, signal.SIGUSR1)
+        await asyncio.to_thread(server.logged, "most recent call first")
+        await ws.send("open")
+        assert await within(ws.recv()) == "open"
+        await ws.close()
+        status, _ = await asyncio.to_thread(server.finish)
+    assert status == 0
+
+
+FAULTHANDLER = "import faulthandler, signal; faulthandler.register(signal.SIGUSR1)\nserver = "

@@ -29,6 +29,7 @@ from .process import systemd
 from .process.control import OVERTIME, ProcessControl
 from .process.options import STARTUP_FAILED, ProcessOptions
 from .process.requests import RequestCount
+from .process.signals import hand_back, is_free
 from .process.supervisor import Supervisor
 from .process.watchdog import Watchdog
 from .process.worker import WorkerConfig, find_config
@@ -114,7 +115,7 @@ def _use_counts(server: Server, config: WorkerConfig) -> None:
 def _leave_signals_to_supervisor() -> None:
     """Ignore the signals that it handles. A terminal, or ``kill`` of a process group, sends them to workers, too."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+    if is_free(signal.SIGUSR1):
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
@@ -256,10 +257,10 @@ class _Signals:
         if threading.current_thread() is threading.main_thread():
             self._watchdog = Watchdog()
             numbers = [signal.SIGINT, signal.SIGTERM]
-            if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            if is_free(signal.SIGHUP):
                 # Leave SIGHUP alone if it is ignored (nohup, a worker), or if the application handles it.
                 numbers.append(signal.SIGHUP)
-            if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+            if is_free(signal.SIGUSR1):
                 # Leave it alone if the application handles it: faulthandler.register(SIGUSR1), for example.
                 numbers.append(signal.SIGUSR1)
             for number in numbers:
@@ -268,8 +269,7 @@ class _Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
+        hand_back(self._before)
         if self._watchdog is not None:
             self._watchdog.cancel()
 

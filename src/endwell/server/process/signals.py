@@ -1,13 +1,55 @@
-"""The signals of a supervisor, for its selector."""
+"""Handlers of signals: which signals are free for the server, and the signals of a supervisor, for its selector."""
 
 from __future__ import annotations
 
+import atexit
 import signal
 import socket
-from types import TracebackType
+from collections.abc import Mapping
+from contextlib import suppress
+from types import FrameType, TracebackType
 from typing import Any, Self
 
-__all__ = ["Signals"]
+__all__ = ["Signals", "hand_back", "is_free"]
+
+
+def is_free(number: signal.Signals) -> bool:
+    """Whether a signal has its default action: neither the application nor its parent process has chosen another."""
+    handler = signal.getsignal(number)
+    return handler is _ignore or (handler is signal.SIG_DFL and not _has_foreign_handler(number))
+
+
+def _has_foreign_handler(number: signal.Signals) -> bool:
+    """Whether C code has set a handler, of which the module ``signal`` does not know: ``faulthandler.register()``."""
+    with suppress(OSError), open("/proc/self/status", "rb") as status:  # only Linux has it
+        for line in status:
+            if line.startswith(b"SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
+
+
+def hand_back(handlers: Mapping[signal.Signals, Any]) -> None:
+    """Restore the handlers of before the server, when it has ended.
+
+    SIGHUP and SIGUSR1 have no effect from now on. To a server they do not mean that it ends now, as their default
+    action does, and the sender cannot know that the process is about to exit.
+    """
+    for number, handler in handlers.items():
+        harmless = handler is signal.SIG_DFL and number in (signal.SIGHUP, signal.SIGUSR1)
+        signal.signal(number, _ignore if harmless else handler)
+    atexit.unregister(_ignore_to_the_end)
+    atexit.register(_ignore_to_the_end)
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """A handler. Not SIG_IGN, which the processes that this one starts would inherit."""
+
+
+def _ignore_to_the_end() -> None:
+    # When Python exits, it sets the default action of each signal that has a handler.
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        if signal.getsignal(number) is _ignore:
+            signal.signal(number, signal.SIG_IGN)
 
 
 class Signals:
@@ -29,7 +71,7 @@ class Signals:
         self._descriptor = signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
         # Not a constant, because the module can be imported on Windows, which has only two of these signals.
         numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD]
-        if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+        if is_free(signal.SIGUSR1):
             numbers.append(signal.SIGUSR1)  # otherwise the application handles it
         self._before = {number: signal.signal(number, self._on_signal) for number in numbers}
         return self
@@ -37,8 +79,7 @@ class Signals:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        hand_back(self._before)
         signal.set_wakeup_fd(self._descriptor)
         self._ours.close()
         self._theirs.close()
