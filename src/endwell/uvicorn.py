@@ -22,13 +22,15 @@ from uvicorn.protocols.utils import (
 from .aio.ending_log import is_written
 from .aio.flag import Flag
 from .aio.handover import Handover
+from .aio.limiting import OpeningKey, opening_limit, over_opening_limit
 from .aio.opening import ConnectionSets
 from .aio.websocket import WebSocket
 from .asgi.scope import scope_of
 from .asgi.websocket import WebSocketCall
 from .ending import Ending
 from .errors import BadRequest, RequestRefused
-from .http import Headers, Request
+from .http import Headers, Request, Response
+from .limit import Limit
 from .options import Deflate, Options
 from .protocol.negotiation import Accepted
 from .protocol.opening import accept
@@ -86,6 +88,7 @@ class Protocol(asyncio.Protocol):
     #: Whether the application's task is cancelled when the connection ends while the task does something else than
     #: wait in ``receive()``. Default: False.
     cancel_on_end: ClassVar[bool] = False
+    _opening_limits: ClassVar[tuple[Limit, ...]] = ()
 
     __slots__ = ("_app_state", "_config", "_connection", "_driver", "_state", "_transport")
 
@@ -94,6 +97,39 @@ class Protocol(asyncio.Protocol):
         for name, kind in (("options", Options), ("drain", Drain)):
             if not isinstance(value := getattr(cls, name), kind):
                 raise TypeError(f"{cls.__name__}.{name} must be {kind.__name__}, not {type(value).__name__}")
+
+    @classmethod
+    def rate_limit(
+        cls, connections: int, *, per: float = 1.0, burst: int | None = None, key: OpeningKey = "address"
+    ) -> None:
+        """Limit how fast WebSockets open on the servers with this class: see :meth:`Server.rate_limit`.
+
+        ``"address"`` is the address of the TCP peer, which may be a proxy: `--proxy-headers` of uvicorn has no effect
+        on it.
+
+        Args:
+            connections: Number of WebSockets in each ``per`` seconds.
+            per: Seconds. Default: 1.0.
+            burst: Number that may open at once after a pause. Default: the same as ``connections``.
+            key: ``"address"``, ``"server"``, or a function ``key(request)``. Default: ``"address"``.
+
+        Raises:
+            TypeError: A value has the wrong type.
+            ValueError: A value is out of range.
+
+        Example:
+            ```python
+            from endwell.uvicorn import Protocol
+
+
+            class MyProtocol(Protocol):  # uvicorn app:app --ws mymodule:MyProtocol
+                pass
+
+
+            MyProtocol.rate_limit(5, burst=20)
+            ```
+        """
+        cls._opening_limits = (*cls._opening_limits, opening_limit(connections, per, burst, key))
 
     def __init__(
         self,
@@ -210,11 +246,29 @@ class _Connection:
         if self._site.run is not None:
             self.refuse_stopping()
             return
+        if self._protocol._opening_limits and self._refuse_above_limit(exchange, request):
+            call.gone()
+            return
         self._task = task = asyncio.get_running_loop().create_task(call.run(config.loaded_app))
         self._state.tasks.add(task)
         self._site.tasks[task] = None
         task.add_done_callback(self._done)
         exchange.begin()
+
+    def _refuse_above_limit(self, exchange: Handover, request: Request) -> bool:
+        """Answer the request if it comes too soon after others. Returns whether it was answered."""
+        try:
+            refusal = over_opening_limit(self._protocol._opening_limits, request, request.remote_address)
+        except Exception:  # of an application's key function
+            self.logger.exception("Exception in the key function of a rate limit")
+            self.log("500")
+            exchange.answer(Response(500, Headers({"Content-Type": "text/plain"}), b"Internal Server Error"))
+            return True
+        if refusal is None:
+            return False
+        self.log("429")
+        exchange.answer(refusal.response(), refusal)
+        return True
 
     @property
     def driver(self) -> asyncio.Protocol | None:

@@ -70,6 +70,10 @@ class MountedServer:
         self._drain = drain
 
     @property
+    def port(self) -> int:
+        return self.server.port
+
+    @property
     def websockets(self) -> list[Any]:
         return list(self.server.connections)
 

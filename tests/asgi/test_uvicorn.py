@@ -380,22 +380,49 @@ async def test_a_limit_by_a_key_holds_for_all_connections_of_a_process_of_uvicor
                 peer.fin()
 
 
-async def test_rate_limit_refuses_before_a_mounted_application_is_called():
+@pytest.mark.parametrize("over", ["uvicorn", "mount"])
+async def test_rate_limit_refuses_before_the_application_is_called(over):
     called = []
 
     async def app(scope, receive, send):
         called.append(scope["type"])
         await counting(scope, receive, send)
 
-    async with mounted(app) as served:
-        served.server.rate_limit(1, per=3600)
+    cls = protocol()
+    cls.rate_limit(1, per=3600)
+    async with serving(app, cls) if over == "uvicorn" else mounted(app) as served:
+        if over == "mount":
+            served.server.rate_limit(1, per=3600)
         with await served.connect() as peer:
             await peer.close()
             await peer.read_to_the_end()
-        with await RawPeer.connect_tcp(served.server.port) as peer:
+        with await RawPeer.connect_tcp(served.port) as peer:
             await peer.write(peer.request())
             head = await peer.read_head()
             assert head.startswith("HTTP/1.1 429 ")
             assert "Retry-After: 3600" in head
             peer.fin()
     assert called == ["websocket"]
+
+
+async def test_the_rate_limits_of_a_class_of_uvicorn_are_its_own_and_inherited(caplog):
+    base, other = protocol(), protocol()
+    base.rate_limit(1, per=3600, key=lambda request: request.query["user"])
+    derived = type("Derived", (base,), {"__slots__": ()})
+    derived.rate_limit(2, per=3600, key="server")
+
+    async def status(served, target):
+        with await served.reach() as peer:
+            await peer.write(peer.request(target))
+            head = await peer.read_head()
+            peer.fin()
+            return int(head.split()[1])
+
+    async with serving(counting, derived) as served:
+        # The second user is refused by the limit of the derived class, which counts no refused openings.
+        targets = ["/?user=a", "/?user=a", "/?user=b", "/?user=c"]
+        assert [await status(served, target) for target in targets] == [101, 429, 101, 429]
+        assert await status(served, "/") == 500
+        assert "KeyError" in caplog.text
+    async with serving(counting, other) as served:
+        assert [await status(served, "/") for _ in range(4)] == [101] * 4

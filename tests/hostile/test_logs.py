@@ -140,6 +140,7 @@ OF_UVICORN = {
     "ASGI callable should return None, but returned %r.",
     "Exception in ASGI application",
     "Exception in ASGI application at its shutdown",
+    "Exception in the key function of a rate limit",
     "Invalid WebSocket request: %s",
 }
 

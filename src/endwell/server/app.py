@@ -6,23 +6,23 @@ from __future__ import annotations
 import _socket
 import os
 import ssl as tls
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, Literal, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 from ..aio.bind import bind, check_port, format_address
 from ..aio.broadcast import BroadcastReport, Slow
 from ..aio.callbacks import check_arguments
 from ..aio.exchange import Exchange
 from ..aio.flag import Flag
+from ..aio.limiting import OpeningKey, opening_limit
 from ..aio.listen import Listener
 from ..aio.websocket import WebSocket
 from ..asgi.application import as_asgi
 from ..asgi.lifespan import Lifespan, LifespanMode
 from ..ending import Ending
 from ..http import Request, Response
-from ..limit import Limit
 from ..matching import check_proxies
 from ..metrics.meter import Meter
 from ..options import OptionKeywords, Options, check_keywords
@@ -278,12 +278,12 @@ class Server:
         *,
         per: float = 1.0,
         burst: int | None = None,
-        key: Literal["address", "server"] | Callable[[Request], Hashable] = "address",
+        key: OpeningKey = "address",
     ) -> None:
         """Limit how fast WebSockets open: above it, a request gets 429 with ``Retry-After``.
 
-        Several limits apply together. Each worker process counts for itself. The limit does not apply to an
-        application that uvicorn serves. :class:`Limit` limits what open connections send.
+        Several limits apply together. Each worker process counts for itself. :class:`Limit` limits what open
+        connections send. On uvicorn, `endwell.uvicorn.Protocol` has the same method.
 
         Args:
             connections: Number of WebSockets in each ``per`` seconds.
@@ -306,10 +306,7 @@ class Server:
             server.rate_limit(1000, key="server")
             ```
         """
-        function = (lambda _: True) if key == "server" else key
-        self._dispatcher.opening_limits.append(
-            Limit(messages=connections, per=per, burst=burst, key=function)
-        )
+        self._dispatcher.opening_limits.append(opening_limit(connections, per, burst, key))
 
     def get(self, path: str, *, any_host: bool = False) -> Callable[[Function], Function]:
         """Decorator for the ``handler(request, **params)`` of the GET and HEAD requests of a path.

@@ -9,14 +9,12 @@ import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mapping
 from contextvars import Context, copy_context
 from functools import partial
-from math import ceil
 from typing import Any
 
 from ..aio.bind import format_peer
 from ..aio.cancellation import is_cancelled
 from ..aio.exchange import Exchange
-from ..aio.limiting import bucket_of
-from ..aio.syscalls import monotonic
+from ..aio.limiting import over_opening_limit
 from ..aio.websocket import WebSocket, begin_close, close_for
 from ..codes import CloseCode
 from ..ending import Cause
@@ -27,7 +25,6 @@ from ..errors import (
     MisdirectedRequest,
     RequestRefused,
     ServiceUnavailable,
-    TooManyRequests,
     close_after,
     unavailable,
 )
@@ -132,20 +129,10 @@ class Dispatcher:
         """Return the refusal of a WebSocket that opens too soon after others; otherwise None."""
         if not wants_websocket(request):
             return None
-        now = monotonic()
         try:
-            buckets = [
-                bucket_of(limit, request, exchange.remote_address, now) for limit in self.opening_limits
-            ]
+            return over_opening_limit(self.opening_limits, request, exchange.remote_address)
         except Exception as exc:  # of an application's key function
             return self._internal_error(request, exc)
-        for bucket in buckets:
-            if not bucket.fits(1, 0, now):
-                seconds = max(1, ceil(bucket.ready_at() - now))
-                return TooManyRequests("too many new connections", retry_after=seconds)
-        for bucket in buckets:
-            bucket.take(1, 0, now)
-        return None
 
     def _answers_to(self, request: Request) -> bool:
         """Whether ``allowed_hosts`` contains the host of ``request``, or its route accepts any host."""
