@@ -399,7 +399,7 @@ class HandshakeRejected(HandshakeError):
     Args:
         ending: How and why the connection ended; also the attribute `ending`.
         response: The response of the server or the proxy; also the attribute `response`. It holds at most
-            `max_refusal` bytes of the body.
+            `max_refusal` bytes of the body: what has arrived when the body or TCP ends, or at `open_timeout`.
         server: The server that answered, for the text of the exception.
         proxy: The proxy that answered, for the text of the exception; `""` if the server answered.
 

@@ -402,6 +402,32 @@ async def test_a_refusal_that_the_end_of_tcp_completes_is_told_with_its_status(s
     assert (caught.value.response.status, caught.value.response.body) == (407, b"log in first")
 
 
+@pytest.mark.waits
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("end", ["never", "fin", "rst", "malformed"])
+async def test_a_refusal_of_a_proxy_whose_body_is_incomplete_is_told(secure, end, face):
+    tls = wss()
+    with RawServer(tls.server if secure else None) as listening:
+        proxy = f"http{'s' if secure else ''}://{listening.uri.partition('://')[2]}"
+        how = {"proxy_ssl": tls.client} if secure else {}
+        limit = 2.5 if end == "never" else None
+        task = asyncio.ensure_future(face.connect(TARGET, proxy=proxy, open_timeout=limit, **how))
+        with await listening.accept_tcp() as peer:
+            await peer.tls_handshake()
+            await peer.read_head()
+            chunk = b"no size\r\n" if end == "malformed" else b""
+            await peer.write(b"HTTP/1.1 407 No\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nlog i\r\n" + chunk)
+            if end == "fin":
+                peer.fin()
+            elif end == "rst":
+                await peer.until_acknowledged()
+                peer.reset()
+            with pytest.raises(HandshakeRejected) as caught:
+                await within(task)
+    assert (caught.value.phase, caught.value.ending.cause) == ("proxy", Cause.HANDSHAKE_REJECTED)
+    assert (caught.value.response.status, caught.value.response.body) == (407, b"log i")
+
+
 @pytest.mark.parametrize("kind", ["http", "https"])
 async def test_bytes_of_the_server_that_come_with_the_answer_of_the_proxy_are_not_lost(kind):
     tls = wss()

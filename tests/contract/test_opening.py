@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from endwell import Cause, Close, HandshakeError, HandshakeRejected, Server, TcpEnd
+from endwell import Cause, Close, HandshakeError, HandshakeRejected, Initiator, Server, TcpEnd
 from endwell.aio.syscalls import monotonic
 from tests.pair import within
 from tests.raw import HOST, PROMPT, RawServer, wss
@@ -118,6 +118,55 @@ async def test_a_refusal_has_the_response(face, transport):
     response = caught.value.response
     assert (response.status, response.headers["Retry-After"], response.body) == (503, "7", b"busy")
     assert caught.value.ending.cause is Cause.HANDSHAKE_REJECTED
+
+
+UNFINISHED = b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\n"
+CHUNKED = UNFINISHED + b"Transfer-Encoding: chunked\r\n\r\n5\r\nlog i\r\n"
+OF_LENGTH = UNFINISHED + b"Content-Length: 100\r\n\r\nlog i"
+
+
+@pytest.mark.waits
+@pytest.mark.parametrize(
+    "answer", [CHUNKED, OF_LENGTH, UNFINISHED + b"\r\nlog i"], ids=["chunked", "length", "fin"]
+)
+async def test_a_refusal_whose_body_does_not_end_is_told_after_open_timeout(answer, face, transport):
+    with RawServer(transport.server) as listening:
+        connecting = asyncio.ensure_future(
+            face.connect(listening.uri, ssl=transport.client, open_timeout=2.5)
+        )
+        with await listening.accept(answer), pytest.raises(HandshakeRejected) as caught:
+            await within(connecting)
+    response, ending = caught.value.response, caught.value.ending
+    assert (response.status, response.headers["WWW-Authenticate"], response.body) == (401, "Bearer", b"log i")
+    assert (ending.cause, ending.initiator, ending.tcp) == (
+        Cause.HANDSHAKE_REJECTED,
+        Initiator.PEER,
+        TcpEnd.TIMEOUT,
+    )
+
+
+@pytest.mark.parametrize("end", ["fin", "rst", "malformed", "other chunk"])
+async def test_a_refusal_whose_body_is_cut_off_is_told(end, face):
+    with RawServer() as listening:
+        connecting = asyncio.ensure_future(face.connect(listening.uri, open_timeout=None))
+        with await listening.accept_tcp() as peer:
+            await peer.read_head()
+            if end == "other chunk":
+                await peer.write(CHUNKED)
+                await peer.until_acknowledged()
+                await peer.write(b"no size\r\n")
+            else:
+                await peer.write(CHUNKED + (b"no size\r\n" if end == "malformed" else b""))
+            if end == "fin":
+                peer.fin()
+            elif end == "rst":
+                await peer.until_acknowledged()
+                peer.reset()
+            with pytest.raises(HandshakeRejected) as caught:
+                await within(connecting)
+    response, ending = caught.value.response, caught.value.ending
+    assert (response.status, response.body) == (401, b"log i")
+    assert (ending.cause, ending.initiator) == (Cause.HANDSHAKE_REJECTED, Initiator.PEER)
 
 
 async def test_connection_refused_fails_the_handshake(face):

@@ -314,7 +314,7 @@ def response(data: bytes, cuts: list[int]) -> object:
     try:
         while answer is None and (read := next(pieces, None)) is not None:
             answer = reader.receive(read)
-        answer = answer or reader.eof()
+        answer = answer or reader.partial()
         if answer is None:
             return "incomplete"
         assert len(answer.body) <= max(options.max_refusal, 16)

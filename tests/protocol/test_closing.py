@@ -153,6 +153,28 @@ def test_tcp_that_ended_in_an_unknown_way_is_a_vanished_peer():
     assert after_eof.ending is first
 
 
+@pytest.mark.parametrize(
+    ("end", "tcp"),
+    [
+        (lambda core: core.tick(10.0), TcpEnd.TIMEOUT),
+        (lambda core: core.eof(2.0), TcpEnd.FIN),
+        (lambda core: core.lost(RESET, 2.0), TcpEnd.RST),
+    ],
+)
+def test_a_refusal_that_is_incomplete_is_the_cause_of_any_end(end, tcp):
+    core = connection(client=True, open_timeout=10.0)
+    core.connected = True
+    core.refused()
+    assert not core.ended
+    end(core)
+    ending = core.ending
+    assert (ending.cause, ending.initiator, ending.tcp) == (
+        Cause.HANDSHAKE_REJECTED,
+        Initiator.PEER,
+        tcp,
+    )
+
+
 def test_the_first_cause_is_kept():
     machine = Closing(False, Options(close_timeout=10), 0.0)
     machine.cue(Cue.REFUSED, 1.0, Cause.HANDSHAKE_REJECTED)

@@ -129,9 +129,11 @@ def test_a_refusal_is_known_from_the_byte_that_decides(proxy, answer, error, rep
         assert caught.value.response.body == b"no"
 
 
-def test_the_end_of_tcp_may_complete_a_refusal_of_http():
+@pytest.mark.parametrize("fields", [b"", b"Content-Length: 9\r\n"])
+def test_the_end_of_tcp_ends_a_refusal_of_http(fields):
     tunnel = tunnel_through(parse_proxy("http://x"), "a", 443, Options())
-    tunnel.receive(b"HTTP/1.1 502 Bad Gateway\r\n\r\nno w")
+    tunnel.receive(b"HTTP/1.1 502 Bad Gateway\r\n" + fields + b"\r\nno w")
+    assert tunnel.refusal().response.body == b"no w"
     with pytest.raises(ProxyError, match="HTTP 502 Bad Gateway") as caught:
         tunnel.eof()
     assert caught.value.response.body == b"no w"
@@ -141,6 +143,7 @@ def test_the_end_of_tcp_may_complete_a_refusal_of_http():
 def test_the_end_of_tcp_completes_nothing_else(proxy):
     tunnel = tunnel_through(parse_proxy(proxy), "a", 443, Options())
     tunnel.eof()
+    assert tunnel.refusal() is None
     assert not tunnel.done
 
 

@@ -627,21 +627,34 @@ def test_a_refusal_is_complete_with_its_body(data: bytes, body: bytes) -> None:
         assert "T" not in result.headers
 
 
-def test_a_refusal_is_incomplete_without_its_body() -> None:
-    data = answer(b"Content-Length: 5", body=b"hell")
-    reader = ResponseReader(OPTIONS)
-    assert outcome(reader, [data]) == (None, b"")
-    assert reader.eof() is None
-
-
-def test_a_response_without_a_length_ends_with_tcp() -> None:
-    for field in (b"X: 1", b"Transfer-Encoding: gzip"):
+@pytest.mark.parametrize(
+    "data",
+    [
+        answer(b"X: 1", body=b"hello"),
+        answer(b"Transfer-Encoding: gzip", body=b"hello"),
+        answer(b"Content-Length: 6", body=b"hello"),
+        answer(b"Transfer-Encoding: gzip, Chunked", body=b"5\r\nhello\r\n"),
+        answer(b"Transfer-Encoding: chunked", body=b"5\r\nhello\r\n0\r\n"),
+    ],
+)
+def test_a_refusal_whose_end_is_missing_is_told_with_the_body_that_has_arrived(data: bytes) -> None:
+    for parts in ([data], octets(data)):
         reader = ResponseReader(OPTIONS)
-        assert reader.receive(answer(field, body=b"hel")) is None
-        assert reader.receive(b"lo") is None
-        read = reader.eof()
+        assert not reader.refuses()
+        assert outcome(reader, parts) == (None, b"")
+        assert reader.refuses()
+        read = reader.partial()
         assert read is not None
         assert (read.status, read.body) == (403, b"hello")
+
+
+def test_a_refusal_whose_body_is_malformed_is_told_with_the_part_before() -> None:
+    reader = ResponseReader(OPTIONS)
+    with pytest.raises(InvalidHandshake, match="the response's body is malformed"):
+        reader.receive(answer(b"Transfer-Encoding: chunked", body=b"2\r\nhi\r\nno size\r\n"))
+    read = reader.partial()
+    assert read is not None
+    assert (read.status, read.body) == (403, b"hi")
 
 
 @pytest.mark.parametrize(
@@ -649,14 +662,14 @@ def test_a_response_without_a_length_ends_with_tcp() -> None:
     [
         b"",
         b"HTTP/1.1 403 F\r\nX: 1\r\n",
-        answer(b"Content-Length: 5", body=b"hell"),
-        answer(b"Transfer-Encoding: gzip, Chunked", body=b"5\r\nhello\r\n"),
+        b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 4",
     ],
 )
-def test_a_truncated_response_is_no_response(data: bytes) -> None:
+def test_a_response_with_an_incomplete_head_is_no_refusal(data: bytes) -> None:
     reader = ResponseReader(OPTIONS)
     assert reader.receive(data) is None
-    assert reader.eof() is None
+    assert not reader.refuses()
+    assert reader.partial() is None
 
 
 def test_a_body_is_kept_up_to_max_refusal() -> None:
@@ -787,7 +800,7 @@ def test_any_split_of_a_response_gives_the_same_result(
         reader = ResponseReader(options)
         result = outcome(reader, parts)
         if not isinstance(result, tuple) or result[0] is None:
-            return result, None if isinstance(result, type) else reader.eof()
+            return result, None if isinstance(result, type) else reader.partial()
         # Data after any response but a 101 is ignored.
         return result if result[0].status == 101 else result[0]
 

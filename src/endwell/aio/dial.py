@@ -133,8 +133,14 @@ class _ClientHandshake:
             response = self._reader.receive(data)
             if response is not None:
                 self._answered(response, now)
+            elif self._reader.refuses():
+                self._core.refused()
         except InvalidHandshake as exc:
-            self._core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)
+            refusal = self._reader.partial()
+            if refusal is None:
+                self._core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)
+            else:
+                self._answered(refusal, now)
 
     def _answered(self, response: Response, now: float) -> None:
         trace_response(response)
@@ -157,16 +163,20 @@ class _ClientHandshake:
             self._done.set_result(ws)
 
     def _eof(self, now: float) -> None:
-        response = self._reader.eof()
-        if response is None:
+        refusal = self._reader.partial()
+        if refusal is None:
             self._core.eof(now)
         else:
-            self._answered(response, now)
+            self._answered(refusal, now)
 
     def _changed(self, inline: bool) -> None:
         ending = self._core.ending
         if ending is None or self._done.done():
             return
+        if self._refusal is None:
+            self._refusal = self._reader.partial()
+            if self._refusal is not None:
+                trace_response(self._refusal)
         if self._refusal is not None:
             self._done.set_exception(HandshakeRejected(ending, self._refusal, str(self._uri)))
         else:
@@ -228,6 +238,8 @@ async def _reach(
                 core.stalled(began, late, monotonic())
                 continue
             core.connected = reach.connected
+            if not isinstance(exc, ProxyError) and (refusal := reach.refusal()) is not None:
+                raise _not_reached(core, uri, proxy, refusal, None) from exc
             if reach.shaking:
                 raise _not_secure(core, uri, exc, name, limit.expired()) from exc
             raise _not_reached(core, uri, proxy, exc, reach.phase if limit.expired() else None) from exc

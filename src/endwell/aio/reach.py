@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain, zip_longest
 
+from ..errors import ProxyError
 from ..options import Options
 from ..protocol.deadline import LATE
-from ..protocol.proxy import ProxyURI, tunnel_through
+from ..protocol.proxy import ProxyURI, Tunnel, tunnel_through
 from .bind import format_address
 from .reactor import reactor_of
 from .resolve import Address, resolve
@@ -44,6 +45,7 @@ class Reach:
         self.connected = False
         #: Whether the TLS handshake with the server has begun.
         self.shaking = False
+        self._tunnel: Tunnel | None = None
         self._family = family
         self._local_addr = local_addr
         self._watches = watches
@@ -78,7 +80,7 @@ class Reach:
         if not proxy.resolves:
             of_family = socket.AF_INET if proxy.scheme == "socks4" else self._family
             host = str((await self._resolve(host, port, of_family))[0][1][0])
-        tunnel = tunnel_through(proxy, host, port, options)
+        tunnel = self._tunnel = tunnel_through(proxy, host, port, options)
         sock = await self.tcp(proxy.host, proxy.port)
         try:
             if tls is None:
@@ -93,6 +95,10 @@ class Reach:
         except BaseException:
             sock.close()
             raise
+
+    def refusal(self) -> ProxyError | None:
+        """After a failure: the refusal of the proxy of which not all has arrived; None if there is none."""
+        return None if self._tunnel is None or self._tunnel.done else self._tunnel.refusal()
 
     def _asking(self, proxy: ProxyURI) -> None:
         self.phase = f"the proxy {proxy} did not answer"

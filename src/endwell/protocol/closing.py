@@ -405,6 +405,11 @@ class Closing(Liveness):
         if initiator is not None:
             self.initiator = initiator
 
+    def refused(self) -> None:
+        """Client: the server has refused, but not all of its response has arrived. That is the cause of any end."""
+        if self.cause is None:
+            self.cause, self.initiator = Cause.HANDSHAKE_REJECTED, Initiator.PEER
+
     def wants_write(self) -> bool:
         """Whether the outbox has data that can still be sent."""
         return self.outbox.size > 0 and self._write_error is None

@@ -8,6 +8,7 @@ from typing import Protocol
 from ..errors import ProxyError
 from ..http.headers import Headers
 from ..http.request import Request
+from ..http.response import Response
 from ..options import Options
 from ..wire.authority import join_authority, parse_authority
 from ..wire.head import ResponseReader
@@ -92,7 +93,10 @@ class Tunnel(Protocol):
         """
 
     def eof(self) -> None:
-        """The proxy has ended TCP. Raises :exc:`ProxyError` if that completes a refusal."""
+        """The proxy has ended TCP. Raises :exc:`ProxyError` if that ends a refusal."""
+
+    def refusal(self) -> ProxyError | None:
+        """A refusal of which not all has arrived; otherwise None."""
 
 
 def tunnel_through(proxy: ProxyURI, host: str, port: int, options: Options) -> Tunnel:
@@ -128,21 +132,27 @@ class _HttpTunnel:
         response = self._reader.receive(data)
         if response is None:
             return len(data)
-        trace_response(response)
         if not 200 <= response.status <= 299:
-            raise ProxyError(
-                f"HTTP {response.status} {response.reason}".rstrip(), response=response, reply=response.status
-            )
+            raise _refusal(response)
+        trace_response(response)
         self.done = True
         return len(data) - len(self._reader.rest)
 
     def eof(self) -> None:
-        response = self._reader.eof()
-        if response is not None:
-            trace_response(response)
-            raise ProxyError(
-                f"HTTP {response.status} {response.reason}".rstrip(), response=response, reply=response.status
-            )
+        refusal = self.refusal()
+        if refusal is not None:
+            raise refusal
+
+    def refusal(self) -> ProxyError | None:
+        response = self._reader.partial()
+        return None if response is None else _refusal(response)
+
+
+def _refusal(response: Response) -> ProxyError:
+    trace_response(response)
+    return ProxyError(
+        f"HTTP {response.status} {response.reason}".rstrip(), response=response, reply=response.status
+    )
 
 
 class _SocksTunnel:
@@ -176,3 +186,6 @@ class _SocksTunnel:
 
     def eof(self) -> None:
         pass  # an answer of SOCKS is never completed by the end of TCP
+
+    def refusal(self) -> None:
+        """None: it is known from one byte."""

@@ -233,18 +233,21 @@ class ResponseReader:
             head = self._head.receive(b"")
         return None
 
-    def eof(self) -> Response | None:
-        """The server has ended TCP. Returns the response if the end of TCP delimits its body; else None."""
+    def refuses(self) -> bool:
+        """Whether the head of a refusal is complete."""
+        return self._response is not None
+
+    def partial(self) -> Response | None:
+        """The refusal, with the part of its body that has arrived; None while its head is incomplete.
+
+        For a connection that ends before :meth:`receive` has returned the refusal. Its status is known, so it is
+        told, although the body may be truncated. RFC 9112 §6.3: without a length and with no chunked coding at
+        the end, "the message body length is determined by the number of octets received prior to the server
+        closing the connection".
+        """
         if self._response is None:
             return None
-        # RFC 9112 §6.3: without a length and with no chunked coding at the end,
-        # "the message body length is determined by the number of octets received
-        # prior to the server closing the connection".
-        headers = self._response.headers
-        codings = [name.lower() for name in headers.list_of("Transfer-Encoding")]
-        if "Content-Length" in headers or codings[-1:] == ["chunked"]:
-            return None
-        return Response(self._response.status, headers, bytes(self._message.body))
+        return Response(self._response.status, self._response.headers, bytes(self._message.body))
 
     def _receive_proof(self, response: Response, data: bytes) -> Response | None:
         self.rest += data
