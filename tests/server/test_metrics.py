@@ -7,7 +7,9 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
+import threading
 import time
 import urllib.request
 from collections import Counter
@@ -23,6 +25,7 @@ from tests.pair import QUIET, until, within
 from tests.raw import PLAIN, RawPeer, wss
 from tests.server.process.test_workers import connect_to_both_workers
 from tests.server.program import running, write
+from tests.wire.peer import frame
 
 ACCEPTED = "endwell_handshakes_total"
 
@@ -103,6 +106,114 @@ async def test_connections_are_counted_by_route_and_ending(face, caplog):
         rows = server.metrics["endwell_endings_total"]
         assert {row["labels"]["cause"] for row in rows} == {"peer_closed", "handler_error"}
         await third.close()
+
+
+def test_the_page_works_before_the_first_websocket():
+    """A scraper may come at once."""
+
+    async def run():
+        server = endwell.Server()
+        server.metrics_page()
+        assert metrics_of(server) == {(ACCEPTED, ("outcome", "accepted"), ("status", "101")): 0}
+        async with server.serving():
+            found = values((await page(server))[1])
+        assert value(found, ACCEPTED) == 0
+        assert value(found, "endwell_processes", state="serving") == 1
+        return server, found
+
+    server, _ = asyncio.run(run())
+    # Nothing goes on after the server has stopped.
+    found = metrics_of(server)
+    assert value(found, "endwell_processes") == value(found, "endwell_drain_remaining_seconds") == 0
+    assert value(found, "endwell_connections") == value(found, "endwell_bus_deaf") == 0
+
+
+UPGRADE = (
+    b"GET /x HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("application", ["handler", "ASGI"])
+@pytest.mark.parametrize(
+    "rest",
+    [b"", frame(0x8, b"\x03\xe8"), b"\x83\x80\0\0\0\0"],
+    ids=["nothing", "a Close", "a wrong frame"],
+)
+async def test_a_connection_that_ends_with_its_opening_is_counted(face, application, rest):
+    """What arrives with the request may end the connection before the server can begin to count it."""
+    server = endwell.Server()
+    if application == "ASGI":
+        server.mount("/", accepting, lifespan="off")
+    else:
+        server.websocket("/x")(face.handler(read_all))
+    async with server.serving():
+        for linger in (0, 1):
+            with socket.create_connection(("127.0.0.1", server.port)) as sock:
+                if linger:
+                    # close() sends RST, so that the response cannot be sent.
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.sendall(UPGRADE + rest)
+        await until(lambda: value(metrics_of(server), ACCEPTED, status="101") == 2)
+        await until(lambda: not server.connections)
+        await until(lambda: value(metrics_of(server), "endwell_endings_total") == 2)
+    durations = "endwell_connection_duration_seconds_count"
+    assert value(metrics_of(server), durations) == 2
+
+
+async def read_all(ws):
+    async for _ in ws:
+        pass
+
+
+async def accepting(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
+async def test_the_event_loop_adds_up_for_other_threads():
+    """Otherwise a connection that ends meanwhile would be counted twice: a counter would go back."""
+    server = endwell.Server(**QUIET)
+    found, done = [], threading.Event()
+
+    def read():
+        found.append(metrics_of(server))
+        done.set()
+
+    async with server.serving():
+        thread = threading.Thread(target=read)
+        thread.start()
+        # The loop is here, so the thread has to wait for it.
+        assert not done.wait(0.3)
+        await asyncio.to_thread(thread.join, PATIENCE)
+        assert found == [metrics_of(server)]
+    assert await asyncio.to_thread(metrics_of, server) == metrics_of(server)
+
+
+async def test_the_thread_of_a_handler_may_read_the_metrics():
+    server = endwell.Server(**QUIET)
+
+    @server.websocket("/")
+    def handle(ws):
+        ws.send(str(value(metrics_of(server), "endwell_connections", state="open")))
+
+    async with server.serving(), endwell.connect(f"ws://127.0.0.1:{server.port}/") as ws:
+        assert await within(ws.recv()) == "1.0"
+
+
+async def test_a_page_with_its_own_port_has_no_bus(monkeypatch):
+    """The environment names the bus of the server. The page needs none, and nothing answers there."""
+    server = endwell.Server(bus="")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+        monkeypatch.setenv("ENDWELL_BUS", f"redis://127.0.0.1:{port}")
+        server.metrics_page(port=port)
+    async with server.serving():
+        kind, _ = await asyncio.to_thread(get, port)
+        assert kind == PROMETHEUS
+        assert [page.rooms.is_connected for page, _, _ in server._pages] == [True]
 
 
 async def test_the_format_is_the_one_that_is_asked_for(face):

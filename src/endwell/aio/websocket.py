@@ -659,8 +659,14 @@ def observe(ws: WebSocket, observers: tuple[Observer, ...]) -> None:
 
 
 def count(ws: WebSocket, counter: Counter) -> None:
-    """Have ``counter`` count an open connection: its pings and its end."""
+    """Have ``counter`` count a connection: its pings and its end.
+
+    It may have ended already: the response of the opening handshake could not be sent, or what came with the
+    request has ended it.
+    """
     ws._counter = counter
+    if ws._over:
+        counter.ended(ws._core)
 
 
 def add_traffic(connections: Iterable[WebSocket], sums: dict[str | None, list[float]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import NamedTuple
@@ -15,6 +16,7 @@ __all__ = ["OPEN_METRICS", "PROMETHEUS", "as_dict", "media_type", "render"]
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
+_WEIGHT = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
 #: The labels of the handshakes that were accepted, which each route counts.
 _ACCEPTED = "accepted", "101"
 #: The cells whose value for all processes is the largest one, by block: a remaining time, and a lag.
@@ -29,9 +31,27 @@ class Sample(NamedTuple):
     value: float
 
 
-def media_type(accept: str | None) -> str:
-    """Choose the format for the field ``Accept``. Prometheus asks for OpenMetrics if it can read it."""
-    return OPEN_METRICS if accept is not None and "application/openmetrics-text" in accept else PROMETHEUS
+def media_type(accepted: Iterable[str]) -> str:
+    """Choose the format. ``accepted`` are the elements of the field ``Accept``.
+
+    OpenMetrics is chosen only if it is named, because other clients than Prometheus do not know it.
+    """
+    weights = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
+    for element in accepted:
+        kind, *parameters = (part.strip().lower() for part in element.split(";"))
+        if kind in weights:
+            weights[kind] = max(weights[kind], _weight(parameters))
+    open_metrics, plain = weights.values()
+    return OPEN_METRICS if open_metrics > 0.0 and open_metrics >= plain else PROMETHEUS
+
+
+def _weight(parameters: Iterable[str]) -> float:
+    """The weight of RFC 9110 §12.4.2: "a missing weight" is 1. A malformed one is 0: another format is safer."""
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            found = _WEIGHT.fullmatch(parameter)
+            return 0.0 if found is None else float(found[1])
+    return 1.0
 
 
 def render(blocks: Iterable[Block], kind: str) -> str:
@@ -70,7 +90,7 @@ def _merged(blocks: Iterable[Block]) -> dict[int, dict[tuple[str, ...], list[flo
             continue
         for cell, value in enumerate(values):
             before[cell] = max(before[cell], value) if (number, cell) in _LONGEST else before[cell] + value
-    opened = sum(values[OPENED] for values in merged.get(ROUTE, {}).values())
+    opened = sum((values[OPENED] for values in merged.get(ROUTE, {}).values()), 0.0)
     merged.setdefault(HANDSHAKES, {})[_ACCEPTED] = [opened]
     return merged
 

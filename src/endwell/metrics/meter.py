@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from ..aio.websocket import WebSocket, add_traffic, count
@@ -21,7 +22,7 @@ from .families import (
     ROUTE,
     SLOW,
 )
-from .table import Block, Table
+from .table import OTHER, Block, Table
 
 if TYPE_CHECKING:
     from ..protocol.connection import Connection
@@ -140,7 +141,7 @@ class RouteCounter:
         if durations is None:
             durations = _Histogram(self._table, DURATIONS, (self._name, cause.value), DURATION_BUCKETS)
             self._durations[cause] = durations
-        labels = self._name, cause.value, initiator.value, str(code) if is_label else "other", _CLEAN[clean]
+        labels = self._name, cause.value, initiator.value, str(code) if is_label else OTHER, _CLEAN[clean]
         kind = _Kind(cause, initiator, code, clean, self._table.block(ENDING, labels, 1), durations)
         if is_label:
             self._kinds.append(kind)
@@ -188,22 +189,28 @@ class Meter:
             self._counter(None)
         rows = {route: [0.0] * 6 for route in self._routes}
         add_traffic(connections, rows)
-        cells = self.table.cells
+        # By their first cells: if the table is full, several routes have the same cells.
+        totals: dict[int, list[float]] = {}
         for route, row in rows.items():
             counter = self._routes[route]
-            first = counter.first
-            sums = [float(each) for each in counter.sums()]
-            cells[first], cells[first + 1] = row[:2]
+            total = totals.setdefault(counter.first, [0.0] * _ROUTE_CELLS)
+            total[0] += row[0]
+            total[1] += row[1]
             # The route of a lingering connection is not known any more.
-            cells[first + 2] = 0 if route else lingering
-            for index, more in enumerate(row[2:]):
-                sums[index] += more
-            for index, value in enumerate(sums, first + _SUMS):
-                cells[index] = value
+            total[2] += lingering if route is None else 0
+            for index, (ended, now) in enumerate(zip_longest(counter.sums(), row[2:], fillvalue=0.0), _SUMS):
+                total[index] += ended + now
+        cells = self.table.cells
+        for first, total in totals.items():
+            for index, value in enumerate(total):
+                if index != OPENED:
+                    cells[first + index] = value
 
-    def set_process(self, stalled: float, draining: bool, remaining: float) -> None:
+    def set_process(
+        self, stalled: float, *, serving: bool = False, draining: bool = False, remaining: float = 0.0
+    ) -> None:
         """Set the seconds for which the loop was stalled, and the seconds to the deadline of a drain."""
-        self._set(PROCESS, (), [stalled, float(not draining), float(draining), remaining])
+        self._set(PROCESS, (), [stalled, float(serving), float(draining), remaining])
 
     def set_bus(self, name: str, lost: int, deaf: bool, disconnections: int, lag: float) -> None:
         """Set what is known of the bus of the rooms."""
@@ -230,6 +237,12 @@ def settle(blocks: Iterable[Block]) -> Iterable[Block]:
         elif number == BUS:
             values[1] = values[3] = 0.0
         yield Block(number, labels, values)
+    # If the table was full, more ends than openings are those of the route "other".
+    surplus = max(0.0, ended.get(OTHER, 0.0) - opened.get(OTHER, 0.0))
     for route, number_opened in opened.items():
-        if lost := number_opened - ended.get(route, 0.0):
-            yield Block(ENDING, (route, "process_exited", "local", "1006", "false"), [lost])
+        lost = number_opened - ended.get(route, 0.0)
+        elsewhere = min(surplus, max(lost, 0.0))
+        surplus -= elsewhere
+        if lost > elsewhere:
+            labels = route, "process_exited", Initiator.LOCAL.value, "1006", "false"
+            yield Block(ENDING, labels, [lost - elsewhere])

@@ -140,7 +140,9 @@ class Server:
         )
         #: The connections that are open or closing.
         self.connections: set[WebSocket] = self._dispatcher.connections
-        self._metering = Metering(meter, self.connections, self.rooms, lambda: self._drain_run)
+        self._metering = Metering(
+            meter, self.connections, self.rooms, lambda: self._drain_run, lambda: self._portal
+        )
         #: The servers of the pages that have their own port, and its address.
         self._pages: list[tuple[Server, str, int]] = []
         self._drain_callbacks: list[Callable[[Drain], object]] = []
@@ -400,7 +402,10 @@ class Server:
 
     @property
     def metrics(self) -> dict[str, list[dict[str, object]]]:
-        """The counts of :meth:`metrics_page`, of all workers: for each name, rows with ``labels`` and ``value``."""
+        """The counts of :meth:`metrics_page`, of all workers: for each name, rows with ``labels`` and ``value``.
+
+        Threads may read it, too: the event loop adds up for them.
+        """
         return self._metering.snapshot()
 
     def metrics_page(  # size: most of it is documentation
@@ -450,7 +455,8 @@ class Server:
             self._router.add("http", path, answer, any_host=True)
             return
         check_port(port, 1)
-        page = Server(compression=None)
+        # Without a bus, because it has no rooms: not even that of the environment.
+        page = Server(compression=None, bus="")
         page._router.add("http", path, answer, any_host=True)
         self._pages.append((page, host, port))
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from ..aio.listen import Listener
 from ..aio.reactor import Reactor, reactor_of
 from ..aio.websocket import WebSocket
+from ..errors import ConcurrencyError
 from ..http import Request, Response
 from ..matching import is_address_among
 from ..metrics.exposition import as_dict, media_type, render
 from ..metrics.meter import Meter
 from ..metrics.table import Table
 from ..rooms.rooms import Rooms, registry_of
+from ..sync.portal import Portal
 from .drain.run import DrainRun
 
 __all__ = ["Metering", "own_samples", "use_table"]
@@ -31,11 +34,13 @@ class Metering:
         connections: set[WebSocket],
         rooms: Rooms,
         find_drain: Callable[[], DrainRun | None],
+        find_portal: Callable[[], Portal | None],
     ) -> None:
         self.meter = meter
         self._connections = connections
         self._rooms = rooms
         self._find_drain = find_drain
+        self._find_portal = find_portal
         self._listener: Listener | None = None
         self._reactor: Reactor | None = None
         # What the loops of earlier runs of the server were stalled for.
@@ -57,9 +62,11 @@ class Metering:
         if self._refreshing is not None:
             self._refreshing.cancel()
             self._refreshing = None
-        self._refresh()
         self._stalled_before += self._stalled()
         self._listener = self._reactor = None
+        self.meter.refresh(self._connections, 0)
+        self.meter.set_process(self._stalled_before)
+        self._set_bus(serving=False)
 
     async def _refresh_often(self) -> None:
         while True:
@@ -73,27 +80,41 @@ class Metering:
         if self._listener is None:
             return
         self.meter.refresh(self._connections, len(self._listener.lingering))
-        drain = self._find_drain()
-        remaining = 0.0 if drain is None else drain.seconds_left(0.0)
-        self.meter.set_process(self._stalled_before + self._stalled(), drain is not None, remaining)
+        drain, stalled = self._find_drain(), self._stalled_before + self._stalled()
+        if drain is None:
+            self.meter.set_process(stalled, serving=True)
+        else:
+            self.meter.set_process(stalled, draining=True, remaining=drain.seconds_left(0.0))
+        self._set_bus(serving=True)
+
+    def _set_bus(self, serving: bool) -> None:
         registry = registry_of(self._rooms)
         bus = registry.bus
-        self.meter.set_bus(
-            bus.name, registry.lost_publications, not bus.is_connected, bus.disconnections, bus.lag
-        )
+        deaf, lag = (not bus.is_connected, bus.lag) if serving else (False, 0.0)
+        self.meter.set_bus(bus.name, registry.lost_publications, deaf, bus.disconnections, lag)
 
     def snapshot(self) -> dict[str, list[dict[str, object]]]:
         """See :attr:`Server.metrics`."""
-        self._refresh()
+        portal = self._find_portal()
+        if portal is None or portal.is_own_thread():
+            self._refresh()
+        else:
+            # A connection that ends while another thread adds up would be counted twice, or not at all.
+            with suppress(ConcurrencyError):  # the loop has ended: it has counted at its end
+                portal.run(self._refresh_in_loop)
         return as_dict(self.meter.table.blocks())
+
+    async def _refresh_in_loop(self) -> None:
+        self._refresh()
 
     def page(self, request: Request, allow: Sequence[str] | None) -> Response:
         """The page for Prometheus."""
         if allow is not None and not is_address_among(request.remote_address, allow):
             return Response(403)
         self._refresh()
-        kind = media_type(request.headers.get("Accept"))
-        body = render(self.meter.table.blocks(), kind).encode()
+        kind = media_type(request.headers.list_of("Accept"))
+        # The pattern of a route may contain surrogates, which UTF-8 does not have.
+        body = render(self.meter.table.blocks(), kind).encode(errors="replace")
         return Response(200, {"Content-Type": kind, "Cache-Control": "no-store"}, body)
 
 

@@ -138,13 +138,17 @@ class Portal:
         if monotonic() - now > MAX_HANDOVER_TIME:
             self._paused_until = now + HANDOVER_PAUSE
 
+    def is_own_thread(self) -> bool:
+        """Whether the caller runs in the thread of the loop."""
+        return threading.get_ident() == self._thread
+
     def guard(self) -> None:
         """Raise ConcurrencyError where a blocking call could never return."""
         if self._inherited:
             raise ConcurrencyError(
                 "this connection belongs to the process that opened it, not to a forked child"
             )
-        if threading.get_ident() == self._thread:
+        if self.is_own_thread():
             raise ConcurrencyError(
                 "this call would block the event loop, because it is made in the loop's thread"
             )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
+
+from ...metrics.table import anonymous_file
 
 __all__ = ["SLOTS", "LoadTable"]
 
@@ -26,9 +27,7 @@ class LoadTable:
 
     def __init__(self, file: int | None = None, slot: int = 0) -> None:
         if file is None:
-            with tempfile.TemporaryFile() as stream:
-                stream.truncate(4 * (SLOTS + 1))
-                file = os.dup(stream.fileno())
+            file = anonymous_file(4 * (SLOTS + 1))
         self.file = file
         self._slot = slot
         # Entry 0 is the highest slot in use. The entry of a slot is the number of connections plus 1, or 0 if

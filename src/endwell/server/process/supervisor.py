@@ -73,7 +73,7 @@ class Supervisor:
         self._reload = options.reload
         self._command = command()
         self._loads = LoadTable()
-        self._counts_file = shared_file(SLOTS + 1)
+        self._counts_file = shared_file(SLOTS)
         #: The counts of the workers that have exited.
         self._counts = Table(self._counts_file, 0)
         self._broker = Broker(limits.max_history, limits.max_known_rooms)
@@ -301,11 +301,13 @@ class Supervisor:
         return True
 
     def _worker_config(self, number: int) -> WorkerConfig:
+        slot = self._loads.occupy({worker.load for worker in self._workers})
+        self._counts.prepare(slot)
         return WorkerConfig(
             supervisor=os.getpid(),
             number=number,
             count=self._count,
-            load=self._loads.occupy({worker.load for worker in self._workers}),
+            load=slot,
             channel=-1,  # set by Worker
             loads=self._loads.file,
             counts=self._counts_file,
