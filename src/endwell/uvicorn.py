@@ -305,6 +305,9 @@ class _Connection:
             ws.on_close(self._cancel)
         return ws
 
+    def refused(self, status: int) -> None:
+        """Do nothing: uvicorn has no metrics."""
+
     def returned(self, ws: WebSocket | None) -> None:
         """The application has returned or raised."""
         site = self._site

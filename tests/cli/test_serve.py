@@ -71,6 +71,17 @@ def test_a_port_in_use_is_an_error(capsys):
     assert f"endwell serve: cannot listen on 127.0.0.1:{port}: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["alone", "workers"])
+def test_a_metrics_port_in_use_is_an_error(workers):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        with command("serve", "app.py:server", "--port", "0", "--metrics-port", taken, *workers) as process:
+            status, _, err = finish(process)
+    assert status == 1
+    assert f"endwell serve: cannot listen on {taken}: Address already in use\n" in err
+    assert "Traceback" not in err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_closes_every_connection_and_ends_with_status_0(number):
     with command("serve", "app.py:server", "--port", "0") as process:

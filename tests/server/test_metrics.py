@@ -173,6 +173,83 @@ async def accepting(scope, receive, send):
         pass
 
 
+async def refusing(scope, receive, send):
+    await receive()
+    match scope["path"]:
+        case "/close":
+            await send({"type": "websocket.close"})
+        case "/response":
+            await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+            await send({"type": "websocket.http.response.body"})
+        case "/redirect":
+            await send({"type": "websocket.http.response.start", "status": 307, "headers": []})
+            await send({"type": "websocket.http.response.body"})
+        case "/fail":
+            raise ValueError
+
+
+def refuse(request):
+    match request.path:
+        case "/own/response":
+            return endwell.Response(402)
+        case "/own/fail":
+            raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/close", 403),
+        ("/response", 401),
+        ("/redirect", 307),
+        ("/fail", 500),
+        ("/own/response", 402),
+        ("/own/fail", 500),
+        ("/own/limited", 429),
+        ("/host", 421),
+    ],
+)
+async def test_each_refusal_is_counted_once(path, status):
+    """The server refuses, an accept function does, or an ASGI application."""
+    server = endwell.Server(allowed_hosts=["127.0.0.1"])
+    server.mount("/", refusing, lifespan="off")
+    server.websocket("/own/{name}", accept=refuse)(lambda ws, name: None)
+    server.rate_limit(
+        1, per=3600, key=lambda request: request.path if "limited" in request.path else object()
+    )
+    async with server.serving():
+        url = f"ws://{'localhost' if status == 421 else '127.0.0.1'}:{server.port}{path}"
+        if status == 429:
+            await (await endwell.connect(url)).close()
+        with pytest.raises(endwell.HandshakeRejected, match=str(status)):
+            await endwell.connect(url)
+        found = metrics_of(server)
+    refused = {status: 1} if status >= 400 else {}
+    assert {
+        int(dict(labels)["status"]): number
+        for (name, *labels), number in found.items()
+        if name == ACCEPTED and ("outcome", "refused") in labels
+    } == refused
+
+
+async def test_a_request_during_a_drain_is_counted_once():
+    server = endwell.Server(**QUIET)
+    release = asyncio.Event()
+
+    @server.websocket("/")
+    async def handle(ws):
+        await release.wait()
+
+    async with server.serving(), endwell.connect(f"ws://127.0.0.1:{server.port}/"):
+        drain = asyncio.create_task(server.drain(deadline=PATIENCE, window=0))
+        await server.draining.wait()
+        with pytest.raises(endwell.HandshakeRejected, match="503"):
+            await endwell.connect(f"ws://127.0.0.1:{server.port}/")
+        assert value(metrics_of(server), ACCEPTED, outcome="refused") == 1
+        release.set()
+        await within(drain)
+
+
 async def test_the_event_loop_adds_up_for_other_threads():
     """Otherwise a connection that ends meanwhile would be counted twice: a counter would go back."""
     server = endwell.Server(**QUIET)

@@ -52,6 +52,10 @@ class Host(Protocol):
         """Send the 101 and return the WebSocket."""
         ...
 
+    def refused(self, status: int) -> None:
+        """The application has answered the request for a WebSocket with an HTTP response."""
+        ...
+
     def returned(self, ws: WebSocket | None) -> None:
         """The application has returned or raised."""
         ...
@@ -324,6 +328,7 @@ class WebSocketCall:
         self._refuse(Response(status, headers, b"".join(self._body)))
 
     def _refuse(self, response: Response) -> None:
+        self._host.refused(response.status)
         self._exchange.answer(response)
         self.gone()
 

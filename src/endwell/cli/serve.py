@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from ..aio import ending_log
-from ..aio.bind import adopt, bind
+from ..aio.bind import adopt, bind, format_address
 from ..options import Options
 from ..rooms.rooms import choose_bus
 from ..server.app import Server
@@ -274,7 +274,11 @@ def run(args: argparse.Namespace) -> int:
     except SystemExit as exit_:
         if not isinstance(exit_.__cause__, OSError):
             raise
-        cannot_listen("serve", where, exit_.__cause__, port=args.unix is None and args.fd is None)
+        # It may be the address of a page that has its own port.
+        name = exit_.__cause__.filename
+        address = where if name is None else format_address(name)
+        hint = address == where and args.unix is None and args.fd is None
+        cannot_listen("serve", address, exit_.__cause__, port=hint)
         return 1
     finally:
         lines.flush()

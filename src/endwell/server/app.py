@@ -145,6 +145,8 @@ class Server:
         )
         #: The servers of the pages that have their own port, and its address.
         self._pages: list[tuple[Server, str, int]] = []
+        #: Opens their listening sockets. A program ends with one line if that fails.
+        self._open_page: Callable[[Listen], list[_socket.socket]] = lambda listen: listen()
         self._drain_callbacks: list[Callable[[Drain], object]] = []
         self._shed_run: ShedRun | None = None
         self._revocations = Revocations(self.connections)
@@ -465,7 +467,8 @@ class Server:
         """Serve the pages that have their own port, while the block runs."""
         async with AsyncExitStack() as stack:
             for page, host, port in self._pages:
-                listen = partial(bind, host, port, None, shared=self._metering.is_shared)
+                open_sockets = partial(bind, host, port, None, shared=self._metering.is_shared)
+                listen = partial(self._open_page, open_sockets)
                 await stack.enter_async_context(page._serve_on(listen, None))
             yield
 

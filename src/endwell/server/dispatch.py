@@ -286,6 +286,11 @@ class Dispatcher:
         """Call the observers for a request that gets 500."""
         self._observers.refused(request, 500, "internal error")
 
+    def refused_by_application(self, status: int) -> None:
+        """Count the response of a mounted application to a request for a WebSocket, if it is an error."""
+        if status >= 400:
+            self._meter.refused(status)
+
     async def _page(self, pending: PendingAnswer) -> Response | None:
         """Run the hooks and the HTTP handler. Returns the response; None if the request may become a WebSocket."""
         request = pending.request

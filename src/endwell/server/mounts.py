@@ -47,6 +47,9 @@ class Dispatcher(Protocol):
     def failed(self, request: Request) -> None:
         """Call the callbacks of the server for a request that gets 500."""
 
+    def refused_by_application(self, status: int) -> None:
+        """Count the response of an application to a request for a WebSocket."""
+
     def observe(self, ws: WebSocket, context: Context | None) -> None:
         """Count an open connection, and call the callbacks of the server for it."""
 
@@ -257,6 +260,10 @@ class _WebSocketHost:
         dispatcher.handling[ws] = self._mount.route
         dispatcher.observe(ws, self._exchange.context)
         return ws
+
+    def refused(self, status: int) -> None:
+        """Count the response."""
+        self._dispatcher.refused_by_application(status)
 
     def returned(self, ws: WebSocket | None) -> None:
         """The application has returned or raised."""

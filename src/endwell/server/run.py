@@ -79,6 +79,7 @@ def run(
             "run() starts its own event loop, but this thread already runs one (an async function, "
             "Jupyter): use 'async with server.serving(host, port): ...' here"
         )
+    server._open_page = _listening
     config = find_config()
     if config is not None:
         channel, socks, loads, bus = config.open()
