@@ -73,7 +73,8 @@ def test_a_port_in_use_is_an_error(capsys):
 
 @pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["alone", "workers"])
 def test_a_metrics_port_in_use_is_an_error(workers):
-    with socket.create_server(("127.0.0.1", 0)) as other:
+    # Workers share the port with SO_REUSEPORT, but not with another program that allows it.
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
         with command("serve", "app.py:server", "--port", "0", "--metrics-port", taken, *workers) as process:
             status, _, err = finish(process)

@@ -13,9 +13,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
+from ..aio.bind import bind
 from ..aio.exchange import Exchange
 from ..aio.loop import check_system, loop_factory
 from ..aio.syscalls import monotonic
@@ -95,6 +97,7 @@ def run(
         _run(server, server._serve_on(lambda: socks, ssl, should_defer=loads.should_defer), control)
         return
     if options.workers is not None:
+        _check_pages(server)
         supervise(listen, options, limits_of(server.rooms))
         return
     passed = _passed(listen, options)
@@ -105,6 +108,16 @@ def run(
         server._serve_on(lambda: passed or _listening(listen), ssl, should_defer=should_defer),
         control,
     )
+
+
+def _check_pages(server: Server) -> None:
+    """Raise SystemExit if a port of a page is in use.
+
+    The workers share it with SO_REUSEPORT, so each of them could also share it with another program.
+    """
+    for _, host, port in server._pages:
+        for sock in _listening(partial(bind, host, port, None)):
+            sock.close()
 
 
 def _use_counts(server: Server, config: WorkerConfig) -> None:
