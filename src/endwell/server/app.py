@@ -145,6 +145,8 @@ class Server:
         )
         #: The servers of the pages that have their own port, and its address.
         self._pages: list[tuple[Server, str, int]] = []
+        #: Whether it serves such a page.
+        self._is_page = False
         #: Opens their listening sockets. A program ends with one line if that fails.
         self._open_page: Callable[[Listen], list[_socket.socket]] = lambda listen: listen()
         self._drain_callbacks: list[Callable[[Drain], object]] = []
@@ -459,6 +461,7 @@ class Server:
         check_port(port, 1)
         # Without a bus, because it has no rooms: not even that of the environment.
         page = Server(compression=None, bus="")
+        page._is_page = True
         page._router.add("http", path, answer, any_host=True)
         self._pages.append((page, host, port))
 
@@ -949,6 +952,7 @@ class Server:
             self._listener.openings,
             dispatcher.handling,
         )
+        dispatcher.drain_run.is_logged = not self._is_page
         dispatcher.mounts.refuse_undecided()
         return await dispatcher.drain_run.run()
 

@@ -58,6 +58,8 @@ class DrainRun:
         handlers: Mapping[WebSocket, Route],
     ) -> None:
         self.report: DrainReport | None = None
+        #: Whether the report is logged.
+        self.is_logged = True
         self.timetable = Timetable(drain, len(connections))
         self._connections = connections
         self._tasks = tasks
@@ -153,7 +155,8 @@ class DrainRun:
             self._enter(Phase.OVER)
             self.report = self._report()
             self._finished.set()
-            logger.log(logging.WARNING if self.report.stuck else logging.INFO, "%s", self.report)
+            if self.is_logged:
+                logger.log(logging.WARNING if self.report.stuck else logging.INFO, "%s", self.report)
         return self.report
 
     def _enter(self, phase: Phase) -> None:
