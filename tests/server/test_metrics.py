@@ -410,6 +410,29 @@ async def test_one_page_has_all_workers_also_those_that_were_killed(tmp_path):
     assert status == 0
 
 
+#: The supervisor was started before an update, and shares no counts with its workers.
+OLD_SUPERVISOR = """
+if "ENDWELL_WORKER" in os.environ:
+    import json
+    config = json.loads(os.environ["ENDWELL_WORKER"])
+    os.environ["ENDWELL_WORKER"] = json.dumps({**config, "counts": -1})
+server.metrics_page(port=PORT)
+
+if __name__"""
+
+
+async def test_workers_of_an_older_supervisor_share_the_port_of_the_page(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    program = write(tmp_path, **{"if __name__": OLD_SUPERVISOR.replace("PORT", str(port))})
+    with running(program) as program:
+        clients = await connect_to_both_workers(program)
+        # One of the two answers, with its own counts.
+        _, text = await asyncio.to_thread(get, port)
+        assert value(values(text), "endwell_connections", state="open") == 1
+        assert len(clients) == 2
+
+
 @pytest.fixture(params=["ws", "wss"])
 def transport(request):
     return PLAIN if request.param == "ws" else wss()

@@ -148,7 +148,9 @@ class Server:
         #: Whether it serves such a page.
         self._is_page = False
         #: Opens their listening sockets. A program ends with one line if that fails.
-        self._open_page: Callable[[Listen], list[_socket.socket]] = lambda listen: listen()
+        self._open_page: Callable[[str, int], list[_socket.socket]] = lambda host, port: bind(
+            host, port, None
+        )
         self._drain_callbacks: list[Callable[[Drain], object]] = []
         self._shed_run: ShedRun | None = None
         self._revocations = Revocations(self.connections)
@@ -470,9 +472,7 @@ class Server:
         """Serve the pages that have their own port, while the block runs."""
         async with AsyncExitStack() as stack:
             for page, host, port in self._pages:
-                open_sockets = partial(bind, host, port, None, shared=self._metering.is_shared)
-                listen = partial(self._open_page, open_sockets)
-                await stack.enter_async_context(page._serve_on(listen, None))
+                await stack.enter_async_context(page._serve_on(partial(self._open_page, host, port), None))
             yield
 
     def mount(  # size: most of it is documentation

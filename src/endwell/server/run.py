@@ -81,8 +81,9 @@ def run(
             "run() starts its own event loop, but this thread already runs one (an async function, "
             "Jupyter): use 'async with server.serving(host, port): ...' here"
         )
-    server._open_page = _listening
     config = find_config()
+    # Workers share the ports of pages.
+    server._open_page = partial(_listening_on, shared=config is not None)
     if config is not None:
         channel, socks, loads, bus = config.open()
         if bus is not None:
@@ -116,8 +117,12 @@ def _check_pages(server: Server) -> None:
     The workers share it with SO_REUSEPORT, so each of them could also share it with another program.
     """
     for _, host, port in server._pages:
-        for sock in _listening(partial(bind, host, port, None)):
+        for sock in _listening_on(host, port):
             sock.close()
+
+
+def _listening_on(host: str, port: int, *, shared: bool = False) -> list[_socket.socket]:
+    return _listening(partial(bind, host, port, None, shared=shared))
 
 
 def _use_counts(server: Server, config: WorkerConfig) -> None:
