@@ -106,7 +106,7 @@ class Server:
         ```
     """
 
-    def __init__(
+    def __init__(  # size: one line for each part of a server
         self,
         options: Options | None = None,
         *,
