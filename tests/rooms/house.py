@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -137,13 +137,23 @@ class House:
 
 
 @asynccontextmanager
-async def house(count: int, bus: str, limit: int | None = None, **options: Any) -> AsyncIterator[House]:
-    """``count`` servers; with the bus "local" there is one. ``bus`` may be a URL. ``limit`` is max_connections."""
+async def house(
+    count: int,
+    bus: str,
+    limit: int | None = None,
+    prepare: Callable[[endwell.Server], object] = lambda _: None,
+    **options: Any,
+) -> AsyncIterator[House]:
+    """``count`` servers; with the bus "local" there is one. ``bus`` may be a URL. ``limit`` is max_connections.
+
+    ``prepare`` is called with each of them before it serves.
+    """
     pump, faulty = Pump(), FaultyBus()
     place = SERVERS[bus]().url if bus in SERVERS else bus
     url = f"{place}?prefix={secrets.token_hex(4)}" if ":" in place else None
     servers = [endwell.Server(compression=None, bus=url, max_connections=limit) for _ in range(count)]
     for server in servers:
+        prepare(server)
         server.rooms.configure("*", **{"history": KEPT, "grace": 0.05, **options})
         if bus == "faulty":
             faulty.connect(server.rooms)

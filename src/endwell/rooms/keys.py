@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from ..errors import RoomLimit
 
 __all__ = [
+    "DASHBOARD",
     "OWN",
     "RESERVED",
     "REVOKED",
@@ -25,8 +26,11 @@ RESERVED = "\0"
 SESSIONS = "\0sessions"
 #: The room in which the processes tell each other whose authorization has ended.
 REVOKED = "\0revoked"
-#: These two rooms are not counted: there is one of each.
-OWN = (SESSIONS, REVOKED)
+#: The room in which the dashboard of a process asks those of the others. The answers go to rooms whose names begin
+#: with this.
+DASHBOARD = "\0dashboard"
+#: These rooms are not counted: there is one of each.
+OWN = (SESSIONS, REVOKED, DASHBOARD)
 #: The names of the rooms of users begin with this.
 USER = "\0user:"
 #: Maximum length of the JSON text of a key, in characters. All of them are ASCII.

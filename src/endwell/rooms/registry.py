@@ -252,6 +252,19 @@ class Registry:
         """End :meth:`hold`."""
         self._listened.discard(room)
 
+    def used_rooms(self) -> list[Room]:
+        """The rooms that have members in this process, without those that endwell makes."""
+        return [room for room in self._listened if not room.is_reserved]
+
+    @staticmethod
+    def size_of(room: Room) -> int:
+        """The number of members that a room has in this process."""
+        return len(room._members)
+
+    def names_of(self, ws: WebSocket) -> list[str]:
+        """The names of the rooms in which a connection is, without those that endwell makes."""
+        return [room.name for room in self._rooms_of.get(ws, ()) if not room.is_reserved]
+
     # -- the bus calls ------------------------------------------------------------------
 
     def published(

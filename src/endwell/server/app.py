@@ -7,7 +7,7 @@ import _socket
 import os
 import ssl as tls
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar, Unpack
 
@@ -26,12 +26,14 @@ from ..http import Request, Response
 from ..matching import check_proxies
 from ..metrics.meter import Meter
 from ..options import OptionKeywords, Options, check_keywords
-from ..rooms.rooms import Rooms, choose_bus, end_graces
+from ..rooms.rooms import Rooms, choose_bus, end_graces, registry_of
 from ..sync.portal import Portal
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..wire.codec import Buffer
 from .blocking import BlockingServer
 from .broadcast import broadcast_from_anywhere
+from .dashboard.access import Authorize
+from .dashboard.dashboard import Dashboard
 from .dispatch import Dispatcher
 from .drain.callbacks import call_on_drain
 from .drain.report import DrainReport
@@ -43,11 +45,12 @@ from .lifespan import start, stop
 from .metering import Metering
 from .mounts import Mount, check_max_body, check_prefix
 from .observers import Observers
+from .process.control import ProcessControl
 from .process.options import ProcessOptions
 from .revoke import Revocations
 from .router import AcceptFunction, RouteKeywords, RouteOptions, Router, blocks, check_methods
 from .run import Listen, run
-from .sessions import Sessions, connected, shared_places
+from .sessions import Sessions, connected, shared_places, watch_keys
 
 __all__ = ["Server"]
 
@@ -161,6 +164,9 @@ class Server:
         self._serves = False
         self._listener: Listener | None = None
         self._portal: Portal | None = None
+        self._dashboard: Dashboard | None = None
+        #: The control of this process; None if :meth:`run` does not run.
+        self._control: ProcessControl | None = None
 
     @property
     def options(self) -> Options:
@@ -474,6 +480,65 @@ class Server:
             for page, host, port in self._pages:
                 await stack.enter_async_context(page._serve_on(partial(self._open_page, host, port), None))
             yield
+
+    def dashboard(  # size: most of it is documentation
+        self, path: str = "/_endwell", *, authorize: Authorize | None = None, actions: bool = True
+    ) -> None:
+        """Serve a page for operators: the connections, how the last ones ended, the workers and the drain.
+
+        The page is at ``path`` and a slash. ``endwell top`` shows the same in a terminal. An operator can search the
+        connections, close one, and with ``workers`` drain a worker or restart all of them. With ``workers`` or a
+        ``bus``, the page shows all processes. The page shows who is connected from where, so it must not be public.
+        While it is not open, it costs a record for each ending: the last 1,000 are kept.
+
+        Args:
+            path: The path of the page. Default: ``/_endwell``.
+            authorize: A function ``authorize(request)`` that returns True for a client that may see the page, and
+                act. It is a coroutine function, or a plain function, which runs in a thread. It is called for each
+                file of the page, for each feed of the page, before each action, and every 30 s while a feed is
+                open. If it raises :exc:`RequestRefused`, the client gets its status, such as 401; after another
+                exception, and False, it gets 403. Default: None, only programs on this machine: the address and
+                the Host of the request must be loopback ones, and no proxy may have added a field.
+            actions: Whether the page can close connections, drain workers and restart them. Default: True.
+
+        Raises:
+            TypeError: An argument has the wrong type, or ``authorize`` does not take one argument.
+            ValueError: The path is malformed or in use, there is a dashboard already, or the server serves.
+
+        Example:
+            ```python
+            from endwell import Server
+
+            server = Server()
+
+            def is_operator(request):
+                return request.bearer == "secret"
+
+            server.dashboard("/_endwell", authorize=is_operator)
+            ```
+        """
+        if authorize is not None:
+            _check_function("authorize", authorize, "request")
+        if not isinstance(actions, bool):
+            raise TypeError(f"actions must be True or False, not {actions!r}")
+        if self._dashboard is not None:
+            raise ValueError(f"this server has a dashboard already, at {self._dashboard.path!r}")
+        if self._serves:
+            raise ValueError("dashboard() while the server serves: it would not know the open connections")
+        dashboard = Dashboard(
+            check_prefix(path, "path"),
+            self,
+            keys=watch_keys(self.sessions),
+            registry=lambda: registry_of(self.rooms),
+            control=lambda: self._control,
+            authorize=authorize,
+            actions=actions,
+            in_thread=self._dispatcher.threads.file,
+            options=lambda: self.options,
+        )
+        dashboard.add_routes(self._router)
+        self._observers.of_endings += (dashboard.endings,)
+        self._dashboard = dashboard
 
     def mount(  # size: most of it is documentation
         self,
@@ -846,7 +911,12 @@ class Server:
         try:
             self._dispatcher.drain_run = None
             # The tasks that on_start creates, and on_stop ends, may publish.
-            async with connected(self.sessions, self.rooms), self._revocations.connected(self.rooms):
+            dashboard = nullcontext() if self._dashboard is None else self._dashboard.connected(self.rooms)
+            async with (
+                connected(self.sessions, self.rooms),
+                self._revocations.connected(self.rooms),
+                dashboard,
+            ):
                 await start(self._start_callbacks, self._dispatcher.threads)
                 try:
                     async with self._serving_pages(), self._listening(listen, ssl, plan, should_defer):

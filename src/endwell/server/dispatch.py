@@ -15,7 +15,7 @@ from ..aio.bind import format_peer
 from ..aio.cancellation import is_cancelled
 from ..aio.exchange import Exchange
 from ..aio.limiting import over_opening_limit
-from ..aio.websocket import WebSocket, begin_close, close_for
+from ..aio.websocket import WebSocket, begin_close, close_for, observe
 from ..codes import CloseCode
 from ..ending import Cause
 from ..errors import (
@@ -426,6 +426,8 @@ class Dispatcher:
         handler_ws = self.threads.blocking(ws) if route.blocking else ws
         handler = route.handler
         context, observers = exchange.context, self._observers
+        if observers.of_endings:
+            observe(ws, observers.of_endings)
         if route.blocking and observers.open_callbacks:
             handler = partial(self._open_and_handle, handler)
         elif observers.open_callbacks or observers.close_callbacks:
@@ -435,6 +437,8 @@ class Dispatcher:
     def observe(self, ws: WebSocket, context: Context | None) -> None:
         """Count an open connection of a mounted application, and call the callbacks for it."""
         self._meter.opened(ws, ws.request.route)
+        if self._observers.of_endings:
+            observe(ws, self._observers.of_endings)
         self._announce(ws, ws, context)
 
     def _announce(

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from ..errors import NotFound, RangeNotSatisfiable
 from ..http import Headers, Request, Response
 
-__all__ = ["MAX_FILE", "browser_module", "slash", "static"]
+__all__ = ["BROWSER_MODULE", "MAX_FILE", "browser_module", "file_response", "slash", "static"]
 
 #: Calls a function in a thread, so that a slow disk does not block the loop.
 Run: TypeAlias = Callable[..., Awaitable[Response]]
@@ -73,7 +73,7 @@ def browser_module(run: Run) -> Callable[[Request], Coroutine[Any, Any, Response
     """Return a handler that serves ``endwell.js``."""
 
     async def serve(request: Request) -> Response:
-        response = await run(_file_response, BROWSER_MODULE, request)
+        response = await run(file_response, BROWSER_MODULE, request)
         # The module is public, and pages of other origins may connect here, too.
         response.headers.add("Access-Control-Allow-Origin", "*")
         return response
@@ -90,7 +90,7 @@ def _serve(root: Path, request: Request, path: str, follow_links: bool) -> Respo
             return found
         if found is not None:
             with suppress(FileNotFoundError):
-                return _file_response(found, request)
+                return file_response(found, request)
     # Raised, so that the server logs it and calls on_refused, as for a path without a route.
     raise NotFound("there is no such file")
 
@@ -129,7 +129,8 @@ def _inside(root: Path, path: str, follow_links: bool) -> Path | None:
     return found if within else None
 
 
-def _file_response(file: Path, request: Request) -> Response:
+def file_response(file: Path, request: Request) -> Response:
+    """The response with a file, or 304 if the client has it already; blocks."""
     with file.open("rb") as stream:
         status = os.fstat(stream.fileno())
         # Precedent: nginx builds its ETag from the same two values.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from ..aio.bind import MAX_LOGGED, format_peer
-from ..aio.callbacks import check_arguments, check_callback, check_returned
+from ..aio.callbacks import Observer, check_arguments, check_callback, check_returned
 from ..ending import Ending
 from ..http import Request
 from ..metrics.meter import Meter
@@ -33,6 +33,8 @@ class Observers:
         self._refused_callbacks: list[Refused] = []
         #: Counts the connections and the refused requests.
         self.meter = meter
+        #: What is told of the end of each connection, without a callback for each.
+        self.of_endings: tuple[Observer, ...] = ()
 
     def add_open(self, callback: Opened) -> None:
         """Register ``callback(ws)``."""

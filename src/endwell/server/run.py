@@ -180,6 +180,7 @@ def _run(server: Server, serving: AbstractAsyncContextManager[Server], control: 
     executor = _Executor()
     loop.set_default_executor(executor)
     main = loop.create_task(_serve(server, serving, control))
+    server._control = control
     control.begin(loop, main, server.shed)
     with _Signals(loop, control.stop, control.shed, control.limit) as signals:
         try:
@@ -190,6 +191,7 @@ def _run(server: Server, serving: AbstractAsyncContextManager[Server], control: 
             logger.error("%s", exc, exc_info=exc.__cause__)
             raise SystemExit(STARTUP_FAILED) from exc
         finally:
+            server._control = None
             control.send_report(None if server._drain_run is None else server._drain_run.report)
             _close_loop(loop)
             executor.finish(max(TASK_CLEANUP_TIME, control.seconds_left()))

@@ -25,7 +25,7 @@ from ..sync.websocket import bridge_of
 from .claims import Claims
 from .places import SharedPlaces
 
-__all__ = ["BlockingSessions", "Sessions", "connected", "shared_places"]
+__all__ = ["BlockingSessions", "Sessions", "connected", "shared_places", "watch_keys"]
 
 logger = logging.getLogger("endwell.server")
 
@@ -101,6 +101,8 @@ class Sessions(Mapping[Hashable, Any]):
         #: What connects the sessions with those of other processes; None without a bus.
         self._claims: Claims | None = None
         self._registry: Registry | None = None
+        #: The key of each connection, if :func:`watch_keys` has asked for it; otherwise None.
+        self._keys: dict[WebSocket, Hashable] | None = None
 
     # -- reading ------------------------------------------------------------------
 
@@ -240,6 +242,8 @@ class Sessions(Mapping[Hashable, Any]):
         with self._lock:
             self._current[key] = ws
             period = self._grace_periods.pop(key, None)
+            if self._keys is not None:
+                self._keys[asyncio_ws] = key
             if self._claims is not None:
                 self._claims.join(key, ws, asyncio_ws, executor)
         asyncio_ws._key = key
@@ -258,6 +262,8 @@ class Sessions(Mapping[Hashable, Any]):
         executor: SerialExecutor | None,
         ending: Ending,
     ) -> None:
+        if self._keys is not None:
+            self._keys.pop(_asyncio_ws(ws), None)
         if self._current.get(key) is not ws:
             return
         # The code tells the client, too, whether to reconnect.
@@ -353,6 +359,13 @@ def shared_places(sessions: Sessions, limit: int | None) -> SharedPlaces | None:
     if limit is None or bus is None or not bus.can_reserve or sessions._claims is None:
         return None
     return SharedPlaces(bus, limit)
+
+
+def watch_keys(sessions: Sessions) -> Mapping[WebSocket, Hashable]:
+    """Have the sessions keep the key of each connection that has joined, until its end; return these."""
+    if sessions._keys is None:
+        sessions._keys = {}
+    return sessions._keys
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

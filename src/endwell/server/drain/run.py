@@ -129,6 +129,21 @@ class DrainRun:
         runs = "runs" if len(self._handlers) == 1 else "run"
         return f"draining: {done} of {count} closed, {handlers} {runs}, {self.elapsed():.1f} s"
 
+    def progress(self) -> dict[str, Any]:
+        """The progress for a dashboard, as values that JSON has."""
+        ends = self.timetable.begins(Phase.OVER)
+        return {
+            "phase": self._phase.name.lower(),
+            "seconds_left": round(max(0.0, ends - self.elapsed()), 3),
+            "deadline": self.timetable.drain.deadline,
+            "open": len(self._connections),
+            "ended": sum(self._endings.values()),
+            "timetable": {
+                phase.name.lower(): round(self.timetable.begins(phase), 3)
+                for phase in Phase
+            },
+        }
+
     async def finished(self) -> DrainReport:
         """Wait for the end of the drain."""
         await self._finished.wait()

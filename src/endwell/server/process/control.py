@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from math import inf
 from typing import Any
@@ -25,6 +26,8 @@ logger = logging.getLogger("endwell.server")
 
 #: Seconds after the drain deadline at which a process exits although its event loop is blocked.
 OVERTIME = 2.0
+#: Seconds that the supervisor has to answer.
+SUPERVISOR_TIME = 2.0
 
 
 #: How each word of the supervisor changes the drain of a worker. "stop": not at all. "leave": another process
@@ -64,6 +67,8 @@ class ProcessControl:
         self._ready = False
         self._shed: Callable[[], Coroutine[Any, Any, object]] | None = None
         self._shedding: asyncio.Task[object] | None = None
+        #: What was asked of the supervisor and is not answered yet, in order.
+        self._asks: deque[asyncio.Future[str | None]] = deque()
 
     @property
     def unsupervised(self) -> bool:
@@ -143,9 +148,11 @@ class ProcessControl:
 
     def _read_channel(self) -> None:
         assert self._channel is not None and self._loop is not None
-        for word, _ in self._channel.receive():
+        for word, value in self._channel.receive():
             if word == "now":
                 self._stop_at_once()
+            elif word == "answer":
+                self._answered(value)
             elif word == "shed":
                 self.shed()
             elif word in _DRAIN_CHANGES:
@@ -175,6 +182,26 @@ class ProcessControl:
         """Ask the supervisor to replace this worker, which has answered enough requests."""
         if self._channel is not None and self._plan is None:
             self._channel.send("replace")
+
+    async def ask_supervisor(self, what: str) -> str | None:
+        """Ask the supervisor to ``drain`` this worker, which it replaces, or to ``restart`` all workers.
+
+        Returns:
+            None if it has begun; otherwise why not.
+        """
+        assert self._channel is not None and self._loop is not None
+        answer: asyncio.Future[str | None] = self._loop.create_future()
+        self._asks.append(answer)
+        self._channel.send("ask", what)
+        try:
+            # A supervisor that was started before an update knows the word not, and does not answer.
+            return await asyncio.wait_for(asyncio.shield(answer), SUPERVISOR_TIME)
+        except TimeoutError:
+            return "the supervisor does not answer"
+
+    def _answered(self, refusal: str | None) -> None:
+        if self._asks:
+            self._asks.popleft().set_result(refusal)
 
     def stopping(self, connections: int) -> None:
         """Report that the server drains, and its number of connections."""

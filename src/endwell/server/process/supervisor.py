@@ -192,7 +192,10 @@ class Supervisor:
                     self._retire_predecessor(worker)
                     self._advance()
             elif word == "replace":
-                self._start_successor(worker)
+                # It asks again later, should it be refused.
+                self._start_successor(worker, "has answered its maximum of requests")
+            elif word == "ask":
+                worker.channel.send("answer", self._asked(worker, value))
             elif word == "report":
                 try:
                     self._reports.append(DrainReport.from_dict(value))
@@ -340,14 +343,30 @@ class Supervisor:
             logger.info("workers exited: %d; %s", len(self._reports), DrainReport.total(self._reports))
             self._reports = []
 
-    def _start_successor(self, worker: Worker) -> None:
-        """Replace a worker that has answered enough requests, as soon as its successor is ready."""
-        # It asks again later, should the restart fail.
-        if not self._up or self._restarting or worker.leaving or worker.succeeded:
-            return
+    def _asked(self, worker: Worker, what: object) -> str | None:
+        """Do what a dashboard asks for. Returns None if it has begun, and otherwise why not."""
+        if what == "drain":
+            return self._start_successor(worker, "is to drain")
+        if what != "restart":
+            return "the supervisor does not know this action"
+        if self._stopping:
+            return "the server is stopping"
+        self._restart_again = True
+        self._advance()
+        return None
+
+    def _start_successor(self, worker: Worker, why: str) -> str | None:
+        """Replace a worker as soon as its successor is ready. Returns None if it has begun, otherwise why not."""
+        if self._stopping or worker.leaving:
+            return "the worker is stopping"
+        if not self._up or self._restarting:
+            return "the workers are starting"
+        if worker.succeeded:
+            return "the worker is being replaced already"
         worker.succeeded = True
-        logger.info("%s has answered its maximum of requests: a new worker starts", worker)
+        logger.info("%s %s: a new worker starts", worker, why)
         self._start(worker.number, worker.generation)
+        return None
 
     def _has_successor(self, worker: Worker) -> bool:
         return worker.succeeded and any(self._are_same(worker, other) for other in self._workers)

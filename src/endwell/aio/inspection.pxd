@@ -1,0 +1,30 @@
+cimport cython
+
+from endwell.aio.websocket cimport WebSocket
+from endwell.http.request cimport Request
+from endwell.protocol.connection cimport Connection
+from endwell.wire.codec cimport Codec
+
+cdef double SLOW_LATENCY
+
+
+cdef class Tally:
+    cdef object _skipped
+    cdef readonly Py_ssize_t open
+    cdef readonly Py_ssize_t closing
+    cdef readonly Py_ssize_t slow
+    cdef readonly Py_ssize_t messages_in
+    cdef readonly Py_ssize_t messages_out
+    cdef readonly Py_ssize_t bytes_in
+    cdef readonly Py_ssize_t bytes_out
+    cdef readonly dict routes
+
+    @cython.locals(index=cython.Py_ssize_t, ws=WebSocket, request=Request, core=Connection, routes=dict)
+    cpdef add(self, list connections, Py_ssize_t start, Py_ssize_t stop)
+
+
+cpdef Py_ssize_t queued(WebSocket ws) except -1
+cpdef double latency_of(WebSocket ws) except -2
+cpdef bint is_slow(WebSocket ws) except -1
+@cython.locals(codec=Codec)
+cpdef bint is_compressed(WebSocket ws) except -1

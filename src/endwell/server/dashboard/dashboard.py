@@ -1,0 +1,212 @@
+"""The dashboard of a server: its routes, and the answers of all processes together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from ...aio.syscalls import monotonic
+from ...aio.websocket import WebSocket
+from ...errors import BadRequest, Forbidden
+from ...http import Request, Response
+from ...limit import Limit
+from ...options import Options
+from ...rooms.registry import Registry
+from ...rooms.rooms import Rooms
+from ..files import slash
+from ..process.control import ProcessControl
+from ..router import RouteOptions, Router
+from .access import Access, Authorize
+from .actions import ACTIONS, Actions
+from .feed import MAX_ASK, SUBPROTOCOL, Feed
+from .files import FILES, confine, read
+from .knowledge import Knowledge, Process, parse_connection
+from .merging import merge_endings, merge_rows, merge_summaries
+from .order import AskError
+from .workers import Workers
+
+__all__ = ["Dashboard"]
+
+#: Seconds for which a summary is used again, so that ten clients cost as much as one.
+SUMMARY_AGE = 0.4
+#: Above 50 asks in a second, endwell stops reading from the client.
+ASKS = Limit(messages=50, burst=100)
+
+
+class Dashboard:
+    """The dashboard of one server.
+
+    Args:
+        path: The path of the page, without a slash at the end.
+        process: The server.
+        keys: The key of each connection that has joined the sessions.
+        registry: That of the rooms.
+        control: The control of this process.
+        authorize: See :meth:`Server.dashboard`.
+        actions: See :meth:`Server.dashboard`.
+        in_thread: Calls a function that blocks.
+        options: The options of the server.
+    """
+
+    def __init__(  # size: what a dashboard shows belongs to many parts of a server
+        self,
+        path: str,
+        process: Process,
+        *,
+        keys: Mapping[WebSocket, Hashable],
+        registry: Callable[[], Registry],
+        control: Callable[[], ProcessControl | None],
+        authorize: Authorize | None,
+        actions: bool,
+        in_thread: Callable[..., Awaitable[Any]],
+        options: Callable[[], Options],
+    ) -> None:
+        self.path = path
+        self._in_thread = in_thread
+        self._options = options
+        self._access = Access(authorize, in_thread, options)
+        self._knowledge = Knowledge(process, f"{path}/feed", keys, registry)
+        #: An observer of all connections.
+        self.endings = self._knowledge.endings
+        self._actions = Actions(actions, self._knowledge, control)
+        self._workers = Workers(self._knowledge.worker, self._answer_worker)
+        self._summary: tuple[float, asyncio.Task[dict[str, Any]]] | None = None
+
+    @asynccontextmanager
+    async def connected(self, rooms: Rooms) -> AsyncIterator[None]:
+        """Answer, and connect with the dashboards of other processes, while the block runs."""
+        self._knowledge.begin()
+        self._summary = None
+        async with self._workers.connected(rooms):
+            yield
+
+    # -- routes -------------------------------------------------------------------------
+
+    def add_routes(self, router: Router) -> None:
+        """Add the routes of the page and of the feed.
+
+        Raises:
+            ValueError: A path is in use.
+        """
+        for name in FILES:
+            router.add("http", f"{self.path}/{name}", partial(self._serve, name))
+        if self.path:
+            router.add("http", self.path, self._slash, default=True)
+        own: Any = {
+            "max_size": MAX_ASK,
+            "subprotocols": [SUBPROTOCOL],
+            "compression": None,  # it would take several ms for a large answer
+            "origins": None,  # only pages of the same origin, whatever the server's other routes accept
+            "limits": ASKS,
+        }
+        how = {"accept": self._accept, "options": RouteOptions(own, self._options())}
+        router.add("websocket", f"{self.path}/feed", self._feed, **how)
+
+    async def _serve(self, name: str, request: Request) -> Response:
+        await self._check(request)
+        response: Response = await self._in_thread(read, name, request)
+        return response
+
+    async def _slash(self, request: Request) -> Response:
+        await self._check(request)
+        return confine(await slash(request))
+
+    async def _check(self, request: Request) -> None:
+        if not await self._access.allows(request):
+            raise Forbidden("you may not see this page")
+
+    async def _accept(self, request: Request) -> None:
+        await self._check(request)
+        if SUBPROTOCOL not in request.headers.list_of("Sec-WebSocket-Protocol"):
+            raise BadRequest(f"the feed needs the subprotocol {SUBPROTOCOL}")
+
+    async def _feed(self, ws: WebSocket) -> None:
+        await Feed(ws, self._access, self.answer).run()
+
+    # -- answers of all processes ---------------------------------------------------------
+
+    async def answer(self, ask: dict[str, Any], who: str) -> dict[str, Any]:
+        """Answer a client, with what all processes know.
+
+        Raises:
+            AskError: The ask is not valid, or cannot be answered.
+        """
+        match ask["ask"]:
+            case "summary":
+                return await self._shared_summary()
+            case "list":
+                own = await self._knowledge.list(ask)
+                others, missing = await self._workers.ask(ask)
+                return merge_rows(ask, [own, *others], missing)
+            case "endings":
+                own = await self._knowledge.list_endings(ask)
+                others, missing = await self._workers.ask(ask)
+                return merge_endings(ask, [own, *others], missing)
+            case "connection":
+                return await self._connection(ask)
+            case name if name in ACTIONS:
+                self._actions.check(ask)
+                return await self._act(ask, who)
+        raise AskError("there is no such ask")
+
+    async def _shared_summary(self) -> dict[str, Any]:
+        now = monotonic()
+        if self._summary is None or now - self._summary[0] > SUMMARY_AGE:
+            self._summary = now, asyncio.create_task(self._merged_summary())
+        # The task is shared: the end of one client must not cancel it.
+        return await asyncio.shield(self._summary[1])
+
+    async def _merged_summary(self) -> dict[str, Any]:
+        own, (others, missing) = await asyncio.gather(
+            self._knowledge.summary(), self._workers.ask({"ask": "summary"})
+        )
+        return {"summary": {"at": round(time.time(), 3), **merge_summaries([own, *others], missing)}}
+
+    async def _connection(self, ask: dict[str, Any]) -> dict[str, Any]:
+        worker, _ = parse_connection(ask)
+        if worker == self._knowledge.worker:
+            answer = self._knowledge.connection(ask)
+        else:
+            answer = await self._ask_one(ask, worker)
+        if answer["row"] is None:
+            raise AskError("the connection has ended")
+        return {"connection": answer["row"]}
+
+    async def _act(self, ask: dict[str, Any], who: str) -> dict[str, Any]:
+        worker = self._knowledge.worker
+        if ask["ask"] == "close":
+            worker, _ = parse_connection(ask)
+        elif ask["ask"] == "drain":
+            worker = ask.get("worker")
+            if not isinstance(worker, str):
+                raise AskError("worker must be the name of a worker")
+        if worker == self._knowledge.worker:
+            return await self._actions.act(ask, who)
+        return await self._ask_one({**ask, "who": who}, worker)
+
+    async def _ask_one(self, ask: dict[str, Any], worker: str) -> dict[str, Any]:
+        answers, _ = await self._workers.ask(ask, worker)
+        if not answers:
+            raise AskError("the worker does not answer, or has exited")
+        if "error" in answers[0]:
+            raise AskError(str(answers[0]["error"]))
+        return answers[0]
+
+    async def _answer_worker(self, ask: dict[str, Any]) -> dict[str, Any]:
+        """Answer another process, with what this process knows. Raises AskError."""
+        match ask["ask"]:
+            case "summary":
+                return await self._knowledge.summary()
+            case "list":
+                return await self._knowledge.list(ask)
+            case "endings":
+                return await self._knowledge.list_endings(ask)
+            case "connection":
+                return self._knowledge.connection(ask)
+            case name if name in ACTIONS:
+                return await self._actions.act(ask, str(ask.get("who")))
+        raise AskError("there is no such ask")

@@ -1,0 +1,126 @@
+"""The last endings of a process, and how many there were by time, cause and code."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple
+
+from ...aio.bind import format_peer
+from ...aio.websocket import WebSocket
+from ...ending import Ending
+from .numbers import Numbers
+
+__all__ = ["EndingLog", "Ended", "text_of"]
+
+#: Number of endings that are kept.
+KEPT = 1000
+#: Minutes and hours for which endings are counted.
+MINUTES = 60
+HOURS = 24
+#: Maximum number of codes that are counted each on its own. A peer may send any of 2,000.
+CODES = 50
+#: Maximum characters of a text from the peer or from the application.
+MAX_TEXT = 200
+
+
+class Ended(NamedTuple):
+    """An ending that is kept."""
+
+    at: float
+    number: int
+    key: str | None
+    subject: str | None
+    address: str
+    route: str
+    ending: Ending | dict[str, Any]
+
+    def as_dict(self, worker: str) -> dict[str, Any]:
+        """The ending as the feed has it."""
+        ending = self.ending if isinstance(self.ending, dict) else self.ending.as_dict()
+        return {
+            "at": round(self.at, 3),
+            "worker": worker,
+            "connection": f"{worker}:{self.number}",
+            "key": self.key,
+            "subject": self.subject,
+            "address": self.address,
+            "route": self.route,
+            "sentence": ending["text"],
+            "ending": ending,
+        }
+
+
+class EndingLog:
+    """The endings of one process. An observer of its connections."""
+
+    def __init__(self, skipped: str, keys: Mapping[WebSocket, Hashable], numbers: Numbers) -> None:
+        self._skipped = skipped
+        self._keys = keys
+        self._numbers = numbers
+        self.recent: deque[Ended] = deque(maxlen=KEPT)
+        #: The endings of each minute and hour by cause; the newest last.
+        self.minutes: dict[int, dict[str, int]] = {}
+        self.hours: dict[int, dict[str, int]] = {}
+        self.by_cause: Counter[str] = Counter()
+        self.by_code: Counter[str] = Counter()
+        # What the connections that have ended have counted.
+        self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
+
+    def ended(self, ws: WebSocket, ending: Ending) -> None:
+        """A connection has ended."""
+        request = ws.request
+        number = self._numbers.forget(ws)
+        if request.route == self._skipped:
+            return
+        now = time.time()
+        key = self._keys.get(ws)
+        # An exception keeps the frames of its traceback.
+        kept = ending if ending.exception is None else ending.as_dict()
+        address = format_peer(request.remote_address)
+        route = request.route or ""
+        self.recent.append(Ended(now, number, text_of(key), ws.subject, address, route, kept))
+        cause = ending.cause.value
+        _count(self.minutes, int(now // 60), MINUTES, cause)
+        _count(self.hours, int(now // 3600), HOURS, cause)
+        self.by_cause[cause] += 1
+        code = str(int(ending.code))
+        self.by_code[code if code in self.by_code or len(self.by_code) < CODES else "other"] += 1
+        self.messages_in += ending.messages_in
+        self.messages_out += ending.messages_out
+        self.bytes_in += ending.bytes_in
+        self.bytes_out += ending.bytes_out
+
+    def counts(self) -> dict[str, Any]:
+        """The counts, as values that JSON has."""
+        now = time.time()
+        return {
+            "minutes": _since(self.minutes, int(now // 60) - MINUTES),
+            "hours": _since(self.hours, int(now // 3600) - HOURS),
+            "by_cause": dict(self.by_cause),
+            "by_code": dict(self.by_code),
+        }
+
+
+def _count(counts: dict[int, dict[str, int]], moment: int, limit: int, cause: str) -> None:
+    row = counts.get(moment)
+    if row is None:
+        row = counts[moment] = {}
+        while len(counts) > limit:
+            del counts[min(counts)]  # not the first: the clock may have been set back
+    row[cause] = row.get(cause, 0) + 1
+
+
+def _since(counts: dict[int, dict[str, int]], moment: int) -> list[list[Any]]:
+    return [[at, row] for at, row in sorted(counts.items()) if at > moment]
+
+
+def text_of(key: Hashable) -> str | None:
+    """A key of the sessions as text. An application may have keys of any type."""
+    if key is None:
+        return None
+    try:
+        return (key if isinstance(key, str) else repr(key))[:MAX_TEXT]
+    except Exception:
+        return f"<{type(key).__name__}>"

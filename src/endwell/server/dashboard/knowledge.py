@@ -1,0 +1,342 @@
+"""What one process knows of its connections, rooms and drain. Long walks take many turns of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Protocol
+
+from ...aio.bind import format_peer
+from ...aio.inspection import Tally, is_compressed, is_slow, latency_of, queued
+from ...aio.listen import Listener
+from ...aio.syscalls import monotonic
+from ...aio.websocket import WebSocket, last_message_at, opened_at
+from ...rooms.registry import Registry
+from ..drain.run import DrainRun
+from .endings import MAX_TEXT, EndingLog, text_of
+from .numbers import Numbers
+from .order import AskError, Order, Place, check_limit, first
+
+__all__ = ["Knowledge", "Process"]
+
+#: Number of connections that are added up in one turn of the event loop, which takes 0.3 ms, or 2 ms if endwell is
+#: not compiled.
+TALLIED = 1000
+#: Number of connections that are searched in one turn. It takes 1 ms.
+SEARCHED = 200
+#: Number of rooms that are counted in one turn.
+COUNTED = 500
+#: Seconds for which a count of the rooms is used again.
+ROOMS_INTERVAL = 5.0
+#: Number of the largest rooms that a summary has.
+LARGEST = 20
+#: Number of the rooms of a connection that its row has.
+MAX_ROOMS = 20
+#: Maximum characters of a path.
+MAX_PATH = 300
+#: Maximum number of routes in a summary.
+MAX_ROUTES = 200
+
+
+class Process(Protocol):
+    """The server of this process, as the dashboard sees it."""
+
+    connections: set[WebSocket]
+
+    @property
+    def _listener(self) -> Listener | None: ...
+
+    @property
+    def _drain_run(self) -> DrainRun | None: ...
+
+
+class Knowledge:
+    """What one process knows.
+
+    Args:
+        process: The server.
+        skipped: The pattern of the route of the feeds, which are no connections of the application.
+        keys: The key of each connection that has joined the sessions.
+        registry: That of the rooms.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        skipped: str,
+        keys: Mapping[WebSocket, Hashable],
+        registry: Callable[[], Registry],
+    ) -> None:
+        self.worker = secrets.token_hex(4)
+        self._process = process
+        self._skipped = skipped
+        self._keys = keys
+        self._registry = registry
+        self.numbers = Numbers()
+        self.endings = EndingLog(skipped, keys, self.numbers)
+        self._began = monotonic()
+        # Connections are sorted by their age on the wall clock, which the processes of several machines have.
+        self._offset = time.time() - self._began
+        self._host = socket.gethostname()
+        self._rooms: tuple[int, list[list[Any]]] = 0, []
+        self._rooms_due = 0.0
+
+    def begin(self) -> None:
+        """The server starts to listen."""
+        self._began = monotonic()
+        self._offset = time.time() - self._began
+
+    # -- the summary --------------------------------------------------------------------
+
+    async def summary(self) -> dict[str, Any]:
+        """The summary of this process."""
+        log = self.endings
+        # Before the walk: a connection that ends meanwhile is counted once.
+        ended = log.messages_in, log.messages_out, log.bytes_in, log.bytes_out
+        connections = list(self._process.connections)
+        tally = Tally(self._skipped)
+        for start in range(0, len(connections), TALLIED):
+            if start:
+                await asyncio.sleep(0)
+            tally.add(connections, start, min(start + TALLIED, len(connections)))
+        await self._count_rooms()
+        run = self._process._drain_run
+        worker = {
+            "worker": self.worker,
+            "pid": os.getpid(),
+            "host": self._host,
+            "uptime": round(monotonic() - self._began, 3),
+            "connections": tally.open + tally.closing,
+            "open": tally.open,
+            "closing": tally.closing,
+            "lingering": self._lingering(),
+            "messages_in": ended[0] + tally.messages_in,
+            "messages_out": ended[1] + tally.messages_out,
+            "bytes_in": ended[2] + tally.bytes_in,
+            "bytes_out": ended[3] + tally.bytes_out,
+            "slow": tally.slow,
+            "memory": _memory(),
+            "state": "serving" if run is None else "draining",
+            "drain": None if run is None else run.progress(),
+        }
+        return {
+            "worker": worker,
+            "by_route": _most(tally.routes),
+            "endings": log.counts(),
+            "rooms": {"count": self._rooms[0], "largest": self._rooms[1]},
+            "bus": self._bus(),
+        }
+
+    def _lingering(self) -> int:
+        listener = self._process._listener
+        return 0 if listener is None else len(listener.lingering)
+
+    def _bus(self) -> dict[str, Any]:
+        registry = self._registry()
+        kind = type(registry.bus).__name__.removesuffix("Bus").lower()
+        return {
+            "kind": kind,
+            "connected": registry.bus.is_connected,
+            "disconnections": registry.bus.disconnections,
+            "lost_publications": registry.lost_publications,
+        }
+
+    async def _count_rooms(self) -> None:
+        now = monotonic()
+        if now < self._rooms_due:
+            return
+        self._rooms_due = now + ROOMS_INTERVAL
+        registry = self._registry()
+        rooms = registry.used_rooms()
+        sizes: list[tuple[int, str]] = []
+        for start in range(0, len(rooms), COUNTED):
+            if start:
+                await asyncio.sleep(0)
+            sizes += [(registry.size_of(room), room.name[:MAX_TEXT]) for room in rooms[start : start + COUNTED]]
+            sizes = sorted(sizes, reverse=True)[:LARGEST]
+        self._rooms = len(rooms), [[name, members] for members, name in sizes]
+
+    # -- connections --------------------------------------------------------------------
+
+    async def list(self, ask: dict[str, Any]) -> dict[str, Any]:
+        """The rows of connections, with their places in the order.
+
+        Raises:
+            AskError: The ask is not valid.
+        """
+        order, search = Order.of(ask), search_of(ask)
+        slow = ask.get("slow", False)
+        if not isinstance(slow, bool):
+            raise AskError("slow must be true or false")
+        value_of = self._values()[order.sort]
+        connections = list(self._process.connections)
+        total, chosen = 0, []
+        for start in range(0, len(connections), SEARCHED):
+            if start:
+                await asyncio.sleep(0)
+            for ws in connections[start : start + SEARCHED]:
+                if ws.request.route == self._skipped or ws.ending is not None:
+                    continue
+                if (slow and not is_slow(ws)) or (search and not self._matches(ws, search)):
+                    continue
+                total += 1
+                place: Place = value_of(ws), self.worker, self.numbers.of(ws)
+                if order.is_after(place):
+                    chosen.append((place, ws))
+            chosen = first(order, chosen)
+        now = monotonic()
+        rows = [(place, self._row(ws, now)) for place, ws in chosen if ws.ending is None]
+        return {"total": total, "rows": rows}
+
+    def connection(self, ask: dict[str, Any]) -> dict[str, Any]:
+        """The row of one connection; none if it has ended."""
+        ws = self.find(ask)
+        return {"row": None if ws is None else self._row(ws, monotonic())}
+
+    def find(self, ask: dict[str, Any]) -> WebSocket | None:
+        """The connection of this process that a client names; None if it has ended."""
+        worker, number = parse_connection(ask)
+        return self.numbers.find(number) if worker == self.worker else None
+
+    def _values(self) -> dict[str, Callable[[WebSocket], Any]]:
+        offset, keys = self._offset, self._keys
+        return {
+            # From the youngest to the oldest.
+            "age": lambda ws: -(opened_at(ws) + offset),
+            "idle": lambda ws: -(last_message_at(ws) + offset),
+            "latency": latency_of,
+            "queued": queued,
+            "messages_in": lambda ws: ws.messages_in,
+            "messages_out": lambda ws: ws.messages_out,
+            "bytes_in": lambda ws: ws.bytes_in,
+            "bytes_out": lambda ws: ws.bytes_out,
+            "key": lambda ws: text_of(keys.get(ws)) or "",
+            "route": lambda ws: ws.request.route or "",
+            "address": lambda ws: format_peer(ws.remote_address),
+        }
+
+    def _matches(self, ws: WebSocket, search: str) -> bool:
+        request = ws.request
+        return matches(
+            search,
+            text_of(self._keys.get(ws)),
+            ws.subject,
+            format_peer(ws.remote_address),
+            request.route,
+            request.path,
+            request.headers.get("User-Agent"),
+        )
+
+    def _row(self, ws: WebSocket, now: float) -> dict[str, Any]:
+        request = ws.request
+        latency = latency_of(ws)
+        return {
+            "connection": f"{self.worker}:{self.numbers.of(ws)}",
+            "worker": self.worker,
+            "key": text_of(self._keys.get(ws)),
+            "subject": _short(ws.subject),
+            "address": format_peer(ws.remote_address),
+            "route": request.route or "",
+            "path": request.path[:MAX_PATH],
+            "age": round(now - opened_at(ws), 3),
+            "idle": round(now - last_message_at(ws), 3),
+            "latency": None if latency < 0 else round(latency, 6),
+            "queued": queued(ws),
+            "messages_in": ws.messages_in,
+            "messages_out": ws.messages_out,
+            "bytes_in": ws.bytes_in,
+            "bytes_out": ws.bytes_out,
+            "state": "open" if ws.is_open else "closing",
+            "subprotocol": ws.subprotocol,
+            "compressed": is_compressed(ws),
+            "user_agent": _short(request.headers.get("User-Agent")),
+            "rooms": [name[:MAX_TEXT] for name in self._registry().names_of(ws)[:MAX_ROOMS]],
+        }
+
+    # -- endings ------------------------------------------------------------------------
+
+    async def list_endings(self, ask: dict[str, Any]) -> dict[str, Any]:
+        """The last endings, newest first.
+
+        Raises:
+            AskError: The ask is not valid.
+        """
+        search, limit = search_of(ask), ask.get("limit", 200)
+        cause, code = ask.get("cause"), ask.get("code")
+        check_limit(limit, 1000)
+        if not isinstance(cause, str | None):
+            raise AskError("cause must be a text or null")
+        if not isinstance(code, int | None) or isinstance(code, bool):
+            raise AskError("code must be a number or null")
+        rows: list[dict[str, Any]] = []
+        for index, each in enumerate(reversed([*self.endings.recent])):
+            if index % SEARCHED == SEARCHED - 1:
+                await asyncio.sleep(0)
+            row = each.as_dict(self.worker)
+            ending = row["ending"]
+            if (cause is not None and ending["cause"] != cause) or (code is not None and ending["code"] != code):
+                continue
+            found = matches(search, row["key"], row["subject"], row["address"], row["route"], row["sentence"])
+            if search and not found:
+                continue
+            rows.append(row)
+            if len(rows) == limit:
+                break
+        return {"rows": rows}
+
+
+def search_of(ask: dict[str, Any]) -> str:
+    """The text that a client searches, in lower case.
+
+    Raises:
+        AskError: It is not a text.
+    """
+    search = ask.get("search") or ""
+    if not isinstance(search, str):
+        raise AskError("search must be a text or null")
+    return search.lower()
+
+
+def parse_connection(ask: dict[str, Any]) -> tuple[str, int]:
+    """The worker and the number in the name of a connection.
+
+    Raises:
+        AskError: It is no such name.
+    """
+    name = ask.get("connection")
+    if isinstance(name, str):
+        worker, _, number = name.partition(":")
+        if number.isascii() and number.isdigit() and len(number) <= 18:
+            return worker, int(number)
+    raise AskError("connection must be the name of a connection, such as in a row")
+
+
+def matches(search: str, *texts: str | None) -> bool:
+    """Whether one of the texts contains what was searched."""
+    return any(text is not None and search in text.lower() for text in texts)
+
+
+def _short(text: str | None) -> str | None:
+    return None if text is None else text[:MAX_TEXT]
+
+
+def _most(routes: dict[str, int]) -> dict[str, int]:
+    """The routes with the most connections."""
+    if len(routes) <= MAX_ROUTES:
+        return routes
+    return dict(sorted(routes.items(), key=lambda each: each[1], reverse=True)[:MAX_ROUTES])
+
+
+def _memory() -> int:
+    """The resident memory of this process in bytes; where the system does not tell, the largest so far."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        import resource  # not on Windows, where no server runs
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,96 @@
+"""From the answers of several processes to one. No I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from .knowledge import LARGEST
+from .order import Order, Place, first
+
+__all__ = ["merge_endings", "merge_rows", "merge_summaries"]
+
+
+def merge_summaries(answers: list[dict[str, Any]], missing: int) -> dict[str, Any]:
+    """The summary of several processes."""
+    parts = _valid(answers)
+    workers = sorted((each["worker"] for each in parts), key=lambda each: (each["host"], each["pid"]))
+    endings = [each["endings"] for each in parts]
+    return {
+        "workers": workers,
+        "connections": sum(each["connections"] for each in workers),
+        "by_route": _sum(each["by_route"] for each in parts),
+        "endings": {
+            "minutes": _sum_rows(each["minutes"] for each in endings),
+            "hours": _sum_rows(each["hours"] for each in endings),
+            "by_cause": _sum(each["by_cause"] for each in endings),
+            "by_code": _sum(each["by_code"] for each in endings),
+        },
+        "rooms": _merge_rooms([each["rooms"] for each in parts]),
+        "bus": _merge_buses([each["bus"] for each in parts]),
+        "missing_workers": missing + len(answers) - len(parts),
+    }
+
+
+def merge_rows(ask: dict[str, Any], answers: list[dict[str, Any]], missing: int) -> dict[str, Any]:
+    """One list of connections."""
+    order, parts = Order.of(ask), _valid(answers)
+    rows: list[tuple[Place, Any]] = [
+        ((value, worker, number), row) for part in parts for (value, worker, number), row in part["rows"]
+    ]
+    chosen = first(order, rows)
+    is_last = len(chosen) < order.limit
+    return {
+        "total": sum(part["total"] for part in parts),
+        "rows": [row for _, row in chosen],
+        "after": None if is_last else order.cursor(chosen[-1][0]),
+        "missing_workers": missing + len(answers) - len(parts),
+    }
+
+
+def merge_endings(ask: dict[str, Any], answers: list[dict[str, Any]], missing: int) -> dict[str, Any]:
+    """One list of endings, newest first."""
+    parts = _valid(answers)
+    rows = sorted((row for part in parts for row in part["rows"]), key=lambda row: row["at"], reverse=True)
+    return {
+        "rows": rows[: ask.get("limit", 200)],
+        "missing_workers": missing + len(answers) - len(parts),
+    }
+
+
+def _valid(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that are no errors. After an update, a worker of another version may not know an ask."""
+    return [each for each in answers if "error" not in each]
+
+
+def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(total)
+
+
+def _sum_rows(tables: Iterable[list[list[Any]]]) -> list[list[Any]]:
+    total: dict[int, Counter[str]] = {}
+    for table in tables:
+        for at, row in table:
+            total.setdefault(at, Counter()).update(row)
+    return [[at, dict(total[at])] for at in sorted(total)]
+
+
+def _merge_rooms(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    members = _sum(dict(each["largest"]) for each in parts)
+    largest = sorted(members.items(), key=lambda each: (-each[1], each[0]))
+    # A room with members in several processes is one room. Its name is known if it is one of the largest.
+    count = max([len(members), *(each["count"] for each in parts)])
+    return {"count": count, "largest": [list(each) for each in largest[:LARGEST]]}
+
+
+def _merge_buses(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "kind": parts[0]["kind"],
+        "connected": all(each["connected"] for each in parts),
+        "disconnections": sum(each["disconnections"] for each in parts),
+        "lost_publications": sum(each["lost_publications"] for each in parts),
+    }
