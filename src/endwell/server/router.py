@@ -107,6 +107,8 @@ class Route:
     options: RouteOptions | None = None
     #: The function that decides whether a WebSocket is accepted; None if all are.
     accept: Handler | None = None
+    #: Whether a drain closes the WebSockets of the route after those of the other routes.
+    closes_last: bool = False
 
     @property
     def name(self) -> str:

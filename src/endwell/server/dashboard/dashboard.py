@@ -103,7 +103,11 @@ class Dashboard:
             "origins": None,  # only pages of the same origin, whatever the server's other routes accept
             "limits": ASKS,
         }
-        how = {"accept": self._accept, "options": RouteOptions(own, self._options())}
+        how = {
+            "accept": self._accept,
+            "options": RouteOptions(own, self._options()),
+            "closes_last": True,  # it shows the drain
+        }
         router.add("websocket", f"{self.path}/feed", self._feed, **how)
 
     async def _serve(self, name: str, request: Request) -> Response:

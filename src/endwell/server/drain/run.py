@@ -82,10 +82,15 @@ class DrainRun:
         self._slowest: tuple[str, float] | None = None
         self._nothing_left = asyncio.Event()
         self._finished = asyncio.Event()
+        #: Connections that show the drain to an operator. They are closed when the others have ended.
+        self._last = {ws for ws in connections if ws in handlers and handlers[ws].closes_last}
         for index, ws in enumerate(connections):
             jitter = random.random()  # noqa: S311  (not a secret)
-            self._closings.schedule(self.timetable.close_time(index, jitter), ws)
+            if ws not in self._last:
+                self._closings.schedule(self.timetable.close_time(index, jitter), ws)
             ws.on_close(partial(self._ended, ws))
+        for ws in self._last:
+            self._closings.schedule(self.timetable.begins(Phase.WAIT), ws)
         running: list[asyncio.Future[Any]] = [*tasks, *threads.running]
         for waited in running:
             waited.add_done_callback(self._check_finished)
@@ -214,6 +219,7 @@ class DrainRun:
 
     def _close_due(self, now: float) -> float:
         """Process the connections that are due; returns the next time at which one is due."""
+        self._close_last()
         following = self._closings.close_due(now)
         while self._closing and self._closing[0][0] <= now:
             _, ws, taken = self._closing.popleft()
@@ -255,7 +261,14 @@ class DrainRun:
     def _ended(self, ws: WebSocket, ending: Ending) -> None:
         self._endings["clean" if ending.clean else ending.tcp.value] += 1
         self._closings.ended(ws, ending)
+        self._last.discard(ws)
+        self._close_last()
         self._check_finished()
+
+    def _close_last(self) -> None:
+        if self._last and len(self._last) == len(self._connections):
+            for ws in self._last:
+                self._closings.close(ws)
 
     def _check_finished(self, _task: object = None) -> None:
         if not self._unfinished():
