@@ -204,8 +204,8 @@ async def test_close_ends_a_connection_with_code_and_reason(server):
         ):
             assert await client.ask("close", connection=name, **fields) == {"error": error}
         assert await client.ask("close", connection=name, code=4001, reason="bye") == {"done": True}
-        ending = await within(ws.closed)
-        assert ending.received == Close(4001, "bye")
+        assert await within(ws.read()) is None
+        assert ws.ending.received == Close(4001, "bye")
         await until(lambda: len(server.connections) == 1)
         answer = await client.ask("close", connection=name)
         assert answer == {"error": "the connection has ended, or is closing"}

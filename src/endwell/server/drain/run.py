@@ -267,7 +267,7 @@ class DrainRun:
 
     def _close_last(self) -> None:
         if self._last and len(self._last) == len(self._connections):
-            for ws in self._last:
+            for ws in list(self._last):  # the end of a connection may be told at once
                 self._closings.close(ws)
 
     def _check_finished(self, _task: object = None) -> None:
