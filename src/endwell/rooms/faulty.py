@@ -156,6 +156,8 @@ class FaultyBus:
 class _End(LocalBus):
     """What one process has of the bus: it shares the hub with the others."""
 
+    name = "faulty"
+
     is_shared = can_reserve = True
 
     def __init__(self, hub: Hub[LocalBus]) -> None:

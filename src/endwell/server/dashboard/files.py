@@ -13,9 +13,8 @@ _FOLDER = Path(__file__).parent
 #: The files by their names below the path of the dashboard.
 FILES = {
     "": _FOLDER / "page.html",
-    "page.js": _FOLDER / "page.js",
-    "page.css": _FOLDER / "page.css",
     "endwell.js": BROWSER_MODULE,
+    **{file.name: file for file in sorted(_FOLDER.iterdir()) if file.suffix in (".js", ".css")},
 }
 
 #: Nothing of other origins, and no script in the page itself: text of a peer that reaches the page as HTML cannot

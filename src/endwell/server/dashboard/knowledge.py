@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from ...aio.bind import format_peer
 from ...aio.inspection import Tally, is_compressed, is_slow, latency_of, queued
 from ...aio.listen import Listener
+from ...aio.reactor import reactor_of
 from ...aio.syscalls import monotonic
 from ...aio.websocket import WebSocket, last_message_at, opened_at
 from ...rooms.registry import Registry
@@ -119,6 +120,7 @@ class Knowledge:
             "bytes_in": ended[2] + tally.bytes_in,
             "bytes_out": ended[3] + tally.bytes_out,
             "slow": tally.slow,
+            "stalled_seconds": round(reactor_of(asyncio.get_running_loop()).seconds_stalled, 3),
             "memory": _memory(),
             "state": "serving" if run is None else "draining",
             "drain": None if run is None else run.progress(),
@@ -137,9 +139,8 @@ class Knowledge:
 
     def _bus(self) -> dict[str, Any]:
         registry = self._registry()
-        kind = type(registry.bus).__name__.removesuffix("Bus").lower()
         return {
-            "kind": kind,
+            "kind": registry.bus.name,
             "connected": registry.bus.is_connected,
             "disconnections": registry.bus.disconnections,
             "lost_publications": registry.lost_publications,
