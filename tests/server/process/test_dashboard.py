@@ -1,0 +1,133 @@
+"""The dashboard of several worker processes: it shows all, drains one, and restarts all."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import endwell
+from endwell.server.dashboard.feed import SUBPROTOCOL
+from tests.pair import within
+from tests.server.dashboard.client import Client
+from tests.server.program import running, write
+
+MARKER = 'if __name__ == "__main__":'
+
+
+def program(folder):
+    return write(folder, **{MARKER: "server.dashboard()\n" + MARKER})
+
+
+async def client_of(program):
+    """A feed."""
+    return Client(await endwell.connect(program.url("/_endwell/feed"), subprotocols=[SUBPROTOCOL]))
+
+
+async def workers_of(program, reached):
+    """The workers of the first summary for which ``reached(summary)`` is true. The feed may end with its worker."""
+    while True:
+        client = await client_of(program)
+        try:
+            summary = await client.summary()
+            while not reached(summary):
+                summary = (await client.receive())["summary"]
+        except endwell.ConnectionClosed:
+            continue
+        finally:
+            await client.ws.close()
+        return {worker["pid"]: worker for worker in summary["workers"]}
+
+
+async def connect_to_both_workers(program):
+    found = {}
+    while len(found) < 2:
+        ws, process, _ = await program.connect()
+        if process in found:
+            await ws.close()
+        else:
+            found[process] = ws
+    return found
+
+
+async def test_a_worker_is_drained_and_all_are_restarted(tmp_path):
+    with running(program(tmp_path)) as served:
+        apps = await connect_to_both_workers(served)
+        before = await workers_of(served, lambda summary: len(summary["workers"]) == 2)
+        assert before.keys() == apps.keys()
+        assert [worker["open"] for worker in before.values()] == [1, 1]
+        drained, stays = before
+        client = await client_of(served)
+        assert await client.ask("drain", worker=before[drained]["worker"]) == {"done": True}
+        await client.ws.close()
+        assert await within(apps[drained].read()) is None
+        assert apps[drained].ending.received.code == 1012
+        after = await workers_of(
+            served, lambda summary: not {drained} & {worker["pid"] for worker in summary["workers"]}
+        )
+        assert stays in after
+        assert len(after) == 2
+        assert apps[stays].is_open
+        served.logged("the dashboard asks the supervisor to drain, asked by 127.0.0.1")
+        served.logged(rf"worker \d \(process {drained}\) is to drain: a new worker starts")
+
+        client = await client_of(served)
+        assert await client.ask("restart") == {"done": True}
+        assert await within(apps[stays].read()) is None
+        assert apps[stays].ending.received.code == 1012
+        await client.ws.close()
+        renewed = await workers_of(
+            served, lambda summary: not after.keys() & {worker["pid"] for worker in summary["workers"]}
+        )
+        assert len(renewed) == 2
+        served.logged("restarting: the new workers are ready")
+        status, log = served.finish()
+    assert status == 0
+    assert "Traceback" not in log
+
+
+async def test_a_worker_that_is_stopped_is_missing_and_one_that_was_killed_is_replaced(tmp_path):
+    with running(program(tmp_path)) as served:
+        apps = await connect_to_both_workers(served)
+        # The feed is served by one of them; the other one is stopped.
+        client = await client_of(served)
+        summary = await client.summary()
+        while len(summary["workers"]) < 2:
+            summary = (await client.receive())["summary"]
+        answer = await client.ask("list")
+        assert answer["total"] == 2
+        port = client.ws.local_address[1]
+        owner = next(each for each in apps if is_connected(each, port))
+        other = next(each for each in apps if each != owner)
+        os.kill(other, signal.SIGSTOP)
+        try:
+            while not (summary := (await client.receive())["summary"])["missing_workers"]:
+                pass
+            assert [worker["pid"] for worker in summary["workers"]] == [owner]
+        finally:
+            os.kill(other, signal.SIGKILL)
+        while True:
+            summary = (await client.receive())["summary"]
+            found = {worker["pid"] for worker in summary["workers"]}
+            if len(found) == 2 and not summary["missing_workers"]:
+                break
+        assert other not in found
+        await client.ws.close()
+        await apps[owner].close()
+        served.finish()
+
+
+def is_connected(process, port):
+    """Whether a process has the server's end of the TCP connection from ``port``."""
+    inodes = set()
+    with open("/proc/net/tcp") as file:
+        for line in file.readlines()[1:]:
+            fields = line.split()
+            if int(fields[2].rpartition(":")[2], 16) == port:
+                inodes.add(f"socket:[{fields[9]}]")
+    for name in os.listdir(f"/proc/{process}/fd"):
+        try:
+            if os.readlink(f"/proc/{process}/fd/{name}") in inodes:
+                return True
+        except OSError:
+            continue
+    return False
