@@ -13,6 +13,7 @@ from ..aio.loop import check_system
 from ..build import __version__, compiled, failure
 from . import connect, demo, serve, why
 from .streams import discard_output, open_missing
+from .top import command as top
 from .variables import with_variables
 
 __all__ = ["main"]
@@ -62,7 +63,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     parser.add_argument("--version", action="version", version=f"endwell {__version__} ({build}) on {python}")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="more log output, with tracebacks")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    for command in (demo, serve, connect, why):
+    for command in (demo, serve, connect, top, why):
         command.add(commands)
     for subparser in commands.choices.values():
         subparser.add_argument(

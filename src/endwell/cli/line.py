@@ -10,7 +10,7 @@ import codecs
 from collections.abc import Iterator
 from unicodedata import category, east_asian_width
 
-__all__ = ["Line"]
+__all__ = ["Line", "width"]
 
 #: Maximum lines of the history.
 HISTORY = 500
@@ -51,16 +51,16 @@ class Line:
 
     def draw(self, columns: int) -> str:
         """Return the output that draws the line on the last row; of a long line, the part around the cursor."""
-        room = columns - 1 - sum(map(_width, self.prompt))
+        room = columns - 1 - sum(map(width, self.prompt))
         start = self.cursor
-        while start and (needed := _width(self.text[start - 1])) <= room:
+        while start and (needed := width(self.text[start - 1])) <= room:
             room -= needed
             start -= 1
         end = self.cursor
-        while end < len(self.text) and (needed := _width(self.text[end])) <= room:
+        while end < len(self.text) and (needed := width(self.text[end])) <= room:
             room -= needed
             end += 1
-        behind = sum(map(_width, self.text[self.cursor : end]))
+        behind = sum(map(width, self.text[self.cursor : end]))
         # Erase first: after writing up to the last column, a terminal would erase that column, too.
         return f"\r\x1b[K{self.prompt}{self.text[start:end]}" + (f"\x1b[{behind}D" if behind else "")
 
@@ -173,7 +173,7 @@ _KEYS = {
 }
 
 
-def _width(char: str) -> int:
+def width(char: str) -> int:
     """The number of columns of a character (Unicode UAX #11)."""
     if category(char) in ("Mn", "Me"):
         return 0

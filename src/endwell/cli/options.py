@@ -12,7 +12,15 @@ from ..client.connect import ConnectKeywords
 from ..options import LEGACY, Options
 from .address import refuse_together, unix_path
 
-__all__ = ["add_options", "certificate_hint", "check_tls", "keywords_of", "number"]
+__all__ = [
+    "add_connection",
+    "add_options",
+    "certificate_hint",
+    "check_tls",
+    "connection_keywords",
+    "keywords_of",
+    "number",
+]
 
 #: Options of a client whose argument has a special form.
 _SPECIAL = frozenset(("compression", "subprotocols", "version"))
@@ -22,21 +30,14 @@ _SPECIAL = frozenset(("compression", "subprotocols", "version"))
 _UNTRUSTED = frozenset((2, 18, 19, 20, 21))
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:  # size: one call for each argument
-    """Add the arguments to ``parser``."""
+def add_connection(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say how to reach the server."""
     parser.add_argument(
         "--header",
         action="append",
         default=[],
         metavar="'NAME: VALUE'",
         help="add a header field to the request (repeatable)",
-    )
-    parser.add_argument(
-        "--subprotocol",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="offer a subprotocol (repeatable, in order of preference)",
     )
     parser.add_argument(
         "--unix",
@@ -57,6 +58,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:  # size: one call for 
     tls.add_argument("--cert", metavar="FILE", help="PEM file with the certificate chain of this client")
     tls.add_argument("--key", metavar="FILE", help="PEM file with the private key, unless --cert contains it")
     tls.add_argument("-k", "--insecure", action="store_true", help="accept any certificate")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments to ``parser``."""
+    parser.add_argument(
+        "--subprotocol",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="offer a subprotocol (repeatable, in order of preference)",
+    )
+    add_connection(parser)
     limits = parser.add_argument_group(
         "limits and protocol", "the fields of endwell.Options; 'none' disables a limit"
     )
@@ -84,14 +97,21 @@ def keywords_of(args: argparse.Namespace) -> ConnectKeywords:
     }
     if args.no_compression:
         keywords["compression"] = None
-    if args.proxy is not None:
-        keywords |= _proxy(args)
+    return {
+        **connection_keywords(args),
+        "subprotocols": args.subprotocol,
+        "version": args.protocol,
+        **keywords,  # type: ignore[typeddict-item]
+    }
+
+
+def connection_keywords(args: argparse.Namespace) -> ConnectKeywords:
+    """Convert the arguments of :func:`add_connection`. Raises ValueError if one is wrong."""
+    keywords: dict[str, Any] = {} if args.proxy is None else _proxy(args)
     return {
         "ssl": _context(args),
         "additional_headers": [_field(text) for text in args.header],
-        "subprotocols": args.subprotocol,
         "unix_path": unix_path(args.unix),
-        "version": args.protocol,
         **keywords,  # type: ignore[typeddict-item]
     }
 

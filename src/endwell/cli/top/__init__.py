@@ -1,0 +1,1 @@
+"""``endwell top``: the dashboard of a server in a terminal."""

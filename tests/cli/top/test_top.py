@@ -1,0 +1,218 @@
+"""``endwell top`` against a server: on a terminal, and with --once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import termios
+from contextlib import AsyncExitStack
+
+import pytest
+
+import endwell
+from endwell import Server
+from endwell.cli.top.terminal import ENTER, LEAVE
+from tests.cli.process import command, finish
+from tests.pair import within
+
+from .screen import top
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def application(authorize=None, path="/_endwell"):
+    server = Server()
+    server.dashboard(path, authorize=authorize)
+
+    @server.websocket("/chat/{name}")
+    async def chat(ws, name):
+        server.sessions.join(name, ws)
+        await ws.send("in")
+        async for _ in ws:
+            pass
+
+    return server
+
+
+async def chatting(server, name):
+    ws = await endwell.connect(f"ws://127.0.0.1:{server.port}/chat/{name}")
+    assert await within(ws.recv()) == "in"
+    return ws
+
+
+async def once(*argv, **keywords):
+    """The exit status, the output and the errors of ``endwell top --once``."""
+
+    def run():
+        with command("top", "--once", *argv, **keywords) as process:
+            return finish(process)
+
+    return await asyncio.to_thread(run)
+
+
+async def test_a_terminal_shows_closes_and_quits_and_is_as_before():
+    server = application()
+    async with server.serving():
+        ann, ben = await chatting(server, "ann"), await chatting(server, "ben")
+        async with top(f"http://127.0.0.1:{server.port}") as screen:
+            frame = await screen.shows("2 connections", "ann", "ben", "/chat/{name}")
+            assert f"127.0.0.1:{ann.local_address[1]}" in frame
+            screen.type("/ben\r")
+            await screen.shows("1 found with 'ben'")
+            screen.type("c")
+            await screen.shows("close the connection of ben with 1000? y/N")
+            screen.type("y")
+            assert await within(ben.read()) is None
+            assert ben.ending.received == endwell.Close(1000, "closed by an operator")
+            await screen.shows("1 connections (", "endings: app_closed 1", "done")
+            screen.type("\t")
+            await screen.shows("how it ended", "the application closed; we closed with 1000", "ben")
+            screen.type("\t")
+            await screen.shows("memory", str(os.getpid()), "serving")
+            screen.resize(60, 12)
+            await screen.shows("process")
+            async with asyncio.timeout(30):
+                while len(screen.frame.split("\n")) != 12:
+                    await asyncio.sleep(0.01)
+            assert {len(line) for line in screen.frame.split("\n")} == {60}
+            screen.type("Ry")
+            await screen.shows("not done: restart needs a supervisor")
+            screen.type("q")
+            assert await screen.ended() == 0
+            assert termios.tcgetattr(screen.inner) == screen.modes
+        assert screen.output.count(ENTER) == screen.output.count(LEAVE) == 1
+        assert screen.output.endswith(LEAVE)
+        await within(ann.close())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_a_signal_restores_the_terminal(number):
+    server = application()
+    async with server.serving():
+        async with top(f"127.0.0.1:{server.port}") as screen:
+            await screen.shows("0 connections (")
+            screen.process.send_signal(number)
+            assert await screen.ended() == 0
+            assert termios.tcgetattr(screen.inner) == screen.modes
+        assert screen.output.endswith(LEAVE)
+
+
+async def test_it_goes_on_after_it_was_suspended():
+    server = application()
+    async with server.serving():
+        async with top(f"127.0.0.1:{server.port}") as screen:
+            await screen.shows("0 connections (")
+            screen.type("\x1a")
+            pid, status = await asyncio.to_thread(os.waitpid, screen.process.pid, os.WUNTRACED)
+            assert pid == screen.process.pid
+            assert os.WIFSTOPPED(status)
+            assert termios.tcgetattr(screen.inner) == screen.modes
+            ann = await chatting(server, "ann")
+            screen.process.send_signal(signal.SIGCONT)
+            await screen.shows("1 connections", "ann")
+            screen.type("q")
+            assert await screen.ended() == 0
+        assert screen.output.count(ENTER) == screen.output.count(LEAVE) == 2
+        await within(ann.close())
+
+
+async def test_it_says_that_it_reconnects_and_shows_the_server_that_has_come_back():
+    server, again = application(), application()
+    async with AsyncExitStack() as first:
+        await first.enter_async_context(server.serving(grace=0))
+        port = server.port
+        async with top(f"http://127.0.0.1:{port}/_endwell/") as screen:
+            await screen.shows("0 connections (")
+            await first.aclose()
+            await screen.shows("reconnecting in", "Connection refused")
+            async with again.serving(port=port):
+                ann = await chatting(again, "ann")
+                await screen.shows("1 connections", "ann")
+                assert "reconnecting" not in screen.frame
+                screen.type("q")
+                assert await screen.ended() == 0
+                await within(ann.close())
+
+
+async def test_a_refusal_ends_it_with_the_terminal_as_before():
+    server = application(authorize=lambda request: False)
+    async with server.serving():
+        async with top(f"127.0.0.1:{server.port}") as screen:
+            assert await screen.ended() == 1
+            assert termios.tcgetattr(screen.inner) == screen.modes
+            await asyncio.sleep(0)
+            async with asyncio.timeout(30):
+                while "ENDWELL_TOKEN" not in screen.output:
+                    await asyncio.sleep(0.01)
+        after = screen.output.rpartition(LEAVE)[2]
+        assert "server refused with HTTP 403 Forbidden" in after
+
+
+async def test_once_prints_one_summary_and_the_first_rows():
+    server = application(path="/ops")
+    async with server.serving():
+        ann, ben = await chatting(server, "ann"), await chatting(server, "ben")
+        await within(ben.close(4001, "\x1b[2Jbye"))
+        url = f"http://127.0.0.1:{server.port}/ops"
+        status, out, err = await once(url)
+        assert (status, err) == (0, "")
+        assert "1 connections (0 closing" in out
+        assert "ann" in out
+        assert "peer closed with 4001 '\\x1b[2Jbye'" in out
+        assert "\x1b" not in out
+        status, out, err = await once("--json", "--rows", "1", url)
+        assert (status, err) == (0, "")
+        found = json.loads(out)
+        assert found["summary"]["connections"] == 1
+        assert [row["key"] for row in found["connections"]] == ["ann"]
+        assert [row["key"] for row in found["endings"]] == ["ben"]
+        await within(ann.close())
+
+
+async def test_a_process_is_found_by_its_id(tmp_path):
+    server = application()
+    async with server.serving():
+        status, out, err = await once("--json", str(os.getpid()))
+        assert (status, err) == (0, "")
+        assert json.loads(out)["summary"]["workers"][0]["pid"] == os.getpid()
+
+
+async def test_a_process_on_a_unix_socket_needs_a_token_which_the_environment_has(tmp_path):
+    server = application(authorize=lambda request: request.bearer == "secret")
+    path = str(tmp_path / "socket")
+    async with server.serving(unix_path=path):
+        for token, expected in (("secret", 0), ("wrong", 1)):
+            env = {**os.environ, "ENDWELL_TOKEN": token}
+            # The command sets the path of the package.
+            status, out, err = await asyncio.to_thread(with_token, env, "--unix", path, "http://localhost")
+            assert status == expected, err
+            assert "secret" not in out + err
+    assert "server refused with HTTP 403" in err
+
+
+def with_token(env, *argv):
+    os.environ["ENDWELL_TOKEN"] = env["ENDWELL_TOKEN"]
+    try:
+        with command("top", "--once", *argv) as process:
+            return finish(process)
+    finally:
+        del os.environ["ENDWELL_TOKEN"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "error"),
+    [
+        (["--json", "x"], "--json needs --once"),
+        (["--once", "--rows", "0", "x"], "--rows must be from 1 to 200"),
+        (["x"], "standard input and output are no terminal; --once prints the present state"),
+        (["--once", "ftp://x"], "the URL of a server begins with http:// or https://, not 'ftp://'"),
+        (["--once", "999999999"], "there is no process 999999999"),
+        (["--once", "--header", "x", "y"], "header 'x' is not 'NAME: VALUE'"),
+    ],
+)
+def test_wrong_arguments(argv, error):
+    with command("top", *argv) as process:
+        status, out, err = finish(process)
+    assert (status, out, err) == (2, "", f"endwell top: {error}\n")
