@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from urllib.parse import quote
 
 import pytest
 
@@ -95,7 +96,13 @@ async def test_without_the_cookie_nothing_is_served(transport):
 
 @pytest.mark.parametrize(
     "host",
-    ["rebound.example", "rebound.example:80", "127.0.0.1.rebound.example", "localhost.rebound.example", "10.0.0.1"],
+    [
+        "rebound.example",
+        "rebound.example:80",
+        "127.0.0.1.rebound.example",
+        "localhost.rebound.example",
+        "10.0.0.1",
+    ],
 )
 async def test_a_name_that_was_pointed_at_this_machine_sees_nothing(host):
     server = dashboard()
@@ -111,7 +118,9 @@ async def test_a_name_that_was_pointed_at_this_machine_sees_nothing(host):
         assert (await status(server, "/_endwell/", host=None, version="1.0"))[0] == 403
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:8080", "127.0.0.1", "127.8.9.1:1", "[::1]:80", "LOCALHOST"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:8080", "127.0.0.1", "127.8.9.1:1", "[::1]:80", "LOCALHOST"]
+)
 async def test_a_program_on_this_machine_sees_it_without_authorize(host):
     server = dashboard()
     async with nothing_left_behind(), server.serving():
@@ -155,7 +164,9 @@ async def test_a_preamble_that_names_a_loopback_address_is_not_believed():
     server = dashboard(proxy_protocol=True)
     async with nothing_left_behind(), server.serving():
         with await RawPeer.connect_tcp(server.port) as peer:
-            await peer.write(b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\nGET /_endwell/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await peer.write(
+                b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\nGET /_endwell/ HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            )
             assert (await peer.read_head()).startswith("HTTP/1.1 403 ")
             peer.reset()
 
@@ -345,33 +356,34 @@ async def test_a_client_that_does_not_read_has_a_bounded_queue(monkeypatch):
 
 async def test_hostile_text_of_peers_stays_text(transport):
     server = dashboard()
-    async with nothing_left_behind(), server.serving(ssl=transport.server):
-        async with feed(server, ssl=transport.client) as client:
-            # A client can choose its path, its user agent, the reason of its Close, and often a key and a room.
-            from urllib.parse import quote
-
-            address = url(server, "/app/" + quote(HOSTILE, safe=""), secure=transport.server is not None)
-            agent = "agent <script>alert(1)</script>"
-            ws = await endwell.connect(address, ssl=transport.client, additional_headers={"User-Agent": agent})
-            assert await within(ws.recv()) == "in"
-            await client.ws.send('{"ask": "list", "id": 1}')
-            text = await within(client.ws.recv())
-            assert text.isascii()
-            assert not {"\x1b", "\u2028", "\n", "\r"} & set(text)
-            [row] = json.loads(text)["rows"]
-            assert row["key"] == HOSTILE
-            assert row["rooms"] == [HOSTILE]
-            assert row["path"] == f"/app/{HOSTILE}"
-            assert row["user_agent"] == agent
-            assert row["route"] == "/app/{name}", "the pattern, which the client cannot choose"
-            await within(ws.close(4000, HOSTILE))
-            await until(lambda: server._dashboard.endings.recent)
-            await client.ws.send('{"ask": "endings", "id": 2}')
-            text = await within(client.ws.recv())
-            assert text.isascii()
-            [ending] = json.loads(text)["rows"]
-            assert ending["ending"]["received"]["reason"] == HOSTILE
-            assert (await client.summary())["by_route"] == {}
+    async with (
+        nothing_left_behind(),
+        server.serving(ssl=transport.server),
+        feed(server, ssl=transport.client) as client,
+    ):
+        # A client can choose its path, its user agent, the reason of its Close, and often a key and a room.
+        address = url(server, "/app/" + quote(HOSTILE, safe=""), secure=transport.server is not None)
+        agent = "agent <script>alert(1)</script>"
+        ws = await endwell.connect(address, ssl=transport.client, additional_headers={"User-Agent": agent})
+        assert await within(ws.recv()) == "in"
+        await client.ws.send('{"ask": "list", "id": 1}')
+        text = await within(client.ws.recv())
+        assert text.isascii()
+        assert not {"\x1b", "\u2028", "\n", "\r"} & set(text)
+        [row] = json.loads(text)["rows"]
+        assert row["key"] == HOSTILE
+        assert row["rooms"] == [HOSTILE]
+        assert row["path"] == f"/app/{HOSTILE}"
+        assert row["user_agent"] == agent
+        assert row["route"] == "/app/{name}", "the pattern, which the client cannot choose"
+        await within(ws.close(4000, HOSTILE))
+        await until(lambda: server._dashboard.endings.recent)
+        await client.ws.send('{"ask": "endings", "id": 2}')
+        text = await within(client.ws.recv())
+        assert text.isascii()
+        [ending] = json.loads(text)["rows"]
+        assert ending["ending"]["received"]["reason"] == HOSTILE
+        assert (await client.summary())["by_route"] == {}
 
 
 async def test_the_page_may_run_only_its_own_scripts_and_no_page_may_frame_it(transport):

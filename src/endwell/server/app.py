@@ -50,7 +50,7 @@ from .process.options import ProcessOptions
 from .revoke import Revocations
 from .router import AcceptFunction, RouteKeywords, RouteOptions, Router, blocks, check_methods
 from .run import Listen, run
-from .sessions import Sessions, connected, shared_places, watch_keys
+from .sessions import Sessions, connected, shared_places
 
 __all__ = ["Server"]
 
@@ -525,10 +525,12 @@ class Server:
             raise ValueError(f"this server has a dashboard already, at {self._dashboard.path!r}")
         if self._serves:
             raise ValueError("dashboard() while the server serves: it would not know the open connections")
+        keys: dict[WebSocket, Hashable] = {}
+        self.sessions._keys = keys
         dashboard = Dashboard(
             check_prefix(path, "path"),
             self,
-            keys=watch_keys(self.sessions),
+            keys=keys,
             registry=lambda: registry_of(self.rooms),
             control=lambda: self._control,
             authorize=authorize,
@@ -911,12 +913,7 @@ class Server:
         try:
             self._dispatcher.drain_run = None
             # The tasks that on_start creates, and on_stop ends, may publish.
-            dashboard = nullcontext() if self._dashboard is None else self._dashboard.connected(self.rooms)
-            async with (
-                connected(self.sessions, self.rooms),
-                self._revocations.connected(self.rooms),
-                dashboard,
-            ):
+            async with self._connected():
                 await start(self._start_callbacks, self._dispatcher.threads)
                 try:
                     async with self._serving_pages(), self._listening(listen, ssl, plan, should_defer):
@@ -933,6 +930,14 @@ class Server:
             self._serves = False
             if blocking:
                 self._dispatcher.threads.release_lifespan_thread()
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[None]:
+        """Connect with other processes by the bus of the rooms, while the block runs."""
+        rooms = self.rooms
+        dashboard = nullcontext() if self._dashboard is None else self._dashboard.connected(rooms)
+        async with connected(self.sessions, rooms), self._revocations.connected(rooms), dashboard:
+            yield
 
     @asynccontextmanager
     async def _listening(

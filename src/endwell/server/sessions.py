@@ -25,7 +25,7 @@ from ..sync.websocket import bridge_of
 from .claims import Claims
 from .places import SharedPlaces
 
-__all__ = ["BlockingSessions", "Sessions", "connected", "shared_places", "watch_keys"]
+__all__ = ["BlockingSessions", "Sessions", "connected", "shared_places"]
 
 logger = logging.getLogger("endwell.server")
 
@@ -101,7 +101,7 @@ class Sessions(Mapping[Hashable, Any]):
         #: What connects the sessions with those of other processes; None without a bus.
         self._claims: Claims | None = None
         self._registry: Registry | None = None
-        #: The key of each connection, if :func:`watch_keys` has asked for it; otherwise None.
+        #: The key of each connection, for the dashboard; None without one.
         self._keys: dict[WebSocket, Hashable] | None = None
 
     # -- reading ------------------------------------------------------------------
@@ -359,13 +359,6 @@ def shared_places(sessions: Sessions, limit: int | None) -> SharedPlaces | None:
     if limit is None or bus is None or not bus.can_reserve or sessions._claims is None:
         return None
     return SharedPlaces(bus, limit)
-
-
-def watch_keys(sessions: Sessions) -> Mapping[WebSocket, Hashable]:
-    """Have the sessions keep the key of each connection that has joined, until its end; return these."""
-    if sessions._keys is None:
-        sessions._keys = {}
-    return sessions._keys
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -80,7 +80,9 @@ async def top(*argv: str, columns: int = 180, lines: int = 30, **keywords: Any) 
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), inner)
         # A session of its own, whose terminal this is, so that it gets SIGWINCH and SIGTSTP.
-        with command("top", *argv, **streams, start_new_session=True, preexec_fn=_take_terminal, **keywords) as process:
+        with command(
+            "top", *argv, **streams, start_new_session=True, preexec_fn=_take_terminal, **keywords
+        ) as process:
             screen = Screen(process, terminal)
             screen.modes = termios.tcgetattr(inner)  # type: ignore[attr-defined]
             screen.inner = inner  # type: ignore[attr-defined]

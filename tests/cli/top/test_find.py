@@ -65,6 +65,11 @@ def test_only_sockets_of_the_process_that_listen_count(tmp_path):
     row = "   0: {}:1F90 00000000:0000 {} 00000000:00000000 00:00000000 00000000     0        0 {} 1"
     octets = (192).to_bytes(1) + bytes([168, 0, 5])
     address = (octets[::-1] if sys.byteorder == "little" else octets).hex().upper()
-    lines = ["head", row.format(address, "0A", 100), row.format(address, "01", 101), row.format(address, "0A", 102)]
+    lines = [
+        "head",
+        row.format(address, "0A", 100),
+        row.format(address, "01", 101),
+        row.format(address, "0A", 102),
+    ]
     (net / "tcp").write_text("\n".join(lines))
     assert places_of(7, proc) == [Place("192.168.0.5:8080")]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from endwell.cli.top.layout import width_of
-from endwell.cli.top.view import Table, View, report
+from endwell.cli.top.tables import Table, report
+from endwell.cli.top.view import View
 
 
 def worker(name="w1", **fields):
@@ -37,7 +38,12 @@ def summary(at=6000.0, *workers, **fields):
         "workers": list(workers or [worker()]),
         "connections": 3,
         "by_route": {"/": 3},
-        "endings": {"minutes": [[100, {"peer_closed": 4}]], "hours": [], "by_cause": {"peer_closed": 4}, "by_code": {}},
+        "endings": {
+            "minutes": [[100, {"peer_closed": 4}]],
+            "hours": [],
+            "by_cause": {"peer_closed": 4},
+            "by_code": {},
+        },
         "rooms": {"count": 1, "largest": [["a", 2]]},
         "bus": {"kind": "local", "connected": True, "disconnections": 0, "lost_publications": 0},
         "missing_workers": 0,
@@ -122,7 +128,12 @@ def test_the_screen_has_the_size_of_the_terminal(view, columns, height):
 
 def test_rates_are_those_since_the_last_summary_of_workers_that_are_still_there(view):
     view.summarize(
-        summary(6002.0, worker(messages_in=30, bytes_out=12_000), worker("w2", messages_in=10**6), missing_workers=1)
+        summary(
+            6002.0,
+            worker(messages_in=30, bytes_out=12_000),
+            worker("w2", messages_in=10**6),
+            missing_workers=1,
+        )
     )
     text = "\n".join(screen(view))
     assert "in 10 msg/s, 0B/s; out 0 msg/s, 5.0 kB/s" in text
@@ -184,9 +195,7 @@ def test_no_action_without_a_confirmation(view):
     assert view.take_asks() == []
     view.type("\x1b[Bcy")
     asks = view.take_asks()
-    assert asks == [
-        {"ask": "close", "connection": "w1:2", "code": 1000, "reason": "closed by an operator"}
-    ]
+    assert asks == [{"ask": "close", "connection": "w1:2", "code": 1000, "reason": "closed by an operator"}]
     view.acted({"done": True})
     assert screen(view)[-1] == "done"
     view.acted({"error": "it has ended"})
@@ -257,8 +266,9 @@ def test_an_error_of_the_server_is_shown(view):
 
 
 def test_the_report_has_the_summary_and_the_rows():
-    lines = report(summary(), [row()])
+    lines = report(summary(), [row()], [ending()])
     assert lines[0].startswith("3 connections (1 closing, 0 lingering, 0 slow); received 10 messages, 1.0 kB")
-    assert lines[-1].split() == [
+    assert lines[-1].endswith("peer closed with 1000 NORMAL_CLOSURE")
+    assert lines[-4].split() == [
         "10.0.0.1:1", "key", "1", "/chat/{name}", "2", "min", "1.0", "s", "-", "0", "1", "2", "3", "4", "w1", "agent",
     ]  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 
 import endwell
 from endwell import Close, Server
+from endwell.server.dashboard.order import SORTS
 from tests.pair import nothing_left_behind, until, within
 
 from .client import feed, url
@@ -52,13 +53,23 @@ async def test_a_summary_counts_the_connections_and_what_they_have_sent(server):
         summary = await client.summary()
         [worker] = summary["workers"]
         assert (worker["pid"], worker["state"], worker["drain"]) == (os.getpid(), "serving", None)
-        assert (worker["open"], worker["closing"], worker["messages_in"], worker["messages_out"]) == (2, 0, 1, 3)
+        assert (worker["open"], worker["closing"], worker["messages_in"], worker["messages_out"]) == (
+            2,
+            0,
+            1,
+            3,
+        )
         assert worker["bytes_in"] > 4
         assert worker["memory"] > 2**20
         assert summary["connections"] == 2
         assert summary["by_route"] == {"/chat/{name}": 2}
         assert summary["rooms"] == {"count": 2, "largest": [["room of ann", 1], ["room of ben", 1]]}
-        assert summary["bus"] == {"kind": "local", "connected": True, "disconnections": 0, "lost_publications": 0}
+        assert summary["bus"] == {
+            "kind": "local",
+            "connected": True,
+            "disconnections": 0,
+            "lost_publications": 0,
+        }
         assert summary["missing_workers"] == 0
         await end(ann, ben)
         # What a connection has counted stays after its end.
@@ -87,7 +98,9 @@ async def test_summaries_come_each_period_until_they_are_stopped(server):
 
 async def test_a_row_describes_a_connection(server):
     async with nothing_left_behind(), server.serving(), feed(server) as client:
-        ws = await chatting(server, "ann%20b?token=secret", additional_headers={"User-Agent": "agent/1"}, compression=None)
+        ws = await chatting(
+            server, "ann%20b?token=secret", additional_headers={"User-Agent": "agent/1"}, compression=None
+        )
         [row] = await client.rows()
         local = ws.local_address
         assert row == row | {
@@ -141,7 +154,16 @@ async def test_a_list_is_sorted_searched_and_read_page_by_page(server):
         assert await keys(search=f"{connections[2].local_address[1]}") == ["cat"]
         assert await keys(search="subject of d", sort="age") == ["dan"]
         assert await keys(slow=True) == []
-        for sort in ("latency", "queued", "messages_out", "bytes_in", "bytes_out", "route", "address", "idle"):
+        for sort in (
+            "latency",
+            "queued",
+            "messages_out",
+            "bytes_in",
+            "bytes_out",
+            "route",
+            "address",
+            "idle",
+        ):
             assert sorted(await keys(sort=sort, limit=3)) == names
         await end(*connections)
 
@@ -173,7 +195,11 @@ async def test_the_last_endings_are_told_with_who_it_was_newest_first(server):
         newest, oldest = rows
         assert newest["key"] == "ben"
         assert oldest["connection"] == row["connection"]
-        assert (oldest["key"], oldest["subject"], oldest["route"]) == ("ann", "subject of ann", "/chat/{name}")
+        assert (oldest["key"], oldest["subject"], oldest["route"]) == (
+            "ann",
+            "subject of ann",
+            "/chat/{name}",
+        )
         assert oldest["sentence"].startswith("peer closed with 4001 'enough'")
         assert oldest["ending"]["cause"] == "peer_closed"
 
@@ -293,8 +319,7 @@ async def test_a_dashboard_cannot_be_added_while_the_server_serves():
         ('{"ask": "list", "id": ' + "9" * 5000 + "}", "an ask is a JSON object"),
         ({"ask": "nothing"}, "there is no such ask"),
         ({"ask": "summary", "every": 0.1}, "every must be 0, or seconds from 0.5 to 3600"),
-        ({"ask": "list", "sort": "x"}, "sort must be one of age, latency, queued, messages_in, messages_out, "
-         "bytes_in, bytes_out, key, route, address, idle"),
+        ({"ask": "list", "sort": "x"}, f"sort must be one of {', '.join(SORTS)}"),
         ({"ask": "list", "descending": 1}, "descending must be true or false"),
         ({"ask": "list", "slow": 1}, "slow must be true or false"),
         ({"ask": "list", "search": 1}, "search must be a text or null"),
@@ -315,7 +340,19 @@ async def test_an_ask_that_is_not_valid_is_answered_with_an_error(server, ask, e
 
 @pytest.mark.parametrize(
     "after",
-    ["x", 1, [], "[" * 1000, "[1]", '["a", "w", 1]', '[NaN, "w", 1]', '[1, 2, 3]', '[1, "w", true]', "{}", "1"],
+    [
+        "x",
+        1,
+        [],
+        "[" * 1000,
+        "[1]",
+        '["a", "w", 1]',
+        '[NaN, "w", 1]',
+        "[1, 2, 3]",
+        '[1, "w", true]',
+        "{}",
+        "1",
+    ],
 )
 async def test_a_cursor_that_is_not_valid_is_answered_with_an_error(server, after):
     async with server.serving(), feed(server) as client:

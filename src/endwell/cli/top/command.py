@@ -23,7 +23,8 @@ from ..options import add_connection, certificate_hint, connection_keywords
 from ..style import printable
 from .find import Place, places_of
 from .session import SUBPROTOCOL, Watch, ask_once, is_terminal
-from .view import View, report
+from .tables import report
+from .view import View
 
 __all__ = ["add", "run"]
 
@@ -41,7 +42,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "top", help="show the connections of a server and how they end", description=__doc__
     )
     parser.add_argument(
-        "server", metavar="URL|PID", help="https://host:port, with the path of the dashboard if it is not /_endwell"
+        "server",
+        metavar="URL|PID",
+        help="https://host:port, with the path of the dashboard if it is not /_endwell",
     )
     parser.add_argument("--once", action="store_true", help="print the present state and exit")
     parser.add_argument("--json", action="store_true", help="with --once: print one JSON object")
@@ -59,12 +62,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def run(args: argparse.Namespace) -> int:
     """Run the command. Returns 1 if the feed cannot be opened or ends, 2 for wrong arguments."""
     try:
-        if args.json and not args.once:
-            raise ValueError("--json needs --once")
-        if not 1 <= args.rows <= 200:
-            raise ValueError("--rows must be from 1 to 200")
-        if not args.once and not is_terminal():
-            raise ValueError("standard input and output are no terminal; --once prints the present state")
+        _check(args)
         targets = list(_targets(args))
     except ValueError as error:
         print(f"endwell top: {error}", file=sys.stderr)
@@ -76,8 +74,20 @@ def run(args: argparse.Namespace) -> int:
     except TimeoutError:
         print("endwell top: the server does not answer", file=sys.stderr)
     except (KeyError, TypeError, ValueError):
-        print("endwell top: the server sends what this version of endwell does not understand", file=sys.stderr)
+        print(
+            "endwell top: the server sends what this version of endwell does not understand", file=sys.stderr
+        )
     return 1
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise ValueError if the arguments do not fit together."""
+    if args.json and not args.once:
+        raise ValueError("--json needs --once")
+    if not 1 <= args.rows <= 200:
+        raise ValueError("--rows must be from 1 to 200")
+    if not args.once and not is_terminal():
+        raise ValueError("standard input and output are no terminal; --once prints the present state")
 
 
 def _targets(args: argparse.Namespace) -> Iterator[tuple[str, ConnectKeywords]]:
@@ -128,8 +138,7 @@ async def _once(args: argparse.Namespace, targets: list[tuple[str, ConnectKeywor
     if args.json:
         print(json.dumps(found))
         return 0
-    lines = report(found["summary"], found["connections"])
-    lines += ["", "the last endings:", *(f"{row['address']} {row['sentence']}" for row in found["endings"])]
+    lines = report(found["summary"], found["connections"], found["endings"])
     # Text of the server, too, must not control the terminal.
     print("\n".join(map(printable, lines)))
     return 0
@@ -170,6 +179,8 @@ def _tell_failure(error: HandshakeError | ConnectionClosed) -> None:
         if status == 403:
             print("the dashboard refuses: see --header, and the variable ENDWELL_TOKEN", file=sys.stderr)
         elif status == 404:
-            print("there is no dashboard at this path: the server must call server.dashboard()", file=sys.stderr)
+            print(
+                "there is no dashboard at this path: the server must call server.dashboard()", file=sys.stderr
+            )
     elif hint := certificate_hint(error.ending.exception):
         print(hint, file=sys.stderr)

@@ -38,7 +38,9 @@ def places_of(process: int, proc: Path = Path("/proc")) -> list[Place]:
         ValueError: They cannot be known; the text says why.
     """
     if not proc.joinpath("self").exists():
-        raise ValueError("a process ID needs /proc, which this system does not have: give the URL of the server")
+        raise ValueError(
+            "a process ID needs /proc, which this system does not have: give the URL of the server"
+        )
     folder = proc / str(process)
     try:
         inodes = set(_sockets(folder / "fd"))

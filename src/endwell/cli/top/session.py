@@ -18,8 +18,9 @@ from ...client.state import ClientPhase, ClientState
 from ...codes import Retry
 from ...ending import Ending
 from ...errors import ConnectionClosed, GaveUp, HandshakeError
+from .tables import Table
 from .terminal import Terminal
-from .view import Table, View
+from .view import View
 
 __all__ = ["SUBPROTOCOL", "Watch", "ask_once"]
 

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 from .view import Styled
 
@@ -41,7 +41,7 @@ class Terminal:
         self._modes: list[Any] | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> Self:
         self._take()
         self._loop.add_reader(sys.stdin.fileno(), self._read)
         self._loop.add_signal_handler(signal.SIGWINCH, self._redraw)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from enum import Enum
 from typing import Any, NamedTuple
 
 from ..line import Line
-from .layout import bars, cut, duration, fields, size
+from .layout import cut
+from .tables import SORTS, Table, plain, plot_line, summary_lines, table_lines
 
-__all__ = ["View", "report"]
+__all__ = ["Styled", "View"]
 
 #: The keys that are not one character, as terminals send them (xterm, and the application mode of VT100).
 _KEYS = {
@@ -32,58 +31,12 @@ _KEYS = {
     "\n": "enter",
     "\x03": "q",
 }
-_HELP = (
-    "tab view  < > sort  r reverse  / search  s slow  enter details  c close  d drain worker  R restart  q quit"
-)
-#: The columns of the list of connections: the title, the field by which it sorts, its width (0: the rest), and whether
-#: it is on the right.
-_CONNECTIONS = (
-    ("address", "address", 21, False),
-    ("key", "key", 14, False),
-    ("route", "route", 16, False),
-    ("age", "age", 7, True),
-    ("idle", "idle", 7, True),
-    ("round trip", "latency", 10, True),
-    ("queued", "queued", 7, True),
-    ("msg in", "messages_in", 7, True),
-    ("msg out", "messages_out", 7, True),
-    ("in", "bytes_in", 7, True),
-    ("out", "bytes_out", 7, True),
-    ("worker", None, 8, False),
-    ("user agent", None, 0, False),
-)
-_ENDINGS = (
-    ("time", 8, False),
-    ("address", 21, False),
-    ("key", 14, False),
-    ("route", 16, False),
-    ("how it ended", 0, False),
-)
-_WORKERS = (
-    ("worker", 8, False),
-    ("host", 16, False),
-    ("process", 8, True),
-    ("up", 7, True),
-    ("open", 7, True),
-    ("closing", 7, True),
-    ("slow", 6, True),
-    ("stalled", 8, True),
-    ("memory", 8, True),
-    ("state", 0, False),
-)
+_HELP = "tab view  < > sort  r reverse  / search  s slow  enter details  c close  d drain worker  R restart  q quit"
 #: Those whose largest values are first.
 _DESCENDING = {"age", "latency", "queued", "messages_in", "messages_out", "bytes_in", "bytes_out", "idle"}
 
 #: What asks the server: the ask, and what to do with the answer.
 Ask = dict[str, Any]
-
-
-class Table(Enum):
-    """The tables, in the order of the tab key."""
-
-    CONNECTIONS = "connections"
-    ENDINGS = "endings"
-    WORKERS = "workers"
 
 
 class _Question(NamedTuple):
@@ -231,8 +184,7 @@ class View:
         self._selected = max(0, min(self._selected + rows, len(self._rows[self.table]) - 1))
 
     def _sort_by(self, step: int) -> bool:
-        names = [name for _, name, _, _ in _CONNECTIONS if name is not None]
-        self.sort = names[(names.index(self.sort) + step) % len(names)]
+        self.sort = SORTS[(SORTS.index(self.sort) + step) % len(SORTS)]
         self.descending = self.sort in _DESCENDING
         return True
 
@@ -264,7 +216,12 @@ class View:
             self.note = "select a connection to close"
             return
         who = cut(str(row["key"] or row["address"]), 30).strip()
-        ask = {"ask": "close", "connection": row["connection"], "code": 1000, "reason": "closed by an operator"}
+        ask = {
+            "ask": "close",
+            "connection": row["connection"],
+            "code": 1000,
+            "reason": "closed by an operator",
+        }
         self._question = _Question(f"close the connection of {who} with 1000? y/N", ask)
 
     def _ask_drain(self) -> None:
@@ -276,7 +233,9 @@ class View:
         self._question = _Question(f"replace worker {row['worker']} (process {row['pid']})? y/N", ask)
 
     def _ask_restart(self) -> None:
-        self._question = _Question("replace all workers, one generation after the other? y/N", {"ask": "restart"})
+        self._question = _Question(
+            "replace all workers, one generation after the other? y/N", {"ask": "restart"}
+        )
 
     def _row(self) -> dict[str, Any] | None:
         rows = self._rows[self.table]
@@ -291,7 +250,9 @@ class View:
         self._height = max(1, height - len(head) - len(details) - 2)
         self._move(0)
         if not self._first <= self._selected < self._first + self._height:
-            self._first = max(0, self._selected - self._height + 1 if self._selected > self._first else self._selected)
+            self._first = max(
+                0, self._selected - self._height + 1 if self._selected > self._first else self._selected
+            )
         body = self._body(columns)
         rest = [Styled(" " * columns)] * (self._height + 1 - len(body))
         lines = [*head, *body, *rest, *details, self._foot(columns)]
@@ -303,47 +264,21 @@ class View:
         summary = self._summary
         if summary is None:
             return [first]
-        return [first, *(Styled(cut(text, columns)) for text in summary_lines(summary, self._rates)), self._plot(columns)]
-
-    def _plot(self, columns: int) -> Styled:
-        assert self._summary is not None
-        now = int(self._summary["at"] // 60)
-        counts = dict.fromkeys(range(now - 59, now + 1), 0)
-        for at, row in self._summary["endings"]["minutes"]:
-            if at in counts:
-                counts[at] += sum(row.values())
-        plot = bars([*counts.values()], ascii_only=self._ascii_only)
-        text = f"endings in each of the last 60 minutes, at most {max(counts.values())}: {plot}"
-        return Styled(cut(text, columns))
+        return [
+            first,
+            *(Styled(cut(text, columns)) for text in summary_lines(summary, self._rates)),
+            Styled(cut(plot_line(summary, ascii_only=self._ascii_only), columns)),
+        ]
 
     def _body(self, columns: int) -> list[Styled]:
         shown = self._rows[self.table][self._first : self._first + self._height]
-        if self.table is Table.CONNECTIONS:
-            titles = [self._title(title, name) for title, name, _, _ in _CONNECTIONS]
-            layout = [(wide, right) for _, _, wide, right in _CONNECTIONS]
-            texts = [_connection(row) for row in shown]
-        elif self.table is Table.ENDINGS:
-            titles = [title for title, _, _ in _ENDINGS]
-            layout = [(wide, right) for _, wide, right in _ENDINGS]
-            texts = [_ending(row) for row in shown]
-        else:
-            titles = [title for title, _, _ in _WORKERS]
-            layout = [(wide, right) for _, wide, right in _WORKERS]
-            texts = [_worker(row) for row in shown]
-        widths, right = _widths(layout, columns), [each for _, each in layout]
-        count = len(widths)
-        rows = [titles[:count], *(text[:count] for text in texts)]
-        lines = [cut(fields(row, widths, right[:count]), columns) for row in rows]
+        sort = self.sort if self.table is Table.CONNECTIONS else None
+        titles, *lines = table_lines(self.table, shown, columns, sort, "v" if self.descending else "^")
         at = self._selected - self._first
         return [
-            Styled(lines[0], "7"),
-            *(Styled(line, "1;34" if number == at else "") for number, line in enumerate(lines[1:])),
+            Styled(titles, "7"),
+            *(Styled(line, "1;34" if number == at else "") for number, line in enumerate(lines)),
         ]
-
-    def _title(self, title: str, name: str | None) -> str:
-        if name != self.sort:
-            return title
-        return f"{title}{'v' if self.descending else '^'}"
 
     def _detail_lines(self, columns: int) -> list[Styled]:
         row = self._row()
@@ -351,7 +286,7 @@ class View:
             return []
         return [
             Styled(" " * columns),
-            *(Styled(cut(f"  {name}: {_plain(value)}", columns)) for name, value in row.items()),
+            *(Styled(cut(f"  {name}: {plain(value)}", columns)) for name, value in row.items()),
         ]
 
     def _foot(self, columns: int) -> Styled:
@@ -402,118 +337,3 @@ def _next_key(text: str) -> tuple[str, str]:
     while end < len(text) and not "@" <= text[end] <= "~":
         end += 1
     return text[: end + 1], text[end + 1 :]
-
-
-def summary_lines(summary: dict[str, Any], rates: dict[str, float] | None = None) -> list[str]:
-    """The lines that tell a summary."""
-    workers = summary["workers"]
-
-    def total(name: str) -> int:
-        return sum(worker[name] for worker in workers)
-
-    if rates is None:
-        traffic = f"received {size(total('messages_in'))} messages, {size(total('bytes_in'))}B"
-        traffic += f"; sent {size(total('messages_out'))} messages, {size(total('bytes_out'))}B"
-    else:
-        traffic = f"in {size(rates['messages_in'])} msg/s, {size(rates['bytes_in'])}B/s"
-        traffic += f"; out {size(rates['messages_out'])} msg/s, {size(rates['bytes_out'])}B/s"
-    counts = f"{total('closing')} closing, {total('lingering')} lingering, {total('slow')} slow"
-    missing = summary["missing_workers"]
-    silent = f", {missing} without an answer" if missing else ""
-    rooms, bus = summary["rooms"], summary["bus"]
-    connected = "connected" if bus["connected"] else "NOT CONNECTED"
-    lost = f", {bus['lost_publications']} lost publications" if bus["lost_publications"] else ""
-    causes = sorted(summary["endings"]["by_cause"].items(), key=lambda each: -each[1])
-    return [
-        f"{summary['connections']} connections ({counts}); {traffic}",
-        f"{len(workers)} workers{silent}; {rooms['count']} rooms; bus {bus['kind']} {connected}{lost}",
-        *(line for worker in workers if (line := _drain_line(worker))),
-        f"endings: {', '.join(f'{cause} {count}' for cause, count in causes) or 'none'}",
-    ]
-
-
-def _drain_line(worker: dict[str, Any]) -> str:
-    drain = worker["drain"]
-    if drain is None:
-        return ""
-    left = duration(drain["seconds_left"])
-    return (
-        f"worker {worker['worker']} drains: {drain['phase'].replace('_', ' ')}, {drain['open']} open, "
-        f"{drain['ended']} ended, {left} left"
-    )
-
-
-def report(summary: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
-    """The lines of ``endwell top --once``."""
-    widths = [wide or 40 for _, _, wide, _ in _CONNECTIONS]
-    right = [each for _, _, _, each in _CONNECTIONS]
-    titles = [title for title, _, _, _ in _CONNECTIONS]
-    table = [titles, *map(_connection, rows)]
-    return [*summary_lines(summary), "", *(fields(texts, widths, right).rstrip() for texts in table)]
-
-
-def _widths(layout: list[tuple[int, bool]], columns: int) -> list[int]:
-    """The widths of the columns that fit; the last one, whose width is 0, has the rest."""
-    widths: list[int] = []
-    left = columns
-    for wide, _ in layout:
-        if not wide:
-            widths.append(left)
-            break
-        if wide > left:
-            break
-        widths.append(wide)
-        left -= wide + 1
-        if left <= 0:
-            break
-    return widths
-
-
-def _connection(row: dict[str, Any]) -> list[str]:
-    return [
-        row["address"],
-        row["key"] or row["subject"] or "",
-        row["route"],
-        duration(row["age"]),
-        duration(row["idle"]),
-        duration(row["latency"]),
-        size(row["queued"]),
-        size(row["messages_in"]),
-        size(row["messages_out"]),
-        size(row["bytes_in"]),
-        size(row["bytes_out"]),
-        row["worker"],
-        row["user_agent"] or "",
-    ]
-
-
-def _ending(row: dict[str, Any]) -> list[str]:
-    clock = time.strftime("%H:%M:%S", time.localtime(row["at"]))
-    return [clock, row["address"], row["key"] or row["subject"] or "", row["route"], row["sentence"]]
-
-
-def _worker(row: dict[str, Any]) -> list[str]:
-    drain = row["drain"]
-    state = row["state"] if drain is None else f"draining: {drain['phase']}, {duration(drain['seconds_left'])} left"
-    return [
-        row["worker"],
-        row["host"],
-        str(row["pid"]),
-        duration(row["uptime"]),
-        str(row["open"]),
-        str(row["closing"]),
-        str(row["slow"]),
-        duration(row["stalled_seconds"]),
-        f"{size(row['memory'])}B",
-        state,
-    ]
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(each)}" for name, each in value.items() if each not in (None, "", 0))
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "-" if value is None else str(value)

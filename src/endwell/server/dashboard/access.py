@@ -112,10 +112,7 @@ class Access:
                 answer = self._authorize(request)
             if inspect.isawaitable(answer):
                 answer = await answer
-            if not isinstance(answer, bool):
-                # An object that is always true, such as a response, would let everybody in.
-                name = name_of(self._authorize)
-                raise TypeError(f"{name} must return True or False, not {type(answer).__name__}")
+            return self._checked(answer)
         except RequestRefused:
             raise
         except Exception as exc:
@@ -123,4 +120,10 @@ class Access:
                 self._logged.add(type(exc))
                 logger.error("authorize of the dashboard failed, so the client is refused", exc_info=exc)
             return False
+
+    def _checked(self, answer: object) -> bool:
+        if not isinstance(answer, bool):
+            # An object that is always true, such as a response, would let everybody in.
+            name = name_of(self._authorize) if self._authorize else ""
+            raise TypeError(f"{name} must return True or False, not {type(answer).__name__}")
         return answer

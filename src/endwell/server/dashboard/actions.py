@@ -66,7 +66,9 @@ class Actions:
         if ws is None or not ws.is_open:
             raise AskError("the connection has ended, or is closing")
         assert close.code is not None
-        logger.info("the dashboard closes the connection %s with %s, asked by %s", ask["connection"], close, who)
+        logger.info(
+            "the dashboard closes the connection %s with %s, asked by %s", ask["connection"], close, who
+        )
         begin_close(ws, Cause.APP_CLOSED, close.code, close.reason)
 
     async def _ask_supervisor(self, what: str, who: str) -> None:

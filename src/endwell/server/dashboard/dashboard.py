@@ -185,8 +185,8 @@ class Dashboard:
         if ask["ask"] == "close":
             worker, _ = parse_connection(ask)
         elif ask["ask"] == "drain":
-            worker = ask.get("worker")
-            if not isinstance(worker, str):
+            worker = ask.get("worker", "")
+            if not isinstance(worker, str) or not worker:
                 raise AskError("worker must be the name of a worker")
         if worker == self._knowledge.worker:
             return await self._actions.act(ask, who)

@@ -12,7 +12,7 @@ from ...aio.websocket import WebSocket
 from ...ending import Ending
 from .numbers import Numbers
 
-__all__ = ["EndingLog", "Ended", "text_of"]
+__all__ = ["Ended", "EndingLog", "text_of"]
 
 #: Number of endings that are kept.
 KEPT = 1000

@@ -84,11 +84,11 @@ class Feed:
             ask = _parse(message)
             number = _number(ask)
             if ask["ask"] == "summary":
-                answer = await self._start_summaries(ask)
-            else:
+                answer = self._start_summaries(ask)
+            elif ask["ask"] in ACTIONS and not await self._is_authorized():
                 # A session that has ended must not act.
-                if ask["ask"] in ACTIONS and not await self._is_authorized():
-                    raise AskError("you are no longer authorized")
+                answer = {"error": "you are no longer authorized"}
+            else:
                 answer = await self._answer(ask, self._who)
         except AskError as error:
             answer = {"error": str(error)}
@@ -96,7 +96,7 @@ class Feed:
 
     # -- summaries ------------------------------------------------------------------------
 
-    async def _start_summaries(self, ask: dict[str, Any]) -> dict[str, Any]:
+    def _start_summaries(self, ask: dict[str, Any]) -> dict[str, Any]:
         every = ask.get("every", 1)
         valid = isinstance(every, int | float) and not isinstance(every, bool)
         if not valid or not (every == 0 or SHORTEST <= every <= LONGEST):

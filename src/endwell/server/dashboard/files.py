@@ -19,17 +19,9 @@ FILES = {
 
 #: Nothing of other origins, and no script in the page itself: text of a peer that reaches the page as HTML cannot
 #: run, and cannot send anything elsewhere. No other page may frame it, which could trick the operator into a click.
-_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "connect-src 'self'",
-        "img-src 'self' data:",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 _FIELDS = {

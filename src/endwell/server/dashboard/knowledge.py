@@ -157,7 +157,9 @@ class Knowledge:
         for start in range(0, len(rooms), COUNTED):
             if start:
                 await asyncio.sleep(0)
-            sizes += [(registry.size_of(room), room.name[:MAX_TEXT]) for room in rooms[start : start + COUNTED]]
+            sizes += [
+                (registry.size_of(room), room.name[:MAX_TEXT]) for room in rooms[start : start + COUNTED]
+            ]
             sizes = sorted(sizes, reverse=True)[:LARGEST]
         self._rooms = len(rooms), [[name, members] for members, name in sizes]
 
@@ -279,7 +281,9 @@ class Knowledge:
                 await asyncio.sleep(0)
             row = each.as_dict(self.worker)
             ending = row["ending"]
-            if (cause is not None and ending["cause"] != cause) or (code is not None and ending["code"] != code):
+            if (cause is not None and ending["cause"] != cause) or (
+                code is not None and ending["code"] != code
+            ):
                 continue
             found = matches(search, row["key"], row["subject"], row["address"], row["route"], row["sentence"])
             if search and not found:

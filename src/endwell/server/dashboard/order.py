@@ -85,11 +85,10 @@ def check_limit(limit: object, largest: int) -> None:
 def _place(cursor: object, is_text: bool) -> Place:
     """The place that a cursor names. A client can write it itself: it only says where the list begins."""
     try:
-        value, worker, number = json.loads(cursor) if isinstance(cursor, str) else ()
+        value, worker, number = json.loads(str(cursor))
     except (ValueError, TypeError, RecursionError):
         raise AskError("after must be the cursor of an answer, or null") from None
-    kind = str if is_text else int | float
-    valid = isinstance(value, kind) and not isinstance(value, bool) and (is_text or isfinite(value))
+    valid = isinstance(value, str) if is_text else type(value) in (int, float) and isfinite(value)
     if not (valid and isinstance(worker, str) and type(number) is int):
         raise AskError("after must be the cursor of an answer with the same sort, or null")
     return value, worker, number

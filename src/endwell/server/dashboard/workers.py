@@ -149,9 +149,7 @@ class Workers:
         asked = self._known if ask.asked is None else ask.asked
         return ask.answers, max(0, asked - len(ask.answers))
 
-    async def _send(
-        self, bus: Bus, number: int, ask: _Ask, what: dict[str, Any], worker: str | None
-    ) -> None:
+    async def _send(self, bus: Bus, number: int, ask: _Ask, what: dict[str, Any], worker: str | None) -> None:
         text = json.dumps({"from": self._worker, "number": number, "to": worker, "what": what})
         try:
             if not self._hears_answers:

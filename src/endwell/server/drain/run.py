@@ -143,10 +143,7 @@ class DrainRun:
             "deadline": self.timetable.drain.deadline,
             "open": len(self._connections),
             "ended": sum(self._endings.values()),
-            "timetable": {
-                phase.name.lower(): round(self.timetable.begins(phase), 3)
-                for phase in Phase
-            },
+            "timetable": {phase.name.lower(): round(self.timetable.begins(phase), 3) for phase in Phase},
         }
 
     async def finished(self) -> DrainReport:

@@ -4,6 +4,7 @@ All workers accept from the same sockets, which the supervisor opens and keeps o
 queue, and no connection in it is lost when a worker exits. With SO_REUSEPORT, each worker would have its own
 queue, and the kernel would reset the connections in it.
 """
+# size: starting, replacing, restarting and stopping workers change the same state.
 
 from __future__ import annotations
 
