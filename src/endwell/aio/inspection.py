@@ -49,7 +49,7 @@ class Tally:
             self.messages_in += core.messages_in
             self.messages_out += core.messages_out
             self.bytes_in += core.bytes_in
-            self.bytes_out += core.bytes_out
+            self.bytes_out += core.count_bytes_out()
 
 
 def queued(ws: WebSocket) -> int:

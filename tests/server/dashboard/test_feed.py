@@ -10,6 +10,7 @@ import pytest
 
 import endwell
 from endwell import Close, Server
+from endwell.server.dashboard import knowledge
 from endwell.server.dashboard.order import SORTS
 from tests.pair import nothing_left_behind, until, within
 
@@ -166,6 +167,47 @@ async def test_a_list_is_sorted_searched_and_read_page_by_page(server):
         ):
             assert sorted(await keys(sort=sort, limit=3)) == names
         await end(*connections)
+
+
+async def test_no_page_hides_the_next_one_when_connections_have_ended_meanwhile(server, monkeypatch):
+    # The selection of a large list is used again for some seconds.
+    monkeypatch.setattr(knowledge, "WALK_INTERVAL", 1000)
+    monkeypatch.setattr(knowledge, "MAX_AGE", 1000)
+    names = ["ann", "ben", "cat", "dan"]
+    async with nothing_left_behind(), server.serving(), feed(server) as client:
+        connections = [await chatting(server, name) for name in names]
+        page = await client.ask("list", sort="key", limit=2)
+        assert [row["key"] for row in page["rows"]] == ["ann", "ben"]
+        await end(*connections[:2])
+        await until(lambda: len(server.connections) == 3)
+        page = await client.ask("list", sort="key", limit=2)
+        assert page["rows"] == []
+        page = await client.ask("list", sort="key", limit=2, after=page["after"])
+        assert [row["key"] for row in page["rows"]] == ["cat", "dan"]
+        await end(*connections[2:])
+
+
+async def test_a_walk_over_many_connections_takes_many_turns(server, monkeypatch):
+    for name in ("TALLIED", "SEARCHED"):
+        monkeypatch.setattr(knowledge, name, 2)
+    process = server._dashboard._knowledge
+
+    async def turns(walk):
+        """The number of turns of the loop that a walk lets pass."""
+        task, count = asyncio.create_task(walk), 0
+        while not task.done():
+            await asyncio.sleep(0)
+            count += 1
+        await task
+        return count
+
+    async with nothing_left_behind(), server.serving():
+        connections = [await chatting(server, f"user-{number}") for number in range(10)]
+        assert await turns(process.summary()) >= 5
+        assert await turns(process.list({"search": "x"})) >= 5
+        await end(*connections)
+        await until(lambda: len(server._dashboard.endings.recent) == 10)
+        assert await turns(process.list_endings({})) >= 5
 
 
 async def test_a_connection_whose_queue_is_full_is_slow(server):

@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ...aio.bind import format_peer
 from ...aio.inspection import Tally, is_compressed, is_slow, latency_of, queued
@@ -29,6 +29,10 @@ __all__ = ["Knowledge", "Process"]
 TALLIED = 1000
 #: Number of connections that are searched in one turn. It takes 1 ms.
 SEARCHED = 200
+#: Seconds for each connection for which the selection of a list is used again, so that lists of 10,000 connections take
+#: 0.3 % of a core, and the maximum. Its rows have the values of the moment.
+WALK_INTERVAL = 1 / 2000
+MAX_AGE = 5.0
 #: Number of rooms that are counted in one turn.
 COUNTED = 500
 #: Seconds for which a count of the rooms is used again.
@@ -41,6 +45,15 @@ MAX_ROOMS = 20
 MAX_PATH = 300
 #: Maximum number of routes in a summary.
 MAX_ROUTES = 200
+
+
+class _Selection(NamedTuple):
+    """Which connections a list has."""
+
+    #: Until when it is used again.
+    until: float
+    total: int
+    places: list[Place]
 
 
 class Process(Protocol):
@@ -85,6 +98,7 @@ class Knowledge:
         self._host = socket.gethostname()
         self._rooms: tuple[int, list[list[Any]]] = 0, []
         self._rooms_due = 0.0
+        self._selections: dict[tuple[Order, str, bool], _Selection] = {}
 
     def begin(self) -> None:
         """The server starts to listen."""
@@ -171,13 +185,29 @@ class Knowledge:
         Raises:
             AskError: The ask is not valid.
         """
-        order, search = Order.of(ask), search_of(ask)
-        slow = ask.get("slow", False)
+        order, search, slow = Order.of(ask), search_of(ask), ask.get("slow", False)
         if not isinstance(slow, bool):
             raise AskError("slow must be true or false")
+        selection = await self._select(order, search, slow=slow)
+        now = monotonic()
+        found = [(place, self.numbers.find(place[2])) for place in selection.places]
+        rows = [(place, self._row(ws, now)) for place, ws in found if ws is not None]
+        # Connections may have ended since, so the number of rows does not tell whether there are more.
+        last = selection.places[-1] if len(selection.places) == order.limit else None
+        return {"total": selection.total, "rows": rows, "last": last}
+
+    async def _select(self, order: Order, search: str, *, slow: bool) -> _Selection:
+        """The first connections in the order. A walk over many is used again for some seconds."""
+        key, now = (order, search, slow), monotonic()
+        self._selections = {each: kept for each, kept in self._selections.items() if kept.until > now}
+        if (kept := self._selections.get(key)) is not None:
+            return kept
         value_of = self._values()[order.sort]
         connections = list(self._process.connections)
-        total, chosen = 0, []
+        total = 0
+        chosen: list[Place] = []
+        #: What is worse than this value is not among the first ones.
+        bound: Any = None
         for start in range(0, len(connections), SEARCHED):
             if start:
                 await asyncio.sleep(0)
@@ -187,13 +217,18 @@ class Knowledge:
                 if (slow and not is_slow(ws)) or (search and not self._matches(ws, search)):
                     continue
                 total += 1
-                place: Place = value_of(ws), self.worker, self.numbers.of(ws)
+                value = value_of(ws)
+                if bound is not None and (value < bound if order.descending else value > bound):
+                    continue
+                place = value, self.worker, self.numbers.of(ws)
                 if order.is_after(place):
-                    chosen.append((place, ws))
+                    chosen.append(place)
             chosen = first(order, chosen)
-        now = monotonic()
-        rows = [(place, self._row(ws, now)) for place, ws in chosen if ws.ending is None]
-        return {"total": total, "rows": rows}
+            if len(chosen) == order.limit:
+                bound = chosen[-1][0]
+        until = now + min(len(connections) * WALK_INTERVAL, MAX_AGE)
+        selection = self._selections[key] = _Selection(until, total, chosen)
+        return selection
 
     def connection(self, ask: dict[str, Any]) -> dict[str, Any]:
         """The row of one connection; none if it has ended."""

@@ -36,15 +36,23 @@ def merge_summaries(answers: list[dict[str, Any]], missing: int) -> dict[str, An
 def merge_rows(ask: dict[str, Any], answers: list[dict[str, Any]], missing: int) -> dict[str, Any]:
     """One list of connections."""
     order, parts = Order.of(ask), _valid(answers)
-    rows: list[tuple[Place, Any]] = [
-        ((value, worker, number), row) for part in parts for (value, worker, number), row in part["rows"]
+    rows: dict[Place, Any] = {
+        (value, worker, number): row for part in parts for (value, worker, number), row in part["rows"]
+    }
+    # A process may have more connections after the last one that it has considered.
+    ends = [
+        (value, worker, number) for part in parts if part["last"] for value, worker, number in [part["last"]]
     ]
+    end = first(order._replace(limit=1), ends)
+    if end:
+        known = order._replace(after=end[0])
+        rows = {place: row for place, row in rows.items() if not known.is_after(place)}
     chosen = first(order, rows)
-    is_last = len(chosen) < order.limit
+    after = chosen[-1:] if len(chosen) < len(rows) else end
     return {
         "total": sum(part["total"] for part in parts),
-        "rows": [row for _, row in chosen],
-        "after": None if is_last else order.cursor(chosen[-1][0]),
+        "rows": [rows[place] for place in chosen],
+        "after": order.cursor(after[0]) if after else None,
         "missing_workers": missing + len(answers) - len(parts),
     }
 

@@ -70,10 +70,10 @@ class Order(NamedTuple):
         return json.dumps(place)
 
 
-def first(order: Order, rows: Iterable[tuple[Place, Any]]) -> list[tuple[Place, Any]]:
-    """The first rows in the order, at most as many as the limit says."""
+def first(order: Order, places: Iterable[Place]) -> list[Place]:
+    """The first places in the order, at most as many as the limit says."""
     choose = nlargest if order.descending else nsmallest
-    return choose(order.limit, rows, key=lambda row: row[0])
+    return choose(order.limit, places)
 
 
 def check_limit(limit: object, largest: int) -> None:
