@@ -10,6 +10,7 @@ import pytest
 
 import endwell
 from endwell import Close, Server
+from endwell.server.dashboard import feed as feed_module
 from endwell.server.dashboard import knowledge
 from endwell.server.dashboard.order import SORTS
 from tests.pair import nothing_left_behind, until, within
@@ -95,6 +96,19 @@ async def test_summaries_come_each_period_until_they_are_stopped(server):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.8):
                 await client.ws.recv()
+
+
+async def test_summaries_of_many_connections_come_less_often(server, monkeypatch):
+    monkeypatch.setattr(feed_module, "PER_CONNECTION", 1000)
+    async with nothing_left_behind(), server.serving(), feed(server) as client:
+        await client.summary()
+        ws = await chatting(server, "ann")
+        while not (await client.receive())["summary"]["connections"]:
+            pass
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.8):
+                await client.ws.recv()
+        await end(ws)
 
 
 async def test_a_row_describes_a_connection(server):

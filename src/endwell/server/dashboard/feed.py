@@ -29,6 +29,9 @@ MAX_ASK = 8192
 AUTHORIZATION_INTERVAL = 30.0
 #: Seconds between two summaries.
 SHORTEST, LONGEST = 0.5, 3600.0
+#: Minimum seconds between two summaries for each connection of a process, so that they take less than 1 % of a core,
+#: however many there are.
+PER_CONNECTION = 1 / 7000
 
 #: Answers an ask of a client.
 Answer = Callable[[dict[str, Any], str], Awaitable[dict[str, Any]]]
@@ -118,8 +121,10 @@ class Feed:
         try:
             while True:
                 # If the client does not read, send() waits, and no summary is made meanwhile.
-                await self._ws.send(await dump(await self._answer({"ask": "summary"}, self._who)))
-                due = max(due + every, loop.time())
+                answer = await self._answer({"ask": "summary"}, self._who)
+                await self._ws.send(await dump(answer))
+                most = max(worker["connections"] for worker in answer["summary"]["workers"])
+                due = max(due + max(every, most * PER_CONNECTION), loop.time())
                 await asyncio.sleep(due - loop.time())
         except ConnectionClosed:
             pass
