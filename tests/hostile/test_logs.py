@@ -78,7 +78,14 @@ BY_NOBODY = {
     "ASGI application failed: %s",
     "%s for %s failed",  # the accept function of a pattern, and an address
     "the token of an open connection was not renewed: %s",  # an exception of the application's function
-    "%s has answered its maximum of requests: a new worker starts",
+    "%s %s: a new worker starts",
+    "the dashboard closes the connection %s with %s, asked by %s",  # a number, a Close, and an address
+    "the dashboard asks the supervisor to %s, asked by %s",
+    "authorize of the dashboard failed, so the client is refused",
+    "the feed of the dashboard for %s failed",  # an address
+    "a message between dashboards is not valid",  # from another process of the application
+    "answering the dashboard of another process failed",
+    "a dashboard gets no answer of this process: %s",  # what the bus says
     "%s %s; its successor starts already",
     "%s %s while it was stopping",
     "%s%s; a new worker starts %s",

@@ -124,9 +124,9 @@ def plot_line(summary: dict[str, Any], *, ascii_only: bool) -> str:
     """The number of endings in each of the last 60 minutes."""
     now = int(summary["at"] // 60)
     counts = dict.fromkeys(range(now - 59, now + 1), 0)
-    for at, row in summary["endings"]["minutes"]:
+    for at, causes, *_ in summary["endings"]["minutes"]:
         if at in counts:
-            counts[at] += sum(row.values())
+            counts[at] += sum(causes.values())
     plot = bars([*counts.values()], ascii_only=ascii_only)
     return f"endings in each of the last 60 minutes, at most {max(counts.values())}: {plot}"
 
