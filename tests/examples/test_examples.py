@@ -115,6 +115,27 @@ async def test_presence_is_reported_without_reloads():
     assert (status, out) == (0, "")
 
 
+async def test_an_operator_with_the_token_sees_the_chat_in_the_dashboard(monkeypatch):
+    monkeypatch.setenv("OPERATOR_TOKEN", "secret")
+    with python(str(ROOT / "examples" / "operate.py"), "0") as process:
+        async with asyncio.timeout(PATIENCE):
+            base = f"ws://127.0.0.1:{listening(process)}"
+            ada = await endwell.connect(f"{base}/chat/lobby?user=ada")
+            await ada.send("hello")
+            assert await ada.recv() == "hello"
+            feed = {"subprotocols": ["endwell.feed.1"]}
+            with pytest.raises(endwell.HandshakeRejected, match="403"):
+                await endwell.connect(f"{base}/_endwell/feed", **feed)
+            bearer = {"Authorization": "Bearer secret"}
+            async with endwell.connect(f"{base}/_endwell/feed", additional_headers=bearer, **feed) as ws:
+                await ws.send('{"ask": "list", "id": 1}')
+                [row] = json.loads(await ws.recv())["rows"]
+            assert (row["key"], row["rooms"]) == ("ada", ["lobby"])
+            process.send_signal(signal.SIGTERM)
+            status, out, _ = await asyncio.to_thread(finish, process)
+    assert (status, out) == (0, "")
+
+
 def told(line: str) -> bool:
     """Whether the line reports an ending instead of counting."""
     return not line.strip().isdigit()
