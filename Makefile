@@ -91,7 +91,8 @@ test-network: .venv/built
 	$(BIN)/python -m pytest tests/network
 
 # Needs redis-server, redis-sentinel and nats-server.
-BUSES := ENDWELL_REDIS=1 ENDWELL_CLUSTER=1 ENDWELL_NATS=1 $(BIN)/python -m pytest tests/redis tests/nats tests/rooms
+BUSES := ENDWELL_REDIS=1 ENDWELL_CLUSTER=1 ENDWELL_NATS=1 $(BIN)/python -m pytest tests/redis tests/nats tests/rooms \
+	tests/server/dashboard/test_workers.py
 test-buses: .venv/built
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target buses-asyncio buses-uvloop
 

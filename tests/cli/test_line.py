@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endwell.cli.line import HISTORY, Line, _width
+from endwell.cli.line import HISTORY, Line, width
 
 LEFT, RIGHT, UP, DOWN = b"\x1b[D", b"\x1b[C", b"\x1b[A", b"\x1b[B"
 
@@ -104,7 +104,7 @@ def test_the_drawn_line_fits_on_one_row(text, steps, columns):
     list(line.feed(text.encode() + LEFT * steps))
     format_address = line.draw(columns).removeprefix("\r\x1b[K").partition("\x1b")[0]
     # Not even in the last column: on some terminals the cursor after it would be on the next row.
-    assert sum(map(_width, format_address)) < columns
+    assert sum(map(width, format_address)) < columns
     assert all(char.isprintable() for char in format_address)
 
 

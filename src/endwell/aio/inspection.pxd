@@ -23,6 +23,7 @@ cdef class Tally:
     cpdef add(self, list connections, Py_ssize_t start, Py_ssize_t stop)
 
 
+cpdef key_of(WebSocket ws)
 cpdef Py_ssize_t queued(WebSocket ws) except -1
 cpdef double latency_of(WebSocket ws) except -2
 cpdef bint is_slow(WebSocket ws) except -1

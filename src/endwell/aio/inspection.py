@@ -6,7 +6,7 @@ from typing import Any
 
 from .websocket import WebSocket
 
-__all__ = ["Tally", "is_compressed", "is_slow", "latency_of", "queued"]
+__all__ = ["Tally", "is_compressed", "is_slow", "key_of", "latency_of", "queued"]
 
 #: Seconds of a round trip from which on a peer counts as slow.
 SLOW_LATENCY = 1.0
@@ -55,6 +55,11 @@ class Tally:
 def queued(ws: WebSocket) -> int:
     """The number of bytes that wait to be sent."""
     return ws._core.outbox.size
+
+
+def key_of(ws: WebSocket) -> Any:
+    """The key with which the connection has joined the sessions; None if it has not."""
+    return ws._key
 
 
 def latency_of(ws: WebSocket) -> float:

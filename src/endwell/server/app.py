@@ -525,12 +525,9 @@ class Server:
             raise ValueError(f"this server has a dashboard already, at {self._dashboard.path!r}")
         if self._serves:
             raise ValueError("dashboard() while the server serves: it would not know the open connections")
-        keys: dict[WebSocket, Hashable] = {}
-        self.sessions._keys = keys
         dashboard = Dashboard(
             check_prefix(path, "path"),
             self,
-            keys=keys,
             registry=lambda: registry_of(self.rooms),
             control=lambda: self._control,
             authorize=authorize,

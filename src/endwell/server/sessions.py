@@ -101,8 +101,6 @@ class Sessions(Mapping[Hashable, Any]):
         #: What connects the sessions with those of other processes; None without a bus.
         self._claims: Claims | None = None
         self._registry: Registry | None = None
-        #: The key of each connection, for the dashboard; None without one.
-        self._keys: dict[WebSocket, Hashable] | None = None
 
     # -- reading ------------------------------------------------------------------
 
@@ -242,8 +240,6 @@ class Sessions(Mapping[Hashable, Any]):
         with self._lock:
             self._current[key] = ws
             period = self._grace_periods.pop(key, None)
-            if self._keys is not None:
-                self._keys[asyncio_ws] = key
             if self._claims is not None:
                 self._claims.join(key, ws, asyncio_ws, executor)
         asyncio_ws._key = key
@@ -262,8 +258,6 @@ class Sessions(Mapping[Hashable, Any]):
         executor: SerialExecutor | None,
         ending: Ending,
     ) -> None:
-        if self._keys is not None:
-            self._keys.pop(_asyncio_ws(ws), None)
         if self._current.get(key) is not ws:
             return
         # The code tells the client, too, whether to reconnect.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -43,7 +43,6 @@ class Dashboard:
     Args:
         path: The path of the page, without a slash at the end.
         process: The server.
-        keys: The key of each connection that has joined the sessions.
         registry: That of the rooms.
         control: The control of this process.
         authorize: See :meth:`Server.dashboard`.
@@ -57,7 +56,6 @@ class Dashboard:
         path: str,
         process: Process,
         *,
-        keys: Mapping[WebSocket, Hashable],
         registry: Callable[[], Registry],
         control: Callable[[], ProcessControl | None],
         authorize: Authorize | None,
@@ -69,7 +67,7 @@ class Dashboard:
         self._in_thread = in_thread
         self._options = options
         self._access = Access(authorize, in_thread, options)
-        self._knowledge = Knowledge(process, f"{path}/feed", keys, registry)
+        self._knowledge = Knowledge(process, f"{path}/feed", registry)
         #: An observer of all connections.
         self.endings = self._knowledge.endings
         self._actions = Actions(actions, self._knowledge, control)

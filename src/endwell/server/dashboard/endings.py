@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 from ...aio.bind import format_peer
+from ...aio.inspection import key_of
 from ...aio.websocket import WebSocket
 from ...ending import Ending
 from .numbers import Numbers
@@ -55,9 +56,8 @@ class Ended(NamedTuple):
 class EndingLog:
     """The endings of one process. An observer of its connections."""
 
-    def __init__(self, skipped: str, keys: Mapping[WebSocket, Hashable], numbers: Numbers) -> None:
+    def __init__(self, skipped: str, numbers: Numbers) -> None:
         self._skipped = skipped
-        self._keys = keys
         self._numbers = numbers
         self.recent: deque[Ended] = deque(maxlen=KEPT)
         #: The endings of each minute and hour by cause; the newest last.
@@ -75,12 +75,11 @@ class EndingLog:
         if request.route == self._skipped:
             return
         now = time.time()
-        key = self._keys.get(ws)
         # An exception keeps the frames of its traceback.
         kept = ending if ending.exception is None else ending.as_dict()
         address = format_peer(request.remote_address)
         route = request.route or ""
-        self.recent.append(Ended(now, number, text_of(key), ws.subject, address, route, kept))
+        self.recent.append(Ended(now, number, text_of(key_of(ws)), ws.subject, address, route, kept))
         cause = ending.cause.value
         _count(self.minutes, int(now // 60), MINUTES, cause)
         _count(self.hours, int(now // 3600), HOURS, cause)

@@ -7,11 +7,11 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from ...aio.bind import format_peer
-from ...aio.inspection import Tally, is_compressed, is_slow, latency_of, queued
+from ...aio.inspection import Tally, is_compressed, is_slow, key_of, latency_of, queued
 from ...aio.listen import Listener
 from ...aio.reactor import reactor_of
 from ...aio.syscalls import monotonic
@@ -74,7 +74,6 @@ class Knowledge:
     Args:
         process: The server.
         skipped: The pattern of the route of the feeds, which are no connections of the application.
-        keys: The key of each connection that has joined the sessions.
         registry: That of the rooms.
     """
 
@@ -82,16 +81,14 @@ class Knowledge:
         self,
         process: Process,
         skipped: str,
-        keys: Mapping[WebSocket, Hashable],
         registry: Callable[[], Registry],
     ) -> None:
         self.worker = secrets.token_hex(4)
         self._process = process
         self._skipped = skipped
-        self._keys = keys
         self._registry = registry
         self.numbers = Numbers()
-        self.endings = EndingLog(skipped, keys, self.numbers)
+        self.endings = EndingLog(skipped, self.numbers)
         self._began = monotonic()
         # Connections are sorted by their age on the wall clock, which the processes of several machines have.
         self._offset = time.time() - self._began
@@ -241,7 +238,7 @@ class Knowledge:
         return self.numbers.find(number) if worker == self.worker else None
 
     def _values(self) -> dict[str, Callable[[WebSocket], Any]]:
-        offset, keys = self._offset, self._keys
+        offset = self._offset
         return {
             # From the youngest to the oldest.
             "age": lambda ws: -(opened_at(ws) + offset),
@@ -252,7 +249,7 @@ class Knowledge:
             "messages_out": lambda ws: ws.messages_out,
             "bytes_in": lambda ws: ws.bytes_in,
             "bytes_out": lambda ws: ws.bytes_out,
-            "key": lambda ws: text_of(keys.get(ws)) or "",
+            "key": lambda ws: text_of(key_of(ws)) or "",
             "route": lambda ws: ws.request.route or "",
             "address": lambda ws: format_peer(ws.remote_address),
         }
@@ -261,7 +258,7 @@ class Knowledge:
         request = ws.request
         return matches(
             search,
-            text_of(self._keys.get(ws)),
+            text_of(key_of(ws)),
             ws.subject,
             format_peer(ws.remote_address),
             request.route,
@@ -275,7 +272,7 @@ class Knowledge:
         return {
             "connection": f"{self.worker}:{self.numbers.of(ws)}",
             "worker": self.worker,
-            "key": text_of(self._keys.get(ws)),
+            "key": text_of(key_of(ws)),
             "subject": _short(ws.subject),
             "address": format_peer(ws.remote_address),
             "route": request.route or "",
