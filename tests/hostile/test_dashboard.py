@@ -263,6 +263,21 @@ async def test_a_session_that_has_ended_does_not_watch_on(monkeypatch):
         assert client.ws.ending.received == endwell.Close(3000, "the authorization has ended")
 
 
+async def test_an_authorization_that_is_not_known_in_time_is_none(monkeypatch):
+    monkeypatch.setattr(feeds, "AUTHORIZATION_TIME", 0.05)
+    asks = []
+
+    async def decide(request):
+        asks.append(request)
+        if len(asks) > 1:
+            await asyncio.Event().wait()
+        return True
+
+    server = dashboard(decide)
+    async with nothing_left_behind(), server.serving(), feed(server) as client:
+        assert await client.ask("restart") == {"error": "you are no longer authorized"}
+
+
 async def test_a_read_only_dashboard_does_not_act(kind):
     server = dashboard(given(kind, lambda request: True), actions=False)
     async with nothing_left_behind(), server.serving(), feed(server) as client:

@@ -498,7 +498,8 @@ class Server:
                 file of the page, for each feed of the page, before each action, and every 30 s while a feed is
                 open. If it raises :exc:`RequestRefused`, the client gets its status, such as 401; after another
                 exception, and False, it gets 403. Default: None, only programs on this machine: the address and
-                the Host of the request must be loopback ones, and no proxy may have added a field.
+                the Host of the request must be loopback ones, and no proxy may have added a field. The hooks of
+                :meth:`process_request` run before.
             actions: Whether the page can close connections, drain workers and restart them. Default: True.
 
         Raises:

@@ -171,6 +171,34 @@ async def test_once_prints_one_summary_and_the_first_rows():
         await within(ann.close())
 
 
+async def test_a_server_that_speaks_something_else_ends_it_with_the_terminal_as_before():
+    server = Server(subprotocols=["endwell.feed.1"])
+
+    @server.websocket("/_endwell/feed")
+    async def other(ws):
+        async for _ in ws:
+            await ws.send('{"summary": {"at": "\x1b[2J"}}')
+
+    async with server.serving():
+        async with top(f"127.0.0.1:{server.port}") as screen:
+            assert await screen.ended() == 1
+            assert termios.tcgetattr(screen.inner) == screen.modes
+        status, out, err = await once(f"127.0.0.1:{server.port}")
+    assert (status, out) == (1, "")
+    assert err == "endwell top: the server sends what this version of endwell does not understand\n"
+
+
+async def test_a_process_with_tls_is_found_and_its_certificate_checked(use):
+    server = application()
+    async with server.serving(ssl=use("wss").server):
+        status, out, err = await once(str(os.getpid()))
+        assert (status, out) == (1, "")
+        assert "-k accepts any certificate" in err
+        status, out, err = await once("--json", "-k", str(os.getpid()))
+        assert (status, err) == (0, "")
+        assert json.loads(out)["summary"]["connections"] == 0
+
+
 async def test_a_process_is_found_by_its_id(tmp_path):
     server = application()
     async with server.serving():

@@ -293,6 +293,33 @@ async def test_close_ends_a_connection_with_code_and_reason(server):
         assert answer == {"error": "the connection has ended, or is closing"}
 
 
+async def test_a_connection_with_a_handler_of_either_kind_is_shown_and_closed(face, transport):
+    server = Server()
+    server.dashboard()
+
+    async def script(ws):
+        server.sessions.join("ann", face.for_handler(ws))
+        await ws.send("in")
+        while await ws.read() is not None:
+            pass
+
+    server.websocket("/")(face.handler(script))
+    served = server.serving(ssl=transport.server)
+    async with nothing_left_behind(), served, feed(server, ssl=transport.client) as client:
+        secure = transport.server is not None
+        ws = await within(endwell.connect(url(server, "/", secure=secure), ssl=transport.client))
+        assert await within(ws.recv()) == "in"
+        [row] = await client.rows(sort="latency")
+        assert (row["key"], row["messages_out"]) == ("ann", 1)
+        answer = await client.ask("close", connection=row["connection"], code=4001, reason="bye")
+        assert answer == {"done": True}
+        assert await within(ws.read()) is None
+        assert ws.ending.received == Close(4001, "bye")
+        while not (rows := (await client.ask("endings"))["rows"]):
+            pass
+        assert (rows[0]["key"], rows[0]["ending"]["cause"]) == ("ann", "app_closed")
+
+
 async def test_drain_and_restart_need_a_supervisor(server):
     async with nothing_left_behind(), server.serving(), feed(server) as client:
         worker = (await client.summary())["workers"][0]["worker"]

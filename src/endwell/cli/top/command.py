@@ -159,7 +159,7 @@ async def _watch(args: argparse.Namespace, targets: list[tuple[str, ConnectKeywo
 
 
 async def _reachable(targets: list[tuple[str, ConnectKeywords]]) -> tuple[str, ConnectKeywords]:
-    """The first target with a feed. Raises what the first attempt has raised that got an answer, or the first one."""
+    """The first target with a feed. Raises the failure of the attempt that came furthest."""
     if len(targets) == 1:
         return targets[0]
     failures: list[HandshakeError] = []
@@ -169,7 +169,14 @@ async def _reachable(targets: list[tuple[str, ConnectKeywords]]) -> tuple[str, C
                 return url, keywords
         except HandshakeError as error:
             failures.append(error)
-    raise next((each for each in failures if isinstance(each, HandshakeRejected)), failures[0])
+    raise max(failures, key=_progress)
+
+
+def _progress(failure: HandshakeError) -> int:
+    """How far an attempt has come: to an answer of a server, to its certificate, or less far."""
+    if isinstance(failure, HandshakeRejected):
+        return 2
+    return int(bool(certificate_hint(failure.ending.exception)))
 
 
 def _tell_failure(error: HandshakeError | ConnectionClosed) -> None:

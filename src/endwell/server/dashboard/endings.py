@@ -79,7 +79,7 @@ class EndingLog:
         kept = ending if ending.exception is None else ending.as_dict()
         address = format_peer(request.remote_address)
         route = request.route or ""
-        self.recent.append(Ended(now, number, text_of(key_of(ws)), ws.subject, address, route, kept))
+        self.recent.append(Ended(now, number, text_of(key_of(ws)), text_of(ws.subject), address, route, kept))
         cause = ending.cause.value
         _count(self.minutes, int(now // 60), MINUTES, cause)
         _count(self.hours, int(now // 3600), HOURS, cause)

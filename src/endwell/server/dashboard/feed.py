@@ -27,6 +27,8 @@ SUBPROTOCOL = "endwell.feed.1"
 MAX_ASK = 8192
 #: Seconds until a client that only watches must be authorized again.
 AUTHORIZATION_INTERVAL = 30.0
+#: Maximum seconds for that. A client whose authorization is not known is not authorized.
+AUTHORIZATION_TIME = 10.0
 #: Seconds between two summaries.
 SHORTEST, LONGEST = 0.5, 3600.0
 #: Minimum seconds between two summaries for each connection of a process, so that they take less than 1 % of a core,
@@ -77,8 +79,9 @@ class Feed:
 
     async def _is_authorized(self) -> bool:
         try:
-            return await self._access.allows(self._ws.request)
-        except RequestRefused:
+            async with asyncio.timeout(AUTHORIZATION_TIME):
+                return await self._access.allows(self._ws.request)
+        except (RequestRefused, TimeoutError):
             return False
 
     async def _respond(self, message: str | bytes) -> str:
