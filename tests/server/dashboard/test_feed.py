@@ -10,8 +10,8 @@ import pytest
 
 import endwell
 from endwell import Close, Server
+from endwell.server.dashboard import dashboard, knowledge
 from endwell.server.dashboard import feed as feed_module
-from endwell.server.dashboard import knowledge
 from endwell.server.dashboard.order import SORTS
 from tests.pair import nothing_left_behind, until, within
 
@@ -96,6 +96,26 @@ async def test_summaries_come_each_period_until_they_are_stopped(server):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.8):
                 await client.ws.recv()
+
+
+async def test_several_clients_share_their_summaries(server, monkeypatch):
+    process, made = server._dashboard._knowledge, []
+    summary = process.summary
+
+    async def counted():
+        made.append(1)
+        return await summary()
+
+    monkeypatch.setattr(process, "summary", counted)
+    for name in ("SUMMARY_AGE", "MAX_SUMMARY_AGE"):
+        monkeypatch.setattr(dashboard, name, 1000)
+    async with nothing_left_behind(), server.serving(), feed(server) as one, feed(server) as two:
+        for _ in range(2):
+            await asyncio.gather(*(client.summary(every=60) for client in (one, two)))
+        assert len(made) == 1
+        monkeypatch.setattr(dashboard, "SUMMARY_AGE", 0)
+        await one.summary(every=60)
+        assert len(made) == 2
 
 
 async def test_summaries_of_many_connections_come_less_often(server, monkeypatch):

@@ -31,8 +31,10 @@ from .workers import Workers
 
 __all__ = ["Dashboard"]
 
-#: Seconds for which a summary is used again, so that ten clients cost as much as one.
-SUMMARY_AGE = 0.4
+#: Share of the period of a client for which a summary is used again, so that ten clients cost as much as one; and the
+#: maximum seconds.
+SUMMARY_AGE = 0.9
+MAX_SUMMARY_AGE = 2.0
 #: Above 50 asks in a second, endwell stops reading from the client.
 ASKS = Limit(messages=50, burst=100)
 
@@ -78,9 +80,13 @@ class Dashboard:
     async def connected(self, rooms: Rooms) -> AsyncIterator[None]:
         """Answer, and connect with the dashboards of other processes, while the block runs."""
         self._knowledge.begin()
-        self._summary = None
         async with self._workers.connected(rooms):
-            yield
+            try:
+                yield
+            finally:
+                if self._summary is not None:
+                    self._summary[1].cancel()
+                    self._summary = None
 
     # -- routes -------------------------------------------------------------------------
 
@@ -139,7 +145,7 @@ class Dashboard:
         """
         match ask["ask"]:
             case "summary":
-                return await self._shared_summary()
+                return await self._shared_summary(ask["every"])
             case "list":
                 own = await self._knowledge.list(ask)
                 others, missing = await self._workers.ask(ask)
@@ -155,9 +161,10 @@ class Dashboard:
                 return await self._act(ask, who)
         raise AskError("there is no such ask")
 
-    async def _shared_summary(self) -> dict[str, Any]:
+    async def _shared_summary(self, every: float) -> dict[str, Any]:
         now = monotonic()
-        if self._summary is None or now - self._summary[0] > SUMMARY_AGE:
+        oldest = now - min(every * SUMMARY_AGE, MAX_SUMMARY_AGE)
+        if self._summary is None or self._summary[0] < oldest:
             self._summary = now, asyncio.create_task(self._merged_summary())
         # The task is shared: the end of one client must not cancel it.
         return await asyncio.shield(self._summary[1])

@@ -120,14 +120,15 @@ class Feed:
 
     async def _send_summaries(self, every: float) -> None:
         loop = asyncio.get_running_loop()
-        due = loop.time()
+        due, period = loop.time(), every
         try:
             while True:
                 # If the client does not read, send() waits, and no summary is made meanwhile.
-                answer = await self._answer({"ask": "summary"}, self._who)
+                answer = await self._answer({"ask": "summary", "every": period}, self._who)
                 await self._ws.send(await dump(answer))
                 most = max(worker["connections"] for worker in answer["summary"]["workers"])
-                due = max(due + max(every, most * PER_CONNECTION), loop.time())
+                period = max(every, most * PER_CONNECTION)
+                due = max(due + period, loop.time())
                 await asyncio.sleep(due - loop.time())
         except ConnectionClosed:
             pass
