@@ -231,11 +231,17 @@ def test_the_selected_row_stays_on_the_screen(view):
 
 def test_the_details_of_a_row(view):
     view.type("\r")
-    text = "\n".join(screen(view, height=60))
+    text = "\n".join(screen(view))
     assert "  path: /chat/x" in text
     assert "  compressed: yes" in text
+    assert "  rooms:" in text, "the last field"
     view.type("\x1b")
-    assert "  path: /chat/x" not in "\n".join(screen(view, height=60))
+    assert "  path: /chat/x" not in "\n".join(screen(view))
+    view.listed(Table.ENDINGS, {"rows": [ending()]})
+    view.type("\t\r")
+    text = "\n".join(screen(view))
+    assert "  sentence: peer closed with 1000 NORMAL_CLOSURE" in text
+    assert "  cause: peer_closed" in text
 
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\n\x9b\u202e"

@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 
 from .layout import bars, cut, duration, fields, size
 
-__all__ = ["SORTS", "Table", "plain", "plot_line", "report", "summary_lines", "table_lines"]
+__all__ = ["SORTS", "Table", "detail_lines", "plot_line", "report", "summary_lines", "table_lines"]
+
+#: Columns of the terminal for a field of the details.
+DETAIL_WIDTH = 50
 
 #: A row of the feed.
 Row = dict[str, Any]
@@ -180,10 +183,23 @@ def report(summary: dict[str, Any], rows: list[Row], endings: list[Row]) -> list
     ]
 
 
-def plain(value: object) -> str:
+def detail_lines(row: Row, columns: int) -> list[str]:
+    """All fields of a row, in as many columns as fit."""
+    fields_of = {**row, **row["ending"]} if isinstance(row.get("ending"), dict) else row
+    texts = [f"  {name}: {_plain(value)}" for name, value in fields_of.items() if name != "ending"]
+    beside = max(1, columns // DETAIL_WIDTH)
+    height = -(-len(texts) // beside)
+    wide = columns // beside
+    lines = ["".join(cut(text, wide) for text in texts[number::height]) for number in range(height)]
+    return [cut(line, columns) for line in lines]
+
+
+def _plain(value: object) -> str:
     """A value of a row as text."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {plain(each)}" for name, each in value.items() if each not in (None, "", 0))
+        return ", ".join(
+            f"{name} {_plain(each)}" for name, each in value.items() if each not in (None, "", 0)
+        )
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if isinstance(value, bool):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..line import Line
 from .layout import cut
-from .tables import SORTS, Table, plain, plot_line, summary_lines, table_lines
+from .tables import SORTS, Table, detail_lines, plot_line, summary_lines, table_lines
 
 __all__ = ["Styled", "View"]
 
@@ -246,7 +246,7 @@ class View:
     def lines(self, columns: int, height: int) -> list[Styled]:
         """The screen: exactly ``height`` lines of ``columns`` columns."""
         head = [*self._head(columns)]
-        details = self._detail_lines(columns)[: height // 2] if self._details else []
+        details = self._detail_lines(columns)[: 2 * height // 3] if self._details else []
         self._height = max(1, height - len(head) - len(details) - 2)
         self._move(0)
         if not self._first <= self._selected < self._first + self._height:
@@ -284,10 +284,7 @@ class View:
         row = self._row()
         if row is None:
             return []
-        return [
-            Styled(" " * columns),
-            *(Styled(cut(f"  {name}: {plain(value)}", columns)) for name, value in row.items()),
-        ]
+        return [Styled(line) for line in [" " * columns, *detail_lines(row, columns)]]
 
     def _foot(self, columns: int) -> Styled:
         if self._editing is not None:
