@@ -56,6 +56,7 @@ HTTP_ROWS = {"http 64x1": "/", "http JSON 64x1": "/json", "http 64x16": "/"}
 #: The module of each contender in benchmarks/servers, and the rows that it has.
 CONTENDERS = {
     "endwell": ("endwell", ("64x1", "64x16", "wss 64x1", "lifecycle", "broadcast member", "idle minute")),
+    "endwell recorder": ("endwell_recorder", ("64x1", "64x16", "lifecycle", "idle minute")),
     "picows coroutine": ("picows_coroutine", ("64x1", "64x16", "wss 64x1", "lifecycle")),
     "picows listener": ("picows_listener", ("64x1", "64x16", "wss 64x1", "lifecycle")),
     # An ASGI application on uvicorn, and "mounted" on endwell's own server: docs/howto/asgi.md.
@@ -318,7 +319,8 @@ async def measure(contender: str, rows: list[str], library: str, certificate: st
     """Count all rows of one contender, in this process."""
     logging.disable()  # a peer that ends TCP without a Close is an error for some servers
     module = import_module(f"servers.{CONTENDERS[contender][0]}")
-    options = module.server.options if contender == "endwell" else None
+    ours = contender.startswith("endwell")
+    options = module.server.options if ours else None
     counting = Counting(library)
     server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_tls.load_cert_chain(certificate)
@@ -332,7 +334,7 @@ async def measure(contender: str, rows: list[str], library: str, certificate: st
     await counting.turns(TURNS * ROUNDS)
     counting.write(EMPTY, 1)
     for row in rows:
-        if contender == "endwell":
+        if ours:
             # A ping is no reply, and its time depends on the clock. Only the idle minute counts pings.
             module.server.options = options if row == "idle minute" else options.replace(ping_interval=None)
         tls = row.startswith("wss")

@@ -8,7 +8,7 @@ text of an exception.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
 from typing import Any
 
@@ -277,6 +277,9 @@ class Ending:
     #: Seconds for which this process was stalled after the last data from the peer: a blocked event loop, a
     #: stopped process, a suspended machine. Stalls shorter than a second or two are not detected.
     stalled: float = 0.0
+    #: The last cues of the connection, if the option `recorder` is on and `ok` is False; otherwise None. It has no
+    #: content of messages. `endwell replay` reads it. Two endings that differ only in this field are equal.
+    record: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def _first(self) -> Close | None:
@@ -330,6 +333,8 @@ class Ending:
     def as_dict(self) -> dict[str, Any]:
         """A copy that `json.dumps()` accepts: every field, `code`, `reason`, and the sentence as `text`.
 
+        The field `record` is left out if there is none.
+
         The values are str, int, float, bool, None and dicts of these, without enums.
         """
         row: dict[str, Any] = {"code": int(self.code), "reason": self.reason, "text": str(self)}
@@ -344,6 +349,10 @@ class Ending:
                 row[name] = {"code": code, "reason": close.reason, "not_transmitted": close.not_transmitted}
         if self.exception is not None:
             row["exception"] = f"{_type_name(self.exception)}: {self.exception}"
+        if self.record is None:
+            del row["record"]
+        else:
+            row["record"] = dict(self.record)
         return row
 
     @staticmethod
@@ -377,11 +386,11 @@ class Ending:
         """
         values = mapping("an ending", values)
         named: dict[str, Any] = {}
-        for field in fields(Ending):
-            if field.name in values:
-                named[field.name] = _READERS[field.name](field.name, values[field.name])
-            elif field.default is MISSING:
-                raise ValueError(f"{field.name} is absent: an ending has this field")
+        for each in fields(Ending):
+            if each.name in values:
+                named[each.name] = _READERS[each.name](each.name, values[each.name])
+            elif each.default is MISSING:
+                raise ValueError(f"{each.name} is absent: an ending has this field")
         return Ending(**named)
 
     def __str__(self) -> str:
@@ -451,6 +460,7 @@ _READERS = {
     "duration": seconds,
     "latency": optional(seconds),
     "stalled": seconds,
+    "record": optional(mapping),
     **dict.fromkeys(
         ("messages_in", "messages_out", "bytes_in", "bytes_out", "unsent_bytes", "dropped_messages"), count
     ),

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import inf
 from sys import maxsize
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
 
 from .limit import Limit, check_limits
 from .matching import (
@@ -20,7 +22,13 @@ from .matching import (
     check_subprotocols,
 )
 
-__all__ = ["LEGACY", "Deflate", "OptionKeywords", "Options", "check_keywords"]
+if TYPE_CHECKING:
+    from .ending import Ending
+
+__all__ = ["LEGACY", "Deflate", "OptionKeywords", "Options", "RecorderOption", "check_keywords"]
+
+#: The values of the option ``recorder``.
+RecorderOption: TypeAlias = "bool | str | os.PathLike[str] | Callable[[Ending], object]"
 
 #: The supported protocols that are older than RFC 6455 (which is version "13"): ``docs/howto/legacy.md``.
 LEGACY = ("hybi-08", "hybi-07", "hybi-03", "hixie-76", "hixie-75")
@@ -111,6 +119,22 @@ def _check_legacy(versions: Sequence[str]) -> Sequence[str]:
             known = ", ".join(map(repr, LEGACY))
             raise ValueError(f"legacy must be True or some of {known}, not {version!r}")
     return checked
+
+
+def _check_recorder(value: Any) -> Any:
+    """Return the option ``recorder``, with a path as a str. Raises TypeError."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str | os.PathLike):
+        path = os.fspath(value)
+        if not isinstance(path, str):
+            raise TypeError(f"recorder must be a str, not {path!r}")
+        if not path or "\0" in path:
+            raise ValueError(f"recorder must be the path of a directory, not {path!r}")
+        return path
+    if not callable(value) or inspect.iscoroutinefunction(value):
+        raise TypeError(f"recorder must be a bool, a path or a plain function, not {value!r}")
+    return value
 
 
 #: For each option that is a sequence: the function that checks it and returns it as an immutable tuple.
@@ -305,6 +329,15 @@ class Options:
         used_by="server",
     )
 
+    recorder: RecorderOption = _option(
+        False,
+        "",
+        "whether the last cues of each connection are kept, about 600 bytes for each, so that an abnormal ending has "
+        "them as `Ending.record`. A path: the endings that have a record are also written to this directory, one JSON "
+        "file each; the newest 1,000 files are kept. A function `recorder(ending)`: it is called with each of these "
+        "endings, in the thread of the event loop",
+    )
+
     # -- what is negotiated ---------------------------------------------------
     compression: Deflate | None = _option(
         Deflate(), "", "settings of permessage-deflate; None: compression is neither offered nor accepted"
@@ -382,6 +415,7 @@ class Options:
             value = getattr(self, name)
             if value is not None or name not in ("origins", "allowed_hosts"):
                 object.__setattr__(self, name, check(value))
+        object.__setattr__(self, "recorder", _check_recorder(self.recorder))
         if not isinstance(self.proxy_protocol, bool):
             raise TypeError(f"proxy_protocol must be True or False, not {self.proxy_protocol!r}")
         if self.compression is not None and not isinstance(self.compression, Deflate):
@@ -440,6 +474,7 @@ class OptionKeywords(TypedDict, total=False):
     max_connections: int | None
     max_connections_per_address: int | None
     limits: Limit | Sequence[Limit]
+    recorder: RecorderOption
     compression: Deflate | None
     subprotocols: Sequence[str]
     origins: Origins | None

@@ -2,7 +2,8 @@
 
 `run()` runs a coroutine on an event loop with a virtual clock. There, `Server.serving()` and
 `endwell.connect()` meet in memory, and when nothing can go on, the clock jumps to the next timer. `cut()` loses
-the network of a connection. `FaultyBus` connects the rooms of several servers, and fails. `LiveServerProcess` serves in a process of its own.
+the network of a connection. `FaultyBus` connects the rooms of several servers, and fails. `LiveServerProcess`
+serves in a process of its own. `replay()` repeats a recorded ending.
 
 The how-to guide "Testing your handlers" shows tests.
 """
@@ -10,16 +11,18 @@ The how-to guide "Testing your handlers" shows tests.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from .aio.memory import MemoryTransport
 from .aio.virtual import VirtualLoop
 from .aio.websocket import WebSocket
+from .ending import Ending
 from .live import LiveServerProcess
+from .protocol.replay import replay as _replay
 from .rooms.faulty import FaultyBus
 
-__all__ = ["FaultyBus", "LiveServerProcess", "VirtualLoop", "cut", "run"]
+__all__ = ["FaultyBus", "LiveServerProcess", "VirtualLoop", "cut", "replay", "run"]
 
 T = TypeVar("T")
 
@@ -123,3 +126,46 @@ def cut(ws: WebSocket) -> None:
     if not isinstance(transport, MemoryTransport):
         raise ValueError("the connection has ended, or is not in memory")  # noqa: TRY004  (the state is wrong)
     transport.cut()
+
+
+def replay(recorded: Mapping[str, Any]) -> Ending:
+    """Step a connection through the record of its ending, without I/O, and return the ending of the replay.
+
+    It runs the same code as the connection did, on the recorded clock. `endwell replay --as-test` writes a test
+    with it.
+
+    Args:
+        recorded: An ending with a record, as `Ending.as_dict()` makes it.
+
+    Returns:
+        The ending, without a record. It is equal to the recorded one as long as this version of endwell handles
+        the recorded events in the same way.
+
+    Raises:
+        TypeError: A value has a wrong type. The text names the field.
+        ValueError: A value is not valid, there is no record, its format is unknown, or the connection does not end.
+
+    Example:
+        ```python
+        import asyncio
+        import endwell
+        from endwell import testing
+
+        server = endwell.Server(recorder=True)
+
+        @server.websocket("/")
+        async def fail(ws):
+            await ws.close(1011, "no database")
+
+        async def visit():
+            async with server.serving(), endwell.connect(f"ws://localhost:{server.port}/", recorder=True) as ws:
+                return await ws.closed
+
+        ending = testing.run(visit())
+        print(testing.replay(ending.as_dict()))
+        ```
+    """
+    ending = _replay(recorded).ending
+    if ending is None:
+        raise ValueError("record.cues do not end the connection")
+    return ending

@@ -35,10 +35,10 @@ CODES = st.sampled_from([1000, 1001, 1011, 3000, 4999, None])
 class Side:
     """One core, the wire from it, and what its driver received."""
 
-    def __init__(self, client: bool, codec: type[Codec], options: Options) -> None:
-        self.core = Connection(client, options, 0.0)
+    def __init__(self, client: bool, codec: type[Codec], options: Options, now: float = 0.0) -> None:
+        self.core = Connection(client, options, now)
         self.core.connected = True
-        self.core.accept(codec(client, OPTIONS.max_size), 0.0)
+        self.core.accept(codec(client, OPTIONS.max_size), now)
         self.wire = b""
         self.left = b""
         self.fin = False

@@ -30,6 +30,7 @@ from .environment import environment_proxy
 from .loop import check_system
 from .reach import Reach
 from .reactor import Reactor, reactor_of
+from .recording import deliver
 from .route import Route
 from .syscalls import monotonic
 from .tcpinfo import set_user_timeout
@@ -65,6 +66,21 @@ async def dial(
     failure, and NotImplementedError on Windows.
     """
     check_system()
+    try:
+        return await _dial(uri, offer, tls, route, began, user)
+    except HandshakeError as failure:
+        deliver(failure.ending, offer.options.recorder)
+        raise
+
+
+async def _dial(
+    uri: WebSocketURI,
+    offer: Offer,
+    tls: ssl.SSLContext | None,
+    route: Route,
+    began: float | None,
+    user: User | None,
+) -> WebSocket:
     options = offer.options
     core = Connection(True, options, monotonic() if began is None else began, time.time())
     reactor = reactor_of(asyncio.get_running_loop())

@@ -31,6 +31,7 @@ from .driver import Driver
 from .ending_log import is_enabled, log_ending
 from .flag import Flag
 from .quiescence import Quiescence
+from .recording import deliver
 from .sending import install_am_send, mark_coroutine_function
 from .syscalls import monotonic, thread_ident
 
@@ -624,6 +625,10 @@ class WebSocket:
         if is_enabled():
             assert self._core.ending is not None
             log_ending(self, self._core.ending)
+        recorder = self._core.options.recorder
+        if recorder is not False and recorder is not True:
+            assert self._core.ending is not None
+            deliver(self._core.ending, recorder)
         for observer in self._observers:
             assert self._core.ending is not None
             observer.ended(self, self._core.ending)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from ..aio.loop import check_system
 from ..build import __version__, compiled, failure
-from . import connect, demo, serve, why
+from . import connect, demo, replay, serve, why
 from .streams import discard_output, open_missing
 from .top import command as top
 from .variables import with_variables
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A peer may send characters that the terminal's encoding does not have.
         sys.stdout.reconfigure(errors="backslashreplace")
-    if args.run is not why.run:
+    if args.run not in (why.run, replay.run):
         try:
             check_system()
         except NotImplementedError as error:
@@ -63,7 +63,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     parser.add_argument("--version", action="version", version=f"endwell {__version__} ({build}) on {python}")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="more log output, with tracebacks")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    for command in (demo, serve, connect, top, why):
+    for command in (demo, serve, connect, top, why, replay):
         command.add(commands)
     for subparser in commands.choices.values():
         subparser.add_argument(

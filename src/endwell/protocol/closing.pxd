@@ -1,7 +1,9 @@
 cimport cython
 
 from endwell.protocol.liveness cimport Liveness
+from endwell.protocol.outbox cimport Outbox
 from endwell.protocol.receiver cimport Receiver
+from endwell.protocol.recorder cimport Recorder
 from endwell.wire.codec cimport Codec
 
 cdef double NEVER
@@ -16,6 +18,17 @@ cdef object _EOF
 cdef object _PEER_VANISHED
 cdef object _LOCAL
 cdef tuple _NO_CUE
+cdef int _NOTE_CLOSE
+cdef int _NOTE_FAILED
+cdef int _NOTE_FAULT
+cdef int _NOTE_HANDLED
+cdef int _NOTE_EOF
+cdef int _NOTE_BROKEN
+cdef int _NOTE_LOST
+cdef int _NOTE_GONE
+cdef int _NOTE_TIME_UP
+cdef int _NOTE_SENT
+cdef tuple _NORMAL
 
 
 cdef class Row:
@@ -42,6 +55,7 @@ cdef class Closing(Liveness):
     cdef readonly Py_ssize_t dropped_messages
     cdef readonly Py_ssize_t bytes_in
 
+    cdef Recorder _recorder
     cdef Codec _codec
     cdef bint _parsing
     cdef object _close
@@ -65,8 +79,14 @@ cdef class Closing(Liveness):
     cpdef double seconds_open(self)
     cpdef Py_ssize_t unsent_bytes(self)
     cpdef end_for(self, verdict, double now)
+    @cython.locals(is_up=cython.bint)
     cpdef time_up(self, double now)
     @cython.locals(row=Row, is_open=cython.bint)
     cpdef cue(self, cue, double now, cause=*, exception=*)
     cpdef fail_on_fault(self, double now)
     cpdef sent_in_lingering(self, Py_ssize_t count, double now)
+    cdef bint _is_normal(self, sent) except -1
+    @cython.locals(outbox=Outbox)
+    cdef bint _note(self, int noted, double now) except -1
+    cdef bint _note_cause(self, int noted, double now, cause) except -1
+    cdef _record_head(self)

@@ -21,8 +21,10 @@ from __future__ import annotations
 import errno
 from enum import Enum
 from itertools import product
+from typing import Any
 
 from ..advice import RetryAdvice
+from ..codes import CloseCode
 from ..ending import Cause, Close, Ending, Initiator, TcpEnd, code_of
 from ..errors import PeerError
 from ..options import Options
@@ -30,9 +32,12 @@ from ..wire.codec import Codec
 from .deadline import NEVER
 from .liveness import Liveness, Verdict
 from .receiver import Receiver
+from .recorder import Noted, Record, Recorder
 
 __all__ = [
+    "ERROR_KINDS",
     "IGNORED",
+    "RECORDED_OPTIONS",
     "TABLE",
     "Closing",
     "Cue",
@@ -224,12 +229,56 @@ def tcp_end_of(cue: Cue, exc: BaseException | None) -> TcpEnd:
     return TcpEnd.ERROR
 
 
+#: The kinds of errors that determine the cause and the end of TCP, the first that fits.
+ERROR_KINDS: dict[str, type[BaseException]] = {
+    "peer": PeerError,
+    "aborted": ConnectionAbortedError,
+    "reset": ConnectionResetError,
+    "pipe": BrokenPipeError,
+    "window": WindowClosed,
+    "os": OSError,
+    "other": BaseException,
+}
+#: The options that the closing and the liveness of a connection use.
+RECORDED_OPTIONS = (
+    "open_timeout",
+    "close_timeout",
+    "answer_timeout",
+    "linger_timeout",
+    "ping_interval",
+    "ping_timeout",
+    "write_timeout",
+    "idle_timeout",
+    "stale_after",
+)
+
+
+def _kind_of(exc: BaseException | None) -> list[Any] | None:
+    """What a record has of an error: its kind, the cause of a PeerError, whether the system says ETIMEDOUT."""
+    if exc is None:
+        return None
+    kind = next(name for name, base in ERROR_KINDS.items() if isinstance(exc, base))
+    return [
+        kind,
+        exc.cause.value if isinstance(exc, PeerError) else None,
+        isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT,
+    ]
+
+
 # Module globals, because Python 3.11 looks up an Enum member with a call.
 _OPENING, _OPEN, _ANSWERING, _LINGERING = State.OPENING, State.OPEN, State.ANSWERING, State.LINGERING
 _DISCARDING, _ENDED = State.DISCARDING, State.ENDED
 _WE_CLOSE, _EOF = Cue.WE_CLOSE, Cue.EOF
 _PEER_VANISHED = Cause.PEER_VANISHED
 _LOCAL = Initiator.LOCAL
+_NOTE_CLOSE, _NOTE_FAILED, _NOTE_FAULT = int(Noted.CLOSE), int(Noted.FAILED), int(Noted.FAULT)
+_NOTE_HANDLED, _NOTE_EOF, _NOTE_BROKEN = int(Noted.HANDLED), int(Noted.EOF), int(Noted.BROKEN)
+_NOTE_LOST, _NOTE_GONE, _NOTE_TIME_UP = int(Noted.LOST), int(Noted.GONE), int(Noted.TIME_UP)
+_NOTE_SENT = int(Noted.SENT)
+_NORMAL = (CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY)
+#: The index of each cause and initiator, which the recorder notes.
+_CAUSES = {cause: at for at, cause in enumerate(Cause)}
+_INITIATORS = {initiator: at for at, initiator in enumerate(Initiator)}
 #: The last cue and its exception, before the connection has ended.
 _NO_CUE: tuple[Cue, BaseException | None] = (_WE_CLOSE, None)
 #: The reason of the Close after `max_lifetime`. It advises the client to reconnect within a second.
@@ -272,6 +321,8 @@ class Closing(Liveness):
         #: Number of bytes received after the opening handshake.
         self.bytes_in = 0
 
+        # The flight recorder; None if the option is off, and before a server's opening handshake succeeds.
+        self._recorder: Recorder | None = None
         self._codec: Codec | None = None
         # Whether received data is parsed; otherwise it is discarded.
         self._parsing = False
@@ -328,6 +379,9 @@ class Closing(Liveness):
                 latency=self.latency,
                 stalled=self.seconds_stalled(),
             )
+            if self._recorder is not None and not self._is_normal(sent) and not self._ending.ok:
+                # The object is frozen, but has no reader yet.
+                object.__setattr__(self._ending, "record", self.record())
         return self._ending
 
     def end_code(self) -> int:
@@ -362,15 +416,21 @@ class Closing(Liveness):
 
     def close(self, close: Close, now: float, cause: Cause = Cause.APP_CLOSED) -> None:
         """Start the closing handshake with ``close``. Has no effect if it has started already."""
+        if self._recorder is not None:
+            self._note_cause(_NOTE_CLOSE, now, cause)
         self._close = self._close or close
         self.cue(_WE_CLOSE, now, cause)
 
     def handled(self, now: float) -> None:
         """The application waits for a message, and there is none. A received Close is answered now."""
+        if self._recorder is not None and self.answering:
+            self._note(_NOTE_HANDLED, now)
         self.cue(Cue.HANDLED, now)
 
     def eof(self, now: float) -> None:
         """The peer ended its side of TCP."""
+        if self._recorder is not None:
+            self._note(_NOTE_EOF, now)
         if self._write_error is not None:
             self.lost(self._write_error, now)
         elif self.state is _LINGERING and self._codec is None and self.wants_write():
@@ -385,22 +445,30 @@ class Closing(Liveness):
         A page that reloads sends Close 1001 and drops TCP. If the server writes at that moment, its write
         fails before it has read the Close. So the driver continues to read, until ``eof`` or ``lost``.
         """
+        if self._recorder is not None:
+            self._note(_NOTE_BROKEN, now)
         self._write_error = exc
         self.outbox.stuck_at = NEVER
         self.rearm()
 
     def lost(self, exc: BaseException, now: float, tls: bool = False) -> None:
         """TCP failed with ``exc``; with ``tls``, TLS failed."""
+        if self._recorder is not None and self._note(_NOTE_LOST, now):
+            self._recorder.add(tls)
         self.cue(Cue.LOST, now, cause_of(exc, tls), exc)
 
     def gone(self, now: float) -> None:
         """TCP has ended, and the driver does not know how. No effect if an EOF or an error came before."""
+        if self._recorder is not None:
+            self._note(_NOTE_GONE, now)
         self.cue(Cue.GONE, now, _PEER_VANISHED)
 
     def fail_opening(
         self, cause: Cause, now: float, exc: BaseException | None = None, initiator: Initiator | None = None
     ) -> None:
         """Client: the opening handshake failed."""
+        if self._recorder is not None and self._note_cause(_NOTE_FAILED, now, cause):
+            self._recorder.add(_INITIATORS[cause.initiator if initiator is None else initiator])
         self.cue(_WE_CLOSE, now, cause, exc)
         if initiator is not None:
             self.initiator = initiator
@@ -427,6 +495,9 @@ class Closing(Liveness):
 
     def time_up(self, now: float) -> None:
         """The deadline of a state other than OPEN may have passed."""
+        is_up = now >= self._state_deadline or now >= self._report_at
+        if self._recorder is not None and is_up and self._note(_NOTE_TIME_UP, now):
+            self._recorder.add_float(self._report_at)
         if now >= self._state_deadline:
             self.cue(Cue.TIME_UP, now, Cause.HANDSHAKE_FAILED)
         elif now >= self._report_at:
@@ -474,6 +545,8 @@ class Closing(Liveness):
         """Fail the connection if the peer broke a rule. Called before any other cue is handled."""
         fault, self._fault = self._fault, None
         if fault is not None:
+            if self._recorder is not None:
+                self._note(_NOTE_FAULT, now)
             if self.state is _OPEN:
                 self._close = fault.close
             self.cue(Cue.THEY_ERR, now, fault.cause, fault)
@@ -481,6 +554,8 @@ class Closing(Liveness):
     def sent_in_lingering(self, count: int, now: float) -> None:
         """``count`` bytes were sent in the state LINGERING."""
         if self._eof and not self.outbox.size:
+            if self._recorder is not None:
+                self._note(_NOTE_SENT, now)
             self.cue(_EOF, now, _PEER_VANISHED)
         elif self._codec is None:
             if count:
@@ -492,6 +567,81 @@ class Closing(Liveness):
             # the peer still accepts the answers.
             self._report_at = now + self.options.linger_timeout
             self.rearm()
+
+    # -- the flight recorder ----------------------------------------------------
+
+    def _is_normal(self, sent: Close | None) -> bool:
+        """Whether ``Ending.ok`` is True, for the most frequent endings only: the property costs more."""
+        received = self.received
+        return (
+            received is not None
+            and received.code in _NORMAL
+            and (sent is None or sent.code in _NORMAL)
+            and self._codec is not None
+            and self._codec.has_codes
+        )
+
+    def _note(self, noted: int, now: float) -> bool:
+        """Note what this core is told, a :class:`~endwell.protocol.recorder.Noted`. False after the end."""
+        self.fail_on_fault(now)  # before any other cue
+        if self._recorder is None or self.over:
+            return False
+        outbox = self.outbox
+        self._recorder.note(
+            noted,
+            now,
+            self.messages_in,
+            self.bytes_in,
+            self.messages_out,
+            max(0, outbox.bytes_sent),
+            self.last_heard,
+            outbox.size,
+            outbox.stuck_at,
+        )
+        return True
+
+    def _note_cause(self, noted: int, now: float, cause: Cause) -> bool:
+        """Note that this side closes for ``cause``, if that has an effect."""
+        self.fail_on_fault(now)
+        if self._recorder is None or (self.state, _WE_CLOSE) not in TABLE or not self._note(noted, now):
+            return False
+        self._recorder.add(_CAUSES[cause])
+        return True
+
+    def record(self) -> Record | None:
+        """The record of the ended connection, also if it ended normally; None without a recorder."""
+        recorder = self._recorder
+        return None if recorder is None else Record(self._record_head(), recorder.recording())
+
+    def _record_head(self) -> dict[str, Any]:
+        """What a record has besides the cues."""
+        codec, options, close = self._codec, self.options, self._close
+        protocol = None
+        if codec is not None:
+            protocol = {
+                "close": codec.has_close,
+                "codes": codec.has_codes,
+                "pings": codec.has_pings,
+                "reply": codec.has_reply,
+            }
+        return {
+            "role": "client" if self.client else "server",
+            "protocol": protocol,
+            "connected": self.connected,
+            "options": {name: getattr(options, name) for name in RECORDED_OPTIONS},
+            "began": self._began_at,
+            "opened": self.opened,
+            "ended": self._ended_at,
+            "last_ping": self.last_ping,
+            "stalls": [self._stalled_since, self._stalled_until, self._stalled_for],
+            "close": None if close is None else [close.code, close.reason],
+            "close_size": self._close_size,
+            "errors": {
+                "first": _kind_of(self._exception),
+                "last": _kind_of(self._last_cue[1]),
+                "write": _kind_of(self._write_error),
+            },
+        }
 
     # -- actions --------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from endwell.protocol.inbox cimport Inbox
 from endwell.protocol.limiter cimport Limiter
 from endwell.protocol.receiver cimport Receiver
 from endwell.wire._payload cimport total
+from endwell.protocol.recorder cimport Recorder
 from endwell.wire.codec cimport Codec
 
 cdef double LATE
@@ -16,6 +17,17 @@ cdef object _THEY_CLOSE
 cdef object _PEER_CLOSED
 cdef object _NOTHING
 cdef object _PING
+cdef int _NOTE_OPENED
+cdef int _NOTE_PING
+cdef int _NOTE_PING_UNREAD
+cdef int _NOTE_DUE
+cdef int _NOTE_DUE_UNREAD
+cdef int _NOTE_PINGED
+cdef int _NOTE_PONG
+cdef int _NOTE_PONGS
+cdef int _NOTE_STALLED
+cdef int _NOTE_PEER_CLOSE
+cdef int _NOTE_PEER_CLOSE_BEHIND
 cdef int _REQUEST
 cdef int _DELIVERY
 cdef int _INBOX
@@ -74,5 +86,13 @@ cdef class Connection(Closing):
     cpdef say(self, message)
     cpdef stalled(self, double since, double seconds, double now)
     cdef bint _must_read(self)
+    @cython.locals(recorder=Recorder)
+    cdef _begin_recording(self, double now)
+    @cython.locals(recorder=Recorder)
+    cdef _add_stall(self, double since, double seconds)
+    @cython.locals(count=cython.Py_ssize_t)
+    cdef _note_pong(self, payload, double now)
+    cdef _note_tick(self, bint ping, bint unread, double now)
+    cdef _queue_ping(self, payload, double now)
     cdef _answer_ping(self, bytes payload)
 

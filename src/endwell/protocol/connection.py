@@ -25,7 +25,9 @@ Precedent for the interface: aioquic's ``get_timer`` and ``handle_timer``.
 # size: one state machine; its parts depend on each other.
 from __future__ import annotations
 
+from collections.abc import Mapping
 from sys import maxsize
+from typing import Any
 
 from ..codes import Retry, describe
 from ..ending import Cause, Close
@@ -42,6 +44,7 @@ from .limiter import Limiter
 from .liveness import Verdict
 from .pause import Pause
 from .receiver import Receiver
+from .recorder import Noted, Recorder
 
 __all__ = ["AHEAD", "Connection"]
 
@@ -57,6 +60,12 @@ _OPEN, _LINGERING = State.OPEN, State.LINGERING
 _ACCEPTED, _THEY_CLOSE = Cue.ACCEPTED, Cue.THEY_CLOSE
 _PEER_CLOSED = Cause.PEER_CLOSED
 _NOTHING, _PING, _UNAUTHORIZED = Verdict.NOTHING, Verdict.PING, Verdict.UNAUTHORIZED
+_NOTE_OPENED, _NOTE_PINGED = int(Noted.OPENED), int(Noted.PINGED)
+_NOTE_PONG, _NOTE_PONGS = int(Noted.PONG), int(Noted.PONGS)
+_NOTE_PING, _NOTE_PING_UNREAD = int(Noted.PING), int(Noted.PING_UNREAD)
+_NOTE_DUE, _NOTE_DUE_UNREAD = int(Noted.DUE), int(Noted.DUE_UNREAD)
+_NOTE_STALLED = int(Noted.STALLED)
+_NOTE_PEER_CLOSE, _NOTE_PEER_CLOSE_BEHIND = int(Noted.PEER_CLOSE), int(Noted.PEER_CLOSE_BEHIND)
 _REQUEST, _DELIVERY, _EOF = int(Pause.REQUEST), int(Pause.DELIVERY), int(Pause.EOF)
 _INBOX, _NOT_ASKED, _RATE = int(Pause.INBOX), int(Pause.AHEAD), int(Pause.RATE)
 
@@ -75,6 +84,8 @@ class Connection(Closing):
         self._control: ControlChannel | None = None
         self._pong: bytes | None = None
         self._limiter: Limiter | None = None
+        if client and options.recorder is not False:
+            self._recorder = Recorder(now)
 
     # -- the opening handshake ------------------------------------------------
 
@@ -95,10 +106,31 @@ class Connection(Closing):
         self._codec = codec
         self._parsing = True
         self._paused &= ~_REQUEST
+        if self.options.recorder is not False:
+            self._begin_recording(now)
         self.cue(_ACCEPTED, now)
         if control is not None:
             self._control = control
             self._send_control(control.greetings())
+
+    def _begin_recording(self, now: float) -> None:
+        """Note the opening. A server records from here on: most of its requests do not become a WebSocket."""
+        recorder = self._recorder
+        if recorder is None:
+            recorder = self._recorder = Recorder(now)
+            if self._stalled_for:
+                self._note(_NOTE_STALLED, self._stalled_until)
+                self._add_stall(self._stalled_since, self._stalled_for)
+        # The bytes count from here on.
+        recorder.count_from(0, 0, 0, 0)
+        self._note(_NOTE_OPENED, now)
+
+    def _add_stall(self, since: float, seconds: float) -> None:
+        """Add a stall to the cue, and the stalls before."""
+        recorder = self._recorder
+        assert recorder is not None
+        for time in (since, seconds, self._stalled_since, self._stalled_until, self._stalled_for):
+            recorder.add_float(time)
 
     def use(self, options: Options) -> None:
         """Server, before :meth:`accept`: the route's options, which differ in what is negotiated and in ``max_size``."""
@@ -273,12 +305,28 @@ class Connection(Closing):
             if isinstance(control, Ping):
                 self._answer_ping(control.payload)
             elif isinstance(control, Pong):
+                if self._recorder is not None:
+                    self._note_pong(control.payload, now)
                 self.pong_received(control.payload, now)
             else:
                 self.received = control
                 behind = self.is_open and self._handler_busy() and not self._says_reconnect(control)
+                if self._recorder is not None:
+                    self._note(_NOTE_PEER_CLOSE_BEHIND if behind else _NOTE_PEER_CLOSE, now)
                 self.cue(Cue.CLOSE_BEHIND if behind else _THEY_CLOSE, now, _PEER_CLOSED)
         controls.clear()
+
+    def _note_pong(self, payload: bytes, now: float) -> None:
+        """Note a pong, with the number of pings that it answers."""
+        unanswered = self._unanswered
+        if unanswered is None or payload not in unanswered:
+            return
+        count = list(unanswered).index(payload) + 1
+        if count == 1:
+            self._note(_NOTE_PONG, now)
+        elif self._note(_NOTE_PONGS, now):
+            assert self._recorder is not None
+            self._recorder.add(count)
 
     def _handler_busy(self) -> bool:
         """Whether a message is unread, or the application is still handling a message that it has read."""
@@ -341,9 +389,12 @@ class Connection(Closing):
             reading = self.wants_read()
             if confirmed is not None or not reading:  # no message could come
                 self._last_received_at = now
+            reprobed = self._reprobed
             verdict = self.check(now, confirmed is None and not reading)
+            if self._recorder is not None and (verdict is not _NOTHING or reprobed):
+                self._note_tick(verdict is _PING, confirmed is None and not reading, now)
             if verdict is _PING:
-                self.last_payload = self.ping(None, now)
+                self.last_payload = self._queue_ping(None, now)
             elif verdict is not _NOTHING:
                 if verdict is _UNAUTHORIZED:
                     self.pause(_DELIVERY)  # what comes from now on is not authorized
@@ -351,6 +402,17 @@ class Connection(Closing):
         else:
             self.time_up(now)
         self.rearm()
+
+    def _note_tick(self, ping: bool, unread: bool, now: float) -> None:
+        """Note a deadline that had an effect. Without one, a tick changes nothing that a later one does not change."""
+        if ping:
+            self._note(_NOTE_PING_UNREAD if unread else _NOTE_PING, now)
+        elif self._note(_NOTE_DUE_UNREAD if unread else _NOTE_DUE, now):
+            assert self._recorder is not None
+            self._recorder.add_float(self.last_message_at)
+            self._recorder.add_float(self._last_received_at)
+            self._recorder.add_float(self._lifetime_ends_at)
+            self._recorder.add_float(self._authorized_until)
 
     def has_partial_message(self) -> bool:
         """Whether a message is received in part."""
@@ -371,9 +433,11 @@ class Connection(Closing):
         amount. A client sends a ping immediately, to find out whether the peer is still there. A server sends
         its pings when they are due, because otherwise it would send the pings of all connections at once.
         """
+        if self._recorder is not None and seconds > LATE and self._note(_NOTE_STALLED, now):
+            self._add_stall(since, seconds)
         if not self.ended and self.shift(since, seconds, now) and self.client:
             self.probe(now)
-            self.last_payload = self.ping(None, now)
+            self.last_payload = self._queue_ping(None, now)
 
     # -- calls of the application ---------------------------------------------
 
@@ -432,6 +496,12 @@ class Connection(Closing):
         Raises ValueError for a payload above 125 bytes, or one of an unanswered ping, and
         UnsupportedByProtocol if the protocol has no pings.
         """
+        queued = self._queue_ping(payload, now)
+        if self._recorder is not None and queued is not None:
+            self._note(_NOTE_PINGED, now)
+        return queued
+
+    def _queue_ping(self, payload: bytes | None, now: float) -> bytes | None:
         if self._codec is None:
             return None
         if not self.is_open:
@@ -443,6 +513,30 @@ class Connection(Closing):
         self.ping_sent(payload, now)
         self.outbox.append(frame)
         return payload
+
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Replay: set what messages have left, which are not replayed one by one."""
+        get = values.get
+        self.messages_in = get("messages_in", self.messages_in)
+        self.messages_out = get("messages_out", self.messages_out)
+        self.bytes_in = get("bytes_in", self.bytes_in)
+        self.dropped_messages = get("dropped_messages", self.dropped_messages)
+        self.outbox.bytes_sent = get("bytes_out", self.outbox.bytes_sent)
+        self.outbox.size = get("unsent", self.outbox.size)
+        self.outbox.stuck_at = get("stuck_at", self.outbox.stuck_at)
+        self.last_heard = get("heard", self.last_heard)
+        self.last_message_at = get("last_message_at", self.last_message_at)
+        self._last_received_at = get("last_received_at", self._last_received_at)
+        self._stalled_since = get("stalled_since", self._stalled_since)
+        self._stalled_until = get("stalled_until", self._stalled_until)
+        self._stalled_for = get("stalled_for", self._stalled_for)
+        self._report_at = get("report_at", self._report_at)
+        self.latency = get("latency", self.latency)
+        if "last_ping" in values:  # the cues since then are not in the record
+            self.last_ping, self._awaiting = values["last_ping"], True
+        self._lifetime_ends_at = get("expires", self._lifetime_ends_at)
+        self._authorized_until = get("authorized_until", self._authorized_until)
+        self._expires_at = min(self._lifetime_ends_at, self._authorized_until)
 
     def _answer_ping(self, payload: bytes) -> None:
         """Answer a ping; while the outbox is above ``write_limit``, only remember its payload.

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import stat
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 from endwell import Cause, ConnectionClosed, Ending, WebSocket
 from endwell.aio.syscalls import monotonic
+from endwell.protocol.connection import Connection
 from endwell.protocol.deadline import NEVER
+from endwell.protocol.recorder import MAX_RECORD
+from endwell.protocol.replay import replay
 from tests.face import Face
 from tests.old import MISSING_FEATURES, close_received
 from tests.pair import LASTING, until
@@ -22,11 +27,11 @@ from tests.raw import BOUND, TRANSPORTS, Seen
 from .old import OLD, TRUTH
 from .truth import ENDINGS, End, Report
 
-__all__ = ["APPLICATIONS", "CELLS", "PATIENT", "Witness", "sockets"]
+__all__ = ["APPLICATIONS", "CELLS", "PATIENT", "Witness", "check_replay", "sockets"]
 
 #: An application has to learn of the ending within PROMPT. Every timeout of the library that could reveal
 #: it lasts three times as long, and so does the sleep of the busy handler.
-PATIENT: dict[str, float] = {**LASTING, "ping_interval": 2 * BOUND, "ping_timeout": 2 * BOUND}
+PATIENT: dict[str, Any] = {"recorder": True, **LASTING, "ping_interval": 2 * BOUND, "ping_timeout": 2 * BOUND}
 
 
 class Witness:
@@ -81,6 +86,7 @@ class Witness:
         (ending,) = self.endings
         raised = await self._ask_everywhere(ending)
         stream = self.face.engine(ws)._stream
+        check_replay(ending, self.face.engine(ws)._core)
         assert Report.by(ws, raised) == end.expected.by_driver(type(stream))
         assert ws.close_reason == ("" if ending.received is None else ending.received.reason)
         assert isinstance(ending.exception, end.exception or type(None))
@@ -118,6 +124,18 @@ class Witness:
         ws.on_close(again.append)
         assert again == [ending]
         return raised
+
+
+def check_replay(ending: Ending, core: Connection) -> None:
+    """The record of the connection, as JSON, replays to the same ending."""
+    assert (ending.record is None) is ending.ok
+    record = ending.record or core.record()
+    assert record is not None
+    written = json.dumps(replace(ending, record=record).as_dict())
+    assert len(json.dumps(dict(record))) <= MAX_RECORD
+    replayed = replay(json.loads(written))
+    assert replayed.differences() == {}, written
+    assert str(replayed.ending) == str(ending)
 
 
 async def _raised_by(action: Awaitable[object]) -> ConnectionClosed:

@@ -1,0 +1,565 @@
+"""Steps a core through the record of an ending: the same code, the recorded cues and clock, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from errno import ETIMEDOUT
+from typing import Any
+
+from ..ending import Cause, Close, Ending, Initiator
+from ..errors import PeerError
+from ..fields import count, flag, mapping, member, number, optional, seconds, text
+from ..options import Options
+from ..wire.codec import Buffer, Codec, Pong
+from .closing import ERROR_KINDS, RECORDED_OPTIONS, TABLE, Cue, Do, State
+from .connection import Connection
+from .deadline import NEVER
+from .pause import Pause
+from .recorder import BY_DATA, FORMAT, MAX_CUES, Noted
+
+__all__ = ["Replayed", "Step", "Taken", "replay"]
+
+#: Above this number of bytes or messages, a record is not one of endwell.
+_MANY = 2**62
+#: A Close frame has at most 125 bytes, a header of 2, and a masking key of 4.
+_MAX_CLOSE_FRAME = 131
+
+_STALLS = "stalled_since", "stalled_until", "stalled_for"
+
+_PAUSED = int(Pause.DELIVERY)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A row of the closing table that was taken."""
+
+    at: float  #: Seconds since the connection began.
+    before: State
+    cue: Cue
+    after: State
+    do: tuple[Do, ...]
+    #: The cause, if the cue has one.
+    cause: Cause | None
+    #: What this side sent with it; None if it sent no Close.
+    close: Close | None
+    #: The facts that led to the cue, as a phrase; "" if the cue says it all.
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A cue of the record, and the rows that the core has taken for it."""
+
+    at: float  #: Seconds since the connection began.
+    noted: Noted
+    details: tuple[Any, ...]
+    #: Messages and bytes since the cue before: received, sent.
+    received: tuple[int, int]
+    sent: tuple[int, int]
+    #: Bytes that waited to be sent.
+    unsent: int
+    rows: list[Taken] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The result of a replay."""
+
+    #: The ending that was recorded, and the one of the replay; None if the replayed connection has not ended.
+    recorded: Ending
+    ending: Ending | None
+    steps: tuple[Step, ...]
+    #: The number of older cues that the record does not have.
+    dropped: int
+    role: str
+
+    def differences(self) -> dict[str, tuple[Any, Any]]:
+        """For each field that differs, the recorded value and the one of the replay."""
+        recorded = _without_record(self.recorded)
+        replayed = {} if self.ending is None else _without_record(self.ending)
+        return {
+            name: (value, replayed.get(name))
+            for name, value in recorded.items()
+            if name not in replayed or replayed[name] != value
+        }
+
+
+def _without_record(ending: Ending) -> dict[str, Any]:
+    return {name: value for name, value in ending.as_dict().items() if name != "record"}
+
+
+def replay(values: Any) -> Replayed:
+    """Replay an ending with a record, as ``Ending.as_dict()`` makes it.
+
+    Raises TypeError or ValueError for an invalid one. The text begins with the name of the field.
+    """
+    recorded = Ending.from_dict(values)
+    if recorded.record is None:
+        raise ValueError(
+            "record is absent: the option recorder was off, or the connection ended normally (ok is True)"
+        )
+    record = _Record(recorded, recorded.record)
+    return _Stage(recorded, record).run()
+
+
+# -- the record -------------------------------------------------------------------
+
+
+def _many(name: str, value: Any) -> int:
+    if (found := count(name, value)) > _MANY:
+        raise ValueError(f"{name} is too large")
+    return found
+
+
+def _items(name: str, value: Any, least: int, most: int) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{name} must be a list, not {type(value).__name__}")
+    if not least <= len(value) <= most:
+        raise ValueError(f"{name} must have {least} to {most} items, not {len(value)}")
+    return value
+
+
+def _two(name: str, value: Any) -> tuple[int, int]:
+    first, second = _items(name, value, 2, 2)
+    return _many(name, first), _many(name, second)
+
+
+def _time(name: str, value: Any) -> float:
+    return NEVER if value is None else number(name, value)
+
+
+_cause, _initiator = member(Cause), member(Initiator)
+#: How the details of a cue are read; a cue that is not here has none.
+_DETAILS: Mapping[Noted, tuple[Callable[[str, Any], Any], ...]] = {
+    Noted.DUE: (number, number, _time, _time),
+    Noted.DUE_UNREAD: (number, number, _time, _time),
+    Noted.STALLED: (number, seconds, number, number, seconds),
+    Noted.PONGS: (count,),
+    Noted.CLOSE: (_cause,),
+    Noted.FAILED: (_cause, _initiator),
+    Noted.LOST: (count,),
+    Noted.TIME_UP: (_time,),
+}
+_NOTED = {noted.name.lower(): noted for noted in Noted}
+
+
+class _Cue:
+    """One cue of a record, checked."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        parts = _items(name, value, 2, 8)
+        self.now = number(f"{name}: time", parts[0])
+        noted = _NOTED.get(text(f"{name}: cue", parts[1]))
+        if noted is None:
+            raise ValueError(f"{name}: unknown cue {parts[1][:50]!r}")
+        self.noted = noted
+        read = _DETAILS.get(noted, ())
+        if not len(read) <= len(parts) - 2 <= len(read) + 1:
+            raise ValueError(f"{name}: a {parts[1]} has {len(read)} details")
+        details = parts[2 : 2 + len(read)]
+        self.details = tuple(
+            check(f"{name}: details", detail) for check, detail in zip(read, details, strict=True)
+        )
+        traffic = mapping(f"{name}: traffic", parts[-1]) if len(parts) - 2 > len(read) else {}
+        self.received = _two(f"{name}: in", traffic.get("in", (0, 0)))
+        self.sent = _two(f"{name}: out", traffic.get("out", (0, 0)))
+        self.unsent = _many(f"{name}: unsent", traffic.get("unsent", 0))
+        #: None: it did not change, or data came with this cue.
+        self.heard: float | None = None
+        if "heard" in traffic:
+            heard = optional(number)(f"{name}: heard", traffic["heard"])
+            self.heard = -NEVER if heard is None else heard
+        stuck = optional(number)(f"{name}: stuck_at", traffic.get("stuck_at"))
+        self.stuck_at = NEVER if stuck is None else stuck
+
+
+class _Record:
+    """A record, checked: its errors are TypeError and ValueError, and nothing in it can be large."""
+
+    def __init__(self, ending: Ending, values: Mapping[str, Any]) -> None:
+        version = count("record.format", values.get("format"))
+        if version != FORMAT:
+            raise ValueError(
+                f"record.format {version} is unknown: this version of endwell reads format {FORMAT}; "
+                "a later one may read it"
+            )
+        self.role = text("record.role", values.get("role"))
+        if self.role not in ("client", "server"):
+            raise ValueError(f"record.role must be client or server, not {self.role[:50]!r}")
+        protocol = optional(mapping)("record.protocol", values.get("protocol"))
+        self.protocol = None if protocol is None else _features(protocol)
+        self.connected = flag("record.connected", values.get("connected"))
+        self.options = _options(mapping("record.options", values.get("options")))
+        self.began = number("record.began", values.get("began"))
+        self.opened = number("record.opened", values.get("opened"))
+        self.last_ping = number("record.last_ping", values.get("last_ping"))
+        stalls = _items("record.stalls", values.get("stalls"), 3, 3)
+        self.stalls = [number("record.stalls", time) for time in stalls]
+        close = values.get("close")
+        self.close = Close() if close is None else _close(close)
+        self.close_size = _many("record.close_size", values.get("close_size"))
+        if self.close_size > _MAX_CLOSE_FRAME:
+            raise ValueError(f"record.close_size must be at most {_MAX_CLOSE_FRAME}")
+        errors = mapping("record.errors", values.get("errors"))
+        said = ending.as_dict()["exception"] or "Exception: "
+        self.errors = {
+            name: _error(f"record.errors.{name}", errors.get(name), said)
+            for name in ("first", "last", "write")
+        }
+        self.dropped = _many("record.dropped", values.get("dropped"))
+        cues = _items("record.cues", values.get("cues"), 0, MAX_CUES + 1)
+        self.cues = [_Cue(f"record.cues[{at}]", cue) for at, cue in enumerate(cues)]
+        for name in (
+            "messages_in",
+            "messages_out",
+            "bytes_in",
+            "bytes_out",
+            "unsent_bytes",
+            "dropped_messages",
+        ):
+            _many(name, getattr(ending, name))
+
+
+def _features(values: Mapping[str, Any]) -> dict[str, bool]:
+    return {
+        name: flag(f"record.protocol.{name}", values.get(name))
+        for name in ("close", "codes", "pings", "reply")
+    }
+
+
+def _options(values: Mapping[str, Any]) -> Options:
+    read = {name: optional(number)(f"record.options.{name}", values.get(name)) for name in RECORDED_OPTIONS}
+    try:
+        return Options(**read)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"record.options: {error}") from None
+
+
+def _close(value: Any) -> Close:
+    code, reason = _items("record.close", value, 2, 2)
+    try:
+        return Close(code, reason)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"record.close: {error}") from None
+
+
+def _error(name: str, value: Any, said: str) -> BaseException | None:
+    """An error of the recorded kind, whose type has the name and whose text is that of the recorded one."""
+    if value is None:
+        return None
+    kind, cause, timed_out = _items(name, value, 3, 3)
+    base = ERROR_KINDS.get(text(name, kind))
+    if base is None:
+        raise ValueError(f"{name}: unknown kind {kind[:50]!r}")
+    type_name, _, words = said.partition(": ")
+    members: dict[str, Any] = {"__str__": lambda _: words}
+    if kind == "peer":
+        members["cause"] = _cause(name, cause)
+        if members["cause"].close_code is None:
+            raise ValueError(f"{name}: a peer's error has a close code")
+    if flag(name, timed_out):
+        members["errno"] = ETIMEDOUT
+    error: BaseException = type(type_name, (base,), members)()
+    return error
+
+
+# -- the core ---------------------------------------------------------------------
+
+
+class _Codec(Codec):
+    """Parses nothing: it delivers what the record has, and builds a Close of the recorded length."""
+
+    def __init__(self, record: _Record) -> None:
+        super().__init__(record.role == "client")
+        assert record.protocol is not None
+        self.has_close, self.has_codes = record.protocol["close"], record.protocol["codes"]
+        self.has_pings, self.has_reply = record.protocol["pings"], record.protocol["reply"]
+        self._size = record.close_size
+        #: The rule that the peer has broken, and the Close that was built.
+        self.fault: BaseException | None = None
+        self.closed_with: Close | None = None
+
+    def feed(self, data: bytearray, end: int, messages: list[Any]) -> None:
+        """See the base class; there are no data."""
+        self.has_unparsed = False
+        if self.fault is not None:
+            raise self.fault
+
+    def ping(self, payload: Buffer) -> bytes:
+        """See the base class. The record has the size of what is queued."""
+        return b""
+
+    def close(self, close: Close) -> bytes:
+        """See the base class."""
+        self.closed_with = close
+        return bytes(self._size)
+
+
+class _Core(Connection):
+    """A core that notes which rows it takes."""
+
+    def __init__(self, record: _Record, opened_at: float) -> None:
+        super().__init__(record.role == "client", record.options, record.began, opened_at)
+        self.connected = record.connected
+        self.began = record.began
+        self.codec = None if record.protocol is None else _Codec(record)
+        self.rows: list[Taken] = []
+        # Whether stalls are those that this core finds. The record has each of them as a cue.
+        self._is_replaying = True
+        self._armed_at = record.began
+
+    def cue(
+        self, cue: Cue, now: float, cause: Cause | None = None, exception: BaseException | None = None
+    ) -> None:
+        """See the base class."""
+        self.fail_on_fault(now)
+        before = self.state
+        row = TABLE.get((before, cue))
+        if row is None:
+            return
+        why = self._why(cue, cause, exception, now)
+        at = len(self.rows)
+        if self.codec is not None:
+            self.codec.closed_with = None
+        super().cue(cue, now, cause, exception)
+        close = None if self.codec is None else self.codec.closed_with
+        if Do.ARM in row.do:
+            self._armed_at = now
+        # Before the rows that were taken within this one.
+        self.rows.insert(at, Taken(now - self.began, before, cue, row.state, row.do, cause, close, why))
+
+    def stalled(self, since: float, seconds: float, now: float) -> None:
+        """See the base class."""
+        if not self._is_replaying:
+            super().stalled(since, seconds, now)
+
+    def stall(self, since: float, seconds: float, now: float) -> None:
+        """A stall that the record has."""
+        self._is_replaying = False
+        self.stalled(since, seconds, now)
+        self._is_replaying = True
+
+    def receive_control(self, control: Any, now: float) -> None:
+        """A control frame came, or if it is an error, something that breaks a rule."""
+        if self.codec is None:
+            return
+        if isinstance(control, BaseException):
+            self.codec.fault = control
+        else:
+            self.codec.controls.append(control)
+        self.codec.has_unparsed = True
+        self.feed(bytearray(), 0, now)
+        self.codec.fault = None
+
+    def _why(self, cue: Cue, cause: Cause | None, exception: BaseException | None, now: float) -> str:
+        """The facts that led to ``cue``."""
+        options = self.options
+        if cue is Cue.SILENT:
+            return (
+                f"the last ping was sent at {self.last_ping - self.began:.3f} s, the last data came at "
+                f"{self.last_heard - self.began:.3f} s; ping_interval is {_seconds(options.ping_interval)}, "
+                f"ping_timeout {_seconds(options.ping_timeout)}"
+            )
+        if cue is Cue.STUCK:
+            waiting = f"{self.outbox.size} bytes wait to be sent"
+            return f"{waiting}, and none was accepted for write_timeout, {_seconds(options.write_timeout)}"
+        if cue in (Cue.TIME_UP, Cue.LINGERED):
+            name = self._timeout(now)
+            return f"{name} is {_seconds(getattr(options, name))}"
+        if exception is not None:
+            return f"{type(exception).__name__}: {str(exception)!r}"
+        if cue is Cue.WE_CLOSE and cause is not None:
+            return cause.meaning
+        return ""
+
+    def _timeout(self, now: float) -> str:
+        """The option whose time is up."""
+        own = {State.OPENING: "open_timeout", State.ANSWERING: "answer_timeout"}.get(self.state)
+        late = now >= self._armed_at + self.options.close_timeout or self.state is State.CLOSING
+        return own or ("close_timeout" if late else "linger_timeout")
+
+
+def _seconds(value: float | None) -> str:
+    return "None" if value is None else f"{value:g} s"
+
+
+class _Stage:
+    """One replay."""
+
+    def __init__(self, ending: Ending, record: _Record) -> None:
+        self._ending = ending
+        self._record = record
+        self._core = _Core(record, ending.opened_at)
+        # The numbers at the cue that is replayed.
+        cues = record.cues
+        self._messages_in = ending.messages_in - sum(cue.received[0] for cue in cues)
+        self._bytes_in = ending.bytes_in - sum(cue.received[1] for cue in cues)
+        self._messages_out = ending.messages_out - sum(cue.sent[0] for cue in cues)
+        self._bytes_out = ending.bytes_out - sum(cue.sent[1] for cue in cues)
+
+    def run(self) -> Replayed:
+        """Replay all cues, and what was sent after the last one."""
+        record, ending, core = self._record, self._ending, self._core
+        if record.dropped and record.protocol is not None:
+            self._begin_in_the_middle()
+        steps = [self._step(cue) for cue in record.cues]
+        core.restore(
+            {
+                "messages_in": ending.messages_in,
+                "messages_out": ending.messages_out,
+                "bytes_in": ending.bytes_in,
+                "bytes_out": ending.bytes_out,
+                "dropped_messages": ending.dropped_messages,
+                # Without `sent`, the Close was not written either.
+                "unsent": ending.unsent_bytes + (record.close_size if ending.sent is None else 0),
+            }
+        )
+        replayed = core.ending
+        core.sent(core.outbox.size, 0.0)  # gives the block of the outbox back
+        return Replayed(ending, replayed, tuple(steps), record.dropped, record.role)
+
+    def _begin_in_the_middle(self) -> None:
+        """The oldest cues are not in the record: the connection is open."""
+        record, core = self._record, self._core
+        core.accept(self._codec(), record.opened)
+        core.rows.clear()
+        noted = {cue.noted for cue in record.cues}
+        values: dict[str, Any] = {}
+        if not noted & {Noted.PONG, Noted.PONGS}:
+            values["latency"] = self._ending.latency
+        if not noted & {Noted.PING, Noted.PING_UNREAD}:
+            values["last_ping"] = record.last_ping
+        if Noted.STALLED not in noted:
+            values.update(zip(_STALLS, record.stalls, strict=True))
+        core.restore(values)
+
+    def _codec(self) -> _Codec:
+        if self._core.codec is None:
+            raise ValueError("record.protocol is absent, and the connection was opened")
+        return self._core.codec
+
+    def _step(self, cue: _Cue) -> Step:
+        core = self._core
+        self._messages_in += cue.received[0]
+        self._bytes_in += cue.received[1]
+        self._messages_out += cue.sent[0]
+        self._bytes_out += cue.sent[1]
+        values: dict[str, Any] = {
+            "messages_in": max(0, self._messages_in),
+            "messages_out": max(0, self._messages_out),
+            "bytes_in": max(0, self._bytes_in),
+            "bytes_out": max(0, self._bytes_out),
+            "unsent": cue.unsent,
+            "stuck_at": cue.stuck_at,
+        }
+        if cue.heard is not None:
+            values["heard"] = cue.heard
+        elif cue.noted in BY_DATA:
+            values["heard"] = cue.now
+        core.restore(values)
+        core.rows = []
+        _PLAY[cue.noted](self, cue.now, *cue.details)
+        at = cue.now - self._record.began
+        return Step(at, cue.noted, cue.details, cue.received, cue.sent, cue.unsent, core.rows)
+
+    # -- what each cue tells the core ---------------------------------------------
+
+    def _opened(self, now: float) -> None:
+        self._core.accept(self._codec(), now)
+
+    def _ping(self, now: float) -> None:
+        # No limit of time had passed.
+        self._core.restore({"last_message_at": now, "last_received_at": now})
+        self._core.tick(now)
+
+    def _ping_unread(self, now: float) -> None:
+        self._core.pause(_PAUSED)
+        self._ping(now)
+        self._core.resume(_PAUSED)
+
+    def _due(self, now: float, *times: float) -> None:
+        names = ("last_message_at", "last_received_at", "expires", "authorized_until")
+        self._core.restore(dict(zip(names, times, strict=True)))
+        self._core.tick(now)
+
+    def _due_unread(self, now: float, *times: float) -> None:
+        self._core.pause(_PAUSED)
+        self._due(now, *times)
+        self._core.resume(_PAUSED)
+
+    def _pinged(self, now: float) -> None:
+        self._core.ping(None, now)
+
+    def _pong(self, now: float) -> None:
+        self._pongs(now, 1)
+
+    def _pongs(self, now: float, answered: int) -> None:
+        payloads = list(self._core._unanswered or ())
+        if 0 < answered <= len(payloads):
+            self._core.receive_control(Pong(payloads[answered - 1]), now)
+
+    def _stalled(self, now: float, since: float, seconds: float, *before: float) -> None:
+        self._core.restore(dict(zip(_STALLS, before, strict=True)))
+        self._core.stall(since, seconds, now)
+
+    def _close(self, now: float, cause: Cause) -> None:
+        self._core.close(self._record.close, now, cause)
+
+    def _failed(self, now: float, cause: Cause, initiator: Initiator) -> None:
+        self._core.fail_opening(cause, now, self._record.errors["first"], initiator)
+
+    def _peer_close(self, now: float) -> None:
+        if self._ending.received is None:
+            raise ValueError("received is absent, and the record has a Close of the peer")
+        self._core.receive_control(self._ending.received, now)
+
+    def _peer_close_behind(self, now: float) -> None:
+        # An unread message: the application is busy.
+        self._core.inbox.messages.append("")
+        self._peer_close(now)
+        self._core.inbox.clear()
+
+    def _fault(self, now: float) -> None:
+        fault = self._record.errors["first"]
+        if not isinstance(fault, PeerError):
+            raise ValueError(
+                "record.errors.first must be of the kind peer: the record has a fault of the peer"
+            )
+        self._core.receive_control(fault, now)
+
+    def _handled(self, now: float) -> None:
+        self._core.handled(now)
+
+    def _eof(self, now: float) -> None:
+        self._core.eof(now)
+
+    def _broken(self, now: float) -> None:
+        self._core.broken(self._error("write"), now)
+
+    def _lost(self, now: float, tls: int) -> None:
+        self._core.lost(self._error("last"), now, tls > 0)
+
+    def _gone(self, now: float) -> None:
+        self._core.gone(now)
+
+    def _time_up(self, now: float, report_at: float) -> None:
+        # It depends on what was sent since the last cue.
+        self._core.restore({"report_at": report_at})
+        self._core.time_up(now)
+
+    def _sent(self, now: float) -> None:
+        if self._core.state is State.LINGERING:
+            self._core.sent_in_lingering(1, now)
+
+    def _error(self, name: str) -> BaseException:
+        error = self._record.errors[name]
+        if error is None:
+            raise ValueError(f"record.errors.{name} is absent, and the record has a cue with it")
+        return error
+
+
+#: The method for each cue.
+_PLAY: Mapping[Noted, Callable[..., None]] = {
+    noted: getattr(_Stage, f"_{noted.name.lower()}") for noted in Noted
+}
