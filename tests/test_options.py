@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import os
+import pathlib
 import re
 import sys
 import typing
@@ -375,3 +377,38 @@ def test_a_deflate_setting_out_of_bounds_is_refused_by_name(name, low, high):
     if name != "server_max_window_bits":
         with pytest.raises(ValueError, match=f"{name} must be between {low} and {high}, not None"):
             Deflate(**{name: None})
+
+
+@pytest.mark.parametrize("value", [True, False, "records", print])
+def test_a_recorder_is_on_off_a_directory_or_a_function(value):
+    assert Options(recorder=value).recorder is value
+
+
+def test_a_directory_for_records_may_be_any_path():
+    assert Options(recorder=pathlib.Path("a") / "b").recorder == os.path.join("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [(1, TypeError), (None, TypeError), ("", ValueError), ("a\0b", ValueError)]
+)
+def test_another_recorder_is_refused(value, error):
+    with pytest.raises(error, match="recorder must be"):
+        Options(recorder=value)
+
+
+async def _coroutine_function(ending):
+    raise AssertionError
+
+
+def test_a_coroutine_function_is_no_recorder_because_nothing_would_await_it():
+    with pytest.raises(TypeError, match="recorder must be a bool, a path or a plain function"):
+        Options(recorder=_coroutine_function)
+
+
+def test_a_path_of_bytes_is_refused():
+    class Path(os.PathLike):
+        def __fspath__(self):
+            return b"records"
+
+    with pytest.raises(TypeError, match="recorder must be a str"):
+        Options(recorder=Path())

@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import inf
 from sys import maxsize
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
+from typing import Any, TypeAlias, TypedDict, Unpack
 
+from .ending import Ending
 from .limit import Limit, check_limits
 from .matching import (
     Origins,
@@ -22,13 +23,10 @@ from .matching import (
     check_subprotocols,
 )
 
-if TYPE_CHECKING:
-    from .ending import Ending
-
 __all__ = ["LEGACY", "Deflate", "OptionKeywords", "Options", "RecorderOption", "check_keywords"]
 
 #: The values of the option ``recorder``.
-RecorderOption: TypeAlias = "bool | str | os.PathLike[str] | Callable[[Ending], object]"
+RecorderOption: TypeAlias = bool | str | os.PathLike[str] | Callable[[Ending], object]
 
 #: The supported protocols that are older than RFC 6455 (which is version "13"): ``docs/howto/legacy.md``.
 LEGACY = ("hybi-08", "hybi-07", "hybi-03", "hixie-76", "hixie-75")

@@ -127,55 +127,27 @@ def test_the_written_test_fails_if_the_ending_changes(file, capsys):
         names["test_the_recorded_connection_ends_with_app_closed"]()
 
 
-def without(name):
-    def change(values):
-        del values["record"][name]
-
-    return change
+def without_a_record(values):
+    del values["record"]
 
 
-def setting(**record):
-    return lambda values: values["record"].update(record)
+def of_a_later_format(values):
+    values["record"]["format"] = 2
 
 
-def cue(*parts):
-    return lambda values: values["record"]["cues"].__setitem__(1, list(parts))
+def with_an_unknown_cue(values):
+    values["record"]["cues"][1][1] = "__init__"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda values: values.pop("record"), "record is absent: the option recorder was off"),
-        (lambda values: values.update(record=[]), "record must be a dict, not list"),
-        (lambda values: values.update(cause="magic"), "cause has an unknown value: 'magic'"),
-        (setting(format=2), "record.format 2 is unknown: this version of endwell reads format 1"),
-        (setting(format="1"), "record.format must be an int, not str"),
-        (without("format"), "record.format must be an int, not NoneType"),
-        (setting(role="proxy"), "record.role must be client or server, not 'proxy'"),
-        (setting(protocol={}), "record.protocol.close must be a bool, not NoneType"),
-        (setting(protocol=None), "record.protocol is absent, and the connection was opened"),
-        (setting(options={"close_timeout": -1}), "record.options: close_timeout must be positive and finite"),
-        (setting(options={"close_timeout": "1"}), "record.options.close_timeout must be a number, not str"),
-        (setting(close=[1006, ""]), "record.close: code 1006 may not be sent in a Close"),
-        (setting(close=[1000]), "record.close must have 2 to 2 items, not 1"),
-        (setting(close_size=2**40), "record.close_size must be at most 131"),
-        (setting(dropped=10**30), "record.dropped is too large"),
-        (setting(errors={"last": ["magic", None, False]}), "record.errors.last: unknown kind 'magic'"),
-        (setting(errors={"first": ["peer", "peer_vanished", False]}), "a peer's error has a close code"),
-        (setting(cues=[[1, "opened"]] * 66), "record.cues must have 0 to 65 items, not 66"),
-        (setting(cues="many"), "record.cues must be a list, not str"),
-        (cue(1.0, "__init__"), "record.cues[1]: unknown cue '__init__'"),
-        (cue(1.0, "time_up"), "record.cues[1]: a time_up has 1 details"),
-        (cue(1.0, "close", "magic"), "record.cues[1]: details has an unknown value: 'magic'"),
-        (cue("now", "ping"), "record.cues[1]: time must be a number, not str"),
-        (cue(1.0, "ping", {"in": [1]}), "record.cues[1]: in must have 2 to 2 items, not 1"),
-        (cue(1.0, "ping", {"unsent": -1}), "record.cues[1]: unsent must be 0 or more, not -1"),
-        (cue(1.0, "lost", 0), "record.errors.last is absent, and the record has a cue with it"),
-        (cue(1.0, "fault"), "record.errors.first must be of the kind peer"),
-        (cue(1.0, "peer_close"), "received is absent, and the record has a Close of the peer"),
+        (without_a_record, "record is absent: the option recorder was off"),
+        (of_a_later_format, "record.format 2 is unknown: this version of endwell reads format 1"),
+        (with_an_unknown_cue, "record.cues[1]: unknown cue '__init__'"),
     ],
 )
-def test_a_wrong_value_is_named(change, message, file, capsys):
+def test_a_record_that_cannot_be_replayed_is_refused_with_one_line(change, message, file, capsys):
     values = recorded()
     change(values)
     assert run(file(values)) == 2

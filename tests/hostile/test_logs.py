@@ -61,6 +61,9 @@ BY_NOBODY = {
     "tasks that ignore their cancellation and are abandoned: %s",
     "threads of asyncio.to_thread that still run and are abandoned: %d",
     "%r failed",
+    "endings cannot be written to %r: %s",  # the path of the option recorder, and an error of the system
+    "the recorder %r failed",
+    "writing endings to %r failed",
     "%s",  # the result of a drain: numbers, and names of handlers
     "%s before all workers were ready: the program exits",
     "%s before all new workers were ready: the restart failed, the old workers go on",

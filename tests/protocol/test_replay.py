@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 from dataclasses import replace
 
-from hypothesis import settings
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
+from endwell import testing
+from endwell.ending import Cause, Close, Initiator, TcpEnd
+from endwell.protocol.closing import WindowClosed
 from endwell.protocol.pause import Pause
 from endwell.protocol.recorder import MAX_CUES, MAX_RECORD
 from endwell.protocol.replay import replay
+from endwell.wire.codec import Codec
 from endwell.wire.hixie import Hixie
 
+from .core import RESET, connection, drain_outbox, frame, opened
 from .test_two_cores import OPTIONS, TwoCores, TwoOldCores
 
 
@@ -28,6 +36,237 @@ def check(core):
     assert replayed.differences() == {}
     assert str(replayed.ending) == str(ending)
     return replayed
+
+
+def recorded():
+    """A server's ending: a ping, then a Close that the peer does not answer."""
+    core = opened(now=1000.5, recorder=True)
+    core.tick(1020.5)
+    drain_outbox(core, 1020.5)
+    core.close(Close(4001, "bye"), 1021.5)
+    drain_outbox(core, 1021.5)
+    core.tick(1031.5)
+    return core.ending.as_dict()
+
+
+def without(name):
+    def change(values):
+        del values["record"][name]
+
+    return change
+
+
+def setting(**record):
+    return lambda values: values["record"].update(record)
+
+
+def cue(*parts):
+    return lambda values: values["record"]["cues"].__setitem__(1, list(parts))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values.pop("record"), "record is absent: the option recorder was off"),
+        (lambda values: values.update(record=[]), "record must be a dict, not list"),
+        (lambda values: values.update(cause="magic"), "cause has an unknown value: 'magic'"),
+        (setting(format=2), "record.format 2 is unknown: this version of endwell reads format 1"),
+        (setting(format="1"), "record.format must be an int, not str"),
+        (without("format"), "record.format must be an int, not NoneType"),
+        (setting(role="proxy"), "record.role must be client or server, not 'proxy'"),
+        (setting(protocol={}), "record.protocol.close must be a bool, not NoneType"),
+        (setting(protocol=None), "record.protocol is absent, and the connection was opened"),
+        (setting(options={"close_timeout": -1}), "record.options: close_timeout must be positive and finite"),
+        (setting(options={"close_timeout": "1"}), "record.options.close_timeout must be a number, not str"),
+        (setting(close=[1006, ""]), "record.close: code 1006 may not be sent in a Close"),
+        (setting(close=[1000]), "record.close must have 2 to 2 items, not 1"),
+        (setting(close_size=2**40), "record.close_size must be at most 131"),
+        (setting(dropped=10**30), "record.dropped is too large"),
+        (setting(errors={"last": ["magic", None, False]}), "record.errors.last: unknown kind 'magic'"),
+        (setting(errors={"first": ["peer", "peer_vanished", False]}), "a peer's error has a close code"),
+        (setting(cues=[[1, "opened"]] * 66), "record.cues must have 0 to 65 items, not 66"),
+        (setting(cues="many"), "record.cues must be a list, not str"),
+        (cue(1.0, "__init__"), "record.cues[1]: unknown cue '__init__'"),
+        (cue(1.0, "time_up"), "record.cues[1]: a time_up has 1 details"),
+        (cue(1.0, "close", "magic"), "record.cues[1]: details has an unknown value: 'magic'"),
+        (cue("now", "ping"), "record.cues[1]: time must be a number, not str"),
+        (cue(1.0, "ping", {"in": [1]}), "record.cues[1]: in must have 2 to 2 items, not 1"),
+        (cue(1.0, "ping", {"unsent": -1}), "record.cues[1]: unsent must be 0 or more, not -1"),
+        (cue(1.0, "lost", 0), "record.errors.last is absent, and the record has a cue with it"),
+        (cue(1.0, "fault"), "record.errors.first must be of the kind peer"),
+        (cue(1.0, "peer_close"), "received is absent, and the record has a Close of the peer"),
+    ],
+)
+def test_a_wrong_value_is_named(change, message):
+    values = recorded()
+    change(values)
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+        replay(values)
+
+
+def test_a_record_whose_cues_do_not_end_the_connection_has_no_ending():
+    values = recorded()
+    del values["record"]["cues"][2:]
+    replayed = replay(values)
+    assert replayed.ending is None
+    assert replayed.differences()["cause"] == ("app_closed", None)
+    with pytest.raises(ValueError, match="do not end the connection"):
+        testing.replay(values)
+
+
+def test_a_record_with_an_error_that_is_a_timeout_replays():
+    core = opened(now=1000.5, recorder=True)
+    core.lost(TimeoutError(errno.ETIMEDOUT, "Connection timed out"), 1001.5)
+    assert core.ending.tcp is TcpEnd.TIMEOUT
+    check(core)
+
+
+def test_a_peer_whose_window_is_closed_replays():
+    core = opened(now=1000.5, recorder=True)
+    core.lost(WindowClosed(errno.ETIMEDOUT, "Connection timed out"), 1001.5)
+    assert core.ending.cause is Cause.WRITE_TIMEOUT
+    check(core)
+
+
+def test_an_error_that_is_none_of_the_system_replays():
+    core = opened(now=1000.5, recorder=True)
+    core.lost(MemoryError("no"), 1001.5, tls=True)
+    assert core.ending.cause is Cause.TLS_ERROR
+    check(core)
+
+
+def test_a_failed_opening_with_an_answer_replays():
+    core = connection(client=True, now=1000.5, recorder=True)
+    core.fail_opening(Cause.HANDSHAKE_REJECTED, 1001.5, initiator=Initiator.PEER)
+    assert core.ending.initiator is Initiator.PEER
+    check(core)
+
+
+def test_a_client_whose_opening_takes_too_long_replays():
+    core = connection(client=True, now=1000.5, recorder=True)
+    core.connected = True
+    core.stalled(1001.5, 2.0, 1003.5)
+    core.tick(core.deadline)
+    assert core.ending.tcp is TcpEnd.TIMEOUT
+    replayed = check(core)
+    assert replayed.steps[-1].rows[0].why == "open_timeout is 10 s"
+
+
+def test_stalls_before_a_server_opened_replay():
+    core = connection(now=1000.5, recorder=True)
+    core.stalled(1001.5, 2.0, 1003.5)
+    core.accept(Codec(False), 1004.5)
+    core.lost(RESET, 1005.5)
+    assert [cue[1] for cue in core.ending.record["cues"]] == ["stalled", "opened", "lost"]
+    check(core)
+
+
+def test_a_pong_for_several_pings_replays_with_its_latency():
+    core = opened(now=1000.5, recorder=True)
+    core.ping(b"a", 1001.0)
+    core.ping(b"b", 1002.0)
+    core.receive(frame(core, "pong", b"b"), 1002.25)
+    core.lost(RESET, 1005.5)
+    assert core.ending.latency == 0.25
+    replayed = check(core)
+    assert replayed.ending.latency == 0.25
+
+
+def test_a_busy_application_and_its_answer_replay():
+    core = opened(now=1000.5, recorder=True)
+    core.receive(frame(core, "message", "question"), 1001.5)
+    core.receive(frame(core, "close", 4001, "bye"), 1001.5)
+    core.inbox.clear()
+    core.eof(1001.6)
+    core.send("answer", 1001.7)
+    core.handled(1001.8)
+    drain_outbox(core, 1001.9)
+    assert core.ending.clean
+    replayed = check(core)
+    rows = [row for step in replayed.steps for row in step.rows]
+    assert [(row.before.name, row.cue.name, row.after.name) for row in rows] == [
+        ("OPENING", "ACCEPTED", "OPEN"),
+        ("OPEN", "CLOSE_BEHIND", "ANSWERING"),
+        ("ANSWERING", "EOF", "ANSWERING"),
+        ("ANSWERING", "HANDLED", "LINGERING"),
+        ("LINGERING", "EOF", "ENDED"),
+    ]
+    assert rows[3].close == Close(4001, "bye")
+
+
+@pytest.mark.parametrize("client", [False, True])
+def test_tcp_that_lingers_replays(client):
+    core = opened(client, now=1000.5, recorder=True)
+    core.receive(frame(core, "close", 4001, "bye"), 1001.5)
+    drain_outbox(core, 1001.5)
+    core.tick(core.deadline)
+    assert core.ending.tcp is (TcpEnd.TIMEOUT if client else TcpEnd.OPEN)
+    replayed = check(core)
+    assert replayed.steps[-1].rows[0].why == "linger_timeout is 1 s"
+
+
+def test_tcp_that_ended_without_a_reason_replays():
+    core = opened(now=1000.5, recorder=True)
+    core.gone(1001.5)
+    check(core)
+
+
+def test_a_message_of_many_sizes_that_is_not_accepted_replays():
+    core = opened(now=1000.5, recorder=True, ping_interval=None)
+    core.send("x" * 100, 1001.5)
+    core.sent(0, 1001.5)
+    core.tick(1031.5)
+    assert core.ending.cause is Cause.WRITE_TIMEOUT
+    replayed = check(core)
+    assert replayed.steps[-1].rows[0].why == (
+        "102 bytes wait to be sent, and none was accepted for write_timeout, 30 s"
+    )
+
+
+def test_a_message_is_no_part_of_a_replay_so_the_end_of_many_takes_few_steps():
+    core = opened(now=1000.5, recorder=True, ping_interval=None)
+    for number in range(1000):
+        core.receive(frame(core, "message", "x"), 1001.5 + number)
+        core.inbox.clear()
+        core.send("y", 1001.75 + number)
+        drain_outbox(core, 1001.8 + number)
+    core.lost(RESET, 3000.5)
+    replayed = check(core)
+    assert [step.noted.name for step in replayed.steps] == ["OPENED", "LOST"]
+    assert replayed.steps[1].received[0] == replayed.steps[1].sent[0] == 1000
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda children: (
+        st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=6), children, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.data())
+def test_no_change_of_a_record_does_anything_but_an_error_of_its_value(data):
+    """Whatever a file says, the replay ends, with an ending or with TypeError or ValueError."""
+    values = json.loads(json.dumps(recorded()))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = values if data.draw(st.booleans()) else values["record"]
+        while True:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            if not keys:
+                break
+            key = data.draw(st.sampled_from(keys))
+            if isinstance(place[key], dict | list) and data.draw(st.booleans()):
+                place = place[key]
+                continue
+            place[key] = data.draw(JSON)
+            break
+        if not isinstance(values.get("record"), dict):
+            break
+    try:
+        replay(values)
+    except (TypeError, ValueError):
+        pass
 
 
 class RecordedCores(TwoCores):
@@ -74,6 +313,6 @@ class RecordedOldCores(RecordedCores, TwoOldCores):
 
 
 TestRecordedCores = RecordedCores.TestCase
-TestRecordedCores.settings = settings(max_examples=300, stateful_step_count=50)
+TestRecordedCores.settings = settings(stateful_step_count=30)
 TestRecordedOldCores = RecordedOldCores.TestCase
-TestRecordedOldCores.settings = settings(max_examples=50, stateful_step_count=40)
+TestRecordedOldCores.settings = settings(stateful_step_count=30)

@@ -379,7 +379,7 @@ class Closing(Liveness):
                 latency=self.latency,
                 stalled=self.seconds_stalled(),
             )
-            if self._recorder is not None and not self._is_normal(sent) and not self._ending.ok:
+            if self._recorder is not None and not self._is_normal() and not self._ending.ok:
                 # The object is frozen, but has no reader yet.
                 object.__setattr__(self._ending, "record", self.record())
         return self._ending
@@ -570,9 +570,9 @@ class Closing(Liveness):
 
     # -- the flight recorder ----------------------------------------------------
 
-    def _is_normal(self, sent: Close | None) -> bool:
+    def _is_normal(self) -> bool:
         """Whether ``Ending.ok`` is True, for the most frequent endings only: the property costs more."""
-        received = self.received
+        received, sent = self.received, self._sent
         return (
             received is not None
             and received.code in _NORMAL

@@ -25,6 +25,8 @@ _MANY = 2**62
 #: A Close frame has at most 125 bytes, a header of 2, and a masking key of 4.
 _MAX_CLOSE_FRAME = 131
 
+_NO_FAULT = "record.errors.first must be of the kind peer: the record has a fault of the peer"
+
 _STALLS = "stalled_since", "stalled_until", "stalled_for"
 
 _PAUSED = int(Pause.DELIVERY)
@@ -523,9 +525,7 @@ class _Stage:
     def _fault(self, now: float) -> None:
         fault = self._record.errors["first"]
         if not isinstance(fault, PeerError):
-            raise ValueError(
-                "record.errors.first must be of the kind peer: the record has a fault of the peer"
-            )
+            raise ValueError(_NO_FAULT)  # noqa: TRY004  (the value of a file is wrong)
         self._core.receive_control(fault, now)
 
     def _handled(self, now: float) -> None:

@@ -212,7 +212,7 @@ class Server:
                 (:attr:`Request.bearer`). Its time is limited like that of a :meth:`process_request` hook.
             cancel_on_end: Cancel the handler when its connection ends. Only for coroutine functions.
                 Default: False.
-            **options: ``max_size``, ``subprotocols``, ``compression``, ``origins`` or ``limits`` of
+            **options: ``max_size``, ``subprotocols``, ``compression``, ``origins``, ``limits`` or ``recorder`` of
                 :class:`Options`, for this route. All others are those of the server, also after a change.
 
         Raises:
@@ -566,7 +566,7 @@ class Server:
                 fast as the application asks for it.
             root_path: A prefix that a proxy has removed from the paths, such as ``"/site"``. It precedes ``prefix``
                 in the application's ``root_path``. Default: ``"/"``, none.
-            **options: ``max_size``, ``subprotocols``, ``compression``, ``origins`` or ``limits`` of
+            **options: ``max_size``, ``subprotocols``, ``compression``, ``origins``, ``limits`` or ``recorder`` of
                 :class:`Options`, for the WebSockets of the application.
 
         Raises:

@@ -15,7 +15,7 @@ from ..errors import BadRequest, MethodNotAllowed, NotFound, UpgradeRequired
 from ..http import NO_PARAMS, Request, Response
 from ..limit import Limit
 from ..matching import Origins
-from ..options import Deflate, Options
+from ..options import Deflate, Options, RecorderOption
 
 __all__ = [
     "AcceptFunction",
@@ -48,6 +48,7 @@ class RouteKeywords(TypedDict, total=False):
     compression: Deflate | None
     origins: Origins | None
     limits: Limit | Sequence[Limit]
+    recorder: RecorderOption
 
 
 class RouteOptions:
