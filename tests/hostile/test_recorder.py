@@ -8,7 +8,7 @@ import pytest
 
 from endwell import Server
 from endwell.cli.replay import run as replay_command
-from endwell.protocol.recorder import MAX_RECORD
+from endwell.protocol.record import MAX_RECORD
 from endwell.protocol.replay import replay
 from tests.pair import until
 from tests.raw import RawPeer

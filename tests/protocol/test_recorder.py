@@ -13,7 +13,8 @@ import pytest
 from endwell.build import compiled
 from endwell.ending import Cause, Close
 from endwell.protocol.deadline import NEVER
-from endwell.protocol.recorder import FORMAT, MAX_CUES, MAX_RECORD, RING, Noted, Record, Recorder
+from endwell.protocol.record import FORMAT, MAX_CUES, MAX_RECORD, Noted, Record
+from endwell.protocol.recorder import RING, Recorder
 from endwell.wire.codec import Codec
 
 from .core import RESET, connection, drain_outbox, frame, opened

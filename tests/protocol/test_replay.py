@@ -16,7 +16,7 @@ from endwell import testing
 from endwell.ending import Cause, Close, Initiator, TcpEnd
 from endwell.protocol.closing import WindowClosed
 from endwell.protocol.pause import Pause
-from endwell.protocol.recorder import MAX_CUES, MAX_RECORD
+from endwell.protocol.record import MAX_CUES, MAX_RECORD
 from endwell.protocol.replay import replay
 from endwell.wire.codec import Codec
 from endwell.wire.hixie import Hixie

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..ending import Close
 from ..protocol.closing import Cue, Do
-from ..protocol.recorder import Noted
+from ..protocol.record import Noted
 from ..protocol.replay import Replayed, Step, Taken, replay
 from .style import BOLD, DIM, GREEN, RED, paint, printable
 

@@ -32,7 +32,8 @@ from ..wire.codec import Codec
 from .deadline import NEVER
 from .liveness import Liveness, Verdict
 from .receiver import Receiver
-from .recorder import Noted, Record, Recorder
+from .record import Noted, Record
+from .recorder import Recorder
 
 __all__ = [
     "ERROR_KINDS",

@@ -44,7 +44,8 @@ from .limiter import Limiter
 from .liveness import Verdict
 from .pause import Pause
 from .receiver import Receiver
-from .recorder import Noted, Recorder
+from .record import Noted
+from .recorder import Recorder
 
 __all__ = ["AHEAD", "Connection"]
 

@@ -1,108 +1,48 @@
-"""The flight recorder: the last cues of one connection in a ring of bytes, and the record of an abnormal ending.
+"""The flight recorder: the last cues of one connection, in a ring of bytes.
 
-A recorder notes what the core was told (a ping was due, the peer sent a Close, TCP ended) and when, and never
-the content of a message. Messages are not noted one by one: each cue also has the numbers of messages and bytes
-since the cue before, so a message costs nothing. ``replay.py`` steps a core through a record.
-
-An entry of the ring, in this order; a *varint* has seven bits in each byte, the lowest first:
-
-- one byte: the :class:`Noted` in its lower five bits, ``_RAW``, ``_TRAFFIC``;
-- the time since the entry before, in nanoseconds, as a varint; with ``_RAW`` the time itself, as a float;
-- with ``_TRAFFIC``: a byte that says what follows, in the order of ``_MESSAGES_IN`` ... ``_STUCK``;
-- what the :class:`Noted` needs: ``_DETAILS``.
+It notes what the core was told (a ping was due, the peer sent a Close, TCP ended) and when, and never the
+content of a message. Messages are not noted one by one: each cue also has the numbers of messages and bytes
+since the cue before, so a message costs nothing. ``record.py`` has the format.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from enum import IntEnum
 from struct import pack, unpack_from
-from typing import Any
 
-from ..ending import Cause, Initiator
 from .deadline import NEVER
+from .record import (
+    BY_DATA,
+    BYTES_IN,
+    BYTES_OUT,
+    DETAILS,
+    HEARD,
+    HEARD_RAW,
+    KIND,
+    MAX_CUES,
+    MESSAGES_IN,
+    MESSAGES_OUT,
+    NANO,
+    RAW,
+    STUCK,
+    TRAFFIC,
+    UNSENT,
+    Noted,
+)
 
-__all__ = ["BY_DATA", "FORMAT", "MAX_CUES", "MAX_RECORD", "RING", "Noted", "Record", "Recorder"]
-
-#: The version of the format of a record.
-FORMAT = 1
-#: Number of cues that are kept, if the ring has room for them; and one more, because a pong is dropped with its ping.
-MAX_CUES = 64
-#: Bytes of a record as JSON.
-MAX_RECORD = 4096
+__all__ = ["RING", "Recorder"]
 
 #: Bytes of the ring. An entry of a connection that only sends pings takes seven or less. A bytearray takes one byte
 #: more than its length, and CPython's allocator rounds that up to a multiple of 16.
 RING = 463
-_SIZE = RING
-_MAX_CUES = MAX_CUES  # C constants in the compiled module; other modules cannot import those
-
-
-class Noted(IntEnum):
-    """What a core was told. The value is in the ring, the name in lower case in a record."""
-
-    OPENED = 0  #: the opening handshake succeeded
-    PING = 1  #: a deadline passed, and a ping was due
-    PING_UNREAD = 2  #: the same while reading was paused, without a sign of the peer's kernel
-    DUE = 3  #: a deadline of the open connection passed
-    DUE_UNREAD = 4  #: the same while reading was paused, without a sign of the peer's kernel
-    PINGED = 5  #: the application sent a ping
-    PONG = 6  #: a pong came; it answers the oldest ping
-    STALLED = 7  #: this process did not run for a while
-    CLOSE = 8  #: this side closes, for a cause
-    FAILED = 9  #: client: the opening handshake failed, for a cause and by an initiator
-    PEER_CLOSE = 10  #: a Close came
-    PEER_CLOSE_BEHIND = 11  #: a Close came after messages that the application still handles
-    FAULT = 12  #: the peer broke a rule
-    HANDLED = 13  #: the application asked for the next message
-    EOF = 14  #: the peer ended TCP
-    BROKEN = 15  #: a write failed
-    LOST = 16  #: TCP or TLS (1) failed
-    GONE = 17  #: TCP has ended, the driver does not know how
-    TIME_UP = 18  #: the deadline of a state passed
-    SENT = 19  #: everything was sent, and the peer had ended TCP before
-    PONGS = 20  #: a pong came; it answers a number of pings, at most 255
-
-
-_NAMES = [noted.name.lower() for noted in Noted]
-_CAUSES, _INITIATORS = list(Cause), list(Initiator)
-
-#: Bytes at the end of each kind of entry, by :class:`Noted`: small numbers, or if they are 8 or more, floats.
-_DETAILS = bytes(
-    {
-        Noted.DUE: 32,
-        Noted.DUE_UNREAD: 32,
-        Noted.PONGS: 1,
-        Noted.STALLED: 40,
-        Noted.CLOSE: 1,
-        Noted.FAILED: 2,
-        Noted.LOST: 1,
-        Noted.TIME_UP: 8,
-    }.get(noted, 0)
-    for noted in Noted
-)
-
-#: What data of the peer are the cause of: without another value, the peer was alive at the time of the entry.
-BY_DATA = frozenset((Noted.PONG, Noted.PONGS, Noted.PEER_CLOSE, Noted.PEER_CLOSE_BEHIND, Noted.FAULT))
-#: The same by :class:`Noted`.
+# C constants in the compiled module.
+_SIZE, _MAX_CUES, _NANO = RING, MAX_CUES, NANO
+_KIND, _TRAFFIC, _RAW = KIND, TRAFFIC, RAW
+_MESSAGES_IN, _BYTES_IN, _MESSAGES_OUT, _BYTES_OUT = MESSAGES_IN, BYTES_IN, MESSAGES_OUT, BYTES_OUT
+_HEARD, _HEARD_RAW, _UNSENT, _STUCK = HEARD, HEARD_RAW, UNSENT, STUCK
+_OPENED, _PONG, _PONGS = int(Noted.OPENED), int(Noted.PONG), int(Noted.PONGS)
+_DETAILS = DETAILS
 _BY_DATA = bytes(noted in BY_DATA for noted in Noted)
-
-_KIND = 0x1F
-_TRAFFIC = 0x20
-_RAW = 0x40
-#: The bits of the byte of the traffic since the entry before: numbers as varints,
-_MESSAGES_IN, _BYTES_IN, _MESSAGES_OUT, _BYTES_OUT = 1, 2, 4, 8
-#: when the peer was last known to be alive: nanoseconds before this entry, or that time itself, as a float;
-#: without either, it is the same as after the entry before,
-_HEARD, _HEARD_RAW = 16, 32
-#: the number of bytes that wait to be sent, as a varint,
-_UNSENT = 64
-#: and when the connection would end because the peer accepts no data, as a float.
-_STUCK = 128
-
 _MASK = 0xFFFFFFFF
-_NANO = 1e9
 #: Later than this, a float has not the nanoseconds of a time.
 _MAX_EXACT = 9e6
 
@@ -210,11 +150,11 @@ class Recorder:
         return changes
 
     def add(self, detail: int) -> None:
-        """Add a small number to the last entry, as ``_DETAILS`` says."""
+        """Add a small number to the last entry, as ``DETAILS`` says."""
         self._put(min(detail, 255))
 
     def add_float(self, value: float) -> None:
-        """Add a float to the last entry, as ``_DETAILS`` says."""
+        """Add a float to the last entry, as ``DETAILS`` says."""
         for byte in pack("<d", value):
             self._put(byte)
 
@@ -292,120 +232,3 @@ def exact(time: float) -> int:
 
 def _nanoseconds(time: float) -> int:
     return int(time * _NANO)
-
-
-_OPENED, _PONG, _PONGS = int(Noted.OPENED), int(Noted.PONG), int(Noted.PONGS)
-
-
-class Record(Mapping[str, Any]):
-    """What a recorder has at the end of a connection, in values that ``json.dumps()`` accepts.
-
-    The entries are decoded when they are first read, because most records never are.
-    """
-
-    def __init__(self, head: Mapping[str, Any], recording: tuple[bytes, int, int]) -> None:
-        self._head = head
-        self._recording = recording
-        self._values: dict[str, Any] | None = None
-
-    def _decoded(self) -> dict[str, Any]:
-        if self._values is None:
-            entries, first, dropped = self._recording
-            cues = list(_decode(entries, first))
-            values = {"format": FORMAT, **self._head, "dropped": dropped, "cues": cues}
-            while (excess := len(json.dumps(values)) - MAX_RECORD) > 0 and cues:
-                # Text is at most a reason; the rest of the record is below the limit.
-                count = min(len(cues), 1 + excess // 100)
-                del cues[:count]
-                values["dropped"] += count
-            self._values = values
-        return self._values
-
-    def __getitem__(self, name: str) -> Any:
-        return self._decoded()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._decoded())
-
-    def __len__(self) -> int:
-        return len(self._decoded())
-
-    def __repr__(self) -> str:
-        return repr(self._decoded())
-
-    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
-        # A copy is a plain dict.
-        return dict, (self._decoded(),)
-
-
-class _Reader:
-    """Reads the bytes of entries."""
-
-    def __init__(self, entries: bytes) -> None:
-        self._entries = entries
-        self.at = 0
-
-    def byte(self) -> int:
-        self.at += 1
-        return self._entries[self.at - 1]
-
-    def number(self) -> int:
-        number = shift = 0
-        while (byte := self.byte()) > 127:
-            number |= (byte & 127) << shift
-            shift += 7
-        return number | byte << shift
-
-    def float(self) -> float:
-        value: float = unpack_from("<d", self._entries, self.at)[0]
-        self.at += 8
-        return value
-
-
-def _decode(entries: bytes, then: int) -> Iterator[list[Any]]:
-    """Yield a list for each entry: the time, the name, its details, and the traffic, if there was any."""
-    reader = _Reader(entries)
-    while reader.at < len(entries):
-        head = reader.byte()
-        if head & _RAW:
-            now = reader.float()
-            then = _nanoseconds(now)
-        else:
-            then += reader.number()
-            now = then / _NANO
-        traffic = _traffic(reader, then) if head & _TRAFFIC else {}
-        noted = head & _KIND
-        yield [now, _NAMES[noted], *_details(noted, reader), *([traffic] if traffic else [])]
-
-
-def _traffic(reader: _Reader, then: int) -> dict[str, Any]:
-    bits = reader.byte()
-    numbers = [
-        reader.number() if bits & bit else 0
-        for bit in (_MESSAGES_IN, _BYTES_IN, _MESSAGES_OUT, _BYTES_OUT, _HEARD, _UNSENT)
-    ]
-    found: dict[str, Any] = {}
-    if numbers[0] or numbers[1]:
-        found["in"] = numbers[:2]
-    if numbers[2] or numbers[3]:
-        found["out"] = numbers[2:4]
-    if bits & _HEARD:
-        found["heard"] = (then - numbers[4]) / _NANO
-    if bits & _UNSENT:
-        found["unsent"] = numbers[5]
-    if bits & _HEARD_RAW:
-        heard = reader.float()
-        found["heard"] = None if heard == -NEVER else heard
-    if bits & _STUCK:
-        found["stuck_at"] = reader.float()
-    return found
-
-
-def _details(noted: int, reader: _Reader) -> list[Any]:
-    if _DETAILS[noted] >= 8:
-        times = [reader.float() for _ in range(_DETAILS[noted] // 8)]
-        return [None if time == NEVER else time for time in times]
-    details = [reader.byte() for _ in range(_DETAILS[noted])]
-    if noted in (Noted.CLOSE, Noted.FAILED):
-        return [_CAUSES[details[0]].value, *(_INITIATORS[at].value for at in details[1:])]
-    return details

@@ -17,7 +17,7 @@ from endwell import Cause, ConnectionClosed, Ending, WebSocket
 from endwell.aio.syscalls import monotonic
 from endwell.protocol.connection import Connection
 from endwell.protocol.deadline import NEVER
-from endwell.protocol.recorder import MAX_RECORD
+from endwell.protocol.record import MAX_RECORD
 from endwell.protocol.replay import replay
 from tests.face import Face
 from tests.old import MISSING_FEATURES, close_received
