@@ -223,3 +223,16 @@ def test_an_option_of_the_route_turns_the_recorder_on():
     core.use(core.options.replace(recorder=True))
     core.accept(Codec(False), BEGAN)
     assert reset(core, BEGAN).record is not None
+
+
+def test_a_record_has_fewer_cues_if_its_json_would_exceed_4_kib():
+    recorder = Recorder(BEGAN)
+    for number in range(60):
+        recorder.note(Noted.PING, BEGAN + number, 0, number * 1000, 0, 0, BEGAN, 0, NEVER)
+    whole = Record({}, recorder.recording())
+    record = Record({"text": "x" * 2500}, recorder.recording())
+    assert len(json.dumps(dict(whole))) <= MAX_RECORD
+    assert len(json.dumps(dict(record))) <= MAX_RECORD
+    assert 10 < len(record["cues"]) < len(whole["cues"])
+    assert record["cues"] == whole["cues"][-len(record["cues"]) :]
+    assert record["dropped"] + len(record["cues"]) == 60
