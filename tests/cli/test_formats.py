@@ -73,7 +73,9 @@ def test_every_option_of_a_client_has_an_argument():
 
 def test_arguments_become_keywords_of_connect():
     argv = ["--max-size", "5", "--ping-interval", "none", "--open-timeout", "2.5", "--no-compression"]
-    given = keywords(*argv, "--protocol", "hybi-07", "--unix", "/s", "--subprotocol", "chat")
+    given = keywords(
+        *argv, "--protocol", "hybi-07", "--unix", "/s", "--subprotocol", "chat", "--recorder", "r"
+    )
     assert given == {
         "ssl": None,
         "additional_headers": [],
@@ -84,6 +86,7 @@ def test_arguments_become_keywords_of_connect():
         "ping_interval": None,
         "open_timeout": 2.5,
         "compression": None,
+        "recorder": "r",
     }
     endwell.connect("ws://a/", **given)
 

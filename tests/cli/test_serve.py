@@ -178,6 +178,7 @@ def test_a_unix_socket_in_use_is_an_error_that_mentions_no_port(tmp_path, capsys
         (["--ws-max-queue", "none"], "--ws-max-queue: max_queue must not be None"),
         (["--limit-concurrency", "0"], "--limit-concurrency: max_connections must be positive"),
         (["--origin", "a b"], "--origin: origins must be"),
+        (["--recorder", ""], "--recorder: recorder must be the path of a directory"),
         (["--forwarded-allow-ips", "proxy"], "--forwarded-allow-ips: proxy_headers must be"),
         (["--no-proxy-headers", "--forwarded-allow-ips", "unix"], "exclude each other"),
         (["--reload", "--workers", "2"], "--reload and --workers exclude each other"),

@@ -18,6 +18,7 @@ def test_arguments_become_options():
     args = parse(
         *("--limit-concurrency", "7", "--timeout-keep-alive", "1.5", "--ws-max-size", "none"),
         *("--ws-ping-interval", "0", "--ws-per-message-deflate", "false", "--origin", "*"),
+        *("--recorder", "endings"),
     )
     assert options_of(args, application=False) == {
         "max_connections": 7,
@@ -26,6 +27,7 @@ def test_arguments_become_options():
         "ping_interval": None,
         "compression": None,
         "origins": ["*"],
+        "recorder": "endings",
     }
 
 

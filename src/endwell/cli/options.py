@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 #: Options of a client whose argument has a special form.
-_SPECIAL = frozenset(("compression", "subprotocols", "version"))
+_SPECIAL = frozenset(("compression", "recorder", "subprotocols", "version"))
 #: The results of a verification that --cafile can change: X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT,
 #: _DEPTH_ZERO_SELF_SIGNED_CERT, _SELF_SIGNED_CERT_IN_CHAIN, _UNABLE_TO_GET_ISSUER_CERT_LOCALLY and
 #: _UNABLE_TO_VERIFY_LEAF_SIGNATURE (x509_vfy.h of OpenSSL). Others are an expired certificate or a wrong name.
@@ -81,6 +81,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             metavar={"s": "SECONDS", "bytes": "BYTES"}.get(option.metadata["unit"], "N"),
             help=f"default: {_format_default(option.default)}. {option.metadata['consequence'].replace('%', '%%')}",
         )
+    limits.add_argument(
+        "--recorder",
+        metavar="DIRECTORY",
+        help="write an abnormal ending, with the last cues of its connection, to a file in this directory; endwell "
+        "replay reads it",
+    )
     limits.add_argument("--no-compression", action="store_true", help="do not offer permessage-deflate")
     limits.add_argument(
         "--protocol",
@@ -97,6 +103,8 @@ def keywords_of(args: argparse.Namespace) -> ConnectKeywords:
     }
     if args.no_compression:
         keywords["compression"] = None
+    if args.recorder is not None:
+        keywords["recorder"] = args.recorder
     return {
         **connection_keywords(args),
         "subprotocols": args.subprotocol,

@@ -28,6 +28,7 @@ _NUMBERS: dict[str, tuple[str, type[int | float], str]] = {
 OPTION_ARGUMENTS = {
     **{option: name for name, (option, _, _) in _NUMBERS.items()},
     "origins": "--origin",
+    "recorder": "--recorder",
     "proxy_headers": "--forwarded-allow-ips",
 }
 #: uvicorn's words for arguments that have another word here.
@@ -87,6 +88,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="ORIGIN",
         help="accept WebSockets from pages of this origin, such as https://example.com (repeatable); '*': of any "
         "(default: only the origin that the request is for)",
+    )
+    group.add_argument(
+        "--recorder",
+        metavar="DIRECTORY",
+        help="write each abnormal ending, with the last cues of its connection, to a file in this directory; endwell "
+        "replay reads it",
     )
     group.add_argument(
         "--proxy-headers",
@@ -159,6 +166,8 @@ def options_of(args: argparse.Namespace, *, application: bool) -> dict[str, Any]
         options["compression"] = None
     if args.origin:
         options["origins"] = args.origin
+    if args.recorder is not None:
+        options["recorder"] = args.recorder
     trusted = _proxies(args, application=application)
     if trusted is not None:
         options["proxy_headers"] = trusted
