@@ -38,7 +38,7 @@ MAX_QUEUE = 64 << 20
 #: The words that have an answer. Their first value is the number of the call.
 CALLS = ("listen", "position", "page", "presence", "reserve")
 #: Maximum number of bytes that are read from one worker before the others have their turn.
-READ_SIZE = 1 << 18
+READ_SIZE = 1 << 16
 
 
 class Link:
