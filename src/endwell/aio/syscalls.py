@@ -13,6 +13,7 @@ import time
 from _thread import get_ident
 
 __all__ = [
+    "IOV",
     "error_of",
     "monotonic",
     "part",

@@ -1,11 +1,15 @@
 cimport cython
 
-from endwell.rooms.frames cimport Decoder
+from endwell.aio._syscalls cimport monotonic, send, send_many
+from endwell.rooms.frames cimport Decoder, forward, pack_published, unpack_call
+from endwell.rooms.hub cimport Hub, RoomState
 
 
 cdef class Link:
     cdef object _sock
+    cdef int _fd
     cdef readonly Decoder decoder
+    cdef list _frames
     cdef object _queue
     cdef Py_ssize_t _size
     cdef readonly set behind
@@ -16,13 +20,13 @@ cdef class Link:
     cpdef list read(self)
     cpdef write(self, bytes frame)
     cpdef bint takes(self, room) except -1
-    @cython.locals(sent=cython.Py_ssize_t)
+    @cython.locals(frames=list, sent=cython.Py_ssize_t)
     cpdef flush(self)
 
 
 # _hub and _words are visible to tests.
 cdef class Broker:
-    cdef readonly object _hub
+    cdef readonly Hub _hub
     cdef list _links
     cdef list _untold
     cdef dict _telling
@@ -31,7 +35,7 @@ cdef class Broker:
 
     @cython.locals(kind=cython.int)
     cpdef readable(self, Link link)
-    @cython.locals(link=Link)
-    cpdef flush(self)
-    @cython.locals(frame=bytes, listens=cython.int, listener=Link)
+    @cython.locals(link=Link, special=cython.bint)
+    cpdef bint flush(self) except -1
+    @cython.locals(frame=bytes, listens=cython.int, listener=Link, listeners=set, room=RoomState)
     cdef _publish(self, Link link, bytes body)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import count, islice
 from typing import Any
 
-from ..aio.syscalls import monotonic
+from ..aio.syscalls import IOV, monotonic, send, send_many
 from ..errors import RoomLimit
 from .frames import (
     NOT_SENT,
@@ -23,7 +23,7 @@ from .frames import (
     forward,
     pack_published,
     pack_word,
-    unpack_publish,
+    unpack_call,
 )
 from .hub import MAX_KNOWN_ROOMS, Connection, Hub, Left, Present
 from .position import Position
@@ -47,8 +47,12 @@ class Link:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self._fd = sock.fileno()
         self.decoder = Decoder()
+        #: The frames since the last :meth:`flush`, and before them those that the socket has not taken.
+        self._frames: list[bytes | memoryview] = []
         self._queue: deque[bytes | memoryview] = deque()
+        #: The bytes in both.
         self._size = 0
         #: The rooms of which the worker has missed publications.
         self.behind: set[str] = set()
@@ -79,7 +83,7 @@ class Link:
 
     def write(self, frame: bytes) -> None:
         """Queue a frame; :meth:`flush` sends it."""
-        self._queue.append(frame)
+        self._frames.append(frame)
         self._size += len(frame)
 
     def takes(self, room: str) -> bool:
@@ -99,31 +103,42 @@ class Link:
     @property
     def wants_write(self) -> bool:
         """Whether bytes wait for the worker."""
-        return bool(self._queue)
+        return self._size > 0
 
     def flush(self) -> None:
         """Send what waits, as far as the socket takes it."""
-        queue = self._queue
+        frames, queue = self._frames, self._queue
+        if not self._size:
+            return
         try:
-            while queue:
-                # IOV_MAX is 1024 on Linux.
-                sent = self._sock.sendmsg(list(queue) if len(queue) <= 1000 else list(islice(queue, 1000)))
+            # Usually, the socket takes everything at once.
+            if queue or len(frames) > IOV:
+                sent = 0
+            elif len(frames) == 1:
+                sent = send(self._fd, frames[0], self._size)
+            else:
+                sent = send_many(self._fd, frames)
+            if sent < self._size:
+                queue.extend(frames)
+            frames.clear()
+            while sent >= 0:
                 self._size -= sent
                 if not self._size:
                     queue.clear()
                     break
-                while queue and sent >= len(queue[0]):
+                while sent >= len(queue[0]):
                     sent -= len(queue.popleft())
                 if sent:
                     queue[0] = memoryview(queue[0])[sent:]
-        except BlockingIOError:
-            pass
+                sent = send_many(self._fd, list(islice(queue, IOV)))
         except OSError:  # the worker has ended, which `read` reports
+            frames.clear()
             queue.clear()
             self._size = 0
 
     def close(self) -> None:
         """Close this end."""
+        self._fd = -1
         self._sock.close()
 
 
@@ -135,7 +150,7 @@ class Broker:
     """
 
     def __init__(self, max_history: int, max_known_rooms: int = MAX_KNOWN_ROOMS) -> None:
-        self._hub: Hub[Link] = Hub(max_history, max_known_rooms)
+        self._hub: Hub = Hub(max_history, max_known_rooms)
         self._links: list[Link] = []
         #: The keys that have left while there was no worker.
         self._untold: list[Left] = []
@@ -194,15 +209,21 @@ class Broker:
                 # For example, the worker runs another version. All workers end with the supervisor.
                 logger.exception("a worker has sent a frame of kind %d that is not valid", kind)
 
-    def flush(self) -> None:
-        """Send what waits for the workers. Call it after all sockets that were ready are handled."""
+    def flush(self) -> bool:
+        """Send what waits for the workers. Call it after all sockets that were ready are handled.
+
+        Returns whether a worker has ended, or has not taken all bytes.
+        """
+        special = False
         for link in self._links:
             link.flush()
-            if link.catches_up:
+            if link.behind and link.catches_up:
                 for room in link.behind:
                     link.write(pack_word("behind", room))
                 link.behind.clear()
                 link.flush()
+            special = special or link.ended or link._size > 0
+        return special
 
     def tick(self) -> None:
         """Do what is due."""
@@ -211,22 +232,22 @@ class Broker:
     # -- what workers ask ---------------------------------------------------------------
 
     def _publish(self, link: Link, body: bytes) -> None:
-        call, room, message, history, _ = unpack_publish(body)
+        call, name, message, history = unpack_call(body)
         try:
-            position, _, listeners = self._hub.publish(room, message, history, monotonic())
+            room = self._hub.number(name, message, history, monotonic())
         except RoomLimit as error:
             link.write(pack_word("refused", call, str(error)))
             return
-        frame = forward(body, position.epoch, position.sequence)
-        listens = NOT_SENT
+        frame = forward(body, room.epoch, room.sequence)
+        listeners, listens = room.listeners, NOT_SENT
         for listener in listeners:
-            if not listener.takes(room):
+            if not listener.takes(name):
                 continue
             if listener is link:
                 listens = OWN if link.keeps_own else SENT
             else:
                 listener.write(frame)
-        link.write(pack_published(call, position.sequence, len(listeners), listens, position.epoch))
+        link.write(pack_published(call, room.sequence, len(listeners), listens, room.epoch))
         if listens == SENT:
             link.write(frame)
 

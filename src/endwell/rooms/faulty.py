@@ -71,7 +71,7 @@ class FaultyBus:
 
     def __init__(self, *, max_history: int = MAX_HISTORY) -> None:
         self._max_history = max_history
-        self._hub: Hub[LocalBus] = Hub(max_history)
+        self._hub: Hub = Hub(max_history)
         self._ends: dict[Rooms, _End] = {}
 
     def connect(self, *rooms: Rooms) -> None:
@@ -160,7 +160,7 @@ class _End(LocalBus):
 
     is_shared = can_reserve = True
 
-    def __init__(self, hub: Hub[LocalBus]) -> None:
+    def __init__(self, hub: Hub) -> None:
         super().__init__(0)
         self._hub = hub
         self.connected = True
@@ -266,7 +266,7 @@ class _End(LocalBus):
         self._do_later()
         self._waiters.wake()
 
-    def move(self, hub: Hub[LocalBus]) -> None:
+    def move(self, hub: Hub) -> None:
         """Use another hub, which knows nothing yet."""
         self._hub = hub
         for room in self._delivered:

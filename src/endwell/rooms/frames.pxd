@@ -27,6 +27,11 @@ cdef int _flags(message, slow) except -1
 @cython.locals(flags=cython.int, end=cython.Py_ssize_t, length=cython.Py_ssize_t)
 cpdef tuple unpack_publish(bytes body)
 
+@cython.locals(end=cython.Py_ssize_t)
+cpdef tuple unpack_call(bytes body)
+
+cpdef bytes pack_published(call, sequence, workers, listens, epoch)
+
 @cython.locals(term=bytes, rest=bytes, flags=cython.int, name=cython.int)
 cpdef bytes forward(bytes body, epoch, sequence)
 

@@ -37,6 +37,7 @@ __all__ = [
     "pack_published",
     "pack_shared",
     "pack_word",
+    "unpack_call",
     "unpack_publication",
     "unpack_publish",
     "unpack_published",
@@ -49,6 +50,7 @@ PUBLISH, PUBLISHED, PUBLICATION, WORD = range(1, 5)
 _HEAD = Struct("!IB")
 # The number of the call, flags, the length of the room's name, and the history.
 _PUBLISH = Struct("!QBHQdQ")
+_CALL = Struct("!Q")
 # The number of the call, the sequence, how many processes listen, and whether the caller's is one of them.
 _PUBLISHED = Struct("!QQIB")
 # The sequence, flags, the length of the epoch and that of the room's name.
@@ -146,6 +148,15 @@ def unpack_publish(body: bytes) -> tuple[int, str, Message, History | None, Slow
     end = _PUBLISH_SIZE + length
     kept = _history(messages, seconds, size) if flags & _KEPT else None
     return call, body[_PUBLISH_SIZE:end].decode(), _message(body[end:], flags), kept, _SLOW[flags >> 2]
+
+
+def unpack_call(body: bytes) -> tuple[int, str, Message, History | None]:
+    """The first arguments of :func:`pack_publish`. Without a history, the message is not decoded: it is empty."""
+    if body[8] & _KEPT:
+        call, room, message, history, _ = unpack_publish(body)
+        return call, room, message, history
+    end = _PUBLISH_SIZE + (body[9] << 8 | body[10])
+    return _CALL.unpack_from(body)[0], body[_PUBLISH_SIZE:end].decode(), b"", None
 
 
 @lru_cache(maxsize=64)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import heapq
 import secrets
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from math import inf
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from ..errors import RoomLimit
 from .history import History, Log, Page, page_after
@@ -30,7 +30,8 @@ MAX_KNOWN_ROOMS = 100_000
 Info = Mapping[str, Any]
 #: The rooms to which a listener listens, and the rooms and numbers of its connections.
 Kept = tuple[Container[str], Container[tuple[str, int]]]
-Listener = TypeVar("Listener")
+#: A process, or what stands for it.
+Listener = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +80,21 @@ class KeyState:
         self.queued = inf
 
 
-@dataclass(slots=True, eq=False)
-class RoomState(Generic[Listener]):
+class RoomState:
     """One room. Public for a hub that is handed over to another process."""
 
-    epoch: str
-    sequence: int = 0
-    #: The number before the first one of the epoch.
-    base: int = 0
-    log: Log = field(default_factory=Log)
-    listeners: set[Listener] = field(default_factory=set)
-    keys: dict[str, KeyState] = field(default_factory=dict)
-    #: How long the history of the last publication reaches.
-    expires: float = -inf
+    __slots__ = ("base", "epoch", "expires", "keys", "listeners", "log", "sequence")
+
+    def __init__(self, epoch: str, sequence: int = 0, base: int = 0) -> None:
+        self.epoch = epoch
+        self.sequence = sequence
+        #: The number before the first one of the epoch.
+        self.base = base
+        self.log = Log()
+        self.listeners: set[Listener] = set()
+        self.keys: dict[str, KeyState] = {}
+        #: How long the history of the last publication reaches. Without a history: -inf.
+        self.expires = -inf
 
     @property
     def position(self) -> Position:
@@ -99,7 +102,7 @@ class RoomState(Generic[Listener]):
         return Position(self.epoch, self.sequence)
 
 
-class Hub(Generic[Listener]):
+class Hub:
     """The state of all rooms.
 
     Args:
@@ -113,7 +116,7 @@ class Hub(Generic[Listener]):
         self._max_bytes = max_bytes
         self._max_rooms = max_rooms
         self._bytes = 0
-        self._rooms: dict[str, RoomState[Listener]] = {}
+        self._rooms: dict[str, RoomState] = {}
         #: Rooms without listeners and keys, and when they were last used. The oldest one is the first.
         self._idle: dict[str, float] = {}
         self._leaving: list[tuple[float, str, str]] = []
@@ -126,18 +129,22 @@ class Hub(Generic[Listener]):
         self, name: str, message: Message, history: History | None, now: float
     ) -> tuple[Position, Publication, set[Listener]]:
         """Number a message, and add it to the history. Returns the listeners that get it."""
+        room = self.number(name, message, history, now)
+        return room.position, Publication(room.sequence, message), room.listeners
+
+    def number(self, name: str, message: Message, history: History | None, now: float) -> RoomState:
+        """:meth:`publish` for a caller that needs no objects. ``message`` is not used without a history."""
         room = self._room(name, now)
         room.sequence += 1
-        publication = Publication(room.sequence, message)
         if history is not None:
-            self._bytes += room.log.append(publication, history, now)
+            self._bytes += room.log.append(Publication(room.sequence, message), history, now)
             room.expires = now + history.seconds
             if self._bytes > self._max_bytes:
                 self._shrink(room)
-        elif room.log:
+        elif room.expires != -inf:
             # The history must have no hole, so that it cannot continue behind a message that is not kept.
             self._clear(room)
-        return room.position, publication, room.listeners
+        return room
 
     def position(self, name: str, now: float) -> Position:
         """The position of a room."""
@@ -265,6 +272,8 @@ class Hub(Generic[Listener]):
     @property
     def deadline(self) -> float:
         """When :meth:`tick` has something to do."""
+        if not self._idle and not self._leaving:
+            return inf  # as in most turns of a busy supervisor
         idle = next((since + FORGET_TIME for since in self._idle.values()), inf)
         return min(self._leaving[0][0] if self._leaving else inf, idle)
 
@@ -310,11 +319,11 @@ class Hub(Generic[Listener]):
         """How many connections each listener has reserved."""
         return self._reserved
 
-    def states(self) -> Iterator[tuple[str, RoomState[Listener]]]:
+    def states(self) -> Iterator[tuple[str, RoomState]]:
         """All rooms, by name."""
         return iter(self._rooms.items())
 
-    def add(self, name: str, room: RoomState[Listener], now: float) -> None:
+    def add(self, name: str, room: RoomState, now: float) -> None:
         """Add a room of another hub."""
         self._rooms[name] = room
         self._bytes += room.log.bytes
@@ -324,7 +333,7 @@ class Hub(Generic[Listener]):
 
     # -- inside -----------------------------------------------------------------------
 
-    def _room(self, name: str, now: float) -> RoomState[Listener]:
+    def _room(self, name: str, now: float) -> RoomState:
         room = self._rooms.get(name)
         if room is None:
             if len(self._rooms) >= self._max_rooms and self._is_full(name):
@@ -349,7 +358,7 @@ class Hub(Generic[Listener]):
         del self._idle[name]
         self._clear(self._rooms.pop(name))
 
-    def _check_idle(self, name: str, room: RoomState[Listener], now: float) -> None:
+    def _check_idle(self, name: str, room: RoomState, now: float) -> None:
         if not room.listeners and not room.keys:
             self._idle.setdefault(name, now)
 
@@ -359,11 +368,11 @@ class Hub(Generic[Listener]):
             entry.queued = entry.due
             heapq.heappush(self._leaving, (entry.due, name, key))
 
-    def _left(self, name: str, room: RoomState[Listener], key: str) -> Left:
+    def _left(self, name: str, room: RoomState, key: str) -> Left:
         entry = room.keys.pop(key)
         return Left(name, _present(key, entry), entry.listener)
 
-    def _shrink(self, used: RoomState[Listener]) -> None:
+    def _shrink(self, used: RoomState) -> None:
         for name in self._idle:
             if self._bytes <= self._max_bytes:
                 return
@@ -371,8 +380,9 @@ class Hub(Generic[Listener]):
                 self._clear(room)
         self._bytes += used.log.shrink(used.log.bytes - (self._bytes - self._max_bytes))
 
-    def _clear(self, room: RoomState[Listener]) -> None:
+    def _clear(self, room: RoomState) -> None:
         self._bytes += room.log.shrink(0)
+        room.expires = -inf
 
 
 def _new_epoch() -> str:

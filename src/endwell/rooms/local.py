@@ -21,7 +21,7 @@ class LocalBus(Bus):
     is_shared = False
 
     def __init__(self, max_history: int, max_known_rooms: int = MAX_KNOWN_ROOMS) -> None:
-        self._hub: Hub[LocalBus] = Hub(max_history, max_known_rooms)
+        self._hub: Hub = Hub(max_history, max_known_rooms)
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self, receiver: Receiver) -> None:

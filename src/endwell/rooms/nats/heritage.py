@@ -16,7 +16,7 @@ from .words import unpack_word
 __all__ = ["Heritage", "pack_heritage"]
 
 
-def pack_heritage(hub: Hub[str], now: float, size: int) -> list[bytes] | None:
+def pack_heritage(hub: Hub, now: float, size: int) -> list[bytes] | None:
     """The parts of at most ``size`` bytes. None if a part would be larger, or all of them are too many."""
     parts: list[bytes] = []
     part: list[bytes] = []
@@ -33,7 +33,7 @@ def pack_heritage(hub: Hub[str], now: float, size: int) -> list[bytes] | None:
     return [*parts, b"".join(part)]
 
 
-def _frames(hub: Hub[str], now: float) -> Iterator[bytes]:
+def _frames(hub: Hub, now: float) -> Iterator[bytes]:
     yield pack_word("reserved", hub.reserved)
     for name, room in hub.states():
         yield pack_word("room", name, room.epoch, room.sequence, room.base, [*room.listeners])
@@ -54,8 +54,8 @@ class Heritage:
         self._now = now
         #: The number of parts.
         self.count = 0
-        self._rooms: dict[str, RoomState[str]] = {}
-        self._room: RoomState[str] = RoomState("")
+        self._rooms: dict[str, RoomState] = {}
+        self._room: RoomState = RoomState("")
         self._seconds = 0.0
         self._reserved: dict[str, int] = {}
 
@@ -78,7 +78,8 @@ class Heritage:
     def _word(self, word: str, *values: Any) -> None:
         if word == "room":
             name, epoch, sequence, base, listeners = values
-            self._room = self._rooms[name] = RoomState(epoch, sequence, base, listeners={*listeners})
+            self._room = self._rooms[name] = RoomState(epoch, sequence, base)
+            self._room.listeners.update(listeners)
         elif word == "key":
             key, info, listener, first, due, connections = values
             entry = self._room.keys[key] = KeyState(Connection(*first))
@@ -90,7 +91,7 @@ class Heritage:
         elif word == "reserved":
             (self._reserved,) = values
 
-    def fill(self, hub: Hub[str], now: float) -> None:
+    def fill(self, hub: Hub, now: float) -> None:
         """Give a hub all of it."""
         hub.reserved.update(self._reserved)
         for name, room in self._rooms.items():

@@ -57,7 +57,7 @@ class Sequencer:
         self.rank = rank
         self._send = send
         self._spread = spread
-        self._hub: Hub[str] = Hub(*limits)
+        self._hub: Hub = Hub(*limits)
         #: When each process has given a sign of life.
         self._processes: dict[str, float] = {}
         #: What the processes have told again that restore their state.

@@ -156,8 +156,8 @@ class Supervisor:
         if others or self._signals or monotonic() >= moment:
             self._handle_changes()
             self._broker.tick()
-        self._broker.flush()
-        self._watch_links()
+        if self._broker.flush() or self._writing:
+            self._watch_links()
 
     def _handle_changes(self) -> None:
         """Handle signals, exits of workers and deadlines."""
