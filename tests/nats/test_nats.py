@@ -270,7 +270,7 @@ from endwell.rooms.nats import NatsBus
 
 class Receiver:
     def published(self, *args): pass
-    lost = came = went = published
+    arrived = lost = came = went = published
 
 async def main():
     bus = NatsBus(sys.argv[1], 1 << 20)

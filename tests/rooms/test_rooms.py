@@ -676,13 +676,18 @@ async def test_what_was_missed_has_the_policy_of_the_last_publication(two: House
     monkeypatch.setattr(broker, "MAX_QUEUE", 1000)
     second, _ = await two.joined(1)
     room, policies = two.room(1), []
-    deliver = room._published
+    deliver, deliver_together = room._published, room._arrived
 
     def published(position, publication, policy, call):
         policies.append(policy)
         deliver(position, publication, policy, call)
 
+    def arrived(epoch, batch, alone):
+        policies.extend(each[2] for each in batch)
+        deliver_together(epoch, batch, alone)
+
     monkeypatch.setattr(room, "_published", published)
+    monkeypatch.setattr(room, "_arrived", arrived)
     await two.room(0).publish("before", slow=slow)
     assert await within(second.recv()) == "before"
     await hold_publications(two, 40, slow)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from contextlib import suppress
 
 from endwell.errors import BusUnavailable
-from endwell.rooms import History
+from endwell.rooms import History, Position, Publication
 from tests.pair import until
 
 __all__ = ["Witness", "Witnesses"]
@@ -39,6 +39,10 @@ class Witness:
         self.seen[room][publication.message] = position
         self.positions[room] = position
         self.delivered += 1
+
+    def arrived(self, room, epoch, batch, alone):
+        for sequence, message, slow, call in batch:
+            self.published(room, Position(epoch, sequence), Publication(sequence, message), slow, call)
 
     def lost(self, room, lost, position):
         before = self.positions[room]

@@ -16,5 +16,12 @@ cpdef broadcast(connections, message, slow)
 )
 cpdef deliver(list targets, message, slow)
 
+@cython.locals(
+    others=list, corked=list, binary=cython.bint, frames=dict, now=cython.double, gone=cython.Py_ssize_t,
+    sent=cython.Py_ssize_t, before=cython.Py_ssize_t, number=cython.Py_ssize_t, ws=WebSocket, core=Connection,
+    stream=Driver, frame=bytes,
+)
+cpdef tuple deliver_together(list targets, list messages, bint alone)
+
 @cython.locals(stream=Driver)
 cpdef _uncork(list streams)

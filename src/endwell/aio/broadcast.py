@@ -12,7 +12,7 @@ from .driver import Driver
 from .syscalls import monotonic
 from .websocket import WebSocket
 
-__all__ = ["BroadcastReport", "Slow", "broadcast", "check_slow", "deliver"]
+__all__ = ["BroadcastReport", "Slow", "broadcast", "check_slow", "deliver", "deliver_together"]
 
 #: What a broadcast does with a connection whose send queue is full: see :meth:`endwell.Server.broadcast`.
 Slow = Literal["skip", "close", "queue"]
@@ -44,6 +44,11 @@ class BroadcastReport:
 
 
 _ONE = BroadcastReport(1, (), 0)
+
+
+#: Maximum number of bytes before the payload of a frame, and for a character.
+MAX_FRAME_HEAD = 14
+MAX_UTF8 = 4
 
 
 def check_slow(slow: Slow) -> None:
@@ -100,6 +105,51 @@ def deliver(targets: list[WebSocket], message: str | Buffer, slow: Slow) -> Broa
         # A room has one member in many processes, and a report takes a third of the time of a delivery.
         return _ONE
     return BroadcastReport(sent, tuple(lagging), gone, tuple(unable))
+
+
+def deliver_together(
+    targets: list[WebSocket], messages: list[str | bytes], alone: bool
+) -> tuple[BroadcastReport, list[WebSocket]]:
+    """Send several messages, each connection all of them in one piece.
+
+    Args:
+        targets: The connections.
+        messages: The messages, in order.
+        alone: Whether nothing else is known to follow in this turn of the loop.
+
+    Returns:
+        The report of each of the messages, and the connections that are not in it: they may be slow, or have no
+        binary messages, so :func:`deliver` must be called for each message.
+    """
+    frames: dict[object, bytes] = {}
+    now = monotonic()
+    sent = gone = 0
+    others: list[WebSocket] = []
+    corked: list[Driver] = []
+    # What waits before the last of the messages, if the socket takes nothing.
+    before, binary = 0, False
+    for number, message in enumerate(messages):
+        if not isinstance(message, str):
+            binary = True
+        if number:
+            before += MAX_FRAME_HEAD + len(message) * (1 if binary or message.isascii() else MAX_UTF8)
+    try:
+        for ws in targets:
+            core, stream = ws._core, ws._stream
+            if ws._queued or core.outbox.size + before > ws._write_limit or (binary and not core.takes_binary()):
+                others.append(ws)
+                continue
+            frame = core.share_all(messages, frames, now)
+            if frame is not None and (stream.push_last(frame) if alone else stream.push(frame)):
+                corked.append(stream)
+            if core.is_open:
+                sent += 1
+            else:
+                gone += 1
+    finally:
+        if corked:
+            corked[0].loop.call_soon(_uncork, corked)
+    return _ONE if sent == 1 and not gone else BroadcastReport(sent, (), gone), others
 
 
 def _snapshot(connections: Iterable[WebSocket]) -> list[WebSocket]:

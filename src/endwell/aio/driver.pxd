@@ -58,6 +58,7 @@ cdef class Driver:
     cpdef bint wrote(self) except -1
     @cython.locals(outbox=Outbox)
     cpdef bint push(self, bytes frame) except -1
+    cpdef bint push_last(self, bytes frame) except -1
     @cython.locals(outbox=Outbox)
     cpdef bint exceeds(self, Py_ssize_t limit) except -1
     cpdef uncork(self)

@@ -243,6 +243,10 @@ class Driver:
             self._flush()
         return not corked
 
+    def push_last(self, frame: bytes) -> bool:
+        """:meth:`push` if nothing is known to follow in this turn of the loop."""
+        return self.push(frame)
+
     def exceeds(self, limit: int) -> bool:
         """Whether more than ``limit`` bytes wait for the peer. Corked bytes are written first."""
         outbox = self.core.outbox

@@ -28,3 +28,4 @@ cdef class TcpDriver(Driver):
     cdef Py_ssize_t _write(self) except -2
     @cython.locals(outbox=Outbox, count=cython.Py_ssize_t)
     cpdef bint push(self, bytes frame) except -1
+    cpdef bint push_last(self, bytes frame) except -1

@@ -88,6 +88,17 @@ class TcpDriver(Driver):
                 self.core.sent(count, monotonic())
         return True
 
+    def push_last(self, frame: bytes) -> bool:
+        """:meth:`push` if nothing is known to follow in this turn of the loop.
+
+        If the kernel has accepted everything, nothing has to be done in the next turn.
+        """
+        uncork = self.push(frame)
+        if uncork and not self.core.outbox.size and self._write_error is None:
+            self._corked = False
+            return False
+        return uncork
+
     def _watch(self) -> None:
         reading = not self._out_of_buffers and self._may_read()
         if reading is not self._reading:

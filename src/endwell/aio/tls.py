@@ -117,6 +117,10 @@ class TlsDriver(TcpDriver):
         """
         return Driver.push(self, frame)
 
+    def push_last(self, frame: bytes) -> bool:
+        """:meth:`push` if nothing is known to follow in this turn of the loop."""
+        return self.push(frame)
+
     def _watch(self) -> None:
         if not self._handshaking:
             TcpDriver._watch(self)

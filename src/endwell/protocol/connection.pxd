@@ -83,6 +83,8 @@ cdef class Connection(Closing):
     cpdef bint takes_binary(self)
     @cython.locals(codec=Codec, frame=bytes)
     cpdef bytes share(self, message, dict frames, double now)
+    @cython.locals(codec=Codec, together=bytes)
+    cpdef bytes share_all(self, list messages, dict frames, double now)
     cpdef say(self, message)
     cpdef stalled(self, double since, double seconds, double now)
     cdef bint _must_read(self)

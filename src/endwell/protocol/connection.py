@@ -491,6 +491,25 @@ class Connection(Closing):
         self.last_message_at = now
         return frame
 
+    def share_all(
+        self, messages: list[str | bytes], frames: dict[object, bytes], now: float
+    ) -> bytes | None:
+        """:meth:`share` for several messages: their frames together."""
+        codec = self._codec
+        if not self.is_open or codec is None:
+            return None
+        together = None if codec.share_key is None else frames.get(codec.share_key)
+        if together is None:
+            if len(messages) == 1:
+                together = codec.message(messages[0])
+            else:
+                together = b"".join([codec.message(message) for message in messages])
+            if codec.share_key is not None:
+                frames[codec.share_key] = together
+        self.messages_out += len(messages)
+        self.last_message_at = now
+        return together
+
     def ping(self, payload: bytes | None, now: float) -> bytes | None:
         """Queue a ping. Returns its payload, by which ``answered`` names it; None if not open.
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 from ..aio.broadcast import Slow
+from .arrivals import Arrival
 from .history import History, Page
 from .hub import Info, Present
 from .position import Message, Position, Publication
@@ -23,6 +24,16 @@ class Receiver(Protocol):
 
         It is None if another process has published. The publications of a room come in order, without holes
         and repetitions.
+        """
+
+    def arrived(self, room: str, epoch: str, batch: list[Arrival], alone: bool) -> None:
+        """:meth:`published` for publications that have arrived together.
+
+        Args:
+            room: The name.
+            epoch: Their epoch.
+            batch: The publications, in order.
+            alone: Whether no other room has publications that have arrived with them.
         """
 
     def lost(self, room: str, lost: int | None, position: Position) -> None:

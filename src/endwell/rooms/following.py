@@ -11,6 +11,7 @@ from itertools import count
 
 from ..errors import BusUnavailable, RoomLimit
 from . import returning
+from .arrivals import Arrivals
 from .bus import Bus, Receiver
 from .history import Page, page_after
 from .listening import Heard, Listening
@@ -50,6 +51,7 @@ class FollowingBus(Bus):
         #: The rooms to which this process listens, by name and by topic.
         self._rooms: dict[str, Listening] = {}
         self._topics: dict[Hashable, Listening] = {}
+        self._arrivals = Arrivals()
         self._checking: asyncio.Task[None] | None = None
 
     @property
@@ -139,7 +141,7 @@ class FollowingBus(Bus):
     # -- publications ------------------------------------------------------------------
 
     def _arrived(self, state: Listening, heard: Heard, size: int) -> None:
-        """A publication has arrived."""
+        """A publication has arrived. :meth:`_deliver_all` delivers it, if nothing is missing."""
         if state.reads:
             state.keep(heard, size)
         elif follows := state.follows(heard):
@@ -151,10 +153,15 @@ class FollowingBus(Bus):
     def _deliver(self, state: Listening, heard: Heard) -> None:
         shared = heard.shared
         call = self._calls.get(shared.call) if shared.process == self._octets else None
-        publication = Publication(heard.position.sequence, shared.message)
         # Before the waiters of the position run, because they run in a later turn of the loop.
         state.advance(heard.position)
-        self._receiver.published(state.room, heard.position, publication, shared.slow, call)
+        self._arrivals.add(
+            state.room, heard.position.epoch, heard.position.sequence, shared.message, shared.slow, call
+        )
+
+    def _deliver_all(self) -> None:
+        """Call it after each read."""
+        self._arrivals.deliver(self._receiver)
 
     async def _wait_until_heard(self, room: str, position: Position) -> None:
         """Wait until this process has delivered its own publication to its members, if it listens."""
@@ -222,6 +229,7 @@ class FollowingBus(Bus):
                 self._receiver.lost(state.room, missed.lost, missed.position)
             for heard in missed.heard:
                 self._deliver(state, heard)
+            self._deliver_all()
             assert state.reached(position)
         state.reads = state.overflowed
         for number, heard in enumerate(state.take()):
@@ -233,6 +241,7 @@ class FollowingBus(Bus):
                 state.keep(heard, 0)
             elif state.follows(heard):
                 self._deliver(state, heard)
+        self._deliver_all()
         if not state.ready.done():
             state.ready.set_result(position)
 

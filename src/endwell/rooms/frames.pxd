@@ -37,5 +37,7 @@ cpdef bytes forward(bytes body, epoch, sequence)
 
 cpdef tuple unpack_published(bytes body)
 
-@cython.locals(begin=cython.Py_ssize_t, end=cython.Py_ssize_t, flags=cython.int, epoch=cython.Py_ssize_t, name=cython.Py_ssize_t)
 cpdef tuple unpack_publication(bytes body)
+
+@cython.locals(begin=cython.Py_ssize_t, end=cython.Py_ssize_t, flags=cython.int, epoch=cython.Py_ssize_t, name=cython.Py_ssize_t)
+cpdef tuple unpack_arrival(bytes body)

@@ -37,6 +37,7 @@ __all__ = [
     "pack_published",
     "pack_shared",
     "pack_word",
+    "unpack_arrival",
     "unpack_call",
     "unpack_publication",
     "unpack_publish",
@@ -205,12 +206,18 @@ def pack_publication(room: str, epoch: str, publication: Publication, slow: Slow
 
 def unpack_publication(body: bytes) -> tuple[str, str, Publication, Slow]:
     """Decode a publication: the room, its epoch, the publication and what happens to slow members."""
+    room, epoch, sequence, message, slow = unpack_arrival(body)
+    return room, epoch, Publication(sequence, message), slow
+
+
+def unpack_arrival(body: bytes) -> tuple[str, str, int, Message, Slow]:
+    """:func:`unpack_publication` without the object."""
     sequence, flags, epoch, name = _PUBLICATION.unpack_from(body)
     begin = _PUBLICATION_SIZE + epoch
     end = begin + name
     message = _message(body[end:], flags)
     term = body[_PUBLICATION_SIZE:begin].decode()
-    return body[begin:end].decode(), term, Publication(sequence, message), _SLOW[flags >> 2]
+    return body[begin:end].decode(), term, sequence, message, _SLOW[flags >> 2]
 
 
 def pack_shared(frame: Shared) -> bytes:

@@ -1,1 +1,14 @@
-# Nothing has C types: the module is compiled because it runs for each publication.
+cimport cython
+
+
+cdef class Members:
+    cdef dict _members
+    cdef list _listed
+    cdef list _engines
+    cdef readonly Py_ssize_t _blocking
+    cdef object _deliveries
+    cdef Py_ssize_t _delivered
+
+    cpdef send(self, publication, slow, call)
+    @cython.locals(messages=list, calls=list, together=cython.bint)
+    cpdef send_all(self, list batch, bint alone)

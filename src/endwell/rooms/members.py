@@ -7,9 +7,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..aio.broadcast import BroadcastReport, Slow, deliver
+from ..aio.broadcast import BroadcastReport, Slow, deliver, deliver_together
 from ..aio.websocket import WebSocket
 from ..sync.websocket import WebSocket as BlockingWebSocket
+from .arrivals import Arrival
 from .membership import Membership, queue_staged
 from .position import Position, Publication
 
@@ -146,6 +147,32 @@ class Members:
         self._deliveries.append(_Delivery(publication, members, engines, slow, call))
         if len(self._deliveries) == 1:
             self._deliver()
+
+    def send_all(self, batch: list[Arrival], alone: bool) -> None:
+        """:meth:`send` for publications that have arrived together. ``alone``: no other room has such ones."""
+        if self._listed is None:
+            self._listed, self._engines = self.all(), list(self._members)
+        engines = self._engines
+        together = not self._deliveries and not self._blocking and len(engines) <= BATCH
+        messages, calls = [], []
+        for each in batch:
+            messages.append(each[1])
+            if (call := each[3]) is not None:
+                calls.append(call)
+                together = together and call.exclude is None
+        if not together:
+            for sequence, message, slow, call in batch:
+                self.send(Publication(sequence, message), slow, call)
+            return
+        report, others = deliver_together(engines, messages, alone)
+        if not others:
+            for call in calls:
+                call.report = report
+            return
+        for sequence, message, slow, call in batch:
+            rest = self._send(others, Publication(sequence, message), slow)
+            if call is not None:
+                call.report = _sum(report, rest)
 
     def finish(self) -> None:
         """Send now what would take several turns of the event loop."""

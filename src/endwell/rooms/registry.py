@@ -21,6 +21,7 @@ from ..ending import Ending
 from ..errors import ConcurrencyError, RoomLimit
 from ..sync.portal import Portal
 from ..wire.codec import Buffer, octets
+from .arrivals import Arrival
 from .bus import Bus, Receiver
 from .history import size_of
 from .hub import Info, Present
@@ -275,6 +276,15 @@ class Registry:
             known._published(position, publication, slow, call)
         elif (reserved := self.reserved.get(room)) is not None:
             reserved.published(room, position, publication, slow, call)
+
+    def arrived(self, room: str, epoch: str, batch: list[Arrival], alone: bool) -> None:
+        """See :class:`endwell.rooms.bus.Receiver`."""
+        if (known := self._rooms.get(room)) is not None:
+            known._arrived(epoch, batch, alone)
+        elif (reserved := self.reserved.get(room)) is not None:
+            for sequence, message, slow, call in batch:
+                position, publication = Position(epoch, sequence), Publication(sequence, message)
+                reserved.published(room, position, publication, slow, call)
 
     def lost(self, room: str, lost: int | None, position: Position) -> None:
         """See :class:`endwell.rooms.bus.Receiver`."""

@@ -14,6 +14,7 @@ from ..codes import CloseCode
 from ..ending import Cause
 from ..errors import RoomLimit
 from ..wire.codec import Buffer
+from .arrivals import Arrival
 from .hub import Present
 from .keys import RESERVED
 from .members import Call, Members, Receipt
@@ -328,6 +329,16 @@ class Room:
         self._tail.append(publication)
         self._advance(position)
         self._members.send(publication, slow, call)
+
+    def _arrived(self, epoch: str, batch: list[Arrival], alone: bool) -> None:
+        """The bus delivers publications that have arrived together."""
+        if self._listening is None:
+            return
+        if self._tail.is_read:
+            for sequence, message, _, _ in batch:
+                self._tail.append(Publication(sequence, message))
+        self._advance(Position(epoch, batch[-1][0]))
+        self._members.send_all(batch, alone)
 
     def _advance(self, position: Position) -> None:
         self._position = position

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..aio.broadcast import Slow
 from ..errors import BusUnavailable, RoomLimit
+from .arrivals import Arrivals
 from .bus import Bus, Receiver
 from .frames import (
     OWN,
@@ -20,7 +21,7 @@ from .frames import (
     load,
     pack_publish,
     pack_word,
-    unpack_publication,
+    unpack_arrival,
     unpack_published,
 )
 from .history import History, Page
@@ -59,6 +60,7 @@ class SupervisorBus(Bus, asyncio.Protocol):
         #: The rooms of which publications were missed, and the calls that read their history.
         self._healing: dict[str, int] = {}
         self._healed: dict[int, str] = {}
+        self._arrivals = Arrivals()
         self._queue: list[bytes] = []
         self._ended = False
 
@@ -175,13 +177,18 @@ class SupervisorBus(Bus, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See :meth:`asyncio.Protocol.data_received`."""
-        for kind, body in self._decoder.feed(data):
-            if kind == PUBLICATION:
-                self._publication(body)
-            elif kind == PUBLISHED:
-                self._published(body)
-            else:
-                self._word(*json.loads(body))
+        arrivals = self._arrivals
+        try:
+            for kind, body in self._decoder.feed(data):
+                if kind == PUBLICATION:
+                    self._publication(body)
+                elif kind == PUBLISHED:
+                    self._published(body)
+                else:
+                    arrivals.deliver(self._receiver)
+                    self._word(*json.loads(body))
+        finally:
+            arrivals.deliver(self._receiver)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See :meth:`asyncio.Protocol.connection_lost`."""
@@ -206,11 +213,11 @@ class SupervisorBus(Bus, asyncio.Protocol):
         if not answer.done():
             answer.set_result((position, workers))
         if listens == OWN:
-            self._deliver(room, position, Publication(sequence, message), slow, call)
+            self._deliver(room, position, message, slow, call)
 
     def _publication(self, body: bytes) -> None:
-        room, epoch, publication, slow = unpack_publication(body)
-        position = Position(epoch, publication.sequence)
+        room, epoch, sequence, message, slow = unpack_arrival(body)
+        position = Position(epoch, sequence)
         call = None
         if self._own is not None:
             answer, own, workers, call = self._own
@@ -218,15 +225,13 @@ class SupervisorBus(Bus, asyncio.Protocol):
             assert own == position
             if not answer.done():
                 answer.set_result((position, workers))
-        self._deliver(room, position, publication, slow, call)
+        self._deliver(room, position, message, slow, call)
 
-    def _deliver(
-        self, room: str, position: Position, publication: Publication, slow: Slow, call: object
-    ) -> None:
+    def _deliver(self, room: str, position: Position, message: Message, slow: Slow, call: object) -> None:
         if room in self._delivered and room not in self._healing:
             self._delivered[room] = position
             self._slow[room] = slow
-            self._receiver.published(room, position, publication, slow, call)
+            self._arrivals.add(room, position.epoch, position.sequence, message, slow, call)
 
     def _word(self, word: str, *values: Any) -> None:
         if word == "answer":

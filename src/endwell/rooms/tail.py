@@ -36,6 +36,11 @@ class Tail:
         if not self._readers:
             self.clear()
 
+    @property
+    def is_read(self) -> bool:
+        """Whether a member reads the history."""
+        return self._readers > 0
+
     def append(self, publication: Publication) -> None:
         """Keep the newest publication of the room, if a member reads the history."""
         if not self._readers:

@@ -192,6 +192,7 @@ class NatsBus(FollowingBus):
             )
         else:
             self._arrived(state, heard, len(data))
+            self._deliver_all()
 
     # -- the connection and the leader -------------------------------------------------
 

@@ -52,7 +52,7 @@ class RedisBus(FollowingBus):
         self._link = self._make_link()
 
     def _make_link(self) -> Link:
-        return Link(self._place, self._on_message, self._on_change)
+        return Link(self._place, self._on_message, self._deliver_all, self._on_change)
 
     async def start(self, receiver: Receiver) -> None:
         """See :meth:`Bus.start`."""

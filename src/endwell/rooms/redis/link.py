@@ -46,6 +46,7 @@ class Link(ReturningLink):
     Args:
         place: Where Redis is.
         heard: Called with the channel and the message of each publication.
+        finished: Called after the publications of each read.
         changed: Called when both connections are there, and when they are lost.
     """
 
@@ -56,11 +57,16 @@ class Link(ReturningLink):
     _elsewhere: ClassVar[tuple[type[ResponseError], ...]] = (ReadOnlyError,)
 
     def __init__(
-        self, place: Place, heard: Callable[[bytes, bytes], None], changed: Callable[[bool], None]
+        self,
+        place: Place,
+        heard: Callable[[bytes, bytes], None],
+        finished: Callable[[], None],
+        changed: Callable[[bool], None],
     ) -> None:
         super().__init__(f"Redis at {place.address}", RedisError)
         self.place = place
         self._heard = heard
+        self._finished = finished
         self._changed = changed
         self._run_id = ""
         self._canary = f"{place.prefix}canary:{place.database}:{secrets.token_urlsafe(9)}".encode()
@@ -208,7 +214,7 @@ class Link(ReturningLink):
             self._write(commands),
             Replies(commands, self._on_reply).wait(),
             self._write_subscriptions(listener),
-            Replies(listener, self._on_push).wait(),
+            Replies(listener, self._on_push, self._finished).wait(),
             self._beat(),
             self._watch(),
         )

@@ -91,11 +91,15 @@ class Replies(asyncio.Protocol):
     Args:
         connection: The connection. redis-py has read everything that has arrived.
         received: Called with each reply. An exception ends the reading.
+        finished: Called after the replies of each read.
     """
 
-    def __init__(self, connection: Any, received: Callable[[Any], None]) -> None:
+    def __init__(
+        self, connection: Any, received: Callable[[Any], None], finished: Callable[[], None] | None = None
+    ) -> None:
         self._decoder = Decoder(connection._parser.parse_error)
         self._received = received
+        self._finished = finished
         self._error: Exception | None = None
         self._ended = asyncio.get_running_loop().create_future()
         transport = connection._writer.transport
@@ -126,6 +130,9 @@ class Replies(asyncio.Protocol):
                 self._received(reply)
         except Exception as error:
             self._fail(error)
+        finally:
+            if self._finished is not None:
+                self._finished()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See :meth:`asyncio.Protocol.connection_lost`."""

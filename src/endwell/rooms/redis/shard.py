@@ -47,10 +47,11 @@ class ShardLink(Link):
         self,
         place: Place,
         heard: Callable[[bytes, bytes], None],
+        finished: Callable[[], None],
         changed: Callable[[bool], None],
         nodes: Nodes,
     ) -> None:
-        super().__init__(place, heard, changed)
+        super().__init__(place, heard, finished, changed)
         self._nodes = nodes
         self._slot = slot_of(place.prefix)
 

@@ -1,0 +1,44 @@
+"""Publications that arrive together: a member gets those of one read of the bus in one system call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..aio.broadcast import Slow
+from .position import Message
+
+if TYPE_CHECKING:
+    from .bus import Receiver
+
+__all__ = ["Arrival", "Arrivals"]
+
+#: The number of a publication, its message, what happens to slow members, and the call of publish() or None.
+Arrival = tuple[int, Message, Slow, Any]
+
+
+class Arrivals:
+    """What a bus has read and not delivered yet. The order stays, between the rooms, too."""
+
+    def __init__(self) -> None:
+        #: Publications of one room and one epoch that follow each other.
+        self._groups: list[tuple[str, str, list[Arrival]]] = []
+        #: Those of the last group.
+        self._room = self._epoch = ""
+        self._last: list[Arrival] = []
+
+    def add(self, room: str, epoch: str, sequence: int, message: Message, slow: Slow, call: Any) -> None:
+        """Add a publication; :meth:`deliver` delivers it."""
+        if room != self._room or epoch != self._epoch or not self._groups:
+            self._room, self._epoch, self._last = room, epoch, []
+            self._groups.append((room, epoch, self._last))
+        self._last.append((sequence, message, slow, call))
+
+    def deliver(self, receiver: Receiver) -> None:
+        """Deliver everything."""
+        groups = self._groups
+        if not groups:
+            return
+        self._groups = []
+        alone = len(groups) == 1
+        for room, epoch, batch in groups:
+            receiver.arrived(room, epoch, batch, alone)
