@@ -64,6 +64,20 @@ def test_connections_with_other_framing_get_their_own_broadcast_frame():
     assert [frames_of(core, data) for core, data in zip(cores, made, strict=True)] == [["hi"]] * 3
 
 
+def test_several_messages_are_framed_together_and_once():
+    frames = {}
+    cores = [opened(), opened(), opened(client=True)]
+    made = [core.share_all(["hi", b"you"], frames, 1.0) for core in cores]
+    assert made[0] is made[1]
+    for core, octets in zip(cores, made, strict=True):
+        assert frames_of(core, octets) == ["hi", b"you"]
+        core.eof(2.0)
+        assert core.ending.messages_out == 2
+    only = opened().share_all(["hi"], {}, 1.0)
+    assert only == opened().share("hi", {}, 1.0)
+    assert connection().share_all(["hi"], {}, 1.0) is None
+
+
 def test_a_broadcast_counts_as_activity():
     core = opened(idle_timeout=10.0)
     core.share("hi", {}, 9.0)

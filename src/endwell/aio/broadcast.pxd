@@ -21,7 +21,7 @@ cpdef deliver(list targets, message, slow)
     sent=cython.Py_ssize_t, before=cython.Py_ssize_t, number=cython.Py_ssize_t, ws=WebSocket, core=Connection,
     stream=Driver, frame=bytes,
 )
-cpdef tuple deliver_together(list targets, list messages, bint alone)
+cpdef tuple deliver_together(list targets, list messages, bint queues, bint alone)
 
 @cython.locals(stream=Driver)
 cpdef _uncork(list streams)

@@ -108,13 +108,14 @@ def deliver(targets: list[WebSocket], message: str | Buffer, slow: Slow) -> Broa
 
 
 def deliver_together(
-    targets: list[WebSocket], messages: list[str | bytes], alone: bool
+    targets: list[WebSocket], messages: list[str | bytes], queues: bool, alone: bool
 ) -> tuple[BroadcastReport, list[WebSocket]]:
     """Send several messages, each connection all of them in one piece.
 
     Args:
         targets: The connections.
         messages: The messages, in order.
+        queues: Whether a slow connection has them in its queue, and the report does not name it.
         alone: Whether nothing else is known to follow in this turn of the loop.
 
     Returns:
@@ -136,7 +137,9 @@ def deliver_together(
     try:
         for ws in targets:
             core, stream = ws._core, ws._stream
-            if ws._queued or core.outbox.size + before > ws._write_limit or (binary and not core.takes_binary()):
+            if (binary and not core.takes_binary()) or (
+                not queues and (ws._queued or core.outbox.size + before > ws._write_limit)
+            ):
                 others.append(ws)
                 continue
             frame = core.share_all(messages, frames, now)

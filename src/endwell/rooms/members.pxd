@@ -10,5 +10,5 @@ cdef class Members:
     cdef Py_ssize_t _delivered
 
     cpdef send(self, publication, slow, call)
-    @cython.locals(messages=list, calls=list, together=cython.bint)
+    @cython.locals(messages=list, calls=list, together=cython.bint, queues=cython.bint)
     cpdef send_all(self, list batch, bint alone)

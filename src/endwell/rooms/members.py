@@ -154,17 +154,18 @@ class Members:
             self._listed, self._engines = self.all(), list(self._members)
         engines = self._engines
         together = not self._deliveries and not self._blocking and len(engines) <= BATCH
-        messages, calls = [], []
-        for each in batch:
-            messages.append(each[1])
-            if (call := each[3]) is not None:
+        messages, calls, queues = [], [], True
+        for _, message, slow, call in batch:
+            messages.append(message)
+            queues = queues and slow == "queue"
+            if call is not None:
                 calls.append(call)
                 together = together and call.exclude is None
         if not together:
             for sequence, message, slow, call in batch:
                 self.send(Publication(sequence, message), slow, call)
             return
-        report, others = deliver_together(engines, messages, alone)
+        report, others = deliver_together(engines, messages, queues and not calls, alone)
         if not others:
             for call in calls:
                 call.report = report
