@@ -112,8 +112,13 @@ class SupervisorBus(Bus, asyncio.Protocol):
         number = next(self._numbers)
         frame = pack_publish(number, room, message, history, slow)
         answer: asyncio.Future[tuple[Position, int]] = self._loop.create_future()
+        alone = not self._publishing and not self._queue
         self._publishing[number] = answer, room, message, slow, call
-        self._send(frame)
+        if alone:
+            # Waiting for more would take another turn of the loop.
+            self._transport.write(frame)
+        else:
+            self._send(frame)
         return await answer
 
     async def position(self, room: str) -> Position:
