@@ -1,5 +1,7 @@
 cimport cython
 
+from endwell.rooms._packing cimport number, publication, published
+
 cdef Py_ssize_t _HEAD_SIZE
 cdef Py_ssize_t _PUBLISH_SIZE
 cdef Py_ssize_t _PUBLISHED_SIZE
@@ -30,11 +32,14 @@ cpdef tuple unpack_publish(bytes body)
 @cython.locals(end=cython.Py_ssize_t)
 cpdef tuple unpack_call(bytes body)
 
+cpdef bytes pack_publication(room, epoch, one, slow)
+
 cpdef bytes pack_published(call, sequence, workers, listens, epoch)
 
 @cython.locals(term=bytes, rest=bytes, flags=cython.int, name=cython.int)
 cpdef bytes forward(bytes body, epoch, sequence)
 
+@cython.locals(workers=cython.uint)
 cpdef tuple unpack_published(bytes body)
 
 cpdef tuple unpack_publication(bytes body)

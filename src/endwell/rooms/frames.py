@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, get_args
 
 from ..aio.broadcast import Slow
 from .history import History
+from .packing import number, publication, published
 from .position import Message, Publication
 
 __all__ = [
@@ -51,17 +52,8 @@ PUBLISH, PUBLISHED, PUBLICATION, WORD = range(1, 5)
 _HEAD = Struct("!IB")
 # The number of the call, flags, the length of the room's name, and the history.
 _PUBLISH = Struct("!QBHQdQ")
-_CALL = Struct("!Q")
-# The number of the call, the sequence, how many processes listen, and whether the caller's is one of them.
-_PUBLISHED = Struct("!QQIB")
-# The sequence, flags, the length of the epoch and that of the room's name.
-_PUBLICATION = Struct("!QBBH")
 # The same with the head of the frame: one call makes both.
-_PUBLISH_FRAME, _PUBLISHED_FRAME, _PUBLICATION_FRAME = (
-    Struct("!IBQBHQdQ"),
-    Struct("!IBQQIB"),
-    Struct("!IBQBBH"),
-)
+_PUBLISH_FRAME = Struct("!IBQBHQdQ")
 _HEAD_SIZE, _PUBLISH_SIZE, _PUBLISHED_SIZE, _PUBLICATION_SIZE = 5, 35, 21, 12
 # The process, the number of the call, and flags.
 _SHARED = Struct("!8sQB")
@@ -157,7 +149,7 @@ def unpack_call(body: bytes) -> tuple[int, str, Message, History | None]:
         call, room, message, history, _ = unpack_publish(body)
         return call, room, message, history
     end = _PUBLISH_SIZE + (body[9] << 8 | body[10])
-    return _CALL.unpack_from(body)[0], body[_PUBLISH_SIZE:end].decode(), b"", None
+    return number(body, 0), body[_PUBLISH_SIZE:end].decode(), b"", None
 
 
 @lru_cache(maxsize=64)
@@ -167,11 +159,8 @@ def _history(messages: int, seconds: float, size: int) -> History:
 
 def forward(body: bytes, epoch: str, sequence: int) -> bytes:
     """Encode the publication of a frame of :func:`pack_publish`, whose body this is."""
-    term, rest = epoch.encode(), body[_PUBLISH_SIZE:]
-    size = _PUBLICATION_FRAME.size - _HEAD_SIZE + len(term) + len(rest)
     flags, name = body[8] & ~_KEPT, body[9] << 8 | body[10]
-    head = _PUBLICATION_FRAME.pack(size, PUBLICATION, sequence, flags, len(term), name)
-    return b"".join((head, term, rest))
+    return publication(PUBLICATION, sequence, flags, epoch.encode(), name, body, _PUBLISH_SIZE)
 
 
 def pack_published(call: int, sequence: int, workers: int, listens: int, epoch: str) -> bytes:
@@ -184,24 +173,21 @@ def pack_published(call: int, sequence: int, workers: int, listens: int, epoch: 
         listens: Whether the caller's process is one of them: NOT_SENT, SENT or OWN.
         epoch: The epoch of the room.
     """
-    term = epoch.encode()
-    size = _PUBLISHED_FRAME.size - _HEAD_SIZE + len(term)
-    return _PUBLISHED_FRAME.pack(size, PUBLISHED, call, sequence, workers, listens) + term
+    return published(PUBLISHED, call, sequence, workers, listens, epoch.encode())
 
 
 def unpack_published(body: bytes) -> tuple[int, int, int, int, str]:
     """Decode what :func:`pack_published` has encoded: its arguments."""
-    call, sequence, workers, listens = _PUBLISHED.unpack_from(body)
-    return call, sequence, workers, listens, body[_PUBLISHED_SIZE:].decode()
+    call, sequence = number(body, 0), number(body, 8)
+    workers = body[16] << 24 | body[17] << 16 | body[18] << 8 | body[19]
+    return call, sequence, workers, body[20], body[_PUBLISHED_SIZE:].decode()
 
 
-def pack_publication(room: str, epoch: str, publication: Publication, slow: Slow) -> bytes:
+def pack_publication(room: str, epoch: str, one: Publication, slow: Slow) -> bytes:
     """Encode a publication."""
-    name, term, octets = room.encode(), epoch.encode(), _octets(publication.message)
-    flags = _flags(publication.message, slow)
-    size = _PUBLICATION_FRAME.size - _HEAD_SIZE + len(term) + len(name) + len(octets)
-    head = _PUBLICATION_FRAME.pack(size, PUBLICATION, publication.sequence, flags, len(term), len(name))
-    return b"".join((head, term, name, octets))
+    name, flags = room.encode(), _flags(one.message, slow)
+    rest = name + _octets(one.message)
+    return publication(PUBLICATION, one.sequence, flags, epoch.encode(), len(name), rest, 0)
 
 
 def unpack_publication(body: bytes) -> tuple[str, str, Publication, Slow]:
@@ -212,7 +198,7 @@ def unpack_publication(body: bytes) -> tuple[str, str, Publication, Slow]:
 
 def unpack_arrival(body: bytes) -> tuple[str, str, int, Message, Slow]:
     """:func:`unpack_publication` without the object."""
-    sequence, flags, epoch, name = _PUBLICATION.unpack_from(body)
+    sequence, flags, epoch, name = number(body, 0), body[8], body[9], body[10] << 8 | body[11]
     begin = _PUBLICATION_SIZE + epoch
     end = begin + name
     message = _message(body[end:], flags)
