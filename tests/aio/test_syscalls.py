@@ -54,6 +54,20 @@ def test_a_read_returns_data_then_would_block_then_eof(forms, ends):
     assert calls.receive(ours.fileno(), buffer) == 0
 
 
+def test_a_read_returns_new_bytes_then_nothing_then_eof(forms, ends):
+    calls, _ = forms
+    ours, theirs = ends
+    buffer = bytearray(4)
+    assert calls.receive_bytes(ours.fileno(), buffer, 9) is None
+    theirs.sendall(b"octets")
+    got = [calls.receive_bytes(ours.fileno(), buffer, size) for size in (9, 1, 9)]
+    assert got == [b"octe", b"t", b"s"]
+    theirs.close()
+    assert calls.receive_bytes(ours.fileno(), buffer, 9) == b""
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        calls.receive_bytes(-1, buffer, 9)
+
+
 @pytest.mark.parametrize("count", [1, 9, 10, 11, 17])
 def test_a_read_fills_the_given_room_before_the_buffer(forms, ends, count):
     calls, payloads = forms

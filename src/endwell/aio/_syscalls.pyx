@@ -4,7 +4,7 @@ from cython cimport freelist
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
-from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.object cimport PyObject_AsFileDescriptor
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -83,6 +83,12 @@ cdef Py_ssize_t _result(ssize_t count) except -2:
 
 cpdef Py_ssize_t receive(int fd, bytearray buffer) except -2:
     return _result(c_recv(fd, PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer), 0))
+
+
+cpdef bytes receive_bytes(int fd, bytearray buffer, Py_ssize_t size):
+    size = min(size, PyByteArray_GET_SIZE(buffer))
+    size = _result(c_recv(fd, PyByteArray_AS_STRING(buffer), size, 0))
+    return None if size < 0 else PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), size)
 
 
 cpdef Py_ssize_t receive_past(int fd, bytes room, Py_ssize_t at, Py_ssize_t size, bytearray buffer) except -2:

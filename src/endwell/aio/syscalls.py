@@ -18,6 +18,7 @@ __all__ = [
     "monotonic",
     "part",
     "receive",
+    "receive_bytes",
     "receive_past",
     "send",
     "send_many",
@@ -62,6 +63,17 @@ def receive(fd: int, buffer: bytearray) -> int:
         return os.readv(fd, [buffer])
     except (BlockingIOError, InterruptedError):
         return -1
+
+
+def receive_bytes(fd: int, buffer: bytearray, size: int) -> bytes | None:
+    """Read at most ``size`` bytes. Return them, b"" at the end of file, None if nothing is available.
+
+    The compiled form uses ``buffer``, so that it allocates what has arrived only. Raises OSError.
+    """
+    try:
+        return os.read(fd, min(size, len(buffer)))
+    except (BlockingIOError, InterruptedError):
+        return None
 
 
 def receive_past(fd: int, room: bytearray, at: int, size: int, buffer: bytearray) -> int:

@@ -1,8 +1,10 @@
 cimport cython
 
-from endwell.aio._syscalls cimport monotonic, send, send_many
+from endwell.aio._syscalls cimport monotonic, receive_bytes, send, send_many
 from endwell.rooms.frames cimport Decoder, forward, pack_published, unpack_call
 from endwell.rooms.hub cimport Hub, RoomState
+
+cdef bytearray _buffer
 
 
 cdef class Link:
@@ -17,6 +19,7 @@ cdef class Link:
     cdef public bint keeps_own
     cdef readonly bint empty
 
+    @cython.locals(data=bytes)
     cpdef list read(self)
     cpdef write(self, bytes frame)
     cpdef bint takes(self, room) except -1

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import count, islice
 from typing import Any
 
-from ..aio.syscalls import IOV, monotonic, send, send_many
+from ..aio.syscalls import IOV, monotonic, receive_bytes, send, send_many
 from ..errors import RoomLimit
 from .frames import (
     NOT_SENT,
@@ -39,6 +39,7 @@ MAX_QUEUE = 64 << 20
 CALLS = ("listen", "position", "page", "presence", "reserve")
 #: Maximum number of bytes that are read from one worker before the others have their turn.
 READ_SIZE = 1 << 16
+_buffer = bytearray(READ_SIZE)
 
 
 class Link:
@@ -70,13 +71,12 @@ class Link:
     def read(self) -> list[tuple[int, bytes]]:
         """Return the frames that have arrived."""
         try:
-            data = self._sock.recv(READ_SIZE)
-            self.empty = False
-        except BlockingIOError:
-            self.empty = True
-            return []
+            data = receive_bytes(self._fd, _buffer, READ_SIZE)
         except OSError:
             data = b""
+        self.empty = data is None
+        if data is None:
+            return []
         if not data:
             self.ended = True
         return self.decoder.feed(data)
