@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -116,7 +117,10 @@ async def test_a_slow_member_is_treated_as_for_each_of_them(slow):
             assert [await within(fast.recv()) for _ in range(2)] == ["one", "two"]
             if slow == "close":
                 # The first one has closed it.
-                assert [(each.report.slow, each.report.gone) for each in calls] == [((member.ws,), 0), ((), 1)]
+                assert [(each.report.slow, each.report.gone) for each in calls] == [
+                    ((member.ws,), 0),
+                    ((), 1),
+                ]
             else:
                 assert [(each.report.sent, each.report.slow) for each in calls] == [(1, (member.ws,))] * 2
                 assert member.missed == missed + (2 if slow == "skip" else 0)
@@ -199,16 +203,18 @@ async def test_a_member_without_binary_messages_gets_the_text():
             await ws.send("joined")
             await ws.wait_closed()
 
-    async with server.serving():
-        async with endwell.connect(f"ws://127.0.0.1:{server.port}/", version="hixie-76", compression=None) as ws:
-            assert await within(ws.recv()) == "joined"
-            await until(lambda: room.members)
-            calls = [Call(None), Call(None)]
-            batch = [(1, b"binary", "skip", calls[0]), (2, "text", "skip", calls[1])]
-            room._registry.arrived("a", room._position.epoch, batch, True)
-            assert await within(ws.recv()) == "text"
-            assert [(each.report.sent, len(each.report.unsupported)) for each in calls] == [(0, 1), (1, 0)]
-            assert room.members[0].missed == 1
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(server.serving())
+        uri = f"ws://127.0.0.1:{server.port}/"
+        ws = await stack.enter_async_context(endwell.connect(uri, version="hixie-76", compression=None))
+        assert await within(ws.recv()) == "joined"
+        await until(lambda: room.members)
+        calls = [Call(None), Call(None)]
+        batch = [(1, b"binary", "skip", calls[0]), (2, "text", "skip", calls[1])]
+        room._registry.arrived("a", room._position.epoch, batch, True)
+        assert await within(ws.recv()) == "text"
+        assert [(each.report.sent, len(each.report.unsupported)) for each in calls] == [(0, 1), (1, 0)]
+        assert room.members[0].missed == 1
 
 
 async def test_a_reset_that_is_found_ends_the_member():

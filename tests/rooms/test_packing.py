@@ -22,21 +22,21 @@ def form(request):
 
 @pytest.mark.parametrize("sequence", [0, 1 << 40, MOST])
 def test_a_publication(form, sequence):
-    frame = form.publication(3, sequence, 9, b"epoch", 515, b"skipped" + b"name and message", 7)
+    frame = form.publication(sequence, 9, b"epoch", 515, b"skipped" + b"name and message", 7)
     octets = [0, 0, 0, 33, 3, *sequence.to_bytes(8, "big"), 9, 5, 2, 3]
     assert frame == bytes(octets) + b"epoch" + b"name and message"
-    assert form.publication(3, 1, 0, b"", 0, b"", 0) == bytes([0, 0, 0, 12, 3, *[0] * 7, 1, 0, 0, 0, 0])
+    assert form.publication(1, 0, b"", 0, b"", 0) == bytes([0, 0, 0, 12, 3, *[0] * 7, 1, 0, 0, 0, 0])
 
 
 @pytest.mark.parametrize("size", [1 << 16, 1 << 24])
 def test_a_large_publication(form, size):
-    frame = form.publication(3, 1, 0, b"e", 1, bytes(size), 0)
+    frame = form.publication(1, 0, b"e", 1, bytes(size), 0)
     assert (len(frame), int.from_bytes(frame[:4], "big")) == (size + 18, size + 13)
 
 
 @pytest.mark.parametrize("number", [0, 1 << 33, MOST])
 def test_an_answer(form, number):
-    frame = form.published(2, number, MOST - number, 1 << 31, 2, b"epoch")
+    frame = form.published(number, MOST - number, 1 << 31, 2, b"epoch")
     numbers = [*number.to_bytes(8, "big"), *(MOST - number).to_bytes(8, "big"), 128, 0, 0, 0, 2]
     assert frame == bytes([0, 0, 0, 26, 2, *numbers]) + b"epoch"
     assert (form.number(frame, 5), form.number(frame, 13)) == (number, MOST - number)

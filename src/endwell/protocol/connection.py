@@ -491,9 +491,7 @@ class Connection(Closing):
         self.last_message_at = now
         return frame
 
-    def share_all(
-        self, messages: list[str | bytes], frames: dict[object, bytes], now: float
-    ) -> bytes | None:
+    def share_all(self, messages: list[str | bytes], frames: dict[object, bytes], now: float) -> bytes | None:
         """:meth:`share` for several messages: their frames together."""
         codec = self._codec
         if not self.is_open or codec is None:

@@ -1,7 +1,7 @@
 cpdef bytes publication(
-    int kind, unsigned long long sequence, int flags, bytes epoch, Py_ssize_t name_size, bytes rest, Py_ssize_t begin
+    unsigned long long sequence, int flags, bytes epoch, Py_ssize_t name_size, bytes rest, Py_ssize_t begin
 )
 cpdef bytes published(
-    int kind, unsigned long long call, unsigned long long sequence, unsigned int workers, int listens, bytes epoch
+    unsigned long long call, unsigned long long sequence, unsigned int workers, int listens, bytes epoch
 )
 cpdef unsigned long long number(bytes body, Py_ssize_t at) except? 0

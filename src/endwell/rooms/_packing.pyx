@@ -12,7 +12,7 @@ cdef inline void _write(unsigned char* at, int size, unsigned long long value) n
 
 
 cpdef bytes publication(
-    int kind, unsigned long long sequence, int flags, bytes epoch, Py_ssize_t name_size, bytes rest, Py_ssize_t begin
+    unsigned long long sequence, int flags, bytes epoch, Py_ssize_t name_size, bytes rest, Py_ssize_t begin
 ):
     cdef Py_ssize_t term = PyBytes_GET_SIZE(epoch), size = PyBytes_GET_SIZE(rest) - begin
     if size < 0 or begin < 0 or term > 255:
@@ -20,7 +20,7 @@ cpdef bytes publication(
     cdef bytes frame = PyBytes_FromStringAndSize(NULL, 17 + term + size)
     cdef unsigned char* at = <unsigned char*>PyBytes_AS_STRING(frame)
     _write(at, 4, 12 + term + size)
-    at[4] = kind
+    at[4] = 3
     _write(at + 5, 8, sequence)
     at[13] = flags
     at[14] = term
@@ -31,13 +31,13 @@ cpdef bytes publication(
 
 
 cpdef bytes published(
-    int kind, unsigned long long call, unsigned long long sequence, unsigned int workers, int listens, bytes epoch
+    unsigned long long call, unsigned long long sequence, unsigned int workers, int listens, bytes epoch
 ):
     cdef Py_ssize_t term = PyBytes_GET_SIZE(epoch)
     cdef bytes frame = PyBytes_FromStringAndSize(NULL, 26 + term)
     cdef unsigned char* at = <unsigned char*>PyBytes_AS_STRING(frame)
     _write(at, 4, 21 + term)
-    at[4] = kind
+    at[4] = 2
     _write(at + 5, 8, call)
     _write(at + 13, 8, sequence)
     _write(at + 21, 4, workers)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..aio.broadcast import Slow
+from .bus import Arrival, Receiver
 from .position import Message
 
-if TYPE_CHECKING:
-    from .bus import Receiver
-
-__all__ = ["Arrival", "Arrivals"]
-
-#: The number of a publication, its message, what happens to slow members, and the call of publish() or None.
-Arrival = tuple[int, Message, Slow, Any]
+__all__ = ["Arrivals"]
 
 
 class Arrivals:

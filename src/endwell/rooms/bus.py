@@ -6,16 +6,18 @@ from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 from ..aio.broadcast import Slow
-from .arrivals import Arrival
 from .history import History, Page
 from .hub import Info, Present
 from .position import Message, Position, Publication
 
-__all__ = ["Bus", "Receiver"]
+__all__ = ["Arrival", "Bus", "Receiver", "RoomReceiver"]
+
+#: The number of a publication, its message, what happens to slow members, and the call of publish() or None.
+Arrival = tuple[int, Message, Slow, Any]
 
 
-class Receiver(Protocol):
-    """What a bus calls, in the event loop. None of these may raise."""
+class RoomReceiver(Protocol):
+    """What is told of a room, in the event loop. None of these may raise."""
 
     def published(
         self, room: str, position: Position, publication: Publication, slow: Slow, call: Any
@@ -24,16 +26,6 @@ class Receiver(Protocol):
 
         It is None if another process has published. The publications of a room come in order, without holes
         and repetitions.
-        """
-
-    def arrived(self, room: str, epoch: str, batch: list[Arrival], alone: bool) -> None:
-        """:meth:`published` for publications that have arrived together.
-
-        Args:
-            room: The name.
-            epoch: Their epoch.
-            batch: The publications, in order.
-            alone: Whether no other room has publications that have arrived with them.
         """
 
     def lost(self, room: str, lost: int | None, position: Position) -> None:
@@ -50,6 +42,20 @@ class Receiver(Protocol):
 
     def went(self, room: str, present: Present) -> None:
         """A key has left a room; its last connection was one of this process, or of a process that has ended."""
+
+
+class Receiver(RoomReceiver, Protocol):
+    """What a bus calls, in the event loop. None of these may raise."""
+
+    def arrived(self, room: str, epoch: str, batch: list[Arrival], alone: bool) -> None:
+        """:meth:`published` for publications that have arrived together.
+
+        Args:
+            room: The name.
+            epoch: Their epoch.
+            batch: The publications, in order.
+            alone: Whether no other room has publications that have arrived with them.
+        """
 
 
 class Bus(ABC):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, get_args
 
 from ..aio.broadcast import Slow
 from .history import History
-from .packing import number, publication, published
+from .packing import PUBLICATION, PUBLISHED, number, publication, published
 from .position import Message, Publication
 
 __all__ = [
@@ -46,8 +46,8 @@ __all__ = [
     "unpack_shared",
 ]
 
-#: The kinds: a worker publishes; its answer; a publication; anything else.
-PUBLISH, PUBLISHED, PUBLICATION, WORD = range(1, 5)
+#: The other kinds: a worker publishes; anything that is not packed.
+PUBLISH, WORD = 1, 4
 
 _HEAD = Struct("!IB")
 # The number of the call, flags, the length of the room's name, and the history.
@@ -160,7 +160,7 @@ def _history(messages: int, seconds: float, size: int) -> History:
 def forward(body: bytes, epoch: str, sequence: int) -> bytes:
     """Encode the publication of a frame of :func:`pack_publish`, whose body this is."""
     flags, name = body[8] & ~_KEPT, body[9] << 8 | body[10]
-    return publication(PUBLICATION, sequence, flags, epoch.encode(), name, body, _PUBLISH_SIZE)
+    return publication(sequence, flags, epoch.encode(), name, body, _PUBLISH_SIZE)
 
 
 def pack_published(call: int, sequence: int, workers: int, listens: int, epoch: str) -> bytes:
@@ -173,7 +173,7 @@ def pack_published(call: int, sequence: int, workers: int, listens: int, epoch: 
         listens: Whether the caller's process is one of them: NOT_SENT, SENT or OWN.
         epoch: The epoch of the room.
     """
-    return published(PUBLISHED, call, sequence, workers, listens, epoch.encode())
+    return published(call, sequence, workers, listens, epoch.encode())
 
 
 def unpack_published(body: bytes) -> tuple[int, int, int, int, str]:
@@ -187,7 +187,7 @@ def pack_publication(room: str, epoch: str, one: Publication, slow: Slow) -> byt
     """Encode a publication."""
     name, flags = room.encode(), _flags(one.message, slow)
     rest = name + _octets(one.message)
-    return publication(PUBLICATION, one.sequence, flags, epoch.encode(), len(name), rest, 0)
+    return publication(one.sequence, flags, epoch.encode(), len(name), rest, 0)
 
 
 def unpack_publication(body: bytes) -> tuple[str, str, Publication, Slow]:

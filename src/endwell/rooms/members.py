@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..aio.broadcast import BroadcastReport, Slow, deliver, deliver_together
 from ..aio.websocket import WebSocket
 from ..sync.websocket import WebSocket as BlockingWebSocket
-from .arrivals import Arrival
+from .bus import Arrival
 from .membership import Membership, queue_staged
 from .position import Position, Publication
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from struct import Struct
 
-__all__ = ["number", "publication", "published"]
+__all__ = ["PUBLICATION", "PUBLISHED", "number", "publication", "published"]
 
+#: The kinds of the frames.
+PUBLISHED, PUBLICATION = 2, 3
 # The length and the kind; then, for a publication, its number, flags, the length of the epoch and that of the room's
 # name; for an answer, the number of the call, the number of the publication, how many processes listen, and whether
 # the caller's is one of them.
@@ -18,19 +20,17 @@ _NUMBER = Struct("!Q")
 _HEAD_SIZE = 5
 
 
-def publication(
-    kind: int, sequence: int, flags: int, epoch: bytes, name_size: int, rest: bytes, begin: int
-) -> bytes:
+def publication(sequence: int, flags: int, epoch: bytes, name_size: int, rest: bytes, begin: int) -> bytes:
     """The frame of a publication. What ``rest`` has from ``begin`` on is the name and the message."""
     size = _PUBLICATION.size - _HEAD_SIZE + len(epoch) + len(rest) - begin
-    head = _PUBLICATION.pack(size, kind, sequence, flags, len(epoch), name_size)
+    head = _PUBLICATION.pack(size, PUBLICATION, sequence, flags, len(epoch), name_size)
     return b"".join((head, epoch, rest[begin:]))
 
 
-def published(kind: int, call: int, sequence: int, workers: int, listens: int, epoch: bytes) -> bytes:
+def published(call: int, sequence: int, workers: int, listens: int, epoch: bytes) -> bytes:
     """The frame of the answer to a call of publish()."""
     size = _PUBLISHED.size - _HEAD_SIZE + len(epoch)
-    return _PUBLISHED.pack(size, kind, call, sequence, workers, listens) + epoch
+    return _PUBLISHED.pack(size, PUBLISHED, call, sequence, workers, listens) + epoch
 
 
 def number(body: bytes, at: int) -> int:

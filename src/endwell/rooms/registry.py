@@ -21,8 +21,7 @@ from ..ending import Ending
 from ..errors import ConcurrencyError, RoomLimit
 from ..sync.portal import Portal
 from ..wire.codec import Buffer, octets
-from .arrivals import Arrival
-from .bus import Bus, Receiver
+from .bus import Arrival, Bus, RoomReceiver
 from .history import size_of
 from .hub import Info, Present
 from .keys import RESERVED, USER, unpack_key, user_room_name
@@ -70,7 +69,7 @@ class Registry:
         #: Number of publications that this process has lost, as far as it is known.
         self.lost_publications = 0
         #: What is told of the reserved rooms, by their names.
-        self.reserved: dict[str, Receiver] = {}
+        self.reserved: dict[str, RoomReceiver] = {}
         #: Each returns the current connection of a key in this process, or None. One for each server.
         self.finders: list[Callable[[Any], Any]] = []
         #: The event loop, while the rooms are in use; how often they are in use; and the way of threads into it.

@@ -14,7 +14,7 @@ from ..codes import CloseCode
 from ..ending import Cause
 from ..errors import RoomLimit
 from ..wire.codec import Buffer
-from .arrivals import Arrival
+from .bus import Arrival
 from .hub import Present
 from .keys import RESERVED
 from .members import Call, Members, Receipt

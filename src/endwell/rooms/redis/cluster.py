@@ -51,9 +51,7 @@ class _Partition(RedisBus):
         super().__init__(place)
 
     def _make_link(self) -> Link:
-        return ShardLink(
-            self._place, self._on_message, self._deliver_all, self._on_change, self._nodes
-        )
+        return ShardLink(self._place, self._on_message, self._deliver_all, self._on_change, self._nodes)
 
 
 class ClusterBus(Bus):
