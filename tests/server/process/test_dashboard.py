@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 
 import endwell
 from endwell.server.dashboard.feed import SUBPROTOCOL
+from tests.cli.process import command, finish
 from tests.pair import within
 from tests.server.dashboard.client import Client
 from tests.server.program import running, write
@@ -55,6 +58,11 @@ async def test_a_worker_is_drained_and_all_are_restarted(tmp_path):
         before = await workers_of(served, lambda summary: len(summary["workers"]) == 2)
         assert before.keys() == apps.keys()
         assert [worker["open"] for worker in before.values()] == [1, 1]
+        # The supervisor has the listening sockets, too.
+        with command("top", "--once", "--json", str(served.process.pid)) as shown:
+            status, out, err = await asyncio.to_thread(finish, shown)
+        assert (status, err) == (0, "")
+        assert {worker["pid"] for worker in json.loads(out)["summary"]["workers"]} == before.keys()
         drained, stays = before
         client = await client_of(served)
         assert await client.ask("drain", worker=before[drained]["worker"]) == {"done": True}
