@@ -376,6 +376,25 @@ async def test_the_feed_shows_the_drain(server):
         assert report.duration < 20
 
 
+async def test_endings_are_kept_without_the_record_of_the_recorder():
+    server, ended = Server(recorder=True), []
+    server.dashboard()
+    server.on_close(lambda ws, ending: ended.append(ending))
+
+    @server.websocket("/")
+    async def handler(ws):
+        ws.abort()
+
+    async with nothing_left_behind(), server.serving(), feed(server) as client:
+        ws = await endwell.connect(url(server, "/"))
+        await within(ws.closed)
+        await until(lambda: ended)
+        assert ended[0].record is not None
+        [row] = (await client.ask("endings"))["rows"]
+        assert row["sentence"] == str(ended[0])
+        assert "record" not in row["ending"]
+
+
 async def test_endings_with_an_exception_keep_no_traceback(server):
     @server.websocket("/fails")
     async def fails(ws):

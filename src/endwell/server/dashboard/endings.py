@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ...aio.bind import format_peer
@@ -75,6 +76,9 @@ class EndingLog:
         if request.route == self._skipped:
             return
         now = time.time()
+        if ending.record is not None:
+            # 1,000 of them would take megabytes, in memory and in an answer. The recorder has its own place for them.
+            ending = replace(ending, record=None)
         # An exception keeps the frames of its traceback.
         kept = ending if ending.exception is None else ending.as_dict()
         address = format_peer(request.remote_address)
