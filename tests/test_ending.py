@@ -292,7 +292,7 @@ ENDINGS = st.builds(
     duration=SECONDS,
     latency=st.none() | SECONDS,
     stalled=SECONDS,
-    **dict.fromkeys(COUNTS, st.integers(0)),
+    **dict.fromkeys(COUNTS, st.integers(0, 2**64 - 1)),
 )
 
 

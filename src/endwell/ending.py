@@ -434,6 +434,8 @@ def _read_exception(name: str, value: Any) -> _RecordedError:
     type_name, colon, said = text(name, value).partition(": ")
     if not colon:
         raise ValueError(f"{name} must be the name of a type, a colon and a text")
+    if not type_name.isprintable():  # `Ending.__str__` writes it as it is
+        raise ValueError(f"{name} has a control character in the name of the type")
     return _RecordedError(type_name, said)
 
 

@@ -32,9 +32,11 @@ def flag(name: str, value: Any) -> bool:
 
 
 def count(name: str, value: Any) -> int:
-    """An int that is not negative."""
+    """An int that is not negative, and that fits into 64 bits: arithmetic with a float would fail above 2**1023."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise _wrong_type(name, "an int", value)
+    if value >= 2**64:
+        raise ValueError(f"{name} must be below 2**64")
     if value < 0:
         raise ValueError(f"{name} must be 0 or more, not {value}")
     return int(value)

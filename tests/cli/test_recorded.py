@@ -1,5 +1,6 @@
 """Endings that are read back from text: JSON, sentences, lines of logs."""
 
+import io
 import json
 import time
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from endwell import Cause, Close, CloseCode, Ending, TcpEnd
-from endwell.cli.recorded import read
+from endwell.cli.recorded import MAX_LINE, read, texts
 
 CODES = st.sampled_from([*(code for code in CloseCode if code.may_send), 3999, 4000])
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
@@ -79,8 +80,10 @@ def test_a_sentence_in_json_is_read():
 
 def test_a_failure_to_open_is_read_with_its_status():
     line = {"failure": "HTTP 403", "status": 403, "ending": END.as_dict()}
-    assert read(json.dumps(line))[2:] == ("HTTP 403", 403, None)
-    assert read(json.dumps({"failure": 1, "status": "x", "ending": END.as_dict()}))[2:] == ("", None, None)
+    assert read(json.dumps(line))[2:5] == ("HTTP 403", 403, None)
+    for status in ("x", True):
+        wrong = {"failure": 1, "status": status, "ending": END.as_dict()}
+        assert read(json.dumps(wrong))[2:5] == ("", None, None)
 
 
 def test_the_role_of_this_side_is_read():
@@ -115,6 +118,10 @@ def test_a_text_without_an_ending_has_none(text):
         ('{"cause": "weather", "initiator": "peer"}', "cause has an unknown value: 'weather'"),
         ('{"cause": 7, "initiator": "peer"}', "cause must be a str, not int"),
         ('{"ending": {"cause": "shed"}}', "initiator is absent"),
+        (
+            '{"cause": "shed", "initiator": "local", "clean": null, "exception": "\\u001b[2J: x"}',
+            "exception has a control character",
+        ),
         ("peer closed with 1005; clean, after 1.0 s", "received.code 1005 may not be sent"),
         (
             "peer closed with 1000 X '\\ud800'; clean, after 1.0 s",
@@ -142,3 +149,39 @@ def test_a_long_text_takes_linear_time():
     for part in ("peer closed with 1000 '", "the connection was reset (a: '\\", "peer closed with 1000 X; "):
         # Quadratic time would be 400 times as long as the reference.
         assert seconds(part * 20_000) < 100 * max(seconds(part * 1000), 1e-3)
+
+
+def lines(text):
+    return list(texts(io.StringIO(text, newline="\n")))
+
+
+ROW = {"ending": {"cause": "shed"}, "text": "a\N{LINE SEPARATOR}\x85b"}
+
+
+@pytest.mark.parametrize("indent", [None, 2, "\t"])
+def test_json_on_several_lines_is_one_text_each(indent):
+    one = json.dumps(ROW, indent=indent, ensure_ascii=False)
+    found = lines(f"INFO\n{one}\n\n{one}\nlast")
+    assert [json.loads(text) for _, text in found[1:-1]] == [ROW, ROW]
+    assert (found[0], found[-1][1]) == ((1, "INFO\n"), "last")
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_each_element_of_a_json_array_is_one_text(indent):
+    found = lines(json.dumps([ROW, ROW], indent=indent))
+    assert [json.loads(text) for _, text in found] == [ROW, ROW]
+
+
+def test_brackets_that_are_no_json_are_lines():
+    assert lines("{\na\n}\n[1]\n[\nb") == [
+        (1, "{\n"), (2, "a\n"), (3, "}\n"), (4, "[1]\n"), (5, "[\n"), (6, "b")
+    ]  # fmt: skip
+
+
+def test_a_line_that_is_too_long_is_left_out():
+    long = "x" * MAX_LINE
+    assert lines(f"a\n{long}{long}\nb\n{long}") == [(1, "a\n"), (2, None), (3, "b\n"), (4, None)]
+
+
+def test_a_text_that_is_too_long_has_no_sentence():
+    assert read(f"{END} {'x' * MAX_LINE}") is None

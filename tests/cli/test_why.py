@@ -257,10 +257,102 @@ def test_a_text_that_is_not_understood_is_an_error(text, problem, capsys):
     assert run(text) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == f"endwell why: {problem}; run it without an argument for a list\n"
+    assert err == f"endwell why: {problem}\n"
 
 
 def test_lines_without_an_ending_are_an_error(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO("one\ntwo\n"))
     assert run("-") == 2
     assert "there is no ending in standard input" in capsys.readouterr().err
+
+
+UNKNOWN = json.dumps({"ending": {**CUT.as_dict(), "cause": "of a later version"}})
+
+
+def test_a_line_that_is_not_valid_does_not_hide_the_others(tmp_path, capsys):
+    file = tmp_path / "log"
+    file.write_text(f"{json.dumps(CUT.as_dict())}\n{UNKNOWN}\n{json.dumps(CLOSED.as_dict())}\n")
+    assert run(f"@{file}", "--json") == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["ending"]["cause"] for line in out.splitlines()] == [
+        "peer_vanished",
+        "peer_closed",
+    ]
+    assert (
+        err == "endwell why: line 2: this ending is not valid: cause has an unknown value: 'of a later version'\n"
+    )
+
+
+def test_lines_that_are_all_not_valid_are_an_error(tmp_path, capsys):
+    file = tmp_path / "log"
+    file.write_text(f"{UNKNOWN}\n{UNKNOWN}\n")
+    assert run(f"@{file}") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("not valid") == 2
+
+
+def test_a_line_is_answered_before_the_next_one_is_read(monkeypatch, capsys):
+    answered = []
+
+    class Followed(io.StringIO):  # `tail -f`
+        def readline(self, size=-1, /):
+            answered.append(capsys.readouterr().out)
+            return super().readline(size)
+
+    monkeypatch.setattr("sys.stdin", Followed(f"{CUT}\n{CLOSED}\n"))
+    assert run("-") == 0
+    assert str(CUT) in answered[1]
+    assert "peer closed with 1001" in answered[2]
+
+
+RECORD = {
+    "time": "2026-11-30T00:00:00.123Z",
+    "message": str(CUT),
+    "ending": CUT.as_dict(),
+    "role": "server",
+    "address": "10.0.0.7:5",
+    "path": "/chat\x1b[2J",
+    "route": "/{path}",
+    "subject": "4711",
+    "key": None,
+}
+
+
+def test_an_answer_says_which_connection_it_is_for(capsys):
+    assert run(json.dumps(RECORD)) == 0
+    assert capsys.readouterr().out.splitlines()[1] == (
+        r"2026-11-30T00:00:00.123Z, server, 10.0.0.7:5 on /chat\x1b[2J, subject 4711"
+    )
+    assert run(f"Nov 30 web endwell: 10.0.0.7:5 on '/chat': {CUT}") == 0
+    assert capsys.readouterr().out.splitlines()[1] == "Nov 30 web endwell: 10.0.0.7:5 on '/chat':"
+    assert run(str(CUT)) == 0
+    assert capsys.readouterr().out.splitlines()[1] == ""
+    assert run("--json", json.dumps(RECORD)) == 0
+    record = json.loads(capsys.readouterr().out)["record"]
+    assert record == {name: RECORD[name] for name in ("time", "role", "address", "path", "route", "subject")}
+
+
+def test_json_with_texts_from_a_peer_is_ascii(capsys):
+    row = {**CLOSED.as_dict(), "received": {"code": 4000, "reason": "\x9b31m\N{RIGHT-TO-LEFT OVERRIDE}"}}
+    row["exception"] = "OSError: \udc80"
+    assert run("--json", json.dumps(row)) == 0
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert json.loads(out)["ending"]["exception"] == "OSError: \udc80"
+
+
+@pytest.mark.parametrize("number", [10**400, 2**64])
+@pytest.mark.parametrize("cause", [Cause.POLICY_LIMIT, Cause.SLOW_PEER])
+def test_a_number_that_no_connection_can_have_is_an_error(cause, number, capsys):
+    row = {**CUT.as_dict(), "cause": cause.value, "messages_in": number, "bytes_out": number}
+    assert run(json.dumps(row)) == 2
+    assert "messages_in must be below 2**64" in capsys.readouterr().err
+
+
+def test_a_file_without_one_line_with_an_ending_says_so(tmp_path, capsys):
+    file = tmp_path / "log"
+    for text in ("", "INFO: this line of another program is longer than a code\n", "\0\xff" * 100):
+        file.write_text(text)
+        assert run(f"@{file}") == 2
+        assert capsys.readouterr().err == f"endwell why: there is no ending in {str(file)!r}\n"

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, TextIO
 
 from ..ending import Cause, Ending, TcpEnd
 
-__all__ = ["Recorded", "read"]
+__all__ = ["MAX_LINE", "Recorded", "read", "texts"]
+
+#: Longest line that is read, in characters. The record of an ending has 1,000, and two more texts: the reason
+#: (123 bytes) and the exception.
+MAX_LINE = 2**20
+#: Longest JSON on several lines.
+MAX_JSON = 16 * MAX_LINE
 
 
 class Recorded(NamedTuple):
@@ -22,6 +28,73 @@ class Recorded(NamedTuple):
     status: int | None = None
     #: This side: "server" or "client"; the records of the logger endwell.endings have it.
     role: str | None = None
+    #: Which connection it was, as far as the text says: the fields of a record of endwell.endings, and as
+    #: `line` the part of a line before the sentence.
+    context: Mapping[str, str] = {}
+
+
+def texts(stream: TextIO) -> Iterator[tuple[int, str | None]]:
+    """Yield each line that is not blank, with its number; None for a line that is too long.
+
+    JSON on several lines, as `jq` writes it, is one text. Each element of a JSON array is one, too.
+    """
+    held: list[str] = []
+    size = begun = 0
+    for number, line in enumerate(_short_lines(stream), 1):
+        if not held:
+            begun = number
+            if line is None or line.rstrip() not in _OPENING:
+                if line is None or line.strip():
+                    yield from ((number, each) for each in _elements(line))
+                continue
+        held.append(line or "")
+        size += len(held[-1])
+        # A program that indents JSON writes its last bracket, and none before, at the beginning of a line.
+        complete = held[-1].rstrip() == _OPENING[held[0].rstrip()] and _is_json("".join(held))
+        if complete or size > MAX_JSON or line is None:
+            yield from _held(begun, held, complete)
+            held, size = [], 0
+    yield from _held(begun, held, complete=False)
+
+
+_OPENING = {"{": "}", "[": "]"}
+
+
+def _held(begun: int, held: list[str], complete: bool) -> Iterator[tuple[int, str | None]]:
+    if complete:
+        yield from ((begun, each) for each in _elements("".join(held)))
+        return
+    yield from ((number, line) for number, line in enumerate(held, begun) if line.strip())
+
+
+def _short_lines(stream: TextIO) -> Iterator[str | None]:
+    while line := stream.readline(MAX_LINE):
+        if line.endswith("\n") or len(line) < MAX_LINE:
+            yield line
+            continue
+        while (rest := stream.readline(MAX_LINE)) and not rest.endswith("\n"):
+            pass
+        yield None
+
+
+def _elements(text: str | None) -> Iterator[str | None]:
+    if text is not None and text.lstrip().startswith("["):
+        try:
+            rows = json.loads(text)
+        except (ValueError, RecursionError):
+            rows = None
+        if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+            yield from map(json.dumps, rows)
+            return
+    yield text
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def read(text: str) -> Recorded | None:
@@ -44,11 +117,12 @@ def read(text: str) -> Recorded | None:
 def _in_json(row: Mapping[str, Any]) -> Recorded | None:
     values = row.get("ending")
     if isinstance(values, str):  # a formatter that knows no dicts
-        return read(values)
+        found = read(values)
+        return found and found._replace(context=_context(row))
     if not isinstance(values, dict):
         if not {"cause", "initiator"} <= set(row):
-            texts = [value for value in row.values() if isinstance(value, str)]
-            return next((found for text in texts if (found := _in_sentence(text))), None)
+            found = next((each for each in map(_in_sentence, _texts_of(row)) if each), None)
+            return found and found._replace(context={**_context(row), **found.context})
         values = row
     try:
         ending = Ending.from_dict(values)
@@ -59,9 +133,21 @@ def _in_json(row: Mapping[str, Any]) -> Recorded | None:
         ending,
         frozenset(values),
         failure if isinstance(failure, str) else "",
-        status if isinstance(status, int) else None,
+        status if isinstance(status, int) and not isinstance(status, bool) else None,
         role if role in ("server", "client") else None,
+        _context(row),
     )
+
+
+def _texts_of(row: Mapping[str, Any]) -> Iterator[str]:
+    return (value for value in row.values() if isinstance(value, str))
+
+
+def _context(row: Mapping[str, Any]) -> dict[str, str]:
+    return {name: row[name] for name in _CONTEXT if isinstance(row.get(name), str)}
+
+
+_CONTEXT = ("time", "role", "address", "path", "route", "subject", "key")
 
 
 _REPR = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
@@ -94,7 +180,7 @@ _TCP = {Cause.PEER_VANISHED: TcpEnd.FIN, Cause.CONNECTION_RESET: TcpEnd.RST}
 def _in_sentence(text: str) -> Recorded | None:
     # The last one: a line may have a path before the sentence, which a peer chooses. What it puts into a
     # reason is within the sentence.
-    every = list(_SENTENCE.finditer(text))
+    every = list(_SENTENCE.finditer(text)) if len(text) <= MAX_LINE else []
     if not every:
         return None
     found = every[-1]
@@ -113,7 +199,9 @@ def _in_sentence(text: str) -> Recorded | None:
     tcp = TcpEnd.TIMEOUT if found["unanswered"] else _TCP.get(cause)
     if tcp is not None:
         values["tcp"] = tcp.value
-    return Recorded(Ending.from_dict(values), frozenset(values))
+    before = text[: found.start()].strip()
+    context = {"line": before} if before else {}
+    return Recorded(Ending.from_dict(values), frozenset(values), context=context)
 
 
 def _close(text: str | None) -> dict[str, Any] | None:

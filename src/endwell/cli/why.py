@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import Any, TextIO
 
 from ..codes import RANGES, CloseCode, CodeRange, Retry, describe
 from ..diagnosis import Diagnosis, diagnose
-from .recorded import Recorded, read
+from .recorded import MAX_LINE, Recorded, read, texts
 from .style import BOLD, DIM, GREEN, RED, paint, printable
 
 __all__ = ["add", "run"]
@@ -29,6 +30,8 @@ _RECONNECTS = {
 
 #: No name of a code is longer, and every ending is.
 MAX_CODE = 40
+#: Characters that are shown of each text that says which connection it was.
+MAX_CONTEXT = 200
 
 
 # argparse has no public name for the type.
@@ -54,43 +57,61 @@ def run(args: argparse.Namespace) -> int:
         codes = (_json(_code_fields(row.value, row)) for row in CloseCode)
         print("\n".join(codes if args.json else _table()))
         return 0
+    problems = 0
     try:
-        answers = list(_answers(args.what))
+        for number, answer in enumerate(_answers(args.what)):
+            if isinstance(answer, _Problem):
+                problems += 1
+                print(f"endwell why: {answer}", file=sys.stderr)
+            elif args.json:
+                print(_json(_fields(answer)), flush=True)
+            else:
+                blank = "\n" if number > problems else ""
+                print(blank + "\n".join(_lines(answer)), flush=True)
     except (ValueError, OSError) as error:
-        print(f"endwell why: {error}; run it without an argument for a list", file=sys.stderr)
+        print(f"endwell why: {error}", file=sys.stderr)
         return 2
-    for number, answer in enumerate(answers):
-        if args.json:
-            print(_json(_fields(answer)))
-        else:
-            print("\n".join(_lines(answer)) if number == 0 else "\n" + "\n".join(_lines(answer)))
     return 0
 
 
-def _answers(what: str) -> Iterator[int | Recorded]:
+class _Problem(Exception):
+    """What is wrong with one line of many."""
+
+
+def _answers(what: str) -> Iterator[int | Recorded | _Problem]:
     """Yield the codes and endings that ``what`` names. Raises ValueError or OSError."""
-    if what != "-" and what[:1] != "@":
+    if what == "-":
+        if isinstance(sys.stdin, TextIOWrapper):
+            sys.stdin.reconfigure(errors="backslashreplace")
+        yield from _of_lines(sys.stdin, "standard input")
+    elif what[:1] == "@":
+        # Only LF ends a line: JSON may contain other line ends of Unicode.
+        with Path(what[1:]).open(encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
+            yield from _of_lines(stream, repr(what[1:]))
+    else:
         yield _answer(what)
-        return
-    name = "standard input" if what == "-" else repr(what[1:])
-    text = sys.stdin.read() if what == "-" else Path(what[1:]).read_text(errors="backslashreplace")
-    lines = [line for line in text.splitlines() if line.strip()]
-    if len(lines) <= 1:
-        yield _answer(text.strip())
-        return
-    texts = [text] if _is_json(text) else lines
-    found = [each for each in map(_ending, texts) if each is not None]
-    if not found:
+
+
+def _of_lines(stream: TextIO, name: str) -> Iterator[int | Recorded | _Problem]:
+    """Yield an answer for each line with an ending, as soon as it is read. One line alone may be a code."""
+    found, first, lines = False, "", 0
+    for number, text in texts(stream):
+        lines += 1
+        first = first or text or ""
+        try:
+            answer = None if text is None else _ending(text)
+        except ValueError as error:
+            yield _Problem(f"line {number}: {error}")
+            continue
+        if text is None:
+            yield _Problem(f"line {number} is longer than {MAX_LINE:,} characters, so it is not read")
+        elif answer is not None:
+            found = True
+            yield answer
+    if not found and lines == 1 and len(first.strip()) <= MAX_CODE:
+        yield _answer(first.strip())
+    elif not found:
         raise ValueError(f"there is no ending in {name}")
-    yield from found
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _answer(text: str) -> int | Recorded:
@@ -99,8 +120,11 @@ def _answer(text: str) -> int | Recorded:
         return recorded
     if len(text) > MAX_CODE or "{" in text:
         raise ValueError(f"this is neither a close code nor an ending: {text[:MAX_CODE]!r}...")
-    code = _parse(text)
-    describe(code)
+    try:
+        code = _parse(text)
+        describe(code)
+    except ValueError as error:
+        raise ValueError(f"{error}; run it without an argument for a list") from None
     return code
 
 
@@ -112,7 +136,8 @@ def _ending(text: str) -> Recorded | None:
 
 
 def _json(fields: dict[str, Any]) -> str:
-    return json.dumps(fields, ensure_ascii=False)
+    # ASCII: a text from a peer must not control the terminal, and may have surrogates.
+    return json.dumps(fields)
 
 
 def _fields(answer: int | Recorded) -> dict[str, Any]:
@@ -121,6 +146,7 @@ def _fields(answer: int | Recorded) -> dict[str, Any]:
     values = answer.ending.as_dict()
     known = {name: value for name, value in values.items() if name in answer.known}
     return {
+        "record": dict(answer.context),
         "ending": {**known, "code": values["code"], "text": values["text"]},
         "causes": [asdict(each) for each in _diagnoses(answer)],
     }
@@ -141,20 +167,33 @@ def _code_fields(code: int, row: CloseCode | CodeRange) -> dict[str, Any]:
 
 
 def _diagnoses(recorded: Recorded) -> list[Diagnosis]:
-    return diagnose(*recorded)
+    return diagnose(*recorded[:-1])
 
 
 def _lines(answer: int | Recorded) -> Iterator[str]:
     if isinstance(answer, int):
         yield from _page(answer, describe(answer))
         return
-    yield from (paint(line, BOLD) for line in wrap(str(answer.ending), WIDTH))
+    yield from (paint(line, BOLD) for line in wrap(printable(str(answer.ending)), WIDTH))
+    if answer.context:
+        yield from (paint(line, DIM) for line in wrap(_where(answer.context), WIDTH))
     for number, each in enumerate(_diagnoses(answer), 1):
         yield ""
         yield from _columns([(f"{number}.", 2, BOLD)], each.cause)
         for index, sentence in enumerate(each.evidence):
             yield from _columns([("", 2, DIM), ("" if index else "because", 10, DIM)], printable(sentence))
         yield from _columns([("", 2, DIM), ("what to do", 10, DIM)], each.advice)
+
+
+def _where(context: Mapping[str, str]) -> str:
+    """Which connection it was, on a line of its own."""
+    words = {name: printable(value[:MAX_CONTEXT]) for name, value in context.items()}
+    address, path = words.pop("address", ""), words.pop("path", "")
+    words.pop("route", None)
+    place = f"{address} on {path}" if address and path else address or path
+    named = [f"{name} {words[name]}" for name in ("subject", "key") if name in words]
+    plain = [words[name] for name in ("time", "role") if name in words]
+    return ", ".join([*plain, *filter(None, [place]), *named, *filter(None, [words.get("line")])])
 
 
 def _parse(text: str) -> int:
