@@ -117,9 +117,10 @@ async def test_the_record_comes_before_the_on_close_callbacks(records):
     assert seen == [1]
 
 
-async def test_a_handler_of_logging_that_fails_does_not_hide_the_ending(caplog):
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+async def test_a_handler_of_logging_that_fails_does_not_hide_the_ending(error, face, caplog):
     def fails(record):
-        raise RuntimeError("for the test")
+        raise error("for the test")
 
     logger = logging.getLogger(NAME)
     caplog.set_level(logging.INFO, NAME)
@@ -127,7 +128,7 @@ async def test_a_handler_of_logging_that_fails_does_not_hide_the_ending(caplog):
     told = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
     try:
-        async with pair("server") as both:
+        async with pair("server", face=face) as both:
             await both.peer.close(1000)
             await both.peer.read_to_the_end()
             both.peer.drop()
@@ -135,6 +136,27 @@ async def test_a_handler_of_logging_that_fails_does_not_hide_the_ending(caplog):
     finally:
         logger.removeFilter(fails)
     assert [context["message"] for context in told] == ["logging an ending failed"]
+
+
+async def test_attributes_of_the_programs_own_records_do_not_hide_the_record(role, records):
+    # logging refuses `extra` with the name of an attribute that the record has.
+    original = logging.getLogRecordFactory()
+
+    def make(*args, **kwargs):
+        record = original(*args, **kwargs)
+        record.path = record.subject = record.ending = record.of_the_program = "of the program"
+        return record
+
+    logging.setLogRecordFactory(make)
+    try:
+        async with pair(role) as both:
+            both.peer.fin()
+            ending = await both.ending()
+    finally:
+        logging.setLogRecordFactory(original)
+    (record,) = records()
+    assert (record.ending, record.path, record.subject) == (ending.as_dict(), "/", None)
+    assert record.of_the_program == "of the program"
 
 
 async def test_a_connection_that_was_never_open_has_no_record(records):

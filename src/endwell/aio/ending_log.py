@@ -38,7 +38,11 @@ def log_ending(ws: Any, ending: Ending) -> None:
         return
     try:
         _write(level, ws, ending)
-    except Exception as exc:  # of a filter or a handler, which must not keep the application from the end
+    except KeyboardInterrupt:
+        raise
+    # Of a filter or a handler, which must not keep the application from the end. It includes sys.exit(), as in
+    # an on_close callback.
+    except BaseException as exc:
         ws._stream.loop.call_exception_handler({"message": "logging an ending failed", "exception": exc})
 
 
@@ -47,7 +51,7 @@ def write_record(level: int, ws: Any, ending: Ending) -> None:
     request = ws.request
     address = format_peer(ws.remote_address)
     path = request.path
-    extra = {
+    fields = {
         "ending": ending.as_dict(),
         "role": "client" if ws._core.client else "server",
         "address": address,
@@ -56,7 +60,12 @@ def write_record(level: int, ws: Any, ending: Ending) -> None:
         "subject": ws._subject,
         "key": ws._key,
     }
-    logger.log(level, "%s on %r: %s", address, path, ending, extra=extra)
+    # Not `extra`: logging raises if a record of the program's setLogRecordFactory() has one of these names.
+    record = logger.makeRecord(
+        logger.name, level, "ending_log.py", 0, "%s on %r: %s", (address, path, ending), None, "write_record"
+    )
+    vars(record).update(fields)
+    logger.handle(record)
 
 
 _write: Callable[[int, Any, Ending], object] = write_record
