@@ -92,6 +92,8 @@ RST = {"tcp": TcpEnd.RST}
         ("closed_by_peer", ending(Cause.PEER_CLOSED, clean=None)),
         ("handler_returned", closed(Cause.HANDLER_RETURNED, duration=20.0, **USED)),
         ("handler_returned_early", closed(Cause.HANDLER_RETURNED, duration=0.2)),
+        # The closing handshake is within the duration: a peer may answer its last message first, for a second.
+        ("handler_returned_early", closed(Cause.HANDLER_RETURNED, duration=1.3, messages_out=1, bytes_out=9)),
         ("not_a_websocket_peer", closed(Cause.PROTOCOL_ERROR, bytes_in=7)),
         ("peer_broke_the_protocol", closed(Cause.PROTOCOL_ERROR, exception=ValueError("RSV2 is set"), **USED)),
         ("compression_broken", closed(Cause.PROTOCOL_ERROR, exception=ValueError("compressed data is corrupt"), **USED)),
@@ -235,7 +237,7 @@ def test_unknown_fields_are_no_evidence():
     assert "handler_returned_early" not in names(closed(Cause.HANDLER_RETURNED), known=SENTENCE)
     assert "closed_without_an_answer" not in names(closed(Cause.APP_CLOSED), known=SENTENCE)
     assert "not_a_websocket_peer" not in names(closed(Cause.PROTOCOL_ERROR), known=SENTENCE)
-    assert names(closed(SILENT, duration=200.0), known=SENTENCE) == ["peer_suspended"]
+    assert names(closed(SILENT, duration=200.0), known=SENTENCE) == ["peer_suspended", "peer_slow_to_answer"]
 
 
 CLOSES = st.none() | st.builds(
@@ -286,3 +288,36 @@ def test_no_rule_ends_its_phrases_with_a_full_stop():
         assert not rule.says.endswith(".")
         assert not rule.advice.endswith(".")
         assert rule.says[0].islower() or rule.says.startswith(("TCP", "TLS"))
+
+
+def test_a_peer_that_answers_no_ping_may_also_be_blocked():
+    silent = closed(SILENT, duration=300.0, latency=0.02, tcp=TcpEnd.ABORTED, **USED)
+    assert names(silent, role="server") == ["peer_suspended", "peer_slow_to_answer"]
+    # A server is no laptop.
+    assert names(silent, role="client") == ["peer_slow_to_answer", "peer_suspended"]
+    assert "SIGSTOP" in first(silent, role="client").advice
+
+
+def test_a_reason_of_another_cause_is_no_stop_of_the_server():
+    for cause in (SILENT, Cause.IDLE_TIMEOUT, Cause.WRITE_TIMEOUT):
+        assert "server_stopping" not in names(peer_closed(1001, cause.meaning), role="client")
+    assert names(peer_closed(1001, Cause.SERVER_DRAINED.meaning), role="client")[0] == "server_stopping"
+
+
+def test_a_long_connection_without_pings_may_have_met_the_idle_timeout_of_a_proxy():
+    end = ending(VANISHED, duration=337.0, **USED)
+    assert names(end, role="server")[:2] == ["peer_killed", "proxy_idle_timeout"]
+    assert "pings are off" in diagnose(end)[1].evidence[0]
+
+
+def test_one_message_is_in_the_singular():
+    end = peer_closed(1009, messages_in=1, messages_out=1, bytes_in=9, bytes_out=9)
+    assert "1 message was sent, of 9 bytes on average, after compression" in first(end).evidence
+    end = closed(Cause.SLOW_PEER, duration=1.0, unsent_bytes=1, messages_out=1, bytes_out=10)
+    assert "1 byte was waiting that the peer had not taken" in first(end).evidence
+
+
+def test_the_traceback_of_a_handler_is_looked_for_in_the_log_of_each_kind_of_application():
+    advice = first(closed(Cause.HANDLER_ERROR)).advice
+    assert "endwell.server" in advice
+    assert "uvicorn.error" in advice

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 from ..ending import Cause, Close, Ending, TcpEnd
 
-__all__ = ["Case", "Clues", "Rule", "counted"]
+__all__ = ["Case", "Clues", "Rule", "counted", "were"]
 
 #: Weights and sentences: what speaks for a cause.
 Clues: TypeAlias = Iterator[tuple[int, str]]
@@ -84,3 +84,8 @@ class Rule(NamedTuple):
 def counted(number: int, noun: str) -> str:
     """Format a number and a noun: ``1 message``, ``2 messages``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def were(number: int, noun: str) -> str:
+    """Format a number, a noun and a verb: ``1 message was``, ``2 messages were``."""
+    return f"{counted(number, noun)} {'was' if number == 1 else 'were'}"

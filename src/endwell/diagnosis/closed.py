@@ -9,7 +9,7 @@ from http import HTTPStatus
 from ..advice import RetryAdvice
 from ..codes import CloseCode, describe
 from ..ending import Cause, TcpEnd
-from .case import Case, Clues, Rule, counted
+from .case import Case, Clues, Rule, counted, were
 
 __all__ = ["RULES"]
 
@@ -72,7 +72,8 @@ def _page_left(case: Case) -> Clues:
 def _stopping(case: Case) -> Clues:
     advice = RetryAdvice.parse(case.reason)
     from_client = case.role == "server" and case.code == CloseCode.GOING_AWAY and not advice
-    if case.code not in RESTART or from_client:
+    other = _text(case) in MEANINGS - {Cause.SERVER_DRAINED.meaning, Cause.SHED.meaning}
+    if case.code not in RESTART or from_client or other:
         return
     if advice:
         yield 7, f"{_said(case)}, which advises to reconnect after {advice.earliest} to {advice.latest} s"
@@ -105,8 +106,8 @@ def _too_big(case: Case) -> Clues:
     yield 5, _said(case)
     if case.counted and case.ending.messages_out:
         mean = case.ending.bytes_out // case.ending.messages_out
-        messages = counted(case.ending.messages_out, "message")
-        yield 1, f"{messages} were sent, of {mean:,} bytes on average, after compression"
+        messages = were(case.ending.messages_out, "message")
+        yield 1, f"{messages} sent, of {mean:,} bytes on average, after compression"
 
 
 def _we_broke(case: Case) -> Clues:

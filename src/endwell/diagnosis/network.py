@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..ending import Cause, TcpEnd
-from .case import Case, Clues, Rule, counted
+from .case import Case, Clues, Rule, counted, were
 
 __all__ = ["RULES"]
 
@@ -54,7 +54,13 @@ def _idle(case: Case) -> Clues:
     if case.no_data:
         yield 3, f"nothing was sent or received for {case.duration:.1f} s, and then {_end(case)}"
     elif case.no_pong:
-        yield 2, f"no ping was answered in {case.duration:.1f} s, so only messages kept the connection in use"
+        # With pings, a peer that answers none is closed after two intervals.
+        off = case.duration >= 3 * PING_INTERVAL
+        yield (
+            2 + off,
+            f"no ping was answered in {case.duration:.1f} s, so only messages kept the connection in use"
+            + ("; it seems that pings are off" if off else ""),
+        )
 
 
 def _lifetime(case: Case) -> Clues:
@@ -132,6 +138,11 @@ def _no_pongs(case: Case) -> Clues:
 def _slow_answers(case: Case) -> Clues:
     if case.latency is not None and case.latency >= 1:
         yield 5, f"the last ping that was answered took {case.latency:.1f} s"
+    # A server does not sleep as a laptop does.
+    yield (
+        5 if case.role == "client" else 1,
+        "a process that does not run answers no pings either, and TCP does not tell",
+    )
 
 
 def _unread(case: Case) -> Clues:
@@ -163,7 +174,7 @@ def _cut(case: Case) -> Clues:
     if case.tcp is TcpEnd.TIMEOUT or case.errs("TimeoutError", "timed out"):
         yield 5, f"the system gave up retransmitting: {case.error or 'TCP timed out'}"
     if case.unsent:
-        yield 1, f"{counted(case.unsent, 'byte')} were waiting to be sent"
+        yield 1, f"{were(case.unsent, 'byte')} waiting to be sent"
 
 
 def _route(case: Case) -> Clues:
@@ -255,9 +266,9 @@ RULES = (
     Rule(
         "peer_slow_to_answer",
         SILENT,
-        "the peer was overloaded, or its event loop was blocked",
-        "look at the peer's CPU and for blocking calls in its handlers; raise ping_timeout if such delays are "
-        "normal there",
+        "the peer's process did not run: its event loop was blocked, it was stopped, or its machine overloaded",
+        'look at the peer: "the event loop was stalled" in its log, its CPU, blocking calls in its handlers, '
+        "SIGSTOP and debuggers; raise ping_timeout if such delays are normal there",
         _slow_answers,
     ),
     Rule(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..codes import CloseCode
 from ..ending import Cause, Initiator, TcpEnd
-from .case import Case, Clues, Rule, counted
+from .case import Case, Clues, Rule, counted, were
 
 __all__ = ["RULES"]
 
@@ -56,7 +56,7 @@ def _first_bytes(case: Case) -> Clues:
 
 def _later(case: Case) -> Clues:
     if case.counted and case.ending.messages_in:
-        yield 5, f"{counted(case.ending.messages_in, 'message')} were right before that"
+        yield 5, f"{were(case.ending.messages_in, 'message')} right before that"
 
 
 def _corrupt(case: Case) -> Clues:
@@ -65,17 +65,18 @@ def _corrupt(case: Case) -> Clues:
 
 
 def _early(case: Case) -> Clues:
-    if case.duration < 1 and case.counted and not case.ending.messages_in:
-        yield 4, f"the handler ran for {case.duration:.1f} s and received no message"
+    # The duration includes the closing handshake, for which a peer may need a second.
+    if case.duration < 2 and case.counted and not case.ending.messages_in:
+        yield 4, f"no message was received, and the connection lasted only {case.duration:.1f} s"
 
 
 def _slow(case: Case) -> Clues:
     yield 3, _closed(case)
     if case.unsent:
-        yield 1, f"{counted(case.unsent, 'byte')} were waiting that the peer had not taken"
+        yield 1, f"{were(case.unsent, 'byte')} waiting that the peer had not taken"
     if case.counted and case.duration > 0:
         rate = case.ending.bytes_out / case.duration
-        yield 1, f"{counted(case.ending.messages_out, 'message')} were sent, {rate:,.0f} bytes per second"
+        yield 1, f"{were(case.ending.messages_out, 'message')} sent, {rate:,.0f} bytes per second"
 
 
 def _idle(case: Case) -> Clues:
@@ -91,7 +92,7 @@ def _limit(case: Case) -> Clues:
         rate = case.ending.messages_in / case.duration
         yield 1, f"{counted(case.ending.messages_in, 'message')} came, {rate:,.1f} per second"
     if case.ending.dropped_messages:
-        yield 1, f"{counted(case.ending.dropped_messages, 'message')} were dropped"
+        yield 1, f"{were(case.ending.dropped_messages, 'message')} dropped"
 
 
 def _unanswered(case: Case) -> Clues:
@@ -126,13 +127,15 @@ class _Meaning(NamedTuple):
 #: What each cause of this side means for an operator.
 BY_CAUSE: Mapping[Cause, _Meaning] = {
     Cause.APP_CLOSED: _Meaning(
-        "the application of this side called close()",
-        "nothing, if it was meant; the code and the reason tell which call it was",
+        "the application of this side called close(), or left the `async with` or `with` block of the connection",
+        "nothing, if it was meant; the code and the reason tell which call it was. An exception in the block "
+        "closes, too",
     ),
     Cause.HANDLER_RETURNED: _Meaning("the handler of this side returned", "nothing, if it was meant"),
     Cause.HANDLER_ERROR: _Meaning(
         "the handler of this side raised an exception",
-        "the logger endwell.server has the traceback, at the same time, with the path and the address",
+        "the log has the traceback, shortly before the end: the logger endwell.server, with the path and the "
+        "address; of an ASGI application under uvicorn, the logger uvicorn.error",
     ),
     Cause.SERVER_DRAINED: _Meaning(
         "this server was stopped: a deploy, SIGTERM, a worker that was replaced",
