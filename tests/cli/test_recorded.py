@@ -185,3 +185,18 @@ def test_a_line_that_is_too_long_is_left_out():
 
 def test_a_text_that_is_too_long_has_no_sentence():
     assert read(f"{END} {'x' * MAX_LINE}") is None
+
+
+def test_a_long_line_within_brackets_is_not_lost():
+    assert lines(f"{{\n{'x' * MAX_LINE}y\n}}\n") == [(1, "{\n"), (2, None), (3, "}\n")]
+
+
+def test_brackets_that_are_no_json_take_linear_time():
+    def seconds(number):
+        text = "{\n x\n}\n" * number
+        began = time.thread_time()
+        assert len(lines(text)) == 3 * number
+        return time.thread_time() - began
+
+    # Quadratic time would be 400 times as long as the reference.
+    assert seconds(10_000) < 100 * max(seconds(500), 1e-3)

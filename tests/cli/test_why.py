@@ -8,6 +8,7 @@ import pytest
 
 from endwell import Cause, Close, Ending, TcpEnd
 from endwell.cli import why
+from endwell.cli.recorded import MAX_LINE
 from endwell.codes import RANGES, CloseCode
 from endwell.diagnosis import diagnose
 
@@ -356,3 +357,26 @@ def test_a_file_without_one_line_with_an_ending_says_so(tmp_path, capsys):
         file.write_text(text)
         assert run(f"@{file}") == 2
         assert capsys.readouterr().err == f"endwell why: there is no ending in {str(file)!r}\n"
+
+
+def test_a_reader_that_has_enough_ends_the_command_without_a_message(tmp_path, monkeypatch, capsys):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    file = tmp_path / "log"
+    file.write_text(f"{CUT}\n{CUT}\n")
+    monkeypatch.setattr("sys.stdout", Closed())
+    with pytest.raises(BrokenPipeError):  # `endwell.cli.main` handles it
+        run(f"@{file}")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_with_one_line_that_is_too_long_says_so(tmp_path, capsys):
+    file = tmp_path / "log"
+    file.write_text("x" * (MAX_LINE + 1))
+    assert run(f"@{file}") == 2
+    assert capsys.readouterr().err == (
+        "endwell why: line 1 is longer than 1,048,576 characters, so it is not read\n"
+        f"endwell why: there is no ending in {str(file)!r}\n"
+    )

@@ -321,3 +321,9 @@ def test_the_traceback_of_a_handler_is_looked_for_in_the_log_of_each_kind_of_app
     advice = first(closed(Cause.HANDLER_ERROR)).advice
     assert "endwell.server" in advice
     assert "uvicorn.error" in advice
+
+
+def test_a_program_that_aborts_is_the_second_cause_of_a_reset():
+    end = ending(RESET, duration=17.0, latency=0.02, tcp=TcpEnd.RST, **USED)
+    assert names(end)[:2] == ["peer_killed", "no_closing_handshake"]
+    assert "aborts" in diagnose(end)[1].evidence[0]

@@ -39,30 +39,31 @@ def texts(stream: TextIO) -> Iterator[tuple[int, str | None]]:
     JSON on several lines, as `jq` writes it, is one text. Each element of a JSON array is one, too.
     """
     held: list[str] = []
-    size = begun = 0
+    size = 0
     for number, line in enumerate(_short_lines(stream), 1):
-        if not held:
-            begun = number
-            if line is None or line.rstrip() not in _OPENING:
-                if line is None or line.strip():
-                    yield from ((number, each) for each in _elements(line))
+        if line is not None and (held or line.rstrip() in _CLOSING):
+            held.append(line)
+            size += len(line)
+            # A program that indents JSON writes its last bracket, and none before, at the beginning of a line.
+            last = len(held) > 1 and line.rstrip() == _CLOSING[held[0].rstrip()]
+            if not last and size <= MAX_JSON:
                 continue
-        held.append(line or "")
-        size += len(held[-1])
-        # A program that indents JSON writes its last bracket, and none before, at the beginning of a line.
-        complete = held[-1].rstrip() == _OPENING[held[0].rstrip()] and _is_json("".join(held))
-        if complete or size > MAX_JSON or line is None:
-            yield from _held(begun, held, complete)
-            held, size = [], 0
-    yield from _held(begun, held, complete=False)
+            line = ""
+        yield from _held(number - len(held) + (line == ""), held)
+        held, size = [], 0
+        if line is None or line.strip():
+            yield from ((number, each) for each in _elements(line))
+    yield from _held(number - len(held) + 1 if held else 0, held)
 
 
-_OPENING = {"{": "}", "[": "]"}
+_CLOSING = {"{": "}", "[": "]"}
 
 
-def _held(begun: int, held: list[str], complete: bool) -> Iterator[tuple[int, str | None]]:
-    if complete:
-        yield from ((begun, each) for each in _elements("".join(held)))
+def _held(begun: int, held: list[str]) -> Iterator[tuple[int, str | None]]:
+    """Yield the JSON of the lines, or if they are none, each line."""
+    whole = "".join(held)
+    if held and _is_json(whole):
+        yield from ((begun, each) for each in _elements(whole))
         return
     yield from ((number, line) for number, line in enumerate(held, begun) if line.strip())
 
@@ -180,7 +181,8 @@ _TCP = {Cause.PEER_VANISHED: TcpEnd.FIN, Cause.CONNECTION_RESET: TcpEnd.RST}
 def _in_sentence(text: str) -> Recorded | None:
     # The last one: a line may have a path before the sentence, which a peer chooses. What it puts into a
     # reason is within the sentence.
-    every = list(_SENTENCE.finditer(text)) if len(text) <= MAX_LINE else []
+    # Most lines of a log have no sentence, and to search for its beginning takes longer than for this.
+    every = list(_SENTENCE.finditer(text)) if ", after " in text and len(text) <= MAX_LINE else []
     if not every:
         return None
     found = every[-1]

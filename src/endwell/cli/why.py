@@ -68,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
             else:
                 blank = "\n" if number > problems else ""
                 print(blank + "\n".join(_lines(answer)), flush=True)
+    except BrokenPipeError:  # of standard output: the caller ends without a word
+        raise
     except (ValueError, OSError) as error:
         print(f"endwell why: {error}", file=sys.stderr)
         return 2
@@ -108,7 +110,7 @@ def _of_lines(stream: TextIO, name: str) -> Iterator[int | Recorded | _Problem]:
         elif answer is not None:
             found = True
             yield answer
-    if not found and lines == 1 and len(first.strip()) <= MAX_CODE:
+    if not found and lines == 1 and 0 < len(first.strip()) <= MAX_CODE:
         yield _answer(first.strip())
     elif not found:
         raise ValueError(f"there is no ending in {name}")

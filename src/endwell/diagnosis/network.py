@@ -24,7 +24,6 @@ IDLE_TIMEOUTS = {
 PING_INTERVAL = 20
 
 VANISHED = frozenset({Cause.PEER_VANISHED, Cause.CONNECTION_RESET})
-FIN = frozenset({Cause.PEER_VANISHED})
 RESET = frozenset({Cause.CONNECTION_RESET})
 SILENT = frozenset({Cause.KEEPALIVE_TIMEOUT})
 STUCK = frozenset({Cause.WRITE_TIMEOUT})
@@ -99,6 +98,9 @@ def _killed(case: Case) -> Clues:
 
 
 def _no_handshake(case: Case) -> Clues:
+    if case.ending.cause is Cause.CONNECTION_RESET:
+        yield 2, "a program that aborts a connection, or ends it with data unread, resets it"
+        return
     # The process of a server goes on after the end of one connection.
     yield (
         5 if case.role == "client" else 2,
@@ -233,7 +235,7 @@ RULES = (
     ),
     Rule(
         "no_closing_handshake",
-        FIN,
+        VANISHED,
         "the peer's program or library ends TCP without a Close",
         "let the peer's program close the WebSocket before it ends. As a client: servers on uvicorn's own "
         "classes, aiohttp or tornado do this when a handler returns or raises, so look at the server's log",
