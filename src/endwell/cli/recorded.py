@@ -14,8 +14,9 @@ __all__ = ["MAX_LINE", "Recorded", "read", "texts"]
 #: Longest line that is read, in characters. The record of an ending has 1,000, and two more texts: the reason
 #: (123 bytes) and the exception.
 MAX_LINE = 2**20
-#: Longest JSON on several lines.
+#: Longest JSON on several lines, each with the bytes of its object: what is held until the last bracket comes.
 MAX_JSON = 16 * MAX_LINE
+LINE_COST = 64
 
 
 class Recorded(NamedTuple):
@@ -43,7 +44,7 @@ def texts(stream: TextIO) -> Iterator[tuple[int, str | None]]:
     for number, line in enumerate(_short_lines(stream), 1):
         if line is not None and (held or line.rstrip() in _CLOSING):
             held.append(line)
-            size += len(line)
+            size += len(line) + LINE_COST
             # A program that indents JSON writes its last bracket, and none before, at the beginning of a line.
             last = len(held) > 1 and line.rstrip() == _CLOSING[held[0].rstrip()]
             if not last and size <= MAX_JSON:
