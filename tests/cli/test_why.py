@@ -280,7 +280,8 @@ def test_a_line_that_is_not_valid_does_not_hide_the_others(tmp_path, capsys):
         "peer_closed",
     ]
     assert (
-        err == "endwell why: line 2: this ending is not valid: cause has an unknown value: 'of a later version'\n"
+        err
+        == "endwell why: line 2: this ending is not valid: cause has an unknown value: 'of a later version'\n"
     )
 
 

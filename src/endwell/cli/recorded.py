@@ -40,21 +40,23 @@ def texts(stream: TextIO) -> Iterator[tuple[int, str | None]]:
     JSON on several lines, as `jq` writes it, is one text. Each element of a JSON array is one, too.
     """
     held: list[str] = []
-    size = 0
+    begun = size = 0
     for number, line in enumerate(_short_lines(stream), 1):
-        if line is not None and (held or line.rstrip() in _CLOSING):
-            held.append(line)
-            size += len(line) + LINE_COST
-            # A program that indents JSON writes its last bracket, and none before, at the beginning of a line.
-            last = len(held) > 1 and line.rstrip() == _CLOSING[held[0].rstrip()]
-            if not last and size <= MAX_JSON:
-                continue
-            line = ""
-        yield from _held(number - len(held) + (line == ""), held)
-        held, size = [], 0
-        if line is None or line.strip():
-            yield from ((number, each) for each in _elements(line))
-    yield from _held(number - len(held) + 1 if held else 0, held)
+        if line is None or not (held or line.rstrip() in _CLOSING):
+            yield from _held(begun, held)
+            held = []
+            if line is None or line.strip():
+                yield from ((number, each) for each in _elements(line))
+            continue
+        if not held:
+            begun, size = number, 0
+        held.append(line)
+        size += len(line) + LINE_COST
+        # A program that indents JSON writes its last bracket, and none before, at the beginning of a line.
+        if (len(held) > 1 and line.rstrip() == _CLOSING[held[0].rstrip()]) or size > MAX_JSON:
+            yield from _held(begun, held)
+            held = []
+    yield from _held(begun, held)
 
 
 _CLOSING = {"{": "}", "[": "]"}
