@@ -372,6 +372,8 @@ CLOSE = {"code": 1000, "reason": "", "not_transmitted": False}
         ({"duration": 10**400}, ValueError, "duration must be a finite number"),
         ({"latency": float("inf")}, ValueError, "latency must be a finite number"),
         ({"bytes_in": -1}, ValueError, "bytes_in must be 0 or more, not -1"),
+        ({"bytes_in": 2**64}, ValueError, r"bytes_in must be below 2\*\*64"),
+        ({"exception": "\x1b[2J: x"}, ValueError, "exception has a control character"),
         ({"bytes_in": 1.0}, TypeError, "bytes_in must be an int, not float"),
         ({"messages_out": False}, TypeError, "messages_out must be an int, not bool"),
     ],

@@ -299,7 +299,7 @@ class _Connection:
         ws = exchange.switch(accepted, exchange.options)
         self._exchange = None
         site.handling[ws] = self
-        if self.logger.isEnabledFor(logging.INFO) and not is_written():
+        if self.logger.isEnabledFor(logging.INFO):
             ws.on_close(self._log_ending)
         if self._protocol.cancel_on_end:
             ws.on_close(self._cancel)
@@ -360,7 +360,8 @@ class _Connection:
             self._task.cancel()
 
     def _log_ending(self, ending: Ending) -> None:
-        self.log(f"[{ending}]")
+        if not is_written(ending):
+            self.log(f"[{ending}]")
 
 
 class _Site(ConnectionSets):

@@ -235,6 +235,36 @@ async def test_an_ending_is_logged_once_with_its_fields_or_in_uvicorns_log(caplo
     assert (record.role, record.path, record.ending["reason"]) == ("server", "/", "bye")
 
 
+@pytest.mark.parametrize("level", [logging.WARNING, logging.ERROR])
+async def test_an_ending_that_has_no_record_is_in_uvicorns_log(level, caplog):
+    caplog.set_level(level, "endwell.endings")
+    caplog.set_level(logging.INFO, "uvicorn")
+    async with serving(accepting) as served:
+        with await served.connect() as peer:
+            await peer.close(1000, "bye")
+            await peer.read_to_the_end()
+        await until(lambda: not served.connections)
+    (record,) = (each for each in caplog.records if "peer closed with 1000" in each.getMessage())
+    assert record.name == "uvicorn.error"
+
+
+async def test_a_level_that_changes_while_a_connection_is_open_decides_at_its_end(caplog):
+    logger = logging.getLogger("endwell.endings")
+    caplog.set_level(logger.level, logger.name)  # restored at the end of the test
+    caplog.set_level(logging.INFO, "uvicorn")
+    for before, after in ((logging.INFO, logging.ERROR), (logging.ERROR, logging.INFO)):
+        logger.setLevel(before)
+        caplog.clear()
+        async with serving(accepting) as served:
+            with await served.connect() as peer:
+                logger.setLevel(after)
+                await peer.close(1000, "bye")
+                await peer.read_to_the_end()
+            await until(lambda: not served.connections)
+        (record,) = (each for each in caplog.records if "peer closed with 1000" in each.getMessage())
+        assert record.name == (logger.name if after == logging.INFO else "uvicorn.error")
+
+
 async def test_no_text_of_a_peer_reaches_uvicorns_log_alive(caplog):
     caplog.set_level(logging.INFO, "uvicorn")
 

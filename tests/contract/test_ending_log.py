@@ -193,3 +193,20 @@ async def test_endwell_why_reads_a_record_as_json_and_as_text(role, records):
     assert (found.ending, found.role) == (ending, role)
     found = read(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s").format(record))
     assert found.ending.received == ending.received
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.WARNING, logging.ERROR])
+async def test_the_sentence_is_in_one_line_also_with_reconnecting(level, caplog):
+    caplog.set_level(level, NAME)
+    caplog.set_level(logging.INFO, "endwell.client")
+    server = Server()
+
+    @server.websocket("/")
+    async def handler(ws):
+        await ws.close(1000, "bye")
+
+    async with server.serving():
+        async for ws in endwell.reconnecting(f"ws://127.0.0.1:{server.port}/"):
+            await within(ws.closed)
+    said = [each.name for each in caplog.records if "peer closed with 1000" in each.getMessage()]
+    assert said == [NAME if level == logging.INFO else "endwell.client"]

@@ -26,14 +26,18 @@ def is_enabled() -> bool:
     return _is_enabled_for(_INFO) or logger.level > 0 or _has_writer
 
 
-def is_written() -> bool:
-    """Whether endings are logged, and a handler gets them: another line about an ending is not needed."""
-    return is_enabled() and logger.hasHandlers()
+def is_written(ending: Ending) -> bool:
+    """Whether ``ending`` is logged, and a handler gets it: another line about it is not needed."""
+    return is_enabled() and logger.isEnabledFor(_level_of(ending)) and logger.hasHandlers()
+
+
+def _level_of(ending: Ending) -> int:
+    return logging.INFO if ending.ok else logging.WARNING
 
 
 def log_ending(ws: Any, ending: Ending) -> None:
     """Log the ending of a connection that was open: INFO for an ordinary ending, WARNING for another one."""
-    level = logging.INFO if ending.ok else logging.WARNING
+    level = _level_of(ending)
     if not logger.isEnabledFor(level):
         return
     try:

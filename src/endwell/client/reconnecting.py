@@ -353,8 +353,8 @@ def _check_keywords(keywords: Iterable[str]) -> None:
 
 
 def _shown(last: Ending | HandshakeError) -> str:
-    """The sentence; only the cause if the logger ``endwell.endings`` has written the sentence."""
-    return last.cause.meaning if isinstance(last, Ending) and is_written() else str(last)
+    """The sentence; only the cause if the logger ``endwell.endings`` has the sentence."""
+    return last.cause.meaning if isinstance(last, Ending) and is_written(last) else str(last)
 
 
 class _Connections:
