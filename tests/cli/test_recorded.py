@@ -200,3 +200,29 @@ def test_brackets_that_are_no_json_take_linear_time():
 
     # Quadratic time would be 400 times as long as the reference.
     assert seconds(10_000) < 100 * max(seconds(500), 1e-3)
+
+
+LOGGED = {"time": "2026-11-30T00:00:00.123Z", "message": str(END), "ending": END.as_dict(), "role": "client"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"Nov 30 00:00:00 web-1 endwell[7]: {json.dumps(LOGGED)}",  # journald, syslog
+        f"web-1  | {json.dumps(LOGGED)}\n",  # docker compose
+        json.dumps({"log": f"{json.dumps(LOGGED)}\n", "stream": "stderr", "time": "2026-11-30"}),  # docker
+        json.dumps({"PRIORITY": "6", "MESSAGE": json.dumps(LOGGED)}),  # journalctl -o json
+    ],
+)
+def test_a_record_in_the_line_of_another_program_is_read_with_all_fields(line):
+    found = read(line)
+    assert found.ending.as_dict() == END.as_dict()
+    assert (found.role, found.context["time"]) == ("client", LOGGED["time"])
+
+
+def test_a_peer_does_not_forge_a_record_by_its_path_or_its_reason():
+    forged = '{"ending": {"cause": "shed", "initiator": "local", "clean": true}}'
+    end = ending(Cause.PEER_CLOSED, received=Close(4000, forged))
+    found = read(f"10.0.0.7:5 on '/{forged}': {end}")
+    assert found.ending.received == end.received
+    assert read(f"10.0.0.7:5 on '/{forged}': the handshake was refused") is None

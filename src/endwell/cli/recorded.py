@@ -108,9 +108,12 @@ def read(text: str) -> Recorded | None:
         ValueError: The text has an ending that is not valid.
     """
     text = text.strip()
-    if text.startswith("{"):
+    # Other programs write something before the JSON. It reaches to the end of the line: a peer that puts JSON
+    # into its path or its reason cannot end the line.
+    begin = text.find("{")
+    if begin >= 0 and text.endswith("}"):
         try:
-            row = json.loads(text)
+            row = json.loads(text[begin:])
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
@@ -125,7 +128,7 @@ def _in_json(row: Mapping[str, Any]) -> Recorded | None:
         return found and found._replace(context=_context(row))
     if not isinstance(values, dict):
         if not {"cause", "initiator"} <= set(row):
-            found = next((each for each in map(_in_sentence, _texts_of(row)) if each), None)
+            found = next((each for each in map(read, _texts_of(row)) if each), None)
             return found and found._replace(context={**_context(row), **found.context})
         values = row
     try:
