@@ -205,6 +205,9 @@ class _Connection:
 
     __slots__ = ("_call", "_exchange", "_protocol", "_site", "_state", "_task", "logger")
 
+    #: The drain closes all connections of uvicorn alike.
+    closes_last = False
+
     def __init__(self, site: _Site, state: ServerState, protocol: Protocol) -> None:
         self._site = site
         self._state = state
