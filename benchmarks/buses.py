@@ -41,7 +41,7 @@ from .bus_server import WORKERS
 #: Members in each worker.
 FEW, MANY = 1, 16
 #: The message sizes and the publications in flight, with the number of publications of a measurement.
-CASES = [(size, *each) for size in (32, 1024) for each in ((32, 1000), (1, 200))]
+CASES = [(size, *each) for size in (32, 1024) for each in ((32, 1000), (1, 500))]
 
 SUPERVISOR, REDIS, LOOP, SOCKETIO = "supervisor", "Redis", "redis-py loop", "python-socketio"
 KINDS = {SUPERVISOR: "endwell", REDIS: "endwell", LOOP: "loop", SOCKETIO: "socketio"}
