@@ -32,6 +32,10 @@ def check(core):
     record = ending.record or core.record()
     assert len(json.dumps(dict(record))) <= MAX_RECORD
     assert len(record["cues"]) <= MAX_CUES + 1
+    if not record["complete"]:
+        with pytest.raises(ValueError, match="record.complete is false"):
+            replay(replace(ending, record=record).as_dict())
+        return None
     replayed = replay(json.loads(json.dumps(replace(ending, record=record).as_dict())))
     assert replayed.differences() == {}
     assert str(replayed.ending) == str(ending)
@@ -267,6 +271,26 @@ def test_no_change_of_a_record_does_anything_but_an_error_of_its_value(data):
         replay(values)
     except (TypeError, ValueError):
         pass
+
+
+def test_a_record_without_the_beginning_of_the_closing_is_not_replayed():
+    core = opened(now=1000.5, recorder=True)
+    core.close(Close(4001, "bye"), 1001.5)
+    for number in range(20):
+        core.stalled(1002.5 + 2 * number, 1.5, 1004.5 + 2 * number)
+    core.lost(RESET, 1050.5)
+    assert core.ending.record["complete"] is False
+    check(core)
+
+
+def test_stalls_of_an_open_connection_that_were_dropped_do_not_matter():
+    core = opened(now=1000.5, recorder=True)
+    for number in range(40):
+        core.stalled(1002.5 + 2 * number, 1.5, 1004.5 + 2 * number)
+    core.lost(RESET, 1150.5)
+    assert core.ending.record["dropped"] > 20
+    assert core.ending.stalled == 60
+    assert check(core).ending.stalled == 60
 
 
 class RecordedCores(TwoCores):

@@ -29,6 +29,8 @@ _TELLS = {
     Noted.PINGED: "the application sent a ping",
     Noted.PONG: "a pong came",
     Noted.PONGS: "a pong came, for {0} pings",
+    Noted.TICK: "a ping is not answered yet",
+    Noted.TICK_UNREAD: "a ping is not answered yet, while reading was paused",
     Noted.STALLED: "this process did not run for {1:.3f} s",
     Noted.CLOSE: "this side closes: {0.meaning}",
     Noted.FAILED: "the connection fails: {0.meaning}",

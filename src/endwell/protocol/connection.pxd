@@ -23,6 +23,8 @@ cdef int _NOTE_PING_UNREAD
 cdef int _NOTE_DUE
 cdef int _NOTE_DUE_UNREAD
 cdef int _NOTE_PINGED
+cdef int _NOTE_TICK
+cdef int _NOTE_TICK_UNREAD
 cdef int _NOTE_PONG
 cdef int _NOTE_PONGS
 cdef int _NOTE_STALLED
@@ -94,7 +96,7 @@ cdef class Connection(Closing):
     cdef _add_stall(self, double since, double seconds)
     @cython.locals(count=cython.Py_ssize_t)
     cdef _note_pong(self, payload, double now)
-    cdef _note_tick(self, bint ping, bint unread, double now)
+    cdef _note_tick(self, verdict, bint unread, double now)
     cdef _queue_ping(self, payload, double now)
     cdef _answer_ping(self, bytes payload)
 

@@ -65,6 +65,7 @@ _NOTE_OPENED, _NOTE_PINGED = int(Noted.OPENED), int(Noted.PINGED)
 _NOTE_PONG, _NOTE_PONGS = int(Noted.PONG), int(Noted.PONGS)
 _NOTE_PING, _NOTE_PING_UNREAD = int(Noted.PING), int(Noted.PING_UNREAD)
 _NOTE_DUE, _NOTE_DUE_UNREAD = int(Noted.DUE), int(Noted.DUE_UNREAD)
+_NOTE_TICK, _NOTE_TICK_UNREAD = int(Noted.TICK), int(Noted.TICK_UNREAD)
 _NOTE_STALLED = int(Noted.STALLED)
 _NOTE_PEER_CLOSE, _NOTE_PEER_CLOSE_BEHIND = int(Noted.PEER_CLOSE), int(Noted.PEER_CLOSE_BEHIND)
 _REQUEST, _DELIVERY, _EOF = int(Pause.REQUEST), int(Pause.DELIVERY), int(Pause.EOF)
@@ -393,7 +394,7 @@ class Connection(Closing):
             reprobed = self._reprobed
             verdict = self.check(now, confirmed is None and not reading)
             if self._recorder is not None and (verdict is not _NOTHING or reprobed):
-                self._note_tick(verdict is _PING, confirmed is None and not reading, now)
+                self._note_tick(verdict, confirmed is None and not reading, now)
             if verdict is _PING:
                 self.last_payload = self._queue_ping(None, now)
             elif verdict is not _NOTHING:
@@ -404,10 +405,12 @@ class Connection(Closing):
             self.time_up(now)
         self.rearm()
 
-    def _note_tick(self, ping: bool, unread: bool, now: float) -> None:
+    def _note_tick(self, verdict: Verdict, unread: bool, now: float) -> None:
         """Note a deadline that had an effect. Without one, a tick changes nothing that a later one does not change."""
-        if ping:
+        if verdict is _PING:
             self._note(_NOTE_PING_UNREAD if unread else _NOTE_PING, now)
+        elif verdict is _NOTHING:
+            self._note(_NOTE_TICK_UNREAD if unread else _NOTE_TICK, now)
         elif self._note(_NOTE_DUE_UNREAD if unread else _NOTE_DUE, now):
             assert self._recorder is not None
             self._recorder.add_float(self.last_message_at)

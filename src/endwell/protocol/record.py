@@ -37,6 +37,7 @@ __all__ = [
     "STUCK",
     "TRAFFIC",
     "UNSENT",
+    "WHILE_OPEN",
     "Noted",
     "Record",
     "nanoseconds",
@@ -74,6 +75,8 @@ class Noted(IntEnum):
     TIME_UP = 18  #: the deadline of a state passed
     SENT = 19  #: everything was sent, and the peer had ended TCP before
     PONGS = 20  #: a pong came; it answers a number of pings, at most 255
+    TICK = 21  #: a deadline passed, and nothing was due, while the last ping replaced one
+    TICK_UNREAD = 22  #: the same while reading was paused, without a sign of the peer's kernel
 
 
 _NAMES = [noted.name.lower() for noted in Noted]
@@ -92,6 +95,21 @@ DETAILS = bytes(
         Noted.TIME_UP: 8,
     }.get(noted, 0)
     for noted in Noted
+)
+
+#: Cues of an open connection: a replay may begin behind them.
+WHILE_OPEN = frozenset(
+    (
+        Noted.OPENED,
+        Noted.PING,
+        Noted.PING_UNREAD,
+        Noted.PINGED,
+        Noted.PONG,
+        Noted.PONGS,
+        Noted.STALLED,
+        Noted.TICK,
+        Noted.TICK_UNREAD,
+    )
 )
 
 #: What data of the peer are the cause of: without another value, the peer was alive at the time of the entry.
@@ -124,21 +142,22 @@ class Record(Mapping[str, Any]):
     The entries are decoded when they are first read, because most records never are.
     """
 
-    def __init__(self, head: Mapping[str, Any], recording: tuple[bytes, int, int]) -> None:
+    def __init__(self, head: Mapping[str, Any], recording: tuple[bytes, int, int, bool]) -> None:
         self._head = head
         self._recording = recording
         self._values: dict[str, Any] | None = None
 
     def _decoded(self) -> dict[str, Any]:
         if self._values is None:
-            entries, first, dropped = self._recording
+            entries, first, dropped, complete = self._recording
             cues = list(_decode(entries, first))
-            values = {"format": FORMAT, **self._head, "dropped": dropped, "cues": cues}
+            values = {"format": FORMAT, **self._head, "dropped": dropped, "complete": complete, "cues": cues}
             while (excess := len(json.dumps(values)) - MAX_RECORD) > 0 and cues:
                 # Text is at most a reason; the rest of the record is below the limit.
                 count = min(len(cues), 1 + excess // 100)
-                del cues[:count]
+                values["complete"] &= all(Noted[cue[1].upper()] in WHILE_OPEN for cue in cues[:count])
                 values["dropped"] += count
+                del cues[:count]
             self._values = values
         return self._values
 

@@ -123,6 +123,11 @@ class RecordValues:
             for name in ("first", "last", "write")
         }
         self.dropped = _many("record.dropped", values.get("dropped"))
+        if not flag("record.complete", values.get("complete")):
+            raise ValueError(
+                "record.complete is false: the cues that began the closing were dropped for later ones, such as many "
+                "stalls of the process, so the end cannot be replayed"
+            )
         cues = _items("record.cues", values.get("cues"), 0, MAX_CUES + 1)
         self.cues = [CueValues(f"record.cues[{at}]", cue) for at, cue in enumerate(cues)]
         for name in (

@@ -22,6 +22,7 @@ cdef int _OPENED
 cdef int _PONG
 cdef int _PONGS
 cdef bytes _BY_DATA
+cdef bytes _WHILE_OPEN
 
 
 @cython.final
@@ -38,6 +39,7 @@ cdef class Recorder:
     cdef short _used
     cdef unsigned char _count
     cdef unsigned char _fresh
+    cdef unsigned char _complete
 
     @cython.locals(time=cython.longlong, seen=cython.longlong, traffic=cython.int, raw=cython.bint)
     cpdef note(

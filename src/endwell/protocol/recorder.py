@@ -26,6 +26,7 @@ from .record import (
     STUCK,
     TRAFFIC,
     UNSENT,
+    WHILE_OPEN,
     Noted,
 )
 
@@ -42,6 +43,7 @@ _HEARD, _HEARD_RAW, _UNSENT, _STUCK = HEARD, HEARD_RAW, UNSENT, STUCK
 _OPENED, _PONG, _PONGS = int(Noted.OPENED), int(Noted.PONG), int(Noted.PONGS)
 _DETAILS = DETAILS
 _BY_DATA = bytes(noted in BY_DATA for noted in Noted)
+_WHILE_OPEN = bytes(noted in WHILE_OPEN for noted in Noted)
 _MASK = 0xFFFFFFFF
 #: Later than this, a float has not the nanoseconds of a time.
 _MAX_EXACT = 9e6
@@ -53,6 +55,7 @@ class Recorder:
     __slots__ = (
         "_bytes_in",
         "_bytes_out",
+        "_complete",
         "_count",
         "_dropped",
         "_first",
@@ -73,6 +76,8 @@ class Recorder:
         self._first = self._then = max(exact(now), 0)
         # The numbers at the last entry, without their higher bits.
         self._messages_in = self._messages_out = self._bytes_in = self._bytes_out = 0
+        # Whether every cue that was dropped is one of an open connection.
+        self._complete = True
         # Whether the peer was known to be alive at the time of the last entry, and not later.
         self._fresh = False
 
@@ -191,6 +196,8 @@ class Recorder:
                     self._take_float()
             for _ in range(_DETAILS[head & _KIND]):
                 self._take()
+            if not _WHILE_OPEN[head & _KIND]:
+                self._complete = False
             self._count -= 1
             self._dropped += 1
             noted = self._ring[self._start] & _KIND
@@ -216,10 +223,14 @@ class Recorder:
         value: float = unpack_from("<d", bytes([self._take() for _ in range(8)]))[0]
         return value
 
-    def recording(self) -> tuple[bytes, int, int]:
-        """The entries, the oldest first; the time before the oldest one, in nanoseconds; how many were dropped."""
+    def recording(self) -> tuple[bytes, int, int, bool]:
+        """The entries, the oldest first; the time before the oldest one, in nanoseconds; about those that were dropped.
+
+        That is how many they are, and whether the connection was open at each of them.
+        """
         ring = bytes(self._ring)
-        return (ring[self._start :] + ring)[: self._used], self._first, self._dropped
+        entries = (ring[self._start :] + ring)[: self._used]
+        return entries, self._first, self._dropped, bool(self._complete)
 
 
 def exact(time: float) -> int:

@@ -311,6 +311,12 @@ class _Stage:
         self._ping(now)
         self._core.resume(_PAUSED)
 
+    def _tick(self, now: float) -> None:
+        self._ping(now)
+
+    def _tick_unread(self, now: float) -> None:
+        self._ping_unread(now)
+
     def _due(self, now: float, *times: float) -> None:
         names = ("last_message_at", "last_received_at", "expires", "authorized_until")
         self._core.restore(dict(zip(names, times, strict=True)))
