@@ -33,7 +33,7 @@ def check(core):
     assert len(json.dumps(dict(record))) <= MAX_RECORD
     assert len(record["cues"]) <= MAX_CUES + 1
     if not record["complete"]:
-        with pytest.raises(ValueError, match="record.complete is false"):
+        with pytest.raises(ValueError, match=r"record\.complete is false"):
             replay(replace(ending, record=record).as_dict())
         return None
     replayed = replay(json.loads(json.dumps(replace(ending, record=record).as_dict())))

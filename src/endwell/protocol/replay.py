@@ -306,16 +306,14 @@ class _Stage:
         self._core.restore({"last_message_at": now, "last_received_at": now})
         self._core.tick(now)
 
+    _tick = _ping
+
     def _ping_unread(self, now: float) -> None:
         self._core.pause(_PAUSED)
         self._ping(now)
         self._core.resume(_PAUSED)
 
-    def _tick(self, now: float) -> None:
-        self._ping(now)
-
-    def _tick_unread(self, now: float) -> None:
-        self._ping_unread(now)
+    _tick_unread = _ping_unread
 
     def _due(self, now: float, *times: float) -> None:
         names = ("last_message_at", "last_received_at", "expires", "authorized_until")
