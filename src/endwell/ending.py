@@ -8,7 +8,7 @@ text of an exception.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from enum import Enum
 from typing import Any
 
@@ -206,8 +206,22 @@ _ABNORMAL_CLOSURE = CloseCode.ABNORMAL_CLOSURE
 _NO_STATUS_RCVD = CloseCode.NO_STATUS_RCVD
 
 
+class _MayHaveRecord:
+    """The attribute `record`, which is no field, because `__init__` would need 1,000 instructions for it."""
+
+    __slots__ = ("record",)
+
+    #: The last cues of the connection, if the option `recorder` is on and `ok` is False; otherwise None. It has no
+    #: content of messages. `endwell replay` reads it. Two endings that differ only in this attribute are equal.
+    record: Mapping[str, Any] | None
+
+    def __getattr__(self, name: str) -> None:
+        if name != "record":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Ending(_MayHaveRecord):
     """How and why a connection ended.
 
     It is computed once. `ws.ending`, `ConnectionClosed.ending` and the `on_close` callbacks all get the same
@@ -277,9 +291,6 @@ class Ending:
     #: Seconds for which this process was stalled after the last data from the peer: a blocked event loop, a
     #: stopped process, a suspended machine. Stalls shorter than a second or two are not detected.
     stalled: float = 0.0
-    #: The last cues of the connection, if the option `recorder` is on and `ok` is False; otherwise None. It has no
-    #: content of messages. `endwell replay` reads it. Two endings that differ only in this field are equal.
-    record: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def _first(self) -> Close | None:
@@ -333,7 +344,7 @@ class Ending:
     def as_dict(self) -> dict[str, Any]:
         """A copy that `json.dumps()` accepts: every field, `code`, `reason`, and the sentence as `text`.
 
-        The field `record` is left out if there is none.
+        `record` is left out if there is none.
 
         The values are str, int, float, bool, None and dicts of these, without enums.
         """
@@ -349,9 +360,7 @@ class Ending:
                 row[name] = {"code": code, "reason": close.reason, "not_transmitted": close.not_transmitted}
         if self.exception is not None:
             row["exception"] = f"{_type_name(self.exception)}: {self.exception}"
-        if self.record is None:
-            del row["record"]
-        else:
+        if self.record is not None:
             row["record"] = dict(self.record)
         return row
 
@@ -391,7 +400,19 @@ class Ending:
                 named[each.name] = _READERS[each.name](each.name, values[each.name])
             elif each.default is MISSING:
                 raise ValueError(f"{each.name} is absent: an ending has this field")
-        return Ending(**named)
+        ending = Ending(**named)
+        record = optional(mapping)("record", values.get("record"))
+        if record is not None:
+            object.__setattr__(ending, "record", record)
+        return ending
+
+    # Those of the dataclass would leave `record` out of copies and pickles.
+    def __getstate__(self) -> list[Any]:
+        return [*(getattr(self, name) for name in _NAMES), self.record]
+
+    def __setstate__(self, state: list[Any]) -> None:
+        for name, value in zip((*_NAMES, "record"), state, strict=False):
+            object.__setattr__(self, name, value)
 
     def __str__(self) -> str:
         """One sentence for people and logs."""
@@ -462,7 +483,6 @@ _READERS = {
     "duration": seconds,
     "latency": optional(seconds),
     "stalled": seconds,
-    "record": optional(mapping),
     **dict.fromkeys(
         ("messages_in", "messages_out", "bytes_in", "bytes_out", "unsent_bytes", "dropped_messages"), count
     ),

@@ -12,13 +12,13 @@ import sys
 
 import pytest
 
-from endwell import Cause, Ending, HandshakeError, Initiator, Server
+from endwell import Cause, Ending, HandshakeError, Server
 from endwell.aio import recording
 from endwell.protocol.replay import replay
 from tests.pair import until, within
 from tests.raw import HOST, RawPeer
 
-FAULT = Ending(cause=Cause.PEER_VANISHED, initiator=Initiator.NETWORK, clean=False, record={"format": 1})
+FAULT = {"cause": "peer_vanished", "initiator": "network", "clean": False, "record": {"format": 1}}
 
 
 @pytest.fixture
@@ -36,14 +36,7 @@ def written(directory):
 def put(directory, count=1):
     """Deliver endings, which can be told apart by their number of messages."""
     for number in range(count):
-        ending = Ending(
-            cause=Cause.PEER_VANISHED,
-            initiator=Initiator.NETWORK,
-            clean=False,
-            messages_in=number,
-            record=FAULT.record,
-        )
-        recording.deliver(ending, str(directory))
+        recording.deliver(Ending.from_dict({**FAULT, "messages_in": number}), str(directory))
 
 
 async def vanish(server, transport):
@@ -127,7 +120,7 @@ def test_the_newest_files_are_kept(directory, monkeypatch):
 
 
 def test_the_bytes_of_all_files_are_limited(directory, monkeypatch):
-    size = len(json.dumps(FAULT.as_dict()))
+    size = len(json.dumps(Ending.from_dict(FAULT).as_dict()))
     monkeypatch.setattr(recording, "MAX_BYTES", 20 * size)
     monkeypatch.setattr(recording, "BATCH", 4)
     put(directory, 100)
@@ -204,10 +197,11 @@ def test_without_threads_nothing_is_written_and_nothing_fails(directory, monkeyp
 
 PROGRAM = """
 import sys
-from endwell import Cause, Ending, Initiator
+from endwell import Ending
 from endwell.aio.recording import deliver
 
-ending = Ending(cause=Cause.PEER_VANISHED, initiator=Initiator.NETWORK, clean=False, record={"format": 1})
+fault = {"cause": "peer_vanished", "initiator": "network", "clean": False, "record": {"format": 1}}
+ending = Ending.from_dict(fault)
 for _ in range(100):
     deliver(ending, sys.argv[1])
 """
