@@ -39,7 +39,7 @@ def summary(at=6000.0, *workers, **fields):
         "connections": 3,
         "by_route": {"/": 3},
         "endings": {
-            "minutes": [[100, {"peer_closed": 4}]],
+            "minutes": [[100, {"peer_closed": 4}, {"1000": 4}]],
             "hours": [],
             "by_cause": {"peer_closed": 4},
             "by_code": {},

@@ -83,7 +83,8 @@ async def test_a_summary_counts_the_connections_and_what_they_have_sent(server):
         assert endings["by_cause"] == {"peer_closed": 2}
         assert endings["by_code"] == {"1000": 2}
         for counts in (endings["minutes"], endings["hours"]):
-            assert sum(row["peer_closed"] for _, row in counts) == 2
+            assert sum(causes["peer_closed"] for _, causes, _ in counts) == 2
+            assert sum(codes["1000"] for _, _, codes in counts) == 2
 
 
 async def test_summaries_come_each_period_until_they_are_stopped(server):
@@ -286,6 +287,41 @@ async def test_the_last_endings_are_told_with_who_it_was_newest_first(server):
         assert await found(cause="peer_closed", limit=1) == ["ben"]
         assert await found(cause="slow_peer") == []
         assert await found(search="ENOUGH") == ["ann"]
+        assert await found(search=row["connection"]) == ["ann"]
+        # All that match, whatever the limit.
+        for fields in ({}, {"cause": "peer_closed"}):
+            answer = await client.ask("endings", limit=1, **fields)
+            assert (answer["total"], len(answer["rows"]), answer["rows"][0]["key"]) == (2, 1, "ben")
+
+
+@pytest.mark.parametrize("actions", [True, False])
+async def test_about_says_what_the_page_needs_once(actions):
+    server = Server()
+    server.dashboard(actions=actions)
+    async with nothing_left_behind(), server.serving(), feed(server) as client:
+        about = await client.ask("about")
+        assert about["version"] == endwell.__version__
+        assert about["causes"]["peer_closed"] == "the peer closed"
+        assert len(about["causes"]) == len(endwell.Cause)
+        # What close() would refuse is not offered.
+        assert about["codes"]["1000"] == "NORMAL_CLOSURE"
+        assert "1006" not in about["codes"]
+        assert list(about["phases"]) == ["close", "last_call", "wait", "cancel", "abort", "over"]
+        # Without a supervisor, a worker cannot be drained.
+        assert about["actions"] == (["close"] if actions else [])
+
+
+async def test_a_code_above_the_bound_is_counted_as_other(server, monkeypatch):
+    monkeypatch.setattr("endwell.server.dashboard.endings.CODES", 1)
+    async with nothing_left_behind(), server.serving(), feed(server) as client:
+        for code in (4001, 4002):
+            ws = await chatting(server, "ann")
+            await within(ws.close(code))
+        while len((await client.ask("endings"))["rows"]) < 2:
+            pass
+        endings = (await client.summary())["endings"]
+        assert endings["by_code"] == {"4001": 1, "other": 1}
+        assert sum(codes["other"] for _, _, codes in endings["hours"] if "other" in codes) == 1
 
 
 async def test_the_last_1000_endings_are_kept(server):

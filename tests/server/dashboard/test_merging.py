@@ -60,7 +60,7 @@ def summary(pid, count, *rooms):
         "worker": {"host": "h", "pid": pid, "connections": 2},
         "by_route": {"/": pid},
         "endings": {
-            "minutes": [[7, {"peer_closed": 1}]], "hours": [[7, {"peer_closed": 1}]],
+            "minutes": [[7, {"peer_closed": 1}, {"1000": 1}]], "hours": [[7, {"peer_closed": 1}, {"1000": 1}]],
             "by_cause": {"peer_closed": 1}, "by_code": {"1000": 1},
         },
         "rooms": {"count": count, "largest": [list(each) for each in rooms]},
@@ -73,7 +73,9 @@ def test_the_counts_of_summaries_are_added():
     assert [worker["pid"] for worker in answer["workers"]] == [1, 2]
     assert answer["connections"] == 4
     assert answer["by_route"] == {"/": 3}
-    assert answer["endings"]["minutes"] == answer["endings"]["hours"] == [[7, {"peer_closed": 2}]]
+    assert (
+        answer["endings"]["minutes"] == answer["endings"]["hours"] == [[7, {"peer_closed": 2}, {"1000": 2}]]
+    )
     assert answer["endings"]["by_code"] == {"1000": 2}
     assert answer["rooms"] == {"count": 5, "largest": [["a", 4], ["b", 2]]}
     assert answer["bus"] == {"kind": "redis", "connected": False, "disconnections": 2, "lost_publications": 4}

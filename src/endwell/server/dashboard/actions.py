@@ -36,6 +36,12 @@ class Actions:
         self._knowledge = knowledge
         self._control = control
 
+    def offered(self) -> list[str]:
+        """The actions that would not be refused at once: a process without a supervisor can only close."""
+        control = self._control()
+        supervised = control is not None and not control.unsupervised
+        return [each for each in ACTIONS if self._allowed and (supervised or each == "close")]
+
     def check(self, ask: dict[str, Any]) -> None:
         """Check what a client asks for, before any process is asked.
 

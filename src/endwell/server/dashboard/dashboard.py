@@ -11,12 +11,16 @@ from typing import Any
 
 from ...aio.syscalls import monotonic
 from ...aio.websocket import WebSocket
+from ...build import __version__
+from ...codes import CloseCode
+from ...ending import Cause
 from ...errors import BadRequest, Forbidden
 from ...http import Request, Response
 from ...limit import Limit
 from ...options import Options
 from ...rooms.registry import Registry
 from ...rooms.rooms import Rooms
+from ..drain.timetable import Phase
 from ..files import slash
 from ..process.control import ProcessControl
 from ..router import RouteOptions, Router
@@ -144,6 +148,8 @@ class Dashboard:
             AskError: The ask is not valid, or cannot be answered.
         """
         match ask["ask"]:
+            case "about":
+                return self._about()
             case "summary":
                 return await self._shared_summary(ask["every"])
             case "list":
@@ -160,6 +166,17 @@ class Dashboard:
                 self._actions.check(ask)
                 return await self._act(ask, who)
         raise AskError("there is no such ask")
+
+    def _about(self) -> dict[str, Any]:
+        """What does not change while the server runs."""
+        return {
+            "version": __version__,
+            "host": self._knowledge.host,
+            "causes": {cause.value: cause.meaning for cause in Cause},
+            "codes": {str(int(code)): code.name for code in CloseCode if code.may_send},
+            "phases": {phase.name.lower(): phase.value for phase in Phase},
+            "actions": self._actions.offered(),
+        }
 
     async def _shared_summary(self, every: float) -> dict[str, Any]:
         now = monotonic()

@@ -6,7 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Hashable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ...aio.bind import format_peer
 from ...aio.inspection import key_of
@@ -25,6 +25,9 @@ HOURS = 24
 CODES = 50
 #: Maximum characters of a text from the peer or from the application.
 MAX_TEXT = 200
+
+#: The endings of a minute or an hour: by cause, and by code.
+Counts: TypeAlias = tuple[dict[str, int], dict[str, int]]
 
 
 class Ended(NamedTuple):
@@ -61,9 +64,9 @@ class EndingLog:
         self._skipped = skipped
         self._numbers = numbers
         self.recent: deque[Ended] = deque(maxlen=KEPT)
-        #: The endings of each minute and hour by cause; the newest last.
-        self.minutes: dict[int, dict[str, int]] = {}
-        self.hours: dict[int, dict[str, int]] = {}
+        #: The endings of each minute and hour by cause and by code; the newest last.
+        self.minutes: dict[int, Counts] = {}
+        self.hours: dict[int, Counts] = {}
         self.by_cause: Counter[str] = Counter()
         self.by_code: Counter[str] = Counter()
         # What the connections that have ended have counted.
@@ -85,11 +88,13 @@ class EndingLog:
         route = request.route or ""
         self.recent.append(Ended(now, number, text_of(key_of(ws)), text_of(ws.subject), address, route, kept))
         cause = ending.cause.value
-        _count(self.minutes, int(now // 60), MINUTES, cause)
-        _count(self.hours, int(now // 3600), HOURS, cause)
         self.by_cause[cause] += 1
         code = str(int(ending.code))
-        self.by_code[code if code in self.by_code or len(self.by_code) < CODES else "other"] += 1
+        if code not in self.by_code and len(self.by_code) >= CODES:
+            code = "other"
+        self.by_code[code] += 1
+        _count(self.minutes, int(now // 60), MINUTES, cause, code)
+        _count(self.hours, int(now // 3600), HOURS, cause, code)
         self.messages_in += ending.messages_in
         self.messages_out += ending.messages_out
         self.bytes_in += ending.bytes_in
@@ -106,17 +111,19 @@ class EndingLog:
         }
 
 
-def _count(counts: dict[int, dict[str, int]], moment: int, limit: int, cause: str) -> None:
+def _count(counts: dict[int, Counts], moment: int, limit: int, cause: str, code: str) -> None:
     row = counts.get(moment)
     if row is None:
-        row = counts[moment] = {}
+        row = counts[moment] = {}, {}
         while len(counts) > limit:
             del counts[min(counts)]  # not the first: the clock may have been set back
-    row[cause] = row.get(cause, 0) + 1
+    causes, codes = row
+    causes[cause] = causes.get(cause, 0) + 1
+    codes[code] = codes.get(code, 0) + 1
 
 
-def _since(counts: dict[int, dict[str, int]], moment: int) -> list[list[Any]]:
-    return [[at, row] for at, row in sorted(counts.items()) if at > moment]
+def _since(counts: dict[int, Counts], moment: int) -> list[list[Any]]:
+    return [[at, *row] for at, row in sorted(counts.items()) if at > moment]
 
 
 def text_of(key: Hashable) -> str | None:

@@ -21,7 +21,9 @@ FILES = {
 #: run, and cannot send anything elsewhere. No other page may frame it, which could trick the operator into a click.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    # The browser itself refuses a script of the page that makes HTML of a text.
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 
 _FIELDS = {

@@ -92,7 +92,7 @@ class Knowledge:
         self._began = monotonic()
         # Connections are sorted by their age on the wall clock, which the processes of several machines have.
         self._offset = time.time() - self._began
-        self._host = socket.gethostname()
+        self.host = socket.gethostname()
         self._rooms: tuple[int, list[list[Any]]] = 0, []
         self._rooms_due = 0.0
         self._selections: dict[tuple[Order, str, bool], _Selection] = {}
@@ -120,7 +120,7 @@ class Knowledge:
         worker = {
             "worker": self.worker,
             "pid": os.getpid(),
-            "host": self._host,
+            "host": self.host,
             "uptime": round(monotonic() - self._began, 3),
             "connections": tally.open + tally.closing,
             "open": tally.open,
@@ -286,6 +286,7 @@ class Knowledge:
             "bytes_in": ws.bytes_in,
             "bytes_out": ws.bytes_out,
             "state": "open" if ws.is_open else "closing",
+            "slow": is_slow(ws),
             "subprotocol": ws.subprotocol,
             "compressed": is_compressed(ws),
             "user_agent": _short(request.headers.get("User-Agent")),
@@ -307,8 +308,13 @@ class Knowledge:
             raise AskError("cause must be a text or null")
         if not isinstance(code, int | None) or isinstance(code, bool):
             raise AskError("code must be a number or null")
+        recent = [*self.endings.recent]
+        all_match = not search and cause is None and code is None
+        total = len(recent) if all_match else 0
+        if all_match:
+            del recent[: max(0, len(recent) - limit)]
         rows: list[dict[str, Any]] = []
-        for index, each in enumerate(reversed([*self.endings.recent])):
+        for index, each in enumerate(reversed(recent)):
             if index % SEARCHED == SEARCHED - 1:
                 await asyncio.sleep(0)
             row = each.as_dict(self.worker)
@@ -317,13 +323,14 @@ class Knowledge:
                 code is not None and ending["code"] != code
             ):
                 continue
-            found = matches(search, row["key"], row["subject"], row["address"], row["route"], row["sentence"])
+            texts = ("connection", "key", "subject", "address", "route", "sentence")
+            found = matches(search, *(row[name] for name in texts))
             if search and not found:
                 continue
-            rows.append(row)
-            if len(rows) == limit:
-                break
-        return {"rows": rows}
+            total += not all_match
+            if len(rows) < limit:
+                rows.append(row)
+        return {"rows": rows, "total": total}
 
 
 def search_of(ask: dict[str, Any]) -> str:

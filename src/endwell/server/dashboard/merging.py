@@ -63,6 +63,7 @@ def merge_endings(ask: dict[str, Any], answers: list[dict[str, Any]], missing: i
     rows = sorted((row for part in parts for row in part["rows"]), key=lambda row: row["at"], reverse=True)
     return {
         "rows": rows[: ask.get("limit", 200)],
+        "total": sum(part.get("total", 0) for part in parts),
         "missing_workers": missing + len(answers) - len(parts),
     }
 
@@ -80,11 +81,12 @@ def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 
 def _sum_rows(tables: Iterable[list[list[Any]]]) -> list[list[Any]]:
-    total: dict[int, Counter[str]] = {}
+    total: dict[int, tuple[Counter[str], Counter[str]]] = {}
     for table in tables:
-        for at, row in table:
-            total.setdefault(at, Counter()).update(row)
-    return [[at, dict(total[at])] for at in sorted(total)]
+        for at, *counts in table:
+            for sum_, row in zip(total.setdefault(at, (Counter(), Counter())), counts, strict=False):
+                sum_.update(row)
+    return [[at, *map(dict, total[at])] for at in sorted(total)]
 
 
 def _merge_rooms(parts: list[dict[str, Any]]) -> dict[str, Any]:
