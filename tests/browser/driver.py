@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -35,6 +36,39 @@ FIREFOX = {
     "network.connectivity-service.enabled": False,
     "toolkit.telemetry.enabled": False,
     "trailhead.firstrun.didSeeAboutWelcome": True,
+}
+
+#: For DevTools, the code and the number of the keys that are no characters.
+KEYS = {
+    "Tab": ("Tab", 9),
+    "Enter": ("Enter", 13),
+    "Escape": ("Escape", 27),
+    " ": ("Space", 32),
+    "PageUp": ("PageUp", 33),
+    "PageDown": ("PageDown", 34),
+    "End": ("End", 35),
+    "Home": ("Home", 36),
+    "ArrowLeft": ("ArrowLeft", 37),
+    "ArrowUp": ("ArrowUp", 38),
+    "ArrowRight": ("ArrowRight", 39),
+    "ArrowDown": ("ArrowDown", 40),
+}
+#: For WebDriver, their characters (https://www.w3.org/TR/webdriver2/#keyboard-actions).
+WEBDRIVER_KEYS = {
+    "Tab": "\ue004",
+    "Enter": "\ue007",
+    "Shift": "\ue008",
+    "Control": "\ue009",
+    "Alt": "\ue00a",
+    "Escape": "\ue00c",
+    "PageUp": "\ue00e",
+    "PageDown": "\ue00f",
+    "End": "\ue010",
+    "Home": "\ue011",
+    "ArrowLeft": "\ue012",
+    "ArrowUp": "\ue013",
+    "ArrowRight": "\ue014",
+    "ArrowDown": "\ue015",
 }
 
 
@@ -103,6 +137,33 @@ class Chromium:
         assert "exceptionDetails" not in told, told
         return told["result"].get("value")
 
+    async def resize(self, tab: tuple[str, str], width: int, height: int) -> None:
+        await self._call(
+            "Emulation.setDeviceMetricsOverride",
+            tab[1],
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
+
+    async def scheme(self, tab: tuple[str, str], dark: bool) -> None:
+        feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await self._call("Emulation.setEmulatedMedia", tab[1], features=[feature])
+
+    async def press(self, tab: tuple[str, str], key: str, modifiers: tuple[str, ...]) -> None:
+        bits = sum({"Alt": 1, "Control": 2, "Shift": 8}[name] for name in modifiers)
+        text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+        code, number = KEYS.get(key, ("", 0))
+        shared = {"key": key, "code": code, "windowsVirtualKeyCode": number, "modifiers": bits}
+        kind = "keyDown" if text else "rawKeyDown"
+        await self._call("Input.dispatchKeyEvent", tab[1], type=kind, text=text, **shared)
+        await self._call("Input.dispatchKeyEvent", tab[1], type="keyUp", **shared)
+
+    async def screenshot(self, tab: tuple[str, str]) -> bytes:
+        told = await self._call("Page.captureScreenshot", tab[1], format="png")
+        return base64.b64decode(told["data"])
+
     async def freeze(self, tab: tuple[str, str], frozen: bool) -> None:
         await self._call("Page.setWebLifecycleState", tab[1], state="frozen" if frozen else "active")
 
@@ -131,6 +192,21 @@ class Firefox:
         )
         assert told["type"] == "success", told
         return told["result"].get("value")
+
+    async def resize(self, tab: str, width: int, height: int) -> None:
+        viewport = {"width": width, "height": height}
+        await self._call("browsingContext.setViewport", context=tab, viewport=viewport)
+
+    async def press(self, tab: str, key: str, modifiers: tuple[str, ...]) -> None:
+        # https://www.w3.org/TR/webdriver2/#keyboard-actions
+        codes = [WEBDRIVER_KEYS.get(name, name) for name in (*modifiers, key)]
+        actions = [{"type": "keyDown", "value": code} for code in codes]
+        actions += [{"type": "keyUp", "value": code} for code in reversed(codes)]
+        source = {"type": "key", "id": "keyboard", "actions": actions}
+        await self._call("input.performActions", context=tab, actions=[source])
+
+    async def screenshot(self, tab: str) -> bytes:
+        return base64.b64decode((await self._call("browsingContext.captureScreenshot", context=tab))["data"])
 
     async def close(self, tab: str) -> None:
         # Otherwise beforeunload would not run, as it does when a user closes the tab.
@@ -195,6 +271,23 @@ class Tab:
         """Run a statement that may end the page, shortly after the command returned."""
         await self.evaluate(f"void setTimeout(() => {{ {statement} }})")
 
+    async def resize(self, width: int, height: int) -> None:
+        """Give the page this size in CSS pixels."""
+        await self._protocol.resize(self._handle, width, height)
+
+    async def scheme(self, dark: bool) -> None:
+        """Set what the user prefers: a dark or a light page. A Firefox gets it when it starts."""
+        assert isinstance(self._protocol, Chromium), "Firefox has no command for it"
+        await self._protocol.scheme(self._handle, dark)
+
+    async def press(self, key: str, *modifiers: str) -> None:
+        """Press a key, such as ``Tab``, ``Enter`` or ``a``, as a user does."""
+        await self._protocol.press(self._handle, key, modifiers)
+
+    async def screenshot(self) -> bytes:
+        """A picture of the window, as PNG."""
+        return await self._protocol.screenshot(self._handle)
+
     async def freeze(self, frozen: bool = True) -> None:
         """Freeze the page, as Chromium freezes a page that was hidden for long, or resume it."""
         assert isinstance(self._protocol, Chromium), "no other browser does this"
@@ -207,8 +300,13 @@ class Tab:
 
 
 @contextmanager
-def running(name: str, prefix: tuple[str, ...] = ()) -> Iterator[Browser]:
-    """The browser ``name``, started with the command prefix ``prefix``; it ends with the block."""
+def running(
+    name: str, prefix: tuple[str, ...] = (), preferences: dict[str, Any] | None = None
+) -> Iterator[Browser]:
+    """The browser ``name``, started with the command prefix ``prefix``; it ends with the block.
+
+    ``preferences`` are those of Firefox.
+    """
     program = shutil.which({"chromium": "chromium", "firefox": "firefox-esr"}[name])
     if program is None:
         pytest.fail(f"{name} is not installed; on Debian: apt-get install chromium firefox-esr")
@@ -218,7 +316,8 @@ def running(name: str, prefix: tuple[str, ...] = ()) -> Iterator[Browser]:
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={home}"]
         flags += ["--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"]
     else:
-        lines = [f"user_pref({json.dumps(key)}, {json.dumps(value)});\n" for key, value in FIREFOX.items()]
+        told = {**FIREFOX, **(preferences or {})}
+        lines = [f"user_pref({json.dumps(key)}, {json.dumps(value)});\n" for key, value in told.items()]
         (home / "user.js").write_text("".join(lines))
         flags = ["--headless", "--no-remote", "--profile", str(home)]
     command = [*prefix, program, *flags, "--remote-debugging-port=0", "about:blank"]
