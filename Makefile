@@ -23,7 +23,7 @@ GROUPS := core server process hostile peers contract-1 contract-2 others
 SECONDS ?= 600
 TARGETS ?=
 
-.PHONY: build demo quick test test-all test-browser test-deploy test-network test-buses fuzz check docs types site
+.PHONY: build demo quick test test-all test-browser test-deploy test-network test-buses fuzz check docs types pictures site
 .PHONY: conformance conformance-quick interop-legacy bench instructions clean
 .DELETE_ON_ERROR:
 
@@ -134,6 +134,10 @@ site: .venv/built .venv/checkers
 # Writes endwell.d.ts. Not part of `docs`, because it needs npm; test-browser checks the file.
 types: .venv/built tools/browser/node_modules/installed
 	$(BIN)/python tools/browser_types.py
+
+# Writes docs/assets/dashboard-*.png. Needs chromium.
+pictures: .venv/built
+	$(BIN)/python -m tests.browser.pictures
 
 conformance: .venv/built
 	$(BIN)/python -m tests.conformance.autobahn
