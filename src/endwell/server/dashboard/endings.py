@@ -80,8 +80,9 @@ class EndingLog:
             return
         now = time.time()
         if ending.record is not None:
-            # 1,000 of them would take megabytes, in memory and in an answer. The recorder has its own place for them.
-            ending = replace(ending, record=None)
+            # A copy has no record. 1,000 of them would take megabytes, in memory and in an answer. The recorder has
+            # its own place for them.
+            ending = replace(ending)
         # An exception keeps the frames of its traceback.
         kept = ending if ending.exception is None else ending.as_dict()
         address = format_peer(request.remote_address)
