@@ -119,8 +119,8 @@ def test_a_refused_method_is_answered_with_the_allowed_ones():
     assert MethodNotAllowed("no").response().headers["Allow"] == "GET, HEAD"
 
 
-# What a refusal may quote: the fixed texts of the HTTP parser, and that of a bus that is away.
-OURS = {"problem", "UNAVAILABLE"}
+# What a refusal may quote: the fixed texts of the HTTP parser, that of a bus that is away, and our subprotocol.
+OURS = {"problem", "UNAVAILABLE", "SUBPROTOCOL"}
 
 
 def refusals():
