@@ -101,6 +101,70 @@ async def test_refusals_failures_and_clients_that_leave_are_told():
     assert [event.attributes["endwell.cause"] for event in signals.events] == ["handler_error"]
 
 
+BODY = "websocket.http.response.body"
+
+
+@pytest.mark.parametrize(
+    ("events", "status"),
+    [
+        ([{"type": "websocket.accept", "subprotocol": "not offered"}], 500),
+        ([{"type": BODY, "body": b"no"}], 500),
+        ([{"type": "websocket.http.response.start", "status": 401}], 401),
+        ([{"type": "websocket.http.response.start", "status": 401}, {"type": BODY, "body": b"no"}], 401),
+        (
+            [
+                {"type": "websocket.http.response.start", "status": 401},
+                {"type": BODY, "body": b"n", "more_body": True},
+            ],
+            500,
+        ),
+    ],
+    ids=range(5),
+)
+async def test_the_status_is_that_of_the_server_s_answer(events, status, caplog):
+    async def app(scope, receive, send):
+        await receive()
+        for event in events:
+            await send(event)
+
+    signals = Signals()
+    async with serving(otel.ASGIMiddleware(app, **signals.of_a_client)) as running:
+        with pytest.raises(HandshakeRejected) as refused:
+            await connect(f"ws://127.0.0.1:{running.port}/")
+        assert refused.value.response.status == status
+        await until(lambda: signals.spans)
+    (span,) = signals.spans
+    assert span.attributes["http.response.status_code"] == status
+    assert not signals.events
+
+
+@pytest.mark.parametrize(
+    "late", [None, {"type": "websocket.accept"}, {"type": "websocket.close"}], ids=range(3)
+)
+async def test_a_request_that_the_server_refuses_because_it_stops_has_its_status(late):
+    waits, stopped = asyncio.Event(), asyncio.Event()
+
+    async def app(scope, receive, send):
+        await receive()
+        waits.set()
+        await stopped.wait()
+        if late is not None:
+            await send(late)
+
+    signals = Signals()
+    async with serving(otel.ASGIMiddleware(app, **signals.of_a_client)) as running:
+        with await running.reach() as peer:
+            await peer.write(peer.request())
+            await within(waits.wait())
+            stop = asyncio.create_task(running.shutdown())
+            assert (await peer.read_head()).split()[1] == "503"
+        stopped.set()
+        await within(stop)
+    (span,) = signals.spans
+    assert span.attributes["http.response.status_code"] == 503
+    assert not signals.events
+
+
 async def test_http_requests_and_other_servers_pass():
     signals, seen = Signals(), []
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextvars import copy_context
 
 import pytest
 from opentelemetry import baggage, context, trace
+from opentelemetry.sdk._logs import LogRecordProcessor
 from opentelemetry.trace import SpanKind, StatusCode, format_trace_id
 
 import endwell
-from endwell import Response, Server, connect, otel
+from endwell import HandshakeRejected, Response, Server, connect, otel
 from tests.face import ASYNCIO, _AwaitedWebSocket
 from tests.otel.signals import Signals, objects
 from tests.pair import idle, nothing_left_behind, until, within
+from tests.raw import BOUND
 
 
 @pytest.fixture
@@ -227,3 +230,36 @@ async def test_after_uninstrumenting_nothing_is_told(signals):
         assert "traceparent" not in ws.request.headers
     assert not signals.spans
     assert not signals.events
+
+
+class Broken(LogRecordProcessor):
+    """Raises an exception."""
+
+    def on_emit(self, log_record):
+        raise OSError("the collector is away")
+
+    def shutdown(self):
+        pass
+
+    def force_flush(self, timeout_millis=0):
+        return True
+
+
+async def test_a_failure_of_the_telemetry_leaves_no_span_open(signals):
+    signals.logger_provider.add_log_record_processor(Broken())
+    server = Server()
+    async with server.serving():
+        with pytest.raises(HandshakeRejected):
+            await connect(f"ws://127.0.0.1:{server.port}/nothing")
+    assert [span.attributes["error.type"] for span in signals.spans] == ["404"]
+
+
+async def test_an_attempt_that_is_closed_from_outside_changes_no_other_context(signals):
+    """As an attempt whose task is garbage-collected."""
+    with signals.tracer.start_as_current_span("caller"):
+        context = copy_context()
+    attempt = connect("ws://127.0.0.1:1/", token=lambda: asyncio.sleep(BOUND)).__await__()
+    context.run(attempt.send, None)
+    attempt.close()
+    assert not trace.get_current_span().get_span_context().is_valid
+    assert [span.attributes["error.type"] for span in signals.named("GET")] == ["GeneratorExit"]

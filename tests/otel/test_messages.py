@@ -110,6 +110,21 @@ async def test_the_last_message_is_handled_when_the_handler_returns(face):
     assert message.end_time <= received_close
 
 
+async def test_a_message_that_the_handler_gets_after_the_end_is_handled_when_it_returns(face):
+    server, signals = instrumented(messages=1.0)
+
+    async def script(ws):
+        await ws.wait_closed()
+        assert await ws.recv() == "last"
+
+    server.websocket("/")(face.handler(script))
+    async with server.serving():
+        async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+            await ws.send("last")
+        await until(lambda: not server.connections and not server._dispatcher.tasks)
+    assert len(signals.named("receive /")) == 1
+
+
 async def test_a_handler_that_raises_fails_its_message(face):
     server, signals = instrumented(messages=1)
 

@@ -9,6 +9,7 @@ import threading
 import weakref
 
 import pytest
+from opentelemetry.metrics import NoOpMeterProvider
 
 from endwell import Server, connect, otel
 from endwell.metrics.families import ENDING
@@ -160,3 +161,13 @@ async def test_the_servers_of_a_provider_are_added_up_and_not_kept(face):
     del second, each
     gc.collect()
     assert kept() is None
+
+
+async def test_a_provider_is_kept_with_its_server():
+    """Its instruments are found by its id(), which no other provider may get."""
+    provider = NoOpMeterProvider()
+    kept, server = weakref.ref(provider), Server()
+    otel.instrument(server, meter_provider=provider)
+    del provider
+    gc.collect()
+    assert kept() is not None

@@ -9,7 +9,7 @@ from opentelemetry._logs import LoggerProvider
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import Span, TracerProvider, set_span_in_context
 
-from ..ending import Ending
+from ..ending import Cause, Ending
 from .attributes import MAX_TEXT, Attributes, address_attributes
 from .telemetry import Telemetry, end_handshake, enter, guarded, linked_context
 
@@ -65,14 +65,12 @@ class ASGIMiddleware:
         if extension is None:
             await self._app(scope, receive, send)
             return
-        call = _Call(self._telemetry, scope, send)
-        call.begin(extension, self._public)
+        call = _Call(self._telemetry, scope, send, extension)
+        call.begin(self._public)
         try:
             await self._app(scope, receive, call.send)
         finally:
-            # Without an answer of the application, the server answers with 500, unless the client has left.
-            ending = extension["ending"]()
-            call.answered(500 if ending is None else None, ending)
+            call.returned()
 
 
 class _Fields(Getter[Iterable[tuple[bytes, bytes]]]):
@@ -92,37 +90,63 @@ _FIELDS = _Fields()
 class _Call:
     """One call of the application."""
 
-    def __init__(self, telemetry: Telemetry, scope: Scope, send: Send) -> None:
+    def __init__(self, telemetry: Telemetry, scope: Scope, send: Send, extension: dict[str, Any]) -> None:
         self.telemetry = telemetry
         self._scope = scope
         self._send = send
+        self._extension = extension
         self._attributes: Attributes = {}
         # None before the begin and after the answer.
         self._span: Span | None = None
-        self._is_accepted = False
+        # The status of the answer if the application returns now, unless the server has answered.
+        self._status = 500
+        # The status of an HTTP response that the application has begun.
+        self._begun = 500
 
     @guarded
-    def begin(self, extension: dict[str, Any], public: bool) -> None:
+    def begin(self, public: bool) -> None:
         """Begin the span in the current task."""
         self._attributes = _scope_attributes(self._scope)
         headers: Iterable[tuple[bytes, bytes]] = self._scope["headers"]
         span, parent = self.telemetry.start_handshake(headers, _FIELDS, self._attributes, public)
         self._span = span
         enter(set_span_in_context(span, parent))
-        extension["on_close"](self._ended)
+        self._extension["on_close"](self._ended)
 
     async def send(self, event: Any) -> None:
         """The ``send`` of the application."""
-        if self._span is not None:
-            kind = event["type"]
-            if kind == "websocket.accept":
-                self._is_accepted = True
-                self.answered(101, None)
-            elif kind == "websocket.close":
-                self.answered(403, None)
-            elif kind == "websocket.http.response.start":
-                self.answered(event["status"], None)
+        # The server first, because it refuses events that are invalid or out of order.
         await self._send(event)
+        if self._span is not None:
+            self._sent(event)
+
+    @guarded
+    def _sent(self, event: Any) -> None:
+        kind = event["type"]
+        if self._is_accepted():
+            self.answered(101, None)
+        elif self._extension["draining"]:
+            self._status = 503  # the server has answered, and ignores the event
+        elif kind == "websocket.close":
+            self.answered(403, None)
+        elif kind == "websocket.http.response.start":
+            self._status = self._begun = event["status"]
+        elif event.get("more_body"):
+            self._status = 500  # the server sends nothing of a response that is incomplete
+        else:
+            self.answered(self._begun, None)
+
+    @guarded
+    def returned(self) -> None:
+        """The application has returned or raised. Without its answer, the server has answered or answers now."""
+        ending = self._extension["ending"]()
+        if ending is not None and ending.cause is not Cause.HANDSHAKE_REJECTED:
+            self.answered(None, ending)  # the client has left
+        else:
+            self.answered(503 if self._extension["draining"] else self._status, None)
+
+    def _is_accepted(self) -> bool:
+        return self._extension["websocket"]() is not None
 
     @guarded
     def answered(self, status: int | None, ending: Ending | None) -> None:
@@ -139,7 +163,7 @@ class _Call:
 
     @guarded
     def _ended(self, ending: Ending) -> None:
-        if self._is_accepted:
+        if self._is_accepted():
             self.telemetry.emit(ending, {**self._attributes, "endwell.role": "server"})
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from opentelemetry._logs import LoggerProvider
 from opentelemetry.context import Context, get_current
 from opentelemetry.propagate import inject
-from opentelemetry.trace import SpanKind, StatusCode, TracerProvider, set_span_in_context
+from opentelemetry.trace import SpanKind, StatusCode, TracerProvider, get_current_span, set_span_in_context
 
 from ..aio.websocket import WebSocket
 from ..client import tracing
@@ -112,9 +112,9 @@ class _Attempt:
             # Without a reference to the connection, which is closed with its last reference.
             ws.on_close(partial(_ended, self.telemetry, self._attributes))
             self._span.set_attributes({**peer, "http.response.status_code": 101})
-            self._span.end()
         finally:
             enter(self._outside)
+            self._span.end()
 
     @guarded
     def failed(self, exc: BaseException) -> None:
@@ -122,21 +122,30 @@ class _Attempt:
         if self._outside is None:
             return
         try:
-            error = type(exc).__qualname__
+            if isinstance(exc, HandshakeError):
+                # In the context of the span.
+                attributes = {**self._attributes, "endwell.role": "client", "endwell.phase": exc.phase}
+                self.telemetry.emit(exc.ending, attributes)
+        finally:
+            # An attempt that is garbage-collected is closed in a context that is not its own.
+            if get_current_span() is self._span:
+                enter(self._outside)
+            self._fail(exc)
+
+    def _fail(self, exc: BaseException) -> None:
+        span, error = self._span, type(exc).__qualname__
+        try:
             if isinstance(exc, HandshakeRejected):
                 error = str(exc.response.status)
-                self._span.set_attribute("http.response.status_code", exc.response.status)
+                span.set_attribute("http.response.status_code", exc.response.status)
             elif isinstance(exc, HandshakeError):
                 error = exc.ending.cause.value
             if isinstance(exc, HandshakeError):
-                self._span.set_attribute("endwell.phase", exc.phase)
-                attributes = {**self._attributes, "endwell.role": "client", "endwell.phase": exc.phase}
-                self.telemetry.emit(exc.ending, attributes)
-            self._span.set_attribute("error.type", error)
-            self._span.set_status(StatusCode.ERROR, str(exc)[:MAX_TEXT])
-            self._span.end()
+                span.set_attribute("endwell.phase", exc.phase)
+            span.set_attribute("error.type", error)
+            span.set_status(StatusCode.ERROR, str(exc)[:MAX_TEXT])
         finally:
-            enter(self._outside)
+            span.end()
 
 
 def _ended(telemetry: Telemetry, attributes: Attributes, ending: Ending) -> None:

@@ -58,7 +58,7 @@ class MessageSpans:
 
     def returned(self, ws: WebSocket) -> None:
         """The handler has returned: its last message is handled."""
-        handled_of(ws).returned_at = time.time_ns()
+        handled_of(ws).returned(ws.ending)
 
     def ended(self, ws: Any, ending: Ending) -> None:
         """A connection has ended."""
@@ -130,6 +130,12 @@ class Handled:
             span.end()
         except Exception as exc:
             self._spans.telemetry.failed(exc)
+
+    def returned(self, ending: Ending | None) -> None:
+        """The handler has returned. ``ending``: of the connection; None if it has not ended."""
+        self.returned_at = time.time_ns()
+        if ending is not None:
+            self.end(ending)  # messages that the handler got after the end
 
     def end(self, ending: Ending) -> None:
         """The connection has ended: end all spans."""

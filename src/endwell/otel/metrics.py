@@ -44,6 +44,8 @@ class ServerMetrics:
 
     def __init__(self, telemetry: Telemetry, provider: MeterProvider | None) -> None:
         self.telemetry = telemetry
+        # Kept, so that no other provider gets its id() while a server has these instruments.
+        self._provider = provider
         # Weak, because the provider lasts, and with it its instruments.
         self._servers: WeakSet[Server] = WeakSet()
         # The samples of the last reading that no instrument has observed yet, by name.
