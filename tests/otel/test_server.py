@@ -317,7 +317,18 @@ async def test_a_malformed_trace_context_begins_a_new_trace(traceparent, caplog)
 
 
 @pytest.mark.parametrize(
-    "entries", [[b"k%d=v" % n for n in range(700)], [b"k=" + b"v" * 7000], [b"\xe4=1"] * 700]
+    "entries",
+    [
+        [b"k%d=v" % n for n in range(700)],
+        [b"k=" + b"v" * 7000],
+        [b"\xe4=1"] * 700,
+        [b"k"] * 170,
+        [b"k k=v"] * 170,
+        [b"k=v v"] * 170,
+        [b"=v"] * 170,
+        [b"k=v;=p"] * 170,
+    ],
+    ids=range(8),
 )
 async def test_baggage_is_bounded_and_floods_no_log(entries, caplog):
     server, _signals = instrumented()
@@ -334,6 +345,23 @@ async def test_baggage_is_bounded_and_floods_no_log(entries, caplog):
     assert len(kept[0]) <= 180
     assert sum(map(len, map(str, kept[0].values()))) <= 8192
     assert len(caplog.records) <= 2
+
+
+async def test_the_members_of_baggage_that_are_valid_are_kept():
+    server, _signals = instrumented()
+    kept = []
+
+    @server.websocket("/")
+    async def handler(ws):
+        kept.append(dict(baggage.get_all()))
+        await ws.wait_closed()
+
+    async with server.serving():
+        assert await answer(server, "/", (b"baggage", b"a=1, b b=2,c = x%20y ;p;q=1,,d,e=~!#+-:<=[]")) == 101
+    (entries,) = kept
+    assert list(entries) == ["a", "c", "e"]
+    assert entries["a"] == "1"
+    assert entries["c"].startswith("x y")
 
 
 async def test_no_span_of_the_program_is_the_parent_of_a_request():

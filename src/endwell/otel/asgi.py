@@ -11,7 +11,7 @@ from opentelemetry.trace import Span, TracerProvider, set_span_in_context
 
 from ..ending import Cause, Ending
 from .attributes import MAX_TEXT, Attributes, address_attributes
-from .telemetry import Telemetry, end_handshake, enter, guarded, linked_context
+from .telemetry import Telemetry, end_handshake, enter, guarded, legible, linked_context
 
 __all__ = ["ASGIMiddleware"]
 
@@ -78,7 +78,7 @@ class _Fields(Getter[Iterable[tuple[bytes, bytes]]]):
 
     def get(self, carrier: Iterable[tuple[bytes, bytes]], key: str) -> list[str] | None:
         wanted = key.lower().encode()
-        return [value.decode() for name, value in carrier if name == wanted and value.isascii()] or None
+        return legible(key, (value.decode("latin-1") for name, value in carrier if name == wanted))
 
     def keys(self, carrier: Iterable[tuple[bytes, bytes]]) -> list[str]:
         return [name.decode("latin-1") for name, _ in carrier]

@@ -26,7 +26,7 @@ from ..sync.websocket import bridge_of
 from .attributes import request_attributes
 from .messages import MessageSpans, TracedBlockingWebSocket, TracedWebSocket
 from .metrics import ServerMetrics
-from .telemetry import Telemetry, end_handshake, enter, guarded, linked_context
+from .telemetry import Telemetry, end_handshake, enter, guarded, legible, linked_context
 
 __all__ = ["instrument"]
 
@@ -101,9 +101,7 @@ class _Fields(Getter[Headers]):
     """The header fields of a request, as a propagator reads them."""
 
     def get(self, carrier: Headers, key: str) -> list[str] | None:
-        # The fields of W3C are ASCII. The propagator of baggage writes a line to the log for each entry that is
-        # not, and a client could send thousands.
-        return [value for value in carrier.get_all(key) if value.isascii()] or None
+        return legible(key, carrier.get_all(key))
 
     def keys(self, carrier: Headers) -> list[str]:
         return carrier.names()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -28,7 +29,7 @@ from ..build import __version__
 from ..ending import Cause, Ending
 from .attributes import Attributes, ending_attributes, error_type
 
-__all__ = ["EVENT", "Telemetry", "end_handshake", "enter", "guarded", "linked_context"]
+__all__ = ["EVENT", "Telemetry", "end_handshake", "enter", "guarded", "legible", "linked_context"]
 
 logger = logging.getLogger("endwell.otel")
 
@@ -38,6 +39,12 @@ C = TypeVar("C")
 
 #: The name of the event for each ending.
 EVENT = "websocket.ending"
+
+_TOKEN, _VALUE = r"[!#$%&'*+.^_`|~\w-]+", r"[!#-+\--:<-\[\]-~]*"
+#: A member of the field ``baggage`` (W3C Baggage §3.3.1).
+_MEMBER = re.compile(
+    rf"[ \t]*{_TOKEN}[ \t]*=[ \t]*{_VALUE}[ \t]*(;[ \t]*{_TOKEN}[ \t]*(=[ \t]*{_VALUE}[ \t]*)?)*", re.ASCII
+)
 
 
 class Telemetry:
@@ -148,6 +155,18 @@ def linked_context(span: Span) -> Context:
     that is set after its end is not logged as a mistake.
     """
     return set_span_in_context(NonRecordingSpan(span.get_span_context()))
+
+
+def legible(name: str, values: Iterable[str]) -> list[str] | None:
+    """What a propagator reads of the header fields ``name``; None if there is nothing.
+
+    The fields of W3C are ASCII. The propagator of baggage writes a line to the log for each member that is malformed,
+    and a client could send a hundred with each request.
+    """
+    readable = [value for value in values if value.isascii()]
+    if name.lower() == "baggage":
+        readable = [",".join(filter(_MEMBER.fullmatch, value.split(","))) for value in readable]
+    return readable or None
 
 
 def enter(context: Context) -> None:
