@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv6Address, ip_address
 from typing import Any, TypeAlias
 
+from ...aio.cancellation import is_cancelled
 from ...errors import RequestRefused
 from ...http import Request
 from ...options import Options
@@ -115,11 +117,20 @@ class Access:
             return self._checked(answer)
         except RequestRefused:
             raise
+        except asyncio.CancelledError as exc:
+            if is_cancelled():
+                raise
+            # This task was not cancelled: authorize has awaited something that was. If the exception were raised, it
+            # would end the task that asks again while a feed is open, and the feed would stay open.
+            return self._failed(exc)
         except Exception as exc:
-            if type(exc) not in self._logged:
-                self._logged.add(type(exc))
-                logger.error("authorize of the dashboard failed, so the client is refused", exc_info=exc)
-            return False
+            return self._failed(exc)
+
+    def _failed(self, exc: BaseException) -> bool:
+        if type(exc) not in self._logged:
+            self._logged.add(type(exc))
+            logger.error("authorize of the dashboard failed, so the client is refused", exc_info=exc)
+        return False
 
     def _checked(self, answer: object) -> bool:
         if not isinstance(answer, bool):

@@ -88,7 +88,11 @@ def _place(cursor: object, is_text: bool) -> Place:
         value, worker, number = json.loads(str(cursor))
     except (ValueError, TypeError, RecursionError):
         raise AskError("after must be the cursor of an answer, or null") from None
-    valid = isinstance(value, str) if is_text else type(value) in (int, float) and isfinite(value)
+    if is_text:
+        valid = isinstance(value, str)
+    else:
+        # isfinite() raises OverflowError for an int that no float can hold. Such an int can be compared.
+        valid = type(value) is int or (type(value) is float and isfinite(value))
     if not (valid and isinstance(worker, str) and type(number) is int):
         raise AskError("after must be the cursor of an answer with the same sort, or null")
     return value, worker, number
