@@ -171,13 +171,22 @@ async def test_once_prints_one_summary_and_the_first_rows():
         await within(ann.close())
 
 
-async def test_a_server_that_speaks_something_else_ends_it_with_the_terminal_as_before():
+@pytest.mark.parametrize(
+    "message",
+    [
+        '{"summary": {"at": "\x1b[2J"}}',
+        '{"summary": []}',
+        "[" * 100_000,
+        json.dumps({"summary": {"at": 1, "workers": [], "missing_workers": 0, "rooms": [], "bus": 1}}),
+    ],
+)
+async def test_a_server_that_speaks_something_else_ends_it_with_the_terminal_as_before(message):
     server = Server(subprotocols=["endwell.feed.1"])
 
     @server.websocket("/_endwell/feed")
     async def other(ws):
         async for _ in ws:
-            await ws.send('{"summary": {"at": "\x1b[2J"}}')
+            await ws.send(message)
 
     async with server.serving():
         async with top(f"127.0.0.1:{server.port}") as screen:
@@ -229,6 +238,12 @@ def with_token(env, *argv):
         del os.environ["ENDWELL_TOKEN"]
 
 
+def test_a_token_that_is_no_field_value_is_a_wrong_argument():
+    status, out, err = with_token({"ENDWELL_TOKEN": "secret\n"}, "http://localhost")
+    assert (status, out) == (2, "")
+    assert err == "endwell top: value of header Authorization contains CR, LF or NUL\n"
+
+
 @pytest.mark.parametrize(
     ("argv", "error"),
     [
@@ -238,6 +253,9 @@ def with_token(env, *argv):
         (["--once", "ftp://x"], "the URL of a server begins with http:// or https://, not 'ftp://'"),
         (["--once", "999999999"], "there is no process 999999999"),
         (["--once", "--header", "x", "y"], "header 'x' is not 'NAME: VALUE'"),
+        (["--once", "http://x:99999"], "uri is malformed: the port is malformed"),
+        (["--once", "http://"], "uri is malformed: the host is malformed"),
+        (["--once", "--header", "x: \u20ac", "y"], "value of header x has a character outside latin-1"),
     ],
 )
 def test_wrong_arguments(argv, error):

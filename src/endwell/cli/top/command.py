@@ -30,6 +30,8 @@ __all__ = ["add", "run"]
 
 #: Number of rows of each list that --once prints, unless --rows says it.
 ROWS = 20
+#: What a message of a server with another format may raise; RuntimeError includes RecursionError.
+_NOT_UNDERSTOOD = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 #: The variable with the bearer token.
 TOKEN = "ENDWELL_TOKEN"  # noqa: S105  (a name)
@@ -64,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         _check(args)
         targets = list(_targets(args))
+        for url, keywords in targets:
+            connect(url, **keywords)  # raises ValueError; only `await` and `async with` connect
     except ValueError as error:
         print(f"endwell top: {error}", file=sys.stderr)
         return 2
@@ -73,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         _tell_failure(error)
     except TimeoutError:
         print("endwell top: the server does not answer", file=sys.stderr)
-    except (KeyError, TypeError, ValueError):
+    except _NOT_UNDERSTOOD:
         print(
             "endwell top: the server sends what this version of endwell does not understand", file=sys.stderr
         )
