@@ -6,6 +6,7 @@ import pytest
 
 import endwell
 from endwell import Close
+from endwell.errors import BusUnavailable
 from endwell.server.dashboard import workers
 from tests.pair import until, within
 from tests.rooms.house import BETWEEN, house
@@ -154,6 +155,24 @@ async def test_while_the_bus_is_away_the_own_process_is_shown(monkeypatch):
                 pass
             assert summary["connections"] == 1
             assert summary["missing_workers"] == 1
+
+
+async def test_no_answer_is_awaited_that_the_bus_has_not_asked_for(monkeypatch):
+    monkeypatch.setattr(workers, "TIME_LIMIT", 3600)
+    async with open_house(2, "faulty") as made:
+        await listening(made)
+        made.clients.append(await joined(made.servers[0], "ann"))
+
+        async def publish(*_):
+            raise BusUnavailable("not connected")
+
+        async with feed(made.servers[0]) as client:
+            assert (await client.ask("list"))["missing_workers"] == 0
+            monkeypatch.setattr(made.servers[0]._dashboard._workers._bus, "publish", publish)
+            page = await client.ask("list")
+            assert (page["missing_workers"], page["total"]) == (1, 1)
+            answer = await client.ask("connection", connection="deadbeef:1")
+            assert answer == {"error": "the worker does not answer, or has exited"}
 
 
 async def test_a_message_of_another_version_is_logged_and_ignored(caplog):

@@ -157,7 +157,9 @@ class Workers:
                 self._hears_answers = True
             _, listeners = await bus.publish(DASHBOARD, text, None, "skip", None)
         except (BusUnavailable, RoomLimit):
-            return  # those that were asked last are missing
+            # No process was asked, so that no answer comes: those that were asked last are missing.
+            ask.complete.set()
+            return
         self._known = listeners - self.listens
         ask.asked = self._known if worker is None else 1
         ask.check()
