@@ -199,7 +199,7 @@ def test_no_action_without_a_confirmation(view):
     view.acted({"done": True})
     assert screen(view)[-1] == "done"
     view.acted({"error": "it has ended"})
-    assert screen(view)[-1] == "not done: it has ended"
+    assert screen(view)[-1] == "error: it has ended"
     view.type("dy")
     assert view.take_asks() == []
     view.type("\t\tdy")

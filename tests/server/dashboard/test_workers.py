@@ -128,6 +128,9 @@ async def test_a_process_that_does_not_answer_is_missing(bus, monkeypatch):
             for name in (silent, "deadbeef"):
                 answer = await client.ask("connection", connection=f"{name}:1")
                 assert answer == {"error": "the worker does not answer, or has exited"}
+                # The operator must not believe that it was not done: the worker has the ask.
+                answer = await client.ask("close", connection=f"{name}:1")
+                assert answer["error"].endswith("; a worker that runs again may still do it")
 
 
 async def test_actions_of_a_process_that_is_read_only_are_refused_there(monkeypatch):

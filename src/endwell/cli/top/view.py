@@ -117,7 +117,7 @@ class View:
 
     def acted(self, answer: dict[str, Any]) -> None:
         """The answer to an action has come."""
-        self.note = f"not done: {answer['error']}" if "error" in answer else "done"
+        self.note = f"error: {answer['error']}" if "error" in answer else "done"
 
     # -- to the server --------------------------------------------------------------------
 

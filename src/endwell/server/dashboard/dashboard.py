@@ -217,7 +217,9 @@ class Dashboard:
     async def _ask_one(self, ask: dict[str, Any], worker: str) -> dict[str, Any]:
         answers, _ = await self._workers.ask(ask, worker)
         if not answers:
-            raise AskError("the worker does not answer, or has exited")
+            # A worker that was stopped or blocked gets the ask when it runs again.
+            late = "; a worker that runs again may still do it" if ask["ask"] in ACTIONS else ""
+            raise AskError(f"the worker does not answer, or has exited{late}")
         if "error" in answers[0]:
             raise AskError(str(answers[0]["error"]))
         return answers[0]
