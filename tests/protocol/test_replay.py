@@ -113,6 +113,47 @@ def test_a_wrong_value_is_named(change, message):
         replay(values)
 
 
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda cues: cues.pop(1), "record.last_ping"),
+        (lambda cues: cues.insert(1, cues[1]), "record.cues[2]"),
+        (lambda cues: cues[0].__setitem__(0, 1005.5), "record.opened"),
+        (lambda cues: cues[1].__setitem__(0, 1015.5), "record.cues[1]"),
+        (lambda cues: cues[1].__setitem__(1, "pong"), "record.cues[1]"),
+        (lambda cues: cues[1].__setitem__(1, "handled"), "record.cues[1]"),
+        (lambda cues: cues[1].append({"in": [1, 0]}), "messages_in"),
+        (lambda cues: cues[1].append({"in": [0, 7]}), "bytes_in"),
+        (lambda cues: cues.insert(2, cues[2][:3]), "record.cues[3]"),
+        (lambda cues: cues[3].__setitem__(1, "ping") or cues[3].pop(2), "record.cues[3]"),
+        (lambda cues: cues.append([1031.5, "eof"]), "record.cues[4]"),
+    ],
+)
+def test_a_changed_cue_is_a_difference_or_is_refused(change, field):
+    """The ending alone does not show it: a ping that was not due has no effect on how the connection ends."""
+    values = json.loads(json.dumps(recorded()))
+    change(values["record"]["cues"])
+    try:
+        differences = replay(values).differences()
+    except ValueError as error:
+        assert str(error) == f"record.cues have more {field} than the ending"
+    else:
+        assert field in differences
+
+
+def test_the_replay_counts_messages_and_bytes_itself():
+    values = json.loads(json.dumps(recorded()))
+    values.update(messages_in=3, bytes_in=30, messages_out=4)
+    assert replay(values).differences() == {"messages_in": (3, 0), "bytes_in": (30, 0), "messages_out": (4, 0)}
+
+
+def test_a_record_of_a_connection_that_never_opened_differs():
+    values = json.loads(json.dumps(recorded()))
+    values["record"]["cues"][:3] = []
+    differences = replay(values).differences()
+    assert differences["record.cues"] == (values["record"]["cues"], None)
+
+
 def test_a_record_whose_cues_do_not_end_the_connection_has_no_ending():
     values = recorded()
     del values["record"]["cues"][2:]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
 from ..ending import Cause, Close, Ending, Initiator
@@ -12,7 +13,7 @@ from ..wire.codec import Buffer, Codec, Pong
 from .closing import TABLE, Cue, Do, State
 from .connection import Connection
 from .pause import Pause
-from .record import BY_DATA, Noted
+from .record import BY_DATA, WHILE_OPEN, Noted
 from .recorded import CueValues, RecordValues
 
 __all__ = ["Replayed", "Step", "Taken", "replay"]
@@ -22,6 +23,13 @@ _NO_FAULT = "record.errors.first must be of the kind peer: the record has a faul
 _STALLS = "stalled_since", "stalled_until", "stalled_for"
 
 _PAUSED = int(Pause.DELIVERY)
+_MASK = 0xFFFFFFFF
+#: The numbers of a cue.
+_NUMBERS = "messages_in", "bytes_in", "messages_out", "bytes_out"
+#: The fields of a record that a replay finds again.
+_RESULTS = "opened", "ended", "close", "close_size", "errors"
+#: Those that a replay finds only if the record has all cues.
+_RESULTS_OF_ALL = "last_ping", "stalls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +75,19 @@ class Replayed:
     #: The number of older cues that the record does not have.
     dropped: int
     role: str
+    #: What differs between the record and the one that the replay has made, by the name of the field.
+    strays: Mapping[str, tuple[Any, Any]]
 
     def differences(self) -> dict[str, tuple[Any, Any]]:
-        """For each field that differs, the recorded value and the one of the replay."""
+        """For each field of the ending and of its record that differs, the recorded value and the one of the replay."""
         recorded = _without_record(self.recorded)
         replayed = {} if self.ending is None else _without_record(self.ending)
-        return {
+        differing = {
             name: (value, replayed.get(name))
             for name, value in recorded.items()
             if name not in replayed or replayed[name] != value
         }
+        return {**differing, **self.strays}
 
 
 def _without_record(ending: Ending) -> dict[str, Any]:
@@ -133,7 +144,9 @@ class _Core(Connection):
     """A core that notes which rows it takes."""
 
     def __init__(self, record: RecordValues, opened_at: float) -> None:
-        super().__init__(record.role == "client", record.options, record.began, opened_at)
+        # It records, too: a cue that has no effect now is not in its record.
+        options = record.options.replace(recorder=True)
+        super().__init__(record.role == "client", options, record.began, opened_at)
         self.connected = record.connected
         self.began = record.began
         self.codec = None if record.protocol is None else _Codec(record)
@@ -213,6 +226,16 @@ class _Core(Connection):
         return own or ("close_timeout" if late else "linger_timeout")
 
 
+def _first_of_closing(cues: Sequence[Any]) -> int:
+    """The index of the first cue after those of an open connection."""
+    return next((at for at, cue in enumerate(cues) if Noted[cue[1].upper()] not in WHILE_OPEN), len(cues))
+
+
+def _without_traffic(cue: Sequence[Any]) -> list[Any]:
+    """What the core was told. The traffic is given to the core, so it is the same."""
+    return [part for part in cue if not isinstance(part, Mapping)]
+
+
 def _seconds(value: float | None) -> str:
     return "None" if value is None else f"{value:g} s"
 
@@ -224,12 +247,23 @@ class _Stage:
         self._ending = ending
         self._record = record
         self._core = _Core(record, ending.opened_at)
-        # The numbers at the cue that is replayed.
-        cues = record.cues
-        self._messages_in = ending.messages_in - sum(cue.received[0] for cue in cues)
-        self._bytes_in = ending.bytes_in - sum(cue.received[1] for cue in cues)
-        self._messages_out = ending.messages_out - sum(cue.sent[0] for cue in cues)
-        self._bytes_out = ending.bytes_out - sum(cue.sent[1] for cue in cues)
+        # The numbers at the cue that is replayed, as _NUMBERS names them; and those when the connection opened.
+        self._numbers = self._first = self._first_numbers()
+
+    def _first_numbers(self) -> list[int]:
+        """The numbers when the connection opened, or before the oldest cue that the record has."""
+        cues = self._record.cues
+        opened = [at for at, cue in enumerate(cues) if cue.noted is Noted.OPENED]
+        if opened:  # the numbers of the opening handshake do not count
+            cues = cues[opened[0] :]
+        numbers = []
+        for at, name in enumerate(_NUMBERS):
+            number = getattr(self._ending, name) - sum((*cue.received, *cue.sent)[at] for cue in cues)
+            if number < 0:
+                raise ValueError(f"record.cues have more {name} than the ending")
+            # A record has only the lower 32 bits of what came between two cues.
+            numbers.append(number & ~_MASK if opened or not self._record.dropped else number)
+        return numbers
 
     def run(self) -> Replayed:
         """Replay all cues, and what was sent after the last one."""
@@ -239,9 +273,7 @@ class _Stage:
         steps = [self._step(cue) for cue in record.cues]
         core.restore(
             {
-                "messages_in": ending.messages_in,
-                "messages_out": ending.messages_out,
-                "bytes_in": ending.bytes_in,
+                # The driver may have sent more after the last cue.
                 "bytes_out": ending.bytes_out,
                 "dropped_messages": ending.dropped_messages,
                 # Without `sent`, the Close was not written either.
@@ -249,8 +281,31 @@ class _Stage:
             }
         )
         replayed = core.ending
+        strays = {} if replayed is None else self._strays()
         core.sent(core.outbox.size, 0.0)  # gives the block of the outbox back
-        return Replayed(ending, replayed, tuple(steps), record.dropped, record.role)
+        replayed = None if replayed is None else replace(replayed, record=None)
+        return Replayed(ending, replayed, tuple(steps), record.dropped, record.role, strays)
+
+    def _strays(self) -> dict[str, tuple[Any, Any]]:
+        """What differs between the two records."""
+        recorded, replayed = self._ending.record, self._core.record()
+        assert recorded is not None
+        if replayed is None:
+            return {"record.cues": (recorded["cues"], None)}
+        dropped = self._record.dropped > 0
+        found = {
+            f"record.{name}": (recorded.get(name), replayed[name])
+            for name in (_RESULTS if dropped else (*_RESULTS, *_RESULTS_OF_ALL))
+            if recorded.get(name) != replayed[name]
+        }
+        first = _first_of_closing(recorded["cues"]) if dropped else 0
+        rows = recorded["cues"][first:]
+        again = replayed["cues"][_first_of_closing(replayed["cues"]) if dropped else 0 :]
+        for at, (row, other) in enumerate(zip_longest(rows, again), first):
+            if row is None or other is None or _without_traffic(row) != _without_traffic(other):
+                found[f"record.cues[{at}]"] = row, other
+                break  # those behind it are shifted
+        return found
 
     def _begin_in_the_middle(self) -> None:
         """The oldest cues are not in the record: the connection is open."""
@@ -274,15 +329,12 @@ class _Stage:
 
     def _step(self, cue: CueValues) -> Step:
         core = self._core
-        self._messages_in += cue.received[0]
-        self._bytes_in += cue.received[1]
-        self._messages_out += cue.sent[0]
-        self._bytes_out += cue.sent[1]
+        if cue.noted is Noted.OPENED:
+            self._numbers = self._first
+        more = *cue.received, *cue.sent
+        self._numbers = [number + count for number, count in zip(self._numbers, more, strict=True)]
         values: dict[str, Any] = {
-            "messages_in": max(0, self._messages_in),
-            "messages_out": max(0, self._messages_out),
-            "bytes_in": max(0, self._bytes_in),
-            "bytes_out": max(0, self._bytes_out),
+            **dict(zip(_NUMBERS, self._numbers, strict=True)),
             "unsent": cue.unsent,
             "stuck_at": cue.stuck_at,
         }
