@@ -141,10 +141,23 @@ def test_a_changed_cue_is_a_difference_or_is_refused(change, field):
         assert field in differences
 
 
+@pytest.mark.parametrize("time", [-1e308, 1e10, 1e308])
+def test_a_time_that_no_clock_has_is_an_ordinary_time(time):
+    """Its nanoseconds are infinite, or have more than 64 bits."""
+    values = json.loads(json.dumps(recorded()))
+    for cue in values["record"]["cues"]:
+        cue[0] = time
+    assert replay(values).steps[-1].at == time - 1000.5
+
+
 def test_the_replay_counts_messages_and_bytes_itself():
     values = json.loads(json.dumps(recorded()))
     values.update(messages_in=3, bytes_in=30, messages_out=4)
-    assert replay(values).differences() == {"messages_in": (3, 0), "bytes_in": (30, 0), "messages_out": (4, 0)}
+    assert replay(values).differences() == {
+        "messages_in": (3, 0),
+        "bytes_in": (30, 0),
+        "messages_out": (4, 0),
+    }
 
 
 def test_a_record_of_a_connection_that_never_opened_differs():

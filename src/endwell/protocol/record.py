@@ -30,6 +30,7 @@ __all__ = [
     "KIND",
     "MAX_CUES",
     "MAX_RECORD",
+    "MAX_TIME",
     "MESSAGES_IN",
     "MESSAGES_OUT",
     "NANO",
@@ -129,11 +130,13 @@ UNSENT = 64
 STUCK = 128
 
 NANO = 1e9
+#: From this time on, its nanoseconds have more than 64 bits.
+MAX_TIME = 9e9
 
 
 def nanoseconds(time: float) -> int:
     """The time before which the next entry counts, if an entry has ``time`` as a float."""
-    return int(time * NANO)
+    return int(time * NANO) if abs(time) < MAX_TIME else 0
 
 
 class Record(Mapping[str, Any]):

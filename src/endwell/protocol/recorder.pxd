@@ -18,6 +18,7 @@ cdef int _STUCK
 cdef long long _MASK
 cdef double _NANO
 cdef double _MAX_EXACT
+cdef double _MAX_TIME
 cdef int _OPENED
 cdef int _PONG
 cdef int _PONGS

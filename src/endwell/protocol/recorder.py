@@ -19,6 +19,7 @@ from .record import (
     HEARD_RAW,
     KIND,
     MAX_CUES,
+    MAX_TIME,
     MESSAGES_IN,
     MESSAGES_OUT,
     NANO,
@@ -36,7 +37,7 @@ __all__ = ["RING", "Recorder"]
 #: more than its length, and CPython's allocator rounds that up to a multiple of 16.
 RING = 463
 # C constants in the compiled module.
-_SIZE, _MAX_CUES, _NANO = RING, MAX_CUES, NANO
+_SIZE, _MAX_CUES, _NANO, _MAX_TIME = RING, MAX_CUES, NANO, MAX_TIME
 _KIND, _TRAFFIC, _RAW = KIND, TRAFFIC, RAW
 _MESSAGES_IN, _BYTES_IN, _MESSAGES_OUT, _BYTES_OUT = MESSAGES_IN, BYTES_IN, MESSAGES_OUT, BYTES_OUT
 _HEARD, _HEARD_RAW, _UNSENT, _STUCK = HEARD, HEARD_RAW, UNSENT, STUCK
@@ -242,4 +243,4 @@ def exact(time: float) -> int:
 
 
 def _nanoseconds(time: float) -> int:
-    return int(time * _NANO)
+    return int(time * _NANO) if -_MAX_TIME < time < _MAX_TIME else 0

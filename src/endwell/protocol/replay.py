@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
@@ -283,7 +283,9 @@ class _Stage:
         replayed = core.ending
         strays = {} if replayed is None else self._strays()
         core.sent(core.outbox.size, 0.0)  # gives the block of the outbox back
-        replayed = None if replayed is None else replace(replayed, record=None)
+        if replayed is not None:
+            # The object is frozen, but has no reader yet.
+            object.__setattr__(replayed, "record", None)
         return Replayed(ending, replayed, tuple(steps), record.dropped, record.role, strays)
 
     def _strays(self) -> dict[str, tuple[Any, Any]]:
