@@ -120,7 +120,7 @@ def _check_legacy(versions: Sequence[str]) -> Sequence[str]:
 
 
 def _check_recorder(value: Any) -> Any:
-    """Return the option ``recorder``, with a path as a str. Raises TypeError."""
+    """Return the option ``recorder``, with a path as an absolute str. Raises TypeError and ValueError."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str | os.PathLike):
@@ -129,7 +129,8 @@ def _check_recorder(value: Any) -> Any:
             raise TypeError(f"recorder must be a str, not {path!r}")
         if not path or "\0" in path:
             raise ValueError(f"recorder must be the path of a directory, not {path!r}")
-        return path
+        # The process may change its directory later. Precedent: logging.FileHandler.
+        return os.path.abspath(path)
     if not callable(value) or inspect.iscoroutinefunction(value):
         raise TypeError(f"recorder must be a bool, a path or a plain function, not {value!r}")
     return value

@@ -176,6 +176,38 @@ def test_a_path_that_is_a_file_is_logged(directory, caplog):
     assert len(caplog.records) == 1
 
 
+class _Textless(Exception):
+    def __init__(self, raises):
+        self.raises = raises
+
+    def __str__(self):
+        raise self.raises
+
+
+@pytest.mark.parametrize("raises", [RuntimeError, SystemExit])
+def test_an_exception_without_a_text_costs_only_its_own_file(raises, directory, caplog):
+    """It must not stop the thread, either: nothing would be written any more."""
+    put(directory)
+    ending = Ending.from_dict(FAULT)
+    object.__setattr__(ending, "exception", _Textless(raises))
+    recording.deliver(ending, str(directory))
+    put(directory)
+    assert len(written(directory)) == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        f"writing an ending to {str(directory)!r} failed"
+    ]
+
+
+def test_what_cannot_be_deleted_does_not_stop_the_writing(directory, monkeypatch, caplog):
+    monkeypatch.setattr(recording, "MAX_FILES", 2)
+    (directory / "ending-0.json").mkdir(parents=True)
+    put(directory, 2)
+    recording._directories[str(directory)].wait(30)
+    (directory / "ending-0.json").rmdir()
+    assert len(written(directory)) == 2
+    assert caplog.records == []
+
+
 def test_while_the_disk_is_slow_a_limited_number_of_endings_waits(directory, monkeypatch, caplog):
     monkeypatch.setattr(recording, "MAX_WAITING", 10)
     monkeypatch.setattr(recording._thread, "start_new_thread", lambda *_: None)

@@ -63,7 +63,7 @@ BY_NOBODY = {
     "%r failed",
     "endings cannot be written to %r: %s",  # the path of the option recorder, and an error of the system
     "the recorder %r failed",
-    "writing endings to %r failed",
+    "writing an ending to %r failed",
     "%s",  # the result of a drain: numbers, and names of handlers
     "%s before all workers were ready: the program exits",
     "%s before all new workers were ready: the restart failed, the old workers go on",

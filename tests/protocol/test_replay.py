@@ -122,23 +122,23 @@ def test_a_wrong_value_is_named(change, message):
         (lambda cues: cues[1].__setitem__(0, 1015.5), "record.cues[1]"),
         (lambda cues: cues[1].__setitem__(1, "pong"), "record.cues[1]"),
         (lambda cues: cues[1].__setitem__(1, "handled"), "record.cues[1]"),
-        (lambda cues: cues[1].append({"in": [1, 0]}), "messages_in"),
-        (lambda cues: cues[1].append({"in": [0, 7]}), "bytes_in"),
         (lambda cues: cues.insert(2, cues[2][:3]), "record.cues[3]"),
         (lambda cues: cues[3].__setitem__(1, "ping") or cues[3].pop(2), "record.cues[3]"),
         (lambda cues: cues.append([1031.5, "eof"]), "record.cues[4]"),
     ],
 )
-def test_a_changed_cue_is_a_difference_or_is_refused(change, field):
+def test_a_changed_cue_is_a_difference(change, field):
     """The ending alone does not show it: a ping that was not due has no effect on how the connection ends."""
     values = json.loads(json.dumps(recorded()))
     change(values["record"]["cues"])
-    try:
-        differences = replay(values).differences()
-    except ValueError as error:
-        assert str(error) == f"record.cues have more {field} than the ending"
-    else:
-        assert field in differences
+    assert field in replay(values).differences()
+
+
+def test_more_traffic_than_that_of_the_ending_is_refused():
+    values = json.loads(json.dumps(recorded()))
+    values["record"]["cues"][1].append({"in": [0, 7]})
+    with pytest.raises(ValueError, match=r"record\.cues have more bytes_in than the ending"):
+        replay(values)
 
 
 @pytest.mark.parametrize("time", [-1e308, 1e10, 1e308])

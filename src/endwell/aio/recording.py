@@ -41,9 +41,11 @@ def deliver(ending: Ending, recorder: RecorderOption) -> None:
         return
     if isinstance(recorder, str | os.PathLike):
         recorder = os.fspath(recorder)
-        if recorder not in _directories:
-            _directories[recorder] = _Directory(recorder)
-        _directories[recorder].put(ending)
+        directory = _directories.get(recorder)
+        if directory is None:
+            # Another thread with an event loop may do the same.
+            directory = _directories.setdefault(recorder, _Directory(recorder))
+        directory.put(ending)
         return
     try:
         check_returned(recorder(ending), recorder)
@@ -98,13 +100,13 @@ class _Directory:
             try:
                 self._write(batch)
                 self._failing = False
-            except OSError as error:
+            except (
+                BaseException
+            ) as error:  # otherwise this thread would end, and nothing more would be written
                 self._failed(error)
-            except Exception:
-                logger.exception("writing endings to %r failed", self._path)
 
     def _write(self, batch: list[Ending]) -> None:
-        contents = [json.dumps(ending.as_dict()).encode() for ending in batch]
+        contents = [content for ending in batch if (content := self._encode(ending))]
         os.makedirs(self._path, exist_ok=True)
         self._make_room(len(contents), sum(map(len, contents)))
         for content in contents:
@@ -121,6 +123,14 @@ class _Directory:
                     os.unlink(unfinished)
                 raise
 
+    def _encode(self, ending: Ending) -> bytes:
+        """The content of a file; b"" if the exception of the application has no text."""
+        try:
+            return json.dumps(ending.as_dict()).encode()
+        except BaseException:  # whatever its __str__ raises; the other endings are written
+            logger.exception("writing an ending to %r failed", self._path)
+            return b""
+
     def _make_room(self, count: int, size: int) -> None:
         """Delete the oldest files, so that ``count`` files of ``size`` bytes may follow."""
         found = []
@@ -136,7 +146,7 @@ class _Directory:
         while found and (len(found) + count > MAX_FILES or total + size > MAX_BYTES):
             name, length = found.pop()
             total -= length
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # another process has deleted it, or it belongs to another user
                 os.unlink(os.path.join(self._path, name))
 
     def _failed(self, why: object) -> None:
