@@ -191,6 +191,14 @@ def test_a_peer_whose_window_is_closed_replays():
     check(core)
 
 
+def test_a_write_that_fails_after_the_end_replays():
+    """TLS that fails: the driver tells both."""
+    core = connection(client=True, now=1000.5, recorder=True)
+    core.lost(RESET, 1001.5, tls=True)
+    core.broken(RESET, 1001.5)
+    check(core)
+
+
 def test_an_error_that_is_none_of_the_system_replays():
     core = opened(now=1000.5, recorder=True)
     core.lost(MemoryError("no"), 1001.5, tls=True)

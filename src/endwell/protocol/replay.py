@@ -27,7 +27,7 @@ _MASK = 0xFFFFFFFF
 #: The numbers of a cue.
 _NUMBERS = "messages_in", "bytes_in", "messages_out", "bytes_out"
 #: The fields of a record that a replay finds again.
-_RESULTS = "opened", "ended", "close", "close_size", "errors"
+_RESULTS = "opened", "ended", "close", "close_size"
 #: Those that a replay finds only if the record has all cues.
 _RESULTS_OF_ALL = "last_ping", "stalls"
 
