@@ -1,5 +1,7 @@
 """Steps a core through the record of an ending: the same code, the recorded cues and clock, no I/O."""
 
+# size: one core and one method for each cue, and the comparison of two records
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
