@@ -89,6 +89,7 @@ BY_NOBODY = {
     "a message between dashboards is not valid",  # from another process of the application
     "answering the dashboard of another process failed",
     "a dashboard gets no answer of this process: %s",  # what the bus says
+    "no other process keeps the endings of this process: %s",  # what the bus says
     "%s %s; its successor starts already",
     "%s %s while it was stopping",
     "%s%s; a new worker starts %s",

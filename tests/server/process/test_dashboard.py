@@ -93,6 +93,61 @@ async def test_a_worker_is_drained_and_all_are_restarted(tmp_path):
     assert "Traceback" not in log
 
 
+async def endings_of(program, reached):
+    """The first summary for which ``reached(summary)`` is true, and all endings. The feed may end with its worker."""
+    while True:
+        client = await client_of(program)
+        try:
+            summary = await client.summary()
+            while not reached(summary):
+                summary = (await client.receive())["summary"]
+            return summary, (await client.ask("endings"))["rows"]
+        except endwell.ConnectionClosed:
+            continue
+        finally:
+            await client.ws.close()
+
+
+async def test_endings_of_workers_stay_after_rolling_restarts(tmp_path):
+    with running(program(tmp_path)) as served:
+        apps, closed = {}, 0
+        while len(apps) < 2:
+            ws, process, _ = await served.connect()
+            if process in apps:
+                await ws.close(4711, "bye")
+                closed += 1
+            else:
+                apps[process] = ws
+        before, _ = await endings_of(
+            served,
+            lambda summary: (
+                len(summary["workers"]) == 2 and sum(summary["endings"]["by_cause"].values()) == closed
+            ),
+        )
+        assert {worker["pid"] for worker in before["workers"]} == apps.keys()
+        addresses = ["{}:{}".format(*ws.local_address) for ws in apps.values()]
+        old = apps.keys()
+        # The second generation has no endings of its own.
+        for round_ in 1, 2:
+            served.send(signal.SIGHUP)
+            served.logged("workers exited: 2", times=round_)
+            after, rows = await endings_of(
+                served, lambda summary: len(summary["workers"]) == 2 and not summary["missing_workers"]
+            )
+            new = {worker["pid"] for worker in after["workers"]}
+            assert not new & old
+            old = new
+            assert after["endings"]["by_cause"] == {**before["endings"]["by_cause"], "server_drained": 2}
+            by_code = {"1012": 2, "4711": closed} if closed else {"1012": 2}
+            assert after["endings"]["by_code"] == by_code
+            assert sum(sum(row[1].values()) for row in after["endings"]["hours"]) == closed + 2
+            assert len(rows) == closed + 2
+            for address in addresses:
+                [row] = [row for row in rows if row["address"] == address]
+                assert row["ending"]["cause"] == "server_drained"
+        served.finish()
+
+
 async def test_a_worker_that_is_stopped_is_missing_and_one_that_was_killed_is_replaced(tmp_path):
     with running(program(tmp_path)) as served:
         apps = await connect_to_both_workers(served)

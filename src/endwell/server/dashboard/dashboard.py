@@ -26,10 +26,12 @@ from ..process.control import ProcessControl
 from ..router import RouteOptions, Router
 from .access import Access, Authorize
 from .actions import ACTIONS, Actions
+from .endings import find_endings
 from .feed import MAX_ASK, SUBPROTOCOL, Feed
 from .files import FILES, confine, read
+from .heritage import Heritage, bequest_of
 from .knowledge import Knowledge, Process, parse_connection
-from .merging import merge_endings, merge_rows, merge_summaries
+from .merging import merge_counts, merge_endings, merge_rows, merge_summaries
 from .order import AskError
 from .workers import Workers
 
@@ -77,7 +79,9 @@ class Dashboard:
         #: An observer of all connections.
         self.endings = self._knowledge.endings
         self._actions = Actions(actions, self._knowledge, control)
-        self._workers = Workers(self._knowledge.worker, self._answer_worker)
+        #: What processes that have ended have left.
+        self._heritage = Heritage()
+        self._workers = Workers(self._knowledge.worker, self._answer_worker, self._bequest, self._inherit)
         self._summary: tuple[float, asyncio.Task[dict[str, Any]]] | None = None
 
     @asynccontextmanager
@@ -159,7 +163,7 @@ class Dashboard:
             case "endings":
                 own = await self._knowledge.list_endings(ask)
                 others, missing = await self._workers.ask(ask)
-                return merge_endings(ask, [own, *others], missing)
+                return merge_endings(ask, [own, *others, await self._inherited(ask, [own, *others])], missing)
             case "connection":
                 return await self._connection(ask)
             case name if name in ACTIONS:
@@ -190,7 +194,16 @@ class Dashboard:
         own, (others, missing) = await asyncio.gather(
             self._knowledge.summary(), self._workers.ask({"ask": "summary"})
         )
-        return {"summary": {"at": round(time.time(), 3), **merge_summaries([own, *others], missing)}}
+        summary = merge_summaries([own, *others], missing)
+        # After the answers: a process that has ended meanwhile counts. One that has answered counts once.
+        inherited = await self._heritage.counts({worker["worker"] for worker in summary["workers"]})
+        summary["endings"] = merge_counts([summary["endings"], inherited])
+        return {"summary": {"at": round(time.time(), 3), **summary}}
+
+    async def _inherited(self, ask: dict[str, Any], answers: list[dict[str, Any]]) -> dict[str, Any]:
+        """The endings of processes that have ended, without those that have answered meanwhile."""
+        present = {answer.get("worker") for answer in answers}
+        return await find_endings([each for each in self._heritage.recent if each[0] not in present], ask)
 
     async def _connection(self, ask: dict[str, Any]) -> dict[str, Any]:
         worker, _ = parse_connection(ask)
@@ -235,6 +248,17 @@ class Dashboard:
                 return await self._knowledge.list_endings(ask)
             case "connection":
                 return self._knowledge.connection(ask)
+            case "sources":
+                return {"worker": self._knowledge.worker, "sources": self._heritage.sources()}
+            case "heritage":
+                return self._heritage.bequest()
             case name if name in ACTIONS:
                 return await self._actions.act(ask, str(ask.get("who")))
         raise AskError("there is no such ask")
+
+    async def _bequest(self) -> str | None:
+        return await bequest_of(self._knowledge.worker, self.endings)
+
+    def _inherit(self, bequest: dict[str, Any]) -> list[str]:
+        self._heritage.add(bequest, self._knowledge.worker)
+        return self._heritage.sources()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Hashable
@@ -13,8 +14,20 @@ from ...aio.inspection import key_of
 from ...aio.websocket import WebSocket
 from ...ending import Ending
 from .numbers import Numbers
+from .order import AskError, check_limit, search_of
 
-__all__ = ["Ended", "EndingLog", "text_of"]
+__all__ = [
+    "HOURS",
+    "KEPT",
+    "MAX_TEXT",
+    "MINUTES",
+    "SEARCHED",
+    "Ended",
+    "EndingLog",
+    "find_endings",
+    "matches",
+    "text_of",
+]
 
 #: Number of endings that are kept.
 KEPT = 1000
@@ -25,6 +38,8 @@ HOURS = 24
 CODES = 50
 #: Maximum characters of a text from the peer or from the application.
 MAX_TEXT = 200
+#: Number of endings, or connections, that are searched in one turn of the event loop. It takes 1 ms.
+SEARCHED = 200
 
 #: The endings of a minute or an hour: by cause, and by code.
 Counts: TypeAlias = tuple[dict[str, int], dict[str, int]]
@@ -40,6 +55,10 @@ class Ended(NamedTuple):
     address: str
     route: str
     ending: Ending | dict[str, Any]
+
+    def values(self) -> Ended:
+        """The same with values that JSON has."""
+        return self if isinstance(self.ending, dict) else self._replace(ending=self.ending.as_dict())
 
     def as_dict(self, worker: str) -> dict[str, Any]:
         """The ending as the feed has it."""
@@ -135,3 +154,43 @@ def text_of(key: Hashable) -> str | None:
         return (key if isinstance(key, str) else repr(key))[:MAX_TEXT]
     except Exception:
         return f"<{type(key).__name__}>"
+
+
+async def find_endings(recent: list[tuple[str, Ended]], ask: dict[str, Any]) -> dict[str, Any]:
+    """What a client asks of endings. ``recent`` are those with their processes, the newest last.
+
+    Raises:
+        AskError: The ask is not valid.
+    """
+    search, limit = search_of(ask), ask.get("limit", 200)
+    cause, code = ask.get("cause"), ask.get("code")
+    check_limit(limit, 1000)
+    if not isinstance(cause, str | None):
+        raise AskError("cause must be a text or null")
+    if not isinstance(code, int | None) or isinstance(code, bool):
+        raise AskError("code must be a number or null")
+    all_match = not search and cause is None and code is None
+    total = len(recent) if all_match else 0
+    if all_match:
+        recent = recent[max(0, len(recent) - limit) :]
+    rows: list[dict[str, Any]] = []
+    for index, (worker, each) in enumerate(reversed(recent)):
+        if index % SEARCHED == SEARCHED - 1:
+            await asyncio.sleep(0)
+        row = each.as_dict(worker)
+        ending = row["ending"]
+        if (cause is not None and ending["cause"] != cause) or (code is not None and ending["code"] != code):
+            continue
+        texts = ("connection", "key", "subject", "address", "route", "sentence")
+        found = matches(search, *(row[name] for name in texts))
+        if search and not found:
+            continue
+        total += not all_match
+        if len(rows) < limit:
+            rows.append(row)
+    return {"rows": rows, "total": total}
+
+
+def matches(search: str, *texts: str | None) -> bool:
+    """Whether one of the texts contains what was searched."""
+    return any(text is not None and search in text.lower() for text in texts)

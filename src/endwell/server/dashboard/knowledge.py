@@ -18,17 +18,15 @@ from ...aio.syscalls import monotonic
 from ...aio.websocket import WebSocket, last_message_at, opened_at
 from ...rooms.registry import Registry
 from ..drain.run import DrainRun
-from .endings import MAX_TEXT, EndingLog, text_of
+from .endings import MAX_TEXT, SEARCHED, EndingLog, find_endings, matches, text_of
 from .numbers import Numbers
-from .order import AskError, Order, Place, check_limit, first
+from .order import AskError, Order, Place, first, search_of
 
 __all__ = ["Knowledge", "Process"]
 
 #: Number of connections that are added up in one turn of the event loop, which takes 0.3 ms, or 2 ms if endwell is
 #: not compiled.
 TALLIED = 1000
-#: Number of connections that are searched in one turn. It takes 1 ms.
-SEARCHED = 200
 #: Seconds for each connection for which the selection of a list is used again, so that lists of 10,000 connections take
 #: 0.3 % of a core, and the maximum. Its rows have the values of the moment.
 WALK_INTERVAL = 1 / 2000
@@ -301,48 +299,8 @@ class Knowledge:
         Raises:
             AskError: The ask is not valid.
         """
-        search, limit = search_of(ask), ask.get("limit", 200)
-        cause, code = ask.get("cause"), ask.get("code")
-        check_limit(limit, 1000)
-        if not isinstance(cause, str | None):
-            raise AskError("cause must be a text or null")
-        if not isinstance(code, int | None) or isinstance(code, bool):
-            raise AskError("code must be a number or null")
-        recent = [*self.endings.recent]
-        all_match = not search and cause is None and code is None
-        total = len(recent) if all_match else 0
-        if all_match:
-            del recent[: max(0, len(recent) - limit)]
-        rows: list[dict[str, Any]] = []
-        for index, each in enumerate(reversed(recent)):
-            if index % SEARCHED == SEARCHED - 1:
-                await asyncio.sleep(0)
-            row = each.as_dict(self.worker)
-            ending = row["ending"]
-            if (cause is not None and ending["cause"] != cause) or (
-                code is not None and ending["code"] != code
-            ):
-                continue
-            texts = ("connection", "key", "subject", "address", "route", "sentence")
-            found = matches(search, *(row[name] for name in texts))
-            if search and not found:
-                continue
-            total += not all_match
-            if len(rows) < limit:
-                rows.append(row)
-        return {"rows": rows, "total": total}
-
-
-def search_of(ask: dict[str, Any]) -> str:
-    """The text that a client searches, in lower case.
-
-    Raises:
-        AskError: It is not a text.
-    """
-    search = ask.get("search") or ""
-    if not isinstance(search, str):
-        raise AskError("search must be a text or null")
-    return search.lower()
+        found = await find_endings([(self.worker, each) for each in self.endings.recent], ask)
+        return {"worker": self.worker, **found}
 
 
 def parse_connection(ask: dict[str, Any]) -> tuple[str, int]:
@@ -357,11 +315,6 @@ def parse_connection(ask: dict[str, Any]) -> tuple[str, int]:
         if number.isascii() and number.isdigit() and len(number) <= 18:
             return worker, int(number)
     raise AskError("connection must be the name of a connection, such as in a row")
-
-
-def matches(search: str, *texts: str | None) -> bool:
-    """Whether one of the texts contains what was searched."""
-    return any(text is not None and search in text.lower() for text in texts)
 
 
 def _short(text: str | None) -> str | None:

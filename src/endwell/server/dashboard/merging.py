@@ -9,27 +9,31 @@ from typing import Any
 from .knowledge import LARGEST
 from .order import Order, Place, first
 
-__all__ = ["merge_endings", "merge_rows", "merge_summaries"]
+__all__ = ["merge_counts", "merge_endings", "merge_rows", "merge_summaries"]
 
 
 def merge_summaries(answers: list[dict[str, Any]], missing: int) -> dict[str, Any]:
     """The summary of several processes."""
     parts = _valid(answers)
     workers = sorted((each["worker"] for each in parts), key=lambda each: (each["host"], each["pid"]))
-    endings = [each["endings"] for each in parts]
     return {
         "workers": workers,
         "connections": sum(each["connections"] for each in workers),
         "by_route": _sum(each["by_route"] for each in parts),
-        "endings": {
-            "minutes": _sum_rows(each["minutes"] for each in endings),
-            "hours": _sum_rows(each["hours"] for each in endings),
-            "by_cause": _sum(each["by_cause"] for each in endings),
-            "by_code": _sum(each["by_code"] for each in endings),
-        },
+        "endings": merge_counts([each["endings"] for each in parts]),
         "rooms": _merge_rooms([each["rooms"] for each in parts]),
         "bus": _merge_buses([each["bus"] for each in parts]),
         "missing_workers": missing + len(answers) - len(parts),
+    }
+
+
+def merge_counts(counts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The sum of the counts of endings of several processes."""
+    return {
+        "minutes": _sum_rows(each["minutes"] for each in counts),
+        "hours": _sum_rows(each["hours"] for each in counts),
+        "by_cause": _sum(each["by_cause"] for each in counts),
+        "by_code": _sum(each["by_code"] for each in counts),
     }
 
 

@@ -8,7 +8,7 @@ from heapq import nlargest, nsmallest
 from math import isfinite
 from typing import Any, NamedTuple, TypeAlias
 
-__all__ = ["SORTS", "AskError", "Order", "Place", "first"]
+__all__ = ["SORTS", "AskError", "Order", "Place", "first", "search_of"]
 
 #: By what the connections can be sorted, and whether the values are texts.
 SORTS = {
@@ -96,3 +96,15 @@ def _place(cursor: object, is_text: bool) -> Place:
     if not (valid and isinstance(worker, str) and type(number) is int):
         raise AskError("after must be the cursor of an answer with the same sort, or null")
     return value, worker, number
+
+
+def search_of(ask: dict[str, Any]) -> str:
+    """The text that a client searches, in lower case.
+
+    Raises:
+        AskError: It is not a text.
+    """
+    search = ask.get("search") or ""
+    if not isinstance(search, str):
+        raise AskError("search must be a text or null")
+    return search.lower()

@@ -26,6 +26,11 @@ logger = logging.getLogger("endwell.server")
 
 #: Seconds that other processes have to answer.
 TIME_LIMIT = 2.0
+#: Seconds for which the end of this process waits for the bus. The supervisor kills a worker 1 s after the deadline of
+#: the drain, and on_stop callbacks may take 0.5 s of it.
+LEAVE_TIME = 0.4
+#: Maximum number of processes of which a part of what they leave has come.
+MAX_LEAVING = 256
 #: Seconds until the next attempt to listen, while the bus is not available.
 RETRY_INTERVAL = 1.0
 #: Maximum characters of one part of an answer. All are ASCII. A bus may take no larger messages than this.
@@ -37,13 +42,41 @@ DUMPED = 50
 
 #: Answers what another process asks.
 Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+#: What this process leaves to the others when it ends, as JSON; None if it is nothing.
+Bequest = Callable[[], Awaitable[str | None]]
+#: Keeps what another process has left. Returns the names of all of which something is kept.
+Inherit = Callable[[dict[str, Any]], list[str]]
+
+
+class _Parts:
+    """Texts of JSON that come in parts, one of each process."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, list[str | None]] = {}
+
+    def add(self, worker: str, number: int, parts: int, text: str) -> Any:
+        """A part has come. Returns the value if the text is complete, otherwise None."""
+        if number == 0:  # they come in order
+            self._texts[worker] = [None] * parts
+        texts = self._texts[worker]
+        texts[number] = text
+        whole = [each for each in texts if each is not None]
+        if len(whole) < len(texts):
+            return None
+        del self._texts[worker]
+        return json.loads("".join(whole))
+
+    def forget(self, limit: int) -> None:
+        """Forget the oldest text if there are more than ``limit``. Its process may have been killed."""
+        if len(self._texts) > limit:
+            del self._texts[next(iter(self._texts))]
 
 
 class _Ask:
     """What was asked of others, and their answers so far."""
 
     def __init__(self) -> None:
-        self.parts: dict[str, list[str | None]] = {}
+        self.parts = _Parts()
         self.answers: list[dict[str, Any]] = []
         #: Number of processes that were asked; None until the bus has told it.
         self.asked: int | None = None
@@ -51,11 +84,8 @@ class _Ask:
 
     def add(self, worker: str, number: int, parts: int, text: str) -> None:
         """A part of an answer has come."""
-        texts = self.parts.setdefault(worker, [None] * parts)
-        texts[number] = text
-        whole = [each for each in texts if each is not None]
-        if len(whole) == len(texts):
-            self.answers.append(json.loads("".join(whole)))
+        if (answer := self.parts.add(worker, number, parts, text)) is not None:
+            self.answers.append(answer)
         self.check()
 
     def check(self) -> None:
@@ -70,11 +100,16 @@ class Workers:
     Args:
         worker: The name of this process.
         answer: Answers what another process asks.
+        bequest: What this process leaves to the others.
+        inherit: Keeps what another process has left.
     """
 
-    def __init__(self, worker: str, answer: Answer) -> None:
+    def __init__(self, worker: str, answer: Answer, bequest: Bequest, inherit: Inherit) -> None:
         self._worker = worker
         self._answer = answer
+        self._bequest = bequest
+        self._inherit = inherit
+        self._leaving = _Parts()
         self._own = f"{DASHBOARD}:{worker}"
         self._bus: Bus | None = None
         #: Whether this process hears the others.
@@ -102,12 +137,15 @@ class Workers:
         try:
             yield
         finally:
-            for task in self._tasks:
-                task.cancel()
-            for room in (DASHBOARD, self._own) if self._hears_answers else (DASHBOARD,):
-                registry.bus.ignore(room)
-            del registry.reserved[DASHBOARD], registry.reserved[self._own]
-            self._bus, self.listens, self._hears_answers = None, False, False
+            try:
+                await self._leave(registry.bus)
+            finally:
+                for task in self._tasks:
+                    task.cancel()
+                for room in (DASHBOARD, self._own) if self._hears_answers else (DASHBOARD,):
+                    registry.bus.ignore(room)
+                del registry.reserved[DASHBOARD], registry.reserved[self._own]
+                self._bus, self.listens, self._hears_answers = None, False, False
 
     def _start(self, coroutine: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
@@ -123,6 +161,42 @@ class Workers:
                 self.listens = True
             except BusUnavailable:
                 await asyncio.sleep(RETRY_INTERVAL)
+        await self._ask_heritage()
+
+    # -- what processes leave -------------------------------------------------------------
+
+    async def _leave(self, bus: Bus) -> None:
+        """Publish what this process leaves. All its connections have ended.
+
+        Successors of a rolling restart serve before this process drains, so they listen. A process that listens later
+        gets it from one of them by :meth:`_ask_heritage`.
+        """
+        if not bus.is_connected:  # it must not delay the end
+            return
+        try:
+            async with asyncio.timeout(LEAVE_TIME):
+                if (text := await self._bequest()) is None:
+                    return
+                for head, piece in _pieces(self._worker, text):
+                    _, listeners = await bus.publish(DASHBOARD, f"{head}\n{piece}", None, "skip", None)
+                    if listeners <= self.listens:
+                        return  # there is no other process
+        except (BusUnavailable, RoomLimit, TimeoutError) as error:
+            logger.debug("no other process keeps the endings of this process: %s", error or "the bus is slow")
+
+    async def _ask_heritage(self) -> None:
+        """Get what processes have left before this one listened, from the processes that have most of it."""
+        answers, _ = await self.ask({"ask": "sources"})
+        known: set[str] = set()
+        try:
+            answers = [each for each in answers if "error" not in each]
+            for each in sorted(answers, key=lambda each: len(each["sources"]), reverse=True):
+                if known.issuperset(each["sources"]):
+                    continue
+                for left in (await self.ask({"ask": "heritage"}, each["worker"]))[0]:
+                    known.update(self._inherit(left))
+        except Exception:  # for example, from another version
+            logger.exception("a message between dashboards is not valid")
 
     # -- asking -------------------------------------------------------------------------
 
@@ -175,10 +249,8 @@ class Workers:
             logger.exception("answering the dashboard of another process failed")
             answer = {"error": "the process could not answer"}
         text = await dump(answer)
-        pieces = [text[start : start + PART] for start in range(0, len(text), PART)]
         try:
-            for index, piece in enumerate(pieces):
-                head = json.dumps([self._worker, number, index, len(pieces)])
+            for head, piece in _pieces(self._worker, text, number):
                 assert self._bus is not None
                 await self._bus.publish(f"{DASHBOARD}:{asker}", f"{head}\n{piece}", None, "skip", None)
         except (BusUnavailable, RoomLimit) as error:
@@ -191,13 +263,18 @@ class Workers:
     ) -> None:
         """See :class:`endwell.rooms.bus.Receiver`."""
         try:
+            # Only the parts of a text have a second line.
+            head, newline, piece = str(publication.message).partition("\n")
+            if not newline:
+                self._asked(json.loads(head))
+                return
+            worker, number, index, parts = json.loads(head)
             if room == DASHBOARD:
-                self._asked(json.loads(publication.message))
-            else:
-                head, _, piece = str(publication.message).partition("\n")
-                worker, number, index, parts = json.loads(head)
-                if (ask := self._asks.get(number)) is not None:
-                    ask.add(worker, index, parts, piece)
+                if worker != self._worker and (left := self._leaving.add(worker, index, parts, piece)):
+                    self._inherit(left)
+                self._leaving.forget(MAX_LEAVING)
+            elif (ask := self._asks.get(number)) is not None:
+                ask.add(worker, index, parts, piece)
         except Exception:  # for example, from another version
             logger.exception("a message between dashboards is not valid")
 
@@ -215,6 +292,12 @@ class Workers:
 
     def went(self, room: str, present: Present) -> None:
         """See :class:`endwell.rooms.bus.Receiver`."""
+
+
+def _pieces(worker: str, text: str, number: int = 0) -> list[tuple[str, str]]:
+    """The parts of a text, each with its head. ``number`` is that of the ask that it answers."""
+    pieces = [text[start : start + PART] for start in range(0, len(text), PART)]
+    return [(json.dumps([worker, number, index, len(pieces)]), piece) for index, piece in enumerate(pieces)]
 
 
 async def dump(answer: dict[str, Any]) -> str:
