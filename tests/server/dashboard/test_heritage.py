@@ -22,12 +22,12 @@ from .test_workers import joined, prepare
 
 @asynccontextmanager
 async def serving(bus):
-    """A server that hears the others, while the block runs."""
+    """A server, while the block runs. It hears the others before it serves."""
     server = endwell.Server(compression=None)
     prepare(server)
     bus.connect(server.rooms)
     async with server.serving(grace=1.0):
-        await until(lambda: server._dashboard._workers.listens)
+        assert server._dashboard._workers.listens
         yield server
 
 
@@ -79,7 +79,7 @@ async def test_a_process_that_starts_later_gets_what_was_left_before():
                 await ended(first, "ann")
             await ended(second, "ben")
             third = await stack.enter_async_context(serving(bus))
-            await until(third._dashboard._heritage.sources)
+            assert third._dashboard._heritage.sources() == [first._dashboard._knowledge.worker]
         # All of them have it, and it counts once.
         for server in third, other:
             assert await seen(server) == ({"peer_closed": 2}, ["ben", "ann"])

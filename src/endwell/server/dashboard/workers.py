@@ -26,6 +26,8 @@ logger = logging.getLogger("endwell.server")
 
 #: Seconds that other processes have to answer.
 TIME_LIMIT = 2.0
+#: Maximum seconds by which the dashboard delays the start of this process, until it hears the others.
+START_TIME = 1.0
 #: Seconds for which the end of this process waits for the bus. The supervisor kills a worker 1 s after the deadline of
 #: the drain, and on_stop callbacks may take 0.5 s of it.
 LEAVE_TIME = 0.4
@@ -133,8 +135,11 @@ class Workers:
             return
         self._bus = registry.bus
         registry.reserved[DASHBOARD] = registry.reserved[self._own] = self
-        self._start(self._listen())
+        listening = self._start(self._listen())
         try:
+            # A worker that this process replaces drains when this process serves. What it leaves must be heard.
+            if registry.bus.is_connected:
+                await asyncio.wait([listening], timeout=START_TIME)
             yield
         finally:
             try:
@@ -168,8 +173,8 @@ class Workers:
     async def _leave(self, bus: Bus) -> None:
         """Publish what this process leaves. All its connections have ended.
 
-        Successors of a rolling restart serve before this process drains, so they listen. A process that listens later
-        gets it from one of them by :meth:`_ask_heritage`.
+        The successors of a rolling restart listen before they serve, and they serve before this process drains. So no
+        receipt is needed. A process that starts later gets it from one of them by :meth:`_ask_heritage`.
         """
         if not bus.is_connected:  # it must not delay the end
             return
