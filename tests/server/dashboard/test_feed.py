@@ -10,7 +10,7 @@ import pytest
 
 import endwell
 from endwell import Close, Server
-from endwell.server.dashboard import dashboard, knowledge
+from endwell.server.dashboard import dashboard, endings, knowledge
 from endwell.server.dashboard import feed as feed_module
 from endwell.server.dashboard.order import SORTS
 from tests.pair import nothing_left_behind, until, within
@@ -225,6 +225,7 @@ async def test_no_page_hides_the_next_one_when_connections_have_ended_meanwhile(
 async def test_a_walk_over_many_connections_takes_many_turns(server, monkeypatch):
     for name in ("TALLIED", "SEARCHED"):
         monkeypatch.setattr(knowledge, name, 2)
+    monkeypatch.setattr(endings, "SEARCHED", 2)
     process = server._dashboard._knowledge
 
     async def turns(walk):
