@@ -78,7 +78,7 @@ async def test_a_terminal_shows_closes_and_quits_and_is_as_before():
                     await asyncio.sleep(0.01)
             assert {len(line) for line in screen.frame.split("\n")} == {60}
             screen.type("Ry")
-            await screen.shows("not done: restart needs a supervisor")
+            await screen.shows("error: restart needs a supervisor")
             screen.type("q")
             assert await screen.ended() == 0
             assert termios.tcgetattr(screen.inner) == screen.modes
