@@ -419,7 +419,8 @@ class Closing(Liveness):
         """Start the closing handshake with ``close``. Has no effect if it has started already."""
         if self._recorder is not None:
             self._note_cause(_NOTE_CLOSE, now, cause)
-        self._close = self._close or close
+        if not self.over:
+            self._close = self._close or close
         self.cue(_WE_CLOSE, now, cause)
 
     def handled(self, now: float) -> None:

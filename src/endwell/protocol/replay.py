@@ -273,8 +273,11 @@ class _Stage:
         if record.dropped and record.protocol is not None:
             self._begin_in_the_middle()
         steps = [self._step(cue) for cue in record.cues]
+        # A message that was queued after the last cue is in no cue, and was not sent.
+        queued = ending.messages_out if ending.unsent_bytes else core.messages_out
         core.restore(
             {
+                "messages_out": max(core.messages_out, queued),
                 # The driver may have sent more after the last cue.
                 "bytes_out": ending.bytes_out,
                 "dropped_messages": ending.dropped_messages,
