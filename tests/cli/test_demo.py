@@ -311,5 +311,7 @@ async def test_the_demo_with_workers_shows_which_one_serves_each_tab():
             assert {row["reason"]: str(row["worker"]) for row in rows} == {"1": "1", "2": "2"}
         process.send_signal(signal.SIGINT)
         status, out, err = await asyncio.to_thread(finish, process)  # the clients have to answer meanwhile
-    assert (status, err) == (0, "")
+    # On a slow machine the last lines of the chat may take the second after which a drain names the handlers.
+    told = [line for line in err.splitlines() if not line.startswith("the drain waits at most")]
+    assert (status, told) == (0, [])
     assert len([line for line in out.splitlines() if "Ada in lobby: " in line]) == 2 + len(others)
