@@ -360,6 +360,19 @@ def test_stalls_of_an_open_connection_that_were_dropped_do_not_matter():
     assert check(core).ending.stalled == 60
 
 
+def test_a_stall_that_moves_the_deadline_of_a_ping_that_was_dropped_is_not_replayed():
+    state = RecordedCores()
+    state.wait(seconds=5.984560080450337)
+    for _ in range(4):
+        state.ping(which=0)
+    for waited, stalled in ((0.0, 2.0), (5.0, 1.0), (0.0, 2.0), (0.0, 2.0), (0.0, 2.0)):
+        state.wait(seconds=waited)
+        state.stalled(seconds=stalled, which=0)
+    state.teardown()
+    record = state.side(0).core.ending.record
+    assert (record["dropped"] > 0, record["complete"]) == (True, False)
+
+
 class RecordedCores(TwoCores):
     """Whatever happens to two cores, and in whatever order, their records replay."""
 

@@ -161,6 +161,9 @@ class Record(Mapping[str, Any]):
                 values["complete"] &= all(Noted[cue[1].upper()] in WHILE_OPEN for cue in cues[:count])
                 values["dropped"] += count
                 del cues[:count]
+            if values["dropped"] and {"stalled", "due"} <= {cue[1] for cue in cues}:
+                # A stall moves the deadline of a ping that may have been dropped.
+                values["complete"] = False
             self._values = values
         return self._values
 

@@ -125,7 +125,7 @@ class RecordValues:
         self.dropped = _many("record.dropped", values.get("dropped"))
         if not flag("record.complete", values.get("complete")):
             raise ValueError(
-                "record.complete is false: the cues that began the closing were dropped for later ones, such as many "
+                "record.complete is false: cues that determine the end were dropped for later ones, such as many "
                 "stalls of the process, so the end cannot be replayed"
             )
         cues = _items("record.cues", values.get("cues"), 0, MAX_CUES + 1)
