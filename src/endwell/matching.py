@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, TypeAlias
 
 from .http import TOKEN
@@ -20,6 +20,7 @@ __all__ = [
     "is_host_among",
     "is_origin_among",
     "normal_origin",
+    "parse_host",
 ]
 
 #: The values of ``origins`` other than None.
@@ -219,14 +220,20 @@ def is_address_among(address: object, proxies: Sequence[str]) -> bool:
     """Whether an address of the socket module is one of the networks, or, with `"unix"`, a Unix socket."""
     if not isinstance(address, tuple):
         return "unix" in proxies
+    host = parse_host(address[0])
+    return host is not None and any(host in _network(text) for text in proxies if text != "unix")
+
+
+def parse_host(text: str) -> IPv4Address | IPv6Address | None:
+    """The address that ``text`` is, without a zone; None if it is none.
+
+    That of an IPv4 client of a socket for both families is its IPv4 address.
+    """
     try:
-        host = ip_address(address[0])
+        host = ip_address(text)
     except ValueError:
-        return False
-    if isinstance(host, IPv6Address):
-        # An IPv4 client of a socket for both families.
-        host = host.ipv4_mapped or IPv6Address(host.packed)
-    return any(host in _network(text) for text in proxies if text != "unix")
+        return None
+    return (host.ipv4_mapped or IPv6Address(host.packed)) if isinstance(host, IPv6Address) else host
 
 
 # --- subprotocols, and checks that all three options share ---------------------

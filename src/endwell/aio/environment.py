@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 
 from ..codes import Retry
 from ..errors import ProxyError
+from ..matching import parse_host
 from ..protocol.proxy import ProxyURI, parse_proxy
 from ..protocol.uri import WebSocketURI
 
@@ -76,13 +77,10 @@ def _parsed(name: str, url: str) -> ProxyURI:
 
 def _is_loopback(host: str) -> bool:
     host = host.rstrip(".")
-    try:
-        address = ip_address(host)
-    except ValueError:
+    address = parse_host(host)
+    if address is None:
         # RFC 6761 §6.3: names below "localhost" are resolved to a loopback address.
         return host == "localhost" or host.endswith(".localhost")
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
     return address.is_loopback or address.is_unspecified
 
 

@@ -20,8 +20,8 @@ from opentelemetry.trace import (
 
 from ..aio.websocket import WebSocket
 from ..ending import Cause, Ending
+from ..rooms.membership import engine_of
 from ..sync.websocket import WebSocket as BlockingWebSocket
-from ..sync.websocket import bridge_of
 from .attributes import Attributes
 from .telemetry import Telemetry, enter
 
@@ -260,6 +260,6 @@ class TracedBlockingWebSocket(BlockingWebSocket):
 
 def handled_of(ws: Any) -> Handled:
     """The messages of a connection of either interface."""
-    engine: Any = bridge_of(ws).ws if isinstance(ws, BlockingWebSocket) else ws
+    engine: Any = engine_of(ws)
     handled: Handled = engine.handled
     return handled

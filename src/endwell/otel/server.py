@@ -20,9 +20,8 @@ from ..aio.exchange import Exchange
 from ..aio.websocket import WebSocket
 from ..ending import Ending
 from ..http import Headers, Request
+from ..rooms.membership import engine_of
 from ..server.app import Server
-from ..sync.websocket import WebSocket as BlockingWebSocket
-from ..sync.websocket import bridge_of
 from .attributes import request_attributes
 from .messages import MessageSpans, TracedBlockingWebSocket, TracedWebSocket
 from .metrics import ServerMetrics
@@ -191,7 +190,7 @@ class ServerTracing:
         """A connection has ended. Called in its context."""
         if self._spans is not None:
             self._spans.ended(ws, ending)
-        engine = bridge_of(ws).ws if isinstance(ws, BlockingWebSocket) else ws
+        engine = engine_of(ws)
         attributes = request_attributes(ws.request, engine._stream.remote_address, ws.local_address)
         attributes["endwell.role"] = "server"
         self._metrics.ended(ws.request.route, ending)

@@ -76,6 +76,7 @@ cdef class Closing(Liveness):
     cpdef Py_ssize_t count_bytes_out(self)
     cpdef int end_code(self) except -1
     cpdef int end_clean(self) except -2
+    cdef _transmitted_close(self)
     cpdef double seconds_open(self)
     cpdef Py_ssize_t unsent_bytes(self)
     cpdef end_for(self, verdict, double now)

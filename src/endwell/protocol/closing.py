@@ -366,7 +366,7 @@ class Closing(Liveness):
                 initiator=self.initiator,
                 clean=None if clean < 0 else clean > 0,
                 received=self.received,
-                sent=self._sent if not self.outbox.size else None,
+                sent=self._transmitted_close(),
                 tcp=tcp_end_of(*self._last_cue) if self.connected else TcpEnd.NONE,
                 exception=self._exception,
                 opened_at=self._opened_at,
@@ -391,8 +391,7 @@ class Closing(Liveness):
         To make it costs more than everything else at the end of a connection. This and the following methods are for
         what counts the ends.
         """
-        sent = self._sent if not self.outbox.size else None
-        received = self.received
+        sent, received = self._transmitted_close(), self.received
         first = (sent or received) if self.initiator is _LOCAL else (received or sent)
         if first is None or first.code is None or first.not_transmitted:
             return code_of(first)
@@ -402,7 +401,11 @@ class Closing(Liveness):
         """:attr:`Ending.clean`: 1 for true, 0 for false, -1 for None."""
         if self._codec is not None and not self._codec.has_close:
             return -1
-        return self.received is not None and self._sent is not None and not self.outbox.size
+        return self.received is not None and self._transmitted_close() is not None
+
+    def _transmitted_close(self) -> Close | None:
+        """The Close of this side if the system has accepted it, else None."""
+        return self._sent if not self.outbox.size else None
 
     def seconds_open(self) -> float:
         """Seconds from the opening handshake to the end."""

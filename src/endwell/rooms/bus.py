@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 from ..aio.broadcast import Slow
+from ..errors import BusUnavailable
 from .history import History, Page
 from .hub import Info, Present
 from .position import Message, Position, Publication
 
-__all__ = ["Arrival", "Bus", "Receiver", "RoomReceiver"]
+__all__ = ["Arrival", "Bus", "Receiver", "RoomReceiver", "listen_when_connected"]
 
+#: Seconds until the next attempt to listen, while the bus is not available.
+RETRY_INTERVAL = 1.0
 #: The number of a publication, its message, what happens to slow members, and the call of publish() or None.
 Arrival = tuple[int, Message, Slow, Any]
 
@@ -159,3 +163,14 @@ class Bus(ABC):
     @abstractmethod
     async def presence(self, room: str) -> list[Present]:
         """The keys that are present in a room, in all processes."""
+
+
+async def listen_when_connected(bus: Bus, room: str) -> None:
+    """Listen to a room as soon as the bus is available."""
+    while True:
+        try:
+            await bus.listen(room)
+        except BusUnavailable:
+            await asyncio.sleep(RETRY_INTERVAL)
+        else:
+            return

@@ -12,8 +12,8 @@ from ..aio.broadcast import Slow
 from ..aio.websocket import WebSocket, begin_close, stop_delivery
 from ..codes import CloseCode
 from ..ending import Cause
-from ..errors import BusUnavailable
 from ..http.accept import check_subject
+from ..rooms.bus import listen_when_connected
 from ..rooms.history import History
 from ..rooms.hub import Present
 from ..rooms.keys import REVOKED
@@ -27,8 +27,6 @@ logger = logging.getLogger("endwell.server")
 
 #: The revocations that a process reads which has lost its connection to the bus.
 KEPT = History(messages=1000, seconds=3600, bytes=1 << 20)
-#: Seconds until the next attempt to listen, while the bus is not available.
-RETRY_INTERVAL = 1.0
 
 
 class Revocations:
@@ -61,14 +59,8 @@ class Revocations:
             registry.bus.ignore(REVOKED)
 
     async def _listen(self, registry: Registry) -> None:
-        while True:
-            try:
-                await registry.bus.listen(REVOKED)
-            except BusUnavailable:
-                await asyncio.sleep(RETRY_INTERVAL)
-            else:
-                self.listens = True
-                return
+        await listen_when_connected(registry.bus, REVOKED)
+        self.listens = True
 
     async def revoke(self, subject: str) -> int:
         """See :meth:`Server.revoke`."""

@@ -231,10 +231,10 @@ class Sessions(Mapping[Hashable, Any]):
     def _join(
         self, key: Hashable, ws: WebSocket | BlockingWebSocket, executor: SerialExecutor | None
     ) -> None:
-        current, asyncio_ws = self._current.get(key), _asyncio_ws(ws)
+        current, asyncio_ws = self._current.get(key), engine_of(ws)
         if current is ws or not asyncio_ws.is_open:
             return
-        if current is not None and opened_at(_asyncio_ws(current)) > opened_at(asyncio_ws):
+        if current is not None and opened_at(engine_of(current)) > opened_at(asyncio_ws):
             _close_replaced(ws)
             return
         with self._lock:
@@ -362,12 +362,8 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _asyncio_ws(ws: WebSocket | BlockingWebSocket) -> WebSocket:
-    return bridge_of(ws).ws if isinstance(ws, BlockingWebSocket) else ws
-
-
 def _close_replaced(ws: WebSocket | BlockingWebSocket) -> None:
-    begin_close(_asyncio_ws(ws), Cause.REPLACED, CloseCode.REPLACED, "replaced")
+    begin_close(engine_of(ws), Cause.REPLACED, CloseCode.REPLACED, "replaced")
 
 
 def _register(callbacks: list[Callable[..., object]], callback: Callback, *arguments: str) -> Callback:

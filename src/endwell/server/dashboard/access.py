@@ -6,12 +6,12 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv6Address, ip_address
 from typing import Any, TypeAlias
 
 from ...aio.cancellation import is_cancelled
 from ...errors import RequestRefused
 from ...http import Request
+from ...matching import parse_host
 from ...options import Options
 from ...wire.authority import parse_authority
 from ..router import blocks, name_of
@@ -67,15 +67,9 @@ def is_local(request: Request, options: Options) -> bool:
     return host == "localhost" or _is_loopback(host)
 
 
-def _is_loopback(text: object) -> bool:
-    try:
-        address = ip_address(str(text))
-    except ValueError:
-        return False
-    if isinstance(address, IPv6Address):
-        # An IPv4 client of a socket for both families. Python 3.11 does not count it.
-        address = address.ipv4_mapped or address
-    return address.is_loopback
+def _is_loopback(text: str) -> bool:
+    address = parse_host(text)
+    return address is not None and address.is_loopback
 
 
 class Access:

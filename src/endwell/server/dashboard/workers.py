@@ -12,7 +12,7 @@ from typing import Any
 
 from ...aio.broadcast import Slow
 from ...errors import BusUnavailable, RoomLimit
-from ...rooms.bus import Bus
+from ...rooms.bus import Bus, listen_when_connected
 from ...rooms.hub import Present
 from ...rooms.keys import DASHBOARD
 from ...rooms.position import Position, Publication
@@ -33,8 +33,6 @@ START_TIME = 1.0
 LEAVE_TIME = 0.4
 #: Maximum number of processes of which a part of what they leave has come.
 MAX_LEAVING = 256
-#: Seconds until the next attempt to listen, while the bus is not available.
-RETRY_INTERVAL = 1.0
 #: Maximum characters of one part of an answer. All are ASCII. A bus may take no larger messages than this.
 PART = 48_000
 #: Maximum number of asks of other processes that are answered at the same time.
@@ -160,12 +158,8 @@ class Workers:
 
     async def _listen(self) -> None:
         assert self._bus is not None
-        while not self.listens:
-            try:
-                await self._bus.listen(DASHBOARD)
-                self.listens = True
-            except BusUnavailable:
-                await asyncio.sleep(RETRY_INTERVAL)
+        await listen_when_connected(self._bus, DASHBOARD)
+        self.listens = True
         await self._ask_heritage()
 
     # -- what processes leave -------------------------------------------------------------
