@@ -15,7 +15,7 @@ from nats.aio.client import Client
 import endwell
 from endwell.errors import BusUnavailable, RoomLimit
 from endwell.rooms import Gap, History, Position, following, returning
-from endwell.rooms.nats import NatsBus, sequencer
+from endwell.rooms.nats import NatsBus, leadership, sequencer
 from tests.pair import until, within
 from tests.rooms.house import house
 from tests.rooms.two import is_up, two
@@ -234,6 +234,40 @@ async def test_a_leader_that_stops_leaves_everything_to_the_next_one(shared):
     page = await witnesses.buses[0].page("long", Position(epochs["long"], 0), None)
     assert page.lost == 0
     await witnesses.end()
+
+
+async def test_a_publication_that_is_slower_than_the_sign_of_life_of_the_next_leader_is_no_gap(
+    shared, monkeypatch
+):
+    monkeypatch.setattr(leadership, "FOLLOW_TIME", 1000.0)
+    async with two(shared.url) as pair:
+        leader, follower = leader_of(pair.buses), follower_of(pair.buses)
+        rooms = pair.rooms[pair.buses.index(leader)]
+        before = (await rooms.publish("before")).position
+        await until(lambda: pair.all_got("before"))
+        # As after a hand-over, if the routes between several servers of NATS differ in length.
+        rank = leader._leadership.rank
+        follower._leadership.rank = rank._replace(term=rank.term + 1)
+        after = (await rooms.publish("after")).position
+        assert after == Position(before.epoch, before.sequence + 1)
+        await until(lambda: pair.all_got("after"))
+        assert await within(follower.position("a")) == after
+        assert pair.gaps == [[], []]
+
+
+async def test_a_leader_that_stops_gives_no_number_even_if_it_is_disconnected_meanwhile(shared, monkeypatch):
+    async with two(shared.url) as pair:
+        leader, heir = leader_of(pair.buses), follower_of(pair.buses)
+        heard = []
+        monkeypatch.setattr(heir._leadership, "on_lead", lambda *values: heard.append(values))
+        stopping = asyncio.create_task(leader._leadership.stop())
+        await until(lambda: heard)
+        cut(leader)
+        await until(lambda: not leader.is_connected)
+        await until(lambda: leader.is_connected)
+        await within(leader._link._client.flush())  # the answer to "who leads" is there
+        assert not leader._leadership._serves
+        await within(stopping)
 
 
 async def test_a_leader_that_crashes_is_replaced_and_members_are_told(shared, quick):

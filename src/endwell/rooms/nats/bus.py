@@ -184,10 +184,12 @@ class NatsBus(FollowingBus):
         if self._rooms.get(state.room) is not state:
             return
         self._slow[state.room] = heard.shared.slow
-        if rank < self._leadership.rank and state.position is not None:
+        position = state.position
+        if rank < self._leadership.rank and position is not None and position.epoch != heard.position.epoch:
             # A process has numbered it that leads no more. So this room has publications that the members did
-            # not get, and the position of no member may say otherwise.
-            self._asks.ask("renew", state.room, state.position.epoch, repeats=True).add_done_callback(
+            # not get, and the position of no member may say otherwise. With the same epoch, the leader of now
+            # has inherited the room: this publication is on a longer way than the sign of life of that leader.
+            self._asks.ask("renew", state.room, position.epoch, repeats=True).add_done_callback(
                 lambda _: self._heal(state)
             )
         else:

@@ -106,9 +106,10 @@ class Leadership:
         self._cancel_timer()
         if not self._may_serve() or self._sequencer is None:
             return
-        self._serves = self._session = ""
-        self._link.unsubscribe(self._place.subject("who"))
-        left = self._sequencer.leave_all(self._loop.time(), self._link.max_payload)
+        self._pause()
+        # From here on the numbers belong to the next leader. If the connection comes back, this one gives none.
+        sequencer, self._sequencer = self._sequencer, None
+        left = sequencer.leave_all(self._loop.time(), self._link.max_payload)
         if left is not None:
             heir, parts = left
             for part in parts:
@@ -166,8 +167,11 @@ class Leadership:
             self._contest(rank)
         else:
             if rank > self.rank:
-                self._step_down()
+                if self._sequencer is not None:
+                    self._pause()
+                    self._sequencer = None
                 self.rank = rank
+                self._stepped_down.wake()
             if process != self._process:
                 self._cancel_timer()
             self._heard_at = self._loop.time()
@@ -243,12 +247,6 @@ class Leadership:
     def _pause(self) -> None:
         self._serves = self._session = ""
         self._link.unsubscribe(self._place.subject("who"))
-
-    def _step_down(self) -> None:
-        if self._sequencer is not None:
-            self._pause()
-            self._sequencer = None
-            self._stepped_down.wake()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

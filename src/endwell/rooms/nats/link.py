@@ -30,6 +30,21 @@ CLOSE_TIME = 1.0
 Receive = Callable[[str, str, bytes, bool], None]
 
 
+class OrderedClient(Client):
+    """Calls the callbacks in the order in which NATS has sent the messages.
+
+    The package has a task for each subscription. If several messages arrive at once, it calls all callbacks of one
+    subscription before those of the next one. A process would then hear that another one leads before it has
+    heard all that the leader before has sent.
+    """
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        subscription = self._subs.get(sid)
+        if subscription is not None and subscription._cb is not None:
+            message = self._build_message(sid, subject, reply, data, await self._process_headers(headers))
+            await subscription._cb(message)
+
+
 class Link(ReturningLink):
     """Connects to NATS, and again after each failure, until :meth:`stop`.
 
@@ -110,7 +125,7 @@ class Link(ReturningLink):
 
     async def _open(self) -> None:
         self._failed = self._loop.create_future()
-        self._client = Client()
+        self._client = OrderedClient()
 
         async def failed(error: Exception) -> None:
             # One connection at a time, without the package's own reconnecting: it sends what was published
@@ -222,10 +237,7 @@ class Link(ReturningLink):
                     # Of another program. It must not disconnect all rooms.
                     logger.exception("a message in the subject %r is not valid", message.subject)
 
-            # Without limits, because the package drops what is above them. The callback does not wait.
-            self._subscriptions[subject] = await client.subscribe(
-                subject, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0
-            )
+            self._subscriptions[subject] = await client.subscribe(subject, cb=callback)
 
     def _send_canary(self, number: int) -> None:
         self._sent_at[number] = self._loop.time()
